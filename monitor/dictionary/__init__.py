@@ -1,0 +1,1 @@
+"""What features are: sparse autoencoders, their files, training, statistics and search."""

@@ -1,0 +1,99 @@
+"""Every error that this project raises on purpose.
+
+    MonitorError                     INTERNAL
+    ├── BadRequest                   INVALID_ARGUMENT      carries field violations
+    │   └── TooLong                  INVALID_ARGUMENT      text beyond the model's context
+    ├── NotFound                     NOT_FOUND             unknown policy, rule or feature
+    ├── Overloaded                   RESOURCE_EXHAUSTED    carries a retry delay
+    ├── Unavailable                  UNAVAILABLE           draining, engine not running
+    ├── MonitoringFailed             FAILED_PRECONDITION   tokens could not be scored, `on_error: closed`
+    └── ConfigurationError           FAILED_PRECONDITION   start-up: exit code 2
+        ├── ModelError                                     the model cannot be loaded or tapped
+        ├── DictionaryError                                missing, malformed, pickled, wrong width
+        └── PolicyError                                    carries every problem with file:line:column
+
+Messages say what was found and what to write instead. They never contain prompts, outputs or paths of the
+server's file system unless the caller named the path.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class MonitorError(Exception):
+    """Root of the tree; `code` is the name of the gRPC status that a caller sees."""
+
+    code = "INTERNAL"
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One wrong field of a request: its path in the message, and what to write instead."""
+
+    field: str
+    description: str
+
+
+class BadRequest(MonitorError):
+    """The request cannot be served as written."""
+
+    code = "INVALID_ARGUMENT"
+
+    def __init__(self, *violations: Violation) -> None:
+        self.violations = violations
+        super().__init__("; ".join(f"{v.field}: {v.description}" for v in violations))
+
+
+class TooLong(BadRequest):
+    """The text does not fit the model's context and truncation was not asked for."""
+
+
+class NotFound(MonitorError):
+    """A named policy, rule or feature does not exist here."""
+
+    code = "NOT_FOUND"
+
+
+class Overloaded(MonitorError):
+    """The queue is full; try again after `retry_after` seconds."""
+
+    code = "RESOURCE_EXHAUSTED"
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        self.retry_after = retry_after
+        super().__init__(message)
+
+
+class Unavailable(MonitorError):
+    """The server is draining or its engine does not run."""
+
+    code = "UNAVAILABLE"
+
+
+class MonitoringFailed(MonitorError):
+    """Tokens could not be scored and a policy says `on_error: closed`."""
+
+    code = "FAILED_PRECONDITION"
+
+    def __init__(self, message: str, cause: str) -> None:
+        self.cause = cause
+        super().__init__(message)
+
+
+class ConfigurationError(MonitorError):
+    """What the operator gave does not work; the process exits with code 2."""
+
+    code = "FAILED_PRECONDITION"
+
+
+class ModelError(ConfigurationError):
+    """The model cannot be loaded, or its layers cannot be found."""
+
+
+class DictionaryError(ConfigurationError):
+    """The dictionary cannot be loaded, or does not fit the model."""
+
+
+class PolicyError(ConfigurationError):
+    """One or more policy files cannot be used; the message lists every problem with its position."""
