@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -177,7 +178,7 @@ class SparseAutoencoder:
     ) -> SparseAutoencoder:
         """The same dictionary elsewhere. Thresholds and encoder biases stay float32 unless dtype is float64."""
         fine = dtype if dtype is torch.float64 else (torch.float32 if dtype is not None else None)
-        changed: dict[str, Tensor] = {}
+        changed: dict[str, Any] = {}
         for name in ("encoder", "decoder", "decoder_bias", "gate_encoder", "input_bias"):
             tensor: Tensor | None = getattr(self, name)
             if tensor is not None:

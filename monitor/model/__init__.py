@@ -1,0 +1,1 @@
+"""Running a model: loading it, tapping one layer, batching requests, scoring tokens."""

@@ -1,0 +1,105 @@
+"""The residual stream of many texts, for training, describing and fitting. No serving.
+
+Knows one layer of one model and how to stop a forward pass there. Does not know dictionaries: what is done with
+the residuals, and what they are replaced by, is the caller's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from monitor.errors import ModelError
+from monitor.model.loading import LoadedModel
+
+
+class _Reached(Exception):  # noqa: N818  (control flow, not an error)
+    """Ends a forward pass at the layer."""
+
+
+def hidden_of(output: Any) -> Tensor:
+    """The hidden states of a decoder layer's output, which some families wrap in a tuple."""
+    hidden = output[0] if isinstance(output, tuple) else output
+    if not isinstance(hidden, Tensor) or hidden.dim() != 3:
+        raise ModelError(
+            f"a decoder layer returned {type(hidden).__name__}; expected hidden states [batch, time, width]"
+        )
+    return hidden
+
+
+def replace_hidden(output: Any, hidden: Tensor) -> Any:
+    """The same output with other hidden states."""
+    return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+
+
+class Harvester:
+    """Residual stream after decoder layer `layer` (TransformerLens `blocks.L.hook_resid_post`)."""
+
+    def __init__(self, loaded: LoadedModel, layer: int | None = None) -> None:
+        self.loaded = loaded
+        self.layer = loaded.middle if layer is None else layer
+        if not 0 <= self.layer < len(loaded.layers):
+            raise ModelError(
+                f"layer {self.layer} does not exist; the model has layers 0 to {len(loaded.layers) - 1}"
+            )
+        self.d_model = loaded.d_model
+
+    @torch.no_grad()
+    def residuals(self, ids: Tensor) -> Tensor:
+        """Residuals `[batch, time, d_model]`, float32, of token ids `[batch, time]`; the forward stops at the layer.
+
+        Padding on the right is harmless (attention is causal); drop those rows afterwards.
+        """
+        kept: list[Tensor] = []
+
+        def stop(_module: object, _args: object, output: Any) -> None:
+            kept.append(hidden_of(output))
+            raise _Reached
+
+        handle = self.loaded.layers[self.layer].register_forward_hook(stop)
+        try:
+            self.loaded.model(input_ids=ids.to(self.loaded.device), use_cache=False)
+        except _Reached:
+            pass
+        finally:
+            handle.remove()
+        if not kept:
+            raise ModelError(
+                f"the forward pass never reached layer {self.layer}; the model cannot be tapped there"
+            )
+        return kept[0].float()
+
+    def logits(self, ids: Tensor, replace: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """Logits `[batch, time, vocabulary]` of a whole forward; `replace` maps the residual at the layer.
+
+        Gradients flow where the caller's mode allows them.
+        """
+        handle = None
+        if replace is not None:
+
+            def edit(_module: object, _args: object, output: Any) -> Any:
+                return replace_hidden(output, replace(hidden_of(output)))
+
+            handle = self.loaded.layers[self.layer].register_forward_hook(edit)
+        try:
+            logits: Tensor = self.loaded.model(input_ids=ids.to(self.loaded.device), use_cache=False).logits
+            return logits
+        finally:
+            if handle is not None:
+                handle.remove()
+
+
+def pack(texts: Iterable[str], loaded: LoadedModel, length: int) -> Iterator[Tensor]:
+    """Rows `[length]` of token ids: documents one after the other, each beginning with the model's BOS token.
+
+    What does not fill the last row is dropped.
+    """
+    held: list[int] = []
+    for text in texts:
+        held.extend(loaded.tokenizer(text)["input_ids"])
+        while len(held) >= length:
+            yield torch.tensor(held[:length])
+            del held[:length]
