@@ -124,7 +124,9 @@ class FeatureReading:
 
     feature: int
     reading: float
-    """In units of the feature's recorded maximum."""
+    """In units of the feature's recorded maximum, read from the residual before any clamp."""
+    after: float | None = None
+    """The same feature re-encoded after the clamps edited this token; None where nothing was clamped here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,8 +226,8 @@ class ScoredToken:
     token_id: int
     text: str
     phase: Phase
-    readings: tuple[float, ...] = ()
-    """In the order of the watch plan; empty where the caller did not ask."""
+    readings: tuple[FeatureReading, ...] = ()
+    """Watched and clamped features that are active here; empty where the caller did not ask."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn.functional import linear
 
 from monitor.errors import DictionaryError
 
@@ -128,7 +128,7 @@ class SparseAutoencoder:
 
     def pre_activations(self, x: Tensor) -> Tensor:
         """Pre-activations `[..., features]` of normalised input `[..., d_model]`."""
-        return F.linear(self._centred(x), self.encoder, self.encoder_bias)
+        return linear(self._centred(x), self.encoder, self.encoder_bias)
 
     def encode(self, x: Tensor) -> Tensor:
         """Activations `[..., features]` of residuals `[..., d_model]`."""
@@ -141,7 +141,7 @@ class SparseAutoencoder:
     def decode(self, a: Tensor, like: Tensor) -> Tensor:
         """Reconstruction `[..., d_model]` from activations `[..., features]`; `like` gives the norm to undo."""
         _, shift, scale = self.normalise(like)
-        out = F.linear(a, self.decoder.T, self.decoder_bias)
+        out = linear(a, self.decoder.T, self.decoder_bias)
         if scale is not None:
             out = out * scale
         return out if shift is None else out + shift
@@ -198,7 +198,7 @@ class SparseAutoencoder:
             return pre.relu() * (pre > self.threshold.relu())
         if self.activation is Activation.GATED:
             assert self.gate_encoder is not None
-            gate = F.linear(self._centred(x), self.gate_encoder, self.gate_bias)
+            gate = linear(self._centred(x), self.gate_encoder, self.gate_bias)
             return pre.relu() * (gate > 0)
         return pre.relu()
 

@@ -16,7 +16,7 @@ from monitor.errors import ModelError
 from monitor.model.loading import LoadedModel
 
 
-class _Reached(Exception):  # noqa: N818  (control flow, not an error)
+class _Reached(Exception):
     """Ends a forward pass at the layer."""
 
 
