@@ -1,0 +1,426 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Phase(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PHASE_UNSPECIFIED: _ClassVar[Phase]
+    PHASE_PROMPT: _ClassVar[Phase]
+    PHASE_RESPONSE: _ClassVar[Phase]
+
+class Severity(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    SEVERITY_UNSPECIFIED: _ClassVar[Severity]
+    SEVERITY_LOW: _ClassVar[Severity]
+    SEVERITY_MEDIUM: _ClassVar[Severity]
+    SEVERITY_HIGH: _ClassVar[Severity]
+    SEVERITY_CRITICAL: _ClassVar[Severity]
+
+class Action(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ACTION_UNSPECIFIED: _ClassVar[Action]
+    ACTION_ALLOW: _ClassVar[Action]
+    ACTION_ALERT: _ClassVar[Action]
+    ACTION_SUPPRESS: _ClassVar[Action]
+    ACTION_BLOCK: _ClassVar[Action]
+
+class Mode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    MODE_UNSPECIFIED: _ClassVar[Mode]
+    MODE_ENFORCE: _ClassVar[Mode]
+    MODE_SHADOW: _ClassVar[Mode]
+
+class ClampWhere(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    CLAMP_WHERE_UNSPECIFIED: _ClassVar[ClampWhere]
+    CLAMP_WHERE_ACTIVE: _ClassVar[ClampWhere]
+    CLAMP_WHERE_EVERYWHERE: _ClassVar[ClampWhere]
+
+class CheckStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    CHECK_STATUS_UNSPECIFIED: _ClassVar[CheckStatus]
+    CHECK_STATUS_CHECKED: _ClassVar[CheckStatus]
+    CHECK_STATUS_UNKNOWN: _ClassVar[CheckStatus]
+
+class FinishReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    FINISH_REASON_UNSPECIFIED: _ClassVar[FinishReason]
+    FINISH_REASON_STOP: _ClassVar[FinishReason]
+    FINISH_REASON_LENGTH: _ClassVar[FinishReason]
+    FINISH_REASON_POLICY: _ClassVar[FinishReason]
+
+class Role(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ROLE_UNSPECIFIED: _ClassVar[Role]
+    ROLE_SYSTEM: _ClassVar[Role]
+    ROLE_USER: _ClassVar[Role]
+    ROLE_ASSISTANT: _ClassVar[Role]
+PHASE_UNSPECIFIED: Phase
+PHASE_PROMPT: Phase
+PHASE_RESPONSE: Phase
+SEVERITY_UNSPECIFIED: Severity
+SEVERITY_LOW: Severity
+SEVERITY_MEDIUM: Severity
+SEVERITY_HIGH: Severity
+SEVERITY_CRITICAL: Severity
+ACTION_UNSPECIFIED: Action
+ACTION_ALLOW: Action
+ACTION_ALERT: Action
+ACTION_SUPPRESS: Action
+ACTION_BLOCK: Action
+MODE_UNSPECIFIED: Mode
+MODE_ENFORCE: Mode
+MODE_SHADOW: Mode
+CLAMP_WHERE_UNSPECIFIED: ClampWhere
+CLAMP_WHERE_ACTIVE: ClampWhere
+CLAMP_WHERE_EVERYWHERE: ClampWhere
+CHECK_STATUS_UNSPECIFIED: CheckStatus
+CHECK_STATUS_CHECKED: CheckStatus
+CHECK_STATUS_UNKNOWN: CheckStatus
+FINISH_REASON_UNSPECIFIED: FinishReason
+FINISH_REASON_STOP: FinishReason
+FINISH_REASON_LENGTH: FinishReason
+FINISH_REASON_POLICY: FinishReason
+ROLE_UNSPECIFIED: Role
+ROLE_SYSTEM: Role
+ROLE_USER: Role
+ROLE_ASSISTANT: Role
+
+class ChatMessage(_message.Message):
+    __slots__ = ("role", "content")
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    role: Role
+    content: str
+    def __init__(self, role: _Optional[_Union[Role, str]] = ..., content: _Optional[str] = ...) -> None: ...
+
+class Conversation(_message.Message):
+    __slots__ = ("messages",)
+    MESSAGES_FIELD_NUMBER: _ClassVar[int]
+    messages: _containers.RepeatedCompositeFieldContainer[ChatMessage]
+    def __init__(self, messages: _Optional[_Iterable[_Union[ChatMessage, _Mapping]]] = ...) -> None: ...
+
+class Input(_message.Message):
+    __slots__ = ("text", "conversation", "truncate")
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    CONVERSATION_FIELD_NUMBER: _ClassVar[int]
+    TRUNCATE_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    conversation: Conversation
+    truncate: bool
+    def __init__(self, text: _Optional[str] = ..., conversation: _Optional[_Union[Conversation, _Mapping]] = ..., truncate: _Optional[bool] = ...) -> None: ...
+
+class Clamp(_message.Message):
+    __slots__ = ("feature", "target", "where")
+    FEATURE_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    WHERE_FIELD_NUMBER: _ClassVar[int]
+    feature: int
+    target: float
+    where: ClampWhere
+    def __init__(self, feature: _Optional[int] = ..., target: _Optional[float] = ..., where: _Optional[_Union[ClampWhere, str]] = ...) -> None: ...
+
+class Sampling(_message.Message):
+    __slots__ = ("max_new_tokens", "temperature", "top_k", "top_p", "seed", "stop")
+    MAX_NEW_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
+    TOP_K_FIELD_NUMBER: _ClassVar[int]
+    TOP_P_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    STOP_FIELD_NUMBER: _ClassVar[int]
+    max_new_tokens: int
+    temperature: float
+    top_k: int
+    top_p: float
+    seed: int
+    stop: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, max_new_tokens: _Optional[int] = ..., temperature: _Optional[float] = ..., top_k: _Optional[int] = ..., top_p: _Optional[float] = ..., seed: _Optional[int] = ..., stop: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Generation(_message.Message):
+    __slots__ = ("input", "sampling", "clamps", "include_tokens")
+    INPUT_FIELD_NUMBER: _ClassVar[int]
+    SAMPLING_FIELD_NUMBER: _ClassVar[int]
+    CLAMPS_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    input: Input
+    sampling: Sampling
+    clamps: _containers.RepeatedCompositeFieldContainer[Clamp]
+    include_tokens: bool
+    def __init__(self, input: _Optional[_Union[Input, _Mapping]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., clamps: _Optional[_Iterable[_Union[Clamp, _Mapping]]] = ..., include_tokens: _Optional[bool] = ...) -> None: ...
+
+class Reading(_message.Message):
+    __slots__ = ("feature", "value")
+    FEATURE_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    feature: int
+    value: float
+    def __init__(self, feature: _Optional[int] = ..., value: _Optional[float] = ...) -> None: ...
+
+class ScoredToken(_message.Message):
+    __slots__ = ("position", "token_id", "text", "phase", "readings")
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_ID_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    PHASE_FIELD_NUMBER: _ClassVar[int]
+    READINGS_FIELD_NUMBER: _ClassVar[int]
+    position: int
+    token_id: int
+    text: str
+    phase: Phase
+    readings: _containers.RepeatedCompositeFieldContainer[Reading]
+    def __init__(self, position: _Optional[int] = ..., token_id: _Optional[int] = ..., text: _Optional[str] = ..., phase: _Optional[_Union[Phase, str]] = ..., readings: _Optional[_Iterable[_Union[Reading, _Mapping]]] = ...) -> None: ...
+
+class Evidence(_message.Message):
+    __slots__ = ("position", "token_id", "text", "score", "readings")
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_ID_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    READINGS_FIELD_NUMBER: _ClassVar[int]
+    position: int
+    token_id: int
+    text: str
+    score: float
+    readings: _containers.RepeatedCompositeFieldContainer[Reading]
+    def __init__(self, position: _Optional[int] = ..., token_id: _Optional[int] = ..., text: _Optional[str] = ..., score: _Optional[float] = ..., readings: _Optional[_Iterable[_Union[Reading, _Mapping]]] = ...) -> None: ...
+
+class Detection(_message.Message):
+    __slots__ = ("policy", "rule", "category", "severity", "action", "mode", "phase", "position", "score", "threshold", "evidence")
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    RULE_FIELD_NUMBER: _ClassVar[int]
+    CATEGORY_FIELD_NUMBER: _ClassVar[int]
+    SEVERITY_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    PHASE_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    EVIDENCE_FIELD_NUMBER: _ClassVar[int]
+    policy: str
+    rule: str
+    category: str
+    severity: Severity
+    action: Action
+    mode: Mode
+    phase: Phase
+    position: int
+    score: float
+    threshold: float
+    evidence: _containers.RepeatedCompositeFieldContainer[Evidence]
+    def __init__(self, policy: _Optional[str] = ..., rule: _Optional[str] = ..., category: _Optional[str] = ..., severity: _Optional[_Union[Severity, str]] = ..., action: _Optional[_Union[Action, str]] = ..., mode: _Optional[_Union[Mode, str]] = ..., phase: _Optional[_Union[Phase, str]] = ..., position: _Optional[int] = ..., score: _Optional[float] = ..., threshold: _Optional[float] = ..., evidence: _Optional[_Iterable[_Union[Evidence, _Mapping]]] = ...) -> None: ...
+
+class RuleScore(_message.Message):
+    __slots__ = ("policy", "rule", "phase", "score", "threshold")
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    RULE_FIELD_NUMBER: _ClassVar[int]
+    PHASE_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    policy: str
+    rule: str
+    phase: Phase
+    score: float
+    threshold: float
+    def __init__(self, policy: _Optional[str] = ..., rule: _Optional[str] = ..., phase: _Optional[_Union[Phase, str]] = ..., score: _Optional[float] = ..., threshold: _Optional[float] = ...) -> None: ...
+
+class Coverage(_message.Message):
+    __slots__ = ("tokens_run", "tokens_scored", "tokens_truncated")
+    TOKENS_RUN_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_SCORED_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_TRUNCATED_FIELD_NUMBER: _ClassVar[int]
+    tokens_run: int
+    tokens_scored: int
+    tokens_truncated: int
+    def __init__(self, tokens_run: _Optional[int] = ..., tokens_scored: _Optional[int] = ..., tokens_truncated: _Optional[int] = ...) -> None: ...
+
+class Verdict(_message.Message):
+    __slots__ = ("status", "matched", "action", "detections", "scores", "coverage", "failure")
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    MATCHED_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    DETECTIONS_FIELD_NUMBER: _ClassVar[int]
+    SCORES_FIELD_NUMBER: _ClassVar[int]
+    COVERAGE_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    status: CheckStatus
+    matched: bool
+    action: Action
+    detections: _containers.RepeatedCompositeFieldContainer[Detection]
+    scores: _containers.RepeatedCompositeFieldContainer[RuleScore]
+    coverage: Coverage
+    failure: str
+    def __init__(self, status: _Optional[_Union[CheckStatus, str]] = ..., matched: _Optional[bool] = ..., action: _Optional[_Union[Action, str]] = ..., detections: _Optional[_Iterable[_Union[Detection, _Mapping]]] = ..., scores: _Optional[_Iterable[_Union[RuleScore, _Mapping]]] = ..., coverage: _Optional[_Union[Coverage, _Mapping]] = ..., failure: _Optional[str] = ...) -> None: ...
+
+class Digests(_message.Message):
+    __slots__ = ("model", "dictionary", "policies")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    DICTIONARY_FIELD_NUMBER: _ClassVar[int]
+    POLICIES_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    dictionary: str
+    policies: str
+    def __init__(self, model: _Optional[str] = ..., dictionary: _Optional[str] = ..., policies: _Optional[str] = ...) -> None: ...
+
+class ScoreRequest(_message.Message):
+    __slots__ = ("input", "include_tokens")
+    INPUT_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    input: Input
+    include_tokens: bool
+    def __init__(self, input: _Optional[_Union[Input, _Mapping]] = ..., include_tokens: _Optional[bool] = ...) -> None: ...
+
+class ScoreResponse(_message.Message):
+    __slots__ = ("request_id", "verdict", "tokens", "digests")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    VERDICT_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    DIGESTS_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    verdict: Verdict
+    tokens: _containers.RepeatedCompositeFieldContainer[ScoredToken]
+    digests: Digests
+    def __init__(self, request_id: _Optional[str] = ..., verdict: _Optional[_Union[Verdict, _Mapping]] = ..., tokens: _Optional[_Iterable[_Union[ScoredToken, _Mapping]]] = ..., digests: _Optional[_Union[Digests, _Mapping]] = ...) -> None: ...
+
+class GenerateRequest(_message.Message):
+    __slots__ = ("generation",)
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    generation: Generation
+    def __init__(self, generation: _Optional[_Union[Generation, _Mapping]] = ...) -> None: ...
+
+class GenerateResponse(_message.Message):
+    __slots__ = ("request_id", "text", "finish_reason", "verdict", "tokens", "digests")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
+    VERDICT_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    DIGESTS_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    text: str
+    finish_reason: FinishReason
+    verdict: Verdict
+    tokens: _containers.RepeatedCompositeFieldContainer[ScoredToken]
+    digests: Digests
+    def __init__(self, request_id: _Optional[str] = ..., text: _Optional[str] = ..., finish_reason: _Optional[_Union[FinishReason, str]] = ..., verdict: _Optional[_Union[Verdict, _Mapping]] = ..., tokens: _Optional[_Iterable[_Union[ScoredToken, _Mapping]]] = ..., digests: _Optional[_Union[Digests, _Mapping]] = ...) -> None: ...
+
+class GenerateStreamRequest(_message.Message):
+    __slots__ = ("generation",)
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    generation: Generation
+    def __init__(self, generation: _Optional[_Union[Generation, _Mapping]] = ...) -> None: ...
+
+class Chunk(_message.Message):
+    __slots__ = ("text", "tokens")
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    tokens: _containers.RepeatedCompositeFieldContainer[ScoredToken]
+    def __init__(self, text: _Optional[str] = ..., tokens: _Optional[_Iterable[_Union[ScoredToken, _Mapping]]] = ...) -> None: ...
+
+class Final(_message.Message):
+    __slots__ = ("finish_reason", "verdict", "digests")
+    FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
+    VERDICT_FIELD_NUMBER: _ClassVar[int]
+    DIGESTS_FIELD_NUMBER: _ClassVar[int]
+    finish_reason: FinishReason
+    verdict: Verdict
+    digests: Digests
+    def __init__(self, finish_reason: _Optional[_Union[FinishReason, str]] = ..., verdict: _Optional[_Union[Verdict, _Mapping]] = ..., digests: _Optional[_Union[Digests, _Mapping]] = ...) -> None: ...
+
+class GenerateStreamResponse(_message.Message):
+    __slots__ = ("request_id", "chunk", "detection", "final")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_FIELD_NUMBER: _ClassVar[int]
+    DETECTION_FIELD_NUMBER: _ClassVar[int]
+    FINAL_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    chunk: Chunk
+    detection: Detection
+    final: Final
+    def __init__(self, request_id: _Optional[str] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., detection: _Optional[_Union[Detection, _Mapping]] = ..., final: _Optional[_Union[Final, _Mapping]] = ...) -> None: ...
+
+class ListPoliciesRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Rule(_message.Message):
+    __slots__ = ("name", "phases", "action", "mode", "threshold", "features")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PHASES_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    phases: _containers.RepeatedScalarFieldContainer[Phase]
+    action: Action
+    mode: Mode
+    threshold: float
+    features: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, name: _Optional[str] = ..., phases: _Optional[_Iterable[_Union[Phase, str]]] = ..., action: _Optional[_Union[Action, str]] = ..., mode: _Optional[_Union[Mode, str]] = ..., threshold: _Optional[float] = ..., features: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Policy(_message.Message):
+    __slots__ = ("name", "title", "category", "severity", "description", "maturity", "rules", "clamps")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TITLE_FIELD_NUMBER: _ClassVar[int]
+    CATEGORY_FIELD_NUMBER: _ClassVar[int]
+    SEVERITY_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    MATURITY_FIELD_NUMBER: _ClassVar[int]
+    RULES_FIELD_NUMBER: _ClassVar[int]
+    CLAMPS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    title: str
+    category: str
+    severity: Severity
+    description: str
+    maturity: str
+    rules: _containers.RepeatedCompositeFieldContainer[Rule]
+    clamps: _containers.RepeatedCompositeFieldContainer[Clamp]
+    def __init__(self, name: _Optional[str] = ..., title: _Optional[str] = ..., category: _Optional[str] = ..., severity: _Optional[_Union[Severity, str]] = ..., description: _Optional[str] = ..., maturity: _Optional[str] = ..., rules: _Optional[_Iterable[_Union[Rule, _Mapping]]] = ..., clamps: _Optional[_Iterable[_Union[Clamp, _Mapping]]] = ...) -> None: ...
+
+class ListPoliciesResponse(_message.Message):
+    __slots__ = ("policies", "digests")
+    POLICIES_FIELD_NUMBER: _ClassVar[int]
+    DIGESTS_FIELD_NUMBER: _ClassVar[int]
+    policies: _containers.RepeatedCompositeFieldContainer[Policy]
+    digests: Digests
+    def __init__(self, policies: _Optional[_Iterable[_Union[Policy, _Mapping]]] = ..., digests: _Optional[_Union[Digests, _Mapping]] = ...) -> None: ...
+
+class InspectRequest(_message.Message):
+    __slots__ = ("input", "top_k")
+    INPUT_FIELD_NUMBER: _ClassVar[int]
+    TOP_K_FIELD_NUMBER: _ClassVar[int]
+    input: Input
+    top_k: int
+    def __init__(self, input: _Optional[_Union[Input, _Mapping]] = ..., top_k: _Optional[int] = ...) -> None: ...
+
+class InspectedToken(_message.Message):
+    __slots__ = ("position", "token_id", "text", "features")
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_ID_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
+    position: int
+    token_id: int
+    text: str
+    features: _containers.RepeatedCompositeFieldContainer[Reading]
+    def __init__(self, position: _Optional[int] = ..., token_id: _Optional[int] = ..., text: _Optional[str] = ..., features: _Optional[_Iterable[_Union[Reading, _Mapping]]] = ...) -> None: ...
+
+class InspectResponse(_message.Message):
+    __slots__ = ("request_id", "tokens", "coverage", "digests")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    COVERAGE_FIELD_NUMBER: _ClassVar[int]
+    DIGESTS_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    tokens: _containers.RepeatedCompositeFieldContainer[InspectedToken]
+    coverage: Coverage
+    digests: Digests
+    def __init__(self, request_id: _Optional[str] = ..., tokens: _Optional[_Iterable[_Union[InspectedToken, _Mapping]]] = ..., coverage: _Optional[_Union[Coverage, _Mapping]] = ..., digests: _Optional[_Union[Digests, _Mapping]] = ...) -> None: ...
