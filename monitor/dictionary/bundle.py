@@ -1,0 +1,84 @@
+"""A dictionary with everything that is kept beside it.
+
+Knows how to load a folder whole: weights, card, statistics, digest. Does not know checkpoint families
+(`formats`), nor which model runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from monitor.dictionary import statistics as recorded
+from monitor.dictionary.autoencoder import SparseAutoencoder
+from monitor.dictionary.formats import Card, read_dictionary
+from monitor.dictionary.formats.files import digest
+from monitor.dictionary.statistics import FeatureStatistics
+from monitor.errors import DictionaryError
+
+
+@dataclass(frozen=True)
+class Dictionary:
+    """A loaded dictionary folder."""
+
+    autoencoder: SparseAutoencoder
+    card: Card
+    statistics: FeatureStatistics | None
+    """Recorded maximum and density of each feature; None before `dictionary describe`."""
+    digest: str
+    """`sha256:` over weights and configuration, not over what this project adds beside them."""
+    path: Path
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Dictionary:
+        """The same dictionary with its weights elsewhere; see `SparseAutoencoder.to`."""
+        return replace(self, autoencoder=self.autoencoder.to(device, dtype))
+
+    def fits(self, d_model: int) -> Dictionary:
+        """Itself; DictionaryError where the model's residual stream has another width."""
+        if self.autoencoder.d_model != d_model:
+            trained = f", trained on {self.card.model_name}," if self.card.model_name else ""
+            raise DictionaryError(
+                f"the dictionary in {self.path}{trained} reads a residual stream {self.autoencoder.d_model} wide, "
+                f"and the model's is {d_model} wide: use the dictionary of this model"
+            )
+        return self
+
+
+def load_dictionary(
+    path: Path | str, *, format: str | None = None, device: torch.device | str = "cpu"
+) -> Dictionary:
+    """Load a dictionary folder, weights in float32 on `device`.
+
+    Args:
+        path: the folder.
+        format: name of the checkpoint family, where the files alone do not tell.
+        device: where the weights go.
+
+    Raises:
+        DictionaryError: missing folder or file, pickled, cut short, wrong shapes, unknown kind, or statistics
+            of another dictionary.
+    """
+    folder = Path(path)
+    stored = read_dictionary(folder, format)
+    identity = digest(stored.files)
+    return Dictionary(
+        autoencoder=stored.autoencoder.to(device),
+        card=stored.card,
+        statistics=_statistics(folder, stored.autoencoder.features, identity),
+        digest=identity,
+        path=folder,
+    )
+
+
+def _statistics(folder: Path, features: int, identity: str) -> FeatureStatistics | None:
+    found = recorded.load(folder)
+    if found is None:
+        return None
+    if found.features != features or found.dictionary_digest not in ("", identity):
+        raise DictionaryError(
+            f"the statistics in {folder} are of another dictionary ({found.features} features, "
+            f"{found.dictionary_digest or 'no digest'}); run `sae-monitor dictionary describe` on this one again"
+        )
+    return found

@@ -1,0 +1,142 @@
+"""The `cfg.json` of SAELens, of version 6 and of the versions before it, as one record.
+
+Knows names, defaults and what changed between versions. Does not open files or tensors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from monitor.dictionary.autoencoder import InputNorm
+from monitor.dictionary.formats.card import Card, layer_of
+from monitor.errors import DictionaryError
+
+ARCHITECTURES = ("standard", "jumprelu", "topk", "gated")
+
+_TRAINING_ONLY = ("batchtopk", "matryoshka_batchtopk", "matryoshka")
+_RENAMED = {"hook_point": "hook_name", "activation_fn_str": "activation_fn"}
+_NORMS = {
+    "none": InputNorm.NONE,
+    "layer_norm": InputNorm.LAYER_NORM,
+    "constant_norm_rescale": InputNorm.CONSTANT_NORM,
+    "expected_average_only_in": InputNorm.NONE,
+}
+
+
+@dataclass(frozen=True)
+class SaeLensConfig:
+    """What the weights file needs to be understood."""
+
+    architecture: str
+    """One of `ARCHITECTURES`."""
+    d_in: int
+    d_sae: int
+    input_norm: InputNorm
+    input_scale: float
+    """Factor on the input that is not in the weights yet; 1 where there is none."""
+    subtract_decoder_bias: bool
+    k: int | None
+    rank_by_decoder_norm: bool
+    card: Card
+
+
+def parse_config(cfg: dict[str, Any], where: str) -> SaeLensConfig:
+    """The record of a `cfg.json`; DictionaryError, beginning with `where`, for what cannot be expressed."""
+    flat = _flatten(cfg)
+    architecture = _architecture(flat, where)
+    _refuse_other_places(flat, where)
+    norm = _norm_name(flat)
+    if norm not in _NORMS:
+        raise DictionaryError(f"{where}: normalize_activations {norm!r} is not one of {', '.join(_NORMS)}")
+    return SaeLensConfig(
+        architecture=architecture,
+        d_in=_whole(flat, "d_in", where),
+        d_sae=_whole(flat, "d_sae", where),
+        input_norm=_NORMS[norm],
+        input_scale=_input_scale(flat, where) if norm == "expected_average_only_in" else 1.0,
+        subtract_decoder_bias=bool(flat.get("apply_b_dec_to_input", True)),
+        k=_whole(flat, "k", where) if architecture == "topk" else None,
+        rank_by_decoder_norm=bool(flat.get("rescale_acts_by_decoder_norm", False)),
+        card=_card(flat),
+    )
+
+
+def _flatten(cfg: dict[str, Any]) -> dict[str, Any]:
+    """One level of names, as version 6 spells them."""
+    flat = {_RENAMED.get(name, name): value for name, value in cfg.items() if name != "metadata"}
+    flat.update(cfg.get("metadata") or {})
+    arguments = flat.get("activation_fn_kwargs") or {}
+    if flat.get("activation_fn") == "topk":
+        flat["architecture"] = "topk"
+    if "k" not in flat and "k" in arguments:
+        flat["k"] = arguments["k"]
+    return flat
+
+
+def _architecture(flat: dict[str, Any], where: str) -> str:
+    name = flat.get("architecture", "standard")
+    if name in _TRAINING_ONLY:
+        raise DictionaryError(
+            f"{where}: {name!r} is a training checkpoint; save it for inference (as jumprelu), and load that"
+        )
+    if name not in ARCHITECTURES:
+        raise DictionaryError(f"{where}: architecture {name!r} is not one of {', '.join(ARCHITECTURES)}")
+    function = flat.get("activation_fn", "relu")
+    if function not in ("relu", "topk"):
+        raise DictionaryError(f"{where}: activation function {function!r} is not one of relu, topk")
+    return str(name)
+
+
+def _refuse_other_places(flat: dict[str, Any], where: str) -> None:
+    """Transcoders and attention-head dictionaries do not read and write one residual stream."""
+    if flat.get("d_out") not in (None, flat.get("d_in")) or flat.get("hook_name_out"):
+        raise DictionaryError(f"{where}: this is a transcoder; only a dictionary of one place can be watched")
+    hook = str(flat.get("hook_name") or "")
+    if flat.get("reshape_activations", "none") not in (None, "none") or hook.endswith("hook_z"):
+        raise DictionaryError(
+            f"{where}: this dictionary reads attention heads ({hook or 'hook_z'}); only dictionaries of the "
+            "residual stream can be watched"
+        )
+
+
+def _norm_name(flat: dict[str, Any]) -> str:
+    """Before version 6 it could be a boolean: true meant the average norm."""
+    value = flat.get("normalize_activations")
+    if isinstance(value, bool):
+        return "expected_average_only_in" if value else "none"
+    return "none" if value is None else str(value)
+
+
+def _input_scale(flat: dict[str, Any], where: str) -> float:
+    factor = flat.get("norm_scaling_factor")
+    if not isinstance(factor, int | float) or isinstance(factor, bool) or not factor > 0:
+        raise DictionaryError(
+            f"{where}: normalize_activations is expected_average_only_in, and the factor is neither in the "
+            'weights nor here. Add "norm_scaling_factor": √d_in divided by the mean norm of the residuals that '
+            'it was trained on; or, where the weights have it folded in, write "normalize_activations": "none"'
+        )
+    return float(factor)
+
+
+def _whole(flat: dict[str, Any], name: str, where: str) -> int:
+    value = flat.get(name)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise DictionaryError(f"{where}: {name} is {value!r}; it must be a whole number of at least 1")
+    return value
+
+
+def _card(flat: dict[str, Any]) -> Card:
+    hook = flat.get("hook_name") or flat.get("hf_hook_name")
+    layer = layer_of(hook)
+    return Card(
+        model_name=flat.get("model_name"),
+        hook_name=hook,
+        layer=layer if layer is not None else layer_of(flat.get("hf_hook_name")),
+        prepend_bos=flat.get("prepend_bos"),
+        context_size=flat.get("context_size"),
+        dataset=flat.get("dataset_path"),
+        neuronpedia_id=flat.get("neuronpedia_id"),
+        l0=flat.get("l0"),
+        explained_variance=flat.get("explained_variance"),
+    )

@@ -1,0 +1,116 @@
+"""Writes a dictionary as SAELens version 6 does, so that its tools open it.
+
+Knows the layout that `SAE.load_from_disk` reads. Does not know SAELens's code: a test compares with the real one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from monitor.dictionary.autoencoder import Activation, InputNorm, SparseAutoencoder
+from monitor.dictionary.formats.card import Card
+from monitor.errors import DictionaryError
+
+_LAYOUT_VERSION = "6.0.0"
+"""The first SAELens version whose layout this is."""
+
+_ARCHITECTURES = {Activation.RELU: "standard", Activation.JUMPRELU: "jumprelu", Activation.TOPK: "topk"}
+_NORMS = {
+    InputNorm.NONE: "none",
+    InputNorm.LAYER_NORM: "layer_norm",
+    InputNorm.CONSTANT_NORM: "constant_norm_rescale",
+}
+
+
+def save_saelens(
+    folder: Path,
+    sae: SparseAutoencoder,
+    card: Card,
+    *,
+    density: Tensor | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Write `cfg.json`, `sae_weights.safetensors` and, with `density` `[features]`, `sparsity.safetensors`.
+
+    `dtype` is how encoder and decoder are stored; they are read back as float32, and biases and thresholds are
+    stored so. The configuration is written last, so that an interrupted save is not taken for a dictionary.
+    DictionaryError for what the layout cannot express (gated dictionaries, an input bias of its own).
+    """
+    if sae.activation not in _ARCHITECTURES:
+        raise DictionaryError(f"a {sae.activation} dictionary cannot be saved in the SAELens layout yet")
+    if sae.input_bias is not None and not torch.equal(sae.input_bias, sae.decoder_bias):
+        raise DictionaryError("the SAELens layout subtracts the decoder bias or nothing from the input")
+    if sae.rank_by_decoder_norm:
+        raise DictionaryError("fold the decoder norms into the encoder before saving a TopK dictionary")
+    folder.mkdir(parents=True, exist_ok=True)
+    _save(_tensors(sae, dtype), folder / "sae_weights.safetensors")
+    if density is not None:
+        sparsity = (density.detach().float().cpu() + 1e-10).log10()
+        _save({"sparsity": sparsity}, folder / "sparsity.safetensors")
+    config = json.dumps(_config(sae, card), indent=2) + "\n"
+    _replace(folder / "cfg.json", lambda path: path.write_text(config, "utf-8"))
+
+
+def _tensors(sae: SparseAutoencoder, dtype: torch.dtype) -> dict[str, Tensor]:
+    tensors = {
+        "W_enc": sae.encoder.T.to(dtype),
+        "W_dec": sae.decoder.to(dtype),
+        "b_enc": sae.encoder_bias.float(),
+        "b_dec": sae.decoder_bias.float(),
+    }
+    if sae.threshold is not None:
+        tensors["threshold"] = sae.threshold.float()
+    return tensors
+
+
+def _save(tensors: dict[str, Tensor], path: Path) -> None:
+    ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    _replace(path, lambda part: save_file(ready, part))
+
+
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
+    part = path.with_name(path.name + ".part")
+    write(part)
+    os.replace(part, path)
+
+
+def _config(sae: SparseAutoencoder, card: Card) -> dict[str, Any]:
+    config: dict[str, Any] = {
+        "architecture": _ARCHITECTURES[sae.activation],
+        "d_in": sae.d_model,
+        "d_sae": sae.features,
+        "dtype": "float32",
+        "device": "cpu",
+        "apply_b_dec_to_input": sae.input_bias is not None,
+        "normalize_activations": _NORMS[sae.input_norm],
+        "reshape_activations": "none",
+        "metadata": _metadata(card),
+    }
+    if sae.activation is Activation.TOPK:
+        config["k"] = sae.k
+    return config
+
+
+def _metadata(card: Card) -> dict[str, Any]:
+    """Metadata of a card; SAELens keeps names that it does not know."""
+    stated = {
+        "model_name": card.model_name,
+        "hook_name": card.hook_name,
+        "hf_hook_name": None if card.layer is None else f"model.layers.{card.layer}",
+        "prepend_bos": card.prepend_bos,
+        "context_size": card.context_size,
+        "dataset_path": card.dataset,
+        "neuronpedia_id": card.neuronpedia_id,
+        "l0": card.l0,
+        "explained_variance": card.explained_variance,
+    }
+    known = {name: value for name, value in stated.items() if value is not None}
+    return {"sae_lens_version": _LAYOUT_VERSION, **known}

@@ -1,0 +1,119 @@
+"""The real SAELens opens what is written here, and what it writes is read here; numbers agree to 1e-5.
+
+Runs it in a process of its own: the interpreter that `SAE_LENS_PYTHON` names, or this one where it has sae-lens
+(`pip install 'sae-monitor[interop]'`).
+"""
+
+import importlib.util
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from monitor.dictionary.autoencoder import Activation, InputNorm
+from monitor.dictionary.formats import Card, read_dictionary, save_saelens
+from tests.dictionary.formats.saes import FEATURES, WIDTH, inputs, make
+
+pytestmark = pytest.mark.slow
+
+READ = """
+import sys, torch
+from safetensors.torch import load_file, save_file
+from sae_lens import SAE
+folders, data = sys.argv[2:], load_file(sys.argv[1])["x"]
+for folder in folders:
+    sae = SAE.load_from_disk(folder)
+    acts = sae.encode(data)
+    out = sae.decode(acts)
+    meta = sae.cfg.metadata
+    assert meta.model_name == "m" and meta.hook_name == "blocks.4.hook_resid_post", meta
+    save_file({"acts": acts.detach().contiguous(), "out": out.detach().contiguous()}, folder + "/theirs.safetensors")
+"""
+
+WRITE = """
+import sys, torch
+from safetensors.torch import load_file, save_file
+from sae_lens import StandardSAE, StandardSAEConfig, JumpReLUSAE, JumpReLUSAEConfig
+from sae_lens import TopKSAE, TopKSAEConfig, GatedSAE, GatedSAEConfig
+data, root = load_file(sys.argv[1])["x"], sys.argv[2]
+sizes = dict(d_in=int(sys.argv[3]), d_sae=int(sys.argv[4]))
+kinds = {
+    "standard": StandardSAE(StandardSAEConfig(**sizes, normalize_activations="layer_norm")),
+    "jumprelu": JumpReLUSAE(JumpReLUSAEConfig(**sizes, apply_b_dec_to_input=False)),
+    "topk": TopKSAE(TopKSAEConfig(**sizes, k=5, rescale_acts_by_decoder_norm=True)),
+    "gated": GatedSAE(GatedSAEConfig(**sizes, normalize_activations="constant_norm_rescale")),
+}
+torch.manual_seed(0)
+for name, sae in kinds.items():
+    for parameter in sae.parameters():
+        parameter.data = torch.randn_like(parameter) * 0.5
+    if name == "jumprelu":
+        sae.threshold.data = sae.threshold.data.abs()
+    sae.save_model(f"{root}/{name}")
+    acts = sae.encode(data)
+    pair = {"acts": acts.detach().contiguous(), "out": sae.decode(acts).detach().contiguous()}
+    save_file(pair, f"{root}/{name}/theirs.safetensors")
+"""
+
+
+@pytest.fixture(scope="module")
+def sae_lens():
+    python = os.environ.get("SAE_LENS_PYTHON")
+    if python is None:
+        if importlib.util.find_spec("sae_lens") is None:
+            pytest.skip(
+                "sae-lens is not here: install the extra `interop`, or name an interpreter in SAE_LENS_PYTHON"
+            )
+        python = sys.executable
+
+    def run(program, *arguments):
+        done = subprocess.run(
+            [python, "-W", "ignore", "-c", program, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            timeout=280,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+
+    return run
+
+
+@pytest.fixture
+def data(tmp_path):
+    save_file({"x": inputs()}, tmp_path / "inputs.safetensors")
+    return tmp_path / "inputs.safetensors"
+
+
+def test_sae_lens_opens_what_is_saved_here(tmp_path, sae_lens, data):
+    card = Card("m", "blocks.4.hook_resid_post", 4, True, 256, "text", None, 12.5, 0.75)
+    cases = {}
+    for kind in (Activation.RELU, Activation.JUMPRELU, Activation.TOPK):
+        for norm in InputNorm:
+            for subtract in (False, True):
+                folder = tmp_path / f"{kind}-{norm}-{subtract}"
+                cases[folder] = make(kind, subtract=subtract, norm=norm)
+                save_saelens(folder, cases[folder], card, density=torch.rand(FEATURES))
+    sae_lens(READ, data, *cases)
+    for folder, sae in cases.items():
+        theirs = load_file(folder / "theirs.safetensors")
+        scale = theirs["out"].abs().max()
+        torch.testing.assert_close(sae.encode(inputs()), theirs["acts"], atol=1e-5, rtol=1e-5)
+        # SAELens undoes its layer norm with the bare deviation, without the 1e-5 it divided by.
+        torch.testing.assert_close(
+            sae.reconstruct(inputs()) / scale, theirs["out"] / scale, atol=1e-5, rtol=1e-5
+        )
+
+
+def test_what_sae_lens_saves_is_read_here(tmp_path, sae_lens, data):
+    sae_lens(WRITE, data, tmp_path, WIDTH, FEATURES)
+    for name in ("standard", "jumprelu", "topk", "gated"):
+        theirs = load_file(tmp_path / name / "theirs.safetensors")
+        sae = read_dictionary(tmp_path / name).autoencoder
+        scale = theirs["out"].abs().max()
+        torch.testing.assert_close(sae.encode(inputs()), theirs["acts"], atol=2e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            sae.reconstruct(inputs()) / scale, theirs["out"] / scale, atol=1e-5, rtol=1e-5
+        )

@@ -1,0 +1,194 @@
+"""Reading SAELens folders, against the formulas written out in float64."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from monitor.dictionary.autoencoder import Activation, InputNorm
+from monitor.dictionary.formats import Card, read_dictionary, save_saelens
+from monitor.errors import DictionaryError
+from tests.dictionary.formats.saes import FEATURES, WIDTH, inputs, make
+
+KINDS = [Activation.RELU, Activation.JUMPRELU, Activation.TOPK]
+
+
+def weights(*names):
+    random = torch.Generator().manual_seed(3)
+    shapes = {"W_enc": (WIDTH, FEATURES), "W_dec": (FEATURES, WIDTH), "b_dec": (WIDTH,)}
+    wanted = ["W_enc", "W_dec", "b_dec", *names]
+    return {name: torch.randn(shapes.get(name, (FEATURES,)), generator=random) for name in wanted}
+
+
+def store(folder: Path, tensors, **cfg):
+    folder.mkdir(exist_ok=True)
+    save_file(tensors, folder / "sae_weights.safetensors")
+    base = {"d_in": WIDTH, "d_sae": FEATURES, "architecture": "standard", "metadata": {}}
+    (folder / "cfg.json").write_text(json.dumps({**base, **cfg}))
+    return folder
+
+
+def double(tensors):
+    return {name: tensor.double() for name, tensor in tensors.items()}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("subtract", [False, True])
+@pytest.mark.parametrize("norm", list(InputNorm))
+def test_saved_and_read_is_the_same(tmp_path, kind, subtract, norm):
+    sae = make(kind, subtract=subtract, norm=norm)
+    card = Card("m", "blocks.4.hook_resid_post", 4, True, 256, "text", None, 12.5, 0.75)
+    save_saelens(tmp_path, sae, card)
+    found = read_dictionary(tmp_path)
+    assert found.card == card
+    assert torch.equal(found.autoencoder.encode(inputs()), sae.encode(inputs()))
+    assert torch.equal(found.autoencoder.reconstruct(inputs()), sae.reconstruct(inputs()))
+
+
+def test_bfloat16_weights_keep_float32_thresholds(tmp_path):
+    sae = make(Activation.JUMPRELU)
+    save_saelens(tmp_path, sae, Card(), dtype=torch.bfloat16)
+    found = read_dictionary(tmp_path).autoencoder
+    assert torch.equal(found.encoder, sae.encoder.bfloat16().float())
+    assert torch.equal(found.threshold, sae.threshold)
+
+
+def test_standard_subtracts_the_decoder_bias_by_default(tmp_path):
+    tensors = weights("b_enc")
+    found = read_dictionary(store(tmp_path, tensors)).autoencoder
+    w, x = double(tensors), inputs().double()
+    expected = ((x - w["b_dec"]) @ w["W_enc"] + w["b_enc"]).relu()
+    torch.testing.assert_close(found.encode(inputs()).double(), expected, atol=2e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        found.reconstruct(inputs()).double(), expected @ w["W_dec"] + w["b_dec"], atol=1e-4, rtol=1e-5
+    )
+
+
+def test_gated(tmp_path):
+    tensors = weights("b_gate", "b_mag", "r_mag")
+    found = read_dictionary(store(tmp_path, tensors, architecture="gated")).autoencoder
+    w = double(tensors)
+    x = inputs().double() - w["b_dec"]
+    gate = (x @ w["W_enc"] + w["b_gate"]) > 0
+    expected = gate * (x @ (w["W_enc"] * w["r_mag"].exp()) + w["b_mag"]).relu()
+    torch.testing.assert_close(found.encode(inputs()).double(), expected, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("logarithm", [False, True])
+def test_jumprelu_thresholds_plain_or_as_logarithms(tmp_path, logarithm):
+    tensors = weights("b_enc", "threshold")
+    tensors["threshold"] = tensors["threshold"].abs() + 0.5
+    w = double(tensors)
+    pre = (inputs().double() - w["b_dec"]) @ w["W_enc"] + w["b_enc"]
+    if logarithm:
+        tensors["log_threshold"] = tensors.pop("threshold").log()
+    found = read_dictionary(store(tmp_path, tensors, architecture="jumprelu")).autoencoder
+    expected = pre.relu() * (pre > w["threshold"])
+    torch.testing.assert_close(found.encode(inputs()).double(), expected, atol=2e-5, rtol=1e-5)
+
+
+def test_topk_ranked_by_decoder_norm(tmp_path):
+    tensors = weights("b_enc")
+    folder = store(tmp_path, tensors, architecture="topk", k=6, rescale_acts_by_decoder_norm=True)
+    found = read_dictionary(folder).autoencoder
+    w = double(tensors)
+    norms = w["W_dec"].norm(dim=-1)
+    rank = ((inputs().double() - w["b_dec"]) @ w["W_enc"] + w["b_enc"]) * norms
+    chosen = rank.topk(6, dim=-1).indices
+    expected = torch.zeros_like(rank).scatter(-1, chosen, rank.gather(-1, chosen)).relu()
+    torch.testing.assert_close(found.encode(inputs()).double(), expected, atol=1e-4, rtol=1e-5)
+    out = (expected / norms) @ w["W_dec"] + w["b_dec"]
+    torch.testing.assert_close(found.reconstruct(inputs()).double(), out, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("norm", "name"), [("layer_norm", "layer"), ("constant_norm_rescale", "constant")])
+def test_input_norms(tmp_path, norm, name):
+    tensors = weights("b_enc")
+    found = read_dictionary(store(tmp_path, tensors, normalize_activations=norm)).autoencoder
+    w, x = double(tensors), inputs().double()
+    if name == "layer":
+        shift, scale = x.mean(-1, keepdim=True), x.std(-1, keepdim=True) + 1e-5
+    else:
+        shift, scale = 0.0, x.norm(dim=-1, keepdim=True) / WIDTH**0.5
+    acts = (((x - shift) / scale - w["b_dec"]) @ w["W_enc"] + w["b_enc"]).relu()
+    torch.testing.assert_close(found.encode(inputs()).double(), acts, atol=1e-4, rtol=1e-4)
+    out = (acts @ w["W_dec"] + w["b_dec"]) * scale + shift
+    torch.testing.assert_close(found.reconstruct(inputs()).double(), out, atol=1e-3, rtol=1e-4)
+
+
+def test_average_norm_is_folded(tmp_path):
+    tensors, s = weights("b_enc"), 0.37
+    cfg = {"normalize_activations": "expected_average_only_in", "norm_scaling_factor": s}
+    found = read_dictionary(store(tmp_path, tensors, **cfg)).autoencoder
+    w = double(tensors)
+    acts = ((inputs().double() * s - w["b_dec"]) @ w["W_enc"] + w["b_enc"]).relu()
+    torch.testing.assert_close(found.encode(inputs()).double(), acts, atol=2e-5, rtol=1e-5)
+    out = (acts @ w["W_dec"] + w["b_dec"]) / s
+    torch.testing.assert_close(found.reconstruct(inputs()).double(), out, atol=3e-4, rtol=1e-5)
+
+
+def test_configuration_from_before_version_6(tmp_path):
+    tensors = weights("b_enc")
+    tensors["scaling_factor"] = torch.ones(FEATURES)
+    store(tmp_path, tensors)
+    old = {
+        "d_in": WIDTH,
+        "d_sae": FEATURES,
+        "hook_point": "blocks.3.hook_resid_pre",
+        "model_name": "gpt2-small",
+        "activation_fn_str": "topk",
+        "activation_fn_kwargs": {"k": 4},
+        "normalize_activations": False,
+        "prepend_bos": True,
+        "context_size": 128,
+    }
+    (tmp_path / "cfg.json").write_text(json.dumps(old))
+    found = read_dictionary(tmp_path)
+    assert found.autoencoder.activation is Activation.TOPK
+    assert found.autoencoder.k == 4
+    assert (found.card.layer, found.card.hook_name) == (2, "blocks.3.hook_resid_pre")
+    assert (found.card.model_name, found.card.context_size) == ("gpt2-small", 128)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"architecture": "temporal"}, "not one of standard"),
+        ({"architecture": "batchtopk"}, "training checkpoint"),
+        ({"activation_fn": "tanh-relu"}, "activation function 'tanh-relu'"),
+        ({"normalize_activations": "covariance_whitening"}, "covariance_whitening"),
+        ({"normalize_activations": "expected_average_only_in"}, "norm_scaling_factor"),
+        ({"reshape_activations": "hook_z"}, "attention heads"),
+        ({"d_out": 7}, "transcoder"),
+        ({"d_sae": "many"}, "d_sae is 'many'"),
+        ({"d_sae": FEATURES + 1}, "must be"),
+        ({"architecture": "topk"}, "k is None"),
+        ({"architecture": "topk", "k": FEATURES + 1}, "k is 41"),
+        ({"architecture": "jumprelu"}, "missing here: threshold"),
+    ],
+)
+def test_what_cannot_be_expressed_is_refused(tmp_path, change, message):
+    store(tmp_path, weights("b_enc"), **change)
+    with pytest.raises(DictionaryError, match=message):
+        read_dictionary(tmp_path)
+
+
+def test_a_finetuned_dictionary_is_refused(tmp_path):
+    store(tmp_path, {**weights("b_enc"), "scaling_factor": torch.full((FEATURES,), 1.1)})
+    with pytest.raises(DictionaryError, match="scaling_factor"):
+        read_dictionary(tmp_path)
+
+
+def test_unknown_tensors_are_refused(tmp_path):
+    store(tmp_path, {**weights("b_enc"), "W_skip": torch.eye(WIDTH)})
+    with pytest.raises(DictionaryError, match="unknown: W_skip"):
+        read_dictionary(tmp_path)
+
+
+@pytest.mark.parametrize("kind", [Activation.GATED])
+def test_what_cannot_be_written_is_refused(tmp_path, kind):
+    with pytest.raises(DictionaryError, match="cannot be saved"):
+        save_saelens(tmp_path, make(kind), Card())
+    assert not list(tmp_path.iterdir())
