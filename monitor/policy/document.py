@@ -1,0 +1,258 @@
+"""A YAML file with the position of every key and value, and problems that point at them.
+
+Knows ruamel's node tree, size and nesting limits, and how a problem is printed. Does not know what a policy is.
+Anchors, aliases, tags and duplicate keys are refused, so what is read is what is written.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import (
+    AliasEvent,
+    MappingEndEvent,
+    MappingStartEvent,
+    NodeEvent,
+    SequenceEndEvent,
+    SequenceStartEvent,
+)
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.reader import ReaderError
+
+from monitor.errors import PolicyError
+
+MAX_BYTES = 256 * 1024
+MAX_DEPTH = 16
+_CORE = "tag:yaml.org,2002:"
+_SHOWN = 160
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong in one file. Lines and columns count from 1."""
+
+    file: str
+    line: int
+    column: int
+    message: str
+    hint: str = ""
+    """What to write instead."""
+    source: str = ""
+    """The line itself."""
+
+    def __str__(self) -> str:
+        """`file:line:column: message`, the line, a caret, and the hint."""
+        text = f"{self.file}:{self.line}:{self.column}: {self.message}"
+        if self.source:
+            shown, caret = _window(self.source, self.column)
+            text += f"\n{self.line:6} | {shown}\n       | {caret}^"
+        return text + (f"\n       = {self.hint}" if self.hint else "")
+
+
+class PolicyProblems(PolicyError):
+    """Every problem of every file that was read."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(sorted(problems, key=lambda p: (p.file, p.line, p.column)))
+        count = len(self.problems)
+        head = f"{count} problem{'s' if count != 1 else ''} in the policy files"
+        super().__init__("\n".join([head, *map(str, self.problems)]))
+
+
+class Document:
+    """The text of a file, its data as plain Python values, and where each value stands."""
+
+    def __init__(self, name: str, text: str) -> None:
+        self.name = name
+        self.lines = text.splitlines()
+        self.root: Node | None = None
+        self.data: Any = None
+
+    def problem(self, path: Sequence[object], message: str, hint: str = "", *, key: bool = False) -> Problem:
+        """A problem at the value under `path`, or at its key. Parts of the path that do not exist are skipped."""
+        node = self._find(path, key)
+        mark = node.start_mark if node is not None else None
+        line, column = (mark.line, mark.column) if mark is not None else (0, 0)
+        return self.at(line, column, message, hint)
+
+    def at(self, line: int, column: int, message: str, hint: str = "") -> Problem:
+        """A problem at a line and column that count from 0."""
+        source = self.lines[line] if 0 <= line < len(self.lines) else ""
+        return Problem(self.name, line + 1, column + 1, _one_line(message), _one_line(hint), source)
+
+    def _find(self, path: Sequence[object], key: bool) -> Node | None:
+        node, shown = self.root, self.root
+        for part in path:
+            if isinstance(node, MappingNode):
+                pair = next((p for p in node.value if p[0].value == part), None)
+                if pair is not None:
+                    shown, node = (pair[0] if key else pair[1]), pair[1]
+            elif isinstance(node, SequenceNode) and isinstance(part, int) and part < len(node.value):
+                node = shown = node.value[part]
+        return shown
+
+
+def read_document(path: Path, *, limit: int = MAX_BYTES) -> Document:
+    """Read and parse one YAML file; PolicyProblems with a position for anything that is not plain YAML."""
+    text = read_text(path, limit)
+    document = Document(str(path), text)
+    _parse(document, text)
+    return document
+
+
+def read_text(path: Path, limit: int) -> str:
+    """The text of a UTF-8 file of at most `limit` bytes; PolicyProblems otherwise."""
+    name = str(path)
+    try:
+        with path.open("rb") as file:
+            raw = file.read(limit + 1)
+    except OSError as error:
+        raise PolicyProblems([Problem(name, 1, 1, f"cannot be read: {error.strerror}")]) from error
+    if len(raw) > limit:
+        hint = "split it; examples belong into a JSONL file beside the policy"
+        raise PolicyProblems([Problem(name, 1, 1, f"is larger than {limit} bytes", hint)])
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = raw[: error.start].decode("utf-8", "replace")
+        line, column = before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
+        message = f"byte 0x{raw[error.start]:02x} is not UTF-8"
+        raise PolicyProblems([Problem(name, line, column, message, "save the file as UTF-8")]) from error
+
+
+def _parse(document: Document, text: str) -> None:
+    try:
+        problems = list(_refused_events(document, text))
+        if not problems:
+            document.root = YAML(typ="safe", pure=True).compose(text)
+            document.data = _plain(document, document.root, problems)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line, column = (mark.line, mark.column) if mark is not None else (0, 0)
+        raise PolicyProblems([document.at(line, column, *_explain(error))]) from error
+    except ReaderError as error:
+        line, column = _line_column(text, int(error.position))
+        message = f"character U+{ord(str(error.character)[0]):04X} is not allowed in YAML"
+        raise PolicyProblems([document.at(line, column, message, "remove it")]) from error
+    except (YAMLError, ValueError, TypeError, AttributeError, IndexError, RecursionError) as error:
+        raise PolicyProblems([document.at(0, 0, f"is not valid YAML: {error}")]) from error
+    if problems:
+        raise PolicyProblems(problems)
+
+
+def _refused_events(document: Document, text: str) -> Iterable[Problem]:
+    """Anchors, aliases, explicit tags and deep nesting, found before anything is built from them."""
+    depth = 0
+    for event in YAML(typ="safe", pure=True).parse(text):
+        mark = event.start_mark
+        if isinstance(event, AliasEvent):
+            yield document.at(mark.line, mark.column, "aliases are refused", "write the value out")
+        elif isinstance(event, NodeEvent) and event.anchor:
+            yield document.at(
+                mark.line, mark.column, "anchors are refused", "write the value out where it is used"
+            )
+        elif getattr(event, "tag", None):
+            yield document.at(
+                mark.line, mark.column, f"the tag {event.tag} is refused", "write the plain value"
+            )
+        if isinstance(event, MappingStartEvent | SequenceStartEvent):
+            depth += 1
+            if depth > MAX_DEPTH:
+                yield document.at(mark.line, mark.column, f"is nested deeper than {MAX_DEPTH} levels")
+                return
+        elif isinstance(event, MappingEndEvent | SequenceEndEvent):
+            depth -= 1
+
+
+def _plain(document: Document, node: Node | None, problems: list[Problem]) -> Any:
+    if isinstance(node, MappingNode):
+        return _mapping(document, node, problems)
+    if isinstance(node, SequenceNode):
+        return [_plain(document, item, problems) for item in node.value]
+    if isinstance(node, ScalarNode):
+        return _scalar(document, node, problems)
+    return None
+
+
+def _mapping(document: Document, node: MappingNode, problems: list[Problem]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in node.value:
+        mark = key.start_mark
+        if not isinstance(key, ScalarNode):
+            problems.append(document.at(mark.line, mark.column, "a key must be a plain word"))
+        elif key.value in result:
+            message = f"the key `{_short(key.value)}` stands here a second time"
+            problems.append(document.at(mark.line, mark.column, message, "keep one of them"))
+        else:
+            result[key.value] = _plain(document, value, problems)
+    return result
+
+
+def _scalar(document: Document, node: ScalarNode, problems: list[Problem]) -> Any:
+    kind = str(node.tag).removeprefix(_CORE)
+    text = str(node.value)
+    try:
+        if kind == "int":
+            return _integer(text)
+        if kind == "float":
+            return _real(text)
+    except ValueError:
+        mark = node.start_mark
+        problems.append(document.at(mark.line, mark.column, f"`{_short(text)}` is not a number"))
+        return None
+    if kind == "bool":
+        return text.lower() in ("true", "yes", "on", "y")
+    return None if kind == "null" else text
+
+
+def _integer(text: str) -> int:
+    if len(text) > 20:
+        raise ValueError("too many digits")
+    return int(text.replace("_", ""), 0 if text.lstrip("+-")[:2].lower() in ("0x", "0o", "0b") else 10)
+
+
+def _real(text: str) -> float:
+    return float(
+        text.replace("_", "")
+        .replace(".inf", "inf")
+        .replace(".Inf", "inf")
+        .replace(".nan", "nan")
+        .replace(".NaN", "nan")
+    )
+
+
+def _explain(error: MarkedYAMLError) -> tuple[str, str]:
+    what = str(error.problem or error.context or "is not valid YAML")
+    if "'\\t'" in what or "tab" in what:
+        return "a tab stands where YAML wants spaces", "indent with spaces"
+    if "single document" in f"{error.context} {what}":
+        return "a second document starts here", "one policy per file: remove the `---`"
+    return f"is not valid YAML: {what}", ""
+
+
+def _line_column(text: str, position: int) -> tuple[int, int]:
+    starts = [0] + [i + 1 for i, c in enumerate(text) if c == "\n"]
+    line = bisect.bisect_right(starts, position) - 1
+    return line, position - starts[line]
+
+
+def _window(source: str, column: int) -> tuple[str, str]:
+    """The part of a line around a column, and the blanks (tabs kept) that put a caret under it."""
+    start = max(0, column - 1 - _SHOWN // 2) if len(source) > _SHOWN else 0
+    shown = source[start : start + _SHOWN]
+    before = shown[: column - 1 - start]
+    return shown, "".join("\t" if c == "\t" else " " for c in before)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

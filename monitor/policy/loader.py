@@ -1,0 +1,129 @@
+"""A folder of policy files becomes a PolicySet, or one error that lists every problem of every file.
+
+Knows which files belong together (NAME.yaml, NAME.lock.yaml, examples) and what must agree between them and
+with what runs. Does not know how a lock is fitted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from monitor.policy.document import Document, PolicyProblems, Problem, read_document
+from monitor.policy.examples import Example, concept_examples
+from monitor.policy.lock import MAX_LOCK_BYTES, LockModel, lock_path
+from monitor.policy.policyset import PolicySet
+from monitor.policy.resolve import Running, resolve
+from monitor.policy.schema import PolicyModel
+from monitor.policy.validation import validate
+
+
+@dataclass(frozen=True)
+class Source:
+    """A policy as written, with its examples and its lock where there is one."""
+
+    path: Path
+    document: Document
+    model: PolicyModel
+    examples: tuple[Example, ...]
+    lock: LockModel | None
+    lock_document: Document | None
+    files: tuple[Path, ...]
+    """Every file it was read from."""
+
+
+def load_policies(
+    folder: Path,
+    *,
+    dictionary_digest: str,
+    model_digest: str,
+    features: int,
+    maxima: Sequence[float] | None = None,
+) -> PolicySet:
+    """Read, check and resolve all policies of a folder for the model and dictionary that run.
+
+    `maxima` are the recorded maxima `[features]` that readings will be divided by; given, locks fitted with
+    other maxima and features that were never seen active are refused. Raises PolicyProblems (a PolicyError).
+    """
+    running = Running(model_digest, dictionary_digest, features, maxima)
+    sources = read_folder(folder)
+    problems: list[Problem] = []
+    policies = [resolve(source, running, problems) for source in sources]
+    if problems:
+        raise PolicyProblems(problems)
+    return PolicySet(tuple(p for p in policies if p is not None), set_digest(sources, folder))
+
+
+def read_folder(folder: Path) -> tuple[Source, ...]:
+    """Every policy of a folder, checked on its own, in order of file names; PolicyProblems otherwise."""
+    paths = policy_paths(folder)
+    sources: list[Source] = []
+    problems: list[Problem] = []
+    for path in paths:
+        try:
+            sources.append(read_source(path))
+        except PolicyProblems as error:
+            problems.extend(error.problems)
+    if problems:
+        raise PolicyProblems(problems)
+    return tuple(sources)
+
+
+def policy_paths(folder: Path) -> list[Path]:
+    """The policy files of a folder; PolicyProblems where there are none or one would be overlooked."""
+    if not folder.is_dir():
+        raise PolicyProblems(
+            [Problem(str(folder), 1, 1, "is not a folder", "name a folder of NAME.yaml files")]
+        )
+    overlooked = [
+        Problem(str(path), 1, 1, "would not be read", f"rename it to {path.stem}.yaml")
+        for path in sorted(folder.iterdir())
+        if path.suffix.lower() in (".yml", ".yaml") and path.suffix != ".yaml"
+    ]
+    if overlooked:
+        raise PolicyProblems(overlooked)
+    paths = [p for p in sorted(folder.glob("*.yaml")) if not p.name.endswith((".lock.yaml", ".test.yaml"))]
+    if not paths:
+        raise PolicyProblems([Problem(str(folder), 1, 1, "holds no policy", "write a NAME.yaml there")])
+    return paths
+
+
+def read_source(path: Path) -> Source:
+    """One policy with its examples and lock; PolicyProblems with everything that is wrong with them."""
+    document = read_document(path)
+    model = validate(document, PolicyModel)
+    problems: list[Problem] = []
+    if path.stem != model.metadata.name:
+        at = ["metadata", "name"]
+        hint = f"rename the file to {model.metadata.name}.yaml, or the policy"
+        problems.append(document.problem(at, f"the name differs from the file's, `{path.stem}`", hint))
+    files = [path]
+    examples: tuple[Example, ...] = ()
+    lock, lock_document = None, None
+    try:
+        if model.concept is not None:
+            examples = concept_examples(model.concept, path.parent)
+            files += [path.parent / model.concept.examples] if model.concept.examples else []
+    except PolicyProblems as error:
+        problems.extend(error.problems)
+    try:
+        if lock_path(path).exists():
+            lock_document = read_document(lock_path(path), limit=MAX_LOCK_BYTES)
+            lock = validate(lock_document, LockModel)
+            files.append(lock_path(path))
+    except PolicyProblems as error:
+        problems.extend(error.problems)
+    if problems:
+        raise PolicyProblems(problems)
+    return Source(path, document, model, examples, lock, lock_document, tuple(files))
+
+
+def set_digest(sources: Sequence[Source], folder: Path) -> str:
+    """`sha256:` over names and contents of every file used."""
+    total = hashlib.sha256()
+    for path in sorted(path for source in sources for path in source.files):
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        total.update(f"{path.relative_to(folder)}\0{content}\n".encode())
+    return "sha256:" + total.hexdigest()

@@ -1,0 +1,158 @@
+"""What a policy resolves to for one model and one dictionary: `NAME.lock.yaml`.
+
+Knows the lock's shape, and how it is written and compared with what runs. Does not know how its numbers
+were found (`fit`). Holds numbers only, no text of any example.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+from ruamel.yaml import YAML
+
+from monitor.policy.schema import DIGEST, FeatureIndex, Name, PoolingModel, Strict
+
+Digest = Annotated[str, Field(pattern=DIGEST)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Maturity = Literal["experimental", "beta", "stable"]
+MAX_LOCK_BYTES = 1024 * 1024
+HEADER = "# Written by `sae-monitor policy fit`; run it again instead of editing.\n"
+
+
+class ModelRef(Strict):
+    """The model that was fitted to."""
+
+    name: str
+    digest: Digest
+
+
+class DictionaryRef(Strict):
+    """The dictionary that was fitted to."""
+
+    digest: Digest
+    features: Annotated[int, Field(ge=1)]
+
+
+class LockedEntry(Strict):
+    """A feature, and the unit of its readings."""
+
+    index: FeatureIndex
+    maximum: Annotated[float, Field(gt=0)]
+    """The recorded maximum that readings were divided by."""
+
+
+class LockedFeature(LockedEntry):
+    """A feature that the rules read."""
+
+    weight: float
+    label: str = ""
+    stability: Share = 1.0
+    """Share of the fits on half of the groups that chose this feature."""
+
+
+class LockedClamp(LockedEntry):
+    """A feature that suppression clamps, chosen by causal effect."""
+
+    target: Annotated[float, Field(ge=-20, le=0)]
+    """In units of the maximum."""
+    attribution: float
+    """Effect on the log-probability of the concept's texts minus that on the negatives, nats per token."""
+    ratio: float
+    """How much more often it fires on the concept's tokens than on benign ones."""
+
+
+class LockedRule(Strict):
+    """A rule's threshold, and the settings that it was calibrated for."""
+
+    threshold: float
+    pooling: PoolingModel
+    for_: Annotated[int, Field(alias="for", ge=1)] = 1
+    asked_rate: Share | None = None
+    """The false-positive rate that the policy asked for; null where it gives the threshold itself."""
+    benign_rate: Share
+    """Share of the calibration texts on which the rule fires."""
+    benign_texts: int
+
+
+class Measure(Strict):
+    """How well a detector ranks held-out positives above held-out negatives, with 95 % intervals."""
+
+    auroc: Share
+    auroc_low: Share
+    auroc_high: Share
+    recall: Share
+    """Share of positives above the score that 1 % of the negatives reach."""
+    recall_low: Share
+    recall_high: Share
+
+
+class Card(Strict):
+    """What was measured by cross-validation over groups; the policy's own examples only."""
+
+    positive: int
+    negative: int
+    hard_negative: int
+    groups: int
+    extra: int = 0
+    """Further rows that the fit learnt from; none of them is measured here."""
+    methods: dict[str, Measure]
+    """`policy`: the rule. Beside it `linear_probe` (mean-pooled residual stream) and `bag_of_words`."""
+    hard_negative_auroc: Share | None = None
+    """Positives against the benign look-alikes alone."""
+    maturity: Maturity
+    note: str
+    """What the numbers mean for someone who wants to rely on this policy."""
+
+
+class LockModel(Strict):
+    """One lock file."""
+
+    api_version: Annotated[Literal["monitor/v1"], Field(alias="apiVersion")] = "monitor/v1"
+    kind: Literal["Lock"] = "Lock"
+    policy: Name
+    model: ModelRef
+    dictionary: DictionaryRef
+    examples: Digest
+    """Of the concept's examples, wherever they stand; of nothing where features are pinned."""
+    benign: Digest
+    """Of the benign texts that set the thresholds."""
+    features: list[LockedFeature]
+    rules: dict[str, LockedRule]
+    suppress: list[LockedClamp]
+    card: Card | None = None
+
+
+def lock_path(policy: Path) -> Path:
+    """`NAME.lock.yaml` beside `NAME.yaml`."""
+    return policy.with_name(policy.stem + ".lock.yaml")
+
+
+def lock_text(lock: LockModel) -> str:
+    """The file's text: block style, numbers to five significant digits, stable from run to run."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.width = 200
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    out = io.StringIO()
+    yaml.dump(_rounded(lock.model_dump(mode="json", by_alias=True)), out)
+    return HEADER + out.getvalue()
+
+
+def write_lock(policy: Path, lock: LockModel) -> Path:
+    """Write the lock beside its policy in one step, so that a reader never sees half of it."""
+    path = lock_path(policy)
+    partial = path.with_suffix(".partial")
+    partial.write_text(lock_text(lock), encoding="utf-8")
+    partial.replace(path)
+    return path
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.5g}")
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    return [_rounded(item) for item in value] if isinstance(value, list) else value

@@ -1,0 +1,123 @@
+"""Pydantic's complaints as problems with a position and advice.
+
+Knows how to find the place of a complaint in a document, and what to suggest. Does not know what the fields mean.
+"""
+
+from __future__ import annotations
+
+import difflib
+import types
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from monitor.policy.document import Document, PolicyProblems, Problem
+from monitor.policy.schema import CATEGORY, DIGEST, FILE, NAME
+
+Model = TypeVar("Model", bound=BaseModel)
+
+_ADVICE = {
+    "float_type": "write a number, such as 0.8",
+    "int_type": "write a whole number",
+    "string_type": "put the text in quotes",
+    "list_type": "write a list: `- one entry per line`, or [a, b]",
+    "tuple_type": "write a list: `- one entry per line`, or [a, b]",
+    "model_type": "write fields, each on its own line below",
+    "model_attributes_type": "write fields, each on its own line below",
+    "dict_type": "write fields, each on its own line below",
+    "finite_number": "write a finite number",
+}
+
+_FORMS = {
+    NAME: "lower-case words with hyphens, such as power-seeking",
+    CATEGORY: "lower-case words with underscores, such as power_seeking",
+    DIGEST: "sha256: and 64 hexadecimal digits, as `sae-monitor dictionary info` prints them",
+    FILE: "the name of a .jsonl file beside the policy, without folders",
+}
+
+
+def validate(document: Document, model: type[Model]) -> Model:
+    """The document as a model; PolicyProblems that point at every value that does not fit."""
+    if not isinstance(document.data, dict):
+        found = "is empty" if document.data is None else f"holds a {_kind(document.data)}"
+        raise PolicyProblems([document.at(0, 0, f"the file {found}", "start with `apiVersion: monitor/v1`")])
+    try:
+        return model.model_validate(document.data)
+    except ValidationError as error:
+        problems = [_problem(document, model, detail) for detail in error.errors(include_url=False)]
+        raise PolicyProblems(problems) from error
+
+
+def _problem(document: Document, model: type[BaseModel], detail: ErrorDetails) -> Problem:
+    context = detail.get("ctx", {})
+    path: list[str | int] = [*detail["loc"], *context.get("at", [])]
+    name = _written(path)
+    if detail["type"] == "extra_forbidden":
+        hint = _suggest(str(path[-1]), _fields(model, path[:-1]))
+        return document.problem(path, f"unknown field `{name}`", hint, key=True)
+    if detail["type"] == "missing":
+        return document.problem(path[:-1], f"the field `{name}` is missing", key=True)
+    message = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    if detail["type"] == "policy":
+        return document.problem(path, message)
+    if detail["type"] == "string_pattern_mismatch":
+        return document.problem(path, f"`{name}` cannot be {_shown(detail['input'])}", _form(context))
+    if detail["type"] == "union_tag_invalid":
+        message = f"{context.get('tag')!r} is none of {context.get('expected_tags')}"
+    found = "" if isinstance(detail["input"], dict | list) else f"; found {_shown(detail['input'])}"
+    hint = _ADVICE.get(detail["type"], "")
+    verb = "must be " if detail["msg"].startswith("Input should be ") else ""
+    return document.problem(
+        path, f"`{name}` {verb}{message}{found}" if verb else f"`{name}`: {message}{found}", hint
+    )
+
+
+def _form(context: dict[str, Any]) -> str:
+    pattern = str(context.get("pattern", ""))
+    return _FORMS.get(pattern, f"write something that matches {pattern}")
+
+
+def _suggest(word: str, fields: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, fields, n=1, cutoff=0.6)
+    listed = ", ".join(fields)
+    return (f"did you mean `{close[0]}`? " if close else "") + (f"fields here: {listed}" if listed else "")
+
+
+def _fields(model: type[BaseModel], path: Sequence[str | int]) -> list[str]:
+    """Names of the fields that may stand at a path; empty where it cannot be told."""
+    here: list[type[BaseModel]] = [model]
+    for part in path:
+        fields = [(f.alias or n, f) for m in here for n, f in m.model_fields.items()]
+        inner = [m for name, f in fields if name == part for m in _models(f.annotation)]
+        here = inner or here
+        tagged = [m for m in here if "kind" in m.model_fields and m.model_fields["kind"].default == part]
+        here = tagged or here
+    return list(dict.fromkeys(f.alias or n for m in here for n, f in m.model_fields.items()))
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
+        if issubclass(annotation, BaseModel):
+            yield annotation
+        return
+    for inner in get_args(annotation):
+        yield from _models(inner)
+
+
+def _written(path: Sequence[str | int]) -> str:
+    """A path as people write it, without the names that only the validator uses."""
+    parts = [p for p in path if p not in ("number", "rate", "settings")]
+    return "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in parts).lstrip(".")
+
+
+def _kind(value: object) -> str:
+    return {list: "list", str: "text", int: "number", float: "number", bool: "truth value"}.get(
+        type(value), "value"
+    )
+
+
+def _shown(value: object) -> str:
+    text = "nothing" if value is None else repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
