@@ -1,0 +1,112 @@
+"""Which clamps hold for a request, and as rows of the tap's buffers.
+
+Knows clamps of policies and callers and how they combine. Does not know tokens, texts or engines.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from monitor.errors import BadRequest, Violation
+from monitor.model.bank import FeatureBank
+from monitor.model.tap import TapBuffers
+from monitor.records import Clamp, Where
+
+
+def check_clamps(clamps: Sequence[Clamp], features: int, maximum: Tensor, field: str = "clamps") -> None:
+    """BadRequest naming every clamp that cannot be applied: unknown or never active feature, NaN, twice the same."""
+    wrong: list[Violation] = []
+    seen: set[int] = set()
+    for number, clamp in enumerate(clamps):
+        path = f"{field}[{number}]"
+        if not 0 <= clamp.feature < features:
+            wrong.append(
+                Violation(
+                    f"{path}.feature",
+                    f"{clamp.feature} does not exist; the dictionary has 0 to {features - 1}",
+                )
+            )
+        elif float(maximum[clamp.feature]) <= 0:
+            wrong.append(
+                Violation(
+                    f"{path}.feature",
+                    f"{clamp.feature} was never active over the corpus; it has no unit to clamp in",
+                )
+            )
+        if clamp.feature in seen:
+            wrong.append(
+                Violation(f"{path}.feature", f"{clamp.feature} is clamped twice; write one target for it")
+            )
+        seen.add(clamp.feature)
+        if not math.isfinite(clamp.target):
+            wrong.append(
+                Violation(
+                    f"{path}.target", f"{clamp.target} is not a number; write a finite one, e.g. -2 (maxima)"
+                )
+            )
+    if wrong:
+        raise BadRequest(*wrong)
+
+
+def merge(policy: Sequence[Clamp], caller: Sequence[Clamp]) -> tuple[Clamp, ...]:
+    """Clamps of policies and caller as one; a caller can strengthen a policy's clamp but not weaken it.
+
+    For a feature that both name the lower target holds, everywhere if either says so. Two policies combine alike.
+    """
+    merged: dict[int, Clamp] = {}
+    for clamp in policy:
+        merged[clamp.feature] = _stronger(merged.get(clamp.feature), clamp)
+    held = set(merged)
+    for clamp in caller:
+        merged[clamp.feature] = _stronger(merged[clamp.feature], clamp) if clamp.feature in held else clamp
+    return tuple(merged.values())
+
+
+def _stronger(one: Clamp | None, other: Clamp) -> Clamp:
+    if one is None:
+        return other
+    everywhere = Where.EVERYWHERE in (one.where, other.where)
+    return Clamp(one.feature, min(one.target, other.target), Where.EVERYWHERE if everywhere else Where.ACTIVE)
+
+
+@dataclass(frozen=True, slots=True)
+class ClampRow:
+    """A request's clamps as one row over the bank's slots."""
+
+    target: Tensor
+    """`[slots]` in units of activations."""
+    active: Tensor
+    everywhere: Tensor
+    slots: tuple[int, ...]
+
+
+def clamp_row(clamps: Sequence[Clamp], bank: FeatureBank) -> ClampRow:
+    """Look up slots and scale targets by the features' maxima; every feature must be held by the bank."""
+    target = torch.zeros(bank.width, dtype=bank.dtype)
+    active = torch.zeros(bank.width, dtype=torch.bool)
+    everywhere = torch.zeros(bank.width, dtype=torch.bool)
+    slots = tuple(bank.slot(clamp.feature) for clamp in clamps)
+    for slot, clamp in zip(slots, clamps, strict=True):
+        target[slot] = clamp.target * bank.recorded_maximum(clamp.feature)
+        (everywhere if clamp.where is Where.EVERYWHERE else active)[slot] = True
+    place = bank.device
+    return ClampRow(target.to(place), active.to(place), everywhere.to(place), slots)
+
+
+def write_rows(buffers: TapBuffers, spans: Sequence[tuple[int, int, ClampRow | None]], rows: int) -> None:
+    """Set the clamps of the next pass: (first row, count, clamps) per request; all other rows are left alone."""
+    clamping = any(row is not None for _, _, row in spans)
+    if clamping or buffers.clamping:
+        buffers.active[:rows].fill_(False)
+        buffers.everywhere[:rows].fill_(False)
+    buffers.clamping = clamping
+    for first, count, row in spans:
+        if row is not None:
+            buffers.target[first : first + count] = row.target
+            buffers.active[first : first + count] = row.active
+            buffers.everywhere[first : first + count] = row.everywhere

@@ -1,0 +1,211 @@
+"""Watched, clamped generation of many requests at once.
+
+Knows tracks, the tap and the batcher, and joins them: before each pass it lays out clamps, after each pass it hands
+every request its rows. Does not know policies (an `Observer` stands for them), RPC or metrics.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from monitor.errors import MonitorError, Overloaded, Unavailable
+from monitor.model.bank import FeatureBank
+from monitor.model.batching import Batcher, Limits, Span
+from monitor.model.clamping import clamp_row, write_rows
+from monitor.model.loading import LoadedModel
+from monitor.model.readout import Readout
+from monitor.model.requests import Emit, GenerationRequest, OnReadings
+from monitor.model.sampler import Sampler
+from monitor.model.tap import Tap, TapBuffers
+from monitor.model.text import Vocabulary
+from monitor.model.track import Track
+from monitor.records import FinishReason
+
+DEAD = "the engine does not run; the server must be restarted"
+
+
+class Engine:
+    """Runs generations on its own thread. `submit` and `cancel` may be called from any thread."""
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        bank: FeatureBank,
+        tap: Tap,
+        *,
+        limits: Limits | None = None,
+        waiting: int = 256,
+        on_readings: OnReadings | None = None,
+    ) -> None:
+        self._loaded, self._bank, self._tap = loaded, bank, tap
+        self._limits = limits or Limits()
+        self._capacity = self._limits.running + waiting
+        self._on_readings = on_readings
+        self._tracks: dict[str, Track] = {}
+        self._lock = threading.Lock()
+        self._cancelled: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._draining = False
+        self._passes = 0
+        self._running = 0
+        self._end_ids = _end_ids(loaded)
+        self._vocabulary = Vocabulary(loaded.tokenizer)
+        self._batcher = Batcher(loaded, self._limits, self)
+
+    def start(self) -> None:
+        """Allocate buffers and cache and begin to run."""
+        self._batcher.start()
+        self._tap.use(None)
+
+    def stop(self, grace: float) -> None:
+        """Refuse new requests, let those that run finish for `grace` seconds, end the rest, stop the thread."""
+        self._draining = True
+        deadline = time.monotonic() + grace
+        while self._tracks and self.healthy() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        self._batcher.stop(timeout=10.0)
+        self._end_all(Unavailable("the server is stopping"))
+
+    def submit(self, request: GenerationRequest, emit: Emit) -> None:
+        """Queue a request; its events go to `emit` on the engine thread.
+
+        Raises Unavailable while stopping or after the engine died, Overloaded where the queue is full.
+        """
+        if self._draining:
+            raise Unavailable("the server is stopping")
+        if not self.healthy():
+            raise Unavailable(DEAD)
+        limit = min(request.sampling.max_new_tokens, self._loaded.context - len(request.prompt_ids))
+        track = Track(request, emit, self._loaded.tokenizer, self._vocabulary.text, self._end_ids, limit)
+        for clamp in request.clamps:
+            self._bank.acquire(clamp.feature)
+        try:
+            self._admit(track)
+        except MonitorError:
+            self._release(track)
+            raise
+        self._batcher.add(request.request_id, request.prompt_ids, limit)
+        if not self._batcher.alive():
+            self._end_all(Unavailable(DEAD))
+
+    def cancel(self, request_id: str) -> None:
+        """End a request before the next pass and free its cache; does nothing where it has ended."""
+        self._cancelled.put(request_id)
+
+    def queue_depth(self) -> int:
+        """Requests that were submitted and are in no pass yet."""
+        return max(0, len(self._tracks) - self._running)
+
+    def running(self) -> int:
+        """Requests in the last pass."""
+        return self._running if self._tracks else 0
+
+    def passes(self) -> int:
+        """Forward passes since the start."""
+        return self._passes
+
+    def healthy(self) -> bool:
+        """True where the engine thread runs."""
+        return self._batcher.alive()
+
+    def ready(self, rows: int) -> None:
+        """`Steps`: allocate what the tap and the sampler write."""
+        static = self._batcher.static
+        self._buffers = TapBuffers(self._bank, rows, static=static)
+        self._readout = Readout(self._bank, self._buffers)
+        self._sampler = Sampler(rows, self._loaded.device, static=static)
+        self._tap.use(self._buffers)
+
+    def before(self, spans: Sequence[Span], rows: int) -> None:
+        """`Steps`: lay out clamps and sampling of a pass."""
+        self._tap.use(self._buffers)
+        self._drop_cancelled()
+        tracks = [self._tracks.get(span.request_id) for span in spans]
+        for track in tracks:
+            if track is not None and track.clamps and track.row is None:
+                track.row = clamp_row(track.clamps, self._bank)
+        laid = [
+            (span.first, span.count, track.row if track is not None and track.clamps else None)
+            for span, track in zip(spans, tracks, strict=True)
+        ]
+        write_rows(self._buffers, laid, rows)
+        self._buffers.poison(rows)
+        draws = [track for span, track in zip(spans, tracks, strict=True) if span.draws]
+        self._sampler.prepare([track.draw if track is not None else None for track in draws])
+
+    def draw(self, logits: Tensor) -> Tensor:
+        """`Steps`: choose the next tokens."""
+        return self._sampler.choose(logits)
+
+    def after(self, spans: Sequence[Span], tokens: Sequence[int | None]) -> None:
+        """`Steps`: score what ran, release it, end what is done."""
+        self._passes += 1
+        self._running = len(spans)
+        rows = spans[-1].first + spans[-1].count
+        taken = self._readout.take(rows)
+        if self._on_readings is not None:
+            self._on_readings(taken.watched[np.isfinite(taken.watched).all(-1)])
+        for span, token in zip(spans, tokens, strict=True):
+            track = self._tracks.get(span.request_id)
+            if track is None:
+                continue
+            track.saw(taken.of(span, track))
+            if token is not None:
+                track.drew(token)
+            if track.ended:
+                self._forget(track)
+
+    def died(self, error: BaseException) -> None:
+        """`Steps`: every request ends with an error; none was released unscored."""
+        self._end_all(Unavailable(DEAD))
+
+    def _admit(self, track: Track) -> None:
+        with self._lock:
+            if len(self._tracks) >= self._capacity:
+                raise Overloaded(
+                    f"{self._capacity} generations run or wait already; try again", retry_after=1.0
+                )
+            if track.request.request_id in self._tracks:
+                raise Unavailable(f"request id {track.request.request_id} runs already")
+            self._tracks[track.request.request_id] = track
+
+    def _drop_cancelled(self) -> None:
+        while not self._cancelled.empty():
+            track = self._tracks.get(self._cancelled.get_nowait())
+            if track is not None:
+                track.end(FinishReason.CANCELLED)
+                self._forget(track)
+
+    def _forget(self, track: Track) -> None:
+        with self._lock:
+            known = self._tracks.pop(track.request.request_id, None)
+        if known is not None:
+            self._release(track)
+            self._batcher.remove(track.request.request_id)
+
+    def _release(self, track: Track) -> None:
+        for clamp in track.request.clamps:
+            self._bank.release(clamp.feature)
+
+    def _end_all(self, error: MonitorError) -> None:
+        for track in list(self._tracks.values()):
+            track.end(FinishReason.ERROR, error)
+            self._forget(track)
+
+
+def _end_ids(loaded: LoadedModel) -> frozenset[int]:
+    """End-of-text tokens of model and tokenizer."""
+    configured = getattr(loaded.model.generation_config, "eos_token_id", None)
+    listed = configured if isinstance(configured, list) else [configured]
+    return frozenset(i for i in (*listed, loaded.tokenizer.eos_token_id) if i is not None)
+
+
+def inference_threads() -> int:
+    """Threads that torch computes with, for the start-up message."""
+    return torch.get_num_threads()

@@ -1,0 +1,81 @@
+"""What a pass wrote into the tap's buffers, on the host and by request.
+
+Knows buffers and spans. Does not know rules or texts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from monitor.model.bank import FeatureBank
+from monitor.model.batching import Span
+from monitor.model.tap import TapBuffers
+from monitor.model.track import Rows, Track
+from monitor.records import FeatureReading, Readings
+
+
+class Readout:
+    """Copies readings to the host after each pass."""
+
+    def __init__(self, bank: FeatureBank, buffers: TapBuffers) -> None:
+        self._bank, self._buffers = bank, buffers
+
+    def take(self, rows: int) -> Taken:
+        """Readings of the first rows of the pass that just ended."""
+        buffers, slots = self._buffers, self._buffers.slots(self._bank)
+        readings = _host(buffers.readings[:rows, :slots])
+        if not buffers.clamping:
+            return Taken(self._bank, readings, None, None)
+        return Taken(
+            self._bank, readings, _host(buffers.after[:rows, :slots]), buffers.edited[:rows].cpu().numpy()
+        )
+
+
+@dataclass(frozen=True)
+class Taken:
+    """One pass on the host: `[rows, slots]` before and after clamps, and which rows were edited."""
+
+    bank: FeatureBank
+    readings: Readings
+    after: Readings | None
+    edited: NDArray[np.bool_] | None
+
+    @property
+    def watched(self) -> Readings:
+        """Readings `[rows, watched]`."""
+        return self.readings[:, : len(self.bank.watched)]
+
+    def of(self, span: Span, track: Track) -> Rows:
+        """The rows of one request."""
+        rows = slice(span.first, span.first + span.count)
+        edited = 0 if self.edited is None else int(self.edited[rows].sum())
+        active = None
+        if track.request.include_tokens:
+            slots = range(len(self.bank.watched))
+            extra = () if track.row is None else track.row.slots
+            active = [
+                self.active(row, [*slots, *(s for s in extra if s >= len(slots))])
+                for row in range(*rows.indices(len(self.readings)))
+            ]
+        return Rows(span.position, self.watched[rows], edited, active)
+
+    def active(self, row: int, slots: list[int]) -> tuple[FeatureReading, ...]:
+        """Features of these slots that are active at a row, before or after clamps."""
+        before = self.readings[row]
+        changed = self.after is not None and self.edited is not None and bool(self.edited[row])
+        found: list[FeatureReading] = []
+        for slot in slots:
+            value = float(before[slot])
+            after = float(self.after[row, slot]) if changed and self.after is not None else None
+            if value != 0 or after:
+                found.append(FeatureReading(self.bank.feature(slot), value, after))
+        return tuple(found)
+
+
+def _host(values: Tensor) -> Readings:
+    return values.to(device="cpu", dtype=torch.float32, copy=True).numpy()

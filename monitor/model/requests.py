@@ -1,0 +1,93 @@
+"""What callers hand to the engine and the scorer, and what comes back.
+
+Plain values and callbacks; knows nothing of batches, taps or RPC. Callbacks run on the engine's or the scorer's
+thread and must return quickly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from monitor.errors import MonitorError
+from monitor.records import (
+    Clamp,
+    Coverage,
+    Detection,
+    FinishReason,
+    Observer,
+    Readings,
+    Sampling,
+    ScoredToken,
+)
+
+OnReadings = Callable[[Readings], None]
+"""Told the readings `[rows, watched]` of every pass, all requests together; for telemetry."""
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """A prompt to continue, watched by an observer."""
+
+    request_id: str
+    prompt_ids: tuple[int, ...]
+    sampling: Sampling
+    observer: Observer
+    clamps: tuple[Clamp, ...] = ()
+    """The caller's clamps, beside those of the policies."""
+    include_tokens: bool = False
+    tokens_truncated: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """Scored text that may be shown, and detections as they happen."""
+
+    text: str
+    tokens: tuple[ScoredToken, ...] = ()
+    detections: tuple[Detection, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The last event of a generation."""
+
+    reason: FinishReason
+    coverage: Coverage
+    released: int
+    """Positions below this one were released to the caller."""
+    tokens_generated: int = 0
+    tokens_clamped: int = 0
+    """Tokens whose residual was edited."""
+    failure: str = ""
+    """Why tokens could not be scored, as one word; empty where all were."""
+    error: MonitorError | None = None
+
+
+Event = Released | Finished
+Emit = Callable[[Event], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreJob:
+    """Tokens to score without generating."""
+
+    request_id: str
+    ids: tuple[int, ...]
+    observer: Observer
+    include_tokens: bool = False
+    tokens_truncated: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreOutcome:
+    """What scoring found; the verdict is the observer's."""
+
+    coverage: Coverage
+    tokens: tuple[ScoredToken, ...] = ()
+    detections: tuple[Detection, ...] = ()
+    failure: str = ""
+    error: MonitorError | None = None
+
+
+Done = Callable[[ScoreOutcome], None]

@@ -1,0 +1,115 @@
+"""Read and clamp the residual stream at one layer.
+
+Knows rows of token residuals and a `FeatureBank`. Does not know which request a row belongs to. Works on tensors
+that are allocated once, without branches on their contents where `static` is set, so that a captured CUDA graph
+replays the same reads and edits (Python hooks do not run on replay).
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from monitor.model.bank import FeatureBank
+from monitor.model.harvest import hidden_of, replace_hidden
+
+
+class LayerReached(Exception):
+    """Ends a scoring pass after the tapped layer."""
+
+
+class TapBuffers:
+    """What one thread's forward passes write (readings) and obey (clamps). Rows are tokens of the current pass."""
+
+    def __init__(self, bank: FeatureBank, rows: int, *, stop: bool = False, static: bool = False) -> None:
+        place: dict[str, Any] = {"device": bank.device, "dtype": bank.dtype}
+        self.readings = torch.zeros(rows, bank.width, **place)
+        """`[rows, slots]` in units of each feature's maximum, from the residual before any clamp."""
+        self.after = torch.zeros(rows, bank.width, **place)
+        """`[rows, slots]` re-encoded after the clamps; valid in passes that clamp."""
+        self.target = torch.zeros(rows, bank.width, **place)
+        """`[rows, slots]` target activations, not in units of the maximum."""
+        self.active = torch.zeros(rows, bank.width, dtype=torch.bool, device=bank.device)
+        """`[rows, slots]` clamp here where the feature is active."""
+        self.everywhere = torch.zeros(rows, bank.width, dtype=torch.bool, device=bank.device)
+        """`[rows, slots]` clamp here in any case."""
+        self.edited = torch.zeros(rows, dtype=torch.bool, device=bank.device)
+        """`[rows]` the residual was changed; valid in passes that clamp."""
+        self.clamping = False
+        """True where any row of this pass is clamped."""
+        self.stop = stop
+        """End the forward pass after the layer (scoring without generation)."""
+        self.static = static
+        """Never branch on `clamping`: for CUDA graphs."""
+
+    def poison(self, rows: int) -> None:
+        """Fill with NaN what the next pass must write, so that a tap that did not run cannot look clean."""
+        self.readings[:rows].fill_(float("nan"))
+
+    def slots(self, bank: FeatureBank) -> int:
+        """How many slots this pass computes."""
+        if self.static:
+            return bank.width
+        return bank.in_use if self.clamping else len(bank.watched)
+
+
+class Tap:
+    """A forward hook on one decoder layer: readings = encode(x), x' = x + Σ_i (c_i − a_i) · W_dec[i].
+
+    All a_i are read from the original x; the sum is taken in the bank's dtype and cast once. Rows on which nothing
+    is clamped come back bit-identical. Threads that did not call `use` pass through untouched.
+    """
+
+    def __init__(self, bank: FeatureBank, layer: nn.Module) -> None:
+        self.bank = bank
+        self._layer = layer
+        self._handle: Any = None
+        self._current = threading.local()
+
+    def attach(self) -> None:
+        """Install the hook; does nothing where it is installed."""
+        if self._handle is None:
+            self._handle = self._layer.register_forward_hook(self._hook)
+
+    def detach(self) -> None:
+        """Remove the hook."""
+        if self._handle is not None:
+            self._handle.remove()
+            self._handle = None
+
+    def use(self, buffers: TapBuffers | None) -> None:
+        """Forward passes of the calling thread read into and obey these buffers; None: pass through."""
+        self._current.buffers = buffers
+
+    def _hook(self, _module: nn.Module, _args: object, output: Any) -> Any:
+        buffers: TapBuffers | None = getattr(self._current, "buffers", None)
+        if buffers is None:
+            return None
+        hidden = hidden_of(output)
+        edited = self.apply(hidden.reshape(-1, hidden.shape[-1]), buffers)
+        if buffers.stop:
+            raise LayerReached
+        return None if edited is None else replace_hidden(output, edited.view_as(hidden))
+
+    def apply(self, x: Tensor, buffers: TapBuffers) -> Tensor | None:
+        """Read rows `[rows, d_model]` into the buffers; the clamped rows, or None where this pass clamps nothing."""
+        rows, slots = x.shape[0], buffers.slots(self.bank)
+        bank = self.bank
+        activations, scale = bank.activations(x, slots)
+        torch.mul(activations, bank.unit[:slots], out=buffers.readings[:rows, :slots])
+        if not (buffers.clamping or buffers.static):
+            return None
+        chosen = buffers.everywhere[:rows, :slots] | (buffers.active[:rows, :slots] & (activations > 0))
+        difference = torch.where(chosen, buffers.target[:rows, :slots] - activations, 0)
+        delta = difference @ bank.decoder[:slots]
+        if scale is not None:
+            delta = delta * scale
+        edited = chosen.any(-1, keepdim=True)
+        buffers.edited[:rows] = edited.squeeze(-1)
+        clamped = torch.where(edited, (x.to(bank.dtype) + delta).to(x.dtype), x)
+        again, _ = bank.activations(clamped, slots)
+        torch.mul(again, bank.unit[:slots], out=buffers.after[:rows, :slots])
+        return clamped
