@@ -1,0 +1,167 @@
+"""A model with its dictionary, ready to run.
+
+Composes loading, bank, tap, engine, scorer and prompter. Does not know policies beyond the features that they
+watch and clamp, nor RPC or metrics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from monitor.dictionary.bundle import Dictionary, load_dictionary
+from monitor.errors import DictionaryError, ModelError
+from monitor.model.bank import FeatureBank
+from monitor.model.batching import Limits
+from monitor.model.clamping import check_clamps
+from monitor.model.engine import Engine
+from monitor.model.harvest import Harvester
+from monitor.model.loading import LoadedModel, load_model
+from monitor.model.prompts import Prompter
+from monitor.model.requests import OnReadings
+from monitor.model.scorer import Scorer
+from monitor.model.tap import Tap
+from monitor.model.text import Vocabulary
+from monitor.records import Clamp, FeatureReading, TokenText, WatchPlan
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What must be known before policies can be loaded."""
+
+    loaded: LoadedModel
+    dictionary: Dictionary
+    layer: int
+
+
+@dataclass(frozen=True, slots=True)
+class InspectedToken:
+    """A token with its strongest features, strongest first."""
+
+    position: int
+    token_id: int
+    text: str
+    features: tuple[FeatureReading, ...]
+
+
+def load_parts(
+    model: str | Path,
+    dictionary: Path,
+    *,
+    layer: int | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+) -> Parts:
+    """Load model and dictionary and check that they fit each other. Raises ModelError, DictionaryError.
+
+    The layer is the one given, else the one that the dictionary was trained on, else the middle one.
+    """
+    loaded = load_model(model, device=device, dtype=dtype)
+    found = load_dictionary(dictionary).fits(loaded.d_model)
+    if found.statistics is None:
+        raise DictionaryError(
+            f"the dictionary in {dictionary} has no statistics.safetensors, so its features have no unit; run "
+            "`sae-monitor dictionary describe` on it first"
+        )
+    chosen = next(value for value in (layer, found.card.layer, loaded.middle) if value is not None)
+    if not 0 <= chosen < len(loaded.layers):
+        raise ModelError(f"layer {chosen} does not exist; the model has layers 0 to {len(loaded.layers) - 1}")
+    return Parts(loaded, found, chosen)
+
+
+class Runtime:
+    """Engine and scorer over one model with one tap."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        watch: WatchPlan,
+        clampable: Sequence[int] = (),
+        *,
+        limits: Limits | None = None,
+        waiting: int = 256,
+        on_readings: OnReadings | None = None,
+    ) -> None:
+        loaded, self.dictionary, self.layer = parts.loaded, parts.dictionary, parts.layer
+        assert self.dictionary.statistics is not None
+        self._maximum = self.dictionary.statistics.maximum
+        self.loaded = loaded
+        self.watch = watch
+        precise = torch.float64 if loaded.dtype is torch.float64 else torch.float32
+        bank = FeatureBank(
+            self.dictionary.autoencoder,
+            self._maximum,
+            watch.features,
+            clampable,
+            device=loaded.device,
+            dtype=precise,
+        )
+        self.tap = Tap(bank, loaded.layers[self.layer])
+        self.engine = Engine(loaded, bank, self.tap, limits=limits, waiting=waiting, on_readings=on_readings)
+        self.scorer = Scorer(loaded, bank, self.tap, waiting=4 * waiting, on_readings=on_readings)
+        self.tokenise = Prompter(loaded)
+        self._vocabulary = Vocabulary(loaded.tokenizer)
+        self._harvester = Harvester(loaded, self.layer)
+
+    @property
+    def context(self) -> int:
+        """Most tokens of a request, prompt and response together."""
+        return self.loaded.context
+
+    @property
+    def model_digest(self) -> str:
+        """`sha256:` over the model's files."""
+        return self.loaded.digest
+
+    @property
+    def dictionary_digest(self) -> str:
+        """`sha256:` over the dictionary's files."""
+        return self.dictionary.digest
+
+    @property
+    def token_text(self) -> TokenText:
+        """The text of one token id."""
+        return self._vocabulary.text
+
+    def start(self) -> None:
+        """Attach the tap, start both threads."""
+        self.tap.attach()
+        self.engine.start()
+        self.scorer.start()
+
+    def stop(self, grace: float) -> None:
+        """Refuse new work, let what runs finish for `grace` seconds, remove the tap."""
+        self.engine.stop(grace)
+        self.scorer.stop(grace)
+        self.tap.detach()
+
+    def check_clamps(self, clamps: Sequence[Clamp]) -> None:
+        """BadRequest with fields such as `clamps[0].feature` where one cannot be applied."""
+        check_clamps(clamps, self.dictionary.autoencoder.features, self._maximum)
+
+    @torch.no_grad()
+    def inspect(self, ids: Sequence[int], top_k: int) -> tuple[InspectedToken, ...]:
+        """The strongest features of every token by a full encode, in units of their maxima. Blocks.
+
+        Features that were never active over the corpus have no unit and are left out.
+        """
+        autoencoder = self.dictionary.autoencoder
+        residuals = self._harvester.residuals(torch.tensor([list(ids)])).cpu()
+        unit = torch.where(self._maximum > 0, 1 / self._maximum, torch.zeros(()))
+        strongest = (autoencoder.encode(residuals[0]) * unit).topk(min(top_k, autoencoder.features), dim=-1)
+        return tuple(
+            InspectedToken(
+                position,
+                token_id,
+                self._vocabulary.text(token_id),
+                tuple(
+                    FeatureReading(int(f), float(v)) for f, v in zip(features, values, strict=True) if v > 0
+                ),
+            )
+            for position, (token_id, features, values) in enumerate(
+                zip(ids, strongest.indices, strongest.values, strict=True)
+            )
+        )
