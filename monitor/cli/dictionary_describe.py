@@ -1,0 +1,121 @@
+"""`sae-monitor dictionary describe`: feature statistics, cards and automatic labels from a corpus.
+
+Knows the options and the files that come out. Does not know how features are counted.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from torch import Tensor
+
+from monitor.cli.console import stderr_console, stdout_console
+from monitor.cli.pair import DeviceOption, DictionaryOption, ModelOption, Pair, open_labels, open_pair
+from monitor.cli.texts import corpus_files, in_equal_shares
+from monitor.dictionary import cards, labels, statistics
+from monitor.dictionary.carding import make_cards
+from monitor.dictionary.describe import Description, Options
+from monitor.dictionary.describe import describe as describe_features
+from monitor.dictionary.naming import name_features
+
+
+def describe(
+    data: Annotated[
+        list[Path],
+        typer.Option(help="Corpus: .txt, .jsonl (also .xz, .gz), .md, .rst, .py, or folders. Repeatable."),
+    ],
+    model: ModelOption = None,
+    dictionary: DictionaryOption = None,
+    tokens: Annotated[int, typer.Option(min=1, help="Tokens to read, files in equal shares.")] = 4_000_000,
+    length: Annotated[int, typer.Option(min=2, help="Tokens per row, at most the model's context.")] = 256,
+    contexts: Annotated[int, typer.Option(min=1, max=64, help="Contexts per feature.")] = 8,
+    document: Annotated[
+        int, typer.Option(min=1, help="Characters that are read of each document, from its beginning.")
+    ] = 20_000,
+    corpus: Annotated[str, typer.Option(help="What the corpus is, in words; kept in the files.")] = "",
+    device: DeviceOption = "auto",
+) -> None:
+    """Measure every feature over a corpus: maximum, density, top contexts, promoted tokens, neighbours, labels.
+
+    Writes statistics.safetensors, cards.jsonl.xz and the automatic labels of labels.json beside the dictionary.
+    """
+    files = corpus_files(data)
+    pair = open_pair(model, dictionary, device)
+    length = min(length, pair.loaded.context)
+    rows = itertools.islice(_rows(pair, in_equal_shares(files, document), length), -(-tokens // length))
+    said = corpus or ", ".join(path.name for path in data)
+    started = time.monotonic()
+    with _progress(tokens) as advance:
+        found = describe_features(
+            rows,
+            pair.residuals,
+            pair.dictionary.autoencoder,
+            Options(bos=pair.bos, keep=contexts),
+            corpus=said,
+            dictionary_digest=pair.dictionary.digest,
+            progress=advance,
+        )
+    seconds = time.monotonic() - started
+    written = _write(pair, found)
+    _report(found, seconds, written)
+
+
+def _rows(pair: Pair, texts: Iterator[str], length: int) -> Iterator[Tensor]:
+    from monitor.model.harvest import pack
+
+    return pack(texts, pair.loaded, length)
+
+
+def _write(pair: Pair, found: Description) -> list[Path]:
+    folder = pair.dictionary.path
+    header = cards.CardsHeader(
+        features=pair.dictionary.autoencoder.features,
+        model=pair.loaded.digest,
+        dictionary_digest=pair.dictionary.digest,
+        corpus=found.statistics.corpus,
+        tokens=found.statistics.tokens,
+    )
+    made = list(make_cards(found, pair.dictionary.autoencoder, pair.unembedding, pair.speller))
+    return [
+        statistics.save(folder, found.statistics),
+        cards.save(folder, header, made),
+        labels.save(folder, open_labels(pair.dictionary).with_auto(name_features(made))),
+    ]
+
+
+def _report(found: Description, seconds: float, written: list[Path]) -> None:
+    numbers = found.statistics
+    dead = int((numbers.maximum == 0).sum())
+    console = stdout_console()
+    rate = numbers.tokens / seconds
+    console.print(
+        f"{numbers.tokens:,} tokens in {seconds:.0f} s ({rate:,.0f} tokens/s, {3600 * rate / 1e6:.1f} million/hour)"
+    )
+    console.print(
+        f"mean active features per token {found.l0:.1f}, never active {dead} of {numbers.features} "
+        f"({100 * dead / numbers.features:.1f} %), norm outliers left out {found.outliers}"
+    )
+    for path in written:
+        console.print(f"{path}  {path.stat().st_size / 1e6:.2f} MB", soft_wrap=True)
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on standard error, counting tokens."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("reading"),
+        BarColumn(),
+        TextColumn("{task.completed:,.0f} tokens"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=stderr_console(), transient=True) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda tokens: bar.advance(task, tokens)

@@ -1,0 +1,128 @@
+"""Texts from files: for contrasting (every text) and for describing (a corpus, files in equal shares).
+
+Knows `.txt` (a text per line), `.jsonl` (an object with `text` per line), both also as `.xz` or `.gz`, and whole
+documents (`.md`, `.py`, …, anything else readable in a folder). Does not know tokens.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import lzma
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO, cast
+
+from monitor.cli.errors import InputError
+
+_OPENERS: dict[str, Callable[..., Any]] = {".xz": lzma.open, ".gz": gzip.open}
+_DOCUMENTS = frozenset({".md", ".py", ".rst"})
+_LINES = frozenset({".txt", ".jsonl"})
+
+
+@dataclass(frozen=True)
+class LabelledText:
+    """A text, and whether it was marked as positive where the file says."""
+
+    text: str
+    label: bool | None = None
+
+
+def read_texts(path: Path) -> list[LabelledText]:
+    """Every text of a `.txt` or `.jsonl` file; InputError where there is none or a line is wrong."""
+    if not path.is_file():
+        raise InputError(f"no file at {path}; give a .txt file (a text per line) or a .jsonl file")
+    if _kind(path) not in _LINES:
+        raise InputError(f"{path.name} is neither .txt (a text per line) nor .jsonl (objects with `text`)")
+    found = list(_rows(path))
+    if not found:
+        raise InputError(f"{path.name} holds no text; give at least one line that is not blank")
+    return found
+
+
+def corpus_files(paths: Iterable[Path]) -> list[Path]:
+    """The readable files among `paths` and in the folders among them, in a fixed order; InputError if none."""
+    files: list[Path] = []
+    for path in paths:
+        inside = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+        known = [p for p in inside if _kind(p) in _LINES | _DOCUMENTS]
+        if not known or not path.exists():
+            raise InputError(f"{path} holds no .txt, .jsonl, .md, .rst or .py file (plain, .xz or .gz)")
+        files.extend(known)
+    return files
+
+
+def in_equal_shares(files: Iterable[Path], characters: int) -> Iterator[str]:
+    """Documents of all files, the file that gave least so far coming next; of each its first `characters`.
+
+    Line files count one by one; the whole-document files of one kind count as one file together.
+    """
+    sources = _sources(files)
+    given = dict.fromkeys(sources, 0)
+    while given:
+        name = min(given, key=lambda key: given[key])
+        text = next(sources[name], None)
+        if text is None:
+            del given[name]
+            continue
+        given[name] += min(len(text), characters)
+        if text.strip():
+            yield text[:characters]
+
+
+def _sources(files: Iterable[Path]) -> dict[str, Iterator[str]]:
+    sources: dict[str, Iterator[str]] = {}
+    whole: dict[str, list[Path]] = {}
+    for path in files:
+        if _kind(path) in _LINES:
+            sources[str(path)] = (row.text for row in _rows(path))
+        else:
+            whole.setdefault(_kind(path), []).append(path)
+    for kind, paths in whole.items():
+        sources[kind] = (_whole(path) for path in paths)
+    return sources
+
+
+def _kind(path: Path) -> str:
+    """The suffix that says what is inside, below the one that says how it is packed."""
+    return Path(path.stem).suffix if path.suffix in _OPENERS else path.suffix
+
+
+def _whole(path: Path) -> str:
+    with _opened(path, errors="replace") as file:
+        return file.read()
+
+
+def _rows(path: Path) -> Iterator[LabelledText]:
+    with _opened(path) as file:
+        try:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield _row(path, number, line)
+        except (UnicodeDecodeError, lzma.LZMAError, EOFError, gzip.BadGzipFile) as error:
+            raise InputError(f"{path.name} cannot be read: {error}") from None
+
+
+def _row(path: Path, number: int, line: str) -> LabelledText:
+    if _kind(path) == ".txt":
+        return LabelledText(line.rstrip("\n"))
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise InputError(f"{path.name}:{number}: not JSON ({error}); each line is one object") from None
+    text = record.get("text") if isinstance(record, dict) else None
+    if not isinstance(text, str):
+        raise InputError(f'{path.name}:{number}: no text; write {{"text": "…"}} on each line')
+    if (label := record.get("label")) not in (None, 0, 1, True, False):
+        raise InputError(f"{path.name}:{number}: `label` is {label!r}; write 1 or 0")
+    return LabelledText(text, None if label is None else bool(label))
+
+
+def _opened(path: Path, errors: str = "strict") -> TextIO:
+    if not path.is_file():
+        raise InputError(f"no file at {path}")
+    opener = _OPENERS.get(path.suffix)
+    if opener is None:
+        return path.open(encoding="utf-8", errors=errors)
+    return cast(TextIO, opener(path, "rt", encoding="utf-8", errors=errors))

@@ -1,0 +1,76 @@
+"""From a description of a corpus to feature cards.
+
+Knows which numbers of a pass, a decoder and an unembedding make a card. Does not know the file (`cards`) or the
+counting (`describe`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from monitor.dictionary.autoencoder import SparseAutoencoder
+from monitor.dictionary.cards import Context, FeatureCard
+from monitor.dictionary.contexts import EMPTY
+from monitor.dictionary.describe import Description
+from monitor.dictionary.neighbours import nearest
+from monitor.dictionary.spelling import Speller
+from monitor.dictionary.vocabulary import Unembedding, promoted
+
+TOKENS = 10
+"""Promoted and suppressed tokens per card."""
+NEIGHBOURS = 10
+
+
+def make_cards(
+    description: Description,
+    autoencoder: SparseAutoencoder,
+    unembedding: Unembedding | None,
+    speller: Speller,
+) -> Iterator[FeatureCard]:
+    """One card per feature, in order; without an unembedding no tokens are promoted or suppressed."""
+    decoder = autoencoder.decoder
+    others, cosines = nearest(decoder, torch.arange(len(decoder), device=decoder.device), NEIGHBOURS)
+    tokens = promoted(decoder, unembedding, TOKENS) if unembedding is not None else None
+    for feature in range(len(decoder)):
+        yield FeatureCard(
+            feature=feature,
+            contexts=_contexts(description, feature, speller),
+            promoted=_spelt(tokens.raised[feature], tokens.raised_by[feature], speller) if tokens else (),
+            suppressed=_spelt(tokens.lowered[feature], tokens.lowered_by[feature], speller) if tokens else (),
+            neighbours=tuple(zip(others[feature].tolist(), _rounded(cosines[feature], 3), strict=True)),
+        )
+
+
+def _contexts(description: Description, feature: int, speller: Speller) -> tuple[Context, ...]:
+    top = description.contexts
+    maximum = float(description.statistics.maximum[feature])
+    found = []
+    for peak, ids, levels in zip(top.peaks[feature], top.ids[feature], top.levels[feature], strict=True):
+        if peak <= 0:
+            continue
+        inside = ids != EMPTY
+        found.append(
+            Context(
+                peak=round(float(peak), 4),
+                at=int(inside[: top.before].sum()),
+                tokens=tuple(speller.pieces(ids[inside].tolist())),
+                levels=_percent(levels[inside], maximum),
+            )
+        )
+    return tuple(found)
+
+
+def _percent(levels: Tensor, maximum: float) -> tuple[int, ...]:
+    percent = (100 * levels / maximum).round().clamp(min=1) * (levels > 0)
+    return tuple(percent.int().tolist())
+
+
+def _spelt(ids: Tensor, by: Tensor, speller: Speller) -> tuple[tuple[str, float], ...]:
+    return tuple(zip(map(speller.one, ids.tolist()), _rounded(by, 2), strict=True))
+
+
+def _rounded(values: Tensor, digits: int) -> list[float]:
+    return [round(value, digits) for value in values.tolist()]

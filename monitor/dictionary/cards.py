@@ -1,0 +1,145 @@
+"""Feature cards: for every feature its strongest contexts, the tokens it promotes and its neighbours, in one file.
+
+Knows the file (`cards.jsonl.xz`: one line about the file, then one line per feature in order) and its records.
+Texts are stored, not token ids, so reading cards needs no model. Does not know how contexts were found.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import lzma
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from monitor.errors import DictionaryError, NotFound
+
+FILE = "cards.jsonl.xz"
+_FORMAT = "sae-monitor.cards.v1"
+_WRITE = "write it with `sae-monitor dictionary describe`"
+
+
+@dataclass(frozen=True)
+class Context:
+    """A place in the corpus where the feature fired strongly."""
+
+    peak: float
+    """Highest activation in the window."""
+    at: int
+    """Which token of the window has it."""
+    tokens: tuple[str, ...]
+    levels: tuple[int, ...]
+    """Activation at each token in percent of the feature's maximum; at least 1 where it is active at all."""
+
+
+@dataclass(frozen=True)
+class FeatureCard:
+    """What is known about one feature, before anyone has named it."""
+
+    feature: int
+    contexts: tuple[Context, ...]
+    """Of different documents, strongest first."""
+    promoted: tuple[tuple[str, float], ...]
+    """Tokens the decoder row makes likelier, with the change in logit relative to the vocabulary's mean."""
+    suppressed: tuple[tuple[str, float], ...]
+    neighbours: tuple[tuple[int, float], ...]
+    """Nearest features by decoder cosine."""
+
+
+@dataclass(frozen=True)
+class CardsHeader:
+    """What the cards of a file describe."""
+
+    features: int
+    model: str
+    dictionary_digest: str
+    corpus: str
+    tokens: int
+
+
+def save(folder: Path, header: CardsHeader, cards: Iterable[FeatureCard]) -> Path:
+    """Write the cards beside a dictionary, in the order of the features; returns the file's path."""
+    path = folder / FILE
+    with lzma.open(path, "wt", encoding="utf-8", preset=9) as file:
+        file.write(_line({"format": _FORMAT} | asdict(header)))
+        file.writelines(_line(asdict(card)) for card in cards)
+    return path
+
+
+def load_header(folder: Path) -> CardsHeader:
+    """What the folder's cards describe; DictionaryError where there are none."""
+    return _header(next(_lines(folder), ""))
+
+
+def load_card(folder: Path, feature: int) -> FeatureCard:
+    """One feature's card; NotFound where the feature does not exist, DictionaryError where cards are missing."""
+    lines = _lines(folder)
+    header = _header(next(lines, ""))
+    if not 0 <= feature < header.features:
+        raise NotFound(
+            f"feature {feature} does not exist; the dictionary has features 0 to {header.features - 1}"
+        )
+    line = next(itertools.islice(lines, feature, None), None)
+    if line is None:
+        raise DictionaryError(f"{FILE} ends before feature {feature}; {_WRITE}")
+    card = _card(line)
+    if card.feature != feature:
+        raise DictionaryError(f"{FILE} holds feature {card.feature} where {feature} belongs; {_WRITE}")
+    return card
+
+
+def load_cards(folder: Path) -> Iterator[FeatureCard]:
+    """All cards in the order of the features."""
+    lines = _lines(folder)
+    _header(next(lines, ""))
+    return map(_card, lines)
+
+
+def _line(record: dict[str, Any]) -> str:
+    return json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n"
+
+
+def _lines(folder: Path) -> Iterator[str]:
+    path = folder / FILE
+    if not path.is_file():
+        raise DictionaryError(f"{folder} has no feature cards ({FILE}); {_WRITE}")
+    try:
+        with lzma.open(path, "rt", encoding="utf-8") as file:
+            yield from file
+    except (lzma.LZMAError, EOFError, UnicodeDecodeError) as error:
+        raise DictionaryError(f"{FILE} cannot be read ({error}); {_WRITE}") from None
+
+
+def _header(line: str) -> CardsHeader:
+    try:
+        record = json.loads(line)
+        if record.pop("format") != _FORMAT:
+            raise DictionaryError(f"{FILE} is of another format than {_FORMAT}; {_WRITE}")
+        return CardsHeader(**record)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DictionaryError(f"{FILE} begins with no header ({error}); {_WRITE}") from None
+
+
+def _card(line: str) -> FeatureCard:
+    try:
+        record = json.loads(line)
+        return FeatureCard(
+            feature=int(record["feature"]),
+            contexts=tuple(_context(context) for context in record["contexts"]),
+            promoted=tuple((str(text), float(value)) for text, value in record["promoted"]),
+            suppressed=tuple((str(text), float(value)) for text, value in record["suppressed"]),
+            neighbours=tuple((int(other), float(cosine)) for other, cosine in record["neighbours"]),
+        )
+    except (ValueError, TypeError, KeyError) as error:
+        raise DictionaryError(f"{FILE} holds a line that is no card ({error}); {_WRITE}") from None
+
+
+def _context(record: dict[str, Any]) -> Context:
+    return Context(
+        peak=float(record["peak"]),
+        at=int(record["at"]),
+        tokens=tuple(map(str, record["tokens"])),
+        levels=tuple(map(int, record["levels"])),
+    )
