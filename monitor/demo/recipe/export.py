@@ -1,0 +1,23 @@
+"""Writes a trained model as files that the library's Auto classes open.
+
+Knows the folder's layout and the number format (bf16 safetensors). Knows nothing of training.
+"""
+
+import copy
+from pathlib import Path
+
+import torch
+from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+
+def export_model(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Saves a bf16 copy of the model, its generation settings and its tokenizer into `folder`."""
+    narrow = copy.deepcopy(model).to(torch.bfloat16).eval()
+    narrow.generation_config = GenerationConfig(
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    narrow.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
