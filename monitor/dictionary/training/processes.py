@@ -1,0 +1,82 @@
+"""Sums over the processes of a data-parallel run; the identity where there is one.
+
+Knows torch.distributed. Does not know what is summed.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+
+def size() -> int:
+    """Number of processes."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Index of this process."""
+    return dist.get_rank() if size() > 1 else 0
+
+
+def total(value: Tensor) -> Tensor:
+    """Sum over processes, as a new tensor."""
+    if size() == 1:
+        return value
+    value = value.clone()
+    dist.all_reduce(value)
+    return value
+
+
+def mean(value: Tensor) -> Tensor:
+    """Mean over processes."""
+    return total(value) / size()
+
+
+def largest(value: Tensor) -> Tensor:
+    """Maximum over processes, element by element."""
+    if size() == 1:
+        return value
+    value = value.clone()
+    dist.all_reduce(value, op=dist.ReduceOp.MAX)
+    return value
+
+
+def from_first(value: Tensor) -> Tensor:
+    """The first process's value, on every process."""
+    if size() > 1:
+        value = value.clone()
+        dist.broadcast(value, src=0)
+    return value
+
+
+def average(tensors: list[Tensor]) -> None:
+    """Replace each tensor by its mean over processes, in place and in one message."""
+    if size() == 1:
+        return
+    flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+    dist.all_reduce(flat)
+    flat /= size()
+    parts = torch.split(flat, [tensor.numel() for tensor in tensors])
+    for tensor, part in zip(tensors, parts, strict=True):
+        tensor.copy_(part.view_as(tensor))
+
+
+def kth_largest(values: Tensor, k: int) -> Tensor:
+    """The k-th largest of the positive float32 values of all processes; 0 where there are fewer than k.
+
+    Exact: a search over the bits, since positive floats are ordered like the integers of their bits. Each of
+    its 31 rounds sums one count.
+    """
+    if size() == 1:
+        if values.numel() < k:
+            return values.new_zeros(())
+        return values.kthvalue(values.numel() - k + 1).values
+    bits = values.float().view(torch.int32)
+    low = 0
+    for bit in reversed(range(31)):
+        middle = low | (1 << bit)
+        if int(total((bits >= middle).sum())) >= k:
+            low = middle
+    return torch.tensor(low, dtype=torch.int32, device=values.device).view(torch.float32).to(values.dtype)

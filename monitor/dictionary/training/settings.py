@@ -1,0 +1,92 @@
+"""Every number that decides how a dictionary is trained, in one frozen record.
+
+Knows defaults and refuses nonsense. Does not know where activations come from.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, replace
+
+from monitor.errors import ConfigurationError
+
+
+class Objective(enum.StrEnum):
+    """What is minimised; x is scaled to norm √d on average, e = x̂ − x, means are over tokens.
+
+    paper      mean(‖e‖² + λ·Σ a_i‖W_dec_i‖), ReLU, decoder norms free   (Templeton et al., 2024)
+    jumprelu   mean(‖e‖² + λ·‖a‖₀), straight-through thresholds          (Rajamanoharan et al., 2024)
+    batchtopk  mean(‖e‖²), the k·batch largest activations of a batch    (Bussmann et al., 2024)
+    """
+
+    PAPER = "paper"
+    JUMPRELU = "jumprelu"
+    BATCHTOPK = "batchtopk"
+
+
+_SPARSITY = {Objective.PAPER: 5.0, Objective.JUMPRELU: 0.5, Objective.BATCHTOPK: 0.0}
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """Settings of one run. Lengths of phases are in tokens, so that they do not depend on the batch."""
+
+    features: int
+    tokens: int
+    """Tokens to train on, over all processes."""
+    objective: Objective = Objective.BATCHTOPK
+    k: int = 32
+    """BatchTopK: mean number of active features at a token."""
+    sparsity: float | None = None
+    """λ of the other two objectives; None takes the usual one."""
+    learning_rate: float | None = None
+    """Adam's; None takes 1e-3 · (4096 / features)^½, which the sweep confirms at small scale."""
+    batch: int = 4096
+    """Tokens in a step, over all processes."""
+    warm_up: float = 0.05
+    """Share of the run over which the learning rate rises from zero."""
+    sparsity_warm_up: float = 0.1
+    """Share of the run over which λ rises from zero; for BatchTopK, k falls to its value meanwhile."""
+    decay: float = 0.25
+    """Share of the run, at its end, over which the learning rate falls to zero."""
+    dead_after: int | None = None
+    """A feature is dead after so many tokens without firing; None takes a twentieth of the run."""
+    bandwidth: float = 0.05
+    """JumpReLU: width of the kernel that estimates the thresholds' gradient, times √d/16."""
+    buffer: int = 262_144
+    """Activations held and shuffled at a time, per process."""
+    clip: float = 1.0
+    """Largest norm of the gradient."""
+    seed: int = 0
+    precision: str = "bfloat16"
+    """Of the encoder's scan for active features; their values and all gradients are float32."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot train."""
+        whole = {"features": self.features, "tokens": self.tokens, "batch": self.batch, "k": self.k}
+        for name, value in whole.items():
+            if value < 1:
+                raise ConfigurationError(f"{name} is {value}; it must be at least 1")
+        if self.tokens < self.batch:
+            raise ConfigurationError(f"{self.tokens} tokens are less than one batch of {self.batch}")
+        if self.k > self.features:
+            raise ConfigurationError(f"k is {self.k}, more than the {self.features} features")
+        if self.buffer < self.batch:
+            raise ConfigurationError(
+                f"the buffer of {self.buffer} tokens is smaller than a batch of {self.batch}"
+            )
+        for name in ("warm_up", "sparsity_warm_up", "decay"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigurationError(f"{name} is {getattr(self, name)}; it is a share of the run, 0 to 1")
+
+    @property
+    def steps(self) -> int:
+        """Whole batches in the run."""
+        return self.tokens // self.batch
+
+    def resolved(self) -> TrainSettings:
+        """The same settings with every None replaced by the number it stands for."""
+        rate = self.learning_rate or 1e-3 * (4096 / self.features) ** 0.5
+        sparsity = _SPARSITY[self.objective] if self.sparsity is None else self.sparsity
+        dead_after = self.dead_after or min(10_000_000, max(self.tokens // 20, 20 * self.batch))
+        return replace(self, learning_rate=rate, sparsity=sparsity, dead_after=dead_after)
