@@ -1,0 +1,53 @@
+"""The tree of commands. Imports none of them: each is loaded when it runs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from monitor.cli.lazy import Entry, lazy_group
+
+COMMANDS = (
+    Entry("demo", "monitor.cli.demo:demo", "Start a server, send real prompts, show what the monitor does."),
+    Entry("serve", "monitor.cli.serve:serve", "Run the watched model behind gRPC and Prometheus."),
+    Entry("score", "monitor.cli.score:score", "Score a text against the policies."),
+    Entry(
+        "generate",
+        "monitor.cli.generate:generate",
+        "Generate a text; every token is scored before it is shown.",
+    ),
+    Entry("policy", "monitor.cli.policy:policy_app", "Check, fit, test and list policies."),
+    Entry(
+        "features", "monitor.cli.features:features_app", "Search and look at the features of a dictionary."
+    ),
+    Entry("dictionary", "monitor.cli.dictionary:dictionary_app", "Train, check and describe dictionaries."),
+)
+
+app = typer.Typer(
+    name="sae-monitor",
+    cls=lazy_group(COMMANDS),
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from monitor import __version__
+
+        typer.echo(f"sae-monitor {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Safety monitoring of a language model through the features of a sparse autoencoder.
+
+    Exit codes: 0 nothing found, 1 an enforced rule matched, 2 an error (or tokens that were not scored).
+    """

@@ -1,0 +1,55 @@
+"""`FEATURE=VALUE[@active|@everywhere]`, as typed after `--clamp`.
+
+Knows the syntax. Does not know which features exist: the server says so.
+"""
+
+from __future__ import annotations
+
+import math
+
+import typer
+
+from monitor.v1 import monitor_pb2 as pb
+
+SYNTAX = "FEATURE=VALUE[@active|@everywhere]"
+WHERE = {"active": pb.CLAMP_WHERE_ACTIVE, "everywhere": pb.CLAMP_WHERE_EVERYWHERE}
+LARGEST_FEATURE = 2**32 - 1
+
+
+def parse_clamp(text: str) -> pb.Clamp:
+    """One clamp; `typer.BadParameter` says what is wrong with it."""
+    body, at, where = text.partition("@")
+    feature, equals, value = body.partition("=")
+    if not equals:
+        raise typer.BadParameter(f"{text!r} is not of the form {SYNTAX}, for example 1234=-0.5@active")
+    if at and where not in WHERE:
+        raise typer.BadParameter(f"{where!r} in {text!r} is neither 'active' nor 'everywhere'")
+    return pb.Clamp(feature=_feature(feature, text), target=_target(value, text), where=_where(where))
+
+
+def clamp_text(clamp: pb.Clamp) -> str:
+    """The clamp as one would type it."""
+    suffix = next((f"@{word}" for word, value in WHERE.items() if value == clamp.where), "")
+    return f"{clamp.feature}={clamp.target:g}{suffix}"
+
+
+def _feature(text: str, whole: str) -> int:
+    if not (text.isascii() and text.isdigit()) or int(text) > LARGEST_FEATURE:
+        raise typer.BadParameter(f"{text!r} in {whole!r} is not the index of a feature (0, 1, 2, …)")
+    return int(text)
+
+
+def _target(text: str, whole: str) -> float:
+    try:
+        target = float(text)
+    except ValueError:
+        target = math.nan
+    if not math.isfinite(target):
+        raise typer.BadParameter(
+            f"{text!r} in {whole!r} is not a finite number (in units of the feature's maximum)"
+        )
+    return target
+
+
+def _where(word: str) -> pb.ClampWhere:
+    return WHERE.get(word, pb.CLAMP_WHERE_UNSPECIFIED)

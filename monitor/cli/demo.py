@@ -1,0 +1,92 @@
+"""`sae-monitor demo`: a real server, real calls, and an exit code that says whether all of it held."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import typer
+from rich.console import Console
+
+from monitor.cli import demo_view, options
+from monitor.cli.client import connect
+from monitor.cli.console import has_colour, stdout_console
+from monitor.cli.demo_script import SCRIPT, Script
+from monitor.cli.demo_steps import Steps
+from monitor.cli.endpoint import Endpoint
+from monitor.cli.errors import Unreachable
+from monitor.cli.expectations import Expectations
+from monitor.cli.scrape import scrape
+from monitor.cli.shade import Painter, RuleFeatures
+from monitor.cli.tally import Tally
+
+CALL_SECONDS = 120.0
+GONE_SECONDS = 2.0
+
+Start = Callable[[], AbstractContextManager[Endpoint]]
+"""Starts a server on free ports and stops it at the end."""
+
+
+def demo(
+    model: options.Model = None,
+    dictionary: options.Dictionary = None,
+    policies: options.Policies = None,
+    layer: options.Layer = None,
+    device: options.Device = None,
+    dtype: options.Dtype = None,
+) -> None:
+    """Start a server on free ports, send real prompts, show what the monitor does.
+
+    Exit codes: 0 every expectation held, 1 one did not, 2 an error.
+    """
+    from monitor.cli.local import local_server
+
+    flags = options.server_flags(model, dictionary, policies, layer, device, dtype)
+    expect = run(stdout_console(), lambda: local_server(flags), SCRIPT)
+    raise typer.Exit(expect.code)
+
+
+def run(console: Console, start: Start, script: Script) -> Expectations:
+    """The demonstration on a server that `start` starts; prints as it goes, and gives back what held."""
+    expect = Expectations()
+    with console.status("loading the model …") as status, start() as endpoint:
+        status.stop()
+        _on_server(console, endpoint, script, expect)
+    expect.check("the server stopped, and its port is closed", _gone(endpoint.address), "it still answers")
+    console.print(demo_view.heading("What was expected"))
+    console.print(expect.form())
+    return expect
+
+
+def _on_server(console: Console, endpoint: Endpoint, script: Script, expect: Expectations) -> None:
+    """Everything between start and stop."""
+    before = scrape(endpoint.metrics_address)
+    with connect(endpoint.address, CALL_SECONDS) as client:
+        steps = Steps(client, expect, Tally())
+        console.print(demo_view.heading("A server with a watched model"))
+        console.print(
+            f"  {steps.health()} · grpc {endpoint.address} · metrics http://{endpoint.metrics_address}/metrics"
+        )
+        listed = steps.policies()
+        console.print(demo_view.loaded(listed))
+        painter = Painter(RuleFeatures.of(listed.policies), has_colour(console))
+        console.print(demo_view.heading("Texts, scored without generating"))
+        for line in script.lines:
+            console.print(demo_view.verdict(line, steps.line(line), painter))
+        console.print(painter.legend())
+        console.print(demo_view.heading("One prompt, generated without and with suppression"))
+        comparison = steps.suppress(script.suppression, listed.policies)
+        if comparison is not None:
+            console.print(demo_view.side_by_side(comparison, painter.colour))
+        steps.coverage()
+        console.print(demo_view.heading("Metrics that moved"))
+        console.print(demo_view.counters(steps.counters(endpoint.metrics_address, before)))
+
+
+def _gone(address: str) -> bool:
+    """Whether nothing answers there any more."""
+    try:
+        with connect(address, GONE_SECONDS, GONE_SECONDS):
+            return False
+    except Unreachable:
+        return True

@@ -1,0 +1,163 @@
+"""The steps of the demonstration: real calls to a real server, each put to the test.
+
+Knows calls and what must be true of their answers. Does not know how they are shown or how the server started.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from monitor.cli.client import Client
+from monitor.cli.demo_script import Line, Suppression
+from monitor.cli.expectations import Expectations
+from monitor.cli.render import enforced
+from monitor.cli.scrape import Scrape
+from monitor.cli.shade import shown_reading
+from monitor.cli.tally import Moved, Tally
+from monitor.v1 import monitor_pb2 as pb
+
+SEED = 7
+TOLERANCE = 0.05
+"""In units of the maximum. A decoder row seldom gives back exactly what its encoder row reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One prompt, generated without and with clamps."""
+
+    clamps: tuple[pb.Clamp, ...]
+    plain: pb.GenerateResponse
+    clamped: pb.GenerateResponse
+
+    def strongest(self, feature: int) -> tuple[float, float]:
+        """The feature's highest reading in either run: as it was, and as the clamps left it."""
+        return _strongest(self.plain.tokens, feature), _strongest(self.clamped.tokens, feature)
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """Everything that is sent goes through here, so that the tally is complete."""
+
+    client: Client
+    expect: Expectations
+    tally: Tally
+
+    def health(self) -> str:
+        """The server says that it serves."""
+        status = self.client.health()
+        self.expect.check("the server's health is SERVING", status == "SERVING", status)
+        return status
+
+    def policies(self) -> pb.ListPoliciesResponse:
+        """What is loaded."""
+        answer = self.client.policies()
+        self.tally.called("ListPolicies")
+        self.expect.check("policies are loaded", len(answer.policies) > 0, "none")
+        return answer
+
+    def line(self, line: Line) -> pb.ScoreResponse:
+        """Score one line and hold the verdict against what the script expects."""
+        answer = self.client.score(pb.ScoreRequest(input=line_input(line), include_tokens=True))
+        self.tally.called("Score", answer.verdict)
+        acted, matched = enforced(answer.verdict.detections), answer.verdict.detections
+        if line.category:
+            claim = f"{line.category} is found in {quoted(line.text)}"
+            self.expect.check(claim, any(d.category == line.category for d in matched), _names(matched))
+        else:
+            self.expect.check(f"no rule acts on {quoted(line.text)}", not acted, _names(acted))
+        return answer
+
+    def suppress(self, plan: Suppression, policies: Iterable[pb.Policy]) -> Comparison | None:
+        """Generate without clamps (twice, once as a stream) and with; None where there is nothing to clamp."""
+        clamps = tuple(c for policy in policies if policy.name == plan.policy for c in policy.clamps)
+        if not self.expect.check(f"policy {plan.policy} is loaded and has clamps", bool(clamps), "no clamps"):
+            return None
+        plain = self._generate(plan, ())
+        again = self._stream(plan, ())
+        comparison = Comparison(clamps, plain, self._generate(plan, clamps))
+        same = (plain.text, _ids(plain)) == (again.text, _ids(again))
+        self.expect.check("the same request without clamps gives the same text", same, quoted(again.text))
+        self._clamped(comparison)
+        return comparison
+
+    def coverage(self) -> None:
+        """Every token that any answer ran was scored."""
+        answers, gaps = self.tally.verdicts, self.tally.gaps
+        claim = f"all {answers} verdicts are CHECKED, with every token scored"
+        self.expect.check(claim, answers > 0 and not gaps, "; ".join(gaps) or "no verdict")
+
+    def counters(self, address: str, before: Scrape) -> list[Moved]:
+        """The server's metrics moved by exactly what was sent."""
+        rows = self.tally.settled(address, before)
+        wrong = [f"{row.name} by {row.found:g} instead of {row.expected:g}" for row in rows if not row.right]
+        self.expect.check("metrics moved by exactly what was sent", not wrong, "; ".join(wrong))
+        return rows
+
+    def _clamped(self, comparison: Comparison) -> None:
+        """The clamps did what they say, and only where they were asked for."""
+        edited = sum(_edited(t) for t in comparison.plain.tokens)
+        self.expect.check("nothing is clamped that was not asked for", edited == 0, f"{edited} tokens")
+        before = [comparison.strongest(c.feature)[0] for c in comparison.clamps]
+        self.expect.check("a clamped feature was active before", any(v > TOLERANCE for v in before), before)
+        for clamp in comparison.clamps:
+            after, limit = comparison.strongest(clamp.feature)[1], max(0.0, clamp.target)
+            claim = f"feature {clamp.feature} reads at most {limit:g} under its clamp"
+            self.expect.check(claim, after <= limit + TOLERANCE, f"{after:.3f}")
+        different = comparison.plain.text != comparison.clamped.text
+        self.expect.check("suppression changes the text", different, "the same text")
+
+    def _generate(self, plan: Suppression, clamps: Sequence[pb.Clamp]) -> pb.GenerateResponse:
+        answer = self.client.generate(pb.GenerateRequest(generation=_generation(plan, clamps)))
+        self.tally.called("Generate", answer.verdict)
+        return answer
+
+    def _stream(self, plan: Suppression, clamps: Sequence[pb.Clamp]) -> pb.GenerateResponse:
+        """A stream, put together again; without a final message its verdict stays UNSPECIFIED, which fails."""
+        answer = pb.GenerateResponse()
+        request = pb.GenerateStreamRequest(generation=_generation(plan, clamps))
+        for event in self.client.generate_stream(request):
+            answer.text += event.chunk.text
+            answer.tokens.extend(event.chunk.tokens)
+            answer.verdict.MergeFrom(event.final.verdict)
+        self.tally.called("GenerateStream", answer.verdict)
+        return answer
+
+
+def line_input(line: Line) -> pb.Input:
+    """A line as the protocol wants it."""
+    if len(line.turns) == 1:
+        return pb.Input(text=line.turns[0])
+    roles = (pb.ROLE_USER, pb.ROLE_ASSISTANT)
+    turns = [pb.ChatMessage(role=roles[i % 2], content=turn) for i, turn in enumerate(line.turns)]
+    return pb.Input(conversation=pb.Conversation(messages=turns))
+
+
+def quoted(text: str, width: int = 48) -> str:
+    """The beginning of a text in quotation marks, on one line."""
+    line = " ".join(text.split())
+    return f"“{line if len(line) <= width else line[: width - 1] + '…'}”"
+
+
+def _generation(plan: Suppression, clamps: Sequence[pb.Clamp]) -> pb.Generation:
+    sampling = pb.Sampling(max_new_tokens=plan.max_new_tokens, temperature=0, seed=SEED)
+    content = pb.Input(text=plan.prompt)
+    return pb.Generation(input=content, sampling=sampling, clamps=clamps, include_tokens=True)
+
+
+def _strongest(tokens: Sequence[pb.ScoredToken], feature: int) -> float:
+    """Highest reading after the start token."""
+    readings = (r for t in tokens if t.position > 0 for r in t.readings if r.feature == feature)
+    return max((shown_reading(r) for r in readings), default=0.0)
+
+
+def _edited(token: pb.ScoredToken) -> bool:
+    return any(r.HasField("value_after_clamp") for r in token.readings)
+
+
+def _ids(answer: pb.GenerateResponse) -> list[int]:
+    return [token.token_id for token in answer.tokens]
+
+
+def _names(detections: Iterable[pb.Detection]) -> str:
+    return ", ".join(f"{d.policy} / {d.rule}" for d in detections) or "no detection"

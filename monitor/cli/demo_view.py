@@ -1,0 +1,101 @@
+"""How the demonstration looks.
+
+Knows answers and comparisons. Does not know how they came about or whether they are right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from monitor.cli import words
+from monitor.cli.clamps import clamp_text
+from monitor.cli.demo_script import Line
+from monitor.cli.demo_steps import Comparison
+from monitor.cli.printable import printable
+from monitor.cli.render import detection_line, status_line
+from monitor.cli.shade import Painter, RuleFeatures
+from monitor.cli.tally import Moved
+from monitor.v1 import monitor_pb2 as pb
+
+
+def heading(title: str) -> RenderableType:
+    """The beginning of a step."""
+    return Padding(Rule(Text(title, style="bold"), align="left", style="dim"), (1, 0, 0, 0))
+
+
+def loaded(answer: pb.ListPoliciesResponse) -> RenderableType:
+    """What the server runs."""
+    table = _grid()
+    for policy in answer.policies:
+        rules = ", ".join(f"{r.name} → {_acts(r)}" for r in policy.rules)
+        features = len({f for rule in policy.rules for f in rule.features})
+        table.add_row(
+            Text(f"  {printable(policy.name)}", style="bold"),
+            Text(words.severity(policy.severity), style=words.SEVERITY_STYLE.get(policy.severity, "")),
+            Text(f"{features} features, {len(policy.clamps)} clamps", style="dim"),
+            Text(printable(rules)),
+        )
+    digests = answer.digests
+    what = {"model": digests.model, "dictionary": digests.dictionary, "policies": digests.policies}
+    line = " · ".join(f"{name} {words.short_digest(digest)}" for name, digest in what.items())
+    return Group(table, Text(f"  {line}", style="dim"))
+
+
+def verdict(line: Line, answer: pb.ScoreResponse, painter: Painter) -> RenderableType:
+    """One scored line: the shaded text, its status, and what fired."""
+    expected = f"expected: {line.category}" if line.category else "expected: nothing"
+    rows: list[RenderableType] = [painter.with_evidence(answer.verdict.detections).tokens(answer.tokens)]
+    status = status_line(answer.verdict)
+    status.append(f" · {expected}", style="dim")
+    rows.append(status)
+    rows += [detection_line(d) for d in answer.verdict.detections]
+    if not answer.verdict.detections:
+        rows.append(Text("no rule fired", style="green"))
+    return Padding(Group(rows[0], Padding(Group(*rows[1:]), (0, 0, 0, 2))), (1, 0, 0, 0))
+
+
+def side_by_side(comparison: Comparison, colour: bool) -> RenderableType:
+    """Both texts beside each other, shaded by the clamped features, and their readings."""
+    features = frozenset(c.feature for c in comparison.clamps)
+    painter = Painter(RuleFeatures(features, after_clamp=True), colour)
+    table = Table(expand=True, show_edge=False, padding=(0, 1), border_style="dim")
+    table.add_column("without suppression", ratio=1)
+    table.add_column("with suppression", ratio=1)
+    table.add_row(painter.tokens(comparison.plain.tokens), painter.tokens(comparison.clamped.tokens))
+    return Group(table, Padding(_readings(comparison), (1, 0)), painter.legend())
+
+
+def counters(rows: Iterable[Moved]) -> RenderableType:
+    """What moved, and by how much it should have."""
+    table = _grid()
+    for row in rows:
+        mark = ("✓", "green") if row.right else ("✗", "bold red")
+        wanted = Text("" if row.right else f"expected +{row.expected:g}", style="red")
+        table.add_row(Text.assemble("  ", mark), Text(printable(row.name)), Text(f"+{row.found:g}"), wanted)
+    return table
+
+
+def _readings(comparison: Comparison) -> Table:
+    table = _grid(Text("  clamp", "dim"), Text("highest reading", "dim"), Text("under the clamp", "dim"))
+    for clamp in comparison.clamps:
+        before, after = comparison.strongest(clamp.feature)
+        table.add_row(Text(f"  {clamp_text(clamp)}"), Text(f"{before:.2f}"), Text(f"{after:.2f}"))
+    return table
+
+
+def _acts(rule: pb.Rule) -> str:
+    acts = words.action(rule.action)
+    return f"{acts} (shadow)" if rule.mode == pb.MODE_SHADOW else acts
+
+
+def _grid(*head: Text) -> Table:
+    table = Table.grid(padding=(0, 2))
+    if head:
+        table.add_row(*head)
+    return table

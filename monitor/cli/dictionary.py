@@ -1,0 +1,10 @@
+"""`sae-monitor dictionary`: joins the commands that train, check and describe dictionaries."""
+
+from __future__ import annotations
+
+from monitor.cli.dictionary_describe import describe
+from monitor.cli.dictionary_train import dictionary_app
+
+dictionary_app.command("describe")(describe)
+
+__all__ = ["dictionary_app"]

@@ -1,0 +1,55 @@
+"""Errors of the command line, the exit codes, and how an error is printed.
+
+Knows what a person at a terminal needs to read. Does not know which command failed.
+"""
+
+from __future__ import annotations
+
+import enum
+
+from monitor.errors import MonitorError, Violation
+
+
+class ExitCode(enum.IntEnum):
+    """What the process tells its caller, as linters do."""
+
+    CLEAN = 0
+    """Everything was scored and no enforced rule fired."""
+    MATCHED = 1
+    """An enforced rule fired, or (`demo`) an expectation did not hold."""
+    ERROR = 2
+    """Nothing can be said: bad input, a failed call, or tokens that were not scored."""
+
+
+class InputError(MonitorError):
+    """What was given to read cannot be used."""
+
+    code = "INVALID_ARGUMENT"
+
+
+class Unreachable(MonitorError):
+    """No server answers at the address."""
+
+    code = "UNAVAILABLE"
+
+
+class CallFailed(MonitorError):
+    """The server answered a call with an error status."""
+
+    def __init__(self, status: str, details: str, violations: tuple[Violation, ...] = ()) -> None:
+        self.code = status
+        self.violations = violations
+        lines = [f"the server answered {status}: {details}"]
+        lines += [f"  {v.field}: {v.description}" for v in violations]
+        super().__init__("\n".join(lines))
+
+
+def report(error: MonitorError) -> None:
+    """Print an error to standard error, its first line marked, the others as they are."""
+    from rich.text import Text
+
+    from monitor.cli.console import stderr_console
+
+    message = str(error) or type(error).__name__
+    line = Text.assemble(("error:", "bold red"), " ", message)
+    stderr_console().print(line, soft_wrap=True)

@@ -1,0 +1,60 @@
+"""What a demonstration claimed, and whether it held.
+
+Knows names and outcomes. Does not know what was demonstrated.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from monitor.cli.errors import ExitCode
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """One claim."""
+
+    claim: str
+    held: bool
+    found: str
+
+
+@dataclass(slots=True)
+class Expectations:
+    """Claims in the order in which they were put to the test."""
+
+    all: list[Expectation] = field(default_factory=list)
+
+    def check(self, claim: str, held: bool, found: object = "") -> bool:
+        """Note whether a claim held; `found` says what was seen instead."""
+        self.all.append(Expectation(claim, bool(held), str(found)))
+        return bool(held)
+
+    @property
+    def failed(self) -> list[Expectation]:
+        """Claims that did not hold."""
+        return [e for e in self.all if not e.held]
+
+    @property
+    def code(self) -> ExitCode:
+        """1 where any claim did not hold, or where nothing was claimed at all."""
+        return ExitCode.CLEAN if self.all and not self.failed else ExitCode.MATCHED
+
+    def form(self) -> RenderableType:
+        """Every claim with a mark, and the count."""
+        rows = [_row(expectation) for expectation in self.all]
+        held = len(self.all) - len(self.failed)
+        style = "bold white on #1f7a3d" if self.code is ExitCode.CLEAN else "bold white on #b3132b"
+        total = Text.assemble((f" {held} of {len(self.all)} ", style), "  expectations held")
+        return Group(*rows, Text(), total)
+
+
+def _row(expectation: Expectation) -> Text:
+    mark = ("  ✓ ", "green") if expectation.held else ("  ✗ ", "bold red")
+    row = Text.assemble(mark, (expectation.claim, "" if expectation.held else "bold"))
+    if not expectation.held and expectation.found:
+        row.append(f"\n      found: {expectation.found}", style="red")
+    return row

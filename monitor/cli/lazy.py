@@ -1,0 +1,77 @@
+"""A command group that imports a command's module when the command runs, not when it is listed.
+
+Knows names, one-line helps and where to import from. Does not know what any command does.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from monitor.errors import MonitorError
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A command that is not imported yet."""
+
+    name: str
+    target: str
+    """`module:attribute`; the attribute is a function or a `typer.Typer`."""
+    help: str
+    """One line for the list of commands."""
+
+
+class LazyCommand(TyperCommand):
+    """Stands in the list for a command, and becomes it as soon as its arguments are parsed."""
+
+    def __init__(self, entry: Entry) -> None:
+        super().__init__(name=entry.name, help=entry.help)
+        self.entry = entry
+
+    def load(self) -> Any:
+        """The real command; ImportError where its module is broken."""
+        module, _, attribute = self.entry.target.partition(":")
+        return as_command(getattr(importlib.import_module(module), attribute), self.entry.name)
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        """A context of the real command, so that its own parser, help and body take over."""
+        return self.load().make_context(info_name, args, parent=parent, **extra)
+
+
+def as_command(target: Any, name: str) -> Any:
+    """A command made from a function or from a `typer.Typer`."""
+    if isinstance(target, typer.Typer):
+        return typer.main.get_command(target)
+    alone = typer.Typer(add_completion=False)
+    alone.command(name)(target)
+    return typer.main.get_command(alone)
+
+
+def lazy_group(entries: Sequence[Entry]) -> type[TyperGroup]:
+    """A group class that lists `entries` in order, and prints errors of this project instead of tracebacks."""
+
+    class LazyGroup(TyperGroup):
+        """Holds stand-ins only."""
+
+        def __init__(self, **attrs: Any) -> None:
+            super().__init__(**attrs)
+            for entry in entries:
+                self.add_command(LazyCommand(entry))
+
+        def invoke(self, ctx: Any) -> Any:
+            """Run the command; a `MonitorError` becomes a message and exit code 2."""
+            try:
+                return super().invoke(ctx)
+            except MonitorError as error:
+                from monitor.cli.errors import ExitCode, report
+
+                report(error)
+                raise typer.Exit(ExitCode.ERROR) from error
+
+    return LazyGroup

@@ -1,0 +1,105 @@
+"""Flags that several commands share, each written once.
+
+Knows names, help texts and which settings they become. Does not know what they do.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+RUNS = "What runs"
+READS = "What is read"
+SHOWS = "What is shown"
+
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="NAME|FOLDER",
+        help="Language model. Default: the demo model.",
+        rich_help_panel=RUNS,
+    ),
+]
+Dictionary = Annotated[
+    Path | None,
+    typer.Option(
+        "--dictionary", metavar="FOLDER", help="Its dictionary (sparse autoencoder).", rich_help_panel=RUNS
+    ),
+]
+Policies = Annotated[
+    Path | None,
+    typer.Option(
+        "--policies", metavar="FOLDER", help="Policy files. Default: the bundled ones.", rich_help_panel=RUNS
+    ),
+]
+Device = Annotated[
+    str | None, typer.Option("--device", metavar="auto|cpu|cuda", help="Where it runs.", rich_help_panel=RUNS)
+]
+Dtype = Annotated[
+    str | None,
+    typer.Option(
+        "--dtype", metavar="auto|float32|bfloat16|float16", help="Weights' type.", rich_help_panel=RUNS
+    ),
+]
+Layer = Annotated[
+    int | None,
+    typer.Option(
+        "--layer", help="Decoder layer that is read. Default: the dictionary's.", rich_help_panel=RUNS
+    ),
+]
+Settings = Annotated[
+    Path | None,
+    typer.Option("--settings", metavar="FILE", help="YAML file of settings.", rich_help_panel=RUNS),
+]
+Connect = Annotated[
+    str | None,
+    typer.Option(
+        "--connect", metavar="HOST:PORT", help="Ask a running server instead.", rich_help_panel=RUNS
+    ),
+]
+Timeout = Annotated[
+    float, typer.Option("--timeout", metavar="SECONDS", min=0.001, help="Longest call.", rich_help_panel=RUNS)
+]
+File = Annotated[
+    Path | None,
+    typer.Option("--file", metavar="PATH", help="Read the text from a file.", rich_help_panel=READS),
+]
+Text = Annotated[str | None, typer.Argument(metavar="TEXT|-", help="What to read; - is standard input.")]
+Chat = Annotated[
+    bool,
+    typer.Option("--chat", help="The text is a user's turn: use the chat template.", rich_help_panel=READS),
+]
+System = Annotated[
+    str | None,
+    typer.Option("--system", metavar="TEXT", help="System turn (with --chat).", rich_help_panel=READS),
+]
+Truncate = Annotated[
+    bool,
+    typer.Option(
+        "--truncate", help="Drop tokens from the front of a text that is too long.", rich_help_panel=READS
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the response as JSON.", rich_help_panel=SHOWS)]
+Svg = Annotated[
+    Path | None,
+    typer.Option("--svg", metavar="FILE", help="Save the readable form too.", rich_help_panel=SHOWS),
+]
+ExitZero = Annotated[
+    bool, typer.Option("--exit-zero", help="Exit with 0 where a rule matched.", rich_help_panel=SHOWS)
+]
+
+
+def server_flags(
+    model: str | None,
+    dictionary: Path | None,
+    policies: Path | None,
+    layer: int | None,
+    device: str | None,
+    dtype: str | None,
+) -> dict[str, Any]:
+    """The flags of "What runs" by the names of their settings; None is "not given"."""
+    flags: dict[str, Any] = {"model": model, "dictionary": dictionary, "policies": policies}
+    return flags | {"layer": layer, "device": device, "dtype": dtype}

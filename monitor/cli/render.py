@@ -1,0 +1,157 @@
+"""A verdict for people: whether all was checked, what matched, on which tokens, and how far the rest came.
+
+Knows the messages of the protocol. Does not know where they came from or where they are printed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from monitor.cli import words
+from monitor.cli.printable import one_line, printable
+from monitor.cli.shade import Painter
+from monitor.v1 import monitor_pb2 as pb
+
+SCORES_SHOWN = 6
+BAR = 16
+
+
+def scored(response: pb.ScoreResponse, painter: Painter) -> RenderableType:
+    """The readable form of a `ScoreResponse`."""
+    return Group(
+        *token_block(response.tokens, response.verdict, painter),
+        verdict_block(response.verdict),
+        footer(response.request_id, response.digests),
+    )
+
+
+def generated(response: pb.GenerateResponse, painter: Painter) -> RenderableType:
+    """The readable form of a `GenerateResponse`."""
+    return Group(
+        *token_block(response.tokens, response.verdict, painter),
+        verdict_block(response.verdict, response.finish_reason),
+        footer(response.request_id, response.digests),
+    )
+
+
+def token_block(
+    tokens: Sequence[pb.ScoredToken], verdict: pb.Verdict, painter: Painter
+) -> Iterator[RenderableType]:
+    """The shaded text and its legend; nothing where no tokens were asked for."""
+    if tokens:
+        knowing = painter.with_evidence(verdict.detections)
+        yield knowing.tokens(tokens)
+        yield Padding(knowing.legend(), (1, 0))
+
+
+def verdict_block(verdict: pb.Verdict, finish: int | None = None) -> RenderableType:
+    """Status, match, detections, and the rules that did not fire."""
+    rows: list[RenderableType] = [status_line(verdict), match_line(verdict)]
+    if finish is not None:
+        rows.append(Text(f"  ended: {words.finish(finish)}", style="dim"))
+    for detection in verdict.detections:
+        rows.append(Padding(detection_block(detection), (1, 0, 0, 0)))
+    rest = quiet_rules(verdict)
+    if rest:
+        rows.append(Padding(score_table(rest), (1, 0, 0, 0)))
+    return Group(*rows)
+
+
+def status_line(verdict: pb.Verdict) -> Text:
+    """Whether the request was checked at all. Never says anything about a match."""
+    coverage = verdict.coverage
+    counted = f"{coverage.tokens_scored} of {coverage.tokens_run} tokens scored"
+    if coverage.tokens_truncated:
+        counted += f", {coverage.tokens_truncated} dropped before the model ran"
+    if verdict.status == pb.CHECK_STATUS_CHECKED:
+        return Text.assemble((" CHECKED ", "bold white on #1f7a3d"), f"  {counted}")
+    cause = f" ({verdict.failure})" if verdict.failure else ""
+    warning = "  No detection means nothing here."
+    return Text.assemble((" UNKNOWN ", "bold white on #b3132b"), f"  {counted}{cause}.", (warning, "bold"))
+
+
+def match_line(verdict: pb.Verdict) -> Text:
+    """Whether a rule fired, and the strongest action that was taken."""
+    if not verdict.matched:
+        return Text.assemble((" NOT MATCHED ", "bold"), "  no rule fired")
+    acted = words.action(verdict.action)
+    count = len(verdict.detections)
+    style = words.ACTION_STYLE.get(verdict.action, "bold")
+    fired = f"  {count} rule{'s' if count != 1 else ''} fired, strongest action taken: {acted}"
+    return Text.assemble((" MATCHED ", style if verdict.action > pb.ACTION_ALLOW else "bold"), fired)
+
+
+def detection_block(detection: pb.Detection) -> Text:
+    """One rule that fired: where, how strongly, and on which tokens."""
+    head = detection_line(detection)
+    head.append(f"\n    score {detection.score:.2f}, threshold {detection.threshold:.2f}", style="dim")
+    for evidence in detection.evidence:
+        head.append(f"\n    token {evidence.position:>4}  ", style="dim")
+        head.append(f'"{one_line(evidence.text)}"', style="bold")
+        head.append(f"  {evidence.score:.2f}")
+        features = " ".join(f"#{r.feature} {r.value:.2f}" for r in evidence.readings)
+        head.append(f"   {features}" if features else "", style="dim")
+    return head
+
+
+def detection_line(detection: pb.Detection) -> Text:
+    """A detection in one line: policy, rule, severity, action, phase and position."""
+    severity = words.SEVERITY_STYLE.get(detection.severity, "bold")
+    shadow = detection.mode == pb.MODE_SHADOW
+    action = f"shadow, would {words.action(detection.action)}" if shadow else words.action(detection.action)
+    return Text.assemble(
+        "● ",
+        (f"{printable(detection.policy)} / {printable(detection.rule)}", "bold"),
+        "  ",
+        (words.severity(detection.severity), severity),
+        "  ",
+        (action, "dim" if shadow else words.ACTION_STYLE.get(detection.action, "bold")),
+        f"  in the {words.phase(detection.phase)}, at token {detection.position}",
+    )
+
+
+def quiet_rules(verdict: pb.Verdict) -> list[pb.RuleScore]:
+    """Rules that did not fire, the closest first."""
+    fired = {(d.policy, d.rule, d.phase) for d in verdict.detections}
+    rest = [s for s in verdict.scores if (s.policy, s.rule, s.phase) not in fired]
+    return sorted(rest, key=nearness, reverse=True)
+
+
+def nearness(score: pb.RuleScore) -> float:
+    """Share of the way from 0 to the threshold, between 0 and 1; 0 where the threshold is not positive."""
+    return min(1.0, max(0.0, score.score / score.threshold)) if score.threshold > 0 else 0.0
+
+
+def score_table(scores: Sequence[pb.RuleScore]) -> RenderableType:
+    """How far rules came that did not fire, as bars up to their thresholds."""
+    table = Table.grid(padding=(0, 2))
+    for score in scores[:SCORES_SHOWN]:
+        full = round(BAR * nearness(score))
+        table.add_row(
+            Text(f"  {printable(score.policy)} / {printable(score.rule)}"),
+            Text(words.phase(score.phase), style="dim"),
+            Text.assemble(("━" * full, "cyan"), ("─" * (BAR - full), "dim")),
+            Text(f"{score.score:.2f} of {score.threshold:.2f}", style="dim"),
+        )
+    parts: list[RenderableType] = [Text("Rules that did not fire", style="dim"), table]
+    if len(scores) > SCORES_SHOWN:
+        parts.append(Text(f"  and {len(scores) - SCORES_SHOWN} more, further from their thresholds", "dim"))
+    return Group(*parts)
+
+
+def footer(request_id: str, digests: pb.Digests) -> RenderableType:
+    """What ran, short enough to compare by eye."""
+    parts = {"request": request_id, "model": words.short_digest(digests.model)}
+    parts["dictionary"] = words.short_digest(digests.dictionary)
+    parts["policies"] = words.short_digest(digests.policies)
+    return Padding(Text(" · ".join(f"{k} {v}" for k, v in parts.items()), style="dim"), (1, 0, 0, 0))
+
+
+def enforced(detections: Iterable[pb.Detection]) -> list[pb.Detection]:
+    """Detections that acted: not in shadow, and asking for more than `allow`."""
+    return [d for d in detections if d.mode == pb.MODE_ENFORCE and d.action > pb.ACTION_ALLOW]

@@ -1,0 +1,56 @@
+"""`sae-monitor score`: a verdict on a text."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from monitor.cli import options
+from monitor.cli.console import has_colour, stdout_console
+from monitor.cli.output import as_json, leave, picture
+from monitor.cli.reading import as_input, read_text
+from monitor.cli.render import scored
+from monitor.cli.session import open_session
+from monitor.cli.shade import Painter, RuleFeatures
+from monitor.v1 import monitor_pb2 as pb
+
+
+def score(
+    text: options.Text = None,
+    file: options.File = None,
+    chat: options.Chat = False,
+    system: options.System = None,
+    truncate: options.Truncate = False,
+    connect: options.Connect = None,
+    model: options.Model = None,
+    dictionary: options.Dictionary = None,
+    policies: options.Policies = None,
+    layer: options.Layer = None,
+    device: options.Device = None,
+    dtype: options.Dtype = None,
+    timeout: options.Timeout = 120.0,
+    json: options.AsJson = False,
+    tokens: Annotated[
+        bool, typer.Option("--tokens/--no-tokens", help="Show every token.", rich_help_panel=options.SHOWS)
+    ] = True,
+    svg: options.Svg = None,
+    exit_zero: options.ExitZero = False,
+) -> None:
+    """Score a text against the policies.
+
+    The forward pass stops after the layer that is read; nothing is generated. Exit codes: 0 no enforced rule
+    matched, 1 one did, 2 an error, or tokens that were not scored.
+    """
+    flags = options.server_flags(model, dictionary, policies, layer, device, dtype)
+    content = as_input(read_text(text, file), chat=chat, system=system, truncate=truncate)
+    with open_session(connect, flags, timeout) as client:
+        rules = RuleFeatures.of(client.policies().policies)
+        answer = client.score(pb.ScoreRequest(input=content, include_tokens=tokens))
+    picture(svg, "sae-monitor score", rules, lambda painter: scored(answer, painter))
+    if json:
+        typer.echo(as_json(answer))
+    else:
+        console = stdout_console()
+        console.print(scored(answer, Painter(rules, has_colour(console))))
+    leave(answer.verdict, exit_zero)

@@ -1,0 +1,51 @@
+"""Which server a command talks to: a running one, or one that this process starts for the command.
+
+Knows how to choose. Does not know calls or answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+
+from monitor.cli.client import Client, connect
+from monitor.cli.console import stderr_console
+from monitor.errors import ConfigurationError
+from monitor.settings import split_address
+
+
+@contextmanager
+def open_session(address: str | None, flags: Mapping[str, Any], timeout: float) -> Iterator[Client]:
+    """A client of the server at `address`, or of one that runs in this process with `flags` as settings."""
+    if address is not None:
+        refuse_local_flags(flags)
+        with connect(checked(address), timeout) as client:
+            yield client
+        return
+    from monitor.cli.local import local_server
+
+    with stderr_console().status("loading the model …") as status, local_server(flags) as server:
+        status.stop()
+        with connect(server.address, timeout) as client:
+            yield client
+
+
+def checked(address: str) -> str:
+    """The address as given; `typer.BadParameter` where it is not one that can be called."""
+    try:
+        _, port = split_address(address)
+    except ValueError as error:
+        raise typer.BadParameter(f"{address!r}: write HOST:PORT, such as 127.0.0.1:50051") from error
+    if port == 0:
+        raise typer.BadParameter(f"{address!r}: port 0 is nobody's address")
+    return address
+
+
+def refuse_local_flags(flags: Mapping[str, Any]) -> None:
+    """A running server has its own model; silently ignoring what was asked for would mislead."""
+    given = [f"--{name.replace('_', '-')}" for name, value in flags.items() if value is not None]
+    if given:
+        raise ConfigurationError(f"{', '.join(given)}: not with --connect, the server there has its own")

@@ -1,0 +1,63 @@
+"""Words and colours for the enums of the protocol.
+
+Knows how a person says `ACTION_BLOCK`. Does not know messages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from monitor.v1 import monitor_pb2 as pb
+
+ACTION_STYLE = {
+    pb.ACTION_ALLOW: "green",
+    pb.ACTION_ALERT: "bold black on #ffcc70",
+    pb.ACTION_SUPPRESS: "bold black on #ff9f45",
+    pb.ACTION_BLOCK: "bold white on #b3132b",
+}
+
+SEVERITY_STYLE = {
+    pb.SEVERITY_LOW: "cyan",
+    pb.SEVERITY_MEDIUM: "yellow",
+    pb.SEVERITY_HIGH: "bold red",
+    pb.SEVERITY_CRITICAL: "bold white on #b3132b",
+}
+
+
+def action(value: int) -> str:
+    """`alert` for ACTION_ALERT."""
+    return _word(pb.Action.Name, value, "ACTION_")
+
+
+def severity(value: int) -> str:
+    """`high` for SEVERITY_HIGH."""
+    return _word(pb.Severity.Name, value, "SEVERITY_")
+
+
+def phase(value: int) -> str:
+    """`prompt` for PHASE_PROMPT."""
+    return _word(pb.Phase.Name, value, "PHASE_")
+
+
+def finish(value: int) -> str:
+    """Why a generation ended, as a sentence's end."""
+    words: dict[int, str] = {
+        pb.FINISH_REASON_STOP: "the model or a stop string ended it",
+        pb.FINISH_REASON_LENGTH: "the token limit was reached",
+        pb.FINISH_REASON_POLICY: "a policy ended it",
+    }
+    return words.get(value, f"unknown reason {value}")
+
+
+def short_digest(digest: str) -> str:
+    """The first twelve hexadecimal digits; a dash where there is none."""
+    return digest.removeprefix("sha256:")[:12] or "-"
+
+
+def _word(name: Callable[[Any], str], value: int, prefix: str) -> str:
+    """The enum's name without its prefix; a newer server may send a number that has none yet."""
+    try:
+        return str(name(value)).removeprefix(prefix).lower()
+    except ValueError:
+        return f"value {value}"
