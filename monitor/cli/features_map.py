@@ -35,6 +35,6 @@ def draw_map(
     opened = open_dictionary(dictionary)
     around = neighbourhood(opened.autoencoder.decoder, need_feature(opened, feature), size)
     labels = open_labels(opened)
-    density = opened.statistics.density[around.features].tolist() if opened.statistics else None
+    density = opened.statistics.density[list(around.features)].tolist() if opened.statistics else None
     draw(around, [labels.of(other) for other in around.features], density, out)
     stdout_console().print(f"{out} written", soft_wrap=True)

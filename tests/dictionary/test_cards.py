@@ -4,7 +4,6 @@ import lzma
 
 import pytest
 import torch
-from small_dictionary import BOS, FEATURES, VOCABULARY, WIDTH, residuals_of, small_autoencoder, small_rows
 
 from monitor.dictionary import cards
 from monitor.dictionary.carding import make_cards
@@ -12,6 +11,15 @@ from monitor.dictionary.describe import Options, describe
 from monitor.dictionary.spelling import Speller
 from monitor.dictionary.vocabulary import Unembedding
 from monitor.errors import DictionaryError, NotFound
+from tests.dictionary.small_dictionary import (
+    BOS,
+    FEATURES,
+    VOCABULARY,
+    WIDTH,
+    residuals_of,
+    small_autoencoder,
+    small_rows,
+)
 
 
 def _spelt(ids):

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from small_dictionary import BOS, FEATURES, residuals_of, small_autoencoder, small_rows
 
 from monitor.dictionary.contexts import EMPTY
 from monitor.dictionary.describe import Options, describe
 from monitor.errors import DictionaryError
+from tests.dictionary.small_dictionary import BOS, FEATURES, residuals_of, small_autoencoder, small_rows
 
 
 def _plain(rows, options):

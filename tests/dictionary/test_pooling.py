@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from small_dictionary import BOS, residuals_of, small_autoencoder
 
 from monitor.dictionary.pooling import pool
+from tests.dictionary.small_dictionary import BOS, residuals_of, small_autoencoder
 
 
 def _texts(count=17, seed=11):
