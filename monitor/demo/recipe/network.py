@@ -16,6 +16,9 @@ from transformers import LlamaConfig
 
 from monitor.demo.recipe.attention import causal_attention
 
+ChunkError = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Logits and targets of a chunk to its summed loss and the error of its logits."""
+
 _CHUNK = 1024
 """Positions whose logits exist at once: 1,024 x 8,192 bf16 logits are 16 MB, which stay in cache."""
 
@@ -105,10 +108,11 @@ class TrainingForward(nn.Module):
         return functional.linear(inner, weights[prefix + "down_proj.weight"].to(self.compute))
 
 
-def next_token_loss(hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
+def next_token_loss(hidden: Tensor, head: Tensor, targets: Tensor, compiled: bool) -> Tensor:
     """Mean cross-entropy in nats of hidden states `[rows, length, width]` against target ids `[rows, length]`."""
+    error = _compiled_error() if compiled else softmax_error
     flat = hidden.reshape(-1, hidden.shape[-1])
-    loss: Tensor = ChunkedCrossEntropy.apply(flat, head, targets.reshape(-1))  # type: ignore[no-untyped-call]
+    loss: Tensor = ChunkedCrossEntropy.apply(flat, head, targets.reshape(-1), error)  # type: ignore[no-untyped-call]
     return loss
 
 
@@ -116,7 +120,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
     """Mean cross-entropy of `hidden @ head.T` against targets, its gradients taken chunk by chunk in the forward."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, chunk_error: ChunkError) -> Tensor:
         """`hidden` `[n, width]`, `head` `[vocabulary, width]`, `targets` `[n]`; a scalar in nats."""
         narrow = head.to(hidden.dtype)
         loss = torch.zeros((), dtype=torch.float32)
@@ -124,7 +128,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         head_gradient = torch.zeros_like(head)
         for start in range(0, hidden.shape[0], _CHUNK):
             rows = slice(start, start + _CHUNK)
-            total, error = _chunk_errors()(hidden[rows] @ narrow.T, targets[rows])
+            total, error = chunk_error(hidden[rows] @ narrow.T, targets[rows])
             loss += total
             hidden_gradient[rows] = error @ narrow
             head_gradient += error.T @ hidden[rows]
@@ -133,13 +137,13 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         return loss / count
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
         """Scales the gradients that the forward left behind."""
         hidden_gradient, head_gradient = ctx.saved_tensors
-        return gradient.to(hidden_gradient.dtype) * hidden_gradient, gradient * head_gradient, None
+        return gradient.to(hidden_gradient.dtype) * hidden_gradient, gradient * head_gradient, None, None
 
 
-def _softmax_error(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def softmax_error(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Summed loss of a chunk and its gradient with respect to the logits (softmax minus one at the target)."""
     wide = logits.float()
     top = wide.amax(-1, keepdim=True)
@@ -152,6 +156,6 @@ def _softmax_error(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @functools.cache
-def _chunk_errors() -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+def _compiled_error() -> ChunkError:
     """Compiled on first use only, since importing must do nothing."""
-    return torch.compile(_softmax_error, dynamic=True)
+    return torch.compile(softmax_error, dynamic=True)

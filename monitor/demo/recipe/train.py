@@ -62,7 +62,9 @@ class Trainer:
     def _accumulate(self, mixture: dict[str, float]) -> float:
         batch = self.sampler.batch(self.plan.rows, mixture)
         hidden = self._forward(self.weights, batch[:, :-1])
-        loss = next_token_loss(hidden, self.weights["model.embed_tokens.weight"], batch[:, 1:])
+        loss = next_token_loss(
+            hidden, self.weights["model.embed_tokens.weight"], batch[:, 1:], self.plan.compiled
+        )
         torch.autograd.backward(loss / self.plan.accumulate)
         return float(loss.detach())
 

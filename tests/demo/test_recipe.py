@@ -1,0 +1,275 @@
+"""The recipe, end to end on a toy data folder, and each of its promises."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from monitor.demo.recipe.corpus import Document, corpora, labelled_rows
+from monitor.demo.recipe.evaluate import held_out_losses
+from monitor.demo.recipe.export import export_model
+from monitor.demo.recipe.network import TrainingForward, next_token_loss
+from monitor.demo.recipe.pipeline import Folder, finish, prepare, train, trainer_of
+from monitor.demo.recipe.plan import Budget, Plan
+from monitor.demo.recipe.sampler import Sampler
+from monitor.demo.recipe.shards import build_shards, open_shards, pack
+from monitor.demo.recipe.splits import split_of
+from monitor.demo.recipe.tokenizer import as_training_text, encode_documents
+from monitor.demo.recipe.train import Trainer
+
+Documents = dict[str, list[Document]]
+
+
+class TestSplit:
+    def test_is_a_fixed_function_of_source_and_group(self) -> None:
+        assert [split_of("caa", str(n), "any") for n in range(8)] == [
+            split_of("caa", str(n), "") for n in range(8)
+        ]
+        digests = {n: split_of("caa", str(n), "") for n in range(4)}
+        assert digests == {0: "heldout", 1: "heldout", 2: "heldout", 3: "heldout"}
+
+    def test_keeps_a_group_together_and_halves_the_groups(self) -> None:
+        halves = {n: {split_of("caa", str(n), text) for text in ("a", "b")} for n in range(400)}
+        assert all(len(half) == 1 for half in halves.values())
+        held = sum(half == {"heldout"} for half in halves.values())
+        assert 150 < held < 250
+
+    def test_a_group_that_names_its_source_is_split_by_text(self) -> None:
+        found = {split_of("persona_no_shut_down", "no-shut-down", f"I am {n}") for n in range(20)}
+        assert found == {"train", "heldout"}
+        same = {split_of("persona_no_shut_down", "no-shut-down", t) for t in ("I am  HERE.", "i am here")}
+        assert len(same) == 1
+
+    @pytest.mark.parametrize("name", ["caa", "caa.jsonl", "sycophancy/caa", "sycophancy/caa.jsonl"])
+    def test_folder_and_suffix_of_a_source_do_not_matter(self, name: str) -> None:
+        assert all(split_of(name, str(n), "") == split_of("caa", str(n), "") for n in range(30))
+
+
+class TestCorpus:
+    def test_holds_out_and_leaves_out_what_it_must(self, all_documents: Documents) -> None:
+        assert {d.split for d in all_documents["wikitext2_heldout"]} == {"heldout"}
+        assert {d.split for d in all_documents["talks"]} == {"train", "heldout"}
+        assert "labelled/benign" not in all_documents
+        assert not any("SKIPPED" in d.text for d in all_documents["python"])
+
+    def test_no_training_text_is_also_held_out(self, all_documents: Documents) -> None:
+        for name in ("labelled/statements", "labelled/dangerous_request"):
+            texts = {
+                half: {d.text for d in all_documents[name] if d.split == half}
+                for half in ("train", "heldout")
+            }
+            assert texts["train"]
+            assert texts["heldout"]
+            assert texts["train"].isdisjoint(texts["heldout"])
+
+    def test_the_same_text_in_both_halves_is_not_trained_on(
+        self, tmp_path: Path, data: Path, library: Path
+    ) -> None:
+        import json
+        import shutil
+
+        shutil.copytree(data, tmp_path / "data")
+        rows = [{"text": "Shared!", "label": 1, "kind": "prompt", "group": str(n)} for n in range(8)]
+        path = tmp_path / "data/labelled/dangerous_request/pairs.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        found = corpora(tmp_path / "data", library)["labelled/dangerous_request"]
+        assert {d.split for d in found} == {"heldout"}
+
+    def test_is_read_the_same_twice(self, data: Path, library: Path, all_documents: Documents) -> None:
+        assert corpora(data, library) == all_documents
+
+    def test_an_empty_folder_and_a_bad_row_are_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(FileNotFoundError, match="point --data"):
+            corpora(tmp_path)
+        (tmp_path / "rows.jsonl").write_text('{"text": "a", "label": "1", "kind": "k", "group": "g"}\n')
+        with pytest.raises(ValueError, match=r"rows\.jsonl:1: needs 'label' of type int"):
+            labelled_rows(tmp_path / "rows.jsonl")
+
+
+class TestTokenizer:
+    @pytest.mark.parametrize(
+        "text", ["plain words", "  tabs\t\r\n\n  ", "日本語 🦊 é̀", "".join(map(chr, range(256))), ""]
+    )
+    def test_gives_every_text_back(self, tokenizer: PreTrainedTokenizerFast, text: str) -> None:
+        ids = tokenizer(text, add_special_tokens=False).input_ids
+        assert tokenizer.decode(ids) == text
+
+    def test_begins_once_in_plain_text_and_in_a_chat(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        begin = tokenizer.bos_token_id
+        assert tokenizer("hello").input_ids.count(begin) == 1
+        messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"}]
+        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        assert text == "<|begin|>Be brief.\n\nHuman: Hello\n\nAssistant:"
+        ids = tokenizer(text, add_special_tokens=False).input_ids
+        assert ids[0] == begin
+        assert ids.count(begin) == 1
+        assert tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"] == ids
+
+    def test_a_chat_is_written_as_training_writes_it(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        turns = [("user", "A"), ("assistant", "B"), ("user", "C"), ("assistant", "D")]
+        messages = [{"role": role, "content": content} for role, content in turns]
+        trained = as_training_text(
+            "Human: A\n\nAssistant: B\n\nHuman: C\n\nAssistant: D\n\nHuman: unanswered"
+        )
+        assert tokenizer.apply_chat_template(messages, tokenize=False) == "<|begin|>" + trained
+
+    def test_loads_as_a_fast_tokenizer(self, tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+        tokenizer.save_pretrained(tmp_path)
+        loaded = AutoTokenizer.from_pretrained(tmp_path)
+        assert loaded.is_fast
+        assert (loaded.bos_token, loaded.eos_token, loaded.pad_token) == ("<|begin|>", "<|end|>", "<|pad|>")
+        assert loaded("Hello 12").input_ids == tokenizer("Hello 12").input_ids
+
+
+class TestRows:
+    def test_hold_all_documents_and_begin_anew(self) -> None:
+        documents = [[1, *range(10, 10 + n), 2] for n in (3, 5, 40, 7, 1, 9, 90, 4, 4, 11)]
+        rows = pack(documents, 16)
+        assert rows.dtype == np.uint16
+        assert rows.shape[1] == 16
+        assert (rows[:, 0] == 1).all()
+        flat = rows.reshape(-1).tolist()
+        assert all(n in flat for n in range(10, 60))
+
+    def test_sampler_reads_everything_once_before_anything_twice(self) -> None:
+        rows = np.arange(12, dtype=np.uint16).reshape(6, 2)
+        drawn = Sampler({"a": rows}, 0).batch(12, {"a": 1.0})
+        for half in (drawn[:6], drawn[6:]):
+            assert sorted(half.flatten().tolist()) == list(range(12))
+
+
+class TestForward:
+    def test_agrees_with_the_library(self, plan: Plan) -> None:
+        config = plan.shape.config(1, 2, 0)
+        torch.manual_seed(0)
+        model = LlamaForCausalLM(config)
+        ids = torch.randint(0, 400, (3, 33))
+        forward = TrainingForward(config, 32, compute=torch.float32)
+        weights = dict(model.named_parameters())
+        loss = next_token_loss(
+            forward(weights, ids[:, :-1]), weights["model.embed_tokens.weight"], ids[:, 1:], False
+        )
+        loss.backward()
+        ours = {name: weight.grad.clone() for name, weight in weights.items() if weight.grad is not None}
+        model.zero_grad()
+        logits = model(ids[:, :-1]).logits
+        expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
+        expected.backward()
+        torch.testing.assert_close(loss, expected, atol=1e-5, rtol=0)
+        for name, weight in weights.items():
+            torch.testing.assert_close(ours[name], weight.grad, atol=1e-5, rtol=1e-3)
+
+
+@pytest.fixture
+def folder(
+    tmp_path: Path, all_documents: Documents, tokenizer: PreTrainedTokenizerFast, plan: Plan
+) -> Folder:
+    made = Folder(tmp_path / "run")
+    build_shards(made.cache, all_documents, tokenizer, plan.shape.context + 1, 0, lambda _: None)
+    tokenizer.save_pretrained(made.tokenizer)
+    return made
+
+
+def _silent(_: Trainer, __: float) -> None:
+    return None
+
+
+class TestTraining:
+    def test_learns(self, folder: Folder, plan: Plan, tokenizer: PreTrainedTokenizerFast) -> None:
+        trainer = trainer_of(folder, plan, tokenizer, resume=False)
+        losses: list[float] = []
+        trainer.run(Budget(tokens=20 * plan.tokens_per_step), lambda run, _: losses.append(run.counters.loss))
+        assert len(losses) == 20
+        assert sum(losses[-3:]) / 3 < sum(losses[:3]) / 3 - 1
+
+    def test_resumed_is_what_unbroken_would_have_been(
+        self, folder: Folder, plan: Plan, tokenizer: PreTrainedTokenizerFast
+    ) -> None:
+        budget = Budget(tokens=8 * plan.tokens_per_step)
+        whole = trainer_of(folder, plan, tokenizer, resume=False)
+        saved_at = 4
+
+        def save_halfway(run: Trainer, _: float) -> None:
+            if run.counters.steps == saved_at:
+                run.save(folder.checkpoint)
+
+        whole.run(budget, save_halfway)
+        resumed = trainer_of(folder, plan, tokenizer, resume=True)
+        assert resumed.counters.steps == saved_at
+        resumed.run(budget, _silent)
+        assert resumed.counters.steps == whole.counters.steps
+        for name, weight in whole.weights.items():
+            assert torch.equal(weight, resumed.weights[name]), name
+
+    def test_stops_when_the_loss_is_no_number(
+        self, folder: Folder, plan: Plan, tokenizer: PreTrainedTokenizerFast
+    ) -> None:
+        trainer = trainer_of(folder, plan, tokenizer, resume=False)
+        with torch.no_grad():
+            trainer.weights["model.norm.weight"].fill_(math.nan)
+        with pytest.raises(FloatingPointError, match="resume from the last checkpoint"):
+            trainer.run(Budget(tokens=10**6), _silent)
+
+    def test_checkpoint_of_other_corpora_is_refused(
+        self, folder: Folder, plan: Plan, tokenizer: PreTrainedTokenizerFast
+    ) -> None:
+        trainer = trainer_of(folder, plan, tokenizer, resume=False)
+        trainer.save(folder.checkpoint)
+        shards = open_shards(folder.cache, "train")
+        del shards["python"]
+        other = Trainer(plan, trainer.model.config, Sampler(shards, plan.seed))
+        with pytest.raises(ValueError, match="other corpora"):
+            other.restore(folder.checkpoint)
+
+    def test_schedule_ends_with_the_minutes_whatever_the_speed(self, plan: Plan) -> None:
+        budget = Budget(minutes=10)
+        assert budget.progress(300, 5) == budget.progress(300, 5_000_000) == 0.5
+        assert plan.rate(1.0) == plan.final_rate
+        assert plan.rate(plan.decay_from) == 1.0
+        with pytest.raises(ValueError, match="exactly one"):
+            Budget(minutes=1, tokens=1)
+
+
+class TestWhole:
+    def test_makes_a_model_that_the_library_loads(
+        self, tmp_path: Path, data: Path, library: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("monitor.demo.recipe.pipeline.corpora", lambda data: corpora(data, library))
+        folder = Folder(tmp_path / "run")
+        tokenizer = prepare(data, folder, plan, lambda _: None)
+        trainer = trainer_of(folder, plan, tokenizer, resume=False)
+        train(trainer, Budget(tokens=20 * plan.tokens_per_step), folder, 0.001, _silent)
+        held = finish(trainer, tokenizer, folder, rows=4)
+        assert "wikitext2_heldout" in held
+        assert all(math.isclose(row.perplexity, math.exp(row.loss)) for row in held.values())
+        model = AutoModelForCausalLM.from_pretrained(folder.model)
+        assert model.dtype == torch.bfloat16
+        assert model.generation_config.eos_token_id == tokenizer.eos_token_id
+        for name in ("report.json", "samples.md", "log.jsonl", "checkpoint.pt"):
+            assert (folder.root / name).stat().st_size > 0
+        again = prepare(data, folder, plan, lambda line: pytest.fail(f"worked twice: {line}"))
+        assert again.get_vocab() == tokenizer.get_vocab()
+
+    def test_measured_loss_is_that_of_the_exported_weights(
+        self, folder: Folder, plan: Plan, tokenizer: PreTrainedTokenizerFast
+    ) -> None:
+        trainer = trainer_of(folder, plan, tokenizer, resume=False)
+        export_model(trainer.model, tokenizer, folder.model)
+        held = open_shards(folder.cache, "heldout")["wikitext2_heldout"]
+        found = held_out_losses(folder.model, {"wiki": held}, rows=2)["wiki"]
+        model = AutoModelForCausalLM.from_pretrained(folder.model, dtype=torch.float64)
+        ids = torch.from_numpy(np.asarray(held[:2]).astype(np.int64))
+        logs = model(ids[:, :-1]).logits.log_softmax(-1)
+        losses = -logs.gather(-1, ids[:, 1:, None])[..., 0]
+        expected = float(losses[ids[:, 1:] != tokenizer.bos_token_id].mean())
+        assert found.loss == pytest.approx(expected, abs=1e-5)
+
+
+def test_context_is_part_of_the_plan(plan: Plan, tokenizer: PreTrainedTokenizerFast) -> None:
+    assert replace(plan, rows=2, accumulate=3).tokens_per_step == 6 * plan.shape.context
+    ids = encode_documents(tokenizer, ["Human: a\n\nAssistant: b"])[0]
+    assert (ids[0], ids[-1]) == (tokenizer.bos_token_id, tokenizer.eos_token_id)
