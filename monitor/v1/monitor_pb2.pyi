@@ -154,12 +154,14 @@ class Generation(_message.Message):
     def __init__(self, input: _Optional[_Union[Input, _Mapping]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., clamps: _Optional[_Iterable[_Union[Clamp, _Mapping]]] = ..., include_tokens: _Optional[bool] = ...) -> None: ...
 
 class Reading(_message.Message):
-    __slots__ = ("feature", "value")
+    __slots__ = ("feature", "value", "value_after_clamp")
     FEATURE_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
+    VALUE_AFTER_CLAMP_FIELD_NUMBER: _ClassVar[int]
     feature: int
     value: float
-    def __init__(self, feature: _Optional[int] = ..., value: _Optional[float] = ...) -> None: ...
+    value_after_clamp: float
+    def __init__(self, feature: _Optional[int] = ..., value: _Optional[float] = ..., value_after_clamp: _Optional[float] = ...) -> None: ...
 
 class ScoredToken(_message.Message):
     __slots__ = ("position", "token_id", "text", "phase", "readings")

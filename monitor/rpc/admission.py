@@ -1,0 +1,53 @@
+"""How many calls are in progress, and whether another one may begin.
+
+Lives on the event loop. Does not know what a call does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from monitor.errors import Overloaded, Unavailable
+from monitor.telemetry.metrics import Metrics
+
+
+class Admission:
+    """Counts calls in, refuses those beyond `limit`, and refuses all once the server drains."""
+
+    def __init__(self, limit: int, retry_after: float, metrics: Metrics) -> None:
+        self._limit = limit
+        self._retry_after = retry_after
+        self._metrics = metrics
+        self._inside = 0
+        self._draining = False
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    @contextmanager
+    def call(self) -> Iterator[None]:
+        """One call in progress. Raises Overloaded or Unavailable where it may not begin."""
+        if self._draining:
+            self._metrics.rejected("draining")
+            raise Unavailable("the server is shutting down; try another one")
+        if self._inside >= self._limit:
+            self._metrics.rejected("calls")
+            raise Overloaded(f"{self._limit} calls are in progress; try again", self._retry_after)
+        self._inside += 1
+        self._empty.clear()
+        try:
+            yield
+        finally:
+            self._inside -= 1
+            if not self._inside:
+                self._empty.set()
+
+    async def drain(self, grace: float) -> bool:
+        """Let no call begin any more; True once all have ended, False after `grace` seconds."""
+        self._draining = True
+        try:
+            await asyncio.wait_for(self._empty.wait(), grace)
+        except TimeoutError:
+            return False
+        return True

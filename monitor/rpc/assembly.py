@@ -1,0 +1,65 @@
+"""From settings to a model and policies that fit each other.
+
+Knows defaults that are files of this project. Does not know sockets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import monitor
+from monitor import demo
+from monitor.errors import ConfigurationError
+from monitor.model.batching import Limits
+from monitor.model.runtime import Parts, Runtime, load_parts
+from monitor.policy.loader import load_policies
+from monitor.policy.policyset import PolicySet
+from monitor.settings import Settings
+
+
+def assemble(settings: Settings) -> tuple[Runtime, PolicySet]:
+    """Load everything that serving needs. Raises ConfigurationError: model, dictionary or policies are at fault."""
+    parts = _parts(settings)
+    statistics = parts.dictionary.statistics
+    policies = load_policies(
+        settings.policies or bundled_policies(),
+        dictionary_digest=parts.dictionary.digest,
+        model_digest=parts.loaded.digest,
+        features=parts.dictionary.autoencoder.features,
+        maxima=None if statistics is None else statistics.maximum.tolist(),
+    )
+    limits = Limits(
+        running=settings.max_running,
+        batch_tokens=settings.max_batch_tokens,
+        cache_tokens=settings.max_cache_tokens,
+    )
+    runtime = Runtime(parts, policies.watch, policies.clampable, limits=limits, waiting=settings.queue_size)
+    return runtime, policies
+
+
+def bundled_policies() -> Path:
+    """Folder of the policies that come with the project: inside the installed package, beside it in a checkout."""
+    package = Path(monitor.__file__).parent
+    inside = package / "policies"
+    return inside if inside.is_dir() else package.parent / "policies"
+
+
+def _parts(settings: Settings) -> Parts:
+    model, dictionary = settings.model, settings.dictionary
+    if model is None and dictionary is None:
+        model, dictionary = str(demo.model_path()), demo.dictionary_path()
+    if model is None or dictionary is None:
+        raise ConfigurationError(
+            "give both a model and its dictionary, or neither for the bundled pair: a dictionary only fits the model "
+            "that it was trained on"
+        )
+    parts = load_parts(model, dictionary, layer=settings.layer, device=settings.device, dtype=settings.dtype)
+    limit = settings.context_limit
+    if limit is None:
+        return parts
+    if limit > parts.loaded.context:
+        raise ConfigurationError(
+            f"context_limit is {limit} and the model's context holds {parts.loaded.context} tokens; lower the limit"
+        )
+    return replace(parts, loaded=replace(parts.loaded, context=limit))

@@ -1,0 +1,203 @@
+"""The composition root: which parts there are, in which order they start and stop.
+
+Knows every part by its constructor. Decides nothing that a part could decide.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import grpc
+import structlog
+from grpc_health.v1 import health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from prometheus_client import CollectorRegistry
+
+from monitor import __version__
+from monitor.errors import ConfigurationError
+from monitor.records import Digests
+from monitor.rpc.admission import Admission
+from monitor.rpc.assembly import assemble
+from monitor.rpc.blocking import Worker
+from monitor.rpc.calls import Calls
+from monitor.rpc.health import Health
+from monitor.rpc.interceptors import CODES, CallInterceptor
+from monitor.rpc.seams import PolicySet, Runtime
+from monitor.rpc.servicer import MonitorServicer
+from monitor.settings import Settings, split_address
+from monitor.telemetry.exposition import MetricsServer
+from monitor.telemetry.logs import configure
+from monitor.telemetry.metrics import Metrics
+from monitor.v1 import monitor_pb2 as pb
+from monitor.v1 import monitor_pb2_grpc
+
+SERVICE = pb.DESCRIPTOR.services_by_name["MonitorService"]
+_BESIDES = 64
+"""Calls beyond the limit that gRPC itself lets in: health checks, and calls that get a proper refusal."""
+_LAST_BYTES = 0.5
+"""Seconds for the last bytes of calls that have ended."""
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where a running server listens, as HOST:PORT."""
+
+    grpc: str
+    metrics: str
+
+
+class Server:
+    """A sidecar over one runtime and one policy set. `start` and `stop` are called once each, on one loop."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        runtime: Runtime,
+        policies: PolicySet,
+        registry: CollectorRegistry | None = None,
+    ) -> None:
+        self._settings = settings
+        self._runtime = runtime
+        retry = settings.retry_after_seconds
+        digests = Digests(runtime.model_digest, runtime.dictionary_digest, policies.digest)
+        engine, scorer = runtime.engine, runtime.scorer
+
+        self._metrics = metrics = Metrics(registry or CollectorRegistry())
+        metrics.methods([method.name for method in SERVICE.methods], CODES)
+        metrics.engine(
+            lambda: engine.queue_depth() + scorer.queue_depth(), lambda: engine.running() + scorer.running()
+        )
+        metrics.built(__version__, digests)
+        meter = metrics.policies_loaded(policies.policies, policies.watch)
+
+        self._admission = Admission(settings.max_concurrent_calls, retry, metrics)
+        self._calls = Calls(runtime, metrics)
+        self._health = Health(SERVICE.full_name, lambda: engine.healthy() and scorer.healthy(), self._calls)
+        self._workers = (Worker("tokenise", 2, 64, retry), Worker("inspect", 1, 16, retry))
+        self._servicer = MonitorServicer(
+            runtime,
+            policies,
+            digests,
+            self._calls,
+            metrics,
+            meter,
+            tokenising=self._workers[0],
+            inspecting=self._workers[1],
+        )
+
+    async def start(self) -> Addresses:
+        """Run the engine and open both ports. ConfigurationError where a port cannot be had."""
+        host, port = split_address(self._settings.metrics_listen)
+        self._http = MetricsServer.start(self._metrics.registry, host, port)
+        try:
+            addresses = Addresses(self._listen(), _address(host, self._http.port))
+            self._runtime.start()
+            await self._health.look()
+            await self._grpc.start()
+        except BaseException:
+            self._http.stop()
+            raise
+        self._watching = asyncio.create_task(self._health.watch())
+        _log.info("serving", grpc=addresses.grpc, metrics=addresses.metrics)
+        return addresses
+
+    def _listen(self) -> str:
+        """Make the gRPC server and bind it; gives its address."""
+        settings = self._settings
+        self._grpc = grpc.aio.server(
+            interceptors=[CallInterceptor(SERVICE.full_name, self._admission, self._metrics)],
+            options=[
+                ("grpc.max_receive_message_length", settings.max_message_bytes),
+                # Without it a second server could take the same port and half of the calls.
+                ("grpc.so_reuseport", 0),
+            ],
+            maximum_concurrent_rpcs=settings.max_concurrent_calls + _BESIDES,
+        )
+        monitor_pb2_grpc.add_MonitorServiceServicer_to_server(self._servicer, self._grpc)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, self._grpc)
+        if settings.reflection:
+            names = (SERVICE.full_name, "grpc.health.v1.Health", reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, self._grpc)
+        try:
+            port = self._grpc.add_insecure_port(settings.listen)
+        except RuntimeError:
+            raise ConfigurationError(f"cannot listen on {settings.listen}; give another address") from None
+        return _address(split_address(settings.listen)[0], port)
+
+    async def stop(self, grace: float) -> None:
+        """Say so to health checks, refuse new calls, let the others end for `grace` seconds, then stop."""
+        await self._health.drain()
+        drained = await self._admission.drain(grace)
+        _log.info("stopping", calls_finished=drained)
+        await self._grpc.stop(_LAST_BYTES if drained else None)
+        self._watching.cancel()
+        await asyncio.to_thread(self._runtime.stop, _LAST_BYTES)
+        for worker in self._workers:
+            worker.stop()
+        await asyncio.to_thread(self._http.stop)
+
+
+def serve(settings: Settings, ready: Callable[[Addresses], None] | None = None) -> None:
+    """Load, serve until SIGTERM or SIGINT, drain. For the main thread of a process.
+
+    `ready` is told the addresses once calls are answered. Raises ConfigurationError before that.
+    """
+    configure(settings.log_level, settings.log_format)
+    server = Server(settings, *assemble(settings))
+
+    async def run() -> None:
+        asked, loop = asyncio.Event(), asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, asked.set)
+        addresses = await server.start()
+        if ready is not None:
+            ready(addresses)
+        await asked.wait()
+        await server.stop(settings.grace_seconds)
+
+    asyncio.run(run())
+
+
+@contextmanager
+def in_background(settings: Settings) -> Iterator[Addresses]:
+    """A server on a thread of this process, for as long as the context lasts. Configures no logging."""
+    with run_in_background(Server(settings, *assemble(settings)), settings.grace_seconds) as addresses:
+        yield addresses
+
+
+@contextmanager
+def run_in_background(server: Server, grace: float) -> Iterator[Addresses]:
+    """Run a server that is already put together on a thread; see `in_background`."""
+    started: Future[tuple[Addresses, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+
+    async def run() -> None:
+        asked = asyncio.Event()
+        try:
+            addresses = await server.start()
+        except Exception as error:  # noqa: BLE001  (raised again where the caller waits)
+            started.set_exception(error)
+            return
+        started.set_result((addresses, asyncio.get_running_loop(), asked))
+        await asked.wait()
+        await server.stop(grace)
+
+    thread = threading.Thread(target=lambda: asyncio.run(run()), name="server", daemon=True)
+    thread.start()
+    addresses, loop, asked = started.result()
+    try:
+        yield addresses
+    finally:
+        loop.call_soon_threadsafe(asked.set)
+        thread.join()
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

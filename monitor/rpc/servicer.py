@@ -1,0 +1,201 @@
+"""The methods of MonitorService: read the message, run it, write the answer.
+
+Knows messages, the runtime's seam and the policies' seam. Does not know threads, statuses or sockets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import grpc
+
+from monitor.model.requests import Event, Finished, GenerationRequest, Released, ScoreJob
+from monitor.records import Coverage, Digests, FinishReason, Verdict
+from monitor.rpc import chunks
+from monitor.rpc.blocking import Worker
+from monitor.rpc.calls import Calls
+from monitor.rpc.interceptors import Call, current_call
+from monitor.rpc.mailbox import Mailbox
+from monitor.rpc.seams import Judge, PolicySet, Prompt, Runtime
+from monitor.rpc.verdicts import conclude, shown
+from monitor.rpc.wire import enums, requests, responses
+from monitor.rpc.wire.problems import under
+from monitor.telemetry.activations import ActivationMeter
+from monitor.telemetry.metrics import Metrics
+from monitor.telemetry.observing import MeteredObserver
+from monitor.v1 import monitor_pb2 as pb
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+_SHORT = 1024
+"""Characters that are tokenised on the event loop; a hop to a thread takes longer than they do."""
+
+
+class _Run:
+    """One generation as its caller sees it: where it stands between its first and its last event."""
+
+    def __init__(self, call: Call, judge: Judge, prompt: Prompt, metrics: Metrics) -> None:
+        self.request_id = call.request_id
+        self._call, self._judge, self._prompt, self._metrics = call, judge, prompt, metrics
+        self._silent = True
+        self._last: Finished | None = None
+
+    async def released(self, box: Mailbox[Event]) -> list[Released] | None:
+        """What was released since the last time; None once it has ended."""
+        if self._last is not None:
+            return None
+        events = await box.read()
+        released = [event for event in events if isinstance(event, Released)]
+        self._last = next((event for event in events if isinstance(event, Finished)), None)
+        if self._silent and any(event.text for event in released):
+            self._silent = False
+            self._metrics.first_token(self._call.age())
+        return released
+
+    def conclude(self) -> tuple[pb.FinishReason, Verdict]:
+        """Why it ended, and the verdict. Raises what the caller is to see instead of an answer."""
+        assert self._last is not None
+        last = self._last
+        verdict = conclude(
+            self._judge,
+            self._metrics,
+            last.coverage,
+            expected=0 if last.reason is FinishReason.POLICY else len(self._prompt.ids),
+            failure=last.failure,
+            error=last.error,
+        )
+        return enums.FINISH_REASON[last.reason], shown(verdict, last.released)
+
+
+class MonitorServicer:
+    """monitor.v1.MonitorService."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        policies: PolicySet,
+        digests: Digests,
+        calls: Calls,
+        metrics: Metrics,
+        meter: ActivationMeter,
+        *,
+        tokenising: Worker,
+        inspecting: Worker,
+    ) -> None:
+        self._runtime = runtime
+        self._policies = policies
+        self._calls = calls
+        self._metrics = metrics
+        self._meter = meter
+        self._tokenising = tokenising
+        self._inspecting = inspecting
+        self._digests = responses.digests(digests)
+        self._listed = pb.ListPoliciesResponse(
+            policies=[responses.policy(p) for p in sorted(policies.policies, key=lambda policy: policy.name)],
+            digests=self._digests,
+        )
+
+    async def Score(self, request: pb.ScoreRequest, context: Context) -> pb.ScoreResponse:  # noqa: N802
+        """Score a text or a conversation."""
+        prompt = await self._tokenise(requests.score(request), room=0, reply=False)
+        request_id = current_call().request_id
+        judge = self._policies.start(self._runtime.token_text)
+        job = ScoreJob(request_id, prompt.ids, self._metered(judge), request.include_tokens, prompt.truncated)
+        with self._calls.scoring(job) as box:
+            (outcome,) = await box.read()
+        verdict = conclude(
+            judge,
+            self._metrics,
+            outcome.coverage,
+            expected=len(prompt.ids),
+            failure=outcome.failure,
+            error=outcome.error,
+        )
+        return pb.ScoreResponse(
+            request_id=request_id,
+            verdict=responses.verdict(verdict),
+            tokens=responses.scored_tokens(outcome.tokens),
+            digests=self._digests,
+        )
+
+    async def Generate(self, request: pb.GenerateRequest, context: Context) -> pb.GenerateResponse:  # noqa: N802
+        """Generate in one piece."""
+        job, run = await self._begin(request.generation)
+        parts: list[Released] = []
+        with self._calls.generation(job) as box:
+            while (events := await run.released(box)) is not None:
+                parts += events
+        reason, verdict = run.conclude()
+        return pb.GenerateResponse(
+            request_id=run.request_id,
+            text="".join(part.text for part in parts),
+            finish_reason=reason,
+            verdict=responses.verdict(verdict),
+            tokens=responses.scored_tokens(token for part in parts for token in part.tokens),
+            digests=self._digests,
+        )
+
+    async def GenerateStream(self, request: pb.GenerateStreamRequest, context: Context) -> None:  # noqa: N802
+        """Generate in chunks."""
+        job, run = await self._begin(request.generation)
+        with self._calls.generation(job) as box:
+            while (events := await run.released(box)) is not None:
+                await _write(context, chunks.messages(run.request_id, events))
+        reason, verdict = run.conclude()
+        final = pb.Final(finish_reason=reason, verdict=responses.verdict(verdict), digests=self._digests)
+        await context.write(pb.GenerateStreamResponse(request_id=run.request_id, final=final))
+
+    async def ListPolicies(  # noqa: N802
+        self, request: pb.ListPoliciesRequest, context: Context
+    ) -> pb.ListPoliciesResponse:
+        """List the loaded policies."""
+        return self._listed
+
+    async def Inspect(self, request: pb.InspectRequest, context: Context) -> pb.InspectResponse:  # noqa: N802
+        """The strongest features of every token."""
+        asked = requests.inspection(request)
+        prompt = await self._tokenise(asked.input, room=0, reply=False)
+        tokens = await self._inspecting.run(lambda: self._runtime.inspect(prompt.ids, asked.top_k))
+        return pb.InspectResponse(
+            request_id=current_call().request_id,
+            tokens=responses.inspected_tokens(tokens),
+            coverage=responses.coverage(Coverage(len(prompt.ids), len(tokens), prompt.truncated)),
+            digests=self._digests,
+        )
+
+    async def _begin(self, message: pb.Generation) -> tuple[GenerationRequest, _Run]:
+        """What the engine is to run, and what becomes of its events."""
+        asked = requests.generation(message)
+        with under("generation"):
+            self._runtime.check_clamps(asked.clamps)
+        # A prompt that was cut to fit must leave room for an answer; one that fits needs room for a token.
+        wanted = min(asked.sampling.max_new_tokens, self._runtime.context // 2)
+        prompt = await self._tokenise(asked.input, room=wanted if asked.input.truncate else 1, reply=True)
+        call = current_call()
+        judge = self._policies.start(self._runtime.token_text)
+        job = GenerationRequest(
+            request_id=call.request_id,
+            prompt_ids=prompt.ids,
+            sampling=asked.sampling,
+            observer=self._metered(judge),
+            clamps=asked.clamps,
+            include_tokens=asked.include_tokens,
+            tokens_truncated=prompt.truncated,
+        )
+        return job, _Run(call, judge, prompt, self._metrics)
+
+    async def _tokenise(self, asked: requests.Input, *, room: int, reply: bool) -> Prompt:
+        def work() -> Prompt:
+            return self._runtime.tokenise(asked.content, truncate=asked.truncate, room=room, reply=reply)
+
+        with under(asked.path):
+            return work() if asked.size <= _SHORT else await self._tokenising.run(work)
+
+    def _metered(self, judge: Judge) -> MeteredObserver:
+        return MeteredObserver(judge, self._metrics, self._meter, self._policies.policies)
+
+
+async def _write(context: Context, messages: Iterable[pb.GenerateStreamResponse]) -> None:
+    for message in messages:
+        await context.write(message)

@@ -1,0 +1,65 @@
+"""The last word on a request: what the rules say, held against what actually ran.
+
+Knows verdicts. Does not know messages. Errs on the side of UNKNOWN.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from monitor.errors import MonitorError, MonitoringFailed
+from monitor.records import Action, Coverage, Mode, Status, Verdict
+from monitor.rpc.faults import REFUSED_TEXT
+from monitor.rpc.seams import Judge
+from monitor.telemetry.metrics import Metrics
+
+INCOMPLETE = "incomplete"
+
+
+def conclude(
+    judge: Judge,
+    metrics: Metrics,
+    coverage: Coverage,
+    *,
+    expected: int,
+    failure: str = "",
+    error: MonitorError | None = None,
+) -> Verdict:
+    """The verdict of a request that ended; counted.
+
+    Args:
+        judge: the rules at the end of the request.
+        metrics: where the verdict is counted.
+        coverage: tokens scored of tokens run.
+        expected: tokens that had to run at least.
+        failure: what the engine or the scorer says went wrong with monitoring.
+        error: what it wants the caller to see.
+
+    Raises:
+        MonitoringFailed: tokens were not scored and a policy says `on_error: closed`.
+        MonitorError: `error`, where it is about something else.
+    """
+    if error is not None and not isinstance(error, MonitoringFailed):
+        raise error
+    verdict = judge.verdict(coverage)
+    if verdict.status is Status.CHECKED and (failure or coverage.tokens_run < expected):
+        judge.failed(failure or INCOMPLETE)
+        verdict = judge.verdict(coverage)
+    metrics.judged(verdict)
+    if error is not None or _refused(verdict):
+        raise MonitoringFailed(REFUSED_TEXT, verdict.failure)
+    return verdict
+
+
+def shown(verdict: Verdict, released: int) -> Verdict:
+    """The verdict with no text of response tokens at or beyond position `released`."""
+    return replace(verdict, detections=tuple(found.shown_below(released) for found in verdict.detections))
+
+
+def _refused(verdict: Verdict) -> bool:
+    """True where the request is blocked because it was not scored, and not because a rule fired."""
+    return (
+        verdict.status is Status.UNKNOWN
+        and verdict.action is Action.BLOCK
+        and not any(d.action is Action.BLOCK and d.mode is Mode.ENFORCE for d in verdict.detections)
+    )

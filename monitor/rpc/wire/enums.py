@@ -1,0 +1,30 @@
+"""Enums of the records and of the wire, one table each; a new member without a counterpart fails at import."""
+
+from __future__ import annotations
+
+from monitor.records import Action, FinishReason, Mode, Phase, Severity, Status, Where
+from monitor.v1 import monitor_pb2 as pb
+
+PHASE: dict[Phase, pb.Phase] = {phase: getattr(pb, f"PHASE_{phase.name}") for phase in Phase}
+SEVERITY: dict[Severity, pb.Severity] = {
+    severity: getattr(pb, f"SEVERITY_{severity.name}") for severity in Severity
+}
+ACTION: dict[Action, pb.Action] = {action: getattr(pb, f"ACTION_{action.name}") for action in Action}
+MODE: dict[Mode, pb.Mode] = {mode: getattr(pb, f"MODE_{mode.name}") for mode in Mode}
+WHERE: dict[Where, pb.ClampWhere] = {where: getattr(pb, f"CLAMP_WHERE_{where.name}") for where in Where}
+STATUS: dict[Status, pb.CheckStatus] = {
+    status: getattr(pb, f"CHECK_STATUS_{status.name}") for status in Status
+}
+
+FINISH_REASON = {
+    FinishReason.STOP: pb.FINISH_REASON_STOP,
+    FinishReason.LENGTH: pb.FINISH_REASON_LENGTH,
+    FinishReason.POLICY: pb.FINISH_REASON_POLICY,
+}
+"""Of a generation that ends with status OK. The others end a call with an error, or nobody waits for them."""
+
+ROLE = {pb.ROLE_SYSTEM: "system", pb.ROLE_USER: "user", pb.ROLE_ASSISTANT: "assistant"}
+"""Wire to the names that chat templates use."""
+
+WHERE_OF = {pb.CLAMP_WHERE_UNSPECIFIED: Where.ACTIVE} | {number: where for where, number in WHERE.items()}
+"""Wire to record. A number that this version does not know is not in it."""

@@ -1,0 +1,168 @@
+"""Requests: messages in, records out, or BadRequest with every wrong field named.
+
+Checks all that can be checked without the model; the runtime checks lengths and features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from monitor.records import Clamp, Sampling
+from monitor.rpc.wire import enums
+from monitor.rpc.wire.problems import Problems
+from monitor.v1 import monitor_pb2 as pb
+
+MOST_STOPS = 16
+LONGEST_STOP = 256
+"""Characters."""
+LARGEST_TARGET = 100.0
+"""Times a feature's recorded maximum; published useful values stay within 5 on either side."""
+MOST_CLAMPS = 64
+MOST_INSPECTED = 256
+DEFAULT_INSPECTED = 10
+COLDEST = 0.01
+"""Lowest temperature that is not greedy; below it logits overflow in half precision."""
+HOTTEST = 100.0
+
+_INT32 = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """What the model reads."""
+
+    path: str
+    """Where it stands in the message, for what the runtime finds wrong with it."""
+    content: str | Sequence[Mapping[str, str]]
+    """A text, or turns as `{"role": …, "content": …}`."""
+    truncate: bool
+
+    @property
+    def size(self) -> int:
+        """Characters."""
+        if isinstance(self.content, str):
+            return len(self.content)
+        return sum(len(turn["content"]) for turn in self.content)
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """What to run and what to return."""
+
+    input: Input
+    sampling: Sampling
+    clamps: tuple[Clamp, ...]
+    include_tokens: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What to encode and how much of it to return."""
+
+    input: Input
+    top_k: int
+
+
+def score(message: pb.ScoreRequest) -> Input:
+    """What to score."""
+    problems = Problems()
+    content = _input(message.input, "input", problems)
+    problems.raise_any()
+    return content
+
+
+def generation(message: pb.Generation) -> Generation:
+    """What Generate and GenerateStream run."""
+    problems = Problems()
+    content = _input(message.input, "generation.input", problems)
+    sampling = _sampling(message.sampling, "generation.sampling", problems)
+    clamps = _clamps(message.clamps, "generation.clamps", problems)
+    problems.raise_any()
+    return Generation(content, sampling, clamps, message.include_tokens)
+
+
+def inspection(message: pb.InspectRequest) -> Inspection:
+    """What to inspect."""
+    problems = Problems()
+    content = _input(message.input, "input", problems)
+    top_k = message.top_k if message.HasField("top_k") else DEFAULT_INSPECTED
+    problems.number("top_k", top_k, 1, MOST_INSPECTED)
+    problems.raise_any()
+    return Inspection(content, top_k)
+
+
+def _input(message: pb.Input, path: str, problems: Problems) -> Input:
+    kind = message.WhichOneof("content")
+    if kind == "text":
+        if not message.text:
+            problems.add(f"{path}.text", "is empty; write at least one character")
+        return Input(path, message.text, message.truncate)
+    if kind is None:
+        problems.add(path, "has no content; set text or conversation")
+        return Input(path, "", message.truncate)
+    turns = _turns(message.conversation.messages, f"{path}.conversation.messages", problems)
+    return Input(path, turns, message.truncate)
+
+
+def _turns(messages: Sequence[pb.ChatMessage], path: str, problems: Problems) -> list[dict[str, str]]:
+    if not messages:
+        problems.add(path, "is empty; write at least one message")
+    for index, message in enumerate(messages):
+        if message.role not in enums.ROLE:
+            problems.add(f"{path}[{index}].role", "write ROLE_SYSTEM, ROLE_USER or ROLE_ASSISTANT")
+        if not message.content:
+            problems.add(f"{path}[{index}].content", "is empty; write at least one character")
+    return [{"role": enums.ROLE.get(m.role, ""), "content": m.content} for m in messages]
+
+
+def _sampling(message: pb.Sampling, path: str, problems: Problems) -> Sampling:
+    default = Sampling()
+
+    def value(name: str, otherwise: Any) -> Any:
+        return getattr(message, name) if message.HasField(name) else otherwise
+
+    sampling = Sampling(
+        max_new_tokens=value("max_new_tokens", default.max_new_tokens),
+        temperature=value("temperature", default.temperature),
+        top_k=value("top_k", default.top_k),
+        top_p=value("top_p", default.top_p),
+        seed=value("seed", None),
+        stop=tuple(message.stop),
+    )
+    problems.number(f"{path}.max_new_tokens", sampling.max_new_tokens, 1, _INT32)
+    problems.number(f"{path}.top_k", sampling.top_k, 0, _INT32)
+    if sampling.temperature != 0:
+        problems.number(f"{path}.temperature", sampling.temperature, COLDEST, HOTTEST)
+    if not 0 < sampling.top_p <= 1:
+        problems.add(f"{path}.top_p", f"is {sampling.top_p:g}; write a number above 0 and up to 1")
+    _stops(sampling.stop, f"{path}.stop", problems)
+    return sampling
+
+
+def _stops(stops: Sequence[str], path: str, problems: Problems) -> None:
+    if len(stops) > MOST_STOPS:
+        problems.add(path, f"has {len(stops)} strings; write at most {MOST_STOPS}")
+    for index, stop in enumerate(stops[:MOST_STOPS]):
+        if not 0 < len(stop) <= LONGEST_STOP:
+            problems.add(f"{path}[{index}]", f"has {len(stop)} characters; write 1 to {LONGEST_STOP}")
+
+
+def _clamps(messages: Iterable[pb.Clamp], path: str, problems: Problems) -> tuple[Clamp, ...]:
+    clamps: dict[int, Clamp] = {}
+    for index, message in enumerate(messages):
+        where = enums.WHERE_OF.get(message.where)
+        if index >= MOST_CLAMPS:
+            problems.add(path, f"has more than {MOST_CLAMPS} clamps; write fewer")
+            break
+        if message.feature in clamps:
+            problems.add(
+                f"{path}[{index}].feature", f"feature {message.feature} is clamped twice; write it once"
+            )
+        if where is None:
+            problems.add(f"{path}[{index}].where", "write CLAMP_WHERE_ACTIVE or CLAMP_WHERE_EVERYWHERE")
+            continue
+        problems.number(f"{path}[{index}].target", message.target, -LARGEST_TARGET, LARGEST_TARGET)
+        clamps[message.feature] = Clamp(message.feature, message.target, where)
+    return tuple(clamps.values())

@@ -1,0 +1,168 @@
+"""Responses: records in, messages out. Decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from monitor.policy.policy import Policy, Rule
+from monitor.records import (
+    Clamp,
+    Coverage,
+    Detection,
+    Digests,
+    Evidence,
+    FeatureReading,
+    RuleScore,
+    ScoredToken,
+    Verdict,
+)
+from monitor.rpc.wire import enums
+from monitor.v1 import monitor_pb2 as pb
+
+
+class InspectedToken(Protocol):
+    """A token with its strongest features."""
+
+    @property
+    def position(self) -> int:
+        """Position in the whole sequence, BOS included."""
+
+    @property
+    def token_id(self) -> int:
+        """Id in the model's vocabulary."""
+
+    @property
+    def text(self) -> str:
+        """Its text."""
+
+    @property
+    def features(self) -> Sequence[FeatureReading]:
+        """Strongest first."""
+
+
+def digests(record: Digests) -> pb.Digests:
+    """What ran."""
+    return pb.Digests(model=record.model, dictionary=record.dictionary, policies=record.policies)
+
+
+def coverage(record: Coverage) -> pb.Coverage:
+    """Tokens scored of tokens run."""
+    return pb.Coverage(
+        tokens_run=record.tokens_run,
+        tokens_scored=record.tokens_scored,
+        tokens_truncated=record.tokens_truncated,
+    )
+
+
+def verdict(record: Verdict) -> pb.Verdict:
+    """All detections and the strongest action."""
+    return pb.Verdict(
+        status=enums.STATUS[record.status],
+        matched=record.matched,
+        action=enums.ACTION[record.action],
+        detections=[detection(found) for found in record.detections],
+        scores=[_rule_score(found) for found in record.scores],
+        coverage=coverage(record.coverage),
+        failure=record.failure,
+    )
+
+
+def detection(record: Detection) -> pb.Detection:
+    """A rule that fired."""
+    return pb.Detection(
+        policy=record.policy,
+        rule=record.rule,
+        category=record.category,
+        severity=enums.SEVERITY[record.severity],
+        action=enums.ACTION[record.action],
+        mode=enums.MODE[record.mode],
+        phase=enums.PHASE[record.phase],
+        position=record.position,
+        score=record.score,
+        threshold=record.threshold,
+        evidence=[_evidence(token) for token in record.evidence],
+    )
+
+
+def scored_tokens(records: Iterable[ScoredToken]) -> list[pb.ScoredToken]:
+    """Tokens with the readings that are not zero."""
+    return [
+        pb.ScoredToken(
+            position=record.position,
+            token_id=record.token_id,
+            text=record.text,
+            phase=enums.PHASE[record.phase],
+            readings=_readings(record.readings),
+        )
+        for record in records
+    ]
+
+
+def inspected_tokens(records: Iterable[InspectedToken]) -> list[pb.InspectedToken]:
+    """Tokens with their strongest features."""
+    return [
+        pb.InspectedToken(
+            position=record.position,
+            token_id=record.token_id,
+            text=record.text,
+            features=_readings(record.features),
+        )
+        for record in records
+    ]
+
+
+def policy(record: Policy) -> pb.Policy:
+    """A loaded policy."""
+    return pb.Policy(
+        name=record.name,
+        title=record.title,
+        category=record.category,
+        severity=enums.SEVERITY[record.severity],
+        description=record.description,
+        maturity=record.maturity,
+        rules=[_rule(rule) for rule in record.rules],
+        clamps=[_clamp(clamp) for clamp in record.clamps],
+    )
+
+
+def _rule(record: Rule) -> pb.Rule:
+    return pb.Rule(
+        name=record.name,
+        phases=[enums.PHASE[phase] for phase in record.phases],
+        action=enums.ACTION[record.action],
+        mode=enums.MODE[record.mode],
+        threshold=record.threshold,
+        features=[feature.index for feature in record.features],
+    )
+
+
+def _clamp(record: Clamp) -> pb.Clamp:
+    return pb.Clamp(feature=record.feature, target=record.target, where=enums.WHERE[record.where])
+
+
+def _evidence(record: Evidence) -> pb.Evidence:
+    return pb.Evidence(
+        position=record.position,
+        token_id=record.token_id,
+        text=record.text,
+        score=record.score,
+        readings=_readings(record.readings),
+    )
+
+
+def _rule_score(record: RuleScore) -> pb.RuleScore:
+    return pb.RuleScore(
+        policy=record.policy,
+        rule=record.rule,
+        phase=enums.PHASE[record.phase],
+        score=record.score,
+        threshold=record.threshold,
+    )
+
+
+def _readings(records: Iterable[FeatureReading]) -> list[pb.Reading]:
+    return [
+        pb.Reading(feature=record.feature, value=record.reading, value_after_clamp=record.after)
+        for record in records
+    ]

@@ -1,0 +1,198 @@
+"""What the operator decides, read once from flags, environment and a settings file into a frozen object.
+
+The only reader of any of the three. Flags win over the environment (`SAE_MONITOR_LISTEN=…`), the environment
+wins over the file (YAML, `listen: …`), the file wins over the defaults written here. Does not know what the
+values are used for, and opens none of the files that they name.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings.exceptions import SettingsError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from monitor.errors import ConfigurationError
+
+PREFIX = "SAE_MONITOR_"
+_LARGEST_FILE = 1 << 20
+_ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):(?P<port>[0-9]{1,5})")
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Host (without brackets) and port of `HOST:PORT` or `[IPv6]:PORT`; ValueError where it is neither."""
+    match = _ADDRESS.fullmatch(address)
+    if match is None or int(match["port"]) > 65535:
+        raise ValueError("write HOST:PORT, such as 127.0.0.1:50051 or [::1]:50051; port 0 takes a free one")
+    return match["host"].strip("[]"), int(match["port"])
+
+
+def _checked_address(address: str) -> str:
+    split_address(address)
+    return address
+
+
+Address = Annotated[str, AfterValidator(_checked_address)]
+
+
+class Settings(BaseSettings):
+    """Everything that `sae-monitor serve` can be told. There is no field `port`: a Kubernetes service named
+    sae-monitor sets SAE_MONITOR_PORT to something else.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="forbid", env_ignore_empty=True, protected_namespaces=()
+    )
+
+    settings: Path | None = None
+    """YAML file with any of the settings below, by the same names. Given by flag or SAE_MONITOR_SETTINGS."""
+
+    model: str | None = None
+    """Hugging Face name or folder of the language model. None is the bundled demo model."""
+
+    dictionary: Path | None = None
+    """Folder of the sparse autoencoder. None is the bundled demo model's; another model needs its own."""
+
+    policies: Path | None = None
+    """Folder of policy files. None is the bundled policies."""
+
+    listen: Address = "127.0.0.1:50051"
+    """Where gRPC is served. The default is this machine only: there is no authentication."""
+
+    metrics_listen: Address = "127.0.0.1:9464"
+    """Where Prometheus scrapes `/metrics`."""
+
+    reflection: bool = True
+    """Serve gRPC reflection, so that tools such as grpcurl need no proto files."""
+
+    device: str = "auto"
+    """Device of the model and the dictionary: `auto`, `cpu`, `cuda`, `cuda:1`…"""
+
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Number type of the model's weights. `auto` takes what the device computes well."""
+
+    layer: Annotated[int, Field(ge=0)] | None = None
+    """Decoder layer whose output is read. None takes the dictionary's, or else the middle one."""
+
+    context_limit: Annotated[int, Field(ge=2)] | None = None
+    """Most tokens of a request, prompt and response together. None is the model's own context."""
+
+    max_message_bytes: Annotated[int, Field(ge=1024, le=1 << 30)] = 4 << 20
+    """Largest gRPC message that is taken; a larger one is refused with RESOURCE_EXHAUSTED."""
+
+    max_concurrent_calls: Annotated[int, Field(ge=1)] = 256
+    """Calls in progress at once; one more is refused with RESOURCE_EXHAUSTED and a retry delay."""
+
+    queue_size: Annotated[int, Field(ge=1)] = 256
+    """Generations that may wait, and four times as many texts to score, before more are refused."""
+
+    max_running: Annotated[int, Field(ge=1, le=4096)] = 64
+    """Most generations in one forward pass."""
+
+    max_batch_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Most tokens in one forward pass; longer prompts are split. None lets the engine choose for its device."""
+
+    max_cache_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Most tokens whose keys and values are held at once. None lets the engine choose for its device."""
+
+    retry_after_seconds: Annotated[float, Field(gt=0, le=3600)] = 1.0
+    """The delay that a refused caller is told to wait."""
+
+    grace_seconds: Annotated[float, Field(ge=0, le=3600)] = 20.0
+    """After SIGTERM: how long calls in progress may take. Shorter than Kubernetes' 30 seconds to the kill."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least that is logged."""
+
+    log_format: Literal["console", "json"] = "console"
+    """Lines for people, or one JSON object per line."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, then environment, then the file. No `.env` and no secrets folder."""
+        return init_settings, env_settings, _FileSource(settings_cls)
+
+
+class _FileSource(PydanticBaseSettingsSource):
+    """The settings file that an earlier source names; nothing where none does."""
+
+    def __call__(self) -> dict[str, Any]:
+        path = self.current_state.get("settings")
+        return {} if path is None else _read(Path(path))
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """Part of the base class; values come all at once from `__call__`."""
+        return None, field_name, False
+
+
+def load_settings(flags: Mapping[str, Any] | None = None) -> Settings:
+    """Settings from flags (None means not given), the environment and the settings file.
+
+    Raises ConfigurationError that names each wrong setting, what was found and what is expected.
+    """
+    given = {name: value for name, value in (flags or {}).items() if value is not None}
+    try:
+        return Settings(**given)
+    except (ValidationError, SettingsError) as error:
+        raise ConfigurationError(_explain(error, given)) from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The mapping in a settings file. Raises ConfigurationError where there is none."""
+    try:
+        if path.stat().st_size > _LARGEST_FILE:
+            raise ConfigurationError(
+                f"{path}: larger than {_LARGEST_FILE} bytes; this is not a settings file"
+            )
+        content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from None
+    except (YAMLError, ValueError, TypeError, RecursionError) as error:
+        raise ConfigurationError(f"{path}: not YAML: {error}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise ConfigurationError(
+            f"{path}: write one `name: value` per line, such as `listen: 127.0.0.1:50051`"
+        )
+    if "settings" in content:
+        raise ConfigurationError(f"{path}: a settings file cannot name another; remove `settings`")
+    return {name: value for name, value in content.items() if value is not None}
+
+
+def _explain(error: ValidationError | SettingsError, flags: Mapping[str, Any]) -> str:
+    """One line for each wrong setting: where it was given, its name, what was found, what is expected."""
+    if isinstance(error, SettingsError):
+        return str(error)
+    lines = []
+    for problem in error.errors():
+        name = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"{name}: there is no such setting; there are {', '.join(Settings.model_fields)}")
+            continue
+        expected = problem["msg"].removeprefix("Value error, ")
+        lines.append(f"{_where(name, flags)}: found {problem['input']!r}: {expected}")
+    return "\n".join(lines)
+
+
+def _where(name: str, flags: Mapping[str, Any]) -> str:
+    """The name under which the operator gave a setting: flag, variable or entry of the file."""
+    if name in flags:
+        return f"--{name.replace('_', '-')}"
+    variable = PREFIX + name.upper()
+    return variable if os.environ.get(variable) else f"settings file: {name}"
