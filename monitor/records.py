@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -160,6 +160,15 @@ class Detection:
     """The pooled score at that token."""
     threshold: float
     evidence: tuple[Evidence, ...] = ()
+
+    def shown_below(self, position: int) -> Detection:
+        """The same, with neither text nor id of evidence in the response at or beyond a position."""
+        if self.phase is Phase.PROMPT:
+            return self
+        evidence = tuple(
+            e if e.position < position else replace(e, token_id=0, text="") for e in self.evidence
+        )
+        return replace(self, evidence=evidence)
 
 
 @dataclass(frozen=True, slots=True)
