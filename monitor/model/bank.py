@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from monitor.dictionary.autoencoder import Activation, InputNorm, SparseAutoencoder
-from monitor.errors import DictionaryError, Overloaded
+from monitor.errors import DictionaryError, MonitorError, Overloaded
 
 
 class FeatureBank:
@@ -75,23 +75,33 @@ class FeatureBank:
         """Highest activation seen when the dictionary was described; the unit of readings and targets."""
         return float(self._maximum[feature])
 
-    def acquire(self, feature: int) -> None:
-        """Hold a feature for one more request; Overloaded where every spare slot is taken by others."""
+    def acquire(self, features: Sequence[int]) -> None:
+        """Hold features for one more request, all or none; Overloaded where the spare slots are taken by others."""
+        held: list[int] = []
+        try:
+            for feature in features:
+                self._hold(feature)
+                held.append(feature)
+        except MonitorError:
+            self.release(held)
+            raise
+
+    def release(self, features: Sequence[int]) -> None:
+        """Undo one `acquire`; slots without users are free again."""
+        with self._lock:
+            for feature in features:
+                if feature in self._users:
+                    self._users[feature] -= 1
+                    if self._users[feature] == 0:
+                        del self._users[feature]
+                        self._free.append(self._slots.pop(feature))
+
+    def _hold(self, feature: int) -> None:
         with self._lock:
             if feature in self._users:
                 self._users[feature] += 1
             elif feature not in self._slots:
                 self._take(feature)
-
-    def release(self, feature: int) -> None:
-        """Undo one `acquire`; a slot without users is free again."""
-        with self._lock:
-            if feature not in self._users:
-                return
-            self._users[feature] -= 1
-            if self._users[feature] == 0:
-                del self._users[feature]
-                self._free.append(self._slots.pop(feature))
 
     def _take(self, feature: int) -> None:
         if not self._free:

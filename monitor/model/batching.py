@@ -7,6 +7,7 @@ which rows of a pass belong to which request, and which token each request drew.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -71,6 +72,7 @@ class Batcher:
         from transformers.generation.configuration_utils import ContinuousBatchingConfig
 
         self._steps = steps
+        self._removed = threading.Event()
         small = loaded.device.type == "cpu"
         cache_tokens = limits.cache_tokens or (limits.running * loaded.context if small else None)
         config = ContinuousBatchingConfig(
@@ -122,11 +124,16 @@ class Batcher:
     def remove(self, request_id: str) -> None:
         """Drop a request before the next pass and free its cache. Any thread."""
         self._manager.cancel_request(request_id)
+        self._removed.set()
 
     def _instrument(self, processor: Any) -> Any:
         prepare, update = processor.prepare_next_batch, processor.update_batch
 
         def prepare_next_batch() -> bool:
+            if self._removed.is_set():
+                # After an eviction the library admits nothing until a request finishes by itself, and ours never do.
+                self._removed.clear()
+                processor.scheduler.block_new_requests = False
             ready: bool = prepare()
             if ready:
                 inputs = processor.inputs_and_outputs

@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,6 +21,7 @@ from monitor.model.clamping import clamp_row, write_rows
 from monitor.model.loading import LoadedModel
 from monitor.model.readout import Readout
 from monitor.model.requests import Emit, GenerationRequest, OnReadings
+from monitor.model.rows import scored_rows
 from monitor.model.sampler import Sampler
 from monitor.model.tap import Tap, TapBuffers
 from monitor.model.text import Vocabulary
@@ -83,8 +83,7 @@ class Engine:
             raise Unavailable(DEAD)
         limit = min(request.sampling.max_new_tokens, self._loaded.context - len(request.prompt_ids))
         track = Track(request, emit, self._loaded.tokenizer, self._vocabulary.text, self._end_ids, limit)
-        for clamp in request.clamps:
-            self._bank.acquire(clamp.feature)
+        self._bank.acquire([clamp.feature for clamp in request.clamps])
         try:
             self._admit(track)
         except MonitorError:
@@ -150,7 +149,7 @@ class Engine:
         rows = spans[-1].first + spans[-1].count
         taken = self._readout.take(rows)
         if self._on_readings is not None:
-            self._on_readings(taken.watched[np.isfinite(taken.watched).all(-1)])
+            self._on_readings(scored_rows(taken.watched))
         for span, token in zip(spans, tokens, strict=True):
             track = self._tracks.get(span.request_id)
             if track is None:
@@ -190,8 +189,7 @@ class Engine:
             self._batcher.remove(track.request.request_id)
 
     def _release(self, track: Track) -> None:
-        for clamp in track.request.clamps:
-            self._bank.release(clamp.feature)
+        self._bank.release([clamp.feature for clamp in track.request.clamps])
 
     def _end_all(self, error: MonitorError) -> None:
         for track in list(self._tracks.values()):

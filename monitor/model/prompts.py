@@ -99,7 +99,7 @@ class Prompter:
             raise TooLong(
                 Violation(
                     field,
-                    f"is {len(ids)} tokens long; the context holds {self._context}{kept}. Shorten it, or set `truncate` "
+                    f"is {len(ids)} tokens long; the context holds {self._context}{kept}. Shorten it or set `truncate` "
                     "to drop tokens from the front",
                 )
             )

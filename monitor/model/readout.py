@@ -14,8 +14,9 @@ from torch import Tensor
 
 from monitor.model.bank import FeatureBank
 from monitor.model.batching import Span
+from monitor.model.rows import Rows
 from monitor.model.tap import TapBuffers
-from monitor.model.track import Rows, Track
+from monitor.model.track import Track
 from monitor.records import FeatureReading, Readings
 
 

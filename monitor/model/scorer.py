@@ -19,6 +19,7 @@ from monitor.model.bank import FeatureBank
 from monitor.model.loading import LoadedModel
 from monitor.model.readout import Readout, Taken
 from monitor.model.requests import Done, OnReadings, ScoreJob, ScoreOutcome
+from monitor.model.rows import scored_rows, why_unscored
 from monitor.model.tap import LayerReached, Tap, TapBuffers
 from monitor.model.text import Vocabulary
 from monitor.records import Action, Coverage, Decision, Phase, Readings, ScoredToken, TokenBlock
@@ -137,8 +138,7 @@ class Scorer:
         taken = self._readout.take(ids.numel())
         real = np.concatenate([np.arange(len(job.ids)) + row * width for row, (job, _) in enumerate(batch)])
         if self._on_readings is not None:
-            watched = taken.watched[real]
-            self._on_readings(watched[np.isfinite(watched).all(-1)])
+            self._on_readings(scored_rows(taken.watched[real]))
         for row, (job, done) in enumerate(batch):
             done(self._outcome(job, taken, row * width))
 
@@ -178,9 +178,7 @@ class Scorer:
 
 def _observe(job: ScoreJob, readings: Readings) -> tuple[Decision, str]:
     """The rules' decision on a whole text, and why it counts as unscored (empty where it was scored)."""
-    finite = np.isfinite(readings)
-    if not finite.all():
-        cause = "tap_missed" if np.isnan(readings).all() else "non_finite"
+    if cause := why_unscored(readings):
         return job.observer.failed(cause), cause
     begun = job.observer.begin()
     try:

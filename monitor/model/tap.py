@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from monitor.model.bank import FeatureBank
 from monitor.model.harvest import hidden_of, replace_hidden
 
+UNREAD = -1.0
+"""Stands in the buffer of readings until the tap has run; activations are never negative."""
+
 
 class LayerReached(Exception):
     """Ends a scoring pass after the tapped layer."""
@@ -46,8 +49,8 @@ class TapBuffers:
         """Never branch on `clamping`: for CUDA graphs."""
 
     def poison(self, rows: int) -> None:
-        """Fill with NaN what the next pass must write, so that a tap that did not run cannot look clean."""
-        self.readings[:rows].fill_(float("nan"))
+        """Fill what the next pass must write with what no reading can be, so that a tap that did not run shows."""
+        self.readings[:rows].fill_(UNREAD)
 
     def slots(self, bank: FeatureBank) -> int:
         """How many slots this pass computes."""

@@ -6,15 +6,13 @@ of each pass and does what it says.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
-
-import numpy as np
 
 from monitor.errors import MonitorError, MonitoringFailed
 from monitor.model.clamping import ClampRow, merge
 from monitor.model.requests import Emit, Finished, GenerationRequest, Released
+from monitor.model.rows import Rows, why_unscored
 from monitor.model.sampler import Draw
 from monitor.model.text import TextStream
 from monitor.records import (
@@ -23,10 +21,8 @@ from monitor.records import (
     Coverage,
     Decision,
     Detection,
-    FeatureReading,
     FinishReason,
     Phase,
-    Readings,
     ScoredToken,
     TokenBlock,
     TokenText,
@@ -34,31 +30,6 @@ from monitor.records import (
 
 FAILED = "the response could not be monitored and was withheld"
 """What callers are told; the cause is for the operator."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """What one pass wrote for consecutive tokens of one request."""
-
-    position: int
-    readings: Readings
-    """`[tokens, watched]`"""
-    edited: int = 0
-    """How many of the tokens were clamped."""
-    active: Sequence[tuple[FeatureReading, ...]] | None = None
-    """Per token, where the caller wants tokens."""
-
-    def since(self, position: int) -> Rows:
-        """The part from a position on."""
-        skip = max(0, position - self.position)
-        active = None if self.active is None else self.active[skip:]
-        return Rows(self.position + skip, self.readings[skip:], self.edited, active)
-
-    def until(self, position: int) -> Rows:
-        """The part before a position."""
-        keep = max(0, position - self.position)
-        active = None if self.active is None else self.active[:keep]
-        return Rows(self.position, self.readings[:keep], self.edited, active)
 
 
 class Track:
@@ -142,7 +113,7 @@ class Track:
 
     def _observe(self, block: TokenBlock) -> tuple[Decision, str]:
         """The rules' decision, and why the block counts as unscored (empty where it was scored)."""
-        observer, cause = self.request.observer, _cause(block.readings)
+        observer, cause = self.request.observer, why_unscored(block.readings)
         if not cause:
             try:
                 decision = observer.observe(block)
@@ -184,14 +155,6 @@ class Track:
         clamps = merge(decision.clamps, self.request.clamps)
         if clamps != self.clamps:
             self.clamps, self.row = clamps, None
-
-
-def _cause(readings: Readings) -> str:
-    """Why a block counts as unscored; empty where it was scored."""
-    finite = np.isfinite(readings)
-    if finite.all():
-        return ""
-    return "tap_missed" if np.isnan(readings).all() else "non_finite"
 
 
 def _without_text(detection: Detection, released: int) -> Detection:

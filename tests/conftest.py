@@ -1,0 +1,23 @@
+"""What every test may ask for: the folder of external corpora, and one torch thread per worker."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """The external corpora, from SAE_MONITOR_DATA or beside the checkout; skips where they are absent."""
+    folder = Path(os.environ.get("SAE_MONITOR_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not (folder / "corpus").is_dir():
+        pytest.skip(f"no corpora at {folder}: set SAE_MONITOR_DATA to a folder with corpus/ and labelled/")
+    return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def few_threads() -> None:
+    """Small tensors gain nothing from many threads, and workers of xdist would fight for the cores."""
+    import torch
+
+    torch.set_num_threads(int(os.environ.get("SAE_MONITOR_TEST_THREADS", "1")))

@@ -1,0 +1,116 @@
+"""Start an engine on a tiny model and collect what it emits."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+from torch import Tensor
+
+from monitor.dictionary.autoencoder import SparseAutoencoder
+from monitor.model.bank import FeatureBank
+from monitor.model.batching import Limits
+from monitor.model.engine import Engine
+from monitor.model.loading import LoadedModel
+from monitor.model.requests import Event, Finished, GenerationRequest, Released
+from monitor.model.tap import Tap
+from monitor.records import Clamp, Sampling, ScoredToken
+from tests.model.tiny import Recorder, maxima
+
+LAYER = 2
+WATCHED = tuple(range(3, 19))
+
+
+@dataclass
+class Call:
+    """One generation: what was asked, and every event."""
+
+    ids: tuple[int, ...]
+    observer: Recorder
+    events: list[Event] = field(default_factory=list)
+    done: threading.Event = field(default_factory=threading.Event)
+
+    def emit(self, event: Event) -> None:
+        self.events.append(event)
+        if isinstance(event, Finished):
+            self.done.set()
+
+    def finished(self, timeout: float = 60.0) -> Finished:
+        assert self.done.wait(timeout), "the generation never finished"
+        last = self.events[-1]
+        assert isinstance(last, Finished)
+        assert sum(isinstance(event, Finished) for event in self.events) == 1
+        return last
+
+    @property
+    def text(self) -> str:
+        return "".join(event.text for event in self.events if isinstance(event, Released))
+
+    @property
+    def tokens(self) -> list[ScoredToken]:
+        return [token for event in self.events if isinstance(event, Released) for token in event.tokens]
+
+    @property
+    def readings(self) -> np.ndarray:
+        return np.concatenate([block.readings for block in self.observer.blocks])
+
+
+@dataclass
+class Running:
+    """A started engine with its parts."""
+
+    engine: Engine
+    tap: Tap
+    bank: FeatureBank
+    unit: Tensor
+    count: int = 0
+
+    def call(
+        self,
+        ids: tuple[int, ...],
+        *,
+        new: int = 12,
+        clamps: Sequence[Clamp] = (),
+        observer: Recorder | None = None,
+        include_tokens: bool = True,
+        **sampling: object,
+    ) -> Call:
+        self.count += 1
+        call = Call(ids, observer or Recorder())
+        request = GenerationRequest(
+            f"r{self.count}",
+            ids,
+            Sampling(max_new_tokens=new, **sampling),
+            call.observer,
+            tuple(clamps),
+            include_tokens=include_tokens,
+        )
+        self.engine.submit(request, call.emit)
+        return call
+
+
+@contextmanager
+def running(
+    loaded: LoadedModel,
+    sae: SparseAutoencoder,
+    *,
+    watched: Sequence[int] = WATCHED,
+    clampable: Sequence[int] = (),
+    limits: Limits | None = None,
+    waiting: int = 256,
+    **options: object,
+) -> Iterator[Running]:
+    unit = maxima(sae.features)
+    bank = FeatureBank(sae, unit, watched, clampable)
+    tap = Tap(bank, loaded.layers[LAYER])
+    engine = Engine(
+        loaded, bank, tap, limits=limits or Limits(running=16, batch_tokens=96), waiting=waiting, **options
+    )
+    tap.attach()
+    engine.start()
+    try:
+        yield Running(engine, tap, bank, unit)
+    finally:
+        engine.stop(0)
+        tap.detach()
