@@ -37,6 +37,8 @@ class Network(nn.Module):
         self.register_buffer("threshold", torch.zeros((), dtype=dtype))
         self.threshold: Tensor
         """BatchTopK: running mean of the smallest activation that a batch keeps."""
+        self.last_threshold = 0.0
+        """BatchTopK: that of the last batch; where the next search begins, no part of its result."""
 
     @property
     def free_norms(self) -> bool:

@@ -110,27 +110,33 @@ def _largest(network: Network, x: Tensor, settings: TrainSettings, count: int) -
     Scans for candidates a little below the threshold of the last batch, and again lower where that was too high.
     """
     guess = float(network.threshold) * 0.9
+    guess = 0.93 * network.last_threshold
     while True:
-        cutoff = torch.full_like(network.encoder_bias, guess)
-        candidates, values = _above(network, x, settings, cutoff)
+        candidates, values = _candidates(network, x, settings, torch.full_like(network.encoder_bias, guess))
         smallest = processes.kth_largest(values, count)
         if guess == 0 or float(smallest) > guess:
             break
         guess = guess / 2 if guess > 1e-3 else 0.0
-    keep = values >= smallest.clamp_min(torch.finfo(values.dtype).tiny)
     first = float(network.threshold) == 0
+    network.last_threshold = float(smallest)
     network.threshold.lerp_(smallest.to(network.threshold.dtype), 1.0 if first else 0.01)
-    return candidates.where(keep), values[keep]
+    return candidates.where(values >= smallest.clamp_min(torch.finfo(values.dtype).tiny), values)
 
 
 def _above(network: Network, x: Tensor, settings: TrainSettings, cutoff: Tensor) -> tuple[Places, Tensor]:
     """Places with p > cutoff, and the exact p there."""
+    places, values = _candidates(network, x, settings, cutoff)
+    return places.where(values > cutoff[places.columns], values)
+
+
+def _candidates(
+    network: Network, x: Tensor, settings: TrainSettings, cutoff: Tensor
+) -> tuple[Places, Tensor]:
+    """All places with p > cutoff and some just below it, and the exact p there."""
     low = getattr(torch, settings.precision)
     encoder, bias = network.encoder.detach(), network.encoder_bias.detach()
     places = scan(x.to(low), encoder.to(low), bias.to(low), (cutoff * MARGIN - SLACK).clamp_min(0))
-    values = places.products(x, encoder) + bias[places.columns]
-    keep = values > cutoff[places.columns]
-    return places.where(keep), values[keep]
+    return places, places.products(x, encoder, exact=True).add_(bias[places.columns])
 
 
 def _reconstruct(network: Network, x: Tensor, places: Places, values: Tensor) -> tuple[Tensor, Outcome]:

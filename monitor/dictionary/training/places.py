@@ -14,7 +14,6 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -30,9 +29,9 @@ class Places:
     """`count` places of a `[tokens, features]` matrix, ordered by token. Values at them are `[count]` tensors."""
 
     rows: Tensor
-    """`[count]` int64: token of each place, ascending."""
+    """`[count]` int32 or int64: token of each place, ascending."""
     columns: Tensor
-    """`[count]` int64: feature of each place."""
+    """`[count]`, likewise: feature of each place."""
     tokens: int
     features: int
     precision: torch.dtype = torch.float32
@@ -49,16 +48,17 @@ class Places:
         many = self.count > DENSE_ABOVE * self.tokens * self.features
         return self.rows.device.type != "cpu" or many
 
-    def where(self, keep: Tensor) -> Places:
-        """The places with `keep` `[count]` true."""
-        return replace(self, rows=self.rows[keep], columns=self.columns[keep])
+    def where(self, keep: Tensor, values: Tensor) -> tuple[Places, Tensor]:
+        """The places with `keep` `[count]` true, and their values."""
+        index = keep.nonzero().squeeze(1)
+        return replace(self, rows=self.rows[index], columns=self.columns[index]), values[index]
 
     def combine(self, values: Tensor, table: Tensor) -> Tensor:
         """`[tokens, d]`: for each token, Σ value · table[feature]; `table` is `[features, d]`."""
         if self.dense:
             return self._dense_product(self.matrix(values), table)
         return functional.embedding_bag(
-            self.columns, table, self._row_offsets, mode="sum", per_sample_weights=values
+            self.columns, table, self._row_offsets[:-1], mode="sum", per_sample_weights=values
         )
 
     def spread(self, values: Tensor, table: Tensor) -> Tensor:
@@ -70,10 +70,14 @@ class Places:
             self.rows[order], table, offsets, mode="sum", per_sample_weights=values[order]
         )
 
-    def products(self, left: Tensor, right: Tensor) -> Tensor:
-        """`[count]`: left[token] · right[feature] at each place; `[tokens, d]` and `[features, d]`."""
+    def products(self, left: Tensor, right: Tensor, *, exact: bool = False) -> Tensor:
+        """`[count]`: left[token] · right[feature] at each place; `[tokens, d]` and `[features, d]`.
+
+        `exact` computes in the precision of the tensors even where dense products are taken.
+        """
         if self.dense:
-            return self._dense_product(left, right.T)[self.rows, self.columns]
+            product = left @ right.T if exact else self._dense_product(left, right.T)
+            return product[self.rows, self.columns]
         pattern = self._pattern(left.dtype)
         found: Tensor = torch.sparse.sampled_addmm(pattern, left, right.T, beta=0.0)
         return found.values()
@@ -94,11 +98,11 @@ class Places:
 
     @cached_property
     def _row_offsets(self) -> Tensor:
-        return _offsets(self.rows, self.tokens)[:-1]
+        return _offsets(self.rows, self.tokens)
 
     @cached_property
     def _by_feature(self) -> tuple[Tensor, Tensor]:
-        order = torch.argsort(self.columns.int(), stable=True)
+        order = torch.argsort(self.columns, stable=True)
         return order, _offsets(self.columns, self.features)[:-1]
 
     def _pattern(self, dtype: torch.dtype) -> Tensor:
@@ -106,7 +110,7 @@ class Places:
         with warnings.catch_warnings():  # torch calls its CSR layout beta
             warnings.simplefilter("ignore", UserWarning)
             return torch.sparse_csr_tensor(
-                _offsets(self.rows, self.tokens),
+                self._row_offsets,
                 self.columns,
                 zeros,
                 (self.tokens, self.features),
@@ -117,7 +121,7 @@ class Places:
 def _offsets(index: Tensor, size: int) -> Tensor:
     """`[size + 1]`: where each value of an index begins once it is sorted."""
     counts = torch.bincount(index, minlength=size)
-    return functional.pad(counts.cumsum(0), (1, 0))
+    return functional.pad(counts.cumsum(0), (1, 0)).to(index.dtype)
 
 
 def scan(x: Tensor, encoder: Tensor, bias: Tensor, cutoff: Tensor) -> Places:
@@ -130,26 +134,26 @@ def scan(x: Tensor, encoder: Tensor, bias: Tensor, cutoff: Tensor) -> Places:
         cutoff: `[features]`, not negative. In bfloat16 it is compared after rounding.
     """
     if x.dtype is torch.bfloat16 and x.device.type == "cpu":
-        flat = torch.from_numpy(_scan_bfloat16(x, encoder, bias, cutoff))
-        rows = torch.div(flat, encoder.shape[0], rounding_mode="floor")
-        columns = flat - rows * encoder.shape[0]
+        rows, columns = _scan_bfloat16(x, encoder, bias, cutoff)
     else:
         rows, columns = (torch.addmm(bias, x, encoder.T) > cutoff).nonzero(as_tuple=True)
     return Places(rows, columns, x.shape[0], encoder.shape[0], x.dtype)
 
 
-def _scan_bfloat16(x: Tensor, encoder: Tensor, bias: Tensor, cutoff: Tensor) -> NDArray[np.int64]:
-    """Flat indices of the places. Positive bfloat16 numbers are ordered like the integers of their bits, and
-    numpy compares and lists 16-bit integers an order of magnitude faster than torch does bfloat16.
+def _scan_bfloat16(x: Tensor, encoder: Tensor, bias: Tensor, cutoff: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows and columns of the places, as int32. Positive bfloat16 numbers are ordered like the integers of their
+    bits, and numpy compares and lists 16-bit integers an order of magnitude faster than torch does bfloat16.
     """
     features = encoder.shape[0]
     limit = cutoff.to(torch.bfloat16).view(torch.int16).numpy()
     buffer = torch.empty(CHUNK, features, dtype=torch.bfloat16)
     mask = np.empty((CHUNK, features), np.bool_)
-    found = []
+    rows, columns = [], []
     for start in range(0, x.shape[0], CHUNK):
         part = x[start : start + CHUNK]
         pre = torch.addmm(bias, part, encoder.T, out=buffer[: part.shape[0]])
         above = np.greater(pre.view(torch.int16).numpy(), limit, out=mask[: part.shape[0]])
-        found.append(np.flatnonzero(above) + start * features)
-    return np.concatenate(found)
+        row, column = np.divmod(np.flatnonzero(above).astype(np.int32), np.int32(features))
+        rows.append(row + np.int32(start))
+        columns.append(column)
+    return torch.from_numpy(np.concatenate(rows)), torch.from_numpy(np.concatenate(columns))
