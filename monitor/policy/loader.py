@@ -56,14 +56,17 @@ def load_policies(
     return PolicySet(tuple(p for p in policies if p is not None), set_digest(sources, folder))
 
 
-def read_folder(folder: Path) -> tuple[Source, ...]:
-    """Every policy of a folder, checked on its own, in order of file names; PolicyProblems otherwise."""
+def read_folder(folder: Path, *, locks: bool = True) -> tuple[Source, ...]:
+    """Every policy of a folder, checked on its own, in order of file names; PolicyProblems otherwise.
+
+    Without `locks` no lock is looked at, for whoever is about to write new ones.
+    """
     paths = policy_paths(folder)
     sources: list[Source] = []
     problems: list[Problem] = []
     for path in paths:
         try:
-            sources.append(read_source(path))
+            sources.append(read_source(path, locks=locks))
         except PolicyProblems as error:
             problems.extend(error.problems)
     if problems:
@@ -90,7 +93,7 @@ def policy_paths(folder: Path) -> list[Path]:
     return paths
 
 
-def read_source(path: Path) -> Source:
+def read_source(path: Path, *, locks: bool = True) -> Source:
     """One policy with its examples and lock; PolicyProblems with everything that is wrong with them."""
     document = read_document(path)
     model = validate(document, PolicyModel)
@@ -109,7 +112,7 @@ def read_source(path: Path) -> Source:
     except PolicyProblems as error:
         problems.extend(error.problems)
     try:
-        if lock_path(path).exists():
+        if locks and lock_path(path).exists():
             lock_document = read_document(lock_path(path), limit=MAX_LOCK_BYTES)
             lock = validate(lock_document, LockModel)
             files.append(lock_path(path))

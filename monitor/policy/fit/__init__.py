@@ -1,0 +1,10 @@
+"""Fitting a policy to a dictionary: examples in, a lock with numbers and a measured card out.
+
+Knows statistics on arrays of readings. Does not know models: a `Reader` is handed in. Needs scikit-learn, so
+nothing that serves imports this package.
+"""
+
+from monitor.policy.fit.fitting import FitSettings, Inputs, LabelledTexts, fit_policy
+from monitor.policy.fit.readings import Reader, TextReadings, TokenReadings
+
+__all__ = ["FitSettings", "Inputs", "LabelledTexts", "Reader", "TextReadings", "TokenReadings", "fit_policy"]
