@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from monitor.cli.features_contrast import contrast
+from monitor.cli.features_evaluate import evaluate
 from monitor.cli.features_label import label
 from monitor.cli.features_map import draw_map
 from monitor.cli.features_search import search
@@ -18,6 +19,7 @@ for _name, _command in (
     ("contrast", contrast),
     ("label", label),
     ("map", draw_map),
+    ("evaluate", evaluate),
 ):
     features_app.command(_name)(_command)
 

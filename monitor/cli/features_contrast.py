@@ -66,7 +66,7 @@ def contrast(
                 "fires −": round(item.fires_negative, 3),
                 "density": float(statistics.density[item.feature]) if statistics else None,
             },
-            named.of(item.feature),
+            named.best(item.feature),
         )
         for item in found
     ]

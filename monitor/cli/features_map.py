@@ -36,5 +36,5 @@ def draw_map(
     around = neighbourhood(opened.autoencoder.decoder, need_feature(opened, feature), size)
     labels = open_labels(opened)
     density = opened.statistics.density[list(around.features)].tolist() if opened.statistics else None
-    draw(around, [labels.of(other) for other in around.features], density, out)
+    draw(around, [labels.best(other) for other in around.features], density, out)
     stdout_console().print(f"{out} written", soft_wrap=True)

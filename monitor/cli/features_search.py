@@ -47,7 +47,12 @@ def search(
     labels = open_labels(pair.dictionary)
     peaks = [_peaks(pair, hit, ids) for hit in hits]
     rows = [
-        Row(hit.feature, _numbers(hit, len(texts)), labels.of(hit.feature), {"fires most on": _quoted(words)})
+        Row(
+            hit.feature,
+            _numbers(hit, len(texts)),
+            labels.best(hit.feature),
+            {"fires most on": _quoted(words)},
+        )
         for hit, words in zip(hits, peaks, strict=True)
     ]
     if as_json:

@@ -72,17 +72,19 @@ def near(
                 "density": float(statistics.density[other]) if statistics else None,
                 "maximum": float(statistics.maximum[other]) if statistics else None,
             },
-            labels.of(other),
+            labels.best(other),
         )
         for other, cosine in zip(others[0].tolist(), cosines[0].tolist(), strict=True)
     ]
     if as_json:
         typer.echo(
-            json.dumps({"feature": feature, "label": labels.of(feature), "near": [r.record() for r in rows]})
+            json.dumps(
+                {"feature": feature, "label": labels.best(feature), "near": [r.record() for r in rows]}
+            )
         )
         return
     console = stdout_console()
-    console.print(Text(f"nearest to feature {feature} {one_line(labels.of(feature))}", style="bold"))
+    console.print(Text(f"nearest to feature {feature} {one_line(labels.best(feature))}", style="bold"))
     console.print(feature_table(rows))
 
 
@@ -114,7 +116,7 @@ def _print(console: Console, dictionary: Dictionary, card: FeatureCard, labels: 
     statistics = need_statistics(dictionary)
     maximum, density = float(statistics.maximum[card.feature]), float(statistics.density[card.feature])
     kind = "hand label" if labels.by_hand(card.feature) else "automatic label"
-    named = labels.of(card.feature)
+    named = labels.best(card.feature)
     console.print(
         Text.assemble(
             (f"feature {card.feature}", "bold"),
@@ -146,7 +148,7 @@ def _print_neighbours(console: Console, card: FeatureCard, labels: Labels) -> No
     table = Table.grid(padding=(0, 2))
     for other, cosine in card.neighbours:
         table.add_row(
-            Text(f"  {other}"), Text(f"{cosine:+.2f}", style="dim"), Text(one_line(labels.of(other)))
+            Text(f"  {other}"), Text(f"{cosine:+.2f}", style="dim"), Text(one_line(labels.best(other)))
         )
     if card.neighbours:
         console.print(Text("neighbours (decoder cosine)", style="bold"))
@@ -159,7 +161,7 @@ def _record(dictionary: Dictionary, card: FeatureCard, labels: Labels, limit: in
     record["contexts"] = record["contexts"][:limit]
     return {
         "feature": card.feature,
-        "label": labels.of(card.feature),
+        "label": labels.best(card.feature),
         "label_by_hand": labels.by_hand(card.feature),
         "maximum": float(statistics.maximum[card.feature]),
         "density": float(statistics.density[card.feature]),

@@ -27,7 +27,7 @@ class Labels:
     dictionary_digest: str = ""
     """The dictionary whose features these are; empty where it was not recorded."""
 
-    def of(self, feature: int) -> str:
+    def best(self, feature: int) -> str:
         """The feature's label, the hand label before the automatic one; empty where it has none."""
         return self.hand.get(feature) or self.auto.get(feature, "")
 

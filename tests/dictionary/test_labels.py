@@ -16,9 +16,9 @@ def test_a_hand_label_overrides_and_survives_automatic_ones(tmp_path):
     )
     labels.save(tmp_path, wrote.with_auto({1: "control", 2: "cash"}))
     read = labels.load(tmp_path, "sha256:a")
-    assert (read.of(1), read.of(2), read.of(3)) == ("control", "greed", "")
+    assert (read.best(1), read.best(2), read.best(3)) == ("control", "greed", "")
     assert (read.by_hand(1), read.by_hand(2)) == (False, True)
-    assert read.with_hand(2, "").of(2) == "cash"
+    assert read.with_hand(2, "").best(2) == "cash"
 
 
 def test_labels_of_another_dictionary_are_refused(tmp_path):

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from monitor.dictionary.evaluation.baselines import difference_of_means, linear_probe, word_candidates
+from monitor.dictionary.evaluation.choosing import Fitted, best_of, folds
+from monitor.dictionary.evaluation.features import best_feature, sparse_rule
+from monitor.dictionary.evaluation.measure import DETECTORS, measure
+from tests.dictionary.evaluation.halves import made_half
+
+
+def test_every_detector_finds_what_was_planted_and_says_how():
+    result = measure("power", "made", made_half(300, 0), made_half(200, 1), limit=8)
+    values = {name: result.of(name).auroc for name in DETECTORS}
+    assert all(0.7 < values[name].value < 1 for name in DETECTORS)
+    assert all(interval.low < interval.value < interval.high for interval in values.values())
+    assert values["sparse rule"].value > values["best feature"].value
+    assert result.of("best feature").note.startswith(("#3,", "#7,"))
+    assert 2 <= result.of("sparse rule").features <= 8
+    assert (result.train_rows, result.test_rows, result.test_groups) == (300, 200, 200)
+
+
+def test_labels_drawn_by_lot_teach_nothing():
+    draw = np.random.default_rng(5)
+    train, test = made_half(300, 2, telling=()), made_half(300, 3, telling=())
+    for half in (train, test):
+        object.__setattr__(half, "labels", draw.random(300) < 0.5)
+    result = measure("nothing", "made", train, test, limit=8)
+    for item in result.measured:
+        assert 0.35 < item.auroc.value < 0.65
+
+
+def test_the_limit_holds_and_the_strongest_features_stay():
+    half = made_half(400, 4, telling=(3, 7, 11, 19, 23))
+    fitted = sparse_rule(half, pools=("max", "mean"), strength=3.0, limit=3)
+    assert 1 <= fitted.features <= 3
+    other = made_half(300, 6, telling=(3, 7, 11, 19, 23))
+    scores = fitted.score(other)
+    moved = [
+        feature
+        for feature in range(other.maximum.shape[1])
+        if not np.allclose(fitted.score(_without(other, feature)), scores)
+    ]
+    assert len(moved) == fitted.features
+    assert set(moved) <= {3, 7, 11, 19, 23}
+
+
+def _without(half, feature):
+    changed = half.take(np.arange(len(half)))
+    changed.maximum[:, feature] = 0
+    changed.mean[:, feature] = 0
+    return changed
+
+
+def test_a_feature_that_marks_the_negatives_is_read_with_its_sign():
+    half = made_half(300, 7, telling=())
+    half.maximum[:, 5] = np.where(half.labels, 0.0, 0.8)
+    fitted = best_feature(half)
+    assert fitted.note.startswith("#5 (absent)")
+    assert fitted.score(half)[half.labels].min() > fitted.score(half)[~half.labels].max()
+
+
+def test_difference_of_means_is_that():
+    half = made_half(100, 8)
+    direction = half.residual[half.labels].astype(float).mean(0) - half.residual[~half.labels].astype(
+        float
+    ).mean(0)
+    assert np.allclose(difference_of_means(half).score(half), half.residual @ direction, atol=1e-4)
+
+
+def test_the_candidate_that_generalises_is_chosen():
+    half = made_half(200, 9)
+
+    def remembers(seen):
+        known = {tuple(row) for row in seen.residual[seen.labels]}
+        return Fitted(
+            lambda other: np.array([tuple(row) in known for row in other.residual], float), "memory"
+        )
+
+    def probe(seen):
+        return linear_probe(seen, strength=0.01)
+
+    assert best_of(half, [remembers, probe]) is probe
+
+
+def test_folds_keep_groups_whole():
+    half = made_half(120, 10, groups=12)
+    for fit, score in folds(half):
+        assert not set(half.units[fit]) & set(half.units[score])
+        assert len(fit) + len(score) == 120
+
+
+def test_words_may_read_the_answer_alone_where_there_is_one():
+    half = made_half(50, 11)
+    assert len(word_candidates(half)) == 4
+    object.__setattr__(half, "replies", tuple(text[5:] for text in half.texts))
+    candidates = word_candidates(half)
+    assert len(candidates) == 8
+    fitted = [candidate(half) for candidate in candidates]
+    assert {item.note.rsplit(", ", 1)[1] for item in fitted} == {"text", "reply"}
+
+
+def test_one_group_cannot_be_cross_validated():
+    half = made_half(30, 12, groups=2)
+    object.__setattr__(half, "labels", half.units == 0)
+    with pytest.raises(ValueError, match="more groups"):
+        folds(half)
