@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
+from typer.testing import CliRunner
 
+from monitor.demo.recipe.__main__ import app
 from monitor.demo.recipe.corpus import Document, corpora, labelled_rows
 from monitor.demo.recipe.evaluate import held_out_losses
 from monitor.demo.recipe.export import export_model
@@ -273,3 +275,27 @@ def test_context_is_part_of_the_plan(plan: Plan, tokenizer: PreTrainedTokenizerF
     assert replace(plan, rows=2, accumulate=3).tokens_per_step == 6 * plan.shape.context
     ids = encode_documents(tokenizer, ["Human: a\n\nAssistant: b"])[0]
     assert (ids[0], ids[-1]) == (tokenizer.bos_token_id, tokenizer.eos_token_id)
+
+
+class TestCommand:
+    @pytest.mark.parametrize(
+        ("flags", "says"),
+        [
+            ([], "exactly one of the two"),
+            (["--minutes", "1", "--tokens", "5"], "exactly one of the two"),
+            (["--tokens", "-5"], "above zero"),
+            (["--tokens", "5", "--resume"], "holds no checkpoint"),
+        ],
+    )
+    def test_refuses_what_it_cannot_do(self, tmp_path: Path, data: Path, flags: list[str], says: str) -> None:
+        result = CliRunner().invoke(app, ["--data", str(data), "--out", str(tmp_path / "run"), *flags])
+        assert result.exit_code == 2
+        assert says in " ".join(result.output.replace("│", " ").split())
+        assert not (tmp_path / "run").exists()
+
+    def test_never_trains_over_another_run(self, tmp_path: Path, data: Path) -> None:
+        (tmp_path / "checkpoint.pt").write_bytes(b"precious")
+        result = CliRunner().invoke(app, ["--data", str(data), "--out", str(tmp_path), "--tokens", "5"])
+        assert result.exit_code == 2
+        assert "--resume" in result.output
+        assert (tmp_path / "checkpoint.pt").read_bytes() == b"precious"

@@ -18,7 +18,10 @@ from monitor.demo.recipe.pipeline import Folder, finish, prepare, train, trainer
 from monitor.demo.recipe.plan import Budget, Plan
 from monitor.demo.recipe.train import Trainer
 
+app = typer.Typer(add_completion=False)
 
+
+@app.command()
 def main(
     data: Annotated[
         Path, typer.Option(help="Folder with corpus/ and labelled/.", exists=True, file_okay=False)
@@ -29,7 +32,7 @@ def main(
     minutes: Annotated[float | None, typer.Option(help="Train for so long, over all stretches.")] = None,
     tokens: Annotated[int | None, typer.Option(help="Train on so many tokens instead.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in --out.")] = False,
-    threads: Annotated[int, typer.Option(help="CPU threads.", min=1)] = 3,
+    threads: Annotated[int | None, typer.Option(help="CPU threads; all when left out.", min=1)] = None,
     checkpoint_every: Annotated[float, typer.Option(help="Seconds between checkpoints.", min=1)] = 180,
     held_out_rows: Annotated[int, typer.Option(help="Rows measured per corpus.", min=1)] = ROWS,
 ) -> None:
@@ -40,7 +43,8 @@ def main(
     if resume != folder.checkpoint.exists():
         hint = "holds no checkpoint: leave --resume out" if resume else "holds a checkpoint: add --resume"
         raise typer.BadParameter(f"{out} {hint}, or name another folder", param_hint="--out")
-    torch.set_num_threads(threads)
+    if threads is not None:
+        torch.set_num_threads(threads)
     keep_freed_memory()
     tokenizer = prepare(data, folder, plan, console.print)
     trainer = trainer_of(folder, plan, tokenizer, resume)
@@ -86,4 +90,4 @@ def _table(held: dict[str, Held]) -> Table:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app()

@@ -65,8 +65,16 @@ def prepare(data: Path, folder: Folder, plan: Plan, report: Report) -> PreTraine
     report("learning the tokenizer")
     train_tokenizer(_vocabulary_texts(documents), plan.shape.vocabulary).save_pretrained(folder.tokenizer)
     tokenizer = load_tokenizer(folder.tokenizer)
+    report(_unmatched(set(documents), set(plan.mixture(0.0))))
     build_shards(folder.cache, documents, tokenizer, plan.shape.context + 1, plan.seed, report)
     return tokenizer
+
+
+def _unmatched(found: set[str], mixed: set[str]) -> str:
+    """Says which corpora the run will not read, so that a misnamed file does not vanish silently."""
+    unread = ", ".join(sorted(found - mixed)) or "none"
+    missing = ", ".join(sorted(mixed - found)) or "none"
+    return f"corpora only measured on: {unread}; in the mixture but not at hand: {missing}"
 
 
 def _vocabulary_texts(documents: dict[str, list[Document]]) -> Iterator[str]:
