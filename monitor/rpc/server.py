@@ -151,7 +151,13 @@ def serve(settings: Settings, ready: Callable[[Addresses], None] | None = None) 
     `ready` is told the addresses once calls are answered. Raises ConfigurationError before that.
     """
     configure(settings.log_level, settings.log_format)
-    server = Server(settings, *assemble(settings))
+    run_in_foreground(Server(settings, *assemble(settings)), settings.grace_seconds, ready)
+
+
+def run_in_foreground(
+    server: Server, grace: float, ready: Callable[[Addresses], None] | None = None
+) -> None:
+    """Run a server that is already put together until SIGTERM or SIGINT; see `serve`."""
 
     async def run() -> None:
         asked, loop = asyncio.Event(), asyncio.get_running_loop()
@@ -161,7 +167,7 @@ def serve(settings: Settings, ready: Callable[[Addresses], None] | None = None) 
         if ready is not None:
             ready(addresses)
         await asked.wait()
-        await server.stop(settings.grace_seconds)
+        await server.stop(grace)
 
     asyncio.run(run())
 

@@ -6,16 +6,13 @@ Knows messages, the runtime's seam and the policies' seam. Does not know threads
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
-
-import grpc
 
 from monitor.model.requests import Event, Finished, GenerationRequest, Released, ScoreJob
 from monitor.records import Coverage, Digests, FinishReason, Verdict
 from monitor.rpc import chunks
 from monitor.rpc.blocking import Worker
 from monitor.rpc.calls import Calls
-from monitor.rpc.interceptors import Call, current_call
+from monitor.rpc.interceptors import Call, Context, current_call
 from monitor.rpc.mailbox import Mailbox
 from monitor.rpc.seams import Judge, PolicySet, Prompt, Runtime
 from monitor.rpc.verdicts import conclude, shown
@@ -25,8 +22,6 @@ from monitor.telemetry.activations import ActivationMeter
 from monitor.telemetry.metrics import Metrics
 from monitor.telemetry.observing import MeteredObserver
 from monitor.v1 import monitor_pb2 as pb
-
-Context = grpc.aio.ServicerContext[Any, Any]
 
 _SHORT = 1024
 """Characters that are tokenised on the event loop; a hop to a thread takes longer than they do."""

@@ -1,0 +1,207 @@
+"""Ports, health, reflection, metrics and the way to stop."""
+
+import asyncio
+import socket
+import threading
+import time
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from monitor.errors import ConfigurationError
+from monitor.rpc.server import Server, run_in_background
+from monitor.v1 import monitor_pb2 as pb
+from monitor.v1.monitor_pb2_grpc import MonitorServiceStub
+from tests.rpc.conftest import DEADLINE, connected, fails, generation, serving, settings
+from tests.rpc.fake import FakeRuntime, policies
+from tests.rpc.test_generate import wait_for
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+def health(served, service=""):
+    stub = health_pb2_grpc.HealthStub(served.channel)
+    return stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=DEADLINE).status
+
+
+def test_health_of_server_and_service(served):
+    assert health(served) == SERVING
+    assert health(served, "monitor.v1.MonitorService") == SERVING
+    with fails("NOT_FOUND"):
+        health(served, "some.other.Service")
+
+
+def test_a_dead_engine_is_not_serving(served):
+    served.runtime.engine.die()
+    wait_for(lambda: health(served) == NOT_SERVING)
+    assert health(served, "monitor.v1.MonitorService") == NOT_SERVING
+
+
+def test_health_is_answered_when_all_calls_are_taken():
+    with serving(max_concurrent_calls=1) as served:
+        served.runtime.scorer.gate.clear()
+        held = served.stub.Score.future(pb.ScoreRequest(input=pb.Input(text="hold")), timeout=DEADLINE)
+        wait_for(lambda: served.runtime.scorer.submitted)
+        assert health(served) == SERVING
+        served.runtime.scorer.gate.set()
+        held.result()
+
+
+def reflected(served):
+    stub = reflection_pb2_grpc.ServerReflectionStub(served.channel)
+    request = reflection_pb2.ServerReflectionRequest(list_services="")
+    (answer,) = stub.ServerReflectionInfo(iter([request]), timeout=DEADLINE)
+    return {service.name for service in answer.list_services_response.service}
+
+
+def test_reflection_lists_the_services(served):
+    assert {"monitor.v1.MonitorService", "grpc.health.v1.Health"} <= reflected(served)
+
+
+def test_reflection_can_be_off():
+    with serving(reflection=False) as served, fails("UNIMPLEMENTED"):
+        reflected(served)
+
+
+def test_every_label_set_exists_before_the_first_call(served):
+    assert served.metric("requests_total") == 0
+    from tests.rpc.conftest import scrape
+
+    names = {name for name, _ in scrape(served.addresses.metrics)}
+    for name in (
+        "requests_total",
+        "request_duration_seconds_bucket",
+        "tokens_scored_total",
+        "tokens_unscored_total",
+        "detections_total",
+        "suppressed_tokens_total",
+        "blocked_requests_total",
+        "monitor_failures_total",
+        "rejected_requests_total",
+        "feature_activation_bucket",
+        "feature_activation_max",
+        "policy_info",
+        "policies_last_reload_success",
+        "policies_last_reload_success_timestamp_seconds",
+        "queue_depth",
+        "running",
+        "build_info",
+    ):
+        assert f"sae_monitor_{name}" in names
+    assert served.metric("policies_last_reload_success") == 1
+    assert served.metric("policy_info", policy="weapons", maturity="experimental") == 1
+
+
+def test_queue_depth_is_read_at_the_scrape(served):
+    served.runtime.scorer.gate.clear()
+    held = [
+        served.stub.Score.future(pb.ScoreRequest(input=pb.Input(text="hold")), timeout=DEADLINE)
+        for _ in range(5)
+    ]
+    wait_for(lambda: len(served.runtime.scorer.submitted) == 5)
+    assert served.metric("queue_depth") >= 4
+    served.runtime.scorer.gate.set()
+    for call in held:
+        call.result()
+    assert served.metric("queue_depth") == 0
+
+
+@pytest.mark.parametrize("name", ["listen", "metrics_listen"])
+def test_a_port_in_use_is_a_configuration_error(name):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        chosen = policies()
+        server = Server(settings(**{name: address}), FakeRuntime(chosen.watch), chosen)
+        with pytest.raises(ConfigurationError, match="another"), run_in_background(server, 1.0):
+            pass
+
+
+def test_two_servers_do_not_share_a_port(served):
+    chosen = policies()
+    server = Server(settings(listen=served.addresses.grpc), FakeRuntime(chosen.watch), chosen)
+    with pytest.raises(ConfigurationError), run_in_background(server, 1.0):
+        pass
+
+
+class Stopping:
+    """A server that is told to stop while calls are in progress."""
+
+    def __init__(self, grace):
+        chosen = policies()
+        self.runtime = FakeRuntime(chosen.watch)
+        self.ended = threading.Event()
+        self.background = run_in_background(Server(settings(), self.runtime, chosen), grace)
+
+    def __enter__(self):
+        self.addresses = self.background.__enter__()
+        return self
+
+    def stop(self):
+        def work():
+            self.background.__exit__(None, None, None)
+            self.ended.set()
+
+        threading.Thread(target=work, daemon=True).start()
+
+    def __exit__(self, *_):
+        self.runtime.engine.gate.set()
+        assert self.ended.wait(10)
+
+
+def test_calls_in_progress_finish_and_new_ones_are_refused():
+    with Stopping(grace=10) as server, connected(server.addresses.grpc) as channel:
+        stub = MonitorServiceStub(channel)
+        watched = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=DEADLINE)
+        assert next(watched).status == SERVING
+        server.runtime.engine.gate.clear()
+        request = pb.GenerateRequest(generation=generation("one two", max_new_tokens=3))
+        call = stub.Generate.future(request, timeout=DEADLINE)
+        wait_for(lambda: server.runtime.engine.submitted)
+        server.stop()
+        assert next(watched).status == NOT_SERVING
+        with fails("UNAVAILABLE"):
+            stub.Score(pb.ScoreRequest(input=pb.Input(text="late")), timeout=DEADLINE)
+        server.runtime.engine.gate.set()
+        assert call.result().text == "one two one "
+        began = time.monotonic()
+        assert server.ended.wait(10)
+        # The health watcher, who never leaves, does not hold the server for the whole grace period.
+        assert time.monotonic() - began < 5
+
+
+def test_what_outlives_the_grace_period_is_cancelled():
+    with Stopping(grace=0.2) as server, connected(server.addresses.grpc) as channel:
+        request = pb.GenerateStreamRequest(generation=generation("one two", max_new_tokens=10_000_000))
+        call = MonitorServiceStub(channel).GenerateStream(request, timeout=DEADLINE)
+        next(call)
+        server.stop()
+        with pytest.raises(grpc.RpcError):
+            list(call)
+        wait_for(lambda: server.runtime.engine.cancelled)
+        assert server.ended.wait(10)
+
+
+def test_nothing_of_the_server_is_left_behind():
+    before = set(threading.enumerate())
+    with serving() as served:
+        served.score("hello")
+    names = {t.name for t in set(threading.enumerate()) - before if t.is_alive()}
+    assert not {name for name in names if name.startswith(("server", "Thread", "tokenise", "inspect"))}
+
+
+def test_the_server_runs_on_a_loop_that_exists_already():
+    async def run():
+        chosen = policies()
+        server = Server(settings(), FakeRuntime(chosen.watch), chosen)
+        addresses = await server.start()
+        async with grpc.aio.insecure_channel(addresses.grpc, [("grpc.enable_http_proxy", 0)]) as channel:
+            answer = await MonitorServiceStub(channel).Score(pb.ScoreRequest(input=pb.Input(text="a lie")))
+        await server.stop(1.0)
+        return answer
+
+    assert asyncio.run(run()).verdict.matched

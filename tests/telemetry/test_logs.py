@@ -1,0 +1,35 @@
+"""Lines of the log."""
+
+import json
+
+import pytest
+import structlog
+
+from monitor.telemetry.logs import configure
+
+
+@pytest.fixture(autouse=True)
+def restored():
+    yield
+    structlog.reset_defaults()
+
+
+def test_json_lines_carry_the_event_and_nothing_below_the_level(capsys):
+    configure("warning", "json")
+    log = structlog.get_logger()
+    log.info("not this")
+    log.warning("this", request_id="abc")
+    line = json.loads(capsys.readouterr().err)
+    assert (line["event"], line["level"], line["request_id"]) == ("this", "warning", "abc")
+
+
+def test_console_lines_show_no_local_variables(capsys):
+    configure("info", "console")
+    prompt = "xyz" + "zy"
+    try:
+        raise ValueError(len(prompt))
+    except ValueError:
+        structlog.get_logger().exception("failed")
+    shown = capsys.readouterr().err
+    assert "ValueError" in shown
+    assert "xyzzy" not in shown
