@@ -30,45 +30,10 @@ from monitor.v1 import monitor_pb2_grpc
 
 app = typer.Typer(add_completion=False)
 
-WORDS = [
-    "the",
-    "a",
-    "power",
-    "people",
-    "want",
-    "control",
-    "help",
-    "river",
-    "garden",
-    "plan",
-    "money",
-    "secret",
-    "code",
-    "model",
-    "system",
-    "trust",
-    "paper",
-    "morning",
-    "friend",
-    "we",
-    "they",
-    "could",
-    "should",
-    "never",
-    "always",
-    "today",
-    "because",
-    "and",
-    "but",
-    "with",
-    "without",
-    "under",
-    "over",
-    "answer",
-    "question",
-    "train",
-    "light",
-]
+WORDS = """
+the a power people want control help river garden plan money secret code model system trust paper morning friend we
+they could should never always today because and but with without under over answer question train light
+"""
 
 
 @dataclass
@@ -153,7 +118,7 @@ async def _call(
     stub: monitor_pb2_grpc.MonitorServiceStub, number: int, longest: int, outcome: Outcome
 ) -> None:
     chance = random.Random(number)
-    text = " ".join(chance.choices(WORDS, k=chance.randint(1, longest)))
+    text = " ".join(chance.choices(WORDS.split(), k=chance.randint(1, longest)))
     began = time.perf_counter()
     try:
         answer = await stub.Score(pb.ScoreRequest(input=pb.Input(text=text)), timeout=120)
