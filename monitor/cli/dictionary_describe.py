@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from torch import Tensor
 
 from monitor.cli.console import stderr_console, stdout_console
 from monitor.cli.pair import DeviceOption, DictionaryOption, ModelOption, Pair, open_labels, open_pair
@@ -23,6 +22,7 @@ from monitor.dictionary.carding import make_cards
 from monitor.dictionary.describe import Description, Options
 from monitor.dictionary.describe import describe as describe_features
 from monitor.dictionary.naming import name_features
+from monitor.dictionary.packing import PackedRow, packed
 
 
 def describe(
@@ -36,7 +36,7 @@ def describe(
     length: Annotated[int, typer.Option(min=2, help="Tokens per row, at most the model's context.")] = 256,
     contexts: Annotated[int, typer.Option(min=1, max=64, help="Contexts per feature.")] = 8,
     document: Annotated[
-        int, typer.Option(min=1, help="Characters that are read of each document, from its beginning.")
+        int, typer.Option(min=1, help="Characters read of each document, from its beginning (.txt: all).")
     ] = 20_000,
     corpus: Annotated[str, typer.Option(help="What the corpus is, in words; kept in the files.")] = "",
     device: DeviceOption = "auto",
@@ -66,10 +66,13 @@ def describe(
     _report(found, seconds, written)
 
 
-def _rows(pair: Pair, texts: Iterator[str], length: int) -> Iterator[Tensor]:
-    from monitor.model.harvest import pack
+def _rows(pair: Pair, texts: Iterator[str], length: int) -> Iterator[PackedRow]:
+    tokenizer = pair.loaded.tokenizer
 
-    return pack(texts, pair.loaded, length)
+    def tokenise(text: str) -> list[int]:
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    return packed(texts, tokenise, length, pair.bos)
 
 
 def _write(pair: Pair, found: Description) -> list[Path]:

@@ -1,7 +1,7 @@
 """Texts from files: for contrasting (every text) and for describing (a corpus, files in equal shares).
 
-Knows `.txt` (a text per line), `.jsonl` (an object with `text` per line), both also as `.xz` or `.gz`, and whole
-documents (`.md`, `.py`, …, anything else readable in a folder). Does not know tokens.
+Knows `.jsonl` (an object with `text` per line), `.txt` (to contrast: a text per line; as a corpus: one long
+document) and whole documents (`.md`, `.rst`, `.py`), all also as `.xz` or `.gz`. Does not know tokens.
 """
 
 from __future__ import annotations
@@ -56,9 +56,10 @@ def corpus_files(paths: Iterable[Path]) -> list[Path]:
 def in_equal_shares(files: Iterable[Path], characters: int) -> Iterator[str]:
     """Documents of all files, the file that gave least so far coming next; of each its first `characters`.
 
-    Line files count one by one; the whole-document files of one kind count as one file together.
+    A `.txt` file is read whole, in pieces of that many characters. The `.md`, `.rst` and `.py` files of a kind
+    count as one file together.
     """
-    sources = _sources(files)
+    sources = _sources(files, characters)
     given = dict.fromkeys(sources, 0)
     while given:
         name = min(given, key=lambda key: given[key])
@@ -71,12 +72,14 @@ def in_equal_shares(files: Iterable[Path], characters: int) -> Iterator[str]:
             yield text[:characters]
 
 
-def _sources(files: Iterable[Path]) -> dict[str, Iterator[str]]:
+def _sources(files: Iterable[Path], characters: int) -> dict[str, Iterator[str]]:
     sources: dict[str, Iterator[str]] = {}
     whole: dict[str, list[Path]] = {}
     for path in files:
-        if _kind(path) in _LINES:
+        if _kind(path) == ".jsonl":
             sources[str(path)] = (row.text for row in _rows(path))
+        elif _kind(path) == ".txt":
+            sources[str(path)] = _pieces(path, characters)
         else:
             whole.setdefault(_kind(path), []).append(path)
     for kind, paths in whole.items():
@@ -87,6 +90,12 @@ def _sources(files: Iterable[Path]) -> dict[str, Iterator[str]]:
 def _kind(path: Path) -> str:
     """The suffix that says what is inside, below the one that says how it is packed."""
     return Path(path.stem).suffix if path.suffix in _OPENERS else path.suffix
+
+
+def _pieces(path: Path, characters: int) -> Iterator[str]:
+    with _opened(path, errors="replace") as file:
+        while piece := file.read(characters):
+            yield piece
 
 
 def _whole(path: Path) -> str:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from monitor.dictionary.autoencoder import SparseAutoencoder
 from monitor.dictionary.contexts import Stretch, TopContexts
+from monitor.dictionary.packing import PackedRow
 from monitor.dictionary.statistics import FeatureStatistics
 from monitor.errors import DictionaryError
 
@@ -26,7 +27,7 @@ class Options:
     """How a corpus is read and what is kept of it."""
 
     bos: int | None = None
-    """Id of the token that begins a document; positions that hold it are left out, as is the first of a row."""
+    """Id of the token that begins a text; positions that hold it are left out, as is the first of a row."""
     keep: int = 8
     """Contexts per feature, each of another document."""
     before: int = 16
@@ -73,7 +74,7 @@ class _Counts:
 
 @torch.no_grad()
 def describe(
-    rows: Iterable[Tensor],
+    rows: Iterable[PackedRow],
     residuals: Callable[[Tensor], Tensor],
     autoencoder: SparseAutoencoder,
     options: Options,
@@ -82,7 +83,7 @@ def describe(
     dictionary_digest: str = "",
     progress: Callable[[int], None] | None = None,
 ) -> Description:
-    """Statistics and top contexts of every feature over `rows` of token ids, each `[length]`.
+    """Statistics and top contexts of every feature over rows of packed documents, all of one length.
 
     `residuals` maps ids `[batch, length]` to `[batch, length, d_model]`. `progress` is told the tokens of each
     batch. Raises DictionaryError where no token was left to count.
@@ -92,12 +93,11 @@ def describe(
     contexts = TopContexts(
         autoencoder.features, keep=options.keep, before=options.before, after=options.after, device=device
     )
-    first_row = first_document = 0
-    for ids in _batches(rows, options.batch_tokens):
+    first_row = 0
+    for ids, documents in _batches(rows, options.batch_tokens):
         x = residuals(ids).to(device)
-        ids = ids.to(device)
+        ids, documents = ids.to(device), documents.to(device)
         counted = _counted(ids, x, options, counts)
-        documents = _documents(ids, options.bos, first_document)
         for part in torch.split(
             torch.arange(len(ids), device=device), _rows_at_once(autoencoder, ids.shape[1])
         ):
@@ -106,21 +106,21 @@ def describe(
             counts.add(activations, counted[part])
             row = (first_row + part)[:, None].expand(-1, ids.shape[1]).flatten()
             contexts.update(Stretch(ids[part].flatten(), row, documents[part].flatten(), activations))
-        first_row, first_document = first_row + len(ids), int(documents[-1, -1])
+        first_row += len(ids)
         if progress is not None:
             progress(ids.numel())
     return Description(_statistics(counts, corpus, dictionary_digest), contexts, counts.outliers)
 
 
-def _batches(rows: Iterable[Tensor], batch_tokens: int) -> Iterator[Tensor]:
-    """Stack rows of equal length into `[batch, length]` of about `batch_tokens` tokens."""
+def _batches(rows: Iterable[PackedRow], batch_tokens: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Ids and documents `[batch, length]` of about `batch_tokens` tokens."""
     source = iter(rows)
     first = next(source, None)
     if first is None:
         return
     source = itertools.chain([first], source)
-    while batch := list(itertools.islice(source, max(1, batch_tokens // len(first)))):
-        yield torch.stack(batch)
+    while batch := list(itertools.islice(source, max(1, batch_tokens // len(first.ids)))):
+        yield torch.stack([row.ids for row in batch]), torch.stack([row.documents for row in batch])
 
 
 def _rows_at_once(autoencoder: SparseAutoencoder, length: int) -> int:
@@ -137,14 +137,6 @@ def _counted(ids: Tensor, x: Tensor, options: Options, counts: _Counts) -> Tenso
         begins |= ids == options.bos
     counts.outliers += int((~usual & ~begins).sum())
     return usual & ~begins
-
-
-def _documents(ids: Tensor, bos: int | None, first: int) -> Tensor:
-    """Number of each position's document, going on from `first`; without a BOS token each row is a document."""
-    if bos is None:
-        return torch.arange(first + 1, first + 1 + len(ids), device=ids.device)[:, None].expand_as(ids)
-    begun: Tensor = (ids == bos).flatten().cumsum(0).view_as(ids)
-    return first + begun
 
 
 def _statistics(counts: _Counts, corpus: str, dictionary_digest: str) -> FeatureStatistics:

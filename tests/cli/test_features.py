@@ -56,15 +56,18 @@ def test_describe_measures_what_a_plain_pass_measures(pair):
     assert statistics.corpus == "corpus.txt"
     assert statistics.tokens > 5000
     loaded, sae = load_model(pair.model), load_dictionary(pair.dictionary).autoencoder
-    ids = [
-        token for line in pair.corpus.read_text().split("\n") for token in loaded.tokenizer(line)["input_ids"]
-    ]
-    rows = torch.tensor(ids[: len(ids) // 64 * 64]).view(-1, 64)[: -(-6000 // 64)]
-    a = sae.encode(Harvester(loaded, LAYER).residuals(rows))
-    counted = (rows != 0) & (torch.arange(64) > 0)
-    assert statistics.tokens == int(counted.sum())
-    assert torch.allclose(statistics.maximum, a[counted].amax(0), atol=1e-5)
-    assert torch.allclose(statistics.density, (a[counted] > 0).float().mean(0), atol=1e-6)
+    maximum, active, tokens = torch.zeros(FEATURES), torch.zeros(FEATURES), 0
+    text = pair.corpus.read_text()
+    assert len(text) < 20_000  # one piece, so one document
+    characters = loaded.tokenizer(text, add_special_tokens=False)["input_ids"]
+    for at in range(0, -(-6000 // 64) * 63, 63):
+        ids = [0, *characters[at : at + 63]]
+        if len(ids) == 64:
+            a = sae.encode(Harvester(loaded, LAYER).residuals(torch.tensor([ids])))[0, 1:]
+            maximum, active, tokens = torch.maximum(maximum, a.amax(0)), active + (a > 0).sum(0), tokens + 63
+    assert statistics.tokens == tokens
+    assert torch.allclose(statistics.maximum, maximum, atol=1e-5)
+    assert torch.allclose(statistics.density, active / tokens, atol=1e-4)
 
 
 def test_show_prints_a_card_and_json_agrees(pair):

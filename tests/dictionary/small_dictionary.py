@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from monitor.dictionary.autoencoder import Activation, SparseAutoencoder
+from monitor.dictionary.packing import PackedRow
 
 FEATURES, WIDTH, VOCABULARY, BOS = 12, 6, 40, 1
 
@@ -31,14 +32,10 @@ def residuals_of(ids: Tensor) -> Tensor:
     return table[ids] + drift[: ids.shape[1]] + 0.3 * past
 
 
-def small_rows(rows: int, length: int, seed: int = 3, bos_share: float = 0.1) -> list[Tensor]:
-    """Rows `[length]` in which documents begin with BOS, and may go on from row to row."""
+def small_rows(rows: int, length: int, seed: int = 3, bos_share: float = 0.1) -> list[PackedRow]:
+    """Rows in which documents begin with BOS, and may go on from row to row."""
     draw = torch.Generator().manual_seed(seed)
-    found = []
-    for row in range(rows):
-        ids = torch.randint(2, VOCABULARY, (length,), generator=draw)
-        ids[torch.rand(length, generator=draw) < bos_share] = BOS
-        if row == 0:
-            ids[0] = BOS
-        found.append(ids)
-    return found
+    ids = torch.randint(2, VOCABULARY, (rows, length), generator=draw)
+    ids[torch.rand(rows, length, generator=draw) < bos_share] = BOS
+    documents = (ids == BOS).flatten().cumsum(0).view_as(ids)
+    return [PackedRow(*row) for row in zip(ids, documents, strict=True)]

@@ -5,6 +5,7 @@ import torch
 
 from monitor.dictionary.contexts import EMPTY
 from monitor.dictionary.describe import Options, describe
+from monitor.dictionary.packing import packed
 from monitor.errors import DictionaryError
 from tests.dictionary.small_dictionary import BOS, FEATURES, residuals_of, small_autoencoder, small_rows
 
@@ -13,13 +14,10 @@ def _plain(rows, options):
     """The same in plain loops and float64: per feature maximum, share of active tokens, best place per document."""
     autoencoder = small_autoencoder().to(dtype=torch.float64)
     best: list[dict[int, tuple[float, int, int]]] = [{} for _ in range(FEATURES)]
-    active, tokens, document = torch.zeros(FEATURES), 0, 0
-    for number, ids in enumerate(rows):
-        activations = autoencoder.encode(residuals_of(ids[None])[0].double())
-        for at, token in enumerate(ids.tolist()):
-            document += token == options.bos
-            if options.bos is None and at == 0:
-                document += 1
+    active, tokens = torch.zeros(FEATURES), 0
+    for number, row in enumerate(rows):
+        activations = autoencoder.encode(residuals_of(row.ids[None])[0].double())
+        for at, (token, document) in enumerate(zip(row.ids.tolist(), row.documents.tolist(), strict=True)):
             if at == 0 or token == options.bos:
                 continue
             tokens += 1
@@ -56,21 +54,36 @@ def test_windows_hold_the_tokens_around_the_peak_of_one_document():
         places = sorted(best[feature].values(), reverse=True)[:4]
         for slot, (value, row, at) in enumerate(places):
             window = found.contexts.ids[feature, slot].tolist()
-            inside = [position for position in range(at - 3, at + 3) if 0 <= position < 16]
-            ids = rows[row].tolist()
-            same = [p for p in inside if BOS not in ids[min(p, at) + 1 : max(p, at) + 1]]
-            expected = [ids[p] if p in same else EMPTY for p in range(at - 3, at + 3)]
+            ids, documents = rows[row].ids.tolist(), rows[row].documents.tolist()
+            expected = [
+                ids[p] if 0 <= p < 16 and documents[p] == documents[at] else EMPTY
+                for p in range(at - 3, at + 3)
+            ]
             assert window == expected
             assert float(found.contexts.levels[feature, slot, 3]) == pytest.approx(value, abs=1e-5)
 
 
 def test_contexts_come_from_different_documents_even_over_batches():
-    one_long = [
-        torch.cat([torch.tensor([BOS]), row[1:]]) if i == 0 else row
-        for i, row in enumerate(small_rows(8, 16, bos_share=0.0))
-    ]
+    one_long = small_rows(8, 16, bos_share=0.0)
     found = describe(one_long, residuals_of, small_autoencoder(), Options(bos=BOS, keep=3, batch_tokens=16))
     assert int((found.contexts.peaks > 0).sum(1).max()) == 1
+
+
+def test_packing_loses_nothing_and_knows_the_documents():
+    texts = ["abc", "defghij", "k", "lmnopqrstu"]
+    rows = list(packed(texts, lambda text: [ord(c) for c in text], 6, BOS))
+    ids = [token for row in rows for token in row.ids.tolist() if token != BOS]
+    assert "".join(map(chr, ids)) == "abcdefghijklmnopq"
+    assert all(row.ids[0] == BOS for row in rows)
+    for row in rows:
+        for token, document in zip(row.ids.tolist(), row.documents.tolist(), strict=True):
+            assert token == BOS or chr(token) in texts[document]
+    assert [row.documents[row.ids == BOS].tolist() for row in rows] == [[0, 1], [1], [1, 2, 3], [3]]
+
+
+def test_packing_without_a_start_token_adds_none():
+    rows = packed(["ab", "cd"], lambda text: [ord(c) for c in text], 2, None)
+    assert [row.ids.tolist() for row in rows] == [[97, 98], [99, 100]]
 
 
 def test_tokens_of_outlying_norm_are_left_out():
