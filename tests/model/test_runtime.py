@@ -1,0 +1,84 @@
+"""A model folder and a dictionary folder become something that serves, or a clear refusal."""
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from monitor.dictionary.bundle import load_dictionary
+from monitor.dictionary.formats import Card, save_saelens
+from monitor.dictionary.statistics import FeatureStatistics
+from monitor.dictionary.statistics import save as save_statistics
+from monitor.errors import BadRequest, DictionaryError, ModelError
+from monitor.model.requests import Finished, GenerationRequest, ScoreJob
+from monitor.model.runtime import Runtime, load_parts
+from monitor.records import Clamp, Sampling, WatchPlan
+from tests.model.tiny import Recorder, dictionary, encode_all, loaded_model, maxima
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    model, sae = tmp_path / "model", tmp_path / "dictionary"
+    loaded = loaded_model()
+    loaded.model.save_pretrained(model)
+    loaded.tokenizer.save_pretrained(model)
+    plain = replace(dictionary(), input_bias=None)
+    save_saelens(sae, plain, Card(model_name="tiny", hook_name="blocks.1.hook_resid_post", layer=1))
+    digest = load_dictionary(sae).digest
+    save_statistics(sae, FeatureStatistics(maxima(), torch.full((96,), 0.1), 1000, "test", digest))
+    return model, sae
+
+
+def test_everything_joins(folders: tuple[Path, Path]) -> None:
+    parts = load_parts(*folders, device="cpu")
+    assert parts.layer == 1
+    runtime = Runtime(parts, WatchPlan((4, 9)), [30])
+    runtime.start()
+    try:
+        prompt = runtime.tokenise("hello there", truncate=False, room=8, reply=False)
+        done = threading.Event()
+        observer = Recorder()
+        runtime.scorer.submit(ScoreJob("s", prompt.ids, observer), lambda _: done.set())
+        assert done.wait(30)
+        ended = threading.Event()
+        request = GenerationRequest(
+            "g", prompt.ids, Sampling(max_new_tokens=4), Recorder(), (Clamp(50, -1.0),)
+        )
+        runtime.engine.submit(request, lambda event: ended.set() if isinstance(event, Finished) else None)
+        assert ended.wait(30)
+        inspected = runtime.inspect(prompt.ids, 5)
+    finally:
+        runtime.stop(5)
+    residuals = runtime._harvester.residuals(torch.tensor([prompt.ids]))[0]
+    wanted = encode_all(parts.dictionary.autoencoder, residuals) / maxima()
+    for position, token in enumerate(inspected):
+        found = [reading.feature for reading in token.features]
+        assert found == wanted[position].topk(5).indices.tolist()
+    assert observer.blocks[0].readings[:, 0] == pytest.approx(
+        wanted[:, 4].float().numpy(), rel=1e-4, abs=1e-5
+    )
+    with pytest.raises(BadRequest, match="does not exist"):
+        runtime.check_clamps([Clamp(96, 1.0)])
+
+
+def test_layers(folders: tuple[Path, Path]) -> None:
+    assert load_parts(*folders, layer=3, device="cpu").layer == 3
+    with pytest.raises(ModelError, match="layers 0 to 3"):
+        load_parts(*folders, layer=4, device="cpu")
+
+
+def test_a_dictionary_of_another_width(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    sae = dictionary("relu")
+    wide = type(sae)(sae.activation, torch.randn(8, 48), torch.zeros(8), torch.randn(8, 48), torch.zeros(48))
+    save_saelens(other, wide, Card())
+    with pytest.raises(DictionaryError, match=r"48 wide.*32 wide"):
+        load_parts(folders[0], other, device="cpu")
+
+
+def test_a_dictionary_without_statistics(folders: tuple[Path, Path]) -> None:
+    (folders[1] / "statistics.safetensors").unlink()
+    with pytest.raises(DictionaryError, match="dictionary describe"):
+        load_parts(*folders, device="cpu")
