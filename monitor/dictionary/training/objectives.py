@@ -23,6 +23,9 @@ MARGIN, SLACK = 0.98, 0.02
 """The scan is in low precision: it looks this much lower than it must (a share, and an amount for inputs whose
 pre-activations have deviation 1), and exact values decide."""
 
+SLOWEST = 0.01
+"""Of each batch's threshold in the running one; more in runs of few steps, which must still converge."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -119,7 +122,8 @@ def _largest(network: Network, x: Tensor, settings: TrainSettings, count: int) -
         guess = guess / 2 if guess > 1e-3 else 0.0
     first = float(network.threshold) == 0
     network.last_threshold = float(smallest)
-    network.threshold.lerp_(smallest.to(network.threshold.dtype), 1.0 if first else 0.01)
+    rate = 1.0 if first else min(1.0, max(SLOWEST, 20 / settings.steps))
+    network.threshold.lerp_(smallest.to(network.threshold.dtype), rate)
     return candidates.where(values >= smallest.clamp_min(torch.finfo(values.dtype).tiny), values)
 
 

@@ -6,6 +6,7 @@ Knows defaults and refuses nonsense. Does not know where activations come from.
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass, replace
 
 from monitor.errors import ConfigurationError
@@ -24,7 +25,14 @@ class Objective(enum.StrEnum):
     BATCHTOPK = "batchtopk"
 
 
-_SPARSITY = {Objective.PAPER: 5.0, Objective.JUMPRELU: 0.5, Objective.BATCHTOPK: 0.0}
+def _usual_sparsity(objective: Objective, d_model: int) -> float:
+    """λ with much the same effect at any width: ‖e‖² grows with d, Σ a‖W‖ with √d and ‖a‖₀ not at all.
+
+    The paper's 5 is at a width of 4096.
+    """
+    if objective is Objective.PAPER:
+        return 5.0 * math.sqrt(d_model / 4096)
+    return d_model / 512 if objective is Objective.JUMPRELU else 0.0
 
 
 @dataclass(frozen=True)
@@ -84,9 +92,10 @@ class TrainSettings:
         """Whole batches in the run."""
         return self.tokens // self.batch
 
-    def resolved(self) -> TrainSettings:
-        """The same settings with every None replaced by the number it stands for."""
-        rate = self.learning_rate or 1e-3 * (4096 / self.features) ** 0.5
-        sparsity = _SPARSITY[self.objective] if self.sparsity is None else self.sparsity
+    def resolved(self, d_model: int) -> TrainSettings:
+        """The same settings with every None replaced by the number it stands for at this width."""
+        rate = self.learning_rate or 1e-3 * math.sqrt(4096 / self.features)
+        usual = _usual_sparsity(self.objective, d_model)
+        sparsity = usual if self.sparsity is None else self.sparsity
         dead_after = self.dead_after or min(10_000_000, max(self.tokens // 20, 20 * self.batch))
         return replace(self, learning_rate=rate, sparsity=sparsity, dead_after=dead_after)

@@ -56,7 +56,7 @@ class Trainer:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.settings = settings.resolved()
+        self.settings = settings.resolved(d_model)
         if self.settings.batch % processes.size():
             raise ConfigurationError(
                 f"a batch of {self.settings.batch} tokens does not divide among {processes.size()} processes"

@@ -1,0 +1,91 @@
+"""A run's state in one file, so that it can go on after a stop as if nothing had happened.
+
+Knows weights, Adam's moments, idle counts and how far the run is. Does not know the activations: they are made
+again from the text.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from monitor.dictionary.training.trainer import Trainer
+from monitor.errors import ConfigurationError
+
+FILE = "checkpoint.safetensors"
+
+
+def save(folder: Path, trainer: Trainer) -> None:
+    """Write the state, replacing the last one in one move."""
+    tensors = {f"network.{name}": value for name, value in trainer.network.state_dict().items()}
+    for name, parameter in trainer.network.named_parameters():
+        for part, value in trainer.optimiser.state[parameter].items():
+            tensors[f"adam.{name}.{part}"] = value
+    tensors["idle"] = trainer.idle.tokens
+    record = {
+        "settings": dataclasses.asdict(trainer.settings),
+        "step": trainer.step_index,
+        "scale": trainer.scale,
+        "last_threshold": trainer.network.last_threshold,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f"{FILE}.part"
+    ready = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    save_file(ready, part, metadata={"record": json.dumps(record)})
+    os.replace(part, folder / FILE)
+
+
+def load(folder: Path, trainer: Trainer) -> bool:
+    """Put the state back into a trainer of the same settings; False where there is none.
+
+    ConfigurationError where the run was begun with other settings, or the file is broken.
+    """
+    path = folder / FILE
+    if not path.exists():
+        return False
+    try:
+        with safe_open(path, framework="pt") as file:
+            record = json.loads((file.metadata() or {})["record"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise ConfigurationError(f"{path} is broken ({error}); remove it to begin anew") from error
+    _same_settings(record["settings"], json.loads(json.dumps(dataclasses.asdict(trainer.settings))), path)
+    _restore(trainer, tensors)
+    trainer.step_index = int(record["step"])
+    trainer.scale = float(record["scale"])
+    trainer.network.last_threshold = float(record["last_threshold"])
+    return True
+
+
+def _same_settings(stored: dict[str, object], wanted: dict[str, object], path: Path) -> None:
+    different = [name for name in wanted if stored.get(name) != wanted[name]]
+    if different:
+        listed = ", ".join(f"{name} {stored.get(name)!r}, now {wanted[name]!r}" for name in different)
+        raise ConfigurationError(
+            f"{path} was begun with other settings ({listed}); give the same ones, another --out, or --restart"
+        )
+
+
+def _restore(trainer: Trainer, tensors: dict[str, Tensor]) -> None:
+    prefix = "network."
+    network = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    trainer.network.load_state_dict(network)
+    for name, parameter in trainer.network.named_parameters():
+        trainer.optimiser.state[parameter] = {
+            part: _placed(tensors[f"adam.{name}.{part}"], parameter, part)
+            for part in ("step", "exp_avg", "exp_avg_sq")
+        }
+    trainer.idle.tokens = tensors["idle"].to(trainer.idle.tokens.device)
+
+
+def _placed(value: Tensor, parameter: Tensor, part: str) -> Tensor:
+    """Fused Adam keeps its step count on the parameter's device, in float32."""
+    dtype = torch.float32 if part == "step" else parameter.dtype
+    return value.to(device=parameter.device, dtype=dtype)

@@ -1,0 +1,152 @@
+"""How good a dictionary is, on text that it was not trained on.
+
+Knows the usual measures. Does not know models: residuals and logits are functions that it is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from monitor.dictionary.autoencoder import SparseAutoencoder
+from monitor.dictionary.training.stream import Residuals, trained_positions
+
+Logits = Callable[[Tensor, Callable[[Tensor], Tensor] | None], Tensor]
+"""Ids `[rows, length]` and what the residual is replaced by, to logits `[rows, length, vocabulary]`."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Measured on held-out text, at trained positions (neither BOS nor the first of a row)."""
+
+    tokens: int
+    l0: float
+    """Mean number of active features at a token."""
+    fvu: float
+    """Σ‖x − x̂‖² / Σ‖x − mean x‖²."""
+    cosine: float
+    """Mean cosine of x and x̂."""
+    dead: float
+    """Share of features that were active at none of these tokens."""
+    density: Tensor
+    """`[features]`: share of these tokens at which each feature was active."""
+    nearest: Tensor
+    """`[features]`: each feature's largest decoder cosine with another."""
+    ce_tokens: int
+    """Predicted tokens that the cross-entropies below are means over."""
+    ce_clean: float
+    """Nats per token of the model itself."""
+    ce_spliced: float
+    """With the reconstruction in place of the residual."""
+    ce_zero: float
+    """With zeros in place of the residual."""
+
+    @property
+    def explained_variance(self) -> float:
+        """1 − FVU."""
+        return 1 - self.fvu
+
+    @property
+    def ce_recovered(self) -> float:
+        """(zero − spliced) / (zero − clean): 1 is the model itself, 0 is no residual at all."""
+        return (self.ce_zero - self.ce_spliced) / (self.ce_zero - self.ce_clean)
+
+
+@torch.no_grad()
+def evaluate(
+    sae: SparseAutoencoder,
+    held_out: Sequence[Tensor],
+    residuals: Residuals,
+    logits: Logits,
+    *,
+    bos: int | None,
+    ce_batches: int = 8,
+) -> Evaluation:
+    """Measure a dictionary on batches of ids `[rows, length]`; cross-entropies on the first `ce_batches`."""
+    sums = _Sums(sae)
+    for ids in held_out:
+        x = residuals(ids)
+        sums.add(x[trained_positions(ids, bos).to(x.device)])
+    entropies = [0.0, 0.0, 0.0]
+    predicted = 0
+    for ids in held_out[:ce_batches]:
+        count, found = _cross_entropies(sae, ids, logits, bos)
+        predicted += count
+        entropies = [total + count * value for total, value in zip(entropies, found, strict=True)]
+    clean, spliced, zero = (value / predicted for value in entropies)
+    density = sums.active / sums.tokens
+    return Evaluation(
+        tokens=sums.tokens,
+        l0=float(density.sum()),
+        fvu=float(sums.error / (sums.square - sums.total.square().sum() / sums.tokens)),
+        cosine=sums.cosine / sums.tokens,
+        dead=float((density == 0).double().mean()),
+        density=density.float().cpu(),
+        nearest=nearest_cosines(sae.decoder).cpu(),
+        ce_tokens=predicted,
+        ce_clean=clean,
+        ce_spliced=spliced,
+        ce_zero=zero,
+    )
+
+
+class _Sums:
+    """Running sums over tokens, in float64."""
+
+    def __init__(self, sae: SparseAutoencoder) -> None:
+        self._sae = sae
+        device = sae.encoder.device
+        self.tokens = 0
+        self.active = torch.zeros(sae.features, dtype=torch.float64, device=device)
+        self.total = torch.zeros(sae.d_model, dtype=torch.float64, device=device)
+        self.square = torch.zeros((), dtype=torch.float64, device=device)
+        self.error = torch.zeros((), dtype=torch.float64, device=device)
+        self.cosine = 0.0
+
+    def add(self, x: Tensor) -> None:
+        """Count residuals `[tokens, d]`."""
+        a = self._sae.encode(x)
+        out = self._sae.decode(a, x)
+        self.tokens += x.shape[0]
+        self.active += (a > 0).sum(0)
+        self.total += x.double().sum(0)
+        self.square += x.double().square().sum()
+        self.error += (x.double() - out.double()).square().sum()
+        self.cosine += float(functional.cosine_similarity(x, out, dim=-1).double().sum())
+
+
+def nearest_cosines(decoder: Tensor) -> Tensor:
+    """`[features]`: largest cosine of each decoder row with another row."""
+    rows = functional.normalize(decoder, dim=1)
+    out = []
+    for start in range(0, rows.shape[0], 1024):
+        cosines = rows[start : start + 1024] @ rows.T
+        cosines[torch.arange(cosines.shape[0]), torch.arange(start, start + cosines.shape[0])] = -1
+        out.append(cosines.max(dim=1).values)
+    return torch.cat(out)
+
+
+def _cross_entropies(
+    sae: SparseAutoencoder, ids: Tensor, logits: Logits, bos: int | None
+) -> tuple[int, tuple[float, float, float]]:
+    """Predicted tokens, and (clean, spliced, zero) nats. Only trained positions are replaced."""
+    keep = trained_positions(ids, bos)
+
+    def splice(x: Tensor) -> Tensor:
+        return torch.where(keep.to(x.device).unsqueeze(-1), sae.reconstruct(x.float()).to(x.dtype), x)
+
+    def zero(x: Tensor) -> Tensor:
+        return x.masked_fill(keep.to(x.device).unsqueeze(-1), 0)
+
+    wanted = keep[:, 1:]
+    targets = ids[:, 1:][wanted]
+
+    def nats(replace: Callable[[Tensor], Tensor] | None) -> float:
+        out = logits(ids, replace)[:, :-1].float()
+        return float(functional.cross_entropy(out[wanted.to(out.device)], targets.to(out.device)))
+
+    return int(wanted.sum()), (nats(None), nats(splice), nats(zero))
