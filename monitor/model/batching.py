@@ -30,6 +30,8 @@ class Limits:
     """Most tokens whose keys and values are held."""
     page: int = 32
     """Tokens per cache page."""
+    graphs: bool | None = None
+    """Capture passes as CUDA graphs; None lets the library decide by the attention implementation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,7 @@ class Batcher:
             num_blocks=None if cache_tokens is None else -(-cache_tokens // limits.page),
             max_batch_tokens=limits.batch_tokens or (512 if small else None),
             max_requests_per_batch=limits.running,
+            use_cuda_graph=limits.graphs,
             # Shared prefixes would skip forwards (tokens unscored) and leak clamped keys and values.
             allow_block_sharing=False,
             # A detection must act on the very next step, so the host waits for each.

@@ -137,6 +137,9 @@ class Engine:
         self._buffers.poison(rows)
         draws = [track for span, track in zip(spans, tracks, strict=True) if span.draws]
         self._sampler.prepare([track.draw if track is not None else None for track in draws])
+        if self._loaded.device.type == "cuda":
+            # The pass runs on the library's own stream, which does not wait for this one.
+            torch.cuda.current_stream().synchronize()
 
     def draw(self, logits: Tensor) -> Tensor:
         """`Steps`: choose the next tokens."""
@@ -202,8 +205,3 @@ def _end_ids(loaded: LoadedModel) -> frozenset[int]:
     configured = getattr(loaded.model.generation_config, "eos_token_id", None)
     listed = configured if isinstance(configured, list) else [configured]
     return frozenset(i for i in (*listed, loaded.tokenizer.eos_token_id) if i is not None)
-
-
-def inference_threads() -> int:
-    """Threads that torch computes with, for the start-up message."""
-    return torch.get_num_threads()

@@ -102,7 +102,7 @@ def running(
     **options: object,
 ) -> Iterator[Running]:
     unit = maxima(sae.features)
-    bank = FeatureBank(sae, unit, watched, clampable)
+    bank = FeatureBank(sae, unit, watched, clampable, device=loaded.device)
     tap = Tap(bank, loaded.layers[LAYER])
     engine = Engine(
         loaded, bank, tap, limits=limits or Limits(running=16, batch_tokens=96), waiting=waiting, **options

@@ -62,7 +62,9 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return fast
 
 
-def loaded_model(kind: str = "llama", *, seed: int = 0, dtype: torch.dtype = torch.float32) -> LoadedModel:
+def loaded_model(
+    kind: str = "llama", *, seed: int = 0, dtype: torch.dtype = torch.float32, device: str = "cpu"
+) -> LoadedModel:
     """A random model of an architecture, wrapped as if it had been loaded."""
     torch.manual_seed(seed)
     config = AutoConfig.for_model(kind, **CONFIGS[kind], bos_token_id=0, eos_token_id=1)
