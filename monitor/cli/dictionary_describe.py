@@ -70,7 +70,7 @@ def _rows(pair: Pair, texts: Iterator[str], length: int) -> Iterator[PackedRow]:
     tokenizer = pair.loaded.tokenizer
 
     def tokenise(text: str) -> list[int]:
-        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+        return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
     return packed(texts, tokenise, length, pair.bos)
 

@@ -57,7 +57,7 @@ class LabelledReader:
 
         Too long a text loses its end; a response loses its beginning instead, as its end is what is judged.
         """
-        coded = self.pair.loaded.tokenizer(row.text, return_offsets_mapping=True)
+        coded = self.pair.loaded.tokenizer(row.text, return_offsets_mapping=True, verbose=False)
         ids, offsets = coded["input_ids"], coded["offset_mapping"]
         begin = row.reply_start
         start = next((i for i, (_, end) in enumerate(offsets) if end > begin), len(ids) - 1) if begin else 1
