@@ -6,7 +6,6 @@ of each pass and does what it says.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from monitor.errors import MonitorError, MonitoringFailed
@@ -127,7 +126,7 @@ class Track:
 
     def _block(self, decision: Decision, cause: str) -> None:
         if decision.detections:
-            hidden = tuple(_without_text(found, self._released) for found in decision.detections)
+            hidden = tuple(found.shown_below(self._released) for found in decision.detections)
             self._emit(Released("", (), hidden))
         self.end(FinishReason.POLICY, MonitoringFailed(FAILED, cause) if cause else None)
 
@@ -155,11 +154,3 @@ class Track:
         clamps = merge(decision.clamps, self.request.clamps)
         if clamps != self.clamps:
             self.clamps, self.row = clamps, None
-
-
-def _without_text(detection: Detection, released: int) -> Detection:
-    """A detection whose evidence shows no text that was not released."""
-    if detection.phase is Phase.PROMPT:
-        return detection
-    evidence = tuple(e if e.position < released else replace(e, text="") for e in detection.evidence)
-    return replace(detection, evidence=evidence)

@@ -17,7 +17,6 @@ import grpc
 import structlog
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from prometheus_client import CollectorRegistry
 
 from monitor import __version__
 from monitor.errors import ConfigurationError
@@ -62,7 +61,7 @@ class Server:
         settings: Settings,
         runtime: Runtime,
         policies: PolicySet,
-        registry: CollectorRegistry | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self._settings = settings
         self._runtime = runtime
@@ -70,7 +69,7 @@ class Server:
         digests = Digests(runtime.model_digest, runtime.dictionary_digest, policies.digest)
         engine, scorer = runtime.engine, runtime.scorer
 
-        self._metrics = metrics = Metrics(registry or CollectorRegistry())
+        self._metrics = metrics = metrics or Metrics()
         metrics.methods([method.name for method in SERVICE.methods], CODES)
         metrics.engine(
             lambda: engine.queue_depth() + scorer.queue_depth(), lambda: engine.running() + scorer.running()
@@ -154,9 +153,7 @@ def serve(settings: Settings, ready: Callable[[Addresses], None] | None = None) 
     run_in_foreground(Server(settings, *assemble(settings)), settings.grace_seconds, ready)
 
 
-def run_in_foreground(
-    server: Server, grace: float, ready: Callable[[Addresses], None] | None = None
-) -> None:
+def run_in_foreground(server: Server, grace: float, ready: Callable[[Addresses], None] | None = None) -> None:
     """Run a server that is already put together until SIGTERM or SIGINT; see `serve`."""
 
     async def run() -> None:

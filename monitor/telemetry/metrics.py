@@ -41,10 +41,13 @@ _NAMESPACE = "sae_monitor"
 
 
 class Metrics:
-    """Counters and gauges of one server. Every method may be called from any thread."""
+    """Counters and gauges of one server, in a registry of its own unless one is given.
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self.registry = registry
+    Every method may be called from any thread.
+    """
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry = registry or CollectorRegistry()
         ProcessCollector(registry=registry)
         self._requests = self._counter("requests", "Calls that ended, by gRPC status.", "method", "code")
         self._duration = self._histogram(

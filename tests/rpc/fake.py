@@ -225,7 +225,8 @@ class FakeEngine(Loop):
         item.done += 1
         item.scored += 0 if cause else len(ids)
         if decision.action is Action.BLOCK:
-            item.emit(Released("", (), decision.detections))
+            released = len(prompt) + item.done - 2
+            item.emit(Released("", (), tuple(found.shown_below(released) for found in decision.detections)))
             return self._finish(item, FinishReason.POLICY)
         texts = [self._vocabulary.text(i) for i in ids]
         if not first and texts[0] == "end":

@@ -71,6 +71,7 @@ def test_a_block_in_the_response_ends_it_without_what_was_not_released():
     assert [kind for kind, _ in stream][-2:] == ["detection", "final"]
     assert "".join(message.chunk.text for _, message in stream) == "build a "
     assert stream[-1][1].final.verdict == whole.verdict
+    assert stream[-2][1].detection == whole.verdict.detections[0]
     (found,) = whole.verdict.detections
     assert found.phase == pb.PHASE_RESPONSE
     withheld = [e for e in found.evidence if e.position >= 7]
