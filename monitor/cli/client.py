@@ -63,11 +63,6 @@ class Client:
         answer: pb.ListPoliciesResponse = self._unary(self._stub.ListPolicies, pb.ListPoliciesRequest())
         return answer
 
-    def inspect(self, request: pb.InspectRequest) -> pb.InspectResponse:
-        """The strongest features of every token."""
-        answer: pb.InspectResponse = self._unary(self._stub.Inspect, request)
-        return answer
-
     def health(self) -> str:
         """The name of the server's health status, such as `SERVING`."""
         stub = health_pb2_grpc.HealthStub(self.channel)

@@ -7,15 +7,16 @@ from contextlib import AbstractContextManager
 
 import typer
 from rich.console import Console
+from rich.padding import Padding
 
 from monitor.cli import demo_view, options
 from monitor.cli.client import connect
 from monitor.cli.console import has_colour, stdout_console
 from monitor.cli.demo_script import SCRIPT, Script
 from monitor.cli.demo_steps import Steps
-from monitor.cli.endpoint import Endpoint
 from monitor.cli.errors import Unreachable
 from monitor.cli.expectations import Expectations
+from monitor.cli.local import Endpoint, local_server
 from monitor.cli.scrape import scrape
 from monitor.cli.shade import Painter, RuleFeatures
 from monitor.cli.tally import Tally
@@ -39,8 +40,6 @@ def demo(
 
     Exit codes: 0 every expectation held, 1 one did not, 2 an error.
     """
-    from monitor.cli.local import local_server
-
     flags = options.server_flags(model, dictionary, policies, layer, device, dtype)
     expect = run(stdout_console(), lambda: local_server(flags), SCRIPT)
     raise typer.Exit(expect.code)
@@ -73,7 +72,7 @@ def _on_server(console: Console, endpoint: Endpoint, script: Script, expect: Exp
         console.print(demo_view.heading("Texts, scored without generating"))
         for line in script.lines:
             console.print(demo_view.verdict(line, steps.line(line), painter))
-        console.print(painter.legend())
+        console.print(Padding(painter.legend(), (1, 0, 0, 0)))
         console.print(demo_view.heading("One prompt, generated without and with suppression"))
         comparison = steps.suppress(script.suppression, listed.policies)
         if comparison is not None:

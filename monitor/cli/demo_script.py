@@ -81,7 +81,7 @@ OFFENDING = (
 HARMLESS = (
     Line(BENIGN, ("The power went out in the storm, so we lit candles and took turns telling stories.",)),
     Line(BENIGN, ("Which controls on the oven should I use to bake bread evenly?",)),
-    Line(BENIGN, ("My grandmother hides small presents in the garden every spring, and we look for them.",)),
+    Line(BENIGN, ("We hide small presents in the garden for my grandmother, and nobody tells her where.",)),
     Line(BENIGN, ("Old stone bridges carry people across the river in every part of the town.",)),
     Line(
         BENIGN,

@@ -38,7 +38,7 @@ def loaded(answer: pb.ListPoliciesResponse) -> RenderableType:
         table.add_row(
             Text(f"  {printable(policy.name)}", style="bold"),
             Text(words.severity(policy.severity), style=words.SEVERITY_STYLE.get(policy.severity, "")),
-            Text(f"{features} features, {len(policy.clamps)} clamps", style="dim"),
+            Text(f"{_count(features, 'feature')}, {_count(len(policy.clamps), 'clamp')}", style="dim"),
             Text(printable(rules)),
         )
     digests = answer.digests
@@ -65,8 +65,8 @@ def side_by_side(comparison: Comparison, colour: bool) -> RenderableType:
     features = frozenset(c.feature for c in comparison.clamps)
     painter = Painter(RuleFeatures(features, after_clamp=True), colour)
     table = Table(expand=True, show_edge=False, padding=(0, 1), border_style="dim")
-    table.add_column("without suppression", ratio=1)
-    table.add_column("with suppression", ratio=1)
+    table.add_column("without suppression", ratio=1, overflow="fold")
+    table.add_column("with suppression", ratio=1, overflow="fold")
     table.add_row(painter.tokens(comparison.plain.tokens), painter.tokens(comparison.clamped.tokens))
     return Group(table, Padding(_readings(comparison), (1, 0)), painter.legend())
 
@@ -87,6 +87,10 @@ def _readings(comparison: Comparison) -> Table:
         before, after = comparison.strongest(clamp.feature)
         table.add_row(Text(f"  {clamp_text(clamp)}"), Text(f"{before:.2f}"), Text(f"{after:.2f}"))
     return table
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _acts(rule: pb.Rule) -> str:

@@ -48,7 +48,7 @@ class Expectations:
         rows = [_row(expectation) for expectation in self.all]
         held = len(self.all) - len(self.failed)
         style = "bold white on #1f7a3d" if self.code is ExitCode.CLEAN else "bold white on #b3132b"
-        total = Text.assemble((f" {held} of {len(self.all)} ", style), "  expectations held")
+        total = Text.assemble((f" {held} of {len(self.all)} ", style), " expectations held")
         return Group(*rows, Text(), total)
 
 

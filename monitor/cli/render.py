@@ -76,13 +76,13 @@ def status_line(verdict: pb.Verdict) -> Text:
 
 
 def match_line(verdict: pb.Verdict) -> Text:
-    """Whether a rule fired, and the strongest action that was taken."""
+    """Whether a rule fired, and the strongest action of those that are enforced."""
     if not verdict.matched:
         return Text.assemble((" NOT MATCHED ", "bold"), "  no rule fired")
     acted = words.action(verdict.action)
     count = len(verdict.detections)
     style = words.ACTION_STYLE.get(verdict.action, "bold")
-    fired = f"  {count} rule{'s' if count != 1 else ''} fired, strongest action taken: {acted}"
+    fired = f"  {count} rule{'s' if count != 1 else ''} fired, strongest enforced action: {acted}"
     return Text.assemble((" MATCHED ", style if verdict.action > pb.ACTION_ALLOW else "bold"), fired)
 
 
@@ -145,11 +145,10 @@ def score_table(scores: Sequence[pb.RuleScore]) -> RenderableType:
 
 
 def footer(request_id: str, digests: pb.Digests) -> RenderableType:
-    """What ran, short enough to compare by eye."""
-    parts = {"request": request_id, "model": words.short_digest(digests.model)}
-    parts["dictionary"] = words.short_digest(digests.dictionary)
-    parts["policies"] = words.short_digest(digests.policies)
-    return Padding(Text(" · ".join(f"{k} {v}" for k, v in parts.items()), style="dim"), (1, 0, 0, 0))
+    """Whose logs to look for, and what ran, short enough to compare by eye."""
+    parts = {"model": digests.model, "dictionary": digests.dictionary, "policies": digests.policies}
+    ran = " · ".join(f"{name} {words.short_digest(digest)}" for name, digest in parts.items())
+    return Padding(Text(f"request {printable(request_id)}\n{ran}", style="dim"), (1, 0, 0, 0))
 
 
 def enforced(detections: Iterable[pb.Detection]) -> list[pb.Detection]:

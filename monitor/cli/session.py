@@ -13,6 +13,7 @@ import typer
 
 from monitor.cli.client import Client, connect
 from monitor.cli.console import stderr_console
+from monitor.cli.local import local_server
 from monitor.errors import ConfigurationError
 from monitor.settings import split_address
 
@@ -25,8 +26,6 @@ def open_session(address: str | None, flags: Mapping[str, Any], timeout: float) 
         with connect(checked(address), timeout) as client:
             yield client
         return
-    from monitor.cli.local import local_server
-
     with stderr_console().status("loading the model …") as status, local_server(flags) as server:
         status.stop()
         with connect(server.address, timeout) as client:

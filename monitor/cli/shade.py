@@ -98,7 +98,7 @@ class Painter:
     def legend(self) -> Text:
         """One line that says what the shading means."""
         if not self.colour:
-            return Text(f"[token reading]: at least {STRONG:.2f} of the feature's maximum, or evidence")
+            return Text(f"[token=reading]: at least {STRONG:.2f} of the feature's maximum, or evidence")
         swatches = [(f" {low:.2f} ", style) for low, style in LEVELS]
         note = "  of the feature's maximum · "
         return Text.assemble(("reading ", "dim"), *swatches, (note, "dim"), ("evidence", EVIDENCE))
@@ -110,6 +110,6 @@ def _style(strength: float, evidence: bool) -> str:
 
 
 def _marked(text: str, strength: float) -> str:
-    """`[ word 0.83]` with the space that most tokens begin with left outside the bracket."""
+    """`[word=0.83]`, with the space that most tokens begin with left outside the bracket."""
     body = text.lstrip()
-    return f"{text[: len(text) - len(body)]}[{body} {strength:.2f}]"
+    return f"{text[: len(text) - len(body)]}[{body}={strength:.2f}]"

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from rich.console import Console
+from rich.padding import Padding
 
 from monitor.cli.console import has_colour
 from monitor.cli.errors import CallFailed
@@ -67,8 +68,7 @@ class Stream:
         self.answer.finish_reason = final.finish_reason
         self.answer.verdict.CopyFrom(final.verdict)
         self.answer.digests.CopyFrom(final.digests)
-        self.console.print()
-        self.console.print(self.painter.legend())
+        self.console.print(Padding(self.painter.legend(), (1, 0)))
         self.console.print(verdict_block(final.verdict, final.finish_reason))
         self.console.print(footer(self.answer.request_id, final.digests))
 

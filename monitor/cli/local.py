@@ -1,0 +1,38 @@
+"""A server in this process, for one command: on free loopback ports, gone when the command is done.
+
+Knows which settings such a server overrides. Does not know calls. The server itself, with torch and all, is
+imported when it is started.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from monitor.settings import load_settings
+
+FREE_PORT = "127.0.0.1:0"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A running server's two ports, as `host:port`."""
+
+    address: str
+    """gRPC."""
+    metrics_address: str
+    """HTTP, `/metrics`."""
+
+
+@contextmanager
+def local_server(flags: Mapping[str, Any]) -> Iterator[Endpoint]:
+    """A server with these settings (None is "not given"); ConfigurationError where it cannot start."""
+    settings = load_settings({**flags, "listen": FREE_PORT, "metrics_listen": FREE_PORT})
+    from monitor.rpc.server import in_background
+    from monitor.telemetry.logs import configure
+
+    configure("warning", "console")
+    with in_background(settings) as addresses:
+        yield Endpoint(addresses.grpc, addresses.metrics)

@@ -1,0 +1,101 @@
+"""`sae-monitor serve`: the sidecar in the foreground, until it is told to stop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from monitor.cli import options, words
+from monitor.cli.console import stderr_console
+from monitor.cli.printable import printable
+from monitor.settings import load_settings
+
+if TYPE_CHECKING:
+    from monitor.model.runtime import Runtime
+    from monitor.policy.policyset import PolicySet
+    from monitor.rpc.server import Addresses
+
+SERVES = "Where it serves"
+
+
+def serve(
+    model: options.Model = None,
+    dictionary: options.Dictionary = None,
+    policies: options.Policies = None,
+    layer: options.Layer = None,
+    device: options.Device = None,
+    dtype: options.Dtype = None,
+    settings: options.Settings = None,
+    listen: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="gRPC. Default: 127.0.0.1:50051.", rich_help_panel=SERVES),
+    ] = None,
+    metrics_listen: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT", help="Prometheus. Default: 127.0.0.1:9464.", rich_help_panel=SERVES
+        ),
+    ] = None,
+    grace_seconds: Annotated[
+        float | None, typer.Option(help="Time for running calls after SIGTERM.", rich_help_panel=SERVES)
+    ] = None,
+    log_level: Annotated[
+        str | None, typer.Option(metavar="debug|info|warning|error", rich_help_panel=SERVES)
+    ] = None,
+    log_format: Annotated[str | None, typer.Option(metavar="console|json", rich_help_panel=SERVES)] = None,
+) -> None:
+    """Run the watched model behind gRPC and Prometheus.
+
+    Without arguments: the bundled demo model and policies, on this machine only. Every flag can be an environment
+    variable (SAE_MONITOR_LISTEN=…) or a line of the settings file too. SIGTERM and Ctrl-C let running calls finish.
+    """
+    flags = options.server_flags(model, dictionary, policies, layer, device, dtype)
+    flags |= {"settings": settings, "listen": listen, "metrics_listen": metrics_listen}
+    flags |= {"grace_seconds": grace_seconds, "log_level": log_level, "log_format": log_format}
+    chosen = load_settings(flags)
+    from monitor.rpc.assembly import assemble
+    from monitor.rpc.server import Server, run_in_foreground
+    from monitor.telemetry.logs import configure
+
+    configure(chosen.log_level, chosen.log_format)
+    runtime, loaded = assemble(chosen)
+    server = Server(chosen, runtime, loaded)
+
+    def ready(addresses: Addresses) -> None:
+        if chosen.log_format == "console":
+            stderr_console().print(start_block(runtime, loaded, addresses))
+
+    run_in_foreground(server, chosen.grace_seconds, ready)
+
+
+def start_block(runtime: Runtime, policies: PolicySet, addresses: Addresses) -> Table:
+    """What runs and where, in one look."""
+    loaded, dictionary = runtime.loaded, runtime.dictionary
+    features, dtype = dictionary.autoencoder.features, str(loaded.dtype).removeprefix("torch.")
+    model = f"{_name(Path(loaded.name))}  {words.short_digest(loaded.digest)}"
+    table = Table.grid(padding=(0, 2))
+    rows = {
+        "model": f"{model}  {loaded.device} {dtype}",
+        "layer": f"{runtime.layer} of 0 to {len(loaded.layers) - 1}, {loaded.d_model} wide, context {loaded.context}",
+        "dictionary": f"{_name(dictionary.path)}  {words.short_digest(dictionary.digest)}  {features} features",
+        "watched": f"{len(policies.watch)} features, {len(policies.clampable)} of which policies may clamp",
+        "policies": f"{_policies(policies)}  {words.short_digest(policies.digest)}",
+        "grpc": addresses.grpc,
+        "metrics": f"http://{addresses.metrics}/metrics",
+    }
+    for name, value in rows.items():
+        table.add_row(Text(f"  {name}", style="dim"), Text(printable(value)))
+    return table
+
+
+def _policies(policies: PolicySet) -> str:
+    return ", ".join(f"{p.name}{'' if p.enforced else ' (shadow)'}" for p in policies.policies) or "none"
+
+
+def _name(path: Path) -> str:
+    """The last two parts of a path; a hub name as it is."""
+    return "/".join(path.parts[-2:])

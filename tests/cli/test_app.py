@@ -1,0 +1,117 @@
+"""The tree of commands: complete, quick to list, and free of torch until something runs."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+import typer
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from monitor import __version__
+from monitor.cli.app import COMMANDS, app
+from monitor.cli.lazy import Entry, LazyCommand, lazy_group
+from monitor.errors import PolicyError
+
+HEAVY = ("torch", "transformers", "grpc", "rich", "pydantic", "numpy")
+
+
+def paths(command=None, prefix=()):
+    """Every command, as the words after `sae-monitor`."""
+    command = command or get_command(app)
+    loaded = command.load() if isinstance(command, LazyCommand) else command
+    yield prefix
+    for name, child in getattr(loaded, "commands", {}).items():
+        yield from paths(child, (*prefix, name))
+
+
+def test_every_command_has_help(run):
+    found = list(paths())
+    assert {path[0] for path in found if path} == {entry.name for entry in COMMANDS}
+    for path in found:
+        done = run(*path, "--help")
+        assert done.exit_code == 0, (path, done.output)
+        assert "Usage: " in done.stdout
+
+
+def test_groups_hold_what_they_promise():
+    found = set(paths())
+    for words in ("dictionary train", "dictionary sweep", "dictionary info", "dictionary describe"):
+        assert tuple(words.split()) in found
+    for group in ("features", "policy"):
+        assert any(path[:1] == (group,) and len(path) == 2 for path in found)
+
+
+def test_the_list_is_quick_and_imports_nothing_heavy():
+    code = (
+        "import sys, typer.testing; from monitor.cli.app import app;"
+        "done = typer.testing.CliRunner().invoke(app, ['--version']); assert done.exit_code == 0;"
+        f"print([m for m in {HEAVY!r} if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_help_takes_less_than_half_a_second():
+    seconds = []
+    for _ in range(3):
+        began = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-m", "monitor", "--help"], capture_output=True, text=True, check=True
+        )
+        seconds.append(time.perf_counter() - began)
+        assert "generate" in done.stdout
+    assert min(seconds) < 0.5, seconds
+
+
+@pytest.mark.parametrize("command", ["score", "generate", "demo", "serve"])
+def test_help_of_a_command_needs_no_torch(command):
+    code = (
+        "import sys, typer.testing; from monitor.cli.app import app;"
+        f"done = typer.testing.CliRunner().invoke(app, [{command!r}, '--help']); assert done.exit_code == 0;"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_version(run):
+    assert run("--version").stdout == f"sae-monitor {__version__}\n"
+
+
+def test_no_arguments_show_the_help(run):
+    assert "Usage: " in run().output
+
+
+def test_an_unknown_command_is_a_usage_error(run):
+    done = run("scroe")
+    assert done.exit_code == 2
+    assert "score" in done.stderr
+
+
+def test_an_error_of_this_project_becomes_a_message(monkeypatch):
+    def fails() -> None:
+        raise PolicyError("a.yaml:1:2: wrong\n    1 | [x]\n      | ^")
+
+    monkeypatch.setattr("monitor.cli.score.score", fails)
+    done = CliRunner().invoke(app, ["score"])
+    assert done.exit_code == 2
+    assert done.stderr == "error: a.yaml:1:2: wrong\n    1 | [x]\n      | ^\n"
+
+
+def test_an_unforeseen_error_never_reads_as_a_match():
+    code = (
+        "import sys, monitor.cli.score; from monitor.__main__ import main\n"
+        "def boom() -> None: raise RuntimeError('unforeseen')\n"
+        "monitor.cli.score.score = boom; sys.argv = ['sae-monitor', 'score']; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "unforeseen" in done.stderr
+
+
+def test_a_broken_module_is_not_hidden():
+    broken = typer.Typer(cls=lazy_group([Entry("x", "monitor.cli.none:x", "X.")]))
+    broken.callback()(lambda: None)
+    assert CliRunner().invoke(broken, ["--help"]).exit_code == 0
+    assert isinstance(CliRunner().invoke(broken, ["x"]).exception, ModuleNotFoundError)
