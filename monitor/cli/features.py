@@ -1,26 +1,38 @@
-"""`sae-monitor features`: joins the commands that look at features."""
+"""`sae-monitor features`: the commands that look at features. Imports none of them: each is loaded when it runs."""
 
 from __future__ import annotations
 
 import typer
 
-from monitor.cli.features_contrast import contrast
-from monitor.cli.features_evaluate import evaluate
-from monitor.cli.features_label import label
-from monitor.cli.features_map import draw_map
-from monitor.cli.features_search import search
-from monitor.cli.features_show import near, show
+from monitor.cli.lazy import Entry, lazy_group
 
-features_app = typer.Typer(no_args_is_help=True, help="Search and look at the features of a dictionary.")
-for _name, _command in (
-    ("show", show),
-    ("near", near),
-    ("search", search),
-    ("contrast", contrast),
-    ("label", label),
-    ("map", draw_map),
-    ("evaluate", evaluate),
-):
-    features_app.command(_name)(_command)
+COMMANDS = (
+    Entry("show", "monitor.cli.features_show:show", "Show one feature: where it fires and what it promotes."),
+    Entry("near", "monitor.cli.features_show:near", "List the features nearest to one by decoder cosine."),
+    Entry("search", "monitor.cli.features_search:search", "Find features that fire on texts together."),
+    Entry(
+        "contrast",
+        "monitor.cli.features_contrast:contrast",
+        "Rank features by what separates two sets of texts.",
+    ),
+    Entry("label", "monitor.cli.features_label:label", "Name a feature by hand, or all automatically."),
+    Entry("map", "monitor.cli.features_map:draw_map", "Draw the neighbourhood of a feature."),
+    Entry(
+        "evaluate",
+        "monitor.cli.features_evaluate:evaluate",
+        "Measure features on labelled texts beside baselines.",
+    ),
+)
 
-__all__ = ["features_app"]
+features_app = typer.Typer(
+    name="features",
+    cls=lazy_group(COMMANDS),
+    no_args_is_help=True,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@features_app.callback()
+def root() -> None:
+    """Search and look at the features of a dictionary."""
