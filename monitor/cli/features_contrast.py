@@ -18,9 +18,11 @@ from monitor.cli.errors import InputError
 from monitor.cli.features_table import Row, feature_table
 from monitor.cli.pair import DeviceOption, DictionaryOption, JsonOption, ModelOption, open_labels, open_pair
 from monitor.cli.texts import read_texts
-from monitor.dictionary.contrast import Pool
+from monitor.dictionary.contrast import Contrast, Pool
 from monitor.dictionary.contrast import contrast as rank
+from monitor.dictionary.labels import Labels
 from monitor.dictionary.pooling import pool as pool_texts
+from monitor.dictionary.statistics import FeatureStatistics
 
 FileOption = Annotated[
     Path | None, typer.Option(help=".txt (a text per line) or .jsonl (objects with `text`).")
@@ -54,32 +56,29 @@ def contrast(
     with _progress(len(texts)) as advance:
         pooled = pool_texts(ids, pair.residuals, pair.dictionary.autoencoder, bos=pair.bos, progress=advance)
     found = rank(pooled, labels, pool, both_ways=both_ways)[:limit]
-    named, statistics = open_labels(pair.dictionary), pair.dictionary.statistics
-    rows = [
-        Row(
-            item.feature,
-            {
-                "auroc": round(item.auroc, 4),
-                "low": round(item.low, 4),
-                "high": round(item.high, 4),
-                "fires +": round(item.fires_positive, 3),
-                "fires −": round(item.fires_negative, 3),
-                "density": float(statistics.density[item.feature]) if statistics else None,
-            },
-            named.best(item.feature),
-        )
-        for item in found
-    ]
+    named = open_labels(pair.dictionary)
+    rows = [_row(item, named, pair.dictionary.statistics) for item in found]
+    sizes = {"positive": sum(labels), "negative": len(labels) - sum(labels), "pool": pool.value}
     if as_json:
-        sizes = {"positive": sum(labels), "negative": len(labels) - sum(labels), "pool": pool.value}
         typer.echo(json.dumps(sizes | {"features": [row.record() for row in rows]}, ensure_ascii=False))
         return
     console = stdout_console()
     console.print(
-        f"{sum(labels)} positive, {len(labels) - sum(labels)} negative texts, {pool.value}-pooled",
-        style="dim",
+        "{positive} positive, {negative} negative texts, {pool}-pooled".format(**sizes), style="dim"
     )
     console.print(feature_table(rows))
+
+
+def _row(item: Contrast, labels: Labels, statistics: FeatureStatistics | None) -> Row:
+    numbers = {
+        "auroc": round(item.auroc, 4),
+        "low": round(item.low, 4),
+        "high": round(item.high, 4),
+        "fires +": round(item.fires_positive, 3),
+        "fires −": round(item.fires_negative, 3),
+        "density": float(statistics.density[item.feature]) if statistics else None,
+    }
+    return Row(item.feature, numbers, labels.best(item.feature))
 
 
 def _sides(
