@@ -11,12 +11,13 @@ from rich.padding import Padding
 
 from monitor.cli import demo_view, options
 from monitor.cli.client import connect
-from monitor.cli.console import has_colour, stdout_console
+from monitor.cli.console import has_colour, stderr_console, stdout_console
 from monitor.cli.demo_script import SCRIPT, Script
 from monitor.cli.demo_steps import Steps
 from monitor.cli.errors import Unreachable
 from monitor.cli.expectations import Expectations
 from monitor.cli.local import Endpoint, local_server
+from monitor.cli.picture import recorder, save_recorded
 from monitor.cli.scrape import scrape
 from monitor.cli.shade import Painter, RuleFeatures
 from monitor.cli.tally import Tally
@@ -35,20 +36,25 @@ def demo(
     layer: options.Layer = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
+    svg: options.Svg = None,
 ) -> None:
     """Start a server on free ports, send real prompts, show what the monitor does.
 
     Exit codes: 0 every expectation held, 1 one did not, 2 an error.
     """
     flags = options.server_flags(model, dictionary, policies, layer, device, dtype)
-    expect = run(stdout_console(), lambda: local_server(flags), SCRIPT)
+    console = recorder() if svg else stdout_console()
+    expect = run(console, lambda: local_server(flags), SCRIPT)
+    if svg:
+        typer.echo(console.export_text(clear=False))
+        save_recorded(console, svg, "sae-monitor demo")
     raise typer.Exit(expect.code)
 
 
 def run(console: Console, start: Start, script: Script) -> Expectations:
     """The demonstration on a server that `start` starts; prints as it goes, and gives back what held."""
     expect = Expectations()
-    with console.status("loading the model …") as status, start() as endpoint:
+    with stderr_console().status("loading the model …") as status, start() as endpoint:
         status.stop()
         _on_server(console, endpoint, script, expect)
     expect.check("the server stopped, and its port is closed", _gone(endpoint.address), "it still answers")

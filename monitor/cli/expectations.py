@@ -47,7 +47,7 @@ class Expectations:
         """Every claim with a mark, and the count."""
         rows = [_row(expectation) for expectation in self.all]
         held = len(self.all) - len(self.failed)
-        style = "bold white on #1f7a3d" if self.code is ExitCode.CLEAN else "bold white on #b3132b"
+        style = "bold #ffffff on #1f7a3d" if self.code is ExitCode.CLEAN else "bold #ffffff on #b3132b"
         total = Text.assemble((f" {held} of {len(self.all)} ", style), " expectations held")
         return Group(*rows, Text(), total)
 

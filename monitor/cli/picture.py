@@ -42,23 +42,33 @@ THEME = TerminalTheme(
 """Dark letters on a light ground: readable in a document whether its page is light or dark."""
 
 
-def svg(form: RenderableType, title: str, width: int = WIDTH) -> str:
-    """The picture of a readable form."""
-    console = Console(
+def recorder() -> Console:
+    """A console that shows nothing and keeps everything, in full colour whatever the terminal is."""
+    return Console(
         record=True,
-        width=width,
+        width=WIDTH,
         file=io.StringIO(),
         force_terminal=True,
         color_system="truecolor",
         no_color=False,
+        highlight=False,
+        markup=False,
+        emoji=False,
     )
-    console.print(form)
-    return console.export_svg(title=title, theme=THEME).replace("<text ", '<text xml:space="preserve" ')
 
 
 def save_svg(form: RenderableType, path: Path, title: str) -> None:
-    """Write the picture; `InputError` where the file cannot be written."""
+    """Draw a readable form; `InputError` where the file cannot be written."""
+    console = recorder()
+    console.print(form)
+    save_recorded(console, path, title)
+
+
+def save_recorded(console: Console, path: Path, title: str) -> None:
+    """Draw everything that a recorder was told; `InputError` where the file cannot be written."""
+    drawn = console.export_svg(title=title, theme=THEME, clear=False)
     try:
-        path.write_text(svg(form, title), encoding="utf-8")
+        # Without it, some viewers swallow the spaces that words begin with.
+        path.write_text(drawn.replace("<text ", '<text xml:space="preserve" '), encoding="utf-8")
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}") from error

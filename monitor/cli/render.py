@@ -69,10 +69,10 @@ def status_line(verdict: pb.Verdict) -> Text:
     if coverage.tokens_truncated:
         counted += f", {coverage.tokens_truncated} dropped before the model ran"
     if verdict.status == pb.CHECK_STATUS_CHECKED:
-        return Text.assemble((" CHECKED ", "bold white on #1f7a3d"), f"  {counted}")
+        return Text.assemble((" CHECKED ", "bold #ffffff on #1f7a3d"), f"  {counted}")
     cause = f" ({verdict.failure})" if verdict.failure else ""
     warning = "  No detection means nothing here."
-    return Text.assemble((" UNKNOWN ", "bold white on #b3132b"), f"  {counted}{cause}.", (warning, "bold"))
+    return Text.assemble((" UNKNOWN ", "bold #ffffff on #b3132b"), f"  {counted}{cause}.", (warning, "bold"))
 
 
 def match_line(verdict: pb.Verdict) -> Text:

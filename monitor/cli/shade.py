@@ -15,11 +15,11 @@ from monitor.cli.printable import printable
 from monitor.v1 import monitor_pb2 as pb
 
 LEVELS: tuple[tuple[float, str], ...] = (
-    (0.10, "black on #ffe9b0"),
-    (0.25, "black on #ffcc70"),
-    (0.40, "black on #ff9f45"),
-    (0.60, "black on #f0683c"),
-    (0.80, "bold white on #b3132b"),
+    (0.10, "#111111 on #ffe9b0"),
+    (0.25, "#111111 on #ffcc70"),
+    (0.40, "#111111 on #ff9f45"),
+    (0.60, "#111111 on #f0683c"),
+    (0.80, "bold #ffffff on #b3132b"),
 )
 """Lowest reading of each level and its style. Both colours are set, so it reads on dark and light alike."""
 

@@ -12,16 +12,16 @@ from monitor.v1 import monitor_pb2 as pb
 
 ACTION_STYLE = {
     pb.ACTION_ALLOW: "green",
-    pb.ACTION_ALERT: "bold black on #ffcc70",
-    pb.ACTION_SUPPRESS: "bold black on #ff9f45",
-    pb.ACTION_BLOCK: "bold white on #b3132b",
+    pb.ACTION_ALERT: "bold #111111 on #ffcc70",
+    pb.ACTION_SUPPRESS: "bold #111111 on #ff9f45",
+    pb.ACTION_BLOCK: "bold #ffffff on #b3132b",
 }
 
 SEVERITY_STYLE = {
     pb.SEVERITY_LOW: "cyan",
     pb.SEVERITY_MEDIUM: "yellow",
     pb.SEVERITY_HIGH: "bold red",
-    pb.SEVERITY_CRITICAL: "bold white on #b3132b",
+    pb.SEVERITY_CRITICAL: "bold #ffffff on #b3132b",
 }
 
 

@@ -1,8 +1,8 @@
 """The tree of commands: complete, quick to list, and free of torch until something runs."""
 
+import resource
 import subprocess
 import sys
-import time
 
 import pytest
 import typer
@@ -54,15 +54,14 @@ def test_the_list_is_quick_and_imports_nothing_heavy():
 
 
 def test_help_takes_less_than_half_a_second():
-    seconds = []
-    for _ in range(3):
-        began = time.perf_counter()
-        done = subprocess.run(
-            [sys.executable, "-m", "monitor", "--help"], capture_output=True, text=True, check=True
-        )
-        seconds.append(time.perf_counter() - began)
-        assert "generate" in done.stdout
-    assert min(seconds) < 0.5, seconds
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(
+        [sys.executable, "-m", "monitor", "--help"], capture_output=True, text=True, check=True
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert "generate" in done.stdout
+    # Of a processor, so that a busy machine does not fail it.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
 
 
 @pytest.mark.parametrize("command", ["score", "generate", "demo", "serve"])

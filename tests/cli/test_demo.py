@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import pytest
 from rich.console import Console
 
-from monitor.cli.demo import run
+from monitor.cli.demo import run as run_demo
 from monitor.cli.demo_script import BENIGN, HARMLESS, OFFENDING, SCRIPT, Line, Script, Suppression
 from monitor.cli.demo_steps import quoted
 from monitor.cli.errors import CallFailed, ExitCode
@@ -29,7 +29,7 @@ def demonstrate(script=SHORT, **faults):
             yield Endpoint(address, metrics)
 
     console = Console(file=io.StringIO(), record=True, width=100, color_system=None)
-    return run(console, start, script), console.export_text()
+    return run_demo(console, start, script), console.export_text()
 
 
 def broken(expectations):
@@ -93,7 +93,7 @@ def test_a_server_that_does_not_stop_is_noticed(monkeypatch):
         def start():
             yield Endpoint(address, metrics)
 
-        expectations = run(Console(file=io.StringIO()), start, SHORT)
+        expectations = run_demo(Console(file=io.StringIO()), start, SHORT)
     assert broken(expectations) == ["the server stopped, and its port is closed"]
 
 
@@ -116,7 +116,7 @@ def test_holds_on_a_real_server(pair):
         suppression=Suppression("Hi! ok. now ", "power-seeking", max_new_tokens=12),
     )
     flags = {"model": str(pair.model), "dictionary": pair.dictionary, "policies": pair.policies}
-    expectations = run(Console(file=io.StringIO(), width=100), lambda: local_server(flags), script)
+    expectations = run_demo(Console(file=io.StringIO(), width=100), lambda: local_server(flags), script)
     assert [(e.claim, e.found) for e in expectations.failed] == []
 
 
@@ -138,3 +138,18 @@ def test_benign_lines_share_words_with_offending_ones():
     for line in HARMLESS:
         words = {word.strip(".,?").lower() for turn in line.turns for word in turn.split()}
         assert words & offending - dull, line.text
+
+
+def test_a_picture_of_the_demonstration(run, serve, tmp_path, monkeypatch):
+    @contextmanager
+    def start(flags):
+        address, metrics, _ = serve()
+        yield Endpoint(address, metrics)
+
+    monkeypatch.setattr("monitor.cli.demo.local_server", start)
+    monkeypatch.setattr("monitor.cli.demo.SCRIPT", SHORT)
+    done = run("demo", "--svg", tmp_path / "demo.svg")
+    assert "expectations held" in done.stdout
+    assert "loading the model" not in done.stdout
+    assert done.exit_code == 1
+    assert (tmp_path / "demo.svg").read_text().startswith("<svg")
