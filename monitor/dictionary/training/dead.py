@@ -1,7 +1,7 @@
 """Features that no longer fire, and what brings them back.
 
-Knows who is dead and two remedies: an auxiliary loss (JumpReLU, BatchTopK) and resampling (ReLU, whose dead
-features have no gradient at all). Does not know the main objective.
+Knows who is dead and two remedies: an auxiliary loss (JumpReLU, BatchTopK), and resampling for those that have no
+gradient at all (ReLU's dead, and others that the auxiliary loss could not wake). Does not know the main objective.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from monitor.dictionary.training import processes
 from monitor.dictionary.training.network import Network
-from monitor.dictionary.training.settings import TrainSettings
+from monitor.dictionary.training.settings import Objective, TrainSettings
 
 AUXILIARY = 1 / 32
 """Weight of the auxiliary loss (Gao et al., 2024, section A.2)."""
@@ -99,21 +99,23 @@ def resample(network: Network, x: Tensor, error: Tensor, dead: Tensor, seed: int
     """Point dead features at badly reconstructed inputs of this batch; returns which, `[resampled]`.
 
     Inputs are drawn with probability proportional to ‖e‖⁴; a feature gets the direction that was missing,
-    0.2 times the encoder norm and the decoder norm of the living on average, and no bias against the mean
-    (Bricken et al., 2023, "neuron resampling", with the residual instead of the input).
+    the norms of the living on average, and no bias against the mean (Bricken et al., 2023, "neuron resampling",
+    with the residual instead of the input). ReLU's encoder begins at 0.2 of the norm, as there; the others must
+    clear a threshold.
     """
     chosen = _chosen(dead, seed)
     alive = ~dead
     if chosen.numel() == 0 or not bool(alive.any()):
         return chosen[:0]
     chosen = chosen[: x.shape[0]]
+    share = 0.2 if network.objective is Objective.PAPER else 1.0
     random = torch.Generator().manual_seed(seed)
     weights = error.double().square().sum(1).square().cpu()
     rows = torch.multinomial(weights, chosen.numel(), generator=random).to(x.device)
     missing = processes.from_first(-error[rows])
     direction = missing / missing.norm(dim=1, keepdim=True).clamp_min(1e-8)
     network.decoder[chosen] = direction * network.decoder[alive].norm(dim=1).mean()
-    network.encoder[chosen] = direction * network.encoder[alive].norm(dim=1).mean() * 0.2
+    network.encoder[chosen] = direction * network.encoder[alive].norm(dim=1).mean() * share
     network.encoder_bias[chosen] = -network.encoder[chosen] @ network.decoder_bias
     return chosen
 

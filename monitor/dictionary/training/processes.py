@@ -64,19 +64,20 @@ def average(tensors: list[Tensor]) -> None:
 
 
 def kth_largest(values: Tensor, k: int) -> Tensor:
-    """The k-th largest of the positive float32 values of all processes; 0 where there are fewer than k.
+    """The k-th largest of the positive values (float32 or float64) of all processes; 0 where there are fewer.
 
     Exact: a search over the bits, since positive floats are ordered like the integers of their bits. Each of
-    its 31 rounds sums one count.
+    its rounds, one per bit, sums one count.
     """
     if size() == 1:
         if values.numel() < k:
             return values.new_zeros(())
         return values.kthvalue(values.numel() - k + 1).values
-    bits = values.float().view(torch.int32)
+    whole, width = (torch.int64, 63) if values.dtype is torch.float64 else (torch.int32, 31)
+    bits = values.view(whole)
     low = 0
-    for bit in reversed(range(31)):
+    for bit in reversed(range(width)):
         middle = low | (1 << bit)
         if int(total((bits >= middle).sum())) >= k:
             low = middle
-    return torch.tensor(low, dtype=torch.int32, device=values.device).view(torch.float32).to(values.dtype)
+    return torch.tensor(low, dtype=whole, device=values.device).view(values.dtype)

@@ -82,10 +82,10 @@ def train_dictionary(settings: TrainSettings, subject: Subject, storage: Storage
         seed=trainer.settings.seed,
     )
     resumed = not storage.restart and checkpoint.load(storage.folder, trainer)
-    batches = stream.batches(trainer.step_index)
+    first_step, started = trainer.step_index, time.monotonic()
+    batches = stream.batches(first_step)
     if not resumed:
         batches = _begun(trainer, batches)
-    first_step, started = trainer.step_index, time.monotonic()
     history = _loop(trainer, batches, storage, watch)
     seconds = time.monotonic() - started
     report = _measured(trainer, subject, storage, history)

@@ -109,15 +109,16 @@ class Trainer:
         return self.network.folded(self.scale)
 
     def _revived(self, x: Tensor, outcome: Outcome, dead: Tensor) -> dict[str, Tensor]:
-        """Gradients for dead features; ReLU's are resampled instead, now and then."""
+        """Resample whom nothing else can wake, now and then; gradients for the other dead."""
         seed = self.settings.seed + self.step_index
-        if self.settings.objective is not Objective.PAPER:
-            return auxiliary_gradients(self.network, x, outcome.error, dead, seed)
+        relu = self.settings.objective is Objective.PAPER
         if resamples(self.settings, self.step_index):
-            chosen = resample(self.network, x, outcome.error, dead, seed)
+            asleep = self.idle.dead((1 if relu else 2) * (self.settings.dead_after or 0))
+            chosen = resample(self.network, x, outcome.error, asleep, seed)
             self._forget(chosen)
             self.idle.tokens[chosen] = 0
-        return {}
+            dead = dead.index_fill(0, chosen, False)
+        return {} if relu else auxiliary_gradients(self.network, x, outcome.error, dead, seed)
 
     def _forget(self, features: Tensor) -> None:
         """Adam's moments of these features start anew."""

@@ -99,7 +99,9 @@ def test_gradients(objective, dense, monkeypatch):
 @pytest.mark.parametrize("objective", list(Objective))
 def test_low_precision_scan_finds_the_same_places(objective):
     settings = setting(objective)
-    coarse = TrainSettings(FEATURES, 100 * TOKENS, objective, k=5, batch=TOKENS, buffer=TOKENS).resolved(WIDTH)
+    coarse = TrainSettings(FEATURES, 100 * TOKENS, objective, k=5, batch=TOKENS, buffer=TOKENS).resolved(
+        WIDTH
+    )
     net, x = network(settings), batch()
     other = Network(coarse, WIDTH)
     other.load_state_dict(net.state_dict())
