@@ -47,7 +47,7 @@ class PairReader:
         from monitor.cli.pair import open_labels
 
         labels = open_labels(self.pair.dictionary)
-        return {i: labels.of(i) for i in range(self._autoencoder.features)}
+        return {i: labels.best(i) for i in range(self._autoencoder.features)}
 
     def label(self, feature: int) -> str:
         """What the dictionary calls a feature."""

@@ -92,7 +92,7 @@ class Document:
             if isinstance(node, MappingNode):
                 pair = next((p for p in node.value if p[0].value == part), None)
                 if pair is not None:
-                    shown, node = (pair[0] if key else pair[1]), pair[1]
+                    shown, node = (pair[0] if key or _absent(pair[1]) else pair[1]), pair[1]
             elif isinstance(node, SequenceNode) and isinstance(part, int) and part < len(node.value):
                 node = shown = node.value[part]
         return shown
@@ -252,6 +252,11 @@ def _window(source: str, column: int) -> tuple[str, str]:
 
 def _short(text: str) -> str:
     return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _absent(node: Node) -> bool:
+    """True for a value that is not there: its mark is that of whatever comes next."""
+    return isinstance(node, ScalarNode) and bool(node.start_mark.index == node.end_mark.index)
 
 
 def _one_line(text: str) -> str:

@@ -15,11 +15,19 @@ BOTH = (Phase.PROMPT, Phase.RESPONSE)
 def rule(name="r", features=((3, 1.0),), pooling=None, hold=1, threshold=0.5, **more):
     fields = {"phases": BOTH, "severity": Severity.HIGH, "action": Action.ALERT, "mode": Mode.ENFORCE, **more}
     weighted = tuple(WeightedFeature(i, w) for i, w in features)
-    return Rule(name=name, features=weighted, pooling=pooling or Max(), hold=hold, threshold=threshold, **fields)
+    return Rule(
+        name=name, features=weighted, pooling=pooling or Max(), hold=hold, threshold=threshold, **fields
+    )
 
 
 def policy(*rules, name="p", **more):
-    fields = {"title": "P", "category": "c", "severity": Severity.HIGH, "description": "d", "maturity": "beta"}
+    fields = {
+        "title": "P",
+        "category": "c",
+        "severity": Severity.HIGH,
+        "description": "d",
+        "maturity": "beta",
+    }
     return Policy(name=name, rules=tuple(rules), **{**fields, **more})
 
 

@@ -32,7 +32,9 @@ def test_position_zero_is_ignored_and_phases_are_separate():
     observer = started(policy(rule(phases=(Phase.RESPONSE,))))
     observer.observe(block([[9], [9], [9]]))
     assert not observer.verdict(coverage(3)).matched
-    assert observer.observe(block([[0.5]], start=3, phase=Phase.RESPONSE)).detections[0].phase is Phase.RESPONSE
+    assert (
+        observer.observe(block([[0.5]], start=3, phase=Phase.RESPONSE)).detections[0].phase is Phase.RESPONSE
+    )
     observer = started(policy(rule()))
     observer.observe(block([[9]]))
     assert not observer.verdict(coverage(1)).matched
@@ -144,9 +146,15 @@ def test_splitting_a_sequence_changes_nothing(some_poolings, seed):
     for cuts in (range(length), rng.integers(0, length, 4).tolist(), rng.integers(0, length, 12).tolist()):
         parts = fed(policies, readings, prompt, cuts)
         assert (parts.action, parts.status) == (whole.action, whole.status)
-        np.testing.assert_allclose([s.score for s in parts.scores], [s.score for s in whole.scores], rtol=1e-12)
-        mine = sorted((d.rule, d.phase, d.position, tuple(e.position for e in d.evidence)) for d in parts.detections)
-        theirs = sorted((d.rule, d.phase, d.position, tuple(e.position for e in d.evidence)) for d in whole.detections)
+        np.testing.assert_allclose(
+            [s.score for s in parts.scores], [s.score for s in whole.scores], rtol=1e-12
+        )
+        mine = sorted(
+            (d.rule, d.phase, d.position, tuple(e.position for e in d.evidence)) for d in parts.detections
+        )
+        theirs = sorted(
+            (d.rule, d.phase, d.position, tuple(e.position for e in d.evidence)) for d in whole.detections
+        )
         assert mine == theirs
 
 

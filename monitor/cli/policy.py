@@ -1,0 +1,102 @@
+"""`sae-monitor policy`: joins the commands that check, fit, test and explain policies.
+
+Knows options and output. What the commands do is in `monitor.policy` and the modules beside this one.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from monitor.cli.console import stdout_console
+from monitor.cli.errors import ExitCode
+from monitor.cli.pair import DeviceOption, DictionaryOption, ModelOption
+from monitor.cli.policy_fit import fit
+from monitor.records import Phase
+
+if TYPE_CHECKING:
+    from monitor.cli.policy_reader import PairReader
+
+policy_app = typer.Typer(no_args_is_help=True, help="Check, fit, test and explain policies.")
+policy_app.command("fit")(fit)
+
+FolderArgument = Annotated[Path, typer.Argument(help="Folder of policies.")]
+
+
+@policy_app.command()
+def check(policies: FolderArgument) -> None:
+    """Read every policy with its examples, lock and test; print every problem with its position."""
+    from monitor.policy.checking import check_folder
+
+    checked = check_folder(policies)
+    console = stdout_console()
+    for line in checked.notes:
+        console.print(line, soft_wrap=True)
+    console.print(
+        f"{checked.policies} policies, {checked.rules} rules, {checked.examples} examples: no problem found"
+    )
+
+
+@policy_app.command()
+def schema(
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File to write; standard output if not given.")
+    ] = None,
+) -> None:
+    """Print the JSON Schema of a policy file, for editors."""
+    from monitor.policy.schema import json_schema
+
+    text = json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
+    if output is None:
+        typer.echo(text, nl=False)
+    else:
+        output.write_text(text, encoding="utf-8")
+
+
+@policy_app.command("test")
+def run(
+    policies: FolderArgument,
+    model: ModelOption = None,
+    dictionary: DictionaryOption = None,
+    readings_only: Annotated[
+        bool, typer.Option("--readings-only", help="Leave out cases that need a model.")
+    ] = False,
+    device: DeviceOption = "auto",
+) -> None:
+    """Run NAME.test.yaml of every policy. A policy without a test fails. Exit code 1 where a case fails."""
+    from monitor.cli.policy_test import result_table, run_tests
+
+    reader = None if readings_only else _reader(model, dictionary, device)
+    results, skipped = run_tests(policies, reader)
+    console = stdout_console()
+    console.print(result_table(results))
+    failed = sum(not result.passed for result in results)
+    left = f", {skipped} on texts left out" if skipped else ""
+    console.print(f"{len(results) - failed} passed, {failed} failed{left}")
+    if failed:
+        raise typer.Exit(ExitCode.MATCHED)
+
+
+@policy_app.command()
+def explain(
+    policies: FolderArgument,
+    text: Annotated[str, typer.Argument(help="The text to explain.")],
+    model: ModelOption = None,
+    dictionary: DictionaryOption = None,
+    phase: Annotated[Phase, typer.Option(help="Who wrote the text: prompt or response.")] = Phase.PROMPT,
+    device: DeviceOption = "auto",
+) -> None:
+    """Show for every rule how far it is from its threshold, and which tokens and features it rests on."""
+    from monitor.cli.policy_explain import explain_text
+
+    explain_text(stdout_console(), _reader(model, dictionary, device), policies, text, phase)
+
+
+def _reader(model: str | None, dictionary: Path | None, device: str) -> PairReader:
+    from monitor.cli.pair import open_pair
+    from monitor.cli.policy_reader import PairReader
+
+    return PairReader(open_pair(model, dictionary, device))

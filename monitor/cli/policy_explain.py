@@ -1,0 +1,58 @@
+"""`sae-monitor policy explain`: one text, every rule, nearest to its threshold first.
+
+Knows how to print an explanation. Does not know how it is computed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from monitor.cli.errors import InputError
+from monitor.policy.explaining import Explanation, TokenShare, explain
+from monitor.policy.loader import load_policies
+from monitor.records import Phase
+
+if TYPE_CHECKING:
+    from monitor.cli.policy_reader import PairReader
+
+
+def explain_text(console: Console, reader: PairReader, folder: Path, text: str, phase: Phase) -> None:
+    """Print the explanation of a text; PolicyError where the policies do not fit what runs."""
+    pair = reader.pair
+    policies = load_policies(
+        folder,
+        dictionary_digest=pair.dictionary.digest,
+        model_digest=pair.loaded.digest,
+        features=pair.dictionary.autoencoder.features,
+        maxima=reader.maxima.tolist(),
+    )
+    ids = reader.ids(text)
+    if len(ids) < 2:
+        raise InputError("the text has no token to score")
+    found = explain(policies.policies, reader.readings(ids, policies.watch.features), phase)
+    words = [pair.loaded.tokenizer.decode([i]) for i in ids]
+    table = Table("policy/rule", "score", "threshold", "fires", "tokens (features)")
+    for one in found:
+        table.add_row(*_row(one, words))
+    console.print(table)
+
+
+def _row(one: Explanation, words: list[str]) -> list[str]:
+    fires = f"{one.rule.action.name.lower()} ({one.rule.mode})" if one.fired else "no"
+    tokens = "; ".join(_token(share, words) for share in one.tokens[:3])
+    return [
+        f"{one.policy.name}/{one.rule.name}",
+        f"{one.score:.3f}",
+        f"{one.rule.threshold:.3f}",
+        fires,
+        tokens,
+    ]
+
+
+def _token(share: TokenShare, words: list[str]) -> str:
+    features = ", ".join(f"{f.feature}: {f.reading:.2f}" for f in share.features)
+    return f"{words[share.position].strip() or '·'} {share.score:.2f} ({features})"

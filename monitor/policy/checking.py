@@ -1,0 +1,63 @@
+"""Everything that can be said about a folder of policies without a model.
+
+Knows policies, locks, examples and tests as files. Does not know what runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from monitor.policy.document import PolicyProblems, Problem
+from monitor.policy.examples import BENIGN_FILE, examples_digest, read_benign
+from monitor.policy.loader import Source, policy_paths, read_source
+from monitor.policy.testing import read_tests, test_path
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What was read, and what a reader should know although it is no error."""
+
+    policies: int
+    rules: int
+    examples: int
+    notes: tuple[str, ...]
+
+
+def check_folder(folder: Path) -> Checked:
+    """Read every policy, examples file, lock, test and benign text; PolicyProblems with all problems of all files."""
+    problems: list[Problem] = []
+    sources: list[Source] = []
+    for path in policy_paths(folder):
+        try:
+            source = read_source(path)
+            sources.append(source)
+            if test_path(path).exists():
+                read_tests(source)
+        except PolicyProblems as error:
+            problems.extend(error.problems)
+    try:
+        if (folder / BENIGN_FILE).exists():
+            read_benign(folder / BENIGN_FILE)
+    except PolicyProblems as error:
+        problems.extend(error.problems)
+    if problems:
+        raise PolicyProblems(problems)
+    return Checked(
+        policies=len(sources),
+        rules=sum(len(source.model.rules) for source in sources),
+        examples=sum(len(source.examples) for source in sources),
+        notes=tuple(note for source in sources for note in _notes(source)),
+    )
+
+
+def _notes(source: Source) -> list[str]:
+    name = source.model.metadata.name
+    notes = [] if test_path(source.path).exists() else [f"{name}: has no test file"]
+    if not source.model.needs_lock:
+        return notes
+    if source.lock is None:
+        return [*notes, f"{name}: was never fitted"]
+    if source.model.concept is not None and source.lock.examples != examples_digest(source.examples):
+        notes.append(f"{name}: the examples changed since it was fitted")
+    return notes
