@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from monitor.errors import Overloaded, Unavailable
 from monitor.telemetry.metrics import Metrics
@@ -22,8 +22,8 @@ class Admission:
         self._metrics = metrics
         self._inside = 0
         self._draining = False
-        self._empty = asyncio.Event()
-        self._empty.set()
+        self._over = asyncio.Event()
+        self._over.set()
 
     @contextmanager
     def call(self) -> Iterator[None]:
@@ -35,19 +35,22 @@ class Admission:
             self._metrics.rejected("calls")
             raise Overloaded(f"{self._limit} calls are in progress; try again", self._retry_after)
         self._inside += 1
-        self._empty.clear()
         try:
             yield
         finally:
             self._inside -= 1
             if not self._inside:
-                self._empty.set()
+                self._over.set()
 
     async def drain(self, grace: float) -> bool:
-        """Let no call begin any more; True once all have ended, False after `grace` seconds."""
+        """Let no call begin any more; True once all have ended, False after `grace` seconds or `hurry`."""
         self._draining = True
-        try:
-            await asyncio.wait_for(self._empty.wait(), grace)
-        except TimeoutError:
-            return False
-        return True
+        if self._inside:
+            self._over.clear()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._over.wait(), grace)
+        return not self._inside
+
+    def hurry(self) -> None:
+        """End a `drain` now."""
+        self._over.set()

@@ -143,6 +143,10 @@ class Server:
             worker.stop()
         await asyncio.to_thread(self._http.stop)
 
+    def hurry(self) -> None:
+        """Wait no longer for calls in progress while stopping."""
+        self._admission.hurry()
+
 
 def serve(settings: Settings, ready: Callable[[Addresses], None] | None = None) -> None:
     """Load, serve until SIGTERM or SIGINT, drain. For the main thread of a process.
@@ -154,17 +158,20 @@ def serve(settings: Settings, ready: Callable[[Addresses], None] | None = None) 
 
 
 def run_in_foreground(server: Server, grace: float, ready: Callable[[Addresses], None] | None = None) -> None:
-    """Run a server that is already put together until SIGTERM or SIGINT; see `serve`."""
+    """Run a server that is already put together, on the main thread; see `serve`. A second signal hurries it."""
 
     async def run() -> None:
-        asked, loop = asyncio.Event(), asyncio.get_running_loop()
+        signals: asyncio.Queue[int] = asyncio.Queue()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, asked.set)
+            asyncio.get_running_loop().add_signal_handler(number, signals.put_nowait, number)
         addresses = await server.start()
         if ready is not None:
             ready(addresses)
-        await asked.wait()
+        await signals.get()
+        again = asyncio.create_task(signals.get())
+        again.add_done_callback(lambda _: server.hurry())
         await server.stop(grace)
+        again.cancel()
 
     asyncio.run(run())
 

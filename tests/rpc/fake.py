@@ -6,47 +6,26 @@ cannot be read at all. A generation repeats the prompt's words until it has enou
 
 from __future__ import annotations
 
-import threading
-import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from monitor.errors import BadRequest, MonitorError, Overloaded, TooLong, Unavailable, Violation
+from monitor.errors import BadRequest, TooLong, Violation
 from monitor.model.prompts import Content, Prompt
-from monitor.model.requests import (
-    Done,
-    Emit,
-    Finished,
-    GenerationRequest,
-    Released,
-    ScoreJob,
-    ScoreOutcome,
-)
 from monitor.policy.policy import Policy, Rule, WeightedFeature
 from monitor.policy.policyset import PolicySet
 from monitor.policy.schema import Max
 from monitor.records import (
     Action,
     Clamp,
-    Coverage,
-    Decision,
     FeatureReading,
-    FinishReason,
     Mode,
-    Observer,
     Phase,
-    ScoredToken,
     Severity,
-    TokenBlock,
     WatchPlan,
 )
+from tests.rpc.fake_threads import FakeEngine, FakeScorer, Vocabulary
 
 FEATURES = 16
-READS = {"lie": 7, "bomb": 9}
-UNREADABLE = "sick"
 
 
 def policy(name: str, feature: int, action: Action, **changes: object) -> Policy:
@@ -83,199 +62,6 @@ def policies(closed: bool = True) -> PolicySet:
         ),
         "sha256:" + "c" * 64,
     )
-
-
-class Vocabulary:
-    """Words by the number in which they first came. 0 is BOS."""
-
-    def __init__(self) -> None:
-        self._words = ["<bos>"]
-        self._ids = {"<bos>": 0}
-        self._lock = threading.Lock()
-
-    def id(self, word: str) -> int:
-        with self._lock:
-            if word not in self._ids:
-                self._ids[word] = len(self._words)
-                self._words.append(word)
-            return self._ids[word]
-
-    def text(self, token_id: int) -> str:
-        return self._words[token_id]
-
-
-@dataclass
-class Generating:
-    """One generation of the fake engine."""
-
-    request: GenerationRequest
-    emit: Emit
-    done: int = 0
-    scored: int = 0
-    failure: str = ""
-    cancelled: bool = False
-
-
-class Loop:
-    """A thread with a queue in front of it. `gate` holds it, `die` ends it without a word."""
-
-    def __init__(self, capacity: int = 1000) -> None:
-        self.capacity = capacity
-        self.gate = threading.Event()
-        self.gate.set()
-        self.cancelled: list[str] = []
-        self.submitted: list[str] = []
-        self._items: deque[object] = deque()
-        self._alive = False
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def start(self) -> None:
-        self._alive = True
-        self._thread.start()
-
-    def die(self) -> None:
-        self._alive = False
-        self.gate.set()
-
-    def stop(self, grace: float) -> None:
-        deadline = time.monotonic() + grace
-        while self._items and time.monotonic() < deadline:
-            time.sleep(0.005)
-        self.die()
-        if self._thread.is_alive():
-            self._thread.join()
-
-    def healthy(self) -> bool:
-        return self._alive
-
-    def queue_depth(self) -> int:
-        return len(self._items)
-
-    def running(self) -> int:
-        return 0
-
-    def _queue(self, request_id: str, item: object) -> None:
-        if not self._alive:
-            raise Unavailable("the engine does not run")
-        if len(self._items) >= self.capacity:
-            raise Overloaded("the queue is full; try again", retry_after=0.25)
-        self.submitted.append(request_id)
-        self._items.append(item)
-
-    def _run(self) -> None:
-        while self._alive:
-            self.gate.wait()
-            if not self._items:
-                time.sleep(0.0005)
-                continue
-            item = self._items.popleft()
-            if self._alive and self.step(item):
-                self._items.append(item)
-
-    def step(self, item: object) -> bool:
-        """Work on an item; True where there is more to do."""
-        raise AssertionError
-
-
-class FakeEngine(Loop):
-    """Generates one token of each request in turn."""
-
-    def __init__(self, vocabulary: Vocabulary, watch: WatchPlan) -> None:
-        super().__init__()
-        self._vocabulary, self._watch = vocabulary, watch
-        self.fault: MonitorError | None = None
-        self.crash = False
-        self.running_now: dict[str, Generating] = {}
-
-    def submit(self, request: GenerationRequest, emit: Emit) -> None:
-        generating = Generating(request, emit)
-        if self.crash:
-            raise ValueError(f"cannot handle {' '.join(map(self._vocabulary.text, request.prompt_ids))}")
-        self._queue(request.request_id, generating)
-        self.running_now[request.request_id] = generating
-
-    def cancel(self, request_id: str) -> None:
-        self.cancelled.append(request_id)
-        if request_id in self.running_now:
-            self.running_now[request_id].cancelled = True
-
-    def step(self, item: object) -> bool:
-        assert isinstance(item, Generating)
-        if item.cancelled:
-            return self._finish(item, FinishReason.CANCELLED)
-        if self.fault is not None:
-            return self._finish(item, FinishReason.ERROR, self.fault)
-        return self._token(item)
-
-    def _token(self, item: Generating) -> bool:
-        prompt = item.request.prompt_ids
-        first = item.done == 0
-        start = 0 if first else len(prompt) + item.done - 1
-        words = prompt[1:] or (0,)
-        ids = prompt if first else (words[(item.done - 1) % len(words)],)
-        block, cause = read(
-            self._vocabulary, self._watch, Phase.PROMPT if first else Phase.RESPONSE, start, ids
-        )
-        observer = item.request.observer
-        if first:
-            observer.begin()
-        decision = observe(observer, block, cause)
-        item.failure = item.failure or cause
-        item.done += 1
-        item.scored += 0 if cause else len(ids)
-        if decision.action is Action.BLOCK:
-            released = len(prompt) + item.done - 2
-            item.emit(Released("", (), tuple(found.shown_below(released) for found in decision.detections)))
-            return self._finish(item, FinishReason.POLICY)
-        texts = [self._vocabulary.text(i) for i in ids]
-        if not first and texts[0] == "end":
-            return self._finish(item, FinishReason.STOP)
-        tokens = shown(self._watch, texts, block) if item.request.include_tokens else ()
-        text = "" if first else texts[0] + " "
-        if text or tokens or decision.detections:
-            item.emit(Released(text, tokens, decision.detections))
-        if item.done > item.request.sampling.max_new_tokens:
-            return self._finish(item, FinishReason.LENGTH)
-        return True
-
-    def _finish(self, item: Generating, reason: FinishReason, error: MonitorError | None = None) -> bool:
-        run = len(item.request.prompt_ids) + max(0, item.done - 1) if item.done else 0
-        coverage = Coverage(run, item.scored, item.request.tokens_truncated)
-        released = run - (1 if reason is FinishReason.POLICY else 0)
-        self.running_now.pop(item.request.request_id, None)
-        item.emit(Finished(reason, coverage, released, failure=item.failure, error=error))
-        return False
-
-
-class FakeScorer(Loop):
-    """Scores a whole text at a time."""
-
-    def __init__(self, vocabulary: Vocabulary, watch: WatchPlan) -> None:
-        super().__init__()
-        self._vocabulary, self._watch = vocabulary, watch
-        self.forget = 0
-        """Tokens that it leaves out without saying so."""
-
-    def submit(self, job: ScoreJob, done: Done) -> None:
-        self._queue(job.request_id, (job, done))
-
-    def cancel(self, request_id: str) -> None:
-        self.cancelled.append(request_id)
-
-    def step(self, item: object) -> bool:
-        assert isinstance(item, tuple)
-        job, done = item
-        ids = job.ids[: len(job.ids) - self.forget]
-        block, cause = read(self._vocabulary, self._watch, Phase.PROMPT, 0, ids)
-        job.observer.begin()
-        decision = observe(job.observer, block, cause)
-        coverage = Coverage(len(ids), 0 if cause else len(ids), job.tokens_truncated)
-        tokens = (
-            shown(self._watch, [self._vocabulary.text(i) for i in ids], block) if job.include_tokens else ()
-        )
-        done(ScoreOutcome(coverage, tokens, decision.detections, cause))
-        return False
 
 
 class FakeRuntime:
@@ -328,41 +114,3 @@ class Inspected:
     token_id: int
     text: str
     features: tuple[FeatureReading, ...]
-
-
-def read(
-    vocabulary: Vocabulary, watch: WatchPlan, phase: Phase, start: int, ids: tuple[int, ...]
-) -> tuple[TokenBlock, str]:
-    """What the words read in the watched features, and why they could not be read."""
-    readings = np.zeros((len(ids), len(watch)), np.float32)
-    cause = ""
-    for row, token_id in enumerate(ids):
-        word = vocabulary.text(token_id)
-        if word == UNREADABLE:
-            cause = "non_finite"
-        elif word in READS and READS[word] in watch.features:
-            readings[row, watch.column(READS[word])] = 1.0
-    return TokenBlock(phase, start, ids, readings), cause
-
-
-def observe(observer: Observer, block: TokenBlock, cause: str) -> Decision:
-    """What the engine does with a block."""
-    return observer.failed(cause) if cause else observer.observe(block)
-
-
-def shown(watch: WatchPlan, texts: Sequence[str], block: TokenBlock) -> tuple[ScoredToken, ...]:
-    """Tokens with what is not zero."""
-    return tuple(
-        ScoredToken(
-            block.start + row,
-            block.token_ids[row],
-            text,
-            block.phase,
-            tuple(
-                FeatureReading(feature, float(value))
-                for feature, value in zip(watch.features, block.readings[row], strict=True)
-                if value
-            ),
-        )
-        for row, text in enumerate(texts)
-    )

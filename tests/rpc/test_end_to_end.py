@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -225,32 +226,38 @@ serve(load_settings(json.loads(sys.argv[1])), ready)
 """
 
 
-def test_a_process_serves_until_sigterm_and_lets_a_stream_finish(tmp_path):
-    flags = {name: str(value) for name, value in small_scene(tmp_path).flags.items()}
-    process = subprocess.Popen(
-        [sys.executable, "-c", PROCESS, json.dumps(flags | {"log_format": "json"})],
+@contextmanager
+def process(folder: Path, **changes: Any) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A server in a process of its own, and its address."""
+    flags = {name: str(value) for name, value in small_scene(folder).flags.items()}
+    running = subprocess.Popen(
+        [sys.executable, "-c", PROCESS, json.dumps(flags | {"log_format": "json"} | changes)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         cwd=Path(__file__).parents[2],
     )
     try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
+        assert running.stdout is not None
+        line = running.stdout.readline()
         if not line:
-            pytest.fail(process.communicate()[1])
-        address, _ = json.loads(line)
-        with connected(address) as channel:
-            request = pb.GenerateStreamRequest(generation=generation(SILENT, max_new_tokens=60))
-            stream = MonitorServiceStub(channel).GenerateStream(request, timeout=DEADLINE)
-            next(stream)
-            process.send_signal(signal.SIGTERM)
-            rest = list(stream)
-        assert rest[-1].WhichOneof("event") == "final"
-        _, logged = process.communicate(timeout=20)
+            pytest.fail(running.communicate()[1])
+        yield running, json.loads(line)[0]
     finally:
-        process.kill()
-    assert process.returncode == 0
+        running.kill()
+        running.communicate()
+
+
+def test_a_process_serves_until_sigterm_and_lets_a_stream_finish(tmp_path):
+    with process(tmp_path) as (running, address), connected(address) as channel:
+        request = pb.GenerateStreamRequest(generation=generation(SILENT, max_new_tokens=60))
+        stream = MonitorServiceStub(channel).GenerateStream(request, timeout=DEADLINE)
+        next(stream)
+        running.send_signal(signal.SIGTERM)
+        rest = list(stream)
+        _, logged = running.communicate(timeout=20)
+    assert rest[-1].WhichOneof("event") == "final"
+    assert running.returncode == 0
     events = [json.loads(line)["event"] for line in logged.splitlines() if line.startswith("{")]
     assert events == ["serving", "stopping"]
     assert SILENT not in logged
