@@ -80,7 +80,7 @@ class Server:
         self._admission = Admission(settings.max_concurrent_calls, retry, metrics)
         self._calls = Calls(runtime, metrics)
         self._health = Health(SERVICE.full_name, lambda: engine.healthy() and scorer.healthy(), self._calls)
-        self._workers = (Worker("tokenise", 2, 64, retry), Worker("inspect", 1, 16, retry))
+        self._workers = (Worker("tokenise", 2, 64, retry, metrics), Worker("inspect", 1, 16, retry, metrics))
         self._servicer = MonitorServicer(
             runtime,
             policies,

@@ -1,5 +1,8 @@
 """Score, ListPolicies and Inspect over a real connection."""
 
+import threading
+import time
+
 from monitor.v1 import monitor_pb2 as pb
 from tests.rpc.conftest import DEADLINE, details, fails, serving
 from tests.rpc.fake import FakeRuntime, policies
@@ -148,12 +151,25 @@ def test_a_full_queue_tells_when_to_come_back(served):
     assert served.metric("rejected_requests_total", reason="queue") == 1
 
 
+def test_more_inspections_than_wait_are_refused(served):
+    gate = threading.Event()
+    served.runtime.inspecting = gate.wait
+    request = pb.InspectRequest(input=pb.Input(text="hold"))
+    held = [served.stub.Inspect.future(request, timeout=DEADLINE) for _ in range(30)]
+    while sum(call.done() for call in held) < 13:
+        time.sleep(0.005)
+    gate.set()
+    codes = [call.code().name for call in held]
+    assert (codes.count("OK"), codes.count("RESOURCE_EXHAUSTED")) == (17, 13)
+    assert served.metric("rejected_requests_total", reason="queue") == 13
+
+
 def test_too_many_calls_are_refused():
     with serving(max_concurrent_calls=1) as served:
         served.runtime.scorer.gate.clear()
         held = served.stub.Score.future(pb.ScoreRequest(input=pb.Input(text="hold")), timeout=DEADLINE)
         while not served.runtime.scorer.submitted:
-            pass
+            time.sleep(0.005)
         with fails("RESOURCE_EXHAUSTED") as caught:
             served.score("hello")
         assert details(caught[0])["RetryInfo"].retry_delay.ToTimedelta().total_seconds() == 1.0
@@ -166,10 +182,10 @@ def test_a_cancelled_score_is_forgotten(served):
     served.runtime.scorer.gate.clear()
     call = served.stub.Score.future(pb.ScoreRequest(input=pb.Input(text="hold")), timeout=DEADLINE)
     while not served.runtime.scorer.submitted:
-        pass
+        time.sleep(0.005)
     call.cancel()
     while not served.runtime.scorer.cancelled:
-        pass
+        time.sleep(0.005)
     assert served.runtime.scorer.cancelled == served.runtime.scorer.submitted
     served.runtime.scorer.gate.set()
     assert served.metric("requests_total", method="Score", code="CANCELLED") == 1
