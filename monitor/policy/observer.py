@@ -121,7 +121,9 @@ class RequestObserver:
 
     def _score(self, block: TokenBlock, skip: int) -> tuple[Detection, ...]:
         """Detections that are new with this block; its first `skip` tokens are left out."""
-        state = self._states.setdefault(block.phase, _PhaseState(self._program, block.phase))
+        state = self._states.get(block.phase)
+        if state is None:
+            state = self._states[block.phase] = _PhaseState(self._program, block.phase)
         readings = block.readings[skip:]
         scores = readings.astype(np.float64) @ self._program.weights
         scored = ScoredBlock(scores, block.start + skip, block.token_ids[skip:], readings)
