@@ -127,4 +127,5 @@ class ActivationStream:
         random = torch.Generator().manual_seed(self._seed * 1_000_003 + number)
         order = good[torch.randperm(good.shape[0], generator=random).to(good.device)]
         wanted = self._per_buffer * self._batch
-        return order.repeat(-(-wanted // order.shape[0]))[:wanted]
+        often: Tensor = order.repeat(-(-wanted // order.shape[0]))
+        return often[:wanted]

@@ -1,0 +1,97 @@
+"""Files to rows of ids: shares, cuts, held-out pieces, and what is refused."""
+
+import json
+import lzma
+from itertools import islice
+
+import pytest
+
+from monitor.dictionary.training import text
+from monitor.dictionary.training.text import Source, documents, mixed, pieces, rows
+from monitor.errors import ConfigurationError
+
+
+def lines(path, texts):
+    data = "".join(json.dumps({"text": t}) + "\n" for t in texts)
+    if path.name.endswith(".xz"):
+        path.write_bytes(lzma.compress(data.encode()))
+    else:
+        path.write_text(data)
+    return path
+
+
+def spell(texts):
+    return [[ord(c) for c in t] for t in texts]
+
+
+def test_documents(tmp_path):
+    assert list(documents(lines(tmp_path / "a.jsonl.xz", ["x", "y"]))) == ["x", "y"]
+    assert list(documents(lines(tmp_path / "a.jsonl", ["é", ""]))) == ["é", ""]
+    (tmp_path / "a.txt").write_text("one\n\ntwo")
+    assert list(documents(tmp_path / "a.txt")) == ["one\n\ntwo"]
+
+
+@pytest.mark.parametrize("line", ["nonsense", "[1]", '{"content": "x"}', '{"text": 3}'])
+def test_a_line_that_is_no_text_is_named(tmp_path, line):
+    (tmp_path / "a.jsonl").write_text('{"text": "fine"}\n' + line + "\n")
+    with pytest.raises(ConfigurationError, match=r"a\.jsonl:2: each line"):
+        list(documents(tmp_path / "a.jsonl"))
+
+
+def test_held_out_and_trained_pieces_share_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(text, "PIECE", 10)
+    path = lines(tmp_path / "a.jsonl", [f"{n:04d}" * 4 for n in range(200)])
+    trained, held = list(pieces(path, held_out=False)), list(pieces(path, held_out=True))
+    assert len(trained) + len(held) == 400
+    assert len(held) == 400 // text.HELD_OUT
+    assert all(len(piece) <= 10 for piece in trained)
+
+
+def test_shares(tmp_path):
+    one = lines(tmp_path / "one.jsonl", [f"a{'-' * 99}"] * 300)
+    two = lines(tmp_path / "two.jsonl", [f"b{'-' * 9}"] * 300)
+    given = {"a": 0, "b": 0}
+    for piece in islice(mixed([Source(one, 3.0), Source(two, 1.0)]), 600):
+        given[piece[0]] += len(piece)
+    assert given["a"] / given["b"] == pytest.approx(3, rel=0.05)
+
+
+def test_a_file_that_is_used_up_begins_again(tmp_path):
+    path = lines(tmp_path / "a.jsonl", ["x", "y"])
+    assert list(islice(mixed([Source(path)]), 5)) == ["x", "y", "x", "y", "x"]
+
+
+def test_an_empty_file_is_refused(tmp_path):
+    path = lines(tmp_path / "a.jsonl", [])
+    with pytest.raises(ConfigurationError, match="no text to train on"):
+        next(mixed([Source(path)]))
+
+
+def test_sources_are_parsed(tmp_path):
+    path = lines(tmp_path / "a.jsonl", ["x"])
+    assert Source.parse(str(path)) == Source(path, 1.0)
+    assert Source.parse(f"{path}=0.25") == Source(path, 0.25)
+    odd = lines(tmp_path / "k=v.jsonl", ["x"])
+    assert Source.parse(str(odd)) == Source(odd, 1.0)
+    for wrong in (f"{path}=0", str(tmp_path / "none"), f"{path}=-1"):
+        with pytest.raises(ConfigurationError):
+            Source.parse(wrong)
+    (tmp_path / "b.bin").write_text("")
+    with pytest.raises(ConfigurationError, match="expected a file"):
+        Source.parse(str(tmp_path / "b.bin"))
+
+
+def test_every_row_begins_with_bos_and_no_token_is_lost():
+    texts = ["abcde", "fg", "hijklmnop", "q"] * 5
+    found = list(rows(iter(texts), spell, 6, bos=0))
+    assert all(row.shape == (6,) and row[0] == 0 for row in found)
+    flat = [int(i) for row in found for i in row if i != 0]
+    whole = [ord(c) for t in texts for c in t]
+    assert flat == whole[: len(flat)]
+    assert len(whole) - len(flat) < 6
+    assert not any((row[1:-1] == 0).logical_and(row[2:] == 0).any() for row in found)
+
+
+def test_rows_without_bos():
+    found = list(rows(iter(["abcd", "ef", "ghi"]), spell, 4, bos=None))
+    assert ["".join(map(chr, row.tolist())) for row in found] == ["abcd", "efgh"]
