@@ -17,7 +17,7 @@ COMMANDS = (
         "monitor.cli.generate:generate",
         "Generate a text; every token is scored before it is shown.",
     ),
-    Entry("policy", "monitor.cli.policy:policy_app", "Check, fit, test and list policies."),
+    Entry("policy", "monitor.cli.policy:policy_app", "Fit, check, test and explain policies."),
     Entry(
         "features", "monitor.cli.features:features_app", "Search and look at the features of a dictionary."
     ),

@@ -92,11 +92,16 @@ def detection_block(detection: pb.Detection) -> Text:
     head.append(f"\n    score {detection.score:.2f}, threshold {detection.threshold:.2f}", style="dim")
     for evidence in detection.evidence:
         head.append(f"\n    token {evidence.position:>4}  ", style="dim")
-        head.append(f'"{one_line(evidence.text)}"', style="bold")
+        head.append(_quoted(evidence), style="bold")
         head.append(f"  {evidence.score:.2f}")
         features = " ".join(f"#{r.feature} {r.value:.2f}" for r in evidence.readings)
         head.append(f"   {features}" if features else "", style="dim")
     return head
+
+
+def _quoted(evidence: pb.Evidence) -> str:
+    """The token in quotation marks; a blocked token has no text, because it was never released."""
+    return f'"{one_line(evidence.text)}"' if evidence.text else "(not released)"
 
 
 def detection_line(detection: pb.Detection) -> Text:

@@ -6,6 +6,8 @@ Knows Hugging Face models and tokenizers. Does not know dictionaries, taps or ba
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -167,7 +169,22 @@ def _load_weights(folder: Path, name: str, dtype: torch.dtype | str, device: tor
         )
         raise ModelError(f"{name} has no *.safetensors weights ({held}); convert it with save_pretrained")
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
+        with _no_progress_bar():
+            model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"the model {name} cannot be loaded: {error}") from None
     return model.to(device).eval().requires_grad_(False)
+
+
+@contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    """Without a bar per file: the weights are on disk already, and the bar would stay on the screen."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

@@ -83,6 +83,11 @@ def test_a_detection_names_policy_rule_severity_action_and_evidence():
     assert 'token    8  "\\n"  0.20' in text
 
 
+def test_a_withheld_token_is_not_shown_as_empty():
+    withheld = detection(evidence=[pb.Evidence(position=12, score=0.9)])
+    assert "token   12  (not released)  0.90" in shown(render.detection_block(withheld))
+
+
 def test_a_shadow_rule_says_that_it_did_nothing():
     text = shown(render.detection_line(detection(mode=pb.MODE_SHADOW, action=pb.ACTION_BLOCK)))
     assert "shadow, would block" in text
