@@ -80,5 +80,12 @@ def plan() -> Plan:
     shape = Shape(vocabulary=400, width=32, layers=2, heads=2, inner=64, context=32)
     mixture = {"talks": 0.5, "python": 0.3, "labelled/statements": 0.2}
     return Plan(
-        shape=shape, rows=4, muon_rate=0.02, adam_rate=0.01, compiled=False, start=mixture, end=mixture
+        shape=shape,
+        rows=4,
+        piece=2,
+        muon_rate=0.02,
+        adam_rate=0.01,
+        compiled=False,
+        start=mixture,
+        end=mixture,
     )

@@ -1,6 +1,7 @@
 """The recipe, end to end on a toy data folder, and each of its promises."""
 
 import math
+import multiprocessing
 from dataclasses import replace
 from pathlib import Path
 
@@ -207,6 +208,20 @@ class TestTraining:
         for name, weight in whole.weights.items():
             assert torch.equal(weight, resumed.weights[name]), name
 
+    def test_workers_find_the_same_gradients_and_a_dead_one_ends_the_run(
+        self, folder: Folder, plan: Plan, tokenizer: PreTrainedTokenizerFast
+    ) -> None:
+        alone, shared = (trainer_of(folder, plan, tokenizer, resume=False, workers=n) for n in (0, 2))
+        for run in (alone, shared):
+            run.run(Budget(tokens=3 * plan.tokens_per_step), _silent)
+        assert shared.counters.loss == pytest.approx(alone.counters.loss, abs=1e-3)
+        for name, weight in alone.weights.items():
+            torch.testing.assert_close(shared.weights[name], weight, atol=5e-3, rtol=0, msg=name)
+        for child in multiprocessing.active_children():
+            child.kill()
+        with pytest.raises((EOFError, OSError)):
+            shared.step(0.5)
+
     def test_stops_when_the_loss_is_no_number(
         self, folder: Folder, plan: Plan, tokenizer: PreTrainedTokenizerFast
     ) -> None:
@@ -272,7 +287,7 @@ class TestWhole:
 
 
 def test_context_is_part_of_the_plan(plan: Plan, tokenizer: PreTrainedTokenizerFast) -> None:
-    assert replace(plan, rows=2, accumulate=3).tokens_per_step == 6 * plan.shape.context
+    assert replace(plan, rows=6).tokens_per_step == 6 * plan.shape.context
     ids = encode_documents(tokenizer, ["Human: a\n\nAssistant: b"])[0]
     assert (ids[0], ids[-1]) == (tokenizer.bos_token_id, tokenizer.eos_token_id)
 

@@ -32,7 +32,7 @@ def main(
     minutes: Annotated[float | None, typer.Option(help="Train for so long, over all stretches.")] = None,
     tokens: Annotated[int | None, typer.Option(help="Train on so many tokens instead.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in --out.")] = False,
-    threads: Annotated[int | None, typer.Option(help="CPU threads; all when left out.", min=1)] = None,
+    workers: Annotated[int, typer.Option(help="Processes of one thread; 0 trains in this one.", min=0)] = 3,
     checkpoint_every: Annotated[float, typer.Option(help="Seconds between checkpoints.", min=1)] = 180,
     held_out_rows: Annotated[int, typer.Option(help="Rows measured per corpus.", min=1)] = ROWS,
 ) -> None:
@@ -43,11 +43,10 @@ def main(
     if resume != folder.checkpoint.exists():
         hint = "holds no checkpoint: leave --resume out" if resume else "holds a checkpoint: add --resume"
         raise typer.BadParameter(f"{out} {hint}, or name another folder", param_hint="--out")
-    if threads is not None:
-        torch.set_num_threads(threads)
+    torch.set_num_threads(workers or torch.get_num_threads())
     keep_freed_memory()
     tokenizer = prepare(data, folder, plan, console.print)
-    trainer = trainer_of(folder, plan, tokenizer, resume)
+    trainer = trainer_of(folder, plan, tokenizer, resume, workers)
     with _bar(console) as bar:
         task = bar.add_task("training", total=1.0, tokens="", loss="")
 

@@ -87,12 +87,14 @@ def _vocabulary_texts(documents: dict[str, list[Document]]) -> Iterator[str]:
                 yield text
 
 
-def trainer_of(folder: Folder, plan: Plan, tokenizer: PreTrainedTokenizerFast, resume: bool) -> Trainer:
+def trainer_of(
+    folder: Folder, plan: Plan, tokenizer: PreTrainedTokenizerFast, resume: bool, workers: int = 0
+) -> Trainer:
     """A trainer at the start of a run, or where its checkpoint left it."""
     config = plan.shape.config(
         int(tokenizer.bos_token_id), int(tokenizer.eos_token_id), int(tokenizer.pad_token_id)
     )
-    trainer = Trainer(plan, config, Sampler(open_shards(folder.cache, "train"), plan.seed))
+    trainer = Trainer(plan, config, Sampler(open_shards(folder.cache, "train"), plan.seed), workers)
     if resume:
         trainer.restore(folder.checkpoint)
     return trainer

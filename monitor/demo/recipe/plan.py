@@ -82,8 +82,8 @@ class Plan:
     """Everything that decides what a run computes, apart from its budget."""
 
     shape: Shape = field(default_factory=Shape)
-    rows: int = 16
-    accumulate: int = 1
+    rows: int = 24
+    piece: int = 4
     muon_rate: float = 0.025
     adam_rate: float = 0.004
     weight_decay: float = 0.1
@@ -100,7 +100,7 @@ class Plan:
     @property
     def tokens_per_step(self) -> int:
         """Positions learned from in one step."""
-        return self.rows * self.accumulate * self.shape.context
+        return self.rows * self.shape.context
 
     def rate(self, progress: float) -> float:
         """Factor on the learning rates: linear warm-up, constant, linear decay to `final_rate`."""

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from monitor.demo.recipe.network import TrainingForward, next_token_loss
+from monitor.demo.recipe.gradients import Gradients, LocalGradients, WorkerGradients
 from monitor.demo.recipe.plan import Budget, Plan
 from monitor.demo.recipe.sampler import Sampler
 
@@ -32,9 +32,12 @@ class Counters:
 
 
 class Trainer:
-    """One run: a model, its optimizers, its data and its counters."""
+    """One run: a model, its optimizers, its data and its counters.
 
-    def __init__(self, plan: Plan, config: LlamaConfig, sampler: Sampler) -> None:
+    Gradients come from `workers` processes, or with 0 from this one (and then a run repeats bit by bit).
+    """
+
+    def __init__(self, plan: Plan, config: LlamaConfig, sampler: Sampler, workers: int = 0) -> None:
         torch.manual_seed(plan.seed)
         self.plan = plan
         self.sampler = sampler
@@ -42,13 +45,16 @@ class Trainer:
         self.model = LlamaForCausalLM(config)
         self.weights = dict(self.model.named_parameters())
         self.optimizers = _optimizers(self.weights, plan)
-        forward: nn.Module = TrainingForward(config, plan.shape.context)
-        self._forward: Callable[..., Tensor] = torch.compile(forward) if plan.compiled else forward
+        self._gradients: Gradients = (
+            WorkerGradients(plan, config, self.weights, workers)
+            if workers
+            else LocalGradients(plan, config, self.weights)
+        )
 
     def step(self, progress: float) -> None:
         """One update of all weights at this point of the run."""
         mixture = self.plan.mixture(progress)
-        losses = [self._accumulate(mixture) for _ in range(self.plan.accumulate)]
+        loss = self._gradients(self.sampler.batch(self.plan.rows, mixture))
         torch.nn.utils.clip_grad_norm_(self.weights.values(), 1.0)
         for optimizer, peak in self.optimizers:
             for group in optimizer.param_groups:
@@ -57,16 +63,7 @@ class Trainer:
             optimizer.zero_grad()
         self.counters.steps += 1
         self.counters.tokens += self.plan.tokens_per_step
-        self.counters.loss = sum(losses) / len(losses)
-
-    def _accumulate(self, mixture: dict[str, float]) -> float:
-        batch = self.sampler.batch(self.plan.rows, mixture)
-        hidden = self._forward(self.weights, batch[:, :-1])
-        loss = next_token_loss(
-            hidden, self.weights["model.embed_tokens.weight"], batch[:, 1:], self.plan.compiled
-        )
-        torch.autograd.backward(loss / self.plan.accumulate)
-        return float(loss.detach())
+        self.counters.loss = loss
 
     def run(self, budget: Budget, tell: Progress) -> None:
         """Steps until the budget is used up; `tell` is called after each step with the progress.
