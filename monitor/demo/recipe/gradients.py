@@ -40,7 +40,9 @@ class LocalGradients:
 
     def __call__(self, batch: Tensor) -> float:
         """See `Gradients`; adds to gradients that are already there."""
-        return sum(self.add(piece, len(piece) / len(batch)) for piece in batch.split(self._plan.piece))
+        return sum(
+            (self.add(piece, len(piece) / len(batch)) for piece in _split(batch, self._plan.piece)), 0.0
+        )
 
     def add(self, piece: Tensor, share: float) -> float:
         """Adds the gradient of a piece's mean loss times `share`; returns that product."""
@@ -59,12 +61,12 @@ class WorkerGradients:
     def __init__(self, plan: Plan, config: LlamaConfig, weights: Mapping[str, Tensor], workers: int) -> None:
         context = multiprocessing.get_context("spawn")
         self._weights = weights
-        shared = {name: weight.detach().share_memory_() for name, weight in weights.items()}
+        shared = {name: _shared(weight.detach()) for name, weight in weights.items()}
         size = sum(weight.numel() for weight in weights.values())
-        self._batch = torch.zeros(plan.rows, plan.shape.context + 1, dtype=torch.int64).share_memory_()
-        pieces = self._batch.split(max(1, plan.rows // (_ROUNDS * workers)))
+        self._batch = _shared(torch.zeros(plan.rows, plan.shape.context + 1, dtype=torch.int64))
+        pieces = _split(self._batch, max(1, plan.rows // (_ROUNDS * workers)))
         self._begun = context.Value("i", 0)
-        self._sums = [torch.zeros(size).share_memory_() for _ in range(workers)]
+        self._sums = [_shared(torch.zeros(size)) for _ in range(workers)]
         self._lines: list[Connection[Any, Any]] = []
         for flat in self._sums:
             ours, theirs = context.Pipe()
@@ -90,6 +92,16 @@ class WorkerGradients:
         for flat in self._sums:
             flat.zero_()
         return float(loss)
+
+
+def _shared(tensor: Tensor) -> Tensor:
+    """The tensor, its storage moved to where other processes see it."""
+    moved: Tensor = tensor.share_memory_()  # type: ignore[no-untyped-call]
+    return moved
+
+
+def _split(batch: Tensor, rows: int) -> tuple[Tensor, ...]:
+    return torch.split(batch, rows)
 
 
 def _views(weights: Mapping[str, Tensor], flat: Tensor) -> list[tuple[Tensor, Tensor]]:
