@@ -84,7 +84,7 @@ def _write(pair: Pair, found: Description) -> list[Path]:
         corpus=found.statistics.corpus,
         tokens=found.statistics.tokens,
     )
-    made = list(make_cards(found, pair.dictionary.autoencoder, pair.unembedding, pair.speller))
+    made = list(make_cards(found, pair.dictionary.autoencoder, pair.unembedding, pair.speller, pair.bos))
     return [
         statistics.save(folder, found.statistics),
         cards.save(folder, header, made),

@@ -29,29 +29,35 @@ def make_cards(
     autoencoder: SparseAutoencoder,
     unembedding: Unembedding | None,
     speller: Speller,
+    bos: int | None = None,
 ) -> Iterator[FeatureCard]:
-    """One card per feature, in order; without an unembedding no tokens are promoted or suppressed."""
+    """One card per feature, in order; without an unembedding no tokens are promoted or suppressed.
+
+    `bos` is left out of contexts: it is no text.
+    """
     decoder = autoencoder.decoder
     others, cosines = nearest(decoder, torch.arange(len(decoder), device=decoder.device), NEIGHBOURS)
     tokens = promoted(decoder, unembedding, TOKENS) if unembedding is not None else None
     for feature in range(len(decoder)):
         yield FeatureCard(
             feature=feature,
-            contexts=_contexts(description, feature, speller),
+            contexts=_contexts(description, feature, speller, bos),
             promoted=_spelt(tokens.raised[feature], tokens.raised_by[feature], speller) if tokens else (),
             suppressed=_spelt(tokens.lowered[feature], tokens.lowered_by[feature], speller) if tokens else (),
             neighbours=tuple(zip(others[feature].tolist(), _rounded(cosines[feature], 3), strict=True)),
         )
 
 
-def _contexts(description: Description, feature: int, speller: Speller) -> tuple[Context, ...]:
+def _contexts(
+    description: Description, feature: int, speller: Speller, bos: int | None
+) -> tuple[Context, ...]:
     top = description.contexts
     maximum = float(description.statistics.maximum[feature])
     found = []
     for peak, ids, levels in zip(top.peaks[feature], top.ids[feature], top.levels[feature], strict=True):
         if peak <= 0:
             continue
-        inside = ids != EMPTY
+        inside = (ids != EMPTY) & (ids != (EMPTY if bos is None else bos))
         found.append(
             Context(
                 peak=round(float(peak), 4),

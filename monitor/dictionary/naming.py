@@ -31,7 +31,7 @@ def name_features(cards: Iterable[FeatureCard]) -> dict[int, str]:
 
 
 def name(card: FeatureCard, spread: Counter[str], cards: int) -> str:
-    """A label such as `power, control · near seek`.
+    """A label such as `power, control · near seek`, or `many words, such, as, these` where none stands out.
 
     `spread` counts in how many of `cards` cards each word stands anywhere; words that stand everywhere are not
     worth naming as near.
@@ -44,10 +44,8 @@ def name(card: FeatureCard, spread: Counter[str], cards: int) -> str:
     total = sum(weight.values())
     on = [word for word, mass in weight.most_common(3) if mass >= _COMMON * total]
     near = _near(card.contexts, set(on), spread, cards)
-    parts = [", ".join(on) if on else "many words"] + ([f"near {', '.join(near)}"] if near else [])
-    if not on and not near and card.promoted:
-        parts.append(f"before {', '.join(_shown(text) for text, _ in card.promoted[:2])}")
-    return " · ".join(parts)
+    named = on or ["many words", *(word for word, _ in weight.most_common(3))]
+    return ", ".join(named) + (f" · near {', '.join(near)}" if near else "")
 
 
 def _fired(context: Context) -> Counter[str]:

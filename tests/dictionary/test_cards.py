@@ -31,7 +31,7 @@ def made():
     found = describe(small_rows(30, 16), residuals_of, small_autoencoder(), Options(bos=BOS, keep=3))
     head = torch.randn(VOCABULARY, WIDTH, generator=torch.Generator().manual_seed(2))
     unembedding = Unembedding(norm=lambda x: x, head=lambda x: x @ head.T)
-    return found, list(make_cards(found, small_autoencoder(), unembedding, Speller(_spelt)))
+    return found, list(make_cards(found, small_autoencoder(), unembedding, Speller(_spelt), BOS))
 
 
 def _save(folder, made_cards):
@@ -57,7 +57,7 @@ def test_a_card_says_what_the_pass_found(made):
             assert context.levels[context.at] == max(context.levels)
             assert max(context.levels) == pytest.approx(100 * context.peak / maximum, abs=0.51)
             ids = found.contexts.ids[card.feature, slot]
-            assert "".join(context.tokens) == _spelt(ids[ids >= 0].tolist())
+            assert "".join(context.tokens) == _spelt(ids[(ids >= 0) & (ids != BOS)].tolist())
 
 
 def test_promoted_tokens_are_those_of_the_centred_logits(made):
