@@ -108,6 +108,16 @@ def test_a_failure_under_open_is_unknown():
     assert response.verdict.failure == "non_finite"
 
 
+def test_a_rule_that_blocks_after_a_failure_under_open_is_still_a_policy_hit():
+    chosen = policies(closed=False)
+    with serving(FakeRuntime(chosen.watch), chosen) as served:
+        response = served.generate("sick old bomb")
+    assert response.text == "sick old "
+    assert response.finish_reason == pb.FINISH_REASON_POLICY
+    assert response.verdict.status == pb.CHECK_STATUS_UNKNOWN
+    assert response.verdict.action == pb.ACTION_BLOCK
+
+
 def test_suppression_counts_the_tokens_that_follow(served):
     served.generate("one lie two", max_new_tokens=6)
     assert served.metric("suppressed_tokens_total", policy="deception") == 6
