@@ -36,7 +36,7 @@ def card_table(locks: Sequence[LockModel]) -> Table:
 def _row(lock: LockModel) -> list[str]:
     head = [lock.policy, str(len(lock.features) or "pinned"), str(len(lock.suppress))]
     if lock.card is None:
-        return [*head, *[""] * 7]
+        return [*head, *[""] * 8]
     card = lock.card
     mine: Measure = card.methods["policy"]
     hard = "" if card.hard_negative_auroc is None else f"{card.hard_negative_auroc:.2f}"
@@ -45,6 +45,7 @@ def _row(lock: LockModel) -> list[str]:
         f"{mine.auroc:.3f}",
         f"{mine.auroc_low:.2f}-{mine.auroc_high:.2f}",
         f"{mine.recall:.2f}",
+        f"{card.negative_rate:.2f}",
         hard,
         f"{card.methods['linear_probe'].auroc:.3f}",
         f"{card.methods['bag_of_words'].auroc:.3f}",

@@ -14,9 +14,9 @@ from monitor.demo.recipe.corpus import LabelledRow, labelled_rows
 from monitor.demo.recipe.splits import split_of
 from monitor.policy.fit import LabelledTexts
 
-PER_SOURCE = 240
-"""Most rows of one source, so that no source speaks for the concept alone."""
-LONGEST = 1200
+ROWS = 500
+"""Most rows of a category, in equal shares of its sources and of both labels."""
+LONGEST = 400
 """Characters that are read of a row."""
 BLURRED = frozenset({"lie_detector_v1", "caa", "bbq_age", "bbq_disability_status", "bbq_nationality"})
 """Sources whose labels turn on facts or on being asked, which no feature of a statement can carry."""
@@ -29,17 +29,16 @@ def extra_rows(folder: Path, category: str) -> LabelledTexts:
     if not folder.is_dir():
         raise InputError(f"no folder at {folder}; give the folder that holds CATEGORY/SOURCE.jsonl")
     rows: list[tuple[str, bool, str]] = []
-    for path in sorted((folder / category).glob("*.jsonl")):
-        if path.stem not in BLURRED:
-            rows.extend(_source(path))
+    paths = [path for path in sorted((folder / category).glob("*.jsonl")) if path.stem not in BLURRED]
+    for path in paths:
+        rows.extend(_source(path, ROWS // len(paths)))
     return LabelledTexts([r[0] for r in rows], [r[1] for r in rows], [r[2] for r in rows])
 
 
-def _source(path: Path) -> list[tuple[str, bool, str]]:
+def _source(path: Path, most: int) -> list[tuple[str, bool, str]]:
     kept = [row for row in labelled_rows(path) if _usable(path.stem, row)]
     kept.sort(key=lambda row: hashlib.sha256(row["text"].encode()).digest())
-    half = PER_SOURCE // 2
-    chosen = [[row for row in kept if row["label"] == label][:half] for label in (1, 0)]
+    chosen = [[row for row in kept if row["label"] == label][: most // 2] for label in (1, 0)]
     return [
         (row["text"][:LONGEST], bool(row["label"]), _group(path.stem, row)) for rows in chosen for row in rows
     ]

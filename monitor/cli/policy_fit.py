@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from monitor.cli.policy_reader import PairReader
 
 LEAST_BENIGN = 100
-FURTHER = 800
+FURTHER = 600
 """Most excerpts that are taken from further files."""
 SHORTEST, EXCERPT = 40, 640
 """Characters of an excerpt, at least and at most."""

@@ -84,7 +84,7 @@ class Measure(Strict):
     auroc_low: Share
     auroc_high: Share
     recall: Share
-    """Share of positives above the score that 1 % of the negatives reach."""
+    """Share of positives that reach the score which 1 % of the benign texts reach."""
     recall_low: Share
     recall_high: Share
 
@@ -100,6 +100,8 @@ class Card(Strict):
     """Further rows that the fit learnt from; none of them is measured here."""
     methods: dict[str, Measure]
     """`policy`: the rule. Beside it `linear_probe` (mean-pooled residual stream) and `bag_of_words`."""
+    negative_rate: Share
+    """Share of the own negatives, look-alikes included, that reach that score: how far it goes by topic alone."""
     hard_negative_auroc: Share | None = None
     """Positives against the benign look-alikes alone."""
     maturity: Maturity

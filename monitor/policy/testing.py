@@ -30,7 +30,8 @@ class Case(Strict):
 
     name: Annotated[str, Field(min_length=1, max_length=200)]
     readings: dict[str, list[float]] | None = None
-    """Reading per token, position 0 first, by feature index, or `all` for every feature that the rules read."""
+    """Reading per token, position 0 first, by feature index, `all` for every feature that the rules read, or
+    `positive` for those that speak for the concept."""
     texts: list[Text] | None = None
     """Texts that the running model reads."""
     phase: Annotated[Phase, Field(strict=False)] = Phase.PROMPT
@@ -143,9 +144,8 @@ def _synthetic(policy: Policy, alone: PolicySet, series: dict[str, list[float]])
     """Readings as a case writes them; features that it does not name read zero."""
     tokens = len(next(iter(series.values())))
     out = np.zeros((tokens, len(alone.watch)), np.float32)
-    read = {f.index for rule in policy.rules for f in rule.features}
     for name, values in series.items():
-        chosen = read if name == "all" else {int(name)} & read if name.isdigit() else set()
+        chosen = _named(policy, name)
         if not chosen:
             problem = Problem(
                 policy.name, 1, 1, f"no rule reads the feature `{name}`", "write `all` or an index"
@@ -154,3 +154,11 @@ def _synthetic(policy: Policy, alone: PolicySet, series: dict[str, list[float]])
         for feature in chosen:
             out[:, alone.watch.column(feature)] = values
     return out
+
+
+def _named(policy: Policy, name: str) -> set[int]:
+    """The features that a name in a case stands for."""
+    read = {f.index: f.weight for rule in policy.rules for f in rule.features}
+    if name == "positive":
+        return {index for index, weight in read.items() if weight > 0}
+    return set(read) if name == "all" else {int(name)} & set(read) if name.isdigit() else set()

@@ -96,6 +96,7 @@ def lock_for(examples):
                 "hard_negative": 0,
                 "groups": 2,
                 "methods": {"policy": measure, "linear_probe": measure, "bag_of_words": measure},
+                "negative_rate": 0.1,
                 "maturity": "beta",
                 "note": "n",
             },

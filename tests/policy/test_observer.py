@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 
@@ -130,7 +132,7 @@ def fed(policies, readings, prompt, cuts):
     """The verdict after feeding the readings in pieces; a piece never mixes phases."""
     observer = policies.start(word)
     edges = sorted({0, prompt, len(readings), *cuts})
-    for a, b in zip(edges, edges[1:], strict=False):
+    for a, b in itertools.pairwise(edges):
         observer.observe(block(readings[a:b], a, Phase.PROMPT if a < prompt else Phase.RESPONSE))
     return observer.verdict(coverage(len(readings)))
 

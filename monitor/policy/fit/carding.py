@@ -11,7 +11,7 @@ import numpy as np
 
 from monitor.policy.examples import Label
 from monitor.policy.fit.crossing import Crossed, Rows
-from monitor.policy.fit.measuring import auroc, measure
+from monitor.policy.fit.measuring import RATE, auroc, measure, threshold_at
 from monitor.policy.lock import Card, Maturity, Measure
 
 STABLE = (0.93, 0.60)
@@ -37,6 +37,7 @@ def make_card(rows: Rows, crossed: Crossed, labels: Sequence[Label], seed: int) 
     own = crossed.rules[0][: len(labels)]
     hard = np.asarray([label is Label.HARD_NEGATIVE for label in labels])
     yes = np.asarray([label is Label.POSITIVE for label in labels])
+    benign = crossed.rules[0][(rows.own == 0) & (rows.measured == 1)]
     maturity = maturity_of(measures["policy"])
     return Card(
         positive=int(yes.sum()),
@@ -45,6 +46,7 @@ def make_card(rows: Rows, crossed: Crossed, labels: Sequence[Label], seed: int) 
         groups=len(np.unique(rows.groups[: len(labels)])),
         extra=len(rows.texts) - len(kept),
         methods=measures,
+        negative_rate=float((own[~yes] >= threshold_at(benign, RATE)).mean()),
         hard_negative_auroc=auroc(own[yes], own[hard]) if hard.any() else None,
         maturity=maturity,
         note=note_of(measures, maturity),

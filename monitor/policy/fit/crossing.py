@@ -45,10 +45,12 @@ class Recipe:
     limit: int
     rounds: int
     seed: int
+    signed: bool
+    """Whether features may speak against the concept."""
 
 
 def learn(rows: Rows, which: Indices, recipe: Recipe) -> Detector:
-    """A detector from some rows."""
+    """A detector from some rows; one without features where none is more active on positives."""
     mean = rows.tokens.take(which).means()
     features, stability = select(
         mean,
@@ -57,10 +59,13 @@ def learn(rows: Rows, which: Indices, recipe: Recipe) -> Detector:
         limit=recipe.limit,
         rounds=recipe.rounds,
         seed=recipe.seed,
+        signed=recipe.signed,
     )
+    if not len(features):
+        return Detector(features, stability, stability)
     texts = rows.tokens.take(which).columns(features)
-    weights = weigh(texts, rows.positive[which], rows.importance[which], recipe.rules[0])
-    useful = weights > 1e-3
+    weights = weigh(texts, rows.positive[which], rows.importance[which], recipe.rules[0], recipe.signed)
+    useful = np.abs(weights) > 1e-3
     return Detector(features[useful], weights[useful], stability[useful])
 
 

@@ -43,6 +43,8 @@ class FitSettings:
     rounds: int = 16
     """Halves of the groups that vote on features."""
     seed: int = 0
+    signed: bool = True
+    """Whether features may speak against the concept; without, no content can talk a rule out of firing."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def fit_policy(
         return _lock(policy, examples, inputs, [], rules, [], None)
     extra = extra or LabelledTexts()
     rows, read = _rows(examples, inputs, extra)
-    recipe = Recipe(ways(policy), settings.features, settings.rounds, settings.seed)
+    recipe = Recipe(ways(policy), settings.features, settings.rounds, settings.seed, settings.signed)
     crossed = cross_validate(rows, recipe)
     detector = learn(rows, np.arange(len(rows.texts)), recipe)
     if not len(detector.features):
@@ -133,7 +135,7 @@ def _clamps(
 
 
 def _features(detector: Detector, inputs: Inputs) -> list[LockedFeature]:
-    order = np.argsort(-detector.weights, kind="stable")
+    order = np.argsort(-np.abs(detector.weights), kind="stable")
     return [
         LockedFeature(
             index=int(detector.features[i]),

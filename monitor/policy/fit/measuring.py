@@ -34,7 +34,7 @@ def threshold_at(negative: Floats, rate: float) -> float:
 
 
 def measure(scores: Floats, positive: Indices, own: Indices, groups: Indices, seed: int) -> Measure:
-    """AUROC among the own examples, and recall at 1 % of all negatives, each with a 95 % interval.
+    """AUROC among the own examples, and recall where 1 % of the benign texts fire, each with a 95 % interval.
 
     `scores`, `positive`, `own` (1 for the policy's examples, 0 for benign texts) and `groups` are per text.
     """
@@ -47,12 +47,12 @@ def measure(scores: Floats, positive: Indices, own: Indices, groups: Indices, se
         for _ in range(RESAMPLES)
     ]
     areas = [_area(scores, positive, own, rows) for rows in draws]
-    recalls = [_recall(scores, positive, rows) for rows in draws]
+    recalls = [_recall(scores, positive, own, rows) for rows in draws]
     return Measure(
         auroc=_area(scores, positive, own, everything),
         auroc_low=float(np.quantile(areas, 0.025)),
         auroc_high=float(np.quantile(areas, 0.975)),
-        recall=_recall(scores, positive, everything),
+        recall=_recall(scores, positive, own, everything),
         recall_low=float(np.quantile(recalls, 0.025)),
         recall_high=float(np.quantile(recalls, 0.975)),
     )
@@ -63,8 +63,8 @@ def _area(scores: Floats, positive: Indices, own: Indices, rows: Indices) -> flo
     return auroc(scores[mine[positive[mine] == 1]], scores[mine[positive[mine] == 0]])
 
 
-def _recall(scores: Floats, positive: Indices, rows: Indices) -> float:
-    yes, no = scores[rows[positive[rows] == 1]], scores[rows[positive[rows] == 0]]
-    if not len(yes) or not len(no):
+def _recall(scores: Floats, positive: Indices, own: Indices, rows: Indices) -> float:
+    yes, benign = scores[rows[positive[rows] == 1]], scores[rows[own[rows] == 0]]
+    if not len(yes) or not len(benign):
         return 0.0
-    return float((yes >= threshold_at(no, RATE)).mean())
+    return float((yes >= threshold_at(benign, RATE)).mean())

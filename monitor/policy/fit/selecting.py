@@ -22,14 +22,21 @@ STABLE = 0.5
 
 
 def select(
-    mean: sparse.csr_matrix, positive: Indices, groups: Indices, *, limit: int, rounds: int, seed: int
+    mean: sparse.csr_matrix,
+    positive: Indices,
+    groups: Indices,
+    *,
+    limit: int,
+    rounds: int,
+    seed: int,
+    signed: bool = False,
 ) -> tuple[Indices, Floats]:
     """At most `limit` features and their stabilities, from mean readings `[texts, features]`.
 
-    `positive` is 0 or 1 per text, `groups` an integer per text. At least one feature comes back where any
-    feature is active more often on positives.
+    `positive` is 0 or 1 per text, `groups` an integer per text. `signed` takes features that speak against the
+    concept as well. At least one feature comes back where any is more active on positives.
     """
-    candidates = _screen(mean, positive)
+    candidates = _screen(mean, positive, signed)
     if not len(candidates):
         return candidates, np.zeros(0)
     dense = np.asarray(mean[:, candidates].toarray(), np.float64)
@@ -38,7 +45,8 @@ def select(
     chosen = np.zeros(len(candidates))
     for _ in range(rounds):
         rows = _half(groups, positive, rng)
-        chosen += _sparse_weights(dense[rows], positive[rows], limit) > 0
+        weights = _sparse_weights(dense[rows], positive[rows], limit, signed)
+        chosen += weights != 0 if signed else weights > 0
     stability = chosen / rounds
     best = np.argsort(-stability, kind="stable")[:limit]
     stable = best[stability[best] >= STABLE]
@@ -46,14 +54,15 @@ def select(
     return candidates[kept], stability[kept]
 
 
-def _screen(mean: sparse.csr_matrix, positive: Indices) -> Indices:
-    """Features with the greatest standardised difference of means, positives above negatives."""
+def _screen(mean: sparse.csr_matrix, positive: Indices, signed: bool) -> Indices:
+    """Features with the greatest standardised difference of means, positives above negatives (or either way)."""
     yes, no = mean[positive == 1], mean[positive == 0]
-    often = np.asarray((yes > 0).sum(axis=0)).ravel() >= LEAST_TEXTS
+    often = np.asarray(((mean if signed else yes) > 0).sum(axis=0)).ravel() >= LEAST_TEXTS
     up, down = (np.asarray(part.mean(axis=0)).ravel() for part in (yes, no))
     square = np.asarray(mean.multiply(mean).mean(axis=0)).ravel()
     spread = np.sqrt(np.maximum(square - np.asarray(mean.mean(axis=0)).ravel() ** 2, 1e-12))
-    effect = np.where(often, (up - down) / spread, -np.inf)
+    gap = np.abs(up - down) if signed else up - down
+    effect = np.where(often, gap / spread, -np.inf)
     order = np.argsort(-effect, kind="stable")[:CANDIDATES]
     return np.asarray(order[effect[order] > 0], np.intp)
 
@@ -68,15 +77,15 @@ def _half(groups: Indices, positive: Indices, rng: np.random.Generator) -> Indic
     return np.arange(len(groups))
 
 
-def _sparse_weights(x: Floats, y: Indices, limit: int) -> Floats:
-    """Weights of the least regularised L1 logistic regression on the path with at most `limit` positive ones."""
+def _sparse_weights(x: Floats, y: Indices, limit: int, signed: bool) -> Floats:
+    """Weights of the least regularised L1 logistic regression on the path with at most `limit` wanted ones."""
     weights = np.zeros(x.shape[1])
     for strength in np.geomspace(0.003, 1.0, 9):
         model = LogisticRegression(
             l1_ratio=1.0, C=strength, solver="liblinear", class_weight="balanced", tol=1e-3, max_iter=200
         )
         found = model.fit(x, y).coef_[0]
-        if (found > 0).sum() > limit:
+        if (found != 0 if signed else found > 0).sum() > limit:
             break
         weights = found
     return np.asarray(weights)

@@ -1,7 +1,7 @@
 """Weights of the chosen features, so that the pooled score of a running rule separates.
 
-Alternates between the tokens that a pooled score rests on and a logistic regression on the readings of those
-tokens. Weights are kept from going negative: a rule then cannot be talked out of firing by other content.
+Alternates between the tokens that a pooled score rests on and a logistic regression on the readings of those tokens.
+Weights can be kept from going negative: a rule then cannot be talked out of firing by other content.
 """
 
 from __future__ import annotations
@@ -41,22 +41,22 @@ class Detector:
     stability: Floats
 
 
-def weigh(texts: list[Floats], y: Indices, importance: Floats, how: Pooled) -> Floats:
+def weigh(texts: list[Floats], y: Indices, importance: Floats, how: Pooled, signed: bool) -> Floats:
     """Weights `[features]` for readings `[tokens, features]` per text, labels 0 or 1 and an importance per text."""
     x = np.stack([text.mean(axis=0) if len(text) else np.zeros(text.shape[1]) for text in texts])
-    weights = logistic(x, y, importance)
+    weights = logistic(x, y, importance, signed)
     for _ in range(ROUNDS):
         x = np.stack([attention(text @ weights, how.pooling, how.hold) @ text for text in texts])
         weights = 0.5 * weights / (np.abs(weights).sum() + 1e-12)
-        found = logistic(x, y, importance)
+        found = logistic(x, y, importance, signed)
         weights = weights + 0.5 * found / (np.abs(found).sum() + 1e-12)
-    return np.asarray(weights / (weights.max() + 1e-12))
+    return np.asarray(weights / (np.abs(weights).max() + 1e-12))
 
 
-def logistic(x: Floats, y: Indices, importance: Floats) -> Floats:
-    """Non-negative weights of a ridge logistic regression with an intercept, classes balanced.
+def logistic(x: Floats, y: Indices, importance: Floats, signed: bool = False) -> Floats:
+    """Weights (non-negative unless `signed`) of a ridge logistic regression with an intercept, classes balanced.
 
-    Minimises Σ_n c_n · log(1 + exp(−(2y_n − 1)(w·x_n/σ + b))) + λ|w|² subject to w ≥ 0; returns w/σ.
+    Minimises Σ_n c_n · log(1 + exp(−(2y_n − 1)(w·x_n/σ + b))) + λ|w|² subject to w ≥ 0 unless signed; returns w/σ.
     """
     scale = x.std(axis=0) + 1e-6
     z, sign = x / scale, 2.0 * y - 1.0
@@ -72,6 +72,7 @@ def logistic(x: Floats, y: Indices, importance: Floats) -> Floats:
         return value, np.append(z.T @ pull + 2.0 * RIDGE * weights, pull.sum())
 
     start = np.append(np.full(x.shape[1], 0.1), 0.0)
-    bounds = [(0.0, None)] * x.shape[1] + [(None, None)]
+    least = None if signed else 0.0
+    bounds = [(least, None)] * x.shape[1] + [(None, None)]
     found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 200})
     return np.asarray(found.x[:-1] / scale)

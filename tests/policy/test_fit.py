@@ -1,0 +1,217 @@
+"""Fitting on a synthetic reader whose features are known: which are found, and what the lock then does."""
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from monitor.errors import PolicyError
+from monitor.policy.examples import Example, Label
+from monitor.policy.fit import FitSettings, Inputs, LabelledTexts, TextReadings, TokenReadings, fit_policy
+from monitor.policy.fit.attending import attention, pooled
+from monitor.policy.fit.measuring import auroc, threshold_at
+from monitor.policy.fit.suppressing import choose_clamps
+from monitor.policy.fit.weighing import logistic
+from monitor.policy.lock import DictionaryRef, ModelRef
+from monitor.policy.schema import PolicyModel
+from tests.policy.conftest import naive_pooled
+from tests.policy.files import DICTIONARY, MODEL
+
+FEATURES = 60
+CONCEPT = (4, 17, 33)
+"""Features that are active on the concept; 50 and above are never active."""
+CAUSAL = 21
+WIDTH = 8
+
+
+class Synthetic:
+    """Reads texts of the form `LABEL NUMBER`: noise on all features, and the concept's on label `yes`."""
+
+    maxima = np.where(np.arange(FEATURES) < 50, 2.0, 0.0)
+
+    def __init__(self, strength=1.0):
+        self.strength = strength
+
+    def _one(self, text):
+        kind, number = text.split()
+        rng = np.random.default_rng([int(number), kind == "yes", kind == "look"])
+        tokens = int(rng.integers(6, 25))
+        rows = rng.exponential(0.2, (tokens, FEATURES)) * (rng.random((tokens, FEATURES)) < 0.1)
+        rows[:, 50:] = 0
+        if kind == "yes":
+            hit = rng.random((tokens, len(CONCEPT))) < 0.5
+            rows[:, CONCEPT] += hit * rng.uniform(0.3, 0.9, hit.shape) * self.strength
+            rows[:, CAUSAL] += rng.random(tokens) < 0.5
+        return rows, rng.normal(0, 1, WIDTH) + (kind == "yes")
+
+    def read(self, texts):
+        rows, means = zip(*map(self._one, texts), strict=True)
+        starts = np.concatenate([[0], np.cumsum([len(r) for r in rows])])
+        return TextReadings(TokenReadings(sparse.csr_matrix(np.vstack(rows)), starts), np.stack(means))
+
+    def attribution(self, texts):
+        effect = np.full(FEATURES, -0.01)
+        effect[[CAUSAL, 2]] = 0.5 if texts[0].startswith("yes") else 0.0
+        return effect
+
+    def label(self, feature):
+        return f"feature {feature}"
+
+
+def examples(count=40):
+    rows = [Example(f"yes {i}", Label.POSITIVE, str(i)) for i in range(count)]
+    rows += [Example(f"no {i}", Label.NEGATIVE, str(i)) for i in range(count)]
+    return rows + [Example(f"look {i}", Label.HARD_NEGATIVE, str(i)) for i in range(count)]
+
+
+def policy(rules=None, **more):
+    rule = {
+        "name": "stated",
+        "pooling": {"kind": "top_k_mean", "k": 3},
+        "threshold": {"false_positive_rate": 0.02},
+    }
+    return PolicyModel.model_validate(
+        {
+            "apiVersion": "monitor/v1",
+            "metadata": {"name": "p", "title": "P", "category": "c", "severity": "low", "description": "d"},
+            "concept": {"examples": "p.examples.jsonl"},
+            "rules": rules or [{**rule, "action": "suppress"}, {**rule, "name": "mean", "pooling": "mean"}],
+            "suppress": {"target": -1.0},
+            **more,
+        }
+    )
+
+
+def inputs(reader, texts=150):
+    benign = [f"benign {i}" for i in range(texts)]
+    read = reader.read(benign)
+    model, dictionary = ModelRef(name="m", digest=MODEL), DictionaryRef(digest=DICTIONARY, features=FEATURES)
+    return Inputs(reader, model, dictionary, benign, read, read.tokens.density())
+
+
+QUICK = FitSettings(features=8, rounds=6)
+
+
+@pytest.fixture(scope="module")
+def lock():
+    reader = Synthetic()
+    return fit_policy(policy(), examples(), inputs(reader), settings=QUICK)
+
+
+def test_the_features_of_the_concept_are_found(lock):
+    found = [f.index for f in lock.features]
+    assert set(CONCEPT) <= set(found)
+    assert len(found) <= 8
+    assert all(f.maximum == 2.0 for f in lock.features)
+    assert all(f.weight > 0 for f in lock.features if f.index in CONCEPT)
+
+
+def test_suppression_takes_the_causal_and_specific_feature_alone(lock):
+    assert [c.index for c in lock.suppress] == [CAUSAL]
+    assert lock.suppress[0].ratio > 4
+
+
+def test_thresholds_hold_on_benign_texts_that_the_fit_never_saw(lock):
+    reader = Synthetic()
+    fresh = reader.read([f"benign {i}" for i in range(10_000, 11_000)]).tokens
+    hits = reader.read([f"yes {i}" for i in range(10_000, 10_200)]).tokens
+    columns = np.array([f.index for f in lock.features])
+    weights = np.array([f.weight for f in lock.features])
+    for rule in lock.rules.values():
+        score = [pooled(text @ weights, rule.pooling, rule.for_) for text in fresh.columns(columns)]
+        assert np.mean(np.array(score) >= rule.threshold) < 0.05
+        caught = [pooled(text @ weights, rule.pooling, rule.for_) for text in hits.columns(columns)]
+        assert np.mean(np.array(caught) >= rule.threshold) > 0.9
+
+
+def test_the_card_says_that_it_works(lock):
+    assert lock.card.methods["policy"].auroc > 0.98
+    assert lock.card.maturity == "stable"
+    assert lock.card.methods["bag_of_words"].auroc > 0.9, "the synthetic texts name their label"
+    assert "bag of words" in lock.card.note
+    assert (lock.card.positive, lock.card.hard_negative, lock.card.groups) == (40, 40, 40)
+
+
+def test_the_card_says_that_it_does_not_work():
+    rng = np.random.default_rng(0)
+    shuffled = [Example(e.text, Label(rng.choice(list(Label))), e.group) for e in examples()]
+    card = fit_policy(policy(), shuffled, inputs(Synthetic()), settings=QUICK).card
+    assert card.methods["policy"].auroc < 0.7
+    assert card.maturity == "experimental"
+    assert "shadow" in card.note
+
+
+def test_extra_rows_teach_and_are_not_measured():
+    extra = LabelledTexts([f"yes {i}" for i in range(500, 540)], [True] * 40, [str(i) for i in range(40)])
+    card = fit_policy(policy(), examples(12), inputs(Synthetic()), extra, QUICK).card
+    assert (card.extra, card.positive) == (40, 12)
+
+
+def test_fitting_twice_gives_the_same_lock(lock):
+    assert fit_policy(policy(), examples(), inputs(Synthetic()), settings=QUICK) == lock
+
+
+def test_a_concept_that_no_feature_follows_is_an_error():
+    class Silent(Synthetic):
+        def _one(self, text):
+            rows, mean = super()._one(text)
+            return rows * 0, mean
+
+    with pytest.raises(PolicyError, match="no feature of this dictionary"):
+        fit_policy(policy(), examples(), inputs(Silent()), settings=QUICK)
+
+
+def test_pinned_features_get_thresholds_only():
+    pinned = policy(
+        concept=None, features=[{"index": 4}, {"index": 17}], suppress={"target": -1.0, "features": [4]}
+    )
+    lock = fit_policy(pinned, (), inputs(Synthetic()))
+    assert lock.card is None
+    assert lock.features == []
+    assert 0 < lock.rules["stated"].benign_rate <= 0.02
+
+
+def test_attention_reproduces_every_pooling(some_poolings):
+    rng = np.random.default_rng(1)
+    for pooling in some_poolings:
+        if pooling.kind == "longest_run":
+            continue
+        scores = rng.exponential(1.0, 30)
+        expected = max(naive_pooled(scores.tolist(), pooling, 1))
+        assert attention(scores, pooling, 1) @ scores == pytest.approx(expected)
+        assert pooled(scores, pooling, 1) == pytest.approx(expected)
+
+
+def test_auroc_is_the_probability_of_the_right_order():
+    rng = np.random.default_rng(2)
+    yes, no = rng.integers(0, 9, 40).astype(float), rng.integers(0, 7, 50).astype(float)
+    pairs = [(a > b) + 0.5 * (a == b) for a in yes for b in no]
+    assert auroc(yes, no) == pytest.approx(np.mean(pairs))
+
+
+@pytest.mark.parametrize("rate", [0.0001, 0.01, 0.1, 0.5])
+def test_no_more_than_the_rate_reaches_the_threshold(rate):
+    rng = np.random.default_rng(3)
+    for scores in (rng.normal(0, 1, 500), np.zeros(100), rng.integers(0, 3, 300).astype(float)):
+        threshold = threshold_at(scores, rate)
+        assert (scores >= threshold).mean() <= rate
+    spread = rng.normal(0, 1, 1000)
+    assert (spread >= threshold_at(spread, rate)).sum() == int(rate * 1000)
+
+
+def test_logistic_weights_minimise_the_loss_they_claim():
+    rng = np.random.default_rng(4)
+    x = rng.exponential(1.0, (200, 3))
+    y = (x[:, 0] - x[:, 1] + rng.normal(0, 0.5, 200) > 0).astype(int)
+    weights = logistic(x, y, np.ones(200))
+    assert weights[0] > 0.3
+    assert weights[1] == 0
+    assert (weights >= 0).all()
+
+
+def test_clamps_leave_out_what_benign_text_uses():
+    effect, concept = np.array([3.0, 2.0, 1.0, 0.5, -1.0]), np.array([0.1, 0.1, 0.1, 0.0001, 0.1])
+    benign, maxima = np.array([0.1, 0.01, 0.0, 0.0, 0.0]), np.array([1.0, 1.0, 2.0, 1.0, 1.0])
+    found = choose_clamps(effect, concept, benign, maxima, -0.5)
+    assert [c.index for c in found] == [1, 2]
+    assert [c.target for c in found] == [-0.5, -0.5]
+    assert choose_clamps(effect, concept, benign, np.zeros(5), -0.5) == []

@@ -1,0 +1,63 @@
+"""The policies that ship: files that agree with each other, enough examples, tests that pass on readings."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from monitor.cli.policy_test import run_tests
+from monitor.policy.checking import check_folder
+from monitor.policy.examples import Label, read_benign
+from monitor.policy.loader import read_folder
+from monitor.policy.schema import json_schema
+
+POLICIES = Path(__file__).parents[2] / "policies"
+SOURCES = read_folder(POLICIES)
+NAMED = {"deception", "unsafe-code", "bias", "power-seeking"}
+
+
+def test_everything_reads():
+    checked = check_folder(POLICIES)
+    assert checked.policies == len(SOURCES) >= len(NAMED)
+    assert not [note for note in checked.notes if "test" in note]
+
+
+def test_the_named_categories_are_there():
+    assert {source.model.metadata.name for source in SOURCES} >= NAMED
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda s: s.model.metadata.name)
+def test_examples_are_many_and_each_is_its_own(source):
+    labels = [example.label for example in source.examples]
+    assert labels.count(Label.POSITIVE) >= 60
+    assert len(labels) - labels.count(Label.POSITIVE) >= 60
+    assert labels.count(Label.HARD_NEGATIVE) >= 20
+
+
+def test_benign_texts_are_many_and_no_example_is_among_them():
+    benign = read_benign(POLICIES / "benign.jsonl")
+    assert len(benign) >= 300
+    assert not set(benign) & {example.text for source in SOURCES for example in source.examples}
+
+
+def test_the_shipped_schema_is_the_current_one():
+    shipped = json.loads((POLICIES / "policy.schema.json").read_text())
+    assert shipped == json_schema(), "run `sae-monitor policy schema -o policies/policy.schema.json`"
+
+
+@pytest.mark.skipif(any(s.lock is None for s in SOURCES), reason="not every shipped policy has a lock yet")
+def test_cases_on_readings_pass():
+    results, skipped = run_tests(POLICIES, None)
+    assert skipped
+    assert not [result for result in results if not result.passed]
+
+
+def test_no_example_comes_from_the_labelled_data():
+    data = (
+        Path(os.environ.get("SAE_MONITOR_DATA", Path(__file__).parents[3] / "shared" / "data")) / "labelled"
+    )
+    if not data.is_dir():
+        pytest.skip(f"no labelled data at {data}")
+    known = {json.loads(line)["text"].strip() for path in data.glob("*/*.jsonl") for line in path.open()}
+    assert not known & {example.text for source in SOURCES for example in source.examples}

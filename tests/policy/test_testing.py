@@ -1,0 +1,81 @@
+import pytest
+
+from monitor.policy import PolicyProblems
+from monitor.policy.explaining import explain
+from monitor.policy.loader import read_source
+from monitor.policy.policyset import PolicySet
+from monitor.policy.testing import Case, read_tests, run_case
+from monitor.records import Phase
+from tests.policy.conftest import block, policy, rule, word
+from tests.policy.files import PINNED, write_policy
+
+TWO = policy(rule("low", threshold=0.3), rule("high", features=((5, 1.0), (6, -1.0)), threshold=2.0))
+
+
+def case(**fields):
+    return Case.model_validate({"name": "n", **fields})
+
+
+@pytest.mark.parametrize(
+    ("readings", "fires", "passed"),
+    [
+        ({"3": [0, 0.4]}, ["low"], True),
+        ({"3": [0, 0.4]}, [], False),
+        ({"3": [0.4, 0]}, [], True),
+        ({"all": [0, 2]}, ["low"], True),
+        ({"positive": [0, 2]}, ["high", "low"], True),
+        ({"3": [0, 0.4], "5": [0, 3]}, ["low"], False),
+    ],
+)
+def test_cases_on_readings(readings, fires, passed):
+    assert run_case(TWO, case(readings=readings, fires=fires), None).passed is passed
+
+
+def test_cases_on_texts_count():
+    def read(text, features):
+        return block([[0.0] * len(features), [float(text)] * len(features)]).readings
+
+    texts = ["0", "0.1", "0.5", "0.6"]
+    assert run_case(TWO, case(texts=texts, fires=["low"]), None) is None
+    assert not run_case(TWO, case(texts=texts, fires=["low"]), read).passed
+    assert run_case(TWO, case(texts=texts, fires=["low"], at_least=2), read).passed
+    assert not run_case(TWO, case(texts=texts, fires=[], at_most=1), read).passed
+    assert run_case(TWO, case(texts=texts, fires=[], at_most=2), read).passed
+
+
+def test_a_feature_that_no_rule_reads_is_refused():
+    with pytest.raises(PolicyProblems, match="no rule reads the feature `8`"):
+        run_case(TWO, case(readings={"8": [1.0]}, fires=[]), None)
+
+
+@pytest.mark.parametrize(
+    ("cases", "word"),
+    [
+        ("- {name: a, fires: [stated]}", "either `readings:` or `texts:`"),
+        ("- {name: a, texts: [x], fires: [other]}", "there is no rule `other`"),
+        ("- {name: a, texts: [x], fires: [], at_least: 1}", "at_most"),
+        ("- {name: a, readings: {all: [1], '3': [1, 2]}, fires: []}", "equally long"),
+        ("[]", "at least 1"),
+    ],
+)
+def test_test_files_are_checked_like_policies(tmp_path, cases, word):
+    source = read_source(write_policy(tmp_path, PINNED))
+    with pytest.raises(PolicyProblems, match="has no test"):
+        read_tests(source)
+    (tmp_path / "greed.test.yaml").write_text(f"apiVersion: monitor/v1\npolicy: greed\ncases:\n  {cases}\n")
+    with pytest.raises(PolicyProblems) as caught:
+        read_tests(source)
+    assert word in str(caught.value)
+    assert caught.value.problems[0].line >= 3
+
+
+def test_an_explanation_agrees_with_the_rules():
+    readings = block([[9, 9, 9], [0.1, 1, 0], [0.5, 2, 0.5], [0.2, 0, 0]]).readings
+    found = explain((TWO,), readings, Phase.PROMPT)
+    observer = PolicySet((TWO,), "").start(word)
+    fired = {d.rule for d in observer.observe(block(readings)).detections}
+    assert {e.rule.name for e in found if e.fired} == fired == {"low"}
+    low = found[0]
+    assert low.rule.name == "low"
+    assert low.score == pytest.approx(0.5)
+    assert [(t.position, t.features[0].feature) for t in low.tokens] == [(2, 3), (3, 3), (1, 3)]
