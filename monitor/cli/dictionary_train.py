@@ -173,14 +173,13 @@ def info(
     report = dictionary / "training.json"
     if report.is_file():
         lines.update(json.loads(report.read_text("utf-8"))["results"])
-    table = Table(box=None, show_header=False)
+    _print_lines(lines)
+
+
+def _print_lines(lines: dict[str, Any]) -> None:
     for name, value in lines.items():
-        table.add_row(name.replace("_", " "), "not stated" if value is None else _shown(value))
-    stdout_console().print(table)
-
-
-def _shown(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+        shown = "not stated" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+        stdout_console().print(f"{name.replace('_', ' '):<28} {shown}", soft_wrap=True)
 
 
 def _numbers(text: str, kind: Callable[[str], Number]) -> tuple[Number, ...]:
@@ -256,11 +255,7 @@ def _finish(report: Report, storage: Storage, plot: bool) -> None:
     save_run(report, storage)
     if plot:
         draw_training(report.as_json(), storage.folder / "training.png")
-    table = Table(box=None, show_header=False)
-    for name, value in results(report.evaluation).items():
-        table.add_row(name.replace("_", " "), _shown(value))
-    table.add_row("tokens per second", f"{report.tokens_per_second:,.0f}")
-    stdout_console().print(table)
+    _print_lines({**results(report.evaluation), "tokens_per_second": round(report.tokens_per_second)})
     stdout_console().print(f"saved in {storage.folder}", soft_wrap=True)
 
 
