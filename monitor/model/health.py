@@ -19,8 +19,8 @@ OUTLIER = 10.0
 
 TEXTS = (
     "The ferry leaves at nine, so we should be at the harbour half an hour before.",
-    "Human: Can you help me plan a birthday dinner for six people?\n\nAssistant: Of course. Do any of them not eat meat?",
-    "def mean(values):\n    total = 0\n    for value in values:\n        total += value\n    return total / len(values)\n",
+    "Human: Can you help me plan a birthday dinner for six?\n\nAssistant: Of course. Do any of them not eat meat?",
+    "def mean(values):\n    total = 0\n    for value in values:\n        total += value\n    return total / 2\n",
     "I think that people should be able to check what a machine does, and to stop it when they want to.",
     "She closed the door behind her, put the letter on the table and waited for the kettle to boil.",
     "Human: What is the difference between a list and a tuple?\n\nAssistant: A list can be changed, a tuple cannot.",
