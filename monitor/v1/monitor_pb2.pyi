@@ -352,20 +352,22 @@ class ListPoliciesRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Rule(_message.Message):
-    __slots__ = ("name", "phases", "action", "mode", "threshold", "features")
+    __slots__ = ("name", "phases", "action", "mode", "threshold", "features", "weights")
     NAME_FIELD_NUMBER: _ClassVar[int]
     PHASES_FIELD_NUMBER: _ClassVar[int]
     ACTION_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
     THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     FEATURES_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     name: str
     phases: _containers.RepeatedScalarFieldContainer[Phase]
     action: Action
     mode: Mode
     threshold: float
     features: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, name: _Optional[str] = ..., phases: _Optional[_Iterable[_Union[Phase, str]]] = ..., action: _Optional[_Union[Action, str]] = ..., mode: _Optional[_Union[Mode, str]] = ..., threshold: _Optional[float] = ..., features: _Optional[_Iterable[int]] = ...) -> None: ...
+    weights: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, name: _Optional[str] = ..., phases: _Optional[_Iterable[_Union[Phase, str]]] = ..., action: _Optional[_Union[Action, str]] = ..., mode: _Optional[_Union[Mode, str]] = ..., threshold: _Optional[float] = ..., features: _Optional[_Iterable[int]] = ..., weights: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Policy(_message.Message):
     __slots__ = ("name", "title", "category", "severity", "description", "maturity", "rules", "clamps")

@@ -103,6 +103,7 @@ def test_policies_are_listed_by_name(served):
     assert [(c.feature, c.target, c.where) for c in deception.clamps] == [(7, -2.0, pb.CLAMP_WHERE_ACTIVE)]
     (rule,) = deception.rules
     assert list(rule.features) == [7]
+    assert list(rule.weights) == [1.0]
     assert list(rule.phases) == [pb.PHASE_PROMPT, pb.PHASE_RESPONSE]
     assert rule.action == pb.ACTION_SUPPRESS
     assert listed.digests.policies == "sha256:" + "c" * 64

@@ -134,6 +134,7 @@ def _rule(record: Rule) -> pb.Rule:
         mode=enums.MODE[record.mode],
         threshold=record.threshold,
         features=[feature.index for feature in record.features],
+        weights=[feature.weight for feature in record.features],
     )
 
 
