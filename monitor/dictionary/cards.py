@@ -62,7 +62,7 @@ class CardsHeader:
 def save(folder: Path, header: CardsHeader, cards: Iterable[FeatureCard]) -> Path:
     """Write the cards beside a dictionary, in the order of the features; returns the file's path."""
     path = folder / FILE
-    with lzma.open(path, "wt", encoding="utf-8", preset=9) as file:
+    with lzma.open(path, "wt", encoding="utf-8", preset=6) as file:
         file.write(_line({"format": _FORMAT} | asdict(header)))
         file.writelines(_line(asdict(card)) for card in cards)
     return path

@@ -121,5 +121,5 @@ def _box_around(point: Any, reach: float) -> Any:
 
 
 def _short(text: str, longest: int = _LONGEST) -> str:
-    plain = text.replace("$", r"\$")
+    plain = text.replace("\n", " ").replace("$", r"\$")
     return plain if len(plain) <= longest else plain[: longest - 1] + "…"
