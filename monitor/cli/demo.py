@@ -17,9 +17,10 @@ from monitor.cli.demo_steps import Steps
 from monitor.cli.errors import Unreachable
 from monitor.cli.expectations import Expectations
 from monitor.cli.local import Endpoint, local_server
+from monitor.cli.measure import RuleScores
 from monitor.cli.picture import recorder, save_recorded
 from monitor.cli.scrape import scrape
-from monitor.cli.shade import Painter, RuleFeatures
+from monitor.cli.shade import Painter
 from monitor.cli.tally import Tally
 
 CALL_SECONDS = 120.0
@@ -74,7 +75,7 @@ def _on_server(console: Console, endpoint: Endpoint, script: Script, expect: Exp
         )
         listed = steps.policies()
         console.print(demo_view.loaded(listed))
-        painter = Painter(RuleFeatures.of(listed.policies), has_colour(console))
+        painter = Painter(RuleScores.of(listed.policies), has_colour(console))
         console.print(demo_view.heading("Texts, scored without generating"))
         for line in script.lines:
             console.print(demo_view.verdict(line, steps.line(line), painter))

@@ -9,30 +9,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from monitor.cli.client import Client
+from monitor.cli.comparison import Comparison, edited
 from monitor.cli.demo_script import Line, Suppression
 from monitor.cli.expectations import Expectations
-from monitor.cli.render import enforced
+from monitor.cli.render import closest, enforced
 from monitor.cli.scrape import Scrape
-from monitor.cli.shade import shown_reading
 from monitor.cli.tally import Moved, Tally
 from monitor.v1 import monitor_pb2 as pb
 
 SEED = 7
-TOLERANCE = 0.05
-"""In units of the maximum. A decoder row seldom gives back exactly what its encoder row reads."""
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """One prompt, generated without and with clamps."""
-
-    clamps: tuple[pb.Clamp, ...]
-    plain: pb.GenerateResponse
-    clamped: pb.GenerateResponse
-
-    def strongest(self, feature: int) -> tuple[float, float]:
-        """The feature's highest reading in either run: as it was, and as the clamps left it."""
-        return _strongest(self.plain.tokens, feature), _strongest(self.clamped.tokens, feature)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +48,8 @@ class Steps:
         acted, matched = enforced(answer.verdict.detections), answer.verdict.detections
         if line.category:
             claim = f"{line.category} is found in {quoted(line.text)}"
-            self.expect.check(claim, any(d.category == line.category for d in matched), _names(matched))
+            found = _names(matched) or f"no detection; closest: {closest(answer.verdict)}"
+            self.expect.check(claim, any(d.category == line.category for d in matched), found)
         else:
             self.expect.check(f"no rule acts on {quoted(line.text)}", not acted, _names(acted))
         return answer
@@ -96,16 +82,17 @@ class Steps:
 
     def _clamped(self, comparison: Comparison) -> None:
         """The clamps did what they say, and only where they were asked for."""
-        edited = sum(_edited(t) for t in comparison.plain.tokens)
-        self.expect.check("nothing is clamped that was not asked for", edited == 0, f"{edited} tokens")
-        before = [comparison.strongest(c.feature)[0] for c in comparison.clamps]
-        self.expect.check("a clamped feature was active before", any(v > TOLERANCE for v in before), before)
-        for clamp in comparison.clamps:
-            after, limit = comparison.strongest(clamp.feature)[1], max(0.0, clamp.target)
-            claim = f"feature {clamp.feature} reads at most {limit:g} under its clamp"
-            self.expect.check(claim, after <= limit + TOLERANCE, f"{after:.3f}")
+        check, falls = self.expect.check, comparison.falls
+        unasked, asked = edited(comparison.plain), edited(comparison.clamped)
+        check("without clamps no token is edited", unasked == 0, f"{unasked} tokens")
+        check("with clamps tokens are edited", asked > 0, "none")
+        high = [f"{fall.clamp.feature} reads {fall.clamped:.2f}" for fall in falls if not fall.held]
+        check("where it is clamped, no feature reads above its target", not high, ", ".join(high))
+        before, after = comparison.per_token
+        found = f"{before:.2f} per token before, {after:.2f} after"
+        check("together the clamped features read lower than before", after < before, found)
         different = comparison.plain.text != comparison.clamped.text
-        self.expect.check("suppression changes the text", different, "the same text")
+        check("suppression changes the text", different, "the same text")
 
     def _generate(self, plan: Suppression, clamps: Sequence[pb.Clamp]) -> pb.GenerateResponse:
         answer = self.client.generate(pb.GenerateRequest(generation=_generation(plan, clamps)))
@@ -145,19 +132,9 @@ def _generation(plan: Suppression, clamps: Sequence[pb.Clamp]) -> pb.Generation:
     return pb.Generation(input=content, sampling=sampling, clamps=clamps, include_tokens=True)
 
 
-def _strongest(tokens: Sequence[pb.ScoredToken], feature: int) -> float:
-    """Highest reading after the start token."""
-    readings = (r for t in tokens if t.position > 0 for r in t.readings if r.feature == feature)
-    return max((shown_reading(r) for r in readings), default=0.0)
-
-
-def _edited(token: pb.ScoredToken) -> bool:
-    return any(r.HasField("value_after_clamp") for r in token.readings)
-
-
 def _ids(answer: pb.GenerateResponse) -> list[int]:
     return [token.token_id for token in answer.tokens]
 
 
 def _names(detections: Iterable[pb.Detection]) -> str:
-    return ", ".join(f"{d.policy} / {d.rule}" for d in detections) or "no detection"
+    return ", ".join(f"{d.policy} / {d.rule}" for d in detections)

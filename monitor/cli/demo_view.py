@@ -15,13 +15,16 @@ from rich.text import Text
 
 from monitor.cli import words
 from monitor.cli.clamps import clamp_text
+from monitor.cli.comparison import Comparison
 from monitor.cli.demo_script import Line
-from monitor.cli.demo_steps import Comparison
+from monitor.cli.measure import FeatureReadings
 from monitor.cli.printable import printable
-from monitor.cli.render import detection_line, status_line
-from monitor.cli.shade import Painter, RuleFeatures
+from monitor.cli.render import closest, detection_line, status_line
+from monitor.cli.shade import Painter
 from monitor.cli.tally import Moved
 from monitor.v1 import monitor_pb2 as pb
+
+FALLS_SHOWN = 6
 
 
 def heading(title: str) -> RenderableType:
@@ -56,14 +59,14 @@ def verdict(line: Line, answer: pb.ScoreResponse, painter: Painter) -> Renderabl
     rows.append(status)
     rows += [detection_line(d) for d in answer.verdict.detections]
     if not answer.verdict.detections:
-        rows.append(Text("no rule fired", style="green"))
+        rows.append(_nearest(answer.verdict))
     return Padding(Group(rows[0], Padding(Group(*rows[1:]), (0, 0, 0, 2))), (1, 0, 0, 0))
 
 
 def side_by_side(comparison: Comparison, colour: bool) -> RenderableType:
     """Both texts beside each other, shaded by the clamped features, and their readings."""
     features = frozenset(c.feature for c in comparison.clamps)
-    painter = Painter(RuleFeatures(features, after_clamp=True), colour)
+    painter = Painter(FeatureReadings(features), colour)
     table = Table(expand=True, show_edge=False, padding=(0, 1), border_style="dim")
     table.add_column("without suppression", ratio=1, overflow="fold")
     table.add_column("with suppression", ratio=1, overflow="fold")
@@ -81,12 +84,23 @@ def counters(rows: Iterable[Moved]) -> RenderableType:
     return table
 
 
-def _readings(comparison: Comparison) -> Table:
-    table = _grid(Text("  clamp", "dim"), Text("highest reading", "dim"), Text("under the clamp", "dim"))
-    for clamp in comparison.clamps:
-        before, after = comparison.strongest(clamp.feature)
-        table.add_row(Text(f"  {clamp_text(clamp)}"), Text(f"{before:.2f}"), Text(f"{after:.2f}"))
-    return table
+def _readings(comparison: Comparison) -> RenderableType:
+    """What the clamps left of the features that were active."""
+    falls = comparison.falls
+    names = ("  clamp", "highest before", "where clamped", "elsewhere")
+    table = _grid(*(Text(name, "dim") for name in names))
+    for fall in falls[:FALLS_SHOWN]:
+        readings = (fall.before, fall.clamped, fall.elsewhere)
+        table.add_row(Text(f"  {clamp_text(fall.clamp)}"), *(Text(f"{value:.2f}") for value in readings))
+    rest = len(falls) - FALLS_SHOWN
+    before, after = comparison.per_token
+    together = f"  together, per token: {before:.2f} before, {after:.2f} with clamps"
+    return Group(table, Text(f"  and {rest} more", "dim") if rest > 0 else Text(), Text(together))
+
+
+def _nearest(verdict: pb.Verdict) -> Text:
+    """No rule fired, and which came closest."""
+    return Text.assemble(("no rule fired", "green"), (f"; closest: {closest(verdict)}", "dim"))
 
 
 def _count(number: int, noun: str) -> str:

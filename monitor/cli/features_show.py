@@ -18,6 +18,7 @@ from rich.text import Text
 
 from monitor.cli.console import has_colour, stdout_console
 from monitor.cli.features_table import Row, feature_table
+from monitor.cli.measure import FeatureReadings
 from monitor.cli.pair import (
     DictionaryOption,
     JsonOption,
@@ -27,7 +28,7 @@ from monitor.cli.pair import (
     open_labels,
 )
 from monitor.cli.printable import one_line
-from monitor.cli.shade import Painter, RuleFeatures
+from monitor.cli.shade import Painter
 from monitor.dictionary.bundle import Dictionary
 from monitor.dictionary.cards import Context, FeatureCard, load_card, load_header
 from monitor.dictionary.labels import Labels
@@ -109,7 +110,7 @@ def shaded(context: Context, painter: Painter) -> Text:
 
 def painter_for(console: Console) -> Painter:
     """Shades by strength alone: no rule and no evidence."""
-    return Painter(RuleFeatures(frozenset()), has_colour(console))
+    return Painter(FeatureReadings(frozenset()), has_colour(console))
 
 
 def _print(console: Console, dictionary: Dictionary, card: FeatureCard, labels: Labels, limit: int) -> None:

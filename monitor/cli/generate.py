@@ -9,11 +9,11 @@ import typer
 from monitor.cli import options
 from monitor.cli.clamps import SYNTAX, parse_clamp
 from monitor.cli.console import stdout_console
+from monitor.cli.measure import RuleScores
 from monitor.cli.output import as_json, leave, picture
 from monitor.cli.reading import as_input, read_text
 from monitor.cli.render import generated
 from monitor.cli.session import open_session
-from monitor.cli.shade import RuleFeatures
 from monitor.cli.streaming import show
 from monitor.v1 import monitor_pb2 as pb
 
@@ -74,7 +74,7 @@ def generate(
         include_tokens=True,
     )
     with open_session(connect, flags, timeout) as client:
-        rules = RuleFeatures.of(client.policies().policies)
+        rules = RuleScores.of(client.policies().policies)
         if json:
             answer = client.generate(pb.GenerateRequest(generation=request))
             typer.echo(as_json(answer))

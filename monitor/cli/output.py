@@ -14,8 +14,9 @@ from google.protobuf import json_format
 from rich.console import RenderableType
 
 from monitor.cli.errors import ExitCode
+from monitor.cli.measure import RuleScores
 from monitor.cli.picture import save_svg
-from monitor.cli.shade import Painter, RuleFeatures
+from monitor.cli.shade import Painter
 from monitor.v1 import monitor_pb2 as pb
 
 
@@ -40,7 +41,7 @@ def leave(verdict: pb.Verdict, exit_zero: bool) -> None:
 
 
 def picture(
-    path: Path | None, title: str, rules: RuleFeatures, form: Callable[[Painter], RenderableType]
+    path: Path | None, title: str, rules: RuleScores, form: Callable[[Painter], RenderableType]
 ) -> None:
     """Save the readable form as it looks on a terminal with colours, where a file was named."""
     if path is not None:

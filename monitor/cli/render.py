@@ -132,6 +132,14 @@ def nearness(score: pb.RuleScore) -> float:
     return min(1.0, max(0.0, score.score / score.threshold)) if score.threshold > 0 else 0.0
 
 
+def closest(verdict: pb.Verdict) -> str:
+    """The rule that came closest to firing without doing so, in one line."""
+    for score in quiet_rules(verdict)[:1]:
+        name = f"{printable(score.policy)} / {printable(score.rule)}"
+        return f"{name}, {score.score:.2f} of {score.threshold:.2f}"
+    return "no rule read this text"
+
+
 def score_table(scores: Sequence[pb.RuleScore]) -> RenderableType:
     """How far rules came that did not fire, as bars up to their thresholds."""
     table = Table.grid(padding=(0, 2))

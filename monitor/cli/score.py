@@ -8,11 +8,12 @@ import typer
 
 from monitor.cli import options
 from monitor.cli.console import has_colour, stdout_console
+from monitor.cli.measure import RuleScores
 from monitor.cli.output import as_json, leave, picture
 from monitor.cli.reading import as_input, read_text
 from monitor.cli.render import scored
 from monitor.cli.session import open_session
-from monitor.cli.shade import Painter, RuleFeatures
+from monitor.cli.shade import Painter
 from monitor.v1 import monitor_pb2 as pb
 
 
@@ -45,7 +46,7 @@ def score(
     flags = options.server_flags(model, dictionary, policies, layer, device, dtype)
     content = as_input(read_text(text, file), chat=chat, system=system, truncate=truncate)
     with open_session(connect, flags, timeout) as client:
-        rules = RuleFeatures.of(client.policies().policies)
+        rules = RuleScores.of(client.policies().policies)
         answer = client.score(pb.ScoreRequest(input=content, include_tokens=tokens))
     picture(svg, "sae-monitor score", rules, lambda painter: scored(answer, painter))
     if json:

@@ -12,15 +12,16 @@ from rich.padding import Padding
 
 from monitor.cli.console import has_colour
 from monitor.cli.errors import CallFailed
+from monitor.cli.measure import RuleScores
 from monitor.cli.render import detection_line, footer, verdict_block
-from monitor.cli.shade import Painter, RuleFeatures
+from monitor.cli.shade import Painter
 from monitor.v1 import monitor_pb2 as pb
 
 
 class Stream:
     """Prints events in order and keeps what they add up to."""
 
-    def __init__(self, rules: RuleFeatures, console: Console) -> None:
+    def __init__(self, rules: RuleScores, console: Console) -> None:
         self.painter = Painter(rules, has_colour(console))
         self.console = console
         self.answer = pb.GenerateResponse()
@@ -55,7 +56,7 @@ class Stream:
             self._print(self.painter.tokens(prompt))
             self._print(self.painter.boundary())
         if chunk.text:
-            strength = max((self.painter.rules.strength(t) for t in written), default=0.0)
+            strength = max((self.painter.measure.strength(t) for t in written), default=0.0)
             self._print(self.painter.piece(chunk.text, strength))
 
     def _detection(self, detection: pb.Detection) -> None:
@@ -84,7 +85,7 @@ class Stream:
 
 
 def show(
-    events: Iterable[pb.GenerateStreamResponse], rules: RuleFeatures, console: Console
+    events: Iterable[pb.GenerateStreamResponse], rules: RuleScores, console: Console
 ) -> pb.GenerateResponse:
     """Print a stream to its end and give back what it said, as `Generate` would have answered."""
     stream = Stream(rules, console)

@@ -199,6 +199,7 @@ def _policy(name: str, feature: int) -> pb.Policy:
         mode=pb.MODE_ENFORCE,
         threshold=THRESHOLD,
         features=[feature],
+        weights=[1.0],
     )
     clamp = pb.Clamp(feature=feature, target=-0.5, where=pb.CLAMP_WHERE_ACTIVE)
     return pb.Policy(

@@ -6,7 +6,8 @@ import pytest
 from rich.console import Console
 
 from monitor.cli import render
-from monitor.cli.shade import Painter, RuleFeatures
+from monitor.cli.measure import RuleScores
+from monitor.cli.shade import Painter
 from monitor.v1 import monitor_pb2 as pb
 
 
@@ -144,14 +145,14 @@ def test_a_whole_response_fits_any_width(width):
     response = pb.ScoreResponse(
         tokens=tokens, verdict=verdict(60, 60, matched=True, detections=[detection()])
     )
-    text = shown(render.scored(response, Painter(RuleFeatures(frozenset()), colour=False)), width)
+    text = shown(render.scored(response, Painter(RuleScores(()), colour=False)), width)
     assert max(map(len, text.splitlines())) <= width
     assert "word59" in text.replace("\n", "")
 
 
 def test_without_tokens_there_is_no_legend():
-    painter = Painter(RuleFeatures(frozenset()), colour=False)
-    assert "reading" not in shown(render.scored(pb.ScoreResponse(verdict=verdict()), painter))
+    painter = Painter(RuleScores(()), colour=False)
+    assert "threshold" not in shown(render.scored(pb.ScoreResponse(verdict=verdict()), painter))
 
 
 def test_only_enforced_actions_count_as_acting():

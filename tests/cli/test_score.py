@@ -31,7 +31,7 @@ def test_what_was_not_scored_is_an_error_even_with_exit_zero(run, serve):
 def test_the_readable_form(run, serve):
     address, _, service = serve()
     done = run("score", POWER, "--connect", address)
-    assert "<s> I want more [power=0.90] now" in done.stdout
+    assert "<s> I want more [power=1.50] now" in done.stdout
     assert "CHECKED   6 of 6 tokens scored" in done.stdout
     assert "● power-seeking / states-it  high  alert  in the prompt, at token 4" in done.stdout
     assert "deception / states-it" in done.stdout.split("Rules that did not fire")[1]
