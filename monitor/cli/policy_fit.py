@@ -54,8 +54,8 @@ def fit(
     ] = None,
     benign: BenignOption = None,
     only: Annotated[list[str] | None, typer.Option(help="Names of policies to fit; all by default.")] = None,
-    features: Annotated[int, typer.Option(min=1, max=256, help="Most detection features per policy.")] = 32,
-    rounds: Annotated[int, typer.Option(min=2, max=200, help="Random halves that vote on features.")] = 16,
+    features: Annotated[int, typer.Option(min=1, max=256, help="Most detection features per policy.")] = 48,
+    rounds: Annotated[int, typer.Option(min=2, max=200, help="Random halves that vote on features.")] = 12,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     device: DeviceOption = "auto",
 ) -> None:

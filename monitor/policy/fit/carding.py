@@ -14,10 +14,12 @@ from monitor.policy.fit.crossing import Crossed, Rows
 from monitor.policy.fit.measuring import RATE, auroc, measure, threshold_at
 from monitor.policy.lock import Card, Maturity, Measure
 
-STABLE = (0.93, 0.60)
+STABLE = (0.90, 0.60)
 """Least lower bound of AUROC, and least recall at 1 % false positives, of `stable`."""
-BETA = (0.75, 0.20)
+BETA = (0.70, 0.20)
 """The same, of `beta`; below it a policy is `experimental` and stays in shadow unless told otherwise."""
+TOPIC = 2.0
+"""Recall over the rate on own negatives, below which a policy sees the topic rather than the concept."""
 CLEARLY = 0.03
 """A difference of AUROC worth a word."""
 
@@ -38,7 +40,8 @@ def make_card(rows: Rows, crossed: Crossed, labels: Sequence[Label], seed: int) 
     hard = np.asarray([label is Label.HARD_NEGATIVE for label in labels])
     yes = np.asarray([label is Label.POSITIVE for label in labels])
     benign = crossed.rules[0][(rows.own == 0) & (rows.measured == 1)]
-    maturity = maturity_of(measures["policy"])
+    by_topic = float((own[~yes] >= threshold_at(benign, RATE)).mean())
+    maturity = maturity_of(measures["policy"], by_topic)
     return Card(
         positive=int(yes.sum()),
         negative=int((~yes & ~hard).sum()),
@@ -46,21 +49,23 @@ def make_card(rows: Rows, crossed: Crossed, labels: Sequence[Label], seed: int) 
         groups=len(np.unique(rows.groups[: len(labels)])),
         extra=len(rows.texts) - len(kept),
         methods=measures,
-        negative_rate=float((own[~yes] >= threshold_at(benign, RATE)).mean()),
+        negative_rate=by_topic,
         hard_negative_auroc=auroc(own[yes], own[hard]) if hard.any() else None,
         maturity=maturity,
-        note=note_of(measures, maturity),
+        note=note_of(measures, by_topic, maturity),
     )
 
 
-def maturity_of(policy: Measure) -> Maturity:
-    """What the numbers support."""
+def maturity_of(policy: Measure, by_topic: float) -> Maturity:
+    """What the numbers support; `by_topic` is the share of own negatives that fire as well."""
+    if policy.recall < TOPIC * by_topic:
+        return "experimental"
     if policy.auroc_low >= STABLE[0] and policy.recall >= STABLE[1]:
         return "stable"
     return "beta" if policy.auroc_low >= BETA[0] and policy.recall >= BETA[1] else "experimental"
 
 
-def note_of(measures: dict[str, Measure], maturity: Maturity) -> str:
+def note_of(measures: dict[str, Measure], by_topic: float, maturity: Maturity) -> str:
     """The card in two or three sentences."""
     mine = measures["policy"]
     verdict = {
@@ -68,7 +73,9 @@ def note_of(measures: dict[str, Measure], maturity: Maturity) -> str:
         "beta": "Separates on held-out examples, and misses many at a low rate of false positives.",
         "experimental": "Does not separate well enough to act on; rules without a `mode` stay in shadow.",
     }[maturity]
-    parts = [verdict, f"AUROC {mine.auroc:.2f}, recall {mine.recall:.0%} at 1 % false positives."]
+    parts = [verdict, f"AUROC {mine.auroc:.2f}, recall {mine.recall:.0%} where 1 % of benign texts fire."]
+    if by_topic > 0.05:
+        parts.append(f"{by_topic:.0%} of its own look-alikes and counterparts fire too.")
     probe, words = measures["linear_probe"], measures["bag_of_words"]
     if probe.auroc > mine.auroc + CLEARLY:
         parts.append(f"A linear probe is clearly better ({probe.auroc:.2f}).")

@@ -30,7 +30,7 @@ from monitor.policy.lock import (
 )
 from monitor.policy.schema import PolicyModel
 
-BENIGN_IMPORTANCE = 0.5
+BENIGN_IMPORTANCE = 1.0
 EXTRA_IMPORTANCE = 0.5
 
 
@@ -38,9 +38,9 @@ EXTRA_IMPORTANCE = 0.5
 class FitSettings:
     """How much work a fit does."""
 
-    features: int = 32
+    features: int = 48
     """Most detection features per policy."""
-    rounds: int = 16
+    rounds: int = 12
     """Halves of the groups that vote on features."""
     seed: int = 0
     signed: bool = True

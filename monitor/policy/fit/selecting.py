@@ -17,7 +17,7 @@ CANDIDATES = 300
 """Features that are looked at more closely, by standardised difference of means."""
 LEAST_TEXTS = 3
 """A candidate is active in at least so many positive texts."""
-STABLE = 0.5
+STABLE = 0.25
 """Share of the halves that must agree."""
 
 

@@ -17,7 +17,7 @@ from monitor.policy.fit.readings import Floats, Indices
 from monitor.policy.policy import Pooling
 
 ROUNDS = 4
-RIDGE = 0.01
+RIDGE = 0.02
 
 
 @dataclass(frozen=True)

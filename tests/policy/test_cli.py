@@ -1,0 +1,64 @@
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from monitor.cli.app import app
+from monitor.policy.schema import json_schema
+from tests.policy.files import PINNED, write_concept, write_policy
+
+TESTS = """\
+apiVersion: monitor/v1
+policy: greed
+cases:
+  - {name: strong, readings: {all: [0, 1]}, fires: [stated]}
+  - {name: text, texts: [hello], fires: []}
+"""
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, ["policy", *map(str, arguments)])
+
+
+def test_check_says_what_is_wrong_and_exits_with_2(tmp_path):
+    write_policy(tmp_path, PINNED)
+    done = run("check", tmp_path)
+    assert done.exit_code == 0, done.output
+    assert "1 policies, 1 rules" in done.output
+    assert "has no test file" in done.output
+    write_policy(tmp_path, PINNED.replace("threshold: 0.8", "threshold: high"))
+    done = run("check", tmp_path)
+    assert done.exit_code == 2
+    assert "greed.yaml:13:16" in done.output
+
+
+def test_test_needs_no_model_for_readings(tmp_path):
+    write_concept(tmp_path)
+    done = run("test", tmp_path, "--readings-only")
+    assert done.exit_code == 1
+    assert "has no test" in done.output
+    (tmp_path / "greed.test.yaml").write_text(TESTS)
+    done = run("test", tmp_path, "--readings-only")
+    assert done.exit_code == 0, done.output
+    assert "1 passed, 0 failed, 1 on texts left out" in done.output
+
+
+def test_schema_is_json(tmp_path):
+    assert json.loads(run("schema").output) == json_schema()
+    assert run("schema", "-o", tmp_path / "s.json").exit_code == 0
+    assert json.loads((tmp_path / "s.json").read_text()) == json_schema()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["--only", "envy"], "no policy called envy"),
+        ([], "0 benign texts cannot set a threshold"),
+        (["--extra", "nowhere"], "0 benign texts"),
+    ],
+)
+def test_fit_refuses_what_it_cannot_use(tmp_path, arguments, word):
+    write_concept(tmp_path)
+    done = run("fit", tmp_path, *arguments)
+    assert done.exit_code == 2
+    assert word in done.output
