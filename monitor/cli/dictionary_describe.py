@@ -56,13 +56,13 @@ def describe(
             rows,
             pair.residuals,
             pair.dictionary.autoencoder,
-            Options(bos=pair.bos, keep=contexts),
+            Options(bos=pair.bos, keep=2 * contexts),
             corpus=said,
             dictionary_digest=pair.dictionary.digest,
             progress=advance,
         )
     seconds = time.monotonic() - started
-    written = _write(pair, found)
+    written = _write(pair, found, contexts)
     _report(found, seconds, written)
 
 
@@ -75,7 +75,7 @@ def _rows(pair: Pair, texts: Iterator[str], length: int) -> Iterator[PackedRow]:
     return packed(texts, tokenise, length, pair.bos)
 
 
-def _write(pair: Pair, found: Description) -> list[Path]:
+def _write(pair: Pair, found: Description, contexts: int) -> list[Path]:
     folder = pair.dictionary.path
     header = cards.CardsHeader(
         features=pair.dictionary.autoencoder.features,
@@ -84,7 +84,8 @@ def _write(pair: Pair, found: Description) -> list[Path]:
         corpus=found.statistics.corpus,
         tokens=found.statistics.tokens,
     )
-    made = list(make_cards(found, pair.dictionary.autoencoder, pair.unembedding, pair.speller, pair.bos))
+    sae = pair.dictionary.autoencoder
+    made = list(make_cards(found, sae, pair.unembedding, pair.speller, bos=pair.bos, contexts=contexts))
     return [
         statistics.save(folder, found.statistics),
         cards.save(folder, header, made),

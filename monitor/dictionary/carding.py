@@ -6,6 +6,7 @@ counting (`describe`).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import torch
@@ -22,6 +23,8 @@ from monitor.dictionary.vocabulary import Unembedding, promoted
 TOKENS = 10
 """Promoted and suppressed tokens per card."""
 NEIGHBOURS = 10
+_ALIKE = 8
+"""Two contexts are alike where so many tokens up to the strongest one are the same."""
 
 
 def make_cards(
@@ -29,11 +32,14 @@ def make_cards(
     autoencoder: SparseAutoencoder,
     unembedding: Unembedding | None,
     speller: Speller,
+    *,
     bos: int | None = None,
+    contexts: int = 8,
 ) -> Iterator[FeatureCard]:
     """One card per feature, in order; without an unembedding no tokens are promoted or suppressed.
 
-    `bos` is left out of contexts: it is no text.
+    At most `contexts` contexts each, no two alike: documents that repeat each other give one. Describe with a
+    larger `keep`, so that enough are left. `bos` is left out of them: it is no text.
     """
     decoder = autoencoder.decoder
     others, cosines = nearest(decoder, torch.arange(len(decoder), device=decoder.device), NEIGHBOURS)
@@ -41,32 +47,28 @@ def make_cards(
     for feature in range(len(decoder)):
         yield FeatureCard(
             feature=feature,
-            contexts=_contexts(description, feature, speller, bos),
+            contexts=tuple(itertools.islice(_contexts(description, feature, speller, bos), contexts)),
             promoted=_spelt(tokens.raised[feature], tokens.raised_by[feature], speller) if tokens else (),
             suppressed=_spelt(tokens.lowered[feature], tokens.lowered_by[feature], speller) if tokens else (),
             neighbours=tuple(zip(others[feature].tolist(), _rounded(cosines[feature], 3), strict=True)),
         )
 
 
-def _contexts(
-    description: Description, feature: int, speller: Speller, bos: int | None
-) -> tuple[Context, ...]:
+def _contexts(description: Description, feature: int, speller: Speller, bos: int | None) -> Iterator[Context]:
     top = description.contexts
     maximum = float(description.statistics.maximum[feature])
-    found = []
+    seen: set[tuple[int, ...]] = set()
     for peak, ids, levels in zip(top.peaks[feature], top.ids[feature], top.levels[feature], strict=True):
-        if peak <= 0:
-            continue
         inside = (ids != EMPTY) & (ids != (EMPTY if bos is None else bos))
-        found.append(
-            Context(
-                peak=round(float(peak), 4),
-                at=int(inside[: top.before].sum()),
-                tokens=tuple(speller.pieces(ids[inside].tolist())),
-                levels=_percent(levels[inside], maximum),
-            )
+        at = int(inside[: top.before].sum())
+        window = ids[inside].tolist()
+        before = tuple(window[max(0, at + 1 - _ALIKE) : at + 1])
+        if peak <= 0 or before in seen:
+            continue
+        seen.add(before)
+        yield Context(
+            round(float(peak), 4), at, tuple(speller.pieces(window)), _percent(levels[inside], maximum)
         )
-    return tuple(found)
 
 
 def _percent(levels: Tensor, maximum: float) -> tuple[int, ...]:

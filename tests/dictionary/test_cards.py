@@ -8,6 +8,7 @@ import torch
 from monitor.dictionary import cards
 from monitor.dictionary.carding import make_cards
 from monitor.dictionary.describe import Options, describe
+from monitor.dictionary.packing import PackedRow
 from monitor.dictionary.spelling import Speller
 from monitor.dictionary.vocabulary import Unembedding
 from monitor.errors import DictionaryError, NotFound
@@ -31,7 +32,7 @@ def made():
     found = describe(small_rows(30, 16), residuals_of, small_autoencoder(), Options(bos=BOS, keep=3))
     head = torch.randn(VOCABULARY, WIDTH, generator=torch.Generator().manual_seed(2))
     unembedding = Unembedding(norm=lambda x: x, head=lambda x: x @ head.T)
-    return found, list(make_cards(found, small_autoencoder(), unembedding, Speller(_spelt), BOS))
+    return found, list(make_cards(found, small_autoencoder(), unembedding, Speller(_spelt), bos=BOS))
 
 
 def _save(folder, made_cards):
@@ -58,6 +59,17 @@ def test_a_card_says_what_the_pass_found(made):
             assert max(context.levels) == pytest.approx(100 * context.peak / maximum, abs=0.51)
             ids = found.contexts.ids[card.feature, slot]
             assert "".join(context.tokens) == _spelt(ids[(ids >= 0) & (ids != BOS)].tolist())
+
+
+def test_documents_that_repeat_each_other_give_one_context():
+    rows = small_rows(6, 16, bos_share=0.0)
+    again = [PackedRow(row.ids, row.documents + number) for number in range(1, 4) for row in rows]
+    found = describe(again, residuals_of, small_autoencoder(), Options(bos=BOS, keep=3))
+    assert int((found.contexts.peaks > 0).sum(1).max()) == 3
+    cards_of = make_cards(found, small_autoencoder(), None, Speller(_spelt), bos=BOS)
+    for card in cards_of:
+        assert len(card.contexts) <= 1
+        assert card.promoted == card.suppressed == ()
 
 
 def test_promoted_tokens_are_those_of_the_centred_logits(made):

@@ -91,6 +91,6 @@ def _pooled(half: Half, pools: tuple[str, ...]) -> Floats:
 
 def _separation(values: Floats, labels: NDArray[np.bool_]) -> NDArray[np.float64]:
     """AUROC `[columns]` of every column alone."""
-    table = torch.from_numpy(values)
-    rows = torch.from_numpy(labels)
+    table = torch.tensor(values)  # a copy: arrays of other processes are read-only
+    rows = torch.tensor(labels)
     return np.asarray(auroc(table[rows], table[~rows]).value.numpy())
