@@ -71,7 +71,8 @@ def evaluate(
     results: list[SourceResult] = list(
         Parallel(n_jobs=jobs, return_as="generator", pre_dispatch=jobs + 1)(work)
     )
-    found = clearest(summaries, benign, count=10, most_per_concept=3) if summaries else []
+    density = need_statistics(pair.dictionary).density.numpy()
+    found = clearest(summaries, benign, density, count=10, most_per_concept=3) if summaries else []
     subject = Subject(
         pair.loaded.digest,
         pair.dictionary.digest,

@@ -18,6 +18,10 @@ from monitor.dictionary.evaluation.half import Floats, Half
 
 FIRES = 0.1
 """A reading from which on a feature counts as firing on a text."""
+RARE_ON_BENIGN = 0.05
+"""A feature that fires on a larger share of benign requests is not called clear."""
+RARE_IN_CORPUS = 0.01
+"""Nor one that is active on a larger share of the corpus's tokens."""
 EXAMPLES = 3
 """Strongest measured rows that are kept per feature."""
 
@@ -78,11 +82,21 @@ def summarise(concept: str, source: str, train: Half, test: Half, benign: Floats
 
 
 def clearest(
-    summaries: Sequence[SourceSummary], benign: Floats, *, count: int, most_per_concept: int
+    summaries: Sequence[SourceSummary],
+    benign: Floats,
+    density: NDArray[np.floating],
+    *,
+    count: int,
+    most_per_concept: int,
 ) -> list[Clear]:
-    """The `count` clearest features, at most `most_per_concept` for a concept, each feature once."""
+    """The `count` clearest features, at most `most_per_concept` for a concept, each feature once.
+
+    Only features that are rare on benign requests and in the corpus (`density` `[features]`) are looked at: one
+    that fires on "want" anywhere may separate well and still say little.
+    """
+    rare = ((benign >= FIRES).mean(0) <= RARE_ON_BENIGN) & (density <= RARE_IN_CORPUS)
     found = sorted(
-        (clear for group in _by_concept(summaries) for clear in _best_of_concept(group, benign, count)),
+        (clear for group in _by_concept(summaries) for clear in _best_of_concept(group, benign, rare, count)),
         key=lambda clear: -clear.clarity,
     )
     kept: list[Clear] = []
@@ -98,14 +112,14 @@ def _by_concept(summaries: Sequence[SourceSummary]) -> Iterable[list[SourceSumma
         yield [summary for summary in summaries if summary.concept == concept]
 
 
-def _best_of_concept(group: list[SourceSummary], benign: Floats, count: int) -> list[Clear]:
+def _best_of_concept(
+    group: list[SourceSummary], benign: Floats, rare: NDArray[np.bool_], count: int
+) -> list[Clear]:
     against_own = np.mean([summary.train for summary in group], axis=0)
     against_benign = np.mean([summary.train_benign for summary in group], axis=0)
-    clarity = np.minimum(against_own, against_benign)
-    return [
-        _clear(int(feature), float(clarity[feature]), group, benign)
-        for feature in np.argsort(-clarity, kind="stable")[:count]
-    ]
+    clarity = np.where(rare, np.minimum(against_own, against_benign), 0.0)
+    best = np.argsort(-clarity, kind="stable")[:count]
+    return [_clear(int(feature), float(clarity[feature]), group, benign) for feature in best if rare[feature]]
 
 
 def _clear(feature: int, clarity: float, group: list[SourceSummary], benign: Floats) -> Clear:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from monitor.dictionary.cards import Context
-from monitor.dictionary.evaluation.clearest import FIRES, Clear
+from monitor.dictionary.evaluation.clearest import FIRES, RARE_IN_CORPUS, RARE_ON_BENIGN, Clear
 from monitor.dictionary.evaluation.measure import DETECTORS, Measured, SourceResult
 from monitor.dictionary.evaluation.source import Skipped
 
@@ -90,7 +90,9 @@ def portraits(found: Iterable[Portrait]) -> str:
     ]
     lines = [
         "Chosen on the half of the rows that may be learnt from: high AUROC over the sources of a concept, against "
-        f"their negatives and against benign requests alike. A text counts where a reading reaches {FIRES:g}.",
+        "their negatives and against benign requests alike, among features that fire on at most "
+        f"{RARE_ON_BENIGN:.0%} of benign requests and {RARE_IN_CORPUS:.0%} of the corpus's tokens. A text counts as "
+        f"fired on where a reading reaches {FIRES:g}.",
         "",
         _row(head),
         _row(["---"] * len(head)),

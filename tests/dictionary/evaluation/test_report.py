@@ -11,6 +11,7 @@ from monitor.dictionary.evaluation.report import Portrait, Subject, marked, port
 from monitor.dictionary.evaluation.source import Skipped
 from tests.dictionary.evaluation.halves import FEATURES, made_half
 
+RARE = np.full(FEATURES, 0.001)
 SUBJECT = Subject("sha256:m", "sha256:d", 4, FEATURES, 1500, 8)
 
 
@@ -37,8 +38,12 @@ def test_the_clearest_feature_is_telling_and_silent_on_benign_requests():
     halves = {name: (made_half(200, seed), made_half(200, seed + 1)) for name, seed in (("a", 0), ("b", 10))}
     benign = _benign(silent=[7])
     summaries = [summarise("power", name, train, test, benign) for name, (train, test) in halves.items()]
-    found = clearest(summaries, benign, count=3, most_per_concept=2)
-    assert len(found) == 2
+    found = clearest(summaries, benign, RARE, count=3, most_per_concept=2)
+    assert [clear.feature for clear in found] == [7]  # all others fire on benign requests
+    silent = np.zeros_like(benign)
+    both = clearest(summaries, silent, RARE, count=3, most_per_concept=2)
+    assert {clear.feature for clear in both} == {3, 7}
+    assert clearest(summaries, benign, RARE * 100, count=3, most_per_concept=2) == []
     best = found[0]
     assert (best.feature, best.concept, best.fires_benign) == (7, "power", 0.0)
     tests = [test for _, test in halves.values()]
@@ -56,7 +61,11 @@ def test_strong_tokens_are_bold_and_markdown_is_escaped():
 def test_a_portrait_shows_both_kinds_of_context():
     half = made_half(200, 0)
     found = clearest(
-        [summarise("power", "a", half, half, _benign([3, 7]))], _benign([3, 7]), count=1, most_per_concept=1
+        [summarise("power", "a", half, half, _benign([3, 7]))],
+        _benign([3, 7]),
+        RARE,
+        count=1,
+        most_per_concept=1,
     )
     context = Context(2.0, 0, (" power",), (100,))
     text = portraits([Portrait(found[0], "power", 3.5, 0.01, (context,), (context,))])
