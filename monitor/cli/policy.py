@@ -64,15 +64,18 @@ def run(
     readings_only: Annotated[
         bool, typer.Option("--readings-only", help="Leave out cases that need a model.")
     ] = False,
+    junit: Annotated[Path | None, typer.Option(help="Also write the results as JUnit XML.")] = None,
     device: DeviceOption = "auto",
 ) -> None:
     """Run NAME.test.yaml of every policy. A policy without a test fails. Exit code 1 where a case fails."""
-    from monitor.cli.policy_test import result_table, run_tests
+    from monitor.cli.policy_test import result_table, run_tests, write_junit
 
     reader = None if readings_only else _reader(model, dictionary, device)
     results, skipped = run_tests(policies, reader)
     console = stdout_console()
     console.print(result_table(results))
+    if junit is not None:
+        write_junit(junit, results)
     failed = sum(not result.passed for result in results)
     left = f", {skipped} on texts left out" if skipped else ""
     console.print(f"{len(results) - failed} passed, {failed} failed{left}")

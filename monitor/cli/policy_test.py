@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+from xml.etree import ElementTree
 
 from rich.table import Table
 
@@ -48,6 +49,17 @@ def result_table(results: Sequence[Result]) -> Table:
     for result in results:
         table.add_row(result.policy, result.case, "pass" if result.passed else "FAIL", result.detail)
     return table
+
+
+def write_junit(path: Path, results: Sequence[Result]) -> None:
+    """The results as JUnit XML, one test suite, for continuous integration."""
+    failed = str(sum(not result.passed for result in results))
+    suite = ElementTree.Element("testsuite", name="policies", tests=str(len(results)), failures=failed)
+    for result in results:
+        case = ElementTree.SubElement(suite, "testcase", classname=result.policy, name=result.case)
+        if not result.passed:
+            ElementTree.SubElement(case, "failure", message=result.detail)
+    ElementTree.ElementTree(suite).write(path, encoding="utf-8", xml_declaration=True)
 
 
 def _policy(source: Source, reader: PairReader | None) -> Policy:

@@ -1,4 +1,5 @@
 import json
+from xml.etree import ElementTree
 
 import pytest
 from typer.testing import CliRunner
@@ -36,10 +37,12 @@ def test_test_needs_no_model_for_readings(tmp_path):
     write_concept(tmp_path)
     done = run("test", tmp_path, "--readings-only")
     assert done.exit_code == 1
-    assert "has no test" in done.output
+    assert "has no test" in " ".join(done.output.split())
     (tmp_path / "greed.test.yaml").write_text(TESTS)
-    done = run("test", tmp_path, "--readings-only")
+    done = run("test", tmp_path, "--readings-only", "--junit", tmp_path / "out.xml")
     assert done.exit_code == 0, done.output
+    suite = ElementTree.parse(tmp_path / "out.xml").getroot()
+    assert (suite.get("tests"), suite.get("failures")) == ("1", "0")
     assert "1 passed, 0 failed, 1 on texts left out" in done.output
 
 

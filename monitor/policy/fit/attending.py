@@ -8,6 +8,7 @@ multiple-instance learning (Andrews et al., 2002). Does not know features or lab
 from __future__ import annotations
 
 import numpy as np
+from scipy.signal import lfilter
 
 from monitor.policy.fit.readings import Floats
 from monitor.policy.policy import Pooling
@@ -19,8 +20,16 @@ def pooled(scores: Floats, pooling: Pooling, hold: int) -> float:
     """The highest pooled score of a text with token scores `[tokens]`, as a running rule would see it."""
     if not len(scores):
         return 0.0
-    best = PoolBank([pooling], [hold]).push(scores[:, None]).max()
+    best = _course(scores, pooling, hold).max()
     return float(best) if np.isfinite(best) else 0.0
+
+
+def _course(scores: Floats, pooling: Pooling, hold: int) -> Floats:
+    """The pooled score after each token `[tokens]`; a moving average goes through a filter, which is faster."""
+    if isinstance(pooling, Ema) and hold == 1:
+        keep = 2.0 ** (-1.0 / pooling.half_life)
+        return np.asarray(lfilter([1.0 - keep], [1.0, -keep], scores))
+    return PoolBank([pooling], [hold]).push(scores[:, None])[:, 0]
 
 
 def attention(scores: Floats, pooling: Pooling, hold: int) -> Floats:
@@ -31,7 +40,7 @@ def attention(scores: Floats, pooling: Pooling, hold: int) -> Floats:
     if isinstance(pooling, TopKMean):
         alpha[np.argsort(-scores, kind="stable")[: pooling.k]] = 1.0 / pooling.k
         return alpha
-    end = int(np.argmax(PoolBank([pooling], [hold]).push(scores[:, None])[:, 0]))
+    end = int(np.argmax(_course(scores, pooling, hold)))
     if isinstance(pooling, Mean):
         alpha[: end + 1] = 1.0 / max(end + 1, pooling.min_tokens)
     elif isinstance(pooling, Ema):
