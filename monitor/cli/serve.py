@@ -62,12 +62,12 @@ def serve(
     from monitor.telemetry.logs import configure
 
     configure(chosen.log_level, chosen.log_format)
-    runtime, loaded = assemble(chosen)
-    server = Server(chosen, runtime, loaded)
+    parts = assemble(chosen)
+    server = Server(chosen, *parts)
 
     def ready(addresses: Addresses) -> None:
         if chosen.log_format == "console":
-            stderr_console().print(start_block(runtime, loaded, addresses))
+            stderr_console().print(start_block(parts.runtime, parts.policies, addresses))
 
     run_in_foreground(server, chosen.grace_seconds, ready)
 

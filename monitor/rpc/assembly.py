@@ -7,18 +7,28 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import monitor
 from monitor import demo
 from monitor.errors import ConfigurationError
 from monitor.model.batching import Limits
+from monitor.model.health import DictionaryHealth, dictionary_health
 from monitor.model.runtime import Parts, Runtime, load_parts
 from monitor.policy.loader import load_policies
 from monitor.policy.policyset import PolicySet
 from monitor.settings import Settings
 
 
-def assemble(settings: Settings) -> tuple[Runtime, PolicySet]:
+class Assembly(NamedTuple):
+    """What a server is made of, in the order of its arguments."""
+
+    runtime: Runtime
+    policies: PolicySet
+    health: DictionaryHealth
+
+
+def assemble(settings: Settings) -> Assembly:
     """Load everything that serving needs. Raises ConfigurationError: model, dictionary or policies are at fault."""
     parts = _parts(settings)
     statistics = parts.dictionary.statistics
@@ -35,7 +45,7 @@ def assemble(settings: Settings) -> tuple[Runtime, PolicySet]:
         cache_tokens=settings.max_cache_tokens,
     )
     runtime = Runtime(parts, policies.watch, policies.clampable, limits=limits, waiting=settings.queue_size)
-    return runtime, policies
+    return Assembly(runtime, policies, dictionary_health(parts))
 
 
 def bundled_policies() -> Path:

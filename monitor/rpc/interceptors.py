@@ -111,23 +111,25 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     async def _call(self, method: str, context: Context) -> AsyncIterator[None]:
         call = Call(method, secrets.token_hex(16), time.perf_counter())
         _current.set(call)
-        code = "OK"
         try:
             with self._admission.call():
                 yield
         except Exception as error:  # noqa: BLE001  (the border: nothing may pass as its own text)
-            status = faults.status_of(error, call.request_id)
-            rich = faults.grpc_status(status)
-            code = rich.code.name
-            _report(call, code, error)
-            await context.abort_with_status(rich)
+            status = faults.grpc_status(faults.status_of(error, call.request_id))
+            self._end(call, status.code.name)
+            _report(call, status.code.name, error)
+            await context.abort_with_status(status)
         except (
             BaseException
         ):  # Cancellation: the caller went away, or its deadline passed, or the server stops.
-            code = _cancelled(context)
+            self._end(call, _cancelled(context))
             raise
-        finally:
-            self._metrics.call_ended(method, code, call.age())
+        else:
+            self._end(call, "OK")
+
+    def _end(self, call: Call, code: str) -> None:
+        """Count a call, before its caller learns how it ended."""
+        self._metrics.call_ended(call.method, code, call.age())
 
 
 def _parsed(parse: Callable[[bytes], Any] | None, data: bytes) -> Any:

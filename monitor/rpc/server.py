@@ -20,6 +20,7 @@ from grpc_reflection.v1alpha import reflection
 
 from monitor import __version__
 from monitor.errors import ConfigurationError
+from monitor.model.health import DictionaryHealth
 from monitor.records import Digests
 from monitor.rpc.admission import Admission
 from monitor.rpc.assembly import assemble
@@ -61,7 +62,7 @@ class Server:
         settings: Settings,
         runtime: Runtime,
         policies: PolicySet,
-        metrics: Metrics | None = None,
+        health: DictionaryHealth | None = None,
     ) -> None:
         self._settings = settings
         self._runtime = runtime
@@ -69,12 +70,14 @@ class Server:
         digests = Digests(runtime.model_digest, runtime.dictionary_digest, policies.digest)
         engine, scorer = runtime.engine, runtime.scorer
 
-        self._metrics = metrics = metrics or Metrics()
+        self._metrics = metrics = Metrics()
         metrics.methods([method.name for method in SERVICE.methods], CODES)
         metrics.engine(
             lambda: engine.queue_depth() + scorer.queue_depth(), lambda: engine.running() + scorer.running()
         )
         metrics.built(__version__, digests)
+        if health is not None:
+            metrics.dictionary_measured(health.l0, health.explained_variance, health.norm_outliers)
         meter = metrics.policies_loaded(policies.policies, policies.watch)
 
         self._admission = Admission(settings.max_concurrent_calls, retry, metrics)

@@ -74,7 +74,11 @@ class Metrics:
             "dictionary_explained_variance_ratio",
             "Share of the residual stream's variance that the dictionary explains, as last measured.",
         )
-        self.dictionary_measured(math.nan, math.nan)
+        self._outliers = self._gauge(
+            "dictionary_norm_outliers_ratio",
+            "Share of tokens whose residual is far longer than the median, as last measured.",
+        )
+        self.dictionary_measured(math.nan, math.nan, math.nan)
         self._policy_info = self._gauge(
             "policy_info", "1 for every loaded policy.", "policy", "category", "severity", "maturity"
         )
@@ -139,10 +143,11 @@ class Metrics:
         """Say what runs."""
         self._build.labels(version, digests.model, digests.dictionary, digests.policies).set(1)
 
-    def dictionary_measured(self, l0: float, explained_variance: float) -> None:
+    def dictionary_measured(self, l0: float, explained_variance: float, norm_outliers: float) -> None:
         """Say how well the dictionary does on what the model reads; NaN stands for "not measured"."""
         self._l0.set(l0)
         self._explained.set(explained_variance)
+        self._outliers.set(norm_outliers)
 
     def call_ended(self, method: str, code: str, seconds: float) -> None:
         """One call ended with a gRPC status."""

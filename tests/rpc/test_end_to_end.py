@@ -19,6 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from monitor.errors import ConfigurationError
+from monitor.model.health import dictionary_health
 from monitor.rpc.server import in_background
 from monitor.settings import load_settings
 from monitor.v1 import monitor_pb2 as pb
@@ -199,6 +200,7 @@ def test_metrics_moved(live):
     assert live.metric("feature_activation_max", policy="alerting", feature=feature) > 0
     assert live.metric("detections_total", policy="alerting", rule="word", phase="prompt") > 0
     assert live.metric("monitor_failures_total") == 0
+    assert live.metric("dictionary_l0") == pytest.approx(dictionary_health(live.scene.parts).l0)
     assert live.metric("build_info", dictionary_digest=live.scene.parts.dictionary.digest) == 1
 
 

@@ -87,9 +87,10 @@ def test_durations_fall_into_their_buckets(metrics):
 
 def test_the_dictionary_is_not_measured_until_it_is(metrics):
     assert math.isnan(value(metrics, "dictionary_l0"))
-    metrics.dictionary_measured(31.5, 0.8)
+    metrics.dictionary_measured(31.5, 0.8, 0.02)
     assert value(metrics, "dictionary_l0") == 31.5
     assert value(metrics, "dictionary_explained_variance_ratio") == 0.8
+    assert value(metrics, "dictionary_norm_outliers_ratio") == 0.02
 
 
 def test_an_unscored_request_is_counted_by_cause(metrics):
