@@ -59,7 +59,7 @@ def verdict(line: Line, answer: pb.ScoreResponse, painter: Painter) -> Renderabl
     rows.append(status)
     rows += [detection_line(d) for d in answer.verdict.detections]
     if not answer.verdict.detections:
-        rows.append(_nearest(answer.verdict))
+        rows.append(_nearest(answer.verdict, "red" if line.category else "green"))
     return Padding(Group(rows[0], Padding(Group(*rows[1:]), (0, 0, 0, 2))), (1, 0, 0, 0))
 
 
@@ -98,9 +98,9 @@ def _readings(comparison: Comparison) -> RenderableType:
     return Group(table, Text(f"  and {rest} more", "dim") if rest > 0 else Text(), Text(together))
 
 
-def _nearest(verdict: pb.Verdict) -> Text:
+def _nearest(verdict: pb.Verdict, style: str) -> Text:
     """No rule fired, and which came closest."""
-    return Text.assemble(("no rule fired", "green"), (f"; closest: {closest(verdict)}", "dim"))
+    return Text.assemble(("no rule fired", style), (f"; closest: {closest(verdict)}", "dim"))
 
 
 def _count(number: int, noun: str) -> str:

@@ -79,11 +79,10 @@ def match_line(verdict: pb.Verdict) -> Text:
     """Whether a rule fired, and the strongest action of those that are enforced."""
     if not verdict.matched:
         return Text.assemble((" NOT MATCHED ", "bold"), "  no rule fired")
-    acted = words.action(verdict.action)
-    count = len(verdict.detections)
-    style = words.ACTION_STYLE.get(verdict.action, "bold")
-    fired = f"  {count} rule{'s' if count != 1 else ''} fired, strongest enforced action: {acted}"
-    return Text.assemble((" MATCHED ", style if verdict.action > pb.ACTION_ALLOW else "bold"), fired)
+    count, acted = len(verdict.detections), verdict.action > pb.ACTION_ALLOW
+    did = f"strongest enforced action: {words.action(verdict.action)}" if acted else "none of them enforced"
+    style = words.ACTION_STYLE.get(verdict.action, "bold") if acted else "bold"
+    return Text.assemble((" MATCHED ", style), f"  {count} rule{'s' if count != 1 else ''} fired, {did}")
 
 
 def detection_block(detection: pb.Detection) -> Text:

@@ -94,6 +94,11 @@ def test_a_shadow_rule_says_that_it_did_nothing():
     assert "shadow, would block" in text
 
 
+def test_rules_in_shadow_only_are_said_to_have_done_nothing():
+    given = verdict(matched=True, action=pb.ACTION_ALLOW, detections=[detection(mode=pb.MODE_SHADOW)])
+    assert "MATCHED   1 rule fired, none of them enforced" in shown(render.match_line(given))
+
+
 @pytest.mark.parametrize("field", ["policy", "rule"])
 def test_names_are_not_trusted(field):
     assert "\\x1b" in shown(render.detection_line(detection(**{field: "a\x1b[2J"})))

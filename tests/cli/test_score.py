@@ -1,6 +1,7 @@
 """`sae-monitor score`, against a server on a real port."""
 
 import json
+import re
 import socket
 import time
 
@@ -149,3 +150,22 @@ def test_a_picture_that_cannot_be_written(run, serve, tmp_path):
     done = run("score", CALM, "--connect", address, "--svg", tmp_path / "none" / "x.svg")
     assert done.exit_code == 2
     assert "cannot write" in done.stderr
+
+
+def test_a_text_that_is_too_large_for_a_message(run, serve, tmp_path):
+    address, _, _ = serve()
+    path = tmp_path / "large"
+    path.write_bytes(b"word " * (1 << 20))
+    done = run("score", "--file", path, "--connect", address)
+    assert done.exit_code == 2
+    assert "the server answered RESOURCE_EXHAUSTED" in done.stderr
+
+
+def test_colours_where_they_are_asked_for(run, serve, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLORTERM", "truecolor")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    address, _, _ = serve()
+    text = run("score", POWER, "--connect", address).stdout
+    assert re.search(r"\x1b\[1;4;38;2;17;17;17;48;2;\d+;\d+;\d+m power\x1b\[0m now", text)
+    assert "[power" not in text
