@@ -99,7 +99,7 @@ def _rows(
     loaded: LoadedModel, sources: Sequence[Source], length: int, bos: int | None, held_out: bool
 ) -> Iterator[Tensor]:
     def tokenise(texts: list[str]) -> list[list[int]]:
-        ids: list[list[int]] = loaded.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        ids: list[list[int]] = loaded.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
         return ids
 
     return rows(mixed(sources, held_out=held_out), tokenise, length, bos)

@@ -174,7 +174,7 @@ def _append(path: Path, metrics: Metrics) -> None:
 
 
 def _measured(trainer: Trainer, subject: Subject, storage: Storage, history: tuple[Metrics, ...]) -> Report:
-    sae = trainer.dictionary()
+    sae = trainer.dictionary().to(dtype=storage.weights).to(dtype=torch.float32)  # as it will be read back
     found = evaluate(sae, subject.held_out, subject.exact_residuals, subject.logits, bos=subject.bos)
     card = dataclasses.replace(subject.card, l0=found.l0, explained_variance=found.explained_variance)
     if processes.rank() == 0:
