@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
 from monitor.cli import options
-from monitor.cli.clamps import SYNTAX, parse_clamp
 from monitor.cli.console import stdout_console
 from monitor.cli.measure import RuleScores
 from monitor.cli.output import as_json, leave, picture
-from monitor.cli.reading import as_input, read_text
+from monitor.cli.reading import as_input, as_sampling, read_text
 from monitor.cli.render import generated
 from monitor.cli.session import open_session
 from monitor.cli.streaming import show
 from monitor.v1 import monitor_pb2 as pb
-
-SAMPLES = "How tokens are chosen"
 
 
 def generate(
@@ -26,23 +21,13 @@ def generate(
     chat: options.Chat = False,
     system: options.System = None,
     truncate: options.Truncate = False,
-    clamp: Annotated[
-        list[pb.Clamp] | None,
-        typer.Option(
-            parser=parse_clamp,
-            metavar=SYNTAX,
-            help="Set a feature to a value, in units of its maximum. Repeatable.",
-            rich_help_panel=SAMPLES,
-        ),
-    ] = None,
-    max_new_tokens: Annotated[int | None, typer.Option(help="Most tokens.", rich_help_panel=SAMPLES)] = None,
-    temperature: Annotated[float | None, typer.Option(help="0 is greedy.", rich_help_panel=SAMPLES)] = None,
-    top_k: Annotated[int | None, typer.Option(help="0 keeps all.", rich_help_panel=SAMPLES)] = None,
-    top_p: Annotated[float | None, typer.Option(help="1 keeps all.", rich_help_panel=SAMPLES)] = None,
-    seed: Annotated[int | None, typer.Option(help="Makes it repeatable.", rich_help_panel=SAMPLES)] = None,
-    stop: Annotated[
-        list[str] | None, typer.Option(help="End before this text. Repeatable.", rich_help_panel=SAMPLES)
-    ] = None,
+    clamp: options.Clamps = None,
+    max_new_tokens: options.MaxNewTokens = None,
+    temperature: options.Temperature = None,
+    top_k: options.TopK = None,
+    top_p: options.TopP = None,
+    seed: options.Seed = None,
+    stop: options.Stop = None,
     connect: options.Connect = None,
     model: options.Model = None,
     dictionary: options.Dictionary = None,
@@ -62,7 +47,7 @@ def generate(
     flags = options.server_flags(model, dictionary, policies, layer, device, dtype)
     request = pb.Generation(
         input=as_input(read_text(text, file), chat=chat, system=system, truncate=truncate),
-        sampling=pb.Sampling(
+        sampling=as_sampling(
             max_new_tokens=max_new_tokens,
             temperature=temperature,
             top_k=top_k,

@@ -10,9 +10,13 @@ from typing import Annotated, Any
 
 import typer
 
+from monitor.cli.clamps import SYNTAX, parse_clamp
+from monitor.v1 import monitor_pb2 as pb
+
 RUNS = "What runs"
 READS = "What is read"
 SHOWS = "What is shown"
+SAMPLES = "How tokens are chosen"
 
 Model = Annotated[
     str | None,
@@ -89,6 +93,29 @@ Svg = Annotated[
 ]
 ExitZero = Annotated[
     bool, typer.Option("--exit-zero", help="Exit with 0 where a rule matched.", rich_help_panel=SHOWS)
+]
+Clamps = Annotated[
+    list[pb.Clamp] | None,
+    typer.Option(
+        "--clamp",
+        parser=parse_clamp,
+        metavar=SYNTAX,
+        help="Set a feature to a value, in units of its maximum. Repeatable.",
+        rich_help_panel=SAMPLES,
+    ),
+]
+MaxNewTokens = Annotated[
+    int | None, typer.Option("--max-new-tokens", help="Most tokens.", rich_help_panel=SAMPLES)
+]
+Temperature = Annotated[
+    float | None, typer.Option("--temperature", help="0 is greedy.", rich_help_panel=SAMPLES)
+]
+TopK = Annotated[int | None, typer.Option("--top-k", help="0 keeps all.", rich_help_panel=SAMPLES)]
+TopP = Annotated[float | None, typer.Option("--top-p", help="1 keeps all.", rich_help_panel=SAMPLES)]
+Seed = Annotated[int | None, typer.Option("--seed", help="Makes it repeatable.", rich_help_panel=SAMPLES)]
+Stop = Annotated[
+    list[str] | None,
+    typer.Option("--stop", help="End before this text. Repeatable.", rich_help_panel=SAMPLES),
 ]
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from monitor.cli.errors import InputError
 from monitor.v1 import monitor_pb2 as pb
@@ -19,10 +20,7 @@ def read_text(text: str | None, file: Path | None) -> str:
     if (text is None) == (file is None):
         raise InputError("give either TEXT (`-` reads standard input) or --file PATH")
     source, data = _bytes(text, file)
-    try:
-        found = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(_not_utf8(source, data, error.start)) from error
+    found = _text(source, data)
     if not found:
         raise InputError(f"{source} is empty: there is nothing to read")
     return found
@@ -34,9 +32,23 @@ def as_input(text: str, *, chat: bool, system: str | None, truncate: bool) -> pb
         if system is not None:
             raise InputError("--system belongs to a conversation: add --chat")
         return pb.Input(text=text, truncate=truncate)
-    turns = [pb.ChatMessage(role=pb.ROLE_SYSTEM, content=system)] if system is not None else []
+    turns = []
+    if system is not None:
+        turns.append(pb.ChatMessage(role=pb.ROLE_SYSTEM, content=_text("--system", _encoded(system))))
     turns.append(pb.ChatMessage(role=pb.ROLE_USER, content=text))
     return pb.Input(conversation=pb.Conversation(messages=turns), truncate=truncate)
+
+
+def as_sampling(**given: Any) -> pb.Sampling:
+    """Sampling options by their names in the protocol, None left out; `InputError` for what has no place there."""
+    sampling = pb.Sampling()
+    for name, value in given.items():
+        try:
+            sampling.MergeFrom(pb.Sampling(**{name: value}))
+        except ValueError as error:
+            flag = name.replace("_", "-")
+            raise InputError(f"--{flag}: {value!r} cannot be sent: it is out of range or no text") from error
+    return sampling
 
 
 def _bytes(text: str | None, file: Path | None) -> tuple[str, bytes]:
@@ -48,7 +60,19 @@ def _bytes(text: str | None, file: Path | None) -> tuple[str, bytes]:
             raise InputError(f"cannot read {file}: {error.strerror}") from error
     if text == STDIN:
         return "standard input", sys.stdin.buffer.read()
-    return "TEXT", (text or "").encode("utf-8", "surrogateescape")
+    return "TEXT", _encoded(text or "")
+
+
+def _encoded(argument: str) -> bytes:
+    """The bytes that were typed."""
+    return argument.encode("utf-8", "surrogateescape")
+
+
+def _text(source: str, data: bytes) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(_not_utf8(source, data, error.start)) from error
 
 
 def _not_utf8(source: str, data: bytes, offset: int) -> str:

@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from monitor.cli.errors import InputError
-from monitor.cli.reading import as_input, read_text
+from monitor.cli.reading import as_input, as_sampling, read_text
 from monitor.v1 import monitor_pb2 as pb
 
 
@@ -63,3 +63,26 @@ def test_a_conversation_is_only_made_when_asked_for():
     ]
     with pytest.raises(InputError, match="add --chat"):
         as_input("hi", chat=False, system="be kind", truncate=False)
+
+
+def test_sampling_leaves_out_what_is_not_given():
+    assert as_sampling(max_new_tokens=None, seed=0, stop=["x"]) == pb.Sampling(seed=0, stop=["x"])
+    assert not as_sampling(temperature=None, stop=None).HasField("temperature")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"max_new_tokens": 2**31}, "--max-new-tokens: 2147483648"),
+        ({"seed": -(2**63) - 1}, "--seed: -9223372036854775809"),
+        ({"stop": ["\udcff"]}, "--stop"),
+    ],
+)
+def test_sampling_that_cannot_be_sent(given, said):
+    with pytest.raises(InputError, match=said):
+        as_sampling(**given)
+
+
+def test_a_system_turn_must_be_text():
+    with pytest.raises(InputError, match="--system is not valid UTF-8: byte 0xff at offset 0"):
+        as_input("hi", chat=True, system="\udcff", truncate=False)
