@@ -41,16 +41,17 @@ def evaluate(
     out: Annotated[Path, typer.Option(help="Folder for evaluation.md, evaluation.json and clearest.md.")],
     model: ModelOption = None,
     dictionary: DictionaryOption = None,
-    rows: Annotated[int, typer.Option(min=100, help="Most rows per source, whole groups.")] = 1500,
-    features: Annotated[int, typer.Option(min=1, help="Most features of the sparse rule.")] = 64,
+    rows: Annotated[int, typer.Option(min=100, help="Most rows per source, whole groups.")] = 1000,
+    features: Annotated[int, typer.Option(min=1, help="Most features of the sparse rule.")] = 128,
     longest: Annotated[int, typer.Option(min=8, help="Most tokens read of a text.")] = 256,
     only: Annotated[list[str] | None, typer.Option(help="Concepts or sources; all without it.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Sources fitted at the same time.")] = 2,
     device: DeviceOption = "auto",
 ) -> None:
-    """Measure best feature, sparse rule, linear probe, difference of means and bag of words on every source.
+    """Measure features on labelled texts: best single one, sparse rule and dense rule, beside three baselines.
 
-    Rows are split by group as the bundled model's training was, so that what is measured was never trained on.
+    The baselines are a linear probe, the difference of means and a bag of words. Rows are split by group as the
+    bundled model's training was, so that what is measured was never trained on.
     """
     from sklearn.utils.parallel import Parallel, delayed
 

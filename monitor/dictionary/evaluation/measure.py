@@ -15,7 +15,14 @@ from monitor.dictionary.evaluation.choosing import Candidate, best_of
 from monitor.dictionary.evaluation.half import Half
 from monitor.dictionary.evaluation.resampling import Interval, auroc_by_group
 
-DETECTORS = ("best feature", "sparse rule", "linear probe", "difference of means", "bag of words")
+DETECTORS = (
+    "best feature",
+    "sparse rule",
+    "dense rule",
+    "linear probe",
+    "difference of means",
+    "bag of words",
+)
 
 
 @dataclass(frozen=True)
@@ -68,6 +75,8 @@ def _candidates(detector: str, train: Half, limit: int) -> Sequence[Candidate]:
             return [features.best_feature]
         case "sparse rule":
             return features.sparse_candidates(limit)
+        case "dense rule":
+            return features.dense_candidates()
         case "linear probe":
             return baselines.probe_candidates()
         case "difference of means":

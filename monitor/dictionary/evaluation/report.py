@@ -38,7 +38,8 @@ def table(subject: Subject, results: Sequence[SourceResult], skipped: Sequence[S
     lines = [
         f"AUROC on held-out groups, 95 % interval from 1,000 resamples of groups. Layer {subject.layer}, "
         f"{subject.features} features; at most {subject.rows} rows per source and {subject.limit} features per "
-        "rule. Everything is fitted and chosen on the other half of each source.",
+        "sparse rule (how many it used stands in brackets). Everything is fitted and chosen on the other half "
+        "of each source.",
         "",
         _row(head),
         _row(["---"] * len(head)),
@@ -122,7 +123,7 @@ def _cells(result: SourceResult) -> list[str]:
 
 def _shown(measured: Measured) -> str:
     interval = measured.auroc
-    count = f" ({measured.features})" if measured.features > 1 else ""
+    count = f" ({measured.features})" if measured.detector == "sparse rule" else ""
     return f"{_two(interval.value)} [{_two(interval.low)}–{_two(interval.high)}]{count}"
 
 

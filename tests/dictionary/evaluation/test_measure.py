@@ -5,7 +5,7 @@ import pytest
 
 from monitor.dictionary.evaluation.baselines import difference_of_means, linear_probe, word_candidates
 from monitor.dictionary.evaluation.choosing import Fitted, best_of, folds
-from monitor.dictionary.evaluation.features import best_feature, sparse_rule
+from monitor.dictionary.evaluation.features import best_feature, dense_rule, sparse_rule
 from monitor.dictionary.evaluation.measure import DETECTORS, measure
 from tests.dictionary.evaluation.halves import made_half
 
@@ -21,6 +21,17 @@ def test_every_detector_finds_what_was_planted_and_says_how():
     assert (result.train_rows, result.test_rows, result.test_groups) == (300, 200, 200)
 
 
+def test_the_dense_rule_reads_every_feature_that_is_active_often_enough():
+    half = made_half(200, 20)
+    half.maximum[:, 30], half.mean[:, 30] = 0, 0
+    half.maximum[:4, 31], half.maximum[4:, 31], half.mean[:, 31] = 1, 0, 0
+    fitted = dense_rule(half, strength=0.01)
+    assert fitted.features == half.maximum.shape[1] - 2
+    test = made_half(200, 21)
+    assert np.allclose(fitted.score(_without(test, 30)), fitted.score(test))
+    assert not np.allclose(fitted.score(_without(test, 29)), fitted.score(test))
+
+
 def test_labels_drawn_by_lot_teach_nothing():
     draw = np.random.default_rng(5)
     train, test = made_half(300, 2, telling=()), made_half(300, 3, telling=())
@@ -33,7 +44,7 @@ def test_labels_drawn_by_lot_teach_nothing():
 
 def test_the_limit_holds_and_the_strongest_features_stay():
     half = made_half(400, 4, telling=(3, 7, 11, 19, 23))
-    fitted = sparse_rule(half, pools=("max", "mean"), strength=3.0, limit=3)
+    fitted = sparse_rule(half, pools=("max", "mean"), strength=3.0, refit=0.1, limit=3)
     assert 1 <= fitted.features <= 3
     other = made_half(300, 6, telling=(3, 7, 11, 19, 23))
     scores = fitted.score(other)
