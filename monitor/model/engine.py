@@ -20,8 +20,7 @@ from monitor.model.batching import Batcher, Limits, Span
 from monitor.model.clamping import clamp_row, write_rows
 from monitor.model.loading import LoadedModel
 from monitor.model.readout import Readout
-from monitor.model.requests import Emit, GenerationRequest, OnReadings
-from monitor.model.rows import scored_rows
+from monitor.model.requests import Emit, GenerationRequest
 from monitor.model.sampler import Sampler
 from monitor.model.tap import Tap, TapBuffers
 from monitor.model.text import Vocabulary
@@ -42,12 +41,10 @@ class Engine:
         *,
         limits: Limits | None = None,
         waiting: int = 256,
-        on_readings: OnReadings | None = None,
     ) -> None:
         self._loaded, self._bank, self._tap = loaded, bank, tap
         self._limits = limits or Limits()
         self._capacity = self._limits.running + waiting
-        self._on_readings = on_readings
         self._tracks: dict[str, Track] = {}
         self._lock = threading.Lock()
         self._cancelled: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -151,8 +148,6 @@ class Engine:
         self._running = len(spans)
         rows = spans[-1].first + spans[-1].count
         taken = self._readout.take(rows)
-        if self._on_readings is not None:
-            self._on_readings(scored_rows(taken.watched))
         for span, token in zip(spans, tokens, strict=True):
             track = self._tracks.get(span.request_id)
             if track is None:

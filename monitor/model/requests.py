@@ -16,13 +16,9 @@ from monitor.records import (
     Detection,
     FinishReason,
     Observer,
-    Readings,
     Sampling,
     ScoredToken,
 )
-
-OnReadings = Callable[[Readings], None]
-"""Told the readings `[rows, watched]` of every pass, all requests together; for telemetry."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,8 +43,3 @@ def why_unscored(readings: Readings) -> str:
     if np.isfinite(readings).all():
         return "tap_missed" if (readings < 0).any() else ""
     return "non_finite"
-
-
-def scored_rows(readings: Readings) -> Readings:
-    """The rows that were scored, for telemetry."""
-    return readings[np.isfinite(readings).all(-1) & (readings >= 0).all(-1)]

@@ -21,7 +21,6 @@ from monitor.model.engine import Engine
 from monitor.model.harvest import Harvester
 from monitor.model.loading import LoadedModel, load_model
 from monitor.model.prompts import Prompter
-from monitor.model.requests import OnReadings
 from monitor.model.scorer import Scorer
 from monitor.model.tap import Tap
 from monitor.model.text import Vocabulary
@@ -83,7 +82,6 @@ class Runtime:
         *,
         limits: Limits | None = None,
         waiting: int = 256,
-        on_readings: OnReadings | None = None,
     ) -> None:
         loaded, self.dictionary, self.layer = parts.loaded, parts.dictionary, parts.layer
         assert self.dictionary.statistics is not None
@@ -100,8 +98,8 @@ class Runtime:
             dtype=precise,
         )
         self.tap = Tap(bank, loaded.layers[self.layer])
-        self.engine = Engine(loaded, bank, self.tap, limits=limits, waiting=waiting, on_readings=on_readings)
-        self.scorer = Scorer(loaded, bank, self.tap, waiting=4 * waiting, on_readings=on_readings)
+        self.engine = Engine(loaded, bank, self.tap, limits=limits, waiting=waiting)
+        self.scorer = Scorer(loaded, bank, self.tap, waiting=4 * waiting)
         self.tokenise = Prompter(loaded)
         self._vocabulary = Vocabulary(loaded.tokenizer)
         self._harvester = Harvester(loaded, self.layer)

@@ -11,15 +11,14 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 
-import numpy as np
 import torch
 
 from monitor.errors import MonitorError, MonitoringFailed, Overloaded, Unavailable
 from monitor.model.bank import FeatureBank
 from monitor.model.loading import LoadedModel
 from monitor.model.readout import Readout, Taken
-from monitor.model.requests import Done, OnReadings, ScoreJob, ScoreOutcome
-from monitor.model.rows import scored_rows, why_unscored
+from monitor.model.requests import Done, ScoreJob, ScoreOutcome
+from monitor.model.rows import why_unscored
 from monitor.model.tap import LayerReached, Tap, TapBuffers
 from monitor.model.text import Vocabulary
 from monitor.records import Action, Coverage, Decision, Phase, Readings, ScoredToken, TokenBlock
@@ -39,12 +38,10 @@ class Scorer:
         *,
         batch_tokens: int = 4096,
         waiting: int = 1024,
-        on_readings: OnReadings | None = None,
     ) -> None:
         self._loaded, self._bank, self._tap = loaded, bank, tap
         self._rows = max(batch_tokens, loaded.context)
         self._capacity = waiting
-        self._on_readings = on_readings
         self._vocabulary = Vocabulary(loaded.tokenizer)
         self._waiting: deque[tuple[ScoreJob, Done]] = deque()
         self._wake = threading.Condition()
@@ -136,9 +133,6 @@ class Scorer:
         with suppress(LayerReached):
             self._loaded.model(input_ids=ids.to(self._loaded.device), use_cache=False)
         taken = self._readout.take(ids.numel())
-        real = np.concatenate([np.arange(len(job.ids)) + row * width for row, (job, _) in enumerate(batch)])
-        if self._on_readings is not None:
-            self._on_readings(scored_rows(taken.watched[real]))
         for row, (job, done) in enumerate(batch):
             done(self._outcome(job, taken, row * width))
 
