@@ -12,6 +12,7 @@ from monitor.cli.demo_steps import quoted
 from monitor.cli.errors import CallFailed, ExitCode
 from monitor.cli.expectations import Expectations
 from monitor.cli.local import Endpoint, local_server
+from monitor.demo import dictionary_path
 from tests.cli.scripted import Faults, serving
 
 LINES = (
@@ -153,3 +154,10 @@ def test_a_picture_of_the_demonstration(run, serve, tmp_path, monkeypatch):
     assert "loading the model" not in done.stdout
     assert done.exit_code == 1
     assert (tmp_path / "demo.svg").read_text().startswith("<svg")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not dictionary_path().is_dir(), reason="the bundled dictionary is not in this checkout")
+def test_holds_on_the_bundled_pair(run):
+    done = run("demo")
+    assert done.exit_code == 0, done.stdout
