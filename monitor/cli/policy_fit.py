@@ -56,12 +56,15 @@ def fit(
     only: Annotated[list[str] | None, typer.Option(help="Names of policies to fit; all by default.")] = None,
     features: Annotated[int, typer.Option(min=1, max=256, help="Most detection features per policy.")] = 48,
     rounds: Annotated[int, typer.Option(min=2, max=200, help="Random halves that vote on features.")] = 12,
+    positive_only: Annotated[
+        bool, typer.Option("--positive-only", help="No feature may speak against a concept.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     device: DeviceOption = "auto",
 ) -> None:
     """Find features, set thresholds, choose clamps and measure every policy; write NAME.lock.yaml beside each."""
     started = time.monotonic()
-    settings = FitSettings(features, rounds, seed)
+    settings = FitSettings(features, rounds, seed, signed=not positive_only)
     made = _fit_all(policies, _Asked(model, dictionary, extra, benign or [], only or [], device), settings)
     console = stdout_console()
     console.print(card_table(made))
@@ -90,7 +93,8 @@ def _fit_all(folder: Path, asked: _Asked, settings: FitSettings) -> list[LockMod
     sources = _chosen(read_folder(folder, locks=False), asked.only)
     needed = [source for source in sources if source.model.needs_lock]
     texts = _benign_texts(folder, asked.benign)
-    with stderr_console().status("loading") as status:
+    console = stderr_console()
+    with console.status("loading") as status:
         reader = PairReader(open_pair(asked.model, asked.dictionary, asked.device))
         status.update(f"reading {len(texts)} benign texts")
         inputs = _inputs(reader, texts)
@@ -98,6 +102,7 @@ def _fit_all(folder: Path, asked: _Asked, settings: FitSettings) -> list[LockMod
         for number, source in enumerate(needed, 1):
             name = source.model.metadata.name
             status.update(f"fitting {name} ({number} of {len(needed)})")
+            started = time.monotonic()
             try:
                 lock = fit_policy(
                     source.model, source.examples, inputs, _extra(asked.extra, source), settings
@@ -105,8 +110,9 @@ def _fit_all(folder: Path, asked: _Asked, settings: FitSettings) -> list[LockMod
             except PolicyError as error:
                 failed.append(str(error))
                 continue
-            write_lock(source.path, lock)
+            written = write_lock(source.path, lock)
             made.append(lock)
+            console.print(f"{written} ({time.monotonic() - started:.0f} s)", soft_wrap=True)
     if failed:
         stdout_console().print(card_table(made))
         raise PolicyError("\n".join([f"{len(failed)} policies could not be fitted:", *failed]))
