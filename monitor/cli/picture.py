@@ -6,6 +6,7 @@ Knows rich's export. Does not know what is pictured.
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 from rich.console import Console, RenderableType
@@ -68,7 +69,13 @@ def save_recorded(console: Console, path: Path, title: str) -> None:
     """Draw everything that a recorder was told; `InputError` where the file cannot be written."""
     drawn = console.export_svg(title=title, theme=THEME, clear=False)
     try:
-        # Without it, some viewers swallow the spaces that words begin with.
-        path.write_text(drawn.replace("<text ", '<text xml:space="preserve" '), encoding="utf-8")
+        path.write_text(_self_contained(drawn), encoding="utf-8")
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _self_contained(drawn: str) -> str:
+    """Without fonts from elsewhere, which a document must not fetch, and with the spaces that words begin with,
+    which some viewers swallow."""
+    without_fonts = re.sub(r"@font-face\s*\{.*?\}\s*", "", drawn, flags=re.DOTALL)
+    return without_fonts.replace("<text ", '<text xml:space="preserve" ')

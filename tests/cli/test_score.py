@@ -141,6 +141,7 @@ def test_a_picture_of_the_readable_form(run, serve, tmp_path):
     assert run("score", POWER, "--connect", address, "--svg", path).exit_code == 1
     picture = path.read_text()
     assert picture.startswith("<svg")
+    assert "url(" not in re.sub(r"url\(#[^)]*\)", "", picture), "a document must not fetch anything"
     assert "power-seeking" in picture
     assert "#b3132b" in picture
 
