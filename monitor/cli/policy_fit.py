@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from monitor.cli.policy_reader import PairReader
 
 LEAST_BENIGN = 100
+ASKED, ANSWERED = "Human: ", "\n\nAssistant:"
 FURTHER = 600
 """Most excerpts that are taken from further files."""
 SHORTEST, EXCERPT = 40, 640
@@ -143,9 +144,14 @@ def _benign_texts(folder: Path, files: Sequence[Path]) -> list[str]:
 
 
 def _excerpt(text: str) -> str:
-    """The beginning of a text, of a length that differs from text to text."""
-    share = hashlib.sha256(text.encode()).digest()[0] / 255
-    return text[: int(SHORTEST * (EXCERPT / SHORTEST) ** share)]
+    """The beginning of a text, of a length that differs from text to text; of half the dialogues the bare request.
+
+    Prompts reach a server without `Human:` before them as well, and thresholds must hold for those too.
+    """
+    spread = hashlib.sha256(text.encode()).digest()
+    if spread[1] % 2 and text.startswith(ASKED):
+        text = text.removeprefix(ASKED).split(ANSWERED, 1)[0]
+    return text[: int(SHORTEST * (EXCERPT / SHORTEST) ** (spread[0] / 255))]
 
 
 def _inputs(reader: PairReader, texts: Sequence[str]) -> Inputs:
