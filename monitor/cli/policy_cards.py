@@ -20,7 +20,12 @@ CAPTION = (
 
 def card_table(locks: Sequence[LockModel]) -> Table:
     """One row per lock: the rule's held-out numbers beside those of the baselines."""
-    table = Table(box=SIMPLE, title="Held-out measurements, cross-validated over groups", caption=CAPTION)
+    table = Table(
+        box=SIMPLE,
+        padding=(0, 1, 0, 0),
+        title="Held-out measurements, cross-validated over groups",
+        caption=CAPTION,
+    )
     for name in ("policy", "f/c", "AUROC", "recall", "own neg", "hard", "probe", "words", "maturity"):
         table.add_column(name, no_wrap=True)
     for lock in locks:
@@ -36,7 +41,7 @@ def _row(lock: LockModel) -> list[str]:
     mine = card.methods["policy"]
     return [
         *head,
-        f"{mine.auroc:.2f} ({mine.auroc_low:.2f}-{mine.auroc_high:.2f})",
+        f"{mine.auroc:.2f} {mine.auroc_low:.2f}-{mine.auroc_high:.2f}",
         f"{mine.recall:.2f}",
         f"{card.negative_rate:.2f}",
         "" if card.hard_negative_auroc is None else f"{card.hard_negative_auroc:.2f}",
