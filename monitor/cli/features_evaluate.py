@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -25,6 +26,7 @@ from monitor.cli.pair import (
     open_labels,
     open_pair,
 )
+from monitor.cli.workers import in_processes
 from monitor.dictionary.evaluation.clearest import Clear, SourceSummary, clearest, summarise
 from monitor.dictionary.evaluation.half import Floats, Half
 from monitor.dictionary.evaluation.measure import SourceResult, measure
@@ -53,8 +55,6 @@ def evaluate(
     The baselines are a linear probe, the difference of means and a bag of words. Rows are split by group as the
     bundled model's training was, so that what is measured was never trained on.
     """
-    from sklearn.utils.parallel import Parallel, delayed
-
     files = labelled_files(data, only or [])
     out.mkdir(parents=True, exist_ok=True)
     pair = open_pair(model, dictionary, device)
@@ -65,13 +65,8 @@ def evaluate(
         raise InputError("no source can be measured: " + "; ".join(f"{s.name}: {s.reason}" for s in skipped))
     benign = _benign(data, reader, rows)
     summaries: list[SourceSummary] = []
-    work = (
-        delayed(measure)(source.concept, source.name, train, test, limit=features)
-        for source, train, test in _halves(sources, reader, benign, summaries)
-    )
-    results: list[SourceResult] = list(
-        Parallel(n_jobs=jobs, return_as="generator", pre_dispatch=jobs + 1)(work)
-    )
+    halves = _halves(sources, reader, benign, summaries)
+    results = list(in_processes(partial(_measure, limit=features), halves, jobs))
     density = need_statistics(pair.dictionary).density.numpy()
     found = clearest(summaries, benign, density, count=10, most_per_concept=3) if summaries else []
     subject = Subject(
@@ -86,6 +81,11 @@ def evaluate(
     record = json.dumps(records(subject, results, skipped, found), indent=1, ensure_ascii=False)
     (out / "evaluation.json").write_text(record + "\n", "utf-8")
     stdout_console().print(table(subject, results, skipped), soft_wrap=True)
+
+
+def _measure(given: tuple[Source, Half, Half], limit: int) -> SourceResult:
+    source, train, test = given
+    return measure(source.concept, source.name, train, test, limit=limit)
 
 
 def _source(key: tuple[str, str], path: Path, rows: int) -> Source | Skipped:
