@@ -43,7 +43,7 @@ def evaluate(
     out: Annotated[Path, typer.Option(help="Folder for evaluation.md, evaluation.json and clearest.md.")],
     model: ModelOption = None,
     dictionary: DictionaryOption = None,
-    rows: Annotated[int, typer.Option(min=100, help="Most rows per source, whole groups.")] = 1000,
+    rows: Annotated[int, typer.Option(min=100, help="Most rows per source.")] = 1000,
     features: Annotated[int, typer.Option(min=1, help="Most features of the sparse rule.")] = 128,
     longest: Annotated[int, typer.Option(min=8, help="Most tokens read of a text.")] = 256,
     only: Annotated[list[str] | None, typer.Option(help="Concepts or sources; all without it.")] = None,

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 Bools = NDArray[np.bool_]
 _REPLY = "Assistant:"
+_WHOLE = 4
+"""Groups of up to so many rows are never cut: pairs, and pairs of pairs."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def make_source(
     normalised: Callable[[str], str],
     cap: int,
 ) -> Source | Skipped:
-    """The source with about `cap` rows at most, whole groups, chosen by a hash so that every run takes the same.
+    """The source with `cap` rows at most, chosen by a hash so that every run takes the same.
 
     Rows to learn from whose normalised text also stands in the measured half are dropped. Skipped where either
     half lacks a class.
@@ -101,17 +103,27 @@ def make_source(
 
 
 def _capped(name: str, keys: Sequence[str], cap: int) -> list[int]:
-    """Indices of the rows of as many whole groups as fit into `cap` rows, in the order of the file."""
-    sizes: dict[str, int] = {}
-    for key in keys:
-        sizes[key] = sizes.get(key, 0) + 1
-    taken: set[str] = set()
-    total = 0
-    for key in sorted(sizes, key=lambda key: hashlib.sha256(f"cap:{name}:{key}".encode()).digest()):
-        if total + sizes[key] <= cap or not taken:
-            taken.add(key)
-            total += sizes[key]
-    return [index for index, key in enumerate(keys) if key in taken]
+    """Indices of about `cap` rows in the order of the file: whole groups, or an equal part of each large one.
+
+    Without the second, a source of 25 large groups would be measured on two of them.
+    """
+    groups: dict[str, list[int]] = {}
+    for index, key in enumerate(keys):
+        groups.setdefault(key, []).append(index)
+    share = max(_WHOLE, -(-cap // len(groups)))
+    kept: list[int] = []
+    for key in sorted(groups, key=lambda key: _drawn(name, key)):
+        rows = groups[key]
+        if len(rows) > share:
+            rows = sorted(rows, key=lambda row: _drawn(name, f"{key}:{row}"))[:share]
+        if len(kept) + len(rows) <= cap:
+            kept.extend(rows)
+    return sorted(kept)
+
+
+def _drawn(name: str, key: str) -> bytes:
+    """A place in an order that is as good as random and the same in every run."""
+    return hashlib.sha256(f"cap:{name}:{key}".encode()).digest()
 
 
 def _usable(source: Source) -> bool:

@@ -35,6 +35,12 @@ def test_a_cap_takes_whole_groups_and_the_same_every_time():
     assert all(count == 4 for count in np.bincount(first.units))
 
 
+def test_large_groups_give_an_equal_part_each():
+    source = _make(_rows(groups=20, per=100), cap=400)
+    assert len(source.rows) == 400
+    assert np.bincount(source.units).tolist() == [20] * 20
+
+
 def test_rows_to_learn_from_that_are_also_measured_are_dropped():
     copy = Row("TEXT 2 0", True, "statement", "g3")
     source = _make([*_rows(), copy])
