@@ -17,7 +17,7 @@ UNSEEN = "(never active)"
 _WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]+|\n")
 _STRONG = 50
 """Percent of a context's own peak above which a token counts as one that the feature fires on."""
-_COMMON = 0.2
+_COMMON = 0.3
 """Share of the feature's weight that a word needs to be named."""
 _NEAR = 0.5
 """Share of the feature's contexts in which a word must stand to be named as near."""
