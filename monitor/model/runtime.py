@@ -120,6 +120,11 @@ class Runtime:
         return self.dictionary.digest
 
     @property
+    def special_ids(self) -> frozenset[int]:
+        """Ids of tokens that stand for no text: BOS, ends of turns."""
+        return frozenset(self.loaded.tokenizer.all_special_ids)
+
+    @property
     def token_text(self) -> TokenText:
         """The text of one token id."""
         return self._vocabulary.text

@@ -19,6 +19,7 @@ from monitor.records import (
     Decision,
     Detection,
     Phase,
+    Readings,
     RuleScore,
     Status,
     TokenBlock,
@@ -60,9 +61,10 @@ class _PhaseState:
 class RequestObserver:
     """Implements `monitor.records.Observer` for one request. One thread at a time."""
 
-    def __init__(self, program: Program, token_text: TokenText) -> None:
+    def __init__(self, program: Program, token_text: TokenText, special: frozenset[int]) -> None:
         self._program = program
         self._token_text = token_text
+        self._special = special
         self._states: dict[Phase, _PhaseState] = {}
         self._next = 0
         self._detections: list[Detection] = []
@@ -124,7 +126,7 @@ class RequestObserver:
         state = self._states.get(block.phase)
         if state is None:
             state = self._states[block.phase] = _PhaseState(self._program, block.phase)
-        readings = block.readings[skip:]
+        readings = self._without_special(block.readings[skip:], block.token_ids[skip:])
         scores = readings.astype(np.float64) @ self._program.weights
         scored = ScoredBlock(scores, block.start + skip, block.token_ids[skip:], readings)
         pooled = state.push(scores)
@@ -140,6 +142,15 @@ class RequestObserver:
         self._apply(new)
         self._detections.extend(detections)
         return detections
+
+    def _without_special(self, readings: Readings, token_ids: tuple[int, ...]) -> Readings:
+        """Readings of special tokens as zero: turn markers carry large activations that say nothing of the text."""
+        marks = [row for row, token_id in enumerate(token_ids) if token_id in self._special]
+        if not marks:
+            return readings
+        readings = readings.copy()
+        readings[marks] = 0
+        return readings
 
     def _detection(self, phase: Phase, scored: ScoredBlock, rule: int, at: int, score: float) -> Detection:
         """The detection of a rule whose threshold was crossed at token `at` of the block."""

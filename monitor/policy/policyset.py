@@ -35,6 +35,6 @@ class PolicySet:
         """True where a policy that acts blocks what could not be scored."""
         return self._program.closed
 
-    def start(self, token_text: TokenText) -> RequestObserver:
-        """Rules at their beginning, for one request."""
-        return RequestObserver(self._program, token_text)
+    def start(self, token_text: TokenText, special: frozenset[int] = frozenset()) -> RequestObserver:
+        """Rules at their beginning, for one request. `special` are token ids that rules pass over."""
+        return RequestObserver(self._program, token_text, special)

@@ -108,6 +108,10 @@ class Runtime(Protocol):
         """The strongest features of every token, by a full encode. Blocks; called on a thread."""
 
     @property
+    def special_ids(self) -> frozenset[int]:
+        """Ids of tokens that stand for no text: BOS, ends of turns."""
+
+    @property
     def token_text(self) -> TokenText:
         """The text of one token id."""
 
@@ -134,5 +138,5 @@ class PolicySet(Protocol):
     def watch(self) -> WatchPlan:
         """Features that they read, in column order."""
 
-    def start(self, token_text: TokenText) -> Judge:
+    def start(self, token_text: TokenText, special: frozenset[int] = frozenset()) -> Judge:
         """Rules at their beginning, for one request."""

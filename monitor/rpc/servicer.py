@@ -95,7 +95,7 @@ class MonitorServicer:
         """Score a text or a conversation."""
         prompt = await self._tokenise(requests.score(request), room=0, reply=False)
         request_id = current_call().request_id
-        judge = self._policies.start(self._runtime.token_text)
+        judge = self._policies.start(self._runtime.token_text, self._runtime.special_ids)
         job = ScoreJob(request_id, prompt.ids, self._metered(judge), request.include_tokens, prompt.truncated)
         with self._calls.scoring(job) as box:
             (outcome,) = await box.read()
@@ -168,7 +168,7 @@ class MonitorServicer:
         wanted = min(asked.sampling.max_new_tokens, self._runtime.context // 2)
         prompt = await self._tokenise(asked.input, room=wanted if asked.input.truncate else 1, reply=True)
         call = current_call()
-        judge = self._policies.start(self._runtime.token_text)
+        judge = self._policies.start(self._runtime.token_text, self._runtime.special_ids)
         job = GenerationRequest(
             request_id=call.request_id,
             prompt_ids=prompt.ids,

@@ -45,6 +45,17 @@ def test_position_zero_is_ignored_and_phases_are_separate():
     assert [d.phase for d in observer.verdict(coverage(3)).detections] == [Phase.PROMPT, Phase.RESPONSE]
 
 
+def test_special_tokens_say_nothing():
+    readings = [[0.0], [0.9], [0.9]]
+    marked = PolicySet((policy(rule()),), "").start(word, frozenset({101}))
+    (found,) = marked.observe(block(readings)).detections
+    assert found.position == 2
+    assert [evidence.position for evidence in found.evidence] == [2]
+    only = PolicySet((policy(rule()),), "").start(word, frozenset({101, 102}))
+    assert not only.observe(block(readings)).detections
+    assert only.verdict(Coverage(3, 3)).status is Status.CHECKED
+
+
 def test_shadow_detects_and_never_acts():
     clamps = (Clamp(3, -1.0),)
     shadow = rule(action=Action.SUPPRESS, mode=Mode.SHADOW)

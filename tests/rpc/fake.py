@@ -76,6 +76,7 @@ class FakeRuntime:
         self.scorer = FakeScorer(self._vocabulary, watch)
         self.inspecting: Callable[[], None] = lambda: None
         self.token_text = self._vocabulary.text
+        self.special_ids = frozenset({0})
 
     def start(self) -> None:
         self.engine.start()
