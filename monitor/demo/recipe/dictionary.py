@@ -18,7 +18,7 @@ from monitor.demo.recipe.plan import END_MIXTURE
 
 app = typer.Typer(add_completion=False)
 
-FEATURES, K, LEARNING_RATE = 4096, 32, 1e-3
+FEATURES, K = 4096, 32
 
 
 def write_texts(data: Path, folder: Path) -> list[str]:
@@ -57,7 +57,6 @@ def main(
         out=out,
         tokens=tokens,
         k=K,
-        learning_rate=LEARNING_RATE,
         weights="bfloat16",
     )
 

@@ -45,7 +45,7 @@ class Outcome:
     """By parameter name."""
 
 
-def evaluate(network: Network, x: Tensor, settings: TrainSettings, sparsity: float, k: float) -> Outcome:
+def evaluate(network: Network, x: Tensor, settings: TrainSettings, sparsity: float) -> Outcome:
     """Loss and gradients of a batch `[tokens, d]`.
 
     Args:
@@ -53,13 +53,12 @@ def evaluate(network: Network, x: Tensor, settings: TrainSettings, sparsity: flo
         x: scaled input.
         settings: `resolved()`.
         sparsity: λ at this step.
-        k: BatchTopK's k at this step.
     """
     if settings.objective is Objective.PAPER:
         return _paper(network, x, settings, sparsity)
     if settings.objective is Objective.JUMPRELU:
         return _jumprelu(network, x, settings, sparsity)
-    return _batchtopk(network, x, settings, k)
+    return _batchtopk(network, x, settings)
 
 
 def _paper(network: Network, x: Tensor, settings: TrainSettings, sparsity: float) -> Outcome:
@@ -98,9 +97,9 @@ def _jumprelu(network: Network, x: Tensor, settings: TrainSettings, sparsity: fl
     return replace(outcome, loss=loss, gradients=gradients)
 
 
-def _batchtopk(network: Network, x: Tensor, settings: TrainSettings, k: float) -> Outcome:
+def _batchtopk(network: Network, x: Tensor, settings: TrainSettings) -> Outcome:
     """mean(‖e‖²), a = relu(p) at the k·tokens largest of the whole batch (over all processes)."""
-    places, values = _largest(network, x, settings, round(k * x.shape[0] * processes.size()))
+    places, values = _largest(network, x, settings, settings.k * x.shape[0] * processes.size())
     at_output, outcome = _reconstruct(network, x, places, values)
     at_values = places.products(at_output, network.decoder.detach())
     gradients = _gradients(network, x, places, values, at_output, at_values)
@@ -108,15 +107,16 @@ def _batchtopk(network: Network, x: Tensor, settings: TrainSettings, k: float) -
 
 
 def _largest(network: Network, x: Tensor, settings: TrainSettings, count: int) -> tuple[Places, Tensor]:
-    """The `count` largest positive pre-activations of the batch; moves the running threshold.
+    """The `count` positive pre-activations of the batch with the largest p·‖W_dec‖; moves the running threshold.
 
     Scans for candidates a little below the threshold of the last batch, and again lower where that was too high.
     """
-    guess = float(network.threshold) * 0.9
+    norms = network.decoder.detach().norm(dim=1).clamp_min(1e-8)
     guess = 0.93 * network.last_threshold
     while True:
-        candidates, values = _candidates(network, x, settings, torch.full_like(network.encoder_bias, guess))
-        smallest = processes.kth_largest(values, count)
+        candidates, values = _candidates(network, x, settings, guess / norms)
+        ranks = values * norms[candidates.columns]
+        smallest = processes.kth_largest(ranks, count)
         if guess == 0 or float(smallest) > guess:
             break
         guess = guess / 2 if guess > 1e-3 else 0.0
@@ -124,7 +124,7 @@ def _largest(network: Network, x: Tensor, settings: TrainSettings, count: int) -
     network.last_threshold = float(smallest)
     rate = 1.0 if first else min(1.0, max(SLOWEST, 20 / settings.steps))
     network.threshold.lerp_(smallest.to(network.threshold.dtype), rate)
-    return candidates.where(values >= smallest.clamp_min(torch.finfo(values.dtype).tiny), values)
+    return candidates.where(ranks >= smallest.clamp_min(torch.finfo(values.dtype).tiny), values)
 
 
 def _above(network: Network, x: Tensor, settings: TrainSettings, cutoff: Tensor) -> tuple[Places, Tensor]:

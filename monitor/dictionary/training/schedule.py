@@ -1,4 +1,4 @@
-"""What changes during a run: learning rate, sparsity penalty, k.
+"""What changes during a run: learning rate and sparsity penalty.
 
 Knows shares of a run. Does not know what uses them.
 """
@@ -9,9 +9,6 @@ from dataclasses import dataclass
 
 from monitor.dictionary.training.settings import TrainSettings
 
-K_START = 4
-"""BatchTopK begins with so many times its k, so that every feature learns something first."""
-
 
 @dataclass(frozen=True)
 class Now:
@@ -19,7 +16,6 @@ class Now:
 
     learning_rate: float
     sparsity: float
-    k: float
 
 
 def now(settings: TrainSettings, step: int) -> Now:
@@ -31,9 +27,7 @@ def now(settings: TrainSettings, step: int) -> Now:
     left = (settings.steps - step) / settings.steps
     fall = min(1.0, left / settings.decay) if settings.decay else 1.0
     dense = max(0.0, 1 - done / settings.sparsity_warm_up) if settings.sparsity_warm_up else 0.0
-    widest = min(K_START, settings.features / settings.k)
     return Now(
         learning_rate=settings.learning_rate * rise * fall,
         sparsity=settings.sparsity * (1 - dense),
-        k=settings.k * (1 + (widest - 1) * dense),
     )

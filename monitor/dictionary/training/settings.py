@@ -48,13 +48,13 @@ class TrainSettings:
     sparsity: float | None = None
     """λ of the other two objectives; None takes the usual one."""
     learning_rate: float | None = None
-    """Adam's; None takes 1e-3 · (4096 / features)^½, which the sweep confirms at small scale."""
+    """Adam's; None takes 2e-3 · (4096 / features)^½."""
     batch: int = 4096
     """Tokens in a step, over all processes."""
     warm_up: float = 0.05
     """Share of the run over which the learning rate rises from zero."""
     sparsity_warm_up: float = 0.1
-    """Share of the run over which λ rises from zero; for BatchTopK, k falls to its value meanwhile."""
+    """Share of the run over which λ rises from zero."""
     decay: float = 0.25
     """Share of the run, at its end, over which the learning rate falls to zero."""
     dead_after: int | None = None
@@ -94,7 +94,7 @@ class TrainSettings:
 
     def resolved(self, d_model: int) -> TrainSettings:
         """The same settings with every None replaced by the number it stands for at this width."""
-        rate = self.learning_rate or 1e-3 * math.sqrt(4096 / self.features)
+        rate = self.learning_rate or 2e-3 * math.sqrt(4096 / self.features)
         usual = _usual_sparsity(self.objective, d_model)
         sparsity = usual if self.sparsity is None else self.sparsity
         dead_after = self.dead_after or min(10_000_000, max(self.tokens // 20, 20 * self.batch))

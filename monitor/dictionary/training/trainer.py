@@ -96,7 +96,7 @@ class Trainer:
         """One step on raw activations `[local_batch, d]`. DictionaryError where the loss is not finite."""
         x = batch.to(self.network.encoder) * self.scale
         current = now(self.settings, self.step_index)
-        outcome = objectives.evaluate(self.network, x, self.settings, current.sparsity, current.k)
+        outcome = objectives.evaluate(self.network, x, self.settings, current.sparsity)
         self.idle.update(outcome.fired, x.shape[0] * processes.size())
         dead = self.idle.dead(self.settings.dead_after or 0)
         self._apply(outcome, self._revived(x, outcome, dead), current)

@@ -72,8 +72,9 @@ def reference(net, x, settings, sparsity, k):
         a = Jump.apply(pre, threshold, width)
         penalty = sparsity * Step.apply(pre, threshold, width).sum(1).mean()
     else:
-        limit = pre.flatten().topk(k * TOKENS).values[-1]
-        a, penalty = pre.relu() * (pre >= limit), 0.0
+        rank = pre * net.decoder.norm(dim=1)
+        limit = rank.flatten().topk(k * TOKENS).values[-1]
+        a, penalty = pre.relu() * (rank >= limit), 0.0
     error = a @ net.decoder + net.decoder_bias - x
     return error.square().sum(1).mean() + penalty, a
 
@@ -84,7 +85,7 @@ def test_gradients(objective, dense, monkeypatch):
     monkeypatch.setattr("monitor.dictionary.training.places.DENSE_ABOVE", 0.0 if dense else 1.0)
     settings = setting(objective, bandwidth=2.0)
     net, x = network(settings), batch()
-    outcome = objectives.evaluate(net, x, settings, sparsity=0.7, k=5)
+    outcome = objectives.evaluate(net, x, settings, sparsity=0.7)
     loss, a = reference(net, x, settings, 0.7, 5)
     loss.backward()
     torch.testing.assert_close(outcome.loss, loss.detach())
@@ -105,8 +106,8 @@ def test_low_precision_scan_finds_the_same_places(objective):
     net, x = network(settings), batch()
     other = Network(coarse, WIDTH)
     other.load_state_dict(net.state_dict())
-    exact = objectives.evaluate(net, x, settings, 0.7, 5)
-    fast = objectives.evaluate(other, x.float(), coarse, 0.7, 5)
+    exact = objectives.evaluate(net, x, settings, 0.7)
+    fast = objectives.evaluate(other, x.float(), coarse, 0.7)
     torch.testing.assert_close(fast.l0.double(), exact.l0.double(), rtol=0.01, atol=0.02)
     torch.testing.assert_close(fast.loss.double(), exact.loss, rtol=0.01, atol=0)
     for name, gradient in exact.gradients.items():
@@ -118,12 +119,13 @@ def test_batchtopk_keeps_exactly_k_and_follows_its_threshold():
     settings = setting(Objective.BATCHTOPK)
     net, x = network(settings), batch()
     for _ in range(3):
-        outcome = objectives.evaluate(net, x, settings, 0, 5)
+        outcome = objectives.evaluate(net, x, settings, 0)
         assert float(outcome.l0) == 5
-    values = (x @ net.encoder.T + net.encoder_bias).flatten().topk(5 * TOKENS).values
+    ranks = (x @ net.encoder.T + net.encoder_bias) * net.decoder.norm(dim=1)
+    values = ranks.flatten().topk(5 * TOKENS).values
     torch.testing.assert_close(net.threshold, values[-1].detach())
     net.threshold.fill_(100.0)  # a guess that is far too high must not lose places
-    assert float(objectives.evaluate(net, x, settings, 0, 5).l0) == 5
+    assert float(objectives.evaluate(net, x, settings, 0).l0) == 5
 
 
 def test_auxiliary_gradients(monkeypatch):

@@ -189,7 +189,7 @@ torch.set_num_threads(1)
 if world_size > 1:
     dist.init_process_group("gloo", init_method="file://" + store, rank=rank, world_size=world_size,
                             timeout=timedelta(seconds=60))
-world, chosen = World(), settings(Objective(kind), steps=60, precision="float64")
+world, chosen = World(), settings(Objective(kind), steps=60, precision="float64", dead_after=10**9)
 trainer = Trainer(chosen, WIDTH, dtype=torch.float64)
 share = lambda step: world.batch(step).double()[rank::world_size]
 trainer.begin(share(0))
