@@ -23,7 +23,14 @@ _DTYPES = {
     "float16": torch.float16,
     "float64": torch.float64,
 }
-_DIGESTED = ("config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "*.safetensors")
+_DIGESTED = (
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "chat_template.jinja",
+    "*.safetensors",
+)
 
 
 @dataclass(frozen=True)
