@@ -24,7 +24,7 @@ class Scale:
     """From here on a token is marked where there are no colours."""
 
 
-RULE_SCALE = Scale("score", "of the rule's threshold", (0.5, 0.75, 1.0, 1.5, 2.0), strong=1.0)
+RULE_SCALE = Scale("score", "of the rule's threshold", (1.0, 2.0, 4.0, 8.0, 12.0), strong=4.0)
 READING_SCALE = Scale("reading", "of the feature's maximum", (0.1, 0.25, 0.4, 0.6, 0.8), strong=0.4)
 
 

@@ -88,7 +88,7 @@ def match_line(verdict: pb.Verdict) -> Text:
 def detection_block(detection: pb.Detection) -> Text:
     """One rule that fired: where, how strongly, and on which tokens."""
     head = detection_line(detection)
-    head.append(f"\n    score {detection.score:.2f}, threshold {detection.threshold:.2f}", style="dim")
+    head.append(f"\n    score {detection.score:.3g}, threshold {detection.threshold:.3g}", style="dim")
     for evidence in detection.evidence:
         head.append(f"\n    token {evidence.position:>4}  ", style="dim")
         head.append(_quoted(evidence), style="bold")
@@ -135,7 +135,7 @@ def closest(verdict: pb.Verdict) -> str:
     """The rule that came closest to firing without doing so, in one line."""
     for score in quiet_rules(verdict)[:1]:
         name = f"{printable(score.policy)} / {printable(score.rule)}"
-        return f"{name}, {score.score:.2f} of {score.threshold:.2f}"
+        return f"{name}, {score.score:.2g} of {score.threshold:.2g}"
     return "no rule read this text"
 
 
@@ -148,7 +148,7 @@ def score_table(scores: Sequence[pb.RuleScore]) -> RenderableType:
             Text(f"  {printable(score.policy)} / {printable(score.rule)}"),
             Text(words.phase(score.phase), style="dim"),
             Text.assemble(("━" * full, "cyan"), ("─" * (BAR - full), "dim")),
-            Text(f"{score.score:.2f} of {score.threshold:.2f}", style="dim"),
+            Text(f"{score.score:.2g} of {score.threshold:.2g}", style="dim"),
         )
     parts: list[RenderableType] = [Text("Rules that did not fire", style="dim"), table]
     if len(scores) > SCORES_SHOWN:

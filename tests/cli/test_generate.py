@@ -16,7 +16,7 @@ def test_streams_the_text_detections_and_the_verdict(run, serve):
     lines = done.stdout.splitlines()
     assert lines[0] == "<s> Tell me why ▌ more"
     assert lines[1] == "● power-seeking / states-it  high  alert  in the response, at token 5"
-    assert lines[2] == " [power=1.50] gives more control ."
+    assert lines[2] == " power gives more control ."
     assert "CHECKED   10 of 10 tokens scored" in done.stdout
     assert "ended: the model or a stop string ended it" in done.stdout
 
