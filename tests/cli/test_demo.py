@@ -157,7 +157,6 @@ def test_a_picture_of_the_demonstration(run, serve, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not dictionary_path().is_dir(), reason="the bundled dictionary is not in this checkout")
 def test_holds_on_the_bundled_pair(run):
     done = run("demo")
     assert done.exit_code == 0, done.stdout
