@@ -59,7 +59,7 @@ def measure(
     subject: Subject, count: int, prompt_tokens: int, new_tokens: int, rounds: int
 ) -> dict[str, object]:
     """Seconds of every variant in every counted round, and the memory that each adds to the process."""
-    size = limits(max(count, 1), prompt_tokens + new_tokens + 4)
+    size = limits(subject, max(count, 1), prompt_tokens + new_tokens + 4)
     ways = variants(subject, size)
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     memory: dict[str, int] = {}

@@ -44,9 +44,11 @@ class Quiet:
         raise RuntimeError(f"the tap failed: {cause}")
 
 
-def limits(running: int, context: int) -> Limits:
-    """The same sizes for every variant."""
-    return Limits(running=running, batch_tokens=512, cache_tokens=running * context)
+def limits(subject: Subject, running: int, tokens: int) -> Limits:
+    """The same sizes for every variant: for `running` sequences of `tokens`, and for one that fills the context."""
+    return Limits(
+        running=running, batch_tokens=512, cache_tokens=max(running * tokens, subject.loaded.context)
+    )
 
 
 @contextmanager

@@ -123,16 +123,22 @@ class FeatureBank:
         The scale `[rows, 1]` (None without a norm) turns a difference of activations times the decoder into a
         difference of residuals.
         """
-        x, _, scale = self._norm.normalise(x.to(self.dtype))
+        x = x.to(self.dtype)
+        normed, _, scale = self._norm.normalise(x)
+        # Zero for finite rows, NaN for all others: an activation function may turn what is not a number into 0.
+        return self._activate(normed, slots) + 0 * x.sum(-1, keepdim=True), scale
+
+    def _activate(self, x: Tensor, slots: int) -> Tensor:
         if self.kind is Activation.TOPK:
-            return self._whole.encode(x)[:, self.index[:slots]], scale
+            return self._whole.encode(x)[:, self.index[:slots]]
         pre = linear(x, self.encoder[:slots], self.bias[:slots])
         if self.kind is Activation.JUMPRELU:
-            return pre.relu() * (pre > self.threshold[:slots]), scale
+            # Thresholds are not negative, so what passes them is positive.
+            return torch.where(pre > self.threshold[:slots], pre, 0)
         if self.kind is Activation.GATED:
             gate = linear(x, self.gate_encoder[:slots], self.gate_bias[:slots])
-            return pre.relu() * (gate > 0), scale
-        return pre.relu(), scale
+            return pre.relu() * (gate > 0)
+        return pre.relu()
 
     def _allocate(self, width: int) -> None:
         sae, rows = self._source, (width, self.d_model)

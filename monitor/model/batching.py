@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from monitor.errors import ModelError
 from monitor.model.loading import LoadedModel
 
 
@@ -74,6 +75,7 @@ class Batcher:
         from transformers.generation.configuration_utils import ContinuousBatchingConfig
 
         self._steps = steps
+        self._context = loaded.context
         self._removed = threading.Event()
         small = loaded.device.type == "cpu"
         cache_tokens = limits.cache_tokens or (limits.running * loaded.context if small else None)
@@ -155,6 +157,13 @@ class Batcher:
 
         if getattr(processor, "_instrumented", False):
             return processor
+        capacity = processor.cache.num_blocks * self._manager.continuous_batching_config.page_size
+        if capacity < self._context:
+            # One sequence that can never be scheduled ends the library's loop, and every request with it.
+            raise ModelError(
+                f"the cache holds {capacity} tokens and one sequence may have {self._context}; raise "
+                "max_cache_tokens or lower context_limit"
+            )
         processor._instrumented = True
         processor.prepare_next_batch, processor.update_batch = prepare_next_batch, update_batch
         processor.model_runner._sample = sample

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from monitor.model.bank import FeatureBank
 from monitor.model.batching import Span
-from monitor.model.rows import Rows
+from monitor.model.rows import Rows, all_scored
 from monitor.model.tap import TapBuffers
 from monitor.model.track import Track
 from monitor.records import FeatureReading, Readings
@@ -30,11 +30,12 @@ class Readout:
         """Readings of the first rows of the pass that just ended."""
         buffers, slots = self._buffers, self._buffers.slots(self._bank)
         readings = _host(buffers.readings[:rows, :slots])
+        watched = readings[:, : len(self._bank.watched)]
+        clean = all_scored(watched)
         if not buffers.clamping:
-            return Taken(self._bank, readings, None, None)
-        return Taken(
-            self._bank, readings, _host(buffers.after[:rows, :slots]), buffers.edited[:rows].cpu().numpy()
-        )
+            return Taken(self._bank, readings, watched, clean)
+        after, edited = _host(buffers.after[:rows, :slots]), buffers.edited[:rows].cpu().numpy()
+        return Taken(self._bank, readings, watched, clean, after, edited)
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,12 @@ class Taken:
 
     bank: FeatureBank
     readings: Readings
-    after: Readings | None
-    edited: NDArray[np.bool_] | None
-
-    @property
-    def watched(self) -> Readings:
-        """Readings `[rows, watched]`."""
-        return self.readings[:, : len(self.bank.watched)]
+    watched: Readings
+    """Readings `[rows, watched]`."""
+    clean: bool
+    """True where every row was scored."""
+    after: Readings | None = None
+    edited: NDArray[np.bool_] | None = None
 
     def of(self, span: Span, track: Track) -> Rows:
         """The rows of one request."""
@@ -63,7 +63,7 @@ class Taken:
                 self.active(row, [*slots, *(s for s in extra if s >= len(slots))])
                 for row in range(*rows.indices(len(self.readings)))
             ]
-        return Rows(span.position, self.watched[rows], edited, active)
+        return Rows(span.position, self.watched[rows], self.clean, edited, active)
 
     def active(self, row: int, slots: list[int]) -> tuple[FeatureReading, ...]:
         """Features of these slots that are active at a row, before or after clamps."""

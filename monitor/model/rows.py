@@ -20,26 +20,29 @@ class Rows:
     position: int
     readings: Readings
     """`[tokens, watched]`"""
+    clean: bool = False
+    """True where the whole pass is known to be scored; False where `why_unscored` must look."""
     edited: int = 0
     """How many of the tokens were clamped."""
     active: Sequence[tuple[FeatureReading, ...]] | None = None
     """Per token, where the caller wants tokens."""
 
-    def since(self, position: int) -> Rows:
-        """The part from a position on."""
-        skip = max(0, position - self.position)
-        active = None if self.active is None else self.active[skip:]
-        return Rows(self.position + skip, self.readings[skip:], self.edited, active)
-
-    def until(self, position: int) -> Rows:
-        """The part before a position."""
-        keep = max(0, position - self.position)
-        active = None if self.active is None else self.active[:keep]
-        return Rows(self.position, self.readings[:keep], self.edited, active)
+    def part(self, first: int, last: int) -> Rows:
+        """The tokens at positions from `first` up to `last`, which is left out."""
+        start, stop = max(0, first - self.position), max(0, last - self.position)
+        if start == 0 and stop >= len(self.readings):
+            return self
+        active = None if self.active is None else self.active[start:stop]
+        return Rows(self.position + start, self.readings[start:stop], self.clean, self.edited, active)
 
 
 def why_unscored(readings: Readings) -> str:
     """Why a block of readings `[tokens, watched]` counts as unscored, as one word; empty where it was scored."""
-    if np.isfinite(readings).all():
-        return "tap_missed" if (readings < 0).any() else ""
-    return "non_finite"
+    if all_scored(readings):
+        return ""
+    return "tap_missed" if np.isfinite(readings).all() else "non_finite"
+
+
+def all_scored(readings: Readings) -> bool:
+    """True where every reading is a finite number that is not negative (NaN fails every comparison)."""
+    return not readings.size or bool(readings.min() >= 0 and readings.max() < np.inf)

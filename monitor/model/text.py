@@ -30,6 +30,8 @@ class TextStream:
         piece = self._decode.step(self._tokenizer, token_id)
         if self.stopped or not piece:
             return ""
+        if not self._stop:
+            return str(piece)
         self._held += piece
         found = [at for at in (self._held.find(stop) for stop in self._stop) if at >= 0]
         if found:

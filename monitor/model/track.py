@@ -66,13 +66,14 @@ class Track:
     def saw(self, rows: Rows) -> None:
         """Rows of a pass, in token order. Positions that were seen before (a request that was evicted and is
         computed again) are not scored twice."""
-        fresh = rows.since(self._run)
-        if self.ended or not len(fresh.readings):
+        end = rows.position + len(rows.readings)
+        if self.ended or end <= self._run:
             return
-        self._clamped += fresh.edited
-        self._score(Phase.PROMPT, fresh.until(self._prompt))
-        if not self.ended:
-            self._score(Phase.RESPONSE, fresh.since(self._prompt))
+        self._clamped += rows.edited
+        if self._run < self._prompt:
+            self._score(Phase.PROMPT, rows.part(self._run, min(end, self._prompt)))
+        if not self.ended and end > self._prompt:
+            self._score(Phase.RESPONSE, rows.part(self._run, end))
 
     def drew(self, token_id: int) -> None:
         """The model chose the next token. It is released once the next pass has scored it."""
@@ -98,21 +99,19 @@ class Track:
         self._emit(Finished(reason, coverage, self._released, generated, self._clamped, self._failure, error))
 
     def _score(self, phase: Phase, rows: Rows) -> None:
-        count = len(rows.readings)
-        if not count:
-            return
-        ids = tuple(self.ids[rows.position : rows.position + count])
-        self._run = rows.position + count
-        decision, cause = self._observe(TokenBlock(phase, rows.position, ids, rows.readings))
+        self._run = rows.position + len(rows.readings)
+        ids = tuple(self.ids[rows.position : self._run])
+        block = TokenBlock(phase, rows.position, ids, rows.readings)
+        decision, cause = self._observe(block, "" if rows.clean else why_unscored(rows.readings))
         self._clamp(decision)
         if decision.action is Action.BLOCK:
             self._block(decision, cause)
         else:
             self._release(phase, rows, ids, decision.detections)
 
-    def _observe(self, block: TokenBlock) -> tuple[Decision, str]:
+    def _observe(self, block: TokenBlock, cause: str) -> tuple[Decision, str]:
         """The rules' decision, and why the block counts as unscored (empty where it was scored)."""
-        observer, cause = self.request.observer, why_unscored(block.readings)
+        observer = self.request.observer
         if not cause:
             try:
                 decision = observer.observe(block)
@@ -151,6 +150,8 @@ class Track:
         )
 
     def _clamp(self, decision: Decision) -> None:
+        if not (decision.clamps or self.request.clamps or self.clamps):
+            return
         clamps = merge(decision.clamps, self.request.clamps)
         if clamps != self.clamps:
             self.clamps, self.row = clamps, None

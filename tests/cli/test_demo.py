@@ -12,7 +12,6 @@ from monitor.cli.demo_steps import quoted
 from monitor.cli.errors import CallFailed, ExitCode
 from monitor.cli.expectations import Expectations
 from monitor.cli.local import Endpoint, local_server
-from monitor.demo import dictionary_path
 from tests.cli.scripted import Faults, serving
 
 LINES = (

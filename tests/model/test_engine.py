@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from monitor.errors import MonitoringFailed, Overloaded, Unavailable
+from monitor.errors import ModelError, MonitoringFailed, Overloaded, Unavailable
 from monitor.model.batching import Limits
 from monitor.model.requests import Released
 from monitor.records import Action, Clamp, Decision, FinishReason, Where
@@ -297,6 +297,14 @@ class TestFailures:
             assert not run.engine.healthy()
             with pytest.raises(Unavailable, match="does not run"):
                 run.call(prompt(9))
+
+    def test_a_cache_that_cannot_hold_one_sequence_is_refused_at_start(self) -> None:
+        size = Limits(running=4, batch_tokens=64, cache_tokens=96, page=8)
+        with (
+            pytest.raises(ModelError, match="raise max_cache_tokens"),
+            running(loaded_model(), dictionary(), limits=size),
+        ):
+            pass
 
     def test_a_full_queue_is_refused_with_a_delay(self) -> None:
         with running(

@@ -117,6 +117,18 @@ class TestBankAndTap:
         again = buffers.after[:10, :10].double()
         torch.testing.assert_close(again, encode_all(sae, out)[:10, :10] / unit[:10], rtol=1e-3, atol=1e-4)
 
+    @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_no_reading_of_a_row_that_is_not_finite_is_a_number(self, kind: str, value: float) -> None:
+        bank = FeatureBank(dictionary(kind), maxima(), range(10))
+        x = torch.randn(6, 32, generator=torch.Generator().manual_seed(5))
+        x[2, 7] = value
+        buffers = TapBuffers(bank, 6)
+        Tap(bank, torch.nn.Identity()).apply(x, buffers)
+        finite = torch.isfinite(buffers.readings[:, :10])
+        assert not finite[2].any()
+        assert finite[[0, 1, 3, 4, 5]].all()
+
     def test_bfloat16_rows_are_cast_once(self) -> None:
         sae, unit = dictionary("relu"), maxima()
         bank = FeatureBank(sae, unit, range(96))
