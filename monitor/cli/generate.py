@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from monitor.cli import options
+from monitor.cli.client import Client
 from monitor.cli.console import stdout_console
 from monitor.cli.measure import RuleScores
 from monitor.cli.output import as_json, leave, picture
@@ -60,11 +61,18 @@ def generate(
     )
     with open_session(connect, flags, timeout) as client:
         rules = RuleScores.of(client.policies().policies)
-        if json:
-            answer = client.generate(pb.GenerateRequest(generation=request))
-            typer.echo(as_json(answer))
-        else:
-            events = client.generate_stream(pb.GenerateStreamRequest(generation=request))
-            answer = show(events, rules, stdout_console())
+        answer = _whole(client, request) if json else _streamed(client, request, rules)
     picture(svg, "sae-monitor generate", rules, lambda painter: generated(answer, painter))
     leave(answer.verdict, exit_zero)
+
+
+def _whole(client: Client, request: pb.Generation) -> pb.GenerateResponse:
+    """The answer in one piece, printed as JSON."""
+    answer = client.generate(pb.GenerateRequest(generation=request))
+    typer.echo(as_json(answer))
+    return answer
+
+
+def _streamed(client: Client, request: pb.Generation, rules: RuleScores) -> pb.GenerateResponse:
+    """The answer as it comes, shown in readable form."""
+    return show(client.generate_stream(pb.GenerateStreamRequest(generation=request)), rules, stdout_console())
