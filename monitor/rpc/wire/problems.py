@@ -25,7 +25,7 @@ class Problems:
     def number(self, field: str, value: float, low: float, high: float) -> None:
         """Note a value that is not a finite number within `low` to `high`."""
         if not (math.isfinite(value) and low <= value <= high):
-            self.add(field, f"is {value:g}; write a number from {low:g} to {high:g}")
+            self.add(field, f"is {_plain(value)}; write a number from {_plain(low)} to {_plain(high)}")
 
     def raise_any(self) -> None:
         """BadRequest with everything that was noted, if anything was."""
@@ -41,3 +41,8 @@ def under(path: str) -> Iterator[None]:
     except BadRequest as error:
         kind = TooLong if isinstance(error, TooLong) else BadRequest
         raise kind(*(Violation(f"{path}.{v.field}", v.description) for v in error.violations)) from None
+
+
+def _plain(number: float) -> str:
+    """A number as people write it: whole ones with all their digits."""
+    return str(int(number)) if float(number).is_integer() else f"{number:g}"
