@@ -91,6 +91,14 @@ class Clamp:
     """In units of the feature's recorded maximum; negative suppresses below zero."""
     where: Where = Where.ACTIVE
 
+    def strengthened(self, other: Clamp | None) -> Clamp:
+        """This clamp and another of the same feature as one: the lower target, everywhere if either says so."""
+        if other is None:
+            return self
+        everywhere = Where.EVERYWHERE in (self.where, other.where)
+        where = Where.EVERYWHERE if everywhere else Where.ACTIVE
+        return Clamp(self.feature, min(self.target, other.target), where)
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:

@@ -76,6 +76,7 @@ class Batcher:
 
         self._steps = steps
         self._context = loaded.context
+        self._passes = loaded.passes
         self._removed = threading.Event()
         small = loaded.device.type == "cpu"
         cache_tokens = limits.cache_tokens or (limits.running * loaded.context if small else None)
@@ -155,6 +156,12 @@ class Batcher:
             tokens = self._steps.draw(scores[0])
             output_ids[0, : tokens.shape[0]].copy_(tokens)
 
+        step = processor._generation_step
+
+        def generation_step(model: Any) -> None:
+            with self._passes:
+                step(model)
+
         if getattr(processor, "_instrumented", False):
             return processor
         capacity = processor.cache.num_blocks * self._manager.continuous_batching_config.page_size
@@ -167,6 +174,7 @@ class Batcher:
         processor._instrumented = True
         processor.prepare_next_batch, processor.update_batch = prepare_next_batch, update_batch
         processor.model_runner._sample = sample
+        processor._generation_step = generation_step
         self._steps.ready(processor.max_batch_tokens)
         return processor
 

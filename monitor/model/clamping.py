@@ -54,24 +54,13 @@ def check_clamps(clamps: Sequence[Clamp], features: int, maximum: Tensor, field:
 
 
 def merge(policy: Sequence[Clamp], caller: Sequence[Clamp]) -> tuple[Clamp, ...]:
-    """Clamps of policies and caller as one; a caller can strengthen a policy's clamp but not weaken it.
+    """Clamps of policies and caller, each naming a feature once, as one list.
 
-    For a feature that both name the lower target holds, everywhere if either says so. Two policies combine alike.
+    A caller can strengthen a policy's clamp but not weaken it; where no policy clamps, the caller's holds as it is.
     """
-    merged: dict[int, Clamp] = {}
-    for clamp in policy:
-        merged[clamp.feature] = _stronger(merged.get(clamp.feature), clamp)
-    held = set(merged)
-    for clamp in caller:
-        merged[clamp.feature] = _stronger(merged[clamp.feature], clamp) if clamp.feature in held else clamp
-    return tuple(merged.values())
-
-
-def _stronger(one: Clamp | None, other: Clamp) -> Clamp:
-    if one is None:
-        return other
-    everywhere = Where.EVERYWHERE in (one.where, other.where)
-    return Clamp(one.feature, min(one.target, other.target), Where.EVERYWHERE if everywhere else Where.ACTIVE)
+    held = {clamp.feature: clamp for clamp in policy}
+    held.update({clamp.feature: clamp.strengthened(held.get(clamp.feature)) for clamp in caller})
+    return tuple(held.values())
 
 
 @dataclass(frozen=True, slots=True)

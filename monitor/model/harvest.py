@@ -6,6 +6,7 @@ the residuals, and what they are replaced by, is the caller's business.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -54,14 +55,19 @@ class Harvester:
         Padding on the right is harmless (attention is causal); drop those rows afterwards.
         """
         kept: list[Tensor] = []
+        # Hooks belong to the module: an engine that runs the same layer on another thread must not be stopped.
+        mine = threading.get_ident()
 
         def stop(_module: object, _args: object, output: Any) -> None:
+            if threading.get_ident() != mine:
+                return
             kept.append(hidden_of(output))
             raise _Reached
 
         handle = self.loaded.layers[self.layer].register_forward_hook(stop)
         try:
-            self.loaded.model(input_ids=ids.to(self.loaded.device), use_cache=False)
+            with self.loaded.passes:
+                self.loaded.model(input_ids=ids.to(self.loaded.device), use_cache=False)
         except _Reached:
             pass
         finally:
@@ -79,13 +85,19 @@ class Harvester:
         """
         handle = None
         if replace is not None:
+            mine = threading.get_ident()
 
             def edit(_module: object, _args: object, output: Any) -> Any:
+                if threading.get_ident() != mine:
+                    return None
                 return replace_hidden(output, replace(hidden_of(output)))
 
             handle = self.loaded.layers[self.layer].register_forward_hook(edit)
         try:
-            logits: Tensor = self.loaded.model(input_ids=ids.to(self.loaded.device), use_cache=False).logits
+            with self.loaded.passes:
+                logits: Tensor = self.loaded.model(
+                    input_ids=ids.to(self.loaded.device), use_cache=False
+                ).logits
             return logits
         finally:
             if handle is not None:

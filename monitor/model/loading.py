@@ -6,9 +6,10 @@ Knows Hugging Face models and tokenizers. Does not know dictionaries, taps or ba
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,8 @@ class LoadedModel:
     """`sha256:` over configuration, tokenizer and weights."""
     device: torch.device
     dtype: torch.dtype
+    passes: threading.RLock = field(default_factory=threading.RLock, compare=False, repr=False)
+    """Held during every forward pass: passes of two threads over one model were seen to change each other."""
 
     @property
     def middle(self) -> int:

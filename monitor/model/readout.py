@@ -54,7 +54,7 @@ class Taken:
     def of(self, span: Span, track: Track) -> Rows:
         """The rows of one request."""
         rows = slice(span.first, span.first + span.count)
-        edited = 0 if self.edited is None else int(self.edited[rows].sum())
+        edited = None if self.edited is None else self.edited[rows]
         active = None
         if track.request.include_tokens:
             slots = range(len(self.bank.watched))

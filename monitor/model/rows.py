@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from monitor.records import FeatureReading, Readings
 
@@ -22,8 +23,8 @@ class Rows:
     """`[tokens, watched]`"""
     clean: bool = False
     """True where the whole pass is known to be scored; False where `why_unscored` must look."""
-    edited: int = 0
-    """How many of the tokens were clamped."""
+    edited: NDArray[np.bool_] | None = None
+    """`[tokens]` which of them were clamped; None where the pass clamped nothing."""
     active: Sequence[tuple[FeatureReading, ...]] | None = None
     """Per token, where the caller wants tokens."""
 
@@ -33,7 +34,8 @@ class Rows:
         if start == 0 and stop >= len(self.readings):
             return self
         active = None if self.active is None else self.active[start:stop]
-        return Rows(self.position + start, self.readings[start:stop], self.clean, self.edited, active)
+        edited = None if self.edited is None else self.edited[start:stop]
+        return Rows(self.position + start, self.readings[start:stop], self.clean, edited, active)
 
 
 def why_unscored(readings: Readings) -> str:

@@ -130,7 +130,7 @@ class Scorer:
             ids[row, : len(job.ids)] = torch.tensor(job.ids)
         buffers.poison(ids.numel())
         # Padding stands on the right and attention is causal, so no token sees it.
-        with suppress(LayerReached):
+        with self._loaded.passes, suppress(LayerReached):
             self._loaded.model(input_ids=ids.to(self._loaded.device), use_cache=False)
         taken = self._readout.take(ids.numel())
         for row, (job, done) in enumerate(batch):
@@ -174,8 +174,7 @@ def _observe(job: ScoreJob, readings: Readings) -> tuple[Decision, str]:
     """The rules' decision on a whole text, and why it counts as unscored (empty where it was scored)."""
     if cause := why_unscored(readings):
         return job.observer.failed(cause), cause
-    begun = job.observer.begin()
     try:
-        return job.observer.observe(TokenBlock(Phase.PROMPT, 0, job.ids, readings)) or begun, ""
+        return job.observer.observe(TokenBlock(Phase.PROMPT, 0, job.ids, readings)), ""
     except Exception:  # noqa: BLE001  (a rule that crashes must not look clean)
         return job.observer.failed("rule_error"), "rule_error"

@@ -69,7 +69,6 @@ class Track:
         end = rows.position + len(rows.readings)
         if self.ended or end <= self._run:
             return
-        self._clamped += rows.edited
         if self._run < self._prompt:
             self._score(Phase.PROMPT, rows.part(self._run, min(end, self._prompt)))
         if not self.ended and end > self._prompt:
@@ -100,6 +99,7 @@ class Track:
 
     def _score(self, phase: Phase, rows: Rows) -> None:
         self._run = rows.position + len(rows.readings)
+        self._clamped += 0 if rows.edited is None else int(rows.edited.sum())
         ids = tuple(self.ids[rows.position : self._run])
         block = TokenBlock(phase, rows.position, ids, rows.readings)
         decision, cause = self._observe(block, "" if rows.clean else why_unscored(rows.readings))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from monitor.policy.policy import Policy, Rule
 from monitor.policy.pooling import PoolBank
-from monitor.records import Action, Clamp, Phase, WatchPlan, Where
+from monitor.records import Action, Clamp, Phase, WatchPlan
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,7 @@ def merge_clamps(clamps: Sequence[Clamp]) -> tuple[Clamp, ...]:
     """One clamp per feature: the lowest target asked for, everywhere where one policy asks for everywhere."""
     merged: dict[int, Clamp] = {}
     for clamp in clamps:
-        other = merged.get(clamp.feature, clamp)
-        where = Where.EVERYWHERE if Where.EVERYWHERE in (clamp.where, other.where) else Where.ACTIVE
-        merged[clamp.feature] = Clamp(clamp.feature, min(clamp.target, other.target), where)
+        merged[clamp.feature] = clamp.strengthened(merged.get(clamp.feature))
     return tuple(merged[feature] for feature in sorted(merged))
 
 
