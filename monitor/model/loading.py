@@ -54,7 +54,8 @@ class LoadedModel:
     device: torch.device
     dtype: torch.dtype
     passes: threading.RLock = field(default_factory=threading.RLock, compare=False, repr=False)
-    """Held during every forward pass: passes of two threads over one model were seen to change each other."""
+    """Held during every forward pass. A pass of the engine has the library write `is_causal = False` into the shared
+    configuration; a plain pass beside it would attend in both directions, and the wrong value could stay for good."""
 
     @property
     def middle(self) -> int:

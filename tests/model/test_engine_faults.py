@@ -5,9 +5,8 @@ import torch
 
 from monitor.errors import ModelError, MonitoringFailed, Overloaded, Unavailable
 from monitor.model.batching import Limits
-from monitor.model.harvest import Harvester
 from monitor.records import Action, Clamp, Decision, FinishReason
-from tests.model.running import LAYER, running
+from tests.model.running import running
 from tests.model.test_engine import CLAMPS
 from tests.model.tiny import Recorder, dictionary, loaded_model, prompt
 
@@ -155,18 +154,6 @@ class TestFailures:
             assert call.finished().reason in (FinishReason.LENGTH, FinishReason.STOP)
             with pytest.raises(Unavailable):
                 run.call(prompt(1))
-
-    def test_inspecting_beside_a_generation_disturbs_neither(self) -> None:
-        loaded = loaded_model()
-        harvester, ids = Harvester(loaded, LAYER), torch.tensor([prompt(3)])
-        wanted = harvester.residuals(ids)
-        with running(loaded, dictionary()) as run:
-            calls = [run.call(prompt(n), new=60) for n in range(8)]
-            while not all(call.done.is_set() for call in calls):
-                assert torch.equal(harvester.residuals(ids), wanted)
-            assert all(call.finished().coverage.complete for call in calls)
-            assert all(call.finished().error is None for call in calls)
-            assert run.engine.healthy()
 
     def test_slots_for_clamps_are_given_back(self) -> None:
         with running(loaded_model(), dictionary()) as run:
