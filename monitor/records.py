@@ -1,7 +1,8 @@
 """Values that cross package borders: frozen dataclasses and enums, nothing else.
 
 Knows the vocabulary (phase, action, detection, verdict, coverage, clamp, reading). Does not know where a
-reading comes from, how a rule is evaluated or how any of it is sent. Imports nothing of this project.
+reading comes from, how a rule is evaluated or how any of it is sent. Imports nothing of this project but more words
+of the same kind: `clamp` and `suppression`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,11 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from monitor.clamp import Clamp as Clamp
+from monitor.clamp import ErrorTerm as ErrorTerm
+from monitor.clamp import Where as Where
+from monitor.suppression import Suppression
 
 Readings = NDArray[np.float32]
 """`[tokens, watched]`: activation of each watched feature in units of that feature's recorded maximum."""
@@ -53,13 +59,6 @@ class Mode(enum.StrEnum):
     SHADOW = "shadow"
 
 
-class Where(enum.StrEnum):
-    """Which tokens a clamp edits: those on which the feature is active, or every token."""
-
-    ACTIVE = "active"
-    EVERYWHERE = "everywhere"
-
-
 class Status(enum.StrEnum):
     """Whether the request was checked at all; a separate question from whether a rule matched."""
 
@@ -80,24 +79,6 @@ class FinishReason(enum.StrEnum):
     """The caller went away or its deadline passed."""
     ERROR = "error"
     """The engine failed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Clamp:
-    """Set one feature's activation to a value at the tapped layer, on prompt and response tokens alike."""
-
-    feature: int
-    target: float
-    """In units of the feature's recorded maximum; negative suppresses below zero."""
-    where: Where = Where.ACTIVE
-
-    def strengthened(self, other: Clamp | None) -> Clamp:
-        """This clamp and another of the same feature as one: the lower target, everywhere if either says so."""
-        if other is None:
-            return self
-        everywhere = Where.EVERYWHERE in (self.where, other.where)
-        where = Where.EVERYWHERE if everywhere else Where.ACTIVE
-        return Clamp(self.feature, min(self.target, other.target), where)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +181,13 @@ class Decision:
     """The strongest *enforced* action of the request so far."""
     clamps: tuple[Clamp, ...] = ()
     """Clamps that policies hold in force from the next step on (all of them, not the difference)."""
+    suppressing: tuple[str, ...] = ()
+    """Names of the policies whose clamps these are."""
+    lag: int = 0
+    """Response tokens at the end that must not be released yet, because a policy may take them back."""
+    restart: int | None = None
+    """Run the sequence again from its start under these clamps, without the response tokens from this position on.
+    The rules have forgotten those already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +216,8 @@ class Verdict:
     scores: tuple[RuleScore, ...] = ()
     failure: str = ""
     """The cause where the status is `unknown`: one of a fixed set of short words."""
+    suppressions: tuple[Suppression, ...] = ()
+    """What became of the clamps of every policy that suppressed."""
 
     @property
     def matched(self) -> bool:
