@@ -9,33 +9,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Discriminator, Field, Tag, model_validator
 
-from monitor.records import Action, Mode, Phase, Severity, Where
+from monitor.policy.schema_base import CATEGORY as CATEGORY
+from monitor.policy.schema_base import DIGEST as DIGEST
+from monitor.policy.schema_base import FILE as FILE
+from monitor.policy.schema_base import NAME as NAME
+from monitor.policy.schema_base import FeatureIndex as FeatureIndex
+from monitor.policy.schema_base import Name as Name
+from monitor.policy.schema_base import Strict as Strict
+from monitor.policy.schema_base import Text as Text
+from monitor.policy.schema_base import refuse as refuse
+from monitor.policy.schema_suppress import Suppress as Suppress
+from monitor.records import Action, Mode, Phase, Severity
 
 API_VERSION = "monitor/v1"
-NAME = r"^[a-z0-9]+(-[a-z0-9]+)*$"
-CATEGORY = r"^[a-z0-9]+(_[a-z0-9]+)*$"
-FILE = r"^\w[\w.-]*\.jsonl$"
-DIGEST = r"^sha256:[0-9a-f]{64}$"
-
-Name = Annotated[str, Field(pattern=NAME, max_length=64)]
-FeatureIndex = Annotated[int, Field(ge=0, lt=2**31)]
-Text = Annotated[str, Field(min_length=1, max_length=20_000)]
-
-
-class Strict(BaseModel):
-    """Base of every part of a file: unknown fields, coercions, NaN and infinity are refused."""
-
-    model_config = ConfigDict(
-        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
-
-
-def refuse(at: Sequence[str | int], message: str) -> PydanticCustomError:
-    """An error of a whole part that points at one of its fields."""
-    return PydanticCustomError("policy", "{text}", {"at": list(at), "text": message})
 
 
 class Metadata(Strict):
@@ -191,18 +179,6 @@ class RuleModel(Strict):
         return self
 
 
-class Suppress(Strict):
-    """Clamp features, so that the model is pushed away from what they stand for."""
-
-    features: Annotated[list[FeatureIndex], Field(min_length=1)] | None = None
-    """Pinned by index; left out, the lock's, which are chosen by causal effect."""
-    target: Annotated[float, Field(ge=-20, le=0)]
-    """In units of each feature's maximum; negative pushes below zero."""
-    when: Literal["always", "detected"] = "detected"
-    """`detected`: after an enforced rule with action `suppress` has fired."""
-    where: Annotated[Where, Field(strict=False)] = Where.ACTIVE
-
-
 class PolicyModel(Strict):
     """One policy file."""
 
@@ -217,6 +193,8 @@ class PolicyModel(Strict):
     suppress: Suppress | None = None
     on_error: Literal["closed", "open"] = "closed"
     """What happens to a request whose tokens could not be scored."""
+    refusal: Annotated[str, Field(min_length=1, max_length=2000)] | None = None
+    """What the caller may be shown instead of the rest, where a rule of this policy blocks."""
 
     @model_validator(mode="after")
     def _coherent(self) -> PolicyModel:
@@ -250,6 +228,17 @@ class PolicyModel(Strict):
             raise refuse(
                 ["suppress", "when"], "`detected` needs a rule with `action: suppress`; or write `always`"
             )
+        if clamp.hold is not None:
+            self._check_release()
+
+    def _check_release(self) -> None:
+        """Refuses `hold` where a score never falls again."""
+        for i, rule in enumerate(self.rules):
+            if rule.action == "suppress" and isinstance(pooling_of(rule.pooling), TopKMean):
+                message = (
+                    "`top_k_mean` never falls, so `suppress.hold` would never end; pool with `ema` or `mean`"
+                )
+                raise refuse(["rules", i, "pooling"], message)
 
     @property
     def needs_lock(self) -> bool:
