@@ -2,14 +2,14 @@
 
 Knows the vocabulary (phase, action, detection, verdict, coverage, clamp, reading). Does not know where a
 reading comes from, how a rule is evaluated or how any of it is sent. Imports nothing of this project but more words
-of the same kind: `clamp` and `suppression`.
+of the same kind: `clamp`, `conditions`, `suppression` and `watching`.
 """
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -18,10 +18,15 @@ from numpy.typing import NDArray
 from monitor.clamp import Clamp as Clamp
 from monitor.clamp import ErrorTerm as ErrorTerm
 from monitor.clamp import Where as Where
+from monitor.conditions import ConditionScore as ConditionScore
 from monitor.suppression import Suppression
+from monitor.watching import Probe as Probe
+from monitor.watching import Signal as Signal
+from monitor.watching import WatchPlan as WatchPlan
 
 Readings = NDArray[np.float32]
-"""`[tokens, watched]`: activation of each watched feature in units of that feature's recorded maximum."""
+"""`[tokens, watched]`, columns as in the `WatchPlan`: the activation of each watched feature in units of that feature's
+recorded maximum, then probes and signals in their own units."""
 
 TokenText = Callable[[int], str]
 """The text of one token id, for evidence."""
@@ -129,6 +134,8 @@ class Evidence:
     """The rule's score at this token, before pooling."""
     readings: tuple[FeatureReading, ...] = ()
     """The features that contributed most, strongest first."""
+    condition: str = ""
+    """The sub-condition whose score this is; empty for a rule without sub-conditions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +156,9 @@ class Detection:
     """The pooled score at that token."""
     threshold: float
     evidence: tuple[Evidence, ...] = ()
+    conditions: tuple[ConditionScore, ...] = ()
+    """The sub-conditions of a composite rule. Its score is then how far beyond its threshold the deciding one was,
+    and its threshold 0."""
 
     def shown_below(self, position: int) -> Detection:
         """The same, with neither text nor id of evidence in the response at or beyond a position."""
@@ -169,6 +179,8 @@ class RuleScore:
     phase: Phase
     score: float
     threshold: float
+    conditions: tuple[ConditionScore, ...] = ()
+    """The sub-conditions of a composite rule."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,27 +256,6 @@ class Digests:
     model: str
     dictionary: str
     policies: str
-
-
-@dataclass(frozen=True, slots=True)
-class WatchPlan:
-    """The features that policies name, in column order, each once."""
-
-    features: tuple[int, ...]
-    _columns: dict[int, int] = field(init=False, repr=False, compare=False, default_factory=dict)
-
-    def __post_init__(self) -> None:
-        """Index the columns; refuses a feature named twice."""
-        self._columns.update({feature: column for column, feature in enumerate(self.features)})
-        if len(self._columns) != len(self.features):
-            raise ValueError("a watch plan names each feature once")
-
-    def column(self, feature: int) -> int:
-        """Column of a watched feature; KeyError where it is not watched."""
-        return self._columns[feature]
-
-    def __len__(self) -> int:
-        return len(self.features)
 
 
 class Observer(Protocol):
