@@ -1,6 +1,6 @@
 """The residual stream of many texts, for training, describing and fitting. No serving.
 
-Knows one layer of one model and how to stop a forward pass there. Does not know dictionaries: what is done with
+Knows one place in one model and how to stop a forward pass there. Does not know dictionaries: what is done with
 the residuals, and what they are replaced by, is the caller's business.
 """
 
@@ -15,37 +15,21 @@ from torch import Tensor
 
 from monitor.errors import ModelError
 from monitor.model.loading import LoadedModel
+from monitor.model.places import Place, hidden_of, replace_hidden, site_of
 
 
 class _Reached(Exception):
     """Ends a forward pass at the layer."""
 
 
-def hidden_of(output: Any) -> Tensor:
-    """The hidden states of a decoder layer's output, which some families wrap in a tuple."""
-    hidden = output[0] if isinstance(output, tuple) else output
-    if not isinstance(hidden, Tensor) or hidden.dim() != 3:
-        raise ModelError(
-            f"a decoder layer returned {type(hidden).__name__}; expected hidden states [batch, time, width]"
-        )
-    return hidden
-
-
-def replace_hidden(output: Any, hidden: Tensor) -> Any:
-    """The same output with other hidden states."""
-    return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
-
-
 class Harvester:
-    """Residual stream after decoder layer `layer` (TransformerLens `blocks.L.hook_resid_post`)."""
+    """The tensor at a place; a number means the residual stream after that layer (`blocks.L.hook_resid_post`)."""
 
-    def __init__(self, loaded: LoadedModel, layer: int | None = None) -> None:
+    def __init__(self, loaded: LoadedModel, layer: int | Place | None = None) -> None:
         self.loaded = loaded
-        self.layer = loaded.middle if layer is None else layer
-        if not 0 <= self.layer < len(loaded.layers):
-            raise ModelError(
-                f"layer {self.layer} does not exist; the model has layers 0 to {len(loaded.layers) - 1}"
-            )
+        self.place = layer if isinstance(layer, Place) else Place(loaded.middle if layer is None else layer)
+        self.layer = self.place.layer
+        self._site = site_of(loaded.layers, self.place)
         self.d_model = loaded.d_model
 
     @torch.no_grad()
@@ -64,7 +48,7 @@ class Harvester:
             kept.append(hidden_of(output))
             raise _Reached
 
-        handle = self.loaded.layers[self.layer].register_forward_hook(stop)
+        handle = self._site.register_forward_hook(stop)
         try:
             with self.loaded.passes:
                 self.loaded.model(input_ids=ids.to(self.loaded.device), use_cache=False)
@@ -73,9 +57,7 @@ class Harvester:
         finally:
             handle.remove()
         if not kept:
-            raise ModelError(
-                f"the forward pass never reached layer {self.layer}; the model cannot be tapped there"
-            )
+            raise ModelError(f"the forward pass never reached {self.place}; the model cannot be tapped there")
         return kept[0].float()
 
     def logits(self, ids: Tensor, replace: Callable[[Tensor], Tensor] | None = None) -> Tensor:
@@ -92,7 +74,7 @@ class Harvester:
                     return None
                 return replace_hidden(output, replace(hidden_of(output)))
 
-            handle = self.loaded.layers[self.layer].register_forward_hook(edit)
+            handle = self._site.register_forward_hook(edit)
         try:
             with self.loaded.passes:
                 logits: Tensor = self.loaded.model(

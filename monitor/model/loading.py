@@ -1,14 +1,13 @@
-"""Load a causal language model and find its decoder layers.
+"""Load a causal language model, or the text part of a multimodal one.
 
-Knows Hugging Face models and tokenizers. Does not know dictionaries, taps or batching.
+Knows Hugging Face models and tokenizers. Does not know how layers are found (`decoder`), dictionaries, taps or
+batching.
 """
 
 from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,10 @@ import torch
 from torch import nn
 
 from monitor.errors import ModelError
+from monitor.model.decoder import context_of, decoder_layers, text_config
+from monitor.model.weights import load_weights
+
+__all__ = ["LoadedModel", "decoder_layers", "digest_folder", "load_model"]
 
 _DTYPES = {
     "float32": torch.float32,
@@ -72,34 +75,18 @@ def load_model(name_or_path: str | Path, *, device: str = "auto", dtype: str = "
     chosen = _device(device)
     folder = _folder(name_or_path)
     tokenizer = _load_tokenizer(folder, str(name_or_path))
-    model = _load_weights(folder, str(name_or_path), _dtype(dtype, chosen), chosen)
-    text_config = model.config.get_text_config()
+    model = load_weights(folder, str(name_or_path), _dtype(dtype, chosen), chosen)
     return LoadedModel(
         model=model,
         tokenizer=tokenizer,
         layers=decoder_layers(model),
-        d_model=int(text_config.hidden_size),
-        context=int(getattr(text_config, "max_position_embeddings", 2048)),
+        d_model=int(text_config(model).hidden_size),
+        context=context_of(model, tokenizer),
         name=str(name_or_path),
         digest=digest_folder(folder),
         device=chosen,
         dtype=model.dtype,
     )
-
-
-def decoder_layers(model: nn.Module) -> nn.ModuleList:
-    """The text decoder's layers: the outermost list with as many modules as the text configuration has layers."""
-    count = int(model.config.get_text_config().num_hidden_layers)  # type: ignore[union-attr,operator]
-    found = [
-        (name.count("."), module)
-        for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) == count and "vision" not in name
-    ]
-    if not found:
-        raise ModelError(
-            f"{type(model).__name__} has no list of {count} decoder layers; this kind of model cannot be tapped"
-        )
-    return min(found, key=lambda item: item[0])[1]
 
 
 def digest_folder(folder: Path) -> str:
@@ -165,37 +152,3 @@ def _load_tokenizer(folder: Path, name: str) -> Any:
         return AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"the tokenizer of {name} cannot be loaded: {error}") from None
-
-
-def _load_weights(folder: Path, name: str, dtype: torch.dtype | str, device: torch.device) -> Any:
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
-
-    if not any(folder.glob("*.safetensors")):
-        pickled = [path.name for path in (*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth"))]
-        held = (
-            f"it holds pickled weights ({', '.join(sorted(pickled))}), which can run code"
-            if pickled
-            else "none"
-        )
-        raise ModelError(f"{name} has no *.safetensors weights ({held}); convert it with save_pretrained")
-    try:
-        with _no_progress_bar():
-            model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"the model {name} cannot be loaded: {error}") from None
-    return model.to(device).eval().requires_grad_(False)
-
-
-@contextmanager
-def _no_progress_bar() -> Iterator[None]:
-    """Without a bar per file: the weights are on disk already, and the bar would stay on the screen."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from monitor.model.bank import FeatureBank
-from monitor.model.harvest import hidden_of, replace_hidden
+from monitor.model.places import Site, hidden_of, replace_hidden
 
 UNREAD = -1.0
 """Stands in the buffer of readings until the tap has run; activations are never negative."""
@@ -60,13 +60,13 @@ class TapBuffers:
 
 
 class Tap:
-    """A forward hook on one decoder layer: readings = encode(x), x' = x + Σ_i (c_i − a_i) · W_dec[i].
+    """A forward hook at one place: readings = encode(x), x' = x + Σ_i (c_i − a_i) · W_dec[i].
 
     All a_i are read from the original x; the sum is taken in the bank's dtype and cast once. Rows on which nothing
     is clamped come back bit-identical. Threads that did not call `use` pass through untouched.
     """
 
-    def __init__(self, bank: FeatureBank, layer: nn.Module) -> None:
+    def __init__(self, bank: FeatureBank, layer: nn.Module | Site) -> None:
         self.bank = bank
         self._layer = layer
         self._handle: Any = None

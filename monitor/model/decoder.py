@@ -1,0 +1,78 @@
+"""Where the decoder layers of a causal language model are, whatever its family calls them.
+
+Knows the shape that all families share: a list of as many modules as the text configuration has layers, not inside
+a tower for images or sound. Does not know files, dictionaries or hooks.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from monitor.errors import ModelError
+
+_CONTEXT_NAMES = ("max_position_embeddings", "max_seq_len", "seq_length")
+_USUAL_CONTEXT = 2048
+_UNLIMITED = 1 << 30
+"""Tokenizers without a limit say a number with thirty digits."""
+
+
+def text_config(model: Any) -> Any:
+    """The configuration of the text decoder: the model's own, or a multimodal wrapper's text part."""
+    return model.config.get_text_config()
+
+
+def decoder_layers(model: Any) -> nn.ModuleList:
+    """The text decoder's layers, in order.
+
+    The outermost `nn.ModuleList` with as many modules as the text configuration has layers; towers for images or
+    sound (models inside the model with a configuration of another kind) are passed over. Raises ModelError.
+    """
+    if getattr(model.config, "is_encoder_decoder", False):
+        raise ModelError(
+            f"{type(model).__name__} is an encoder with a decoder; only decoder-only language models can be tapped"
+        )
+    count = int(text_config(model).num_hidden_layers)
+    found = [
+        (path.count("."), module)
+        for path, module in _outside_towers(model, "")
+        if isinstance(module, nn.ModuleList) and len(module) == count
+    ]
+    if not found:
+        raise ModelError(
+            f"{type(model).__name__} has no list of {count} decoder layers; this kind of model cannot be tapped"
+        )
+    return min(found, key=lambda item: item[0])[1]
+
+
+def context_of(model: Any, tokenizer: Any) -> int:
+    """Most tokens of one sequence, as the model says, or else its tokenizer."""
+    config = text_config(model)
+    for name in _CONTEXT_NAMES:
+        value = getattr(config, name, None)
+        if isinstance(value, int) and value > 0:
+            return value
+    limit = getattr(tokenizer, "model_max_length", None)
+    return int(limit) if isinstance(limit, int) and 0 < limit < _UNLIMITED else _USUAL_CONTEXT
+
+
+def _outside_towers(module: nn.Module, path: str) -> list[tuple[str, nn.Module]]:
+    """Every module below with its path, towers left out."""
+    found: list[tuple[str, nn.Module]] = []
+    wanted = type(text_config(module))
+
+    def walk(parent: nn.Module, path: str) -> None:
+        for name, child in parent.named_children():
+            if _is_model(child) and type(text_config(child)) is not wanted:
+                continue
+            here = f"{path}.{name}" if path else name
+            found.append((here, child))
+            walk(child, here)
+
+    walk(module, path)
+    return found
+
+
+def _is_model(module: nn.Module) -> bool:
+    return hasattr(getattr(module, "config", None), "get_text_config")

@@ -1,0 +1,187 @@
+"""From the name of a hook to a place in the model, and from a place to the tensor that flows there.
+
+Knows the names of TransformerLens (`blocks.4.hook_resid_post`), of Hugging Face modules (`model.layers.4`,
+`gpt_neox.layers.4.mlp`, `….output`, `….input`) and of dictionary_learning (`resid_post_layer_4`), and how decoder
+layers are built. Does not know dictionaries, nor what is done with the tensor.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from monitor.errors import ModelError
+
+MLP_OUT, ATTN_OUT = "mlp_out", "attn_out"
+"""What a layer's MLP or attention adds to the residual stream, after the norm behind it where there is one."""
+
+SUPPORTED = (
+    "blocks.N.hook_resid_pre, blocks.N.hook_resid_post, blocks.N.hook_mlp_out, blocks.N.hook_attn_out, or the name of "
+    "a module such as model.layers.N, layers.N.output, gpt_neox.layers.N or transformer.h.N.mlp"
+)
+
+_TRANSFORMER_LENS = re.compile(r"^blocks\.(\d+)\.(?:hook_)?(.+)$")
+_MODULE = re.compile(
+    r"^(?:[\w.]*\.)?(?:layers|layer|h|block|blocks)\.(\d+)(?:\.(?!input$|output$)([\w.]+?))?(?:\.(input|output))?$"
+)
+_FLAT = re.compile(r"^(resid_pre|resid_post|resid|mlp_out|mlp|attn_out|attn)_layer_?(\d+)$")
+_POINTS = {"mlp_out": MLP_OUT, "mlp": MLP_OUT, "attn_out": ATTN_OUT, "attn": ATTN_OUT}
+_MLPS = ("mlp", "feed_forward", "feedforward", "ffn", "block_sparse_moe", "moe")
+_ATTENTIONS = ("self_attn", "self_attention", "attention", "attn")
+_NORMS_AFTER_MLP = ("post_feedforward_layernorm", "post_mlp_layernorm")
+
+
+class Side(enum.StrEnum):
+    """Of a module."""
+
+    OUTPUT = "output"
+    INPUT = "input"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A tensor `[batch, time, d_model]` of the forward pass; by default the residual stream after a layer."""
+
+    layer: int
+    point: str = ""
+    """Empty is the layer itself; `mlp_out`, `attn_out`, or the path of a module inside the layer."""
+    side: Side = Side.OUTPUT
+
+    @property
+    def residual(self) -> bool:
+        """True where this is the residual stream itself, not something that is added to it."""
+        return not self.point
+
+    def __str__(self) -> str:
+        """As TransformerLens calls it where it has a name for it."""
+        if not self.point:
+            return f"blocks.{self.layer}.hook_resid_{'post' if self.side is Side.OUTPUT else 'pre'}"
+        if self.point in (MLP_OUT, ATTN_OUT):
+            return f"blocks.{self.layer}.hook_{self.point}"
+        return f"layers.{self.layer}.{self.point}.{self.side}"
+
+
+def parse_place(hook_name: str) -> Place:
+    """The place that a dictionary names. ModelError where it names none that can be read and clamped."""
+    if match := _TRANSFORMER_LENS.match(hook_name):
+        found = _named(int(match[1]), match[2]) or _module(hook_name)
+    elif match := _FLAT.match(hook_name):
+        found = _named(int(match[2]), match[1])
+    else:
+        found = _module(hook_name)
+    if found is None:
+        raise ModelError(
+            f"the dictionary reads {hook_name!r}, which cannot be tapped here; what can: {SUPPORTED}"
+        )
+    return found
+
+
+def _named(layer: int, point: str) -> Place | None:
+    if point in ("resid_post", "resid"):
+        return Place(layer)
+    if point == "resid_pre":
+        return _before(layer)
+    return Place(layer, _POINTS[point]) if point in _POINTS else None
+
+
+def _module(name: str) -> Place | None:
+    match = _MODULE.match(name)
+    if match is None or "hook_" in name:
+        return None
+    layer, inside, side = int(match[1]), match[2] or "", Side(match[3] or "output")
+    if not inside:
+        return Place(layer) if side is Side.OUTPUT else _before(layer)
+    return Place(layer, inside, side)
+
+
+def _before(layer: int) -> Place:
+    """The residual stream before a layer is the one after the layer before it."""
+    return Place(layer - 1) if layer > 0 else Place(0, side=Side.INPUT)
+
+
+Hook = Callable[[nn.Module, Any, Any], Any]
+"""As `nn.Module.register_forward_hook` takes it: `(module, arguments, output)` → other output, or None."""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A place in a model that is loaded. Can be hooked like a module's output, whichever side it is on."""
+
+    module: nn.Module
+    side: Side = Side.OUTPUT
+
+    def register_forward_hook(self, hook: Hook) -> Any:
+        """Call `hook(module, arguments, tensor)` in every pass; unless None, what it gives takes the tensor's place."""
+        if self.side is Side.OUTPUT:
+            return self.module.register_forward_hook(hook)
+
+        def before(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
+            edited = hook(module, args, args[0] if args else named["hidden_states"])
+            if edited is None:
+                return None
+            return ((edited, *args[1:]), named) if args else (args, {**named, "hidden_states": edited})
+
+        return self.module.register_forward_pre_hook(before, with_kwargs=True)
+
+
+def site_of(layers: nn.ModuleList, place: Place) -> Site:
+    """Where in this model the place is. ModelError where the model has no such layer or module."""
+    if not 0 <= place.layer < len(layers):
+        raise ModelError(f"layer {place.layer} does not exist; the model has layers 0 to {len(layers) - 1}")
+    layer = layers[place.layer]
+    if not place.point:
+        return Site(layer, place.side)
+    if place.point in (MLP_OUT, ATTN_OUT):
+        return Site(_contribution(layer, place))
+    try:
+        return Site(layer.get_submodule(place.point), place.side)
+    except AttributeError:
+        raise ModelError(
+            f"layer {place.layer} of this model has no module {place.point!r}; it has {_children(layer)}"
+        ) from None
+
+
+def _contribution(layer: nn.Module, place: Place) -> nn.Module:
+    """The last module before the sum: the MLP or the attention, or the norm behind it."""
+    children = dict(layer.named_children())
+    behind = next((name for name in _NORMS_AFTER_MLP if name in children), None)
+    names: tuple[str, ...]
+    if place.point == MLP_OUT:
+        names = ((behind,) if behind else ()) + _MLPS
+    elif behind is None:
+        names = _ATTENTIONS
+    else:
+        # Behind the attention only where there is one behind the MLP too; else a norm of this name is the MLP's own.
+        names = ("post_self_attn_layernorm", "post_attention_layernorm", *_ATTENTIONS)
+    found = next((children[name] for name in names if name in children), None)
+    if found is None:
+        raise ModelError(
+            f"what {place.point} of layer {place.layer} is cannot be seen from its modules ({_children(layer)}); "
+            "name the module instead, such as layers.N.NAME"
+        )
+    return found
+
+
+def _children(layer: nn.Module) -> str:
+    return ", ".join(name for name, _ in layer.named_children())
+
+
+def hidden_of(output: Any) -> Tensor:
+    """The hidden states of a module's output, which some families wrap in a tuple."""
+    hidden = output[0] if isinstance(output, tuple) else output
+    if not isinstance(hidden, Tensor) or hidden.dim() != 3:
+        found = (
+            f"a tensor of {hidden.dim()} dimensions" if isinstance(hidden, Tensor) else type(hidden).__name__
+        )
+        raise ModelError(f"the tapped module returned {found}; expected hidden states [batch, time, width]")
+    return hidden
+
+
+def replace_hidden(output: Any, hidden: Tensor) -> Any:
+    """The same output with other hidden states."""
+    return (hidden, *output[1:]) if isinstance(output, tuple) else hidden

@@ -1,0 +1,106 @@
+"""A model's weights from a folder: safetensors only, no code from the folder, quantised ones as they are stored.
+
+Knows the library's Auto classes and what can go wrong with them. Does not know tokenizers or digests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from monitor.errors import ModelError
+
+
+def load_weights(folder: Path, name: str, dtype: torch.dtype | str, device: torch.device) -> Any:
+    """The model in evaluation mode, without gradients, on its device. Raises ModelError.
+
+    Multimodal wrappers are loaded whole and run on text alone. A folder whose configuration names a quantisation
+    keeps it; the library that it needs must be installed.
+    """
+    from safetensors import SafetensorError
+
+    _refuse_pickles(folder, name)
+    config = _configuration(folder, name)
+    options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": False}
+    quantised = getattr(config, "quantization_config", None) is not None
+    if quantised:
+        options["device_map"] = {
+            "": device
+        }  # quantised weights are laid out for their device while they load
+    try:
+        with _no_progress_bar():
+            model = _auto_class(config, name).from_pretrained(folder, config=config, **options)
+    except ImportError as error:
+        raise ModelError(
+            f"the model {name} needs a library that is not installed: {_first_line(error)}"
+        ) from None
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"the model {name} cannot be loaded: {error}") from None
+    if not quantised:
+        model = model.to(device)
+    return model.eval().requires_grad_(False)
+
+
+def _refuse_pickles(folder: Path, name: str) -> None:
+    if any(folder.glob("*.safetensors")):
+        return
+    pickled = [path.name for path in (*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth"))]
+    held = (
+        f"it holds pickled weights ({', '.join(sorted(pickled))}), which can run code" if pickled else "none"
+    )
+    raise ModelError(f"{name} has no *.safetensors weights ({held}); convert it with save_pretrained")
+
+
+def _configuration(folder: Path, name: str) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        if "trust_remote_code" in str(error):
+            raise ModelError(
+                f"{name} brings its own Python code, which is never run here; use a model whose architecture is "
+                "part of transformers"
+            ) from None
+        raise ModelError(f"the configuration of {name} cannot be read: {error}") from None
+
+
+def _auto_class(config: Any, name: str) -> Any:
+    """For causal language models, or for wrappers that see images too."""
+    from transformers import (
+        MODEL_FOR_CAUSAL_LM_MAPPING,
+        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+        AutoModelForCausalLM,
+        AutoModelForImageTextToText,
+    )
+
+    if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return AutoModelForCausalLM
+    if type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and not config.is_encoder_decoder:
+        return AutoModelForImageTextToText
+    raise ModelError(
+        f"{name} is of type {config.model_type!r}, which is no causal language model; only models that continue a "
+        "text from left to right can be monitored"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]
+
+
+@contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    """Without a bar per file: the weights are on disk already, and the bar would stay on the screen."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
