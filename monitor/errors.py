@@ -6,6 +6,10 @@
     ├── NotFound                     NOT_FOUND             unknown policy, rule or feature
     ├── Overloaded                   RESOURCE_EXHAUSTED    carries a retry delay
     ├── Unavailable                  UNAVAILABLE           draining, engine not running
+    ├── Unauthenticated              UNAUTHENTICATED       no token, or none that is known
+    ├── PermissionDenied             PERMISSION_DENIED     the caller lacks a role
+    ├── TooSlow                      DEADLINE_EXCEEDED     longer than the server lets any call take
+    ├── EngineDied                   UNAVAILABLE           the process ends with exit code 3
     ├── MonitoringFailed             FAILED_PRECONDITION   tokens could not be scored, `on_error: closed`
     └── ConfigurationError           FAILED_PRECONDITION   start-up: exit code 2
         ├── ModelError                                     the model cannot be loaded or tapped
@@ -67,6 +71,30 @@ class Overloaded(MonitorError):
 
 class Unavailable(MonitorError):
     """The server is draining or its engine does not run."""
+
+    code = "UNAVAILABLE"
+
+
+class Unauthenticated(MonitorError):
+    """Nobody knows who calls. Its message is the same for every cause."""
+
+    code = "UNAUTHENTICATED"
+
+
+class PermissionDenied(MonitorError):
+    """The caller is known and may not do this."""
+
+    code = "PERMISSION_DENIED"
+
+
+class TooSlow(MonitorError):
+    """The call, or its message, took longer than the server lets any take."""
+
+    code = "DEADLINE_EXCEEDED"
+
+
+class EngineDied(MonitorError):
+    """The engine does not run any more; the process exits with code 3, so that its supervisor starts another."""
 
     code = "UNAVAILABLE"
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 
-from monitor.errors import MonitorError, Violation
+from monitor.errors import EngineDied, MonitorError, Violation
 
 
 class ExitCode(enum.IntEnum):
@@ -19,6 +19,13 @@ class ExitCode(enum.IntEnum):
     """An enforced rule fired, or (`demo`) an expectation did not hold."""
     ERROR = 2
     """Nothing can be said: bad input, a failed call, or tokens that were not scored."""
+    DIED = 3
+    """`serve`: the engine died while it served; start another process."""
+
+
+def exit_code(error: MonitorError) -> ExitCode:
+    """What the process exits with after this error."""
+    return ExitCode.DIED if isinstance(error, EngineDied) else ExitCode.ERROR
 
 
 class InputError(MonitorError):

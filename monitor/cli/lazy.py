@@ -65,13 +65,13 @@ def lazy_group(entries: Sequence[Entry]) -> type[TyperGroup]:
                 self.add_command(LazyCommand(entry))
 
         def invoke(self, ctx: Any) -> Any:
-            """Run the command; a `MonitorError` becomes a message and exit code 2."""
+            """Run the command; a `MonitorError` becomes a message and its exit code."""
             try:
                 return super().invoke(ctx)
             except MonitorError as error:
-                from monitor.cli.errors import ExitCode, report
+                from monitor.cli.errors import exit_code, report
 
                 report(error)
-                raise typer.Exit(ExitCode.ERROR) from error
+                raise typer.Exit(exit_code(error)) from error
 
     return LazyGroup

@@ -52,6 +52,7 @@ def serve(
 
     Without arguments: the bundled demo model and policies, on this machine only. Every flag can be an environment
     variable (SAE_MONITOR_LISTEN=…) or a line of the settings file too. SIGTERM and Ctrl-C let running calls finish.
+    Exit codes: 0 stopped by a signal, 2 wrong settings, files or policies, 3 the engine died.
     """
     flags = options.server_flags(model, dictionary, policies, layer, device, dtype)
     flags |= {"settings": settings, "listen": listen, "metrics_listen": metrics_listen}

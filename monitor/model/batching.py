@@ -60,8 +60,8 @@ class Steps(Protocol):
     def draw(self, logits: Tensor) -> Tensor:
         """Next tokens `[requests]` from logits `[requests, vocabulary]`; drawing requests come first, in order."""
 
-    def after(self, spans: Sequence[Span], tokens: Sequence[int | None]) -> None:
-        """The pass is done; the token that each request drew."""
+    def after(self, spans: Sequence[Span], tokens: Sequence[int | None], ids: Sequence[int]) -> None:
+        """The pass is done: the token that each request drew, and the token id that each row of the pass ran."""
 
     def died(self, error: BaseException) -> None:
         """The engine thread ended; nothing will be reported any more."""
@@ -149,8 +149,9 @@ class Batcher:
         def update_batch() -> None:
             requests, drawn, _ = processor.inputs_and_outputs.prepare_batch_update()
             spans, tokens = _spans(requests), _tokens(requests, drawn)
+            ids = processor.inputs_and_outputs.input_ids[: sum(span.count for span in spans)].tolist()
             update()
-            self._steps.after(spans, tokens)
+            self._steps.after(spans, tokens, ids)
 
         def sample(scores: Tensor, output_ids: Tensor) -> None:
             tokens = self._steps.draw(scores[0])

@@ -10,6 +10,7 @@ import queue
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -21,12 +22,15 @@ from monitor.model.clamping import clamp_row, write_rows
 from monitor.model.loading import LoadedModel
 from monitor.model.readout import Readout
 from monitor.model.requests import Emit, GenerationRequest
+from monitor.model.rows import Rows
 from monitor.model.sampler import Sampler
 from monitor.model.tap import Tap, TapBuffers
 from monitor.model.text import Vocabulary
 from monitor.model.track import Track
 from monitor.records import FinishReason
 
+MISPLACED = "row_mismatch"
+"""The rows that a pass reports for a request hold other tokens than the request's."""
 DEAD = "the engine does not run; the server must be restarted"
 
 
@@ -50,6 +54,7 @@ class Engine:
         self._cancelled: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._draining = False
         self._passes = 0
+        self._unscored = 0
         self._running = 0
         self._end_ids = _end_ids(loaded)
         self._vocabulary = Vocabulary(loaded.tokenizer)
@@ -106,6 +111,10 @@ class Engine:
         """Forward passes since the start."""
         return self._passes
 
+    def unscored_passes(self) -> int:
+        """Passes since the start of which some row could not be scored."""
+        return self._unscored
+
     def healthy(self) -> bool:
         """True where the engine thread runs."""
         return self._batcher.alive()
@@ -142,17 +151,18 @@ class Engine:
         """`Steps`: choose the next tokens."""
         return self._sampler.choose(logits)
 
-    def after(self, spans: Sequence[Span], tokens: Sequence[int | None]) -> None:
+    def after(self, spans: Sequence[Span], tokens: Sequence[int | None], ids: Sequence[int]) -> None:
         """`Steps`: score what ran, release it, end what is done."""
         self._passes += 1
         self._running = len(spans)
         rows = spans[-1].first + spans[-1].count
         taken = self._readout.take(rows)
+        self._unscored += not taken.clean
         for span, token in zip(spans, tokens, strict=True):
             track = self._tracks.get(span.request_id)
             if track is None:
                 continue
-            track.saw(taken.of(span, track))
+            track.saw(_held(taken.of(span, track), span, track, ids))
             if token is not None:
                 track.drew(token)
             if track.ended:
@@ -193,6 +203,14 @@ class Engine:
         for track in list(self._tracks.values()):
             track.end(FinishReason.ERROR, error)
             self._forget(track)
+
+
+def _held(rows: Rows, span: Span, track: Track, ids: Sequence[int]) -> Rows:
+    """The rows, marked as unscored where the pass ran other tokens than this request's in their places."""
+    ran = ids[span.first : span.first + span.count]
+    if ran == track.ids[span.position : span.position + span.count]:
+        return rows
+    return replace(rows, clean=False, fault=MISPLACED)
 
 
 def _end_ids(loaded: LoadedModel) -> frozenset[int]:

@@ -63,7 +63,7 @@ class Taken:
                 self.active(row, [*slots, *(s for s in extra if s >= len(slots))])
                 for row in range(*rows.indices(len(self.readings)))
             ]
-        return Rows(span.position, self.watched[rows], self.clean, edited, active)
+        return Rows(span.position, self.watched[rows], self.clean, edited=edited, active=active)
 
     def active(self, row: int, slots: list[int]) -> tuple[FeatureReading, ...]:
         """Features of these slots that are active at a row, before or after clamps."""

@@ -23,6 +23,8 @@ class Rows:
     """`[tokens, watched]`"""
     clean: bool = False
     """True where the whole pass is known to be scored; False where `why_unscored` must look."""
+    fault: str = ""
+    """Why these rows cannot be this request's, as one word; empty where they are."""
     edited: NDArray[np.bool_] | None = None
     """`[tokens]` which of them were clamped; None where the pass clamped nothing."""
     active: Sequence[tuple[FeatureReading, ...]] | None = None
@@ -35,7 +37,7 @@ class Rows:
             return self
         active = None if self.active is None else self.active[start:stop]
         edited = None if self.edited is None else self.edited[start:stop]
-        return Rows(self.position + start, self.readings[start:stop], self.clean, edited, active)
+        return Rows(self.position + start, self.readings[start:stop], self.clean, self.fault, edited, active)
 
 
 def why_unscored(readings: Readings) -> str:

@@ -7,24 +7,30 @@ watch and clamp, nor RPC or metrics.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from monitor.dictionary.bundle import Dictionary, load_dictionary
-from monitor.errors import DictionaryError, ModelError
+from monitor.dictionary.formats import Card
+from monitor.errors import DictionaryError
 from monitor.model.bank import FeatureBank
 from monitor.model.batching import Limits
 from monitor.model.clamping import check_clamps
 from monitor.model.engine import Engine
 from monitor.model.harvest import Harvester
 from monitor.model.loading import LoadedModel, load_model
+from monitor.model.places import Place, parse_place, site_of
+from monitor.model.probing import can_see
 from monitor.model.prompts import Prompter
 from monitor.model.scorer import Scorer
 from monitor.model.tap import Tap
 from monitor.model.text import Vocabulary
 from monitor.records import Clamp, FeatureReading, TokenText, WatchPlan
+
+PROBE = "The sun rose over the hills."
+"""What is scored and generated from to learn whether the monitor can see."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,13 @@ class Parts:
 
     loaded: LoadedModel
     dictionary: Dictionary
-    layer: int
+    place: Place
+    """Where the dictionary reads."""
+
+    @property
+    def layer(self) -> int:
+        """The decoder layer that it belongs to."""
+        return self.place.layer
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +68,8 @@ def load_parts(
 ) -> Parts:
     """Load model and dictionary and check that they fit each other. Raises ModelError, DictionaryError.
 
-    The layer is the one given, else the one that the dictionary was trained on, else the middle one.
+    The layer is the one given, else the one that the dictionary was trained on, else the middle one; the point in
+    it (residual stream, MLP, attention) is the dictionary's.
     """
     loaded = load_model(model, device=device, dtype=dtype)
     found = load_dictionary(dictionary).fits(loaded.d_model)
@@ -65,10 +78,17 @@ def load_parts(
             f"the dictionary in {dictionary} has no statistics.safetensors, so its features have no unit; run "
             "`sae-monitor dictionary describe` on it first"
         )
-    chosen = next(value for value in (layer, found.card.layer, loaded.middle) if value is not None)
-    if not 0 <= chosen < len(loaded.layers):
-        raise ModelError(f"layer {chosen} does not exist; the model has layers 0 to {len(loaded.layers) - 1}")
-    return Parts(loaded, found, chosen)
+    place = place_of(found.card, layer, loaded.middle)
+    site_of(loaded.layers, place)  # refuses what this model does not have
+    return Parts(loaded, found, place)
+
+
+def place_of(card: Card, layer: int | None, middle: int) -> Place:
+    """Where a dictionary reads: as its card says, in `layer` where one is given. ModelError where that cannot be."""
+    if card.hook_name is None:
+        return Place(next(value for value in (layer, card.layer, middle) if value is not None))
+    place = parse_place(card.hook_name)
+    return place if layer is None else replace(place, layer=layer)
 
 
 class Runtime:
@@ -97,12 +117,13 @@ class Runtime:
             device=loaded.device,
             dtype=precise,
         )
-        self.tap = Tap(bank, loaded.layers[self.layer])
+        self.tap = Tap(bank, site_of(loaded.layers, parts.place))
         self.engine = Engine(loaded, bank, self.tap, limits=limits, waiting=waiting)
         self.scorer = Scorer(loaded, bank, self.tap, waiting=4 * waiting)
         self.tokenise = Prompter(loaded)
         self._vocabulary = Vocabulary(loaded.tokenizer)
-        self._harvester = Harvester(loaded, self.layer)
+        self._harvester = Harvester(loaded, parts.place)
+        self._probe = self.tokenise(PROBE, truncate=True, room=2, reply=False).ids
 
     @property
     def context(self) -> int:
@@ -140,6 +161,14 @@ class Runtime:
         self.engine.stop(grace)
         self.scorer.stop(grace)
         self.tap.detach()
+
+    def unscored_passes(self) -> int:
+        """Passes since the start, of the engine and the scorer, of which some row could not be scored."""
+        return self.engine.unscored_passes() + self.scorer.unscored_passes()
+
+    def can_see(self, timeout: float = 5.0) -> bool:
+        """True where a few tokens can be scored and generated now. Blocks for up to `timeout` seconds each."""
+        return can_see(self.engine, self.scorer, self._probe, timeout)
 
     def check_clamps(self, clamps: Sequence[Clamp]) -> None:
         """BadRequest with fields such as `clamps[0].feature` where one cannot be applied."""

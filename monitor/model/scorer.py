@@ -47,6 +47,7 @@ class Scorer:
         self._wake = threading.Condition()
         self._stopping = False
         self._running = 0
+        self._unscored = 0
         self._thread = threading.Thread(target=self._loop, name="scorer", daemon=True)
 
     def start(self) -> None:
@@ -87,6 +88,10 @@ class Scorer:
     def running(self) -> int:
         """Texts in the pass that runs now."""
         return self._running
+
+    def unscored_passes(self) -> int:
+        """Passes since the start of which some row could not be scored."""
+        return self._unscored
 
     def healthy(self) -> bool:
         """True where the thread runs."""
@@ -133,6 +138,7 @@ class Scorer:
         with self._loaded.passes, suppress(LayerReached):
             self._loaded.model(input_ids=ids.to(self._loaded.device), use_cache=False)
         taken = self._readout.take(ids.numel())
+        self._unscored += not taken.clean
         for row, (job, done) in enumerate(batch):
             done(self._outcome(job, taken, row * width))
 
@@ -156,6 +162,7 @@ class Scorer:
         )
 
     def _fail(self, batch: Sequence[tuple[ScoreJob, Done]], error: Exception) -> None:
+        self._unscored += 1
         for job, done in batch:
             decision = job.observer.failed("pass_failed")
             known = error if isinstance(error, MonitorError) else MonitoringFailed(FAILED, "pass_failed")

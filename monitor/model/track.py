@@ -102,7 +102,7 @@ class Track:
         self._clamped += 0 if rows.edited is None else int(rows.edited.sum())
         ids = tuple(self.ids[rows.position : self._run])
         block = TokenBlock(phase, rows.position, ids, rows.readings)
-        decision, cause = self._observe(block, "" if rows.clean else why_unscored(rows.readings))
+        decision, cause = self._observe(block, rows.fault or ("" if rows.clean else why_unscored(rows.readings)))
         self._clamp(decision)
         if decision.action is Action.BLOCK:
             self._block(decision, cause)

@@ -1,6 +1,7 @@
 """grpc.health.v1 for the whole server and for MonitorService, kept true while the server runs.
 
-Knows when serving is possible. Does not know why it is not.
+Knows when serving is possible: the engine runs, and since the last token that could not be scored a probe was. Does
+not know why it is not.
 """
 
 from __future__ import annotations
@@ -8,12 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+import structlog
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health import aio as health_aio
 
 from monitor.errors import Unavailable
 from monitor.rpc.calls import Calls
 
+_log = structlog.get_logger(__name__)
 _INTERVAL = 0.5
 """Seconds between two looks at the engine."""
 
@@ -22,13 +25,31 @@ _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 class Health:
-    """Looks at the engine twice a second; where it is dead, says so and ends whoever waits for it."""
+    """Looks at the engine twice a second; where it is dead, says so and ends whoever waits for it.
 
-    def __init__(self, service: str, healthy: Callable[[], bool], calls: Calls) -> None:
+    Where something could not be scored since the last look, a probe decides whether that persists. While it does, the
+    status is NOT_SERVING and each look probes again, since a server that gets no traffic would never see otherwise.
+    """
+
+    def __init__(
+        self,
+        service: str,
+        healthy: Callable[[], bool],
+        calls: Calls,
+        *,
+        unscored: Callable[[], int] = lambda: 0,
+        can_see: Callable[[], bool] = lambda: True,
+    ) -> None:
         self.servicer = health_aio.HealthServicer()
+        self.dead = asyncio.Event()
+        """Set once the engine does not run any more: only a new process helps."""
         self._services = ("", service)
         self._healthy = healthy
         self._calls = calls
+        self._unscored = unscored
+        self._can_see = can_see
+        self._known = 0
+        self._sees = True
 
     async def watch(self) -> None:
         """Run until cancelled."""
@@ -39,10 +60,23 @@ class Health:
     async def look(self) -> None:
         """Set the status of every service to what holds now."""
         healthy = self._healthy()
+        serving = healthy and await self._looks_clear()
         for service in self._services:
-            await self.servicer.set(service, _SERVING if healthy else _NOT_SERVING)
+            await self.servicer.set(service, _SERVING if serving else _NOT_SERVING)
         if not healthy:
+            self.dead.set()
             self._calls.fail_all(Unavailable("the engine does not run; the server must be restarted"))
+
+    async def _looks_clear(self) -> bool:
+        """False while probes cannot be scored."""
+        unscored = self._unscored()
+        if self._sees and unscored == self._known:
+            return True
+        sees = await asyncio.to_thread(self._can_see)
+        if sees != self._sees:
+            _log.warning("monitoring works again" if sees else "monitoring does not work; not serving")
+        self._known, self._sees = self._unscored() if sees else unscored, sees
+        return sees
 
     async def drain(self) -> None:
         """NOT_SERVING from now on."""

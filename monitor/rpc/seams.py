@@ -42,6 +42,9 @@ class Engine(Protocol):
     def running(self) -> int:
         """Requests in the batch."""
 
+    def passes(self) -> int:
+        """Forward passes since the start."""
+
     def healthy(self) -> bool:
         """False once it cannot serve any more."""
 
@@ -100,6 +103,12 @@ class Runtime(Protocol):
         `reply` opens the assistant's turn. Raises BadRequest (TooLong where it does not fit and `truncate` is
         False) with field names relative to the Input message.
         """
+
+    def unscored_passes(self) -> int:
+        """Passes since the start of which something could not be scored."""
+
+    def can_see(self) -> bool:
+        """True where a few tokens can be scored and generated now. Blocks; called on a thread."""
 
     def check_clamps(self, clamps: Sequence[Clamp]) -> None:
         """BadRequest with fields such as `clamps[0].feature` where a feature is unknown or was never active."""

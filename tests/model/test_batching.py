@@ -68,6 +68,7 @@ class Passes:
         self.rows = 0
         self.passes: list[tuple[list[Span], int]] = []
         self.tokens: list[list[int | None]] = []
+        self.ids: list[tuple[list[Span], list[int]]] = []
         self.batcher: Batcher | None = None
         self.removed: set[str] = set()
         self.all_removed = threading.Event()
@@ -81,7 +82,8 @@ class Passes:
     def draw(self, logits):
         return logits.argmax(-1)
 
-    def after(self, spans, tokens) -> None:
+    def after(self, spans, tokens, ids) -> None:
+        self.ids.append((list(spans), list(ids)))
         self.tokens.append(list(tokens))
         for span, token in zip(spans, tokens, strict=True):
             assert span.draws == (token is not None)
@@ -115,3 +117,7 @@ def test_spans_cover_every_row_and_every_position_once() -> None:
             seen[span.request_id] = span.position + span.count
             assert span.draws == (seen[span.request_id] >= len(prompts[span.request_id]))
     assert seen.keys() == prompts.keys()
+    for spans, ids in steps.ids:
+        for span in spans:
+            wanted = prompts[span.request_id][span.position : span.position + span.count]
+            assert tuple(ids[span.first : span.first + len(wanted)]) == wanted

@@ -75,6 +75,7 @@ class FakeRuntime:
         self.engine = FakeEngine(self._vocabulary, watch)
         self.scorer = FakeScorer(self._vocabulary, watch)
         self.inspecting: Callable[[], None] = lambda: None
+        self.unscored, self.sees = 0, True
         self.token_text = self._vocabulary.text
         self.special_ids = frozenset({0})
 
@@ -85,6 +86,12 @@ class FakeRuntime:
     def stop(self, grace: float) -> None:
         self.engine.stop(grace)
         self.scorer.stop(grace)
+
+    def unscored_passes(self) -> int:
+        return self.unscored
+
+    def can_see(self) -> bool:
+        return self.sees
 
     def tokenise(self, content: Content, *, truncate: bool, room: int, reply: bool) -> Prompt:
         texts = [content] if isinstance(content, str) else [turn["content"] for turn in content]

@@ -40,6 +40,22 @@ def test_a_dead_engine_is_not_serving(served):
     assert health(served, "monitor.v1.MonitorService") == NOT_SERVING
 
 
+def test_what_cannot_be_scored_is_not_serving_until_a_probe_is_scored_again(served):
+    served.runtime.sees = False
+    time.sleep(0.6)
+    assert health(served) == SERVING, "nobody asked: every token so far was scored"
+    served.runtime.unscored += 1
+    wait_for(lambda: health(served) == NOT_SERVING)
+    served.runtime.sees = True
+    wait_for(lambda: health(served) == SERVING)
+
+
+def test_one_text_that_could_not_be_scored_leaves_the_server_serving(served):
+    served.runtime.unscored += 1
+    time.sleep(0.6)
+    assert health(served) == SERVING
+
+
 def test_health_is_answered_when_all_calls_are_taken():
     with serving(max_concurrent_calls=1) as served:
         served.runtime.scorer.gate.clear()
