@@ -155,6 +155,8 @@ def _excerpt(text: str) -> str:
 
 
 def _inputs(reader: PairReader, texts: Sequence[str]) -> Inputs:
+    from monitor.cli.later_reader import later_residuals
+
     pair = reader.pair
     read = reader.read(texts)
     return Inputs(
@@ -166,6 +168,7 @@ def _inputs(reader: PairReader, texts: Sequence[str]) -> Inputs:
         benign=texts,
         benign_readings=read,
         benign_density=read.tokens.density(),
+        later=later_residuals(reader),
     )
 
 

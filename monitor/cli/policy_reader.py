@@ -67,7 +67,7 @@ class PairReader:
     def read(self, texts: Sequence[str]) -> TextReadings:
         """Readings of texts, first positions left out."""
         found: dict[int, tuple[sparse.csr_matrix, NDArray[np.float64]]] = {}
-        for which, ids, lengths in self._batches(texts):
+        for which, ids, lengths in self.batches(texts):
             residual = self.pair.residuals(ids)
             for row, (text, length) in enumerate(zip(which, lengths, strict=True)):
                 x = residual[row, 1:length]
@@ -84,7 +84,7 @@ class PairReader:
     def attribution(self, texts: Sequence[str]) -> NDArray[np.float64]:
         """`[features]`: mean over texts and tokens of a_i · (∂ log p(text)/∂x · W_dec_i), nats per token."""
         total = torch.zeros(self._autoencoder.features, dtype=torch.float64, device=self.pair.loaded.device)
-        for _, ids, lengths in self._batches(texts):
+        for _, ids, lengths in self.batches(texts):
             residual, gradient = self._gradient(ids, lengths)
             for row, length in enumerate(lengths):
                 if length > 1:
@@ -115,7 +115,7 @@ class PairReader:
             (gradient,) = torch.autograd.grad((each * real).sum(), kept)
         return kept[0].detach().float(), gradient.float()
 
-    def _batches(self, texts: Sequence[str]) -> Iterator[tuple[list[int], Tensor, list[int]]]:
+    def batches(self, texts: Sequence[str]) -> Iterator[tuple[list[int], Tensor, list[int]]]:
         """Texts of like length together: their numbers, padded ids `[texts, time]`, and lengths."""
         ids = [self.ids(text) for text in texts]
         order = sorted(range(len(texts)), key=lambda i: len(ids[i]))

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from ruamel.yaml import YAML
 
+from monitor.policy.later import LockedProbe
 from monitor.policy.schema import DIGEST, FeatureIndex, Name, PoolingModel, Strict
 
 Digest = Annotated[str, Field(pattern=DIGEST)]
@@ -124,6 +125,8 @@ class LockModel(Strict):
     features: list[LockedFeature]
     rules: dict[str, LockedRule]
     suppress: list[LockedClamp]
+    later_probe: LockedProbe | None = None
+    """What suppression is checked with behind the tapped layer."""
     card: Card | None = None
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from monitor.policy.schema import Ema, LongestRun, Max, Mean, TopKMean
 from monitor.records import Action, Clamp, Mode, Phase, Severity
+from monitor.suppression import LaterProbe
 
 Pooling = Max | Mean | TopKMean | Ema | LongestRun
 
@@ -36,6 +37,8 @@ class Rule:
     severity: Severity
     action: Action
     mode: Mode
+    benign_rate: float | None = None
+    """Share of its calibration's benign texts on which it fires; None where nothing was calibrated."""
 
     @property
     def enforced(self) -> bool:
@@ -59,6 +62,16 @@ class Policy:
     """True: the clamps hold from the first token. False: once an enforced rule with action suppress has fired."""
     closed: bool = True
     """`on_error: closed`: a request whose tokens could not be scored is blocked."""
+    hold: int | None = None
+    """Tokens for which clamps stay after the score was last at the release level; None: to the end."""
+    release_below: float = 1.0
+    """The release level, as a share of a rule's threshold."""
+    rewind: int = 0
+    """Response tokens that are taken back when a rule fires."""
+    refusal: str = ""
+    """What a caller may be shown instead of the rest, where a rule blocks."""
+    later: LaterProbe | None = None
+    """What suppression is checked with behind the tapped layer."""
     note: str = ""
     """What the lock's card says about relying on this policy."""
 

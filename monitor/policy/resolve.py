@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from monitor.policy.document import Problem
 from monitor.policy.examples import examples_digest
+from monitor.policy.later import probe_of
 from monitor.policy.lock import LockedEntry, LockedRule, LockModel, lock_path
 from monitor.policy.policy import Policy, Rule, WeightedFeature
 from monitor.policy.schema import Pin, Rate, RuleModel, pooling_of
@@ -130,6 +131,11 @@ def _policy(source: Source) -> Policy:
         clamps=_clamps(source),
         clamps_always=model.suppress is not None and model.suppress.when == "always",
         closed=model.on_error == "closed",
+        hold=model.suppress.hold if model.suppress else None,
+        release_below=model.suppress.release_below if model.suppress else 1.0,
+        rewind=(model.suppress.rewind or 0) if model.suppress else 0,
+        refusal=model.refusal or "",
+        later=probe_of(lock.later_probe) if lock is not None and model.suppress else None,
         note=card.note if card else "",
     )
 
@@ -151,6 +157,7 @@ def _rule(source: Source, rule: RuleModel) -> Rule:
         severity=rule.severity or source.model.metadata.severity,
         action=rule.asks,
         mode=rule.mode or _measured_mode(source),
+        benign_rate=locked.benign_rate if locked is not None else None,
     )
 
 
@@ -173,9 +180,9 @@ def _clamps(source: Source) -> tuple[Clamp, ...]:
     if wish is None:
         return ()
     if wish.features is not None:
-        return tuple(Clamp(index, wish.target, wish.where) for index in wish.features)
+        return tuple(Clamp(index, wish.target, wish.where, wish.error_term) for index in wish.features)
     assert source.lock is not None
-    return tuple(Clamp(c.index, wish.target, wish.where) for c in source.lock.suppress)
+    return tuple(Clamp(c.index, wish.target, wish.where, wish.error_term) for c in source.lock.suppress)
 
 
 def _bad_features(source: Source, policy: Policy, running: Running) -> list[Problem]:

@@ -15,6 +15,7 @@ from monitor.errors import PolicyError
 from monitor.policy.examples import Example, Label, examples_digest, texts_digest
 from monitor.policy.fit.carding import make_card
 from monitor.policy.fit.crossing import Recipe, Rows, cross_validate, learn
+from monitor.policy.fit.later import LaterReader, fit_later
 from monitor.policy.fit.readings import Floats, Reader, TextReadings, join
 from monitor.policy.fit.suppressing import choose_clamps
 from monitor.policy.fit.thresholds import Fitted, lock_rules, ways
@@ -68,6 +69,8 @@ class Inputs:
     """Of the benign texts; read once for all policies."""
     benign_density: Floats = field(repr=False)
     """`[features]` share of benign tokens."""
+    later: LaterReader | None = None
+    """The residual stream behind the tapped layer; None where the model has no layer there."""
 
 
 def fit_policy(
@@ -168,6 +171,7 @@ def _lock(
             "features": features,
             "rules": rules,
             "suppress": clamps,
+            "later_probe": inputs.later and fit_later(policy, examples, inputs.benign, inputs.later),
             "card": card,
         }
     )
