@@ -30,6 +30,18 @@ TEXTS = (
 
 
 @dataclass(frozen=True, slots=True)
+class DictionaryBaseline:
+    """What the dictionary's own statistics and its makers promise."""
+
+    l0: float | None
+    """Mean number of active features per token over its corpus: the sum of all densities."""
+    explained_variance: float | None
+    """As declared by its makers; None where they say nothing."""
+    density: tuple[float, ...]
+    """Share of tokens of its corpus on which each feature was active."""
+
+
+@dataclass(frozen=True, slots=True)
 class DictionaryHealth:
     """Measured over the tokens of TEXTS, BOS positions left out."""
 
@@ -39,6 +51,8 @@ class DictionaryHealth:
     """1 − Σ‖x − x̂‖² / Σ‖x − mean‖²."""
     norm_outliers: float
     """Share of tokens whose residual is an outlier."""
+    expected: DictionaryBaseline | None = None
+    """What these numbers are to be held against."""
 
 
 @torch.no_grad()
@@ -55,7 +69,15 @@ def dictionary_health(parts: Parts) -> DictionaryHealth:
         l0=float((activations > 0).float().sum(-1).mean()),
         explained_variance=float(1 - left / (x - x.mean(0)).square().sum()),
         norm_outliers=_outliers(x),
+        expected=dictionary_baseline(parts),
     )
+
+
+def dictionary_baseline(parts: Parts) -> DictionaryBaseline:
+    """What the dictionary says about itself; nothing is run."""
+    statistics, card = parts.dictionary.statistics, parts.dictionary.card
+    density = () if statistics is None else tuple(statistics.density.tolist())
+    return DictionaryBaseline(sum(density) if density else card.l0, card.explained_variance, density)
 
 
 def _outliers(x: Tensor) -> float:

@@ -8,126 +8,150 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
-from prometheus_client.metrics_core import Metric
-from prometheus_client.registry import Collector
 
 from monitor.records import Phase, Readings, TokenBlock, WatchPlan
-
-BOUNDS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.5)
-"""Upper bounds of the buckets, in units of a feature's recorded maximum. The first counts tokens where it is off."""
+from monitor.telemetry.activations_shown import BOUNDS, Counts, Shown
 
 _PENDING_TOKENS = 4096
 _PENDING_BLOCKS = 1024
-_UNIT = "in units of the feature's recorded maximum"
+_BUCKETS = len(BOUNDS) + 1
 
 
-class ActivationMeter(Collector):
-    """Counts scored tokens per phase and readings per watched feature; exports these per (policy, feature).
+class ActivationLedger:
+    """Counts of every watched feature, kept over changes of the policies. Any thread.
 
-    `observe` may be called from any thread. It keeps the block until it is counted, so the block's array must
-    not be written to again.
+    A feature that is watched before and after a change keeps its counts; one that no policy watches any more is
+    dropped. Tokens per phase are kept for good.
     """
 
-    def __init__(self, watch: WatchPlan, labels: Iterable[tuple[str, int]]) -> None:
-        self._labels = [(policy, feature, watch.column(feature)) for policy, feature in labels]
-        width = len(watch)
-        self._bounds = np.asarray(BOUNDS, dtype=np.float32)
-        self._pending: deque[TokenBlock] = deque()
+    def __init__(self) -> None:
+        self._pending: deque[tuple[WatchPlan, TokenBlock]] = deque()
         self._waiting = 0
-        self._tokens = dict.fromkeys(Phase, 0)
-        self._counts = np.zeros((width, len(BOUNDS) + 1), dtype=np.int64)
-        self._sums = np.zeros(width, dtype=np.float64)
-        self._maxima = np.zeros(width, dtype=np.float64)
         self._lock = threading.Lock()
+        self._tokens = dict.fromkeys(Phase, 0)
+        self._adopt(WatchPlan(()))
 
-    def observe(self, block: TokenBlock) -> None:
-        """Take a scored block. Of tokens with a reading that is not a number only their phase is counted."""
-        self._pending.append(block)
-        self._waiting += len(
-            block.token_ids
-        )  # Two threads may lose a count here; it only delays the counting.
+    def watch(self, plan: WatchPlan) -> ActivationMeter:
+        """Count these features from now on; gives the meter for requests that begin on this plan."""
+        with self._lock:
+            self._count()
+            self._adopt(plan)
+        return ActivationMeter(self, plan)
+
+    def observe(self, plan: WatchPlan, block: TokenBlock) -> None:
+        """Take a block of readings in the columns of `plan`; it must not be written to again."""
+        self._pending.append((plan, block))
+        # Two threads may lose a count here; it only delays the counting.
+        self._waiting += len(block.token_ids)
         if self._waiting >= _PENDING_TOKENS or len(self._pending) >= _PENDING_BLOCKS:
             with self._lock:
                 self._count()
 
+    def counts(self) -> tuple[dict[Phase, int], Mapping[int, Counts]]:
+        """Tokens per phase, and every feature's counts so far."""
+        with self._lock:
+            self._count()
+            cumulated = self._counts.cumsum(axis=1)
+            features = {
+                feature: Counts(cumulated[row], float(self._sums[row]), float(self._maxima[row]))
+                for feature, row in self._rows.items()
+            }
+            return dict(self._tokens), features
+
+    def _adopt(self, plan: WatchPlan) -> None:
+        """One row for each feature of the plan, with what it had before."""
+        old = getattr(self, "_rows", {})
+        width = len(plan)
+        counts = np.zeros((width, _BUCKETS), dtype=np.int64)
+        sums, maxima = np.zeros(width), np.zeros(width)
+        for row, feature in enumerate(plan.features):
+            if feature in old:
+                was = old[feature]
+                counts[row], sums[row], maxima[row] = self._counts[was], self._sums[was], self._maxima[was]
+        self._plan = plan
+        self._rows = {feature: row for row, feature in enumerate(plan.features)}
+        self._counts: NDArray[np.int64] = counts
+        self._sums: NDArray[np.float64] = sums
+        self._maxima: NDArray[np.float64] = maxima
+
     def _count(self) -> None:
         """Move what waits into the histograms. The lock is held."""
         self._waiting = 0
-        blocks = [self._pending.popleft() for _ in range(len(self._pending))]
-        if not blocks:
-            return
-        for block in blocks:
+        taken = [self._pending.popleft() for _ in range(len(self._pending))]
+        groups: dict[int, tuple[WatchPlan, list[TokenBlock]]] = {}
+        for plan, block in taken:
             self._tokens[block.phase] += len(block.token_ids)
-        # Position 0 is an attention sink with huge readings; rules pass over it too.
-        rows = [block.readings[1:] if block.start == 0 else block.readings for block in blocks]
-        self._add(np.concatenate(rows))
+            groups.setdefault(id(plan), (plan, []))[1].append(block)
+        for plan, blocks in groups.values():
+            # Position 0 is an attention sink with huge readings; rules pass over it too.
+            rows = [block.readings[1:] if block.start == 0 else block.readings for block in blocks]
+            self._add(self._aligned(plan, np.concatenate(rows)))
 
-    def _add(self, values: Readings) -> None:
-        """Count `[tokens, watched]` readings."""
+    def _aligned(self, plan: WatchPlan, values: Readings) -> tuple[Readings, NDArray[np.intp]]:
+        """The columns of `plan` that still have a row, and which row; NaN anywhere in a token drops the token."""
         values = values[np.isfinite(values).all(axis=1)]
+        if plan is self._plan:
+            return values, np.arange(len(plan))
+        kept = [column for column, feature in enumerate(plan.features) if feature in self._rows]
+        rows = np.asarray([self._rows[plan.features[column]] for column in kept], dtype=np.intp)
+        return values[:, kept], rows
+
+    def _add(self, aligned: tuple[Readings, NDArray[np.intp]]) -> None:
+        """Count `[tokens, columns]` readings into the columns' rows, each of which occurs once."""
+        values, rows = aligned
         _, columns = active = np.nonzero(values)
-        found = values[active]
-        width, buckets = self._counts.shape
-        slots = columns * buckets + np.searchsorted(self._bounds, found, side="left")
-        counts = np.bincount(slots, minlength=width * buckets).reshape(width, buckets)
+        found, width = values[active], values.shape[1]
+        slots = columns * _BUCKETS + np.searchsorted(_EDGES, found, side="left")
+        counts = np.bincount(slots, minlength=width * _BUCKETS).reshape(width, _BUCKETS)
         counts[:, 0] += len(values) - np.bincount(columns, minlength=width)
-        self._counts += counts
-        self._sums += np.bincount(columns, weights=found, minlength=width)
-        np.maximum.at(self._maxima, columns, found)
+        self._counts[rows] += counts
+        self._sums[rows] += np.bincount(columns, weights=found, minlength=width)
+        if len(values):
+            self._maxima[rows] = np.maximum(self._maxima[rows], values.max(axis=0))
 
-    def _snapshot(
-        self,
-    ) -> tuple[dict[Phase, int], NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-        with self._lock:
-            self._count()
-            return dict(self._tokens), self._counts.cumsum(axis=1), self._sums.copy(), self._maxima.copy()
 
-    def describe(self) -> Iterator[Metric]:
-        """Names only, so that registering does not scrape."""
-        yield self._counter()
-        yield self._histogram()
-        yield self._gauge()
+_EDGES = np.asarray(BOUNDS, dtype=np.float32)
 
-    def collect(self) -> Iterator[Metric]:
-        """Tokens per phase; the histogram and the maximum of every (policy, feature)."""
-        tokens, counts, sums, maxima = self._snapshot()
-        counter = self._counter()
-        for phase, number in tokens.items():
-            counter.add_metric([phase.value], number)
-        yield counter
-        histogram, gauge = self._histogram(), self._gauge()
-        bounds = [*(str(bound) for bound in BOUNDS), "+Inf"]
-        for policy, feature, column in self._labels:
-            labels = [policy, str(feature)]
-            buckets = list(zip(bounds, counts[column].tolist(), strict=True))
-            histogram.add_metric(labels, buckets, float(sums[column]))
-            gauge.add_metric(labels, float(maxima[column]))
-        yield histogram
-        yield gauge
 
-    @staticmethod
-    def _counter() -> CounterMetricFamily:
-        return CounterMetricFamily(
-            "sae_monitor_tokens_scored", "Tokens scored against the policies.", labels=["phase"]
+class ActivationMeter:
+    """Where the readings of requests on one policy set go. `observe` may be called from any thread."""
+
+    def __init__(self, ledger: ActivationLedger, plan: WatchPlan) -> None:
+        self._ledger = ledger
+        self._plan = plan
+
+    def observe(self, block: TokenBlock) -> None:
+        """Take a scored block. Of tokens with a reading that is not a number only their phase is counted."""
+        self._ledger.observe(self._plan, block)
+
+
+def shown(watched: Mapping[str, Sequence[int]], limit: int) -> list[Shown]:
+    """Which features get a label set of their own, at most `limit` of them, and which share their policy's `other`.
+
+    Policies take turns, each with the features that weigh most in it first, so that a wide one starves no other.
+    """
+    turns = max((len(features) for features in watched.values()), default=0)
+    order = [
+        (policy, features[turn])
+        for turn in range(turns)
+        for policy, features in watched.items()
+        if turn < len(features)
+    ]
+    own = set(order[:limit])
+    return [
+        Shown(
+            policy,
+            tuple(feature for feature in features if (policy, feature) in own),
+            tuple(feature for feature in features if (policy, feature) not in own),
         )
+        for policy, features in watched.items()
+    ]
 
-    @staticmethod
-    def _histogram() -> HistogramMetricFamily:
-        return HistogramMetricFamily(
-            "sae_monitor_feature_activation",
-            f"Activation of a watched feature per scored token, BOS left out, {_UNIT}.",
-            labels=["policy", "feature"],
-        )
 
-    @staticmethod
-    def _gauge() -> GaugeMetricFamily:
-        return GaugeMetricFamily(
-            "sae_monitor_feature_activation_max",
-            f"Highest activation of a watched feature since the policies were loaded, {_UNIT}.",
-            labels=["policy", "feature"],
-        )
+def features_of(chosen: Iterable[Shown]) -> set[int]:
+    """Every feature that has a label set of its own."""
+    return {feature for policy in chosen for feature in policy.own}

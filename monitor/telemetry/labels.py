@@ -8,10 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from monitor.records import Action, Clamp, Detection, Mode, Phase, Severity
+from monitor.records import Action, Clamp, Detection, Mode, Phase, Severity, WatchPlan
 
 DETECTION = ("policy", "rule", "category", "severity", "action", "mode", "phase")
 """Label names of a detection, in the order of `of_rule` and `of_detection`."""
+
+LabelSet = tuple[str, ...]
+"""Values of a metric's labels, in the order of its label names."""
+
+Exemplar = dict[str, str] | None
+"""Labels that lead from a sample to the trace that it was counted in."""
 
 
 class FeatureView(Protocol):
@@ -20,6 +26,10 @@ class FeatureView(Protocol):
     @property
     def index(self) -> int:
         """Index in the dictionary."""
+
+    @property
+    def weight(self) -> float:
+        """How much a reading of it counts."""
 
 
 class RuleView(Protocol):
@@ -49,6 +59,10 @@ class RuleView(Protocol):
     def features(self) -> Sequence[FeatureView]:
         """Features that it reads."""
 
+    @property
+    def benign_rate(self) -> float | None:
+        """Share of its calibration's benign texts on which it fires; None where nothing was calibrated."""
+
 
 class PolicyView(Protocol):
     """One policy, as far as labels go."""
@@ -77,8 +91,29 @@ class PolicyView(Protocol):
     def clamps(self) -> Sequence[Clamp]:
         """What it clamps when it suppresses."""
 
+    @property
+    def closed(self) -> bool:
+        """True where it blocks what could not be scored."""
 
-def of_rule(policy: PolicyView, rule: RuleView) -> Iterator[tuple[str, ...]]:
+
+class PolicySetView(Protocol):
+    """The policies that are in force together, as far as metrics go."""
+
+    @property
+    def policies(self) -> Sequence[PolicyView]:
+        """In the order of their names."""
+
+    @property
+    def watch(self) -> WatchPlan:
+        """Features that they read, in column order."""
+
+
+def of_policy(policy: PolicyView) -> LabelSet:
+    """The label set of `policy_info`."""
+    return policy.name, policy.category, policy.severity.value, policy.maturity
+
+
+def of_rule(policy: PolicyView, rule: RuleView) -> Iterator[LabelSet]:
     """Every label set that detections of a rule can have: one for each phase that it reads."""
     for phase in rule.phases:
         yield (
@@ -92,7 +127,7 @@ def of_rule(policy: PolicyView, rule: RuleView) -> Iterator[tuple[str, ...]]:
         )
 
 
-def of_detection(detection: Detection) -> tuple[str, ...]:
+def of_detection(detection: Detection) -> LabelSet:
     """The label set of a detection."""
     return (
         detection.policy,
@@ -105,9 +140,14 @@ def of_detection(detection: Detection) -> tuple[str, ...]:
     )
 
 
-def watched_by(policies: Sequence[PolicyView]) -> Iterator[tuple[str, int]]:
-    """Every (policy, feature) whose activation is shown, each once."""
-    for policy in policies:
-        seen = dict.fromkeys(feature.index for rule in policy.rules for feature in rule.features)
-        for feature in seen:
-            yield policy.name, feature
+def watched_by(policies: Sequence[PolicyView]) -> dict[str, list[int]]:
+    """The features whose activation is shown, by policy: each once, those that weigh most in its rules first."""
+    return {policy.name: _ranked(policy) for policy in policies}
+
+
+def _ranked(policy: PolicyView) -> list[int]:
+    weights: dict[int, float] = {}
+    for rule in policy.rules:
+        for feature in rule.features:
+            weights[feature.index] = max(weights.get(feature.index, 0.0), abs(feature.weight))
+    return sorted(weights, key=lambda index: -weights[index])

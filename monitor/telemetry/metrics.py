@@ -1,24 +1,27 @@
 """Every metric of the server, by name, label and unit.
 
 Knows Prometheus. Does not know gRPC, the engine or how a policy decides. The registry is injected, and every
-label set exists from the moment that its bounded set is known, so that rates start from zero.
+label set exists from the moment that its bounded set is known, so that rates start from zero. What belongs to
+policies, to the decision log and to the health of the dictionary has a module of its own (`metrics_*`).
 """
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable, Iterable, Sequence
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, ProcessCollector
 
-from monitor.records import Detection, Digests, Verdict, WatchPlan
+from monitor.records import Action, Detection, Digests, Status, Verdict, WatchPlan
 from monitor.telemetry import labels
-from monitor.telemetry.activations import ActivationMeter
-from monitor.telemetry.labels import PolicyView
-
-DURATIONS = (0.001, 0.0025, 0.005, *(0.01 * 2**power for power in range(14)))
-"""Seconds. From 0.01 on the buckets of OpenTelemetry's generative AI conventions, with finer ones below."""
+from monitor.telemetry.activations import ActivationLedger, ActivationMeter, features_of, shown
+from monitor.telemetry.activations_shown import ActivationCollector
+from monitor.telemetry.exemplars import exemplar
+from monitor.telemetry.labels import Exemplar, PolicySetView, PolicyView
+from monitor.telemetry.metrics_decisions import DecisionLogMetrics
+from monitor.telemetry.metrics_families import Families
+from monitor.telemetry.metrics_health import HealthMetrics
+from monitor.telemetry.metrics_policies import PolicyMetrics
+from monitor.telemetry.metrics_work import WorkCollector
 
 FAILURES = (
     "gap",
@@ -27,6 +30,7 @@ FAILURES = (
     "non_finite",
     "not_run",
     "pass_failed",
+    "row_mismatch",
     "rule_error",
     "shape",
     "tap_missed",
@@ -34,10 +38,11 @@ FAILURES = (
 )
 """Causes of a monitoring failure; one that is not listed counts as `other`."""
 
-REJECTIONS = ("queue", "calls", "draining", "engine")
+REJECTIONS = ("queue", "calls", "draining", "engine", "memory", "caller_calls", "caller_tokens")
 """Why a well-formed request was turned away before it ran."""
 
-_NAMESPACE = "sae_monitor"
+FEATURE_LIMIT = 1000
+"""Label sets of activation metrics, unless the operator says otherwise; each is fifteen series."""
 
 
 class Metrics:
@@ -46,69 +51,53 @@ class Metrics:
     Every method may be called from any thread.
     """
 
-    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+    def __init__(self, registry: CollectorRegistry | None = None, feature_limit: int = FEATURE_LIMIT) -> None:
         self.registry = registry = registry or CollectorRegistry()
+        families = Families(registry)
+        self._feature_limit = feature_limit
+        self._density: Sequence[float] = ()
+        self._ledger = ActivationLedger()
+        self._activations = ActivationCollector(self._ledger.counts)
+        self._work = WorkCollector()
+        self.policies = PolicyMetrics(families)
+        self.decision_log = DecisionLogMetrics(families)
+        self.health = HealthMetrics(families)
+        self._prepare(families)
+        for collector in (self._activations, self._work):
+            registry.register(collector)
         ProcessCollector(registry=registry)
-        self._requests = self._counter("requests", "Calls that ended, by gRPC status.", "method", "code")
-        self._duration = self._histogram(
+
+    def _prepare(self, families: Families) -> None:
+        """Make the metrics of requests, and the label sets that do not depend on policies."""
+        counter, histogram = families.counter, families.histogram
+        self._requests = counter("requests", "Calls that ended, by gRPC status.", "method", "code")
+        self._duration = histogram(
             "request_duration_seconds", "Time from arrival to end of a call.", "method"
         )
-        self._first = self._histogram(
+        self._first = histogram(
             "time_to_first_token_seconds", "Time from arrival of a call to its first text."
         )
-        self._rejected = self._counter("rejected_requests", "Calls turned away before they ran.", "reason")
-        self._unscored = self._counter("tokens_unscored", "Tokens that ran and were not scored.", "cause")
-        self._truncated = self._counter(
-            "tokens_truncated", "Tokens of input dropped at the caller's request."
+        self._rejected = counter("rejected_requests", "Calls turned away before they ran.", "reason")
+        self._unscored = counter("tokens_unscored", "Tokens that ran and were not scored.", "cause")
+        self._truncated = counter("tokens_truncated", "Tokens of input dropped at the caller's request.")
+        self._failures = counter("monitor_failures", "Requests that could not be scored in full.", "cause")
+        self._passed = counter(
+            "fail_open_requests", "Requests let through although they were not scored in full.", "cause"
         )
-        self._detections = self._counter("detections", "Rules that fired.", *labels.DETECTION)
-        self._suppressed = self._counter("suppressed_tokens", "Tokens run while a policy clamped.", "policy")
-        self._blocked = self._counter("blocked_requests", "Requests that a policy blocked.", "policy")
-        self._failures = self._counter(
-            "monitor_failures", "Requests that could not be scored in full.", "cause"
+        self._verdicts = counter(
+            "verdicts", "Requests that were judged, by status and strongest action.", "status", "action"
         )
-        self._queued = self._gauge("queue_depth", "Requests that wait for the engine or the scorer.")
-        self._running = self._gauge("running", "Requests that the engine or the scorer is running.")
-        self._l0 = self._gauge("dictionary_l0", "Mean active features per token, as last measured.")
-        self._explained = self._gauge(
-            "dictionary_explained_variance_ratio",
-            "Share of the residual stream's variance that the dictionary explains, as last measured.",
-        )
-        self._outliers = self._gauge(
-            "dictionary_norm_outliers_ratio",
-            "Share of tokens whose residual is far longer than the median, as last measured.",
-        )
-        self.dictionary_measured(math.nan, math.nan, math.nan)
-        self._policy_info = self._gauge(
-            "policy_info", "1 for every loaded policy.", "policy", "category", "severity", "maturity"
-        )
-        self._reload = self._gauge(
-            "policies_last_reload_success", "1 where the last load of policies worked."
-        )
-        self._reloaded = self._gauge(
-            "policies_last_reload_success_timestamp_seconds", "When policies were last loaded with success."
-        )
-        self._build = self._gauge(
+        self._build = families.gauge(
             "build_info", "1; what runs.", "version", "model_digest", "dictionary_digest", "policies_digest"
         )
-        self._prepare()
-
-    def _counter(self, name: str, text: str, *names: str) -> Counter:
-        return Counter(name, text, names, namespace=_NAMESPACE, registry=self.registry)
-
-    def _gauge(self, name: str, text: str, *names: str) -> Gauge:
-        return Gauge(name, text, names, namespace=_NAMESPACE, registry=self.registry)
-
-    def _histogram(self, name: str, text: str, *names: str) -> Histogram:
-        return Histogram(name, text, names, namespace=_NAMESPACE, buckets=DURATIONS, registry=self.registry)
-
-    def _prepare(self) -> None:
-        """Create the label sets that do not depend on policies."""
         for cause in FAILURES:
-            self._unscored.labels(cause)
-            self._failures.labels(cause)
+            for by_cause in (self._unscored, self._failures, self._passed):
+                by_cause.labels(cause)
         for reason in REJECTIONS:
             self._rejected.labels(reason)
+        for status in Status:
+            for action in Action:
+                self._verdicts.labels(status.value, action.name.lower())
 
     def methods(self, methods: Iterable[str], codes: Sequence[str]) -> None:
         """Create the label sets of calls: short method names, names of gRPC status codes."""
@@ -117,46 +106,64 @@ class Metrics:
             for code in codes:
                 self._requests.labels(method, code)
 
+    def policies_changed(self, policy_set: PolicySetView) -> ActivationMeter:
+        """A policy set is in force now, at the start or by a reload.
+
+        Creates the label sets that are new, removes those of policies that are gone, and keeps the counts of all
+        others. Returns the meter for the readings of requests that begin on this set; older requests keep theirs.
+        """
+        return self.policies_loaded(policy_set.policies, policy_set.watch)
+
     def policies_loaded(self, policies: Sequence[PolicyView], watch: WatchPlan) -> ActivationMeter:
-        """Create every label set of a policy set; gives the meter that its readings go to."""
-        for policy in policies:
-            self._policy_info.labels(
-                policy.name, policy.category, policy.severity.value, policy.maturity
-            ).set(1)
-            self._suppressed.labels(policy.name)
-            self._blocked.labels(policy.name)
-            for rule in policy.rules:
-                for values in labels.of_rule(policy, rule):
-                    self._detections.labels(*values)
-        self._reload.set(1)
-        self._reloaded.set(time.time())
-        meter = ActivationMeter(watch, labels.watched_by(policies))
-        self.registry.register(meter)
+        """The same as `policies_changed`, with the parts of the set."""
+        self.policies.changed(policies)
+        chosen = shown(labels.watched_by(policies), self._feature_limit)
+        known = {f: float(self._density[f]) for f in features_of(chosen) if f < len(self._density)}
+        meter = self._ledger.watch(watch)
+        self._activations.show(chosen, known)
         return meter
 
-    def engine(self, queued: Callable[[], int], running: Callable[[], int]) -> None:
-        """Read the depth of the queue and the number of running requests at each scrape."""
-        self._queued.set_function(queued)
-        self._running.set_function(running)
+    def reload_failed(self) -> None:
+        """Policies could not be loaded; those in force stay."""
+        self.policies.reload_failed()
+
+    def queue(self, name: str, limit: int, queued: Callable[[], int], running: Callable[[], int]) -> None:
+        """Read the depth of a queue and the number of running requests at each scrape."""
+        self._work.queue(name, limit, queued, running)
+
+    def passes(self, passes: Callable[[], int]) -> None:
+        """Read the number of forward passes of the engine at each scrape."""
+        self._work.passes(passes)
 
     def built(self, version: str, digests: Digests) -> None:
-        """Say what runs."""
+        """Say what runs; after a reload of policies their digest is another, and only that one is shown."""
+        self._build.clear()
         self._build.labels(version, digests.model, digests.dictionary, digests.policies).set(1)
 
     def dictionary_measured(self, l0: float, explained_variance: float, norm_outliers: float) -> None:
         """Say how well the dictionary does on what the model reads; NaN stands for "not measured"."""
-        self._l0.set(l0)
-        self._explained.set(explained_variance)
-        self._outliers.set(norm_outliers)
+        self.health.measured(l0, explained_variance, norm_outliers)
+
+    def dictionary_expected(
+        self, l0: float | None, explained_variance: float | None, density: Sequence[float]
+    ) -> None:
+        """Say what the dictionary's own statistics promise, before policies load.
+
+        `density` holds, for every feature of the dictionary, the share of tokens on which it was active when its
+        unit was measured: the baseline of drift.
+        """
+        self.health.expected(l0, explained_variance)
+        self._density = density
 
     def call_ended(self, method: str, code: str, seconds: float) -> None:
         """One call ended with a gRPC status."""
-        self._requests.labels(method, code).inc()
-        self._duration.labels(method).observe(seconds)
+        trace = exemplar()
+        self._requests.labels(method, code).inc(exemplar=trace)
+        self._duration.labels(method).observe(seconds, exemplar=trace)
 
     def first_token(self, seconds: float) -> None:
         """The first text of a generation is on its way."""
-        self._first.observe(seconds)
+        self._first.observe(seconds, exemplar=exemplar())
 
     def rejected(self, reason: str) -> None:
         """A call was turned away; `reason` is one of REJECTIONS."""
@@ -164,22 +171,25 @@ class Metrics:
 
     def judged(self, verdict: Verdict) -> None:
         """A request ended with this verdict."""
-        coverage = verdict.coverage
+        coverage, trace = verdict.coverage, exemplar()
         self._truncated.inc(coverage.tokens_truncated)
+        self._verdicts.labels(verdict.status.value, verdict.action.name.lower()).inc(exemplar=trace)
         if not verdict.failure:
             return
         cause = verdict.failure if verdict.failure in FAILURES else "other"
-        self._failures.labels(cause).inc()
+        self._failures.labels(cause).inc(exemplar=trace)
         self._unscored.labels(cause).inc(max(0, coverage.tokens_run - coverage.tokens_scored))
+        if verdict.action is not Action.BLOCK:
+            self._passed.labels(cause).inc(exemplar=trace)
 
-    def detected(self, detection: Detection) -> None:
-        """A rule fired."""
-        self._detections.labels(*labels.of_detection(detection)).inc()
+    def detected(self, detection: Detection, trace: Exemplar = None) -> None:
+        """A rule fired, in the trace that the exemplar names."""
+        self.policies.detected(detection, trace)
 
     def suppressed(self, policy: str, tokens: int) -> None:
         """Tokens ran while a policy clamped its features."""
-        self._suppressed.labels(policy).inc(tokens)
+        self.policies.suppressed(policy, tokens)
 
-    def blocked(self, policy: str) -> None:
-        """A policy blocked a request."""
-        self._blocked.labels(policy).inc()
+    def blocked(self, policy: str, trace: Exemplar = None) -> None:
+        """A policy blocked a request, in the trace that the exemplar names."""
+        self.policies.blocked(policy, trace)

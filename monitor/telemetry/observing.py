@@ -1,7 +1,8 @@
 """Counting what rules see and say, for one request, at the only place where all of it passes.
 
 Wraps an Observer and hands everything on unchanged, so that every API is counted alike. Does not know how the
-rules decide, nor who runs the model.
+rules decide, nor who runs the model. Make it on the task that serves the request: the trace that its samples lead
+to is read there.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 
 from monitor.records import Action, Clamp, Decision, Mode, Observer, TokenBlock
 from monitor.telemetry.activations import ActivationMeter
+from monitor.telemetry.exemplars import exemplar
 from monitor.telemetry.labels import PolicyView
 from monitor.telemetry.metrics import Metrics
 
@@ -27,7 +29,9 @@ class MeteredObserver:
         self._metrics = metrics
         self._meter = meter
         self._policies = policies
+        self._trace = exemplar()
         self._suppressing: dict[str, None] = {}
+        self._blocking: set[str] = set()
 
     def begin(self) -> Decision:
         """Before the first forward."""
@@ -51,13 +55,14 @@ class MeteredObserver:
 
     def _noted(self, decision: Decision) -> Decision:
         for detection in decision.detections:
-            self._metrics.detected(detection)
+            self._metrics.detected(detection, self._trace)
             if detection.mode is not Mode.ENFORCE:
                 continue
             if detection.action is Action.SUPPRESS:
                 self._suppressing[detection.policy] = None
-            elif detection.action is Action.BLOCK:
-                self._metrics.blocked(detection.policy)
+            elif detection.action is Action.BLOCK and detection.policy not in self._blocking:
+                self._blocking.add(detection.policy)
+                self._metrics.blocked(detection.policy, self._trace)
         return decision
 
 

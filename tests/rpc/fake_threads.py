@@ -107,6 +107,9 @@ class Loop:
     def running(self) -> int:
         return 0
 
+    def passes(self) -> int:
+        return len(self.submitted)
+
     def _queue(self, request_id: str, item: object) -> None:
         if not self._alive:
             raise Unavailable("the engine does not run")

@@ -3,7 +3,6 @@
 import math
 import shutil
 import subprocess
-import urllib.request
 
 import numpy as np
 import pytest
@@ -11,7 +10,6 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 
-from monitor.errors import ConfigurationError
 from monitor.records import (
     Action,
     Clamp,
@@ -24,7 +22,6 @@ from monitor.records import (
     TokenBlock,
     Verdict,
 )
-from monitor.telemetry.exposition import MetricsServer
 from monitor.telemetry.metrics import FAILURES, Metrics
 from monitor.telemetry.observing import MeteredObserver
 from tests.rpc.fake import policies, policy
@@ -42,10 +39,14 @@ def value(metrics, name, **labels):
 def full(metrics):
     """Everything that a server sets."""
     chosen = policies()
-    meter = metrics.policies_loaded(chosen.policies, chosen.watch)
+    meter = metrics.policies_changed(chosen)
     metrics.methods(["Score"], ["OK", "INTERNAL"])
     metrics.built("0.1.0", Digests("sha256:a", "sha256:b", "sha256:c"))
-    metrics.engine(lambda: 3, lambda: 4)
+    metrics.queue("generate", 8, lambda: 3, lambda: 4)
+    metrics.queue("score", 32, lambda: 0, lambda: 1)
+    metrics.passes(lambda: 17)
+    metrics.decision_log.enabled(lambda: 2, 1000)
+    metrics.decision_log.committed(3, 900, 0.004)
     metrics.call_ended("Score", "OK", 0.004)
     metrics.first_token(0.1)
     return chosen, meter
@@ -102,7 +103,17 @@ def test_an_unscored_request_is_counted_by_cause(metrics):
     assert value(metrics, "monitor_failures_total", cause="other") == 1
     assert value(metrics, "tokens_unscored_total", cause="non_finite") == 3
     assert value(metrics, "tokens_truncated_total") == 4
+    assert value(metrics, "fail_open_requests_total", cause="non_finite") == 0
+    assert value(metrics, "verdicts_total", status="unknown", action="block") == 2
+    assert value(metrics, "verdicts_total", status="checked", action="allow") == 1
     assert sum(value(metrics, "monitor_failures_total", cause=cause) for cause in FAILURES) == 2
+
+
+def test_a_request_that_passed_unscored_is_counted_as_let_through(metrics):
+    metrics.judged(Verdict(Status.UNKNOWN, Action.ALLOW, Coverage(5, 0), failure="tap_missed"))
+    metrics.judged(Verdict(Status.UNKNOWN, Action.ALERT, Coverage(5, 0), failure="made up"))
+    assert value(metrics, "fail_open_requests_total", cause="tap_missed") == 1
+    assert value(metrics, "fail_open_requests_total", cause="other") == 1
 
 
 class Scripted:
@@ -170,17 +181,3 @@ def test_a_rule_in_shadow_suppresses_nothing(metrics, mode, suppressed):
     observer.observe(block(0, 1))
     observer.observe(block(1, 1))
     assert value(metrics, "suppressed_tokens_total", policy="deception") == suppressed
-
-
-def test_metrics_are_served_over_http(metrics):
-    full(metrics)
-    server = MetricsServer.start(metrics.registry, "127.0.0.1", 0)
-    try:
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(f"http://127.0.0.1:{server.port}/metrics") as answer:
-            assert answer.headers["Content-Type"].startswith("text/plain")
-            assert b"sae_monitor_queue_depth 3.0" in answer.read()
-        with pytest.raises(ConfigurationError, match="another metrics_listen"):
-            MetricsServer.start(metrics.registry, "127.0.0.1", server.port)
-    finally:
-        server.stop()
