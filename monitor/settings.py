@@ -21,6 +21,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from monitor.errors import ConfigurationError
+from monitor.settings_access import AccessSettings
 
 PREFIX = "SAE_MONITOR_"
 _LARGEST_FILE = 1 << 20
@@ -43,7 +44,7 @@ def _checked_address(address: str) -> str:
 Address = Annotated[str, AfterValidator(_checked_address)]
 
 
-class Settings(BaseSettings):
+class Settings(AccessSettings):
     """Everything that `sae-monitor serve` can be told. There is no field `port`: a Kubernetes service named
     sae-monitor sets SAE_MONITOR_PORT to something else.
     """
@@ -65,13 +66,15 @@ class Settings(BaseSettings):
     """Folder of policy files. None is the bundled policies."""
 
     listen: Address = "127.0.0.1:50051"
-    """Where gRPC is served. The default is this machine only: there is no authentication."""
+    """Where gRPC is served. Beyond this machine only with `callers` or `tls_client_ca`, or `insecure_listen`."""
 
     metrics_listen: Address = "127.0.0.1:9464"
     """Where Prometheus scrapes `/metrics`."""
 
-    reflection: bool = True
-    """Serve gRPC reflection, so that tools such as grpcurl need no proto files."""
+    reflection: bool | None = None
+    """Serve gRPC reflection, so that tools such as grpcurl need no proto files. None does so on this machine only,
+    and only where no caller has to say who it is.
+    """
 
     device: str = "auto"
     """Device of the model and the dictionary: `auto`, `cpu`, `cuda`, `cuda:1`…"""

@@ -6,7 +6,7 @@ Lives on the event loop. Does not know what a call does.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from monitor.errors import Overloaded, Unavailable
@@ -14,12 +14,15 @@ from monitor.telemetry.metrics import Metrics
 
 
 class Admission:
-    """Counts calls in, refuses those beyond `limit`, and refuses all once the server drains."""
+    """Counts calls in, refuses those beyond `limit` or while `full` says so, and all once the server drains."""
 
-    def __init__(self, limit: int, retry_after: float, metrics: Metrics) -> None:
+    def __init__(
+        self, limit: int, retry_after: float, metrics: Metrics, full: Callable[[], bool] = lambda: False
+    ) -> None:
         self._limit = limit
         self._retry_after = retry_after
         self._metrics = metrics
+        self._full = full
         self._inside = 0
         self._draining = False
         self._over = asyncio.Event()
@@ -34,6 +37,9 @@ class Admission:
         if self._inside >= self._limit:
             self._metrics.rejected("calls")
             raise Overloaded(f"{self._limit} calls are in progress; try again", self._retry_after)
+        if self._full():
+            self._metrics.rejected("memory")
+            raise Overloaded("the server has no memory for another call; try again", self._retry_after)
         self._inside += 1
         try:
             yield

@@ -18,7 +18,10 @@ from monitor.errors import (
     MonitoringFailed,
     NotFound,
     Overloaded,
+    PermissionDenied,
     TooLong,
+    TooSlow,
+    Unauthenticated,
     Unavailable,
 )
 
@@ -30,6 +33,9 @@ REASONS: dict[type[MonitorError], str] = {
     NotFound: "NOT_FOUND",
     Overloaded: "OVERLOADED",
     Unavailable: "UNAVAILABLE",
+    Unauthenticated: "UNAUTHENTICATED",
+    PermissionDenied: "PERMISSION_DENIED",
+    TooSlow: "TOO_SLOW",
     MonitoringFailed: "MONITORING_FAILED",
 }
 """Reasons in google.rpc.ErrorInfo; anything else is INTERNAL."""

@@ -11,10 +11,10 @@ from collections.abc import Callable
 
 import structlog
 from grpc_health.v1 import health_pb2
-from grpc_health.v1.health import aio as health_aio
 
 from monitor.errors import Unavailable
 from monitor.rpc.calls import Calls
+from monitor.rpc.watching import HealthServicer
 
 _log = structlog.get_logger(__name__)
 _INTERVAL = 0.5
@@ -40,7 +40,7 @@ class Health:
         unscored: Callable[[], int] = lambda: 0,
         can_see: Callable[[], bool] = lambda: True,
     ) -> None:
-        self.servicer = health_aio.HealthServicer()
+        self.servicer = HealthServicer()
         self.dead = asyncio.Event()
         """Set once the engine does not run any more: only a new process helps."""
         self._services = ("", service)

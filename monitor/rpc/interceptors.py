@@ -1,27 +1,30 @@
-"""What happens around every call of MonitorService: admission, a request id, errors, metrics, a log line.
+"""What happens around every call of MonitorService: the gate, time limits, a request id, errors, metrics, a log line.
 
-The only place that catches broadly. Calls of other services (health, reflection) pass untouched. Never logs
-what a caller sent, nor the text of an unexpected exception, which may quote it.
+The only place that catches broadly. Calls of other services pass untouched. Never logs what a caller sent, nor the
+text of an unexpected exception, which may quote it. Every method is served as a stream of messages, whatever the
+client thinks it is (the bytes are the same), so that nothing of a message is read before its caller was let in.
 """
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, cast
 
 import grpc
 import structlog
 from google.protobuf.message import DecodeError
 
-from monitor.errors import BadRequest, MonitorError, Violation
-from monitor.rpc import faults
-from monitor.rpc.admission import Admission
+from monitor.errors import BadRequest, MonitorError, TooSlow, Violation
+from monitor.rpc import faults, roles
+from monitor.rpc.allowance import Charge
+from monitor.rpc.gate import Gate
 from monitor.telemetry.metrics import Metrics
 
 CODES = (
@@ -32,7 +35,9 @@ CODES = (
     "INTERNAL",
     "INVALID_ARGUMENT",
     "NOT_FOUND",
+    "PERMISSION_DENIED",
     "RESOURCE_EXHAUSTED",
+    "UNAUTHENTICATED",
     "UNAVAILABLE",
 )
 """Statuses that calls of MonitorService can end with, for the label sets of the metrics."""
@@ -52,6 +57,13 @@ class Call:
     request_id: str
     arrived: float
     """Seconds of `time.perf_counter`."""
+    charge: Charge | None = None
+    """Where the tokens of this call are counted; None before its caller was let in."""
+
+    def charged(self, tokens: int) -> None:
+        """Count prompt and answer, as long as it may become, to the caller. Raises Overloaded or BadRequest."""
+        if self.charge is not None:
+            self.charge.take(tokens)
 
     def age(self) -> float:
         """Seconds since it arrived."""
@@ -66,13 +78,24 @@ def current_call() -> Call:
     return _current.get()
 
 
+@dataclass(frozen=True, slots=True)
+class TimeLimits:
+    """How long anything may take, in seconds."""
+
+    message: float
+    """From the beginning of a call until its message is there."""
+    call: float
+    """From beginning to end, whatever deadline the caller gives."""
+
+
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """Wraps every method of one service."""
 
-    def __init__(self, service: str, admission: Admission, metrics: Metrics) -> None:
+    def __init__(self, service: str, gate: Gate, metrics: Metrics, limits: TimeLimits) -> None:
         self._prefix = f"/{service}/"
-        self._admission = admission
+        self._gate = gate
         self._metrics = metrics
+        self._limits = limits
         self._wrapped: dict[str, Handler] = {}
 
     async def intercept_service(
@@ -91,28 +114,51 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return self._wrapped[path]
 
     def _wrap(self, method: str, handler: Handler) -> Handler:
-        """The handler with its messages read here, so that malformed ones end like any other bad request."""
+        """The handler with its message read here, so that a malformed one ends like any other bad request."""
         streaming = handler.response_streaming
         # The stubs describe handlers of the synchronous server only.
         behaviour = cast("Behaviour", handler.unary_stream if streaming else handler.unary_unary)
         parse = handler.request_deserializer
 
-        async def wrapped(data: bytes, context: Context) -> Any:
-            async with self._call(method, context):
-                return await behaviour(_parsed(parse, data), context)
+        async def wrapped(_: Any, context: Context) -> None:
+            async with self._call(method, context), self._in_time():
+                request = _parsed(parse, await self._message(context))
+                self._gate.check(request)
+                answer = await behaviour(request, context)
+                if not streaming:
+                    await context.write(answer)
 
-        make = grpc.unary_stream_rpc_method_handler if streaming else grpc.unary_unary_rpc_method_handler
-        wrapper: Handler = make(
+        wrapper: Handler = grpc.stream_stream_rpc_method_handler(
             wrapped, request_deserializer=None, response_serializer=handler.response_serializer
         )
         return wrapper
+
+    async def _message(self, context: Context) -> bytes:
+        try:
+            data = await asyncio.wait_for(context.read(), self._limits.message)
+        except TimeoutError:
+            raise TooSlow(f"no message came within {self._limits.message:g} seconds") from None
+        if not isinstance(data, bytes):
+            raise BadRequest(Violation("request", "is missing; send one message"))
+        return data
+
+    @asynccontextmanager
+    async def _in_time(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(self._limits.call) as limit:
+                yield
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise TooSlow(f"took longer than {self._limits.call:g} seconds, the longest here") from None
 
     @asynccontextmanager
     async def _call(self, method: str, context: Context) -> AsyncIterator[None]:
         call = Call(method, secrets.token_hex(16), time.perf_counter())
         _current.set(call)
         try:
-            with self._admission.call():
+            with self._gate.call(method, context) as charge:
+                _current.set(replace(call, charge=charge))
                 yield
         except Exception as error:  # noqa: BLE001  (the border: nothing may pass as its own text)
             status = faults.grpc_status(faults.status_of(error, call.request_id))
@@ -150,7 +196,13 @@ def _cancelled(context: Context) -> str:
 
 def _report(call: Call, code: str, error: Exception) -> None:
     """One line per failed call: for what we raise its kind, for anything else also where it came from."""
-    log = _log.bind(request_id=call.request_id, method=call.method, code=code, error=type(error).__name__)
+    log = _log.bind(
+        request_id=call.request_id,
+        method=call.method,
+        caller=roles.caller.get().name,
+        code=code,
+        error=type(error).__name__,
+    )
     if isinstance(error, MonitorError) and code != "INTERNAL":
         log.info("call failed")
         return

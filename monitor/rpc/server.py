@@ -18,18 +18,20 @@ import structlog
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from monitor import __version__
-from monitor.errors import ConfigurationError
+from monitor.errors import ConfigurationError, EngineDied
 from monitor.model.health import DictionaryHealth
 from monitor.records import Digests
-from monitor.rpc.admission import Admission
+from monitor.rpc import metering
 from monitor.rpc.assembly import assemble
 from monitor.rpc.blocking import Worker
 from monitor.rpc.calls import Calls
+from monitor.rpc.entrance import Entrance
+from monitor.rpc.exposure import check_exposure, reflects
 from monitor.rpc.health import Health
-from monitor.rpc.interceptors import CODES, CallInterceptor
+from monitor.rpc.interceptors import CODES
 from monitor.rpc.seams import PolicySet, Runtime
 from monitor.rpc.servicer import MonitorServicer
+from monitor.rpc.transport import server_options
 from monitor.settings import Settings, split_address
 from monitor.telemetry.exposition import MetricsServer
 from monitor.telemetry.logs import configure
@@ -72,17 +74,19 @@ class Server:
 
         self._metrics = metrics = Metrics()
         metrics.methods([method.name for method in SERVICE.methods], CODES)
-        metrics.engine(
-            lambda: engine.queue_depth() + scorer.queue_depth(), lambda: engine.running() + scorer.running()
-        )
-        metrics.built(__version__, digests)
-        if health is not None:
-            metrics.dictionary_measured(health.l0, health.explained_variance, health.norm_outliers)
-        meter = metrics.policies_loaded(policies.policies, policies.watch)
+        metering.built(metrics, digests)
+        metering.connect(metrics, settings, runtime, health)
+        meter = metrics.policies_changed(policies)
 
-        self._admission = Admission(settings.max_concurrent_calls, retry, metrics)
+        self._entrance = Entrance(SERVICE.full_name, settings, metrics)
         self._calls = Calls(runtime, metrics)
-        self._health = Health(SERVICE.full_name, lambda: engine.healthy() and scorer.healthy(), self._calls)
+        self._health = Health(
+            SERVICE.full_name,
+            lambda: engine.healthy() and scorer.healthy(),
+            self._calls,
+            unscored=runtime.unscored_passes,
+            can_see=runtime.can_see,
+        )
         self._workers = (Worker("tokenise", 2, 64, retry, metrics), Worker("inspect", 1, 16, retry, metrics))
         self._servicer = MonitorServicer(
             runtime,
@@ -97,6 +101,7 @@ class Server:
 
     async def start(self) -> Addresses:
         """Run the engine and open both ports. ConfigurationError where a port cannot be had."""
+        check_exposure(self._settings)
         host, port = split_address(self._settings.metrics_listen)
         self._http = MetricsServer.start(self._metrics.registry, host, port)
         try:
@@ -115,21 +120,17 @@ class Server:
         """Make the gRPC server and bind it; gives its address."""
         settings = self._settings
         self._grpc = grpc.aio.server(
-            interceptors=[CallInterceptor(SERVICE.full_name, self._admission, self._metrics)],
-            options=[
-                ("grpc.max_receive_message_length", settings.max_message_bytes),
-                # Without it a second server could take the same port and half of the calls.
-                ("grpc.so_reuseport", 0),
-            ],
+            interceptors=self._entrance.interceptors(),
+            options=server_options(settings),
             maximum_concurrent_rpcs=settings.max_concurrent_calls + _BESIDES,
         )
         monitor_pb2_grpc.add_MonitorServiceServicer_to_server(self._servicer, self._grpc)
         health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, self._grpc)
-        if settings.reflection:
+        if reflects(settings):
             names = (SERVICE.full_name, "grpc.health.v1.Health", reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._grpc)
         try:
-            port = self._grpc.add_insecure_port(settings.listen)
+            port = self._entrance.bind(self._grpc)
         except RuntimeError:
             raise ConfigurationError(f"cannot listen on {settings.listen}; give another address") from None
         return _address(split_address(settings.listen)[0], port)
@@ -137,7 +138,7 @@ class Server:
     async def stop(self, grace: float) -> None:
         """Say so to health checks, refuse new calls, let the others end for `grace` seconds, then stop."""
         await self._health.drain()
-        drained = await self._admission.drain(grace)
+        drained = await self._entrance.admission.drain(grace)
         _log.info("stopping", calls_finished=drained)
         await self._grpc.stop(_LAST_BYTES if drained else None)
         self._watching.cancel()
@@ -146,9 +147,13 @@ class Server:
             worker.stop()
         await asyncio.to_thread(self._http.stop)
 
+    async def died(self) -> None:
+        """Returns once the engine does not run any more."""
+        await self._health.dead.wait()
+
     def hurry(self) -> None:
         """Wait no longer for calls in progress while stopping."""
-        self._admission.hurry()
+        self._entrance.admission.hurry()
 
 
 def serve(settings: Settings, ready: Callable[[Addresses], None] | None = None) -> None:
@@ -161,7 +166,10 @@ def serve(settings: Settings, ready: Callable[[Addresses], None] | None = None) 
 
 
 def run_in_foreground(server: Server, grace: float, ready: Callable[[Addresses], None] | None = None) -> None:
-    """Run a server that is already put together, on the main thread; see `serve`. A second signal hurries it."""
+    """Run a server that is already put together, on the main thread; see `serve`. A second signal hurries it.
+
+    Raises EngineDied where the engine died: the process must end, so that its supervisor starts another.
+    """
 
     async def run() -> None:
         signals: asyncio.Queue[int] = asyncio.Queue()
@@ -170,13 +178,24 @@ def run_in_foreground(server: Server, grace: float, ready: Callable[[Addresses],
         addresses = await server.start()
         if ready is not None:
             ready(addresses)
-        await signals.get()
+        died = await _first(signals, server)
         again = asyncio.create_task(signals.get())
         again.add_done_callback(lambda _: server.hurry())
-        await server.stop(grace)
+        await server.stop(_LAST_BYTES if died else grace)
         again.cancel()
+        if died:
+            raise EngineDied("the engine died; its error is in the log above")
 
     asyncio.run(run())
+
+
+async def _first(signals: asyncio.Queue[int], server: Server) -> bool:
+    """Wait for a signal or the engine's death; True where it was death."""
+    tasks = [asyncio.create_task(signals.get()), asyncio.create_task(server.died())]
+    done, waiting = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in waiting:
+        task.cancel()
+    return tasks[1] in done
 
 
 @contextmanager

@@ -168,6 +168,7 @@ class MonitorServicer:
         wanted = min(asked.sampling.max_new_tokens, self._runtime.context // 2)
         prompt = await self._tokenise(asked.input, room=wanted if asked.input.truncate else 1, reply=True)
         call = current_call()
+        call.charged(min(asked.sampling.max_new_tokens, self._runtime.context - len(prompt.ids)))
         judge = self._policies.start(self._runtime.token_text, self._runtime.special_ids)
         job = GenerationRequest(
             request_id=call.request_id,
@@ -185,7 +186,9 @@ class MonitorServicer:
             return self._runtime.tokenise(asked.content, truncate=asked.truncate, room=room, reply=reply)
 
         with under(asked.path):
-            return work() if asked.size <= _SHORT else await self._tokenising.run(work)
+            prompt = work() if asked.size <= _SHORT else await self._tokenising.run(work)
+        current_call().charged(len(prompt.ids))
+        return prompt
 
     def _metered(self, judge: Judge) -> MeteredObserver:
         return MeteredObserver(judge, self._metrics, self._meter, self._policies.policies)

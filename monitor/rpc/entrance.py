@@ -1,0 +1,56 @@
+"""Builds the way in from settings: who may call, how much, for how long.
+
+Knows the parts by their constructors. Does not know what calls do.
+"""
+
+from __future__ import annotations
+
+import grpc
+
+from monitor.rpc.access import Access
+from monitor.rpc.admission import Admission
+from monitor.rpc.allowance import Allowances
+from monitor.rpc.besides import BesidesInterceptor
+from monitor.rpc.gate import Gate
+from monitor.rpc.interceptors import CallInterceptor, TimeLimits
+from monitor.rpc.memory import Memory
+from monitor.rpc.tls import credentials
+from monitor.settings import Settings
+from monitor.telemetry.metrics import Metrics
+from monitor.telemetry.security import SecurityMetrics
+
+
+class Entrance:
+    """Everything that a call passes before the servicer. Reads the files of callers and certificates in `open`."""
+
+    def __init__(self, service: str, settings: Settings, metrics: Metrics) -> None:
+        self._service, self._settings, self._metrics = service, settings, metrics
+        self._security = SecurityMetrics(metrics.registry)
+        memory = Memory(settings.memory_limit_bytes, settings.memory_watermark)
+        self._security.memory(memory.used_ratio)
+        self.admission = Admission(
+            settings.max_concurrent_calls, settings.retry_after_seconds, metrics, memory.low
+        )
+
+    def interceptors(self) -> list[grpc.aio.ServerInterceptor]:
+        """What every call passes. ConfigurationError where the file of callers cannot be used."""
+        settings, metrics = self._settings, self._metrics
+        retry = settings.retry_after_seconds
+        calls = settings.max_calls_per_caller or max(1, settings.max_concurrent_calls // 2)
+        allowances = Allowances(calls, settings.max_tokens_per_caller, retry, metrics)
+        gate = Gate(Access(settings, self._security), allowances, self.admission, self._security)
+        limits = TimeLimits(settings.max_message_seconds, settings.max_call_seconds)
+        return [
+            CallInterceptor(self._service, gate, metrics, limits),
+            BesidesInterceptor(self._service, gate, retry, metrics),
+        ]
+
+    def bind(self, server: grpc.aio.Server) -> int:
+        """The port that the server listens on, with TLS where there is a certificate.
+
+        ConfigurationError where the certificates cannot be used; RuntimeError where the port cannot be had.
+        """
+        secured = credentials(self._settings, self._security)
+        if secured is None:
+            return server.add_insecure_port(self._settings.listen)
+        return server.add_secure_port(self._settings.listen, secured)

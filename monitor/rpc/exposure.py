@@ -1,0 +1,58 @@
+"""Refuses to listen beyond this machine where anybody could call or listen in, unless the operator says so.
+
+Knows addresses and which settings protect them. Opens no socket.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+
+import structlog
+
+from monitor.errors import ConfigurationError
+from monitor.settings import Settings, split_address
+
+_log = structlog.get_logger(__name__)
+
+
+def is_loopback(address: str) -> bool:
+    """True where only this machine can reach HOST:PORT. A name other than localhost counts as reachable."""
+    host, _ = split_address(address)
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def reflects(settings: Settings) -> bool:
+    """Whether reflection is served: by the setting, or else only on this machine where nobody is asked who they are."""
+    if settings.reflection is not None:
+        return settings.reflection
+    return is_loopback(settings.listen) and settings.callers is None and settings.tls_client_ca is None
+
+
+def check_exposure(settings: Settings) -> None:
+    """ConfigurationError where gRPC would be open to the network; says loudly what the operator chose to open."""
+    if not is_loopback(settings.metrics_listen):
+        _log.warning("metrics are readable by everybody who reaches them", metrics=settings.metrics_listen)
+    if is_loopback(settings.listen):
+        return
+    problem = _problem(settings)
+    if problem is None:
+        return
+    if not settings.insecure_listen:
+        raise ConfigurationError(
+            f"listen is {settings.listen}, which other machines reach, and {problem}; "
+            "or set insecure_listen where something in front of this server does it"
+        )
+    _log.warning("INSECURE: other machines reach this server", listen=settings.listen, because=problem)
+
+
+def _problem(settings: Settings) -> str | None:
+    if settings.callers is None and settings.tls_client_ca is None:
+        return "nobody has to say who they are: set callers (a file that `sae-monitor token new` writes lines for)"
+    if settings.tls_certificate is None:
+        return "tokens would travel unencrypted: set tls_certificate and tls_key"
+    return None

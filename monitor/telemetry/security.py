@@ -1,0 +1,105 @@
+"""Metrics of who was turned away and of the files that say who may come.
+
+Knows Prometheus. Does not know tokens, certificates or gRPC. Label values come from bounded sets: reasons written
+here, and the names in the file of callers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+REFUSALS = (
+    "no_token",
+    "malformed",
+    "unknown_token",
+    "expired_token",
+    "no_certificate",
+    "tls_version",
+    "role",
+)
+"""Why a caller was turned away."""
+
+FILES = ("tls", "callers")
+"""Files that are read again whenever they change."""
+
+_NAMESPACE = "sae_monitor"
+
+
+class SecurityMetrics:
+    """Counters and gauges of access, in the server's registry."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._refused = Counter(
+            "refused_callers",
+            "Calls turned away because of who made them, or because nobody knows who did.",
+            ("reason",),
+            namespace=_NAMESPACE,
+            registry=registry,
+        )
+        self._calls = Counter(
+            "caller_calls",
+            "Calls that a caller began; the caller is empty where nobody has to say who they are.",
+            ("caller",),
+            namespace=_NAMESPACE,
+            registry=registry,
+        )
+        self._expiry = Gauge(
+            "tls_certificate_expiry_timestamp_seconds",
+            "When the first certificate of a file ends.",
+            ("file",),
+            namespace=_NAMESPACE,
+            registry=registry,
+        )
+        self._loaded = Gauge(
+            "access_last_reload_success",
+            "1 where the last reading of certificates or callers worked; the last good ones stay in use.",
+            ("file",),
+            namespace=_NAMESPACE,
+            registry=registry,
+        )
+        self._loaded_at = Gauge(
+            "access_last_reload_success_timestamp_seconds",
+            "When certificates or callers were last read with success.",
+            ("file",),
+            namespace=_NAMESPACE,
+            registry=registry,
+        )
+        self._memory = Gauge(
+            "memory_used_ratio",
+            "Memory of this process as a share of what it may use; admission ends at the watermark.",
+            namespace=_NAMESPACE,
+            registry=registry,
+        )
+        for reason in REFUSALS:
+            self._refused.labels(reason)
+        self._calls.labels("")
+
+    def callers(self, names: Iterable[str]) -> None:
+        """Create the label sets of callers."""
+        for name in names:
+            self._calls.labels(name)
+
+    def refused(self, reason: str) -> None:
+        """A call was turned away; `reason` is one of REFUSALS."""
+        self._refused.labels(reason).inc()
+
+    def began(self, caller: str) -> None:
+        """A call of this caller began."""
+        self._calls.labels(caller).inc()
+
+    def expires(self, file: str, when: float) -> None:
+        """The first certificate of `certificate` or `client_ca` ends then (seconds since 1970)."""
+        self._expiry.labels(file).set(when)
+
+    def read(self, file: str, worked: bool) -> None:
+        """One of FILES was read."""
+        self._loaded.labels(file).set(1 if worked else 0)
+        if worked:
+            self._loaded_at.labels(file).set(time.time())
+
+    def memory(self, used_ratio: Callable[[], float]) -> None:
+        """Read the share of memory in use at each scrape."""
+        self._memory.set_function(used_ratio)
