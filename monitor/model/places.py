@@ -8,6 +8,7 @@ layers are built. Does not know dictionaries, nor what is done with the tensor.
 from __future__ import annotations
 
 import enum
+import inspect
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -163,6 +164,11 @@ def _contribution(layer: nn.Module, place: Place) -> nn.Module:
         raise ModelError(
             f"what {place.point} of layer {place.layer} is cannot be seen from its modules ({_children(layer)}); "
             "name the module instead, such as layers.N.NAME"
+        )
+    if "residual" in inspect.signature(found.forward).parameters:
+        raise ModelError(
+            f"{place.point} of layer {place.layer} cannot be tapped: in this family the module adds the residual stream "
+            "itself; take a dictionary of hook_resid_post"
         )
     return found
 

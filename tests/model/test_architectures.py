@@ -1,0 +1,104 @@
+"""Every family that users bring: layers found, readings and clamps of the batched engine against plain float64."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+
+from monitor.dictionary.autoencoder import SparseAutoencoder
+from monitor.errors import ModelError
+from monitor.model.bank import FeatureBank
+from monitor.model.harvest import Harvester
+from monitor.model.loading import LoadedModel
+from monitor.model.places import ATTN_OUT, MLP_OUT, Place, Side
+from monitor.model.scorer import Scorer
+from monitor.model.tap import Tap
+from monitor.records import Clamp, Where
+from tests.model.families import FAMILIES, READ_ONLY, TEXT, WRAPPERS, family_model
+from tests.model.running import LAYER, WATCHED, running
+from tests.model.test_scorer import Waiting
+from tests.model.tiny import WIDTH, dictionary, encode_all, maxima, plain_generate, prompt
+
+CLAMPS = (Clamp(3, -1.0), Clamp(40, -2.0, Where.EVERYWHERE), Clamp(41, 0.5))
+NO_MLP = ("opt",)
+"""Families whose MLP is no module of its own."""
+SCALED = ("granite",)
+"""Families that scale what attention and MLP add."""
+ADDED_INSIDE = {"bloom": (ATTN_OUT, MLP_OUT), "mpt": (MLP_OUT,)}
+"""Families with modules that add the residual stream themselves."""
+
+
+@contextmanager
+def scoring(loaded: LoadedModel, sae: SparseAutoencoder) -> Iterator[Scorer]:
+    bank = FeatureBank(sae, maxima(), WATCHED)
+    tap = Tap(bank, loaded.layers[LAYER])
+    scorer = Scorer(loaded, bank, tap, batch_tokens=256)
+    tap.attach()
+    scorer.start()
+    try:
+        yield scorer
+    finally:
+        scorer.stop(5)
+        tap.detach()
+
+
+@pytest.mark.parametrize("kind", [*TEXT, *WRAPPERS])
+def test_readings_and_clamps_at_prefill_and_decode(kind: str) -> None:
+    exact, sae = family_model(kind, torch.float64), dictionary()
+    with running(family_model(kind), sae) as run:
+        calls = [(run.call(prompt(n), new=5, clamps=c), c) for n in range(3) for c in ((), CLAMPS)]
+        for call, clamps in calls:
+            assert call.finished().coverage.complete
+            tokens, activations = plain_generate(
+                exact.model, exact.layers[LAYER], sae, maxima(), call.ids, 5, clamps
+            )
+            assert [token.token_id for token in call.tokens] == tokens
+            wanted = (activations[:, list(WATCHED)] / maxima()[list(WATCHED)]).numpy()
+            np.testing.assert_allclose(call.readings, wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", list(READ_ONLY))
+def test_families_without_a_paged_cache_are_scored(kind: str) -> None:
+    exact, sae = Harvester(family_model(kind, torch.float64), LAYER), dictionary()
+    with scoring(family_model(kind), sae) as scorer:
+        waiting = Waiting(scorer)
+        texts = {f"t{n}": prompt(n) for n in range(4)}
+        for name, ids in texts.items():
+            waiting.submit(name, ids)
+        for name, ids in texts.items():
+            assert waiting.result(name).coverage.complete
+            x = _residual(exact, ids)
+            wanted = (encode_all(sae, x)[:, list(WATCHED)] / maxima()[list(WATCHED)]).numpy()
+            [block] = waiting.observers[name].blocks
+            np.testing.assert_allclose(block.readings, wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", list(ADDED_INSIDE))
+def test_a_module_that_adds_the_residual_stream_itself_is_refused(kind: str) -> None:
+    for point in ADDED_INSIDE[kind]:
+        with pytest.raises(ModelError, match="adds the residual stream itself"):
+            Harvester(family_model(kind), Place(1, point))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in FAMILIES if kind not in ADDED_INSIDE])
+def test_a_layer_adds_its_attention_and_its_mlp(kind: str) -> None:
+    """Which shows that the points are the right ones: before + attention + MLP = after."""
+    loaded = family_model(kind, torch.float64)
+    ids = prompt(3)
+    for layer in (0, 2):
+        before = Place(layer - 1) if layer else Place(0, side=Side.INPUT)
+        places = {"before": before, "attention": Place(layer, ATTN_OUT), "after": Place(layer)}
+        if kind not in NO_MLP:
+            places["mlp"] = Place(layer, MLP_OUT)
+        found = {name: _residual(Harvester(loaded, place), ids) for name, place in places.items()}
+        assert all(x.shape == (len(ids), WIDTH) for x in found.values())
+        if kind in NO_MLP or kind in SCALED:
+            continue
+        total = found["before"] + found["attention"] + found["mlp"]
+        torch.testing.assert_close(total, found["after"], rtol=1e-4, atol=1e-4)
+
+
+def _residual(harvester: Harvester, ids: tuple[int, ...]) -> torch.Tensor:
+    return harvester.residuals(torch.tensor([list(ids)]))[0]
