@@ -174,6 +174,8 @@ class Metrics:
         coverage, trace = verdict.coverage, exemplar()
         self._truncated.inc(coverage.tokens_truncated)
         self._verdicts.labels(verdict.status.value, verdict.action.name.lower()).inc(exemplar=trace)
+        for suppression in verdict.suppressions:
+            self.policies.suppression_ended(suppression)
         if not verdict.failure:
             return
         cause = verdict.failure if verdict.failure in FAILURES else "other"

@@ -13,13 +13,16 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from prometheus_client import Counter, Gauge
 
 from monitor.records import Detection
+from monitor.suppression import Suppression
 from monitor.telemetry import labels
 from monitor.telemetry.labels import Exemplar, LabelSet, PolicyView
 from monitor.telemetry.metrics_families import Families
 
-HELD, CAME_BACK, UNREAD = "held", "came_back", "unread"
-OUTCOMES = (HELD, CAME_BACK, UNREAD)
-"""What a second reading says of a token that a policy clamped: still down, up again, or it was not read."""
+HELD, NOT_HELD, CAME_BACK = "held", "not_held", "came_back"
+OUTCOMES = (HELD, NOT_HELD, CAME_BACK)
+"""What became of a policy's clamps in a request: the reading stayed down; it was not gone at the layer where it was
+clamped; it was gone there, and a probe at a later layer found the concept again.
+"""
 
 RELOADS = ("success", "failure")
 
@@ -34,10 +37,7 @@ class PolicyMetrics:
         self._detections = counter("detections", "Rules that fired.", *labels.DETECTION)
         self._suppressed = counter("suppressed_tokens", "Tokens run while a policy clamped.", "policy")
         self._outcomes = counter(
-            "suppression_readings",
-            "Clamped tokens by whether the concept stayed down when it was read again.",
-            "policy",
-            "outcome",
+            "suppressions", "Requests in which a policy clamped, by what became of it.", "policy", "outcome"
         )
         self._blocked = counter("blocked_requests", "Requests that a policy blocked.", "policy")
         self._retired = counter(
@@ -91,9 +91,10 @@ class PolicyMetrics:
         """Tokens ran while a policy clamped its features."""
         self._add(self._suppressed, (policy,), tokens)
 
-    def suppression_read(self, policy: str, outcome: str, tokens: int) -> None:
-        """Clamped tokens were read again; `outcome` is one of OUTCOMES."""
-        self._add(self._outcomes, (policy, outcome), tokens)
+    def suppression_ended(self, found: Suppression) -> None:
+        """A request ended in which a policy clamped its features."""
+        outcome = HELD if found.held else NOT_HELD if not found.held_at_layer else CAME_BACK
+        self._add(self._outcomes, (found.policy, outcome), 1)
 
     def _wanted(self, policies: Sequence[PolicyView]) -> Mapping[Counter | Gauge, Mapping[LabelSet, float]]:
         """Every label set of these policies by its metric, with the value that a gauge has."""

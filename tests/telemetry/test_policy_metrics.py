@@ -6,7 +6,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from monitor.policy.policyset import PolicySet
-from monitor.records import Action, Detection, Mode, Phase, Severity
+from monitor.records import Action, Coverage, Detection, Mode, Phase, Severity, Status, Verdict
+from monitor.suppression import Suppression
 from monitor.telemetry.exemplars import trace_id
 from monitor.telemetry.metrics import Metrics
 from monitor.telemetry.metrics_policies import OUTCOMES
@@ -48,10 +49,24 @@ def test_every_label_set_is_there_before_anything_happens(metrics):
     assert value(metrics, "blocked_requests_total", policy="weapons") == 0
     assert value(metrics, "suppressed_tokens_total", policy="deception") == 0
     for outcome in OUTCOMES:
-        assert value(metrics, "suppression_readings_total", policy="deception", outcome=outcome) == 0
+        assert value(metrics, "suppressions_total", policy="deception", outcome=outcome) == 0
     assert value(metrics, "feature_activation_count", policy="deception", feature="7") == 0
     assert value(metrics, "policy_fail_open", policy="deception") == 0
     assert value(metrics, "policies_reloads_total", result="success") == 1
+
+
+@pytest.mark.parametrize(
+    ("after", "score", "outcome"),
+    [(0.0, None, "held"), (0.05, 0.2, "held"), (0.5, 0.9, "not_held"), (0.0, 0.9, "came_back")],
+)
+def test_a_suppression_is_counted_by_what_became_of_it(metrics, after, score, outcome):
+    metrics.policies_changed(policies())
+    seen = Suppression("deception", (7,), 12, 1.0, after, score, None if score is None else 0.5)
+    metrics.judged(Verdict(Status.CHECKED, Action.SUPPRESS, Coverage(9, 9), suppressions=(seen,)))
+    found = {
+        name: value(metrics, "suppressions_total", policy="deception", outcome=name) for name in OUTCOMES
+    }
+    assert found == dict.fromkeys(OUTCOMES, 0) | {outcome: 1}
 
 
 def test_a_reload_leaves_exactly_the_label_sets_of_the_new_policies(metrics):
