@@ -10,11 +10,13 @@ import io
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from ruamel.yaml import YAML
 
 from monitor.policy.later import LockedProbe
-from monitor.policy.schema import DIGEST, FeatureIndex, Name, PoolingModel, Strict
+from monitor.policy.schema import DIGEST, FeatureIndex, Name, PoolingModel, ProbeModel, Strict, refuse
+from monitor.policy.schema_threshold import FixedThreshold
+from monitor.records import Signal
 
 Digest = Annotated[str, Field(pattern=DIGEST)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -66,9 +68,11 @@ class LockedClamp(LockedEntry):
 
 
 class LockedRule(Strict):
-    """A rule's threshold, and the settings that it was calibrated for."""
+    """The threshold of a rule or condition, and the settings that it was calibrated for."""
 
-    threshold: float
+    threshold: FixedThreshold
+    """A number, or a list of `{up_to: TOKENS, threshold: NUMBER}` by tokens of the phase so far."""
+    signal: Annotated[Signal, Field(strict=False)] | None = None
     pooling: PoolingModel
     for_: Annotated[int, Field(alias="for", ge=1)] = 1
     asked_rate: Share | None = None
@@ -122,12 +126,25 @@ class LockModel(Strict):
     """Of the concept's examples, wherever they stand; of nothing where features are pinned."""
     benign: Digest
     """Of the benign texts that set the thresholds."""
+    detector: Literal["features", "probe"] = "features"
+    """What the policy's checks read that name neither features nor a signal of their own."""
     features: list[LockedFeature]
+    """Not read where the detector is the probe."""
+    probe: ProbeModel | None = None
     rules: dict[str, LockedRule]
+    """By name; those that combine conditions have no threshold and do not stand here."""
+    conditions: dict[str, LockedRule] = Field(default_factory=dict)
+    """By name; those with a threshold of their own."""
     suppress: list[LockedClamp]
     later_probe: LockedProbe | None = None
     """What suppression is checked with behind the tapped layer."""
     card: Card | None = None
+
+    @model_validator(mode="after")
+    def _probe_given(self) -> LockModel:
+        if self.detector == "probe" and self.probe is None:
+            raise refuse(["detector"], "`probe` as detector needs the section `probe:`")
+        return self
 
 
 def lock_path(policy: Path) -> Path:

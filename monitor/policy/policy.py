@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from monitor.policy.schema import Ema, LongestRun, Max, Mean, TopKMean
+from monitor.policy.schema import AnyPooling
 from monitor.records import Action, Clamp, Mode, Phase, Severity
 from monitor.suppression import LaterProbe
 
-Pooling = Max | Mean | TopKMean | Ema | LongestRun
+Pooling = AnyPooling
 
 
 @dataclass(frozen=True, slots=True)

@@ -147,6 +147,7 @@ def _rule(source: Source, rule: RuleModel) -> Rule:
     if isinstance(threshold, Rate):
         assert locked is not None
         threshold = locked.threshold
+    assert isinstance(threshold, int | float)
     return Rule(
         name=rule.name,
         phases=tuple(rule.phases),

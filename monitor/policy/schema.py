@@ -6,10 +6,9 @@ or any dictionary. Fields are added in later versions; none changes its meaning.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Field, model_validator
 
 from monitor.policy.schema_base import CATEGORY as CATEGORY
 from monitor.policy.schema_base import DIGEST as DIGEST
@@ -20,10 +19,30 @@ from monitor.policy.schema_base import Name as Name
 from monitor.policy.schema_base import Strict as Strict
 from monitor.policy.schema_base import Text as Text
 from monitor.policy.schema_base import refuse as refuse
+from monitor.policy.schema_check import CheckModel as CheckModel
+from monitor.policy.schema_check import ConditionModel as ConditionModel
+from monitor.policy.schema_check import Pin as Pin
+from monitor.policy.schema_check import once
+from monitor.policy.schema_conditions import check_conditions
+from monitor.policy.schema_match import Match as Match
+from monitor.policy.schema_pooling import AnyPooling as AnyPooling
+from monitor.policy.schema_pooling import Cumulative as Cumulative
+from monitor.policy.schema_pooling import Ema as Ema
+from monitor.policy.schema_pooling import LongestRun as LongestRun
+from monitor.policy.schema_pooling import Max as Max
+from monitor.policy.schema_pooling import Mean as Mean
+from monitor.policy.schema_pooling import PoolingModel as PoolingModel
+from monitor.policy.schema_pooling import TopKMean as TopKMean
+from monitor.policy.schema_pooling import pooling_of as pooling_of
+from monitor.policy.schema_probe import ProbeModel as ProbeModel
 from monitor.policy.schema_suppress import Suppress as Suppress
-from monitor.records import Action, Mode, Phase, Severity
+from monitor.policy.schema_threshold import Bucket as Bucket
+from monitor.policy.schema_threshold import Rate as Rate
+from monitor.policy.schema_threshold import threshold_at as threshold_at
+from monitor.records import Action, Mode, Severity
 
 API_VERSION = "monitor/v1"
+MOST_CONDITIONS = 64
 
 
 class Metadata(Strict):
@@ -53,6 +72,8 @@ class Concept(Strict):
     negative: list[Text] = []
     hard_negative: list[Text] = []
     """Benign texts that look alike."""
+    detector: Literal["features", "probe"] | None = None
+    """What the fit is to learn; left out, its `--detector` decides."""
 
     @model_validator(mode="after")
     def _enough(self) -> Concept:
@@ -63,101 +84,10 @@ class Concept(Strict):
         return self
 
 
-class Pin(Strict):
-    """A feature of one dictionary, by its index."""
-
-    index: FeatureIndex
-    weight: float = 1.0
-    """What one unit of the feature's maximum adds to a token's score."""
-    label: Annotated[str, Field(max_length=200)] = ""
-
-
-class Max(Strict):
-    """The token's own score."""
-
-    kind: Literal["max"] = "max"
-
-
-class Mean(Strict):
-    """Sum of the scores so far, divided by max(tokens so far, min_tokens)."""
-
-    kind: Literal["mean"] = "mean"
-    min_tokens: Annotated[int, Field(ge=1, le=4096)] = 8
-    """Fewer tokens than this count as if the rest had scored zero."""
-
-
-class TopKMean(Strict):
-    """Mean of the k largest positive scores so far; tokens that are missing count as zero."""
-
-    kind: Literal["top_k_mean"] = "top_k_mean"
-    k: Annotated[int, Field(ge=1, le=256)] = 4
-
-
-class Ema(Strict):
-    """Exponential moving average, starting at zero: e ← e + (1 − 2^(−1/half_life)) · (score − e)."""
-
-    kind: Literal["ema"] = "ema"
-    half_life: Annotated[float, Field(gt=0, le=4096)] = 8.0
-    """Tokens after which a score counts half."""
-
-
-class LongestRun(Strict):
-    """How many tokens in a row have scored at least `level`; the threshold is a number of tokens."""
-
-    kind: Literal["longest_run"] = "longest_run"
-    level: float
-
-
-def _shape(value: Any) -> str:
-    return "name" if isinstance(value, str) else "settings"
-
-
-PoolingModel = Annotated[Max | Mean | TopKMean | Ema | LongestRun, Field(discriminator="kind")]
-PoolingName = Literal["max", "mean", "top_k_mean", "ema"]
-PoolingField = Annotated[
-    Annotated[PoolingName, Tag("name")] | Annotated[PoolingModel, Tag("settings")], Discriminator(_shape)
-]
-
-
-def pooling_of(
-    value: str | Max | Mean | TopKMean | Ema | LongestRun,
-) -> Max | Mean | TopKMean | Ema | LongestRun:
-    """The settings that a pooling's name stands for; settings come back as they are."""
-    named = {"max": Max, "mean": Mean, "top_k_mean": TopKMean, "ema": Ema}
-    return named[value]() if isinstance(value, str) else value
-
-
-class Rate(Strict):
-    """A threshold that `policy fit` sets so that this share of benign texts fires."""
-
-    false_positive_rate: Annotated[float, Field(gt=0, le=0.5)]
-
-
-def _number_or_rate(value: Any) -> str:
-    return "rate" if isinstance(value, dict | Rate) else "number"
-
-
-ThresholdField = Annotated[
-    Annotated[float, Tag("number")] | Annotated[Rate, Tag("rate")], Discriminator(_number_or_rate)
-]
-
-
-class RuleModel(Strict):
+class RuleModel(CheckModel):
     """When the policy fires, and what happens then."""
 
     name: Name
-    phases: Annotated[list[Annotated[Phase, Field(strict=False)]], Field(min_length=1)] = [
-        Phase.PROMPT,
-        Phase.RESPONSE,
-    ]
-    features: Annotated[list[Pin], Field(min_length=1)] | None = None
-    """Pinned features of this rule alone; left out, the policy's or the lock's."""
-    pooling: PoolingField = "max"
-    """How token scores become one number."""
-    for_: Annotated[int, Field(alias="for", ge=1, le=4096)] = 1
-    """Tokens in a row for which the pooled score must stay at or above the threshold."""
-    threshold: ThresholdField
-    """A number in the units of the score, or `{false_positive_rate: 0.01}` set by `policy fit`."""
     severity: Annotated[Severity, Field(strict=False)] | None = None
     """Left out: the policy's."""
     action: Literal["alert", "suppress", "block"] = "alert"
@@ -169,15 +99,6 @@ class RuleModel(Strict):
         """The action as a record."""
         return Action[self.action.upper()]
 
-    @model_validator(mode="after")
-    def _coherent(self) -> RuleModel:
-        if len(set(self.phases)) != len(self.phases):
-            raise refuse(["phases"], "a phase stands here twice; name each once")
-        if isinstance(self.pooling, LongestRun) and self.for_ != 1:
-            raise refuse(["for"], "`longest_run` already counts tokens; leave `for` out")
-        _once([pin.index for pin in self.features or []], ["features"])
-        return self
-
 
 class PolicyModel(Strict):
     """One policy file."""
@@ -187,8 +108,16 @@ class PolicyModel(Strict):
     concept: Concept | None = None
     features: Annotated[list[Pin], Field(min_length=1)] | None = None
     """Pinned by index, instead of a concept."""
+    probe: ProbeModel | None = None
+    """A linear probe of the residual stream at the tapped layer, instead of a concept."""
     dictionary: Annotated[str, Field(pattern=DIGEST)] | None = None
     """Digest of the dictionary whose features are pinned; another one is refused."""
+    match: Match | None = None
+    """Which requests the policy applies to; left out, all."""
+    conditions: (
+        Annotated[dict[Name, ConditionModel], Field(min_length=1, max_length=MOST_CONDITIONS)] | None
+    ) = None
+    """Named parts that rules combine with `when`."""
     rules: list[RuleModel] = []
     suppress: Suppress | None = None
     on_error: Literal["closed", "open"] = "closed"
@@ -198,11 +127,14 @@ class PolicyModel(Strict):
 
     @model_validator(mode="after")
     def _coherent(self) -> PolicyModel:
-        if (self.concept is None) == (self.features is None):
-            found = "neither" if self.concept is None else "both"
-            raise refuse([], f"write `concept:` (examples) or `features:` (pinned); found {found}")
-        _once([pin.index for pin in self.features or []], ["features"])
+        named = [name for name in ("concept", "features", "probe") if getattr(self, name) is not None]
+        need = any(not check.own_columns for check in self.leaves().values()) or not self.rules
+        if len(named) > 1 or (need and not named):
+            found = "neither" if not named else "both" if len(named) == 2 else "all"
+            raise refuse([], f"write `concept:` (examples), `features:` (pinned) or `probe:`; found {found}")
+        once([pin.index for pin in self.features or []], ["features"])
         self._check_rules()
+        check_conditions(self.conditions or {}, self.rules)
         self._check_suppress()
         return self
 
@@ -221,7 +153,7 @@ class PolicyModel(Strict):
         clamp = self.suppress
         if clamp is None:
             return
-        _once(clamp.features or [], ["suppress", "features"])
+        once(clamp.features or [], ["suppress", "features"])
         if clamp.features is None and self.concept is None:
             raise refuse(["suppress"], "pinned policies name the features to clamp: `features: [INDEX, ...]`")
         if clamp.when == "detected" and all(rule.action != "suppress" for rule in self.rules):
@@ -240,17 +172,17 @@ class PolicyModel(Strict):
                 )
                 raise refuse(["rules", i, "pooling"], message)
 
+    def leaves(self) -> dict[tuple[str, str], CheckModel]:
+        """Everything with a threshold of its own, by (`rules` or `conditions`, name): the lock's sections and keys."""
+        rules = {("rules", rule.name): rule for rule in self.rules if rule.when is None}
+        parts = (self.conditions or {}).items()
+        return {**rules, **{("conditions", name): part for name, part in parts if part.when is None}}
+
     @property
     def needs_lock(self) -> bool:
         """True where `policy fit` must resolve something before the policy can run."""
-        rated = any(isinstance(rule.threshold, Rate) for rule in self.rules)
+        rated = any(isinstance(check.threshold, Rate) for check in self.leaves().values())
         return rated or self.concept is not None
-
-
-def _once(indices: Sequence[int], at: Sequence[str | int]) -> None:
-    for i, index in enumerate(indices):
-        if index in indices[:i]:
-            raise refuse([*at, i], f"feature {index} stands here twice; name it once")
 
 
 def json_schema() -> dict[str, Any]:

@@ -1,0 +1,90 @@
+"""What is read, pooled and compared with a threshold: the part that rules and named conditions share.
+
+Knows fields and which of them exclude each other. Does not know policies or locks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from monitor.policy.schema_base import FeatureIndex, Strict, refuse
+from monitor.policy.schema_pooling import LongestRun, PoolingField
+from monitor.policy.schema_threshold import ThresholdField
+from monitor.policy.schema_when import Expression
+from monitor.records import Phase, Signal
+
+PhaseList = Annotated[list[Annotated[Phase, Field(strict=False)]], Field(min_length=1)]
+BOTH = [Phase.PROMPT, Phase.RESPONSE]
+
+
+class Pin(Strict):
+    """A feature of one dictionary, by its index."""
+
+    index: FeatureIndex
+    weight: float = 1.0
+    """What one unit of the feature's maximum adds to a token's score."""
+    label: Annotated[str, Field(max_length=200)] = ""
+
+
+class CheckModel(Strict):
+    """Token scores, pooled and compared with a threshold; or conditions combined."""
+
+    phases: PhaseList = BOTH
+    features: Annotated[list[Pin], Field(min_length=1)] | None = None
+    """Pinned features of this part alone; left out, the policy's or the lock's."""
+    signal: Annotated[Signal, Field(strict=False)] | None = None
+    """An anomaly instead of features: `residual_norm` or `reconstruction_error` of each token."""
+    pooling: PoolingField = "max"
+    """How token scores become one number."""
+    for_: Annotated[int, Field(alias="for", ge=1, le=4096)] = 1
+    """Tokens in a row for which the pooled score must stay at or above the threshold, or the combination hold."""
+    threshold: ThresholdField | None = None
+    """A number in the units of the score; a list of `{up_to: TOKENS, threshold: NUMBER}` by length; or
+    `{false_positive_rate: 0.01}` set by `policy fit`."""
+    scope: Literal["request", "session"] = "request"
+    """`session`: scores are pooled over all requests of a caller with the same `session_id`."""
+    when: Expression | None = None
+    """Names of `conditions` combined by `all`, `any`, `not` and `at_least`, instead of a score and a threshold."""
+
+    @property
+    def own_columns(self) -> bool:
+        """True where it says itself what it reads."""
+        return self.features is not None or self.signal is not None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> CheckModel:
+        if len(set(self.phases)) != len(self.phases):
+            raise refuse(["phases"], "a phase stands here twice; name each once")
+        if self.when is not None:
+            return self._combined()
+        if self.threshold is None:
+            raise refuse(["threshold"], "the field `threshold` is missing; write a number, or `when:` with conditions")
+        if self.features is not None and self.signal is not None:
+            raise refuse(["signal"], "write `features` or `signal`, not both")
+        if isinstance(self.pooling, LongestRun) and self.for_ != 1:
+            raise refuse(["for"], "`longest_run` already counts tokens; leave `for` out")
+        once([pin.index for pin in self.features or []], ["features"])
+        return self
+
+    def _combined(self) -> CheckModel:
+        for name in ("features", "signal", "pooling", "threshold", "scope"):
+            if name in self.model_fields_set:
+                raise refuse([name], f"`{name}` does not go with `when`; write it into a condition")
+        return self
+
+
+class ConditionModel(CheckModel):
+    """A named part of rules. Once reached it holds to the end of the request, unless `lasts` says otherwise."""
+
+    lasts: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """Tokens for which it holds: 1 is the token alone that reached it. Left out, to the end of the request."""
+
+
+def once(indices: Sequence[int], at: Sequence[str | int]) -> None:
+    """Refuse a feature that stands twice in a list."""
+    for i, index in enumerate(indices):
+        if index in indices[:i]:
+            raise refuse([*at, i], f"feature {index} stands here twice; name it once")
