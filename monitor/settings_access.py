@@ -8,8 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
-from pydantic_settings import BaseSettings
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Count = Annotated[int, Field(ge=1)]
@@ -79,3 +79,26 @@ class AccessSettings(BaseSettings):
 
     memory_watermark: Annotated[float, Field(gt=0, le=1)] = 0.9
     """Share of that memory beyond which new calls are refused with RESOURCE_EXHAUSTED."""
+
+
+class ClientSettings(BaseSettings):
+    """Who this command line is to servers that it connects to; from the environment only, so that no token stands
+    in a list of processes.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="SAE_MONITOR_CLIENT_", frozen=True, env_ignore_empty=True)
+
+    token: SecretStr | None = None
+    """Sent as `authorization: Bearer …`."""
+
+    token_file: Path | None = None
+    """File that holds the token and nothing else."""
+
+    ca: Path | None = None
+    """PEM file of authorities that a server's certificate is checked against. Given, calls go over TLS."""
+
+    certificate: Path | None = None
+    """PEM file of this client's own certificate, for servers that ask for one."""
+
+    key: Path | None = None
+    """PEM file of that certificate's key."""

@@ -21,6 +21,7 @@ COMMANDS = (
     Entry(
         "features", "monitor.cli.features:features_app", "Search and look at the features of a dictionary."
     ),
+    Entry("token", "monitor.cli.token:token_app", "Make tokens for callers of a server."),
     Entry("dictionary", "monitor.cli.dictionary:dictionary_app", "Train, check and describe dictionaries."),
 )
 

@@ -17,6 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
 from monitor.cli.errors import CallFailed, Unreachable
+from monitor.cli.identity import NOBODY, Identity
 from monitor.errors import Violation
 from monitor.v1 import monitor_pb2 as pb
 from monitor.v1 import monitor_pb2_grpc
@@ -77,12 +78,14 @@ class Client:
 
 
 @contextmanager
-def connect(address: str, timeout: float, connect_seconds: float = CONNECT_SECONDS) -> Iterator[Client]:
+def connect(
+    address: str, timeout: float, connect_seconds: float = CONNECT_SECONDS, identity: Identity = NOBODY
+) -> Iterator[Client]:
     """A client of the server at `host:port`; `Unreachable` where nothing answers within `connect_seconds`."""
-    channel = grpc.insecure_channel(address, options=channel_options(address))
+    channel = identity.channel(address, channel_options(address))
     try:
         _await_ready(channel, address, connect_seconds)
-        yield Client(channel, timeout)
+        yield Client(identity.signed(channel), timeout)
     finally:
         channel.close()
 

@@ -14,6 +14,7 @@ from typing import Any
 from monitor.settings import load_settings
 
 FREE_PORT = "127.0.0.1:0"
+_OF_SERVERS = ("callers", "tls_certificate", "tls_key", "tls_client_ca")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,9 @@ class Endpoint:
 @contextmanager
 def local_server(flags: Mapping[str, Any]) -> Iterator[Endpoint]:
     """A server with these settings (None is "not given"); ConfigurationError where it cannot start."""
-    settings = load_settings({**flags, "listen": FREE_PORT, "metrics_listen": FREE_PORT})
+    chosen = load_settings({**flags, "listen": FREE_PORT, "metrics_listen": FREE_PORT})
+    # Nobody else calls it, and the environment of a container may describe the server that runs beside this command.
+    settings = chosen.model_copy(update=dict.fromkeys(_OF_SERVERS))
     from monitor.rpc.server import in_background
     from monitor.telemetry.logs import configure
 

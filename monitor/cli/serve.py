@@ -40,6 +40,31 @@ def serve(
             metavar="HOST:PORT", help="Prometheus. Default: 127.0.0.1:9464.", rich_help_panel=SERVES
         ),
     ] = None,
+    callers: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Who may call (`sae-monitor token new`).", rich_help_panel=SERVES),
+    ] = None,
+    tls_certificate: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="PEM; read again when it changes.", rich_help_panel=SERVES),
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="PEM, without a password.", rich_help_panel=SERVES)
+    ] = None,
+    tls_client_ca: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Only clients with certificates of these authorities.",
+            rich_help_panel=SERVES,
+        ),
+    ] = None,
+    insecure_listen: Annotated[
+        bool | None,
+        typer.Option(
+            "--insecure-listen", help="Let other machines call without tokens or TLS.", rich_help_panel=SERVES
+        ),
+    ] = None,
     grace_seconds: Annotated[
         float | None, typer.Option(help="Time for running calls after SIGTERM.", rich_help_panel=SERVES)
     ] = None,
@@ -56,8 +81,15 @@ def serve(
     """
     flags = options.server_flags(model, dictionary, policies, layer, device, dtype)
     flags |= {"settings": settings, "listen": listen, "metrics_listen": metrics_listen}
+    flags |= {"callers": callers, "tls_certificate": tls_certificate}
+    flags |= {"tls_key": tls_key, "tls_client_ca": tls_client_ca}
+    flags |= {"insecure_listen": insecure_listen}
     flags |= {"grace_seconds": grace_seconds, "log_level": log_level, "log_format": log_format}
     chosen = load_settings(flags)
+    from monitor.rpc.entrance import check_entrance
+
+    # Before anything large is imported or loaded for nothing.
+    check_entrance(chosen)
     from monitor.rpc.assembly import assemble
     from monitor.rpc.server import Server, run_in_foreground
     from monitor.telemetry.logs import configure

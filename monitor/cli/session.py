@@ -13,6 +13,7 @@ import typer
 
 from monitor.cli.client import Client, connect
 from monitor.cli.console import stderr_console
+from monitor.cli.identity import from_environment
 from monitor.cli.local import local_server
 from monitor.errors import ConfigurationError
 from monitor.settings import split_address
@@ -23,7 +24,7 @@ def open_session(address: str | None, flags: Mapping[str, Any], timeout: float) 
     """A client of the server at `address`, or of one that runs in this process with `flags` as settings."""
     if address is not None:
         refuse_local_flags(flags)
-        with connect(checked(address), timeout) as client:
+        with connect(checked(address), timeout, identity=from_environment()) as client:
             yield client
         return
     with stderr_console().status("loading the model …") as status, local_server(flags) as server:

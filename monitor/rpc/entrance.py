@@ -11,6 +11,8 @@ from monitor.rpc.access import Access
 from monitor.rpc.admission import Admission
 from monitor.rpc.allowance import Allowances
 from monitor.rpc.besides import BesidesInterceptor
+from monitor.rpc.callers import read_callers
+from monitor.rpc.exposure import check_exposure
 from monitor.rpc.gate import Gate
 from monitor.rpc.interceptors import CallInterceptor, TimeLimits
 from monitor.rpc.memory import Memory
@@ -18,6 +20,14 @@ from monitor.rpc.tls import credentials
 from monitor.settings import Settings
 from monitor.telemetry.metrics import Metrics
 from monitor.telemetry.security import SecurityMetrics
+
+
+def check_entrance(settings: Settings) -> None:
+    """ConfigurationError where a server with these settings could not open: before a model is loaded for nothing."""
+    if settings.callers is not None:
+        read_callers(settings.callers)
+    credentials(settings, SecurityMetrics())
+    check_exposure(settings)
 
 
 class Entrance:

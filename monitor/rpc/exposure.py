@@ -34,23 +34,27 @@ def reflects(settings: Settings) -> bool:
 
 
 def check_exposure(settings: Settings) -> None:
-    """ConfigurationError where gRPC would be open to the network; says loudly what the operator chose to open."""
-    if not is_loopback(settings.metrics_listen):
-        _log.warning("metrics are readable by everybody who reaches them", metrics=settings.metrics_listen)
-    if is_loopback(settings.listen):
-        return
+    """ConfigurationError where gRPC would be open to the network and the operator did not say that it should be."""
     problem = _problem(settings)
-    if problem is None:
-        return
-    if not settings.insecure_listen:
+    if problem is not None and not settings.insecure_listen:
         raise ConfigurationError(
             f"listen is {settings.listen}, which other machines reach, and {problem}; "
             "or set insecure_listen where something in front of this server does it"
         )
-    _log.warning("INSECURE: other machines reach this server", listen=settings.listen, because=problem)
+
+
+def announce_exposure(settings: Settings) -> None:
+    """Say loudly what the operator chose to open."""
+    if not is_loopback(settings.metrics_listen):
+        _log.warning("metrics are readable by everybody who reaches them", metrics=settings.metrics_listen)
+    problem = _problem(settings)
+    if problem is not None:
+        _log.warning("INSECURE: other machines reach this server", listen=settings.listen, because=problem)
 
 
 def _problem(settings: Settings) -> str | None:
+    if is_loopback(settings.listen):
+        return None
     if settings.callers is None and settings.tls_client_ca is None:
         return "nobody has to say who they are: set callers (a file that `sae-monitor token new` writes lines for)"
     if settings.tls_certificate is None:

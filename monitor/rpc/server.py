@@ -26,7 +26,7 @@ from monitor.rpc.assembly import assemble
 from monitor.rpc.blocking import Worker
 from monitor.rpc.calls import Calls
 from monitor.rpc.entrance import Entrance
-from monitor.rpc.exposure import check_exposure, reflects
+from monitor.rpc.exposure import announce_exposure, check_exposure, reflects
 from monitor.rpc.health import Health
 from monitor.rpc.interceptors import CODES
 from monitor.rpc.seams import PolicySet, Runtime
@@ -102,6 +102,7 @@ class Server:
     async def start(self) -> Addresses:
         """Run the engine and open both ports. ConfigurationError where a port cannot be had."""
         check_exposure(self._settings)
+        announce_exposure(self._settings)
         host, port = split_address(self._settings.metrics_listen)
         self._http = MetricsServer.start(self._metrics.registry, host, port)
         try:

@@ -31,7 +31,8 @@ _NAMESPACE = "sae_monitor"
 class SecurityMetrics:
     """Counters and gauges of access, in the server's registry."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        registry = registry or CollectorRegistry()
         self._refused = Counter(
             "refused_callers",
             "Calls turned away because of who made them, or because nobody knows who did.",

@@ -1,0 +1,66 @@
+"""`sae-monitor token`: tokens for the file of callers. The token itself is printed once and stored nowhere."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from monitor.cli.console import stderr_console
+from monitor.errors import ConfigurationError
+from monitor.rpc.callers import entry_line, new_token, read_callers
+from monitor.rpc.roles import Role
+
+token_app = typer.Typer(no_args_is_help=True, help="Tokens of callers.")
+
+
+@token_app.callback()
+def tokens() -> None:
+    """Tokens of callers, for servers that ask who calls."""
+
+
+@token_app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="Who the token is for, such as gateway.")],
+    role: Annotated[
+        list[Role] | None,
+        typer.Option(help="infer, inspect or admin; repeatable. Default: infer.", show_default=False),
+    ] = None,
+    days: Annotated[int | None, typer.Option(min=1, max=36500, help="Days for which it is taken.")] = None,
+    append: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Add the line to this file of callers.")
+    ] = None,
+) -> None:
+    """Make a token. Prints it on standard output, once: hand it to its caller and keep no copy.
+
+    The server gets the line with its hash, in the file that its setting `callers` names, and reads it within a second.
+    """
+    token = new_token()
+    expires = None if days is None else (datetime.now(UTC) + timedelta(days=days)).date()
+    line = entry_line(name, role or [Role.INFER], token, expires)
+    notes = stderr_console()
+    if append is None:
+        notes.print("line for the server's file of callers:", style="dim")
+        notes.print(line, markup=False, highlight=False, soft_wrap=True)
+    else:
+        _append(append, line)
+        notes.print(f"added to {append}", markup=False, highlight=False)
+    notes.print("the token, shown this once:", style="dim")
+    typer.echo(token)
+
+
+def _append(path: Path, line: str) -> None:
+    """Add a line, in a file that only its owner can read where it is new."""
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        with os.fdopen(handle, "rb+") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 1))
+            whole = size == 0 or file.read(1) == b"\n"
+            file.write((("" if whole else "\n") + line + "\n").encode())
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be written: {error.strerror}") from None
+    read_callers(path)
