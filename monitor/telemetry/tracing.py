@@ -11,6 +11,10 @@ from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from typing import Protocol
 
+import structlog
+
+from monitor.telemetry import exemplars
+
 Attribute = str | bool | int | float | Sequence[str]
 """What a span or an event may say. Never a prompt or an output."""
 
@@ -71,8 +75,11 @@ _current: ContextVar[Trace | None] = ContextVar("trace", default=None)
 
 
 def enter(trace: Trace) -> None:
-    """Make this the trace of the task that runs now."""
+    """Make this the trace of the task that runs now: of its log lines and exemplars too."""
     _current.set(trace)
+    exemplars.trace_id.set(trace.trace_id)
+    if trace.trace_id:
+        structlog.contextvars.bind_contextvars(trace_id=trace.trace_id)
 
 
 def current_trace() -> Trace:

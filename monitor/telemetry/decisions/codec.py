@@ -1,0 +1,98 @@
+"""Frozen dataclasses as JSON and back, by their types: what the project's records say, the log can hold.
+
+Fields that hold their default are left out, fields that a later version added are passed over. Knows dataclasses,
+enums, tuples and numbers; refuses anything else, so that nothing is ever logged by accident of its `repr`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import math
+import types
+import typing
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+_PLAIN = (str, bool, int, type(None))
+
+
+def dump(value: Any) -> Any:
+    """The value as JSON holds it: enums by name in lower case, floats exact for float32, null for NaN and infinity.
+
+    Raises TypeError for a type that has no place in a record.
+    """
+    if isinstance(value, enum.Enum):
+        return value.name.lower()
+    if isinstance(value, float):
+        return float(f"{value:.9g}") if math.isfinite(value) else None
+    if isinstance(value, _PLAIN):
+        return value
+    if isinstance(value, (tuple, list)):
+        return [dump(item) for item in value]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return _fields(value)
+    raise TypeError(f"{type(value).__name__} has no place in a decision record")
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    held = {field: getattr(value, field.name) for field in dataclasses.fields(value)}
+    return {field.name: dump(found) for field, found in held.items() if not _is_default(field, found)}
+
+
+def _is_default(field: dataclasses.Field[Any], found: Any) -> bool:
+    if field.default is not dataclasses.MISSING:
+        return bool(found == field.default)
+    return field.default_factory is not dataclasses.MISSING and bool(found == field.default_factory())
+
+
+def load(kind: Any, content: Any) -> Any:
+    """A value of this type. Raises ValueError where the content is not of it."""
+    if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
+        return _union(kind, content)
+    if typing.get_origin(kind) is tuple:
+        if not isinstance(content, list):
+            raise ValueError(f"expected a list, found {type(content).__name__}")
+        return tuple(load(typing.get_args(kind)[0], item) for item in content)
+    if dataclasses.is_dataclass(kind):
+        return _instance(kind, content)
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        return _member(kind, content)
+    if kind is float:
+        return math.nan if content is None else float(content)
+    if not isinstance(content, kind):
+        raise ValueError(f"expected {kind.__name__}, found {type(content).__name__}")
+    return content
+
+
+def _union(kind: Any, content: Any) -> Any:
+    if content is None:
+        return None
+    (wanted,) = (option for option in typing.get_args(kind) if option is not type(None))
+    return load(wanted, content)
+
+
+def _member(kind: type[enum.Enum], content: Any) -> enum.Enum:
+    for member in kind:
+        if member.name.lower() == content:
+            return member
+    raise ValueError(f"there is no {kind.__name__} {content!r}")
+
+
+def _instance(kind: Any, content: Any) -> Any:
+    if not isinstance(content, Mapping):
+        raise ValueError(f"expected a {kind.__name__}, found {type(content).__name__}")
+    hints = _hints(kind)
+    known = {name: load(hints[name], content[name]) for name in hints if name in content}
+    try:
+        return kind(**known)
+    except TypeError:
+        missing = sorted(set(hints) - set(content))
+        raise ValueError(f"a {kind.__name__} lacks one of {', '.join(missing)}") from None
+
+
+@lru_cache(maxsize=64)
+def _hints(kind: Any) -> dict[str, Any]:
+    found = typing.get_type_hints(kind)
+    return {field.name: found[field.name] for field in dataclasses.fields(kind) if field.init}

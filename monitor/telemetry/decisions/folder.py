@@ -1,0 +1,118 @@
+"""The files of a log: how they are named, who may write them, which are old enough to go.
+
+A file is named after the sequence number of its first record. Knows folders and permissions; does not know what a
+line contains beyond its number.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from monitor.errors import ConfigurationError
+
+_NAME = re.compile(r"decisions-(\d{16})\.jsonl")
+_LOCK = "writer.lock"
+QUARANTINE = "torn"
+"""Folder beside the files for what a crash left half written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One file of the log."""
+
+    path: Path
+    first: int
+    """Sequence number of its first record."""
+
+
+def segment(folder: Path, first: int) -> Segment:
+    """The file that begins with this sequence number."""
+    return Segment(folder / f"decisions-{first:016d}.jsonl", first)
+
+
+def segments(folder: Path) -> list[Segment]:
+    """All files of a log in order. OSError where the folder cannot be read."""
+    matches = ((path, _NAME.fullmatch(path.name)) for path in folder.iterdir())
+    return sorted((Segment(path, int(m[1])) for path, m in matches if m), key=lambda found: found.first)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make names that were created or removed in a folder survive a loss of power."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+class WriterLock:
+    """Held by the one process that writes a folder; the system lets go of it when the process dies."""
+
+    def __init__(self, folder: Path) -> None:
+        """Make the folder where it is missing and lock it. Raises ConfigurationError."""
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._handle = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise ConfigurationError(
+                f"decision_log: {folder} cannot be written: {error.strerror}; give another folder, or `off`"
+            ) from None
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.pread(self._handle, 32, 0).decode("ascii", "replace").strip() or "unknown"
+            os.close(self._handle)
+            raise ConfigurationError(
+                f"decision_log: process {holder} writes to {folder} already; give each server a folder of its own"
+            ) from None
+        os.ftruncate(self._handle, 0)
+        os.pwrite(self._handle, f"{os.getpid()}\n".encode(), 0)
+
+    def release(self) -> None:
+        """Let another process write."""
+        os.close(self._handle)
+
+
+def has_writer(folder: Path) -> bool:
+    """True while a process holds the lock of a folder."""
+    try:
+        handle = os.open(folder / _LOCK, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """What is kept. None sets no bound."""
+
+    files: int | None = None
+    bytes: int | None = None
+    seconds: float | None = None
+
+    def expired(self, folder: Path, now: float | None = None) -> list[Segment]:
+        """Files that are not kept, oldest first; the newest always is."""
+        known = [(found, found.path.stat()) for found in segments(folder)]
+        total, count = sum(stat.st_size for _, stat in known), len(known)
+        limit = (time.time() if now is None else now) - (self.seconds or 0.0)
+        gone = []
+        for found, stat in known[:-1]:
+            many = self.files is not None and count > self.files
+            large = self.bytes is not None and total > self.bytes
+            old = self.seconds is not None and stat.st_mtime < limit
+            if not (many or large or old):
+                break
+            gone.append(found)
+            total, count = total - stat.st_size, count - 1
+        return gone

@@ -1,0 +1,224 @@
+"""The decision log as a server uses it: hand over a record, wait until it is on disk.
+
+A thread of its own writes; records that arrive while it waits for the disk share the next sync. Knows what to do
+when the disk fails. Does not know what a record contains.
+"""
+
+from __future__ import annotations
+
+import errno
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import structlog
+
+from monitor.errors import Unavailable
+from monitor.telemetry.decisions import lines
+from monitor.telemetry.decisions.tape import Tape
+
+REFUSED = (
+    "the decision could not be logged, and this server answers nothing that it cannot log; try another one"
+)
+GAP = "gap"
+"""Kind of a line that says that records are missing before it."""
+
+_PROBE = 1.0
+"""Seconds between two attempts to write after one failed."""
+_TIDY = 60.0
+"""Seconds between two looks for files that are too old."""
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+_log = structlog.get_logger(__name__)
+
+Make = Callable[[], Mapping[str, Any]]
+"""The content of a record; called on the log's thread, because masks and hashes take time."""
+
+
+class LogMeter(Protocol):
+    """Where the log counts; `monitor.telemetry.metrics_decisions.DecisionLogMetrics` is one."""
+
+    def enabled(self, queued: Callable[[], int], limit: int) -> None:
+        """A log is open; so many records may wait."""
+
+    def committed(self, records: int, size: int, seconds: float) -> None:
+        """Records of `size` bytes together are on disk."""
+
+    def dropped(self, cause: str, records: int = 1) -> None:
+        """Records that are not in the log, whether their requests were answered or refused."""
+
+    def failed(self, cause: str) -> None:
+        """The disk said no."""
+
+
+@dataclass(slots=True)
+class _Waiting:
+    make: Make
+    done: Future[int]
+
+
+class DecisionLog:
+    """Group commit in front of a `Tape`. `append` may be called from any thread."""
+
+    def __init__(
+        self,
+        tape: Tape,
+        on_full: Literal["refuse", "drop"],
+        meter: LogMeter,
+        *,
+        waiting: int = 4096,
+    ) -> None:
+        self._tape, self._meter = tape, meter
+        self._drop = on_full == "drop"
+        self._limit = waiting
+        self._queue: deque[_Waiting] = deque()
+        self._wake = threading.Condition()
+        self._closing = False
+        self._failing = ""
+        self._cause = "error"
+        self._since = 0.0
+        self._lost = 0
+        self._tidied = time.monotonic()
+        self._begun = tape.begun
+        meter.enabled(lambda: len(self._queue), waiting)
+        self._thread = threading.Thread(target=self._run, name="decisions", daemon=True)
+        self._thread.start()
+
+    def append(self, make: Make) -> Future[int]:
+        """A record's sequence number once it is on disk.
+
+        Where that fails: Unavailable under `refuse`; 0 under `drop`. Never waits, and cannot be cancelled.
+        """
+        waiting = _Waiting(make, Future())
+        waiting.done.set_running_or_notify_cancel()
+        with self._wake:
+            full = len(self._queue) >= self._limit
+            if not (full or self._closing):
+                self._queue.append(waiting)
+                self._wake.notify()
+                return waiting.done
+            self._lost += 1
+        self._lose(waiting, "queue_full" if full else "stopping")
+        return waiting.done
+
+    def check(self) -> None:
+        """Raises Unavailable where a record would be refused now, so that no work is begun for nothing."""
+        if not self.healthy():
+            raise Unavailable(REFUSED)
+
+    def healthy(self) -> bool:
+        """False while requests are refused because the log cannot be written."""
+        return self._drop or not self._failing
+
+    @property
+    def last(self) -> int:
+        """Sequence number of the newest record on disk."""
+        return self._tape.next - 1
+
+    def close(self) -> None:
+        """Write what waits, then let go of the folder. Blocks."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        self._thread.join()
+        self._tape.close()
+
+    def _run(self) -> None:
+        while (batch := self._take()) is not None:
+            if self._failing:
+                self._recover()
+            if batch:
+                self._commit(batch)
+            self._tidy()
+
+    def _take(self) -> list[_Waiting] | None:
+        """What waits, as soon as something does; nothing when it is time to look around; None at the end."""
+        with self._wake:
+            if not self._queue and not self._closing:
+                self._wake.wait(_PROBE if self._failing else _TIDY)
+            batch = list(self._queue)
+            self._queue.clear()
+            return None if self._closing and not batch else batch
+
+    def _commit(self, batch: list[_Waiting]) -> None:
+        made = [(waiting, record) for waiting in batch if (record := self._made(waiting)) is not None]
+        if not made:
+            return
+        if self._failing:
+            self._lose_all([waiting for waiting, _ in made])
+            return
+        began = time.perf_counter()
+        try:
+            first, size = self._tape.append([record for _, record in made])
+        except OSError as error:
+            self._failed(error)
+            self._lose_all([waiting for waiting, _ in made])
+            return
+        self._meter.committed(len(made), size, time.perf_counter() - began)
+        for index, (waiting, _) in enumerate(made):
+            waiting.done.set_result(first + index)
+
+    def _made(self, waiting: _Waiting) -> bytes | None:
+        try:
+            return lines.body(waiting.make())
+        except Exception as error:  # noqa: BLE001  (one record that cannot be made must not end the log)
+            _log.error("a decision record could not be made", error=type(error).__name__)
+            self._lost += 1
+            self._lose(waiting, "error")
+            return None
+
+    def _failed(self, error: OSError) -> None:
+        self._cause = "disk_full" if error.errno in _FULL else "error"
+        self._meter.failed("disk_full" if error.errno in _FULL else "write")
+        if not self._failing:
+            self._since = time.time()
+            does = "decisions are dropped" if self._drop else "requests are refused"
+            _log.error(f"the decision log cannot be written; {does}", error=error.strerror)
+        self._failing = error.strerror or type(error).__name__
+
+    def _recover(self) -> None:
+        """Try to write again: a line that says what is missing here."""
+        gap = {
+            "kind": GAP,
+            "time": time.time(),
+            "since": self._since,
+            "lost": self._lost,
+            "reason": self._failing,
+        }
+        try:
+            self._tape.append([lines.body(gap)])
+        except OSError as error:
+            self._failed(error)
+            return
+        _log.warning(
+            "the decision log can be written again", lost=self._lost, seconds=time.time() - self._since
+        )
+        self._failing, self._lost = "", 0
+
+    def _lose_all(self, batch: list[_Waiting]) -> None:
+        self._lost += len(batch)
+        for waiting in batch:
+            self._lose(waiting, self._cause)
+
+    def _lose(self, waiting: _Waiting, cause: str) -> None:
+        self._meter.dropped(cause)
+        if self._drop:
+            waiting.done.set_result(0)
+        else:
+            waiting.done.set_exception(Unavailable(REFUSED))
+
+    def _tidy(self) -> None:
+        """Delete old files after a new one was begun, and once a minute."""
+        if self._tape.begun == self._begun and time.monotonic() - self._tidied < _TIDY:
+            return
+        self._begun, self._tidied = self._tape.begun, time.monotonic()
+        try:
+            self._tape.tidy()
+        except OSError as error:
+            self._meter.failed("delete")
+            _log.warning("old files of the decision log could not be deleted", error=error.strerror)

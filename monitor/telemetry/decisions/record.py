@@ -1,0 +1,86 @@
+"""What the log says of one request, in memory and as JSON.
+
+Knows the schema. Does not know how a record is written, hashed or masked. Holds no text: evidence is positions,
+scores and readings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from monitor.records import Action, Coverage, Detection, Digests, RuleScore, Status
+from monitor.suppression import Suppression
+from monitor.telemetry.decisions import codec
+
+SCHEMA = 1
+"""Raised when a field changes its meaning or goes away; new fields do not raise it."""
+
+KIND = "decision"
+"""Kind of a line that holds a record of one request."""
+
+OUTCOMES = ("answered", "refused", "failed", "cancelled")
+"""What became of the request: a verdict, a refusal because it could not be monitored, another error, nobody waited."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionRecord:
+    """One request: who asked, what ran, what was found, what was done."""
+
+    request_id: str
+    time: float
+    """Seconds since 1970 at which it was decided."""
+    seconds: float
+    """From arrival to decision."""
+    method: str
+    outcome: str
+    """One of OUTCOMES."""
+    status: Status
+    action: Action
+    digests: Digests
+    coverage: Coverage
+    detections: tuple[Detection, ...] = ()
+    scores: tuple[RuleScore, ...] = ()
+    suppressions: tuple[Suppression, ...] = ()
+    failure: str = ""
+    finish: str = ""
+    """Why a generation ended, by the names of `FinishReason`; empty for scoring."""
+    tokens_generated: int = 0
+    trace_id: str = ""
+    session: str = ""
+    caller: str = ""
+
+    @property
+    def notable(self) -> bool:
+        """True for a detection, an action or a monitoring failure."""
+        return bool(self.detections) or self.action > Action.ALLOW or self.status is Status.UNKNOWN
+
+
+def without_text(detection: Detection) -> Detection:
+    """The same with positions, scores and readings of its evidence, and nothing of what was said."""
+    return replace(detection, evidence=tuple(replace(e, token_id=0, text="") for e in detection.evidence))
+
+
+def to_json(record: DecisionRecord) -> dict[str, Any]:
+    """The record as the log holds it; fields that hold their default are left out."""
+    content = codec.dump(replace(record, detections=tuple(map(without_text, record.detections))))
+    for found in content.get("detections", ()):
+        for token in found.get("evidence", ()):
+            del token["token_id"], token["text"]
+    when = datetime.fromtimestamp(record.time, UTC).isoformat(timespec="microseconds")
+    return {"schema": SCHEMA, "kind": KIND, **content, "time": when, "seconds": round(record.seconds, 6)}
+
+
+def from_json(content: Mapping[str, Any]) -> DecisionRecord:
+    """The record in a line of kind `decision`. ValueError where it is of a schema that this version cannot read."""
+    if content.get("schema") != SCHEMA:
+        raise ValueError(f"the record has schema {content.get('schema')!r}; this version reads {SCHEMA}")
+    detections = [
+        {**found, "evidence": [{"token_id": 0, "text": "", **e} for e in found.get("evidence", ())]}
+        for found in content.get("detections", ())
+    ]
+    when = datetime.fromisoformat(str(content.get("time"))).timestamp()
+    record: DecisionRecord = codec.load(DecisionRecord, {**content, "detections": detections, "time": when})
+    return record

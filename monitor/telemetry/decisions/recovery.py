@@ -1,0 +1,76 @@
+"""After a crash: find the end of what was written whole, and set the rest aside.
+
+Changes files, so only the process that holds the writer's lock calls it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from monitor.telemetry.decisions.folder import QUARANTINE, Segment, segments, sync_folder
+from monitor.telemetry.decisions.reading import scan
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Where a log goes on."""
+
+    segment: Segment | None
+    """The newest file; None where there is none yet."""
+    size: int
+    """Its bytes."""
+    next: int
+    """Sequence number of the record to come."""
+    torn: int
+    """Bytes that were set aside."""
+
+
+def recover(folder: Path) -> End:
+    """Cut a torn tail off the newest file, after copying it to `torn/`. OSError where that is not possible."""
+    known = segments(folder)
+    if not known:
+        return End(None, 0, 1, 0)
+    newest = known[-1]
+    good, following = 0, newest.first
+    for line in scan(newest.path):
+        if line.content is not None:
+            good, following = line.end, line.content["seq"] + 1
+    size = newest.path.stat().st_size
+    if size > good:
+        _set_aside(folder, newest, good)
+        _log.warning(
+            "the decision log ended in a line that was not written whole; it was set aside",
+            file=newest.path.name,
+            bytes=size - good,
+            next_record=following,
+        )
+    return End(newest, good, following, size - good)
+
+
+def _set_aside(folder: Path, newest: Segment, good: int) -> None:
+    """Copy what follows byte `good` to the quarantine, on disk before it is cut off."""
+    aside = folder / QUARANTINE
+    aside.mkdir(mode=0o700, exist_ok=True)
+    name = f"{newest.path.stem}-{good}-{time.time_ns()}.bin"
+    with newest.path.open("rb") as file:
+        file.seek(good)
+        tail = file.read()
+    handle = os.open(aside / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(handle, "wb") as copy:
+        copy.write(tail)
+        copy.flush()
+        os.fsync(copy.fileno())
+    sync_folder(aside)
+    handle = os.open(newest.path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.ftruncate(handle, good)
+        os.fsync(handle)
+    finally:
+        os.close(handle)
