@@ -1,0 +1,91 @@
+"""Recording and alerting rules: what the real promtool says, and that none of them stands alone."""
+
+import re
+
+import pytest
+from prometheus_client import CollectorRegistry
+from ruamel.yaml import YAML
+
+from monitor.telemetry.metrics import Metrics
+from monitor.telemetry.security import SecurityMetrics
+from tests.deploy.tools import DEPLOY, RULES, run
+
+CASES = sorted((DEPLOY / "prometheus" / "tests").glob("*.yml"))
+
+
+def load(path):
+    return YAML(typ="safe").load(path.read_text())
+
+
+def rules(kind):
+    return [
+        rule for path in RULES for group in load(path)["groups"] for rule in group["rules"] if kind in rule
+    ]
+
+
+ALERTS = [rule["alert"] for rule in rules("alert")]
+NAMES = [case["name"] for path in CASES for case in load(path)["tests"]]
+
+
+def test_promtool_accepts_rules_and_configuration():
+    run("promtool", "check", "rules", *RULES)
+    run("promtool", "check", "config", "prometheus.yml", cwd=DEPLOY / "prometheus")
+
+
+@pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
+def test_every_case_fires_what_it_says(path):
+    assert "SUCCESS" in run("promtool", "test", "rules", path)
+
+
+@pytest.mark.parametrize("alert", ALERTS)
+def test_every_alert_has_a_case_that_fires_and_one_that_does_not(alert):
+    short = alert.removeprefix("SaeMonitor")
+    mine = [name for name in NAMES if re.search(rf"\b{short}\b", name)]
+    assert any("fires" in name for name in mine)
+    assert any("quiet" in name for name in mine)
+
+
+def test_a_case_that_fires_something_else_fails(tmp_path):
+    """The cases can fail: with the threshold moved, promtool says so."""
+    for path in RULES:
+        (tmp_path / path.name).write_text(path.read_text().replace("> 0.8", "> 0.95"))
+    case = (DEPLOY / "prometheus" / "tests" / "service.yml").read_text().replace("../rules/", "")
+    (tmp_path / "case.yml").write_text(case)
+    with pytest.raises(AssertionError, match="QueueSaturated"):
+        run("promtool", "test", "rules", tmp_path / "case.yml")
+
+
+@pytest.mark.parametrize("rule", rules("alert"), ids=ALERTS)
+def test_every_alert_says_how_urgent_it_is_and_leads_to_the_runbook(rule):
+    assert rule["labels"]["urgency"] in ("page", "ticket")
+    assert {"summary", "description", "runbook_url"} == set(rule["annotations"])
+    path, _, anchor = rule["annotations"]["runbook_url"].partition("#")
+    assert anchor == rule["alert"].lower()
+    headings = re.findall(r"^### (\w+)$", (DEPLOY.parent / path).read_text(), re.MULTILINE)
+    assert rule["alert"] in headings
+
+
+def test_the_runbook_has_no_entry_too_many():
+    headings = re.findall(r"^### (\w+)$", (DEPLOY / "runbook.md").read_text(), re.MULTILINE)
+    assert sorted(headings) == sorted(ALERTS)
+
+
+def exported():
+    """Names of all series that a server can export."""
+    registry = CollectorRegistry()
+    Metrics(registry)
+    SecurityMetrics(registry)
+    suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_count", "_sum"]}
+    return {
+        family.name + suffix for family in registry.collect() for suffix in suffixes.get(family.type, [""])
+    }
+
+
+def test_rules_name_only_series_that_exist():
+    recorded = {rule["record"] for rule in rules("record")}
+    named = set()
+    for rule in [*rules("alert"), *rules("record")]:
+        text = re.sub(r'"[^"]*"', "", rule["expr"])
+        named |= set(re.findall(r"(?<![\w:])(?:[a-z_0-9]+:)?sae_monitor_[a-z0-9_:]+", text))
+    assert named
+    assert named - recorded <= exported()
