@@ -5,36 +5,29 @@ Knows how files, model and fit are joined. Does not know how a detector is learn
 
 from __future__ import annotations
 
-import hashlib
-import itertools
+import enum
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import numpy as np
 import typer
 
 from monitor.cli.console import stderr_console, stdout_console
-from monitor.cli.errors import InputError
 from monitor.cli.pair import DeviceOption, DictionaryOption, ModelOption, open_pair
+from monitor.cli.policy_benign import BenignTexts, benign_texts
 from monitor.cli.policy_cards import card_table
-from monitor.cli.texts import corpus_files, in_equal_shares
 from monitor.errors import NotFound, PolicyError
-from monitor.policy.examples import BENIGN_FILE, read_benign
-from monitor.policy.fit import FitSettings, Inputs, LabelledTexts, fit_policy
+from monitor.policy.fit import FitSettings, Inputs, LabelledTexts, Probe, fit_policy
 from monitor.policy.loader import Source, read_folder
 from monitor.policy.lock import DictionaryRef, LockModel, ModelRef, write_lock
+from monitor.policy.probe_file import read_weights, store_probe
+from monitor.policy.schema import ProbeModel
 
 if TYPE_CHECKING:
     from monitor.cli.policy_reader import PairReader
-
-LEAST_BENIGN = 100
-ASKED, ANSWERED = "Human: ", "\n\nAssistant:"
-FURTHER = 600
-"""Most excerpts that are taken from further files."""
-SHORTEST, EXCERPT = 40, 640
-"""Characters of an excerpt, at least and at most."""
 
 BenignOption = Annotated[
     list[Path] | None,
@@ -43,6 +36,14 @@ BenignOption = Annotated[
         help="Further files or folders of benign texts for the thresholds, beside benign.jsonl. Repeatable.",
     ),
 ]
+
+
+class Kind(enum.StrEnum):
+    """What scores tokens."""
+
+    FEATURES = "features"
+    PROBE = "probe"
+    AUTO = "auto"
 
 
 def fit(
@@ -60,12 +61,15 @@ def fit(
     positive_only: Annotated[
         bool, typer.Option("--positive-only", help="No feature may speak against a concept.")
     ] = False,
+    detector: Annotated[
+        Kind, typer.Option(help="What scores tokens; auto: the probe where it is clearly better.")
+    ] = Kind.FEATURES,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     device: DeviceOption = "auto",
 ) -> None:
     """Find features, set thresholds, choose clamps and measure every policy; write NAME.lock.yaml beside each."""
     started = time.monotonic()
-    settings = FitSettings(features, rounds, seed, signed=not positive_only)
+    settings = FitSettings(features, rounds, seed, not positive_only, detector.value)
     made = _fit_all(policies, _Asked(model, dictionary, extra, benign or [], only or [], device), settings)
     console = stdout_console()
     console.print(card_table(made))
@@ -93,11 +97,11 @@ def _fit_all(folder: Path, asked: _Asked, settings: FitSettings) -> list[LockMod
 
     sources = _chosen(read_folder(folder, locks=False), asked.only)
     needed = [source for source in sources if source.model.needs_lock]
-    texts = _benign_texts(folder, asked.benign)
+    texts = benign_texts(folder, asked.benign)
     console = stderr_console()
     with console.status("loading") as status:
         reader = PairReader(open_pair(asked.model, asked.dictionary, asked.device))
-        status.update(f"reading {len(texts)} benign texts")
+        status.update(f"reading {len(texts.learnt) + len(texts.aside)} benign texts")
         inputs = _inputs(reader, texts)
         made, failed = [], []
         for number, source in enumerate(needed, 1):
@@ -105,9 +109,7 @@ def _fit_all(folder: Path, asked: _Asked, settings: FitSettings) -> list[LockMod
             status.update(f"fitting {name} ({number} of {len(needed)})")
             started = time.monotonic()
             try:
-                lock = fit_policy(
-                    source.model, source.examples, inputs, _extra(asked.extra, source), settings
-                )
+                lock = _fit(source, inputs, _extra(asked.extra, source), settings)
             except PolicyError as error:
                 failed.append(str(error))
                 continue
@@ -120,6 +122,18 @@ def _fit_all(folder: Path, asked: _Asked, settings: FitSettings) -> list[LockMod
     return made
 
 
+def _fit(source: Source, inputs: Inputs, extra: LabelledTexts | None, settings: FitSettings) -> LockModel:
+    """The lock of one policy; a probe with many weights goes into a file beside it."""
+
+    def store(probe: Probe) -> ProbeModel:
+        return store_probe(source.path, probe.weights, bias=probe.bias, scale=probe.scale)
+
+    named, pinned = source.model.probe, None
+    if named is not None:
+        pinned = Probe(np.asarray(read_weights(named, source.path.parent)), named.bias, named.scale)
+    return fit_policy(source.model, source.examples, inputs, extra, settings, store=store, pinned=pinned)
+
+
 def _chosen(sources: Sequence[Source], only: Sequence[str]) -> list[Source]:
     names = {source.model.metadata.name for source in sources}
     unknown = sorted(set(only) - names)
@@ -128,46 +142,22 @@ def _chosen(sources: Sequence[Source], only: Sequence[str]) -> list[Source]:
     return [source for source in sources if not only or source.model.metadata.name in only]
 
 
-def _benign_texts(folder: Path, files: Sequence[Path]) -> list[str]:
-    """The folder's benign texts, then excerpts of further files: each text once."""
-    path = folder / BENIGN_FILE
-    texts = list(read_benign(path)) if path.exists() else []
-    further = in_equal_shares(corpus_files(files), EXCERPT) if files else iter(())
-    texts.extend(_excerpt(text) for text in itertools.islice(further, FURTHER))
-    texts = list(dict.fromkeys(text for text in texts if text.strip()))
-    if len(texts) < LEAST_BENIGN:
-        raise InputError(
-            f"{len(texts)} benign texts cannot set a threshold; put at least {LEAST_BENIGN} into {path}, "
-            "or name files with --benign"
-        )
-    return texts
-
-
-def _excerpt(text: str) -> str:
-    """The beginning of a text, of a length that differs from text to text; of half the dialogues the bare request.
-
-    Prompts reach a server without `Human:` before them as well, and thresholds must hold for those too.
-    """
-    spread = hashlib.sha256(text.encode()).digest()
-    if spread[1] % 2 and text.startswith(ASKED):
-        text = text.removeprefix(ASKED).split(ANSWERED, 1)[0]
-    return text[: int(SHORTEST * (EXCERPT / SHORTEST) ** (spread[0] / 255))]
-
-
-def _inputs(reader: PairReader, texts: Sequence[str]) -> Inputs:
+def _inputs(reader: PairReader, texts: BenignTexts) -> Inputs:
     from monitor.cli.later_reader import later_residuals
 
     pair = reader.pair
-    read = reader.read(texts)
+    read = reader.read(texts.learnt)
     return Inputs(
         reader=reader,
         model=ModelRef(name=Path(pair.loaded.name).name, digest=pair.loaded.digest),
         dictionary=DictionaryRef(
             digest=pair.dictionary.digest, features=pair.dictionary.autoencoder.features
         ),
-        benign=texts,
+        benign=texts.learnt,
         benign_readings=read,
         benign_density=read.tokens.density(),
+        aside=texts.aside,
+        aside_readings=reader.read(texts.aside) if texts.aside else None,
         later=later_residuals(reader),
     )
 

@@ -16,12 +16,13 @@ from scipy import sparse
 from torch import Tensor
 
 from monitor.policy.fit import TextReadings, TokenReadings
+from monitor.records import Signal
 
 if TYPE_CHECKING:
     from monitor.cli.pair import Pair
 
 BATCH_TOKENS = 4096
-LONGEST = 256
+LONGEST = 512
 """Tokens that are read of a text; the rest is left out."""
 
 
@@ -65,21 +66,33 @@ class PairReader:
         return np.asarray(read.cpu().numpy(), np.float32)
 
     def read(self, texts: Sequence[str]) -> TextReadings:
-        """Readings of texts, first positions left out."""
-        found: dict[int, tuple[sparse.csr_matrix, NDArray[np.float64]]] = {}
+        """Readings, residuals and anomaly signals of texts, first positions left out."""
+        found: dict[int, tuple[sparse.csr_matrix, NDArray[np.float32], dict[str, NDArray[np.float64]]]] = {}
         for which, ids, lengths in self.batches(texts):
             residual = self.pair.residuals(ids)
             for row, (text, length) in enumerate(zip(which, lengths, strict=True)):
                 x = residual[row, 1:length]
-                read = (self._autoencoder.encode(x) * self._unit).cpu().numpy()
-                mean = x.double().mean(0).cpu().numpy() if length > 1 else np.zeros(x.shape[-1])
-                found[text] = (sparse.csr_matrix(read), mean)
+                active = self._autoencoder.encode(x)
+                read = sparse.csr_matrix((active * self._unit).cpu().numpy())
+                found[text] = (read, x.float().cpu().numpy().copy(), self._signals(x, active))
         matrices = [found[i][0] for i in range(len(texts))]
         starts = np.concatenate([[0], np.cumsum([m.shape[0] for m in matrices])]).astype(np.intp)
         return TextReadings(
             TokenReadings(sparse.vstack(matrices, format="csr"), starts),
-            np.stack([found[i][1] for i in range(len(texts))]),
+            np.concatenate([found[i][1] for i in range(len(texts))]),
+            {str(name): np.concatenate([found[i][2][name] for i in range(len(texts))]) for name in Signal},
         )
+
+    def _signals(self, x: Tensor, active: Tensor) -> dict[str, NDArray[np.float64]]:
+        """By signal, its value at every token `[tokens]`; definitions in `Signal`."""
+        nothing = self._autoencoder.decode(torch.zeros_like(active), x)
+        missed = (x - self._autoencoder.decode(active, x)).double().square().sum(-1)
+        whole = (x - nothing).double().square().sum(-1).clamp_min(1e-30)
+        found = {
+            Signal.RESIDUAL_NORM: x.double().norm(dim=-1) / x.shape[-1] ** 0.5,
+            Signal.RECONSTRUCTION_ERROR: missed / whole,
+        }
+        return {str(name): value.cpu().numpy() for name, value in found.items()}
 
     def attribution(self, texts: Sequence[str]) -> NDArray[np.float64]:
         """`[features]`: mean over texts and tokens of a_i · (∂ log p(text)/∂x · W_dec_i), nats per token."""

@@ -80,6 +80,8 @@ class LockedRule(Strict):
     benign_rate: Share
     """Share of the calibration texts on which the rule fires."""
     benign_texts: int
+    caught: Share | None = None
+    """Share of the held-out positive examples on which the rule fires."""
 
 
 class Measure(Strict):
@@ -92,6 +94,21 @@ class Measure(Strict):
     """Share of positives that reach the score which 1 % of the benign texts reach."""
     recall_low: Share
     recall_high: Share
+    hard_auroc: Share | None = None
+    """AUROC against the benign look-alikes alone."""
+    hard_auroc_low: Share | None = None
+    hard_auroc_high: Share | None = None
+
+
+class Difference(Strict):
+    """One detector minus another on the same resamples, with 95 % intervals."""
+
+    auroc: float
+    auroc_low: float
+    auroc_high: float
+    recall: float
+    recall_low: float
+    recall_high: float
 
 
 class Card(Strict):
@@ -103,8 +120,13 @@ class Card(Strict):
     groups: int
     extra: int = 0
     """Further rows that the fit learnt from; none of them is measured here."""
+    detector: Literal["features", "probe"] = "features"
+    """What scores tokens when the policy runs."""
     methods: dict[str, Measure]
-    """`policy`: the rule. Beside it `linear_probe` (mean-pooled residual stream) and `bag_of_words`."""
+    """`policy`: the rule as it runs. Beside it the other detector (`probe` or `features`) pooled as the rule pools,
+    `linear_probe` and `difference_of_means` on mean residuals, `bag_of_words`, and `random_features`, as many."""
+    probe_gain: Difference | None = None
+    """The probe minus the features."""
     negative_rate: Share
     """Share of the own negatives, look-alikes included, that reach that score: how far it goes by topic alone."""
     hard_negative_auroc: Share | None = None
@@ -126,6 +148,8 @@ class LockModel(Strict):
     """Of the concept's examples, wherever they stand; of nothing where features are pinned."""
     benign: Digest
     """Of the benign texts that set the thresholds."""
+    extra: Digest | None = None
+    """Of further labelled texts that taught as well; null where there were none."""
     detector: Literal["features", "probe"] = "features"
     """What the policy's checks read that name neither features nor a signal of their own."""
     features: list[LockedFeature]

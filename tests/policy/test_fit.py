@@ -2,93 +2,23 @@
 
 import numpy as np
 import pytest
-from scipy import sparse
 
 from monitor.errors import PolicyError
 from monitor.policy.examples import Example, Label
-from monitor.policy.fit import FitSettings, Inputs, LabelledTexts, TextReadings, TokenReadings, fit_policy
-from monitor.policy.fit.attending import attention, pooled
+from monitor.policy.fit import LabelledTexts, fit_policy
+from monitor.policy.fit.attending import attention, course, pooled
 from monitor.policy.fit.measuring import auroc, threshold_at
 from monitor.policy.fit.suppressing import choose_clamps
 from monitor.policy.fit.weighing import logistic
-from monitor.policy.lock import DictionaryRef, ModelRef
-from monitor.policy.schema import PolicyModel
+from monitor.policy.schema import threshold_at as threshold_for
 from tests.policy.conftest import naive_pooled
-from tests.policy.files import DICTIONARY, MODEL
-
-FEATURES = 60
-CONCEPT = (4, 17, 33)
-"""Features that are active on the concept; 50 and above are never active."""
-CAUSAL = 21
-WIDTH = 8
+from tests.policy.synthetic import CAUSAL, CONCEPT, QUICK, Synthetic, examples, inputs, policy
 
 
-class Synthetic:
-    """Reads texts of the form `LABEL NUMBER`: noise on all features, and the concept's on label `yes`."""
-
-    maxima = np.where(np.arange(FEATURES) < 50, 2.0, 0.0)
-
-    def __init__(self, strength=1.0):
-        self.strength = strength
-
-    def _one(self, text):
-        kind, number = text.split()
-        rng = np.random.default_rng([int(number), kind == "yes", kind == "look"])
-        tokens = int(rng.integers(6, 25))
-        rows = rng.exponential(0.2, (tokens, FEATURES)) * (rng.random((tokens, FEATURES)) < 0.1)
-        rows[:, 50:] = 0
-        if kind == "yes":
-            hit = rng.random((tokens, len(CONCEPT))) < 0.5
-            rows[:, CONCEPT] += hit * rng.uniform(0.3, 0.9, hit.shape) * self.strength
-            rows[:, CAUSAL] += rng.random(tokens) < 0.5
-        return rows, rng.normal(0, 1, WIDTH) + (kind == "yes")
-
-    def read(self, texts):
-        rows, means = zip(*map(self._one, texts), strict=True)
-        starts = np.concatenate([[0], np.cumsum([len(r) for r in rows])])
-        return TextReadings(TokenReadings(sparse.csr_matrix(np.vstack(rows)), starts), np.stack(means))
-
-    def attribution(self, texts):
-        effect = np.full(FEATURES, -0.01)
-        effect[[CAUSAL, 2]] = 0.5 if texts[0].startswith("yes") else 0.0
-        return effect
-
-    def label(self, feature):
-        return f"feature {feature}"
-
-
-def examples(count=40):
-    rows = [Example(f"yes {i}", Label.POSITIVE, str(i)) for i in range(count)]
-    rows += [Example(f"no {i}", Label.NEGATIVE, str(i)) for i in range(count)]
-    return rows + [Example(f"look {i}", Label.HARD_NEGATIVE, str(i)) for i in range(count)]
-
-
-def policy(rules=None, **more):
-    rule = {
-        "name": "stated",
-        "pooling": {"kind": "top_k_mean", "k": 3},
-        "threshold": {"false_positive_rate": 0.02},
-    }
-    return PolicyModel.model_validate(
-        {
-            "apiVersion": "monitor/v1",
-            "metadata": {"name": "p", "title": "P", "category": "c", "severity": "low", "description": "d"},
-            "concept": {"examples": "p.examples.jsonl"},
-            "rules": rules or [{**rule, "action": "suppress"}, {**rule, "name": "mean", "pooling": "mean"}],
-            "suppress": {"target": -1.0},
-            **more,
-        }
-    )
-
-
-def inputs(reader, texts=150):
-    benign = [f"benign {i}" for i in range(texts)]
-    read = reader.read(benign)
-    model, dictionary = ModelRef(name="m", digest=MODEL), DictionaryRef(digest=DICTIONARY, features=FEATURES)
-    return Inputs(reader, model, dictionary, benign, read, read.tokens.density())
-
-
-QUICK = FitSettings(features=8, rounds=6)
+def fires(scores, rule):
+    """Whether a rule fires on token scores, token by token as the running rule does."""
+    running = course(scores, rule.pooling, rule.for_)
+    return any(value >= threshold_for(rule.threshold, t) for t, value in enumerate(running, 1))
 
 
 @pytest.fixture(scope="module")
@@ -117,10 +47,8 @@ def test_thresholds_hold_on_benign_texts_that_the_fit_never_saw(lock):
     columns = np.array([f.index for f in lock.features])
     weights = np.array([f.weight for f in lock.features])
     for rule in lock.rules.values():
-        score = [pooled(text @ weights, rule.pooling, rule.for_) for text in fresh.columns(columns)]
-        assert np.mean(np.array(score) >= rule.threshold) < 0.05
-        caught = [pooled(text @ weights, rule.pooling, rule.for_) for text in hits.columns(columns)]
-        assert np.mean(np.array(caught) >= rule.threshold) > 0.9
+        assert np.mean([fires(text @ weights, rule) for text in fresh.columns(columns)]) < 0.05
+        assert np.mean([fires(text @ weights, rule) for text in hits.columns(columns)]) > 0.9
 
 
 def test_the_card_says_that_it_works(lock):
@@ -153,8 +81,8 @@ def test_fitting_twice_gives_the_same_lock(lock):
 def test_a_concept_that_no_feature_follows_is_an_error():
     class Silent(Synthetic):
         def _one(self, text):
-            rows, mean = super()._one(text)
-            return rows * 0, mean
+            rows, residuals = super()._one(text)
+            return rows * 0, residuals
 
     with pytest.raises(PolicyError, match="no feature of this dictionary"):
         fit_policy(policy(), examples(), inputs(Silent()), settings=QUICK)

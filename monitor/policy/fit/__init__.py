@@ -4,7 +4,17 @@ Knows statistics on arrays of readings. Does not know models: a `Reader` is hand
 nothing that serves imports this package.
 """
 
+from monitor.policy.fit.detecting import Probe
 from monitor.policy.fit.fitting import FitSettings, Inputs, LabelledTexts, fit_policy
 from monitor.policy.fit.readings import Reader, TextReadings, TokenReadings
 
-__all__ = ["FitSettings", "Inputs", "LabelledTexts", "Reader", "TextReadings", "TokenReadings", "fit_policy"]
+__all__ = [
+    "FitSettings",
+    "Inputs",
+    "LabelledTexts",
+    "Probe",
+    "Reader",
+    "TextReadings",
+    "TokenReadings",
+    "fit_policy",
+]

@@ -1,6 +1,8 @@
-"""What a policy is measured beside: a linear probe on the residual stream, and a bag of words.
+"""What a policy is measured beside: each learns from the same rows, and scores the rows that were held out.
 
-Each learns from the same rows as the policy and scores the rows that were held out.
+A linear probe and the difference of means read the mean residual of a text, as in the literature (AxBench, Wu et
+al., 2025); a bag of words reads the text alone. Random features of the dictionary, as many as the policy has, show
+what any features would do.
 """
 
 from __future__ import annotations
@@ -22,9 +24,21 @@ def linear_probe(means: Floats, y: Indices, importance: Floats, held_out: Floats
     return np.asarray(model.decision_function((held_out - centre) / scale))
 
 
+def difference_of_means(means: Floats, y: Indices, importance: Floats, held_out: Floats) -> Floats:
+    """Held-out mean residuals along the mean of the positives minus that of the negatives."""
+    yes, no = (np.average(means[y == label], axis=0, weights=importance[y == label]) for label in (1, 0))
+    return np.asarray((held_out - (yes + no) / 2) @ (yes - no))
+
+
 def bag_of_words(texts: Sequence[str], y: Indices, importance: Floats, held_out: Sequence[str]) -> Floats:
     """Scores of held-out texts by logistic regression on words and pairs of words."""
     words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"\w+|[^\w\s]")
     model = LogisticRegression(C=10.0, class_weight="balanced", max_iter=500, tol=1e-3)
     model.fit(words.fit_transform(texts), y, sample_weight=importance)
     return np.asarray(model.decision_function(words.transform(held_out)))
+
+
+def random_features(ever: Indices, count: int, seed: int) -> Indices:
+    """`count` features drawn without replacement from those that are `ever` active on the learning rows."""
+    drawn = np.random.default_rng(seed).permutation(ever)[:count]
+    return np.asarray(np.sort(drawn), np.intp)

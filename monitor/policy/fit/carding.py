@@ -5,14 +5,13 @@ Knows held-out scores. Does not know thresholds or what a rule does.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
-from monitor.policy.examples import Label
-from monitor.policy.fit.crossing import Crossed, Rows
-from monitor.policy.fit.measuring import RATE, auroc, measure, threshold_at
-from monitor.policy.lock import Card, Maturity, Measure
+from monitor.policy.fit.crossing import Crossed
+from monitor.policy.fit.detecting import Rows
+from monitor.policy.fit.measuring import RATE, Truth, difference, measure_all, threshold_at
+from monitor.policy.fit.readings import Floats
+from monitor.policy.lock import Card, Difference, Maturity, Measure
 
 STABLE = (0.90, 0.60)
 """Least lower bound of AUROC, and least recall at 1 % false positives, of `stable`."""
@@ -20,40 +19,63 @@ BETA = (0.70, 0.20)
 """The same, of `beta`; below it a policy is `experimental` and stays in shadow unless told otherwise."""
 TOPIC = 2.0
 """Recall over the rate on own negatives, below which a policy sees the topic rather than the concept."""
-CLEARLY = 0.03
-"""A difference of AUROC worth a word."""
+CLOSE = 0.03
+"""A difference of AUROC too small to matter."""
 
 
-def make_card(rows: Rows, crossed: Crossed, labels: Sequence[Label], seed: int) -> Card:
-    """The card, from scores that were held out."""
+def make_card(rows: Rows, crossed: Crossed, asked: str, seed: int) -> Card:
+    """The card, from scores that were held out. `asked` is `features`, `probe` or `auto`: the probe where it is
+    clearly better.
+    """
     kept = np.flatnonzero(rows.measured == 1)
-    methods = {
-        "policy": crossed.rules[0],
-        "linear_probe": crossed.linear_probe,
-        "bag_of_words": crossed.bag_of_words,
+    scores = {
+        "features": crossed.features[0].overall,
+        "probe": crossed.probe[0].overall,
+        **crossed.baselines,
     }
-    measures = {
-        name: measure(scores[kept], rows.positive[kept], rows.own[kept], rows.groups[kept], seed)
-        for name, scores in methods.items()
-    }
-    own = crossed.rules[0][: len(labels)]
-    hard = np.asarray([label is Label.HARD_NEGATIVE for label in labels])
-    yes = np.asarray([label is Label.POSITIVE for label in labels])
-    benign = crossed.rules[0][(rows.own == 0) & (rows.measured == 1)]
-    by_topic = float((own[~yes] >= threshold_at(benign, RATE)).mean())
+    truth = Truth(rows.positive[kept], rows.own[kept], rows.hard[kept], rows.groups[kept])
+    measured = measure_all({name: values[kept] for name, values in scores.items()}, truth, seed)
+    gain = difference(measured["probe"], measured["features"])
+    detector = ("probe" if clearly_better(gain) else "features") if asked == "auto" else asked
+    measures = {"policy": measured[detector].measure}
+    measures |= {name: found.measure for name, found in measured.items() if name != detector}
+    by_topic = _by_topic(scores[detector], rows)
     maturity = maturity_of(measures["policy"], by_topic)
-    return Card(
-        positive=int(yes.sum()),
-        negative=int((~yes & ~hard).sum()),
-        hard_negative=int(hard.sum()),
-        groups=len(np.unique(rows.groups[: len(labels)])),
-        extra=len(rows.texts) - len(kept),
-        methods=measures,
-        negative_rate=by_topic,
-        hard_negative_auroc=auroc(own[yes], own[hard]) if hard.any() else None,
-        maturity=maturity,
-        note=note_of(measures, by_topic, maturity),
+    return Card.model_validate(
+        {
+            **_counts(rows),
+            "detector": detector,
+            "methods": measures,
+            "probe_gain": gain,
+            "negative_rate": by_topic,
+            "hard_negative_auroc": measures["policy"].hard_auroc,
+            "maturity": maturity,
+            "note": note_of(measures, gain, detector, by_topic, maturity),
+        }
     )
+
+
+def clearly_better(gain: Difference) -> bool:
+    """True where one interval excludes zero upwards and neither excludes it downwards."""
+    up = gain.auroc_low > 0 or gain.recall_low > 0
+    return up and gain.auroc_high >= 0 and gain.recall_high >= 0
+
+
+def _counts(rows: Rows) -> dict[str, int]:
+    own = rows.own == 1
+    return {
+        "positive": int((own & (rows.positive == 1)).sum()),
+        "negative": int((own & (rows.positive == 0) & (rows.hard == 0)).sum()),
+        "hard_negative": int(rows.hard.sum()),
+        "groups": len(np.unique(rows.groups[own])),
+        "extra": int((rows.measured == 0).sum()),
+    }
+
+
+def _by_topic(scores: Floats, rows: Rows) -> float:
+    """Share of own negatives that reach what 1 % of the benign texts reach."""
+    no = scores[(rows.own == 1) & (rows.positive == 0)]
+    return float((no >= threshold_at(scores[rows.benign], RATE)).mean()) if len(no) else 0.0
 
 
 def maturity_of(policy: Measure, by_topic: float) -> Maturity:
@@ -65,8 +87,10 @@ def maturity_of(policy: Measure, by_topic: float) -> Maturity:
     return "beta" if policy.auroc_low >= BETA[0] and policy.recall >= BETA[1] else "experimental"
 
 
-def note_of(measures: dict[str, Measure], by_topic: float, maturity: Maturity) -> str:
-    """The card in two or three sentences."""
+def note_of(
+    measures: dict[str, Measure], gain: Difference, detector: str, by_topic: float, maturity: Maturity
+) -> str:
+    """The card in a few sentences."""
     mine = measures["policy"]
     verdict = {
         "stable": "Separates well on held-out examples.",
@@ -76,9 +100,16 @@ def note_of(measures: dict[str, Measure], by_topic: float, maturity: Maturity) -
     parts = [verdict, f"AUROC {mine.auroc:.2f}, recall {mine.recall:.0%} where 1 % of benign texts fire."]
     if by_topic > 0.05:
         parts.append(f"{by_topic:.0%} of its own look-alikes and counterparts fire too.")
-    probe, words = measures["linear_probe"], measures["bag_of_words"]
-    if probe.auroc > mine.auroc + CLEARLY:
-        parts.append(f"A linear probe is clearly better ({probe.auroc:.2f}).")
-    if words.auroc > mine.auroc - CLEARLY:
-        parts.append(f"A bag of words does as well ({words.auroc:.2f}): what is detected may be wording.")
+    if detector == "features" and clearly_better(gain):
+        probe = measures["probe"]
+        parts.append(
+            f"A probe is clearly better (AUROC {probe.auroc:.2f}, recall {probe.recall:.0%}): "
+            "`policy fit --detector probe` uses it."
+        )
+    if measures["bag_of_words"].auroc > mine.auroc - CLOSE:
+        words = measures["bag_of_words"].auroc
+        parts.append(f"A bag of words does as well ({words:.2f}): what is detected may be wording.")
+    if measures["random_features"].auroc > mine.auroc - CLOSE:
+        drawn = measures["random_features"].auroc
+        parts.append(f"Random features do as well ({drawn:.2f}): these features are nothing special.")
     return " ".join(parts)

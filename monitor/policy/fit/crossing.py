@@ -1,110 +1,95 @@
-"""Cross-validation over groups: scores of every own and benign text by a detector that never saw its group.
+"""Cross-validation over groups: scores of every own and benign text by detectors that never saw its group.
 
 Knows rows with labels, groups and importance. Extra rows only ever teach; they are never scored.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from monitor.policy.fit.baselines import bag_of_words, linear_probe
-from monitor.policy.fit.readings import Floats, Indices, TokenReadings
-from monitor.policy.fit.selecting import select
-from monitor.policy.fit.weighing import Detector, Pooled, weigh
+from monitor.policy.fit.baselines import bag_of_words, difference_of_means, linear_probe, random_features
+from monitor.policy.fit.detecting import Detector, Features, Rows
+from monitor.policy.fit.learning import Recipe, learn_features, learn_probe, weighted
+from monitor.policy.fit.lengths import EDGES, NEVER, Reached
+from monitor.policy.fit.readings import Floats, Indices
+from monitor.policy.fit.weighing import Pooled
 
 FOLDS = 5
 
 
 @dataclass(frozen=True)
-class Rows:
-    """All texts of one fit, in one order."""
+class Crossed:
+    """Held-out scores of all texts, comparable across folds; minus infinity or NaN for rows not measured."""
 
-    texts: Sequence[str]
-    tokens: TokenReadings
-    means: Floats
-    """`[texts, d_model]`"""
-    positive: Indices
-    """1 for the concept, else 0."""
-    groups: Indices
-    measured: Indices
-    """1 where the row is scored by cross-validation (own examples and benign texts), 0 for extra rows."""
-    own: Indices
-    """1 for the policy's own examples."""
-    importance: Floats
+    features: list[Reached]
+    """By rule, in deviations from the mean of the negatives that its detector learnt from."""
+    probe: list[Reached]
+    """The same for a probe that is read token by token, as a rule would."""
+    baselines: dict[str, Floats]
+    """`[texts]` by method."""
 
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a detector is learnt."""
-
-    rules: tuple[Pooled, ...]
-    """How each rule pools; weights are learnt for the first."""
-    limit: int
-    rounds: int
-    seed: int
-    signed: bool
-    """Whether features may speak against the concept."""
-
-
-def learn(rows: Rows, which: Indices, recipe: Recipe) -> Detector:
-    """A detector from some rows; one without features where none is more active on positives."""
-    mean = rows.tokens.take(which).means()
-    features, stability = select(
-        mean,
-        rows.positive[which],
-        rows.groups[which],
-        limit=recipe.limit,
-        rounds=recipe.rounds,
-        seed=recipe.seed,
-        signed=recipe.signed,
-    )
-    if not len(features):
-        return Detector(features, stability, stability)
-    texts = rows.tokens.take(which).columns(features)
-    weights = weigh(texts, rows.positive[which], rows.importance[which], recipe.rules[0], recipe.signed)
-    useful = np.abs(weights) > 1e-3
-    return Detector(features[useful], weights[useful], stability[useful])
+    def of(self, kind: str) -> list[Reached]:
+        """The scores of one kind of detector."""
+        return self.probe if kind == "probe" else self.features
 
 
 def scale_of(detector: Detector, how: Pooled, rows: Rows, which: Indices) -> tuple[float, float]:
     """Mean and deviation of a detector's scores on negative rows, so that folds can be compared."""
-    scores = score(detector, how, rows, which[rows.positive[which] == 0])
+    scores = how.score(detector.tokens(rows.read, which[rows.positive[which] == 0]))
     return float(scores.mean()), float(scores.std() + 1e-9)
-
-
-def score(detector: Detector, how: Pooled, rows: Rows, which: Indices) -> Floats:
-    """Pooled scores of some rows."""
-    return how.score(rows.tokens.take(which).columns(detector.features), detector.weights)
-
-
-@dataclass(frozen=True)
-class Crossed:
-    """Held-out scores `[texts]`, comparable across folds; NaN for rows that are not measured."""
-
-    rules: list[Floats]
-    """By rule, in deviations from the mean of the negatives that its detector learnt from."""
-    linear_probe: Floats
-    bag_of_words: Floats
 
 
 def cross_validate(rows: Rows, recipe: Recipe) -> Crossed:
     """Scores by detectors that never saw the row's group."""
-    blank = [np.full(len(rows.texts), np.nan) for _ in range(len(recipe.rules) + 2)]
-    out = Crossed(blank[2:], blank[0], blank[1])
+    out = _blank(len(rows.texts), len(recipe.rules))
     for held in folds(rows, recipe.seed):
-        rest = np.setdiff1d(np.arange(len(rows.texts)), held)
-        detector = learn(rows, rest, recipe)
-        for how, scores in zip(recipe.rules, out.rules, strict=True):
-            middle, spread = scale_of(detector, how, rows, rest)
-            scores[held] = (score(detector, how, rows, held) - middle) / spread
-        y, importance = rows.positive[rest], rows.importance[rest]
-        out.linear_probe[held] = linear_probe(rows.means[rest], y, importance, rows.means[held])
-        texts = [rows.texts[i] for i in rest]
-        out.bag_of_words[held] = bag_of_words(texts, y, importance, [rows.texts[i] for i in held])
+        rest = np.setdiff1d(rows.everything, held)
+        features = learn_features(rows, rest, recipe)
+        _score(features, out.features, rows, recipe, rest, held)
+        _score(learn_probe(rows, rest, recipe), out.probe, rows, recipe, rest, held)
+        for name, scores in _baselines(rows, rest, held, features, recipe).items():
+            out.baselines.setdefault(name, np.full(len(rows.texts), np.nan))[held] = scores
     return out
+
+
+def _blank(texts: int, rules: int) -> Crossed:
+    def empty() -> list[Reached]:
+        return [Reached(np.full((texts, len(EDGES) + 1), NEVER), EDGES) for _ in range(rules)]
+
+    return Crossed(empty(), empty(), {})
+
+
+def _score(
+    detector: Detector, out: list[Reached], rows: Rows, recipe: Recipe, rest: Indices, held: Indices
+) -> None:
+    tokens = detector.tokens(rows.read, held)
+    for how, reached in zip(recipe.rules, out, strict=True):
+        reached.best[held] = how.reach(tokens).scaled(*scale_of(detector, how, rows, rest)).best
+
+
+def _baselines(
+    rows: Rows, rest: Indices, held: Indices, features: Features, recipe: Recipe
+) -> dict[str, Floats]:
+    y, importance, means = rows.positive[rest], rows.importance[rest], rows.read.means
+    told = [rows.texts[i] for i in rest]
+    return {
+        "linear_probe": linear_probe(means[rest], y, importance, means[held]),
+        "difference_of_means": difference_of_means(means[rest], y, importance, means[held]),
+        "bag_of_words": bag_of_words(told, y, importance, [rows.texts[i] for i in held]),
+        "random_features": _random(rows, rest, held, len(features.indices), recipe),
+    }
+
+
+def _random(rows: Rows, rest: Indices, held: Indices, count: int, recipe: Recipe) -> Floats:
+    ever = np.flatnonzero(np.asarray(rows.read.tokens.take(rest).density()) > 0)
+    if not count or not len(ever):
+        return np.zeros(len(held))
+    how = recipe.rules[0]
+    drawn = weighted(rows, rest, recipe, random_features(ever, count, recipe.seed))
+    middle, spread = scale_of(drawn, how, rows, rest)
+    return np.asarray((how.score(drawn.tokens(rows.read, held)) - middle) / spread)
 
 
 def folds(rows: Rows, seed: int) -> list[Indices]:

@@ -6,20 +6,22 @@ card. Does not know files, folders or models.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
 from monitor.errors import PolicyError
 from monitor.policy.examples import Example, Label, examples_digest, texts_digest
 from monitor.policy.fit.carding import make_card
-from monitor.policy.fit.crossing import Recipe, Rows, cross_validate, learn
+from monitor.policy.fit.crossing import cross_validate
+from monitor.policy.fit.detecting import Detector, Features, Probe, Rows
 from monitor.policy.fit.later import LaterReader, fit_later
-from monitor.policy.fit.readings import Floats, Reader, TextReadings, join
+from monitor.policy.fit.learning import Recipe, learn_features, learn_probe
+from monitor.policy.fit.readings import Floats, Reader, TextReadings, join_texts
 from monitor.policy.fit.suppressing import choose_clamps
-from monitor.policy.fit.thresholds import Fitted, lock_rules, ways
-from monitor.policy.fit.weighing import Detector
+from monitor.policy.fit.thresholds import Fitted, Leaf, lock_leaves, pinned_features, ways
 from monitor.policy.lock import (
     Card,
     DictionaryRef,
@@ -29,10 +31,13 @@ from monitor.policy.lock import (
     LockModel,
     ModelRef,
 )
-from monitor.policy.schema import PolicyModel
+from monitor.policy.schema import PolicyModel, ProbeModel
 
 BENIGN_IMPORTANCE = 1.0
 EXTRA_IMPORTANCE = 0.5
+
+Asked = Literal["features", "probe", "auto"]
+"""What scores tokens; `auto`: the probe where it is clearly better."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,7 @@ class FitSettings:
     seed: int = 0
     signed: bool = True
     """Whether features may speak against the concept; without, no content can talk a rule out of firing."""
+    detector: Asked = "features"
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,23 @@ class Inputs:
     """`[features]` share of benign tokens."""
     later: LaterReader | None = None
     """The residual stream behind the tapped layer; None where the model has no layer there."""
+    aside: Sequence[str] = ()
+    """Further benign texts that set thresholds and teach nothing."""
+    aside_readings: TextReadings | None = None
+
+    @property
+    def calibration(self) -> list[TextReadings]:
+        """Readings of all benign texts."""
+        return [self.benign_readings] + ([self.aside_readings] if self.aside_readings is not None else [])
+
+
+Store = Callable[[Probe], ProbeModel]
+"""Puts a probe where the lock can name it."""
+
+
+def inline(probe: Probe) -> ProbeModel:
+    """A probe with its weights in the lock itself."""
+    return ProbeModel(weights=[float(w) for w in probe.weights], bias=probe.bias, scale=probe.scale)
 
 
 def fit_policy(
@@ -79,26 +102,67 @@ def fit_policy(
     inputs: Inputs,
     extra: LabelledTexts | None = None,
     settings: FitSettings | None = None,
+    *,
+    store: Store = inline,
+    pinned: Probe | None = None,
 ) -> LockModel:
-    """The lock of a policy; PolicyError where its examples give nothing to learn from."""
+    """The lock of a policy; PolicyError where its examples give nothing to learn from.
+
+    `pinned` is the probe that the policy names itself, where it does.
+    """
     settings = settings or FitSettings()
+    start = {
+        "apiVersion": "monitor/v1",
+        "policy": policy.metadata.name,
+        "model": inputs.model,
+        "dictionary": inputs.dictionary,
+        "examples": examples_digest(examples),
+        "benign": texts_digest([*inputs.benign, *inputs.aside]),
+        "features": [],
+        "suppress": [],
+    }
     if policy.concept is None:
-        rules = lock_rules(policy, None, inputs.benign_readings.tokens)
-        return _lock(policy, examples, inputs, [], rules, [], None)
-    extra = extra or LabelledTexts()
-    rows, read = _rows(examples, inputs, extra)
+        named = pinned_features(policy.features) if policy.features else pinned
+        return _lock(start, lock_leaves(policy, None, named, inputs.calibration))
+    rows, read = _rows(examples, inputs, extra or LabelledTexts())
     recipe = Recipe(ways(policy), settings.features, settings.rounds, settings.seed, settings.signed)
     crossed = cross_validate(rows, recipe)
-    detector = learn(rows, np.arange(len(rows.texts)), recipe)
-    if not len(detector.features):
+    card = make_card(rows, crossed, policy.concept.detector or settings.detector, settings.seed)
+    detector = _learn(rows, recipe, card, policy.metadata.name)
+    fitted = Fitted(rows, recipe, detector, crossed.of(card.detector), inputs.aside_readings)
+    return _lock(
+        {
+            **start,
+            "extra": texts_digest(extra.texts) if extra is not None and len(extra.texts) else None,
+            "detector": card.detector,
+            "features": _features(detector, inputs) if isinstance(detector, Features) else [],
+            "probe": store(detector) if isinstance(detector, Probe) else None,
+            "suppress": _clamps(policy, examples, inputs, read),
+            "later_probe": inputs.later and fit_later(policy, examples, inputs.benign, inputs.later),
+            "card": card,
+        },
+        lock_leaves(policy, fitted, None, inputs.calibration),
+    )
+
+
+def _lock(fields: dict[str, object], leaves: dict[Leaf, LockedRule]) -> LockModel:
+    sections: dict[str, dict[str, LockedRule]] = {"rules": {}, "conditions": {}}
+    for (section, name), locked in leaves.items():
+        sections[section][name] = locked
+    return LockModel.model_validate({**fields, **sections})
+
+
+def _learn(rows: Rows, recipe: Recipe, card: Card, name: str) -> Detector:
+    """The detector that will run, from every row."""
+    if card.detector == "probe":
+        return learn_probe(rows, rows.everything, recipe)
+    found = learn_features(rows, rows.everything, recipe)
+    if not len(found.indices):
         raise PolicyError(
-            f"no feature of this dictionary is more active on the positive examples of `{policy.metadata.name}` "
+            f"no feature of this dictionary is more active on the positive examples of `{name}` "
             "than on the negative ones; give other examples, or another dictionary"
         )
-    rules = lock_rules(policy, Fitted(rows, recipe, detector, crossed), inputs.benign_readings.tokens)
-    card = make_card(rows, crossed, [e.label for e in examples], settings.seed)
-    clamps = _clamps(policy, examples, inputs, read)
-    return _lock(policy, examples, inputs, _features(detector, inputs), rules, clamps, card)
+    return found
 
 
 def _rows(examples: Sequence[Example], inputs: Inputs, extra: LabelledTexts) -> tuple[Rows, TextReadings]:
@@ -113,12 +177,14 @@ def _rows(examples: Sequence[Example], inputs: Inputs, extra: LabelledTexts) -> 
     names += [f"extra {g}" for g in extra.groups]
     rows = Rows(
         texts=[*(e.text for e in examples), *inputs.benign, *extra.texts],
-        tokens=join([part.tokens for part in parts]),
-        means=np.concatenate([part.means for part in parts]),
+        read=join_texts(parts),
         positive=np.asarray(positive, np.intp),
         groups=np.unique(names, return_inverse=True)[1].astype(np.intp),
         measured=np.repeat([1, 1, 0], counts),
         own=np.repeat([1, 0, 0], counts),
+        hard=np.asarray(
+            [e.label is Label.HARD_NEGATIVE for e in examples] + [False] * sum(counts[1:]), np.intp
+        ),
         importance=np.repeat([1.0, BENIGN_IMPORTANCE, EXTRA_IMPORTANCE], counts),
     )
     return rows, own
@@ -137,41 +203,15 @@ def _clamps(
     return choose_clamps(effect, density, inputs.benign_density, inputs.reader.maxima, wish.target)
 
 
-def _features(detector: Detector, inputs: Inputs) -> list[LockedFeature]:
+def _features(detector: Features, inputs: Inputs) -> list[LockedFeature]:
     order = np.argsort(-np.abs(detector.weights), kind="stable")
     return [
         LockedFeature(
-            index=int(detector.features[i]),
+            index=int(detector.indices[i]),
             weight=float(detector.weights[i]),
-            maximum=float(inputs.reader.maxima[detector.features[i]]),
-            label=inputs.reader.label(int(detector.features[i])),
+            maximum=float(inputs.reader.maxima[detector.indices[i]]),
+            label=inputs.reader.label(int(detector.indices[i])),
             stability=float(detector.stability[i]),
         )
         for i in order
     ]
-
-
-def _lock(
-    policy: PolicyModel,
-    examples: Sequence[Example],
-    inputs: Inputs,
-    features: list[LockedFeature],
-    rules: dict[str, LockedRule],
-    clamps: list[LockedClamp],
-    card: Card | None,
-) -> LockModel:
-    return LockModel.model_validate(
-        {
-            "apiVersion": "monitor/v1",
-            "policy": policy.metadata.name,
-            "model": inputs.model,
-            "dictionary": inputs.dictionary,
-            "examples": examples_digest(examples),
-            "benign": texts_digest(inputs.benign),
-            "features": features,
-            "rules": rules,
-            "suppress": clamps,
-            "later_probe": inputs.later and fit_later(policy, examples, inputs.benign, inputs.later),
-            "card": card,
-        }
-    )

@@ -5,15 +5,18 @@ Knows scores, labels and groups. Does not know what gave the scores.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from scipy.stats import rankdata
 
 from monitor.policy.fit.readings import Floats, Indices
-from monitor.policy.lock import Measure
+from monitor.policy.lock import Difference, Measure
 
 RATE = 0.01
 """The false-positive rate at which recall is stated."""
 RESAMPLES = 300
+INTERVAL = (0.025, 0.975)
 
 
 def auroc(positive: Floats, negative: Floats) -> float:
@@ -33,38 +36,79 @@ def threshold_at(negative: Floats, rate: float) -> float:
     return float((above[-1] + below) / 2 if len(above) else below + 0.05 * abs(below) + 1e-9)
 
 
-def measure(scores: Floats, positive: Indices, own: Indices, groups: Indices, seed: int) -> Measure:
-    """AUROC among the own examples, and recall where 1 % of the benign texts fire, each with a 95 % interval.
+@dataclass(frozen=True)
+class Truth:
+    """What is known of the measured texts, one entry per text."""
 
-    `scores`, `positive`, `own` (1 for the policy's examples, 0 for benign texts) and `groups` are per text.
+    positive: Indices
+    own: Indices
+    """1 for the policy's examples, 0 for benign texts."""
+    hard: Indices
+    """1 for benign look-alikes."""
+    groups: Indices
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One method: its measure, and what resampling gave `[resamples, 3]` (AUROC, recall, AUROC on look-alikes)."""
+
+    measure: Measure
+    draws: Floats
+
+
+def measure_all(methods: dict[str, Floats], truth: Truth, seed: int) -> dict[str, Measured]:
+    """AUROC among own examples, recall where 1 % of the benign texts fire, AUROC against look-alikes, with 95 %
+    intervals; all methods are measured on the same resamples of groups, so that they can be compared.
     """
-    rng = np.random.default_rng(seed)
-    names, inverse = np.unique(groups, return_inverse=True)
-    members = [np.flatnonzero(inverse == i) for i in range(len(names))]
-    everything = np.arange(len(scores))
-    draws = [
-        np.concatenate([members[i] for i in rng.integers(0, len(names), len(names))])
-        for _ in range(RESAMPLES)
-    ]
-    areas = [_area(scores, positive, own, rows) for rows in draws]
-    recalls = [_recall(scores, positive, own, rows) for rows in draws]
-    return Measure(
-        auroc=_area(scores, positive, own, everything),
-        auroc_low=float(np.quantile(areas, 0.025)),
-        auroc_high=float(np.quantile(areas, 0.975)),
-        recall=_recall(scores, positive, own, everything),
-        recall_low=float(np.quantile(recalls, 0.025)),
-        recall_high=float(np.quantile(recalls, 0.975)),
+    draws = _draws(truth.groups, seed)
+    return {name: _measured(scores, truth, draws) for name, scores in methods.items()}
+
+
+def difference(one: Measured, other: Measured) -> Difference:
+    """The first minus the second, on the same resamples."""
+    low, high = np.quantile(one.draws - other.draws, INTERVAL, axis=0)
+    return Difference(
+        auroc=one.measure.auroc - other.measure.auroc,
+        auroc_low=float(low[0]),
+        auroc_high=float(high[0]),
+        recall=one.measure.recall - other.measure.recall,
+        recall_low=float(low[1]),
+        recall_high=float(high[1]),
     )
 
 
-def _area(scores: Floats, positive: Indices, own: Indices, rows: Indices) -> float:
-    mine = rows[own[rows] == 1]
-    return auroc(scores[mine[positive[mine] == 1]], scores[mine[positive[mine] == 0]])
+def _draws(groups: Indices, seed: int) -> list[Indices]:
+    rng = np.random.default_rng(seed)
+    order = np.argsort(groups, kind="stable")
+    members = np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)
+    return [
+        np.concatenate([members[i] for i in rng.integers(0, len(members), len(members))])
+        for _ in range(RESAMPLES)
+    ]
 
 
-def _recall(scores: Floats, positive: Indices, own: Indices, rows: Indices) -> float:
-    yes, benign = scores[rows[positive[rows] == 1]], scores[rows[own[rows] == 0]]
-    if not len(yes) or not len(benign):
-        return 0.0
-    return float((yes >= threshold_at(benign, RATE)).mean())
+def _measured(scores: Floats, truth: Truth, draws: list[Indices]) -> Measured:
+    point = _three(scores, truth, np.arange(len(scores)))
+    drawn = np.asarray([_three(scores, truth, rows) for rows in draws])
+    low, high = np.quantile(drawn, INTERVAL, axis=0)
+    looks = bool(truth.hard.any())
+    found = Measure(
+        auroc=point[0],
+        auroc_low=low[0],
+        auroc_high=high[0],
+        recall=point[1],
+        recall_low=low[1],
+        recall_high=high[1],
+        hard_auroc=point[2] if looks else None,
+        hard_auroc_low=low[2] if looks else None,
+        hard_auroc_high=high[2] if looks else None,
+    )
+    return Measured(found, drawn)
+
+
+def _three(scores: Floats, truth: Truth, rows: Indices) -> tuple[float, float, float]:
+    value, own, positive = scores[rows], truth.own[rows] == 1, truth.positive[rows] == 1
+    yes, benign = value[own & positive], value[~own]
+    area = auroc(yes, value[own & ~positive])
+    recall = float((yes >= threshold_at(benign, RATE)).mean()) if len(yes) and len(benign) else 0.0
+    return area, recall, auroc(yes, value[truth.hard[rows] == 1])

@@ -6,7 +6,8 @@ Knows the arrays. Does not know the model that made them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -71,8 +72,45 @@ class TextReadings:
     """What a model makes of texts."""
 
     tokens: TokenReadings
-    means: Floats
-    """`[texts, d_model]`: mean residual, first positions left out; what the linear probe sees."""
+    residuals: NDArray[np.float32]
+    """`[tokens, d_model]`: the residual stream, row by row as in `tokens`."""
+    signals: dict[str, Floats] = field(default_factory=dict)
+    """By name of an anomaly signal, its value at every token `[tokens]`."""
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def lengths(self) -> Indices:
+        """Tokens of each text, the first position left out."""
+        return np.diff(self.tokens.starts)
+
+    def residual(self, text: int) -> NDArray[np.float32]:
+        """Residuals `[tokens, d_model]` of one text."""
+        return self.residuals[self.tokens.starts[text] : self.tokens.starts[text + 1]]
+
+    def signal(self, name: str, which: Indices) -> list[Floats]:
+        """An anomaly signal `[tokens]` of some texts."""
+        starts = self.tokens.starts
+        return [self.signals[name][starts[i] : starts[i + 1]] for i in which]
+
+    @cached_property
+    def means(self) -> Floats:
+        """`[texts, d_model]`: mean residual of each text; zero for a text without tokens."""
+        out = np.zeros((len(self), self.residuals.shape[1]))
+        for i in range(len(self)):
+            if self.lengths[i]:
+                out[i] = self.residual(i).mean(axis=0, dtype=np.float64)
+        return out
+
+
+def join_texts(parts: Sequence[TextReadings]) -> TextReadings:
+    """All texts of all parts, in order."""
+    return TextReadings(
+        join([part.tokens for part in parts]),
+        np.concatenate([part.residuals for part in parts]),
+        {name: np.concatenate([part.signals[name] for part in parts]) for name in parts[0].signals},
+    )
 
 
 class Reader(Protocol):

@@ -6,13 +6,15 @@ Weights can be kept from going negative: a rule then cannot be talked out of fir
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from monitor.policy.fit.attending import attention, pooled
+from monitor.policy.fit.attending import attention, course, pooled
+from monitor.policy.fit.lengths import EDGES, Reached, reach
 from monitor.policy.fit.readings import Floats, Indices
 from monitor.policy.policy import Pooling
 
@@ -27,18 +29,13 @@ class Pooled:
     pooling: Pooling
     hold: int = 1
 
-    def score(self, texts: list[Floats], weights: Floats) -> Floats:
-        """Pooled score of each text, from readings `[tokens, features]` and weights `[features]`."""
-        return np.asarray([pooled(text @ weights, self.pooling, self.hold) for text in texts])
+    def score(self, texts: Sequence[Floats]) -> Floats:
+        """Pooled score of each text, from token scores `[tokens]`."""
+        return np.asarray([pooled(scores, self.pooling, self.hold) for scores in texts])
 
-
-@dataclass(frozen=True)
-class Detector:
-    """Features with weights: a token's score is `readings @ weights`."""
-
-    features: Indices
-    weights: Floats
-    stability: Floats
+    def reach(self, texts: Sequence[Floats]) -> Reached:
+        """Pooled scores by length, from token scores `[tokens]` per text."""
+        return reach([course(scores, self.pooling, self.hold) for scores in texts], EDGES)
 
 
 def weigh(texts: list[Floats], y: Indices, importance: Floats, how: Pooled, signed: bool) -> Floats:

@@ -1,0 +1,145 @@
+"""False positives by length: why one threshold is not enough, and how a rate is shared out.
+
+A rule looks at a text again after every token, so a long text has more chances to fire than a short one; thresholds
+are therefore set per bucket of token counts. A text that reaches bucket `b` has passed all buckets before, so the
+rate is spent like the error of a sequential test (Lan and DeMets, 1983): half of what is left in each bucket, all
+of it in the last. A text of any length then fires with at most the whole rate.
+Knows pooled scores and lengths. Does not know what gave the scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from monitor.policy.fit.readings import Floats, Indices
+
+EDGES = (32, 128)
+"""Tokens at which a bucket ends; the last bucket has no end."""
+FEWEST = 200
+"""A bucket with fewer calibration texts is joined to the one before it."""
+NEVER = -np.inf
+"""What a text that does not reach a bucket scores there."""
+
+
+@dataclass(frozen=True)
+class Reached:
+    """The highest pooled score of each text within each bucket."""
+
+    best: Floats
+    """`[texts, buckets]`; minus infinity where the text ends before the bucket."""
+    edges: tuple[int, ...]
+    """Last token of each bucket but the last, counted from 1."""
+
+    @property
+    def overall(self) -> Floats:
+        """`[texts]`: the highest of all buckets."""
+        return np.asarray(self.best.max(axis=1))
+
+    def take(self, which: Indices) -> Reached:
+        """Some of the texts."""
+        return Reached(self.best[which], self.edges)
+
+    def scaled(self, middle: float, spread: float) -> Reached:
+        """Scores as deviations from a mean."""
+        return Reached((self.best - middle) / spread, self.edges)
+
+    def unscaled(self, middle: float, spread: float) -> Reached:
+        """The inverse of `scaled`."""
+        return Reached(self.best * spread + middle, self.edges)
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A threshold for tokens up to a count, and what it was set on."""
+
+    up_to: int | None
+    """Last token of the bucket, counted from 1; None for no end."""
+    threshold: float
+    texts: int
+    """Calibration texts that reach into the bucket."""
+
+
+def reach(courses: Sequence[Floats], edges: tuple[int, ...]) -> Reached:
+    """Bucket maxima of pooled scores after each token; a text without tokens scores nothing, in the first bucket."""
+    starts = (0, *edges)
+    best = np.full((len(courses), len(starts)), NEVER)
+    for i, course in enumerate(courses):
+        for b, start in enumerate(starts):
+            part = course[start : edges[b] if b < len(edges) else None]
+            if len(part):
+                best[i, b] = part.max()
+    silent = ~np.isfinite(best).any(axis=1)
+    best[silent, 0] = 0.0
+    return Reached(best, edges)
+
+
+def stack(parts: Sequence[Reached]) -> Reached:
+    """All texts of all parts, in order."""
+    return Reached(np.concatenate([part.best for part in parts]), parts[0].edges)
+
+
+def calibrate(benign: Reached, rate: float, least: float = NEVER) -> list[Bucket]:
+    """A threshold per bucket, so that at most `rate` of the texts of any length fire; none below `least`.
+
+    The quantile is the conservative one of conformal prediction (Vovk et al., 2005): of `n` texts at most
+    `rate · (n + 1) − 1` may fire, so that the rate holds on average for the next text too.
+    """
+    buckets: list[Bucket] = []
+    fired = np.zeros(len(benign.best), bool)
+    spent = 0.0
+    groups = _joined(benign)
+    for number, (columns, up_to) in enumerate(groups):
+        spent = rate if number == len(groups) - 1 else spent + (rate - spent) / 2
+        scores = benign.best[:, columns].max(axis=1)
+        here = np.isfinite(scores)
+        allowed = max(0, int(np.floor(spent * (here.sum() + 1))) - 1 - int(fired[here].sum()))
+        threshold = max(_above(scores[here & ~fired], allowed), least)
+        fired |= scores >= threshold
+        buckets.append(Bucket(up_to, float(threshold), int(here.sum())))
+    return buckets
+
+
+def fires(reached: Reached, thresholds: Sequence[tuple[int | None, float]]) -> Indices:
+    """`[texts]` 1 where a text reaches a threshold; (up to so many tokens, threshold), the last without a limit.
+
+    Where thresholds change within a bucket of `reached`, the lowest counts for all of it: the rate that comes of
+    it is never too low.
+    """
+    fired = np.zeros(len(reached.best), bool)
+    starts = (0, *reached.edges)
+    for column, start in enumerate(starts):
+        end = np.inf if column == len(reached.edges) else reached.edges[column]
+        lowest, before = np.inf, 0.0
+        for up_to, threshold in thresholds:
+            until = np.inf if up_to is None else up_to
+            if before < end and until > start:
+                lowest = min(lowest, threshold)
+            before = until
+        fired |= reached.best[:, column] >= lowest
+    return fired.astype(np.intp)
+
+
+def _joined(benign: Reached) -> list[tuple[list[int], int | None]]:
+    """Columns of each bucket and where it ends; buckets with few texts belong to the one before."""
+    counts = np.isfinite(benign.best).sum(axis=0)
+    ends: list[int | None] = [*benign.edges, None]
+    groups: list[tuple[list[int], int | None]] = []
+    for column, end in enumerate(ends):
+        if groups and counts[column] < FEWEST:
+            groups[-1] = ([*groups[-1][0], column], end)
+        else:
+            groups.append(([column], end))
+    return groups
+
+
+def _above(scores: Floats, allowed: int) -> float:
+    """The threshold that exactly `allowed` of the scores reach where no two are equal, and never more."""
+    if not len(scores):
+        return NEVER
+    ranked = np.sort(scores)[::-1]
+    below = ranked[min(allowed, len(ranked) - 1)]
+    above = ranked[ranked > below]
+    return float((above[-1] + below) / 2 if len(above) else below + 0.05 * abs(below) + 1e-9)
