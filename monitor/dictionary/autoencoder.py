@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,6 +24,8 @@ class Activation(enum.StrEnum):
     jumprelu  a = p · 1[p > θ], with p clipped at zero      (Rajamanoharan et al., 2024, eq. 4)
     gated     a = 1[x·W_gate + b_gate > 0] · relu(p)        (Rajamanoharan et al., 2024b, eq. 6)
     topk      a = relu(p) where p is among the k largest    (Gao et al., 2024, eq. 3)
+
+    A topk dictionary may instead take the largest of each of k equal groups (`grouped`).
     """
 
     RELU = "relu"
@@ -37,9 +39,28 @@ class InputNorm(enum.StrEnum):
 
     NONE = "none"
     LAYER_NORM = "layer_norm"
-    """Subtract the mean over the width, divide by (unbiased standard deviation + 1e-5)."""
+    """Subtract the mean over the width, divide by (unbiased standard deviation + 1e-5).
+
+    Undone with the bare deviation, as OpenAI's and SAELens's own decoders do."""
     CONSTANT_NORM = "constant_norm"
     """Scale to norm √d_model."""
+
+
+class FeatureRow(NamedTuple):
+    """What one feature consists of; None for parts that this kind of dictionary does not have."""
+
+    encoder: Tensor
+    """`[d_model]`"""
+    encoder_bias: Tensor
+    """`[]`"""
+    decoder: Tensor
+    """`[d_model]`"""
+    threshold: Tensor | None
+    """`[]`"""
+    gate_encoder: Tensor | None
+    """`[d_model]`"""
+    gate_bias: Tensor | None
+    """`[]`"""
 
 
 @dataclass(frozen=True)
@@ -72,6 +93,8 @@ class SparseAutoencoder:
     input_norm: InputNorm = InputNorm.NONE
     rank_by_decoder_norm: bool = False
     """TopK only: features are ranked by pre-activation times decoder norm."""
+    grouped: bool = False
+    """TopK only: the k active features are the largest of each of k equal groups of neighbours."""
 
     def __post_init__(self) -> None:
         """Refuse shapes that do not fit each other and kinds with missing parts."""
@@ -98,6 +121,8 @@ class SparseAutoencoder:
             raise DictionaryError(f"a {self.activation} dictionary needs `{part}`, and this one has none")
         if self.k is not None and not 0 < self.k <= features:
             raise DictionaryError(f"k is {self.k}; it must lie between 1 and the {features} features")
+        if self.grouped and self.k is not None and features % self.k:
+            raise DictionaryError(f"{features} features cannot be split into {self.k} equal groups")
 
     @property
     def features(self) -> int:
@@ -119,8 +144,8 @@ class SparseAutoencoder:
         if self.input_norm is InputNorm.LAYER_NORM:
             shift = x.mean(-1, keepdim=True)
             x = x - shift
-            scale = x.std(-1, keepdim=True) + 1e-5
-            return x / scale, shift, scale
+            scale = x.std(-1, keepdim=True)
+            return x / (scale + 1e-5), shift, scale
         if self.input_norm is InputNorm.CONSTANT_NORM:
             scale = x.norm(dim=-1, keepdim=True).clamp_min(1e-8) / self.d_model**0.5
             return x / scale, None, scale
@@ -149,6 +174,25 @@ class SparseAutoencoder:
     def reconstruct(self, x: Tensor) -> Tensor:
         """`decode(encode(x))`."""
         return self.decode(self.encode(x), x)
+
+    def row(self, feature: int) -> FeatureRow:
+        """One feature of a dictionary of any kind; cheap also where the dictionary is still in its files."""
+
+        def of(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor[feature]
+
+        return FeatureRow(
+            self.encoder[feature],
+            self.encoder_bias[feature],
+            self.decoder[feature],
+            of(self.threshold),
+            of(self.gate_encoder),
+            of(self.gate_bias),
+        )
+
+    def whole(self) -> SparseAutoencoder:
+        """The dictionary with every weight in memory: itself, unless it is still in its files."""
+        return self
 
     def select(self, indices: Tensor) -> SparseAutoencoder:
         """The dictionary of these features alone, for separable kinds: `select(i).encode(x) == encode(x)[..., i]`.
@@ -204,6 +248,10 @@ class SparseAutoencoder:
 
     def _top_k(self, pre: Tensor) -> Tensor:
         assert self.k is not None
+        if self.grouped:
+            groups = pre.reshape(*pre.shape[:-1], self.k, -1)
+            largest = groups.argmax(-1, keepdim=True)
+            return torch.zeros_like(groups).scatter(-1, largest, 1.0).view_as(pre) * pre.relu()
         rank = pre * self.decoder.norm(dim=-1) if self.rank_by_decoder_norm else pre
         chosen = rank.topk(self.k, dim=-1).indices
         return torch.zeros_like(pre).scatter(-1, chosen, pre.gather(-1, chosen)).relu()

@@ -13,15 +13,15 @@ import torch
 
 from monitor.dictionary import statistics as recorded
 from monitor.dictionary.autoencoder import SparseAutoencoder
-from monitor.dictionary.formats import Card, read_dictionary
-from monitor.dictionary.formats.files import digest
+from monitor.dictionary.digest import digest
+from monitor.dictionary.formats import Card, Stored, read_dictionary
 from monitor.dictionary.statistics import FeatureStatistics
 from monitor.errors import DictionaryError
 
 
 @dataclass(frozen=True)
 class Dictionary:
-    """A loaded dictionary folder."""
+    """A loaded dictionary."""
 
     autoencoder: SparseAutoencoder
     card: Card
@@ -30,6 +30,14 @@ class Dictionary:
     digest: str
     """`sha256:` over weights and configuration, not over what this project adds beside them."""
     path: Path
+    """Folder in which statistics, cards and labels are kept: the dictionary's own, unless it is a single file of
+    many or in a hub repository. May not exist yet."""
+    source: str = ""
+    """As the caller named it; empty is `path`."""
+    format: str = ""
+    """Name of the checkpoint family."""
+    files: tuple[Path, ...] = ()
+    """The files that its numbers came from."""
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Dictionary:
         """The same dictionary with its weights elsewhere; see `SparseAutoencoder.to`."""
@@ -40,8 +48,8 @@ class Dictionary:
         if self.autoencoder.d_model != d_model:
             trained = f", trained on {self.card.model_name}," if self.card.model_name else ""
             raise DictionaryError(
-                f"the dictionary in {self.path}{trained} reads a residual stream {self.autoencoder.d_model} wide, "
-                f"and the model's is {d_model} wide: use the dictionary of this model"
+                f"the dictionary in {self.source or self.path}{trained} reads a residual stream "
+                f"{self.autoencoder.d_model} wide, and the model's is {d_model} wide: use the dictionary of this model"
             )
         return self
 
@@ -49,27 +57,36 @@ class Dictionary:
 def load_dictionary(
     path: Path | str, *, format: str | None = None, device: torch.device | str = "cpu"
 ) -> Dictionary:
-    """Load a dictionary folder, weights in float32 on `device`.
+    """Load a dictionary, weights in float32 on `device`; one too large to hold is read on demand.
 
     Args:
-        path: the folder.
+        path: a folder, a weights file, or `hub:org/name[@revision][/folder]` (`org/name` where no such path exists).
         format: name of the checkpoint family, where the files alone do not tell.
         device: where the weights go.
 
     Raises:
-        DictionaryError: missing folder or file, pickled, cut short, wrong shapes, unknown kind, or statistics
-            of another dictionary.
+        DictionaryError: missing folder or file, pickled code, cut short, wrong shapes, unknown or ambiguous kind,
+            statistics of another dictionary, or a hub that cannot be reached.
     """
-    folder = Path(path)
-    stored = read_dictionary(folder, format)
-    identity = digest(stored.files)
+    stored = read_dictionary(path, format)
+    identity = digest(stored.files, stored.facts, _vectors(stored))
     return Dictionary(
         autoencoder=stored.autoencoder.to(device),
         card=stored.card,
-        statistics=_statistics(folder, stored.autoencoder.features, identity),
+        statistics=_statistics(stored.home, stored.autoencoder.features, identity),
         digest=identity,
-        path=folder,
+        path=stored.home,
+        source=str(path),
+        format=stored.format,
+        files=stored.files,
     )
+
+
+def _vectors(stored: Stored) -> list[torch.Tensor]:
+    """Biases and thresholds, as the digest of a large dictionary wants them."""
+    sae = stored.autoencoder
+    found = (sae.encoder_bias, sae.decoder_bias, sae.threshold, sae.gate_bias)
+    return [tensor for tensor in found if tensor is not None]
 
 
 def _statistics(folder: Path, features: int, identity: str) -> FeatureStatistics | None:

@@ -1,23 +1,40 @@
-"""Safe reading of what dictionaries are made of: JSON objects, safetensors, digests.
+"""What dictionaries are stored in: JSON objects, safetensors, npz archives, pickled tensors.
 
-Knows how files break (missing, cut short, a Git LFS pointer, not finite). Does not know what they mean.
+Knows how such files break (missing, cut short, a Git LFS pointer, code instead of numbers), and where in them a
+tensor lies. Does not know what they mean.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
+import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from monitor.dictionary.tensorfile import FileTensor
 from monitor.errors import DictionaryError
 
+PICKLES = (".pt", ".pth", ".bin", ".pkl", ".ckpt")
+"""Endings of files that can run code when they are opened carelessly."""
+WEIGHTS = (".safetensors", ".npz", ".pt", ".pth")
+"""Endings of files that are read here."""
+
 _LFS = b"version https://git-lfs"
+_TYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "BOOL": torch.bool,
+}
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -32,30 +49,90 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file, in float32; every one finite."""
+def read_weights(path: Path) -> dict[str, Any]:
+    """What a weights file holds, by name: tensors, those of a file that can be read in part as `FileTensor`.
+
+    Pickled files may hold other plain values too (numbers, strings, dicts of them).
+    """
     _check(path)
+    if path.suffix == ".safetensors":
+        return dict(_safetensors(path))
+    return dict(_archive(path)) if path.suffix == ".npz" else _pickled(path)
+
+
+def _safetensors(path: Path) -> dict[str, FileTensor]:
     try:
-        stored = load_file(path)
+        with safe_open(path, framework="pt"), path.open("rb") as file:  # safe_open checks the whole header
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length))
     except SafetensorError as error:
         raise DictionaryError(
             f"{path} is not a whole safetensors file ({error}); it was probably cut short: download it again"
         ) from error
-    tensors = {name: tensor.float() for name, tensor in stored.items()}
-    broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
-    if broken:
-        raise DictionaryError(f"{path}: {', '.join(broken)} holds values that are not finite")
-    return tensors
+    header.pop("__metadata__", None)
+    found = {}
+    for name, entry in header.items():
+        if entry["dtype"] not in _TYPES:
+            raise DictionaryError(
+                f"{path}: {name} has the number type {entry['dtype']}, which is not read here"
+            )
+        offset, shape = 8 + length + entry["data_offsets"][0], tuple(entry["shape"])
+        found[name] = FileTensor(path, f"{path}: {name}", offset, _TYPES[entry["dtype"]], shape)
+    return found
 
 
-def digest(files: tuple[Path, ...]) -> str:
-    """`sha256:` over names, sizes and contents of these files, in the order of their names."""
-    total = hashlib.sha256()
-    for path in sorted(files, key=lambda path: path.name):
-        total.update(f"{path.name}\0{path.stat().st_size}\0".encode())
+def _archive(path: Path) -> dict[str, FileTensor | Tensor]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+        return {member.filename.removesuffix(".npy"): _member(path, member) for member in members}
+    except (zipfile.BadZipFile, ValueError, EOFError) as error:
+        raise DictionaryError(
+            f"{path} is not a whole npz archive of numbers ({error}); it was probably cut short: download it again"
+        ) from error
+
+
+def _member(path: Path, member: zipfile.ZipInfo) -> FileTensor | Tensor:
+    """An array of an archive: where it lies if it is stored as it is, else its numbers."""
+    name = member.filename.removesuffix(".npy")
+    if member.compress_type == zipfile.ZIP_STORED:
         with path.open("rb") as file:
-            total.update(hashlib.file_digest(file, "sha256").digest())
-    return f"sha256:{total.hexdigest()}"
+            file.seek(member.header_offset + 26)
+            skip = sum(int.from_bytes(file.read(2), "little") for _ in range(2))
+            file.seek(skip, 1)
+            major, _ = np.lib.format.read_magic(file)
+            read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
+            shape, fortran, dtype = read(file)
+            kind = {"<f4": torch.float32, "<f8": torch.float64, "<f2": torch.float16}.get(dtype.str)
+            if kind is not None and not fortran:
+                return FileTensor(path, f"{path}: {name}", file.tell(), kind, shape)
+    with np.load(path, allow_pickle=False) as arrays:
+        return torch.from_numpy(np.ascontiguousarray(arrays[name], dtype=np.float32))
+
+
+def _pickled(path: Path) -> dict[str, Any]:
+    """A pickled dict of tensors and plain values; anything that would run code is refused unopened."""
+    try:
+        found = _load(path)
+    except pickle.UnpicklingError as error:
+        raise DictionaryError(
+            f"{path} holds more than tensors. Pickles can run code when they are opened, so it is refused: open it "
+            "where you trust it, and save its `state_dict()` alone, or as safetensors in the SAELens layout"
+        ) from error
+    except (RuntimeError, EOFError, OSError) as error:
+        first = str(error).splitlines()[0]
+        raise DictionaryError(f"{path} is not a whole PyTorch file ({first}); download it again") from error
+    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
+        raise DictionaryError(
+            f"{path} holds a {type(found).__name__}; a dictionary is a dict of tensors by name"
+        )
+    return dict(found)
+
+
+def _load(path: Path) -> Any:
+    """Memory-mapped where the file allows it: files of before PyTorch 1.6 do not."""
+    mapped = zipfile.is_zipfile(path)
+    return torch.load(str(path), map_location="cpu", weights_only=True, mmap=mapped)
 
 
 def _check(path: Path) -> None:

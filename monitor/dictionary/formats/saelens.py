@@ -6,16 +6,18 @@ Does not know the versions of `cfg.json` (`saelens_config`).
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from monitor.dictionary.autoencoder import Activation, SparseAutoencoder
-from monitor.dictionary.formats.files import read_json, read_tensors
-from monitor.dictionary.formats.reader import Stored
+from monitor.dictionary.autoencoder import Activation
+from monitor.dictionary.formats.files import read_json
+from monitor.dictionary.formats.place import Place
+from monitor.dictionary.formats.reader import Found
 from monitor.dictionary.formats.saelens_config import SaeLensConfig, parse_config
+from monitor.dictionary.formats.tensors import Tensors
+from monitor.dictionary.matrix import Matrix
 from monitor.errors import DictionaryError
 
 CONFIG = "cfg.json"
@@ -27,6 +29,7 @@ _VECTORS = {
     "jumprelu": ("b_enc", "threshold"),
     "gated": ("b_gate", "b_mag", "r_mag"),
 }
+_KINDS = {"standard": Activation.RELU, "topk": Activation.TOPK, "jumprelu": Activation.JUMPRELU}
 
 
 class SaeLensReader:
@@ -35,90 +38,89 @@ class SaeLensReader:
     name = "saelens"
     wants = f"{CONFIG} and {WEIGHTS}"
 
-    def detects(self, folder: Path) -> bool:
-        """True where either the weights are there, or a `cfg.json` with SAELens's `d_sae`."""
-        if (folder / WEIGHTS).is_file():
+    def detects(self, place: Place) -> bool:
+        """By the weights, unless another family's configuration lies beside them, or by `d_sae` in `cfg.json`."""
+        if place.chosen not in (None, WEIGHTS):
+            return False
+        if WEIGHTS in place.names and (CONFIG in place.names or "config.json" not in place.names):
             return True
-        config = folder / CONFIG
-        return config.is_file() and "d_sae" in read_json(config)
+        return CONFIG in place.names and "d_sae" in read_json(place.path(CONFIG))
 
-    def read(self, folder: Path) -> Stored:
-        """The dictionary of this folder; see `Reader.read`."""
-        files = (folder / CONFIG, folder / WEIGHTS)
+    def read(self, place: Place) -> Found:
+        """See `Reader`."""
+        files = (place.path(CONFIG), place.path(WEIGHTS))
         config = parse_config(read_json(files[0]), str(files[0]))
-        tensors = _checked(read_tensors(files[1]), config, str(files[1]))
-        return Stored(_build(tensors, config), config.card, files)
+        tensors = Tensors(files[1])
+        logarithms = _check(tensors, config)
+        encoder = tensors.matrix("W_enc", transposed=True)
+        decoder = tensors.matrix("W_dec")
+        for matrix in (encoder, decoder):
+            if matrix.shape != (config.d_sae, config.d_in):
+                raise DictionaryError(
+                    f"{matrix.name} has {matrix.shape[0]} features of width {matrix.shape[1]}; with d_sae "
+                    f"{config.d_sae} and d_in {config.d_in} in {CONFIG} it must be those"
+                )
+        matrices, parts = _build(tensors, config, encoder, decoder, logarithms)
+        return Found(matrices, parts, config.card, files)
 
 
-def _checked(tensors: dict[str, Tensor], config: SaeLensConfig, where: str) -> dict[str, Tensor]:
-    """The tensors of this architecture, all of them and no other, of the declared shapes."""
-    if "log_threshold" in tensors:
-        tensors["threshold"] = tensors.pop("log_threshold").exp()
-    factor = tensors.pop("scaling_factor", None)
-    if factor is not None and not torch.allclose(factor, torch.ones_like(factor)):
-        raise DictionaryError(
-            f"{where}: scaling_factor is not all ones; a fine-tuned dictionary cannot be read"
-        )
-    shapes: dict[str, tuple[int, ...]] = {
-        "W_enc": (config.d_in, config.d_sae),
-        "W_dec": (config.d_sae, config.d_in),
-        "b_dec": (config.d_in,),
-    }
-    shapes.update(dict.fromkeys(_VECTORS[config.architecture], (config.d_sae,)))
-    missing, unknown = shapes.keys() - tensors.keys(), tensors.keys() - shapes.keys()
-    if missing or unknown:
-        raise DictionaryError(
-            f"{where}: a {config.architecture} dictionary has the tensors {', '.join(sorted(shapes))}; "
-            f"missing here: {', '.join(sorted(missing)) or 'none'}; unknown: {', '.join(sorted(unknown)) or 'none'}"
-        )
-    for name, shape in shapes.items():
-        if tuple(tensors[name].shape) != shape:
+def _check(tensors: Tensors, config: SaeLensConfig) -> bool:
+    """True where thresholds are logarithms. DictionaryError where tensors are missing or too many."""
+    logarithms = config.architecture == "jumprelu" and "log_threshold" in tensors.names
+    if "scaling_factor" in tensors.names:
+        factor = tensors.vector("scaling_factor", config.d_sae)
+        if not torch.allclose(factor, torch.ones_like(factor)):
             raise DictionaryError(
-                f"{where}: {name} has shape {tuple(tensors[name].shape)}; with d_in {config.d_in} and "
-                f"d_sae {config.d_sae} it must be {shape}"
+                f"{tensors.path}: scaling_factor is not all ones; a fine-tuned dictionary cannot be read"
             )
-    return tensors
-
-
-def _build(tensors: dict[str, Tensor], config: SaeLensConfig) -> SparseAutoencoder:
-    scale = config.input_scale
-    encoder = tensors["W_enc"].T.contiguous() * scale
-    decoder, decoder_bias = tensors["W_dec"] / scale, tensors["b_dec"] / scale
-    subtracted = decoder_bias if config.subtract_decoder_bias else None
-    plain = SparseAutoencoder(
-        activation=Activation.RELU,
-        encoder=encoder,
-        encoder_bias=tensors["b_enc"] if "b_enc" in tensors else tensors["b_mag"],
-        decoder=decoder,
-        decoder_bias=decoder_bias,
-        input_bias=subtracted,
-        input_norm=config.input_norm,
+    own = tuple(
+        "log_threshold" if logarithms and name == "threshold" else name
+        for name in _VECTORS[config.architecture]
     )
-    if config.architecture == "jumprelu":
-        return replace(plain, activation=Activation.JUMPRELU, threshold=tensors["threshold"].relu())
+    names = ("W_enc", "W_dec", "b_dec", *own)
+    tensors.need(names, ("scaling_factor",), kind=f"a {config.architecture} dictionary")
+    return logarithms
+
+
+def _build(
+    tensors: Tensors, config: SaeLensConfig, encoder: Matrix, decoder: Matrix, logarithms: bool
+) -> tuple[dict[str, Matrix], dict[str, Any]]:
+    scale, features = config.input_scale, config.d_sae
+    bias = tensors.vector("b_dec", config.d_in) / scale
+    parts: dict[str, Any] = {
+        "decoder_bias": bias,
+        "input_bias": bias if config.subtract_decoder_bias else None,
+        "input_norm": config.input_norm,
+    }
+    scaled = encoder if scale == 1 else encoder.times(scale)
+    matrices = {"encoder": scaled, "decoder": decoder if scale == 1 else decoder.times(1 / scale)}
     if config.architecture == "gated":
-        magnitude = encoder * tensors["r_mag"].exp().unsqueeze(1)
-        return replace(
-            plain,
-            activation=Activation.GATED,
-            encoder=magnitude,
-            gate_encoder=encoder,
-            gate_bias=tensors["b_gate"],
-        )
+        matrices |= {"encoder": scaled.times(tensors.vector("r_mag", features).exp()), "gate_encoder": scaled}
+        parts |= {"activation": Activation.GATED, "gate_bias": tensors.vector("b_gate", features)}
+        return matrices, {**parts, "encoder_bias": tensors.vector("b_mag", features)}
+    parts |= {"activation": _KINDS[config.architecture], "encoder_bias": tensors.vector("b_enc", features)}
+    if config.architecture == "jumprelu":
+        parts["threshold"] = _threshold(tensors, features, logarithms)
     if config.architecture == "topk":
-        # The scale is undone in the norms: SAELens ranks by the norms before it was folded in.
-        return _ranked(replace(plain, activation=Activation.TOPK, k=config.k), config, tensors["W_dec"])
-    return plain
+        parts["k"] = config.k
+        if config.rank_by_decoder_norm:
+            # SAELens ranks by the norms of before the scale was folded in.
+            return _ranked(matrices, parts, decoder.norms().clamp_min(1e-8))
+    return matrices, parts
 
 
-def _ranked(topk: SparseAutoencoder, config: SaeLensConfig, stored: Tensor) -> SparseAutoencoder:
+def _threshold(tensors: Tensors, features: int, logarithms: bool) -> Tensor:
+    if logarithms:
+        return tensors.vector("log_threshold", features).exp()
+    return tensors.vector("threshold", features).relu()
+
+
+def _ranked(
+    matrices: dict[str, Matrix], parts: dict[str, Any], norms: Tensor
+) -> tuple[dict[str, Matrix], dict[str, Any]]:
     """Decoder norms folded into the encoder where features are ranked by them: same order, same numbers."""
-    if not config.rank_by_decoder_norm:
-        return topk
-    norms = stored.norm(dim=-1).clamp_min(1e-8)
-    return replace(
-        topk,
-        encoder=topk.encoder * norms.unsqueeze(1),
-        encoder_bias=topk.encoder_bias * norms,
-        decoder=topk.decoder / norms.unsqueeze(1),
-    )
+    folded = {
+        "encoder": matrices["encoder"].times(norms),
+        "decoder": matrices["decoder"].times(1 / norms),
+    }
+    return folded, {**parts, "encoder_bias": parts["encoder_bias"] * norms}

@@ -1,0 +1,187 @@
+"""Dictionaries in Hugging Face hub repositories: `hub:org/name[@revision][/folder or file]`.
+
+Knows how a source is written, lists a repository and fetches single files into the hub's own cache when they are
+asked for. Does not know which files a family has. huggingface_hub is imported on first use.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from monitor.dictionary.formats.files import WEIGHTS
+from monitor.dictionary.formats.place import Place, local_place
+from monitor.errors import DictionaryError
+
+PREFIX = "hub:"
+_SOURCE = re.compile(
+    r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[\w.+-]+))?(?:/(?P<inside>[^@]+?))?/?"
+)
+_SEVERAL = 6
+
+
+@dataclass(frozen=True)
+class HubPlace:
+    """A folder of a repository at one commit, or one file in it."""
+
+    label: str
+    repo: str
+    revision: str
+    """The commit: what was listed is what is fetched."""
+    folder: str
+    """Empty for the repository itself."""
+    names: frozenset[str]
+    everything: frozenset[str]
+    """Paths of all files of the repository."""
+    chosen: str | None = None
+
+    @property
+    def address(self) -> str:
+        """See `Place`."""
+        return "/".join(part for part in (self.repo, self.folder, self.chosen) if part)
+
+    @property
+    def home(self) -> Path:
+        """A folder of the hub's home, by repository and folder; the cache itself is left as it is."""
+        from huggingface_hub.constants import HF_HOME
+
+        return (
+            Path(HF_HOME) / "sae-monitor" / self.repo.replace("/", "--") / self.folder / (self.chosen or "")
+        )
+
+    def path(self, name: str) -> Path:
+        """Fetched unless it is in the cache already; see `Place`."""
+        if name not in self.names:
+            raise DictionaryError(f"{self.label} has no {name}, and the dictionary cannot be read without it")
+        return self._fetched(f"{self.folder}/{name}" if self.folder else name)
+
+    def above(self, name: str) -> Path | None:
+        """See `Place`."""
+        upper = self.folder.rpartition("/")[0]
+        inside = f"{upper}/{name}" if upper else name
+        return self._fetched(inside) if self.folder and inside in self.everything else None
+
+    def _fetched(self, inside: str) -> Path:
+        from huggingface_hub import hf_hub_download
+
+        with _explained(self.label, self.repo):
+            return Path(hf_hub_download(self.repo, inside, revision=self.revision))
+
+
+def find_place(source: str | Path) -> Place:
+    """The place that a source names: a path that exists, else a repository.
+
+    DictionaryError where there is no such path and it cannot be a repository, or the hub does not have it.
+    """
+    text = str(source)
+    path = Path(text).expanduser()
+    if not text.startswith(PREFIX) and path.exists():
+        return local_place(path)
+    match = _SOURCE.fullmatch(text.removeprefix(PREFIX))
+    if match is None:
+        expected = f"write {PREFIX}ORG/NAME[@REVISION][/FOLDER], such as {PREFIX}google/gemma-scope-2b-pt-res"
+        what = f"{text!r} names no repository" if text.startswith(PREFIX) else f"{text} does not exist"
+        raise DictionaryError(
+            f"{what}; give a folder or a weights file of this machine, or of the Hugging Face hub: {expected}"
+        )
+    return _listed(text, match["repo"], match["revision"], match["inside"] or "")
+
+
+def _listed(label: str, repo: str, revision: str | None, inside: str) -> HubPlace:
+    with _explained(label, repo):
+        commit, files = _online(repo, revision)
+    if inside in files and inside.endswith(WEIGHTS):
+        folder, _, chosen = inside.rpartition("/")
+        return HubPlace(
+            label, repo, commit, folder, frozenset(_inside(files, folder)), frozenset(files), chosen
+        )
+    names = frozenset(_inside(files, inside))
+    if not names:
+        raise DictionaryError(f"{label}: the repository {repo} has no {inside}; it has {_top(files)}")
+    return HubPlace(label, repo, commit, inside, names, frozenset(files))
+
+
+def _online(repo: str, revision: str | None) -> tuple[str, list[str]]:
+    """Commit and files of a repository; those in the cache where the hub cannot be reached."""
+    from huggingface_hub import HfApi, errors
+
+    try:
+        info = HfApi().model_info(repo, revision=revision, timeout=30)
+    except (errors.HfHubHTTPError, errors.HFValidationError):
+        raise
+    except (OSError, _unreachable()):
+        if (cached := _cached(repo, revision)) is None:
+            raise
+        return cached
+    return info.sha or revision or "main", [sibling.rfilename for sibling in info.siblings or ()]
+
+
+def _cached(repo: str, revision: str | None) -> tuple[str, list[str]] | None:
+    """The snapshot of this revision in the hub's cache, or the only one where none is named."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+    from huggingface_hub.file_download import repo_folder_name
+
+    root = Path(HF_HUB_CACHE) / repo_folder_name(repo_id=repo, repo_type="model")
+    ref = root / "refs" / (revision or "main")
+    commit = ref.read_text("utf-8").strip() if ref.is_file() else revision
+    folders = [path for path in (root / "snapshots").glob(commit or "*") if path.is_dir()]
+    if len(folders) != 1:
+        return None
+    found = [path for path in folders[0].rglob("*") if path.is_file()]
+    return folders[0].name, [path.relative_to(folders[0]).as_posix() for path in found]
+
+
+def _inside(files: list[str], folder: str) -> Iterator[str]:
+    start = f"{folder}/" if folder else ""
+    return (name.removeprefix(start) for name in files if name.startswith(start))
+
+
+def _top(files: list[str]) -> str:
+    names = sorted({PurePosixPath(name).parts[0] for name in files})
+    return ", ".join(names[:_SEVERAL]) + (
+        f" and {len(names) - _SEVERAL} more" if len(names) > _SEVERAL else ""
+    )
+
+
+@contextmanager
+def _explained(label: str, repo: str) -> Iterator[None]:
+    """The hub's errors as ours, saying what to do."""
+    from huggingface_hub import errors
+
+    tried = (
+        "" if label.startswith(PREFIX) else f"{label} is no folder or file here, and as a hub repository: "
+    )
+    try:
+        yield
+    except errors.GatedRepoError as error:
+        raise DictionaryError(
+            f"{tried}{repo} is gated: accept its terms on its page, and log in with `hf auth login`"
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise DictionaryError(
+            f"{tried}there is no repository {repo} on the hub, or it is private: log in with `hf auth login`"
+        ) from error
+    except (errors.RevisionNotFoundError, errors.EntryNotFoundError) as error:
+        raise DictionaryError(f"{tried}{repo} does not have it: {_first(error)}") from error
+    except errors.HFValidationError as error:
+        raise DictionaryError(f"{tried}{_first(error)}") from error
+    except (OSError, _unreachable()) as error:
+        raise DictionaryError(
+            f"{tried}{repo} cannot be fetched, the hub cannot be reached ({_first(error)}). Offline, download it "
+            "where there is a network (`hf download`) and give the folder"
+        ) from error
+
+
+def _unreachable() -> type[Exception]:
+    """What huggingface_hub's HTTP client raises where there is no answer; which client it is, is its business."""
+    from huggingface_hub import errors
+
+    found: type[Exception] = errors.HfHubHTTPError.__mro__[1]
+    return found
+
+
+def _first(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,101 @@
+"""The named contents of a weights file, taken as vectors, matrices or numbers.
+
+Knows shapes and what is missing. Does not know which names a family uses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from monitor.dictionary.formats.files import read_weights
+from monitor.dictionary.matrix import Matrix
+from monitor.dictionary.tensorfile import FileTensor
+from monitor.errors import DictionaryError
+
+
+class Tensors:
+    """What one weights file holds."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._found = read_weights(path)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Every name in the file."""
+        return frozenset(self._found)
+
+    def need(self, names: Iterable[str], optional: Iterable[str] = (), *, kind: str) -> None:
+        """DictionaryError that lists what is missing and what is unknown of a dictionary of this `kind`."""
+        wanted = set(names)
+        missing, unknown = wanted - self.names, self.names - wanted - set(optional)
+        if missing or unknown:
+            raise DictionaryError(
+                f"{self.path}: {kind} has the tensors {', '.join(sorted(wanted))}; missing here: "
+                f"{', '.join(sorted(missing)) or 'none'}; unknown: {', '.join(sorted(unknown)) or 'none'}"
+            )
+
+    def matrix(self, name: str, *, transposed: bool = False, like: Matrix | None = None) -> Matrix:
+        """`[features, d_model]`, stored the other way round where `transposed`; of the shape of `like`."""
+        found = Matrix(self._tensor(name, 2), f"{self.path}: {name}", transposed)
+        if like is not None and found.shape != like.shape:
+            raise DictionaryError(
+                f"{self.path}: {name} has {found.shape[0]} features of width {found.shape[1]}, and {like.name} has "
+                f"{like.shape[0]} of width {like.shape[1]}; they are not of one dictionary of one place"
+            )
+        return found
+
+    def vector(self, name: str, length: int) -> Tensor:
+        """`[length]` float32. DictionaryError where it is not of that length, or not finite."""
+        stored = self._tensor(name, 1)
+        if stored.shape[0] != length:
+            raise DictionaryError(
+                f"{self.path}: {name} has shape {tuple(stored.shape)}; it must be {(length,)}"
+            )
+        return self._finite(name, _numbers(stored))
+
+    def number(self, name: str) -> float:
+        """One number, stored as such or as a tensor of one."""
+        value = self._found.get(name)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+        if isinstance(value, Tensor | FileTensor):
+            numbers = self._finite(name, _numbers(value))
+            if numbers.numel() == 1:
+                return float(numbers.reshape(()))
+        raise DictionaryError(f"{self.path}: {name} must be one number")
+
+    def spread(self, name: str, features: int) -> Tensor:
+        """`[features]` float32 of one number per feature, or of one number for all."""
+        value = self._found[name]
+        if isinstance(value, Tensor | FileTensor) and len(value.shape) == 1 and value.shape[0] == features:
+            return self.vector(name, features)
+        return torch.full((features,), self.number(name))
+
+    def plain(self, name: str, default: Any = None) -> Any:
+        """A value that is no tensor, as pickled files may hold."""
+        return self._found.get(name, default)
+
+    def _tensor(self, name: str, dimensions: int) -> FileTensor | Tensor:
+        found = self._found.get(name)
+        if not isinstance(found, Tensor | FileTensor):
+            raise DictionaryError(f"{self.path} has no tensor {name}; it has {', '.join(sorted(self.names))}")
+        if len(found.shape) != dimensions:
+            raise DictionaryError(
+                f"{self.path}: {name} has shape {tuple(found.shape)}; it must have {dimensions} dimensions"
+            )
+        return found
+
+    def _finite(self, name: str, numbers: Tensor) -> Tensor:
+        if not bool(torch.isfinite(numbers).all()):
+            raise DictionaryError(f"{self.path}: {name} holds values that are not finite")
+        return numbers
+
+
+def _numbers(stored: FileTensor | Tensor) -> Tensor:
+    return (stored.read() if isinstance(stored, FileTensor) else stored).float()
