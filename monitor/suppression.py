@@ -66,7 +66,8 @@ class Suppression:
         """True where the later probe found the concept again."""
         if self.probe_score is None or self.probe_threshold is None:
             return False
-        return self.probe_score >= self.probe_threshold
+        # Not `>=`: a score that is no number must not look as if the concept had stayed away.
+        return not self.probe_score < self.probe_threshold
 
     @property
     def held(self) -> bool:

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from monitor.errors import BadRequest, Violation
 from monitor.model.bank import FeatureBank
+from monitor.model.batching import Span
 from monitor.model.tap import TapBuffers
-from monitor.records import Clamp, Where
+from monitor.records import Clamp, ErrorTerm, Where
 
 
 def check_clamps(clamps: Sequence[Clamp], features: int, maximum: Tensor, field: str = "clamps") -> None:
@@ -72,6 +73,8 @@ class ClampRow:
     active: Tensor
     everywhere: Tensor
     slots: tuple[int, ...]
+    drop: bool = False
+    """Leave the error term out on the tokens that are edited."""
 
 
 def clamp_row(clamps: Sequence[Clamp], bank: FeatureBank) -> ClampRow:
@@ -84,18 +87,26 @@ def clamp_row(clamps: Sequence[Clamp], bank: FeatureBank) -> ClampRow:
         target[slot] = clamp.target * bank.recorded_maximum(clamp.feature)
         (everywhere if clamp.where is Where.EVERYWHERE else active)[slot] = True
     place = bank.device
-    return ClampRow(target.to(place), active.to(place), everywhere.to(place), slots)
+    drop = any(clamp.error_term is ErrorTerm.DROP for clamp in clamps)
+    return ClampRow(target.to(place), active.to(place), everywhere.to(place), slots, drop)
 
 
-def write_rows(buffers: TapBuffers, spans: Sequence[tuple[int, int, ClampRow | None]], rows: int) -> None:
-    """Set the clamps of the next pass: (first row, count, clamps) per request; all other rows are left alone."""
-    clamping = any(row is not None for _, _, row in spans)
+def write_rows(buffers: TapBuffers, spans: Sequence[tuple[Span, ClampRow | None]], rows: int) -> None:
+    """Set the clamps of the next pass: rows and clamps of every request; all other rows are left alone."""
+    clamping = any(row is not None for _, row in spans)
     if clamping or buffers.clamping:
         buffers.active[:rows].fill_(False)
         buffers.everywhere[:rows].fill_(False)
+        buffers.drop[:rows].fill_(False)
     buffers.clamping = clamping
-    for first, count, row in spans:
+    buffers.dropping = any(row is not None and row.drop for _, row in spans)
+    for span, row in spans:
         if row is not None:
-            buffers.target[first : first + count] = row.target
-            buffers.active[first : first + count] = row.active
-            buffers.everywhere[first : first + count] = row.everywhere
+            mine = slice(span.first, span.first + span.count)
+            buffers.target[mine] = row.target
+            buffers.active[mine] = row.active
+            buffers.everywhere[mine] = row.everywhere
+            buffers.drop[mine] = row.drop
+            if span.position == 0:
+                # Dictionaries are not trained on the first position, and its reconstruction is nothing like it.
+                buffers.drop[span.first] = False

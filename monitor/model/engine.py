@@ -19,6 +19,7 @@ from monitor.errors import MonitorError, Overloaded, Unavailable
 from monitor.model.bank import FeatureBank
 from monitor.model.batching import Batcher, Limits, Span
 from monitor.model.clamping import clamp_row, write_rows
+from monitor.model.later import COLUMNS, LaterTaps
 from monitor.model.loading import LoadedModel
 from monitor.model.readout import Readout
 from monitor.model.requests import Emit, GenerationRequest
@@ -27,6 +28,7 @@ from monitor.model.sampler import Sampler
 from monitor.model.tap import Tap, TapBuffers
 from monitor.model.text import Vocabulary
 from monitor.model.track import Track
+from monitor.model.verification import Watched
 from monitor.records import FinishReason
 
 MISPLACED = "row_mismatch"
@@ -45,11 +47,14 @@ class Engine:
         *,
         limits: Limits | None = None,
         waiting: int = 256,
+        later: LaterTaps | None = None,
     ) -> None:
-        self._loaded, self._bank, self._tap = loaded, bank, tap
+        self._loaded, self._bank, self._tap, self._later = loaded, bank, tap, later
         self._limits = limits or Limits()
         self._capacity = self._limits.running + waiting
         self._tracks: dict[str, Track] = {}
+        self._runs: dict[str, Track] = {}
+        """By the name under which the batcher runs them."""
         self._lock = threading.Lock()
         self._cancelled: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._draining = False
@@ -86,6 +91,8 @@ class Engine:
         limit = min(request.sampling.max_new_tokens, self._loaded.context - len(request.prompt_ids))
         track = Track(request, emit, self._loaded.tokenizer, self._vocabulary.text, self._end_ids, limit)
         self._bank.acquire([clamp.feature for clamp in request.clamps])
+        if self._later is not None:
+            self._later.host(plan.probe for plan in request.plans if plan.probe is not None)
         try:
             self._admit(track)
         except MonitorError:
@@ -122,7 +129,7 @@ class Engine:
     def ready(self, rows: int) -> None:
         """`Steps`: allocate what the tap and the sampler write."""
         static = self._batcher.static
-        self._buffers = TapBuffers(self._bank, rows, static=static)
+        self._buffers = TapBuffers(self._bank, rows, static=static, later=COLUMNS if self._later else 0)
         self._readout = Readout(self._bank, self._buffers)
         self._sampler = Sampler(rows, self._loaded.device, static=static)
         self._tap.use(self._buffers)
@@ -131,15 +138,13 @@ class Engine:
         """`Steps`: lay out clamps and sampling of a pass."""
         self._tap.use(self._buffers)
         self._drop_cancelled()
-        tracks = [self._tracks.get(span.request_id) for span in spans]
+        tracks = [self._runs.get(span.request_id) for span in spans]
         for track in tracks:
             if track is not None and track.clamps and track.row is None:
-                track.row = clamp_row(track.clamps, self._bank)
-        laid = [
-            (span.first, span.count, track.row if track is not None and track.clamps else None)
-            for span, track in zip(spans, tracks, strict=True)
-        ]
-        write_rows(self._buffers, laid, rows)
+                self._place(track)
+        clamped = [track.row if track is not None and track.clamps else None for track in tracks]
+        write_rows(self._buffers, list(zip(spans, clamped, strict=True)), rows)
+        self._buffers.settle(self._bank)
         self._buffers.poison(rows)
         draws = [track for span, track in zip(spans, tracks, strict=True) if span.draws]
         self._sampler.prepare([track.draw if track is not None else None for track in draws])
@@ -159,7 +164,7 @@ class Engine:
         taken = self._readout.take(rows)
         self._unscored += not taken.clean
         for span, token in zip(spans, tokens, strict=True):
-            track = self._tracks.get(span.request_id)
+            track = self._runs.get(span.request_id)
             if track is None:
                 continue
             track.saw(_held(taken.of(span, track), span, track, ids))
@@ -167,6 +172,8 @@ class Engine:
                 track.drew(token)
             if track.ended:
                 self._forget(track)
+            elif track.restarting:
+                self._run_again(track)
 
     def died(self, error: BaseException) -> None:
         """`Steps`: every request ends with an error; none was released unscored."""
@@ -180,7 +187,29 @@ class Engine:
                 )
             if track.request.request_id in self._tracks:
                 raise Unavailable(f"request id {track.request.request_id} runs already")
-            self._tracks[track.request.request_id] = track
+            self._tracks[track.request.request_id] = self._runs[track.run_id] = track
+
+    def _place(self, track: Track) -> None:
+        """Look up where the tap has a request's clamps, and what becomes of those of policies."""
+        track.row = clamp_row(track.clamps, self._bank)
+        track.places = {
+            plan.policy: Watched(
+                tuple(map(self._bank.slot, plan.features)),
+                None if self._later is None else self._later.column(plan.probe),
+            )
+            for plan in track.request.plans
+            if plan.policy in track.suppressing
+        }
+
+    def _run_again(self, track: Track) -> None:
+        """Drop the cache of a sequence and compute it again under its present clamps."""
+        with self._lock:
+            self._runs.pop(track.run_id, None)
+        self._batcher.remove(track.run_id)
+        track.again()
+        with self._lock:
+            self._runs[track.run_id] = track
+        self._batcher.add(track.run_id, track.ids, track.remaining)
 
     def _drop_cancelled(self) -> None:
         while not self._cancelled.empty():
@@ -192,9 +221,10 @@ class Engine:
     def _forget(self, track: Track) -> None:
         with self._lock:
             known = self._tracks.pop(track.request.request_id, None)
+            self._runs.pop(track.run_id, None)
         if known is not None:
             self._release(track)
-            self._batcher.remove(track.request.request_id)
+            self._batcher.remove(track.run_id)
 
     def _release(self, track: Track) -> None:
         self._bank.release([clamp.feature for clamp in track.request.clamps])

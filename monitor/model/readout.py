@@ -14,9 +14,11 @@ from torch import Tensor
 
 from monitor.model.bank import FeatureBank
 from monitor.model.batching import Span
+from monitor.model.requests import Lease
 from monitor.model.rows import Rows, all_scored
 from monitor.model.tap import TapBuffers
 from monitor.model.track import Track
+from monitor.model.verification import CheckRows, check_rows
 from monitor.records import FeatureReading, Readings
 
 
@@ -30,12 +32,18 @@ class Readout:
         """Readings of the first rows of the pass that just ended."""
         buffers, slots = self._buffers, self._buffers.slots(self._bank)
         readings = _host(buffers.readings[:rows, :slots])
-        watched = readings[:, : len(self._bank.watched)]
+        watched = readings[:, : buffers.read]
         clean = all_scored(watched)
         if not buffers.clamping:
             return Taken(self._bank, readings, watched, clean)
-        after, edited = _host(buffers.after[:rows, :slots]), buffers.edited[:rows].cpu().numpy()
-        return Taken(self._bank, readings, watched, clean, after, edited)
+        after, chosen = (
+            _host(buffers.after[:rows, :slots]),
+            buffers.chosen[:rows, :slots].to("cpu", copy=True).numpy(),
+        )
+        later = _host(buffers.later[:rows]) if buffers.later.shape[1] else None
+        return Taken(
+            self._bank, readings, watched, clean, after, np.asarray(chosen.any(axis=1)), chosen, later
+        )
 
 
 @dataclass(frozen=True)
@@ -45,11 +53,15 @@ class Taken:
     bank: FeatureBank
     readings: Readings
     watched: Readings
-    """Readings `[rows, watched]`."""
+    """Readings `[rows, read]` of the slots that policy sets hold."""
     clean: bool
     """True where every row was scored."""
     after: Readings | None = None
     edited: NDArray[np.bool_] | None = None
+    chosen: NDArray[np.bool_] | None = None
+    """`[rows, slots]` which feature was set at which row."""
+    later: Readings | None = None
+    """`[rows, probes]` scores of probes behind the tapped layer."""
 
     def of(self, span: Span, track: Track) -> Rows:
         """The rows of one request."""
@@ -57,13 +69,40 @@ class Taken:
         edited = None if self.edited is None else self.edited[rows]
         active = None
         if track.request.include_tokens:
-            slots = range(len(self.bank.watched))
+            slots = self.slots(track.request.lease)
             extra = () if track.row is None else track.row.slots
-            active = [
-                self.active(row, [*slots, *(s for s in extra if s >= len(slots))])
-                for row in range(*rows.indices(len(self.readings)))
-            ]
-        return Rows(span.position, self.watched[rows], self.clean, edited=edited, active=active)
+            shown = [*slots, *(slot for slot in extra if slot not in slots)]
+            active = [self.active(row, shown) for row in range(*rows.indices(len(self.readings)))]
+        return Rows(
+            span.position,
+            self.shown(rows, track.request.lease),
+            self.clean,
+            edited=edited,
+            active=active,
+            checks=self.checks(rows, track),
+        )
+
+    def checks(self, rows: slice, track: Track) -> dict[str, CheckRows] | None:
+        """What these rows say about the clamps of the policies that suppressed them."""
+        if self.after is None or self.chosen is None or not track.places:
+            return None
+        before, after, chosen = self.readings[rows], self.after[rows], self.chosen[rows]
+        found: dict[str, CheckRows] = {}
+        for name, place in track.places.items():
+            later = None if self.later is None or place.column is None else self.later[rows, place.column]
+            found[name] = check_rows(place.slots, before, after, chosen, later)
+        return found
+
+    def shown(self, rows: slice, lease: Lease | None) -> Readings:
+        """Readings `[rows, watched]` of a policy set."""
+        return self.watched[rows][:, self.bank.first if lease is None else lease.columns]
+
+    def slots(self, lease: Lease | None) -> list[int]:
+        """The slots that a policy set reads."""
+        columns = self.bank.first if lease is None else lease.columns
+        return (
+            list(range(*columns.indices(self.bank.width))) if isinstance(columns, slice) else columns.tolist()
+        )
 
     def active(self, row: int, slots: list[int]) -> tuple[FeatureReading, ...]:
         """Features of these slots that are active at a row, before or after clamps."""

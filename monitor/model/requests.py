@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from monitor.errors import MonitorError
 from monitor.records import (
     Clamp,
@@ -19,6 +22,23 @@ from monitor.records import (
     Sampling,
     ScoredToken,
 )
+from monitor.suppression import Suppression, SuppressionPlan
+
+
+Columns = slice | NDArray[np.intp]
+"""Columns of a pass's readings `[rows, slots]`, in the order of a watch plan."""
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A policy set's hold on the slots that it reads and clamps; `release` it once no request runs on the set."""
+
+    columns: Columns
+    _release: Callable[[], None]
+
+    def release(self) -> None:
+        """Let the slots go to later sets. To be called once."""
+        self._release()
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +51,12 @@ class GenerationRequest:
     observer: Observer
     clamps: tuple[Clamp, ...] = ()
     """The caller's clamps, beside those of the policies."""
+    plans: tuple[SuppressionPlan, ...] = ()
+    """What to look at while a policy suppresses, by policy."""
     include_tokens: bool = False
     tokens_truncated: int = 0
+    lease: Lease | None = None
+    """What the observer is shown; None: the columns of the first policy set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +79,10 @@ class Finished:
     tokens_generated: int = 0
     tokens_clamped: int = 0
     """Tokens whose residual was edited."""
+    tokens_rewound: int = 0
+    """Tokens that were generated and scored, and taken back before anybody saw them."""
+    suppressions: tuple[Suppression, ...] = ()
+    """What became of the clamps of every policy that suppressed."""
     failure: str = ""
     """Why tokens could not be scored, as one word; empty where all were."""
     error: MonitorError | None = None
@@ -73,6 +101,8 @@ class ScoreJob:
     observer: Observer
     include_tokens: bool = False
     tokens_truncated: int = 0
+    lease: Lease | None = None
+    """What the observer is shown; None: the columns of the first policy set."""
 
 
 @dataclass(frozen=True, slots=True)

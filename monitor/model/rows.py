@@ -5,12 +5,13 @@ Knows positions and readings. Does not know buffers, batches or rules.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from monitor.model.verification import CheckRows
 from monitor.records import FeatureReading, Readings
 
 
@@ -29,6 +30,8 @@ class Rows:
     """`[tokens]` which of them were clamped; None where the pass clamped nothing."""
     active: Sequence[tuple[FeatureReading, ...]] | None = None
     """Per token, where the caller wants tokens."""
+    checks: Mapping[str, CheckRows] | None = None
+    """By policy, what became of its clamps; None where no policy clamps."""
 
     def part(self, first: int, last: int) -> Rows:
         """The tokens at positions from `first` up to `last`, which is left out."""
@@ -37,7 +40,9 @@ class Rows:
             return self
         active = None if self.active is None else self.active[start:stop]
         edited = None if self.edited is None else self.edited[start:stop]
-        return Rows(self.position + start, self.readings[start:stop], self.clean, self.fault, edited, active)
+        readings = self.readings[start:stop]
+        checks = self.checks and {name: check.part(start, stop) for name, check in self.checks.items()}
+        return Rows(self.position + start, readings, self.clean, self.fault, edited, active, checks)
 
 
 def why_unscored(readings: Readings) -> str:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from monitor.model.bank import FeatureBank
+from monitor.model.dropping import Dropper
 from monitor.model.places import Site, hidden_of, replace_hidden
 
 UNREAD = -1.0
@@ -27,7 +28,9 @@ class LayerReached(Exception):
 class TapBuffers:
     """What one thread's forward passes write (readings) and obey (clamps). Rows are tokens of the current pass."""
 
-    def __init__(self, bank: FeatureBank, rows: int, *, stop: bool = False, static: bool = False) -> None:
+    def __init__(
+        self, bank: FeatureBank, rows: int, *, stop: bool = False, static: bool = False, later: int = 0
+    ) -> None:
         place: dict[str, Any] = {"device": bank.device, "dtype": bank.dtype}
         self.readings = torch.zeros(rows, bank.width, **place)
         """`[rows, slots]` in units of each feature's maximum, from the residual before any clamp."""
@@ -39,8 +42,16 @@ class TapBuffers:
         """`[rows, slots]` clamp here where the feature is active."""
         self.everywhere = torch.zeros(rows, bank.width, dtype=torch.bool, device=bank.device)
         """`[rows, slots]` clamp here in any case."""
-        self.edited = torch.zeros(rows, dtype=torch.bool, device=bank.device)
-        """`[rows]` the residual was changed; valid in passes that clamp."""
+        self.chosen = torch.zeros(rows, bank.width, dtype=torch.bool, device=bank.device)
+        """`[rows, slots]` the feature in the slot was set; valid in passes that clamp."""
+        self.drop = torch.zeros(rows, dtype=torch.bool, device=bank.device)
+        """`[rows]` leave the error term out where the residual is changed."""
+        self.dropping = False
+        """True where any row of this pass drops its error term."""
+        self.later = torch.zeros(rows, later, **place)
+        """`[rows, probes]` scores of the probes behind the tapped layer; valid in passes that clamp."""
+        self.read = self.computed = bank.read
+        """How many slots, from the first, hold what policies name; and how many this pass computes."""
         self.clamping = False
         """True where any row of this pass is clamped."""
         self.stop = stop
@@ -51,12 +62,16 @@ class TapBuffers:
     def poison(self, rows: int) -> None:
         """Fill what the next pass must write with what no reading can be, so that a tap that did not run shows."""
         self.readings[:rows].fill_(UNREAD)
+        self.later[:rows].fill_(torch.nan)
+
+    def settle(self, bank: FeatureBank) -> None:
+        """Decide how many slots the next pass computes; policy sets and requests may come and go while it runs."""
+        self.read = bank.read
+        self.computed = bank.in_use if self.clamping else bank.read
 
     def slots(self, bank: FeatureBank) -> int:
-        """How many slots this pass computes."""
-        if self.static:
-            return bank.width
-        return bank.in_use if self.clamping else len(bank.watched)
+        """How many slots this pass computes, as settled when it was laid out."""
+        return bank.width if self.static else self.computed
 
 
 class Tap:
@@ -66,8 +81,9 @@ class Tap:
     is clamped come back bit-identical. Threads that did not call `use` pass through untouched.
     """
 
-    def __init__(self, bank: FeatureBank, layer: nn.Module | Site) -> None:
+    def __init__(self, bank: FeatureBank, layer: nn.Module | Site, dropper: Dropper | None = None) -> None:
         self.bank = bank
+        self.dropper = dropper
         self._layer = layer
         self._handle: Any = None
         self._current = threading.local()
@@ -87,8 +103,13 @@ class Tap:
         """Forward passes of the calling thread read into and obey these buffers; None: pass through."""
         self._current.buffers = buffers
 
-    def _hook(self, _module: nn.Module, _args: object, output: Any) -> Any:
+    def current(self) -> TapBuffers | None:
+        """What forward passes of the calling thread read into; None where they pass through."""
         buffers: TapBuffers | None = getattr(self._current, "buffers", None)
+        return buffers
+
+    def _hook(self, _module: nn.Module, _args: object, output: Any) -> Any:
+        buffers = self.current()
         if buffers is None:
             return None
         hidden = hidden_of(output)
@@ -106,13 +127,28 @@ class Tap:
         if not (buffers.clamping or buffers.static):
             return None
         chosen = buffers.everywhere[:rows, :slots] | (buffers.active[:rows, :slots] & (activations > 0))
+        buffers.chosen[:rows, :slots] = chosen
         difference = torch.where(chosen, buffers.target[:rows, :slots] - activations, 0)
         delta = difference @ bank.decoder[:slots]
         if scale is not None:
             delta = delta * scale
         edited = chosen.any(-1, keepdim=True)
-        buffers.edited[:rows] = edited.squeeze(-1)
         clamped = torch.where(edited, (x.to(bank.dtype) + delta).to(x.dtype), x)
+        if self.dropper is not None and (buffers.dropping or buffers.static):
+            clamped = self._dropped(x, clamped, chosen, buffers)
         again, _ = bank.activations(clamped, slots)
         torch.mul(again, bank.unit[:slots], out=buffers.after[:rows, :slots])
         return clamped
+
+    def _dropped(self, x: Tensor, clamped: Tensor, chosen: Tensor, buffers: TapBuffers) -> Tensor:
+        """The clamped rows, those without error term among them where it is to be dropped."""
+        assert self.dropper is not None
+        rows, slots = chosen.shape
+        drop = buffers.drop[:rows] & chosen.any(-1)
+        target, index = buffers.target[:rows, :slots], self.bank.index[:slots]
+        if buffers.static:
+            found = self.dropper.rows(x, chosen, target, index).to(x.dtype)
+            return torch.where(drop.unsqueeze(-1), found, clamped)
+        which = drop.nonzero().squeeze(-1)
+        found = self.dropper.rows(x[which], chosen[which], target[which], index).to(x.dtype)
+        return clamped.index_copy(0, which, found)

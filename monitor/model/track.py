@@ -1,6 +1,6 @@
 """One generation from submission to its last event.
 
-Knows the request's tokens, its observer and its text. Does not know batches or slots: the engine hands it the rows
+Knows the request's tokens, its observer and its clamps. Does not know batches or slots: the engine hands it the rows
 of each pass and does what it says.
 """
 
@@ -10,22 +10,13 @@ from typing import Any
 
 from monitor.errors import MonitorError, MonitoringFailed
 from monitor.model.clamping import ClampRow, merge
-from monitor.model.requests import Emit, Finished, GenerationRequest, Released
+from monitor.model.outbox import Outbox
+from monitor.model.requests import Emit, Finished, GenerationRequest
 from monitor.model.rows import Rows, why_unscored
 from monitor.model.sampler import Draw
 from monitor.model.text import TextStream
-from monitor.records import (
-    Action,
-    Clamp,
-    Coverage,
-    Decision,
-    Detection,
-    FinishReason,
-    Phase,
-    ScoredToken,
-    TokenBlock,
-    TokenText,
-)
+from monitor.model.verification import Check, Watched
+from monitor.records import Action, Clamp, Coverage, Decision, FinishReason, Phase, TokenBlock, TokenText
 
 FAILED = "the response could not be monitored and was withheld"
 """What callers are told; the cause is for the operator."""
@@ -49,65 +40,121 @@ class Track:
         self.clamps: tuple[Clamp, ...] = ()
         self.row: ClampRow | None = None
         """The clamps as the tap wants them; the engine fills it in when `clamps` changes."""
+        self.suppressing: tuple[str, ...] = ()
+        """Policies whose clamps are among them."""
+        self.places: dict[str, Watched] = {}
+        """Where passes leave what becomes of them, by policy; the engine fills it in with `row`."""
         self.ended = False
+        self.restarting = False
+        """The sequence must be run again from its start; the engine does it and calls `again`."""
+        self.runs = 0
+        """How often it was run again."""
         self._emit = emit
-        self._text = TextStream(tokenizer, request.sampling.stop)
-        self._token_text = token_text
+        text = TextStream(tokenizer, request.sampling.stop)
+        self._outbox = Outbox(emit, text, token_text, tokens=request.include_tokens)
         self._end_ids = end_ids
         self._prompt = len(request.prompt_ids)
         self._limit = limit
-        self._run = 0
-        self._scored = 0
-        self._clamped = 0
-        self._released = 0
+        self._run = self._scored = self._clamped = self._rewound = self._looked = 0
+        self._checks = {plan.policy: Check(plan) for plan in request.plans}
         self._failure = ""
+        self._lag = 0
         self._clamp(request.observer.begin())
 
+    @property
+    def run_id(self) -> str:
+        """Under which name the batcher runs it; another one each time it is run again."""
+        return f"{self.request.request_id}~{self.runs}" if self.runs else self.request.request_id
+
+    @property
+    def remaining(self) -> int:
+        """New tokens that may still be drawn."""
+        return self._limit - (len(self.ids) - self._prompt)
+
     def saw(self, rows: Rows) -> None:
-        """Rows of a pass, in token order. Positions that were seen before (a request that was evicted and is
-        computed again) are not scored twice."""
+        """Rows of a pass, in token order. Positions that were seen before (a request that was evicted, or run again
+        under clamps, is computed again) are not scored twice: what is read does not depend on clamps."""
         end = rows.position + len(rows.readings)
-        if self.ended or end <= self._run:
+        if self.ended:
+            return
+        self._look(rows.part(self._looked, end), end)
+        if end <= self._run:
             return
         if self._run < self._prompt:
             self._score(Phase.PROMPT, rows.part(self._run, min(end, self._prompt)))
-        if not self.ended and end > self._prompt:
+        if not (self.ended or self.restarting) and end > self._prompt:
             self._score(Phase.RESPONSE, rows.part(self._run, end))
 
     def drew(self, token_id: int) -> None:
         """The model chose the next token. It is released once the next pass has scored it."""
-        if self.ended or len(self.ids) > self._run:
+        if self.ended or self.restarting or len(self.ids) > self._run:
             return
         if token_id in self._end_ids:
             self.end(FinishReason.STOP)
-        elif len(self.ids) - self._prompt >= self._limit:
+        elif self.remaining <= 0:
             self.end(FinishReason.LENGTH)
         else:
             self.ids.append(token_id)
+
+    def again(self) -> None:
+        """The engine runs the sequence from its start, under the present clamps."""
+        self.restarting = False
+        self.runs += 1
+        self._looked = 0
 
     def end(self, reason: FinishReason, error: MonitorError | None = None) -> None:
         """Emit the last event, once."""
         if self.ended:
             return
         self.ended = True
-        rest = self._text.finish() if reason in (FinishReason.STOP, FinishReason.LENGTH) else ""
-        if rest:
-            self._emit(Released(rest))
-        coverage = Coverage(self._run, self._scored, self.request.tokens_truncated)
-        generated = max(0, self._released - self._prompt)
-        self._emit(Finished(reason, coverage, self._released, generated, self._clamped, self._failure, error))
+        if reason in (FinishReason.STOP, FinishReason.LENGTH):
+            self._outbox.finish()
+        self._emit(self._finished(reason, error))
+
+    def _finished(self, reason: FinishReason, error: MonitorError | None) -> Finished:
+        ran = self._run + self._rewound
+        return Finished(
+            reason=reason,
+            coverage=Coverage(ran, self._scored, self.request.tokens_truncated),
+            released=self._outbox.released,
+            tokens_generated=max(0, self._outbox.released - self._prompt),
+            tokens_clamped=self._clamped,
+            tokens_rewound=self._rewound,
+            suppressions=tuple(check.found() for check in self._checks.values() if check.begun),
+            failure=self._failure,
+            error=error,
+        )
+
+    def _look(self, rows: Rows, end: int) -> None:
+        """Note what clamps did to tokens; once for each time that the sequence is run."""
+        if end <= self._looked:
+            return
+        self._looked = end
+        self._clamped += 0 if rows.edited is None else int(rows.edited.sum())
+        for name, found in (rows.checks or {}).items():
+            self._checks[name].add(found)
 
     def _score(self, phase: Phase, rows: Rows) -> None:
         self._run = rows.position + len(rows.readings)
-        self._clamped += 0 if rows.edited is None else int(rows.edited.sum())
         ids = tuple(self.ids[rows.position : self._run])
         block = TokenBlock(phase, rows.position, ids, rows.readings)
-        decision, cause = self._observe(block, rows.fault or ("" if rows.clean else why_unscored(rows.readings)))
+        unscored = rows.fault or ("" if rows.clean else why_unscored(rows.readings))
+        decision, cause = self._observe(block, unscored)
         self._clamp(decision)
         if decision.action is Action.BLOCK:
-            self._block(decision, cause)
-        else:
-            self._release(phase, rows, ids, decision.detections)
+            self._outbox.withhold(decision.detections)
+            self.end(FinishReason.POLICY, MonitoringFailed(FAILED, cause) if cause else None)
+            return
+        self._outbox.put(phase, rows, ids)
+        if decision.restart is not None:
+            self._take_back(decision.restart)
+        self._outbox.release(self._run if phase is Phase.PROMPT else self._ready(), decision.detections)
+        if self._outbox.stopped:
+            self.end(FinishReason.STOP)
+
+    def _ready(self) -> int:
+        """Positions below this one can no longer be taken back."""
+        return max(self._prompt, self._run - self._lag, self._outbox.released)
 
     def _observe(self, block: TokenBlock, cause: str) -> tuple[Decision, str]:
         """The rules' decision, and why the block counts as unscored (empty where it was scored)."""
@@ -123,35 +170,20 @@ class Track:
         self._failure = cause
         return observer.failed(cause), cause
 
-    def _block(self, decision: Decision, cause: str) -> None:
-        if decision.detections:
-            hidden = tuple(found.shown_below(self._released) for found in decision.detections)
-            self._emit(Released("", (), hidden))
-        self.end(FinishReason.POLICY, MonitoringFailed(FAILED, cause) if cause else None)
-
-    def _release(
-        self, phase: Phase, rows: Rows, ids: tuple[int, ...], detections: tuple[Detection, ...]
-    ) -> None:
-        text = ""
-        if phase is Phase.RESPONSE:
-            text = "".join(self._text.push(token_id) for token_id in ids)
-        tokens = self._tokens(phase, rows, ids) if self.request.include_tokens else ()
-        self._released = rows.position + len(ids)
-        if text or tokens or detections:
-            self._emit(Released(text, tokens, detections))
-        if self._text.stopped:
-            self.end(FinishReason.STOP)
-
-    def _tokens(self, phase: Phase, rows: Rows, ids: tuple[int, ...]) -> tuple[ScoredToken, ...]:
-        active = rows.active or [()] * len(ids)
-        return tuple(
-            ScoredToken(rows.position + offset, token_id, self._token_text(token_id), phase, active[offset])
-            for offset, token_id in enumerate(ids)
-        )
+    def _take_back(self, position: int) -> None:
+        """Forget response tokens from a position on, none of which was released; the prompt stays."""
+        keep = max(position, min(self._run, self._prompt), self._outbox.released)
+        del self.ids[max(keep, self._prompt) :]
+        self._outbox.take_back(keep)
+        self._rewound += self._run - keep
+        self._run = keep
+        self.restarting = True
 
     def _clamp(self, decision: Decision) -> None:
+        self._lag = decision.lag
         if not (decision.clamps or self.request.clamps or self.clamps):
             return
         clamps = merge(decision.clamps, self.request.clamps)
-        if clamps != self.clamps:
-            self.clamps, self.row = clamps, None
+        if clamps != self.clamps or decision.suppressing != self.suppressing:
+            self.clamps, self.row, self.places = clamps, None, {}
+            self.suppressing = decision.suppressing

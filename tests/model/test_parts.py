@@ -108,6 +108,7 @@ class TestBankAndTap:
             slot = bank.slot(clamp.feature)
             buffers.target[:20, slot] = clamp.target * unit[clamp.feature]
             (buffers.everywhere if clamp.where is Where.EVERYWHERE else buffers.active)[:10, slot] = True
+        buffers.settle(bank)
         out = Tap(bank, torch.nn.Identity()).apply(x, buffers)
         wanted = plain_clamp(sae, x, clamps, unit).float()
         torch.testing.assert_close(out[:10], wanted[:10], rtol=1e-4, atol=1e-4)
