@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from monitor.policy.document import Document, PolicyProblems, Problem, read_document
 from monitor.policy.examples import Example, concept_examples
 from monitor.policy.lock import MAX_LOCK_BYTES, LockModel, lock_path
 from monitor.policy.policyset import PolicySet
-from monitor.policy.resolve import Running, resolve
+from monitor.policy.probe_file import read_weights
+from monitor.policy.resolve import Running, applies, resolve
 from monitor.policy.schema import PolicyModel
 from monitor.policy.validation import validate
 
@@ -32,6 +33,8 @@ class Source:
     lock_document: Document | None
     files: tuple[Path, ...]
     """Every file it was read from."""
+    weights: tuple[float, ...] | None = None
+    """Of its probe, where it or its lock has one."""
 
 
 def load_policies(
@@ -41,15 +44,25 @@ def load_policies(
     model_digest: str,
     features: int,
     maxima: Sequence[float] | None = None,
+    width: int | None = None,
+    names: Sequence[str] = (),
 ) -> PolicySet:
     """Read, check and resolve all policies of a folder for the model and dictionary that run.
 
     `maxima` are the recorded maxima `[features]` that readings will be divided by; given, locks fitted with
-    other maxima and features that were never seen active are refused. Raises PolicyProblems (a PolicyError).
+    other maxima and features that were never seen active are refused; `width` is that of the residual stream, for
+    probes. Policies that are bound to models none of whose `names` they match are left out. Raises PolicyProblems
+    (a PolicyError).
     """
-    running = Running(model_digest, dictionary_digest, features, maxima)
-    sources = read_folder(folder)
+    running = Running(model_digest, dictionary_digest, features, maxima, width, tuple(names))
+    everything = read_folder(folder)
+    sources = [source for source in everything if applies(source, running)]
     problems: list[Problem] = []
+    if not sources:
+        message = (
+            f"no policy applies to the model {' or '.join(names)}: all are bound to others by `match.models`"
+        )
+        problems.append(Problem(str(folder), 1, 1, message, "add the model's name, or leave `models` out"))
     policies = [resolve(source, running, problems) for source in sources]
     if problems:
         raise PolicyProblems(problems)
@@ -102,25 +115,48 @@ def read_source(path: Path, *, locks: bool = True) -> Source:
         at = ["metadata", "name"]
         hint = f"rename the file to {model.metadata.name}.yaml, or the policy"
         problems.append(document.problem(at, f"the name differs from the file's, `{path.stem}`", hint))
-    files = [path]
-    examples: tuple[Example, ...] = ()
-    lock, lock_document = None, None
-    try:
-        if model.concept is not None:
-            examples = concept_examples(model.concept, path.parent)
-            files += [path.parent / model.concept.examples] if model.concept.examples else []
-    except PolicyProblems as error:
-        problems.extend(error.problems)
-    try:
-        if locks and lock_path(path).exists():
-            lock_document = read_document(lock_path(path), limit=MAX_LOCK_BYTES)
-            lock = validate(lock_document, LockModel)
-            files.append(lock_path(path))
-    except PolicyProblems as error:
-        problems.extend(error.problems)
+    source = Source(path, document, model, (), None, None, (path,))
+    for part in (_with_examples, _with_lock if locks else None, _with_probe):
+        try:
+            source = part(source) if part is not None else source
+        except PolicyProblems as error:
+            problems.extend(error.problems)
     if problems:
         raise PolicyProblems(problems)
-    return Source(path, document, model, examples, lock, lock_document, tuple(files))
+    return source
+
+
+def _with_examples(source: Source) -> Source:
+    concept, folder = source.model.concept, source.path.parent
+    if concept is None:
+        return source
+    files = (folder / concept.examples,) if concept.examples else ()
+    return replace(source, examples=concept_examples(concept, folder), files=(*source.files, *files))
+
+
+def _with_lock(source: Source) -> Source:
+    path = lock_path(source.path)
+    if not path.exists():
+        return source
+    document = read_document(path, limit=MAX_LOCK_BYTES)
+    lock = validate(document, LockModel)
+    return replace(source, lock=lock, lock_document=document, files=(*source.files, path))
+
+
+def _with_probe(source: Source) -> Source:
+    own, lock = source.model.probe, source.lock
+    probe, document = own or (lock.probe if lock else None), source.document if own else source.lock_document
+    if probe is None or document is None:
+        return source
+    try:
+        weights = read_weights(probe, source.path.parent)
+    except ValueError as error:
+        at = ["probe", "weights_file"]
+        raise PolicyProblems(
+            [document.problem(at, str(error), "run `sae-monitor policy fit` again")]
+        ) from error
+    files = (source.path.parent / probe.weights_file,) if probe.weights_file else ()
+    return replace(source, weights=weights, files=(*source.files, *files))
 
 
 def set_digest(sources: Sequence[Source], folder: Path) -> str:

@@ -5,13 +5,17 @@ Knows what a policy and its rules are. Does not know files or how a rule is eval
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from monitor.policy.schema import AnyPooling
-from monitor.records import Action, Clamp, Mode, Phase, Severity
+from monitor.policy.schema import AnyPooling, Match, Max
+from monitor.policy.schema_when import AnyExpression
+from monitor.records import Action, Clamp, Mode, Phase, Probe, Severity, Signal
 from monitor.suppression import LaterProbe
 
 Pooling = AnyPooling
+
+Lengths = tuple[tuple[int | None, float], ...]
+"""(up to so many tokens, threshold) pairs in growing order, the last without a limit; empty: one threshold for all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +43,44 @@ class Rule:
     mode: Mode
     benign_rate: float | None = None
     """Share of its calibration's benign texts on which it fires; None where nothing was calibrated."""
+    probe: Probe | None = None
+    """Read instead of features."""
+    signal: Signal | None = None
+    """Read instead of features."""
+    lengths: Lengths = ()
+    """Thresholds by tokens of the phase so far; `threshold` is then the last of them."""
+    session: bool = False
+    """Pooled over all requests of a session."""
+    when: AnyExpression | None = None
+    """Conditions combined, instead of a score: `features` are then those of all conditions, `threshold` is 0."""
 
     @property
     def enforced(self) -> bool:
         """True where the rule acts."""
         return self.mode is Mode.ENFORCE
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A named part of rules: a score and its threshold, or conditions combined. As in `Rule`, where the words agree."""
+
+    name: str
+    phases: tuple[Phase, ...] = (Phase.PROMPT, Phase.RESPONSE)
+    features: tuple[WeightedFeature, ...] = ()
+    probe: Probe | None = None
+    signal: Signal | None = None
+    pooling: Pooling = field(default_factory=Max)
+    hold: int = 1
+    threshold: float = 0.0
+    lengths: Lengths = ()
+    session: bool = False
+    lasts: int | None = None
+    """Tokens for which it holds once reached; None: to the end of the request."""
+    when: AnyExpression | None = None
+
+
+Check = Rule | Condition
+"""What is read, pooled and compared, where it has no `when`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +94,10 @@ class Policy:
     description: str
     maturity: str
     rules: tuple[Rule, ...]
+    conditions: tuple[Condition, ...] = ()
+    """Each once; `when` of rules and conditions names them."""
+    match: Match | None = None
+    """Which requests it applies to; None: all."""
     clamps: tuple[Clamp, ...] = ()
     clamps_always: bool = False
     """True: the clamps hold from the first token. False: once an enforced rule with action suppress has fired."""

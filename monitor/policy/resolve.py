@@ -11,18 +11,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from monitor.policy.building import conditions_of, rules_of
 from monitor.policy.document import Problem
-from monitor.policy.examples import examples_digest
 from monitor.policy.later import probe_of
-from monitor.policy.lock import LockedEntry, LockedRule, LockModel, lock_path
-from monitor.policy.policy import Policy, Rule, WeightedFeature
-from monitor.policy.schema import Pin, Rate, RuleModel, pooling_of
-from monitor.records import Clamp, Mode
+from monitor.policy.lock import LockedEntry
+from monitor.policy.policy import Check, Policy
+from monitor.policy.schema import Pin
+from monitor.policy.schema_match import fits
+from monitor.policy.staleness import disagreements, mend
+from monitor.records import Clamp
 
 if TYPE_CHECKING:
     from monitor.policy.loader import Source
 
-FIT = "run `sae-monitor policy fit {folder} --model MODEL --dictionary DICTIONARY`"
 _SAME = 1e-3
 """Relative difference of maxima beyond which readings would mean something else."""
 
@@ -38,12 +39,16 @@ class Running:
     features: int
     maxima: Sequence[float] | None = None
     """`[features]`, recorded maxima that readings are divided by; None where nobody asks."""
+    width: int | None = None
+    """Of the residual stream; None where nobody asks."""
+    names: tuple[str, ...] = ()
+    """What the model is called; empty where nobody asks."""
 
 
 def resolve(source: Source, running: Running, problems: list[Problem]) -> Policy | None:
     """The policy with its numbers; None after adding what is wrong to `problems`."""
     before = len(problems)
-    problems.extend(_disagreements(source, running))
+    problems.extend(disagreements(source, running))
     if len(problems) > before:
         return None
     policy = _policy(source)
@@ -51,74 +56,16 @@ def resolve(source: Source, running: Running, problems: list[Problem]) -> Policy
     return policy if len(problems) == before else None
 
 
-def _disagreements(source: Source, running: Running) -> list[Problem]:
-    """Whatever about the policy and its lock does not fit what runs."""
-    found = []
-    pinned = source.model.dictionary
-    if pinned is not None and pinned != running.dictionary:
-        message = f"the features are pinned to another dictionary than the running {running.dictionary[:19]}…"
-        found.append(
-            source.document.problem(["dictionary"], message, "pin features of the running dictionary")
-        )
-    if source.model.needs_lock and source.lock is None:
-        message = f"{lock_path(source.path).name} is missing: the policy was never fitted"
-        found.append(source.document.problem(["metadata", "name"], message, _mend(source)))
-    if source.lock is not None and source.lock_document is not None and source.model.needs_lock:
-        found.extend(_stale(source, source.lock, running))
-    return found
-
-
-def _stale(source: Source, lock: LockModel, running: Running) -> list[Problem]:
-    document = source.lock_document
-    assert document is not None
-    claims = [
-        (["policy"], lock.policy, source.model.metadata.name, "is the lock of another policy"),
-        (["model", "digest"], lock.model.digest, running.model, "was fitted to another model"),
-        (
-            ["dictionary", "digest"],
-            lock.dictionary.digest,
-            running.dictionary,
-            "was fitted to another dictionary",
-        ),
-    ]
-    if source.model.concept is not None:
-        now = examples_digest(source.examples)
-        claims.append((["examples"], lock.examples, now, "was fitted to other examples"))
-    found = [
-        document.problem(
-            path,
-            f"the lock of `{source.model.metadata.name}` {what}: {then[:19]}…, not {now[:19]}…",
-            _mend(source),
-        )
-        for path, then, now, what in claims
-        if then != now
-    ]
-    return found + [
-        p for i, rule in enumerate(source.model.rules) for p in _stale_rule(source, lock, i, rule)
-    ]
-
-
-def _stale_rule(source: Source, lock: LockModel, i: int, rule: RuleModel) -> list[Problem]:
-    if not isinstance(rule.threshold, Rate):
-        return []
-    locked = lock.rules.get(rule.name)
-    if locked is None:
-        message = f"the lock has no threshold for the rule `{rule.name}`"
-        return [source.document.problem(["rules", i, "name"], message, _mend(source))]
-    if _settings(rule) != (locked.pooling, locked.for_, locked.asked_rate):
-        message = f"`{rule.name}` changed its pooling, `for` or rate since it was fitted"
-        return [source.document.problem(["rules", i, "name"], message, _mend(source))]
-    return []
-
-
-def _settings(rule: RuleModel) -> tuple[object, int, float | None]:
-    rate = rule.threshold.false_positive_rate if isinstance(rule.threshold, Rate) else None
-    return pooling_of(rule.pooling), rule.for_, rate
+def applies(source: Source, running: Running) -> bool:
+    """False where the policy is bound to models of other names."""
+    patterns = source.model.match.models if source.model.match is not None else None
+    return not running.names or any(fits(patterns, name) for name in running.names)
 
 
 def _policy(source: Source) -> Policy:
     model, lock = source.model, source.lock
     meta = model.metadata
+    conditions = conditions_of(source)
     card = lock.card if lock is not None and model.concept is not None else None
     return Policy(
         name=meta.name,
@@ -127,7 +74,9 @@ def _policy(source: Source) -> Policy:
         severity=meta.severity,
         description=meta.description,
         maturity=meta.maturity or (card.maturity if card else "experimental"),
-        rules=tuple(_rule(source, rule) for rule in model.rules),
+        rules=rules_of(source, conditions),
+        conditions=conditions,
+        match=model.match,
         clamps=_clamps(source),
         clamps_always=model.suppress is not None and model.suppress.when == "always",
         closed=model.on_error == "closed",
@@ -138,42 +87,6 @@ def _policy(source: Source) -> Policy:
         later=probe_of(lock.later_probe) if lock is not None and model.suppress else None,
         note=card.note if card else "",
     )
-
-
-def _rule(source: Source, rule: RuleModel) -> Rule:
-    lock = source.lock
-    locked: LockedRule | None = lock.rules.get(rule.name) if lock else None
-    threshold = rule.threshold
-    if isinstance(threshold, Rate):
-        assert locked is not None
-        threshold = locked.threshold
-    assert isinstance(threshold, int | float)
-    return Rule(
-        name=rule.name,
-        phases=tuple(rule.phases),
-        features=_weighted(source, rule.features),
-        pooling=pooling_of(rule.pooling),
-        hold=rule.for_,
-        threshold=float(threshold),
-        severity=rule.severity or source.model.metadata.severity,
-        action=rule.asks,
-        mode=rule.mode or _measured_mode(source),
-        benign_rate=locked.benign_rate if locked is not None else None,
-    )
-
-
-def _measured_mode(source: Source) -> Mode:
-    """Where a policy leaves `mode` out: shadow if its card found that it does not separate."""
-    card = source.lock.card if source.lock is not None else None
-    return Mode.SHADOW if card is not None and card.maturity == "experimental" else Mode.ENFORCE
-
-
-def _weighted(source: Source, own: Sequence[Pin] | None) -> tuple[WeightedFeature, ...]:
-    pins = own or source.model.features
-    if pins is not None:
-        return tuple(WeightedFeature(pin.index, pin.weight, pin.label) for pin in pins)
-    assert source.lock is not None
-    return tuple(WeightedFeature(f.index, f.weight, f.label) for f in source.lock.features)
 
 
 def _clamps(source: Source) -> tuple[Clamp, ...]:
@@ -188,7 +101,9 @@ def _clamps(source: Source) -> tuple[Clamp, ...]:
 
 def _bad_features(source: Source, policy: Policy, running: Running) -> list[Problem]:
     """Features that the dictionary does not have, that were never active, or whose unit has changed."""
-    named = {f.index for rule in policy.rules for f in rule.features} | {c.feature for c in policy.clamps}
+    checks: list[Check] = [*policy.rules, *policy.conditions]
+    named = {feature.index for check in checks for feature in check.features}
+    named |= {clamp.feature for clamp in policy.clamps}
     locked = (
         {f.index: f.maximum for f in [*source.lock.features, *source.lock.suppress]} if source.lock else {}
     )
@@ -206,13 +121,15 @@ def _bad_features(source: Source, policy: Policy, running: Running) -> list[Prob
                 )
             elif source.model.needs_lock and not math.isclose(locked.get(index, now), now, rel_tol=_SAME):
                 what = f"feature {index} was fitted with the maximum {locked[index]:.5g}; it is {now:.5g} now"
-                found.append(_at_feature(source, index, what, _mend(source)))
+                found.append(_at_feature(source, index, what, mend(source)))
     return found
 
 
 def _at_feature(source: Source, index: int, message: str, hint: str) -> Problem:
     places: list[tuple[list[str | int], Sequence[Pin] | None]] = [(["features"], source.model.features)]
     places += [(["rules", i, "features"], rule.features) for i, rule in enumerate(source.model.rules)]
+    parts = (source.model.conditions or {}).items()
+    places += [(["conditions", name, "features"], part.features) for name, part in parts]
     for path, pins in places:
         for i, pin in enumerate(pins or []):
             if pin.index == index:
@@ -234,11 +151,3 @@ def _at_locked(source: Source, index: int, message: str, hint: str) -> Problem:
             if entry.index == index:
                 return document.problem([part, i, "index"], message, hint)
     return document.problem([], message, hint)
-
-
-def _entries(lock: LockModel | None) -> list[LockedEntry]:
-    return [*lock.features, *lock.suppress] if lock is not None else []
-
-
-def _mend(source: Source) -> str:
-    return FIT.format(folder=source.path.parent)

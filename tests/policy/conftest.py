@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from monitor.policy.policy import Policy, Pooling, Rule, WeightedFeature
-from monitor.policy.schema import Ema, LongestRun, Max, Mean, TopKMean
+from monitor.policy.schema import Cumulative, Ema, LongestRun, Max, Mean, TopKMean
 from monitor.records import Action, Mode, Phase, Severity, TokenBlock
 
 BOTH = (Phase.PROMPT, Phase.RESPONSE)
@@ -55,6 +55,10 @@ def naive_pooled(scores: list[float], pooling: Pooling, hold: int) -> list[float
             value, rate = 0.0, 1 - 2 ** (-1 / pooling.half_life)
             for s in seen:
                 value += rate * (s - value)
+        elif isinstance(pooling, Cumulative):
+            value = 0.0
+            for s in seen:
+                value = max(0.0, value + s - pooling.allowance)
         else:
             assert isinstance(pooling, LongestRun)
             value = 0.0
@@ -77,4 +81,6 @@ def some_poolings():
         Ema(half_life=0.5),
         LongestRun(level=0.4),
         LongestRun(level=-0.1),
+        Cumulative(),
+        Cumulative(allowance=0.3),
     ]
