@@ -210,6 +210,8 @@ class Coverage:
     tokens_scored: int = 0
     tokens_truncated: int = 0
     """Tokens of the input that were dropped before the model ran, at the caller's request."""
+    tokens_rewound: int = 0
+    """Tokens among those run that were generated, scored and taken back before anybody saw them."""
 
     @property
     def complete(self) -> bool:

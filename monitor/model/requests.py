@@ -79,8 +79,6 @@ class Finished:
     tokens_generated: int = 0
     tokens_clamped: int = 0
     """Tokens whose residual was edited."""
-    tokens_rewound: int = 0
-    """Tokens that were generated and scored, and taken back before anybody saw them."""
     suppressions: tuple[Suppression, ...] = ()
     """What became of the clamps of every policy that suppressed."""
     failure: str = ""

@@ -115,11 +115,10 @@ class Track:
         ran = self._run + self._rewound
         return Finished(
             reason=reason,
-            coverage=Coverage(ran, self._scored, self.request.tokens_truncated),
+            coverage=Coverage(ran, self._scored, self.request.tokens_truncated, self._rewound),
             released=self._outbox.released,
             tokens_generated=max(0, self._outbox.released - self._prompt),
             tokens_clamped=self._clamped,
-            tokens_rewound=self._rewound,
             suppressions=tuple(check.found() for check in self._checks.values() if check.begun),
             failure=self._failure,
             error=error,

@@ -5,12 +5,15 @@ Knows verdicts. Does not know messages. Errs on the side of UNKNOWN.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from monitor.errors import MonitorError, MonitoringFailed
+from monitor.policy.policy import Policy
 from monitor.records import Action, Coverage, Mode, Status, Verdict
 from monitor.rpc.faults import REFUSED_TEXT
 from monitor.rpc.seams import Judge
+from monitor.suppression import Suppression
 from monitor.telemetry.metrics import Metrics
 
 INCOMPLETE = "incomplete"
@@ -24,6 +27,7 @@ def conclude(
     expected: int,
     failure: str = "",
     error: MonitorError | None = None,
+    suppressions: tuple[Suppression, ...] = (),
 ) -> Verdict:
     """The verdict of a request that ended; counted.
 
@@ -34,6 +38,7 @@ def conclude(
         expected: tokens that had to run at least.
         failure: what the engine or the scorer says went wrong with monitoring.
         error: what it wants the caller to see.
+        suppressions: what became of the clamps of policies.
 
     Raises:
         MonitoringFailed: tokens were not scored and a policy says `on_error: closed`.
@@ -45,6 +50,7 @@ def conclude(
     if verdict.status is Status.CHECKED and (failure or coverage.tokens_run < expected):
         judge.failed(failure or INCOMPLETE)
         verdict = judge.verdict(coverage)
+    verdict = replace(verdict, suppressions=suppressions)
     metrics.judged(verdict)
     if error is not None or _refused(verdict):
         raise MonitoringFailed(REFUSED_TEXT, verdict.failure)
@@ -54,6 +60,13 @@ def conclude(
 def shown(verdict: Verdict, released: int) -> Verdict:
     """The verdict with no text of response tokens at or beyond position `released`."""
     return replace(verdict, detections=tuple(found.shown_below(released) for found in verdict.detections))
+
+
+def refusal(policies: Sequence[Policy], verdict: Verdict) -> str:
+    """What the first policy that blocked wants to be shown; empty where none did or it says nothing."""
+    texts = {policy.name: policy.refusal for policy in policies}
+    blocking = (d for d in verdict.detections if d.action is Action.BLOCK and d.mode is Mode.ENFORCE)
+    return next((texts.get(found.policy, "") for found in blocking), "")
 
 
 def _refused(verdict: Verdict) -> bool:

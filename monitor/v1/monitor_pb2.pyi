@@ -41,6 +41,12 @@ class ClampWhere(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     CLAMP_WHERE_ACTIVE: _ClassVar[ClampWhere]
     CLAMP_WHERE_EVERYWHERE: _ClassVar[ClampWhere]
 
+class ErrorTerm(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ERROR_TERM_UNSPECIFIED: _ClassVar[ErrorTerm]
+    ERROR_TERM_KEEP: _ClassVar[ErrorTerm]
+    ERROR_TERM_DROP: _ClassVar[ErrorTerm]
+
 class CheckStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     CHECK_STATUS_UNSPECIFIED: _ClassVar[CheckStatus]
@@ -79,6 +85,9 @@ MODE_SHADOW: Mode
 CLAMP_WHERE_UNSPECIFIED: ClampWhere
 CLAMP_WHERE_ACTIVE: ClampWhere
 CLAMP_WHERE_EVERYWHERE: ClampWhere
+ERROR_TERM_UNSPECIFIED: ErrorTerm
+ERROR_TERM_KEEP: ErrorTerm
+ERROR_TERM_DROP: ErrorTerm
 CHECK_STATUS_UNSPECIFIED: CheckStatus
 CHECK_STATUS_CHECKED: CheckStatus
 CHECK_STATUS_UNKNOWN: CheckStatus
@@ -116,14 +125,16 @@ class Input(_message.Message):
     def __init__(self, text: _Optional[str] = ..., conversation: _Optional[_Union[Conversation, _Mapping]] = ..., truncate: _Optional[bool] = ...) -> None: ...
 
 class Clamp(_message.Message):
-    __slots__ = ("feature", "target", "where")
+    __slots__ = ("feature", "target", "where", "error_term")
     FEATURE_FIELD_NUMBER: _ClassVar[int]
     TARGET_FIELD_NUMBER: _ClassVar[int]
     WHERE_FIELD_NUMBER: _ClassVar[int]
+    ERROR_TERM_FIELD_NUMBER: _ClassVar[int]
     feature: int
     target: float
     where: ClampWhere
-    def __init__(self, feature: _Optional[int] = ..., target: _Optional[float] = ..., where: _Optional[_Union[ClampWhere, str]] = ...) -> None: ...
+    error_term: ErrorTerm
+    def __init__(self, feature: _Optional[int] = ..., target: _Optional[float] = ..., where: _Optional[_Union[ClampWhere, str]] = ..., error_term: _Optional[_Union[ErrorTerm, str]] = ...) -> None: ...
 
 class Sampling(_message.Message):
     __slots__ = ("max_new_tokens", "temperature", "top_k", "top_p", "seed", "stop")
@@ -232,17 +243,43 @@ class RuleScore(_message.Message):
     def __init__(self, policy: _Optional[str] = ..., rule: _Optional[str] = ..., phase: _Optional[_Union[Phase, str]] = ..., score: _Optional[float] = ..., threshold: _Optional[float] = ...) -> None: ...
 
 class Coverage(_message.Message):
-    __slots__ = ("tokens_run", "tokens_scored", "tokens_truncated")
+    __slots__ = ("tokens_run", "tokens_scored", "tokens_truncated", "tokens_rewound")
     TOKENS_RUN_FIELD_NUMBER: _ClassVar[int]
     TOKENS_SCORED_FIELD_NUMBER: _ClassVar[int]
     TOKENS_TRUNCATED_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_REWOUND_FIELD_NUMBER: _ClassVar[int]
     tokens_run: int
     tokens_scored: int
     tokens_truncated: int
-    def __init__(self, tokens_run: _Optional[int] = ..., tokens_scored: _Optional[int] = ..., tokens_truncated: _Optional[int] = ...) -> None: ...
+    tokens_rewound: int
+    def __init__(self, tokens_run: _Optional[int] = ..., tokens_scored: _Optional[int] = ..., tokens_truncated: _Optional[int] = ..., tokens_rewound: _Optional[int] = ...) -> None: ...
+
+class Suppression(_message.Message):
+    __slots__ = ("policy", "features", "tokens_edited", "before", "after", "probe_score", "probe_threshold", "held_at_layer", "came_back", "held")
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_EDITED_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    PROBE_SCORE_FIELD_NUMBER: _ClassVar[int]
+    PROBE_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    HELD_AT_LAYER_FIELD_NUMBER: _ClassVar[int]
+    CAME_BACK_FIELD_NUMBER: _ClassVar[int]
+    HELD_FIELD_NUMBER: _ClassVar[int]
+    policy: str
+    features: _containers.RepeatedScalarFieldContainer[int]
+    tokens_edited: int
+    before: float
+    after: float
+    probe_score: float
+    probe_threshold: float
+    held_at_layer: bool
+    came_back: bool
+    held: bool
+    def __init__(self, policy: _Optional[str] = ..., features: _Optional[_Iterable[int]] = ..., tokens_edited: _Optional[int] = ..., before: _Optional[float] = ..., after: _Optional[float] = ..., probe_score: _Optional[float] = ..., probe_threshold: _Optional[float] = ..., held_at_layer: _Optional[bool] = ..., came_back: _Optional[bool] = ..., held: _Optional[bool] = ...) -> None: ...
 
 class Verdict(_message.Message):
-    __slots__ = ("status", "matched", "action", "detections", "scores", "coverage", "failure")
+    __slots__ = ("status", "matched", "action", "detections", "scores", "coverage", "failure", "suppressions")
     STATUS_FIELD_NUMBER: _ClassVar[int]
     MATCHED_FIELD_NUMBER: _ClassVar[int]
     ACTION_FIELD_NUMBER: _ClassVar[int]
@@ -250,6 +287,7 @@ class Verdict(_message.Message):
     SCORES_FIELD_NUMBER: _ClassVar[int]
     COVERAGE_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
+    SUPPRESSIONS_FIELD_NUMBER: _ClassVar[int]
     status: CheckStatus
     matched: bool
     action: Action
@@ -257,7 +295,8 @@ class Verdict(_message.Message):
     scores: _containers.RepeatedCompositeFieldContainer[RuleScore]
     coverage: Coverage
     failure: str
-    def __init__(self, status: _Optional[_Union[CheckStatus, str]] = ..., matched: _Optional[bool] = ..., action: _Optional[_Union[Action, str]] = ..., detections: _Optional[_Iterable[_Union[Detection, _Mapping]]] = ..., scores: _Optional[_Iterable[_Union[RuleScore, _Mapping]]] = ..., coverage: _Optional[_Union[Coverage, _Mapping]] = ..., failure: _Optional[str] = ...) -> None: ...
+    suppressions: _containers.RepeatedCompositeFieldContainer[Suppression]
+    def __init__(self, status: _Optional[_Union[CheckStatus, str]] = ..., matched: _Optional[bool] = ..., action: _Optional[_Union[Action, str]] = ..., detections: _Optional[_Iterable[_Union[Detection, _Mapping]]] = ..., scores: _Optional[_Iterable[_Union[RuleScore, _Mapping]]] = ..., coverage: _Optional[_Union[Coverage, _Mapping]] = ..., failure: _Optional[str] = ..., suppressions: _Optional[_Iterable[_Union[Suppression, _Mapping]]] = ...) -> None: ...
 
 class Digests(_message.Message):
     __slots__ = ("model", "dictionary", "policies")
@@ -296,20 +335,22 @@ class GenerateRequest(_message.Message):
     def __init__(self, generation: _Optional[_Union[Generation, _Mapping]] = ...) -> None: ...
 
 class GenerateResponse(_message.Message):
-    __slots__ = ("request_id", "text", "finish_reason", "verdict", "tokens", "digests")
+    __slots__ = ("request_id", "text", "finish_reason", "verdict", "tokens", "digests", "refusal")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
     VERDICT_FIELD_NUMBER: _ClassVar[int]
     TOKENS_FIELD_NUMBER: _ClassVar[int]
     DIGESTS_FIELD_NUMBER: _ClassVar[int]
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     text: str
     finish_reason: FinishReason
     verdict: Verdict
     tokens: _containers.RepeatedCompositeFieldContainer[ScoredToken]
     digests: Digests
-    def __init__(self, request_id: _Optional[str] = ..., text: _Optional[str] = ..., finish_reason: _Optional[_Union[FinishReason, str]] = ..., verdict: _Optional[_Union[Verdict, _Mapping]] = ..., tokens: _Optional[_Iterable[_Union[ScoredToken, _Mapping]]] = ..., digests: _Optional[_Union[Digests, _Mapping]] = ...) -> None: ...
+    refusal: str
+    def __init__(self, request_id: _Optional[str] = ..., text: _Optional[str] = ..., finish_reason: _Optional[_Union[FinishReason, str]] = ..., verdict: _Optional[_Union[Verdict, _Mapping]] = ..., tokens: _Optional[_Iterable[_Union[ScoredToken, _Mapping]]] = ..., digests: _Optional[_Union[Digests, _Mapping]] = ..., refusal: _Optional[str] = ...) -> None: ...
 
 class GenerateStreamRequest(_message.Message):
     __slots__ = ("generation",)
@@ -326,14 +367,16 @@ class Chunk(_message.Message):
     def __init__(self, text: _Optional[str] = ..., tokens: _Optional[_Iterable[_Union[ScoredToken, _Mapping]]] = ...) -> None: ...
 
 class Final(_message.Message):
-    __slots__ = ("finish_reason", "verdict", "digests")
+    __slots__ = ("finish_reason", "verdict", "digests", "refusal")
     FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
     VERDICT_FIELD_NUMBER: _ClassVar[int]
     DIGESTS_FIELD_NUMBER: _ClassVar[int]
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
     finish_reason: FinishReason
     verdict: Verdict
     digests: Digests
-    def __init__(self, finish_reason: _Optional[_Union[FinishReason, str]] = ..., verdict: _Optional[_Union[Verdict, _Mapping]] = ..., digests: _Optional[_Union[Digests, _Mapping]] = ...) -> None: ...
+    refusal: str
+    def __init__(self, finish_reason: _Optional[_Union[FinishReason, str]] = ..., verdict: _Optional[_Union[Verdict, _Mapping]] = ..., digests: _Optional[_Union[Digests, _Mapping]] = ..., refusal: _Optional[str] = ...) -> None: ...
 
 class GenerateStreamResponse(_message.Message):
     __slots__ = ("request_id", "chunk", "detection", "final")
@@ -396,6 +439,22 @@ class ListPoliciesResponse(_message.Message):
     policies: _containers.RepeatedCompositeFieldContainer[Policy]
     digests: Digests
     def __init__(self, policies: _Optional[_Iterable[_Union[Policy, _Mapping]]] = ..., digests: _Optional[_Union[Digests, _Mapping]] = ...) -> None: ...
+
+class ReloadPoliciesRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ReloadPoliciesResponse(_message.Message):
+    __slots__ = ("digests", "changed", "added", "removed")
+    DIGESTS_FIELD_NUMBER: _ClassVar[int]
+    CHANGED_FIELD_NUMBER: _ClassVar[int]
+    ADDED_FIELD_NUMBER: _ClassVar[int]
+    REMOVED_FIELD_NUMBER: _ClassVar[int]
+    digests: Digests
+    changed: bool
+    added: _containers.RepeatedScalarFieldContainer[str]
+    removed: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, digests: _Optional[_Union[Digests, _Mapping]] = ..., changed: _Optional[bool] = ..., added: _Optional[_Iterable[str]] = ..., removed: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class InspectRequest(_message.Message):
     __slots__ = ("input", "top_k")

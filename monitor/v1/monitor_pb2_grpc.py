@@ -57,6 +57,11 @@ class MonitorServiceStub:
                 request_serializer=monitor_dot_v1_dot_monitor__pb2.ListPoliciesRequest.SerializeToString,
                 response_deserializer=monitor_dot_v1_dot_monitor__pb2.ListPoliciesResponse.FromString,
                 _registered_method=True)
+        self.ReloadPolicies = channel.unary_unary(
+                '/monitor.v1.MonitorService/ReloadPolicies',
+                request_serializer=monitor_dot_v1_dot_monitor__pb2.ReloadPoliciesRequest.SerializeToString,
+                response_deserializer=monitor_dot_v1_dot_monitor__pb2.ReloadPoliciesResponse.FromString,
+                _registered_method=True)
         self.Inspect = channel.unary_unary(
                 '/monitor.v1.MonitorService/Inspect',
                 request_serializer=monitor_dot_v1_dot_monitor__pb2.InspectRequest.SerializeToString,
@@ -98,6 +103,14 @@ class MonitorServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReloadPolicies(self, request, context):
+        """Loads the policy files again. Requests in progress finish on the set that they began with; where the files cannot
+        be used the set in force stays, and the error lists what is wrong. Needs the admin role.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Inspect(self, request, context):
         """Encodes a text with the whole dictionary and returns the strongest features of every token.
         """
@@ -127,6 +140,11 @@ def add_MonitorServiceServicer_to_server(servicer, server):
                     servicer.ListPolicies,
                     request_deserializer=monitor_dot_v1_dot_monitor__pb2.ListPoliciesRequest.FromString,
                     response_serializer=monitor_dot_v1_dot_monitor__pb2.ListPoliciesResponse.SerializeToString,
+            ),
+            'ReloadPolicies': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReloadPolicies,
+                    request_deserializer=monitor_dot_v1_dot_monitor__pb2.ReloadPoliciesRequest.FromString,
+                    response_serializer=monitor_dot_v1_dot_monitor__pb2.ReloadPoliciesResponse.SerializeToString,
             ),
             'Inspect': grpc.unary_unary_rpc_method_handler(
                     servicer.Inspect,
@@ -245,6 +263,33 @@ class MonitorService:
             '/monitor.v1.MonitorService/ListPolicies',
             monitor_dot_v1_dot_monitor__pb2.ListPoliciesRequest.SerializeToString,
             monitor_dot_v1_dot_monitor__pb2.ListPoliciesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReloadPolicies(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/monitor.v1.MonitorService/ReloadPolicies',
+            monitor_dot_v1_dot_monitor__pb2.ReloadPoliciesRequest.SerializeToString,
+            monitor_dot_v1_dot_monitor__pb2.ReloadPoliciesResponse.FromString,
             options,
             channel_credentials,
             insecure,

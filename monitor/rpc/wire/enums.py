@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from monitor.records import Action, FinishReason, Mode, Phase, Severity, Status, Where
+from monitor.records import Action, ErrorTerm, FinishReason, Mode, Phase, Severity, Status, Where
 from monitor.v1 import monitor_pb2 as pb
 
 PHASE: dict[Phase, pb.Phase] = {phase: getattr(pb, f"PHASE_{phase.name}") for phase in Phase}
@@ -12,6 +12,9 @@ SEVERITY: dict[Severity, pb.Severity] = {
 ACTION: dict[Action, pb.Action] = {action: getattr(pb, f"ACTION_{action.name}") for action in Action}
 MODE: dict[Mode, pb.Mode] = {mode: getattr(pb, f"MODE_{mode.name}") for mode in Mode}
 WHERE: dict[Where, pb.ClampWhere] = {where: getattr(pb, f"CLAMP_WHERE_{where.name}") for where in Where}
+ERROR_TERM: dict[ErrorTerm, pb.ErrorTerm] = {
+    term: getattr(pb, f"ERROR_TERM_{term.name}") for term in ErrorTerm
+}
 STATUS: dict[Status, pb.CheckStatus] = {
     status: getattr(pb, f"CHECK_STATUS_{status.name}") for status in Status
 }
@@ -27,4 +30,9 @@ ROLE = {pb.ROLE_SYSTEM: "system", pb.ROLE_USER: "user", pb.ROLE_ASSISTANT: "assi
 """Wire to the names that chat templates use."""
 
 WHERE_OF = {pb.CLAMP_WHERE_UNSPECIFIED: Where.ACTIVE} | {number: where for where, number in WHERE.items()}
+"""Wire to record. A number that this version does not know is not in it."""
+
+ERROR_TERM_OF = {pb.ERROR_TERM_UNSPECIFIED: ErrorTerm.KEEP} | {
+    number: term for term, number in ERROR_TERM.items()
+}
 """Wire to record. A number that this version does not know is not in it."""

@@ -152,7 +152,7 @@ def _stops(stops: Sequence[str], path: str, problems: Problems) -> None:
 def _clamps(messages: Iterable[pb.Clamp], path: str, problems: Problems) -> tuple[Clamp, ...]:
     clamps: dict[int, Clamp] = {}
     for index, message in enumerate(messages):
-        where = enums.WHERE_OF.get(message.where)
+        where, error_term = enums.WHERE_OF.get(message.where), enums.ERROR_TERM_OF.get(message.error_term)
         if index >= MOST_CLAMPS:
             problems.add(path, f"has more than {MOST_CLAMPS} clamps; write fewer")
             break
@@ -163,6 +163,9 @@ def _clamps(messages: Iterable[pb.Clamp], path: str, problems: Problems) -> tupl
         if where is None:
             problems.add(f"{path}[{index}].where", "write CLAMP_WHERE_ACTIVE or CLAMP_WHERE_EVERYWHERE")
             continue
+        if error_term is None:
+            problems.add(f"{path}[{index}].error_term", "write ERROR_TERM_KEEP or ERROR_TERM_DROP")
+            continue
         problems.number(f"{path}[{index}].target", message.target, -LARGEST_TARGET, LARGEST_TARGET)
-        clamps[message.feature] = Clamp(message.feature, message.target, where)
+        clamps[message.feature] = Clamp(message.feature, message.target, where, error_term)
     return tuple(clamps.values())

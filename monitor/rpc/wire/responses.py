@@ -18,6 +18,7 @@ from monitor.records import (
     Verdict,
 )
 from monitor.rpc.wire import enums
+from monitor.suppression import Suppression
 from monitor.v1 import monitor_pb2 as pb
 
 
@@ -52,6 +53,7 @@ def coverage(record: Coverage) -> pb.Coverage:
         tokens_run=record.tokens_run,
         tokens_scored=record.tokens_scored,
         tokens_truncated=record.tokens_truncated,
+        tokens_rewound=record.tokens_rewound,
     )
 
 
@@ -65,6 +67,23 @@ def verdict(record: Verdict) -> pb.Verdict:
         scores=[_rule_score(found) for found in record.scores],
         coverage=coverage(record.coverage),
         failure=record.failure,
+        suppressions=[suppression(found) for found in record.suppressions],
+    )
+
+
+def suppression(record: Suppression) -> pb.Suppression:
+    """What became of a policy's clamps."""
+    return pb.Suppression(
+        policy=record.policy,
+        features=record.features,
+        tokens_edited=record.tokens_edited,
+        before=record.before,
+        after=record.after,
+        probe_score=record.probe_score,
+        probe_threshold=record.probe_threshold,
+        held_at_layer=record.held_at_layer,
+        came_back=record.came_back,
+        held=record.held,
     )
 
 
@@ -139,7 +158,12 @@ def _rule(record: Rule) -> pb.Rule:
 
 
 def _clamp(record: Clamp) -> pb.Clamp:
-    return pb.Clamp(feature=record.feature, target=record.target, where=enums.WHERE[record.where])
+    return pb.Clamp(
+        feature=record.feature,
+        target=record.target,
+        where=enums.WHERE[record.where],
+        error_term=enums.ERROR_TERM[record.error_term],
+    )
 
 
 def _evidence(record: Evidence) -> pb.Evidence:
