@@ -22,6 +22,7 @@ from ruamel.yaml.error import YAMLError
 
 from monitor.errors import ConfigurationError
 from monitor.settings_access import AccessSettings
+from monitor.settings_decisions import DecisionSettings
 
 PREFIX = "SAE_MONITOR_"
 _LARGEST_FILE = 1 << 20
@@ -44,7 +45,7 @@ def _checked_address(address: str) -> str:
 Address = Annotated[str, AfterValidator(_checked_address)]
 
 
-class Settings(AccessSettings):
+class Settings(AccessSettings, DecisionSettings):
     """Everything that `sae-monitor serve` can be told. There is no field `port`: a Kubernetes service named
     sae-monitor sets SAE_MONITOR_PORT to something else.
     """
@@ -64,6 +65,12 @@ class Settings(AccessSettings):
 
     policies: Path | None = None
     """Folder of policy files. None is the bundled policies."""
+
+    reload_seconds: Annotated[float, Field(ge=0, le=3600)] = 2.0
+    """How often the policy folder is looked at; changed files are loaded while serving. 0: only when asked."""
+
+    reload_features: Annotated[int, Field(ge=0, le=100_000)] = 256
+    """Room for features that only later policy sets name. More cost a little memory and compute."""
 
     listen: Address = "127.0.0.1:50051"
     """Where gRPC is served. Beyond this machine only with `callers` or `tls_client_ca`, or `insecure_listen`."""

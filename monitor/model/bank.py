@@ -1,22 +1,25 @@
 """The features that the tap computes, as rows of an encoder and a decoder.
 
-Knows slots: the watched features first, then those that policies may clamp, then spare slots for features that
-requests clamp. Does not know requests, rows of a batch or hooks.
+Knows what stands in a slot: the watched features first, then those that policies may clamp, then room for features of
+policy sets that are loaded later and of requests. Does not know requests, rows of a batch or hooks.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import linear
 
 from monitor.dictionary.autoencoder import Activation, InputNorm, SparseAutoencoder
-from monitor.errors import DictionaryError, MonitorError, Overloaded
+from monitor.errors import DictionaryError
+from monitor.model.slots import Slots
+from monitor.records import WatchPlan
 
 
 class FeatureBank:
@@ -34,6 +37,7 @@ class FeatureBank:
         clampable: Sequence[int] = (),
         *,
         spare: int = 16,
+        reserve: int = 0,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
@@ -45,13 +49,8 @@ class FeatureBank:
         self.device, self.dtype = torch.device(device), dtype
         self._source = autoencoder
         self._maximum = maximum.to(dtype=dtype, device="cpu")
-        self._slots = {feature: slot for slot, feature in enumerate(self.fixed)}
-        self._users: dict[int, int] = {}
-        self._lock = threading.Lock()
-        self._free = list(range(len(self.fixed) + spare - 1, len(self.fixed) - 1, -1))
-        self._allocate(len(self.fixed) + spare)
-        for feature, slot in self._slots.items():
-            self._fill(slot, feature)
+        self._allocate(len(self.fixed) + reserve + spare)
+        self._slots = Slots(self.fixed, self._fill, spare=spare, reserve=reserve)
 
     @property
     def width(self) -> int:
@@ -59,13 +58,23 @@ class FeatureBank:
         return self.index.shape[0]
 
     @property
+    def first(self) -> slice:
+        """Columns of the first policy set's readings."""
+        return slice(0, len(self.watched))
+
+    @property
     def in_use(self) -> int:
-        """Slots that must be computed when something is clamped: all, unless no spare slot is taken."""
-        return self.width if self._users else len(self.fixed)
+        """Slots that a pass must compute when something is clamped: up to the last that anybody holds."""
+        return self._slots.used
+
+    @property
+    def read(self) -> int:
+        """Slots that every pass must compute: up to the last that a policy set holds."""
+        return self._slots.read
 
     def slot(self, feature: int) -> int:
         """Slot of a feature that is held; KeyError where it is not."""
-        return self._slots[feature]
+        return self._slots.slot(feature)
 
     def feature(self, slot: int) -> int:
         """Feature in a slot."""
@@ -77,45 +86,31 @@ class FeatureBank:
 
     def acquire(self, features: Sequence[int]) -> None:
         """Hold features for one more request, all or none; Overloaded where the spare slots are taken by others."""
-        held: list[int] = []
-        try:
-            for feature in features:
-                self._hold(feature)
-                held.append(feature)
-        except MonitorError:
-            self.release(held)
-            raise
+        self._slots.invite(features)
 
     def release(self, features: Sequence[int]) -> None:
         """Undo one `acquire`; slots without users are free again."""
-        with self._lock:
-            for feature in features:
-                if feature in self._users:
-                    self._users[feature] -= 1
-                    if self._users[feature] == 0:
-                        del self._users[feature]
-                        self._free.append(self._slots.pop(feature))
+        self._slots.leave(features)
 
-    def _hold(self, feature: int) -> None:
-        with self._lock:
-            if feature in self._users:
-                self._users[feature] += 1
-            elif feature not in self._slots:
-                self._take(feature)
+    def hold(self, features: Sequence[int]) -> Callable[[], None]:
+        """Hold features for one more policy set, all or none; gives what undoes it.
 
-    def _take(self, feature: int) -> None:
-        if not self._free:
-            raise Overloaded(
-                "too many different features are clamped by requests at once; try again", retry_after=1.0
-            )
-        slot = self._free.pop()
-        try:
-            self._fill(slot, feature)
-        except DictionaryError:
-            self._free.append(slot)
-            raise
-        self._slots[feature] = slot
-        self._users[feature] = 1
+        Raises ConfigurationError where they do not fit beside those that are held, or have no unit.
+        """
+        held = tuple(features)
+        self._slots.host(held)
+        return lambda: self._slots.dismiss(held)
+
+    def dismiss_first(self) -> None:
+        """Let go what the first policy set holds."""
+        self._slots.dismiss(self.fixed)
+
+    def columns(self, plan: WatchPlan) -> slice | NDArray[np.intp]:
+        """Where the readings `[rows, slots]` of a pass have a plan's columns; every feature must be held."""
+        slots = [self._slots.slot(feature) for feature in plan.features]
+        if slots == list(range(len(slots))):
+            return slice(0, len(slots))
+        return np.asarray(slots, np.intp)
 
     def activations(self, x: Tensor, slots: int) -> tuple[Tensor, Tensor | None]:
         """Activations `[rows, slots]` of the first slots for residuals `[rows, d_model]`, and the norm's scale.
@@ -151,7 +146,7 @@ class FeatureBank:
         gated = self.kind is Activation.GATED
         self.gate_encoder = torch.zeros(rows if gated else (0, 0), **place)
         self.gate_bias = torch.zeros(width, **place)
-        whole = sae.to(self.device, self.dtype) if self.kind is Activation.TOPK else None
+        whole = sae.whole().to(self.device, self.dtype) if self.kind is Activation.TOPK else None
         if whole is not None:
             self._whole = _without_norm(whole)
         self._norm = _norm_only(sae)
@@ -168,23 +163,23 @@ class FeatureBank:
                 f"feature {feature} was never active when the dictionary was described; it has no unit"
             )
 
-        def folded(rows: Tensor, bias: Tensor | None) -> Tensor:
-            total = torch.zeros((), dtype=torch.float64) if bias is None else bias[feature].double()
-            return (
-                total if sae.input_bias is None else total - rows[feature].double() @ sae.input_bias.double()
-            )
+        row = sae.row(feature)  # once: a large dictionary reads it from its file
+
+        def folded(weights: Tensor, bias: Tensor | None) -> Tensor:
+            total = torch.zeros((), dtype=torch.float64) if bias is None else bias.double()
+            return total if sae.input_bias is None else total - weights.double() @ sae.input_bias.double()
 
         self._features[slot] = feature
         self.index[slot] = feature
         self.unit[slot] = 1.0 / self._maximum[feature]
-        self.encoder[slot] = sae.encoder[feature]
-        self.decoder[slot] = sae.decoder[feature]
-        self.bias[slot] = folded(sae.encoder, sae.encoder_bias)
-        if sae.threshold is not None:
-            self.threshold[slot] = sae.threshold[feature].relu()
-        if sae.gate_encoder is not None:
-            self.gate_encoder[slot] = sae.gate_encoder[feature]
-            self.gate_bias[slot] = folded(sae.gate_encoder, sae.gate_bias)
+        self.encoder[slot] = row.encoder
+        self.decoder[slot] = row.decoder
+        self.bias[slot] = folded(row.encoder, row.encoder_bias)
+        if row.threshold is not None:
+            self.threshold[slot] = row.threshold.relu()
+        if row.gate_encoder is not None:
+            self.gate_encoder[slot] = row.gate_encoder
+            self.gate_bias[slot] = folded(row.gate_encoder, row.gate_bias)
 
 
 def _norm_only(sae: SparseAutoencoder) -> SparseAutoencoder:

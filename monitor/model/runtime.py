@@ -24,6 +24,7 @@ from monitor.model.loading import LoadedModel, load_model
 from monitor.model.places import Place, parse_place, site_of
 from monitor.model.probing import can_see
 from monitor.model.prompts import Prompter
+from monitor.model.requests import Lease
 from monitor.model.scorer import Scorer
 from monitor.model.tap import Tap
 from monitor.model.text import Vocabulary
@@ -102,6 +103,7 @@ class Runtime:
         *,
         limits: Limits | None = None,
         waiting: int = 256,
+        reserve: int = 0,
     ) -> None:
         loaded, self.dictionary, self.layer = parts.loaded, parts.dictionary, parts.layer
         assert self.dictionary.statistics is not None
@@ -109,11 +111,12 @@ class Runtime:
         self.loaded = loaded
         self.watch = watch
         precise = torch.float64 if loaded.dtype is torch.float64 else torch.float32
-        bank = FeatureBank(
+        bank = self._bank = FeatureBank(
             self.dictionary.autoencoder,
             self._maximum,
             watch.features,
             clampable,
+            reserve=reserve,
             device=loaded.device,
             dtype=precise,
         )
@@ -161,6 +164,19 @@ class Runtime:
         self.engine.stop(grace)
         self.scorer.stop(grace)
         self.tap.detach()
+
+    def hold(self, watch: WatchPlan, clampable: Sequence[int]) -> Lease:
+        """Room for a policy set's readings and clamps beside those of the sets that requests still run on.
+
+        Raises ConfigurationError where it does not fit into the running tap.
+        """
+        named = (*watch.features, *(f for f in clampable if f not in set(watch.features)))
+        release = self._bank.hold(named)
+        return Lease(self._bank.columns(watch), release)
+
+    def first_lease(self) -> Lease:
+        """The hold of the policy set that this runtime was made for."""
+        return Lease(self._bank.first, self._bank.dismiss_first)
 
     def unscored_passes(self) -> int:
         """Passes since the start, of the engine and the scorer, of which some row could not be scored."""

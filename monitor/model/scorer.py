@@ -133,6 +133,7 @@ class Scorer:
         ids = torch.zeros(len(batch), width, dtype=torch.int64)
         for row, (job, _) in enumerate(batch):
             ids[row, : len(job.ids)] = torch.tensor(job.ids)
+        buffers.settle(self._bank)
         buffers.poison(ids.numel())
         # Padding stands on the right and attention is causal, so no token sees it.
         with self._loaded.passes, suppress(LayerReached):
@@ -144,7 +145,7 @@ class Scorer:
 
     def _outcome(self, job: ScoreJob, taken: Taken, first: int) -> ScoreOutcome:
         count = len(job.ids)
-        readings = taken.watched[first : first + count]
+        readings = taken.shown(slice(first, first + count), job.lease)
         decision, cause = _observe(job, readings)
         coverage = Coverage(count, 0 if cause else count, job.tokens_truncated)
         if cause and decision.action is Action.BLOCK:
@@ -153,7 +154,7 @@ class Scorer:
         return ScoreOutcome(coverage, tokens, decision.detections, cause)
 
     def _tokens(self, job: ScoreJob, taken: Taken, first: int) -> tuple[ScoredToken, ...]:
-        slots = list(range(len(self._bank.watched)))
+        slots = taken.slots(job.lease)
         return tuple(
             ScoredToken(
                 at, token_id, self._vocabulary.text(token_id), Phase.PROMPT, taken.active(first + at, slots)

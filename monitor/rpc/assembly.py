@@ -5,7 +5,9 @@ Knows defaults that are files of this project. Does not know sockets.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,26 +28,40 @@ class Assembly(NamedTuple):
     runtime: Runtime
     policies: PolicySet
     health: DictionaryHealth
+    load: Callable[[], PolicySet]
+    """Reads the policy files again."""
 
 
 def assemble(settings: Settings) -> Assembly:
     """Load everything that serving needs. Raises ConfigurationError: model, dictionary or policies are at fault."""
     parts = _parts(settings)
-    statistics = parts.dictionary.statistics
-    policies = load_policies(
-        settings.policies or bundled_policies(),
-        dictionary_digest=parts.dictionary.digest,
-        model_digest=parts.loaded.digest,
-        features=parts.dictionary.autoencoder.features,
-        maxima=None if statistics is None else statistics.maximum.tolist(),
-    )
+    load = partial(_load_policies, settings.policies or bundled_policies(), parts)
+    policies = load()
     limits = Limits(
         running=settings.max_running,
         batch_tokens=settings.max_batch_tokens,
         cache_tokens=settings.max_cache_tokens,
     )
-    runtime = Runtime(parts, policies.watch, policies.clampable, limits=limits, waiting=settings.queue_size)
-    return Assembly(runtime, policies, dictionary_health(parts))
+    runtime = Runtime(
+        parts,
+        policies.watch,
+        policies.clampable,
+        limits=limits,
+        waiting=settings.queue_size,
+        reserve=settings.reload_features,
+    )
+    return Assembly(runtime, policies, dictionary_health(parts), load)
+
+
+def _load_policies(folder: Path, parts: Parts) -> PolicySet:
+    statistics = parts.dictionary.statistics
+    return load_policies(
+        folder,
+        dictionary_digest=parts.dictionary.digest,
+        model_digest=parts.loaded.digest,
+        features=parts.dictionary.autoencoder.features,
+        maxima=None if statistics is None else statistics.maximum.tolist(),
+    )
 
 
 def bundled_policies() -> Path:

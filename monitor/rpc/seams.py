@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from monitor.model.prompts import Content
-from monitor.model.requests import Done, Emit, GenerationRequest, ScoreJob
+from monitor.model.requests import Done, Emit, GenerationRequest, Lease, ScoreJob
 from monitor.policy.policy import Policy
 from monitor.records import Clamp, Coverage, Observer, TokenText, Verdict, WatchPlan
 from monitor.rpc.wire.responses import InspectedToken
@@ -104,6 +104,12 @@ class Runtime(Protocol):
         False) with field names relative to the Input message.
         """
 
+    def hold(self, watch: WatchPlan, clampable: Sequence[int]) -> Lease:
+        """Room for what a policy set reads and clamps. Raises ConfigurationError where it does not fit."""
+
+    def first_lease(self) -> Lease:
+        """The hold of the policy set that it was made for."""
+
     def unscored_passes(self) -> int:
         """Passes since the start of which something could not be scored."""
 
@@ -146,6 +152,10 @@ class PolicySet(Protocol):
     @property
     def watch(self) -> WatchPlan:
         """Features that they read, in column order."""
+
+    @property
+    def clampable(self) -> tuple[int, ...]:
+        """Features that some policy clamps."""
 
     def start(self, token_text: TokenText, special: frozenset[int] = frozenset()) -> Judge:
         """Rules at their beginning, for one request."""

@@ -22,13 +22,15 @@ from monitor.errors import ConfigurationError, EngineDied
 from monitor.model.health import DictionaryHealth
 from monitor.records import Digests
 from monitor.rpc import metering
-from monitor.rpc.assembly import assemble
+from monitor.rpc.active import Active, InForce
+from monitor.rpc.assembly import assemble, bundled_policies
 from monitor.rpc.blocking import Worker
 from monitor.rpc.calls import Calls
 from monitor.rpc.entrance import Entrance
 from monitor.rpc.exposure import announce_exposure, check_exposure, reflects
 from monitor.rpc.health import Health
 from monitor.rpc.interceptors import CODES
+from monitor.rpc.reload import Load, Reloader
 from monitor.rpc.seams import PolicySet, Runtime
 from monitor.rpc.servicer import MonitorServicer
 from monitor.rpc.transport import server_options
@@ -65,6 +67,7 @@ class Server:
         runtime: Runtime,
         policies: PolicySet,
         health: DictionaryHealth | None = None,
+        load: Load | None = None,
     ) -> None:
         self._settings = settings
         self._runtime = runtime
@@ -88,13 +91,14 @@ class Server:
             can_see=runtime.can_see,
         )
         self._workers = (Worker("tokenise", 2, 64, retry, metrics), Worker("inspect", 1, 16, retry, metrics))
+        self._active = Active(InForce(policies, digests, meter, runtime.first_lease()))
+        self._reloader = Reloader(load or (lambda: policies), runtime, self._active, metrics)
         self._servicer = MonitorServicer(
             runtime,
-            policies,
-            digests,
+            self._active,
+            self._reloader,
             self._calls,
             metrics,
-            meter,
             tokenising=self._workers[0],
             inspecting=self._workers[1],
         )
@@ -114,6 +118,8 @@ class Server:
             self._http.stop()
             raise
         self._watching = asyncio.create_task(self._health.watch())
+        folder, seconds = self._settings.policies or bundled_policies(), self._settings.reload_seconds
+        self._following = asyncio.create_task(self._reloader.watch(folder, seconds)) if seconds else None
         _log.info("serving", grpc=addresses.grpc, metrics=addresses.metrics)
         return addresses
 
@@ -143,10 +149,16 @@ class Server:
         _log.info("stopping", calls_finished=drained)
         await self._grpc.stop(_LAST_BYTES if drained else None)
         self._watching.cancel()
+        if self._following is not None:
+            self._following.cancel()
         await asyncio.to_thread(self._runtime.stop, _LAST_BYTES)
         for worker in self._workers:
             worker.stop()
         await asyncio.to_thread(self._http.stop)
+
+    async def reload(self) -> None:
+        """Load the policy files again; a failure is logged and counted, and the set in force stays."""
+        await self._reloader.try_reload()
 
     async def died(self) -> None:
         """Returns once the engine does not run any more."""
@@ -177,9 +189,11 @@ def run_in_foreground(server: Server, grace: float, ready: Callable[[Addresses],
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, signals.put_nowait, number)
         addresses = await server.start()
+        hung_up = asyncio.create_task(_reload_at_hangup(server))
         if ready is not None:
             ready(addresses)
         died = await _first(signals, server)
+        hung_up.cancel()
         again = asyncio.create_task(signals.get())
         again.add_done_callback(lambda _: server.hurry())
         await server.stop(_LAST_BYTES if died else grace)
@@ -188,6 +202,15 @@ def run_in_foreground(server: Server, grace: float, ready: Callable[[Addresses],
             raise EngineDied("the engine died; its error is in the log above")
 
     asyncio.run(run())
+
+
+async def _reload_at_hangup(server: Server) -> None:
+    """Reload the policies at every SIGHUP, until cancelled."""
+    asked: asyncio.Queue[None] = asyncio.Queue()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, asked.put_nowait, None)
+    while True:
+        await asked.get()
+        await server.reload()
 
 
 async def _first(signals: asyncio.Queue[int], server: Server) -> bool:

@@ -8,17 +8,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from monitor.model.requests import Event, Finished, GenerationRequest, Released, ScoreJob
-from monitor.records import Coverage, Digests, FinishReason, Verdict
+from monitor.records import Coverage, FinishReason, Verdict
 from monitor.rpc import chunks
+from monitor.rpc.active import Active, InForce
 from monitor.rpc.blocking import Worker
 from monitor.rpc.calls import Calls
 from monitor.rpc.interceptors import Call, Context, current_call
 from monitor.rpc.mailbox import Mailbox
-from monitor.rpc.seams import Judge, PolicySet, Prompt, Runtime
+from monitor.rpc.reload import Reloader
+from monitor.rpc.seams import Judge, Prompt, Runtime
 from monitor.rpc.verdicts import conclude, shown
 from monitor.rpc.wire import enums, requests, responses
 from monitor.rpc.wire.problems import under
-from monitor.telemetry.activations import ActivationMeter
 from monitor.telemetry.metrics import Metrics
 from monitor.telemetry.observing import MeteredObserver
 from monitor.v1 import monitor_pb2 as pb
@@ -69,83 +70,96 @@ class MonitorServicer:
     def __init__(
         self,
         runtime: Runtime,
-        policies: PolicySet,
-        digests: Digests,
+        active: Active,
+        reloader: Reloader,
         calls: Calls,
         metrics: Metrics,
-        meter: ActivationMeter,
         *,
         tokenising: Worker,
         inspecting: Worker,
     ) -> None:
         self._runtime = runtime
-        self._policies = policies
+        self._active = active
+        self._reloader = reloader
         self._calls = calls
         self._metrics = metrics
-        self._meter = meter
         self._tokenising = tokenising
         self._inspecting = inspecting
-        self._digests = responses.digests(digests)
-        self._listed = pb.ListPoliciesResponse(
-            policies=[responses.policy(p) for p in sorted(policies.policies, key=lambda policy: policy.name)],
-            digests=self._digests,
-        )
 
     async def Score(self, request: pb.ScoreRequest, context: Context) -> pb.ScoreResponse:  # noqa: N802
         """Score a text or a conversation."""
         prompt = await self._tokenise(requests.score(request), room=0, reply=False)
         request_id = current_call().request_id
-        judge = self._policies.start(self._runtime.token_text, self._runtime.special_ids)
-        job = ScoreJob(request_id, prompt.ids, self._metered(judge), request.include_tokens, prompt.truncated)
-        with self._calls.scoring(job) as box:
-            (outcome,) = await box.read()
-        verdict = conclude(
-            judge,
-            self._metrics,
-            outcome.coverage,
-            expected=len(prompt.ids),
-            failure=outcome.failure,
-            error=outcome.error,
-        )
+        with self._active.using() as now:
+            judge = self._judge(now)
+            job = ScoreJob(
+                request_id,
+                prompt.ids,
+                self._metered(judge, now),
+                request.include_tokens,
+                prompt.truncated,
+                now.lease,
+            )
+            with self._calls.scoring(job) as box:
+                (outcome,) = await box.read()
+            verdict = conclude(
+                judge,
+                self._metrics,
+                outcome.coverage,
+                expected=len(prompt.ids),
+                failure=outcome.failure,
+                error=outcome.error,
+            )
         return pb.ScoreResponse(
             request_id=request_id,
             verdict=responses.verdict(verdict),
             tokens=responses.scored_tokens(outcome.tokens),
-            digests=self._digests,
+            digests=now.said,
         )
 
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> pb.GenerateResponse:  # noqa: N802
         """Generate in one piece."""
-        job, run = await self._begin(request.generation)
         parts: list[Released] = []
-        with self._calls.generation(job) as box:
-            while (events := await run.released(box)) is not None:
-                parts += events
-        reason, verdict = run.conclude()
+        with self._active.using() as now:
+            job, run = await self._begin(request.generation, now)
+            with self._calls.generation(job) as box:
+                while (events := await run.released(box)) is not None:
+                    parts += events
+            reason, verdict = run.conclude()
         return pb.GenerateResponse(
             request_id=run.request_id,
             text="".join(part.text for part in parts),
             finish_reason=reason,
             verdict=responses.verdict(verdict),
             tokens=responses.scored_tokens(token for part in parts for token in part.tokens),
-            digests=self._digests,
+            digests=now.said,
         )
 
     async def GenerateStream(self, request: pb.GenerateStreamRequest, context: Context) -> None:  # noqa: N802
         """Generate in chunks."""
-        job, run = await self._begin(request.generation)
-        with self._calls.generation(job) as box:
-            while (events := await run.released(box)) is not None:
-                await _write(context, chunks.messages(run.request_id, events))
-        reason, verdict = run.conclude()
-        final = pb.Final(finish_reason=reason, verdict=responses.verdict(verdict), digests=self._digests)
+        with self._active.using() as now:
+            job, run = await self._begin(request.generation, now)
+            with self._calls.generation(job) as box:
+                while (events := await run.released(box)) is not None:
+                    await _write(context, chunks.messages(run.request_id, events))
+            reason, verdict = run.conclude()
+        final = pb.Final(finish_reason=reason, verdict=responses.verdict(verdict), digests=now.said)
         await context.write(pb.GenerateStreamResponse(request_id=run.request_id, final=final))
 
     async def ListPolicies(  # noqa: N802
         self, request: pb.ListPoliciesRequest, context: Context
     ) -> pb.ListPoliciesResponse:
         """List the loaded policies."""
-        return self._listed
+        return self._active.now.listed
+
+    async def ReloadPolicies(  # noqa: N802
+        self, request: pb.ReloadPoliciesRequest, context: Context
+    ) -> pb.ReloadPoliciesResponse:
+        """Load the policy files again; what is wrong with them is the answer, and the set in force stays."""
+        change = await self._reloader.reload()
+        return pb.ReloadPoliciesResponse(
+            digests=self._active.now.said, changed=change.changed, added=change.added, removed=change.removed
+        )
 
     async def Inspect(self, request: pb.InspectRequest, context: Context) -> pb.InspectResponse:  # noqa: N802
         """The strongest features of every token."""
@@ -156,10 +170,10 @@ class MonitorServicer:
             request_id=current_call().request_id,
             tokens=responses.inspected_tokens(tokens),
             coverage=responses.coverage(Coverage(len(prompt.ids), len(tokens), prompt.truncated)),
-            digests=self._digests,
+            digests=self._active.now.said,
         )
 
-    async def _begin(self, message: pb.Generation) -> tuple[GenerationRequest, _Run]:
+    async def _begin(self, message: pb.Generation, now: InForce) -> tuple[GenerationRequest, _Run]:
         """What the engine is to run, and what becomes of its events."""
         asked = requests.generation(message)
         with under("generation"):
@@ -169,15 +183,16 @@ class MonitorServicer:
         prompt = await self._tokenise(asked.input, room=wanted if asked.input.truncate else 1, reply=True)
         call = current_call()
         call.charged(min(asked.sampling.max_new_tokens, self._runtime.context - len(prompt.ids)))
-        judge = self._policies.start(self._runtime.token_text, self._runtime.special_ids)
+        judge = self._judge(now)
         job = GenerationRequest(
             request_id=call.request_id,
             prompt_ids=prompt.ids,
             sampling=asked.sampling,
-            observer=self._metered(judge),
+            observer=self._metered(judge, now),
             clamps=asked.clamps,
             include_tokens=asked.include_tokens,
             tokens_truncated=prompt.truncated,
+            lease=now.lease,
         )
         return job, _Run(call, judge, prompt, self._metrics)
 
@@ -190,8 +205,11 @@ class MonitorServicer:
         current_call().charged(len(prompt.ids))
         return prompt
 
-    def _metered(self, judge: Judge) -> MeteredObserver:
-        return MeteredObserver(judge, self._metrics, self._meter, self._policies.policies)
+    def _judge(self, now: InForce) -> Judge:
+        return now.policies.start(self._runtime.token_text, self._runtime.special_ids)
+
+    def _metered(self, judge: Judge, now: InForce) -> MeteredObserver:
+        return MeteredObserver(judge, self._metrics, now.meter, now.policies.policies)
 
 
 async def _write(context: Context, messages: Iterable[pb.GenerateStreamResponse]) -> None:

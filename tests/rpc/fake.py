@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from monitor.errors import BadRequest, TooLong, Violation
 from monitor.model.prompts import Content, Prompt
+from monitor.model.requests import Lease
 from monitor.policy.policy import Policy, Rule, WeightedFeature
 from monitor.policy.policyset import PolicySet
 from monitor.policy.schema import Max
@@ -76,6 +77,7 @@ class FakeRuntime:
         self.scorer = FakeScorer(self._vocabulary, watch)
         self.inspecting: Callable[[], None] = lambda: None
         self.unscored, self.sees = 0, True
+        self.leases, self._watch = 0, watch
         self.token_text = self._vocabulary.text
         self.special_ids = frozenset({0})
 
@@ -86,6 +88,17 @@ class FakeRuntime:
     def stop(self, grace: float) -> None:
         self.engine.stop(grace)
         self.scorer.stop(grace)
+
+    def hold(self, watch: WatchPlan, clampable: Sequence[int]) -> Lease:
+        self.leases += 1
+        return Lease(slice(0, len(watch)), self._released)
+
+    def first_lease(self) -> Lease:
+        self.leases += 1
+        return Lease(slice(0, len(self._watch)), self._released)
+
+    def _released(self) -> None:
+        self.leases -= 1
 
     def unscored_passes(self) -> int:
         return self.unscored

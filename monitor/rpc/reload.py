@@ -1,0 +1,111 @@
+"""Policies read again while the server runs: when asked, at SIGHUP, and when a file of their folder changes.
+
+Knows when to load and what to do with what was loaded. Does not know files' contents. The last good set stays in
+force whatever goes wrong.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import structlog
+
+from monitor.errors import MonitorError
+from monitor.rpc import metering
+from monitor.rpc.active import Active, InForce
+from monitor.rpc.seams import PolicySet, Runtime
+from monitor.telemetry.metrics import Metrics
+
+Load = Callable[[], PolicySet]
+Signature = tuple[tuple[str, int, int, int], ...]
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a reload did."""
+
+    changed: bool
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+
+
+class Reloader:
+    """Puts a new policy set into force; one attempt at a time."""
+
+    def __init__(self, load: Load, runtime: Runtime, active: Active, metrics: Metrics) -> None:
+        self._load = load
+        self._runtime = runtime
+        self._active = active
+        self._metrics = metrics
+        self._lock = asyncio.Lock()
+
+    async def reload(self) -> Change:
+        """Load and swap. Raises what loading raises; the set in force stays then, and the failure is counted."""
+        async with self._lock:
+            try:
+                found = await asyncio.to_thread(self._load)
+                change = self._swap(found)
+            except MonitorError as error:
+                self._metrics.reload_failed()
+                _log.error("policies not reloaded; the last good set stays", error=str(error))
+                raise
+            _log.info("policies reloaded", digest=found.digest, changed=change.changed)
+            return change
+
+    async def try_reload(self) -> None:
+        """The same for whoever cannot be told: a failure is in the log and the metrics."""
+        try:
+            await self.reload()
+        except MonitorError:
+            return
+        except Exception as error:  # noqa: BLE001  (a defect in loading must not end the watching)
+            self._metrics.reload_failed()
+            _log.error("policies not reloaded; the last good set stays", error=type(error).__name__)
+
+    async def watch(self, folder: Path, seconds: float) -> None:
+        """Reload whenever the folder's files differ from what was loaded, once they have stopped changing.
+
+        Looks at names, sizes, times and inodes of what the links lead to, because a mounted ConfigMap changes by a
+        swapped link. Runs until cancelled.
+        """
+        loaded = seen = await asyncio.to_thread(signature, folder)
+        while True:
+            await asyncio.sleep(seconds)
+            now = await asyncio.to_thread(signature, folder)
+            if now == seen != loaded:
+                loaded = now
+                await self.try_reload()
+            seen = now
+
+    def _swap(self, found: PolicySet) -> Change:
+        """On the event loop, without a pause: no request can begin in between."""
+        old = self._active.now
+        if found.digest == old.policies.digest:
+            self._metrics.policies_changed(old.policies)
+            return Change(changed=False)
+        lease = self._runtime.hold(found.watch, found.clampable)
+        digests = replace(old.digests, policies=found.digest)
+        self._active.swap(InForce(found, digests, self._metrics.policies_changed(found), lease))
+        metering.built(self._metrics, digests)
+        before, after = ({p.name for p in s.policies} for s in (old.policies, found))
+        return Change(True, tuple(sorted(after - before)), tuple(sorted(before - after)))
+
+
+def signature(folder: Path) -> Signature:
+    """What tells whether files of a folder changed; empty where it cannot be read."""
+    try:
+        with os.scandir(folder) as entries:
+            return tuple(sorted(_mark(entry) for entry in entries if entry.is_file()))
+    except OSError:
+        return ()
+
+
+def _mark(entry: os.DirEntry[str]) -> tuple[str, int, int, int]:
+    found = entry.stat()
+    return entry.name, found.st_size, found.st_mtime_ns, found.st_ino
