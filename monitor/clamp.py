@@ -47,3 +47,13 @@ class Clamp:
         drop = ErrorTerm.DROP in (self.error_term, other.error_term)
         error_term = ErrorTerm.DROP if drop else ErrorTerm.KEEP
         return Clamp(self.feature, min(self.target, other.target), where, error_term)
+
+
+class CallerClamps(enum.StrEnum):
+    """Which clamps the operator allows in requests. Those of policies can only ever be strengthened."""
+
+    NONE = "none"
+    SUPPRESS = "suppress"
+    """Targets of 0 and below."""
+    ANY = "any"
+    """Amplifying as well: a caller can then make the model say what the policies were not measured on."""

@@ -72,6 +72,14 @@ class Settings(AccessSettings, DecisionSettings):
     reload_features: Annotated[int, Field(ge=0, le=100_000)] = 256
     """Room for features that only later policy sets name. More cost a little memory and compute."""
 
+    caller_clamps: Literal["none", "suppress", "any"] = "suppress"
+    """Which clamps requests may bring: none, targets of 0 and below, or amplifying ones too. Policies' clamps can only
+    ever be strengthened.
+    """
+
+    drop_error_term: bool = False
+    """Let requests drop the error term. Holds the whole dictionary on the device, as a policy that drops it does."""
+
     listen: Address = "127.0.0.1:50051"
     """Where gRPC is served. Beyond this machine only with `callers` or `tls_client_ca`, or `insecure_listen`."""
 

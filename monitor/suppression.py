@@ -73,3 +73,12 @@ class Suppression:
     def held(self) -> bool:
         """True where the reading was gone at the layer and the later probe, if there is one, stayed quiet."""
         return self.held_at_layer and not self.came_back
+
+
+@dataclass(frozen=True, eq=False)
+class SuppressionNeeds:
+    """What a policy set needs of a running model besides columns."""
+
+    plans: tuple[SuppressionPlan, ...] = ()
+    whole: bool = False
+    """True where a policy drops the error term, which takes the whole dictionary."""

@@ -6,12 +6,13 @@ Knows clamps of policies and callers and how they combine. Does not know tokens,
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from monitor.clamp import CallerClamps
 from monitor.errors import BadRequest, Violation
 from monitor.model.bank import FeatureBank
 from monitor.model.batching import Span
@@ -19,8 +20,40 @@ from monitor.model.tap import TapBuffers
 from monitor.records import Clamp, ErrorTerm, Where
 
 
-def check_clamps(clamps: Sequence[Clamp], features: int, maximum: Tensor, field: str = "clamps") -> None:
-    """BadRequest naming every clamp that cannot be applied: unknown or never active feature, NaN, twice the same."""
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """What the operator lets requests do with clamps."""
+
+    clamps: CallerClamps = CallerClamps.ANY
+    drop: bool = True
+    """Whether the error term may be dropped: the whole dictionary is held."""
+
+    def violations(self, clamp: Clamp, path: str) -> Iterator[Violation]:
+        """What of a clamp is not allowed."""
+        if self.clamps is CallerClamps.NONE:
+            yield Violation(path, "this server takes no clamps from requests (its setting caller_clamps)")
+        elif self.clamps is CallerClamps.SUPPRESS and clamp.target > 0:
+            yield Violation(
+                f"{path}.target",
+                f"{clamp.target:g} amplifies; this server takes targets of 0 and below (its setting caller_clamps)",
+            )
+        if clamp.error_term is ErrorTerm.DROP and not self.drop:
+            yield Violation(
+                f"{path}.error_term",
+                "this server does not hold the whole dictionary (its setting drop_error_term); keep the error term",
+            )
+
+
+def check_clamps(
+    clamps: Sequence[Clamp],
+    features: int,
+    maximum: Tensor,
+    field: str = "clamps",
+    allowed: Allowed = Allowed(),
+) -> None:
+    """BadRequest naming every clamp that cannot be applied: unknown or never active feature, NaN, twice the same,
+    or not allowed by the operator.
+    """
     wrong: list[Violation] = []
     seen: set[int] = set()
     for number, clamp in enumerate(clamps):
@@ -44,6 +77,7 @@ def check_clamps(clamps: Sequence[Clamp], features: int, maximum: Tensor, field:
                 Violation(f"{path}.feature", f"{clamp.feature} is clamped twice; write one target for it")
             )
         seen.add(clamp.feature)
+        wrong.extend(allowed.violations(clamp, path))
         if not math.isfinite(clamp.target):
             wrong.append(
                 Violation(

@@ -102,6 +102,11 @@ class Engine:
         if not self._batcher.alive():
             self._end_all(Unavailable(DEAD))
 
+    @property
+    def captured(self) -> bool:
+        """True where passes replay CUDA graphs that were captured at the start."""
+        return self._batcher.static and hasattr(self, "_buffers")
+
     def cancel(self, request_id: str) -> None:
         """End a request before the next pass and free its cache; does nothing where it has ended."""
         self._cancelled.put(request_id)

@@ -24,7 +24,6 @@ from monitor.records import (
 )
 from monitor.suppression import Suppression, SuppressionPlan
 
-
 Columns = slice | NDArray[np.intp]
 """Columns of a pass's readings `[rows, slots]`, in the order of a watch plan."""
 

@@ -12,14 +12,17 @@ from pathlib import Path
 
 import torch
 
+from monitor.clamp import CallerClamps
 from monitor.dictionary.bundle import Dictionary, load_dictionary
 from monitor.dictionary.formats import Card
-from monitor.errors import DictionaryError
+from monitor.errors import ConfigurationError, DictionaryError
 from monitor.model.bank import FeatureBank
 from monitor.model.batching import Limits
-from monitor.model.clamping import check_clamps
+from monitor.model.clamping import Allowed, check_clamps
+from monitor.model.dropping import Dropper
 from monitor.model.engine import Engine
 from monitor.model.harvest import Harvester
+from monitor.model.later import LaterTaps
 from monitor.model.loading import LoadedModel, load_model
 from monitor.model.places import Place, parse_place, site_of
 from monitor.model.probing import can_see
@@ -29,6 +32,7 @@ from monitor.model.scorer import Scorer
 from monitor.model.tap import Tap
 from monitor.model.text import Vocabulary
 from monitor.records import Clamp, FeatureReading, TokenText, WatchPlan
+from monitor.suppression import SuppressionNeeds
 
 PROBE = "The sun rose over the hills."
 """What is scored and generated from to learn whether the monitor can see."""
@@ -104,6 +108,9 @@ class Runtime:
         limits: Limits | None = None,
         waiting: int = 256,
         reserve: int = 0,
+        needs: SuppressionNeeds | None = None,
+        callers: CallerClamps = CallerClamps.ANY,
+        drop: bool = False,
     ) -> None:
         loaded, self.dictionary, self.layer = parts.loaded, parts.dictionary, parts.layer
         assert self.dictionary.statistics is not None
@@ -121,7 +128,10 @@ class Runtime:
             dtype=precise,
         )
         self.tap = Tap(bank, site_of(loaded.layers, parts.place))
-        self.engine = Engine(loaded, bank, self.tap, limits=limits, waiting=waiting)
+        self._later = LaterTaps(loaded.layers, self.tap, self.layer)
+        self.engine = Engine(loaded, bank, self.tap, limits=limits, waiting=waiting, later=self._later)
+        self._callers, self._drop = callers, drop
+        self.prepare(replace(needs or SuppressionNeeds(), whole=drop or bool(needs and needs.whole)))
         self.scorer = Scorer(loaded, bank, self.tap, waiting=4 * waiting)
         self.tokenise = Prompter(loaded)
         self._vocabulary = Vocabulary(loaded.tokenizer)
@@ -156,6 +166,7 @@ class Runtime:
     def start(self) -> None:
         """Attach the tap, start both threads."""
         self.tap.attach()
+        self._later.attach()
         self.engine.start()
         self.scorer.start()
 
@@ -164,6 +175,21 @@ class Runtime:
         self.engine.stop(grace)
         self.scorer.stop(grace)
         self.tap.detach()
+        self._later.detach()
+
+    def prepare(self, needs: SuppressionNeeds) -> None:
+        """Hold what a policy set's suppression needs: probes behind the layer, the whole dictionary.
+
+        Raises ModelError, DictionaryError, ConfigurationError where that cannot be had.
+        """
+        self._later.host(plan.probe for plan in needs.plans if plan.probe is not None)
+        if not needs.whole or self.tap.dropper is not None:
+            return
+        if self.engine.captured:
+            raise ConfigurationError(
+                "a policy drops the error term, which captured CUDA graphs cannot begin to do; restart the server"
+            )
+        self.tap.dropper = Dropper(self.dictionary.autoencoder, self._bank.device, self._bank.dtype)
 
     def hold(self, watch: WatchPlan, clampable: Sequence[int]) -> Lease:
         """Room for a policy set's readings and clamps beside those of the sets that requests still run on.
@@ -188,7 +214,8 @@ class Runtime:
 
     def check_clamps(self, clamps: Sequence[Clamp]) -> None:
         """BadRequest with fields such as `clamps[0].feature` where one cannot be applied."""
-        check_clamps(clamps, self.dictionary.autoencoder.features, self._maximum)
+        allowed = Allowed(self._callers, self._drop)
+        check_clamps(clamps, self.dictionary.autoencoder.features, self._maximum, allowed=allowed)
 
     @torch.no_grad()
     def inspect(self, ids: Sequence[int], top_k: int) -> tuple[InspectedToken, ...]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 from monitor.policy.observer import RequestObserver
 from monitor.policy.policy import Policy
 from monitor.policy.program import compile_program
-from monitor.records import TokenText, WatchPlan
+from monitor.records import ErrorTerm, TokenText, WatchPlan
+from monitor.suppression import SuppressionNeeds, SuppressionPlan
 
 
 class PolicySet:
@@ -29,6 +30,18 @@ class PolicySet:
     def clampable(self) -> tuple[int, ...]:
         """Features that some policy clamps, ascending."""
         return tuple(sorted({clamp.feature for policy in self.policies for clamp in policy.clamps}))
+
+    @property
+    def suppression(self) -> SuppressionNeeds:
+        """What suppression needs of a running model, and what it is checked with."""
+        suppressing = [policy for policy in self.policies if policy.clamps and policy.enforced]
+        return SuppressionNeeds(
+            tuple(
+                SuppressionPlan(policy.name, tuple(clamp.feature for clamp in policy.clamps), policy.later)
+                for policy in suppressing
+            ),
+            any(clamp.error_term is ErrorTerm.DROP for policy in suppressing for clamp in policy.clamps),
+        )
 
     @property
     def closed(self) -> bool:

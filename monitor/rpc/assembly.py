@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import monitor
 from monitor import demo
+from monitor.clamp import CallerClamps
 from monitor.errors import ConfigurationError
 from monitor.model.batching import Limits
 from monitor.model.health import DictionaryHealth, dictionary_health
@@ -49,6 +50,9 @@ def assemble(settings: Settings) -> Assembly:
         limits=limits,
         waiting=settings.queue_size,
         reserve=settings.reload_features,
+        needs=policies.suppression,
+        callers=CallerClamps(settings.caller_clamps),
+        drop=settings.drop_error_term,
     )
     return Assembly(runtime, policies, dictionary_health(parts), load)
 

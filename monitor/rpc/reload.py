@@ -89,6 +89,7 @@ class Reloader:
         if found.digest == old.policies.digest:
             self._metrics.policies_changed(old.policies)
             return Change(changed=False)
+        self._runtime.prepare(found.suppression)
         lease = self._runtime.hold(found.watch, found.clampable)
         digests = replace(old.digests, policies=found.digest)
         self._active.swap(InForce(found, digests, self._metrics.policies_changed(found), lease))

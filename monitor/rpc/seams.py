@@ -13,6 +13,7 @@ from monitor.model.requests import Done, Emit, GenerationRequest, Lease, ScoreJo
 from monitor.policy.policy import Policy
 from monitor.records import Clamp, Coverage, Observer, TokenText, Verdict, WatchPlan
 from monitor.rpc.wire.responses import InspectedToken
+from monitor.suppression import SuppressionNeeds
 
 
 class Prompt(Protocol):
@@ -104,6 +105,9 @@ class Runtime(Protocol):
         False) with field names relative to the Input message.
         """
 
+    def prepare(self, needs: SuppressionNeeds) -> None:
+        """Hold what a policy set's suppression needs besides columns; a MonitorError where it cannot be had."""
+
     def hold(self, watch: WatchPlan, clampable: Sequence[int]) -> Lease:
         """Room for what a policy set reads and clamps. Raises ConfigurationError where it does not fit."""
 
@@ -156,6 +160,10 @@ class PolicySet(Protocol):
     @property
     def clampable(self) -> tuple[int, ...]:
         """Features that some policy clamps."""
+
+    @property
+    def suppression(self) -> SuppressionNeeds:
+        """What suppression needs of a running model."""
 
     def start(self, token_text: TokenText, special: frozenset[int] = frozenset()) -> Judge:
         """Rules at their beginning, for one request."""

@@ -89,6 +89,9 @@ class FakeRuntime:
         self.engine.stop(grace)
         self.scorer.stop(grace)
 
+    def prepare(self, needs: object) -> None:
+        self.prepared = needs
+
     def hold(self, watch: WatchPlan, clampable: Sequence[int]) -> Lease:
         self.leases += 1
         return Lease(slice(0, len(watch)), self._released)
