@@ -56,7 +56,7 @@ class AccessSettings(BaseSettings):
     max_connections: Count = 1024
     """Open connections; one more is closed at once."""
 
-    max_calls_per_connection: Count = 256
+    max_calls_per_connection: Count = 1024
     """Calls in progress on one connection; further ones wait in the client."""
 
     max_connection_seconds: Seconds = 3600.0
