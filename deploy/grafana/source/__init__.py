@@ -1,0 +1,1 @@
+"""The dashboards' source: typed builders, one module for each dashboard."""

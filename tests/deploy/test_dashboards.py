@@ -1,0 +1,98 @@
+"""Dashboards: built again without difference, and every query answered by a real Prometheus under traffic."""
+
+import json
+import math
+import re
+
+import pytest
+
+from tests.deploy.live import SILENT, SPEAKS, TRACE, prometheus, sidecar
+from tests.deploy.processes import wait_for
+from tests.deploy.tools import DEPLOY, found
+
+FOLDER = DEPLOY / "grafana" / "dashboards"
+FILES = sorted(FOLDER.glob("*.json"))
+VARIABLES = {
+    "$__rate_interval": "5s",
+    "$__range": "30s",
+    "$job": ".*",
+    "$policy": ".*",
+    "$feature": ".*",
+}
+
+
+def test_building_again_gives_the_files_that_are_checked_in():
+    pytest.importorskip("grafana_foundation_sdk", reason="the dashboards' builders are not installed")
+    from deploy.grafana.source.__main__ import texts
+
+    assert texts() == {path.name: path.read_text() for path in FILES}
+
+
+def panels(path):
+    return [panel for panel in json.loads(path.read_text())["panels"] if panel["type"] != "row"]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_panels_have_ids_places_and_descriptions_of_their_own(path):
+    board = json.loads(path.read_text())
+    every = board["panels"]
+    assert len({panel["id"] for panel in every}) == len(every)
+    places = [tuple(panel["gridPos"][key] for key in "xywh") for panel in every]
+    taken = [(x + i, y + j) for x, y, w, h in places for i in range(w) for j in range(h)]
+    assert len(taken) == len(set(taken))
+    assert all(x >= 0 and x + w <= 24 for x, _, w, _ in places)
+    for panel in panels(path):
+        assert panel["description"].endswith((".", "?")), panel["title"]
+        letters = [target["refId"] for target in panel["targets"]]
+        assert letters == list("ABCDEFGH")[: len(letters)]
+        assert panel["datasource"]["uid"] == "${datasource}"
+
+
+def queries():
+    """Dashboard, panel and expression of every query, those of variables included."""
+    for path in FILES:
+        board = json.loads(path.read_text())
+        for panel in panels(path):
+            for target in panel["targets"]:
+                yield path.stem, panel["title"], target["expr"]
+        for variable in board["templating"]["list"]:
+            if variable["type"] == "query":
+                series, label = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["query"]).groups()
+                yield path.stem, f"${variable['name']}", f"count by ({label}) ({series})"
+
+
+def answered(server, expr):
+    """True where an expression gives a number."""
+    for name, value in VARIABLES.items():
+        expr = expr.replace(name, value)
+    assert "$" not in expr, expr
+    return any(not math.isnan(float(sample["value"][1])) for sample in server.query(expr))
+
+
+@pytest.mark.slow
+def test_every_panel_has_data_from_a_real_prometheus_under_traffic(tmp_path):
+    found("prometheus")
+    asked = list(queries())
+    assert len(asked) > 60
+    with (
+        sidecar(tmp_path / "sidecar") as side,
+        prometheus(tmp_path / "prometheus", side.metrics) as server,
+        side.traffic(),
+    ):
+        side.text = SPEAKS + SILENT
+        open_ones = asked
+
+        def all_answered():
+            nonlocal open_ones
+            open_ones = [query for query in open_ones if not answered(server, query[2])]
+            return not open_ones
+
+        try:
+            wait_for("data in every panel", all_answered, 60)
+        finally:
+            assert not open_ones, "\n".join(map(str, open_ones))
+        traced = wait_for(
+            "an exemplar", lambda: server.exemplars("sae_monitor_request_duration_seconds_bucket")
+        )
+        assert {e["labels"]["trace_id"] for series in traced for e in series["exemplars"]} == {TRACE}
+    assert side.failed == []
