@@ -150,5 +150,7 @@ class Tap:
             found = self.dropper.rows(x, chosen, target, index).to(x.dtype)
             return torch.where(drop.unsqueeze(-1), found, clamped)
         which = drop.nonzero().squeeze(-1)
+        if not len(which):
+            return clamped
         found = self.dropper.rows(x[which], chosen[which], target[which], index).to(x.dtype)
         return clamped.index_copy(0, which, found)
