@@ -1,0 +1,165 @@
+"""Why the numbers are off: every likely mistake is undone in turn, and what restores the numbers comes first.
+
+Knows places, tokens and the arithmetic of dictionaries. Does not know files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from monitor.dictionary.autoencoder import SparseAutoencoder
+from monitor.model.loading import LoadedModel
+from monitor.model.places import ATTN_OUT, MLP_OUT, Place, parse_place, site_of
+from monitor.model.runtime import Parts
+from monitor.model.selftest.capture import capture
+from monitor.model.selftest.causes import Cause, evidence
+from monitor.model.selftest.expected import Expected, far
+from monitor.model.selftest.experiments import Tried, try_arithmetic
+from monitor.model.selftest.measure import Measurement, Rows, measure, rows_of
+from monitor.model.selftest.texts import Texts
+
+_LAYERS = 2
+"""How many layers to either side are tried."""
+_LARGE = 1 << 26
+"""Weights of an encoder from which on the CPU tries experiments on fewer tokens."""
+_FITTED = 0.4
+_SUPPORTED = 0.9
+"""How far off an explanation counts that evidence speaks for and no experiment can test."""
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """A cause with the best experiment on it; `off` of at most 1 restores the numbers."""
+
+    cause: Cause
+    what: str
+    measured: Measurement | None
+    """None where there is evidence only."""
+    off: float
+    rank: float
+    """What suspects are sorted by, least first."""
+
+
+def diagnose(parts: Parts, texts: Texts, rows: Rows, expected: Expected) -> tuple[Suspect, ...]:
+    """Suspects, most likely first. Empty where nothing is known that could be restored."""
+    sae = _resident(parts.dictionary.autoencoder)
+    loaded = parts.loaded
+    if sae.encoder.numel() > _LARGE and loaded.device.type == "cpu":
+        rows = rows.thinned(768)
+    layer = loaded.layers[parts.place.layer]
+    seen = evidence(sae, parts.dictionary.card, loaded.model, layer, texts.bos)
+    tried = [*_other_places(parts, texts, expected), *_other_tokens(parts, texts)]
+    tried += try_arithmetic(rows, sae, expected)
+    return _ranked(tried, seen, expected)
+
+
+def neighbours(parts: Parts, texts: Texts) -> dict[Place, Measurement]:
+    """The same dictionary at the layers beside its own."""
+    return _at(parts, texts, [Place(at) for at in _around(parts, 1)])
+
+
+def _ranked(tried: Sequence[Tried], seen: frozenset[Cause], expected: Expected) -> tuple[Suspect, ...]:
+    best: dict[Cause, Suspect] = {}
+    for attempt in tried:
+        off = far(attempt.measured, expected)
+        rank = off + (_FITTED if attempt.fitted else 0) - (0.5 if attempt.cause in seen else 0)
+        known = best.get(attempt.cause)
+        if known is None or rank < known.rank:
+            best[attempt.cause] = Suspect(attempt.cause, attempt.what, attempt.measured, off, rank)
+    for cause in seen:
+        held = best.get(cause)
+        if held is None or held.rank > _SUPPORTED:
+            best[cause] = Suspect(cause, _EVIDENT[cause], None, _SUPPORTED, _SUPPORTED)
+    return tuple(sorted(best.values(), key=lambda suspect: suspect.rank))
+
+
+_EVIDENT = {
+    Cause.THRESHOLD: "all thresholds are 0",
+    Cause.ENCODER_BIAS: "the encoder bias is 0 for every feature",
+    Cause.DECODER_BIAS: "the decoder bias is 0 everywhere",
+    Cause.NO_BOS: "the dictionary was trained with BOS, and the tokenizer puts none",
+    Cause.EXTRA_BOS: "the dictionary was trained without BOS, and the tokenizer puts one",
+    Cause.COARSE_DICTIONARY: "the dictionary's weights have few distinct values",
+    Cause.COARSE_MODEL: "the model's weights are quantised",
+}
+
+
+def _other_places(parts: Parts, texts: Texts, expected: Expected) -> Iterator[Tried]:
+    here = parts.place
+    places = {Place(at): Cause.LAYER for at in _around(parts, _LAYERS)}
+    for point in ("", MLP_OUT, ATTN_OUT):
+        place = Place(here.layer, point)
+        if place != here and _exists(parts.loaded, place):
+            places[place] = Cause.POINT
+    recorded = None if expected.place is None else parse_place(expected.place)
+    if recorded is not None and recorded != here:
+        places[recorded] = (
+            Cause.LAYER if (recorded.point, recorded.side) == (here.point, here.side) else Cause.POINT
+        )
+    for place, found in _at(parts, texts, list(places)).items():
+        yield Tried(places[place], f"at {place}", found)
+
+
+def _around(parts: Parts, reach: int) -> list[int]:
+    here, count = parts.place.layer, len(parts.loaded.layers)
+    return [
+        at for at in range(here - reach, here + reach + 1) if 0 <= at < count and Place(at) != parts.place
+    ]
+
+
+def _exists(loaded: LoadedModel, place: Place) -> bool:
+    from monitor.errors import ModelError
+
+    try:
+        site_of(loaded.layers, place)
+    except ModelError:
+        return False
+    return True
+
+
+def _at(parts: Parts, texts: Texts, places: Sequence[Place]) -> dict[Place, Measurement]:
+    if not places:
+        return {}
+    captured = capture(parts.loaded, places, texts.ids)
+    sae = _resident(parts.dictionary.autoencoder)
+    skip = int(texts.bos is not None)
+    return {
+        place: measure(rows_of(found, skip=skip).to(parts.loaded.device), sae)
+        for place, found in captured.items()
+        if found[0].shape[-1] == sae.d_model
+    }
+
+
+def _other_tokens(parts: Parts, texts: Texts) -> Iterator[Tried]:
+    """The texts with BOS where they have none, and without where they have one."""
+    sae = _resident(parts.dictionary.autoencoder)
+    if texts.bos is not None:
+        found = capture(parts.loaded, [parts.place], [ids[1:] for ids in texts.ids])[parts.place]
+        rows = rows_of(found, skip=0).to(parts.loaded.device)
+        yield Tried(Cause.EXTRA_BOS, "without BOS", measure(rows, sae))
+        return
+    limit = parts.loaded.context
+    for bos in _possible_bos(parts.loaded):
+        found = capture(parts.loaded, [parts.place], [(bos, *ids)[:limit] for ids in texts.ids])[parts.place]
+        rows = rows_of(found, skip=1).to(parts.loaded.device)
+        yield Tried(Cause.NO_BOS, f"with token {bos} before every text", measure(rows, sae))
+
+
+def _possible_bos(loaded: LoadedModel) -> list[int]:
+    """What the configuration calls BOS, or the end-of-text tokens that stand for it in some families."""
+    text = loaded.model.config.get_text_config()
+    named = [
+        getattr(text, "bos_token_id", None),
+        loaded.tokenizer.eos_token_id,
+        getattr(text, "eos_token_id", None),
+    ]
+    flat = [item for value in named for item in (value if isinstance(value, list) else [value])]
+    return list(dict.fromkeys(int(item) for item in flat if item is not None))[:3]
+
+
+def _resident(sae: SparseAutoencoder) -> SparseAutoencoder:
+    """The dictionary in memory, so that it can be changed: one that is read on demand is read whole."""
+    return sae if type(sae) is SparseAutoencoder else sae.select(torch.arange(sae.features))

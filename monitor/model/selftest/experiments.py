@@ -1,0 +1,133 @@
+"""Counter-experiments on a dictionary: what if it were meant another way?
+
+Knows how each mistake in reading a checkpoint is undone, and what that measures. Does not know the model, nor which
+of them is the right one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from monitor.dictionary.autoencoder import Activation, InputNorm, SparseAutoencoder
+from monitor.model.selftest.causes import Cause
+from monitor.model.selftest.expected import Expected, far
+from monitor.model.selftest.measure import Measurement, Rows, measure
+
+_GRID = tuple(2.0 ** (step / 2) for step in range(-12, 13) if step)
+_FINE = tuple(2.0 ** (step / 16) for step in range(-7, 8))
+_FINEST = tuple(2.0 ** (step / 128) for step in range(-7, 8))
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """One counter-experiment."""
+
+    cause: Cause
+    what: str
+    """What was done, in words: "with one threshold of 1.09 for all features"."""
+    measured: Measurement
+    fitted: bool = False
+    """A number was chosen so that the result fits; the same result without a choice is stronger evidence."""
+
+
+def try_arithmetic(rows: Rows, sae: SparseAutoencoder, expected: Expected) -> Iterator[Tried]:
+    """Every way in which the checkpoint may have been misread, undone."""
+    for cause, what, other, fitted in _variants(rows, sae, expected):
+        yield Tried(cause, what, measure(rows, other), fitted)
+    yield from _scales(rows, sae, expected)
+
+
+Variant = tuple[Cause, str, SparseAutoencoder, bool]
+
+
+def _variants(rows: Rows, sae: SparseAutoencoder, expected: Expected) -> Iterator[Variant]:
+    yield Cause.SWAPPED, "with encoder and decoder exchanged", _swapped(sae), False
+    if sae.input_bias is None:
+        other = replace(sae, input_bias=sae.decoder_bias)
+        yield Cause.INPUT_BIAS, "with the decoder bias subtracted from the input", other, False
+    else:
+        other = replace(sae, input_bias=None)
+        yield Cause.INPUT_BIAS, "with nothing subtracted from the input", other, False
+    for norm in InputNorm:
+        if norm is not sae.input_norm:
+            yield Cause.SCALING, f"with input normalisation {norm}", replace(sae, input_norm=norm), False
+    norms = sae.decoder.norm(dim=-1, keepdim=True).clamp_min(1e-8)
+    if float(norms.max() / norms.min()) > 1.01:
+        yield Cause.SCALING, "with decoder rows of length 1", replace(sae, decoder=sae.decoder / norms), False
+    if sae.activation is not Activation.RELU:
+        yield Cause.ACTIVATION, "as ReLU", _as(sae, Activation.RELU), False
+    if expected.l0 is not None:
+        yield from _sparser(rows, sae, expected.l0)
+    yield Cause.DECODER_BIAS, "with the decoder bias that fits best", _with_bias(rows, sae), True
+
+
+def _sparser(rows: Rows, sae: SparseAutoencoder, l0: float) -> Iterator[Variant]:
+    """Other activation functions with as many active features as expected."""
+    k = max(1, min(round(l0), sae.features))
+    if sae.activation is not Activation.TOPK or sae.k != k:
+        # Of a TopK dictionary the mean is k, or just below it where fewer than k are positive.
+        fitted = abs(l0 - k) > 0.02
+        other = replace(_as(sae, Activation.TOPK), k=k, rank_by_decoder_norm=False)
+        yield Cause.TOPK, f"as TopK with k = {k}", other, fitted
+    if sae.activation is Activation.GATED or not sae.separable:
+        return
+    some = rows.x[:: max(1, len(rows.x) // 512)]
+    pre = sae.pre_activations(sae.normalise(some)[0])
+    count = max(1, min(round(l0 * len(some)), pre.numel()))
+    threshold = float(_largest(pre, count).clamp_min(0))
+    flat = torch.full((sae.features,), threshold)
+    jump = replace(_as(sae, Activation.JUMPRELU), threshold=flat)
+    yield Cause.THRESHOLD, f"with one threshold of {threshold:.3g} for all features", jump, True
+    margin = pre if sae.threshold is None else pre - sae.threshold.relu()
+    shift = -float(_largest(margin, count))
+    moved = replace(sae, encoder_bias=sae.encoder_bias + shift)
+    yield Cause.ENCODER_BIAS, f"with {shift:+.3g} on every encoder bias", moved, True
+
+
+def _largest(values: Tensor, count: int) -> Tensor:
+    """The `count`-th largest of all values."""
+    flat = values.flatten().sort(descending=True).values
+    return flat[count - 1]
+
+
+def _scales(rows: Rows, sae: SparseAutoencoder, expected: Expected) -> Iterator[Tried]:
+    """The input times a factor: √d over the mean norm, its inverse, and the factor that fits best."""
+    usual = sae.d_model**0.5 / float(rows.x.norm(dim=-1).mean())
+    for factor, name in ((usual, "√d / mean norm"), (1 / usual, "mean norm / √d")):
+        yield Tried(
+            Cause.SCALING, f"with the input times {factor:.3g} ({name})", measure(rows, sae, scale=factor)
+        )
+    best = 1.0
+    for grid, some in ((_GRID, rows.thinned(512)), (_FINE, rows.thinned(512)), (_FINEST, rows)):
+        best = min(
+            (best * step for step in grid), key=lambda factor: far(measure(some, sae, scale=factor), expected)
+        )
+    what = f"with the input times {best:.3g}"
+    yield Tried(Cause.SCALING, what, measure(rows, sae, scale=best), fitted=True)
+
+
+def _as(sae: SparseAutoencoder, activation: Activation) -> SparseAutoencoder:
+    """The same weights behind another activation function, whose own parts the caller sets."""
+    return replace(
+        sae,
+        activation=activation,
+        threshold=torch.zeros(sae.features) if activation is Activation.JUMPRELU else None,
+        k=1 if activation is Activation.TOPK else None,
+        gate_encoder=None,
+        gate_bias=None,
+    )
+
+
+def _swapped(sae: SparseAutoencoder) -> SparseAutoencoder:
+    return replace(sae, encoder=sae.decoder, decoder=sae.encoder)
+
+
+def _with_bias(rows: Rows, sae: SparseAutoencoder) -> SparseAutoencoder:
+    some = rows.x[:: max(1, len(rows.x) // 512)]
+    bare = replace(sae, decoder_bias=torch.zeros_like(sae.decoder_bias), input_norm=InputNorm.NONE)
+    normed, _, _ = sae.normalise(some)
+    return replace(sae, decoder_bias=(normed - bare.reconstruct(normed)).mean(0))

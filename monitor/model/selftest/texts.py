@@ -1,0 +1,44 @@
+"""The fixed texts of the self-test, and their tokens as the server itself would make them.
+
+Knows the file beside it (prose, dialogue, code, numbers, some languages; written for this project). Does not know
+what is measured on them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from monitor.model.loading import LoadedModel
+from monitor.model.prompts import Prompter
+
+FILE = Path(__file__).parent / "texts.jsonl"
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Token ids of every text."""
+
+    ids: tuple[tuple[int, ...], ...]
+    bos: int | None
+    """The token that every text begins with; None where none does."""
+    digest: str
+    """`sha256:` over the file."""
+
+
+def load_texts() -> tuple[list[str], str]:
+    """The texts and their digest."""
+    content = FILE.read_bytes()
+    lines = content.decode("utf-8").splitlines()
+    return [json.loads(line)["text"] for line in lines], f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def texts_for(loaded: LoadedModel) -> Texts:
+    """The texts as this model reads them when it serves."""
+    tokenise = Prompter(loaded)
+    texts, digest = load_texts()
+    ids = tuple(tokenise(text, truncate=True, room=0, reply=False).ids for text in texts)
+    bos = loaded.tokenizer.bos_token_id
+    return Texts(ids, bos if all(row[0] == bos for row in ids) else None, digest)
