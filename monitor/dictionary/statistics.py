@@ -62,6 +62,7 @@ class FeatureStatistics:
 
 def save(folder: Path, statistics: FeatureStatistics) -> Path:
     """Write the statistics beside a dictionary; returns the file's path."""
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / FILE
     record = {
         "tokens": statistics.tokens,

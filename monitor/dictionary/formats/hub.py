@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from monitor.dictionary.formats.files import WEIGHTS
-from monitor.dictionary.formats.place import Place, local_place
+from monitor.dictionary.formats.place import OWN, STATISTICS, Place, local_place
 from monitor.errors import DictionaryError
 
 PREFIX = "hub:"
@@ -45,9 +45,15 @@ class HubPlace:
 
     @property
     def home(self) -> Path:
-        """A folder of the hub's home, by repository and folder; the cache itself is left as it is."""
+        """The repository's own folder in the cache where it has statistics, which are fetched with what is beside them.
+
+        Else a folder of the hub's home, by repository and folder: the cache itself is left as it is.
+        """
         from huggingface_hub.constants import HF_HOME
 
+        own = [name for name in OWN if name in self.names]
+        if STATISTICS in own and self.chosen is None:
+            return [self.path(name) for name in own][0].parent
         return (
             Path(HF_HOME) / "sae-monitor" / self.repo.replace("/", "--") / self.folder / (self.chosen or "")
         )

@@ -13,7 +13,8 @@ from typing import Protocol
 from monitor.dictionary.formats.files import WEIGHTS
 from monitor.errors import DictionaryError
 
-OWN = ("statistics.safetensors", "sparsity.safetensors", "cards.jsonl.xz", "labels.json", "training.json")
+STATISTICS = "statistics.safetensors"
+OWN = (STATISTICS, "sparsity.safetensors", "cards.jsonl.xz", "labels.json", "training.json")
 """Files that lie beside a dictionary and are none."""
 _DEPTH = 3
 

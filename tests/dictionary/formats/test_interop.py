@@ -8,6 +8,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -59,8 +60,8 @@ for name, sae in kinds.items():
 """
 
 
-@pytest.fixture(scope="module")
-def sae_lens():
+def interpreter():
+    """The Python that has sae-lens; skips where there is none."""
     python = os.environ.get("SAE_LENS_PYTHON")
     if python is None:
         if importlib.util.find_spec("sae_lens") is None:
@@ -68,17 +69,23 @@ def sae_lens():
                 "sae-lens is not here: install the extra `interop`, or name an interpreter in SAE_LENS_PYTHON"
             )
         python = sys.executable
+    return python
 
-    def run(program, *arguments):
-        done = subprocess.run(
-            [python, "-W", "ignore", "-c", program, *map(str, arguments)],
-            capture_output=True,
-            text=True,
-            timeout=280,
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
 
-    return run
+def run_in(python, program, *arguments, env=None):
+    done = subprocess.run(
+        [python, "-W", "ignore", "-c", program, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        env=env,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.fixture(scope="module")
+def sae_lens():
+    return partial(run_in, interpreter())
 
 
 @pytest.fixture
