@@ -61,6 +61,7 @@ class CardsHeader:
 
 def save(folder: Path, header: CardsHeader, cards: Iterable[FeatureCard]) -> Path:
     """Write the cards beside a dictionary, in the order of the features; returns the file's path."""
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / FILE
     with lzma.open(path, "wt", encoding="utf-8", preset=6) as file:
         file.write(_line({"format": _FORMAT} | asdict(header)))

@@ -78,6 +78,7 @@ def _read(path: Path, dictionary_digest: str) -> Labels:
 
 def save(folder: Path, labels: Labels) -> Path:
     """Write the labels beside a dictionary, whole or not at all; returns the file's path."""
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / FILE
     record = {
         "format": _FORMAT,

@@ -63,32 +63,36 @@ class FileTensor:
         """`[len(indices), width]` of a matrix."""
         width = self.shape[1]
         size = width * self.dtype.itemsize
+        if not indices:
+            return torch.empty(0, width, dtype=self.dtype)
         with self._opened() as file:
-            return torch.stack([self._read(file, index * size, (width,)) for index in indices])
+            runs = _runs(indices)
+            return torch.cat([self._read(file, first * size, (count, width)) for first, count in runs])
 
     def columns(self, indices: Sequence[int]) -> Tensor:
-        """`[height, len(indices)]` of a matrix: number by number where they are few, else all of it in parts."""
-        if len(indices) * _PAGE > self.shape[1] * self.dtype.itemsize:
+        """`[height, len(indices)]` of a matrix: run by run where they are few, else all of it in parts."""
+        runs = _runs(indices)
+        if len(runs) * _PAGE > self.shape[1] * self.dtype.itemsize:
             wanted = torch.tensor(indices)
             return torch.cat([block[:, wanted] for _, block in self.blocks()])
         step = -(-self.shape[0] // _READERS)
         starts = range(0, self.shape[0], step)
         with self._opened() as file, ThreadPoolExecutor(_READERS) as pool:
-            parts = pool.map(lambda start: self._picked(file, indices, start, step), starts)
+            parts = pool.map(lambda start: self._picked(file, runs, start, step), starts)
             return torch.cat(list(parts))
 
-    def _picked(self, file: int, indices: Sequence[int], start: int, step: int) -> Tensor:
-        """Rows `start` to `start + step` of the columns, `[some, len(indices)]`."""
+    def _picked(self, file: int, runs: list[tuple[int, int]], start: int, step: int) -> Tensor:
+        """Rows `start` to `start + step` of the columns, `[some, all runs together]`."""
         size, width = self.dtype.itemsize, self.shape[1]
-        stop = min(start + step, self.shape[0])
+        columns, stop = sum(count for _, count in runs), min(start + step, self.shape[0])
         found = bytearray()
         for row in range(start, stop):
             base = self.offset + row * width * size
-            for index in indices:
-                found += os.pread(file, size, base + index * size)
-        if len(found) != (stop - start) * len(indices) * size:
+            for first, count in runs:
+                found += os.pread(file, count * size, base + first * size)
+        if len(found) != (stop - start) * columns * size:
             raise self._short()
-        return torch.frombuffer(found, dtype=self.dtype).view(stop - start, len(indices))
+        return torch.frombuffer(found, dtype=self.dtype).view(stop - start, columns)
 
     def _read(self, file: int, start: int, shape: tuple[int, ...]) -> Tensor:
         """The numbers of this shape that begin `start` bytes into the tensor."""
@@ -118,3 +122,14 @@ class FileTensor:
             yield file
         finally:
             os.close(file)
+
+
+def _runs(indices: Sequence[int]) -> list[tuple[int, int]]:
+    """First index and length of each stretch of indices that follow one another."""
+    found: list[tuple[int, int]] = []
+    for index in indices:
+        if found and index == sum(found[-1]):
+            found[-1] = (found[-1][0], found[-1][1] + 1)
+        else:
+            found.append((index, 1))
+    return found

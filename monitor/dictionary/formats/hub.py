@@ -53,7 +53,9 @@ class HubPlace:
 
         own = [name for name in OWN if name in self.names]
         if STATISTICS in own and self.chosen is None:
-            return [self.path(name) for name in own][0].parent
+            for name in own:
+                self.path(name)
+            return self.path(STATISTICS).parent
         return (
             Path(HF_HOME) / "sae-monitor" / self.repo.replace("/", "--") / self.folder / (self.chosen or "")
         )
