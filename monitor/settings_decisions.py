@@ -20,17 +20,17 @@ MASKS = {
 """What is cut out of logged text unless the operator says otherwise: addresses, and numbers of four digits or more."""
 
 
-def _off(value: object) -> object:
-    """YAML 1.1 readers and people alike write `off` as a boolean."""
-    return "off" if value is False else value
+def _plain(value: object) -> object:
+    """A folder by any type; YAML 1.1 readers and people alike write `off` as a boolean."""
+    if value is False:
+        return "off"
+    return str(value) if isinstance(value, Path) else value
 
 
 class DecisionSettings(BaseSettings):
     """Where decisions are written, what they contain, and where spans are sent."""
 
-    decision_log: Annotated[
-        Literal["auto", "off"] | Path, BeforeValidator(_off), Field(union_mode="left_to_right")
-    ] = "auto"
+    decision_log: Annotated[str, BeforeValidator(_plain), Field(min_length=1)] = "auto"
     """Folder of the decision log, `off`, or `auto`: a folder of this user and this port, and off on port 0."""
 
     decision_log_records: Literal["detections", "all"] = "detections"
@@ -79,10 +79,10 @@ class DecisionSettings(BaseSettings):
 def decision_folder(settings: DecisionSettings, port: int) -> Path | None:
     """The folder that `decision_log` stands for on a server with this gRPC port; None where it is off."""
     chosen = settings.decision_log
-    if isinstance(chosen, Path):
-        return chosen
-    if chosen == "off" or port == 0:
+    if chosen == "off" or (chosen == "auto" and port == 0):
         return None
+    if chosen != "auto":
+        return Path(chosen)
     # systemd gives the unit a folder of its own; elsewhere https://specifications.freedesktop.org/basedir-spec
     if unit := os.environ.get("STATE_DIRECTORY", "").split(":")[0]:
         return Path(unit) / "decisions" / str(port)

@@ -20,6 +20,7 @@ from monitor.rpc.tls import credentials
 from monitor.settings import Settings
 from monitor.telemetry.metrics import Metrics
 from monitor.telemetry.security import SecurityMetrics
+from monitor.telemetry.tracing import tracing_to
 
 
 def check_entrance(settings: Settings) -> None:
@@ -35,6 +36,7 @@ class Entrance:
 
     def __init__(self, service: str, settings: Settings, metrics: Metrics) -> None:
         self._service, self._settings, self._metrics = service, settings, metrics
+        self.traces = tracing_to(settings.otlp_endpoint, settings.trace_ratio)
         self._security = SecurityMetrics(metrics.registry)
         memory = Memory(settings.memory_limit_bytes, settings.memory_watermark)
         self._security.memory(memory.used_ratio)
@@ -51,7 +53,7 @@ class Entrance:
         gate = Gate(Access(settings, self._security), allowances, self.admission, self._security)
         limits = TimeLimits(settings.max_message_seconds, settings.max_call_seconds)
         return [
-            CallInterceptor(self._service, gate, metrics, limits),
+            CallInterceptor(self._service, gate, metrics, limits, self.traces),
             BesidesInterceptor(self._service, gate, retry, metrics),
         ]
 

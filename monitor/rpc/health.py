@@ -1,7 +1,7 @@
 """grpc.health.v1 for the whole server and for MonitorService, kept true while the server runs.
 
-Knows when serving is possible: the engine runs, and since the last token that could not be scored a probe was. Does
-not know why it is not.
+Knows when serving is possible: the engine runs, since the last token that could not be scored a probe was, and
+decisions can be logged. Does not know why it is not.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ class Health:
         *,
         unscored: Callable[[], int] = lambda: 0,
         can_see: Callable[[], bool] = lambda: True,
+        accountable: Callable[[], bool] = lambda: True,
     ) -> None:
         self.servicer = HealthServicer()
         self.dead = asyncio.Event()
@@ -48,6 +49,7 @@ class Health:
         self._calls = calls
         self._unscored = unscored
         self._can_see = can_see
+        self._accountable = accountable
         self._known = 0
         self._sees = True
 
@@ -60,7 +62,7 @@ class Health:
     async def look(self) -> None:
         """Set the status of every service to what holds now."""
         healthy = self._healthy()
-        serving = healthy and await self._looks_clear()
+        serving = healthy and self._accountable() and await self._looks_clear()
         for service in self._services:
             await self.servicer.set(service, _SERVING if serving else _NOT_SERVING)
         if not healthy:

@@ -25,7 +25,9 @@ from monitor.errors import BadRequest, MonitorError, TooSlow, Violation
 from monitor.rpc import faults, roles
 from monitor.rpc.allowance import Charge
 from monitor.rpc.gate import Gate
+from monitor.telemetry import tracing
 from monitor.telemetry.metrics import Metrics
+from monitor.telemetry.tracing import CallerTracing, Tracing
 
 CODES = (
     "OK",
@@ -91,11 +93,19 @@ class TimeLimits:
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """Wraps every method of one service."""
 
-    def __init__(self, service: str, gate: Gate, metrics: Metrics, limits: TimeLimits) -> None:
+    def __init__(
+        self,
+        service: str,
+        gate: Gate,
+        metrics: Metrics,
+        limits: TimeLimits,
+        traces: Tracing | None = None,
+    ) -> None:
         self._prefix = f"/{service}/"
         self._gate = gate
         self._metrics = metrics
         self._limits = limits
+        self._traces = traces or CallerTracing()
         self._wrapped: dict[str, Handler] = {}
 
     async def intercept_service(
@@ -159,6 +169,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         try:
             with self._gate.call(method, context) as charge:
                 _current.set(replace(call, charge=charge))
+                tracing.enter(self._traces.begin(method, _trace_headers(context)))
                 yield
         except Exception as error:  # noqa: BLE001  (the border: nothing may pass as its own text)
             status = faults.grpc_status(faults.status_of(error, call.request_id))
@@ -176,6 +187,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def _end(self, call: Call, code: str) -> None:
         """Count a call, before its caller learns how it ended."""
         self._metrics.call_ended(call.method, code, call.age())
+        tracing.current_trace().end(code)
+
+
+def _trace_headers(context: Context) -> dict[str, str]:
+    """The caller's trace context, https://www.w3.org/TR/trace-context; of a header sent twice the last."""
+    sent = context.invocation_metadata() or ()
+    return {key: str(value) for key, value in sent if key in ("traceparent", "tracestate")}
 
 
 def _parsed(parse: Callable[[bytes], Any] | None, data: bytes) -> Any:

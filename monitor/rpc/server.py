@@ -25,6 +25,7 @@ from monitor.rpc import metering
 from monitor.rpc.active import Active, InForce
 from monitor.rpc.assembly import assemble, bundled_policies
 from monitor.rpc.blocking import Worker
+from monitor.rpc.bookkeeping import Books
 from monitor.rpc.calls import Calls
 from monitor.rpc.entrance import Entrance
 from monitor.rpc.exposure import announce_exposure, check_exposure, reflects
@@ -42,8 +43,9 @@ from monitor.v1 import monitor_pb2 as pb
 from monitor.v1 import monitor_pb2_grpc
 
 SERVICE = pb.DESCRIPTOR.services_by_name["MonitorService"]
-_BESIDES = 64
-"""Calls beyond the limit that gRPC itself lets in: health checks, and calls that get a proper refusal."""
+_BESIDES = 1024
+"""Calls beyond the limit that gRPC itself lets in: health checks, and calls that get a proper refusal. None of them
+has its message read, so they cost little."""
 _LAST_BYTES = 0.5
 """Seconds for the last bytes of calls that have ended."""
 
@@ -82,6 +84,7 @@ class Server:
         meter = metrics.policies_changed(policies)
 
         self._entrance = Entrance(SERVICE.full_name, settings, metrics)
+        self._books = Books(settings, metrics)
         self._calls = Calls(runtime, metrics)
         self._health = Health(
             SERVICE.full_name,
@@ -89,6 +92,7 @@ class Server:
             self._calls,
             unscored=runtime.unscored_passes,
             can_see=runtime.can_see,
+            accountable=self._books.ledger.healthy,
         )
         self._workers = (Worker("tokenise", 2, 64, retry, metrics), Worker("inspect", 1, 16, retry, metrics))
         self._active = Active(InForce(policies, digests, meter, runtime.first_lease()))
@@ -99,6 +103,7 @@ class Server:
             self._reloader,
             self._calls,
             metrics,
+            self._books,
             tokenising=self._workers[0],
             inspecting=self._workers[1],
         )
@@ -111,16 +116,18 @@ class Server:
         self._http = MetricsServer.start(self._metrics.registry, host, port)
         try:
             addresses = Addresses(self._listen(), _address(host, self._http.port))
+            self._books.start()
             self._runtime.start()
             await self._health.look()
             await self._grpc.start()
         except BaseException:
             self._http.stop()
+            await self._books.stop()
             raise
         self._watching = asyncio.create_task(self._health.watch())
         folder, seconds = self._settings.policies or bundled_policies(), self._settings.reload_seconds
         self._following = asyncio.create_task(self._reloader.watch(folder, seconds)) if seconds else None
-        _log.info("serving", grpc=addresses.grpc, metrics=addresses.metrics)
+        _log.info("serving", grpc=addresses.grpc, metrics=addresses.metrics, decisions=self._books.place)
         return addresses
 
     def _listen(self) -> str:
@@ -145,6 +152,7 @@ class Server:
     async def stop(self, grace: float) -> None:
         """Say so to health checks, refuse new calls, let the others end for `grace` seconds, then stop."""
         await self._health.drain()
+        self._books.end_watching()
         drained = await self._entrance.admission.drain(grace)
         _log.info("stopping", calls_finished=drained)
         await self._grpc.stop(_LAST_BYTES if drained else None)
@@ -152,6 +160,8 @@ class Server:
         if self._following is not None:
             self._following.cancel()
         await asyncio.to_thread(self._runtime.stop, _LAST_BYTES)
+        await self._books.stop()
+        await asyncio.to_thread(self._entrance.traces.close, _LAST_BYTES)
         for worker in self._workers:
             worker.stop()
         await asyncio.to_thread(self._http.stop)

@@ -12,14 +12,17 @@ from monitor.records import Coverage, FinishReason, Verdict
 from monitor.rpc import chunks
 from monitor.rpc.active import Active, InForce
 from monitor.rpc.blocking import Worker
+from monitor.rpc.bookkeeping import Books
 from monitor.rpc.calls import Calls
 from monitor.rpc.interceptors import Call, Context, current_call
+from monitor.rpc.ledger import Entry
 from monitor.rpc.mailbox import Mailbox
 from monitor.rpc.reload import Reloader
 from monitor.rpc.seams import Judge, Prompt, Runtime
-from monitor.rpc.verdicts import conclude, shown
+from monitor.rpc.verdicts import conclude, refusal, shown
 from monitor.rpc.wire import enums, requests, responses
 from monitor.rpc.wire.problems import under
+from monitor.telemetry.decisions.trail import Trail
 from monitor.telemetry.metrics import Metrics
 from monitor.telemetry.observing import MeteredObserver
 from monitor.v1 import monitor_pb2 as pb
@@ -31,8 +34,9 @@ _SHORT = 1024
 class _Run:
     """One generation as its caller sees it: where it stands between its first and its last event."""
 
-    def __init__(self, call: Call, judge: Judge, prompt: Prompt, metrics: Metrics) -> None:
+    def __init__(self, call: Call, judge: Judge, prompt: Prompt, metrics: Metrics, entry: Entry) -> None:
         self.request_id = call.request_id
+        self.entry = entry
         self._call, self._judge, self._prompt, self._metrics = call, judge, prompt, metrics
         self._silent = True
         self._last: Finished | None = None
@@ -47,12 +51,13 @@ class _Run:
         if self._silent and any(event.text for event in released):
             self._silent = False
             self._metrics.first_token(self._call.age())
+        self.entry.released(released)
         return released
 
     def conclude(self) -> tuple[pb.FinishReason, Verdict]:
         """Why it ended, and the verdict. Raises what the caller is to see instead of an answer."""
         assert self._last is not None
-        last = self._last
+        last = self.entry.finish = self._last
         verdict = conclude(
             self._judge,
             self._metrics,
@@ -60,6 +65,8 @@ class _Run:
             expected=0 if last.reason is FinishReason.POLICY else len(self._prompt.ids),
             failure=last.failure,
             error=last.error,
+            judged=self.entry.judged,
+            suppressions=last.suppressions,
         )
         return enums.FINISH_REASON[last.reason], shown(verdict, last.released)
 
@@ -74,6 +81,7 @@ class MonitorServicer:
         reloader: Reloader,
         calls: Calls,
         metrics: Metrics,
+        books: Books,
         *,
         tokenising: Worker,
         inspecting: Worker,
@@ -83,33 +91,37 @@ class MonitorServicer:
         self._reloader = reloader
         self._calls = calls
         self._metrics = metrics
+        self._books = books
         self._tokenising = tokenising
         self._inspecting = inspecting
 
     async def Score(self, request: pb.ScoreRequest, context: Context) -> pb.ScoreResponse:  # noqa: N802
         """Score a text or a conversation."""
-        prompt = await self._tokenise(requests.score(request), room=0, reply=False)
+        asked = requests.score(request)
+        prompt = await self._tokenise(asked, room=0, reply=False)
         request_id = current_call().request_id
         with self._active.using() as now:
-            judge = self._judge(now)
+            judge, entry = self._judge(now), self._entry(asked, now, prompt)
             job = ScoreJob(
                 request_id,
                 prompt.ids,
-                self._metered(judge, now),
+                self._observer(judge, now, entry),
                 request.include_tokens,
                 prompt.truncated,
                 now.lease,
             )
-            with self._calls.scoring(job) as box:
-                (outcome,) = await box.read()
-            verdict = conclude(
-                judge,
-                self._metrics,
-                outcome.coverage,
-                expected=len(prompt.ids),
-                failure=outcome.failure,
-                error=outcome.error,
-            )
+            async with entry:
+                with self._calls.scoring(job) as box:
+                    (outcome,) = await box.read()
+                verdict = conclude(
+                    judge,
+                    self._metrics,
+                    outcome.coverage,
+                    expected=len(prompt.ids),
+                    failure=outcome.failure,
+                    error=outcome.error,
+                    judged=entry.judged,
+                )
         return pb.ScoreResponse(
             request_id=request_id,
             verdict=responses.verdict(verdict),
@@ -122,10 +134,11 @@ class MonitorServicer:
         parts: list[Released] = []
         with self._active.using() as now:
             job, run = await self._begin(request.generation, now)
-            with self._calls.generation(job) as box:
-                while (events := await run.released(box)) is not None:
-                    parts += events
-            reason, verdict = run.conclude()
+            async with run.entry:
+                with self._calls.generation(job) as box:
+                    while (events := await run.released(box)) is not None:
+                        parts += events
+                reason, verdict = run.conclude()
         return pb.GenerateResponse(
             request_id=run.request_id,
             text="".join(part.text for part in parts),
@@ -133,17 +146,24 @@ class MonitorServicer:
             verdict=responses.verdict(verdict),
             tokens=responses.scored_tokens(token for part in parts for token in part.tokens),
             digests=now.said,
+            refusal=refusal(now.policies.policies, verdict),
         )
 
     async def GenerateStream(self, request: pb.GenerateStreamRequest, context: Context) -> None:  # noqa: N802
         """Generate in chunks."""
         with self._active.using() as now:
             job, run = await self._begin(request.generation, now)
-            with self._calls.generation(job) as box:
-                while (events := await run.released(box)) is not None:
-                    await _write(context, chunks.messages(run.request_id, events))
-            reason, verdict = run.conclude()
-        final = pb.Final(finish_reason=reason, verdict=responses.verdict(verdict), digests=now.said)
+            async with run.entry:
+                with self._calls.generation(job) as box:
+                    while (events := await run.released(box)) is not None:
+                        await _write(context, chunks.messages(run.request_id, events))
+                reason, verdict = run.conclude()
+        final = pb.Final(
+            finish_reason=reason,
+            verdict=responses.verdict(verdict),
+            digests=now.said,
+            refusal=refusal(now.policies.policies, verdict),
+        )
         await context.write(pb.GenerateStreamResponse(request_id=run.request_id, final=final))
 
     async def ListPolicies(  # noqa: N802
@@ -160,6 +180,10 @@ class MonitorServicer:
         return pb.ReloadPoliciesResponse(
             digests=self._active.now.said, changed=change.changed, added=change.added, removed=change.removed
         )
+
+    async def WatchDetections(self, request: pb.WatchDetectionsRequest, context: Context) -> None:  # noqa: N802
+        """What is detected in everybody's requests."""
+        await self._books.watch.serve(request, context)
 
     async def Inspect(self, request: pb.InspectRequest, context: Context) -> pb.InspectResponse:  # noqa: N802
         """The strongest features of every token."""
@@ -183,18 +207,20 @@ class MonitorServicer:
         prompt = await self._tokenise(asked.input, room=wanted if asked.input.truncate else 1, reply=True)
         call = current_call()
         call.charged(min(asked.sampling.max_new_tokens, self._runtime.context - len(prompt.ids)))
-        judge = self._judge(now)
+        judge, entry = self._judge(now), self._entry(asked.input, now, prompt)
+        entry.sampling = asked.sampling
         job = GenerationRequest(
             request_id=call.request_id,
             prompt_ids=prompt.ids,
             sampling=asked.sampling,
-            observer=self._metered(judge, now),
+            observer=self._observer(judge, now, entry),
             clamps=asked.clamps,
+            plans=now.policies.suppression.plans,
             include_tokens=asked.include_tokens,
             tokens_truncated=prompt.truncated,
             lease=now.lease,
         )
-        return job, _Run(call, judge, prompt, self._metrics)
+        return job, _Run(call, judge, prompt, self._metrics, entry)
 
     async def _tokenise(self, asked: requests.Input, *, room: int, reply: bool) -> Prompt:
         def work() -> Prompt:
@@ -208,8 +234,12 @@ class MonitorServicer:
     def _judge(self, now: InForce) -> Judge:
         return now.policies.start(self._runtime.token_text, self._runtime.special_ids)
 
-    def _metered(self, judge: Judge, now: InForce) -> MeteredObserver:
-        return MeteredObserver(judge, self._metrics, now.meter, now.policies.policies)
+    def _entry(self, asked: requests.Input, now: InForce, prompt: Prompt) -> Entry:
+        return self._books.ledger.open(asked, now.digests, now.policies.watch, len(prompt.ids))
+
+    def _observer(self, judge: Judge, now: InForce, entry: Entry) -> Trail:
+        metered = MeteredObserver(judge, self._metrics, now.meter, now.policies.policies)
+        return entry.watching(metered, self._runtime.special_ids)
 
 
 async def _write(context: Context, messages: Iterable[pb.GenerateStreamResponse]) -> None:

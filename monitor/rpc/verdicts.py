@@ -5,7 +5,7 @@ Knows verdicts. Does not know messages. Errs on the side of UNKNOWN.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from monitor.errors import MonitorError, MonitoringFailed
@@ -28,6 +28,7 @@ def conclude(
     failure: str = "",
     error: MonitorError | None = None,
     suppressions: tuple[Suppression, ...] = (),
+    judged: Callable[[Verdict], None] = lambda _: None,
 ) -> Verdict:
     """The verdict of a request that ended; counted.
 
@@ -39,6 +40,7 @@ def conclude(
         failure: what the engine or the scorer says went wrong with monitoring.
         error: what it wants the caller to see.
         suppressions: what became of the clamps of policies.
+        judged: told the verdict, also where the caller will not see it.
 
     Raises:
         MonitoringFailed: tokens were not scored and a policy says `on_error: closed`.
@@ -52,6 +54,7 @@ def conclude(
         verdict = judge.verdict(coverage)
     verdict = replace(verdict, suppressions=suppressions)
     metrics.judged(verdict)
+    judged(verdict)
     if error is not None or _refused(verdict):
         raise MonitoringFailed(REFUSED_TEXT, verdict.failure)
     return verdict

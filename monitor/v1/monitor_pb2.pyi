@@ -1,3 +1,6 @@
+import datetime
+
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -487,3 +490,51 @@ class InspectResponse(_message.Message):
     coverage: Coverage
     digests: Digests
     def __init__(self, request_id: _Optional[str] = ..., tokens: _Optional[_Iterable[_Union[InspectedToken, _Mapping]]] = ..., coverage: _Optional[_Union[Coverage, _Mapping]] = ..., digests: _Optional[_Union[Digests, _Mapping]] = ...) -> None: ...
+
+class WatchDetectionsRequest(_message.Message):
+    __slots__ = ("policies", "minimum_severity", "include_shadow", "include_unknown", "after")
+    POLICIES_FIELD_NUMBER: _ClassVar[int]
+    MINIMUM_SEVERITY_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_SHADOW_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_UNKNOWN_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    policies: _containers.RepeatedScalarFieldContainer[str]
+    minimum_severity: Severity
+    include_shadow: bool
+    include_unknown: bool
+    after: int
+    def __init__(self, policies: _Optional[_Iterable[str]] = ..., minimum_severity: _Optional[_Union[Severity, str]] = ..., include_shadow: _Optional[bool] = ..., include_unknown: _Optional[bool] = ..., after: _Optional[int] = ...) -> None: ...
+
+class WatchDetectionsResponse(_message.Message):
+    __slots__ = ("cursor", "dropped", "time", "request_id", "trace_id", "session_id", "caller", "method", "outcome", "status", "failure", "action", "detections", "coverage", "digests")
+    CURSOR_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_FIELD_NUMBER: _ClassVar[int]
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    TRACE_ID_FIELD_NUMBER: _ClassVar[int]
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    CALLER_FIELD_NUMBER: _ClassVar[int]
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    DETECTIONS_FIELD_NUMBER: _ClassVar[int]
+    COVERAGE_FIELD_NUMBER: _ClassVar[int]
+    DIGESTS_FIELD_NUMBER: _ClassVar[int]
+    cursor: int
+    dropped: int
+    time: _timestamp_pb2.Timestamp
+    request_id: str
+    trace_id: str
+    session_id: str
+    caller: str
+    method: str
+    outcome: str
+    status: CheckStatus
+    failure: str
+    action: Action
+    detections: _containers.RepeatedCompositeFieldContainer[Detection]
+    coverage: Coverage
+    digests: Digests
+    def __init__(self, cursor: _Optional[int] = ..., dropped: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., request_id: _Optional[str] = ..., trace_id: _Optional[str] = ..., session_id: _Optional[str] = ..., caller: _Optional[str] = ..., method: _Optional[str] = ..., outcome: _Optional[str] = ..., status: _Optional[_Union[CheckStatus, str]] = ..., failure: _Optional[str] = ..., action: _Optional[_Union[Action, str]] = ..., detections: _Optional[_Iterable[_Union[Detection, _Mapping]]] = ..., coverage: _Optional[_Union[Coverage, _Mapping]] = ..., digests: _Optional[_Union[Digests, _Mapping]] = ...) -> None: ...

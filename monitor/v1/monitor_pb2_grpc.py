@@ -62,6 +62,11 @@ class MonitorServiceStub:
                 request_serializer=monitor_dot_v1_dot_monitor__pb2.ReloadPoliciesRequest.SerializeToString,
                 response_deserializer=monitor_dot_v1_dot_monitor__pb2.ReloadPoliciesResponse.FromString,
                 _registered_method=True)
+        self.WatchDetections = channel.unary_stream(
+                '/monitor.v1.MonitorService/WatchDetections',
+                request_serializer=monitor_dot_v1_dot_monitor__pb2.WatchDetectionsRequest.SerializeToString,
+                response_deserializer=monitor_dot_v1_dot_monitor__pb2.WatchDetectionsResponse.FromString,
+                _registered_method=True)
         self.Inspect = channel.unary_unary(
                 '/monitor.v1.MonitorService/Inspect',
                 request_serializer=monitor_dot_v1_dot_monitor__pb2.InspectRequest.SerializeToString,
@@ -111,6 +116,14 @@ class MonitorServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchDetections(self, request, context):
+        """Streams what is detected in everybody's requests, as it is decided. Ends with status OK when the server stops, and
+        when the longest call is over; come again with `after` then.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Inspect(self, request, context):
         """Encodes a text with the whole dictionary and returns the strongest features of every token.
         """
@@ -145,6 +158,11 @@ def add_MonitorServiceServicer_to_server(servicer, server):
                     servicer.ReloadPolicies,
                     request_deserializer=monitor_dot_v1_dot_monitor__pb2.ReloadPoliciesRequest.FromString,
                     response_serializer=monitor_dot_v1_dot_monitor__pb2.ReloadPoliciesResponse.SerializeToString,
+            ),
+            'WatchDetections': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchDetections,
+                    request_deserializer=monitor_dot_v1_dot_monitor__pb2.WatchDetectionsRequest.FromString,
+                    response_serializer=monitor_dot_v1_dot_monitor__pb2.WatchDetectionsResponse.SerializeToString,
             ),
             'Inspect': grpc.unary_unary_rpc_method_handler(
                     servicer.Inspect,
@@ -290,6 +308,33 @@ class MonitorService:
             '/monitor.v1.MonitorService/ReloadPolicies',
             monitor_dot_v1_dot_monitor__pb2.ReloadPoliciesRequest.SerializeToString,
             monitor_dot_v1_dot_monitor__pb2.ReloadPoliciesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchDetections(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/monitor.v1.MonitorService/WatchDetections',
+            monitor_dot_v1_dot_monitor__pb2.WatchDetectionsRequest.SerializeToString,
+            monitor_dot_v1_dot_monitor__pb2.WatchDetectionsResponse.FromString,
             options,
             channel_credentials,
             insecure,
