@@ -85,6 +85,11 @@ class StoredAutoencoder(SparseAutoencoder):
         return self.matrices["encoder"].shape[1]
 
     @property
+    def resident(self) -> bool:
+        """True once all of it has been read."""
+        return bool(self._kept)
+
+    @property
     def cost(self) -> int:
         """Bytes of memory that the whole dictionary takes."""
         return sum(matrix.nbytes for matrix in self.matrices.values())

@@ -6,13 +6,18 @@ business), nor metrics.
 
 from __future__ import annotations
 
+import logging
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from monitor.dictionary.stored import StoredAutoencoder, gigabytes
 from monitor.model.harvest import Harvester
 from monitor.model.runtime import Parts
+
+_log = logging.getLogger(__name__)
 
 OUTLIER = 10.0
 """A token whose residual is longer than this many median residuals is an outlier, as attention sinks are."""
@@ -57,12 +62,22 @@ class DictionaryHealth:
 
 @torch.no_grad()
 def dictionary_health(parts: Parts) -> DictionaryHealth:
-    """Run the fixed texts once and encode them whole, in float32 on the CPU."""
+    """Run the fixed texts once and encode them whole, in float32 on the CPU.
+
+    A dictionary that stays in its files is not read for this: what it would measure is NaN.
+    """
     harvester = Harvester(parts.loaded, parts.layer)
     tokenizer = parts.loaded.tokenizer
     rows = [harvester.residuals(torch.tensor([tokenizer(text)["input_ids"]]))[0, 1:].cpu() for text in TEXTS]
     x = torch.cat(rows)
     autoencoder = parts.dictionary.autoencoder.to("cpu")
+    if isinstance(autoencoder, StoredAutoencoder):
+        _log.warning(
+            "L0 and explained variance are not measured at start: the dictionary is %s in float32, and is read from "
+            "its files feature by feature; `sae-monitor dictionary verify` measures them",
+            gigabytes(autoencoder.cost),
+        )
+        return DictionaryHealth(math.nan, math.nan, _outliers(x), dictionary_baseline(parts))
     activations = autoencoder.encode(x)
     left = (x - autoencoder.decode(activations, x)).square().sum()
     return DictionaryHealth(

@@ -15,6 +15,7 @@ import torch
 from monitor.clamp import CallerClamps
 from monitor.dictionary.bundle import Dictionary, load_dictionary
 from monitor.dictionary.formats import Card
+from monitor.dictionary.stored import StoredAutoencoder, gigabytes
 from monitor.errors import ConfigurationError, DictionaryError
 from monitor.model.bank import FeatureBank
 from monitor.model.batching import Limits
@@ -70,6 +71,7 @@ def load_parts(
     layer: int | None = None,
     device: str = "auto",
     dtype: str = "auto",
+    format: str | None = None,
 ) -> Parts:
     """Load model and dictionary and check that they fit each other. Raises ModelError, DictionaryError.
 
@@ -77,7 +79,7 @@ def load_parts(
     it (residual stream, MLP, attention) is the dictionary's.
     """
     loaded = load_model(model, device=device, dtype=dtype)
-    found = load_dictionary(dictionary).fits(loaded.d_model)
+    found = load_dictionary(dictionary, format=format).fits(loaded.d_model)
     if found.statistics is None:
         raise DictionaryError(
             f"the dictionary in {dictionary} has no statistics.safetensors, so its features have no unit; run "
@@ -221,9 +223,15 @@ class Runtime:
     def inspect(self, ids: Sequence[int], top_k: int) -> tuple[InspectedToken, ...]:
         """The strongest features of every token by a full encode, in units of their maxima. Blocks.
 
-        Features that were never active over the corpus have no unit and are left out.
+        Features that were never active over the corpus have no unit and are left out. DictionaryError where the
+        dictionary is so large that it stays in its files: a call would read all of them.
         """
         autoencoder = self.dictionary.autoencoder
+        if isinstance(autoencoder, StoredAutoencoder) and not autoencoder.resident:
+            raise DictionaryError(
+                f"inspecting needs all {autoencoder.features} features, {gigabytes(autoencoder.cost)} in float32, and "
+                "this dictionary is read from its files: name features, or watch them with a policy"
+            )
         residuals = self._harvester.residuals(torch.tensor([list(ids)])).cpu()
         unit = torch.where(self._maximum > 0, 1 / self._maximum, torch.zeros(()))
         strongest = (autoencoder.encode(residuals[0]) * unit).topk(min(top_k, autoencoder.features), dim=-1)

@@ -1,4 +1,4 @@
-"""A dictionary of a million features that takes no disk: safetensors files whose matrices are holes, except in places."""
+"""A dictionary of a million features that takes no disk: safetensors files that are holes, except in places."""
 
 from __future__ import annotations
 
@@ -72,7 +72,9 @@ def _saelens(folder: Path, chosen: list[int], encoder: Tensor, decoder: Tensor) 
         patch(path, at["W_dec"] + 2 * WIDTH * feature, decoder[number])
         patch(path, at["threshold"] + 4 * feature, torch.tensor([0.25]))
     config = {"d_in": WIDTH, "d_sae": FEATURES, "architecture": "jumprelu", "apply_b_dec_to_input": False}
-    (folder / "cfg.json").write_text(json.dumps({**config, "metadata": {"hook_name": "blocks.0.hook_resid_post"}}))
+    (folder / "cfg.json").write_text(
+        json.dumps({**config, "metadata": {"hook_name": "blocks.0.hook_resid_post"}})
+    )
 
 
 def _llama_scope(folder: Path, chosen: list[int], encoder: Tensor, decoder: Tensor) -> None:
@@ -92,5 +94,10 @@ def _llama_scope(folder: Path, chosen: list[int], encoder: Tensor, decoder: Tens
             patch(path, at["decoder.weight"] + 2 * (row * FEATURES + feature), decoder[number, row : row + 1])
         patch(path, at["encoder.weight"] + 2 * WIDTH * feature, encoder[number])
     place = "blocks.0.hook_resid_post"
-    config = {"hook_point_in": place, "hook_point_out": place, "act_fn": "jumprelu", "jump_relu_threshold": 0.25}
+    config = {
+        "hook_point_in": place,
+        "hook_point_out": place,
+        "act_fn": "jumprelu",
+        "jump_relu_threshold": 0.25,
+    }
     (folder / "hyperparams.json").write_text(json.dumps({**config, "norm_activation": "none"}))

@@ -27,7 +27,9 @@ def test_rows(stored, indices):
     assert torch.equal(file.rows(indices), numbers[indices])
 
 
-@pytest.mark.parametrize("indices", [[0], [8999], [5, 2, 3, 4, 8000], list(range(100, 300)), list(range(0, 9000, 3))])
+@pytest.mark.parametrize(
+    "indices", [[0], [8999], [5, 2, 3, 4, 8000], list(range(100, 300)), list(range(0, 9000, 3))]
+)
 def test_columns(stored, indices):
     numbers, file = stored
     assert torch.equal(file.columns(indices), numbers[:, indices])
