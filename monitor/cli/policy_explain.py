@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from monitor.cli.errors import InputError
-from monitor.policy.explaining import Explanation, TokenShare, explain
+from monitor.policy.explaining import Explanation, Part, TokenShare, explain
 from monitor.policy.loader import load_policies
 from monitor.records import Phase
 
@@ -29,15 +29,19 @@ def explain_text(console: Console, reader: PairReader, folder: Path, text: str, 
         model_digest=pair.loaded.digest,
         features=pair.dictionary.autoencoder.features,
         maxima=reader.maxima.tolist(),
+        width=pair.loaded.d_model,
+        names=(pair.loaded.name, Path(pair.loaded.name).name),
     )
     ids = reader.ids(text)
     if len(ids) < 2:
         raise InputError("the text has no token to score")
-    found = explain(policies.policies, reader.readings(ids, policies.watch.features), phase)
+    found = explain(policies.policies, reader.watched(ids, policies.watch), phase)
     words = [pair.loaded.tokenizer.decode([i]) for i in ids]
     table = Table("policy/rule", "score", "threshold", "fires", "tokens (features)")
     for one in found:
         table.add_row(*_row(one, words))
+        for part in one.parts:
+            table.add_row(*_part(part, words))
     console.print(table)
 
 
@@ -47,10 +51,17 @@ def _row(one: Explanation, words: list[str]) -> list[str]:
     return [
         f"{one.policy.name}/{one.rule.name}",
         f"{one.score:.3f}",
-        f"{one.rule.threshold:.3f}",
+        f"{one.threshold:.3f}",
         fires,
         tokens,
     ]
+
+
+def _part(part: Part, words: list[str]) -> list[str]:
+    """A sub-condition, indented below its rule."""
+    tokens = "; ".join(_token(share, words) for share in part.tokens[:3])
+    reached = "reached" if part.reached else "no"
+    return [f"  {part.name}", f"{part.score:.3f}", f"{part.threshold:.3f}", reached, tokens]
 
 
 def _token(share: TokenShare, words: list[str]) -> str:

@@ -16,7 +16,7 @@ from scipy import sparse
 from torch import Tensor
 
 from monitor.policy.fit import TextReadings, TokenReadings
-from monitor.records import Signal
+from monitor.records import Signal, WatchPlan
 
 if TYPE_CHECKING:
     from monitor.cli.pair import Pair
@@ -64,6 +64,16 @@ class PairReader:
         residual = self.pair.residuals(torch.tensor([list(ids)]))[0]
         read = (self._autoencoder.encode(residual) * self._unit)[:, columns]
         return np.asarray(read.cpu().numpy(), np.float32)
+
+    def watched(self, ids: Sequence[int], plan: WatchPlan) -> NDArray[np.float32]:
+        """Readings `[tokens, watched]` of every token of one text: features, probes and signals of a watch plan."""
+        from monitor.model.columns import Columns
+
+        device = self.pair.loaded.device
+        features = self.readings(ids, plan.features)
+        columns = Columns(self._autoencoder, plan.probes, plan.signals, device=device, dtype=torch.float32)
+        residual = self.pair.residuals(torch.tensor([list(ids)]))[0]
+        return np.concatenate([features, columns.read(residual).cpu().numpy()], axis=1).astype(np.float32)
 
     def read(self, texts: Sequence[str]) -> TextReadings:
         """Readings, residuals and anomaly signals of texts, first positions left out."""

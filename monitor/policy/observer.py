@@ -6,12 +6,19 @@ was not scored (a gap, a NaN, a failure reported by the engine) makes the verdic
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.policy.evidence import EvidenceBook, ScoredBlock
-from monitor.policy.pooling import Scores
+from monitor.policy.advancing import Member, Outcome, advance, rule_scores
+from monitor.policy.batch import RuleBatch
+from monitor.policy.evidence import Tokens
+from monitor.policy.lanes import Masks, PhaseState
+from monitor.policy.policy import Policy
 from monitor.policy.program import Program, merge_clamps, strongest
+from monitor.policy.sessions import LOST, SessionPools
+from monitor.policy.weights import active
 from monitor.records import (
     Action,
     Clamp,
@@ -41,71 +48,175 @@ NOT_RUN = "not_run"
 """No token was scored at all."""
 
 
-class _PhaseState:
-    """Pools, evidence and best scores of one phase."""
+@dataclass(frozen=True)
+class Applying:
+    """The policies that apply to a request."""
 
-    def __init__(self, program: Program, phase: Phase) -> None:
-        self.watching = program.watches(phase)
-        self.pools = program.pools()
-        self.book = EvidenceBook(program)
-        self.best = np.full(len(program.rules), -np.inf)
-        self.fired = np.zeros(len(program.rules), bool)
+    policies: tuple[Policy, ...]
+    rules: NDArray[np.bool_]
+    """`[rules]` of the program that are theirs."""
+    checks: NDArray[np.bool_]
+    """`[checks]` of the program that are theirs."""
 
-    def push(self, scores: Scores) -> Scores:
-        """Pooled scores after each token, and the best so far."""
-        pooled = self.pools.push(scores)
-        self.best = np.maximum(self.best, pooled.max(axis=0))
-        return pooled
+    @property
+    def closed(self) -> bool:
+        """True where one that acts blocks what could not be scored."""
+        return any(policy.closed and policy.enforced for policy in self.policies)
+
+    def clamps(self) -> tuple[Clamp, ...]:
+        """Clamps that hold from the first token."""
+        return merge_clamps([c for p in self.policies if p.clamps_always and p.enforced for c in p.clamps])
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A block that was looked at before it is scored."""
+
+    block: TokenBlock
+    cause: str = ""
+    """Why it cannot be scored."""
+    kept: NDArray[np.intp] | None = None
+    """Its rows that count; None where none does."""
+
+    @property
+    def readings(self) -> Readings:
+        """Of the rows that count."""
+        readings = self.block.readings
+        return readings if self.kept is None or len(self.kept) == len(readings) else readings[self.kept]
+
+    @property
+    def positions(self) -> NDArray[np.int64]:
+        """Of the rows that count."""
+        return np.asarray([] if self.kept is None else self.kept + self.block.start, np.int64)
+
+    @property
+    def token_ids(self) -> tuple[int, ...]:
+        """Of the rows that count."""
+        return () if self.kept is None else tuple(self.block.token_ids[row] for row in self.kept)
+
+    def failing(self, cause: str) -> Accepted:
+        """The same block, which could not be scored after all."""
+        return Accepted(self.block, cause)
 
 
 class RequestObserver:
     """Implements `monitor.records.Observer` for one request. One thread at a time."""
 
-    def __init__(self, program: Program, token_text: TokenText, special: frozenset[int]) -> None:
+    def __init__(
+        self,
+        program: Program,
+        token_text: TokenText,
+        special: frozenset[int],
+        applying: Applying,
+        *,
+        batch: RuleBatch | None = None,
+        session: SessionPools | None = None,
+    ) -> None:
         self._program = program
         self._token_text = token_text
         self._special = special
-        self._states: dict[Phase, _PhaseState] = {}
+        self._applying = applying
+        self._session = session
+        self._states: dict[Phase, PhaseState] = {}
+        self._ahead: tuple[Accepted, Outcome] | None = None
         self._next = 0
         self._detections: list[Detection] = []
         self._action = Action.ALLOW
-        self._clamps = program.standing_clamps()
+        self._clamps = applying.clamps()
         self._failure = ""
+        self.batch = batch
+        """Who can score a block of this request together with blocks of others."""
 
     @property
     def status(self) -> Status:
         """UNKNOWN once anything could not be scored."""
         return Status.UNKNOWN if self._failure else Status.CHECKED
 
+    @property
+    def lead(self) -> RequestObserver:
+        """Itself; what wraps an observer gives the inner one."""
+        return self
+
     def begin(self) -> Decision:
         """Clamps of policies that suppress always."""
+        if self._session is not None and self._session.lost:
+            return self.failed(LOST)
         return self._decision()
 
     def observe(self, block: TokenBlock) -> Decision:
         """Score a block. Tokens that were seen before (a step that was run again) are not counted twice."""
-        cause = self._fault(block)
-        seen = max(0, self._next - block.start)
-        self._next = max(self._next, block.start + len(block.token_ids))
-        if cause:
-            return self.failed(cause)
-        skip = max(seen, 1 if block.start == 0 else 0)
-        if skip >= len(block.token_ids) or not self._program.rules:
-            return self._decision()
-        return self._decision(self._score(block, skip))
+        earlier: tuple[Detection, ...] = ()
+        if self._ahead is not None:
+            (accepted, outcome), self._ahead = self._ahead, None
+            if accepted.block is block:
+                return self._finish(accepted, outcome)
+            earlier = self._finish(accepted, outcome).detections
+        accepted = self.accept(block)
+        decision = self._finish(accepted, self.score(accepted))
+        return self._decision((*earlier, *decision.detections))
 
     def failed(self, cause: str) -> Decision:
         """Tokens could not be scored; the first cause is kept."""
         self._failure = self._failure or cause
-        if self._program.closed:
+        if self._applying.closed:
             self._action = Action.BLOCK
         return self._decision()
 
     def verdict(self, coverage: Coverage) -> Verdict:
         """Everything about the request; UNKNOWN unless every token that was run was scored."""
+        self._settle()
         failure = self._failure or self._shortfall(coverage)
         status = Status.UNKNOWN if failure else Status.CHECKED
-        action = Action.BLOCK if failure and self._program.closed else self._action
+        action = Action.BLOCK if failure and self._applying.closed else self._action
         return Verdict(status, action, coverage, tuple(self._detections), self._scores(), failure)
+
+    def accept(self, block: TokenBlock) -> Accepted:
+        """Look at a block, once: what is wrong with it, and which of its rows count."""
+        cause = self._fault(block)
+        seen = max(0, self._next - block.start)
+        self._next = max(self._next, block.start + len(block.token_ids))
+        if cause:
+            return Accepted(block, cause)
+        if self._session is not None:
+            self._session.show(block.start, block.token_ids)
+        skip = max(seen, 1 if block.start == 0 else 0)
+        rows = range(skip, len(block.token_ids))
+        kept = [row for row in rows if block.token_ids[row] not in self._special]
+        if not kept or not self._program.rules:
+            return Accepted(block)
+        return Accepted(block, "", np.asarray(kept, np.intp))
+
+    def score(self, accepted: Accepted) -> Outcome:
+        """Score a block alone."""
+        if accepted.kept is None:
+            return Outcome()
+        found = active(accepted.readings)
+        scores = self._program.weights.scores(found, len(accepted.kept))[:, None]
+        tokens = Tokens(accepted.positions, accepted.token_ids, found, 0)
+        member = self.member(accepted.block.phase, tokens)
+        lane = member.phase.lane
+        (outcome,) = advance(self._program, member.phase.table, slice(lane, lane + 1), [member], scores)
+        return outcome
+
+    def member(self, phase: Phase, tokens: Tokens) -> Member:
+        """This request in a step."""
+        return Member(self.state(phase), tokens, self._token_text, self._session)
+
+    def went_ahead(self, accepted: Accepted, outcome: Outcome) -> None:
+        """The block was scored together with those of others; `observe` will report it."""
+        self._ahead = accepted, outcome
+
+    def _finish(self, accepted: Accepted, outcome: Outcome) -> Decision:
+        if accepted.cause:
+            return self.failed(accepted.cause)
+        self._apply(outcome.new)
+        self._detections.extend(outcome.detections)
+        return self._decision(outcome.detections)
+
+    def _settle(self) -> None:
+        if self._ahead is not None:
+            ahead, self._ahead = self._ahead, None
+            self._finish(*ahead)
 
     def _fault(self, block: TokenBlock) -> str:
         if block.readings.shape != (len(block.token_ids), len(self._program.watch)):
@@ -121,55 +232,21 @@ class RequestObserver:
             return NOT_RUN
         return MISCOUNTED if coverage.tokens_scored > self._next else ""
 
-    def _score(self, block: TokenBlock, skip: int) -> tuple[Detection, ...]:
-        """Detections that are new with this block; its first `skip` tokens are left out."""
-        state = self._states.get(block.phase)
+    def state(self, phase: Phase) -> PhaseState:
+        """What the rules carry in a phase."""
+        state = self._states.get(phase)
         if state is None:
-            state = self._states[block.phase] = _PhaseState(self._program, block.phase)
-        readings = self._without_special(block.readings[skip:], block.token_ids[skip:])
-        scores = readings.astype(np.float64) @ self._program.weights
-        scored = ScoredBlock(scores, block.start + skip, block.token_ids[skip:], readings)
-        pooled = state.push(scores)
-        reached = (pooled >= self._program.thresholds) & state.watching & ~state.fired
-        new = np.flatnonzero(reached.any(axis=0))
-        first = reached.argmax(axis=0)
-        detections = tuple(
-            self._detection(block.phase, scored, rule, int(first[rule]), float(pooled[first[rule], rule]))
-            for rule in map(int, new)
-        )
-        state.fired[new] = True
-        state.book.add(scored, state.fired | ~state.watching)
-        self._apply(new)
-        self._detections.extend(detections)
-        return detections
+            masks = Masks(
+                self._program.watches(phase) & self._applying.rules,
+                self._program.reads(phase) & self._applying.checks,
+            )
+            before = next(reversed(self._states.values()), None)
+            if before is not None and self.batch is not None:
+                self.batch.leave(before)
+            state = self._states[phase] = PhaseState(self._program, phase, masks, before)
+        return state
 
-    def _without_special(self, readings: Readings, token_ids: tuple[int, ...]) -> Readings:
-        """Readings of special tokens as zero: turn markers carry large activations that say nothing of the text."""
-        marks = [row for row, token_id in enumerate(token_ids) if token_id in self._special]
-        if not marks:
-            return readings
-        readings = readings.copy()
-        readings[marks] = 0
-        return readings
-
-    def _detection(self, phase: Phase, scored: ScoredBlock, rule: int, at: int, score: float) -> Detection:
-        """The detection of a rule whose threshold was crossed at token `at` of the block."""
-        spec, policy = self._program.rules[rule], self._program.owners[rule]
-        return Detection(
-            policy=policy.name,
-            rule=spec.name,
-            category=policy.category,
-            severity=spec.severity,
-            action=spec.action,
-            mode=spec.mode,
-            phase=phase,
-            position=scored.start + at,
-            score=score,
-            threshold=spec.threshold,
-            evidence=self._states[phase].book.until(scored, rule, at + 1, self._token_text),
-        )
-
-    def _apply(self, new: NDArray[np.intp]) -> None:
+    def _apply(self, new: tuple[int, ...]) -> None:
         rules = [self._program.rules[i] for i in new]
         self._action = max(self._action, strongest(rules))
         clamps: list[Clamp] = [
@@ -185,9 +262,8 @@ class RequestObserver:
         return Decision(detections, self._action, self._clamps)
 
     def _scores(self) -> tuple[RuleScore, ...]:
-        return tuple(
-            RuleScore(owner.name, rule.name, phase, float(state.best[i]), rule.threshold)
-            for phase, state in self._states.items()
-            for i, (owner, rule) in enumerate(zip(self._program.owners, self._program.rules, strict=True))
-            if state.watching[i] and np.isfinite(state.best[i])
-        )
+        states = self._states.values()
+        for state in states:
+            if self.batch is not None:
+                self.batch.leave(state)
+        return tuple(score for state in states for score in rule_scores(self._program, state))

@@ -5,9 +5,15 @@ Knows their digest, the features to watch and how a request is begun. Does not k
 
 from __future__ import annotations
 
-from monitor.policy.observer import RequestObserver
+from collections.abc import Mapping
+
+import numpy as np
+
+from monitor.policy.batch import RuleBatch
+from monitor.policy.observer import Applying, RequestObserver
 from monitor.policy.policy import Policy
 from monitor.policy.program import compile_program
+from monitor.policy.sessions import SessionPools, SessionStore
 from monitor.records import ErrorTerm, TokenText, WatchPlan
 from monitor.suppression import SuppressionNeeds, SuppressionPlan
 
@@ -15,11 +21,17 @@ from monitor.suppression import SuppressionNeeds, SuppressionPlan
 class PolicySet:
     """Resolved policies; immutable, so requests in flight finish on the set that they began with."""
 
-    def __init__(self, policies: tuple[Policy, ...], digest: str) -> None:
+    def __init__(
+        self, policies: tuple[Policy, ...], digest: str, *, sessions: SessionStore | None = None
+    ) -> None:
         self.policies = policies
         self.digest = digest
         """`sha256:` over the contents of every file that the set was read from."""
         self._program = compile_program(policies)
+        self._batch = RuleBatch(self._program)
+        self._sessions = sessions or SessionStore()
+        self._bound = any(policy.match is not None for policy in policies)
+        self._everything = self._select(policies)
 
     @property
     def watch(self) -> WatchPlan:
@@ -48,6 +60,43 @@ class PolicySet:
         """True where a policy that acts blocks what could not be scored."""
         return self._program.closed
 
-    def start(self, token_text: TokenText, special: frozenset[int] = frozenset()) -> RequestObserver:
-        """Rules at their beginning, for one request. `special` are token ids that rules pass over."""
-        return RequestObserver(self._program, token_text, special)
+    def start(
+        self,
+        token_text: TokenText,
+        special: frozenset[int] = frozenset(),
+        *,
+        caller: str = "",
+        labels: Mapping[str, str] | None = None,
+        session: str = "",
+    ) -> RequestObserver:
+        """Rules at their beginning, for one request. `special` are token ids that rules pass over.
+
+        `caller` is the authenticated caller's name, `labels` and `session` are what the request says of itself;
+        policies that are bound to others are left out. Without a session, checks with `scope: session` see this
+        request alone.
+        """
+        program = self._program
+        applying = self._applying(caller, labels or {})
+        pools = None
+        if session and applying.checks[program.in_session].any():
+            which = program.in_session
+            pools = SessionPools(
+                self._sessions.open(caller, session),
+                [program.makers[i] for i in which],
+                [program.checks[i] for i in which],
+            )
+        return RequestObserver(program, token_text, special, applying, batch=self._batch, session=pools)
+
+    def _applying(self, caller: str, labels: Mapping[str, str]) -> Applying:
+        if not self._bound:
+            return self._everything
+        return self._select(
+            tuple(p for p in self.policies if p.match is None or p.match.admits(caller, labels))
+        )
+
+    def _select(self, policies: tuple[Policy, ...]) -> Applying:
+        mine = {id(policy) for policy in policies}
+        rules = np.asarray([id(owner) in mine for owner in self._program.owners], bool)
+        return Applying(
+            policies, rules, np.asarray([id(maker) in mine for maker in self._program.makers], bool)
+        )

@@ -1,6 +1,7 @@
 """All rules of a policy set as arrays, so that one product scores a block of tokens for every rule.
 
-Knows weights `[watched, rules]`, thresholds and who asks for what. Holds nothing of any request.
+Knows checks (what is read, pooled and compared: those of rules, then the named conditions), how rules combine them,
+and who asks for what. Holds nothing of any request.
 """
 
 from __future__ import annotations
@@ -11,34 +12,57 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.policy.policy import Policy, Rule
-from monitor.policy.pooling import PoolBank
-from monitor.records import Action, Clamp, Phase, WatchPlan
+from monitor.policy.gates import Gates, Signed
+from monitor.policy.policy import Check, Condition, Policy, Rule
+from monitor.policy.pooling import Pools
+from monitor.policy.schema_when import names_in
+from monitor.policy.thresholds import Thresholds
+from monitor.policy.weights import Weights
+from monitor.records import Action, Clamp, Phase, Probe, WatchPlan
+
+Indices = NDArray[np.intp]
 
 
 @dataclass(frozen=True)
 class Program:
-    """The compiled form of a policy set: `scores = readings @ weights`."""
+    """The compiled form of a policy set."""
 
     policies: tuple[Policy, ...]
     watch: WatchPlan
     rules: tuple[Rule, ...]
     owners: tuple[Policy, ...]
     """The policy of each rule."""
-    weights: NDArray[np.float64]
-    """`[watched, rules]`"""
-    thresholds: NDArray[np.float64]
-    """`[rules]`"""
+    checks: tuple[Check, ...]
+    makers: tuple[Policy, ...]
+    """The policy of each check."""
+    simple: Indices
+    """Rules with a score of their own; the n-th has the n-th check."""
+    combined: Indices
+    """Rules that combine conditions; the n-th has the n-th output of `gates`."""
+    leaves: Indices
+    """Checks of conditions; the n-th is the n-th node of `gates`."""
+    gates: Gates
+    parts: tuple[tuple[int, ...], ...]
+    """Which leaves each combined rule rests on, as positions in `leaves`."""
+    weights: Weights
+    thresholds: Thresholds
+    pools: Pools
+    lasting: NDArray[np.float64]
+    """`[leaves]`: tokens for which each holds once reached, infinite where to the end of the request."""
+    held: Indices
+    """`[combined]`: tokens in a row for which each must hold before it fires."""
+    in_session: Indices
+    """Checks that are pooled over a session."""
     closed: bool
     """True where a policy that acts says `on_error: closed`."""
-
-    def pools(self) -> PoolBank:
-        """Fresh pooling state for one phase of one request."""
-        return PoolBank([rule.pooling for rule in self.rules], [rule.hold for rule in self.rules])
 
     def watches(self, phase: Phase) -> NDArray[np.bool_]:
         """`[rules]`: which rules look at this phase."""
         return np.asarray([phase in rule.phases for rule in self.rules], bool)
+
+    def reads(self, phase: Phase) -> NDArray[np.bool_]:
+        """`[checks]`: which checks look at this phase."""
+        return np.asarray([phase in check.phases for check in self.checks], bool)
 
     def standing_clamps(self) -> tuple[Clamp, ...]:
         """Clamps that hold from the first token."""
@@ -46,28 +70,86 @@ class Program:
 
 
 def compile_program(policies: Sequence[Policy]) -> Program:
-    """Arrays for all rules; the watch plan names each feature once, in ascending order."""
-    watch = WatchPlan(tuple(sorted(named_features(policies))))
+    """Arrays for all rules; the watch plan names each column once, features in ascending order."""
+    watch = watch_plan(policies)
     pairs = [(policy, rule) for policy in policies for rule in policy.rules]
-    weights = np.zeros((len(watch), len(pairs)))
-    for column, (_, rule) in enumerate(pairs):
-        for feature in rule.features:
-            weights[watch.column(feature.index), column] += feature.weight
+    simple = [i for i, (_, rule) in enumerate(pairs) if rule.when is None]
+    own: list[tuple[Policy, Check]] = [pairs[i] for i in simple]
+    leaves = [(policy, c) for policy in policies for c in policy.conditions if c.when is None]
+    owned: list[tuple[Policy, Check]] = [*own, *leaves]
+    checks: list[Check] = [check for _, check in owned]
+    gates, parts = _combine(policies, leaves)
     return Program(
         policies=tuple(policies),
         watch=watch,
         rules=tuple(rule for _, rule in pairs),
         owners=tuple(policy for policy, _ in pairs),
-        weights=weights,
-        thresholds=np.asarray([rule.threshold for _, rule in pairs], np.float64),
+        checks=tuple(checks),
+        makers=tuple(policy for policy, _ in owned),
+        simple=np.asarray(simple, np.intp),
+        combined=np.asarray([i for i, (_, rule) in enumerate(pairs) if rule.when is not None], np.intp),
+        leaves=np.arange(len(own), len(checks)),
+        gates=gates,
+        parts=parts,
+        weights=Weights(watch, checks),
+        thresholds=Thresholds(checks),
+        pools=Pools([check.pooling for check in checks], [check.hold for check in checks]),
+        lasting=np.asarray([np.inf if c.lasts is None else c.lasts for _, c in leaves], np.float64),
+        held=np.asarray([rule.hold for _, rule in pairs if rule.when is not None], np.intp),
+        in_session=np.flatnonzero([check.session for check in checks]).astype(np.intp),
         closed=any(policy.closed and policy.enforced for policy in policies),
     )
 
 
-def named_features(policies: Sequence[Policy]) -> set[int]:
-    """Features that rules read or policies clamp."""
-    read = {feature.index for p in policies for rule in p.rules for feature in rule.features}
-    return read | {clamp.feature for p in policies for clamp in p.clamps}
+def watch_plan(policies: Sequence[Policy]) -> WatchPlan:
+    """What rules read or policies clamp: features ascending, probes by policy, signals."""
+    checks: list[Check] = [check for p in policies for check in (*p.rules, *p.conditions)]
+    named = {feature.index for check in checks for feature in check.features}
+    named |= {clamp.feature for p in policies for clamp in p.clamps}
+    probes: dict[str, Probe] = {check.probe.name: check.probe for check in checks if check.probe is not None}
+    signals = {check.signal for check in checks if check.signal is not None}
+    return WatchPlan(tuple(sorted(named)), tuple(probes.values()), tuple(sorted(signals)))
+
+
+def _combine(
+    policies: Sequence[Policy], leaves: Sequence[tuple[Policy, Condition]]
+) -> tuple[Gates, tuple[tuple[int, ...], ...]]:
+    """The gates of all rules with `when`, and the leaves that each rests on."""
+    gates = Gates(len(leaves))
+    parts: list[tuple[int, ...]] = []
+    numbers = {id(condition): n for n, (_, condition) in enumerate(leaves)}
+    for policy in policies:
+        nodes: dict[str, Signed] = {}
+        below: dict[str, frozenset[int]] = {}
+        for condition in in_order(policy.conditions):
+            if condition.when is None:
+                number = numbers[id(condition)]
+                nodes[condition.name], below[condition.name] = (number, False), frozenset({number})
+            else:
+                nodes[condition.name] = gates.add(condition.when, nodes)
+                below[condition.name] = frozenset().union(*(below[n] for n, _ in names_in(condition.when)))
+        for rule in policy.rules:
+            if rule.when is not None:
+                gates.output(gates.add(rule.when, nodes))
+                named = frozenset().union(*(below[n] for n, _ in names_in(rule.when)))
+                parts.append(tuple(sorted(named)))
+    return gates.close(), tuple(parts)
+
+
+def in_order(conditions: Sequence[Condition]) -> list[Condition]:
+    """Every condition after those that it names; they are known not to go round in a circle."""
+    by_name = {condition.name: condition for condition in conditions}
+    done: dict[str, Condition] = {}
+
+    def visit(condition: Condition) -> None:
+        if condition.when is not None and condition.name not in done:
+            for name, _ in names_in(condition.when):
+                visit(by_name[name])
+        done.setdefault(condition.name, condition)
+
+    for condition in conditions:
+        visit(condition)
+    return list(done.values())
 
 
 def merge_clamps(clamps: Sequence[Clamp]) -> tuple[Clamp, ...]:
