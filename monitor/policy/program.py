@@ -76,8 +76,8 @@ def compile_program(policies: Sequence[Policy]) -> Program:
     simple = [i for i, (_, rule) in enumerate(pairs) if rule.when is None]
     own: list[tuple[Policy, Check]] = [pairs[i] for i in simple]
     leaves = [(policy, c) for policy in policies for c in policy.conditions if c.when is None]
-    owned: list[tuple[Policy, Check]] = [*own, *leaves]
-    checks: list[Check] = [check for _, check in owned]
+    checks: list[Check] = [check for _, check in own]
+    checks += [condition for _, condition in leaves]
     gates, parts = _combine(policies, leaves)
     return Program(
         policies=tuple(policies),
@@ -85,7 +85,7 @@ def compile_program(policies: Sequence[Policy]) -> Program:
         rules=tuple(rule for _, rule in pairs),
         owners=tuple(policy for policy, _ in pairs),
         checks=tuple(checks),
-        makers=tuple(policy for policy, _ in owned),
+        makers=(*(policy for policy, _ in own), *(policy for policy, _ in leaves)),
         simple=np.asarray(simple, np.intp),
         combined=np.asarray([i for i, (_, rule) in enumerate(pairs) if rule.when is not None], np.intp),
         leaves=np.arange(len(own), len(checks)),
