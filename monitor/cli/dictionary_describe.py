@@ -15,7 +15,15 @@ from typing import Annotated
 import typer
 
 from monitor.cli.console import stderr_console, stdout_console
-from monitor.cli.pair import DeviceOption, DictionaryOption, ModelOption, Pair, open_labels, open_pair
+from monitor.cli.pair import (
+    DeviceOption,
+    DictionaryOption,
+    FormatOption,
+    ModelOption,
+    Pair,
+    open_labels,
+    open_pair,
+)
 from monitor.cli.texts import corpus_files, in_equal_shares
 from monitor.dictionary import cards, labels, statistics
 from monitor.dictionary.carding import make_cards
@@ -32,6 +40,7 @@ def describe(
     ],
     model: ModelOption = None,
     dictionary: DictionaryOption = None,
+    dictionary_format: FormatOption = None,
     tokens: Annotated[int, typer.Option(min=1, help="Tokens to read, files in equal shares.")] = 4_000_000,
     length: Annotated[int, typer.Option(min=2, help="Tokens per row, at most the model's context.")] = 256,
     contexts: Annotated[int, typer.Option(min=1, max=64, help="Contexts per feature.")] = 8,
@@ -46,7 +55,7 @@ def describe(
     Writes statistics.safetensors, cards.jsonl.xz and the automatic labels of labels.json beside the dictionary.
     """
     files = corpus_files(data)
-    pair = open_pair(model, dictionary, device)
+    pair = open_pair(model, dictionary, device, dictionary_format)
     length = min(length, pair.loaded.context)
     rows = itertools.islice(_rows(pair, in_equal_shares(files, document), length), -(-tokens // length))
     said = corpus or ", ".join(path.name for path in data)

@@ -16,7 +16,15 @@ import typer
 from monitor.cli.console import stderr_console, stdout_console
 from monitor.cli.errors import InputError
 from monitor.cli.features_table import Row, feature_table
-from monitor.cli.pair import DeviceOption, DictionaryOption, JsonOption, ModelOption, open_labels, open_pair
+from monitor.cli.pair import (
+    DeviceOption,
+    DictionaryOption,
+    FormatOption,
+    JsonOption,
+    ModelOption,
+    open_labels,
+    open_pair,
+)
 from monitor.cli.texts import read_texts
 from monitor.dictionary.contrast import Contrast, Pool
 from monitor.dictionary.contrast import contrast as rank
@@ -38,6 +46,7 @@ def contrast(
     pool: Annotated[Pool, typer.Option(help="How tokens make one number per text.")] = Pool.MAX,
     model: ModelOption = None,
     dictionary: DictionaryOption = None,
+    dictionary_format: FormatOption = None,
     limit: Annotated[int, typer.Option("-k", "--limit", min=1, help="How many features.")] = 20,
     both_ways: Annotated[
         bool, typer.Option("--both-ways", help="Rank features that mark the negatives among the others.")
@@ -51,7 +60,7 @@ def contrast(
     on other texts.
     """
     texts, labels = _sides(positive, negative, labelled)
-    pair = open_pair(model, dictionary, device)
+    pair = open_pair(model, dictionary, device, dictionary_format)
     ids = pair.all_ids(texts, "contrast")
     with _progress(len(texts)) as advance:
         pooled = pool_texts(ids, pair.residuals, pair.dictionary.autoencoder, bos=pair.bos, progress=advance)

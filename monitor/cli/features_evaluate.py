@@ -21,6 +21,7 @@ from monitor.cli.labelled import LabelledReader, labelled_files, read_rows
 from monitor.cli.pair import (
     DeviceOption,
     DictionaryOption,
+    FormatOption,
     ModelOption,
     need_statistics,
     open_labels,
@@ -43,6 +44,7 @@ def evaluate(
     out: Annotated[Path, typer.Option(help="Folder for evaluation.md, evaluation.json and clearest.md.")],
     model: ModelOption = None,
     dictionary: DictionaryOption = None,
+    dictionary_format: FormatOption = None,
     rows: Annotated[int, typer.Option(min=100, help="Most rows per source.")] = 1000,
     features: Annotated[int, typer.Option(min=1, help="Most features of the sparse rule.")] = 128,
     longest: Annotated[int, typer.Option(min=8, help="Most tokens read of a text.")] = 256,
@@ -57,7 +59,7 @@ def evaluate(
     """
     files = labelled_files(data, only or [])
     out.mkdir(parents=True, exist_ok=True)
-    pair = open_pair(model, dictionary, device)
+    pair = open_pair(model, dictionary, device, dictionary_format)
     reader = LabelledReader(pair, longest)
     made = [_source(key, path, rows) for key, path in files.items()]
     sources, skipped = [s for s in made if isinstance(s, Source)], [s for s in made if isinstance(s, Skipped)]

@@ -12,7 +12,7 @@ import typer
 from monitor.cli.console import stdout_console
 from monitor.cli.errors import InputError
 from monitor.cli.features_show import card_of
-from monitor.cli.pair import DictionaryOption, need_feature, open_dictionary, open_labels
+from monitor.cli.pair import DictionaryOption, FormatOption, need_feature, open_dictionary, open_labels
 from monitor.dictionary.bundle import Dictionary
 from monitor.dictionary.cards import load_cards
 from monitor.dictionary.labels import save
@@ -25,6 +25,7 @@ def label(
         str | None, typer.Argument(help="The label; an empty text removes the hand label.")
     ] = None,
     dictionary: DictionaryOption = None,
+    dictionary_format: FormatOption = None,
     auto: Annotated[
         bool, typer.Option("--auto", help="Derive a label for every feature from its card; hand labels stay.")
     ] = False,
@@ -33,7 +34,7 @@ def label(
 
     An automatic label is a list of the words that the feature fires on and near. It is no interpretation.
     """
-    opened = open_dictionary(dictionary)
+    opened = open_dictionary(dictionary, format=dictionary_format)
     if auto and feature is None and text is None:
         _label_all(opened)
     elif not auto and feature is not None and text is not None:

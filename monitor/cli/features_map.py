@@ -13,7 +13,7 @@ import typer
 from monitor.cli.console import stdout_console
 from monitor.cli.errors import InputError
 from monitor.cli.features_show import FeatureArgument
-from monitor.cli.pair import DictionaryOption, need_feature, open_dictionary, open_labels
+from monitor.cli.pair import DictionaryOption, FormatOption, need_feature, open_dictionary, open_labels
 
 SUFFIXES = (".png", ".svg", ".pdf")
 
@@ -22,6 +22,7 @@ def draw_map(
     feature: FeatureArgument,
     out: Annotated[Path, typer.Option(help="Picture to write: .png, .svg or .pdf.")],
     dictionary: DictionaryOption = None,
+    dictionary_format: FormatOption = None,
     size: Annotated[int, typer.Option(min=10, max=1000, help="How many neighbours to draw.")] = 150,
 ) -> None:
     """Draw the nearest features in two dimensions: near in the picture is near in decoder cosine."""
@@ -32,7 +33,7 @@ def draw_map(
         raise InputError(
             f"cannot write {out}; give a file in an existing folder that ends in {', '.join(SUFFIXES)}"
         )
-    opened = open_dictionary(dictionary)
+    opened = open_dictionary(dictionary, format=dictionary_format)
     around = neighbourhood(opened.autoencoder.decoder, need_feature(opened, feature), size)
     labels = open_labels(opened)
     density = opened.statistics.density[list(around.features)].tolist() if opened.statistics else None

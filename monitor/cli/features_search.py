@@ -16,6 +16,7 @@ from monitor.cli.features_table import Row, feature_table
 from monitor.cli.pair import (
     DeviceOption,
     DictionaryOption,
+    FormatOption,
     JsonOption,
     ModelOption,
     Pair,
@@ -32,6 +33,7 @@ def search(
     texts: Annotated[list[str], typer.Argument(help="One or more texts.", metavar="TEXT…")],
     model: ModelOption = None,
     dictionary: DictionaryOption = None,
+    dictionary_format: FormatOption = None,
     limit: Annotated[int, typer.Option("-k", "--limit", min=1, help="How many features.")] = 20,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
@@ -39,7 +41,7 @@ def search(
     """Find the features that fire on all of these texts together but rarely otherwise."""
     if not all(text.strip() for text in texts):
         raise InputError("a text is empty; give texts with at least one word")
-    pair = open_pair(model, dictionary, device)
+    pair = open_pair(model, dictionary, device, dictionary_format)
     statistics = need_statistics(pair.dictionary)
     ids = pair.all_ids(texts, "search")
     pooled = pool(ids, pair.residuals, pair.dictionary.autoencoder, bos=pair.bos)

@@ -21,6 +21,7 @@ from monitor.cli.features_table import Row, feature_table
 from monitor.cli.measure import FeatureReadings
 from monitor.cli.pair import (
     DictionaryOption,
+    FormatOption,
     JsonOption,
     need_feature,
     need_statistics,
@@ -41,11 +42,12 @@ FeatureArgument = Annotated[int, typer.Argument(help="Index of the feature.", me
 def show(
     feature: FeatureArgument,
     dictionary: DictionaryOption = None,
+    dictionary_format: FormatOption = None,
     contexts: Annotated[int, typer.Option(min=0, help="Most contexts to show.")] = 8,
     as_json: JsonOption = False,
 ) -> None:
     """Show one feature: maximum, density, label, where it fires, tokens it promotes, neighbours."""
-    opened = open_dictionary(dictionary)
+    opened = open_dictionary(dictionary, format=dictionary_format)
     card = card_of(opened, need_feature(opened, feature))
     labels = open_labels(opened)
     if as_json:
@@ -57,11 +59,12 @@ def show(
 def near(
     feature: FeatureArgument,
     dictionary: DictionaryOption = None,
+    dictionary_format: FormatOption = None,
     limit: Annotated[int, typer.Option("-k", "--limit", min=1, help="How many neighbours.")] = 20,
     as_json: JsonOption = False,
 ) -> None:
     """List the features whose decoder rows point the most nearly the same way."""
-    opened = open_dictionary(dictionary)
+    opened = open_dictionary(dictionary, format=dictionary_format)
     need_feature(opened, feature)
     labels, statistics = open_labels(opened), opened.statistics
     others, cosines = nearest(opened.autoencoder.decoder, torch.tensor([feature]), limit)

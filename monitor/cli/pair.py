@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from monitor.cli.errors import InputError
 from monitor.dictionary import labels as labelling
 from monitor.dictionary.bundle import Dictionary, load_dictionary
+from monitor.dictionary.formats import FORMATS
 from monitor.dictionary.labels import Labels
 from monitor.dictionary.spelling import Speller
 from monitor.dictionary.statistics import FeatureStatistics
@@ -31,7 +32,18 @@ ModelOption = Annotated[
 ]
 DictionaryOption = Annotated[
     Path | None,
-    typer.Option("--dictionary", help="Dictionary folder.", show_default="the bundled dictionary"),
+    typer.Option(
+        "--dictionary",
+        metavar="FOLDER|FILE|hub:ORG/NAME/…",
+        help="Dictionary of the model.",
+        show_default="the bundled dictionary",
+    ),
+]
+FormatOption = Annotated[
+    str | None,
+    typer.Option(
+        "--dictionary-format", metavar="NAME", help=f"Checkpoint family, one of {', '.join(FORMATS)}."
+    ),
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -84,16 +96,18 @@ class Pair:
         return None if head is None or norm is None else Unembedding(_in(norm), _in(head))
 
 
-def open_dictionary(dictionary: Path | None, device: str = "cpu") -> Dictionary:
-    """The dictionary of a folder, or the bundled one."""
+def open_dictionary(dictionary: Path | None, device: str = "cpu", format: str | None = None) -> Dictionary:
+    """The dictionary of a folder, a file or a hub repository, or the bundled one."""
     if dictionary is None:
         from monitor.demo import dictionary_path
 
         dictionary = dictionary_path()
-    return load_dictionary(dictionary, device=device)
+    return load_dictionary(dictionary, format=format, device=device)
 
 
-def open_pair(model: str | None, dictionary: Path | None, device: str = "auto") -> Pair:
+def open_pair(
+    model: str | None, dictionary: Path | None, device: str = "auto", format: str | None = None
+) -> Pair:
     """Both, or the bundled pair where neither is named; InputError where only one is."""
     from monitor.model.harvest import Harvester
     from monitor.model.loading import load_model
@@ -105,7 +119,7 @@ def open_pair(model: str | None, dictionary: Path | None, device: str = "auto") 
 
         model = str(model_path())
     loaded = load_model(model, device=device)
-    opened = open_dictionary(dictionary, str(loaded.device)).fits(loaded.d_model)
+    opened = open_dictionary(dictionary, str(loaded.device), format).fits(loaded.d_model)
     return Pair(loaded, opened, Harvester(loaded, opened.card.layer))
 
 

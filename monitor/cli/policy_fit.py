@@ -16,7 +16,7 @@ import numpy as np
 import typer
 
 from monitor.cli.console import stderr_console, stdout_console
-from monitor.cli.pair import DeviceOption, DictionaryOption, ModelOption, open_pair
+from monitor.cli.pair import DeviceOption, DictionaryOption, FormatOption, ModelOption, open_pair
 from monitor.cli.policy_benign import BenignTexts, benign_texts
 from monitor.cli.policy_cards import card_table
 from monitor.errors import NotFound, PolicyError
@@ -50,6 +50,7 @@ def fit(
     policies: Annotated[Path, typer.Argument(help="Folder of policies.")],
     model: ModelOption = None,
     dictionary: DictionaryOption = None,
+    dictionary_format: FormatOption = None,
     extra: Annotated[
         Path | None,
         typer.Option(help="Folder CATEGORY/SOURCE.jsonl; the training half of its rows teaches as well."),
@@ -70,7 +71,11 @@ def fit(
     """Find features, set thresholds, choose clamps and measure every policy; write NAME.lock.yaml beside each."""
     started = time.monotonic()
     settings = FitSettings(features, rounds, seed, not positive_only, detector.value)
-    made = _fit_all(policies, _Asked(model, dictionary, extra, benign or [], only or [], device), settings)
+    made = _fit_all(
+        policies,
+        _Asked(model, dictionary, dictionary_format, extra, benign or [], only or [], device),
+        settings,
+    )
     console = stdout_console()
     console.print(card_table(made))
     for lock in made:
@@ -85,6 +90,7 @@ class _Asked:
 
     model: str | None
     dictionary: Path | None
+    dictionary_format: str | None
     extra: Path | None
     benign: list[Path]
     only: list[str]
@@ -100,7 +106,7 @@ def _fit_all(folder: Path, asked: _Asked, settings: FitSettings) -> list[LockMod
     texts = benign_texts(folder, asked.benign)
     console = stderr_console()
     with console.status("loading") as status:
-        reader = PairReader(open_pair(asked.model, asked.dictionary, asked.device))
+        reader = PairReader(open_pair(asked.model, asked.dictionary, asked.device, asked.dictionary_format))
         status.update(f"reading {len(texts.learnt) + len(texts.aside)} benign texts")
         inputs = _inputs(reader, texts)
         made, failed = [], []
