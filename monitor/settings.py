@@ -61,7 +61,11 @@ class Settings(AccessSettings, DecisionSettings):
     """Hugging Face name or folder of the language model. None is the bundled demo model."""
 
     dictionary: Path | None = None
-    """Folder of the sparse autoencoder. None is the bundled demo model's; another model needs its own."""
+    """The sparse autoencoder: a folder, a weights file, or `hub:org/name[@revision][/folder]`. None is the bundled
+    demo model's; another model needs its own."""
+
+    dictionary_format: str | None = None
+    """Checkpoint family of the dictionary, such as `saelens`. None finds it from the files."""
 
     policies: Path | None = None
     """Folder of policy files. None is the bundled policies."""

@@ -33,6 +33,7 @@ Start = Callable[[], AbstractContextManager[Endpoint]]
 def demo(
     model: options.Model = None,
     dictionary: options.Dictionary = None,
+    dictionary_format: options.DictionaryFormat = None,
     policies: options.Policies = None,
     layer: options.Layer = None,
     device: options.Device = None,
@@ -43,7 +44,7 @@ def demo(
 
     Exit codes: 0 every expectation held, 1 one did not, 2 an error.
     """
-    flags = options.server_flags(model, dictionary, policies, layer, device, dtype)
+    flags = options.server_flags(model, dictionary, policies, layer, device, dtype, dictionary_format)
     console = recorder() if svg else stdout_console()
     expect = run(console, lambda: local_server(flags), SCRIPT)
     if svg:

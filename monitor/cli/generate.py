@@ -32,6 +32,7 @@ def generate(
     connect: options.Connect = None,
     model: options.Model = None,
     dictionary: options.Dictionary = None,
+    dictionary_format: options.DictionaryFormat = None,
     policies: options.Policies = None,
     layer: options.Layer = None,
     device: options.Device = None,
@@ -45,7 +46,7 @@ def generate(
 
     Exit codes: 0 no enforced rule matched, 1 one did, 2 an error, or tokens that were not scored.
     """
-    flags = options.server_flags(model, dictionary, policies, layer, device, dtype)
+    flags = options.server_flags(model, dictionary, policies, layer, device, dtype, dictionary_format)
     request = pb.Generation(
         input=as_input(read_text(text, file), chat=chat, system=system, truncate=truncate),
         sampling=as_sampling(

@@ -30,7 +30,19 @@ Model = Annotated[
 Dictionary = Annotated[
     Path | None,
     typer.Option(
-        "--dictionary", metavar="FOLDER", help="Its dictionary (sparse autoencoder).", rich_help_panel=RUNS
+        "--dictionary",
+        metavar="FOLDER|FILE|hub:ORG/NAME/…",
+        help="Its dictionary (sparse autoencoder).",
+        rich_help_panel=RUNS,
+    ),
+]
+DictionaryFormat = Annotated[
+    str | None,
+    typer.Option(
+        "--dictionary-format",
+        metavar="NAME",
+        help="Its checkpoint family, where the files do not tell.",
+        rich_help_panel=RUNS,
     ),
 ]
 Policies = Annotated[
@@ -126,7 +138,9 @@ def server_flags(
     layer: int | None,
     device: str | None,
     dtype: str | None,
+    dictionary_format: str | None = None,
 ) -> dict[str, Any]:
     """The flags of "What runs" by the names of their settings; None is "not given"."""
     flags: dict[str, Any] = {"model": model, "dictionary": dictionary, "policies": policies}
+    flags["dictionary_format"] = dictionary_format
     return flags | {"layer": layer, "device": device, "dtype": dtype}

@@ -26,6 +26,7 @@ def score(
     connect: options.Connect = None,
     model: options.Model = None,
     dictionary: options.Dictionary = None,
+    dictionary_format: options.DictionaryFormat = None,
     policies: options.Policies = None,
     layer: options.Layer = None,
     device: options.Device = None,
@@ -43,7 +44,7 @@ def score(
     The forward pass stops after the layer that is read; nothing is generated. Exit codes: 0 no enforced rule
     matched, 1 one did, 2 an error, or tokens that were not scored.
     """
-    flags = options.server_flags(model, dictionary, policies, layer, device, dtype)
+    flags = options.server_flags(model, dictionary, policies, layer, device, dtype, dictionary_format)
     content = as_input(read_text(text, file), chat=chat, system=system, truncate=truncate)
     with open_session(connect, flags, timeout) as client:
         rules = RuleScores.of(client.policies().policies)

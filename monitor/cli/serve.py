@@ -25,6 +25,7 @@ SERVES = "Where it serves"
 def serve(
     model: options.Model = None,
     dictionary: options.Dictionary = None,
+    dictionary_format: options.DictionaryFormat = None,
     policies: options.Policies = None,
     layer: options.Layer = None,
     device: options.Device = None,
@@ -79,7 +80,7 @@ def serve(
     variable (SAE_MONITOR_LISTEN=…) or a line of the settings file too. SIGTERM and Ctrl-C let running calls finish.
     Exit codes: 0 stopped by a signal, 2 wrong settings, files or policies, 3 the engine died.
     """
-    flags = options.server_flags(model, dictionary, policies, layer, device, dtype)
+    flags = options.server_flags(model, dictionary, policies, layer, device, dtype, dictionary_format)
     flags |= {"settings": settings, "listen": listen, "metrics_listen": metrics_listen}
     flags |= {"callers": callers, "tls_certificate": tls_certificate}
     flags |= {"tls_key": tls_key, "tls_client_ca": tls_client_ca}

@@ -84,7 +84,14 @@ def _parts(settings: Settings) -> Parts:
             "give both a model and its dictionary, or neither for the bundled pair: a dictionary only fits the model "
             "that it was trained on"
         )
-    parts = load_parts(model, dictionary, layer=settings.layer, device=settings.device, dtype=settings.dtype)
+    parts = load_parts(
+        model,
+        dictionary,
+        layer=settings.layer,
+        device=settings.device,
+        dtype=settings.dtype,
+        format=settings.dictionary_format,
+    )
     limit = settings.context_limit
     if limit is None:
         return parts
