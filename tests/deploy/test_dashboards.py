@@ -84,6 +84,7 @@ def test_every_panel_has_data_from_a_real_prometheus_under_traffic(tmp_path):
 
         def all_answered():
             nonlocal open_ones
+            assert side.failed == []
             open_ones = [query for query in open_ones if not answered(server, query[2])]
             return not open_ones
 
