@@ -1,0 +1,236 @@
+"""Targets that read files: policies, locks, examples, settings, callers, decision logs."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import tempfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from monitor.errors import ConfigurationError, PolicyError
+from monitor.policy.examples import read_examples
+from monitor.policy.loader import load_policies
+from monitor.policy.lock import lock_path, write_lock
+from monitor.rpc.assembly import bundled_policies
+from monitor.rpc.callers import entry_line, new_token, read_callers
+from monitor.rpc.roles import Role
+from monitor.settings import load_settings
+from monitor.telemetry.decisions import codec, lines
+from monitor.telemetry.decisions.reading import read, verify
+from monitor.telemetry.decisions.record import DecisionRecord, from_json
+from tests.fuzz.target import ACCEPTED, REFUSED, BytesTarget, refused
+from tests.policy.files import CONCEPT, DICTIONARY, EXAMPLES, MODEL, PINNED, lock_for, write_policy
+
+_MEMORY = Path("/dev/shm")
+_FEATURES = 100
+
+
+class FolderTarget(BytesTarget):
+    """Inputs are written into a folder of their own, in memory where there is such a place."""
+
+    folder: Path
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        self.folder = Path(tempfile.mkdtemp(prefix="fuzz-", dir=_MEMORY if _MEMORY.is_dir() else None))
+        try:
+            self.prepare()
+            yield
+        finally:
+            shutil.rmtree(self.folder)
+
+    def prepare(self) -> None:
+        """Write what stands beside the input."""
+
+
+def _loaded(folder: Path) -> str:
+    try:
+        load_policies(folder, dictionary_digest=DICTIONARY, model_digest=MODEL, features=_FEATURES)
+    except PolicyError as error:
+        return refused(error)
+    return ACCEPTED
+
+
+class Policies(FolderTarget):
+    """A policy file of a folder."""
+
+    name = "policy"
+    words = (
+        b"concept:", b"features:", b"rules:", b"suppress:", b"metadata:", b"probe:", b"threshold:",
+        b"pooling: {kind: ema}",
+        b"pooling: max", b"action: block", b"mode: shadow", b"on_error: open",
+        b"{false_positive_rate: 0.01}", b"index: 3",
+        b"phases: [prompt]", b"hold: 3", b"any:", b"all:", b"not:", b"severity: critical", b"where: everywhere",
+    )  # fmt: skip
+
+    def corpus(self) -> Sequence[bytes]:
+        shipped = [p.read_bytes() for p in sorted(bundled_policies().glob("*.yaml")) if ".lock" not in p.name]
+        return [PINNED.encode(), CONCEPT.encode(), *(text[:8000] for text in shipped)]
+
+    def run(self, data: bytes) -> str:
+        (self.folder / "greed.yaml").write_bytes(data)
+        return _loaded(self.folder)
+
+
+class Locks(FolderTarget):
+    """The lock of a policy."""
+
+    name = "lock"
+    words = (
+        b"digest:",
+        b"features:",
+        b"rules:",
+        b"suppress:",
+        b"probe:",
+        b"sha256:",
+        b"threshold:",
+        b"attribution:",
+    )
+
+    def prepare(self) -> None:
+        write_policy(self.folder, CONCEPT)
+
+    def corpus(self) -> Sequence[bytes]:
+        with tempfile.TemporaryDirectory() as folder:
+            path = write_policy(Path(folder), CONCEPT)
+            write_lock(path, lock_for(EXAMPLES))
+            return [lock_path(path).read_bytes()]
+
+    def run(self, data: bytes) -> str:
+        lock_path(self.folder / "greed.yaml").write_bytes(data)
+        return _loaded(self.folder)
+
+
+class ExampleFiles(FolderTarget):
+    """The examples of a concept."""
+
+    name = "examples"
+    words = (b'{"text": "', b'"label": "positive"', b'"group": "', b'"hard_negative"', b"\n")
+
+    def corpus(self) -> Sequence[bytes]:
+        rows = [
+            b'{"text": "mine", "label": "positive"}',
+            b'{"text": "yours", "label": "negative", "group": "a"}',
+        ]
+        return [b"\n".join(rows), b"\n".join(rows * 5 + [b'{"text": "z", "label": "hard_negative"}'])]
+
+    def run(self, data: bytes) -> str:
+        path = self.folder / "greed.jsonl"
+        path.write_bytes(data)
+        try:
+            read_examples(path)
+        except PolicyError as error:
+            return refused(error)
+        return ACCEPTED
+
+
+class SettingsFiles(FolderTarget):
+    """A file of settings."""
+
+    name = "settings"
+    words = (
+        b"listen: ",
+        b"127.0.0.1:0",
+        b"[::1]:5",
+        b"callers: ",
+        b"max_running: ",
+        b"memory_watermark: ",
+        b"settings: x",
+    )
+
+    def corpus(self) -> Sequence[bytes]:
+        return [
+            b"listen: 127.0.0.1:0\nmetrics_listen: '[::1]:0'\nmax_running: 4\ngrace_seconds: 1.5\nlog_format: json\n",
+            b"{model: null, device: cpu, dtype: float32, memory_watermark: 0.5, tls_minimum: '1.3'}\n",
+        ]
+
+    def run(self, data: bytes) -> str:
+        path = self.folder / "settings.yaml"
+        path.write_bytes(data)
+        try:
+            load_settings({"settings": path})
+        except ConfigurationError as error:
+            return refused(error)
+        return ACCEPTED
+
+
+class CallerFiles(FolderTarget):
+    """A file of callers."""
+
+    name = "callers"
+    words = (
+        b'"name"',
+        b'"roles"',
+        b'"infer"',
+        b'"sha256"',
+        b'"certificate"',
+        b'"expires"',
+        b'"calls"',
+        b'"tokens"',
+    )
+
+    def corpus(self) -> Sequence[bytes]:
+        line = entry_line("gateway", [Role.INFER, Role.ADMIN], new_token())
+        other = (
+            b'{"name": "a", "roles": ["inspect"], "certificate": "b", "expires": "2030-01-01", "calls": 3}'
+        )
+        return [line.encode(), b"# who may call\n\n" + line.encode() + b"\n" + other + b"\n"]
+
+    def run(self, data: bytes) -> str:
+        path = self.folder / "callers"
+        path.write_bytes(data)
+        try:
+            read_callers(path)
+        except ConfigurationError as error:
+            return refused(error)
+        return ACCEPTED
+
+
+class DecisionLogs(FolderTarget):
+    """A file of the decision log, torn, changed or forged with a checksum that fits."""
+
+    name = "decisions"
+    words = (
+        b'"seq":',
+        b'"crc32":"',
+        b'"kind":"decision"',
+        b'"time":',
+        b'"detections":[',
+        b"\n",
+        b'"schema":',
+    )
+
+    def corpus(self) -> Sequence[bytes]:
+        found = []
+        for kind in ("decision", "start"):
+            content = {"schema": 1, "kind": kind, "time": "2026-01-01T00:00:00+00:00", "request_id": "a" * 32}
+            found.append(b"".join(lines.seal(seq, lines.body(content)) for seq in range(1, 5)))
+        return found
+
+    def mutate(self, data: bytes, chance: random.Random, corpus: Sequence[bytes]) -> bytes:
+        changed = super().mutate(data, chance, corpus)
+        # Half of them with checksums that fit, or nothing behind the checksum would ever be reached.
+        return changed if chance.random() < 0.5 else b"\n".join(map(_resealed, changed.split(b"\n")))
+
+    def run(self, data: bytes) -> str:
+        path = self.folder / "decisions-0000000000000001.jsonl"
+        path.write_bytes(data)
+        records = list(read(self.folder))
+        verify(self.folder)
+        for content in records:
+            try:
+                assert isinstance(from_json(content), DecisionRecord)
+            except ValueError:
+                continue
+        return ACCEPTED if records else REFUSED
+
+
+def _resealed(line: bytes) -> bytes:
+    head = line.rpartition(b',"crc32":"')[0]
+    return b'%s,"crc32":"%08x"}' % (head, zlib.crc32(head)) if head else line
+
+
+__all__ = ["CallerFiles", "DecisionLogs", "ExampleFiles", "Locks", "Policies", "SettingsFiles", "codec"]
