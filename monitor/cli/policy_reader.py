@@ -71,9 +71,13 @@ class PairReader:
 
         device = self.pair.loaded.device
         features = self.readings(ids, plan.features)
-        columns = Columns(self._autoencoder, plan.probes, plan.signals, device=device, dtype=torch.float32)
+        columns = Columns(self._autoencoder, plan, device=device, dtype=torch.float32)
+        where = columns.where(plan)
+        if where is None:
+            return features
         residual = self.pair.residuals(torch.tensor([list(ids)]))[0]
-        return np.concatenate([features, columns.read(residual).cpu().numpy()], axis=1).astype(np.float32)
+        others = columns.read(residual).cpu().numpy()[:, where]
+        return np.concatenate([features, others], axis=1).astype(np.float32)
 
     def read(self, texts: Sequence[str]) -> TextReadings:
         """Readings, residuals and anomaly signals of texts, first positions left out."""

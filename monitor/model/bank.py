@@ -18,6 +18,7 @@ from torch.nn.functional import linear
 
 from monitor.dictionary.autoencoder import Activation, InputNorm, SparseAutoencoder
 from monitor.errors import DictionaryError
+from monitor.model.columns import Columns
 from monitor.model.slots import Slots
 from monitor.records import WatchPlan
 
@@ -38,6 +39,7 @@ class FeatureBank:
         *,
         spare: int = 16,
         reserve: int = 0,
+        plan: WatchPlan | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
@@ -51,6 +53,9 @@ class FeatureBank:
         self._maximum = maximum.to(dtype=dtype, device="cpu")
         self._allocate(len(self.fixed) + reserve + spare)
         self._slots = Slots(self.fixed, self._fill, spare=spare, reserve=reserve)
+        self.others = Columns(autoencoder, plan, device=self.device, dtype=dtype)
+        """Probes and signals; `plan` is the first policy set's."""
+        self.first_others = self.others.where(plan) if plan is not None else None
 
     @property
     def width(self) -> int:
@@ -104,6 +109,7 @@ class FeatureBank:
     def dismiss_first(self) -> None:
         """Let go what the first policy set holds."""
         self._slots.dismiss(self.fixed)
+        self.others.first()
 
     def columns(self, plan: WatchPlan) -> slice | NDArray[np.intp]:
         """Where the readings `[rows, slots]` of a pass have a plan's columns; every feature must be held."""

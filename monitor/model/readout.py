@@ -16,7 +16,7 @@ from monitor.model.bank import FeatureBank
 from monitor.model.batching import Span
 from monitor.model.requests import Lease
 from monitor.model.rows import Rows, all_scored
-from monitor.model.tap import TapBuffers
+from monitor.model.tap import UNREAD, TapBuffers
 from monitor.model.track import Track
 from monitor.model.verification import CheckRows, check_rows
 from monitor.records import FeatureReading, Readings
@@ -33,16 +33,17 @@ class Readout:
         buffers, slots = self._buffers, self._buffers.slots(self._bank)
         readings = _host(buffers.readings[:rows, :slots])
         watched = readings[:, : buffers.read]
-        clean = all_scored(watched)
+        others = _host(buffers.others[:rows]) if buffers.reads_others else None
+        clean = all_scored(watched) and (others is None or all_scored(others))
         if not buffers.clamping:
-            return Taken(self._bank, readings, watched, clean)
+            return Taken(self._bank, readings, watched, clean, others=others)
         after, chosen = (
             _host(buffers.after[:rows, :slots]),
             buffers.chosen[:rows, :slots].to("cpu", copy=True).numpy(),
         )
         later = _host(buffers.later[:rows]) if buffers.later.shape[1] else None
         return Taken(
-            self._bank, readings, watched, clean, after, np.asarray(chosen.any(axis=1)), chosen, later
+            self._bank, readings, watched, clean, after, np.asarray(chosen.any(axis=1)), chosen, later, others
         )
 
 
@@ -62,6 +63,8 @@ class Taken:
     """`[rows, slots]` which feature was set at which row."""
     later: Readings | None = None
     """`[rows, probes]` scores of probes behind the tapped layer."""
+    others: Readings | None = None
+    """`[rows, probes and signals]` at the tapped layer; None where no policy set reads any."""
 
     def of(self, span: Span, track: Track) -> Rows:
         """The rows of one request."""
@@ -95,7 +98,13 @@ class Taken:
 
     def shown(self, rows: slice, lease: Lease | None) -> Readings:
         """Readings `[rows, watched]` of a policy set."""
-        return self.watched[rows][:, self.bank.first if lease is None else lease.columns]
+        found = self.watched[rows][:, self.bank.first if lease is None else lease.columns]
+        which = self.bank.first_others if lease is None else lease.others
+        if which is None:
+            return found
+        if self.others is None:  # the set came while this pass ran
+            return np.concatenate([found, np.full((len(found), len(which)), UNREAD, found.dtype)], axis=1)
+        return np.concatenate([found, self.others[rows][:, which]], axis=1)
 
     def slots(self, lease: Lease | None) -> list[int]:
         """The slots that a policy set reads."""

@@ -34,6 +34,8 @@ class Lease:
 
     columns: Columns
     _release: Callable[[], None]
+    others: NDArray[np.intp] | None = None
+    """Where its probes and signals stand among those that are read."""
 
     def release(self) -> None:
         """Let the slots go to later sets. To be called once."""

@@ -49,9 +49,9 @@ def why_unscored(readings: Readings) -> str:
     """Why a block of readings `[tokens, watched]` counts as unscored, as one word; empty where it was scored."""
     if all_scored(readings):
         return ""
-    return "tap_missed" if np.isfinite(readings).all() else "non_finite"
+    return "tap_missed" if np.isneginf(readings).any() else "non_finite"
 
 
 def all_scored(readings: Readings) -> bool:
-    """True where every reading is a finite number that is not negative (NaN fails every comparison)."""
-    return not readings.size or bool(readings.min() >= 0 and readings.max() < np.inf)
+    """True where every reading is a finite number: neither `UNREAD` nor NaN, which fails every comparison."""
+    return not readings.size or bool(readings.min() > -np.inf and readings.max() < np.inf)

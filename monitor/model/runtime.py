@@ -16,7 +16,7 @@ from monitor.clamp import CallerClamps
 from monitor.dictionary.bundle import Dictionary, load_dictionary
 from monitor.dictionary.formats import Card
 from monitor.dictionary.stored import StoredAutoencoder, gigabytes
-from monitor.errors import ConfigurationError, DictionaryError
+from monitor.errors import ConfigurationError, DictionaryError, MonitorError
 from monitor.model.bank import FeatureBank
 from monitor.model.batching import Limits
 from monitor.model.clamping import Allowed, check_clamps
@@ -32,7 +32,7 @@ from monitor.model.requests import Lease
 from monitor.model.scorer import Scorer
 from monitor.model.tap import Tap
 from monitor.model.text import Vocabulary
-from monitor.records import Clamp, FeatureReading, TokenText, WatchPlan
+from monitor.records import Clamp, FeatureReading, Signal, TokenText, WatchPlan
 from monitor.suppression import SuppressionNeeds
 
 PROBE = "The sun rose over the hills."
@@ -126,6 +126,7 @@ class Runtime:
             watch.features,
             clampable,
             reserve=reserve,
+            plan=watch,
             device=loaded.device,
             dtype=precise,
         )
@@ -199,12 +200,28 @@ class Runtime:
         Raises ConfigurationError where it does not fit into the running tap.
         """
         named = (*watch.features, *(f for f in clampable if f not in set(watch.features)))
-        release = self._bank.hold(named)
-        return Lease(self._bank.columns(watch), release)
+        others = self._bank.others
+        if Signal.RECONSTRUCTION_ERROR in watch.signals and not others.whole and self.engine.captured:
+            raise ConfigurationError(
+                "a policy reads the reconstruction error, which captured CUDA graphs cannot begin to do; restart the "
+                "server"
+            )
+        let_go = others.hold(watch)
+        try:
+            release = self._bank.hold(named)
+        except MonitorError:
+            let_go()
+            raise
+
+        def release_all() -> None:
+            release()
+            let_go()
+
+        return Lease(self._bank.columns(watch), release_all, others.where(watch))
 
     def first_lease(self) -> Lease:
         """The hold of the policy set that this runtime was made for."""
-        return Lease(self._bank.first, self._bank.dismiss_first)
+        return Lease(self._bank.first, self._bank.dismiss_first, self._bank.first_others)
 
     def unscored_passes(self) -> int:
         """Passes since the start, of the engine and the scorer, of which some row could not be scored."""

@@ -17,8 +17,8 @@ from monitor.model.bank import FeatureBank
 from monitor.model.dropping import Dropper
 from monitor.model.places import Site, hidden_of, replace_hidden
 
-UNREAD = -1.0
-"""Stands in the buffer of readings until the tap has run; activations are never negative."""
+UNREAD = float("-inf")
+"""Stands in the buffers of readings until the tap has run. No reading can be this: what is not finite reads as NaN."""
 
 
 class LayerReached(Exception):
@@ -34,6 +34,8 @@ class TapBuffers:
         place: dict[str, Any] = {"device": bank.device, "dtype": bank.dtype}
         self.readings = torch.zeros(rows, bank.width, **place)
         """`[rows, slots]` in units of each feature's maximum, from the residual before any clamp."""
+        self.others = torch.zeros(rows, bank.others.width, **place)
+        """`[rows, probes and signals]` in their own units, from the residual before any clamp; valid where read."""
         self.after = torch.zeros(rows, bank.width, **place)
         """`[rows, slots]` re-encoded after the clamps; valid in passes that clamp."""
         self.target = torch.zeros(rows, bank.width, **place)
@@ -50,6 +52,8 @@ class TapBuffers:
         """True where any row of this pass drops its error term."""
         self.later = torch.zeros(rows, later, **place)
         """`[rows, probes]` scores of the probes behind the tapped layer; valid in passes that clamp."""
+        self.reads_others = bank.others.read_any
+        """True where a policy set reads probes or signals."""
         self.read = self.computed = bank.read
         """How many slots, from the first, hold what policies name; and how many this pass computes."""
         self.clamping = False
@@ -62,11 +66,13 @@ class TapBuffers:
     def poison(self, rows: int) -> None:
         """Fill what the next pass must write with what no reading can be, so that a tap that did not run shows."""
         self.readings[:rows].fill_(UNREAD)
+        self.others[:rows].fill_(UNREAD)
         self.later[:rows].fill_(torch.nan)
 
     def settle(self, bank: FeatureBank) -> None:
         """Decide how many slots the next pass computes; policy sets and requests may come and go while it runs."""
         self.read = bank.read
+        self.reads_others = bank.others.read_any
         self.computed = bank.in_use if self.clamping else bank.read
 
     def slots(self, bank: FeatureBank) -> int:
@@ -124,6 +130,8 @@ class Tap:
         bank = self.bank
         activations, scale = bank.activations(x, slots)
         torch.mul(activations, bank.unit[:slots], out=buffers.readings[:rows, :slots])
+        if buffers.reads_others or buffers.static:
+            buffers.others[:rows] = bank.others.read(x)
         if not (buffers.clamping or buffers.static):
             return None
         chosen = buffers.everywhere[:rows, :slots] | (buffers.active[:rows, :slots] & (activations > 0))

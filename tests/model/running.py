@@ -15,7 +15,7 @@ from monitor.model.engine import Engine
 from monitor.model.loading import LoadedModel
 from monitor.model.requests import Event, Finished, GenerationRequest, Released
 from monitor.model.tap import Tap
-from monitor.records import Clamp, Sampling, ScoredToken
+from monitor.records import Clamp, Sampling, ScoredToken, WatchPlan
 from tests.model.tiny import Recorder, maxima
 
 LAYER = 2
@@ -99,10 +99,12 @@ def running(
     clampable: Sequence[int] = (),
     limits: Limits | None = None,
     waiting: int = 256,
+    plan: WatchPlan | None = None,
     **options: object,
 ) -> Iterator[Running]:
     unit = maxima(sae.features)
-    bank = FeatureBank(sae, unit, watched, clampable, device=loaded.device)
+    features = watched if plan is None else plan.features
+    bank = FeatureBank(sae, unit, features, clampable, plan=plan, device=loaded.device)
     tap = Tap(bank, loaded.layers[LAYER])
     engine = Engine(
         loaded, bank, tap, limits=limits or Limits(running=16, batch_tokens=96), waiting=waiting, **options
