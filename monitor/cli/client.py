@@ -64,6 +64,13 @@ class Client:
         answer: pb.ListPoliciesResponse = self._unary(self._stub.ListPolicies, pb.ListPoliciesRequest())
         return answer
 
+    def reload(self) -> pb.ReloadPoliciesResponse:
+        """Have the policy files read again."""
+        answer: pb.ReloadPoliciesResponse = self._unary(
+            self._stub.ReloadPolicies, pb.ReloadPoliciesRequest()
+        )
+        return answer
+
     def health(self) -> str:
         """The name of the server's health status, such as `SERVING`."""
         stub = health_pb2_grpc.HealthStub(self.channel)

@@ -13,8 +13,10 @@ import typer
 
 from monitor.cli.console import stdout_console
 from monitor.cli.errors import ExitCode
-from monitor.cli.pair import DeviceOption, DictionaryOption, ModelOption
+from monitor.cli.pair import DeviceOption, DictionaryOption, FormatOption, ModelOption
+from monitor.cli.policy_cost import cost
 from monitor.cli.policy_fit import fit
+from monitor.cli.policy_reload import reload
 from monitor.records import Phase
 
 if TYPE_CHECKING:
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 policy_app = typer.Typer(no_args_is_help=True, help="Check, fit, test and explain policies.")
 policy_app.command("fit")(fit)
+policy_app.command("cost")(cost)
+policy_app.command("reload")(reload)
 
 FolderArgument = Annotated[Path, typer.Argument(help="Folder of policies.")]
 
@@ -61,6 +65,7 @@ def run(
     policies: FolderArgument,
     model: ModelOption = None,
     dictionary: DictionaryOption = None,
+    dictionary_format: FormatOption = None,
     readings_only: Annotated[
         bool, typer.Option("--readings-only", help="Leave out cases that need a model.")
     ] = False,
@@ -70,7 +75,7 @@ def run(
     """Run NAME.test.yaml of every policy. A policy without a test fails. Exit code 1 where a case fails."""
     from monitor.cli.policy_test import result_table, run_tests, write_junit
 
-    reader = None if readings_only else _reader(model, dictionary, device)
+    reader = None if readings_only else _reader(model, dictionary, device, dictionary_format)
     results, skipped = run_tests(policies, reader)
     console = stdout_console()
     console.print(result_table(results))
@@ -89,17 +94,22 @@ def explain(
     text: Annotated[str, typer.Argument(help="The text to explain.")],
     model: ModelOption = None,
     dictionary: DictionaryOption = None,
+    dictionary_format: FormatOption = None,
     phase: Annotated[Phase, typer.Option(help="Who wrote the text: prompt or response.")] = Phase.PROMPT,
     device: DeviceOption = "auto",
 ) -> None:
     """Show for every rule how far it is from its threshold, and which tokens and features it rests on."""
     from monitor.cli.policy_explain import explain_text
 
-    explain_text(stdout_console(), _reader(model, dictionary, device), policies, text, phase)
+    explain_text(
+        stdout_console(), _reader(model, dictionary, device, dictionary_format), policies, text, phase
+    )
 
 
-def _reader(model: str | None, dictionary: Path | None, device: str) -> PairReader:
+def _reader(
+    model: str | None, dictionary: Path | None, device: str, dictionary_format: str | None
+) -> PairReader:
     from monitor.cli.pair import open_pair
     from monitor.cli.policy_reader import PairReader
 
-    return PairReader(open_pair(model, dictionary, device))
+    return PairReader(open_pair(model, dictionary, device, dictionary_format))

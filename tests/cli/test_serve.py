@@ -1,6 +1,7 @@
 """`sae-monitor serve`, and the server that other commands start for themselves, on a tiny real pair."""
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -11,6 +12,8 @@ import sys
 import pytest
 import torch
 from safetensors.torch import load, save_file
+
+from tests.rpc.test_generate import wait_for
 
 FREE = ["--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"]
 
@@ -176,3 +179,30 @@ def test_a_text_that_is_too_long_is_cut_only_when_asked(run, pair):
     cut = run("score", "x" * 500, *pair.flags, "--truncate")
     assert cut.exit_code == 0, cut.stderr
     assert "dropped before the model ran" in cut.stdout
+
+
+def test_policies_are_read_again_when_asked_and_at_hangup(run, pair, tmp_path):
+    policies = tmp_path / "policies"
+    shutil.copytree(pair.policies, policies)
+    flags = [policies if flag == pair.policies else flag for flag in pair.flags]
+    command = [sys.executable, "-m", "monitor", "serve", *FREE, *map(str, flags)]
+    environment = os.environ | {"SAE_MONITOR_RELOAD_SECONDS": "0"}
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    )
+    try:
+        address = next(m[1] for line in process.stderr if (m := re.search(r"^  grpc +(\S+)", line)))
+        reloaded = run("policy", "reload", "--connect", address)
+        assert reloaded.stdout.startswith("the files are those in force ("), reloaded.stderr
+        (policies / "deception.yaml").unlink()
+        process.send_signal(signal.SIGHUP)
+        wait_for(lambda: "deception" not in run("score", "Hello!", "--connect", address, "--json").stdout)
+        (policies / "power-seeking.yaml").write_text("apiVersion: monitor/v2\n")
+        refused = run("policy", "reload", "--connect", address)
+        assert refused.exit_code == 2
+        assert "power-seeking.yaml:1:" in refused.stderr
+        assert run("score", "Hello!", "--connect", address).exit_code == 1
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+    assert process.returncode == 0

@@ -6,6 +6,9 @@ counter moved, health tells the truth, and the server recovers or says that it m
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,9 +22,10 @@ import torch
 
 from monitor.model.batching import Span
 from monitor.v1 import monitor_pb2 as pb
-from tests.rpc.conftest import fails
+from monitor.v1.monitor_pb2_grpc import MonitorServiceStub
+from tests.rpc.conftest import DEADLINE, connected, fails, generation
 from tests.rpc.faulty import NOT_SERVING, SERVING, Faulty, faulty
-from tests.rpc.pairs import SILENT
+from tests.rpc.pairs import SILENT, small_scene
 from tests.rpc.test_generate import wait_for
 
 LONG = 90
@@ -197,6 +201,26 @@ class TestTheEngineDies:
             closed.generate(SILENT)
         assert closed.server._health.dead.is_set()
         assert closed.metric("rejected_requests_total", reason="engine") == 1
+
+    def test_the_process_ends_with_a_code_of_its_own(self, tmp_path: Path) -> None:
+        scene = small_scene(tmp_path)
+        flags = [f"--{name.replace('_', '-')}={value}" for name, value in scene.flags.items()]
+        command = [sys.executable, "-m", "tests.rpc.dying", *flags]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+        try:
+            assert process.stderr is not None
+            address = next(
+                match[1] for line in process.stderr if (match := re.search(r"^  grpc +(\S+)", line))
+            )
+            with connected(address) as channel, fails("UNAVAILABLE"):
+                request = pb.GenerateRequest(generation=generation(SILENT))
+                MonitorServiceStub(channel).Generate(request, timeout=DEADLINE)
+            _, said = process.communicate(timeout=60)
+        finally:
+            process.kill()
+        assert process.returncode == 3
+        assert "the engine died" in said
+        assert SILENT not in said
 
     def test_a_failed_scoring_pass_costs_its_texts_only(self, closed: Faulty) -> None:
         def fail(x: torch.Tensor) -> None:
