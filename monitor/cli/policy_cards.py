@@ -1,4 +1,4 @@
-"""Locks as a table for people.
+"""Locks as tables for people.
 
 Knows cards. Does not know how they were measured.
 """
@@ -8,44 +8,64 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.box import SIMPLE
+from rich.console import Group
 from rich.table import Table
 
-from monitor.policy.lock import LockModel
+from monitor.policy.lock import LockModel, Measure
 
 CAPTION = (
-    "features / clamps; AUROC (95 %) against own negatives; recall where 1 % of benign texts fire; share of own "
-    "negatives that fire there too; AUROC against look-alikes, of a linear probe and of a bag of words"
+    "f/c: features and clamps. AUROC (95 %) against own negatives. recall: where 1 % of benign texts fire (95 %). "
+    "caught: positives on which the rules fire as locked. topic: own negatives that fire at 1 % too."
 )
+METHODS = {
+    "policy": "policy",
+    "features": "features",
+    "probe": "probe",
+    "linear_probe": "linear",
+    "difference_of_means": "means",
+    "bag_of_words": "words",
+    "random_features": "random",
+}
+"""Methods of a card, and what their columns are called."""
 
 
-def card_table(locks: Sequence[LockModel]) -> Table:
-    """One row per lock: the rule's held-out numbers beside those of the baselines."""
-    table = Table(
-        box=SIMPLE,
-        padding=(0, 1, 0, 0),
-        title="Held-out measurements, cross-validated over groups",
-        caption=CAPTION,
-    )
-    for name in ("policy", "f/c", "AUROC", "recall", "own neg", "hard", "probe", "words", "maturity"):
-        table.add_column(name, no_wrap=True)
+def card_table(locks: Sequence[LockModel]) -> Group:
+    """One row per lock: the rule's held-out numbers, and below those of the baselines."""
+    cards = _table("Held-out measurements, cross-validated over groups", CAPTION)
+    for name in ("policy", "f/c", "AUROC", "recall", "caught", "topic", "look-alikes", "maturity"):
+        cards.add_column(name, no_wrap=True)
+    beside = _table("Beside it: AUROC, recall in %", "probe: token by token; linear, means: mean residual")
+    beside.add_column("policy", no_wrap=True)
+    for name in METHODS.values():
+        beside.add_column(name, no_wrap=True)
     for lock in locks:
-        table.add_row(*_row(lock))
-    return table
+        cards.add_row(*_row(lock))
+        if lock.card is not None:
+            beside.add_row(lock.policy, *(_short(lock.card.methods.get(name)) for name in METHODS))
+    return Group(cards, beside)
+
+
+def _table(title: str, caption: str) -> Table:
+    return Table(box=SIMPLE, padding=(0, 1, 0, 0), title=title, caption=caption)
 
 
 def _row(lock: LockModel) -> list[str]:
-    head = [lock.policy, f"{len(lock.features) or 'pinned'}/{len(lock.suppress)}"]
+    head = [lock.policy, f"{len(lock.features) or lock.detector}/{len(lock.suppress)}"]
+    caught = "/".join(f"{r.caught:.2f}" for r in lock.rules.values() if r.caught is not None)
     card = lock.card
     if card is None:
-        return [*head, *[""] * 7]
+        return [*head, "", "", caught, "", "", ""]
     mine = card.methods["policy"]
     return [
         *head,
         f"{mine.auroc:.2f} {mine.auroc_low:.2f}-{mine.auroc_high:.2f}",
-        f"{mine.recall:.2f}",
+        f"{mine.recall:.2f} {mine.recall_low:.2f}-{mine.recall_high:.2f}",
+        caught,
         f"{card.negative_rate:.2f}",
         "" if card.hard_negative_auroc is None else f"{card.hard_negative_auroc:.2f}",
-        f"{card.methods['linear_probe'].auroc:.2f}",
-        f"{card.methods['bag_of_words'].auroc:.2f}",
         card.maturity,
     ]
+
+
+def _short(measure: Measure | None) -> str:
+    return "" if measure is None else f"{measure.auroc:.2f} {100 * measure.recall:3.0f}"

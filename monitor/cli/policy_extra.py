@@ -7,6 +7,8 @@ Does not know what is done with the rows; only numbers ever leave a fit.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from monitor.cli.errors import InputError
@@ -23,16 +25,49 @@ BLURRED = frozenset({"lie_detector_v1", "caa", "bbq_age", "bbq_disability_status
 RESTRICTED = frozenset({"refusal_direction_train"})
 """Sources whose negatives may be measured with and not learnt from."""
 
+NARROW = {"sven": "unsafe-code-vulnerability", "cyberseceval_instruct": "unsafe-code-vulnerability"}
+"""Sources that speak of one policy of their category only."""
+BORROWED = {"manipulation": ("deception/persona_willingness_to_use_social_engineering_to_achieve_its_goals",)}
+"""Sources that speak of a category besides the one in whose folder they lie."""
 
-def extra_rows(folder: Path, category: str) -> LabelledTexts:
-    """Rows of the training half for a category; empty where the folder has no such category."""
+
+def sources_of(folder: Path, policy: str, category: str) -> list[Path]:
+    """The labelled sources that say something about a policy; empty where the folder has none."""
     if not folder.is_dir():
         raise InputError(f"no folder at {folder}; give the folder that holds CATEGORY/SOURCE.jsonl")
+    own = sorted((folder / category).glob("*.jsonl"))
+    borrowed = [folder / f"{name}.jsonl" for name in BORROWED.get(category, ())]
+    found = [*own, *(path for path in borrowed if path.exists())]
+    return [path for path in found if NARROW.get(path.stem, policy) == policy]
+
+
+def extra_rows(folder: Path, policy: str, category: str) -> LabelledTexts:
+    """Rows of the training half for a policy; empty where the folder has nothing on it."""
     rows: list[tuple[str, bool, str]] = []
-    paths = [path for path in sorted((folder / category).glob("*.jsonl")) if path.stem not in BLURRED]
+    paths = [path for path in sources_of(folder, policy, category) if path.stem not in BLURRED]
     for path in paths:
         rows.extend(_source(path, ROWS // len(paths)))
     return LabelledTexts([r[0] for r in rows], [r[1] for r in rows], [r[2] for r in rows])
+
+
+@dataclass(frozen=True)
+class HeldOutRow:
+    """A labelled row that nothing learns from."""
+
+    text: str
+    positive: bool
+    group: str
+
+
+def held_out(path: Path, most: int, *, whole: bool = False) -> Iterator[HeldOutRow]:
+    """Rows of the half of a source that no fit reads, in equal shares of both labels; all of it where `whole`."""
+    rows = [row for row in labelled_rows(path) if row["text"].strip()]
+    kept = [row for row in rows if whole or split_of(path.stem, row["group"], row["text"]) == "heldout"]
+    kept.sort(key=lambda row: hashlib.sha256(row["text"].encode()).digest())
+    for label in (1, 0):
+        mine = [row for row in kept if row["label"] == label]
+        for row in mine if whole else mine[: most // 2]:
+            yield HeldOutRow(row["text"], bool(label), _group(path.stem, row))
 
 
 def _source(path: Path, most: int) -> list[tuple[str, bool, str]]:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 import typer
 
 from monitor.cli.console import stderr_console, stdout_console
@@ -21,10 +20,12 @@ from monitor.cli.policy_benign import BenignTexts, benign_texts
 from monitor.cli.policy_cards import card_table
 from monitor.errors import NotFound, PolicyError
 from monitor.policy.fit import FitSettings, Inputs, LabelledTexts, Probe, fit_policy
+from monitor.policy.fit.trying import probe_of
 from monitor.policy.loader import Source, read_folder
 from monitor.policy.lock import DictionaryRef, LockModel, ModelRef, write_lock
-from monitor.policy.probe_file import read_weights, store_probe
+from monitor.policy.probe_file import store_probe
 from monitor.policy.schema import ProbeModel
+from monitor.records import Signal
 
 if TYPE_CHECKING:
     from monitor.cli.policy_reader import PairReader
@@ -106,7 +107,8 @@ def _fit_all(folder: Path, asked: _Asked, settings: FitSettings) -> list[LockMod
     texts = benign_texts(folder, asked.benign)
     console = stderr_console()
     with console.status("loading") as status:
-        reader = PairReader(open_pair(asked.model, asked.dictionary, asked.device, asked.dictionary_format))
+        pair = open_pair(asked.model, asked.dictionary, asked.device, asked.dictionary_format)
+        reader = PairReader(pair, signals_of(needed))
         status.update(f"reading {len(texts.learnt) + len(texts.aside)} benign texts")
         inputs = _inputs(reader, texts)
         made, failed = [], []
@@ -128,15 +130,20 @@ def _fit_all(folder: Path, asked: _Asked, settings: FitSettings) -> list[LockMod
     return made
 
 
+def signals_of(sources: Sequence[Source]) -> set[Signal]:
+    """The anomaly signals that policies read."""
+    leaves = [leaf for source in sources for leaf in source.model.leaves().values()]
+    return {leaf.signal for leaf in leaves if leaf.signal is not None}
+
+
 def _fit(source: Source, inputs: Inputs, extra: LabelledTexts | None, settings: FitSettings) -> LockModel:
     """The lock of one policy; a probe with many weights goes into a file beside it."""
 
     def store(probe: Probe) -> ProbeModel:
         return store_probe(source.path, probe.weights, bias=probe.bias, scale=probe.scale)
 
-    named, pinned = source.model.probe, None
-    if named is not None:
-        pinned = Probe(np.asarray(read_weights(named, source.path.parent)), named.bias, named.scale)
+    named = source.model.probe
+    pinned = probe_of(named, source.path.parent) if named is not None else None
     return fit_policy(source.model, source.examples, inputs, extra, settings, store=store, pinned=pinned)
 
 
@@ -173,4 +180,4 @@ def _extra(folder: Path | None, source: Source) -> LabelledTexts | None:
         return None
     from monitor.cli.policy_extra import extra_rows
 
-    return extra_rows(folder, source.model.metadata.category)
+    return extra_rows(folder, source.model.metadata.name, source.model.metadata.category)

@@ -5,7 +5,7 @@ Knows tensors and batches. Does not know what a policy is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -29,10 +29,12 @@ LONGEST = 512
 class PairReader:
     """Implements `monitor.policy.fit.Reader`, and reads single texts for tests and explanations."""
 
-    def __init__(self, pair: Pair) -> None:
+    def __init__(self, pair: Pair, signals: Collection[Signal] = ()) -> None:
+        """`signals` are those that `read` gives; an error of reconstruction costs as much as reading again."""
         from monitor.cli.pair import need_statistics
 
         self.pair = pair
+        self._asked = tuple(signals)
         self._autoencoder = pair.dictionary.autoencoder
         self._maximum = need_statistics(pair.dictionary).maximum.to(pair.loaded.device)
         alive = self._maximum > 0
@@ -94,18 +96,22 @@ class PairReader:
         return TextReadings(
             TokenReadings(sparse.vstack(matrices, format="csr"), starts),
             np.concatenate([found[i][1] for i in range(len(texts))]),
-            {str(name): np.concatenate([found[i][2][name] for i in range(len(texts))]) for name in Signal},
+            {
+                str(name): np.concatenate([found[i][2][name] for i in range(len(texts))])
+                for name in self._asked
+            },
         )
 
     def _signals(self, x: Tensor, active: Tensor) -> dict[str, NDArray[np.float64]]:
-        """By signal, its value at every token `[tokens]`; definitions in `Signal`."""
-        nothing = self._autoencoder.decode(torch.zeros_like(active), x)
-        missed = (x - self._autoencoder.decode(active, x)).double().square().sum(-1)
-        whole = (x - nothing).double().square().sum(-1).clamp_min(1e-30)
-        found = {
-            Signal.RESIDUAL_NORM: x.double().norm(dim=-1) / x.shape[-1] ** 0.5,
-            Signal.RECONSTRUCTION_ERROR: missed / whole,
-        }
+        """By signal asked for, its value at every token `[tokens]`; definitions in `Signal`."""
+        found = {}
+        if Signal.RESIDUAL_NORM in self._asked:
+            found[Signal.RESIDUAL_NORM] = x.double().norm(dim=-1) / x.shape[-1] ** 0.5
+        if Signal.RECONSTRUCTION_ERROR in self._asked:
+            nothing = self._autoencoder.decode(torch.zeros_like(active), x)
+            missed = (x - self._autoencoder.decode(active, x)).double().square().sum(-1)
+            whole = (x - nothing).double().square().sum(-1).clamp_min(1e-30)
+            found[Signal.RECONSTRUCTION_ERROR] = missed / whole
         return {str(name): value.cpu().numpy() for name, value in found.items()}
 
     def attribution(self, texts: Sequence[str]) -> NDArray[np.float64]:

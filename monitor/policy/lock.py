@@ -111,6 +111,10 @@ class Difference(Strict):
     recall_high: float
 
 
+CURVE = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+"""Shares of benign texts that fire, at which a card's curves state the recall."""
+
+
 class Card(Strict):
     """What was measured by cross-validation over groups; the policy's own examples only."""
 
@@ -125,6 +129,8 @@ class Card(Strict):
     methods: dict[str, Measure]
     """`policy`: the rule as it runs. Beside it the other detector (`probe` or `features`) pooled as the rule pools,
     `linear_probe` and `difference_of_means` on mean residuals, `bag_of_words`, and `random_features`, as many."""
+    curves: dict[str, list[Share]] = {}
+    """By method, recall where these shares of the benign texts fire: 0, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100 %."""
     probe_gain: Difference | None = None
     """The probe minus the features."""
     negative_rate: Share

@@ -13,7 +13,19 @@ from monitor.policy.schema import json_schema
 
 POLICIES = Path(__file__).parents[2] / "policies"
 SOURCES = read_folder(POLICIES)
-NAMED = {"deception", "unsafe-code", "bias", "power-seeking"}
+NAMED = {
+    "deception",
+    "power-seeking",
+    "bias",
+    "sycophancy",
+    "manipulation-secrecy",
+    "dangerous-requests",
+    "scams",
+    "model-identity",
+    "unsafe-code-vulnerability",
+    "unsafe-code-backdoor",
+    "unsafe-code-bug",
+}
 
 
 def test_everything_reads():

@@ -5,8 +5,9 @@ nothing that serves imports this package.
 """
 
 from monitor.policy.fit.detecting import Probe
-from monitor.policy.fit.fitting import FitSettings, Inputs, LabelledTexts, fit_policy
+from monitor.policy.fit.fitting import FitSettings, Inputs, fit_policy
 from monitor.policy.fit.readings import Reader, TextReadings, TokenReadings
+from monitor.policy.fit.rows import LabelledTexts
 
 __all__ = [
     "FitSettings",

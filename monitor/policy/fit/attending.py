@@ -1,8 +1,8 @@
 """Which tokens a pooled score rests on: pooling as a weighted sum of token scores.
 
 For given scores every pooling of a rule is linear, `pooled = Σ_t α_t · s_t` (less an allowance where it has one),
-with the α of the moment at which the pooled score was highest. Fitting alternates between α for given weights and weights for given α, as in
-multiple-instance learning (Andrews et al., 2002). Does not know features or labels.
+with the α of the moment at which the pooled score was highest. Fitting alternates between α for given weights and
+weights for given α, as in multiple-instance learning (Andrews et al., 2002). Does not know features or labels.
 """
 
 from __future__ import annotations

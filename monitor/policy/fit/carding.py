@@ -9,7 +9,7 @@ import numpy as np
 
 from monitor.policy.fit.crossing import Crossed
 from monitor.policy.fit.detecting import Rows
-from monitor.policy.fit.measuring import RATE, Truth, difference, measure_all, threshold_at
+from monitor.policy.fit.measuring import RATE, Truth, curve, difference, measure_all, threshold_at
 from monitor.policy.fit.readings import Floats
 from monitor.policy.lock import Card, Difference, Maturity, Measure
 
@@ -46,6 +46,7 @@ def make_card(rows: Rows, crossed: Crossed, asked: str, seed: int) -> Card:
             **_counts(rows),
             "detector": detector,
             "methods": measures,
+            "curves": _curves(scores, rows, detector),
             "probe_gain": gain,
             "negative_rate": by_topic,
             "hard_negative_auroc": measures["policy"].hard_auroc,
@@ -69,6 +70,15 @@ def _counts(rows: Rows) -> dict[str, int]:
         "hard_negative": int(rows.hard.sum()),
         "groups": len(np.unique(rows.groups[own])),
         "extra": int((rows.measured == 0).sum()),
+    }
+
+
+def _curves(scores: dict[str, Floats], rows: Rows, detector: str) -> dict[str, list[float]]:
+    """By method, recall at every share of benign texts."""
+    yes = np.flatnonzero((rows.own == 1) & (rows.positive == 1))
+    return {
+        "policy" if name == detector else name: curve(values[yes], values[rows.benign])
+        for name, values in scores.items()
     }
 
 

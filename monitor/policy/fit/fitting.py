@@ -19,7 +19,8 @@ from monitor.policy.fit.crossing import cross_validate
 from monitor.policy.fit.detecting import Detector, Features, Probe, Rows
 from monitor.policy.fit.later import LaterReader, fit_later
 from monitor.policy.fit.learning import Recipe, learn_features, learn_probe
-from monitor.policy.fit.readings import Floats, Reader, TextReadings, join_texts
+from monitor.policy.fit.readings import Floats, Reader, TextReadings
+from monitor.policy.fit.rows import LabelledTexts, ReadTexts, assemble
 from monitor.policy.fit.suppressing import choose_clamps
 from monitor.policy.fit.thresholds import Fitted, Leaf, lock_leaves, pinned_features, ways
 from monitor.policy.lock import (
@@ -32,9 +33,6 @@ from monitor.policy.lock import (
     ModelRef,
 )
 from monitor.policy.schema import PolicyModel, ProbeModel
-
-BENIGN_IMPORTANCE = 1.0
-EXTRA_IMPORTANCE = 0.5
 
 Asked = Literal["features", "probe", "auto"]
 """What scores tokens; `auto`: the probe where it is clearly better."""
@@ -52,15 +50,6 @@ class FitSettings:
     signed: bool = True
     """Whether features may speak against the concept; without, no content can talk a rule out of firing."""
     detector: Asked = "features"
-
-
-@dataclass(frozen=True)
-class LabelledTexts:
-    """Further rows to learn from: text, whether the concept is there, and what ties rows together."""
-
-    texts: Sequence[str] = ()
-    positive: Sequence[bool] = ()
-    groups: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -124,7 +113,8 @@ def fit_policy(
     if policy.concept is None:
         named = pinned_features(policy.features) if policy.features else pinned
         return _lock(start, lock_leaves(policy, None, named, inputs.calibration))
-    rows, read = _rows(examples, inputs, extra or LabelledTexts())
+    benign = ReadTexts(inputs.benign, inputs.benign_readings)
+    rows = assemble(inputs.reader, examples, benign, extra or LabelledTexts())
     recipe = Recipe(ways(policy), settings.features, settings.rounds, settings.seed, settings.signed)
     crossed = cross_validate(rows, recipe)
     card = make_card(rows, crossed, policy.concept.detector or settings.detector, settings.seed)
@@ -137,7 +127,7 @@ def fit_policy(
             "detector": card.detector,
             "features": _features(detector, inputs) if isinstance(detector, Features) else [],
             "probe": store(detector) if isinstance(detector, Probe) else None,
-            "suppress": _clamps(policy, examples, inputs, read),
+            "suppress": _clamps(policy, examples, inputs, rows),
             "later_probe": inputs.later and fit_later(policy, examples, inputs.benign, inputs.later),
             "card": card,
         },
@@ -165,41 +155,16 @@ def _learn(rows: Rows, recipe: Recipe, card: Card, name: str) -> Detector:
     return found
 
 
-def _rows(examples: Sequence[Example], inputs: Inputs, extra: LabelledTexts) -> tuple[Rows, TextReadings]:
-    """Own, benign and extra texts, in that order, and what was read of the own ones."""
-    own = inputs.reader.read([e.text for e in examples])
-    parts = [own, inputs.benign_readings]
-    if len(extra.texts):
-        parts.append(inputs.reader.read(extra.texts))
-    counts = (len(examples), len(inputs.benign), len(extra.texts))
-    positive = [e.label is Label.POSITIVE for e in examples] + [False] * counts[1] + list(extra.positive)
-    names = [f"own {e.group}" for e in examples] + [f"benign {i}" for i in range(counts[1])]
-    names += [f"extra {g}" for g in extra.groups]
-    rows = Rows(
-        texts=[*(e.text for e in examples), *inputs.benign, *extra.texts],
-        read=join_texts(parts),
-        positive=np.asarray(positive, np.intp),
-        groups=np.unique(names, return_inverse=True)[1].astype(np.intp),
-        measured=np.repeat([1, 1, 0], counts),
-        own=np.repeat([1, 0, 0], counts),
-        hard=np.asarray(
-            [e.label is Label.HARD_NEGATIVE for e in examples] + [False] * sum(counts[1:]), np.intp
-        ),
-        importance=np.repeat([1.0, BENIGN_IMPORTANCE, EXTRA_IMPORTANCE], counts),
-    )
-    return rows, own
-
-
 def _clamps(
-    policy: PolicyModel, examples: Sequence[Example], inputs: Inputs, read: TextReadings
+    policy: PolicyModel, examples: Sequence[Example], inputs: Inputs, rows: Rows
 ) -> list[LockedClamp]:
     wish = policy.suppress
     if wish is None or wish.features is not None:
         return []
-    yes = [i for i, e in enumerate(examples) if e.label is Label.POSITIVE]
+    yes = np.flatnonzero((rows.own == 1) & (rows.positive == 1))
     no = [e.text for e in examples if e.label is not Label.POSITIVE]
-    effect = inputs.reader.attribution([examples[i].text for i in yes]) - inputs.reader.attribution(no)
-    density = read.tokens.take(yes).density()
+    effect = inputs.reader.attribution([rows.texts[int(i)] for i in yes]) - inputs.reader.attribution(no)
+    density = rows.read.tokens.take(yes).density()
     return choose_clamps(effect, density, inputs.benign_density, inputs.reader.maxima, wish.target)
 
 

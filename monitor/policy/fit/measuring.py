@@ -11,7 +11,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from monitor.policy.fit.readings import Floats, Indices
-from monitor.policy.lock import Difference, Measure
+from monitor.policy.lock import CURVE, Difference, Measure
 
 RATE = 0.01
 """The false-positive rate at which recall is stated."""
@@ -54,6 +54,12 @@ class Measured:
 
     measure: Measure
     draws: Floats
+
+
+def curve(positive: Floats, benign: Floats) -> list[float]:
+    """Recall where so many of the benign texts fire, for each of the shares `CURVE`."""
+    limits = [threshold_at(benign, rate) if rate < 1 else -np.inf for rate in CURVE]
+    return [float((positive >= limit).mean()) for limit in limits]
 
 
 def measure_all(methods: dict[str, Floats], truth: Truth, seed: int) -> dict[str, Measured]:

@@ -33,9 +33,13 @@ class Pooled:
         """Pooled score of each text, from token scores `[tokens]`."""
         return np.asarray([pooled(scores, self.pooling, self.hold) for scores in texts])
 
+    def course(self, scores: Floats) -> Floats:
+        """Pooled score after each token, from token scores `[tokens]`."""
+        return course(scores, self.pooling, self.hold)
+
     def reach(self, texts: Sequence[Floats]) -> Reached:
         """Pooled scores by length, from token scores `[tokens]` per text."""
-        return reach([course(scores, self.pooling, self.hold) for scores in texts], EDGES)
+        return reach([self.course(scores) for scores in texts], EDGES)
 
 
 def weigh(texts: list[Floats], y: Indices, importance: Floats, how: Pooled, signed: bool) -> Floats:

@@ -1,0 +1,191 @@
+"""`sae-monitor policy evaluate`: fitted policies on labelled sources and on benign texts that no fit has seen.
+
+Knows files, the order of work and which half of the data may be measured on. Does not know how anything is scored.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+import typer
+
+from monitor.cli.console import stderr_console, stdout_console
+from monitor.cli.errors import InputError
+from monitor.cli.pair import DeviceOption, DictionaryOption, JsonOption, ModelOption, open_pair
+from monitor.cli.policy_benign import SPREAD, documents, excerpt
+from monitor.cli.policy_extra import extra_rows, held_out, sources_of
+from monitor.policy.examples import BENIGN_FILE, read_benign
+from monitor.policy.fit.evaluating import Rate, SourceResult, SourceTexts, on_sources, rates, rates_of
+from monitor.policy.fit.readings import TextReadings
+from monitor.policy.fit.rows import ReadTexts, assemble
+from monitor.policy.fit.trying import Trial, trials
+from monitor.policy.loader import Source, load_policies, read_folder
+from monitor.policy.lock import LockModel
+
+if TYPE_CHECKING:
+    from monitor.cli.policy_reader import PairReader
+
+REQUESTS = ("benign", "instructions")
+EDGES = (32, 128)
+"""Tokens at which false positives are told apart."""
+ANY = "any rule"
+
+DataOption = Annotated[
+    Path, typer.Option("--data", help="Folder with labelled/CONCEPT/SOURCE.jsonl and corpus/*.jsonl.xz.")
+]
+RowsOption = Annotated[int, typer.Option(min=50, help="Most rows per source, half of each label.")]
+TextsOption = Annotated[int, typer.Option(min=50, help="Benign texts per corpus.")]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured."""
+
+    folder: str
+    digests: dict[str, str]
+    """Of model, dictionary and policy set."""
+    locks: tuple[LockModel, ...]
+    sources: tuple[SourceResult, ...]
+    rates: tuple[Rate, ...]
+
+
+def evaluate(
+    policies: Annotated[Path, typer.Argument(help="Folder of fitted policies.")],
+    data: DataOption,
+    model: ModelOption = None,
+    dictionary: DictionaryOption = None,
+    rows: RowsOption = 400,
+    texts: TextsOption = 400,
+    as_json: JsonOption = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File instead of standard output.")
+    ] = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Measure every policy on the held-out half of labelled sources, and its false positives on unseen benign text.
+
+    Prints Markdown: all cards, each policy on each source of its category beside the baselines, and how the
+    fitted rate of false positives holds by length.
+    """
+    from monitor.cli.policy_evaluate_text import as_markdown, as_record
+
+    found = Evaluator(policies, data, model, dictionary, device).run(rows, texts)
+    text = as_record(found) if as_json else as_markdown(found)
+    if output is not None:
+        output.write_text(text, "utf-8")
+        stderr_console().print(f"{output} written", soft_wrap=True)
+    else:
+        stdout_console().print(text, soft_wrap=True, end="")
+
+
+class Evaluator:
+    """A policy folder, a data folder and a pair, read as far as measuring needs them."""
+
+    def __init__(
+        self, policies: Path, data: Path, model: str | None, dictionary: Path | None, device: str
+    ) -> None:
+        from monitor.cli.policy_fit import signals_of
+        from monitor.cli.policy_reader import PairReader
+
+        self.folder, self.data = policies, data
+        self.labelled = data / "labelled" if (data / "labelled").is_dir() else data
+        self.policies = read_folder(policies)
+        self.reader: PairReader = PairReader(open_pair(model, dictionary, device), signals_of(self.policies))
+        pair = self.reader.pair
+        self.set = load_policies(
+            policies,
+            dictionary_digest=pair.dictionary.digest,
+            model_digest=pair.loaded.digest,
+            features=pair.dictionary.autoencoder.features,
+            maxima=self.reader.maxima.tolist(),
+        )
+
+    def run(self, rows: int, texts: int) -> Evaluation:
+        """Everything; prints what it is at."""
+        console = stderr_console()
+        with console.status("reading benign texts") as status:
+            told, requests = self.requests(4 * rows)
+            corpora = self.corpora(texts)
+            results: list[SourceResult] = []
+            for source in self.locked():
+                status.update(f"measuring {source.model.metadata.name}")
+                results += self._on_sources(source, rows, told, requests)
+            measured = self._rates({"/".join(REQUESTS): requests, **corpora})
+        pair = self.reader.pair
+        digests = {
+            "model": pair.loaded.digest,
+            "dictionary": pair.dictionary.digest,
+            "policies": self.set.digest,
+        }
+        locks = tuple(s.lock for s in self.policies if s.lock is not None)
+        return Evaluation(str(self.folder), digests, locks, tuple(results), tuple(measured))
+
+    def locked(self) -> list[Source]:
+        """Policies that were fitted to examples."""
+        return [s for s in self.policies if s.lock is not None and s.model.concept is not None]
+
+    def requests(self, most: int) -> tuple[list[str], TextReadings]:
+        """Benign requests that neither model nor fit has seen."""
+        path = self.labelled / REQUESTS[0] / f"{REQUESTS[1]}.jsonl"
+        if not path.exists():
+            raise InputError(f"no {path}; false positives are measured on its texts")
+        texts = [row.text for row in itertools.islice(held_out(path, most, whole=True), most)]
+        return texts, self.reader.read(texts)
+
+    def corpora(self, most: int) -> dict[str, TextReadings]:
+        """By corpus, excerpts of the half that no fit reads; empty where the folder has no corpora."""
+        found = {}
+        for path in sorted((self.data / "corpus").glob("*.jsonl.xz")):
+            texts = [excerpt(t, *SPREAD) for t in itertools.islice(documents([path], held_out=True), most)]
+            found[path.name.removesuffix(".jsonl.xz")] = self.reader.read(texts)
+        return found
+
+    def trials(self, source: Source) -> list[Trial]:
+        """The rules of a policy, ready to score."""
+        assert source.lock is not None
+        return trials(source.model, source.lock, source.path.parent)
+
+    def source_texts(self, source: Source, rows: int) -> list[SourceTexts]:
+        """Held-out rows of the labelled sources that speak of a policy."""
+        meta = source.model.metadata
+        found = []
+        for path in sources_of(self.labelled, meta.name, meta.category):
+            kept = list(held_out(path, rows))
+            if len(kept) >= 20:
+                texts = [row.text for row in kept]
+                positive = np.asarray([row.positive for row in kept], np.intp)
+                name = f"{path.parent.name}/{path.stem}"
+                found.append(
+                    SourceTexts(name, texts, self.reader.read(texts), positive, [r.group for r in kept])
+                )
+        return found
+
+    def _on_sources(
+        self, source: Source, rows: int, told: Sequence[str], requests: TextReadings
+    ) -> list[SourceResult]:
+        sources = self.source_texts(source, rows)
+        ready = self.trials(source)
+        if not sources or not ready:
+            return []
+        meta = source.model.metadata
+        benign = list(read_benign(self.folder / BENIGN_FILE)) if (self.folder / BENIGN_FILE).exists() else []
+        extra = extra_rows(self.labelled, meta.name, meta.category)
+        learnt = assemble(self.reader, source.examples, ReadTexts(benign, self.reader.read(benign)), extra)
+        return on_sources(ready[0], learnt, sources, requests, told, seed=0)
+
+    def _rates(self, benign: dict[str, TextReadings]) -> list[Rate]:
+        found: list[Rate] = []
+        anything = {name: np.zeros(len(read), np.intp) for name, read in benign.items()}
+        for source in (s for s in self.policies if s.lock is not None):
+            for trial in self.trials(source):
+                for name, read in benign.items():
+                    found += rates(trial, name, read, EDGES)
+                    anything[name] |= trial.fired(read)
+        for name, read in benign.items():
+            found += rates_of(ANY, "", None, name, anything[name], read.lengths, EDGES)
+        return found

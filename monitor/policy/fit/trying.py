@@ -1,0 +1,100 @@
+"""A lock put to texts that no fit has seen: what its rules score, and where they fire.
+
+Knows locks, readings and pooling. Does not know sources, files or models. Rules that combine conditions are left
+out, as is what conversations add up to: each text is a request of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from monitor.policy.fit.detecting import Detector, Features, Probe, Signal
+from monitor.policy.fit.lengths import Reached, fires
+from monitor.policy.fit.readings import Floats, Indices, TextReadings
+from monitor.policy.fit.thresholds import pinned_features
+from monitor.policy.fit.weighing import Pooled
+from monitor.policy.lock import LockedRule, LockModel
+from monitor.policy.probe_file import read_weights
+from monitor.policy.schema import CheckModel, PolicyModel, ProbeModel
+from monitor.policy.schema_threshold import buckets_of
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One rule of a lock, ready to score texts."""
+
+    policy: str
+    rule: str
+    detector: Detector
+    how: Pooled
+    locked: LockedRule
+
+    @property
+    def thresholds(self) -> Sequence[tuple[int | None, float]]:
+        """(up to so many tokens, threshold), the last without a limit."""
+        return buckets_of(self.locked.threshold)
+
+    def reach(self, read: TextReadings) -> Reached:
+        """Pooled scores of texts, by length."""
+        return self.how.reach(self.detector.tokens(read, np.arange(len(read))))
+
+    def fired(self, read: TextReadings) -> Indices:
+        """`[texts]`: 1 where the rule fires."""
+        return fires(self.reach(read), self.thresholds)
+
+    def tokens(self, read: TextReadings, text: int) -> Floats:
+        """Token scores `[tokens]` of one text."""
+        return self.detector.tokens(read, np.asarray([text]))[0]
+
+    def course(self, read: TextReadings, text: int) -> Floats:
+        """The pooled score after each token of one text, as a share of the threshold that holds there."""
+        pooled = self.how.course(self.tokens(read, text))
+        limits = [
+            next(value for up_to, value in self.thresholds if up_to is None or n <= up_to)
+            for n in range(1, len(pooled) + 1)
+        ]
+        return np.asarray(pooled / np.maximum(limits, 1e-12))
+
+
+def trials(policy: PolicyModel, lock: LockModel, folder: Path) -> list[Trial]:
+    """Every rule of a policy that has thresholds of its own; `folder` holds its probe where that is a file."""
+    taught = _taught(policy, lock, folder)
+    found = []
+    for (section, rule), leaf in policy.leaves().items():
+        locked = lock.rules.get(rule) if section == "rules" else None
+        detector = _own(leaf) or taught
+        if locked is not None and detector is not None:
+            how = Pooled(locked.pooling, locked.for_)
+            found.append(Trial(policy.metadata.name, rule, detector, how, locked))
+    return found
+
+
+def probe_of(probe: ProbeModel, folder: Path) -> Probe:
+    """A probe as a policy or a lock names it."""
+    return Probe(np.asarray(read_weights(probe, folder)), probe.bias, probe.scale)
+
+
+def _taught(policy: PolicyModel, lock: LockModel, folder: Path) -> Detector | None:
+    """What rules read that name nothing of their own."""
+    if policy.features is not None:
+        return pinned_features(policy.features)
+    if policy.probe is not None:
+        return probe_of(policy.probe, folder)
+    if policy.concept is None:
+        return None
+    if lock.detector == "probe":
+        assert lock.probe is not None
+        return probe_of(lock.probe, folder)
+    indices = np.asarray([f.index for f in lock.features], np.intp)
+    weights = np.asarray([f.weight for f in lock.features])
+    return Features(indices, weights, np.ones(len(indices)))
+
+
+def _own(leaf: CheckModel) -> Detector | None:
+    if leaf.features is not None:
+        return pinned_features(leaf.features)
+    return Signal(str(leaf.signal)) if leaf.signal is not None else None
