@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from monitor.cli.dictionary_describe import describe
+from monitor.cli.dictionary_info import convert, info
 from monitor.cli.dictionary_train import dictionary_app
 
+dictionary_app.command("info")(info)
+dictionary_app.command("convert")(convert)
 dictionary_app.command("describe")(describe)
 
 __all__ = ["dictionary_app"]

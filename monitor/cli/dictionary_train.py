@@ -1,4 +1,4 @@
-"""`sae-monitor dictionary train | sweep | info`.
+"""`sae-monitor dictionary train | sweep`.
 
 Knows the options and what is shown meanwhile. Does not know how training works.
 """
@@ -15,6 +15,7 @@ import typer
 from rich.table import Table
 
 from monitor.cli.console import stderr_console, stdout_console
+from monitor.cli.dictionary_info import print_lines
 from monitor.dictionary.training.settings import Objective, TrainSettings
 from monitor.errors import ConfigurationError
 
@@ -145,43 +146,6 @@ def sweep(
     stdout_console().print(table)
 
 
-@dictionary_app.command()
-def info(
-    dictionary: Annotated[Path, typer.Argument(help="Dictionary folder.")],
-    format: Annotated[
-        str | None, typer.Option(help="Checkpoint family, where the files do not tell.")
-    ] = None,
-) -> None:
-    """What a dictionary is: kind, size, place, digest, and what its training measured."""
-    from monitor.dictionary.bundle import load_dictionary
-
-    found = load_dictionary(dictionary, format=format)
-    sae, card = found.autoencoder, found.card
-    lines: dict[str, Any] = {
-        "activation": sae.activation,
-        "features": sae.features,
-        "width": sae.d_model,
-        "model": card.model_name,
-        "place": card.hook_name,
-        "layer": card.layer,
-        "context": card.context_size,
-        "declared L0": card.l0,
-        "declared explained variance": card.explained_variance,
-        "statistics": f"{found.statistics.tokens:,} tokens" if found.statistics else "none",
-        "digest": found.digest,
-    }
-    report = dictionary / "training.json"
-    if report.is_file():
-        lines.update(json.loads(report.read_text("utf-8"))["results"])
-    _print_lines(lines)
-
-
-def _print_lines(lines: dict[str, Any]) -> None:
-    for name, value in lines.items():
-        shown = "not stated" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
-        stdout_console().print(f"{name.replace('_', ' '):<28} {shown}", soft_wrap=True)
-
-
 def _numbers(text: str, kind: Callable[[str], Number]) -> tuple[Number, ...]:
     try:
         return tuple(kind(part) for part in text.split(","))
@@ -255,7 +219,7 @@ def _finish(report: Report, storage: Storage, plot: bool) -> None:
     save_run(report, storage)
     if plot:
         draw_training(report.as_json(), storage.folder / "training.png")
-    _print_lines({**results(report.evaluation), "tokens_per_second": round(report.tokens_per_second)})
+    print_lines({**results(report.evaluation), "tokens_per_second": round(report.tokens_per_second)})
     stdout_console().print(f"saved in {storage.folder}", soft_wrap=True)
 
 

@@ -162,6 +162,8 @@ class StoredAutoencoder(SparseAutoencoder):
 
 def gigabytes(count: int) -> str:
     """A size as people read it."""
+    if count < 1e5:
+        return f"{count / 1e3:.1f} kB"
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 

@@ -42,8 +42,8 @@ def read_json(path: Path) -> dict[str, Any]:
     _check(path)
     try:
         value = json.loads(path.read_text("utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DictionaryError(f"{path} is not JSON ({error}); download it again") from error
+    except (ValueError, RecursionError) as error:
+        raise DictionaryError(f"{path} is not JSON ({_first(error)}); download it again") from error
     if not isinstance(value, dict):
         raise DictionaryError(f"{path} holds a {type(value).__name__}; it must be a JSON object")
     return value
@@ -86,9 +86,11 @@ def _archive(path: Path) -> dict[str, FileTensor | Tensor]:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
         return {member.filename.removesuffix(".npy"): _member(path, member) for member in members}
-    except (zipfile.BadZipFile, ValueError, EOFError) as error:
+    except Exception as error:
+        # Broken bytes make zipfile, numpy and the tokeniser behind numpy's headers raise whatever they like.
         raise DictionaryError(
-            f"{path} is not a whole npz archive of numbers ({error}); it was probably cut short: download it again"
+            f"{path} is not a whole npz archive of numbers ({_first(error)}); it was probably cut short: "
+            "download it again"
         ) from error
 
 
@@ -119,9 +121,11 @@ def _pickled(path: Path) -> dict[str, Any]:
             f"{path} holds more than tensors. Pickles can run code when they are opened, so it is refused: open it "
             "where you trust it, and save its `state_dict()` alone, or as safetensors in the SAELens layout"
         ) from error
-    except (RuntimeError, EOFError, OSError) as error:
-        first = str(error).splitlines()[0]
-        raise DictionaryError(f"{path} is not a whole PyTorch file ({first}); download it again") from error
+    except Exception as error:
+        # As above: the unpickler meets opcodes in orders that no pickler writes.
+        raise DictionaryError(
+            f"{path} is not a whole PyTorch file ({_first(error)}); download it again"
+        ) from error
     if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
         raise DictionaryError(
             f"{path} holds a {type(found).__name__}; a dictionary is a dict of tensors by name"
@@ -133,6 +137,11 @@ def _load(path: Path) -> Any:
     """Memory-mapped where the file allows it: files of before PyTorch 1.6 do not."""
     mapped = zipfile.is_zipfile(path)
     return torch.load(str(path), map_location="cpu", weights_only=True, mmap=mapped)
+
+
+def _first(error: BaseException) -> str:
+    """What an error says, or its name where it says nothing."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _check(path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,14 @@ from monitor.errors import DictionaryError
 _LAYOUT_VERSION = "6.0.0"
 """The first SAELens version whose layout this is."""
 
-_ARCHITECTURES = {Activation.RELU: "standard", Activation.JUMPRELU: "jumprelu", Activation.TOPK: "topk"}
+_ARCHITECTURES = {
+    Activation.RELU: "standard",
+    Activation.JUMPRELU: "jumprelu",
+    Activation.TOPK: "topk",
+    Activation.GATED: "gated",
+}
+_TIED = 1e-5
+"""How far a gated dictionary's two encoders may be from multiples of each other, relative to their size."""
 _NORMS = {
     InputNorm.NONE: "none",
     InputNorm.LAYER_NORM: "layer_norm",
@@ -42,14 +50,14 @@ def save_saelens(
 
     `dtype` is how encoder and decoder are stored; they are read back as float32, and biases and thresholds are
     stored so. The configuration is written last, so that an interrupted save is not taken for a dictionary.
-    DictionaryError for what the layout cannot express (gated dictionaries, an input bias of its own).
+    An input bias of its own goes into the encoder's biases, which is the same. DictionaryError for what the layout
+    cannot express: one feature per group, and gates whose directions are not those of the encoder.
     """
-    if sae.activation not in _ARCHITECTURES:
-        raise DictionaryError(f"a {sae.activation} dictionary cannot be saved in the SAELens layout yet")
-    if sae.input_bias is not None and not torch.equal(sae.input_bias, sae.decoder_bias):
-        raise DictionaryError("the SAELens layout subtracts the decoder bias or nothing from the input")
+    if sae.grouped:
+        raise DictionaryError("the SAELens layout has no dictionaries with one active feature per group")
     if sae.rank_by_decoder_norm:
         raise DictionaryError("fold the decoder norms into the encoder before saving a TopK dictionary")
+    sae = _own_bias_folded(sae.whole())
     folder.mkdir(parents=True, exist_ok=True)
     _save(_tensors(sae, dtype), folder / "sae_weights.safetensors")
     if density is not None:
@@ -60,15 +68,45 @@ def save_saelens(
 
 
 def _tensors(sae: SparseAutoencoder, dtype: torch.dtype) -> dict[str, Tensor]:
-    tensors = {
-        "W_enc": sae.encoder.T.to(dtype),
-        "W_dec": sae.decoder.to(dtype),
-        "b_enc": sae.encoder_bias.float(),
-        "b_dec": sae.decoder_bias.float(),
-    }
+    tensors = {"W_dec": sae.decoder.to(dtype), "b_dec": sae.decoder_bias.float()}
+    if sae.activation is Activation.GATED:
+        return tensors | _gated(sae, dtype)
+    tensors |= {"W_enc": sae.encoder.T.to(dtype), "b_enc": sae.encoder_bias.float()}
     if sae.threshold is not None:
         tensors["threshold"] = sae.threshold.float()
     return tensors
+
+
+def _gated(sae: SparseAutoencoder, dtype: torch.dtype) -> dict[str, Tensor]:
+    """SAELens's gated encoder is the gate's, each row times exp(r_mag)."""
+    assert sae.gate_encoder is not None
+    assert sae.gate_bias is not None
+    gate, size = sae.gate_encoder, sae.gate_encoder.norm(dim=-1).clamp_min(1e-12)
+    factor = (sae.encoder * gate).sum(-1) / size.square()
+    off = (sae.encoder - gate * factor.unsqueeze(1)).abs().amax() / sae.encoder.abs().amax()
+    if bool((factor <= 0).any()) or float(off) > _TIED:
+        raise DictionaryError(
+            "a gated dictionary whose gates look in other directions than its encoder cannot be saved in the SAELens "
+            "layout"
+        )
+    return {
+        "W_enc": gate.T.to(dtype),
+        "r_mag": factor.log().float(),
+        "b_mag": sae.encoder_bias.float(),
+        "b_gate": sae.gate_bias.float(),
+    }
+
+
+def _own_bias_folded(sae: SparseAutoencoder) -> SparseAutoencoder:
+    """Itself, or with W·b_in taken off the encoder's biases where the input bias is not the decoder's."""
+    if sae.input_bias is None or torch.equal(sae.input_bias, sae.decoder_bias):
+        return sae
+    shift = sae.input_bias.double()
+    bias = (sae.encoder_bias.double() - sae.encoder.double() @ shift).float()
+    gate_bias = sae.gate_bias
+    if sae.gate_encoder is not None and gate_bias is not None:
+        gate_bias = (gate_bias.double() - sae.gate_encoder.double() @ shift).float()
+    return replace(sae, encoder_bias=bias, gate_bias=gate_bias, input_bias=None)
 
 
 def _save(tensors: dict[str, Tensor], path: Path) -> None:

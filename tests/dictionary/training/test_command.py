@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
-from monitor.cli.dictionary_train import dictionary_app
+from monitor.cli.dictionary import dictionary_app
 from monitor.dictionary.bundle import load_dictionary
 from monitor.errors import ConfigurationError
 
