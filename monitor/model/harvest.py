@@ -29,7 +29,7 @@ class Harvester:
         self.loaded = loaded
         self.place = layer if isinstance(layer, Place) else Place(loaded.middle if layer is None else layer)
         self.layer = self.place.layer
-        self._site = site_of(loaded.layers, self.place)
+        self.site = site_of(loaded.layers, self.place)
         self.d_model = loaded.d_model
 
     @torch.no_grad()
@@ -48,7 +48,7 @@ class Harvester:
             kept.append(hidden_of(output))
             raise _Reached
 
-        handle = self._site.register_forward_hook(stop)
+        handle = self.site.register_forward_hook(stop)
         try:
             with self.loaded.passes:
                 self.loaded.model(input_ids=ids.to(self.loaded.device), use_cache=False)
@@ -74,7 +74,7 @@ class Harvester:
                     return None
                 return replace_hidden(output, replace(hidden_of(output)))
 
-            handle = self._site.register_forward_hook(edit)
+            handle = self.site.register_forward_hook(edit)
         try:
             with self.loaded.passes:
                 logits: Tensor = self.loaded.model(
