@@ -1,0 +1,69 @@
+"""A few seconds of every target; `python -m tests.fuzz --cases 1000000` is the long way."""
+
+import pytest
+import structlog
+
+from tests.fuzz.driver import case, fuzz
+from tests.fuzz.targets import SHARES, TARGETS
+
+CASES, SECONDS = 400, 2.0
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    kept = structlog.get_config()
+    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
+    yield
+    structlog.configure(**kept)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_nothing_but_a_clear_refusal(name):
+    found = fuzz(TARGETS[name](), CASES, seconds=SECONDS, seed=1)
+    assert not found.bugs, "\n".join(found.bugs.values())
+    assert found.cases > 5
+    # Both ways are taken: a target that refuses, or accepts, whatever comes tests nothing.
+    assert found.words["accepted"]
+    assert found.words.keys() != {"accepted"} or name == "frames"
+
+
+def test_every_target_has_a_share():
+    assert SHARES.keys() == TARGETS.keys()
+
+
+def test_a_case_can_be_repeated():
+    target = TARGETS["wire"]()
+    corpus = target.corpus()
+    assert [case(target, corpus, number) for number in range(50)] == [
+        case(TARGETS["wire"](), corpus, number) for number in range(50)
+    ]
+    assert case(target, corpus, 40, seed=1) != case(target, corpus, 40, seed=2)
+
+
+class Broken:
+    """A target that breaks on one input in ten."""
+
+    name = "broken"
+
+    def opened(self):
+        from contextlib import nullcontext
+
+        return nullcontext()
+
+    def corpus(self):
+        return [b"a"]
+
+    def mutate(self, data, chance, corpus):
+        return bytes([chance.randrange(10)])
+
+    def run(self, data):
+        if data == b"\0":
+            raise KeyError("found")
+        return "accepted"
+
+
+def test_the_driver_finds_what_is_broken():
+    found = fuzz(Broken(), 200)
+    assert found.words["bug"] > 5
+    assert len(found.bugs) == 1
+    assert "KeyError" in next(iter(found.bugs))
