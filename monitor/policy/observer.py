@@ -158,7 +158,7 @@ class RequestObserver:
     def failed(self, cause: str) -> Decision:
         """Tokens could not be scored; the first cause is kept."""
         self._failure = self._failure or cause
-        if self._applying.closed:
+        if self._closed(cause):
             self._action = Action.BLOCK
         return self._decision()
 
@@ -167,7 +167,7 @@ class RequestObserver:
         self._settle()
         failure = self._failure or self._shortfall(coverage)
         status = Status.UNKNOWN if failure else Status.CHECKED
-        action = Action.BLOCK if failure and self._applying.closed else self._action
+        action = Action.BLOCK if failure and self._closed(failure) else self._action
         return Verdict(status, action, coverage, tuple(self._detections), self._scores(), failure)
 
     def accept(self, block: TokenBlock) -> Accepted:
@@ -205,6 +205,12 @@ class RequestObserver:
     def went_ahead(self, accepted: Accepted, outcome: Outcome) -> None:
         """The block was scored together with those of others; `observe` will report it."""
         self._ahead = accepted, outcome
+
+    def _closed(self, cause: str) -> bool:
+        """Whether a cause blocks; a lost session concerns those policies alone that add up over sessions."""
+        if cause == LOST and self._session is not None:
+            return any(policy.closed and policy.enforced for policy in self._session.makers)
+        return self._applying.closed
 
     def _finish(self, accepted: Accepted, outcome: Outcome) -> Decision:
         if accepted.cause:

@@ -103,7 +103,9 @@ def compile_program(policies: Sequence[Policy]) -> Program:
 
 def watch_plan(policies: Sequence[Policy]) -> WatchPlan:
     """What rules read or policies clamp: features ascending, probes by policy, signals."""
-    checks: list[Check] = [check for p in policies for check in (*p.rules, *p.conditions)]
+    checks: list[Check] = []
+    for policy in policies:
+        checks += [*policy.rules, *policy.conditions]
     named = {feature.index for check in checks for feature in check.features}
     named |= {clamp.feature for p in policies for clamp in p.clamps}
     probes: dict[str, Probe] = {check.probe.name: check.probe for check in checks if check.probe is not None}

@@ -104,6 +104,8 @@ class SessionPools:
         self._session = session
         self._keys = [check_key(policy, check) for policy, check in zip(makers, checks, strict=True)]
         self._checks = tuple(checks)
+        self.makers = tuple(makers)
+        """The policies whose checks these are."""
         self._before = session.seen[:]
         self._ids = array("i")
         self._fresh = 0

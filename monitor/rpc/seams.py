@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from monitor.model.prompts import Content
@@ -165,5 +165,13 @@ class PolicySet(Protocol):
     def suppression(self) -> SuppressionNeeds:
         """What suppression needs of a running model."""
 
-    def start(self, token_text: TokenText, special: frozenset[int] = frozenset()) -> Judge:
-        """Rules at their beginning, for one request."""
+    def start(
+        self,
+        token_text: TokenText,
+        special: frozenset[int] = frozenset(),
+        *,
+        caller: str = "",
+        labels: Mapping[str, str] | None = None,
+        session: str = "",
+    ) -> Judge:
+        """Rules at their beginning, for one request of a caller, which may belong to a session."""

@@ -18,6 +18,7 @@ from monitor.rpc.interceptors import Call, Context, current_call
 from monitor.rpc.ledger import Entry
 from monitor.rpc.mailbox import Mailbox
 from monitor.rpc.reload import Reloader
+from monitor.rpc.roles import caller
 from monitor.rpc.seams import Judge, Prompt, Runtime
 from monitor.rpc.verdicts import conclude, refusal, shown
 from monitor.rpc.wire import enums, requests, responses
@@ -101,7 +102,7 @@ class MonitorServicer:
         prompt = await self._tokenise(asked, room=0, reply=False)
         request_id = current_call().request_id
         with self._active.using() as now:
-            judge, entry = self._judge(now), self._entry(asked, now, prompt)
+            judge, entry = self._judge(now, asked), self._entry(asked, now, prompt)
             job = ScoreJob(
                 request_id,
                 prompt.ids,
@@ -207,7 +208,7 @@ class MonitorServicer:
         prompt = await self._tokenise(asked.input, room=wanted if asked.input.truncate else 1, reply=True)
         call = current_call()
         call.charged(min(asked.sampling.max_new_tokens, self._runtime.context - len(prompt.ids)))
-        judge, entry = self._judge(now), self._entry(asked.input, now, prompt)
+        judge, entry = self._judge(now, asked.input), self._entry(asked.input, now, prompt)
         entry.sampling = asked.sampling
         job = GenerationRequest(
             request_id=call.request_id,
@@ -231,11 +232,20 @@ class MonitorServicer:
         current_call().charged(len(prompt.ids))
         return prompt
 
-    def _judge(self, now: InForce) -> Judge:
-        return now.policies.start(self._runtime.token_text, self._runtime.special_ids)
+    def _judge(self, now: InForce, asked: requests.Input) -> Judge:
+        runtime = self._runtime
+        return now.policies.start(
+            runtime.token_text,
+            runtime.special_ids,
+            caller=caller.get().name,
+            labels=asked.labels,
+            session=asked.session,
+        )
 
     def _entry(self, asked: requests.Input, now: InForce, prompt: Prompt) -> Entry:
-        return self._books.ledger.open(asked, now.digests, now.policies.watch, len(prompt.ids))
+        entry = self._books.ledger.open(asked, now.digests, now.policies.watch, len(prompt.ids))
+        entry.session = asked.session
+        return entry
 
     def _observer(self, judge: Judge, now: InForce, entry: Entry) -> Trail:
         metered = MeteredObserver(judge, self._metrics, now.meter, now.policies.policies)

@@ -32,6 +32,7 @@ FAILURES = (
     "pass_failed",
     "row_mismatch",
     "rule_error",
+    "session_lost",
     "shape",
     "tap_missed",
     "other",

@@ -118,14 +118,25 @@ class Conversation(_message.Message):
     def __init__(self, messages: _Optional[_Iterable[_Union[ChatMessage, _Mapping]]] = ...) -> None: ...
 
 class Input(_message.Message):
-    __slots__ = ("text", "conversation", "truncate")
+    __slots__ = ("text", "conversation", "truncate", "session_id", "labels")
+    class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     TEXT_FIELD_NUMBER: _ClassVar[int]
     CONVERSATION_FIELD_NUMBER: _ClassVar[int]
     TRUNCATE_FIELD_NUMBER: _ClassVar[int]
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
     text: str
     conversation: Conversation
     truncate: bool
-    def __init__(self, text: _Optional[str] = ..., conversation: _Optional[_Union[Conversation, _Mapping]] = ..., truncate: _Optional[bool] = ...) -> None: ...
+    session_id: str
+    labels: _containers.ScalarMap[str, str]
+    def __init__(self, text: _Optional[str] = ..., conversation: _Optional[_Union[Conversation, _Mapping]] = ..., truncate: _Optional[bool] = ..., session_id: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class Clamp(_message.Message):
     __slots__ = ("feature", "target", "where", "error_term")
@@ -191,22 +202,36 @@ class ScoredToken(_message.Message):
     readings: _containers.RepeatedCompositeFieldContainer[Reading]
     def __init__(self, position: _Optional[int] = ..., token_id: _Optional[int] = ..., text: _Optional[str] = ..., phase: _Optional[_Union[Phase, str]] = ..., readings: _Optional[_Iterable[_Union[Reading, _Mapping]]] = ...) -> None: ...
 
+class ConditionScore(_message.Message):
+    __slots__ = ("name", "score", "threshold", "reached")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    REACHED_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    score: float
+    threshold: float
+    reached: bool
+    def __init__(self, name: _Optional[str] = ..., score: _Optional[float] = ..., threshold: _Optional[float] = ..., reached: _Optional[bool] = ...) -> None: ...
+
 class Evidence(_message.Message):
-    __slots__ = ("position", "token_id", "text", "score", "readings")
+    __slots__ = ("position", "token_id", "text", "score", "readings", "condition")
     POSITION_FIELD_NUMBER: _ClassVar[int]
     TOKEN_ID_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
     READINGS_FIELD_NUMBER: _ClassVar[int]
+    CONDITION_FIELD_NUMBER: _ClassVar[int]
     position: int
     token_id: int
     text: str
     score: float
     readings: _containers.RepeatedCompositeFieldContainer[Reading]
-    def __init__(self, position: _Optional[int] = ..., token_id: _Optional[int] = ..., text: _Optional[str] = ..., score: _Optional[float] = ..., readings: _Optional[_Iterable[_Union[Reading, _Mapping]]] = ...) -> None: ...
+    condition: str
+    def __init__(self, position: _Optional[int] = ..., token_id: _Optional[int] = ..., text: _Optional[str] = ..., score: _Optional[float] = ..., readings: _Optional[_Iterable[_Union[Reading, _Mapping]]] = ..., condition: _Optional[str] = ...) -> None: ...
 
 class Detection(_message.Message):
-    __slots__ = ("policy", "rule", "category", "severity", "action", "mode", "phase", "position", "score", "threshold", "evidence")
+    __slots__ = ("policy", "rule", "category", "severity", "action", "mode", "phase", "position", "score", "threshold", "evidence", "conditions")
     POLICY_FIELD_NUMBER: _ClassVar[int]
     RULE_FIELD_NUMBER: _ClassVar[int]
     CATEGORY_FIELD_NUMBER: _ClassVar[int]
@@ -218,6 +243,7 @@ class Detection(_message.Message):
     SCORE_FIELD_NUMBER: _ClassVar[int]
     THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     EVIDENCE_FIELD_NUMBER: _ClassVar[int]
+    CONDITIONS_FIELD_NUMBER: _ClassVar[int]
     policy: str
     rule: str
     category: str
@@ -229,21 +255,24 @@ class Detection(_message.Message):
     score: float
     threshold: float
     evidence: _containers.RepeatedCompositeFieldContainer[Evidence]
-    def __init__(self, policy: _Optional[str] = ..., rule: _Optional[str] = ..., category: _Optional[str] = ..., severity: _Optional[_Union[Severity, str]] = ..., action: _Optional[_Union[Action, str]] = ..., mode: _Optional[_Union[Mode, str]] = ..., phase: _Optional[_Union[Phase, str]] = ..., position: _Optional[int] = ..., score: _Optional[float] = ..., threshold: _Optional[float] = ..., evidence: _Optional[_Iterable[_Union[Evidence, _Mapping]]] = ...) -> None: ...
+    conditions: _containers.RepeatedCompositeFieldContainer[ConditionScore]
+    def __init__(self, policy: _Optional[str] = ..., rule: _Optional[str] = ..., category: _Optional[str] = ..., severity: _Optional[_Union[Severity, str]] = ..., action: _Optional[_Union[Action, str]] = ..., mode: _Optional[_Union[Mode, str]] = ..., phase: _Optional[_Union[Phase, str]] = ..., position: _Optional[int] = ..., score: _Optional[float] = ..., threshold: _Optional[float] = ..., evidence: _Optional[_Iterable[_Union[Evidence, _Mapping]]] = ..., conditions: _Optional[_Iterable[_Union[ConditionScore, _Mapping]]] = ...) -> None: ...
 
 class RuleScore(_message.Message):
-    __slots__ = ("policy", "rule", "phase", "score", "threshold")
+    __slots__ = ("policy", "rule", "phase", "score", "threshold", "conditions")
     POLICY_FIELD_NUMBER: _ClassVar[int]
     RULE_FIELD_NUMBER: _ClassVar[int]
     PHASE_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
     THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    CONDITIONS_FIELD_NUMBER: _ClassVar[int]
     policy: str
     rule: str
     phase: Phase
     score: float
     threshold: float
-    def __init__(self, policy: _Optional[str] = ..., rule: _Optional[str] = ..., phase: _Optional[_Union[Phase, str]] = ..., score: _Optional[float] = ..., threshold: _Optional[float] = ...) -> None: ...
+    conditions: _containers.RepeatedCompositeFieldContainer[ConditionScore]
+    def __init__(self, policy: _Optional[str] = ..., rule: _Optional[str] = ..., phase: _Optional[_Union[Phase, str]] = ..., score: _Optional[float] = ..., threshold: _Optional[float] = ..., conditions: _Optional[_Iterable[_Union[ConditionScore, _Mapping]]] = ...) -> None: ...
 
 class Coverage(_message.Message):
     __slots__ = ("tokens_run", "tokens_scored", "tokens_truncated", "tokens_rewound")
@@ -398,7 +427,7 @@ class ListPoliciesRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Rule(_message.Message):
-    __slots__ = ("name", "phases", "action", "mode", "threshold", "features", "weights")
+    __slots__ = ("name", "phases", "action", "mode", "threshold", "features", "weights", "signal", "probe", "session", "conditions")
     NAME_FIELD_NUMBER: _ClassVar[int]
     PHASES_FIELD_NUMBER: _ClassVar[int]
     ACTION_FIELD_NUMBER: _ClassVar[int]
@@ -406,6 +435,10 @@ class Rule(_message.Message):
     THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     FEATURES_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    SIGNAL_FIELD_NUMBER: _ClassVar[int]
+    PROBE_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    CONDITIONS_FIELD_NUMBER: _ClassVar[int]
     name: str
     phases: _containers.RepeatedScalarFieldContainer[Phase]
     action: Action
@@ -413,7 +446,11 @@ class Rule(_message.Message):
     threshold: float
     features: _containers.RepeatedScalarFieldContainer[int]
     weights: _containers.RepeatedScalarFieldContainer[float]
-    def __init__(self, name: _Optional[str] = ..., phases: _Optional[_Iterable[_Union[Phase, str]]] = ..., action: _Optional[_Union[Action, str]] = ..., mode: _Optional[_Union[Mode, str]] = ..., threshold: _Optional[float] = ..., features: _Optional[_Iterable[int]] = ..., weights: _Optional[_Iterable[float]] = ...) -> None: ...
+    signal: str
+    probe: bool
+    session: bool
+    conditions: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., phases: _Optional[_Iterable[_Union[Phase, str]]] = ..., action: _Optional[_Union[Action, str]] = ..., mode: _Optional[_Union[Mode, str]] = ..., threshold: _Optional[float] = ..., features: _Optional[_Iterable[int]] = ..., weights: _Optional[_Iterable[float]] = ..., signal: _Optional[str] = ..., probe: _Optional[bool] = ..., session: _Optional[bool] = ..., conditions: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Policy(_message.Message):
     __slots__ = ("name", "title", "category", "severity", "description", "maturity", "rules", "clamps")

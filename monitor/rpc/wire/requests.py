@@ -6,11 +6,12 @@ Checks all that can be checked without the model; the runtime checks lengths and
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from monitor.records import Clamp, Sampling
 from monitor.rpc.wire import enums
+from monitor.rpc.wire.belonging import belonging
 from monitor.rpc.wire.problems import Problems
 from monitor.v1 import monitor_pb2 as pb
 
@@ -38,6 +39,10 @@ class Input:
     content: str | Sequence[Mapping[str, str]]
     """A text, or turns as `{"role": …, "content": …}`."""
     truncate: bool
+    session: str = ""
+    """The conversation that the request belongs to, as its caller names it."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """What the request says of itself."""
 
     @property
     def size(self) -> int:
@@ -98,12 +103,12 @@ def _input(message: pb.Input, path: str, problems: Problems) -> Input:
     if kind == "text":
         if not message.text:
             problems.add(f"{path}.text", "is empty; write at least one character")
-        return Input(path, message.text, message.truncate)
+        return Input(path, message.text, message.truncate, *belonging(message, path, problems))
     if kind is None:
         problems.add(path, "has no content; set text or conversation")
         return Input(path, "", message.truncate)
     turns = _turns(message.conversation.messages, f"{path}.conversation.messages", problems)
-    return Input(path, turns, message.truncate)
+    return Input(path, turns, message.truncate, *belonging(message, path, problems))
 
 
 def _turns(messages: Sequence[pb.ChatMessage], path: str, problems: Problems) -> list[dict[str, str]]:

@@ -17,7 +17,7 @@ from monitor.records import (
     ScoredToken,
     Verdict,
 )
-from monitor.rpc.wire import enums
+from monitor.rpc.wire import conditions, enums
 from monitor.suppression import Suppression
 from monitor.v1 import monitor_pb2 as pb
 
@@ -101,6 +101,7 @@ def detection(record: Detection) -> pb.Detection:
         score=record.score,
         threshold=record.threshold,
         evidence=[_evidence(token) for token in record.evidence],
+        conditions=conditions.scores(record.conditions),
     )
 
 
@@ -154,6 +155,10 @@ def _rule(record: Rule) -> pb.Rule:
         threshold=record.threshold,
         features=[feature.index for feature in record.features],
         weights=[feature.weight for feature in record.features],
+        signal="" if record.signal is None else record.signal.value,
+        probe=record.probe is not None,
+        session=record.session,
+        conditions=conditions.named(record),
     )
 
 
@@ -173,6 +178,7 @@ def _evidence(record: Evidence) -> pb.Evidence:
         text=record.text,
         score=record.score,
         readings=_readings(record.readings),
+        condition=record.condition,
     )
 
 
@@ -183,6 +189,7 @@ def _rule_score(record: RuleScore) -> pb.RuleScore:
         phase=enums.PHASE[record.phase],
         score=record.score,
         threshold=record.threshold,
+        conditions=conditions.scores(record.conditions),
     )
 
 
