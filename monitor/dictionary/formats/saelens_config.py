@@ -15,6 +15,16 @@ from monitor.errors import DictionaryError
 ARCHITECTURES = ("standard", "jumprelu", "topk", "gated")
 
 _TRAINING_ONLY = ("batchtopk", "matryoshka_batchtopk", "matryoshka")
+_OTHERS = {
+    "matching_pursuit": "it chooses features one after another, each from what the last has left",
+    "abstopk": "its features may be negative",
+    "temporal": "its features depend on earlier tokens",
+    "transcoder": "it reads one place and writes another",
+    "skip_transcoder": "it reads one place and writes another",
+    "jumprelu_transcoder": "it reads one place and writes another",
+    "jumprelu_skip_transcoder": "it reads one place and writes another",
+}
+"""Architectures that cannot be watched, and why."""
 _RENAMED = {"hook_point": "hook_name", "activation_fn_str": "activation_fn"}
 _NORMS = {
     "none": InputNorm.NONE,
@@ -79,6 +89,10 @@ def _architecture(flat: dict[str, Any], where: str) -> str:
     if name in _TRAINING_ONLY:
         raise DictionaryError(
             f"{where}: {name!r} is a training checkpoint; save it for inference (as jumprelu), and load that"
+        )
+    if name in _OTHERS:
+        raise DictionaryError(
+            f"{where}: architecture {name!r} cannot be watched: {_OTHERS[name]}. What can: {', '.join(ARCHITECTURES)}"
         )
     if name not in ARCHITECTURES:
         raise DictionaryError(f"{where}: architecture {name!r} is not one of {', '.join(ARCHITECTURES)}")

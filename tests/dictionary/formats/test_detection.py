@@ -34,7 +34,11 @@ def test_two_families_in_one_folder(tmp_path):
     other = tmp_path / layouts.gemma_scope(tmp_path).source
     shutil.copy(other / "params.npz", source / "params.npz")
     said = refused(source, "could be more than one kind of dictionary")
-    for part in ("Found: cfg.json, params.npz, sae.safetensors", "sparsify wants cfg.json", "gemma-scope wants params.npz"):
+    for part in (
+        "Found: cfg.json, params.npz, sae.safetensors",
+        "sparsify wants cfg.json",
+        "gemma-scope wants params.npz",
+    ):
         assert part in said
     assert "--dictionary-format" in said
     assert read_dictionary(source, format="sparsify").format == "sparsify"
@@ -57,7 +61,10 @@ def test_a_repository_of_many(tmp_path):
 
 def test_many_files(tmp_path):
     source = (tmp_path / layouts_pickled.qwen_scope(tmp_path).source).parent
-    refused(source, "several weights files .layer12.sae.pt, layer13.sae.pt.: name the file, as in .*/layer12.sae.pt")
+    refused(
+        source,
+        "several weights files .layer12.sae.pt, layer13.sae.pt.: name the file, as in .*/layer12.sae.pt",
+    )
 
 
 def test_a_file_that_holds_no_weights(tmp_path):
@@ -83,15 +90,30 @@ def change(path, **entries):
         (layouts.gemma_scope_2, "config.json", {"architecture": "topk"}, "not jump_relu"),
         (layouts_openmoss.llama_scope, "hyperparams.json", {"act_fn": "topk"}, "not jumprelu"),
         (layouts_openmoss.llama_scope, "hyperparams.json", {"norm_activation": "batch-wise"}, "batch-wise"),
-        (layouts_openmoss.llama_scope, "hyperparams.json", {"jump_relu_threshold": None}, "jump_relu_threshold"),
+        (
+            layouts_openmoss.llama_scope,
+            "hyperparams.json",
+            {"jump_relu_threshold": None},
+            "jump_relu_threshold",
+        ),
         (
             layouts_openmoss.llama_scope,
             "hyperparams.json",
             {"dataset_average_activation_norm": {"in": 0}},
             "dataset_average_activation_norm.in is 0",
         ),
-        (layouts_openmoss.llama_scope, "hyperparams.json", {"hook_point_out": "blocks.9.hook_mlp_out"}, "transcoder"),
-        (layouts_openmoss.llamascopium, "config.json", {"act_fn": "batchtopk"}, "not one of relu, topk, jumprelu"),
+        (
+            layouts_openmoss.llama_scope,
+            "hyperparams.json",
+            {"hook_point_out": "blocks.9.hook_mlp_out"},
+            "transcoder",
+        ),
+        (
+            layouts_openmoss.llamascopium,
+            "config.json",
+            {"act_fn": "batchtopk"},
+            "not one of relu, topk, jumprelu",
+        ),
         (layouts_openmoss.llamascopium, "config.json", {"sae_type": "clt"}, "only sae_type 'sae'"),
         (layouts_openmoss.llamascopium, "config.json", {"use_glu_encoder": True}, "GLU"),
     ],
@@ -149,7 +171,9 @@ def test_matrices_that_do_not_belong_together(tmp_path):
     tensors |= {"b_dec": torch.zeros(WIDTH), "threshold": torch.zeros(8)}
     write_safetensors(source / "params.safetensors", tensors)
     refused(source, "they are not of one dictionary of one place")
-    write_safetensors(source / "params.safetensors", {**tensors, "w_dec": torch.zeros(8, WIDTH), "b_enc": torch.zeros(9)})
+    write_safetensors(
+        source / "params.safetensors", {**tensors, "w_dec": torch.zeros(8, WIDTH), "b_enc": torch.zeros(9)}
+    )
     refused(source, r"b_enc has shape \(9,\); it must be \(8,\)")
 
 
@@ -168,7 +192,9 @@ def test_old_pickles_without_a_zip(tmp_path):
     assert torch.equal(read_dictionary(source).autoencoder.encoder, expected.encoder)
 
 
-@pytest.mark.parametrize("architecture", ["matching_pursuit", "abstopk", "temporal", "transcoder", "skip_transcoder"])
+@pytest.mark.parametrize(
+    "architecture", ["matching_pursuit", "abstopk", "temporal", "transcoder", "skip_transcoder"]
+)
 def test_other_architectures_of_saelens(tmp_path, architecture):
     write_json(tmp_path / "cfg.json", {"d_in": 4, "d_sae": 8, "architecture": architecture})
     write_safetensors(tmp_path / "sae_weights.safetensors", {"W_dec": torch.zeros(8, 4)})

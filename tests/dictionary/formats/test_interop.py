@@ -8,6 +8,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -103,6 +104,10 @@ def test_sae_lens_opens_what_is_saved_here(tmp_path, sae_lens, data):
                 folder = tmp_path / f"{kind}-{norm}-{subtract}"
                 cases[folder] = make(kind, subtract=subtract, norm=norm)
                 save_saelens(folder, cases[folder], card, density=torch.rand(FEATURES))
+    for subtract in (False, True):
+        folder, gated = tmp_path / f"gated-{subtract}", make(Activation.GATED, subtract=subtract)
+        cases[folder] = replace(gated, encoder=gated.gate_encoder * torch.rand(FEATURES, 1).add(0.5))
+        save_saelens(folder, cases[folder], card)
     sae_lens(READ, data, *cases)
     for folder, sae in cases.items():
         theirs = load_file(folder / "theirs.safetensors")

@@ -155,7 +155,8 @@ def test_configuration_from_before_version_6(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"architecture": "temporal"}, "not one of standard"),
+        ({"architecture": "temporal"}, "cannot be watched: its features depend on earlier tokens"),
+        ({"architecture": "unheard of"}, "not one of standard"),
         ({"architecture": "batchtopk"}, "training checkpoint"),
         ({"activation_fn": "tanh-relu"}, "activation function 'tanh-relu'"),
         ({"normalize_activations": "covariance_whitening"}, "covariance_whitening"),
