@@ -22,7 +22,7 @@ Source = Annotated[
     str,
     typer.Argument(
         metavar="SOURCE",
-        help="Folder, weights file, or hub:ORG/NAME[@REVISION][/FOLDER]. ORG/NAME works too.",
+        help="Folder, weights file, or hub:ORG/NAME of the Hugging Face hub, with @REVISION and /FOLDER if needed.",
     ),
 ]
 Format = Annotated[

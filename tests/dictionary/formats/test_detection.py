@@ -8,7 +8,7 @@ import shutil
 import pytest
 import torch
 
-from monitor.dictionary.formats import FORMATS, READERS, find_place, find_reader, read_dictionary
+from monitor.dictionary.formats import FORMATS, READERS, find_place, read_dictionary
 from monitor.errors import DictionaryError
 from tests.dictionary.formats import layouts, layouts_openmoss, layouts_pickled
 from tests.dictionary.formats.layouts import WIDTH, write_json, write_pickle, write_safetensors
