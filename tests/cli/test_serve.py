@@ -29,7 +29,12 @@ def test_score_and_generate_start_their_own_server(run, pair):
     options = ["--max-new-tokens", "5", "--clamp", "5=-1@everywhere", "--seed", "1"]
     generated = run("generate", "calm", *pair.flags, *options, "--json")
     answer = json.loads(generated.stdout)
-    assert answer["verdict"]["coverage"] == {"tokensRun": 10, "tokensScored": 10, "tokensTruncated": 0}
+    assert answer["verdict"]["coverage"] == {
+        "tokensRun": 10,
+        "tokensScored": 10,
+        "tokensTruncated": 0,
+        "tokensRewound": 0,
+    }
     left = [r["valueAfterClamp"] for t in answer["tokens"] for r in t["readings"] if "valueAfterClamp" in r]
     assert max(left, default=0.0) <= 0.01
 
@@ -184,8 +189,8 @@ def test_a_text_that_is_too_long_is_cut_only_when_asked(run, pair):
 def test_policies_are_read_again_when_asked_and_at_hangup(run, pair, tmp_path):
     policies = tmp_path / "policies"
     shutil.copytree(pair.policies, policies)
-    flags = [policies if flag == pair.policies else flag for flag in pair.flags]
-    command = [sys.executable, "-m", "monitor", "serve", *FREE, *map(str, flags)]
+    flags = [str(policies) if flag == str(pair.policies) else flag for flag in pair.flags]
+    command = [sys.executable, "-m", "monitor", "serve", *FREE, *flags]
     environment = os.environ | {"SAE_MONITOR_RELOAD_SECONDS": "0"}
     process = subprocess.Popen(
         command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
@@ -196,7 +201,7 @@ def test_policies_are_read_again_when_asked_and_at_hangup(run, pair, tmp_path):
         assert reloaded.stdout.startswith("the files are those in force ("), reloaded.stderr
         (policies / "deception.yaml").unlink()
         process.send_signal(signal.SIGHUP)
-        wait_for(lambda: "deception" not in run("score", "Hello!", "--connect", address, "--json").stdout)
+        wait_for(lambda: "deception" not in run("score", "Hello!", "--connect", address, "--json").stdout, 60)
         (policies / "power-seeking.yaml").write_text("apiVersion: monitor/v2\n")
         refused = run("policy", "reload", "--connect", address)
         assert refused.exit_code == 2
