@@ -118,7 +118,7 @@ def test_a_bad_policy_is_shown_with_its_line(run, pair, tmp_path):
     text = (pair.policies / "deception.yaml").read_text()
     (tmp_path / "deception.yaml").write_text(text.replace("threshold:", "treshold:"))
     said = refused(run, *flags(pair, policies=tmp_path))
-    assert f"{tmp_path}/deception.yaml:11:5" in said
+    assert f"{tmp_path}/deception.yaml:12:5" in said
     assert "did you mean `threshold`?" in said
 
 
