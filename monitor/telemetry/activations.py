@@ -65,7 +65,7 @@ class ActivationLedger:
     def _adopt(self, plan: WatchPlan) -> None:
         """One row for each feature of the plan, with what it had before."""
         old = getattr(self, "_rows", {})
-        width = len(plan)
+        width = len(plan.features)
         counts = np.zeros((width, _BUCKETS), dtype=np.int64)
         sums, maxima = np.zeros(width), np.zeros(width)
         for row, feature in enumerate(plan.features):
@@ -92,10 +92,13 @@ class ActivationLedger:
             self._add(self._aligned(plan, np.concatenate(rows)))
 
     def _aligned(self, plan: WatchPlan, values: Readings) -> tuple[Readings, NDArray[np.intp]]:
-        """The columns of `plan` that still have a row, and which row; NaN anywhere in a token drops the token."""
+        """The columns of `plan` that still have a row, and which row; NaN anywhere in a token drops the token.
+
+        Probes and signals stand behind the features and are not counted.
+        """
         values = values[np.isfinite(values).all(axis=1)]
         if plan is self._plan:
-            return values, np.arange(len(plan))
+            return values[:, : len(plan.features)], np.arange(len(plan.features))
         kept = [column for column, feature in enumerate(plan.features) if feature in self._rows]
         rows = np.asarray([self._rows[plan.features[column]] for column in kept], dtype=np.intp)
         return values[:, kept], rows

@@ -31,7 +31,14 @@ class MeteredObserver:
         self._policies = policies
         self._trace = exemplar()
         self._suppressing: dict[str, None] = {}
+        self._told = False
+        """True once the rules said who suppresses: then what they say holds, releases included."""
         self._blocking: set[str] = set()
+
+    @property
+    def lead(self) -> object:
+        """What scores blocks of several requests together; None where nothing does."""
+        return getattr(self._inner, "lead", None)
 
     def begin(self) -> Decision:
         """Before the first forward."""
@@ -63,6 +70,9 @@ class MeteredObserver:
             elif detection.action is Action.BLOCK and detection.policy not in self._blocking:
                 self._blocking.add(detection.policy)
                 self._metrics.blocked(detection.policy, self._trace)
+        if decision.suppressing or self._told:
+            self._told = True
+            self._suppressing = dict.fromkeys(decision.suppressing)
         return decision
 
 

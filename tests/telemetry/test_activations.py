@@ -8,6 +8,7 @@ import pytest
 from monitor.records import Phase, TokenBlock, WatchPlan
 from monitor.telemetry.activations import ActivationLedger, shown
 from monitor.telemetry.activations_shown import BOUNDS, ActivationCollector
+from monitor.watching import Probe
 
 
 class Exported:
@@ -191,3 +192,14 @@ def test_no_token_is_lost_while_policies_are_reloaded():
     found = samples(meter)
     assert found["tokens_scored_total", "response"] == 12000
     assert found["feature_activation_count", "3", "p"] == found["feature_activation_count", "8", "p"] == 12000
+
+
+def test_probes_and_signals_behind_the_features_are_not_counted_as_features():
+    probe = Probe("p", (1.0,) * 4)
+    plan = WatchPlan((3, 8), (probe,))
+    meter = Exported(plan, [("p", 3), ("p", 8)])
+    meter.observe(block([[0.5, 0.0, -7.0], [0.25, 1.0, 9.0]]))
+    old = meter.meter
+    meter.watch(WatchPlan((8,)), [("p", 8)])
+    old.observe(block([[0.5, 0.75, 4.0]]))
+    assert expected([0.0, 1.0, 0.75], feature="8").items() <= samples(meter).items()

@@ -3,6 +3,7 @@
 import math
 import shutil
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,9 +16,11 @@ from monitor.records import (
     Clamp,
     Coverage,
     Decision,
+    Detection,
     Digests,
     Mode,
     Phase,
+    Severity,
     Status,
     TokenBlock,
     Verdict,
@@ -164,6 +167,31 @@ def test_clamps_that_hold_from_the_start_suppress_from_the_start(metrics):
     assert value(metrics, "suppressed_tokens_total", policy="weapons") == 0
 
 
+def test_suppression_ends_where_the_rules_release_it(metrics):
+    chosen, meter = full(metrics)
+    holding, released = Decision(suppressing=("deception",)), Decision()
+    observer = MeteredObserver(Scripted(None, holding, released, released), metrics, meter, chosen.policies)
+    observer.begin()
+    for start, tokens in [(0, 3), (3, 2), (5, 4)]:
+        observer.observe(block(start, tokens))
+    assert value(metrics, "suppressed_tokens_total", policy="deception") == 2
+
+
+def test_a_policy_that_blocks_twice_blocked_one_request(metrics):
+    chosen, meter = full(metrics)
+    first = Detection(
+        "weapons", "word", "weapons", Severity.HIGH, Action.BLOCK, Mode.ENFORCE, Phase.PROMPT, 1, 1.0, 0.5
+    )
+    second = replace(first, phase=Phase.RESPONSE)
+    observer = MeteredObserver(
+        Scripted(None, Decision((first,)), Decision((second,))), metrics, meter, chosen.policies
+    )
+    observer.begin()
+    observer.observe(block(0, 2))
+    observer.observe(block(2, 1))
+    assert value(metrics, "blocked_requests_total", policy="weapons") == 1
+
+
 @pytest.mark.parametrize(("mode", "suppressed"), [(Mode.ENFORCE, 1), (Mode.SHADOW, 0)])
 def test_a_rule_in_shadow_suppresses_nothing(metrics, mode, suppressed):
     shadowed = policy("deception", 7, Action.SUPPRESS, mode=mode, clamps=(Clamp(7, -2.0),))
@@ -173,8 +201,6 @@ def test_a_rule_in_shadow_suppresses_nothing(metrics, mode, suppressed):
     row = np.zeros((1, len(chosen.watch)), np.float32)
     row[0, chosen.watch.column(7)] = 1
     (found,) = real.observe(TokenBlock(Phase.PROMPT, 1, (1,), row)).detections
-    from dataclasses import replace
-
     fired = Decision((replace(found, mode=mode),), Action.ALLOW)
     observer = MeteredObserver(Scripted(Decision(), fired), metrics, meter, (shadowed,))
     observer.begin()
