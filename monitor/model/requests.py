@@ -24,6 +24,10 @@ from monitor.records import (
 )
 from monitor.suppression import Suppression, SuppressionPlan
 
+def _unnoticed() -> None:
+    """Nobody asks when a request began to run."""
+
+
 Columns = slice | NDArray[np.intp]
 """Columns of a pass's readings `[rows, slots]`, in the order of a watch plan."""
 
@@ -58,6 +62,8 @@ class GenerationRequest:
     tokens_truncated: int = 0
     lease: Lease | None = None
     """What the observer is shown; None: the columns of the first policy set."""
+    admitted: Callable[[], None] = _unnoticed
+    """Called before each pass that it is in, so that somebody may note when it began to run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +108,8 @@ class ScoreJob:
     tokens_truncated: int = 0
     lease: Lease | None = None
     """What the observer is shown; None: the columns of the first policy set."""
+    admitted: Callable[[], None] = _unnoticed
+    """Called before each pass that it is in, so that somebody may note when it began to run."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,6 +132,7 @@ class Scorer:
         width = max(len(job.ids) for job, _ in batch)
         ids = torch.zeros(len(batch), width, dtype=torch.int64)
         for row, (job, _) in enumerate(batch):
+            job.admitted()
             ids[row, : len(job.ids)] = torch.tensor(job.ids)
         buffers.settle(self._bank)
         buffers.poison(ids.numel())
