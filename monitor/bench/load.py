@@ -7,6 +7,7 @@ must hold: none lost, none failed, the server's own counter agrees, memory flat.
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import socket
 import statistics
@@ -15,7 +16,7 @@ import sys
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -65,11 +66,15 @@ def main(
 
 
 @contextmanager
-def serving() -> Iterator[tuple[psutil.Process, str, str]]:
-    """A server process on free loopback ports: the process, its gRPC address, its metrics address."""
+def serving(environment: Mapping[str, str] | None = None) -> Iterator[tuple[psutil.Process, str, str]]:
+    """A server process on free loopback ports: the process, its gRPC address, its metrics address.
+
+    `environment` is what the process is told beside this one's.
+    """
     address, metrics = f"127.0.0.1:{_free_port()}", f"127.0.0.1:{_free_port()}"
     command = [sys.executable, "-m", "monitor", "serve", "--listen", address, "--metrics-listen", metrics]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    told = {**os.environ, **(environment or {})}
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=told)
     try:
         _wait_until_serving(process, address)
         yield psutil.Process(process.pid), address, metrics
