@@ -27,6 +27,7 @@ from monitor.model.rows import Rows
 from monitor.model.sampler import Sampler
 from monitor.model.tap import Tap, TapBuffers
 from monitor.model.text import Vocabulary
+from monitor.model.together import score_together
 from monitor.model.track import Track
 from monitor.model.verification import Watched
 from monitor.records import FinishReason
@@ -145,6 +146,8 @@ class Engine:
         self._drop_cancelled()
         tracks = [self._runs.get(span.request_id) for span in spans]
         for track in tracks:
+            if track is not None:
+                track.request.admitted()
             if track is not None and track.clamps and track.row is None:
                 self._place(track)
         clamped = [track.row if track is not None and track.clamps else None for track in tracks]
@@ -168,11 +171,17 @@ class Engine:
         rows = spans[-1].first + spans[-1].count
         taken = self._readout.take(rows)
         self._unscored += not taken.clean
-        for span, token in zip(spans, tokens, strict=True):
-            track = self._runs.get(span.request_id)
-            if track is None:
-                continue
-            track.saw(_held(taken.of(span, track), span, track, ids))
+        running = [
+            (span, token, self._runs.get(span.request_id)) for span, token in zip(spans, tokens, strict=True)
+        ]
+        seen = [
+            (token, track, _held(taken.of(span, track), span, track, ids))
+            for span, token, track in running
+            if track is not None
+        ]
+        score_together((track, found) for _, track, found in seen)
+        for token, track, found in seen:
+            track.saw(found)
             if token is not None:
                 track.drew(token)
             if track.ended:

@@ -58,6 +58,7 @@ class Track:
         self._run = self._scored = self._clamped = self._rewound = self._looked = 0
         self._checks = {plan.policy: Check(plan) for plan in request.plans}
         self._failure = ""
+        self._upcoming: TokenBlock | None = None
         self._lag = 0
         self._clamp(request.observer.begin())
 
@@ -70,6 +71,25 @@ class Track:
     def remaining(self) -> int:
         """New tokens that may still be drawn."""
         return self._limit - (len(self.ids) - self._prompt)
+
+    def next_block(self, rows: Rows) -> TokenBlock | None:
+        """The first block of these rows that `saw` is going to show to the rules; None where that is not sure."""
+        end = rows.position + len(rows.readings)
+        if self.ended or end <= self._run or not rows.clean or rows.fault:
+            return None
+        if self._run < self._prompt:
+            self._upcoming = self._block(Phase.PROMPT, rows.part(self._run, min(end, self._prompt)))
+        else:
+            self._upcoming = self._block(Phase.RESPONSE, rows.part(self._run, end))
+        return self._upcoming
+
+    def _block(self, phase: Phase, rows: Rows) -> TokenBlock:
+        """Rows as the rules are shown them; the very block that `next_block` announced, where it did."""
+        block, self._upcoming = self._upcoming, None
+        if block is not None and (block.phase, block.start) == (phase, rows.position):
+            return block
+        ids = tuple(self.ids[rows.position : rows.position + len(rows.readings)])
+        return TokenBlock(phase, rows.position, ids, rows.readings)
 
     def saw(self, rows: Rows) -> None:
         """Rows of a pass, in token order. Positions that were seen before (a request that was evicted, or run again
@@ -135,8 +155,8 @@ class Track:
 
     def _score(self, phase: Phase, rows: Rows) -> None:
         self._run = rows.position + len(rows.readings)
-        ids = tuple(self.ids[rows.position : self._run])
-        block = TokenBlock(phase, rows.position, ids, rows.readings)
+        block = self._block(phase, rows)
+        ids = block.token_ids
         unscored = rows.fault or ("" if rows.clean else why_unscored(rows.readings))
         decision, cause = self._observe(block, unscored)
         self._clamp(decision)

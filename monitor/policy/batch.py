@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from monitor.policy.accepting import Accepted
 from monitor.policy.advancing import Member, Outcome, advance
 from monitor.policy.evidence import Tokens
 from monitor.policy.lanes import PhaseState, blank
@@ -22,7 +23,7 @@ from monitor.policy.weights import active
 from monitor.records import TokenBlock
 
 if TYPE_CHECKING:
-    from monitor.policy.observer import Accepted, RequestObserver
+    from monitor.policy.observer import RequestObserver
 
 FIRST = 8
 """Lanes of a new table; doubled when they do not suffice."""
@@ -47,7 +48,7 @@ class RuleBatch:
         together: list[tuple[RequestObserver, Accepted]] = []
         with self._lock:
             for observer, block in work:
-                accepted = observer.accept(block)
+                accepted = _accepted(observer, block)
                 if accepted.kept is not None and len(accepted.kept) == 1:
                     together.append((observer, accepted))
                 else:
@@ -116,6 +117,13 @@ class RuleBatch:
                 holder.move(more, lane)
         self._table = more
         self._holders += [None] * len(self._holders)
+
+
+def _accepted(observer: RequestObserver, block: TokenBlock) -> Accepted:
+    try:
+        return observer.accept(block)
+    except Exception:  # noqa: BLE001  (as above)
+        return Accepted(block, RULE_ERROR)
 
 
 def _guarded(observer: RequestObserver, accepted: Accepted) -> tuple[Accepted, Outcome]:

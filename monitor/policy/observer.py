@@ -6,27 +6,24 @@ was not scored (a gap, a NaN, a failure reported by the engine) makes the verdic
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
-from numpy.typing import NDArray
 
+from monitor.policy.accepting import Accepted, Applying
 from monitor.policy.advancing import Member, Outcome, advance, rule_scores
-from monitor.policy.batch import RuleBatch
+from monitor.policy.batch import RULE_ERROR, RuleBatch
 from monitor.policy.evidence import Tokens
+from monitor.policy.holding import Holding
 from monitor.policy.lanes import Masks, PhaseState
-from monitor.policy.policy import Policy
-from monitor.policy.program import Program, merge_clamps, strongest
+from monitor.policy.program import Program, strongest
+from monitor.policy.rewinding import Rewinding
 from monitor.policy.sessions import LOST, SessionPools
 from monitor.policy.weights import active
 from monitor.records import (
     Action,
-    Clamp,
     Coverage,
     Decision,
     Detection,
     Phase,
-    Readings,
     RuleScore,
     Status,
     TokenBlock,
@@ -46,57 +43,6 @@ MISCOUNTED = "miscounted"
 """Coverage claims more scored tokens than the rules were shown."""
 NOT_RUN = "not_run"
 """No token was scored at all."""
-
-
-@dataclass(frozen=True)
-class Applying:
-    """The policies that apply to a request."""
-
-    policies: tuple[Policy, ...]
-    rules: NDArray[np.bool_]
-    """`[rules]` of the program that are theirs."""
-    checks: NDArray[np.bool_]
-    """`[checks]` of the program that are theirs."""
-
-    @property
-    def closed(self) -> bool:
-        """True where one that acts blocks what could not be scored."""
-        return any(policy.closed and policy.enforced for policy in self.policies)
-
-    def clamps(self) -> tuple[Clamp, ...]:
-        """Clamps that hold from the first token."""
-        return merge_clamps([c for p in self.policies if p.clamps_always and p.enforced for c in p.clamps])
-
-
-@dataclass(frozen=True)
-class Accepted:
-    """A block that was looked at before it is scored."""
-
-    block: TokenBlock
-    cause: str = ""
-    """Why it cannot be scored."""
-    kept: NDArray[np.intp] | None = None
-    """Its rows that count; None where none does."""
-
-    @property
-    def readings(self) -> Readings:
-        """Of the rows that count."""
-        readings = self.block.readings
-        return readings if self.kept is None or len(self.kept) == len(readings) else readings[self.kept]
-
-    @property
-    def positions(self) -> NDArray[np.int64]:
-        """Of the rows that count."""
-        return np.asarray([] if self.kept is None else self.kept + self.block.start, np.int64)
-
-    @property
-    def token_ids(self) -> tuple[int, ...]:
-        """Of the rows that count."""
-        return () if self.kept is None else tuple(self.block.token_ids[row] for row in self.kept)
-
-    def failing(self, cause: str) -> Accepted:
-        """The same block, which could not be scored after all."""
-        return Accepted(self.block, cause)
 
 
 class RequestObserver:
@@ -122,7 +68,9 @@ class RequestObserver:
         self._next = 0
         self._detections: list[Detection] = []
         self._action = Action.ALLOW
-        self._clamps = applying.clamps()
+        self._holding = Holding(program, applying.policies)
+        self._rewinding = Rewinding(program, applying.policies)
+        self._restart: int | None = None
         self._failure = ""
         self.batch = batch
         """Who can score a block of this request together with blocks of others."""
@@ -146,9 +94,12 @@ class RequestObserver:
     def observe(self, block: TokenBlock) -> Decision:
         """Score a block. Tokens that were seen before (a step that was run again) are not counted twice."""
         earlier: tuple[Detection, ...] = ()
+        self._restart = None
         if self._ahead is not None:
             (accepted, outcome), self._ahead = self._ahead, None
             if accepted.block is block:
+                if accepted.cause == RULE_ERROR:
+                    raise RuntimeError("a rule crashed")
                 return self._finish(accepted, outcome)
             earlier = self._finish(accepted, outcome).detections
         accepted = self.accept(block)
@@ -179,6 +130,8 @@ class RequestObserver:
             return Accepted(block, cause)
         if self._session is not None:
             self._session.show(block.start, block.token_ids)
+        if block.phase is Phase.RESPONSE and self._rewinding.lag:
+            self._rewinding.note(block.start, self._alone(block.phase))
         skip = max(seen, 1 if block.start == 0 else 0)
         rows = range(skip, len(block.token_ids))
         kept = [row for row in rows if block.token_ids[row] not in self._special]
@@ -215,9 +168,36 @@ class RequestObserver:
     def _finish(self, accepted: Accepted, outcome: Outcome) -> Decision:
         if accepted.cause:
             return self.failed(accepted.cause)
-        self._apply(outcome.new)
-        self._detections.extend(outcome.detections)
-        return self._decision(outcome.detections)
+        self._action = max(self._action, strongest([self._program.rules[i] for i in outcome.new]))
+        detections, phase = outcome.detections, accepted.block.phase
+        if outcome.pooled is not None:
+            lanes = self.state(phase).lanes
+            self._holding.take(outcome, lanes["watching"][0], int(lanes["tokens"][0, 0]))
+        self._detections.extend(detections)
+        if outcome.new:
+            detections = self._take_back(outcome, phase)
+        return self._decision(detections)
+
+    def _take_back(self, outcome: Outcome, phase: Phase) -> tuple[Detection, ...]:
+        """Forget tokens where a rule that fired wants them back; the step's detections as they may be shown."""
+        end, position = self._next, self._rewinding.due(outcome.new, phase, self._next)
+        if position is None:
+            return outcome.detections
+        self._restart = position
+        if position < end:
+            self._rewinding.restore(position, end, self._alone(phase))
+            self._next = position
+            if self._session is not None:
+                self._session.forget(position)
+            self._detections = [found.shown_below(position) for found in self._detections]
+        return tuple(self._detections[len(self._detections) - len(outcome.detections) :])
+
+    def _alone(self, phase: Phase) -> PhaseState:
+        """The state of a phase, in a table of its own."""
+        state = self.state(phase)
+        if self.batch is not None:
+            self.batch.leave(state)
+        return state
 
     def _settle(self) -> None:
         if self._ahead is not None:
@@ -236,7 +216,8 @@ class RequestObserver:
             return INCOMPLETE
         if coverage.tokens_run == 0:
             return NOT_RUN
-        return MISCOUNTED if coverage.tokens_scored > self._next else ""
+        shown = self._next + self._rewinding.forgotten
+        return MISCOUNTED if coverage.tokens_scored > shown else ""
 
     def state(self, phase: Phase) -> PhaseState:
         """What the rules carry in a phase."""
@@ -252,20 +233,9 @@ class RequestObserver:
             state = self._states[phase] = PhaseState(self._program, phase, masks, before)
         return state
 
-    def _apply(self, new: tuple[int, ...]) -> None:
-        rules = [self._program.rules[i] for i in new]
-        self._action = max(self._action, strongest(rules))
-        clamps: list[Clamp] = [
-            clamp
-            for i in new
-            if self._program.rules[i].enforced and self._program.rules[i].action is Action.SUPPRESS
-            for clamp in self._program.owners[i].clamps
-        ]
-        if clamps:
-            self._clamps = merge_clamps([*self._clamps, *clamps])
-
     def _decision(self, detections: tuple[Detection, ...] = ()) -> Decision:
-        return Decision(detections, self._action, self._clamps)
+        holding, lag = self._holding, self._rewinding.lag
+        return Decision(detections, self._action, holding.clamps, holding.names, lag, self._restart)
 
     def _scores(self) -> tuple[RuleScore, ...]:
         states = self._states.values()

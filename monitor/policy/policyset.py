@@ -9,8 +9,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from monitor.policy.accepting import Applying
 from monitor.policy.batch import RuleBatch
-from monitor.policy.observer import Applying, RequestObserver
+from monitor.policy.observer import RequestObserver
 from monitor.policy.policy import Policy
 from monitor.policy.program import compile_program
 from monitor.policy.sessions import SessionPools, SessionStore

@@ -31,6 +31,8 @@ class MeteredObserver:
         self._policies = policies
         self._trace = exemplar()
         self._suppressing: dict[str, None] = {}
+        self._named = False
+        """The rules say by name who suppresses."""
         self._told = False
         """True once the rules said who suppresses: then what they say holds, releases included."""
         self._blocking: set[str] = set()
@@ -61,6 +63,8 @@ class MeteredObserver:
         return self._noted(self._inner.failed(cause))
 
     def _noted(self, decision: Decision) -> Decision:
+        if decision.suppressing or self._named:
+            self._named, self._suppressing = True, dict.fromkeys(decision.suppressing)
         for detection in decision.detections:
             self._metrics.detected(detection, self._trace)
             if detection.mode is not Mode.ENFORCE:
