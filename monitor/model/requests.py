@@ -24,6 +24,7 @@ from monitor.records import (
 )
 from monitor.suppression import Suppression, SuppressionPlan
 
+
 def _unnoticed() -> None:
     """Nobody asks when a request began to run."""
 

@@ -37,6 +37,10 @@ class Asked(Protocol):
     def content(self) -> str | Sequence[Mapping[str, str]]:
         """A text, or turns as `{"role": …, "content": …}`."""
 
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """What the request says of itself; policies may be bound to it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Contents:
@@ -147,6 +151,8 @@ class Entry:
             "hmac": hashing(asked),
             "key": hashing.key_id,
         }
+        if self._asked.labels:
+            found["labels"] = dict(self._asked.labels)
         if contents.text is not None:
             found["text"] = {
                 "prompt": contents.text.content(asked),

@@ -103,13 +103,15 @@ class MonitorServicer:
         request_id = current_call().request_id
         with self._active.using() as now:
             judge, entry = self._judge(now, asked), self._entry(asked, now, prompt)
+            trail = self._observer(judge, now, entry)
             job = ScoreJob(
                 request_id,
                 prompt.ids,
-                self._observer(judge, now, entry),
+                trail,
                 request.include_tokens,
                 prompt.truncated,
                 now.lease,
+                trail.admitted,
             )
             async with entry:
                 with self._calls.scoring(job) as box:
@@ -210,16 +212,18 @@ class MonitorServicer:
         call.charged(min(asked.sampling.max_new_tokens, self._runtime.context - len(prompt.ids)))
         judge, entry = self._judge(now, asked.input), self._entry(asked.input, now, prompt)
         entry.sampling = asked.sampling
+        trail = self._observer(judge, now, entry)
         job = GenerationRequest(
             request_id=call.request_id,
             prompt_ids=prompt.ids,
             sampling=asked.sampling,
-            observer=self._observer(judge, now, entry),
+            observer=trail,
             clamps=asked.clamps,
             plans=now.policies.suppression.plans,
             include_tokens=asked.include_tokens,
             tokens_truncated=prompt.truncated,
             lease=now.lease,
+            admitted=trail.admitted,
         )
         return job, _Run(call, judge, prompt, self._metrics, entry)
 
