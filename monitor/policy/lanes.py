@@ -22,6 +22,10 @@ Row = tuple[int, NDArray[np.intp], NDArray[np.float32]]
 """Of a token: its id, and the columns and values of its readings that are not zero."""
 
 
+Saved = tuple[State, dict[int, Row]]
+"""A copy of one lane."""
+
+
 @dataclass(frozen=True)
 class Masks:
     """Who looks at a phase of a request."""
@@ -90,11 +94,11 @@ class PhaseState:
         self.table = {name: array.copy() for name, array in self.lanes.items()}
         self.lane = 0
 
-    def save(self) -> tuple[State, dict[int, Row]]:
+    def save(self) -> Saved:
         """A copy, for `restore`."""
         return {name: array.copy() for name, array in self.lanes.items()}, dict(self.rows)
 
-    def restore(self, saved: tuple[State, dict[int, Row]]) -> None:
+    def restore(self, saved: Saved) -> None:
         """As it was when it was saved, except that rules which fired since stay fired."""
         fired = self.lanes["fired"].copy()
         for name, array in self.lanes.items():

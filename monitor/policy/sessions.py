@@ -128,6 +128,10 @@ class SessionPools:
             self._fresh = position + 1
         self._session.seen = self._ids
 
+    def forget(self, position: int) -> None:
+        """Tokens of the request from a position on were taken back; pools keep what they added."""
+        del self._ids[position:]
+
     def push(
         self, scores: Scores, positions: NDArray[np.int64], phase: Phase
     ) -> tuple[Scores, NDArray[np.int64]]:
