@@ -65,8 +65,9 @@ def step(program: Program, state: State, scores: Scores, sessions: Sequence[InSe
         holds = _holding(program, state, reached[..., program.leaves])
         hits[..., program.combined] = _combined(program, state, holds)
     hits = hits & state["watching"] & ~state["fired"]
-    new = np.asarray(hits[0] if tokens == 1 else hits.any(axis=0))
-    return Step(pooled, thresholds, holds, new, hits.argmax(axis=0))
+    if tokens == 1:
+        return Step(pooled, thresholds, holds, hits[0], np.broadcast_to(np.intp(0), hits[0].shape))
+    return Step(pooled, thresholds, holds, np.asarray(hits.any(axis=0)), hits.argmax(axis=0))
 
 
 def settle(program: Program, state: State, taken: Step) -> None:
