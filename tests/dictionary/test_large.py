@@ -20,10 +20,10 @@ from tests.dictionary.running_large import residuals
 CHOSEN = [0, 5, 777_777, FEATURES - 1]
 MEASURE = """
 import json, resource, sys, time
-import torch
+import psutil, torch
 from tests.dictionary.running_large import read
 torch.set_num_threads(1)
-warm = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+warm = psutil.Process().memory_info().rss / 1024
 start = time.process_time()
 readings = read(sys.argv[1], json.loads(sys.argv[2]), int(sys.argv[3]))
 used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - warm
