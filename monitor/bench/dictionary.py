@@ -37,7 +37,7 @@ watched = random.Random(0).sample(range(sae.features), int(sys.argv[2]))
 FeatureBank(sae, torch.ones(sae.features), watched)
 ready = time.perf_counter()
 after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(json.dumps({"open": loaded - started, "watch": ready - loaded, "megabytes": after / 1024 - before / 1e6}))
+print(json.dumps({"open": loaded - started, "watch": ready - loaded, "megabytes": (after * 1024 - before) / 1e6}))
 """
 _BFLOAT16, _FLOAT32 = 2, 4
 
