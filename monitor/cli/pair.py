@@ -111,6 +111,7 @@ def open_pair(
     """Both, or the bundled pair where neither is named; InputError where only one is."""
     from monitor.model.harvest import Harvester
     from monitor.model.loading import load_model
+    from monitor.model.runtime import place_of
 
     if (model is None) != (dictionary is None):
         raise InputError("give --model and --dictionary together, or neither for the bundled pair")
@@ -120,7 +121,7 @@ def open_pair(
         model = str(model_path())
     loaded = load_model(model, device=device)
     opened = open_dictionary(dictionary, str(loaded.device), format).fits(loaded.d_model)
-    return Pair(loaded, opened, Harvester(loaded, opened.card.layer))
+    return Pair(loaded, opened, Harvester(loaded, place_of(opened.card, None, loaded.middle)))
 
 
 def need_statistics(dictionary: Dictionary) -> FeatureStatistics:
