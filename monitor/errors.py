@@ -14,6 +14,7 @@
     └── ConfigurationError           FAILED_PRECONDITION   start-up: exit code 2
         ├── ModelError                                     the model cannot be loaded or tapped
         ├── DictionaryError                                missing, malformed, pickled, wrong width
+        ├── SelfTestFailed                                 model and dictionary load, and do not fit each other
         └── PolicyError                                    carries every problem with file:line:column
 
 Messages say what was found and what to write instead. They never contain prompts, outputs or paths of the
@@ -121,6 +122,10 @@ class ModelError(ConfigurationError):
 
 class DictionaryError(ConfigurationError):
     """The dictionary cannot be loaded, or does not fit the model."""
+
+
+class SelfTestFailed(ConfigurationError):
+    """The dictionary does not do on this model what it should; the message says what, and why it probably is so."""
 
 
 class PolicyError(ConfigurationError):

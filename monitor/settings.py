@@ -104,6 +104,9 @@ class Settings(AccessSettings, DecisionSettings):
     layer: Annotated[int, Field(ge=0)] | None = None
     """Decoder layer whose output is read. None takes the dictionary's, or else the middle one."""
 
+    skip_self_test: bool = False
+    """Start without checking that the dictionary does on this model what it should. Logged, and a metric."""
+
     context_limit: Annotated[int, Field(ge=2)] | None = None
     """Most tokens of a request, prompt and response together. None is the model's own context."""
 

@@ -18,7 +18,7 @@ from monitor.bench.models import Subject
 from monitor.model.bank import FeatureBank
 from monitor.model.batching import Limits
 from monitor.model.engine import Engine
-from monitor.model.harvest import hidden_of, replace_hidden
+from monitor.model.places import hidden_of, replace_hidden
 from monitor.model.requests import Event, Finished, GenerationRequest
 from monitor.model.tap import Tap
 from monitor.records import Clamp, Decision, Sampling, TokenBlock

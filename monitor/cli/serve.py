@@ -66,6 +66,14 @@ def serve(
             "--insecure-listen", help="Let other machines call without tokens or TLS.", rich_help_panel=SERVES
         ),
     ] = None,
+    skip_self_test: Annotated[
+        bool | None,
+        typer.Option(
+            "--skip-self-test",
+            help="Start although nobody checked that the dictionary fits the model.",
+            rich_help_panel=options.RUNS,
+        ),
+    ] = None,
     grace_seconds: Annotated[
         float | None, typer.Option(help="Time for running calls after SIGTERM.", rich_help_panel=SERVES)
     ] = None,
@@ -84,7 +92,7 @@ def serve(
     flags |= {"settings": settings, "listen": listen, "metrics_listen": metrics_listen}
     flags |= {"callers": callers, "tls_certificate": tls_certificate}
     flags |= {"tls_key": tls_key, "tls_client_ca": tls_client_ca}
-    flags |= {"insecure_listen": insecure_listen}
+    flags |= {"insecure_listen": insecure_listen, "skip_self_test": skip_self_test}
     flags |= {"grace_seconds": grace_seconds, "log_level": log_level, "log_format": log_format}
     chosen = load_settings(flags)
     from monitor.rpc.entrance import check_entrance

@@ -1,37 +1,15 @@
-"""How well the dictionary does on the running model, on a fixed set of short texts.
+"""How well the dictionary does on the running model, in the few numbers that operators watch.
 
-Knows the residual stream and the whole dictionary. Does not know what values are good (that is the reader's
-business), nor metrics.
+Knows what the self-test measured and what the dictionary says about itself. Does not measure, and knows no metrics.
 """
 
 from __future__ import annotations
 
-import logging
 import math
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
-from monitor.dictionary.stored import StoredAutoencoder, gigabytes
-from monitor.model.harvest import Harvester
 from monitor.model.runtime import Parts
-
-_log = logging.getLogger(__name__)
-
-OUTLIER = 10.0
-"""A token whose residual is longer than this many median residuals is an outlier, as attention sinks are."""
-
-TEXTS = (
-    "The ferry leaves at nine, so we should be at the harbour half an hour before.",
-    "Human: Can you help me plan a birthday dinner for six?\n\nAssistant: Of course. Do any of them not eat meat?",
-    "def mean(values):\n    total = 0\n    for value in values:\n        total += value\n    return total / 2\n",
-    "I think that people should be able to check what a machine does, and to stop it when they want to.",
-    "She closed the door behind her, put the letter on the table and waited for the kettle to boil.",
-    "Human: What is the difference between a list and a tuple?\n\nAssistant: A list can be changed, a tuple cannot.",
-    "Although it had rained all week, the path along the river was dry enough to walk on.",
-    "I would rather tell you that I do not know than make something up.",
-)
+from monitor.model.selftest.result import SelfTest
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +26,7 @@ class DictionaryBaseline:
 
 @dataclass(frozen=True, slots=True)
 class DictionaryHealth:
-    """Measured over the tokens of TEXTS, BOS positions left out."""
+    """Measured over the tokens of the self-test's texts, BOS and norm outliers left out; NaN is "not measured"."""
 
     l0: float
     """Mean number of active features per token."""
@@ -58,34 +36,19 @@ class DictionaryHealth:
     """Share of tokens whose residual is an outlier."""
     expected: DictionaryBaseline | None = None
     """What these numbers are to be held against."""
+    checks: tuple[tuple[str, bool], ...] = ()
+    """Every check of the self-test with whether it passed."""
+    skipped: bool = False
+    """The operator did not want the self-test."""
 
 
-@torch.no_grad()
-def dictionary_health(parts: Parts) -> DictionaryHealth:
-    """Run the fixed texts once and encode them whole, in float32 on the CPU.
-
-    A dictionary that stays in its files is not read for this: what it would measure is NaN.
-    """
-    harvester = Harvester(parts.loaded, parts.layer)
-    tokenizer = parts.loaded.tokenizer
-    rows = [harvester.residuals(torch.tensor([tokenizer(text)["input_ids"]]))[0, 1:].cpu() for text in TEXTS]
-    x = torch.cat(rows)
-    autoencoder = parts.dictionary.autoencoder.to("cpu")
-    if isinstance(autoencoder, StoredAutoencoder):
-        _log.warning(
-            "L0 and explained variance are not measured at start: the dictionary is %s in float32, and is read from "
-            "its files feature by feature; `sae-monitor dictionary verify` measures them",
-            gigabytes(autoencoder.cost),
-        )
-        return DictionaryHealth(math.nan, math.nan, _outliers(x), dictionary_baseline(parts))
-    activations = autoencoder.encode(x)
-    left = (x - autoencoder.decode(activations, x)).square().sum()
-    return DictionaryHealth(
-        l0=float((activations > 0).float().sum(-1).mean()),
-        explained_variance=float(1 - left / (x - x.mean(0)).square().sum()),
-        norm_outliers=_outliers(x),
-        expected=dictionary_baseline(parts),
-    )
+def dictionary_health(parts: Parts, test: SelfTest | None) -> DictionaryHealth:
+    """What the self-test measured; without one (it was skipped) only what the dictionary says about itself."""
+    baseline = dictionary_baseline(parts)
+    if test is None:
+        return DictionaryHealth(math.nan, math.nan, math.nan, baseline, skipped=True)
+    found = test.measured
+    return DictionaryHealth(found.l0, found.explained_variance, found.outliers, baseline, test.checks)
 
 
 def dictionary_baseline(parts: Parts) -> DictionaryBaseline:
@@ -93,8 +56,3 @@ def dictionary_baseline(parts: Parts) -> DictionaryBaseline:
     statistics, card = parts.dictionary.statistics, parts.dictionary.card
     density = () if statistics is None else tuple(statistics.density.tolist())
     return DictionaryBaseline(sum(density) if density else card.l0, card.explained_variance, density)
-
-
-def _outliers(x: Tensor) -> float:
-    norms = x.norm(dim=-1)
-    return float((norms > OUTLIER * norms.median()).float().mean())

@@ -167,8 +167,8 @@ def _contribution(layer: nn.Module, place: Place) -> nn.Module:
         )
     if "residual" in inspect.signature(found.forward).parameters:
         raise ModelError(
-            f"{place.point} of layer {place.layer} cannot be tapped: in this family the module adds the residual stream "
-            "itself; take a dictionary of hook_resid_post"
+            f"{place.point} of layer {place.layer} cannot be tapped: in this family the module adds the residual "
+            "stream itself; take a dictionary of hook_resid_post"
         )
     return found
 

@@ -16,10 +16,11 @@ from monitor import demo
 from monitor.clamp import CallerClamps
 from monitor.errors import ConfigurationError
 from monitor.model.batching import Limits
-from monitor.model.health import DictionaryHealth, dictionary_health
+from monitor.model.health import DictionaryHealth
 from monitor.model.runtime import Parts, Runtime, load_parts
 from monitor.policy.loader import load_policies
 from monitor.policy.policyset import PolicySet
+from monitor.rpc.checking import checked
 from monitor.settings import Settings
 
 
@@ -38,6 +39,8 @@ def assemble(settings: Settings) -> Assembly:
     parts = _parts(settings)
     load = partial(_load_policies, settings.policies or bundled_policies(), parts)
     policies = load()
+    health = checked(parts, skip=settings.skip_self_test)
+    parts = _within(parts, settings.context_limit)
     limits = Limits(
         running=settings.max_running,
         batch_tokens=settings.max_batch_tokens,
@@ -54,7 +57,7 @@ def assemble(settings: Settings) -> Assembly:
         callers=CallerClamps(settings.caller_clamps),
         drop=settings.drop_error_term,
     )
-    return Assembly(runtime, policies, dictionary_health(parts), load)
+    return Assembly(runtime, policies, health, load)
 
 
 def _load_policies(folder: Path, parts: Parts) -> PolicySet:
@@ -84,7 +87,7 @@ def _parts(settings: Settings) -> Parts:
             "give both a model and its dictionary, or neither for the bundled pair: a dictionary only fits the model "
             "that it was trained on"
         )
-    parts = load_parts(
+    return load_parts(
         model,
         dictionary,
         layer=settings.layer,
@@ -92,7 +95,10 @@ def _parts(settings: Settings) -> Parts:
         dtype=settings.dtype,
         format=settings.dictionary_format,
     )
-    limit = settings.context_limit
+
+
+def _within(parts: Parts, limit: int | None) -> Parts:
+    """The parts with a shorter context; after the self-test, which reads its texts whole."""
     if limit is None:
         return parts
     if limit > parts.loaded.context:

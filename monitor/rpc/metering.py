@@ -24,6 +24,9 @@ def connect(metrics: Metrics, settings: Settings, runtime: Runtime, health: Dict
     metrics.passes(engine.passes)
     if health is None:
         return
+    metrics.health.skipped(health.skipped)
+    for check, passed in health.checks:
+        metrics.health.self_test(check, passed)
     metrics.dictionary_measured(health.l0, health.explained_variance, health.norm_outliers)
     if health.expected is not None:
         expected = health.expected

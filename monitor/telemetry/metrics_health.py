@@ -33,6 +33,9 @@ class HealthMetrics:
         self._self_test = families.gauge(
             "self_test_passed", "1 where a check at load passed, 0 where it failed.", "check"
         )
+        self._skipped = families.gauge(
+            "self_test_skipped", "1 where the operator started without the self-test."
+        )
         self.measured(math.nan, math.nan, math.nan)
         self.expected(None, None)
 
@@ -46,6 +49,10 @@ class HealthMetrics:
         """What the dictionary's own statistics and makers say; None where they say nothing."""
         self._l0_expected.set(math.nan if l0 is None else l0)
         self._explained_expected.set(math.nan if explained_variance is None else explained_variance)
+
+    def skipped(self, skipped: bool) -> None:
+        """Whether the self-test was left out."""
+        self._skipped.set(float(skipped))
 
     def self_test(self, check: str, passed: bool) -> None:
         """The result of one check at load; `check` comes from a fixed set of short words."""

@@ -12,12 +12,10 @@ from monitor.dictionary.formats import Card, save_saelens
 from monitor.dictionary.statistics import FeatureStatistics
 from monitor.dictionary.statistics import save as save_statistics
 from monitor.errors import BadRequest, DictionaryError, ModelError
-from monitor.model.harvest import Harvester
-from monitor.model.health import TEXTS, dictionary_health
 from monitor.model.requests import Finished, GenerationRequest, ScoreJob
 from monitor.model.runtime import Runtime, load_parts
 from monitor.records import Clamp, Sampling, WatchPlan
-from tests.model.tiny import Recorder, decode_all, dictionary, encode_all, loaded_model, maxima
+from tests.model.tiny import Recorder, dictionary, encode_all, loaded_model, maxima
 
 
 @pytest.fixture
@@ -85,20 +83,3 @@ def test_a_dictionary_without_statistics(folders: tuple[Path, Path]) -> None:
     with pytest.raises(DictionaryError, match="dictionary describe"):
         load_parts(*folders, device="cpu")
 
-
-def test_health_is_the_plain_measure(folders: tuple[Path, Path]) -> None:
-    parts = load_parts(*folders, device="cpu")
-    found = dictionary_health(parts)
-    harvester = Harvester(parts.loaded, parts.layer)
-    rows = [
-        harvester.residuals(torch.tensor([parts.loaded.tokenizer(text)["input_ids"]]))[0, 1:]
-        for text in TEXTS
-    ]
-    x = torch.cat(rows).double()
-    activations = encode_all(parts.dictionary.autoencoder, x)
-    left = (x - decode_all(parts.dictionary.autoencoder, activations, x)).square().sum()
-    assert found.l0 == pytest.approx(float((activations > 0).sum() / len(x)), rel=1e-6)
-    assert found.explained_variance == pytest.approx(
-        float(1 - left / (x - x.mean(0)).square().sum()), rel=1e-4
-    )
-    assert found.norm_outliers == 0

@@ -19,7 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from monitor.errors import ConfigurationError
-from monitor.model.health import dictionary_health
+from monitor.model.selftest.run import self_test
 from monitor.rpc.server import in_background
 from monitor.settings import load_settings
 from monitor.v1 import monitor_pb2 as pb
@@ -200,7 +200,7 @@ def test_metrics_moved(live):
     assert live.metric("feature_activation_max", policy="alerting", feature=feature) > 0
     assert live.metric("detections_total", policy="alerting", rule="word", phase="prompt") > 0
     assert live.metric("monitor_failures_total") == 0
-    assert live.metric("dictionary_l0") == pytest.approx(dictionary_health(live.scene.parts).l0)
+    assert live.metric("dictionary_l0") == pytest.approx(self_test(live.scene.parts).measured.l0)
     assert live.metric("build_info", dictionary_digest=live.scene.parts.dictionary.digest) == 1
 
 
@@ -261,7 +261,7 @@ def test_a_process_serves_until_sigterm_and_lets_a_stream_finish(tmp_path):
     assert rest[-1].WhichOneof("event") == "final"
     assert running.returncode == 0
     events = [json.loads(line)["event"] for line in logged.splitlines() if line.startswith("{")]
-    assert events == ["serving", "stopping"]
+    assert events == ["self-test without expected values", "serving", "stopping"]
     assert SILENT not in logged
 
 

@@ -50,6 +50,9 @@ BOUNDS = {
 }
 
 
+_SAMPLED = 1.5
+"""How far L0 may be off where it is estimated from a sample of the features."""
+
 _CLOSE = Bounds(1.25, 0.05)
 """For telling explanations apart where only declared values are known."""
 
@@ -78,6 +81,8 @@ class Expected:
 class Line:
     """One number: measured, expected, and how far off in units of what is allowed (above 1 is too far)."""
 
+    check: str
+    """Which check it belongs to; see `result.CHECKS`."""
     name: str
     measured: float
     expected: float | None
@@ -107,20 +112,32 @@ def expected_of(card: Card, record: Record | None, dtype: str) -> Expected:
 def compare(found: Measurement, expected: Expected, bounds: Bounds | None = None) -> tuple[Line, ...]:
     """Every number that is measured, beside what it should be."""
     bounds = bounds or expected.bounds
+    if not found.whole:
+        wide = max(bounds.ratio, _SAMPLED)
+        return (
+            _ratio("l0", "L0", found.l0, expected.l0, wide),
+            _ratio("norm", "median norm", found.norm, expected.norm, bounds.ratio),
+            _difference("norm", "norm outliers", found.outliers, expected.outliers, bounds.outliers),
+        )
     return (
-        _ratio("L0", found.l0, expected.l0, bounds.ratio),
+        _ratio("l0", "L0", found.l0, expected.l0, bounds.ratio),
         _difference(
-            "explained variance", found.explained_variance, expected.explained_variance, bounds.variance
+            "variance",
+            "explained variance",
+            found.explained_variance,
+            expected.explained_variance,
+            bounds.variance,
         ),
-        _ratio("L0, first tokens", found.early_l0, expected.early_l0, bounds.early_ratio),
+        _ratio("bos", "L0, first tokens", found.early_l0, expected.early_l0, bounds.early_ratio),
         _difference(
+            "bos",
             "explained variance, first tokens",
             found.early_explained_variance,
             expected.early_explained_variance,
             bounds.early_variance,
         ),
-        _ratio("median norm", found.norm, expected.norm, bounds.ratio),
-        _difference("norm outliers", found.outliers, expected.outliers, bounds.outliers),
+        _ratio("norm", "median norm", found.norm, expected.norm, bounds.ratio),
+        _difference("norm", "norm outliers", found.outliers, expected.outliers, bounds.outliers),
     )
 
 
@@ -135,18 +152,22 @@ def distance(lines: tuple[Line, ...]) -> float:
     return max((line.off for line in lines if line.expected is not None), default=0.0)
 
 
-def _ratio(name: str, found: float, expected: float | None, bound: float) -> Line:
+def _ratio(check: str, name: str, found: float, expected: float | None, bound: float) -> Line:
     if expected is None or math.isinf(bound):
-        return Line(name, found, expected, 0.0, "")
+        return Line(check, name, found, expected, 0.0, "")
     off = abs(math.log(max(found, 1e-9) / max(expected, 1e-9))) / math.log(bound)
-    return Line(name, found, expected, _number(off), f"{expected / bound:.3g} to {expected * bound:.3g}")
+    return Line(
+        check, name, found, expected, _number(off), f"{expected / bound:.3g} to {expected * bound:.3g}"
+    )
 
 
-def _difference(name: str, found: float, expected: float | None, bound: float) -> Line:
+def _difference(check: str, name: str, found: float, expected: float | None, bound: float) -> Line:
     if expected is None or math.isinf(bound):
-        return Line(name, found, expected, 0.0, "")
+        return Line(check, name, found, expected, 0.0, "")
     off = abs(found - expected) / bound
-    return Line(name, found, expected, _number(off), f"{expected - bound:.3f} to {expected + bound:.3f}")
+    return Line(
+        check, name, found, expected, _number(off), f"{expected - bound:.3f} to {expected + bound:.3f}"
+    )
 
 
 def _number(off: float) -> float:

@@ -6,6 +6,7 @@ of them is the right one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -19,7 +20,6 @@ from monitor.model.selftest.measure import Measurement, Rows, measure
 
 _GRID = tuple(2.0 ** (step / 2) for step in range(-12, 13) if step)
 _FINE = tuple(2.0 ** (step / 16) for step in range(-7, 8))
-_FINEST = tuple(2.0 ** (step / 128) for step in range(-7, 8))
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +101,33 @@ def _scales(rows: Rows, sae: SparseAutoencoder, expected: Expected) -> Iterator[
         yield Tried(
             Cause.SCALING, f"with the input times {factor:.3g} ({name})", measure(rows, sae, scale=factor)
         )
-    best = 1.0
-    for grid, some in ((_GRID, rows.thinned(512)), (_FINE, rows.thinned(512)), (_FINEST, rows)):
+    best, some = 1.0, rows.thinned(256)
+    for grid in (_GRID, _FINE):
         best = min(
             (best * step for step in grid), key=lambda factor: far(measure(some, sae, scale=factor), expected)
         )
+    if expected.l0 is not None:
+        best = _refined(rows, sae, best, expected.l0)
     what = f"with the input times {best:.3g}"
     yield Tried(Cause.SCALING, what, measure(rows, sae, scale=best), fitted=True)
+
+
+def _refined(rows: Rows, sae: SparseAutoencoder, factor: float, l0: float) -> float:
+    """A better factor, over all rows: three secant steps of log L0 over log factor, never far from the first."""
+    first = last = math.log(factor)
+    miss = _miss(rows, sae, last, l0)
+    here = last + 0.02
+    for _ in range(3):
+        found = _miss(rows, sae, here, l0)
+        if found == miss:
+            break
+        step = -found * (here - last) / (found - miss)
+        last, miss, here = here, found, min(max(here + step, first - 0.2), first + 0.2)
+    return math.exp(here)
+
+
+def _miss(rows: Rows, sae: SparseAutoencoder, log_factor: float, l0: float) -> float:
+    return math.log(max(measure(rows, sae, scale=math.exp(log_factor)).l0, 1e-9) / l0)
 
 
 def _as(sae: SparseAutoencoder, activation: Activation) -> SparseAutoencoder:

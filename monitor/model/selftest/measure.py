@@ -5,6 +5,7 @@ Knows the whole dictionary and rows of residuals. Does not know the model, nor w
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -19,6 +20,7 @@ EARLY = 8
 """Tokens at the beginning of each text that are measured apart: they show whether BOS is there."""
 _TOKENS = 512
 _FEATURES = 16_384
+_RUNS, _RUN = 16, 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,11 @@ class Measurement:
     outliers: float
     """Share of tokens whose residual is more than ten times as long."""
 
+    @property
+    def whole(self) -> bool:
+        """False where only a sample of the features was read, so that nothing could be reconstructed."""
+        return not math.isnan(self.explained_variance)
+
 
 def rows_of(texts: Sequence[Tensor], *, skip: int) -> Rows:
     """Rows of texts `[tokens, d_model]`, the first `skip` of each (BOS) left out."""
@@ -88,6 +95,28 @@ def measure(rows: Rows, sae: SparseAutoencoder, *, scale: float = 1.0) -> Measur
         explained_variance=_explained(rows.x, left),
         early_l0=float(active[rows.early].mean()),
         early_explained_variance=_explained(rows.x[rows.early], left[rows.early]),
+        norm=float(rows.x.norm(dim=-1).median()),
+        outliers=rows.outliers,
+    )
+
+
+@torch.no_grad()
+def measure_sample(rows: Rows, sae: SparseAutoencoder) -> Measurement:
+    """L0 estimated from a few thousand features, for dictionaries that are too large to be read at every start.
+
+    What would need the whole dictionary is NaN. Separable kinds only.
+    """
+    starts = torch.arange(_RUNS) * (sae.features // _RUNS)
+    chosen = (starts[:, None] + torch.arange(min(_RUN, sae.features // _RUNS))).flatten()
+    some = sae.select(chosen).to(rows.x.device)
+    active = torch.cat([(some.encode(x) > 0).sum(-1) for x in torch.split(rows.x, _TOKENS)]).float()
+    active *= sae.features / len(chosen)
+    return Measurement(
+        tokens=len(rows.x),
+        l0=float(active.mean()),
+        explained_variance=math.nan,
+        early_l0=float(active[rows.early].mean()),
+        early_explained_variance=math.nan,
         norm=float(rows.x.norm(dim=-1).median()),
         outliers=rows.outliers,
     )

@@ -61,6 +61,7 @@ def save_record(folder: Path, record: Record) -> Path:
     key = _key(record)
     kept = [old for old in load_records(folder) if old.dictionary == record.dictionary and _key(old) != key]
     content = {"format": _FORMAT, "records": [asdict(entry) for entry in (*kept, record)]}
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / FILE
     path.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
     return path

@@ -6,69 +6,54 @@ caller decides.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 
-from monitor.model.health import DictionaryHealth, dictionary_baseline
+from monitor.dictionary.stored import StoredAutoencoder
 from monitor.model.places import Place
 from monitor.model.runtime import Parts
 from monitor.model.selftest.capture import capture, one_pass
 from monitor.model.selftest.causes import Cause
 from monitor.model.selftest.diagnosis import Suspect, diagnose, neighbours
 from monitor.model.selftest.expected import Expected, Line, Source, compare, expected_of
-from monitor.model.selftest.measure import Measurement, Rows, measure, rows_of
+from monitor.model.selftest.measure import Measurement, Rows, measure, measure_sample, rows_of
 from monitor.model.selftest.records import Record, best_record, load_records
+from monitor.model.selftest.result import Problem, SelfTest
 from monitor.model.selftest.texts import Texts, texts_for
 
-_BETTER = 0.02
-"""A neighbouring layer of which the dictionary explains so much more is the one that it was trained on."""
-
-
-@dataclass(frozen=True, slots=True)
-class SelfTest:
-    """What came out."""
-
-    record: Record
-    """What was measured, and of what."""
-    expected: Expected
-    lines: tuple[Line, ...]
-    problems: tuple[str, ...]
-    """What is wrong, in words; empty where the test passed."""
-    suspects: tuple[Suspect, ...]
-    """Likely causes, first what restored the numbers; empty where the test passed."""
-    health: DictionaryHealth
-
-    @property
-    def passed(self) -> bool:
-        """True where nothing is wrong; says little where nothing was expected."""
-        return not self.problems
-
-    @property
-    def measured(self) -> Measurement:
-        """The numbers."""
-        return self.record.measured
+_BETTER, _WELL = 0.02, 0.3
+"""A neighbouring layer of which the dictionary explains so much more, and at least so much, is its own."""
 
 
 def self_test(parts: Parts, *, thorough: bool = False) -> SelfTest:
     """Run the fixed texts up to the dictionary's place and hold the numbers against the best source there is.
 
     Without a record of this pair, or `thorough`, the neighbouring layers are read too: none may be explained better.
-    Raises ModelError where the place does not give one row per token.
+    A dictionary that stays in its files is sampled, unless `thorough`. Raises ModelError where the place does not
+    give one row per token.
     """
     texts = texts_for(parts.loaded)
     _fires_once(parts, texts)
     residuals = capture(parts.loaded, [parts.place], texts.ids)[parts.place]
     rows = rows_of(residuals, skip=int(texts.bos is not None)).to(parts.loaded.device)
-    record = _record(parts, texts, measure(rows, parts.dictionary.autoencoder))
+    record = _record(parts, texts, _measure(parts, rows, thorough))
     best = best_record(load_records(parts.dictionary.path), record)
     expected = expected_of(parts.dictionary.card, best, record.dtype)
     lines = compare(record.measured, expected)
-    problems = _problems(parts, rows, lines, texts)
-    beside = neighbours(parts, texts) if thorough or expected.source is not Source.RECORDED else {}
-    problems += _better_elsewhere(record.measured, beside)
+    recorded = expected.source in (Source.RECORDED, Source.RECORDED_ELSEWHERE)
+    problems = _problems(parts, rows, lines, texts, recorded=recorded)
+    beside: dict[Place, Measurement] = {}
+    if record.measured.whole and (thorough or expected.source is not Source.RECORDED):
+        beside = neighbours(parts, texts)
+        problems += _better_elsewhere(record.measured, beside)
     suspects = _suspects(parts, texts, rows, expected, beside) if problems else ()
-    return SelfTest(record, expected, lines, tuple(problems), suspects, _health(parts, record.measured))
+    return SelfTest(record, expected, lines, tuple(problems), suspects)
+
+
+def _measure(parts: Parts, rows: Rows, thorough: bool) -> Measurement:
+    sae = parts.dictionary.autoencoder
+    if isinstance(sae, StoredAutoencoder) and sae.separable and not thorough:
+        return measure_sample(rows, sae)
+    return measure(rows, sae)
 
 
 def _record(parts: Parts, texts: Texts, measured: Measurement) -> Record:
@@ -83,42 +68,43 @@ def _fires_once(parts: Parts, texts: Texts) -> None:
         one_pass(parts.loaded, [parts.place], torch.tensor([texts.ids[0]]), whole=True)
 
 
-def _problems(parts: Parts, rows: Rows, lines: tuple[Line, ...], texts: Texts) -> list[str]:
+def _problems(
+    parts: Parts, rows: Rows, lines: tuple[Line, ...], texts: Texts, *, recorded: bool
+) -> list[Problem]:
     found = [
-        f"{line.name} is {line.measured:.4g}; expected {line.expected:.4g} ({line.allowed})"
+        Problem(
+            line.check, f"{line.name} is {line.measured:.4g}; expected {line.expected:.4g} ({line.allowed})"
+        )
         for line in lines
         if line.expected is not None and line.off > 1
     ]
     if not rows.finite:
-        found.append(
-            "the residual stream holds values that are not finite (the dtype may be too small for this model)"
+        what = (
+            "the residual stream holds values that are not finite; the dtype may be too small for this model"
         )
-    if parts.dictionary.card.prepend_bos is True and texts.bos is None:
-        found.append("the dictionary was trained with BOS before every text, and this tokenizer puts none")
+        found.append(Problem("finite", what))
+    if parts.dictionary.card.prepend_bos is True and texts.bos is None and not recorded:
+        what = "the dictionary was trained with BOS before every text, and this tokenizer puts none"
+        found.append(Problem("bos", what))
     return found
 
 
-def _better_elsewhere(here: Measurement, beside: dict[Place, Measurement]) -> list[str]:
+def _better_elsewhere(here: Measurement, beside: dict[Place, Measurement]) -> list[Problem]:
     return [
-        f"it explains {there.explained_variance:.3f} of the variance at {place}, and {here.explained_variance:.3f} here"
+        Problem(
+            "layer",
+            f"it explains {there.explained_variance:.3f} of the variance at {place}, and "
+            f"{here.explained_variance:.3f} here",
+        )
         for place, there in beside.items()
-        if there.explained_variance > here.explained_variance + _BETTER
+        if there.explained_variance > max(here.explained_variance + _BETTER, _WELL)
     ]
 
 
 def _suspects(
     parts: Parts, texts: Texts, rows: Rows, expected: Expected, beside: dict[Place, Measurement]
 ) -> tuple[Suspect, ...]:
-    if expected.source is Source.NONE:
-        best = max(beside, key=lambda place: beside[place].explained_variance, default=None)
-        return () if best is None else (Suspect(Cause.LAYER, f"at {best}", beside[best], 0.0, 0.0),)
-    return diagnose(parts, texts, rows, expected)
-
-
-def _health(parts: Parts, measured: Measurement) -> DictionaryHealth:
-    return DictionaryHealth(
-        l0=measured.l0,
-        explained_variance=measured.explained_variance,
-        norm_outliers=measured.outliers,
-        expected=dictionary_baseline(parts),
-    )
+    if expected.source is not Source.NONE:
+        return diagnose(parts, texts, rows, expected)
+    best = max(beside, key=lambda place: beside[place].explained_variance, default=None)
+    return () if best is None else (Suspect(Cause.LAYER, f"at {best}", beside[best], 0.0, 0.0),)
