@@ -30,7 +30,7 @@ class PolicySet:
         """`sha256:` over the contents of every file that the set was read from."""
         self._program = compile_program(policies)
         self._batch = RuleBatch(self._program)
-        self._sessions = sessions or SessionStore()
+        self._sessions = SessionStore() if sessions is None else sessions
         self._bound = any(policy.match is not None for policy in policies)
         self._everything = self._select(policies)
 
