@@ -14,7 +14,9 @@ import typer
 from monitor.cli.console import stdout_console
 from monitor.cli.errors import ExitCode
 from monitor.cli.pair import DeviceOption, DictionaryOption, FormatOption, ModelOption
+from monitor.cli.policy_compare import compare_sets
 from monitor.cli.policy_cost import cost
+from monitor.cli.policy_evaluate import evaluate
 from monitor.cli.policy_fit import fit
 from monitor.cli.policy_reload import reload
 from monitor.records import Phase
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 policy_app = typer.Typer(no_args_is_help=True, help="Check, fit, test and explain policies.")
 policy_app.command("fit")(fit)
+policy_app.command("evaluate")(evaluate)
+policy_app.command("compare")(compare_sets)
 policy_app.command("cost")(cost)
 policy_app.command("reload")(reload)
 

@@ -18,13 +18,17 @@ from monitor.policy.examples import BENIGN_FILE, read_benign
 LEAST_BENIGN = 100
 LEARNT = 600
 """Most excerpts that teach, beside the folder's own benign texts."""
-ASIDE = 1500
+ASIDE = 1200
 """Most excerpts that set thresholds and teach nothing."""
 ASKED, ANSWERED = "Human: ", "\n\nAssistant:"
 TEACHING = (40, 640)
 """Characters of an excerpt that teaches, at least and at most."""
-SPREAD = (12, 1800)
+SPREAD = (40, 2000)
 """Characters of an excerpt that sets thresholds, or measures them: every length bucket gets its share."""
+WHOLE = 2_000_000
+"""Characters of a document that are looked at."""
+PIECES = 8
+"""Pieces of a long document, at most."""
 
 
 @dataclass(frozen=True)
@@ -55,13 +59,35 @@ def benign_texts(folder: Path, files: Sequence[Path]) -> BenignTexts:
 
 
 def documents(files: Sequence[Path], *, held_out: bool) -> Iterator[str]:
-    """Documents of files in equal shares: of the half that a fit may read, or of the half that it never reads.
+    """Documents of files in turn: of the half that a fit may read, or of the half that it never reads.
 
     The halves are made by a hash of what a document opens with, so a dialogue and its repetition fall together.
+    A long document gives several pieces from all over it.
     """
-    for text in in_equal_shares(corpus_files(files), 4 * SPREAD[1]):
+    readers = [_halved(path, held_out) for path in corpus_files(files)]
+    while readers:
+        for reader in list(readers):
+            text = next(reader, None)
+            if text is None:
+                readers.remove(reader)
+            else:
+                yield text
+
+
+def _halved(path: Path, held_out: bool) -> Iterator[str]:
+    for text in in_equal_shares([path], WHOLE):
         if (_half(text) == 1) is held_out:
-            yield text
+            yield from _pieces(text)
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """A text as it is, or pieces of a long one that begin where a line or a word begins."""
+    if len(text) <= 4 * SPREAD[1]:
+        yield text
+        return
+    for start in range(0, len(text) - SPREAD[1], max(len(text) // PIECES, 2 * SPREAD[1])):
+        piece = text[start : start + 2 * SPREAD[1]]
+        yield (piece if not start else piece.partition("\n" if "\n" in piece[:400] else " ")[2]).strip()
 
 
 def excerpt(text: str, shortest: int, longest: int) -> str:

@@ -34,6 +34,8 @@ REQUESTS = ("benign", "instructions")
 EDGES = (32, 128)
 """Tokens at which false positives are told apart."""
 ANY = "any rule"
+NOT_BENIGN = "hh_harmless"
+"""A corpus whose requests are harmful themselves."""
 
 DataOption = Annotated[
     Path, typer.Option("--data", help="Folder with labelled/CONCEPT/SOURCE.jsonl and corpus/*.jsonl.xz.")
@@ -140,7 +142,8 @@ class Evaluator:
     def corpora(self, most: int) -> dict[str, TextReadings]:
         """By corpus, excerpts of the half that no fit reads; empty where the folder has no corpora."""
         found = {}
-        for path in sorted((self.data / "corpus").glob("*.jsonl.xz")):
+        paths = sorted((self.data / "corpus").glob("*.jsonl.xz"))
+        for path in (path for path in paths if not path.name.startswith(NOT_BENIGN)):
             texts = [excerpt(t, *SPREAD) for t in itertools.islice(documents([path], held_out=True), most)]
             found[path.name.removesuffix(".jsonl.xz")] = self.reader.read(texts)
         return found

@@ -38,7 +38,7 @@ def as_markdown(found: Evaluation) -> str:
         sources(found.sources),
         "#### False positives on unseen benign text\n\nShare of benign texts on which a rule fires, by length in "
         "tokens (95 % interval, texts). `benign/instructions` and the held-out halves of the corpora set no threshold; "
-        "`hh_harmless`, `peps` and `wikitext2_heldout` are of kinds that no fit has read at all.",
+        "`peps` and `wikitext2_heldout` are of kinds that no fit has read at all.",
         rate_table(found.rates),
         "Rates by corpus, all rules together:",
         corpus_table(found.rates),
@@ -127,7 +127,7 @@ def rate_table(rates: Sequence[Rate]) -> str:
     return table(heads, rows)
 
 
-STRANGE = ("hh_harmless", "peps", "wikitext2_heldout")
+STRANGE = ("peps", "wikitext2_heldout")
 """Corpora of kinds that the shipped policies' fit does not read."""
 
 

@@ -1,0 +1,203 @@
+"""`sae-monitor policy compare`: two policy sets on the same texts, and who flips.
+
+Knows options, files and output. Does not know how rules are evaluated or what the numbers mean.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from monitor.cli.console import stderr_console, stdout_console
+from monitor.cli.errors import InputError
+from monitor.cli.pair import DeviceOption, DictionaryOption, FormatOption, JsonOption, ModelOption, open_pair
+from monitor.cli.policy_extra import held_out
+from monitor.cli.printable import one_line
+from monitor.cli.texts import read_texts
+from monitor.policy.comparing import Change, Comparison, compare
+from monitor.policy.loader import load_policies
+from monitor.policy.policyset import PolicySet
+from monitor.records import Phase
+
+if TYPE_CHECKING:
+    from monitor.cli.policy_reader import PairReader
+
+SHOWN = 160
+"""Characters of a text that are shown."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Texts with where they come from, and what the sets made of them."""
+
+    texts: Sequence[str]
+    sources: Sequence[str]
+    digests: tuple[str, str]
+    result: Comparison
+
+
+def compare_sets(
+    a: Annotated[Path, typer.Argument(help="Folder of policies.")],
+    b: Annotated[Path, typer.Argument(help="Folder of policies to compare with it.")],
+    on: Annotated[
+        Path,
+        typer.Option("--on", help="A .txt or .jsonl file of texts, or a folder of CONCEPT/SOURCE.jsonl."),
+    ],
+    model: ModelOption = None,
+    dictionary: DictionaryOption = None,
+    dictionary_format: FormatOption = None,
+    phase: Annotated[Phase, typer.Option(help="Who wrote the texts: prompt or response.")] = Phase.PROMPT,
+    rows: Annotated[int, typer.Option(min=2, help="Most rows of each source of a folder.")] = 200,
+    show: Annotated[int, typer.Option(min=0, help="Texts to show of each kind of flip.")] = 0,
+    as_json: JsonOption = False,
+    device: DeviceOption = "auto",
+) -> None:
+    """Say on which texts two policy sets disagree, rule by rule, and whether that is more than chance.
+
+    Texts stay unseen unless `--show` asks for them. Both sets must be fitted to the same model and dictionary.
+    """
+    from monitor.cli.policy_reader import PairReader
+
+    pair = open_pair(model, dictionary, device, dictionary_format)
+    maxima = PairReader(pair).maxima.tolist()
+    sets = [
+        load_policies(
+            folder,
+            dictionary_digest=pair.dictionary.digest,
+            model_digest=pair.loaded.digest,
+            features=pair.dictionary.autoencoder.features,
+            maxima=maxima,
+        )
+        for folder in (a, b)
+    ]
+    texts, sources = _texts(on, rows)
+    reader = PairReader(pair, {signal for policies in sets for signal in policies.watch.signals})
+    found = _compared(reader, sets, texts, sources, phase)
+    console = stdout_console()
+    if as_json:
+        typer.echo(as_record(found, show))
+    else:
+        show_comparison(console, found, show)
+
+
+def _compared(
+    reader: PairReader, sets: Sequence[PolicySet], texts: Sequence[str], sources: Sequence[str], phase: Phase
+) -> Compared:
+    from monitor.cli.policy_outcomes import outcomes
+
+    with stderr_console().status(f"reading {len(texts)} texts"):
+        read = reader.read(texts)
+        first, second = (outcomes(policies, read, phase) for policies in sets)
+    result = compare(first, second, *(_rules(policies) for policies in sets))
+    return Compared(texts, sources, (sets[0].digest, sets[1].digest), result)
+
+
+def _rules(policies: PolicySet) -> set[str]:
+    return {f"{policy.name}/{rule.name}" for policy in policies.policies for rule in policy.rules}
+
+
+def _texts(on: Path, rows: int) -> tuple[list[str], list[str]]:
+    """Texts and the names of their sources; InputError where there are none."""
+    if not on.is_dir():
+        found = [row.text for row in read_texts(on) if row.text.strip()]
+        return found, [on.name] * len(found)
+    folder = on / "labelled" if (on / "labelled").is_dir() else on
+    texts, sources = [], []
+    for path in sorted(folder.glob("*/*.jsonl")):
+        for row in held_out(path, rows):
+            texts.append(row.text)
+            sources.append(f"{path.parent.name}/{path.stem}")
+    if not texts:
+        raise InputError(f"{on} holds no CONCEPT/SOURCE.jsonl; give a file of texts or such a folder")
+    return texts, sources
+
+
+def show_comparison(console: Console, found: Compared, show: int) -> None:
+    """Counts as a table, then as many texts of each flip as were asked for."""
+    result = found.result
+    table = Table(box=SIMPLE, padding=(0, 1, 0, 0), title=f"{result.texts} texts under A and B")
+    table.add_column("rule", no_wrap=True)
+    for name in ("A fires", "B fires", "both", "only A", "only B", "p"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for change in (*result.changes, result.verdict):
+        table.add_row(*_row(change), style="bold" if change is result.verdict else "")
+    console.print(table)
+    for before, after, count in result.actions:
+        console.print(f"{count} texts: {before.name.lower()} under A, {after.name.lower()} under B")
+    console.print(
+        Text("p: exact McNemar test of only A against only B; `-` where a set lacks the rule", "dim")
+    )
+    for change in result.changes if show else ():
+        _show_texts(console, found, change, show)
+
+
+def _row(change: Change) -> list[str]:
+    fires_a, fires_b = change.both + len(change.only_a), change.both + len(change.only_b)
+    compared = change.in_a and change.in_b
+    return [
+        "any enforced rule acts" if change.rule == "verdict" else change.rule,
+        str(fires_a) if change.in_a else "-",
+        str(fires_b) if change.in_b else "-",
+        str(change.both),
+        str(len(change.only_a)),
+        str(len(change.only_b)),
+        _p(change.p_value) if compared else "-",
+    ]
+
+
+def _p(value: float) -> str:
+    return "<0.0001" if value < 1e-4 else f"{value:.4f}"
+
+
+def _show_texts(console: Console, found: Compared, change: Change, most: int) -> None:
+    for name, which in (("only A", change.only_a), ("only B", change.only_b)):
+        if which:
+            console.print(Text(f"{change.rule}, {name} ({len(which)})", "bold"))
+        for i in which[:most]:
+            line = one_line(found.texts[i][:SHOWN])
+            console.print(Text.assemble(("  " + found.sources[i] + "  ", "dim"), line), soft_wrap=True)
+
+
+def as_record(found: Compared, show: int) -> str:
+    """Everything as JSON; texts only where they were asked for."""
+
+    def flips(which: Sequence[int]) -> dict[str, object]:
+        rows = [{"text": found.texts[i], "source": found.sources[i]} for i in which[:show]]
+        return {"count": len(which), "indices": list(which), **({"texts": rows} if show else {})}
+
+    def record(change: Change) -> dict[str, object]:
+        compared = change.in_a and change.in_b
+        return {
+            "rule": change.rule,
+            "in_a": change.in_a,
+            "in_b": change.in_b,
+            "both": change.both,
+            "neither": change.neither,
+            "only_a": flips(change.only_a),
+            "only_b": flips(change.only_b),
+            "p_value": change.p_value if compared else None,
+        }
+
+    result = found.result
+    return json.dumps(
+        {
+            "texts": result.texts,
+            "digests": {"a": found.digests[0], "b": found.digests[1]},
+            "verdict": record(result.verdict),
+            "rules": [record(change) for change in result.changes],
+            "actions": [
+                {"a": x.name.lower(), "b": y.name.lower(), "texts": count} for x, y, count in result.actions
+            ],
+        },
+        indent=1,
+        ensure_ascii=False,
+    )
