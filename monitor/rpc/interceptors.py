@@ -131,7 +131,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         parse = handler.request_deserializer
 
         async def wrapped(_: Any, context: Context) -> None:
-            async with self._call(method, context), self._in_time():
+            async with self._call(method, context), self._in_time(), _gone():
                 request = _parsed(parse, await self._message(context))
                 self._gate.check(request)
                 answer = await behaviour(request, context)
@@ -148,6 +148,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             data = await asyncio.wait_for(context.read(), self._limits.message)
         except TimeoutError:
             raise TooSlow(f"no message came within {self._limits.message:g} seconds") from None
+        if context.cancelled():
+            raise asyncio.CancelledError
         if not isinstance(data, bytes):
             raise BadRequest(Violation("request", "is missing; send one message"))
         return data
@@ -205,6 +207,15 @@ def _parsed(parse: Callable[[bytes], Any] | None, data: bytes) -> Any:
         raise BadRequest(
             Violation("request", "is not a message of this method; strings must be valid UTF-8")
         ) from None
+
+
+@asynccontextmanager
+async def _gone() -> AsyncIterator[None]:
+    """What gRPC raises where a call ended while it was written to, as the cancellation that is on its way."""
+    try:
+        yield
+    except grpc.aio.InternalError:
+        raise asyncio.CancelledError from None
 
 
 def _cancelled(context: Context) -> str:

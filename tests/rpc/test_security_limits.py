@@ -2,6 +2,7 @@
 
 import time
 
+import grpc
 import pytest
 
 from monitor.rpc import memory as memory_module
@@ -92,6 +93,18 @@ def test_a_caller_who_does_not_read_its_stream_loses_it():
         wait_for(lambda: served.runtime.engine.cancelled)
         assert served.score("still here").verdict.status == pb.CHECK_STATUS_CHECKED
         stream.cancel()
+
+
+def test_a_caller_who_leaves_while_it_is_written_to_is_no_error_of_ours(capsys):
+    def ended():
+        raise grpc.aio.InternalError("Failed to execute batch")
+
+    with serving() as served:
+        served.runtime.inspecting = ended
+        with fails("CANCELLED"):
+            served.stub.Inspect(pb.InspectRequest(input=pb.Input(text="hello")), timeout=DEADLINE)
+        assert served.metric("requests_total", method="Inspect", code="CANCELLED") == 1
+    assert "unexpectedly" not in capsys.readouterr().out
 
 
 def test_calls_are_refused_before_memory_is_gone():
