@@ -5,9 +5,11 @@ from __future__ import annotations
 from monitor.cli.dictionary_describe import describe
 from monitor.cli.dictionary_info import convert, info
 from monitor.cli.dictionary_train import dictionary_app
+from monitor.cli.dictionary_verify import verify
 
 dictionary_app.command("info")(info)
 dictionary_app.command("convert")(convert)
 dictionary_app.command("describe")(describe)
+dictionary_app.command("verify")(verify)
 
 __all__ = ["dictionary_app"]

@@ -106,7 +106,11 @@ def open_dictionary(dictionary: Path | None, device: str = "cpu", format: str | 
 
 
 def open_pair(
-    model: str | None, dictionary: Path | None, device: str = "auto", format: str | None = None
+    model: str | None,
+    dictionary: Path | None,
+    device: str = "auto",
+    format: str | None = None,
+    dtype: str = "auto",
 ) -> Pair:
     """Both, or the bundled pair where neither is named; InputError where only one is."""
     from monitor.model.harvest import Harvester
@@ -119,7 +123,7 @@ def open_pair(
         from monitor.demo import model_path
 
         model = str(model_path())
-    loaded = load_model(model, device=device)
+    loaded = load_model(model, device=device, dtype=dtype)
     opened = open_dictionary(dictionary, str(loaded.device), format).fits(loaded.d_model)
     return Pair(loaded, opened, Harvester(loaded, place_of(opened.card, None, loaded.middle)))
 

@@ -31,7 +31,7 @@ class Cause(enum.StrEnum):
     ACTIVATION = "wrong activation function"
     THRESHOLD = "thresholds dropped"
     ENCODER_BIAS = "encoder bias dropped"
-    INPUT_BIAS = "decoder bias and input"
+    INPUT_BIAS = "decoder bias subtracted or not"
     DECODER_BIAS = "decoder bias dropped"
     SWAPPED = "encoder and decoder swapped"
     COARSE_DICTIONARY = "dictionary quantised"

@@ -6,6 +6,8 @@ caller decides.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from monitor.dictionary.stored import StoredAutoencoder
@@ -24,11 +26,12 @@ _BETTER, _WELL = 0.02, 0.3
 """A neighbouring layer of which the dictionary explains so much more, and at least so much, is its own."""
 
 
-def self_test(parts: Parts, *, thorough: bool = False) -> SelfTest:
+def self_test(parts: Parts, *, thorough: bool = False, records: Sequence[Record] | None = None) -> SelfTest:
     """Run the fixed texts up to the dictionary's place and hold the numbers against the best source there is.
 
     Without a record of this pair, or `thorough`, the neighbouring layers are read too: none may be explained better.
-    A dictionary that stays in its files is sampled, unless `thorough`. Raises ModelError where the place does not
+    A dictionary that stays in its files is sampled, unless `thorough`. `records` stand
+    for those beside the dictionary. Raises ModelError where the place does not
     give one row per token.
     """
     texts = texts_for(parts.loaded)
@@ -36,7 +39,8 @@ def self_test(parts: Parts, *, thorough: bool = False) -> SelfTest:
     residuals = capture(parts.loaded, [parts.place], texts.ids)[parts.place]
     rows = rows_of(residuals, skip=int(texts.bos is not None)).to(parts.loaded.device)
     record = _record(parts, texts, _measure(parts, rows, thorough))
-    best = best_record(load_records(parts.dictionary.path), record)
+    known = load_records(parts.dictionary.path) if records is None else records
+    best = best_record(known, record)
     expected = expected_of(parts.dictionary.card, best, record.dtype)
     lines = compare(record.measured, expected)
     recorded = expected.source in (Source.RECORDED, Source.RECORDED_ELSEWHERE)
