@@ -23,6 +23,7 @@ from ruamel.yaml.error import YAMLError
 from monitor.errors import ConfigurationError
 from monitor.settings_access import AccessSettings
 from monitor.settings_decisions import DecisionSettings
+from monitor.settings_sessions import SessionSettings
 
 PREFIX = "SAE_MONITOR_"
 _LARGEST_FILE = 1 << 20
@@ -45,7 +46,7 @@ def _checked_address(address: str) -> str:
 Address = Annotated[str, AfterValidator(_checked_address)]
 
 
-class Settings(AccessSettings, DecisionSettings):
+class Settings(AccessSettings, DecisionSettings, SessionSettings):
     """Everything that `sae-monitor serve` can be told. There is no field `port`: a Kubernetes service named
     sae-monitor sets SAE_MONITOR_PORT to something else.
     """

@@ -18,6 +18,7 @@ from monitor.policy.policyset import PolicySet
 from monitor.policy.probe_file import read_weights
 from monitor.policy.resolve import Running, applies, resolve
 from monitor.policy.schema import PolicyModel
+from monitor.policy.sessions import SessionStore
 from monitor.policy.validation import validate
 
 
@@ -46,13 +47,14 @@ def load_policies(
     maxima: Sequence[float] | None = None,
     width: int | None = None,
     names: Sequence[str] = (),
+    sessions: SessionStore | None = None,
 ) -> PolicySet:
     """Read, check and resolve all policies of a folder for the model and dictionary that run.
 
     `maxima` are the recorded maxima `[features]` that readings will be divided by; given, locks fitted with
-    other maxima and features that were never seen active are refused; `width` is that of the residual stream, for
-    probes. Policies that are bound to models none of whose `names` they match are left out. Raises PolicyProblems
-    (a PolicyError).
+    other maxima and features that were never seen active are refused. `width` is that of the residual stream, for
+    probes. Policies that are bound to models none of whose `names` they match are left out. `sessions` outlive the
+    set. Raises PolicyProblems (a PolicyError).
     """
     running = Running(model_digest, dictionary_digest, features, maxima, width, tuple(names))
     everything = read_folder(folder)
@@ -66,7 +68,8 @@ def load_policies(
     policies = [resolve(source, running, problems) for source in sources]
     if problems:
         raise PolicyProblems(problems)
-    return PolicySet(tuple(p for p in policies if p is not None), set_digest(sources, folder))
+    resolved = tuple(policy for policy in policies if policy is not None)
+    return PolicySet(resolved, set_digest(sources, folder), sessions=sessions)
 
 
 def read_folder(folder: Path, *, locks: bool = True) -> tuple[Source, ...]:

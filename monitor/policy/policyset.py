@@ -30,7 +30,8 @@ class PolicySet:
         """`sha256:` over the contents of every file that the set was read from."""
         self._program = compile_program(policies)
         self._batch = RuleBatch(self._program)
-        self._sessions = SessionStore() if sessions is None else sessions
+        self.sessions = SessionStore() if sessions is None else sessions
+        """What is kept of conversations; given, it outlives the set."""
         self._bound = any(policy.match is not None for policy in policies)
         self._everything = self._select(policies)
 
@@ -82,7 +83,7 @@ class PolicySet:
         if session and applying.checks[program.in_session].any():
             which = program.in_session
             pools = SessionPools(
-                self._sessions.open(caller, session),
+                self.sessions.open(caller, session),
                 [program.makers[i] for i in which],
                 [program.checks[i] for i in which],
             )

@@ -20,6 +20,7 @@ from monitor.model.health import DictionaryHealth
 from monitor.model.runtime import Parts, Runtime, load_parts
 from monitor.policy.loader import load_policies
 from monitor.policy.policyset import PolicySet
+from monitor.policy.sessions import SessionStore
 from monitor.rpc.checking import checked
 from monitor.settings import Settings
 
@@ -37,7 +38,8 @@ class Assembly(NamedTuple):
 def assemble(settings: Settings) -> Assembly:
     """Load everything that serving needs. Raises ConfigurationError: model, dictionary or policies are at fault."""
     parts = _parts(settings)
-    load = partial(_load_policies, settings.policies or bundled_policies(), parts)
+    sessions = SessionStore(settings.session_limit, settings.session_ttl_seconds)
+    load = partial(_load_policies, settings.policies or bundled_policies(), parts, sessions)
     policies = load()
     health = checked(parts, skip=settings.skip_self_test)
     parts = _within(parts, settings.context_limit)
@@ -60,7 +62,7 @@ def assemble(settings: Settings) -> Assembly:
     return Assembly(runtime, policies, health, load)
 
 
-def _load_policies(folder: Path, parts: Parts) -> PolicySet:
+def _load_policies(folder: Path, parts: Parts, sessions: SessionStore) -> PolicySet:
     statistics = parts.dictionary.statistics
     return load_policies(
         folder,
@@ -68,6 +70,9 @@ def _load_policies(folder: Path, parts: Parts) -> PolicySet:
         model_digest=parts.loaded.digest,
         features=parts.dictionary.autoencoder.features,
         maxima=None if statistics is None else statistics.maximum.tolist(),
+        width=parts.loaded.d_model,
+        names=(parts.loaded.name, Path(parts.loaded.name).name),
+        sessions=sessions,
     )
 
 

@@ -14,6 +14,7 @@ from monitor.policy.policy import Policy
 from monitor.records import Clamp, Coverage, Observer, TokenText, Verdict, WatchPlan
 from monitor.rpc.wire.responses import InspectedToken
 from monitor.suppression import SuppressionNeeds
+from monitor.telemetry.metrics_sessions import Sessions
 
 
 class Prompt(Protocol):
@@ -156,6 +157,10 @@ class PolicySet(Protocol):
     @property
     def watch(self) -> WatchPlan:
         """Features that they read, in column order."""
+
+    @property
+    def sessions(self) -> Sessions:
+        """What is kept of conversations."""
 
     @property
     def clampable(self) -> tuple[int, ...]:

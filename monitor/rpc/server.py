@@ -39,6 +39,7 @@ from monitor.settings import Settings, split_address
 from monitor.telemetry.exposition import MetricsServer
 from monitor.telemetry.logs import configure
 from monitor.telemetry.metrics import Metrics
+from monitor.telemetry.metrics_sessions import SessionCollector
 from monitor.v1 import monitor_pb2 as pb
 from monitor.v1 import monitor_pb2_grpc
 
@@ -81,6 +82,7 @@ class Server:
         metrics.methods([method.name for method in SERVICE.methods], CODES)
         metering.built(metrics, digests)
         metering.connect(metrics, settings, runtime, health)
+        metrics.registry.register(SessionCollector(policies.sessions))
         meter = metrics.policies_changed(policies)
 
         self._entrance = Entrance(SERVICE.full_name, settings, metrics)
