@@ -21,6 +21,7 @@ from monitor.cli.policy_benign import SPREAD, documents, excerpt
 from monitor.cli.policy_extra import extra_rows, held_out, sources_of
 from monitor.policy.examples import BENIGN_FILE, read_benign
 from monitor.policy.fit.evaluating import Rate, SourceResult, SourceTexts, on_sources, rates, rates_of
+from monitor.policy.fit.lengths import EDGES
 from monitor.policy.fit.readings import TextReadings
 from monitor.policy.fit.rows import ReadTexts, assemble
 from monitor.policy.fit.trying import Trial, trials
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     from monitor.cli.policy_reader import PairReader
 
 REQUESTS = ("benign", "instructions")
-EDGES = (32, 128)
-"""Tokens at which false positives are told apart."""
 ANY = "any rule"
 NOT_BENIGN = "hh_harmless"
 """A corpus whose requests are harmful themselves."""

@@ -106,7 +106,7 @@ def rate_table(rates: Sequence[Rate]) -> str:
     """One row per rule, corpora taken together; a column per length."""
     lengths = sorted({(r.longer_than, r.up_to) for r in rates}, key=lambda pair: pair[0])
     columns: list[tuple[tuple[str, ...], tuple[int, int | None] | None]] = []
-    columns += [(("benign/instructions",), lengths[0])] if lengths else []
+    columns += [(("benign/instructions",), None)]
     known = ("benign/instructions", *STRANGE)
     fitted = tuple(sorted({r.source for r in rates} - set(known)))
     columns += [(fitted, pair) for pair in lengths if fitted]

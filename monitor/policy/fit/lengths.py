@@ -16,7 +16,7 @@ import numpy as np
 
 from monitor.policy.fit.readings import Floats, Indices
 
-EDGES = (32, 128)
+EDGES = (16, 48, 128)
 """Tokens at which a bucket ends; the last bucket has no end."""
 FEWEST = 200
 """A bucket with fewer calibration texts is joined to the one before it."""
