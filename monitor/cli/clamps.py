@@ -6,6 +6,7 @@ Knows the syntax. Does not know which features exist: the server says so.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import typer
 
@@ -31,6 +32,19 @@ def clamp_text(clamp: pb.Clamp) -> str:
     """The clamp as one would type it."""
     suffix = next((f"@{word}" for word, value in WHERE.items() if value == clamp.where), "")
     return f"{clamp.feature}={clamp.target:g}{suffix}"
+
+
+def dropping(clamps: Iterable[pb.Clamp], drop: bool) -> list[pb.Clamp]:
+    """The clamps, without error term where that is asked for; `typer.BadParameter` where there is none to do it at."""
+    listed = list(clamps)
+    if drop and not listed:
+        raise typer.BadParameter(
+            "--drop-error-term needs --clamp: only tokens that one edits lose their error term"
+        )
+    if drop:
+        for clamp in listed:
+            clamp.error_term = pb.ERROR_TERM_DROP
+    return listed
 
 
 def _feature(text: str, whole: str) -> int:

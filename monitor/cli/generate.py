@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import typer
 
 from monitor.cli import options
+from monitor.cli.clamps import dropping
 from monitor.cli.client import Client
 from monitor.cli.console import stdout_console
 from monitor.cli.measure import RuleScores
@@ -12,6 +15,7 @@ from monitor.cli.output import as_json, leave, picture
 from monitor.cli.reading import as_input, as_sampling, read_text
 from monitor.cli.render import generated
 from monitor.cli.session import open_session
+from monitor.cli.side_by_side import Compare, columns
 from monitor.cli.streaming import show
 from monitor.v1 import monitor_pb2 as pb
 
@@ -23,6 +27,8 @@ def generate(
     system: options.System = None,
     truncate: options.Truncate = False,
     clamp: options.Clamps = None,
+    drop_error_term: options.DropErrorTerm = False,
+    compare: options.Compared = None,
     max_new_tokens: options.MaxNewTokens = None,
     temperature: options.Temperature = None,
     top_k: options.TopK = None,
@@ -47,24 +53,51 @@ def generate(
     Exit codes: 0 no enforced rule matched, 1 one did, 2 an error, or tokens that were not scored.
     """
     flags = options.server_flags(model, dictionary, policies, layer, device, dtype, dictionary_format)
+    flags["drop_error_term"] = True if drop_error_term and connect is None else None
     request = pb.Generation(
         input=as_input(read_text(text, file), chat=chat, system=system, truncate=truncate),
-        sampling=as_sampling(
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            seed=seed,
-            stop=stop,
-        ),
-        clamps=clamp,
+        sampling=_sampling(max_new_tokens, temperature, top_k, top_p, seed, stop),
+        clamps=dropping(clamp or [], drop_error_term),
         include_tokens=True,
     )
     with open_session(connect, flags, timeout) as client:
-        rules = RuleScores.of(client.policies().policies)
-        answer = _whole(client, request) if json else _streamed(client, request, rules)
+        if compare is not None:
+            _compared(client, request, compare, json)
+        else:
+            _alone(client, request, json, svg, exit_zero)
+
+
+def _sampling(
+    max_new_tokens: int | None,
+    temperature: float | None,
+    top_k: int | None,
+    top_p: float | None,
+    seed: int | None,
+    stop: list[str] | None,
+) -> pb.Sampling:
+    return as_sampling(
+        max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed, stop=stop
+    )
+
+
+def _alone(client: Client, request: pb.Generation, json: bool, svg: Path | None, exit_zero: bool) -> None:
+    """One generation; ends the command with what its verdict says."""
+    rules = RuleScores.of(client.policies().policies)
+    answer = _whole(client, request) if json else _streamed(client, request, rules)
     picture(svg, "sae-monitor generate", rules, lambda painter: generated(answer, painter))
     leave(answer.verdict, exit_zero)
+
+
+def _compared(client: Client, request: pb.Generation, compare: Compare, json: bool) -> None:
+    """The same prompt under every value, side by side."""
+    requests = [pb.GenerateRequest(generation=one) for one in compare.requests(request)]
+    answers = [client.generate(one) for one in requests]
+    if json:
+        for answer in answers:
+            typer.echo(as_json(answer))
+        return
+    console = stdout_console()
+    console.print(columns(compare, answers, console.width))
 
 
 def _whole(client: Client, request: pb.Generation) -> pb.GenerateResponse:

@@ -11,6 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from monitor.cli.clamps import SYNTAX, parse_clamp
+from monitor.cli.side_by_side import SYNTAX as COMPARED
+from monitor.cli.side_by_side import Compare, parse_compare
 from monitor.v1 import monitor_pb2 as pb
 
 RUNS = "What runs"
@@ -113,6 +115,24 @@ Clamps = Annotated[
         parser=parse_clamp,
         metavar=SYNTAX,
         help="Set a feature to a value, in units of its maximum. Repeatable.",
+        rich_help_panel=SAMPLES,
+    ),
+]
+DropErrorTerm = Annotated[
+    bool,
+    typer.Option(
+        "--drop-error-term",
+        help="Leave out what the dictionary does not explain, where a clamp edits.",
+        rich_help_panel=SAMPLES,
+    ),
+]
+Compared = Annotated[
+    Compare | None,
+    typer.Option(
+        "--compare",
+        parser=parse_compare,
+        metavar=COMPARED,
+        help="Generate once for each value of a feature, side by side.",
         rich_help_panel=SAMPLES,
     ),
 ]

@@ -93,29 +93,34 @@ def cost(
     device: DeviceOption = "auto",
 ) -> None:
     """Measure what a policy's suppression does and what it costs, beside a dense direction and other rivals."""
-    from monitor.cli.cost.picture import draw_cost
-    from monitor.cli.cost.report import advice_lines
-
     started = time.monotonic()
     folder = policies or _bundled()
     targets = sorted(set(target or (0.0, -0.5, -1.0, -2.0)), reverse=True)
     if any(wish > 0 for wish in targets):
         raise InputError("a policy suppresses; write targets of 0 and below, e.g. --target -1")
     sizes = Sizes(prompts, head, new, texts, texts, temperature, seed)
-    pair = open_pair(model, dictionary, device, dictionary_format)
-    report = _measured(_found(folder, name), folder, pair, labelled, benign or [], targets, sizes, budget)
-    output.mkdir(parents=True, exist_ok=True)
-    stem = output / f"{name}.cost"
-    picture = draw_cost(report.points, f"{name}: effect against damage", stem.with_suffix(".cost.png"))
-    stem.with_suffix(".cost.json").write_text(report.as_json(), encoding="utf-8")
-    stem.with_suffix(".cost.md").write_text(report.markdown(picture), encoding="utf-8")
+    source, pair = _found(folder, name), open_pair(model, dictionary, device)
+    report = _measured(source, folder, pair, labelled, benign or [], targets, sizes, budget)
+    written = _written(report, output)
+    stdout_console().print(f"{written} written in {time.monotonic() - started:.0f} s", soft_wrap=True)
+
+
+def _written(report: CostReport, output: Path) -> Path:
+    """Shows the report and writes its three files; the one for people."""
+    from monitor.cli.cost.picture import draw_cost
+    from monitor.cli.cost.report import advice_lines
+
     console = stdout_console()
     console.print(report.table())
     for line in advice_lines(report):
         console.print(line, soft_wrap=True)
-    console.print(
-        f"{picture.with_suffix('.md')} written in {time.monotonic() - started:.0f} s", soft_wrap=True
-    )
+    output.mkdir(parents=True, exist_ok=True)
+    name = report.policy
+    picture = draw_cost(report.points, f"{name}: effect against damage", output / f"{name}.cost.png")
+    (output / f"{name}.cost.json").write_text(report.as_json(), encoding="utf-8")
+    path = output / f"{name}.cost.md"
+    path.write_text(report.markdown(picture), encoding="utf-8")
+    return path
 
 
 def _measured(

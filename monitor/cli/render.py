@@ -15,6 +15,7 @@ from rich.text import Text
 from monitor.cli import words
 from monitor.cli.printable import one_line, printable
 from monitor.cli.shade import Painter
+from monitor.cli.suppressions import refusal_line, suppression_lines
 from monitor.v1 import monitor_pb2 as pb
 
 SCORES_SHOWN = 6
@@ -34,7 +35,7 @@ def generated(response: pb.GenerateResponse, painter: Painter) -> RenderableType
     """The readable form of a `GenerateResponse`."""
     return Group(
         *token_block(response.tokens, response.verdict, painter),
-        verdict_block(response.verdict, response.finish_reason),
+        verdict_block(response.verdict, response.finish_reason, response.refusal),
         footer(response.request_id, response.digests),
     )
 
@@ -49,11 +50,14 @@ def token_block(
         yield Padding(knowing.legend(), (1, 0))
 
 
-def verdict_block(verdict: pb.Verdict, finish: int | None = None) -> RenderableType:
-    """Status, match, detections, and the rules that did not fire."""
+def verdict_block(verdict: pb.Verdict, finish: int | None = None, refusal: str = "") -> RenderableType:
+    """Status, match, detections, what became of clamps, and the rules that did not fire."""
     rows: list[RenderableType] = [status_line(verdict), match_line(verdict)]
     if finish is not None:
         rows.append(Text(f"  ended: {words.finish(finish)}", style="dim"))
+    if (said := refusal_line(refusal)) is not None:
+        rows.append(said)
+    rows.extend(suppression_lines(verdict.suppressions))
     for detection in verdict.detections:
         rows.append(Padding(detection_block(detection), (1, 0, 0, 0)))
     rest = quiet_rules(verdict)
@@ -66,6 +70,8 @@ def status_line(verdict: pb.Verdict) -> Text:
     """Whether the request was checked at all. Never says anything about a match."""
     coverage = verdict.coverage
     counted = f"{coverage.tokens_scored} of {coverage.tokens_run} tokens scored"
+    if coverage.tokens_rewound:
+        counted += f", {coverage.tokens_rewound} of them taken back"
     if coverage.tokens_truncated:
         counted += f", {coverage.tokens_truncated} dropped before the model ran"
     if verdict.status == pb.CHECK_STATUS_CHECKED:

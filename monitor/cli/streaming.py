@@ -70,7 +70,8 @@ class Stream:
         self.answer.verdict.CopyFrom(final.verdict)
         self.answer.digests.CopyFrom(final.digests)
         self.console.print(Padding(self.painter.legend(), (1, 0)))
-        self.console.print(verdict_block(final.verdict, final.finish_reason))
+        self.answer.refusal = final.refusal
+        self.console.print(verdict_block(final.verdict, final.finish_reason, final.refusal))
         self.console.print(footer(self.answer.request_id, final.digests))
 
     def _print(self, text: object) -> None:

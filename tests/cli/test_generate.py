@@ -26,7 +26,12 @@ def test_json_is_the_response(run, serve):
     said = json.loads(run("generate", PROMPT, "--connect", address, "--json").stdout)
     assert said["text"] == " more power gives more control ."
     assert said["finishReason"] == "FINISH_REASON_STOP"
-    assert said["verdict"]["coverage"] == {"tokensRun": 10, "tokensScored": 10, "tokensTruncated": 0}
+    assert said["verdict"]["coverage"] == {
+        "tokensRun": 10,
+        "tokensScored": 10,
+        "tokensTruncated": 0,
+        "tokensRewound": 0,
+    }
 
 
 def test_every_option_reaches_the_server(run, serve):
