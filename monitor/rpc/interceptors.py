@@ -12,7 +12,7 @@ import secrets
 import time
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, cast
@@ -131,7 +131,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         parse = handler.request_deserializer
 
         async def wrapped(_: Any, context: Context) -> None:
-            async with self._call(method, context), self._in_time(), _gone():
+            async with self._call(method, context), self._in_time():
                 request = _parsed(parse, await self._message(context))
                 self._gate.check(request)
                 answer = await behaviour(request, context)
@@ -173,11 +173,16 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 _current.set(replace(call, charge=charge))
                 tracing.enter(self._traces.begin(method, _trace_headers(context)))
                 yield
+        except grpc.aio.InternalError:  # The call ended while it was written to.
+            self._end(call, _cancelled(context))
+            with suppress(grpc.aio.InternalError):
+                await context.abort(grpc.StatusCode.CANCELLED)
         except Exception as error:  # noqa: BLE001  (the border: nothing may pass as its own text)
             status = faults.grpc_status(faults.status_of(error, call.request_id))
             self._end(call, status.code.name)
             _report(call, status.code.name, error)
-            await context.abort_with_status(status)
+            with suppress(grpc.aio.InternalError):
+                await context.abort_with_status(status)
         except (
             BaseException
         ):  # Cancellation: the caller went away, or its deadline passed, or the server stops.
@@ -207,15 +212,6 @@ def _parsed(parse: Callable[[bytes], Any] | None, data: bytes) -> Any:
         raise BadRequest(
             Violation("request", "is not a message of this method; strings must be valid UTF-8")
         ) from None
-
-
-@asynccontextmanager
-async def _gone() -> AsyncIterator[None]:
-    """What gRPC raises where a call ended while it was written to, as the cancellation that is on its way."""
-    try:
-        yield
-    except grpc.aio.InternalError:
-        raise asyncio.CancelledError from None
 
 
 def _cancelled(context: Context) -> str:
