@@ -17,7 +17,7 @@ from monitor.policy.loader import Source, read_folder
 from monitor.policy.policy import Policy
 from monitor.policy.resolve import Running, resolve
 from monitor.policy.testing import Result, TextReader, read_tests, run_case
-from monitor.records import Readings
+from monitor.records import Readings, WatchPlan
 
 if TYPE_CHECKING:
     from monitor.cli.policy_reader import PairReader
@@ -92,8 +92,8 @@ def _text_reader(reader: PairReader | None) -> TextReader | None:
     if reader is None:
         return None
 
-    def read(text: str, features: tuple[int, ...]) -> Readings:
-        return reader.readings(reader.ids(text), features)
+    def read(text: str, plan: WatchPlan) -> Readings:
+        return reader.watched(reader.ids(text), plan)
 
     return read
 

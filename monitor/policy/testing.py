@@ -6,7 +6,7 @@ Knows the file's shape and what makes a case pass. Does not know models: reading
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,14 +15,14 @@ from pydantic import Field, model_validator
 
 from monitor.policy.document import PolicyProblems, Problem, read_document
 from monitor.policy.loader import Source
-from monitor.policy.policy import Policy
+from monitor.policy.policy import Check, Policy
 from monitor.policy.policyset import PolicySet
 from monitor.policy.schema import Name, Strict, Text, refuse
 from monitor.policy.validation import validate
-from monitor.records import Phase, Readings, TokenBlock
+from monitor.records import Phase, Probe, Readings, Signal, TokenBlock, WatchPlan
 
-TextReader = Callable[[str, tuple[int, ...]], Readings]
-"""A text and the features to read, to readings `[tokens, features]`."""
+TextReader = Callable[[str, WatchPlan], Readings]
+"""A text and what to read of it, to readings `[tokens, watched]`."""
 
 
 class Case(Strict):
@@ -30,8 +30,8 @@ class Case(Strict):
 
     name: Annotated[str, Field(min_length=1, max_length=200)]
     readings: dict[str, list[float]] | None = None
-    """Reading per token, position 0 first, by feature index, `all` for every feature that the rules read, or
-    `positive` for those that speak for the concept."""
+    """Reading per token, position 0 first, by feature index, `all` for every feature that the rules read, `positive`
+    for those that speak for the concept (a probe is among both), `probe`, or the name of a signal."""
     texts: list[Text] | None = None
     """Texts that the running model reads."""
     phase: Annotated[Phase, Field(strict=False)] = Phase.PROMPT
@@ -111,7 +111,8 @@ test_path.__test__ = False  # type: ignore[attr-defined]
 
 def run_case(policy: Policy, case: Case, read: TextReader | None) -> Result | None:
     """The outcome of a case; None for a case on texts where nobody reads texts."""
-    alone = PolicySet((policy,), "")
+    # A test is about what fires, not about whose requests.
+    alone = PolicySet((replace(policy, match=None),), "")
     if case.readings is not None:
         found = _fired(alone, _synthetic(policy, alone, case.readings), case.phase)
         passed = found == set(case.fires)
@@ -119,7 +120,7 @@ def run_case(policy: Policy, case: Case, read: TextReader | None) -> Result | No
         return Result(policy.name, case.name, passed, detail)
     if read is None:
         return None
-    fired = [_fired(alone, read(text, alone.watch.features), case.phase) for text in case.texts or []]
+    fired = [_fired(alone, read(text, alone.watch), case.phase) for text in case.texts or []]
     return _judge(policy.name, case, fired)
 
 
@@ -145,20 +146,22 @@ def _synthetic(policy: Policy, alone: PolicySet, series: dict[str, list[float]])
     tokens = len(next(iter(series.values())))
     out = np.zeros((tokens, len(alone.watch)), np.float32)
     for name, values in series.items():
-        chosen = _named(policy, name)
+        chosen = _named(policy, alone.watch, name)
         if not chosen:
-            problem = Problem(
-                policy.name, 1, 1, f"no rule reads the feature `{name}`", "write `all` or an index"
-            )
-            raise PolicyProblems([problem])
-        for feature in chosen:
-            out[:, alone.watch.column(feature)] = values
+            hint = "write `all`, `positive`, `probe`, the name of a signal or the index of a feature"
+            raise PolicyProblems([Problem(policy.name, 1, 1, f"no rule reads `{name}`", hint)])
+        for watched in chosen:
+            out[:, alone.watch.column(watched)] = values
     return out
 
 
-def _named(policy: Policy, name: str) -> set[int]:
-    """The features that a name in a case stands for."""
-    read = {f.index: f.weight for rule in policy.rules for f in rule.features}
-    if name == "positive":
-        return {index for index, weight in read.items() if weight > 0}
-    return set(read) if name == "all" else {int(name)} & set(read) if name.isdigit() else set()
+def _named(policy: Policy, watch: WatchPlan, name: str) -> Sequence[int | Probe | Signal]:
+    """The features, probes and signals that a name in a case stands for."""
+    checks: list[Check] = [*policy.rules, *policy.conditions]
+    weights = {feature.index: feature.weight for check in checks for feature in check.features}
+    if name in ("all", "positive"):
+        return [*(i for i, weight in weights.items() if weight > 0 or name == "all"), *watch.probes]
+    if name == "probe":
+        return watch.probes
+    signals = [signal for signal in watch.signals if signal == name]
+    return signals or [index for index in weights if str(index) == name]

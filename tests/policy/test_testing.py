@@ -3,9 +3,12 @@ import pytest
 from monitor.policy import PolicyProblems
 from monitor.policy.explaining import explain
 from monitor.policy.loader import read_source
+from monitor.policy.policy import Condition, WeightedFeature
 from monitor.policy.policyset import PolicySet
+from monitor.policy.schema import Match
+from monitor.policy.schema_when import AllOf
 from monitor.policy.testing import Case, read_tests, run_case
-from monitor.records import Phase
+from monitor.records import Phase, Probe, Signal
 from tests.policy.conftest import block, policy, rule, word
 from tests.policy.files import PINNED, write_policy
 
@@ -44,7 +47,7 @@ def test_cases_on_texts_count():
 
 
 def test_a_feature_that_no_rule_reads_is_refused():
-    with pytest.raises(PolicyProblems, match="no rule reads the feature `8`"):
+    with pytest.raises(PolicyProblems, match="no rule reads `8`"):
         run_case(TWO, case(readings={"8": [1.0]}, fires=[]), None)
 
 
@@ -79,3 +82,25 @@ def test_an_explanation_agrees_with_the_rules():
     assert low.rule.name == "low"
     assert low.score == pytest.approx(0.5)
     assert [(t.position, t.features[0].feature) for t in low.tokens] == [(2, 3), (3, 3), (1, 3)]
+
+
+def test_cases_name_probes_signals_and_conditions_whoever_the_policy_is_bound_to():
+    one = policy(
+        rule("probed", features=(), probe=Probe("p", (1.0,)), threshold=0.5),
+        rule("odd", features=(), signal=Signal.RESIDUAL_NORM, threshold=3.0),
+        rule("both", features=(), threshold=0.0, when=AllOf(all=["a", "b"])),
+        conditions=tuple(
+            Condition(n, features=(WeightedFeature(i, 1.0),), threshold=0.5) for i, n in enumerate("ab")
+        ),
+        match=Match(callers=["nobody"]),
+    )
+    for readings, fires in (
+        ({"probe": [0, 1]}, ["probed"]),
+        ({"residual_norm": [0, 4]}, ["odd"]),
+        ({"0": [0, 1], "1": [0, 0]}, []),
+        ({"0": [0, 1, 0], "1": [0, 0, 1]}, ["both"]),
+        ({"all": [0, 1]}, ["probed", "both"]),
+    ):
+        assert run_case(one, case(readings=readings, fires=fires), None).passed
+    with pytest.raises(PolicyProblems, match="no rule reads `reconstruction_error`"):
+        run_case(one, case(readings={"reconstruction_error": [0]}, fires=[]), None)
