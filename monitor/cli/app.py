@@ -17,6 +17,7 @@ COMMANDS = (
         "monitor.cli.generate:generate",
         "Generate a text; every token is scored before it is shown.",
     ),
+    Entry("decisions", "monitor.cli.decisions:decisions_app", "Read, check and replay the decision log."),
     Entry("policy", "monitor.cli.policy:policy_app", "Fit, check, test and explain policies."),
     Entry(
         "features", "monitor.cli.features:features_app", "Search and look at the features of a dictionary."

@@ -75,6 +75,15 @@ def follow(folder: Path, after: int, ended: Callable[[], bool] = lambda: False) 
         time.sleep(_POLL)
 
 
+def newest(folder: Path) -> int:
+    """Sequence number of the last record; 0 where there is none. OSError where the folder cannot be read."""
+    for found in reversed(segments(folder)):
+        held = [line.content["seq"] for line in scan(found.path) if line.content is not None]
+        if held:
+            return int(held[-1])
+    return 0
+
+
 def _news(
     folder: Path, place: tuple[Segment, int] | None, after: int
 ) -> Iterator[tuple[dict[str, Any], tuple[Segment, int]]]:
