@@ -74,6 +74,9 @@ class Settings(AccessSettings, DecisionSettings, SessionSettings):
     reload_seconds: Annotated[float, Field(ge=0, le=3600)] = 2.0
     """How often the policy folder is looked at; changed files are loaded while serving. 0: only when asked."""
 
+    activation_label_sets: Annotated[int, Field(ge=0, le=100_000)] = 1000
+    """Features of policies with activation metrics of their own, fifteen series each; others count as `other`."""
+
     reload_features: Annotated[int, Field(ge=0, le=100_000)] = 256
     """Room for features that only later policy sets name. More cost a little memory and compute."""
 

@@ -44,6 +44,8 @@ class Health:
         self.servicer = HealthServicer()
         self.dead = asyncio.Event()
         """Set once the engine does not run any more: only a new process helps."""
+        self.serving = False
+        """What callers of the health service are told."""
         self._services = ("", service)
         self._healthy = healthy
         self._calls = calls
@@ -63,6 +65,7 @@ class Health:
         """Set the status of every service to what holds now."""
         healthy = self._healthy()
         serving = healthy and self._accountable() and await self._looks_clear()
+        self.serving = serving
         for service in self._services:
             await self.servicer.set(service, _SERVING if serving else _NOT_SERVING)
         if not healthy:
@@ -82,4 +85,5 @@ class Health:
 
     async def drain(self) -> None:
         """NOT_SERVING from now on."""
+        self.serving = False
         await self.servicer.enter_graceful_shutdown()

@@ -78,7 +78,7 @@ class Server:
         digests = Digests(runtime.model_digest, runtime.dictionary_digest, policies.digest)
         engine, scorer = runtime.engine, runtime.scorer
 
-        self._metrics = metrics = Metrics()
+        self._metrics = metrics = Metrics(feature_limit=settings.activation_label_sets)
         metrics.methods([method.name for method in SERVICE.methods], CODES)
         metering.built(metrics, digests)
         metering.connect(metrics, settings, runtime, health)
@@ -96,6 +96,7 @@ class Server:
             can_see=runtime.can_see,
             accountable=self._books.ledger.healthy,
         )
+        metrics.serving(lambda: self._health.serving)
         self._workers = (Worker("tokenise", 2, 64, retry, metrics), Worker("inspect", 1, 16, retry, metrics))
         self._active = Active(InForce(policies, digests, meter, runtime.first_lease()))
         self._reloader = Reloader(load or (lambda: policies), runtime, self._active, metrics)

@@ -136,6 +136,10 @@ class Metrics:
         """Read the number of forward passes of the engine at each scrape."""
         self._work.passes(passes)
 
+    def serving(self, serving: Callable[[], bool]) -> None:
+        """Read at each scrape whether the health service says SERVING."""
+        self._work.serving(serving)
+
     def built(self, version: str, digests: Digests) -> None:
         """Say what runs; after a reload of policies their digest is another, and only that one is shown."""
         self._build.clear()

@@ -26,6 +26,7 @@ class WorkCollector(Collector):
     def __init__(self) -> None:
         self._queues: dict[str, _Queue] = {}
         self._passes: Callable[[], int] = int
+        self._serving: Callable[[], bool] = bool
 
     def queue(self, name: str, limit: int, queued: Callable[[], int], running: Callable[[], int]) -> None:
         """Show a queue that holds at most `limit` requests that wait."""
@@ -35,22 +36,29 @@ class WorkCollector(Collector):
         """Show the number of forward passes since the start."""
         self._passes = passes
 
+    def serving(self, serving: Callable[[], bool]) -> None:
+        """Show whether callers are told that this server serves."""
+        self._serving = serving
+
     def describe(self) -> Iterator[Metric]:
         """Names only, so that registering asks nobody."""
         yield from _families()
 
     def collect(self) -> Iterator[Metric]:
-        """Depth, limit and running requests of every queue; passes of the engine."""
-        depth, limit, running, passes = _families()
+        """Depth, limit and running requests of every queue; passes of the engine; health."""
+        depth, limit, running, passes, serving = _families()
         for name, queue in self._queues.items():
             depth.add_metric([name], queue.queued())
             limit.add_metric([name], queue.limit)
             running.add_metric([name], queue.running())
         passes.add_metric([], self._passes())
-        yield from (depth, limit, running, passes)
+        serving.add_metric([], float(self._serving()))
+        yield from (depth, limit, running, passes, serving)
 
 
-def _families() -> tuple[GaugeMetricFamily, GaugeMetricFamily, GaugeMetricFamily, CounterMetricFamily]:
+def _families() -> tuple[
+    GaugeMetricFamily, GaugeMetricFamily, GaugeMetricFamily, CounterMetricFamily, GaugeMetricFamily
+]:
     return (
         GaugeMetricFamily(
             "sae_monitor_queue_depth", "Requests that wait for the engine or the scorer.", labels=["queue"]
@@ -62,4 +70,5 @@ def _families() -> tuple[GaugeMetricFamily, GaugeMetricFamily, GaugeMetricFamily
             "sae_monitor_running", "Requests that the engine or the scorer is running.", labels=["queue"]
         ),
         CounterMetricFamily("sae_monitor_engine_passes", "Forward passes of the engine."),
+        GaugeMetricFamily("sae_monitor_serving", "1 where the health service says SERVING."),
     )

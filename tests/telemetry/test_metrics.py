@@ -48,6 +48,7 @@ def full(metrics):
     metrics.queue("generate", 8, lambda: 3, lambda: 4)
     metrics.queue("score", 32, lambda: 0, lambda: 1)
     metrics.passes(lambda: 17)
+    metrics.serving(lambda: True)
     metrics.decision_log.enabled(lambda: 2, 1000)
     metrics.decision_log.committed(3, 900, 0.004)
     metrics.call_ended("Score", "OK", 0.004)
@@ -207,3 +208,15 @@ def test_a_rule_in_shadow_suppresses_nothing(metrics, mode, suppressed):
     observer.observe(block(0, 1))
     observer.observe(block(1, 1))
     assert value(metrics, "suppressed_tokens_total", policy="deception") == suppressed
+
+
+def test_what_is_read_at_the_scrape(metrics):
+    serving = [False]
+    metrics.serving(lambda: serving[0])
+    assert value(metrics, "serving") == 0
+    serving[0] = True
+    assert value(metrics, "serving") == 1
+    full(metrics)
+    assert value(metrics, "queue_depth", queue="generate") == 3
+    assert value(metrics, "queue_limit", queue="score") == 32
+    assert value(metrics, "engine_passes_total") == 17

@@ -27,7 +27,11 @@ def build() -> Dashboard:
 def _numbers(page: Page) -> None:
     page.row("Now")
     page.number(
-        "Sidecars up", "That Prometheus can scrape.", f"sum(up{{{JOB}}})", "short", Limits(1, 1, below=True)
+        "Sidecars serving",
+        "Whose health service says SERVING.",
+        f"sum(sae_monitor_serving{{{JOB}}})",
+        "short",
+        Limits(1, 1, below=True),
     )
     page.number("Calls", "All methods.", rate("sae_monitor_requests_total", JOB), "reqps")
     page.number("Tokens scored", "Prompt and response.", rate("sae_monitor_tokens_scored_total", JOB), "cps")
