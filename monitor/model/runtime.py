@@ -16,7 +16,7 @@ from monitor.clamp import CallerClamps
 from monitor.dictionary.bundle import Dictionary, load_dictionary
 from monitor.dictionary.formats import Card
 from monitor.dictionary.stored import StoredAutoencoder, gigabytes
-from monitor.errors import ConfigurationError, DictionaryError, MonitorError
+from monitor.errors import ConfigurationError, DictionaryError, ModelError, MonitorError
 from monitor.model.bank import FeatureBank
 from monitor.model.batching import Limits
 from monitor.model.clamping import Allowed, check_clamps
@@ -28,8 +28,10 @@ from monitor.model.loading import LoadedModel, load_model
 from monitor.model.places import Place, parse_place, site_of
 from monitor.model.probing import can_see
 from monitor.model.prompts import Prompter
+from monitor.model.rehearsal import rehearse
 from monitor.model.requests import Lease
 from monitor.model.scorer import Scorer
+from monitor.model.scoring_only import NoEngine, why_not_batched
 from monitor.model.tap import Tap
 from monitor.model.text import Vocabulary
 from monitor.records import Clamp, FeatureReading, Signal, TokenText, WatchPlan
@@ -132,7 +134,12 @@ class Runtime:
         )
         self.tap = Tap(bank, site_of(loaded.layers, parts.place))
         self._later = LaterTaps(loaded.layers, self.tap, self.layer)
-        self.engine = Engine(loaded, bank, self.tap, limits=limits, waiting=waiting, later=self._later)
+        why = why_not_batched(loaded.model)
+        self.engine: Engine | NoEngine = (
+            NoEngine(why)
+            if why
+            else Engine(loaded, bank, self.tap, limits=limits, waiting=waiting, later=self._later)
+        )
         self._callers, self._drop = callers, drop
         self.prepare(replace(needs or SuppressionNeeds(), whole=drop or bool(needs and needs.whole)))
         self.scorer = Scorer(loaded, bank, self.tap, waiting=4 * waiting)
@@ -167,10 +174,20 @@ class Runtime:
         return self._vocabulary.text
 
     def start(self) -> None:
-        """Attach the tap, start both threads."""
+        """Attach the tap, start both threads, rehearse. ModelError where batching does not compute what it should."""
         self.tap.attach()
         self._later.attach()
-        self.engine.start()
+        try:
+            self.engine.start()
+            if isinstance(self.engine, Engine):
+                rehearse(self.engine, self._harvester, self._probe)
+        except MonitorError:
+            self.engine.stop(0)
+            raise
+        except Exception as error:
+            self.engine.stop(0)
+            name, what = type(self.loaded.model).__name__, f"{type(error).__name__}: {error}"
+            raise ModelError(f"{name} cannot be run by continuous batching ({what})") from error
         self.scorer.start()
 
     def stop(self, grace: float) -> None:
@@ -229,7 +246,8 @@ class Runtime:
 
     def can_see(self, timeout: float = 5.0) -> bool:
         """True where a few tokens can be scored and generated now. Blocks for up to `timeout` seconds each."""
-        return can_see(self.engine, self.scorer, self._probe, timeout)
+        engine = self.engine if isinstance(self.engine, Engine) else None
+        return can_see(engine, self.scorer, self._probe, timeout)
 
     def check_clamps(self, clamps: Sequence[Clamp]) -> None:
         """BadRequest with fields such as `clamps[0].feature` where one cannot be applied."""

@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import structlog
+
 import monitor
 from monitor import demo
 from monitor.clamp import CallerClamps
@@ -18,11 +20,14 @@ from monitor.errors import ConfigurationError
 from monitor.model.batching import Limits
 from monitor.model.health import DictionaryHealth
 from monitor.model.runtime import Parts, Runtime, load_parts
+from monitor.model.scoring_only import NoEngine
 from monitor.policy.loader import load_policies
 from monitor.policy.policyset import PolicySet
 from monitor.policy.sessions import SessionStore
 from monitor.rpc.checking import checked
 from monitor.settings import Settings
+
+_log = structlog.get_logger(__name__)
 
 
 class Assembly(NamedTuple):
@@ -59,6 +64,8 @@ def assemble(settings: Settings) -> Assembly:
         callers=CallerClamps(settings.caller_clamps),
         drop=settings.drop_error_term,
     )
+    if isinstance(runtime.engine, NoEngine):
+        _log.warning("this model can be scored and not generated from", why=runtime.engine.why)
     return Assembly(runtime, policies, health, load)
 
 

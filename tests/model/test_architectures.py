@@ -13,13 +13,26 @@ from monitor.model.bank import FeatureBank
 from monitor.model.harvest import Harvester
 from monitor.model.loading import LoadedModel
 from monitor.model.places import ATTN_OUT, MLP_OUT, Place, Side
+from monitor.model.rehearsal import rehearse
+from monitor.model.requests import GenerationRequest
 from monitor.model.scorer import Scorer
+from monitor.model.scoring_only import NoEngine, why_not_batched
 from monitor.model.tap import Tap
-from monitor.records import Clamp, Where
+from monitor.records import Clamp, Sampling, Where
 from tests.model.families import FAMILIES, READ_ONLY, TEXT, WRAPPERS, family_model
 from tests.model.running import LAYER, WATCHED, running
 from tests.model.test_scorer import Waiting
-from tests.model.tiny import WIDTH, dictionary, encode_all, maxima, plain_generate, prompt
+from tests.model.tiny import (
+    CONFIGS,
+    WIDTH,
+    Recorder,
+    dictionary,
+    encode_all,
+    loaded_model,
+    maxima,
+    plain_generate,
+    prompt,
+)
 
 CLAMPS = (Clamp(3, -1.0), Clamp(40, -2.0, Where.EVERYWHERE), Clamp(41, 0.5))
 NO_MLP = ("opt",)
@@ -102,3 +115,37 @@ def test_a_layer_adds_its_attention_and_its_mlp(kind: str) -> None:
 
 def _residual(harvester: Harvester, ids: tuple[int, ...]) -> torch.Tensor:
     return harvester.residuals(torch.tensor([list(ids)]))[0]
+
+
+@pytest.mark.parametrize("kind", [*CONFIGS, *FAMILIES])
+def test_what_cannot_be_batched_is_known_before_it_is_tried(kind: str) -> None:
+    loaded = family_model(kind) if kind in FAMILIES else loaded_model(kind)
+    assert bool(why_not_batched(loaded.model)) == (kind in READ_ONLY)
+
+
+def test_a_model_that_can_only_be_scored_says_so_to_who_generates() -> None:
+    engine = NoEngine(why_not_batched(family_model("bloom").model))
+    request = GenerationRequest("a", (0, 5), Sampling(max_new_tokens=2), Recorder())
+    with pytest.raises(ModelError, match="score texts and not generate: the attention of BloomForCausalLM"):
+        engine.submit(request, lambda _: None)
+
+
+class TestRehearsal:
+    def rehearsed(self, loaded: LoadedModel, plain: LoadedModel) -> None:
+        with running(loaded, dictionary()) as run:
+            rehearse(run.engine, Harvester(plain, LAYER), prompt(3), 30)
+
+    @pytest.mark.parametrize("kind", ["llama", "gemma3", "qwen3_vl"])
+    def test_passes_where_batching_computes_the_same(self, kind: str) -> None:
+        make = family_model if kind in FAMILIES else loaded_model
+        self.rehearsed(make(kind), make(kind))
+
+    def test_refuses_a_family_that_reads_a_wrong_past(self) -> None:
+        loaded = family_model("gpt_neo")
+        with pytest.raises(ModelError, match="does not compute the same"):
+            self.rehearsed(loaded, loaded)
+
+    def test_refuses_a_family_that_crashes_at_the_first_decoded_token(self) -> None:
+        loaded = family_model("deepseek_v3")
+        with pytest.raises(ModelError, match="cannot be run by continuous batching"):
+            self.rehearsed(loaded, loaded)
