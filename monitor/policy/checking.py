@@ -8,10 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from monitor.policy.document import PolicyProblems, Problem
+from monitor.policy.document import PolicyProblems, Problem, read_document
 from monitor.policy.examples import BENIGN_FILE, examples_digest, read_benign
 from monitor.policy.loader import Source, policy_paths, read_source
-from monitor.policy.testing import read_tests, test_path
+from monitor.policy.testing import TestModel, read_tests, test_path
+from monitor.policy.validation import validate
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ def check_folder(folder: Path) -> Checked:
                 read_tests(source)
         except PolicyProblems as error:
             problems.extend(error.problems)
+            problems.extend(_test_alone(path, error))
     try:
         if (folder / BENIGN_FILE).exists():
             read_benign(folder / BENIGN_FILE)
@@ -49,6 +51,18 @@ def check_folder(folder: Path) -> Checked:
         examples=sum(len(source.examples) for source in sources),
         notes=tuple(note for source in sources for note in _notes(source)),
     )
+
+
+def _test_alone(path: Path, error: PolicyProblems) -> list[Problem]:
+    """What is wrong with the test of a policy that is wrong itself."""
+    test = test_path(path)
+    if not test.exists() or any(problem.file == str(test) for problem in error.problems):
+        return []
+    try:
+        validate(read_document(test), TestModel)
+    except PolicyProblems as found:
+        return list(found.problems)
+    return []
 
 
 def _notes(source: Source) -> list[str]:

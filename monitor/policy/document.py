@@ -7,6 +7,7 @@ Anchors, aliases, tags and duplicate keys are refused, so what is read is what i
 from __future__ import annotations
 
 import bisect
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,8 @@ MAX_BYTES = 256 * 1024
 MAX_DEPTH = 16
 _CORE = "tag:yaml.org,2002:"
 _SHOWN = 160
+_BREAKS = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
+"""What the parser counts as the end of a line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,7 @@ class Document:
 
     def __init__(self, name: str, text: str) -> None:
         self.name = name
-        self.lines = text.splitlines()
+        self.lines = _BREAKS.split(text)
         self.root: Node | None = None
         self.data: Any = None
 
@@ -110,6 +113,9 @@ def read_text(path: Path, limit: int) -> str:
     """The text of a UTF-8 file of at most `limit` bytes; PolicyProblems otherwise."""
     name = str(path)
     try:
+        if path.exists() and not path.is_file():
+            what = "is a folder" if path.is_dir() else "is not a file"  # a pipe would be waited for
+            raise PolicyProblems([Problem(name, 1, 1, f"cannot be read: {what}", "put a file there")])
         with path.open("rb") as file:
             raw = file.read(limit + 1)
     except OSError as error:

@@ -7,17 +7,18 @@ with what runs. Does not know how a lock is fitted.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from monitor.policy.document import Document, PolicyProblems, Problem, read_document
-from monitor.policy.examples import Example, concept_examples
+from monitor.policy.examples import Example, concept_examples, read_examples
 from monitor.policy.lock import MAX_LOCK_BYTES, LockModel, lock_path
 from monitor.policy.policyset import PolicySet
 from monitor.policy.probe_file import read_weights
 from monitor.policy.resolve import Running, applies, resolve
-from monitor.policy.schema import PolicyModel
+from monitor.policy.schema import FILE, PolicyModel
 from monitor.policy.sessions import SessionStore
 from monitor.policy.validation import validate
 
@@ -96,14 +97,19 @@ def policy_paths(folder: Path) -> list[Path]:
         raise PolicyProblems(
             [Problem(str(folder), 1, 1, "is not a folder", "name a folder of NAME.yaml files")]
         )
+    try:
+        names = sorted(folder.iterdir())
+    except OSError as error:
+        raise PolicyProblems([Problem(str(folder), 1, 1, f"cannot be read: {error.strerror}")]) from error
     overlooked = [
         Problem(str(path), 1, 1, "would not be read", f"rename it to {path.stem}.yaml")
-        for path in sorted(folder.iterdir())
+        for path in names
         if path.suffix.lower() in (".yml", ".yaml") and path.suffix != ".yaml"
     ]
     if overlooked:
         raise PolicyProblems(overlooked)
-    paths = [p for p in sorted(folder.glob("*.yaml")) if not p.name.endswith((".lock.yaml", ".test.yaml"))]
+    beside = (".lock.yaml", ".test.yaml")
+    paths = [path for path in names if path.suffix == ".yaml" and not path.name.endswith(beside)]
     if not paths:
         raise PolicyProblems([Problem(str(folder), 1, 1, "holds no policy", "write a NAME.yaml there")])
     return paths
@@ -112,7 +118,10 @@ def policy_paths(folder: Path) -> list[Path]:
 def read_source(path: Path, *, locks: bool = True) -> Source:
     """One policy with its examples and lock; PolicyProblems with everything that is wrong with them."""
     document = read_document(path)
-    model = validate(document, PolicyModel)
+    try:
+        model = validate(document, PolicyModel)
+    except PolicyProblems as error:
+        raise PolicyProblems([*error.problems, *_beside(path, document, locks=locks)]) from error
     problems: list[Problem] = []
     if path.stem != model.metadata.name:
         at = ["metadata", "name"]
@@ -127,6 +136,25 @@ def read_source(path: Path, *, locks: bool = True) -> Source:
     if problems:
         raise PolicyProblems(problems)
     return source
+
+
+def _beside(path: Path, document: Document, *, locks: bool) -> list[Problem]:
+    """What is wrong with the files beside a policy that is wrong itself, so that one run tells everything."""
+    data = document.data if isinstance(document.data, dict) else {}
+    concept = data.get("concept")
+    examples = concept.get("examples") if isinstance(concept, dict) else None
+    problems: list[Problem] = []
+    try:
+        if isinstance(examples, str) and re.match(FILE, examples):
+            read_examples(path.parent / examples)
+    except PolicyProblems as error:
+        problems.extend(error.problems)
+    try:
+        if locks and lock_path(path).exists():
+            validate(read_document(lock_path(path), limit=MAX_LOCK_BYTES), LockModel)
+    except PolicyProblems as error:
+        problems.extend(error.problems)
+    return problems
 
 
 def _with_examples(source: Source) -> Source:

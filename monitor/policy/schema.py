@@ -6,6 +6,7 @@ or any dictionary. Fields are added in later versions; none changes its meaning.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -18,6 +19,7 @@ from monitor.policy.schema_base import FeatureIndex as FeatureIndex
 from monitor.policy.schema_base import Name as Name
 from monitor.policy.schema_base import Strict as Strict
 from monitor.policy.schema_base import Text as Text
+from monitor.policy.schema_base import every
 from monitor.policy.schema_base import refuse as refuse
 from monitor.policy.schema_check import CheckModel as CheckModel
 from monitor.policy.schema_check import ConditionModel as ConditionModel
@@ -127,25 +129,33 @@ class PolicyModel(Strict):
 
     @model_validator(mode="after")
     def _coherent(self) -> PolicyModel:
+        every(
+            [
+                self._check_source,
+                lambda: once([pin.index for pin in self.features or []], ["features"]),
+                *(partial(self._check_rule, i) for i in range(len(self.rules))),
+                self._check_something,
+                lambda: check_conditions(self.conditions or {}, self.rules),
+                self._check_suppress,
+            ]
+        )
+        return self
+
+    def _check_source(self) -> None:
         named = [name for name in ("concept", "features", "probe") if getattr(self, name) is not None]
         need = any(not check.own_columns for check in self.leaves().values()) or not self.rules
         if len(named) > 1 or (need and not named):
             found = "neither" if not named else "both" if len(named) == 2 else "all"
             raise refuse([], f"write `concept:` (examples), `features:` (pinned) or `probe:`; found {found}")
-        once([pin.index for pin in self.features or []], ["features"])
-        self._check_rules()
-        check_conditions(self.conditions or {}, self.rules)
-        self._check_suppress()
-        return self
 
-    def _check_rules(self) -> None:
-        seen: set[str] = set()
-        for i, rule in enumerate(self.rules):
-            if rule.name in seen:
-                raise refuse(["rules", i, "name"], f"a second rule is called `{rule.name}`; rename one")
-            seen.add(rule.name)
-            if rule.action == "suppress" and self.suppress is None:
-                raise refuse(["rules", i, "action"], "`suppress` as an action needs a `suppress:` section")
+    def _check_rule(self, i: int) -> None:
+        rule = self.rules[i]
+        if rule.name in [earlier.name for earlier in self.rules[:i]]:
+            raise refuse(["rules", i, "name"], f"a second rule is called `{rule.name}`; rename one")
+        if rule.action == "suppress" and self.suppress is None:
+            raise refuse(["rules", i, "action"], "`suppress` as an action needs a `suppress:` section")
+
+    def _check_something(self) -> None:
         if not self.rules and (self.suppress is None or self.suppress.when == "detected"):
             raise refuse([], "a policy needs `rules:`, or `suppress:` with `when: always`")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -29,3 +29,17 @@ class Strict(BaseModel):
 def refuse(at: Sequence[str | int], message: str) -> PydanticCustomError:
     """An error of a whole part that points at one of its fields."""
     return PydanticCustomError("policy", "{text}", {"at": list(at), "text": message})
+
+
+def every(checks: Iterable[Callable[[], None]]) -> None:
+    """Run all checks; what they refuse comes as one error that holds all."""
+    found: list[dict[str, object]] = []
+    for check in checks:
+        try:
+            check()
+        except PydanticCustomError as error:
+            context = dict(error.context or {})
+            more = context.pop("more", [])
+            found += [context, *more]
+    if found:
+        raise PydanticCustomError("policy", "{text}", {**found[0], "more": found[1:]})

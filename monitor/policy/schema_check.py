@@ -61,7 +61,9 @@ class CheckModel(Strict):
         if self.when is not None:
             return self._combined()
         if self.threshold is None:
-            raise refuse(["threshold"], "the field `threshold` is missing; write a number, or `when:` with conditions")
+            raise refuse(
+                ["threshold"], "the field `threshold` is missing; write a number, or `when:` with conditions"
+            )
         if self.features is not None and self.signal is not None:
             raise refuse(["signal"], "write `features` or `signal`, not both")
         if isinstance(self.pooling, LongestRun) and self.for_ != 1:
@@ -70,10 +72,17 @@ class CheckModel(Strict):
         return self
 
     def _combined(self) -> CheckModel:
-        for name in ("features", "signal", "pooling", "threshold", "scope"):
-            if name in self.model_fields_set:
-                raise refuse([name], f"`{name}` does not go with `when`; write it into a condition")
+        self._alone("features", "signal", "pooling", "threshold", "scope")
         return self
+
+    def _alone(self, *names: str) -> None:
+        """Refuse fields that mean nothing beside `when`."""
+        for name in names:
+            if name in self.model_fields_set:
+                word = name.rstrip("_")
+                raise refuse(
+                    [word], f"`{word}` does not go with `when`; write it into a condition with a threshold"
+                )
 
 
 class ConditionModel(CheckModel):
@@ -81,6 +90,10 @@ class ConditionModel(CheckModel):
 
     lasts: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """Tokens for which it holds: 1 is the token alone that reached it. Left out, to the end of the request."""
+
+    def _combined(self) -> CheckModel:
+        self._alone("phases", "for_", "lasts")
+        return super()._combined()
 
 
 def once(indices: Sequence[int], at: Sequence[str | int]) -> None:

@@ -6,8 +6,9 @@ Knows names and expressions. Does not know scores.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
-from monitor.policy.schema_base import refuse
+from monitor.policy.schema_base import every, refuse
 from monitor.policy.schema_check import CheckModel, ConditionModel
 from monitor.policy.schema_when import AnyExpression, holds, names_in
 
@@ -16,17 +17,14 @@ Path = tuple[str | int, ...]
 
 def check_conditions(conditions: Mapping[str, ConditionModel], rules: Sequence[CheckModel]) -> None:
     """Refuse unknown names, circles, conditions that nobody uses, and rules that would fire on nothing."""
-    used: set[str] = set()
-    for path, expression in _expressions(conditions, rules):
-        for name, below in names_in(expression):
-            used.add(name)
-            if name not in conditions:
-                known = ", ".join(sorted(conditions)) or "none"
-                raise refuse([*path, *below], f"there is no condition `{name}`; conditions: {known}")
+    used = {name for _, expression in _expressions(conditions, rules) for name, _ in names_in(expression)}
+    every(
+        [
+            *(partial(_known, p, e, conditions) for p, e in _expressions(conditions, rules)),
+            *(partial(_used, name, used) for name in conditions),
+        ]
+    )
     order = _in_order(conditions)
-    for name in conditions:
-        if name not in used:
-            raise refuse(["conditions", name], f"no rule uses the condition `{name}`; remove it")
     idle: dict[str, bool] = {}
     for name in order:
         inner = conditions[name].when
@@ -35,6 +33,18 @@ def check_conditions(conditions: Mapping[str, ConditionModel], rules: Sequence[C
         if rule.when is not None and holds(rule.when, idle.__getitem__):
             message = "holds before any condition is reached, so it would fire on every request"
             raise refuse(["rules", i, "when"], f"{message}; add a condition that must be reached")
+
+
+def _known(path: Path, expression: AnyExpression, conditions: Mapping[str, ConditionModel]) -> None:
+    for name, below in names_in(expression):
+        if name not in conditions:
+            known = ", ".join(sorted(conditions)) or "none"
+            raise refuse([*path, *below], f"there is no condition `{name}`; conditions: {known}")
+
+
+def _used(name: str, used: set[str]) -> None:
+    if name not in used:
+        raise refuse(["conditions", name], f"no rule uses the condition `{name}`; remove it")
 
 
 def _expressions(

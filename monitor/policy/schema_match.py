@@ -14,7 +14,8 @@ from pydantic import Field, model_validator
 from monitor.policy.schema_base import Strict, refuse
 
 Pattern = Annotated[str, Field(min_length=1, max_length=200)]
-LabelName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*$", max_length=64)]
+LABEL = r"^[A-Za-z_][A-Za-z0-9_.-]*$"
+LabelName = Annotated[str, Field(pattern=LABEL, max_length=64)]
 
 
 class Match(Strict):

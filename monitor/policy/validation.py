@@ -15,6 +15,8 @@ from pydantic_core import ErrorDetails
 
 from monitor.policy.document import Document, PolicyProblems, Problem
 from monitor.policy.schema import CATEGORY, DIGEST, FILE, NAME
+from monitor.policy.schema_match import LABEL
+from monitor.policy.schema_probe import PROBE_FILE
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -30,7 +32,12 @@ _ADVICE = {
     "finite_number": "write a finite number",
 }
 
+_UNWRITTEN = ("number", "rate", "lengths", "settings", "[key]")
+"""Parts of a path that only the validator knows, beside words in parentheses."""
+
 _FORMS = {
+    PROBE_FILE: "the name of a .safetensors file beside the policy, without folders",
+    LABEL: "letters, digits, `_`, `.` or `-`, no digit first",
     NAME: "lower-case words with hyphens, such as power-seeking",
     CATEGORY: "lower-case words with underscores, such as power_seeking",
     DIGEST: "sha256: and 64 hexadecimal digits, as `sae-monitor dictionary info` prints them",
@@ -46,8 +53,18 @@ def validate(document: Document, model: type[Model]) -> Model:
     try:
         return model.model_validate(document.data)
     except ValidationError as error:
-        problems = [_problem(document, model, detail) for detail in error.errors(include_url=False)]
+        problems = [
+            problem
+            for detail in error.errors(include_url=False)
+            for problem in (_problem(document, model, detail), *_further(document, detail))
+        ]
         raise PolicyProblems(problems) from error
+
+
+def _further(document: Document, detail: ErrorDetails) -> list[Problem]:
+    """What an error of a whole part holds beside its first."""
+    more = detail.get("ctx", {}).get("more", [])
+    return [document.problem([*detail["loc"], *one["at"]], str(one["text"])) for one in more]
 
 
 def _problem(document: Document, model: type[BaseModel], detail: ErrorDetails) -> Problem:
@@ -108,7 +125,7 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
 
 def _written(path: Sequence[str | int]) -> str:
     """A path as people write it, without the names that only the validator uses."""
-    parts = [p for p in path if p not in ("number", "rate", "settings")]
+    parts = [p for p in path if p not in _UNWRITTEN and not str(p).startswith("(")]
     return "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in parts).lstrip(".")
 
 
