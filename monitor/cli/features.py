@@ -15,6 +15,11 @@ COMMANDS = (
         "monitor.cli.features_contrast:contrast",
         "Rank features by what separates two sets of texts.",
     ),
+    Entry(
+        "effect",
+        "monitor.cli.features_effect:effect",
+        "Show what features of a prompt do to the next token.",
+    ),
     Entry("label", "monitor.cli.features_label:label", "Name a feature by hand, or all automatically."),
     Entry("map", "monitor.cli.features_map:draw_map", "Draw the neighbourhood of a feature."),
     Entry(
