@@ -108,8 +108,7 @@ class Prompted:
         scale = 1.0 if self._scale is None else self._scale[-1]
         push = self.activations[-1, feature] * self._autoencoder.decoder[feature].float() * scale
         # Along this direction at the place where the norm works, not at zero: the norm divides by the whole residual.
+        jvp: Any = torch.autograd.functional.jvp
         with torch.enable_grad():
-            _, change = torch.autograd.functional.jvp(
-                self._head, self._last.float(), push[None].to(self._last)
-            )
+            change: Tensor = jvp(self._head, self._last.float(), push[None].to(self._last))[1]
         return change[0] - change[0].mean()
