@@ -7,6 +7,7 @@ stored (`formats`), where in a model it belongs (`card`), or what a feature mean
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -189,6 +190,9 @@ class SparseAutoencoder:
             of(self.gate_encoder),
             of(self.gate_bias),
         )
+
+    def prefetch(self, features: Sequence[int]) -> None:
+        """These features are about to be asked for with `row`; those that do not exist are left out."""
 
     def whole(self) -> SparseAutoencoder:
         """The dictionary with every weight in memory: itself, unless it is still in its files."""

@@ -65,10 +65,13 @@ class StoredAutoencoder(SparseAutoencoder):
         object.__setattr__(self, "matrices", matrices)
         object.__setattr__(self, "device", torch.device(device))
         object.__setattr__(self, "_kept", [])
+        object.__setattr__(self, "_fetched", {})
 
     matrices: dict[str, Matrix]
     device: torch.device
     _kept: list[SparseAutoencoder]
+    _fetched: dict[int, dict[str, Tensor]]
+    """Matrices' rows of features that were announced and not asked for yet."""
 
     def __repr__(self) -> str:
         """Without the weights."""
@@ -113,15 +116,25 @@ class StoredAutoencoder(SparseAutoencoder):
         """One feature, read from the files."""
         if self._kept:
             return self._kept[0].row(feature)
-        only = self._only([feature])
+        fetched = self._fetched.pop(feature, None)
+        rows = fetched or {name: found[0] for name, found in self._only([feature]).items()}
         return FeatureRow(
-            only["encoder"][0],
+            rows["encoder"],
             self.encoder_bias[feature],
-            only["decoder"][0],
+            rows["decoder"],
             None if self.threshold is None else self.threshold[feature],
-            only["gate_encoder"][0] if "gate_encoder" in only else None,
+            rows.get("gate_encoder"),
             None if self.gate_bias is None else self.gate_bias[feature],
         )
+
+    def prefetch(self, features: Sequence[int]) -> None:
+        """Read many features in one pass over the files; each is let go when `row` gives it out."""
+        wanted = sorted({feature for feature in features if 0 <= feature < self.features})
+        if self._kept or len(wanted) < 2:
+            return
+        only = self._only(wanted)
+        for number, feature in enumerate(wanted):
+            self._fetched[feature] = {name: found[number] for name, found in only.items()}
 
     def whole(self) -> SparseAutoencoder:
         """The dictionary in memory, read once and kept. DictionaryError where it does not fit."""

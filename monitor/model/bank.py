@@ -52,6 +52,7 @@ class FeatureBank:
         self._source = autoencoder
         self._maximum = maximum.to(dtype=dtype, device="cpu")
         self._allocate(len(self.fixed) + reserve + spare)
+        autoencoder.prefetch(self.fixed)
         self._slots = Slots(self.fixed, self._fill, spare=spare, reserve=reserve)
         self.others = Columns(autoencoder, plan, device=self.device, dtype=dtype)
         """Probes and signals; `plan` is the first policy set's."""
