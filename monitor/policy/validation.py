@@ -97,6 +97,8 @@ def _form(context: dict[str, Any]) -> str:
 
 
 def _suggest(word: str, fields: Sequence[str]) -> str:
+    if word in fields:
+        return "it does not go with the other field that stands here"
     close = difflib.get_close_matches(word, fields, n=1, cutoff=0.6)
     listed = ", ".join(fields)
     return (f"did you mean `{close[0]}`? " if close else "") + (f"fields here: {listed}" if listed else "")
