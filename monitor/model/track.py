@@ -68,6 +68,11 @@ class Track:
         return f"{self.request.request_id}~{self.runs}" if self.runs else self.request.request_id
 
     @property
+    def rewound(self) -> int:
+        """Tokens that were taken back so far."""
+        return self._rewound
+
+    @property
     def remaining(self) -> int:
         """New tokens that may still be drawn."""
         return self._limit - (len(self.ids) - self._prompt)

@@ -1,0 +1,324 @@
+"""Is every token scored, whatever happens? `python -m monitor.bench.coverage`.
+
+Runs generations that arrive at random, beside observers that block, suppress, take back and release at random, with
+stop strings, cancellations and requests of all lengths, until so many tokens were generated. Counts what the model
+ran apart from what the engine says, and exits 1 where one token was not scored, or was released before it was.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from monitor.bench.models import Subject, demo, random_llama
+from monitor.model.bank import FeatureBank
+from monitor.model.batching import Limits
+from monitor.model.engine import Engine
+from monitor.model.requests import Event, Finished, GenerationRequest, Released
+from monitor.model.tap import Tap
+from monitor.records import Action, Clamp, Decision, FinishReason, Phase, Sampling, TokenBlock
+
+LAG = 6
+WATCHED = 24
+PATIENCE = 300.0
+"""Seconds without an end of any request after which the run has hung."""
+
+app = typer.Typer(add_completion=False)
+
+
+@dataclass
+class Chance:
+    """An observer that decides by dice, and remembers every token that it was shown."""
+
+    dice: random.Random
+    clamps: tuple[Clamp, ...]
+    rewinds: bool
+    shown: dict[int, int] = field(default_factory=dict)
+    """Token id by position, as last shown."""
+    scored: int = 0
+    forgotten: int = 0
+    first: int | None = None
+    """Position of the first response token."""
+    suppressing: bool = False
+    blocked: bool = False
+    failures: list[str] = field(default_factory=list)
+
+    def begin(self) -> Decision:
+        """Holds tokens back where it may want them back."""
+        self.suppressing = self.dice.random() < 0.15
+        return self._decision()
+
+    def observe(self, block: TokenBlock) -> Decision:
+        """Now and then blocks, clamps, lets go, or takes tokens back."""
+        if block.start > len(self.shown):
+            self.failures.append(f"gap before {block.start}")
+        end = block.start + len(block.token_ids)
+        if block.phase is Phase.RESPONSE and self.first is None:
+            self.first = block.start
+        self.shown.update(zip(range(block.start, end), block.token_ids, strict=True))
+        self.scored += len(block.token_ids)
+        roll = self.dice.random()
+        self.blocked = roll < 0.004
+        if 0.01 < roll < 0.04:
+            self.suppressing = not self.suppressing
+        if self.rewinds and roll > 0.97:
+            return self._take_back(end)
+        return self._decision()
+
+    def failed(self, cause: str) -> Decision:
+        """Tokens were not scored: what this run exists to find."""
+        self.failures.append(cause)
+        return Decision(action=Action.BLOCK)
+
+    def _take_back(self, end: int) -> Decision:
+        self.rewinds, self.suppressing = False, True
+        position = end if self.first is None else max(self.first, end - LAG)
+        for place in range(position, end):
+            del self.shown[place]
+        self.forgotten += end - position
+        return self._decision(position)
+
+    def _decision(self, restart: int | None = None) -> Decision:
+        action = Action.BLOCK if self.blocked else Action.ALLOW
+        clamps = self.clamps if self.suppressing else ()
+        return Decision((), action, clamps, (), LAG if self.rewinds or restart is not None else 0, restart)
+
+
+@dataclass
+class Generation:
+    """One request and what was seen of it."""
+
+    name: str
+    prompt: tuple[int, ...]
+    observer: Chance
+    cancel_after: int | None
+    released: int = 0
+    wrong: list[str] = field(default_factory=list)
+    last: Finished | None = None
+
+    def check_release(self, event: Released) -> None:
+        """Nothing leaves before it was scored, and nothing else than what was scored."""
+        for token in event.tokens:
+            if self.observer.shown.get(token.position) != token.token_id:
+                self.wrong.append(f"position {token.position} was released and not scored")
+            if token.position != self.released:
+                self.wrong.append(f"position {token.position} was released after {self.released - 1}")
+            self.released = token.position + 1
+
+    def check_end(self, last: Finished) -> None:
+        """The engine's coverage is what the observer saw."""
+        seen, coverage = self.observer, last.coverage
+        if self.last is not None:
+            self.wrong.append("ended twice")
+        if not coverage.complete or coverage.tokens_run != seen.scored:
+            self.wrong.append(
+                f"{coverage.tokens_run} run, {coverage.tokens_scored} scored, {seen.scored} shown"
+            )
+        if coverage.tokens_rewound != seen.forgotten:
+            self.wrong.append(f"{coverage.tokens_rewound} taken back, {seen.forgotten} forgotten")
+        if last.reason in (FinishReason.STOP, FinishReason.LENGTH) and self.released < last.released:
+            self.wrong.append("text was kept back at the end")
+        self.wrong += seen.failures
+        self.last = last
+
+
+@dataclass
+class Tally:
+    """What a run came to."""
+
+    ran: int = 0
+    """Rows of live requests that the model computed for the first time, counted from its passes."""
+    scored: int = 0
+    """Tokens that observers were shown."""
+    generated: int = 0
+    rewound: int = 0
+    ends: Counter[str] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def complete(self) -> bool:
+        """True where every token was scored and nothing else was wrong."""
+        return self.ran == self.scored and not self.wrong
+
+
+class Ran:
+    """Counts positions in passes, below the engine's own counting."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine, self._after = engine, engine.after
+        self._highest: dict[str, int] = {}
+        self.rows = 0
+        engine.after = self._count  # type: ignore[method-assign]
+
+    def _count(self, spans: Sequence[Any], tokens: Sequence[int | None], ids: Sequence[int]) -> None:
+        tracks = {span.request_id: self._engine._runs.get(span.request_id) for span in spans}
+        before = {name: track.rewound for name, track in tracks.items() if track is not None}
+        for span in spans:
+            if (track := tracks[span.request_id]) is not None:
+                name, end = track.request.request_id, span.position + span.count
+                self.rows += max(0, end - max(span.position, self._highest.get(name, 0)))
+                self._highest[name] = max(end, self._highest.get(name, 0))
+        self._after(spans, tokens, ids)
+        for name, rewound in before.items():
+            track = tracks[name]
+            assert track is not None
+            self._highest[track.request.request_id] -= track.rewound - rewound
+
+
+@contextmanager
+def engine_of(subject: Subject, running: int, cache: int | None = None) -> Iterator[tuple[Engine, list[int]]]:
+    """A watched engine, and features that may be clamped."""
+    alive = subject.maximum.nonzero().flatten().tolist()
+    bank = FeatureBank(subject.autoencoder, subject.maximum, alive[:WATCHED], device=subject.loaded.device)
+    tap = Tap(bank, subject.loaded.layers[subject.layer])
+    limits = Limits(running=running, batch_tokens=256, cache_tokens=cache)
+    engine = Engine(subject.loaded, bank, tap, limits=limits, waiting=10**6)
+    tap.attach()
+    engine.start()
+    try:
+        yield engine, alive[:WATCHED]
+    finally:
+        engine.stop(0)
+        tap.detach()
+
+
+def cover(
+    subject: Subject,
+    tokens: int,
+    *,
+    running: int = 32,
+    seed: int = 0,
+    cache: int | None = None,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Tally:
+    """Generate at least so many tokens under random trouble."""
+    dice, tally, began = random.Random(seed), Tally(), time.perf_counter()
+    free = threading.Semaphore(2 * running)
+    with engine_of(subject, running, cache) as (engine, features):
+        ran = Ran(engine)
+        crowd = _Crowd(engine, tally, free, ran)
+        number = 0
+        while tally.generated < tokens and not tally.wrong:
+            if not free.acquire(timeout=PATIENCE):
+                tally.wrong.append("nothing ended for a long time")
+                break
+            crowd.send(_generation(number, subject, dice, features), dice)
+            number += 1
+            if dice.random() < 0.2:
+                time.sleep(dice.random() * 0.02)
+            progress(tally.generated)
+        crowd.wait()
+        tally.ran = ran.rows
+    tally.seconds = time.perf_counter() - began
+    return tally
+
+
+class _Crowd:
+    """All requests in flight."""
+
+    def __init__(self, engine: Engine, tally: Tally, free: threading.Semaphore, ran: Ran) -> None:
+        self._engine, self._tally, self._free, self._ran = engine, tally, free, ran
+        self._open = 0
+        self._idle = threading.Condition()
+
+    def send(self, one: Generation, dice: random.Random) -> None:
+        """Submit; events come on the engine's thread."""
+        sampling = Sampling(
+            max_new_tokens=dice.choice((1, 2, 8, 40, 120)),
+            temperature=dice.choice((0.0, 1.0)),
+            seed=dice.randrange(10**6),
+            stop=dice.choice(((), (), ("the",), ("e ", "\n"))),
+        )
+        clamps = one.observer.clamps[:1] if dice.random() < 0.1 else ()
+        request = GenerationRequest(one.name, one.prompt, sampling, one.observer, clamps, include_tokens=True)
+        with self._idle:
+            self._open += 1
+        self._engine.submit(request, lambda event: self._event(one, event))
+        if one.cancel_after == 0:
+            self._engine.cancel(one.name)
+
+    def wait(self) -> None:
+        """Until all have ended."""
+        with self._idle:
+            if not self._idle.wait_for(lambda: self._open == 0, PATIENCE):
+                self._tally.wrong.append(f"{self._open} requests never ended")
+
+    def _event(self, one: Generation, event: Event) -> None:
+        if isinstance(event, Released):
+            one.check_release(event)
+            if one.cancel_after is not None and one.released >= len(one.prompt) + one.cancel_after:
+                self._engine.cancel(one.name)
+            return
+        one.check_end(event)
+        tally, seen = self._tally, one.observer
+        tally.ends[event.reason.value] += 1
+        tally.scored += seen.scored
+        tally.rewound += seen.forgotten
+        tally.generated += max(0, seen.scored - len(one.prompt))
+        tally.wrong += [f"{one.name}: {what}" for what in one.wrong]
+        self._free.release()
+        with self._idle:
+            self._open -= 1
+            self._idle.notify_all()
+
+
+def _generation(number: int, subject: Subject, dice: random.Random, features: Sequence[int]) -> Generation:
+    vocabulary = len(subject.loaded.tokenizer)
+    length = dice.choice((1, 3, 10, 30, 90))
+    prompt = (
+        subject.loaded.tokenizer.bos_token_id or 0,
+        *(dice.randrange(3, vocabulary) for _ in range(length)),
+    )
+    clamps = tuple(Clamp(feature, dice.choice((-1.0, 0.0))) for feature in dice.sample(list(features), 3))
+    observer = Chance(random.Random(number), clamps, rewinds=dice.random() < 0.25)
+    cancel = dice.choice((None,) * 5 + (0, 1, 12))
+    return Generation(f"g{number}", prompt, observer, cancel)
+
+
+@app.command()
+def main(
+    tokens: Annotated[int, typer.Option(help="Tokens to generate.")] = 100_000,
+    model: Annotated[str, typer.Option(help="demo or random.")] = "demo",
+    running: Annotated[int, typer.Option(help="Requests in one pass.")] = 32,
+    cache: Annotated[
+        int | None, typer.Option(help="Tokens of cache; few make the library evict and compute again.")
+    ] = None,
+    threads: Annotated[int, typer.Option(help="Torch threads; 0 leaves torch's choice.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+) -> None:
+    """Generate under arrivals, cancellations, stops, blocks and rewinds, and count."""
+    if threads:
+        torch.set_num_threads(threads)
+    makers = {"demo": demo, "random": random_llama}
+    if model not in makers:
+        raise typer.BadParameter(f"{model!r} is unknown; write demo or random", param_hint="--model")
+    tally = cover(makers[model]("cpu", "float32"), tokens, running=running, seed=seed, cache=cache)
+    report(tally)
+    sys.exit(0 if tally.complete else 1)
+
+
+def report(tally: Tally) -> None:
+    """What was found."""
+    share = tally.scored / max(1, tally.ran)
+    lines = [
+        f"{tally.generated} tokens generated in {tally.seconds:.0f} s, {tally.ran} run, {tally.scored} scored",
+        f"coverage {share:.6%}, {tally.rewound} taken back and written again",
+        "ends: " + ", ".join(f"{count} {reason}" for reason, count in tally.ends.most_common()),
+        *(f"WRONG {what}" for what in tally.wrong[:20]),
+    ]
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    app()
