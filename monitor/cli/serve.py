@@ -41,6 +41,14 @@ def serve(
             metavar="HOST:PORT", help="Prometheus. Default: 127.0.0.1:9464.", rich_help_panel=SERVES
         ),
     ] = None,
+    decision_log: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER|off",
+            help="Where decisions are written before they are answered. Default: a folder of this user and port.",
+            rich_help_panel=SERVES,
+        ),
+    ] = None,
     callers: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Who may call (`sae-monitor token new`).", rich_help_panel=SERVES),
@@ -90,15 +98,17 @@ def serve(
     """
     flags = options.server_flags(model, dictionary, policies, layer, device, dtype, dictionary_format)
     flags |= {"settings": settings, "listen": listen, "metrics_listen": metrics_listen}
-    flags |= {"callers": callers, "tls_certificate": tls_certificate}
+    flags |= {"decision_log": decision_log, "callers": callers, "tls_certificate": tls_certificate}
     flags |= {"tls_key": tls_key, "tls_client_ca": tls_client_ca}
     flags |= {"insecure_listen": insecure_listen, "skip_self_test": skip_self_test}
     flags |= {"grace_seconds": grace_seconds, "log_level": log_level, "log_format": log_format}
     chosen = load_settings(flags)
+    from monitor.rpc.bookkeeping import check_books
     from monitor.rpc.entrance import check_entrance
 
     # Before anything large is imported or loaded for nothing.
     check_entrance(chosen)
+    check_books(chosen)
     from monitor.rpc.assembly import assemble
     from monitor.rpc.server import Server, run_in_foreground
     from monitor.telemetry.logs import configure
@@ -126,6 +136,7 @@ def start_block(runtime: Runtime, policies: PolicySet, addresses: Addresses) -> 
         "dictionary": f"{_name(dictionary.path)}  {words.short_digest(dictionary.digest)}  {features} features",
         "watched": f"{len(policies.watch)} features, {len(policies.clampable)} of which policies may clamp",
         "policies": f"{_policies(policies)}  {words.short_digest(policies.digest)}",
+        "decisions": addresses.decisions,
         "grpc": addresses.grpc,
         "metrics": f"http://{addresses.metrics}/metrics",
     }

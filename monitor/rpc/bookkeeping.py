@@ -13,16 +13,26 @@ from monitor.rpc.watch_detections import DetectionWatch
 from monitor.settings import Settings, split_address
 from monitor.settings_decisions import decision_folder
 from monitor.telemetry.decisions.feed import Feed
-from monitor.telemetry.decisions.folder import Retention
+from monitor.telemetry.decisions.folder import Retention, WriterLock
 from monitor.telemetry.decisions.log import DecisionLog
 from monitor.telemetry.decisions.meter import WatchMeter
 from monitor.telemetry.decisions.privacy import Masks, PromptHash
 from monitor.telemetry.decisions.tape import Rotation, Tape
 from monitor.telemetry.metrics import Metrics
+from monitor.telemetry.tracing import tracing_to
 
 _WATCHER_QUEUE = 256
 """Records that wait for one watcher before the oldest are dropped."""
 _DEMO = "sae-monitor-demo"
+
+
+def check_books(settings: Settings) -> None:
+    """ConfigurationError where decisions could not be accounted for: before a model is loaded for nothing."""
+    PromptHash.of_file(settings.decision_log_salt_file)
+    tracing_to(settings.otlp_endpoint, settings.trace_ratio).close(0.0)
+    folder = decision_folder(settings, split_address(settings.listen)[1])
+    if folder is not None:
+        WriterLock(folder).release()
 
 
 class Books:

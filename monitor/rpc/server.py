@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import grpc
 import structlog
@@ -59,6 +59,8 @@ class Addresses:
 
     grpc: str
     metrics: str
+    decisions: str = "off"
+    """Folder of the decision log, or `off`."""
 
 
 class Server:
@@ -118,7 +120,7 @@ class Server:
         host, port = split_address(self._settings.metrics_listen)
         self._http = MetricsServer.start(self._metrics.registry, host, port)
         try:
-            addresses = Addresses(self._listen(), _address(host, self._http.port))
+            addresses = Addresses(self._listen(), _address(host, self._http.port), self._books.place)
             self._books.start()
             self._runtime.start()
             await self._health.look()
@@ -130,7 +132,7 @@ class Server:
         self._watching = asyncio.create_task(self._health.watch())
         folder, seconds = self._settings.policies or bundled_policies(), self._settings.reload_seconds
         self._following = asyncio.create_task(self._reloader.watch(folder, seconds)) if seconds else None
-        _log.info("serving", grpc=addresses.grpc, metrics=addresses.metrics, decisions=self._books.place)
+        _log.info("serving", **asdict(addresses))
         return addresses
 
     def _listen(self) -> str:
