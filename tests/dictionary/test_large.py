@@ -14,8 +14,11 @@ from monitor.dictionary.bundle import load_dictionary
 from monitor.dictionary.digest import digest
 from monitor.dictionary.stored import StoredAutoencoder
 from monitor.errors import DictionaryError
+from monitor.model.places import Place
+from monitor.model.runtime import Parts, Runtime
+from monitor.records import WatchPlan
 from tests.dictionary.large import FEATURES, WIDTH, large_dictionary, patch
-from tests.dictionary.running_large import residuals
+from tests.dictionary.running_large import IDS, model, residuals
 
 CHOSEN = [0, 5, 777_777, FEATURES - 1]
 MEASURE = """
@@ -83,6 +86,14 @@ def test_all_of_it_is_refused_where_it_does_not_fit(made, monkeypatch):
         with pytest.raises(DictionaryError, match=r"34\.4 GB in float32, and 20\.0 GB are free on cpu"):
             need()
     assert not sae.resident
+
+
+def test_inspecting_does_not_read_all_of_it(made):
+    dictionary = load_dictionary(made[0])
+    parts = Parts(model(), dictionary, Place(0))
+    with pytest.raises(DictionaryError, match=r"all 1048576 features, 34\.4 GB in float32"):
+        Runtime(parts, WatchPlan((0,))).inspect(IDS, 5)
+    assert not dictionary.autoencoder.resident
 
 
 def test_digest_reads_samples_and_sees_what_differs(made):
