@@ -1,0 +1,99 @@
+"""The examples of policies/README.md are policies that work, and its field table names every field."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from monitor.policy import PolicySet
+from monitor.policy.document import read_document
+from monitor.policy.loader import read_source
+from monitor.policy.lock import LockModel, lock_path, write_lock
+from monitor.policy.resolve import Running, resolve
+from monitor.policy.schema import PolicyModel, Rate
+from tests.policy.files import DICTIONARY, EXAMPLES, MODEL, PINNED, lock_for
+
+README = Path(__file__).parents[2] / "policies" / "README.md"
+HEAD = PINNED.split("features:\n")[0]
+
+
+def blocks():
+    """Indented blocks of YAML: whole policies and parts of some."""
+    found = re.findall(r"(?:^    .*\n|^\n(?=    ))+", README.read_text(), re.M)
+    parts = ["\n".join(line[4:] for line in block.strip("\n").split("\n")) for block in found]
+    return [part for part in parts if re.match(r"(rules|conditions|probe|match):", part)]
+
+
+@pytest.mark.parametrize("block", blocks(), ids=lambda block: re.search(r"name: (\S+)", block).group(1))
+def test_parts_of_policies_load_and_run(block, tmp_path):
+    path = tmp_path / "greed.yaml"
+    path.write_text(HEAD + block + "\n")
+    source = read_source(path)
+    if source.model.needs_lock:
+        write_lock(path, calibrated(source.model))
+        source = read_source(path)
+    problems = []
+    policy = resolve(source, Running(MODEL, DICTIONARY, 100), problems)
+    assert not problems
+    assert policy.rules
+    assert PolicySet((policy,), "").start(str).begin().clamps == ()
+
+
+def calibrated(model):
+    """A lock as the fit would write it, with any numbers."""
+    data = lock_for(EXAMPLES).model_dump(by_alias=True, exclude={"card"})
+    data |= {"features": [], "suppress": [], "rules": {}, "conditions": {}}
+    for (section, name), check in model.leaves().items():
+        if isinstance(check.threshold, Rate):
+            kind = check.pooling if isinstance(check.pooling, str) else check.pooling.model_dump()
+            data[section][name] = {
+                "threshold": 0.5,
+                "pooling": {"kind": kind} if isinstance(kind, str) else kind,
+                "for": check.for_,
+                "signal": check.signal,
+                "asked_rate": check.threshold.false_positive_rate,
+                "benign_rate": 0.0,
+                "benign_texts": 1,
+            }
+    return LockModel.model_validate(data)
+
+
+def test_there_is_an_example_of_everything():
+    text = "\n".join(blocks())
+    words = [
+        "conditions:",
+        "when:",
+        "not:",
+        "at_least:",
+        "any:",
+        "scope: session",
+        "signal:",
+        "probe:",
+        "match:",
+        "up_to:",
+    ]
+    assert [word for word in words if word not in text] == []
+
+
+def test_the_first_policy_of_the_readme_reads(tmp_path):
+    lines = README.read_text().split("\n")
+    start = next(i for i, line in enumerate(lines) if "yaml-language-server" in line)
+    end = next(i for i in range(start, len(lines)) if lines[i] and not lines[i].startswith("       "))
+    path = tmp_path / "gossip.yaml"
+    path.write_text("\n".join(line[7:] for line in lines[start:end]))
+    rows = '{"text": "a", "label": "positive"}\n{"text": "b", "label": "negative"}\n'
+    (tmp_path / "gossip.examples.jsonl").write_text(rows)
+    assert read_source(path).model.metadata.name == "gossip"
+    assert read_document(path).data
+    assert not lock_path(path).exists()
+
+
+def test_the_table_names_every_field():
+    table = README.read_text().split("## Fields")[1].split("## What a rule reads")[0]
+    top = {field.alias or name for name, field in PolicyModel.model_fields.items()} - {"apiVersion"}
+    named = set(re.findall(r"`(\w+)", table))
+    assert top - {"metadata", "suppress", "concept"} <= named | {"rules"}
+    model = PolicyModel.model_json_schema(by_alias=True)["$defs"]
+    for part in ("RuleModel", "Suppress", "Match"):
+        missing = [f for f in model[part]["properties"] if f not in ("name",) and f"{f}" not in table]
+        assert not missing, (part, missing)
