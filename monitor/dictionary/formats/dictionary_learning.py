@@ -21,6 +21,8 @@ from monitor.errors import DictionaryError
 
 WEIGHTS = "ae.pt"
 CONFIG = "config.json"
+MEASURED = "eval_results.json"
+"""What its makers measured; may be missing."""
 _LINEAR = ("encoder.weight", "encoder.bias", "decoder.weight")
 _DIRECT = ("W_enc", "b_enc", "W_dec", "b_dec")
 
@@ -48,7 +50,8 @@ class DictionaryLearningReader:
             )
         tensors = Tensors(path)
         matrices, parts = _CLASSES[kind](tensors)
-        return Found(matrices, parts, _card(trainer, config), (config_path, path))
+        measured = read_json(place.path(MEASURED)) if MEASURED in place.names else {}
+        return Found(matrices, parts, _card(trainer, config, measured), (config_path, path))
 
 
 Read = tuple[dict[str, Matrix], dict[str, Any]]
@@ -158,7 +161,7 @@ _CLASSES: dict[str, Callable[[Tensors], Read]] = {
 }
 
 
-def _card(trainer: dict[str, Any], config: dict[str, Any]) -> Card:
+def _card(trainer: dict[str, Any], config: dict[str, Any], measured: dict[str, Any]) -> Card:
     """Places are called `resid_post_layer_8`, `mlp_out_layer_8` or like a module of the model."""
     place, layer = trainer.get("submodule_name"), trainer.get("layer")
     layer = layer if isinstance(layer, int) else None
@@ -172,4 +175,10 @@ def _card(trainer: dict[str, Any], config: dict[str, Any]) -> Card:
         hook_name=hook,
         layer=layer_of(hook),
         context_size=buffer.get("ctx_len"),
+        l0=_number(measured.get("l0")),
+        explained_variance=_number(measured.get("frac_variance_explained")),
     )
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

@@ -143,6 +143,15 @@ def test_an_unknown_class(tmp_path):
     refused(source, "dict_class is 'CrossCoder', which is not one of AutoEncoder, ")
 
 
+def test_what_its_makers_measured(tmp_path):
+    source = tmp_path / learned(tmp_path, "AutoEncoder").source
+    assert (read_dictionary(source).card.l0, read_dictionary(source).card.explained_variance) == (None, None)
+    write_json(
+        source / "eval_results.json", {"l0": 61.5, "frac_variance_explained": 0.81, "loss_original": 2}
+    )
+    assert (read_dictionary(source).card.l0, read_dictionary(source).card.explained_variance) == (61.5, 0.81)
+
+
 def test_the_wrong_class_is_not_read(tmp_path):
     """A BatchTopK dictionary whose configuration says AutoEncoder: its tensors are not those of one."""
     source = tmp_path / learned(tmp_path, "BatchTopKSAE").source

@@ -5,6 +5,7 @@ Runs it in a process of its own: the interpreter that `SAE_LENS_PYTHON` names, o
 """
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from monitor.dictionary.autoencoder import Activation, InputNorm
 from monitor.dictionary.formats import Card, read_dictionary, save_saelens
 from tests.dictionary.formats.saes import FEATURES, WIDTH, inputs, make
+from tests.dictionary.formats.test_saelens import weights
 
 pytestmark = pytest.mark.slow
 
@@ -129,3 +131,43 @@ def test_what_sae_lens_saves_is_read_here(tmp_path, sae_lens, data):
         torch.testing.assert_close(
             sae.reconstruct(inputs()) / scale, theirs["out"] / scale, atol=1e-5, rtol=1e-5
         )
+
+
+OLD = {
+    "relu": ("standard", {"activation_fn_str": "relu", "normalize_activations": "none"}),
+    "boolean": ("standard", {"activation_fn_str": "relu", "normalize_activations": False}),
+    "layer-norm": ("standard", {"normalize_activations": "layer_norm", "apply_b_dec_to_input": False}),
+    "constant": ("standard", {"normalize_activations": "constant_norm_rescale"}),
+    "topk": ("topk", {"activation_fn_str": "topk", "activation_fn_kwargs": {"k": 6}}),
+    "gated": ("gated", {"architecture": "gated"}),
+    "jumprelu": ("jumprelu", {"architecture": "jumprelu", "activation_fn": "relu"}),
+}
+
+
+def test_configurations_from_before_version_6(tmp_path, sae_lens, data):
+    """Folders as SAELens 3 to 5 wrote them; the scaling factor of all ones was saved for a while."""
+    sides = {"topk": ("b_enc",), "standard": ("b_enc",), "jumprelu": ("b_enc", "threshold")}
+    for name, (architecture, entries) in OLD.items():
+        tensors = weights(*sides.get(architecture, ("b_gate", "b_mag", "r_mag")))
+        if "threshold" in tensors:
+            tensors["threshold"] = tensors["threshold"].abs()
+        if name == "relu":
+            tensors["scaling_factor"] = torch.ones(FEATURES)
+        old = {"model_name": "m", "hook_point": "blocks.4.hook_resid_post", "d_in": WIDTH, "d_sae": FEATURES}
+        old |= {"hook_point_layer": 4, "hook_point_head_index": None, "dtype": "float32", "device": "cpu"}
+        (tmp_path / name).mkdir()
+        save_file(tensors, tmp_path / name / "sae_weights.safetensors")
+        (tmp_path / name / "cfg.json").write_text(json.dumps({**old, **entries}))
+    sae_lens(READ, data, *(tmp_path / name for name in OLD))
+    for name in OLD:
+        theirs = load_file(tmp_path / name / "theirs.safetensors")
+        found = read_dictionary(tmp_path / name)
+        scale = theirs["out"].abs().max()
+        height = theirs["acts"].abs().max()
+        torch.testing.assert_close(
+            found.autoencoder.encode(inputs()) / height, theirs["acts"] / height, atol=1e-5, rtol=0
+        )
+        torch.testing.assert_close(
+            found.autoencoder.reconstruct(inputs()) / scale, theirs["out"] / scale, atol=1e-5, rtol=0
+        )
+        assert (found.card.layer, found.card.model_name) == (4, "m")
