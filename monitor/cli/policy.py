@@ -19,6 +19,7 @@ from monitor.cli.policy_cost import cost
 from monitor.cli.policy_evaluate import evaluate
 from monitor.cli.policy_fit import fit
 from monitor.cli.policy_reload import reload
+from monitor.cli.policy_report import report
 from monitor.records import Phase
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ policy_app = typer.Typer(no_args_is_help=True, help="Check, fit, test and explai
 policy_app.command("fit")(fit)
 policy_app.command("evaluate")(evaluate)
 policy_app.command("compare")(compare_sets)
+policy_app.command("report")(report)
 policy_app.command("cost")(cost)
 policy_app.command("reload")(reload)
 

@@ -6,8 +6,8 @@ Knows files, the order of work and which half of the data may be measured on. Do
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,7 +16,7 @@ import typer
 
 from monitor.cli.console import stderr_console, stdout_console
 from monitor.cli.errors import InputError
-from monitor.cli.pair import DeviceOption, DictionaryOption, FormatOption, JsonOption, ModelOption, open_pair
+from monitor.cli.pair import DeviceOption, DictionaryOption, JsonOption, ModelOption, open_pair
 from monitor.cli.policy_benign import SPREAD, documents, excerpt
 from monitor.cli.policy_extra import extra_rows, held_out, sources_of
 from monitor.policy.examples import BENIGN_FILE, read_benign
@@ -51,8 +51,12 @@ class Evaluation:
     digests: dict[str, str]
     """Of model, dictionary and policy set."""
     locks: tuple[LockModel, ...]
-    sources: tuple[SourceResult, ...]
-    rates: tuple[Rate, ...]
+    sources: tuple[SourceResult, ...] = ()
+    rates: tuple[Rate, ...] = ()
+
+
+Seen = Callable[[Source, Trial, Sequence[SourceTexts], Sequence[str], TextReadings], None]
+"""Policy, its first rule, its sources, benign requests and their readings."""
 
 
 def evaluate(
@@ -60,7 +64,6 @@ def evaluate(
     data: DataOption,
     model: ModelOption = None,
     dictionary: DictionaryOption = None,
-    dictionary_format: FormatOption = None,
     rows: RowsOption = 400,
     texts: TextsOption = 400,
     as_json: JsonOption = False,
@@ -76,7 +79,7 @@ def evaluate(
     """
     from monitor.cli.policy_evaluate_text import as_markdown, as_record
 
-    found = Evaluator(policies, data, model, dictionary, device, dictionary_format).run(rows, texts)
+    found = Evaluator(policies, data, model, dictionary, device).run(rows, texts)
     text = as_record(found) if as_json else as_markdown(found)
     if output is not None:
         output.write_text(text, "utf-8")
@@ -89,13 +92,7 @@ class Evaluator:
     """A policy folder, a data folder and a pair, read as far as measuring needs them."""
 
     def __init__(
-        self,
-        policies: Path,
-        data: Path,
-        model: str | None,
-        dictionary: Path | None,
-        device: str,
-        dictionary_format: str | None = None,
+        self, policies: Path, data: Path, model: str | None, dictionary: Path | None, device: str
     ) -> None:
         from monitor.cli.policy_fit import signals_of
         from monitor.cli.policy_reader import PairReader
@@ -103,9 +100,7 @@ class Evaluator:
         self.folder, self.data = policies, data
         self.labelled = data / "labelled" if (data / "labelled").is_dir() else data
         self.policies = read_folder(policies)
-        self.reader: PairReader = PairReader(
-            open_pair(model, dictionary, device, dictionary_format), signals_of(self.policies)
-        )
+        self.reader: PairReader = PairReader(open_pair(model, dictionary, device), signals_of(self.policies))
         pair = self.reader.pair
         self.set = load_policies(
             policies,
@@ -115,8 +110,8 @@ class Evaluator:
             maxima=self.reader.maxima.tolist(),
         )
 
-    def run(self, rows: int, texts: int) -> Evaluation:
-        """Everything; prints what it is at."""
+    def run(self, rows: int, texts: int, seen: Seen | None = None) -> Evaluation:
+        """Everything; prints what it is at. `seen` is shown the texts of every policy while they are in memory."""
         console = stderr_console()
         with console.status("reading benign texts") as status:
             told, requests = self.requests(4 * rows)
@@ -124,16 +119,21 @@ class Evaluator:
             results: list[SourceResult] = []
             for source in self.locked():
                 status.update(f"measuring {source.model.metadata.name}")
-                results += self._on_sources(source, rows, told, requests)
+                results += self._on_sources(source, rows, (told, requests), seen)
             measured = self._rates({"/".join(REQUESTS): requests, **corpora})
+        return replace(self.cards(), sources=tuple(results), rates=tuple(measured))
+
+    def cards(self) -> Evaluation:
+        """What the locks say, without measuring anything."""
         pair = self.reader.pair
         digests = {
             "model": pair.loaded.digest,
             "dictionary": pair.dictionary.digest,
             "policies": self.set.digest,
         }
-        locks = tuple(s.lock for s in self.policies if s.lock is not None)
-        return Evaluation(str(self.folder), digests, locks, tuple(results), tuple(measured))
+        return Evaluation(
+            str(self.folder), digests, tuple(s.lock for s in self.policies if s.lock is not None)
+        )
 
     def locked(self) -> list[Source]:
         """Policies that were fitted to examples."""
@@ -177,10 +177,17 @@ class Evaluator:
         return found
 
     def _on_sources(
-        self, source: Source, rows: int, told: Sequence[str], requests: TextReadings
+        self,
+        source: Source,
+        rows: int,
+        benign_requests: tuple[Sequence[str], TextReadings],
+        seen: Seen | None,
     ) -> list[SourceResult]:
         sources = self.source_texts(source, rows)
         ready = self.trials(source)
+        told, requests = benign_requests
+        if ready and seen is not None:
+            seen(source, ready[0], sources, told, requests)
         if not sources or not ready:
             return []
         meta = source.model.metadata

@@ -94,6 +94,19 @@ class TextReadings:
         starts = self.tokens.starts
         return [self.signals[name][starts[i] : starts[i + 1]] for i in which]
 
+    def take(self, which: Indices) -> TextReadings:
+        """What was read of some texts."""
+        rows = np.concatenate([np.arange(self.tokens.starts[i], self.tokens.starts[i + 1]) for i in which])
+        signals = {name: values[rows] for name, values in self.signals.items()}
+        return TextReadings(self.tokens.take(which), self.residuals[rows], signals)
+
+    @staticmethod
+    def empty() -> TextReadings:
+        """Of no text at all."""
+        return TextReadings(
+            TokenReadings(sparse.csr_matrix((0, 0)), np.zeros(1, np.intp)), np.zeros((0, 0), np.float32)
+        )
+
     @cached_property
     def means(self) -> Floats:
         """`[texts, d_model]`: mean residual of each text; zero for a text without tokens."""

@@ -59,6 +59,10 @@ class Trial:
         ]
         return np.asarray(pooled / np.maximum(limits, 1e-12))
 
+    def share(self, read: TextReadings, text: int) -> float:
+        """The highest pooled score of one text as a share of the threshold; 1 or more fires."""
+        return float(self.course(read, text).max(initial=-np.inf)) if read.lengths[text] else 0.0
+
 
 def trials(policy: PolicyModel, lock: LockModel, folder: Path) -> list[Trial]:
     """Every rule of a policy that has thresholds of its own; `folder` holds its probe where that is a file."""

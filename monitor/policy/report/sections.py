@@ -1,0 +1,199 @@
+"""One policy as a section of the page.
+
+Knows which number stands where and what it means. Does not know how a chart is drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from monitor.policy.fit.evaluating import SourceResult
+from monitor.policy.lock import Card, LockedRule, Measure
+from monitor.policy.report.charts import METHODS
+from monitor.policy.report.figures import false_positives, how_far, measures
+from monitor.policy.report.heat import group, strongest_of
+from monitor.policy.report.markup import element, safe, table
+from monitor.policy.report.records import PolicyReport
+from monitor.policy.schema_threshold import buckets_of
+
+FEATURES = 12
+"""Features of a lock that are listed."""
+
+
+def section(one: PolicyReport) -> str:
+    """Everything about one policy."""
+    meta = one.policy.metadata
+    card = one.lock.card if one.lock is not None else None
+    parts = [
+        element(
+            "div",
+            element("h2", safe(meta.title)),
+            element("span", safe(one.maturity), class_=f"pill {one.maturity}"),
+            element(
+                "span",
+                f"{safe(meta.name)} · {safe(meta.category)} · severity {safe(meta.severity)}",
+                class_="meta",
+            ),
+            class_="top",
+        ),
+        element("p", safe(meta.description), class_="note"),
+        _facts(one, card),
+        element("p", safe(card.note), class_="verdict") if card is not None else "",
+        _rules(one),
+        measures(card) if card is not None else "",
+        how_far(one.scores),
+        _sources(one.sources),
+        false_positives(one.rates),
+        _texts(one),
+        _more(one),
+    ]
+    return element("section", *parts, class_="policy", id=f"policy-{meta.name}", aria_label=meta.title)
+
+
+def _facts(one: PolicyReport, card: Card | None) -> str:
+    if card is None or one.lock is None:
+        return ""
+    mine = card.methods["policy"]
+    caught = [r.caught for r in one.lock.rules.values() if r.caught is not None]
+    facts = [
+        ("AUROC, own negatives", f"{mine.auroc:.2f}", f"{mine.auroc_low:.2f} to {mine.auroc_high:.2f}"),
+        (
+            "Recall at 1 % false positives",
+            f"{mine.recall:.0%}",
+            f"{mine.recall_low:.0%} to {mine.recall_high:.0%}",
+        ),
+        ("Caught as locked", " / ".join(f"{c:.0%}" for c in caught) or "–", "of held-out positives"),
+        (
+            "Look-alikes, AUROC",
+            "–" if mine.hard_auroc is None else f"{mine.hard_auroc:.2f}",
+            "positives against them",
+        ),
+        ("Fires by topic alone", f"{card.negative_rate:.0%}", "of own negatives, at 1 %"),
+    ]
+    return element(
+        "dl",
+        *(
+            element(
+                "div", element("dt", safe(name)), element("dd", safe(value), element("small", safe(note)))
+            )
+            for name, value, note in facts
+        ),
+        class_="facts",
+    )
+
+
+def _rules(one: PolicyReport) -> str:
+    rows = []
+    for rule in one.policy.rules:
+        locked = one.lock.rules.get(rule.name) if one.lock is not None else None
+        rows.append(
+            [
+                safe(rule.name),
+                safe(", ".join(rule.phases)),
+                safe(f"{rule.action} ({one.modes.get(rule.name, '?')})"),
+                safe(rule.signal or (one.lock.detector if one.lock is not None else "features")),
+                _thresholds(locked),
+                "–" if locked is None or locked.asked_rate is None else f"{locked.asked_rate:.1%}",
+                "–" if locked is None else f"{locked.benign_rate:.1%} of {locked.benign_texts}",
+            ]
+        )
+    heads = (
+        "rule",
+        "phases",
+        "action",
+        "reads",
+        "thresholds by tokens",
+        "asked rate",
+        "calibration texts that fire",
+    )
+    return table("Rules as locked", heads, rows)
+
+
+def _thresholds(locked: LockedRule | None) -> str:
+    if locked is None:
+        return "–"
+    pairs = buckets_of(locked.threshold)
+    return safe(
+        ", ".join(f"{value:.3g} to {up_to}" if up_to else f"{value:.3g} beyond" for up_to, value in pairs)
+        if len(pairs) > 1
+        else f"{pairs[0][1]:.3g}"
+    )
+
+
+def _sources(results: Sequence[SourceResult]) -> str:
+    rows = [
+        [
+            safe(r.source.rpartition("/")[2]).replace("_", "_<wbr>"),
+            f"{r.positive} / {r.negative}",
+            f"<b>{_area(r.methods['policy'])}</b>" if r.negative else "–",
+            f"<b>{r.methods['policy'].recall:.0%}</b>",
+            f"{r.caught:.0%}",
+            "–" if r.fired is None else f"{r.fired:.1%}",
+            *(_both(r.methods.get(name), bool(r.negative)) for name in list(METHODS)[2:]),
+        ]
+        for r in results
+    ]
+    if not rows:
+        return ""
+    heads = (
+        "source",
+        "rows +/−",
+        "AUROC",
+        "recall at 1 %",
+        "caught",
+        "negatives that fire",
+        *list(METHODS.values())[2:],
+    )
+    note = (
+        "Halves of labelled sources that nothing learnt from. AUROC within the source; recall where 1 % of unseen "
+        "benign requests fire; caught and fired as locked; baselines as AUROC / recall, taught by the same rows as "
+        "the policy."
+    )
+    return (
+        element("h3", "Labelled sources")
+        + element("p", note, class_="note")
+        + table("By source", heads, rows, wide=True)
+    )
+
+
+def _texts(one: PolicyReport) -> str:
+    if not any(g.texts for g in one.groups):
+        return ""
+    strongest = strongest_of(one.groups)
+    legend = element(
+        "p",
+        '<span class="hot" style="--a:1">speaks for the concept</span><span class="cold" style="--a:1">speaks against '
+        "it</span>",
+        "relative to the strongest token of this section; strong ones are underlined.",
+        class_="note legend",
+    )
+    body = "".join(group(one_group, strongest) for one_group in one.groups)
+    return element("h3", "Tokens") + legend + body
+
+
+def _more(one: PolicyReport) -> str:
+    meta, lock = one.policy.metadata, one.lock
+    parts = []
+    if meta.false_positives:
+        items = (element("li", safe(text)) for text in meta.false_positives)
+        parts.append(element("h4", "Known benign texts that fire") + element("ul", *items))
+    if lock is not None and lock.features:
+        rows = [
+            [str(f.index), f"{f.weight:+.2f}", f"{f.stability:.0%}", safe(f.label or "–")]
+            for f in lock.features[:FEATURES]
+        ]
+        caption = f"The strongest {len(rows)} of {len(lock.features)} features that are read"
+        parts.append(table(caption, ("feature", "weight", "stability", "label"), rows))
+    return (
+        element("details", element("summary", "Features and known false positives"), *parts) if parts else ""
+    )
+
+
+def _area(measure: Measure) -> str:
+    return f"{measure.auroc:.2f} ({measure.auroc_low:.2f}–{measure.auroc_high:.2f})"
+
+
+def _both(measure: Measure | None, areas: bool) -> str:
+    if measure is None:
+        return "–"
+    return f"{measure.auroc:.2f} / {measure.recall:.0%}" if areas else f"– / {measure.recall:.0%}"
