@@ -16,7 +16,7 @@ import typer
 
 from monitor.cli.console import stderr_console, stdout_console
 from monitor.cli.errors import InputError
-from monitor.cli.pair import DeviceOption, DictionaryOption, JsonOption, ModelOption, open_pair
+from monitor.cli.pair import DeviceOption, DictionaryOption, FormatOption, JsonOption, ModelOption, open_pair
 from monitor.cli.policy_benign import SPREAD, documents, excerpt
 from monitor.cli.policy_extra import extra_rows, held_out, sources_of
 from monitor.policy.examples import BENIGN_FILE, read_benign
@@ -64,6 +64,7 @@ def evaluate(
     data: DataOption,
     model: ModelOption = None,
     dictionary: DictionaryOption = None,
+    dictionary_format: FormatOption = None,
     rows: RowsOption = 400,
     texts: TextsOption = 400,
     as_json: JsonOption = False,
@@ -79,7 +80,7 @@ def evaluate(
     """
     from monitor.cli.policy_evaluate_text import as_markdown, as_record
 
-    found = Evaluator(policies, data, model, dictionary, device).run(rows, texts)
+    found = Evaluator(policies, data, (model, dictionary, device, dictionary_format)).run(rows, texts)
     text = as_record(found) if as_json else as_markdown(found)
     if output is not None:
         output.write_text(text, "utf-8")
@@ -92,15 +93,16 @@ class Evaluator:
     """A policy folder, a data folder and a pair, read as far as measuring needs them."""
 
     def __init__(
-        self, policies: Path, data: Path, model: str | None, dictionary: Path | None, device: str
+        self, policies: Path, data: Path, named: tuple[str | None, Path | None, str, str | None]
     ) -> None:
+        """`named`: model, dictionary, device and format, as `open_pair` takes them."""
         from monitor.cli.policy_fit import signals_of
         from monitor.cli.policy_reader import PairReader
 
         self.folder, self.data = policies, data
         self.labelled = data / "labelled" if (data / "labelled").is_dir() else data
         self.policies = read_folder(policies)
-        self.reader: PairReader = PairReader(open_pair(model, dictionary, device), signals_of(self.policies))
+        self.reader: PairReader = PairReader(open_pair(*named), signals_of(self.policies))
         pair = self.reader.pair
         self.set = load_policies(
             policies,

@@ -14,7 +14,7 @@ import numpy as np
 import typer
 
 from monitor.cli.console import stderr_console
-from monitor.cli.pair import DeviceOption, DictionaryOption, ModelOption
+from monitor.cli.pair import DeviceOption, DictionaryOption, FormatOption, ModelOption
 from monitor.cli.policy_evaluate import ANY, Evaluation, Evaluator, RowsOption, TextsOption
 from monitor.policy.examples import Label
 from monitor.policy.fit.evaluating import SourceTexts
@@ -49,6 +49,7 @@ def report(
     ] = None,
     model: ModelOption = None,
     dictionary: DictionaryOption = None,
+    dictionary_format: FormatOption = None,
     rows: RowsOption = 200,
     texts: TextsOption = 200,
     show: Annotated[int, typer.Option(min=0, max=50, help="Texts to show of each kind.")] = 4,
@@ -60,7 +61,7 @@ def report(
     With `--data` everything is measured on texts that no fit has seen; without, the page shows cards and the
     policies' own examples.
     """
-    evaluator = Evaluator(policies, data or policies, model, dictionary, device)
+    evaluator = Evaluator(policies, data or policies, (model, dictionary, device, dictionary_format))
     pages: dict[str, tuple[list[Scores], list[Group]]] = {}
 
     def seen(
