@@ -66,4 +66,5 @@ def _part(part: Part, words: list[str]) -> list[str]:
 
 def _token(share: TokenShare, words: list[str]) -> str:
     features = ", ".join(f"{f.feature}: {f.reading:.2f}" for f in share.features)
-    return f"{words[share.position].strip() or '·'} {share.score:.2f} ({features})"
+    told = f"{words[share.position].strip() or '·'} {share.score:.2f}"
+    return f"{told} ({features})" if features else told

@@ -74,6 +74,8 @@ class RequestObserver:
         self._failure = ""
         self.batch = batch
         """Who can score a block of this request together with blocks of others."""
+        if session is not None and session.lost:
+            self.failed(LOST)
 
     @property
     def status(self) -> Status:
@@ -87,8 +89,6 @@ class RequestObserver:
 
     def begin(self) -> Decision:
         """Clamps of policies that suppress always."""
-        if self._session is not None and self._session.lost:
-            return self.failed(LOST)
         return self._decision()
 
     def observe(self, block: TokenBlock) -> Decision:
@@ -116,9 +116,11 @@ class RequestObserver:
     def verdict(self, coverage: Coverage) -> Verdict:
         """Everything about the request; UNKNOWN unless every token that was run was scored."""
         self._settle()
-        failure = self._failure or self._shortfall(coverage)
+        shortfall = self._shortfall(coverage)
+        failure = self._failure or shortfall
         status = Status.UNKNOWN if failure else Status.CHECKED
-        action = Action.BLOCK if failure and self._closed(failure) else self._action
+        blocks = any(cause and self._closed(cause) for cause in (self._failure, shortfall))
+        action = Action.BLOCK if blocks else self._action
         return Verdict(status, action, coverage, tuple(self._detections), self._scores(), failure)
 
     def accept(self, block: TokenBlock) -> Accepted:

@@ -77,7 +77,7 @@ def test_a_session_that_was_dropped_never_looks_clean(closed, action):
     assert (len(store), store.evicted) == (2, {"size": 1, "ttl": 0})
     back = ask(policies, [0, 0.1], session="a")
     assert (back.status, back.failure, back.action) == (Status.UNKNOWN, "session_lost", action)
-    again = ask(policies, [0, 0.1], session="a")
+    again = ask(policies, [0, 0.1], session="a", start=False)
     assert again.status is Status.UNKNOWN, "it stays without its beginning"
     clock.now = 100.0
     assert ask(policies, [0, 0.1], session="new").status is Status.CHECKED
@@ -98,6 +98,8 @@ def test_a_session_that_never_pooled_is_no_concern_of_other_policies():
     ask(mixed, [0, 0.1], session="b")
     back = ask(mixed, [0, 0.1], session="a")
     assert (back.status, back.action) == (Status.UNKNOWN, Action.ALLOW)
+    short = mixed.start(word, session="a").verdict(Coverage(3, 2))
+    assert (short.failure, short.action) == ("session_lost", Action.BLOCK), "the other policy misses a token"
 
 
 def test_sessions_outlive_a_reload_where_the_rule_did_not_change():
