@@ -69,7 +69,7 @@ def _sampling(sampling: Any) -> dict[str, Attribute]:
     return {key: value for key, value in asked.items() if value is not None}
 
 
-def phases(trace: Trace, trail: Trail, generated: bool) -> None:
+def phases(trace: Trace, trail: Trail) -> None:
     """Spans for what a request spent its time on. `rules` lies inside the others; its attribute has what it took."""
     times = trail.times
     if not times.begun or not times.last:
@@ -78,9 +78,8 @@ def phases(trace: Trace, trail: Trail, generated: bool) -> None:
     trace.phase("queue", times.begun, admitted, {})
     read = times.read or times.last
     trace.phase("prefill", admitted, read, {"sae_monitor.tokens.scored": trail.tokens[Phase.PROMPT]})
-    if generated:
-        response = {"sae_monitor.tokens.scored": trail.tokens[Phase.RESPONSE]}
-        trace.phase("decode", read, times.last, response)
+    if written := trail.tokens[Phase.RESPONSE]:
+        trace.phase("decode", read, times.last, {"sae_monitor.tokens.scored": written})
     trace.phase("rules", admitted, times.last, {"sae_monitor.rules.seconds": times.rules / 1e9})
 
 

@@ -170,7 +170,7 @@ class Entry:
         )
         self._trace.describe(f"{name} {model}", said)
         if self.trail is not None:
-            describing.phases(self._trace, self.trail, generated=self.sampling is not None)
+            describing.phases(self._trace, self.trail)
             describing.detections(self._trace, self.trail)
 
     def _unconcluded(self) -> Verdict:
