@@ -27,7 +27,7 @@ from tests.deploy.processes import fetch_json, free_port, process
 from tests.deploy.tools import RULES, found
 from tests.rpc.pairs import SILENT, SPEAKS, Scene, demo_scene
 
-DURATIONS = {"5m": "8s", "15m": "8s", "1h": "20s", "1d": "20s"}
+DURATIONS = {"5m": "10s", "15m": "10s", "1h": "20s", "1d": "20s"}
 """Windows of the shipped rules, and what they become."""
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -128,12 +128,12 @@ class Prometheus:
 
 @contextmanager
 def prometheus(folder: Path, target: str, alertmanager: str | None = None) -> Iterator[Prometheus]:
-    """Scrapes `target` every second, with the shipped rules, shortened."""
+    """Scrapes `target` every other second, with the shipped rules, shortened."""
     folder.mkdir(parents=True, exist_ok=True)
     for path in RULES:
         (folder / path.name).write_text(shortened(path.read_text()))
     config = {
-        "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
+        "global": {"scrape_interval": "2s", "scrape_timeout": "2s", "evaluation_interval": "1s"},
         "rule_files": [path.name for path in RULES],
         "alerting": {
             "alertmanagers": [{"static_configs": [{"targets": [alertmanager]}]}] if alertmanager else []

@@ -36,7 +36,7 @@ def fetch_json(url: str) -> Any:
     return json.loads(fetch(url))
 
 
-def wait_for(what: str, holds: Callable[[], Any], seconds: float = 60.0) -> Any:
+def wait_for(what: str, holds: Callable[[], Any], seconds: float = 120.0) -> Any:
     """The first true answer of `holds`; fails with `what` after so many seconds."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

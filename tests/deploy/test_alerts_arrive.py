@@ -67,7 +67,7 @@ def test_an_alert_arrives_with_its_labels_and_resolves(tmp_path):
         ended = wait_for("its end", lambda: heard.first("safety-page", "resolved", **labels))
         assert (ended["labels"], ended["startsAt"]) == (fired["labels"], fired["startsAt"])
         assert ended["endsAt"] > ended["startsAt"]
-        quiet = {"SaeMonitorDown", "SaeMonitorAbsent", "SaeMonitorTapNotFiring", "SaeMonitorTokensUnscored"}
+        quiet = {"SaeMonitorAbsent", "SaeMonitorTapNotFiring", "SaeMonitorTokensUnscored"}
         assert not quiet & (heard.names("page") | heard.names("ticket"))
     assert side.failed == []
 

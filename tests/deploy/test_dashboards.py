@@ -13,7 +13,7 @@ from tests.deploy.tools import DEPLOY, found
 FOLDER = DEPLOY / "grafana" / "dashboards"
 FILES = sorted(FOLDER.glob("*.json"))
 VARIABLES = {
-    "$__rate_interval": "5s",
+    "$__rate_interval": "8s",
     "$__range": "30s",
     "$job": ".*",
     "$policy": ".*",
@@ -89,7 +89,7 @@ def test_every_panel_has_data_from_a_real_prometheus_under_traffic(tmp_path):
             return not open_ones
 
         try:
-            wait_for("data in every panel", all_answered, 60)
+            wait_for("data in every panel", all_answered)
         finally:
             assert not open_ones, "\n".join(map(str, open_ones))
         traced = wait_for(

