@@ -13,6 +13,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections import Counter
@@ -73,14 +74,15 @@ def serving(environment: Mapping[str, str] | None = None) -> Iterator[tuple[psut
     """
     address, metrics = f"127.0.0.1:{_free_port()}", f"127.0.0.1:{_free_port()}"
     command = [sys.executable, "-m", "monitor", "serve", "--listen", address, "--metrics-listen", metrics]
-    told = {**os.environ, **(environment or {})}
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=told)
-    try:
-        _wait_until_serving(process, address)
-        yield psutil.Process(process.pid), address, metrics
-    finally:
-        process.terminate()
-        process.wait(timeout=60)
+    with tempfile.TemporaryDirectory() as folder:
+        told = {**os.environ, "SAE_MONITOR_DECISION_LOG": f"{folder}/decisions", **(environment or {})}
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=told)
+        try:
+            _wait_until_serving(process, address)
+            yield psutil.Process(process.pid), address, metrics
+        finally:
+            process.terminate()
+            process.wait(timeout=60)
 
 
 def _free_port() -> int:
