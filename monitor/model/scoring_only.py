@@ -22,7 +22,9 @@ def why_not_batched(model: Any) -> str:
     if not getattr(model, "_supports_attention_backend", False):
         return f"the attention of {name} cannot read the paged cache of continuous batching"
     if getattr(config, "kv_lora_rank", None) is not None:
-        return f"the keys and values of {name} (latent attention) have widths that the paged cache does not hold"
+        return (
+            f"the keys and values of {name} (latent attention) have widths that the paged cache does not hold"
+        )
     return ""
 
 

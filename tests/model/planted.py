@@ -14,6 +14,10 @@ from monitor.model.selftest.causes import Cause
 Change = Callable[[Parts], Parts]
 
 
+def unchanged(parts: Parts) -> Parts:
+    return parts
+
+
 @dataclass(frozen=True)
 class Planted:
     """A mistake: what makes a right pair (the pair itself unless said otherwise) wrong, and what should be named."""
@@ -21,7 +25,7 @@ class Planted:
     name: str
     cause: Cause
     wrong: Change
-    right: Change = lambda parts: parts
+    right: Change = unchanged
 
 
 def sae_of(change: Callable[[SparseAutoencoder], SparseAutoencoder]) -> Change:
@@ -72,7 +76,10 @@ def scaled(factor: float) -> Callable[[SparseAutoencoder], SparseAutoencoder]:
 
     def change(sae: SparseAutoencoder) -> SparseAutoencoder:
         return replace(
-            sae, encoder=sae.encoder / factor, decoder=sae.decoder * factor, decoder_bias=sae.decoder_bias * factor
+            sae,
+            encoder=sae.encoder / factor,
+            decoder=sae.decoder * factor,
+            decoder_bias=sae.decoder_bias * factor,
         )
 
     return change
@@ -112,10 +119,6 @@ def coarse_model(bits: int) -> Change:
     return changed
 
 
-def mean_norm_scale(parts: Parts) -> float:
-    return parts.loaded.d_model**0.5 / 32.0
-
-
 PLANTED = (
     Planted("threshold dropped", Cause.THRESHOLD, sae_of(zero_thresholds)),
     Planted("JumpReLU read as ReLU", Cause.THRESHOLD, sae_of(as_relu)),
@@ -125,18 +128,37 @@ PLANTED = (
     Planted("norm not folded", Cause.SCALING, sae_of(scaled(0.5))),
     Planted("norm folded twice", Cause.SCALING, sae_of(scaled(1.7))),
     Planted("BOS missing", Cause.NO_BOS, without_bos),
-    Planted("MLP output instead of the residual stream", Cause.POINT, lambda p: replace(p, place=Place(p.layer, MLP_OUT))),
-    Planted("encoder bias dropped", Cause.ENCODER_BIAS, sae_of(lambda s: replace(s, encoder_bias=s.encoder_bias * 0))),
     Planted(
-        "decoder bias not subtracted", Cause.INPUT_BIAS, sae_of(lambda s: replace(s, input_bias=None)), sae_of(centred)
+        "MLP output instead of the residual stream",
+        Cause.POINT,
+        lambda p: replace(p, place=Place(p.layer, MLP_OUT)),
+    ),
+    Planted(
+        "encoder bias dropped",
+        Cause.ENCODER_BIAS,
+        sae_of(lambda s: replace(s, encoder_bias=s.encoder_bias * 0)),
+    ),
+    Planted(
+        "decoder bias not subtracted",
+        Cause.INPUT_BIAS,
+        sae_of(lambda s: replace(s, input_bias=None)),
+        sae_of(centred),
     ),
     Planted(
         "decoder bias subtracted though it should not be",
         Cause.INPUT_BIAS,
         sae_of(lambda s: replace(s, input_bias=s.decoder_bias)),
     ),
-    Planted("decoder bias dropped", Cause.DECODER_BIAS, sae_of(lambda s: replace(s, decoder_bias=s.decoder_bias * 0))),
-    Planted("encoder and decoder swapped", Cause.SWAPPED, sae_of(lambda s: replace(s, encoder=s.decoder, decoder=s.encoder))),
+    Planted(
+        "decoder bias dropped",
+        Cause.DECODER_BIAS,
+        sae_of(lambda s: replace(s, decoder_bias=s.decoder_bias * 0)),
+    ),
+    Planted(
+        "encoder and decoder swapped",
+        Cause.SWAPPED,
+        sae_of(lambda s: replace(s, encoder=s.decoder, decoder=s.encoder)),
+    ),
     Planted("dictionary on four bits", Cause.COARSE_DICTIONARY, sae_of(coarse(4))),
     Planted("model on four bits", Cause.COARSE_MODEL, coarse_model(4)),
 )

@@ -101,7 +101,7 @@ def _scales(rows: Rows, sae: SparseAutoencoder, expected: Expected) -> Iterator[
         yield Tried(
             Cause.SCALING, f"with the input times {factor:.3g} ({name})", measure(rows, sae, scale=factor)
         )
-    best, some = 1.0, rows.thinned(256)
+    best, some = 1.0, rows.thinned(192)
     for grid in (_GRID, _FINE):
         best = min(
             (best * step for step in grid), key=lambda factor: far(measure(some, sae, scale=factor), expected)
