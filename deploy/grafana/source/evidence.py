@@ -17,6 +17,7 @@ def build() -> Dashboard:
         "The decision log, what was not scored, drift of features, and the dictionary's health.",
     )
     _log(page)
+    _writes(page)
     _sight(page)
     _drift(page)
     _dictionary(page)
@@ -64,6 +65,9 @@ def _log(page: Page) -> None:
         f"sum(increase(sae_monitor_retired_policy_events_total{{{JOB}}}[$__range]))",
         "short",
     )
+
+
+def _writes(page: Page) -> None:
     page.lines(
         "Records and bytes",
         "Written and synced.",
