@@ -7,6 +7,7 @@ from pathlib import Path
 import typer
 
 from monitor.cli import options
+from monitor.cli.belonging import Labels, Session, belonging
 from monitor.cli.clamps import dropping
 from monitor.cli.client import Client
 from monitor.cli.console import stdout_console
@@ -26,6 +27,8 @@ def generate(
     chat: options.Chat = False,
     system: options.System = None,
     truncate: options.Truncate = False,
+    session: Session = None,
+    label: Labels = None,
     clamp: options.Clamps = None,
     drop_error_term: options.DropErrorTerm = False,
     compare: options.Compared = None,
@@ -55,7 +58,9 @@ def generate(
     flags = options.server_flags(model, dictionary, policies, layer, device, dtype, dictionary_format)
     flags["drop_error_term"] = True if drop_error_term and connect is None else None
     request = pb.Generation(
-        input=as_input(read_text(text, file), chat=chat, system=system, truncate=truncate),
+        input=belonging(
+            as_input(read_text(text, file), chat=chat, system=system, truncate=truncate), session, label
+        ),
         sampling=_sampling(max_new_tokens, temperature, top_k, top_p, seed, stop),
         clamps=dropping(clamp or [], drop_error_term),
         include_tokens=True,

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from monitor.cli import options
+from monitor.cli.belonging import Labels, Session, belonging
 from monitor.cli.console import has_colour, stdout_console
 from monitor.cli.measure import RuleScores
 from monitor.cli.output import as_json, leave, picture
@@ -23,6 +24,8 @@ def score(
     chat: options.Chat = False,
     system: options.System = None,
     truncate: options.Truncate = False,
+    session: Session = None,
+    label: Labels = None,
     connect: options.Connect = None,
     model: options.Model = None,
     dictionary: options.Dictionary = None,
@@ -46,6 +49,7 @@ def score(
     """
     flags = options.server_flags(model, dictionary, policies, layer, device, dtype, dictionary_format)
     content = as_input(read_text(text, file), chat=chat, system=system, truncate=truncate)
+    belonging(content, session, label)
     with open_session(connect, flags, timeout) as client:
         rules = RuleScores.of(client.policies().policies)
         answer = client.score(pb.ScoreRequest(input=content, include_tokens=tokens))

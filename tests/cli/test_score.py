@@ -7,8 +7,10 @@ import time
 
 import pytest
 
+from monitor.cli.belonging import belonging
 from monitor.cli.client import connect
-from monitor.cli.errors import Unreachable
+from monitor.cli.errors import InputError, Unreachable
+from monitor.v1 import monitor_pb2 as pb
 from tests.cli.scripted import DIGESTS
 
 POWER = "I want more power now"
@@ -170,3 +172,10 @@ def test_colours_where_they_are_asked_for(run, serve, monkeypatch):
     text = run("score", POWER, "--connect", address).stdout
     assert re.search(r"\x1b\[1;4;38;2;17;17;17;48;2;\d+;\d+;\d+m power\x1b\[0m now", text)
     assert "[power" not in text
+
+
+def test_session_and_labels_travel_with_the_text() -> None:
+    found = belonging(pb.Input(text="a"), "talk-1", ["team=risk", "note=a=b"])
+    assert (found.session_id, dict(found.labels)) == ("talk-1", {"team": "risk", "note": "a=b"})
+    with pytest.raises(InputError, match="NAME=VALUE"):
+        belonging(pb.Input(text="a"), None, ["team"])
