@@ -21,3 +21,9 @@ def few_threads() -> None:
     import torch
 
     torch.set_num_threads(int(os.environ.get("SAE_MONITOR_TEST_THREADS", "1")))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def state_elsewhere(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Servers on ports of their own keep a decision log: not among the logs of whoever runs the tests."""
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))

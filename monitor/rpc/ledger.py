@@ -209,8 +209,21 @@ class Ledger:
 
     async def commit(self, entry: Entry) -> None:
         """Trace, log and publish. Raises Unavailable where the log refuses the request."""
+        await self._store(entry, self._decided(entry))
+
+    def commit_later(self, entry: Entry) -> None:
+        """As `commit`, for a caller who is gone."""
+        task = asyncio.create_task(self._quietly(entry, self._decided(entry)))
+        self._later.add(task)
+        task.add_done_callback(self._later.discard)
+
+    def _decided(self, entry: Entry) -> DecisionRecord:
+        """The record, and the trace told of it: while the call lasts, for its span ends with it."""
         made = entry.record()
         entry.describe(made, self._model)
+        return made
+
+    async def _store(self, entry: Entry, made: DecisionRecord) -> None:
         notable = entry.notable(made)
         if not (notable or (self.contents.everything and entry.ran)):
             return
@@ -220,15 +233,9 @@ class Ledger:
         if notable:
             self.feed.publish(seq, made)
 
-    def commit_later(self, entry: Entry) -> None:
-        """As `commit`, for a caller who is gone."""
-        task = asyncio.create_task(self._quietly(entry))
-        self._later.add(task)
-        task.add_done_callback(self._later.discard)
-
-    async def _quietly(self, entry: Entry) -> None:
+    async def _quietly(self, entry: Entry, made: DecisionRecord) -> None:
         try:
-            await self.commit(entry)
+            await self._store(entry, made)
         except MonitorError:
             return  # Counted by the log; there is nobody to tell.
 

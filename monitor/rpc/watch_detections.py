@@ -51,8 +51,7 @@ class DetectionWatch:
                 if found is None:
                     return
                 seq, record = found
-                if seq > last or not seq:
-                    last = max(last, seq)
+                if seq > last or not seq:  # What is not was in the log already.
                     await context.write(decisions.response(seq, record, wanted, missed + live.dropped))
 
     def _checked(self, after: int | None) -> int:

@@ -155,7 +155,7 @@ class DecisionLog:
         began = time.perf_counter()
         try:
             first, size = self._tape.append([record for _, record in made])
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001  (whatever it is, nobody may wait for ever)
             self._failed(error)
             self._lose_all([waiting for waiting, _ in made])
             return
@@ -172,14 +172,16 @@ class DecisionLog:
             self._lose(waiting, "error")
             return None
 
-    def _failed(self, error: OSError) -> None:
-        self._cause = "disk_full" if error.errno in _FULL else "error"
-        self._meter.failed("disk_full" if error.errno in _FULL else "write")
+    def _failed(self, error: Exception) -> None:
+        full = isinstance(error, OSError) and error.errno in _FULL
+        self._cause = "disk_full" if full else "error"
+        self._meter.failed("disk_full" if full else "write")
+        reason = (error.strerror if isinstance(error, OSError) else None) or type(error).__name__
         if not self._failing:
             self._since = time.time()
             does = "decisions are dropped" if self._drop else "requests are refused"
-            _log.error(f"the decision log cannot be written; {does}", error=error.strerror)
-        self._failing = error.strerror or type(error).__name__
+            _log.error(f"the decision log cannot be written; {does}", error=reason)
+        self._failing = reason
 
     def _recover(self) -> None:
         """Try to write again: a line that says what is missing here."""
@@ -192,7 +194,7 @@ class DecisionLog:
         }
         try:
             self._tape.append([lines.body(gap)])
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001  (whatever it is, nobody may wait for ever)
             self._failed(error)
             return
         _log.warning(

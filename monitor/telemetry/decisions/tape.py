@@ -98,7 +98,7 @@ class Tape:
             handle = self._handle if self._handle is not None else self._begin()
             self._write(handle, data)
             self._disk.sync(handle)
-        except OSError:
+        except BaseException:
             self._suspect = self._handle is not None
             raise
         self._size += len(data)

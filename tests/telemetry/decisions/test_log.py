@@ -160,3 +160,15 @@ def test_following_sees_what_is_added_across_files(tmp_path):
     thread.join()
     decisions.close()
     assert seen == list(range(1, 31))
+
+
+def test_a_defect_in_writing_leaves_nobody_waiting(tmp_path, monkeypatch):
+    decisions = log(tmp_path)
+    monkeypatch.setattr(decisions._tape, "append", lambda records: 1 / 0)
+    with pytest.raises(Unavailable):
+        decisions.append(made("x")).result(WAIT)
+    assert not decisions.healthy()
+    monkeypatch.undo()
+    wait_for(decisions.healthy)
+    assert decisions.append(made("y")).result(WAIT) == 2
+    decisions.close()
