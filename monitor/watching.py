@@ -43,7 +43,8 @@ class WatchPlan:
 
     def __post_init__(self) -> None:
         """Index the columns; refuses a feature, probe or signal named twice."""
-        names = [*self.features, *(_key(p) for p in self.probes), *(_key(s) for s in self.signals)]
+        names: list[int | str] = list(self.features)
+        names += [*(_key(probe) for probe in self.probes), *(_key(signal) for signal in self.signals)]
         self._columns.update({name: column for column, name in enumerate(names)})
         if len(self._columns) != len(self):
             raise ValueError("a watch plan names each feature, probe and signal once")

@@ -129,7 +129,7 @@ class Card(Strict):
     methods: dict[str, Measure]
     """`policy`: the rule as it runs. Beside it the other detector (`probe` or `features`) pooled as the rule pools,
     `linear_probe` and `difference_of_means` on mean residuals, `bag_of_words`, and `random_features`, as many."""
-    curves: dict[str, list[Share]] = {}
+    curves: dict[str, list[Share]] = Field(default_factory=dict)
     """By method, recall where these shares of the benign texts fire: 0, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100 %."""
     probe_gain: Difference | None = None
     """The probe minus the features."""
