@@ -1,6 +1,7 @@
 """Files of the log: rotation, retention, permissions, the lock, and what a crash left behind."""
 
 import os
+import random
 import subprocess
 import sys
 import time
@@ -211,3 +212,18 @@ def test_a_failed_sync_is_not_believed(tmp_path):
     writer.close()
     assert ids(tmp_path) == ["kept", "sure"]
     assert len(segments(tmp_path)) == 2
+
+
+def test_whatever_happens_to_the_bytes_only_what_was_written_is_read(tmp_path):
+    path = whole(tmp_path)
+    raw, chance = path.read_bytes(), random.Random(11)
+    written = list(read(tmp_path))
+    for _ in range(400):
+        changed = bytearray(raw)
+        for _ in range(chance.randrange(1, 4)):
+            at = chance.randrange(len(changed))
+            piece = bytes(chance.randrange(256) for _ in range(chance.randrange(6)))
+            changed[at : at + chance.randrange(6)] = piece
+        path.write_bytes(bytes(changed))
+        assert all(content in written for content in read(tmp_path))
+        verify(tmp_path)
