@@ -211,7 +211,10 @@ class RequestObserver:
             return SHAPE
         if block.start > self._next:
             return GAP
-        return "" if bool(np.isfinite(block.readings).all()) else NON_FINITE
+        # The sum of finite numbers may overflow, so only then are all of them looked at.
+        with np.errstate(over="ignore", invalid="ignore"):
+            total = block.readings.sum()
+        return "" if np.isfinite(total) or np.isfinite(block.readings).all() else NON_FINITE
 
     def _shortfall(self, coverage: Coverage) -> str:
         if not coverage.complete:

@@ -96,6 +96,14 @@ def test_readings_that_are_not_numbers_are_a_failure(bad, closed, action):
     assert observer.observe(block([[0.9]], start=3)).detections, "scoring goes on after a failure"
 
 
+def test_readings_whose_sum_overflows_are_numbers_all_the_same():
+    huge = float(np.finfo(np.float32).max)
+    observer = started(policy(rule(features=((3, 1.0), (4, 1.0), (5, -1.0)))))
+    assert observer.observe(block([[0, 0, 0], [huge, huge, 0]])).detections
+    assert observer.observe(block([[np.inf, -np.inf, 0]], start=2)).action is Action.BLOCK
+    assert observer.verdict(coverage(3)).failure == "non_finite"
+
+
 @pytest.mark.parametrize(
     ("blocks", "covered", "cause"),
     [
