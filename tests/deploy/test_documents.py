@@ -1,0 +1,47 @@
+"""What the deployment documents tell people to type and to set exists."""
+
+import re
+
+import pytest
+
+from monitor.settings import Settings
+from monitor.telemetry.metrics import FAILURES
+from monitor.telemetry.metrics_decisions import DROPS, ERRORS
+from tests.cli.test_app import paths
+from tests.deploy.test_rules import exported
+from tests.deploy.tools import DEPLOY
+
+DOCUMENTS = [DEPLOY / "README.md", DEPLOY / "runbook.md"]
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_commands_exist(path):
+    known = set(paths())
+    groups = {words[0] for words in known if len(words) > 1}
+    named = re.findall(r"(?:^|`)sae-monitor ([a-z]+)(?: ([a-z]+))?", path.read_text(), re.MULTILINE)
+    assert named
+    for first, second in named:
+        wanted = (first, second) if first in groups and second else (first,)
+        assert wanted in known, wanted
+
+
+def test_files_exist():
+    text = (DEPLOY / "README.md").read_text()
+    for name in re.findall(
+        r"`((?:prometheus|alertmanager|grafana|systemd|kubernetes|base|compose)/[\w./*-]*)`", text
+    ):
+        folder = DEPLOY / "kubernetes" if name.startswith("base/") else DEPLOY
+        assert list(folder.glob(name.rstrip("/"))), name
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_settings_and_metrics_in_text_exist(path):
+    """Words in code style that begin like a setting are a setting, a metric or a cause."""
+    beginnings = {name.split("_")[0] for name in Settings.model_fields if "_" in name}
+    metrics = {name.removeprefix("sae_monitor_") for name in exported()}
+    metrics |= {re.sub("_(bucket|count|sum)$", "", name) for name in metrics}
+    named = [
+        name for name in re.findall(r"`(\w+_\w+)`", path.read_text()) if name.split("_")[0] in beginnings
+    ]
+    assert named
+    assert set(named) <= {*Settings.model_fields, *metrics, *FAILURES, *DROPS, *ERRORS}
