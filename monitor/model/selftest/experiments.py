@@ -75,7 +75,7 @@ def _sparser(rows: Rows, sae: SparseAutoencoder, l0: float) -> Iterator[Variant]
         yield Cause.TOPK, f"as TopK with k = {k}", other, fitted
     if sae.activation is Activation.GATED or not sae.separable:
         return
-    some = rows.x[:: max(1, len(rows.x) // 512)]
+    some = rows.thinned(256).x
     pre = sae.pre_activations(sae.normalise(some)[0])
     count = max(1, min(round(l0 * len(some)), pre.numel()))
     threshold = float(_largest(pre, count).clamp_min(0))
@@ -90,8 +90,7 @@ def _sparser(rows: Rows, sae: SparseAutoencoder, l0: float) -> Iterator[Variant]
 
 def _largest(values: Tensor, count: int) -> Tensor:
     """The `count`-th largest of all values."""
-    flat = values.flatten().sort(descending=True).values
-    return flat[count - 1]
+    return values.flatten().topk(count, sorted=True).values[-1]
 
 
 def _scales(rows: Rows, sae: SparseAutoencoder, expected: Expected) -> Iterator[Tried]:
@@ -147,7 +146,7 @@ def _swapped(sae: SparseAutoencoder) -> SparseAutoencoder:
 
 
 def _with_bias(rows: Rows, sae: SparseAutoencoder) -> SparseAutoencoder:
-    some = rows.x[:: max(1, len(rows.x) // 512)]
+    some = rows.thinned(512).x
     bare = replace(sae, decoder_bias=torch.zeros_like(sae.decoder_bias), input_norm=InputNorm.NONE)
     normed, _, _ = sae.normalise(some)
     return replace(sae, decoder_bias=(normed - bare.reconstruct(normed)).mean(0))
