@@ -11,13 +11,16 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import shutil
 import statistics
 import sys
+import tempfile
 import time
 import urllib.request
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,17 +29,20 @@ import psutil
 import typer
 
 from monitor.bench.load import WORDS, serving
-from monitor.cli.demo_script import SCRIPT
+from monitor.policy.examples import Label
+from monitor.policy.loader import policy_paths, read_folder
+from monitor.rpc.assembly import bundled_policies
 from monitor.v1 import monitor_pb2 as pb
 from monitor.v1 import monitor_pb2_grpc
 
 DEADLINE = 120.0
+CHANGES = 7.0
+"""Seconds between two versions of the policies."""
 SETTLE = 5.0
 """Seconds in which connections close after the last caller."""
 EVERY = 1.0
 """Seconds between two looks at the process."""
 OPTIONS = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0)]
-ROLES = (pb.ROLE_USER, pb.ROLE_ASSISTANT)
 
 app = typer.Typer(add_completion=False)
 Kind = Callable[[Any, random.Random], Awaitable[str]]
@@ -64,11 +70,15 @@ def main(
     out: Annotated[Path | None, typer.Option(help="Write the numbers here as JSON.")] = None,
 ) -> None:
     """Mixed traffic for a long time."""
-    with serving({"SAE_MONITOR_LOG_LEVEL": "error"}) as (process, address, metrics):
-        before = process.num_fds()
-        soak = asyncio.run(_run(process, address, metrics, seconds, callers))
-        time.sleep(SETTLE)
-        soak.left_open = process.num_fds() - before
+    with tempfile.TemporaryDirectory() as folder:
+        policies = Path(folder) / "policies"
+        shutil.copytree(bundled_policies(), policies)
+        told = {"SAE_MONITOR_LOG_LEVEL": "error", "SAE_MONITOR_POLICIES": str(policies)}
+        with serving(told) as (process, address, metrics):
+            before = process.num_fds()
+            soak = asyncio.run(_run(process, address, metrics, seconds, callers, policies))
+            time.sleep(SETTLE)
+            soak.left_open = process.num_fds() - before
     checks = judge(soak, growth)
     print(f"{sum(soak.outcomes.values())} calls in {soak.seconds:.0f} s")  # noqa: T201
     for outcome, count in sorted(soak.outcomes.items()):
@@ -107,7 +117,9 @@ def _later(values: list[int]) -> float:
     return statistics.mean(values[-max(1, len(values) // 8) :])
 
 
-async def _run(process: psutil.Process, address: str, metrics: str, seconds: float, callers: int) -> Soak:
+async def _run(
+    process: psutil.Process, address: str, metrics: str, seconds: float, callers: int, policies: Path
+) -> Soak:
     soak, began = Soak(), time.perf_counter()
 
     def over() -> bool:
@@ -131,7 +143,7 @@ async def _run(process: psutil.Process, address: str, metrics: str, seconds: flo
                 await asyncio.to_thread(_scrape, metrics)
             await asyncio.sleep(EVERY)
 
-    await asyncio.gather(watch(), *(caller(number) for number in range(callers)))
+    await asyncio.gather(watch(), _change(policies, over), *(caller(number) for number in range(callers)))
     soak.seconds = time.perf_counter() - began
     return soak
 
@@ -162,13 +174,20 @@ def _generation(chance: random.Random, asked: pb.Input, tokens: int = 24) -> pb.
     return pb.Generation(input=asked, sampling=sampling, include_tokens=chance.random() < 0.2)
 
 
+@cache
+def _stated() -> tuple[str, ...]:
+    """What the bundled policies were made to find: their own positive examples."""
+    sources = read_folder(bundled_policies(), locks=False)
+    return tuple(e.text for source in sources for e in source.examples if e.label is Label.POSITIVE)
+
+
 def _offending(chance: random.Random) -> pb.Input:
-    """Something that policies were made for; turns of user and model."""
-    line = chance.choice([line for line in SCRIPT.lines if line.category])
-    if len(line.turns) == 1:
-        return pb.Input(text=line.text)
-    turns = [pb.ChatMessage(role=ROLES[at % 2], content=turn) for at, turn in enumerate(line.turns)]
-    return pb.Input(conversation=pb.Conversation(messages=turns))
+    """Something that a policy was made for, as a text or as the user's turn."""
+    text = chance.choice(_stated())
+    if chance.random() < 0.5:
+        return pb.Input(text=text)
+    turn = pb.ChatMessage(role=pb.ROLE_USER, content=text)
+    return pb.Input(conversation=pb.Conversation(messages=[turn]))
 
 
 async def _score(stub: Any, chance: random.Random) -> str:
@@ -234,8 +253,21 @@ async def _list(stub: Any, chance: random.Random) -> str:
 
 
 async def _reload(stub: Any, chance: random.Random) -> str:
-    await stub.ReloadPolicies(pb.ReloadPoliciesRequest(), timeout=DEADLINE)
-    return "loaded"
+    answer = await stub.ReloadPolicies(pb.ReloadPoliciesRequest(), timeout=DEADLINE)
+    return "loaded anew" if answer.changed else "unchanged"
+
+
+async def _change(policies: Path, over: Callable[[], bool]) -> None:
+    """Another version of a policy every few seconds: requests in flight keep the set that they began with."""
+    paths, number = policy_paths(policies), 0
+    written = {path: path.read_text() for path in paths}
+    while not over():
+        number += 1
+        path = paths[number % len(paths)]
+        beside = path.with_suffix(".new")
+        beside.write_text(f"{written[path]}\n# version {number}\n")
+        beside.replace(path)
+        await asyncio.sleep(CHANGES)
 
 
 FINISHED = {"FINISH_REASON_STOP", "FINISH_REASON_LENGTH", "FINISH_REASON_POLICY"}
@@ -250,7 +282,7 @@ KINDS: dict[str, tuple[int, Kind, set[str]]] = {
     "wrong": (5, _wrong, {"INVALID_ARGUMENT"}),
     "inspect": (5, _inspect, {"inspected"}),
     "list": (4, _list, {"listed"}),
-    "reload": (1, _reload, {"loaded"}),
+    "reload": (1, _reload, {"loaded anew", "unchanged"}),
 }
 """How often, what, and how it may end."""
 
