@@ -10,6 +10,7 @@ COMMANDS = (
     Entry("tail", "monitor.cli.decisions_read:tail", "Show the last decisions, and with -f those to come."),
     Entry("show", "monitor.cli.decisions_read:show", "Show one decision in full."),
     Entry("filter", "monitor.cli.decisions_filter:select", "List the decisions that match all conditions."),
+    Entry("watch", "monitor.cli.decisions_watch:watch", "Show what a running server detects, over gRPC."),
     Entry("verify", "monitor.cli.decisions_read:check", "Check every line, and that none is missing."),
     Entry("replay", "monitor.cli.decisions_replay:replay", "Run decisions through another policy set."),
 )

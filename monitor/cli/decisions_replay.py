@@ -32,7 +32,7 @@ def replay(
     policies: Annotated[Path, typer.Option("--policies", metavar="FOLDER", help="The other policy set.")],
     which: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[ID]…", help="Request ids; all decisions where none is named."),
+        typer.Argument(metavar="ID", help="Request ids; all decisions where none is named."),
     ] = None,
     log: Log = None,
     policy: Annotated[str | None, typer.Option(metavar="NAME", help="Only where it fired.")] = None,

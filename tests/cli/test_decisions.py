@@ -3,6 +3,9 @@
 import json
 import os
 import re
+import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -174,6 +177,37 @@ def test_follow_shows_what_comes(run, tmp_path, monkeypatch):
     assert shown == [1, 2, 3]
 
 
+def test_watch_shows_what_a_server_detects_and_begins_where_it_is_told(run, tmp_path):
+    with serving(decision_log=tmp_path, max_call_seconds=3.0) as served:
+        first = served.score("lie").request_id
+        served.generate("bomb", max_new_tokens=1)
+        arguments = ["decisions", "watch", "--connect", served.addresses.grpc, "--after"]
+        shown = run(*arguments, "9")
+        assert shown.exit_code == 2
+        assert "the log's last record is 2" in shown.stderr
+        process = subprocess.Popen(
+            [sys.executable, "-m", "monitor", *arguments, "0"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+        try:
+            lines = [process.stdout.readline() for _ in range(4)]
+            time.sleep(3)  # The first stream is over by now, and another one goes on where it ended.
+            last = served.score("lie").request_id
+            lines += [process.stdout.readline() for _ in range(2)]
+        finally:
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=20)
+    assert process.returncode == 0, said
+    assert first in lines[0]
+    assert "● deception / word  high  suppress  in the prompt, at token 1" in lines[1]
+    assert " block " in lines[2]
+    assert lines[4].startswith("     3  20")
+    assert last in lines[4]
+
+
 def test_a_folder_that_is_none_is_said(run, tmp_path):
     done = run("decisions", "tail", "--log", tmp_path / "none")
     assert done.exit_code == 2
@@ -181,9 +215,6 @@ def test_a_folder_that_is_none_is_said(run, tmp_path):
 
 
 def test_reading_needs_no_torch():
-    import subprocess
-    import sys
-
     code = (
         "import sys, typer.testing; from monitor.cli.app import app\n"
         "done = typer.testing.CliRunner().invoke(app, ['decisions', 'tail', '--help']); assert done.exit_code == 0\n"
