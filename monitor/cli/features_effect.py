@@ -21,6 +21,7 @@ from monitor.cli.errors import InputError
 from monitor.cli.pair import (
     DeviceOption,
     DictionaryOption,
+    FormatOption,
     JsonOption,
     ModelOption,
     Pair,
@@ -46,6 +47,7 @@ def effect(
     top: Annotated[int, typer.Option(min=1, max=100, help="Rows of each table.")] = 8,
     model: ModelOption = None,
     dictionary: DictionaryOption = None,
+    dictionary_format: FormatOption = None,
     as_json: JsonOption = False,
     device: DeviceOption = "auto",
 ) -> None:
@@ -53,7 +55,7 @@ def effect(
 
     Without N, the features are ranked by attribution to the token, and the strongest are taken away one by one.
     """
-    pair = open_pair(model, dictionary, device)
+    pair = open_pair(model, dictionary, device, dictionary_format)
     if feature is not None:
         need_feature(pair.dictionary, feature)
     (ids,) = pair.all_ids([prompt], "--prompt")
