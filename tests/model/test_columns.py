@@ -119,3 +119,17 @@ def test_generations_show_them_to_the_rules_before_any_clamp():
         missed = run.call(prompt(4), observer=Recorder(on_error=Action.BLOCK))
         assert missed.finished().failure == "tap_missed"
         assert missed.finished().reason is FinishReason.POLICY
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_plan_without_any_feature(kind):
+    sae, loaded = dictionary(kind), loaded_model()
+    plan = WatchPlan((), (probe(),), (Signal.RESIDUAL_NORM,))
+    with running(loaded, sae, plan=plan) as run:
+        call = run.call(prompt(5), new=3)
+        assert call.finished().coverage.complete
+        assert call.readings.shape[1] == 2
+        assert (call.readings[:, 1] > 0).all()
+        run.tap.detach()
+        missed = run.call(prompt(4), observer=Recorder(on_error=Action.BLOCK))
+        assert missed.finished().failure == "tap_missed"
