@@ -21,115 +21,19 @@ import torch
 import typer
 
 from monitor.bench.models import Subject, demo, random_llama
+from monitor.bench.trouble import Chance, Generation
 from monitor.model.bank import FeatureBank
 from monitor.model.batching import Limits
 from monitor.model.engine import Engine
-from monitor.model.requests import Event, Finished, GenerationRequest, Released
+from monitor.model.requests import Event, GenerationRequest, Released
 from monitor.model.tap import Tap
-from monitor.records import Action, Clamp, Decision, FinishReason, Phase, Sampling, TokenBlock
+from monitor.records import Clamp, Sampling
 
-LAG = 6
 WATCHED = 24
 PATIENCE = 300.0
 """Seconds without an end of any request after which the run has hung."""
 
 app = typer.Typer(add_completion=False)
-
-
-@dataclass
-class Chance:
-    """An observer that decides by dice, and remembers every token that it was shown."""
-
-    dice: random.Random
-    clamps: tuple[Clamp, ...]
-    rewinds: bool
-    shown: dict[int, int] = field(default_factory=dict)
-    """Token id by position, as last shown."""
-    scored: int = 0
-    forgotten: int = 0
-    first: int | None = None
-    """Position of the first response token."""
-    suppressing: bool = False
-    blocked: bool = False
-    failures: list[str] = field(default_factory=list)
-
-    def begin(self) -> Decision:
-        """Holds tokens back where it may want them back."""
-        self.suppressing = self.dice.random() < 0.15
-        return self._decision()
-
-    def observe(self, block: TokenBlock) -> Decision:
-        """Now and then blocks, clamps, lets go, or takes tokens back."""
-        if block.start > len(self.shown):
-            self.failures.append(f"gap before {block.start}")
-        end = block.start + len(block.token_ids)
-        if block.phase is Phase.RESPONSE and self.first is None:
-            self.first = block.start
-        self.shown.update(zip(range(block.start, end), block.token_ids, strict=True))
-        self.scored += len(block.token_ids)
-        roll = self.dice.random()
-        self.blocked = roll < 0.004
-        if 0.01 < roll < 0.04:
-            self.suppressing = not self.suppressing
-        if self.rewinds and roll > 0.97:
-            return self._take_back(end)
-        return self._decision()
-
-    def failed(self, cause: str) -> Decision:
-        """Tokens were not scored: what this run exists to find."""
-        self.failures.append(cause)
-        return Decision(action=Action.BLOCK)
-
-    def _take_back(self, end: int) -> Decision:
-        self.rewinds, self.suppressing = False, True
-        position = end if self.first is None else max(self.first, end - LAG)
-        for place in range(position, end):
-            del self.shown[place]
-        self.forgotten += end - position
-        return self._decision(position)
-
-    def _decision(self, restart: int | None = None) -> Decision:
-        action = Action.BLOCK if self.blocked else Action.ALLOW
-        clamps = self.clamps if self.suppressing else ()
-        return Decision((), action, clamps, (), LAG if self.rewinds or restart is not None else 0, restart)
-
-
-@dataclass
-class Generation:
-    """One request and what was seen of it."""
-
-    name: str
-    prompt: tuple[int, ...]
-    observer: Chance
-    cancel_after: int | None
-    released: int = 0
-    wrong: list[str] = field(default_factory=list)
-    last: Finished | None = None
-
-    def check_release(self, event: Released) -> None:
-        """Nothing leaves before it was scored, and nothing else than what was scored."""
-        for token in event.tokens:
-            if self.observer.shown.get(token.position) != token.token_id:
-                self.wrong.append(f"position {token.position} was released and not scored")
-            if token.position != self.released:
-                self.wrong.append(f"position {token.position} was released after {self.released - 1}")
-            self.released = token.position + 1
-
-    def check_end(self, last: Finished) -> None:
-        """The engine's coverage is what the observer saw."""
-        seen, coverage = self.observer, last.coverage
-        if self.last is not None:
-            self.wrong.append("ended twice")
-        if not coverage.complete or coverage.tokens_run != seen.scored:
-            self.wrong.append(
-                f"{coverage.tokens_run} run, {coverage.tokens_scored} scored, {seen.scored} shown"
-            )
-        if coverage.tokens_rewound != seen.forgotten:
-            self.wrong.append(f"{coverage.tokens_rewound} taken back, {seen.forgotten} forgotten")
-        if last.reason in (FinishReason.STOP, FinishReason.LENGTH) and self.released < last.released:
-            self.wrong.append("text was kept back at the end")
-        self.wrong += seen.failures
-        self.last = last
 
 
 @dataclass
