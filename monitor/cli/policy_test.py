@@ -52,14 +52,23 @@ def result_table(results: Sequence[Result]) -> Table:
 
 
 def write_junit(path: Path, results: Sequence[Result]) -> None:
-    """The results as JUnit XML, one test suite, for continuous integration."""
-    failed = str(sum(not result.passed for result in results))
-    suite = ElementTree.Element("testsuite", name="policies", tests=str(len(results)), failures=failed)
-    for result in results:
-        case = ElementTree.SubElement(suite, "testcase", classname=result.policy, name=result.case)
-        if not result.passed:
-            ElementTree.SubElement(case, "failure", message=result.detail)
-    ElementTree.ElementTree(suite).write(path, encoding="utf-8", xml_declaration=True)
+    """The results as JUnit XML, a test suite per policy, for continuous integration."""
+    suites = ElementTree.Element("testsuites", name="policies", **_counts(results))
+    for policy in dict.fromkeys(result.policy for result in results):
+        mine = [result for result in results if result.policy == policy]
+        suite = ElementTree.SubElement(suites, "testsuite", name=policy, **_counts(mine))
+        for result in mine:
+            case = ElementTree.SubElement(suite, "testcase", classname=policy, name=result.case)
+            if not result.passed:
+                ElementTree.SubElement(case, "failure", message=result.detail)
+            elif result.detail:
+                ElementTree.SubElement(case, "system-out").text = result.detail
+    ElementTree.indent(suites)
+    ElementTree.ElementTree(suites).write(path, encoding="utf-8", xml_declaration=True)
+
+
+def _counts(results: Sequence[Result]) -> dict[str, str]:
+    return {"tests": str(len(results)), "failures": str(sum(not result.passed for result in results))}
 
 
 def _policy(source: Source, reader: PairReader | None) -> Policy:

@@ -5,7 +5,9 @@ import pytest
 from typer.testing import CliRunner
 
 from monitor.cli.app import app
+from monitor.cli.policy_test import write_junit
 from monitor.policy.schema import json_schema
+from monitor.policy.testing import Result
 from tests.policy.files import PINNED, write_concept, write_policy
 
 TESTS = """\
@@ -44,6 +46,23 @@ def test_test_needs_no_model_for_readings(tmp_path):
     suite = ElementTree.parse(tmp_path / "out.xml").getroot()
     assert (suite.get("tests"), suite.get("failures")) == ("1", "0")
     assert "1 passed, 0 failed, 1 on texts left out" in done.output
+
+
+def test_junit_names_every_case_and_why_it_failed(tmp_path):
+    results = [
+        Result("a", "one", True, "fired on 2 of 2"),
+        Result("a", "two", False, "fired: <x>"),
+        Result("b", "one", True, ""),
+    ]
+    write_junit(tmp_path / "out.xml", results)
+    root = ElementTree.parse(tmp_path / "out.xml").getroot()
+    assert [(s.get("name"), s.get("tests"), s.get("failures")) for s in root] == [
+        ("a", "2", "1"),
+        ("b", "1", "0"),
+    ]
+    failed = root.find("./testsuite/testcase[@name='two']/failure")
+    assert failed.get("message") == "fired: <x>"
+    assert root.get("tests") == "3"
 
 
 def test_schema_is_json(tmp_path):
