@@ -71,7 +71,7 @@ class SelfTest:
     def explained(self) -> str:
         """What is wrong and what probably causes it, in lines."""
         wrong = [f"  {problem.what}" for problem in self.problems]
-        lines = [f"the dictionary does not do at {self.record.place} what it should ({self.source}):", *wrong]
+        lines = [f"at {self.record.place} the dictionary does not do what it should ({self.source}):", *wrong]
         if self.suspects:
             lines.append("likely causes, first what restored the numbers when it was tried:")
             lines += [
@@ -88,4 +88,4 @@ def told(suspect: Suspect) -> str:
         return f"{suspect.cause}: {suspect.what}"
     numbers = f"L0 {found.l0:.1f}, explained variance {found.explained_variance:.3f}"
     verdict = "restores the numbers" if suspect.off <= 1 else "does not restore them"
-    return f"{suspect.cause}: {suspect.what} {numbers}, which {verdict}"
+    return f"{suspect.cause}: {suspect.what}: {numbers}, which {verdict}"
