@@ -50,7 +50,7 @@ class Books:
         )
         meter = WatchMeter(metrics.registry)
         feed = Feed(settings.watch_subscribers, _WATCHER_QUEUE, settings.retry_after_seconds, meter)
-        self.ledger = Ledger(feed, contents, _model_name(settings.model))
+        self.ledger = Ledger(feed, contents, _model_name(settings.model), metrics.rejected)
         self.watch = DetectionWatch(self.ledger, self._folder, settings.max_call_seconds)
 
     def start(self) -> None:

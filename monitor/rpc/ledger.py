@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol
 
-from monitor.errors import MonitorError, MonitoringFailed
+from monitor.errors import MonitorError, MonitoringFailed, Unavailable
 from monitor.model.requests import Finished, Released
 from monitor.records import Action, Coverage, Digests, Observer, Sampling, Status, Verdict, WatchPlan
 from monitor.rpc import describing, roles
@@ -21,7 +21,7 @@ from monitor.rpc.interceptors import current_call
 from monitor.telemetry import tracing
 from monitor.telemetry.decisions import record, tokens
 from monitor.telemetry.decisions.feed import Feed
-from monitor.telemetry.decisions.log import DecisionLog
+from monitor.telemetry.decisions.log import REFUSED, DecisionLog
 from monitor.telemetry.decisions.privacy import Masks, PromptHash
 from monitor.telemetry.decisions.record import DecisionRecord, without_text
 from monitor.telemetry.decisions.trail import Trail
@@ -186,12 +186,15 @@ class Entry:
 class Ledger:
     """Opens entries and sees to it that each is logged, watched and traced once."""
 
-    def __init__(self, feed: Feed, contents: Contents, model: str) -> None:
+    def __init__(
+        self, feed: Feed, contents: Contents, model: str, rejected: Callable[[str], None] = lambda _: None
+    ) -> None:
+        """`model` is what traces call it; `rejected` counts requests that are turned away, by reason."""
         self.feed, self.contents = feed, contents
+        self._rejected = rejected
         self.log: DecisionLog | None = None
         """None where decisions are not logged."""
         self._model = model
-        """What traces call the model."""
         self._later: set[asyncio.Task[None]] = set()
 
     def open(self, asked: Asked, digests: Digests, watch: WatchPlan, prompt_tokens: int) -> Entry:
@@ -204,8 +207,9 @@ class Ledger:
 
     def check(self) -> None:
         """Raises Unavailable where the record of a request would be refused."""
-        if self.log is not None:
-            self.log.check()
+        if not self.healthy():
+            self._rejected("log")
+            raise Unavailable(REFUSED)
 
     async def commit(self, entry: Entry) -> None:
         """Trace, log and publish. Raises Unavailable where the log refuses the request."""

@@ -39,7 +39,7 @@ FAILURES = (
 )
 """Causes of a monitoring failure; one that is not listed counts as `other`."""
 
-REJECTIONS = ("queue", "calls", "draining", "engine", "memory", "caller_calls", "caller_tokens")
+REJECTIONS = ("queue", "calls", "draining", "engine", "memory", "log", "caller_calls", "caller_tokens")
 """Why a well-formed request was turned away before it ran."""
 
 FEATURE_LIMIT = 1000

@@ -179,6 +179,7 @@ def test_without_room_nothing_is_answered_that_is_not_logged(tmp_path, monkeypat
         with fails("UNAVAILABLE"):
             list(served.stream("calm", max_new_tokens=3))
         assert served.metric("decision_log_dropped_total", cause="disk_full") == 1
+        assert served.metric("rejected_requests_total", reason="log") == 2
         assert served.metric("decision_log_errors_total", cause="disk_full") >= 1
         disk.full = False
         wait_for(lambda: health(served) == SERVING)

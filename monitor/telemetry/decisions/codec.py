@@ -16,6 +16,8 @@ from functools import lru_cache
 from typing import Any
 
 _PLAIN = (str, bool, int, type(None))
+_NONE = object()
+"""Stands for a field without a default."""
 
 
 def dump(value: Any) -> Any:
@@ -37,14 +39,21 @@ def dump(value: Any) -> Any:
 
 
 def _fields(value: Any) -> dict[str, Any]:
-    held = {field: getattr(value, field.name) for field in dataclasses.fields(value)}
-    return {field.name: dump(found) for field, found in held.items() if not _is_default(field, found)}
+    kind: Any = type(value)
+    held = ((name, getattr(value, name), default) for name, default in _defaults(kind))
+    return {name: dump(found) for name, found, default in held if default is _NONE or found != default}
 
 
-def _is_default(field: dataclasses.Field[Any], found: Any) -> bool:
-    if field.default is not dataclasses.MISSING:
-        return bool(found == field.default)
-    return field.default_factory is not dataclasses.MISSING and bool(found == field.default_factory())
+@lru_cache(maxsize=64)
+def _defaults(kind: Any) -> tuple[tuple[str, Any], ...]:
+    """Names of fields with their defaults."""
+
+    def default(field: dataclasses.Field[Any]) -> Any:
+        if field.default_factory is not dataclasses.MISSING:
+            return field.default_factory()
+        return _NONE if field.default is dataclasses.MISSING else field.default
+
+    return tuple((field.name, default(field)) for field in dataclasses.fields(kind))
 
 
 def load(kind: Any, content: Any) -> Any:

@@ -106,11 +106,6 @@ class DecisionLog:
         self._lose(waiting, "queue_full" if full else "stopping")
         return waiting.done
 
-    def check(self) -> None:
-        """Raises Unavailable where a record would be refused now, so that no work is begun for nothing."""
-        if not self.healthy():
-            raise Unavailable(REFUSED)
-
     def healthy(self) -> bool:
         """False while requests are refused because the log cannot be written."""
         return self._drop or not self._failing
