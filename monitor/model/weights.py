@@ -28,17 +28,19 @@ def load_weights(folder: Path, name: str, dtype: torch.dtype | str, device: torc
     options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": False}
     quantised = getattr(config, "quantization_config", None) is not None
     if quantised:
-        options["device_map"] = {
-            "": device
-        }  # quantised weights are laid out for their device while they load
+        # Quantised weights are laid out for their device while they load.
+        options["device_map"] = {"": device}
     try:
         with _no_progress_bar():
             model = _auto_class(config, name).from_pretrained(folder, config=config, **options)
-    except ImportError as error:
-        raise ModelError(
-            f"the model {name} needs a library that is not installed: {_first_line(error)}"
-        ) from None
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (ImportError, ValueError) as error:
+        if quantised:
+            raise ModelError(
+                f"the quantised model {name} cannot be loaded ({_first_line(error)}); quantised weights need "
+                "`pip install 'sae-monitor[quantised]'`"
+            ) from None
+        raise ModelError(f"the model {name} cannot be loaded: {error}") from None
+    except (OSError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"the model {name} cannot be loaded: {error}") from None
     if not quantised:
         model = model.to(device)

@@ -2,13 +2,15 @@
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from monitor.dictionary.formats import Card
+from monitor.dictionary.matrix import Matrix
+from monitor.dictionary.stored import StoredAutoencoder
 from monitor.errors import DictionaryError, ModelError
 from monitor.model.harvest import Harvester
 from monitor.model.places import MLP_OUT, Place
@@ -71,6 +73,17 @@ def test_a_sample_of_all_features_is_exact_and_says_nothing_of_the_rest(
     assert not found.whole
     expected = expected_of(Card(), replace(RECORD, measured=FOUND), "float32")
     assert {line.name for line in compare(found, expected)} == {"L0", "median norm", "norm outliers"}
+
+
+def test_a_dictionary_that_stays_in_its_files_measures_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, sae = some_rows(), dictionary("jumprelu")
+    matrices = {name: Matrix(getattr(sae, name), name) for name in ("encoder", "decoder")}
+    rest = {f.name: getattr(sae, f.name) for f in fields(sae) if f.name not in matrices}
+    del rest["gate_encoder"]
+    stored = StoredAutoencoder(matrices, rest)
+    monkeypatch.setattr(measuring, "_FEATURES", 20)
+    assert measure(rows, stored) == measure(rows, sae)
+    assert not stored.resident
 
 
 def test_scaling_the_input_is_scaling_the_dictionary_the_other_way() -> None:

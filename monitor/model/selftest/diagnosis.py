@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import torch
-
 from monitor.dictionary.autoencoder import SparseAutoencoder
+from monitor.dictionary.stored import StoredAutoencoder
+from monitor.errors import DictionaryError, ModelError
 from monitor.model.loading import LoadedModel
 from monitor.model.places import ATTN_OUT, MLP_OUT, Place, parse_place, site_of
 from monitor.model.runtime import Parts
@@ -44,15 +44,20 @@ class Suspect:
 
 
 def diagnose(parts: Parts, texts: Texts, rows: Rows, expected: Expected) -> tuple[Suspect, ...]:
-    """Suspects, most likely first. Empty where nothing is known that could be restored."""
+    """Suspects, most likely first. Empty where nothing is known that could be restored.
+
+    Of a dictionary that is too large for the memory that is free, only places and tokens are tried.
+    """
+    tried = [*_other_places(parts, texts, expected), *_other_tokens(parts, texts)]
     sae = _resident(parts.dictionary.autoencoder)
+    if sae is None:
+        return _ranked(tried, frozenset(), expected)
     loaded = parts.loaded
     if sae.encoder.numel() > _LARGE and loaded.device.type == "cpu":
         rows = rows.thinned(768)
+    tried += try_arithmetic(rows, sae, expected)
     layer = loaded.layers[parts.place.layer]
     seen = evidence(sae, parts.dictionary.card, loaded.model, layer, texts.bos)
-    tried = [*_other_places(parts, texts, expected), *_other_tokens(parts, texts)]
-    tried += try_arithmetic(rows, sae, expected)
     return _ranked(tried, seen, expected)
 
 
@@ -111,8 +116,6 @@ def _around(parts: Parts, reach: int) -> list[int]:
 
 
 def _exists(loaded: LoadedModel, place: Place) -> bool:
-    from monitor.errors import ModelError
-
     try:
         site_of(loaded.layers, place)
     except ModelError:
@@ -124,7 +127,7 @@ def _at(parts: Parts, texts: Texts, places: Sequence[Place]) -> dict[Place, Meas
     if not places:
         return {}
     captured = capture(parts.loaded, places, texts.ids)
-    sae = _resident(parts.dictionary.autoencoder)
+    sae = parts.dictionary.autoencoder
     skip = int(texts.bos is not None)
     return {
         place: measure(rows_of(found, skip=skip).to(parts.loaded.device), sae)
@@ -135,7 +138,7 @@ def _at(parts: Parts, texts: Texts, places: Sequence[Place]) -> dict[Place, Meas
 
 def _other_tokens(parts: Parts, texts: Texts) -> Iterator[Tried]:
     """The texts with BOS where they have none, and without where they have one."""
-    sae = _resident(parts.dictionary.autoencoder)
+    sae = parts.dictionary.autoencoder
     if texts.bos is not None:
         found = capture(parts.loaded, [parts.place], [ids[1:] for ids in texts.ids])[parts.place]
         rows = rows_of(found, skip=0).to(parts.loaded.device)
@@ -160,6 +163,11 @@ def _possible_bos(loaded: LoadedModel) -> list[int]:
     return list(dict.fromkeys(int(item) for item in flat if item is not None))[:3]
 
 
-def _resident(sae: SparseAutoencoder) -> SparseAutoencoder:
-    """The dictionary in memory, so that it can be changed: one that is read on demand is read whole."""
-    return sae if type(sae) is SparseAutoencoder else sae.select(torch.arange(sae.features))
+def _resident(sae: SparseAutoencoder) -> SparseAutoencoder | None:
+    """The dictionary in memory, so that it can be changed; None where it is read on demand and does not fit."""
+    if not isinstance(sae, StoredAutoencoder):
+        return sae
+    try:
+        return sae.whole()
+    except DictionaryError:
+        return None
