@@ -31,14 +31,16 @@ def nursery(folder):
         assert process.wait(20) == 0
 
 
-def killed_after(process, run, seconds):
-    """Have a writer born, kill it, and give what it said in between."""
+def killed_after(process, run, seconds, wait):
+    """Have a writer born, kill it so long after its birth or its first record, and give what it said in between."""
     process.stdin.write(f"{run}\n")
     process.stdin.flush()
     said, child = [], 0
     while not child:
         word, _, rest = process.stdout.readline().rstrip().partition(" ")
         child = int(rest) if word == "born" else said.append(word) or 0
+    if wait and not said:
+        said.append(process.stdout.readline().rstrip())
     time.sleep(seconds)
     os.kill(child, signal.SIGKILL)
     while (line := process.stdout.readline().rstrip()) != "dead":
@@ -53,9 +55,9 @@ def test_two_hundred_kills(tmp_path):
     told, alive = [], 0
     with nursery(tmp_path) as process:
         for run in range(KILLS):
-            # From before the lock is taken to deep into the writing, through recovery of what the last one left.
-            seconds = chance.choice((0.002, 0.02, 0.05)) * (0.5 + chance.random())
-            said = killed_after(process, run, seconds)
+            # From before the lock is taken, through recovery of what the last one left, to deep into the writing.
+            seconds = chance.choice((0.002, 0.01, 0.03)) * (0.5 + chance.random())
+            said = killed_after(process, run, seconds, wait=run % 3 > 0)
             told += said
             alive += bool(said)
     found = [content["id"] for content in read(tmp_path)]
