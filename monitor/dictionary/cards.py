@@ -118,8 +118,15 @@ def _header(line: str) -> CardsHeader:
         record = json.loads(line)
         if record.pop("format") != _FORMAT:
             raise DictionaryError(f"{FILE} is of another format than {_FORMAT}; {_WRITE}")
-        return CardsHeader(**record)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        header = CardsHeader(**record)
+        counts, texts = (
+            (header.features, header.tokens),
+            (header.model, header.dictionary_digest, header.corpus),
+        )
+        if not all(type(n) is int and n >= 0 for n in counts) or not all(isinstance(t, str) for t in texts):
+            raise ValueError("a count is no whole number, or a name no text")
+        return header
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise DictionaryError(f"{FILE} begins with no header ({error}); {_WRITE}") from None
 
 
@@ -133,7 +140,7 @@ def _card(line: str) -> FeatureCard:
             suppressed=tuple((str(text), float(value)) for text, value in record["suppressed"]),
             neighbours=tuple((int(other), float(cosine)) for other, cosine in record["neighbours"]),
         )
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise DictionaryError(f"{FILE} holds a line that is no card ({error}); {_WRITE}") from None
 
 

@@ -17,7 +17,7 @@ from monitor.dictionary import cards, labels, statistics
 from monitor.dictionary.autoencoder import Activation
 from monitor.dictionary.bundle import load_dictionary
 from monitor.dictionary.formats import Card, save_saelens
-from monitor.errors import DictionaryError
+from monitor.errors import DictionaryError, NotFound
 from tests.dictionary.formats.saes import FEATURES, make
 from tests.fuzz import containers
 from tests.fuzz.files import FolderTarget
@@ -152,7 +152,7 @@ class Cards(FolderTarget):
             for _ in cards.load_cards(self.folder):
                 pass
             cards.load_card(self.folder, 0)
-        except DictionaryError as error:
+        except (DictionaryError, NotFound) as error:
             return refused(error)
         return ACCEPTED
 
