@@ -24,6 +24,7 @@ from monitor.cli.policy_extra import held_out
 from monitor.cli.printable import one_line
 from monitor.cli.texts import read_texts
 from monitor.policy.comparing import Change, Comparison, compare
+from monitor.policy.examples import read_examples
 from monitor.policy.loader import load_policies
 from monitor.policy.policyset import PolicySet
 from monitor.records import Phase
@@ -31,6 +32,8 @@ from monitor.records import Phase
 if TYPE_CHECKING:
     from monitor.cli.policy_reader import PairReader
 
+EXAMPLES = ".examples.jsonl"
+"""How the examples of a policy are called; their labels are words."""
 SHOWN = 160
 """Characters of a text that are shown."""
 
@@ -107,6 +110,9 @@ def _rules(policies: PolicySet) -> set[str]:
 
 def _texts(on: Path, rows: int) -> tuple[list[str], list[str]]:
     """Texts and the names of their sources; InputError where there are none."""
+    if on.name.endswith(EXAMPLES):
+        found = [example.text for example in read_examples(on)]
+        return found, [on.name] * len(found)
     if not on.is_dir():
         found = [row.text for row in read_texts(on) if row.text.strip()]
         return found, [on.name] * len(found)
