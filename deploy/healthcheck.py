@@ -25,12 +25,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("address", help="HOST:PORT")
     parser.add_argument("--ca", type=Path, help="PEM of authorities: connect over TLS")
     parser.add_argument("--name", help="name in the server's certificate, where it is not the host")
-    parser.add_argument("--certificate", type=Path, help="PEM of a client certificate, where the server wants one")
+    parser.add_argument(
+        "--certificate", type=Path, help="PEM of a client certificate, where the server wants one"
+    )
     parser.add_argument("--key", type=Path, help="PEM of its key")
     asked = parser.parse_args(arguments)
     try:
         with _channel(asked) as channel:
-            answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=SECONDS)
+            answer = health_pb2_grpc.HealthStub(channel).Check(
+                health_pb2.HealthCheckRequest(), timeout=SECONDS
+            )
     except (grpc.RpcError, OSError) as error:
         print(f"no answer from {asked.address}: {_why(error)}")  # noqa: T201
         return 1
@@ -46,7 +50,9 @@ def _channel(asked: argparse.Namespace) -> grpc.Channel:
     if asked.name:
         options.append(("grpc.ssl_target_name_override", asked.name))
     own = (asked.key.read_bytes(), asked.certificate.read_bytes()) if asked.certificate else (None, None)
-    return grpc.secure_channel(asked.address, grpc.ssl_channel_credentials(asked.ca.read_bytes(), *own), options)
+    return grpc.secure_channel(
+        asked.address, grpc.ssl_channel_credentials(asked.ca.read_bytes(), *own), options
+    )
 
 
 def _why(error: Exception) -> str:
