@@ -218,6 +218,7 @@ class TestTheEngineDies:
             _, said = process.communicate(timeout=60)
         finally:
             process.kill()
+            process.communicate()
         assert process.returncode == 3
         assert "the engine died" in said
         assert SILENT not in said
