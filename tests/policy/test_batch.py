@@ -57,6 +57,14 @@ def random_set(rng, poolings):
         rule("sig", features=(), signal=Signal.RESIDUAL_NORM, threshold=1.2),
         rule("probe", features=(), probe=Probe("p", (1.0,)), pooling=Ema(half_life=3.0), threshold=0.4),
         clamps=(Clamp(2, -1.0),),
+        hold=3,
+        release_below=0.5,
+    )
+    rewound = policy(
+        rule("back", features=((1, 1.0),), threshold=1.0, action=Action.SUPPRESS),
+        clamps=(Clamp(1, -2.0),),
+        rewind=int(rng.integers(0, 4)),
+        name="w",
     )
     mixed = AnyOf(
         any=[AllOf(all=["a", NotOf.model_validate({"not": "b"})]), AtLeast(at_least=2, of=["b", "c", "d"])]
@@ -68,7 +76,7 @@ def random_set(rng, poolings):
         conditions=(*parts, Condition("e", when=AnyOf(any=["a", "c"]))),
         name="q",
     )
-    return PolicySet((first, second), "")
+    return PolicySet((first, second, rewound), "")
 
 
 def texts(rng, policies, requests):
