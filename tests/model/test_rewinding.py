@@ -1,11 +1,12 @@
 """Response tokens taken back and written again under clamps, against plain float64 sequences."""
 
+import time
 from dataclasses import dataclass, field
 
 import torch
 
 from monitor.model.requests import GenerationRequest, Released
-from monitor.records import Clamp, Decision, FinishReason, Phase, Sampling, Where
+from monitor.records import Action, Clamp, Decision, FinishReason, Phase, Sampling, Where
 from tests.model.running import LAYER, Call, Running, running
 from tests.model.tiny import Recorder, dictionary, loaded_model, maxima, plain_generate, prompt
 
@@ -118,3 +119,27 @@ class TestTakingBack:
             assert call.finished().reason in (FinishReason.CANCELLED, FinishReason.STOP)
             after = run.call(prompt(2), new=4)
             assert after.finished().coverage.complete
+
+
+def test_what_was_blocked_or_run_again_leaves_no_cache_behind() -> None:
+    class Blocking(Recorder):
+        def observe(self, block):
+            super().observe(block)
+            return Decision(action=Action.BLOCK if len(self.blocks) > 3 else Action.ALLOW)
+
+    with running(loaded_model(), dictionary(), clampable=[40, 41]) as run:
+        cache = run.engine._batcher._manager.batch_processor.cache
+        empty = cache.compute_free_capacity(relative=False)
+        blocked = run.call(prompt(2), new=20, observer=Blocking())
+        again = run.call(prompt(3), new=12, observer=Rewinding())
+        assert blocked.finished().reason is FinishReason.POLICY
+        again.finished()
+        held = [empty]
+        for _ in range(100):
+            # The library frees at the beginning of a pass, so something must run.
+            run.call(prompt(4), new=1).finished()
+            held.append(cache.compute_free_capacity(relative=False))
+            if held[-1] == empty:
+                break
+            time.sleep(0.01)
+    assert held[-1] == empty, held

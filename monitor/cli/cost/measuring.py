@@ -92,7 +92,7 @@ class Meter:
     def _read(self, edit: Edit) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Pooled scores of the rule and of the later probe on every positive."""
         own, later = [], []
-        for ids, real in _batches(self._prepared.positives):
+        for ids, real in batches(self._prepared.positives):
             ran = self._steered.read(ids, edit)
             for row, length in enumerate(real.sum(1).tolist()):
                 own.append(self._own(ran.edited[row, 1:length]))
@@ -118,7 +118,7 @@ class Meter:
         """KL in nats per token from the unedited model, and perplexity, on benign texts."""
         divergence = surprise = 0.0
         tokens = 0
-        for number, (ids, real) in enumerate(_batches(self._prepared.benign)):
+        for number, (ids, real) in enumerate(batches(self._prepared.benign)):
             before = self._unedited(number, ids)
             after = self._steered.read(ids, edit).logits[:, :-1].log_softmax(-1)
             counts = real[:, 1:].to(after.device)
@@ -146,7 +146,7 @@ def reading_rule(policy: Policy) -> Rule | None:
     return next(iter([*suppressing, *reading]), None)
 
 
-def _batches(texts: Sequence[Sequence[int]]) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(texts: Sequence[Sequence[int]]) -> Iterator[tuple[Tensor, Tensor]]:
     """Texts of like length together."""
     rest = sorted(texts, key=len)
     while rest:

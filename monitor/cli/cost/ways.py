@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from monitor.cli.cost.measuring import reading_rule
+from monitor.cli.cost.measuring import batches, reading_rule
 from monitor.cli.pair import Pair, need_statistics
 from monitor.errors import PolicyError
 from monitor.model.edits import Clamped, Subtracted, ablated
@@ -36,6 +36,8 @@ ABOUT = {
     DENSE: "this many times the difference of the mean residuals of positives and negatives, subtracted",
 }
 MULTIPLES = (0.5, 1.0, 2.0, 4.0)
+MILD = -1.0
+"""Targets above which clamps on every token are tried; from there on they leave no text to measure."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ def ways(pair: Pair, policy: Policy, direction: Tensor, targets: Sequence[float]
     for target in targets:
         own = [replace(clamp, target=target) for clamp in clamps]
         yield Way(OWN, target, _clamped(pair, own))
-        if other is Where.EVERYWHERE:
+        if other is Where.EVERYWHERE and target > MILD:
             yield Way(EVERYWHERE, target, _clamped(pair, [replace(c, where=other) for c in own]))
         yield Way(DROPPED, target, _clamped(pair, [replace(c, error_term=ErrorTerm.DROP) for c in own]))
         if detecting := _detectors(policy, len(clamps)):
@@ -85,10 +87,11 @@ def difference_of_means(
 
 def _mean(pair: Pair, texts: Sequence[Sequence[int]]) -> Tensor:
     total, tokens = torch.zeros(pair.loaded.d_model, dtype=torch.float64), 0
-    for ids in texts:
-        rows = pair.residuals(torch.tensor([list(ids)]))[0, 1:].double().cpu()
-        total += rows.sum(0)
-        tokens += len(rows)
+    for ids, real in batches(texts):
+        counts = real[:, 1:].double()
+        rows = pair.residuals(ids)[:, 1:].double().cpu()
+        total += (rows * counts[..., None]).sum((0, 1))
+        tokens += int(counts.sum())
     return (total / max(tokens, 1)).float()
 
 
