@@ -13,7 +13,6 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
-import grpc
 import structlog
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
@@ -27,6 +26,7 @@ from monitor.rpc.assembly import assemble, bundled_policies
 from monitor.rpc.blocking import Worker
 from monitor.rpc.bookkeeping import Books
 from monitor.rpc.calls import Calls
+from monitor.rpc.core_server import CoreServer
 from monitor.rpc.entrance import Entrance
 from monitor.rpc.exposure import announce_exposure, check_exposure, reflects
 from monitor.rpc.health import Health
@@ -138,7 +138,7 @@ class Server:
     def _listen(self) -> str:
         """Make the gRPC server and bind it; gives its address."""
         settings = self._settings
-        self._grpc = grpc.aio.server(
+        self._grpc = CoreServer(
             interceptors=self._entrance.interceptors(),
             options=server_options(settings),
             maximum_concurrent_rpcs=settings.max_concurrent_calls + _BESIDES,
