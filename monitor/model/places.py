@@ -31,6 +31,7 @@ _MODULE = re.compile(
     r"^(?:[\w.]*\.)?(?:layers|layer|h|block|blocks)\.(\d+)(?:\.(?!input$|output$)([\w.]+?))?(?:\.(input|output))?$"
 )
 _FLAT = re.compile(r"^(resid_pre|resid_post|resid|mlp_out|mlp|attn_out|attn)_layer_?(\d+)$")
+_SOME_HOOK = re.compile(r"hook|\b(?:layers?|h|blocks?)[._]\d|_layer_?\d|\.")
 _POINTS = {"mlp_out": MLP_OUT, "mlp": MLP_OUT, "attn_out": ATTN_OUT, "attn": ATTN_OUT}
 _MLPS = ("mlp", "feed_forward", "feedforward", "ffn", "block_sparse_moe", "moe")
 _ATTENTIONS = ("self_attn", "self_attention", "attention", "attn")
@@ -67,6 +68,11 @@ class Place:
         return f"layers.{self.layer}.{self.point}.{self.side}"
 
 
+def names_a_place(hook_name: str) -> bool:
+    """False for what is no name of a hook at all, such as the folder that a dictionary was downloaded into."""
+    return bool(_SOME_HOOK.search(hook_name))
+
+
 def parse_place(hook_name: str) -> Place:
     """The place that a dictionary names. ModelError where it names none that can be read and clamped."""
     if match := _TRANSFORMER_LENS.match(hook_name):
@@ -78,6 +84,11 @@ def parse_place(hook_name: str) -> Place:
     if found is None:
         raise ModelError(
             f"the dictionary reads {hook_name!r}, which cannot be tapped here; what can: {SUPPORTED}"
+            + (
+                ""
+                if names_a_place(hook_name)
+                else ". If this is no name of a hook, give the layer with --layer"
+            )
         )
     return found
 

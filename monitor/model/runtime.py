@@ -25,7 +25,7 @@ from monitor.model.engine import Engine
 from monitor.model.harvest import Harvester
 from monitor.model.later import LaterTaps
 from monitor.model.loading import LoadedModel, load_model
-from monitor.model.places import Place, parse_place, site_of
+from monitor.model.places import Place, names_a_place, parse_place, site_of
 from monitor.model.probing import can_see
 from monitor.model.prompts import Prompter
 from monitor.model.rehearsal import rehearse
@@ -94,7 +94,7 @@ def load_parts(
 
 def place_of(card: Card, layer: int | None, middle: int) -> Place:
     """Where a dictionary reads: as its card says, in `layer` where one is given. ModelError where that cannot be."""
-    if card.hook_name is None:
+    if card.hook_name is None or (layer is not None and not names_a_place(card.hook_name)):
         return Place(next(value for value in (layer, card.layer, middle) if value is not None))
     place = parse_place(card.hook_name)
     return place if layer is None else replace(place, layer=layer)

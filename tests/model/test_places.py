@@ -72,8 +72,14 @@ class TestCard:
         assert place_of(Card(), None, 6) == Place(6)
 
     def test_a_name_that_cannot_be_tapped_is_never_replaced_by_a_guess(self) -> None:
-        with pytest.raises(ModelError, match="resid_mid"):
-            place_of(Card(hook_name="blocks.3.hook_resid_mid"), None, 6)
+        for layer in (None, 5):
+            with pytest.raises(ModelError, match="resid_mid"):
+                place_of(Card(hook_name="blocks.3.hook_resid_mid"), layer, 6)
+
+    def test_a_folder_that_is_no_name_of_a_hook_needs_a_layer(self) -> None:
+        with pytest.raises(ModelError, match="give the layer with --layer"):
+            place_of(Card(hook_name="my-download"), None, 6)
+        assert place_of(Card(hook_name="my-download"), 5, 6) == Place(5)
 
 
 class TestSites:
