@@ -43,7 +43,7 @@ async def _refuse(call: Any) -> None:
         )
 
 
-class CoreServer(Server):  # type: ignore[misc]
+class CoreServer(Server):
     """`grpc.aio.server(…)`, for services that are added as registered methods (generated code does so)."""
 
     def __init__(

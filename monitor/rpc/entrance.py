@@ -12,6 +12,7 @@ from monitor.rpc.admission import Admission
 from monitor.rpc.allowance import Allowances
 from monitor.rpc.besides import BesidesInterceptor
 from monitor.rpc.callers import read_callers
+from monitor.rpc.core_server import CoreServer
 from monitor.rpc.exposure import check_exposure
 from monitor.rpc.gate import Gate
 from monitor.rpc.interceptors import CallInterceptor, TimeLimits
@@ -57,12 +58,13 @@ class Entrance:
             BesidesInterceptor(self._service, gate, retry, metrics),
         ]
 
-    def bind(self, server: grpc.aio.Server) -> int:
+    def bind(self, server: CoreServer) -> int:
         """The port that the server listens on, with TLS where there is a certificate.
 
         ConfigurationError where the certificates cannot be used; RuntimeError where the port cannot be had.
         """
-        secured = credentials(self._settings, self._security)
-        if secured is None:
-            return server.add_insecure_port(self._settings.listen)
-        return server.add_secure_port(self._settings.listen, secured)
+        secured, listen = credentials(self._settings, self._security), self._settings.listen
+        port: int = (
+            server.add_insecure_port(listen) if secured is None else server.add_secure_port(listen, secured)
+        )
+        return port
