@@ -63,11 +63,10 @@ def _parts(
     model: str | None, dictionary: Path | None, format: str | None, layer: int | None, device: str, dtype: str
 ) -> Parts:
     """The pair with or without statistics: verifying is what one does first."""
-    from monitor.model.runtime import Parts, place_of
+    from monitor.model.runtime import Parts
 
-    pair = open_pair(model, dictionary, device, format, dtype)
-    place = pair.harvester.place if layer is None else place_of(pair.dictionary.card, layer, layer)
-    return Parts(pair.loaded, pair.dictionary, place)
+    pair = open_pair(model, dictionary, device, format, dtype, layer)
+    return Parts(pair.loaded, pair.dictionary, pair.harvester.place)
 
 
 def _print(console: Console, parts: Parts, test: SelfTest, saved: Path | None) -> None:

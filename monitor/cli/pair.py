@@ -111,6 +111,7 @@ def open_pair(
     device: str = "auto",
     format: str | None = None,
     dtype: str = "auto",
+    layer: int | None = None,
 ) -> Pair:
     """Both, or the bundled pair where neither is named; InputError where only one is."""
     from monitor.model.harvest import Harvester
@@ -125,7 +126,7 @@ def open_pair(
         model = str(model_path())
     loaded = load_model(model, device=device, dtype=dtype)
     opened = open_dictionary(dictionary, str(loaded.device), format).fits(loaded.d_model)
-    return Pair(loaded, opened, Harvester(loaded, place_of(opened.card, None, loaded.middle)))
+    return Pair(loaded, opened, Harvester(loaded, place_of(opened.card, layer, loaded.middle)))
 
 
 def need_statistics(dictionary: Dictionary) -> FeatureStatistics:
