@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from monitor.policy.fit.evaluating import Rate, SourceResult
+from monitor.policy.fit.evaluating import UNLIKE, Rate, SourceResult
 from monitor.policy.lock import LockModel, Measure
 
 if TYPE_CHECKING:
@@ -107,10 +107,10 @@ def rate_table(rates: Sequence[Rate]) -> str:
     lengths = sorted({(r.longer_than, r.up_to) for r in rates}, key=lambda pair: pair[0])
     columns: list[tuple[tuple[str, ...], tuple[int, int | None] | None]] = []
     columns += [(("benign/instructions",), None)]
-    known = ("benign/instructions", *STRANGE)
+    known = ("benign/instructions", *UNLIKE)
     fitted = tuple(sorted({r.source for r in rates} - set(known)))
     columns += [(fitted, pair) for pair in lengths if fitted]
-    strange = tuple(name for name in STRANGE if any(r.source == name for r in rates))
+    strange = tuple(name for name in UNLIKE if any(r.source == name for r in rates))
     if strange:
         columns.append((strange, None))
     heads = ["rule", "asked"] + [f"{_of(names, strange)} {_length(pair)}".strip() for names, pair in columns]
@@ -125,10 +125,6 @@ def rate_table(rates: Sequence[Rate]) -> str:
         ]
         rows.append([f"{policy}/{rule}".rstrip("/"), "" if asked is None else f"{asked:.1%}", *cells])
     return table(heads, rows)
-
-
-STRANGE = ("peps", "wikitext2_heldout")
-"""Corpora of kinds that the shipped policies' fit does not read."""
 
 
 def corpus_table(rates: Sequence[Rate]) -> str:

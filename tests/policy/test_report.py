@@ -122,9 +122,9 @@ def test_without_anything_measured_the_page_says_so(report):
 def test_intervals_stand_where_their_numbers_are():
     row = Interval("x", "policy", 0.5, 0.25, 0.75)
     chart = intervals("t", [row], 0.0, 1.0)
-    assert 'cx="284.0"' in chart
-    assert 'x1="221.0"' in chart
-    assert 'x2="347.0"' in chart
+    assert 'cx="290.0"' in chart
+    assert 'x1="227.0"' in chart
+    assert 'x2="353.0"' in chart
     assert "0.50" in chart
 
 

@@ -15,8 +15,8 @@ from monitor.policy.report.markup import element, safe
 METHODS = {
     "policy": "this policy",
     "features": "features",
-    "probe": "probe, token by token",
-    "linear_probe": "linear probe on means",
+    "probe": "probe, per token",
+    "linear_probe": "linear probe, means",
     "difference_of_means": "difference of means",
     "bag_of_words": "bag of words",
     "random_features": "random features",
@@ -45,7 +45,7 @@ def intervals(
     title: str, rows: Sequence[Interval], low: float, high: float, mark: float | None = None
 ) -> str:
     """A row per interval between `low` and `high`; `mark` draws a vertical line."""
-    left, right, step = 158, 410, 26
+    left, right, step = 164, 416, 26
     height = step * len(rows) + 34
 
     def x(value: float) -> float:
@@ -94,7 +94,7 @@ def curves(title: str, shares: Sequence[float], lines: Mapping[str, Sequence[flo
 
 def distributions(title: str, rows: Sequence[tuple[str, str, Sequence[float]]], most: float = 2.0) -> str:
     """Histograms of shares of the threshold, one above the other: (name, css, shares). One is where a rule fires."""
-    left, right, step, bins = 158, 410, 62, 40
+    left, right, step, bins = 164, 416, 62, 40
     height = step * len(rows) + 40
 
     def x(value: float) -> float:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from monitor.policy.fit.evaluating import Rate
+from monitor.policy.fit.evaluating import UNLIKE, Rate
 from monitor.policy.lock import CURVE, Card
 from monitor.policy.report.charts import METHODS, Interval, curves, distributions, intervals
 from monitor.policy.report.markup import element, safe
@@ -100,7 +100,7 @@ def false_positives(rates: Sequence[Rate]) -> str:
 
 
 def by_length(rates: Sequence[Rate]) -> Iterable[Interval]:
-    """Requests, then corpora together by length."""
+    """Requests, corpora together by length, then corpora of kinds that no fit read."""
     for name, mine in _gathered(rates):
         texts, fired = sum(r.texts for r in mine), sum(r.fired for r in mine)
         one = Rate("", "", None, "", 0, None, texts, fired)
@@ -112,10 +112,13 @@ def _gathered(rates: Sequence[Rate]) -> Iterable[tuple[str, list[Rate]]]:
     requests = [r for r in rates if r.source.startswith("benign/")]
     if requests:
         yield "requests", requests
-    others = [r for r in rates if not r.source.startswith("benign/")]
+    others = [r for r in rates if not r.source.startswith("benign/") and r.source not in UNLIKE]
     for low, high in sorted({(r.longer_than, r.up_to) for r in others}, key=lambda pair: pair[0]):
         name = f"over {low} tokens" if high is None else f"{low + 1} to {high} tokens"
         yield name, [r for r in others if r.longer_than == low]
+    for source in UNLIKE:
+        if any(r.source == source for r in rates):
+            yield source, [r for r in rates if r.source == source]
 
 
 def figure(title: str, note: str, chart: str) -> str:

@@ -92,7 +92,7 @@ def _rules(one: PolicyReport) -> str:
                 safe(", ".join(rule.phases)),
                 safe(f"{rule.action} ({one.modes.get(rule.name, '?')})"),
                 safe(rule.signal or (one.lock.detector if one.lock is not None else "features")),
-                _thresholds(locked),
+                element("span", _thresholds(locked), class_="wrap"),
                 "–" if locked is None or locked.asked_rate is None else f"{locked.asked_rate:.1%}",
                 "–" if locked is None else f"{locked.benign_rate:.1%} of {locked.benign_texts}",
             ]

@@ -47,7 +47,7 @@ th,td{text-align:left;padding:.38rem .7rem;border-bottom:1px solid var(--line);v
 thead th{background:var(--head);font-weight:600;white-space:nowrap}
 tbody th{font-weight:500}td{white-space:nowrap}
 .wide tbody th{min-width:15rem}
-td b{font-weight:650}
+td b{font-weight:650}.wrap{white-space:normal;display:inline-block;min-width:11rem}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,26rem),1fr));gap:.5rem 2rem;
 align-items:start}
 figure{margin:.8rem 0}figcaption{font-size:.92rem;font-weight:600;margin-bottom:.2rem}
