@@ -13,6 +13,9 @@ from monitor.policy.report.charts import METHODS, Interval, curves, distribution
 from monitor.policy.report.markup import element, safe
 from monitor.policy.report.records import Scores
 
+FEWEST = 50
+"""Texts below which a corpus of another kind is not drawn: its interval would fill the chart."""
+
 
 def measures(card: Card) -> str:
     """All methods of a card."""
@@ -117,8 +120,9 @@ def _gathered(rates: Sequence[Rate]) -> Iterable[tuple[str, list[Rate]]]:
         name = f"over {low} tokens" if high is None else f"{low + 1} to {high} tokens"
         yield name, [r for r in others if r.longer_than == low]
     for source in UNLIKE:
-        if any(r.source == source for r in rates):
-            yield source, [r for r in rates if r.source == source]
+        mine = [r for r in rates if r.source == source]
+        if sum(r.texts for r in mine) >= FEWEST:
+            yield source, mine
 
 
 def figure(title: str, note: str, chart: str) -> str:

@@ -69,7 +69,7 @@ figcaption small{display:block;font-weight:400;color:var(--soft)}
 .hot{background:rgb(var(--hot) / calc(var(--a) * .62))}.cold{background:rgb(var(--cold) / calc(var(--a) * .5))}
 .strong{text-decoration:underline;text-decoration-thickness:2px;text-underline-offset:3px}
 .far{font-weight:600}.far.on{color:var(--mark)}
-.legend span{padding:.1em .5em;margin-right:.4em}
+.legend span{color:var(--ink);padding:.1em .5em;margin-right:.4em}
 details{margin-top:1.2rem}summary{cursor:pointer;font-weight:600}
 nav ul{columns:3 14rem;padding-left:1.1rem;margin:.4rem 0}
 footer{padding-bottom:3rem}
