@@ -12,6 +12,7 @@ from monitor.rpc import roles
 from monitor.rpc.access import REFUSED, Access
 from monitor.rpc.callers import find_token, new_token, read_callers, token_hash
 from monitor.rpc.roles import Caller, Role
+from monitor.rpc.server import SERVICE
 from monitor.telemetry.security import SecurityMetrics
 from monitor.v1 import monitor_pb2 as pb
 from monitor.v1.monitor_pb2_grpc import MonitorServiceStub
@@ -278,3 +279,7 @@ def test_files_that_are_no_files_of_callers(tmp_path):
     path.write_bytes(b" " * (2 << 20))
     with pytest.raises(ConfigurationError, match="larger than"):
         read_callers(path)
+
+
+def test_every_method_has_its_roles_written_down():
+    assert {method.name for method in SERVICE.methods} == roles.METHODS.keys()
