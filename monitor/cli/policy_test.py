@@ -53,10 +53,10 @@ def result_table(results: Sequence[Result]) -> Table:
 
 def write_junit(path: Path, results: Sequence[Result]) -> None:
     """The results as JUnit XML, a test suite per policy, for continuous integration."""
-    suites = ElementTree.Element("testsuites", name="policies", **_counts(results))
+    suites = ElementTree.Element("testsuites", {"name": "policies"} | _counts(results))
     for policy in dict.fromkeys(result.policy for result in results):
         mine = [result for result in results if result.policy == policy]
-        suite = ElementTree.SubElement(suites, "testsuite", name=policy, **_counts(mine))
+        suite = ElementTree.SubElement(suites, "testsuite", {"name": policy} | _counts(mine))
         for result in mine:
             case = ElementTree.SubElement(suite, "testcase", classname=policy, name=result.case)
             if not result.passed:
