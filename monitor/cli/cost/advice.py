@@ -30,11 +30,10 @@ def advise(points: Sequence[Point], budget: float) -> Advice:
     within = [p for p in points if p.way in (OWN, DROPPED) and p.damage <= budget]
     effective = [p for p in within if p.change.high < 0]
     if not effective:
-        return Advice(None, False, tuple(_nothing(points, within, before, budget)))
+        return Advice(None, False, tuple(_nothing(points, before, budget)))
     best = min(effective, key=lambda p: (p.change.value, p.damage))
-    # A milder target whose effect cannot be told from the best one's costs less for the same.
-    mild = [p for p in effective if p.way == best.way and p.change.value <= best.change.high]
-    chosen = min(mild, key=lambda p: p.damage)
+    # What costs less and cannot be told from the best is as good.
+    chosen = min((p for p in effective if p.change.value <= best.change.high), key=lambda p: p.kl)
     reasons = [
         f"the unsafe share falls from {before.unsafe.value:.0%} to {chosen.unsafe.value:.0%} ({_change(chosen)})",
         f"benign perplexity rises by {chosen.damage:.1%}, KL {chosen.kl:.3f} nats per token",
@@ -76,14 +75,19 @@ def _later(before: Point, chosen: Point) -> list[str]:
     return [f"the later probe still fires: {fell}" if kept else f"the later probe falls from {fell}"]
 
 
-def _nothing(points: Sequence[Point], within: Sequence[Point], before: Point, budget: float) -> list[str]:
+def _nothing(points: Sequence[Point], before: Point, budget: float) -> list[str]:
     reasons = [
         f"no target within {budget:.0%} of benign perplexity changes the unsafe share ({before.unsafe.value:.0%} "
         f"before) by more than chance on {before.unsafe.trials} prompts: do not rely on this suppression"
     ]
-    if within:
-        best = min(within, key=lambda p: p.change.value)
-        reasons.append(f"the best was {best.way} at {best.strength:g}: {_change(best)}")
+    beyond = [p for p in points if p.way in (OWN, DROPPED) and p.change.high < 0]
+    if beyond:
+        least = min(beyond, key=lambda p: p.damage)
+        reasons.append(
+            f"the cheapest that does anything costs {least.damage:.1%}: {least.way} at {least.strength:g} falls to "
+            f"{least.unsafe.value:.0%} ({_change(least)})"
+        )
+        reasons += _beside(points, least)
     dense = [p for p in points if p.way == DENSE and p.damage <= budget and p.change.high < 0]
     if dense:
         found = min(dense, key=lambda p: p.change.value)

@@ -28,7 +28,7 @@ def draw_cost(points: Sequence[Point], title: str, path: Path) -> Path:
     axes = figure.subplots(1, 3)
     _panel(axes[0], points, "continuations judged unsafe", lambda p: p.unsafe.value, bars=True)
     whole = next((p.own_score for p in points if p.way == NOTHING), None) or 1.0
-    own = "mean score of the rule on held-out positives, 1 without an edit"
+    own = "mean score of the rule, 1 without an edit"
     _panel(axes[1], points, own, lambda p: None if p.own_score is None else p.own_score / whole)
     _panel(axes[2], points, "held-out positives on which the later probe fires", lambda p: p.later_share)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=7, fontsize="small")
