@@ -26,6 +26,9 @@ def rewritten(path, change):
     ("member", "content"),
     [
         (".storage_alignment", b"64- "),
+        (".storage_alignment", b"0"),
+        (".storage_alignment", b"00000000000064"),
+        (".storage_alignment", b"9" * 5000),
         ("byteorder", b"\xff"),
         ("data.pkl", b""),
         ("data.pkl", b"\x80\x02."),
@@ -34,7 +37,7 @@ def rewritten(path, change):
 )
 def test_members_of_a_pickled_file(tmp_path, member, content):
     path = tmp_path / "ae.pt"
-    torch.save({"a": torch.zeros(3)}, path)
+    torch.save({"a": torch.zeros(3), "b": torch.ones(2, 2), "c": torch.ones(2, 2)}, path)
     rewritten(path, lambda name, kept: content if name.endswith(member) else kept)
     with pytest.raises(DictionaryError, match=r"PyTorch file|more than tensors"):
         read_weights(path)

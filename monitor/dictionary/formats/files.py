@@ -26,6 +26,7 @@ WEIGHTS = (".safetensors", ".npz", ".pt", ".pth")
 """Endings of files that are read here."""
 
 _LFS = b"version https://git-lfs"
+_LARGEST_ALIGNMENT = 1 << 16
 _TYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -114,8 +115,10 @@ def _member(path: Path, member: zipfile.ZipInfo) -> FileTensor | Tensor:
 
 def _pickled(path: Path) -> dict[str, Any]:
     """A pickled dict of tensors and plain values; anything that would run code is refused unopened."""
+    _check_alignment(path)
     try:
         found = _load(path)
+        placed = _placed(path) if isinstance(found, dict) else {}
     except pickle.UnpicklingError as error:
         raise DictionaryError(
             f"{path} holds more than tensors. Pickles can run code when they are opened, so it is refused: open it "
@@ -130,13 +133,30 @@ def _pickled(path: Path) -> dict[str, Any]:
         raise DictionaryError(
             f"{path} holds a {type(found).__name__}; a dictionary is a dict of tensors by name"
         )
-    return dict(found) | _placed(path)
+    return dict(found) | placed
 
 
 def _load(path: Path) -> Any:
     """Memory-mapped where the file allows it: files of before PyTorch 1.6 do not."""
     mapped = zipfile.is_zipfile(path)
     return torch.load(str(path), map_location="cpu", weights_only=True, mmap=mapped)
+
+
+def _check_alignment(path: Path) -> None:
+    """Refuse a file whose stated alignment of storages torch would divide by: zero ends the whole process."""
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            stated = [archive.read(n) for n in archive.namelist() if n.endswith(".storage_alignment")]
+    except Exception as error:
+        raise DictionaryError(
+            f"{path} is not a whole PyTorch file ({_first(error)}); download it again"
+        ) from error
+    if not all(number.isdigit() and 0 < int(number[:9]) <= _LARGEST_ALIGNMENT for number in stated):
+        raise DictionaryError(
+            f"{path} is not a whole PyTorch file (it states no usable alignment); download it again"
+        )
 
 
 def _placed(path: Path) -> dict[str, FileTensor]:
