@@ -66,9 +66,7 @@ class Client:
 
     def reload(self) -> pb.ReloadPoliciesResponse:
         """Have the policy files read again."""
-        answer: pb.ReloadPoliciesResponse = self._unary(
-            self._stub.ReloadPolicies, pb.ReloadPoliciesRequest()
-        )
+        answer: pb.ReloadPoliciesResponse = self._unary(self._stub.ReloadPolicies, pb.ReloadPoliciesRequest())
         return answer
 
     def health(self) -> str:
