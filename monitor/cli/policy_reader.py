@@ -108,11 +108,23 @@ class PairReader:
         if Signal.RESIDUAL_NORM in self._asked:
             found[Signal.RESIDUAL_NORM] = x.double().norm(dim=-1) / x.shape[-1] ** 0.5
         if Signal.RECONSTRUCTION_ERROR in self._asked:
-            nothing = self._autoencoder.decode(torch.zeros_like(active), x)
-            missed = (x - self._autoencoder.decode(active, x)).double().square().sum(-1)
+            nothing = self._autoencoder.decode(torch.zeros_like(active[:1]), x)
+            missed = (x - nothing - self._spoken(x, active)).double().square().sum(-1)
             whole = (x - nothing).double().square().sum(-1).clamp_min(1e-30)
             found[Signal.RECONSTRUCTION_ERROR] = missed / whole
         return {str(name): value.cpu().numpy() for name, value in found.items()}
+
+    def _spoken(self, x: Tensor, active: Tensor) -> Tensor:
+        """What the active features add to the reconstruction, `[tokens, d_model]`; few are, so not a full product."""
+        scale = self._autoencoder.normalise(x)[2]
+        added = sparse.csr_matrix(active.cpu().numpy()) @ self._decoder
+        found = torch.from_numpy(np.asarray(added, np.float32)).to(x.device)
+        return found if scale is None else found * scale
+
+    @cached_property
+    def _decoder(self) -> NDArray[np.float32]:
+        """Decoder rows `[features, d_model]`."""
+        return np.asarray(self._autoencoder.decoder.float().cpu().numpy())
 
     def attribution(self, texts: Sequence[str]) -> NDArray[np.float64]:
         """`[features]`: mean over texts and tokens of a_i · (∂ log p(text)/∂x · W_dec_i), nats per token."""
