@@ -23,6 +23,9 @@ from monitor.telemetry.metrics import Metrics
 Load = Callable[[], PolicySet]
 Signature = tuple[tuple[str, int, int, int], ...]
 
+_LOGGED_LINES = 12
+"""Of an error; `policy check` shows all of it."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -53,7 +56,7 @@ class Reloader:
                 change = self._swap(found)
             except MonitorError as error:
                 self._metrics.reload_failed()
-                _log.error("policies not reloaded; the last good set stays", error=str(error))
+                _log.error("policies not reloaded; the last good set stays", error=_shortened(str(error)))
                 raise
             _log.info("policies reloaded", digest=found.digest, changed=change.changed)
             return change
@@ -96,6 +99,13 @@ class Reloader:
         metering.built(self._metrics, digests)
         before, after = ({p.name for p in s.policies} for s in (old.policies, found))
         return Change(True, tuple(sorted(after - before)), tuple(sorted(before - after)))
+
+
+def _shortened(text: str) -> str:
+    """The first lines of an error that may list hundreds of problems."""
+    lines = text.splitlines()
+    left = len(lines) - _LOGGED_LINES
+    return text if left <= 0 else "\n".join([*lines[:_LOGGED_LINES], f"… and {left} lines more"])
 
 
 def signature(folder: Path) -> Signature:
