@@ -82,4 +82,3 @@ def test_a_dictionary_without_statistics(folders: tuple[Path, Path]) -> None:
     (folders[1] / "statistics.safetensors").unlink()
     with pytest.raises(DictionaryError, match="dictionary describe"):
         load_parts(*folders, device="cpu")
-
