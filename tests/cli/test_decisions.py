@@ -191,6 +191,8 @@ def test_watch_shows_what_a_server_detects_and_begins_where_it_is_told(run, tmp_
             stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            # Whoever runs the tests in the background of a shell ignores SIGINT, and so would this process.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
         try:
             lines = [process.stdout.readline() for _ in range(4)]
@@ -199,7 +201,11 @@ def test_watch_shows_what_a_server_detects_and_begins_where_it_is_told(run, tmp_
             lines += [process.stdout.readline() for _ in range(2)]
         finally:
             process.send_signal(signal.SIGINT)
-            _, said = process.communicate(timeout=20)
+            try:
+                _, said = process.communicate(timeout=60)
+            finally:
+                process.kill()
+                process.communicate()
     assert process.returncode == 0, said
     assert first in lines[0]
     assert "● deception / word  high  suppress  in the prompt, at token 1" in lines[1]
