@@ -71,7 +71,7 @@ def _parts(
 
 def _print(console: Console, parts: Parts, test: SelfTest, saved: Path | None) -> None:
     loaded, record = parts.loaded, test.record
-    console.print(f"model       {loaded.name}  {record.dtype} on {loaded.device}")
+    console.print(f"model       {loaded.name}  {record.dtype} on {loaded.devices}")
     console.print(f"dictionary  {parts.dictionary.path}  {parts.dictionary.autoencoder.features} features")
     console.print(f"place       {record.place}")
     console.print(f"texts       {test.measured.tokens} tokens after BOS")

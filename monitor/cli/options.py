@@ -54,7 +54,8 @@ Policies = Annotated[
     ),
 ]
 Device = Annotated[
-    str | None, typer.Option("--device", metavar="auto|cpu|cuda", help="Where it runs.", rich_help_panel=RUNS)
+    str | None,
+    typer.Option("--device", metavar="auto|cpu|cuda|spread", help="Where it runs.", rich_help_panel=RUNS),
 ]
 Dtype = Annotated[
     str | None,

@@ -45,7 +45,7 @@ FormatOption = Annotated[
         "--dictionary-format", metavar="NAME", help=f"Checkpoint family, one of {', '.join(FORMATS)}."
     ),
 ]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or spread.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 _FINAL_NORMS = ("norm", "final_layernorm", "final_layer_norm", "ln_f")

@@ -131,7 +131,7 @@ def start_block(runtime: Runtime, policies: PolicySet, addresses: Addresses) -> 
     model = f"{_name(Path(loaded.name))}  {words.short_digest(loaded.digest)}"
     table = Table.grid(padding=(0, 2))
     rows = {
-        "model": f"{model}  {loaded.device} {dtype}",
+        "model": f"{model}  {loaded.devices} {dtype}",
         "layer": f"{runtime.layer} of 0 to {len(loaded.layers) - 1}, {loaded.d_model} wide, context {loaded.context}",
         "dictionary": f"{_name(dictionary.path)}  {words.short_digest(dictionary.digest)}  {features} features",
         "watched": f"{len(policies.watch)} features, {len(policies.clampable)} of which policies may clamp",

@@ -36,6 +36,8 @@ class Harvester:
     def residuals(self, ids: Tensor) -> Tensor:
         """Residuals `[batch, time, d_model]`, float32, of token ids `[batch, time]`; the forward stops at the layer.
 
+        On the model's first device, wherever the layer computes.
+
         Padding on the right is harmless (attention is causal); drop those rows afterwards.
         """
         kept: list[Tensor] = []
@@ -58,12 +60,12 @@ class Harvester:
             handle.remove()
         if not kept:
             raise ModelError(f"the forward pass never reached {self.place}; the model cannot be tapped there")
-        return kept[0].float()
+        return kept[0].to(self.loaded.device).float()
 
     def logits(self, ids: Tensor, replace: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Logits `[batch, time, vocabulary]` of a whole forward; `replace` maps the residual at the layer.
 
-        Gradients flow where the caller's mode allows them.
+        What is mapped lies on the model's first device. Gradients flow where the caller's mode allows them.
         """
         handle = None
         if replace is not None:
@@ -72,7 +74,9 @@ class Harvester:
             def edit(_module: object, _args: object, output: Any) -> Any:
                 if threading.get_ident() != mine:
                     return None
-                return replace_hidden(output, replace(hidden_of(output)))
+                hidden = hidden_of(output)
+                edited = replace(hidden.to(self.loaded.device))
+                return replace_hidden(output, edited.to(hidden.device))
 
             handle = self.site.register_forward_hook(edit)
         try:

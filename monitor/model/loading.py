@@ -17,6 +17,7 @@ from torch import nn
 
 from monitor.errors import ModelError
 from monitor.model.decoder import context_of, decoder_layers, text_config
+from monitor.model.spreading import SPREAD, device_of, need_accelerate, parts_of
 from monitor.model.weights import load_weights
 
 __all__ = ["LoadedModel", "decoder_layers", "digest_folder", "load_model"]
@@ -55,10 +56,20 @@ class LoadedModel:
     digest: str
     """`sha256:` over configuration, tokenizer and weights."""
     device: torch.device
+    """Where token ids go and logits come from: the only device, unless the model is spread over several."""
     dtype: torch.dtype
     passes: threading.RLock = field(default_factory=threading.RLock, compare=False, repr=False)
     """Held during every forward pass. A pass of the engine has the library write `is_causal = False` into the shared
     configuration; a plain pass beside it would attend in both directions, and the wrong value could stay for good."""
+
+    @property
+    def devices(self) -> str:
+        """Every device that holds a part of the model, for people."""
+        return ", ".join(parts_of(self.model)) or str(self.device)
+
+    def device_of(self, module: nn.Module) -> torch.device:
+        """Where a module of the model computes."""
+        return device_of(module) or self.device
 
     @property
     def middle(self) -> int:
@@ -69,13 +80,17 @@ class LoadedModel:
 def load_model(name_or_path: str | Path, *, device: str = "auto", dtype: str = "auto") -> LoadedModel:
     """Load model and tokenizer from a folder or a hub name; safetensors only.
 
-    `device` is `auto` (CUDA where there is one), `cpu`, `cuda` or `cuda:N`. `dtype` is `auto` (float32 on the
-    CPU, the checkpoint's own elsewhere) or a torch name. Raises ModelError.
+    `device` is `auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:N` or `spread` (evenly over the GPUs, what
+    does not fit on the CPU, then on the disk). `dtype` is `auto` (float32 on the CPU, the checkpoint's own elsewhere) or
+    a torch name. Raises ModelError.
     """
-    chosen = _device(device)
+    spread = device == SPREAD
+    if spread:
+        need_accelerate()
+    chosen = _device("auto" if spread else device)
     folder = _folder(name_or_path)
     tokenizer = _load_tokenizer(folder, str(name_or_path))
-    model = load_weights(folder, str(name_or_path), _dtype(dtype, chosen), chosen)
+    model = load_weights(folder, str(name_or_path), _dtype(dtype, chosen), None if spread else chosen)
     return LoadedModel(
         model=model,
         tokenizer=tokenizer,
@@ -84,7 +99,7 @@ def load_model(name_or_path: str | Path, *, device: str = "auto", dtype: str = "
         context=context_of(model, tokenizer),
         name=str(name_or_path),
         digest=digest_folder(folder),
-        device=chosen,
+        device=_first(model) if spread else chosen,
         dtype=model.dtype,
     )
 
@@ -99,13 +114,19 @@ def digest_folder(folder: Path) -> str:
     return f"sha256:{total.hexdigest()}"
 
 
+def _first(model: Any) -> torch.device:
+    """Where the embedding of a spread model computes."""
+    embedding: nn.Module = model.get_input_embeddings()
+    return device_of(embedding) or next(embedding.parameters()).device
+
+
 def _device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ModelError(f"device {name!r} is unknown; write auto, cpu, cuda or cuda:N") from None
+        raise ModelError(f"device {name!r} is unknown; write auto, cpu, cuda, cuda:N or {SPREAD}") from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ModelError(f"device {name!r} was asked for, but torch finds no CUDA device; write cpu or auto")
     return device

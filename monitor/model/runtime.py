@@ -122,6 +122,7 @@ class Runtime:
         self.loaded = loaded
         self.watch = watch
         precise = torch.float64 if loaded.dtype is torch.float64 else torch.float32
+        site = site_of(loaded.layers, parts.place)
         bank = self._bank = FeatureBank(
             self.dictionary.autoencoder,
             self._maximum,
@@ -129,10 +130,10 @@ class Runtime:
             clampable,
             reserve=reserve,
             plan=watch,
-            device=loaded.device,
+            device=loaded.device_of(site.module),
             dtype=precise,
         )
-        self.tap = Tap(bank, site_of(loaded.layers, parts.place))
+        self.tap = Tap(bank, site)
         self._later = LaterTaps(loaded.layers, self.tap, self.layer)
         why = why_not_batched(loaded.model)
         self.engine: Engine | NoEngine = (

@@ -10,14 +10,18 @@ from typing import Any
 
 from monitor.errors import ModelError
 from monitor.model.requests import Emit, GenerationRequest
+from monitor.model.spreading import why_spread
 
 
 def why_not_batched(model: Any) -> str:
     """Why continuous batching cannot run this model; empty where it can.
 
     Attention that does not go through the library's attention interface ignores the paged cache: some of these
-    families crash at the first decoded token, others run and silently read a wrong past.
+    families crash at the first decoded token, others run and silently read a wrong past. The cache itself lies on
+    one device.
     """
+    if why := why_spread(model):
+        return why
     name, config = type(model).__name__, model.config.get_text_config()
     if not getattr(model, "_supports_attention_backend", False):
         return f"the attention of {name} cannot read the paged cache of continuous batching"

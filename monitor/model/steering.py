@@ -49,9 +49,8 @@ class Steered:
         """Run padded token ids `[texts, time]`, which begin at position 0, under an edit."""
         with self._hooked(edit, 0) as seen:
             logits = self._loaded.model(input_ids=ids.to(self._loaded.device), use_cache=False).logits
-        return Pass(
-            logits.float(), seen["edited"].float(), seen["later"].float() if "later" in seen else None
-        )
+        there = {name: found.to(logits.device).float() for name, found in seen.items()}
+        return Pass(logits.float(), there["edited"], there.get("later"))
 
     @torch.no_grad()
     def write(self, ids: Tensor, edit: Edit, chance: Tensor, temperature: float) -> Tensor:

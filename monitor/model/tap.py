@@ -84,7 +84,8 @@ class Tap:
     """A forward hook at one place: readings = encode(x), x' = x + Σ_i (c_i − a_i) · W_dec[i].
 
     All a_i are read from the original x; the sum is taken in the bank's dtype and cast once. Rows on which nothing
-    is clamped come back bit-identical. Threads that did not call `use` pass through untouched.
+    is clamped come back bit-identical. Threads that did not call `use` pass through untouched. Rows of another device
+    than the bank's (a layer's input in a model on several) are read on the bank's and given back on their own.
     """
 
     def __init__(self, bank: FeatureBank, layer: nn.Module | Site, dropper: Dropper | None = None) -> None:
@@ -127,7 +128,8 @@ class Tap:
     def apply(self, x: Tensor, buffers: TapBuffers) -> Tensor | None:
         """Read rows `[rows, d_model]` into the buffers; the clamped rows, or None where this pass clamps nothing."""
         rows, slots = x.shape[0], buffers.slots(self.bank)
-        bank = self.bank
+        bank, home = self.bank, x.device
+        x = x.to(bank.device)
         activations, scale = bank.activations(x, slots)
         torch.mul(activations, bank.unit[:slots], out=buffers.readings[:rows, :slots])
         if buffers.reads_others or buffers.static:
@@ -146,7 +148,7 @@ class Tap:
             clamped = self._dropped(x, clamped, chosen, buffers)
         again, _ = bank.activations(clamped, slots)
         torch.mul(again, bank.unit[:slots], out=buffers.after[:rows, :slots])
-        return clamped
+        return clamped.to(home)
 
     def _dropped(self, x: Tensor, clamped: Tensor, chosen: Tensor, buffers: TapBuffers) -> Tensor:
         """The clamped rows, those without error term among them where it is to be dropped."""

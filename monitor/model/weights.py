@@ -15,8 +15,8 @@ import torch
 from monitor.errors import ModelError
 
 
-def load_weights(folder: Path, name: str, dtype: torch.dtype | str, device: torch.device) -> Any:
-    """The model in evaluation mode, without gradients, on its device. Raises ModelError.
+def load_weights(folder: Path, name: str, dtype: torch.dtype | str, device: torch.device | None) -> Any:
+    """The model in evaluation mode, without gradients, on its device; None spreads it over all. Raises ModelError.
 
     Multimodal wrappers are loaded whole and run on text alone. A folder whose configuration names a quantisation
     keeps it; the library that it needs must be installed.
@@ -27,13 +27,20 @@ def load_weights(folder: Path, name: str, dtype: torch.dtype | str, device: torc
     config = _configuration(folder, name)
     options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": False}
     quantised = getattr(config, "quantization_config", None) is not None
-    if quantised:
+    if device is None:
+        options["device_map"] = "auto"
+    elif quantised:
         # Quantised weights are laid out for their device while they load.
         options["device_map"] = {"": device}
     try:
         with _no_progress_bar():
             model = _auto_class(config, name).from_pretrained(folder, config=config, **options)
     except (ImportError, ValueError) as error:
+        if "offload_folder" in str(error):
+            raise ModelError(
+                f"{name} fits neither the GPUs nor memory, and its weights cannot be read from the disk as they are "
+                "stored; give it more memory, a smaller dtype or quantised weights"
+            ) from None
         if quantised:
             raise ModelError(
                 f"the quantised model {name} cannot be loaded ({_first_line(error)}); quantised weights need "
@@ -42,7 +49,7 @@ def load_weights(folder: Path, name: str, dtype: torch.dtype | str, device: torc
         raise ModelError(f"the model {name} cannot be loaded: {error}") from None
     except (OSError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"the model {name} cannot be loaded: {error}") from None
-    if not quantised:
+    if device is not None and not quantised:
         model = model.to(device)
     return model.eval().requires_grad_(False)
 
