@@ -81,8 +81,8 @@ def load_model(name_or_path: str | Path, *, device: str = "auto", dtype: str = "
     """Load model and tokenizer from a folder or a hub name; safetensors only.
 
     `device` is `auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:N` or `spread` (evenly over the GPUs, what
-    does not fit on the CPU, then on the disk). `dtype` is `auto` (float32 on the CPU, the checkpoint's own elsewhere) or
-    a torch name. Raises ModelError.
+    does not fit on the CPU, then on the disk). `dtype` is `auto` (float32 on the CPU, the checkpoint's own
+    elsewhere) or a torch name. Raises ModelError.
     """
     spread = device == SPREAD
     if spread:
