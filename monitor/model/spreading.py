@@ -51,10 +51,10 @@ def why_spread(model: Any) -> str:
     """Why continuous batching cannot run this model; empty where it lies on one device."""
     if not (parts := parts_of(model)):
         return ""
-    held = ", ".join(parts) if len(parts) > 1 else f"the {parts[0]}"
+    held = f"are spread over {', '.join(parts)}" if len(parts) > 1 else f"stay on the {parts[0]}"
     return (
-        f"its weights are spread over {held}, and the paged cache of continuous batching lies where the whole model "
-        "lies; to generate, take one device that holds all of it"
+        f"its weights {held}, and continuous batching needs all of them on one device; generate where one holds the "
+        "whole model"
     )
 
 

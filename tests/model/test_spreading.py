@@ -209,7 +209,7 @@ def test_the_tap_reads_on_the_banks_device() -> None:
         ({"": 0}, ""),
         ({"model.layers.0": 0, "model.layers.1": torch.device("cuda", 0)}, ""),
         ({"model.layers.0": 0, "model.layers.1": 1, "lm_head": "cpu"}, "spread over cuda:0, cuda:1, cpu"),
-        ({"": "disk"}, "spread over the disk"),
+        ({"": "disk"}, "stay on the disk, and continuous batching needs all of them on one device"),
     ],
 )
 def test_only_what_lies_on_several_devices_counts_as_spread(placed: dict, said: str) -> None:
