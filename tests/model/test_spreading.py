@@ -196,6 +196,17 @@ def test_a_layer_computes_where_its_hook_says_not_where_its_weights_lie(
     assert loaded.device_of(loaded.layers[1]) == torch.device("cpu")
 
 
+def test_the_bank_lies_where_the_tapped_layer_computes(tmp_path: Path) -> None:
+    from accelerate.hooks import AlignDevicesHook, add_hook_to_module
+
+    folder, sae = saved(tmp_path / "model", "llama"), described(tmp_path / "sae", "blocks.1.hook_resid_post")
+    parts = load_parts(folder, sae, device="cpu")
+    parts.loaded.model.hf_device_map = {"model.layers.1": "meta", "": "cpu"}
+    add_hook_to_module(parts.loaded.layers[1], AlignDevicesHook(execution_device="meta"))
+    assert Runtime(parts, WatchPlan(WATCHED)).tap.bank.unit.is_meta
+    assert not Runtime(replace(parts, place=Place(2)), WatchPlan(WATCHED)).tap.bank.unit.is_meta
+
+
 def test_the_tap_reads_on_the_banks_device() -> None:
     bank = FeatureBank(dictionary(), maxima(), WATCHED, device="meta")
     tap, buffers = Tap(bank, nn.Identity()), TapBuffers(bank, 8)
