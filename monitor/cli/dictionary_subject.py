@@ -6,6 +6,7 @@ Joins `monitor.model` with `monitor.dictionary.training`, which do not know each
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -16,6 +17,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from monitor.dictionary.formats import Card
+from monitor.dictionary.training import processes
 from monitor.dictionary.training.run import Subject
 from monitor.dictionary.training.stream import FORWARD
 from monitor.dictionary.training.text import Source, mixed, rows
@@ -38,16 +40,17 @@ class Reading:
     device: str
 
 
-def join_processes() -> None:
-    """Join the other processes where `torchrun` started this one."""
+@contextmanager
+def together() -> Iterator[None]:
+    """Among the other processes where `torchrun` started this one; where nothing fails, they leave together."""
     if dist.is_available() and dist.is_torchelastic_launched() and not dist.is_initialized():
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-
-
-def leave_processes() -> None:
-    """Undo `join_processes`."""
-    if dist.is_available() and dist.is_initialized():
-        dist.destroy_process_group()
+        processes.join("nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield
+    except BaseException:
+        processes.leave(together=False)
+        raise
+    processes.leave(together=True)
 
 
 def open_subject(reading: Reading) -> Subject:

@@ -157,13 +157,10 @@ def _numbers(text: str, kind: Callable[[str], Number]) -> tuple[Number, ...]:
 def _subject(
     model: str, layer: int | None, data: list[str], length: int, held_out: int, device: str
 ) -> Iterator[Subject]:
-    from monitor.cli.dictionary_subject import Reading, join_processes, leave_processes, open_subject
+    from monitor.cli.dictionary_subject import Reading, open_subject, together
 
-    join_processes()
-    try:
+    with together():
         yield open_subject(Reading(model, layer, tuple(data), length, held_out, device))
-    finally:
-        leave_processes()
 
 
 def _first() -> bool:

@@ -5,9 +5,30 @@ Knows torch.distributed. Does not know what is summed.
 
 from __future__ import annotations
 
+import importlib
+
 import torch
 from torch import Tensor
 from torch import distributed as dist
+
+
+def join(backend: str, **how: object) -> None:
+    """Join the other processes; `how` is what `init_process_group` takes."""
+    # PyTorch imports this module at the first step of an optimiser. Imported once there is a group, its functions keep
+    # the group as a default, `leave` cannot end the group's threads, and one that lets go of a tensor while the
+    # interpreter goes down aborts a process that had finished.
+    importlib.import_module("torch.distributed.nn.functional")
+    dist.init_process_group(backend, **how)  # type: ignore[arg-type]
+
+
+def leave(*, together: bool) -> None:
+    """Undo `join`. `together` waits for every process to come here: not after an error, which others may not share."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return
+    if together:
+        on = f"cuda:{dist.get_node_local_rank(0)}" if dist.get_backend() == "nccl" else "cpu"
+        int(total(torch.zeros(1, device=on)))
+    dist.destroy_process_group()
 
 
 def size() -> int:

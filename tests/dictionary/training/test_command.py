@@ -4,68 +4,24 @@ import json
 
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
 from monitor.cli.dictionary import dictionary_app
 from monitor.dictionary.bundle import load_dictionary
 from monitor.errors import ConfigurationError
+from tests.dictionary.training.tiny_model import options, write_model, write_text
 
 run = CliRunner()
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
-    alphabet = {"<s>": 0, **{c: i + 1 for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}}
-    tokenizer = Tokenizer(models.BPE(alphabet, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>").save_pretrained(folder)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=257,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=4,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        max_position_embeddings=64,
-        bos_token_id=0,
-        eos_token_id=0,
-        tie_word_embeddings=True,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
+    return write_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    path = tmp_path_factory.mktemp("data") / "text.jsonl"
-    words = ("alpha", "beta", "gamma", "delta", "epsilon")
-    lines = [" ".join(words[(i * j + j) % 5] for j in range(40)) for i in range(400)]
-    path.write_text("".join(json.dumps({"text": line}) + "\n" for line in lines))
-    return path
-
-
-def options(model, data, out, *more):
-    small = [
-        "--batch",
-        "256",
-        "--buffer",
-        "1024",
-        "--length",
-        "32",
-        "--held-out",
-        "600",
-        "--device",
-        "cpu",
-        "--k",
-        "4",
-    ]
-    return ["--model", str(model), "--data", f"{data}=2", "--out", str(out), *small, *more]
+    return write_text(tmp_path_factory.mktemp("data") / "text.jsonl")
 
 
 def test_train_and_info(model, data, tmp_path):

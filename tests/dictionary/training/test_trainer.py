@@ -1,12 +1,9 @@
 """The loop: it learns, folds exactly, goes on as if never stopped, and gives the same on two processes."""
 
 import dataclasses
-import subprocess
-import sys
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from monitor.dictionary.autoencoder import Activation
 from monitor.dictionary.training import checkpoint, dead
@@ -173,54 +170,3 @@ def test_all_zero_activations_are_refused():
 def test_settings_that_cannot_train_are_refused(changes, message):
     with pytest.raises(ConfigurationError, match=message):
         settings(**changes)
-
-
-PROCESS = """
-import sys, torch
-from datetime import timedelta
-from torch import distributed as dist
-from safetensors.torch import save_file
-from monitor.dictionary.training.settings import Objective, TrainSettings
-from monitor.dictionary.training.trainer import Trainer
-from tests.dictionary.training.test_trainer import settings
-from tests.dictionary.training.world import WIDTH, World
-rank, world_size, store, out, kind = int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:]
-torch.set_num_threads(1)
-if world_size > 1:
-    dist.init_process_group("gloo", init_method="file://" + store, rank=rank, world_size=world_size,
-                            timeout=timedelta(seconds=60))
-world, chosen = World(), settings(Objective(kind), steps=60, precision="float64", dead_after=10**9)
-trainer = Trainer(chosen, WIDTH, dtype=torch.float64)
-share = lambda step: world.batch(step).double()[rank::world_size]
-trainer.begin(share(0))
-while trainer.step_index < 30:
-    metrics = trainer.step(share(trainer.step_index))
-if rank == 0:
-    numbers = torch.tensor([metrics.loss, metrics.l0], dtype=torch.float64)
-    save_file({**{k: v.contiguous() for k, v in trainer.network.state_dict().items()}, "numbers": numbers}, out)
-if world_size > 1:
-    dist.destroy_process_group()
-"""
-
-
-@pytest.mark.parametrize("objective", list(Objective))
-def test_two_processes_give_what_one_gives(objective, tmp_path):
-    def start(rank, count):
-        arguments = [
-            str(rank),
-            str(count),
-            str(tmp_path / "store"),
-            str(tmp_path / f"{count}.safetensors"),
-            objective,
-        ]
-        return subprocess.Popen(
-            [sys.executable, "-c", PROCESS, *arguments], stderr=subprocess.PIPE, text=True
-        )
-
-    for processes in ([start(0, 1)], [start(0, 2), start(1, 2)]):
-        for process in processes:
-            _, errors = process.communicate(timeout=120)
-            assert process.returncode == 0, errors[-2000:]
-    one, two = load_file(tmp_path / "1.safetensors"), load_file(tmp_path / "2.safetensors")
-    for name, value in one.items():
-        torch.testing.assert_close(two[name], value, atol=1e-8, rtol=1e-7, msg=lambda m, n=name: f"{n}: {m}")
