@@ -128,11 +128,12 @@ def clamp_row(clamps: Sequence[Clamp], bank: FeatureBank) -> ClampRow:
 def write_rows(buffers: TapBuffers, spans: Sequence[tuple[Span, ClampRow | None]], rows: int) -> None:
     """Set the clamps of the next pass: rows and clamps of every request; all other rows are left alone."""
     clamping = any(row is not None for _, row in spans)
-    if clamping or buffers.clamping:
-        buffers.active[:rows].fill_(False)
-        buffers.everywhere[:rows].fill_(False)
-        buffers.drop[:rows].fill_(False)
-    buffers.clamping = clamping
+    # Clamps of a longer pass stand behind the rows of a shorter one, until a pass reaches so far again.
+    if stale := buffers.written:
+        buffers.active[:stale].fill_(False)
+        buffers.everywhere[:stale].fill_(False)
+        buffers.drop[:stale].fill_(False)
+    buffers.clamping, buffers.written = clamping, rows if clamping else 0
     buffers.dropping = any(row is not None and row.drop for _, row in spans)
     for span, row in spans:
         if row is not None:

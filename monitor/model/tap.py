@@ -50,6 +50,8 @@ class TapBuffers:
         """`[rows]` leave the error term out where the residual is changed."""
         self.dropping = False
         """True where any row of this pass drops its error term."""
+        self.written = 0
+        """How many rows, from the first, may hold clamps of the last pass; a captured graph obeys what stands there."""
         self.later = torch.zeros(rows, later, **place)
         """`[rows, probes]` scores of the probes behind the tapped layer; valid in passes that clamp."""
         self.reads_others = bank.others.read_any
