@@ -79,9 +79,9 @@ class Prompter:
         # A BOS id can be 0: never test it for truth.
         if self._bos is None:
             return ids
-        while len(ids) > 1 and ids[0] == self._bos and ids[1] == self._bos:
-            ids = ids[1:]
-        return ids if ids and ids[0] == self._bos else [self._bos, *ids]
+        # One step for all of them: a prompt may consist of nothing else.
+        begun = next((place for place, found in enumerate(ids) if found != self._bos), len(ids))
+        return [self._bos, *ids[begun:]]
 
     def _fit(self, ids: list[int], truncate: bool, room: int, field: str) -> Prompt:
         limit = self._context - room

@@ -1,6 +1,7 @@
 """Sampler, text stream, clamps, bank, prompts, loading: each alone."""
 
 import json
+import time
 
 import pytest
 import torch
@@ -182,6 +183,13 @@ class TestPrompts:
         prompt = self.prompter()("a" * 100 + "b" * 100, truncate=True, room=8, reply=False)
         assert (len(prompt.ids), prompt.truncated, prompt.ids[0]) == (120, 81, 0)
         assert tokenizer().decode(prompt.ids[-100:]) == "b" * 100
+
+    def test_a_prompt_of_nothing_but_bos_is_read_in_one_step(self) -> None:
+        # Taken off one by one, these would keep a thread busy for a minute.
+        begun = time.process_time()
+        prompt = self.prompter()("<s>" * 300_000 + "hi", truncate=False, room=0, reply=False)
+        assert (prompt.ids[0], len(prompt.ids)) == (0, 3)
+        assert time.process_time() - begun < 20
 
     def test_a_response_that_fills_the_context_is_refused(self) -> None:
         with pytest.raises(BadRequest, match="no room"):
