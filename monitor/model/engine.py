@@ -9,7 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -17,7 +17,8 @@ from torch import Tensor
 
 from monitor.errors import MonitorError, Overloaded, Unavailable
 from monitor.model.bank import FeatureBank
-from monitor.model.batching import Batcher, Limits, Span
+from monitor.model.batchable import why_not_batched
+from monitor.model.batching import Batcher, Batching, Limits, Span, Steps
 from monitor.model.clamping import clamp_row, write_rows
 from monitor.model.later import COLUMNS, LaterTaps
 from monitor.model.loading import LoadedModel
@@ -25,6 +26,7 @@ from monitor.model.readout import Readout
 from monitor.model.requests import Emit, GenerationRequest
 from monitor.model.rows import Rows
 from monitor.model.sampler import Sampler
+from monitor.model.separate import SeparateBatcher
 from monitor.model.tap import Tap, TapBuffers
 from monitor.model.text import Vocabulary
 from monitor.model.together import score_together
@@ -35,6 +37,8 @@ from monitor.records import FinishReason
 MISPLACED = "row_mismatch"
 """The rows that a pass reports for a request hold other tokens than the request's."""
 DEAD = "the engine does not run; the server must be restarted"
+
+MakeBatching = Callable[[LoadedModel, Limits, Steps], Batching]
 
 
 class Engine:
@@ -49,6 +53,7 @@ class Engine:
         limits: Limits | None = None,
         waiting: int = 256,
         later: LaterTaps | None = None,
+        batcher: MakeBatching | None = None,
     ) -> None:
         self._loaded, self._bank, self._tap, self._later = loaded, bank, tap, later
         self._limits = limits or Limits()
@@ -61,10 +66,11 @@ class Engine:
         self._draining = False
         self._passes = 0
         self._unscored = 0
-        self._running = 0
         self._end_ids = _end_ids(loaded)
         self._vocabulary = Vocabulary(loaded.tokenizer)
-        self._batcher = Batcher(loaded, self._limits, self)
+        self._why = why_not_batched(loaded.model)
+        make: MakeBatching = batcher or (SeparateBatcher if self._why else Batcher)
+        self._batcher = make(loaded, self._limits, self)
 
     def start(self) -> None:
         """Allocate buffers and cache and begin to run."""
@@ -91,10 +97,10 @@ class Engine:
             raise Unavailable(DEAD)
         limit = min(request.sampling.max_new_tokens, self._loaded.context - len(request.prompt_ids))
         track = Track(request, emit, self._loaded.tokenizer, self._vocabulary.text, self._end_ids, limit)
-        self._bank.acquire([clamp.feature for clamp in request.clamps])
-        if self._later is not None:
-            self._later.host(plan.probe for plan in request.plans if plan.probe is not None)
+        self._hold(track)
         try:
+            if self._later is not None:
+                self._later.host(plan.probe for plan in request.plans if plan.probe is not None)
             self._admit(track)
         except MonitorError:
             self._release(track)
@@ -102,6 +108,11 @@ class Engine:
         self._batcher.add(request.request_id, request.prompt_ids, limit)
         if not self._batcher.alive():
             self._end_all(Unavailable(DEAD))
+
+    @property
+    def why_separate(self) -> str:
+        """Why each pass runs one request; empty where continuous batching runs many together."""
+        return self._why
 
     @property
     def captured(self) -> bool:
@@ -114,11 +125,11 @@ class Engine:
 
     def queue_depth(self) -> int:
         """Requests that were submitted and are in no pass yet."""
-        return max(0, len(self._tracks) - self._running)
+        return max(0, len(self._tracks) - self._batcher.running())
 
     def running(self) -> int:
-        """Requests in the last pass."""
-        return self._running if self._tracks else 0
+        """Requests in the last pass, or that take turns where a pass runs one."""
+        return self._batcher.running() if self._tracks else 0
 
     def passes(self) -> int:
         """Forward passes since the start."""
@@ -167,7 +178,6 @@ class Engine:
     def after(self, spans: Sequence[Span], tokens: Sequence[int | None], ids: Sequence[int]) -> None:
         """`Steps`: score what ran, release it, end what is done."""
         self._passes += 1
-        self._running = len(spans)
         rows = spans[-1].first + spans[-1].count
         taken = self._readout.take(rows)
         self._unscored += not taken.clean
@@ -240,8 +250,15 @@ class Engine:
             self._release(track)
             self._batcher.remove(track.run_id)
 
+    def _hold(self, track: Track) -> None:
+        self._bank.acquire([clamp.feature for clamp in track.request.clamps])
+        if track.request.lease is not None:
+            track.request.lease.keep()
+
     def _release(self, track: Track) -> None:
         self._bank.release([clamp.feature for clamp in track.request.clamps])
+        if track.request.lease is not None:
+            track.request.lease.release()
 
     def _end_all(self, error: MonitorError) -> None:
         for track in list(self._tracks.values()):

@@ -6,8 +6,9 @@ thread and must return quickly.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,18 +34,33 @@ Columns = slice | NDArray[np.intp]
 """Columns of a pass's readings `[rows, slots]`, in the order of a watch plan."""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Lease:
-    """A policy set's hold on the slots that it reads and clamps; `release` it once no request runs on the set."""
+    """A policy set's hold on the slots that it reads and clamps; `release` it once no request runs on the set.
+
+    Whoever reads through it keeps it meanwhile: a request whose caller has left is in a pass for a moment longer.
+    Thread-safe.
+    """
 
     columns: Columns
     _release: Callable[[], None]
     others: NDArray[np.intp] | None = None
     """Where its probes and signals stand among those that are read."""
+    _holders: int = field(default=1, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+
+    def keep(self) -> None:
+        """Hold it once more."""
+        with self._lock:
+            self._holders += 1
 
     def release(self) -> None:
-        """Let the slots go to later sets. To be called once."""
-        self._release()
+        """Undo one `keep`, or the hold itself. The last lets the slots go to later sets."""
+        with self._lock:
+            self._holders -= 1
+            last = self._holders == 0
+        if last:
+            self._release()
 
 
 @dataclass(frozen=True, slots=True)

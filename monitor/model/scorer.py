@@ -73,13 +73,18 @@ class Scorer:
                 raise Unavailable("the scorer does not run")
             if len(self._waiting) >= self._capacity:
                 raise Overloaded(f"{self._capacity} texts wait already; try again", retry_after=0.5)
+            if job.lease is not None:
+                job.lease.keep()
             self._waiting.append((job, done))
             self._wake.notify()
 
     def cancel(self, request_id: str) -> None:
         """Drop a text that waits; one that runs is scored to its end (a pass takes milliseconds)."""
         with self._wake:
+            dropped = [job for job, _ in self._waiting if job.request_id == request_id]
             self._waiting = deque(item for item in self._waiting if item[0].request_id != request_id)
+        for job in dropped:
+            _let_go(job)
 
     def queue_depth(self) -> int:
         """Texts that wait."""
@@ -107,6 +112,8 @@ class Scorer:
                 self._score(batch, buffers)
             except Exception as error:  # noqa: BLE001  (one bad pass must not end the thread; its texts are UNKNOWN)
                 self._fail(batch, error)
+            for job, _ in batch:
+                _let_go(job)
             self._running = 0
 
     def _next_batch(self) -> list[tuple[ScoreJob, Done]] | None:
@@ -176,7 +183,14 @@ class Scorer:
         with self._wake:
             rest, self._waiting = list(self._waiting), deque()
         for job, done in rest:
+            _let_go(job)
             done(ScoreOutcome(Coverage(0, 0, job.tokens_truncated), error=error))
+
+
+def _let_go(job: ScoreJob) -> None:
+    """Its policy set's columns are not read for it any more."""
+    if job.lease is not None:
+        job.lease.release()
 
 
 def _observe(job: ScoreJob, readings: Readings) -> tuple[Decision, str]:
