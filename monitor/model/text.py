@@ -5,10 +5,14 @@ Knows a tokenizer and stop strings. Does not know requests.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
 from tokenizers.decoders import DecodeStream
+
+_INCOMPLETE = "\ufffd"
+"""What tokenizers give for bytes that are no character, or not yet."""
 
 
 class TextStream:
@@ -17,9 +21,13 @@ class TextStream:
     Held back are bytes of an incomplete character and any end of the text that a stop string may begin with.
     """
 
-    def __init__(self, tokenizer: Any, stop: tuple[str, ...] = ()) -> None:
+    def __init__(self, tokenizer: Any, stop: tuple[str, ...] = (), prompt: Sequence[int] = ()) -> None:
+        """`prompt`: token ids before the response; without them its first token may lose the space it begins with."""
         self._tokenizer = getattr(tokenizer, "_tokenizer", tokenizer)
-        self._decode = DecodeStream(skip_special_tokens=True)
+        self._decode = DecodeStream(self._context(prompt), skip_special_tokens=True)
+        self._pending: list[int] = []
+        """Tokens since the last piece of text that the decoder gave."""
+        self._given = False
         self._stop = stop
         self._held = ""
         self.stopped = False
@@ -27,11 +35,50 @@ class TextStream:
 
     def push(self, token_id: int) -> str:
         """Text that is settled now that this token is known."""
-        piece = self._decode.step(self._tokenizer, token_id)
+        return self._up_to_stop(self._decoded(token_id))
+
+    def finish(self) -> str:
+        """What was held back, once no further token comes; bytes of an incomplete character are left out."""
+        rest = self._tokenizer.decode(self._pending, skip_special_tokens=True) if self._pending else ""
+        self._pending = []
+        text = self._up_to_stop(rest.rstrip(_INCOMPLETE)) + self._held
+        self._held = ""
+        return text
+
+    def _decoded(self, token_id: int) -> str:
+        self._pending.append(token_id)
+        try:
+            piece = self._decode.step(self._tokenizer, token_id)
+        except Exception:  # noqa: BLE001  (the decoder raises nothing more special)
+            return self._decoded_anew()
+        if not piece:
+            return ""
+        self._pending, self._given = [], True
+        return str(piece)
+
+    def _decoded_anew(self) -> str:
+        """Bytes that are no character changed what the decoder makes of bytes before them, which were given already.
+
+        Those stay as they were given; the others begin anew.
+        """
+        waiting, self._pending = self._pending, []
+        self._decode = DecodeStream(skip_special_tokens=True)
+        if not self._given:
+            return _INCOMPLETE  # Not to be decoded at all.
+        self._given = False
+        return "".join(map(self._decoded, waiting))
+
+    def _context(self, prompt: Sequence[int]) -> list[int]:
+        """The token before the response, where it is whole characters."""
+        last = list(prompt[-1:])
+        return [] if self._tokenizer.decode(last).endswith(_INCOMPLETE) else last
+
+    def _up_to_stop(self, piece: str) -> str:
+        """What of the text so far is sure to stand before a stop string."""
         if self.stopped or not piece:
             return ""
         if not self._stop:
-            return str(piece)
+            return piece
         self._held += piece
         found = [at for at in (self._held.find(stop) for stop in self._stop) if at >= 0]
         if found:
@@ -41,11 +88,6 @@ class TextStream:
         keep = self._overlap()
         text, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
         return text
-
-    def finish(self) -> str:
-        """What was held back, once no further token comes."""
-        text, self._held = self._held, ""
-        return "" if self.stopped else text
 
     def _overlap(self) -> int:
         """Length of the longest end of the held text that begins a stop string."""

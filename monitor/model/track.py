@@ -50,7 +50,7 @@ class Track:
         self.runs = 0
         """How often it was run again."""
         self._emit = emit
-        text = TextStream(tokenizer, request.sampling.stop)
+        text = TextStream(tokenizer, request.sampling.stop, request.prompt_ids)
         self._outbox = Outbox(emit, text, token_text, tokens=request.include_tokens)
         self._end_ids = end_ids
         self._prompt = len(request.prompt_ids)
@@ -134,6 +134,8 @@ class Track:
         self.ended = True
         if reason in (FinishReason.STOP, FinishReason.LENGTH):
             self._outbox.finish()
+            # A stop string may stand in what was held back until now.
+            reason = FinishReason.STOP if self._outbox.stopped else reason
         self._emit(self._finished(reason, error))
 
     def _finished(self, reason: FinishReason, error: MonitorError | None) -> Finished:
