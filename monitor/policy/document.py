@@ -32,6 +32,8 @@ MAX_BYTES = 256 * 1024
 MAX_DEPTH = 16
 _CORE = "tag:yaml.org,2002:"
 _SHOWN = 160
+UNREADABLE = object()
+"""Stands for a value that is told to be wrong already; no field takes it."""
 _BREAKS = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 """What the parser counts as the end of a line."""
 
@@ -76,6 +78,8 @@ class Document:
         self.lines = _BREAKS.split(text)
         self.root: Node | None = None
         self.data: Any = None
+        self.problems: list[Problem] = []
+        """What is wrong with it although the rest can be read: keys that stand twice, numbers that are none."""
 
     def problem(self, path: Sequence[object], message: str, hint: str = "", *, key: bool = False) -> Problem:
         """A problem at the value under `path`, or at its key. Parts of the path that do not exist are skipped."""
@@ -102,7 +106,10 @@ class Document:
 
 
 def read_document(path: Path, *, limit: int = MAX_BYTES) -> Document:
-    """Read and parse one YAML file; PolicyProblems with a position for anything that is not plain YAML."""
+    """Read and parse one YAML file; PolicyProblems with a position where it is not plain YAML.
+
+    What is wrong with single keys and values is in the document's `problems`; `validate` tells it with the rest.
+    """
     text = read_text(path, limit)
     document = Document(str(path), text)
     _parse(document, text)
@@ -137,7 +144,7 @@ def _parse(document: Document, text: str) -> None:
         problems = list(_refused_events(document, text))
         if not problems:
             document.root = YAML(typ="safe", pure=True).compose(text)
-            document.data = _plain(document, document.root, problems)
+            document.data = _plain(document, document.root, document.problems)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line, mark.column) if mark is not None else (0, 0)
@@ -211,7 +218,7 @@ def _scalar(document: Document, node: ScalarNode, problems: list[Problem]) -> An
     except ValueError:
         mark = node.start_mark
         problems.append(document.at(mark.line, mark.column, f"`{_short(text)}` is not a number"))
-        return None
+        return UNREADABLE
     if kind == "bool":
         return text.lower() in ("true", "yes", "on", "y")
     return None if kind == "null" else text

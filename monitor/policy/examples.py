@@ -106,7 +106,7 @@ def _rows(path: Path, model: type[Strict]) -> list[tuple[int, Strict]]:
         try:
             row = model.model_validate(json.loads(line))
         except (ValueError, RecursionError) as error:
-            problems.append(_row_problem(document, number, error))
+            problems.extend(_row_problems(document, number, error))
             continue
         key = str(getattr(row, "text", ""))
         if key in seen:
@@ -120,10 +120,11 @@ def _rows(path: Path, model: type[Strict]) -> list[tuple[int, Strict]]:
     return rows
 
 
-def _row_problem(document: Document, number: int, error: Exception) -> Problem:
-    if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        return document.at(number - 1, 0, f"{where}: {first['msg']}" if where else first["msg"])
-    column = error.colno - 1 if isinstance(error, json.JSONDecodeError) else 0
-    return document.at(number - 1, column, f"is not a JSON object: {error}", "one object per line")
+def _row_problems(document: Document, number: int, error: Exception) -> list[Problem]:
+    if not isinstance(error, ValidationError):
+        column = error.colno - 1 if isinstance(error, json.JSONDecodeError) else 0
+        message = f"is not a JSON object: {error}"
+        return [document.at(number - 1, column, message, "one object per line")]
+    return [
+        document.at(number - 1, 0, ": ".join([*map(str, one["loc"]), one["msg"]])) for one in error.errors()
+    ]

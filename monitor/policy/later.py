@@ -6,13 +6,14 @@ Knows the shape. Does not know how a probe is learnt (`fit.later`) or where it i
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterable
 from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from monitor.policy.schema_base import Strict, refuse
+from monitor.policy.schema_base import Check, Strict, refuse
 from monitor.suppression import LaterProbe
 
 
@@ -34,12 +35,14 @@ class LockedProbe(Strict):
     auroc: Annotated[float, Field(ge=0, le=1)]
     """On the policy's own examples, by cross-validation over groups."""
 
-    @model_validator(mode="after")
-    def _whole(self) -> LockedProbe:
+    def checks(self) -> Iterable[Check]:
+        """Its weights are numbers."""
+        return (self._whole,)
+
+    def _whole(self) -> None:
         raw = base64.b64decode(self.weights)
         if not raw or len(raw) % 4 or not np.isfinite(np.frombuffer(raw, "<f4")).all():
             raise refuse(["weights"], "these are not finite float32 numbers; run `policy fit` again")
-        return self
 
 
 def packed(weights: NDArray[np.float32]) -> str:

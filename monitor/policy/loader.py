@@ -18,7 +18,7 @@ from monitor.policy.lock import MAX_LOCK_BYTES, LockModel, lock_path
 from monitor.policy.policyset import PolicySet
 from monitor.policy.probe_file import read_weights
 from monitor.policy.resolve import Running, applies, resolve
-from monitor.policy.schema import FILE, PolicyModel
+from monitor.policy.schema import FILE, NAME, PolicyModel
 from monitor.policy.sessions import SessionStore
 from monitor.policy.validation import validate
 
@@ -122,11 +122,7 @@ def read_source(path: Path, *, locks: bool = True) -> Source:
         model = validate(document, PolicyModel)
     except PolicyProblems as error:
         raise PolicyProblems([*error.problems, *_beside(path, document, locks=locks)]) from error
-    problems: list[Problem] = []
-    if path.stem != model.metadata.name:
-        at = ["metadata", "name"]
-        hint = f"rename the file to {model.metadata.name}.yaml, or the policy"
-        problems.append(document.problem(at, f"the name differs from the file's, `{path.stem}`", hint))
+    problems = _misnamed(path, document, model.metadata.name)
     source = Source(path, document, model, (), None, None, (path,))
     for part in (_with_examples, _with_lock if locks else None, _with_probe):
         try:
@@ -138,12 +134,21 @@ def read_source(path: Path, *, locks: bool = True) -> Source:
     return source
 
 
+def _misnamed(path: Path, document: Document, name: object) -> list[Problem]:
+    """A problem where the policy is not called as its file is; none where its name is no name."""
+    if not isinstance(name, str) or not re.match(NAME, name) or name == path.stem:
+        return []
+    hint = f"rename the file to {name}.yaml, or the policy"
+    return [document.problem(["metadata", "name"], f"the name differs from the file's, `{path.stem}`", hint)]
+
+
 def _beside(path: Path, document: Document, *, locks: bool) -> list[Problem]:
-    """What is wrong with the files beside a policy that is wrong itself, so that one run tells everything."""
+    """What is wrong with the name of a policy that is wrong itself, and with the files beside it."""
     data = document.data if isinstance(document.data, dict) else {}
     concept = data.get("concept")
     examples = concept.get("examples") if isinstance(concept, dict) else None
-    problems: list[Problem] = []
+    metadata = data.get("metadata")
+    problems = _misnamed(path, document, metadata.get("name") if isinstance(metadata, dict) else None)
     try:
         if isinstance(examples, str) and re.match(FILE, examples):
             read_examples(path.parent / examples)

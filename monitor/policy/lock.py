@@ -7,14 +7,16 @@ were found (`fit`). Holds numbers only, no text of any example.
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 from ruamel.yaml import YAML
 
 from monitor.policy.later import LockedProbe
 from monitor.policy.schema import DIGEST, FeatureIndex, Name, PoolingModel, ProbeModel, Strict, refuse
+from monitor.policy.schema_base import Check
 from monitor.policy.schema_threshold import FixedThreshold
 from monitor.records import Signal
 
@@ -170,11 +172,13 @@ class LockModel(Strict):
     """What suppression is checked with behind the tapped layer."""
     card: Card | None = None
 
-    @model_validator(mode="after")
-    def _probe_given(self) -> LockModel:
+    def checks(self) -> Iterable[Check]:
+        """The detector that is named is there."""
+        return (self._probe_given,)
+
+    def _probe_given(self) -> None:
         if self.detector == "probe" and self.probe is None:
             raise refuse(["detector"], "`probe` as detector needs the section `probe:`")
-        return self
 
 
 def lock_path(policy: Path) -> Path:

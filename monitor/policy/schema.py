@@ -6,26 +6,27 @@ or any dictionary. Fields are added in later versions; none changes its meaning.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from monitor.policy.schema_base import CATEGORY as CATEGORY
 from monitor.policy.schema_base import DIGEST as DIGEST
 from monitor.policy.schema_base import FILE as FILE
 from monitor.policy.schema_base import NAME as NAME
+from monitor.policy.schema_base import Check, places
 from monitor.policy.schema_base import FeatureIndex as FeatureIndex
 from monitor.policy.schema_base import Name as Name
 from monitor.policy.schema_base import Strict as Strict
 from monitor.policy.schema_base import Text as Text
-from monitor.policy.schema_base import every
 from monitor.policy.schema_base import refuse as refuse
 from monitor.policy.schema_check import CheckModel as CheckModel
 from monitor.policy.schema_check import ConditionModel as ConditionModel
 from monitor.policy.schema_check import Pin as Pin
 from monitor.policy.schema_check import once
-from monitor.policy.schema_conditions import check_conditions
+from monitor.policy.schema_conditions import condition_checks
 from monitor.policy.schema_match import Match as Match
 from monitor.policy.schema_pooling import AnyPooling as AnyPooling
 from monitor.policy.schema_pooling import Cumulative as Cumulative
@@ -77,13 +78,15 @@ class Concept(Strict):
     detector: Literal["features", "probe"] | None = None
     """What the fit is to learn; left out, its `--detector` decides."""
 
-    @model_validator(mode="after")
-    def _enough(self) -> Concept:
+    def checks(self) -> Iterable[Check]:
+        """There is something to learn from."""
+        return (self._enough,)
+
+    def _enough(self) -> None:
         if self.examples is None and not (self.positive and (self.negative or self.hard_negative)):
             raise refuse(
                 [], "a concept needs `examples: FILE.jsonl`, or both `positive` and `negative` texts"
             )
-        return self
 
 
 class RuleModel(CheckModel):
@@ -127,60 +130,63 @@ class PolicyModel(Strict):
     refusal: Annotated[str, Field(min_length=1, max_length=2000)] | None = None
     """What the caller may be shown instead of the rest, where a rule of this policy blocks."""
 
-    @model_validator(mode="after")
-    def _coherent(self) -> PolicyModel:
-        every(
-            [
-                self._check_source,
-                lambda: once([pin.index for pin in self.features or []], ["features"]),
-                *(partial(self._check_rule, i) for i in range(len(self.rules))),
-                self._check_something,
-                lambda: check_conditions(self.conditions or {}, self.rules),
-                self._check_suppress,
-            ]
-        )
-        return self
+    def checks(self) -> Iterable[Check]:
+        """What rules, conditions, clamps and features need of each other."""
+        yield from (self._one_source, self._some_source, self._something)
+        yield from once(self.features, ["features"])
+        for i in places(self.rules):
+            yield from (partial(self._own_name, i), partial(self._can_suppress, i), partial(self._falls, i))
+        yield from condition_checks(self.conditions, self.rules)
+        yield from (self._clamped_features, self._ever_detected)
 
-    def _check_source(self) -> None:
-        named = [name for name in ("concept", "features", "probe") if getattr(self, name) is not None]
-        need = any(not check.own_columns for check in self.leaves().values()) or not self.rules
-        if len(named) > 1 or (need and not named):
-            found = "neither" if not named else "both" if len(named) == 2 else "all"
+    def _sources(self) -> list[str]:
+        return [name for name in ("concept", "features", "probe") if getattr(self, name) is not None]
+
+    def _one_source(self) -> None:
+        named = self._sources()
+        if len(named) > 1:
+            found = "both" if len(named) == 2 else "all"
             raise refuse([], f"write `concept:` (examples), `features:` (pinned) or `probe:`; found {found}")
 
-    def _check_rule(self, i: int) -> None:
-        rule = self.rules[i]
-        if rule.name in [earlier.name for earlier in self.rules[:i]]:
-            raise refuse(["rules", i, "name"], f"a second rule is called `{rule.name}`; rename one")
-        if rule.action == "suppress" and self.suppress is None:
-            raise refuse(["rules", i, "action"], "`suppress` as an action needs a `suppress:` section")
+    def _some_source(self) -> None:
+        if self._sources():
+            return
+        if not self.rules or any(not check.own_columns for check in self.leaves().values()):
+            raise refuse([], "write `concept:` (examples), `features:` (pinned) or `probe:`; found neither")
 
-    def _check_something(self) -> None:
+    def _something(self) -> None:
         if not self.rules and (self.suppress is None or self.suppress.when == "detected"):
             raise refuse([], "a policy needs `rules:`, or `suppress:` with `when: always`")
 
-    def _check_suppress(self) -> None:
-        clamp = self.suppress
-        if clamp is None:
-            return
-        once(clamp.features or [], ["suppress", "features"])
-        if clamp.features is None and self.concept is None:
+    def _own_name(self, i: int) -> None:
+        rule = self.rules[i]
+        if rule.name in [earlier.name for earlier in self.rules[:i]]:
+            raise refuse(["rules", i, "name"], f"a second rule is called `{rule.name}`; rename one")
+
+    def _can_suppress(self, i: int) -> None:
+        if self.rules[i].action == "suppress" and self.suppress is None:
+            raise refuse(["rules", i, "action"], "`suppress` as an action needs a `suppress:` section")
+
+    def _falls(self, i: int) -> None:
+        """Refuses `hold` where a score never falls again."""
+        rule = self.rules[i]
+        held = self.suppress is not None and self.suppress.hold is not None
+        if held and rule.action == "suppress" and isinstance(pooling_of(rule.pooling), TopKMean):
+            message = (
+                "`top_k_mean` never falls, so `suppress.hold` would never end; pool with `ema` or `mean`"
+            )
+            raise refuse(["rules", i, "pooling"], message)
+
+    def _clamped_features(self) -> None:
+        if self.suppress is not None and self.suppress.features is None and self.concept is None:
             raise refuse(["suppress"], "pinned policies name the features to clamp: `features: [INDEX, ...]`")
-        if clamp.when == "detected" and all(rule.action != "suppress" for rule in self.rules):
+
+    def _ever_detected(self) -> None:
+        wanted = self.suppress is not None and self.suppress.when == "detected"
+        if wanted and all(rule.action != "suppress" for rule in self.rules):
             raise refuse(
                 ["suppress", "when"], "`detected` needs a rule with `action: suppress`; or write `always`"
             )
-        if clamp.hold is not None:
-            self._check_release()
-
-    def _check_release(self) -> None:
-        """Refuses `hold` where a score never falls again."""
-        for i, rule in enumerate(self.rules):
-            if rule.action == "suppress" and isinstance(pooling_of(rule.pooling), TopKMean):
-                message = (
-                    "`top_k_mean` never falls, so `suppress.hold` would never end; pool with `ema` or `mean`"
-                )
-                raise refuse(["rules", i, "pooling"], message)
 
     def leaves(self) -> dict[tuple[str, str], CheckModel]:
         """Everything with a threshold of its own, by (`rules` or `conditions`, name): the lock's sections and keys."""

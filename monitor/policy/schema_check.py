@@ -5,12 +5,13 @@ Knows fields and which of them exclude each other. Does not know policies or loc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Literal
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from monitor.policy.schema_base import FeatureIndex, Strict, refuse
+from monitor.policy.schema_base import Check, FeatureIndex, Strict, places, refuse
 from monitor.policy.schema_pooling import LongestRun, PoolingField
 from monitor.policy.schema_threshold import ThresholdField
 from monitor.policy.schema_when import Expression
@@ -54,35 +55,41 @@ class CheckModel(Strict):
         """True where it says itself what it reads."""
         return self.features is not None or self.signal is not None
 
-    @model_validator(mode="after")
-    def _consistent(self) -> CheckModel:
+    def checks(self) -> Iterable[Check]:
+        """What goes with a threshold, and what with `when`."""
+        yield self._phases
+        if self.when is not None:
+            yield from (partial(self._alone, name) for name in self.beside_when)
+            return
+        yield from (self._threshold, self._one_source, self._run)
+        yield from once(self.features, ["features"])
+
+    beside_when: ClassVar[tuple[str, ...]] = ("features", "signal", "pooling", "threshold", "scope")
+    """Fields that mean nothing beside `when`."""
+
+    def _phases(self) -> None:
         if len(set(self.phases)) != len(self.phases):
             raise refuse(["phases"], "a phase stands here twice; name each once")
-        if self.when is not None:
-            return self._combined()
+
+    def _threshold(self) -> None:
         if self.threshold is None:
-            raise refuse(
-                ["threshold"], "the field `threshold` is missing; write a number, or `when:` with conditions"
-            )
+            message = "the field `threshold` is missing; write a number, or `when:` with conditions"
+            raise refuse(["threshold"], message, unsure=["when"])
+
+    def _one_source(self) -> None:
         if self.features is not None and self.signal is not None:
             raise refuse(["signal"], "write `features` or `signal`, not both")
+
+    def _run(self) -> None:
         if isinstance(self.pooling, LongestRun) and self.for_ != 1:
             raise refuse(["for"], "`longest_run` already counts tokens; leave `for` out")
-        once([pin.index for pin in self.features or []], ["features"])
-        return self
 
-    def _combined(self) -> CheckModel:
-        self._alone("features", "signal", "pooling", "threshold", "scope")
-        return self
-
-    def _alone(self, *names: str) -> None:
-        """Refuse fields that mean nothing beside `when`."""
-        for name in names:
-            if name in self.model_fields_set:
-                word = name.rstrip("_")
-                raise refuse(
-                    [word], f"`{word}` does not go with `when`; write it into a condition with a threshold"
-                )
+    def _alone(self, name: str) -> None:
+        if name in self.model_fields_set:
+            word = name.rstrip("_")
+            raise refuse(
+                [word], f"`{word}` does not go with `when`; write it into a condition with a threshold"
+            )
 
 
 class ConditionModel(CheckModel):
@@ -91,13 +98,19 @@ class ConditionModel(CheckModel):
     lasts: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """Tokens for which it holds: 1 is the token alone that reached it. Left out, to the end of the request."""
 
-    def _combined(self) -> CheckModel:
-        self._alone("phases", "for_", "lasts")
-        return super()._combined()
+    beside_when: ClassVar[tuple[str, ...]] = ("phases", "for_", "lasts", *CheckModel.beside_when)
 
 
-def once(indices: Sequence[int], at: Sequence[str | int]) -> None:
-    """Refuse a feature that stands twice in a list."""
-    for i, index in enumerate(indices):
-        if index in indices[:i]:
-            raise refuse([*at, i], f"feature {index} stands here twice; name it once")
+def once(pins: Sequence[Pin | int] | None, at: Sequence[str | int]) -> Iterator[Check]:
+    """Refuse every feature that stands in a list a second time."""
+    yield from (partial(_first, pins or (), i, at) for i in places(pins))
+
+
+def _first(pins: Sequence[Pin | int], i: int, at: Sequence[str | int]) -> None:
+    index = _index(pins[i])
+    if index in [_index(pin) for pin in pins[:i]]:
+        raise refuse([*at, i], f"feature {index} stands here twice; name it once")
+
+
+def _index(pin: Pin | int) -> int:
+    return pin.index if isinstance(pin, Pin) else pin

@@ -5,13 +5,13 @@ Knows patterns. Does not know where callers and labels come from.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from monitor.policy.schema_base import Strict, refuse
+from monitor.policy.schema_base import Check, Strict, refuse
 
 Pattern = Annotated[str, Field(min_length=1, max_length=200)]
 LABEL = r"^[A-Za-z_][A-Za-z0-9_.-]*$"
@@ -28,11 +28,13 @@ class Match(Strict):
     models: Annotated[list[Pattern], Field(min_length=1)] | None = None
     """Names of models. Where the running one does not match, the policy is not loaded and needs no lock for it."""
 
-    @model_validator(mode="after")
-    def _something(self) -> Match:
+    def checks(self) -> Iterable[Check]:
+        """Something is bound."""
+        return (self._something,)
+
+    def _something(self) -> None:
         if not (self.callers or self.labels or self.models):
             raise refuse([], "write `callers:`, `labels:` or `models:`, or leave `match` out")
-        return self
 
     def admits(self, caller: str, labels: Mapping[str, str]) -> bool:
         """Whether a request of this caller with these labels is meant."""

@@ -5,11 +5,12 @@ Knows the fields. Does not read the file (`probe_file`).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from monitor.policy.schema_base import DIGEST, Strict, refuse
+from monitor.policy.schema_base import DIGEST, Check, Strict, refuse
 
 PROBE_FILE = r"^\w[\w.-]*\.safetensors$"
 MOST_INLINE = 1024
@@ -28,11 +29,16 @@ class ProbeModel(Strict):
     scale: Annotated[float, Field(gt=0)] = 1.0
     """What counts as 1, as the recorded maximum does for a feature."""
 
-    @model_validator(mode="after")
-    def _one_source(self) -> ProbeModel:
+    def checks(self) -> Iterable[Check]:
+        """One source of weights, and a digest where it is a file."""
+        return (self._one_source, self._digest)
+
+    def _one_source(self) -> None:
         if (self.weights is None) == (self.weights_file is None):
             found = "neither" if self.weights is None else "both"
             raise refuse([], f"write either `weights:` or `weights_file:`; found {found}")
-        if (self.weights_file is None) != (self.digest is None):
+
+    def _digest(self) -> None:
+        both = self.weights is not None and self.weights_file is not None
+        if not both and (self.weights_file is None) != (self.digest is None):
             raise refuse(["digest"], "`weights_file` and `digest` (of its bytes) go together")
-        return self

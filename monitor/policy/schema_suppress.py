@@ -5,11 +5,14 @@ Knows its fields and which of them exclude each other. Does not know rules: `sch
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import partial
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from monitor.policy.schema_base import FeatureIndex, Strict, refuse
+from monitor.policy.schema_base import Check, FeatureIndex, Strict, refuse
+from monitor.policy.schema_check import once
 from monitor.records import ErrorTerm, Where
 
 LONGEST_REWIND = 64
@@ -37,14 +40,15 @@ class Suppress(Strict):
     """Response tokens that are taken back and written again under the clamps when a rule fires. Every response is
     then released so many tokens late."""
 
-    @model_validator(mode="after")
-    def _coherent(self) -> Suppress:
-        if self.when == "always":
-            for name, value in (("hold", self.hold), ("rewind", self.rewind)):
-                if value is not None:
-                    raise refuse(
-                        [name], f"`{name}` goes with `when: detected`; clamps of `always` never start"
-                    )
+    def checks(self) -> Iterable[Check]:
+        """What goes with which `when` and with `hold`; no feature stands twice."""
+        yield from (partial(self._starts, "hold"), partial(self._starts, "rewind"), self._release)
+        yield from once(self.features, ["features"])
+
+    def _starts(self, name: str) -> None:
+        if self.when == "always" and getattr(self, name) is not None:
+            raise refuse([name], f"`{name}` goes with `when: detected`; clamps of `always` never start")
+
+    def _release(self) -> None:
         if self.hold is None and self.release_below != 1.0:
             raise refuse(["release_below"], "`release_below` needs `hold: TOKENS`")
-        return self

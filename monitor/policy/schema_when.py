@@ -5,12 +5,12 @@ Knows the shape of an expression and what it says about a set of reached conditi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Any
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag
 
-from monitor.policy.schema_base import Name, Strict, refuse
+from monitor.policy.schema_base import Check, Name, Strict, refuse
 
 MOST_PARTS = 64
 
@@ -39,11 +39,13 @@ class AtLeast(Strict):
     at_least: Annotated[int, Field(ge=1, le=MOST_PARTS)]
     of: Parts
 
-    @model_validator(mode="after")
-    def _possible(self) -> AtLeast:
+    def checks(self) -> Iterable[Check]:
+        """It can hold."""
+        return (self._possible,)
+
+    def _possible(self) -> None:
         if self.at_least > len(self.of):
             raise refuse(["at_least"], f"{self.at_least} of {len(self.of)} parts can never hold")
-        return self
 
 
 AnyExpression = str | AllOf | AnyOf | NotOf | AtLeast

@@ -5,19 +5,20 @@ Knows the file's shape and what makes a case pass. Does not know models: reading
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from monitor.policy.document import PolicyProblems, Problem, read_document
 from monitor.policy.loader import Source
 from monitor.policy.policy import Check, Policy
 from monitor.policy.policyset import PolicySet
 from monitor.policy.schema import Name, Strict, Text, refuse
+from monitor.policy.schema_base import Check as FieldCheck
 from monitor.policy.validation import validate
 from monitor.records import Phase, Probe, Readings, Signal, TokenBlock, WatchPlan
 
@@ -42,19 +43,25 @@ class Case(Strict):
     at_most: Annotated[int, Field(ge=0)] | None = None
     """With `fires: []`: texts on which some rule may fire all the same; none where it is left out."""
 
-    @model_validator(mode="after")
-    def _coherent(self) -> Case:
+    def checks(self) -> Iterable[FieldCheck]:
+        """One source of readings, of equal lengths, and what goes with which expectation."""
+        return (self._one_source, self._counts, self._equally_long)
+
+    def _one_source(self) -> None:
         if (self.readings is None) == (self.texts is None):
             raise refuse([], "a case needs either `readings:` or `texts:`")
+
+    def _counts(self) -> None:
         if self.at_least is not None and not self.fires:
             raise refuse(["at_least"], "goes with rules in `fires`; write `at_most` beside `fires: []`")
         if self.at_most is not None and self.fires:
             raise refuse(["at_most"], "goes with `fires: []`; write `at_least` beside rules")
+
+    def _equally_long(self) -> None:
         if self.readings is not None and len({len(series) for series in self.readings.values()}) != 1:
             raise refuse(
                 ["readings"], "every feature needs one reading per token, so all lists are equally long"
             )
-        return self
 
 
 class TestModel(Strict):

@@ -5,6 +5,7 @@ Knows how to find the place of a complaint in a document, and what to suggest. D
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import types
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from monitor.policy.document import Document, PolicyProblems, Problem
+from monitor.policy.partial import Partial
 from monitor.policy.schema import CATEGORY, DIGEST, FILE, NAME
 from monitor.policy.schema_match import LABEL
 from monitor.policy.schema_probe import PROBE_FILE
@@ -49,16 +51,35 @@ def validate(document: Document, model: type[Model]) -> Model:
     """The document as a model; PolicyProblems that point at every value that does not fit."""
     if not isinstance(document.data, dict):
         found = "is empty" if document.data is None else f"holds a {_kind(document.data)}"
-        raise PolicyProblems([document.at(0, 0, f"the file {found}", "start with `apiVersion: monitor/v1`")])
+        start = document.at(0, 0, f"the file {found}", "start with `apiVersion: monitor/v1`")
+        raise PolicyProblems([*document.problems, start])
     try:
-        return model.model_validate(document.data)
+        made = model.model_validate(document.data)
     except ValidationError as error:
         problems = [
             problem
             for detail in error.errors(include_url=False)
             for problem in (_problem(document, model, detail), *_further(document, detail))
         ]
-        raise PolicyProblems(problems) from error
+        raise PolicyProblems(_once(document, [*problems, *_beyond(document, model)])) from error
+    if document.problems:
+        raise PolicyProblems(document.problems)
+    return made
+
+
+def _beyond(document: Document, model: type[BaseModel]) -> list[Problem]:
+    """What does not fit together in a file some of whose fields are wrong, as far as the others tell."""
+    reading = Partial(document.data)
+    with contextlib.suppress(ValidationError):
+        model.model_validate(document.data, context=reading)
+    return [document.problem(at, text) for at, text in reading.found]
+
+
+def _once(document: Document, problems: Sequence[Problem]) -> list[Problem]:
+    """Those of the document first; what stands where one of them does is what came of it."""
+    there = {(problem.line, problem.column) for problem in document.problems}
+    rest = [problem for problem in problems if (problem.line, problem.column) not in there]
+    return [*document.problems, *dict.fromkeys(rest)]
 
 
 def _further(document: Document, detail: ErrorDetails) -> list[Problem]:

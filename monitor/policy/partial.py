@@ -1,0 +1,141 @@
+"""What can still be said about a file that has mistakes: its parts with the wrong fields marked as not known.
+
+Knows how a part is made without some of its fields, and where each part stands in the file. Does not know what any
+field means. A check that looks at a field that is wrong ends in `Unknown` and says nothing, so no mistake is told
+twice under another name.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator
+from copy import copy
+from functools import cache
+from typing import Any, NoReturn, TypeVar
+
+from pydantic import BaseModel, ValidationError, create_model, model_validator
+
+Made = TypeVar("Made", bound=BaseModel)
+Path = tuple[str | int, ...]
+
+ALIKE = 0.6
+"""How much a field must resemble an unknown word to be what was meant (`difflib`)."""
+
+
+class Unknown(ValueError):
+    """Something that a check needs is not known. To a validator of one field it is a wrong value."""
+
+
+def _unknown(*_: object) -> NoReturn:
+    raise Unknown
+
+
+_USES = (
+    "bool",
+    "call",
+    "contains",
+    "eq",
+    "ge",
+    "getattr",
+    "getitem",
+    "gt",
+    "hash",
+    "iter",
+    "le",
+    "len",
+    "lt",
+    "ne",
+)
+WRONG: Any = type(
+    "Wrong", (), {f"__{use}__": _unknown for use in _USES} | {"__class__": property(_unknown)}
+)()
+"""Stands for a field whose value is wrong: whoever looks at it meets `Unknown`, but `is None` is false of it."""
+
+
+class Partial:
+    """One tolerant reading of a document: every part is made, and what its checks refuse is kept."""
+
+    def __init__(self, data: object) -> None:
+        """`data` are the plain values of a document; they must live as long as this does."""
+        self._paths = dict(_places(data, ()))
+        self._made: dict[tuple[int, type], Any] = {}
+        self.found: list[tuple[Path, str]] = []
+        """Path and text of everything refused."""
+
+    def part(
+        self,
+        model: type[Made],
+        data: Any,
+        handler: Callable[[Any], Made],
+        refused: Callable[[Made], list[dict[str, Any]]],
+    ) -> Made:
+        """A part of the file, with `WRONG` where a field cannot be read; ValidationError where it has no fields."""
+        key = (id(data), model)
+        if key in self._made:
+            return self._made[key]  # type: ignore[no-any-return]
+        strange: set[str] = set()
+        try:
+            made = handler(data)
+        except ValidationError as error:
+            if not isinstance(data, dict) or any(not one["loc"] for one in error.errors()):
+                raise
+            wrong = {str(one["loc"][0]) for one in error.errors()}
+            made, strange = self._without(model, data, wrong)
+        self._made[key] = made
+        above = self._paths.get(id(data), ())
+        found = refused(made)
+        _mark(made, {str(word) for one in found for word in (*one["at"][:1], *one["unsure"])})
+        for one in found:
+            # What is missed may be what an unknown word was meant to be.
+            if not strange or (one["at"] and one["at"][0] in data):
+                self.found.append(((*above, *one["at"]), str(one["text"])))
+        return made
+
+    def _without(self, model: type[Made], data: dict[str, Any], wrong: set[str]) -> tuple[Made, set[str]]:
+        """The part without its wrong fields, and words in it that no field is like."""
+        fields = {field.alias or name: name for name, field in model.model_fields.items()}
+        meant = {word: _meant(word, fields) for word in wrong if word not in fields}
+        kept = {word: value for word, value in data.items() if word not in wrong}
+        made = _lenient(model).model_validate(kept, context=self)
+        _mark(made, wrong | (set(meant.values()) - set(data)))
+        made.__pydantic_fields_set__.update(fields[word] for word in wrong & set(data) & set(fields))
+        object.__setattr__(made, "__class__", model)
+        return made, {word for word, like in meant.items() if not like}  # type: ignore[return-value]
+
+
+def _mark(made: BaseModel, words: set[str]) -> None:
+    """Make fields unknown, by the words that stand for them in a file."""
+    for name, field in type(made).model_fields.items():
+        if (field.alias or name) in words:
+            made.__dict__[name] = WRONG
+
+
+def _meant(word: str, fields: dict[str, str]) -> str:
+    return next(iter(difflib.get_close_matches(word, fields, n=1, cutoff=ALIKE)), "")
+
+
+def _places(data: object, path: Path) -> Iterator[tuple[int, Path]]:
+    if isinstance(data, dict):
+        yield id(data), path
+        for key, value in data.items():
+            yield from _places(value, (*path, key))
+    elif isinstance(data, list):
+        for i, value in enumerate(data):
+            yield from _places(value, (*path, i))
+
+
+@cache
+def _lenient(model: type[BaseModel]) -> type[BaseModel]:
+    """A model like this one that needs none of its fields and checks nothing between them."""
+
+    def unchecked(cls: type[BaseModel], data: Any, handler: Callable[[Any], Any]) -> Any:
+        return handler(data)
+
+    fields: dict[str, Any] = {}
+    for name, field in model.model_fields.items():
+        if field.is_required():
+            optional = copy(field)
+            optional.default = None
+            fields[name] = (field.annotation, optional)
+    validators: dict[str, Any] = {"_checked": model_validator(mode="wrap")(classmethod(unchecked))}  # type: ignore[arg-type]
+    return create_model(model.__name__, __base__=model, __validators__=validators, **fields)
