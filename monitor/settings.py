@@ -101,7 +101,7 @@ class Settings(AccessSettings, DecisionSettings, SessionSettings):
 
     device: str = "auto"
     """Device of the model and the dictionary: `auto`, `cpu`, `cuda`, `cuda:1`… or `spread` over all of them, for a
-    model too large for one (needs the extra `spread`). What really lies on several is scored, not generated from.
+    model too large for one (needs the extra `spread`). What really lies on several runs one request per pass.
     """
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"

@@ -134,6 +134,7 @@ def start_block(runtime: Runtime, policies: PolicySet, addresses: Addresses) -> 
         "model": f"{model}  {loaded.devices} {dtype}",
         "layer": f"{runtime.layer} of 0 to {len(loaded.layers) - 1}, {loaded.d_model} wide, context {loaded.context}",
         "dictionary": f"{_name(dictionary.path)}  {words.short_digest(dictionary.digest)}  {features} features",
+        "requests": _together(runtime),
         "watched": f"{len(policies.watch)} features, {len(policies.clampable)} of which policies may clamp",
         "policies": f"{_policies(policies)}  {words.short_digest(policies.digest)}",
         "decisions": addresses.decisions,
@@ -143,6 +144,11 @@ def start_block(runtime: Runtime, policies: PolicySet, addresses: Addresses) -> 
     for name, value in rows.items():
         table.add_row(Text(f"  {name}", style="dim"), Text(printable(value)))
     return table
+
+
+def _together(runtime: Runtime) -> str:
+    why = runtime.engine.why_separate
+    return f"one in a pass, in turns: {why}" if why else "many in a pass (continuous batching)"
 
 
 def _policies(policies: PolicySet) -> str:

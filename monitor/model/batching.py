@@ -67,6 +67,32 @@ class Steps(Protocol):
         """The engine thread ended; nothing will be reported any more."""
 
 
+class Batching(Protocol):
+    """Runs requests pass by pass on a thread of its own and reports each pass to its `Steps`."""
+
+    @property
+    def static(self) -> bool:
+        """True where passes may be CUDA-graph replays."""
+
+    def start(self) -> None:
+        """Allocate what passes need and start the thread. ModelError where the model cannot be run so."""
+
+    def stop(self, timeout: float) -> None:
+        """End the thread; requests that still run are dropped."""
+
+    def alive(self) -> bool:
+        """True where the thread runs and takes requests."""
+
+    def running(self) -> int:
+        """Requests that are being run."""
+
+    def add(self, request_id: str, prompt_ids: Sequence[int], max_new_tokens: int) -> None:
+        """Queue a request, which draws tokens until `remove`."""
+
+    def remove(self, request_id: str) -> None:
+        """Drop a request before the next pass and free its cache. Any thread."""
+
+
 class Batcher:
     """Owns the library's manager and its thread."""
 
@@ -78,6 +104,7 @@ class Batcher:
         self._context = loaded.context
         self._passes = loaded.passes
         self._removed = threading.Event()
+        self._running = 0
         small = loaded.device.type == "cpu"
         cache_tokens = limits.cache_tokens or (limits.running * loaded.context if small else None)
         config = ContinuousBatchingConfig(
@@ -120,6 +147,10 @@ class Batcher:
         running: bool = self._manager.is_running()
         return running and self._manager.background_thread_status.fatal_error is None
 
+    def running(self) -> int:
+        """Requests in the last pass."""
+        return self._running
+
     def add(self, request_id: str, prompt_ids: Sequence[int], max_new_tokens: int) -> None:
         """Queue a request. It draws tokens until `remove`: end-of-text and stop strings are the caller's business."""
         # Two more than wanted, so that the library never ends a request before its last token was scored.
@@ -143,6 +174,7 @@ class Batcher:
             ready: bool = prepare()
             if ready:
                 inputs = processor.inputs_and_outputs
+                self._running = len(inputs.requests_in_batch)
                 self._steps.before(_spans(inputs.requests_in_batch), inputs.num_q_tokens)
             return ready
 
@@ -166,12 +198,8 @@ class Batcher:
         if getattr(processor, "_instrumented", False):
             return processor
         capacity = processor.cache.num_blocks * self._manager.continuous_batching_config.page_size
-        if capacity < self._context:
-            # One sequence that can never be scheduled ends the library's loop, and every request with it.
-            raise ModelError(
-                f"the cache holds {capacity} tokens and one sequence may have {self._context}; raise "
-                "max_cache_tokens or lower context_limit"
-            )
+        # One sequence that can never be scheduled ends the library's loop, and every request with it.
+        check_capacity(capacity, self._context)
         processor._instrumented = True
         processor.prepare_next_batch, processor.update_batch = prepare_next_batch, update_batch
         processor.model_runner._sample = sample
@@ -185,6 +213,15 @@ class Batcher:
             self._steps.died(error)
 
         return record_fatal_error
+
+
+def check_capacity(tokens: int, context: int) -> None:
+    """ModelError where a cache of so many tokens cannot hold one sequence of the longest kind."""
+    if tokens < context:
+        raise ModelError(
+            f"the cache holds {tokens} tokens and one sequence may have {context}; raise max_cache_tokens or lower "
+            "context_limit"
+        )
 
 
 def _spans(requests: Sequence[Any]) -> list[Span]:

@@ -1,4 +1,4 @@
-"""One short generation before the first request: does batching compute what the model computes?
+"""One short generation before the first request: does the engine compute what the model computes?
 
 Knows the engine's front door and a plain forward pass. A family that the batching library runs wrongly, or that
 crashes it at the first decoded token, is found here and refused, not in the middle of somebody's request.
@@ -67,9 +67,7 @@ def rehearse(engine: _Engine, plain: Harvester, ids: Sequence[int], timeout: flo
     end = ends[0]
     if end.reason is FinishReason.ERROR or not end.coverage.complete:
         cause = str(end.error or end.failure or "tokens were not scored")
-        raise ModelError(
-            f"{name} cannot be run by continuous batching: {cause}; the error is in the log above"
-        )
+        raise ModelError(f"{name} cannot be generated from: {cause}; the error is in the log above")
     _check(plain, [token.token_id for token in tokens], len(ids), name)
 
 
@@ -82,5 +80,5 @@ def _check(plain: Harvester, ids: list[int], prompt: int, name: str) -> None:
     behind = (logits.amax(-1) - chosen) / (logits.amax(-1) - logits.amin(-1))
     if not bool((behind <= _TIE).all()):
         raise ModelError(
-            f"{name} does not compute the same in continuous batching as in a plain pass; it cannot be served"
+            f"{name} does not compute the same in the engine as in a plain pass; it cannot be served"
         )

@@ -31,7 +31,6 @@ from monitor.model.prompts import Prompter
 from monitor.model.rehearsal import rehearse
 from monitor.model.requests import Lease
 from monitor.model.scorer import Scorer
-from monitor.model.scoring_only import NoEngine, why_not_batched
 from monitor.model.tap import Tap
 from monitor.model.text import Vocabulary
 from monitor.records import Clamp, FeatureReading, Signal, TokenText, WatchPlan
@@ -135,12 +134,7 @@ class Runtime:
         )
         self.tap = Tap(bank, site)
         self._later = LaterTaps(loaded.layers, self.tap, self.layer)
-        why = why_not_batched(loaded.model)
-        self.engine: Engine | NoEngine = (
-            NoEngine(why)
-            if why
-            else Engine(loaded, bank, self.tap, limits=limits, waiting=waiting, later=self._later)
-        )
+        self.engine = Engine(loaded, bank, self.tap, limits=limits, waiting=waiting, later=self._later)
         self._callers, self._drop = callers, drop
         self.prepare(replace(needs or SuppressionNeeds(), whole=drop or bool(needs and needs.whole)))
         self.scorer = Scorer(loaded, bank, self.tap, waiting=4 * waiting)
@@ -175,20 +169,19 @@ class Runtime:
         return self._vocabulary.text
 
     def start(self) -> None:
-        """Attach the tap, start both threads, rehearse. ModelError where batching does not compute what it should."""
+        """Attach the tap, start both threads, rehearse. ModelError where the engine does not compute what it should."""
         self.tap.attach()
         self._later.attach()
         try:
             self.engine.start()
-            if isinstance(self.engine, Engine):
-                rehearse(self.engine, self._harvester, self._probe)
+            rehearse(self.engine, self._harvester, self._probe)
         except MonitorError:
             self.engine.stop(0)
             raise
         except Exception as error:
             self.engine.stop(0)
             name, what = type(self.loaded.model).__name__, f"{type(error).__name__}: {error}"
-            raise ModelError(f"{name} cannot be run by continuous batching ({what})") from error
+            raise ModelError(f"{name} cannot be generated from ({what})") from error
         self.scorer.start()
 
     def stop(self, grace: float) -> None:
@@ -247,8 +240,7 @@ class Runtime:
 
     def can_see(self, timeout: float = 5.0) -> bool:
         """True where a few tokens can be scored and generated now. Blocks for up to `timeout` seconds each."""
-        engine = self.engine if isinstance(self.engine, Engine) else None
-        return can_see(engine, self.scorer, self._probe, timeout)
+        return can_see(self.engine, self.scorer, self._probe, timeout)
 
     def check_clamps(self, clamps: Sequence[Clamp]) -> None:
         """BadRequest with fields such as `clamps[0].feature` where one cannot be applied."""

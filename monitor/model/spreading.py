@@ -52,10 +52,7 @@ def why_spread(model: Any) -> str:
     if not (parts := parts_of(model)):
         return ""
     held = f"are spread over {', '.join(parts)}" if len(parts) > 1 else f"stay on the {parts[0]}"
-    return (
-        f"its weights {held}, and continuous batching needs all of them on one device; generate where one holds the "
-        "whole model"
-    )
+    return f"its weights {held}, and continuous batching needs all of them on one device"
 
 
 def _name(device: Any) -> str:

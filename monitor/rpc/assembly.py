@@ -20,7 +20,6 @@ from monitor.errors import ConfigurationError
 from monitor.model.batching import Limits
 from monitor.model.health import DictionaryHealth
 from monitor.model.runtime import Parts, Runtime, load_parts
-from monitor.model.scoring_only import NoEngine
 from monitor.policy.loader import load_policies
 from monitor.policy.policyset import PolicySet
 from monitor.policy.sessions import SessionStore
@@ -64,8 +63,8 @@ def assemble(settings: Settings) -> Assembly:
         callers=CallerClamps(settings.caller_clamps),
         drop=settings.drop_error_term,
     )
-    if isinstance(runtime.engine, NoEngine):
-        _log.warning("this model can be scored and not generated from", why=runtime.engine.why)
+    if why := runtime.engine.why_separate:
+        _log.warning("every pass of this model runs one request, and requests take turns", why=why)
     return Assembly(runtime, policies, health, load)
 
 

@@ -22,6 +22,7 @@ def connect(metrics: Metrics, settings: Settings, runtime: Runtime, health: Dict
     metrics.queue("generate", limit, engine.queue_depth, engine.running)
     metrics.queue("score", SCORINGS_PER_GENERATION * limit, scorer.queue_depth, scorer.running)
     metrics.passes(engine.passes)
+    metrics.engine(separate=bool(engine.why_separate))
     if health is None:
         return
     metrics.health.skipped(health.skipped)

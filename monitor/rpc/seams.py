@@ -32,6 +32,10 @@ class Prompt(Protocol):
 class Engine(Protocol):
     """Generates. `submit` raises Overloaded or Unavailable; events come on the engine's own thread."""
 
+    @property
+    def why_separate(self) -> str:
+        """Why each pass runs one request; empty where passes run many together."""
+
     def submit(self, request: GenerationRequest, emit: Emit) -> None:
         """Queue a request."""
 

@@ -91,6 +91,9 @@ class Metrics:
         self._build = families.gauge(
             "build_info", "1; what runs.", "version", "model_digest", "dictionary_digest", "policies_digest"
         )
+        self._engine = families.gauge(
+            "engine_info", "1; `separate` where every pass runs one request, else `continuous`.", "batching"
+        )
         for cause in FAILURES:
             for by_cause in (self._unscored, self._failures, self._passed):
                 by_cause.labels(cause)
@@ -135,6 +138,10 @@ class Metrics:
     def passes(self, passes: Callable[[], int]) -> None:
         """Read the number of forward passes of the engine at each scrape."""
         self._work.passes(passes)
+
+    def engine(self, *, separate: bool) -> None:
+        """Say how requests share the forward passes of the engine."""
+        self._engine.labels("separate" if separate else "continuous").set(1)
 
     def serving(self, serving: Callable[[], bool]) -> None:
         """Read at each scrape whether the health service says SERVING."""

@@ -4,24 +4,14 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
-from monitor.model.decoder import decoder_layers
 from monitor.model.loading import LoadedModel
-from tests.model.tiny import CONTEXT, LAYERS, VOCABULARY, WIDTH, tokenizer
+from tests.model.tiny import COMMON as _COMMON
+from tests.model.tiny import CONFIGS, CONTEXT, LAYERS, VOCABULARY, WIDTH, wrapped
+from tests.model.tiny import LLAMA_LIKE as _LLAMA_LIKE
 
-_COMMON = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": WIDTH,
-    "num_hidden_layers": LAYERS,
-    "num_attention_heads": 4,
-}
-_LLAMA_LIKE = _COMMON | {
-    "intermediate_size": 64,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": CONTEXT,
-}
 _EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
 _SLIDING = {"head_dim": 8, "sliding_window": 16}
-_GPT = {"vocab_size": VOCABULARY, "n_embd": WIDTH, "n_layer": LAYERS, "n_head": 4, "n_positions": CONTEXT}
+_RECURRENT = {"vocab_size": VOCABULARY, "hidden_size": WIDTH, "num_hidden_layers": LAYERS, "state_size": 8}
 # As many layers as the text decoder: the tower must be told apart by more than its length.
 _TOWER = {
     "hidden_size": 16,
@@ -94,9 +84,9 @@ WRAPPERS: dict[str, dict] = {
 }
 """Models that see images too; only their text part is run."""
 
-READ_ONLY: dict[str, dict] = {
+UNPAGED: dict[str, dict] = {
     "falcon": _COMMON | {"max_position_embeddings": CONTEXT},
-    "gptj": _GPT | {"rotary_dim": 4},
+    "gptj": CONFIGS["gpt2"] | {"rotary_dim": 4},
     "gpt_neo": _COMMON
     | {
         "num_layers": LAYERS,
@@ -129,9 +119,39 @@ READ_ONLY: dict[str, dict] = {
         "qk_nope_head_dim": 4,
     },
 }
-"""Families whose attention cannot read a paged cache."""
+"""Families whose attention cannot read a paged cache, or whose keys and values it cannot hold."""
 
-FAMILIES = TEXT | WRAPPERS | READ_ONLY
+RECURRENT: dict[str, dict] = {
+    "mamba": _RECURRENT,
+    "mamba2": _RECURRENT | {"num_heads": 4, "head_dim": 16, "n_groups": 1},
+    "rwkv": {"vocab_size": VOCABULARY, "hidden_size": WIDTH, "num_hidden_layers": LAYERS},
+    "jamba": _LLAMA_LIKE
+    | _EXPERTS
+    | {
+        "attn_layer_period": 2,
+        "attn_layer_offset": 1,
+        "mamba_d_state": 8,
+        "mamba_dt_rank": 4,
+        "use_mamba_kernels": False,
+    },
+    "lfm2": _LLAMA_LIKE | {"layer_types": ["conv", "full_attention"] * 2},
+    "qwen3_next": _LLAMA_LIKE
+    | _EXPERTS
+    | {
+        "head_dim": 8,
+        "linear_num_value_heads": 4,
+        "linear_num_key_heads": 2,
+        "linear_key_head_dim": 8,
+        "linear_value_head_dim": 8,
+        "shared_expert_intermediate_size": 16,
+    },
+}
+"""Families with layers that carry a state from token to token."""
+
+SEPARATE = UNPAGED | RECURRENT
+"""Families that continuous batching cannot run."""
+
+FAMILIES = TEXT | WRAPPERS | SEPARATE
 
 
 def family_model(kind: str, dtype: torch.dtype = torch.float32) -> LoadedModel:
@@ -148,21 +168,7 @@ def family_model(kind: str, dtype: torch.dtype = torch.float32) -> LoadedModel:
         if _has_experts(given)
         else auto.from_config(config)
     )
-    model = model.to(dtype).eval().requires_grad_(False)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(1.5)  # livelier residuals than at initialisation
-    return LoadedModel(
-        model,
-        tokenizer(),
-        decoder_layers(model),
-        WIDTH,
-        CONTEXT,
-        kind,
-        "sha256:" + "0" * 64,
-        torch.device("cpu"),
-        dtype,
-    )
+    return wrapped(model, kind, dtype)
 
 
 def _has_experts(given: dict) -> bool:

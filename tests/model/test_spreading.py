@@ -1,4 +1,4 @@
-"""A model on several devices: readings are those of the plain model, generation is refused, with the reason.
+"""A model on several devices: readings are those of the plain model, generations take turns.
 
 There is one device here, so models are spread over memory and disk: accelerate is told that the machine is smaller.
 """
@@ -19,18 +19,19 @@ from monitor.dictionary.statistics import FeatureStatistics
 from monitor.dictionary.statistics import save as save_statistics
 from monitor.errors import ModelError
 from monitor.model.bank import FeatureBank
+from monitor.model.batching import Limits
 from monitor.model.effects import Prompted
 from monitor.model.harvest import Harvester
 from monitor.model.loading import load_model
 from monitor.model.places import Place, parse_place, site_of
 from monitor.model.requests import Finished, GenerationRequest, Released, ScoreJob, ScoreOutcome
 from monitor.model.runtime import Runtime, load_parts
-from monitor.model.scoring_only import NoEngine
 from monitor.model.spreading import device_of, parts_of, why_spread
 from monitor.model.steering import Steered, unchanged
 from monitor.model.tap import Tap, TapBuffers
 from monitor.records import Sampling, WatchPlan
-from tests.model.running import WATCHED
+from tests.model.running import WATCHED, Call
+from tests.model.test_engine import CLAMPS
 from tests.model.test_loading import saved
 from tests.model.tiny import Recorder, dictionary, encode_all, loaded_model, maxima, plain_generate, prompt
 
@@ -113,14 +114,41 @@ def test_scores_of_a_spread_model_are_those_of_the_plain_one(tmp_path: Path, kin
         runtime.stop(5)
 
 
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "gemma3"])
 @pytest.mark.usefixtures("small")
-def test_generation_on_a_spread_model_is_refused_with_the_reason(tmp_path: Path) -> None:
-    folder, sae = saved(tmp_path / "model", "llama"), described(tmp_path / "sae", "blocks.1.hook_resid_post")
-    runtime = Runtime(load_parts(folder, sae, device="spread"), WatchPlan(WATCHED))
-    assert isinstance(runtime.engine, NoEngine)
-    request = GenerationRequest("a", prompt(3), Sampling(max_new_tokens=2), Recorder())
-    with pytest.raises(ModelError, match="not generate: its weights are spread over cpu, disk"):
-        runtime.engine.submit(request, lambda _: None)
+def test_a_spread_model_generates_like_the_plain_one(tmp_path: Path, kind: str) -> None:
+    """Readings and clamps at prefill and decode, texts scored at the same time; requests take turns."""
+    folder, sae = saved(tmp_path / "model", kind), described(tmp_path / "sae", "blocks.2.hook_resid_post")
+    runtime = Runtime(
+        load_parts(folder, sae, device="spread"),
+        WatchPlan(WATCHED),
+        limits=Limits(running=4, batch_tokens=16),
+    )
+    assert "spread over cpu, disk" in runtime.engine.why_separate
+    plain, exact_sae = (
+        load_model(folder, device="cpu", dtype="float64"),
+        replace(dictionary(), input_bias=None),
+    )
+    runtime.start()
+    try:
+        calls = [(Call(prompt(n), Recorder()), clamps) for n in range(3) for clamps in ((), CLAMPS)]
+        for number, (call, clamps) in enumerate(calls):
+            asked = Sampling(max_new_tokens=4)
+            runtime.engine.submit(
+                GenerationRequest(f"g{number}", call.ids, asked, call.observer, clamps, include_tokens=True),
+                call.emit,
+            )
+        assert all(outcome.coverage.complete for outcome, _ in scored(runtime, [prompt(n) for n in range(4)]))
+        for call, clamps in calls:
+            assert call.finished().coverage.complete
+            tokens, activations = plain_generate(
+                plain.model, plain.layers[2], exact_sae, maxima(), call.ids, 4, clamps
+            )
+            assert [token.token_id for token in call.tokens] == tokens
+            wanted = (activations[:, list(WATCHED)] / maxima()[list(WATCHED)]).numpy()
+            np.testing.assert_allclose(call.readings, wanted, rtol=1e-4, atol=1e-4)
+    finally:
+        runtime.stop(5)
 
 
 def test_what_fits_one_device_is_served_in_full(tmp_path: Path) -> None:

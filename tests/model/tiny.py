@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -18,27 +19,27 @@ TEMPLATE = (
     "{% if add_generation_prompt %}assistant:{% endif %}"
 )
 
-_COMMON = {
+COMMON = {
     "vocab_size": VOCABULARY,
     "hidden_size": WIDTH,
     "num_hidden_layers": LAYERS,
     "num_attention_heads": 4,
 }
-_LLAMA_LIKE = _COMMON | {
+LLAMA_LIKE = COMMON | {
     "intermediate_size": 64,
     "num_key_value_heads": 2,
     "max_position_embeddings": CONTEXT,
 }
 CONFIGS: dict[str, dict] = {
-    "llama": _LLAMA_LIKE,
-    "mistral": _LLAMA_LIKE | {"sliding_window": None},
-    "qwen2": _LLAMA_LIKE,
-    "qwen3": _LLAMA_LIKE | {"head_dim": 8},
-    "gemma2": _LLAMA_LIKE | {"head_dim": 8, "sliding_window": 16},
-    "phi3": _LLAMA_LIKE | {"pad_token_id": 0},
-    "olmo2": _LLAMA_LIKE,
-    "mixtral": _LLAMA_LIKE | {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": None},
-    "gpt_neox": _COMMON | {"intermediate_size": 64, "max_position_embeddings": CONTEXT},
+    "llama": LLAMA_LIKE,
+    "mistral": LLAMA_LIKE | {"sliding_window": None},
+    "qwen2": LLAMA_LIKE,
+    "qwen3": LLAMA_LIKE | {"head_dim": 8},
+    "gemma2": LLAMA_LIKE | {"head_dim": 8, "sliding_window": 16},
+    "phi3": LLAMA_LIKE | {"pad_token_id": 0},
+    "olmo2": LLAMA_LIKE,
+    "mixtral": LLAMA_LIKE | {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": None},
+    "gpt_neox": COMMON | {"intermediate_size": 64, "max_position_embeddings": CONTEXT},
     "gpt2": {
         "vocab_size": VOCABULARY,
         "n_embd": WIDTH,
@@ -69,20 +70,18 @@ def loaded_model(
     torch.manual_seed(seed)
     config = AutoConfig.for_model(kind, **CONFIGS[kind], bos_token_id=0, eos_token_id=1)
     experts = {"experts_implementation": "eager"} if kind == "mixtral" else {}  # grouped kernels lack float64
-    model = AutoModelForCausalLM.from_config(config, **experts).to(dtype).eval().requires_grad_(False)
+    return wrapped(AutoModelForCausalLM.from_config(config, **experts), kind, dtype)
+
+
+def wrapped(model: Any, kind: str, dtype: torch.dtype) -> LoadedModel:
+    """A random model as if it had been loaded, with livelier residuals than at initialisation."""
+    model = model.to(dtype).eval().requires_grad_(False)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.mul_(1.5)  # livelier residuals than at initialisation
+            parameter.mul_(1.5)
+    digest = "sha256:" + "0" * 64
     return LoadedModel(
-        model,
-        tokenizer(),
-        decoder_layers(model),
-        WIDTH,
-        CONTEXT,
-        kind,
-        "sha256:" + "0" * 64,
-        torch.device("cpu"),
-        dtype,
+        model, tokenizer(), decoder_layers(model), WIDTH, CONTEXT, kind, digest, torch.device("cpu"), dtype
     )
 
 

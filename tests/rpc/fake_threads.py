@@ -139,6 +139,7 @@ class FakeEngine(Loop):
     def __init__(self, vocabulary: Vocabulary, watch: WatchPlan) -> None:
         super().__init__()
         self._vocabulary, self._watch = vocabulary, watch
+        self.why_separate = ""
         self.fault: MonitorError | None = None
         self.crash = False
         self.running_now: dict[str, Generating] = {}

@@ -105,6 +105,7 @@ def test_every_label_set_exists_before_the_first_call(served):
         "queue_depth",
         "running",
         "build_info",
+        "engine_info",
     ):
         assert f"sae_monitor_{name}" in names
     assert served.metric("policies_last_reload_success") == 1
