@@ -50,14 +50,15 @@ class Harvester:
             kept.append(hidden_of(output))
             raise _Reached
 
-        handle = self.site.register_forward_hook(stop)
-        try:
-            with self.loaded.passes:
+        # Between two passes of others: one that finds a hook half installed or half removed calls it wrongly.
+        with self.loaded.passes:
+            handle = self.site.register_forward_hook(stop)
+            try:
                 self.loaded.model(input_ids=ids.to(self.loaded.device), use_cache=False)
-        except _Reached:
-            pass
-        finally:
-            handle.remove()
+            except _Reached:
+                pass
+            finally:
+                handle.remove()
         if not kept:
             raise ModelError(f"the forward pass never reached {self.place}; the model cannot be tapped there")
         return kept[0].to(self.loaded.device).float()
@@ -67,7 +68,7 @@ class Harvester:
 
         What is mapped lies on the model's first device. Gradients flow where the caller's mode allows them.
         """
-        handle = None
+        edit: Callable[..., Any] | None = None
         if replace is not None:
             mine = threading.get_ident()
 
@@ -78,16 +79,16 @@ class Harvester:
                 edited = replace(hidden.to(self.loaded.device))
                 return replace_hidden(output, edited.to(hidden.device))
 
-            handle = self.site.register_forward_hook(edit)
-        try:
-            with self.loaded.passes:
+        with self.loaded.passes:
+            handle = None if edit is None else self.site.register_forward_hook(edit)
+            try:
                 logits: Tensor = self.loaded.model(
                     input_ids=ids.to(self.loaded.device), use_cache=False
                 ).logits
-            return logits
-        finally:
-            if handle is not None:
-                handle.remove()
+            finally:
+                if handle is not None:
+                    handle.remove()
+        return logits
 
 
 def pack(texts: Iterable[str], loaded: LoadedModel, length: int) -> Iterator[Tensor]:

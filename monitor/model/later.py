@@ -50,13 +50,14 @@ class LaterTaps:
     def host(self, probes: Iterable[LaterProbe]) -> None:
         """Read these probes from now on. ModelError where one cannot be read behind the tapped layer."""
         with self._lock:
-            new = [probe for probe in probes if _key(probe) not in self._columns]
-            for probe in new:
+            new = {_key(probe): probe for probe in probes if _key(probe) not in self._columns}
+            for probe in new.values():
                 self._check(probe)
-            for probe in new[: COLUMNS - len(self._probes)]:
-                self._columns[_key(probe)] = len(self._probes)
+            read = list(new.items())[: COLUMNS - len(self._probes)]
+            for key, probe in read:
+                self._columns[key] = len(self._probes)
                 self._probes.append(probe)
-            for layer in {probe.layer for probe in new}:
+            for layer in {probe.layer for _, probe in read}:
                 self._at[layer] = self._layer(layer)
             if self._attached:
                 self._hook_all()

@@ -1,9 +1,13 @@
 """Scoring and generating at the same time over one model: each reads what it would have read alone."""
 
+import threading
+from collections import OrderedDict
+
 import numpy as np
 import torch
 
 from monitor.model.harvest import Harvester
+from monitor.model.places import Place, Side
 from monitor.model.scorer import Scorer
 from tests.model.running import LAYER, Running, running
 from tests.model.test_scorer import Waiting, plain
@@ -54,6 +58,38 @@ def test_inspecting_beside_a_generation_disturbs_neither() -> None:
         assert all(call.finished().coverage.complete for call in calls)
         assert all(call.finished().error is None for call in calls)
         assert run.engine.healthy()
+
+
+def test_no_pass_of_another_thread_meets_a_hook_that_is_half_installed() -> None:
+    """Torch notes a hook first and how to call it afterwards; a pass between the two would call it wrongly."""
+    loaded, ids = loaded_model(), torch.tensor([prompt(3)])
+    noting, ran = threading.Event(), threading.Event()
+    errors: list[Exception] = []
+
+    class Slow(OrderedDict):
+        def __setitem__(self, key: object, value: object) -> None:
+            noting.set()
+            ran.wait(0.5)
+            super().__setitem__(key, value)
+
+    def engine() -> None:
+        assert noting.wait(60)
+        try:
+            with loaded.passes, torch.no_grad():
+                loaded.model(input_ids=ids, use_cache=False)
+        except Exception as error:  # noqa: BLE001  (told below)
+            errors.append(error)
+        ran.set()
+
+    loaded.layers[0]._forward_pre_hooks_with_kwargs = Slow()
+    beside = threading.Thread(target=engine)
+    beside.start()
+    try:
+        Harvester(loaded, Place(0, side=Side.INPUT)).residuals(ids)
+    finally:
+        noting.set()
+        beside.join()
+    assert not errors
 
 
 def test_why_passes_are_locked() -> None:

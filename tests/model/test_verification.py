@@ -100,6 +100,20 @@ class TestVerification:
             with pytest.raises(ModelError, match="policy fit"):
                 later.host([LaterProbe(layer, np.ones(width, np.float32), 0.0, 1.0, 4.0)])
 
+    def test_probes_beyond_those_that_fit_are_not_read(self) -> None:
+        def probe(layer: int, bias: float) -> LaterProbe:
+            return LaterProbe(layer, np.ones(WIDTH, np.float32), bias, 1.0, 4.0)
+
+        with running(loaded_model(), dictionary()) as run:
+            later = LaterTaps(run_layers(run), run.tap, 1)
+            # The same probe of two policies is read once.
+            later.host([probe(2, 0.0), probe(2, 0.0)])
+            later.host([probe(2, 1.0 + n) for n in range(COLUMNS - 1)])
+            assert later.column(probe(2, 0.0)) == 0
+            assert later.column(probe(2, float(COLUMNS - 1))) == COLUMNS - 1
+            later.host([probe(3, 0.0)])  # of a layer that no probe reads yet
+            assert later.column(probe(3, 0.0)) is None
+
 
 def run_layers(run):
     return run.engine._loaded.layers
