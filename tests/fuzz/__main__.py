@@ -7,6 +7,7 @@ hung or killed its process, or where memory grew. `--atheris` lets coverage guid
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -19,11 +20,8 @@ from typing import Annotated
 import structlog
 import typer
 
-from tests.fuzz.driver import Outcome, case
+from tests.fuzz.driver import GROWTH, Outcome, case
 from tests.fuzz.targets import SHARES, TARGETS
-
-GROWTH = 64 << 20
-"""Bytes by which a target's process may grow in the second half of its cases: arenas and caches, not a leak."""
 
 app = typer.Typer(add_completion=False)
 
@@ -87,7 +85,9 @@ def apart(name: str, cases: int, seed: int) -> Outcome | None:
     """One target in a process of its own; None where that died or hung, which it says itself."""
     with tempfile.NamedTemporaryFile() as file:
         command = [sys.executable, "-m", "tests.fuzz.apart", name, str(cases), str(seed), file.name]
-        code = subprocess.run(command, check=False).returncode
+        # gRPC tells of every broken frame otherwise.
+        quiet = {**os.environ, "GRPC_VERBOSITY": "NONE"}
+        code = subprocess.run(command, check=False, env=quiet).returncode
         if code:
             print(f"LOST {name}: its process ended with {code}", flush=True)  # noqa: T201
             return None
@@ -102,6 +102,8 @@ def show(found: Outcome) -> None:
     growth = f"memory {found.growth / 2**20:+.1f} MiB in the second half"
     words = json.dumps(dict(found.words.most_common()))
     print(f"{found.target:10} {found.cases:8} cases {rate:>8}  {slowest}  {growth}  {words}", flush=True)  # noqa: T201
+    if found.growth > GROWTH:
+        print(f"LEAK {found.target}", flush=True)  # noqa: T201
     for place, story in found.bugs.items():
         print(f"BUG {found.target}: {place}\n{story}", flush=True)  # noqa: T201
 

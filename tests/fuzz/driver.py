@@ -6,7 +6,9 @@ Knows seeds, time, memory. Does not know targets. A case is a function of target
 
 from __future__ import annotations
 
+import ctypes
 import faulthandler
+import gc
 import random
 import sys
 import time
@@ -22,7 +24,9 @@ from tests.fuzz.target import Target
 HANG = 30.0
 """Seconds after which a case counts as hanging: the process says where, and ends."""
 SLOW = 1.0
-_KEPT = 200
+GROWTH = 8 << 20
+"""Bytes by which a process may grow in the second half of its cases: what it gives back is given back before."""
+_KEPT = 40
 
 
 @dataclass
@@ -68,9 +72,19 @@ def fuzz(
             data = case(target, fresh, number, seed)
             _try(target, data, number, outcome)
             if outcome.cases % max(1, cases // _KEPT) == 0:
-                outcome.resident.append(process.memory_info().rss)
+                outcome.resident.append(_settled(process))
         outcome.seconds = time.perf_counter() - began
     return outcome
+
+
+def _settled(process: psutil.Process) -> int:
+    """Bytes that are held: garbage collected, and free arenas given back where the C library can."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+    resident: int = process.memory_info().rss
+    return resident
 
 
 def _try(target: Target, data: bytes, number: int, outcome: Outcome) -> None:

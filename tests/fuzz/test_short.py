@@ -3,7 +3,7 @@
 import pytest
 import structlog
 
-from tests.fuzz.driver import case, fuzz
+from tests.fuzz.driver import GROWTH, case, fuzz
 from tests.fuzz.targets import SHARES, TARGETS
 
 GOOD, CASES, SECONDS = 8, 400, 2.0
@@ -69,3 +69,21 @@ def test_the_driver_finds_what_is_broken():
     assert found.words["bug"] > 5
     assert len(found.bugs) == 1
     assert "KeyError" in next(iter(found.bugs))
+
+
+class Leaking(Broken):
+    """A target that keeps a hundred kilobytes of every input."""
+
+    name = "leaking"
+
+    def __init__(self):
+        self.kept = []
+
+    def run(self, data):
+        self.kept.append(bytes(100_000))
+        return "accepted"
+
+
+def test_the_driver_sees_what_is_never_given_back():
+    leaking = fuzz(Leaking(), 400)
+    assert leaking.growth > GROWTH

@@ -168,7 +168,10 @@ def _placed(path: Path) -> dict[str, FileTensor]:
         return {}
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    with FakeTensorMode():
+    mode = FakeTensorMode()
+    # The class keeps what it dispatched, with the storages, for as long as the process lives: never hit again here.
+    mode.cache_enabled = False
+    with mode:
         fakes = torch.load(str(path), map_location="cpu", weights_only=True)
     found = {}
     for name, fake in fakes.items():
