@@ -8,7 +8,8 @@ from pathlib import Path
 from tokenizers.processors import TemplateProcessing
 
 from monitor.dictionary.formats import Card, save_saelens
-from tests.model.tiny import dictionary, loaded_model
+from tests.model.families import family_model
+from tests.model.tiny import CONFIGS, dictionary, loaded_model
 
 LAYER, FEATURES = 2, 96
 THINGS = ("power", "a cat", "rain", "money", "it")
@@ -30,10 +31,10 @@ class SmallPair:
         return ["--dictionary", str(self.dictionary)]
 
 
-def write_small_pair(folder: Path) -> SmallPair:
+def write_small_pair(folder: Path, kind: str = "llama") -> SmallPair:
     """Model, dictionary and a corpus of 200 short lines under `folder`; nothing described yet."""
     pair = SmallPair(folder / "model", folder / "dictionary", folder / "corpus.txt")
-    loaded = loaded_model()
+    loaded = loaded_model(kind) if kind in CONFIGS else family_model(kind)
     loaded.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
         single="<s> $A", special_tokens=[("<s>", 0)]
     )

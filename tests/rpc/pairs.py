@@ -37,9 +37,9 @@ class Scene:
         return _readings(self.parts, text)
 
 
-def small_scene(folder: Path) -> Scene:
-    """A random model with a random dictionary."""
-    pair = write_small_pair(folder)
+def small_scene(folder: Path, kind: str = "llama") -> Scene:
+    """A random model of a family with a random dictionary."""
+    pair = write_small_pair(folder, kind)
     known = maxima()
     statistics.save(pair.dictionary, FeatureStatistics(known, (known > 0).float() * 0.1, 1000))
     return scene(folder, pair.model, pair.dictionary)

@@ -56,10 +56,11 @@ class Live:
         )
 
 
-@pytest.fixture(scope="module", params=["random", "demo"])
+@pytest.fixture(scope="module", params=["llama", "falcon", "demo"])
 def live(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     folder = tmp_path_factory.mktemp(request.param)
-    scene = small_scene(folder) if request.param == "random" else demo_scene(folder)
+    # The passes of a Falcon run one request, those of the others many.
+    scene = demo_scene(folder) if request.param == "demo" else small_scene(folder, request.param)
     if scene is None:
         pytest.skip("the bundled dictionary is not there")
     with in_background(load_settings(scene.flags)) as addresses, connected(addresses.grpc) as channel:
@@ -201,6 +202,8 @@ def test_metrics_moved(live):
     assert live.metric("detections_total", policy="alerting", rule="word", phase="prompt") > 0
     assert live.metric("monitor_failures_total") == 0
     assert live.metric("dictionary_l0") == pytest.approx(self_test(live.scene.parts).measured.l0)
+    batching = "separate" if "falcon" in live.scene.flags["model"] else "continuous"
+    assert live.metric("engine_info", batching=batching) == live.metric("engine_info") == 1
     assert live.metric("build_info", dictionary_digest=live.scene.parts.dictionary.digest) == 1
 
 

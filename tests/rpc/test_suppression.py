@@ -16,9 +16,10 @@ from tests.rpc.test_end_to_end import Live
 SAY_NO = "I will not go on with this."
 
 
-@pytest.fixture(scope="module")
-def scene(tmp_path_factory):
-    return small_scene(tmp_path_factory.mktemp("suppression"))
+@pytest.fixture(scope="module", params=["llama", "falcon"])
+def scene(request, tmp_path_factory):
+    """Of models whose passes run many requests, or one."""
+    return small_scene(tmp_path_factory.mktemp(request.param), request.param)
 
 
 @contextmanager
