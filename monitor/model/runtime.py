@@ -16,7 +16,7 @@ from monitor.clamp import CallerClamps
 from monitor.dictionary.bundle import Dictionary, load_dictionary
 from monitor.dictionary.formats import Card
 from monitor.dictionary.stored import StoredAutoencoder, gigabytes
-from monitor.errors import ConfigurationError, DictionaryError, ModelError, MonitorError
+from monitor.errors import ConfigurationError, DictionaryError, ModelError, MonitorError, MonitoringFailed
 from monitor.model.bank import FeatureBank
 from monitor.model.batching import Limits
 from monitor.model.clamping import Allowed, check_clamps
@@ -252,7 +252,8 @@ class Runtime:
         """The strongest features of every token by a full encode, in units of their maxima. Blocks.
 
         Features that were never active over the corpus have no unit and are left out. DictionaryError where the
-        dictionary is so large that it stays in its files: a call would read all of them.
+        dictionary is so large that it stays in its files: a call would read all of them. MonitoringFailed where the
+        model computed what is no number: no feature would look active there.
         """
         autoencoder = self.dictionary.autoencoder
         if isinstance(autoencoder, StoredAutoencoder) and not autoencoder.resident:
@@ -261,6 +262,8 @@ class Runtime:
                 "this dictionary is read from its files: name features, or watch them with a policy"
             )
         residuals = self._harvester.residuals(torch.tensor([list(ids)])).cpu()
+        if not bool(residuals.isfinite().all()):
+            raise MonitoringFailed("the text could not be inspected", "non_finite")
         unit = torch.where(self._maximum > 0, 1 / self._maximum, torch.zeros(()))
         strongest = (autoencoder.encode(residuals[0]) * unit).topk(min(top_k, autoencoder.features), dim=-1)
         return tuple(

@@ -11,7 +11,7 @@ from monitor.dictionary.bundle import load_dictionary
 from monitor.dictionary.formats import Card, save_saelens
 from monitor.dictionary.statistics import FeatureStatistics
 from monitor.dictionary.statistics import save as save_statistics
-from monitor.errors import BadRequest, DictionaryError, ModelError
+from monitor.errors import BadRequest, DictionaryError, ModelError, MonitoringFailed
 from monitor.model.requests import Finished, GenerationRequest, ScoreJob
 from monitor.model.runtime import Runtime, load_parts
 from monitor.records import Clamp, Sampling, WatchPlan
@@ -61,6 +61,15 @@ def test_everything_joins(folders: tuple[Path, Path]) -> None:
     )
     with pytest.raises(BadRequest, match="does not exist"):
         runtime.check_clamps([Clamp(96, 1.0)])
+
+
+def test_nothing_is_inspected_where_the_model_computes_no_numbers(folders: tuple[Path, Path]) -> None:
+    runtime = Runtime(load_parts(*folders, device="cpu"), WatchPlan((4, 9)))
+    ids = runtime.tokenise("hello", truncate=False, room=0, reply=False).ids
+    assert any(token.features for token in runtime.inspect(ids, 5))
+    runtime.loaded.layers[0].register_forward_hook(lambda _module, _args, output: output * float("nan"))
+    with pytest.raises(MonitoringFailed):
+        runtime.inspect(ids, 5)
 
 
 def test_layers(folders: tuple[Path, Path]) -> None:
