@@ -7,7 +7,6 @@ batching.
 from __future__ import annotations
 
 import hashlib
-import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from torch import nn
 from monitor.errors import ModelError
 from monitor.model.decoder import context_of, decoder_layers, text_config
 from monitor.model.spreading import SPREAD, device_of, need_accelerate, parts_of
+from monitor.model.turns import Turns
 from monitor.model.weights import load_weights
 
 __all__ = ["LoadedModel", "decoder_layers", "digest_folder", "load_model"]
@@ -58,7 +58,7 @@ class LoadedModel:
     device: torch.device
     """Where token ids go and logits come from: the only device, unless the model is spread over several."""
     dtype: torch.dtype
-    passes: threading.RLock = field(default_factory=threading.RLock, compare=False, repr=False)
+    passes: Turns = field(default_factory=Turns, compare=False, repr=False)
     """Held during every forward pass. A pass of the engine has the library write `is_causal = False` into the shared
     configuration; a plain pass beside it would attend in both directions, and the wrong value could stay for good."""
 

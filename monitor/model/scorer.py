@@ -25,6 +25,8 @@ from monitor.records import Action, Coverage, Decision, Phase, Readings, ScoredT
 
 FAILED = "the text could not be monitored"
 """What callers are told; the cause is for the operator."""
+_PASS = {True: 512, False: 4096}
+"""Most tokens of a pass, on the CPU and elsewhere. Generations wait for its end, and a CPU gains nothing by more."""
 
 
 class Scorer:
@@ -36,11 +38,11 @@ class Scorer:
         bank: FeatureBank,
         tap: Tap,
         *,
-        batch_tokens: int = 4096,
+        batch_tokens: int | None = None,
         waiting: int = 1024,
     ) -> None:
         self._loaded, self._bank, self._tap = loaded, bank, tap
-        self._rows = max(batch_tokens, loaded.context)
+        self._rows = max(batch_tokens or _PASS[loaded.device.type == "cpu"], loaded.context)
         self._capacity = waiting
         self._vocabulary = Vocabulary(loaded.tokenizer)
         self._waiting: deque[tuple[ScoreJob, Done]] = deque()
