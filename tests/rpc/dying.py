@@ -1,4 +1,4 @@
-"""`python -m tests.rpc.dying FLAGS`: `sae-monitor serve` whose engine dies at the first call for a generation."""
+"""`python -m tests.rpc.dying FLAGS`: `sae-monitor serve` whose engine dies in the midst of the first generation."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from unittest import mock
 
 from monitor.model.engine import Engine
 
+DRAWS = 6
+"""It dies as the sixth token is drawn."""
 _draw, _admit = Engine.draw, Engine._admit
-_asked = False
+_asked, _drawn = False, 0
 
 
 def _admitted(self: Engine, track: Any) -> None:
@@ -20,7 +22,9 @@ def _admitted(self: Engine, track: Any) -> None:
 
 
 def _fail(self: Engine, logits: Any) -> Any:
-    if _asked:
+    global _drawn
+    _drawn += _asked
+    if _drawn == DRAWS:
         raise RuntimeError("planted")
     return _draw(self, logits)
 

@@ -1,18 +1,16 @@
-"""What breaks while serving, broken on purpose in the real server.
+"""Monitoring that breaks in the midst of a stream, in the real server: the hook is gone, numbers are none, rows are
+mixed up, a rule crashes.
 
-In each case: no unscored token was delivered under `on_error: closed`, the caller got UNKNOWN or an error, the right
-counter moved, health tells the truth, and the server recovers or says that it must be restarted.
+In each case: the caller was given each token that was scored before the fault and nothing from there on, and then an
+error (`on_error: open`: UNKNOWN, with what was not scored left out of the coverage); the right counters moved; health
+says NOT_SERVING for as long as it lasts; and the server recovers.
 """
 
 from __future__ import annotations
 
-import re
-import subprocess
-import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,245 +18,242 @@ import grpc
 import pytest
 import torch
 
+from monitor.model import batching
 from monitor.model.batching import Span
+from monitor.policy.observer import RequestObserver
 from monitor.v1 import monitor_pb2 as pb
-from monitor.v1.monitor_pb2_grpc import MonitorServiceStub
-from tests.rpc.conftest import DEADLINE, connected, fails, generation
+from tests.rpc.conftest import fails
 from tests.rpc.faulty import NOT_SERVING, SERVING, Faulty, faulty
-from tests.rpc.pairs import SILENT, small_scene
+from tests.rpc.pairs import SILENT
+from tests.rpc.striking import (
+    PROMPT,
+    SOUND,
+    before_layer,
+    delivered_before,
+    long_stream,
+    striking,
+    until_it_fails,
+    whole,
+)
 from tests.rpc.test_generate import wait_for
 
-LONG = 90
-"""Tokens to generate: the fault comes long before the end."""
+CLOSED = "FAILED_PRECONDITION"
 
 
 @pytest.fixture
 def closed(tmp_path: Path) -> Iterator[Faulty]:
-    with faulty(tmp_path) as server:
+    with faulty(tmp_path, blocks=False) as server:
         yield server
 
 
 @pytest.fixture
 def opened(tmp_path: Path) -> Iterator[Faulty]:
-    with faulty(tmp_path, on_error="open") as server:
+    with faulty(tmp_path, blocks=False, on_error="open") as server:
         yield server
 
 
-@contextmanager
-def before_layer(server: Faulty, do: Callable[[torch.Tensor], torch.Tensor | None]) -> Iterator[None]:
-    """Runs on what enters the tapped layer of every pass; a tensor that comes back takes its place."""
+@dataclass(frozen=True)
+class Breakage:
+    """What strikes, what it is called, and what makes it good again besides leaving."""
 
-    def hook(_module: object, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        changed = do(args[0])
-        return None if changed is None else (changed, *args[1:])
-
-    handle = server.runtime.loaded.layers[server.runtime.layer].register_forward_pre_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()
+    cause: str
+    strike: Callable[[Faulty, torch.Tensor], torch.Tensor | None]
+    heal: Callable[[Faulty], None] = lambda _: None
 
 
-def started(server: Faulty, tokens: int = 3, **fields: Any) -> tuple[Any, list[pb.GenerateStreamResponse]]:
-    """A stream of which some tokens have come."""
-    call = server.stream(SILENT, max_new_tokens=LONG, include_tokens=True, **fields)
-    seen: list[pb.GenerateStreamResponse] = []
-    for message in call:
-        seen.append(message)
-        if sum(len(m.chunk.tokens) for m in seen) > tokens + 8:
-            break
-    return call, seen
+BREAKAGES = {
+    "hook removed": Breakage(
+        "tap_missed",
+        lambda server, _: server.runtime.tap.detach(),
+        lambda server: server.runtime.tap.attach(),
+    ),
+    "nan": Breakage("non_finite", lambda _, x: torch.full_like(x, float("nan"))),
+    "inf": Breakage("non_finite", lambda _, x: torch.full_like(x, float("inf"))),
+    "-inf": Breakage("non_finite", lambda _, x: torch.full_like(x, float("-inf"))),
+}
 
 
-def delivered(messages: list[pb.GenerateStreamResponse]) -> list[pb.ScoredToken]:
-    return [token for message in messages for token in message.chunk.tokens]
+@pytest.fixture(params=BREAKAGES.values(), ids=BREAKAGES)
+def breakage(request: pytest.FixtureRequest) -> Breakage:
+    return request.param
 
 
-def rest_fails(call: Any, code: str) -> list[pb.GenerateStreamResponse]:
-    """What still came before the stream failed."""
-    late = []
-    with fails(code):
-        late += list(iter_into(call, late))
-    return late
+def recovered(server: Faulty, expected: pb.GenerateResponse) -> None:
+    """It serves, checks, and gives what it always gave."""
+    wait_for(lambda: server.health() == SERVING)
+    assert server.score(SILENT).verdict.status == pb.CHECK_STATUS_CHECKED
+    response = whole(server)
+    assert response.verdict.status == pb.CHECK_STATUS_CHECKED
+    assert response.text == expected.text
 
 
-def iter_into(call: Any, into: list[pb.GenerateStreamResponse]) -> Iterator[pb.GenerateStreamResponse]:
-    for message in call:
-        into.append(message)
-        yield message
-
-
-class TestTheHookIsRemoved:
-    def test_the_stream_ends_and_a_new_hook_heals(self, closed: Faulty) -> None:
-        call, _ = started(closed)
-        closed.runtime.tap.detach()
-        rest_fails(call, "FAILED_PRECONDITION")
-        assert closed.metric("monitor_failures_total", cause="tap_missed") >= 1
-        assert closed.metric("tokens_unscored_total", cause="tap_missed") >= 1
-        assert closed.metric("blocked_requests_total") == 0, "a failure is not a policy's hit"
-        wait_for(lambda: closed.health() == NOT_SERVING)
-        with fails("FAILED_PRECONDITION"):
-            closed.score(SILENT)
-        closed.runtime.tap.attach()
-        wait_for(lambda: closed.health() == SERVING)
-        assert closed.score(SILENT).verdict.status == pb.CHECK_STATUS_CHECKED
-
-    def test_open_policies_answer_unknown(self, opened: Faulty) -> None:
-        opened.runtime.tap.detach()
-        response = opened.generate(SILENT, max_new_tokens=4)
-        assert response.verdict.status == pb.CHECK_STATUS_UNKNOWN
-        assert response.verdict.failure == "tap_missed"
-        assert response.verdict.coverage.tokens_scored == 0 < response.verdict.coverage.tokens_run
-        scored = opened.score(SILENT).verdict
-        assert (scored.status, scored.failure) == (pb.CHECK_STATUS_UNKNOWN, "tap_missed")
-        assert opened.metric("monitor_failures_total", cause="tap_missed") == 2
-        wait_for(lambda: opened.health() == NOT_SERVING)
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-class TestNumbersThatAreNone:
-    def test_nothing_is_delivered_after_them(self, closed: Faulty, value: float) -> None:
-        call, _ = started(closed)
-        broken = threading.Event()
-
-        def spoil(x: torch.Tensor) -> torch.Tensor:
-            broken.set()
-            return torch.full_like(x, value)
-
-        with before_layer(closed, spoil):
-            rest_fails(call, "FAILED_PRECONDITION")
-        assert broken.is_set()
-        assert closed.metric("monitor_failures_total", cause="non_finite") >= 1
-        wait_for(lambda: closed.health() == SERVING)
-        response = closed.generate(SILENT, max_new_tokens=4)
-        assert response.verdict.status == pb.CHECK_STATUS_CHECKED
-
-    def test_a_text_is_refused(self, closed: Faulty, value: float) -> None:
-        with before_layer(closed, lambda x: torch.full_like(x, value)), fails("FAILED_PRECONDITION"):
-            closed.score(SILENT)
-        assert closed.metric("monitor_failures_total", cause="non_finite") == 1
-        assert closed.score(SILENT).verdict.status == pb.CHECK_STATUS_CHECKED
-
-
-class TestAWrongRowMap:
-    def test_rows_of_a_neighbour_are_not_taken(self, closed: Faulty, monkeypatch: pytest.MonkeyPatch) -> None:
-        from monitor.model import batching
-
-        right = batching._spans
-
-        def swapped(requests: Any) -> list[Span]:
-            spans = right(requests)
-            if len(spans) == 2 and spans[0].count == spans[1].count == 1:
-                first, second = spans
-                spans = [
-                    Span(second.request_id, first.first, 1, second.position, first.draws),
-                    Span(first.request_id, second.first, 1, first.position, second.draws),
-                ]
-            return spans
-
-        call, _ = started(closed)
-        other, _ = started(closed, temperature=1.0, seed=1)
-        monkeypatch.setattr(batching, "_spans", swapped)
-        rest_fails(call, "FAILED_PRECONDITION")
-        rest_fails(other, "FAILED_PRECONDITION")
-        monkeypatch.setattr(batching, "_spans", right)
-        assert closed.metric("monitor_failures_total", cause="row_mismatch") == 2
-        assert closed.generate(SILENT, max_new_tokens=4).verdict.status == pb.CHECK_STATUS_CHECKED
-
-
-class TestASlowTap:
-    def test_the_deadline_ends_the_generation(self, closed: Faulty) -> None:
-        def slow(x: torch.Tensor) -> None:
-            time.sleep(0.2)
-
-        with before_layer(closed, slow):
-            call = closed.stream(SILENT, timeout=0.7, max_new_tokens=LONG, include_tokens=True)
-            seen: list[pb.GenerateStreamResponse] = []
-            with fails("DEADLINE_EXCEEDED"):
-                seen += list(iter_into(call, seen))
-            assert len(delivered(seen)) <= len(SILENT) + 5
-            wait_for(lambda: closed.runtime.engine.running() == closed.runtime.engine.queue_depth() == 0)
-        assert closed.metric("requests_total", method="GenerateStream", code="DEADLINE_EXCEEDED") == 1
-        assert closed.health() == SERVING
-        assert closed.generate(SILENT, max_new_tokens=4).verdict.status == pb.CHECK_STATUS_CHECKED
-
-
-class TestTheEngineDies:
-    @pytest.mark.parametrize(
-        "error", [RuntimeError("planted"), torch.OutOfMemoryError("planted")], ids=["error", "memory"]
-    )
-    def test_everybody_is_told_and_the_process_must_go(self, closed: Faulty, error: Exception) -> None:
-        call, _ = started(closed)
-
-        def fail(x: torch.Tensor) -> None:
-            if threading.current_thread().name != "scorer":
-                raise error
-
-        with before_layer(closed, fail):
-            rest_fails(call, "UNAVAILABLE")
-        wait_for(lambda: closed.health() == NOT_SERVING)
-        with fails("UNAVAILABLE"):
-            closed.generate(SILENT)
-        assert closed.server._health.dead.is_set()
-        assert closed.metric("rejected_requests_total", reason="engine") == 1
-
-    def test_the_process_ends_with_a_code_of_its_own(self, tmp_path: Path) -> None:
-        scene = small_scene(tmp_path)
-        flags = [f"--{name.replace('_', '-')}={value}" for name, value in scene.flags.items()]
-        command = [sys.executable, "-m", "tests.rpc.dying", *flags]
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-        try:
-            assert process.stderr is not None
-            address = next(
-                match[1] for line in process.stderr if (match := re.search(r"^  grpc +(\S+)", line))
+class TestUnderClosed:
+    def test_nothing_is_delivered_from_there_on(self, closed: Faulty, breakage: Breakage) -> None:
+        expected = whole(closed)
+        scored = closed.metric("tokens_scored_total")
+        with striking(closed, lambda x: breakage.strike(closed, x)) as strike:
+            seen = until_it_fails(long_stream(closed), CLOSED)
+            assert strike.struck.is_set()
+            delivered_before(seen, expected, SOUND)
+            assert closed.metric("tokens_scored_total") == scored + SOUND
+            assert closed.metric("monitor_failures_total", cause=breakage.cause) == 1
+            assert closed.metric("tokens_unscored_total", cause=breakage.cause) == 1, (
+                "the pass that was struck"
             )
-            with connected(address) as channel, fails("UNAVAILABLE"):
-                request = pb.GenerateRequest(generation=generation(SILENT))
-                MonitorServiceStub(channel).Generate(request, timeout=DEADLINE)
-            _, said = process.communicate(timeout=60)
-        finally:
-            process.kill()
-            process.communicate()
-        assert process.returncode == 3
-        assert "the engine died" in said
-        assert SILENT not in said
+            assert closed.metric("requests_total", method="GenerateStream", code=CLOSED) == 1
+            assert closed.metric("blocked_requests_total") == 0, "a failure is not a policy's hit"
+            wait_for(lambda: closed.health() == NOT_SERVING)
+            assert closed.metric("serving") == 0
+        breakage.heal(closed)
+        recovered(closed, expected)
+        assert closed.metric("monitor_failures_total") == 1
 
-    def test_a_failed_scoring_pass_costs_its_texts_only(self, closed: Faulty) -> None:
-        def fail(x: torch.Tensor) -> None:
-            raise torch.OutOfMemoryError("planted")
+    def test_an_answer_in_one_piece_is_withheld(self, closed: Faulty, breakage: Breakage) -> None:
+        with striking(closed, lambda x: breakage.strike(closed, x)), fails(CLOSED) as caught:
+            closed.generate(SILENT, max_new_tokens=60)
+        assert caught[0].details() == "the request could not be served"
+        assert closed.metric("monitor_failures_total", cause=breakage.cause) == 1
 
-        with before_layer(closed, fail), fails("FAILED_PRECONDITION"):
-            closed.score(SILENT)
-        assert closed.metric("monitor_failures_total", cause="pass_failed") == 1
+    def test_a_text_is_refused(self, closed: Faulty, breakage: Breakage) -> None:
+        with before_layer(closed, lambda x: breakage.strike(closed, x)):
+            with fails(CLOSED):
+                closed.score(SILENT)
+            assert closed.metric("monitor_failures_total", cause=breakage.cause) == 1
+            assert closed.metric("tokens_unscored_total", cause=breakage.cause) == PROMPT
+            assert closed.metric("tokens_scored_total") == 0
+            wait_for(lambda: closed.health() == NOT_SERVING)
+        breakage.heal(closed)
+        wait_for(lambda: closed.health() == SERVING)
         assert closed.score(SILENT).verdict.status == pb.CHECK_STATUS_CHECKED
-        assert closed.health() == SERVING
 
 
-class TestTheClientGoes:
-    def test_the_generation_ends_and_its_cache_is_free(self, closed: Faulty) -> None:
-        call, _ = started(closed)
-        call.cancel()
-        with suppress(grpc.RpcError):
-            list(call)
-        wait_for(lambda: closed.runtime.engine.running() == closed.runtime.engine.queue_depth() == 0)
-        wait_for(lambda: closed.metric("requests_total", method="GenerateStream", code="CANCELLED") == 1)
-        assert closed.health() == SERVING
-        assert closed.metric("monitor_failures_total") == 0
+class TestUnderOpen:
+    def test_the_verdict_is_unknown_and_says_how_much_was_scored(
+        self, opened: Faulty, breakage: Breakage
+    ) -> None:
+        expected = whole(opened)
+        with striking(opened, lambda x: breakage.strike(opened, x)):
+            response = opened.generate(SILENT, max_new_tokens=60)
+            verdict = response.verdict
+            assert (verdict.status, verdict.failure) == (pb.CHECK_STATUS_UNKNOWN, breakage.cause)
+            assert verdict.coverage.tokens_scored == SOUND < verdict.coverage.tokens_run
+            text = opened.score(SILENT).verdict
+            assert (text.status, text.failure) == (pb.CHECK_STATUS_UNKNOWN, breakage.cause)
+            assert text.coverage.tokens_scored == 0 < text.coverage.tokens_run
+            assert opened.metric("monitor_failures_total", cause=breakage.cause) == 2
+            assert opened.metric("fail_open_requests_total", cause=breakage.cause) == 2
+            wait_for(lambda: opened.health() == NOT_SERVING)
+        breakage.heal(opened)
+        recovered(opened, expected)
+
+
+class Pair:
+    """Two generations that run together, and what the library said of them before anything was done to it."""
+
+    def __init__(self, server: Faulty, patch: pytest.MonkeyPatch, swap: bool = False) -> None:
+        self.sound: dict[str, int] = {}
+        """Tokens of each request that ran before the first pass that decodes one token of both."""
+        self.first = ""
+        """Whose row came first in that pass."""
+        self._ran: dict[str, int] = {}
+        self._engine, self._right, self._swap = server.runtime.engine, batching._spans, swap
+        patch.setattr(batching, "_spans", self._spans)
+
+    def gather(self, _: torch.Tensor) -> None:
+        """As a fault: holds the first generation until the second is there."""
+        wait_for(lambda: self._engine.running() + self._engine.queue_depth() == 2)
+
+    def _spans(self, requests: Any) -> list[Span]:
+        spans = self._right(requests)
+        if len(spans) != 2 or not spans[0].count == spans[1].count == 1:
+            if not self.sound:
+                self._ran |= {span.request_id: span.position + span.count for span in spans}
+            return spans
+        first, second = spans
+        if not self.sound:
+            self.sound, self.first = dict(self._ran), first.request_id
+        return [replace(first, **_whose(second)), replace(second, **_whose(first))] if self._swap else spans
+
+
+def _whose(span: Span) -> dict[str, Any]:
+    return {"request_id": span.request_id, "position": span.position, "draws": span.draws}
+
+
+class TestTwoTogether:
+    def test_rows_of_a_neighbour_are_not_taken(self, closed: Faulty, monkeypatch: pytest.MonkeyPatch) -> None:
+        other = {"temperature": 1.0, "seed": 1}
+        expected = [whole(closed), whole(closed, **other)]
+        with monkeypatch.context() as patch:
+            pair = Pair(closed, patch, swap=True)
+            with striking(closed, once(pair.gather)):
+                calls = [long_stream(closed), long_stream(closed, **other)]
+                seen = [until_it_fails(call, CLOSED) for call in calls]
+        for messages, response in zip(seen, expected, strict=True):
+            delivered_before(messages, response, pair.sound[messages[0].request_id])
+        assert closed.metric("monitor_failures_total", cause="row_mismatch") == 2
+        assert closed.metric("tokens_unscored_total", cause="row_mismatch") == 2
+        assert closed.metric("requests_total", method="GenerateStream", code=CLOSED) == 2
+        recovered(closed, expected[0])
+
+    def test_what_is_no_number_in_one_row_costs_that_request(
+        self, closed: Faulty, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Attention that masks by adding lets NaN through (0 · NaN), and the neighbour fails as well: then it must get
+        nothing that was not scored either."""
+        expected = whole(closed)
+        with monkeypatch.context() as patch:
+            pair = Pair(closed, patch)
+            gather = once(pair.gather)
+
+            def spoil_the_first_row(x: torch.Tensor) -> torch.Tensor | None:
+                gather(x)
+                if x.shape[-2] != 2:
+                    return None
+                return x.index_fill(-2, torch.tensor([0]), float("nan"))
+
+            with striking(closed, spoil_the_first_row):
+                ended = [read_to_the_end(call) for call in (long_stream(closed), long_stream(closed))]
+        assert pair.first in {seen[0].request_id for seen, code in ended if code == CLOSED}
+        for seen, code in ended:
+            if code == CLOSED:
+                delivered_before(seen, expected, pair.sound[seen[0].request_id])
+            else:
+                assert code == "OK"
+                assert seen[-1].final.verdict.status == pb.CHECK_STATUS_CHECKED
+                assert "".join(message.chunk.text for message in seen) == expected.text
+        failed = sum(code == CLOSED for _, code in ended)
+        assert closed.metric("monitor_failures_total", cause="non_finite") == failed
+        recovered(closed, expected)
+
+
+def once(do: Callable[[torch.Tensor], None]) -> Callable[[torch.Tensor], None]:
+    waiting = [do]
+    return lambda x: waiting.pop()(x) if waiting else None
+
+
+def read_to_the_end(call: Any) -> tuple[list[pb.GenerateStreamResponse], str]:
+    seen: list[pb.GenerateStreamResponse] = []
+    with suppress(grpc.RpcError):
+        for message in call:
+            seen.append(message)
+    return seen, call.code().name
 
 
 class TestRulesThatCrash:
     def test_the_text_is_refused_and_the_engine_lives(
         self, closed: Faulty, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from monitor.policy.observer import RequestObserver
+        expected, observe = whole(closed), RequestObserver.observe
 
-        call, _ = started(closed)
-        with monkeypatch.context() as patch:
-
-            def crash(self: object, block: object) -> None:
+        def crash(self: RequestObserver, block: Any) -> Any:
+            if block.start >= SOUND:
                 raise ZeroDivisionError
+            return observe(self, block)
 
+        with monkeypatch.context() as patch:
             patch.setattr(RequestObserver, "observe", crash)
-            rest_fails(call, "FAILED_PRECONDITION")
+            delivered_before(until_it_fails(long_stream(closed), CLOSED), expected, SOUND)
         assert closed.metric("monitor_failures_total", cause="rule_error") == 1
-        assert closed.generate(SILENT, max_new_tokens=4).verdict.status == pb.CHECK_STATUS_CHECKED
+        assert closed.metric("tokens_unscored_total", cause="rule_error") == 1
+        assert closed.health() == SERVING, "one request's rules crashed; others can be served"
+        recovered(closed, expected)
