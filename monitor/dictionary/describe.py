@@ -130,7 +130,7 @@ def _rows_at_once(autoencoder: SparseAutoencoder, length: int) -> int:
 def _counted(ids: Tensor, x: Tensor, options: Options, counts: _Counts) -> Tensor:
     """Which positions `[batch, length]` count: not first in a row, not BOS, not of outlying norm."""
     norm = x.norm(dim=-1)
-    usual: Tensor = norm <= options.outlier_norm * norm[:, 1:].median()
+    usual: Tensor = norm <= options.outlier_norm * norm[:, 1:].nanmedian()
     begins = torch.zeros_like(usual)
     begins[:, 0] = True
     if options.bos is not None:

@@ -5,7 +5,7 @@ import torch
 
 from monitor.dictionary.contexts import EMPTY
 from monitor.dictionary.describe import Options, describe
-from monitor.dictionary.packing import packed
+from monitor.dictionary.packing import PackedRow, packed
 from monitor.errors import DictionaryError
 from tests.dictionary.small_dictionary import BOS, FEATURES, residuals_of, small_autoencoder, small_rows
 
@@ -99,6 +99,19 @@ def test_tokens_of_outlying_norm_are_left_out():
     assert float(found.statistics.maximum.max()) < 100
     kept = describe(rows, with_sink, small_autoencoder(), Options(bos=BOS, outlier_norm=1e9))
     assert float(kept.statistics.maximum.max()) > 100
+
+
+def test_a_token_that_is_no_number_takes_no_other_with_it():
+    ids = torch.tensor([[BOS, 5, 6, 7], [BOS, 8, 9, 10]])
+    rows = [PackedRow(row, torch.zeros(4, dtype=torch.int64)) for row in ids]
+
+    def broken(given):
+        x = torch.ones(*given.shape, small_autoencoder().d_model)
+        x[given == 6] = torch.nan
+        return x
+
+    found = describe(rows, broken, small_autoencoder(), Options(bos=BOS))
+    assert (found.statistics.tokens, found.outliers) == (5, 1)
 
 
 def test_no_rows_is_an_error():

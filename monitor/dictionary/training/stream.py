@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from monitor.dictionary.training import processes
+from monitor.errors import DictionaryError
 
 FORWARD = 32
 """Rows in one forward pass."""
@@ -120,9 +121,17 @@ class ActivationStream:
         return held[:filled]
 
     def _order(self, held: Tensor, number: int) -> Tensor:
-        """A permutation of the buffer without its outliers; some come twice where too few are left."""
+        """A permutation of the buffer without its outliers; some come twice where too few are left.
+
+        DictionaryError where none is left.
+        """
         norms = held.float().norm(dim=1)
-        good = (norms <= OUTLIER * norms.median()).nonzero().squeeze(1)
+        # One that is no number must not hide the others' median; it compares as false, and is left out.
+        good = (norms <= OUTLIER * norms.nanmedian()).nonzero().squeeze(1)
+        if not len(good):
+            raise DictionaryError(
+                "the model computes no numbers where the dictionary reads; look at its dtype"
+            )
         self.outliers += held.shape[0] - good.shape[0]
         random = torch.Generator().manual_seed(self._seed * 1_000_003 + number)
         order = good[torch.randperm(good.shape[0], generator=random).to(good.device)]

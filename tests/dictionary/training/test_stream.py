@@ -7,6 +7,7 @@ import torch
 
 from monitor.dictionary.training import stream
 from monitor.dictionary.training.stream import ActivationStream, trained_positions
+from monitor.errors import DictionaryError
 
 BOS = 0
 
@@ -63,6 +64,22 @@ def test_any_batch_is_reached_without_running_the_model_before_its_buffer():
 def test_the_end_of_the_text_ends_the_batches():
     assert len(list(made().batches())) % 16 == 0
     assert len(list(made(token_rows(10)).batches())) == 0
+
+
+def test_what_is_no_number_is_left_out_too():
+    def broken(ids):
+        out = residuals(ids)
+        out[ids == 49] = torch.nan
+        return out
+
+    source = ActivationStream(lambda: iter(token_rows()), broken, bos=BOS, batch=16, buffer=256)
+    assert all(bool(batch.isfinite().all()) for batch in islice(source.batches(), 16))
+    assert source.outliers > 0
+    nothing = ActivationStream(
+        lambda: iter(token_rows()), lambda ids: residuals(ids) * torch.nan, bos=BOS, batch=16, buffer=256
+    )
+    with pytest.raises(DictionaryError, match="no numbers"):
+        next(nothing.batches())
 
 
 def test_outliers_are_left_out_and_counted():
