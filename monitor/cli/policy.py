@@ -79,18 +79,16 @@ def run(
     device: DeviceOption = "auto",
 ) -> None:
     """Run NAME.test.yaml of every policy. A policy without a test fails. Exit code 1 where a case fails."""
-    from monitor.cli.policy_test import result_table, run_tests, write_junit
+    from monitor.cli.policy_test import result_table, run_tests, said, write_junit
 
     reader = None if readings_only else _reader(model, dictionary, device, dictionary_format)
-    results, skipped = run_tests(policies, reader)
+    results = run_tests(policies, reader)
     console = stdout_console()
     console.print(result_table(results))
     if junit is not None:
         write_junit(junit, results)
-    failed = sum(not result.passed for result in results)
-    left = f", {skipped} on texts left out" if skipped else ""
-    console.print(f"{len(results) - failed} passed, {failed} failed{left}")
-    if failed:
+    console.print(said(results))
+    if any(not result.passed and not result.skipped for result in results):
         raise typer.Exit(ExitCode.MATCHED)
 
 

@@ -21,11 +21,11 @@ from monitor.cli.console import stderr_console, stdout_console
 from monitor.cli.errors import InputError
 from monitor.cli.pair import DeviceOption, DictionaryOption, FormatOption, JsonOption, ModelOption, open_pair
 from monitor.cli.policy_extra import held_out
+from monitor.cli.policy_running import load_set, running_of
 from monitor.cli.printable import one_line
 from monitor.cli.texts import read_texts
 from monitor.policy.comparing import Change, Comparison, compare
 from monitor.policy.examples import read_examples
-from monitor.policy.loader import load_policies
 from monitor.policy.policyset import PolicySet
 from monitor.records import Phase
 
@@ -71,17 +71,8 @@ def compare_sets(
     from monitor.cli.policy_reader import PairReader
 
     pair = open_pair(model, dictionary, device, dictionary_format)
-    maxima = PairReader(pair).maxima.tolist()
-    sets = [
-        load_policies(
-            folder,
-            dictionary_digest=pair.dictionary.digest,
-            model_digest=pair.loaded.digest,
-            features=pair.dictionary.autoencoder.features,
-            maxima=maxima,
-        )
-        for folder in (a, b)
-    ]
+    running = running_of(PairReader(pair))
+    sets = [load_set(folder, running) for folder in (a, b)]
     texts, sources = _texts(on, rows)
     reader = PairReader(pair, {signal for policies in sets for signal in policies.watch.signals})
     found = _compared(reader, sets, texts, sources, phase)

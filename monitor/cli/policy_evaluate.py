@@ -19,13 +19,14 @@ from monitor.cli.errors import InputError
 from monitor.cli.pair import DeviceOption, DictionaryOption, FormatOption, JsonOption, ModelOption, open_pair
 from monitor.cli.policy_benign import SPREAD, documents, excerpt
 from monitor.cli.policy_extra import extra_rows, held_out, sources_of
+from monitor.cli.policy_tried import notes_on, tried
 from monitor.policy.examples import BENIGN_FILE, read_benign
 from monitor.policy.fit.evaluating import Rate, SourceResult, SourceTexts, on_sources, rates, rates_of
 from monitor.policy.fit.lengths import EDGES
 from monitor.policy.fit.readings import TextReadings
 from monitor.policy.fit.rows import ReadTexts, assemble
-from monitor.policy.fit.trying import Trial, trials
-from monitor.policy.loader import Source, load_policies, read_folder
+from monitor.policy.fit.trying import Tried
+from monitor.policy.loader import Source, read_folder
 from monitor.policy.lock import LockModel
 
 if TYPE_CHECKING:
@@ -53,9 +54,11 @@ class Evaluation:
     locks: tuple[LockModel, ...]
     sources: tuple[SourceResult, ...] = ()
     rates: tuple[Rate, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What has no row and why, and which rows mean something else than the others."""
 
 
-Seen = Callable[[Source, Trial, Sequence[SourceTexts], Sequence[str], TextReadings], None]
+Seen = Callable[[Source, Tried, Sequence[SourceTexts], Sequence[str], TextReadings], None]
 """Policy, its first rule, its sources, benign requests and their readings."""
 
 
@@ -98,19 +101,19 @@ class Evaluator:
         """`named`: model, dictionary, device and format, as `open_pair` takes them."""
         from monitor.cli.policy_fit import signals_of
         from monitor.cli.policy_reader import PairReader
+        from monitor.cli.policy_running import bound_elsewhere, load_set, running_of
 
         self.folder, self.data = policies, data
         self.labelled = data / "labelled" if (data / "labelled").is_dir() else data
-        self.policies = read_folder(policies)
-        self.reader: PairReader = PairReader(open_pair(*named), signals_of(self.policies))
-        pair = self.reader.pair
-        self.set = load_policies(
-            policies,
-            dictionary_digest=pair.dictionary.digest,
-            model_digest=pair.loaded.digest,
-            features=pair.dictionary.autoencoder.features,
-            maxima=self.reader.maxima.tolist(),
-        )
+        everything = read_folder(policies)
+        self.reader: PairReader = PairReader(open_pair(*named), signals_of(everything))
+        running = running_of(self.reader)
+        self.set = load_set(policies, running)
+        bound = {source.model.metadata.name: bound_elsewhere(source, running) for source in everything}
+        self.policies = [source for source in everything if not bound[source.model.metadata.name]]
+        self.notes = [
+            f"{name}: {where}; not measured on this model" for name, where in bound.items() if where
+        ]
 
     def run(self, rows: int, texts: int, seen: Seen | None = None) -> Evaluation:
         """Everything; prints what it is at. `seen` is shown the texts of every policy while they are in memory."""
@@ -134,7 +137,10 @@ class Evaluator:
             "policies": self.set.digest,
         }
         return Evaluation(
-            str(self.folder), digests, tuple(s.lock for s in self.policies if s.lock is not None)
+            str(self.folder),
+            digests,
+            tuple(s.lock for s in self.policies if s.lock is not None),
+            notes=(*self.notes, *(note for source in self.policies for note in notes_on(source, self.set))),
         )
 
     def locked(self) -> list[Source]:
@@ -158,10 +164,9 @@ class Evaluator:
             found[path.name.removesuffix(".jsonl.xz")] = self.reader.read(texts)
         return found
 
-    def trials(self, source: Source) -> list[Trial]:
-        """The rules of a policy, ready to score."""
-        assert source.lock is not None
-        return trials(source.model, source.lock, source.path.parent)
+    def trials(self, source: Source) -> list[Tried]:
+        """The rules of a policy, ready to score, in the order of the file."""
+        return tried(source, self.set)
 
     def source_texts(self, source: Source, rows: int) -> list[SourceTexts]:
         """Held-out rows of the labelled sources that speak of a policy."""
@@ -201,7 +206,7 @@ class Evaluator:
     def _rates(self, benign: dict[str, TextReadings]) -> list[Rate]:
         found: list[Rate] = []
         anything = {name: np.zeros(len(read), np.intp) for name, read in benign.items()}
-        for source in (s for s in self.policies if s.lock is not None):
+        for source in self.policies:
             for trial in self.trials(source):
                 for name, read in benign.items():
                     found += rates(trial, name, read, EDGES)

@@ -42,6 +42,7 @@ def as_markdown(found: Evaluation) -> str:
         rate_table(found.rates),
         "Rates by corpus, all rules together:",
         corpus_table(found.rates),
+        "\n".join(f"- {note}" for note in found.notes),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -53,6 +54,7 @@ def as_record(found: Evaluation) -> str:
         "digests": found.digests,
         "cards": {lock.policy: lock.card.model_dump() for lock in found.locks if lock.card is not None},
         "sources": [_plain(result) for result in found.sources],
+        "notes": list(found.notes),
         "rates": [{**dataclasses.asdict(rate), "interval": rate.interval} for rate in found.rates],
     }
     return json.dumps(record, indent=1, ensure_ascii=False) + "\n"

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from monitor.cli.errors import InputError
+from monitor.cli.policy_running import load_set, running_of
 from monitor.policy.explaining import Explanation, Part, TokenShare, explain
-from monitor.policy.loader import load_policies
 from monitor.records import Phase
 
 if TYPE_CHECKING:
@@ -22,21 +22,12 @@ if TYPE_CHECKING:
 
 def explain_text(console: Console, reader: PairReader, folder: Path, text: str, phase: Phase) -> None:
     """Print the explanation of a text; PolicyError where the policies do not fit what runs."""
-    pair = reader.pair
-    policies = load_policies(
-        folder,
-        dictionary_digest=pair.dictionary.digest,
-        model_digest=pair.loaded.digest,
-        features=pair.dictionary.autoencoder.features,
-        maxima=reader.maxima.tolist(),
-        width=pair.loaded.d_model,
-        names=(pair.loaded.name, Path(pair.loaded.name).name),
-    )
+    policies = load_set(folder, running_of(reader))
     ids = reader.ids(text)
     if len(ids) < 2:
         raise InputError("the text has no token to score")
     found = explain(policies.policies, reader.watched(ids, policies.watch), phase)
-    words = [pair.loaded.tokenizer.decode([i]) for i in ids]
+    words = [reader.pair.loaded.tokenizer.decode([i]) for i in ids]
     table = Table("policy/rule", "score", "threshold", "fires", "tokens (features)")
     for one in found:
         table.add_row(*_row(one, words))

@@ -19,7 +19,7 @@ from monitor.cli.policy_evaluate import ANY, Evaluation, Evaluator, RowsOption, 
 from monitor.policy.examples import Label
 from monitor.policy.fit.evaluating import SourceTexts
 from monitor.policy.fit.readings import Floats, TextReadings
-from monitor.policy.fit.trying import Trial
+from monitor.policy.fit.trying import Tried
 from monitor.policy.loader import Source
 from monitor.policy.report import Group, Heat, PolicyReport, Report, Scores, Token, page
 
@@ -66,7 +66,7 @@ def report(
 
     def seen(
         source: Source,
-        trial: Trial,
+        trial: Tried,
         sources: Sequence[SourceTexts],
         benign: Sequence[str],
         read: TextReadings,
@@ -110,13 +110,15 @@ def _report(
                 groups=groups,
             )
         )
-    return Report(title, found.digests, made, [r for r in found.rates if r.policy == ANY], measured)
+    return Report(
+        title, found.digests, made, [r for r in found.rates if r.policy == ANY], measured, found.notes
+    )
 
 
 def _shown(
     evaluator: Evaluator,
     source: Source,
-    trial: Trial,
+    trial: Tried,
     sources: Sequence[SourceTexts],
     benign: tuple[Sequence[str], TextReadings],
     show: int,
@@ -149,7 +151,7 @@ def _shown(
     return scores, groups
 
 
-def _piles(trial: Trial, sources: Sequence[SourceTexts], label: int) -> list[Pile]:
+def _piles(trial: Tried, sources: Sequence[SourceTexts], label: int) -> list[Pile]:
     piles = []
     for source in sources:
         which = np.flatnonzero(source.positive == label)
@@ -160,19 +162,19 @@ def _piles(trial: Trial, sources: Sequence[SourceTexts], label: int) -> list[Pil
     return piles
 
 
-def _own(evaluator: Evaluator, trial: Trial, source: Source, positive: bool) -> list[Pile]:
+def _own(evaluator: Evaluator, trial: Tried, source: Source, positive: bool) -> list[Pile]:
     texts = [e.text for e in source.examples if (e.label is Label.POSITIVE) == positive]
     return [_pile(trial, "own example", texts, evaluator.reader.read(texts))] if texts else []
 
 
-def _pile(trial: Trial, source: str, texts: Sequence[str], read: TextReadings) -> Pile:
+def _pile(trial: Tried, source: str, texts: Sequence[str], read: TextReadings) -> Pile:
     return Pile(source, texts, read, np.asarray([trial.share(read, i) for i in range(len(read))]))
 
 
 class _Heat:
     """Makes heat maps of the texts of piles."""
 
-    def __init__(self, evaluator: Evaluator, trial: Trial) -> None:
+    def __init__(self, evaluator: Evaluator, trial: Tried) -> None:
         self._evaluator, self._trial = evaluator, trial
 
     def pick(self, piles: Sequence[Pile], most: int, *, fires: bool) -> list[Heat]:

@@ -5,49 +5,81 @@ Knows how policies, tests and a model are joined. Does not know what makes a cas
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 from rich.table import Table
+from rich.text import Text
 
+from monitor.cli.policy_running import bound_elsewhere, running_of
+from monitor.cli.printable import printable
 from monitor.policy.document import PolicyProblems, Problem
 from monitor.policy.loader import Source, read_folder
 from monitor.policy.policy import Policy
 from monitor.policy.resolve import Running, resolve
-from monitor.policy.testing import Result, TextReader, read_tests, run_case
+from monitor.policy.testing import Case, Result, TextReader, read_tests, run_case
 from monitor.records import Readings, WatchPlan
 
 if TYPE_CHECKING:
     from monitor.cli.policy_reader import PairReader
 
+SETUP = "(set-up)"
+"""Stands for the case where a policy or its test file cannot be used."""
+LEFT_OUT = "reads texts; left out"
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
-def run_tests(folder: Path, reader: PairReader | None) -> tuple[list[Result], int]:
-    """Results of every case, and how many cases were left out because nobody reads texts."""
+
+def run_tests(folder: Path, reader: PairReader | None) -> list[Result]:
+    """Results of every case; skipped ones are of policies for other models, or on texts that nobody reads."""
+    running = running_of(reader) if reader is not None else None
     results: list[Result] = []
-    skipped = 0
     for source in read_folder(folder):
+        name = source.model.metadata.name
+        bound = bound_elsewhere(source, running) if running is not None else ""
         try:
             tests = read_tests(source)
-            policy = _policy(source, reader)
+            policy = None if bound else _policy(source, running)
         except PolicyProblems as error:
-            results.append(Result(source.model.metadata.name, "(set-up)", False, _first(error)))
+            results.append(Result(name, SETUP, False, _all(error)))
             continue
-        for case in tests.cases:
-            result = run_case(policy, case, _text_reader(reader))
-            if result is None:
-                skipped += 1
-            else:
-                results.append(result)
-    return results, skipped
+        if policy is None:
+            results += [
+                Result(name, case.name, False, f"{bound}; not tested on this model", skipped=True)
+                for case in tests.cases
+            ]
+        else:
+            results += [_ran(policy, case, _text_reader(reader)) for case in tests.cases]
+    return results
+
+
+def _ran(policy: Policy, case: Case, read: TextReader | None) -> Result:
+    try:
+        result = run_case(policy, case, read)
+    except PolicyProblems as error:
+        return Result(policy.name, case.name, False, _all(error))
+    return result or Result(policy.name, case.name, False, LEFT_OUT, skipped=True)
+
+
+def said(results: Sequence[Result]) -> str:
+    """How many passed, failed and did not run."""
+    failed = sum(not result.passed and not result.skipped for result in results)
+    texts = sum(result.skipped and result.detail == LEFT_OUT for result in results)
+    bound = {result.policy for result in results if result.skipped and result.detail != LEFT_OUT}
+    line = f"{sum(result.passed for result in results)} passed, {failed} failed"
+    line += f", {texts} on texts left out" if texts else ""
+    count = f"{len(bound)} {'policy' if len(bound) == 1 else 'policies'}"
+    return line + (f", {count} for other models not tested" if bound else "")
 
 
 def result_table(results: Sequence[Result]) -> Table:
     """One row per case."""
     table = Table("policy", "case", "result", "found")
     for result in results:
-        table.add_row(result.policy, result.case, "pass" if result.passed else "FAIL", result.detail)
+        word = "skip" if result.skipped else "pass" if result.passed else "FAIL"
+        table.add_row(*(Text(printable(text)) for text in (result.policy, result.case, word, result.detail)))
     return table
 
 
@@ -58,37 +90,35 @@ def write_junit(path: Path, results: Sequence[Result]) -> None:
         mine = [result for result in results if result.policy == policy]
         suite = ElementTree.SubElement(suites, "testsuite", {"name": policy} | _counts(mine))
         for result in mine:
-            case = ElementTree.SubElement(suite, "testcase", classname=policy, name=result.case)
-            if not result.passed:
-                ElementTree.SubElement(case, "failure", message=result.detail)
+            case = ElementTree.SubElement(suite, "testcase", classname=policy, name=_clean(result.case))
+            if result.skipped:
+                ElementTree.SubElement(case, "skipped", message=_clean(result.detail))
+            elif not result.passed:
+                ElementTree.SubElement(case, "failure", message=_clean(result.detail))
             elif result.detail:
-                ElementTree.SubElement(case, "system-out").text = result.detail
+                ElementTree.SubElement(case, "system-out").text = _clean(result.detail)
     ElementTree.indent(suites)
     ElementTree.ElementTree(suites).write(path, encoding="utf-8", xml_declaration=True)
 
 
 def _counts(results: Sequence[Result]) -> dict[str, str]:
-    return {"tests": str(len(results)), "failures": str(sum(not result.passed for result in results))}
+    failed = sum(not result.passed and not result.skipped for result in results)
+    skipped = sum(result.skipped for result in results)
+    return {"tests": str(len(results)), "failures": str(failed), "skipped": str(skipped)}
 
 
-def _policy(source: Source, reader: PairReader | None) -> Policy:
+def _clean(text: str) -> str:
+    """Text without the characters that XML cannot hold, each written as its escape."""
+    return _NOT_XML.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def _policy(source: Source, running: Running | None) -> Policy:
     """The resolved policy: for what runs, or for what its lock was fitted to."""
     problems: list[Problem] = []
-    policy = resolve(source, running_of(reader) if reader is not None else _fitted(source), problems)
+    policy = resolve(source, running or _fitted(source), problems)
     if policy is None:
         raise PolicyProblems(problems)
     return policy
-
-
-def running_of(reader: PairReader) -> Running:
-    """The reader's model and dictionary, as policies are resolved for them."""
-    pair = reader.pair
-    return Running(
-        pair.loaded.digest,
-        pair.dictionary.digest,
-        pair.dictionary.autoencoder.features,
-        reader.maxima.tolist(),
-    )
 
 
 def _fitted(source: Source) -> Running:
@@ -107,6 +137,6 @@ def _text_reader(reader: PairReader | None) -> TextReader | None:
     return read
 
 
-def _first(error: PolicyProblems) -> str:
-    problem = error.problems[0]
-    return f"{problem.message}; {problem.hint}" if problem.hint else problem.message
+def _all(error: PolicyProblems) -> str:
+    """Every problem with what to write instead; where each stands is `policy check`'s to say."""
+    return "\n".join(f"{one.message}; {one.hint}" if one.hint else one.message for one in error.problems)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
 from rich.table import Table
 from rich.text import Text
 
-from monitor.cli import options, words
+from monitor.cli import options, serving, words
 from monitor.cli.console import stderr_console
 from monitor.cli.printable import printable
 from monitor.settings import load_settings
@@ -18,8 +17,7 @@ if TYPE_CHECKING:
     from monitor.model.runtime import Runtime
     from monitor.policy.policyset import PolicySet
     from monitor.rpc.server import Addresses
-
-SERVES = "Where it serves"
+    from monitor.settings import Settings as Chosen
 
 
 def serve(
@@ -31,64 +29,18 @@ def serve(
     device: options.Device = None,
     dtype: options.Dtype = None,
     settings: options.Settings = None,
-    listen: Annotated[
-        str | None,
-        typer.Option(metavar="HOST:PORT", help="gRPC. Default: 127.0.0.1:50051.", rich_help_panel=SERVES),
-    ] = None,
-    metrics_listen: Annotated[
-        str | None,
-        typer.Option(
-            metavar="HOST:PORT", help="Prometheus. Default: 127.0.0.1:9464.", rich_help_panel=SERVES
-        ),
-    ] = None,
-    decision_log: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FOLDER|off",
-            help="Where decisions are written before they are answered. Default: a folder of this user and port.",
-            rich_help_panel=SERVES,
-        ),
-    ] = None,
-    callers: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Who may call (`sae-monitor token new`).", rich_help_panel=SERVES),
-    ] = None,
-    tls_certificate: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="PEM; read again when it changes.", rich_help_panel=SERVES),
-    ] = None,
-    tls_key: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="PEM, without a password.", rich_help_panel=SERVES)
-    ] = None,
-    tls_client_ca: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Only clients with certificates of these authorities.",
-            rich_help_panel=SERVES,
-        ),
-    ] = None,
-    insecure_listen: Annotated[
-        bool | None,
-        typer.Option(
-            "--insecure-listen", help="Let other machines call without tokens or TLS.", rich_help_panel=SERVES
-        ),
-    ] = None,
-    skip_self_test: Annotated[
-        bool | None,
-        typer.Option(
-            "--skip-self-test",
-            help="Start although nobody checked that the dictionary fits the model.",
-            rich_help_panel=options.RUNS,
-        ),
-    ] = None,
-    grace_seconds: Annotated[
-        float | None, typer.Option(help="Time for running calls after SIGTERM.", rich_help_panel=SERVES)
-    ] = None,
-    log_level: Annotated[
-        str | None, typer.Option(metavar="debug|info|warning|error", rich_help_panel=SERVES)
-    ] = None,
-    log_format: Annotated[str | None, typer.Option(metavar="console|json", rich_help_panel=SERVES)] = None,
+    listen: serving.Listen = None,
+    metrics_listen: serving.MetricsListen = None,
+    decision_log: serving.DecisionLog = None,
+    callers: serving.Callers = None,
+    tls_certificate: serving.TlsCertificate = None,
+    tls_key: serving.TlsKey = None,
+    tls_client_ca: serving.TlsClientCa = None,
+    insecure_listen: serving.InsecureListen = None,
+    skip_self_test: serving.SkipSelfTest = None,
+    grace_seconds: serving.GraceSeconds = None,
+    log_level: serving.LogLevel = None,
+    log_format: serving.LogFormat = None,
 ) -> None:
     """Run the watched model behind gRPC and Prometheus.
 
@@ -102,7 +54,11 @@ def serve(
     flags |= {"tls_key": tls_key, "tls_client_ca": tls_client_ca}
     flags |= {"insecure_listen": insecure_listen, "skip_self_test": skip_self_test}
     flags |= {"grace_seconds": grace_seconds, "log_level": log_level, "log_format": log_format}
-    chosen = load_settings(flags)
+    _run(load_settings(flags))
+
+
+def _run(chosen: Chosen) -> None:
+    """Serve with these settings until a signal comes."""
     from monitor.rpc.bookkeeping import check_books
     from monitor.rpc.entrance import check_entrance
 

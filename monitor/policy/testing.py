@@ -81,7 +81,9 @@ class Result:
     case: str
     passed: bool
     detail: str
-    """What was found, where that is not what was expected."""
+    """What was found, where that is not what was expected; of a case that did not run, why."""
+    skipped: bool = False
+    """True of a case that did not run; it counts neither as passed nor as failed."""
 
 
 def read_tests(source: Source) -> TestModel:

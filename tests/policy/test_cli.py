@@ -44,7 +44,8 @@ def test_test_needs_no_model_for_readings(tmp_path):
     done = run("test", tmp_path, "--readings-only", "--junit", tmp_path / "out.xml")
     assert done.exit_code == 0, done.output
     suite = ElementTree.parse(tmp_path / "out.xml").getroot()
-    assert (suite.get("tests"), suite.get("failures")) == ("1", "0")
+    assert (suite.get("tests"), suite.get("failures"), suite.get("skipped")) == ("2", "0", "1")
+    assert suite.find(".//testcase[@name='text']/skipped").get("message") == "reads texts; left out"
     assert "1 passed, 0 failed, 1 on texts left out" in done.output
 
 

@@ -3,13 +3,15 @@
 import json
 import shutil
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from typer.testing import CliRunner
 
 from monitor.cli.app import app
 from monitor.cli.policy_benign import SPREAD, benign_texts, documents, excerpt
-from monitor.cli.policy_evaluate_text import table
+from monitor.cli.policy_evaluate import Evaluation
+from monitor.cli.policy_evaluate_text import as_markdown, table
 from monitor.cli.policy_extra import extra_rows, held_out, sources_of
 
 SHIPPED = Path(__file__).parents[2] / "policies"
@@ -71,6 +73,115 @@ def test_evaluate_measures_what_no_fit_has_read(fitted, data, tmp_path):
     rates = [r for r in record["rates"] if r["rule"] == "written"]
     assert sum(r["texts"] for r in rates) == ROWS
     assert all(r["interval"][0] <= r["fired"] / r["texts"] <= r["interval"][1] for r in rates)
+
+
+BOTH = """\
+apiVersion: monitor/v1
+metadata: {name: both, title: Both, category: scam, severity: low, description: A scam in a usual voice.}
+concept: {examples: scams.examples.jsonl}
+conditions:
+  scam:
+    pooling: ema
+    threshold: {false_positive_rate: 0.05}
+  strange:
+    signal: residual_norm
+    threshold: 1000.0
+  answered:
+    phases: [response]
+    signal: residual_norm
+    threshold: 0.0
+rules:
+  - name: usual
+    when: {all: [scam, {not: strange}]}
+  - name: later
+    when: {all: [scam, answered]}
+"""
+ELSEWHERE = """\
+apiVersion: monitor/v1
+metadata: {name: elsewhere, title: Elsewhere, category: scam, severity: low, description: For another model.}
+features: [{index: 999999}]
+match: {models: ["*another*"]}
+rules:
+  - {name: seen, threshold: 1.0}
+"""
+LOUD = """\
+apiVersion: monitor/v1
+metadata: {name: loud, title: Loud, category: loud, severity: low, description: Any token at all.}
+rules:
+  - {name: any-token, signal: residual_norm, threshold: 0.0}
+"""
+
+
+@pytest.fixture(scope="module")
+def mixed(fitted, tmp_path_factory):
+    """A fitted policy, one of combined conditions, one without a lock, and one for another model."""
+    folder = tmp_path_factory.mktemp("mixed") / "policies"
+    shutil.copytree(fitted, folder)
+    for name, text in (("both", BOTH), ("elsewhere", ELSEWHERE), ("loud", LOUD)):
+        (folder / f"{name}.yaml").write_text(text)
+    run("fit", folder, "--only", "both", "--features", 8, "--rounds", 2)
+    return folder
+
+
+def test_every_rule_has_a_row_or_a_reason(mixed, data):
+    record = json.loads(run("evaluate", mixed, "--data", data, "--rows", 50, "--json"))
+    fired = {}
+    for rate in record["rates"]:
+        key = f"{rate['policy']}/{rate['rule']}"
+        fired[key] = fired.get(key, 0) + rate["fired"]
+    assert set(fired) == {"scams/written", "both/usual", "both/later", "loud/any-token", "any rule/"}
+    assert fired["both/later"] == 0, "nothing is written by a model here"
+    assert fired["loud/any-token"] == fired["any rule/"] == ROWS
+    measured = {source["policy"]: source for source in record["sources"]}
+    assert set(measured) == {"scams", "both"}
+    assert measured["both"]["methods"]["policy"]["auroc"] > 0.9
+    assert measured["both"]["caught"] > measured["both"]["fired"]
+    notes = "\n".join(record["notes"])
+    assert "elsewhere: bound to *another*; not measured on this model" in notes
+    assert "both/usual: combines conditions" in notes
+    assert "all prompt here, so `answered` cannot be reached" in notes
+    assert "loud: learnt from no examples" in notes
+    assert "- elsewhere: bound" in as_markdown(Evaluation("f", {}, (), notes=tuple(record["notes"])))
+
+
+def test_report_and_compare_take_combined_rules_and_leave_out_other_models(mixed, data, tmp_path):
+    page = tmp_path / "page.html"
+    run("report", mixed, "--data", data, "--rows", 50, "--texts", 50, "-o", page, "--show", 2)
+    text = page.read_text()
+    assert "elsewhere: bound to *another*" in text
+    assert "both/usual: combines conditions" in text
+    assert 'id="policy-both"' in text
+    assert 'id="policy-elsewhere"' not in text
+    record = json.loads(run("compare", mixed, mixed, "--on", data, "--rows", 20, "--json"))
+    assert {rule["rule"] for rule in record["rules"]} == {
+        "scams/written",
+        "both/usual",
+        "both/later",
+        "loud/any-token",
+    }
+
+
+def test_tests_of_policies_for_other_models_are_skipped_and_said_to_be(mixed, tmp_path):
+    folder = tmp_path / "tests"
+    folder.mkdir()
+    for name in ("elsewhere", "loud"):
+        shutil.copy(mixed / f"{name}.yaml", folder)
+    case = (
+        "apiVersion: monitor/v1\npolicy: {}\ncases:\n  - {{name: fires, texts: [hello there], fires: [{}]}}\n"
+    )
+    (folder / "loud.test.yaml").write_text(case.format("loud", "any-token"))
+    (folder / "elsewhere.test.yaml").write_text(case.format("elsewhere", "seen"))
+    output = " ".join(run("test", folder, "--junit", tmp_path / "out.xml").replace("│", " ").split())
+    assert "1 passed, 0 failed, 1 policy for other models not tested" in output
+    assert "bound to *another*; not tested on this model" in output
+    suites = ElementTree.parse(tmp_path / "out.xml").getroot()
+    assert [(s.get("name"), s.get("tests"), s.get("skipped")) for s in suites] == [
+        ("elsewhere", "1", "1"),
+        ("loud", "1", "0"),
+    ]
+    (folder / "elsewhere.test.yaml").unlink()
+    done = CliRunner().invoke(app, ["policy", "test", str(folder)])
+    assert done.exit_code == 1, "without a test it fails, whatever it is bound to"
 
 
 def test_report_shows_unseen_texts_token_by_token(fitted, data, tmp_path):

@@ -16,7 +16,7 @@ from monitor.policy.fit.detecting import Detector, Rows
 from monitor.policy.fit.learning import Recipe, learn_probe, weighted
 from monitor.policy.fit.measuring import Truth, measure_all
 from monitor.policy.fit.readings import Floats, Indices, TextReadings, join_texts
-from monitor.policy.fit.trying import Trial
+from monitor.policy.fit.trying import Tried
 from monitor.policy.lock import Measure
 
 UNLIKE = ("peps", "wikitext2_heldout")
@@ -78,7 +78,7 @@ class Rate:
 
 
 def on_sources(
-    trial: Trial,
+    trial: Tried,
     rows: Rows,
     sources: Sequence[SourceTexts],
     benign: TextReadings,
@@ -100,7 +100,7 @@ def on_sources(
 
 
 def _result(
-    trial: Trial, source: SourceTexts, scores: dict[str, tuple[Floats, Floats]], seed: int
+    trial: Tried, source: SourceTexts, scores: dict[str, tuple[Floats, Floats]], seed: int
 ) -> SourceResult:
     count, others = len(source.texts), len(next(iter(scores.values()))[1])
     groups = np.unique(
@@ -127,21 +127,21 @@ def _result(
 
 
 def _methods(
-    trial: Trial, rows: Rows, read: TextReadings, texts: Sequence[str], seed: int
+    trial: Tried, rows: Rows, read: TextReadings, texts: Sequence[str], seed: int
 ) -> dict[str, Floats]:
     """Scores `[texts]` by method."""
     everything = rows.everything
     y, importance, means = rows.positive, rows.importance, rows.read.means
     recipe = Recipe((trial.how,), DRAWN, 1, seed, signed=True)
     ever = np.flatnonzero(rows.read.tokens.density() > 0)
-    count = len(getattr(trial.detector, "indices", ())) or DRAWN
+    count = len(getattr(getattr(trial, "detector", None), "indices", ())) or DRAWN
     drawn = weighted(rows, everything, recipe, random_features(ever, count, seed))
 
     def pooled(detector: Detector) -> Floats:
         return trial.how.score(detector.tokens(read, np.arange(len(read))))
 
     return {
-        "policy": pooled(trial.detector),
+        "policy": trial.score(read),
         "probe": pooled(learn_probe(rows, everything, recipe)),
         "linear_probe": linear_probe(means, y, importance, read.means),
         "difference_of_means": difference_of_means(means, y, importance, read.means),
@@ -150,11 +150,9 @@ def _methods(
     }
 
 
-def rates(trial: Trial, source: str, read: TextReadings, edges: Sequence[int]) -> list[Rate]:
+def rates(trial: Tried, source: str, read: TextReadings, edges: Sequence[int]) -> list[Rate]:
     """How often a rule fires on benign texts, by their length."""
-    return rates_of(
-        trial.policy, trial.rule, trial.locked.asked_rate, source, trial.fired(read), read.lengths, edges
-    )
+    return rates_of(trial.policy, trial.rule, trial.asked, source, trial.fired(read), read.lengths, edges)
 
 
 def rates_of(

@@ -1,7 +1,8 @@
 """A lock put to texts that no fit has seen: what its rules score, and where they fire.
 
-Knows locks, readings and pooling. Does not know sources, files or models. Rules that combine conditions are left
-out, as is what conversations add up to: each text is a request of its own.
+Knows locks, readings and pooling. Does not know sources, files or models. Rules that combine conditions have no
+threshold of their own in a lock: `observing` puts those to texts. What conversations add up to is left out: each text
+is a request of its own.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -21,6 +23,41 @@ from monitor.policy.lock import LockedRule, LockModel
 from monitor.policy.probe_file import read_weights
 from monitor.policy.schema import CheckModel, PolicyModel, ProbeModel
 from monitor.policy.schema_threshold import buckets_of
+
+
+class Tried(Protocol):
+    """A rule that is put to texts."""
+
+    @property
+    def policy(self) -> str:
+        """The policy's name."""
+
+    @property
+    def rule(self) -> str:
+        """The rule's name."""
+
+    @property
+    def asked(self) -> float | None:
+        """The false-positive rate that it was fitted to; None where it was not."""
+
+    @property
+    def how(self) -> Pooled:
+        """How it pools; where it combines conditions, how what stands beside it does."""
+
+    def fired(self, read: TextReadings) -> Indices:
+        """`[texts]`: 1 where the rule fires."""
+
+    def score(self, read: TextReadings) -> Floats:
+        """`[texts]`: what ranks them."""
+
+    def tokens(self, read: TextReadings, text: int) -> Floats:
+        """Token scores `[tokens]` of one text."""
+
+    def course(self, read: TextReadings, text: int) -> Floats:
+        """`[tokens]`: where in a text the rule comes closest."""
+
+    def share(self, read: TextReadings, text: int) -> float:
+        """How far one text comes as a share of the threshold; 1 or more fires."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +74,15 @@ class Trial:
     def thresholds(self) -> Sequence[tuple[int | None, float]]:
         """(up to so many tokens, threshold), the last without a limit."""
         return buckets_of(self.locked.threshold)
+
+    @property
+    def asked(self) -> float | None:
+        """The false-positive rate that its threshold was set to."""
+        return self.locked.asked_rate
+
+    def score(self, read: TextReadings) -> Floats:
+        """`[texts]`: the highest pooled score of each."""
+        return self.how.score(self.detector.tokens(read, np.arange(len(read))))
 
     def reach(self, read: TextReadings) -> Reached:
         """Pooled scores of texts, by length."""

@@ -28,7 +28,14 @@ def page(report: Report) -> str:
     body = (
         element("a", "Skip to the policies", class_="skip", href="#policies")
         + element("header", _intro(report), _contents(report))
-        + element("main", _summary(report), _together(report), *map(section, report.policies), id="policies")
+        + element(
+            "main",
+            _summary(report),
+            _notes(report),
+            _together(report),
+            *map(section, report.policies),
+            id="policies",
+        )
         + element("footer", _footer(report))
     )
     return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>{body}</body></html>\n'
@@ -104,6 +111,11 @@ def _together(report: Report) -> str:
         element("small", "share of texts, 95 % intervals; in shadow or enforced"),
     )
     return element("figure", caption, chart)
+
+
+def _notes(report: Report) -> str:
+    items = [element("li", safe(note)) for note in report.notes]
+    return element("ul", *items, class_="note") if items else ""
 
 
 def _footer(report: Report) -> str:

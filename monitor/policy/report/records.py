@@ -74,3 +74,5 @@ class Report:
     """How often any rule of the set fires on unseen benign texts."""
     measured: bool = False
     """Whether unseen labelled texts were at hand."""
+    notes: Sequence[str] = ()
+    """What has no numbers and why, and which numbers mean something else than the others."""

@@ -1,0 +1,60 @@
+"""The rules of a policy as they are put to texts, and what is to be said of those that differ from the rest.
+
+Knows which rules a lock can score and which only the running rules can. Does not know how either scores.
+"""
+
+from __future__ import annotations
+
+from monitor.policy.fit.observing import Observed, phase_of
+from monitor.policy.fit.thresholds import ways
+from monitor.policy.fit.trying import Tried, trials
+from monitor.policy.loader import Source
+from monitor.policy.policy import Policy, Rule
+from monitor.policy.policyset import PolicySet
+from monitor.policy.program import compile_program
+
+
+def tried(source: Source, policies: PolicySet) -> list[Tried]:
+    """Every rule, in the order of the file: by its lock where that has its threshold, otherwise as it runs."""
+    owner = _owner(source, policies)
+    locked: dict[str, Tried] = {}
+    if source.lock is not None:
+        locked = {one.rule: one for one in trials(source.model, source.lock, source.path.parent)}
+    how = ways(source.model)[0]
+    return [locked.get(rule.name) or Observed(owner, rule, how) for rule in owner.rules]
+
+
+def notes_on(source: Source, policies: PolicySet) -> list[str]:
+    """What somebody who reads the tables must know of a policy's rows."""
+    owner, model = _owner(source, policies), source.model
+    name = model.metadata.name
+    notes = [f"{name}/{rule.name}: {_combined(owner, rule)}" for rule in owner.rules if rule.when is not None]
+    if model.concept is None and owner.rules:
+        notes.append(f"{name}: learnt from no examples, so it has no card and no row in the table of sources")
+    if not owner.rules:
+        notes.append(f"{name}: has no rules, it only clamps; `policy cost` measures that")
+    elif model.concept is not None and len(owner.rules) > 1:
+        notes.append(f"{name}: sources and texts are shown for its first rule, `{owner.rules[0].name}`")
+    alone = [rule.name for rule in owner.rules if rule.session]
+    alone += [part.name for part in owner.conditions if part.session]
+    if alone:
+        names = ", ".join(alone)
+        notes.append(
+            f"{name}: {names} add up over a conversation; here each text is a conversation of its own"
+        )
+    return notes
+
+
+def _combined(owner: Policy, rule: Rule) -> str:
+    program, phase = compile_program((owner,)), phase_of(rule)
+    combined = [one.name for one in owner.rules if one.when is not None]
+    leaves = [program.checks[int(program.leaves[i])] for i in program.parts[combined.index(rule.name)]]
+    deaf = [leaf.name for leaf in leaves if phase not in leaf.phases]
+    text = "combines conditions; its AUROC and recall rank texts by the margin of the combination"
+    if deaf:
+        text += f", and a text is all {phase} here, so `{'`, `'.join(deaf)}` cannot be reached"
+    return text
+
+
+def _owner(source: Source, policies: PolicySet) -> Policy:
+    return next(policy for policy in policies.policies if policy.name == source.model.metadata.name)
