@@ -21,6 +21,8 @@ from monitor.v1 import monitor_pb2 as pb
 from monitor.v1.monitor_pb2_grpc import MonitorServiceStub
 from tests.rpc.fake import FakeRuntime, policies
 
+pytest.register_assert_rewrite("tests.rpc.striking")
+
 DEADLINE = 20.0
 """Seconds; far more than any call here takes."""
 
