@@ -10,6 +10,7 @@ import json
 import random
 import statistics
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,9 @@ from rich.table import Table
 
 from monitor.bench.models import Subject, demo, random_llama
 from monitor.bench.variants import Prompts, limits, variants
+
+USUAL = ("watched", "clamped", "full hook")
+"""Variants that are measured beside the bare engine unless others are named."""
 
 app = typer.Typer(add_completion=False)
 
@@ -37,9 +41,15 @@ def main(
     threads: Annotated[int, typer.Option(help="Torch threads; 0 leaves torch's choice.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    variant: Annotated[
+        list[str] | None, typer.Option(help="Only these besides bare: watched, clamped, in turns, full hook.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Write all numbers here as JSON.")] = None,
 ) -> None:
-    """Tokens per second: bare, watched with 64 features, watched and clamped, full encode-decode hook."""
+    """Tokens per second: bare, watched with 64 features, watched and clamped, full encode-decode hook.
+
+    `in turns` is watched too, with one request in a pass, as models run that continuous batching cannot.
+    """
     if threads:
         torch.set_num_threads(threads)
     makers = {"random": random_llama, "demo": demo}
@@ -49,18 +59,23 @@ def main(
             raise typer.BadParameter(f"{name!r} is unknown; write random or demo", param_hint="--model")
         subject = makers[name](device, dtype)
         for count in concurrency or [1, 8, 32]:
-            results.append(measure(subject, count, prompt_tokens, new_tokens, rounds))
+            results.append(measure(subject, count, prompt_tokens, new_tokens, rounds, variant or USUAL))
             show(results[-1])
     if out is not None:
         out.write_text(json.dumps(results, indent=1))
 
 
 def measure(
-    subject: Subject, count: int, prompt_tokens: int, new_tokens: int, rounds: int
+    subject: Subject,
+    count: int,
+    prompt_tokens: int,
+    new_tokens: int,
+    rounds: int,
+    only: Sequence[str] = USUAL,
 ) -> dict[str, object]:
     """Seconds of every variant in every counted round, and the memory that each adds to the process."""
     size = limits(subject, max(count, 1), prompt_tokens + new_tokens + 4)
-    ways = variants(subject, size)
+    ways = {name: way for name, way in variants(subject, size).items() if name in ("bare", *only)}
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     memory: dict[str, int] = {}
     for number in range(rounds):

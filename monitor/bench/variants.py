@@ -17,9 +17,10 @@ import torch
 from monitor.bench.models import Subject
 from monitor.model.bank import FeatureBank
 from monitor.model.batching import Limits
-from monitor.model.engine import Engine
+from monitor.model.engine import Engine, MakeBatching
 from monitor.model.places import hidden_of, replace_hidden
 from monitor.model.requests import Event, Finished, GenerationRequest
+from monitor.model.separate import SeparateBatcher
 from monitor.model.tap import Tap
 from monitor.records import Clamp, Decision, Sampling, TokenBlock
 
@@ -117,13 +118,17 @@ def full_hook(subject: Subject, size: Limits) -> Iterator[Round]:
 
 @contextmanager
 def watched(
-    subject: Subject, size: Limits, features: Sequence[int], clamps: Sequence[Clamp] = ()
+    subject: Subject,
+    size: Limits,
+    features: Sequence[int],
+    clamps: Sequence[Clamp] = (),
+    batcher: MakeBatching | None = None,
 ) -> Iterator[Round]:
     """Our engine: these features watched, these clamps on every request."""
     loaded = subject.loaded
     bank = FeatureBank(subject.autoencoder, subject.maximum, features, device=loaded.device)
     tap = Tap(bank, loaded.layers[subject.layer])
-    engine = Engine(loaded, bank, tap, limits=size)
+    engine = Engine(loaded, bank, tap, limits=size, batcher=batcher)
     # No text may end a request early: every variant generates the same number of tokens.
     engine._end_ids = frozenset()
     tap.attach()
@@ -165,5 +170,6 @@ def variants(subject: Subject, size: Limits, count: int = 64) -> dict[str, Varia
         "bare": lambda: bare(subject, size),
         "watched": lambda: watched(subject, size, chosen),
         "clamped": lambda: watched(subject, size, chosen, clamps),
+        "in turns": lambda: watched(subject, size, chosen, batcher=SeparateBatcher),
         "full hook": lambda: full_hook(subject, size),
     }

@@ -79,16 +79,16 @@ def test_the_right_cause_comes_first_in_eight_of_ten(recorded: dict[str, SelfTes
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name",
-    ["threshold dropped", "layer off by one, too early", "norm not folded"],
-)
-def test_declared_values_alone_catch_the_common_ones(parts: Parts, tmp_path: Path, name: str) -> None:
-    planted = next(planted for planted in PLANTED if planted.name == name)
-    test = outcome(planted, parts, tmp_path, recorded=False)
-    assert test.expected.source is Source.DECLARED
-    assert not test.passed
-    assert planted.cause in [suspect.cause for suspect in test.suspects[:2]]
+def test_declared_values_alone_catch_all_but_three_and_name_the_right_cause(
+    parts: Parts, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    declared = {p.name: outcome(p, parts, tmp_path_factory.mktemp("pair"), recorded=False) for p in PLANTED}
+    assert {test.expected.source for test in declared.values()} == {Source.DECLARED}
+    caught = [planted for planted in PLANTED if not declared[planted.name].passed]
+    missed = {planted.name for planted in PLANTED if planted not in caught}
+    assert missed <= {"encoder bias dropped", "dictionary on four bits", "model on four bits"}
+    first = [planted for planted in caught if declared[planted.name].suspects[0].cause is planted.cause]
+    assert len(first) >= 0.8 * len(PLANTED), "the right cause is named first in eight of ten, without a record"
 
 
 def test_the_bundled_pair_passes_by_itself() -> None:
