@@ -84,8 +84,11 @@ class Sidecar:
 
 
 @contextmanager
-def sidecar(folder: Path) -> Iterator[Sidecar]:
-    """The demo pair with the bundled policies, and two more that are known to fire on SPEAKS and not on SILENT."""
+def sidecar(folder: Path, **more: object) -> Iterator[Sidecar]:
+    """The demo pair with the bundled policies, and two more that are known to fire on SPEAKS and not on SILENT.
+
+    `more` are further settings. What the process says is in `sidecar.log` of the folder.
+    """
     scene = demo_scene(folder)
     assert scene is not None
     assert scene.flags["policies"] != bundled_policies()
@@ -94,6 +97,10 @@ def sidecar(folder: Path) -> Iterator[Sidecar]:
             shutil.copy(path, scene.flags["policies"])
     listen, metrics = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
     flags = scene.flags | {"listen": listen, "metrics_listen": metrics}
+    if more:
+        flags["settings"] = folder / "settings.yaml"
+        # JSON is YAML.
+        flags["settings"].write_text(json.dumps(more, default=str))
     command = [sys.executable, "-m", "monitor", "serve"]
     for name, value in flags.items():
         command += [f"--{name.replace('_', '-')}", str(value)]

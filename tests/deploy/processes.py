@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+import secrets
 import socket
 import subprocess
 import time
@@ -17,11 +19,16 @@ _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-    return port
+    """A port that nobody listens on now, and that the kernel gives to no outgoing connection meanwhile."""
+    chance = random.Random(secrets.randbits(64))
+    for port in chance.sample(range(10_000, 32_000), 200):
+        with socket.socket() as taken:
+            try:
+                taken.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("200 ports were tried, and none is free")
 
 
 def fetch(url: str) -> bytes:
