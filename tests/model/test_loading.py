@@ -10,12 +10,12 @@ import torch
 from monitor.errors import ModelError
 from monitor.model.harvest import Harvester
 from monitor.model.loading import load_model
-from tests.model.families import WRAPPERS, family_model
-from tests.model.tiny import loaded_model, prompt
+from tests.model.families import family_model
+from tests.model.tiny import CONFIGS, loaded_model, prompt
 
 
 def saved(folder: Path, kind: str) -> Path:
-    loaded = family_model(kind) if kind in WRAPPERS else loaded_model(kind)
+    loaded = loaded_model(kind) if kind in CONFIGS else family_model(kind)
     loaded.model.save_pretrained(folder)
     loaded.tokenizer.save_pretrained(folder)
     return folder
