@@ -126,7 +126,7 @@ class Settings(AccessSettings, DecisionSettings, SessionSettings):
     """Generations that may wait, and four times as many texts to score, before more are refused."""
 
     max_running: Annotated[int, Field(ge=1, le=4096)] = 64
-    """Most generations in one forward pass."""
+    """Most generations in one forward pass, or that take turns where a pass runs one."""
 
     max_batch_tokens: Annotated[int, Field(ge=1)] | None = None
     """Most tokens in one forward pass; longer prompts are split. None lets the engine choose for its device."""

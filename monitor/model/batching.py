@@ -21,10 +21,10 @@ from monitor.model.loading import LoadedModel
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Sizes of the running batch. None lets the library choose from the memory that is free (accelerators only)."""
+    """Sizes of the running batch. None has them chosen from the memory that is free (accelerators only)."""
 
     running: int = 64
-    """Most requests in one pass."""
+    """Most requests in one pass, or that take turns where a pass runs one."""
     batch_tokens: int | None = None
     """Most tokens in one pass; longer prompts are split over passes."""
     cache_tokens: int | None = None

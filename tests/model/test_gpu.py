@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from monitor.model.batching import Limits
+from monitor.model.separate import SeparateBatcher
 from tests.model.running import running
 from tests.model.test_engine import CLAMPS, check
 from tests.model.tiny import dictionary, loaded_model, prompt
@@ -24,3 +25,13 @@ def test_readings_and_clamps_on_a_device(graphs: bool, sae_kind: str) -> None:
         for call, clamps in calls:
             call.finished()
             check(call, "llama", sae_kind, 8, clamps)
+
+
+@pytest.mark.parametrize("cache", [None, 256])
+def test_requests_take_turns_on_a_device(cache: int | None) -> None:
+    size = Limits(running=16, batch_tokens=16, cache_tokens=cache)
+    with running(loaded_model(device="cuda"), dictionary(), limits=size, batcher=SeparateBatcher) as run:
+        calls = [(run.call(prompt(n), new=8, clamps=c), c) for n in range(6) for c in ((), CLAMPS)]
+        for call, clamps in calls:
+            call.finished()
+            check(call, "llama", "jumprelu", 8, clamps)

@@ -88,7 +88,9 @@ def test_declared_values_alone_catch_all_but_three_and_name_the_right_cause(
     missed = {planted.name for planted in PLANTED if planted not in caught}
     assert missed <= {"encoder bias dropped", "dictionary on four bits", "model on four bits"}
     first = [planted for planted in caught if declared[planted.name].suspects[0].cause is planted.cause]
-    assert len(first) >= 0.8 * len(PLANTED), "the right cause is named first in eight of ten, without a record"
+    assert len(first) >= 0.8 * len(PLANTED), (
+        "the right cause is named first in eight of ten, without a record"
+    )
 
 
 def test_the_bundled_pair_passes_by_itself() -> None:

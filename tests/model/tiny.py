@@ -70,18 +70,18 @@ def loaded_model(
     torch.manual_seed(seed)
     config = AutoConfig.for_model(kind, **CONFIGS[kind], bos_token_id=0, eos_token_id=1)
     experts = {"experts_implementation": "eager"} if kind == "mixtral" else {}  # grouped kernels lack float64
-    return wrapped(AutoModelForCausalLM.from_config(config, **experts), kind, dtype)
+    return wrapped(AutoModelForCausalLM.from_config(config, **experts), kind, dtype, device)
 
 
-def wrapped(model: Any, kind: str, dtype: torch.dtype) -> LoadedModel:
+def wrapped(model: Any, kind: str, dtype: torch.dtype, device: str = "cpu") -> LoadedModel:
     """A random model as if it had been loaded, with livelier residuals than at initialisation."""
     model = model.to(dtype).eval().requires_grad_(False)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(1.5)
-    digest = "sha256:" + "0" * 64
+    model, digest = model.to(device), "sha256:" + "0" * 64
     return LoadedModel(
-        model, tokenizer(), decoder_layers(model), WIDTH, CONTEXT, kind, digest, torch.device("cpu"), dtype
+        model, tokenizer(), decoder_layers(model), WIDTH, CONTEXT, kind, digest, torch.device(device), dtype
     )
 
 
