@@ -2,6 +2,10 @@
 
     python healthcheck.py 127.0.0.1:50051
     python healthcheck.py 127.0.0.1:50051 --ca ca.pem --name sae-monitor [--certificate client.pem --key client.key]
+    python healthcheck.py 127.0.0.1:50051 --alive
+
+With `--alive` any answer will do: a sidecar that says NOT_SERVING, because its disk is full or it drains, gets no
+better by being killed.
 
 For containers whose port only they can reach, or that speak TLS: a kubelet's own gRPC probe does neither. Needs
 nothing but what the server needs; prints one line for whoever reads the events.
@@ -29,6 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--certificate", type=Path, help="PEM of a client certificate, where the server wants one"
     )
     parser.add_argument("--key", type=Path, help="PEM of its key")
+    parser.add_argument("--alive", action="store_true", help="exit 0 where it answers, whatever it says")
     asked = parser.parse_args(arguments)
     try:
         with _channel(asked) as channel:
@@ -40,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     status = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
     print(f"{asked.address}: {status}")  # noqa: T201
-    return 0 if answer.status == health_pb2.HealthCheckResponse.SERVING else 1
+    return 0 if asked.alive or answer.status == health_pb2.HealthCheckResponse.SERVING else 1
 
 
 def _channel(asked: argparse.Namespace) -> grpc.Channel:

@@ -3,11 +3,12 @@
 import json
 import math
 import re
+import subprocess
 
 import pytest
 
 from tests.deploy.live import SILENT, SPEAKS, TRACE, prometheus, sidecar
-from tests.deploy.processes import wait_for
+from tests.deploy.processes import fetch, wait_for
 from tests.deploy.tools import DEPLOY, found
 
 FOLDER = DEPLOY / "grafana" / "dashboards"
@@ -29,7 +30,9 @@ def test_building_again_gives_the_files_that_are_checked_in():
 
 
 def panels(path):
-    return [panel for panel in json.loads(path.read_text())["panels"] if panel["type"] != "row"]
+    every = json.loads(path.read_text())["panels"]
+    assert not any(panel.get("panels") for panel in every), "panels inside of a row that is folded"
+    return [panel for panel in every if panel["type"] != "row"]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -43,6 +46,10 @@ def test_panels_have_ids_places_and_descriptions_of_their_own(path):
     assert all(x >= 0 and x + w <= 24 for x, _, w, _ in places)
     for panel in panels(path):
         assert panel["description"].endswith((".", "?")), panel["title"]
+        assert panel["targets"]
+        assert panel["fieldConfig"]["defaults"]["unit"]
+        if len(panel["targets"]) > 1:
+            assert all(target.get("legendFormat") for target in panel["targets"]), panel["title"]
         letters = [target["refId"] for target in panel["targets"]]
         assert letters == list("ABCDEFGH")[: len(letters)]
         assert panel["datasource"]["uid"] == "${datasource}"
@@ -54,19 +61,25 @@ def queries():
         board = json.loads(path.read_text())
         for panel in panels(path):
             for target in panel["targets"]:
-                yield path.stem, panel["title"], target["expr"]
+                yield path.stem, panel["title"], target["expr"], target.get("legendFormat", "")
         for variable in board["templating"]["list"]:
             if variable["type"] == "query":
                 series, label = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["query"]).groups()
-                yield path.stem, f"${variable['name']}", f"count by ({label}) ({series})"
+                yield path.stem, f"${variable['name']}", f"count by ({label}) ({series})", f"{{{{{label}}}}}"
 
 
-def answered(server, expr):
-    """True where an expression gives a number."""
+def answered(server, expr, legend):
+    """True where an expression gives a number, without what stands in for one, and the labels of its legend."""
+    expr = expr.replace(" or vector(0)", "")
     for name, value in VARIABLES.items():
         expr = expr.replace(name, value)
     assert "$" not in expr, expr
-    return any(not math.isnan(float(sample["value"][1])) for sample in server.query(expr))
+    samples = [sample for sample in server.query(expr) if not math.isnan(float(sample["value"][1]))]
+    wanted = set(re.findall(r"{{(\w+)}}", legend))
+    assert all(wanted <= sample["metric"].keys() for sample in samples), (expr, legend)
+    # A legend that does not name what tells two series apart shows them as one.
+    assert not legend or len({tuple(s["metric"].get(n) for n in wanted) for s in samples}) == len(samples)
+    return bool(samples)
 
 
 @pytest.mark.slow
@@ -85,13 +98,20 @@ def test_every_panel_has_data_from_a_real_prometheus_under_traffic(tmp_path):
         def all_answered():
             nonlocal open_ones
             assert side.failed == []
-            open_ones = [query for query in open_ones if not answered(server, query[2])]
+            open_ones = [query for query in open_ones if not answered(server, *query[2:])]
             return not open_ones
 
         try:
             wait_for("data in every panel", all_answered)
         finally:
             assert not open_ones, "\n".join(map(str, open_ones))
+        checked = subprocess.run(
+            [found("promtool"), "check", "metrics"],
+            input=fetch(f"http://{side.metrics}/metrics"),
+            capture_output=True,
+            check=False,
+        )
+        assert (checked.returncode, checked.stdout + checked.stderr) == (0, b"")
         traced = wait_for(
             "an exemplar", lambda: server.exemplars("sae_monitor_request_duration_seconds_bucket")
         )

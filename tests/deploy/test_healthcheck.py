@@ -34,9 +34,12 @@ def test_a_server_whose_engine_died_is_not(check, capsys):
             time.sleep(0.1)
         assert check([served.addresses.grpc]) == 1
         assert capsys.readouterr().out.endswith(": NOT_SERVING\n")
+        # There is nothing that killing it would repair.
+        assert check([served.addresses.grpc, "--alive"]) == 0
 
 
 def test_nobody_there_is_not_healthy(check, capsys):
+    assert check([f"127.0.0.1:{free_port()}", "--alive"]) == 1
     assert check([f"127.0.0.1:{free_port()}"]) == 1
     assert "no answer from" in capsys.readouterr().out
 

@@ -114,7 +114,10 @@ def test_the_container_is_confined_probed_and_drained(overlay):
     assert secured["seccompProfile"] == {"type": "RuntimeDefault"}
     script = re.search(r"COPY deploy/healthcheck.py (\S+)", DOCKERFILE.read_text())[1]
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-        assert found[probe]["exec"]["command"][:3] == ["python", script, "127.0.0.1:50051"]
+        command = found[probe]["exec"]["command"]
+        assert command[:3] == ["python", script, "127.0.0.1:50051"]
+        # Only who takes traffic must serve; a sidecar that cannot log is not mended by killing it.
+        assert ("--alive" in command) == (probe == "livenessProbe")
     wait = int(found["lifecycle"]["preStop"]["exec"]["command"][1])
     grace = load_settings({"settings": FOLDER / "base" / "settings.yaml"}).grace_seconds
     assert wait + grace < spec["terminationGracePeriodSeconds"]

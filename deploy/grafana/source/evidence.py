@@ -26,11 +26,10 @@ def build() -> Dashboard:
 
 def _log(page: Page) -> None:
     page.row("Decision log")
-    page.number(
+    page.yes(
         "Decisions are logged",
-        "1 where the log is on.",
+        "Whether the log is on, on every sidecar.",
         f"min(sae_monitor_decision_log_enabled{{{JOB}}})",
-        "short",
     )
     page.number(
         "Records lost",
@@ -46,12 +45,10 @@ def _log(page: Page) -> None:
         "short",
         Limits(0.5, 1),
     )
-    page.number(
+    page.yes(
         "Policies as on disk",
-        "0 where the last reload failed and an older set is in force.",
+        "No: the last reload failed somewhere, and an older set is in force there.",
         f"min(sae_monitor_policies_last_reload_success{{{JOB}}})",
-        "short",
-        Limits(1, 1, below=True),
     )
     page.number(
         "Age of the policies",
@@ -69,21 +66,35 @@ def _log(page: Page) -> None:
 
 def _writes(page: Page) -> None:
     page.lines(
-        "Records and bytes",
-        "Written and synced.",
+        "Records",
+        "Written and synced, per second.",
         Query(rate("sae_monitor_decision_log_records_total", JOB), "records"),
-        Query(rate("sae_monitor_decision_log_bytes_total", JOB), "bytes"),
         unit="cps",
+        span=6,
     )
     page.lines(
-        "Time to commit, and records that wait",
+        "Bytes",
+        "Written and synced, per second.",
+        Query(rate("sae_monitor_decision_log_bytes_total", JOB), "bytes"),
+        unit="Bps",
+        span=6,
+    )
+    page.lines(
+        "Time to commit",
         "A group of records is synced before the answers that they belong to end.",
-        Query(
-            f"{quantile(0.99, 'sae_monitor_decision_log_commit_seconds', JOB)} >= 0 or vector(0)",
-            "p99, seconds",
+        *(
+            Query(quantile(q, "sae_monitor_decision_log_commit_seconds", JOB), f"p{round(q * 100)}")
+            for q in (0.5, 0.99)
         ),
+        unit="s",
+        span=6,
+    )
+    page.lines(
+        "Records that wait",
+        "For the next group.",
         Query(f"sum(sae_monitor_decision_log_queue_records{{{JOB}}})", "waiting"),
         unit="short",
+        span=6,
     )
 
 

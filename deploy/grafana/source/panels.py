@@ -116,10 +116,17 @@ class Page:
         self, title: str, says: str, expr: str, unit: str, limits: Limits | None = None, span: int = 4
     ) -> Self:
         """One number, now."""
-        panel = (
-            stat.Panel().color_mode(shapes.BigValueColorMode.VALUE).graph_mode(shapes.BigValueGraphMode.AREA)
-        )
+        # A count over the time shown has no course within it.
+        graph = shapes.BigValueGraphMode.NONE if "$__range" in expr else shapes.BigValueGraphMode.AREA
+        panel = stat.Panel().color_mode(shapes.BigValueColorMode.VALUE).graph_mode(graph)
         return self._add(panel, title, says, [Query(expr)], unit, span, 4, limits)
+
+    def yes(self, title: str, says: str, expr: str, span: int = 4) -> Self:
+        """Whether something holds everywhere: an expression that gives 0 or 1."""
+        words = {"0": ("no", BAD), "1": ("yes", GOOD)}
+        options = {value: models.ValueMappingResult(text, color) for value, (text, color) in words.items()}
+        panel = stat.Panel().color_mode(shapes.BigValueColorMode.VALUE).mappings([models.ValueMap(options)])
+        return self._add(panel, title, says, [Query(expr)], "none", span, 4, None)
 
     def lines(
         self, title: str, says: str, *asked: Query, unit: str, span: int = 12, stacked: bool = False
@@ -192,7 +199,9 @@ class Page:
             target = prometheus.Dataquery().expr(query.expr).ref_id(letter).format(form).datasource(SOURCE)
             if query.legend:
                 target.legend_format(query.legend)
-            if form is queries.PromQueryFormat.TABLE:
+            # Over a range, bars would keep series that have left the highest ten.
+            now = isinstance(panel, bargauge.Panel) or "$__range]" in query.expr
+            if now or form is queries.PromQueryFormat.TABLE:
                 target.instant()
             else:
                 target.range().exemplar("_bucket" in query.expr and "quantile" in query.expr)

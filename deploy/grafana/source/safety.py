@@ -77,7 +77,7 @@ def _detections(page: Page) -> None:
     page.lines(
         "Detections per request, in shadow",
         "What rules in shadow would have done. Nothing was done.",
-        Query(f'sum by (policy) ({PER_REQUEST}{{{JOB}, mode="shadow"}}) or vector(0)', "{{policy}}"),
+        Query(f'sum by (policy) ({PER_REQUEST}{{{JOB}, mode="shadow"}})', "{{policy}}"),
         unit="percentunit",
     )
     page.lines(

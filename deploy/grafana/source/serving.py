@@ -28,9 +28,9 @@ def _numbers(page: Page) -> None:
     page.row("Now")
     page.number(
         "Sidecars serving",
-        "Whose health service says SERVING.",
-        f"sum(sae_monitor_serving{{{JOB}}})",
-        "short",
+        "Share of them whose health service says SERVING.",
+        f"avg(sae_monitor_serving{{{JOB}}})",
+        "percentunit",
         Limits(1, 1, below=True),
     )
     page.number("Calls", "All methods.", rate("sae_monitor_requests_total", JOB), "reqps")
