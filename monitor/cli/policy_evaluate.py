@@ -122,7 +122,7 @@ class Evaluator:
             told, requests = self.requests(4 * rows)
             corpora = self.corpora(texts)
             results: list[SourceResult] = []
-            for source in self.locked():
+            for source in self.policies:
                 status.update(f"measuring {source.model.metadata.name}")
                 results += self._on_sources(source, rows, (told, requests), seen)
             measured = self._rates({"/".join(REQUESTS): requests, **corpora})
@@ -197,6 +197,8 @@ class Evaluator:
             seen(source, ready[0], sources, told, requests)
         if not sources or not ready:
             return []
+        if source.model.concept is None:
+            return [r for one in ready for r in on_sources(one, None, sources, requests, told, seed=0)]
         meta = source.model.metadata
         benign = list(read_benign(self.folder / BENIGN_FILE)) if (self.folder / BENIGN_FILE).exists() else []
         extra = extra_rows(self.labelled, meta.name, meta.category)

@@ -88,10 +88,11 @@ def cards(locks: Sequence[LockModel]) -> str:
 
 
 def sources(results: Sequence[SourceResult]) -> str:
-    """One row per policy and source."""
+    """One row per policy and source; the rule is named where a policy has rows for several."""
+    rules = {r.policy: {other.rule for other in results if other.policy == r.policy} for r in results}
     rows = [
         [
-            r.policy,
+            f"{r.policy}/{r.rule}" if len(rules[r.policy]) > 1 else r.policy,
             r.source,
             f"{r.positive} / {r.negative}",
             f"**{_area(r.methods['policy'])}**" if r.negative else "–",

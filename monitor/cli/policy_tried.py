@@ -30,7 +30,7 @@ def notes_on(source: Source, policies: PolicySet) -> list[str]:
     name = model.metadata.name
     notes = [f"{name}/{rule.name}: {_combined(owner, rule)}" for rule in owner.rules if rule.when is not None]
     if model.concept is None and owner.rules:
-        notes.append(f"{name}: learnt from no examples, so it has no card and no row in the table of sources")
+        notes.append(f"{name}: learnt from no examples, so it has no card, and no baselines stand beside it")
     if not owner.rules:
         notes.append(f"{name}: has no rules, it only clamps; `policy cost` measures that")
     elif model.concept is not None and len(owner.rules) > 1:

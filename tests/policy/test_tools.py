@@ -133,7 +133,7 @@ def test_every_rule_has_a_row_or_a_reason(mixed, data):
     assert fired["both/later"] == 0, "nothing is written by a model here"
     assert fired["loud/any-token"] == fired["any rule/"] == ROWS
     measured = {source["policy"]: source for source in record["sources"]}
-    assert set(measured) == {"scams", "both"}
+    assert set(measured) == {"scams", "both"}, "`loud` has no source of its category"
     assert measured["both"]["methods"]["policy"]["auroc"] > 0.9
     assert measured["both"]["caught"] > measured["both"]["fired"]
     notes = "\n".join(record["notes"])

@@ -38,18 +38,19 @@ class SourceTexts:
 
 @dataclass(frozen=True)
 class SourceResult:
-    """One policy on one source."""
+    """One rule of a policy on one source."""
 
     policy: str
     source: str
     positive: int
     negative: int
     caught: float
-    """Share of positives on which the policy's first rule fires, as locked."""
+    """Share of positives on which the rule fires, as locked."""
     fired: float | None
     """Share of negatives on which it fires; None where there are none."""
     methods: dict[str, Measure]
     """AUROC within the source, and recall where 1 % of the unseen benign requests fire."""
+    rule: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,13 +80,15 @@ class Rate:
 
 def on_sources(
     trial: Tried,
-    rows: Rows,
+    rows: Rows | None,
     sources: Sequence[SourceTexts],
     benign: TextReadings,
     told: Sequence[str],
     seed: int,
 ) -> list[SourceResult]:
-    """A policy's first rule and its baselines on labelled sources; `benign` are unseen requests, `told` their texts."""
+    """A rule and its baselines on labelled sources; `benign` are unseen requests, `told` their texts. Without `rows` to
+    learn from there are no baselines.
+    """
     parts = [source.read for source in sources] + [benign]
     texts = [text for source in sources for text in source.texts] + list(told)
     scores = _methods(trial, rows, join_texts(parts), texts, seed)
@@ -123,13 +126,16 @@ def _result(
         caught=float(fired[yes].mean()) if yes.any() else 0.0,
         fired=float(fired[~yes].mean()) if (~yes).any() else None,
         methods={name: found.measure for name, found in measured.items()},
+        rule=trial.rule,
     )
 
 
 def _methods(
-    trial: Tried, rows: Rows, read: TextReadings, texts: Sequence[str], seed: int
+    trial: Tried, rows: Rows | None, read: TextReadings, texts: Sequence[str], seed: int
 ) -> dict[str, Floats]:
     """Scores `[texts]` by method."""
+    if rows is None:
+        return {"policy": trial.score(read)}
     everything = rows.everything
     y, importance, means = rows.positive, rows.importance, rows.read.means
     recipe = Recipe((trial.how,), DRAWN, 1, seed, signed=True)

@@ -121,9 +121,11 @@ def _thresholds(locked: LockedRule | None) -> str:
 
 
 def _sources(results: Sequence[SourceResult]) -> str:
+    rules = {r.rule for r in results}
+    named = {rule: f" · {rule}" for rule in rules if len(rules) > 1}
     rows = [
         [
-            safe(r.source.rpartition("/")[2]).replace("_", "_<wbr>"),
+            safe(r.source.rpartition("/")[2] + named.get(r.rule, "")).replace("_", "_<wbr>"),
             f"{r.positive} / {r.negative}",
             f"<b>{_area(r.methods['policy'])}</b>" if r.negative else "–",
             f"<b>{r.methods['policy'].recall:.0%}</b>",
