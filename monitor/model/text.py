@@ -24,7 +24,7 @@ class TextStream:
     def __init__(self, tokenizer: Any, stop: tuple[str, ...] = (), prompt: Sequence[int] = ()) -> None:
         """`prompt`: token ids before the response; without them its first token may lose the space it begins with."""
         self._tokenizer = getattr(tokenizer, "_tokenizer", tokenizer)
-        self._decode = DecodeStream(self._context(prompt), skip_special_tokens=True)
+        self._decode = DecodeStream(ids=self._context(prompt), skip_special_tokens=True)
         self._pending: list[int] = []
         """Tokens since the last piece of text that the decoder gave."""
         self._given = False
