@@ -150,10 +150,18 @@ class Scorer:
             self._loaded.model(input_ids=ids.to(self._loaded.device), use_cache=False)
         taken = self._readout.take(ids.numel())
         self._unscored += not taken.clean
-        for row, (job, done) in enumerate(batch):
-            done(self._outcome(job, taken, row * width))
+        outcomes = [self._outcome(job, taken, row * width) for row, (job, _) in enumerate(batch)]
+        for (_, done), outcome in zip(batch, outcomes, strict=True):
+            done(outcome)
 
     def _outcome(self, job: ScoreJob, taken: Taken, first: int) -> ScoreOutcome:
+        """What a pass says of one text; where that cannot be said, of this text alone."""
+        try:
+            return self._judged(job, taken, first)
+        except Exception as error:  # noqa: BLE001  (the others in the pass were scored)
+            return _failed(job, error)
+
+    def _judged(self, job: ScoreJob, taken: Taken, first: int) -> ScoreOutcome:
         count = len(job.ids)
         readings = taken.shown(slice(first, first + count), job.lease)
         decision, cause = _observe(job, readings)
@@ -175,11 +183,7 @@ class Scorer:
     def _fail(self, batch: Sequence[tuple[ScoreJob, Done]], error: Exception) -> None:
         self._unscored += 1
         for job, done in batch:
-            decision = job.observer.failed("pass_failed")
-            known = error if isinstance(error, MonitorError) else MonitoringFailed(FAILED, "pass_failed")
-            coverage = Coverage(len(job.ids), 0, job.tokens_truncated)
-            closed = decision.action is Action.BLOCK
-            done(ScoreOutcome(coverage, (), decision.detections, "pass_failed", known if closed else None))
+            done(_failed(job, error))
 
     def _end_waiting(self, error: MonitorError) -> None:
         with self._wake:
@@ -187,6 +191,18 @@ class Scorer:
         for job, done in rest:
             _let_go(job)
             done(ScoreOutcome(Coverage(0, 0, job.tokens_truncated), error=error))
+
+
+def _failed(job: ScoreJob, error: Exception) -> ScoreOutcome:
+    """A text that was not scored; one whose rules cannot even take that in is withheld."""
+    known = error if isinstance(error, MonitorError) else MonitoringFailed(FAILED, "pass_failed")
+    try:
+        decision = job.observer.failed("pass_failed")
+    except Exception:  # noqa: BLE001  (nobody may wait for ever, and nothing unscored may look clean)
+        decision = Decision(action=Action.BLOCK)
+    coverage = Coverage(len(job.ids), 0, job.tokens_truncated)
+    closed = decision.action is Action.BLOCK
+    return ScoreOutcome(coverage, (), decision.detections, "pass_failed", known if closed else None)
 
 
 def _let_go(job: ScoreJob) -> None:

@@ -131,6 +131,39 @@ def test_a_pass_that_fails_ends_its_texts_and_not_the_thread() -> None:
         assert waiting.result("good").coverage.complete
 
 
+def test_rules_that_cannot_even_fail_take_no_other_text_with_them() -> None:
+    class Broken(Recorder):
+        def observe(self, block):
+            raise RuntimeError("observe")
+
+        def failed(self, cause):
+            raise RuntimeError("failed")
+
+    with scoring() as (scorer, _):
+        gate = threading.Event()
+
+        class Slow(Recorder):
+            def observe(self, block):
+                assert gate.wait(60)
+                return super().observe(block)
+
+        waiting = Waiting(scorer)
+        waiting.submit("first", prompt(1), Slow())
+        while scorer.queue_depth():
+            threading.Event().wait(0.01)
+        # These three share a pass.
+        waiting.submit("before", prompt(3))
+        waiting.submit("broken", prompt(3), Broken())
+        waiting.submit("behind", prompt(3))
+        gate.set()
+        assert waiting.result("broken").failure == "pass_failed"
+        assert isinstance(waiting.result("broken").error, MonitoringFailed)
+        for name in ("before", "behind"):
+            assert waiting.result(name).coverage.complete
+            assert waiting.observers[name].failures == []
+        assert scorer.healthy()
+
+
 def test_a_full_queue_is_refused_and_a_stopped_scorer_too() -> None:
     with scoring(waiting=2) as (scorer, _):
         gate = threading.Event()
