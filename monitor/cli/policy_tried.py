@@ -50,7 +50,10 @@ def _combined(owner: Policy, rule: Rule) -> str:
     combined = [one.name for one in owner.rules if one.when is not None]
     leaves = [program.checks[int(program.leaves[i])] for i in program.parts[combined.index(rule.name)]]
     deaf = [leaf.name for leaf in leaves if phase not in leaf.phases]
-    text = "combines conditions; its AUROC and recall rank texts by the margin of the combination"
+    text = (
+        "combines conditions; its AUROC and recall rank texts by the margin of the combination, each condition where "
+        "it comes nearest, so `for` and `lasts` count only in what is caught and what fires"
+    )
     if deaf:
         text += f", and a text is all {phase} here, so `{'`, `'.join(deaf)}` cannot be reached"
     return text

@@ -75,7 +75,8 @@ class Rate:
             return 0.0, 1.0
         share = self.fired / n
         middle, width = share + z * z / (2 * n), z * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-        return float(max(0.0, (middle - width) / (1 + z * z / n))), float((middle + width) / (1 + z * z / n))
+        whole = 1 + z * z / n
+        return float(max(0.0, (middle - width) / whole)), float(min(1.0, (middle + width) / whole))
 
 
 def on_sources(

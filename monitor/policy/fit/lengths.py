@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from monitor.errors import PolicyError
 from monitor.policy.fit.readings import Floats, Indices
 
 EDGES = (16, 48, 128)
@@ -63,10 +64,17 @@ class Bucket:
 
 
 def reach(courses: Sequence[Floats], edges: tuple[int, ...]) -> Reached:
-    """Bucket maxima of pooled scores after each token; a text without tokens scores nothing, in the first bucket."""
+    """Bucket maxima of pooled scores after each token; a text without tokens scores nothing, in the first bucket.
+
+    PolicyError where a score is NaN, which no threshold could hold.
+    """
     starts = (0, *edges)
     best = np.full((len(courses), len(starts)), NEVER)
     for i, course in enumerate(courses):
+        if np.isnan(course).any():
+            raise PolicyError(
+                "a text scores NaN; verify model and dictionary: `sae-monitor dictionary verify`"
+            )
         for b, start in enumerate(starts):
             part = course[start : edges[b] if b < len(edges) else None]
             if len(part):

@@ -97,6 +97,8 @@ def _measured(scores: Floats, truth: Truth, draws: list[Indices]) -> Measured:
     point = _three(scores, truth, np.arange(len(scores)))
     drawn = np.asarray([_three(scores, truth, rows) for rows in draws])
     low, high = np.quantile(drawn, INTERVAL, axis=0)
+    yes = (truth.own == 1) & (truth.positive == 1)
+    low[1], high[1] = _widened(point[1], low[1], high[1], len(np.unique(truth.groups[yes])))
     looks = bool(truth.hard.any())
     found = Measure(
         auroc=point[0],
@@ -110,6 +112,16 @@ def _measured(scores: Floats, truth: Truth, draws: list[Indices]) -> Measured:
         hard_auroc_high=high[2] if looks else None,
     )
     return Measured(found, drawn)
+
+
+def _widened(share: float, low: float, high: float, groups: int) -> tuple[float, float]:
+    """Resampling cannot leave 0 or 1; there the exact interval for so many independent groups (Clopper and Pearson,
+    1934) holds on the open side.
+    """
+    beyond = 1 - (1 - INTERVAL[1]) ** (1 / max(groups, 1))
+    if share == 0:
+        return low, max(high, beyond)
+    return (min(low, 1 - beyond), high) if share == 1 else (low, high)
 
 
 def _three(scores: Floats, truth: Truth, rows: Indices) -> tuple[float, float, float]:

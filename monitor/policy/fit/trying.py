@@ -103,7 +103,8 @@ class Trial:
             next(value for up_to, value in self.thresholds if up_to is None or n <= up_to)
             for n in range(1, len(pooled) + 1)
         ]
-        return np.asarray(pooled / np.maximum(limits, 1e-12))
+        # Of a threshold above zero this is pooled / limit; a probe may have one of zero or below.
+        return np.asarray(1 + (pooled - limits) / np.maximum(np.abs(limits), 1e-12))
 
     def share(self, read: TextReadings, text: int) -> float:
         """The highest pooled score of one text as a share of the threshold; 1 or more fires."""

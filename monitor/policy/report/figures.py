@@ -77,7 +77,8 @@ def how_far(found: Sequence[Scores]) -> str:
     if not rows:
         return ""
     chart = distributions("Scores as shares of the threshold", rows)
-    return element("h3", "How far unseen texts come") + figure(
+    own = any(scores.name.startswith("own ") for scores in found)
+    return element("h3", "How far its own examples come" if own else "How far unseen texts come") + figure(
         "Highest score of a text as a share of the threshold",
         "right of the line the rule fires; heights are relative within a row",
         chart,

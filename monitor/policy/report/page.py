@@ -72,7 +72,9 @@ def _contents(report: Report) -> str:
 def _summary(report: Report) -> str:
     heads = ("policy", "maturity", "runs", "AUROC (95 %)", "recall at 1 %", "caught", "probe", "bag of words")
     return table(
-        "All policies: held-out measurements on their own examples", heads, map(_summary_row, report.policies)
+        "All policies: held-out measurements on their own examples; of the rivals AUROC / recall",
+        heads,
+        map(_summary_row, report.policies),
     )
 
 
