@@ -54,14 +54,18 @@ def test_the_list_is_quick_and_imports_nothing_heavy():
 
 
 def test_help_takes_less_than_half_a_second():
+    assert min(seconds_of_help() for _ in range(4)) < 0.5
+
+
+def seconds_of_help():
+    """Of a processor, and the best of several: a busy machine is slower, but the command is not."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         [sys.executable, "-m", "monitor", "--help"], capture_output=True, text=True, check=True
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert "generate" in done.stdout
-    # Of a processor, so that a busy machine does not fail it.
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 @pytest.mark.parametrize("command", ["score", "generate", "demo", "serve"])

@@ -16,6 +16,7 @@ from monitor.cli.errors import InputError
 from monitor.telemetry.decisions.folder import segments
 from monitor.telemetry.decisions.reading import read
 from tests.rpc.conftest import serving
+from tests.rpc.test_generate import wait_for
 from tests.telemetry.decisions.logs import log
 
 
@@ -166,14 +167,13 @@ def test_follow_shows_what_comes(run, tmp_path, monkeypatch):
 
         monkeypatch.setattr("typer.echo", note)
         following = threading.Thread(
-            target=lambda: run("decisions", "tail", "-f", "--json", "--log", tmp_path)
+            target=lambda: run("decisions", "tail", "-f", "--json", "--log", tmp_path), daemon=True
         )
         following.start()
-        while not shown:
-            time.sleep(0.01)
+        wait_for(lambda: shown)
         served.score("lie")
         served.score("lie")
-        following.join(20)
+        following.join(60)
     assert shown == [1, 2, 3]
 
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load, save_file
 
+from tests.children import ending
 from tests.rpc.test_generate import wait_for
 
 FREE = ["--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"]
@@ -42,7 +43,7 @@ def test_score_and_generate_start_their_own_server(run, pair):
 def test_serves_until_it_is_told_to_stop(run, pair):
     command = [sys.executable, "-m", "monitor", "serve", *FREE, *pair.flags]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    try:
+    with ending(process):
         block = ""
         while not re.search(r"^  metrics +http", block, re.MULTILINE):
             line = process.stderr.readline()
@@ -51,7 +52,6 @@ def test_serves_until_it_is_told_to_stop(run, pair):
         address = re.search(r"^  grpc +(\S+)", block, re.MULTILINE)[1]
         scored = run("score", "Hello!", "--connect", address)
         assert scored.exit_code == 1, scored.stderr
-    finally:
         process.send_signal(signal.SIGTERM)
         out, rest = process.communicate(timeout=60)
     assert process.returncode == 0, rest
@@ -195,7 +195,7 @@ def test_policies_are_read_again_when_asked_and_at_hangup(run, pair, tmp_path):
     process = subprocess.Popen(
         command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
     )
-    try:
+    with ending(process):
         address = next(m[1] for line in process.stderr if (m := re.search(r"^  grpc +(\S+)", line)))
         reloaded = run("policy", "reload", "--connect", address)
         assert reloaded.stdout.startswith("the files are those in force ("), reloaded.stderr
@@ -207,7 +207,6 @@ def test_policies_are_read_again_when_asked_and_at_hangup(run, pair, tmp_path):
         assert refused.exit_code == 2
         assert "power-seeking.yaml:1:" in refused.stderr
         assert run("score", "Hello!", "--connect", address).exit_code == 1
-    finally:
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=60)
     assert process.returncode == 0

@@ -23,7 +23,7 @@ from tests.rpc.fake import FakeRuntime, policies
 
 pytest.register_assert_rewrite("tests.rpc.striking")
 
-DEADLINE = 20.0
+DEADLINE = 60.0
 """Seconds; far more than any call here takes."""
 
 

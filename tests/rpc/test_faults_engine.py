@@ -18,6 +18,7 @@ import torch
 
 from monitor.v1 import monitor_pb2 as pb
 from monitor.v1.monitor_pb2_grpc import MonitorServiceStub
+from tests.children import ending
 from tests.rpc.conftest import DEADLINE, connected, fails, generation
 from tests.rpc.dying import DRAWS
 from tests.rpc.faulty import NOT_SERVING, SERVING, Faulty, faulty
@@ -134,7 +135,7 @@ class TestTheEngineDies:
         flags = [f"--{name.replace('_', '-')}={value}" for name, value in scene.flags.items()]
         command = [sys.executable, "-m", "tests.rpc.dying", *flags]
         process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-        try:
+        with ending(process):
             assert process.stderr is not None
             address = next(
                 match[1] for line in process.stderr if (match := re.search(r"^  grpc +(\S+)", line))
@@ -146,9 +147,6 @@ class TestTheEngineDies:
                 )
                 seen = until_it_fails(call, "UNAVAILABLE")
             _, said = process.communicate(timeout=60)
-        finally:
-            process.kill()
-            process.communicate()
         positions = [token.position for message in seen for token in message.chunk.tokens]
         assert positions == list(range(PROMPT + DRAWS - 2)), "the pass of the last draw was not scored"
         assert process.returncode == 3

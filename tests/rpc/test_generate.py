@@ -228,7 +228,7 @@ def test_an_unexpected_error_quotes_no_prompt(served, capsys):
     assert "xyzzy" not in "".join(capsys.readouterr())
 
 
-def wait_for(condition, seconds=30.0):
+def wait_for(condition, seconds=60.0):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not happen"

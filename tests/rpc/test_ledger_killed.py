@@ -14,6 +14,7 @@ import pytest
 from monitor.telemetry.decisions.reading import read, verify
 from monitor.v1 import monitor_pb2 as pb
 from monitor.v1.monitor_pb2_grpc import MonitorServiceStub
+from tests.children import ending
 from tests.rpc.conftest import DEADLINE, connected, generation
 from tests.rpc.test_generate import wait_for
 
@@ -54,9 +55,8 @@ def test_a_killed_server_has_logged_every_verdict_that_was_seen(tmp_path):
     chance, seen = random.Random(7), []
     for _ in range(3):
         command = [sys.executable, "-c", SERVER, str(tmp_path)]
-        with subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT
-        ) as server:
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        with ending(subprocess.Popen(command, text=True, cwd=ROOT, **pipes)) as server:
             address = next(line for line in server.stdout if line.startswith("at ")).split()[1]
             callers = [
                 threading.Thread(target=ask_until_it_dies, args=(address, number % 2, seen))

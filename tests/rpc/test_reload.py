@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 from monitor.errors import ConfigurationError
 from monitor.rpc.reload import signature
 from monitor.v1 import monitor_pb2 as pb
+from tests.children import beside
 from tests.rpc.conftest import DEADLINE, fails
 from tests.rpc.faulty import Faulty, faulty
 from tests.rpc.pairs import SILENT, SPEAKS
@@ -103,23 +103,16 @@ class TestASetThatIsRight:
         assert (after.digests, after.finish_reason) == (now, pb.FINISH_REASON_POLICY)
 
     def test_a_hundred_reloads_under_traffic_lose_nothing(self, asked: Faulty) -> None:
-        over = threading.Event()
         answers: list[pb.GenerateResponse] = []
 
-        def traffic() -> None:
-            while not over.is_set():
-                answers.append(asked.generate(SILENT, max_new_tokens=5))
+        def ask() -> None:
+            answers.append(asked.generate(SILENT, max_new_tokens=5))
 
-        threads = [threading.Thread(target=traffic) for _ in range(4)]
-        for thread in threads:
-            thread.start()
         said = set()
-        for number in range(100):
-            edit(asked, "alerting", threshold=60.0 + number)
-            said.add(reload(asked).digests.policies)
-        over.set()
-        for thread in threads:
-            thread.join(60)
+        with beside(ask, ask, ask, ask):
+            for number in range(100):
+                edit(asked, "alerting", threshold=60.0 + number)
+                said.add(reload(asked).digests.policies)
         assert len(said) == 100
         assert len(answers) > 8
         assert all(a.verdict.status == pb.CHECK_STATUS_CHECKED for a in answers)

@@ -167,13 +167,13 @@ class Stopping:
 
     def __exit__(self, *_):
         self.runtime.engine.gate.set()
-        assert self.ended.wait(10)
+        assert self.ended.wait(DEADLINE)
 
 
 def test_calls_in_progress_finish_and_new_ones_are_refused():
-    with Stopping(grace=10) as server, connected(server.addresses.grpc) as channel:
+    with Stopping(grace=3600) as server, connected(server.addresses.grpc) as channel:
         stub = MonitorServiceStub(channel)
-        watched = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=DEADLINE)
+        watched = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=3600)
         assert next(watched).status == SERVING
         server.runtime.engine.gate.clear()
         request = pb.GenerateRequest(generation=generation("one two", max_new_tokens=3))
@@ -185,10 +185,8 @@ def test_calls_in_progress_finish_and_new_ones_are_refused():
             stub.Score(pb.ScoreRequest(input=pb.Input(text="late")), timeout=DEADLINE)
         server.runtime.engine.gate.set()
         assert call.result().text == "one two one "
-        began = time.monotonic()
-        assert server.ended.wait(10)
         # The health watcher, who never leaves, does not hold the server for the whole grace period.
-        assert time.monotonic() - began < 5
+        assert server.ended.wait(DEADLINE)
 
 
 def test_what_outlives_the_grace_period_is_cancelled():
@@ -200,7 +198,7 @@ def test_what_outlives_the_grace_period_is_cancelled():
         with pytest.raises(grpc.RpcError):
             list(call)
         wait_for(lambda: server.runtime.engine.cancelled)
-        assert server.ended.wait(10)
+        assert server.ended.wait(DEADLINE)
 
 
 def test_a_second_signal_ends_the_grace_period():
@@ -225,7 +223,7 @@ def test_a_second_signal_ends_the_grace_period():
             await stopping
         assert runtime.engine.cancelled
 
-    asyncio.run(asyncio.wait_for(run(), 20))
+    asyncio.run(asyncio.wait_for(run(), DEADLINE))
 
 
 def test_nothing_of_the_server_is_left_behind():

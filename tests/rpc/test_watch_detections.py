@@ -13,6 +13,7 @@ from monitor.records import Action, Mode
 from monitor.telemetry.decisions.reading import read
 from monitor.v1 import monitor_pb2 as pb
 from monitor.v1.monitor_pb2_grpc import MonitorServiceStub
+from tests.children import beside
 from tests.rpc.conftest import DEADLINE, connected, fails, serving
 from tests.rpc.fake import policies, policy
 from tests.rpc.test_generate import wait_for
@@ -43,9 +44,11 @@ class Watcher:
 @contextmanager
 def watching(served, **fields):
     watcher = Watcher(served, **fields)
-    yield watcher
-    watcher.call.cancel()
-    assert watcher.ended.wait(DEADLINE)
+    try:
+        yield watcher
+    finally:
+        watcher.call.cancel()
+        assert watcher.ended.wait(DEADLINE)
 
 
 def test_what_is_detected_is_streamed_as_it_is_decided(tmp_path):
@@ -122,20 +125,8 @@ def test_catching_up_while_records_come_misses_and_repeats_nothing(tmp_path):
     with serving(decision_log=tmp_path) as served:
         for _ in range(100):
             served.score("lie")
-        over = threading.Event()
-
-        def ask():
-            while not over.is_set():
-                served.score("lie")
-
-        threads = [threading.Thread(target=ask) for _ in range(3)]
-        for thread in threads:
-            thread.start()
-        with watching(served, after=0) as watcher:
+        with beside(*[lambda: served.score("lie")] * 3), watching(served, after=0) as watcher:
             cursors = [watcher.next().cursor for _ in range(300)]
-        over.set()
-        for thread in threads:
-            thread.join()
     assert cursors == list(range(1, 301))
 
 

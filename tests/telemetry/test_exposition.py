@@ -15,6 +15,7 @@ from monitor.errors import ConfigurationError
 from monitor.telemetry.exemplars import trace_id
 from monitor.telemetry.exposition import MetricsServer, negotiated
 from monitor.telemetry.metrics import Metrics
+from tests.children import beside
 from tests.rpc.fake import policies
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -112,22 +113,13 @@ def test_a_client_that_says_nothing_keeps_nobody_waiting(port):
 
 
 def test_many_scrapes_at_once_under_writes(metrics, port):
-    over = threading.Event()
-
-    def write():
-        while not over.is_set():
-            metrics.call_ended("Score", "OK", 0.01)
-
-    writer = threading.Thread(target=write)
-    writer.start()
     bodies = []
-    scrapers = [threading.Thread(target=lambda: bodies.append(get(port)[1])) for _ in range(16)]
-    for scraper in scrapers:
-        scraper.start()
-    for scraper in scrapers:
-        scraper.join()
-    over.set()
-    writer.join()
+    with beside(lambda: metrics.call_ended("Score", "OK", 0.01)):
+        scrapers = [threading.Thread(target=lambda: bodies.append(get(port)[1])) for _ in range(16)]
+        for scraper in scrapers:
+            scraper.start()
+        for scraper in scrapers:
+            scraper.join()
     assert len(bodies) == 16
     assert all(list(parse_text(body.decode())) for body in bodies)
 

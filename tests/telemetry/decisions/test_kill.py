@@ -13,6 +13,7 @@ import pytest
 
 from monitor.telemetry.decisions.folder import segments
 from monitor.telemetry.decisions.reading import read, verify
+from tests.children import ending
 from tests.telemetry.decisions.logs import tape
 
 KILLS = 200
@@ -23,12 +24,11 @@ ROOT = Path(__file__).parents[3]
 def nursery(folder):
     """A process that forks writers when asked."""
     command = [sys.executable, "-m", "tests.telemetry.decisions.killed", str(folder)]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT
-    ) as process:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with ending(subprocess.Popen(command, text=True, cwd=ROOT, **pipes)) as process:
         yield process
         process.stdin.close()
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
 
 
 def killed_after(process, run, seconds, wait):
