@@ -26,16 +26,19 @@ class _Scorer(Protocol):
     def cancel(self, request_id: str) -> None: ...
 
 
-class _Nobody:
+class Nobody:
     """An observer without rules that refuses what was not scored."""
 
     def begin(self) -> Decision:
+        """Clamps nothing."""
         return Decision()
 
     def observe(self, block: TokenBlock) -> Decision:
+        """Minds nothing."""
         return Decision()
 
     def failed(self, cause: str) -> Decision:
+        """Ends the request."""
         return Decision(action=Action.BLOCK)
 
 
@@ -72,7 +75,7 @@ def _scores(scorer: _Scorer, name: str, ids: tuple[int, ...], timeout: float) ->
         answer.says(outcome.coverage, outcome.failure, outcome.error)
 
     try:
-        scorer.submit(ScoreJob(name, ids, _Nobody()), done)
+        scorer.submit(ScoreJob(name, ids, Nobody()), done)
     except MonitorError:
         return False
     seen = answer.seen(timeout)
@@ -88,7 +91,7 @@ def _generates(engine: _Engine, name: str, ids: tuple[int, ...], timeout: float)
             answer.says(event.coverage, event.failure, event.error)
 
     try:
-        engine.submit(GenerationRequest(name, ids, Sampling(max_new_tokens=2), _Nobody()), emit)
+        engine.submit(GenerationRequest(name, ids, Sampling(max_new_tokens=2), Nobody()), emit)
     except MonitorError:
         return False
     seen = answer.seen(timeout)

@@ -14,8 +14,9 @@ import torch
 
 from monitor.errors import ModelError
 from monitor.model.harvest import Harvester
+from monitor.model.probing import Nobody
 from monitor.model.requests import Emit, Event, Finished, GenerationRequest, Released
-from monitor.records import Action, Decision, FinishReason, Sampling, ScoredToken, TokenBlock
+from monitor.records import FinishReason, Sampling, ScoredToken
 
 _NEW = 4
 """Tokens that are generated."""
@@ -26,19 +27,6 @@ _NAME = "rehearsal"
 
 class _Engine(Protocol):
     def submit(self, request: GenerationRequest, emit: Emit) -> None: ...
-
-
-class _Nobody:
-    """An observer without rules."""
-
-    def begin(self) -> Decision:
-        return Decision()
-
-    def observe(self, block: TokenBlock) -> Decision:
-        return Decision()
-
-    def failed(self, cause: str) -> Decision:
-        return Decision(action=Action.BLOCK)
 
 
 def rehearse(engine: _Engine, plain: Harvester, ids: Sequence[int], timeout: float = 300.0) -> None:
@@ -58,7 +46,7 @@ def rehearse(engine: _Engine, plain: Harvester, ids: Sequence[int], timeout: flo
             ended.set()
 
     request = GenerationRequest(
-        _NAME, tuple(ids), Sampling(max_new_tokens=_NEW), _Nobody(), include_tokens=True
+        _NAME, tuple(ids), Sampling(max_new_tokens=_NEW), Nobody(), include_tokens=True
     )
     engine.submit(request, emit)
     name = type(plain.loaded.model).__name__

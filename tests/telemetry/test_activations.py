@@ -1,7 +1,5 @@
 """Histograms of readings against a plain count of every number."""
 
-import threading
-
 import numpy as np
 import pytest
 
@@ -9,6 +7,7 @@ from monitor.records import Phase, TokenBlock, WatchPlan
 from monitor.telemetry.activations import ActivationLedger, shown
 from monitor.telemetry.activations_shown import BOUNDS, ActivationCollector
 from monitor.watching import Probe
+from tests.children import beside, four_at_once
 
 
 class Exported:
@@ -112,13 +111,8 @@ def test_no_token_is_lost_between_threads():
         for _ in range(5000):
             meter.observe(block([[0.5]]))
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for _ in range(50):
-        samples(meter)
-    for thread in threads:
-        thread.join()
+    with beside(lambda: samples(meter)):
+        four_at_once(work)
     found = samples(meter)
     assert found["tokens_scored_total", "response"] == 20000
     assert found["feature_activation_count", "3", "p"] == 20000
@@ -168,7 +162,6 @@ def test_the_baseline_stands_beside_every_feature_that_has_one():
 def test_no_token_is_lost_while_policies_are_reloaded():
     meter = Exported(WatchPlan((3, 8)), [("p", 3), ("p", 8)])
     plans = [WatchPlan((8, 3)), WatchPlan((3, 8, 9))]
-    over = threading.Event()
 
     def work():
         for _ in range(3000):
@@ -177,18 +170,11 @@ def test_no_token_is_lost_while_policies_are_reloaded():
             mine.observe(block(np.full((1, width), 0.5)))
 
     def reload():
-        while not over.is_set():
-            for plan in plans:
-                meter.watch(plan, [("p", 3), ("p", 8)])
+        for plan in plans:
+            meter.watch(plan, [("p", 3), ("p", 8)])
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    reloading = threading.Thread(target=reload)
-    for thread in [*threads, reloading]:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    over.set()
-    reloading.join()
+    with beside(reload):
+        four_at_once(work)
     found = samples(meter)
     assert found["tokens_scored_total", "response"] == 12000
     assert found["feature_activation_count", "3", "p"] == found["feature_activation_count", "8", "p"] == 12000

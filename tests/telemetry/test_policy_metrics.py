@@ -1,7 +1,5 @@
 """Label sets of policies: there from the start, renewed on reload, never back from the dead."""
 
-import threading
-
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -11,6 +9,7 @@ from monitor.suppression import Suppression
 from monitor.telemetry.exemplars import trace_id
 from monitor.telemetry.metrics import Metrics
 from monitor.telemetry.metrics_policies import OUTCOMES
+from tests.children import beside, four_at_once
 from tests.rpc.fake import policies, policy
 
 
@@ -147,7 +146,6 @@ def test_detections_carry_the_trace_that_they_are_given(metrics):
 def test_nothing_is_lost_between_threads_and_reloads(metrics):
     sets = [policies(), of(policy("bias", 5, Action.ALERT)), policies(closed=False)]
     metrics.policies_changed(sets[0])
-    over = threading.Event()
 
     def count():
         for _ in range(2000):
@@ -155,36 +153,21 @@ def test_nothing_is_lost_between_threads_and_reloads(metrics):
             metrics.suppressed("deception", 2)
 
     def reload():
-        while not over.is_set():
-            for chosen in sets:
-                metrics.policies_changed(chosen)
+        for chosen in sets:
+            metrics.policies_changed(chosen)
 
-    def keeping():
-        while not over.is_set():
-            assert list(metrics.registry.collect())
+    def scrape():
+        assert list(metrics.registry.collect())
 
     # Only one policy set: every event must be somewhere, by name or as retired.
     metrics.policies_changed(of(policy("bias", 5, Action.ALERT), policy("deception", 7, Action.ALERT)))
-    threads = [threading.Thread(target=count) for _ in range(4)]
-    scraping = threading.Thread(target=keeping)
-    for thread in [*threads, scraping]:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    over.set()
-    scraping.join()
+    with beside(scrape):
+        four_at_once(count)
     assert value(metrics, "blocked_requests_total", policy="bias") == 8000
     assert value(metrics, "suppressed_tokens_total", policy="deception") == 16000
 
-    over.clear()
-    reloading = threading.Thread(target=reload)
-    threads = [threading.Thread(target=count) for _ in range(4)]
-    for thread in [*threads, reloading]:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    over.set()
-    reloading.join()
+    with beside(reload):
+        four_at_once(count)
     metrics.policies_changed(sets[0])
     fresh = Metrics(CollectorRegistry())
     fresh.policies_changed(sets[0])
