@@ -17,6 +17,7 @@ from monitor.cli.pair import DeviceOption, DictionaryOption, FormatOption, Model
 from monitor.cli.policy_compare import compare_sets
 from monitor.cli.policy_cost import cost
 from monitor.cli.policy_evaluate import evaluate
+from monitor.cli.policy_file import writable, write, write_text
 from monitor.cli.policy_fit import fit
 from monitor.cli.policy_reload import reload
 from monitor.cli.policy_report import report
@@ -63,7 +64,8 @@ def schema(
     if output is None:
         typer.echo(text, nl=False)
     else:
-        output.write_text(text, encoding="utf-8")
+        writable(output)
+        write_text(output, text)
 
 
 @policy_app.command("test")
@@ -81,12 +83,13 @@ def run(
     """Run NAME.test.yaml of every policy. A policy without a test fails. Exit code 1 where a case fails."""
     from monitor.cli.policy_test import result_table, run_tests, said, write_junit
 
+    writable(junit)
     reader = None if readings_only else _reader(model, dictionary, device, dictionary_format)
     results = run_tests(policies, reader)
     console = stdout_console()
     console.print(result_table(results))
     if junit is not None:
-        write_junit(junit, results)
+        write(junit, lambda path: write_junit(path, results))
     console.print(said(results))
     if any(not result.passed and not result.skipped for result in results):
         raise typer.Exit(ExitCode.MATCHED)

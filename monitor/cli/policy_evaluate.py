@@ -19,6 +19,7 @@ from monitor.cli.errors import InputError
 from monitor.cli.pair import DeviceOption, DictionaryOption, FormatOption, JsonOption, ModelOption, open_pair
 from monitor.cli.policy_benign import SPREAD, documents, excerpt
 from monitor.cli.policy_extra import extra_rows, held_out, sources_of
+from monitor.cli.policy_file import writable, write_text
 from monitor.cli.policy_tried import notes_on, tried
 from monitor.policy.examples import BENIGN_FILE, read_benign
 from monitor.policy.fit.evaluating import Rate, SourceResult, SourceTexts, on_sources, rates, rates_of
@@ -83,10 +84,11 @@ def evaluate(
     """
     from monitor.cli.policy_evaluate_text import as_markdown, as_record
 
+    writable(output)
     found = Evaluator(policies, data, (model, dictionary, device, dictionary_format)).run(rows, texts)
     text = as_record(found) if as_json else as_markdown(found)
     if output is not None:
-        output.write_text(text, "utf-8")
+        write_text(output, text)
         stderr_console().print(f"{output} written", soft_wrap=True)
     else:
         stdout_console().print(text, soft_wrap=True, end="")

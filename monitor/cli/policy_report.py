@@ -16,6 +16,7 @@ import typer
 from monitor.cli.console import stderr_console
 from monitor.cli.pair import DeviceOption, DictionaryOption, FormatOption, ModelOption
 from monitor.cli.policy_evaluate import ANY, Evaluation, Evaluator, RowsOption, TextsOption
+from monitor.cli.policy_file import writable, write_text
 from monitor.policy.examples import Label
 from monitor.policy.fit.evaluating import SourceTexts
 from monitor.policy.fit.readings import Floats, TextReadings
@@ -61,6 +62,7 @@ def report(
     With `--data` everything is measured on texts that no fit has seen; without, the page shows cards and the
     policies' own examples.
     """
+    writable(output)
     evaluator = Evaluator(policies, data or policies, (model, dictionary, device, dictionary_format))
     pages: dict[str, tuple[list[Scores], list[Group]]] = {}
 
@@ -81,7 +83,7 @@ def report(
             ready = evaluator.trials(source)
             if ready:
                 seen(source, ready[0], (), (), TextReadings.empty())
-    output.write_text(page(_report(evaluator, found, pages, title, data is not None)), "utf-8")
+    write_text(output, page(_report(evaluator, found, pages, title, data is not None)))
     stderr_console().print(f"{output} written ({output.stat().st_size // 1024} KiB)", soft_wrap=True)
 
 
