@@ -58,16 +58,26 @@ def case(target: Target, corpus: Sequence[bytes], number: int, seed: int = 0) ->
 
 
 def fuzz(
-    target: Target, cases: int, *, seconds: float = float("inf"), seed: int = 0, first: int = 0, step: int = 1
+    target: Target,
+    cases: int,
+    *,
+    seconds: float = float("inf"),
+    least: int = 1,
+    seed: int = 0,
+    first: int = 0,
+    step: int = 1,
 ) -> Outcome:
-    """Try cases `first`, `first + step`, …; every exception that the target does not expect is kept."""
+    """Try cases `first`, `first + step`, …; every exception that the target does not expect is kept.
+
+    Ends after `cases` of them, or after so many seconds if `least` were tried by then.
+    """
     outcome, process = Outcome(target.name), psutil.Process()
     with target.opened():
         corpus = list(target.corpus())
         fresh = list(corpus)
         began = time.perf_counter()
         for number in range(first, first + cases * step, step):
-            if time.perf_counter() - began > seconds:
+            if outcome.cases >= least and time.perf_counter() - began > seconds:
                 break
             data = case(target, fresh, number, seed)
             _try(target, data, number, outcome)

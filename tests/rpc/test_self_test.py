@@ -66,7 +66,7 @@ def _exported(health: object) -> dict[object, float]:
     from monitor.rpc.metering import connect
 
     metrics = Metrics()
-    queue = SimpleNamespace(queue_depth=lambda: 0, running=lambda: 0, passes=lambda: 0)
+    queue = SimpleNamespace(queue_depth=lambda: 0, running=lambda: 0, passes=lambda: 0, why_separate="")
     connect(metrics, load_settings({}), SimpleNamespace(engine=queue, scorer=queue), health)
     samples = [sample for family in metrics.registry.collect() for sample in family.samples]
     return {(s.name, s.labels["check"]) if "check" in s.labels else s.name: s.value for s in samples}
