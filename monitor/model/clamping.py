@@ -126,7 +126,10 @@ def clamp_row(clamps: Sequence[Clamp], bank: FeatureBank) -> ClampRow:
 
 
 def write_rows(buffers: TapBuffers, spans: Sequence[tuple[Span, ClampRow | None]], rows: int) -> None:
-    """Set the clamps of the next pass: rows and clamps of every request; all other rows are left alone."""
+    """Set the clamps of the next pass: rows and clamps of every request.
+
+    All other rows are left alone, and so is the first position of every sequence.
+    """
     clamping = any(row is not None for _, row in spans)
     # Clamps of a longer pass stand behind the rows of a shorter one, until a pass reaches so far again.
     if stale := buffers.written:
@@ -143,5 +146,7 @@ def write_rows(buffers: TapBuffers, spans: Sequence[tuple[Span, ClampRow | None]
             buffers.everywhere[mine] = row.everywhere
             buffers.drop[mine] = row.drop
             if span.position == 0:
-                # Dictionaries are not trained on the first position, and its reconstruction is nothing like it.
-                buffers.drop[span.first] = False
+                # An attention sink, unlike all that dictionaries are trained on: features read many maxima there that
+                # mean nothing, rules pass over it, and a clamp would change the whole text for nothing.
+                for edits in (buffers.active, buffers.everywhere, buffers.drop):
+                    edits[span.first] = False

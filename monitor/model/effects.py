@@ -1,10 +1,11 @@
 """What features of a prompt do to the next token: by taking them away, and by gradients.
 
 Three numbers per feature and token, all as changes of the token's logit against the mean over the vocabulary:
-ablation runs the model again with the feature at 0 on every token (exact); attribution is Σ_t a_t · (∂logit/∂x_t ·
-W_dec), its first-order estimate from one backward pass, as Templeton et al. (2024) rank features for intermediate
-steps; direct is what the feature at the last position adds by itself through the last norm and the unembedding,
-without any later layer. Knows one place of a model and a dictionary. Does not know policies or texts.
+ablation runs the model again with the feature at 0 on every token but the first, which no clamp edits (exact);
+attribution is Σ_t a_t · (∂logit/∂x_t · W_dec), its first-order estimate from one backward pass, as Templeton et al.
+(2024) rank features for intermediate steps; direct is what the feature at the last position adds by itself through the
+last norm and the unembedding, without any later layer. Knows one place of a model and a dictionary. Does not know
+policies or texts.
 """
 
 from __future__ import annotations
@@ -81,11 +82,16 @@ class Prompted:
         return self._logits.detach().softmax(-1)
 
     def attribution(self, token: int) -> Tensor:
-        """`[time, features]`: first-order effect of each feature at each position on the token's logit."""
+        """`[time, features]`: first-order effect of each feature at each position on the token's logit.
+
+        0 at the first position, which no clamp edits.
+        """
         wanted = self._logits[token] - self._logits.mean()
         (gradient,) = torch.autograd.grad(wanted, self._x, retain_graph=True)
         reach = gradient[0].float() @ self._autoencoder.decoder.T.float()
-        return self.activations * (reach if self._scale is None else reach * self._scale)
+        found = self.activations * (reach if self._scale is None else reach * self._scale)
+        found[0] = 0
+        return found
 
     @torch.no_grad()
     def effect(self, feature: int) -> Effect:

@@ -58,15 +58,15 @@ class TestPolicies:
             **{**sae.__dict__, "encoder": basis, "decoder": basis, "encoder_bias": torch.zeros(32)}
         )
         with running(loaded_model(), sae) as run:
-            call = run.call(prompt(8), clamps=[Clamp(5, -1.0), Clamp(6, 2.0)])
+            call = run.call(prompt(8), clamps=[Clamp(5, -1.0), Clamp(8, 2.0)])
             call.finished()
         found = [r for t in call.tokens for r in t.readings if r.after is not None]
         five = [r.after for r in found if r.feature == 5 and r.reading > 0]
-        six = [r.after for r in found if r.feature == 6 and r.reading > 0]
+        eight = [r.after for r in found if r.feature == 8 and r.reading > 0]
         assert five == [0.0] * len(five)
-        assert six == pytest.approx([2.0] * len(six), rel=1e-4)
+        assert eight == pytest.approx([2.0] * len(eight), rel=1e-4)
         assert five
-        assert six
+        assert eight
 
 
 class TestFailures:

@@ -104,12 +104,12 @@ class TestWithoutErrorTerm:
 
 
 def generate_dropped(exact, sae, unit, ids, new, clamps):
-    """`plain_generate` with the error term left out on every token but the first."""
+    """`plain_generate` with the error term left out."""
 
     def hook(_module, _args, output):
         x = output[0] if isinstance(output, tuple) else output
         changed = decode_all(sae, edited(sae, x, clamps, unit), x)
-        changed[:, 0] = plain_clamp(sae, x, clamps, unit)[:, 0]
+        changed[:, 0] = x[:, 0]
         return (changed, *output[1:]) if isinstance(output, tuple) else changed
 
     handle, tokens = exact.layers[LAYER].register_forward_hook(hook), list(ids)

@@ -97,7 +97,12 @@ def test_who_stayed_away_has_saved_up_no_time() -> None:
     until(lambda: turns._owner is not None)
     thread.start()
     until(lambda: len(turns._waiting) == 1)
-    mine = threading.Timer(0, holds.set)
+
+    def when_all_wait() -> None:
+        until(lambda: len(turns._waiting) == 2)
+        holds.set()
+
+    mine = threading.Thread(target=when_all_wait)
     mine.start()
     _one_pass(turns, clock, 1.0, lambda: order.append("old hand"))
     thread.join(60)

@@ -17,7 +17,7 @@ from tests.model.tiny import (
     encode_all,
     loaded_model,
     maxima,
-    plain_clamp,
+    plain_clamped,
     prompt,
 )
 
@@ -61,7 +61,7 @@ class TestVerification:
 
         def clamp(_module, _args, output):
             seen["x"] = output
-            seen["y"] = plain_clamp(sae, output, CLAMPS[:2], unit)
+            seen["y"] = plain_clamped(sae, output, CLAMPS[:2], unit)
             return seen["y"]
 
         def later(_module, _args, output):
@@ -76,9 +76,9 @@ class TestVerification:
         for handle in handles:
             handle.remove()
         columns = [3, 40]
-        before = (encode_all(sae, seen["x"])[0, :, columns] / unit[columns]).sum(-1)
-        after = (encode_all(sae, seen["y"])[0, :, columns] / unit[columns]).sum(-1)
-        assert found.tokens_edited == last.tokens_clamped == len(ids)
+        before = (encode_all(sae, seen["x"])[0, 1:, columns] / unit[columns]).sum(-1)
+        after = (encode_all(sae, seen["y"])[0, 1:, columns] / unit[columns]).sum(-1)
+        assert found.tokens_edited == last.tokens_clamped == len(ids) - 1
         assert found.before == pytest.approx(float(before.mean()), rel=1e-3)
         assert found.after == pytest.approx(float(after.mean()), rel=1e-3, abs=1e-4)
         average, highest, keep = 0.0, -np.inf, 2 ** (-1 / 4)

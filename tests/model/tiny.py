@@ -190,6 +190,13 @@ def plain_clamp(sae: SparseAutoencoder, x: Tensor, clamps: tuple[Clamp, ...], un
     return decode_all(sae, edited, x) + error
 
 
+def plain_clamped(sae: SparseAutoencoder, x: Tensor, clamps: tuple[Clamp, ...], unit: Tensor) -> Tensor:
+    """Whole sequences `[texts, time, width]` under clamps, which leave every first position alone. Float64."""
+    edited = plain_clamp(sae, x, clamps, unit)
+    edited[..., 0, :] = x[..., 0, :]
+    return edited
+
+
 def plain_generate(
     model: torch.nn.Module,
     layer: torch.nn.Module,
@@ -210,7 +217,7 @@ def plain_generate(
         seen.append(encode_all(sae, x)[0])
         if not clamps:
             return None
-        edited = plain_clamp(sae, x, clamps, unit).to(x.dtype)
+        edited = plain_clamped(sae, x, clamps, unit).to(x.dtype)
         return (edited, *output[1:]) if isinstance(output, tuple) else edited
 
     handle = layer.register_forward_hook(hook)
