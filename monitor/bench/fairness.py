@@ -66,7 +66,7 @@ def main(
     slower: Annotated[float, typer.Option(help="Most by which p99 of one caller's scores may grow.")] = 20.0,
     least: Annotated[
         float, typer.Option(help="Least share of the generation's speed beside a backlog.")
-    ] = 0.18,
+    ] = 0.15,
     out: Annotated[Path | None, typer.Option(help="Write the numbers here as JSON.")] = None,
 ) -> None:
     """Measure what scoring and generating cost each other."""

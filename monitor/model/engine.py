@@ -33,6 +33,7 @@ from monitor.model.together import score_together
 from monitor.model.track import Track
 from monitor.model.verification import Watched
 from monitor.records import FinishReason
+from monitor.suppression import LaterProbe
 
 MISPLACED = "row_mismatch"
 """The rows that a pass reports for a request hold other tokens than the request's."""
@@ -76,6 +77,8 @@ class Engine:
         """Allocate buffers and cache and begin to run."""
         self._batcher.start()
         self._tap.use(None)
+        if self._later is not None and self.captured:
+            self._later.freeze()
 
     def stop(self, grace: float) -> None:
         """Refuse new requests, let those that run finish for `grace` seconds, end the rest, stop the thread."""
@@ -99,8 +102,6 @@ class Engine:
         track = Track(request, emit, self._loaded.tokenizer, self._vocabulary.text, self._end_ids, limit)
         self._hold(track)
         try:
-            if self._later is not None:
-                self._later.host(plan.probe for plan in request.plans if plan.probe is not None)
             self._admit(track)
         except MonitorError:
             self._release(track)
@@ -251,14 +252,25 @@ class Engine:
             self._batcher.remove(track.run_id)
 
     def _hold(self, track: Track) -> None:
-        self._bank.acquire([clamp.feature for clamp in track.request.clamps])
+        if self._later is not None:
+            self._later.acquire(_probes(track))
+        try:
+            self._bank.acquire([clamp.feature for clamp in track.request.clamps])
+        except MonitorError:
+            self._release_later(track)
+            raise
         if track.request.lease is not None:
             track.request.lease.keep()
 
     def _release(self, track: Track) -> None:
+        self._release_later(track)
         self._bank.release([clamp.feature for clamp in track.request.clamps])
         if track.request.lease is not None:
             track.request.lease.release()
+
+    def _release_later(self, track: Track) -> None:
+        if self._later is not None:
+            self._later.release(_probes(track))
 
     def _end_all(self, error: MonitorError) -> None:
         for track in list(self._tracks.values()):
@@ -272,6 +284,11 @@ def _held(rows: Rows, span: Span, track: Track, ids: Sequence[int]) -> Rows:
     if ran == track.ids[span.position : span.position + span.count]:
         return rows
     return replace(rows, clean=False, fault=MISPLACED)
+
+
+def _probes(track: Track) -> list[LaterProbe]:
+    """What has to be read behind the tapped layer for a request."""
+    return [plan.probe for plan in track.request.plans if plan.probe is not None]
 
 
 def _end_ids(loaded: LoadedModel) -> frozenset[int]:

@@ -6,6 +6,7 @@ Knows layers, weights and the tap's buffers of the calling thread. Edits nothing
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,7 @@ from monitor.model.tap import Tap, TapBuffers
 from monitor.suppression import LaterProbe
 
 COLUMNS = 64
-"""Most different probes; policies that are loaded beyond that are not checked behind the layer, and say so."""
+"""Most different probes at once; what runs beyond that is not checked behind the layer, and says so."""
 
 
 @dataclass(frozen=True)
@@ -35,32 +36,76 @@ class _Layer:
 class LaterTaps:
     """Forward hooks on the layers of some probes: `buffers.later[row, i] = weights_i · x + bias_i`.
 
-    Probes may be added while passes run, but a captured CUDA graph replays only those that were there before.
+    Probes come and go while passes run: a column is free once no request that runs needs its probe. A captured CUDA
+    graph replays only the probes that were there before, so `freeze` ends that.
     """
 
     def __init__(self, layers: nn.ModuleList, tap: Tap, tapped: int) -> None:
         self._layers, self._tap, self._tapped = layers, tap, tapped
         self._columns: dict[bytes, int] = {}
+        """Column of every probe that is read, by its key; the one that was wanted last stands last."""
         self._probes: list[LaterProbe] = []
+        """By column."""
+        self._running: Counter[bytes] = Counter()
+        """Requests that run, by the key of a probe that they need."""
+        self._frozen = False
         self._at: dict[int, _Layer] = {}
         self._handles: dict[int, Any] = {}
         self._attached = False
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def host(self, probes: Iterable[LaterProbe]) -> None:
-        """Read these probes from now on. ModelError where one cannot be read behind the tapped layer."""
+        """Read these probes from now on, as far as there is room.
+
+        ModelError where one cannot be read behind the tapped layer; nothing changes then.
+        """
+        wanted = {_key(probe): probe for probe in probes}
+        for probe in wanted.values():
+            self._check(probe)
         with self._lock:
-            new = {_key(probe): probe for probe in probes if _key(probe) not in self._columns}
-            for probe in new.values():
-                self._check(probe)
-            read = list(new.items())[: COLUMNS - len(self._probes)]
-            for key, probe in read:
-                self._columns[key] = len(self._probes)
-                self._probes.append(probe)
-            for layer in {probe.layer for _, probe in read}:
+            changed: set[int] = set()
+            for key, probe in wanted.items():
+                if (column := self._columns.pop(key, None)) is None:
+                    column = self._give(probe, changed)
+                if column is not None:
+                    self._columns[key] = column
+            for layer in changed:
                 self._at[layer] = self._layer(layer)
             if self._attached:
                 self._hook_all()
+
+    def acquire(self, probes: Iterable[LaterProbe]) -> None:
+        """`host` for a request: its columns stay what they are until `release`."""
+        probes = list(probes)
+        with self._lock:
+            self.host(probes)
+            self._running.update(map(_key, probes))
+
+    def release(self, probes: Iterable[LaterProbe]) -> None:
+        """Undo one `acquire`."""
+        with self._lock:
+            self._running.subtract(map(_key, probes))
+            self._running = +self._running
+
+    def freeze(self) -> None:
+        """Read no other probes than those that are read now: what comes later has no column."""
+        with self._lock:
+            self._frozen = True
+
+    def _give(self, probe: LaterProbe, changed: set[int]) -> int | None:
+        """A column for a new probe, and which layers have to be laid out anew; None where there is no room."""
+        idle = next((key for key in self._columns if key not in self._running), None)
+        if self._frozen or (idle is None and len(self._probes) >= COLUMNS):
+            return None
+        changed.add(probe.layer)
+        if len(self._probes) < COLUMNS:
+            self._probes.append(probe)
+            return len(self._probes) - 1
+        assert idle is not None
+        column = self._columns.pop(idle)
+        changed.add(self._probes[column].layer)
+        self._probes[column] = probe
+        return column
 
     def column(self, probe: LaterProbe | None) -> int | None:
         """Where the scores of a probe are; None for one that is not read."""
@@ -99,9 +144,12 @@ class LaterTaps:
         mine = [(column, probe) for column, probe in enumerate(self._probes) if probe.layer == layer]
         bank = self._tap.bank
         place: dict[str, Any] = {"device": bank.device, "dtype": bank.dtype}
+        weights = torch.zeros(len(mine), bank.d_model)
+        for row, (_, probe) in enumerate(mine):
+            weights[row] = torch.from_numpy(probe.weights)
         return _Layer(
-            torch.tensor([column for column, _ in mine], device=bank.device),
-            torch.stack([torch.from_numpy(probe.weights.copy()) for _, probe in mine]).to(**place),
+            torch.tensor([column for column, _ in mine], dtype=torch.int64, device=bank.device),
+            weights.to(**place),
             torch.tensor([probe.bias for _, probe in mine]).to(**place),
         )
 

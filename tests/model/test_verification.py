@@ -7,6 +7,7 @@ import torch
 from monitor.errors import ModelError
 from monitor.model.later import COLUMNS, LaterTaps
 from monitor.model.requests import GenerationRequest
+from monitor.model.tap import TapBuffers
 from monitor.records import Clamp, Decision, Sampling, Where
 from monitor.suppression import LaterProbe, SuppressionPlan
 from tests.model.running import LAYER, Call, running
@@ -108,11 +109,48 @@ class TestVerification:
             later = LaterTaps(run_layers(run), run.tap, 1)
             # The same probe of two policies is read once.
             later.host([probe(2, 0.0), probe(2, 0.0)])
-            later.host([probe(2, 1.0 + n) for n in range(COLUMNS - 1)])
+            running_now = [probe(2, 0.0), *(probe(2, 1.0 + n) for n in range(COLUMNS - 1))]
+            later.acquire(running_now)
             assert later.column(probe(2, 0.0)) == 0
             assert later.column(probe(2, float(COLUMNS - 1))) == COLUMNS - 1
             later.host([probe(3, 0.0)])  # of a layer that no probe reads yet
             assert later.column(probe(3, 0.0)) is None
+            later.release(running_now[5:6])
+            later.host([probe(3, 0.0)])
+            assert later.column(probe(3, 0.0)) == 5
+            assert later.column(running_now[5]) is None
+            assert later.column(running_now[6]) == 6
+
+    def test_a_column_that_changes_its_probe_reads_the_new_one(self) -> None:
+        def probe(layer: int, bias: float) -> LaterProbe:
+            return LaterProbe(layer, np.full(WIDTH, bias, np.float32), bias, 1.0, 4.0)
+
+        with running(loaded_model(), dictionary()) as run:
+            later = LaterTaps(run_layers(run), run.tap, 1)
+            later.attach()
+            later.host(probe(2, float(n)) for n in range(COLUMNS))
+            later.host([probe(3, 100.0)])
+            buffers = TapBuffers(run.bank, 4, static=True, later=COLUMNS)
+            run.tap.use(buffers)
+            x = torch.randn(1, 4, WIDTH, generator=torch.Generator().manual_seed(0))
+            later._hook(2)(None, None, x)
+            later._hook(3)(None, None, x)
+            run.tap.use(None)
+            later.detach()
+        wanted = torch.tensor([100.0, *map(float, range(1, COLUMNS))])
+        exact = x[0].sum(-1, keepdim=True) * wanted + wanted
+        torch.testing.assert_close(buffers.later, exact, rtol=1e-4, atol=1e-3)
+
+    def test_what_comes_after_the_capture_is_not_read(self) -> None:
+        old = LaterProbe(2, np.ones(WIDTH, np.float32), 0.0, 1.0, 4.0)
+        new = LaterProbe(2, np.ones(WIDTH, np.float32), 1.0, 1.0, 4.0)
+        with running(loaded_model(), dictionary()) as run:
+            later = LaterTaps(run_layers(run), run.tap, 1)
+            later.host([old])
+            later.freeze()
+            later.acquire([old, new])
+            assert later.column(old) == 0
+            assert later.column(new) is None
 
 
 def run_layers(run):
