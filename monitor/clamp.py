@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 
 class Where(enum.StrEnum):
-    """Which tokens a clamp edits: those on which the feature is active, or every token."""
+    """Which tokens a clamp edits: those on which the feature is active, or all; never a sequence's first."""
 
     ACTIVE = "active"
     EVERYWHERE = "everywhere"

@@ -6,8 +6,8 @@ Knows options, files and output. Does not know how rules are evaluated or what t
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,16 +21,18 @@ from monitor.cli.console import stderr_console, stdout_console
 from monitor.cli.errors import InputError
 from monitor.cli.pair import DeviceOption, DictionaryOption, FormatOption, JsonOption, ModelOption, open_pair
 from monitor.cli.policy_extra import held_out
-from monitor.cli.policy_running import load_set, running_of
+from monitor.cli.policy_running import bound_elsewhere, load_set, running_of
 from monitor.cli.printable import one_line
 from monitor.cli.texts import read_texts
 from monitor.policy.comparing import Change, Comparison, compare
 from monitor.policy.examples import read_examples
+from monitor.policy.loader import read_folder
 from monitor.policy.policyset import PolicySet
 from monitor.records import Phase
 
 if TYPE_CHECKING:
     from monitor.cli.policy_reader import PairReader
+    from monitor.policy.resolve import Running
 
 EXAMPLES = ".examples.jsonl"
 """How the examples of a policy are called; their labels are words."""
@@ -46,6 +48,8 @@ class Compared:
     sources: Sequence[str]
     digests: tuple[str, str]
     result: Comparison
+    notes: tuple[str, ...] = ()
+    """Which policies were not compared, and why."""
 
 
 def compare_sets(
@@ -75,7 +79,8 @@ def compare_sets(
     sets = [load_set(folder, running) for folder in (a, b)]
     texts, sources = _texts(on, rows)
     reader = PairReader(pair, {signal for policies in sets for signal in policies.watch.signals})
-    found = _compared(reader, sets, texts, sources, phase)
+    notes = [note for name, folder in (("A", a), ("B", b)) for note in _left_out(name, folder, running)]
+    found = replace(_compared(reader, sets, texts, sources, phase), notes=tuple(notes))
     console = stdout_console()
     if as_json:
         typer.echo(as_record(found, show))
@@ -93,6 +98,13 @@ def _compared(
         first, second = (outcomes(policies, read, phase) for policies in sets)
     result = compare(first, second, *(_rules(policies) for policies in sets))
     return Compared(texts, sources, (sets[0].digest, sets[1].digest), result)
+
+
+def _left_out(name: str, folder: Path, running: Running) -> Iterator[str]:
+    """The policies of set `name` that do not apply to the model that reads."""
+    for source in read_folder(folder):
+        if where := bound_elsewhere(source, running):
+            yield f"{source.model.metadata.name} of {name}: {where}; not compared on this model"
 
 
 def _rules(policies: PolicySet) -> set[str]:
@@ -133,6 +145,8 @@ def show_comparison(console: Console, found: Compared, show: int) -> None:
     console.print(
         Text("p: exact McNemar test of only A against only B; `-` where a set lacks the rule", "dim")
     )
+    for note in found.notes:
+        console.print(Text(note, "dim"))
     for change in result.changes if show else ():
         _show_texts(console, found, change, show)
 
@@ -189,6 +203,7 @@ def as_record(found: Compared, show: int) -> str:
         {
             "texts": result.texts,
             "digests": {"a": found.digests[0], "b": found.digests[1]},
+            "notes": list(found.notes),
             "verdict": record(result.verdict),
             "rules": [record(change) for change in result.changes],
             "actions": [

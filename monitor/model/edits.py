@@ -21,7 +21,7 @@ from monitor.records import Clamp, ErrorTerm
 
 
 class Clamped:
-    """Clamps on every token, through the same tap that serves."""
+    """Clamps on every token but the first, through the same tap that serves."""
 
     def __init__(
         self, autoencoder: SparseAutoencoder, maximum: Tensor, clamps: Sequence[Clamp], device: torch.device

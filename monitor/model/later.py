@@ -6,7 +6,7 @@ Knows layers, weights and the tap's buffers of the calling thread. Edits nothing
 from __future__ import annotations
 
 import threading
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -42,7 +42,7 @@ class LaterTaps:
 
     def __init__(self, layers: nn.ModuleList, tap: Tap, tapped: int) -> None:
         self._layers, self._tap, self._tapped = layers, tap, tapped
-        self._columns: dict[bytes, int] = {}
+        self._columns = OrderedDict[bytes, int]()
         """Column of every probe that is read, by its key; the one that was wanted last stands last."""
         self._probes: list[LaterProbe] = []
         """By column."""
@@ -65,9 +65,9 @@ class LaterTaps:
         with self._lock:
             changed: set[int] = set()
             for key, probe in wanted.items():
-                if (column := self._columns.pop(key, None)) is None:
-                    column = self._give(probe, changed)
-                if column is not None:
+                if key in self._columns:
+                    self._columns.move_to_end(key)  # at once: the engine looks columns up meanwhile
+                elif (column := self._give(probe, changed)) is not None:
                     self._columns[key] = column
             for layer in changed:
                 self._at[layer] = self._layer(layer)

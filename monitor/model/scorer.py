@@ -26,7 +26,8 @@ from monitor.records import Action, Coverage, Decision, Phase, Readings, ScoredT
 FAILED = "the text could not be monitored"
 """What callers are told; the cause is for the operator."""
 _PASS = {True: 2048, False: 4096}
-"""Most tokens of a pass, on the CPU and elsewhere. Generations wait for its end; with 512, a third less is scored."""
+"""Most tokens of a pass, on the CPU and elsewhere. Generations wait for its end; `monitor.bench.load` scores a third
+less with 512."""
 
 
 class Scorer:

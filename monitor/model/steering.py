@@ -80,15 +80,15 @@ class Steered:
         def look(_module: object, _args: object, output: Any) -> None:
             seen["later"] = hidden_of(output)
 
-        handles = [self._harvester.site.register_forward_hook(change)]
-        if self._later is not None:
-            handles.append(self._loaded.layers[self._later].register_forward_hook(look))
-        try:
-            with self._loaded.passes:
+        with self._loaded.passes:
+            handles = [self._harvester.site.register_forward_hook(change)]
+            if self._later is not None:
+                handles.append(self._loaded.layers[self._later].register_forward_hook(look))
+            try:
                 yield seen
-        finally:
-            for handle in handles:
-                handle.remove()
+            finally:
+                for handle in handles:
+                    handle.remove()
 
 
 def _drawn(logits: Tensor, chance: Tensor, temperature: float) -> Tensor:

@@ -1,5 +1,9 @@
 """What is left after a clamp, and what a probe on a later layer sees, against plain float64."""
 
+import sys
+import threading
+from itertools import repeat
+
 import numpy as np
 import pytest
 import torch
@@ -140,6 +144,24 @@ class TestVerification:
         wanted = torch.tensor([100.0, *map(float, range(1, COLUMNS))])
         exact = x[0].sum(-1, keepdim=True) * wanted + wanted
         torch.testing.assert_close(buffers.later, exact, rtol=1e-4, atol=1e-3)
+
+    def test_a_probe_that_is_read_is_found_while_others_ask_for_it(self) -> None:
+        probe = LaterProbe(2, np.ones(WIDTH, np.float32), 0.0, 1.0, 4.0)
+        with running(loaded_model(), dictionary()) as run:
+            later = LaterTaps(run_layers(run), run.tap, 1)
+        later.host([probe])
+        wanted, interval = repeat(probe, 20_000), sys.getswitchinterval()
+        other = threading.Thread(target=lambda: [later.host([one]) for one in wanted])
+        sys.setswitchinterval(1e-6)
+        try:
+            other.start()
+            found = set()
+            while other.is_alive():
+                found.add(later.column(probe))
+        finally:
+            sys.setswitchinterval(interval)
+            other.join(60)
+        assert found == {0}
 
     def test_what_comes_after_the_capture_is_not_read(self) -> None:
         old = LaterProbe(2, np.ones(WIDTH, np.float32), 0.0, 1.0, 4.0)

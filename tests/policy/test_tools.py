@@ -159,6 +159,10 @@ def test_report_and_compare_take_combined_rules_and_leave_out_other_models(mixed
         "both/later",
         "loud/any-token",
     }
+    assert record["notes"] == [
+        f"elsewhere of {name}: bound to *another*; not compared on this model" for name in "AB"
+    ]
+    assert "elsewhere of B: bound to" in run("compare", mixed, mixed, "--on", data, "--rows", 20)
 
 
 def test_tests_of_policies_for_other_models_are_skipped_and_said_to_be(mixed, tmp_path):
