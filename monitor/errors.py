@@ -98,6 +98,7 @@ class EngineDied(MonitorError):
     """The engine does not run any more; the process exits with code 3, so that its supervisor starts another."""
 
     code = "UNAVAILABLE"
+    exit_code = 3
 
 
 class MonitoringFailed(MonitorError):

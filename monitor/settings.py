@@ -137,6 +137,11 @@ class Settings(AccessSettings, DecisionSettings, SessionSettings):
     retry_after_seconds: Annotated[float, Field(gt=0, le=3600)] = 1.0
     """The delay that a refused caller is told to wait."""
 
+    stall_seconds: Annotated[float, Field(ge=0, le=86_400)] = 300.0
+    """Where requests are there and no pass has ended for so long, the process ends with exit code 3, so that its
+    supervisor starts another. Longer than any pass of a slow machine; 0: never.
+    """
+
     grace_seconds: Annotated[float, Field(ge=0, le=3600)] = 20.0
     """After SIGTERM: how long calls in progress may take. Shorter than Kubernetes' 30 seconds to the kill."""
 

@@ -19,7 +19,7 @@ class ExitCode(enum.IntEnum):
     """An enforced rule fired, or (`demo`) an expectation did not hold."""
     ERROR = 2
     """Nothing can be said: bad input, a failed call, or tokens that were not scored."""
-    DIED = 3
+    DIED = EngineDied.exit_code
     """`serve`: the engine died while it served; start another process."""
 
 

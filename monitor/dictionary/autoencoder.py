@@ -194,6 +194,9 @@ class SparseAutoencoder:
     def prefetch(self, features: Sequence[int]) -> None:
         """These features are about to be asked for with `row`; those that do not exist are left out."""
 
+    def forget(self) -> None:
+        """What was announced with `prefetch` and not asked for is not wanted any more."""
+
     def whole(self) -> SparseAutoencoder:
         """The dictionary with every weight in memory: itself, unless it is still in its files."""
         return self

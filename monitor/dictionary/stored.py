@@ -136,6 +136,10 @@ class StoredAutoencoder(SparseAutoencoder):
         for number, feature in enumerate(wanted):
             self._fetched[feature] = {name: found[number] for name, found in only.items()}
 
+    def forget(self) -> None:
+        """Let go what was read ahead and is not wanted any more."""
+        self._fetched.clear()
+
     def whole(self) -> SparseAutoencoder:
         """The dictionary in memory, read once and kept. DictionaryError where it does not fit."""
         if not self._kept:

@@ -104,7 +104,12 @@ class FeatureBank:
         Raises ConfigurationError where they do not fit beside those that are held, or have no unit.
         """
         held = tuple(features)
-        self._slots.host(held)
+        # Files are read before the slots are locked: requests that come and go need that lock.
+        self._source.prefetch(self._slots.strangers(held))
+        try:
+            self._slots.host(held)
+        finally:
+            self._source.forget()
         return lambda: self._slots.dismiss(held)
 
     def dismiss_first(self) -> None:

@@ -50,6 +50,7 @@ class Scorer:
         self._wake = threading.Condition()
         self._stopping = False
         self._running = 0
+        self._passes = 0
         self._unscored = 0
         self._thread = threading.Thread(target=self._loop, name="scorer", daemon=True)
 
@@ -97,6 +98,10 @@ class Scorer:
         """Texts in the pass that runs now."""
         return self._running
 
+    def passes(self) -> int:
+        """Passes that ended since the start, well or not."""
+        return self._passes
+
     def unscored_passes(self) -> int:
         """Passes since the start of which some row could not be scored."""
         return self._unscored
@@ -117,6 +122,7 @@ class Scorer:
                 self._fail(batch, error)
             for job, _ in batch:
                 _let_go(job)
+            self._passes += 1
             self._running = 0
 
     def _next_batch(self) -> list[tuple[ScoreJob, Done]] | None:

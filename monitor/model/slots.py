@@ -40,6 +40,12 @@ class Slots:
     def host(self, features: Sequence[int]) -> None:
         """Hold features for a policy set, all or none; ConfigurationError where they do not fit beside what is held."""
         with self._lock:
+            self.strangers(features)
+            self._hold(features, self._hosts)
+
+    def strangers(self, features: Sequence[int]) -> list[int]:
+        """Those that nobody holds yet; ConfigurationError where `host` would refuse these features for want of room."""
+        with self._lock:
             new = {f for f in features if f not in self._hosts}
             room = self.width - self._spare - len(self._hosts)
             if len(new) > room:
@@ -47,7 +53,7 @@ class Slots:
                     f"the new policies name {len(new)} features that are not watched yet, and {max(0, room)} more fit "
                     "into the running server; restart it, or give it more with reload_features"
                 )
-            self._hold(features, self._hosts)
+            return [f for f in new if f not in self._of]
 
     def invite(self, features: Sequence[int]) -> None:
         """Hold features for a request, all or none; Overloaded where other requests took the spare slots."""

@@ -15,6 +15,7 @@ from pathlib import Path
 import structlog
 
 from monitor.errors import MonitorError
+from monitor.model.requests import Lease
 from monitor.rpc import metering
 from monitor.rpc.active import Active, InForce
 from monitor.rpc.seams import PolicySet, Runtime
@@ -53,7 +54,7 @@ class Reloader:
         async with self._lock:
             try:
                 found = await asyncio.to_thread(self._load)
-                change = self._swap(found)
+                change = await self._put_into_force(found)
             except MonitorError as error:
                 self._metrics.reload_failed()
                 _log.error("policies not reloaded; the last good set stays", error=_shortened(str(error)))
@@ -86,19 +87,41 @@ class Reloader:
                 await self.try_reload()
             seen = now
 
-    def _swap(self, found: PolicySet) -> Change:
-        """On the event loop, without a pause: no request can begin in between."""
+    async def _put_into_force(self, found: PolicySet) -> Change:
         old = self._active.now
         if found.digest == old.policies.digest:
             self._metrics.policies_changed(old.policies)
             return Change(changed=False)
-        self._runtime.prepare(found.suppression)
-        lease = self._runtime.hold(found.watch, found.clampable)
+        lease = await _kept(asyncio.ensure_future(asyncio.to_thread(self._make_room, found)))
         digests = replace(old.digests, policies=found.digest)
-        self._active.swap(InForce(found, digests, self._metrics.policies_changed(found), lease))
+        try:
+            new = InForce(found, digests, self._metrics.policies_changed(found), lease)
+        except BaseException:
+            lease.release()
+            raise
+        self._active.swap(new)
         metering.built(self._metrics, digests)
         before, after = ({p.name for p in s.policies} for s in (old.policies, found))
         return Change(True, tuple(sorted(after - before)), tuple(sorted(before - after)))
+
+    def _make_room(self, found: PolicySet) -> Lease:
+        """On a thread: what a set reads may have to come from a dictionary of many gigabytes on a disk."""
+        self._runtime.prepare(found.suppression)
+        return self._runtime.hold(found.watch, found.clampable)
+
+
+async def _kept(making: asyncio.Future[Lease]) -> Lease:
+    """The lease that a thread makes; whoever asked for the reload may leave meanwhile, and then nobody holds it."""
+    try:
+        return await asyncio.shield(making)
+    except asyncio.CancelledError:
+        making.add_done_callback(_let_go)
+        raise
+
+
+def _let_go(made: asyncio.Future[Lease]) -> None:
+    if not made.cancelled() and made.exception() is None:
+        made.result().release()
 
 
 def _shortened(text: str) -> str:

@@ -70,6 +70,9 @@ class Scorer(Protocol):
     def running(self) -> int:
         """Jobs in the batch."""
 
+    def passes(self) -> int:
+        """Passes that ended since the start."""
+
     def healthy(self) -> bool:
         """False once it cannot serve any more."""
 

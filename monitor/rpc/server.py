@@ -34,6 +34,7 @@ from monitor.rpc.interceptors import CODES
 from monitor.rpc.reload import Load, Reloader
 from monitor.rpc.seams import PolicySet, Runtime
 from monitor.rpc.servicer import MonitorServicer
+from monitor.rpc.stalls import Stalls, end_for_certain
 from monitor.rpc.transport import server_options
 from monitor.settings import Settings, split_address
 from monitor.telemetry.exposition import MetricsServer
@@ -90,9 +91,10 @@ class Server:
         self._entrance = Entrance(SERVICE.full_name, settings, metrics)
         self._books = Books(settings, metrics)
         self._calls = Calls(runtime, metrics)
+        stalls = Stalls({"generate": engine, "score": scorer}, settings.stall_seconds)
         self._health = Health(
             SERVICE.full_name,
-            lambda: engine.healthy() and scorer.healthy(),
+            lambda: engine.healthy() and scorer.healthy() and not stalls.look(),
             self._calls,
             unscored=runtime.unscored_passes,
             can_see=runtime.can_see,
@@ -209,12 +211,14 @@ def run_in_foreground(server: Server, grace: float, ready: Callable[[Addresses],
             ready(addresses)
         died = await _first(signals, server)
         hung_up.cancel()
+        if died:
+            end_for_certain(EngineDied.exit_code)
         again = asyncio.create_task(signals.get())
         again.add_done_callback(lambda _: server.hurry())
         await server.stop(_LAST_BYTES if died else grace)
         again.cancel()
         if died:
-            raise EngineDied("the engine died; its error is in the log above")
+            raise EngineDied("the engine died; the reason is in the log above")
 
     asyncio.run(run())
 

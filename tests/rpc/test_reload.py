@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from monitor.errors import ConfigurationError
+from monitor.model.requests import Lease
 from monitor.rpc.reload import signature
 from monitor.v1 import monitor_pb2 as pb
 from tests.children import beside
@@ -48,6 +51,22 @@ def another_feature(server: Faulty) -> int:
     readings = server.scene.readings(SPEAKS)[1:].amax(0)
     readings[[server.scene.alerting, server.scene.blocking]] = 0
     return int(readings.argmax())
+
+
+class HeldUp:
+    """Gives what `hold` gives, once it may."""
+
+    def __init__(self, hold: Callable[..., Lease]) -> None:
+        self.began, self.go = threading.Event(), threading.Event()
+        self.given: list[Lease] = []
+        self._hold = hold
+
+    def __call__(self, *args: Any) -> Lease:
+        lease = self._hold(*args)
+        self.began.set()
+        assert self.go.wait(DEADLINE)
+        self.given.append(lease)
+        return lease
 
 
 class TestASetThatIsRight:
@@ -160,6 +179,43 @@ class TestASetThatIsWrong:
         lease.release()
         with pytest.raises(ConfigurationError, match="does not exist"):
             asked.runtime.hold(WatchPlan((alive[0], 10_000)), ())
+
+
+class TestASetThatTakesLongToRead:
+    """As one does that names features of a dictionary of many gigabytes."""
+
+    @pytest.fixture
+    def held_up(self, asked: Faulty, monkeypatch: pytest.MonkeyPatch) -> Iterator[HeldUp]:
+        held = HeldUp(asked.runtime.hold)
+        monkeypatch.setattr(asked.runtime, "hold", held)
+        yield held
+        held.go.set()
+
+    def test_calls_are_answered_meanwhile(self, asked: Faulty, held_up: HeldUp) -> None:
+        before = asked.score(SILENT).digests
+        edit(asked, "alerting", threshold=50.0)
+        call = asked.stub.ReloadPolicies.future(pb.ReloadPoliciesRequest(), timeout=DEADLINE)
+        assert held_up.began.wait(DEADLINE)
+        assert asked.score(SILENT).digests == before
+        assert asked.generate(SILENT, max_new_tokens=3).digests == before
+        held_up.go.set()
+        assert call.result().digests == asked.score(SILENT).digests != before
+
+    def test_whoever_leaves_meanwhile_leaves_nothing_behind(self, asked: Faulty, held_up: HeldUp) -> None:
+        before, bank = asked.score(SILENT).digests, asked.runtime._bank
+        policy = json.loads((folder(asked) / "alerting.yaml").read_text())
+        policy["features"] = [{"index": another_feature(asked)}]
+        (folder(asked) / "alerting.yaml").write_text(json.dumps(policy))
+        call = asked.stub.ReloadPolicies.future(pb.ReloadPoliciesRequest(), timeout=DEADLINE)
+        assert held_up.began.wait(DEADLINE)
+        call.cancel()
+        wait_for(lambda: asked.metric("requests_total", method="ReloadPolicies", code="CANCELLED") == 1)
+        held_up.go.set()
+        wait_for(lambda: held_up.given)
+        wait_for(lambda: bank.read == len(bank.watched))
+        assert asked.score(SILENT).digests == before
+        assert reload(asked).changed, "it can be asked for again"
+        assert bank.read > len(bank.watched)
 
 
 class TestTheFolderIsWatched:
