@@ -61,7 +61,10 @@ class Stalls:
             self._note(self._seen[name], queue, since)
         stalled = [name for name, seen in self._seen.items() if 0 < self._limit <= seen.seconds]
         if stalled and not self._told:
-            _log.error("no pass ends; the process must go", queues=stalled, seconds=self._limit)
+            hint = "raise stall_seconds if a pass may take longer on this machine"
+            _log.error(
+                "no pass ends; the process must go", queues=stalled, stall_seconds=self._limit, hint=hint
+            )
         self._told = bool(stalled)
         return self._told
 
