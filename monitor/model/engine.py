@@ -162,8 +162,8 @@ class Engine:
                 track.request.admitted()
             if track is not None and track.clamps and track.row is None:
                 self._place(track)
-        clamped = [track.row if track is not None and track.clamps else None for track in tracks]
-        write_rows(self._buffers, list(zip(spans, clamped, strict=True)), rows)
+        own = [track.clamped(span) for span, track in zip(spans, tracks, strict=True) if track is not None]
+        write_rows(self._buffers, [part for parts in own for part in parts], rows)
         self._buffers.settle(self._bank)
         self._buffers.poison(rows)
         draws = [track for span, track in zip(spans, tracks, strict=True) if span.draws]

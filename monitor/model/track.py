@@ -9,11 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 from monitor.errors import MonitorError, MonitoringFailed
+from monitor.model.batching import Span
 from monitor.model.clamping import ClampRow, merge
 from monitor.model.outbox import Outbox
 from monitor.model.requests import Emit, Finished, GenerationRequest
 from monitor.model.rows import Rows, why_unscored
 from monitor.model.sampler import Draw
+from monitor.model.stages import Stages
 from monitor.model.text import TextStream
 from monitor.model.verification import Check, Watched
 from monitor.records import Action, Clamp, Coverage, Decision, FinishReason, Phase, TokenBlock, TokenText
@@ -40,6 +42,7 @@ class Track:
         self.clamps: tuple[Clamp, ...] = ()
         self.row: ClampRow | None = None
         """The clamps as the tap wants them; the engine fills it in when `clamps` changes."""
+        self._stages = Stages()
         self.suppressing: tuple[str, ...] = ()
         """Policies whose clamps are among them."""
         self.places: dict[str, Watched] = {}
@@ -66,6 +69,10 @@ class Track:
     def run_id(self) -> str:
         """Under which name the batcher runs it; another one each time it is run again."""
         return f"{self.request.request_id}~{self.runs}" if self.runs else self.request.request_id
+
+    def clamped(self, span: Span) -> list[tuple[Span, ClampRow | None]]:
+        """Rows of a pass with the clamps under which each of them is to run: those of its position's time."""
+        return self._stages.of(span, self.row if self.clamps else None)
 
     @property
     def rewound(self) -> int:
@@ -126,6 +133,7 @@ class Track:
         self.restarting = False
         self.runs += 1
         self._looked = 0
+        self._stages = Stages()
 
     def end(self, reason: FinishReason, error: MonitorError | None = None) -> None:
         """Emit the last event, once."""
@@ -211,5 +219,6 @@ class Track:
             return
         clamps = merge(decision.clamps, self.request.clamps)
         if clamps != self.clamps or decision.suppressing != self.suppressing:
+            self._stages.begin(self._run, self.row if self.clamps else None)
             self.clamps, self.row, self.places = clamps, None, {}
             self.suppressing = decision.suppressing
