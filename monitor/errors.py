@@ -10,6 +10,7 @@
     ├── PermissionDenied             PERMISSION_DENIED     the caller lacks a role
     ├── TooSlow                      DEADLINE_EXCEEDED     longer than the server lets any call take
     ├── EngineDied                   UNAVAILABLE           the process ends with exit code 3
+    ├── NotComputed                  INTERNAL              the model computed what is no number
     ├── MonitoringFailed             FAILED_PRECONDITION   tokens could not be scored, `on_error: closed`
     └── ConfigurationError           FAILED_PRECONDITION   start-up: exit code 2
         ├── ModelError                                     the model cannot be loaded or tapped
@@ -99,6 +100,10 @@ class EngineDied(MonitorError):
 
     code = "UNAVAILABLE"
     exit_code = 3
+
+
+class NotComputed(MonitorError):
+    """The model's logits hold what is no number, so there is no next token."""
 
 
 class MonitoringFailed(MonitorError):

@@ -137,7 +137,7 @@ class Engine:
         return self._passes
 
     def unscored_passes(self) -> int:
-        """Passes since the start of which some row could not be scored."""
+        """Passes since the start of which some row could not be scored, or no token be drawn."""
         return self._unscored
 
     def healthy(self) -> bool:
@@ -181,20 +181,20 @@ class Engine:
         self._passes += 1
         rows = spans[-1].first + spans[-1].count
         taken = self._readout.take(rows)
-        self._unscored += not taken.clean
-        running = [
-            (span, token, self._runs.get(span.request_id)) for span, token in zip(spans, tokens, strict=True)
-        ]
+        broken = self._sampler.broken(sum(token is not None for token in tokens))
+        self._unscored += not taken.clean or any(broken)
+        lost = iter(broken)
+        drawn = [None if token is None else (token, next(lost)) for token in tokens]
         seen = [
             (token, track, _held(taken.of(span, track), span, track, ids))
-            for span, token, track in running
-            if track is not None
+            for span, token in zip(spans, drawn, strict=True)
+            if (track := self._runs.get(span.request_id)) is not None
         ]
         score_together((track, found) for _, track, found in seen)
         for token, track, found in seen:
             track.saw(found)
             if token is not None:
-                track.drew(token)
+                track.drew(token[0], broken=token[1])
             if track.ended:
                 self._forget(track)
             elif track.restarting:

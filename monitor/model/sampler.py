@@ -45,6 +45,7 @@ class Sampler:
         self._top_k = torch.zeros(rows, dtype=torch.int64, **place)
         self._top_p = torch.ones(rows, **place)
         self._uniform = torch.zeros(rows, **place)
+        self._broken = torch.zeros(rows, dtype=torch.bool, **place)
         self._any = False
         self._static = static
 
@@ -64,6 +65,9 @@ class Sampler:
     def choose(self, logits: Tensor) -> Tensor:
         """Next token ids `[rows]` from logits `[rows, vocabulary]`, float32."""
         greedy = logits.argmax(-1)
+        # Of a row that holds NaN, the largest is NaN.
+        largest = logits.gather(-1, greedy.unsqueeze(-1)).squeeze(-1)
+        self._broken[: len(largest)] = ~largest.isfinite()
         if not (self._any or self._static):
             return greedy
         rows = logits.shape[0]
@@ -77,6 +81,11 @@ class Sampler:
         last = kept.sum(-1, keepdim=True) - 1
         sampled = ids.gather(-1, torch.minimum(place, last)).squeeze(-1)
         return torch.where(self._temperature[:rows] > 0, sampled, greedy)
+
+    def broken(self, count: int) -> list[bool]:
+        """Of the first rows of the last choice: True where the logits were no numbers, and the choice means nothing."""
+        found: list[bool] = self._broken[:count].tolist()
+        return found
 
     def _kept(self, probability: Tensor) -> Tensor:
         """Which of the tokens, likeliest first, are in the top k and in the smallest set of probability p."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from monitor.errors import MonitorError, MonitoringFailed
+from monitor.errors import MonitorError, MonitoringFailed, NotComputed
 from monitor.model.batching import Span
 from monitor.model.clamping import ClampRow, merge
 from monitor.model.outbox import Outbox
@@ -22,6 +22,7 @@ from monitor.records import Action, Clamp, Coverage, Decision, FinishReason, Pha
 
 FAILED = "the response could not be monitored and was withheld"
 """What callers are told; the cause is for the operator."""
+NO_NUMBER = "the model computed what is no number; no more can be generated"
 
 
 class Track:
@@ -117,9 +118,16 @@ class Track:
         if not (self.ended or self.restarting) and end > self._prompt:
             self._score(Phase.RESPONSE, rows.part(self._run, end))
 
-    def drew(self, token_id: int) -> None:
-        """The model chose the next token. It is released once the next pass has scored it."""
+    def drew(self, token_id: int, *, broken: bool = False) -> None:
+        """The model chose the next token. It is released once the next pass has scored it.
+
+        `broken`: from logits that are no numbers, so that it means nothing. Where a policy goes on although its
+        reading failed (`on_error: open`), the verdict says so already.
+        """
         if self.ended or self.restarting or len(self.ids) > self._run:
+            return
+        if broken and not self._failure:
+            self.end(FinishReason.ERROR, NotComputed(NO_NUMBER))
             return
         if token_id in self._end_ids:
             self.end(FinishReason.STOP)

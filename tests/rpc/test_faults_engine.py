@@ -154,6 +154,28 @@ class TestTheEngineDies:
         assert SILENT not in said
 
 
+class TestLogitsThatAreNoNumbers:
+    def test_no_token_is_made_up_and_health_says_how_long_it_lasts(self, closed: Faulty) -> None:
+        expected, struck = whole(closed), threading.Event()
+
+        def spoil(_module: object, _args: object, logits: torch.Tensor) -> torch.Tensor | None:
+            return torch.full_like(logits, float("nan")) if struck.is_set() else None
+
+        handle = closed.runtime.loaded.model.get_output_embeddings().register_forward_hook(spoil)
+        try:
+            with striking(closed, lambda _: struck.set()):
+                seen = until_it_fails(long_stream(closed), "INTERNAL")
+            tokens = [token for message in seen for token in message.chunk.tokens]
+            assert SOUND <= len(tokens) <= SOUND + 1, "the pass that was struck was scored; it drew nothing"
+            assert [t.token_id for t in tokens] == [t.token_id for t in expected.tokens[: len(tokens)]]
+            assert not any(message.HasField("final") for message in seen)
+            wait_for(lambda: closed.health() == NOT_SERVING)
+        finally:
+            handle.remove()
+        wait_for(lambda: closed.health() == SERVING)
+        assert whole(closed).text == expected.text
+
+
 class TestAScoringPassFails:
     def test_it_costs_its_texts_only(self, closed: Faulty) -> None:
         expected = whole(closed)
