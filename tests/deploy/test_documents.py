@@ -4,8 +4,9 @@ import re
 
 import pytest
 
+from monitor.errors import EngineDied
 from monitor.settings import Settings
-from monitor.telemetry.metrics import FAILURES
+from monitor.telemetry.metrics import FAILURES, REJECTIONS
 from monitor.telemetry.metrics_decisions import DROPS, ERRORS
 from tests.cli.test_app import paths
 from tests.deploy.test_rules import exported
@@ -44,4 +45,28 @@ def test_settings_and_metrics_in_text_exist(path):
         name for name in re.findall(r"`(\w+_\w+)`", path.read_text()) if name.split("_")[0] in beginnings
     ]
     assert named
-    assert set(named) <= {*Settings.model_fields, *metrics, *FAILURES, *DROPS, *ERRORS}
+    assert set(named) <= {*Settings.model_fields, *metrics, *FAILURES, *DROPS, *ERRORS, *REJECTIONS}
+
+
+def entry(alert):
+    text = (DEPLOY / "runbook.md").read_text()
+    return text.partition(f"### {alert}\n")[2].partition("\n### ")[0]
+
+
+@pytest.mark.parametrize("reason", [reason for reason in REJECTIONS if reason != "draining"])
+def test_the_runbook_explains_every_reason_why_calls_are_turned_away(reason):
+    assert f"`{reason}`" in entry("SaeMonitorShedding")
+
+
+@pytest.mark.parametrize("cause", [cause for cause in FAILURES if cause != "other"])
+def test_the_runbook_explains_every_cause_why_tokens_were_not_scored(cause):
+    assert f"`{cause}`" in entry("SaeMonitorTokensUnscored")
+
+
+@pytest.mark.parametrize("cause", DROPS)
+def test_the_runbook_explains_every_cause_why_records_were_lost(cause):
+    assert f"`{cause}`" in entry("SaeMonitorDecisionsDropped")
+
+
+def test_the_runbook_says_what_the_exit_code_of_a_dead_engine_means():
+    assert f"- {EngineDied.exit_code}:" in entry("SaeMonitorRestarting")

@@ -10,6 +10,7 @@ from ruamel.yaml import YAML
 from monitor.rpc.assembly import bundled_policies
 from monitor.settings import Settings, load_settings
 from tests.deploy.test_image import DOCKERFILE, settings_named
+from tests.deploy.test_rules import rules
 from tests.deploy.tools import DEPLOY
 
 FOLDER = DEPLOY / "kubernetes"
@@ -89,6 +90,34 @@ def test_overlays_build_and_follow_the_schemas(overlay):
     kinds = {manifest["kind"] for manifest in found}
     assert {"ConfigMap", "NetworkPolicy", "PodMonitor"} <= kinds
     assert ("HorizontalPodAutoscaler" in kinds) == (overlay == "standalone")
+
+
+def test_overlays_in_one_namespace_do_not_replace_each_other():
+    names = [{(m["kind"], m["metadata"]["name"]) for m in built(overlay)} for overlay in OVERLAYS]
+    # The settings are the same, and so is the name that their digest is in.
+    assert {kind for kind, _ in names[0] & names[1]} <= {"ConfigMap"}
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_rules_know_the_job_of_the_pod_monitor(overlay):
+    """The operator names a job by namespace and name of its PodMonitor."""
+    (monitor,) = [m["metadata"] for m in built(overlay) if m["kind"] == "PodMonitor"]
+    (known,) = {found for rule in rules("alert") for found in re.findall(r'job=~"([^"]+)"', rule["expr"])}
+    assert re.fullmatch(known, f"{monitor['namespace']}/{monitor['name']}")
+    (port,) = [found["port"] for found in _endpoints(overlay)]
+    assert port in {found["name"] for found in container(overlay)["ports"]}
+
+
+def _endpoints(overlay):
+    (monitor,) = [m for m in built(overlay) if m["kind"] == "PodMonitor"]
+    return monitor["spec"]["podMetricsEndpoints"]
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_a_model_may_load_for_as_long_as_the_alert_that_it_is_down_waits(overlay):
+    probe = container(overlay)["startupProbe"]
+    (down,) = [rule["expr"] for rule in rules("alert") if rule["alert"] == "SaeMonitorDown"]
+    assert f"offset {probe['periodSeconds'] * probe['failureThreshold'] // 60}m" in down
 
 
 def pod(overlay):

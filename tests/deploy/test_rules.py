@@ -117,6 +117,6 @@ def test_rules_name_only_series_that_exist():
     named = set()
     for rule in [*rules("alert"), *rules("record")]:
         text = re.sub(r'"[^"]*"', "", rule["expr"])
-        named |= set(re.findall(r"(?<![\w:])(?:[a-z_0-9]+:)?sae_monitor_[a-z0-9_:]+", text))
+        named |= set(re.findall(r"(?<![\w:])(?:(?:[a-z_0-9]+:)?sae_monitor|process)_[a-z0-9_:]+", text))
     assert named
     assert named - recorded <= exported()
