@@ -8,7 +8,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from monitor.rpc.assembly import bundled_policies
-from monitor.settings import Settings, load_settings
+from monitor.settings import Settings, load_settings, split_address
+from monitor.settings_decisions import decision_folder
 from tests.deploy.test_image import DOCKERFILE, settings_named
 from tests.deploy.test_rules import rules
 from tests.deploy.tools import DEPLOY
@@ -170,6 +171,17 @@ def test_settings_are_ours_and_every_file_is_in_a_volume(overlay, monkeypatch):
     assert not any("subPath" in mount for mount in found["volumeMounts"])
     assert chosen.listen.startswith("127.0.0.1" if overlay == "sidecar" else "0.0.0.0")
     assert (chosen.callers is None) == (overlay == "sidecar")
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_what_is_typed_in_the_container_finds_its_decision_log(overlay, monkeypatch):
+    """The runbook's `sae-monitor decisions` names no folder; the image's variables and the pod's must do."""
+    chosen = load_settings({"settings": FOLDER / "base" / "settings.yaml"}).decision_log
+    monkeypatch.setenv("STATE_DIRECTORY", re.search(r"STATE_DIRECTORY=(\S+)", DOCKERFILE.read_text())[1])
+    for entry in container(overlay)["env"]:
+        monkeypatch.setenv(entry["name"], entry["value"])
+    typed = load_settings({})
+    assert str(decision_folder(typed, split_address(typed.listen)[1])) == chosen
 
 
 def test_selectors_select_the_pods_they_mean():
