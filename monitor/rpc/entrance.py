@@ -55,7 +55,7 @@ class Entrance:
         limits = TimeLimits(settings.max_message_seconds, settings.max_call_seconds)
         return [
             CallInterceptor(self._service, gate, metrics, limits, self.traces),
-            BesidesInterceptor(self._service, gate, retry, metrics),
+            BesidesInterceptor(self._service, gate, retry, metrics, settings.max_message_seconds),
         ]
 
     def bind(self, server: CoreServer) -> int:
