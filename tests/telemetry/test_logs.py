@@ -1,5 +1,6 @@
 """Lines of the log."""
 
+import contextlib
 import json
 
 import pytest
@@ -33,3 +34,13 @@ def test_console_lines_show_no_local_variables(capsys):
     shown = capsys.readouterr().err
     assert "ValueError" in shown
     assert "xyzzy" not in shown
+
+
+def test_a_full_disk_or_a_closed_stream_ends_nobody_who_logs(monkeypatch):
+    with open("/dev/full", "w", buffering=1) as full:
+        monkeypatch.setattr("sys.stderr", full)
+        configure("info", "json")
+        structlog.get_logger().error("lost")
+        with contextlib.suppress(OSError):
+            full.close()
+    structlog.get_logger().error("lost too")

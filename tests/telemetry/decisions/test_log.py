@@ -1,12 +1,15 @@
 """The log as a server uses it: group commit, and what happens when the disk fails."""
 
+import contextlib
 import threading
 import time
 
 import pytest
+import structlog
 
 from monitor.errors import Unavailable
 from monitor.telemetry.decisions.reading import follow, read, verify
+from monitor.telemetry.logs import configure
 from tests.telemetry.decisions.logs import BadDisk, Meter, log
 
 WAIT = 60
@@ -169,3 +172,23 @@ def test_a_defect_in_writing_leaves_nobody_waiting(tmp_path, monkeypatch):
     wait_for(decisions.healthy)
     assert decisions.append(made("y")).result(WAIT) == 2
     decisions.close()
+
+
+def test_a_disk_without_room_for_the_servers_own_lines_either_leaves_nobody_waiting(tmp_path, monkeypatch):
+    disk = BadDisk()
+    decisions = log(tmp_path, disk=disk)
+    with open("/dev/full", "w", buffering=1) as full:
+        monkeypatch.setattr("sys.stderr", full)
+        configure("info", "json")
+        try:
+            disk.room = 0
+            with pytest.raises(Unavailable):
+                decisions.append(made("lost")).result(WAIT)
+            disk.room = None
+            wait_for(decisions.healthy)
+            decisions.append(made("after")).result(WAIT)
+        finally:
+            structlog.reset_defaults()
+            decisions.close()
+            with contextlib.suppress(OSError):
+                full.close()
