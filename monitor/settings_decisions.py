@@ -14,7 +14,9 @@ from pydantic import BeforeValidator, Field
 from pydantic_settings import BaseSettings
 
 MASKS = {
-    "email": re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+"),
+    # A match begins only where a run of these does, or right behind another one: tried at each place of a long word, it
+    # would cost the square of its length.
+    "email": re.compile(r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)+(?:[.+][\w.+-]*@[\w-]+(?:\.[\w-]+)+)*"),
     "number": re.compile(r"\+?\d(?:[ ./()-]{0,2}\d){3,}"),
 }
 """What is cut out of logged text unless the operator says otherwise: addresses, and numbers of four digits or more."""

@@ -1,6 +1,7 @@
 """Hashes of prompts and masks in text."""
 
 import re
+import time
 
 import pytest
 
@@ -43,10 +44,25 @@ def test_a_key_file_must_hold_a_key(tmp_path):
         ("card 4111 1111 1111 1111, 3 cats", "card [number], 3 cats"),
         ("in 1999", "in [number]"),
         ("v1.2 of 12", "v1.2 of 12"),
+        ("@a.b+c@d.e", "@a.b+c@d.e".replace("a.b+c@d.e", "[email]")),
+        ("a@b.c+d@e.f", "[email]"),
     ],
 )
 def test_the_masks_that_are_built_in(text, masked):
     assert Masks(MASKS)(text) == masked
+
+
+@pytest.mark.parametrize("text", ["a", "1", "a@", "a@b.", "a@b.c+", ".", "-", "1 1 1x", "+1"])
+def test_the_masks_that_are_built_in_take_time_that_grows_with_the_text_alone(text):
+    """They run in a thread that every request waits for, and hold Python's lock; a prompt may be megabytes long."""
+
+    def seconds(count):
+        long = "a@" + text * count
+        began = time.thread_time()
+        Masks(MASKS)(long)
+        return time.thread_time() - began
+
+    assert seconds(200_000) < 40 * seconds(20_000) + 1
 
 
 def test_a_mask_is_no_template():
