@@ -5,7 +5,7 @@
     python healthcheck.py 127.0.0.1:50051 --alive
 
 With `--alive` any answer will do: a sidecar that says NOT_SERVING, because its disk is full or it drains, gets no
-better by being killed.
+better by being killed. Neither does one whose certificate has ended: it still serves open connections.
 
 For containers whose port only they can reach, or that speak TLS: a kubelet's own gRPC probe does neither. Needs
 nothing but what the server needs; prints one line for whoever reads the events.
@@ -14,6 +14,8 @@ nothing but what the server needs; prints one line for whoever reads the events.
 from __future__ import annotations
 
 import argparse
+import socket
+import ssl
 import sys
 from pathlib import Path
 
@@ -41,6 +43,9 @@ def main(arguments: list[str] | None = None) -> int:
                 health_pb2.HealthCheckRequest(), timeout=SECONDS
             )
     except (grpc.RpcError, OSError) as error:
+        if asked.alive and asked.ca and _why(error) == "UNAVAILABLE" and _speaks_tls(asked.address):
+            print(f"{asked.address}: alive, but its certificate is not accepted")  # noqa: T201
+            return 0
         print(f"no answer from {asked.address}: {_why(error)}")  # noqa: T201
         return 1
     status = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
@@ -58,6 +63,20 @@ def _channel(asked: argparse.Namespace) -> grpc.Channel:
     return grpc.secure_channel(
         asked.address, grpc.ssl_channel_credentials(asked.ca.read_bytes(), *own), options
     )
+
+
+def _speaks_tls(address: str) -> bool:
+    """Whether a handshake ends well with somebody who takes any certificate. Nothing is sent."""
+    host, _, port = address.rpartition(":")
+    anybody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    anybody.check_hostname, anybody.verify_mode = False, ssl.CERT_NONE
+    anybody.set_alpn_protocols(["h2"])
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), SECONDS) as plain:
+            anybody.wrap_socket(plain).close()
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _why(error: Exception) -> str:

@@ -1,6 +1,7 @@
 """The client that probes ask."""
 
 import importlib.util
+import socket
 import time
 
 import pytest
@@ -54,3 +55,22 @@ def test_over_tls_by_the_name_in_the_certificate(check, tmp_path):
         assert check([address, "--ca", str(tmp_path / "other.pem"), "--name", "localhost"]) == 1
         assert check([address]) == 1
     assert check([address, "--ca", str(tmp_path / "missing.pem")]) == 1
+
+
+def test_a_certificate_that_is_not_accepted_is_no_reason_to_kill(check, tmp_path, capsys):
+    """One that has ended, say: those who are connected are still served, and a new process would refuse to start."""
+    (tmp_path / "other.pem").write_bytes(authority("somebody else").pem)
+    with guarded(**issued(authority(), "server").write(tmp_path)) as server:
+        asked = [server.addresses.grpc, "--ca", str(tmp_path / "other.pem"), "--name", "localhost"]
+        assert check(asked) == 1
+        assert check([*asked, "--alive"]) == 0
+        assert capsys.readouterr().out.endswith(": alive, but its certificate is not accepted\n")
+    assert check([*asked, "--alive"]) == 1
+
+
+def test_whoever_takes_connections_and_never_answers_is_not_alive(check, tmp_path):
+    (tmp_path / "ca.pem").write_bytes(authority().pem)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        assert check([address, "--alive"]) == 1
+        assert check([address, "--ca", str(tmp_path / "ca.pem"), "--alive"]) == 1
