@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol
 
-from monitor.errors import MonitorError, MonitoringFailed, Unavailable
+from monitor.errors import MonitoringFailed, Unavailable
 from monitor.model.requests import Finished, Released
 from monitor.records import Action, Coverage, Digests, Observer, Sampling, Status, Verdict, WatchPlan
 from monitor.rpc import describing, roles
@@ -212,14 +212,30 @@ class Ledger:
             raise Unavailable(REFUSED)
 
     async def commit(self, entry: Entry) -> None:
-        """Trace, log and publish. Raises Unavailable where the log refuses the request."""
-        await self._store(entry, self._decided(entry))
+        """Trace, log and publish. Raises Unavailable where the log refuses the request.
+
+        A caller who leaves meanwhile changes nothing: the record is on its way to the disk, and is published like any.
+        """
+        made = self._decided(entry)
+        if self._wanted(entry, made):
+            await asyncio.shield(self._begun(self._store(entry, made)))
 
     def commit_later(self, entry: Entry) -> None:
         """As `commit`, for a caller who is gone."""
-        task = asyncio.create_task(self._quietly(entry, self._decided(entry)))
+        made = self._decided(entry)
+        if self._wanted(entry, made):
+            self._begun(self._store(entry, made))
+
+    def _begun(self, storing: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(storing)
         self._later.add(task)
-        task.add_done_callback(self._later.discard)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._later.discard(task)
+        if not task.cancelled():
+            task.exception()  # Whoever waited has it; where nobody did, the log has counted it.
 
     def _decided(self, entry: Entry) -> DecisionRecord:
         """The record, and the trace told of it: while the call lasts, for its span ends with it."""
@@ -227,21 +243,15 @@ class Ledger:
         entry.describe(made, self._model)
         return made
 
+    def _wanted(self, entry: Entry, made: DecisionRecord) -> bool:
+        return entry.notable(made) or (self.contents.everything and entry.ran)
+
     async def _store(self, entry: Entry, made: DecisionRecord) -> None:
-        notable = entry.notable(made)
-        if not (notable or (self.contents.everything and entry.ran)):
-            return
         seq = 0
         if self.log is not None:
             seq = await asyncio.wrap_future(self.log.append(lambda: entry.content(made)))
-        if notable:
+        if entry.notable(made):
             self.feed.publish(seq, made)
-
-    async def _quietly(self, entry: Entry, made: DecisionRecord) -> None:
-        try:
-            await self._store(entry, made)
-        except MonitorError:
-            return  # Counted by the log; there is nobody to tell.
 
     async def close(self) -> None:
         """Write what waits, then let go of the log."""

@@ -10,6 +10,7 @@ import pytest
 
 from monitor.policy.policyset import PolicySet
 from monitor.records import Action, Mode
+from monitor.telemetry.decisions import tape
 from monitor.telemetry.decisions.reading import read
 from monitor.v1 import monitor_pb2 as pb
 from monitor.v1.monitor_pb2_grpc import MonitorServiceStub
@@ -67,6 +68,30 @@ def test_what_is_detected_is_streamed_as_it_is_decided(tmp_path):
     assert (found.policy, found.position, found.score) == (told.policy, told.position, told.score)
     assert [(e.text, e.token_id) for e in found.evidence] == [("", 0)]
     assert event.time.ToNanoseconds() > 1_700_000_000e9
+
+
+def test_a_caller_who_leaves_while_its_record_is_written_is_watched_too(tmp_path, monkeypatch):
+    begun, go, sync = threading.Event(), threading.Event(), tape.Disk.sync
+
+    def held(disk, handle):
+        begun.set()
+        assert go.wait(DEADLINE)
+        sync(disk, handle)
+
+    monkeypatch.setattr(tape.Disk, "sync", held)
+    with serving(decision_log=tmp_path) as served, watching(served) as watcher:
+        try:
+            asked = pb.ScoreRequest(input=pb.Input(text="lie"))
+            call = served.stub.Score.future(asked, timeout=DEADLINE)
+            assert begun.wait(DEADLINE)
+            call.cancel()
+            wait_for(lambda: served.metric("requests_total", method="Score", code="CANCELLED") == 1)
+        finally:
+            go.set()
+        assert watcher.next().cursor == 1
+        served.score("lie")
+        assert watcher.next().cursor == 2
+    assert len(list(read(tmp_path))) == 2
 
 
 def test_without_a_log_it_works_live_and_has_no_place_to_begin():
