@@ -24,6 +24,7 @@ from monitor.policy.loader import load_policies
 from monitor.policy.policyset import PolicySet
 from monitor.policy.sessions import SessionStore
 from monitor.rpc.checking import checked
+from monitor.rpc.reload import Signature, signature
 from monitor.settings import Settings
 
 _log = structlog.get_logger(__name__)
@@ -37,13 +38,16 @@ class Assembly(NamedTuple):
     health: DictionaryHealth
     load: Callable[[], PolicySet]
     """Reads the policy files again."""
+    seen: Signature
+    """Of the policy folder before it was read: loading a model takes minutes, in which files change."""
 
 
 def assemble(settings: Settings) -> Assembly:
     """Load everything that serving needs. Raises ConfigurationError: model, dictionary or policies are at fault."""
     parts = _parts(settings)
     sessions = SessionStore(settings.session_limit, settings.session_ttl_seconds)
-    load = partial(_load_policies, settings.policies or bundled_policies(), parts, sessions)
+    folder = settings.policies or bundled_policies()
+    load, seen = partial(_load_policies, folder, parts, sessions), signature(folder)
     policies = load()
     health = checked(parts, skip=settings.skip_self_test)
     parts = _within(parts, settings.context_limit)
@@ -65,7 +69,7 @@ def assemble(settings: Settings) -> Assembly:
     )
     if why := runtime.engine.why_separate:
         _log.warning("every pass of this model runs one request, and requests take turns", why=why)
-    return Assembly(runtime, policies, health, load)
+    return Assembly(runtime, policies, health, load, seen)
 
 
 def _load_policies(folder: Path, parts: Parts, sessions: SessionStore) -> PolicySet:

@@ -72,13 +72,16 @@ class Reloader:
             self._metrics.reload_failed()
             _log.error("policies not reloaded; the last good set stays", error=type(error).__name__)
 
-    async def watch(self, folder: Path, seconds: float) -> None:
+    async def watch(self, folder: Path, seconds: float, loaded: Signature | None = None) -> None:
         """Reload whenever the folder's files differ from what was loaded, once they have stopped changing.
+
+        `loaded`: what they were before the set in force was read; None takes them as they are now.
 
         Looks at names, sizes, times and inodes of what the links lead to, because a mounted ConfigMap changes by a
         swapped link. Runs until cancelled.
         """
-        loaded = seen = await asyncio.to_thread(signature, folder)
+        seen = await asyncio.to_thread(signature, folder)
+        loaded = seen if loaded is None else loaded
         while True:
             await asyncio.sleep(seconds)
             now = await asyncio.to_thread(signature, folder)

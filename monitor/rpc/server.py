@@ -31,7 +31,7 @@ from monitor.rpc.entrance import Entrance
 from monitor.rpc.exposure import announce_exposure, check_exposure, reflects
 from monitor.rpc.health import Health
 from monitor.rpc.interceptors import CODES
-from monitor.rpc.reload import Load, Reloader
+from monitor.rpc.reload import Load, Reloader, Signature
 from monitor.rpc.seams import PolicySet, Runtime
 from monitor.rpc.servicer import MonitorServicer
 from monitor.rpc.stalls import Stalls, end_for_certain
@@ -74,8 +74,9 @@ class Server:
         policies: PolicySet,
         health: DictionaryHealth | None = None,
         load: Load | None = None,
+        seen: Signature | None = None,
     ) -> None:
-        self._settings = settings
+        self._settings, self._seen = settings, seen
         self._runtime = runtime
         retry = settings.retry_after_seconds
         digests = Digests(runtime.model_digest, runtime.dictionary_digest, policies.digest)
@@ -133,7 +134,8 @@ class Server:
             raise
         self._watching = asyncio.create_task(self._health.watch())
         folder, seconds = self._settings.policies or bundled_policies(), self._settings.reload_seconds
-        self._following = asyncio.create_task(self._reloader.watch(folder, seconds)) if seconds else None
+        watching = self._reloader.watch(folder, seconds, self._seen) if seconds else None
+        self._following = asyncio.create_task(watching) if watching is not None else None
         _log.info("serving", **asdict(addresses))
         return addresses
 
@@ -192,6 +194,8 @@ def serve(settings: Settings, ready: Callable[[Addresses], None] | None = None) 
     `ready` is told the addresses once calls are answered. Raises ConfigurationError before that.
     """
     configure(settings.log_level, settings.log_format)
+    # Nothing could be loaded again yet, and by default the signal would end the process that is still loading.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     run_in_foreground(Server(settings, *assemble(settings)), settings.grace_seconds, ready)
 
 

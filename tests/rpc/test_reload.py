@@ -13,12 +13,15 @@ import pytest
 
 from monitor.errors import ConfigurationError
 from monitor.model.requests import Lease
+from monitor.rpc.assembly import assemble
 from monitor.rpc.reload import signature
+from monitor.rpc.server import Server, run_in_background
+from monitor.settings import load_settings
 from monitor.v1 import monitor_pb2 as pb
 from tests.children import beside
 from tests.rpc.conftest import DEADLINE, fails
 from tests.rpc.faulty import Faulty, faulty
-from tests.rpc.pairs import SILENT, SPEAKS
+from tests.rpc.pairs import SILENT, SPEAKS, small_scene
 from tests.rpc.test_generate import wait_for
 
 
@@ -225,6 +228,19 @@ class TestTheFolderIsWatched:
             edit(server, "alerting", threshold=50.0)
             wait_for(lambda: server.score(SPEAKS).digests != before)
             assert {d.policy for d in server.score(SPEAKS).verdict.detections} == {"blocking"}
+
+    def test_a_file_that_changed_while_the_model_was_loaded_is_in_force_soon(self, tmp_path: Path) -> None:
+        scene = small_scene(tmp_path)
+        settings = load_settings(scene.flags | {"reload_seconds": 0.05})
+        assembly = assemble(settings)
+        path = tmp_path / "policies" / "alerting.yaml"
+        policy = json.loads(path.read_text())
+        for rule in policy["rules"]:
+            rule["threshold"] = 50.0
+        path.write_text(json.dumps(policy))
+        server = Server(settings, *assembly)
+        with run_in_background(server, 2.0):
+            wait_for(lambda: server._active.now.policies.digest != assembly.policies.digest)
 
     def test_a_wrong_file_is_counted_once_and_changes_nothing(self, tmp_path: Path) -> None:
         with faulty(tmp_path, reload_seconds=0.05) as server:

@@ -1,17 +1,19 @@
 """Ports, health, reflection, metrics and the way to stop."""
 
 import asyncio
+import signal
 import socket
 import threading
 import time
 
 import grpc
 import pytest
+import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from monitor.errors import ConfigurationError
-from monitor.rpc.server import Server, run_in_background
+from monitor.rpc.server import Server, run_in_background, serve
 from monitor.v1 import monitor_pb2 as pb
 from monitor.v1.monitor_pb2_grpc import MonitorServiceStub
 from tests.rpc.conftest import DEADLINE, connected, fails, generation, serving, settings
@@ -246,3 +248,19 @@ def test_the_server_runs_on_a_loop_that_exists_already():
         return answer
 
     assert asyncio.run(run()).verdict.matched
+
+
+def test_a_hangup_while_the_model_is_loaded_does_not_end_the_process(monkeypatch):
+    def loading(_):
+        found.append(signal.getsignal(signal.SIGHUP))
+        raise ConfigurationError("enough")
+
+    found, before = [], signal.getsignal(signal.SIGHUP)
+    monkeypatch.setattr("monitor.rpc.server.assemble", loading)
+    try:
+        with pytest.raises(ConfigurationError, match="enough"):
+            serve(settings())
+    finally:
+        signal.signal(signal.SIGHUP, before)
+        structlog.reset_defaults()
+    assert found == [signal.SIG_IGN]
