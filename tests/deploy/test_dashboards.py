@@ -9,7 +9,7 @@ import pytest
 
 from tests.deploy.live import SILENT, SPEAKS, TRACE, prometheus, sidecar
 from tests.deploy.processes import fetch, wait_for
-from tests.deploy.tools import DEPLOY, found
+from tests.deploy.tools import DEPLOY, found, run
 
 FOLDER = DEPLOY / "grafana" / "dashboards"
 FILES = sorted(FOLDER.glob("*.json"))
@@ -80,6 +80,32 @@ def answered(server, expr, legend):
     # A legend that does not name what tells two series apart shows them as one.
     assert not legend or len({tuple(s["metric"].get(n) for n in wanted) for s in samples}) == len(samples)
     return bool(samples)
+
+
+def test_a_sidecar_that_is_gone_does_not_count_as_serving(tmp_path):
+    """Its own metrics are gone with it; what Prometheus says of it is not."""
+    (asked,) = [expr for _, title, expr, _ in queries() if title == "Sidecars serving"]
+    for name, value in VARIABLES.items():
+        asked = asked.replace(name, value)
+    labels = ['job="sae-monitor", instance="a"', 'job="sae-monitor", instance="b"']
+    cases = [((1, 1), (1, 1), 1), ((1, 0), (1, None), 0.5), ((1, 1), (1, 0), 0.5), ((0, 0), (None, None), 0)]
+    tests = [
+        {
+            "input_series": [
+                {"series": f"{name}{{{label}}}", "values": f"{value}x5"}
+                for name, values in (("up", up), ("sae_monitor_serving", serving))
+                for label, value in zip(labels, values, strict=True)
+                if value is not None
+            ],
+            "promql_expr_test": [
+                {"expr": asked, "eval_time": "3m", "exp_samples": [{"labels": "{}", "value": wanted}]}
+            ],
+        }
+        for up, serving, wanted in cases
+    ]
+    # JSON is YAML.
+    (tmp_path / "cases.yml").write_text(json.dumps({"tests": tests}))
+    run("promtool", "test", "rules", tmp_path / "cases.yml")
 
 
 @pytest.mark.slow

@@ -7,6 +7,8 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 from deploy.grafana.source.panels import JOB, Limits, Page, Query, quantile, rate
 
 DURATION, FIRST = "sae_monitor_request_duration_seconds", "sae_monitor_time_to_first_token_seconds"
+KNOWN = f'up{{{JOB}, job=~"(.*/)?sae-monitor(-sidecar)?"}}'
+"""Of a sidecar that is gone only this is left."""
 PASSES = rate("sae_monitor_engine_passes_total", JOB)
 
 
@@ -28,8 +30,8 @@ def _numbers(page: Page) -> None:
     page.row("Now")
     page.number(
         "Sidecars serving",
-        "Share of them whose health service says SERVING.",
-        f"avg(sae_monitor_serving{{{JOB}}})",
+        "Share of those that Prometheus knows whose health service says SERVING.",
+        f"(sum(sae_monitor_serving{{{JOB}}}) or vector(0)) / count({KNOWN})",
         "percentunit",
         Limits(1, 1, below=True),
     )
@@ -82,7 +84,8 @@ def _calls(page: Page) -> None:
     )
     page.lines(
         "Turned away",
-        "`queue` and `calls` are load, `draining` a restart, `engine` a fault.",
+        "`queue`, `calls`, `memory` are load, `caller_…` is one caller's, `draining` a restart; `engine`, `log` are "
+        "faults.",
         Query(rate("sae_monitor_rejected_requests_total", JOB, "reason"), "{{reason}}"),
         unit="reqps",
         stacked=True,
