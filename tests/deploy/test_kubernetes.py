@@ -184,6 +184,15 @@ def test_what_is_typed_in_the_container_finds_its_decision_log(overlay, monkeypa
     assert str(decision_folder(typed, split_address(typed.listen)[1])) == chosen
 
 
+def test_the_readme_asks_for_a_certificate_with_every_name_that_callers_dial():
+    text = (DEPLOY / "README.md").read_text()
+    named = re.search(r"`ca.crt`, with the names? ([^)]+)\)", text)[1]
+    services = [m["metadata"] for m in built("standalone") if m["kind"] == "Service"]
+    assert len(services) == 2
+    for service in services:
+        assert f"`{service['name']}.{service['namespace']}.svc`" in named
+
+
 def test_selectors_select_the_pods_they_mean():
     every = built("standalone")
     labels = pod("standalone")[0]["spec"]["template"]["metadata"]["labels"]
