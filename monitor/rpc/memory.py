@@ -6,14 +6,15 @@ Knows this process, its control group and the machine. Does not know calls.
 from __future__ import annotations
 
 import time
-from pathlib import Path
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 
 import psutil
 
 _EVERY = 0.2
 """Seconds for which a reading stands; a reading takes some 50 microseconds."""
-_GROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
-"""Where control groups of version 2 and 1 write the limit, seen from inside of a container."""
+_OWN_GROUPS = Path("/proc/self/cgroup")
+_GROUPS = Path("/sys/fs/cgroup")
 _MACHINE_FLOOR = 0.02
 """Share of the machine's memory that must be free, whoever uses the rest."""
 
@@ -23,14 +24,35 @@ def memory_limit(setting: int | None) -> int:
     machine = int(psutil.virtual_memory().total)
     if setting is not None:
         return min(setting, machine)
-    for name in _GROUP_LIMITS:
-        try:
-            text = Path(name).read_text("ascii").strip()
-        except OSError:
-            continue
-        if text.isdigit() and 0 < int(text) < machine:
-            return int(text)
-    return machine
+    return min((limit for file in _limit_files() if 0 < (limit := _limit(file)) < machine), default=machine)
+
+
+def _limit_files() -> Iterator[Path]:
+    """Where control groups of version 2 and 1 write the limits of this process: of its group and of all around it.
+
+    Inside a container its own group is the root; under systemd it is a service's, and the root has no limit.
+    """
+    try:
+        lines = _OWN_GROUPS.read_text().splitlines()
+    except OSError:
+        lines = []
+    places = {"": (_GROUPS, "memory.max"), "memory": (_GROUPS / "memory", "memory.limit_in_bytes")}
+    for kind, (root, name) in places.items():
+        yield root / name
+        for line in lines:
+            _, kinds, path = line.split(":", 2)
+            inside = PurePosixPath(path.lstrip("/"))
+            if kind in kinds.split(",") and ".." not in inside.parts:
+                yield from (root / group / name for group in (inside, *inside.parents))
+
+
+def _limit(file: Path) -> int:
+    """Bytes; 0 where there is no limit."""
+    try:
+        text = file.read_text("ascii").strip()
+    except OSError:
+        return 0
+    return int(text) if text.isdigit() else 0
 
 
 class Memory:
