@@ -18,6 +18,8 @@ LONGEST = 32 << 20
 
 _MARK = b',"crc32":"'
 _END = b'"}'
+_ROOM = 64
+"""Bytes for the number and the checksum."""
 _TAIL = len(_MARK) + 8 + len(_END)
 
 
@@ -26,9 +28,16 @@ class TornLine(ValueError):
 
 
 def body(content: Mapping[str, Any]) -> bytes:
-    """A record as JSON, without a number. ValueError or TypeError for what JSON cannot hold, NaN among it."""
+    """A record as JSON, without a number.
+
+    ValueError or TypeError for what JSON cannot hold, NaN among it; ValueError for more than a line can, because nobody
+    could read it back.
+    """
     text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return text.encode("utf-8", "replace")
+    record = text.encode("utf-8", "replace")
+    if len(record) > LONGEST - _ROOM:
+        raise ValueError(f"the record has {len(record)} bytes; a line holds {LONGEST}")
+    return record
 
 
 def seal(seq: int, record: bytes) -> bytes:

@@ -8,6 +8,7 @@ import pytest
 import structlog
 
 from monitor.errors import Unavailable
+from monitor.telemetry.decisions import lines
 from monitor.telemetry.decisions.reading import follow, read, verify
 from monitor.telemetry.logs import configure
 from tests.telemetry.decisions.logs import BadDisk, Meter, log
@@ -140,6 +141,20 @@ def test_a_record_that_cannot_be_made_harms_no_other(tmp_path):
     assert decisions.append(made("good")).result(WAIT) == 1
     assert meter.drops == ["error"]
     decisions.close()
+
+
+def test_a_record_that_no_line_can_hold_is_refused_and_not_lost_when_it_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(lines, "LONGEST", 1000)
+    decisions, meter = log(tmp_path), Meter()
+    decisions._meter = meter
+    fits = decisions.append(lambda: {"text": "\x01" * ((1000 - 80) // 6)})
+    with pytest.raises(Unavailable):
+        decisions.append(lambda: {"text": "\x01" * (1000 // 6)}).result(WAIT)
+    assert fits.result(WAIT) == 1
+    assert decisions.append(made("after")).result(WAIT) == 2
+    decisions.close()
+    assert meter.drops == ["error"]
+    assert (verify(tmp_path).records, verify(tmp_path).faults) == (2, [])
 
 
 def test_following_sees_what_is_added_across_files(tmp_path):
