@@ -1,8 +1,10 @@
 """What the deployment documents tell people to type and to set exists."""
 
 import re
+import subprocess
 
 import pytest
+from ruamel.yaml import YAML
 
 from monitor.errors import EngineDied
 from monitor.settings import Settings
@@ -10,7 +12,7 @@ from monitor.telemetry.metrics import FAILURES, REJECTIONS
 from monitor.telemetry.metrics_decisions import DROPS, ERRORS
 from tests.cli.test_app import paths
 from tests.deploy.test_rules import exported
-from tests.deploy.tools import DEPLOY
+from tests.deploy.tools import DEPLOY, RULES
 
 DOCUMENTS = [DEPLOY / "README.md", DEPLOY / "runbook.md"]
 
@@ -70,3 +72,17 @@ def test_the_runbook_explains_every_cause_why_records_were_lost(cause):
 
 def test_the_runbook_says_what_the_exit_code_of_a_dead_engine_means():
     assert f"- {EngineDied.exit_code}:" in entry("SaeMonitorRestarting")
+
+
+def test_the_rules_become_objects_of_the_operator_as_the_readme_says():
+    (script,) = re.findall(
+        r"^for file in .*?^done", (DEPLOY / "README.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    made = subprocess.run(
+        ["bash", "-c", script], cwd=DEPLOY.parent, capture_output=True, text=True, check=True
+    ).stdout
+    yaml = YAML(typ="safe")
+    found = [document for document in yaml.load_all(made) if document]
+    assert {document["kind"] for document in found} == {"PrometheusRule"}
+    assert [d["metadata"]["name"] for d in found] == [f"sae-monitor-{path.stem}" for path in RULES]
+    assert [d["spec"] for d in found] == [yaml.load(path.read_text()) for path in RULES]
