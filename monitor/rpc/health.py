@@ -56,21 +56,28 @@ class Health:
         self._sees = True
 
     async def watch(self) -> None:
-        """Run until cancelled."""
+        """Run until cancelled, whatever a look comes upon: nobody else would notice a stall."""
         while True:
-            await self.look()
+            try:
+                await self.look()
+            except Exception as error:  # noqa: BLE001  (what cannot be looked at is not known to be well)
+                _log.error("health could not be looked at; not serving", error=type(error).__name__)
+                await self._say(False)
             await asyncio.sleep(_INTERVAL)
 
     async def look(self) -> None:
         """Set the status of every service to what holds now."""
         healthy = self._healthy()
         serving = healthy and self._accountable() and await self._looks_clear()
-        self.serving = serving
-        for service in self._services:
-            await self.servicer.set(service, _SERVING if serving else _NOT_SERVING)
+        await self._say(serving)
         if not healthy:
             self.dead.set()
             self._calls.fail_all(Unavailable("the engine does not run; the server must be restarted"))
+
+    async def _say(self, serving: bool) -> None:
+        self.serving = serving
+        for service in self._services:
+            await self.servicer.set(service, _SERVING if serving else _NOT_SERVING)
 
     async def _looks_clear(self) -> bool:
         """False while probes cannot be scored."""

@@ -52,6 +52,24 @@ def test_what_cannot_be_scored_is_not_serving_until_a_probe_is_scored_again(serv
     wait_for(lambda: health(served) == SERVING)
 
 
+def test_a_defect_in_the_probe_is_not_serving_and_does_not_end_the_watching():
+    def probe():
+        if broken.is_set():
+            raise RuntimeError("can't start new thread")
+        return True
+
+    broken, chosen = threading.Event(), policies()
+    broken.set()
+    runtime = FakeRuntime(chosen.watch)
+    runtime.can_see = probe
+    with serving(runtime, chosen) as served:
+        runtime.unscored += 1
+        wait_for(lambda: health(served) == NOT_SERVING, 20)
+        assert served.metric("serving") == 0
+        broken.clear()
+        wait_for(lambda: health(served) == SERVING, 20)
+
+
 def test_one_text_that_could_not_be_scored_leaves_the_server_serving(served):
     served.runtime.unscored += 1
     time.sleep(0.6)

@@ -10,6 +10,7 @@ import fcntl
 import os
 import re
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,8 +71,9 @@ class WriterLock:
             raise ConfigurationError(
                 f"decision_log: process {holder} writes to {folder} already; give each server a folder of its own"
             ) from None
-        os.ftruncate(self._handle, 0)
-        os.pwrite(self._handle, f"{os.getpid()}\n".encode(), 0)
+        with suppress(OSError):  # Only messages tell the number: a full disk is for the log to deal with.
+            os.ftruncate(self._handle, 0)
+            os.pwrite(self._handle, f"{os.getpid()}\n".encode(), 0)
 
     def release(self) -> None:
         """Let another process write."""

@@ -1,5 +1,6 @@
 """Files of the log: rotation, retention, permissions, the lock, and what a crash left behind."""
 
+import errno
 import os
 import random
 import subprocess
@@ -107,6 +108,17 @@ def test_one_folder_has_one_writer(tmp_path):
     writer.close()
     assert not has_writer(tmp_path)
     tape(tmp_path).close()
+
+
+def test_a_full_disk_does_not_keep_a_folder_from_being_locked(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.pwrite", full)
+    held = tape(tmp_path)
+    with pytest.raises(ConfigurationError, match="process unknown writes"):
+        tape(tmp_path)
+    held.close()
 
 
 def test_a_folder_that_cannot_be_made_is_a_configuration_error(tmp_path):
