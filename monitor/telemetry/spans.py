@@ -6,6 +6,7 @@ attributes. Children are made when their request ends, with the times at which t
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 
@@ -25,6 +26,23 @@ _RPC = "monitor.v1.MonitorService"
 _SEND_SECONDS = 5.0
 _FAULTS = frozenset({"INTERNAL", "UNAVAILABLE", "UNKNOWN", "DATA_LOSS", "UNIMPLEMENTED", "DEADLINE_EXCEEDED"})
 """Statuses that the conventions count as errors of a server; the others are errors of the caller."""
+
+
+# https://www.w3.org/TR/trace-context/#tracestate-header
+_MEMBER = re.compile(
+    r"([a-z][_0-9a-z*/-]{0,255}|[a-z0-9][_0-9a-z*/-]{0,240}@[a-z][_0-9a-z*/-]{0,13})=[!-+\--<>-~]{1,256}"
+)
+_LONGEST_STATE = 512
+_MOST_MEMBERS = 32
+
+
+def _well_formed(metadata: Mapping[str, str]) -> dict[str, str]:
+    """The headers without a `tracestate` that the SDK would complain about: it quotes what a caller sent in the log."""
+    state = metadata.get("tracestate", "")
+    members = [member.strip(" \t") for member in state.split(",")]
+    keys = {match[1] for member in members if (match := _MEMBER.fullmatch(member))}
+    kept = len(keys) == len(members) <= _MOST_MEMBERS and len(state) <= _LONGEST_STATE
+    return {name: value for name, value in metadata.items() if name != "tracestate" or kept}
 
 
 class SpanTrace(Trace):
@@ -86,7 +104,7 @@ class SpanTracing:
 
     def begin(self, method: str, metadata: Mapping[str, str]) -> SpanTrace:
         """The open span of a call that arrived with these headers."""
-        parent = self._headers.extract(metadata)
+        parent = self._headers.extract(_well_formed(metadata))
         attributes = {"rpc.system.name": "grpc", "rpc.method": f"{_RPC}/{method}"}
         span = self._tracer.start_span(
             f"{_RPC}/{method}",

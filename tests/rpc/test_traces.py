@@ -122,6 +122,25 @@ def test_the_trace_id_is_in_records_and_log_lines_and_in_no_other_request(export
     assert [line["trace_id"] for line in logged if line["event"] == "call failed"] == [TRACE]
 
 
+@pytest.mark.parametrize(
+    "state", ["my secret plan", "a=b,a=secret", "=secret", "a=b,,", "k=" + "secret" * 2000, "A=b", "a=é"]
+)
+def test_a_trace_state_that_is_none_is_not_quoted_in_the_log(state, caplog):
+    traces = SpanTracing(InMemorySpanExporter(), batch=False)
+    trace = traces.begin("Score", {"traceparent": HEADER[0][1], "tracestate": state})
+    assert trace.trace_id == TRACE
+    assert not trace._span.get_span_context().trace_state
+    assert caplog.records == []
+
+
+def test_a_trace_state_is_passed_on():
+    exporter = InMemorySpanExporter()
+    headers = {"traceparent": HEADER[0][1], "tracestate": "rojo=00f067aa0ba902b7, 1a@congo=t61rcWkgMzE"}
+    SpanTracing(exporter, batch=False).begin("Score", headers).end("OK")
+    (span,) = exporter.get_finished_spans()
+    assert dict(span.context.trace_state) == {"rojo": "00f067aa0ba902b7", "1a@congo": "t61rcWkgMzE"}
+
+
 def test_without_opentelemetry_the_callers_trace_id_is_still_known(tmp_path):
     with serving(decision_log=tmp_path) as served:
         score(served, "lie", HEADER)
