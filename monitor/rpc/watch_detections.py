@@ -83,6 +83,7 @@ class DetectionWatch:
                         await context.write(decisions.response(seq, record, wanted, missed))
             if not live.dropped:
                 break
+        live.go_live()
         return after, missed
 
 

@@ -155,6 +155,27 @@ def test_catching_up_while_records_come_misses_and_repeats_nothing(tmp_path):
     assert cursors == list(range(1, 301))
 
 
+def test_what_came_while_the_log_was_read_does_not_count_as_missed(tmp_path, monkeypatch):
+    reading, go = threading.Event(), threading.Event()
+
+    def held(folder, after):
+        reading.set()
+        assert go.wait(DEADLINE)
+        yield from read(folder, after)
+
+    monkeypatch.setattr("monitor.rpc.watch_detections.read", held)
+    monkeypatch.setattr("monitor.rpc.bookkeeping._WATCHER_QUEUE", 4)
+    with serving(decision_log=tmp_path) as served, watching(served, after=0) as watcher:
+        try:
+            assert reading.wait(DEADLINE)
+            for _ in range(20):
+                served.score("lie")
+        finally:
+            go.set()
+        assert [watcher.next().cursor for _ in range(20)] == list(range(1, 21))
+        assert served.metric("watch_missed_records_total") == 0
+
+
 def test_what_is_not_kept_any_more_is_counted(tmp_path):
     with serving(decision_log=tmp_path, decision_log_file_bytes=4096, decision_log_keep_files=2) as served:
         for _ in range(60):

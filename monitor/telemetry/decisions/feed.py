@@ -25,6 +25,7 @@ class Subscription:
         self._queue: deque[tuple[int, DecisionRecord]] = deque()
         self._changed = asyncio.Event()
         self._over = False
+        self._live = True
         self.dropped = 0
         """Records that did not fit, since the beginning or `restart`."""
 
@@ -35,7 +36,8 @@ class Subscription:
         if len(self._queue) >= self._limit:
             self._queue.popleft()
             self.dropped += 1
-            self._meter.missed()
+            if self._live:
+                self._meter.missed()
         self._queue.append((seq, record))
         self._changed.set()
 
@@ -45,9 +47,14 @@ class Subscription:
         self._changed.set()
 
     def restart(self) -> None:
-        """Forget what is queued: the watcher reads it from the log."""
+        """Forget what is queued: the watcher reads it from the log, and misses nothing until `go_live`."""
         self._queue.clear()
         self.dropped = 0
+        self._live = False
+
+    def go_live(self) -> None:
+        """The log has been read: what does not fit from now on is missed."""
+        self._live = True
 
     async def next(self) -> tuple[int, DecisionRecord] | None:
         """The next record and its number; None once the feed has ended and all was taken."""
