@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,6 +60,8 @@ def serve(
 
 def _run(chosen: Chosen) -> None:
     """Serve with these settings until a signal comes."""
+    # Nothing could be loaded again yet, and by default the signal would end the process that is still loading.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     from monitor.rpc.bookkeeping import check_books
     from monitor.rpc.entrance import check_entrance
 

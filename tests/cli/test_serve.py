@@ -40,6 +40,33 @@ def test_score_and_generate_start_their_own_server(run, pair):
     assert max(left, default=0.0) <= 0.01
 
 
+HUNG_UP = """
+import os, signal
+from unittest import mock
+from monitor.cli.app import app
+from monitor.rpc import assembly
+
+assemble = assembly.assemble
+
+def hung_up(settings):
+    os.kill(os.getpid(), signal.SIGHUP)
+    return assemble(settings)
+
+with mock.patch.object(assembly, "assemble", hung_up):
+    app(prog_name="sae-monitor")
+"""
+
+
+def test_a_hangup_while_the_model_is_loaded_does_not_end_the_process(pair):
+    command = [sys.executable, "-c", HUNG_UP, "serve", *FREE, *pair.flags]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    with ending(process):
+        assert any(re.search(r"^  metrics +http", line) for line in process.stderr)
+        process.send_signal(signal.SIGTERM)
+        _, rest = process.communicate(timeout=60)
+    assert process.returncode == 0, rest
+
+
 def test_serves_until_it_is_told_to_stop(run, pair):
     command = [sys.executable, "-m", "monitor", "serve", *FREE, *pair.flags]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
