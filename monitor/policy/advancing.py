@@ -40,8 +40,10 @@ class Outcome:
     """Rules that fired, as numbers in the program."""
     pooled: Scores | None = None
     """`[tokens, checks]`; None where no token counted. For who must know when a score falls again."""
-    holds: NDArray[np.bool_] | None = None
-    """`[tokens, combined]`: which combined rules hold; None where there are none."""
+    thresholds: NDArray[np.float64] | None = None
+    """What `pooled` was compared with: `[checks]`, or as `pooled`."""
+    stands: NDArray[np.bool_] | None = None
+    """`[tokens, combined]`: combined rules that have held for as many tokens as they ask; None where there are none."""
 
 
 def advance(
@@ -63,13 +65,13 @@ def advance(
     }
     settle(program, state, taken)
     add(program, state, scores, [(member.phase, member.tokens) for member in members])
-    holding = None if taken.holds is None else _combined(program, taken.holds)
     return [
         Outcome(
             found.get(lane, ()),
             tuple(hits.get(lane, ())),
             taken.pooled[:, lane],
-            None if holding is None else holding[:, lane],
+            taken.thresholds if taken.thresholds.ndim == 1 else taken.thresholds[:, lane],
+            None if taken.stands is None else taken.stands[:, lane],
         )
         for lane in range(len(members))
     ]
@@ -104,11 +106,6 @@ def _in_session(program: Program, lane: int, member: Member, scores: Scores) -> 
         scores[:, lane, program.in_session], member.tokens.positions, member.phase.phase
     )
     return InSession(lane, pooled, counts)
-
-
-def _combined(program: Program, holds: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    tokens, lanes, leaves = holds.shape
-    return program.gates.evaluate(holds.reshape(-1, leaves)).reshape(tokens, lanes, -1)
 
 
 def _detection(member: Member, taken: Step, state: State, lane: int, rule: int, scores: Scores) -> Detection:

@@ -53,8 +53,8 @@ class Holding:
         self.clamps: tuple[Clamp, ...] = ()
         self._settle()
 
-    def take(self, outcome: Outcome, watching: NDArray[np.bool_], tokens: int) -> None:
-        """What a step made of this request. `watching` `[rules]` looks at the phase, which has `tokens` so far."""
+    def take(self, outcome: Outcome, watching: NDArray[np.bool_]) -> None:
+        """What a step made of this request. `watching` `[rules]` looks at the phase."""
         changed = False
         for holder in self._holders:
             before = holder.left > 0
@@ -63,28 +63,28 @@ class Holding:
                     holder.left = np.inf
             elif outcome.pooled is not None:
                 mine = holder.rules[watching[holder.rules]]
-                holder.walk(holder.policy.hold, *self._levels(holder.policy, mine, outcome, tokens))
+                holder.walk(holder.policy.hold, *self._levels(holder.policy, mine, outcome))
             changed |= before != (holder.left > 0)
         if changed:
             self._settle()
 
     def _levels(
-        self, policy: Policy, rules: NDArray[np.intp], outcome: Outcome, tokens: int
+        self, policy: Policy, rules: NDArray[np.intp], outcome: Outcome
     ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """`[tokens]` each: some rule is at its threshold, some rule is at its release level."""
         assert outcome.pooled is not None
+        assert outcome.thresholds is not None
         program, count = self._program, len(outcome.pooled)
         reached, kept = np.zeros(count, bool), np.zeros(count, bool)
-        limits = program.thresholds.at(np.arange(tokens - count + 1, tokens + 1)[:, None])
         for rule in rules.tolist():
             if program.rules[rule].when is not None:
-                assert outcome.holds is not None
-                holds = outcome.holds[:, int(np.searchsorted(program.combined, rule))]
-                reached |= holds
-                kept |= holds
+                assert outcome.stands is not None
+                stands = outcome.stands[:, int(np.searchsorted(program.combined, rule))]
+                reached |= stands
+                kept |= stands
                 continue
             check = int(np.searchsorted(program.simple, rule))
-            scores, limit = outcome.pooled[:, check], limits[..., check]
+            scores, limit = outcome.pooled[:, check], outcome.thresholds[..., check]
             reached |= scores >= limit
             # Half of a threshold below zero would lie above it.
             kept |= scores >= np.where(limit > 0, policy.release_below * limit, limit)

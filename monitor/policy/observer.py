@@ -173,8 +173,7 @@ class RequestObserver:
         self._action = max(self._action, strongest([self._program.rules[i] for i in outcome.new]))
         detections, phase = outcome.detections, accepted.block.phase
         if outcome.pooled is not None:
-            lanes = self.state(phase).lanes
-            self._holding.take(outcome, lanes["watching"][0], int(lanes["tokens"][0, 0]))
+            self._holding.take(outcome, self.state(phase).lanes["watching"][0])
         self._detections.extend(detections)
         if outcome.new:
             detections = self._take_back(outcome, phase)

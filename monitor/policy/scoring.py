@@ -23,7 +23,7 @@ class InSession:
     pooled: Scores
     """`[tokens, checks in session]`; minus infinity for tokens that the session has seen before."""
     counts: NDArray[np.int64]
-    """`[tokens]` of the session so far."""
+    """As `pooled`: tokens of the session that each check has counted so far."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,8 @@ class Step:
     """`[checks]`, or as `pooled`."""
     holds: NDArray[np.bool_] | None
     """`[tokens, lanes, leaves]`: conditions that hold; None where there are none."""
+    stands: NDArray[np.bool_] | None
+    """`[tokens, lanes, combined]`: combined rules that have held for as many tokens as they ask; None likewise."""
     new: NDArray[np.bool_]
     """`[lanes, rules]` that fire now."""
     first: NDArray[np.intp]
@@ -58,16 +60,17 @@ def step(program: Program, state: State, scores: Scores, sessions: Sequence[InSe
     thresholds = program.thresholds.at(counts)
     reached = (pooled >= thresholds) & state["reading"]
     hits = reached[..., : len(program.simple)]
-    holds = None
+    holds = stands = None
     if len(program.combined):
         alone, hits = hits, np.zeros((*scores.shape[:2], len(program.rules)), bool)
         hits[..., program.simple] = alone
         holds = _holding(program, state, reached[..., program.leaves])
-        hits[..., program.combined] = _combined(program, state, holds)
+        hits[..., program.combined] = stands = _combined(program, state, holds)
     hits = hits & state["watching"] & ~state["fired"]
     if tokens == 1:
-        return Step(pooled, thresholds, holds, hits[0], np.broadcast_to(np.intp(0), hits[0].shape))
-    return Step(pooled, thresholds, holds, np.asarray(hits.any(axis=0)), hits.argmax(axis=0))
+        at = np.broadcast_to(np.intp(0), hits[0].shape)
+        return Step(pooled, thresholds, holds, stands, hits[0], at)
+    return Step(pooled, thresholds, holds, stands, np.asarray(hits.any(axis=0)), hits.argmax(axis=0))
 
 
 def settle(program: Program, state: State, taken: Step) -> None:
@@ -104,7 +107,7 @@ def _with_sessions(
     pooled, counts = pooled.copy(), np.broadcast_to(counts, pooled.shape).copy()
     for found in sessions:
         pooled[:, found.lane, program.in_session] = found.pooled
-        counts[:, found.lane, program.in_session] = found.counts[:, None]
+        counts[:, found.lane, program.in_session] = found.counts
     return pooled, counts
 
 

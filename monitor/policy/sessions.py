@@ -135,12 +135,12 @@ class SessionPools:
     def push(
         self, scores: Scores, positions: NDArray[np.int64], phase: Phase
     ) -> tuple[Scores, NDArray[np.int64]]:
-        """Token scores `[tokens, checks]` to pooled ones, and the number of tokens that each check has counted.
+        """Token scores `[tokens, checks]` to pooled ones, and the numbers of tokens that each check has counted.
 
         What the prompt repeats of the session's last request does not count again; its pooled score is minus infinity.
         """
         pooled = np.full(scores.shape, -np.inf)
-        counts = np.zeros(len(scores), np.int64)
+        counts = np.ones(scores.shape, np.int64)
         fresh = positions >= (self._fresh if phase is Phase.PROMPT else 0)
         with self._session.lock:
             for column, (key, check) in enumerate(zip(self._keys, self._checks, strict=True)):
@@ -151,9 +151,9 @@ class SessionPools:
                     pool = self._session.pools[key] = _Pool(PoolBank([check.pooling], [check.hold]))
                 if fresh.any():
                     pooled[fresh, column] = pool.bank.push(scores[fresh, column][:, None])[:, 0]
-                counts = np.maximum(counts, pool.count + np.cumsum(fresh))
+                counts[:, column] = np.maximum(1, pool.count + np.cumsum(fresh))
                 pool.count += int(fresh.sum())
-        return pooled, np.maximum(counts, 1)
+        return pooled, counts
 
 
 def check_key(policy: Policy, check: Check) -> str:

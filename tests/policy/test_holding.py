@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from monitor.policy import PolicySet
-from monitor.policy.schema import Ema, Max
+from monitor.policy.policy import Condition, WeightedFeature
+from monitor.policy.schema import Ema, Max, Mean
 from monitor.policy.schema_suppress import Suppress
-from monitor.records import Action, Clamp, Coverage, ErrorTerm, Mode, Phase, Status
+from monitor.records import Action, Clamp, Coverage, ErrorTerm, Mode, Phase, Status, TokenBlock
 from tests.policy.conftest import block, policy, rule, word
 
 ALL = "sha256:" + "0" * 64
@@ -64,6 +65,24 @@ class TestClampsInForce:
         steps = self.walk(single, scores)
         assert bool(whole.observe(block(scores[:, None], 1)).suppressing) == steps[-1]
         assert 0 < sum(steps) < 60
+
+    def test_a_combination_clamps_once_it_has_held_for_so_many_tokens(self):
+        part = (Condition("a", features=(WeightedFeature(3, 1.0),), threshold=0.5, lasts=1),)
+        one = rule(features=(), action=Action.SUPPRESS, when="a", hold=3)
+        observer = started(policy(one, conditions=part, clamps=(Clamp(3, -1.0),), hold=2))
+        found = self.walk(observer, [0.6, 0, 0.6, 0.6, 0.6, 0.6, 0, 0, 0])
+        assert found == [False, False, False, False, True, True, True, False, False]
+
+    def test_a_rule_that_fires_in_a_long_conversation_clamps(self):
+        lengths = ((4, 5.0), (None, 0.5))
+        one = rule(**SUPPRESS, pooling=Mean(min_tokens=1), session=True, lengths=lengths)
+        policies = PolicySet((policy(one, clamps=(Clamp(3, -1.0),), hold=8),), ALL)
+        policies.start(word, session="s").observe(block([[0.4]] * 10))
+        decision = policies.start(word, session="s").observe(
+            TokenBlock(Phase.PROMPT, 0, (1, 2), np.array([[0], [4.0]], np.float32))
+        )
+        assert [found.threshold for found in decision.detections] == [0.5]
+        assert decision.suppressing == ("p",)
 
     def test_a_prompt_clamps_the_response_for_a_while(self):
         observer = started(policy(rule(**SUPPRESS), clamps=(Clamp(3, -1.0),), hold=2))

@@ -148,3 +148,15 @@ def test_policies_bound_to_callers_and_labels():
         assert (verdict.action is Action.BLOCK) == ("a" in wanted), (
             "on_error is that of the policies that apply"
         )
+
+
+def test_thresholds_by_length_look_at_what_the_check_itself_has_read():
+    asked = rule(
+        "asked", session=True, phases=(Phase.PROMPT,), lengths=((5, 0.5), (None, 5.0)), threshold=5.0
+    )
+    both = rule("both", session=True, threshold=50.0)
+    for rules in ((asked,), (asked, both)):
+        policies = PolicySet((policy(*rules),), "")
+        ask(policies, [0.0] * 20, prompt=2)
+        found = ask(policies, [0, 1.0], (30, 31)).detections
+        assert [(one.rule, one.threshold) for one in found] == [("asked", 0.5)]
