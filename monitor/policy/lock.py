@@ -69,12 +69,24 @@ class LockedClamp(LockedEntry):
     """How much more often it fires on the concept's tokens than on benign ones."""
 
 
+class LockedPin(LockedEntry):
+    """A feature that the policy names itself, as it was when the threshold was set."""
+
+    weight: float
+    maximum: Annotated[float, Field(ge=0)]
+    """As elsewhere; 0 of a feature that was never seen active, with which no policy is loaded."""
+
+
 class LockedRule(Strict):
     """The threshold of a rule or condition, and the settings that it was calibrated for."""
 
     threshold: FixedThreshold
     """A number, or a list of `{up_to: TOKENS, threshold: NUMBER}` by tokens of the phase so far."""
     signal: Annotated[Signal, Field(strict=False)] | None = None
+    pins: list[LockedPin] = Field(default_factory=list)
+    """What it read where the policy pins features."""
+    probe: Digest | None = None
+    """Of the probe that it read where the policy brings one."""
     pooling: PoolingModel
     for_: Annotated[int, Field(alias="for", ge=1)] = 1
     asked_rate: Share | None = None
@@ -193,7 +205,7 @@ def lock_text(lock: LockModel) -> str:
     yaml.width = 200
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     out = io.StringIO()
-    yaml.dump(_rounded(lock.model_dump(mode="json", by_alias=True)), out)
+    yaml.dump(as_written(lock.model_dump(mode="json", by_alias=True)), out)
     return HEADER + out.getvalue()
 
 
@@ -206,9 +218,10 @@ def write_lock(policy: Path, lock: LockModel) -> Path:
     return path
 
 
-def _rounded(value: Any) -> Any:
+def as_written(value: Any) -> Any:
+    """Plain data with its numbers as a lock has them: to five significant digits."""
     if isinstance(value, float):
         return float(f"{value:.5g}")
     if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
-    return [_rounded(item) for item in value] if isinstance(value, list) else value
+        return {key: as_written(item) for key, item in value.items()}
+    return [as_written(item) for item in value] if isinstance(value, list) else value

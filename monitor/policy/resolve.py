@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from monitor.policy.building import conditions_of, rules_of
 from monitor.policy.document import Problem
 from monitor.policy.later import probe_of
-from monitor.policy.lock import LockedEntry
+from monitor.policy.lock import LockedEntry, LockModel
 from monitor.policy.policy import Check, Policy
 from monitor.policy.schema import Pin
 from monitor.policy.schema_match import fits
@@ -104,9 +104,7 @@ def _bad_features(source: Source, policy: Policy, running: Running) -> list[Prob
     checks: list[Check] = [*policy.rules, *policy.conditions]
     named = {feature.index for check in checks for feature in check.features}
     named |= {clamp.feature for clamp in policy.clamps}
-    locked = (
-        {f.index: f.maximum for f in [*source.lock.features, *source.lock.suppress]} if source.lock else {}
-    )
+    locked = _locked_maxima(source.lock) if source.lock else {}
     found = []
     for index in sorted(named):
         if index >= running.features:
@@ -123,6 +121,12 @@ def _bad_features(source: Source, policy: Policy, running: Running) -> list[Prob
                 what = f"feature {index} was fitted with the maximum {locked[index]:.5g}; it is {now:.5g} now"
                 found.append(_at_feature(source, index, what, mend(source)))
     return found
+
+
+def _locked_maxima(lock: LockModel) -> dict[int, float]:
+    pins = [pin for part in (lock.rules, lock.conditions) for locked in part.values() for pin in locked.pins]
+    entries: list[LockedEntry] = [*pins, *lock.features, *lock.suppress]
+    return {entry.index: entry.maximum for entry in entries}
 
 
 def _at_feature(source: Source, index: int, message: str, hint: str) -> Problem:

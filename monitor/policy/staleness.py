@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from monitor.policy.document import Problem
 from monitor.policy.examples import examples_digest
-from monitor.policy.lock import LockedRule, LockModel, lock_path
-from monitor.policy.schema import CheckModel, Rate, pooling_of
+from monitor.policy.lock import LockedRule, LockModel, as_written, lock_path
+from monitor.policy.pins import reads_the_same
+from monitor.policy.schema import AnyPooling, CheckModel, Rate, pooling_of
 
 if TYPE_CHECKING:
     from monitor.policy.loader import Source
@@ -87,11 +88,24 @@ def _stale_check(
     if locked is None:
         message = f"the lock has no threshold for the {what} `{name}`"
         return [source.document.problem(at, message, mend(source))]
-    asked = (pooling_of(check.pooling), check.for_, check.threshold.false_positive_rate, check.signal)
-    if asked != (locked.pooling, locked.for_, locked.asked_rate, locked.signal):
+    asked = (
+        _written(check.pooling),
+        check.for_,
+        as_written(check.threshold.false_positive_rate),
+        check.signal,
+    )
+    then = (_written(locked.pooling), locked.for_, as_written(locked.asked_rate), locked.signal)
+    if asked != then:
         message = f"`{name}` changed its pooling, `for`, signal or rate since it was fitted"
         return [source.document.problem(at, message, mend(source))]
+    if not reads_the_same(source.model, check, locked):
+        message = f"the features or the probe that `{name}` reads are not those that it was fitted with"
+        return [source.document.problem(at, message, mend(source))]
     return []
+
+
+def _written(pooling: str | AnyPooling) -> object:
+    return as_written(pooling_of(pooling).model_dump(mode="json"))
 
 
 def _wrong_width(source: Source, running: Running) -> list[Problem]:

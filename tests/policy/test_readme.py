@@ -9,6 +9,7 @@ from monitor.policy import PolicySet
 from monitor.policy.document import read_document
 from monitor.policy.loader import read_source
 from monitor.policy.lock import LockModel, lock_path, write_lock
+from monitor.policy.pins import locked_pins
 from monitor.policy.resolve import Running, resolve
 from monitor.policy.schema import PolicyModel, Rate
 from tests.policy.files import DICTIONARY, EXAMPLES, MODEL, PINNED, lock_for
@@ -51,6 +52,7 @@ def calibrated(model):
                 "pooling": {"kind": kind} if isinstance(kind, str) else kind,
                 "for": check.for_,
                 "signal": check.signal,
+                "pins": [pin.model_dump() for pin in locked_pins(model, check, [1.0] * 100)],
                 "asked_rate": check.threshold.false_positive_rate,
                 "benign_rate": 0.0,
                 "benign_texts": 1,

@@ -32,6 +32,7 @@ from monitor.policy.lock import (
     LockModel,
     ModelRef,
 )
+from monitor.policy.pins import locked_pins, probe_digest
 from monitor.policy.schema import PolicyModel, ProbeModel
 
 Asked = Literal["features", "probe", "auto"]
@@ -112,7 +113,8 @@ def fit_policy(
     }
     if policy.concept is None:
         named = pinned_features(policy.features) if policy.features else pinned
-        return _lock(start, lock_leaves(policy, None, named, inputs.calibration))
+        leaves = lock_leaves(policy, None, named, inputs.calibration)
+        return _lock(start, _with_pins(policy, leaves, inputs))
     benign = ReadTexts(inputs.benign, inputs.benign_readings)
     rows = assemble(inputs.reader, examples, benign, extra or LabelledTexts())
     recipe = Recipe(ways(policy), settings.features, settings.rounds, settings.seed, settings.signed)
@@ -131,8 +133,22 @@ def fit_policy(
             "later_probe": inputs.later and fit_later(policy, examples, inputs.benign, inputs.later),
             "card": card,
         },
-        lock_leaves(policy, fitted, None, inputs.calibration),
+        _with_pins(policy, lock_leaves(policy, fitted, None, inputs.calibration), inputs),
     )
+
+
+def _with_pins(policy: PolicyModel, leaves: dict[Leaf, LockedRule], inputs: Inputs) -> dict[Leaf, LockedRule]:
+    """With what the policy itself names for each check to read, so that a change of it is noticed."""
+    maxima, checks = inputs.reader.maxima.tolist(), policy.leaves()
+    return {
+        key: locked.model_copy(
+            update={
+                "pins": locked_pins(policy, checks[key], maxima),
+                "probe": probe_digest(policy, checks[key]),
+            }
+        )
+        for key, locked in leaves.items()
+    }
 
 
 def _lock(fields: dict[str, object], leaves: dict[Leaf, LockedRule]) -> LockModel:
