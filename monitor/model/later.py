@@ -135,7 +135,8 @@ class LaterTaps:
             if buffers is None or not (buffers.clamping or buffers.static):
                 return
             probes, hidden = self._at[layer], hidden_of(output)
-            x = hidden.reshape(-1, hidden.shape[-1]).to(probes.weights.dtype)
+            # A later layer of a model on several devices may compute on another one than the tapped layer.
+            x = hidden.reshape(-1, hidden.shape[-1]).to(probes.weights)
             buffers.later[: x.shape[0], probes.columns] = x @ probes.weights.T + probes.bias
 
         return read

@@ -22,6 +22,7 @@ from monitor.model.bank import FeatureBank
 from monitor.model.batching import Limits
 from monitor.model.effects import Prompted
 from monitor.model.harvest import Harvester
+from monitor.model.later import LaterTaps
 from monitor.model.loading import load_model
 from monitor.model.places import Place, parse_place, site_of
 from monitor.model.requests import Finished, GenerationRequest, Released, ScoreJob, ScoreOutcome
@@ -30,6 +31,7 @@ from monitor.model.spreading import device_of, parts_of, why_spread
 from monitor.model.steering import Steered, unchanged
 from monitor.model.tap import Tap, TapBuffers
 from monitor.records import Sampling, WatchPlan
+from monitor.suppression import LaterProbe
 from tests.model.running import WATCHED, Call
 from tests.model.test_engine import CLAMPS
 from tests.model.test_loading import saved
@@ -240,6 +242,18 @@ def test_the_tap_reads_on_the_banks_device() -> None:
     tap, buffers = Tap(bank, nn.Identity()), TapBuffers(bank, 8)
     assert tap.apply(torch.randn(8, 32), buffers) is None  # mixed devices would raise
     assert buffers.readings.is_meta
+
+
+def test_a_later_probe_reads_on_the_banks_device() -> None:
+    bank = FeatureBank(dictionary(), maxima(), WATCHED, device="meta")
+    tap, buffers = Tap(bank, nn.Identity()), TapBuffers(bank, 8, static=True, later=4)
+    layers = nn.ModuleList(nn.Identity() for _ in range(3))
+    later = LaterTaps(layers, tap, tapped=0)
+    later.host([LaterProbe(2, np.ones(32, np.float32), 0.0, 1.0, 4.0)])
+    later.attach()
+    tap.use(buffers)
+    hidden = torch.randn(1, 8, 32)
+    assert layers[2](hidden) is hidden  # mixed devices would raise
 
 
 @pytest.mark.parametrize(
