@@ -63,13 +63,13 @@ class Outbox:
             first, rest = self._waiting[0].split(limit)
             ready.append(first)
             self._waiting[0] = rest
-        text = "".join(map(self._push, ready))
+        text, ready, cut = self._read(ready)
         tokens = tuple(token for block in ready for token in self._scored(block)) if self._tokens else ()
         if ready:
             self.released = ready[-1].end
         if text or tokens or detections:
             shown = tuple(found.shown_below(self.released) for found in detections)
-            self._emit(Released(text, tokens, shown if self._waiting else detections))
+            self._emit(Released(text, tokens, shown if self._waiting or cut else detections))
 
     def take_back(self, position: int) -> None:
         """Forget what waits at or beyond a position."""
@@ -91,8 +91,20 @@ class Outbox:
         if rest := self._text.finish():
             self._emit(Released(rest))
 
-    def _push(self, block: _Block) -> str:
-        return "".join(map(self._text.push, block.ids)) if block.phase is Phase.RESPONSE else ""
+    def _read(self, blocks: list[_Block]) -> tuple[str, list[_Block], bool]:
+        """Text of these blocks up to a stop string, and the tokens that it took.
+
+        True where there was one and others follow: nobody is shown those, here or waiting.
+        """
+        text, behind = "", sum(len(block.ids) for block in (*blocks, *self._waiting))
+        for number, block in enumerate(blocks):
+            for place, token_id in enumerate(block.ids, block.rows.position + 1):
+                text += self._text.push(token_id) if block.phase is Phase.RESPONSE else ""
+                behind -= 1
+                if self.stopped:
+                    self._waiting.clear()
+                    return text, [*blocks[:number], block.split(place)[0]], behind > 0
+        return text, blocks, False
 
     def _scored(self, block: _Block) -> list[ScoredToken]:
         active = block.rows.active or [()] * len(block.ids)

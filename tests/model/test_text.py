@@ -95,3 +95,23 @@ def test_a_stop_string_in_the_last_tokens_is_why_it_ended(lag: int) -> None:
     assert call.observer.blocks[0].phase is Phase.PROMPT
     assert call.finished(1).reason is FinishReason.STOP
     assert call.text == "ab"
+
+
+def test_no_token_behind_a_stop_string_is_released_however_late_tokens_are() -> None:
+    prompt, letters = (0, 5, 6), tokenizer()("abcdefgh", add_special_tokens=False)["input_ids"]
+    found = []
+    for lag in (0, 2, 4, 20):
+        call = Call(prompt, Recorder(decision=Decision(lag=lag)))
+        sampling = Sampling(max_new_tokens=8, stop=("cd",))
+        request = GenerationRequest("a", prompt, sampling, call.observer, include_tokens=True)
+        track = Track(request, call.emit, tokenizer(), str, frozenset({1}), 8)
+        track.saw(Rows(0, np.zeros((3, 2), np.float32), clean=True))
+        for number, letter in enumerate([*letters, 9]):
+            track.drew(letter)
+            if not track.ended:
+                track.saw(Rows(3 + number, np.zeros((1, 2), np.float32), clean=True))
+        last = call.finished(1)
+        assert last.coverage.complete
+        shown = [token.token_id for token in call.tokens]
+        found.append((call.text, shown, last.reason, last.released, last.tokens_generated))
+    assert found == [("ab", [*prompt, *letters[:4]], FinishReason.STOP, 7, 4)] * 4
