@@ -30,6 +30,11 @@ from monitor.errors import PolicyError
 
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 16
+_PARSER = (
+    *(YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError),
+    *(ArithmeticError, AssertionError),  # "\UFFFFFFFF", `%YAML 1.3`
+)
+"""What the parser raises for text that is no YAML."""
 _CORE = "tag:yaml.org,2002:"
 _SHOWN = 160
 UNREADABLE = object()
@@ -151,9 +156,11 @@ def _parse(document: Document, text: str) -> None:
         raise PolicyProblems([document.at(line, column, *_explain(error))]) from error
     except ReaderError as error:
         line, column = _line_column(text, int(error.position))
-        message = f"character U+{ord(str(error.character)[0]):04X} is not allowed in YAML"
+        found = error.character
+        code = found if isinstance(found, int) else ord(str(found)[0])
+        message = f"character U+{code:04X} is not allowed in YAML"
         raise PolicyProblems([document.at(line, column, message, "remove it")]) from error
-    except (YAMLError, ValueError, TypeError, AttributeError, IndexError, RecursionError) as error:
+    except _PARSER as error:
         raise PolicyProblems([document.at(0, 0, f"is not valid YAML: {error}")]) from error
     if problems:
         raise PolicyProblems(problems)

@@ -104,7 +104,7 @@ def _rows(path: Path, model: type[Strict]) -> list[tuple[int, Strict]]:
         if not line.strip():
             continue
         try:
-            row = model.model_validate(json.loads(line))
+            row = model.model_validate(json.loads(line, object_pairs_hook=_once))
         except (ValueError, RecursionError) as error:
             problems.extend(_row_problems(document, number, error))
             continue
@@ -120,11 +120,21 @@ def _rows(path: Path, model: type[Strict]) -> list[tuple[int, Strict]]:
     return rows
 
 
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """An object whose keys stand once each; of two labels, which is meant cannot be known."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i]))
+        raise ValueError(f"the key `{twice[:40]}` stands here twice")
+    return found
+
+
 def _row_problems(document: Document, number: int, error: Exception) -> list[Problem]:
     if not isinstance(error, ValidationError):
         column = error.colno - 1 if isinstance(error, json.JSONDecodeError) else 0
-        message = f"is not a JSON object: {error}"
-        return [document.at(number - 1, column, message, "one object per line")]
+        plain = isinstance(error, ValueError) and str(error).startswith("the key")
+        message = str(error) if plain else f"is not a JSON object: {error}"
+        return [document.at(number - 1, column, message, "keep one" if plain else "one object per line")]
     return [
         document.at(number - 1, 0, ": ".join([*map(str, one["loc"]), one["msg"]])) for one in error.errors()
     ]

@@ -136,7 +136,7 @@ def read_source(path: Path, *, locks: bool = True) -> Source:
 
 def _misnamed(path: Path, document: Document, name: object) -> list[Problem]:
     """A problem where the policy is not called as its file is; none where its name is no name."""
-    if not isinstance(name, str) or not re.match(NAME, name) or name == path.stem:
+    if not isinstance(name, str) or not re.fullmatch(NAME, name) or name == path.stem:
         return []
     hint = f"rename the file to {name}.yaml, or the policy"
     return [document.problem(["metadata", "name"], f"the name differs from the file's, `{path.stem}`", hint)]

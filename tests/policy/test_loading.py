@@ -4,6 +4,7 @@ import pytest
 
 from monitor.errors import PolicyError
 from monitor.policy import PolicyProblems, load_policies, read_folder
+from monitor.policy.examples import read_examples
 from monitor.policy.lock import LockModel, write_lock
 from monitor.records import Action, Clamp, Mode, Severity, Where
 from tests.policy.files import DICTIONARY, MODEL, PINNED, lock_for, write_concept, write_policy
@@ -157,3 +158,14 @@ def test_example_rows_are_checked_line_by_line(tmp_path):
     found = problems(tmp_path)
     assert [p.line for p in found] == [2, 3, 4]
     assert "repeats the text of line 1" in found[2].message
+
+
+def test_an_example_with_two_labels_is_refused(tmp_path):
+    path = tmp_path / "e.jsonl"
+    path.write_text(
+        '{"text": "a", "label": "positive"}\n{"text": "b", "label": "positive", "label": "negative"}\n'
+    )
+    with pytest.raises(PolicyProblems) as caught:
+        read_examples(path)
+    (problem,) = caught.value.problems
+    assert (problem.line, problem.message) == (2, "the key `label` stands here twice")

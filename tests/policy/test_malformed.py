@@ -5,8 +5,8 @@ import pytest
 
 from monitor.policy import PolicyProblems
 from monitor.policy.document import MAX_BYTES
-from monitor.policy.loader import read_source
-from tests.policy.files import PINNED
+from monitor.policy.loader import read_folder, read_source
+from tests.policy.files import PINNED, write_policy
 
 
 def swap(old, new):
@@ -202,3 +202,21 @@ def test_random_edits_give_a_policy_or_problems(seed, tmp_path):
     except PolicyProblems as error:
         found = error.problems
     assert all(p.line >= 1 and p.column >= 1 and p.message and str(p) for p in found)
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "message"),
+    [
+        ("%YAML 1.3\n---\n" + PINNED, (1, 1), "is not valid YAML: version minor"),
+        (PINNED.replace("label: wants", 'label: "\\UFFFFFFFF"'), (1, 1), "is not valid YAML"),
+        (PINNED.replace("label: wants", "label: \a"), (9, 23), "character U+0007 is not allowed"),
+        (PINNED.replace("label: wants", "label: \ufffe"), (9, 23), "character U+FFFE is not allowed"),
+        (PINNED.replace("name: greed", 'name: "greed\\n"'), (3, 9), "`metadata.name` cannot be"),
+    ],
+)
+def test_what_the_parser_itself_stumbles_over_is_one_problem(tmp_path, text, place, message):
+    with pytest.raises(PolicyProblems) as caught:
+        read_folder(write_policy(tmp_path, text).parent)
+    (problem,) = caught.value.problems
+    assert (problem.line, problem.column) == place
+    assert message in problem.message
