@@ -131,7 +131,12 @@ def _costs(found: Dictionary) -> dict[str, Any]:
 
 def _trained(found: Dictionary) -> dict[str, Any]:
     report = found.path / "training.json"
-    return dict(json.loads(report.read_text("utf-8"))["results"]) if report.is_file() else {}
+    if not report.is_file():
+        return {}
+    try:
+        return dict(json.loads(report.read_text("utf-8"))["results"])
+    except (ValueError, KeyError, TypeError):
+        return {"training": f"not known: {report} is broken"}
 
 
 def print_lines(lines: dict[str, Any]) -> None:

@@ -6,7 +6,8 @@ Knows names, one-line helps and where to import from. Does not know what any com
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,7 +68,8 @@ def lazy_group(entries: Sequence[Entry]) -> type[TyperGroup]:
         def invoke(self, ctx: Any) -> Any:
             """Run the command; a `MonitorError` becomes a message and its exit code."""
             try:
-                return super().invoke(ctx)
+                with _files_named():
+                    return super().invoke(ctx)
             except MonitorError as error:
                 from monitor.cli.errors import exit_code, report
 
@@ -75,3 +77,24 @@ def lazy_group(entries: Sequence[Entry]) -> type[TyperGroup]:
                 raise typer.Exit(exit_code(error)) from error
 
     return LazyGroup
+
+
+@contextmanager
+def _files_named() -> Iterator[None]:
+    """A file that cannot be opened or written is the caller's to repair: InputError says which and why.
+
+    So is input that ends too soon, which the framework would end with the exit code of a match.
+    """
+    from monitor.cli.errors import InputError
+
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if error.strerror is None:
+            raise
+        named = f"{error.filename}: " if error.filename is not None else ""
+        raise InputError(f"{named}{error.strerror}") from error
+    except EOFError as error:
+        raise InputError(f"the input ended too soon: {error}") from error

@@ -9,7 +9,9 @@ from __future__ import annotations
 import gzip
 import json
 import lzma
+import zlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO, cast
@@ -47,7 +49,9 @@ def corpus_files(paths: Iterable[Path]) -> list[Path]:
     for path in paths:
         inside = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
         known = [p for p in inside if _kind(p) in _LINES | _DOCUMENTS]
-        if not known or not path.exists():
+        if not path.exists():
+            raise InputError(f"no file or folder at {path}")
+        if not known:
             raise InputError(f"{path} holds no .txt, .jsonl, .md, .rst or .py file (plain, .xz or .gz)")
         files.extend(known)
     return files
@@ -93,24 +97,30 @@ def _kind(path: Path) -> str:
 
 
 def _pieces(path: Path, characters: int) -> Iterator[str]:
-    with _opened(path, errors="replace") as file:
+    with _opened(path, errors="replace") as file, _readable(path):
         while piece := file.read(characters):
             yield piece
 
 
 def _whole(path: Path) -> str:
-    with _opened(path, errors="replace") as file:
+    with _opened(path, errors="replace") as file, _readable(path):
         return file.read()
 
 
 def _rows(path: Path) -> Iterator[LabelledText]:
-    with _opened(path) as file:
-        try:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield _row(path, number, line)
-        except (UnicodeDecodeError, lzma.LZMAError, EOFError, gzip.BadGzipFile) as error:
-            raise InputError(f"{path.name} cannot be read: {error}") from None
+    with _opened(path) as file, _readable(path):
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                yield _row(path, number, line)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """InputError where the file is cut short, not packed as its name says, or not UTF-8."""
+    try:
+        yield
+    except (UnicodeDecodeError, lzma.LZMAError, EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise InputError(f"{path.name} cannot be read: {error}") from None
 
 
 def _row(path: Path, number: int, line: str) -> LabelledText:
@@ -118,14 +128,24 @@ def _row(path: Path, number: int, line: str) -> LabelledText:
         return LabelledText(line.rstrip("\n"))
     try:
         record = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path.name}:{number}: not JSON ({error}); each line is one object") from None
     text = record.get("text") if isinstance(record, dict) else None
     if not isinstance(text, str):
         raise InputError(f'{path.name}:{number}: no text; write {{"text": "…"}} on each line')
+    if not _encodable(text):
+        raise InputError(f"{path.name}:{number}: the text holds half a surrogate pair, which is no character")
     if (label := record.get("label")) not in (None, 0, 1, True, False):
         raise InputError(f"{path.name}:{number}: `label` is {label!r}; write 1 or 0")
     return LabelledText(text, None if label is None else bool(label))
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _opened(path: Path, errors: str = "strict") -> TextIO:

@@ -1,5 +1,6 @@
 """The tree of commands: complete, quick to list, and free of torch until something runs."""
 
+import errno
 import resource
 import subprocess
 import sys
@@ -100,6 +101,23 @@ def test_an_error_of_this_project_becomes_a_message(monkeypatch):
     done = CliRunner().invoke(app, ["score"])
     assert done.exit_code == 2
     assert done.stderr == "error: a.yaml:1:2: wrong\n    1 | [x]\n      | ^\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "shown"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "out/x"), "error: out/x: Permission denied\n"),
+        (OSError(errno.ENOSPC, "No space left on device"), "error: No space left on device\n"),
+        (EOFError("cut short"), "error: the input ended too soon: cut short\n"),
+    ],
+)
+def test_files_that_cannot_be_used_are_named_and_never_read_as_a_match(monkeypatch, error, shown):
+    def fails() -> None:
+        raise error
+
+    monkeypatch.setattr("monitor.cli.score.score", fails)
+    done = CliRunner().invoke(app, ["score"])
+    assert (done.exit_code, done.stderr) == (2, shown)
 
 
 def test_an_unforeseen_error_never_reads_as_a_match():

@@ -64,20 +64,20 @@ class Source:
 
 
 def documents(path: Path) -> Iterator[str]:
-    """The texts of a file, in order; a `.txt` file is one. ConfigurationError names a line that is no text."""
+    """The texts of a file, in order; a `.txt` file is one.
+
+    ConfigurationError names a line that is no text, and a file that is cut short or not UTF-8.
+    """
     with _open(path) as file:
-        if path.name.endswith(".txt"):
-            yield file.read()
-            return
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                yield _text(json.loads(line))
-            except (json.JSONDecodeError, KeyError, TypeError) as error:
-                raise ConfigurationError(
-                    f'{path}:{number}: each line must be a JSON object with a string "text" ({error})'
-                ) from error
+        try:
+            if path.name.endswith(".txt"):
+                yield file.read()
+                return
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield _parsed(path, number, line)
+        except (UnicodeDecodeError, lzma.LZMAError, EOFError) as error:
+            raise ConfigurationError(f"{path} cannot be read: {error}") from error
 
 
 def pieces(path: Path, *, held_out: bool) -> Iterator[str]:
@@ -86,8 +86,9 @@ def pieces(path: Path, *, held_out: bool) -> Iterator[str]:
     for text in documents(path):
         for start in range(0, len(text), PIECE):
             number += 1
-            if (number % HELD_OUT == 0) is held_out:
-                yield text[start : start + PIECE]
+            piece = text[start : start + PIECE]
+            if (number % HELD_OUT == 0) is held_out and piece.strip():
+                yield piece
 
 
 def mixed(sources: Sequence[Source], *, held_out: bool = False) -> Iterator[str]:
@@ -133,10 +134,11 @@ def _endless(path: Path, held_out: bool) -> Iterator[str]:
         text = None
         for text in pieces(path, held_out=held_out):
             yield text
-        if text is None and not held_out:
-            raise ConfigurationError(f"{path} holds no text to train on")
+        if text is None and held_out:
+            for text in pieces(path, held_out=False):
+                yield text
         if text is None:
-            yield from pieces(path, held_out=False)
+            raise ConfigurationError(f"{path} holds no text to train on")
 
 
 def _open(path: Path) -> IO[str]:
@@ -145,8 +147,18 @@ def _open(path: Path) -> IO[str]:
     return path.open(encoding="utf-8")
 
 
+def _parsed(path: Path, number: int, line: str) -> str:
+    try:
+        return _text(json.loads(line))
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ConfigurationError(
+            f'{path}:{number}: each line must be a JSON object with a string "text" ({error})'
+        ) from error
+
+
 def _text(record: object) -> str:
     text = record["text"]  # type: ignore[index]
     if not isinstance(text, str):
         raise TypeError(f'"text" is a {type(text).__name__}')
+    text.encode()  # JSON can write half a surrogate pair, which no tokenizer takes
     return text

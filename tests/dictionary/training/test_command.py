@@ -64,11 +64,32 @@ def test_sweep_keeps_what_is_done(model, data, tmp_path):
     assert min(r["loss"] for r in json.loads((tmp_path / "sweep.json").read_text())["runs"]) == 1e-9
 
 
+def test_a_broken_report_does_not_hide_the_dictionary(model, data, tmp_path):
+    more = ("--features", "16", "--tokens", "2048", "--no-plot")
+    assert run.invoke(dictionary_app, ["train", *options(model, data, tmp_path, *more)]).exit_code == 0
+    for broken in ("{", "[]", "{}"):
+        (tmp_path / "training.json").write_text(broken)
+        shown = run.invoke(dictionary_app, ["info", str(tmp_path)])
+        assert shown.exit_code == 0, shown.exception
+        assert "training.json is broken" in shown.output
+        assert load_dictionary(tmp_path).digest in shown.output
+
+
+@pytest.mark.parametrize("more", [("--length", "1"), ("--length", "0"), ("--held-out", "0")])
+def test_lengths_that_cannot_be_are_usage_errors(model, data, tmp_path, more):
+    done = run.invoke(dictionary_app, ["train", *options(model, data, tmp_path, "--features", "16"), *more])
+    assert done.exit_code == 2
+    assert more[0] in done.output
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
         (("--features", "64", "--weights", "int8"), "not one of float32, bfloat16"),
         (("--features", "0"), "features is 0"),
+        (("--features", "64", "--learning-rate", "nan"), "learning rate is nan"),
+        (("--features", "64", "--learning-rate", "0"), "learning rate is 0"),
+        (("--features", "64", "--sparsity", "-1"), "sparsity is -1"),
         (("--features", "64", "--data", "nowhere"), "nowhere"),
     ],
 )

@@ -31,7 +31,10 @@ def test_documents(tmp_path):
     assert list(documents(tmp_path / "a.txt")) == ["one\n\ntwo"]
 
 
-@pytest.mark.parametrize("line", ["nonsense", "[1]", '{"content": "x"}', '{"text": 3}'])
+WRONG = ("nonsense", "[1]", '{"content": "x"}', '{"text": 3}', '{"text": "\\ud800"}', "[" * 100_000)
+
+
+@pytest.mark.parametrize("line", WRONG, ids=range(len(WRONG)))
 def test_a_line_that_is_no_text_is_named(tmp_path, line):
     (tmp_path / "a.jsonl").write_text('{"text": "fine"}\n' + line + "\n")
     with pytest.raises(ConfigurationError, match=r"a\.jsonl:2: each line"):
@@ -65,6 +68,25 @@ def test_an_empty_file_is_refused(tmp_path):
     path = lines(tmp_path / "a.jsonl", [])
     with pytest.raises(ConfigurationError, match="no text to train on"):
         next(mixed([Source(path)]))
+
+
+@pytest.mark.parametrize("blank", ["", "\n", " \n" * 5000])
+def test_a_file_without_text_does_not_keep_the_held_out_pieces_waiting(tmp_path, blank):
+    (tmp_path / "a.txt").write_text(blank)
+    for held_out in (True, False):
+        with pytest.raises(ConfigurationError, match="no text to train on"):
+            next(mixed([Source(tmp_path / "a.txt")], held_out=held_out))
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
+    (tmp_path / "latin.jsonl").write_bytes(b'{"text": "caf\xe9"}\n')
+    (tmp_path / "other.jsonl.xz").write_bytes(b"no xz at all")
+    whole = lines(tmp_path / "cut.jsonl.xz", [f"{n} {n * n}" for n in range(2000)])
+    whole.write_bytes(whole.read_bytes()[:-200])
+    for path in sorted(tmp_path.iterdir()):
+        with pytest.raises(ConfigurationError, match=rf"{path.name} cannot be read"):
+            list(documents(path))
 
 
 def test_sources_are_parsed(tmp_path):
