@@ -6,6 +6,7 @@ Knows names, one-line helps and where to import from. Does not know what any com
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -83,14 +84,16 @@ def lazy_group(entries: Sequence[Entry]) -> type[TyperGroup]:
 def _files_named() -> Iterator[None]:
     """A file that cannot be opened or written is the caller's to repair: InputError says which and why.
 
-    So is input that ends too soon, which the framework would end with the exit code of a match.
+    So is input that ends too soon. That, and a reader who leaves early (`| head`), the framework would end with
+    the exit code of a match.
     """
-    from monitor.cli.errors import InputError
+    from monitor.cli.errors import ExitCode, InputError
 
     try:
         yield
     except BrokenPipeError:
-        raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or what is still buffered fails once more at the end
+        raise typer.Exit(ExitCode.ERROR) from None
     except OSError as error:
         if error.strerror is None:
             raise

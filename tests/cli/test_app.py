@@ -120,6 +120,22 @@ def test_files_that_cannot_be_used_are_named_and_never_read_as_a_match(monkeypat
     assert (done.exit_code, done.stderr) == (2, shown)
 
 
+def test_a_reader_who_leaves_early_is_not_a_match():
+    code = (
+        "import sys, typer, monitor.cli.score; from monitor.__main__ import main\n"
+        "def talks() -> None:\n"
+        "    for _ in range(100_000): typer.echo('x' * 80)\n"
+        "monitor.cli.score.score = talks; sys.argv = ['sae-monitor', 'score']; main()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as child:
+        child.stdout.readline()
+        child.stdout.close()
+        assert child.stderr.read() == ""
+        assert child.wait(timeout=60) == 2
+
+
 def test_an_unforeseen_error_never_reads_as_a_match():
     code = (
         "import sys, monitor.cli.score; from monitor.__main__ import main\n"
