@@ -111,6 +111,8 @@ class SessionPools:
         self._fresh = 0
         """Position of the first token that the session has not seen."""
         self._following = True
+        self._begun: set[str] = set()
+        """Checks that this request is the first to bring: to them the whole conversation is new."""
 
     @property
     def lost(self) -> bool:
@@ -141,7 +143,7 @@ class SessionPools:
         """
         pooled = np.full(scores.shape, -np.inf)
         counts = np.ones(scores.shape, np.int64)
-        fresh = positions >= (self._fresh if phase is Phase.PROMPT else 0)
+        unseen = positions >= (self._fresh if phase is Phase.PROMPT else 0)
         with self._session.lock:
             for column, (key, check) in enumerate(zip(self._keys, self._checks, strict=True)):
                 if phase not in check.phases:
@@ -149,6 +151,8 @@ class SessionPools:
                 pool = self._session.pools.get(key)
                 if pool is None:
                     pool = self._session.pools[key] = _Pool(PoolBank([check.pooling], [check.hold]))
+                    self._begun.add(key)
+                fresh = unseen | (key in self._begun)
                 if fresh.any():
                     pooled[fresh, column] = pool.bank.push(scores[fresh, column][:, None])[:, 0]
                 counts[:, column] = np.maximum(1, pool.count + np.cumsum(fresh))
@@ -158,7 +162,7 @@ class SessionPools:
 
 def check_key(policy: Policy, check: Check) -> str:
     """What a check is: its pool goes on after a reload where this has not changed."""
+    kind = type(check).__name__  # a rule and a condition may have one name
     read = [(f.index, f.weight) for f in check.features]
-    return repr(
-        (policy.name, check.name, read, check.probe, check.signal, check.pooling, check.hold, check.phases)
-    )
+    settings = (check.probe, check.signal, check.pooling, check.hold, check.phases)
+    return repr((policy.name, kind, check.name, read, *settings))

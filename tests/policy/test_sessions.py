@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from monitor.policy import PolicySet
+from monitor.policy.policy import Condition
 from monitor.policy.schema import Cumulative, Match
 from monitor.policy.sessions import SessionStore
 from monitor.records import Action, Coverage, Phase, Status, TokenBlock
@@ -160,3 +161,24 @@ def test_thresholds_by_length_look_at_what_the_check_itself_has_read():
         ask(policies, [0.0] * 20, prompt=2)
         found = ask(policies, [0, 1.0], (30, 31)).detections
         assert [(one.rule, one.threshold) for one in found] == [("asked", 0.5)]
+
+
+def test_a_rule_that_a_reload_brings_reads_the_whole_conversation_that_goes_on():
+    store = SessionStore()
+    before = PolicySet(
+        (policy(rule("old", pooling=Cumulative(), threshold=9.0, session=True)),), "", sessions=store
+    )
+    assert not ask(before, [0, 0.9, 0.9], (0, 1, 2), prompt=2).matched
+    after = PolicySet((adding(),), "", sessions=store)
+    assert not ask(after, [0, 0.9, 0.9], (0, 1, 2)).matched
+    (found,) = ask(after, [0, 0.9, 0.9, 0.9], (0, 1, 2, 3)).detections
+    assert (found.position, found.score) == (3, pytest.approx(2.7))
+
+
+def test_a_rule_and_a_condition_of_one_name_add_up_apart():
+    one = rule("drift", pooling=Cumulative(), threshold=2.0, session=True)
+    same = {"features": one.features, "pooling": one.pooling, "threshold": 2.0, "session": True}
+    when = rule("both", features=(), when="drift")
+    policies = PolicySet((policy(one, when, conditions=(Condition("drift", **same),)),), "")
+    assert not ask(policies, [0, 0.9, 0.9], (0, 1, 2)).matched
+    assert ask(policies, [0, 0.9], (0, 9)).matched
