@@ -22,6 +22,7 @@ class Draw:
     def __init__(self, sampling: Sampling) -> None:
         self.sampling = sampling
         self._random = random.Random(sampling.seed) if sampling.seed is not None else random.SystemRandom()
+        self._next: float | None = None
 
     @property
     def greedy(self) -> bool:
@@ -29,8 +30,20 @@ class Draw:
         return self.sampling.temperature == 0
 
     def uniform(self) -> float:
-        """The next number in [0, 1)."""
-        return 0.0 if self.greedy else self._random.random()
+        """The number in [0, 1) for the next token; the same one until `taken`."""
+        if self.greedy:
+            return 0.0
+        if self._next is None:
+            self._next = self._random.random()
+        return self._next
+
+    def taken(self) -> None:
+        """A token was taken, so the next has a number of its own.
+
+        A token that nobody takes, because the sequence is run again, uses none up: whether a pass over a prompt draws
+        one depends on how the prompt was split, and so on what ran beside it.
+        """
+        self._next = None
 
 
 _NOBODY = Draw(Sampling())

@@ -126,6 +126,7 @@ class Track:
         """
         if self.ended or self.restarting or len(self.ids) > self._run:
             return
+        self.draw.taken()
         if broken and not self._failure:
             self.end(FinishReason.ERROR, NotComputed(NO_NUMBER))
             return

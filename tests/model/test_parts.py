@@ -24,8 +24,7 @@ class TestSampler:
 
     def frequencies(self, draws: int = 4000, **wanted: float) -> torch.Tensor:
         sampler = Sampler(draws, torch.device("cpu"))
-        one = Draw(Sampling(seed=5, **wanted))
-        sampler.prepare([one] * draws)
+        sampler.prepare([Draw(Sampling(seed=number, **wanted)) for number in range(draws)])
         return torch.bincount(sampler.choose(self.logits.expand(draws, -1)), minlength=50) / draws
 
     def test_temperature_gives_the_softmax(self) -> None:

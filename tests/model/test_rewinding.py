@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from monitor.model.batching import Limits
 from monitor.model.requests import GenerationRequest, Released
 from monitor.records import Action, Clamp, Decision, FinishReason, Phase, Sampling, Where
 from tests.model.running import LAYER, Call, Running, running
@@ -143,3 +144,16 @@ def test_what_was_blocked_or_run_again_leaves_no_cache_behind() -> None:
                 break
             time.sleep(0.01)
     assert held[-1] == empty, held
+
+
+def test_a_seed_says_the_same_however_the_prompt_was_split() -> None:
+    ids, said = prompt(7, longest=60), []
+    assert len(ids) > 16
+    for most in (96, 16, 8):
+        with running(
+            loaded_model(), dictionary(), clampable=[40, 41], limits=Limits(running=4, batch_tokens=most)
+        ) as run:
+            call = run.call(ids, new=12, observer=Rewinding(phase=Phase.PROMPT), temperature=1.5, seed=3)
+            call.finished()
+            said.append([token.token_id for token in call.tokens])
+    assert said[0] == said[1] == said[2]
