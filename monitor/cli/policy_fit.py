@@ -18,12 +18,15 @@ from monitor.cli.console import stderr_console, stdout_console
 from monitor.cli.pair import DeviceOption, DictionaryOption, FormatOption, ModelOption, open_pair
 from monitor.cli.policy_benign import BenignTexts, benign_texts
 from monitor.cli.policy_cards import card_table
+from monitor.cli.policy_running import running_of
 from monitor.errors import NotFound, PolicyError
+from monitor.policy import PolicyProblems
 from monitor.policy.fit import FitSettings, Inputs, LabelledTexts, Probe, fit_policy
 from monitor.policy.fit.trying import probe_of
 from monitor.policy.loader import Source, read_folder
 from monitor.policy.lock import DictionaryRef, LockModel, ModelRef, write_lock
 from monitor.policy.probe_file import store_probe
+from monitor.policy.resolve import unfit
 from monitor.policy.schema import ProbeModel
 from monitor.records import Signal
 
@@ -117,6 +120,8 @@ def _fit_all(folder: Path, asked: _Asked, settings: FitSettings) -> list[LockMod
             status.update(f"fitting {name} ({number} of {len(needed)})")
             started = time.monotonic()
             try:
+                if problems := unfit(source, running_of(reader)):
+                    raise PolicyProblems(problems)
                 lock = _fit(source, inputs, _extra(asked.extra, source), settings)
             except PolicyError as error:
                 failed.append(str(error))

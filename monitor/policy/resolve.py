@@ -18,7 +18,7 @@ from monitor.policy.lock import LockedEntry, LockModel
 from monitor.policy.policy import Check, Policy
 from monitor.policy.schema import Pin
 from monitor.policy.schema_match import fits
-from monitor.policy.staleness import disagreements, mend
+from monitor.policy.staleness import disagreements, mend, wrong_width
 from monitor.records import Clamp
 
 if TYPE_CHECKING:
@@ -52,8 +52,17 @@ def resolve(source: Source, running: Running, problems: list[Problem]) -> Policy
     if len(problems) > before:
         return None
     policy = _policy(source)
-    problems.extend(_bad_features(source, policy, running))
+    problems.extend(_bad_features(source, _named(policy), running))
     return policy if len(problems) == before else None
+
+
+def unfit(source: Source, running: Running) -> list[Problem]:
+    """What a policy names itself and the running pair does not have, for whoever is about to fit it."""
+    checks = [*source.model.rules, *(source.model.conditions or {}).values()]
+    pins = [*(source.model.features or []), *(pin for check in checks for pin in check.features or [])]
+    clamped = source.model.suppress.features if source.model.suppress else None
+    named = {pin.index for pin in pins} | set(clamped or [])
+    return _bad_features(source, named, running) + wrong_width(source, running)
 
 
 def applies(source: Source, running: Running) -> bool:
@@ -99,11 +108,15 @@ def _clamps(source: Source) -> tuple[Clamp, ...]:
     return tuple(Clamp(c.index, wish.target, wish.where, wish.error_term) for c in source.lock.suppress)
 
 
-def _bad_features(source: Source, policy: Policy, running: Running) -> list[Problem]:
-    """Features that the dictionary does not have, that were never active, or whose unit has changed."""
+def _named(policy: Policy) -> set[int]:
+    """The features that a policy reads or clamps."""
     checks: list[Check] = [*policy.rules, *policy.conditions]
     named = {feature.index for check in checks for feature in check.features}
-    named |= {clamp.feature for clamp in policy.clamps}
+    return named | {clamp.feature for clamp in policy.clamps}
+
+
+def _bad_features(source: Source, named: set[int], running: Running) -> list[Problem]:
+    """Features that the dictionary does not have, that were never active, or whose unit has changed."""
     locked = _locked_maxima(source.lock) if source.lock else {}
     found = []
     for index in sorted(named):

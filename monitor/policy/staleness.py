@@ -40,7 +40,7 @@ def disagreements(source: Source, running: Running) -> list[Problem]:
         found.append(source.document.problem(["metadata", "name"], message, mend(source)))
     if source.lock is not None and source.lock_document is not None and source.model.needs_lock:
         found.extend(_stale(source, source.lock, running))
-    return found + _wrong_width(source, running)
+    return found + wrong_width(source, running)
 
 
 def _stale(source: Source, lock: LockModel, running: Running) -> list[Problem]:
@@ -108,7 +108,8 @@ def _written(pooling: str | AnyPooling) -> object:
     return as_written(pooling_of(pooling).model_dump(mode="json"))
 
 
-def _wrong_width(source: Source, running: Running) -> list[Problem]:
+def wrong_width(source: Source, running: Running) -> list[Problem]:
+    """A probe that does not fit the residual stream."""
     if source.weights is None or running.width is None or len(source.weights) == running.width:
         return []
     own = source.model.probe is not None

@@ -1,4 +1,5 @@
 import json
+import re
 from xml.etree import ElementTree
 
 import pytest
@@ -105,3 +106,15 @@ def test_a_file_that_cannot_be_written_is_refused_before_the_work(arguments, tmp
         assert done.exit_code == 2
         assert word in done.output
         assert "Traceback" not in done.output
+
+
+def test_a_fit_refuses_what_the_pair_does_not_have(tmp_path):
+    (tmp_path / "benign.jsonl").write_text("".join(f'{{"text": "word {i}"}}\n' for i in range(250)))
+    head, rate = PINNED.split("features:\n")[0], "threshold: {false_positive_rate: 0.01}"
+    write_policy(tmp_path, f"{head}rules:\n  - {{name: r, features: [{{index: 2000000}}], {rate}}}\n")
+    other = f"{head}probe: {{weights: [1, 2]}}\nrules:\n  - {{name: r, {rate}}}\n"
+    write_policy(tmp_path, other.replace("name: greed", "name: envy"), "envy")
+    done = run("fit", tmp_path)
+    assert done.exit_code == 2
+    assert re.search(r"greed\.yaml:\d+:\d+: feature 2000000 does not exist", done.output)
+    assert re.search(r"envy\.yaml:\d+:\d+: the probe has 2 weights", done.output)
