@@ -6,7 +6,7 @@ import pytest
 from monitor.errors import PolicyError
 from monitor.policy.fit.detecting import Signal
 from monitor.policy.fit.evaluating import Rate
-from monitor.policy.fit.lengths import calibrate, fires, reach
+from monitor.policy.fit.lengths import EDGES, calibrate, fires, reach
 from monitor.policy.fit.measuring import Truth, measure_all
 from monitor.policy.fit.trying import Trial
 from monitor.policy.fit.weighing import Pooled
@@ -58,3 +58,11 @@ def test_equal_scores_never_let_more_fire_than_asked():
 def test_a_score_that_is_no_number_ends_the_fit():
     with pytest.raises(PolicyError, match="NaN"):
         reach([np.asarray([0.1, np.nan])], (16,))
+
+
+def test_a_rule_that_needs_more_tokens_than_the_first_lengths_have_gets_a_threshold():
+    silent = np.full(60, -np.inf)
+    scores = reach([np.append(silent, value) for value in np.linspace(0, 1, 300)], EDGES)
+    (bucket,) = calibrate(scores, 0.05)
+    assert (bucket.up_to, bucket.texts) == (None, 300)
+    assert 0.94 < bucket.threshold < 0.97

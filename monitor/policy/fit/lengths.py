@@ -131,12 +131,13 @@ def fires(reached: Reached, thresholds: Sequence[tuple[int | None, float]]) -> I
 
 
 def _joined(benign: Reached) -> list[tuple[list[int], int | None]]:
-    """Columns of each bucket and where it ends; buckets with few texts belong to the one before."""
+    """Columns of each bucket and where it ends; buckets with few texts belong to the one before, and what comes after
+    a bucket that scores nothing (shorter than the rule's `for`) to that one."""
     counts = np.isfinite(benign.best).sum(axis=0)
     ends: list[int | None] = [*benign.edges, None]
     groups: list[tuple[list[int], int | None]] = []
     for column, end in enumerate(ends):
-        if groups and counts[column] < FEWEST:
+        if groups and (counts[column] < FEWEST or not counts[groups[-1][0]].any()):
             groups[-1] = ([*groups[-1][0], column], end)
         else:
             groups.append(([column], end))
