@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 
 from monitor.policy.later import LockedProbe
 from monitor.policy.schema import DIGEST, FeatureIndex, Name, PoolingModel, ProbeModel, Strict, refuse
-from monitor.policy.schema_base import Check
+from monitor.policy.schema_base import Check, Weight
 from monitor.policy.schema_threshold import FixedThreshold
 from monitor.records import Signal
 
@@ -52,7 +52,7 @@ class LockedEntry(Strict):
 class LockedFeature(LockedEntry):
     """A feature that the rules read."""
 
-    weight: float
+    weight: Weight
     label: str = ""
     stability: Share = 1.0
     """Share of the fits on half of the groups that chose this feature."""

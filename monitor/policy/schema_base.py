@@ -21,6 +21,8 @@ DIGEST = r"^sha256:[0-9a-f]{64}$"
 
 Name = Annotated[str, Field(pattern=NAME, max_length=64)]
 FeatureIndex = Annotated[int, Field(ge=0, lt=2**31)]
+Weight = Annotated[float, Field(ge=-1e9, le=1e9)]
+"""Bounded, so that no sum of finite readings overflows: infinity minus infinity would never reach a threshold."""
 Text = Annotated[str, Field(min_length=1, max_length=20_000)]
 
 Check = Callable[[], object]

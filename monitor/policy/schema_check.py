@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from monitor.policy.schema_base import Check, FeatureIndex, Strict, places, refuse
+from monitor.policy.schema_base import Check, FeatureIndex, Strict, Weight, places, refuse
 from monitor.policy.schema_pooling import LongestRun, PoolingField
 from monitor.policy.schema_threshold import ThresholdField
 from monitor.policy.schema_when import Expression
@@ -25,7 +25,7 @@ class Pin(Strict):
     """A feature of one dictionary, by its index."""
 
     index: FeatureIndex
-    weight: float = 1.0
+    weight: Weight = 1.0
     """What one unit of the feature's maximum adds to a token's score."""
     label: Annotated[str, Field(max_length=200)] = ""
 

@@ -211,6 +211,7 @@ def test_random_edits_give_a_policy_or_problems(seed, tmp_path):
         (PINNED.replace("label: wants", 'label: "\\UFFFFFFFF"'), (1, 1), "is not valid YAML"),
         (PINNED.replace("label: wants", "label: \a"), (9, 23), "character U+0007 is not allowed"),
         (PINNED.replace("label: wants", "label: \ufffe"), (9, 23), "character U+FFFE is not allowed"),
+        (PINNED.replace("weight: 0.5", "weight: 1e+300"), (10, 24), "must be less than or equal to"),
         (PINNED.replace("name: greed", 'name: "greed\\n"'), (3, 9), "`metadata.name` cannot be"),
     ],
 )
