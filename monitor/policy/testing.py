@@ -20,8 +20,10 @@ from monitor.policy.policyset import PolicySet
 from monitor.policy.schema import Name, Strict, Text, refuse
 from monitor.policy.schema_base import Check as FieldCheck
 from monitor.policy.validation import validate
-from monitor.records import Phase, Probe, Readings, Signal, TokenBlock, WatchPlan
+from monitor.records import Phase, Probe, Readings, Signal, Status, TokenBlock, WatchPlan
 
+UNSCORED = "(could not be scored)"
+"""Stands among the rules that fired where readings are not finite, so that no such text counts as quiet."""
 TextReader = Callable[[str, WatchPlan], Readings]
 """A text and what to read of it, to readings `[tokens, watched]`."""
 
@@ -33,7 +35,7 @@ class Case(Strict):
     readings: dict[str, list[float]] | None = None
     """Reading per token, position 0 first, by feature index, `all` for every feature that the rules read, `positive`
     for those that speak for the concept (a probe is among both), `probe`, or the name of a signal."""
-    texts: list[Text] | None = None
+    texts: Annotated[list[Text], Field(min_length=1)] | None = None
     """Texts that the running model reads."""
     phase: Annotated[Phase, Field(strict=False)] = Phase.PROMPT
     fires: list[Name]
@@ -62,6 +64,9 @@ class Case(Strict):
             raise refuse(
                 ["readings"], "every feature needs one reading per token, so all lists are equally long"
             )
+        if self.readings is not None and len(next(iter(self.readings.values()))) < 2:
+            message = "no token is read: rules pass over position 0, so write two readings or more"
+            raise refuse(["readings"], message)
 
 
 class TestModel(Strict):
@@ -147,7 +152,8 @@ def _judge(policy: str, case: Case, fired: Sequence[set[str]]) -> Result:
 def _fired(policies: PolicySet, readings: Readings, phase: Phase) -> set[str]:
     observer = policies.start(str)
     block = TokenBlock(phase, 0, tuple(range(len(readings))), readings)
-    return {detection.rule for detection in observer.observe(block).detections}
+    found = {detection.rule for detection in observer.observe(block).detections}
+    return found if observer.status is Status.CHECKED else {*found, UNSCORED}
 
 
 def _synthetic(policy: Policy, alone: PolicySet, series: dict[str, list[float]]) -> Readings:
@@ -160,7 +166,8 @@ def _synthetic(policy: Policy, alone: PolicySet, series: dict[str, list[float]])
             hint = "write `all`, `positive`, `probe`, the name of a signal or the index of a feature"
             raise PolicyProblems([Problem(policy.name, 1, 1, f"no rule reads `{name}`", hint)])
         for watched in chosen:
-            out[:, alone.watch.column(watched)] = values
+            with np.errstate(over="ignore"):  # told as not scored
+                out[:, alone.watch.column(watched)] = values
     return out
 
 

@@ -46,9 +46,14 @@ def test_cases_on_texts_count():
     assert run_case(TWO, case(texts=texts, fires=[], at_most=2), read).passed
 
 
+def test_what_could_not_be_scored_is_not_quiet():
+    found = run_case(TWO, case(readings={"all": [0, 1e300]}, fires=[]), None)
+    assert (found.passed, found.detail) == (False, "fired: (could not be scored)")
+
+
 def test_a_feature_that_no_rule_reads_is_refused():
     with pytest.raises(PolicyProblems, match="no rule reads `8`"):
-        run_case(TWO, case(readings={"8": [1.0]}, fires=[]), None)
+        run_case(TWO, case(readings={"8": [0, 1.0]}, fires=[]), None)
 
 
 @pytest.mark.parametrize(
@@ -58,6 +63,9 @@ def test_a_feature_that_no_rule_reads_is_refused():
         ("- {name: a, texts: [x], fires: [other]}", "there is no rule `other`"),
         ("- {name: a, texts: [x], fires: [], at_least: 1}", "at_most"),
         ("- {name: a, readings: {all: [1], '3': [1, 2]}, fires: []}", "equally long"),
+        ("- {name: a, texts: [], fires: []}", "at least 1"),
+        ("- {name: a, readings: {all: []}, fires: []}", "no token is read"),
+        ("- {name: a, readings: {all: [1]}, fires: []}", "no token is read"),
         ("[]", "at least 1"),
     ],
 )
@@ -103,4 +111,4 @@ def test_cases_name_probes_signals_and_conditions_whoever_the_policy_is_bound_to
     ):
         assert run_case(one, case(readings=readings, fires=fires), None).passed
     with pytest.raises(PolicyProblems, match="no rule reads `reconstruction_error`"):
-        run_case(one, case(readings={"reconstruction_error": [0]}, fires=[]), None)
+        run_case(one, case(readings={"reconstruction_error": [0, 0]}, fires=[]), None)
