@@ -121,6 +121,7 @@ class Batcher:
         generation = GenerationConfig(do_sample=False, eos_token_id=-1, pad_token_id=0, max_new_tokens=1)
         self._manager: Any = loaded.model.init_continuous_batching(generation, config)
         self._manager.output_router = _Discard()
+        self._config, self._attention = loaded.model.config, loaded.model.config._attn_implementation
         create = self._manager._create_batch_processor
         self._manager._create_batch_processor = lambda: self._instrument(create())
         record = self._manager.background_thread_status.record_fatal_error
@@ -193,7 +194,11 @@ class Batcher:
 
         def generation_step(model: Any) -> None:
             with self._passes:
-                step(model)
+                plain, self._config._attn_implementation = self._config._attn_implementation, self._attention
+                try:
+                    step(model)
+                finally:
+                    self._config._attn_implementation = plain
 
         if getattr(processor, "_instrumented", False):
             return processor
@@ -204,6 +209,9 @@ class Batcher:
         processor.prepare_next_batch, processor.update_batch = prepare_next_batch, update_batch
         processor.model_runner._sample = sample
         processor._generation_step = generation_step
+        if self._attention == "paged|eager":
+            # It refuses every pass without a paged cache, and those of the scorer have none (Gemma 2, gpt-oss).
+            self._config._attn_implementation = "eager"
         self._steps.ready(processor.max_batch_tokens)
         return processor
 
