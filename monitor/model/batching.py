@@ -136,6 +136,9 @@ class Batcher:
         """Allocate the cache, capture graphs where there are any, and start the engine thread."""
         with torch.no_grad():
             self._manager.warmup()
+        if self._attention == "paged|eager":
+            # It refuses every pass without a paged cache, and those of the scorer have none (Gemma 2, gpt-oss).
+            self._config._attn_implementation = "eager"
         self._manager.start()
 
     def stop(self, timeout: float) -> None:
@@ -209,9 +212,6 @@ class Batcher:
         processor.prepare_next_batch, processor.update_batch = prepare_next_batch, update_batch
         processor.model_runner._sample = sample
         processor._generation_step = generation_step
-        if self._attention == "paged|eager":
-            # It refuses every pass without a paged cache, and those of the scorer have none (Gemma 2, gpt-oss).
-            self._config._attn_implementation = "eager"
         self._steps.ready(processor.max_batch_tokens)
         return processor
 
