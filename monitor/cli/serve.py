@@ -11,6 +11,7 @@ from rich.text import Text
 
 from monitor.cli import options, serving, words
 from monitor.cli.console import stderr_console
+from monitor.cli.errors import ExitCode
 from monitor.cli.printable import printable
 from monitor.settings import load_settings
 
@@ -70,6 +71,7 @@ def _run(chosen: Chosen) -> None:
     check_books(chosen)
     from monitor.rpc.assembly import assemble
     from monitor.rpc.server import Server, run_in_foreground
+    from monitor.rpc.stalls import end_for_certain
     from monitor.telemetry.logs import configure
 
     configure(chosen.log_level, chosen.log_format)
@@ -81,6 +83,8 @@ def _run(chosen: Chosen) -> None:
             stderr_console().print(start_block(parts.runtime, parts.policies, addresses))
 
     run_in_foreground(server, chosen.grace_seconds, ready)
+    # A pass that hangs would keep Python from ending, long after everybody was told that the server stops.
+    end_for_certain(ExitCode.DIED)
 
 
 def start_block(runtime: Runtime, policies: PolicySet, addresses: Addresses) -> Table:

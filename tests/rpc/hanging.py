@@ -22,6 +22,8 @@ def _opened(self: Calls, submit: Any) -> Any:
 
 def _hang(self: FeatureBank, *args: Any) -> Any:
     if _asked.is_set():
+        sys.stderr.write("hanging\n")
+        sys.stderr.flush()
         threading.Event().wait()
     return _activations(self, *args)
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -149,27 +152,48 @@ class TestAPassThatHangs:
 
     @pytest.mark.parametrize("hung", ["generating", "scoring"])
     def test_the_process_ends_although_its_thread_does_not(self, hung: str, tmp_path: Path) -> None:
-        scene = small_scene(tmp_path)
-        flags = [f"--{name.replace('_', '-')}={value}" for name, value in scene.flags.items()]
-        command = [sys.executable, "-m", "tests.rpc.hanging", *flags]
-        told = os.environ | {"SAE_MONITOR_STALL_SECONDS": "2"}
-        process = subprocess.Popen(
-            command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=told
-        )
-        with ending(process):
-            assert process.stderr is not None
-            address = next(
-                match[1] for line in process.stderr if (match := re.search(r"^  grpc +(\S+)", line))
-            )
-            with connected(address) as channel, fails("UNAVAILABLE"):
-                stub = MonitorServiceStub(channel)
-                if hung == "scoring":
-                    stub.Score(pb.ScoreRequest(input=pb.Input(text=SILENT)), timeout=DEADLINE)
-                else:
-                    asked = generation(SILENT, max_new_tokens=LONG)
-                    stub.Generate(pb.GenerateRequest(generation=asked), timeout=DEADLINE)
+        with hanging(tmp_path, stall_seconds=2) as (process, stub):
+            with fails("UNAVAILABLE"):
+                ask(stub, hung)
             _, said = process.communicate(timeout=120)
         assert process.returncode == 3
         assert "no pass ends" in said
         assert "the engine died" in said
         assert SILENT not in said
+
+    def test_it_ends_when_it_is_told_to_as_well(self, tmp_path: Path) -> None:
+        with hanging(tmp_path, stall_seconds=0) as (process, stub):
+            call = stub.Generate.future(
+                pb.GenerateRequest(generation=generation(SILENT, max_new_tokens=LONG)), timeout=DEADLINE
+            )
+            assert process.stderr is not None
+            assert any("hanging" in line for line in process.stderr)
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=120)
+            assert call.exception() is not None
+        assert process.returncode == 3
+
+
+@contextmanager
+def hanging(folder: Path, stall_seconds: float) -> Iterator[tuple[subprocess.Popen[str], MonitorServiceStub]]:
+    """A server in a process of its own whose first pass for a caller never ends."""
+    scene = small_scene(folder)
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in scene.flags.items()]
+    command = [sys.executable, "-m", "tests.rpc.hanging", *flags, "--grace-seconds=1"]
+    told = os.environ | {"SAE_MONITOR_STALL_SECONDS": f"{stall_seconds}"}
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=told
+    )
+    with ending(process):
+        assert process.stderr is not None
+        address = next(match[1] for line in process.stderr if (match := re.search(r"^  grpc +(\S+)", line)))
+        with connected(address) as channel:
+            yield process, MonitorServiceStub(channel)
+
+
+def ask(stub: MonitorServiceStub, hung: str) -> None:
+    if hung == "scoring":
+        stub.Score(pb.ScoreRequest(input=pb.Input(text=SILENT)), timeout=DEADLINE)
+    else:
+        asked = generation(SILENT, max_new_tokens=LONG)
+        stub.Generate(pb.GenerateRequest(generation=asked), timeout=DEADLINE)
