@@ -55,7 +55,8 @@ def describe(
     Writes statistics.safetensors, cards.jsonl.xz and the automatic labels of labels.json beside the dictionary.
     """
     files = corpus_files(data)
-    pair = open_pair(model, dictionary, device, dictionary_format)
+    pair = open_pair(model, dictionary, device, dictionary_format, measured=False)
+    named = open_labels(pair.dictionary)  # before the long part: labels of another dictionary are refused
     length = min(length, pair.loaded.context)
     rows = itertools.islice(_rows(pair, in_equal_shares(files, document), length), -(-tokens // length))
     said = corpus or ", ".join(path.name for path in data)
@@ -71,7 +72,7 @@ def describe(
             progress=advance,
         )
     seconds = time.monotonic() - started
-    written = _write(pair, found, contexts)
+    written = _write(pair, found, named, contexts)
     _report(found, seconds, written)
 
 
@@ -84,7 +85,7 @@ def _rows(pair: Pair, texts: Iterator[str], length: int) -> Iterator[PackedRow]:
     return packed(texts, tokenise, length, pair.bos)
 
 
-def _write(pair: Pair, found: Description, contexts: int) -> list[Path]:
+def _write(pair: Pair, found: Description, named: labels.Labels, contexts: int) -> list[Path]:
     folder = pair.dictionary.path
     header = cards.CardsHeader(
         features=pair.dictionary.autoencoder.features,
@@ -98,7 +99,7 @@ def _write(pair: Pair, found: Description, contexts: int) -> list[Path]:
     return [
         statistics.save(folder, found.statistics),
         cards.save(folder, header, made),
-        labels.save(folder, open_labels(pair.dictionary).with_auto(name_features(made))),
+        labels.save(folder, named.with_auto(name_features(made))),
     ]
 
 

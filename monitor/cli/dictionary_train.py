@@ -5,6 +5,7 @@ Knows the options and what is shown meanwhile. Does not know how training works.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -197,14 +198,30 @@ def _swept(settings: TrainSettings, subject: Subject, out: Path) -> dict[str, An
 
     folder = out / f"{settings.features}-{settings.tokens}-{settings.learning_rate:g}"
     row = folder / "row.json"
+    asked = json.loads(json.dumps(dataclasses.asdict(settings)))
     if row.is_file():
-        found: dict[str, Any] = json.loads(row.read_text("utf-8"))
-        return found
+        return _done(row, asked)
     storage = _storage(folder, restart=False, weights="float32")
     report = _train(settings, subject, storage)
     save_run(report, storage)
     found = summary(report, subject.d_model)
-    row.write_text(json.dumps(found) + "\n", "utf-8")
+    row.write_text(json.dumps(found | {"asked": asked}) + "\n", "utf-8")
+    return found
+
+
+def _done(row: Path, asked: dict[str, Any]) -> dict[str, Any]:
+    """The numbers of a run that is finished. ConfigurationError where it was another one."""
+    found: dict[str, Any] = json.loads(row.read_text("utf-8"))
+    before = found.pop("asked", {})
+    other = [
+        f"{name} {before.get(name)}, not {value}"
+        for name, value in asked.items()
+        if before.get(name) != value
+    ]
+    if other:
+        raise ConfigurationError(
+            f"{row.parent} holds a run with {'; '.join(other)}; give another --out, or delete it"
+        )
     return found
 
 

@@ -96,13 +96,15 @@ class Pair:
         return None if head is None or norm is None else Unembedding(_in(norm), _in(head))
 
 
-def open_dictionary(dictionary: Path | None, device: str = "cpu", format: str | None = None) -> Dictionary:
+def open_dictionary(
+    dictionary: Path | None, device: str = "cpu", format: str | None = None, measured: bool = True
+) -> Dictionary:
     """The dictionary of a folder, a file or a hub repository, or the bundled one."""
     if dictionary is None:
         from monitor.demo import dictionary_path
 
         dictionary = dictionary_path()
-    return load_dictionary(dictionary, format=format, device=device)
+    return load_dictionary(dictionary, format=format, device=device, measured=measured)
 
 
 def open_pair(
@@ -112,8 +114,12 @@ def open_pair(
     format: str | None = None,
     dtype: str = "auto",
     layer: int | None = None,
+    measured: bool = True,
 ) -> Pair:
-    """Both, or the bundled pair where neither is named; InputError where only one is."""
+    """Both, or the bundled pair where neither is named; InputError where only one is.
+
+    `measured=False` leaves the dictionary's recorded statistics out.
+    """
     from monitor.model.harvest import Harvester
     from monitor.model.loading import load_model
     from monitor.model.runtime import place_of
@@ -125,7 +131,7 @@ def open_pair(
 
         model = str(model_path())
     loaded = load_model(model, device=device, dtype=dtype)
-    opened = open_dictionary(dictionary, str(loaded.device), format).fits(loaded.d_model)
+    opened = open_dictionary(dictionary, str(loaded.device), format, measured).fits(loaded.d_model)
     return Pair(loaded, opened, Harvester(loaded, place_of(opened.card, layer, loaded.middle)))
 
 

@@ -55,7 +55,11 @@ class Dictionary:
 
 
 def load_dictionary(
-    path: Path | str, *, format: str | None = None, device: torch.device | str = "cpu"
+    path: Path | str,
+    *,
+    format: str | None = None,
+    device: torch.device | str = "cpu",
+    measured: bool = True,
 ) -> Dictionary:
     """Load a dictionary, weights in float32 on `device`; one too large to hold is read on demand.
 
@@ -63,6 +67,7 @@ def load_dictionary(
         path: a folder, a weights file, or `hub:org/name[@revision][/folder]` (`org/name` where no such path exists).
         format: name of the checkpoint family, where the files alone do not tell.
         device: where the weights go.
+        measured: False leaves out the recorded statistics, and so any of another dictionary: to measure anew.
 
     Raises:
         DictionaryError: missing folder or file, pickled code, cut short, wrong shapes, unknown or ambiguous kind,
@@ -73,7 +78,7 @@ def load_dictionary(
     return Dictionary(
         autoencoder=stored.autoencoder.to(device),
         card=stored.card,
-        statistics=_statistics(stored.home, stored.autoencoder.features, identity),
+        statistics=_statistics(stored.home, stored.autoencoder.features, identity) if measured else None,
         digest=identity,
         path=stored.home,
         source=str(path),

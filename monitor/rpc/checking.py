@@ -32,7 +32,7 @@ def checked(parts: Parts, *, skip: bool) -> DictionaryHealth:
     if not test.passed:
         raise SelfTestFailed(
             f"the self-test failed: {test.explained()}\n`sae-monitor dictionary verify` shows all of it; "
-            "--skip-self-test starts without it"
+            "`sae-monitor serve --skip-self-test` starts without it (elsewhere: SAE_MONITOR_SKIP_SELF_TEST=1)"
         )
     found = {
         "l0": round(test.measured.l0, 1),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -181,6 +182,23 @@ def test_cards_of_another_dictionary_are_refused(pair, bare):
     config.write_text(config.read_text().replace("small", "other"))
     assert "another dictionary" in run("features", "show", 1, *bare.dictionary_option, code=2).stderr
     (bare.dictionary / "cards.jsonl.xz").unlink()
+
+
+def test_a_dictionary_that_was_trained_again_is_described_again(bare, tmp_path):
+    folder = tmp_path / "again"
+    shutil.copytree(bare.dictionary, folder)
+    options = ["--model", bare.model, "--dictionary", folder, "--data", bare.corpus, "--tokens", 2000]
+    described(*options)
+    config = folder / "cfg.json"
+    before = load_dictionary(folder).digest
+    config.write_text(config.read_text().replace("small", "third").replace("other", "third"))
+    refused = run("dictionary", "describe", *options, code=2).stderr  # and before anything is read or written
+    assert "another dictionary" in refused
+    assert "labels.json" in refused
+    (folder / "labels.json").unlink()
+    described(*options)
+    assert load_dictionary(folder).statistics is not None
+    assert load_dictionary(folder).digest != before
 
 
 def test_describe_reads_files_in_equal_shares(tmp_path):

@@ -61,7 +61,12 @@ def test_sweep_keeps_what_is_done(model, data, tmp_path):
     rows = sorted(tmp_path.glob("*/row.json"))
     rows[0].write_text(json.dumps(json.loads(rows[0].read_text()) | {"loss": 1e-9}))
     assert run.invoke(dictionary_app, ["sweep", *options(model, data, tmp_path, *more)]).exit_code == 0
-    assert min(r["loss"] for r in json.loads((tmp_path / "sweep.json").read_text())["runs"]) == 1e-9
+    again = (tmp_path / "sweep.json").read_text()
+    assert min(r["loss"] for r in json.loads(again)["runs"]) == 1e-9
+    other = run.invoke(dictionary_app, ["sweep", *options(model, data, tmp_path, *more, "--seed", "7")])
+    assert isinstance(other.exception, ConfigurationError)
+    assert "holds a run with seed 0, not 7" in str(other.exception)
+    assert (tmp_path / "sweep.json").read_text() == again
 
 
 def test_a_broken_report_does_not_hide_the_dictionary(model, data, tmp_path):
