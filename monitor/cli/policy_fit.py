@@ -18,7 +18,7 @@ from monitor.cli.console import stderr_console, stdout_console
 from monitor.cli.pair import DeviceOption, DictionaryOption, FormatOption, ModelOption, open_pair
 from monitor.cli.policy_benign import BenignTexts, benign_texts
 from monitor.cli.policy_cards import card_table
-from monitor.cli.policy_running import running_of
+from monitor.cli.policy_running import bound_elsewhere, running_of
 from monitor.errors import NotFound, PolicyError
 from monitor.policy import PolicyProblems
 from monitor.policy.fit import FitSettings, Inputs, LabelledTexts, Probe, fit_policy
@@ -119,6 +119,10 @@ def _fit_all(folder: Path, asked: _Asked, settings: FitSettings) -> list[LockMod
             name = source.model.metadata.name
             status.update(f"fitting {name} ({number} of {len(needed)})")
             started = time.monotonic()
+            if where := bound_elsewhere(source, running_of(reader)):
+                # Its lock belongs to that model and stays.
+                console.print(f"{name}: {where}; not fitted to this model", soft_wrap=True)
+                continue
             try:
                 if problems := unfit(source, running_of(reader)):
                     raise PolicyProblems(problems)

@@ -118,3 +118,19 @@ def test_a_fit_refuses_what_the_pair_does_not_have(tmp_path):
     assert done.exit_code == 2
     assert re.search(r"greed\.yaml:\d+:\d+: feature 2000000 does not exist", done.output)
     assert re.search(r"envy\.yaml:\d+:\d+: the probe has 2 weights", done.output)
+
+
+def test_a_fit_leaves_policies_of_other_models_alone(tmp_path):
+    (tmp_path / "benign.jsonl").write_text("".join(f'{{"text": "word {i}"}}\n' for i in range(250)))
+    bound = 'match: {models: ["some-other-*"]}\nconcept:'
+    write_concept(tmp_path)
+    file = tmp_path / "greed.yaml"
+    file.write_text(file.read_text().replace("concept:", bound, 1))
+    lock = tmp_path / "greed.lock.yaml"
+    lock.write_text("of the other model\n")
+    done = run("fit", tmp_path)
+    assert done.exit_code == 0, done.output
+    said = " ".join(done.output.split())
+    assert "greed: bound to some-other-*; not fitted to this model" in said
+    assert "0 locks written" in said
+    assert lock.read_text() == "of the other model\n"
