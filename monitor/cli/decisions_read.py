@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from monitor.cli import decisions_view
+from monitor.cli import decisions_view, words
 from monitor.cli.console import stdout_console
 from monitor.cli.decisions_log import AsJson, Log, decisions, log_folder, readable
 from monitor.cli.errors import ExitCode, InputError
@@ -75,9 +75,9 @@ def check(log: Log = None) -> None:
     for fault in report.faults:
         console.print(fault, soft_wrap=True)
     span = f"{report.first} to {report.last}" if report.records else "none yet"
-    state = f"{len(report.faults)} faults" if report.faults else "every line is whole, none is missing"
+    faults = len(report.faults)
+    state = words.counted(faults, "fault") if faults else "every line is whole, none is missing"
     writing = "; a line is being written now" if report.writing else ""
-    console.print(
-        f"{report.records} records ({span}) in {report.files} files: {state}{writing}", soft_wrap=True
-    )
+    records, files = words.counted(report.records, "record"), words.counted(report.files, "file")
+    console.print(f"{records} ({span}) in {files}: {state}{writing}", soft_wrap=True)
     raise typer.Exit(ExitCode.MATCHED if report.faults else ExitCode.CLEAN)

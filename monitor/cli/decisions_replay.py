@@ -17,6 +17,7 @@ from monitor.cli.console import stdout_console
 from monitor.cli.decisions_filter import When, conditions
 from monitor.cli.decisions_log import Log, decisions, log_folder, readable
 from monitor.cli.decisions_rerun import CannotReplay, FromReadings, FromText, differs, stronger
+from monitor.cli.errors import ExitCode, InputError
 from monitor.records import Verdict
 from monitor.rpc.wire import enums
 from monitor.telemetry.decisions import codec, reading
@@ -48,14 +49,15 @@ def replay(
 
     From the readings in a record (decision_log_readings), which needs no model; or from its text (decision_log_text)
     with the model and dictionary that it was made with. What the model would have written after another action
-    nobody knows: the tokens that were are judged.
+    nobody knows: the tokens that were are judged. Exit code 2 where a decision could not be replayed.
     """
     wanted = conditions(policy, None, None, None, None, None, None, since, until)
-    folder, counts = log_folder(log), _Counts()
+    folder, counts, missing = log_folder(log), _Counts(), set(which or [])
     with readable(folder), _runner(policies, model, dictionary, device, dictionary_format) as run:
         for content, record in decisions(reading.read(folder)):
             if record is None or not wanted.hold(record) or not _named(which, record):
                 continue
+            missing -= {name for name in missing if record.request_id.startswith(name)}
             try:
                 now = run(content, record)
             except CannotReplay as error:
@@ -66,6 +68,12 @@ def replay(
             _print(content, record, now, json)
     if not json:
         stdout_console().print(counts.summary(), soft_wrap=True)
+    if missing:
+        names = ", ".join(sorted(missing))
+        raise InputError(
+            f"{folder} has no decision {names} for these conditions; `sae-monitor decisions tail` lists the last"
+        )
+    raise typer.Exit(ExitCode.ERROR if counts.skipped else ExitCode.CLEAN)
 
 
 class _Counts:

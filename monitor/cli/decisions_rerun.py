@@ -157,7 +157,7 @@ def _places(columns: Sequence[int | str], wanted: Sequence[int | str], *, same: 
     missing = [name for name in wanted if name not in known]
     if missing:
         shown = ", ".join(map(str, missing[:5])) + (" …" if len(missing) > 5 else "")
-        raise CannotReplay(f"these policies read {len(missing)} columns that were not recorded: {shown}")
+        raise CannotReplay(f"these policies read what was not recorded: {shown}")
     return [known[name] for name in wanted]
 
 

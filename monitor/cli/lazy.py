@@ -6,6 +6,7 @@ Knows names, one-line helps and where to import from. Does not know what any com
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -49,10 +50,19 @@ class LazyCommand(TyperCommand):
 def as_command(target: Any, name: str) -> Any:
     """A command made from a function or from a `typer.Typer`."""
     if isinstance(target, typer.Typer):
-        return typer.main.get_command(target)
+        return _flowing(typer.main.get_command(target))
     alone = typer.Typer(add_completion=False)
     alone.command(name)(target)
-    return typer.main.get_command(alone)
+    return _flowing(typer.main.get_command(alone))
+
+
+def _flowing(command: Any) -> Any:
+    """The command with a help whose paragraphs fill the terminal, not broken where the docstring's lines end."""
+    paragraphs = inspect.cleandoc(command.help or "").split("\n\n")
+    command.help = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+    for child in getattr(command, "commands", {}).values():
+        _flowing(child)
+    return command
 
 
 def lazy_group(entries: Sequence[Entry]) -> type[TyperGroup]:

@@ -88,7 +88,7 @@ def match_line(verdict: pb.Verdict) -> Text:
     count, acted = len(verdict.detections), verdict.action > pb.ACTION_ALLOW
     did = f"strongest enforced action: {words.action(verdict.action)}" if acted else "none of them enforced"
     style = words.ACTION_STYLE.get(verdict.action, "bold") if acted else "bold"
-    return Text.assemble((" MATCHED ", style), f"  {count} rule{'s' if count != 1 else ''} fired, {did}")
+    return Text.assemble((" MATCHED ", style), f"  {words.counted(count, 'rule')} fired, {did}")
 
 
 def detection_block(detection: pb.Detection) -> Text:

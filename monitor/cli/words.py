@@ -50,6 +50,11 @@ def finish(value: int) -> str:
     return words.get(value, f"unknown reason {value}")
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 record`, `2 records`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def short_digest(digest: str) -> str:
     """The first twelve hexadecimal digits; a dash where there is none."""
     return digest.removeprefix("sha256:")[:12] or "-"

@@ -1,6 +1,7 @@
 """The tree of commands: complete, quick to list, and free of torch until something runs."""
 
 import errno
+import itertools
 import resource
 import subprocess
 import sys
@@ -34,6 +35,16 @@ def test_every_command_has_help(run):
         done = run(*path, "--help")
         assert done.exit_code == 0, (path, done.output)
         assert "Usage: " in done.stdout
+
+
+def test_helps_fill_the_terminal(run):
+    """A line of a paragraph may only be short where the next word would not have fitted."""
+    for path in (("serve",), ("decisions", "replay"), ("policy", "fit")):
+        text = run(*path, "--help").stdout.split("╭")[0]
+        lines = [line.strip() for line in text.splitlines()]
+        for line, following in itertools.pairwise(lines):
+            if line and following:
+                assert len(line) + 1 + len(following.split()[0]) > 74, (path, line)
 
 
 def test_groups_hold_what_they_promise():

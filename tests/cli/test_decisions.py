@@ -129,14 +129,14 @@ def test_verify_says_what_is_wrong(run, tmp_path):
     decisions.close()
     clean = run("decisions", "verify", "--log", tmp_path)
     assert (clean.exit_code, clean.stdout) == (
-        0, "3 records (1 to 3) in 1 files: every line is whole, none is missing\n",
+        0, "3 records (1 to 3) in 1 file: every line is whole, none is missing\n",
     )  # fmt: skip
     path = segments(tmp_path)[0].path
     path.write_bytes(path.read_bytes()[:-5])
     torn = run("decisions", "verify", "--log", tmp_path)
     assert torn.exit_code == 1
     assert "the line has no end; it is not read" in torn.stdout
-    assert "2 records (1 to 2) in 1 files: 1 faults" in torn.stdout
+    assert "2 records (1 to 2) in 1 file: 1 fault" in torn.stdout
 
 
 def test_a_gap_and_an_unreadable_schema_are_said(run, tmp_path):

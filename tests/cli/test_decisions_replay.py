@@ -66,11 +66,19 @@ def test_what_would_be_different_is_listed(run, logged, tmp_path):
 def test_features_that_were_not_recorded_are_named(run, logged, tmp_path):
     write(tmp_path / "p", "deception", 8, "alert")
     done = run("decisions", "replay", "--policies", tmp_path / "p", "--log", logged[0])
-    assert done.exit_code == 0
+    assert done.exit_code == 2
     assert "0 replayed" in done.stdout
-    assert "3 cannot be replayed: these policies read 1 columns that were not recorded: 8" in done.stdout, (
-        done.stdout
-    )
+    assert "3 cannot be replayed: these policies read what was not recorded: 8" in done.stdout, done.stdout
+
+
+def test_a_decision_that_is_not_there_is_named(run, logged, tmp_path):
+    folder, ids = logged
+    write(tmp_path / "p", "deception", 7, "alert")
+    asked = ["decisions", "replay", ids[0], "nothing", "--policies", tmp_path / "p", "--log", folder]
+    done = run(*asked)
+    assert done.exit_code == 2
+    assert done.stdout.startswith("1 replayed") or "\n1 replayed" in done.stdout
+    assert f"{folder} has no decision nothing" in " ".join(done.stderr.split())
 
 
 def test_without_readings_and_text_it_says_what_to_set(run, tmp_path):
@@ -78,6 +86,7 @@ def test_without_readings_and_text_it_says_what_to_set(run, tmp_path):
         served.score("lie")
     write(tmp_path / "p", "deception", 7, "alert")
     done = run("decisions", "replay", "--policies", tmp_path / "p", "--log", tmp_path / "log")
+    assert done.exit_code == 2
     assert (
         "1 cannot be replayed: neither readings nor text were logged; serve with decision_log_readings"
         in (done.stdout)
