@@ -1,4 +1,4 @@
-"""Memory that passes have used goes back to the system, so that a server's size does not creep up.
+"""Memory that was used once is used again, so that a server's size does not creep up.
 
 Knows one setting of glibc's allocator. Does not know who allocates.
 """
@@ -8,24 +8,23 @@ from __future__ import annotations
 import ctypes
 import os
 
-LARGE = 2**20
-"""Bytes from which a block gets a mapping of its own, and leaves with it."""
-_MMAP_THRESHOLD = -3
-"""M_MMAP_THRESHOLD of `mallopt(3)`."""
+ARENAS = 2
+_ARENA_MAX = -8
+"""M_ARENA_MAX of `mallopt(3)`."""
 
 
-def return_large_blocks() -> bool:
-    """Have large blocks unmapped when they are freed; whether that was set. To be called before work begins.
+def share_arenas() -> bool:
+    """Have all threads allocate from two arenas; whether that was set. To be called before threads begin.
 
-    Left to itself glibc raises its threshold to the largest block that was ever freed (up to 32 MiB). From then on
-    the tensors of a pass lie in heaps, between small things that live long, and what is free there stays resident:
-    in soaks of an hour by steps of some tens of MB. Whoever chose an allocator's setting, or has another C library,
-    keeps it.
+    Left to itself glibc gives up to eight arenas per core, one to each thread, and each keeps the most that it ever
+    held: up to 64 MiB are not given back from its top, once a large tensor has been freed. So memory rises for hours,
+    by a step whenever another thread has its largest request. Tensors are few and large, and Python's own objects
+    don't come from there, so threads hardly meet. Whoever chose a setting, or has another C library, keeps it.
     """
-    if "MALLOC_MMAP_THRESHOLD_" in os.environ or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", ""):
+    if "MALLOC_ARENA_MAX" in os.environ or "glibc.malloc.arena_max" in os.environ.get("GLIBC_TUNABLES", ""):
         return False
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):  # musl, macOS, Windows
         return False
-    return bool(mallopt(_MMAP_THRESHOLD, LARGE))
+    return bool(mallopt(_ARENA_MAX, ARENAS))

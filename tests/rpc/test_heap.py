@@ -1,4 +1,4 @@
-"""Large blocks that are freed leave the process, also after a larger one has been freed before."""
+"""Threads share few arenas, unless somebody chose otherwise."""
 
 import os
 import platform
@@ -7,51 +7,55 @@ import sys
 
 import pytest
 
-GLIBC = platform.libc_ver()[0] == "glibc"
+pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is glibc's")
 
-MAPPED = """
-import ctypes, sys
-from monitor.rpc.heap import return_large_blocks
+COUNTED = """
+import ctypes, sys, tempfile, threading
+from monitor.rpc.heap import share_arenas
 
 libc = ctypes.CDLL(None)
-libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
-libc.free.argtypes = [ctypes.c_void_p]
+libc.fopen.restype = libc.malloc.restype = ctypes.c_void_p
+libc.fopen.argtypes = [ctypes.c_char_p, ctypes.c_char_p]
+libc.malloc.argtypes = [ctypes.c_size_t]
+libc.malloc_info.argtypes = [ctypes.c_int, ctypes.c_void_p]
+libc.fclose.argtypes = [ctypes.c_void_p]
 
-class Info(ctypes.Structure):
-    names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
-    _fields_ = [(name, ctypes.c_int) for name in names.split()]
+told = share_arenas() if sys.argv[1] == "set" else False
+together = threading.Barrier(6)
 
-libc.mallinfo.restype = Info
-told = return_large_blocks() if sys.argv[1] == "set" else False
-libc.free(libc.malloc(16 << 20))
-before = libc.mallinfo().hblks
-block = libc.malloc(4 << 20)
-print(told, libc.mallinfo().hblks - before)
+def allocate():
+    libc.malloc(100_000)
+    together.wait(30)
+
+threads = [threading.Thread(target=allocate) for _ in range(6)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+with tempfile.NamedTemporaryFile() as file:
+    stream = libc.fopen(file.name.encode(), b"w")
+    libc.malloc_info(0, stream)
+    libc.fclose(stream)
+    print(told, file.read().count(b"<heap nr="))
 """
 
 
-def mapped(asked: str, **told: str) -> list[str]:
-    """Whether the setting was made, and how many mappings a block of 4 MiB got after one of 16 had been freed."""
-    environment = {
-        k: v for k, v in os.environ.items() if k not in ("MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
-    }
-    command = [sys.executable, "-c", MAPPED, asked]
+def counted(asked: str, **told: str) -> tuple[bool, int]:
+    """Whether the setting was made, and how many arenas six threads at once have beside the first thread's."""
+    environment = {k: v for k, v in os.environ.items() if k not in ("MALLOC_ARENA_MAX", "GLIBC_TUNABLES")}
+    command = [sys.executable, "-c", COUNTED, asked]
     ended = subprocess.run(
         command, capture_output=True, text=True, env=environment | told, check=True, timeout=60
     )
-    return ended.stdout.split()
+    made, arenas = ended.stdout.split()
+    return made == "True", int(arenas)
 
 
-@pytest.mark.skipif(not GLIBC, reason="the setting is glibc's")
-def test_a_large_block_has_a_mapping_of_its_own_that_leaves_with_it():
-    assert mapped("left alone") == ["False", "0"]
-    assert mapped("set") == ["True", "1"]
+def test_many_threads_share_two_arenas():
+    assert counted("left alone")[1] > 2
+    assert counted("set") == (True, 2)
 
 
-@pytest.mark.parametrize(
-    "told",
-    [{"MALLOC_MMAP_THRESHOLD_": "33554432"}, {"GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=33554432"}],
-)
-@pytest.mark.skipif(not GLIBC, reason="the setting is glibc's")
+@pytest.mark.parametrize("told", [{"MALLOC_ARENA_MAX": "3"}, {"GLIBC_TUNABLES": "glibc.malloc.arena_max=3"}])
 def test_who_has_chosen_a_setting_keeps_it(told):
-    assert mapped("set", **told) == ["False", "0"]
+    assert counted("set", **told) == (False, 3)
