@@ -54,6 +54,7 @@ class Health:
         self._accountable = accountable
         self._known = 0
         self._sees = True
+        self._draining = False
 
     async def watch(self) -> None:
         """Run until cancelled, whatever a look comes upon: nobody else would notice a stall."""
@@ -75,7 +76,8 @@ class Health:
             self._calls.fail_all(Unavailable("the engine does not run; the server must be restarted"))
 
     async def _say(self, serving: bool) -> None:
-        self.serving = serving
+        # Looks go on while the server drains; what its callers were told then stays.
+        self.serving = serving and not self._draining
         for service in self._services:
             await self.servicer.set(service, _SERVING if serving else _NOT_SERVING)
 
@@ -92,5 +94,5 @@ class Health:
 
     async def drain(self) -> None:
         """NOT_SERVING from now on."""
-        self.serving = False
+        self.serving, self._draining = False, True
         await self.servicer.enter_graceful_shutdown()
