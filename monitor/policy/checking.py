@@ -11,6 +11,7 @@ from pathlib import Path
 from monitor.policy.document import PolicyProblems, Problem, read_document
 from monitor.policy.examples import BENIGN_FILE, examples_digest, read_benign
 from monitor.policy.loader import Source, policy_paths, read_source
+from monitor.policy.staleness import stale_checks
 from monitor.policy.testing import TestModel, read_tests, test_path
 from monitor.policy.validation import validate
 
@@ -74,4 +75,4 @@ def _notes(source: Source) -> list[str]:
         return [*notes, f"{name}: was never fitted"]
     if source.model.concept is not None and source.lock.examples != examples_digest(source.examples):
         notes.append(f"{name}: the examples changed since it was fitted")
-    return notes
+    return notes + [f"{name}: {problem.message}" for problem in stale_checks(source, source.lock)]

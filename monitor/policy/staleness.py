@@ -67,6 +67,12 @@ def _stale(source: Source, lock: LockModel, running: Running) -> list[Problem]:
         for path, then, now, what in claims
         if then != now
     ]
+    return found + stale_checks(source, lock)
+
+
+def stale_checks(source: Source, lock: LockModel) -> list[Problem]:
+    """Rules and conditions whose thresholds in the lock are missing, or were set for other settings."""
+    found = []
     for i, rule in enumerate(source.model.rules):
         found += _stale_check(source, ["rules", i, "name"], rule.name, rule, lock.rules)
     for name, part in (source.model.conditions or {}).items():

@@ -134,3 +134,12 @@ def test_a_fit_leaves_policies_of_other_models_alone(tmp_path):
     assert "greed: bound to some-other-*; not fitted to this model" in said
     assert "0 locks written" in said
     assert lock.read_text() == "of the other model\n"
+
+
+def test_check_notes_rules_that_changed_since_they_were_fitted(tmp_path):
+    path, _ = write_concept(tmp_path)
+    assert "fitted" not in run("check", tmp_path).output
+    path.write_text(path.read_text().replace("pooling: max", "pooling: ema"))
+    done = run("check", tmp_path)
+    assert done.exit_code == 0, done.output
+    assert "greed: `stated` changed its pooling" in " ".join(done.output.split())
