@@ -12,6 +12,7 @@ from monitor.policy.lock import LockModel, lock_path, write_lock
 from monitor.policy.pins import locked_pins
 from monitor.policy.resolve import Running, resolve
 from monitor.policy.schema import PolicyModel, Rate
+from monitor.policy.testing import read_tests
 from tests.policy.files import DICTIONARY, EXAMPLES, MODEL, PINNED, lock_for
 
 README = Path(__file__).parents[2] / "policies" / "README.md"
@@ -99,3 +100,15 @@ def test_the_table_names_every_field():
     for part in ("RuleModel", "Suppress", "Match"):
         missing = [f for f in model[part]["properties"] if f not in ("name",) and f"{f}" not in table]
         assert not missing, (part, missing)
+
+
+def test_the_first_policy_and_its_test_are_read(tmp_path):
+    steps = re.findall(r"(?:^       .*\n|^\n(?=       ))+", README.read_text(), re.M)
+    texts = ["\n".join(line[7:] for line in step.strip("\n").split("\n")) + "\n" for step in steps]
+    (rows,) = (text for text in texts if text.startswith('{"text"'))
+    (policy,) = (text for text in texts if "metadata:" in text)
+    (cases,) = (text for text in texts if text.startswith("apiVersion") and "cases:" in text)
+    for end, text in (("examples.jsonl", rows), ("yaml", policy), ("test.yaml", cases)):
+        (tmp_path / f"gossip.{end}").write_text(text)
+    tests = read_tests(read_source(tmp_path / "gossip.yaml"))
+    assert {tuple(case.fires) for case in tests.cases} == {("told",), ()}
