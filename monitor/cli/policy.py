@@ -40,15 +40,15 @@ FolderArgument = Annotated[Path, typer.Argument(help="Folder of policies.")]
 @policy_app.command()
 def check(policies: FolderArgument) -> None:
     """Read every policy with its examples, lock and test; print every problem with its position."""
+    from monitor.cli.words import counted
     from monitor.policy.checking import check_folder
 
     checked = check_folder(policies)
     console = stdout_console()
     for line in checked.notes:
         console.print(line, soft_wrap=True)
-    console.print(
-        f"{checked.policies} policies, {checked.rules} rules, {checked.examples} examples: no problem found"
-    )
+    policies_, rules = counted(checked.policies, "policy", "policies"), counted(checked.rules, "rule")
+    console.print(f"{policies_}, {rules}, {counted(checked.examples, 'example')}: no problem found")
 
 
 @policy_app.command()

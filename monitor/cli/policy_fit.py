@@ -73,6 +73,8 @@ def fit(
     device: DeviceOption = "auto",
 ) -> None:
     """Find features, set thresholds, choose clamps and measure every policy; write NAME.lock.yaml beside each."""
+    from monitor.cli.words import counted
+
     started = time.monotonic()
     settings = FitSettings(features, rounds, seed, not positive_only, detector.value)
     made = _fit_all(
@@ -85,7 +87,7 @@ def fit(
     for lock in made:
         if lock.card is not None:
             console.print(f"{lock.policy}: {lock.card.note}", soft_wrap=True)
-    console.print(f"{len(made)} locks written in {time.monotonic() - started:.0f} s")
+    console.print(f"{counted(len(made), 'lock')} written in {time.monotonic() - started:.0f} s")
 
 
 @dataclass(frozen=True)

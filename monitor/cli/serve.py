@@ -84,9 +84,8 @@ def _run(chosen: Chosen) -> None:
         if chosen.log_format == "console":
             stderr_console().print(start_block(parts.runtime, parts.policies, addresses))
 
-    run_in_foreground(server, chosen.grace_seconds, ready)
-    # A pass that hangs would keep Python from ending, long after everybody was told that the server stops.
-    end_for_certain(ExitCode.DIED)
+    # A pass or a reload that hangs would keep Python from ending, long after everybody was told that the server stops.
+    run_in_foreground(server, chosen.grace_seconds, ready, lambda: end_for_certain(ExitCode.DIED))
 
 
 def start_block(runtime: Runtime, policies: PolicySet, addresses: Addresses) -> Table:

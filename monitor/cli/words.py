@@ -50,9 +50,9 @@ def finish(value: int) -> str:
     return words.get(value, f"unknown reason {value}")
 
 
-def counted(number: int, noun: str) -> str:
-    """`1 record`, `2 records`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+def counted(number: int, noun: str, several: str | None = None) -> str:
+    """`1 record`, `2 records`; `several` where an s is not enough."""
+    return f"{number:,} {noun if number == 1 else several or noun + 's'}"
 
 
 def short_digest(digest: str) -> str:

@@ -37,6 +37,7 @@ _PARSER = (
 """What the parser raises for text that is no YAML."""
 _CORE = "tag:yaml.org,2002:"
 _SHOWN = 160
+_PIECE = 64 * 1024
 UNREADABLE = object()
 """Stands for a value that is told to be wrong already; no field takes it."""
 _BREAKS = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
@@ -128,8 +129,7 @@ def read_text(path: Path, limit: int) -> str:
         if path.exists() and not path.is_file():
             what = "is a folder" if path.is_dir() else "is not a file"  # a pipe would be waited for
             raise PolicyProblems([Problem(name, 1, 1, f"cannot be read: {what}", "put a file there")])
-        with path.open("rb") as file:
-            raw = file.read(limit + 1)
+        raw = read_bounded(path, limit)
     except OSError as error:
         raise PolicyProblems([Problem(name, 1, 1, f"cannot be read: {error.strerror}")]) from error
     if len(raw) > limit:
@@ -142,6 +142,15 @@ def read_text(path: Path, limit: int) -> str:
         line, column = before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
         message = f"byte 0x{raw[error.start]:02x} is not UTF-8"
         raise PolicyProblems([Problem(name, line, column, message, "save the file as UTF-8")]) from error
+
+
+def read_bounded(path: Path, limit: int) -> bytes:
+    """A file's bytes, cut off somewhere behind `limit`. In pieces: `read(n)` takes memory for n bytes beforehand."""
+    content = bytearray()
+    with path.open("rb") as file:
+        while len(content) <= limit and (piece := file.read(_PIECE)):
+            content += piece
+    return bytes(content)
 
 
 def _parse(document: Document, text: str) -> None:

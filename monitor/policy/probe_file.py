@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from monitor.policy.document import read_bounded
 from monitor.policy.schema_probe import MOST_INLINE, ProbeModel
 
 TENSOR = "weights"
@@ -46,8 +47,7 @@ def read_weights(probe: ProbeModel, folder: Path) -> tuple[float, ...]:
         return tuple(probe.weights)
     path = folder / str(probe.weights_file)
     try:
-        with path.open("rb") as file:
-            raw = file.read(MAX_PROBE_BYTES + 1)
+        raw = read_bounded(path, MAX_PROBE_BYTES)
     except OSError as error:
         raise ValueError(f"{path.name} cannot be read: {error.strerror}") from error
     if len(raw) > MAX_PROBE_BYTES:

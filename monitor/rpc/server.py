@@ -199,10 +199,16 @@ def serve(settings: Settings, ready: Callable[[Addresses], None] | None = None) 
     run_in_foreground(Server(settings, *assemble(settings)), settings.grace_seconds, ready)
 
 
-def run_in_foreground(server: Server, grace: float, ready: Callable[[Addresses], None] | None = None) -> None:
+def run_in_foreground(
+    server: Server,
+    grace: float,
+    ready: Callable[[Addresses], None] | None = None,
+    stopped: Callable[[], None] | None = None,
+) -> None:
     """Run a server that is already put together, on the main thread; see `serve`. A second signal hurries it.
 
-    Raises EngineDied where the engine died: the process must end, so that its supervisor starts another.
+    `stopped` is called once nothing is left to do but to wait for threads, which may hang. Raises EngineDied where
+    the engine died: the process must end, so that its supervisor starts another.
     """
 
     async def run() -> None:
@@ -221,6 +227,8 @@ def run_in_foreground(server: Server, grace: float, ready: Callable[[Addresses],
         again.add_done_callback(lambda _: server.hurry())
         await server.stop(_LAST_BYTES if died else grace)
         again.cancel()
+        if stopped is not None:
+            stopped()
         if died:
             raise EngineDied("the engine died; the reason is in the log above")
 

@@ -28,7 +28,7 @@ def test_check_says_what_is_wrong_and_exits_with_2(tmp_path):
     write_policy(tmp_path, PINNED)
     done = run("check", tmp_path)
     assert done.exit_code == 0, done.output
-    assert "1 policies, 1 rules" in done.output
+    assert "1 policy, 1 rule, " in done.output
     assert "has no test file" in done.output
     write_policy(tmp_path, PINNED.replace("threshold: 0.8", "threshold: high"))
     done = run("check", tmp_path)

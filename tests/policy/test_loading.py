@@ -1,9 +1,11 @@
 import shutil
+import tracemalloc
 
 import pytest
 
 from monitor.errors import PolicyError
 from monitor.policy import PolicyProblems, load_policies, read_folder
+from monitor.policy.document import read_text
 from monitor.policy.examples import read_examples
 from monitor.policy.lock import LockModel, write_lock
 from monitor.records import Action, Clamp, Mode, Severity, Where
@@ -169,3 +171,17 @@ def test_an_example_with_two_labels_is_refused(tmp_path):
         read_examples(path)
     (problem,) = caught.value.problems
     assert (problem.line, problem.message) == (2, "the key `label` stands here twice")
+
+
+def test_a_small_file_takes_little_memory_whatever_its_limit(tmp_path):
+    path = tmp_path / "small.jsonl"
+    path.write_text("x" * 70_000)
+    tracemalloc.start()
+    try:
+        assert read_text(path, 2**26) == "x" * 70_000
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+    with pytest.raises(PolicyProblems, match="is larger than 69999 bytes"):
+        read_text(path, 69_999)
+    assert read_text(path, 70_000) == "x" * 70_000

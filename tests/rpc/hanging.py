@@ -1,4 +1,4 @@
-"""`python -m tests.rpc.hanging FLAGS`: `sae-monitor serve` whose first pass for a caller never ends."""
+"""`python -m tests.rpc.hanging FLAGS`: `sae-monitor serve`, where the first pass for a caller and reloads never end."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import Any
 from unittest import mock
 
 from monitor.model.bank import FeatureBank
+from monitor.rpc import assembly
 from monitor.rpc.calls import Calls
 
-_asked = threading.Event()
+_asked, _loaded = threading.Event(), threading.Event()
+_load = assembly.load_policies
 _mailbox, _activations = Calls._mailbox, FeatureBank.activations
 
 
@@ -22,15 +24,30 @@ def _opened(self: Calls, submit: Any) -> Any:
 
 def _hang(self: FeatureBank, *args: Any) -> Any:
     if _asked.is_set():
-        sys.stderr.write("hanging\n")
-        sys.stderr.flush()
-        threading.Event().wait()
+        _wait()
     return _activations(self, *args)
+
+
+def _load_once(*args: Any, **named: Any) -> Any:
+    if _loaded.is_set():
+        _wait()
+    _loaded.set()
+    return _load(*args, **named)
+
+
+def _wait() -> None:
+    sys.stderr.write("hanging\n")
+    sys.stderr.flush()
+    threading.Event().wait()
 
 
 if __name__ == "__main__":
     from monitor.cli.app import app
 
     sys.argv = ["sae-monitor", "serve", *sys.argv[1:]]
-    with mock.patch.object(FeatureBank, "activations", _hang), mock.patch.object(Calls, "_mailbox", _opened):
+    with (
+        mock.patch.object(FeatureBank, "activations", _hang),
+        mock.patch.object(Calls, "_mailbox", _opened),
+        mock.patch.object(assembly, "load_policies", _load_once),
+    ):
         app(prog_name="sae-monitor")

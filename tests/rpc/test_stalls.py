@@ -173,6 +173,16 @@ class TestAPassThatHangs:
             assert call.exception() is not None
         assert process.returncode == 3
 
+    def test_so_it_does_while_a_reload_hangs(self, tmp_path: Path) -> None:
+        with hanging(tmp_path, stall_seconds=0) as (process, stub):
+            call = stub.ReloadPolicies.future(pb.ReloadPoliciesRequest(), timeout=DEADLINE)
+            assert process.stderr is not None
+            assert any("hanging" in line for line in process.stderr)
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=120)
+            assert call.exception() is not None
+        assert process.returncode == 3
+
 
 @contextmanager
 def hanging(folder: Path, stall_seconds: float) -> Iterator[tuple[subprocess.Popen[str], MonitorServiceStub]]:
