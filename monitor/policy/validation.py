@@ -102,6 +102,8 @@ def _problem(document: Document, model: type[BaseModel], detail: ErrorDetails) -
         return document.problem(path, message)
     if detail["type"] == "string_pattern_mismatch":
         return document.problem(path, f"`{name}` cannot be {_shown(detail['input'])}", _form(context))
+    if "too_short" in detail["type"] or "too_long" in detail["type"]:
+        return document.problem(path, f"`{name}` {_length(detail['type'], context)}")
     if detail["type"] == "union_tag_invalid":
         message = f"{context.get('tag')!r} is none of {context.get('expected_tags')}"
     found = "" if isinstance(detail["input"], dict | list) else f"; found {_shown(detail['input'])}"
@@ -110,6 +112,15 @@ def _problem(document: Document, model: type[BaseModel], detail: ErrorDetails) -
     return document.problem(
         path, f"`{name}` {verb}{message}{found}" if verb else f"`{name}`: {message}{found}", hint
     )
+
+
+def _length(kind: str, context: dict[str, Any]) -> str:
+    if context.get("min_length") == 1:
+        return "must not be empty"
+    what = "characters" if kind.startswith("string") else "entries"
+    least, most = context.get("min_length"), context.get("max_length")
+    bound = f"at least {least}" if least is not None else f"at most {most}"
+    return f"must have {bound} {what}" + (f"; found {context['actual_length']}" if "actual_length" in context else "")
 
 
 def _form(context: dict[str, Any]) -> str:

@@ -64,7 +64,7 @@ CASES = {
     "pooling without level": (swap("threshold", "pooling: {kind: longest_run}\n    threshold"), 13, "level"),
     "pooling number": (swap("threshold", "pooling: 3\n    threshold"), 13, "pooling"),
     "for zero": (swap("threshold", "for: 0\n    threshold"), 13, "greater than or equal to 1"),
-    "phases empty": (swap("threshold", "phases: []\n    threshold"), 13, "at least 1"),
+    "phases empty": (swap("threshold", "phases: []\n    threshold"), 13, "must not be empty"),
     "phases twice": (swap("threshold", "phases: [prompt, prompt]\n    threshold"), 13, "twice"),
     "phase unknown": (swap("threshold", "phases: [promt]\n    threshold"), 13, "prompt"),
     "action unknown": (swap("action: suppress", "action: allow"), 14, "'alert', 'suppress' or 'block'"),
@@ -80,7 +80,7 @@ CASES = {
     "features empty": (
         swap("  - {index: 3, label: wants}\n  - {index: 7, weight: 0.5}\n", "  []\n"),
         9,
-        "at least 1",
+        "must not be empty",
     ),
     "both": (PINNED + "concept: {examples: a.jsonl}\n", 1, "both"),
     "no such examples": (
