@@ -120,7 +120,9 @@ def _length(kind: str, context: dict[str, Any]) -> str:
     what = "characters" if kind.startswith("string") else "entries"
     least, most = context.get("min_length"), context.get("max_length")
     bound = f"at least {least}" if least is not None else f"at most {most}"
-    return f"must have {bound} {what}" + (f"; found {context['actual_length']}" if "actual_length" in context else "")
+    return f"must have {bound} {what}" + (
+        f"; found {context['actual_length']}" if "actual_length" in context else ""
+    )
 
 
 def _form(context: dict[str, Any]) -> str:
