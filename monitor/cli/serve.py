@@ -65,12 +65,12 @@ def _run(chosen: Chosen) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     from monitor.rpc.bookkeeping import check_books
     from monitor.rpc.entrance import check_entrance
-    from monitor.rpc.heap import share_arenas
+    from monitor.rpc.heap import keep_level
 
     # Before anything large is imported or loaded for nothing.
     check_entrance(chosen)
     check_books(chosen)
-    share_arenas()
+    keep_level()
     from monitor.rpc.assembly import assemble
     from monitor.rpc.server import Server, run_in_foreground
     from monitor.rpc.stalls import end_for_certain

@@ -1,4 +1,4 @@
-"""Threads share few arenas, unless somebody chose otherwise."""
+"""Threads share an arena and what is free in it goes back, unless somebody chose otherwise."""
 
 import os
 import platform
@@ -9,18 +9,22 @@ import pytest
 
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is glibc's")
 
-COUNTED = """
-import ctypes, sys, tempfile, threading
-from monitor.rpc.heap import share_arenas
+BEGIN = """
+import ctypes, sys, tempfile, threading, time
+from monitor.rpc.heap import keep_level
 
 libc = ctypes.CDLL(None)
 libc.fopen.restype = libc.malloc.restype = ctypes.c_void_p
 libc.fopen.argtypes = [ctypes.c_char_p, ctypes.c_char_p]
 libc.malloc.argtypes = [ctypes.c_size_t]
+libc.free.argtypes = libc.fclose.argtypes = [ctypes.c_void_p]
 libc.malloc_info.argtypes = [ctypes.c_int, ctypes.c_void_p]
-libc.fclose.argtypes = [ctypes.c_void_p]
+told = keep_level(0.05) if sys.argv[1] == "set" else False
+"""
 
-told = share_arenas() if sys.argv[1] == "set" else False
+ARENAS = (
+    BEGIN
+    + """
 together = threading.Barrier(6)
 
 def allocate():
@@ -38,24 +42,54 @@ with tempfile.NamedTemporaryFile() as file:
     libc.fclose(stream)
     print(told, file.read().count(b"<heap nr="))
 """
+)
+
+FREED = (
+    BEGIN
+    + """
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096 / 2**20
+
+blocks = [libc.malloc(60_000) for _ in range(2_000)]
+for block in blocks:
+    ctypes.memset(block, 1, 60_000)
+full = resident()
+for block in blocks[:-1]:
+    libc.free(block)
+until = time.monotonic() + float(sys.argv[2])
+while resident() > full - 100 and time.monotonic() < until:
+    time.sleep(0.02)
+print(told, int(full - resident() > 100))
+"""
+)
 
 
-def counted(asked: str, **told: str) -> tuple[bool, int]:
-    """Whether the setting was made, and how many arenas six threads at once have beside the first thread's."""
+def said(program: str, *asked: str, **told: str) -> tuple[bool, int]:
+    """Whether the setting was made, and the number that the program prints."""
     environment = {k: v for k, v in os.environ.items() if k not in ("MALLOC_ARENA_MAX", "GLIBC_TUNABLES")}
-    command = [sys.executable, "-c", COUNTED, asked]
     ended = subprocess.run(
-        command, capture_output=True, text=True, env=environment | told, check=True, timeout=60
+        [sys.executable, "-c", program, *asked],
+        capture_output=True,
+        text=True,
+        env=environment | told,
+        check=True,
+        timeout=120,
     )
-    made, arenas = ended.stdout.split()
-    return made == "True", int(arenas)
+    made, number = ended.stdout.split()
+    return made == "True", int(number)
 
 
-def test_many_threads_share_two_arenas():
-    assert counted("left alone")[1] > 2
-    assert counted("set") == (True, 2)
+def test_many_threads_share_an_arena():
+    assert said(ARENAS, "left alone")[1] > 2
+    assert said(ARENAS, "set") == (True, 1)
+
+
+def test_what_is_free_below_something_that_is_not_goes_back():
+    assert said(FREED, "left alone", "1") == (False, 0)
+    assert said(FREED, "set", "60") == (True, 1)
 
 
 @pytest.mark.parametrize("told", [{"MALLOC_ARENA_MAX": "3"}, {"GLIBC_TUNABLES": "glibc.malloc.arena_max=3"}])
 def test_who_has_chosen_a_setting_keeps_it(told):
-    assert counted("set", **told) == (False, 3)
+    assert said(ARENAS, "set", **told) == (False, 3)
