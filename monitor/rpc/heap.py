@@ -1,6 +1,6 @@
 """Memory that is no longer used goes back to the system, so that a server's size does not creep up.
 
-Knows glibc's allocator. Does not know who allocates.
+Knows glibc's allocator and MKL's. Does not know who allocates.
 """
 
 from __future__ import annotations
@@ -10,27 +10,34 @@ import os
 import threading
 from typing import Any
 
-_ARENA_MAX = -8
-"""M_ARENA_MAX of `mallopt(3)`."""
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
+"""M_TRIM_THRESHOLD, M_MMAP_THRESHOLD and M_ARENA_MAX of `mallopt(3)`."""
+_LARGE, _TOP = 32 << 20, 128 << 20
+"""Bytes from which a block has a mapping of its own, and bytes that passes may take and free without page faults."""
 _EVERY = 60.0
 """Seconds between two times; one takes some milliseconds."""
 
 
 def keep_level(every: float = _EVERY) -> bool:
-    """Have all threads share one arena, and give back what is free in it each minute; whether that was set.
+    """Keep a server's memory level; whether glibc was told. To be called before torch is imported.
 
-    To be called before threads begin. Left to itself glibc gives up to eight arenas per core, one to each thread, and
-    each keeps the most that it ever held: what is free between two blocks, and up to 64 MiB at its top once a large
-    tensor has been freed. So memory rises for hours, by a step whenever another thread has its largest request.
-    A fixed threshold for blocks with mappings of their own would do too, and costs page faults at every pass. Tensors
-    are few, and Python's small objects don't come from there, so threads hardly meet. Whoever chose a setting, or has
-    another C library, keeps it.
+    Two allocators would let it rise for hours. MKL keeps the buffers of a matrix product for each thread of each team,
+    and takes more whenever one has more rows than any before; MKL_DISABLE_FAST_MM has it free them. glibc gives each
+    thread an arena, which keeps the most that it ever held; here all threads share one, and what is free in it goes
+    back each minute. Blocks stay in it up to a size, because mappings of their own cost page faults at every pass.
+    Python's small objects don't come from there, so threads hardly meet. Whoever chose a setting, or has another C
+    library, keeps it.
     """
-    if "MALLOC_ARENA_MAX" in os.environ or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", ""):
+    os.environ.setdefault("MKL_DISABLE_FAST_MM", "1")
+    if any(name.startswith("MALLOC_") for name in os.environ) or "glibc.malloc" in os.environ.get(
+        "GLIBC_TUNABLES", ""
+    ):
         return False
     try:
         libc = ctypes.CDLL(None)
-        if not (libc.malloc_trim and libc.mallopt(_ARENA_MAX, 1)):
+        libc.malloc_trim  # noqa: B018  (musl has neither)
+        told = ((_ARENA_MAX, 1), (_MMAP_THRESHOLD, _LARGE), (_TRIM_THRESHOLD, _TOP))
+        if not all([libc.mallopt(name, value) for name, value in told]):
             return False
     except (OSError, AttributeError, TypeError):  # musl, macOS, Windows
         return False

@@ -67,7 +67,8 @@ print(told, int(full - resident() > 100))
 
 def said(program: str, *asked: str, **told: str) -> tuple[bool, int]:
     """Whether the setting was made, and the number that the program prints."""
-    environment = {k: v for k, v in os.environ.items() if k not in ("MALLOC_ARENA_MAX", "GLIBC_TUNABLES")}
+    chosen = ("MALLOC_", "GLIBC_TUNABLES", "MKL_")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(chosen)}
     ended = subprocess.run(
         [sys.executable, "-c", program, *asked],
         capture_output=True,
@@ -93,3 +94,9 @@ def test_what_is_free_below_something_that_is_not_goes_back():
 @pytest.mark.parametrize("told", [{"MALLOC_ARENA_MAX": "3"}, {"GLIBC_TUNABLES": "glibc.malloc.arena_max=3"}])
 def test_who_has_chosen_a_setting_keeps_it(told):
     assert said(ARENAS, "set", **told) == (False, 3)
+
+
+def test_mkl_frees_its_buffers_unless_told_otherwise():
+    program = BEGIN + "\nimport os\nprint(told, os.environ['MKL_DISABLE_FAST_MM'])"
+    assert said(program, "set") == (True, 1)
+    assert said(program, "set", MKL_DISABLE_FAST_MM="0") == (True, 0)
