@@ -37,7 +37,7 @@ def keep_level(every: float = _EVERY) -> bool:
         libc = ctypes.CDLL(None)
         libc.malloc_trim  # noqa: B018  (musl has neither)
         told = ((_ARENA_MAX, 1), (_MMAP_THRESHOLD, _LARGE), (_TRIM_THRESHOLD, _TOP))
-        if not all([libc.mallopt(name, value) for name, value in told]):
+        if not all(libc.mallopt(name, value) for name, value in told):
             return False
     except (OSError, AttributeError, TypeError):  # musl, macOS, Windows
         return False
