@@ -63,10 +63,10 @@ def test_a_feature_that_no_rule_reads_is_refused():
         ("- {name: a, texts: [x], fires: [other]}", "there is no rule `other`"),
         ("- {name: a, texts: [x], fires: [], at_least: 1}", "at_most"),
         ("- {name: a, readings: {all: [1], '3': [1, 2]}, fires: []}", "equally long"),
-        ("- {name: a, texts: [], fires: []}", "at least 1"),
+        ("- {name: a, texts: [], fires: []}", "must not be empty"),
         ("- {name: a, readings: {all: []}, fires: []}", "no token is read"),
         ("- {name: a, readings: {all: [1]}, fires: []}", "no token is read"),
-        ("[]", "at least 1"),
+        ("[]", "must not be empty"),
     ],
 )
 def test_test_files_are_checked_like_policies(tmp_path, cases, word):
