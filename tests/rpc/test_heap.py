@@ -100,3 +100,23 @@ def test_mkl_frees_its_buffers_unless_told_otherwise():
     program = BEGIN + "\nimport os\nprint(told, os.environ['MKL_DISABLE_FAST_MM'])"
     assert said(program, "set") == (True, 1)
     assert said(program, "set", MKL_DISABLE_FAST_MM="0") == (True, 0)
+
+
+SERVED = """
+import sys
+from unittest import mock
+from monitor.cli.app import app
+from monitor.rpc import heap
+
+def told():
+    print("torch" in sys.modules, 1)
+    raise SystemExit(0)
+
+sys.argv = ["sae-monitor", "serve", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"]
+with mock.patch.object(heap, "keep_level", told):
+    app()
+"""
+
+
+def test_serve_does_it_before_torch_is_imported():
+    assert said(SERVED, SAE_MONITOR_DECISION_LOG="off") == (False, 1)

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
 import pytest
 import torch
 
@@ -166,27 +167,27 @@ class TestAPassThatHangs:
             call = stub.Generate.future(
                 pb.GenerateRequest(generation=generation(SILENT, max_new_tokens=LONG)), timeout=DEADLINE
             )
-            assert process.stderr is not None
-            assert any("hanging" in line for line in process.stderr)
-            process.send_signal(signal.SIGTERM)
-            process.communicate(timeout=120)
-            assert call.exception() is not None
-        assert process.returncode == 3
+            ended_when_told(process, call)
 
     def test_so_it_does_while_a_reload_hangs(self, tmp_path: Path) -> None:
         with hanging(tmp_path, stall_seconds=0) as (process, stub):
             call = stub.ReloadPolicies.future(pb.ReloadPoliciesRequest(), timeout=DEADLINE)
-            assert process.stderr is not None
-            assert any("hanging" in line for line in process.stderr)
-            process.send_signal(signal.SIGTERM)
-            process.communicate(timeout=120)
-            assert call.exception() is not None
-        assert process.returncode == 3
+            ended_when_told(process, call)
+
+
+def ended_when_told(process: subprocess.Popen[str], call: grpc.Future) -> None:
+    """SIGTERM once the call hangs: its caller gets an error, the process its exit code."""
+    assert process.stderr is not None
+    assert any("hanging" in line for line in process.stderr)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=120)
+    assert call.exception() is not None
+    assert process.returncode == 3
 
 
 @contextmanager
 def hanging(folder: Path, stall_seconds: float) -> Iterator[tuple[subprocess.Popen[str], MonitorServiceStub]]:
-    """A server in a process of its own whose first pass for a caller never ends."""
+    """A server in a process of its own whose first pass for a caller, and reloads, never end."""
     scene = small_scene(folder)
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in scene.flags.items()]
     command = [sys.executable, "-m", "tests.rpc.hanging", *flags, "--grace-seconds=1"]
