@@ -1,11 +1,12 @@
 """grpc.aio's server without its weakest spot: one path that is not UTF-8 would end it.
 
 grpcio 1.85.1 decodes the path of a call that belongs to no registered method in the loop that takes calls
-(`AioServer._server_main_loop`); bytes that are not UTF-8 raise there, and the server shuts down, whoever sent them.
+(`AioServer._server_main_loop`). Bytes that are not UTF-8 raise there, and the server shuts down, whoever sent them.
 All services here are registered, so a call outside of them is unknown whatever its path says: it is answered with
-UNIMPLEMENTED before anything decodes it. Found by `python -m tests.fuzz frames`.
+UNIMPLEMENTED before anything decodes it.
 
-Touches private names of grpcio; `tests/rpc/test_core_server.py` fails loudly where an upgrade changes them.
+grpcio has no public way to do this. Where an upgrade changes the private names used here, servers do not start, or
+`tests/rpc/test_core_server.py` fails.
 """
 
 from __future__ import annotations
@@ -30,12 +31,14 @@ class _Core(cygrpc.AioServer):  # type: ignore[misc]
         answering: set[asyncio.Task[None]] = set()
         while True:
             call = await super()._request_call()
+            # Not here: an answer ends when it is sent, and a caller who reads nothing would hold up all others.
             task = asyncio.create_task(_refuse(call))
             answering.add(task)
             task.add_done_callback(answering.discard)
 
 
 async def _refuse(call: Any) -> None:
+    """Answer UNIMPLEMENTED to a call, unless its caller has left."""
     beginning = cygrpc.SendInitialMetadataOperation((), 0)
     with suppress(grpc.aio.InternalError):
         await cygrpc._send_error_status_from_server(

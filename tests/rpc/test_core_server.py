@@ -1,16 +1,20 @@
 """The server's own core: bytes that would end grpcio's do not end it, and unknown methods are answered."""
 
 import asyncio
+import itertools
+import logging
+import socket
+import struct
 import time
 
 import grpc
 import pytest
 
-from monitor.rpc.core_server import CoreServer
 from monitor.v1 import monitor_pb2 as pb
 from tests.rpc import http2
 from tests.rpc.conftest import DEADLINE, fails, serving
 from tests.rpc.secured import PLAIN
+from tests.rpc.test_generate import wait_for
 
 
 def call_with(path):
@@ -64,22 +68,47 @@ def test_a_flood_of_unknown_methods_leaves_nothing_behind():
         assert served.score("still here").verdict.status == pb.CHECK_STATUS_CHECKED
 
 
-def test_the_server_is_built_as_grpcio_builds_its_own():
-    """What an upgrade of grpcio may change: the base's constructor and the names that are used here."""
-    import inspect
+def test_callers_who_do_not_wait_for_the_answer_end_nothing_and_are_not_worth_a_line(caplog):
+    block = http2.headers("/a/b")
+    reset = (8).to_bytes(4, "big")
+    with serving() as served:
+        for _ in range(50):
+            calls = []
+            for stream in range(1, 81, 2):
+                calls.append(http2.frame(http2.HEADERS, http2.END_HEADERS, stream, block))
+                calls.append(http2.frame(http2.RST_STREAM, 0, stream, reset))
+            with http2.opened(served.addresses.grpc, http2.PREFACE + http2.settings(), *calls) as connection:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        wait_for(lambda: unknown_is_answered(served.addresses.grpc))
+        assert served.score("still here").verdict.status == pb.CHECK_STATUS_CHECKED
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
-    from grpc._cython import cygrpc
-    from grpc.aio._server import Server
 
-    names = list(inspect.signature(Server.__init__).parameters)
-    assert names[1:] == [
-        "thread_pool",
-        "generic_handlers",
-        "interceptors",
-        "options",
-        "maximum_concurrent_rpcs",
-        "compression",
-    ]
-    assert inspect.iscoroutinefunction(CoreServer.start)
-    for name in ("_request_call", "_request_registered_call", "_server_main_loop"):
-        assert hasattr(cygrpc.AioServer, name)
+def test_a_caller_who_takes_no_answers_keeps_nobody_else_waiting():
+    with serving() as served, socket.socket() as silent:
+        host, _, port = served.addresses.grpc.rpartition(":")
+        silent.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        silent.connect((host, int(port)))
+        silent.settimeout(1.0)
+        silent.sendall(http2.PREFACE + http2.settings(window=0))
+        with pytest.raises(TimeoutError):
+            call_without_end(silent)
+        for _ in range(3):
+            assert unknown_is_answered(served.addresses.grpc)
+        assert served.score("still here").verdict.status == pb.CHECK_STATUS_CHECKED
+
+
+def call_without_end(connection):
+    """Unknown methods, until the server cannot get rid of its answers and reads no more: TimeoutError."""
+    block, flags = http2.headers("/a/b"), http2.END_HEADERS | http2.END_STREAM
+    for first in itertools.count(1, 2000):
+        streams = range(first, first + 2000, 2)
+        connection.sendall(b"".join(http2.frame(http2.HEADERS, flags, n, block) for n in streams))
+
+
+def unknown_is_answered(address):
+    with grpc.insecure_channel(address, PLAIN) as channel:
+        try:
+            channel.unary_unary("/x/y")(b"", timeout=5)
+        except grpc.RpcError as error:
+            return error.code() is grpc.StatusCode.UNIMPLEMENTED
