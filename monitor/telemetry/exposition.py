@@ -1,7 +1,7 @@
-"""The port that Prometheus scrapes. Knows HTTP; does not know what is measured.
+"""The HTTP port that Prometheus scrapes.
 
-`/metrics` in the text format or, for whoever asks for it, in OpenMetrics with exemplars; compressed for whoever
-takes gzip. Everything else is 404.
+It serves `/metrics`: in OpenMetrics with exemplars to clients whose `Accept` header names it, in the text format to all
+others, compressed for clients that take gzip. Every other path is 404.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _POLL_SECONDS = 0.1
 """How soon the thread sees that it is to stop."""
 
 OPENMETRICS = "application/openmetrics-text"
-TEXT = "text/plain; version=0.0.4"
+"""Asked for without a version, it comes in version 1.0.0."""
 
 Environ = dict[str, Any]
 Respond = Callable[..., Any]
@@ -96,40 +96,9 @@ def _application(registry: CollectorRegistry) -> Callable[[Environ, Respond], It
         if environ.get("PATH_INFO") != PATH:
             respond("404 Not Found", [("Content-Type", "text/plain; charset=utf-8")])
             return [f"there is only {PATH} here\n".encode()]
-        # The library takes the first type that it knows and any version that is asked for.
-        accept = negotiated(environ.get("HTTP_ACCEPT", ""))
-        chosen = environ | {"HTTP_ACCEPT": accept, "QUERY_STRING": ""}
-        if _weight(environ.get("HTTP_ACCEPT_ENCODING", ""), "gzip") <= 0:
-            chosen["HTTP_ACCEPT_ENCODING"] = ""
-        found: Iterable[bytes] = export(chosen, respond)
+        # The library fails on a version that is no number, and claims to write any other that is asked for.
+        wanted = OPENMETRICS in environ.get("HTTP_ACCEPT", "")
+        found: Iterable[bytes] = export(environ | {"HTTP_ACCEPT": OPENMETRICS if wanted else ""}, respond)
         return found
 
     return application
-
-
-def negotiated(accept: str) -> str:
-    """The format for an Accept header: OpenMetrics where it is wanted at least as much as plain text."""
-    wanted = _weight(accept, OPENMETRICS)
-    if wanted > 0 and wanted >= _weight(accept, "text/plain"):
-        return f"{OPENMETRICS}; version=1.0.0"
-    return TEXT
-
-
-def _weight(header: str, name: str) -> float:
-    """The highest quality value that a header gives to a name; 0 where it is not named or cannot be read."""
-    best = 0.0
-    for item in header.split(","):
-        value, *parameters = (part.strip().lower() for part in item.split(";"))
-        if value == name:
-            best = max(best, _quality(parameters))
-    return best
-
-
-def _quality(parameters: Iterable[str]) -> float:
-    for parameter in parameters:
-        if parameter.startswith("q="):
-            try:
-                return float(parameter[2:])
-            except ValueError:
-                return 0.0
-    return 1.0
