@@ -1,8 +1,7 @@
-"""What can still be said about a file that has mistakes: its parts with the wrong fields marked as not known.
+"""A tolerant reading of a file that has mistakes, so that one run tells all of them.
 
-Knows how a part is made without some of its fields, and where each part stands in the file. Does not know what any
-field means. A check that looks at a field that is wrong ends in `Unknown` and says nothing, so no mistake is told
-twice under another name.
+A part with wrong fields is made from the fields that are right, and its wrong ones are marked. A check that looks at a
+marked field ends in `Unknown` and says nothing, so no mistake is told twice under another name.
 """
 
 from __future__ import annotations
@@ -26,30 +25,17 @@ class Unknown(ValueError):
     """Something that a check needs is not known. To a validator of one field it is a wrong value."""
 
 
-def _unknown(*_: object) -> NoReturn:
-    raise Unknown
+class _Wrong:
+    """Stands for a field whose value is wrong: whoever looks at it meets `Unknown`, but `is None` is false of it."""
+
+    def _unknown(self, *_: object) -> NoReturn:
+        raise Unknown
+
+    __getattribute__ = __bool__ = __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = __hash__ = _unknown
+    __len__ = __iter__ = __getitem__ = __contains__ = __call__ = _unknown
 
 
-_USES = (
-    "bool",
-    "call",
-    "contains",
-    "eq",
-    "ge",
-    "getattr",
-    "getitem",
-    "gt",
-    "hash",
-    "iter",
-    "le",
-    "len",
-    "lt",
-    "ne",
-)
-WRONG: Any = type(
-    "Wrong", (), {f"__{use}__": _unknown for use in _USES} | {"__class__": property(_unknown)}
-)()
-"""Stands for a field whose value is wrong: whoever looks at it meets `Unknown`, but `is None` is false of it."""
+WRONG: Any = _Wrong()
 
 
 class Partial:
