@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias, TypeVar
 
@@ -44,8 +44,8 @@ class BesidesInterceptor(grpc.aio.ServerInterceptor):
         self._gate, self._retry_after, self._metrics = gate, retry_after, metrics
         self._seconds = message_seconds
         self._streams = 0
-        self._brief: dict[asyncio.Task[Any], None] = {}
-        """Oldest first."""
+        self._brief: dict[asyncio.Timeout, None] = {}
+        """The time limits of what is waited for, oldest first."""
         self._peers: Counter[str] = Counter()
         """Calls of each connection that have not ended."""
 
@@ -112,33 +112,30 @@ class BesidesInterceptor(grpc.aio.ServerInterceptor):
         finally:
             self._streams -= 1
 
-    async def _in_brief(self, work: Coroutine[Any, Any, T]) -> T:
+    async def _in_brief(self, work: Awaitable[T]) -> T:
         """What `work` gives. Raises TooSlow where it takes too long, or is the oldest and the places are needed."""
-        task = asyncio.ensure_future(work)
         if len(self._brief) >= MOST_BRIEF:
             oldest = next(iter(self._brief))
             del self._brief[oldest]
-            oldest.cancel()
-        self._brief[task] = None
+            oldest.reschedule(0.0)
         try:
-            await asyncio.wait((task,), timeout=self._seconds)
-        finally:
-            self._brief.pop(task, None)
-            task.cancel()
-        if not task.done() or task.cancelled():
-            raise TooSlow("the message took too long to come, or its answer to be taken")
-        return task.result()
+            async with asyncio.timeout(self._seconds) as limit:
+                self._brief[limit] = None
+                try:
+                    return await work
+                finally:
+                    self._brief.pop(limit, None)
+        except TimeoutError:
+            raise TooSlow("the message took too long to come, or its answer to be taken") from None
 
 
 async def _message(handler: Handler, context: Context) -> Any:
     data = await context.read()
-    if context.cancelled():
-        raise asyncio.CancelledError
     if not isinstance(data, bytes):
         raise BadRequest(Violation("request", "is missing; send one message"))
-    parse = handler.request_deserializer
+    parse: Any = handler.request_deserializer
     try:
-        return data if parse is None else parse(data)
+        return parse(data)
     except DecodeError:
         raise BadRequest(Violation("request", "is not a message of this method")) from None
 

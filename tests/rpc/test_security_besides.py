@@ -4,6 +4,7 @@ calls whose answers nobody takes."""
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -30,13 +31,21 @@ def server() -> Iterator[Guarded]:
         yield running
 
 
-def flood(stack: ExitStack, server: Guarded, method: str, window: int, body: bytes = b"") -> None:
+def flood(
+    stack: ExitStack,
+    server: Guarded,
+    method: str,
+    window: int,
+    body: bytes = b"",
+    connections: int = 2,
+    each: int = EACH,
+) -> None:
     """Open calls without a token, and leave them."""
-    assert 2 * EACH > CALLS + _BESIDES
+    assert connections * each > CALLS + _BESIDES
     block = http2.headers(f"/grpc.health.v1.Health/{method}")
-    for _ in range(2):
+    for _ in range(connections):
         calls = []
-        for stream in range(1, 2 * EACH, 2):
+        for stream in range(1, 2 * each, 2):
             calls.append(http2.frame(http2.HEADERS, http2.END_HEADERS, stream, block))
             if body:
                 calls.append(http2.frame(http2.DATA, http2.END_STREAM, stream, body))
@@ -79,18 +88,39 @@ def test_answers_that_nobody_takes_do_not_either(server: Guarded) -> None:
         others_are_served(server)
 
 
+def test_nor_do_a_few_calls_of_each_of_many_connections() -> None:
+    """No connection has too many calls, and none of them ends by itself: the oldest give way to the newest."""
+    with (
+        guarded(max_concurrent_calls=CALLS, grace=1.0, max_message_seconds=3600.0) as server,
+        connected(server.addresses.grpc) as channel,
+        ExitStack() as stack,
+    ):
+        over = threading.Event()
+        stack.callback(over.set)
+        oldest = channel.stream_stream("/grpc.health.v1.Health/Check")(nothing(over), timeout=DEADLINE)
+        started = time.monotonic()
+        flood(stack, server, "Check", window=65_535, connections=20, each=60)
+        others_are_served(server)
+        with fails("DEADLINE_EXCEEDED") as caught:
+            next(oldest)
+        assert "took too long" in str(caught[0].details())
+        # Not because the silent connections were closed, which takes `keepalive_seconds`.
+        assert time.monotonic() - started < 20
+
+
+def nothing(over: threading.Event) -> Iterator[bytes]:
+    """A message that does not come."""
+    over.wait(DEADLINE)
+    yield from ()
+
+
 def test_a_message_that_never_comes_is_waited_for_a_while() -> None:
     over = threading.Event()
-
-    def messages() -> Iterator[bytes]:
-        over.wait(DEADLINE)
-        yield from ()
-
     with guarded(max_message_seconds=0.2) as server, connected(server.addresses.grpc) as channel:
         call = channel.stream_stream("/grpc.health.v1.Health/Check")
         try:
             with fails("DEADLINE_EXCEEDED"):
-                next(call(messages(), timeout=DEADLINE))
+                next(call(nothing(over), timeout=DEADLINE))
         finally:
             over.set()
 
