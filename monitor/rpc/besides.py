@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias, TypeVar
 
@@ -147,7 +147,7 @@ async def _answer(handler: Handler, context: Context) -> None:
 
 async def _write_all(answers: Any, context: Context) -> None:
     """What a method streams: its coroutine writes itself, its generator does not."""
-    if not hasattr(answers, "__aiter__"):
+    if not isinstance(answers, AsyncIterable):
         await answers
         return
     async for answer in answers:

@@ -12,11 +12,12 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from monitor.rpc.besides import MOST_BRIEF
 from monitor.rpc.server import _BESIDES
 from monitor.v1 import monitor_pb2 as pb
 from monitor.v1.monitor_pb2_grpc import MonitorServiceStub
 from tests.rpc import http2
-from tests.rpc.conftest import DEADLINE, connected, fails
+from tests.rpc.conftest import DEADLINE, connected, fails, scrape
 from tests.rpc.secured import Guarded, guarded
 from tests.rpc.test_generate import wait_for
 
@@ -80,6 +81,7 @@ def test_calls_that_say_nothing_take_nobodys_place(server: Guarded, method: str)
     with ExitStack() as stack:
         flood(stack, server, method, window=65_535)
         others_are_served(server)
+        assert rejected(server) > 0
 
 
 def test_answers_that_nobody_takes_do_not_either(server: Guarded) -> None:
@@ -106,6 +108,20 @@ def test_nor_do_a_few_calls_of_each_of_many_connections() -> None:
         assert "took too long" in str(caught[0].details())
         # Not because the silent connections were closed, which takes `keepalive_seconds`.
         assert time.monotonic() - started < 20
+
+
+def rejected(server: Guarded) -> float:
+    """Calls that the metrics count as refused because there were too many."""
+    name = "sae_monitor_rejected_requests_total"
+    return scrape(server.addresses.metrics)[name, frozenset({("reason", "calls")})]
+
+
+def test_probes_that_end_make_room(server: Guarded) -> None:
+    with connected(server.addresses.grpc) as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        for _ in range(MOST_BRIEF + 10):
+            assert health.Check(health_pb2.HealthCheckRequest(), timeout=DEADLINE).status == 1
+    assert rejected(server) == 0
 
 
 def nothing(over: threading.Event) -> Iterator[bytes]:
