@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import grpc
 
 from monitor.errors import ConfigurationError
-from monitor.settings_access import ClientSettings
+from monitor.settings import ClientSettings
 
 
 class Identity(NamedTuple):

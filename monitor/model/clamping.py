@@ -12,12 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from monitor.clamp import CallerClamps
 from monitor.errors import BadRequest, Violation
 from monitor.model.bank import FeatureBank
 from monitor.model.batching import Span
 from monitor.model.tap import TapBuffers
-from monitor.records import Clamp, ErrorTerm, Where
+from monitor.records import CallerClamps, Clamp, ErrorTerm, Where
 
 
 @dataclass(frozen=True, slots=True)

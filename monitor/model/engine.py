@@ -32,8 +32,7 @@ from monitor.model.text import Vocabulary
 from monitor.model.together import score_together
 from monitor.model.track import Track
 from monitor.model.verification import Watched
-from monitor.records import FinishReason
-from monitor.suppression import LaterProbe
+from monitor.records import FinishReason, LaterProbe
 
 MISPLACED = "row_mismatch"
 """The rows that a pass reports for a request hold other tokens than the request's."""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from monitor.errors import ModelError
 from monitor.model.places import hidden_of
 from monitor.model.tap import Tap, TapBuffers
-from monitor.suppression import LaterProbe
+from monitor.records import LaterProbe
 
 COLUMNS = 64
 """Most different probes at once; what runs beyond that is not checked behind the layer, and says so."""

@@ -22,8 +22,9 @@ from monitor.records import (
     Observer,
     Sampling,
     ScoredToken,
+    Suppression,
+    SuppressionPlan,
 )
-from monitor.suppression import Suppression, SuppressionPlan
 
 
 def _unnoticed() -> None:

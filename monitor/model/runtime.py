@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch
 
-from monitor.clamp import CallerClamps
 from monitor.dictionary.bundle import Dictionary, load_dictionary
 from monitor.dictionary.formats import Card
 from monitor.dictionary.stored import StoredAutoencoder, gigabytes
@@ -33,8 +32,15 @@ from monitor.model.requests import Lease
 from monitor.model.scorer import Scorer
 from monitor.model.tap import Tap
 from monitor.model.text import Vocabulary
-from monitor.records import Clamp, FeatureReading, Signal, TokenText, WatchPlan
-from monitor.suppression import SuppressionNeeds
+from monitor.records import (
+    CallerClamps,
+    Clamp,
+    FeatureReading,
+    Signal,
+    SuppressionNeeds,
+    TokenText,
+    WatchPlan,
+)
 
 PROBE = "The sun rose over the hills."
 """What is scored and generated from to learn whether the monitor can see."""

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.records import Readings
-from monitor.suppression import Suppression, SuppressionPlan
+from monitor.records import Readings, Suppression, SuppressionPlan
 
 
 @dataclass(frozen=True, slots=True)

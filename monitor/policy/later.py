@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from monitor.policy.schema_base import Check, Strict, refuse
-from monitor.suppression import LaterProbe
+from monitor.records import LaterProbe
 
 
 class LockedProbe(Strict):

@@ -15,8 +15,7 @@ from monitor.policy.observer import RequestObserver
 from monitor.policy.policy import Policy
 from monitor.policy.program import compile_program
 from monitor.policy.sessions import SessionPools, SessionStore
-from monitor.records import ErrorTerm, TokenText, WatchPlan
-from monitor.suppression import SuppressionNeeds, SuppressionPlan
+from monitor.records import ErrorTerm, SuppressionNeeds, SuppressionPlan, TokenText, WatchPlan
 
 
 class PolicySet:

@@ -15,7 +15,6 @@ import structlog
 
 import monitor
 from monitor import demo
-from monitor.clamp import CallerClamps
 from monitor.errors import ConfigurationError
 from monitor.model.batching import Limits
 from monitor.model.health import DictionaryHealth
@@ -23,6 +22,7 @@ from monitor.model.runtime import Parts, Runtime, load_parts
 from monitor.policy.loader import load_policies
 from monitor.policy.policyset import PolicySet
 from monitor.policy.sessions import SessionStore
+from monitor.records import CallerClamps
 from monitor.rpc.checking import checked
 from monitor.rpc.reload import Signature, signature
 from monitor.settings import Settings

@@ -10,8 +10,7 @@ from pathlib import Path
 from monitor.errors import ConfigurationError
 from monitor.rpc.ledger import Contents, Ledger
 from monitor.rpc.watch_detections import DetectionWatch
-from monitor.settings import Settings, split_address
-from monitor.settings_decisions import decision_folder
+from monitor.settings import Settings, decision_folder, split_address
 from monitor.telemetry.decisions.feed import Feed
 from monitor.telemetry.decisions.folder import Retention, WriterLock
 from monitor.telemetry.decisions.log import DecisionLog

@@ -11,9 +11,8 @@ from typing import Protocol
 from monitor.model.prompts import Content
 from monitor.model.requests import Done, Emit, GenerationRequest, Lease, ScoreJob
 from monitor.policy.policy import Policy
-from monitor.records import Clamp, Coverage, Observer, TokenText, Verdict, WatchPlan
+from monitor.records import Clamp, Coverage, Observer, SuppressionNeeds, TokenText, Verdict, WatchPlan
 from monitor.rpc.wire.responses import InspectedToken
-from monitor.suppression import SuppressionNeeds
 from monitor.telemetry.metrics_sessions import Sessions
 
 

@@ -10,10 +10,9 @@ from dataclasses import replace
 
 from monitor.errors import MonitorError, MonitoringFailed
 from monitor.policy.policy import Policy
-from monitor.records import Action, Coverage, Mode, Status, Verdict
+from monitor.records import Action, Coverage, Mode, Status, Suppression, Verdict
 from monitor.rpc.faults import REFUSED_TEXT
 from monitor.rpc.seams import Judge
-from monitor.suppression import Suppression
 from monitor.telemetry.metrics import Metrics
 
 INCOMPLETE = "incomplete"

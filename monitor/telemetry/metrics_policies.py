@@ -12,8 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from prometheus_client import Counter, Gauge
 
-from monitor.records import Detection
-from monitor.suppression import Suppression
+from monitor.records import Detection, Suppression
 from monitor.telemetry import labels
 from monitor.telemetry.labels import Exemplar, LabelSet, PolicyView
 from monitor.telemetry.metrics_families import Families

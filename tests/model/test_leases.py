@@ -14,8 +14,7 @@ from monitor.model.later import LaterTaps
 from monitor.model.requests import GenerationRequest, Lease, ScoreJob, ScoreOutcome
 from monitor.model.scorer import Scorer
 from monitor.model.tap import Tap
-from monitor.records import Clamp, Decision, FinishReason, Sampling, WatchPlan
-from monitor.suppression import LaterProbe, SuppressionPlan
+from monitor.records import Clamp, Decision, FinishReason, LaterProbe, Sampling, SuppressionPlan, WatchPlan
 from tests.model.running import LAYER, Call
 from tests.model.tiny import WIDTH, Recorder, dictionary, loaded_model, maxima, prompt
 

@@ -30,8 +30,7 @@ from monitor.model.runtime import Runtime, load_parts
 from monitor.model.spreading import device_of, parts_of, why_spread
 from monitor.model.steering import Steered, unchanged
 from monitor.model.tap import Tap, TapBuffers
-from monitor.records import Sampling, WatchPlan
-from monitor.suppression import LaterProbe
+from monitor.records import LaterProbe, Sampling, WatchPlan
 from tests.model.running import WATCHED, Call
 from tests.model.test_engine import CLAMPS
 from tests.model.test_loading import saved

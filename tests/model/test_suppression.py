@@ -3,13 +3,12 @@
 import pytest
 import torch
 
-from monitor.clamp import CallerClamps
 from monitor.errors import BadRequest
 from monitor.model.bank import FeatureBank
 from monitor.model.clamping import Allowed, check_clamps, merge
 from monitor.model.dropping import Dropper, needed_bytes
 from monitor.model.tap import Tap, TapBuffers
-from monitor.records import Clamp, ErrorTerm, Where
+from monitor.records import CallerClamps, Clamp, ErrorTerm, Where
 from tests.model.running import LAYER, running
 from tests.model.tiny import (
     KINDS,

@@ -12,8 +12,7 @@ from monitor.errors import ModelError
 from monitor.model.later import COLUMNS, LaterTaps
 from monitor.model.requests import GenerationRequest
 from monitor.model.tap import TapBuffers
-from monitor.records import Clamp, Decision, Sampling, Where
-from monitor.suppression import LaterProbe, SuppressionPlan
+from monitor.records import Clamp, Decision, LaterProbe, Sampling, SuppressionPlan, Where
 from tests.model.running import LAYER, Call, running
 from tests.model.tiny import (
     WIDTH,

@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
-from monitor.records import Phase, TokenBlock, WatchPlan
+from monitor.records import Phase, Probe, TokenBlock, WatchPlan
 from monitor.telemetry.activations import ActivationLedger, shown
 from monitor.telemetry.activations_shown import BOUNDS, ActivationCollector
-from monitor.watching import Probe
 from tests.children import beside, four_at_once
 
 

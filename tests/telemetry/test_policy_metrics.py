@@ -4,8 +4,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from monitor.policy.policyset import PolicySet
-from monitor.records import Action, Coverage, Detection, Mode, Phase, Severity, Status, Verdict
-from monitor.suppression import Suppression
+from monitor.records import Action, Coverage, Detection, Mode, Phase, Severity, Status, Suppression, Verdict
 from monitor.telemetry.exemplars import trace_id
 from monitor.telemetry.metrics import Metrics
 from monitor.telemetry.metrics_policies import OUTCOMES

@@ -20,7 +20,7 @@ from monitor.model.steering import Edit, Steered, padded, unchanged
 from monitor.policy.fit.attending import pooled
 from monitor.policy.fit.later import highest
 from monitor.policy.policy import Policy, Rule
-from monitor.suppression import LaterProbe
+from monitor.records import LaterProbe
 
 BATCH_TOKENS = 4096
 KEPT = 1 << 30

@@ -15,10 +15,10 @@ from monitor.records import (
     FeatureReading,
     RuleScore,
     ScoredToken,
+    Suppression,
     Verdict,
 )
 from monitor.rpc.wire import conditions, enums
-from monitor.suppression import Suppression
 from monitor.v1 import monitor_pb2 as pb
 
 
