@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from monitor.demo import dictionary_path, model_path
-from monitor.dictionary.autoencoder import Activation, SparseAutoencoder
 from monitor.dictionary.bundle import load_dictionary
+from monitor.dictionary.sae import Activation, SparseAutoencoder
 from monitor.model.loading import LoadedModel, decoder_layers, load_model
 
 

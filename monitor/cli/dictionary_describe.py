@@ -25,12 +25,12 @@ from monitor.cli.pair import (
     open_pair,
 )
 from monitor.cli.texts import corpus_files, in_equal_shares
-from monitor.dictionary import cards, labels, statistics
-from monitor.dictionary.carding import make_cards
-from monitor.dictionary.describe import Description, Options
-from monitor.dictionary.describe import describe as describe_features
-from monitor.dictionary.naming import name_features
-from monitor.dictionary.packing import PackedRow, packed
+from monitor.dictionary.cards import card_file, labels, statistics
+from monitor.dictionary.cards.auto_labels import name_features
+from monitor.dictionary.cards.build import make_cards
+from monitor.dictionary.cards.describe import Description, Options
+from monitor.dictionary.cards.describe import describe as describe_features
+from monitor.dictionary.cards.packing import PackedRow, packed
 
 
 def describe(
@@ -87,7 +87,7 @@ def _rows(pair: Pair, texts: Iterator[str], length: int) -> Iterator[PackedRow]:
 
 def _write(pair: Pair, found: Description, named: labels.Labels, contexts: int) -> list[Path]:
     folder = pair.dictionary.path
-    header = cards.CardsHeader(
+    header = card_file.CardsHeader(
         features=pair.dictionary.autoencoder.features,
         model=pair.loaded.digest,
         dictionary_digest=pair.dictionary.digest,
@@ -98,7 +98,7 @@ def _write(pair: Pair, found: Description, named: labels.Labels, contexts: int) 
     made = list(make_cards(found, sae, pair.unembedding, pair.speller, bos=pair.bos, contexts=contexts))
     return [
         statistics.save(folder, found.statistics),
-        cards.save(folder, header, made),
+        card_file.save(folder, header, made),
         labels.save(folder, named.with_auto(name_features(made))),
     ]
 

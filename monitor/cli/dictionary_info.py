@@ -15,8 +15,8 @@ from monitor.cli.console import stdout_console
 from monitor.cli.printable import printable
 
 if TYPE_CHECKING:
-    from monitor.dictionary.autoencoder import SparseAutoencoder
     from monitor.dictionary.bundle import Dictionary
+    from monitor.dictionary.sae import SparseAutoencoder
 
 Source = Annotated[
     str,
@@ -109,7 +109,7 @@ def _arithmetic(sae: SparseAutoencoder) -> dict[str, Any]:
 
 def _costs(found: Dictionary) -> dict[str, Any]:
     from monitor.dictionary.digest import sampled
-    from monitor.dictionary.stored import StoredAutoencoder, gigabytes
+    from monitor.dictionary.storage.lazy import StoredAutoencoder, gigabytes
 
     sae = found.autoencoder
     matrices = 3 if sae.gate_bias is not None else 2

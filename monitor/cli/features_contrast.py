@@ -26,11 +26,11 @@ from monitor.cli.pair import (
     open_pair,
 )
 from monitor.cli.texts import read_texts
-from monitor.dictionary.contrast import Contrast, Pool
-from monitor.dictionary.contrast import contrast as rank
-from monitor.dictionary.labels import Labels
-from monitor.dictionary.pooling import pool as pool_texts
-from monitor.dictionary.statistics import FeatureStatistics
+from monitor.dictionary.cards.labels import Labels
+from monitor.dictionary.cards.statistics import FeatureStatistics
+from monitor.dictionary.explore.contrast import Contrast, Pool
+from monitor.dictionary.explore.contrast import contrast as rank
+from monitor.dictionary.explore.text_pooling import pool as pool_texts
 
 FileOption = Annotated[
     Path | None, typer.Option(help=".txt (a text per line) or .jsonl (objects with `text`).")

@@ -31,7 +31,7 @@ from monitor.cli.pair import (
     open_pair,
 )
 from monitor.cli.printable import one_line
-from monitor.dictionary.labels import Labels
+from monitor.dictionary.cards.labels import Labels
 from monitor.model.effects import Effect, Prompted
 
 

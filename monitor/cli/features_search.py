@@ -24,9 +24,9 @@ from monitor.cli.pair import (
     open_labels,
     open_pair,
 )
-from monitor.dictionary.pooling import pool
-from monitor.dictionary.search import Hit
-from monitor.dictionary.search import search as find
+from monitor.dictionary.explore.search import Hit
+from monitor.dictionary.explore.search import search as find
+from monitor.dictionary.explore.text_pooling import pool
 
 
 def search(

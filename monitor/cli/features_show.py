@@ -31,9 +31,9 @@ from monitor.cli.pair import (
 from monitor.cli.printable import one_line
 from monitor.cli.shade import Painter
 from monitor.dictionary.bundle import Dictionary
-from monitor.dictionary.cards import Context, FeatureCard, load_card, load_header
-from monitor.dictionary.labels import Labels
-from monitor.dictionary.neighbours import nearest
+from monitor.dictionary.cards.card_file import Context, FeatureCard, load_card, load_header
+from monitor.dictionary.cards.labels import Labels
+from monitor.dictionary.cards.neighbours import nearest
 from monitor.errors import DictionaryError
 
 FeatureArgument = Annotated[int, typer.Argument(help="Index of the feature.", metavar="N")]

@@ -14,13 +14,13 @@ import typer
 from torch import Tensor, nn
 
 from monitor.cli.errors import InputError
-from monitor.dictionary import labels as labelling
 from monitor.dictionary.bundle import Dictionary, load_dictionary
+from monitor.dictionary.cards import labels as labelling
+from monitor.dictionary.cards.labels import Labels
+from monitor.dictionary.cards.logit_lens import Unembedding
+from monitor.dictionary.cards.spelling import Speller
+from monitor.dictionary.cards.statistics import FeatureStatistics
 from monitor.dictionary.formats import FORMATS
-from monitor.dictionary.labels import Labels
-from monitor.dictionary.spelling import Speller
-from monitor.dictionary.statistics import FeatureStatistics
-from monitor.dictionary.vocabulary import Unembedding
 from monitor.errors import DictionaryError, NotFound
 
 if TYPE_CHECKING:

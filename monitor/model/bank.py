@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import linear
 
-from monitor.dictionary.autoencoder import Activation, InputNorm, SparseAutoencoder
+from monitor.dictionary.sae import Activation, InputNorm, SparseAutoencoder
 from monitor.errors import DictionaryError
 from monitor.model.columns import Columns
 from monitor.model.slots import Slots

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from monitor.dictionary.autoencoder import SparseAutoencoder
+from monitor.dictionary.sae import SparseAutoencoder
 from monitor.errors import DictionaryError
 
 MOST_BYTES = 16 << 30

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from monitor.dictionary.autoencoder import SparseAutoencoder
+from monitor.dictionary.sae import SparseAutoencoder
 from monitor.model.bank import FeatureBank
 from monitor.model.batching import Span
 from monitor.model.clamping import clamp_row, write_rows

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from monitor.dictionary.autoencoder import SparseAutoencoder
+from monitor.dictionary.sae import SparseAutoencoder
 from monitor.model.edits import ablated
 from monitor.model.harvest import Harvester
 from monitor.model.places import hidden_of

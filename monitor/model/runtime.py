@@ -14,7 +14,7 @@ import torch
 
 from monitor.dictionary.bundle import Dictionary, load_dictionary
 from monitor.dictionary.formats import Card
-from monitor.dictionary.stored import StoredAutoencoder, gigabytes
+from monitor.dictionary.storage.lazy import StoredAutoencoder, gigabytes
 from monitor.errors import ConfigurationError, DictionaryError, ModelError, MonitorError, MonitoringFailed
 from monitor.model.bank import FeatureBank
 from monitor.model.batching import Limits

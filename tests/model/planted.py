@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from monitor.dictionary.autoencoder import Activation, SparseAutoencoder
+from monitor.dictionary.sae import Activation, SparseAutoencoder
 from monitor.model.places import MLP_OUT, Place
 from monitor.model.runtime import Parts
 from monitor.model.selftest.causes import Cause

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor
 
-from monitor.dictionary.autoencoder import SparseAutoencoder
+from monitor.dictionary.sae import SparseAutoencoder
 from monitor.model.bank import FeatureBank
 from monitor.model.batching import Limits
 from monitor.model.engine import Engine

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from monitor.dictionary.autoencoder import SparseAutoencoder
+from monitor.dictionary.sae import SparseAutoencoder
 from monitor.errors import ModelError
 from monitor.model.bank import FeatureBank
 from monitor.model.batchable import why_not_batched

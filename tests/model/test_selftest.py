@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from monitor.dictionary.formats import Card
-from monitor.dictionary.matrix import Matrix
-from monitor.dictionary.stored import StoredAutoencoder
+from monitor.dictionary.storage.lazy import StoredAutoencoder
+from monitor.dictionary.storage.matrix import Matrix
 from monitor.errors import DictionaryError, ModelError
 from monitor.model.harvest import Harvester
 from monitor.model.places import MLP_OUT, Place

@@ -14,9 +14,9 @@ import torch
 from torch import nn
 
 from monitor.dictionary.bundle import load_dictionary
+from monitor.dictionary.cards.statistics import FeatureStatistics
+from monitor.dictionary.cards.statistics import save as save_statistics
 from monitor.dictionary.formats import Card, save_saelens
-from monitor.dictionary.statistics import FeatureStatistics
-from monitor.dictionary.statistics import save as save_statistics
 from monitor.errors import ModelError
 from monitor.model.bank import FeatureBank
 from monitor.model.batching import Limits

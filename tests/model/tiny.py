@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from monitor.dictionary.autoencoder import Activation, InputNorm, SparseAutoencoder
+from monitor.dictionary.sae import Activation, InputNorm, SparseAutoencoder
 from monitor.model.loading import LoadedModel, decoder_layers
 from monitor.records import Action, Clamp, Decision, TokenBlock, Where
 

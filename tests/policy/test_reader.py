@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from monitor.cli.policy_reader import PairReader
-from monitor.dictionary.autoencoder import Activation, SparseAutoencoder
-from monitor.dictionary.statistics import FeatureStatistics
+from monitor.dictionary.cards.statistics import FeatureStatistics
+from monitor.dictionary.sae import Activation, SparseAutoencoder
 
 WIDTH, FEATURES, WORDS = 6, 15, 20
 

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from monitor import demo
-from monitor.dictionary import statistics
-from monitor.dictionary.statistics import FeatureStatistics
+from monitor.dictionary.cards import statistics
+from monitor.dictionary.cards.statistics import FeatureStatistics
 from monitor.model.harvest import Harvester
 from monitor.model.runtime import Parts, load_parts
 from tests.cli.small_pair import write_small_pair

@@ -23,8 +23,8 @@ from rich.table import Table
 from safetensors.torch import load_file
 from torch import Tensor
 
-from monitor.dictionary.autoencoder import SparseAutoencoder
 from monitor.dictionary.formats import read_dictionary
+from monitor.dictionary.sae import SparseAutoencoder
 from monitor.dictionary.training.objectives import SLOWEST
 from monitor.dictionary.training.settings import TrainSettings
 from monitor.dictionary.training.trainer import Trainer

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from monitor.dictionary.autoencoder import SparseAutoencoder
-from monitor.dictionary.stored import StoredAutoencoder
+from monitor.dictionary.sae import SparseAutoencoder
+from monitor.dictionary.storage.lazy import StoredAutoencoder
 from monitor.errors import DictionaryError, ModelError
 from monitor.model.loading import LoadedModel
 from monitor.model.places import ATTN_OUT, MLP_OUT, Place, parse_place, site_of

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import torch
 
-from monitor.dictionary.stored import StoredAutoencoder
+from monitor.dictionary.storage.lazy import StoredAutoencoder
 from monitor.model.places import Place
 from monitor.model.runtime import Parts
 from monitor.model.selftest.capture import capture, one_pass

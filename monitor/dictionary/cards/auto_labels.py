@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from monitor.dictionary.cards import Context, FeatureCard
+from monitor.dictionary.cards.card_file import Context, FeatureCard
 
 UNSEEN = "(never active)"
 _WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]+|\n")

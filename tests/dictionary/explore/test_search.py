@@ -8,10 +8,10 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from monitor.dictionary.contrast import Pool, contrast
-from monitor.dictionary.pooling import Pooled
-from monitor.dictionary.search import search
-from monitor.dictionary.statistics import FeatureStatistics
+from monitor.dictionary.cards.statistics import FeatureStatistics
+from monitor.dictionary.explore.contrast import Pool, contrast
+from monitor.dictionary.explore.search import search
+from monitor.dictionary.explore.text_pooling import Pooled
 
 
 def _pooled(maximum, mean=None):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from monitor.dictionary.training.places import Places, scan
+from monitor.dictionary.training.sparse_ops import Places, scan
 
 TOKENS, FEATURES, WIDTH = 700, 90, 20
 
@@ -11,7 +11,7 @@ TOKENS, FEATURES, WIDTH = 700, 90, 20
 @pytest.fixture(params=["sparse", "dense"])
 def path(request, monkeypatch):
     monkeypatch.setattr(
-        "monitor.dictionary.training.places.DENSE_ABOVE", 1.0 if request.param == "sparse" else 0.0
+        "monitor.dictionary.training.sparse_ops.DENSE_ABOVE", 1.0 if request.param == "sparse" else 0.0
     )
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from monitor.dictionary.pooling import pool
+from monitor.dictionary.explore.text_pooling import pool
 from tests.dictionary.small_dictionary import BOS, residuals_of, small_autoencoder
 
 

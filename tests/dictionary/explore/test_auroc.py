@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from monitor.dictionary.auroc import auroc
+from monitor.dictionary.explore.auroc import auroc
 
 
 def _scores(m=30, n=45, columns=6):

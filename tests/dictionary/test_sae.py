@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from monitor.dictionary.autoencoder import Activation, InputNorm
+from monitor.dictionary.sae import Activation, InputNorm
 from monitor.errors import DictionaryError
 from tests.dictionary.formats.saes import FEATURES, WIDTH, inputs, make
 

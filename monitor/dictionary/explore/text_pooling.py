@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from monitor.dictionary.autoencoder import SparseAutoencoder
+from monitor.dictionary.sae import SparseAutoencoder
 
 _CHUNK_NUMBERS = 2**24
 

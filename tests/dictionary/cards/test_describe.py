@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from monitor.dictionary.contexts import EMPTY
-from monitor.dictionary.describe import Options, describe
-from monitor.dictionary.packing import PackedRow, packed
+from monitor.dictionary.cards.contexts import EMPTY
+from monitor.dictionary.cards.describe import Options, describe
+from monitor.dictionary.cards.packing import PackedRow, packed
 from monitor.errors import DictionaryError
 from tests.dictionary.small_dictionary import BOS, FEATURES, residuals_of, small_autoencoder, small_rows
 

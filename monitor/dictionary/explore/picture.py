@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from monitor.dictionary.layout import Neighbourhood
+from monitor.dictionary.explore.layout import Neighbourhood
 from monitor.errors import ConfigurationError
 
 _INK, _PAPER, _FOCUS = "#20242b", "#ffffff", "#b3132b"

@@ -5,12 +5,12 @@ import lzma
 import pytest
 import torch
 
-from monitor.dictionary import cards
-from monitor.dictionary.carding import make_cards
-from monitor.dictionary.describe import Options, describe
-from monitor.dictionary.packing import PackedRow
-from monitor.dictionary.spelling import Speller
-from monitor.dictionary.vocabulary import Unembedding
+from monitor.dictionary.cards import card_file
+from monitor.dictionary.cards.build import make_cards
+from monitor.dictionary.cards.describe import Options, describe
+from monitor.dictionary.cards.logit_lens import Unembedding
+from monitor.dictionary.cards.packing import PackedRow
+from monitor.dictionary.cards.spelling import Speller
 from monitor.errors import DictionaryError, NotFound
 from tests.dictionary.small_dictionary import (
     BOS,
@@ -36,16 +36,16 @@ def made():
 
 
 def _save(folder, made_cards):
-    header = cards.CardsHeader(FEATURES, "sha256:m", "sha256:d", "a corpus", 400)
-    cards.save(folder, header, made_cards)
+    header = card_file.CardsHeader(FEATURES, "sha256:m", "sha256:d", "a corpus", 400)
+    card_file.save(folder, header, made_cards)
     return header
 
 
 def test_saved_cards_read_back_the_same(tmp_path, made):
     header = _save(tmp_path, made[1])
-    assert cards.load_header(tmp_path) == header
-    assert list(cards.load_cards(tmp_path)) == made[1]
-    assert [cards.load_card(tmp_path, i) for i in range(FEATURES)] == made[1]
+    assert card_file.load_header(tmp_path) == header
+    assert list(card_file.load_cards(tmp_path)) == made[1]
+    assert [card_file.load_card(tmp_path, i) for i in range(FEATURES)] == made[1]
 
 
 def test_a_card_says_what_the_pass_found(made):
@@ -102,16 +102,16 @@ def test_neighbours_are_nearest_by_decoder_cosine(made):
 
 def test_missing_features_and_files_are_named(tmp_path, made):
     with pytest.raises(DictionaryError, match="dictionary describe"):
-        cards.load_card(tmp_path, 0)
+        card_file.load_card(tmp_path, 0)
     _save(tmp_path, made[1])
     with pytest.raises(NotFound, match="features 0 to 11"):
-        cards.load_card(tmp_path, FEATURES)
+        card_file.load_card(tmp_path, FEATURES)
     with pytest.raises(NotFound, match="features 0 to 11"):
-        cards.load_card(tmp_path, -1)
+        card_file.load_card(tmp_path, -1)
 
 
 def test_files_that_are_no_cards_are_refused(tmp_path, made):
-    path = tmp_path / cards.FILE
+    path = tmp_path / card_file.FILE
     for content in (
         b"plain text",
         lzma.compress(b""),
@@ -120,10 +120,10 @@ def test_files_that_are_no_cards_are_refused(tmp_path, made):
     ):
         path.write_bytes(content)
         with pytest.raises(DictionaryError, match="dictionary describe"):
-            cards.load_header(tmp_path)
+            card_file.load_header(tmp_path)
     _save(tmp_path, made[1][:5])
     with pytest.raises(DictionaryError, match="ends before feature 7"):
-        cards.load_card(tmp_path, 7)
+        card_file.load_card(tmp_path, 7)
 
 
 def test_pieces_join_to_the_text_where_characters_span_tokens():

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from monitor.dictionary.tensorfile import FileTensor
+from monitor.dictionary.storage.tensor_file import FileTensor
 from monitor.errors import DictionaryError
 
 

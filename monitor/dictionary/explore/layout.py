@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from monitor.dictionary.neighbours import nearest
+from monitor.dictionary.cards.neighbours import nearest
 
 
 @dataclass(frozen=True)

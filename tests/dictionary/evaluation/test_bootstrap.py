@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from monitor.dictionary.evaluation.resampling import auroc_by_group, weighted_auroc
+from monitor.dictionary.evaluation.bootstrap import auroc_by_group, weighted_auroc
 
 
 def _rows(seed=0, rows=60):

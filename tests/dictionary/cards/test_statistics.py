@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from monitor.dictionary.statistics import FILE, FeatureStatistics, load, save
+from monitor.dictionary.cards.statistics import FILE, FeatureStatistics, load, save
 from monitor.errors import DictionaryError
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from monitor.dictionary.auroc import auroc
-from monitor.dictionary.pooling import Pooled
+from monitor.dictionary.explore.auroc import auroc
+from monitor.dictionary.explore.text_pooling import Pooled
 
 
 class Pool(enum.StrEnum):

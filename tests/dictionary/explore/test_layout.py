@@ -5,9 +5,9 @@ import pytest
 import torch
 from sklearn.manifold import trustworthiness
 
-from monitor.dictionary.layout import neighbourhood
-from monitor.dictionary.neighbours import nearest
-from monitor.dictionary.picture import draw
+from monitor.dictionary.cards.neighbours import nearest
+from monitor.dictionary.explore.layout import neighbourhood
+from monitor.dictionary.explore.picture import draw
 
 
 def _decoder(seed=0):

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import torch
 
-from monitor.dictionary.pooling import Pooled
-from monitor.dictionary.statistics import FeatureStatistics
+from monitor.dictionary.cards.statistics import FeatureStatistics
+from monitor.dictionary.explore.text_pooling import Pooled
 
 
 @dataclass(frozen=True)

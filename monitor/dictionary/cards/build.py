@@ -12,13 +12,13 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from monitor.dictionary.autoencoder import SparseAutoencoder
-from monitor.dictionary.cards import Context, FeatureCard
-from monitor.dictionary.contexts import EMPTY
-from monitor.dictionary.describe import Description
-from monitor.dictionary.neighbours import nearest
-from monitor.dictionary.spelling import Speller
-from monitor.dictionary.vocabulary import Unembedding, promoted
+from monitor.dictionary.cards.card_file import Context, FeatureCard
+from monitor.dictionary.cards.contexts import EMPTY
+from monitor.dictionary.cards.describe import Description
+from monitor.dictionary.cards.logit_lens import Unembedding, promoted
+from monitor.dictionary.cards.neighbours import nearest
+from monitor.dictionary.cards.spelling import Speller
+from monitor.dictionary.sae import SparseAutoencoder
 
 TOKENS = 10
 """Promoted and suppressed tokens per card."""

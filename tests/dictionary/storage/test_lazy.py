@@ -12,7 +12,7 @@ import torch
 
 from monitor.dictionary.bundle import load_dictionary
 from monitor.dictionary.digest import digest
-from monitor.dictionary.stored import StoredAutoencoder
+from monitor.dictionary.storage.lazy import StoredAutoencoder
 from monitor.errors import DictionaryError
 from monitor.model.places import Place
 from monitor.model.runtime import Parts, Runtime
@@ -50,7 +50,7 @@ def test_watching_loads_only_what_it_needs(made):
         capture_output=True,
         text=True,
         timeout=250,
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
     )
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])

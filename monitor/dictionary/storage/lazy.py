@@ -15,8 +15,8 @@ import psutil
 import torch
 from torch import Tensor
 
-from monitor.dictionary.autoencoder import FeatureRow, SparseAutoencoder
-from monitor.dictionary.matrix import Matrix
+from monitor.dictionary.sae import FeatureRow, SparseAutoencoder
+from monitor.dictionary.storage.matrix import Matrix
 from monitor.errors import DictionaryError
 
 _MATRICES = ("encoder", "decoder", "gate_encoder")

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from monitor.dictionary.autoencoder import SparseAutoencoder
-from monitor.dictionary.contexts import Stretch, TopContexts
-from monitor.dictionary.packing import PackedRow
-from monitor.dictionary.statistics import FeatureStatistics
+from monitor.dictionary.cards.contexts import Stretch, TopContexts
+from monitor.dictionary.cards.packing import PackedRow
+from monitor.dictionary.cards.statistics import FeatureStatistics
+from monitor.dictionary.sae import SparseAutoencoder
 from monitor.errors import DictionaryError
 
 _CHUNK_NUMBERS = 2**24

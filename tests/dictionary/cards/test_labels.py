@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from monitor.dictionary import labels
-from monitor.dictionary.cards import Context, FeatureCard
-from monitor.dictionary.naming import UNSEEN, name_features
+from monitor.dictionary.cards import labels
+from monitor.dictionary.cards.auto_labels import UNSEEN, name_features
+from monitor.dictionary.cards.card_file import Context, FeatureCard
 from monitor.errors import DictionaryError
 
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from monitor.dictionary.evaluation.bootstrap import weighted_auroc
 from monitor.dictionary.evaluation.half import Half
-from monitor.dictionary.evaluation.resampling import weighted_auroc
 
 Scores = NDArray[np.floating]
 FOLDS = 5
