@@ -14,7 +14,7 @@ from queue import Queue
 from typing import TYPE_CHECKING, Any, Protocol
 
 from monitor.errors import MonitorError
-from monitor.policy.loader import load_policies
+from monitor.policy.files.loader import load_policies
 from monitor.policy.policyset import PolicySet
 from monitor.records import Coverage, Decision, Observer, Phase, TokenBlock, Verdict
 from monitor.telemetry.decisions import tokens

@@ -21,7 +21,7 @@ KEPT = 1 << 30
 
 
 class LaterResiduals:
-    """Implements `monitor.policy.fit.later.LaterReader` for the layer half way from the dictionary's to the last."""
+    """Residuals of texts at the layer half way from the dictionary's to the last."""
 
     def __init__(self, reader: PairReader, layer: int) -> None:
         self.layer = layer

@@ -41,7 +41,7 @@ FolderArgument = Annotated[Path, typer.Argument(help="Folder of policies.")]
 def check(policies: FolderArgument) -> None:
     """Read every policy with its examples, lock and test; print every problem with its position."""
     from monitor.cli.words import counted
-    from monitor.policy.checking import check_folder
+    from monitor.policy.files.lint import check_folder
 
     checked = check_folder(policies)
     console = stdout_console()
@@ -58,7 +58,7 @@ def schema(
     ] = None,
 ) -> None:
     """Print the JSON Schema of a policy file, for editors."""
-    from monitor.policy.schema import json_schema
+    from monitor.policy.schema.policy import json_schema
 
     text = json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
     if output is None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from monitor.cli.errors import InputError
 from monitor.cli.texts import corpus_files, in_equal_shares
-from monitor.policy.examples import BENIGN_FILE, read_benign
+from monitor.policy.files.examples import BENIGN_FILE, read_benign
 
 LEAST_BENIGN = 100
 LEARNT = 600

@@ -11,7 +11,7 @@ from rich.box import SIMPLE
 from rich.console import Group
 from rich.table import Table
 
-from monitor.policy.lock import LockModel, Measure
+from monitor.policy.files.lock import LockModel, Measure
 
 CAPTION = (
     "f/c: features and clamps. AUROC (95 %) against own negatives. recall: where 1 % of benign texts fire (95 %). "

@@ -25,14 +25,14 @@ from monitor.cli.policy_running import bound_elsewhere, load_set, running_of
 from monitor.cli.printable import one_line
 from monitor.cli.texts import read_texts
 from monitor.policy.comparing import Change, Comparison, compare
-from monitor.policy.examples import read_examples
-from monitor.policy.loader import read_folder
+from monitor.policy.files.examples import read_examples
+from monitor.policy.files.loader import read_folder
 from monitor.policy.policyset import PolicySet
 from monitor.records import Phase
 
 if TYPE_CHECKING:
     from monitor.cli.policy_reader import PairReader
-    from monitor.policy.resolve import Running
+    from monitor.policy.files.source import Running
 
 EXAMPLES = ".examples.jsonl"
 """How the examples of a policy are called; their labels are words."""

@@ -27,7 +27,8 @@ from monitor.cli.pair import (
 )
 from monitor.cli.texts import corpus_files, in_equal_shares
 from monitor.errors import NotFound, PolicyError
-from monitor.policy.loader import Source, load_policies, read_folder
+from monitor.policy.files.loader import load_policies, read_folder
+from monitor.policy.files.source import Source
 from monitor.policy.policy import Policy
 
 if TYPE_CHECKING:

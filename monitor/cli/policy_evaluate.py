@@ -21,14 +21,15 @@ from monitor.cli.policy_benign import SPREAD, documents, excerpt
 from monitor.cli.policy_extra import extra_rows, held_out, sources_of
 from monitor.cli.policy_file import writable, write_text
 from monitor.cli.policy_tried import notes_on, tried
-from monitor.policy.examples import BENIGN_FILE, read_benign
-from monitor.policy.fit.evaluating import Rate, SourceResult, SourceTexts, on_sources, rates, rates_of
+from monitor.policy.files.examples import BENIGN_FILE, read_benign
+from monitor.policy.files.loader import read_folder
+from monitor.policy.files.lock import LockModel
+from monitor.policy.files.source import Source
+from monitor.policy.fit.evaluate import Rate, SourceResult, SourceTexts, on_sources, rates, rates_of
 from monitor.policy.fit.lengths import EDGES
+from monitor.policy.fit.lock_rule import Tried
 from monitor.policy.fit.readings import TextReadings
 from monitor.policy.fit.rows import ReadTexts, assemble
-from monitor.policy.fit.trying import Tried
-from monitor.policy.loader import Source, read_folder
-from monitor.policy.lock import LockModel
 
 if TYPE_CHECKING:
     from monitor.cli.policy_reader import PairReader

@@ -10,8 +10,8 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from monitor.policy.fit.evaluating import UNLIKE, Rate, SourceResult
-from monitor.policy.lock import LockModel, Measure
+from monitor.policy.files.lock import LockModel, Measure
+from monitor.policy.fit.evaluate import UNLIKE, Rate, SourceResult
 
 if TYPE_CHECKING:
     from monitor.cli.policy_evaluate import Evaluation

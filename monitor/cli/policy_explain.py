@@ -13,7 +13,7 @@ from rich.table import Table
 
 from monitor.cli.errors import InputError
 from monitor.cli.policy_running import load_set, running_of
-from monitor.policy.explaining import Explanation, Part, TokenShare, explain
+from monitor.policy.rules.explain import Explanation, Part, TokenShare, explain
 from monitor.records import Phase
 
 if TYPE_CHECKING:

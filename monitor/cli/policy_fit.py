@@ -21,13 +21,14 @@ from monitor.cli.policy_cards import card_table
 from monitor.cli.policy_running import bound_elsewhere, running_of
 from monitor.errors import NotFound, PolicyError
 from monitor.policy import PolicyProblems
+from monitor.policy.files.loader import read_folder
+from monitor.policy.files.lock import DictionaryRef, LockModel, ModelRef, write_lock
+from monitor.policy.files.probe_weights import store_probe
+from monitor.policy.files.resolve import unfit
+from monitor.policy.files.source import Source
 from monitor.policy.fit import FitSettings, Inputs, LabelledTexts, Probe, fit_policy
-from monitor.policy.fit.trying import probe_of
-from monitor.policy.loader import Source, read_folder
-from monitor.policy.lock import DictionaryRef, LockModel, ModelRef, write_lock
-from monitor.policy.probe_file import store_probe
-from monitor.policy.resolve import unfit
-from monitor.policy.schema import ProbeModel
+from monitor.policy.fit.lock_rule import probe_of
+from monitor.policy.schema.policy import ProbeModel
 from monitor.records import Signal
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from monitor.policy.comparing import Outcome
 from monitor.policy.fit import TextReadings
-from monitor.policy.fit.observing import columns
+from monitor.policy.fit.running_rule import columns
 from monitor.policy.policyset import PolicySet
 from monitor.records import Phase, TokenBlock
 

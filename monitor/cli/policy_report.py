@@ -17,11 +17,11 @@ from monitor.cli.console import stderr_console
 from monitor.cli.pair import DeviceOption, DictionaryOption, FormatOption, ModelOption
 from monitor.cli.policy_evaluate import ANY, Evaluation, Evaluator, RowsOption, TextsOption
 from monitor.cli.policy_file import writable, write_text
-from monitor.policy.examples import Label
-from monitor.policy.fit.evaluating import SourceTexts
+from monitor.policy.files.examples import Label
+from monitor.policy.files.source import Source
+from monitor.policy.fit.evaluate import SourceTexts
+from monitor.policy.fit.lock_rule import Tried
 from monitor.policy.fit.readings import Floats, TextReadings
-from monitor.policy.fit.trying import Tried
-from monitor.policy.loader import Source
 from monitor.policy.report import Group, Heat, PolicyReport, Report, Scores, Token, page
 
 LONGEST = 90

@@ -8,9 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from monitor.policy.loader import Source, load_policies
+from monitor.policy.files.loader import load_policies
+from monitor.policy.files.resolve import applies
+from monitor.policy.files.source import Running, Source
 from monitor.policy.policyset import PolicySet
-from monitor.policy.resolve import Running, applies
 
 if TYPE_CHECKING:
     from monitor.cli.policy_reader import PairReader

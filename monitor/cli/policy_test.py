@@ -16,11 +16,12 @@ from rich.text import Text
 
 from monitor.cli.policy_running import bound_elsewhere, running_of
 from monitor.cli.printable import printable
-from monitor.policy.document import PolicyProblems, Problem
-from monitor.policy.loader import Source, read_folder
+from monitor.policy.files.cases import Case, Result, TextReader, read_tests, run_case
+from monitor.policy.files.loader import read_folder
+from monitor.policy.files.resolve import resolve
+from monitor.policy.files.source import Running, Source
+from monitor.policy.files.yaml_document import PolicyProblems, Problem
 from monitor.policy.policy import Policy
-from monitor.policy.resolve import Running, resolve
-from monitor.policy.testing import Case, Result, TextReader, read_tests, run_case
 from monitor.records import Readings, WatchPlan
 
 if TYPE_CHECKING:

@@ -5,13 +5,13 @@ Knows which rules a lock can score and which only the running rules can. Does no
 
 from __future__ import annotations
 
-from monitor.policy.fit.observing import Observed, phase_of
+from monitor.policy.files.source import Source
+from monitor.policy.fit.lock_rule import Tried, trials
+from monitor.policy.fit.running_rule import Observed, phase_of
 from monitor.policy.fit.thresholds import ways
-from monitor.policy.fit.trying import Tried, trials
-from monitor.policy.loader import Source
 from monitor.policy.policy import Policy, Rule
 from monitor.policy.policyset import PolicySet
-from monitor.policy.program import compile_program
+from monitor.policy.rules.program import compile_program
 
 
 def tried(source: Source, policies: PolicySet) -> list[Tried]:

@@ -19,9 +19,9 @@ from monitor.errors import ConfigurationError
 from monitor.model.batching import Limits
 from monitor.model.health import DictionaryHealth
 from monitor.model.runtime import Parts, Runtime, load_parts
-from monitor.policy.loader import load_policies
+from monitor.policy.files.loader import load_policies
 from monitor.policy.policyset import PolicySet
-from monitor.policy.sessions import SessionStore
+from monitor.policy.rules.sessions import SessionStore
 from monitor.records import CallerClamps
 from monitor.rpc.checking import checked
 from monitor.rpc.reload import Signature, signature

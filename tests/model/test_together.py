@@ -3,7 +3,7 @@
 import pytest
 
 from monitor.policy.policyset import PolicySet
-from monitor.policy.schema import Ema, Mean
+from monitor.policy.schema.policy import Ema, Mean
 from monitor.records import Action, Coverage
 from tests.model.running import WATCHED, running
 from tests.model.tiny import dictionary, loaded_model, prompt

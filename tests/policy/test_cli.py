@@ -7,9 +7,9 @@ from typer.testing import CliRunner
 
 from monitor.cli.app import app
 from monitor.cli.policy_test import write_junit
-from monitor.policy.schema import json_schema
-from monitor.policy.testing import Result
-from tests.policy.files import PINNED, write_concept, write_policy
+from monitor.policy.files.cases import Result
+from monitor.policy.schema.policy import json_schema
+from tests.policy.policy_files import PINNED, write_concept, write_policy
 
 TESTS = """\
 apiVersion: monitor/v1

@@ -14,7 +14,7 @@ from monitor.model.prompts import Content, Prompt
 from monitor.model.requests import Lease
 from monitor.policy.policy import Policy, Rule, WeightedFeature
 from monitor.policy.policyset import PolicySet
-from monitor.policy.schema import Max
+from monitor.policy.schema.policy import Max
 from monitor.records import (
     Action,
     Clamp,

@@ -20,7 +20,7 @@ import torch
 
 from monitor.model import batching
 from monitor.model.batching import Span
-from monitor.policy.observer import RequestObserver
+from monitor.policy.rules.observer import RequestObserver
 from monitor.v1 import monitor_pb2 as pb
 from tests.rpc.conftest import fails
 from tests.rpc.faulty import NOT_SERVING, SERVING, Faulty, faulty

@@ -6,11 +6,11 @@ import grpc
 import pytest
 
 from monitor.errors import ConfigurationError, PolicyError
-from monitor.policy.loader import load_policies
+from monitor.policy.files.loader import load_policies
 from monitor.rpc.callers import entry_line, new_token
 from monitor.rpc.roles import Role
 from monitor.v1 import monitor_pb2 as pb
-from tests.policy.files import DICTIONARY, MODEL, PINNED, write_policy
+from tests.policy.policy_files import DICTIONARY, MODEL, PINNED, write_policy
 from tests.rpc.conftest import DEADLINE, fails
 
 CLIMBING = (

@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import Pipeline
 
-from monitor.policy.fit.measuring import auroc
+from monitor.policy.fit.metrics import auroc
 
 FOLDS = 5
 

@@ -17,8 +17,8 @@ from monitor.cli.cost.judge import Judge
 from monitor.cli.cost.points import Point, difference, share
 from monitor.cli.pair import Pair, need_statistics
 from monitor.model.steering import Edit, Steered, padded, unchanged
-from monitor.policy.fit.attending import pooled
-from monitor.policy.fit.later import highest
+from monitor.policy.fit.attention import pooled
+from monitor.policy.fit.late_probe import highest
 from monitor.policy.policy import Policy, Rule
 from monitor.records import LaterProbe
 

@@ -14,8 +14,8 @@ from monitor.cli.errors import InputError
 from monitor.cli.policy_extra import BLURRED
 from monitor.demo.recipe.corpus import LabelledRow, labelled_rows
 from monitor.demo.recipe.splits import split_of
-from monitor.policy.examples import BENIGN_FILE, Label, read_benign
-from monitor.policy.loader import Source
+from monitor.policy.files.examples import BENIGN_FILE, Label, read_benign
+from monitor.policy.files.source import Source
 
 REPLY = "\n\nAssistant: "
 LEAST = 24

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from monitor.policy.policy import Rule
-from monitor.policy.schema_when import names_in
+from monitor.policy.schema.expression import names_in
 from monitor.records import ConditionScore
 from monitor.v1 import monitor_pb2 as pb
 
