@@ -10,7 +10,7 @@ import torch
 from monitor.demo import dictionary_path, model_path
 from monitor.dictionary.bundle import load_dictionary
 from monitor.dictionary.sae import Activation, SparseAutoencoder
-from monitor.model.loading import LoadedModel, decoder_layers, load_model
+from monitor.model.load.model import LoadedModel, decoder_layers, load_model
 
 
 @dataclass(frozen=True)

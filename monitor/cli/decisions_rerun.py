@@ -21,7 +21,7 @@ from monitor.telemetry.decisions import tokens
 from monitor.telemetry.decisions.record import DecisionRecord
 
 if TYPE_CHECKING:
-    from monitor.model.requests import ScoreOutcome
+    from monitor.model.engine.requests import ScoreOutcome
     from monitor.model.runtime import Runtime
 
 _ANY_FEATURE = 2**31
@@ -83,7 +83,7 @@ class FromText:
 
     def run(self, content: Mapping[str, Any], record: DecisionRecord) -> Verdict:
         """By reading prompt and response again; masks in the text are read as they stand."""
-        from monitor.model.requests import ScoreJob
+        from monitor.model.engine.requests import ScoreJob
 
         here = self._runtime.model_digest, self._runtime.dictionary_digest
         if here != (record.digests.model, record.digests.dictionary):

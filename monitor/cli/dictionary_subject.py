@@ -22,8 +22,8 @@ from monitor.dictionary.training.run import Subject
 from monitor.dictionary.training.stream import FORWARD
 from monitor.dictionary.training.text import Source, mixed, rows
 from monitor.errors import ConfigurationError
-from monitor.model.harvest import Harvester
-from monitor.model.loading import LoadedModel, load_model
+from monitor.model.load.model import LoadedModel, load_model
+from monitor.model.offline.residuals import Harvester
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """`features effect`: what features of a prompt do to the next token, by ablation and by attribution.
 
-Knows tables. Does not know how an effect is computed (`monitor.model.effects`).
+Knows tables. Does not know how an effect is computed (`monitor.model.offline.effects`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from monitor.cli.pair import (
 )
 from monitor.cli.printable import one_line
 from monitor.dictionary.cards.labels import Labels
-from monitor.model.effects import Effect, Prompted
+from monitor.model.offline.effects import Effect, Prompted
 
 
 def effect(

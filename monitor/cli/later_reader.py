@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.model.harvest import Harvester
+from monitor.model.offline.residuals import Harvester
 
 if TYPE_CHECKING:
     from monitor.cli.policy_reader import PairReader

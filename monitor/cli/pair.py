@@ -24,8 +24,8 @@ from monitor.dictionary.formats import FORMATS
 from monitor.errors import DictionaryError, NotFound
 
 if TYPE_CHECKING:
-    from monitor.model.harvest import Harvester
-    from monitor.model.loading import LoadedModel
+    from monitor.model.load.model import LoadedModel
+    from monitor.model.offline.residuals import Harvester
 
 ModelOption = Annotated[
     str | None, typer.Option("--model", help="Model folder or hub name.", show_default="the bundled model")
@@ -120,8 +120,8 @@ def open_pair(
 
     `measured=False` leaves the dictionary's recorded statistics out.
     """
-    from monitor.model.harvest import Harvester
-    from monitor.model.loading import load_model
+    from monitor.model.load.model import load_model
+    from monitor.model.offline.residuals import Harvester
     from monitor.model.runtime import place_of
 
     if (model is None) != (dictionary is None):

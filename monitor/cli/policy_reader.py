@@ -69,7 +69,7 @@ class PairReader:
 
     def watched(self, ids: Sequence[int], plan: WatchPlan) -> NDArray[np.float32]:
         """Readings `[tokens, watched]` of every token of one text: features, probes and signals of a watch plan."""
-        from monitor.model.columns import Columns
+        from monitor.model.tap.probe_columns import Columns
 
         device = self.pair.loaded.device
         features = self.readings(ids, plan.features)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from monitor.model.requests import Lease
+from monitor.model.engine.requests import Lease
 from monitor.records import Digests
 from monitor.rpc.seams import PolicySet
 from monitor.rpc.wire import responses

@@ -16,9 +16,9 @@ import structlog
 import monitor
 from monitor import demo
 from monitor.errors import ConfigurationError
-from monitor.model.batching import Limits
-from monitor.model.health import DictionaryHealth
+from monitor.model.engine.paged import Limits
 from monitor.model.runtime import Parts, Runtime, load_parts
+from monitor.model.selftest.health import DictionaryHealth
 from monitor.policy.files.loader import load_policies
 from monitor.policy.policyset import PolicySet
 from monitor.policy.rules.sessions import SessionStore

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from monitor.errors import MonitorError, Overloaded, Unavailable
-from monitor.model.requests import Event, GenerationRequest, ScoreJob, ScoreOutcome
+from monitor.model.engine.requests import Event, GenerationRequest, ScoreJob, ScoreOutcome
 from monitor.rpc.mailbox import Mailbox
 from monitor.rpc.seams import Runtime
 from monitor.telemetry.metrics import Metrics

@@ -8,9 +8,9 @@ from __future__ import annotations
 import structlog
 
 from monitor.errors import SelfTestFailed
-from monitor.model.health import DictionaryHealth, dictionary_health
 from monitor.model.runtime import Parts
 from monitor.model.selftest.expected import Source
+from monitor.model.selftest.health import DictionaryHealth, dictionary_health
 from monitor.model.selftest.run import self_test
 
 _log = structlog.get_logger(__name__)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from monitor.model.requests import Released
+from monitor.model.engine.requests import Released
 from monitor.records import ScoredToken
 from monitor.rpc.wire import responses
 from monitor.v1 import monitor_pb2 as pb

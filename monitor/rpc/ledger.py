@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from monitor.errors import MonitoringFailed, Unavailable
-from monitor.model.requests import Finished, Released
+from monitor.model.engine.requests import Finished, Released
 from monitor.records import Action, Coverage, Digests, Observer, Sampling, Status, Verdict, WatchPlan
 from monitor.rpc import describing, roles
 from monitor.rpc.interceptors import current_call

@@ -6,7 +6,7 @@ Knows metrics and the runtime's seam. Does not count anything itself.
 from __future__ import annotations
 
 from monitor import __version__
-from monitor.model.health import DictionaryHealth
+from monitor.model.selftest.health import DictionaryHealth
 from monitor.records import Digests
 from monitor.rpc.seams import Runtime
 from monitor.settings import Settings

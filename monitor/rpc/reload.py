@@ -15,7 +15,7 @@ from pathlib import Path
 import structlog
 
 from monitor.errors import MonitorError
-from monitor.model.requests import Lease
+from monitor.model.engine.requests import Lease
 from monitor.rpc import metering
 from monitor.rpc.active import Active, InForce
 from monitor.rpc.seams import PolicySet, Runtime

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from monitor.model.engine.requests import Done, Emit, GenerationRequest, Lease, ScoreJob
 from monitor.model.prompts import Content
-from monitor.model.requests import Done, Emit, GenerationRequest, Lease, ScoreJob
 from monitor.policy.policy import Policy
 from monitor.records import Clamp, Coverage, Observer, SuppressionNeeds, TokenText, Verdict, WatchPlan
 from monitor.rpc.wire.responses import InspectedToken

@@ -18,7 +18,7 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from monitor.errors import ConfigurationError, EngineDied
-from monitor.model.health import DictionaryHealth
+from monitor.model.selftest.health import DictionaryHealth
 from monitor.records import Digests
 from monitor.rpc import metering
 from monitor.rpc.active import Active, InForce

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from monitor.model.requests import Event, Finished, GenerationRequest, Released, ScoreJob
+from monitor.model.engine.requests import Event, Finished, GenerationRequest, Released, ScoreJob
 from monitor.records import Coverage, FinishReason, Verdict
 from monitor.rpc import chunks
 from monitor.rpc.active import Active, InForce

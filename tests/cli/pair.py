@@ -18,7 +18,7 @@ from monitor.dictionary.cards.statistics import FeatureStatistics
 from monitor.dictionary.formats.card import Card
 from monitor.dictionary.formats.saelens_writer import save_saelens
 from monitor.dictionary.sae import Activation, SparseAutoencoder
-from monitor.model.harvest import Harvester
+from monitor.model.offline.residuals import Harvester
 from tests.model.tiny import WIDTH, loaded_model
 
 LAYER = 1

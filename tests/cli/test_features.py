@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from monitor.cli.app import app
 from monitor.cli.dictionary_describe import describe
 from monitor.dictionary.bundle import load_dictionary
-from monitor.model.harvest import Harvester
-from monitor.model.loading import load_model
+from monitor.model.load.model import load_model
+from monitor.model.offline.residuals import Harvester
 from tests.cli.small_pair import FEATURES, LAYER, write_small_pair
 
 

@@ -12,7 +12,7 @@ from monitor.dictionary.cards.statistics import FeatureStatistics
 from monitor.dictionary.cards.statistics import save as save_statistics
 from monitor.dictionary.formats import Card, save_saelens
 from monitor.errors import BadRequest, DictionaryError, ModelError, MonitoringFailed
-from monitor.model.requests import Finished, GenerationRequest, ScoreJob
+from monitor.model.engine.requests import Finished, GenerationRequest, ScoreJob
 from monitor.model.runtime import Runtime, load_parts
 from monitor.records import Clamp, Sampling, WatchPlan
 from tests.model.tiny import Recorder, dictionary, encode_all, loaded_model, maxima

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from monitor.errors import BadRequest, TooLong, Violation
+from monitor.model.engine.requests import Lease
 from monitor.model.prompts import Content, Prompt
-from monitor.model.requests import Lease
 from monitor.policy.policy import Policy, Rule, WeightedFeature
 from monitor.policy.policyset import PolicySet
 from monitor.policy.schema.policy import Max

@@ -12,7 +12,7 @@ import torch
 from monitor import demo
 from monitor.dictionary.cards import statistics
 from monitor.dictionary.cards.statistics import FeatureStatistics
-from monitor.model.harvest import Harvester
+from monitor.model.offline.residuals import Harvester
 from monitor.model.runtime import Parts, load_parts
 from tests.cli.small_pair import write_small_pair
 from tests.model.tiny import maxima

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from monitor.errors import ConfigurationError
-from monitor.model.requests import Lease
+from monitor.model.engine.requests import Lease
 from monitor.rpc.assembly import assemble
 from monitor.rpc.reload import signature
 from monitor.rpc.server import Server, run_in_background

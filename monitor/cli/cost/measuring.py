@@ -16,7 +16,7 @@ from torch import Tensor
 from monitor.cli.cost.judge import Judge
 from monitor.cli.cost.points import Point, difference, share
 from monitor.cli.pair import Pair, need_statistics
-from monitor.model.steering import Edit, Steered, padded, unchanged
+from monitor.model.offline.steering import Edit, Steered, padded, unchanged
 from monitor.policy.fit.attention import pooled
 from monitor.policy.fit.late_probe import highest
 from monitor.policy.policy import Policy, Rule

@@ -14,8 +14,8 @@ from torch import Tensor
 from monitor.cli.cost.measuring import batches, reading_rule
 from monitor.cli.pair import Pair, need_statistics
 from monitor.errors import PolicyError
-from monitor.model.edits import Clamped, Subtracted, ablated
-from monitor.model.steering import Edit, unchanged
+from monitor.model.offline.edits import Clamped, Subtracted, ablated
+from monitor.model.offline.steering import Edit, unchanged
 from monitor.policy.policy import Policy
 from monitor.records import Clamp, ErrorTerm, Where
 

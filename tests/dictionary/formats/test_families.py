@@ -9,7 +9,7 @@ from monitor.dictionary.bundle import load_dictionary
 from monitor.dictionary.formats import FORMATS, read_dictionary
 from monitor.dictionary.sae import Activation
 from monitor.dictionary.storage.lazy import StoredAutoencoder
-from monitor.model.bank import FeatureBank
+from monitor.model.tap.bank import FeatureBank
 from tests.dictionary.formats import layouts, layouts_openmoss, layouts_pickled
 from tests.dictionary.formats.layouts import FEATURES, WIDTH
 from tests.dictionary.formats.learned import CLASSES, learned

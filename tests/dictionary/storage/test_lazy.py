@@ -14,7 +14,7 @@ from monitor.dictionary.bundle import load_dictionary
 from monitor.dictionary.digest import digest
 from monitor.dictionary.storage.lazy import StoredAutoencoder
 from monitor.errors import DictionaryError
-from monitor.model.places import Place
+from monitor.model.load.hook_points import Place
 from monitor.model.runtime import Parts, Runtime
 from monitor.records import WatchPlan
 from tests.dictionary.large import FEATURES, WIDTH, large_dictionary, patch

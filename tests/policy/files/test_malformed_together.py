@@ -1,11 +1,11 @@
 """Mistakes between fields are told in the same run as mistakes within them, and nothing is told twice."""
 
 import pytest
-from tests.policy.files.test_malformed_files import FULL
 
 from monitor.policy import PolicyProblems
 from monitor.policy.files.lint import check_folder
 from monitor.policy.files.source import read_source
+from tests.policy.files.test_malformed_files import FULL
 from tests.policy.policy_files import PINNED
 
 

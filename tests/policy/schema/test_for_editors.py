@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 from jsonschema import Draft202012Validator
-from tests.policy.files.test_malformed_files import FULL
 
 from monitor.policy import PolicyProblems
 from monitor.policy.files.yaml_document import read_document
+from tests.policy.files.test_malformed_files import FULL
 from tests.policy.policy_files import PINNED
 
 POLICIES = Path(__file__).parents[3] / "policies"
-MALFORMED = Path(__file__).parents[1] / "malformed"
+MALFORMED = Path(__file__).parents[3] / "malformed"
 SCHEMA = json.loads((POLICIES / "policy.schema.json").read_text())
 WRITTEN = [p for p in sorted(POLICIES.glob("*.yaml")) if p.suffixes == [".yaml"]]
 
