@@ -19,7 +19,7 @@ from monitor.cli.console import stdout_console
 from monitor.cli.decisions_log import AsJson, Log, decisions, log_folder, readable
 from monitor.cli.errors import InputError
 from monitor.records import Action, Detection, Severity, Status
-from monitor.telemetry.decisions import reading
+from monitor.telemetry.decisions import reader
 from monitor.telemetry.decisions.record import DecisionRecord
 
 _AGO = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
@@ -137,7 +137,7 @@ def select(
     wanted = conditions(policy, rule, severity, action, status, caller, session, since, until)
     folder, console = log_folder(log), stdout_console()
     with readable(folder):
-        for content, record in decisions(reading.read(folder)):
+        for content, record in decisions(reader.read(folder)):
             if record is None or not wanted.hold(record):
                 continue
             if json:

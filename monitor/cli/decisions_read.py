@@ -10,7 +10,7 @@ from monitor.cli import decisions_view, words
 from monitor.cli.console import stdout_console
 from monitor.cli.decisions_log import AsJson, Log, decisions, log_folder, readable
 from monitor.cli.errors import ExitCode, InputError
-from monitor.telemetry.decisions import reading
+from monitor.telemetry.decisions import reader
 
 _SHORTEST = 4
 """Characters of a request id."""
@@ -25,8 +25,8 @@ def tail(
     """Show the last decisions, and with -f those to come."""
     folder, console = log_folder(log), stdout_console()
     with readable(folder):
-        after = max(0, reading.newest(folder) - number)
-        found = reading.follow(folder, after) if follow else reading.read(folder, after)
+        after = max(0, reader.newest(folder) - number)
+        found = reader.follow(folder, after) if follow else reader.read(folder, after)
         for content, record in decisions(found):
             if json:
                 typer.echo(decisions_view.as_json(content))
@@ -46,7 +46,7 @@ def show(
     with readable(folder):
         found = [
             (content, record)
-            for content, record in decisions(reading.read(folder))
+            for content, record in decisions(reader.read(folder))
             if record is not None and _is(which, content["seq"], record.request_id)
         ]
     if not found:
@@ -71,7 +71,7 @@ def check(log: Log = None) -> None:
     """Check every line against its checksum, and that no number is missing. Exit code 1 where something is wrong."""
     folder, console = log_folder(log), stdout_console()
     with readable(folder):
-        report = reading.verify(folder)
+        report = reader.verify(folder)
     for fault in report.faults:
         console.print(fault, soft_wrap=True)
     span = f"{report.first} to {report.last}" if report.records else "none yet"

@@ -20,7 +20,7 @@ from monitor.cli.decisions_rerun import CannotReplay, FromReadings, FromText, di
 from monitor.cli.errors import ExitCode, InputError
 from monitor.records import Verdict
 from monitor.rpc.wire import enums
-from monitor.telemetry.decisions import codec, reading
+from monitor.telemetry.decisions import codec, reader
 from monitor.telemetry.decisions.record import DecisionRecord, without_text
 
 NOTHING_LOGGED = (
@@ -54,7 +54,7 @@ def replay(
     wanted = conditions(policy, None, None, None, None, None, None, since, until)
     folder, counts, missing = log_folder(log), _Counts(), set(which or [])
     with readable(folder), _runner(policies, model, dictionary, device, dictionary_format) as run:
-        for content, record in decisions(reading.read(folder)):
+        for content, record in decisions(reader.read(folder)):
             if record is None or not wanted.hold(record) or not _named(which, record):
                 continue
             missing -= {name for name in missing if record.request_id.startswith(name)}
@@ -119,8 +119,8 @@ def _runner(
             if "text" not in content:
                 raise CannotReplay(NOTHING_LOGGED)
             if not by_text:
-                reading = _reading_texts(policies, model, dictionary, device, dictionary_format)
-                by_text.append(stack.enter_context(reading))
+                reader = _reading_texts(policies, model, dictionary, device, dictionary_format)
+                by_text.append(stack.enter_context(reader))
             return by_text[0].run(content, record)
 
         yield run

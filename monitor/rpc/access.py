@@ -17,7 +17,7 @@ from monitor.rpc.callers import Entry
 from monitor.rpc.roles import ANYBODY, Caller
 from monitor.rpc.watched_file import WatchedFiles
 from monitor.settings import Settings
-from monitor.telemetry.security import SecurityMetrics
+from monitor.telemetry.metrics.security import SecurityMetrics
 
 REFUSED = "send the header `authorization: Bearer TOKEN` with a token that this server knows"
 _LONGEST_TOKEN = 512

@@ -13,7 +13,7 @@ from monitor.model.engine.requests import Lease
 from monitor.records import Digests
 from monitor.rpc.seams import PolicySet
 from monitor.rpc.wire import responses
-from monitor.telemetry.activations import ActivationMeter
+from monitor.telemetry.metrics.activations import ActivationMeter
 from monitor.v1 import monitor_pb2 as pb
 
 

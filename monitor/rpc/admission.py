@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from monitor.errors import Overloaded, Unavailable
-from monitor.telemetry.metrics import Metrics
+from monitor.telemetry.metrics.metrics import Metrics
 
 
 class Admission:

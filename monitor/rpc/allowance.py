@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from monitor.errors import BadRequest, Overloaded, Violation
 from monitor.rpc.roles import Caller
-from monitor.telemetry.metrics import Metrics
+from monitor.telemetry.metrics.metrics import Metrics
 
 
 class Allowances:

@@ -19,7 +19,7 @@ from google.protobuf.message import DecodeError
 from monitor.errors import BadRequest, MonitorError, Overloaded, TooSlow, Violation
 from monitor.rpc import faults
 from monitor.rpc.gate import Gate
-from monitor.telemetry.metrics import Metrics
+from monitor.telemetry.metrics.metrics import Metrics
 
 HEALTH = "/grpc.health.v1.Health/"
 MOST_STREAMS = 32

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from monitor.errors import Overloaded
-from monitor.telemetry.metrics import Metrics
+from monitor.telemetry.metrics.metrics import Metrics
 
 T = TypeVar("T")
 

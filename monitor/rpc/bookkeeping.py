@@ -14,10 +14,10 @@ from monitor.settings import Settings, decision_folder, split_address
 from monitor.telemetry.decisions.feed import Feed
 from monitor.telemetry.decisions.folder import Retention, WriterLock
 from monitor.telemetry.decisions.log import DecisionLog
-from monitor.telemetry.decisions.meter import WatchMeter
 from monitor.telemetry.decisions.privacy import Masks, PromptHash
 from monitor.telemetry.decisions.tape import Rotation, Tape
-from monitor.telemetry.metrics import Metrics
+from monitor.telemetry.metrics.metrics import Metrics
+from monitor.telemetry.metrics.watch_streams import WatchMeter
 from monitor.telemetry.tracing import tracing_to
 
 _WATCHER_QUEUE = 256

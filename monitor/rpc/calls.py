@@ -14,7 +14,7 @@ from monitor.errors import MonitorError, Overloaded, Unavailable
 from monitor.model.engine.requests import Event, GenerationRequest, ScoreJob, ScoreOutcome
 from monitor.rpc.mailbox import Mailbox
 from monitor.rpc.seams import Runtime
-from monitor.telemetry.metrics import Metrics
+from monitor.telemetry.metrics.metrics import Metrics
 
 
 class Calls:

@@ -12,7 +12,7 @@ from typing import Any
 from monitor.records import Detection, Phase
 from monitor.telemetry.decisions.record import DecisionRecord
 from monitor.telemetry.decisions.trail import Trail
-from monitor.telemetry.tracing import Attribute, Trace
+from monitor.telemetry.tracing.context import Attribute, Trace
 
 PROVIDER = "sae_monitor"
 

@@ -19,8 +19,8 @@ from monitor.rpc.interceptors import CallInterceptor, TimeLimits
 from monitor.rpc.memory import Memory
 from monitor.rpc.tls import credentials
 from monitor.settings import Settings
-from monitor.telemetry.metrics import Metrics
-from monitor.telemetry.security import SecurityMetrics
+from monitor.telemetry.metrics.metrics import Metrics
+from monitor.telemetry.metrics.security import SecurityMetrics
 from monitor.telemetry.tracing import tracing_to
 
 

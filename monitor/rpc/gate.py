@@ -16,7 +16,7 @@ from monitor.rpc.access import Access, Peer
 from monitor.rpc.admission import Admission
 from monitor.rpc.allowance import Allowances, Charge
 from monitor.rpc.roles import Caller
-from monitor.telemetry.security import SecurityMetrics
+from monitor.telemetry.metrics.security import SecurityMetrics
 
 
 class Gate:

@@ -25,9 +25,9 @@ from monitor.errors import BadRequest, MonitorError, TooSlow, Violation
 from monitor.rpc import faults, roles
 from monitor.rpc.allowance import Charge
 from monitor.rpc.gate import Gate
-from monitor.telemetry import tracing
-from monitor.telemetry.metrics import Metrics
-from monitor.telemetry.tracing import CallerTracing, Tracing
+from monitor.telemetry.metrics.metrics import Metrics
+from monitor.telemetry.tracing import context as tracing
+from monitor.telemetry.tracing.context import CallerTracing, Tracing
 
 CODES = (
     "OK",

@@ -18,13 +18,13 @@ from monitor.model.engine.requests import Finished, Released
 from monitor.records import Action, Coverage, Digests, Observer, Sampling, Status, Verdict, WatchPlan
 from monitor.rpc import describing, roles
 from monitor.rpc.interceptors import current_call
-from monitor.telemetry import tracing
 from monitor.telemetry.decisions import record, tokens
 from monitor.telemetry.decisions.feed import Feed
 from monitor.telemetry.decisions.log import REFUSED, DecisionLog
 from monitor.telemetry.decisions.privacy import Masks, PromptHash
 from monitor.telemetry.decisions.record import DecisionRecord, without_text
 from monitor.telemetry.decisions.trail import Trail
+from monitor.telemetry.tracing import context
 
 NOT_CONCLUDED = "not_concluded"
 """Why a request that was cancelled or failed half way counts as unknown."""
@@ -66,7 +66,7 @@ class Entry:
         self._ledger, self._asked, self._digests, self._watch = ledger, asked, digests, watch
         self._call = current_call()
         self._caller = roles.caller.get().name
-        self._trace = tracing.current_trace()
+        self._trace = context.current_trace()
         self.prompt_tokens = prompt_tokens
         self.sampling: Sampling | None = None
         self.session = ""

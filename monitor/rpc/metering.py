@@ -10,7 +10,7 @@ from monitor.model.selftest.health import DictionaryHealth
 from monitor.records import Digests
 from monitor.rpc.seams import Runtime
 from monitor.settings import Settings
-from monitor.telemetry.metrics import Metrics
+from monitor.telemetry.metrics.metrics import Metrics
 
 SCORINGS_PER_GENERATION = 4
 """Texts may wait in the scorer for every generation that may wait in the engine."""

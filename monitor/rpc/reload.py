@@ -19,7 +19,7 @@ from monitor.model.engine.requests import Lease
 from monitor.rpc import metering
 from monitor.rpc.active import Active, InForce
 from monitor.rpc.seams import PolicySet, Runtime
-from monitor.telemetry.metrics import Metrics
+from monitor.telemetry.metrics.metrics import Metrics
 
 Load = Callable[[], PolicySet]
 Signature = tuple[tuple[str, int, int, int], ...]

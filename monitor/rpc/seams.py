@@ -13,7 +13,7 @@ from monitor.model.prompts import Content
 from monitor.policy.policy import Policy
 from monitor.records import Clamp, Coverage, Observer, SuppressionNeeds, TokenText, Verdict, WatchPlan
 from monitor.rpc.wire.responses import InspectedToken
-from monitor.telemetry.metrics_sessions import Sessions
+from monitor.telemetry.metrics.sessions import Sessions
 
 
 class Prompt(Protocol):

@@ -37,10 +37,10 @@ from monitor.rpc.servicer import MonitorServicer
 from monitor.rpc.stalls import Stalls, end_for_certain
 from monitor.rpc.transport import server_options
 from monitor.settings import Settings, split_address
-from monitor.telemetry.exposition import MetricsServer
 from monitor.telemetry.logs import configure
-from monitor.telemetry.metrics import Metrics
-from monitor.telemetry.metrics_sessions import SessionCollector
+from monitor.telemetry.metrics.http import MetricsServer
+from monitor.telemetry.metrics.metrics import Metrics
+from monitor.telemetry.metrics.sessions import SessionCollector
 from monitor.v1 import monitor_pb2 as pb
 from monitor.v1 import monitor_pb2_grpc
 

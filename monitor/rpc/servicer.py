@@ -24,8 +24,8 @@ from monitor.rpc.verdicts import conclude, refusal, shown
 from monitor.rpc.wire import enums, requests, responses
 from monitor.rpc.wire.problems import under
 from monitor.telemetry.decisions.trail import Trail
-from monitor.telemetry.metrics import Metrics
-from monitor.telemetry.observing import MeteredObserver
+from monitor.telemetry.metrics.metrics import Metrics
+from monitor.telemetry.metrics.observer import MeteredObserver
 from monitor.v1 import monitor_pb2 as pb
 
 _SHORT = 1024

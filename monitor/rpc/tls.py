@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives import serialization
 from monitor.errors import ConfigurationError
 from monitor.rpc.watched_file import WatchedFiles
 from monitor.settings import Settings
-from monitor.telemetry.security import SecurityMetrics
+from monitor.telemetry.metrics.security import SecurityMetrics
 
 LARGEST_FILE = 1 << 20
 

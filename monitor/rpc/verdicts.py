@@ -13,7 +13,7 @@ from monitor.policy.policy import Policy
 from monitor.records import Action, Coverage, Mode, Status, Suppression, Verdict
 from monitor.rpc.faults import REFUSED_TEXT
 from monitor.rpc.seams import Judge
-from monitor.telemetry.metrics import Metrics
+from monitor.telemetry.metrics.metrics import Metrics
 
 INCOMPLETE = "incomplete"
 

@@ -17,7 +17,7 @@ from monitor.rpc.ledger import Ledger
 from monitor.rpc.wire import decisions
 from monitor.rpc.wire.decisions import Watched
 from monitor.telemetry.decisions.feed import Subscription
-from monitor.telemetry.decisions.reading import read
+from monitor.telemetry.decisions.reader import read
 from monitor.telemetry.decisions.record import KIND, DecisionRecord, from_json
 from monitor.v1 import monitor_pb2 as pb
 

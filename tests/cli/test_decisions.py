@@ -14,7 +14,7 @@ import pytest
 from monitor.cli.decisions_filter import instant
 from monitor.cli.errors import InputError
 from monitor.telemetry.decisions.folder import segments
-from monitor.telemetry.decisions.reading import read
+from monitor.telemetry.decisions.reader import read
 from tests.rpc.conftest import serving
 from tests.rpc.test_generate import wait_for
 from tests.telemetry.decisions.logs import log
@@ -155,7 +155,7 @@ def test_a_gap_and_an_unreadable_schema_are_said(run, tmp_path):
 
 
 def test_follow_shows_what_comes(run, tmp_path, monkeypatch):
-    monkeypatch.setattr("monitor.telemetry.decisions.reading._POLL", 0.01)
+    monkeypatch.setattr("monitor.telemetry.decisions.reader._POLL", 0.01)
     with serving(decision_log=tmp_path) as served:
         served.score("lie")
         shown = []

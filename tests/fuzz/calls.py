@@ -170,7 +170,7 @@ class Headers(BytesTarget):
         import tempfile
         from pathlib import Path
 
-        from monitor.telemetry.security import SecurityMetrics
+        from monitor.telemetry.metrics.security import SecurityMetrics
         from tests.rpc.conftest import settings
         from tests.rpc.secured import Callers
 

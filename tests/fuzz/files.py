@@ -19,7 +19,7 @@ from monitor.rpc.callers import entry_line, new_token, read_callers
 from monitor.rpc.roles import Role
 from monitor.settings import load_settings
 from monitor.telemetry.decisions import codec, lines
-from monitor.telemetry.decisions.reading import read, verify
+from monitor.telemetry.decisions.reader import read, verify
 from monitor.telemetry.decisions.record import DecisionRecord, from_json
 from tests.fuzz.target import ACCEPTED, REFUSED, BytesTarget, refused
 from tests.policy.policy_files import CONCEPT, DICTIONARY, EXAMPLES, MODEL, PINNED, lock_for, write_policy

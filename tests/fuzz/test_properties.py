@@ -13,7 +13,7 @@ from monitor.rpc.allowance import Allowances
 from monitor.rpc.callers import entry_line, find_token, new_token, read_callers
 from monitor.rpc.roles import Caller, Role
 from monitor.telemetry.decisions import lines
-from monitor.telemetry.metrics import Metrics
+from monitor.telemetry.metrics.metrics import Metrics
 from tests.policy.policy_files import DICTIONARY, MODEL
 
 FEW = settings(

@@ -12,7 +12,7 @@ from monitor.errors import ConfigurationError
 from monitor.records import Action
 from monitor.rpc.server import Server, run_in_background
 from monitor.telemetry.decisions import tape
-from monitor.telemetry.decisions.reading import read, verify
+from monitor.telemetry.decisions.reader import read, verify
 from monitor.telemetry.decisions.record import from_json
 from monitor.v1 import monitor_pb2 as pb
 from tests.rpc.conftest import DEADLINE, fails, serving, settings

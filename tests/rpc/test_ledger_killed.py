@@ -11,7 +11,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from monitor.telemetry.decisions.reading import read, verify
+from monitor.telemetry.decisions.reader import read, verify
 from monitor.v1 import monitor_pb2 as pb
 from monitor.v1.monitor_pb2_grpc import MonitorServiceStub
 from tests.children import ending

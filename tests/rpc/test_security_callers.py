@@ -14,7 +14,7 @@ from monitor.rpc.access import REFUSED, Access
 from monitor.rpc.callers import find_token, new_token, read_callers, token_hash
 from monitor.rpc.roles import Caller, Role
 from monitor.rpc.server import SERVICE
-from monitor.telemetry.security import SecurityMetrics
+from monitor.telemetry.metrics.security import SecurityMetrics
 from monitor.v1 import monitor_pb2 as pb
 from monitor.v1.monitor_pb2_grpc import MonitorServiceStub
 from tests.rpc.certificates import authority, issued

@@ -12,7 +12,7 @@ from monitor.model.runtime import Parts, load_parts
 from monitor.rpc.assembly import assemble
 from monitor.rpc.checking import checked
 from monitor.settings import load_settings
-from monitor.telemetry.metrics import Metrics
+from monitor.telemetry.metrics.metrics import Metrics
 from tests.rpc.pairs import small_scene
 
 

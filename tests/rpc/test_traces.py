@@ -12,9 +12,9 @@ from structlog.testing import capture_logs
 
 from monitor.errors import ConfigurationError
 from monitor.rpc import entrance
-from monitor.telemetry import tracing
-from monitor.telemetry.decisions.reading import read
-from monitor.telemetry.spans import SpanTracing
+from monitor.telemetry.decisions.reader import read
+from monitor.telemetry.tracing import context, tracing_to
+from monitor.telemetry.tracing.otel import SpanTracing
 from monitor.v1 import monitor_pb2 as pb
 from tests.rpc.collector import collecting, values
 from tests.rpc.conftest import DEADLINE, fails, generation, serving
@@ -156,11 +156,11 @@ def test_without_opentelemetry_the_callers_trace_id_is_still_known(tmp_path):
      f"00-{TRACE.upper()}-{PARENT}-01"],
 )  # fmt: skip
 def test_what_is_no_trace_context_gives_none(header):
-    assert tracing.trace_id_of(header) == ""
+    assert context.trace_id_of(header) == ""
 
 
 def test_later_versions_of_the_header_may_say_more():
-    assert tracing.trace_id_of(f"01-{TRACE}-{PARENT}-01-more") == TRACE
+    assert context.trace_id_of(f"01-{TRACE}-{PARENT}-01-more") == TRACE
 
 
 def test_spans_arrive_at_a_real_collector():
@@ -184,7 +184,7 @@ def test_a_wrong_endpoint_is_a_configuration_error():
     with pytest.raises(
         ConfigurationError, match="otlp_endpoint: found 'collector:4317': write http://HOST:4317"
     ):
-        tracing.tracing_to("collector:4317", 1.0)
+        tracing_to("collector:4317", 1.0)
 
 
 def test_serving_needs_no_opentelemetry_and_says_what_to_install():

@@ -11,7 +11,7 @@ import pytest
 from monitor.policy.policyset import PolicySet
 from monitor.records import Action, Mode
 from monitor.telemetry.decisions import tape
-from monitor.telemetry.decisions.reading import read
+from monitor.telemetry.decisions.reader import read
 from monitor.v1 import monitor_pb2 as pb
 from monitor.v1.monitor_pb2_grpc import MonitorServiceStub
 from tests.children import beside

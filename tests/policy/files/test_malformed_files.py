@@ -20,7 +20,7 @@ from monitor.policy.files.lint import check_folder
 from monitor.policy.files.source import read_source
 from tests.policy.policy_files import PINNED
 
-FOLDER = Path(__file__).parents[3] / "malformed"
+FOLDER = Path(__file__).parents[1] / "malformed"
 ROWS = [line.split("\t") for line in (FOLDER / "expected.tsv").read_text().splitlines()]
 
 FULL = """\

@@ -12,7 +12,7 @@ from tests.policy.files.test_malformed_files import FULL
 from tests.policy.policy_files import PINNED
 
 POLICIES = Path(__file__).parents[3] / "policies"
-MALFORMED = Path(__file__).parents[3] / "malformed"
+MALFORMED = Path(__file__).parents[1] / "malformed"
 SCHEMA = json.loads((POLICIES / "policy.schema.json").read_text())
 WRITTEN = [p for p in sorted(POLICIES.glob("*.yaml")) if p.suffixes == [".yaml"]]
 

@@ -13,9 +13,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from prometheus_client import Counter, Gauge
 
 from monitor.records import Detection, Suppression
-from monitor.telemetry import labels
-from monitor.telemetry.labels import Exemplar, LabelSet, PolicyView
-from monitor.telemetry.metrics_families import Families
+from monitor.telemetry.metrics import labels
+from monitor.telemetry.metrics.families import Families
+from monitor.telemetry.metrics.labels import Exemplar, LabelSet, PolicyView
 
 HELD, NOT_HELD, CAME_BACK = "held", "not_held", "came_back"
 OUTCOMES = (HELD, NOT_HELD, CAME_BACK)

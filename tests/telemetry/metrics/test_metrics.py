@@ -25,8 +25,8 @@ from monitor.records import (
     TokenBlock,
     Verdict,
 )
-from monitor.telemetry.metrics import FAILURES, Metrics
-from monitor.telemetry.observing import MeteredObserver
+from monitor.telemetry.metrics.metrics import FAILURES, Metrics
+from monitor.telemetry.metrics.observer import MeteredObserver
 from tests.rpc.fake import policies, policy
 
 

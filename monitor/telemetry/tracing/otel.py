@@ -19,7 +19,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from monitor import __version__
 from monitor.errors import ConfigurationError
-from monitor.telemetry.tracing import Attribute, Trace
+from monitor.telemetry.tracing.context import Attribute, Trace
 
 SERVICE = "sae-monitor"
 _RPC = "monitor.v1.MonitorService"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from monitor.telemetry.metrics_families import Families
+from monitor.telemetry.metrics.families import Families
 
 
 class HealthMetrics:

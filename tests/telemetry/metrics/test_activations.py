@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from monitor.records import Phase, Probe, TokenBlock, WatchPlan
-from monitor.telemetry.activations import ActivationLedger, shown
-from monitor.telemetry.activations_shown import BOUNDS, ActivationCollector
+from monitor.telemetry.metrics.activations import BOUNDS, ActivationCollector, ActivationLedger, shown
 from tests.children import beside, four_at_once
 
 

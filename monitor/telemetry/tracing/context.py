@@ -13,8 +13,7 @@ from typing import Protocol
 
 import structlog
 
-from monitor.errors import ConfigurationError
-from monitor.telemetry import exemplars
+from monitor.telemetry.metrics import exemplars
 
 Attribute = str | bool | int | float | Sequence[str]
 """What a span or an event may say. Never a prompt or an output."""
@@ -62,19 +61,6 @@ class CallerTracing:
 
     def close(self, seconds: float) -> None:
         """Nothing to send."""
-
-
-def tracing_to(endpoint: str | None, ratio: float) -> Tracing:
-    """Spans to a collector, or none. Raises ConfigurationError where OpenTelemetry is needed and not installed."""
-    if endpoint is None:
-        return CallerTracing()
-    try:
-        from monitor.telemetry.spans import SpanTracing
-    except ImportError as error:
-        raise ConfigurationError(
-            f"otlp_endpoint needs OpenTelemetry, and {error.name} is not installed: pip install 'sae-monitor[otel]'"
-        ) from None
-    return SpanTracing.over_otlp(endpoint, ratio)
 
 
 def trace_id_of(traceparent: str) -> str:

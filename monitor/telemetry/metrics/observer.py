@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from monitor.records import Action, Clamp, Decision, Mode, Observer, TokenBlock
-from monitor.telemetry.activations import ActivationMeter
-from monitor.telemetry.exemplars import exemplar
-from monitor.telemetry.labels import PolicyView
-from monitor.telemetry.metrics import Metrics
+from monitor.telemetry.metrics.activations import ActivationMeter
+from monitor.telemetry.metrics.exemplars import exemplar
+from monitor.telemetry.metrics.labels import PolicyView
+from monitor.telemetry.metrics.metrics import Metrics
 
 
 class MeteredObserver:

@@ -12,16 +12,21 @@ from collections.abc import Callable, Iterable, Sequence
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from monitor.records import Action, Detection, Digests, Status, Verdict, WatchPlan
-from monitor.telemetry import labels
-from monitor.telemetry.activations import ActivationLedger, ActivationMeter, features_of, shown
-from monitor.telemetry.activations_shown import ActivationCollector
-from monitor.telemetry.exemplars import exemplar
-from monitor.telemetry.labels import Exemplar, PolicySetView, PolicyView
-from monitor.telemetry.metrics_decisions import DecisionLogMetrics
-from monitor.telemetry.metrics_families import Families
-from monitor.telemetry.metrics_health import HealthMetrics
-from monitor.telemetry.metrics_policies import PolicyMetrics
-from monitor.telemetry.metrics_work import WorkCollector
+from monitor.telemetry.metrics import labels
+from monitor.telemetry.metrics.activations import (
+    ActivationCollector,
+    ActivationLedger,
+    ActivationMeter,
+    features_of,
+    shown,
+)
+from monitor.telemetry.metrics.decisions import DecisionLogMetrics
+from monitor.telemetry.metrics.exemplars import exemplar
+from monitor.telemetry.metrics.families import Families
+from monitor.telemetry.metrics.health import HealthMetrics
+from monitor.telemetry.metrics.labels import Exemplar, PolicySetView, PolicyView
+from monitor.telemetry.metrics.policies import PolicyMetrics
+from monitor.telemetry.metrics.work import WorkCollector
 
 FAILURES = (
     "gap",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from monitor.telemetry.metrics_families import Families
+from monitor.telemetry.metrics.families import Families
 
 DROPS = ("queue_full", "disk_full", "error", "stopping")
 """Why a record was not written."""
