@@ -13,7 +13,7 @@ from typing import Any
 from monitor.errors import MonitorError, Overloaded, Unavailable
 from monitor.model.engine.requests import Event, GenerationRequest, ScoreJob, ScoreOutcome
 from monitor.rpc.mailbox import Mailbox
-from monitor.rpc.seams import Runtime
+from monitor.rpc.ports import Runtime
 from monitor.telemetry.metrics.metrics import Metrics
 
 

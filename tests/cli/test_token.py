@@ -7,8 +7,8 @@ import pytest
 
 from monitor.cli import identity
 from monitor.errors import ConfigurationError
-from monitor.rpc.callers import find_token, read_callers
-from monitor.rpc.roles import Role
+from monitor.rpc.access.callers import find_token, read_callers
+from monitor.rpc.access.roles import Role
 from tests.rpc.certificates import authority, issued
 from tests.rpc.secured import guarded
 

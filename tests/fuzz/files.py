@@ -14,9 +14,9 @@ from monitor.errors import ConfigurationError, PolicyError
 from monitor.policy.files.examples import read_examples
 from monitor.policy.files.loader import load_policies
 from monitor.policy.files.lock import lock_path, write_lock
+from monitor.rpc.access.callers import entry_line, new_token, read_callers
+from monitor.rpc.access.roles import Role
 from monitor.rpc.assembly import bundled_policies
-from monitor.rpc.callers import entry_line, new_token, read_callers
-from monitor.rpc.roles import Role
 from monitor.settings import load_settings
 from monitor.telemetry.decisions import codec, lines
 from monitor.telemetry.decisions.reader import read, verify

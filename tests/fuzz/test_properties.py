@@ -9,9 +9,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from monitor.errors import BadRequest, ConfigurationError, Overloaded, PolicyError
 from monitor.policy.files.loader import load_policies
-from monitor.rpc.allowance import Allowances
-from monitor.rpc.callers import entry_line, find_token, new_token, read_callers
-from monitor.rpc.roles import Caller, Role
+from monitor.rpc.access.callers import entry_line, find_token, new_token, read_callers
+from monitor.rpc.access.quota import Allowances
+from monitor.rpc.access.roles import Caller, Role
 from monitor.telemetry.decisions import lines
 from monitor.telemetry.metrics.metrics import Metrics
 from tests.policy.policy_files import DICTIONARY, MODEL

@@ -9,8 +9,7 @@ import structlog
 from monitor import demo
 from monitor.errors import ConfigurationError, SelfTestFailed
 from monitor.model.runtime import Parts, load_parts
-from monitor.rpc.assembly import assemble
-from monitor.rpc.checking import checked
+from monitor.rpc.assembly import assemble, checked
 from monitor.settings import load_settings
 from monitor.telemetry.metrics.metrics import Metrics
 from tests.rpc.pairs import small_scene
@@ -63,7 +62,7 @@ def test_a_pair_of_which_nothing_is_known_is_warned_about(tmp_path: Path) -> Non
 def _exported(health: object) -> dict[object, float]:
     from types import SimpleNamespace
 
-    from monitor.rpc.metering import connect
+    from monitor.rpc.call_metrics import connect
 
     metrics = Metrics()
     queue = SimpleNamespace(queue_depth=lambda: 0, running=lambda: 0, passes=lambda: 0, why_separate="")
