@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from monitor.cli.errors import InputError
+from monitor.errors import InputError
 from monitor.v1 import monitor_pb2 as pb
 
 PANEL = "What it belongs to"

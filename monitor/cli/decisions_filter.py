@@ -17,7 +17,7 @@ import typer
 from monitor.cli import decisions_view
 from monitor.cli.console import stdout_console
 from monitor.cli.decisions_log import AsJson, Log, decisions, log_folder, readable
-from monitor.cli.errors import InputError
+from monitor.errors import InputError
 from monitor.records import Action, Detection, Severity, Status
 from monitor.telemetry.decisions import reader
 from monitor.telemetry.decisions.record import DecisionRecord

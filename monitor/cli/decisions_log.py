@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from monitor.cli.errors import InputError
+from monitor.errors import InputError
 from monitor.settings import decision_folder, load_settings, split_address
 from monitor.telemetry.decisions.record import KIND, DecisionRecord, from_json
 

@@ -9,7 +9,8 @@ import typer
 from monitor.cli import decisions_view, words
 from monitor.cli.console import stdout_console
 from monitor.cli.decisions_log import AsJson, Log, decisions, log_folder, readable
-from monitor.cli.errors import ExitCode, InputError
+from monitor.cli.errors import ExitCode
+from monitor.errors import InputError
 from monitor.telemetry.decisions import reader
 
 _SHORTEST = 4

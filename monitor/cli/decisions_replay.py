@@ -17,7 +17,8 @@ from monitor.cli.console import stdout_console
 from monitor.cli.decisions_filter import When, conditions
 from monitor.cli.decisions_log import Log, decisions, log_folder, readable
 from monitor.cli.decisions_rerun import CannotReplay, FromReadings, FromText, differs, stronger
-from monitor.cli.errors import ExitCode, InputError
+from monitor.cli.errors import ExitCode
+from monitor.errors import InputError
 from monitor.records import Verdict
 from monitor.rpc.wire import enums
 from monitor.telemetry.decisions import codec, reader

@@ -14,14 +14,14 @@ import typer
 from rich.text import Text
 
 from monitor.cli import options, words
-from monitor.cli.client import Client, connect, failure
 from monitor.cli.console import stdout_console
 from monitor.cli.decisions_filter import one_of
-from monitor.cli.identity import from_environment
 from monitor.cli.output import as_json
 from monitor.cli.printable import one_line, printable
 from monitor.cli.render import detection_line
 from monitor.cli.session import checked
+from monitor.client.client import Client, connect, failure
+from monitor.client.credentials import from_environment
 from monitor.records import Severity
 from monitor.rpc.wire.enums import SEVERITY
 from monitor.v1 import monitor_pb2 as pb

@@ -10,11 +10,9 @@ from rich.console import Console
 from rich.padding import Padding
 
 from monitor.cli import demo_view, options
-from monitor.cli.client import connect
 from monitor.cli.console import has_colour, stderr_console, stdout_console
 from monitor.cli.demo_script import SCRIPT, Script
 from monitor.cli.demo_steps import Steps
-from monitor.cli.errors import Unreachable
 from monitor.cli.expectations import Expectations
 from monitor.cli.local import Endpoint, local_server
 from monitor.cli.measure import RuleScores
@@ -22,6 +20,8 @@ from monitor.cli.picture import recorder, save_recorded
 from monitor.cli.scrape import scrape
 from monitor.cli.shade import Painter
 from monitor.cli.tally import Tally
+from monitor.client.client import connect
+from monitor.client.errors import Unreachable
 
 CALL_SECONDS = 120.0
 GONE_SECONDS = 2.0

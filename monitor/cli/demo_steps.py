@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from monitor.cli.client import Client
 from monitor.cli.comparison import Comparison, edited
 from monitor.cli.demo_script import Line, Suppression
 from monitor.cli.expectations import Expectations
 from monitor.cli.render import closest, enforced
 from monitor.cli.scrape import Scrape
 from monitor.cli.tally import Moved, Tally
+from monitor.client.client import Client
 from monitor.v1 import monitor_pb2 as pb
 
 SEED = 7

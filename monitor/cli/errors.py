@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 
-from monitor.errors import EngineDied, MonitorError, Violation
+from monitor.errors import EngineDied, MonitorError
 
 
 class ExitCode(enum.IntEnum):
@@ -26,29 +26,6 @@ class ExitCode(enum.IntEnum):
 def exit_code(error: MonitorError) -> ExitCode:
     """What the process exits with after this error."""
     return ExitCode.DIED if isinstance(error, EngineDied) else ExitCode.ERROR
-
-
-class InputError(MonitorError):
-    """What was given to read cannot be used."""
-
-    code = "INVALID_ARGUMENT"
-
-
-class Unreachable(MonitorError):
-    """No server answers at the address."""
-
-    code = "UNAVAILABLE"
-
-
-class CallFailed(MonitorError):
-    """The server answered a call with an error status."""
-
-    def __init__(self, status: str, details: str, violations: tuple[Violation, ...] = ()) -> None:
-        self.code = status
-        self.violations = violations
-        lines = [f"the server answered {status}: {details}"]
-        lines += [f"  {v.field}: {v.description}" for v in violations]
-        super().__init__("\n".join(lines))
 
 
 def report(error: MonitorError) -> None:

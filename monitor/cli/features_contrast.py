@@ -14,7 +14,6 @@ from typing import Annotated
 import typer
 
 from monitor.cli.console import stderr_console, stdout_console
-from monitor.cli.errors import InputError
 from monitor.cli.features_table import Row, feature_table
 from monitor.cli.pair import (
     DeviceOption,
@@ -31,6 +30,7 @@ from monitor.dictionary.cards.statistics import FeatureStatistics
 from monitor.dictionary.explore.contrast import Contrast, Pool
 from monitor.dictionary.explore.contrast import contrast as rank
 from monitor.dictionary.explore.text_pooling import pool as pool_texts
+from monitor.errors import InputError
 
 FileOption = Annotated[
     Path | None, typer.Option(help=".txt (a text per line) or .jsonl (objects with `text`).")

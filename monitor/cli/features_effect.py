@@ -17,7 +17,6 @@ from rich.text import Text
 from torch import Tensor
 
 from monitor.cli.console import stdout_console
-from monitor.cli.errors import InputError
 from monitor.cli.pair import (
     DeviceOption,
     DictionaryOption,
@@ -32,6 +31,7 @@ from monitor.cli.pair import (
 )
 from monitor.cli.printable import one_line
 from monitor.dictionary.cards.labels import Labels
+from monitor.errors import InputError
 from monitor.model.offline.effects import Effect, Prompted
 
 

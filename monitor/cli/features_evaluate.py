@@ -15,7 +15,6 @@ import numpy as np
 import typer
 
 from monitor.cli.console import stderr_console, stdout_console
-from monitor.cli.errors import InputError
 from monitor.cli.features_show import card_of
 from monitor.cli.labelled import LabelledReader, labelled_files, read_rows
 from monitor.cli.pair import (
@@ -33,6 +32,7 @@ from monitor.dictionary.evaluation.half import Floats, Half
 from monitor.dictionary.evaluation.measure import SourceResult, measure
 from monitor.dictionary.evaluation.report import Portrait, Subject, portraits, records, table
 from monitor.dictionary.evaluation.source import Row, Skipped, Source, make_source
+from monitor.errors import InputError
 
 BENIGN = ("benign", "instructions")
 _BY_WORDING = "bbq"

@@ -10,13 +10,13 @@ from typing import Annotated
 import typer
 
 from monitor.cli.console import stdout_console
-from monitor.cli.errors import InputError
 from monitor.cli.features_show import card_of
 from monitor.cli.pair import DictionaryOption, FormatOption, need_feature, open_dictionary, open_labels
 from monitor.dictionary.bundle import Dictionary
 from monitor.dictionary.cards.auto_labels import name_features
 from monitor.dictionary.cards.card_file import load_cards
 from monitor.dictionary.cards.labels import save
+from monitor.errors import InputError
 
 
 def label(

@@ -11,9 +11,9 @@ from typing import Annotated
 import typer
 
 from monitor.cli.console import stdout_console
-from monitor.cli.errors import InputError
 from monitor.cli.features_show import FeatureArgument
 from monitor.cli.pair import DictionaryOption, FormatOption, need_feature, open_dictionary, open_labels
+from monitor.errors import InputError
 
 SUFFIXES = (".png", ".svg", ".pdf")
 

@@ -11,7 +11,6 @@ from typing import Annotated, Any
 import typer
 
 from monitor.cli.console import stdout_console
-from monitor.cli.errors import InputError
 from monitor.cli.features_table import Row, feature_table
 from monitor.cli.pair import (
     DeviceOption,
@@ -27,6 +26,7 @@ from monitor.cli.pair import (
 from monitor.dictionary.explore.search import Hit
 from monitor.dictionary.explore.search import search as find
 from monitor.dictionary.explore.text_pooling import pool
+from monitor.errors import InputError
 
 
 def search(

@@ -9,7 +9,6 @@ import typer
 from monitor.cli import options
 from monitor.cli.belonging import Labels, Session, belonging
 from monitor.cli.clamps import dropping
-from monitor.cli.client import Client
 from monitor.cli.console import stdout_console
 from monitor.cli.measure import RuleScores
 from monitor.cli.output import as_json, leave, picture
@@ -18,6 +17,7 @@ from monitor.cli.render import generated
 from monitor.cli.session import open_session
 from monitor.cli.side_by_side import Compare, columns
 from monitor.cli.streaming import show
+from monitor.client.client import Client
 from monitor.v1 import monitor_pb2 as pb
 
 

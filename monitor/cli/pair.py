@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from torch import Tensor, nn
 
-from monitor.cli.errors import InputError
 from monitor.dictionary.bundle import Dictionary, load_dictionary
 from monitor.dictionary.cards import labels as labelling
 from monitor.dictionary.cards.labels import Labels
@@ -21,7 +20,7 @@ from monitor.dictionary.cards.logit_lens import Unembedding
 from monitor.dictionary.cards.spelling import Speller
 from monitor.dictionary.cards.statistics import FeatureStatistics
 from monitor.dictionary.formats import FORMATS
-from monitor.errors import DictionaryError, NotFound
+from monitor.errors import DictionaryError, InputError, NotFound
 
 if TYPE_CHECKING:
     from monitor.model.load.model import LoadedModel

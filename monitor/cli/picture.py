@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console, RenderableType
 from rich.terminal_theme import TerminalTheme
 
-from monitor.cli.errors import InputError
+from monitor.errors import InputError
 
 WIDTH = 100
 

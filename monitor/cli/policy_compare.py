@@ -18,12 +18,12 @@ from rich.table import Table
 from rich.text import Text
 
 from monitor.cli.console import stderr_console, stdout_console
-from monitor.cli.errors import InputError
 from monitor.cli.pair import DeviceOption, DictionaryOption, FormatOption, JsonOption, ModelOption, open_pair
 from monitor.cli.policy_extra import held_out
 from monitor.cli.policy_running import bound_elsewhere, load_set, running_of
 from monitor.cli.printable import one_line
 from monitor.cli.texts import read_texts
+from monitor.errors import InputError
 from monitor.policy.comparing import Change, Comparison, compare
 from monitor.policy.files.examples import read_examples
 from monitor.policy.files.loader import read_folder

@@ -15,7 +15,6 @@ import torch
 import typer
 
 from monitor.cli.console import stderr_console, stdout_console
-from monitor.cli.errors import InputError
 from monitor.cli.pair import (
     DeviceOption,
     DictionaryOption,
@@ -26,7 +25,7 @@ from monitor.cli.pair import (
     open_pair,
 )
 from monitor.cli.texts import corpus_files, in_equal_shares
-from monitor.errors import NotFound, PolicyError
+from monitor.errors import InputError, NotFound, PolicyError
 from monitor.policy.files.loader import load_policies, read_folder
 from monitor.policy.files.source import Source
 from monitor.policy.policy import Policy

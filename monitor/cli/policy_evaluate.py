@@ -15,12 +15,12 @@ import numpy as np
 import typer
 
 from monitor.cli.console import stderr_console, stdout_console
-from monitor.cli.errors import InputError
 from monitor.cli.pair import DeviceOption, DictionaryOption, FormatOption, JsonOption, ModelOption, open_pair
 from monitor.cli.policy_benign import SPREAD, documents, excerpt
 from monitor.cli.policy_extra import extra_rows, held_out, sources_of
 from monitor.cli.policy_file import writable, write_text
 from monitor.cli.policy_tried import notes_on, tried
+from monitor.errors import InputError
 from monitor.policy.files.examples import BENIGN_FILE, read_benign
 from monitor.policy.files.loader import read_folder
 from monitor.policy.files.lock import LockModel

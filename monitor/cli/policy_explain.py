@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from monitor.cli.errors import InputError
 from monitor.cli.policy_running import load_set, running_of
+from monitor.errors import InputError
 from monitor.policy.rules.explain import Explanation, Part, TokenShare, explain
 from monitor.records import Phase
 

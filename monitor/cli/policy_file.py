@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from monitor.cli.errors import InputError
+from monitor.errors import InputError
 
 
 def writable(path: Path | None) -> None:

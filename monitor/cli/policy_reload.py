@@ -7,10 +7,10 @@ from typing import Annotated
 import typer
 
 from monitor.cli import words
-from monitor.cli.client import connect
 from monitor.cli.console import stdout_console
-from monitor.cli.identity import from_environment
 from monitor.cli.session import checked
+from monitor.client.client import connect
+from monitor.client.credentials import from_environment
 from monitor.v1 import monitor_pb2 as pb
 
 

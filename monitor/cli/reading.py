@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from monitor.cli.errors import InputError
+from monitor.errors import InputError
 from monitor.v1 import monitor_pb2 as pb
 
 STDIN = "-"

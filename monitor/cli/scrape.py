@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from monitor.cli.errors import Unreachable
+from monitor.client.errors import Unreachable
 
 SCRAPE_SECONDS = 5.0
 Series = tuple[str, tuple[tuple[str, str], ...]]

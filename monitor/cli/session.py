@@ -11,10 +11,10 @@ from typing import Any
 
 import typer
 
-from monitor.cli.client import Client, connect
 from monitor.cli.console import stderr_console
-from monitor.cli.identity import from_environment
 from monitor.cli.local import local_server
+from monitor.client.client import Client, connect
+from monitor.client.credentials import from_environment
 from monitor.errors import ConfigurationError
 from monitor.settings import split_address
 

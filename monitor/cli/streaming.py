@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.padding import Padding
 
 from monitor.cli.console import has_colour
-from monitor.cli.errors import CallFailed
 from monitor.cli.measure import RuleScores
 from monitor.cli.render import detection_line, footer, verdict_block
 from monitor.cli.shade import Painter
+from monitor.client.errors import CallFailed
 from monitor.v1 import monitor_pb2 as pb
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO, cast
 
-from monitor.cli.errors import InputError
+from monitor.errors import InputError
 
 _OPENERS: dict[str, Callable[..., Any]] = {".xz": lzma.open, ".gz": gzip.open}
 _DOCUMENTS = frozenset({".md", ".py", ".rst"})

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from monitor.cli.decisions_filter import instant
-from monitor.cli.errors import InputError
+from monitor.errors import InputError
 from monitor.telemetry.decisions.folder import segments
 from monitor.telemetry.decisions.reader import read
 from tests.rpc.conftest import serving

@@ -9,9 +9,10 @@ from rich.console import Console
 from monitor.cli.demo import run as run_demo
 from monitor.cli.demo_script import BENIGN, HARMLESS, OFFENDING, SCRIPT, Line, Script, Suppression
 from monitor.cli.demo_steps import quoted
-from monitor.cli.errors import CallFailed, ExitCode
+from monitor.cli.errors import ExitCode
 from monitor.cli.expectations import Expectations
 from monitor.cli.local import Endpoint, local_server
+from monitor.client.errors import CallFailed
 from tests.cli.scripted import Faults, serving
 
 LINES = (

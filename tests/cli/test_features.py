@@ -227,8 +227,8 @@ def test_describe_reads_files_in_equal_shares(tmp_path):
     ],
 )
 def test_files_that_cannot_be_read_are_named(tmp_path, name, content, said):
-    from monitor.cli.errors import InputError
     from monitor.cli.texts import read_texts
+    from monitor.errors import InputError
 
     (tmp_path / name).write_text(content)
     with pytest.raises(InputError, match=said):

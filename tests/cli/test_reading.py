@@ -3,8 +3,8 @@ import sys
 
 import pytest
 
-from monitor.cli.errors import InputError
 from monitor.cli.reading import as_input, as_sampling, read_text
+from monitor.errors import InputError
 from monitor.v1 import monitor_pb2 as pb
 
 

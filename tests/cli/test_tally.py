@@ -2,9 +2,9 @@
 
 import pytest
 
-from monitor.cli.errors import Unreachable
 from monitor.cli.scrape import parse, scrape
 from monitor.cli.tally import Tally, gap
+from monitor.client.errors import Unreachable
 from monitor.v1 import monitor_pb2 as pb
 
 TEXT = """\

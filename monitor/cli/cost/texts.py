@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from monitor.cli.errors import InputError
 from monitor.cli.policy_extra import BLURRED
 from monitor.demo.recipe.corpus import LabelledRow, labelled_rows
 from monitor.demo.recipe.splits import split_of
+from monitor.errors import InputError
 from monitor.policy.files.examples import BENIGN_FILE, Label, read_benign
 from monitor.policy.files.source import Source
 

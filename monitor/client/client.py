@@ -16,8 +16,8 @@ from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
-from monitor.cli.errors import CallFailed, Unreachable
-from monitor.cli.identity import NOBODY, Identity
+from monitor.client.credentials import NOBODY, Identity
+from monitor.client.errors import CallFailed, Unreachable
 from monitor.errors import Violation
 from monitor.v1 import monitor_pb2 as pb
 from monitor.v1 import monitor_pb2_grpc
