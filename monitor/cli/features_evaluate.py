@@ -91,7 +91,7 @@ def _measure(given: tuple[Source, Half, Half], limit: int) -> SourceResult:
 
 
 def _source(key: tuple[str, str], path: Path, rows: int) -> Source | Skipped:
-    from monitor.demo.recipe.splits import normalised, split_of
+    from monitor.lab.splits import normalised, split_of
 
     return make_source(*key, read_rows(path), split_of, normalised, rows)
 

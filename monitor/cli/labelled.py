@@ -100,7 +100,7 @@ def labelled_files(data: Path, only: list[str]) -> dict[tuple[str, str], Path]:
 
 def read_rows(path: Path) -> tuple[Row, ...]:
     """The rows of one file; InputError where a line is no row."""
-    from monitor.demo.recipe.corpus import labelled_rows
+    from monitor.lab.splits import labelled_rows
 
     try:
         found = labelled_rows(path)

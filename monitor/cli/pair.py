@@ -100,7 +100,7 @@ def open_dictionary(
 ) -> Dictionary:
     """The dictionary of a folder, a file or a hub repository, or the bundled one."""
     if dictionary is None:
-        from monitor.demo import dictionary_path
+        from monitor.pairs.tiny import dictionary_path
 
         dictionary = dictionary_path()
     return load_dictionary(dictionary, format=format, device=device, measured=measured)
@@ -126,7 +126,7 @@ def open_pair(
     if (model is None) != (dictionary is None):
         raise InputError("give --model and --dictionary together, or neither for the bundled pair")
     if model is None:
-        from monitor.demo import model_path
+        from monitor.pairs.tiny import model_path
 
         model = str(model_path())
     loaded = load_model(model, device=device, dtype=dtype)

@@ -11,9 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from monitor.demo.recipe.corpus import LabelledRow, labelled_rows
-from monitor.demo.recipe.splits import split_of
 from monitor.errors import InputError
+from monitor.lab.splits import LabelledRow, labelled_rows, split_of
 from monitor.policy.fit import LabelledTexts
 
 ROWS = 500

@@ -14,13 +14,13 @@ from typing import NamedTuple
 import structlog
 
 import monitor
-from monitor import demo
 from monitor.errors import ConfigurationError, SelfTestFailed
 from monitor.model.engine.paged import Limits
 from monitor.model.runtime import Parts, Runtime, load_parts
 from monitor.model.selftest.expected import Source
 from monitor.model.selftest.health import DictionaryHealth, dictionary_health
 from monitor.model.selftest.run import self_test
+from monitor.pairs import tiny
 from monitor.policy.files.loader import load_policies
 from monitor.policy.policyset import PolicySet
 from monitor.policy.rules.sessions import SessionStore
@@ -97,7 +97,7 @@ def bundled_policies() -> Path:
 def _parts(settings: Settings) -> Parts:
     model, dictionary = settings.model, settings.dictionary
     if model is None and dictionary is None:
-        model, dictionary = str(demo.model_path()), demo.dictionary_path()
+        model, dictionary = str(tiny.model_path()), tiny.dictionary_path()
     if model is None or dictionary is None:
         raise ConfigurationError(
             "give both a model and its dictionary, or neither for the bundled pair: a dictionary only fits the model "

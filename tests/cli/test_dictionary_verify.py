@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from monitor import demo
+from monitor.pairs import tiny
 
 
 @pytest.fixture
 def pair(tmp_path: Path) -> list[str]:
     """The bundled pair with a dictionary folder of its own and no record."""
     folder = tmp_path / "dictionary"
-    shutil.copytree(demo.dictionary_path(), folder)
+    shutil.copytree(tiny.dictionary_path(), folder)
     (folder / "verified.json").unlink(missing_ok=True)
-    return ["--model", str(demo.model_path()), "--dictionary", str(folder)]
+    return ["--model", str(tiny.model_path()), "--dictionary", str(folder)]
 
 
 def test_records_and_holds_itself_to_the_record(run, pair: list[str]) -> None:
@@ -44,6 +44,6 @@ def test_another_layer_is_refused_named_and_recorded_only_when_told_to(run, pair
 
 
 def test_one_without_the_other(run) -> None:
-    alone = run("dictionary", "verify", "--model", str(demo.model_path()))
+    alone = run("dictionary", "verify", "--model", str(tiny.model_path()))
     assert alone.exit_code == 2
     assert "--dictionary" in alone.stderr

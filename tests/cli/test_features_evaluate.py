@@ -14,8 +14,8 @@ from monitor.cli.app import app
 from monitor.cli.dictionary_describe import describe
 from monitor.cli.labelled import LabelledReader
 from monitor.cli.pair import open_pair
-from monitor.demo.recipe.splits import split_of
 from monitor.dictionary.evaluation.source import Row
+from monitor.lab.splits import split_of
 from tests.cli.small_pair import write_small_pair
 
 

@@ -12,8 +12,8 @@ from monitor.cli.cost.judge import learn_judge
 from monitor.cli.cost.points import Point, Share, difference, share
 from monitor.cli.cost.texts import cost_texts, spread
 from monitor.cli.cost.ways import DENSE, DETECTORS, DROPPED, NOTHING, OWN
-from monitor.demo.recipe.splits import split_of
 from monitor.errors import InputError
+from monitor.lab.splits import split_of
 from monitor.policy.files.examples import Example, Label
 from monitor.rpc.assembly import bundled_policies
 

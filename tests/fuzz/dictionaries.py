@@ -129,7 +129,7 @@ class Cards(FolderTarget):
     def corpus(self) -> Sequence[bytes]:
         import lzma
 
-        from monitor.demo import dictionary_path
+        from monitor.pairs.tiny import dictionary_path
 
         with lzma.open(dictionary_path() / "cards.jsonl.xz") as file:
             beginning = b"".join(file.readline() for _ in range(6))

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import structlog
 
-from monitor import demo
 from monitor.errors import ConfigurationError, SelfTestFailed
 from monitor.model.runtime import Parts, load_parts
+from monitor.pairs import tiny
 from monitor.rpc.assembly import assemble, checked
 from monitor.settings import load_settings
 from monitor.telemetry.metrics.metrics import Metrics
@@ -17,7 +17,7 @@ from tests.rpc.pairs import small_scene
 
 @pytest.fixture(scope="module")
 def parts() -> Parts:
-    return load_parts(str(demo.model_path()), demo.dictionary_path(), device="cpu")
+    return load_parts(str(tiny.model_path()), tiny.dictionary_path(), device="cpu")
 
 
 def test_a_pair_that_does_not_fit_does_not_start_and_says_why(parts: Parts) -> None:

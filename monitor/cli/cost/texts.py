@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from monitor.cli.policy_extra import BLURRED
-from monitor.demo.recipe.corpus import LabelledRow, labelled_rows
-from monitor.demo.recipe.splits import split_of
 from monitor.errors import InputError
+from monitor.lab.splits import LabelledRow, labelled_rows, split_of
 from monitor.policy.files.examples import BENIGN_FILE, Label, read_benign
 from monitor.policy.files.source import Source
 

@@ -5,19 +5,19 @@ from pathlib import Path
 
 import pytest
 
-from monitor import demo
 from monitor.model.runtime import Parts, load_parts
 from monitor.model.selftest import texts
 from monitor.model.selftest.expected import Source
 from monitor.model.selftest.records import Record, save_record
 from monitor.model.selftest.result import SelfTest
 from monitor.model.selftest.run import self_test
+from monitor.pairs import tiny
 from tests.model.planted import PLANTED, Change, Planted
 
 
 @pytest.fixture(scope="module")
 def parts() -> Parts:
-    return load_parts(str(demo.model_path()), demo.dictionary_path(), device="cpu")
+    return load_parts(str(tiny.model_path()), tiny.dictionary_path(), device="cpu")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -95,7 +95,7 @@ def test_declared_values_alone_catch_all_but_three_and_name_the_right_cause(
 
 def test_the_bundled_pair_passes_by_itself() -> None:
     """Whatever is recorded or declared for it."""
-    fresh = load_parts(str(demo.model_path()), demo.dictionary_path(), device="cpu")
+    fresh = load_parts(str(tiny.model_path()), tiny.dictionary_path(), device="cpu")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(texts, "load_texts", _all_texts)
         test = self_test(fresh)

@@ -1,4 +1,4 @@
-"""`python -m monitor.demo.recipe.dictionary`: trains the demo model's dictionary, in one command.
+"""`python -m monitor.recipes.tiny.dictionary`: trains the demo model's dictionary, in one command.
 
 Knows which text the dictionary reads: what the model was trained on, in the shares of the end of its training.
 The training itself is `sae-monitor dictionary train`.
@@ -12,9 +12,9 @@ import torch
 import typer
 
 from monitor.cli.dictionary_train import train
-from monitor.demo.recipe.corpus import corpora
-from monitor.demo.recipe.memory import keep_freed_memory
-from monitor.demo.recipe.plan import END_MIXTURE
+from monitor.recipes.tiny.corpus import corpora
+from monitor.recipes.tiny.memory import keep_freed_memory
+from monitor.recipes.tiny.plan import END_MIXTURE
 
 app = typer.Typer(add_completion=False)
 

@@ -1,4 +1,4 @@
-"""`python -m monitor.demo.recipe`: makes the demo model from a data folder, in one command.
+"""`python -m monitor.recipes.tiny`: makes the demo model from a data folder, in one command.
 
 Knows flags and the terminal. The work is in `pipeline`.
 """
@@ -12,11 +12,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from monitor.demo.recipe.evaluate import ROWS, Held
-from monitor.demo.recipe.memory import keep_freed_memory
-from monitor.demo.recipe.pipeline import Folder, finish, prepare, train, trainer_of
-from monitor.demo.recipe.plan import Budget, Plan
-from monitor.demo.recipe.train import Trainer
+from monitor.recipes.tiny.evaluate import ROWS, Held
+from monitor.recipes.tiny.memory import keep_freed_memory
+from monitor.recipes.tiny.pipeline import Folder, finish, prepare, train, trainer_of
+from monitor.recipes.tiny.plan import Budget, Plan
+from monitor.recipes.tiny.train import Trainer
 
 app = typer.Typer(add_completion=False)
 

@@ -9,14 +9,14 @@ import torch
 from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
-from monitor.demo.recipe.__main__ import app
-from monitor.demo.recipe.corpus import Document, corpora, labelled_rows
-from monitor.demo.recipe.network import TrainingForward, next_token_loss
-from monitor.demo.recipe.plan import Plan
-from monitor.demo.recipe.sampler import Sampler
-from monitor.demo.recipe.shards import pack
-from monitor.demo.recipe.splits import split_of
-from monitor.demo.recipe.tokenizer import as_training_text, encode_documents
+from monitor.lab.splits import labelled_rows, split_of
+from monitor.recipes.tiny.__main__ import app
+from monitor.recipes.tiny.corpus import Document, corpora
+from monitor.recipes.tiny.network import TrainingForward, next_token_loss
+from monitor.recipes.tiny.plan import Plan
+from monitor.recipes.tiny.sampler import Sampler
+from monitor.recipes.tiny.shards import pack
+from monitor.recipes.tiny.tokenizer import as_training_text, encode_documents
 
 Documents = dict[str, list[Document]]
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from monitor.demo import dictionary_path, model_path
+from monitor.pairs.tiny import dictionary_path, model_path
 
 TALK = (
     "Human: Hi! Have you seen any good movies lately?\n\n"

@@ -11,15 +11,15 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerFast
 
-from monitor.demo.recipe.corpus import Document, corpora
-from monitor.demo.recipe.evaluate import Held, held_out_losses, samples
-from monitor.demo.recipe.export import export_model
-from monitor.demo.recipe.plan import Budget, Plan
-from monitor.demo.recipe.progress import Report
-from monitor.demo.recipe.sampler import Sampler
-from monitor.demo.recipe.shards import build_shards, have_shards, open_shards
-from monitor.demo.recipe.tokenizer import as_training_text, load_tokenizer, train_tokenizer
-from monitor.demo.recipe.train import Progress, Trainer
+from monitor.recipes.tiny.corpus import Document, corpora
+from monitor.recipes.tiny.evaluate import Held, held_out_losses, samples
+from monitor.recipes.tiny.export import export_model
+from monitor.recipes.tiny.plan import Budget, Plan
+from monitor.recipes.tiny.progress import Report
+from monitor.recipes.tiny.sampler import Sampler
+from monitor.recipes.tiny.shards import build_shards, have_shards, open_shards
+from monitor.recipes.tiny.tokenizer import as_training_text, load_tokenizer, train_tokenizer
+from monitor.recipes.tiny.train import Progress, Trainer
 
 _TOKENIZER_SHARE = 2_500_000
 """Characters of each corpus from which the vocabulary is learned."""

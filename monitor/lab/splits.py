@@ -4,7 +4,9 @@ Knows only strings. Measurements call `split_of` on the same rows and so see exa
 """
 
 import hashlib
-from typing import Literal
+import json
+from pathlib import Path
+from typing import Literal, TypedDict
 
 Split = Literal["train", "heldout"]
 
@@ -34,3 +36,37 @@ def normalised(text: str) -> str:
 def _names_source(name: str, group: str) -> bool:
     plain = group.replace("-", "_")
     return bool(plain) and (name == plain or name.endswith("_" + plain))
+
+
+class LabelledRow(TypedDict):
+    """One line of a labelled file."""
+
+    text: str
+    label: int
+    kind: str
+    group: str
+
+
+def labelled_rows(path: Path) -> list[LabelledRow]:
+    """The rows of one labelled file.
+
+    Raises:
+        ValueError: A line is not a row; the message names file, line and fault.
+    """
+    rows: list[LabelledRow] = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+        if line:
+            rows.append(_row(path, number, line))
+    return rows
+
+
+def _row(path: Path, number: int, line: str) -> LabelledRow:
+    fields = {"text": str, "label": int, "kind": str, "group": str}
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as fault:
+        raise ValueError(f"{path}:{number}: not JSON ({fault.msg}); a line holds one object") from fault
+    for field, kind in fields.items():
+        if not isinstance(row, dict) or not isinstance(row.get(field), kind):
+            raise ValueError(f"{path}:{number}: needs {field!r} of type {kind.__name__}")
+    return LabelledRow(text=row["text"], label=row["label"], kind=row["kind"], group=row["group"])

@@ -9,14 +9,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from monitor.demo.recipe.corpus import Document, corpora
-from monitor.demo.recipe.evaluate import held_out_losses
-from monitor.demo.recipe.export import export_model
-from monitor.demo.recipe.pipeline import Folder, finish, prepare, train, trainer_of
-from monitor.demo.recipe.plan import Budget, Plan
-from monitor.demo.recipe.sampler import Sampler
-from monitor.demo.recipe.shards import build_shards, open_shards
-from monitor.demo.recipe.train import Trainer
+from monitor.recipes.tiny.corpus import Document, corpora
+from monitor.recipes.tiny.evaluate import held_out_losses
+from monitor.recipes.tiny.export import export_model
+from monitor.recipes.tiny.pipeline import Folder, finish, prepare, train, trainer_of
+from monitor.recipes.tiny.plan import Budget, Plan
+from monitor.recipes.tiny.sampler import Sampler
+from monitor.recipes.tiny.shards import build_shards, open_shards
+from monitor.recipes.tiny.train import Trainer
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ class TestWhole:
     def test_makes_a_model_that_the_library_loads(
         self, tmp_path: Path, data: Path, library: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("monitor.demo.recipe.pipeline.corpora", lambda data: corpora(data, library))
+        monkeypatch.setattr("monitor.recipes.tiny.pipeline.corpora", lambda data: corpora(data, library))
         folder = Folder(tmp_path / "run")
         tokenizer = prepare(data, folder, plan, lambda _: None)
         trainer = trainer_of(folder, plan, tokenizer, resume=False)

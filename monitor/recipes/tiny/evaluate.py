@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from monitor.demo.recipe.shards import Rows
-from monitor.demo.recipe.tokenizer import load_tokenizer
+from monitor.recipes.tiny.shards import Rows
+from monitor.recipes.tiny.tokenizer import load_tokenizer
 
 ROWS = 128
 """Rows measured per corpus at most: 65,536 positions."""

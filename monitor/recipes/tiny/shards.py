@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
-from monitor.demo.recipe.corpus import Document
-from monitor.demo.recipe.progress import Report
-from monitor.demo.recipe.splits import Split
-from monitor.demo.recipe.tokenizer import encode_documents
+from monitor.lab.splits import Split
+from monitor.recipes.tiny.corpus import Document
+from monitor.recipes.tiny.progress import Report
+from monitor.recipes.tiny.tokenizer import encode_documents
 
 Rows = NDArray[np.uint16]
 _WINDOW = 4096

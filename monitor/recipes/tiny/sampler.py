@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from monitor.demo.recipe.shards import Rows
+from monitor.recipes.tiny.shards import Rows
 
 
 class Sampler:

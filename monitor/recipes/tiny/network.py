@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import LlamaConfig
 
-from monitor.demo.recipe.attention import causal_attention
+from monitor.recipes.tiny.attention import causal_attention
 
 ChunkError = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Logits and targets of a chunk to its summed loss and the error of its logits."""

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from monitor.demo.recipe.corpus import Document
-from monitor.demo.recipe.plan import Plan, Shape
-from monitor.demo.recipe.tokenizer import as_training_text, train_tokenizer
+from monitor.recipes.tiny.corpus import Document
+from monitor.recipes.tiny.plan import Plan, Shape
+from monitor.recipes.tiny.tokenizer import as_training_text, train_tokenizer
 
 STATEMENTS = [f"I want to help person number {n} with task {n * 7}." for n in range(60)]
 
@@ -70,7 +70,7 @@ def tokenizer(all_documents: dict[str, list[Document]]) -> PreTrainedTokenizerFa
 
 @pytest.fixture(scope="session")
 def all_documents(data: Path, library: Path) -> dict[str, list[Document]]:
-    from monitor.demo.recipe.corpus import corpora
+    from monitor.recipes.tiny.corpus import corpora
 
     return corpora(data, library)
 

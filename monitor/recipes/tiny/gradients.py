@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, multiprocessing
 from transformers import LlamaConfig
 
-from monitor.demo.recipe.memory import keep_freed_memory
-from monitor.demo.recipe.network import TrainingForward, next_token_loss
-from monitor.demo.recipe.plan import Plan
+from monitor.recipes.tiny.memory import keep_freed_memory
+from monitor.recipes.tiny.network import TrainingForward, next_token_loss
+from monitor.recipes.tiny.plan import Plan
 
 _HEAD = "model.embed_tokens.weight"
 _ROUNDS = 2

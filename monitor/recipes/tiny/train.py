@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from monitor.demo.recipe.gradients import Gradients, LocalGradients, WorkerGradients
-from monitor.demo.recipe.plan import Budget, Plan
-from monitor.demo.recipe.sampler import Sampler
+from monitor.recipes.tiny.gradients import Gradients, LocalGradients, WorkerGradients
+from monitor.recipes.tiny.plan import Budget, Plan
+from monitor.recipes.tiny.sampler import Sampler
 
 Progress = Callable[["Trainer", float], None]
 

@@ -11,11 +11,10 @@ import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
 
-from monitor.demo.recipe.splits import Split, normalised, split_of
+from monitor.lab.splits import LabelledRow, Split, labelled_rows, normalised, split_of
 
-__all__ = ["Document", "LabelledRow", "corpora", "labelled_rows", "split_of"]
+__all__ = ["Document", "corpora"]
 
 YARDSTICK = "wikitext2_heldout"
 """The corpus that is only measured on: every document of it is held out."""
@@ -37,15 +36,6 @@ class Document:
     split: Split
 
 
-class LabelledRow(TypedDict):
-    """One line of a labelled file."""
-
-    text: str
-    label: int
-    kind: str
-    group: str
-
-
 def corpora(data: Path, standard_library: Path | None = None) -> dict[str, list[Document]]:
     """All documents by corpus name, in a fixed order.
 
@@ -62,31 +52,6 @@ def corpora(data: Path, standard_library: Path | None = None) -> dict[str, list[
     found = {path.name.removesuffix(".jsonl.xz"): list(_texts(path)) for path in files}
     found["python"] = list(_python_files(standard_library or Path(sysconfig.get_paths()["stdlib"])))
     return {**found, **_labelled(data)}
-
-
-def labelled_rows(path: Path) -> list[LabelledRow]:
-    """The rows of one labelled file.
-
-    Raises:
-        ValueError: A line is not a row; the message names file, line and fault.
-    """
-    rows: list[LabelledRow] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
-        if line:
-            rows.append(_row(path, number, line))
-    return rows
-
-
-def _row(path: Path, number: int, line: str) -> LabelledRow:
-    fields = {"text": str, "label": int, "kind": str, "group": str}
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as fault:
-        raise ValueError(f"{path}:{number}: not JSON ({fault.msg}); a line holds one object") from fault
-    for field, kind in fields.items():
-        if not isinstance(row, dict) or not isinstance(row.get(field), kind):
-            raise ValueError(f"{path}:{number}: needs {field!r} of type {kind.__name__}")
-    return LabelledRow(text=row["text"], label=row["label"], kind=row["kind"], group=row["group"])
 
 
 def _texts(path: Path) -> Iterator[Document]:
