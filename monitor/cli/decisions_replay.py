@@ -16,9 +16,9 @@ from monitor.cli import decisions_view, options, words
 from monitor.cli.console import stdout_console
 from monitor.cli.decisions_filter import When, conditions
 from monitor.cli.decisions_log import Log, decisions, log_folder, readable
-from monitor.cli.decisions_rerun import CannotReplay, FromReadings, FromText, differs, stronger
 from monitor.cli.errors import ExitCode
 from monitor.errors import InputError
+from monitor.lab.replay import CannotReplay, FromReadings, FromText, differs, stronger
 from monitor.records import Verdict
 from monitor.rpc.wire import enums
 from monitor.telemetry.decisions import codec, reader

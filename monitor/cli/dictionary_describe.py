@@ -15,22 +15,15 @@ from typing import Annotated
 import typer
 
 from monitor.cli.console import stderr_console, stdout_console
-from monitor.cli.pair import (
-    DeviceOption,
-    DictionaryOption,
-    FormatOption,
-    ModelOption,
-    Pair,
-    open_labels,
-    open_pair,
-)
-from monitor.cli.texts import corpus_files, in_equal_shares
+from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, ModelOption
 from monitor.dictionary.cards import card_file, labels, statistics
 from monitor.dictionary.cards.auto_labels import name_features
 from monitor.dictionary.cards.build import make_cards
 from monitor.dictionary.cards.describe import Description, Options
 from monitor.dictionary.cards.describe import describe as describe_features
 from monitor.dictionary.cards.packing import PackedRow, packed
+from monitor.lab.pair import Pair, open_labels, open_pair
+from monitor.lab.texts import corpus_files, in_equal_shares
 
 
 def describe(

@@ -158,7 +158,7 @@ def _numbers(text: str, kind: Callable[[str], Number]) -> tuple[Number, ...]:
 def _subject(
     model: str, layer: int | None, data: list[str], length: int, held_out: int, device: str
 ) -> Iterator[Subject]:
-    from monitor.cli.dictionary_subject import Reading, open_subject, together
+    from monitor.lab.training_subject import Reading, open_subject, together
 
     with together():
         yield open_subject(Reading(model, layer, tuple(data), length, held_out, device))

@@ -17,7 +17,8 @@ from rich.text import Text
 
 from monitor.cli.console import stdout_console
 from monitor.cli.errors import ExitCode
-from monitor.cli.pair import DeviceOption, DictionaryOption, FormatOption, JsonOption, ModelOption, open_pair
+from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, JsonOption, ModelOption
+from monitor.lab.pair import open_pair
 
 if TYPE_CHECKING:
     from monitor.model.runtime import Parts

@@ -15,22 +15,15 @@ import typer
 
 from monitor.cli.console import stderr_console, stdout_console
 from monitor.cli.features_table import Row, feature_table
-from monitor.cli.pair import (
-    DeviceOption,
-    DictionaryOption,
-    FormatOption,
-    JsonOption,
-    ModelOption,
-    open_labels,
-    open_pair,
-)
-from monitor.cli.texts import read_texts
+from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, JsonOption, ModelOption
 from monitor.dictionary.cards.labels import Labels
 from monitor.dictionary.cards.statistics import FeatureStatistics
 from monitor.dictionary.explore.contrast import Contrast, Pool
 from monitor.dictionary.explore.contrast import contrast as rank
 from monitor.dictionary.explore.text_pooling import pool as pool_texts
 from monitor.errors import InputError
+from monitor.lab.pair import open_labels, open_pair
+from monitor.lab.texts import read_texts
 
 FileOption = Annotated[
     Path | None, typer.Option(help=".txt (a text per line) or .jsonl (objects with `text`).")

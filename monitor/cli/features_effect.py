@@ -17,21 +17,11 @@ from rich.text import Text
 from torch import Tensor
 
 from monitor.cli.console import stdout_console
-from monitor.cli.pair import (
-    DeviceOption,
-    DictionaryOption,
-    FormatOption,
-    JsonOption,
-    ModelOption,
-    Pair,
-    need_feature,
-    need_statistics,
-    open_labels,
-    open_pair,
-)
+from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, JsonOption, ModelOption
 from monitor.cli.printable import one_line
 from monitor.dictionary.cards.labels import Labels
 from monitor.errors import InputError
+from monitor.lab.pair import Pair, need_feature, need_statistics, open_labels, open_pair
 from monitor.model.offline.effects import Effect, Prompted
 
 

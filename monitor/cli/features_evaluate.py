@@ -16,23 +16,16 @@ import typer
 
 from monitor.cli.console import stderr_console, stdout_console
 from monitor.cli.features_show import card_of
-from monitor.cli.labelled import LabelledReader, labelled_files, read_rows
-from monitor.cli.pair import (
-    DeviceOption,
-    DictionaryOption,
-    FormatOption,
-    ModelOption,
-    need_statistics,
-    open_labels,
-    open_pair,
-)
-from monitor.cli.workers import in_processes
+from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, ModelOption
 from monitor.dictionary.evaluation.clearest import Clear, SourceSummary, clearest, summarise
 from monitor.dictionary.evaluation.half import Floats, Half
 from monitor.dictionary.evaluation.measure import SourceResult, measure
 from monitor.dictionary.evaluation.report import Portrait, Subject, portraits, records, table
 from monitor.dictionary.evaluation.source import Row, Skipped, Source, make_source
 from monitor.errors import InputError
+from monitor.lab.labelled_sources import LabelledReader, labelled_files, read_rows
+from monitor.lab.pair import need_statistics, open_labels, open_pair
+from monitor.lab.processes import in_processes
 
 BENIGN = ("benign", "instructions")
 _BY_WORDING = "bbq"

@@ -11,12 +11,13 @@ import typer
 
 from monitor.cli.console import stdout_console
 from monitor.cli.features_show import card_of
-from monitor.cli.pair import DictionaryOption, FormatOption, need_feature, open_dictionary, open_labels
+from monitor.cli.options import DictionaryOption, FormatOption
 from monitor.dictionary.bundle import Dictionary
 from monitor.dictionary.cards.auto_labels import name_features
 from monitor.dictionary.cards.card_file import load_cards
 from monitor.dictionary.cards.labels import save
 from monitor.errors import InputError
+from monitor.lab.pair import need_feature, open_dictionary, open_labels
 
 
 def label(

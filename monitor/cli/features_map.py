@@ -12,8 +12,9 @@ import typer
 
 from monitor.cli.console import stdout_console
 from monitor.cli.features_show import FeatureArgument
-from monitor.cli.pair import DictionaryOption, FormatOption, need_feature, open_dictionary, open_labels
+from monitor.cli.options import DictionaryOption, FormatOption
 from monitor.errors import InputError
+from monitor.lab.pair import need_feature, open_dictionary, open_labels
 
 SUFFIXES = (".png", ".svg", ".pdf")
 

@@ -12,21 +12,12 @@ import typer
 
 from monitor.cli.console import stdout_console
 from monitor.cli.features_table import Row, feature_table
-from monitor.cli.pair import (
-    DeviceOption,
-    DictionaryOption,
-    FormatOption,
-    JsonOption,
-    ModelOption,
-    Pair,
-    need_statistics,
-    open_labels,
-    open_pair,
-)
+from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, JsonOption, ModelOption
 from monitor.dictionary.explore.search import Hit
 from monitor.dictionary.explore.search import search as find
 from monitor.dictionary.explore.text_pooling import pool
 from monitor.errors import InputError
+from monitor.lab.pair import Pair, need_statistics, open_labels, open_pair
 
 
 def search(

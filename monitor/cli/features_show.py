@@ -19,15 +19,7 @@ from rich.text import Text
 from monitor.cli.console import has_colour, stdout_console
 from monitor.cli.features_table import Row, feature_table
 from monitor.cli.measure import FeatureReadings
-from monitor.cli.pair import (
-    DictionaryOption,
-    FormatOption,
-    JsonOption,
-    need_feature,
-    need_statistics,
-    open_dictionary,
-    open_labels,
-)
+from monitor.cli.options import DictionaryOption, FormatOption, JsonOption
 from monitor.cli.printable import one_line
 from monitor.cli.shade import Painter
 from monitor.dictionary.bundle import Dictionary
@@ -35,6 +27,7 @@ from monitor.dictionary.cards.card_file import Context, FeatureCard, load_card, 
 from monitor.dictionary.cards.labels import Labels
 from monitor.dictionary.cards.neighbours import nearest
 from monitor.errors import DictionaryError
+from monitor.lab.pair import need_feature, need_statistics, open_dictionary, open_labels
 
 FeatureArgument = Annotated[int, typer.Argument(help="Index of the feature.", metavar="N")]
 

@@ -13,6 +13,7 @@ import typer
 from monitor.cli.clamps import SYNTAX, parse_clamp
 from monitor.cli.side_by_side import SYNTAX as COMPARED
 from monitor.cli.side_by_side import Compare, parse_compare
+from monitor.dictionary.formats import FORMATS
 from monitor.v1 import monitor_pb2 as pb
 
 RUNS = "What runs"
@@ -165,3 +166,33 @@ def server_flags(
     flags: dict[str, Any] = {"model": model, "dictionary": dictionary, "policies": policies}
     flags["dictionary_format"] = dictionary_format
     return flags | {"layer": layer, "device": device, "dtype": dtype}
+
+
+ModelOption = Annotated[
+    str | None, typer.Option("--model", help="Model folder or hub name.", show_default="the bundled model")
+]
+
+
+DictionaryOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--dictionary",
+        metavar="FOLDER|FILE|hub:ORG/NAME/…",
+        help="Dictionary of the model.",
+        show_default="the bundled dictionary",
+    ),
+]
+
+
+FormatOption = Annotated[
+    str | None,
+    typer.Option(
+        "--dictionary-format", metavar="NAME", help=f"Checkpoint family, one of {', '.join(FORMATS)}."
+    ),
+]
+
+
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or spread.")]
+
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -13,7 +13,7 @@ import typer
 
 from monitor.cli.console import stdout_console
 from monitor.cli.errors import ExitCode
-from monitor.cli.pair import DeviceOption, DictionaryOption, FormatOption, ModelOption
+from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, ModelOption
 from monitor.cli.policy_compare import compare_sets
 from monitor.cli.policy_cost import cost
 from monitor.cli.policy_evaluate import evaluate
@@ -24,7 +24,7 @@ from monitor.cli.policy_report import report
 from monitor.records import Phase
 
 if TYPE_CHECKING:
-    from monitor.cli.policy_reader import PairReader
+    from monitor.lab.readings import PairReader
 
 policy_app = typer.Typer(no_args_is_help=True, help="Check, fit, test and explain policies.")
 policy_app.command("fit")(fit)
@@ -116,7 +116,7 @@ def explain(
 def _reader(
     model: str | None, dictionary: Path | None, device: str, dictionary_format: str | None
 ) -> PairReader:
-    from monitor.cli.pair import open_pair
-    from monitor.cli.policy_reader import PairReader
+    from monitor.lab.pair import open_pair
+    from monitor.lab.readings import PairReader
 
     return PairReader(open_pair(model, dictionary, device, dictionary_format))

@@ -18,20 +18,21 @@ from rich.table import Table
 from rich.text import Text
 
 from monitor.cli.console import stderr_console, stdout_console
-from monitor.cli.pair import DeviceOption, DictionaryOption, FormatOption, JsonOption, ModelOption, open_pair
-from monitor.cli.policy_extra import held_out
-from monitor.cli.policy_running import bound_elsewhere, load_set, running_of
+from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, JsonOption, ModelOption
 from monitor.cli.printable import one_line
-from monitor.cli.texts import read_texts
 from monitor.errors import InputError
-from monitor.policy.comparing import Change, Comparison, compare
+from monitor.lab.compare_sets import Change, Comparison, compare
+from monitor.lab.extra_rows import held_out
+from monitor.lab.pair import open_pair
+from monitor.lab.running_policies import bound_elsewhere, load_set, running_of
+from monitor.lab.texts import read_texts
 from monitor.policy.files.examples import read_examples
 from monitor.policy.files.loader import read_folder
 from monitor.policy.policyset import PolicySet
 from monitor.records import Phase
 
 if TYPE_CHECKING:
-    from monitor.cli.policy_reader import PairReader
+    from monitor.lab.readings import PairReader
     from monitor.policy.files.source import Running
 
 EXAMPLES = ".examples.jsonl"
@@ -72,7 +73,7 @@ def compare_sets(
 
     Texts stay unseen unless `--show` asks for them. Both sets must be fitted to the same model and dictionary.
     """
-    from monitor.cli.policy_reader import PairReader
+    from monitor.lab.readings import PairReader
 
     pair = open_pair(model, dictionary, device, dictionary_format)
     running = running_of(PairReader(pair))

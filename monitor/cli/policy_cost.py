@@ -15,25 +15,18 @@ import torch
 import typer
 
 from monitor.cli.console import stderr_console, stdout_console
-from monitor.cli.pair import (
-    DeviceOption,
-    DictionaryOption,
-    FormatOption,
-    ModelOption,
-    Pair,
-    need_statistics,
-    open_pair,
-)
-from monitor.cli.texts import corpus_files, in_equal_shares
+from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, ModelOption
 from monitor.errors import InputError, NotFound, PolicyError
+from monitor.lab.pair import Pair, need_statistics, open_pair
+from monitor.lab.texts import corpus_files, in_equal_shares
 from monitor.policy.files.loader import load_policies, read_folder
 from monitor.policy.files.source import Source
 from monitor.policy.policy import Policy
 
 if TYPE_CHECKING:
-    from monitor.cli.cost.measuring import Meter
-    from monitor.cli.cost.report import CostReport
-    from monitor.cli.cost.texts import CostTexts
+    from monitor.lab.cost.meter import Meter
+    from monitor.lab.cost.report import CostReport
+    from monitor.lab.cost.texts import CostTexts
 
 LONGEST = 64
 """Tokens that are read of a text."""
@@ -107,8 +100,8 @@ def cost(
 
 def _written(report: CostReport, output: Path) -> Path:
     """Shows the report and writes its three files; the one for people."""
-    from monitor.cli.cost.picture import draw_cost
-    from monitor.cli.cost.report import advice_lines
+    from monitor.lab.cost.picture import draw_cost
+    from monitor.lab.cost.report import advice_lines
 
     console = stdout_console()
     console.print(report.table())
@@ -133,10 +126,10 @@ def _measured(
     sizes: Sizes,
     budget: float,
 ) -> CostReport:
-    from monitor.cli.cost.advice import advise
-    from monitor.cli.cost.report import CostReport
-    from monitor.cli.cost.texts import cost_texts
-    from monitor.cli.cost.ways import ways
+    from monitor.lab.cost.advice import advise
+    from monitor.lab.cost.edits import ways
+    from monitor.lab.cost.report import CostReport
+    from monitor.lab.cost.texts import cost_texts
 
     policy = _resolved(folder, source.model.metadata.name, pair)
     calm = [text[:EXCERPT] for text in _first(benign, 4 * sizes.benign)]
@@ -160,9 +153,9 @@ def _measured(
 
 
 def _meter(pair: Pair, policy: Policy, texts: CostTexts, sizes: Sizes) -> tuple[Meter, dict[str, Any]]:
-    from monitor.cli.cost.judge import learn_judge
-    from monitor.cli.cost.measuring import Meter, Prepared
-    from monitor.cli.cost.texts import spread
+    from monitor.lab.cost.judge import learn_judge
+    from monitor.lab.cost.meter import Meter, Prepared
+    from monitor.lab.cost.texts import spread
 
     ending = [(row, _ending(pair, row.text, sizes)) for row in texts.judge]
     taught = [(row, text) for row, text in ending if text.strip()]
@@ -204,8 +197,8 @@ def _meter(pair: Pair, policy: Policy, texts: CostTexts, sizes: Sizes) -> tuple[
 
 
 def _direction(pair: Pair, texts: CostTexts, sizes: Sizes) -> torch.Tensor:
-    from monitor.cli.cost.texts import spread
-    from monitor.cli.cost.ways import difference_of_means
+    from monitor.lab.cost.edits import difference_of_means
+    from monitor.lab.cost.texts import spread
 
     sides = []
     for positive in (True, False):

@@ -15,12 +15,13 @@ import numpy as np
 import typer
 
 from monitor.cli.console import stderr_console, stdout_console
-from monitor.cli.pair import DeviceOption, DictionaryOption, FormatOption, JsonOption, ModelOption, open_pair
-from monitor.cli.policy_benign import SPREAD, documents, excerpt
-from monitor.cli.policy_extra import extra_rows, held_out, sources_of
+from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, JsonOption, ModelOption
 from monitor.cli.policy_file import writable, write_text
-from monitor.cli.policy_tried import notes_on, tried
 from monitor.errors import InputError
+from monitor.lab.benign_texts import SPREAD, documents, excerpt
+from monitor.lab.extra_rows import extra_rows, held_out, sources_of
+from monitor.lab.pair import open_pair
+from monitor.lab.running_policies import notes_on, tried
 from monitor.policy.files.examples import BENIGN_FILE, read_benign
 from monitor.policy.files.loader import read_folder
 from monitor.policy.files.lock import LockModel
@@ -32,7 +33,7 @@ from monitor.policy.fit.readings import TextReadings
 from monitor.policy.fit.rows import ReadTexts, assemble
 
 if TYPE_CHECKING:
-    from monitor.cli.policy_reader import PairReader
+    from monitor.lab.readings import PairReader
 
 REQUESTS = ("benign", "instructions")
 ANY = "any rule"
@@ -103,8 +104,8 @@ class Evaluator:
     ) -> None:
         """`named`: model, dictionary, device and format, as `open_pair` takes them."""
         from monitor.cli.policy_fit import signals_of
-        from monitor.cli.policy_reader import PairReader
-        from monitor.cli.policy_running import bound_elsewhere, load_set, running_of
+        from monitor.lab.readings import PairReader
+        from monitor.lab.running_policies import bound_elsewhere, load_set, running_of
 
         self.folder, self.data = policies, data
         self.labelled = data / "labelled" if (data / "labelled").is_dir() else data

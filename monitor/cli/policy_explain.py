@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from monitor.cli.policy_running import load_set, running_of
 from monitor.errors import InputError
+from monitor.lab.running_policies import load_set, running_of
 from monitor.policy.rules.explain import Explanation, Part, TokenShare, explain
 from monitor.records import Phase
 
 if TYPE_CHECKING:
-    from monitor.cli.policy_reader import PairReader
+    from monitor.lab.readings import PairReader
 
 
 def explain_text(console: Console, reader: PairReader, folder: Path, text: str, phase: Phase) -> None:

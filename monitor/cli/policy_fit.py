@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from monitor.cli.console import stderr_console, stdout_console
-from monitor.cli.pair import DeviceOption, DictionaryOption, FormatOption, ModelOption, open_pair
-from monitor.cli.policy_benign import BenignTexts, benign_texts
+from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, ModelOption
 from monitor.cli.policy_cards import card_table
-from monitor.cli.policy_running import bound_elsewhere, running_of
 from monitor.errors import NotFound, PolicyError
+from monitor.lab.benign_texts import BenignTexts, benign_texts
+from monitor.lab.pair import open_pair
+from monitor.lab.running_policies import bound_elsewhere, running_of
 from monitor.policy import PolicyProblems
 from monitor.policy.files.loader import read_folder
 from monitor.policy.files.lock import DictionaryRef, LockModel, ModelRef, write_lock
@@ -32,7 +33,7 @@ from monitor.policy.schema.policy import ProbeModel
 from monitor.records import Signal
 
 if TYPE_CHECKING:
-    from monitor.cli.policy_reader import PairReader
+    from monitor.lab.readings import PairReader
 
 BenignOption = Annotated[
     list[Path] | None,
@@ -106,7 +107,7 @@ class _Asked:
 
 def _fit_all(folder: Path, asked: _Asked, settings: FitSettings) -> list[LockModel]:
     """Fit and write every policy asked for; PolicyError at the end for those that could not be fitted."""
-    from monitor.cli.policy_reader import PairReader
+    from monitor.lab.readings import PairReader
 
     sources = _chosen(read_folder(folder, locks=False), asked.only)
     needed = [source for source in sources if source.model.needs_lock]
@@ -168,7 +169,7 @@ def _chosen(sources: Sequence[Source], only: Sequence[str]) -> list[Source]:
 
 
 def _inputs(reader: PairReader, texts: BenignTexts) -> Inputs:
-    from monitor.cli.later_reader import later_residuals
+    from monitor.lab.late_residuals import later_residuals
 
     pair = reader.pair
     read = reader.read(texts.learnt)
@@ -190,6 +191,6 @@ def _inputs(reader: PairReader, texts: BenignTexts) -> Inputs:
 def _extra(folder: Path | None, source: Source) -> LabelledTexts | None:
     if folder is None or source.model.concept is None:
         return None
-    from monitor.cli.policy_extra import extra_rows
+    from monitor.lab.extra_rows import extra_rows
 
     return extra_rows(folder, source.model.metadata.name, source.model.metadata.category)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.policy.comparing import Outcome
+from monitor.lab.compare_sets import Outcome
 from monitor.policy.fit import TextReadings
 from monitor.policy.fit.running_rule import columns
 from monitor.policy.policyset import PolicySet

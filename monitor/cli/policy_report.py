@@ -14,7 +14,7 @@ import numpy as np
 import typer
 
 from monitor.cli.console import stderr_console
-from monitor.cli.pair import DeviceOption, DictionaryOption, FormatOption, ModelOption
+from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, ModelOption
 from monitor.cli.policy_evaluate import ANY, Evaluation, Evaluator, RowsOption, TextsOption
 from monitor.cli.policy_file import writable, write_text
 from monitor.policy.files.examples import Label

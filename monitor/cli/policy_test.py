@@ -14,8 +14,8 @@ from xml.etree import ElementTree
 from rich.table import Table
 from rich.text import Text
 
-from monitor.cli.policy_running import bound_elsewhere, running_of
 from monitor.cli.printable import printable
+from monitor.lab.running_policies import bound_elsewhere, running_of
 from monitor.policy.files.cases import Case, Result, TextReader, read_tests, run_case
 from monitor.policy.files.loader import read_folder
 from monitor.policy.files.resolve import resolve
@@ -25,7 +25,7 @@ from monitor.policy.policy import Policy
 from monitor.records import Readings, WatchPlan
 
 if TYPE_CHECKING:
-    from monitor.cli.policy_reader import PairReader
+    from monitor.lab.readings import PairReader
 
 SETUP = "(set-up)"
 """Stands for the case where a policy or its test file cannot be used."""

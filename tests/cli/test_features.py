@@ -202,7 +202,7 @@ def test_a_dictionary_that_was_trained_again_is_described_again(bare, tmp_path):
 
 
 def test_describe_reads_files_in_equal_shares(tmp_path):
-    from monitor.cli.texts import corpus_files, in_equal_shares
+    from monitor.lab.texts import corpus_files, in_equal_shares
 
     (tmp_path / "long.jsonl").write_text("\n".join(json.dumps({"text": "L" * 100}) for _ in range(50)))
     (tmp_path / "short.txt").write_text("\n".join("s" * 10 for _ in range(300)))
@@ -227,8 +227,8 @@ def test_describe_reads_files_in_equal_shares(tmp_path):
     ],
 )
 def test_files_that_cannot_be_read_are_named(tmp_path, name, content, said):
-    from monitor.cli.texts import read_texts
     from monitor.errors import InputError
+    from monitor.lab.texts import read_texts
 
     (tmp_path / name).write_text(content)
     with pytest.raises(InputError, match=said):

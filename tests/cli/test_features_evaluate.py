@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 
 from monitor.cli.app import app
 from monitor.cli.dictionary_describe import describe
-from monitor.cli.labelled import LabelledReader
-from monitor.cli.pair import open_pair
 from monitor.dictionary.evaluation.source import Row
+from monitor.lab.labelled_sources import LabelledReader
+from monitor.lab.pair import open_pair
 from monitor.lab.splits import split_of
 from tests.cli.small_pair import write_small_pair
 

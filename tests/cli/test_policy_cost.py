@@ -7,12 +7,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from monitor.cli.cost.advice import advise, at_damage
-from monitor.cli.cost.judge import learn_judge
-from monitor.cli.cost.points import Point, Share, difference, share
-from monitor.cli.cost.texts import cost_texts, spread
-from monitor.cli.cost.ways import DENSE, DETECTORS, DROPPED, NOTHING, OWN
 from monitor.errors import InputError
+from monitor.lab.cost.advice import advise, at_damage
+from monitor.lab.cost.edits import DENSE, DETECTORS, DROPPED, NOTHING, OWN
+from monitor.lab.cost.judge import learn_judge
+from monitor.lab.cost.points import Point, Share, difference, share
+from monitor.lab.cost.texts import cost_texts, spread
 from monitor.lab.splits import split_of
 from monitor.policy.files.examples import Example, Label
 from monitor.rpc.assembly import bundled_policies

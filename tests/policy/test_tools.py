@@ -9,10 +9,10 @@ import pytest
 from typer.testing import CliRunner
 
 from monitor.cli.app import app
-from monitor.cli.policy_benign import SPREAD, benign_texts, documents, excerpt
 from monitor.cli.policy_evaluate import Evaluation
 from monitor.cli.policy_evaluate_text import as_markdown, table
-from monitor.cli.policy_extra import extra_rows, held_out, sources_of
+from monitor.lab.benign_texts import SPREAD, benign_texts, documents, excerpt
+from monitor.lab.extra_rows import extra_rows, held_out, sources_of
 
 SHIPPED = Path(__file__).parents[2] / "policies"
 ROWS = 120

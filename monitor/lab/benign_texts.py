@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from monitor.cli.texts import corpus_files, in_equal_shares
 from monitor.errors import InputError
+from monitor.lab.texts import corpus_files, in_equal_shares
 from monitor.policy.files.examples import BENIGN_FILE, read_benign
 
 LEAST_BENIGN = 100

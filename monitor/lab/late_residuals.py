@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from monitor.model.offline.residuals import Harvester
 
 if TYPE_CHECKING:
-    from monitor.cli.policy_reader import PairReader
+    from monitor.lab.readings import PairReader
 
 KEPT = 1 << 30
 """Bytes of residuals that are kept, so that texts shared by policies are read once."""

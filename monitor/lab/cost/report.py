@@ -14,9 +14,9 @@ from typing import Any
 
 from rich.table import Table
 
-from monitor.cli.cost.advice import Advice
-from monitor.cli.cost.points import Point, Share
-from monitor.cli.cost.ways import ABOUT
+from monitor.lab.cost.advice import Advice
+from monitor.lab.cost.edits import ABOUT
+from monitor.lab.cost.points import Point, Share
 
 HEADS = ("edit", "strength", "unsafe", "change", "own rule", "later probe", "perplexity", "KL")
 

@@ -19,7 +19,7 @@ from monitor.policy.fit import TextReadings, TokenReadings
 from monitor.records import Signal, WatchPlan
 
 if TYPE_CHECKING:
-    from monitor.cli.pair import Pair
+    from monitor.lab.pair import Pair
 
 BATCH_TOKENS = 4096
 LONGEST = 512
@@ -31,7 +31,7 @@ class PairReader:
 
     def __init__(self, pair: Pair, signals: Collection[Signal] = ()) -> None:
         """`signals` are those that `read` gives; an error of reconstruction costs as much as reading again."""
-        from monitor.cli.pair import need_statistics
+        from monitor.lab.pair import need_statistics
 
         self.pair = pair
         self._asked = tuple(signals)
@@ -47,7 +47,7 @@ class PairReader:
 
     @cached_property
     def _labels(self) -> dict[int, str]:
-        from monitor.cli.pair import open_labels
+        from monitor.lab.pair import open_labels
 
         labels = open_labels(self.pair.dictionary)
         return {i: labels.best(i) for i in range(self._autoencoder.features)}

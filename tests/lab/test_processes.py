@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from monitor.cli.workers import in_processes
+from monitor.lab.processes import in_processes
 
 
 def square_and_process(number):

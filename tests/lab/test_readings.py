@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from monitor.cli.policy_reader import PairReader
 from monitor.dictionary.cards.statistics import FeatureStatistics
 from monitor.dictionary.sae import Activation, SparseAutoencoder
+from monitor.lab.readings import PairReader
 
 WIDTH, FEATURES, WORDS = 6, 15, 20
 

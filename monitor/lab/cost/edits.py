@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from monitor.cli.cost.measuring import batches, reading_rule
-from monitor.cli.pair import Pair, need_statistics
 from monitor.errors import PolicyError
+from monitor.lab.cost.meter import batches, reading_rule
+from monitor.lab.pair import Pair, need_statistics
 from monitor.model.offline.edits import Clamped, Subtracted, ablated
 from monitor.model.offline.steering import Edit, unchanged
 from monitor.policy.policy import Policy

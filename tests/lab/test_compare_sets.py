@@ -7,7 +7,7 @@ from scipy.stats import binomtest
 
 from monitor.cli.policy_compare import Compared, as_record, show_comparison
 from monitor.cli.policy_outcomes import outcomes
-from monitor.policy.comparing import Outcome, compare, mcnemar
+from monitor.lab.compare_sets import Outcome, compare, mcnemar
 from monitor.policy.policyset import PolicySet
 from monitor.records import Action, Phase
 from tests.policy.conftest import policy, rule

@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from monitor.cli.cost.judge import Judge
-from monitor.cli.cost.points import Point, difference, share
-from monitor.cli.pair import Pair, need_statistics
+from monitor.lab.cost.judge import Judge
+from monitor.lab.cost.points import Point, difference, share
+from monitor.lab.pair import Pair, need_statistics
 from monitor.model.offline.steering import Edit, Steered, padded, unchanged
 from monitor.policy.fit.attention import pooled
 from monitor.policy.fit.late_probe import highest

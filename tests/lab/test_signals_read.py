@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from monitor.cli.pair import open_pair
-from monitor.cli.policy_reader import PairReader
+from monitor.lab.pair import open_pair
+from monitor.lab.readings import PairReader
 from monitor.records import Signal
 
 TEXTS = ["The train to the coast leaves every hour.", "zzxv qq ~~~~ 0x81", "I hide my goals."]

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from monitor.cli.pair import Pair, need_statistics
 from monitor.dictionary.cards.card_file import Context
 from monitor.dictionary.evaluation.half import Half
 from monitor.dictionary.evaluation.source import Row, Source
 from monitor.dictionary.explore.text_pooling import pool
 from monitor.errors import InputError
+from monitor.lab.pair import Pair, need_statistics
 
 
 class LabelledReader:

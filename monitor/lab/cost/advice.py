@@ -9,8 +9,8 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from monitor.cli.cost.points import Point
-from monitor.cli.cost.ways import DENSE, DETECTORS, DROPPED, NOTHING, OWN
+from monitor.lab.cost.edits import DENSE, DETECTORS, DROPPED, NOTHING, OWN
+from monitor.lab.cost.points import Point
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ import lzma
 
 import pytest
 
-from monitor.cli.texts import corpus_files, in_equal_shares, read_texts
 from monitor.errors import InputError
+from monitor.lab.texts import corpus_files, in_equal_shares, read_texts
 
 SENTENCES = "".join(f"{n} {n * n}\n" for n in range(5000)).encode()
 

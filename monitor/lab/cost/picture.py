@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from monitor.cli.cost.points import Point
-from monitor.cli.cost.ways import NOTHING, OWN
 from monitor.errors import ConfigurationError
+from monitor.lab.cost.edits import NOTHING, OWN
+from monitor.lab.cost.points import Point
 
 LEAST = 1e-5
 """Damage that is drawn at least: the axis is logarithmic."""

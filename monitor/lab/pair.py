@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
 from torch import Tensor, nn
 
 from monitor.dictionary.bundle import Dictionary, load_dictionary
@@ -19,33 +18,12 @@ from monitor.dictionary.cards.labels import Labels
 from monitor.dictionary.cards.logit_lens import Unembedding
 from monitor.dictionary.cards.spelling import Speller
 from monitor.dictionary.cards.statistics import FeatureStatistics
-from monitor.dictionary.formats import FORMATS
 from monitor.errors import DictionaryError, InputError, NotFound
 
 if TYPE_CHECKING:
     from monitor.model.load.model import LoadedModel
     from monitor.model.offline.residuals import Harvester
 
-ModelOption = Annotated[
-    str | None, typer.Option("--model", help="Model folder or hub name.", show_default="the bundled model")
-]
-DictionaryOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--dictionary",
-        metavar="FOLDER|FILE|hub:ORG/NAME/…",
-        help="Dictionary of the model.",
-        show_default="the bundled dictionary",
-    ),
-]
-FormatOption = Annotated[
-    str | None,
-    typer.Option(
-        "--dictionary-format", metavar="NAME", help=f"Checkpoint family, one of {', '.join(FORMATS)}."
-    ),
-]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or spread.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 _FINAL_NORMS = ("norm", "final_layernorm", "final_layer_norm", "ln_f")
 

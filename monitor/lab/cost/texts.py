@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from monitor.cli.policy_extra import BLURRED
 from monitor.errors import InputError
+from monitor.lab.extra_rows import BLURRED
 from monitor.lab.splits import LabelledRow, labelled_rows, split_of
 from monitor.policy.files.examples import BENIGN_FILE, Label, read_benign
 from monitor.policy.files.source import Source
