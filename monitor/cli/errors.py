@@ -32,7 +32,7 @@ def report(error: MonitorError) -> None:
     """Print an error to standard error, its first line marked, the others as they are."""
     from rich.text import Text
 
-    from monitor.cli.console import stderr_console
+    from monitor.cli.show.console import stderr_console
 
     message = str(error) or type(error).__name__
     line = Text.assemble(("error:", "bold red"), " ", message)

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from monitor.cli import options, serving, words
-from monitor.cli.console import stderr_console
+from monitor.cli import options
+from monitor.cli import options as serving
 from monitor.cli.errors import ExitCode
-from monitor.cli.printable import printable
+from monitor.cli.show import words
+from monitor.cli.show.console import stderr_console
+from monitor.cli.show.printable import printable
 from monitor.settings import load_settings
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from monitor.cli.console import stderr_console
+from monitor.cli.show.console import stderr_console
 from monitor.errors import ConfigurationError
 from monitor.rpc.access.callers import entry_line, new_token, read_callers
 from monitor.rpc.access.roles import Role

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from monitor.cli.belonging import belonging
+from monitor.cli.options import belonging
 from monitor.client.client import connect
 from monitor.client.errors import Unreachable
 from monitor.errors import InputError

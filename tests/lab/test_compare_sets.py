@@ -5,8 +5,7 @@ import pytest
 from rich.console import Console
 from scipy.stats import binomtest
 
-from monitor.cli.policy_compare import Compared, as_record, show_comparison
-from monitor.cli.policy_outcomes import outcomes
+from monitor.cli.policy.compare import Compared, as_record, outcomes, show_comparison
 from monitor.lab.compare_sets import Outcome, compare, mcnemar
 from monitor.policy.policyset import PolicySet
 from monitor.records import Action, Phase

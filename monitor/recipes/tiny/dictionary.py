@@ -11,7 +11,7 @@ from typing import Annotated
 import torch
 import typer
 
-from monitor.cli.dictionary_train import train
+from monitor.cli.dictionary.train import train
 from monitor.recipes.tiny.corpus import corpora
 from monitor.recipes.tiny.memory import keep_freed_memory
 from monitor.recipes.tiny.plan import END_MIXTURE

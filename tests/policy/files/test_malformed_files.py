@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from monitor.cli.policy import policy_app
+from monitor.cli.policy.app import policy_app
 from monitor.errors import ConfigurationError
 from monitor.policy import PolicyProblems
 from monitor.policy.files.lint import check_folder

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from monitor.cli.policy_evaluate_text import sources
+from monitor.cli.policy.evaluate import sources
 from monitor.policy.fit import TextReadings, fit_policy
 from monitor.policy.fit.evaluate import SourceTexts, on_sources
 from monitor.policy.fit.lock_rule import trials
