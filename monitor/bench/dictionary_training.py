@@ -1,4 +1,4 @@
-"""`python -m monitor.dictionary.training.bench`: this trainer beside SAELens's own, on the same activations.
+"""`python -m monitor.bench.dictionary_training`: this trainer beside SAELens's own, on the same activations.
 
 Both train a BatchTopK dictionary on equal tokens with equal batch, k and length of warm-up and decay; both are
 measured as saved (JumpReLU), on held-out activations. SAELens is given several learning rates and autocast on and
