@@ -136,3 +136,9 @@ class SelfTestFailed(ConfigurationError):
 
 class PolicyError(ConfigurationError):
     """One or more policy files cannot be used; the message lists every problem with its position."""
+
+
+class InputError(MonitorError):
+    """What was given to read cannot be used."""
+
+    code = "INVALID_ARGUMENT"

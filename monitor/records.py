@@ -1,28 +1,206 @@
-"""Values that cross package borders: frozen dataclasses and enums, nothing else.
+"""The words that packages share: phases, actions, clamps, detections, verdicts, coverage, watch plans and readings.
 
-Knows the vocabulary (phase, action, detection, verdict, coverage, clamp, reading). Does not know where a
-reading comes from, how a rule is evaluated or how any of it is sent. Imports nothing of this project but more words
-of the same kind: `clamp`, `conditions`, `suppression` and `watching`.
+Everything here is a frozen dataclass, an enum or a protocol, and imports nothing else of this project.
 """
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.clamp import Clamp as Clamp
-from monitor.clamp import ErrorTerm as ErrorTerm
-from monitor.clamp import Where as Where
-from monitor.conditions import ConditionScore as ConditionScore
-from monitor.suppression import Suppression
-from monitor.watching import Probe as Probe
-from monitor.watching import Signal as Signal
-from monitor.watching import WatchPlan as WatchPlan
+
+class Signal(enum.StrEnum):
+    """A number about a whole residual x at the tapped layer, read before any clamp."""
+
+    RESIDUAL_NORM = "residual_norm"
+    """‖x‖₂ / √d_model: the root mean square of the residual. Costs nothing to speak of."""
+    RECONSTRUCTION_ERROR = "reconstruction_error"
+    """‖x − x̂‖² / ‖x − x̂₀‖², x̂ the dictionary's reconstruction and x̂₀ that of no feature at all: the share of the
+    token that no feature explains. Needs the whole dictionary: an encode and a decode of every token."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A linear probe of the residual stream: one more column, its value (x·weights + bias) / scale."""
+
+    name: str
+    """Unique in a watch plan; the policy that it belongs to."""
+    weights: tuple[float, ...] = field(repr=False)
+    """`[d_model]`"""
+    bias: float = 0.0
+    scale: float = 1.0
+    """What counts as 1, as the recorded maximum does for a feature."""
+
+
+@dataclass(frozen=True, slots=True)
+class WatchPlan:
+    """The columns of readings: features that policies name, then probes, then signals, each once."""
+
+    features: tuple[int, ...]
+    probes: tuple[Probe, ...] = ()
+    signals: tuple[Signal, ...] = ()
+    _columns: dict[int | str, int] = field(init=False, repr=False, compare=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Index the columns; refuses a feature, probe or signal named twice."""
+        names: list[int | str] = list(self.features)
+        names += [*(_key(probe) for probe in self.probes), *(_key(signal) for signal in self.signals)]
+        self._columns.update({name: column for column, name in enumerate(names)})
+        if len(self._columns) != len(self):
+            raise ValueError("a watch plan names each feature, probe and signal once")
+
+    def column(self, watched: int | Probe | Signal) -> int:
+        """Column of a watched feature, probe or signal; KeyError where it is not watched."""
+        return self._columns[watched if isinstance(watched, int) else _key(watched)]
+
+    def __len__(self) -> int:
+        return len(self.features) + len(self.probes) + len(self.signals)
+
+
+def _key(watched: Probe | Signal) -> str:
+    return f"probe {watched.name}" if isinstance(watched, Probe) else f"signal {watched.value}"
+
+
+GONE = 0.9
+"""Least share of the clamped features' reading that must be gone at the layer for a suppression to have held there."""
+
+
+@dataclass(frozen=True, eq=False)
+class LaterProbe:
+    """A linear probe on the residual stream after a layer behind the tapped one: `score = weights · x + bias`.
+
+    Scores of tokens are averaged by a moving average with this half-life, starting at zero; the concept is there
+    again where the average reaches the threshold.
+    """
+
+    layer: int
+    weights: NDArray[np.float32]
+    """`[d_model]`"""
+    bias: float
+    threshold: float
+    half_life: float
+
+
+@dataclass(frozen=True, eq=False)
+class SuppressionPlan:
+    """What to look at while a policy suppresses."""
+
+    policy: str
+    features: tuple[int, ...]
+    """Those that it clamps."""
+    probe: LaterProbe | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Suppression:
+    """What became of a policy's clamps in one request."""
+
+    policy: str
+    features: tuple[int, ...]
+    tokens_edited: int
+    """Tokens whose residual was changed."""
+    before: float
+    """Sum of the features' readings, mean over the edited tokens, from the residual before any clamp."""
+    after: float
+    """The same, encoded again after the clamps."""
+    probe_score: float | None = None
+    """The later probe's highest average over tokens that ran while the policy suppressed; None without a probe."""
+    probe_threshold: float | None = None
+
+    @property
+    def held_at_layer(self) -> bool:
+        """True where at least nine tenths of the reading were gone when it was encoded again."""
+        return self.after <= (1 - GONE) * self.before
+
+    @property
+    def came_back(self) -> bool:
+        """True where the later probe found the concept again."""
+        if self.probe_score is None or self.probe_threshold is None:
+            return False
+        # Not `>=`: a score that is no number must not look as if the concept had stayed away.
+        return not self.probe_score < self.probe_threshold
+
+    @property
+    def held(self) -> bool:
+        """True where the reading was gone at the layer and the later probe, if there is one, stayed quiet."""
+        return self.held_at_layer and not self.came_back
+
+
+@dataclass(frozen=True, eq=False)
+class SuppressionNeeds:
+    """What a policy set needs of a running model besides columns."""
+
+    plans: tuple[SuppressionPlan, ...] = ()
+    whole: bool = False
+    """True where a policy drops the error term, which takes the whole dictionary."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConditionScore:
+    """One named sub-condition of a rule, at the token that fired the rule or over the whole request."""
+
+    name: str
+    score: float
+    """The pooled score nearest to its threshold, in the condition's own unit; minus infinity where no token counted."""
+    threshold: float
+    """The threshold that held at that token."""
+    reached: bool
+
+
+class Where(enum.StrEnum):
+    """Which tokens a clamp edits: those on which the feature is active, or all; never a sequence's first."""
+
+    ACTIVE = "active"
+    EVERYWHERE = "everywhere"
+
+
+class ErrorTerm(enum.StrEnum):
+    """What becomes of the part of the residual that the dictionary does not explain, on tokens that are edited.
+
+    `keep` adds it back (x' = x + Σ (c_i − a_i) · W_dec[i]). `drop` leaves it out (x' = decode(edited a)): stronger,
+    because part of a suppressed behaviour can hide there, and dearer, because it needs the whole dictionary.
+    """
+
+    KEEP = "keep"
+    DROP = "drop"
+
+
+@dataclass(frozen=True, slots=True)
+class Clamp:
+    """Set one feature's activation to a value at the tapped layer, on prompt and response tokens alike."""
+
+    feature: int
+    target: float
+    """In units of the feature's recorded maximum; negative suppresses below zero, positive amplifies."""
+    where: Where = Where.ACTIVE
+    error_term: ErrorTerm = ErrorTerm.KEEP
+
+    def strengthened(self, other: Clamp | None) -> Clamp:
+        """This clamp and another of the same feature as one: the lower target, everywhere if either says so,
+        without the error term if either says so.
+        """
+        if other is None:
+            return self
+        where = Where.EVERYWHERE if Where.EVERYWHERE in (self.where, other.where) else Where.ACTIVE
+        drop = ErrorTerm.DROP in (self.error_term, other.error_term)
+        error_term = ErrorTerm.DROP if drop else ErrorTerm.KEEP
+        return Clamp(self.feature, min(self.target, other.target), where, error_term)
+
+
+class CallerClamps(enum.StrEnum):
+    """Which clamps the operator allows in requests. Those of policies can only ever be strengthened."""
+
+    NONE = "none"
+    SUPPRESS = "suppress"
+    """Targets of 0 and below."""
+    ANY = "any"
+    """Amplifying as well: a caller can then make the model say what the policies were not measured on."""
+
 
 Readings = NDArray[np.float32]
 """`[tokens, watched]`, columns as in the `WatchPlan`: the activation of each watched feature in units of that feature's

@@ -1,8 +1,7 @@
 """What the operator decides, read once from flags, environment and a settings file into a frozen object.
 
-The only reader of any of the three. Flags win over the environment (`SAE_MONITOR_LISTEN=…`), the environment
-wins over the file (YAML, `listen: …`), the file wins over the defaults written here. Does not know what the
-values are used for, and opens none of the files that they name.
+Flags win over the environment (`SAE_MONITOR_LISTEN=…`), the environment wins over the file (YAML, `listen: …`), and
+the file wins over the defaults written here. No other module reads any of the three.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError
@@ -21,9 +20,6 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from monitor.errors import ConfigurationError
-from monitor.settings_access import AccessSettings
-from monitor.settings_decisions import DecisionSettings
-from monitor.settings_sessions import SessionSettings
 
 PREFIX = "SAE_MONITOR_"
 _LARGEST_FILE = 1 << 20
@@ -43,10 +39,29 @@ def _checked_address(address: str) -> str:
     return address
 
 
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Count = Annotated[int, Field(ge=1)]
+
+MASKS = {
+    # A match begins only where a run of these does, or right behind another one: tried at each place of a long word, it
+    # would cost the square of its length.
+    "email": re.compile(r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)+(?:[.+][\w.+-]*@[\w-]+(?:\.[\w-]+)+)*"),
+    "number": re.compile(r"\+?\d(?:[ ./()-]{0,2}\d){3,}"),
+}
+"""What is cut out of logged text unless the operator says otherwise: addresses, and numbers of four digits or more."""
+
+
+def _plain(value: object) -> object:
+    """A folder by any type; YAML 1.1 readers and people alike write `off` as a boolean."""
+    if value is False:
+        return "off"
+    return str(value) if isinstance(value, Path) else value
+
+
 Address = Annotated[str, AfterValidator(_checked_address)]
 
 
-class Settings(AccessSettings, DecisionSettings, SessionSettings):
+class Settings(BaseSettings):
     """Everything that `sae-monitor serve` can be told. There is no field `port`: a Kubernetes service named
     sae-monitor sets SAE_MONITOR_PORT to something else.
     """
@@ -145,6 +160,127 @@ class Settings(AccessSettings, DecisionSettings, SessionSettings):
     grace_seconds: Annotated[float, Field(ge=0, le=3600)] = 20.0
     """After SIGTERM: how long calls in progress may take. Shorter than Kubernetes' 30 seconds to the kill."""
 
+    # Who may call, and how much of what.
+
+    callers: Path | None = None
+    """File of callers: one JSON object per line with name, roles and the hash of a token. None asks nobody who they
+    are, which is refused beyond this machine. `sae-monitor token new NAME` writes lines for it.
+    """
+
+    insecure_listen: bool = False
+    """Listen beyond this machine although nobody has to say who they are, or although tokens travel unencrypted."""
+
+    tls_certificate: Path | None = None
+    """PEM file of the server's certificate and the chain below the root. Read again whenever it changes."""
+
+    tls_key: Path | None = None
+    """PEM file of the certificate's private key, without a password."""
+
+    tls_client_ca: Path | None = None
+    """PEM file of authorities; only clients with a certificate of one of them may connect."""
+
+    tls_minimum: Literal["1.2", "1.3"] = "1.2"
+    """Oldest version of TLS that calls are taken over."""
+
+    max_calls_per_caller: Count | None = None
+    """Calls that one named caller may have in progress. None is half of max_concurrent_calls."""
+
+    max_tokens_per_caller: Count | None = None
+    """Tokens of prompts and answers that one named caller may have in progress. None sets no limit."""
+
+    max_call_seconds: Seconds = 600.0
+    """Longest call, whatever deadline its caller gives."""
+
+    max_message_seconds: Seconds = 10.0
+    """Longest time from the beginning of a call until its message is there."""
+
+    max_header_bytes: Annotated[int, Field(ge=1024, le=1 << 20)] = 16 << 10
+    """Headers of a call, as HTTP/2 counts them; more is refused with RESOURCE_EXHAUSTED."""
+
+    max_connections: Count = 1024
+    """Open connections; one more is closed at once."""
+
+    max_calls_per_connection: Count = 1024
+    """Calls in progress on one connection; further ones wait in the client."""
+
+    max_connection_seconds: Seconds = 3600.0
+    """Age at which a connection is closed; its calls get max_call_seconds to finish, and clients connect again."""
+
+    handshake_seconds: Seconds = 10.0
+    """Longest time until a new connection has said that it speaks HTTP/2 (and TLS, where that is asked for)."""
+
+    idle_seconds: Seconds = 300.0
+    """A connection without calls is closed after this time."""
+
+    keepalive_seconds: Seconds = 30.0
+    """How often silent connections are asked for a sign of life; half of this time without one closes them."""
+
+    min_ping_seconds: Seconds = 10.0
+    """A client that pings more often than this is disconnected."""
+
+    memory_limit_bytes: Count | None = None
+    """Memory that this process may use. None is the limit of its control group, or the machine's memory."""
+
+    memory_watermark: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Share of that memory beyond which new calls are refused with RESOURCE_EXHAUSTED."""
+
+    # Conversations whose scores are kept.
+
+    session_limit: Annotated[int, Field(ge=1, le=10_000_000)] = 10_000
+    """Most conversations whose scores are kept, all callers together. The one that was used longest ago goes first; its
+    next request gets the verdict UNKNOWN (`session_lost`) from policies that add up over sessions. Each takes a few
+    kilobytes, and four bytes per token of its last request."""
+
+    session_ttl_seconds: Annotated[float, Field(gt=0, le=31_536_000)] = 3600.0
+    """After so long without a request a conversation is dropped in the same way."""
+
+    # Decisions, spans and log lines.
+
+    decision_log: Annotated[str, BeforeValidator(_plain), Field(min_length=1)] = "auto"
+    """Folder of the decision log, `off`, or `auto`: a folder of this user and this port, and off on port 0."""
+
+    decision_log_records: Literal["detections", "all"] = "detections"
+    """Which requests get a record: those with a detection, an action or a monitoring failure; or all."""
+
+    decision_log_on_full: Literal["refuse", "drop"] = "refuse"
+    """When a record cannot be written: refuse the request (UNAVAILABLE), or answer it and count the loss."""
+
+    decision_log_text: bool = False
+    """Write prompts and released responses into records, masked."""
+
+    decision_log_masks: dict[str, re.Pattern[str]] = MASKS
+    """Regular expressions by name; what they match in logged text becomes `[name]`. Replaces the two built in."""
+
+    decision_log_salt_file: Path | None = None
+    """File with at least 16 bytes of key for prompt hashes. None is a key of this process, gone when it ends."""
+
+    decision_log_readings: bool = False
+    """Write the readings of watched features for every token, so that a record can be replayed."""
+
+    decision_log_file_bytes: Annotated[int, Field(ge=4096)] = 64 << 20
+    """A file of the log that is this large is closed and another begun."""
+
+    decision_log_file_seconds: Annotated[float, Field(gt=0)] = 86400.0
+    """So is one that is this old."""
+
+    decision_log_keep_files: Annotated[int, Field(ge=1)] | None = None
+    """Most files that are kept, the newest included. None keeps any number."""
+
+    decision_log_keep_bytes: Annotated[int, Field(ge=4096)] | None = 1 << 30
+    """Most bytes that are kept. None keeps any number."""
+
+    decision_log_keep_seconds: Annotated[float, Field(gt=0)] | None = None
+    """Files whose last record is older are deleted. None keeps them for ever."""
+
+    watch_subscribers: Annotated[int, Field(ge=0)] = 16
+    """WatchDetections streams at once; one more is refused with RESOURCE_EXHAUSTED."""
+
+    otlp_endpoint: str | None = None
+    """Where spans are sent over OTLP/gRPC, such as http://127.0.0.1:4317. Needs the extra `otel`."""
+
+    trace_ratio: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Share of requests that are traced where the caller did not decide."""
+
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least that is logged."""
 
@@ -232,3 +368,40 @@ def _where(name: str, flags: Mapping[str, Any]) -> str:
         return f"--{name.replace('_', '-')}"
     variable = PREFIX + name.upper()
     return variable if os.environ.get(variable) else f"settings file: {name}"
+
+
+class ClientSettings(BaseSettings):
+    """Who this command line is to servers that it connects to; from the environment only, so that no token stands
+    in a list of processes.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="SAE_MONITOR_CLIENT_", frozen=True, env_ignore_empty=True)
+
+    token: SecretStr | None = None
+    """Sent as `authorization: Bearer …`."""
+
+    token_file: Path | None = None
+    """File that holds the token and nothing else."""
+
+    ca: Path | None = None
+    """PEM file of authorities that a server's certificate is checked against. Given, calls go over TLS."""
+
+    certificate: Path | None = None
+    """PEM file of this client's own certificate, for servers that ask for one."""
+
+    key: Path | None = None
+    """PEM file of that certificate's key."""
+
+
+def decision_folder(settings: Settings, port: int) -> Path | None:
+    """The folder that `decision_log` stands for on a server with this gRPC port; None where it is off."""
+    chosen = settings.decision_log
+    if chosen == "off" or (chosen == "auto" and port == 0):
+        return None
+    if chosen != "auto":
+        return Path(chosen)
+    # systemd gives the unit a folder of its own; elsewhere https://specifications.freedesktop.org/basedir-spec
+    if unit := os.environ.get("STATE_DIRECTORY", "").split(":")[0]:
+        return Path(unit) / "decisions" / str(port)
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(state) / "sae-monitor" / "decisions" / str(port)

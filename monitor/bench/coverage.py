@@ -22,11 +22,11 @@ import typer
 
 from monitor.bench.models import Subject, demo, random_llama
 from monitor.bench.trouble import Chance, Generation
-from monitor.model.bank import FeatureBank
-from monitor.model.batching import Limits
-from monitor.model.engine import Engine
-from monitor.model.requests import Event, GenerationRequest, Released
-from monitor.model.tap import Tap
+from monitor.model.engine.engine import Engine
+from monitor.model.engine.paged import Limits
+from monitor.model.engine.requests import Event, GenerationRequest, Released
+from monitor.model.tap.bank import FeatureBank
+from monitor.model.tap.tap import Tap
 from monitor.records import Clamp, Sampling
 
 WATCHED = 24

@@ -28,7 +28,7 @@ _MEASURE = """
 import json, pathlib, random, re, sys, time
 import psutil, torch
 from monitor.dictionary.bundle import load_dictionary
-from monitor.model.bank import FeatureBank
+from monitor.model.tap.bank import FeatureBank
 before = psutil.Process().memory_info().rss
 started = time.perf_counter()
 sae = load_dictionary(sys.argv[1]).autoencoder

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from monitor.demo import dictionary_path, model_path
-from monitor.dictionary.autoencoder import Activation, SparseAutoencoder
 from monitor.dictionary.bundle import load_dictionary
-from monitor.model.loading import LoadedModel, decoder_layers, load_model
+from monitor.dictionary.sae import Activation, SparseAutoencoder
+from monitor.model.load.model import LoadedModel, decoder_layers, load_model
+from monitor.pairs.tiny import dictionary_path, model_path
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from monitor.policy.observer import RequestObserver
 from monitor.policy.policy import Condition, Policy, Rule, WeightedFeature
 from monitor.policy.policyset import PolicySet
-from monitor.policy.schema import Ema, Max, Mean, TopKMean
-from monitor.policy.schema_when import AllOf, NotOf
+from monitor.policy.rules.observer import RequestObserver
+from monitor.policy.schema.expression import AllOf, NotOf
+from monitor.policy.schema.policy import Ema, Max, Mean, TopKMean
 from monitor.records import Action, Mode, Phase, Severity, TokenBlock
 
 app = typer.Typer(add_completion=False)

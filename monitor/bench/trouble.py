@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
-from monitor.model.requests import Finished, Released
+from monitor.model.engine.requests import Finished, Released
 from monitor.records import Action, Clamp, Decision, FinishReason, Phase, TokenBlock
 
 LAG = 6

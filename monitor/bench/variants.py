@@ -15,13 +15,13 @@ from typing import Any
 import torch
 
 from monitor.bench.models import Subject
-from monitor.model.bank import FeatureBank
-from monitor.model.batching import Limits
-from monitor.model.engine import Engine, MakeBatching
-from monitor.model.places import hidden_of, replace_hidden
-from monitor.model.requests import Event, Finished, GenerationRequest
-from monitor.model.separate import SeparateBatcher
-from monitor.model.tap import Tap
+from monitor.model.engine.engine import Engine, MakeBatching
+from monitor.model.engine.paged import Limits
+from monitor.model.engine.requests import Event, Finished, GenerationRequest
+from monitor.model.engine.serial import SeparateBatcher
+from monitor.model.load.hook_points import hidden_of, replace_hidden
+from monitor.model.tap.bank import FeatureBank
+from monitor.model.tap.tap import Tap
 from monitor.records import Clamp, Decision, Sampling, TokenBlock
 
 Prompts = Sequence[Sequence[int]]

@@ -9,7 +9,11 @@ import typer
 from monitor.cli.lazy import Entry, lazy_group
 
 COMMANDS = (
-    Entry("demo", "monitor.cli.demo:demo", "Start a server, send real prompts, show what the monitor does."),
+    Entry(
+        "demo",
+        "monitor.cli.demo.command:demo",
+        "Start a server, send real prompts, show what the monitor does.",
+    ),
     Entry("serve", "monitor.cli.serve:serve", "Run the watched model behind gRPC and Prometheus."),
     Entry("score", "monitor.cli.score:score", "Score a text against the policies."),
     Entry(
@@ -17,13 +21,17 @@ COMMANDS = (
         "monitor.cli.generate:generate",
         "Generate a text; every token is scored before it is shown.",
     ),
-    Entry("decisions", "monitor.cli.decisions:decisions_app", "Read, check and replay the decision log."),
-    Entry("policy", "monitor.cli.policy:policy_app", "Fit, check, test and explain policies."),
+    Entry("decisions", "monitor.cli.decisions.app:decisions_app", "Read, check and replay the decision log."),
+    Entry("policy", "monitor.cli.policy.app:policy_app", "Fit, check, test and explain policies."),
     Entry(
-        "features", "monitor.cli.features:features_app", "Search and look at the features of a dictionary."
+        "features",
+        "monitor.cli.features.app:features_app",
+        "Search and look at the features of a dictionary.",
     ),
     Entry("token", "monitor.cli.token:token_app", "Make tokens for callers of a server."),
-    Entry("dictionary", "monitor.cli.dictionary:dictionary_app", "Train, check and describe dictionaries."),
+    Entry(
+        "dictionary", "monitor.cli.dictionary.app:dictionary_app", "Train, check and describe dictionaries."
+    ),
 )
 
 app = typer.Typer(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 
-from monitor.errors import EngineDied, MonitorError, Violation
+from monitor.errors import EngineDied, MonitorError
 
 
 class ExitCode(enum.IntEnum):
@@ -28,34 +28,11 @@ def exit_code(error: MonitorError) -> ExitCode:
     return ExitCode.DIED if isinstance(error, EngineDied) else ExitCode.ERROR
 
 
-class InputError(MonitorError):
-    """What was given to read cannot be used."""
-
-    code = "INVALID_ARGUMENT"
-
-
-class Unreachable(MonitorError):
-    """No server answers at the address."""
-
-    code = "UNAVAILABLE"
-
-
-class CallFailed(MonitorError):
-    """The server answered a call with an error status."""
-
-    def __init__(self, status: str, details: str, violations: tuple[Violation, ...] = ()) -> None:
-        self.code = status
-        self.violations = violations
-        lines = [f"the server answered {status}: {details}"]
-        lines += [f"  {v.field}: {v.description}" for v in violations]
-        super().__init__("\n".join(lines))
-
-
 def report(error: MonitorError) -> None:
     """Print an error to standard error, its first line marked, the others as they are."""
     from rich.text import Text
 
-    from monitor.cli.console import stderr_console
+    from monitor.cli.show.console import stderr_console
 
     message = str(error) or type(error).__name__
     line = Text.assemble(("error:", "bold red"), " ", message)

@@ -7,17 +7,17 @@ from pathlib import Path
 import typer
 
 from monitor.cli import options
-from monitor.cli.belonging import Labels, Session, belonging
 from monitor.cli.clamps import dropping
-from monitor.cli.client import Client
-from monitor.cli.console import stdout_console
-from monitor.cli.measure import RuleScores
+from monitor.cli.input import as_input, as_sampling, read_text
+from monitor.cli.options import Labels, Session, belonging
 from monitor.cli.output import as_json, leave, picture
-from monitor.cli.reading import as_input, as_sampling, read_text
-from monitor.cli.render import generated
 from monitor.cli.session import open_session
-from monitor.cli.side_by_side import Compare, columns
-from monitor.cli.streaming import show
+from monitor.cli.show.console import stdout_console
+from monitor.cli.show.side_by_side import Compare, columns
+from monitor.cli.show.stream import show
+from monitor.cli.show.strength import RuleScores
+from monitor.cli.show.verdict import generated
+from monitor.client.client import Client
 from monitor.v1 import monitor_pb2 as pb
 
 

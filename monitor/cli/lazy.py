@@ -97,7 +97,8 @@ def _files_named() -> Iterator[None]:
     So is input that ends too soon. That, and a reader who leaves early (`| head`), the framework would end with
     the exit code of a match.
     """
-    from monitor.cli.errors import ExitCode, InputError
+    from monitor.cli.errors import ExitCode
+    from monitor.errors import InputError
 
     try:
         yield

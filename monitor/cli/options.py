@@ -5,14 +5,17 @@ Knows names, help texts and which settings they become. Does not know what they 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from monitor.cli.clamps import SYNTAX, parse_clamp
-from monitor.cli.side_by_side import SYNTAX as COMPARED
-from monitor.cli.side_by_side import Compare, parse_compare
+from monitor.cli.show.side_by_side import SYNTAX as COMPARED
+from monitor.cli.show.side_by_side import Compare, parse_compare
+from monitor.dictionary.formats import FORMATS
+from monitor.errors import InputError
 from monitor.v1 import monitor_pb2 as pb
 
 RUNS = "What runs"
@@ -165,3 +168,122 @@ def server_flags(
     flags: dict[str, Any] = {"model": model, "dictionary": dictionary, "policies": policies}
     flags["dictionary_format"] = dictionary_format
     return flags | {"layer": layer, "device": device, "dtype": dtype}
+
+
+ModelOption = Annotated[
+    str | None, typer.Option("--model", help="Model folder or hub name.", show_default="the bundled model")
+]
+
+
+DictionaryOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--dictionary",
+        metavar="FOLDER|FILE|hub:ORG/NAME/…",
+        help="Dictionary of the model.",
+        show_default="the bundled dictionary",
+    ),
+]
+
+
+FormatOption = Annotated[
+    str | None,
+    typer.Option(
+        "--dictionary-format", metavar="NAME", help=f"Checkpoint family, one of {', '.join(FORMATS)}."
+    ),
+]
+
+
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or spread.")]
+
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+PANEL = "What it belongs to"
+
+Session = Annotated[
+    str | None,
+    typer.Option(
+        "--session",
+        metavar="ID",
+        help="Conversation that rules with `scope: session` add up over.",
+        rich_help_panel=PANEL,
+    ),
+]
+Labels = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--label",
+        metavar="NAME=VALUE",
+        help="For policies bound to labels; can be given again.",
+        rich_help_panel=PANEL,
+    ),
+]
+
+
+def belonging(content: pb.Input, session: str | None, labels: Sequence[str] | None) -> pb.Input:
+    """The input with session and labels; `InputError` for a label that is not NAME=VALUE."""
+    content.session_id = session or ""
+    for label in labels or ():
+        name, equals, value = label.partition("=")
+        if not (name and equals):
+            raise InputError(f"--label {label}: write NAME=VALUE, such as team=risk")
+        content.labels[name] = value
+    return content
+
+
+SERVES = "Where it serves"
+
+Listen = Annotated[
+    str | None,
+    typer.Option(metavar="HOST:PORT", help="gRPC. Default: 127.0.0.1:50051.", rich_help_panel=SERVES),
+]
+MetricsListen = Annotated[
+    str | None,
+    typer.Option(metavar="HOST:PORT", help="Prometheus. Default: 127.0.0.1:9464.", rich_help_panel=SERVES),
+]
+DecisionLog = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FOLDER|off",
+        help="Where decisions are written before they are answered. Default: a folder of this user and port.",
+        rich_help_panel=SERVES,
+    ),
+]
+Callers = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Who may call (`sae-monitor token new`).", rich_help_panel=SERVES),
+]
+TlsCertificate = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="PEM; read again when it changes.", rich_help_panel=SERVES),
+]
+TlsKey = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="PEM, without a password.", rich_help_panel=SERVES)
+]
+TlsClientCa = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Only clients with certificates of these authorities.", rich_help_panel=SERVES
+    ),
+]
+InsecureListen = Annotated[
+    bool | None,
+    typer.Option(
+        "--insecure-listen", help="Let other machines call without tokens or TLS.", rich_help_panel=SERVES
+    ),
+]
+SkipSelfTest = Annotated[
+    bool | None,
+    typer.Option(
+        "--skip-self-test",
+        help="Start although nobody checked that the dictionary fits the model.",
+        rich_help_panel=RUNS,
+    ),
+]
+GraceSeconds = Annotated[
+    float | None, typer.Option(help="Time for running calls after SIGTERM.", rich_help_panel=SERVES)
+]
+LogLevel = Annotated[str | None, typer.Option(metavar="debug|info|warning|error", rich_help_panel=SERVES)]
+LogFormat = Annotated[str | None, typer.Option(metavar="console|json", rich_help_panel=SERVES)]

@@ -5,6 +5,7 @@ Knows formats and exit codes. Does not know calls.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ from google.protobuf import json_format
 from rich.console import RenderableType
 
 from monitor.cli.errors import ExitCode
-from monitor.cli.measure import RuleScores
-from monitor.cli.picture import save_svg
-from monitor.cli.shade import Painter
+from monitor.cli.show.shade import Painter
+from monitor.cli.show.strength import RuleScores
+from monitor.cli.show.svg import save_svg
+from monitor.errors import InputError
 from monitor.v1 import monitor_pb2 as pb
 
 
@@ -46,3 +48,28 @@ def picture(
     """Save the readable form as it looks on a terminal with colours, where a file was named."""
     if path is not None:
         save_svg(form(Painter(rules, colour=True)), path, title)
+
+
+def writable(path: Path | None) -> None:
+    """InputError where a file could not be written there."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; name a file")
+    if not path.parent.is_dir():
+        raise InputError(f"no folder at {path.parent}; make it, or name a file elsewhere")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise InputError(f"{path} cannot be written; name a file elsewhere")
+
+
+def write(path: Path, how: Callable[[Path], object]) -> None:
+    """Write a file; InputError where the disk does not let it."""
+    try:
+        how(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}; name a file elsewhere") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text as UTF-8; InputError where the disk does not let it."""
+    write(path, lambda there: there.write_text(text, "utf-8"))

@@ -7,14 +7,14 @@ from typing import Annotated
 import typer
 
 from monitor.cli import options
-from monitor.cli.belonging import Labels, Session, belonging
-from monitor.cli.console import has_colour, stdout_console
-from monitor.cli.measure import RuleScores
+from monitor.cli.input import as_input, read_text
+from monitor.cli.options import Labels, Session, belonging
 from monitor.cli.output import as_json, leave, picture
-from monitor.cli.reading import as_input, read_text
-from monitor.cli.render import scored
 from monitor.cli.session import open_session
-from monitor.cli.shade import Painter
+from monitor.cli.show.console import has_colour, stdout_console
+from monitor.cli.show.shade import Painter
+from monitor.cli.show.strength import RuleScores
+from monitor.cli.show.verdict import scored
 from monitor.v1 import monitor_pb2 as pb
 
 

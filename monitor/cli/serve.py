@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from monitor.cli import options, serving, words
-from monitor.cli.console import stderr_console
+from monitor.cli import options
+from monitor.cli import options as serving
 from monitor.cli.errors import ExitCode
-from monitor.cli.printable import printable
+from monitor.cli.show import words
+from monitor.cli.show.console import stderr_console
+from monitor.cli.show.printable import printable
 from monitor.settings import load_settings
 
 if TYPE_CHECKING:
@@ -63,17 +65,17 @@ def _run(chosen: Chosen) -> None:
     """Serve with these settings until a signal comes."""
     # Nothing could be loaded again yet, and by default the signal would end the process that is still loading.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    from monitor.rpc.bookkeeping import check_books
-    from monitor.rpc.entrance import check_entrance
-    from monitor.rpc.heap import keep_level
+    from monitor.rpc.access.build import check_entrance
+    from monitor.rpc.decisions.build import check_books
+    from monitor.rpc.process.allocator import keep_level
 
     # Before anything large is imported or loaded for nothing.
     check_entrance(chosen)
     check_books(chosen)
     keep_level()
     from monitor.rpc.assembly import assemble
+    from monitor.rpc.process.watchdog import end_for_certain
     from monitor.rpc.server import Server, run_in_foreground
-    from monitor.rpc.stalls import end_for_certain
     from monitor.telemetry.logs import configure
 
     configure(chosen.log_level, chosen.log_format)

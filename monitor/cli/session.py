@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import typer
 
-from monitor.cli.client import Client, connect
-from monitor.cli.console import stderr_console
-from monitor.cli.identity import from_environment
-from monitor.cli.local import local_server
+from monitor.cli.show.console import stderr_console
+from monitor.client.client import Client, connect
+from monitor.client.credentials import from_environment
 from monitor.errors import ConfigurationError
-from monitor.settings import split_address
+from monitor.settings import load_settings, split_address
 
 
 @contextmanager
@@ -49,3 +49,31 @@ def refuse_local_flags(flags: Mapping[str, Any]) -> None:
     given = [f"--{name.replace('_', '-')}" for name, value in flags.items() if value is not None]
     if given:
         raise ConfigurationError(f"{', '.join(given)}: not with --connect, the server there has its own")
+
+
+FREE_PORT = "127.0.0.1:0"
+_OF_SERVERS = ("callers", "tls_certificate", "tls_key", "tls_client_ca")
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A running server's two ports, as `host:port`."""
+
+    address: str
+    """gRPC."""
+    metrics_address: str
+    """HTTP, `/metrics`."""
+
+
+@contextmanager
+def local_server(flags: Mapping[str, Any]) -> Iterator[Endpoint]:
+    """A server with these settings (None is "not given"); ConfigurationError where it cannot start."""
+    chosen = load_settings({**flags, "listen": FREE_PORT, "metrics_listen": FREE_PORT, "decision_log": "off"})
+    # Nobody else calls it, and the environment of a container may describe the server that runs beside this command.
+    settings = chosen.model_copy(update={**dict.fromkeys(_OF_SERVERS), "caller_clamps": "any"})
+    from monitor.rpc.server import in_background
+    from monitor.telemetry.logs import configure
+
+    configure("warning", "console")
+    with in_background(settings) as addresses:
+        yield Endpoint(addresses.grpc, addresses.metrics)

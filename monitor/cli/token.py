@@ -9,10 +9,10 @@ from typing import Annotated
 
 import typer
 
-from monitor.cli.console import stderr_console
+from monitor.cli.show.console import stderr_console
 from monitor.errors import ConfigurationError
-from monitor.rpc.callers import entry_line, new_token, read_callers
-from monitor.rpc.roles import Role
+from monitor.rpc.access.callers import entry_line, new_token, read_callers
+from monitor.rpc.access.roles import Role
 
 token_app = typer.Typer(no_args_is_help=True, help="Tokens of callers.")
 

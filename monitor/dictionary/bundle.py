@@ -11,11 +11,11 @@ from pathlib import Path
 
 import torch
 
-from monitor.dictionary import statistics as recorded
-from monitor.dictionary.autoencoder import SparseAutoencoder
+from monitor.dictionary.cards import statistics as recorded
+from monitor.dictionary.cards.statistics import FeatureStatistics
 from monitor.dictionary.digest import digest
 from monitor.dictionary.formats import Card, Stored, read_dictionary
-from monitor.dictionary.statistics import FeatureStatistics
+from monitor.dictionary.sae import SparseAutoencoder
 from monitor.errors import DictionaryError
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from monitor.dictionary import statistics as recorded
-from monitor.dictionary.autoencoder import SparseAutoencoder
 from monitor.dictionary.bundle import Dictionary, load_dictionary
+from monitor.dictionary.cards import statistics as recorded
 from monitor.dictionary.formats import save_saelens
+from monitor.dictionary.sae import SparseAutoencoder
 from monitor.errors import DictionaryError
 
 _ROWS = 256

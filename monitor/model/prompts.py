@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import TemplateError
 
 from monitor.errors import BadRequest, TooLong, Violation
-from monitor.model.loading import LoadedModel
+from monitor.model.load.model import LoadedModel
 
 Content = str | Sequence[Mapping[str, str]]
 """A text, or the turns of a conversation as `{"role": …, "content": …}`."""

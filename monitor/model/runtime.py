@@ -12,29 +12,35 @@ from pathlib import Path
 
 import torch
 
-from monitor.clamp import CallerClamps
 from monitor.dictionary.bundle import Dictionary, load_dictionary
 from monitor.dictionary.formats import Card
-from monitor.dictionary.stored import StoredAutoencoder, gigabytes
+from monitor.dictionary.storage.lazy import StoredAutoencoder, gigabytes
 from monitor.errors import ConfigurationError, DictionaryError, ModelError, MonitorError, MonitoringFailed
-from monitor.model.bank import FeatureBank
-from monitor.model.batching import Limits
-from monitor.model.clamping import Allowed, check_clamps
-from monitor.model.dropping import Dropper
-from monitor.model.engine import Engine
-from monitor.model.harvest import Harvester
-from monitor.model.later import LaterTaps
-from monitor.model.loading import LoadedModel, load_model
-from monitor.model.places import Place, names_a_place, parse_place, site_of
-from monitor.model.probing import can_see
+from monitor.model.engine.detokenizer import Vocabulary
+from monitor.model.engine.engine import Engine
+from monitor.model.engine.liveness import can_see
+from monitor.model.engine.paged import Limits
+from monitor.model.engine.requests import Lease
+from monitor.model.engine.scorer import Scorer
+from monitor.model.engine.startup_check import rehearse
+from monitor.model.load.hook_points import Place, names_a_place, parse_place, site_of
+from monitor.model.load.model import LoadedModel, load_model
+from monitor.model.offline.residuals import Harvester
 from monitor.model.prompts import Prompter
-from monitor.model.rehearsal import rehearse
-from monitor.model.requests import Lease
-from monitor.model.scorer import Scorer
-from monitor.model.tap import Tap
-from monitor.model.text import Vocabulary
-from monitor.records import Clamp, FeatureReading, Signal, TokenText, WatchPlan
-from monitor.suppression import SuppressionNeeds
+from monitor.model.tap.bank import FeatureBank
+from monitor.model.tap.clamps import Allowed, check_clamps
+from monitor.model.tap.error_term import Dropper
+from monitor.model.tap.late_probes import LaterTaps
+from monitor.model.tap.tap import Tap
+from monitor.records import (
+    CallerClamps,
+    Clamp,
+    FeatureReading,
+    Signal,
+    SuppressionNeeds,
+    TokenText,
+    WatchPlan,
+)
 
 PROBE = "The sun rose over the hills."
 """What is scored and generated from to learn whether the monitor can see."""

@@ -4,11 +4,11 @@ Knows policy files, locks and rules. Does not know models, tensors or the networ
 detections, actions and clamps go out as records. Fitting (`monitor.policy.fit`) is imported on its own.
 """
 
-from monitor.policy.document import PolicyProblems, Problem
-from monitor.policy.loader import load_policies, read_folder
-from monitor.policy.observer import RequestObserver
+from monitor.policy.files.loader import load_policies, read_folder
+from monitor.policy.files.yaml_document import PolicyProblems, Problem
 from monitor.policy.policy import Policy, Rule, WeightedFeature
 from monitor.policy.policyset import PolicySet
+from monitor.policy.rules.observer import RequestObserver
 
 __all__ = [
     "Policy",

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from monitor.policy.schema import AnyPooling, Match, Max
-from monitor.policy.schema_when import AnyExpression
-from monitor.records import Action, Clamp, Mode, Phase, Probe, Severity, Signal
-from monitor.suppression import LaterProbe
+from monitor.policy.schema.expression import AnyExpression
+from monitor.policy.schema.policy import AnyPooling, Match, Max
+from monitor.records import Action, Clamp, LaterProbe, Mode, Phase, Probe, Severity, Signal
 
 Pooling = AnyPooling
 

@@ -9,14 +9,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from monitor.policy.accepting import Applying
-from monitor.policy.batch import RuleBatch
-from monitor.policy.observer import RequestObserver
 from monitor.policy.policy import Policy
-from monitor.policy.program import compile_program
-from monitor.policy.sessions import SessionPools, SessionStore
-from monitor.records import ErrorTerm, TokenText, WatchPlan
-from monitor.suppression import SuppressionNeeds, SuppressionPlan
+from monitor.policy.rules.accepting import Applying
+from monitor.policy.rules.batch import RuleBatch
+from monitor.policy.rules.observer import RequestObserver
+from monitor.policy.rules.program import compile_program
+from monitor.policy.rules.sessions import SessionPools, SessionStore
+from monitor.records import ErrorTerm, SuppressionNeeds, SuppressionPlan, TokenText, WatchPlan
 
 
 class PolicySet:

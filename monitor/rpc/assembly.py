@@ -14,17 +14,18 @@ from typing import NamedTuple
 import structlog
 
 import monitor
-from monitor import demo
-from monitor.clamp import CallerClamps
-from monitor.errors import ConfigurationError
-from monitor.model.batching import Limits
-from monitor.model.health import DictionaryHealth
+from monitor.errors import ConfigurationError, SelfTestFailed
+from monitor.model.engine.paged import Limits
 from monitor.model.runtime import Parts, Runtime, load_parts
-from monitor.policy.loader import load_policies
+from monitor.model.selftest.expected import Source
+from monitor.model.selftest.health import DictionaryHealth, dictionary_health
+from monitor.model.selftest.run import self_test
+from monitor.pairs import tiny
+from monitor.policy.files.loader import load_policies
 from monitor.policy.policyset import PolicySet
-from monitor.policy.sessions import SessionStore
-from monitor.rpc.checking import checked
-from monitor.rpc.reload import Signature, signature
+from monitor.policy.rules.sessions import SessionStore
+from monitor.records import CallerClamps
+from monitor.rpc.policies import Signature, signature
 from monitor.settings import Settings
 
 _log = structlog.get_logger(__name__)
@@ -96,7 +97,7 @@ def bundled_policies() -> Path:
 def _parts(settings: Settings) -> Parts:
     model, dictionary = settings.model, settings.dictionary
     if model is None and dictionary is None:
-        model, dictionary = str(demo.model_path()), demo.dictionary_path()
+        model, dictionary = str(tiny.model_path()), tiny.dictionary_path()
     if model is None or dictionary is None:
         raise ConfigurationError(
             "give both a model and its dictionary, or neither for the bundled pair: a dictionary only fits the model "
@@ -121,3 +122,37 @@ def _within(parts: Parts, limit: int | None) -> Parts:
             f"context_limit is {limit} and the model's context holds {parts.loaded.context} tokens; lower the limit"
         )
     return replace(parts, loaded=replace(parts.loaded, context=limit))
+
+
+_log = structlog.get_logger(__name__)
+
+_VERIFY = (
+    "run `sae-monitor dictionary verify` once with this model and dictionary, and look at what it measures"
+)
+
+
+def checked(parts: Parts, *, skip: bool) -> DictionaryHealth:
+    """The dictionary's health. SelfTestFailed where model and dictionary do not fit each other."""
+    if skip:
+        _log.warning(
+            "self-test skipped",
+            consequence="nobody has checked that this dictionary reads this model at the right place",
+        )
+        return dictionary_health(parts, None)
+    test = self_test(parts)
+    if not test.passed:
+        raise SelfTestFailed(
+            f"the self-test failed: {test.explained()}\n`sae-monitor dictionary verify` shows all of it; "
+            "`sae-monitor serve --skip-self-test` starts without it (elsewhere: SAE_MONITOR_SKIP_SELF_TEST=1)"
+        )
+    found = {
+        "l0": round(test.measured.l0, 1),
+        "explained_variance": round(test.measured.explained_variance, 3),
+    }
+    if test.expected.source is Source.NONE:
+        _log.warning("self-test without expected values", **found, do=_VERIFY)
+    elif test.expected.source is not Source.RECORDED:
+        _log.info("self-test passed, within wide bounds", **found, against=test.source, do=_VERIFY)
+    else:
+        _log.info("self-test passed", **found)
+    return dictionary_health(parts, test)

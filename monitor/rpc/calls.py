@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from monitor.errors import MonitorError, Overloaded, Unavailable
-from monitor.model.requests import Event, GenerationRequest, ScoreJob, ScoreOutcome
+from monitor.model.engine.requests import Event, GenerationRequest, ScoreJob, ScoreOutcome
 from monitor.rpc.mailbox import Mailbox
-from monitor.rpc.seams import Runtime
-from monitor.telemetry.metrics import Metrics
+from monitor.rpc.ports import Runtime
+from monitor.telemetry.metrics.metrics import Metrics
 
 
 class Calls:

@@ -7,14 +7,15 @@ decisions can be logged. Does not know why it is not.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import structlog
 from grpc_health.v1 import health_pb2
+from grpc_health.v1.health import aio as health_aio
 
 from monitor.errors import Unavailable
 from monitor.rpc.calls import Calls
-from monitor.rpc.watching import HealthServicer
 
 _log = structlog.get_logger(__name__)
 _INTERVAL = 0.5
@@ -96,3 +97,38 @@ class Health:
         """NOT_SERVING from now on."""
         self.serving, self._draining = False, True
         await self.servicer.enter_graceful_shutdown()
+
+
+_SLOWEST_WRITE = 10.0
+"""Seconds in which a watcher must take a status, or it is let go."""
+
+
+class HealthServicer(health_aio.HealthServicer):  # type: ignore[misc]
+    """`Check` as it comes; `Watch` and `set` without a lock. Lives on the event loop."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._changed = asyncio.Event()
+
+    async def Watch(self, request: health_pb2.HealthCheckRequest, context: Any) -> None:  # noqa: N802
+        """Every status of a service from now on; the latest where several came while the watcher was slow."""
+        last = None
+        while True:
+            changed = self._changed
+            status = self._statuses().get(request.service, health_pb2.HealthCheckResponse.SERVICE_UNKNOWN)
+            if status == last:
+                await changed.wait()
+                continue
+            last = status
+            answer = health_pb2.HealthCheckResponse(status=status)
+            await asyncio.wait_for(context.write(answer), _SLOWEST_WRITE)
+
+    async def _set(self, service: str, status: int) -> None:
+        """What `set` and `enter_graceful_shutdown` of the base class end in."""
+        self._server_status[service] = status
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def _statuses(self) -> Mapping[str, int]:
+        found: Mapping[str, int] = self._server_status
+        return found

@@ -18,29 +18,28 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from monitor.errors import ConfigurationError, EngineDied
-from monitor.model.health import DictionaryHealth
+from monitor.model.selftest.health import DictionaryHealth
 from monitor.records import Digests
-from monitor.rpc import metering
-from monitor.rpc.active import Active, InForce
+from monitor.rpc import call_metrics
+from monitor.rpc.access.build import Entrance
+from monitor.rpc.access.call_interceptor import CODES
+from monitor.rpc.access.exposure import announce_exposure, check_exposure, reflects
 from monitor.rpc.assembly import assemble, bundled_policies
-from monitor.rpc.blocking import Worker
-from monitor.rpc.bookkeeping import Books
 from monitor.rpc.calls import Calls
-from monitor.rpc.core_server import CoreServer
-from monitor.rpc.entrance import Entrance
-from monitor.rpc.exposure import announce_exposure, check_exposure, reflects
+from monitor.rpc.decisions.build import Books
 from monitor.rpc.health import Health
-from monitor.rpc.interceptors import CODES
-from monitor.rpc.reload import Load, Reloader, Signature
-from monitor.rpc.seams import PolicySet, Runtime
+from monitor.rpc.policies import Active, InForce, Load, Reloader, Signature
+from monitor.rpc.ports import PolicySet, Runtime
+from monitor.rpc.process.channel_options import server_options
+from monitor.rpc.process.grpc_server import CoreServer
+from monitor.rpc.process.watchdog import Stalls, end_for_certain
 from monitor.rpc.servicer import MonitorServicer
-from monitor.rpc.stalls import Stalls, end_for_certain
-from monitor.rpc.transport import server_options
+from monitor.rpc.worker import Worker
 from monitor.settings import Settings, split_address
-from monitor.telemetry.exposition import MetricsServer
 from monitor.telemetry.logs import configure
-from monitor.telemetry.metrics import Metrics
-from monitor.telemetry.metrics_sessions import SessionCollector
+from monitor.telemetry.metrics.http import MetricsServer
+from monitor.telemetry.metrics.metrics import Metrics
+from monitor.telemetry.metrics.sessions import SessionCollector
 from monitor.v1 import monitor_pb2 as pb
 from monitor.v1 import monitor_pb2_grpc
 
@@ -84,8 +83,8 @@ class Server:
 
         self._metrics = metrics = Metrics(feature_limit=settings.activation_label_sets)
         metrics.methods([method.name for method in SERVICE.methods], CODES)
-        metering.built(metrics, digests)
-        metering.connect(metrics, settings, runtime, health)
+        call_metrics.built(metrics, digests)
+        call_metrics.connect(metrics, settings, runtime, health)
         metrics.registry.register(SessionCollector(policies.sessions))
         meter = metrics.policies_changed(policies)
 

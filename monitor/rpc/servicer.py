@@ -7,25 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from monitor.model.requests import Event, Finished, GenerationRequest, Released, ScoreJob
+from monitor.model.engine.requests import Event, Finished, GenerationRequest, Released, ScoreJob
 from monitor.records import Coverage, FinishReason, Verdict
-from monitor.rpc import chunks
-from monitor.rpc.active import Active, InForce
-from monitor.rpc.blocking import Worker
-from monitor.rpc.bookkeeping import Books
+from monitor.rpc.access.call_interceptor import Call, Context, current_call
+from monitor.rpc.access.roles import caller
 from monitor.rpc.calls import Calls
-from monitor.rpc.interceptors import Call, Context, current_call
-from monitor.rpc.ledger import Entry
+from monitor.rpc.decisions.build import Books
+from monitor.rpc.decisions.ledger import Entry
 from monitor.rpc.mailbox import Mailbox
-from monitor.rpc.reload import Reloader
-from monitor.rpc.roles import caller
-from monitor.rpc.seams import Judge, Prompt, Runtime
-from monitor.rpc.verdicts import conclude, refusal, shown
+from monitor.rpc.policies import Active, InForce, Reloader
+from monitor.rpc.ports import Judge, Prompt, Runtime
+from monitor.rpc.verdict import conclude, refusal, shown
 from monitor.rpc.wire import enums, requests, responses
+from monitor.rpc.wire import responses as chunks
 from monitor.rpc.wire.problems import under
+from monitor.rpc.worker import Worker
 from monitor.telemetry.decisions.trail import Trail
-from monitor.telemetry.metrics import Metrics
-from monitor.telemetry.observing import MeteredObserver
+from monitor.telemetry.metrics.metrics import Metrics
+from monitor.telemetry.metrics.observer import MeteredObserver
 from monitor.v1 import monitor_pb2 as pb
 
 _SHORT = 1024

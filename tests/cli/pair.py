@@ -13,12 +13,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from monitor.dictionary import statistics
-from monitor.dictionary.autoencoder import Activation, SparseAutoencoder
+from monitor.dictionary.cards import statistics
+from monitor.dictionary.cards.statistics import FeatureStatistics
 from monitor.dictionary.formats.card import Card
 from monitor.dictionary.formats.saelens_writer import save_saelens
-from monitor.dictionary.statistics import FeatureStatistics
-from monitor.model.harvest import Harvester
+from monitor.dictionary.sae import Activation, SparseAutoencoder
+from monitor.model.offline.residuals import Harvester
 from tests.model.tiny import WIDTH, loaded_model
 
 LAYER = 1

@@ -7,9 +7,10 @@ import time
 
 import pytest
 
-from monitor.cli.belonging import belonging
-from monitor.cli.client import connect
-from monitor.cli.errors import InputError, Unreachable
+from monitor.cli.options import belonging
+from monitor.client.client import connect
+from monitor.client.errors import Unreachable
+from monitor.errors import InputError
 from monitor.v1 import monitor_pb2 as pb
 from tests.cli.scripted import DIGESTS
 

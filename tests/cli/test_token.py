@@ -5,10 +5,10 @@ import stat
 
 import pytest
 
-from monitor.cli import identity
+from monitor.client import credentials
 from monitor.errors import ConfigurationError
-from monitor.rpc.callers import find_token, read_callers
-from monitor.rpc.roles import Role
+from monitor.rpc.access.callers import find_token, read_callers
+from monitor.rpc.access.roles import Role
 from tests.rpc.certificates import authority, issued
 from tests.rpc.secured import guarded
 
@@ -93,4 +93,4 @@ def test_identities_that_are_none(monkeypatch, told, said):
     for name, value in told.items():
         monkeypatch.setenv(f"SAE_MONITOR_CLIENT_{name}", value)
     with pytest.raises(ConfigurationError, match=said):
-        identity.from_environment()
+        credentials.from_environment()

@@ -8,8 +8,8 @@ from ruamel.yaml import YAML
 
 from monitor.errors import EngineDied
 from monitor.settings import Settings
-from monitor.telemetry.metrics import FAILURES, REJECTIONS
-from monitor.telemetry.metrics_decisions import DROPS, ERRORS
+from monitor.telemetry.metrics.decisions import DROPS, ERRORS
+from monitor.telemetry.metrics.metrics import FAILURES, REJECTIONS
 from tests.cli.test_app import paths
 from tests.deploy.test_rules import exported
 from tests.deploy.tools import DEPLOY, RULES

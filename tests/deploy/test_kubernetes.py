@@ -8,8 +8,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from monitor.rpc.assembly import bundled_policies
-from monitor.settings import Settings, load_settings, split_address
-from monitor.settings_decisions import decision_folder
+from monitor.settings import Settings, decision_folder, load_settings, split_address
 from tests.deploy.test_image import DOCKERFILE, settings_named
 from tests.deploy.test_rules import rules
 from tests.deploy.tools import DEPLOY

@@ -7,8 +7,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 from ruamel.yaml import YAML
 
-from monitor.telemetry.metrics import Metrics
-from monitor.telemetry.security import SecurityMetrics
+from monitor.telemetry.metrics.metrics import Metrics
+from monitor.telemetry.metrics.security import SecurityMetrics
 from tests.deploy.tools import DEPLOY, RULES, found, run
 
 CASES = sorted((DEPLOY / "prometheus" / "tests").glob("*.yml"))

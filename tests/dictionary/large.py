@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from monitor.dictionary import statistics
-from monitor.dictionary.statistics import FeatureStatistics
+from monitor.dictionary.cards import statistics
+from monitor.dictionary.cards.statistics import FeatureStatistics
 
 FEATURES, WIDTH = 1 << 20, 4096
 

@@ -10,10 +10,10 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from monitor.dictionary.bundle import load_dictionary
-from monitor.model.harvest import Harvester
-from monitor.model.loading import LoadedModel, decoder_layers
-from monitor.model.places import Place
-from monitor.model.requests import ScoreJob
+from monitor.model.engine.requests import ScoreJob
+from monitor.model.load.hook_points import Place
+from monitor.model.load.model import LoadedModel, decoder_layers
+from monitor.model.offline.residuals import Harvester
 from monitor.model.runtime import Parts, Runtime
 from monitor.records import WatchPlan
 from tests.dictionary.large import FEATURES, WIDTH

@@ -5,10 +5,10 @@ import dataclasses
 import pytest
 import torch
 
-from monitor.dictionary import statistics
-from monitor.dictionary.autoencoder import Activation
 from monitor.dictionary.bundle import load_dictionary
+from monitor.dictionary.cards import statistics
 from monitor.dictionary.formats import Card, save_saelens
+from monitor.dictionary.sae import Activation
 from monitor.errors import DictionaryError
 from tests.dictionary.formats.saes import FEATURES, WIDTH, make
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from monitor.dictionary import convert as converting
-from monitor.dictionary import statistics
-from monitor.dictionary.autoencoder import Activation
 from monitor.dictionary.bundle import load_dictionary
+from monitor.dictionary.cards import statistics
+from monitor.dictionary.cards.statistics import FeatureStatistics
 from monitor.dictionary.convert import convert
 from monitor.dictionary.formats import Card, read_dictionary, save_saelens
-from monitor.dictionary.statistics import FeatureStatistics
+from monitor.dictionary.sae import Activation
 from monitor.errors import DictionaryError
 from tests.dictionary.formats.layouts import FEATURES
 from tests.dictionary.formats.saes import inputs as small_inputs

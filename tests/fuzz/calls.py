@@ -11,9 +11,9 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 
 from monitor.errors import BadRequest, Unauthenticated
-from monitor.rpc.access import Access
-from monitor.rpc.callers import new_token
-from monitor.rpc.roles import Role, check_request
+from monitor.rpc.access.callers import new_token
+from monitor.rpc.access.identify import Access
+from monitor.rpc.access.roles import Role, check_request
 from monitor.rpc.server import SERVICE
 from monitor.rpc.wire import requests
 from monitor.v1 import monitor_pb2 as pb
@@ -106,7 +106,7 @@ class Wire(BytesTarget):
 
 
 def check_request_of(message: Message) -> None:
-    from monitor.rpc.roles import ANYBODY
+    from monitor.rpc.access.roles import ANYBODY
 
     check_request(ANYBODY, message)
 
@@ -170,7 +170,7 @@ class Headers(BytesTarget):
         import tempfile
         from pathlib import Path
 
-        from monitor.telemetry.security import SecurityMetrics
+        from monitor.telemetry.metrics.security import SecurityMetrics
         from tests.rpc.conftest import settings
         from tests.rpc.secured import Callers
 

@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 import torch
 
-from monitor.dictionary import cards, labels, statistics
-from monitor.dictionary.autoencoder import Activation
 from monitor.dictionary.bundle import load_dictionary
+from monitor.dictionary.cards import card_file, labels, statistics
 from monitor.dictionary.formats import Card, save_saelens
+from monitor.dictionary.sae import Activation
 from monitor.errors import DictionaryError, NotFound
 from tests.dictionary.formats.saes import FEATURES, make
 from tests.fuzz import containers
@@ -129,7 +129,7 @@ class Cards(FolderTarget):
     def corpus(self) -> Sequence[bytes]:
         import lzma
 
-        from monitor.demo import dictionary_path
+        from monitor.pairs.tiny import dictionary_path
 
         with lzma.open(dictionary_path() / "cards.jsonl.xz") as file:
             beginning = b"".join(file.readline() for _ in range(6))
@@ -148,10 +148,10 @@ class Cards(FolderTarget):
         content = data[1:] if data[:1] == b"\0" else lzma.compress(data, preset=0)
         (self.folder / "cards.jsonl.xz").write_bytes(content)
         try:
-            cards.load_header(self.folder)
-            for _ in cards.load_cards(self.folder):
+            card_file.load_header(self.folder)
+            for _ in card_file.load_cards(self.folder):
                 pass
-            cards.load_card(self.folder, 0)
+            card_file.load_card(self.folder, 0)
         except (DictionaryError, NotFound) as error:
             return refused(error)
         return ACCEPTED

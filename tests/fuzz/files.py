@@ -11,18 +11,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from monitor.errors import ConfigurationError, PolicyError
-from monitor.policy.examples import read_examples
-from monitor.policy.loader import load_policies
-from monitor.policy.lock import lock_path, write_lock
+from monitor.policy.files.examples import read_examples
+from monitor.policy.files.loader import load_policies
+from monitor.policy.files.lock import lock_path, write_lock
+from monitor.rpc.access.callers import entry_line, new_token, read_callers
+from monitor.rpc.access.roles import Role
 from monitor.rpc.assembly import bundled_policies
-from monitor.rpc.callers import entry_line, new_token, read_callers
-from monitor.rpc.roles import Role
 from monitor.settings import load_settings
 from monitor.telemetry.decisions import codec, lines
-from monitor.telemetry.decisions.reading import read, verify
+from monitor.telemetry.decisions.reader import read, verify
 from monitor.telemetry.decisions.record import DecisionRecord, from_json
 from tests.fuzz.target import ACCEPTED, REFUSED, BytesTarget, refused
-from tests.policy.files import CONCEPT, DICTIONARY, EXAMPLES, MODEL, PINNED, lock_for, write_policy
+from tests.policy.policy_files import CONCEPT, DICTIONARY, EXAMPLES, MODEL, PINNED, lock_for, write_policy
 
 _MEMORY = Path("/dev/shm")
 _FEATURES = 100

@@ -8,7 +8,7 @@ from dataclasses import asdict
 import pytest
 import torch
 
-from monitor.dictionary import cards
+from monitor.dictionary.cards import card_file
 from monitor.dictionary.formats.files import read_json, read_weights
 from monitor.errors import DictionaryError
 
@@ -65,21 +65,21 @@ def test_json_that_python_will_not_read(tmp_path, text):
 
 @pytest.mark.parametrize("change", [{"features": None}, {"features": "7"}, {"features": -1}, {"corpus": 3}])
 def test_headers_of_cards(tmp_path, change):
-    header = asdict(cards.CardsHeader(features=1, model="m", dictionary_digest="d", corpus="c", tokens=5))
+    header = asdict(card_file.CardsHeader(features=1, model="m", dictionary_digest="d", corpus="c", tokens=5))
     line = json.dumps({"format": "sae-monitor.cards.v1"} | header | change)
-    (tmp_path / cards.FILE).write_bytes(lzma.compress(line.encode()))
+    (tmp_path / card_file.FILE).write_bytes(lzma.compress(line.encode()))
     with pytest.raises(DictionaryError, match="begins with no header"):
-        cards.load_card(tmp_path, 0)
+        card_file.load_card(tmp_path, 0)
 
 
 def test_infinite_numbers_in_cards(tmp_path):
-    header = cards.CardsHeader(features=1, model="m", dictionary_digest="d", corpus="c", tokens=5)
-    card = cards.FeatureCard(0, (cards.Context(1.0, 0, ("a",), (1,)),), (), (), ())
-    cards.save(tmp_path, header, [card])
-    text = lzma.decompress((tmp_path / cards.FILE).read_bytes()).replace(b'"at":0', b'"at":1e999')
-    (tmp_path / cards.FILE).write_bytes(lzma.compress(text))
+    header = card_file.CardsHeader(features=1, model="m", dictionary_digest="d", corpus="c", tokens=5)
+    card = card_file.FeatureCard(0, (card_file.Context(1.0, 0, ("a",), (1,)),), (), (), ())
+    card_file.save(tmp_path, header, [card])
+    text = lzma.decompress((tmp_path / card_file.FILE).read_bytes()).replace(b'"at":0', b'"at":1e999')
+    (tmp_path / card_file.FILE).write_bytes(lzma.compress(text))
     with pytest.raises(DictionaryError, match="no card"):
-        cards.load_card(tmp_path, 0)
+        card_file.load_card(tmp_path, 0)
 
 
 def test_reading_pickled_matrices_keeps_nothing(tmp_path):

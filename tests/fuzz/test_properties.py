@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from monitor.errors import BadRequest, ConfigurationError, Overloaded, PolicyError
-from monitor.policy.loader import load_policies
-from monitor.rpc.allowance import Allowances
-from monitor.rpc.callers import entry_line, find_token, new_token, read_callers
-from monitor.rpc.roles import Caller, Role
+from monitor.policy.files.loader import load_policies
+from monitor.rpc.access.callers import entry_line, find_token, new_token, read_callers
+from monitor.rpc.access.quota import Allowances
+from monitor.rpc.access.roles import Caller, Role
 from monitor.telemetry.decisions import lines
-from monitor.telemetry.metrics import Metrics
-from tests.policy.files import DICTIONARY, MODEL
+from monitor.telemetry.metrics.metrics import Metrics
+from tests.policy.policy_files import DICTIONARY, MODEL
 
 FEW = settings(
     max_examples=60,

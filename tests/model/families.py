@@ -4,7 +4,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
-from monitor.model.loading import LoadedModel
+from monitor.model.load.model import LoadedModel
 from tests.model.tiny import COMMON as _COMMON
 from tests.model.tiny import CONFIGS, CONTEXT, LAYERS, VOCABULARY, WIDTH, wrapped
 from tests.model.tiny import LLAMA_LIKE as _LLAMA_LIKE

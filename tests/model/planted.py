@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from monitor.dictionary.autoencoder import Activation, SparseAutoencoder
-from monitor.model.places import MLP_OUT, Place
+from monitor.dictionary.sae import Activation, SparseAutoencoder
+from monitor.model.load.hook_points import MLP_OUT, Place
 from monitor.model.runtime import Parts
 from monitor.model.selftest.causes import Cause
 
@@ -107,7 +107,7 @@ def coarse_model(bits: int) -> Change:
     def changed(parts: Parts) -> Parts:
         import copy
 
-        from monitor.model.decoder import decoder_layers
+        from monitor.model.load.decoder import decoder_layers
 
         model = copy.deepcopy(parts.loaded.model)
         layers = decoder_layers(model)

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor
 
-from monitor.dictionary.autoencoder import SparseAutoencoder
-from monitor.model.bank import FeatureBank
-from monitor.model.batching import Limits
-from monitor.model.engine import Engine
-from monitor.model.loading import LoadedModel
-from monitor.model.requests import Event, Finished, GenerationRequest, Released
-from monitor.model.tap import Tap
+from monitor.dictionary.sae import SparseAutoencoder
+from monitor.model.engine.engine import Engine
+from monitor.model.engine.paged import Limits
+from monitor.model.engine.requests import Event, Finished, GenerationRequest, Released
+from monitor.model.load.model import LoadedModel
+from monitor.model.tap.bank import FeatureBank
+from monitor.model.tap.tap import Tap
 from monitor.records import Clamp, Sampling, ScoredToken, WatchPlan
 from tests.model.tiny import Recorder, maxima
 

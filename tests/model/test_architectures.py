@@ -7,21 +7,21 @@ import numpy as np
 import pytest
 import torch
 
-from monitor.dictionary.autoencoder import SparseAutoencoder
+from monitor.dictionary.sae import SparseAutoencoder
 from monitor.errors import ModelError
-from monitor.model.bank import FeatureBank
-from monitor.model.batchable import why_not_batched
-from monitor.model.batching import Batcher
-from monitor.model.harvest import Harvester
-from monitor.model.loading import LoadedModel
-from monitor.model.places import ATTN_OUT, MLP_OUT, Place, Side
-from monitor.model.rehearsal import rehearse
-from monitor.model.scorer import Scorer
-from monitor.model.tap import Tap
+from monitor.model.engine.paged import Batcher
+from monitor.model.engine.scorer import Scorer
+from monitor.model.engine.serial import why_not_batched
+from monitor.model.engine.startup_check import rehearse
+from monitor.model.load.hook_points import ATTN_OUT, MLP_OUT, Place, Side
+from monitor.model.load.model import LoadedModel
+from monitor.model.offline.residuals import Harvester
+from monitor.model.tap.bank import FeatureBank
+from monitor.model.tap.tap import Tap
 from monitor.records import Clamp, Where
+from tests.model.engine.test_scorer import Waiting
 from tests.model.families import FAMILIES, RECURRENT, SEPARATE, TEXT, WRAPPERS, family_model
 from tests.model.running import LAYER, WATCHED, running
-from tests.model.test_scorer import Waiting
 from tests.model.tiny import (
     CONFIGS,
     WIDTH,

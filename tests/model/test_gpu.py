@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from monitor.model.batching import Limits
-from monitor.model.separate import SeparateBatcher
+from monitor.model.engine.paged import Limits
+from monitor.model.engine.serial import SeparateBatcher
+from tests.model.engine.test_engine import CLAMPS, check
 from tests.model.running import running
-from tests.model.test_engine import CLAMPS, check
 from tests.model.tiny import dictionary, loaded_model, prompt
 
 pytestmark = [

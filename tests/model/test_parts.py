@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from monitor.errors import BadRequest, DictionaryError, ModelError, TooLong
-from monitor.model.bank import FeatureBank
-from monitor.model.clamping import check_clamps, merge
-from monitor.model.harvest import Harvester, pack
-from monitor.model.loading import digest_folder, load_model
+from monitor.model.engine.detokenizer import TextStream
+from monitor.model.engine.sampler import Draw, Sampler
+from monitor.model.load.model import digest_folder, load_model
+from monitor.model.offline.residuals import Harvester, pack
 from monitor.model.prompts import Prompter
-from monitor.model.sampler import Draw, Sampler
-from monitor.model.tap import Tap, TapBuffers
-from monitor.model.text import TextStream
+from monitor.model.tap.bank import FeatureBank
+from monitor.model.tap.clamps import check_clamps, merge
+from monitor.model.tap.tap import Tap, TapBuffers
 from monitor.records import Clamp, Sampling, Where
 from tests.model.tiny import KINDS, dictionary, encode_all, loaded_model, maxima, plain_clamp, tokenizer
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from monitor.dictionary.bundle import load_dictionary
+from monitor.dictionary.cards.statistics import FeatureStatistics
+from monitor.dictionary.cards.statistics import save as save_statistics
 from monitor.dictionary.formats import Card, save_saelens
-from monitor.dictionary.statistics import FeatureStatistics
-from monitor.dictionary.statistics import save as save_statistics
 from monitor.errors import BadRequest, DictionaryError, ModelError, MonitoringFailed
-from monitor.model.requests import Finished, GenerationRequest, ScoreJob
+from monitor.model.engine.requests import Finished, GenerationRequest, ScoreJob
 from monitor.model.runtime import Runtime, load_parts
 from monitor.records import Clamp, Sampling, WatchPlan
 from tests.model.tiny import Recorder, dictionary, encode_all, loaded_model, maxima

@@ -9,8 +9,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from monitor.dictionary.autoencoder import Activation, InputNorm, SparseAutoencoder
-from monitor.model.loading import LoadedModel, decoder_layers
+from monitor.dictionary.sae import Activation, InputNorm, SparseAutoencoder
+from monitor.model.load.model import LoadedModel, decoder_layers
 from monitor.records import Action, Clamp, Decision, TokenBlock, Where
 
 WIDTH, LAYERS, CONTEXT, VOCABULARY = 32, 4, 128, 258

@@ -81,7 +81,7 @@ class TestShippedFolder:
         return folder
 
     def test_it_loads_the_same_with_and_without_examples(self, alone):
-        from monitor.policy.loader import read_folder, set_digest
+        from monitor.policy.files.loader import read_folder, set_digest
 
         shipped, copied = read_folder(POLICIES), read_folder(alone)
         assert set_digest(shipped, POLICIES) == set_digest(copied, alone)

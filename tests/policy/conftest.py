@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from monitor.policy.policy import Policy, Pooling, Rule, WeightedFeature
-from monitor.policy.schema import Cumulative, Ema, LongestRun, Max, Mean, TopKMean
+from monitor.policy.schema.policy import Cumulative, Ema, LongestRun, Max, Mean, TopKMean
 from monitor.records import Action, Mode, Phase, Severity, TokenBlock
 
 BOTH = (Phase.PROMPT, Phase.RESPONSE)

@@ -3,11 +3,11 @@
 import numpy as np
 from scipy import sparse
 
-from monitor.policy.examples import Example, Label
+from monitor.policy.files.examples import Example, Label
+from monitor.policy.files.lock import DictionaryRef, ModelRef
 from monitor.policy.fit import FitSettings, Inputs, TextReadings, TokenReadings
-from monitor.policy.lock import DictionaryRef, ModelRef
-from monitor.policy.schema import PolicyModel
-from tests.policy.files import DICTIONARY, MODEL
+from monitor.policy.schema.policy import PolicyModel
+from tests.policy.policy_files import DICTIONARY, MODEL
 
 FEATURES = 60
 CONCEPT = (4, 17, 33)

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 
 from monitor.policy import PolicySet
-from monitor.policy.document import read_document
-from monitor.policy.loader import read_source
-from monitor.policy.lock import LockModel, lock_path, write_lock
-from monitor.policy.pins import locked_pins
-from monitor.policy.resolve import Running, resolve
-from monitor.policy.schema import PolicyModel, Rate
-from monitor.policy.testing import read_tests
-from tests.policy.files import DICTIONARY, EXAMPLES, MODEL, PINNED, lock_for
+from monitor.policy.files.cases import read_tests
+from monitor.policy.files.lock import LockModel, lock_path, write_lock
+from monitor.policy.files.pins import locked_pins
+from monitor.policy.files.resolve import resolve
+from monitor.policy.files.source import Running, read_source
+from monitor.policy.files.yaml_document import read_document
+from monitor.policy.schema.policy import PolicyModel, Rate
+from tests.policy.policy_files import DICTIONARY, EXAMPLES, MODEL, PINNED, lock_for
 
 README = Path(__file__).parents[2] / "policies" / "README.md"
 HEAD = PINNED.split("features:\n")[0]

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from monitor.cli.policy_test import run_tests
-from monitor.policy.checking import check_folder
-from monitor.policy.examples import Label, read_benign
-from monitor.policy.loader import read_folder
-from monitor.policy.schema import json_schema
+from monitor.cli.policy.run_tests import run_tests
+from monitor.policy.files.examples import Label, read_benign
+from monitor.policy.files.lint import check_folder
+from monitor.policy.files.loader import read_folder
+from monitor.policy.schema.policy import json_schema
 
 POLICIES = Path(__file__).parents[2] / "policies"
 SOURCES = read_folder(POLICIES)

@@ -6,7 +6,7 @@ import sys
 from typing import Any
 from unittest import mock
 
-from monitor.model.engine import Engine
+from monitor.model.engine.engine import Engine
 
 DRAWS = 6
 """It dies as the sixth token is drawn."""

@@ -1,6 +1,6 @@
 """A runtime without a model: one word is one token, and what a word reads is written in the word.
 
-Implements `monitor.rpc.seams.Runtime` with real threads. `lie` reads 1.0 in feature 7, `bomb` in feature 9, `sick`
+Implements `monitor.rpc.ports.Runtime` with real threads. `lie` reads 1.0 in feature 7, `bomb` in feature 9, `sick`
 cannot be read at all. A generation repeats the prompt's words until it has enough of them or repeats `end`.
 """
 
@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from monitor.errors import BadRequest, TooLong, Violation
+from monitor.model.engine.requests import Lease
 from monitor.model.prompts import Content, Prompt
-from monitor.model.requests import Lease
 from monitor.policy.policy import Policy, Rule, WeightedFeature
 from monitor.policy.policyset import PolicySet
-from monitor.policy.schema import Max
+from monitor.policy.schema.policy import Max
 from monitor.records import (
     Action,
     Clamp,
@@ -66,7 +66,7 @@ def policies(closed: bool = True) -> PolicySet:
 
 
 class FakeRuntime:
-    """`monitor.rpc.seams.Runtime`."""
+    """`monitor.rpc.ports.Runtime`."""
 
     def __init__(self, watch: WatchPlan, context: int = 64) -> None:
         self.context = context

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from monitor.errors import MonitorError, Overloaded, Unavailable
-from monitor.model.requests import (
+from monitor.model.engine.requests import (
     Done,
     Emit,
     Finished,

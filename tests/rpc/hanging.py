@@ -7,7 +7,7 @@ import threading
 from typing import Any
 from unittest import mock
 
-from monitor.model.bank import FeatureBank
+from monitor.model.tap.bank import FeatureBank
 from monitor.rpc import assembly
 from monitor.rpc.calls import Calls
 

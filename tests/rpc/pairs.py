@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from monitor import demo
-from monitor.dictionary import statistics
-from monitor.dictionary.statistics import FeatureStatistics
-from monitor.model.harvest import Harvester
+from monitor.dictionary.cards import statistics
+from monitor.dictionary.cards.statistics import FeatureStatistics
+from monitor.model.offline.residuals import Harvester
 from monitor.model.runtime import Parts, load_parts
+from monitor.pairs import tiny
 from tests.cli.small_pair import write_small_pair
 from tests.model.tiny import maxima
 
@@ -47,9 +47,9 @@ def small_scene(folder: Path, kind: str = "llama") -> Scene:
 
 def demo_scene(folder: Path) -> Scene | None:
     """The bundled pair; None while its dictionary is not there."""
-    if not (demo.dictionary_path() / statistics.FILE).is_file():
+    if not (tiny.dictionary_path() / statistics.FILE).is_file():
         return None
-    return scene(folder, demo.model_path(), demo.dictionary_path())
+    return scene(folder, tiny.model_path(), tiny.dictionary_path())
 
 
 def scene(folder: Path, model: Path, dictionary: Path) -> Scene:

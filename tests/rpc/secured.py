@@ -11,8 +11,8 @@ from typing import Any
 
 import grpc
 
-from monitor.rpc.callers import entry_line, new_token
-from monitor.rpc.roles import Role
+from monitor.rpc.access.callers import entry_line, new_token
+from monitor.rpc.access.roles import Role
 from monitor.rpc.server import Addresses, Server, run_in_background
 from monitor.v1 import monitor_pb2 as pb
 from monitor.v1.monitor_pb2_grpc import MonitorServiceStub

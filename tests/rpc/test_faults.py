@@ -18,9 +18,9 @@ import grpc
 import pytest
 import torch
 
-from monitor.model import batching
-from monitor.model.batching import Span
-from monitor.policy.observer import RequestObserver
+from monitor.model.engine import paged
+from monitor.model.tap.span import Span
+from monitor.policy.rules.observer import RequestObserver
 from monitor.v1 import monitor_pb2 as pb
 from tests.rpc.conftest import fails
 from tests.rpc.faulty import NOT_SERVING, SERVING, Faulty, faulty
@@ -156,8 +156,8 @@ class Pair:
         self.first = ""
         """Whose row came first in that pass."""
         self._ran: dict[str, int] = {}
-        self._engine, self._right, self._swap = server.runtime.engine, batching._spans, swap
-        patch.setattr(batching, "_spans", self._spans)
+        self._engine, self._right, self._swap = server.runtime.engine, paged._spans, swap
+        patch.setattr(paged, "_spans", self._spans)
 
     def gather(self, _: torch.Tensor) -> None:
         """As a fault: holds the first generation until the second is there."""

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from monitor.telemetry.decisions import tape
-from monitor.telemetry.decisions.reading import read, verify
+from monitor.telemetry.decisions.reader import read, verify
 from monitor.v1 import monitor_pb2 as pb
 from tests.rpc.conftest import DEADLINE, fails
 from tests.rpc.faulty import NOT_SERVING, SERVING, Faulty, faulty

@@ -6,19 +6,18 @@ from pathlib import Path
 import pytest
 import structlog
 
-from monitor import demo
 from monitor.errors import ConfigurationError, SelfTestFailed
 from monitor.model.runtime import Parts, load_parts
-from monitor.rpc.assembly import assemble
-from monitor.rpc.checking import checked
+from monitor.pairs import tiny
+from monitor.rpc.assembly import assemble, checked
 from monitor.settings import load_settings
-from monitor.telemetry.metrics import Metrics
+from monitor.telemetry.metrics.metrics import Metrics
 from tests.rpc.pairs import small_scene
 
 
 @pytest.fixture(scope="module")
 def parts() -> Parts:
-    return load_parts(str(demo.model_path()), demo.dictionary_path(), device="cpu")
+    return load_parts(str(tiny.model_path()), tiny.dictionary_path(), device="cpu")
 
 
 def test_a_pair_that_does_not_fit_does_not_start_and_says_why(parts: Parts) -> None:
@@ -63,7 +62,7 @@ def test_a_pair_of_which_nothing_is_known_is_warned_about(tmp_path: Path) -> Non
 def _exported(health: object) -> dict[object, float]:
     from types import SimpleNamespace
 
-    from monitor.rpc.metering import connect
+    from monitor.rpc.call_metrics import connect
 
     metrics = Metrics()
     queue = SimpleNamespace(queue_depth=lambda: 0, running=lambda: 0, passes=lambda: 0, why_separate="")

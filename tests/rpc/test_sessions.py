@@ -6,9 +6,9 @@ import pytest
 
 from monitor.policy.policy import Condition, WeightedFeature
 from monitor.policy.policyset import PolicySet
-from monitor.policy.schema import Cumulative, Match
-from monitor.policy.schema_when import AllOf
-from monitor.policy.sessions import SessionStore
+from monitor.policy.rules.sessions import SessionStore
+from monitor.policy.schema.expression import AllOf
+from monitor.policy.schema.policy import Cumulative, Match
 from monitor.records import Action
 from monitor.v1 import monitor_pb2 as pb
 from tests.rpc.conftest import DEADLINE, fails, serving

@@ -86,7 +86,7 @@ def outcomes(live):
 def response_of(scene, answer):
     """Readings `[tokens, features]` of the response's tokens."""
     ids = [token.token_id for token in answer.tokens]
-    from monitor.model.harvest import Harvester
+    from monitor.model.offline.residuals import Harvester
 
     parts = scene.parts
     x = Harvester(parts.loaded, parts.layer).residuals(torch.tensor([ids]))

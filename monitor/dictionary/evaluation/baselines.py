@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from monitor.dictionary.evaluation.choosing import Candidate, Fitted
 from monitor.dictionary.evaluation.half import Half
+from monitor.dictionary.evaluation.selection import Candidate, Fitted
 
 PROBE_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 WORD_STRENGTHS = (1.0, 10.0, 100.0)

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from monitor.dictionary.auroc import auroc
 from monitor.dictionary.evaluation.half import Floats, Half
+from monitor.dictionary.explore.auroc import auroc
 
 FIRES = 0.1
 """A reading from which on a feature counts as firing on a text."""

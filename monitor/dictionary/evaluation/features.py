@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from monitor.dictionary.auroc import auroc
-from monitor.dictionary.evaluation.choosing import Candidate, Fitted
 from monitor.dictionary.evaluation.half import Floats, Half
+from monitor.dictionary.evaluation.selection import Candidate, Fitted
+from monitor.dictionary.explore.auroc import auroc
 
 POOLS = (("max",), ("max", "mean"))
 STRENGTHS = (0.3, 1.0)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from monitor.dictionary.evaluation import baselines, features
-from monitor.dictionary.evaluation.choosing import Candidate, best_of
+from monitor.dictionary.evaluation.bootstrap import Interval, auroc_by_group
 from monitor.dictionary.evaluation.half import Half
-from monitor.dictionary.evaluation.resampling import Interval, auroc_by_group
+from monitor.dictionary.evaluation.selection import Candidate, best_of
 
 DETECTORS = (
     "best feature",

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from monitor.dictionary.cards import Context
+from monitor.dictionary.cards.card_file import Context
 from monitor.dictionary.evaluation.clearest import FIRES, RARE_IN_CORPUS, RARE_ON_BENIGN, Clear
 from monitor.dictionary.evaluation.measure import DETECTORS, Measured, SourceResult
 from monitor.dictionary.evaluation.source import Skipped

@@ -24,7 +24,7 @@ from monitor.dictionary.formats.reader import Found, Reader, Stored
 from monitor.dictionary.formats.saelens import SaeLensReader
 from monitor.dictionary.formats.saelens_writer import save_saelens
 from monitor.dictionary.formats.sparsify import SparsifyReader
-from monitor.dictionary.stored import LARGE, held
+from monitor.dictionary.storage.lazy import LARGE, held
 from monitor.errors import DictionaryError
 
 READERS: tuple[Reader, ...] = (

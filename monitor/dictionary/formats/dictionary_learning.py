@@ -10,13 +10,13 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from monitor.dictionary.autoencoder import Activation
 from monitor.dictionary.formats.card import Card, layer_of
 from monitor.dictionary.formats.files import read_json
 from monitor.dictionary.formats.place import Place
 from monitor.dictionary.formats.reader import Found
 from monitor.dictionary.formats.tensors import Tensors
-from monitor.dictionary.matrix import Matrix
+from monitor.dictionary.sae import Activation
+from monitor.dictionary.storage.matrix import Matrix
 from monitor.errors import DictionaryError
 
 WEIGHTS = "ae.pt"

@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from monitor.dictionary.tensorfile import FileTensor
+from monitor.dictionary.storage.tensor_file import FileTensor
 from monitor.errors import DictionaryError
 
 PICKLES = (".pt", ".pth", ".bin", ".pkl", ".ckpt")

@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 
-from monitor.dictionary.autoencoder import Activation, InputNorm
 from monitor.dictionary.formats.card import Card, layer_of
 from monitor.dictionary.formats.families import positive
 from monitor.dictionary.formats.files import read_json
 from monitor.dictionary.formats.place import Place
 from monitor.dictionary.formats.reader import Found
 from monitor.dictionary.formats.tensors import Tensors
+from monitor.dictionary.sae import Activation, InputNorm
 from monitor.errors import DictionaryError
 
 CONFIG = "hyperparams.json"

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-from monitor.dictionary.autoencoder import Activation
 from monitor.dictionary.formats.card import Card, layer_of
 from monitor.dictionary.formats.families import whole
 from monitor.dictionary.formats.files import read_json
@@ -19,7 +18,8 @@ from monitor.dictionary.formats.llama_scope import input_scale, refuse_transcode
 from monitor.dictionary.formats.place import Place
 from monitor.dictionary.formats.reader import Found
 from monitor.dictionary.formats.tensors import Tensors
-from monitor.dictionary.matrix import Matrix
+from monitor.dictionary.sae import Activation
+from monitor.dictionary.storage.matrix import Matrix
 from monitor.errors import DictionaryError
 
 CONFIG = "config.json"

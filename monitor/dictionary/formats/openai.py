@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from monitor.dictionary.autoencoder import Activation, InputNorm
 from monitor.dictionary.formats.card import Card, layer_of
 from monitor.dictionary.formats.families import names_inside, pickled, single, whole
 from monitor.dictionary.formats.place import Place, weights_of
 from monitor.dictionary.formats.reader import Found
 from monitor.dictionary.formats.tensors import Tensors
+from monitor.dictionary.sae import Activation, InputNorm
 from monitor.errors import DictionaryError
 
 _TENSORS = ("pre_bias", "encoder.weight", "latent_bias", "decoder.weight")

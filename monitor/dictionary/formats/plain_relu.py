@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from monitor.dictionary.autoencoder import Activation
 from monitor.dictionary.formats.card import Card
 from monitor.dictionary.formats.families import names_inside, number_in, pickled, single
 from monitor.dictionary.formats.place import Place, weights_of
 from monitor.dictionary.formats.reader import Found
 from monitor.dictionary.formats.tensors import Tensors
+from monitor.dictionary.sae import Activation
 
 _CONFIGURATIONS = ("config.json", "cfg.json", "hyperparams.json")
 """Where one of these lies beside the weights, they belong to another family."""

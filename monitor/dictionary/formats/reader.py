@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from monitor.dictionary.autoencoder import SparseAutoencoder
 from monitor.dictionary.formats.card import Card
 from monitor.dictionary.formats.place import Place
-from monitor.dictionary.matrix import Matrix
+from monitor.dictionary.sae import SparseAutoencoder
+from monitor.dictionary.storage.matrix import Matrix
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from monitor.dictionary.autoencoder import Activation
 from monitor.dictionary.formats.files import read_json
 from monitor.dictionary.formats.place import Place
 from monitor.dictionary.formats.reader import Found
 from monitor.dictionary.formats.saelens_config import SaeLensConfig, parse_config
 from monitor.dictionary.formats.tensors import Tensors
-from monitor.dictionary.matrix import Matrix
+from monitor.dictionary.sae import Activation
+from monitor.dictionary.storage.matrix import Matrix
 from monitor.errors import DictionaryError
 
 CONFIG = "cfg.json"

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from monitor.dictionary.autoencoder import InputNorm
 from monitor.dictionary.formats.card import Card, layer_of
+from monitor.dictionary.sae import InputNorm
 from monitor.errors import DictionaryError
 
 ARCHITECTURES = ("standard", "jumprelu", "topk", "gated")

@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from monitor.dictionary.autoencoder import Activation, InputNorm, SparseAutoencoder
 from monitor.dictionary.formats.card import Card
+from monitor.dictionary.sae import Activation, InputNorm, SparseAutoencoder
 from monitor.errors import DictionaryError
 
 _LAYOUT_VERSION = "6.0.0"

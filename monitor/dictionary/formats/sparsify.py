@@ -9,13 +9,13 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from typing import Any
 
-from monitor.dictionary.autoencoder import Activation
 from monitor.dictionary.formats.card import Card, layer_of
 from monitor.dictionary.formats.families import whole
 from monitor.dictionary.formats.files import read_json
 from monitor.dictionary.formats.place import Place
 from monitor.dictionary.formats.reader import Found
 from monitor.dictionary.formats.tensors import Tensors
+from monitor.dictionary.sae import Activation
 from monitor.errors import DictionaryError
 
 CONFIG = "cfg.json"

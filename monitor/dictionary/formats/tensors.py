@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from monitor.dictionary.formats.files import read_weights
-from monitor.dictionary.matrix import Matrix
-from monitor.dictionary.tensorfile import FileTensor
+from monitor.dictionary.storage.matrix import Matrix
+from monitor.dictionary.storage.tensor_file import FileTensor
 from monitor.errors import DictionaryError
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from monitor.dictionary.autoencoder import SparseAutoencoder
+from monitor.dictionary.sae import SparseAutoencoder
 from monitor.dictionary.training.stream import Residuals, trained_positions
 
 Logits = Callable[[Tensor, Callable[[Tensor], Tensor] | None], Tensor]

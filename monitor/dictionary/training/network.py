@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from monitor.dictionary.autoencoder import Activation, SparseAutoencoder
+from monitor.dictionary.sae import Activation, SparseAutoencoder
 from monitor.dictionary.training.settings import Objective, TrainSettings
 
 START_NORM = 0.3

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from monitor.dictionary.training import processes
 from monitor.dictionary.training.network import Network
-from monitor.dictionary.training.places import Places, scan
 from monitor.dictionary.training.settings import Objective, TrainSettings
+from monitor.dictionary.training.sparse_ops import Places, scan
 
 MARGIN, SLACK = 0.98, 0.02
 """The scan is in low precision: it looks this much lower than it must (a share, and an amount for inputs whose

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from monitor.dictionary.autoencoder import SparseAutoencoder
+from monitor.dictionary.sae import SparseAutoencoder
 from monitor.dictionary.training import objectives, processes
 from monitor.dictionary.training.dead import Idle, auxiliary_gradients, resample, resamples
 from monitor.dictionary.training.network import Network

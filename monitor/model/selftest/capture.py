@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from monitor.errors import ModelError
-from monitor.model.loading import LoadedModel
-from monitor.model.places import Place, hidden_of, site_of
+from monitor.model.load.hook_points import Place, hidden_of, site_of
+from monitor.model.load.model import LoadedModel
 
 BATCH = 16
 """Texts in one pass."""

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from monitor.dictionary.autoencoder import Activation, SparseAutoencoder
 from monitor.dictionary.formats.card import Card
+from monitor.dictionary.sae import Activation, SparseAutoencoder
 
 _COARSE = 0.25
 """Distinct values of a weight row, as a share of its length, below which it was rounded to a few levels."""

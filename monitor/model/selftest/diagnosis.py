@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from monitor.dictionary.autoencoder import SparseAutoencoder
-from monitor.dictionary.stored import StoredAutoencoder
+from monitor.dictionary.sae import SparseAutoencoder
+from monitor.dictionary.storage.lazy import StoredAutoencoder
 from monitor.errors import DictionaryError, ModelError
-from monitor.model.loading import LoadedModel
-from monitor.model.places import ATTN_OUT, MLP_OUT, Place, parse_place, site_of
+from monitor.model.load.hook_points import ATTN_OUT, MLP_OUT, Place, parse_place, site_of
+from monitor.model.load.model import LoadedModel
 from monitor.model.runtime import Parts
 from monitor.model.selftest.capture import capture
 from monitor.model.selftest.causes import Cause, evidence

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from monitor.dictionary.autoencoder import Activation, InputNorm, SparseAutoencoder
+from monitor.dictionary.sae import Activation, InputNorm, SparseAutoencoder
 from monitor.model.selftest.causes import Cause
 from monitor.model.selftest.expected import Expected, far
 from monitor.model.selftest.measure import Measurement, Rows, measure

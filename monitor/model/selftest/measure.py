@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from monitor.dictionary.autoencoder import Activation, InputNorm, SparseAutoencoder
+from monitor.dictionary.sae import Activation, InputNorm, SparseAutoencoder
 
 OUTLIER = 10.0
 """A token whose residual is longer than this many median residuals is an outlier, as attention sinks are."""

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import torch
 
-from monitor.dictionary.stored import StoredAutoencoder
-from monitor.model.places import Place
+from monitor.dictionary.storage.lazy import StoredAutoencoder
+from monitor.model.load.hook_points import Place
 from monitor.model.runtime import Parts
 from monitor.model.selftest.capture import capture, one_pass
 from monitor.model.selftest.causes import Cause

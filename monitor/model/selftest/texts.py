@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from monitor.model.loading import LoadedModel
+from monitor.model.load.model import LoadedModel
 from monitor.model.prompts import Prompter
 
 FILE = Path(__file__).parent / "texts.jsonl"

@@ -4,8 +4,8 @@ Knows statistics on arrays of readings. Does not know models: a `Reader` is hand
 nothing that serves imports this package.
 """
 
-from monitor.policy.fit.detecting import Probe
-from monitor.policy.fit.fitting import FitSettings, Inputs, fit_policy
+from monitor.policy.fit.detectors import Probe
+from monitor.policy.fit.fit import FitSettings, Inputs, fit_policy
 from monitor.policy.fit.readings import Reader, TextReadings, TokenReadings
 from monitor.policy.fit.rows import LabelledTexts
 

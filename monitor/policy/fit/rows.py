@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from monitor.policy.examples import Example, Label
-from monitor.policy.fit.detecting import Rows
+from monitor.policy.files.examples import Example, Label
+from monitor.policy.fit.detectors import Rows
 from monitor.policy.fit.readings import Reader, TextReadings, join_texts
 
 BENIGN_IMPORTANCE = 1.0

@@ -12,15 +12,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from monitor.policy.fit.crossing import scale_of
-from monitor.policy.fit.detecting import Detector, Features, Rows, Signal
-from monitor.policy.fit.learning import Recipe
+from monitor.policy.files.lock import LockedRule
+from monitor.policy.fit.cross_validation import scale_of
+from monitor.policy.fit.detectors import Detector, Features, Rows, Signal
+from monitor.policy.fit.learner import Recipe
 from monitor.policy.fit.lengths import NEVER, Reached, calibrate, fires, stack
 from monitor.policy.fit.readings import TextReadings
-from monitor.policy.fit.weighing import Pooled
-from monitor.policy.lock import LockedRule
-from monitor.policy.schema import CheckModel, Pin, PolicyModel, Rate, TopKMean, pooling_of
-from monitor.policy.schema_threshold import buckets_of
+from monitor.policy.fit.weights import Pooled
+from monitor.policy.schema.policy import CheckModel, Pin, PolicyModel, Rate, TopKMean, pooling_of
+from monitor.policy.schema.threshold import buckets_of
 
 LEAST_SHARE = 0.1
 """A threshold is at least this share of the median positive score, however quiet the benign texts are."""

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from monitor.policy.fit.evaluating import UNLIKE, Rate
-from monitor.policy.lock import CURVE, Card
+from monitor.policy.files.lock import CURVE, Card
+from monitor.policy.fit.evaluate import UNLIKE, Rate
 from monitor.policy.report.charts import METHODS, Interval, curves, distributions, intervals
 from monitor.policy.report.markup import element, safe
 from monitor.policy.report.records import Scores

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from monitor.policy.fit.evaluating import Rate, SourceResult
-from monitor.policy.lock import LockModel
-from monitor.policy.schema import PolicyModel
+from monitor.policy.files.lock import LockModel
+from monitor.policy.fit.evaluate import Rate, SourceResult
+from monitor.policy.schema.policy import PolicyModel
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from monitor.policy.fit.evaluating import SourceResult
-from monitor.policy.lock import Card, LockedRule, Measure
+from monitor.policy.files.lock import Card, LockedRule, Measure
+from monitor.policy.fit.evaluate import SourceResult
 from monitor.policy.report.charts import METHODS
 from monitor.policy.report.figures import false_positives, how_far, measures
 from monitor.policy.report.heat import group, strongest_of
 from monitor.policy.report.markup import element, safe, table
 from monitor.policy.report.records import PolicyReport
-from monitor.policy.schema_threshold import buckets_of
+from monitor.policy.schema.threshold import buckets_of
 
 FEATURES = 12
 """Features of a lock that are listed."""

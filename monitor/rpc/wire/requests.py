@@ -5,13 +5,13 @@ Checks all that can be checked without the model; the runtime checks lengths and
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from monitor.records import Clamp, Sampling
 from monitor.rpc.wire import enums
-from monitor.rpc.wire.belonging import belonging
 from monitor.rpc.wire.problems import Problems
 from monitor.v1 import monitor_pb2 as pb
 
@@ -174,3 +174,27 @@ def _clamps(messages: Iterable[pb.Clamp], path: str, problems: Problems) -> tupl
         problems.number(f"{path}[{index}].target", message.target, -LARGEST_TARGET, LARGEST_TARGET)
         clamps[message.feature] = Clamp(message.feature, message.target, where, error_term)
     return tuple(clamps.values())
+
+
+LONGEST_SESSION = 128
+MOST_LABELS = 16
+LONGEST_LABEL = 200
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
+
+
+def belonging(message: pb.Input, path: str, problems: Problems) -> tuple[str, dict[str, str]]:
+    """Session id (empty: none) and labels; adds what is wrong with them to `problems`."""
+    if len(message.session_id) > LONGEST_SESSION:
+        problems.add(f"{path}.session_id", f"is longer than {LONGEST_SESSION} characters")
+    labels = dict(message.labels)
+    if len(labels) > MOST_LABELS:
+        problems.add(f"{path}.labels", f"has more than {MOST_LABELS} labels; write fewer")
+        return message.session_id, {}
+    for name, value in labels.items():
+        if not _NAME.fullmatch(name):
+            problems.add(
+                f"{path}.labels", "a name must be 1 to 64 letters, digits, `_`, `.` or `-`, no digit first"
+            )
+        if len(value) > LONGEST_LABEL:
+            problems.add(f"{path}.labels", f"a value is longer than {LONGEST_LABEL} characters")
+    return message.session_id, labels

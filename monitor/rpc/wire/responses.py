@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
+from monitor.model.engine.requests import Released
 from monitor.policy.policy import Policy, Rule
+from monitor.policy.schema.expression import names_in
 from monitor.records import (
     Clamp,
+    ConditionScore,
     Coverage,
     Detection,
     Digests,
@@ -15,10 +18,10 @@ from monitor.records import (
     FeatureReading,
     RuleScore,
     ScoredToken,
+    Suppression,
     Verdict,
 )
-from monitor.rpc.wire import conditions, enums
-from monitor.suppression import Suppression
+from monitor.rpc.wire import enums, responses
 from monitor.v1 import monitor_pb2 as pb
 
 
@@ -101,7 +104,7 @@ def detection(record: Detection) -> pb.Detection:
         score=record.score,
         threshold=record.threshold,
         evidence=[_evidence(token) for token in record.evidence],
-        conditions=conditions.scores(record.conditions),
+        conditions=responses.scores(record.conditions),
     )
 
 
@@ -158,7 +161,7 @@ def _rule(record: Rule) -> pb.Rule:
         signal="" if record.signal is None else record.signal.value,
         probe=record.probe is not None,
         session=record.session,
-        conditions=conditions.named(record),
+        conditions=responses.named(record),
     )
 
 
@@ -189,7 +192,7 @@ def _rule_score(record: RuleScore) -> pb.RuleScore:
         phase=enums.PHASE[record.phase],
         score=record.score,
         threshold=record.threshold,
-        conditions=conditions.scores(record.conditions),
+        conditions=responses.scores(record.conditions),
     )
 
 
@@ -198,3 +201,41 @@ def _readings(records: Iterable[FeatureReading]) -> list[pb.Reading]:
         pb.Reading(feature=record.feature, value=record.reading, value_after_clamp=record.after)
         for record in records
     ]
+
+
+def messages(request_id: str, events: Iterable[Released]) -> Iterator[pb.GenerateStreamResponse]:
+    """Chunks and detections in the order in which they came."""
+    texts: list[str] = []
+    tokens: list[ScoredToken] = []
+
+    def flush() -> Iterator[pb.GenerateStreamResponse]:
+        if texts or tokens:
+            chunk = pb.Chunk(text="".join(texts), tokens=responses.scored_tokens(tokens))
+            yield pb.GenerateStreamResponse(request_id=request_id, chunk=chunk)
+        texts.clear()
+        tokens.clear()
+
+    for event in events:
+        if event.text:
+            texts.append(event.text)
+        tokens.extend(event.tokens)
+        if event.detections:
+            yield from flush()
+        for detection in event.detections:
+            yield pb.GenerateStreamResponse(request_id=request_id, detection=responses.detection(detection))
+    yield from flush()
+
+
+def scores(records: Iterable[ConditionScore]) -> list[pb.ConditionScore]:
+    """How far sub-conditions came."""
+    return [
+        pb.ConditionScore(
+            name=found.name, score=found.score, threshold=found.threshold, reached=found.reached
+        )
+        for found in records
+    ]
+
+
+def named(rule: Rule) -> list[str]:
+    """The conditions that a rule names, each once, in the order of writing."""
+    return [] if rule.when is None else list(dict.fromkeys(name for name, _ in names_in(rule.when)))

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from monitor.errors import Overloaded, Unavailable
-from monitor.telemetry.decisions.meter import WatchMeter
 from monitor.telemetry.decisions.record import DecisionRecord
+from monitor.telemetry.metrics.watch_streams import WatchMeter
 
 Wanted = Callable[[DecisionRecord], bool]
 

@@ -41,7 +41,7 @@ Make = Callable[[], Mapping[str, Any]]
 
 
 class LogMeter(Protocol):
-    """Where the log counts; `monitor.telemetry.metrics_decisions.DecisionLogMetrics` is one."""
+    """Where the log counts; `monitor.telemetry.metrics.decisions.DecisionLogMetrics` is one."""
 
     def enabled(self, queued: Callable[[], int], limit: int) -> None:
         """A log is open; so many records may wait."""

@@ -11,8 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from monitor.records import Action, Coverage, Detection, Digests, RuleScore, Status
-from monitor.suppression import Suppression
+from monitor.records import Action, Coverage, Detection, Digests, RuleScore, Status, Suppression
 from monitor.telemetry.decisions import codec
 
 SCHEMA = 1

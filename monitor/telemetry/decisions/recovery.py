@@ -13,7 +13,7 @@ from pathlib import Path
 import structlog
 
 from monitor.telemetry.decisions.folder import QUARANTINE, Segment, segments, sync_folder
-from monitor.telemetry.decisions.reading import scan
+from monitor.telemetry.decisions.reader import scan
 
 _log = structlog.get_logger(__name__)
 

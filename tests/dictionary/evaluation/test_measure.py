@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from monitor.dictionary.evaluation.baselines import difference_of_means, linear_probe, word_candidates
-from monitor.dictionary.evaluation.choosing import Fitted, best_of, folds
 from monitor.dictionary.evaluation.features import best_feature, dense_rule, sparse_rule
 from monitor.dictionary.evaluation.measure import DETECTORS, measure
+from monitor.dictionary.evaluation.selection import Fitted, best_of, folds
 from tests.dictionary.evaluation.halves import made_half
 
 

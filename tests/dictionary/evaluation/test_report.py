@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from monitor.dictionary.cards import Context
+from monitor.dictionary.cards.card_file import Context
 from monitor.dictionary.evaluation.clearest import clearest, summarise
 from monitor.dictionary.evaluation.measure import measure
 from monitor.dictionary.evaluation.report import Portrait, Subject, marked, portraits, records, table

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from monitor.dictionary.autoencoder import Activation, InputNorm, SparseAutoencoder
+from monitor.dictionary.sae import Activation, InputNorm, SparseAutoencoder
 
 WIDTH, FEATURES = 12, 40
 

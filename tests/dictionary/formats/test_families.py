@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from monitor.dictionary.autoencoder import Activation
 from monitor.dictionary.bundle import load_dictionary
 from monitor.dictionary.formats import FORMATS, read_dictionary
-from monitor.dictionary.stored import StoredAutoencoder
-from monitor.model.bank import FeatureBank
+from monitor.dictionary.sae import Activation
+from monitor.dictionary.storage.lazy import StoredAutoencoder
+from monitor.model.tap.bank import FeatureBank
 from tests.dictionary.formats import layouts, layouts_openmoss, layouts_pickled
 from tests.dictionary.formats.layouts import FEATURES, WIDTH
 from tests.dictionary.formats.learned import CLASSES, learned

@@ -6,8 +6,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from monitor.dictionary.autoencoder import Activation
 from monitor.dictionary.formats import Card, layer_of, read_dictionary, save_saelens
+from monitor.dictionary.sae import Activation
 from monitor.errors import DictionaryError
 from tests.dictionary.formats.saes import make
 

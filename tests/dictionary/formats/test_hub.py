@@ -14,8 +14,8 @@ import sys
 import pytest
 import torch
 
-from monitor.dictionary import statistics
-from monitor.dictionary.statistics import FeatureStatistics
+from monitor.dictionary.cards import statistics
+from monitor.dictionary.cards.statistics import FeatureStatistics
 from tests.dictionary.formats import layouts, layouts_pickled
 from tests.dictionary.formats.fakehub import COMMIT, fake_hub
 from tests.dictionary.formats.layouts import FEATURES

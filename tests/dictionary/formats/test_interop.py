@@ -16,8 +16,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from monitor.dictionary.autoencoder import Activation, InputNorm
 from monitor.dictionary.formats import Card, read_dictionary, save_saelens
+from monitor.dictionary.sae import Activation, InputNorm
 from tests.dictionary.formats.saes import FEATURES, WIDTH, inputs, make
 from tests.dictionary.formats.test_saelens import weights
 

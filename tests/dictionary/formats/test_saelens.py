@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from monitor.dictionary.autoencoder import Activation, InputNorm
 from monitor.dictionary.formats import Card, read_dictionary, save_saelens
+from monitor.dictionary.sae import Activation, InputNorm
 from monitor.errors import DictionaryError
 from tests.dictionary.formats.saes import FEATURES, WIDTH, inputs, make
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from monitor.dictionary.autoencoder import Activation, SparseAutoencoder
+from monitor.dictionary.sae import Activation, SparseAutoencoder
 from monitor.dictionary.training.evaluate import evaluate, nearest_cosines
 from monitor.dictionary.training.stream import trained_positions
 

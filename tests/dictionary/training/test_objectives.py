@@ -82,7 +82,7 @@ def reference(net, x, settings, sparsity, k):
 @pytest.mark.parametrize("objective", list(Objective))
 @pytest.mark.parametrize("dense", [True, False])
 def test_gradients(objective, dense, monkeypatch):
-    monkeypatch.setattr("monitor.dictionary.training.places.DENSE_ABOVE", 0.0 if dense else 1.0)
+    monkeypatch.setattr("monitor.dictionary.training.sparse_ops.DENSE_ABOVE", 0.0 if dense else 1.0)
     settings = setting(objective, bandwidth=2.0)
     net, x = network(settings), batch()
     outcome = objectives.evaluate(net, x, settings, sparsity=0.7)

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from monitor.dictionary.autoencoder import Activation
+from monitor.dictionary.sae import Activation
 from monitor.dictionary.training import checkpoint, dead
 from monitor.dictionary.training.settings import Objective, TrainSettings
 from monitor.dictionary.training.trainer import Trainer

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from monitor.telemetry.decisions.folder import segments
-from monitor.telemetry.decisions.reading import read, verify
+from monitor.telemetry.decisions.reader import read, verify
 from tests.children import ending
 from tests.telemetry.decisions.logs import tape
 

@@ -9,7 +9,7 @@ import structlog
 
 from monitor.errors import Unavailable
 from monitor.telemetry.decisions import lines
-from monitor.telemetry.decisions.reading import follow, read, verify
+from monitor.telemetry.decisions.reader import follow, read, verify
 from monitor.telemetry.logs import configure
 from tests.telemetry.decisions.logs import BadDisk, Meter, log
 

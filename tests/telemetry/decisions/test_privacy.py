@@ -6,7 +6,7 @@ import time
 import pytest
 
 from monitor.errors import ConfigurationError
-from monitor.settings_decisions import MASKS, DecisionSettings, decision_folder
+from monitor.settings import MASKS, Settings, decision_folder
 from monitor.telemetry.decisions.privacy import Masks, PromptHash
 
 
@@ -72,10 +72,10 @@ def test_a_mask_is_no_template():
 def test_the_folder_by_default(monkeypatch, tmp_path):
     monkeypatch.delenv("STATE_DIRECTORY", raising=False)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    settings = DecisionSettings()
+    settings = Settings()
     assert decision_folder(settings, 50051) == tmp_path / "sae-monitor" / "decisions" / "50051"
     assert decision_folder(settings, 0) is None
     monkeypatch.setenv("STATE_DIRECTORY", "/var/lib/unit:/other")
     assert str(decision_folder(settings, 7)) == "/var/lib/unit/decisions/7"
-    assert decision_folder(DecisionSettings(decision_log=False), 7) is None
-    assert decision_folder(DecisionSettings(decision_log=tmp_path), 0) == tmp_path
+    assert decision_folder(Settings(decision_log=False), 7) is None
+    assert decision_folder(Settings(decision_log=tmp_path), 0) == tmp_path

@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from monitor.conditions import ConditionScore
 from monitor.records import (
     Action,
+    ConditionScore,
     Coverage,
     Detection,
     Digests,
@@ -20,8 +20,8 @@ from monitor.records import (
     RuleScore,
     Severity,
     Status,
+    Suppression,
 )
-from monitor.suppression import Suppression
 from monitor.telemetry.decisions import codec, lines
 from monitor.telemetry.decisions.record import DecisionRecord, from_json, to_json
 

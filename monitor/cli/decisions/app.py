@@ -1,0 +1,29 @@
+"""`sae-monitor decisions`: the commands that read the decision log, each loaded when it runs."""
+
+from __future__ import annotations
+
+import typer
+
+from monitor.cli.lazy import Entry, lazy_group
+
+COMMANDS = (
+    Entry("tail", "monitor.cli.decisions.read:tail", "Show the last decisions, and with -f those to come."),
+    Entry("show", "monitor.cli.decisions.read:show", "Show one decision in full."),
+    Entry("filter", "monitor.cli.decisions.filter:select", "List the decisions that match all conditions."),
+    Entry("watch", "monitor.cli.decisions.watch:watch", "Show what a running server detects, over gRPC."),
+    Entry("verify", "monitor.cli.decisions.read:check", "Check every line, and that none is missing."),
+    Entry("replay", "monitor.cli.decisions.replay:replay", "Run decisions through another policy set."),
+)
+
+decisions_app = typer.Typer(
+    name="decisions",
+    cls=lazy_group(COMMANDS),
+    no_args_is_help=True,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@decisions_app.callback()
+def root() -> None:
+    """Read the log in which a server writes down every decision before it answers."""

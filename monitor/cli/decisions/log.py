@@ -1,0 +1,64 @@
+"""Where the log is and what is in it, with errors that a person can read.
+
+Knows the flag, the settings and lines. Does not know how a decision is shown.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from monitor.errors import InputError
+from monitor.settings import decision_folder, load_settings, split_address
+from monitor.telemetry.decisions.record import KIND, DecisionRecord, from_json
+
+Log = Annotated[
+    Path | None,
+    typer.Option(
+        "--log",
+        metavar="FOLDER",
+        help="Folder of the log. Default: where `sae-monitor serve` writes on this machine.",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the lines as they are in the log.")]
+
+
+def log_folder(given: Path | None) -> Path:
+    """The folder to read. InputError where there is none."""
+    settings = load_settings({"decision_log": None if given is None else str(given)})
+    folder = decision_folder(settings, split_address(settings.listen)[1])
+    if folder is None:
+        raise InputError("the settings say that decisions are not logged; name a folder with --log")
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder; name the one that the server was given with --log")
+    return folder
+
+
+@contextmanager
+def readable(folder: Path) -> Iterator[None]:
+    """OSError becomes an InputError that names the folder; Ctrl-C and a closed pipe end the command quietly."""
+    try:
+        yield
+    except BrokenPipeError:
+        sys.stderr.close()
+    except KeyboardInterrupt:
+        raise typer.Exit(0) from None
+    except OSError as error:
+        raise InputError(f"{error.filename or folder}: cannot be read: {error.strerror}") from None
+
+
+def decisions(contents: Iterable[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], DecisionRecord | None]]:
+    """Every line with its record; None for a line that says that records are missing. InputError for another schema."""
+    for content in contents:
+        if content.get("kind") != KIND:
+            yield content, None
+            continue
+        try:
+            yield content, from_json(content)
+        except ValueError as error:
+            raise InputError(f"record {content['seq']}: {error}") from None

@@ -1,0 +1,85 @@
+"""`sae-monitor decisions tail`, `show` and `verify`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from monitor.cli.decisions import view
+from monitor.cli.decisions.log import AsJson, Log, decisions, log_folder, readable
+from monitor.cli.errors import ExitCode
+from monitor.cli.show import words
+from monitor.cli.show.console import stdout_console
+from monitor.errors import InputError
+from monitor.telemetry.decisions import reader
+
+_SHORTEST = 4
+"""Characters of a request id."""
+
+
+def tail(
+    log: Log = None,
+    number: Annotated[int, typer.Option("-n", "--number", min=0, help="How many.")] = 10,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on with those to come.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Show the last decisions, and with -f those to come."""
+    folder, console = log_folder(log), stdout_console()
+    with readable(folder):
+        after = max(0, reader.newest(folder) - number)
+        found = reader.follow(folder, after) if follow else reader.read(folder, after)
+        for content, record in decisions(found):
+            if json:
+                typer.echo(view.as_json(content))
+            else:
+                console.print(view.line(content, record), soft_wrap=True)
+
+
+def show(
+    which: Annotated[
+        str, typer.Argument(metavar="ID|NUMBER", help="Request id, its beginning, or the record's number.")
+    ],
+    log: Log = None,
+    json: AsJson = False,
+) -> None:
+    """Show one decision in full: who, what fired on which tokens, what was done."""
+    folder = log_folder(log)
+    with readable(folder):
+        found = [
+            (content, record)
+            for content, record in decisions(reader.read(folder))
+            if record is not None and _is(which, content["seq"], record.request_id)
+        ]
+    if not found:
+        raise InputError(f"{folder} has no decision {which}; `sae-monitor decisions tail` lists the last")
+    if len(found) > 1:
+        raise InputError(f"{which} is the beginning of {len(found)} request ids; write more of it")
+    (content, record), console = found[0], stdout_console()
+    if json:
+        typer.echo(view.as_json(content))
+    else:
+        console.print(view.whole(content, record))
+
+
+def _is(which: str, seq: int, request_id: str) -> bool:
+    number = which.removeprefix("#")
+    if number.isdigit() and len(number) < _SHORTEST * 2 and int(number) == seq:
+        return True
+    return len(which) >= _SHORTEST and request_id.startswith(which)
+
+
+def check(log: Log = None) -> None:
+    """Check every line against its checksum, and that no number is missing. Exit code 1 where something is wrong."""
+    folder, console = log_folder(log), stdout_console()
+    with readable(folder):
+        report = reader.verify(folder)
+    for fault in report.faults:
+        console.print(fault, soft_wrap=True)
+    span = f"{report.first} to {report.last}" if report.records else "none yet"
+    faults = len(report.faults)
+    state = words.counted(faults, "fault") if faults else "every line is whole, none is missing"
+    writing = "; a line is being written now" if report.writing else ""
+    records, files = words.counted(report.records, "record"), words.counted(report.files, "file")
+    console.print(f"{records} ({span}) in {files}: {state}{writing}", soft_wrap=True)
+    raise typer.Exit(ExitCode.MATCHED if report.faults else ExitCode.CLEAN)

@@ -1,0 +1,182 @@
+"""`sae-monitor decisions replay`: what another policy set would have done with what is on record."""
+
+from __future__ import annotations
+
+import json as jsons
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from monitor.cli import options
+from monitor.cli.decisions import view
+from monitor.cli.decisions.filter import When, conditions
+from monitor.cli.decisions.log import Log, decisions, log_folder, readable
+from monitor.cli.errors import ExitCode
+from monitor.cli.show import words
+from monitor.cli.show.console import stdout_console
+from monitor.errors import InputError
+from monitor.lab.replay import CannotReplay, FromReadings, FromText, differs, stronger
+from monitor.records import Verdict
+from monitor.rpc.wire import enums
+from monitor.telemetry.decisions import codec, reader
+from monitor.telemetry.decisions.record import DecisionRecord, without_text
+
+NOTHING_LOGGED = (
+    "neither readings nor text were logged; serve with decision_log_readings (or decision_log_text) to replay later "
+    "decisions"
+)
+
+
+def replay(
+    policies: Annotated[Path, typer.Option("--policies", metavar="FOLDER", help="The other policy set.")],
+    which: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="ID", help="Request ids; all decisions where none is named."),
+    ] = None,
+    log: Log = None,
+    policy: Annotated[str | None, typer.Option(metavar="NAME", help="Only where it fired.")] = None,
+    since: When = None,
+    until: When = None,
+    model: options.Model = None,
+    dictionary: options.Dictionary = None,
+    dictionary_format: options.DictionaryFormat = None,
+    device: options.Device = None,
+    json: Annotated[bool, typer.Option("--json", help="One object per decision.")] = False,
+) -> None:
+    """Run decisions through another policy set, and show which would have been different.
+
+    From the readings in a record (decision_log_readings), which needs no model; or from its text (decision_log_text)
+    with the model and dictionary that it was made with. What the model would have written after another action
+    nobody knows: the tokens that were are judged. Exit code 2 where a decision could not be replayed.
+    """
+    wanted = conditions(policy, None, None, None, None, None, None, since, until)
+    folder, counts, missing = log_folder(log), _Counts(), set(which or [])
+    with readable(folder), _runner(policies, model, dictionary, device, dictionary_format) as run:
+        for content, record in decisions(reader.read(folder)):
+            if record is None or not wanted.hold(record) or not _named(which, record):
+                continue
+            missing -= {name for name in missing if record.request_id.startswith(name)}
+            try:
+                now = run(content, record)
+            except CannotReplay as error:
+                counts.skipped[str(error)] += 1
+                continue
+            counts.replayed += 1
+            counts.note(record, now)
+            _print(content, record, now, json)
+    if not json:
+        stdout_console().print(counts.summary(), soft_wrap=True)
+    if missing:
+        names = ", ".join(sorted(missing))
+        raise InputError(
+            f"{folder} has no decision {names} for these conditions; `sae-monitor decisions tail` lists the last"
+        )
+    raise typer.Exit(ExitCode.ERROR if counts.skipped else ExitCode.CLEAN)
+
+
+class _Counts:
+    """What a replay came to."""
+
+    def __init__(self) -> None:
+        self.replayed = 0
+        self.changed: Counter[int] = Counter()
+        self.skipped: Counter[str] = Counter()
+
+    def note(self, record: DecisionRecord, now: Verdict) -> None:
+        if differs(record, now):
+            self.changed[stronger(record, now)] += 1
+
+    def summary(self) -> Text:
+        """Totals, and why records were left out."""
+        changed = self.changed
+        text = Text(
+            f"{self.replayed} replayed: {changed.total()} differ ({changed[1]} stronger, {changed[-1]} weaker, "
+            f"{changed[0]} other rules and the same action)"
+        )
+        for reason, count in self.skipped.most_common():
+            text.append(f"\n{count} cannot be replayed: {reason}", "bold")
+        return text
+
+
+@contextmanager
+def _runner(
+    policies: Path,
+    model: str | None,
+    dictionary: Path | None,
+    device: str | None,
+    dictionary_format: str | None = None,
+) -> Iterator[Any]:
+    """A function from a record to its verdict; the model is loaded when the first record needs it."""
+    by_readings = FromReadings(policies)
+    with ExitStack() as stack:
+        by_text: list[FromText] = []
+
+        def run(content: dict[str, Any], record: DecisionRecord) -> Verdict:
+            if "readings" in content:
+                return by_readings.run(content, record)
+            if "text" not in content:
+                raise CannotReplay(NOTHING_LOGGED)
+            if not by_text:
+                reader = _reading_texts(policies, model, dictionary, device, dictionary_format)
+                by_text.append(stack.enter_context(reader))
+            return by_text[0].run(content, record)
+
+        yield run
+
+
+@contextmanager
+def _reading_texts(
+    policies: Path,
+    model: str | None,
+    dictionary: Path | None,
+    device: str | None,
+    dictionary_format: str | None = None,
+) -> Iterator[FromText]:
+    """The model with the other policies, ready to read."""
+    from monitor.rpc.assembly import assemble
+    from monitor.settings import load_settings
+    from monitor.telemetry.logs import configure
+
+    configure("warning", "console")
+    flags = {"model": model, "dictionary": dictionary, "policies": policies, "device": device}
+    flags["dictionary_format"] = dictionary_format
+    runtime, chosen, *_ = assemble(load_settings({**flags, "decision_log": "off"}))
+    runtime.start()
+    try:
+        yield FromText(runtime, chosen)
+    finally:
+        runtime.stop(0.5)
+
+
+def _named(which: list[str] | None, record: DecisionRecord) -> bool:
+    return not which or any(record.request_id.startswith(name) for name in which)
+
+
+def _print(content: dict[str, Any], record: DecisionRecord, now: Verdict, json: bool) -> None:
+    if json:
+        found = [codec.dump(without_text(detection)) for detection in now.detections]
+        was, is_now = (a.name.lower() for a in (record.action, now.action))
+        answer = {"seq": content["seq"], "request_id": record.request_id, "was": was, "now": is_now}
+        typer.echo(jsons.dumps({**answer, "differs": differs(record, now), "detections": found}))
+    elif differs(record, now):
+        stdout_console().print(_line(content, record, now), soft_wrap=True)
+
+
+def _line(content: dict[str, Any], record: DecisionRecord, now: Verdict) -> Text:
+    """What was done, what would be done, and the rules that make the difference."""
+    was, would = (words.action(enums.ACTION[action]) for action in (record.action, now.action))
+    before = {(d.policy, d.rule, d.phase): d for d in record.detections}
+    after = {(d.policy, d.rule, d.phase): d for d in now.detections}
+    rules = [f"+ {view.fired(d)}" for key, d in after.items() if key not in before]
+    rules += [f"- {view.fired(d)}" for key, d in before.items() if key not in after]
+    change = was if was == would else f"{was} → {would}"
+    return Text.assemble(
+        (f"{content['seq']:>6}  {record.request_id[:8]}  ", "dim"),
+        (f"{change:<20}", "bold"),
+        f"  {', '.join(rules) or 'the same rules'}",
+    )

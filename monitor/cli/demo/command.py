@@ -1,0 +1,100 @@
+"""`sae-monitor demo`: a real server, real calls, and an exit code that says whether all of it held."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import typer
+from rich.console import Console
+from rich.padding import Padding
+
+from monitor.cli import options
+from monitor.cli.demo import view
+from monitor.cli.demo.expectations import Expectations
+from monitor.cli.demo.scrape import scrape
+from monitor.cli.demo.script import SCRIPT, Script
+from monitor.cli.demo.steps import Steps
+from monitor.cli.demo.tally import Tally
+from monitor.cli.session import Endpoint, local_server
+from monitor.cli.show.console import has_colour, stderr_console, stdout_console
+from monitor.cli.show.shade import Painter
+from monitor.cli.show.strength import RuleScores
+from monitor.cli.show.svg import recorder, save_recorded
+from monitor.client.client import connect
+from monitor.client.errors import Unreachable
+
+CALL_SECONDS = 120.0
+GONE_SECONDS = 2.0
+
+Start = Callable[[], AbstractContextManager[Endpoint]]
+"""Starts a server on free ports and stops it at the end."""
+
+
+def demo(
+    model: options.Model = None,
+    dictionary: options.Dictionary = None,
+    dictionary_format: options.DictionaryFormat = None,
+    policies: options.Policies = None,
+    layer: options.Layer = None,
+    device: options.Device = None,
+    dtype: options.Dtype = None,
+    svg: options.Svg = None,
+) -> None:
+    """Start a server on free ports, send real prompts, show what the monitor does.
+
+    Exit codes: 0 every expectation held, 1 one did not, 2 an error.
+    """
+    flags = options.server_flags(model, dictionary, policies, layer, device, dtype, dictionary_format)
+    console = recorder() if svg else stdout_console()
+    expect = run(console, lambda: local_server(flags), SCRIPT)
+    if svg:
+        typer.echo(console.export_text(clear=False))
+        save_recorded(console, svg, "sae-monitor demo")
+    raise typer.Exit(expect.code)
+
+
+def run(console: Console, start: Start, script: Script) -> Expectations:
+    """The demonstration on a server that `start` starts; prints as it goes, and gives back what held."""
+    expect = Expectations()
+    with stderr_console().status("loading the model …") as status, start() as endpoint:
+        status.stop()
+        _on_server(console, endpoint, script, expect)
+    expect.check("the server stopped, and its port is closed", _gone(endpoint.address), "it still answers")
+    console.print(view.heading("What was expected"))
+    console.print(expect.form())
+    return expect
+
+
+def _on_server(console: Console, endpoint: Endpoint, script: Script, expect: Expectations) -> None:
+    """Everything between start and stop."""
+    before = scrape(endpoint.metrics_address)
+    with connect(endpoint.address, CALL_SECONDS) as client:
+        steps = Steps(client, expect, Tally())
+        console.print(view.heading("A server with a watched model"))
+        console.print(
+            f"  {steps.health()} · grpc {endpoint.address} · metrics http://{endpoint.metrics_address}/metrics"
+        )
+        listed = steps.policies()
+        console.print(view.loaded(listed))
+        painter = Painter(RuleScores.of(listed.policies), has_colour(console))
+        console.print(view.heading("Texts, scored without generating"))
+        for line in script.lines:
+            console.print(view.verdict(line, steps.line(line), painter))
+        console.print(Padding(painter.legend(), (1, 0, 0, 0)))
+        console.print(view.heading("One prompt, generated without and with suppression"))
+        comparison = steps.suppress(script.suppression, listed.policies)
+        if comparison is not None:
+            console.print(view.side_by_side(comparison, painter.colour))
+        steps.coverage()
+        console.print(view.heading("Metrics that moved"))
+        console.print(view.counters(steps.counters(endpoint.metrics_address, before)))
+
+
+def _gone(address: str) -> bool:
+    """Whether nothing answers there any more."""
+    try:
+        with connect(address, GONE_SECONDS, GONE_SECONDS):
+            return False
+    except Unreachable:
+        return True

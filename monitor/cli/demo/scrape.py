@@ -1,0 +1,59 @@
+"""Counters before and after: reads `/metrics` twice and says what moved.
+
+Knows the text format. Does not know what ought to have moved.
+"""
+
+from __future__ import annotations
+
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from monitor.client.errors import Unreachable
+
+SCRAPE_SECONDS = 5.0
+Series = tuple[str, tuple[tuple[str, str], ...]]
+"""Name of a sample and its labels in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scrape:
+    """Counters of one moment (and the counts of histograms, which only grow too)."""
+
+    samples: Mapping[Series, float]
+
+    def total(self, name: str, **labels: str) -> float:
+        """Sum over every series of `name` that has these labels."""
+        return sum(
+            value
+            for (found, pairs), value in self.samples.items()
+            if found == name and labels.items() <= dict(pairs).items()
+        )
+
+    def since(self, earlier: Scrape) -> Scrape:
+        """What was added since an earlier scrape; series that did not move are left out."""
+        moved = {s: v - earlier.samples.get(s, 0.0) for s, v in self.samples.items()}
+        return Scrape({series: value for series, value in moved.items() if value})
+
+
+def parse(text: str) -> Scrape:
+    """The counters in a text exposition."""
+    samples: dict[Series, float] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            counts = family.type == "counter" and sample.name.endswith("_total")
+            if counts or (family.type == "histogram" and sample.name.endswith("_count")):
+                samples[sample.name, tuple(sorted(sample.labels.items()))] = sample.value
+    return Scrape(samples)
+
+
+def scrape(address: str) -> Scrape:
+    """Counters served at `http://address/metrics`; no proxy is asked. `Unreachable` where there are none."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(f"http://{address}/metrics", timeout=SCRAPE_SECONDS) as answer:
+            return parse(answer.read().decode("utf-8"))
+    except OSError as error:
+        raise Unreachable(f"no metrics at http://{address}/metrics: {error}") from error

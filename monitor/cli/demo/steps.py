@@ -1,0 +1,140 @@
+"""The steps of the demonstration: real calls to a real server, each put to the test.
+
+Knows calls and what must be true of their answers. Does not know how they are shown or how the server started.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from monitor.cli.demo.expectations import Expectations
+from monitor.cli.demo.scrape import Scrape
+from monitor.cli.demo.script import Line, Suppression
+from monitor.cli.demo.tally import Moved, Tally
+from monitor.cli.show.comparison import Comparison, edited
+from monitor.cli.show.verdict import closest, enforced
+from monitor.client.client import Client
+from monitor.v1 import monitor_pb2 as pb
+
+SEED = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """Everything that is sent goes through here, so that the tally is complete."""
+
+    client: Client
+    expect: Expectations
+    tally: Tally
+
+    def health(self) -> str:
+        """The server says that it serves."""
+        status = self.client.health()
+        self.expect.check("the server's health is SERVING", status == "SERVING", status)
+        return status
+
+    def policies(self) -> pb.ListPoliciesResponse:
+        """What is loaded."""
+        answer = self.client.policies()
+        self.tally.called("ListPolicies")
+        self.expect.check("policies are loaded", len(answer.policies) > 0, "none")
+        return answer
+
+    def line(self, line: Line) -> pb.ScoreResponse:
+        """Score one line and hold the verdict against what the script expects."""
+        answer = self.client.score(pb.ScoreRequest(input=line_input(line), include_tokens=True))
+        self.tally.called("Score", answer.verdict)
+        acted, matched = enforced(answer.verdict.detections), answer.verdict.detections
+        if line.category:
+            claim = f"{line.category} is found in {quoted(line.text)}"
+            found = _names(matched) or f"no detection; closest: {closest(answer.verdict)}"
+            self.expect.check(claim, any(d.category == line.category for d in matched), found)
+        else:
+            self.expect.check(f"no rule acts on {quoted(line.text)}", not acted, _names(acted))
+        return answer
+
+    def suppress(self, plan: Suppression, policies: Iterable[pb.Policy]) -> Comparison | None:
+        """Generate without clamps (twice, once as a stream) and with; None where there is nothing to clamp."""
+        clamps = tuple(c for policy in policies if policy.name == plan.policy for c in policy.clamps)
+        if not self.expect.check(f"policy {plan.policy} is loaded and has clamps", bool(clamps), "no clamps"):
+            return None
+        plain = self._generate(plan, ())
+        again = self._stream(plan, ())
+        comparison = Comparison(clamps, plain, self._generate(plan, clamps))
+        same = (plain.text, _ids(plain)) == (again.text, _ids(again))
+        self.expect.check("the same request without clamps gives the same text", same, quoted(again.text))
+        self._clamped(comparison)
+        return comparison
+
+    def coverage(self) -> None:
+        """Every token that any answer ran was scored."""
+        answers, gaps = self.tally.verdicts, self.tally.gaps
+        claim = f"all {answers} verdicts are CHECKED, with every token scored"
+        self.expect.check(claim, answers > 0 and not gaps, "; ".join(gaps) or "no verdict")
+
+    def counters(self, address: str, before: Scrape) -> list[Moved]:
+        """The server's metrics moved by exactly what was sent."""
+        rows = self.tally.settled(address, before)
+        wrong = [f"{row.name} by {row.found:g} instead of {row.expected:g}" for row in rows if not row.right]
+        self.expect.check("metrics moved by exactly what was sent", not wrong, "; ".join(wrong))
+        return rows
+
+    def _clamped(self, comparison: Comparison) -> None:
+        """The clamps did what they say, and only where they were asked for."""
+        check, falls = self.expect.check, comparison.falls
+        unasked, asked = edited(comparison.plain), edited(comparison.clamped)
+        check("without clamps no token is edited", unasked == 0, f"{unasked} tokens")
+        check("with clamps tokens are edited", asked > 0, "none")
+        high = [f"{fall.clamp.feature} reads {fall.clamped:.2f}" for fall in falls if not fall.held]
+        check("where it is clamped, no feature reads above its target", not high, ", ".join(high))
+        before, after = comparison.per_token
+        found = f"{before:.2f} per token before, {after:.2f} after"
+        check("together the clamped features read lower than before", after < before, found)
+        different = comparison.plain.text != comparison.clamped.text
+        check("suppression changes the text", different, "the same text")
+
+    def _generate(self, plan: Suppression, clamps: Sequence[pb.Clamp]) -> pb.GenerateResponse:
+        answer = self.client.generate(pb.GenerateRequest(generation=_generation(plan, clamps)))
+        self.tally.called("Generate", answer.verdict)
+        return answer
+
+    def _stream(self, plan: Suppression, clamps: Sequence[pb.Clamp]) -> pb.GenerateResponse:
+        """A stream, put together again; without a final message its verdict stays UNSPECIFIED, which fails."""
+        answer = pb.GenerateResponse()
+        request = pb.GenerateStreamRequest(generation=_generation(plan, clamps))
+        for event in self.client.generate_stream(request):
+            answer.text += event.chunk.text
+            answer.tokens.extend(event.chunk.tokens)
+            answer.verdict.MergeFrom(event.final.verdict)
+        self.tally.called("GenerateStream", answer.verdict)
+        return answer
+
+
+def line_input(line: Line) -> pb.Input:
+    """A line as the protocol wants it."""
+    if len(line.turns) == 1:
+        return pb.Input(text=line.turns[0])
+    roles = (pb.ROLE_USER, pb.ROLE_ASSISTANT)
+    turns = [pb.ChatMessage(role=roles[i % 2], content=turn) for i, turn in enumerate(line.turns)]
+    return pb.Input(conversation=pb.Conversation(messages=turns))
+
+
+def quoted(text: str, width: int = 48) -> str:
+    """The beginning of a text in quotation marks, on one line."""
+    line = " ".join(text.split())
+    return f"“{line if len(line) <= width else line[: width - 1] + '…'}”"
+
+
+def _generation(plan: Suppression, clamps: Sequence[pb.Clamp]) -> pb.Generation:
+    sampling = pb.Sampling(max_new_tokens=plan.max_new_tokens, temperature=0, seed=SEED)
+    content = pb.Input(text=plan.prompt)
+    return pb.Generation(input=content, sampling=sampling, clamps=clamps, include_tokens=True)
+
+
+def _ids(answer: pb.GenerateResponse) -> list[int]:
+    return [token.token_id for token in answer.tokens]
+
+
+def _names(detections: Iterable[pb.Detection]) -> str:
+    return ", ".join(f"{d.policy} / {d.rule}" for d in detections)

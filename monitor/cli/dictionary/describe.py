@@ -1,0 +1,128 @@
+"""`sae-monitor dictionary describe`: feature statistics, cards and automatic labels from a corpus.
+
+Knows the options and the files that come out. Does not know how features are counted.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, ModelOption
+from monitor.cli.show.console import stderr_console, stdout_console
+from monitor.dictionary.cards import card_file, labels, statistics
+from monitor.dictionary.cards.auto_labels import name_features
+from monitor.dictionary.cards.build import make_cards
+from monitor.dictionary.cards.describe import Description, Options
+from monitor.dictionary.cards.describe import describe as describe_features
+from monitor.dictionary.cards.packing import PackedRow, packed
+from monitor.lab.pair import Pair, open_labels, open_pair
+from monitor.lab.texts import corpus_files, in_equal_shares
+
+
+def describe(
+    data: Annotated[
+        list[Path],
+        typer.Option(help="Corpus: .txt, .jsonl (also .xz, .gz), .md, .rst, .py, or folders. Repeatable."),
+    ],
+    model: ModelOption = None,
+    dictionary: DictionaryOption = None,
+    dictionary_format: FormatOption = None,
+    tokens: Annotated[int, typer.Option(min=1, help="Tokens to read, files in equal shares.")] = 4_000_000,
+    length: Annotated[int, typer.Option(min=2, help="Tokens per row, at most the model's context.")] = 256,
+    contexts: Annotated[int, typer.Option(min=1, max=64, help="Contexts per feature.")] = 8,
+    document: Annotated[
+        int, typer.Option(min=1, help="Characters read of each document, from its beginning (.txt: all).")
+    ] = 20_000,
+    corpus: Annotated[str, typer.Option(help="What the corpus is, in words; kept in the files.")] = "",
+    device: DeviceOption = "auto",
+) -> None:
+    """Measure every feature over a corpus: maximum, density, top contexts, promoted tokens, neighbours, labels.
+
+    Writes statistics.safetensors, cards.jsonl.xz and the automatic labels of labels.json beside the dictionary.
+    """
+    files = corpus_files(data)
+    pair = open_pair(model, dictionary, device, dictionary_format, measured=False)
+    named = open_labels(pair.dictionary)  # before the long part: labels of another dictionary are refused
+    length = min(length, pair.loaded.context)
+    rows = itertools.islice(_rows(pair, in_equal_shares(files, document), length), -(-tokens // length))
+    said = corpus or ", ".join(path.name for path in data)
+    started = time.monotonic()
+    with _progress(tokens) as advance:
+        found = describe_features(
+            rows,
+            pair.residuals,
+            pair.dictionary.autoencoder,
+            Options(bos=pair.bos, keep=2 * contexts),
+            corpus=said,
+            dictionary_digest=pair.dictionary.digest,
+            progress=advance,
+        )
+    seconds = time.monotonic() - started
+    written = _write(pair, found, named, contexts)
+    _report(found, seconds, written)
+
+
+def _rows(pair: Pair, texts: Iterator[str], length: int) -> Iterator[PackedRow]:
+    tokenizer = pair.loaded.tokenizer
+
+    def tokenise(text: str) -> list[int]:
+        return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+    return packed(texts, tokenise, length, pair.bos)
+
+
+def _write(pair: Pair, found: Description, named: labels.Labels, contexts: int) -> list[Path]:
+    folder = pair.dictionary.path
+    header = card_file.CardsHeader(
+        features=pair.dictionary.autoencoder.features,
+        model=pair.loaded.digest,
+        dictionary_digest=pair.dictionary.digest,
+        corpus=found.statistics.corpus,
+        tokens=found.statistics.tokens,
+    )
+    sae = pair.dictionary.autoencoder
+    made = list(make_cards(found, sae, pair.unembedding, pair.speller, bos=pair.bos, contexts=contexts))
+    return [
+        statistics.save(folder, found.statistics),
+        card_file.save(folder, header, made),
+        labels.save(folder, named.with_auto(name_features(made))),
+    ]
+
+
+def _report(found: Description, seconds: float, written: list[Path]) -> None:
+    numbers = found.statistics
+    dead = int((numbers.maximum == 0).sum())
+    console = stdout_console()
+    rate = numbers.tokens / seconds
+    console.print(
+        f"{numbers.tokens:,} tokens in {seconds:.0f} s ({rate:,.0f} tokens/s, {3600 * rate / 1e6:.1f} million/hour)"
+    )
+    console.print(
+        f"mean active features per token {found.l0:.1f}, never active {dead} of {numbers.features} "
+        f"({100 * dead / numbers.features:.1f} %), norm outliers left out {found.outliers}"
+    )
+    for path in written:
+        console.print(f"{path}  {path.stat().st_size / 1e6:.2f} MB", soft_wrap=True)
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on standard error, counting tokens."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("reading"),
+        BarColumn(),
+        TextColumn("{task.completed:,.0f} tokens"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=stderr_console(), transient=True) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda tokens: bar.advance(task, tokens)

@@ -1,0 +1,261 @@
+"""`sae-monitor dictionary train | sweep`.
+
+Knows the options and what is shown meanwhile. Does not know how training works.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+from rich.table import Table
+
+from monitor.cli.dictionary.info import print_lines
+from monitor.cli.show.console import stderr_console, stdout_console
+from monitor.dictionary.training.settings import Objective, TrainSettings
+from monitor.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from monitor.dictionary.training.report import Report
+    from monitor.dictionary.training.run import Storage, Subject
+    from monitor.dictionary.training.trainer import Metrics
+
+Number = TypeVar("Number", int, float)
+
+dictionary_app = typer.Typer(
+    name="dictionary", help="Train, check and describe dictionaries.", no_args_is_help=True
+)
+
+Model = Annotated[str, typer.Option(help="Model folder or hub name.")]
+Layer = Annotated[
+    int | None, typer.Option(help="Decoder layer whose output is read. Default: the middle one.")
+]
+Data = Annotated[
+    list[str],
+    typer.Option(
+        metavar="PATH[=SHARE]",
+        help=".jsonl, .jsonl.xz, .txt, or a folder of them. Repeatable; SHARE is relative to the others.",
+    ),
+]
+Out = Annotated[Path, typer.Option(help="Folder to write.")]
+Kind = Annotated[Objective, typer.Option(help="paper: ReLU with the paper's penalty; see the documentation.")]
+Active = Annotated[int, typer.Option(help="batchtopk: mean number of active features at a token.")]
+Sparsity = Annotated[float | None, typer.Option(help="λ of paper and jumprelu. Default: by width.")]
+Batch = Annotated[int, typer.Option(help="Tokens in a step.")]
+Length = Annotated[int, typer.Option(min=2, help="Tokens in a context, at most the model's.")]
+HeldOut = Annotated[int, typer.Option(min=1, help="Tokens to measure on.")]
+Buffer = Annotated[int, typer.Option(help="Activations shuffled at a time.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Seed = Annotated[int, typer.Option(help="Decides initial weights and order.")]
+
+
+@dictionary_app.command()
+def train(
+    model: Model,
+    data: Data,
+    features: Annotated[int, typer.Option(help="Size of the dictionary.")],
+    out: Out,
+    layer: Layer = None,
+    tokens: Annotated[int, typer.Option(help="Tokens to train on.")] = 10_000_000,
+    objective: Kind = Objective.BATCHTOPK,
+    k: Active = 32,
+    sparsity: Sparsity = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Default: by size.")] = None,
+    batch: Batch = 4096,
+    length: Length = 256,
+    held_out: HeldOut = 200_000,
+    buffer: Buffer = 262_144,
+    weights: Annotated[str, typer.Option(help="How weights are stored: float32 or bfloat16.")] = "float32",
+    device: Device = "auto",
+    seed: Seed = 0,
+    restart: Annotated[bool, typer.Option("--restart", help="Do not go on from a checkpoint.")] = False,
+    plot: Annotated[bool, typer.Option(help="Draw training.png.")] = True,
+) -> None:
+    """Train a dictionary for a model. A run that was stopped goes on when the same command is given again.
+
+    On several GPUs: torchrun --nproc-per-node N -m monitor dictionary train …
+    """
+    settings = TrainSettings(
+        features=features,
+        tokens=tokens,
+        objective=objective,
+        k=min(k, features),
+        sparsity=sparsity,
+        learning_rate=learning_rate,
+        batch=batch,
+        buffer=buffer,
+        seed=seed,
+    )
+    with _subject(model, layer, data, length, held_out, device) as subject:
+        report = _train(settings, subject, _storage(out, restart, weights))
+        if _first():
+            _finish(report, _storage(out, restart, weights), plot)
+
+
+@dictionary_app.command()
+def sweep(
+    model: Model,
+    data: Data,
+    out: Out,
+    features: Annotated[str, typer.Option(help="Sizes, as 1024,2048,4096.")] = "1024,2048,4096",
+    tokens: Annotated[str, typer.Option(help="Lengths, as 500000,1000000.")] = "500000,1000000,2000000",
+    learning_rates: Annotated[str, typer.Option(help="As 3e-4,1e-3,3e-3.")] = "5e-4,1e-3,2e-3",
+    layer: Layer = None,
+    objective: Kind = Objective.BATCHTOPK,
+    k: Active = 32,
+    sparsity: Sparsity = None,
+    batch: Batch = 4096,
+    length: Length = 256,
+    held_out: HeldOut = 50_000,
+    buffer: Buffer = 131_072,
+    device: Device = "auto",
+    seed: Seed = 0,
+    plot: Annotated[bool, typer.Option(help="Draw sweep.png.")] = True,
+) -> None:
+    """Train every combination of sizes, lengths and learning rates, and draw how the loss scales.
+
+    Finished combinations are kept in OUT and not done again.
+    """
+    from monitor.dictionary.training.sweep import Plan, write_sweep
+
+    plan = Plan(_numbers(features, int), _numbers(tokens, int), _numbers(learning_rates, float))
+    base = TrainSettings(
+        plan.features[0], plan.tokens[0], objective, k, sparsity, batch=batch, buffer=buffer, seed=seed
+    )
+    with _subject(model, layer, data, length, held_out, device) as subject:
+        rows = [_swept(settings, subject, out) for settings in plan.runs(base)]
+    write_sweep(out, rows)
+    if plot:
+        from monitor.dictionary.training.plots import draw_sweep
+
+        draw_sweep(rows, out / "sweep.png")
+    table = Table("features", "tokens", "learning rate", "loss", "FVU", "L0", "dead", "seconds", box=None)
+    for row in rows:
+        numbers = (f"{row['loss']:.4g}", f"{row['fvu']:.4f}", f"{row['l0']:.1f}", f"{row['dead_share']:.3f}")
+        table.add_row(
+            str(row["features"]),
+            f"{row['tokens']:,}",
+            f"{row['learning_rate']:g}",
+            *numbers,
+            f"{row['seconds']:.0f}",
+        )
+    stdout_console().print(table)
+
+
+def _numbers(text: str, kind: Callable[[str], Number]) -> tuple[Number, ...]:
+    try:
+        return tuple(kind(part) for part in text.split(","))
+    except ValueError as error:
+        raise ConfigurationError(f"{text!r} is not a list of numbers separated by commas") from error
+
+
+@contextmanager
+def _subject(
+    model: str, layer: int | None, data: list[str], length: int, held_out: int, device: str
+) -> Iterator[Subject]:
+    from monitor.lab.training_subject import Reading, open_subject, together
+
+    with together():
+        yield open_subject(Reading(model, layer, tuple(data), length, held_out, device))
+
+
+def _first() -> bool:
+    from monitor.dictionary.training import processes
+
+    return processes.rank() == 0
+
+
+def _storage(out: Path, restart: bool, weights: str) -> Storage:
+    import torch
+
+    from monitor.dictionary.training.run import Storage
+
+    kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    if weights not in kinds:
+        raise ConfigurationError(f"--weights {weights} is not one of {', '.join(kinds)}")
+    return Storage(out, restart, weights=kinds[weights])
+
+
+def _train(settings: TrainSettings, subject: Subject, storage: Storage) -> Report:
+    from monitor.dictionary.training.run import train_dictionary
+
+    try:
+        with _progress(settings) as watch:
+            return train_dictionary(settings, subject, storage, watch)
+    except KeyboardInterrupt:
+        stderr_console().print(f"stopped; the same command goes on from {storage.folder}")
+        raise typer.Exit(130) from None
+
+
+def _swept(settings: TrainSettings, subject: Subject, out: Path) -> dict[str, Any]:
+    from monitor.dictionary.training.run import save_run
+    from monitor.dictionary.training.sweep import summary
+
+    folder = out / f"{settings.features}-{settings.tokens}-{settings.learning_rate:g}"
+    row = folder / "row.json"
+    asked = json.loads(json.dumps(dataclasses.asdict(settings)))
+    if row.is_file():
+        return _done(row, asked)
+    storage = _storage(folder, restart=False, weights="float32")
+    report = _train(settings, subject, storage)
+    save_run(report, storage)
+    found = summary(report, subject.d_model)
+    row.write_text(json.dumps(found | {"asked": asked}) + "\n", "utf-8")
+    return found
+
+
+def _done(row: Path, asked: dict[str, Any]) -> dict[str, Any]:
+    """The numbers of a run that is finished. ConfigurationError where it was another one."""
+    found: dict[str, Any] = json.loads(row.read_text("utf-8"))
+    before = found.pop("asked", {})
+    other = [
+        f"{name} {before.get(name)}, not {value}"
+        for name, value in asked.items()
+        if before.get(name) != value
+    ]
+    if other:
+        raise ConfigurationError(
+            f"{row.parent} holds a run with {'; '.join(other)}; give another --out, or delete it"
+        )
+    return found
+
+
+def _finish(report: Report, storage: Storage, plot: bool) -> None:
+    from monitor.dictionary.training.plots import draw_training
+    from monitor.dictionary.training.report import results
+    from monitor.dictionary.training.run import save_run
+
+    save_run(report, storage)
+    if plot:
+        draw_training(report.as_json(), storage.folder / "training.png")
+    print_lines({**results(report.evaluation), "tokens_per_second": round(report.tokens_per_second)})
+    stdout_console().print(f"saved in {storage.folder}", soft_wrap=True)
+
+
+@contextmanager
+def _progress(settings: TrainSettings) -> Iterator[Callable[[Metrics], None]]:
+    """A bar on standard error, and a line of numbers at every twentieth of the run."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:.0f} %"),
+        TimeRemainingColumn(),
+    )
+    each = max(1, settings.steps // 20)
+    with Progress(*columns, console=stderr_console(), transient=True, disable=not _first()) as bar:
+        task = bar.add_task("training", total=settings.steps)
+
+        def watch(metrics: Metrics) -> None:
+            numbers = f"FVU {metrics.fvu:.4f}  L0 {metrics.l0:.1f}  dead {100 * metrics.dead:.1f} %"
+            bar.update(task, completed=metrics.step + 1, description=numbers)
+            if _first() and (metrics.step % each == 0 or metrics.step == settings.steps - 1):
+                bar.console.print(f"{metrics.tokens:>12,} tokens  loss {metrics.loss:9.3f}  {numbers}")
+
+        yield watch

@@ -1,0 +1,156 @@
+"""`sae-monitor dictionary verify`: what a dictionary does on a model, held against what it should do, and recorded.
+
+Knows options, tables and the exit code. Does not know how anything is measured.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from monitor.cli.errors import ExitCode
+from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, JsonOption, ModelOption
+from monitor.cli.show.console import stdout_console
+from monitor.lab.pair import open_pair
+
+if TYPE_CHECKING:
+    from monitor.model.runtime import Parts
+    from monitor.model.selftest.result import SelfTest
+
+
+def verify(
+    model: ModelOption = None,
+    dictionary: DictionaryOption = None,
+    dictionary_format: FormatOption = None,
+    layer: Annotated[
+        int | None, typer.Option(help="Decoder layer that is read.", show_default="the dictionary's")
+    ] = None,
+    device: DeviceOption = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    replace: Annotated[
+        bool,
+        typer.Option("--replace", help="Record what is measured even where it differs from an older record."),
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Check that a dictionary does on a model what it should, and record what it does as verified.json beside it.
+
+    Reads a fixed set of texts, compares with the older record or with what the makers declare, and tries what could
+    be wrong: layers, points, BOS, scaling, activation functions, biases. `serve` holds itself to the record from then
+    on. Exit codes: 0 as expected (and recorded), 1 not as expected, 2 an error.
+    """
+    from monitor.model.selftest.records import save_record
+    from monitor.model.selftest.run import self_test
+
+    parts = _parts(model, dictionary, dictionary_format, layer, device, dtype)
+    test = self_test(parts, thorough=True, records=() if replace else None)
+    saved = save_record(parts.dictionary.path, test.record) if test.passed or replace else None
+    if as_json:
+        typer.echo(json.dumps(_as_json(test, saved), indent=1))
+    else:
+        _print(stdout_console(), parts, test, saved)
+    if saved is None:
+        raise typer.Exit(ExitCode.MATCHED)
+
+
+def _parts(
+    model: str | None, dictionary: Path | None, format: str | None, layer: int | None, device: str, dtype: str
+) -> Parts:
+    """The pair with or without statistics: verifying is what one does first."""
+    from monitor.model.runtime import Parts
+
+    pair = open_pair(model, dictionary, device, format, dtype, layer)
+    return Parts(pair.loaded, pair.dictionary, pair.harvester.place)
+
+
+def _print(console: Console, parts: Parts, test: SelfTest, saved: Path | None) -> None:
+    loaded, record = parts.loaded, test.record
+    console.print(f"model       {loaded.name}  {record.dtype} on {loaded.devices}")
+    console.print(f"dictionary  {parts.dictionary.path}  {parts.dictionary.autoencoder.features} features")
+    console.print(f"place       {record.place}")
+    console.print(f"texts       {test.measured.tokens} tokens after BOS")
+    console.print(f"expected    {test.source}")
+    console.print()
+    console.print(_numbers(test))
+    shown = {line.name for line in test.lines}
+    for problem in test.problems:
+        if problem.what.split(" is ")[0] in shown:
+            continue
+        console.print(Text.assemble(("wrong: ", "bold red"), problem.what), soft_wrap=True)
+    if test.suspects:
+        console.print("\nWhat was tried, first what restores the numbers:")
+        console.print(_suspects(test))
+        console.print(f"To do: {_advice(test)}", soft_wrap=True)
+    console.print()
+    _print_end(console, test, saved)
+
+
+def _print_end(console: Console, test: SelfTest, saved: Path | None) -> None:
+    if saved is None:
+        console.print(
+            Text.assemble((" NOT AS EXPECTED ", "bold #ffffff on #b3132b"), "  nothing was recorded")
+        )
+        console.print("If this is right after all, record it with --replace.")
+        return
+    mark = (" VERIFIED ", "bold #ffffff on #1f7a3d") if test.passed else (" RECORDED ", "bold")
+    console.print(Text.assemble(mark, f"  recorded in {saved}"), soft_wrap=True)
+    if test.expected.l0 is None and test.expected.explained_variance is None:
+        console.print(
+            "Nothing was declared to compare with: look at the numbers. A good dictionary of the residual stream "
+            "explains 0.6 to 0.95 of the variance, and its makers say how many features are active."
+        )
+
+
+def _numbers(test: SelfTest) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for name in ("", "measured", "expected", "allowed", ""):
+        table.add_column(name, justify="left" if not name else "right")
+    for line in test.lines:
+        known = line.expected is not None and bool(line.allowed)
+        mark = "" if not known else ("ok" if line.off <= 1 else "off")
+        expected = "" if line.expected is None else f"{line.expected:.4g}"
+        style = "bold red" if mark == "off" else ""
+        table.add_row(line.name, f"{line.measured:.4g}", expected, line.allowed, mark, style=style)
+    return table
+
+
+def _suspects(test: SelfTest) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for name in ("cause", "what was tried", "L0", "variance", "restores"):
+        table.add_column(name, justify="right" if name in ("L0", "variance") else "left")
+    for suspect in test.suspects:
+        found = suspect.measured
+        l0 = "" if found is None else f"{found.l0:.1f}"
+        variance = "" if found is None else f"{found.explained_variance:.3f}"
+        restores = "seen" if found is None else ("yes" if suspect.off <= 1 else "no")
+        table.add_row(str(suspect.cause), suspect.what, l0, variance, restores)
+    return table
+
+
+def _advice(test: SelfTest) -> str:
+    from monitor.model.selftest.causes import ADVICE
+
+    return ADVICE[test.suspects[0].cause]
+
+
+def _as_json(test: SelfTest, saved: Path | None) -> dict[str, Any]:
+    lines = [asdict(line) for line in test.lines]
+    return {
+        "passed": test.passed,
+        "recorded": None if saved is None else str(saved),
+        "expected_from": str(test.expected.source),
+        "record": asdict(test.record),
+        "lines": lines,
+        "problems": [asdict(problem) for problem in test.problems],
+        "suspects": [
+            {"cause": str(one.cause), "tried": one.what, "off": one.off, "restores": one.off <= 1}
+            for one in test.suspects
+        ],
+    }

@@ -1,0 +1,43 @@
+"""`sae-monitor features`: the commands that look at features. Imports none of them: each is loaded when it runs."""
+
+from __future__ import annotations
+
+import typer
+
+from monitor.cli.lazy import Entry, lazy_group
+
+COMMANDS = (
+    Entry("show", "monitor.cli.features.show:show", "Show one feature: where it fires and what it promotes."),
+    Entry("near", "monitor.cli.features.show:near", "List the features nearest to one by decoder cosine."),
+    Entry("search", "monitor.cli.features.search:search", "Find features that fire on texts together."),
+    Entry(
+        "contrast",
+        "monitor.cli.features.contrast:contrast",
+        "Rank features by what separates two sets of texts.",
+    ),
+    Entry(
+        "effect",
+        "monitor.cli.features.effect:effect",
+        "Show what features of a prompt do to the next token.",
+    ),
+    Entry("label", "monitor.cli.features.label:label", "Name a feature by hand, or all automatically."),
+    Entry("map", "monitor.cli.features.map:draw_map", "Draw the neighbourhood of a feature."),
+    Entry(
+        "evaluate",
+        "monitor.cli.features.evaluate:evaluate",
+        "Measure features on labelled texts beside baselines.",
+    ),
+)
+
+features_app = typer.Typer(
+    name="features",
+    cls=lazy_group(COMMANDS),
+    no_args_is_help=True,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@features_app.callback()
+def root() -> None:
+    """Search and look at the features of a dictionary."""

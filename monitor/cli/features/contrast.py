@@ -1,0 +1,115 @@
+"""`features contrast`: which features tell one set of texts from another.
+
+Knows options, files and output. Does not know how features are ranked.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from monitor.cli.features.table import Row, feature_table
+from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, JsonOption, ModelOption
+from monitor.cli.show.console import stderr_console, stdout_console
+from monitor.dictionary.cards.labels import Labels
+from monitor.dictionary.cards.statistics import FeatureStatistics
+from monitor.dictionary.explore.contrast import Contrast, Pool
+from monitor.dictionary.explore.contrast import contrast as rank
+from monitor.dictionary.explore.text_pooling import pool as pool_texts
+from monitor.errors import InputError
+from monitor.lab.pair import open_labels, open_pair
+from monitor.lab.texts import read_texts
+
+FileOption = Annotated[
+    Path | None, typer.Option(help=".txt (a text per line) or .jsonl (objects with `text`).")
+]
+
+
+def contrast(
+    positive: FileOption = None,
+    negative: FileOption = None,
+    labelled: Annotated[
+        Path | None, typer.Option(help="In place of both: one .jsonl with `text` and `label` (1 or 0).")
+    ] = None,
+    pool: Annotated[Pool, typer.Option(help="How tokens make one number per text.")] = Pool.MAX,
+    model: ModelOption = None,
+    dictionary: DictionaryOption = None,
+    dictionary_format: FormatOption = None,
+    limit: Annotated[int, typer.Option("-k", "--limit", min=1, help="How many features.")] = 20,
+    both_ways: Annotated[
+        bool, typer.Option("--both-ways", help="Rank features that mark the negatives among the others.")
+    ] = False,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Rank features by how well they separate positive from negative texts: AUROC with its 95 % interval.
+
+    The interval is that of each feature on its own: the first of thousands looks better than it is, so confirm it
+    on other texts.
+    """
+    texts, labels = _sides(positive, negative, labelled)
+    pair = open_pair(model, dictionary, device, dictionary_format)
+    ids = pair.all_ids(texts, "contrast")
+    with _progress(len(texts)) as advance:
+        pooled = pool_texts(ids, pair.residuals, pair.dictionary.autoencoder, bos=pair.bos, progress=advance)
+    found = rank(pooled, labels, pool, both_ways=both_ways)[:limit]
+    named = open_labels(pair.dictionary)
+    rows = [_row(item, named, pair.dictionary.statistics) for item in found]
+    sizes = {"positive": sum(labels), "negative": len(labels) - sum(labels), "pool": pool.value}
+    if as_json:
+        typer.echo(json.dumps(sizes | {"features": [row.record() for row in rows]}, ensure_ascii=False))
+        return
+    console = stdout_console()
+    console.print(
+        "{positive} positive, {negative} negative texts, {pool}-pooled".format(**sizes), style="dim"
+    )
+    console.print(feature_table(rows))
+
+
+def _row(item: Contrast, labels: Labels, statistics: FeatureStatistics | None) -> Row:
+    numbers = {
+        "auroc": round(item.auroc, 4),
+        "low": round(item.low, 4),
+        "high": round(item.high, 4),
+        "fires +": round(item.fires_positive, 3),
+        "fires −": round(item.fires_negative, 3),
+        "density": float(statistics.density[item.feature]) if statistics else None,
+    }
+    return Row(item.feature, numbers, labels.best(item.feature))
+
+
+def _sides(
+    positive: Path | None, negative: Path | None, labelled: Path | None
+) -> tuple[list[str], list[bool]]:
+    """All texts with their side; InputError where the options do not make two sides of two texts each."""
+    if labelled is not None and positive is None and negative is None:
+        rows = read_texts(labelled)
+        if any(row.label is None for row in rows):
+            raise InputError(f"{labelled.name} has rows without `label`; write 1 or 0 on each")
+        pairs = [(row.text, bool(row.label)) for row in rows]
+    elif positive is not None and negative is not None and labelled is None:
+        # A labelled file gives only its own side.
+        pairs = [(row.text, True) for row in read_texts(positive) if row.label is not False]
+        pairs += [(row.text, False) for row in read_texts(negative) if row.label is not True]
+    else:
+        raise InputError("give --positive and --negative, or --labelled alone")
+    count = sum(label for _, label in pairs)
+    if count < 2 or len(pairs) - count < 2:
+        raise InputError(
+            f"{count} positive and {len(pairs) - count} negative texts; a contrast needs two of each side"
+        )
+    return [text for text, _ in pairs], [label for _, label in pairs]
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[int], None]]:
+    from rich.progress import Progress
+
+    with Progress(console=stderr_console(), transient=True) as bar:
+        task = bar.add_task("reading", total=total)
+        yield lambda texts: bar.advance(task, texts)

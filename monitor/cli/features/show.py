@@ -1,0 +1,166 @@
+"""`features show` and `features near`: what is known of one feature. Needs no model.
+
+Knows how a card looks on a terminal. Does not know how it was made.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from monitor.cli.features.table import Row, feature_table
+from monitor.cli.options import DictionaryOption, FormatOption, JsonOption
+from monitor.cli.show.console import has_colour, stdout_console
+from monitor.cli.show.printable import one_line
+from monitor.cli.show.shade import Painter
+from monitor.cli.show.strength import FeatureReadings
+from monitor.dictionary.bundle import Dictionary
+from monitor.dictionary.cards.card_file import Context, FeatureCard, load_card, load_header
+from monitor.dictionary.cards.labels import Labels
+from monitor.dictionary.cards.neighbours import nearest
+from monitor.errors import DictionaryError
+from monitor.lab.pair import need_feature, need_statistics, open_dictionary, open_labels
+
+FeatureArgument = Annotated[int, typer.Argument(help="Index of the feature.", metavar="N")]
+
+
+def show(
+    feature: FeatureArgument,
+    dictionary: DictionaryOption = None,
+    dictionary_format: FormatOption = None,
+    contexts: Annotated[int, typer.Option(min=0, help="Most contexts to show.")] = 8,
+    as_json: JsonOption = False,
+) -> None:
+    """Show one feature: maximum, density, label, where it fires, tokens it promotes, neighbours."""
+    opened = open_dictionary(dictionary, format=dictionary_format)
+    card = card_of(opened, need_feature(opened, feature))
+    labels = open_labels(opened)
+    if as_json:
+        typer.echo(json.dumps(_record(opened, card, labels, contexts), ensure_ascii=False))
+        return
+    _print(stdout_console(), opened, card, labels, contexts)
+
+
+def near(
+    feature: FeatureArgument,
+    dictionary: DictionaryOption = None,
+    dictionary_format: FormatOption = None,
+    limit: Annotated[int, typer.Option("-k", "--limit", min=1, help="How many neighbours.")] = 20,
+    as_json: JsonOption = False,
+) -> None:
+    """List the features whose decoder rows point the most nearly the same way."""
+    opened = open_dictionary(dictionary, format=dictionary_format)
+    need_feature(opened, feature)
+    labels, statistics = open_labels(opened), opened.statistics
+    others, cosines = nearest(opened.autoencoder.decoder, torch.tensor([feature]), limit)
+    rows = [
+        Row(
+            other,
+            {
+                "cosine": round(cosine, 3),
+                "density": float(statistics.density[other]) if statistics else None,
+                "maximum": float(statistics.maximum[other]) if statistics else None,
+            },
+            labels.best(other),
+        )
+        for other, cosine in zip(others[0].tolist(), cosines[0].tolist(), strict=True)
+    ]
+    if as_json:
+        typer.echo(
+            json.dumps(
+                {"feature": feature, "label": labels.best(feature), "near": [r.record() for r in rows]}
+            )
+        )
+        return
+    console = stdout_console()
+    console.print(Text(f"nearest to feature {feature} {one_line(labels.best(feature))}", style="bold"))
+    console.print(feature_table(rows))
+
+
+def card_of(dictionary: Dictionary, feature: int) -> FeatureCard:
+    """The feature's card; DictionaryError where the cards are missing or of another dictionary."""
+    header = load_header(dictionary.path)
+    if header.dictionary_digest != dictionary.digest:
+        raise DictionaryError(
+            f"the feature cards in {dictionary.path} are of another dictionary ({header.dictionary_digest}); "
+            "run `sae-monitor dictionary describe` on this one again"
+        )
+    return load_card(dictionary.path, feature)
+
+
+def shaded(context: Context, painter: Painter) -> Text:
+    """A context on one line, tokens shaded by activation in units of the feature's maximum."""
+    line = Text()
+    for token, level in zip(context.tokens, context.levels, strict=True):
+        line.append_text(painter.piece(one_line(token), level / 100))
+    return line
+
+
+def painter_for(console: Console) -> Painter:
+    """Shades by strength alone: no rule and no evidence."""
+    return Painter(FeatureReadings(frozenset()), has_colour(console))
+
+
+def _print(console: Console, dictionary: Dictionary, card: FeatureCard, labels: Labels, limit: int) -> None:
+    statistics = need_statistics(dictionary)
+    maximum, density = float(statistics.maximum[card.feature]), float(statistics.density[card.feature])
+    kind = "hand label" if labels.by_hand(card.feature) else "automatic label"
+    named = labels.best(card.feature)
+    console.print(
+        Text.assemble(
+            (f"feature {card.feature}", "bold"),
+            "  ",
+            one_line(named),
+            (f"  ({kind})" if named else "", "dim"),
+        )
+    )
+    console.print(
+        f"maximum {maximum:.3g}   active on {density:.3%} of {statistics.tokens:,} tokens", style="dim"
+    )
+    if not maximum:
+        console.print("never active on the corpus: readings of it have no unit, so no policy can use it")
+    painter = painter_for(console)
+    for context in card.contexts[:limit]:
+        console.print(Text.assemble((f"{context.peak:8.3g}  ", "dim"), shaded(context, painter)))
+    _print_words(console, "promotes", card.promoted)
+    _print_words(console, "suppresses", card.suppressed)
+    _print_neighbours(console, card, labels)
+
+
+def _print_words(console: Console, verb: str, tokens: Iterable[tuple[str, float]]) -> None:
+    shown = [f"“{one_line(token)}” {change:+.2f}" for token, change in tokens]
+    if shown:
+        console.print(Text.assemble((f"{verb:<11}", "bold"), "  ".join(shown)))
+
+
+def _print_neighbours(console: Console, card: FeatureCard, labels: Labels) -> None:
+    table = Table.grid(padding=(0, 2))
+    for other, cosine in card.neighbours:
+        table.add_row(
+            Text(f"  {other}"), Text(f"{cosine:+.2f}", style="dim"), Text(one_line(labels.best(other)))
+        )
+    if card.neighbours:
+        console.print(Text("neighbours (decoder cosine)", style="bold"))
+        console.print(table)
+
+
+def _record(dictionary: Dictionary, card: FeatureCard, labels: Labels, limit: int) -> dict[str, object]:
+    statistics = need_statistics(dictionary)
+    record = asdict(card)
+    record["contexts"] = record["contexts"][:limit]
+    return {
+        "feature": card.feature,
+        "label": labels.best(card.feature),
+        "label_by_hand": labels.by_hand(card.feature),
+        "maximum": float(statistics.maximum[card.feature]),
+        "density": float(statistics.density[card.feature]),
+        "tokens": statistics.tokens,
+    } | record

@@ -1,0 +1,81 @@
+"""Where a text comes from: the command line, standard input or a file, as bytes that must be UTF-8.
+
+Knows files and encodings. Does not know what the text is for.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from monitor.errors import InputError
+from monitor.v1 import monitor_pb2 as pb
+
+STDIN = "-"
+
+
+def read_text(text: str | None, file: Path | None) -> str:
+    """The text that exactly one of `text` (`-` is standard input) and `file` gives; `InputError` otherwise."""
+    if (text is None) == (file is None):
+        raise InputError("give either TEXT (`-` reads standard input) or --file PATH")
+    source, data = _bytes(text, file)
+    found = _text(source, data)
+    if not found:
+        raise InputError(f"{source} is empty: there is nothing to read")
+    return found
+
+
+def as_input(text: str, *, chat: bool, system: str | None, truncate: bool) -> pb.Input:
+    """The text as the protocol wants it: plain, or as a user's turn after an optional system turn."""
+    if not chat:
+        if system is not None:
+            raise InputError("--system belongs to a conversation: add --chat")
+        return pb.Input(text=text, truncate=truncate)
+    turns = []
+    if system is not None:
+        turns.append(pb.ChatMessage(role=pb.ROLE_SYSTEM, content=_text("--system", _encoded(system))))
+    turns.append(pb.ChatMessage(role=pb.ROLE_USER, content=text))
+    return pb.Input(conversation=pb.Conversation(messages=turns), truncate=truncate)
+
+
+def as_sampling(**given: Any) -> pb.Sampling:
+    """Sampling options by their names in the protocol, None left out; `InputError` for what has no place there."""
+    sampling = pb.Sampling()
+    for name, value in given.items():
+        try:
+            sampling.MergeFrom(pb.Sampling(**{name: value}))
+        except ValueError as error:
+            flag = name.replace("_", "-")
+            raise InputError(f"--{flag}: {value!r} cannot be sent: it is out of range or no text") from error
+    return sampling
+
+
+def _bytes(text: str | None, file: Path | None) -> tuple[str, bytes]:
+    """Name of the source and its bytes."""
+    if file is not None:
+        try:
+            return str(file), file.read_bytes()
+        except OSError as error:
+            raise InputError(f"cannot read {file}: {error.strerror}") from error
+    if text == STDIN:
+        return "standard input", sys.stdin.buffer.read()
+    return "TEXT", _encoded(text or "")
+
+
+def _encoded(argument: str) -> bytes:
+    """The bytes that were typed."""
+    return argument.encode("utf-8", "surrogateescape")
+
+
+def _text(source: str, data: bytes) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(_not_utf8(source, data, error.start)) from error
+
+
+def _not_utf8(source: str, data: bytes, offset: int) -> str:
+    line = data.count(b"\n", 0, offset) + 1
+    where = f"byte 0x{data[offset]:02x} at offset {offset} (line {line})"
+    return f"{source} is not valid UTF-8: {where}; convert it first, for example with iconv"

@@ -1,0 +1,39 @@
+"""`policy reload`: tell a running server to read its policy files again. Knows the call and how its answer is said."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from monitor.cli.session import checked
+from monitor.cli.show import words
+from monitor.cli.show.console import stdout_console
+from monitor.client.client import connect
+from monitor.client.credentials import from_environment
+from monitor.v1 import monitor_pb2 as pb
+
+
+def reload(
+    address: Annotated[str, typer.Option("--connect", metavar="HOST:PORT", help="The server.")] = (
+        "127.0.0.1:50051"
+    ),
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait.")] = 60.0,
+) -> None:
+    """Tell a running server to read its policy files again.
+
+    Needs the admin role. Where a file is wrong, the server's last good policies stay and the exit code is 2.
+    """
+    with connect(checked(address), timeout, identity=from_environment()) as client:
+        answer = client.reload()
+    stdout_console().print(said(answer), soft_wrap=True, highlight=False)
+
+
+def said(answer: pb.ReloadPoliciesResponse) -> str:
+    """One line: what is in force now."""
+    digest = words.short_digest(answer.digests.policies)
+    if not answer.changed:
+        return f"the files are those in force ({digest})"
+    names = [f"new: {', '.join(answer.added)}"] if answer.added else []
+    names += [f"gone: {', '.join(answer.removed)}"] if answer.removed else []
+    return "; ".join([f"in force now: {digest}", *names])

@@ -1,0 +1,80 @@
+"""One prompt generated without and with clamps, and what the clamps left of the features.
+
+Knows answers with tokens. Does not know how they were asked for or how they are shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from monitor.cli.show.strength import left
+from monitor.v1 import monitor_pb2 as pb
+
+TOLERANCE = 0.05
+"""In units of the maximum. A decoder row seldom gives back exactly what its encoder row reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fall:
+    """What became of one clamped feature; readings in units of its maximum, the start token left out."""
+
+    clamp: pb.Clamp
+    before: float
+    """Its highest reading without clamps."""
+    clamped: float
+    """The highest that was left on tokens where it was clamped."""
+    elsewhere: float
+    """The highest on tokens where it was not: other clamps, and the changed text, can wake a feature."""
+
+    @property
+    def held(self) -> bool:
+        """True where it reads at most its target; no feature reads below zero."""
+        return self.clamped <= max(0.0, self.clamp.target) + TOLERANCE
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Both answers, and the clamps of the second."""
+
+    clamps: tuple[pb.Clamp, ...]
+    plain: pb.GenerateResponse
+    clamped: pb.GenerateResponse
+
+    @property
+    def falls(self) -> list[Fall]:
+        """Every clamp, the feature that read highest before first."""
+        return sorted(map(self._fall, self.clamps), key=lambda fall: fall.before, reverse=True)
+
+    @property
+    def per_token(self) -> tuple[float, float]:
+        """All clamped features together, mean per token, without and with clamps."""
+        features = {clamp.feature for clamp in self.clamps}
+        return _per_token(self.plain, features), _per_token(self.clamped, features)
+
+    def _fall(self, clamp: pb.Clamp) -> Fall:
+        readings = list(_readings(self.clamped, {clamp.feature}))
+        applied = [left(r) for r in readings if _applies(clamp, r)]
+        other = [left(r) for r in readings if not _applies(clamp, r)]
+        before = [left(r) for r in _readings(self.plain, {clamp.feature})]
+        return Fall(clamp, max(before, default=0.0), max(applied, default=0.0), max(other, default=0.0))
+
+
+def edited(answer: pb.GenerateResponse) -> int:
+    """Tokens whose residual was changed."""
+    return sum(any(r.HasField("value_after_clamp") for r in token.readings) for token in answer.tokens)
+
+
+def _applies(clamp: pb.Clamp, reading: pb.Reading) -> bool:
+    """Whether the clamp edits this token: everywhere, or where the feature was active before."""
+    return clamp.where == pb.CLAMP_WHERE_EVERYWHERE or reading.value > 0
+
+
+def _readings(answer: pb.GenerateResponse, features: Iterable[int]) -> Iterator[pb.Reading]:
+    for token in answer.tokens:
+        if token.position > 0:
+            yield from (r for r in token.readings if r.feature in features)
+
+
+def _per_token(answer: pb.GenerateResponse, features: Iterable[int]) -> float:
+    return sum(map(left, _readings(answer, features))) / max(1, len(answer.tokens) - 1)

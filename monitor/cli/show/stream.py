@@ -1,0 +1,95 @@
+"""A generation shown while it runs: the prompt, then text as it is released, detections between.
+
+Knows the events of `GenerateStream`. Does not know who produces them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.console import Console
+from rich.padding import Padding
+
+from monitor.cli.show.console import has_colour
+from monitor.cli.show.shade import Painter
+from monitor.cli.show.strength import RuleScores
+from monitor.cli.show.verdict import detection_line, footer, verdict_block
+from monitor.client.errors import CallFailed
+from monitor.v1 import monitor_pb2 as pb
+
+
+class Stream:
+    """Prints events in order and keeps what they add up to."""
+
+    def __init__(self, rules: RuleScores, console: Console) -> None:
+        self.painter = Painter(rules, has_colour(console))
+        self.console = console
+        self.answer = pb.GenerateResponse()
+        self._mid_line = False
+        self._ended = False
+
+    def take(self, event: pb.GenerateStreamResponse) -> None:
+        """One event."""
+        self.answer.request_id = event.request_id
+        kind = event.WhichOneof("event")
+        if kind == "chunk":
+            self._chunk(event.chunk)
+        elif kind == "detection":
+            self._detection(event.detection)
+        elif kind == "final":
+            self._final(event.final)
+
+    def finished(self) -> pb.GenerateResponse:
+        """The whole answer; `CallFailed` where the stream ended without a verdict."""
+        if not self._ended:
+            raise CallFailed(
+                "DATA_LOSS", "the stream ended without a verdict: nothing is known about this text"
+            )
+        return self.answer
+
+    def _chunk(self, chunk: pb.Chunk) -> None:
+        prompt = [t for t in chunk.tokens if t.phase == pb.PHASE_PROMPT]
+        written = [t for t in chunk.tokens if t.phase != pb.PHASE_PROMPT]
+        self.answer.tokens.extend(chunk.tokens)
+        self.answer.text += chunk.text
+        if prompt:
+            self._print(self.painter.tokens(prompt))
+            self._print(self.painter.boundary())
+        if chunk.text:
+            strength = max((self.painter.measure.strength(t) for t in written), default=0.0)
+            self._print(self.painter.piece(chunk.text, strength))
+
+    def _detection(self, detection: pb.Detection) -> None:
+        self._break()
+        self.console.print(detection_line(detection))
+
+    def _final(self, final: pb.Final) -> None:
+        self._break()
+        self._ended = True
+        self.answer.finish_reason = final.finish_reason
+        self.answer.verdict.CopyFrom(final.verdict)
+        self.answer.digests.CopyFrom(final.digests)
+        self.console.print(Padding(self.painter.legend(), (1, 0)))
+        self.answer.refusal = final.refusal
+        self.console.print(verdict_block(final.verdict, final.finish_reason, final.refusal))
+        self.console.print(footer(self.answer.request_id, final.digests))
+
+    def _print(self, text: object) -> None:
+        self.console.print(text, end="", soft_wrap=True)
+        self.console.file.flush()
+        self._mid_line = True
+
+    def _break(self) -> None:
+        if self._mid_line:
+            self.console.print()
+        self._mid_line = False
+
+
+def show(
+    events: Iterable[pb.GenerateStreamResponse], rules: RuleScores, console: Console
+) -> pb.GenerateResponse:
+    """Print a stream to its end and give back what it said, as `Generate` would have answered."""
+    stream = Stream(rules, console)
+    for event in events:
+        stream.take(event)
+    return stream.finished()

@@ -1,0 +1,1 @@
+"""The client of a monitor server: channel, credentials, errors."""

@@ -1,4 +1,0 @@
-"""How the demo model is made: `python -m monitor.demo.recipe --data DIR --out DIR --minutes M`.
-
-Knows nothing itself; `pipeline` puts the steps in order.
-"""

@@ -1,0 +1,104 @@
+"""Activations and residuals of whole texts: maximum and mean over their tokens.
+
+Knows how to batch texts by length and what does not count (BOS, the first position, padding). Does not know the
+model, nor what the pooled numbers are used for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from monitor.dictionary.sae import SparseAutoencoder
+
+_CHUNK_NUMBERS = 2**24
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """One row per text, on the CPU, float32."""
+
+    maximum: Tensor
+    """`[texts, features]`: highest activation over the text's tokens."""
+    mean: Tensor
+    """`[texts, features]`: mean activation over the text's tokens."""
+    peak: Tensor
+    """`[texts, features]`: position of the highest activation, BOS included in the count; 0 where inactive."""
+    residual: Tensor
+    """`[texts, d_model]`: mean residual over the text's tokens."""
+    tokens: Tensor
+    """`[texts]`: how many tokens counted."""
+
+
+@torch.no_grad()
+def pool(
+    texts: Sequence[Sequence[int]],
+    residuals: Callable[[Tensor], Tensor],
+    autoencoder: SparseAutoencoder,
+    *,
+    bos: int | None,
+    starts: Sequence[int] | None = None,
+    batch_tokens: int = 8192,
+    progress: Callable[[int], None] | None = None,
+) -> Pooled:
+    """Pool every text, given as token ids that begin with BOS where the model has one.
+
+    `residuals` maps ids `[batch, time]` to `[batch, time, d_model]`; padding stands on the right. `starts` holds
+    per text the first position that counts (the answer to a prompt, say); without it all but the first do.
+    `progress` is told the number of texts of each batch. Raises ValueError where a text has no token to count.
+    """
+    begin = [max(1, start) for start in starts] if starts is not None else [1] * len(texts)
+    count, features, width = len(texts), autoencoder.features, autoencoder.d_model
+    out = Pooled(
+        maximum=torch.zeros(count, features),
+        mean=torch.zeros(count, features),
+        peak=torch.zeros(count, features, dtype=torch.int32),
+        residual=torch.zeros(count, width),
+        tokens=torch.zeros(count, dtype=torch.int64),
+    )
+    for batch in _batches(texts, min(batch_tokens, max(1, _CHUNK_NUMBERS // features))):
+        ids, counted = _padded([texts[index] for index in batch], [begin[index] for index in batch], bos)
+        if not bool(counted.any(1).all()):
+            empty = batch[int((~counted.any(1)).nonzero()[0])]
+            raise ValueError(f"text {empty} has no token to count")
+        _pool_batch(out, torch.tensor(batch), residuals(ids), counted, autoencoder)
+        if progress is not None:
+            progress(len(batch))
+    return out
+
+
+def _pool_batch(
+    out: Pooled, rows: Tensor, x: Tensor, counted: Tensor, autoencoder: SparseAutoencoder
+) -> None:
+    mask = counted.to(x.device)[:, :, None]
+    number = mask.sum(1)
+    activations = autoencoder.encode(x.to(autoencoder.encoder.dtype)).float() * mask
+    highest = activations.max(1)
+    out.maximum[rows] = highest.values.cpu()
+    out.peak[rows] = (highest.indices * (highest.values > 0)).int().cpu()
+    out.mean[rows] = (activations.sum(1) / number).cpu()
+    out.residual[rows] = ((x * mask).sum(1) / number).float().cpu()
+    out.tokens[rows] = number[:, 0].cpu()
+
+
+def _batches(texts: Sequence[Sequence[int]], tokens: int) -> Iterator[list[int]]:
+    """Indices of texts of similar length, longest first, so that padded batches hold about `tokens` tokens."""
+    order = sorted(range(len(texts)), key=lambda index: -len(texts[index]))
+    while order:
+        size = max(1, tokens // max(1, len(texts[order[0]])))
+        yield order[:size]
+        order = order[size:]
+
+
+def _padded(texts: Sequence[Sequence[int]], begin: Sequence[int], bos: int | None) -> tuple[Tensor, Tensor]:
+    """Ids `[batch, time]` padded with 0 on the right, and which positions count."""
+    time = max(map(len, texts), default=0)
+    ids = torch.zeros(len(texts), max(time, 1), dtype=torch.int64)
+    counted = torch.zeros_like(ids, dtype=torch.bool)
+    for row, text in enumerate(texts):
+        ids[row, : len(text)] = torch.tensor(text, dtype=torch.int64)
+        counted[row, begin[row] : len(text)] = True
+    return ids, counted if bos is None else counted & (ids != bos)

@@ -1,0 +1,146 @@
+"""A model and its dictionary, opened for looking at features; the bundled demo pair unless told otherwise.
+
+Knows how the two are joined for batch work: tokenizer, harvester, unembedding. Does not serve.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from monitor.dictionary.bundle import Dictionary, load_dictionary
+from monitor.dictionary.cards import labels as labelling
+from monitor.dictionary.cards.labels import Labels
+from monitor.dictionary.cards.logit_lens import Unembedding
+from monitor.dictionary.cards.spelling import Speller
+from monitor.dictionary.cards.statistics import FeatureStatistics
+from monitor.errors import DictionaryError, InputError, NotFound
+
+if TYPE_CHECKING:
+    from monitor.model.load.model import LoadedModel
+    from monitor.model.offline.residuals import Harvester
+
+
+_FINAL_NORMS = ("norm", "final_layernorm", "final_layer_norm", "ln_f")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A model, its dictionary, and the harvester at the dictionary's layer."""
+
+    loaded: LoadedModel
+    dictionary: Dictionary
+    harvester: Harvester
+
+    @property
+    def bos(self) -> int | None:
+        """The token that the tokenizer puts before a text; None where it puts none."""
+        ids, bos = self.loaded.tokenizer("a")["input_ids"], self.loaded.tokenizer.bos_token_id
+        return bos if ids and ids[0] == bos else None
+
+    def ids(self, text: str) -> list[int]:
+        """Token ids of a text as the model reads it, cut to the model's context."""
+        ids: list[int] = self.loaded.tokenizer(text, truncation=True, max_length=self.loaded.context)[
+            "input_ids"
+        ]
+        return ids
+
+    def all_ids(self, texts: Sequence[str], source: str) -> list[list[int]]:
+        """Token ids of texts; InputError where one has nothing to read besides BOS."""
+        found = [self.ids(text) for text in texts]
+        for number, ids in enumerate(found, 1):
+            if len(ids) < 2:
+                raise InputError(f"{source}: text {number} has no token to read; give longer texts")
+        return found
+
+    def residuals(self, ids: Tensor) -> Tensor:
+        """Residuals `[batch, time, d_model]` of token ids `[batch, time]`."""
+        return self.harvester.residuals(ids)
+
+    @property
+    def speller(self) -> Speller:
+        """Spells token ids."""
+        return Speller(lambda ids: str(self.loaded.tokenizer.decode(ids, clean_up_tokenization_spaces=False)))
+
+    @property
+    def unembedding(self) -> Unembedding | None:
+        """The last norm and the unembedding; None where this kind of model keeps its last norm elsewhere."""
+        head, norm = self.loaded.model.get_output_embeddings(), _final_norm(self.loaded.model)
+        return None if head is None or norm is None else Unembedding(_in(norm), _in(head))
+
+
+def open_dictionary(
+    dictionary: Path | None, device: str = "cpu", format: str | None = None, measured: bool = True
+) -> Dictionary:
+    """The dictionary of a folder, a file or a hub repository, or the bundled one."""
+    if dictionary is None:
+        from monitor.pairs.tiny import dictionary_path
+
+        dictionary = dictionary_path()
+    return load_dictionary(dictionary, format=format, device=device, measured=measured)
+
+
+def open_pair(
+    model: str | None,
+    dictionary: Path | None,
+    device: str = "auto",
+    format: str | None = None,
+    dtype: str = "auto",
+    layer: int | None = None,
+    measured: bool = True,
+) -> Pair:
+    """Both, or the bundled pair where neither is named; InputError where only one is.
+
+    `measured=False` leaves the dictionary's recorded statistics out.
+    """
+    from monitor.model.load.model import load_model
+    from monitor.model.offline.residuals import Harvester
+    from monitor.model.runtime import place_of
+
+    if (model is None) != (dictionary is None):
+        raise InputError("give --model and --dictionary together, or neither for the bundled pair")
+    if model is None:
+        from monitor.pairs.tiny import model_path
+
+        model = str(model_path())
+    loaded = load_model(model, device=device, dtype=dtype)
+    opened = open_dictionary(dictionary, str(loaded.device), format, measured).fits(loaded.d_model)
+    return Pair(loaded, opened, Harvester(loaded, place_of(opened.card, layer, loaded.middle)))
+
+
+def need_statistics(dictionary: Dictionary) -> FeatureStatistics:
+    """The dictionary's statistics; DictionaryError that says which command writes them."""
+    if dictionary.statistics is None:
+        raise DictionaryError(
+            f"{dictionary.path} has no feature statistics; write them with `sae-monitor dictionary describe`"
+        )
+    return dictionary.statistics
+
+
+def need_feature(dictionary: Dictionary, feature: int) -> int:
+    """The feature itself; NotFound where the dictionary does not have it."""
+    features = dictionary.autoencoder.features
+    if not 0 <= feature < features:
+        raise NotFound(f"feature {feature} does not exist; the dictionary has features 0 to {features - 1}")
+    return feature
+
+
+def open_labels(dictionary: Dictionary) -> Labels:
+    """The labels beside the dictionary."""
+    return labelling.load(dictionary.path, dictionary.digest)
+
+
+def _final_norm(model: Any) -> nn.Module | None:
+    decoder = model.get_decoder() if hasattr(model, "get_decoder") else model.base_model
+    found = (getattr(decoder, name, None) for name in _FINAL_NORMS)
+    return next((norm for norm in found if isinstance(norm, nn.Module)), None)
+
+
+def _in(module: nn.Module) -> Any:
+    """The module as a function of float32 that computes in its own type."""
+    dtype = next(module.parameters()).dtype
+    return lambda x: module(x.to(dtype)).float()

@@ -1,0 +1,178 @@
+"""A record run through another policy set: from its readings, or from its text by the model.
+
+What is read at the tapped layer depends on the tokens alone and not on clamps, so the rules see what they would have
+seen. What the model would have written after another action nobody knows: a replay judges the tokens that were.
+Knows records, policies and the model's seam. Does not print.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Queue
+from typing import TYPE_CHECKING, Any, Protocol
+
+from monitor.errors import MonitorError
+from monitor.policy.files.loader import load_policies
+from monitor.policy.policyset import PolicySet
+from monitor.records import Coverage, Decision, Observer, Phase, TokenBlock, Verdict
+from monitor.telemetry.decisions import tokens
+from monitor.telemetry.decisions.record import DecisionRecord
+
+if TYPE_CHECKING:
+    from monitor.model.engine.requests import ScoreOutcome
+    from monitor.model.runtime import Runtime
+
+_ANY_FEATURE = 2**31
+
+
+class CannotReplay(MonitorError):
+    """Why a record cannot be run again, in words for its reader."""
+
+
+class Reader(Protocol):
+    """Runs records through a policy set."""
+
+    def run(self, content: Mapping[str, Any], record: DecisionRecord) -> Verdict:
+        """The verdict under the policy set. Raises CannotReplay."""
+
+
+@dataclass
+class FromReadings:
+    """Needs no model. Policies are resolved for the model and dictionary of each record."""
+
+    folder: Path
+
+    def __post_init__(self) -> None:
+        """Nothing is loaded yet."""
+        self._sets: dict[tuple[str, str], PolicySet] = {}
+
+    def run(self, content: Mapping[str, Any], record: DecisionRecord) -> Verdict:
+        """From what the rules were shown."""
+        policies = self._policies(record)
+        columns, blocks = _read(content)
+        wanted = tokens.column_names(policies.watch)
+        places = _places(columns, wanted, same=policies.digest == record.digests.policies)
+        observer = policies.start(str, frozenset({tokens.SPECIAL}), **_asked(content, record))
+        observer.begin()
+        run = scored = 0
+        for block in blocks:
+            if isinstance(block, str):
+                observer.failed(block)
+                run += 1
+                continue
+            observer.observe(TokenBlock(block.phase, block.start, block.token_ids, block.readings[:, places]))
+            run, scored = run + len(block.token_ids), scored + len(block.token_ids)
+        return observer.verdict(Coverage(run, scored))
+
+    def _policies(self, record: DecisionRecord) -> PolicySet:
+        key = record.digests.model, record.digests.dictionary
+        if key not in self._sets:
+            self._sets[key] = load_policies(
+                self.folder, model_digest=key[0], dictionary_digest=key[1], features=_ANY_FEATURE
+            )
+        return self._sets[key]
+
+
+class FromText:
+    """Needs the model and the dictionary that the record was made with."""
+
+    def __init__(self, runtime: Runtime, policies: PolicySet) -> None:
+        self._runtime, self._policies = runtime, policies
+
+    def run(self, content: Mapping[str, Any], record: DecisionRecord) -> Verdict:
+        """By reading prompt and response again; masks in the text are read as they stand."""
+        from monitor.model.engine.requests import ScoreJob
+
+        here = self._runtime.model_digest, self._runtime.dictionary_digest
+        if here != (record.digests.model, record.digests.dictionary):
+            raise CannotReplay("its text needs the model and the dictionary that it was made with")
+        ids, boundary = self._ids(content["text"], record)
+        judge = self._policies.start(
+            self._runtime.token_text, self._runtime.special_ids, **_asked(content, record)
+        )
+        judge.begin()
+        done: Queue[ScoreOutcome] = Queue()
+        self._runtime.scorer.submit(ScoreJob(record.request_id, ids, _Split(judge, boundary)), done.put)
+        outcome = done.get()
+        if outcome.error is not None:
+            raise CannotReplay(f"its text could not be read: {outcome.error}")
+        return judge.verdict(outcome.coverage)
+
+    def _ids(self, text: Mapping[str, Any], record: DecisionRecord) -> tuple[tuple[int, ...], int]:
+        """Tokens of prompt and response, and how many of them the prompt has."""
+        reply = record.method != "Score"
+        prompt = self._runtime.tokenise(text["prompt"], truncate=True, room=0, reply=reply).ids
+        response = text.get("response", "")
+        if not response.strip():
+            return prompt, len(prompt)
+        said = self._runtime.tokenise(response, truncate=True, room=0, reply=False).ids
+        if said and said[0] in self._runtime.special_ids:
+            said = said[1:]
+        return (*prompt, *said), len(prompt)
+
+
+@dataclass
+class _Split:
+    """Shows an observer the prompt and the response of a text that was scored in one piece."""
+
+    inner: Observer
+    boundary: int
+
+    def begin(self) -> Decision:
+        """Nothing to split."""
+        return self.inner.begin()
+
+    def observe(self, block: TokenBlock) -> Decision:
+        """The part below the boundary, then the part beyond."""
+        cut = max(0, self.boundary - block.start)
+        decision = Decision()
+        for phase, part in ((Phase.PROMPT, slice(0, cut)), (Phase.RESPONSE, slice(cut, None))):
+            if ids := block.token_ids[part]:
+                start = block.start + (part.start or 0)
+                decision = self.inner.observe(TokenBlock(phase, start, ids, block.readings[part]))
+        return decision
+
+    def failed(self, cause: str) -> Decision:
+        """Nothing to split."""
+        return self.inner.failed(cause)
+
+
+def _asked(content: Mapping[str, Any], record: DecisionRecord) -> dict[str, Any]:
+    """What decides which policies apply."""
+    return {"caller": record.caller, "labels": content.get("labels", {}), "session": record.session}
+
+
+def _read(content: Mapping[str, Any]) -> tuple[list[int | str], list[TokenBlock | str]]:
+    try:
+        return tokens.from_json(content["readings"])
+    except ValueError as error:
+        raise CannotReplay(str(error)) from None
+
+
+def _places(columns: Sequence[int | str], wanted: Sequence[int | str], *, same: bool) -> list[int]:
+    """Where each wanted column was recorded. Probes are those of the policies that they were recorded under."""
+    known = {name: place for place, name in enumerate(columns) if same or not str(name).startswith("probe ")}
+    missing = [name for name in wanted if name not in known]
+    if missing:
+        shown = ", ".join(map(str, missing[:5])) + (" …" if len(missing) > 5 else "")
+        raise CannotReplay(f"these policies read what was not recorded: {shown}")
+    return [known[name] for name in wanted]
+
+
+def differs(record: DecisionRecord, now: Verdict) -> bool:
+    """True where another action would have been taken, or other rules would have fired.
+
+    Of a request that ended before its verdict only the rules are compared.
+    """
+    fired = {(d.policy, d.rule, d.phase) for d in record.detections}
+    if fired != {(d.policy, d.rule, d.phase) for d in now.detections}:
+        return True
+    concluded = record.outcome in ("answered", "refused")
+    return concluded and (record.action != now.action or record.status is not now.status)
+
+
+def stronger(record: DecisionRecord, now: Verdict) -> int:
+    """1 where the action would have been stronger, -1 where weaker, 0 where the same."""
+    return (now.action > record.action) - (now.action < record.action)

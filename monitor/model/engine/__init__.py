@@ -1,0 +1,1 @@
+"""Running requests: batching passes, scoring their tokens, sampling, releasing text."""

@@ -1,0 +1,249 @@
+"""The seam to transformers' continuous batching: every private name of that library that we touch is in here.
+
+Knows the library's manager, batch processor and request states. Does not know taps, rules or texts: it reports
+which rows of a pass belong to which request, and which token each request drew. Contract tests in
+`tests/model/engine/test_paged.py` fail on an upgrade that changes what this module relies on.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from monitor.errors import ModelError
+from monitor.model.load.model import LoadedModel
+from monitor.model.tap.span import Span
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Sizes of the running batch. None has them chosen from the memory that is free (accelerators only)."""
+
+    running: int = 64
+    """Most requests in one pass, or that take turns where a pass runs one."""
+    batch_tokens: int | None = None
+    """Most tokens in one pass; longer prompts are split over passes."""
+    cache_tokens: int | None = None
+    """Most tokens whose keys and values are held."""
+    page: int = 32
+    """Tokens per cache page."""
+    graphs: bool | None = None
+    """Capture passes as CUDA graphs; None lets the library decide by the attention implementation."""
+
+
+class Steps(Protocol):
+    """Told about every pass, on the engine thread."""
+
+    def ready(self, rows: int) -> None:
+        """The cache is allocated; no pass has more rows, padding included. Called once, on the starting thread."""
+
+    def before(self, spans: Sequence[Span], rows: int) -> None:
+        """The pass is laid out; `rows` includes padding."""
+
+    def draw(self, logits: Tensor) -> Tensor:
+        """Next tokens `[requests]` from logits `[requests, vocabulary]`; drawing requests come first, in order."""
+
+    def after(self, spans: Sequence[Span], tokens: Sequence[int | None], ids: Sequence[int]) -> None:
+        """The pass is done: the token that each request drew, and the token id that each row of the pass ran."""
+
+    def died(self, error: BaseException) -> None:
+        """The engine thread ended; nothing will be reported any more."""
+
+
+class Batching(Protocol):
+    """Runs requests pass by pass on a thread of its own and reports each pass to its `Steps`."""
+
+    @property
+    def static(self) -> bool:
+        """True where passes may be CUDA-graph replays."""
+
+    def start(self) -> None:
+        """Allocate what passes need and start the thread. ModelError where the model cannot be run so."""
+
+    def stop(self, timeout: float) -> None:
+        """End the thread; requests that still run are dropped."""
+
+    def alive(self) -> bool:
+        """True where the thread runs and takes requests."""
+
+    def running(self) -> int:
+        """Requests that are being run."""
+
+    def add(self, request_id: str, prompt_ids: Sequence[int], max_new_tokens: int) -> None:
+        """Queue a request, which draws tokens until `remove`."""
+
+    def remove(self, request_id: str) -> None:
+        """Drop a request before the next pass and free its cache. Any thread."""
+
+
+class Batcher:
+    """Owns the library's manager and its thread."""
+
+    def __init__(self, loaded: LoadedModel, limits: Limits, steps: Steps) -> None:
+        from transformers import GenerationConfig
+        from transformers.generation.configuration_utils import ContinuousBatchingConfig
+
+        self._steps = steps
+        self._context = loaded.context
+        self._passes = loaded.passes
+        self._removed = threading.Event()
+        self._running = 0
+        small = loaded.device.type == "cpu"
+        cache_tokens = limits.cache_tokens or (limits.running * loaded.context if small else None)
+        config = ContinuousBatchingConfig(
+            page_size=limits.page,
+            num_blocks=None if cache_tokens is None else -(-cache_tokens // limits.page),
+            max_batch_tokens=limits.batch_tokens or (512 if small else None),
+            max_requests_per_batch=limits.running,
+            use_cuda_graph=limits.graphs,
+            # Shared prefixes would skip forwards (tokens unscored) and leak clamped keys and values.
+            allow_block_sharing=False,
+            # A detection must act on the very next step, so the host waits for each.
+            use_async_batching=False,
+        )
+        generation = GenerationConfig(do_sample=False, eos_token_id=-1, pad_token_id=0, max_new_tokens=1)
+        self._manager: Any = loaded.model.init_continuous_batching(generation, config)
+        self._manager.output_router = _Discard()
+        self._config, self._attention = loaded.model.config, loaded.model.config._attn_implementation
+        create = self._manager._create_batch_processor
+        self._manager._create_batch_processor = lambda: self._instrument(create())
+        record = self._manager.background_thread_status.record_fatal_error
+        self._manager.background_thread_status.record_fatal_error = self._reporting(record)
+
+    @property
+    def static(self) -> bool:
+        """True where passes may be CUDA-graph replays."""
+        return any(self._manager.continuous_batching_config.cuda_graph_booleans)
+
+    def start(self) -> None:
+        """Allocate the cache, capture graphs where there are any, and start the engine thread."""
+        with torch.no_grad():
+            self._manager.warmup()
+        if self._attention == "paged|eager":
+            # It refuses every pass without a paged cache, and those of the scorer have none (Gemma 2, gpt-oss).
+            self._config._attn_implementation = "eager"
+        self._manager.start()
+
+    def stop(self, timeout: float) -> None:
+        """End the engine thread at once; requests that still run are dropped."""
+        if self._manager._generation_thread is not None:
+            self._manager.stop(block=True, timeout=timeout, hard_stop=True)
+
+    def alive(self) -> bool:
+        """True where the engine thread runs and takes requests."""
+        running: bool = self._manager.is_running()
+        return running and self._manager.background_thread_status.fatal_error is None
+
+    def running(self) -> int:
+        """Requests in the last pass."""
+        return self._running
+
+    def add(self, request_id: str, prompt_ids: Sequence[int], max_new_tokens: int) -> None:
+        """Queue a request. It draws tokens until `remove`: end-of-text and stop strings are the caller's business."""
+        # Two more than wanted, so that the library never ends a request before its last token was scored.
+        self._manager.add_request(
+            list(prompt_ids), request_id=request_id, max_new_tokens=max_new_tokens + 2, eos_token_id=[-1]
+        )
+
+    def remove(self, request_id: str) -> None:
+        """Drop a request before the next pass and free its cache. Any thread."""
+        self._manager.cancel_request(request_id)
+        self._removed.set()
+
+    def _instrument(self, processor: Any) -> Any:
+        prepare, update = processor.prepare_next_batch, processor.update_batch
+
+        def prepare_next_batch() -> bool:
+            if self._removed.is_set():
+                # After an eviction the library admits nothing until a request finishes by itself, and ours never do.
+                self._removed.clear()
+                processor.scheduler.block_new_requests = False
+            ready: bool = prepare()
+            if ready:
+                inputs = processor.inputs_and_outputs
+                self._running = len(inputs.requests_in_batch)
+                self._steps.before(_spans(inputs.requests_in_batch), inputs.num_q_tokens)
+            return ready
+
+        def update_batch() -> None:
+            requests, drawn, _ = processor.inputs_and_outputs.prepare_batch_update()
+            spans, tokens = _spans(requests), _tokens(requests, drawn)
+            ids = processor.inputs_and_outputs.input_ids[: sum(span.count for span in spans)].tolist()
+            update()
+            self._steps.after(spans, tokens, ids)
+
+        def sample(scores: Tensor, output_ids: Tensor) -> None:
+            tokens = self._steps.draw(scores[0])
+            output_ids[0, : tokens.shape[0]].copy_(tokens)
+
+        step = processor._generation_step
+
+        def generation_step(model: Any) -> None:
+            with self._passes:
+                plain, self._config._attn_implementation = self._config._attn_implementation, self._attention
+                try:
+                    step(model)
+                finally:
+                    self._config._attn_implementation = plain
+
+        if getattr(processor, "_instrumented", False):
+            return processor
+        capacity = processor.cache.num_blocks * self._manager.continuous_batching_config.page_size
+        # One sequence that can never be scheduled ends the library's loop, and every request with it.
+        check_capacity(capacity, self._context)
+        processor._instrumented = True
+        processor.prepare_next_batch, processor.update_batch = prepare_next_batch, update_batch
+        processor.model_runner._sample = sample
+        processor._generation_step = generation_step
+        self._steps.ready(processor.max_batch_tokens)
+        return processor
+
+    def _reporting(self, record: Callable[[Exception], None]) -> Callable[[Exception], None]:
+        def record_fatal_error(error: Exception) -> None:
+            record(error)
+            self._steps.died(error)
+
+        return record_fatal_error
+
+
+def check_capacity(tokens: int, context: int) -> None:
+    """ModelError where a cache of so many tokens cannot hold one sequence of the longest kind."""
+    if tokens < context:
+        raise ModelError(
+            f"the cache holds {tokens} tokens and one sequence may have {context}; raise max_cache_tokens or lower "
+            "context_limit"
+        )
+
+
+def _spans(requests: Sequence[Any]) -> list[Span]:
+    spans: list[Span] = []
+    first = 0
+    for future in requests:
+        count = future.query_length
+        position = future.state.position_offset - count
+        spans.append(Span(future.state.request_id, first, count, position, future.has_new_token))
+        first += count
+    return spans
+
+
+def _tokens(requests: Sequence[Any], drawn: Sequence[int]) -> list[int | None]:
+    remaining = iter(drawn)
+    return [next(remaining) if future.has_new_token else None for future in requests]
+
+
+class _Discard:
+    """Stands in for the library's output router: results reach the caller through `Steps` instead."""
+
+    def deliver(self, output: Any) -> None:
+        """Nothing to do."""
+
+    def deliver_batch(self, outputs: list[Any]) -> None:
+        """Nothing to do."""
+
+    def fail_and_deliver(self, state: Any, error: Exception) -> None:
+        """The request never ran; `Steps.died` tells."""

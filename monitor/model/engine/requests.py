@@ -1,0 +1,144 @@
+"""What callers hand to the engine and the scorer, and what comes back.
+
+Plain values and callbacks; knows nothing of batches, taps or RPC. Callbacks run on the engine's or the scorer's
+thread and must return quickly.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monitor.errors import MonitorError
+from monitor.records import (
+    Clamp,
+    Coverage,
+    Detection,
+    FinishReason,
+    Observer,
+    Sampling,
+    ScoredToken,
+    Suppression,
+    SuppressionPlan,
+)
+
+
+def _unnoticed() -> None:
+    """Nobody asks when a request began to run."""
+
+
+Columns = slice | NDArray[np.intp]
+"""Columns of a pass's readings `[rows, slots]`, in the order of a watch plan."""
+
+
+@dataclass(eq=False)
+class Lease:
+    """A policy set's hold on the slots that it reads and clamps; `release` it once no request runs on the set.
+
+    Whoever reads through it keeps it meanwhile: a request whose caller has left is in a pass for a moment longer.
+    Thread-safe.
+    """
+
+    columns: Columns
+    _release: Callable[[], None]
+    others: NDArray[np.intp] | None = None
+    """Where its probes and signals stand among those that are read."""
+    _holders: int = field(default=1, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+
+    def keep(self) -> None:
+        """Hold it once more."""
+        with self._lock:
+            self._holders += 1
+
+    def release(self) -> None:
+        """Undo one `keep`, or the hold itself. The last lets the slots go to later sets."""
+        with self._lock:
+            self._holders -= 1
+            last = self._holders == 0
+        if last:
+            self._release()
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """A prompt to continue, watched by an observer."""
+
+    request_id: str
+    prompt_ids: tuple[int, ...]
+    sampling: Sampling
+    observer: Observer
+    clamps: tuple[Clamp, ...] = ()
+    """The caller's clamps, beside those of the policies."""
+    plans: tuple[SuppressionPlan, ...] = ()
+    """What to look at while a policy suppresses, by policy."""
+    include_tokens: bool = False
+    tokens_truncated: int = 0
+    lease: Lease | None = None
+    """What the observer is shown; None: the columns of the first policy set."""
+    admitted: Callable[[], None] = _unnoticed
+    """Called before each pass that it is in, so that somebody may note when it began to run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """Scored text that may be shown, and detections as they happen."""
+
+    text: str
+    tokens: tuple[ScoredToken, ...] = ()
+    detections: tuple[Detection, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The last event of a generation."""
+
+    reason: FinishReason
+    coverage: Coverage
+    released: int
+    """Positions below this one were released to the caller."""
+    tokens_generated: int = 0
+    tokens_clamped: int = 0
+    """Tokens whose residual was edited."""
+    suppressions: tuple[Suppression, ...] = ()
+    """What became of the clamps of every policy that suppressed."""
+    failure: str = ""
+    """Why tokens could not be scored, as one word; empty where all were."""
+    error: MonitorError | None = None
+
+
+Event = Released | Finished
+Emit = Callable[[Event], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreJob:
+    """Tokens to score without generating."""
+
+    request_id: str
+    ids: tuple[int, ...]
+    observer: Observer
+    include_tokens: bool = False
+    tokens_truncated: int = 0
+    lease: Lease | None = None
+    """What the observer is shown; None: the columns of the first policy set."""
+    admitted: Callable[[], None] = _unnoticed
+    """Called before each pass that it is in, so that somebody may note when it began to run."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreOutcome:
+    """What scoring found; the verdict is the observer's."""
+
+    coverage: Coverage
+    tokens: tuple[ScoredToken, ...] = ()
+    detections: tuple[Detection, ...] = ()
+    failure: str = ""
+    error: MonitorError | None = None
+
+
+Done = Callable[[ScoreOutcome], None]

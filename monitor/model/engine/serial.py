@@ -1,0 +1,250 @@
+"""One request per pass, in turns: for models that transformers' continuous batching cannot run.
+
+Knows a model's forward pass and the cache that the model itself makes, one for each request. Has the same front as
+`batching.Batcher` and reports to the same `Steps`. Does not know taps, rules or texts, nor why a model is run so.
+"""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+import torch
+from torch import Tensor
+
+from monitor.errors import ModelError
+from monitor.model.engine.paged import Limits, Steps, check_capacity
+from monitor.model.load.devices import why_spread
+from monitor.model.load.model import LoadedModel
+from monitor.model.tap.span import Span
+
+_CHUNK = {"cpu": 512, "cuda": 2048}
+"""Most tokens of a pass where the operator sets none."""
+_PROBE = 16
+"""Tokens of the pass that shows what a model's cache is."""
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class _Run:
+    """A request: what it has run is in its cache, what it will run is in `todo`."""
+
+    request_id: str
+    todo: list[int]
+    room: int
+    """Most tokens that its cache will hold."""
+    position: int = 0
+    cache: Any = None
+
+
+class SeparateBatcher:
+    """Owns the thread on which requests take turns. Every request keeps its own keys and values until `remove`.
+
+    A request is let in, first come first served, once there is room for all that it may run: it never waits again,
+    and none is evicted.
+    """
+
+    static = False
+    """No pass is a CUDA-graph replay."""
+
+    def __init__(self, loaded: LoadedModel, limits: Limits, steps: Steps) -> None:
+        self._loaded, self._limits, self._steps = loaded, limits, steps
+        self._name = cache_name(loaded.model)
+        accepted = inspect.signature(loaded.model.forward).parameters
+        self._options = {"use_cache": True} | ({"logits_to_keep": 1} if "logits_to_keep" in accepted else {})
+        self._chunk = _chunk(loaded, limits)
+        self._capacity = 0
+        self._waiting: dict[str, _Run] = {}
+        self._turns: dict[str, _Run] = {}
+        """Whose turn it is comes first."""
+        self._wake = threading.Condition()
+        self._stopping = self._failed = False
+        self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
+
+    def start(self) -> None:
+        """Look at the model's cache, decide how many tokens are held at once, start the thread. ModelError."""
+        probe = [0] * min(_PROBE, self._loaded.context)
+        with torch.no_grad():
+            cache, _ = self._forward(probe, None)
+        if cache is None:
+            raise ModelError(
+                f"{type(self._loaded.model).__name__} hands out no cache, so what one request has read cannot be "
+                "kept apart from the others'; it cannot be served"
+            )
+        most = self._limits.running * self._loaded.context
+        self._capacity = self._limits.cache_tokens or tokens_that_fit(cache, len(probe), most)
+        check_capacity(self._capacity, self._loaded.context)
+        self._steps.ready(self._chunk)
+        self._thread.start()
+
+    def stop(self, timeout: float) -> None:
+        """End the thread after the pass that runs; requests that still run are dropped."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify()
+        if self._thread.is_alive() and threading.current_thread() is not self._thread:
+            self._thread.join(timeout)
+
+    def alive(self) -> bool:
+        """True where the thread runs and takes requests."""
+        return self._thread.is_alive() and not (self._stopping or self._failed)
+
+    def running(self) -> int:
+        """Requests that take turns."""
+        return len(self._turns)
+
+    def add(self, request_id: str, prompt_ids: Sequence[int], max_new_tokens: int) -> None:
+        """Queue a request. It draws tokens until `remove`: end-of-text and stop strings are the caller's business."""
+        run = _Run(request_id, list(prompt_ids), len(prompt_ids) + max_new_tokens)
+        with self._wake:
+            self._waiting[request_id] = run
+            self._wake.notify()
+
+    def remove(self, request_id: str) -> None:
+        """Drop a request before the next pass and free its cache. Any thread."""
+        with self._wake:
+            self._waiting.pop(request_id, None)
+            run = self._turns.pop(request_id, None)
+            if run is not None:
+                run.cache = None
+
+    def _loop(self) -> None:
+        try:
+            with torch.no_grad():
+                while (run := self._next()) is not None:
+                    self._pass(run)
+        except BaseException as error:  # noqa: BLE001  (whatever it is, every request must hear of it)
+            self._failed = True
+            _log.exception("a pass failed; the engine ends")
+            self._steps.died(error)
+
+    def _next(self) -> _Run | None:
+        """Whose turn it is; waits for somebody. None: stop."""
+        with self._wake:
+            while not self._stopping:
+                self._admit()
+                for name in self._turns:
+                    run = self._turns[name] = self._turns.pop(name)
+                    return run
+                self._wake.wait(0.5)
+        return None
+
+    def _admit(self) -> None:
+        held = sum(run.room for run in self._turns.values())
+        while self._waiting and len(self._turns) < self._limits.running:
+            name, run = next(iter(self._waiting.items()))
+            held += run.room
+            if held > self._capacity and self._turns:  # alone, everybody has room
+                return
+            self._turns[name] = self._waiting.pop(name)
+
+    def _pass(self, run: _Run) -> None:
+        ids = run.todo[: self._chunk]
+        span = Span(run.request_id, 0, len(ids), run.position, draws=len(ids) == len(run.todo))
+        self._steps.before([span], len(ids))
+        if not self._runs(run):  # it ended while the pass was laid out
+            return
+        cache, logits = self._forward(ids, run.cache)
+        token = int(self._steps.draw(logits)[0]) if span.draws else None
+        run.position += len(ids)
+        run.todo = run.todo[len(ids) :] if token is None else [token]
+        with self._wake:
+            run.cache = cache if self._runs(run) else None
+        del cache
+        self._steps.after([span], [token], ids)
+
+    def _runs(self, run: _Run) -> bool:
+        return self._turns.get(run.request_id) is run
+
+    def _forward(self, ids: list[int], cache: Any) -> tuple[Any, Tensor]:
+        """The cache after these tokens, and the last one's logits `[1, vocabulary]` in float32."""
+        given = torch.tensor([ids], device=self._loaded.device)
+        with self._loaded.passes:
+            found = self._loaded.model(input_ids=given, **{self._name: cache}, **self._options)
+        logits: Tensor = found.logits[0, -1:].to(self._loaded.device, torch.float32)
+        return getattr(found, self._name, None), logits
+
+
+def _chunk(loaded: LoadedModel, limits: Limits) -> int:
+    """Most tokens of a pass. Recurrent layers of some families forget what came before a second chunk."""
+    if recurrent(loaded.model):
+        return loaded.context
+    return min(limits.batch_tokens or _CHUNK.get(loaded.device.type, 2048), loaded.context)
+
+
+_PAGED = {"full_attention", "sliding_attention"}
+"""Kinds of layers that the paged cache has pages for."""
+_KEYS_AND_VALUES = _PAGED | {"chunked_attention", "attention", "moe", "sparse", "dense"}
+"""Kinds of layers that carry keys and values from token to token, or nothing."""
+
+
+def why_not_batched(model: Any) -> str:
+    """Why continuous batching cannot run this model; empty where it can.
+
+    Attention that does not go through the library's attention interface ignores the paged cache: some of these
+    families crash at the first decoded token, others run and silently read a wrong past. Recurrent layers keep what
+    no page holds. The cache itself lies on one device.
+    """
+    if why := why_spread(model):
+        return why
+    name, config = type(model).__name__, model.config.get_text_config()
+    if recurrent(model):
+        return (
+            f"{name} has recurrent layers, whose state the paged cache of continuous batching does not hold"
+        )
+    if unknown := kinds_of(model) - _PAGED:
+        return f"{name} has layers ({', '.join(sorted(unknown))}) that the paged cache of continuous batching lacks"
+    if not getattr(model, "_supports_attention_backend", False):
+        return f"the attention of {name} cannot read the paged cache of continuous batching"
+    if getattr(config, "kv_lora_rank", None) is not None:
+        return (
+            f"the keys and values of {name} (latent attention) have widths that the paged cache does not hold"
+        )
+    return ""
+
+
+def recurrent(model: Any) -> bool:
+    """True where some layer carries more from token to token than keys and values."""
+    return bool(getattr(model, "_is_stateful", False)) or not kinds_of(model) <= _KEYS_AND_VALUES
+
+
+def kinds_of(model: Any) -> set[str]:
+    """The kinds of layers that the configuration lists; empty where all are of one kind."""
+    return set(getattr(model.config.get_text_config(), "layer_types", None) or ())
+
+
+_NAMES = ("past_key_values", "cache_params", "state")
+"""What families call the past, in the arguments and in the results of a pass."""
+_SHARE = 0.5
+"""Of an accelerator's free memory, for caches; growing one copies a layer of it, and passes need room too."""
+
+
+def cache_name(model: Any) -> str:
+    """What the model's forward pass calls the past. ModelError where it takes none."""
+    accepted = inspect.signature(model.forward).parameters
+    for name in _NAMES:
+        if name in accepted:
+            return name
+    raise ModelError(
+        f"the forward pass of {type(model).__name__} takes no cache ({', '.join(_NAMES)}); it cannot generate"
+    )
+
+
+def tokens_that_fit(cache: Any, held: int, most: int) -> int:
+    """How many tokens can be cached where the cache of `held` tokens lies; `most` where that is no accelerator."""
+    sizes: dict[torch.device, int] = {}
+    for tensor in _tensors(cache):
+        if tensor.is_cuda:
+            sizes[tensor.device] = sizes.get(tensor.device, 0) + tensor.nbytes
+    fits = (_SHARE * torch.cuda.mem_get_info(device)[0] * held / size for device, size in sizes.items())
+    return int(min([most, *fits]))
+
+
+def _tensors(cache: Any) -> Iterator[Tensor]:
+    for layer in getattr(cache, "layers", ()):
+        yield from (value for value in vars(layer).values() if isinstance(value, Tensor))

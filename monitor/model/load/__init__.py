@@ -1,0 +1,1 @@
+"""Loading a model: weights, decoder layers, hook points, devices."""

@@ -1,0 +1,175 @@
+"""Load a causal language model, or the text part of a multimodal one.
+
+Knows Hugging Face models and tokenizers. Does not know how layers are found (`decoder`), dictionaries, taps or
+batching.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from monitor.errors import ModelError
+from monitor.model.load.decoder import context_of, decoder_layers, text_config
+from monitor.model.load.devices import SPREAD, device_of, need_accelerate, parts_of
+from monitor.model.load.fair_lock import Turns
+from monitor.model.load.weights import load_weights
+
+__all__ = ["LoadedModel", "decoder_layers", "digest_folder", "load_model"]
+
+_DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float64": torch.float64,
+}
+_DIGESTED = (
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "chat_template.jinja",
+    "*.safetensors",
+)
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model in evaluation mode on its device, its tokenizer and what the tap needs to know of it."""
+
+    model: Any
+    """A `transformers.PreTrainedModel`; untyped upstream."""
+    tokenizer: Any
+    layers: nn.ModuleList
+    """The decoder layers, in order."""
+    d_model: int
+    """Width of the residual stream."""
+    context: int
+    """Most tokens of one sequence."""
+    name: str
+    """Path or hub name as given."""
+    digest: str
+    """`sha256:` over configuration, tokenizer and weights."""
+    device: torch.device
+    """Where token ids go and logits come from: the only device, unless the model is spread over several."""
+    dtype: torch.dtype
+    passes: Turns = field(default_factory=Turns, compare=False, repr=False)
+    """Held during every forward pass. A pass of the engine has the library write `is_causal = False` into the shared
+    configuration; a plain pass beside it would attend in both directions, and the wrong value could stay for good."""
+
+    @property
+    def devices(self) -> str:
+        """Every device that holds a part of the model, for people."""
+        return ", ".join(parts_of(self.model)) or str(self.device)
+
+    def device_of(self, module: nn.Module) -> torch.device:
+        """Where a module of the model computes."""
+        return device_of(module) or self.device
+
+    @property
+    def middle(self) -> int:
+        """Index of the middle layer, where the dictionary sits unless told otherwise."""
+        return len(self.layers) // 2
+
+
+def load_model(name_or_path: str | Path, *, device: str = "auto", dtype: str = "auto") -> LoadedModel:
+    """Load model and tokenizer from a folder or a hub name; safetensors only.
+
+    `device` is `auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:N` or `spread` (evenly over the GPUs, what
+    does not fit on the CPU, then on the disk). `dtype` is `auto` (float32 on the CPU, the checkpoint's own
+    elsewhere) or a torch name. Raises ModelError.
+    """
+    spread = device == SPREAD
+    if spread:
+        need_accelerate()
+    chosen = _device("auto" if spread else device)
+    folder = _folder(name_or_path)
+    tokenizer = _load_tokenizer(folder, str(name_or_path))
+    model = load_weights(folder, str(name_or_path), _dtype(dtype, chosen), None if spread else chosen)
+    return LoadedModel(
+        model=model,
+        tokenizer=tokenizer,
+        layers=decoder_layers(model),
+        d_model=int(text_config(model).hidden_size),
+        context=context_of(model, tokenizer),
+        name=str(name_or_path),
+        digest=digest_folder(folder),
+        device=_first(model) if spread else chosen,
+        dtype=model.dtype,
+    )
+
+
+def digest_folder(folder: Path) -> str:
+    """`sha256:` over the names and contents of the files that decide what the model computes."""
+    total = hashlib.sha256()
+    for path in sorted({path for pattern in _DIGESTED for path in folder.glob(pattern)}):
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").digest()
+        total.update(path.name.encode() + b"\0" + content)
+    return f"sha256:{total.hexdigest()}"
+
+
+def _first(model: Any) -> torch.device:
+    """Where the embedding of a spread model computes."""
+    embedding: nn.Module = model.get_input_embeddings()
+    return device_of(embedding) or next(embedding.parameters()).device
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ModelError(f"device {name!r} is unknown; write auto, cpu, cuda, cuda:N or {SPREAD}") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ModelError(f"device {name!r} was asked for, but torch finds no CUDA device; write cpu or auto")
+    return device
+
+
+def _dtype(name: str, device: torch.device) -> torch.dtype | str:
+    if name == "auto":
+        return torch.float32 if device.type == "cpu" else "auto"
+    if name not in _DTYPES:
+        raise ModelError(f"dtype {name!r} is unknown; write auto or one of {', '.join(_DTYPES)}")
+    return _DTYPES[name]
+
+
+def _folder(name_or_path: str | Path) -> Path:
+    path = Path(name_or_path)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ModelError(f"{path} holds no config.json; give a folder written by save_pretrained")
+        return path
+    if path.exists() or path.is_absolute() or str(name_or_path).startswith("."):
+        raise ModelError(
+            f"no model folder at {path}; give a folder with config.json, or a hub name like org/name"
+        )
+    return _hub_snapshot(str(name_or_path))
+
+
+def _hub_snapshot(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=[*_DIGESTED, "*.json", "*.txt", "*.jinja"]))
+    except (HFValidationError, HfHubHTTPError, OSError) as error:
+        raise ModelError(
+            f"no model folder at {name}, and the hub does not give it ({type(error).__name__}); check the name "
+            "or download it first and give the folder"
+        ) from None
+
+
+def _load_tokenizer(folder: Path, name: str) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"the tokenizer of {name} cannot be loaded: {error}") from None

@@ -1,0 +1,1 @@
+"""Running a model outside the server: residuals of texts, effects of features, steering."""

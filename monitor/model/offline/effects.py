@@ -1,0 +1,120 @@
+"""What features of a prompt do to the next token: by taking them away, and by gradients.
+
+Three numbers per feature and token, all as changes of the token's logit against the mean over the vocabulary:
+ablation runs the model again with the feature at 0 on every token but the first, which no clamp edits (exact);
+attribution is Σ_t a_t · (∂logit/∂x_t · W_dec), its first-order estimate from one backward pass, as Templeton et al.
+(2024) rank features for intermediate steps; direct is what the feature at the last position adds by itself through the
+last norm and the unembedding, without any later layer. Knows one place of a model and a dictionary. Does not know
+policies or texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from monitor.dictionary.sae import SparseAutoencoder
+from monitor.model.load.hook_points import hidden_of
+from monitor.model.offline.edits import ablated
+from monitor.model.offline.residuals import Harvester
+
+Head = Callable[[Tensor], Tensor]
+"""Residuals after the last layer `[rows, d_model]` to logits `[rows, vocabulary]`."""
+
+
+@dataclass(frozen=True)
+class Effect:
+    """One feature at one prompt."""
+
+    feature: int
+    activations: Tensor
+    """`[time]`"""
+    ablation: Tensor
+    """`[vocabulary]`: what the feature does to each logit, unablated minus ablated."""
+    after: Tensor
+    """`[vocabulary]`: probabilities without the feature."""
+    direct: Tensor | None
+    """`[vocabulary]`; None where this kind of model keeps its last norm elsewhere."""
+
+
+class Prompted:
+    """One prompt, run once; effects of its features on the token that comes next."""
+
+    def __init__(
+        self,
+        harvester: Harvester,
+        autoencoder: SparseAutoencoder,
+        maximum: Tensor,
+        ids: Sequence[int],
+        head: Head | None = None,
+    ) -> None:
+        self._harvester, self._autoencoder, self._maximum, self._head = harvester, autoencoder, maximum, head
+        self._ids = torch.tensor([list(ids)])
+        kept: list[Tensor] = []
+
+        def watch(x: Tensor) -> Tensor:
+            kept.append(x.detach().requires_grad_(True))
+            return kept[0]
+
+        last: list[Tensor] = []
+        handle = harvester.loaded.layers[-1].register_forward_hook(
+            lambda _module, _args, output: last.append(hidden_of(output).detach())
+        )
+        try:
+            with torch.enable_grad():
+                self._logits = harvester.logits(self._ids, watch)[0, -1].float()
+        finally:
+            handle.remove()
+        self._x, self._last = kept[0], last[0][0, -1:]
+        with torch.no_grad():
+            x = self._x.detach()[0].float()
+            self.activations = autoencoder.encode(x)
+            """`[time, features]`"""
+            self._scale = autoencoder.normalise(x)[2]
+
+    @property
+    def probabilities(self) -> Tensor:
+        """Of the next token, `[vocabulary]`."""
+        return self._logits.detach().softmax(-1)
+
+    def attribution(self, token: int) -> Tensor:
+        """`[time, features]`: first-order effect of each feature at each position on the token's logit.
+
+        0 at the first position, which no clamp edits.
+        """
+        wanted = self._logits[token] - self._logits.mean()
+        (gradient,) = torch.autograd.grad(wanted, self._x, retain_graph=True)
+        reach = gradient[0].float() @ self._autoencoder.decoder.T.float()
+        found = self.activations * (reach if self._scale is None else reach * self._scale)
+        found[0] = 0
+        return found
+
+    @torch.no_grad()
+    def effect(self, feature: int) -> Effect:
+        """What one feature does, by running the prompt without it."""
+        loaded = self._harvester.loaded
+        edit = ablated(self._autoencoder, self._maximum, [feature], loaded.device)
+        after = self._harvester.logits(self._ids, lambda x: edit(x, 0))[0, -1].float()
+        change = self._logits.detach() - after
+        return Effect(
+            feature,
+            self.activations[:, feature],
+            change - change.mean(),
+            after.softmax(-1),
+            self._direct(feature),
+        )
+
+    def _direct(self, feature: int) -> Tensor | None:
+        if self._head is None:
+            return None
+        scale = 1.0 if self._scale is None else self._scale[-1]
+        push = self.activations[-1, feature] * self._autoencoder.decoder[feature].float() * scale
+        # Along this direction at the place where the norm works, not at zero: the norm divides by the whole residual.
+        jvp: Any = torch.autograd.functional.jvp
+        with torch.enable_grad():
+            change: Tensor = jvp(self._head, self._last.float(), push[None].to(self._last))[1]
+        return change[0] - change[0].mean()

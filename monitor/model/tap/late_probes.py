@@ -1,0 +1,172 @@
+"""Linear probes behind the tapped layer, read on tokens that run while something is clamped.
+
+Knows layers, weights and the tap's buffers of the calling thread. Edits nothing. Does not know requests or policies.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from monitor.errors import ModelError
+from monitor.model.load.hook_points import hidden_of
+from monitor.model.tap.tap import Tap, TapBuffers
+from monitor.records import LaterProbe
+
+COLUMNS = 64
+"""Most different probes at once; what runs beyond that is not checked behind the layer, and says so."""
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """The probes of one layer."""
+
+    columns: Tensor
+    weights: Tensor
+    """`[probes, d_model]`"""
+    bias: Tensor
+
+
+class LaterTaps:
+    """Forward hooks on the layers of some probes: `buffers.later[row, i] = weights_i · x + bias_i`.
+
+    Probes come and go while passes run: a column is free once no request that runs needs its probe. A captured CUDA
+    graph replays only the probes that were there before, so `freeze` ends that.
+    """
+
+    def __init__(self, layers: nn.ModuleList, tap: Tap, tapped: int) -> None:
+        self._layers, self._tap, self._tapped = layers, tap, tapped
+        self._columns = OrderedDict[bytes, int]()
+        """Column of every probe that is read, by its key; the one that was wanted last stands last."""
+        self._probes: list[LaterProbe] = []
+        """By column."""
+        self._running: Counter[bytes] = Counter()
+        """Requests that run, by the key of a probe that they need."""
+        self._frozen = False
+        self._at: dict[int, _Layer] = {}
+        self._handles: dict[int, Any] = {}
+        self._attached = False
+        self._lock = threading.RLock()
+
+    def host(self, probes: Iterable[LaterProbe]) -> None:
+        """Read these probes from now on, as far as there is room.
+
+        ModelError where one cannot be read behind the tapped layer; nothing changes then.
+        """
+        wanted = {_key(probe): probe for probe in probes}
+        for probe in wanted.values():
+            self._check(probe)
+        with self._lock:
+            changed: set[int] = set()
+            for key, probe in wanted.items():
+                if key in self._columns:
+                    self._columns.move_to_end(key)  # at once: the engine looks columns up meanwhile
+                elif (column := self._give(probe, changed)) is not None:
+                    self._columns[key] = column
+            for layer in changed:
+                self._at[layer] = self._layer(layer)
+            if self._attached:
+                self._hook_all()
+
+    def acquire(self, probes: Iterable[LaterProbe]) -> None:
+        """`host` for a request: its columns stay what they are until `release`."""
+        probes = list(probes)
+        with self._lock:
+            self.host(probes)
+            self._running.update(map(_key, probes))
+
+    def release(self, probes: Iterable[LaterProbe]) -> None:
+        """Undo one `acquire`."""
+        with self._lock:
+            self._running.subtract(map(_key, probes))
+            self._running = +self._running
+
+    def freeze(self) -> None:
+        """Read no other probes than those that are read now: what comes later has no column."""
+        with self._lock:
+            self._frozen = True
+
+    def _give(self, probe: LaterProbe, changed: set[int]) -> int | None:
+        """A column for a new probe, and which layers have to be laid out anew; None where there is no room."""
+        idle = next((key for key in self._columns if key not in self._running), None)
+        if self._frozen or (idle is None and len(self._probes) >= COLUMNS):
+            return None
+        changed.add(probe.layer)
+        if len(self._probes) < COLUMNS:
+            self._probes.append(probe)
+            return len(self._probes) - 1
+        assert idle is not None
+        column = self._columns.pop(idle)
+        changed.add(self._probes[column].layer)
+        self._probes[column] = probe
+        return column
+
+    def column(self, probe: LaterProbe | None) -> int | None:
+        """Where the scores of a probe are; None for one that is not read."""
+        return None if probe is None else self._columns.get(_key(probe))
+
+    def attach(self) -> None:
+        """Install the hooks; does nothing where they are installed."""
+        with self._lock:
+            self._attached = True
+            self._hook_all()
+
+    def detach(self) -> None:
+        """Remove the hooks."""
+        with self._lock:
+            self._attached = False
+            while self._handles:
+                self._handles.popitem()[1].remove()
+
+    def _hook_all(self) -> None:
+        for layer in self._at:
+            if layer not in self._handles:
+                self._handles[layer] = self._layers[layer].register_forward_hook(self._hook(layer))
+
+    def _hook(self, layer: int) -> Any:
+        def read(_module: nn.Module, _args: object, output: Any) -> None:
+            buffers: TapBuffers | None = self._tap.current()
+            if buffers is None or not (buffers.clamping or buffers.static):
+                return
+            probes, hidden = self._at[layer], hidden_of(output)
+            # A later layer of a model on several devices may compute on another one than the tapped layer.
+            x = hidden.reshape(-1, hidden.shape[-1]).to(probes.weights)
+            buffers.later[: x.shape[0], probes.columns] = x @ probes.weights.T + probes.bias
+
+        return read
+
+    def _layer(self, layer: int) -> _Layer:
+        mine = [(column, probe) for column, probe in enumerate(self._probes) if probe.layer == layer]
+        bank = self._tap.bank
+        place: dict[str, Any] = {"device": bank.device, "dtype": bank.dtype}
+        weights = torch.zeros(len(mine), bank.d_model)
+        for row, (_, probe) in enumerate(mine):
+            weights[row] = torch.from_numpy(probe.weights)
+        return _Layer(
+            torch.tensor([column for column, _ in mine], dtype=torch.int64, device=bank.device),
+            weights.to(**place),
+            torch.tensor([probe.bias for _, probe in mine]).to(**place),
+        )
+
+    def _check(self, probe: LaterProbe) -> None:
+        last, width = len(self._layers) - 1, self._tap.bank.d_model
+        if not self._tapped < probe.layer <= last:
+            raise ModelError(
+                f"a later probe reads layer {probe.layer}; it must lie behind the tapped layer {self._tapped} and not "
+                f"behind the last, {last}. Run `sae-monitor policy fit` again"
+            )
+        if len(probe.weights) != width:
+            raise ModelError(
+                f"a later probe has {len(probe.weights)} weights and the model is {width} wide; run `sae-monitor "
+                "policy fit` again"
+            )
+
+
+def _key(probe: LaterProbe) -> bytes:
+    return b"%d %r " % (probe.layer, probe.bias) + probe.weights.tobytes()

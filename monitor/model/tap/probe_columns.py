@@ -1,0 +1,135 @@
+"""The columns of readings that are no features: probes, then the two signals.
+
+Knows which policy set holds which. Does not know slots, clamps or rows of requests. The tensors are allocated once,
+so that a captured CUDA graph reads what a later policy set writes into them.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import linear
+
+from monitor.dictionary.residual_signals import reconstruction_error, residual_norm
+from monitor.dictionary.sae import SparseAutoencoder
+from monitor.errors import ConfigurationError, ModelError
+from monitor.records import Probe, Signal, WatchPlan
+
+RESERVE = 8
+"""Probes beyond those of the first policy set that a reload may bring."""
+SIGNALS = tuple(Signal)
+
+
+class Columns:
+    """Probes cost one row of a matrix product each. The reconstruction error needs the whole dictionary, which is
+    held in memory and encodes and decodes every token where a policy asks for it, and only there. Thread-safe.
+    """
+
+    def __init__(
+        self,
+        autoencoder: SparseAutoencoder,
+        plan: WatchPlan | None = None,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        plan = plan or WatchPlan(())
+        place: dict[str, Any] = {"device": device, "dtype": dtype}
+        self._autoencoder, self._place, self._d_model = autoencoder, place, autoencoder.d_model
+        probes = len(plan.probes) + RESERVE
+        self._weights = torch.zeros(probes, autoencoder.d_model, **place)
+        self._bias = torch.zeros(probes, **place)
+        self._of: dict[Probe, int] = {}
+        self._free = list(range(probes - 1, -1, -1))
+        self._hosts: Counter[Probe | Signal] = Counter()
+        self._whole: SparseAutoencoder | None = None
+        self._lock = threading.RLock()
+        self.first = self.hold(plan)
+        """Undoes the hold of the first policy set."""
+
+    @property
+    def width(self) -> int:
+        """Number of columns, free ones included."""
+        return len(self._bias) + len(SIGNALS)
+
+    @property
+    def read_any(self) -> bool:
+        """True where a policy set reads one of them."""
+        return bool(self._hosts)
+
+    @property
+    def whole(self) -> bool:
+        """True where the dictionary is held for the reconstruction error."""
+        return self._whole is not None
+
+    def hold(self, plan: WatchPlan) -> Callable[[], None]:
+        """Hold a plan's probes and signals, all or none; gives what undoes it.
+
+        Raises ConfigurationError where they do not fit beside those that are held, or are not of this model.
+        """
+        named: list[Probe | Signal] = [*plan.probes, *plan.signals]
+        with self._lock:
+            new = [probe for probe in plan.probes if probe not in self._of]
+            if len(new) > len(self._free):
+                raise ConfigurationError(
+                    f"the new policies bring {len(new)} probes, and {len(self._free)} more fit into the running "
+                    "server; restart it"
+                )
+            for probe in new:
+                _check(probe, self._d_model)
+            for probe in new:
+                self._fill(self._free.pop(), probe)
+            if Signal.RECONSTRUCTION_ERROR in plan.signals and self._whole is None:
+                self._whole = self._autoencoder.whole().to(self._place["device"], self._place["dtype"])
+            self._hosts.update(named)
+        return lambda: self._let_go(named)
+
+    def where(self, plan: WatchPlan) -> NDArray[np.intp] | None:
+        """Where a plan's probes and signals stand in `read`, in its order; None where it has none."""
+        probes = [self._of[probe] for probe in plan.probes]
+        signals = [len(self._bias) + SIGNALS.index(signal) for signal in plan.signals]
+        return np.asarray([*probes, *signals], np.intp) if probes or signals else None
+
+    def read(self, x: Tensor) -> Tensor:
+        """Values `[rows, width]` of residuals `[rows, d_model]`; NaN for rows that are not finite.
+
+        Columns that nobody holds are 0, except that the norm is always read.
+        """
+        x = x.to(self._place["dtype"])
+        norm = residual_norm(x)
+        error = torch.zeros_like(norm) if self._whole is None else reconstruction_error(self._whole, x)
+        probes = linear(x, self._weights, self._bias)
+        return torch.cat([probes, norm[:, None], error[:, None]], dim=1) + 0 * x.sum(-1, keepdim=True)
+
+    def _fill(self, slot: int, probe: Probe) -> None:
+        row = torch.tensor(probe.weights, dtype=torch.float64) / probe.scale
+        self._weights[slot] = row.to(**self._place)
+        self._bias[slot] = probe.bias / probe.scale
+        self._of[probe] = slot
+
+    def _let_go(self, named: Sequence[Probe | Signal]) -> None:
+        with self._lock:
+            for held in named:
+                self._hosts[held] -= 1
+                if self._hosts[held] == 0:
+                    del self._hosts[held]
+                    if isinstance(held, Probe):
+                        slot = self._of.pop(held)
+                        self._weights[slot] = 0
+                        self._bias[slot] = 0
+                        self._free.append(slot)
+
+
+def _check(probe: Probe, d_model: int) -> None:
+    if len(probe.weights) != d_model:
+        raise ModelError(
+            f"the probe of `{probe.name}` has {len(probe.weights)} weights, and the residual stream is {d_model} wide; "
+            "fit the policy to this model"
+        )

@@ -1,0 +1,183 @@
+"""Tests beside policies: `NAME.test.yaml`, cases on readings and cases on texts.
+
+Knows the file's shape and what makes a case pass. Does not know models: readings of texts are handed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field
+
+from monitor.policy.files.diagnostics import validate
+from monitor.policy.files.source import Source
+from monitor.policy.files.yaml_document import PolicyProblems, Problem, read_document
+from monitor.policy.policy import Check, Policy
+from monitor.policy.policyset import PolicySet
+from monitor.policy.schema.base import Check as FieldCheck
+from monitor.policy.schema.policy import Name, Strict, Text, refuse
+from monitor.records import Phase, Probe, Readings, Signal, Status, TokenBlock, WatchPlan
+
+UNSCORED = "(could not be scored)"
+"""Stands among the rules that fired where readings are not finite, so that no such text counts as quiet."""
+TextReader = Callable[[str, WatchPlan], Readings]
+"""A text and what to read of it, to readings `[tokens, watched]`."""
+
+
+class Case(Strict):
+    """One expectation."""
+
+    name: Annotated[str, Field(min_length=1, max_length=200)]
+    readings: dict[str, list[float]] | None = None
+    """Reading per token, position 0 first, by feature index, `all` for every feature that the rules read, `positive`
+    for those that speak for the concept (a probe is among both), `probe`, or the name of a signal."""
+    texts: Annotated[list[Text], Field(min_length=1)] | None = None
+    """Texts that the running model reads."""
+    phase: Annotated[Phase, Field(strict=False)] = Phase.PROMPT
+    fires: list[Name]
+    """Rules that must fire, and no others; empty: none may."""
+    at_least: Annotated[int, Field(ge=1)] | None = None
+    """Texts on which they must fire; all of them where it is left out."""
+    at_most: Annotated[int, Field(ge=0)] | None = None
+    """With `fires: []`: texts on which some rule may fire all the same; none where it is left out."""
+
+    def checks(self) -> Iterable[FieldCheck]:
+        """One source of readings, of equal lengths, and what goes with which expectation."""
+        return (self._one_source, self._counts, self._equally_long)
+
+    def _one_source(self) -> None:
+        if (self.readings is None) == (self.texts is None):
+            raise refuse([], "a case needs either `readings:` or `texts:`")
+
+    def _counts(self) -> None:
+        if self.at_least is not None and not self.fires:
+            raise refuse(["at_least"], "goes with rules in `fires`; write `at_most` beside `fires: []`")
+        if self.at_most is not None and self.fires:
+            raise refuse(["at_most"], "goes with `fires: []`; write `at_least` beside rules")
+
+    def _equally_long(self) -> None:
+        if self.readings is not None and len({len(series) for series in self.readings.values()}) != 1:
+            raise refuse(
+                ["readings"], "every feature needs one reading per token, so all lists are equally long"
+            )
+        if self.readings is not None and len(next(iter(self.readings.values()))) < 2:
+            message = "no token is read: rules pass over position 0, so write two readings or more"
+            raise refuse(["readings"], message)
+
+
+class TestModel(Strict):
+    """One test file."""
+
+    __test__ = False
+    api_version: Annotated[Literal["monitor/v1"], Field(alias="apiVersion")]
+    policy: Name
+    cases: Annotated[list[Case], Field(min_length=1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a case ended."""
+
+    policy: str
+    case: str
+    passed: bool
+    detail: str
+    """What was found, where that is not what was expected; of a case that did not run, why."""
+    skipped: bool = False
+    """True of a case that did not run; it counts neither as passed nor as failed."""
+
+
+def read_tests(source: Source) -> TestModel:
+    """The tests of a policy; PolicyProblems where there are none or they do not fit the policy."""
+    path = test_path(source.path)
+    if not path.exists():
+        hint = f"write {path.name} with a case that fires and one that does not"
+        raise PolicyProblems([Problem(str(path), 1, 1, f"`{source.model.metadata.name}` has no test", hint)])
+    document = read_document(path)
+    tests = validate(document, TestModel)
+    known = {rule.name for rule in source.model.rules}
+    problems = [
+        document.problem(
+            ["cases", i, "fires", j], f"there is no rule `{rule}`", f"rules: {', '.join(sorted(known))}"
+        )
+        for i, case in enumerate(tests.cases)
+        for j, rule in enumerate(case.fires)
+        if rule not in known
+    ]
+    if tests.policy != source.model.metadata.name:
+        problems.append(document.problem(["policy"], "names another policy", source.model.metadata.name))
+    if problems:
+        raise PolicyProblems(problems)
+    return tests
+
+
+def test_path(policy: Path) -> Path:
+    """`NAME.test.yaml` beside `NAME.yaml`."""
+    return policy.with_name(policy.stem + ".test.yaml")
+
+
+test_path.__test__ = False  # type: ignore[attr-defined]
+
+
+def run_case(policy: Policy, case: Case, read: TextReader | None) -> Result | None:
+    """The outcome of a case; None for a case on texts where nobody reads texts."""
+    # A test is about what fires, not about whose requests.
+    alone = PolicySet((replace(policy, match=None),), "")
+    if case.readings is not None:
+        found = _fired(alone, _synthetic(policy, alone, case.readings), case.phase)
+        passed = found == set(case.fires)
+        detail = "" if passed else f"fired: {', '.join(sorted(found)) or 'nothing'}"
+        return Result(policy.name, case.name, passed, detail)
+    if read is None:
+        return None
+    fired = [_fired(alone, read(text, alone.watch), case.phase) for text in case.texts or []]
+    return _judge(policy.name, case, fired)
+
+
+def _judge(policy: str, case: Case, fired: Sequence[set[str]]) -> Result:
+    wanted = set(case.fires)
+    if not wanted:
+        hits = sum(bool(found) for found in fired)
+        most = case.at_most or 0
+        return Result(policy, case.name, hits <= most, f"fired on {hits} of {len(fired)}, at most {most}")
+    hits = sum(found == wanted for found in fired)
+    least = case.at_least or len(fired)
+    return Result(policy, case.name, hits >= least, f"fired on {hits} of {len(fired)}, at least {least}")
+
+
+def _fired(policies: PolicySet, readings: Readings, phase: Phase) -> set[str]:
+    observer = policies.start(str)
+    block = TokenBlock(phase, 0, tuple(range(len(readings))), readings)
+    found = {detection.rule for detection in observer.observe(block).detections}
+    return found if observer.status is Status.CHECKED else {*found, UNSCORED}
+
+
+def _synthetic(policy: Policy, alone: PolicySet, series: dict[str, list[float]]) -> Readings:
+    """Readings as a case writes them; features that it does not name read zero."""
+    tokens = len(next(iter(series.values())))
+    out = np.zeros((tokens, len(alone.watch)), np.float32)
+    for name, values in series.items():
+        chosen = _named(policy, alone.watch, name)
+        if not chosen:
+            hint = "write `all`, `positive`, `probe`, the name of a signal or the index of a feature"
+            raise PolicyProblems([Problem(policy.name, 1, 1, f"no rule reads `{name}`", hint)])
+        for watched in chosen:
+            with np.errstate(over="ignore"):  # told as not scored
+                out[:, alone.watch.column(watched)] = values
+    return out
+
+
+def _named(policy: Policy, watch: WatchPlan, name: str) -> Sequence[int | Probe | Signal]:
+    """The features, probes and signals that a name in a case stands for."""
+    checks: list[Check] = [*policy.rules, *policy.conditions]
+    weights = {feature.index: feature.weight for check in checks for feature in check.features}
+    if name in ("all", "positive"):
+        return [*(i for i, weight in weights.items() if weight > 0 or name == "all"), *watch.probes]
+    if name == "probe":
+        return watch.probes
+    signals = [signal for signal in watch.signals if signal == name]
+    return signals or [index for index in weights if str(index) == name]

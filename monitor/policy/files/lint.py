@@ -1,0 +1,79 @@
+"""Everything that can be said about a folder of policies without a model.
+
+Knows policies, locks, examples and tests as files. Does not know what runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from monitor.policy.files.cases import TestModel, read_tests, test_path
+from monitor.policy.files.diagnostics import validate
+from monitor.policy.files.examples import BENIGN_FILE, examples_digest, read_benign
+from monitor.policy.files.loader import policy_paths
+from monitor.policy.files.lock_checks import stale_checks
+from monitor.policy.files.source import Source, read_source
+from monitor.policy.files.yaml_document import PolicyProblems, Problem, read_document
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What was read, and what a reader should know although it is no error."""
+
+    policies: int
+    rules: int
+    examples: int
+    notes: tuple[str, ...]
+
+
+def check_folder(folder: Path) -> Checked:
+    """Read every policy, examples file, lock, test and benign text; PolicyProblems with all problems of all files."""
+    problems: list[Problem] = []
+    sources: list[Source] = []
+    for path in policy_paths(folder):
+        try:
+            source = read_source(path)
+            sources.append(source)
+            if test_path(path).exists():
+                read_tests(source)
+        except PolicyProblems as error:
+            problems.extend(error.problems)
+            problems.extend(_test_alone(path, error))
+    try:
+        if (folder / BENIGN_FILE).exists():
+            read_benign(folder / BENIGN_FILE)
+    except PolicyProblems as error:
+        problems.extend(error.problems)
+    if problems:
+        raise PolicyProblems(problems)
+    return Checked(
+        policies=len(sources),
+        rules=sum(len(source.model.rules) for source in sources),
+        examples=sum(len(source.examples) for source in sources),
+        notes=tuple(note for source in sources for note in _notes(source)),
+    )
+
+
+def _test_alone(path: Path, error: PolicyProblems) -> list[Problem]:
+    """What is wrong with the test of a policy that is wrong itself."""
+    test = test_path(path)
+    if not test.exists() or any(problem.file == str(test) for problem in error.problems):
+        return []
+    try:
+        validate(read_document(test), TestModel)
+    except PolicyProblems as found:
+        return list(found.problems)
+    return []
+
+
+def _notes(source: Source) -> list[str]:
+    name = source.model.metadata.name
+    notes = [] if test_path(source.path).exists() else [f"{name}: has no test file"]
+    if not source.model.needs_lock:
+        return notes
+    if source.lock is None:
+        return [*notes, f"{name}: was never fitted"]
+    if source.model.concept is not None and source.lock.examples != examples_digest(source.examples):
+        notes.append(f"{name}: the examples changed since it was fitted")
+    return notes + [f"{name}: {problem.message}" for problem in stale_checks(source, source.lock)]

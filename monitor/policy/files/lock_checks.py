@@ -1,0 +1,121 @@
+"""Whatever about a policy and its lock does not fit each other or what runs.
+
+Knows digests and the settings that thresholds were calibrated for. Every disagreement is a problem at the line that
+causes it, with the command that mends it.
+"""
+
+from __future__ import annotations
+
+from monitor.policy.files.examples import examples_digest
+from monitor.policy.files.lock import LockedRule, LockModel, as_written, lock_path
+from monitor.policy.files.pins import reads_the_same
+from monitor.policy.files.source import Running, Source
+from monitor.policy.files.yaml_document import Problem
+from monitor.policy.schema.policy import AnyPooling, CheckModel, Rate, pooling_of
+
+FIT = "run `sae-monitor policy fit {folder} --model MODEL --dictionary DICTIONARY`"
+
+
+def mend(source: Source) -> str:
+    """The command that writes a new lock."""
+    return FIT.format(folder=source.path.parent)
+
+
+def disagreements(source: Source, running: Running) -> list[Problem]:
+    """All of them."""
+    found = []
+    pinned = source.model.dictionary
+    if pinned is not None and pinned != running.dictionary:
+        message = f"the features are pinned to another dictionary than the running {running.dictionary[:19]}…"
+        found.append(
+            source.document.problem(["dictionary"], message, "pin features of the running dictionary")
+        )
+    if source.model.needs_lock and source.lock is None:
+        message = f"{lock_path(source.path).name} is missing: the policy was never fitted"
+        found.append(source.document.problem(["metadata", "name"], message, mend(source)))
+    if source.lock is not None and source.lock_document is not None and source.model.needs_lock:
+        found.extend(_stale(source, source.lock, running))
+    return found + wrong_width(source, running)
+
+
+def _stale(source: Source, lock: LockModel, running: Running) -> list[Problem]:
+    document, concept = source.lock_document, source.model.concept
+    assert document is not None
+    now = running.dictionary
+    claims = [
+        (["policy"], lock.policy, source.model.metadata.name, "is the lock of another policy"),
+        (["model", "digest"], lock.model.digest, running.model, "was fitted to another model"),
+        (["dictionary", "digest"], lock.dictionary.digest, now, "was fitted to another dictionary"),
+    ]
+    if concept is not None:
+        claims.append(
+            (["examples"], lock.examples, examples_digest(source.examples), "was fitted to other examples")
+        )
+        if concept.detector is not None:
+            claims.append((["detector"], lock.detector, concept.detector, "holds another detector"))
+    found = [
+        document.problem(
+            path,
+            f"the lock of `{source.model.metadata.name}` {what}: {_shown(then)}, not {_shown(now)}",
+            mend(source),
+        )
+        for path, then, now, what in claims
+        if then != now
+    ]
+    return found + stale_checks(source, lock)
+
+
+def stale_checks(source: Source, lock: LockModel) -> list[Problem]:
+    """Rules and conditions whose thresholds in the lock are missing, or were set for other settings."""
+    found = []
+    for i, rule in enumerate(source.model.rules):
+        found += _stale_check(source, ["rules", i, "name"], rule.name, rule, lock.rules)
+    for name, part in (source.model.conditions or {}).items():
+        found += _stale_check(source, ["conditions", name], name, part, lock.conditions)
+    return found
+
+
+def _shown(value: str) -> str:
+    return value if len(value) <= 20 else f"{value[:19]}…"
+
+
+def _stale_check(
+    source: Source, at: list[str | int], name: str, check: CheckModel, section: dict[str, LockedRule]
+) -> list[Problem]:
+    if not isinstance(check.threshold, Rate):
+        return []
+    locked = section.get(name)
+    what = "condition" if at[0] == "conditions" else "rule"
+    if locked is None:
+        message = f"the lock has no threshold for the {what} `{name}`"
+        return [source.document.problem(at, message, mend(source))]
+    asked = (
+        _written(check.pooling),
+        check.for_,
+        as_written(check.threshold.false_positive_rate),
+        check.signal,
+    )
+    then = (_written(locked.pooling), locked.for_, as_written(locked.asked_rate), locked.signal)
+    if asked != then:
+        message = f"`{name}` changed its pooling, `for`, signal or rate since it was fitted"
+        return [source.document.problem(at, message, mend(source))]
+    if not reads_the_same(source.model, check, locked):
+        message = f"the features or the probe that `{name}` reads are not those that it was fitted with"
+        return [source.document.problem(at, message, mend(source))]
+    return []
+
+
+def _written(pooling: str | AnyPooling) -> object:
+    return as_written(pooling_of(pooling).model_dump(mode="json"))
+
+
+def wrong_width(source: Source, running: Running) -> list[Problem]:
+    """A probe that does not fit the residual stream."""
+    if source.weights is None or running.width is None or len(source.weights) == running.width:
+        return []
+    own = source.model.probe is not None
+    document = source.document if own else source.lock_document
+    assert document is not None
+    message = f"the probe has {len(source.weights)} weights; the running model is {running.width} wide"
+    hint = "write a probe of the running model" if own else mend(source)
+    return [document.problem(["probe"], message, hint)]

@@ -1,0 +1,67 @@
+"""Weights of a probe, in a lock or a policy: inline, or in a safetensors file beside it.
+
+Knows the file's one tensor and its digest. Does not know what the probe looks for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from monitor.policy.files.yaml_document import read_bounded
+from monitor.policy.schema.probe import MOST_INLINE, ProbeModel
+
+TENSOR = "weights"
+MAX_PROBE_BYTES = 16 * 1024 * 1024
+
+
+def probe_path(policy: Path) -> Path:
+    """`NAME.probe.safetensors` beside `NAME.yaml`."""
+    return policy.with_name(policy.stem + ".probe.safetensors")
+
+
+def store_probe(
+    policy: Path, weights: Sequence[float] | NDArray[np.float64], *, bias: float, scale: float
+) -> ProbeModel:
+    """A probe for the lock of a policy: weights `[d_model]` inline where they are few, else written beside it."""
+    row = np.asarray(weights, np.float32)
+    if len(row) <= MOST_INLINE:
+        return ProbeModel(weights=[float(w) for w in row], bias=bias, scale=scale)
+    path, raw = probe_path(policy), save({TENSOR: row})
+    partial = path.with_suffix(".partial")
+    partial.write_bytes(raw)
+    partial.replace(path)
+    digest = "sha256:" + hashlib.sha256(raw).hexdigest()
+    return ProbeModel(weights_file=path.name, digest=digest, bias=bias, scale=scale)
+
+
+def read_weights(probe: ProbeModel, folder: Path) -> tuple[float, ...]:
+    """The weights of a probe whose file, if it has one, lies in `folder`; ValueError that says what is wrong."""
+    if probe.weights is not None:
+        return tuple(probe.weights)
+    path = folder / str(probe.weights_file)
+    try:
+        raw = read_bounded(path, MAX_PROBE_BYTES)
+    except OSError as error:
+        raise ValueError(f"{path.name} cannot be read: {error.strerror}") from error
+    if len(raw) > MAX_PROBE_BYTES:
+        raise ValueError(
+            f"{path.name} is larger than {MAX_PROBE_BYTES} bytes; it should hold one row of weights"
+        )
+    digest = "sha256:" + hashlib.sha256(raw).hexdigest()
+    if digest != probe.digest:
+        raise ValueError(f"{path.name} has the digest {digest[:19]}…, not {str(probe.digest)[:19]}…")
+    try:
+        tensors = load(raw)
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path.name} is not a safetensors file: {error}") from error
+    row = tensors.get(TENSOR)
+    if row is None or row.ndim != 1 or row.dtype != np.float32 or not np.isfinite(row).all():
+        raise ValueError(f"{path.name} must hold one tensor `{TENSOR}` [d_model] of finite float32 numbers")
+    return tuple(float(w) for w in row)

@@ -1,0 +1,128 @@
+"""A policy as it is written: its file, its examples, its lock and its probe, read and checked on their own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from monitor.policy.files.diagnostics import validate
+from monitor.policy.files.examples import Example, concept_examples, read_examples
+from monitor.policy.files.lock import MAX_LOCK_BYTES, LockModel, lock_path
+from monitor.policy.files.probe_weights import read_weights
+from monitor.policy.files.yaml_document import Document, PolicyProblems, Problem, read_document
+from monitor.policy.schema.policy import FILE, NAME, PolicyModel
+
+
+@dataclass(frozen=True)
+class Source:
+    """A policy as written, with its examples and its lock where there is one."""
+
+    path: Path
+    document: Document
+    model: PolicyModel
+    examples: tuple[Example, ...]
+    lock: LockModel | None
+    lock_document: Document | None
+    files: tuple[Path, ...]
+    """Every file it was read from."""
+    weights: tuple[float, ...] | None = None
+    """Of its probe, where it or its lock has one."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """What the policies will run on."""
+
+    model: str
+    """Digest."""
+    dictionary: str
+    """Digest."""
+    features: int
+    maxima: Sequence[float] | None = None
+    """`[features]`, recorded maxima that readings are divided by; None where nobody asks."""
+    width: int | None = None
+    """Of the residual stream; None where nobody asks."""
+    names: tuple[str, ...] = ()
+    """What the model is called; empty where nobody asks."""
+
+
+def read_source(path: Path, *, locks: bool = True) -> Source:
+    """One policy with its examples and lock; PolicyProblems with everything that is wrong with them."""
+    document = read_document(path)
+    try:
+        model = validate(document, PolicyModel)
+    except PolicyProblems as error:
+        raise PolicyProblems([*error.problems, *_beside(path, document, locks=locks)]) from error
+    problems = _misnamed(path, document, model.metadata.name)
+    source = Source(path, document, model, (), None, None, (path,))
+    for part in (_with_examples, _with_lock if locks else None, _with_probe):
+        try:
+            source = part(source) if part is not None else source
+        except PolicyProblems as error:
+            problems.extend(error.problems)
+    if problems:
+        raise PolicyProblems(problems)
+    return source
+
+
+def _misnamed(path: Path, document: Document, name: object) -> list[Problem]:
+    """A problem where the policy is not called as its file is; none where its name is no name."""
+    if not isinstance(name, str) or not re.fullmatch(NAME, name) or name == path.stem:
+        return []
+    hint = f"rename the file to {name}.yaml, or the policy"
+    return [document.problem(["metadata", "name"], f"the name differs from the file's, `{path.stem}`", hint)]
+
+
+def _beside(path: Path, document: Document, *, locks: bool) -> list[Problem]:
+    """What is wrong with the name of a policy that is wrong itself, and with the files beside it."""
+    data = document.data if isinstance(document.data, dict) else {}
+    concept = data.get("concept")
+    examples = concept.get("examples") if isinstance(concept, dict) else None
+    metadata = data.get("metadata")
+    problems = _misnamed(path, document, metadata.get("name") if isinstance(metadata, dict) else None)
+    try:
+        if isinstance(examples, str) and re.match(FILE, examples):
+            read_examples(path.parent / examples)
+    except PolicyProblems as error:
+        problems.extend(error.problems)
+    try:
+        if locks and lock_path(path).exists():
+            validate(read_document(lock_path(path), limit=MAX_LOCK_BYTES), LockModel)
+    except PolicyProblems as error:
+        problems.extend(error.problems)
+    return problems
+
+
+def _with_examples(source: Source) -> Source:
+    concept, folder = source.model.concept, source.path.parent
+    if concept is None:
+        return source
+    files = (folder / concept.examples,) if concept.examples else ()
+    return replace(source, examples=concept_examples(concept, folder), files=(*source.files, *files))
+
+
+def _with_lock(source: Source) -> Source:
+    path = lock_path(source.path)
+    if not path.exists():
+        return source
+    document = read_document(path, limit=MAX_LOCK_BYTES)
+    lock = validate(document, LockModel)
+    return replace(source, lock=lock, lock_document=document, files=(*source.files, path))
+
+
+def _with_probe(source: Source) -> Source:
+    own, lock = source.model.probe, source.lock
+    probe, document = own or (lock.probe if lock else None), source.document if own else source.lock_document
+    if probe is None or document is None:
+        return source
+    try:
+        weights = read_weights(probe, source.path.parent)
+    except ValueError as error:
+        at = ["probe", "weights_file"]
+        raise PolicyProblems(
+            [document.problem(at, str(error), "run `sae-monitor policy fit` again")]
+        ) from error
+    files = (source.path.parent / probe.weights_file,) if probe.weights_file else ()
+    return replace(source, weights=weights, files=(*source.files, *files))

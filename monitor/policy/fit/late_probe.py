@@ -1,0 +1,109 @@
+"""A linear probe behind the clamped layer: whether what suppression removed is there again further on.
+
+Learns from the mean residuals of the policy's examples and of half of the benign texts; the other half sets the
+threshold. Knows arrays. Does not know the model: a `LaterReader` is handed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from scipy.signal import lfilter
+from sklearn.linear_model import LogisticRegression
+
+from monitor.policy.files.examples import Example, Label
+from monitor.policy.files.lock import LockedProbe, packed
+from monitor.policy.fit.metrics import auroc, threshold_at
+from monitor.policy.fit.readings import Floats, Indices
+from monitor.policy.schema.policy import Ema, PolicyModel, pooling_of
+
+RATE = 0.01
+"""Share of benign texts on which the probe may reach its threshold."""
+HALF_LIFE = 12.0
+"""Tokens, where no rule of the policy says another."""
+FOLDS = 5
+
+
+class LaterReader(Protocol):
+    """The residual stream behind the tapped layer."""
+
+    @property
+    def layer(self) -> int:
+        """After which decoder layer."""
+
+    def residuals(self, texts: Sequence[str]) -> list[Floats]:
+        """Residuals `[tokens, d_model]` of each text, first positions left out."""
+
+
+def fit_later(
+    policy: PolicyModel,
+    examples: Sequence[Example],
+    benign: Sequence[str],
+    reader: LaterReader,
+    seed: int = 0,
+) -> LockedProbe | None:
+    """The probe of a policy that suppresses; None where it does not, or has no examples to learn from."""
+    if policy.suppress is None or not any(e.label is Label.POSITIVE for e in examples):
+        return None
+    own, other = reader.residuals([e.text for e in examples]), reader.residuals(benign)
+    rng = np.random.default_rng(seed)
+    teaches = rng.permutation(len(other)) % 2 == 0
+    x = np.stack([*map(mean, own), *(mean(other[i]) for i in np.flatnonzero(teaches))])
+    y = np.asarray([e.label is Label.POSITIVE for e in examples] + [False] * int(teaches.sum()), np.intp)
+    names = [f"own {e.group}" for e in examples] + [f"benign {i}" for i in range(int(teaches.sum()))]
+    groups = np.unique(names, return_inverse=True)[1].astype(np.intp)
+    weights, bias = linear(x, y)
+    half_life = _half_life(policy)
+    unseen = [other[i] for i in np.flatnonzero(~teaches)]
+    scores = np.asarray([highest(rows @ weights + bias, half_life) for rows in unseen])
+    return LockedProbe(
+        layer=reader.layer,
+        weights=packed(weights.astype(np.float32)),
+        bias=bias,
+        threshold=threshold_at(scores, RATE),
+        half_life=half_life,
+        benign_rate=RATE,
+        auroc=_crossed(x, y, groups, len(examples), rng),
+    )
+
+
+def linear(x: Floats, y: Indices) -> tuple[Floats, float]:
+    """Weights `[d_model]` and bias of a ridge logistic regression on standardised rows `[texts, d_model]`."""
+    centre, scale = x.mean(axis=0), x.std(axis=0) + 1e-6
+    model = LogisticRegression(C=0.05, class_weight="balanced", max_iter=500, tol=1e-3)
+    model.fit((x - centre) / scale, y)
+    weights = np.asarray(model.coef_[0] / scale, np.float64)
+    return weights, float(model.intercept_[0] - centre @ weights)
+
+
+def highest(scores: Floats, half_life: float) -> float:
+    """The highest moving average of token scores `[tokens]`, starting at zero; 0 for a text without tokens."""
+    if not len(scores):
+        return 0.0
+    keep = 2.0 ** (-1.0 / half_life)
+    return float(lfilter([1.0 - keep], [1.0, -keep], scores).max())
+
+
+def mean(rows: Floats) -> Floats:
+    """Mean residual of a text, zero where it has no token."""
+    return np.asarray(rows.mean(axis=0) if len(rows) else np.zeros(rows.shape[1]), np.float64)
+
+
+def _half_life(policy: PolicyModel) -> float:
+    poolings = [pooling_of(rule.pooling) for rule in policy.rules if rule.action == "suppress"]
+    return next((p.half_life for p in poolings if isinstance(p, Ema)), HALF_LIFE)
+
+
+def _crossed(x: Floats, y: Indices, groups: Indices, own: int, rng: np.random.Generator) -> float:
+    """AUROC on the policy's own examples by probes that never saw the example's group."""
+    part = rng.permutation(int(groups.max()) + 1)[groups] % FOLDS
+    scores = np.zeros(len(y))
+    for fold in range(FOLDS):
+        rest = part != fold
+        if len(np.unique(y[rest])) == 2:
+            weights, bias = linear(x[rest], y[rest])
+            scores[~rest] = x[~rest] @ weights + bias
+    mine = np.arange(len(y)) < own
+    return auroc(scores[mine & (y == 1)], scores[mine & (y == 0)])

@@ -1,0 +1,1 @@
+"""Policies at work: readings of tokens in, detections, actions and clamps out."""

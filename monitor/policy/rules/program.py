@@ -1,0 +1,167 @@
+"""All rules of a policy set as arrays, so that one product scores a block of tokens for every rule.
+
+Knows checks (what is read, pooled and compared: those of rules, then the named conditions), how rules combine them,
+and who asks for what. Holds nothing of any request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monitor.policy.policy import Check, Condition, Policy, Rule
+from monitor.policy.rules.gates import Gates, Signed
+from monitor.policy.rules.pooling import Pools
+from monitor.policy.rules.thresholds import Thresholds
+from monitor.policy.rules.weights import Weights
+from monitor.policy.schema.expression import names_in
+from monitor.records import Action, Clamp, Phase, Probe, WatchPlan
+
+Indices = NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Program:
+    """The compiled form of a policy set."""
+
+    policies: tuple[Policy, ...]
+    watch: WatchPlan
+    rules: tuple[Rule, ...]
+    owners: tuple[Policy, ...]
+    """The policy of each rule."""
+    checks: tuple[Check, ...]
+    makers: tuple[Policy, ...]
+    """The policy of each check."""
+    simple: Indices
+    """Rules with a score of their own; the n-th has the n-th check."""
+    combined: Indices
+    """Rules that combine conditions; the n-th has the n-th output of `gates`."""
+    leaves: Indices
+    """Checks of conditions; the n-th is the n-th node of `gates`."""
+    gates: Gates
+    parts: tuple[tuple[int, ...], ...]
+    """Which leaves each combined rule rests on, as positions in `leaves`."""
+    weights: Weights
+    thresholds: Thresholds
+    pools: Pools
+    lasting: NDArray[np.float64]
+    """`[leaves]`: tokens for which each holds once reached, infinite where to the end of the request."""
+    held: Indices
+    """`[combined]`: tokens in a row for which each must hold before it fires."""
+    in_session: Indices
+    """Checks that are pooled over a session."""
+    closed: bool
+    """True where a policy that acts says `on_error: closed`."""
+
+    def watches(self, phase: Phase) -> NDArray[np.bool_]:
+        """`[rules]`: which rules look at this phase."""
+        return np.asarray([phase in rule.phases for rule in self.rules], bool)
+
+    def reads(self, phase: Phase) -> NDArray[np.bool_]:
+        """`[checks]`: which checks look at this phase."""
+        return np.asarray([phase in check.phases for check in self.checks], bool)
+
+    def standing_clamps(self) -> tuple[Clamp, ...]:
+        """Clamps that hold from the first token."""
+        return merge_clamps([c for p in self.policies if p.clamps_always and p.enforced for c in p.clamps])
+
+
+def compile_program(policies: Sequence[Policy]) -> Program:
+    """Arrays for all rules; the watch plan names each column once, features in ascending order."""
+    watch = watch_plan(policies)
+    pairs = [(policy, rule) for policy in policies for rule in policy.rules]
+    simple = [i for i, (_, rule) in enumerate(pairs) if rule.when is None]
+    own: list[tuple[Policy, Check]] = [pairs[i] for i in simple]
+    leaves = [(policy, c) for policy in policies for c in policy.conditions if c.when is None]
+    checks: list[Check] = [check for _, check in own]
+    checks += [condition for _, condition in leaves]
+    gates, parts = _combine(policies, leaves)
+    return Program(
+        policies=tuple(policies),
+        watch=watch,
+        rules=tuple(rule for _, rule in pairs),
+        owners=tuple(policy for policy, _ in pairs),
+        checks=tuple(checks),
+        makers=(*(policy for policy, _ in own), *(policy for policy, _ in leaves)),
+        simple=np.asarray(simple, np.intp),
+        combined=np.asarray([i for i, (_, rule) in enumerate(pairs) if rule.when is not None], np.intp),
+        leaves=np.arange(len(own), len(checks)),
+        gates=gates,
+        parts=parts,
+        weights=Weights(watch, checks),
+        thresholds=Thresholds(checks),
+        pools=Pools([check.pooling for check in checks], [check.hold for check in checks]),
+        lasting=np.asarray([np.inf if c.lasts is None else c.lasts for _, c in leaves], np.float64),
+        held=np.asarray([rule.hold for _, rule in pairs if rule.when is not None], np.intp),
+        in_session=np.flatnonzero([check.session for check in checks]).astype(np.intp),
+        closed=any(policy.closed and policy.enforced for policy in policies),
+    )
+
+
+def watch_plan(policies: Sequence[Policy]) -> WatchPlan:
+    """What rules read or policies clamp: features ascending, probes by policy, signals."""
+    checks: list[Check] = []
+    for policy in policies:
+        checks += [*policy.rules, *policy.conditions]
+    named = {feature.index for check in checks for feature in check.features}
+    named |= {clamp.feature for p in policies for clamp in p.clamps}
+    probes: dict[str, Probe] = {check.probe.name: check.probe for check in checks if check.probe is not None}
+    signals = {check.signal for check in checks if check.signal is not None}
+    return WatchPlan(tuple(sorted(named)), tuple(probes.values()), tuple(sorted(signals)))
+
+
+def _combine(
+    policies: Sequence[Policy], leaves: Sequence[tuple[Policy, Condition]]
+) -> tuple[Gates, tuple[tuple[int, ...], ...]]:
+    """The gates of all rules with `when`, and the leaves that each rests on."""
+    gates = Gates(len(leaves))
+    parts: list[tuple[int, ...]] = []
+    numbers = {id(condition): n for n, (_, condition) in enumerate(leaves)}
+    for policy in policies:
+        nodes: dict[str, Signed] = {}
+        below: dict[str, frozenset[int]] = {}
+        for condition in in_order(policy.conditions):
+            if condition.when is None:
+                number = numbers[id(condition)]
+                nodes[condition.name], below[condition.name] = (number, False), frozenset({number})
+            else:
+                nodes[condition.name] = gates.add(condition.when, nodes)
+                below[condition.name] = frozenset().union(*(below[n] for n, _ in names_in(condition.when)))
+        for rule in policy.rules:
+            if rule.when is not None:
+                gates.output(gates.add(rule.when, nodes))
+                named = frozenset().union(*(below[n] for n, _ in names_in(rule.when)))
+                parts.append(tuple(sorted(named)))
+    return gates.close(), tuple(parts)
+
+
+def in_order(conditions: Sequence[Condition]) -> list[Condition]:
+    """Every condition after those that it names; they are known not to go round in a circle."""
+    by_name = {condition.name: condition for condition in conditions}
+    done: dict[str, Condition] = {}
+
+    def visit(condition: Condition) -> None:
+        if condition.when is not None and condition.name not in done:
+            for name, _ in names_in(condition.when):
+                visit(by_name[name])
+        done.setdefault(condition.name, condition)
+
+    for condition in conditions:
+        visit(condition)
+    return list(done.values())
+
+
+def merge_clamps(clamps: Sequence[Clamp]) -> tuple[Clamp, ...]:
+    """One clamp per feature: the lowest target asked for, everywhere where one policy asks for everywhere."""
+    merged: dict[int, Clamp] = {}
+    for clamp in clamps:
+        merged[clamp.feature] = clamp.strengthened(merged.get(clamp.feature))
+    return tuple(merged[feature] for feature in sorted(merged))
+
+
+def strongest(rules: Sequence[Rule]) -> Action:
+    """The strongest action that enforced rules ask for."""
+    return max((rule.action for rule in rules if rule.enforced), default=Action.ALLOW)

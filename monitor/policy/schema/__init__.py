@@ -1,0 +1,1 @@
+"""What may be written in a policy file: one model per part of it."""

@@ -1,0 +1,76 @@
+"""Thresholds as they stand in policy files and locks: a number, one per length, or a rate that the fit turns into one.
+
+Knows shapes. Does not know scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Discriminator, Field, Tag
+
+from monitor.policy.schema.base import Strict, refuse
+
+
+class Rate(Strict):
+    """A threshold that `policy fit` sets so that this share of benign texts fires."""
+
+    false_positive_rate: Annotated[float, Field(gt=0, le=0.5)]
+
+
+class Bucket(Strict):
+    """A threshold for texts of a certain length."""
+
+    up_to: Annotated[int, Field(ge=1, le=2**31)] | None
+    """Tokens of the phase so far, this one included, up to which the threshold holds; `null` is without limit."""
+    threshold: float
+
+
+def _growing(buckets: list[Bucket]) -> list[Bucket]:
+    last = 0
+    for i, bucket in enumerate(buckets):
+        if bucket.up_to is None:
+            if i != len(buckets) - 1:
+                raise refuse([i, "up_to"], "`up_to: null` belongs to the last length; put it at the end")
+        elif bucket.up_to <= last:
+            raise refuse([i, "up_to"], f"lengths must grow; {bucket.up_to} does not come after {last}")
+        else:
+            last = bucket.up_to
+    if buckets[-1].up_to is not None:
+        raise refuse([len(buckets) - 1, "up_to"], "the last length has no limit: write `up_to: null` there")
+    return buckets
+
+
+Buckets = Annotated[list[Bucket], Field(min_length=1, max_length=32), AfterValidator(_growing)]
+
+
+def _shape(value: Any) -> str:
+    if isinstance(value, list):
+        return "lengths"
+    return "rate" if isinstance(value, dict | Rate) else "number"
+
+
+ThresholdField = Annotated[
+    Annotated[float, Tag("number")] | Annotated[Rate, Tag("rate")] | Annotated[Buckets, Tag("lengths")],
+    Discriminator(_shape),
+]
+"""In a policy file."""
+
+FixedThreshold = Annotated[
+    Annotated[float, Tag("number")] | Annotated[Buckets, Tag("lengths")], Discriminator(_shape)
+]
+"""In a lock."""
+
+
+def buckets_of(threshold: float | Sequence[Bucket]) -> tuple[tuple[int | None, float], ...]:
+    """A threshold as (up to so many tokens, threshold) pairs; a plain number is one pair without a limit."""
+    if isinstance(threshold, int | float):
+        return ((None, float(threshold)),)
+    return tuple((bucket.up_to, bucket.threshold) for bucket in threshold)
+
+
+def threshold_at(threshold: float | Sequence[Bucket], tokens: int) -> float:
+    """The threshold that holds at the `tokens`-th token of a phase, counted from 1."""
+    pairs = buckets_of(threshold)
+    return next(value for up_to, value in pairs if up_to is None or tokens <= up_to)

@@ -1,0 +1,1 @@
+"""How the pairs that ship were made. Not part of the wheel."""

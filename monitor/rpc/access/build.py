@@ -1,0 +1,70 @@
+"""Builds the way in from settings: who may call, how much, for how long.
+
+Knows the parts by their constructors. Does not know what calls do.
+"""
+
+from __future__ import annotations
+
+import grpc
+
+from monitor.rpc.access.admission import Admission
+from monitor.rpc.access.call_interceptor import CallInterceptor, TimeLimits
+from monitor.rpc.access.callers import read_callers
+from monitor.rpc.access.exposure import check_exposure
+from monitor.rpc.access.gate import Gate
+from monitor.rpc.access.identify import Access
+from monitor.rpc.access.memory import Memory
+from monitor.rpc.access.other_services import BesidesInterceptor
+from monitor.rpc.access.quota import Allowances
+from monitor.rpc.access.tls import credentials
+from monitor.rpc.process.grpc_server import CoreServer
+from monitor.settings import Settings
+from monitor.telemetry.metrics.metrics import Metrics
+from monitor.telemetry.metrics.security import SecurityMetrics
+from monitor.telemetry.tracing import tracing_to
+
+
+def check_entrance(settings: Settings) -> None:
+    """ConfigurationError where a server with these settings could not open: before a model is loaded for nothing."""
+    if settings.callers is not None:
+        read_callers(settings.callers)
+    credentials(settings, SecurityMetrics())
+    check_exposure(settings)
+
+
+class Entrance:
+    """Everything that a call passes before the servicer. Reads the files of callers and certificates in `open`."""
+
+    def __init__(self, service: str, settings: Settings, metrics: Metrics) -> None:
+        self._service, self._settings, self._metrics = service, settings, metrics
+        self.traces = tracing_to(settings.otlp_endpoint, settings.trace_ratio)
+        self._security = SecurityMetrics(metrics.registry)
+        memory = Memory(settings.memory_limit_bytes, settings.memory_watermark)
+        self._security.memory(memory.used_ratio)
+        self.admission = Admission(
+            settings.max_concurrent_calls, settings.retry_after_seconds, metrics, memory.low
+        )
+
+    def interceptors(self) -> list[grpc.aio.ServerInterceptor]:
+        """What every call passes. ConfigurationError where the file of callers cannot be used."""
+        settings, metrics = self._settings, self._metrics
+        retry = settings.retry_after_seconds
+        calls = settings.max_calls_per_caller or max(1, settings.max_concurrent_calls // 2)
+        allowances = Allowances(calls, settings.max_tokens_per_caller, retry, metrics)
+        gate = Gate(Access(settings, self._security), allowances, self.admission, self._security)
+        limits = TimeLimits(settings.max_message_seconds, settings.max_call_seconds)
+        return [
+            CallInterceptor(self._service, gate, metrics, limits, self.traces),
+            BesidesInterceptor(self._service, gate, retry, metrics, settings.max_message_seconds),
+        ]
+
+    def bind(self, server: CoreServer) -> int:
+        """The port that the server listens on, with TLS where there is a certificate.
+
+        ConfigurationError where the certificates cannot be used; RuntimeError where the port cannot be had.
+        """
+        secured, listen = credentials(self._settings, self._security), self._settings.listen
+        port: int = (
+            server.add_insecure_port(listen) if secured is None else server.add_secure_port(listen, secured)
+        )
+        return port

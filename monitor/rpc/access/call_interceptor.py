@@ -1,0 +1,238 @@
+"""What happens around every call of MonitorService: the gate, time limits, a request id, errors, metrics, a log line.
+
+The only place that catches broadly. Calls of other services pass untouched. Never logs what a caller sent, nor the
+text of an unexpected exception, which may quote it. Every method is served as a stream of messages, whatever the
+client thinks it is (the bytes are the same), so that nothing of a message is read before its caller was let in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias, cast
+
+import grpc
+import structlog
+from google.protobuf.message import DecodeError
+
+from monitor.errors import BadRequest, MonitorError, TooSlow, Violation
+from monitor.rpc import faults
+from monitor.rpc.access import roles
+from monitor.rpc.access.gate import Gate
+from monitor.rpc.access.quota import Charge
+from monitor.telemetry.metrics.metrics import Metrics
+from monitor.telemetry.tracing import context as tracing
+from monitor.telemetry.tracing.context import CallerTracing, Tracing
+
+CODES = (
+    "OK",
+    "CANCELLED",
+    "DEADLINE_EXCEEDED",
+    "FAILED_PRECONDITION",
+    "INTERNAL",
+    "INVALID_ARGUMENT",
+    "NOT_FOUND",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "UNAUTHENTICATED",
+    "UNAVAILABLE",
+)
+"""Statuses that calls of MonitorService can end with, for the label sets of the metrics."""
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+Behaviour = Callable[[Any, Context], Awaitable[Any]]
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call in progress."""
+
+    method: str
+    request_id: str
+    arrived: float
+    """Seconds of `time.perf_counter`."""
+    charge: Charge | None = None
+    """Where the tokens of this call are counted; None before its caller was let in."""
+
+    def charged(self, tokens: int) -> None:
+        """Count prompt and answer, as long as it may become, to the caller. Raises Overloaded or BadRequest."""
+        if self.charge is not None:
+            self.charge.take(tokens)
+
+    def age(self) -> float:
+        """Seconds since it arrived."""
+        return time.perf_counter() - self.arrived
+
+
+_current: ContextVar[Call] = ContextVar("call")
+
+
+def current_call() -> Call:
+    """The call that this task serves; LookupError outside of one."""
+    return _current.get()
+
+
+@dataclass(frozen=True, slots=True)
+class TimeLimits:
+    """How long anything may take, in seconds."""
+
+    message: float
+    """From the beginning of a call until its message is there."""
+    call: float
+    """From beginning to end, whatever deadline the caller gives."""
+
+
+class CallInterceptor(grpc.aio.ServerInterceptor):
+    """Wraps every method of one service."""
+
+    def __init__(
+        self,
+        service: str,
+        gate: Gate,
+        metrics: Metrics,
+        limits: TimeLimits,
+        traces: Tracing | None = None,
+    ) -> None:
+        self._prefix = f"/{service}/"
+        self._gate = gate
+        self._metrics = metrics
+        self._limits = limits
+        self._traces = traces or CallerTracing()
+        self._wrapped: dict[str, Handler] = {}
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        """The wrapped handler, made at the first call of a method."""
+        path = str(handler_call_details.method)
+        if path in self._wrapped:
+            return self._wrapped[path]
+        handler = await continuation(handler_call_details)
+        if handler is None or not path.startswith(self._prefix):
+            return handler
+        self._wrapped[path] = self._wrap(path.removeprefix(self._prefix), handler)
+        return self._wrapped[path]
+
+    def _wrap(self, method: str, handler: Handler) -> Handler:
+        """The handler with its message read here, so that a malformed one ends like any other bad request."""
+        streaming = handler.response_streaming
+        # The stubs describe handlers of the synchronous server only.
+        behaviour = cast("Behaviour", handler.unary_stream if streaming else handler.unary_unary)
+        parse = handler.request_deserializer
+
+        async def wrapped(_: Any, context: Context) -> None:
+            async with self._call(method, context), self._in_time():
+                request = _parsed(parse, await self._message(context))
+                self._gate.check(request)
+                answer = await behaviour(request, context)
+                if not streaming:
+                    await context.write(answer)
+
+        wrapper: Handler = grpc.stream_stream_rpc_method_handler(
+            wrapped, request_deserializer=None, response_serializer=handler.response_serializer
+        )
+        return wrapper
+
+    async def _message(self, context: Context) -> bytes:
+        try:
+            data = await asyncio.wait_for(context.read(), self._limits.message)
+        except TimeoutError:
+            raise TooSlow(f"no message came within {self._limits.message:g} seconds") from None
+        if context.cancelled():
+            raise asyncio.CancelledError
+        if not isinstance(data, bytes):
+            raise BadRequest(Violation("request", "is missing; send one message"))
+        return data
+
+    @asynccontextmanager
+    async def _in_time(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(self._limits.call) as limit:
+                yield
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise TooSlow(f"took longer than {self._limits.call:g} seconds, the longest here") from None
+
+    @asynccontextmanager
+    async def _call(self, method: str, context: Context) -> AsyncIterator[None]:
+        call = Call(method, secrets.token_hex(16), time.perf_counter())
+        _current.set(call)
+        try:
+            with self._gate.call(method, context) as charge:
+                _current.set(replace(call, charge=charge))
+                tracing.enter(self._traces.begin(method, _trace_headers(context)))
+                yield
+        except grpc.aio.InternalError:  # The call ended while it was written to.
+            self._end(call, _cancelled(call, context))
+            with suppress(grpc.aio.InternalError):
+                await context.abort(grpc.StatusCode.CANCELLED)
+        except Exception as error:  # noqa: BLE001  (the border: nothing may pass as its own text)
+            status = faults.grpc_status(faults.status_of(error, call.request_id))
+            self._end(call, status.code.name)
+            _report(call, status.code.name, error)
+            with suppress(grpc.aio.InternalError):
+                await context.abort_with_status(status)
+        except (
+            BaseException
+        ):  # Cancellation: the caller went away, or its deadline passed, or the server stops.
+            self._end(call, _cancelled(call, context))
+            raise
+        else:
+            self._end(call, "OK")
+
+    def _end(self, call: Call, code: str) -> None:
+        """Count a call, before its caller learns how it ended."""
+        self._metrics.call_ended(call.method, code, call.age())
+        tracing.current_trace().end(code)
+
+
+def _trace_headers(context: Context) -> dict[str, str]:
+    """The caller's trace context, https://www.w3.org/TR/trace-context; of a header sent twice the last."""
+    sent = context.invocation_metadata() or ()
+    return {key: str(value) for key, value in sent if key in ("traceparent", "tracestate")}
+
+
+def _parsed(parse: Callable[[bytes], Any] | None, data: bytes) -> Any:
+    if parse is None:
+        return data
+    try:
+        return parse(data)
+    except DecodeError:
+        raise BadRequest(
+            Violation("request", "is not a message of this method; strings must be valid UTF-8")
+        ) from None
+
+
+def _cancelled(call: Call, context: Context) -> str:
+    """Whose deadline passed often says so a moment before it passes here: it began earlier there, and gRPC rounds the
+    time that it sends up, by a hundredth at most."""
+    left = context.time_remaining()
+    return "DEADLINE_EXCEEDED" if left is not None and left <= 0.1 + call.age() / 50 else "CANCELLED"
+
+
+def _report(call: Call, code: str, error: Exception) -> None:
+    """One line per failed call: for what we raise its kind, for anything else also where it came from."""
+    log = _log.bind(
+        request_id=call.request_id,
+        method=call.method,
+        caller=roles.caller.get().name,
+        code=code,
+        error=type(error).__name__,
+    )
+    if isinstance(error, MonitorError) and code != "INTERNAL":
+        log.info("call failed")
+        return
+    frames = traceback.extract_tb(error.__traceback__)
+    log.error("call failed unexpectedly", at=[f"{f.filename}:{f.lineno} {f.name}" for f in frames[-8:]])

@@ -1,0 +1,99 @@
+"""Who makes a call: the token in its headers or the certificate of its connection, against the file of callers.
+
+Knows headers and gRPC's authentication context. Does not know what a caller may do. Every refusal has the same text,
+so that nobody learns which part was wrong; the metric has the reason.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from monitor.errors import Unauthenticated
+from monitor.rpc.access import callers
+from monitor.rpc.access.callers import Entry
+from monitor.rpc.access.reloading_file import WatchedFiles
+from monitor.rpc.access.roles import ANYBODY, Caller
+from monitor.settings import Settings
+from monitor.telemetry.metrics.security import SecurityMetrics
+
+REFUSED = "send the header `authorization: Bearer TOKEN` with a token that this server knows"
+_LONGEST_TOKEN = 512
+_SCHEME = "bearer "
+
+
+class Peer(Protocol):
+    """What gRPC says of a call before its message is read."""
+
+    def invocation_metadata(self) -> Iterable[tuple[str, str | bytes]] | None:
+        """Headers."""
+
+    def auth_context(self) -> Mapping[str, Iterable[bytes]]:
+        """Version of TLS, names in a verified client certificate."""
+
+
+class Access:
+    """Names callers; reads the file of callers again when it changes, at most once a second."""
+
+    def __init__(self, settings: Settings, metrics: SecurityMetrics) -> None:
+        self._metrics = metrics
+        self._strict_tls = settings.tls_minimum == "1.3" and settings.tls_certificate is not None
+        self._by_certificate = settings.tls_client_ca is not None
+        self._file: WatchedFiles[Sequence[Entry]] | None = None
+        path = settings.callers
+        if path is not None:
+            self._file = WatchedFiles("callers", [path], lambda: self._read(path), metrics.read)
+
+    def _read(self, path: Path) -> Sequence[Entry]:
+        entries = callers.read_callers(path)
+        self._metrics.callers({entry.caller.name for entry in entries})
+        return entries
+
+    @property
+    def asks(self) -> bool:
+        """True where callers must say who they are."""
+        return self._file is not None
+
+    def caller(self, peer: Peer) -> Caller:
+        """Who calls; ANYBODY where nobody is asked. Raises Unauthenticated, with the same text for every cause."""
+        if self._strict_tls and peer.auth_context().get("ssl_tls_version") != [b"TLSv1.3"]:
+            raise self._refusal("tls_version")
+        if self._file is None:
+            return ANYBODY
+        entries, token = self._file.value(), self._token(peer)
+        if token is not None:
+            found = callers.find_token(entries, token)
+        elif self._by_certificate:
+            found = callers.find_certificate(entries, _names(peer))
+        else:
+            raise self._refusal("no_token")
+        if found is None:
+            raise self._refusal("no_certificate" if token is None else "unknown_token")
+        if found.expires is not None and found.expires < time.time():
+            raise self._refusal("expired_token")
+        return found.caller
+
+    def _token(self, peer: Peer) -> str | None:
+        given = [value for key, value in peer.invocation_metadata() or () if key == "authorization"]
+        if not given:
+            return None
+        value = given[0]
+        if len(given) > 1 or not isinstance(value, str) or not value[: len(_SCHEME)].lower() == _SCHEME:
+            raise self._refusal("malformed")
+        token = value[len(_SCHEME) :].strip()
+        if not 0 < len(token) <= _LONGEST_TOKEN or not token.isascii():
+            raise self._refusal("malformed")
+        return token
+
+    def _refusal(self, reason: str) -> Unauthenticated:
+        self._metrics.refused(reason)
+        return Unauthenticated(REFUSED)
+
+
+def _names(peer: Peer) -> list[str]:
+    """Common name and alternative names of a client certificate that the connection has verified."""
+    context = peer.auth_context()
+    found = [*context.get("x509_common_name", ()), *context.get("x509_subject_alternative_name", ())]
+    return [name.decode("utf-8", "replace") for name in found]

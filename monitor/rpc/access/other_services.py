@@ -1,0 +1,154 @@
+"""What guards the services beside MonitorService: health for everybody, anything else for known callers.
+
+Health says SERVING or not, and probes carry no tokens. Reflection describes every method, so a server that asks
+callers who they are asks here too. Streams of both are few, and calls that say nothing, or do not take their answer,
+give way to newer ones: gRPC lets in so many calls in all, and whoever took every place would end all service.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeAlias, TypeVar
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from monitor.errors import BadRequest, MonitorError, Overloaded, TooSlow, Violation
+from monitor.rpc import faults
+from monitor.rpc.access.gate import Gate
+from monitor.telemetry.metrics.metrics import Metrics
+
+HEALTH = "/grpc.health.v1.Health/"
+MOST_STREAMS = 32
+MOST_OF_ONE = 64
+"""Calls of one connection that have not ended: gRPC counts a call until its last byte is taken, which may be never."""
+MOST_BRIEF = 256
+"""Messages that are waited for, and answers that are being taken. An honest probe needs milliseconds for both."""
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+T = TypeVar("T")
+
+
+class BesidesInterceptor(grpc.aio.ServerInterceptor):
+    """Wraps methods of every service but one, so that their messages are waited for here and not inside gRPC."""
+
+    def __init__(
+        self, service: str, gate: Gate, retry_after: float, metrics: Metrics, message_seconds: float = 10.0
+    ) -> None:
+        """`message_seconds`: the longest time for a message to come, and with it an answer to be taken."""
+        self._own = f"/{service}/"
+        self._gate, self._retry_after, self._metrics = gate, retry_after, metrics
+        self._seconds = message_seconds
+        self._streams = 0
+        self._brief: dict[asyncio.Timeout, None] = {}
+        """The time limits of what is waited for, oldest first."""
+        self._peers: Counter[str] = Counter()
+        """Calls of each connection that have not ended."""
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        """The handler, wrapped."""
+        path = str(handler_call_details.method)
+        handler = await continuation(handler_call_details)
+        if handler is None or path.startswith(self._own):
+            return handler
+        return self._wrap(path, handler)
+
+    def _wrap(self, path: str, handler: Handler) -> Handler:
+        many = handler.request_streaming
+
+        async def wrapped(requests: Any, context: Context) -> None:
+            try:
+                self._counted(context.peer())
+                if not path.startswith(HEALTH):
+                    self._gate.identify(context)
+                if not handler.response_streaming:
+                    await self._in_brief(_answer(handler, context))
+                    return
+                with self._stream():
+                    request = requests if many else await self._in_brief(_message(handler, context))
+                    behaviour: Any = handler.stream_stream if many else handler.unary_stream
+                    await _write_all(behaviour(request, context), context)
+            except MonitorError as error:
+                await context.abort_with_status(faults.grpc_status(faults.status_of(error, "")))
+
+        parse = handler.request_deserializer if many else None
+        wrapper: Handler = grpc.stream_stream_rpc_method_handler(wrapped, parse, handler.response_serializer)
+        return wrapper
+
+    def _counted(self, peer: str) -> None:
+        """Count the call that runs now to its connection, until its last byte was taken. Raises Overloaded."""
+        if self._peers[peer] >= MOST_OF_ONE:
+            self._metrics.rejected("calls")
+            raise Overloaded(
+                f"{MOST_OF_ONE} such calls of this connection are open; try again", self._retry_after
+            )
+        self._peers[peer] += 1
+        task = asyncio.current_task()
+        assert task is not None
+
+        def ended(_: object) -> None:
+            self._peers[peer] -= 1
+            if not self._peers[peer]:
+                del self._peers[peer]
+
+        task.add_done_callback(ended)
+
+    @contextmanager
+    def _stream(self) -> Iterator[None]:
+        if self._streams >= MOST_STREAMS:
+            self._metrics.rejected("calls")
+            raise Overloaded(f"{MOST_STREAMS} such streams are open; try again", self._retry_after)
+        self._streams += 1
+        try:
+            yield
+        finally:
+            self._streams -= 1
+
+    async def _in_brief(self, work: Awaitable[T]) -> T:
+        """What `work` gives. Raises TooSlow where it takes too long, or is the oldest and the places are needed."""
+        if len(self._brief) >= MOST_BRIEF:
+            oldest = next(iter(self._brief))
+            del self._brief[oldest]
+            oldest.reschedule(0.0)
+        try:
+            async with asyncio.timeout(self._seconds) as limit:
+                self._brief[limit] = None
+                try:
+                    return await work
+                finally:
+                    self._brief.pop(limit, None)
+        except TimeoutError:
+            raise TooSlow("the message took too long to come, or its answer to be taken") from None
+
+
+async def _message(handler: Handler, context: Context) -> Any:
+    data = await context.read()
+    if not isinstance(data, bytes):
+        raise BadRequest(Violation("request", "is missing; send one message"))
+    parse: Any = handler.request_deserializer
+    try:
+        return parse(data)
+    except DecodeError:
+        raise BadRequest(Violation("request", "is not a message of this method")) from None
+
+
+async def _answer(handler: Handler, context: Context) -> None:
+    behaviour: Any = handler.unary_unary
+    await context.write(await behaviour(await _message(handler, context), context))
+
+
+async def _write_all(answers: Any, context: Context) -> None:
+    """What a method streams: its coroutine writes itself, its generator does not."""
+    if not isinstance(answers, AsyncIterable):
+        await answers
+        return
+    async for answer in answers:
+        await context.write(answer)

@@ -1,0 +1,139 @@
+"""Certificates: read, checked, and read again when they change, without a restart.
+
+Knows PEM files and gRPC's server credentials. Does not know who may call. gRPC asks for the certificates at every
+new connection (`grpc.dynamic_ssl_server_credentials`), which works for `grpc.aio` servers too; connections that are
+open keep the certificate that they began with. TLS 1.2 is the oldest version that gRPC's core speaks; from Python it
+cannot be told to leave 1.2 out, so `tls_minimum: 1.3` is held at the beginning of every call instead.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import grpc
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
+from monitor.errors import ConfigurationError
+from monitor.rpc.access.reloading_file import WatchedFiles
+from monitor.settings import Settings
+from monitor.telemetry.metrics.security import SecurityMetrics
+
+LARGEST_FILE = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Certificates:
+    """The bytes of certificate, key and client authorities, known to fit each other and to be valid now."""
+
+    certificate: bytes
+    key: bytes
+    client_ca: bytes | None
+    expires: float
+    """When the first certificate of the chain ends, in seconds since 1970."""
+    client_ca_expires: float | None
+
+    def configuration(self) -> grpc.ServerCertificateConfiguration:
+        """For gRPC."""
+        pairs = [(self.key, self.certificate)]
+        return grpc.ssl_server_certificate_configuration(pairs, root_certificates=self.client_ca)
+
+
+def credentials(settings: Settings, metrics: SecurityMetrics) -> grpc.ServerCredentials | None:
+    """Credentials that follow the files; None where no certificate is set.
+
+    ConfigurationError where a file is missing, unreadable, not PEM, expired, or key and certificate differ.
+    """
+    certificate, key, client_ca = settings.tls_certificate, settings.tls_key, settings.tls_client_ca
+    if certificate is None and key is None and client_ca is None:
+        return None
+    if certificate is None or key is None:
+        wanted = "tls_key" if key is None and certificate is not None else "tls_certificate"
+        raise ConfigurationError(f"TLS needs both tls_certificate and tls_key; {wanted} is missing")
+
+    def read() -> Certificates:
+        found = read_certificates(certificate, key, client_ca)
+        metrics.expires("certificate", found.expires)
+        if found.client_ca_expires is not None:
+            metrics.expires("client_ca", found.client_ca_expires)
+        return found
+
+    paths = [path for path in (certificate, key, client_ca) if path is not None]
+    files = WatchedFiles("tls", paths, read, metrics.read)
+    return grpc.dynamic_ssl_server_credentials(
+        files.value().configuration(),
+        lambda: files.value().configuration(),
+        require_client_authentication=client_ca is not None,
+    )
+
+
+def read_certificates(certificate: Path, key: Path, client_ca: Path | None) -> Certificates:
+    """Everything that the files hold; ConfigurationError where it cannot serve now."""
+    chain_pem, key_pem = _read(certificate), _read(key)
+    chain = _parsed(certificate, chain_pem)
+    _check_key(certificate, chain[0], key, key_pem)
+    expires = _valid_until(certificate, chain)
+    if client_ca is None:
+        return Certificates(chain_pem, key_pem, None, expires, None)
+    ca_pem = _read(client_ca)
+    authorities = _parsed(client_ca, ca_pem)
+    return Certificates(chain_pem, key_pem, ca_pem, expires, _valid_until(client_ca, authorities))
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            content = file.read(LARGEST_FILE + 1)
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from None
+    if len(content) > LARGEST_FILE:
+        raise ConfigurationError(f"{path}: larger than {LARGEST_FILE} bytes; this is not a PEM file")
+    return content
+
+
+def _parsed(path: Path, content: bytes) -> Sequence[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(content)
+    except ValueError:
+        raise ConfigurationError(
+            f"{path}: holds no certificate; write PEM, with lines of BEGIN CERTIFICATE and END CERTIFICATE"
+        ) from None
+
+
+def _check_key(certificate: Path, leaf: x509.Certificate, path: Path, content: bytes) -> None:
+    try:
+        key = serialization.load_pem_private_key(content, password=None)
+    except TypeError:
+        raise ConfigurationError(f"{path}: needs a password; write the key without one") from None
+    except (ValueError, ssl.SSLError):
+        raise ConfigurationError(f"{path}: holds no private key; write PEM, with BEGIN PRIVATE KEY") from None
+    if _public(key.public_key()) != _public(leaf.public_key()):
+        raise ConfigurationError(
+            f"{path}: is not the key of the first certificate in {certificate}; put the server's own certificate first"
+        )
+
+
+def _public(key: object) -> bytes:
+    form = serialization.PublicFormat.SubjectPublicKeyInfo
+    content: bytes = key.public_bytes(serialization.Encoding.DER, form)  # type: ignore[attr-defined]
+    return content
+
+
+def _valid_until(path: Path, certificates: Sequence[x509.Certificate]) -> float:
+    now = datetime.now(UTC)
+    for found in certificates:
+        if found.not_valid_after_utc <= now:
+            raise ConfigurationError(
+                f"{path}: the certificate of {found.subject.rfc4514_string()} ended on "
+                f"{found.not_valid_after_utc:%Y-%m-%d %H:%M} UTC; write a new one"
+            )
+        if found.not_valid_before_utc > now:
+            raise ConfigurationError(
+                f"{path}: the certificate of {found.subject.rfc4514_string()} begins on "
+                f"{found.not_valid_before_utc:%Y-%m-%d %H:%M} UTC; look at this machine's clock"
+            )
+    return min(found.not_valid_after_utc.timestamp() for found in certificates)

@@ -1,0 +1,91 @@
+"""From settings to a ledger: the log's folder, what goes into records, the feed of those who watch.
+
+Knows settings and constructors. Decides nothing that a part could decide.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from monitor.errors import ConfigurationError
+from monitor.rpc.decisions.ledger import Contents, Ledger
+from monitor.rpc.decisions.watch import DetectionWatch
+from monitor.settings import Settings, decision_folder, split_address
+from monitor.telemetry.decisions.feed import Feed
+from monitor.telemetry.decisions.folder import Retention, WriterLock
+from monitor.telemetry.decisions.log import DecisionLog
+from monitor.telemetry.decisions.privacy import Masks, PromptHash
+from monitor.telemetry.decisions.tape import Rotation, Tape
+from monitor.telemetry.metrics.metrics import Metrics
+from monitor.telemetry.metrics.watch_streams import WatchMeter
+from monitor.telemetry.tracing import tracing_to
+
+_WATCHER_QUEUE = 256
+"""Records that wait for one watcher before the oldest are dropped."""
+_DEMO = "sae-monitor-demo"
+
+
+def check_books(settings: Settings) -> None:
+    """ConfigurationError where decisions could not be accounted for: before a model is loaded for nothing."""
+    PromptHash.of_file(settings.decision_log_salt_file)
+    tracing_to(settings.otlp_endpoint, settings.trace_ratio).close(0.0)
+    folder = decision_folder(settings, split_address(settings.listen)[1])
+    if folder is not None:
+        WriterLock(folder).release()
+
+
+class Books:
+    """What a server needs to account for its decisions. `start` and `stop` are called once each."""
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        """Raises ConfigurationError where the file of the salt cannot be used."""
+        self._settings, self._metrics = settings, metrics
+        self._folder = decision_folder(settings, split_address(settings.listen)[1])
+        contents = Contents(
+            everything=settings.decision_log_records == "all",
+            text=Masks(settings.decision_log_masks) if settings.decision_log_text else None,
+            readings=settings.decision_log_readings,
+            hashing=PromptHash.of_file(settings.decision_log_salt_file),
+        )
+        meter = WatchMeter(metrics.registry)
+        feed = Feed(settings.watch_subscribers, _WATCHER_QUEUE, settings.retry_after_seconds, meter)
+        self.ledger = Ledger(feed, contents, _model_name(settings.model), metrics.rejected)
+        self.watch = DetectionWatch(self.ledger, self._folder, settings.max_call_seconds)
+
+    def start(self) -> None:
+        """Lock and open the log, where there is one. ConfigurationError where that is not possible."""
+        if self._folder is None:
+            return
+        tape = _tape(self._settings, self._folder)
+        self.ledger.log = DecisionLog(tape, self._settings.decision_log_on_full, self._metrics.decision_log)
+
+    @property
+    def place(self) -> str:
+        """The log's folder, or `off`."""
+        return str(self._folder or "off")
+
+    def end_watching(self) -> None:
+        """End WatchDetections streams, which would not end by themselves."""
+        self.ledger.feed.close()
+
+    async def stop(self) -> None:
+        """Write what waits, and let go of the log."""
+        await self.ledger.close()
+
+
+def _tape(settings: Settings, folder: Path) -> Tape:
+    rotation = Rotation(settings.decision_log_file_bytes, settings.decision_log_file_seconds)
+    retention = Retention(
+        settings.decision_log_keep_files, settings.decision_log_keep_bytes, settings.decision_log_keep_seconds
+    )
+    try:
+        return Tape(folder, rotation, retention)
+    except OSError as error:
+        raise ConfigurationError(f"decision_log: {folder} cannot be used: {error.strerror}") from None
+
+
+def _model_name(model: str | None) -> str:
+    """A name for traces: a hub name as it is, of a folder its last part."""
+    if model is None:
+        return _DEMO
+    return Path(model).name if Path(model).is_dir() else model

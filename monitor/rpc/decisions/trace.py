@@ -1,0 +1,104 @@
+"""What a trace says of a request: names and attributes by the conventions for generative AI, never a word of text.
+
+https://opentelemetry.io/docs/specs/semconv/gen-ai/ for `gen_ai.*`; ours are `sae_monitor.*`. Knows records and
+entries. Does not know OpenTelemetry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from monitor.records import Detection, Phase
+from monitor.telemetry.decisions.record import DecisionRecord
+from monitor.telemetry.decisions.trail import Trail
+from monitor.telemetry.tracing.context import Attribute, Trace
+
+PROVIDER = "sae_monitor"
+
+
+def operation(method: str, chat: bool) -> str:
+    """`gen_ai.operation.name`; the conventions have none for scoring."""
+    if method == "Score":
+        return "score"
+    return "chat" if chat else "text_completion"
+
+
+def attributes(
+    made: DecisionRecord, *, model: str, name: str, prompt_tokens: int, sampling: Any
+) -> dict[str, Attribute]:
+    """Of the request's span."""
+    found: dict[str, Attribute] = {
+        "gen_ai.operation.name": name,
+        "gen_ai.provider.name": PROVIDER,
+        "gen_ai.request.model": model,
+        "gen_ai.response.model": model,
+        "gen_ai.response.id": made.request_id,
+        "gen_ai.usage.input_tokens": prompt_tokens,
+        "gen_ai.usage.output_tokens": made.tokens_generated,
+        "sae_monitor.status": made.status.value,
+        "sae_monitor.action": made.action.name.lower(),
+        "sae_monitor.outcome": made.outcome,
+        "sae_monitor.detections": len(made.detections),
+        "sae_monitor.tokens.run": made.coverage.tokens_run,
+        "sae_monitor.tokens.scored": made.coverage.tokens_scored,
+        "sae_monitor.digest.model": made.digests.model,
+        "sae_monitor.digest.dictionary": made.digests.dictionary,
+        "sae_monitor.digest.policies": made.digests.policies,
+    }
+    if made.finish:
+        found["gen_ai.response.finish_reasons"] = [made.finish]
+    optional = {
+        "gen_ai.conversation.id": made.session,
+        "sae_monitor.caller": made.caller,
+        "sae_monitor.failure": made.failure,
+    }
+    return found | {key: value for key, value in optional.items() if value} | _sampling(sampling)
+
+
+def _sampling(sampling: Any) -> dict[str, Attribute]:
+    if sampling is None:
+        return {}
+    asked: Mapping[str, Any] = {
+        "gen_ai.request.max_tokens": sampling.max_new_tokens,
+        "gen_ai.request.temperature": sampling.temperature,
+        "gen_ai.request.top_p": sampling.top_p,
+        "gen_ai.request.top_k": sampling.top_k or None,
+        "gen_ai.request.seed": sampling.seed,
+    }
+    return {key: value for key, value in asked.items() if value is not None}
+
+
+def phases(trace: Trace, trail: Trail) -> None:
+    """Spans for what a request spent its time on. `rules` lies inside the others; its attribute has what it took."""
+    times = trail.times
+    if not times.begun or not times.last:
+        return
+    admitted = times.admitted or times.begun
+    trace.phase("queue", times.begun, admitted, {})
+    read = times.read or times.last
+    trace.phase("prefill", admitted, read, {"sae_monitor.tokens.scored": trail.tokens[Phase.PROMPT]})
+    if written := trail.tokens[Phase.RESPONSE]:
+        trace.phase("decode", read, times.last, {"sae_monitor.tokens.scored": written})
+    trace.phase("rules", admitted, times.last, {"sae_monitor.rules.seconds": times.rules / 1e9})
+
+
+def detections(trace: Trace, trail: Trail) -> None:
+    """One event for each rule that fired, at the time at which it did."""
+    for at, found in list(trail.detections):
+        trace.event("sae_monitor.detection", at, _detection(found))
+
+
+def _detection(found: Detection) -> dict[str, Attribute]:
+    return {
+        "sae_monitor.policy": found.policy,
+        "sae_monitor.rule": found.rule,
+        "sae_monitor.category": found.category,
+        "sae_monitor.severity": found.severity.value,
+        "sae_monitor.action": found.action.name.lower(),
+        "sae_monitor.mode": found.mode.value,
+        "sae_monitor.phase": found.phase.value,
+        "sae_monitor.position": found.position,
+        "sae_monitor.score": float(found.score),
+        "sae_monitor.threshold": float(found.threshold),
+    }

@@ -1,0 +1,1 @@
+"""The server process: gRPC channel options, memory allocator, watchdog."""

@@ -1,0 +1,80 @@
+"""The last word on a request: what the rules say, held against what actually ran.
+
+Knows verdicts. Does not know messages. Errs on the side of UNKNOWN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from monitor.errors import MonitorError, MonitoringFailed
+from monitor.policy.policy import Policy
+from monitor.records import Action, Coverage, Mode, Status, Suppression, Verdict
+from monitor.rpc.faults import REFUSED_TEXT
+from monitor.rpc.ports import Judge
+from monitor.telemetry.metrics.metrics import Metrics
+
+INCOMPLETE = "incomplete"
+
+
+def conclude(
+    judge: Judge,
+    metrics: Metrics,
+    coverage: Coverage,
+    *,
+    expected: int,
+    failure: str = "",
+    error: MonitorError | None = None,
+    suppressions: tuple[Suppression, ...] = (),
+    judged: Callable[[Verdict], None] = lambda _: None,
+) -> Verdict:
+    """The verdict of a request that ended; counted.
+
+    Args:
+        judge: the rules at the end of the request.
+        metrics: where the verdict is counted.
+        coverage: tokens scored of tokens run.
+        expected: tokens that had to run at least.
+        failure: what the engine or the scorer says went wrong with monitoring.
+        error: what it wants the caller to see.
+        suppressions: what became of the clamps of policies.
+        judged: told the verdict, also where the caller will not see it.
+
+    Raises:
+        MonitoringFailed: tokens were not scored and a policy says `on_error: closed`.
+        MonitorError: `error`, where it is about something else.
+    """
+    if error is not None and not isinstance(error, MonitoringFailed):
+        raise error
+    verdict = judge.verdict(coverage)
+    if verdict.status is Status.CHECKED and (failure or coverage.tokens_run < expected):
+        judge.failed(failure or INCOMPLETE)
+        verdict = judge.verdict(coverage)
+    verdict = replace(verdict, suppressions=suppressions)
+    metrics.judged(verdict)
+    judged(verdict)
+    if error is not None or _refused(verdict):
+        raise MonitoringFailed(REFUSED_TEXT, verdict.failure)
+    return verdict
+
+
+def shown(verdict: Verdict, released: int) -> Verdict:
+    """The verdict with no text of response tokens at or beyond position `released`."""
+    return replace(verdict, detections=tuple(found.shown_below(released) for found in verdict.detections))
+
+
+def refusal(policies: Sequence[Policy], verdict: Verdict) -> str:
+    """What the first policy that blocked wants to be shown; empty where none did or it says nothing."""
+    texts = {policy.name: policy.refusal for policy in policies}
+    blocking = (d for d in verdict.detections if d.action is Action.BLOCK and d.mode is Mode.ENFORCE)
+    return next((texts.get(found.policy, "") for found in blocking), "")
+
+
+def _refused(verdict: Verdict) -> bool:
+    """True where the request is blocked because it was not scored, and not because a rule fired."""
+    return (
+        verdict.status is Status.UNKNOWN
+        and verdict.action is Action.BLOCK
+        and not any(d.action is Action.BLOCK and d.mode is Mode.ENFORCE for d in verdict.detections)
+    )

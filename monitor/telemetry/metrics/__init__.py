@@ -1,0 +1,1 @@
+"""What Prometheus scrapes: metric families, their labels, and the page that serves them."""

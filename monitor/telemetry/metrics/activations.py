@@ -1,0 +1,294 @@
+"""Histograms of the watched features' readings, cheap enough for every token.
+
+A step of the engine hands over one small block per request; blocks wait, and are counted together once there are
+many of them or somebody scrapes. Does not know policies beyond the names it is given as labels.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from monitor.records import Phase, Readings, TokenBlock, WatchPlan
+
+BOUNDS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.5)
+"""Upper bounds of the buckets, in units of a feature's recorded maximum. The first counts tokens where it is off."""
+
+OTHER = "other"
+"""Stands in the label `feature` for all features of a policy beyond the limit, together."""
+
+_UNIT = "in units of the feature's recorded maximum"
+_LABELS = [*(str(bound) for bound in BOUNDS), "+Inf"]
+_EDGES = np.asarray(BOUNDS, dtype=np.float32)
+_PENDING_TOKENS = 4096
+_PENDING_BLOCKS = 1024
+_BUCKETS = len(BOUNDS) + 1
+
+
+class Counts(NamedTuple):
+    """What was counted of one feature."""
+
+    cumulated: NDArray[np.int64]
+    """`[len(BOUNDS) + 1]` readings at or below each bound, then all."""
+    total: float
+    """Sum of all readings."""
+    maximum: float
+
+    def plus(self, other: Counts) -> Counts:
+        """Two features counted as one."""
+        return Counts(
+            self.cumulated + other.cumulated, self.total + other.total, max(self.maximum, other.maximum)
+        )
+
+
+NOTHING = Counts(np.zeros(len(BOUNDS) + 1, dtype=np.int64), 0.0, 0.0)
+
+
+class Shown(NamedTuple):
+    """The features of one policy."""
+
+    policy: str
+    own: tuple[int, ...]
+    """Have a label set each."""
+    folded: tuple[int, ...]
+    """Are counted together as `other`."""
+
+
+class ActivationLedger:
+    """Counts of every watched feature, kept over changes of the policies. Any thread.
+
+    A feature that is watched before and after a change keeps its counts; one that no policy watches any more is
+    dropped. Tokens per phase are kept for good.
+    """
+
+    def __init__(self) -> None:
+        self._pending: deque[tuple[WatchPlan, TokenBlock]] = deque()
+        self._waiting = 0
+        self._lock = threading.Lock()
+        self._tokens = dict.fromkeys(Phase, 0)
+        self._adopt(WatchPlan(()))
+
+    def watch(self, plan: WatchPlan) -> ActivationMeter:
+        """Count these features from now on; gives the meter for requests that begin on this plan."""
+        with self._lock:
+            self._count()
+            self._adopt(plan)
+        return ActivationMeter(self, plan)
+
+    def observe(self, plan: WatchPlan, block: TokenBlock) -> None:
+        """Take a block of readings in the columns of `plan`; it must not be written to again."""
+        self._pending.append((plan, block))
+        # Two threads may lose a count here; it only delays the counting.
+        self._waiting += len(block.token_ids)
+        if self._waiting >= _PENDING_TOKENS or len(self._pending) >= _PENDING_BLOCKS:
+            with self._lock:
+                self._count()
+
+    def counts(self) -> tuple[dict[Phase, int], Mapping[int, Counts]]:
+        """Tokens per phase, and every feature's counts so far."""
+        with self._lock:
+            self._count()
+            cumulated = self._counts.cumsum(axis=1)
+            features = {
+                feature: Counts(cumulated[row], float(self._sums[row]), float(self._maxima[row]))
+                for feature, row in self._rows.items()
+            }
+            return dict(self._tokens), features
+
+    def _adopt(self, plan: WatchPlan) -> None:
+        """One row for each feature of the plan, with what it had before."""
+        old = getattr(self, "_rows", {})
+        width = len(plan.features)
+        counts = np.zeros((width, _BUCKETS), dtype=np.int64)
+        sums, maxima = np.zeros(width), np.zeros(width)
+        for row, feature in enumerate(plan.features):
+            if feature in old:
+                was = old[feature]
+                counts[row], sums[row], maxima[row] = self._counts[was], self._sums[was], self._maxima[was]
+        self._plan = plan
+        self._rows = {feature: row for row, feature in enumerate(plan.features)}
+        self._counts: NDArray[np.int64] = counts
+        self._sums: NDArray[np.float64] = sums
+        self._maxima: NDArray[np.float64] = maxima
+
+    def _count(self) -> None:
+        """Move what waits into the histograms. The lock is held."""
+        self._waiting = 0
+        taken = [self._pending.popleft() for _ in range(len(self._pending))]
+        groups: dict[int, tuple[WatchPlan, list[TokenBlock]]] = {}
+        for plan, block in taken:
+            self._tokens[block.phase] += len(block.token_ids)
+            groups.setdefault(id(plan), (plan, []))[1].append(block)
+        for plan, blocks in groups.values():
+            # Position 0 is an attention sink with huge readings; rules pass over it too.
+            rows = [block.readings[1:] if block.start == 0 else block.readings for block in blocks]
+            self._add(self._aligned(plan, np.concatenate(rows)))
+
+    def _aligned(self, plan: WatchPlan, values: Readings) -> tuple[Readings, NDArray[np.intp]]:
+        """The columns of `plan` that still have a row, and which row; NaN anywhere in a token drops the token.
+
+        Probes and signals stand behind the features and are not counted.
+        """
+        values = values[np.isfinite(values).all(axis=1)]
+        if plan is self._plan:
+            return values[:, : len(plan.features)], np.arange(len(plan.features))
+        kept = [column for column, feature in enumerate(plan.features) if feature in self._rows]
+        rows = np.asarray([self._rows[plan.features[column]] for column in kept], dtype=np.intp)
+        return values[:, kept], rows
+
+    def _add(self, aligned: tuple[Readings, NDArray[np.intp]]) -> None:
+        """Count `[tokens, columns]` readings into the columns' rows, each of which occurs once."""
+        values, rows = aligned
+        _, columns = active = np.nonzero(values)
+        found, width = values[active], values.shape[1]
+        slots = columns * _BUCKETS + np.searchsorted(_EDGES, found, side="left")
+        counts = np.bincount(slots, minlength=width * _BUCKETS).reshape(width, _BUCKETS)
+        counts[:, 0] += len(values) - np.bincount(columns, minlength=width)
+        self._counts[rows] += counts
+        self._sums[rows] += np.bincount(columns, weights=found, minlength=width)
+        if len(values):
+            self._maxima[rows] = np.maximum(self._maxima[rows], values.max(axis=0))
+
+
+class ActivationMeter:
+    """Where the readings of requests on one policy set go. `observe` may be called from any thread."""
+
+    def __init__(self, ledger: ActivationLedger, plan: WatchPlan) -> None:
+        self._ledger = ledger
+        self._plan = plan
+
+    def observe(self, block: TokenBlock) -> None:
+        """Take a scored block. Of tokens with a reading that is not a number only their phase is counted."""
+        self._ledger.observe(self._plan, block)
+
+
+def shown(watched: Mapping[str, Sequence[int]], limit: int) -> list[Shown]:
+    """Which features get a label set of their own, at most `limit` of them, and which share their policy's `other`.
+
+    Policies take turns, each with the features that weigh most in it first, so that a wide one starves no other.
+    """
+    turns = max((len(features) for features in watched.values()), default=0)
+    order = [
+        (policy, features[turn])
+        for turn in range(turns)
+        for policy, features in watched.items()
+        if turn < len(features)
+    ]
+    own = set(order[:limit])
+    return [
+        Shown(
+            policy,
+            tuple(feature for feature in features if (policy, feature) in own),
+            tuple(feature for feature in features if (policy, feature) not in own),
+        )
+        for policy, features in watched.items()
+    ]
+
+
+def features_of(chosen: Iterable[Shown]) -> set[int]:
+    """Every feature that has a label set of its own."""
+    return {feature for policy in chosen for feature in policy.own}
+
+
+class ActivationCollector(Collector):
+    """Exports counts for the policies that `show` named last. Any thread."""
+
+    def __init__(self, counts: Callable[[], tuple[dict[Phase, int], Mapping[int, Counts]]]) -> None:
+        self._counts = counts
+        self._shown: Sequence[Shown] = ()
+        self._density: Mapping[int, float] = {}
+
+    def show(self, chosen: Sequence[Shown], density: Mapping[int, float]) -> None:
+        """Export these policies' features from now on, beside the density that each was measured with."""
+        self._shown, self._density = tuple(chosen), dict(density)
+
+    def describe(self) -> Iterator[Metric]:
+        """Names only, so that registering does not scrape."""
+        yield _tokens()
+        yield from _families()
+
+    def collect(self) -> Iterator[Metric]:
+        """Tokens per phase; histogram, maximum and baseline of every (policy, feature); what was folded."""
+        tokens, counts = self._counts()
+        counter = _tokens()
+        for phase, number in tokens.items():
+            counter.add_metric([phase.value], number)
+        yield counter
+        families = _families()
+        for policy in self._shown:
+            self._add(families, policy, counts)
+        yield from families
+
+    def _add(self, families: _Families, policy: Shown, counts: Mapping[int, Counts]) -> None:
+        for feature in policy.own:
+            families.add([policy.policy, str(feature)], counts.get(feature, NOTHING))
+            if feature in self._density:
+                families.baseline.add_metric([policy.policy, str(feature)], self._density[feature])
+        folded = NOTHING
+        for feature in policy.folded:
+            folded = folded.plus(counts.get(feature, NOTHING))
+        if policy.folded:
+            families.add([policy.policy, OTHER], folded)
+        families.folded.add_metric([policy.policy], int(folded.cumulated[-1]))
+        families.folded_sets.add_metric([policy.policy], len(policy.folded))
+
+
+class _Families(NamedTuple):
+    """One empty family of each metric."""
+
+    histogram: HistogramMetricFamily
+    maximum: GaugeMetricFamily
+    baseline: GaugeMetricFamily
+    folded: CounterMetricFamily
+    folded_sets: GaugeMetricFamily
+
+    def add(self, labels: list[str], counts: Counts) -> None:
+        """One label set of the histogram and of the maximum."""
+        buckets = list(zip(_LABELS, counts.cumulated.tolist(), strict=True))
+        self.histogram.add_metric(labels, buckets, counts.total)
+        self.maximum.add_metric(labels, counts.maximum)
+
+
+def _tokens() -> CounterMetricFamily:
+    return CounterMetricFamily(
+        "sae_monitor_tokens_scored", "Tokens scored against the policies.", labels=["phase"]
+    )
+
+
+def _families() -> _Families:
+    both = ["policy", "feature"]
+    return _Families(
+        HistogramMetricFamily(
+            "sae_monitor_feature_activation",
+            f"Activation of a watched feature per scored token, BOS left out, {_UNIT}.",
+            labels=both,
+        ),
+        GaugeMetricFamily(
+            "sae_monitor_feature_activation_max",
+            f"Highest activation of a watched feature since it is watched, {_UNIT}.",
+            labels=both,
+        ),
+        GaugeMetricFamily(
+            "sae_monitor_feature_density_baseline_ratio",
+            "Share of tokens on which a feature was active over the corpus that its unit was measured on.",
+            labels=both,
+        ),
+        CounterMetricFamily(
+            "sae_monitor_feature_readings_folded",
+            "Readings counted under the feature `other`, because the limit on label sets was reached.",
+            labels=["policy"],
+        ),
+        GaugeMetricFamily(
+            "sae_monitor_feature_label_sets_folded",
+            "Features of a policy that have no label set of their own.",
+            labels=["policy"],
+        ),
+    )

@@ -1,0 +1,62 @@
+"""What the decision log says about itself: the seam between the log's writer and Prometheus.
+
+Knows names and causes. Does not know records, files or when they are written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from monitor.telemetry.metrics.families import Families
+
+DROPS = ("queue_full", "disk_full", "error", "stopping")
+"""Why a record was not written."""
+
+ERRORS = ("write", "sync", "rotate", "delete", "disk_full", "other")
+"""What failed; one that is not listed counts as `other`."""
+
+
+class DecisionLogMetrics:
+    """Every method may be called from any thread."""
+
+    def __init__(self, families: Families) -> None:
+        self._queued = families.gauge(
+            "decision_log_queue_records", "Records that wait to be written to the decision log."
+        )
+        self._limit = families.gauge(
+            "decision_log_queue_limit_records", "Records that may wait for the decision log."
+        )
+        self._written = families.counter("decision_log_records", "Records on disk in the decision log.")
+        self._bytes = families.counter("decision_log_bytes", "Bytes written to the decision log.")
+        self._dropped = families.counter(
+            "decision_log_dropped", "Records that the decision log did not keep.", "cause"
+        )
+        self._errors = families.counter("decision_log_errors", "Failed writes of the decision log.", "cause")
+        self._commit = families.histogram(
+            "decision_log_commit_seconds", "Time to write one group of records and to sync it to disk."
+        )
+        self._enabled = families.gauge("decision_log_enabled", "1 where decisions are logged.")
+        for cause in DROPS:
+            self._dropped.labels(cause)
+        for cause in ERRORS:
+            self._errors.labels(cause)
+
+    def enabled(self, queued: Callable[[], int], limit: int) -> None:
+        """Decisions are logged from now on; the depth of the queue is read at each scrape."""
+        self._enabled.set(1)
+        self._limit.set(limit)
+        self._queued.set_function(queued)
+
+    def committed(self, records: int, size: int, seconds: float) -> None:
+        """A group of records of `size` bytes together is on disk."""
+        self._written.inc(records)
+        self._bytes.inc(size)
+        self._commit.observe(seconds)
+
+    def dropped(self, cause: str, records: int = 1) -> None:
+        """Records were lost; `cause` is one of DROPS."""
+        self._dropped.labels(cause if cause in DROPS else "error").inc(records)
+
+    def failed(self, cause: str) -> None:
+        """A write, a sync, a rotation or a deletion failed; `cause` is one of ERRORS."""
+        self._errors.labels(cause if cause in ERRORS else "other").inc()

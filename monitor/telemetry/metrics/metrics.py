@@ -1,0 +1,214 @@
+"""Every metric of the server, by name, label and unit.
+
+Knows Prometheus. Does not know gRPC, the engine or how a policy decides. The registry is injected, and every
+label set exists from the moment that its bounded set is known, so that rates start from zero. What belongs to
+policies, to the decision log and to the health of the dictionary has a module of its own (`metrics_*`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+
+from monitor.records import Action, Detection, Digests, Status, Verdict, WatchPlan
+from monitor.telemetry.metrics import labels
+from monitor.telemetry.metrics.activations import (
+    ActivationCollector,
+    ActivationLedger,
+    ActivationMeter,
+    features_of,
+    shown,
+)
+from monitor.telemetry.metrics.decisions import DecisionLogMetrics
+from monitor.telemetry.metrics.exemplars import exemplar
+from monitor.telemetry.metrics.families import Families
+from monitor.telemetry.metrics.health import HealthMetrics
+from monitor.telemetry.metrics.labels import Exemplar, PolicySetView, PolicyView
+from monitor.telemetry.metrics.policies import PolicyMetrics
+from monitor.telemetry.metrics.work import WorkCollector
+
+FAILURES = (
+    "gap",
+    "incomplete",
+    "miscounted",
+    "non_finite",
+    "not_run",
+    "pass_failed",
+    "row_mismatch",
+    "rule_error",
+    "session_lost",
+    "shape",
+    "tap_missed",
+    "other",
+)
+"""Causes of a monitoring failure; one that is not listed counts as `other`."""
+
+REJECTIONS = ("queue", "calls", "draining", "engine", "memory", "log", "caller_calls", "caller_tokens")
+"""Why a well-formed request was turned away before it ran."""
+
+FEATURE_LIMIT = 1000
+"""Label sets of activation metrics, unless the operator says otherwise; each is fifteen series."""
+
+
+class Metrics:
+    """Counters and gauges of one server, in a registry of its own unless one is given.
+
+    Every method may be called from any thread.
+    """
+
+    def __init__(self, registry: CollectorRegistry | None = None, feature_limit: int = FEATURE_LIMIT) -> None:
+        self.registry = registry = registry or CollectorRegistry()
+        families = Families(registry)
+        self._feature_limit = feature_limit
+        self._density: Sequence[float] = ()
+        self._ledger = ActivationLedger()
+        self._activations = ActivationCollector(self._ledger.counts)
+        self._work = WorkCollector()
+        self.policies = PolicyMetrics(families)
+        self.decision_log = DecisionLogMetrics(families)
+        self.health = HealthMetrics(families)
+        self._prepare(families)
+        for collector in (self._activations, self._work):
+            registry.register(collector)
+        ProcessCollector(registry=registry)
+
+    def _prepare(self, families: Families) -> None:
+        """Make the metrics of requests, and the label sets that do not depend on policies."""
+        counter, histogram = families.counter, families.histogram
+        self._requests = counter("requests", "Calls that ended, by gRPC status.", "method", "code")
+        self._duration = histogram(
+            "request_duration_seconds", "Time from arrival to end of a call.", "method"
+        )
+        self._first = histogram(
+            "time_to_first_token_seconds", "Time from arrival of a call to its first text."
+        )
+        self._rejected = counter("rejected_requests", "Calls turned away before they ran.", "reason")
+        self._unscored = counter("tokens_unscored", "Tokens that ran and were not scored.", "cause")
+        self._truncated = counter("tokens_truncated", "Tokens of input dropped at the caller's request.")
+        self._failures = counter("monitor_failures", "Requests that could not be scored in full.", "cause")
+        self._passed = counter(
+            "fail_open_requests", "Requests let through although they were not scored in full.", "cause"
+        )
+        self._verdicts = counter(
+            "verdicts", "Requests that were judged, by status and strongest action.", "status", "action"
+        )
+        self._build = families.gauge(
+            "build_info", "1; what runs.", "version", "model_digest", "dictionary_digest", "policies_digest"
+        )
+        self._engine = families.gauge(
+            "engine_info", "1; `separate` where every pass runs one request, else `continuous`.", "batching"
+        )
+        for cause in FAILURES:
+            for by_cause in (self._unscored, self._failures, self._passed):
+                by_cause.labels(cause)
+        for reason in REJECTIONS:
+            self._rejected.labels(reason)
+        for status in Status:
+            for action in Action:
+                self._verdicts.labels(status.value, action.name.lower())
+
+    def methods(self, methods: Iterable[str], codes: Sequence[str]) -> None:
+        """Create the label sets of calls: short method names, names of gRPC status codes."""
+        for method in methods:
+            self._duration.labels(method)
+            for code in codes:
+                self._requests.labels(method, code)
+
+    def policies_changed(self, policy_set: PolicySetView) -> ActivationMeter:
+        """A policy set is in force now, at the start or by a reload.
+
+        Creates the label sets that are new, removes those of policies that are gone, and keeps the counts of all
+        others. Returns the meter for the readings of requests that begin on this set; older requests keep theirs.
+        """
+        return self.policies_loaded(policy_set.policies, policy_set.watch)
+
+    def policies_loaded(self, policies: Sequence[PolicyView], watch: WatchPlan) -> ActivationMeter:
+        """The same as `policies_changed`, with the parts of the set."""
+        self.policies.changed(policies)
+        chosen = shown(labels.watched_by(policies), self._feature_limit)
+        known = {f: float(self._density[f]) for f in features_of(chosen) if f < len(self._density)}
+        meter = self._ledger.watch(watch)
+        self._activations.show(chosen, known)
+        return meter
+
+    def reload_failed(self) -> None:
+        """Policies could not be loaded; those in force stay."""
+        self.policies.reload_failed()
+
+    def queue(self, name: str, limit: int, queued: Callable[[], int], running: Callable[[], int]) -> None:
+        """Read the depth of a queue and the number of running requests at each scrape."""
+        self._work.queue(name, limit, queued, running)
+
+    def passes(self, passes: Callable[[], int]) -> None:
+        """Read the number of forward passes of the engine at each scrape."""
+        self._work.passes(passes)
+
+    def engine(self, *, separate: bool) -> None:
+        """Say how requests share the forward passes of the engine."""
+        self._engine.labels("separate" if separate else "continuous").set(1)
+
+    def serving(self, serving: Callable[[], bool]) -> None:
+        """Read at each scrape whether the health service says SERVING."""
+        self._work.serving(serving)
+
+    def built(self, version: str, digests: Digests) -> None:
+        """Say what runs; after a reload of policies their digest is another, and only that one is shown."""
+        self._build.clear()
+        self._build.labels(version, digests.model, digests.dictionary, digests.policies).set(1)
+
+    def dictionary_measured(self, l0: float, explained_variance: float, norm_outliers: float) -> None:
+        """Say how well the dictionary does on what the model reads; NaN stands for "not measured"."""
+        self.health.measured(l0, explained_variance, norm_outliers)
+
+    def dictionary_expected(
+        self, l0: float | None, explained_variance: float | None, density: Sequence[float]
+    ) -> None:
+        """Say what the dictionary's own statistics promise, before policies load.
+
+        `density` holds, for every feature of the dictionary, the share of tokens on which it was active when its
+        unit was measured: the baseline of drift.
+        """
+        self.health.expected(l0, explained_variance)
+        self._density = density
+
+    def call_ended(self, method: str, code: str, seconds: float) -> None:
+        """One call ended with a gRPC status."""
+        trace = exemplar()
+        self._requests.labels(method, code).inc(exemplar=trace)
+        self._duration.labels(method).observe(seconds, exemplar=trace)
+
+    def first_token(self, seconds: float) -> None:
+        """The first text of a generation is on its way."""
+        self._first.observe(seconds, exemplar=exemplar())
+
+    def rejected(self, reason: str) -> None:
+        """A call was turned away; `reason` is one of REJECTIONS."""
+        self._rejected.labels(reason).inc()
+
+    def judged(self, verdict: Verdict) -> None:
+        """A request ended with this verdict."""
+        coverage, trace = verdict.coverage, exemplar()
+        self._truncated.inc(coverage.tokens_truncated)
+        self._verdicts.labels(verdict.status.value, verdict.action.name.lower()).inc(exemplar=trace)
+        for suppression in verdict.suppressions:
+            self.policies.suppression_ended(suppression)
+        if not verdict.failure:
+            return
+        cause = verdict.failure if verdict.failure in FAILURES else "other"
+        self._failures.labels(cause).inc(exemplar=trace)
+        self._unscored.labels(cause).inc(max(0, coverage.tokens_run - coverage.tokens_scored))
+        if verdict.action is not Action.BLOCK:
+            self._passed.labels(cause).inc(exemplar=trace)
+
+    def detected(self, detection: Detection, trace: Exemplar = None) -> None:
+        """A rule fired, in the trace that the exemplar names."""
+        self.policies.detected(detection, trace)
+
+    def suppressed(self, policy: str, tokens: int) -> None:
+        """Tokens ran while a policy clamped its features."""
+        self.policies.suppressed(policy, tokens)
+
+    def blocked(self, policy: str, trace: Exemplar = None) -> None:
+        """A policy blocked a request, in the trace that the exemplar names."""
+        self.policies.blocked(policy, trace)

@@ -1,0 +1,104 @@
+"""`sae-monitor dictionary train`, `info` and `sweep`, on a real but tiny language model."""
+
+import json
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from monitor.cli.dictionary.app import dictionary_app
+from monitor.dictionary.bundle import load_dictionary
+from monitor.errors import ConfigurationError
+from tests.dictionary.training.tiny_model import options, write_model, write_text
+
+run = CliRunner()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_text(tmp_path_factory.mktemp("data") / "text.jsonl")
+
+
+def test_train_and_info(model, data, tmp_path):
+    done = run.invoke(
+        dictionary_app, ["train", *options(model, data, tmp_path, "--features", "64", "--tokens", "5120")]
+    )
+    assert done.exit_code == 0, (done.output, done.exception)
+    assert "ce recovered" in done.output
+    found = load_dictionary(tmp_path)
+    assert (found.autoencoder.features, found.card.layer, found.card.prepend_bos) == (64, 2, True)
+    assert found.card.context_size == 32
+    assert found.card.hook_name == "blocks.2.hook_resid_post"
+    assert json.loads((tmp_path / "training.json").read_text())["settings"]["tokens"] == 5120
+    assert (tmp_path / "training.png").exists()
+    shown = run.invoke(dictionary_app, ["info", str(tmp_path)])
+    assert shown.exit_code == 0, shown.exception
+    for part in ("jumprelu", "blocks.2.hook_resid_post", found.digest, "ce recovered"):
+        assert part in shown.output
+
+
+def test_bfloat16_weights_and_another_layer(model, data, tmp_path):
+    more = ("--features", "32", "--tokens", "2560", "--layer", "0", "--weights", "bfloat16", "--no-plot")
+    done = run.invoke(dictionary_app, ["train", *options(model, data, tmp_path, *more)])
+    assert done.exit_code == 0, (done.output, done.exception)
+    sae = load_dictionary(tmp_path).autoencoder
+    assert torch.equal(sae.encoder, sae.encoder.bfloat16().float())
+    assert load_dictionary(tmp_path).card.layer == 0
+    assert not (tmp_path / "training.png").exists()
+
+
+def test_sweep_keeps_what_is_done(model, data, tmp_path):
+    more = ("--features", "16,32", "--tokens", "2048", "--learning-rates", "1e-3,4e-3", "--no-plot")
+    done = run.invoke(dictionary_app, ["sweep", *options(model, data, tmp_path, *more)])
+    assert done.exit_code == 0, (done.output, done.exception)
+    stored = json.loads((tmp_path / "sweep.json").read_text())
+    assert len(stored["runs"]) == 4
+    rows = sorted(tmp_path.glob("*/row.json"))
+    rows[0].write_text(json.dumps(json.loads(rows[0].read_text()) | {"loss": 1e-9}))
+    assert run.invoke(dictionary_app, ["sweep", *options(model, data, tmp_path, *more)]).exit_code == 0
+    again = (tmp_path / "sweep.json").read_text()
+    assert min(r["loss"] for r in json.loads(again)["runs"]) == 1e-9
+    other = run.invoke(dictionary_app, ["sweep", *options(model, data, tmp_path, *more, "--seed", "7")])
+    assert isinstance(other.exception, ConfigurationError)
+    assert "holds a run with seed 0, not 7" in str(other.exception)
+    assert (tmp_path / "sweep.json").read_text() == again
+
+
+def test_a_broken_report_does_not_hide_the_dictionary(model, data, tmp_path):
+    more = ("--features", "16", "--tokens", "2048", "--no-plot")
+    assert run.invoke(dictionary_app, ["train", *options(model, data, tmp_path, *more)]).exit_code == 0
+    for broken in ("{", "[]", "{}"):
+        (tmp_path / "training.json").write_text(broken)
+        shown = run.invoke(dictionary_app, ["info", str(tmp_path)])
+        assert shown.exit_code == 0, shown.exception
+        assert "training.json is broken" in shown.output
+        assert load_dictionary(tmp_path).digest in shown.output
+
+
+@pytest.mark.parametrize("more", [("--length", "1"), ("--length", "0"), ("--held-out", "0")])
+def test_lengths_that_cannot_be_are_usage_errors(model, data, tmp_path, more):
+    done = run.invoke(dictionary_app, ["train", *options(model, data, tmp_path, "--features", "16"), *more])
+    assert done.exit_code == 2
+    assert more[0] in done.output
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--features", "64", "--weights", "int8"), "not one of float32, bfloat16"),
+        (("--features", "0"), "features is 0"),
+        (("--features", "64", "--learning-rate", "nan"), "learning rate is nan"),
+        (("--features", "64", "--learning-rate", "0"), "learning rate is 0"),
+        (("--features", "64", "--sparsity", "-1"), "sparsity is -1"),
+        (("--features", "64", "--data", "nowhere"), "nowhere"),
+    ],
+)
+def test_wrong_options(model, data, tmp_path, more, message):
+    done = run.invoke(dictionary_app, ["train", *options(model, data, tmp_path, *more, "--tokens", "512")])
+    assert isinstance(done.exception, ConfigurationError)
+    assert message in str(done.exception)

@@ -1,0 +1,256 @@
+"""Fit, evaluate, report and compare as a user runs them: the bundled pair, one small policy, a small data folder."""
+
+import json
+import shutil
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from typer.testing import CliRunner
+
+from monitor.cli.app import app
+from monitor.cli.policy.evaluate import Evaluation, as_markdown, table
+from monitor.lab.benign_texts import SPREAD, benign_texts, documents, excerpt
+from monitor.lab.extra_rows import extra_rows, held_out, sources_of
+
+SHIPPED = Path(__file__).parents[3] / "policies"
+ROWS = 120
+
+
+def run(*arguments):
+    done = CliRunner().invoke(app, ["policy", *map(str, arguments)])
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def write_rows(path, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def row(text, label, group):
+    return {"text": text, "label": label, "kind": "message", "group": group}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    bad = "You have won {} dollars! Send your bank details and a small fee now to claim the prize."
+    good = "The {}th meeting of the garden club is on Monday; please bring seeds and a cup."
+    scam = [
+        row(text.format(i), label, f"{label} {i}")
+        for i in range(ROWS)
+        for text, label in ((bad, 1), (good, 0))
+    ]
+    write_rows(folder / "labelled" / "scam" / "made-up.jsonl", scam)
+    asked = [row(f"Name {i} things that one can do with {i} old newspapers.", 0, str(i)) for i in range(ROWS)]
+    write_rows(folder / "labelled" / "benign" / "instructions.jsonl", asked)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("policies")
+    for path in SHIPPED.glob("scams.*"):
+        if "lock" not in path.name:
+            shutil.copy(path, folder)
+    shutil.copy(SHIPPED / "benign.jsonl", folder)
+    output = run("fit", folder, "--features", 8, "--rounds", 2, "--extra", data / "labelled")
+    assert "scams" in output
+    return folder
+
+
+def test_evaluate_measures_what_no_fit_has_read(fitted, data, tmp_path):
+    text = run("evaluate", fitted, "--data", data, "--rows", 50)
+    assert "| scams | scam/made-up |" in text
+    assert "scams/written" in text
+    record = json.loads(run("evaluate", fitted, "--data", data, "--rows", 50, "--json"))
+    (source,) = record["sources"]
+    assert (source["positive"], source["negative"]) == (25, 25)
+    assert set(source["methods"]) >= {"policy", "linear_probe", "bag_of_words", "random_features"}
+    assert source["methods"]["bag_of_words"]["auroc"] == 1.0, "the made-up rows are told apart by their words"
+    rates = [r for r in record["rates"] if r["rule"] == "written"]
+    assert sum(r["texts"] for r in rates) == ROWS
+    assert all(r["interval"][0] <= r["fired"] / r["texts"] <= r["interval"][1] for r in rates)
+
+
+BOTH = """\
+apiVersion: monitor/v1
+metadata: {name: both, title: Both, category: scam, severity: low, description: A scam in a usual voice.}
+concept: {examples: scams.examples.jsonl}
+conditions:
+  scam:
+    pooling: ema
+    threshold: {false_positive_rate: 0.05}
+  strange:
+    signal: residual_norm
+    threshold: 1000.0
+  answered:
+    phases: [response]
+    signal: residual_norm
+    threshold: 0.0
+rules:
+  - name: usual
+    when: {all: [scam, {not: strange}]}
+  - name: later
+    when: {all: [scam, answered]}
+"""
+ELSEWHERE = """\
+apiVersion: monitor/v1
+metadata: {name: elsewhere, title: Elsewhere, category: scam, severity: low, description: For another model.}
+features: [{index: 999999}]
+match: {models: ["*another*"]}
+rules:
+  - {name: seen, threshold: 1.0}
+"""
+LOUD = """\
+apiVersion: monitor/v1
+metadata: {name: loud, title: Loud, category: loud, severity: low, description: Any token at all.}
+rules:
+  - {name: any-token, signal: residual_norm, threshold: 0.0}
+"""
+
+
+@pytest.fixture(scope="module")
+def mixed(fitted, tmp_path_factory):
+    """A fitted policy, one of combined conditions, one without a lock, and one for another model."""
+    folder = tmp_path_factory.mktemp("mixed") / "policies"
+    shutil.copytree(fitted, folder)
+    for name, text in (("both", BOTH), ("elsewhere", ELSEWHERE), ("loud", LOUD)):
+        (folder / f"{name}.yaml").write_text(text)
+    run("fit", folder, "--only", "both", "--features", 8, "--rounds", 2)
+    return folder
+
+
+def test_every_rule_has_a_row_or_a_reason(mixed, data):
+    record = json.loads(run("evaluate", mixed, "--data", data, "--rows", 50, "--json"))
+    fired = {}
+    for rate in record["rates"]:
+        key = f"{rate['policy']}/{rate['rule']}"
+        fired[key] = fired.get(key, 0) + rate["fired"]
+    assert set(fired) == {"scams/written", "both/usual", "both/later", "loud/any-token", "any rule/"}
+    assert fired["both/later"] == 0, "nothing is written by a model here"
+    assert fired["loud/any-token"] == fired["any rule/"] == ROWS
+    measured = {source["policy"]: source for source in record["sources"]}
+    assert set(measured) == {"scams", "both"}, "`loud` has no source of its category"
+    assert measured["both"]["methods"]["policy"]["auroc"] > 0.9
+    assert measured["both"]["caught"] > measured["both"]["fired"]
+    notes = "\n".join(record["notes"])
+    assert "elsewhere: bound to *another*; not measured on this model" in notes
+    assert "both/usual: combines conditions" in notes
+    assert "all prompt here, so `answered` cannot be reached" in notes
+    assert "loud: learnt from no examples" in notes
+    assert "- elsewhere: bound" in as_markdown(Evaluation("f", {}, (), notes=tuple(record["notes"])))
+
+
+def test_report_and_compare_take_combined_rules_and_leave_out_other_models(mixed, data, tmp_path):
+    page = tmp_path / "page.html"
+    run("report", mixed, "--data", data, "--rows", 50, "--texts", 50, "-o", page, "--show", 2)
+    text = page.read_text()
+    assert "elsewhere: bound to *another*" in text
+    assert "both/usual: combines conditions" in text
+    assert 'id="policy-both"' in text
+    assert 'id="policy-elsewhere"' not in text
+    record = json.loads(run("compare", mixed, mixed, "--on", data, "--rows", 20, "--json"))
+    assert {rule["rule"] for rule in record["rules"]} == {
+        "scams/written",
+        "both/usual",
+        "both/later",
+        "loud/any-token",
+    }
+    assert record["notes"] == [
+        f"elsewhere of {name}: bound to *another*; not compared on this model" for name in "AB"
+    ]
+    assert "elsewhere of B: bound to" in run("compare", mixed, mixed, "--on", data, "--rows", 20)
+
+
+def test_tests_of_policies_for_other_models_are_skipped_and_said_to_be(mixed, tmp_path):
+    folder = tmp_path / "tests"
+    folder.mkdir()
+    for name in ("elsewhere", "loud"):
+        shutil.copy(mixed / f"{name}.yaml", folder)
+    case = (
+        "apiVersion: monitor/v1\npolicy: {}\ncases:\n  - {{name: fires, texts: [hello there], fires: [{}]}}\n"
+    )
+    (folder / "loud.test.yaml").write_text(case.format("loud", "any-token"))
+    (folder / "elsewhere.test.yaml").write_text(case.format("elsewhere", "seen"))
+    output = " ".join(run("test", folder, "--junit", tmp_path / "out.xml").replace("│", " ").split())
+    assert "1 passed, 0 failed, 1 policy for other models not tested" in output
+    assert "bound to *another*; not tested on this model" in output
+    suites = ElementTree.parse(tmp_path / "out.xml").getroot()
+    assert [(s.get("name"), s.get("tests"), s.get("skipped")) for s in suites] == [
+        ("elsewhere", "1", "1"),
+        ("loud", "1", "0"),
+    ]
+    (folder / "elsewhere.test.yaml").unlink()
+    done = CliRunner().invoke(app, ["policy", "test", str(folder)])
+    assert done.exit_code == 1, "without a test it fails, whatever it is bound to"
+
+
+def test_report_shows_unseen_texts_token_by_token(fitted, data, tmp_path):
+    page = tmp_path / "page.html"
+    run("report", fitted, "--data", data, "--rows", 50, "--texts", 50, "-o", page, "--show", 2)
+    text = page.read_text()
+    assert "scam/made-up" in text.replace("<wbr>", "")
+    assert 'class="words"' in text
+    assert "of the threshold" in text
+    run("report", fitted, "-o", page)
+    assert "own example" in page.read_text()
+    assert "No labelled data was given" in page.read_text()
+
+
+def test_compare_says_who_flips(fitted, data, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(fitted, other)
+    strict = (other / "scams.yaml").read_text().replace("{false_positive_rate: 0.01}", "1000.0")
+    (other / "scams.yaml").write_text(strict)
+    record = json.loads(run("compare", fitted, other, "--on", data, "--rows", 40, "--json"))
+    (change,) = record["rules"]
+    assert change["rule"] == "scams/written"
+    assert (change["both"], change["only_b"]["count"]) == (0, 0)
+    assert change["only_a"]["count"] + change["neither"] == record["texts"]
+    same = json.loads(run("compare", fitted, fitted, "--on", data, "--rows", 40, "--json"))
+    assert same["rules"][0]["p_value"] == 1.0
+    assert same["digests"]["a"] == same["digests"]["b"] != record["digests"]["b"]
+    assert "newspapers" not in run("compare", fitted, other, "--on", data, "--rows", 40)
+
+
+def test_what_a_fit_reads_is_never_measured_on(data, tmp_path):
+    path = data / "labelled" / "scam" / "made-up.jsonl"
+    learnt = set(extra_rows(data / "labelled", "scams", "scam").texts)
+    measured = {r.text for r in held_out(path, 10_000)}
+    assert learnt
+    assert measured
+    assert not learnt & measured
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text("".join(json.dumps({"text": f"Line {i} of a book. " * 9}) + "\n" for i in range(400)))
+    halves = [set(documents([corpus], held_out=which)) for which in (False, True)]
+    assert halves[0].isdisjoint(halves[1])
+    assert sum(map(len, halves)) == 400
+    found = benign_texts(SHIPPED, [corpus])
+    assert not {text for half in halves[1:] for text in half} & {*found.learnt, *found.aside}
+
+
+def test_sources_speak_of_the_policy_that_they_are_about(tmp_path):
+    for name in ("unsafe_code/sven", "unsafe_code/other", "deception/x"):
+        write_rows(tmp_path / f"{name}.jsonl", [row("t", 1, "g")])
+    stems = {p.stem for p in sources_of(tmp_path, "unsafe-code-backdoor", "unsafe_code")}
+    assert stems == {"other"}
+    assert {p.stem for p in sources_of(tmp_path, "unsafe-code-vulnerability", "unsafe_code")} == {
+        "other",
+        "sven",
+    }
+
+
+def test_long_documents_give_pieces_from_all_over(tmp_path):
+    book = "".join(f"Sentence number {i}. " for i in range(20_000))
+    (tmp_path / "book.jsonl").write_text(json.dumps({"text": book}) + "\n")
+    pieces = [p for half in (False, True) for p in documents([tmp_path / "book.jsonl"], held_out=half)]
+    assert 4 <= len(pieces) <= 10
+    assert all(piece in book for piece in pieces)
+    assert len({excerpt(piece, *SPREAD) for piece in pieces}) == len(pieces)
+
+
+def test_tables_without_rows_are_left_out():
+    assert table(["a"], []) == ""
+    assert table(["a", "b"], [["1", "2"]]).splitlines()[1] == "|---|---|"

@@ -1,0 +1,117 @@
+"""Text of responses with a tokenizer that spells unknown characters byte by byte, as Llama 2, Mistral and Gemma do."""
+
+import random
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer, decoders, models
+from transformers import PreTrainedTokenizerFast
+
+from monitor.model.engine.detokenizer import TextStream
+from monitor.model.engine.requests import GenerationRequest
+from monitor.model.engine.rows import Rows
+from monitor.model.engine.sequence import Track
+from monitor.records import Decision, FinishReason, Phase, Sampling
+from tests.model.running import Call
+from tests.model.tiny import Recorder, tokenizer
+
+WORDS = {"<unk>": 0, "<s>": 1, "</s>": 2, "▁I": 3, "▁want": 4, "▁to": 5, "▁go": 6, "!": 7}
+BYTES = len(WORDS)
+
+
+def byte_fallback() -> PreTrainedTokenizerFast:
+    vocabulary = WORDS | {f"<0x{value:02X}>": BYTES + value for value in range(256)}
+    core = Tokenizer(models.BPE(vocab=vocabulary, merges=[], byte_fallback=True, unk_token="<unk>"))
+    core.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", eos_token="</s>")
+
+
+def spelled(content: bytes) -> list[int]:
+    return [BYTES + value for value in content]
+
+
+def read(ids: list[int], *stop: str, prompt: tuple[int, ...] = ()) -> str:
+    stream = TextStream(byte_fallback(), stop, prompt)
+    return "".join(map(stream.push, ids)) + stream.finish()
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [(b"\xc3\xa9\xff", "é\ufffd!"), (b"A\xff", "A\ufffd!"), (b"A\xffB", "A\ufffd\ufffd!")],
+)
+def test_bytes_that_are_no_character_take_nothing_back(content: bytes, text: str) -> None:
+    # Read as a whole, such a run is nothing but replacement characters; what was given before stays as it was.
+    assert read([*spelled(content), WORDS["!"]]) == text
+
+
+def test_nothing_that_a_model_may_write_raises() -> None:
+    chance = random.Random(1)
+    for _ in range(200):
+        ids = [chance.randrange(400) for _ in range(40)]
+        found = read(ids)
+        kept = [i for i in ids if 3 <= i < BYTES]
+        for word, number in WORDS.items():
+            if number >= 3:
+                piece = word.replace("▁", "")
+                assert found.count(piece) >= kept.count(number)
+
+
+def test_valid_text_comes_as_it_is() -> None:
+    chance = random.Random(2)
+    for _ in range(50):
+        parts = [chance.choice(["é", "漢", "🙂", "a", "!"]) for _ in range(20)]
+        ids = [i for part in parts for i in ([WORDS["!"]] if part == "!" else spelled(part.encode()))]
+        assert read(ids) == "".join(parts)
+
+
+def test_the_space_behind_the_prompt_is_kept() -> None:
+    ids = [WORDS["▁to"], WORDS["▁go"]]
+    assert read(ids, prompt=(1, WORDS["▁I"], WORDS["▁want"])) == " to go"
+
+
+def test_nothing_of_the_prompt_comes_with_the_response() -> None:
+    for last in (WORDS["▁want"], BYTES + 0xC3, BYTES + 0xFF, 1, 2):
+        assert read([WORDS["▁to"], WORDS["!"]], prompt=(1, last)).strip() == "to!"
+
+
+def test_letters_in_front_of_an_incomplete_character_are_not_lost() -> None:
+    half = spelled("é".encode()[:1])
+    assert read([*spelled(b"ab"), *half]) == "ab"
+
+
+@pytest.mark.parametrize("lag", [0, 4])
+def test_a_stop_string_in_the_last_tokens_is_why_it_ended(lag: int) -> None:
+    prompt, letters = (0, 5, 6), tokenizer()("abcd", add_special_tokens=False)["input_ids"]
+    call = Call(prompt, Recorder(decision=Decision(lag=lag)))
+    request = GenerationRequest("a", prompt, Sampling(max_new_tokens=4, stop=("cd",)), call.observer)
+    track = Track(request, call.emit, tokenizer(), str, frozenset({1}), 4)
+    track.saw(Rows(0, np.zeros((3, 2), np.float32), clean=True))
+    for number, letter in enumerate([*letters, 9]):
+        track.drew(letter)
+        if not track.ended:
+            track.saw(Rows(3 + number, np.zeros((1, 2), np.float32), clean=True))
+    assert call.observer.blocks[0].phase is Phase.PROMPT
+    assert call.finished(1).reason is FinishReason.STOP
+    assert call.text == "ab"
+
+
+def test_no_token_behind_a_stop_string_is_released_however_late_tokens_are() -> None:
+    prompt, letters = (0, 5, 6), tokenizer()("abcdefgh", add_special_tokens=False)["input_ids"]
+    found = []
+    for lag in (0, 2, 4, 20):
+        call = Call(prompt, Recorder(decision=Decision(lag=lag)))
+        sampling = Sampling(max_new_tokens=8, stop=("cd",))
+        request = GenerationRequest("a", prompt, sampling, call.observer, include_tokens=True)
+        track = Track(request, call.emit, tokenizer(), str, frozenset({1}), 8)
+        track.saw(Rows(0, np.zeros((3, 2), np.float32), clean=True))
+        for number, letter in enumerate([*letters, 9]):
+            track.drew(letter)
+            if not track.ended:
+                track.saw(Rows(3 + number, np.zeros((1, 2), np.float32), clean=True))
+        last = call.finished(1)
+        assert last.coverage.complete
+        shown = [token.token_id for token in call.tokens]
+        found.append((call.text, shown, last.reason, last.released, last.tokens_generated))
+    assert found == [("ab", [*prompt, *letters[:4]], FinishReason.STOP, 7, 4)] * 4

@@ -1,0 +1,187 @@
+import shutil
+import tracemalloc
+
+import pytest
+
+from monitor.errors import PolicyError
+from monitor.policy import PolicyProblems, load_policies, read_folder
+from monitor.policy.files.examples import read_examples
+from monitor.policy.files.lock import LockModel, write_lock
+from monitor.policy.files.yaml_document import read_text
+from monitor.records import Action, Clamp, Mode, Severity, Where
+from tests.policy.policy_files import DICTIONARY, MODEL, PINNED, lock_for, write_concept, write_policy
+
+
+def load(folder, **more):
+    return load_policies(
+        folder, **{"dictionary_digest": DICTIONARY, "model_digest": MODEL, "features": 100, **more}
+    )
+
+
+def problems(folder, **more):
+    with pytest.raises(PolicyProblems) as caught:
+        load(folder, **more)
+    return caught.value.problems
+
+
+def test_a_pinned_policy_needs_no_lock(tmp_path):
+    write_policy(tmp_path, PINNED)
+    policies = load(tmp_path)
+    (policy,) = policies.policies
+    assert policies.watch.features == (3, 7, 9)
+    assert policies.clampable == (9,)
+    assert (policy.severity, policy.closed, policy.clamps) == (
+        Severity.HIGH,
+        True,
+        (Clamp(9, -1.5, Where.ACTIVE),),
+    )
+    (rule,) = policy.rules
+    assert (rule.action, rule.mode, rule.threshold) == (Action.SUPPRESS, Mode.ENFORCE, 0.8)
+    assert [(f.index, f.weight) for f in rule.features] == [(3, 1.0), (7, 0.5)]
+
+
+def test_the_digest_covers_every_file_used(tmp_path):
+    write_concept(tmp_path)
+    first = load(tmp_path).digest
+    assert first == load(tmp_path).digest
+    (tmp_path / "README.md").write_text("not used")
+    assert load(tmp_path).digest == first
+    path = tmp_path / "greed.yaml"
+    path.write_text(path.read_text() + "# a comment\n")
+    assert load(tmp_path).digest != first
+
+
+def test_a_lock_gives_the_numbers(tmp_path):
+    write_concept(tmp_path)
+    (policy,) = load(tmp_path).policies
+    (rule,) = policy.rules
+    assert (rule.threshold, [f.index for f in rule.features]) == (0.25, [5])
+    assert policy.clamps == (Clamp(6, -1.0),)
+
+
+@pytest.mark.parametrize(("maturity", "mode"), [("experimental", Mode.SHADOW), ("beta", Mode.ENFORCE)])
+def test_a_mode_left_out_follows_the_card(tmp_path, maturity, mode):
+    path, examples = write_concept(tmp_path)
+    lock = lock_for(examples).model_dump(by_alias=True)
+    lock["card"]["maturity"] = maturity
+    write_lock(path, LockModel.model_validate(lock))
+    (policy,) = load(tmp_path).policies
+    assert (policy.maturity, policy.rules[0].mode) == (maturity, mode)
+    path.write_text(path.read_text().replace("    action:", "    mode: enforce\n    action:"))
+    assert load(tmp_path).policies[0].rules[0].mode is Mode.ENFORCE
+
+
+@pytest.mark.parametrize(
+    ("more", "word"),
+    [
+        ({"model_digest": "sha256:" + "9" * 64}, "was fitted to another model"),
+        ({"dictionary_digest": "sha256:" + "9" * 64}, "was fitted to another dictionary"),
+        ({"features": 6}, "feature 6 does not exist"),
+        (
+            {"maxima": [1.0] * 5 + [2.0, 3.5] + [1.0] * 93},
+            "feature 6 was fitted with the maximum 3; it is 3.5 now",
+        ),
+        ({"maxima": [1.0] * 5 + [0.0, 3.0] + [1.0] * 93}, "feature 5 was never seen active"),
+    ],
+)
+def test_a_lock_of_something_else_is_refused_by_name(tmp_path, more, word):
+    write_concept(tmp_path)
+    found = problems(tmp_path, **more)
+    assert word in found[0].message
+    assert found[0].file.endswith("greed.lock.yaml")
+    assert "policy fit" in found[0].hint or "feature" in found[0].hint
+
+
+def test_a_lock_goes_stale_with_its_policy(tmp_path):
+    path, _ = write_concept(tmp_path)
+    text = path.read_text()
+    path.write_text(text.replace("pooling: max", "pooling: mean"))
+    assert "changed its pooling" in problems(tmp_path)[0].message
+    path.write_text(text.replace("- I want all", "- I want nearly all"))
+    assert "fitted to other examples" in problems(tmp_path)[0].message
+    path.write_text(text)
+    (tmp_path / "greed.lock.yaml").unlink()
+    (found,) = problems(tmp_path)
+    assert "never fitted" in found.message
+    assert str(tmp_path) in found.hint
+
+
+def test_a_lock_survives_writing_and_reading(tmp_path):
+    path, examples = write_concept(tmp_path)
+    lock = lock_for(examples)
+    write_lock(path, lock)
+    (source,) = read_folder(tmp_path)
+    assert source.lock == lock
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_files_that_would_be_overlooked_are_refused(tmp_path):
+    write_policy(tmp_path, PINNED)
+    shutil.copy(tmp_path / "greed.yaml", tmp_path / "other.yml")
+    assert "would not be read" in problems(tmp_path)[0].message
+
+
+def test_a_missing_or_empty_folder_is_refused(tmp_path):
+    assert "holds no policy" in problems(tmp_path)[0].message
+    assert "is not a folder" in problems(tmp_path / "nowhere")[0].message
+
+
+def test_every_problem_of_every_file_in_one_error(tmp_path):
+    write_policy(tmp_path, PINNED.replace("threshold: 0.8", "threshold: high"))
+    write_policy(
+        tmp_path,
+        PINNED.replace("name: greed", "name: envy").replace("severity: high", "sevrity: high"),
+        "envy",
+    )
+    with pytest.raises(PolicyError) as caught:
+        read_folder(tmp_path)
+    text = str(caught.value)
+    assert "greed.yaml:13:16: `rules[0].threshold` must be a valid number; found 'high'" in text
+    assert (
+        "   13 |     threshold: high\n       |                ^\n       = write a number, such as 0.8" in text
+    )
+    assert "envy.yaml:6:3: unknown field `metadata.sevrity`" in text
+    assert "did you mean `severity`?" in text
+    assert "the field `metadata.severity` is missing" in text
+
+
+def test_example_rows_are_checked_line_by_line(tmp_path):
+    write_concept(tmp_path)
+    path = tmp_path / "greed.yaml"
+    head, tail = path.read_text().split("concept:")
+    path.write_text(head + "concept:\n  examples: rows.jsonl\nrules:" + tail.split("rules:")[1])
+    rows = [
+        '{"text": "a", "label": "positive"}',
+        "{",
+        '{"text": "b", "label": "maybe"}',
+        '{"text": "a", "label": "negative"}',
+    ]
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows))
+    found = problems(tmp_path)
+    assert [p.line for p in found] == [2, 3, 4]
+    assert "repeats the text of line 1" in found[2].message
+
+
+def test_an_example_with_two_labels_is_refused(tmp_path):
+    path = tmp_path / "e.jsonl"
+    path.write_text(
+        '{"text": "a", "label": "positive"}\n{"text": "b", "label": "positive", "label": "negative"}\n'
+    )
+    with pytest.raises(PolicyProblems) as caught:
+        read_examples(path)
+    (problem,) = caught.value.problems
+    assert (problem.line, problem.message) == (2, "the key `label` stands here twice")
+
+
+def test_a_small_file_takes_little_memory_whatever_its_limit(tmp_path):
+    path = tmp_path / "small.jsonl"
+    path.write_text("x" * 70_000)
+    tracemalloc.start()
+    try:
+        assert read_text(path, 2**26) == "x" * 70_000
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+    with pytest.raises(PolicyProblems, match="is larger than 69999 bytes"):
+        read_text(path, 69_999)
+    assert read_text(path, 70_000) == "x" * 70_000

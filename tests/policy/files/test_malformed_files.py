@@ -1,0 +1,261 @@
+"""Policy files that nobody should have to debug: each is refused at its place, all of a folder in one run.
+
+The files in `malformed/` are written by hand; `expected.tsv` says where the first problem of each stands, how many
+there are, and how it reads. Many more are made here, by writing every kind of value into every field of a policy
+that uses the whole language.
+"""
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from monitor.cli.policy.app import policy_app
+from monitor.errors import ConfigurationError
+from monitor.policy import PolicyProblems
+from monitor.policy.files.lint import check_folder
+from monitor.policy.files.source import read_source
+from tests.policy.policy_files import PINNED
+
+FOLDER = Path(__file__).parents[1] / "malformed"
+ROWS = [line.split("\t") for line in (FOLDER / "expected.tsv").read_text().splitlines()]
+
+FULL = """\
+apiVersion: monitor/v1
+metadata:
+  name: greed
+  title: Greed
+  category: greed
+  severity: high
+  description: Wanting everything.
+  maturity: beta
+  false_positives: [shopping lists]
+  references: [somewhere]
+probe:
+  weights: [0.5, -1]
+  bias: 0.25
+  scale: 2
+match:
+  callers: ["batch-*"]
+  labels:
+    team: risk
+  models: [demo]
+conditions:
+  wants:
+    phases: [prompt]
+    pooling:
+      kind: ema
+      half_life: 4
+    for: 2
+    threshold: 0.5
+    lasts: 20
+  odd:
+    signal: residual_norm
+    threshold:
+      false_positive_rate: 0.01
+    scope: session
+  both:
+    when:
+      at_least: 2
+      of: [wants, {not: odd}]
+rules:
+  - name: stated
+    phases: [prompt, response]
+    when:
+      all: [both, {any: [wants, odd]}]
+    for: 1
+    severity: low
+    action: block
+    mode: shadow
+  - name: counted
+    features:
+      - index: 3
+        weight: 0.5
+        label: wants
+    pooling: top_k_mean
+    threshold:
+      - up_to: 64
+        threshold: 0.8
+      - up_to: null
+        threshold: 1.1
+    action: suppress
+suppress:
+  features: [9]
+  target: -1.5
+  when: detected
+  where: active
+on_error: closed
+"""
+
+JUNK = [
+    "[]",
+    "{}",
+    "{a: 1}",
+    "[[1]]",
+    "'text'",
+    "''",
+    "true",
+    "-1e9",
+    "1e400",
+    ".nan",
+    "2020-02-30",
+    "!x y",
+    "*a",
+    "@",
+]
+
+
+def refused(path):
+    problems = told(path)
+    assert problems
+    return problems
+
+
+def told(path):
+    """The problems of a file, each at a place that the file has; none where it is fine."""
+    try:
+        read_source(path)
+    except PolicyProblems as error:
+        problems = error.problems
+    else:
+        return ()
+    assert all(str(p).startswith(f"{p.file}:{p.line}:{p.column}: ") for p in problems)
+    lines = re.split("\r\n|[\n\r\x85\u2028\u2029]", path.read_bytes().decode("utf-8-sig", "replace"))
+    for p in problems:
+        assert 1 <= p.line <= max(1, len(lines))
+        if p.source:
+            assert p.source == lines[p.line - 1]
+            assert p.column <= len(p.source) + 1
+    return problems
+
+
+def written(folder, text):
+    path = folder / "greed.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+@pytest.mark.parametrize(("name", "place", "count", "message"), ROWS, ids=[row[0] for row in ROWS])
+def test_hand_made_files(name, place, count, message, tmp_path):
+    problems = refused(written(tmp_path, (FOLDER / f"{name}.yaml").read_text()))
+    assert (f"{problems[0].line}:{problems[0].column}", len(problems)) == (place, int(count))
+    assert problems[0].message == message
+
+
+def test_every_file_of_a_folder_is_told_in_one_run(tmp_path):
+    for name, *_ in ROWS:
+        shutil.copy(FOLDER / f"{name}.yaml", tmp_path)
+    with pytest.raises(PolicyProblems) as caught:
+        check_folder(tmp_path)
+    assert {Path(p.file).stem for p in caught.value.problems} == {row[0] for row in ROWS}
+    run = CliRunner().invoke(policy_app, ["check", str(tmp_path)])
+    assert isinstance(run.exception, ConfigurationError)
+    assert "Traceback" not in run.output
+
+
+def test_the_whole_language_is_fine_as_it_is(tmp_path):
+    assert read_source(written(tmp_path, FULL)).model.metadata.name == "greed"
+
+
+def test_every_kind_of_value_in_every_field(tmp_path):
+    lines = FULL.split("\n")
+    places = [i for i, line in enumerate(lines) if re.match(r"\s*(- )?\w+: ?\S", line)]
+    found = 0
+    for i in places:
+        for junk in JUNK:
+            key = lines[i].split(": ", 1)[0]
+            path = written(tmp_path, "\n".join([*lines[:i], f"{key}: {junk}", *lines[i + 1 :]]))
+            found += bool(told(path))
+    assert found > 400
+
+
+def test_every_line_left_out_twice_or_moved(tmp_path):
+    lines = FULL.split("\n")[:-1]
+    found = 0
+    for i, line in enumerate(lines):
+        before, after = lines[:i], lines[i + 1 :]
+        for text in (before + after, [*before, line, line, *after], [*before, " " + line, *after]):
+            found += bool(told(written(tmp_path, "\n".join(text))))
+    assert found > 100
+
+
+BYTES = {
+    "utf-16": PINNED.encode("utf-16"),
+    "latin-1": PINNED.replace("Greed\n", "Gr\u00e9ed\n").encode("latin-1"),
+    "nul": PINNED.replace("Greed\n", "Gr\0eed\n").encode(),
+    "nul alone": b"\0",
+    "bom in the middle": PINNED.replace("Greed\n", "Gr\ufeffeed\n\ufeff").encode(),
+    "binary": bytes(range(256)),
+    "huge": b"# " + b"x" * (300 * 1024),
+    "huge key": b"a" * (200 * 1024) + b": 1",
+    "many keys": b"\n".join(b"k%d: 1" % i for i in range(20_000)),
+    "deep list": b"[" * 100_000,
+    "deep block": b"\n".join(b" " * i + b"a:" for i in range(400)),
+    "many anchors": b"a: [" + b"&x 1, " * 20_000 + b"]",
+    "alias bomb": b"a: &a [x,x]\nb: &b [*a,*a]\nc: &c [*b,*b]\nd: [*c,*c]\n",
+    "only newlines": b"\n" * 1000,
+    "only spaces": b" " * 1000,
+    "carriage returns": PINNED.replace("severity: high", "severity: hi").replace("\n", "\r").encode(),
+    "dos lines": PINNED.replace("severity: high", "severity: hi").replace("\n", "\r\n").encode(),
+    "separators": PINNED.replace("severity: high", "severity: hi\u2028").encode(),
+    "dots": b"...\n",
+    "dashes": b"---\n---\n",
+}
+
+
+@pytest.mark.parametrize("name", BYTES)
+def test_bytes(name, tmp_path):
+    assert len(str(refused(written(tmp_path, BYTES[name]))[0])) < 3000
+
+
+def test_a_byte_order_mark_at_the_start_is_no_problem(tmp_path):
+    assert read_source(written(tmp_path, b"\xef\xbb\xbf" + PINNED.encode()))
+
+
+def test_what_is_no_file(tmp_path):
+    def refused_there(name):
+        with pytest.raises(PolicyProblems) as caught:
+            check_folder(tmp_path)
+        (problem,) = [p for p in caught.value.problems if p.file.endswith(name)]
+        assert str(problem).startswith(f"{tmp_path / name}:1:1: cannot be read")
+
+    (tmp_path / "folder.yaml").mkdir()
+    (tmp_path / "loop.yaml").symlink_to(tmp_path / "loop.yaml")
+    (tmp_path / "dangling.yaml").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(tmp_path / "pipe.yaml")
+    for name in ("folder.yaml", "loop.yaml", "dangling.yaml", "pipe.yaml"):
+        refused_there(name)
+    looped = tmp_path / "around"
+    looped.symlink_to(looped)
+    with pytest.raises(PolicyProblems, match="is not a folder"):
+        check_folder(looped)
+
+
+def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
+    path = written(tmp_path, PINNED)
+
+    def denied(self, *_args, **_more):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "open", denied)
+    assert refused_message(path) == "cannot be read: Permission denied"
+
+
+def refused_message(path):
+    with pytest.raises(PolicyProblems) as caught:
+        read_source(path)
+    return caught.value.problems[0].message
+
+
+def test_files_beside_a_policy_that_is_wrong_are_told_with_it(tmp_path):
+    path = written(tmp_path, PINNED.replace("severity: high", "severity: hi"))
+    (tmp_path / "greed.lock.yaml").write_text("apiVersion: monitor/v2\n")
+    (tmp_path / "greed.test.yaml").write_text("cases: 3\n")
+    (tmp_path / "benign.jsonl").write_text("{}\n")
+    with pytest.raises(PolicyProblems) as caught:
+        check_folder(path.parent)
+    files = {Path(p.file).name for p in caught.value.problems}
+    assert files == {"greed.yaml", "greed.lock.yaml", "greed.test.yaml", "benign.jsonl"}

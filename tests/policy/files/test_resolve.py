@@ -1,0 +1,165 @@
+"""Probes, signals, conditions and lengths from policy and lock to numbers, and what does not fit."""
+
+import numpy as np
+import pytest
+
+from monitor.policy import PolicyProblems, PolicySet
+from monitor.policy.files.diagnostics import validate
+from monitor.policy.files.loader import load_policies, set_digest
+from monitor.policy.files.lock import LockModel, lock_path, write_lock
+from monitor.policy.files.probe_weights import probe_path, read_weights, store_probe
+from monitor.policy.files.resolve import resolve
+from monitor.policy.files.source import Running, read_source
+from monitor.policy.files.yaml_document import read_document
+from monitor.policy.schema.threshold import Bucket, threshold_at
+from monitor.records import Signal
+from tests.policy.policy_files import CONCEPT, DICTIONARY, EXAMPLES, MODEL, PINNED, lock_for, write_policy
+
+WIDTH = 4
+RUNNING = Running(MODEL, DICTIONARY, 100, width=WIDTH)
+WEIGHTS = [0.5, -1.25, 0.0, 2.0]
+
+
+def relocked(**changes):
+    return LockModel.model_validate(lock_for(EXAMPLES).model_dump(by_alias=True) | changes)
+
+
+def resolved(path, running=RUNNING):
+    problems = []
+    return resolve(read_source(path), running, problems), problems
+
+
+def with_probe(folder, weights=WEIGHTS, text=CONCEPT):
+    path = write_policy(folder, text.replace("pooling: max", "pooling: max"))
+    probe = store_probe(path, weights, bias=-0.5, scale=2.0)
+    write_lock(path, relocked(detector="probe", probe=probe.model_dump()))
+    return path
+
+
+@pytest.mark.parametrize("size", [WIDTH, 2048])
+def test_a_probe_comes_from_the_lock_inline_or_from_its_file(tmp_path, size):
+    weights = np.resize(np.asarray(WEIGHTS, np.float32), size)
+    path = with_probe(tmp_path, weights)
+    assert probe_path(path).exists() == (size > 1024)
+    policy, problems = resolved(path, Running(MODEL, DICTIONARY, 100, width=size))
+    assert not problems
+    (rule,) = policy.rules
+    assert (rule.features, rule.probe.name, rule.probe.bias, rule.probe.scale) == ((), "greed", -0.5, 2.0)
+    np.testing.assert_allclose(rule.probe.weights, weights, rtol=1e-5)
+    assert PolicySet((policy,), "").watch.probes == (rule.probe,)
+    source = read_source(path)
+    assert (probe_path(path) in source.files) == (size > 1024)
+    assert set_digest([source], tmp_path) == set_digest([source], tmp_path)
+
+
+def test_a_probe_file_that_is_not_the_one_is_refused(tmp_path):
+    path = with_probe(tmp_path, np.resize(np.asarray(WEIGHTS, np.float32), 2048))
+    file = probe_path(path)
+    good = file.read_bytes()
+    for content, word in ((good + b"\0", "digest"), (b"", "digest"), (None, "cannot be read")):
+        file.unlink() if content is None else file.write_bytes(content)
+        with pytest.raises(PolicyProblems, match=word) as caught:
+            read_source(path)
+        assert caught.value.problems[0].file.endswith(".lock.yaml")
+
+
+def test_a_probe_file_must_hold_one_row_of_numbers(tmp_path):
+    import hashlib
+
+    from safetensors.numpy import save
+
+    from monitor.policy.schema.policy import ProbeModel
+
+    for raw, word in (
+        (b"nonsense", "not a safetensors"),
+        (save({"other": np.ones(4, np.float32)}), "one tensor"),
+        (save({"weights": np.ones((2, 2), np.float32)}), "one tensor"),
+        (save({"weights": np.asarray([np.nan], np.float32)}), "finite"),
+    ):
+        (tmp_path / "x.safetensors").write_bytes(raw)
+        digest = "sha256:" + hashlib.sha256(raw).hexdigest()
+        with pytest.raises(ValueError, match=word):
+            read_weights(ProbeModel(weights_file="x.safetensors", digest=digest), tmp_path)
+
+
+def test_a_probe_of_another_width_is_a_problem(tmp_path):
+    _, problems = resolved(with_probe(tmp_path, [1.0, 2.0]))
+    assert "2 weights" in problems[0].message
+    assert problems[0].file.endswith(".lock.yaml")
+
+
+def test_the_detector_that_the_policy_asks_for_must_be_the_locks(tmp_path):
+    asked = CONCEPT.replace("concept:\n", "concept:\n  detector: features\n")
+    _, problems = resolved(with_probe(tmp_path, text=asked))
+    assert "holds another detector: probe, not features" in problems[0].message
+
+
+def test_thresholds_by_length_come_from_the_lock(tmp_path):
+    path = write_policy(tmp_path, CONCEPT)
+    lock = lock_for(EXAMPLES).model_dump(by_alias=True)
+    lock["rules"]["stated"]["threshold"] = [
+        {"up_to": 16, "threshold": 0.5},
+        {"up_to": None, "threshold": 0.25},
+    ]
+    write_lock(path, LockModel.model_validate(lock))
+    again = validate(read_document(lock_path(path)), LockModel)
+    assert again.rules["stated"].threshold == [
+        Bucket(up_to=16, threshold=0.5),
+        Bucket(up_to=None, threshold=0.25),
+    ]
+    policy, problems = resolved(path)
+    assert not problems
+    assert (policy.rules[0].lengths, policy.rules[0].threshold) == (((16, 0.5), (None, 0.25)), 0.25)
+    assert [threshold_at(again.rules["stated"].threshold, n) for n in (1, 16, 17)] == [0.5, 0.5, 0.25]
+
+
+CONDITIONS = """\
+conditions:
+  odd:
+    signal: residual_norm
+    threshold: {false_positive_rate: 0.01}
+  wants:
+    features: [{index: 3}]
+    threshold: 0.5
+"""
+
+
+def test_conditions_need_their_own_thresholds_in_the_lock(tmp_path):
+    head = PINNED.split("features:\n")[0]
+    path = write_policy(tmp_path, head + CONDITIONS + "rules:\n  - name: r\n    when: {all: [odd, wants]}\n")
+    rule = lock_for(EXAMPLES).model_dump(by_alias=True)["rules"]["stated"] | {"signal": "residual_norm"}
+    write_lock(path, relocked(rules={}, conditions={"odd": rule}))
+    policy, problems = resolved(path)
+    assert not problems
+    assert [c.signal for c in policy.conditions] == [Signal.RESIDUAL_NORM, None]
+    assert [f.index for f in policy.rules[0].features] == [3]
+    assert PolicySet((policy,), "").watch.signals == (Signal.RESIDUAL_NORM,)
+    write_lock(path, relocked(rules={}))
+    assert "no threshold for the condition `odd`" in resolved(path)[1][0].message
+    write_lock(path, relocked(rules={}, conditions={"odd": rule | {"signal": "reconstruction_error"}}))
+    assert "changed its pooling, `for`, signal or rate" in resolved(path)[1][0].message
+
+
+def test_features_of_conditions_must_exist(tmp_path):
+    head = PINNED.split("features:\n")[0]
+    condition = "conditions:\n  a: {features: [{index: 700}], threshold: 1}\n"
+    path = write_policy(tmp_path, head + condition + "rules:\n  - name: r\n    when: a\n")
+    (problem,) = resolved(path)[1]
+    assert (problem.line, "700 does not exist" in problem.message) == (9, True)
+
+
+def test_policies_of_other_models_are_left_out(tmp_path):
+    write_policy(tmp_path, PINNED + "match: {models: ['other*']}\n")
+    write_policy(tmp_path, PINNED.replace("name: greed", "name: envy"), "envy")
+
+    def load(*names):
+        return load_policies(
+            tmp_path, dictionary_digest=DICTIONARY, model_digest=MODEL, features=100, names=names
+        )
+
+    assert [p.name for p in load("mine").policies] == ["envy"]
+    assert [p.name for p in load("mine", "other-7b").policies] == ["envy", "greed"]
+    assert load("mine").digest != load("other-7b").digest
+    (tmp_path / "envy.yaml").unlink()
+    with pytest.raises(PolicyProblems, match=r"no policy applies to the model mine"):
+        load("mine")

@@ -1,0 +1,203 @@
+"""When clamps begin and end, and what the rules know after tokens were taken back."""
+
+import numpy as np
+import pytest
+
+from monitor.policy import PolicySet
+from monitor.policy.policy import Condition, WeightedFeature
+from monitor.policy.schema.policy import Ema, Max, Mean
+from monitor.policy.schema.suppress import Suppress
+from monitor.records import Action, Clamp, Coverage, ErrorTerm, Mode, Phase, Status, TokenBlock
+from tests.policy.conftest import block, policy, rule, word
+
+ALL = "sha256:" + "0" * 64
+SUPPRESS = {"action": Action.SUPPRESS, "threshold": 0.5}
+RESPONSE = (Phase.RESPONSE,)
+
+
+def started(*policies):
+    return PolicySet(tuple(policies), ALL).start(word)
+
+
+def response(readings, start):
+    return block(readings, start, Phase.RESPONSE)
+
+
+class TestClampsInForce:
+    def walk(self, observer, scores, start=1):
+        """Whether clamps hold after each token."""
+        observer.observe(block([[0.0]]))
+        return [bool(observer.observe(block([[s]], start + i)).suppressing) for i, s in enumerate(scores)]
+
+    def test_from_the_first_token(self):
+        observer = started(policy(name="a", clamps=(Clamp(3, -1.0),), clamps_always=True))
+        decision = observer.begin()
+        assert (decision.clamps, decision.suppressing, decision.lag) == ((Clamp(3, -1.0),), ("a",), 0)
+
+    def test_from_the_detection_to_the_end(self):
+        observer = started(policy(rule(**SUPPRESS), clamps=(Clamp(3, -1.0),)))
+        assert self.walk(observer, [0, 0.6, 0, 0, 0]) == [False, True, True, True, True]
+
+    def test_for_so_many_tokens_after_the_score_was_last_high(self):
+        observer = started(policy(rule(**SUPPRESS), clamps=(Clamp(3, -1.0),), hold=2))
+        assert self.walk(observer, [0.6, 0, 0, 0, 0.6, 0, 0.6, 0, 0, 0]) == [
+            *[True, True, False, False],
+            *[True, True, True, True, False, False],
+        ]
+
+    def test_hysteresis(self):
+        observer = started(policy(rule(**SUPPRESS), clamps=(Clamp(3, -1.0),), hold=1, release_below=0.4))
+        # 0.2 is the release level: 0.3 keeps clamps that hold, and begins none.
+        assert self.walk(observer, [0.3, 0.6, 0.3, 0.3, 0.1, 0.3]) == [False, True, True, True, False, False]
+
+    def test_one_block_or_many_is_the_same(self):
+        scores = np.random.default_rng(1).random(60)
+        make = lambda: started(  # noqa: E731
+            policy(
+                rule(**SUPPRESS, pooling=Ema(half_life=2)),
+                clamps=(Clamp(3, -1.0),),
+                hold=3,
+                release_below=0.8,
+            )
+        )
+        whole, single = make(), make()
+        whole.observe(block([[0.0]]))
+        steps = self.walk(single, scores)
+        assert bool(whole.observe(block(scores[:, None], 1)).suppressing) == steps[-1]
+        assert 0 < sum(steps) < 60
+
+    def test_a_combination_clamps_once_it_has_held_for_so_many_tokens(self):
+        part = (Condition("a", features=(WeightedFeature(3, 1.0),), threshold=0.5, lasts=1),)
+        one = rule(features=(), action=Action.SUPPRESS, when="a", hold=3)
+        observer = started(policy(one, conditions=part, clamps=(Clamp(3, -1.0),), hold=2))
+        found = self.walk(observer, [0.6, 0, 0.6, 0.6, 0.6, 0.6, 0, 0, 0])
+        assert found == [False, False, False, False, True, True, True, False, False]
+
+    def test_a_rule_that_fires_in_a_long_conversation_clamps(self):
+        lengths = ((4, 5.0), (None, 0.5))
+        one = rule(**SUPPRESS, pooling=Mean(min_tokens=1), session=True, lengths=lengths)
+        policies = PolicySet((policy(one, clamps=(Clamp(3, -1.0),), hold=8),), ALL)
+        policies.start(word, session="s").observe(block([[0.4]] * 10))
+        decision = policies.start(word, session="s").observe(
+            TokenBlock(Phase.PROMPT, 0, (1, 2), np.array([[0], [4.0]], np.float32))
+        )
+        assert [found.threshold for found in decision.detections] == [0.5]
+        assert decision.suppressing == ("p",)
+
+    def test_a_prompt_clamps_the_response_for_a_while(self):
+        observer = started(policy(rule(**SUPPRESS), clamps=(Clamp(3, -1.0),), hold=2))
+        assert observer.observe(block([[0.0], [0.9]])).suppressing == ("p",)
+        found = [bool(observer.observe(response([[0.0]], 2 + i)).suppressing) for i in range(3)]
+        assert found == [True, False, False]
+
+    def test_shadow_never_clamps_and_rewinds(self):
+        shadow = policy(rule(**SUPPRESS, mode=Mode.SHADOW), clamps=(Clamp(3, -1.0),), rewind=4)
+        observer = started(shadow)
+        decision = observer.observe(block([[0.0], [0.9]]))
+        assert (decision.clamps, decision.suppressing, decision.lag, decision.restart) == ((), (), 0, None)
+
+    def test_what_suppression_needs(self):
+        drop = Clamp(4, -1.0, error_term=ErrorTerm.DROP)
+        needs = PolicySet((policy(rule(**SUPPRESS), clamps=(Clamp(3, -1.0), drop)),), ALL).suppression
+        assert needs.whole
+        assert [(plan.policy, plan.features) for plan in needs.plans] == [("p", (3, 4))]
+
+
+class TestTakingBack:
+    def make(self, **more):
+        suppressing = policy(
+            rule("s", **{**SUPPRESS, "pooling": Ema(half_life=3), **more}),
+            clamps=(Clamp(3, -1.0),),
+            rewind=3,
+            name="s",
+        )
+        watching = policy(rule("w", threshold=9.0, pooling=Ema(half_life=5)), name="w")
+        return started(suppressing, watching)
+
+    def test_the_rules_forget_what_was_taken_back(self):
+        observer, never = self.make(), self.make()
+        calm, hot = [0.05, 0.1, 0.2, 0.1], [0.9, 1.5, 2.0]
+        for each in (observer, never):
+            each.observe(block([[0.0], [0.1], [0.2]]))
+        restart = None
+        for i, score in enumerate(calm + hot):
+            decision = observer.observe(response([[score]], 3 + i))
+            restart = decision.restart if decision.restart is not None else restart
+            if decision.restart is not None:
+                break
+        assert restart == 3 + i + 1 - 3
+        assert decision.suppressing == ("s",)
+        kept = restart - 3
+        for i, score in enumerate((calm + hot)[:kept]):
+            never.observe(response([[score]], 3 + i))
+        for i, score in enumerate([0.2, 0.3, 0.1]):
+            first = observer.observe(response([[score]], restart + i))
+            never.observe(response([[score]], restart + i))
+            assert first.restart is None
+        ran = restart + 3
+        one = observer.verdict(Coverage(ran + 3, ran + 3, 0, 3))
+        two = never.verdict(Coverage(ran, ran))
+        assert one.status is two.status is Status.CHECKED
+        assert [(s.rule, s.phase, s.score) for s in one.scores] == [
+            (s.rule, s.phase, s.score) for s in two.scores
+        ]
+        assert len(one.detections) == 1
+        assert two.detections == ()
+
+    def test_what_was_taken_back_is_not_in_the_evidence(self):
+        observer = self.make(pooling=Max())
+        observer.observe(block([[0.0], [0.0]]))
+        for i in range(5):
+            observer.observe(response([[0.1]], 2 + i))
+        decision = observer.observe(response([[0.9]], 7))
+        assert decision.restart == 5
+        (found,) = decision.detections
+        assert [(e.position < 5, bool(e.text)) for e in found.evidence if e.position >= 5] == [
+            (False, False)
+        ] * len([e for e in found.evidence if e.position >= 5])
+        assert any(e.position >= 5 for e in found.evidence)
+
+    def test_a_rule_takes_back_once_and_nothing_waits_any_more_then(self):
+        observer = self.make(pooling=Max())
+        assert observer.begin().lag == 3
+        observer.observe(block([[0.0], [0.0]]))
+        for i in range(4):
+            assert observer.observe(response([[0.0]], 2 + i)).lag == 3
+        first = observer.observe(response([[0.9]], 6))
+        assert (first.restart, first.lag) == (4, 0)
+        again = observer.observe(response([[0.9]], 4))
+        assert (again.restart, again.suppressing) == (None, ("s",))
+
+    def test_never_into_the_prompt(self):
+        observer = self.make(pooling=Max())
+        observer.observe(block([[0.0], [0.0]]))
+        assert observer.observe(response([[0.9]], 2)).restart == 2
+
+    def test_a_prompt_is_run_again_whole(self):
+        observer = self.make(pooling=Max())
+        decision = observer.observe(block([[0.0], [0.9]]))
+        assert (decision.restart, decision.suppressing) == (2, ("s",))
+        assert observer.observe(response([[0.0]], 2)).restart is None
+        assert observer.verdict(Coverage(3, 3)).status is Status.CHECKED
+
+    def test_more_tokens_than_were_shown_are_still_noticed(self):
+        observer = self.make(pooling=Max())
+        observer.observe(block([[0.0], [0.0]]))
+        observer.observe(response([[0.9]], 2))
+        assert observer.verdict(Coverage(4, 4, 0, 1)).status is Status.UNKNOWN
+
+
+class TestFields:
+    @pytest.mark.parametrize(
+        ("fields", "message"),
+        [
+            ({"when": "always", "hold": 3}, "goes with `when: detected`"),
+            ({"when": "always", "rewind": 3}, "goes with `when: detected`"),
+            ({"release_below": 0.5}, "needs `hold: TOKENS`"),
+            ({"rewind": 65}, "less than or equal to 64"),
+            ({"error_term": "forget"}, "'keep' or 'drop'"),
+        ],
+    )
+    def test_what_contradicts_itself_is_refused(self, fields, message):
+        with pytest.raises(ValueError, match=message):
+            Suppress.model_validate({"target": -1.0, **fields})

@@ -1,0 +1,65 @@
+"""The JSON Schema as an editor uses it: shipped policies are valid, wrong fields are underlined."""
+
+import json
+from pathlib import Path
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from monitor.policy import PolicyProblems
+from monitor.policy.files.yaml_document import read_document
+from tests.policy.files.test_malformed_files import FULL
+from tests.policy.policy_files import PINNED
+
+POLICIES = Path(__file__).parents[3] / "policies"
+MALFORMED = Path(__file__).parents[1] / "malformed"
+SCHEMA = json.loads((POLICIES / "policy.schema.json").read_text())
+WRITTEN = [p for p in sorted(POLICIES.glob("*.yaml")) if p.suffixes == [".yaml"]]
+
+
+@pytest.fixture(scope="module")
+def editor():
+    Draft202012Validator.check_schema(SCHEMA)
+    return Draft202012Validator(SCHEMA)
+
+
+def test_what_is_shipped_is_valid(editor):
+    assert WRITTEN
+    for path in WRITTEN:
+        assert not list(editor.iter_errors(read_document(path).data)), path
+
+
+@pytest.mark.parametrize("text", [PINNED, FULL], ids=["pinned", "full"])
+def test_every_part_of_the_language_is_valid(text, editor, tmp_path):
+    (tmp_path / "a.yaml").write_text(text)
+    assert not list(editor.iter_errors(read_document(tmp_path / "a.yaml").data))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "path"),
+    [
+        ("severity: high", "severity: hig", ["metadata", "severity"]),
+        ("threshold: 0.8", "threshold: high", ["rules", 0, "threshold"]),
+        ("threshold: 0.8", "threshold: 0.8\n    treshold: 1", ["rules", 0]),
+        ("target: -1.5", "target: 1.5", ["suppress", "target"]),
+        ("name: greed", "name: Greed Is Bad", ["metadata", "name"]),
+        ("index: 3", "index: -3", ["features", 0, "index"]),
+    ],
+)
+def test_a_wrong_field_is_underlined_where_it_stands(old, new, path, editor, tmp_path):
+    (tmp_path / "a.yaml").write_text(PINNED.replace(old, new))
+    errors = list(editor.iter_errors(read_document(tmp_path / "a.yaml").data))
+    found = {tuple(inner.absolute_path) for error in errors for inner in (error, *(error.context or ()))}
+    assert any(one[: len(path)] == tuple(path) for one in found), found
+
+
+def test_malformed_files_never_break_an_editor(editor):
+    """Wrong types and unknown fields are told; what fields need of each other is not the schema's to know."""
+    told = 0
+    for path in sorted(MALFORMED.glob("*.yaml")):
+        try:
+            data = read_document(path).data
+        except PolicyProblems:
+            continue
+        told += bool(list(editor.iter_errors(data)))
+    assert told > 30
