@@ -5,8 +5,6 @@ Knows the options and what is shown meanwhile. Does not know how training works.
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +20,7 @@ from monitor.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from monitor.dictionary.training.report import Report
-    from monitor.dictionary.training.run import Storage, Subject
+    from monitor.dictionary.training.run import Subject
     from monitor.dictionary.training.trainer import Metrics
 
 Number = TypeVar("Number", int, float)
@@ -91,10 +89,14 @@ def train(
         buffer=buffer,
         seed=seed,
     )
+    from monitor.lab.training import is_first, storage_of, train_into
+
     with _subject(model, layer, data, length, held_out, device) as subject:
-        report = _train(settings, subject, _storage(out, restart, weights))
-        if _first():
-            _finish(report, _storage(out, restart, weights), plot)
+        storage = storage_of(out, restart=restart, weights=weights)
+        with _stoppable(out), _progress(settings) as watch:
+            report = train_into(storage, settings, subject, watch, plot=plot)
+        if is_first():
+            _print(report, out)
 
 
 @dictionary_app.command()
@@ -128,7 +130,7 @@ def sweep(
         plan.features[0], plan.tokens[0], objective, k, sparsity, batch=batch, buffer=buffer, seed=seed
     )
     with _subject(model, layer, data, length, held_out, device) as subject:
-        rows = [_swept(settings, subject, out) for settings in plan.runs(base)]
+        rows = [_swept(out, settings, subject) for settings in plan.runs(base)]
     write_sweep(out, rows)
     if plot:
         from monitor.dictionary.training.plots import draw_sweep
@@ -158,89 +160,42 @@ def _numbers(text: str, kind: Callable[[str], Number]) -> tuple[Number, ...]:
 def _subject(
     model: str, layer: int | None, data: list[str], length: int, held_out: int, device: str
 ) -> Iterator[Subject]:
-    from monitor.lab.training_subject import Reading, open_subject, together
+    from monitor.lab.training import TrainingInput, open_subject, together
 
     with together():
-        yield open_subject(Reading(model, layer, tuple(data), length, held_out, device))
+        yield open_subject(TrainingInput(model, layer, tuple(data), length, held_out, device))
 
 
-def _first() -> bool:
-    from monitor.dictionary.training import processes
-
-    return processes.rank() == 0
-
-
-def _storage(out: Path, restart: bool, weights: str) -> Storage:
-    import torch
-
-    from monitor.dictionary.training.run import Storage
-
-    kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-    if weights not in kinds:
-        raise ConfigurationError(f"--weights {weights} is not one of {', '.join(kinds)}")
-    return Storage(out, restart, weights=kinds[weights])
-
-
-def _train(settings: TrainSettings, subject: Subject, storage: Storage) -> Report:
-    from monitor.dictionary.training.run import train_dictionary
-
+@contextmanager
+def _stoppable(out: Path) -> Iterator[None]:
+    """Control-C ends the command and says how the run goes on."""
     try:
-        with _progress(settings) as watch:
-            return train_dictionary(settings, subject, storage, watch)
+        yield
     except KeyboardInterrupt:
-        stderr_console().print(f"stopped; the same command goes on from {storage.folder}")
+        stderr_console().print(f"stopped; the same command goes on from {out}")
         raise typer.Exit(130) from None
 
 
-def _swept(settings: TrainSettings, subject: Subject, out: Path) -> dict[str, Any]:
-    from monitor.dictionary.training.run import save_run
-    from monitor.dictionary.training.sweep import summary
+def _swept(out: Path, settings: TrainSettings, subject: Subject) -> dict[str, Any]:
+    from monitor.lab.training import train_for_sweep
 
-    folder = out / f"{settings.features}-{settings.tokens}-{settings.learning_rate:g}"
-    row = folder / "row.json"
-    asked = json.loads(json.dumps(dataclasses.asdict(settings)))
-    if row.is_file():
-        return _done(row, asked)
-    storage = _storage(folder, restart=False, weights="float32")
-    report = _train(settings, subject, storage)
-    save_run(report, storage)
-    found = summary(report, subject.d_model)
-    row.write_text(json.dumps(found | {"asked": asked}) + "\n", "utf-8")
-    return found
+    with _stoppable(out), _progress(settings) as watch:
+        return train_for_sweep(out, settings, subject, watch)
 
 
-def _done(row: Path, asked: dict[str, Any]) -> dict[str, Any]:
-    """The numbers of a run that is finished. ConfigurationError where it was another one."""
-    found: dict[str, Any] = json.loads(row.read_text("utf-8"))
-    before = found.pop("asked", {})
-    other = [
-        f"{name} {before.get(name)}, not {value}"
-        for name, value in asked.items()
-        if before.get(name) != value
-    ]
-    if other:
-        raise ConfigurationError(
-            f"{row.parent} holds a run with {'; '.join(other)}; give another --out, or delete it"
-        )
-    return found
-
-
-def _finish(report: Report, storage: Storage, plot: bool) -> None:
-    from monitor.dictionary.training.plots import draw_training
+def _print(report: Report, out: Path) -> None:
     from monitor.dictionary.training.report import results
-    from monitor.dictionary.training.run import save_run
 
-    save_run(report, storage)
-    if plot:
-        draw_training(report.as_json(), storage.folder / "training.png")
     print_lines({**results(report.evaluation), "tokens_per_second": round(report.tokens_per_second)})
-    stdout_console().print(f"saved in {storage.folder}", soft_wrap=True)
+    stdout_console().print(f"saved in {out}", soft_wrap=True)
 
 
 @contextmanager
 def _progress(settings: TrainSettings) -> Iterator[Callable[[Metrics], None]]:
     """A bar on standard error, and a line of numbers at every twentieth of the run."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from monitor.lab.training import is_first
 
     columns = (
         TextColumn("{task.description}"),
@@ -249,13 +204,13 @@ def _progress(settings: TrainSettings) -> Iterator[Callable[[Metrics], None]]:
         TimeRemainingColumn(),
     )
     each = max(1, settings.steps // 20)
-    with Progress(*columns, console=stderr_console(), transient=True, disable=not _first()) as bar:
+    with Progress(*columns, console=stderr_console(), transient=True, disable=not is_first()) as bar:
         task = bar.add_task("training", total=settings.steps)
 
         def watch(metrics: Metrics) -> None:
             numbers = f"FVU {metrics.fvu:.4f}  L0 {metrics.l0:.1f}  dead {100 * metrics.dead:.1f} %"
             bar.update(task, completed=metrics.step + 1, description=numbers)
-            if _first() and (metrics.step % each == 0 or metrics.step == settings.steps - 1):
+            if is_first() and (metrics.step % each == 0 or metrics.step == settings.steps - 1):
                 bar.console.print(f"{metrics.tokens:>12,} tokens  loss {metrics.loss:9.3f}  {numbers}")
 
         yield watch

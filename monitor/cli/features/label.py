@@ -1,7 +1,4 @@
-"""`features label`: write a hand label, or derive plain labels for all features from their cards.
-
-Knows the options. Does not know how labels are derived or stored.
-"""
+"""`features label`: a label written by hand, or plain labels for all features derived from their cards."""
 
 from __future__ import annotations
 
@@ -9,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from monitor.cli.features.show import card_of
 from monitor.cli.options import DictionaryOption, FormatOption
 from monitor.cli.show.console import stdout_console
 from monitor.dictionary.bundle import Dictionary
@@ -17,7 +13,7 @@ from monitor.dictionary.cards.auto_labels import name_features
 from monitor.dictionary.cards.card_file import load_cards
 from monitor.dictionary.cards.labels import save
 from monitor.errors import InputError
-from monitor.lab.pair import need_feature, open_dictionary, open_labels
+from monitor.lab.pair import feature_card, need_feature, open_dictionary, open_labels
 
 
 def label(
@@ -46,7 +42,7 @@ def label(
 
 
 def _label_all(dictionary: Dictionary) -> None:
-    card_of(dictionary, 0)
+    feature_card(dictionary, 0)
     labels = open_labels(dictionary).with_auto(name_features(load_cards(dictionary.path)))
     path = save(dictionary.path, labels)
     stdout_console().print(

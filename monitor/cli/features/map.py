@@ -1,7 +1,4 @@
-"""`features map`: a picture of a feature's neighbourhood.
-
-Knows the options. Does not know how the layout is found (`layout`) or drawn (`picture`).
-"""
+"""`features map`: a picture of a feature's neighbourhood."""
 
 from __future__ import annotations
 
@@ -21,10 +18,12 @@ SUFFIXES = (".png", ".svg", ".pdf")
 
 def draw_map(
     feature: FeatureArgument,
-    out: Annotated[Path, typer.Option(help="Picture to write: .png, .svg or .pdf.")],
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", help="Write the picture to this .png, .svg or .pdf file.")
+    ],
     dictionary: DictionaryOption = None,
     dictionary_format: FormatOption = None,
-    size: Annotated[int, typer.Option(min=10, max=1000, help="How many neighbours to draw.")] = 150,
+    size: Annotated[int, typer.Option(min=10, max=1000, help="Draw so many neighbours.")] = 150,
 ) -> None:
     """Draw the nearest features in two dimensions: near in the picture is near in decoder cosine."""
     from monitor.dictionary.explore.layout import neighbourhood

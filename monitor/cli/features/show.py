@@ -1,7 +1,4 @@
-"""`features show` and `features near`: what is known of one feature. Needs no model.
-
-Knows how a card looks on a terminal. Does not know how it was made.
-"""
+"""`features show` and `features near`: what is known of one feature. They need no model."""
 
 from __future__ import annotations
 
@@ -16,18 +13,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from monitor.cli.features.table import Row, feature_table
+from monitor.cli.features.table import FeatureRow, feature_table
 from monitor.cli.options import DictionaryOption, FormatOption, JsonOption
 from monitor.cli.show.console import has_colour, stdout_console
 from monitor.cli.show.printable import one_line
 from monitor.cli.show.shade import Painter
 from monitor.cli.show.strength import FeatureReadings
 from monitor.dictionary.bundle import Dictionary
-from monitor.dictionary.cards.card_file import Context, FeatureCard, load_card, load_header
+from monitor.dictionary.cards.card_file import Context, FeatureCard
 from monitor.dictionary.cards.labels import Labels
 from monitor.dictionary.cards.neighbours import nearest
-from monitor.errors import DictionaryError
-from monitor.lab.pair import need_feature, need_statistics, open_dictionary, open_labels
+from monitor.lab.pair import feature_card, need_feature, need_statistics, open_dictionary, open_labels
 
 FeatureArgument = Annotated[int, typer.Argument(help="Index of the feature.", metavar="N")]
 
@@ -36,12 +32,12 @@ def show(
     feature: FeatureArgument,
     dictionary: DictionaryOption = None,
     dictionary_format: FormatOption = None,
-    contexts: Annotated[int, typer.Option(min=0, help="Most contexts to show.")] = 8,
+    contexts: Annotated[int, typer.Option(min=0, help="Show at most so many contexts.")] = 8,
     as_json: JsonOption = False,
 ) -> None:
     """Show one feature: maximum, density, label, where it fires, tokens it promotes, neighbours."""
     opened = open_dictionary(dictionary, format=dictionary_format)
-    card = card_of(opened, need_feature(opened, feature))
+    card = feature_card(opened, need_feature(opened, feature))
     labels = open_labels(opened)
     if as_json:
         typer.echo(json.dumps(_record(opened, card, labels, contexts), ensure_ascii=False))
@@ -53,7 +49,7 @@ def near(
     feature: FeatureArgument,
     dictionary: DictionaryOption = None,
     dictionary_format: FormatOption = None,
-    limit: Annotated[int, typer.Option("-k", "--limit", min=1, help="How many neighbours.")] = 20,
+    limit: Annotated[int, typer.Option("-k", "--limit", min=1, help="Show so many neighbours.")] = 20,
     as_json: JsonOption = False,
 ) -> None:
     """List the features whose decoder rows point the most nearly the same way."""
@@ -62,7 +58,7 @@ def near(
     labels, statistics = open_labels(opened), opened.statistics
     others, cosines = nearest(opened.autoencoder.decoder, torch.tensor([feature]), limit)
     rows = [
-        Row(
+        FeatureRow(
             other,
             {
                 "cosine": round(cosine, 3),
@@ -83,17 +79,6 @@ def near(
     console = stdout_console()
     console.print(Text(f"nearest to feature {feature} {one_line(labels.best(feature))}", style="bold"))
     console.print(feature_table(rows))
-
-
-def card_of(dictionary: Dictionary, feature: int) -> FeatureCard:
-    """The feature's card; DictionaryError where the cards are missing or of another dictionary."""
-    header = load_header(dictionary.path)
-    if header.dictionary_digest != dictionary.digest:
-        raise DictionaryError(
-            f"the feature cards in {dictionary.path} are of another dictionary ({header.dictionary_digest}); "
-            "run `sae-monitor dictionary describe` on this one again"
-        )
-    return load_card(dictionary.path, feature)
 
 
 def shaded(context: Context, painter: Painter) -> Text:

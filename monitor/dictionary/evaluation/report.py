@@ -32,8 +32,16 @@ class Subject:
     """Most features per rule."""
 
 
-def table(subject: Subject, results: Sequence[SourceResult], skipped: Sequence[Skipped]) -> str:
-    """AUROC per source and detector with intervals; the better of sparse rule and bag of words in bold."""
+def table(
+    subject: Subject,
+    results: Sequence[SourceResult],
+    skipped: Sequence[Skipped],
+    averages: Mapping[str, Sequence[str]],
+) -> str:
+    """AUROC per source and detector with intervals; the better of sparse rule and bag of words in bold.
+
+    `averages` holds, by heading, the names `concept/source` of sources whose means are shown together.
+    """
     head = ["source", "held-out rows (positive)", *DETECTORS]
     lines = [
         f"AUROC on held-out groups, 95 % interval from 1,000 resamples of groups. Layer {subject.layer}, "
@@ -45,7 +53,7 @@ def table(subject: Subject, results: Sequence[SourceResult], skipped: Sequence[S
         _row(["---"] * len(head)),
         *(_row(_cells(result)) for result in results),
         "",
-        *_summary(results),
+        *_summary(results, averages),
     ]
     lines += [f"- not measured: {item.concept}/{item.name}: {item.reason}" for item in skipped]
     return "\n".join(lines) + "\n"
@@ -131,13 +139,10 @@ def _two(value: float) -> str:
     return f"{value:.2f}".removeprefix("0") if value < 0.995 else "1.00"
 
 
-def _summary(results: Sequence[SourceResult]) -> list[str]:
-    families: Mapping[str, list[SourceResult]] = {
-        family: [result for result in results if result.source.startswith(family)]
-        for family in ("persona", "ai_risk")
-    }
+def _summary(results: Sequence[SourceResult], averages: Mapping[str, Sequence[str]]) -> list[str]:
     lines = []
-    for family, members in families.items():
+    for family, names in averages.items():
+        members = [result for result in results if f"{result.concept}/{result.source}" in names]
         if members:
             wins = sum(r.of("sparse rule").auroc.value > r.of("bag of words").auroc.value for r in members)
             means = (

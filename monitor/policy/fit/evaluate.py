@@ -19,8 +19,8 @@ from monitor.policy.fit.lock_rule import Tried
 from monitor.policy.fit.metrics import Truth, measure_all
 from monitor.policy.fit.readings import Floats, Indices, TextReadings, join_texts
 
-UNLIKE = ("peps", "wikitext2_heldout")
-"""Corpora of kinds that the fit of the shipped policies does not read; shown apart from halves of those it does."""
+REQUESTS, CORPUS, UNLIKE = "requests", "corpus", "unlike"
+"""What benign texts are: requests that set no threshold, documents of kinds that a fit reads, and of other kinds."""
 DRAWN = 48
 """Random features where the lock has none to count."""
 
@@ -66,6 +66,8 @@ class Rate:
     """Tokens of the texts."""
     texts: int
     fired: int
+    kind: str = CORPUS
+    """What the texts are: `requests`, `corpus` or `unlike`."""
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -157,9 +159,12 @@ def _methods(
     }
 
 
-def rates(trial: Tried, source: str, read: TextReadings, edges: Sequence[int]) -> list[Rate]:
+def rates(
+    trial: Tried, source: str, read: TextReadings, edges: Sequence[int], kind: str = CORPUS
+) -> list[Rate]:
     """How often a rule fires on benign texts, by their length."""
-    return rates_of(trial.policy, trial.rule, trial.asked, source, trial.fired(read), read.lengths, edges)
+    fired = trial.fired(read)
+    return rates_of(trial.policy, trial.rule, trial.asked, source, fired, read.lengths, edges, kind)
 
 
 def rates_of(
@@ -170,13 +175,13 @@ def rates_of(
     fired: Indices,
     lengths: Indices,
     edges: Sequence[int],
+    kind: str = CORPUS,
 ) -> list[Rate]:
     """Counts of what fired, by length; buckets without a text are left out."""
     found = []
     for low, high in zip((0, *edges), (*edges, None), strict=True):
         here = (lengths > low) & (lengths <= (np.inf if high is None else high))
         if here.any():
-            found.append(
-                Rate(policy, rule, asked, source, low, high, int(here.sum()), int(fired[here].sum()))
-            )
+            counts = int(here.sum()), int(fired[here].sum())
+            found.append(Rate(policy, rule, asked, source, low, high, *counts, kind))
     return found

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from monitor.cli.app import app
 from monitor.cli.dictionary.describe import describe
 from monitor.dictionary.evaluation.source import Row
-from monitor.lab.labelled_sources import LabelledReader
+from monitor.lab.feature_evaluation import LabelledReader
 from monitor.lab.pair import open_pair
 from monitor.lab.splits import split_of
 from tests.cli.small_pair import write_small_pair
@@ -109,4 +109,4 @@ def test_what_cannot_be_measured_is_an_error(pair, labelled, tmp_path):
     wrong = _evaluate("--data", labelled, "--out", tmp_path, *pair.options, "--only", "greed", code=2)
     assert "no concept or source 'greed'" in wrong.stderr
     wrong = _evaluate("--data", tmp_path, "--out", tmp_path, *pair.options, code=2)
-    assert "holds no CONCEPT/SOURCE.jsonl" in wrong.stderr
+    assert "holds no labelled file" in wrong.stderr

@@ -78,7 +78,7 @@ def test_schema_is_json(tmp_path):
     [
         (["--only", "envy"], "no policy called envy"),
         ([], "0 benign texts cannot set a threshold"),
-        (["--extra", "nowhere"], "0 benign texts"),
+        (["--extra", "nowhere"], "no folder at nowhere"),
     ],
 )
 def test_fit_refuses_what_it_cannot_use(tmp_path, arguments, word):
