@@ -164,7 +164,12 @@ def _source(file: LabelledFile, split: Split, rows: int) -> Source | Skipped:
 
 
 def _rows(file: LabelledFile) -> tuple[Row, ...]:
-    return tuple(Row(row.text, bool(row.label), row.kind, row.group) for row in file.rows)
+    """Its rows; where others have a group, a row without one is a group of its own."""
+    grouped = any(row.group for row in file.rows)
+    return tuple(
+        Row(row.text, bool(row.label), row.kind, row.group or (normalised(row.text) if grouped else ""))
+        for row in file.rows
+    )
 
 
 def _measure(given: tuple[Source, Half, Half], limit: int) -> SourceResult:

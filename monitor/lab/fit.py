@@ -72,7 +72,8 @@ class PolicyFit:
         """
         sources = _chosen(read_folder(folder, locks=False), only)
         self.sources = [source for source in sources if source.model.needs_lock]
-        self._extra = extra if extra is None or extra.split_asked else replace(extra, split=Split(1.0))
+        self.extra = extra if extra is None or extra.split_asked else replace(extra, split=Split(1.0))
+        """Labelled rows that teach beside the examples, and which of them may; None where there are none."""
         self.texts: BenignTexts = benign_texts(folder, benign, split or HALVES)
 
     def run(self, pair: Pair, settings: FitSettings, progress: Tell, written: Tell) -> FittedPolicies:
@@ -93,7 +94,7 @@ class PolicyFit:
             try:
                 if problems := unfit(source, running_of(pair)):
                     raise PolicyProblems(problems)
-                lock = _fit(source, inputs, self._extra_rows(source), settings)
+                lock = _fit(source, inputs, self.extra_rows(source), settings)
             except PolicyError as error:
                 failed.append(str(error))
                 continue
@@ -102,10 +103,11 @@ class PolicyFit:
             written(f"{path} ({time.monotonic() - started:.0f} s)")
         return FittedPolicies(tuple(made), tuple(failed))
 
-    def _extra_rows(self, source: Source) -> LabelledTexts | None:
-        if self._extra is None or source.model.concept is None:
+    def extra_rows(self, source: Source) -> LabelledTexts | None:
+        """The labelled rows that teach a policy; None where none are given, or it is not learnt from examples."""
+        if self.extra is None or source.model.concept is None:
             return None
-        return self._extra.extra_rows(source.model.metadata.name, source.model.metadata.category)
+        return self.extra.extra_rows(source.model.metadata.name, source.model.metadata.category)
 
 
 def _fit(source: Source, inputs: Inputs, extra: LabelledTexts | None, settings: FitSettings) -> LockModel:

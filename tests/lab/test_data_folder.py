@@ -30,10 +30,8 @@ def write(path, text):
 def foreign(tmp_path):
     """Nothing in it is called as the folders that this project was made with."""
     mixed = [*rows(30, 1), *rows(30, 0)]
-    write(
-        tmp_path / "fraud" / "mails.csv",
-        "text,label\n" + "".join(f'"{r["text"]}, yes",{r["label"]}\n' for r in mixed),
-    )
+    lines = "".join(f'"{row["text"]}, yes",{row["label"]}\n' for row in mixed)
+    write(tmp_path / "fraud" / "mails.csv", "text,label\n" + lines)
     write(tmp_path / "fraud" / "chats.jsonl.xz", lzma.compress(jsonl(mixed).encode()))
     write(tmp_path / "insults.jsonl.gz", gzip.compress(jsonl(mixed).encode()))
     write(
@@ -126,10 +124,8 @@ averages: {all of them: [fraud/*, insults*]}
 @pytest.mark.parametrize("where", ["in the folder", "elsewhere"])
 def test_a_manifest_says_the_same(foreign, tmp_path_factory, where):
     inside = where == "in the folder"
-    path = write(
-        (foreign if inside else tmp_path_factory.mktemp("m")) / ("manifest.yaml" if inside else "x.yaml"),
-        MANIFEST,
-    )
+    path = foreign / "manifest.yaml" if inside else tmp_path_factory.mktemp("m") / "x.yaml"
+    write(path, MANIFEST)
     data = open_data(foreign, manifest=None if inside else path)
     assert (data.split.train_fraction, data.split.seed) == (0.25, 7)
     mails, insults = data.sources
@@ -210,7 +206,7 @@ def test_what_cannot_be_used_is_said(tmp_path, foreign):
         open_data(foreign, train_fraction=2)
     with pytest.raises(InputError, match="named as benign and has rows with label 1"):
         open_data(foreign, benign=["insults.jsonl.gz"]).requests(10)
-    with pytest.raises(InputError, match="holds no benign texts.*--benign"):
+    with pytest.raises(InputError, match=r"holds no benign texts.*--benign"):
         open_data(foreign, labelled=["fraud"]).requests(10)
     write(foreign / "fraud" / "mails.jsonl", jsonl(rows(3, 1)))
     with pytest.raises(InputError, match="would both be called fraud/mails; rename one"):

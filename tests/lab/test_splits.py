@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 
 from monitor.lab.splits import Split, split_of
@@ -41,7 +43,7 @@ def test_a_larger_share_holds_all_of_a_smaller_one():
     assert sizes[-1] == 2000
     assert sizes[1:-1] == pytest.approx([200, 600, 1000, 1800], abs=70)
     ordered = list(taken.values())
-    assert all(small <= large for small, large in zip(ordered, ordered[1:], strict=False))
+    assert all(small <= large for small, large in itertools.pairwise(ordered))
 
 
 def test_another_seed_is_another_split_of_the_same_size():

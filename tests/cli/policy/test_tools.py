@@ -121,6 +121,72 @@ def mixed(fitted, tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory):
+    """Somebody else's folder: other names, csv, no groups, documents beside it."""
+    folder = tmp_path_factory.mktemp("foreign")
+    bad = [
+        f"Congratulations, number {i}! Claim your prize of {i} dollars by sending a small fee,1"
+        for i in range(40)
+    ]
+    good = [f"Shall we meet on day {i} for lunch in the park?,0" for i in range(40)]
+    mails = [f'"{line[:-2]}",{line[-1]}' for line in bad + good]
+    (folder / "mails.csv").write_text("\n".join(["text,label", *mails]))
+    (folder / "asked.csv").write_text(
+        "text,label\n" + "".join(f"How far is town {i}?,0\n" for i in range(60))
+    )
+    (folder / "odd").mkdir()
+    (folder / "odd" / "few.csv").write_text("text,label\nhello,1\nyou,0\n")
+    (folder / "news").mkdir()
+    write_rows(
+        folder / "news" / "old.jsonl",
+        [{"text": f"On day {i} it rained in the town. " * 5} for i in range(90)],
+    )
+    return folder
+
+
+def test_evaluate_takes_anybodys_folder(fitted, foreign):
+    arguments = ["--about", "mails.csv=scams", "--about", "odd/*=scams", "--false-positives", "news"]
+    record = json.loads(run("evaluate", fitted, "--data", foreign, *arguments, "--rows", 80, "--json"))
+    (source,) = record["sources"]
+    assert (source["source"], source["positive"], source["negative"]) == ("mails", 40, 40), "all rows count"
+    assert source["methods"]["policy"]["auroc"] > 0.9
+    texts = {}
+    for rate in record["rates"]:
+        if rate["rule"] == "written":
+            texts[rate["source"], rate["kind"]] = texts.get((rate["source"], rate["kind"]), 0) + rate["texts"]
+    assert texts[("asked", "requests")] == 60
+    assert 20 < texts[("old", "corpus")] < 70
+    notes = "\n".join(record["notes"])
+    assert "odd/few: not measured, as only 2 rows, 1 of them positive" in notes
+    assert "old: read is the half of the documents that `policy fit --benign` leaves out" in notes
+    text = run("evaluate", fitted, "--data", foreign, *arguments, "--train-fraction", 0, "--rows", 50)
+    assert "| scams | mails |" in text
+    assert "| old |" in text
+    assert "read is the half" not in text, "a share of 0 reads every document"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            [],
+            "are about mails, odd, and no policy here is: say what they are about with --about 'PATTERN=NAME'",
+        ),
+        (["--about", "scams"], "--about scams: write PATTERN=NAME"),
+        (["--about", "male.csv=scams"], "'male.csv' matches no file"),
+        (["--leave-out", "asked.csv"], "holds no benign texts"),
+        (["--benign", "nothing/*"], "'nothing/*' matches no file"),
+        (["--manifest", "nowhere.yaml"], "nowhere.yaml"),
+        (["--train-fraction", "3"], "--train-fraction"),
+    ],
+)
+def test_what_a_folder_lacks_is_said(fitted, foreign, arguments, said):
+    done = CliRunner().invoke(app, ["policy", "evaluate", str(fitted), "--data", str(foreign), *arguments])
+    assert done.exit_code == 2
+    assert said in " ".join(done.output.replace("│", " ").split())
+
+
 def test_every_rule_has_a_row_or_a_reason(mixed, data):
     record = json.loads(run("evaluate", mixed, "--data", data, *HALF, "--rows", 50, "--json"))
     fired = {}
