@@ -7,8 +7,14 @@ import typer
 from monitor.cli.lazy import Entry, lazy_group
 
 COMMANDS = (
-    Entry("show", "monitor.cli.features.show:show", "Show one feature: where it fires and what it promotes."),
-    Entry("near", "monitor.cli.features.show:near", "List the features nearest to one by decoder cosine."),
+    Entry(
+        "show",
+        "monitor.cli.features.one_feature:show",
+        "Show one feature: where it fires and what it promotes.",
+    ),
+    Entry(
+        "near", "monitor.cli.features.one_feature:near", "List the features nearest to one by decoder cosine."
+    ),
     Entry("search", "monitor.cli.features.search:search", "Find features that fire on texts together."),
     Entry(
         "contrast",
@@ -20,8 +26,8 @@ COMMANDS = (
         "monitor.cli.features.effect:effect",
         "Show what features of a prompt do to the next token.",
     ),
-    Entry("label", "monitor.cli.features.label:label", "Name a feature by hand, or all automatically."),
-    Entry("map", "monitor.cli.features.map:draw_map", "Draw the neighbourhood of a feature."),
+    Entry("label", "monitor.cli.features.one_feature:label", "Name a feature by hand, or all automatically."),
+    Entry("map", "monitor.cli.features.one_feature:draw_map", "Draw the neighbourhood of a feature."),
     Entry(
         "evaluate",
         "monitor.cli.features.evaluate:evaluate",

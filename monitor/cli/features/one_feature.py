@@ -1,10 +1,11 @@
-"""`features show` and `features near`: what is known of one feature. They need no model."""
+"""`features show`, `near`, `label` and `map`: what is known of one feature. They need no model."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import torch
@@ -20,10 +21,14 @@ from monitor.cli.show.printable import one_line
 from monitor.cli.show.shade import Painter
 from monitor.cli.show.strength import FeatureReadings
 from monitor.dictionary.bundle import Dictionary
-from monitor.dictionary.cards.card_file import Context, FeatureCard
-from monitor.dictionary.cards.labels import Labels
+from monitor.dictionary.cards.auto_labels import name_features
+from monitor.dictionary.cards.card_file import Context, FeatureCard, load_cards
+from monitor.dictionary.cards.labels import Labels, save
 from monitor.dictionary.cards.neighbours import nearest
+from monitor.errors import InputError
 from monitor.lab.pair import feature_card, need_feature, need_statistics, open_dictionary, open_labels
+
+SUFFIXES = (".png", ".svg", ".pdf")
 
 FeatureArgument = Annotated[int, typer.Argument(help="Index of the feature.", metavar="N")]
 
@@ -79,6 +84,65 @@ def near(
     console = stdout_console()
     console.print(Text(f"nearest to feature {feature} {one_line(labels.best(feature))}", style="bold"))
     console.print(feature_table(rows))
+
+
+def label(
+    feature: Annotated[int | None, typer.Argument(help="Index of the feature.", metavar="[N]")] = None,
+    text: Annotated[
+        str | None, typer.Argument(help="The label; an empty text removes the hand label.")
+    ] = None,
+    dictionary: DictionaryOption = None,
+    dictionary_format: FormatOption = None,
+    auto: Annotated[
+        bool, typer.Option("--auto", help="Derive a label for every feature from its card; hand labels stay.")
+    ] = False,
+) -> None:
+    """Label a feature by hand, or all of them automatically; hand labels override automatic ones.
+
+    An automatic label is a list of the words that the feature fires on and near. It is no interpretation.
+    """
+    opened = open_dictionary(dictionary, format=dictionary_format)
+    if auto and feature is None and text is None:
+        _label_all(opened)
+    elif not auto and feature is not None and text is not None:
+        path = save(opened.path, open_labels(opened).with_hand(need_feature(opened, feature), text))
+        stdout_console().print(f"{path} written", soft_wrap=True)
+    else:
+        raise InputError('give a feature and a text (`features label 12 "a label"`), or --auto alone')
+
+
+def _label_all(dictionary: Dictionary) -> None:
+    feature_card(dictionary, 0)
+    labels = open_labels(dictionary).with_auto(name_features(load_cards(dictionary.path)))
+    path = save(dictionary.path, labels)
+    stdout_console().print(
+        f"{path} written: {len(labels.auto)} automatic, {len(labels.hand)} hand labels", soft_wrap=True
+    )
+
+
+def draw_map(
+    feature: FeatureArgument,
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", help="Write the picture to this .png, .svg or .pdf file.")
+    ],
+    dictionary: DictionaryOption = None,
+    dictionary_format: FormatOption = None,
+    size: Annotated[int, typer.Option(min=10, max=1000, help="Draw so many neighbours.")] = 150,
+) -> None:
+    """Draw the nearest features in two dimensions: near in the picture is near in decoder cosine."""
+    from monitor.dictionary.explore.layout import neighbourhood
+    from monitor.dictionary.explore.picture import draw
+
+    if out.suffix not in SUFFIXES or not out.parent.is_dir():
+        raise InputError(
+            f"cannot write {out}; give a file in an existing folder that ends in {', '.join(SUFFIXES)}"
+        )
+    opened = open_dictionary(dictionary, format=dictionary_format)
+    around = neighbourhood(opened.autoencoder.decoder, need_feature(opened, feature), size)
+    labels = open_labels(opened)
+    density = opened.statistics.density[list(around.features)].tolist() if opened.statistics else None
+    draw(around, [labels.best(other) for other in around.features], density, out)
+    stdout_console().print(f"{out} written", soft_wrap=True)
 
 
 def shaded(context: Context, painter: Painter) -> Text:
