@@ -90,7 +90,7 @@ class PolicyEvaluation:
 
 
 def as_markdown(found: PolicyEvaluation) -> str:
-    """All tables."""
+    """All tables as Markdown, with the notes below them."""
     names = ", ".join(
         f"{name} `{digest.removeprefix('sha256:')[:12]}`" for name, digest in found.digests.items()
     )

@@ -73,7 +73,7 @@ def learn_classifier(
 
 @dataclass(frozen=True)
 class CostInputs:
-    """Token ids of everything that is run."""
+    """The token ids of all texts of a measurement of cost."""
 
     positives: Sequence[Sequence[int]]
     prompts: Tensor
@@ -191,7 +191,7 @@ def reading_rule(policy: Policy) -> Rule | None:
 
 
 def batches(texts: Sequence[Sequence[int]]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Texts of like length together."""
+    """Padded ids `[texts, time]` of texts of like length, and which positions hold tokens."""
     rest = sorted(texts, key=len)
     while rest:
         count = max(1, BATCH_TOKENS // len(rest[-1]))

@@ -30,7 +30,7 @@ EXCERPT = 400
 
 @dataclass(frozen=True)
 class CostSizes:
-    """How much is run."""
+    """The sizes of a measurement of cost."""
 
     prompts: int
     """Beginnings of held-out positives that are continued."""

@@ -31,7 +31,7 @@ class BehaviourRow:
 
 @dataclass(frozen=True)
 class CostTexts:
-    """Everything that is read."""
+    """The texts of a measurement of cost."""
 
     taught: Sequence[BehaviourRow]
     """What the classifier of behaviour learns from."""
