@@ -66,8 +66,9 @@ def cost_texts(source: Source, data: DataFolder | None, benign: Sequence[str]) -
         rows = behaviour_rows(data, meta.name, meta.category)
         taught, measured = _halves([row for row, side in rows if side == "heldout"])
         learnt = own + [row for row, side in rows if side == "train"]
-        names = ", ".join(dict.fromkeys(row.source for row, _ in rows))
-        note = f"rows of {names} that no fit has read"
+        count = len({row.source for row, _ in rows})
+        counted = f"{count} {'source' if count == 1 else 'sources'}"
+        note = f"the rows of {counted} about {meta.category} that no fit has read"
         found = CostTexts(taught, measured, learnt, calm, True, note)
     for rows_of, what in ((found.taught, "teach a classifier"), (found.measured, "measure on")):
         if sum(row.positive for row in rows_of) < LEAST or all(row.positive for row in rows_of):
