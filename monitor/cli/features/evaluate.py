@@ -10,8 +10,7 @@ import typer
 
 from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, ModelOption
 from monitor.cli.policy.data_flags import (
-    BenignFilesOption,
-    DataOption,
+    PANEL,
     LabelledOption,
     LeaveOutOption,
     ManifestOption,
@@ -25,7 +24,14 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    data: DataOption,
+    data: Annotated[
+        Path,
+        typer.Option(
+            metavar="FOLDER",
+            help="Measure on the files of this folder: .jsonl or .csv rows of text, label (1 or 0) and, where known, "
+            "group; also packed as .xz or .gz. The folder in which a file lies is its concept.",
+        ),
+    ],
     out: Annotated[
         Path,
         typer.Option(
@@ -34,7 +40,15 @@ def evaluate(
     ],
     manifest: ManifestOption = None,
     labelled: LabelledOption = None,
-    benign: BenignFilesOption = None,
+    benign: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN",
+            help="Call no feature clear that fires on these benign requests. Repeatable. Default: the files whose "
+            "labels are all 0.",
+            rich_help_panel=PANEL,
+        ),
+    ] = None,
     leave_out: LeaveOutOption = None,
     train_fraction: Annotated[
         float | None,

@@ -13,7 +13,7 @@ from monitor.errors import InputError
 if TYPE_CHECKING:
     from monitor.lab.data_folder import DataFolder
 
-PANEL = "What the files of --data are"
+PANEL = "What the labelled files are"
 
 _DATA = typer.Option(
     "--data",
