@@ -29,7 +29,7 @@ from monitor.model.offline.residuals import Harvester
 from monitor.model.prompts import Prompter
 from monitor.model.tap.bank import FeatureBank
 from monitor.model.tap.clamps import Allowed, check_clamps
-from monitor.model.tap.error_term import Dropper
+from monitor.model.tap.error_term import ErrorTermDropper
 from monitor.model.tap.late_probes import LaterTaps
 from monitor.model.tap.tap import Tap
 from monitor.records import (
@@ -47,7 +47,7 @@ PROBE = "The sun rose over the hills."
 
 
 @dataclass(frozen=True)
-class Parts:
+class LoadedPair:
     """What must be known before policies can be loaded."""
 
     loaded: LoadedModel
@@ -71,7 +71,7 @@ class InspectedToken:
     features: tuple[FeatureReading, ...]
 
 
-def load_parts(
+def load_pair(
     model: str | Path,
     dictionary: Path,
     *,
@@ -79,7 +79,7 @@ def load_parts(
     device: str = "auto",
     dtype: str = "auto",
     format: str | None = None,
-) -> Parts:
+) -> LoadedPair:
     """Load model and dictionary and check that they fit each other. Raises ModelError, DictionaryError.
 
     The layer is the one given, else the one that the dictionary was trained on, else the middle one; the point in
@@ -94,7 +94,7 @@ def load_parts(
         )
     place = place_of(found.card, layer, loaded.middle)
     site_of(loaded.layers, place)  # refuses what this model does not have
-    return Parts(loaded, found, place)
+    return LoadedPair(loaded, found, place)
 
 
 def place_of(card: Card, layer: int | None, middle: int) -> Place:
@@ -110,7 +110,7 @@ class Runtime:
 
     def __init__(
         self,
-        parts: Parts,
+        pair: LoadedPair,
         watch: WatchPlan,
         clampable: Sequence[int] = (),
         *,
@@ -121,13 +121,13 @@ class Runtime:
         callers: CallerClamps = CallerClamps.ANY,
         drop: bool = False,
     ) -> None:
-        loaded, self.dictionary, self.layer = parts.loaded, parts.dictionary, parts.layer
+        loaded, self.dictionary, self.layer = pair.loaded, pair.dictionary, pair.layer
         assert self.dictionary.statistics is not None
         self._maximum = self.dictionary.statistics.maximum
         self.loaded = loaded
         self.watch = watch
         precise = torch.float64 if loaded.dtype is torch.float64 else torch.float32
-        site = site_of(loaded.layers, parts.place)
+        site = site_of(loaded.layers, pair.place)
         bank = self._bank = FeatureBank(
             self.dictionary.autoencoder,
             self._maximum,
@@ -146,7 +146,7 @@ class Runtime:
         self.scorer = Scorer(loaded, bank, self.tap, waiting=4 * waiting)
         self.tokenise = Prompter(loaded)
         self._vocabulary = Vocabulary(loaded.tokenizer)
-        self._harvester = Harvester(loaded, parts.place)
+        self._harvester = Harvester(loaded, pair.place)
         self._probe = self.tokenise(PROBE, truncate=True, room=2, reply=False).ids
 
     @property
@@ -209,9 +209,9 @@ class Runtime:
             raise ConfigurationError(
                 "a policy drops the error term, which captured CUDA graphs cannot begin to do; restart the server"
             )
-        self.tap.dropper = Dropper(self.dictionary.autoencoder, self._bank.device, self._bank.dtype)
+        self.tap.dropper = ErrorTermDropper(self.dictionary.autoencoder, self._bank.device, self._bank.dtype)
 
-    def hold(self, watch: WatchPlan, clampable: Sequence[int]) -> Lease:
+    def lease(self, watch: WatchPlan, clampable: Sequence[int]) -> Lease:
         """Room for a policy set's readings and clamps beside those of the sets that requests still run on.
 
         Raises ConfigurationError where it does not fit into the running tap.

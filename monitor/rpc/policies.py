@@ -15,17 +15,17 @@ from pathlib import Path
 
 import structlog
 
+from monitor import __version__
 from monitor.errors import MonitorError
 from monitor.model.engine.requests import Lease
 from monitor.records import Digests
-from monitor.rpc import call_metrics
-from monitor.rpc.ports import PolicySet, Runtime
+from monitor.rpc.ports import LoadedPolicies, ModelRuntime
 from monitor.rpc.wire import responses
 from monitor.telemetry.metrics.activations import ActivationMeter
 from monitor.telemetry.metrics.metrics import Metrics
 from monitor.v1 import monitor_pb2 as pb
 
-Load = Callable[[], PolicySet]
+Load = Callable[[], LoadedPolicies]
 Signature = tuple[tuple[str, int, int, int], ...]
 
 _LOGGED_LINES = 12
@@ -35,7 +35,7 @@ _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class ReloadResult:
     """What a reload did."""
 
     changed: bool
@@ -46,14 +46,14 @@ class Change:
 class Reloader:
     """Puts a new policy set into force; one attempt at a time."""
 
-    def __init__(self, load: Load, runtime: Runtime, active: Active, metrics: Metrics) -> None:
+    def __init__(self, load: Load, runtime: ModelRuntime, active: ActivePolicies, metrics: Metrics) -> None:
         self._load = load
         self._runtime = runtime
         self._active = active
         self._metrics = metrics
         self._lock = asyncio.Lock()
 
-    async def reload(self) -> Change:
+    async def reload(self) -> ReloadResult:
         """Load and swap. Raises what loading raises; the set in force stays then, and the failure is counted."""
         async with self._lock:
             try:
@@ -94,11 +94,11 @@ class Reloader:
                 await self.try_reload()
             seen = now
 
-    async def _put_into_force(self, found: PolicySet) -> Change:
+    async def _put_into_force(self, found: LoadedPolicies) -> ReloadResult:
         old = self._active.now
         if found.digest == old.policies.digest:
             self._metrics.policies_changed(old.policies)
-            return Change(changed=False)
+            return ReloadResult(changed=False)
         lease = await _kept(asyncio.ensure_future(asyncio.to_thread(self._make_room, found)))
         digests = replace(old.digests, policies=found.digest)
         try:
@@ -107,14 +107,14 @@ class Reloader:
             lease.release()
             raise
         self._active.swap(new)
-        call_metrics.built(self._metrics, digests)
+        self._metrics.built(__version__, digests)
         before, after = ({p.name for p in s.policies} for s in (old.policies, found))
-        return Change(True, tuple(sorted(after - before)), tuple(sorted(before - after)))
+        return ReloadResult(True, tuple(sorted(after - before)), tuple(sorted(before - after)))
 
-    def _make_room(self, found: PolicySet) -> Lease:
+    def _make_room(self, found: LoadedPolicies) -> Lease:
         """On a thread: what a set reads may have to come from a dictionary of many gigabytes on a disk."""
         self._runtime.prepare(found.suppression)
-        return self._runtime.hold(found.watch, found.clampable)
+        return self._runtime.lease(found.watch, found.clampable)
 
 
 async def _kept(making: asyncio.Future[Lease]) -> Lease:
@@ -156,7 +156,7 @@ def _mark(entry: os.DirEntry[str]) -> tuple[str, int, int, int]:
 class InForce:
     """A policy set with everything that answers made under it carry."""
 
-    policies: PolicySet
+    policies: LoadedPolicies
     digests: Digests
     meter: ActivationMeter
     lease: Lease
@@ -174,7 +174,7 @@ class InForce:
         )
 
 
-class Active:
+class ActivePolicies:
     """Which set new requests begin on."""
 
     def __init__(self, first: InForce, retired: Callable[[InForce], None] = lambda _: None) -> None:

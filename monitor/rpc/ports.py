@@ -12,11 +12,11 @@ from monitor.model.engine.requests import Done, Emit, GenerationRequest, Lease, 
 from monitor.model.prompts import Content
 from monitor.policy.policy import Policy
 from monitor.records import Clamp, Coverage, Observer, SuppressionNeeds, TokenText, Verdict, WatchPlan
-from monitor.rpc.wire.responses import InspectedToken
-from monitor.telemetry.metrics.sessions import Sessions
+from monitor.rpc.wire.responses import TokenFeatures
+from monitor.telemetry.metrics.server_state import Sessions
 
 
-class Prompt(Protocol):
+class TokenisedPrompt(Protocol):
     """A tokenised input."""
 
     @property
@@ -28,7 +28,7 @@ class Prompt(Protocol):
         """Tokens that were dropped from the front."""
 
 
-class Engine(Protocol):
+class GenerationEngine(Protocol):
     """Generates. `submit` raises Overloaded or Unavailable; events come on the engine's own thread."""
 
     @property
@@ -54,7 +54,7 @@ class Engine(Protocol):
         """False once it cannot serve any more."""
 
 
-class Scorer(Protocol):
+class ScoringEngine(Protocol):
     """Scores without generating. `submit` raises Overloaded or Unavailable."""
 
     def submit(self, job: ScoreJob, done: Done) -> None:
@@ -76,15 +76,15 @@ class Scorer(Protocol):
         """False once it cannot serve any more."""
 
 
-class Runtime(Protocol):
+class ModelRuntime(Protocol):
     """A model with its dictionary, ready to run."""
 
     @property
-    def engine(self) -> Engine:
+    def engine(self) -> GenerationEngine:
         """Generates."""
 
     @property
-    def scorer(self) -> Scorer:
+    def scorer(self) -> ScoringEngine:
         """Scores."""
 
     @property
@@ -105,7 +105,7 @@ class Runtime(Protocol):
     def stop(self, grace: float) -> None:
         """Refuse new work, let what runs finish for `grace` seconds, end the rest. Blocks."""
 
-    def tokenise(self, content: Content, *, truncate: bool, room: int, reply: bool) -> Prompt:
+    def tokenise(self, content: Content, *, truncate: bool, room: int, reply: bool) -> TokenisedPrompt:
         """Token ids of a text or a conversation, leaving `room` tokens of the context free.
 
         `reply` opens the assistant's turn. Raises BadRequest (TooLong where it does not fit and `truncate` is
@@ -115,7 +115,7 @@ class Runtime(Protocol):
     def prepare(self, needs: SuppressionNeeds) -> None:
         """Hold what a policy set's suppression needs besides columns; a MonitorError where it cannot be had."""
 
-    def hold(self, watch: WatchPlan, clampable: Sequence[int]) -> Lease:
+    def lease(self, watch: WatchPlan, clampable: Sequence[int]) -> Lease:
         """Room for what a policy set reads and clamps. Raises ConfigurationError where it does not fit."""
 
     def first_lease(self) -> Lease:
@@ -130,7 +130,7 @@ class Runtime(Protocol):
     def check_clamps(self, clamps: Sequence[Clamp]) -> None:
         """BadRequest with fields such as `clamps[0].feature` where a feature is unknown or was never active."""
 
-    def inspect(self, ids: Sequence[int], top_k: int) -> Sequence[InspectedToken]:
+    def inspect(self, ids: Sequence[int], top_k: int) -> Sequence[TokenFeatures]:
         """The strongest features of every token, by a full encode. Blocks; called on a thread."""
 
     @property
@@ -142,14 +142,14 @@ class Runtime(Protocol):
         """The text of one token id."""
 
 
-class Judge(Observer, Protocol):
+class RequestJudge(Observer, Protocol):
     """An Observer that also says what it makes of the whole request."""
 
     def verdict(self, coverage: Coverage) -> Verdict:
         """UNKNOWN unless every token that ran was scored."""
 
 
-class PolicySet(Protocol):
+class LoadedPolicies(Protocol):
     """The loaded policies."""
 
     @property
@@ -184,5 +184,5 @@ class PolicySet(Protocol):
         caller: str = "",
         labels: Mapping[str, str] | None = None,
         session: str = "",
-    ) -> Judge:
+    ) -> RequestJudge:
         """Rules at their beginning, for one request of a caller, which may belong to a session."""

@@ -17,29 +17,29 @@ import structlog
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from monitor import __version__
 from monitor.errors import ConfigurationError, EngineDied
 from monitor.model.selftest.health import DictionaryHealth
 from monitor.records import Digests
-from monitor.rpc import call_metrics
-from monitor.rpc.access.build import Entrance
 from monitor.rpc.access.call_interceptor import CODES
 from monitor.rpc.access.exposure import announce_exposure, check_exposure, reflects
+from monitor.rpc.access.layer import AccessLayer
 from monitor.rpc.assembly import assemble, bundled_policies
 from monitor.rpc.calls import Calls
-from monitor.rpc.decisions.build import Books
+from monitor.rpc.decisions.recorder import DecisionRecorder
 from monitor.rpc.health import Health
-from monitor.rpc.policies import Active, InForce, Load, Reloader, Signature
-from monitor.rpc.ports import PolicySet, Runtime
+from monitor.rpc.policies import ActivePolicies, InForce, Load, Reloader, Signature
+from monitor.rpc.ports import LoadedPolicies, ModelRuntime
 from monitor.rpc.process.channel_options import server_options
 from monitor.rpc.process.grpc_server import CoreServer
-from monitor.rpc.process.watchdog import Stalls, end_for_certain
+from monitor.rpc.process.watchdog import StallDetector, force_exit
 from monitor.rpc.servicer import MonitorServicer
-from monitor.rpc.worker import Worker
+from monitor.rpc.thread_pool import ThreadPool
 from monitor.settings import Settings, split_address
 from monitor.telemetry.logs import configure
 from monitor.telemetry.metrics.http import MetricsServer
 from monitor.telemetry.metrics.metrics import Metrics
-from monitor.telemetry.metrics.sessions import SessionCollector
+from monitor.telemetry.metrics.server_state import SessionCollector
 from monitor.v1 import monitor_pb2 as pb
 from monitor.v1 import monitor_pb2_grpc
 
@@ -49,6 +49,9 @@ _BESIDES = 1024
 has its message read, so they cost little."""
 _LAST_BYTES = 0.5
 """Seconds for the last bytes of calls that have ended."""
+
+_SCORINGS_PER_GENERATION = 4
+"""Texts that may wait for the scorer, for every generation that may wait for the engine."""
 
 _log = structlog.get_logger(__name__)
 
@@ -69,8 +72,8 @@ class Server:
     def __init__(
         self,
         settings: Settings,
-        runtime: Runtime,
-        policies: PolicySet,
+        runtime: ModelRuntime,
+        policies: LoadedPolicies,
         health: DictionaryHealth | None = None,
         load: Load | None = None,
         seen: Signature | None = None,
@@ -83,15 +86,15 @@ class Server:
 
         self._metrics = metrics = Metrics(feature_limit=settings.activation_label_sets)
         metrics.methods([method.name for method in SERVICE.methods], CODES)
-        call_metrics.built(metrics, digests)
-        call_metrics.connect(metrics, settings, runtime, health)
+        metrics.built(__version__, digests)
+        connect_metrics(metrics, settings, runtime, health)
         metrics.registry.register(SessionCollector(policies.sessions))
         meter = metrics.policies_changed(policies)
 
-        self._entrance = Entrance(SERVICE.full_name, settings, metrics)
-        self._books = Books(settings, metrics)
+        self._entrance = AccessLayer(SERVICE.full_name, settings, metrics)
+        self._books = DecisionRecorder(settings, metrics)
         self._calls = Calls(runtime, metrics)
-        stalls = Stalls({"generate": engine, "score": scorer}, settings.stall_seconds)
+        stalls = StallDetector({"generate": engine, "score": scorer}, settings.stall_seconds)
         self._health = Health(
             SERVICE.full_name,
             lambda: engine.healthy() and scorer.healthy() and not stalls.look(),
@@ -101,8 +104,11 @@ class Server:
             accountable=self._books.ledger.healthy,
         )
         metrics.serving(lambda: self._health.serving)
-        self._workers = (Worker("tokenise", 2, 64, retry, metrics), Worker("inspect", 1, 16, retry, metrics))
-        self._active = Active(InForce(policies, digests, meter, runtime.first_lease()))
+        self._workers = (
+            ThreadPool("tokenise", 2, 64, retry, metrics),
+            ThreadPool("inspect", 1, 16, retry, metrics),
+        )
+        self._active = ActivePolicies(InForce(policies, digests, meter, runtime.first_lease()))
         self._reloader = Reloader(load or (lambda: policies), runtime, self._active, metrics)
         self._servicer = MonitorServicer(
             runtime,
@@ -187,6 +193,26 @@ class Server:
         self._entrance.admission.hurry()
 
 
+def connect_metrics(
+    metrics: Metrics, settings: Settings, runtime: ModelRuntime, health: DictionaryHealth | None
+) -> None:
+    """Let Prometheus read the queues at each scrape, and report what the self-test said of the dictionary."""
+    engine, scorer, limit = runtime.engine, runtime.scorer, settings.queue_size
+    metrics.queue("generate", limit, engine.queue_depth, engine.running)
+    metrics.queue("score", _SCORINGS_PER_GENERATION * limit, scorer.queue_depth, scorer.running)
+    metrics.passes(engine.passes)
+    metrics.engine(separate=bool(engine.why_separate))
+    if health is None:
+        return
+    metrics.health.skipped(health.skipped)
+    for check, passed in health.checks:
+        metrics.health.self_test(check, passed)
+    metrics.dictionary_measured(health.l0, health.explained_variance, health.norm_outliers)
+    if health.expected is not None:
+        expected = health.expected
+        metrics.dictionary_expected(expected.l0, expected.explained_variance, expected.density)
+
+
 def serve(settings: Settings, ready: Callable[[Addresses], None] | None = None) -> None:
     """Load, serve until SIGTERM or SIGINT, drain. For the main thread of a process.
 
@@ -221,7 +247,7 @@ def run_in_foreground(
         died = await _first(signals, server)
         hung_up.cancel()
         if died:
-            end_for_certain(EngineDied.exit_code)
+            force_exit(EngineDied.exit_code)
         again = asyncio.create_task(signals.get())
         again.add_done_callback(lambda _: server.hurry())
         await server.stop(_LAST_BYTES if died else grace)

@@ -13,7 +13,7 @@ from typing import TextIO, cast
 import structlog
 
 
-class Forgiving:
+class LossyStream:
     """A stream that loses what it cannot write: a full disk or a reader that has gone must not end whoever logs."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -49,5 +49,5 @@ def configure(level: str, form: str) -> None:
             *renderers,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", Forgiving(sys.stderr))),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", LossyStream(sys.stderr))),
     )

@@ -92,7 +92,7 @@ class FakeRuntime:
     def prepare(self, needs: object) -> None:
         self.prepared = needs
 
-    def hold(self, watch: WatchPlan, clampable: Sequence[int]) -> Lease:
+    def lease(self, watch: WatchPlan, clampable: Sequence[int]) -> Lease:
         self.leases += 1
         return Lease(slice(0, len(watch)), self._released)
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from monitor.telemetry.decisions import tape
+from monitor.telemetry.decisions import writer
 from monitor.telemetry.decisions.reader import read, verify
 from monitor.v1 import monitor_pb2 as pb
 from tests.rpc.conftest import DEADLINE, fails
@@ -133,14 +133,14 @@ class Disk:
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.full = False
-        write = tape.Disk.write
+        write = writer.Disk.write
 
-        def perhaps(disk: tape.Disk, handle: Any, data: bytes) -> Any:
+        def perhaps(disk: writer.Disk, handle: Any, data: bytes) -> Any:
             if self.full:
                 raise OSError(errno.ENOSPC, "No space left on device")
             return write(disk, handle, data)
 
-        patch.setattr(tape.Disk, "write", perhaps)
+        patch.setattr(writer.Disk, "write", perhaps)
 
 
 class TestTheDiskIsFull:

@@ -7,7 +7,7 @@ import pytest
 import structlog
 
 from monitor.errors import ConfigurationError, SelfTestFailed
-from monitor.model.runtime import Parts, load_parts
+from monitor.model.runtime import LoadedPair, load_pair
 from monitor.pairs import tiny
 from monitor.rpc.assembly import assemble, checked
 from monitor.settings import load_settings
@@ -16,11 +16,11 @@ from tests.rpc.pairs import small_scene
 
 
 @pytest.fixture(scope="module")
-def parts() -> Parts:
-    return load_parts(str(tiny.model_path()), tiny.dictionary_path(), device="cpu")
+def parts() -> LoadedPair:
+    return load_pair(str(tiny.model_path()), tiny.dictionary_path(), device="cpu")
 
 
-def test_a_pair_that_does_not_fit_does_not_start_and_says_why(parts: Parts) -> None:
+def test_a_pair_that_does_not_fit_does_not_start_and_says_why(parts: LoadedPair) -> None:
     wrong = replace(parts, place=replace(parts.place, layer=parts.place.layer + 2))
     with pytest.raises(SelfTestFailed) as refused:
         checked(wrong, skip=False)
@@ -31,7 +31,7 @@ def test_a_pair_that_does_not_fit_does_not_start_and_says_why(parts: Parts) -> N
     assert "--skip-self-test" in said
 
 
-def test_skipping_is_logged_and_a_metric(parts: Parts) -> None:
+def test_skipping_is_logged_and_a_metric(parts: LoadedPair) -> None:
     wrong = replace(parts, place=replace(parts.place, layer=0))
     with structlog.testing.capture_logs() as logs:
         health = checked(wrong, skip=True)
@@ -40,7 +40,7 @@ def test_skipping_is_logged_and_a_metric(parts: Parts) -> None:
     assert _exported(health)["sae_monitor_self_test_skipped"] == 1
 
 
-def test_what_was_measured_is_exported(parts: Parts) -> None:
+def test_what_was_measured_is_exported(parts: LoadedPair) -> None:
     health = checked(parts, skip=False)
     found = _exported(health)
     assert found["sae_monitor_self_test_skipped"] == 0
@@ -62,10 +62,10 @@ def test_a_pair_of_which_nothing_is_known_is_warned_about(tmp_path: Path) -> Non
 def _exported(health: object) -> dict[object, float]:
     from types import SimpleNamespace
 
-    from monitor.rpc.call_metrics import connect
+    from monitor.rpc.server import connect_metrics
 
     metrics = Metrics()
     queue = SimpleNamespace(queue_depth=lambda: 0, running=lambda: 0, passes=lambda: 0, why_separate="")
-    connect(metrics, load_settings({}), SimpleNamespace(engine=queue, scorer=queue), health)
+    connect_metrics(metrics, load_settings({}), SimpleNamespace(engine=queue, scorer=queue), health)
     samples = [sample for family in metrics.registry.collect() for sample in family.samples]
     return {(s.name, s.labels["check"]) if "check" in s.labels else s.name: s.value for s in samples}

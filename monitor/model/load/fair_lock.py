@@ -42,7 +42,7 @@ class _Share:
         return self.gap is not None and self.gap < self.held
 
 
-class Turns:
+class FairLock:
     """A context manager around every pass. The thread that holds it may take it again.
 
     The engine reads and judges tokens between two passes. If whoever waits went ahead in each of these moments, passes

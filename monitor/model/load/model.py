@@ -17,7 +17,7 @@ from torch import nn
 from monitor.errors import ModelError
 from monitor.model.load.decoder import context_of, decoder_layers, text_config
 from monitor.model.load.devices import SPREAD, device_of, need_accelerate, parts_of
-from monitor.model.load.fair_lock import Turns
+from monitor.model.load.fair_lock import FairLock
 from monitor.model.load.weights import load_weights
 
 __all__ = ["LoadedModel", "decoder_layers", "digest_folder", "load_model"]
@@ -58,7 +58,7 @@ class LoadedModel:
     device: torch.device
     """Where token ids go and logits come from: the only device, unless the model is spread over several."""
     dtype: torch.dtype
-    passes: Turns = field(default_factory=Turns, compare=False, repr=False)
+    passes: FairLock = field(default_factory=FairLock, compare=False, repr=False)
     """Held during every forward pass. A pass of the engine has the library write `is_causal = False` into the shared
     configuration; a plain pass beside it would attend in both directions, and the wrong value could stay for good."""
 

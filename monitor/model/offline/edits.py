@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from monitor.dictionary.sae import SparseAutoencoder
-from monitor.model.offline.steering import Edit
+from monitor.model.offline.steered_model import Edit
 from monitor.model.tap.bank import FeatureBank
 from monitor.model.tap.clamps import clamp_row, write_rows
-from monitor.model.tap.error_term import Dropper
+from monitor.model.tap.error_term import ErrorTermDropper
 from monitor.model.tap.span import Span
 from monitor.model.tap.tap import Tap, TapBuffers
 from monitor.records import Clamp, ErrorTerm
@@ -29,7 +29,7 @@ class Clamped:
         features = [clamp.feature for clamp in clamps]
         self._bank = FeatureBank(autoencoder, maximum, features, spare=0, device=device)
         drops = any(clamp.error_term is ErrorTerm.DROP for clamp in clamps)
-        dropper = Dropper(autoencoder, self._bank.device, self._bank.dtype) if drops else None
+        dropper = ErrorTermDropper(autoencoder, self._bank.device, self._bank.dtype) if drops else None
         self._tap = Tap(self._bank, nn.Identity(), dropper)
         self._row = clamp_row(clamps, self._bank)
 

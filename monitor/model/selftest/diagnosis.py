@@ -13,12 +13,12 @@ from monitor.dictionary.storage.lazy import StoredAutoencoder
 from monitor.errors import DictionaryError, ModelError
 from monitor.model.load.hook_points import ATTN_OUT, MLP_OUT, Place, parse_place, site_of
 from monitor.model.load.model import LoadedModel
-from monitor.model.runtime import Parts
+from monitor.model.runtime import LoadedPair
 from monitor.model.selftest.capture import capture
 from monitor.model.selftest.causes import Cause, evidence
 from monitor.model.selftest.expected import Expected, far
-from monitor.model.selftest.experiments import Tried, try_arithmetic
-from monitor.model.selftest.measure import Measurement, Rows, measure, rows_of
+from monitor.model.selftest.experiments import Experiment, try_arithmetic
+from monitor.model.selftest.measurement import Measurement, ResidualRows, measure, rows_of
 from monitor.model.selftest.texts import Texts
 
 _LAYERS = 2
@@ -43,30 +43,30 @@ class Suspect:
     """What suspects are sorted by, least first."""
 
 
-def diagnose(parts: Parts, texts: Texts, rows: Rows, expected: Expected) -> tuple[Suspect, ...]:
+def diagnose(pair: LoadedPair, texts: Texts, rows: ResidualRows, expected: Expected) -> tuple[Suspect, ...]:
     """Suspects, most likely first. Empty where nothing is known that could be restored.
 
     Of a dictionary that is too large for the memory that is free, only places and tokens are tried.
     """
-    tried = [*_other_places(parts, texts, expected), *_other_tokens(parts, texts)]
-    sae = _resident(parts.dictionary.autoencoder)
+    tried = [*_other_places(pair, texts, expected), *_other_tokens(pair, texts)]
+    sae = _resident(pair.dictionary.autoencoder)
     if sae is None:
         return _ranked(tried, frozenset(), expected)
-    loaded = parts.loaded
+    loaded = pair.loaded
     if sae.encoder.numel() > _LARGE and loaded.device.type == "cpu":
         rows = rows.thinned(768)
     tried += try_arithmetic(rows, sae, expected)
-    layer = loaded.layers[parts.place.layer]
-    seen = evidence(sae, parts.dictionary.card, loaded.model, layer, texts.bos)
+    layer = loaded.layers[pair.place.layer]
+    seen = evidence(sae, pair.dictionary.card, loaded.model, layer, texts.bos)
     return _ranked(tried, seen, expected)
 
 
-def neighbours(parts: Parts, texts: Texts) -> dict[Place, Measurement]:
+def neighbours(pair: LoadedPair, texts: Texts) -> dict[Place, Measurement]:
     """The same dictionary at the layers beside its own."""
-    return _at(parts, texts, [Place(at) for at in _around(parts, 1)])
+    return _at(pair, texts, [Place(at) for at in _around(pair, 1)])
 
 
-def _ranked(tried: Sequence[Tried], seen: frozenset[Cause], expected: Expected) -> tuple[Suspect, ...]:
+def _ranked(tried: Sequence[Experiment], seen: frozenset[Cause], expected: Expected) -> tuple[Suspect, ...]:
     best: dict[Cause, Suspect] = {}
     for attempt in tried:
         off = far(attempt.measured, expected)
@@ -92,27 +92,25 @@ _EVIDENT = {
 }
 
 
-def _other_places(parts: Parts, texts: Texts, expected: Expected) -> Iterator[Tried]:
-    here = parts.place
-    places = {Place(at): Cause.LAYER for at in _around(parts, _LAYERS)}
+def _other_places(pair: LoadedPair, texts: Texts, expected: Expected) -> Iterator[Experiment]:
+    here = pair.place
+    places = {Place(at): Cause.LAYER for at in _around(pair, _LAYERS)}
     for point in ("", MLP_OUT, ATTN_OUT):
         place = Place(here.layer, point)
-        if place != here and _exists(parts.loaded, place):
+        if place != here and _exists(pair.loaded, place):
             places[place] = Cause.POINT
     recorded = None if expected.place is None else parse_place(expected.place)
     if recorded is not None and recorded != here:
         places[recorded] = (
             Cause.LAYER if (recorded.point, recorded.side) == (here.point, here.side) else Cause.POINT
         )
-    for place, found in _at(parts, texts, list(places)).items():
-        yield Tried(places[place], f"at {place}", found)
+    for place, found in _at(pair, texts, list(places)).items():
+        yield Experiment(places[place], f"at {place}", found)
 
 
-def _around(parts: Parts, reach: int) -> list[int]:
-    here, count = parts.place.layer, len(parts.loaded.layers)
-    return [
-        at for at in range(here - reach, here + reach + 1) if 0 <= at < count and Place(at) != parts.place
-    ]
+def _around(pair: LoadedPair, reach: int) -> list[int]:
+    here, count = pair.place.layer, len(pair.loaded.layers)
+    return [at for at in range(here - reach, here + reach + 1) if 0 <= at < count and Place(at) != pair.place]
 
 
 def _exists(loaded: LoadedModel, place: Place) -> bool:
@@ -123,32 +121,32 @@ def _exists(loaded: LoadedModel, place: Place) -> bool:
     return True
 
 
-def _at(parts: Parts, texts: Texts, places: Sequence[Place]) -> dict[Place, Measurement]:
+def _at(pair: LoadedPair, texts: Texts, places: Sequence[Place]) -> dict[Place, Measurement]:
     if not places:
         return {}
-    captured = capture(parts.loaded, places, texts.ids)
-    sae = parts.dictionary.autoencoder
+    captured = capture(pair.loaded, places, texts.ids)
+    sae = pair.dictionary.autoencoder
     skip = int(texts.bos is not None)
     return {
-        place: measure(rows_of(found, skip=skip).to(parts.loaded.device), sae)
+        place: measure(rows_of(found, skip=skip).to(pair.loaded.device), sae)
         for place, found in captured.items()
         if found[0].shape[-1] == sae.d_model
     }
 
 
-def _other_tokens(parts: Parts, texts: Texts) -> Iterator[Tried]:
+def _other_tokens(pair: LoadedPair, texts: Texts) -> Iterator[Experiment]:
     """The texts with BOS where they have none, and without where they have one."""
-    sae = parts.dictionary.autoencoder
+    sae = pair.dictionary.autoencoder
     if texts.bos is not None:
-        found = capture(parts.loaded, [parts.place], [ids[1:] for ids in texts.ids])[parts.place]
-        rows = rows_of(found, skip=0).to(parts.loaded.device)
-        yield Tried(Cause.EXTRA_BOS, "without BOS", measure(rows, sae))
+        found = capture(pair.loaded, [pair.place], [ids[1:] for ids in texts.ids])[pair.place]
+        rows = rows_of(found, skip=0).to(pair.loaded.device)
+        yield Experiment(Cause.EXTRA_BOS, "without BOS", measure(rows, sae))
         return
-    limit = parts.loaded.context
-    for bos in _possible_bos(parts.loaded):
-        found = capture(parts.loaded, [parts.place], [(bos, *ids)[:limit] for ids in texts.ids])[parts.place]
-        rows = rows_of(found, skip=1).to(parts.loaded.device)
-        yield Tried(Cause.NO_BOS, f"with token {bos} before every text", measure(rows, sae))
+    limit = pair.loaded.context
+    for bos in _possible_bos(pair.loaded):
+        found = capture(pair.loaded, [pair.place], [(bos, *ids)[:limit] for ids in texts.ids])[pair.place]
+        rows = rows_of(found, skip=1).to(pair.loaded.device)
+        yield Experiment(Cause.NO_BOS, f"with token {bos} before every text", measure(rows, sae))
 
 
 def _possible_bos(loaded: LoadedModel) -> list[int]:

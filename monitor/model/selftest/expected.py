@@ -11,11 +11,11 @@ import math
 from dataclasses import dataclass
 
 from monitor.dictionary.formats.card import Card
-from monitor.model.selftest.measure import Measurement
-from monitor.model.selftest.records import Record
+from monitor.model.selftest.measurement import Measurement
+from monitor.model.selftest.verified_records import Record
 
 
-class Source(enum.StrEnum):
+class ExpectedSource(enum.StrEnum):
     """Where the expected values come from."""
 
     RECORDED = "recorded"
@@ -42,11 +42,11 @@ class Bounds:
 
 BOUNDS = {
     # The same sum in another order: what differs between machines is in the fourth digit.
-    Source.RECORDED: Bounds(1.03, 0.008, 1.06, 0.015, 0.005),
-    Source.RECORDED_ELSEWHERE: Bounds(1.08, 0.02, 1.15, 0.04, 0.01),
+    ExpectedSource.RECORDED: Bounds(1.03, 0.008, 1.06, 0.015, 0.005),
+    ExpectedSource.RECORDED_ELSEWHERE: Bounds(1.08, 0.02, 1.15, 0.04, 0.01),
     # Other texts, other lengths: only what is plainly broken shows.
-    Source.DECLARED: Bounds(1.75, 0.15),
-    Source.NONE: Bounds(math.inf, math.inf),
+    ExpectedSource.DECLARED: Bounds(1.75, 0.15),
+    ExpectedSource.NONE: Bounds(math.inf, math.inf),
 }
 
 
@@ -61,7 +61,7 @@ _CLOSE = Bounds(1.25, 0.05)
 class Expected:
     """Values to hold a measurement against; None where nothing is known."""
 
-    source: Source
+    source: ExpectedSource
     l0: float | None = None
     explained_variance: float | None = None
     early_l0: float | None = None
@@ -78,7 +78,7 @@ class Expected:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class ComparedNumber:
     """One number: measured, expected, and how far off in units of what is allowed (above 1 is too far)."""
 
     check: str
@@ -95,7 +95,7 @@ def expected_of(card: Card, record: Record | None, dtype: str) -> Expected:
     if record is not None:
         found = record.measured
         return Expected(
-            Source.RECORDED if record.dtype == dtype else Source.RECORDED_ELSEWHERE,
+            ExpectedSource.RECORDED if record.dtype == dtype else ExpectedSource.RECORDED_ELSEWHERE,
             found.l0,
             found.explained_variance,
             found.early_l0,
@@ -105,11 +105,13 @@ def expected_of(card: Card, record: Record | None, dtype: str) -> Expected:
             record.place,
         )
     if card.l0 is not None or card.explained_variance is not None:
-        return Expected(Source.DECLARED, card.l0, card.explained_variance)
-    return Expected(Source.NONE)
+        return Expected(ExpectedSource.DECLARED, card.l0, card.explained_variance)
+    return Expected(ExpectedSource.NONE)
 
 
-def compare(found: Measurement, expected: Expected, bounds: Bounds | None = None) -> tuple[Line, ...]:
+def compare(
+    found: Measurement, expected: Expected, bounds: Bounds | None = None
+) -> tuple[ComparedNumber, ...]:
     """Every number that is measured, beside what it should be."""
     bounds = bounds or expected.bounds
     if not found.whole:
@@ -143,29 +145,29 @@ def compare(found: Measurement, expected: Expected, bounds: Bounds | None = None
 
 def far(found: Measurement, expected: Expected) -> float:
     """How far a measurement is off, finely enough to tell explanations apart; 1 or less explains."""
-    declared = expected.source is Source.DECLARED
+    declared = expected.source is ExpectedSource.DECLARED
     return distance(compare(found, expected, _CLOSE if declared else None))
 
 
-def distance(lines: tuple[Line, ...]) -> float:
+def distance(lines: tuple[ComparedNumber, ...]) -> float:
     """How far the farthest number is off, in units of what is allowed; 0 where nothing is known."""
     return max((line.off for line in lines if line.expected is not None), default=0.0)
 
 
-def _ratio(check: str, name: str, found: float, expected: float | None, bound: float) -> Line:
+def _ratio(check: str, name: str, found: float, expected: float | None, bound: float) -> ComparedNumber:
     if expected is None or math.isinf(bound):
-        return Line(check, name, found, expected, 0.0, "")
+        return ComparedNumber(check, name, found, expected, 0.0, "")
     off = abs(math.log(max(found, 1e-9) / max(expected, 1e-9))) / math.log(bound)
-    return Line(
+    return ComparedNumber(
         check, name, found, expected, _number(off), f"{expected / bound:.3g} to {expected * bound:.3g}"
     )
 
 
-def _difference(check: str, name: str, found: float, expected: float | None, bound: float) -> Line:
+def _difference(check: str, name: str, found: float, expected: float | None, bound: float) -> ComparedNumber:
     if expected is None or math.isinf(bound):
-        return Line(check, name, found, expected, 0.0, "")
+        return ComparedNumber(check, name, found, expected, 0.0, "")
     off = abs(found - expected) / bound
-    return Line(
+    return ComparedNumber(
         check, name, found, expected, _number(off), f"{expected - bound:.3f} to {expected + bound:.3f}"
     )
 

@@ -16,14 +16,14 @@ from torch import Tensor
 from monitor.dictionary.sae import Activation, InputNorm, SparseAutoencoder
 from monitor.model.selftest.causes import Cause
 from monitor.model.selftest.expected import Expected, far
-from monitor.model.selftest.measure import Measurement, Rows, measure
+from monitor.model.selftest.measurement import Measurement, ResidualRows, measure
 
 _GRID = tuple(2.0 ** (step / 2) for step in range(-12, 13) if step)
 _FINE = tuple(2.0 ** (step / 16) for step in range(-7, 8))
 
 
 @dataclass(frozen=True, slots=True)
-class Tried:
+class Experiment:
     """One counter-experiment."""
 
     cause: Cause
@@ -34,17 +34,17 @@ class Tried:
     """A number was chosen so that the result fits; the same result without a choice is stronger evidence."""
 
 
-def try_arithmetic(rows: Rows, sae: SparseAutoencoder, expected: Expected) -> Iterator[Tried]:
+def try_arithmetic(rows: ResidualRows, sae: SparseAutoencoder, expected: Expected) -> Iterator[Experiment]:
     """Every way in which the checkpoint may have been misread, undone."""
     for cause, what, other, fitted in _variants(rows, sae, expected):
-        yield Tried(cause, what, measure(rows, other), fitted)
+        yield Experiment(cause, what, measure(rows, other), fitted)
     yield from _scales(rows, sae, expected)
 
 
 Variant = tuple[Cause, str, SparseAutoencoder, bool]
 
 
-def _variants(rows: Rows, sae: SparseAutoencoder, expected: Expected) -> Iterator[Variant]:
+def _variants(rows: ResidualRows, sae: SparseAutoencoder, expected: Expected) -> Iterator[Variant]:
     yield Cause.SWAPPED, "with encoder and decoder exchanged", _swapped(sae), False
     if sae.input_bias is None:
         other = replace(sae, input_bias=sae.decoder_bias)
@@ -65,7 +65,7 @@ def _variants(rows: Rows, sae: SparseAutoencoder, expected: Expected) -> Iterato
     yield Cause.DECODER_BIAS, "with the decoder bias that fits best", _with_bias(rows, sae), True
 
 
-def _sparser(rows: Rows, sae: SparseAutoencoder, l0: float) -> Iterator[Variant]:
+def _sparser(rows: ResidualRows, sae: SparseAutoencoder, l0: float) -> Iterator[Variant]:
     """Other activation functions with as many active features as expected."""
     k = max(1, min(round(l0), sae.features))
     if sae.activation is not Activation.TOPK or sae.k != k:
@@ -93,11 +93,11 @@ def _largest(values: Tensor, count: int) -> Tensor:
     return values.flatten().topk(count, sorted=True).values[-1]
 
 
-def _scales(rows: Rows, sae: SparseAutoencoder, expected: Expected) -> Iterator[Tried]:
+def _scales(rows: ResidualRows, sae: SparseAutoencoder, expected: Expected) -> Iterator[Experiment]:
     """The input times a factor: √d over the mean norm, its inverse, and the factor that fits best."""
     usual = sae.d_model**0.5 / float(rows.x.norm(dim=-1).mean())
     for factor, name in ((usual, "√d / mean norm"), (1 / usual, "mean norm / √d")):
-        yield Tried(
+        yield Experiment(
             Cause.SCALING, f"with the input times {factor:.3g} ({name})", measure(rows, sae, scale=factor)
         )
     best, some = 1.0, rows.thinned(192)
@@ -108,10 +108,10 @@ def _scales(rows: Rows, sae: SparseAutoencoder, expected: Expected) -> Iterator[
     if expected.l0 is not None:
         best = _refined(rows, sae, best, expected.l0)
     what = f"with the input times {best:.3g}"
-    yield Tried(Cause.SCALING, what, measure(rows, sae, scale=best), fitted=True)
+    yield Experiment(Cause.SCALING, what, measure(rows, sae, scale=best), fitted=True)
 
 
-def _refined(rows: Rows, sae: SparseAutoencoder, factor: float, l0: float) -> float:
+def _refined(rows: ResidualRows, sae: SparseAutoencoder, factor: float, l0: float) -> float:
     """A better factor, over all rows: three secant steps of log L0 over log factor, never far from the first."""
     first = last = math.log(factor)
     miss = _miss(rows, sae, last, l0)
@@ -125,7 +125,7 @@ def _refined(rows: Rows, sae: SparseAutoencoder, factor: float, l0: float) -> fl
     return math.exp(here)
 
 
-def _miss(rows: Rows, sae: SparseAutoencoder, log_factor: float, l0: float) -> float:
+def _miss(rows: ResidualRows, sae: SparseAutoencoder, log_factor: float, l0: float) -> float:
     return math.log(max(measure(rows, sae, scale=math.exp(log_factor)).l0, 1e-9) / l0)
 
 
@@ -145,7 +145,7 @@ def _swapped(sae: SparseAutoencoder) -> SparseAutoencoder:
     return replace(sae, encoder=sae.decoder, decoder=sae.encoder)
 
 
-def _with_bias(rows: Rows, sae: SparseAutoencoder) -> SparseAutoencoder:
+def _with_bias(rows: ResidualRows, sae: SparseAutoencoder) -> SparseAutoencoder:
     some = rows.thinned(512).x
     bare = replace(sae, decoder_bias=torch.zeros_like(sae.decoder_bias), input_norm=InputNorm.NONE)
     normed, _, _ = sae.normalise(some)

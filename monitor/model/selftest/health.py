@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from monitor.model.runtime import Parts
+from monitor.model.runtime import LoadedPair
 from monitor.model.selftest.result import SelfTest
 
 
@@ -42,17 +42,17 @@ class DictionaryHealth:
     """The operator did not want the self-test."""
 
 
-def dictionary_health(parts: Parts, test: SelfTest | None) -> DictionaryHealth:
+def dictionary_health(pair: LoadedPair, test: SelfTest | None) -> DictionaryHealth:
     """What the self-test measured; without one (it was skipped) only what the dictionary says about itself."""
-    baseline = dictionary_baseline(parts)
+    baseline = dictionary_baseline(pair)
     if test is None:
         return DictionaryHealth(math.nan, math.nan, math.nan, baseline, skipped=True)
     found = test.measured
     return DictionaryHealth(found.l0, found.explained_variance, found.outliers, baseline, test.checks)
 
 
-def dictionary_baseline(parts: Parts) -> DictionaryBaseline:
+def dictionary_baseline(pair: LoadedPair) -> DictionaryBaseline:
     """What the dictionary says about itself; nothing is run."""
-    statistics, card = parts.dictionary.statistics, parts.dictionary.card
+    statistics, card = pair.dictionary.statistics, pair.dictionary.card
     density = () if statistics is None else tuple(statistics.density.tolist())
     return DictionaryBaseline(sum(density) if density else card.l0, card.explained_variance, density)

@@ -9,24 +9,24 @@ from dataclasses import dataclass
 
 from monitor.model.selftest.causes import ADVICE
 from monitor.model.selftest.diagnosis import Suspect
-from monitor.model.selftest.expected import Expected, Line, Source
-from monitor.model.selftest.measure import Measurement
-from monitor.model.selftest.records import Record
+from monitor.model.selftest.expected import ComparedNumber, Expected, ExpectedSource
+from monitor.model.selftest.measurement import Measurement
+from monitor.model.selftest.verified_records import Record
 
 CHECKS = ("l0", "variance", "norm", "finite", "bos", "layer")
 """What is checked, as metrics call it."""
 
 _SHOWN = 3
 _WHERE = {
-    Source.RECORDED: "recorded by `dictionary verify` with this model",
-    Source.RECORDED_ELSEWHERE: "recorded by `dictionary verify` with this model in another dtype",
-    Source.DECLARED: "declared by the dictionary's makers, on other texts",
-    Source.NONE: "nothing is declared or recorded",
+    ExpectedSource.RECORDED: "recorded by `dictionary verify` with this model",
+    ExpectedSource.RECORDED_ELSEWHERE: "recorded by `dictionary verify` with this model in another dtype",
+    ExpectedSource.DECLARED: "declared by the dictionary's makers, on other texts",
+    ExpectedSource.NONE: "nothing is declared or recorded",
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class FailedCheck:
     """Something that is wrong."""
 
     check: str
@@ -41,8 +41,8 @@ class SelfTest:
     record: Record
     """What was measured, and of what."""
     expected: Expected
-    lines: tuple[Line, ...]
-    problems: tuple[Problem, ...]
+    lines: tuple[ComparedNumber, ...]
+    problems: tuple[FailedCheck, ...]
     """What is wrong; empty where the test passed."""
     suspects: tuple[Suspect, ...]
     """Likely causes, first what restored the numbers; empty where the test passed."""

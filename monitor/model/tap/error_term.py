@@ -15,7 +15,7 @@ MOST_BYTES = 16 << 30
 """Largest encoder and decoder that are held on the device for this; beyond it the operator must use `keep`."""
 
 
-class Dropper:
+class ErrorTermDropper:
     """x' = decode(edited encode(x)), with every feature of the dictionary."""
 
     def __init__(self, autoencoder: SparseAutoencoder, device: torch.device, dtype: torch.dtype) -> None:

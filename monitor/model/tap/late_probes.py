@@ -24,7 +24,7 @@ COLUMNS = 64
 
 
 @dataclass(frozen=True)
-class _Layer:
+class _LayerProbes:
     """The probes of one layer."""
 
     columns: Tensor
@@ -49,7 +49,7 @@ class LaterTaps:
         self._running: Counter[bytes] = Counter()
         """Requests that run, by the key of a probe that they need."""
         self._frozen = False
-        self._at: dict[int, _Layer] = {}
+        self._at: dict[int, _LayerProbes] = {}
         self._handles: dict[int, Any] = {}
         self._attached = False
         self._lock = threading.RLock()
@@ -141,14 +141,14 @@ class LaterTaps:
 
         return read
 
-    def _layer(self, layer: int) -> _Layer:
+    def _layer(self, layer: int) -> _LayerProbes:
         mine = [(column, probe) for column, probe in enumerate(self._probes) if probe.layer == layer]
         bank = self._tap.bank
         place: dict[str, Any] = {"device": bank.device, "dtype": bank.dtype}
         weights = torch.zeros(len(mine), bank.d_model)
         for row, (_, probe) in enumerate(mine):
             weights[row] = torch.from_numpy(probe.weights)
-        return _Layer(
+        return _LayerProbes(
             torch.tensor([column for column, _ in mine], dtype=torch.int64, device=bank.device),
             weights.to(**place),
             torch.tensor([probe.bias for _, probe in mine]).to(**place),

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from monitor.model.load.hook_points import Site, hidden_of, replace_hidden
 from monitor.model.tap.bank import FeatureBank
-from monitor.model.tap.error_term import Dropper
+from monitor.model.tap.error_term import ErrorTermDropper
 
 UNREAD = float("-inf")
 """Stands in the buffers of readings until the tap has run. No reading can be this: what is not finite reads as NaN."""
@@ -90,7 +90,9 @@ class Tap:
     than the bank's (a layer's input in a model on several) are read on the bank's and given back on their own.
     """
 
-    def __init__(self, bank: FeatureBank, layer: nn.Module | Site, dropper: Dropper | None = None) -> None:
+    def __init__(
+        self, bank: FeatureBank, layer: nn.Module | Site, dropper: ErrorTermDropper | None = None
+    ) -> None:
         self.bank = bank
         self.dropper = dropper
         self._layer = layer

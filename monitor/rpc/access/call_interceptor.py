@@ -22,9 +22,9 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from monitor.errors import BadRequest, MonitorError, TooSlow, Violation
-from monitor.rpc import faults
+from monitor.rpc import error_status
 from monitor.rpc.access import roles
-from monitor.rpc.access.gate import Gate
+from monitor.rpc.access.call_checks import CallChecks
 from monitor.rpc.access.quota import Charge
 from monitor.telemetry.metrics.metrics import Metrics
 from monitor.telemetry.tracing import context as tracing
@@ -97,7 +97,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def __init__(
         self,
         service: str,
-        gate: Gate,
+        gate: CallChecks,
         metrics: Metrics,
         limits: TimeLimits,
         traces: Tracing | None = None,
@@ -179,7 +179,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             with suppress(grpc.aio.InternalError):
                 await context.abort(grpc.StatusCode.CANCELLED)
         except Exception as error:  # noqa: BLE001  (the border: nothing may pass as its own text)
-            status = faults.grpc_status(faults.status_of(error, call.request_id))
+            status = error_status.grpc_status(error_status.status_of(error, call.request_id))
             self._end(call, status.code.name)
             _report(call, status.code.name, error)
             with suppress(grpc.aio.InternalError):

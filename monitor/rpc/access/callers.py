@@ -33,7 +33,7 @@ _KEYS = ("name", "roles", "sha256", "certificate", "expires", "calls", "tokens")
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class CallerEntry:
     """One line of the file."""
 
     caller: Caller
@@ -65,7 +65,7 @@ def entry_line(name: str, roles: Iterable[Role], token: str, expires: date | Non
     return line
 
 
-def find_token(entries: Sequence[Entry], token: str) -> Entry | None:
+def find_token(entries: Sequence[CallerEntry], token: str) -> CallerEntry | None:
     """The entry of a token. Every entry is compared, in a time that says nothing about where they differ."""
     digest = token_hash(token)
     found = None
@@ -75,12 +75,12 @@ def find_token(entries: Sequence[Entry], token: str) -> Entry | None:
     return found
 
 
-def find_certificate(entries: Sequence[Entry], names: Sequence[str]) -> Entry | None:
+def find_certificate(entries: Sequence[CallerEntry], names: Sequence[str]) -> CallerEntry | None:
     """The first entry that a verified client certificate's names stand for."""
     return next((entry for entry in entries if entry.certificate and entry.certificate in names), None)
 
 
-def read_callers(path: Path) -> tuple[Entry, ...]:
+def read_callers(path: Path) -> tuple[CallerEntry, ...]:
     """All entries of a file. ConfigurationError with every wrong line: what was found, what to write instead."""
     entries, problems = [], []
     for number, line in enumerate(_text(path).splitlines(), start=1):
@@ -114,7 +114,7 @@ def _text(path: Path) -> str:
         raise ConfigurationError(f"{path}: not UTF-8; this is not a file of callers") from None
 
 
-def _entry(line: str) -> Entry:
+def _entry(line: str) -> CallerEntry:
     # Never quote the line: whoever wrote a token where its hash belongs would find it in a log.
     try:
         fields = json.loads(line)
@@ -130,7 +130,7 @@ def _entry(line: str) -> Entry:
     certificate = known.text("certificate", re.compile(r".{1,253}"), "a name from the client's certificate")
     if bool(digest) == bool(certificate):
         raise ConfigurationError("give sha256 (of a token) or certificate (a name in it), and not both")
-    return Entry(caller, digest, certificate, known.expires())
+    return CallerEntry(caller, digest, certificate, known.expires())
 
 
 class _Fields:

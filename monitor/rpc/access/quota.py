@@ -14,7 +14,7 @@ from monitor.rpc.access.roles import Caller
 from monitor.telemetry.metrics.metrics import Metrics
 
 
-class Allowances:
+class CallerQuotas:
     """Counts calls and tokens of callers with a name; those without one share the server's own limits."""
 
     def __init__(self, calls: int, tokens: int | None, retry_after: float, metrics: Metrics) -> None:
@@ -58,7 +58,7 @@ class Allowances:
 class Charge:
     """The tokens of one call; given back when the call ends."""
 
-    def __init__(self, allowances: Allowances, caller: Caller) -> None:
+    def __init__(self, allowances: CallerQuotas, caller: Caller) -> None:
         self._allowances, self._caller = allowances, caller
         self.tokens = 0
 

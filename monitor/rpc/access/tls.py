@@ -19,7 +19,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from monitor.errors import ConfigurationError
-from monitor.rpc.access.reloading_file import WatchedFiles
+from monitor.rpc.access.watched_files import WatchedFiles
 from monitor.settings import Settings
 from monitor.telemetry.metrics.security import SecurityMetrics
 

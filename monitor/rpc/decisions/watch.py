@@ -15,7 +15,7 @@ from monitor.errors import BadRequest, Violation
 from monitor.rpc.access.call_interceptor import Context
 from monitor.rpc.decisions.ledger import Ledger
 from monitor.rpc.wire import decisions
-from monitor.rpc.wire.decisions import Watched
+from monitor.rpc.wire.decisions import WatchFilter
 from monitor.telemetry.decisions.feed import Subscription
 from monitor.telemetry.decisions.reader import read
 from monitor.telemetry.decisions.record import KIND, DecisionRecord, from_json
@@ -66,7 +66,7 @@ class DetectionWatch:
         return after
 
     async def _catch_up(
-        self, wanted: Watched, live: Subscription, context: Context, after: int, deadline: float
+        self, wanted: WatchFilter, live: Subscription, context: Context, after: int, deadline: float
     ) -> tuple[int, int]:
         """Send what is in the log until the live queue holds all that follows; gives the place and what is gone."""
         assert self._folder is not None

@@ -18,7 +18,7 @@ _EVERY = 60.0
 """Seconds between two times; one takes some milliseconds."""
 
 
-def keep_level(every: float = _EVERY) -> bool:
+def limit_retained_memory(every: float = _EVERY) -> bool:
     """Keep a server's memory level; whether glibc was told. To be called before torch is imported.
 
     Two allocators would let it rise for hours. MKL keeps the buffers of a matrix product for each thread of each team,

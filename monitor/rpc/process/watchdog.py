@@ -42,7 +42,7 @@ class _Seen:
     seconds: float = 0.0
 
 
-class Stalls:
+class StallDetector:
     """Looks at queues again and again; `limit` is in seconds, 0 never finds one that stands still."""
 
     def __init__(
@@ -76,7 +76,7 @@ class Stalls:
         seen.passes = passes
 
 
-def end_for_certain(code: int, seconds: float = _LAST_RESORT) -> None:
+def force_exit(code: int, seconds: float = _LAST_RESORT) -> None:
     """Give the process some seconds to end by itself; after them it ends with this code, whatever hangs."""
     timer = threading.Timer(seconds, os._exit, (code,))
     timer.daemon = True

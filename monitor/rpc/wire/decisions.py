@@ -17,7 +17,7 @@ _SEVERITY = {number: severity for severity, number in enums.SEVERITY.items()}
 
 
 @dataclass(frozen=True, slots=True)
-class Watched:
+class WatchFilter:
     """Which records a watcher wants, and what of them."""
 
     policies: frozenset[str]
@@ -43,7 +43,7 @@ class Watched:
         return _RANK[found.severity] >= _RANK[self.minimum]
 
 
-def watched(message: pb.WatchDetectionsRequest) -> Watched:
+def watched(message: pb.WatchDetectionsRequest) -> WatchFilter:
     """What to send. BadRequest with every wrong field named."""
     problems = Problems()
     for index, name in enumerate(message.policies):
@@ -54,7 +54,7 @@ def watched(message: pb.WatchDetectionsRequest) -> Watched:
     if asked != pb.SEVERITY_UNSPECIFIED and asked not in _SEVERITY:
         problems.add("minimum_severity", "write SEVERITY_LOW, _MEDIUM, _HIGH or _CRITICAL, or leave it out")
     problems.raise_any()
-    return Watched(
+    return WatchFilter(
         policies=frozenset(message.policies),
         minimum=minimum,
         shadow=message.include_shadow,
@@ -63,7 +63,9 @@ def watched(message: pb.WatchDetectionsRequest) -> Watched:
     )
 
 
-def response(seq: int, record: DecisionRecord, wanted: Watched, dropped: int) -> pb.WatchDetectionsResponse:
+def response(
+    seq: int, record: DecisionRecord, wanted: WatchFilter, dropped: int
+) -> pb.WatchDetectionsResponse:
     """What a watcher sees of a record."""
     when = Timestamp()
     when.FromNanoseconds(round(record.time * 1e9))

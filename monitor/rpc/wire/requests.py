@@ -53,7 +53,7 @@ class Input:
 
 
 @dataclass(frozen=True, slots=True)
-class Generation:
+class GenerationSpec:
     """What to run and what to return."""
 
     input: Input
@@ -78,14 +78,14 @@ def score(message: pb.ScoreRequest) -> Input:
     return content
 
 
-def generation(message: pb.Generation) -> Generation:
+def generation(message: pb.Generation) -> GenerationSpec:
     """What Generate and GenerateStream run."""
     problems = Problems()
     content = _input(message.input, "generation.input", problems)
     sampling = _sampling(message.sampling, "generation.sampling", problems)
     clamps = _clamps(message.clamps, "generation.clamps", problems)
     problems.raise_any()
-    return Generation(content, sampling, clamps, message.include_tokens)
+    return GenerationSpec(content, sampling, clamps, message.include_tokens)
 
 
 def inspection(message: pb.InspectRequest) -> Inspection:

@@ -25,7 +25,7 @@ from monitor.rpc.wire import enums, responses
 from monitor.v1 import monitor_pb2 as pb
 
 
-class InspectedToken(Protocol):
+class TokenFeatures(Protocol):
     """A token with its strongest features."""
 
     @property
@@ -122,7 +122,7 @@ def scored_tokens(records: Iterable[ScoredToken]) -> list[pb.ScoredToken]:
     ]
 
 
-def inspected_tokens(records: Iterable[InspectedToken]) -> list[pb.InspectedToken]:
+def inspected_tokens(records: Iterable[TokenFeatures]) -> list[pb.InspectedToken]:
     """Tokens with their strongest features."""
     return [
         pb.InspectedToken(

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from monitor.errors import Overloaded, Unavailable
 from monitor.telemetry.decisions.record import DecisionRecord
-from monitor.telemetry.metrics.watch_streams import WatchMeter
+from monitor.telemetry.metrics.decisions import WatchMeter
 
 Wanted = Callable[[DecisionRecord], bool]
 

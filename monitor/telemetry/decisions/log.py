@@ -19,7 +19,7 @@ import structlog
 
 from monitor.errors import Unavailable
 from monitor.telemetry.decisions import lines
-from monitor.telemetry.decisions.tape import Tape
+from monitor.telemetry.decisions.writer import LogWriter
 
 REFUSED = (
     "the decision could not be logged, and this server answers nothing that it cannot log; try another one"
@@ -67,7 +67,7 @@ class DecisionLog:
 
     def __init__(
         self,
-        tape: Tape,
+        tape: LogWriter,
         on_full: Literal["refuse", "drop"],
         meter: LogMeter,
         *,

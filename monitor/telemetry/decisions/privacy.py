@@ -59,7 +59,7 @@ class PromptHash:
         return hmac.new(self._key, plain.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
 
 
-class Masks:
+class TextMasks:
     """Cuts what must not be logged out of text: each match becomes `[name]`, in the order of the names given."""
 
     def __init__(self, patterns: Mapping[str, re.Pattern[str]]) -> None:

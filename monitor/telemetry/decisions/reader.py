@@ -19,7 +19,7 @@ _POLL = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class LogLine:
     """One line as it lies in a file."""
 
     start: int
@@ -33,7 +33,7 @@ class Line:
     """False where no newline ends it: somebody is writing it, or died doing so."""
 
 
-def scan(path: Path, start: int = 0) -> Iterator[Line]:
+def scan(path: Path, start: int = 0) -> Iterator[LogLine]:
     """Every line of a file from a byte on, good and bad. OSError where it cannot be read."""
     with path.open("rb") as file:
         file.seek(start)
@@ -43,13 +43,13 @@ def scan(path: Path, start: int = 0) -> Iterator[Line]:
             start = end
 
 
-def _line(raw: bytes, start: int, end: int) -> Line:
+def _line(raw: bytes, start: int, end: int) -> LogLine:
     if not raw.endswith(b"\n"):
-        return Line(start, end, None, "has no end", finished=False)
+        return LogLine(start, end, None, "has no end", finished=False)
     try:
-        return Line(start, end, lines.decode(raw[:-1]))
+        return LogLine(start, end, lines.decode(raw[:-1]))
     except lines.TornLine as error:
-        return Line(start, end, None, str(error))
+        return LogLine(start, end, None, str(error))
 
 
 def read(folder: Path, after: int = 0) -> Iterator[dict[str, Any]]:
@@ -106,7 +106,7 @@ def _from(folder: Path, after: int) -> list[Segment]:
 
 
 @dataclass
-class Report:
+class LogReport:
     """What `verify` found."""
 
     files: int = 0
@@ -120,9 +120,9 @@ class Report:
     """The last line is being written now, by a process that holds the lock."""
 
 
-def verify(folder: Path) -> Report:
+def verify(folder: Path) -> LogReport:
     """Check every line of a log, and that no number is missing. OSError where the folder cannot be read."""
-    report = Report()
+    report = LogReport()
     for found in segments(folder):
         report.files += 1
         for line in scan(found.path):
@@ -136,7 +136,7 @@ def verify(folder: Path) -> Report:
     return report
 
 
-def _count(report: Report, seq: int, at: str) -> None:
+def _count(report: LogReport, seq: int, at: str) -> None:
     if report.records and seq != report.last + 1:
         report.faults.append(
             f"{at}: record {seq} follows record {report.last}; what was between them is missing"

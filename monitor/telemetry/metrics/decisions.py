@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from prometheus_client import CollectorRegistry
+
 from monitor.telemetry.metrics.families import Families
 
 DROPS = ("queue_full", "disk_full", "error", "stopping")
@@ -60,3 +62,23 @@ class DecisionLogMetrics:
     def failed(self, cause: str) -> None:
         """A write, a sync, a rotation or a deletion failed; `cause` is one of ERRORS."""
         self._errors.labels(cause if cause in ERRORS else "other").inc()
+
+
+class WatchMeter:
+    """Counts streams and what they missed. The registry is injected."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        families = Families(registry)
+        self._streams = families.gauge("watch_streams", "WatchDetections streams.")
+        self._missed = families.counter(
+            "watch_missed_records",
+            "Records that WatchDetections streams missed because they were read too slowly.",
+        )
+
+    def streams(self, count: int) -> None:
+        """So many are open."""
+        self._streams.set(count)
+
+    def missed(self) -> None:
+        """One of them was too slow for a record."""
+        self._missed.inc()

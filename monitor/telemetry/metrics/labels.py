@@ -6,6 +6,7 @@ Structural on purpose: telemetry stands beside the policies and imports nothing 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from typing import Protocol
 
 from monitor.records import Action, Clamp, Detection, Mode, Phase, Severity, WatchPlan
@@ -151,3 +152,18 @@ def _ranked(policy: PolicyView) -> list[int]:
         for feature in rule.features:
             weights[feature.index] = max(weights.get(feature.index, 0.0), abs(feature.weight))
     return sorted(weights, key=lambda index: -weights[index])
+
+
+trace_id: ContextVar[str] = ContextVar("sae_monitor_trace_id", default="")
+"""32 hexadecimal digits of the trace that this task serves; empty where nothing is traced."""
+
+_DIGITS = frozenset("0123456789abcdef")
+
+
+def exemplar() -> Exemplar:
+    """`{"trace_id": …}` of the current task; None where there is no trace, or what is set is no trace id.
+
+    Read it on the task that serves the request: context variables do not follow work onto other threads.
+    """
+    found = trace_id.get()
+    return {"trace_id": found} if len(found) == 32 and _DIGITS.issuperset(found) else None

@@ -9,7 +9,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry
+
+from monitor.telemetry.metrics.families import Families
 
 REFUSALS = (
     "no_token",
@@ -25,54 +27,38 @@ REFUSALS = (
 FILES = ("tls", "callers")
 """Files that are read again whenever they change."""
 
-_NAMESPACE = "sae_monitor"
-
 
 class SecurityMetrics:
     """Counters and gauges of access, in the server's registry."""
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
-        registry = registry or CollectorRegistry()
-        self._refused = Counter(
+        families = Families(registry or CollectorRegistry())
+        self._refused = families.counter(
             "refused_callers",
             "Calls turned away because of who made them, or because nobody knows who did.",
-            ("reason",),
-            namespace=_NAMESPACE,
-            registry=registry,
+            "reason",
         )
-        self._calls = Counter(
+        self._calls = families.counter(
             "caller_calls",
             "Calls that a caller began; the caller is empty where nobody has to say who they are.",
-            ("caller",),
-            namespace=_NAMESPACE,
-            registry=registry,
+            "caller",
         )
-        self._expiry = Gauge(
-            "tls_certificate_expiry_timestamp_seconds",
-            "When the first certificate of a file ends.",
-            ("file",),
-            namespace=_NAMESPACE,
-            registry=registry,
+        self._expiry = families.gauge(
+            "tls_certificate_expiry_timestamp_seconds", "When the first certificate of a file ends.", "file"
         )
-        self._loaded = Gauge(
+        self._loaded = families.gauge(
             "access_last_reload_success",
             "1 where the last reading of certificates or callers worked; the last good ones stay in use.",
-            ("file",),
-            namespace=_NAMESPACE,
-            registry=registry,
+            "file",
         )
-        self._loaded_at = Gauge(
+        self._loaded_at = families.gauge(
             "access_last_reload_success_timestamp_seconds",
             "When certificates or callers were last read with success.",
-            ("file",),
-            namespace=_NAMESPACE,
-            registry=registry,
+            "file",
         )
-        self._memory = Gauge(
+        self._memory = families.gauge(
             "memory_used_ratio",
             "Memory of this process as a share of what it may use; admission ends at the watermark.",
-            namespace=_NAMESPACE,
-            registry=registry,
         )
         for reason in REFUSALS:
             self._refused.labels(reason)

@@ -15,7 +15,7 @@ from monitor.dictionary.digest import digest
 from monitor.dictionary.storage.lazy import StoredAutoencoder
 from monitor.errors import DictionaryError
 from monitor.model.load.hook_points import Place
-from monitor.model.runtime import Parts, Runtime
+from monitor.model.runtime import LoadedPair, Runtime
 from monitor.records import WatchPlan
 from tests.dictionary.large import FEATURES, WIDTH, large_dictionary, patch
 from tests.dictionary.running_large import IDS, model, residuals
@@ -92,7 +92,7 @@ def test_all_of_it_is_refused_where_it_does_not_fit(made, monkeypatch):
 
 def test_inspecting_does_not_read_all_of_it(made):
     dictionary = load_dictionary(made[0])
-    parts = Parts(model(), dictionary, Place(0))
+    parts = LoadedPair(model(), dictionary, Place(0))
     with pytest.raises(DictionaryError, match=r"all 1048576 features, 34\.4 GB in float32"):
         Runtime(parts, WatchPlan((0,))).inspect(IDS, 5)
     assert not dictionary.autoencoder.resident

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from monitor.model.load.fair_lock import _KEPT, Turns
+from monitor.model.load.fair_lock import _KEPT, FairLock
 
 GAP = 0.002
 
@@ -33,7 +33,7 @@ class Pair:
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.turns = Turns(self.clock)
+        self.turns = FairLock(self.clock)
         self.used: dict[str, float] = {}
         self._over: set[str] = set()
 
@@ -73,7 +73,7 @@ def test_equal_passes_alternate() -> None:
     assert pair.used["one"] == pytest.approx(pair.used["other"], rel=0.1)
 
 
-def _one_pass(turns: Turns, clock: Clock, hold: float, done: Callable[[], object] = lambda: None) -> None:
+def _one_pass(turns: FairLock, clock: Clock, hold: float, done: Callable[[], object] = lambda: None) -> None:
     with turns:
         clock.now += hold
         done()
@@ -81,7 +81,7 @@ def _one_pass(turns: Turns, clock: Clock, hold: float, done: Callable[[], object
 
 def test_who_stayed_away_has_saved_up_no_time() -> None:
     clock = Clock()
-    turns, order = Turns(clock), list[str]()
+    turns, order = FairLock(clock), list[str]()
     for _ in range(100):
         _one_pass(turns, clock, 1.0)
         clock.now += 1  # longer than anybody is waited for
@@ -114,7 +114,7 @@ def test_who_stayed_away_has_saved_up_no_time() -> None:
 
 
 def test_nobody_is_waited_for_in_vain() -> None:
-    turns = Turns()
+    turns = FairLock()
     for _ in range(3):
         with turns:
             time.sleep(0.002)
@@ -127,7 +127,7 @@ def test_nobody_is_waited_for_in_vain() -> None:
 
 
 def test_the_holder_may_take_it_again_and_an_error_lets_go() -> None:
-    turns = Turns()
+    turns = FairLock()
     with pytest.raises(KeyError), turns, turns:
         raise KeyError
     other = threading.Thread(target=lambda: _one_pass(turns, Clock(), 0))
@@ -137,7 +137,7 @@ def test_the_holder_may_take_it_again_and_an_error_lets_go() -> None:
 
 
 def test_one_at_a_time_and_threads_that_ended_are_forgotten() -> None:
-    turns, inside, most = Turns(), [0], [0]
+    turns, inside, most = FairLock(), [0], [0]
 
     def work() -> None:
         for _ in range(20):

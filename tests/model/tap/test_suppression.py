@@ -6,7 +6,7 @@ import torch
 from monitor.errors import BadRequest
 from monitor.model.tap.bank import FeatureBank
 from monitor.model.tap.clamps import Allowed, check_clamps, merge
-from monitor.model.tap.error_term import Dropper, needed_bytes
+from monitor.model.tap.error_term import ErrorTermDropper, needed_bytes
 from monitor.model.tap.tap import Tap, TapBuffers
 from monitor.records import CallerClamps, Clamp, ErrorTerm, Where
 from tests.model.running import LAYER, running
@@ -54,7 +54,7 @@ class TestWithoutErrorTerm:
         bank = FeatureBank(sae, unit, range(10), [50], spare=3)
         bank.acquire([70])
         x = torch.randn(rows, WIDTH, generator=torch.Generator().manual_seed(0))
-        return sae, unit, Tap(bank, torch.nn.Identity(), Dropper(sae, bank.device, bank.dtype)), x
+        return sae, unit, Tap(bank, torch.nn.Identity(), ErrorTermDropper(sae, bank.device, bank.dtype)), x
 
     @pytest.mark.parametrize("static", [False, True])
     @pytest.mark.parametrize("kind", KINDS)
@@ -88,7 +88,7 @@ class TestWithoutErrorTerm:
     def test_a_generation_equals_a_plain_sequence(self) -> None:
         clamps = tuple(Clamp(c.feature, c.target, Where.EVERYWHERE, ErrorTerm.DROP) for c in CLAMPS)
         with running(loaded_model(), dictionary()) as run:
-            run.tap.dropper = Dropper(dictionary(), run.bank.device, run.bank.dtype)
+            run.tap.dropper = ErrorTermDropper(dictionary(), run.bank.device, run.bank.dtype)
             calls = [run.call(prompt(n), new=6, clamps=clamps) for n in range(4)]
             for call in calls:
                 call.finished()

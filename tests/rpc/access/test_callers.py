@@ -10,8 +10,8 @@ import pytest
 from monitor.errors import ConfigurationError, PermissionDenied, Unauthenticated
 from monitor.rpc.access import callers as callers_module
 from monitor.rpc.access import roles
+from monitor.rpc.access.authentication import REFUSED, Authenticator
 from monitor.rpc.access.callers import find_token, new_token, read_callers, token_hash
-from monitor.rpc.access.identify import REFUSED, Access
 from monitor.rpc.access.roles import Caller, Role
 from monitor.rpc.server import SERVICE
 from monitor.telemetry.metrics.security import SecurityMetrics
@@ -200,9 +200,9 @@ class OldPeer:
 
 def test_a_call_over_an_older_tls_than_asked_for(tmp_path):
     files = {"tls_certificate": tmp_path / "c", "tls_key": tmp_path / "k"}
-    assert Access(settings(**files), SecurityMetrics()).caller(OldPeer()) is roles.ANYBODY
+    assert Authenticator(settings(**files), SecurityMetrics()).caller(OldPeer()) is roles.ANYBODY
     with pytest.raises(Unauthenticated):
-        Access(settings(**files, tls_minimum="1.3"), SecurityMetrics()).caller(OldPeer())
+        Authenticator(settings(**files, tls_minimum="1.3"), SecurityMetrics()).caller(OldPeer())
 
 
 def test_tokens_are_compared_in_constant_time_and_all_of_them(known, monkeypatch):

@@ -18,7 +18,7 @@ import grpc
 import pytest
 import torch
 
-from monitor.rpc.process.watchdog import Stalls
+from monitor.rpc.process.watchdog import StallDetector
 from monitor.v1 import monitor_pb2 as pb
 from monitor.v1.monitor_pb2_grpc import MonitorServiceStub
 from tests.children import ending
@@ -61,7 +61,7 @@ class Looking:
 
     def __init__(self, limit: float, **queues: Numbers) -> None:
         self.now = 100.0
-        self.stalls = Stalls(queues, limit, lambda: self.now)
+        self.stalls = StallDetector(queues, limit, lambda: self.now)
 
     def found(self, seconds: int, every: float = 1.0) -> bool:
         looks = []

@@ -13,17 +13,17 @@ from typing import Any
 from monitor.errors import PermissionDenied
 from monitor.rpc.access import roles
 from monitor.rpc.access.admission import Admission
-from monitor.rpc.access.identify import Access, Peer
-from monitor.rpc.access.quota import Allowances, Charge
+from monitor.rpc.access.authentication import Authenticator, Peer
+from monitor.rpc.access.quota import CallerQuotas, Charge
 from monitor.rpc.access.roles import Caller
 from monitor.telemetry.metrics.security import SecurityMetrics
 
 
-class Gate:
+class CallChecks:
     """Lets calls of MonitorService in one by one. Lives on the event loop."""
 
     def __init__(
-        self, access: Access, allowances: Allowances, admission: Admission, metrics: SecurityMetrics
+        self, access: Authenticator, allowances: CallerQuotas, admission: Admission, metrics: SecurityMetrics
     ) -> None:
         self._access, self._allowances, self._admission = access, allowances, admission
         self._metrics = metrics

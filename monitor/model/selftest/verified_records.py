@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from monitor.errors import DictionaryError
-from monitor.model.selftest.measure import Measurement
+from monitor.model.selftest.measurement import Measurement
 
 FILE = "verified.json"
 _FORMAT = "sae-monitor.verified.v1"

@@ -14,10 +14,10 @@ from monitor.settings import Settings, decision_folder, split_address
 from monitor.telemetry.decisions.feed import Feed
 from monitor.telemetry.decisions.folder import Retention, WriterLock
 from monitor.telemetry.decisions.log import DecisionLog
-from monitor.telemetry.decisions.privacy import Masks, PromptHash
-from monitor.telemetry.decisions.tape import Rotation, Tape
+from monitor.telemetry.decisions.privacy import PromptHash, TextMasks
+from monitor.telemetry.decisions.writer import LogWriter, Rotation
+from monitor.telemetry.metrics.decisions import WatchMeter
 from monitor.telemetry.metrics.metrics import Metrics
-from monitor.telemetry.metrics.watch_streams import WatchMeter
 from monitor.telemetry.tracing import tracing_to
 
 _WATCHER_QUEUE = 256
@@ -25,7 +25,7 @@ _WATCHER_QUEUE = 256
 _DEMO = "sae-monitor-demo"
 
 
-def check_books(settings: Settings) -> None:
+def check_recorder(settings: Settings) -> None:
     """ConfigurationError where decisions could not be accounted for: before a model is loaded for nothing."""
     PromptHash.of_file(settings.decision_log_salt_file)
     tracing_to(settings.otlp_endpoint, settings.trace_ratio).close(0.0)
@@ -34,7 +34,7 @@ def check_books(settings: Settings) -> None:
         WriterLock(folder).release()
 
 
-class Books:
+class DecisionRecorder:
     """What a server needs to account for its decisions. `start` and `stop` are called once each."""
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
@@ -43,7 +43,7 @@ class Books:
         self._folder = decision_folder(settings, split_address(settings.listen)[1])
         contents = Contents(
             everything=settings.decision_log_records == "all",
-            text=Masks(settings.decision_log_masks) if settings.decision_log_text else None,
+            text=TextMasks(settings.decision_log_masks) if settings.decision_log_text else None,
             readings=settings.decision_log_readings,
             hashing=PromptHash.of_file(settings.decision_log_salt_file),
         )
@@ -73,13 +73,13 @@ class Books:
         await self.ledger.close()
 
 
-def _tape(settings: Settings, folder: Path) -> Tape:
+def _tape(settings: Settings, folder: Path) -> LogWriter:
     rotation = Rotation(settings.decision_log_file_bytes, settings.decision_log_file_seconds)
     retention = Retention(
         settings.decision_log_keep_files, settings.decision_log_keep_bytes, settings.decision_log_keep_seconds
     )
     try:
-        return Tape(folder, rotation, retention)
+        return LogWriter(folder, rotation, retention)
     except OSError as error:
         raise ConfigurationError(f"decision_log: {folder} cannot be used: {error.strerror}") from None
 

@@ -24,7 +24,7 @@ _RUNS, _RUN = 16, 512
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class ResidualRows:
     """Residuals of the texts without BOS and without norm outliers."""
 
     x: Tensor
@@ -36,12 +36,12 @@ class Rows:
     finite: bool
     """False where a token's residual held NaN or infinity; those are left out too."""
 
-    def thinned(self, most: int) -> Rows:
+    def thinned(self, most: int) -> ResidualRows:
         """About `most` rows, evenly spread."""
         step = max(1, len(self.x) // most)
         return replace(self, x=self.x[::step], early=self.early[::step])
 
-    def to(self, device: torch.device) -> Rows:
+    def to(self, device: torch.device) -> ResidualRows:
         """The same rows elsewhere."""
         return replace(self, x=self.x.to(device), early=self.early.to(device))
 
@@ -69,7 +69,7 @@ class Measurement:
         return not math.isnan(self.explained_variance)
 
 
-def rows_of(texts: Sequence[Tensor], *, skip: int) -> Rows:
+def rows_of(texts: Sequence[Tensor], *, skip: int) -> ResidualRows:
     """Rows of texts `[tokens, d_model]`, the first `skip` of each (BOS) left out."""
     kept = [text[skip:] for text in texts]
     x = torch.cat(kept)
@@ -79,11 +79,11 @@ def rows_of(texts: Sequence[Tensor], *, skip: int) -> Rows:
     median = norms[finite].median() if bool(finite.any()) else torch.zeros(())
     far = norms > OUTLIER * median
     keep = finite & ~far
-    return Rows(x[keep], early[keep], float((far & finite).float().mean()), bool(finite.all()))
+    return ResidualRows(x[keep], early[keep], float((far & finite).float().mean()), bool(finite.all()))
 
 
 @torch.no_grad()
-def measure(rows: Rows, sae: SparseAutoencoder, *, scale: float = 1.0) -> Measurement:
+def measure(rows: ResidualRows, sae: SparseAutoencoder, *, scale: float = 1.0) -> Measurement:
     """Encode and decode every row in float32. `scale` multiplies what the encoder reads, and is undone behind it."""
     if not _in_blocks(sae):
         sae = sae.to(rows.x.device)
@@ -101,7 +101,7 @@ def measure(rows: Rows, sae: SparseAutoencoder, *, scale: float = 1.0) -> Measur
 
 
 @torch.no_grad()
-def measure_sample(rows: Rows, sae: SparseAutoencoder) -> Measurement:
+def measure_sample(rows: ResidualRows, sae: SparseAutoencoder) -> Measurement:
     """L0 estimated from a few thousand features, for dictionaries that are too large to be read at every start.
 
     What would need the whole dictionary is NaN. Separable kinds only.

@@ -38,7 +38,7 @@ class Pass:
     """Residuals after the later layer, of the same shape."""
 
 
-class Steered:
+class SteeredModel:
     """A model with an edit at a harvester's place. Not for use beside an engine: hooks belong to the module."""
 
     def __init__(self, harvester: Harvester, later: int | None = None) -> None:

@@ -52,7 +52,7 @@ class Appended(NamedTuple):
     """Bytes."""
 
 
-class Tape:
+class LogWriter:
     """The writing end of a log; holds the folder's lock from construction to `close`.
 
     Raises ConfigurationError where another process writes there, OSError where the disk fails.

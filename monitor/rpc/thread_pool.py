@@ -16,7 +16,7 @@ from monitor.telemetry.metrics.metrics import Metrics
 T = TypeVar("T")
 
 
-class Worker:
+class ThreadPool:
     """Threads with a bounded queue in front of them."""
 
     def __init__(self, name: str, threads: int, waiting: int, retry_after: float, metrics: Metrics) -> None:

@@ -14,19 +14,19 @@ from monitor.dictionary.storage.matrix import Matrix
 from monitor.errors import DictionaryError, ModelError
 from monitor.model.load.hook_points import MLP_OUT, Place
 from monitor.model.offline.residuals import Harvester
-from monitor.model.selftest import measure as measuring
+from monitor.model.selftest import measurement as measuring
 from monitor.model.selftest.capture import capture, one_pass
-from monitor.model.selftest.expected import Source, compare, distance, expected_of
-from monitor.model.selftest.measure import Measurement, Rows, measure, measure_sample, rows_of
-from monitor.model.selftest.records import FILE, Record, best_record, load_records, save_record
+from monitor.model.selftest.expected import ExpectedSource, compare, distance, expected_of
+from monitor.model.selftest.measurement import Measurement, ResidualRows, measure_sample, measurement, rows_of
 from monitor.model.selftest.texts import load_texts, texts_for
+from monitor.model.selftest.verified_records import FILE, Record, best_record, load_records, save_record
 from tests.model.tiny import KINDS, WIDTH, decode_all, dictionary, encode_all, loaded_model, prompt
 
 FOUND = Measurement(1000, 30.0, 0.8, 31.0, 0.7, 25.0, 0.0)
 RECORD = Record("sha256:d", "sha256:m", "blocks.1.hook_resid_post", "float32", "sha256:t", FOUND)
 
 
-def some_rows(count: int = 200) -> Rows:
+def some_rows(count: int = 200) -> ResidualRows:
     x = torch.randn(count, WIDTH, generator=torch.Generator().manual_seed(3)) * 2 + 0.3
     return rows_of(x.split(20), skip=1)
 
@@ -42,7 +42,7 @@ def plain(x: torch.Tensor, sae) -> tuple[float, float]:
 class TestMeasure:
     def test_is_the_plain_computation(self, kind: str) -> None:
         rows, sae = some_rows(), dictionary(kind)
-        found = measure(rows, sae)
+        found = measurement(rows, sae)
         l0, explained = plain(rows.x, sae)
         assert found.tokens == 190
         assert found.l0 == pytest.approx(l0, abs=0.02)
@@ -56,9 +56,9 @@ class TestMeasure:
         self, kind: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         rows, sae = some_rows(), dictionary(kind)
-        whole = measure(rows, sae)
+        whole = measurement(rows, sae)
         monkeypatch.setattr(measuring, "_FEATURES", 17)
-        found = measure(rows, sae)
+        found = measurement(rows, sae)
         assert found.l0 == whole.l0
         assert found.explained_variance == pytest.approx(whole.explained_variance, rel=1e-4)
 
@@ -69,7 +69,7 @@ def test_a_sample_of_all_features_is_exact_and_says_nothing_of_the_rest(
     rows, sae = some_rows(), dictionary("jumprelu")
     monkeypatch.setattr(measuring, "_RUNS", 4)
     found = measure_sample(rows, sae)
-    assert found.l0 == pytest.approx(measure(rows, sae).l0)
+    assert found.l0 == pytest.approx(measurement(rows, sae).l0)
     assert not found.whole
     expected = expected_of(Card(), replace(RECORD, measured=FOUND), "float32")
     assert {line.name for line in compare(found, expected)} == {"L0", "median norm", "norm outliers"}
@@ -82,14 +82,14 @@ def test_a_dictionary_that_stays_in_its_files_measures_the_same(monkeypatch: pyt
     del rest["gate_encoder"]
     stored = StoredAutoencoder(matrices, rest)
     monkeypatch.setattr(measuring, "_FEATURES", 20)
-    assert measure(rows, stored) == measure(rows, sae)
+    assert measurement(rows, stored) == measurement(rows, sae)
     assert not stored.resident
 
 
 def test_scaling_the_input_is_scaling_the_dictionary_the_other_way() -> None:
     rows, sae = some_rows(), replace(dictionary("relu"), input_bias=None)
     other = replace(sae, encoder=sae.encoder * 3, decoder=sae.decoder / 3, decoder_bias=sae.decoder_bias / 3)
-    scaled, folded = measure(rows, sae, scale=3.0), measure(rows, other)
+    scaled, folded = measurement(rows, sae, scale=3.0), measurement(rows, other)
     assert scaled.l0 == folded.l0
     assert scaled.explained_variance == pytest.approx(folded.explained_variance, rel=1e-4)
 
@@ -203,10 +203,10 @@ class TestRecords:
 class TestExpected:
     def test_sources_in_order(self) -> None:
         card = Card(l0=40.0, explained_variance=0.9)
-        assert expected_of(card, RECORD, "float32").source is Source.RECORDED
-        assert expected_of(card, RECORD, "bfloat16").source is Source.RECORDED_ELSEWHERE
-        assert expected_of(card, None, "float32").source is Source.DECLARED
-        assert expected_of(Card(), None, "float32").source is Source.NONE
+        assert expected_of(card, RECORD, "float32").source is ExpectedSource.RECORDED
+        assert expected_of(card, RECORD, "bfloat16").source is ExpectedSource.RECORDED_ELSEWHERE
+        assert expected_of(card, None, "float32").source is ExpectedSource.DECLARED
+        assert expected_of(Card(), None, "float32").source is ExpectedSource.NONE
 
     def test_bounds(self) -> None:
         expected = expected_of(Card(), RECORD, "float32")

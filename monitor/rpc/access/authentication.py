@@ -13,9 +13,9 @@ from typing import Protocol
 
 from monitor.errors import Unauthenticated
 from monitor.rpc.access import callers
-from monitor.rpc.access.callers import Entry
-from monitor.rpc.access.reloading_file import WatchedFiles
+from monitor.rpc.access.callers import CallerEntry
 from monitor.rpc.access.roles import ANYBODY, Caller
+from monitor.rpc.access.watched_files import WatchedFiles
 from monitor.settings import Settings
 from monitor.telemetry.metrics.security import SecurityMetrics
 
@@ -34,19 +34,19 @@ class Peer(Protocol):
         """Version of TLS, names in a verified client certificate."""
 
 
-class Access:
+class Authenticator:
     """Names callers; reads the file of callers again when it changes, at most once a second."""
 
     def __init__(self, settings: Settings, metrics: SecurityMetrics) -> None:
         self._metrics = metrics
         self._strict_tls = settings.tls_minimum == "1.3" and settings.tls_certificate is not None
         self._by_certificate = settings.tls_client_ca is not None
-        self._file: WatchedFiles[Sequence[Entry]] | None = None
+        self._file: WatchedFiles[Sequence[CallerEntry]] | None = None
         path = settings.callers
         if path is not None:
             self._file = WatchedFiles("callers", [path], lambda: self._read(path), metrics.read)
 
-    def _read(self, path: Path) -> Sequence[Entry]:
+    def _read(self, path: Path) -> Sequence[CallerEntry]:
         entries = callers.read_callers(path)
         self._metrics.callers({entry.caller.name for entry in entries})
         return entries

@@ -8,14 +8,14 @@ from __future__ import annotations
 import grpc
 
 from monitor.rpc.access.admission import Admission
+from monitor.rpc.access.authentication import Authenticator
+from monitor.rpc.access.call_checks import CallChecks
 from monitor.rpc.access.call_interceptor import CallInterceptor, TimeLimits
 from monitor.rpc.access.callers import read_callers
 from monitor.rpc.access.exposure import check_exposure
-from monitor.rpc.access.gate import Gate
-from monitor.rpc.access.identify import Access
 from monitor.rpc.access.memory import Memory
 from monitor.rpc.access.other_services import BesidesInterceptor
-from monitor.rpc.access.quota import Allowances
+from monitor.rpc.access.quota import CallerQuotas
 from monitor.rpc.access.tls import credentials
 from monitor.rpc.process.grpc_server import CoreServer
 from monitor.settings import Settings
@@ -24,7 +24,7 @@ from monitor.telemetry.metrics.security import SecurityMetrics
 from monitor.telemetry.tracing import tracing_to
 
 
-def check_entrance(settings: Settings) -> None:
+def check_access(settings: Settings) -> None:
     """ConfigurationError where a server with these settings could not open: before a model is loaded for nothing."""
     if settings.callers is not None:
         read_callers(settings.callers)
@@ -32,7 +32,7 @@ def check_entrance(settings: Settings) -> None:
     check_exposure(settings)
 
 
-class Entrance:
+class AccessLayer:
     """Everything that a call passes before the servicer. Reads the files of callers and certificates in `open`."""
 
     def __init__(self, service: str, settings: Settings, metrics: Metrics) -> None:
@@ -50,8 +50,8 @@ class Entrance:
         settings, metrics = self._settings, self._metrics
         retry = settings.retry_after_seconds
         calls = settings.max_calls_per_caller or max(1, settings.max_concurrent_calls // 2)
-        allowances = Allowances(calls, settings.max_tokens_per_caller, retry, metrics)
-        gate = Gate(Access(settings, self._security), allowances, self.admission, self._security)
+        allowances = CallerQuotas(calls, settings.max_tokens_per_caller, retry, metrics)
+        gate = CallChecks(Authenticator(settings, self._security), allowances, self.admission, self._security)
         limits = TimeLimits(settings.max_message_seconds, settings.max_call_seconds)
         return [
             CallInterceptor(self._service, gate, metrics, limits, self.traces),

@@ -12,21 +12,23 @@ import torch
 
 from monitor.dictionary.storage.lazy import StoredAutoencoder
 from monitor.model.load.hook_points import Place
-from monitor.model.runtime import Parts
+from monitor.model.runtime import LoadedPair
 from monitor.model.selftest.capture import capture, one_pass
 from monitor.model.selftest.causes import Cause
 from monitor.model.selftest.diagnosis import Suspect, diagnose, neighbours
-from monitor.model.selftest.expected import Expected, Line, Source, compare, expected_of
-from monitor.model.selftest.measure import Measurement, Rows, measure, measure_sample, rows_of
-from monitor.model.selftest.records import Record, best_record, load_records
-from monitor.model.selftest.result import Problem, SelfTest
+from monitor.model.selftest.expected import ComparedNumber, Expected, ExpectedSource, compare, expected_of
+from monitor.model.selftest.measurement import Measurement, ResidualRows, measure, measure_sample, rows_of
+from monitor.model.selftest.result import FailedCheck, SelfTest
 from monitor.model.selftest.texts import Texts, texts_for
+from monitor.model.selftest.verified_records import Record, best_record, load_records
 
 _BETTER, _WELL = 0.02, 0.3
 """A neighbouring layer of which the dictionary explains so much more, and at least so much, is its own."""
 
 
-def self_test(parts: Parts, *, thorough: bool = False, records: Sequence[Record] | None = None) -> SelfTest:
+def self_test(
+    pair: LoadedPair, *, thorough: bool = False, records: Sequence[Record] | None = None
+) -> SelfTest:
     """Run the fixed texts up to the dictionary's place and hold the numbers against the best source there is.
 
     Without a record of this pair, or `thorough`, the neighbouring layers are read too: none may be explained better.
@@ -34,49 +36,49 @@ def self_test(parts: Parts, *, thorough: bool = False, records: Sequence[Record]
     for those beside the dictionary. Raises ModelError where the place does not
     give one row per token.
     """
-    texts = texts_for(parts.loaded)
-    _fires_once(parts, texts)
-    residuals = capture(parts.loaded, [parts.place], texts.ids)[parts.place]
-    rows = rows_of(residuals, skip=int(texts.bos is not None)).to(parts.loaded.device)
-    record = _record(parts, texts, _measure(parts, rows, thorough))
-    known = load_records(parts.dictionary.path) if records is None else records
+    texts = texts_for(pair.loaded)
+    _fires_once(pair, texts)
+    residuals = capture(pair.loaded, [pair.place], texts.ids)[pair.place]
+    rows = rows_of(residuals, skip=int(texts.bos is not None)).to(pair.loaded.device)
+    record = _record(pair, texts, _measure(pair, rows, thorough))
+    known = load_records(pair.dictionary.path) if records is None else records
     best = best_record(known, record)
-    expected = expected_of(parts.dictionary.card, best, record.dtype)
+    expected = expected_of(pair.dictionary.card, best, record.dtype)
     lines = compare(record.measured, expected)
-    recorded = expected.source in (Source.RECORDED, Source.RECORDED_ELSEWHERE)
-    problems = _problems(parts, rows, lines, texts, recorded=recorded)
+    recorded = expected.source in (ExpectedSource.RECORDED, ExpectedSource.RECORDED_ELSEWHERE)
+    problems = _problems(pair, rows, lines, texts, recorded=recorded)
     beside: dict[Place, Measurement] = {}
-    if record.measured.whole and (thorough or expected.source is not Source.RECORDED):
-        beside = neighbours(parts, texts)
+    if record.measured.whole and (thorough or expected.source is not ExpectedSource.RECORDED):
+        beside = neighbours(pair, texts)
         problems += _better_elsewhere(record.measured, beside)
-    suspects = _suspects(parts, texts, rows, expected, beside) if problems else ()
+    suspects = _suspects(pair, texts, rows, expected, beside) if problems else ()
     return SelfTest(record, expected, lines, tuple(problems), suspects)
 
 
-def _measure(parts: Parts, rows: Rows, thorough: bool) -> Measurement:
-    sae = parts.dictionary.autoencoder
+def _measure(pair: LoadedPair, rows: ResidualRows, thorough: bool) -> Measurement:
+    sae = pair.dictionary.autoencoder
     if isinstance(sae, StoredAutoencoder) and sae.separable and not thorough:
         return measure_sample(rows, sae)
     return measure(rows, sae)
 
 
-def _record(parts: Parts, texts: Texts, measured: Measurement) -> Record:
-    loaded = parts.loaded
+def _record(pair: LoadedPair, texts: Texts, measured: Measurement) -> Record:
+    loaded = pair.loaded
     dtype = str(loaded.dtype).removeprefix("torch.")
-    return Record(parts.dictionary.digest, loaded.digest, str(parts.place), dtype, texts.digest, measured)
+    return Record(pair.dictionary.digest, loaded.digest, str(pair.place), dtype, texts.digest, measured)
 
 
-def _fires_once(parts: Parts, texts: Texts) -> None:
+def _fires_once(pair: LoadedPair, texts: Texts) -> None:
     """In a pass that runs to its end, the place is reached once, with a row for every token."""
     with torch.no_grad():
-        one_pass(parts.loaded, [parts.place], torch.tensor([texts.ids[0]]), whole=True)
+        one_pass(pair.loaded, [pair.place], torch.tensor([texts.ids[0]]), whole=True)
 
 
 def _problems(
-    parts: Parts, rows: Rows, lines: tuple[Line, ...], texts: Texts, *, recorded: bool
-) -> list[Problem]:
+    pair: LoadedPair, rows: ResidualRows, lines: tuple[ComparedNumber, ...], texts: Texts, *, recorded: bool
+) -> list[FailedCheck]:
     found = [
-        Problem(
+        FailedCheck(
             line.check, f"{line.name} is {line.measured:.4g}; expected {line.expected:.4g} ({line.allowed})"
         )
         for line in lines
@@ -86,16 +88,16 @@ def _problems(
         what = (
             "the residual stream holds values that are not finite; the dtype may be too small for this model"
         )
-        found.append(Problem("finite", what))
-    if parts.dictionary.card.prepend_bos is True and texts.bos is None and not recorded:
+        found.append(FailedCheck("finite", what))
+    if pair.dictionary.card.prepend_bos is True and texts.bos is None and not recorded:
         what = "the dictionary was trained with BOS before every text, and this tokenizer puts none"
-        found.append(Problem("bos", what))
+        found.append(FailedCheck("bos", what))
     return found
 
 
-def _better_elsewhere(here: Measurement, beside: dict[Place, Measurement]) -> list[Problem]:
+def _better_elsewhere(here: Measurement, beside: dict[Place, Measurement]) -> list[FailedCheck]:
     return [
-        Problem(
+        FailedCheck(
             "layer",
             f"it explains {there.explained_variance:.3f} of the variance at {place}, and "
             f"{here.explained_variance:.3f} here",
@@ -106,9 +108,9 @@ def _better_elsewhere(here: Measurement, beside: dict[Place, Measurement]) -> li
 
 
 def _suspects(
-    parts: Parts, texts: Texts, rows: Rows, expected: Expected, beside: dict[Place, Measurement]
+    pair: LoadedPair, texts: Texts, rows: ResidualRows, expected: Expected, beside: dict[Place, Measurement]
 ) -> tuple[Suspect, ...]:
-    if expected.source is not Source.NONE:
-        return diagnose(parts, texts, rows, expected)
+    if expected.source is not ExpectedSource.NONE:
+        return diagnose(pair, texts, rows, expected)
     best = max(beside, key=lambda place: beside[place].explained_variance, default=None)
     return () if best is None else (Suspect(Cause.LAYER, f"at {best}", beside[best], 0.0, 0.0),)

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from monitor.errors import ConfigurationError
 from monitor.telemetry.decisions.folder import Retention, has_writer, segments
 from monitor.telemetry.decisions.reader import read, scan, verify
-from monitor.telemetry.decisions.tape import Rotation
+from monitor.telemetry.decisions.writer import Rotation
 from tests.telemetry.decisions.logs import BadDisk, modes, record, tape
 
 
