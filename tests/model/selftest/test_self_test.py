@@ -17,7 +17,7 @@ from monitor.model.offline.residuals import Harvester
 from monitor.model.selftest import measurement as measuring
 from monitor.model.selftest.capture import capture, one_pass
 from monitor.model.selftest.expected import ExpectedSource, compare, distance, expected_of
-from monitor.model.selftest.measurement import Measurement, ResidualRows, measure_sample, measurement, rows_of
+from monitor.model.selftest.measurement import Measurement, ResidualRows, measure, measure_sample, rows_of
 from monitor.model.selftest.texts import load_texts, texts_for
 from monitor.model.selftest.verified_records import FILE, Record, best_record, load_records, save_record
 from tests.model.tiny import KINDS, WIDTH, decode_all, dictionary, encode_all, loaded_model, prompt
@@ -42,7 +42,7 @@ def plain(x: torch.Tensor, sae) -> tuple[float, float]:
 class TestMeasure:
     def test_is_the_plain_computation(self, kind: str) -> None:
         rows, sae = some_rows(), dictionary(kind)
-        found = measurement(rows, sae)
+        found = measure(rows, sae)
         l0, explained = plain(rows.x, sae)
         assert found.tokens == 190
         assert found.l0 == pytest.approx(l0, abs=0.02)
@@ -56,9 +56,9 @@ class TestMeasure:
         self, kind: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         rows, sae = some_rows(), dictionary(kind)
-        whole = measurement(rows, sae)
+        whole = measure(rows, sae)
         monkeypatch.setattr(measuring, "_FEATURES", 17)
-        found = measurement(rows, sae)
+        found = measure(rows, sae)
         assert found.l0 == whole.l0
         assert found.explained_variance == pytest.approx(whole.explained_variance, rel=1e-4)
 
@@ -69,7 +69,7 @@ def test_a_sample_of_all_features_is_exact_and_says_nothing_of_the_rest(
     rows, sae = some_rows(), dictionary("jumprelu")
     monkeypatch.setattr(measuring, "_RUNS", 4)
     found = measure_sample(rows, sae)
-    assert found.l0 == pytest.approx(measurement(rows, sae).l0)
+    assert found.l0 == pytest.approx(measure(rows, sae).l0)
     assert not found.whole
     expected = expected_of(Card(), replace(RECORD, measured=FOUND), "float32")
     assert {line.name for line in compare(found, expected)} == {"L0", "median norm", "norm outliers"}
@@ -82,14 +82,14 @@ def test_a_dictionary_that_stays_in_its_files_measures_the_same(monkeypatch: pyt
     del rest["gate_encoder"]
     stored = StoredAutoencoder(matrices, rest)
     monkeypatch.setattr(measuring, "_FEATURES", 20)
-    assert measurement(rows, stored) == measurement(rows, sae)
+    assert measure(rows, stored) == measure(rows, sae)
     assert not stored.resident
 
 
 def test_scaling_the_input_is_scaling_the_dictionary_the_other_way() -> None:
     rows, sae = some_rows(), replace(dictionary("relu"), input_bias=None)
     other = replace(sae, encoder=sae.encoder * 3, decoder=sae.decoder / 3, decoder_bias=sae.decoder_bias / 3)
-    scaled, folded = measurement(rows, sae, scale=3.0), measurement(rows, other)
+    scaled, folded = measure(rows, sae, scale=3.0), measure(rows, other)
     assert scaled.l0 == folded.l0
     assert scaled.explained_variance == pytest.approx(folded.explained_variance, rel=1e-4)
 
