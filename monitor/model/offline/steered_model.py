@@ -1,7 +1,6 @@
-"""What editing the residual stream does to a model: texts read, texts written, logits moved. No serving.
+"""A model whose residual stream is edited while it reads or writes texts, to measure what the edit does.
 
-Knows one place of a model, a later layer and edits as functions of rows. Does not know policies, nor why an edit is
-made. Edits are applied to prompt and response tokens alike, as the engine does.
+Edits apply to prompt and response tokens alike, as clamps do in the engine.
 """
 
 from __future__ import annotations
@@ -18,46 +17,46 @@ from monitor.model.load.hook_points import hidden_of, replace_hidden
 from monitor.model.offline.residuals import Harvester
 
 Edit = Callable[[Tensor, int], Tensor]
-"""Residuals `[rows, time, d_model]` to edited ones; the number is the position of the first of them."""
+"""Maps residuals `[rows, time, d_model]` to edited ones; the number is the position of the first column."""
 
 
 def unchanged(x: Tensor, _first: int) -> Tensor:
-    """The edit that edits nothing."""
+    """The edit that changes nothing, for comparison."""
     return x
 
 
 @dataclass(frozen=True)
-class Pass:
-    """One forward pass over padded texts."""
+class SteeredPass:
+    """What one forward pass over padded texts gave."""
 
     logits: Tensor
     """`[texts, time, vocabulary]`"""
     edited: Tensor
-    """Residuals at the place, after the edit, `[texts, time, d_model]`."""
+    """`[texts, time, d_model]` residuals at the hook point, after the edit."""
     later: Tensor | None
-    """Residuals after the later layer, of the same shape."""
+    """`[texts, time, d_model]` residuals after the later layer; None where none was asked for."""
 
 
 class SteeredModel:
-    """A model with an edit at a harvester's place. Not for use beside an engine: hooks belong to the module."""
+    """A model with an edit at a harvester's hook point. Do not use it while an engine runs the same model."""
 
     def __init__(self, harvester: Harvester, later: int | None = None) -> None:
         self._harvester, self._loaded, self._later = harvester, harvester.loaded, later
 
     @torch.no_grad()
-    def read(self, ids: Tensor, edit: Edit) -> Pass:
+    def read(self, ids: Tensor, edit: Edit) -> SteeredPass:
         """Run padded token ids `[texts, time]`, which begin at position 0, under an edit."""
         with self._hooked(edit, 0) as seen:
             logits = self._loaded.model(input_ids=ids.to(self._loaded.device), use_cache=False).logits
         there = {name: found.to(logits.device).float() for name, found in seen.items()}
-        return Pass(logits.float(), there["edited"], there.get("later"))
+        return SteeredPass(logits.float(), there["edited"], there.get("later"))
 
     @torch.no_grad()
     def write(self, ids: Tensor, edit: Edit, chance: Tensor, temperature: float) -> Tensor:
-        """New tokens `[texts, new]` behind prompts of one length `[texts, time]`.
+        """Generate tokens `[texts, new]` after prompts of equal length `[texts, time]`, under an edit.
 
-        `chance` `[texts, new]` in [0, 1) decides what is sampled, so that edits can be compared on the same luck;
-        a temperature of 0 is greedy. Runs on past ends of text.
+        `chance` `[texts, new]` holds the random numbers in [0, 1) that sampling uses, so that edits can be compared
+        with the same ones. A temperature of 0 is greedy. Generation does not stop at end-of-text tokens.
         """
         loaded, cache, written = self._loaded, None, []
         following, first = ids.to(loaded.device), 0
@@ -92,7 +91,7 @@ class SteeredModel:
 
 
 def _drawn(logits: Tensor, chance: Tensor, temperature: float) -> Tensor:
-    """The next token of every row, `[rows, 1]`."""
+    """The next token of every row, `[rows, 1]`, from logits `[rows, vocabulary]`."""
     if temperature == 0:
         return logits.argmax(-1, keepdim=True)
     mass = (logits / temperature).softmax(-1).double().cumsum(-1)
@@ -101,7 +100,7 @@ def _drawn(logits: Tensor, chance: Tensor, temperature: float) -> Tensor:
 
 
 def padded(ids: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """Token ids `[texts, time]` padded on the right, and `[texts, time]` which of them are real."""
+    """Token ids `[texts, time]` padded on the right, and a mask `[texts, time]` of the real ones."""
     longest = max(map(len, ids))
     rows = torch.zeros(len(ids), longest, dtype=torch.int64)
     for row, own in enumerate(ids):
