@@ -209,7 +209,7 @@ class Runtime:
         The dictionary is needed whole by policies that drop the error term. Raises ModelError, DictionaryError or
         ConfigurationError where a need cannot be met.
         """
-        self._later.host(plan.probe for plan in needs.plans if plan.probe is not None)
+        self._later.add(plan.probe for plan in needs.plans if plan.probe is not None)
         if not needs.whole or self.tap.dropper is not None:
             return
         if self.engine.captured:

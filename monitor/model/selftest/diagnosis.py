@@ -1,7 +1,4 @@
-"""Why the numbers are off: every likely mistake is undone in turn, and what restores the numbers comes first.
-
-Knows places, tokens and the arithmetic of dictionaries. Does not know files.
-"""
+"""Find out why the numbers of a self-test are off: undo each likely mistake, and rank those that restore the numbers."""
 
 from __future__ import annotations
 
@@ -22,31 +19,35 @@ from monitor.model.selftest.measurement import Measurement, ResidualRows, measur
 from monitor.model.selftest.texts import Texts
 
 _LAYERS = 2
-"""How many layers to either side are tried."""
+"""Number of layers before and after the given one that are tried."""
 _LARGE = 1 << 26
-"""Weights of an encoder from which on the CPU tries experiments on fewer tokens."""
+"""Number of encoder weights from which experiments on the CPU use fewer tokens."""
 _FITTED = 0.4
+"""Added to the rank of an experiment in which a number was fitted; its success is weaker evidence."""
 _SUPPORTED = 0.9
-"""How far off an explanation counts that evidence speaks for and no experiment can test."""
+"""Rank of a cause with direct evidence that no experiment can test."""
 
 
 @dataclass(frozen=True, slots=True)
 class Suspect:
-    """A cause with the best experiment on it; `off` of at most 1 restores the numbers."""
+    """A possible cause, with the experiment that came closest to the expected numbers."""
 
     cause: Cause
     what: str
+    """What was tried, or what the direct evidence is."""
     measured: Measurement | None
-    """None where there is evidence only."""
+    """Numbers of the experiment; None where there is direct evidence only."""
     off: float
+    """Greatest deviation in units of what is allowed; at most 1 where the experiment restores the numbers."""
     rank: float
-    """What suspects are sorted by, least first."""
+    """Sort key, most likely first: `off`, plus 0.4 for a fitted number, less 0.5 for direct evidence."""
 
 
 def diagnose(pair: LoadedPair, texts: Texts, rows: ResidualRows, expected: Expected) -> tuple[Suspect, ...]:
-    """Suspects, most likely first. Empty where nothing is known that could be restored.
+    """Possible causes, most likely first.
 
-    Of a dictionary that is too large for the memory that is free, only places and tokens are tried.
+    Of a dictionary that does not fit into memory, only other hook points and other BOS tokens are tried, because the
+    other experiments change its weights.
     """
     tried = [*_other_places(pair, texts, expected), *_other_tokens(pair, texts)]
     sae = _resident(pair.dictionary.autoencoder)
@@ -62,7 +63,7 @@ def diagnose(pair: LoadedPair, texts: Texts, rows: ResidualRows, expected: Expec
 
 
 def neighbours(pair: LoadedPair, texts: Texts) -> dict[Place, Measurement]:
-    """The same dictionary at the layers beside its own."""
+    """Measurements of the dictionary at the layer before its own and at the layer after it."""
     return _at(pair, texts, [Place(at) for at in _around(pair, 1)])
 
 
@@ -135,7 +136,7 @@ def _at(pair: LoadedPair, texts: Texts, places: Sequence[Place]) -> dict[Place, 
 
 
 def _other_tokens(pair: LoadedPair, texts: Texts) -> Iterator[Experiment]:
-    """The texts with BOS where they have none, and without where they have one."""
+    """Experiments with BOS before every text where there is none, or without it where there is one."""
     sae = pair.dictionary.autoencoder
     if texts.bos is not None:
         found = capture(pair.loaded, [pair.place], [ids[1:] for ids in texts.ids])[pair.place]
@@ -150,7 +151,7 @@ def _other_tokens(pair: LoadedPair, texts: Texts) -> Iterator[Experiment]:
 
 
 def _possible_bos(loaded: LoadedModel) -> list[int]:
-    """What the configuration calls BOS, or the end-of-text tokens that stand for it in some families."""
+    """Token ids that may serve as BOS: the configuration's BOS, or the end-of-text tokens that some families use."""
     text = loaded.model.config.get_text_config()
     named = [
         getattr(text, "bos_token_id", None),
@@ -162,7 +163,7 @@ def _possible_bos(loaded: LoadedModel) -> list[int]:
 
 
 def _resident(sae: SparseAutoencoder) -> SparseAutoencoder | None:
-    """The dictionary in memory, so that it can be changed; None where it is read on demand and does not fit."""
+    """The dictionary with its weights in memory; None where they do not fit."""
     if not isinstance(sae, StoredAutoencoder):
         return sae
     try:

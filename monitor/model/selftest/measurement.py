@@ -1,7 +1,4 @@
-"""What a dictionary does with residuals, in a few numbers.
-
-Knows the whole dictionary and rows of residuals. Does not know the model, nor what numbers are good.
-"""
+"""Measure what a dictionary does with residuals: L0, explained variance and norms."""
 
 from __future__ import annotations
 
@@ -15,62 +12,67 @@ from torch import Tensor
 from monitor.dictionary.sae import Activation, InputNorm, SparseAutoencoder
 
 OUTLIER = 10.0
-"""A token whose residual is longer than this many median residuals is an outlier, as attention sinks are."""
+"""A token whose residual is this many times as long as the median is a norm outlier, as attention sinks are."""
 EARLY = 8
-"""Tokens at the beginning of each text that are measured apart: they show whether BOS is there."""
+"""Number of tokens at the beginning of each text that are also measured by themselves; they show a missing BOS."""
 _TOKENS = 512
+"""Tokens that are encoded at a time."""
 _FEATURES = 16_384
+"""Features that are encoded at a time, where the dictionary allows it."""
 _RUNS, _RUN = 16, 512
+"""A sample of features is this many runs of this many consecutive features."""
 
 
 @dataclass(frozen=True, slots=True)
 class ResidualRows:
-    """Residuals of the texts without BOS and without norm outliers."""
+    """Residuals of the test texts, without BOS and without norm outliers."""
 
     x: Tensor
     """`[tokens, d_model]` float32."""
     early: Tensor
-    """`[tokens]` bool: among the first EARLY tokens of a text."""
+    """`[tokens]` bool: whether the token is among the first EARLY tokens of its text."""
     outliers: float
     """Share of tokens that were left out for their norm."""
     finite: bool
-    """False where a token's residual held NaN or infinity; those are left out too."""
+    """False where the residual of any token was not finite; such tokens are left out too."""
 
     def thinned(self, most: int) -> ResidualRows:
-        """About `most` rows, evenly spread."""
+        """About `most` of the rows, evenly spread."""
         step = max(1, len(self.x) // most)
         return replace(self, x=self.x[::step], early=self.early[::step])
 
     def to(self, device: torch.device) -> ResidualRows:
-        """The same rows elsewhere."""
+        """The same rows on another device."""
         return replace(self, x=self.x.to(device), early=self.early.to(device))
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """All over the same tokens."""
+    """The numbers of one measurement, all over the same tokens."""
 
     tokens: int
+    """Number of tokens that were measured."""
     l0: float
     """Mean number of active features per token."""
     explained_variance: float
     """1 − Σ‖x − x̂‖² / Σ‖x − mean‖²."""
     early_l0: float
+    """`l0` over the first tokens of each text."""
     early_explained_variance: float
-    """The same over the first tokens of each text."""
+    """`explained_variance` over the first tokens of each text."""
     norm: float
-    """Median length of a residual."""
+    """Median norm of the residuals."""
     outliers: float
-    """Share of tokens whose residual is more than ten times as long."""
+    """Share of tokens that were left out because their norm is more than ten times the median."""
 
     @property
     def whole(self) -> bool:
-        """False where only a sample of the features was read, so that nothing could be reconstructed."""
+        """False where only a sample of the features was read, so that no variance is known."""
         return not math.isnan(self.explained_variance)
 
 
 def rows_of(texts: Sequence[Tensor], *, skip: int) -> ResidualRows:
-    """Rows of texts `[tokens, d_model]`, the first `skip` of each (BOS) left out."""
+    """The rows of texts, each `[tokens, d_model]`, without their first `skip` tokens (BOS)."""
     kept = [text[skip:] for text in texts]
     x = torch.cat(kept)
     early = torch.cat([torch.arange(len(text)) < EARLY for text in kept])
@@ -84,7 +86,7 @@ def rows_of(texts: Sequence[Tensor], *, skip: int) -> ResidualRows:
 
 @torch.no_grad()
 def measure(rows: ResidualRows, sae: SparseAutoencoder, *, scale: float = 1.0) -> Measurement:
-    """Encode and decode every row in float32. `scale` multiplies what the encoder reads, and is undone behind it."""
+    """Encode and decode every row in float32. The input is multiplied by `scale`, the output divided by it."""
     if not _in_blocks(sae):
         sae = sae.to(rows.x.device)
     active, left = _errors(rows.x * scale, sae)
@@ -102,9 +104,10 @@ def measure(rows: ResidualRows, sae: SparseAutoencoder, *, scale: float = 1.0) -
 
 @torch.no_grad()
 def measure_sample(rows: ResidualRows, sae: SparseAutoencoder) -> Measurement:
-    """L0 estimated from a few thousand features, for dictionaries that are too large to be read at every start.
+    """Estimate L0 from a few thousand features, for dictionaries that are too large to be read at every start.
 
-    What would need the whole dictionary is NaN. Separable kinds only.
+    Explained variance would need the whole dictionary and is NaN. The dictionary must be separable: every feature can
+    be encoded by itself.
     """
     starts = torch.arange(_RUNS) * (sae.features // _RUNS)
     chosen = (starts[:, None] + torch.arange(min(_RUN, sae.features // _RUNS))).flatten()
@@ -128,7 +131,7 @@ def _explained(x: Tensor, left: Tensor) -> float:
 
 
 def _errors(x: Tensor, sae: SparseAutoencoder) -> tuple[Tensor, Tensor]:
-    """Per row: active features, and the squared length of what the reconstruction leaves."""
+    """For every row: the number of active features, and the squared norm of the reconstruction error."""
     active, left = [], []
     for start in range(0, len(x), _TOKENS):
         part = x[start : start + _TOKENS]
@@ -139,7 +142,10 @@ def _errors(x: Tensor, sae: SparseAutoencoder) -> tuple[Tensor, Tensor]:
 
 
 def _reconstruct(x: Tensor, sae: SparseAutoencoder) -> tuple[Tensor, Tensor]:
-    """A block of features at a time, so that a large dictionary needs no table of all activations."""
+    """Number of active features and reconstruction of rows `[tokens, d_model]`.
+
+    A large dictionary is taken in blocks of features, so that its activations are never all in memory.
+    """
     if not _in_blocks(sae):
         a = sae.encode(x)
         return (a > 0).sum(-1).float(), sae.decode(a, x)
@@ -159,7 +165,10 @@ def _in_blocks(sae: SparseAutoencoder) -> bool:
 
 
 def _unnormalised(total: Tensor, x: Tensor, sae: SparseAutoencoder) -> Tensor:
-    """`total` in the units of `x`, with the decoder bias: a dictionary whose features are the axes decodes it."""
+    """Undo the input normalisation of `total` and add the decoder bias.
+
+    It is decoded by a dictionary with the same norm and bias whose decoder is the identity.
+    """
     width = x.shape[-1]
     axes = SparseAutoencoder(
         activation=Activation.RELU,

@@ -1,7 +1,6 @@
-"""The self-test: measure, compare, and say what is wrong.
+"""The self-test: measure the dictionary on fixed texts, compare with what is expected, and say what is wrong.
 
-Knows a loaded pair and the records beside the dictionary. Does not know whether a failure stops the start: the
-caller decides.
+The caller decides whether a failure stops the server.
 """
 
 from __future__ import annotations
@@ -23,21 +22,21 @@ from monitor.model.selftest.texts import Texts, texts_for
 from monitor.model.selftest.verified_records import Record, best_record, load_records
 
 _BETTER, _WELL = 0.02, 0.3
-"""A neighbouring layer of which the dictionary explains so much more, and at least so much, is its own."""
+"""A dictionary that explains this much more variance at a neighbouring layer, and at least this much, belongs there."""
 
 
 def self_test(
     pair: LoadedPair, *, thorough: bool = False, records: Sequence[Record] | None = None
 ) -> SelfTest:
-    """Run the fixed texts up to the dictionary's place and hold the numbers against the best source there is.
+    """Run the fixed texts up to the dictionary's hook point and compare the numbers with the best source there is.
 
-    Without a record of this pair, or `thorough`, the neighbouring layers are read too: none may be explained better.
-    A dictionary that stays in its files is sampled, unless `thorough`. `records` stand
-    for those beside the dictionary. Raises ModelError where the place does not
-    give one row per token.
+    Without a record of this pair, or with `thorough`, the neighbouring layers are measured too; the dictionary must not
+    explain them better. Of a dictionary that is too large for memory only a sample of features is read, except with
+    `thorough`. `records` are used instead of those in `verified.json`. Raises ModelError where the hook point does not
+    give one row for each token.
     """
     texts = texts_for(pair.loaded)
-    _fires_once(pair, texts)
+    _check_reached_once(pair, texts)
     residuals = capture(pair.loaded, [pair.place], texts.ids)[pair.place]
     rows = rows_of(residuals, skip=int(texts.bos is not None)).to(pair.loaded.device)
     record = _record(pair, texts, _measure(pair, rows, thorough))
@@ -68,8 +67,8 @@ def _record(pair: LoadedPair, texts: Texts, measured: Measurement) -> Record:
     return Record(pair.dictionary.digest, loaded.digest, str(pair.place), dtype, texts.digest, measured)
 
 
-def _fires_once(pair: LoadedPair, texts: Texts) -> None:
-    """In a pass that runs to its end, the place is reached once, with a row for every token."""
+def _check_reached_once(pair: LoadedPair, texts: Texts) -> None:
+    """Raise ModelError unless a whole forward pass reaches the hook point once, with one row for each token."""
     with torch.no_grad():
         one_pass(pair.loaded, [pair.place], torch.tensor([texts.ids[0]]), whole=True)
 

@@ -1,7 +1,4 @@
-"""What `dictionary verify` measured, kept beside the dictionary as `verified.json`.
-
-Knows the file. Does not know how numbers are compared (`expected`).
-"""
+"""Measurements that `dictionary verify` accepted, kept beside the dictionary in the file `verified.json`."""
 
 from __future__ import annotations
 
@@ -21,23 +18,23 @@ _FORMAT = "sae-monitor.verified.v1"
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One measurement of one dictionary with one model, at one place."""
+    """An accepted measurement of a dictionary with a model at a hook point."""
 
     dictionary: str
-    """Digest."""
+    """Digest of the dictionary."""
     model: str
-    """Digest."""
+    """Digest of the model."""
     place: str
-    """As TransformerLens calls it."""
+    """Name of the hook point in TransformerLens."""
     dtype: str
-    """Of the model's weights."""
+    """The dtype of the model's weights."""
     texts: str
-    """Digest of the texts that were read."""
+    """Digest of the test texts."""
     measured: Measurement
 
 
 def load_records(folder: Path) -> tuple[Record, ...]:
-    """All records beside a dictionary; none where there is no file. DictionaryError where it is broken."""
+    """All records beside a dictionary; none where there is no file. Raises DictionaryError for a broken file."""
     path = folder / FILE
     if not path.is_file():
         return ()
@@ -57,7 +54,11 @@ def load_records(folder: Path) -> tuple[Record, ...]:
 
 
 def save_record(folder: Path, record: Record) -> Path:
-    """Write a record, in the place of one of the same model, place, dtype and texts; those of other files go."""
+    """Write a record to the file and return its path.
+
+    It replaces a record of the same model, hook point, dtype and texts. Records of a dictionary with another digest are
+    removed.
+    """
     key = _key(record)
     kept = [old for old in load_records(folder) if old.dictionary == record.dictionary and _key(old) != key]
     content = {"format": _FORMAT, "records": [asdict(entry) for entry in (*kept, record)]}
@@ -68,9 +69,10 @@ def save_record(folder: Path, record: Record) -> Path:
 
 
 def best_record(records: Sequence[Record], wanted: Record) -> Record | None:
-    """The record to hold a measurement against: of this dictionary, model and texts; the same dtype if there is one.
+    """The record to compare a measurement with: one of the same dictionary, model and texts, or None.
 
-    One of another place counts too: a dictionary belongs to one place, so reading elsewhere must show.
+    The same dtype and hook point are preferred. A record of another hook point counts too: a dictionary belongs to one
+    hook point, so a measurement at another must fail.
     """
     same = [
         old

@@ -248,7 +248,7 @@ def test_a_later_probe_reads_on_the_banks_device() -> None:
     tap, buffers = Tap(bank, nn.Identity()), TapBuffers(bank, 8, static=True, later=4)
     layers = nn.ModuleList(nn.Identity() for _ in range(3))
     later = LaterTaps(layers, tap, tapped=0)
-    later.host([LaterProbe(2, np.ones(32, np.float32), 0.0, 1.0, 4.0)])
+    later.add([LaterProbe(2, np.ones(32, np.float32), 0.0, 1.0, 4.0)])
     later.attach()
     tap.use(buffers)
     hidden = torch.randn(1, 8, 32)
