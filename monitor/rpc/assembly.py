@@ -1,7 +1,4 @@
-"""From settings to a model and policies that fit each other.
-
-Knows defaults that are files of this project. Does not know sockets.
-"""
+"""Load what a server needs, as its settings say: a model, its dictionary, and the policies for them."""
 
 from __future__ import annotations
 
@@ -32,19 +29,22 @@ _log = structlog.get_logger(__name__)
 
 
 class Assembly(NamedTuple):
-    """What a server is made of, in the order of its arguments."""
+    """What `assemble` loaded, in the order of the arguments of `Server`."""
 
     runtime: Runtime
     policies: PolicySet
     health: DictionaryHealth
     load: Callable[[], PolicySet]
-    """Reads the policy files again."""
+    """Reads the policy files again, for a reload."""
     seen: Signature
-    """Of the policy folder before it was read: loading a model takes minutes, in which files change."""
+    """State of the policy folder before it was read. Loading a model takes minutes, in which its files may change."""
 
 
 def assemble(settings: Settings) -> Assembly:
-    """Load everything that serving needs. Raises ConfigurationError: model, dictionary or policies are at fault."""
+    """Load everything that serving needs.
+
+    Raises ConfigurationError, or one of its subclasses, where the model, the dictionary or the policies cannot be used.
+    """
     pair = _chosen_pair(settings)
     sessions = SessionStore(settings.session_limit, settings.session_ttl_seconds)
     folder = settings.policies or bundled_policies()
@@ -88,7 +88,7 @@ def _load_policies(folder: Path, pair: LoadedPair, sessions: SessionStore) -> Po
 
 
 def bundled_policies() -> Path:
-    """Folder of the policies that come with the project: inside the installed package, beside it in a checkout."""
+    """Folder of the policies that come with the project: inside an installed package, beside it in a checkout."""
     package = Path(monitor.__file__).parent
     inside = package / "policies"
     return inside if inside.is_dir() else package.parent / "policies"
@@ -114,7 +114,7 @@ def _chosen_pair(settings: Settings) -> LoadedPair:
 
 
 def _within(pair: LoadedPair, limit: int | None) -> LoadedPair:
-    """The pair with a shorter context; after the self-test, which reads its texts whole."""
+    """The pair with its context shortened to `limit` tokens. Called after the self-test, which needs whole texts."""
     if limit is None:
         return pair
     if limit > pair.loaded.context:
@@ -130,7 +130,10 @@ _VERIFY = (
 
 
 def checked(pair: LoadedPair, *, skip: bool) -> DictionaryHealth:
-    """The dictionary's health. SelfTestFailed where model and dictionary do not fit each other."""
+    """Run the self-test, log its result, and return the dictionary's health.
+
+    Raises SelfTestFailed where model and dictionary do not fit each other.
+    """
     if skip:
         _log.warning(
             "self-test skipped",

@@ -1,7 +1,7 @@
 """Errors as callers see them: google.rpc.Status with details.
 
-Knows the exception tree. An exception from outside it gives INTERNAL with a fixed text, because nobody knows
-what its own text quotes.
+An exception from outside the project's own tree becomes INTERNAL with a fixed text, because its text may quote a
+prompt.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ REASONS: dict[type[MonitorError], str] = {
     TooSlow: "TOO_SLOW",
     MonitoringFailed: "MONITORING_FAILED",
 }
-"""Reasons in google.rpc.ErrorInfo; anything else is INTERNAL."""
+"""Reasons in google.rpc.ErrorInfo, by exception; any other exception is INTERNAL."""
 
 INTERNAL_TEXT = "internal error; the server's log has it under this request id"
 REFUSED_TEXT = "the request could not be served"
-"""What a caller is told when monitoring failed: not what failed, and not which policy minded."""
+"""What a caller is told where monitoring failed. It names neither what failed nor the policy that refused."""
 
-# A status travels in HTTP/2 trailers, of which clients accept 8 KiB by default.
+# A status is sent in HTTP/2 trailers, of which clients accept 8 KiB by default.
 _MOST_VIOLATIONS = 8
 _LONGEST_TEXT = 512
 
@@ -59,7 +59,7 @@ def status_of(error: BaseException, request_id: str) -> status_pb2.Status:
 
 
 def grpc_status(status: status_pb2.Status) -> grpc.Status:
-    """For `abort_with_status`."""
+    """The status as `abort_with_status` takes it."""
     converted: grpc.Status = rpc_status.to_status(status)
     return converted
 

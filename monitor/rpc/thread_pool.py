@@ -1,7 +1,4 @@
-"""Work that would hold up the event loop: long texts to tokenise, whole dictionaries to encode.
-
-Knows threads. Does not know messages.
-"""
+"""Threads for work that would block the event loop, such as tokenising a long text or a full encode."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ T = TypeVar("T")
 
 
 class ThreadPool:
-    """Threads with a bounded queue in front of them."""
+    """A pool of threads with a bounded queue."""
 
     def __init__(self, name: str, threads: int, waiting: int, retry_after: float, metrics: Metrics) -> None:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
@@ -27,7 +24,7 @@ class ThreadPool:
         self._metrics = metrics
 
     async def run(self, work: Callable[[], T]) -> T:
-        """The result of `work`, done on a thread. Raises Overloaded where too much waits."""
+        """Run `work` on a thread and return its result. Raises Overloaded where the queue is full."""
         if self._inside >= self._limit:
             self._metrics.rejected("queue")
             raise Overloaded(f"{self._limit} such requests wait already; try again", self._retry_after)
@@ -37,9 +34,9 @@ class ThreadPool:
         return await future
 
     def _done(self, _: asyncio.Future[T]) -> None:
-        # Not when the caller leaves: a thread cannot be interrupted, so its place stays taken until it ends.
+        # Called when the work ends, not when its caller is cancelled: a thread cannot be interrupted.
         self._inside -= 1
 
     def stop(self) -> None:
-        """Drop what waits; what runs ends by itself."""
+        """Drop queued work. Running work is not waited for."""
         self._pool.shutdown(wait=False, cancel_futures=True)

@@ -1,4 +1,4 @@
-"""Find out why the numbers of a self-test are off: undo each likely mistake, and rank those that restore the numbers."""
+"""Find out why a self-test failed: undo each likely mistake in turn, and rank those that restore the numbers."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""Who makes a call: the token in its headers or the certificate of its connection, against the file of callers.
+"""Authentication: which caller a call comes from, by the token in its headers or by its client certificate.
 
-Knows headers and gRPC's authentication context. Does not know what a caller may do. Every refusal has the same text,
-so that nobody learns which part was wrong; the metric has the reason.
+Every refusal has the same text, so that a caller cannot learn which part was wrong. The metric has the reason.
 """
 
 from __future__ import annotations
@@ -25,17 +24,17 @@ _SCHEME = "bearer "
 
 
 class Peer(Protocol):
-    """What gRPC says of a call before its message is read."""
+    """What gRPC knows of a call before its message is read."""
 
     def invocation_metadata(self) -> Iterable[tuple[str, str | bytes]] | None:
-        """Headers."""
+        """The headers of the call."""
 
     def auth_context(self) -> Mapping[str, Iterable[bytes]]:
-        """Version of TLS, names in a verified client certificate."""
+        """The TLS version and the names in a verified client certificate."""
 
 
 class Authenticator:
-    """Names callers; reads the file of callers again when it changes, at most once a second."""
+    """Finds the caller of a call in the callers file, which is read again when it changes."""
 
     def __init__(self, settings: Settings, metrics: SecurityMetrics) -> None:
         self._metrics = metrics
@@ -53,11 +52,11 @@ class Authenticator:
 
     @property
     def asks(self) -> bool:
-        """True where callers must say who they are."""
+        """True where callers must authenticate."""
         return self._file is not None
 
     def caller(self, peer: Peer) -> Caller:
-        """Who calls; ANYBODY where nobody is asked. Raises Unauthenticated, with the same text for every cause."""
+        """The caller of a call; ANYBODY where no callers file is set. Raises Unauthenticated."""
         if self._strict_tls and peer.auth_context().get("ssl_tls_version") != [b"TLSv1.3"]:
             raise self._refusal("tls_version")
         if self._file is None:
@@ -93,7 +92,7 @@ class Authenticator:
 
 
 def _names(peer: Peer) -> list[str]:
-    """Common name and alternative names of a client certificate that the connection has verified."""
+    """Common name and alternative names of the verified client certificate; empty without one."""
     context = peer.auth_context()
     found = [*context.get("x509_common_name", ()), *context.get("x509_subject_alternative_name", ())]
     return [name.decode("utf-8", "replace") for name in found]

@@ -1,7 +1,6 @@
-"""The way in: who calls, may they, is there room for them.
+"""The checks that a call passes before its message is read: authentication, role, admission and quota, in this order.
 
-Joins access, roles, allowances and admission, in that order, so that whoever is not known takes nothing from those
-who are. Does not know what a call does.
+A caller that cannot be authenticated therefore uses no capacity.
 """
 
 from __future__ import annotations
@@ -20,35 +19,39 @@ from monitor.telemetry.metrics.security import SecurityMetrics
 
 
 class CallChecks:
-    """Lets calls of MonitorService in one by one. Lives on the event loop."""
+    """Checks each call of MonitorService. Used on the event loop only."""
 
     def __init__(
-        self, access: Authenticator, allowances: CallerQuotas, admission: Admission, metrics: SecurityMetrics
+        self,
+        authenticator: Authenticator,
+        quotas: CallerQuotas,
+        admission: Admission,
+        metrics: SecurityMetrics,
     ) -> None:
-        self._access, self._allowances, self._admission = access, allowances, admission
+        self._authenticator, self._quotas, self._admission = authenticator, quotas, admission
         self._metrics = metrics
 
     @contextmanager
     def call(self, method: str, peer: Peer) -> Iterator[Charge]:
-        """One call in progress, before its message is read; `roles.caller` says whose it is from here on.
+        """Check a call and count it for the duration of the block. Sets `roles.caller` for the current task.
 
-        Raises Unauthenticated, PermissionDenied, Overloaded or Unavailable where it may not begin.
+        Yields what its tokens are charged to. Raises Unauthenticated, PermissionDenied, Overloaded or Unavailable.
         """
         who = self.identify(peer)
         with self._counted():
             roles.check_method(who, method)
-        with self._admission.call(), self._allowances.call(who) as charge:
+        with self._admission.call(), self._quotas.call(who) as charge:
             self._metrics.began(who.name)
             yield charge
 
     def identify(self, peer: Peer) -> Caller:
-        """Who calls, remembered in `roles.caller` for this task. Raises Unauthenticated."""
-        who = self._access.caller(peer)
+        """Authenticate the caller and set `roles.caller` for the current task. Raises Unauthenticated."""
+        who = self._authenticator.caller(peer)
         roles.caller.set(who)
         return who
 
     def check(self, request: Any) -> None:
-        """PermissionDenied where a message asks for more than its method does."""
+        """Raise PermissionDenied where a message asks for more than its caller's roles allow."""
         with self._counted():
             roles.check_request(roles.caller.get(), request)
 

@@ -1,7 +1,4 @@
-"""Builds the way in from settings: who may call, how much, for how long.
-
-Knows the parts by their constructors. Does not know what calls do.
-"""
+"""The access layer: what every call passes between the socket and the servicer, built from settings."""
 
 from __future__ import annotations
 
@@ -25,7 +22,7 @@ from monitor.telemetry.tracing import tracing_to
 
 
 def check_access(settings: Settings) -> None:
-    """ConfigurationError where a server with these settings could not open: before a model is loaded for nothing."""
+    """Raise ConfigurationError where these settings cannot open a server. Called before a model is loaded."""
     if settings.callers is not None:
         read_callers(settings.callers)
     credentials(settings, SecurityMetrics())
@@ -33,7 +30,7 @@ def check_access(settings: Settings) -> None:
 
 
 class AccessLayer:
-    """Everything that a call passes before the servicer. Reads the files of callers and certificates in `open`."""
+    """TLS, authentication, quotas, admission, time limits and tracing of one server."""
 
     def __init__(self, service: str, settings: Settings, metrics: Metrics) -> None:
         self._service, self._settings, self._metrics = service, settings, metrics
@@ -46,7 +43,7 @@ class AccessLayer:
         )
 
     def interceptors(self) -> list[grpc.aio.ServerInterceptor]:
-        """What every call passes. ConfigurationError where the file of callers cannot be used."""
+        """The interceptors that every call passes. Raises ConfigurationError where the callers file cannot be used."""
         settings, metrics = self._settings, self._metrics
         retry = settings.retry_after_seconds
         calls = settings.max_calls_per_caller or max(1, settings.max_concurrent_calls // 2)
@@ -59,9 +56,10 @@ class AccessLayer:
         ]
 
     def bind(self, server: CoreServer) -> int:
-        """The port that the server listens on, with TLS where there is a certificate.
+        """Open the server's port, with TLS where a certificate is set, and return its number.
 
-        ConfigurationError where the certificates cannot be used; RuntimeError where the port cannot be had.
+        Raises ConfigurationError where the certificates cannot be used and RuntimeError where the port cannot be
+        opened.
         """
         secured, listen = credentials(self._settings, self._security), self._settings.listen
         port: int = (

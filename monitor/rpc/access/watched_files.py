@@ -1,7 +1,4 @@
-"""A value that is read from files and read again when they change; the last good one stays in use.
-
-Knows file times and sizes. Does not know what is in the files. May be asked from any thread.
-"""
+"""A value that is read from files, and read again when they change. A reading that fails leaves the last good value."""
 
 from __future__ import annotations
 
@@ -20,7 +17,10 @@ _log = structlog.get_logger(__name__)
 
 
 class WatchedFiles(Generic[T]):
-    """The first reading raises; later ones that fail are logged and counted and change nothing."""
+    """A value and the files that it is read from. Any thread.
+
+    The first reading may raise. Later ones that fail are logged and counted, and the value stays.
+    """
 
     def __init__(
         self,
@@ -30,17 +30,20 @@ class WatchedFiles(Generic[T]):
         noted: Callable[[str, bool], None],
         every: float = 1.0,
     ) -> None:
-        """`noted(kind, worked)` is told of each reading; files are looked at `every` so many seconds at most."""
+        """Read the files for the first time.
+
+        `noted(kind, worked)` is called after each reading. Files are checked at most once `every` so many seconds.
+        """
         self._kind, self._paths, self._read, self._noted, self._every = kind, paths, read, noted, every
         self._lock = threading.Lock()
-        # Looked at before the reading, so that a change in between is seen the next time.
+        # Checked before the reading, so that a change during the reading is noticed next time.
         self._seen = self._look()
         self._value = read()
         self._looked = time.monotonic()
         noted(kind, True)
 
     def value(self) -> T:
-        """What the files say now, or said when they were last good."""
+        """The value as the files have it now, or as they had it when they were last good."""
         with self._lock:
             if time.monotonic() - self._looked >= self._every:
                 self._looked = time.monotonic()
@@ -70,7 +73,7 @@ class WatchedFiles(Generic[T]):
 
 
 def _state(path: Path) -> object:
-    # Follows links: Kubernetes swaps a link to a folder when a secret changes.
+    # This follows links: Kubernetes swaps a link when a secret changes.
     try:
         state = path.stat()
     except OSError:

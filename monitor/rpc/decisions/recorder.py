@@ -1,7 +1,4 @@
-"""From settings to a ledger: the log's folder, what goes into records, the feed of those who watch.
-
-Knows settings and constructors. Decides nothing that a part could decide.
-"""
+"""Decision recording of one server, built from settings: the log, the live feed, and what goes into records."""
 
 from __future__ import annotations
 
@@ -21,12 +18,13 @@ from monitor.telemetry.metrics.metrics import Metrics
 from monitor.telemetry.tracing import tracing_to
 
 _WATCHER_QUEUE = 256
-"""Records that wait for one watcher before the oldest are dropped."""
+"""Records that wait for one client of WatchDetections before the oldest are dropped."""
 _DEMO = "sae-monitor-demo"
+"""Name of the bundled model in traces."""
 
 
 def check_recorder(settings: Settings) -> None:
-    """ConfigurationError where decisions could not be accounted for: before a model is loaded for nothing."""
+    """Raise ConfigurationError where decisions could not be recorded. Called before a model is loaded."""
     PromptHash.of_file(settings.decision_log_salt_file)
     tracing_to(settings.otlp_endpoint, settings.trace_ratio).close(0.0)
     folder = decision_folder(settings, split_address(settings.listen)[1])
@@ -35,10 +33,10 @@ def check_recorder(settings: Settings) -> None:
 
 
 class DecisionRecorder:
-    """What a server needs to account for its decisions. `start` and `stop` are called once each."""
+    """The ledger, the log and the streams of one server. Call `start` and `stop` once each."""
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
-        """Raises ConfigurationError where the file of the salt cannot be used."""
+        """Raises ConfigurationError where the salt file cannot be used."""
         self._settings, self._metrics = settings, metrics
         self._folder = decision_folder(settings, split_address(settings.listen)[1])
         contents = Contents(
@@ -53,27 +51,27 @@ class DecisionRecorder:
         self.watch = DetectionWatch(self.ledger, self._folder, settings.max_call_seconds)
 
     def start(self) -> None:
-        """Lock and open the log, where there is one. ConfigurationError where that is not possible."""
+        """Lock and open the log, if decisions are logged. Raises ConfigurationError where that is not possible."""
         if self._folder is None:
             return
-        tape = _tape(self._settings, self._folder)
-        self.ledger.log = DecisionLog(tape, self._settings.decision_log_on_full, self._metrics.decision_log)
+        writer = _writer(self._settings, self._folder)
+        self.ledger.log = DecisionLog(writer, self._settings.decision_log_on_full, self._metrics.decision_log)
 
     @property
     def place(self) -> str:
-        """The log's folder, or `off`."""
+        """Folder of the log, or `off`."""
         return str(self._folder or "off")
 
     def end_watching(self) -> None:
-        """End WatchDetections streams, which would not end by themselves."""
+        """End all WatchDetections streams, which would not end by themselves."""
         self.ledger.feed.close()
 
     async def stop(self) -> None:
-        """Write what waits, and let go of the log."""
+        """Write waiting records, then close the log."""
         await self.ledger.close()
 
 
-def _tape(settings: Settings, folder: Path) -> LogWriter:
+def _writer(settings: Settings, folder: Path) -> LogWriter:
     rotation = Rotation(settings.decision_log_file_bytes, settings.decision_log_file_seconds)
     retention = Retention(
         settings.decision_log_keep_files, settings.decision_log_keep_bytes, settings.decision_log_keep_seconds
@@ -85,7 +83,7 @@ def _tape(settings: Settings, folder: Path) -> LogWriter:
 
 
 def _model_name(model: str | None) -> str:
-    """A name for traces: a hub name as it is, of a folder its last part."""
+    """Name of the model in traces: a hub name as it is, of a folder its last part."""
     if model is None:
         return _DEMO
     return Path(model).name if Path(model).is_dir() else model

@@ -1,4 +1,4 @@
-"""Decision records as messages, and what a watcher asks for as a test of records."""
+"""WatchDetections: its request as a filter of decision records, and records as its responses."""
 
 from __future__ import annotations
 
@@ -18,21 +18,25 @@ _SEVERITY = {number: severity for severity, number in enums.SEVERITY.items()}
 
 @dataclass(frozen=True, slots=True)
 class WatchFilter:
-    """Which records a watcher wants, and what of them."""
+    """Which decision records a client of WatchDetections wants, and which of their detections."""
 
     policies: frozenset[str]
-    """Empty: all."""
+    """Names of policies; empty for all."""
     minimum: Severity
+    """The lowest severity of detections."""
     shadow: bool
+    """Whether detections of rules in shadow mode count."""
     unknown: bool
+    """Whether requests that could not be scored in full are wanted."""
     after: int | None
+    """Sequence number in the log after which to begin; None for live records only."""
 
     def detections(self, record: DecisionRecord) -> tuple[Detection, ...]:
-        """Those that pass the filters."""
+        """The detections of a record that pass the filter."""
         return tuple(found for found in record.detections if self._passes(found))
 
     def wants(self, record: DecisionRecord) -> bool:
-        """True where something passes the filters, or nobody knows whether something should have."""
+        """True where a detection passes the filter, or where the request could not be scored in full."""
         return (self.unknown and record.status is Status.UNKNOWN) or bool(self.detections(record))
 
     def _passes(self, found: Detection) -> bool:
@@ -44,7 +48,7 @@ class WatchFilter:
 
 
 def watched(message: pb.WatchDetectionsRequest) -> WatchFilter:
-    """What to send. BadRequest with every wrong field named."""
+    """Read a request. Raises BadRequest that names every wrong field."""
     problems = Problems()
     for index, name in enumerate(message.policies):
         if not name:
@@ -66,7 +70,7 @@ def watched(message: pb.WatchDetectionsRequest) -> WatchFilter:
 def response(
     seq: int, record: DecisionRecord, wanted: WatchFilter, dropped: int
 ) -> pb.WatchDetectionsResponse:
-    """What a watcher sees of a record."""
+    """The message for a record. `dropped` is the number of records that the stream has missed so far."""
     when = Timestamp()
     when.FromNanoseconds(round(record.time * 1e9))
     return pb.WatchDetectionsResponse(

@@ -1,8 +1,7 @@
-"""The file that records are appended to now: numbers them, begins new files, removes old ones.
+"""The writing end of a decision log: appends records to files, numbers them, begins new files and deletes old ones.
 
-Everything that `append` returned from is on disk. After an error nothing of that call is in the log, and the next
-call begins a new file: what the system says of a file after a failed sync is not to be believed. One thread at a
-time. Does not know queues.
+When `append` returns, its records are on disk. When it raises, none of them is in the log, and the next call begins a
+new file, because the state of a file after a failed sync cannot be trusted. Only one thread may use a writer.
 """
 
 from __future__ import annotations
@@ -20,42 +19,44 @@ from monitor.telemetry.decisions.recovery import recover
 
 
 class Disk:
-    """The system calls that can fail because of the disk; tests put failing ones in their place."""
+    """The system calls that may fail because of the disk. Tests replace them by failing ones."""
 
     def write(self, handle: int, data: memoryview) -> int:
-        """Bytes written, which may be fewer than given."""
+        """Write data. Returns the number of bytes written, which may be fewer than given."""
         return os.write(handle, data)
 
     def sync(self, handle: int) -> None:
-        """Wait until what was written survives a loss of power."""
+        """Wait until written data survives a loss of power."""
         os.fdatasync(handle)
 
     def truncate(self, handle: int, size: int) -> None:
-        """Cut a file."""
+        """Cut a file to `size` bytes."""
         os.ftruncate(handle, size)
 
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """When a file has had enough."""
+    """When a new file is begun."""
 
     bytes: int = 64 << 20
+    """Before a file would exceed this size."""
     seconds: float = 86400.0
+    """Once a file is this old."""
 
 
 class Appended(NamedTuple):
-    """What one append put on disk."""
+    """What one `append` wrote."""
 
     first: int
     """Sequence number of the first record."""
     size: int
-    """Bytes."""
+    """Size in bytes of all records together."""
 
 
 class LogWriter:
-    """The writing end of a log; holds the folder's lock from construction to `close`.
+    """Writes one folder, and holds its lock from construction to `close`.
 
-    Raises ConfigurationError where another process writes there, OSError where the disk fails.
+    The constructor raises ConfigurationError where another process writes there, and OSError where the disk fails.
     """
 
     def __init__(
@@ -65,16 +66,16 @@ class LogWriter:
         self._disk = disk or Disk()
         self._handle: int | None = None
         self._suspect = False
-        """The last append failed: the file is to be cut back to `_size` before anything else is written."""
+        """True after a failed append: the file must be cut to `_size` before anything else is written."""
         self.begun = 0
-        """Files begun since the start."""
+        """Number of files begun since the start."""
         self._lock = WriterLock(folder)
         try:
             end = recover(folder)
             self.torn = end.torn
-            """Bytes that a crash left half written."""
+            """Bytes that a crash had left incomplete."""
             self.next = end.next
-            """Sequence number of the record to come."""
+            """Sequence number of the next record."""
             self._size = end.size
             self._since = time.time()
             if end.segment is not None:
@@ -85,15 +86,15 @@ class LogWriter:
             raise
 
     def append(self, records: Sequence[bytes]) -> Appended:
-        """Write records (`lines.body`) with one sync for all.
+        """Write records from `lines.body` with one sync for all.
 
-        Raises OSError; then none of them is in the log.
+        Raises OSError where that fails; then none of them is in the log.
         """
         self._mend()
         first = self.next
         data = b"".join(lines.seal(first + index, record) for index, record in enumerate(records))
         if self._full(len(data)):
-            self._shut()
+            self._close_file()
         try:
             handle = self._handle if self._handle is not None else self._begin()
             self._write(handle, data)
@@ -106,7 +107,7 @@ class LogWriter:
         return Appended(first, len(data))
 
     def tidy(self) -> None:
-        """Delete what is not kept any more. OSError where that fails."""
+        """Delete files that retention does not keep. Raises OSError where that fails."""
         gone = self._retention.expired(self._folder)
         for found in gone:
             found.path.unlink(missing_ok=True)
@@ -114,9 +115,9 @@ class LogWriter:
             sync_folder(self._folder)
 
     def close(self) -> None:
-        """Let go of file and folder."""
+        """Close the file and release the folder's lock."""
         try:
-            self._shut()
+            self._close_file()
         finally:
             self._lock.release()
 
@@ -132,7 +133,7 @@ class LogWriter:
         return old or self._size + more > self._rotation.bytes
 
     def _begin(self) -> int:
-        """Begin a file."""
+        """Begin a new file."""
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         self._segment = segment(self._folder, self.next)
         self._handle = os.open(self._segment.path, flags, 0o600)
@@ -142,18 +143,18 @@ class LogWriter:
         return self._handle
 
     def _open(self, newest: Segment) -> None:
-        """Go on with the newest file."""
+        """Continue the newest file."""
         self._segment = newest
         self._handle = os.open(newest.path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         os.fchmod(self._handle, 0o600)
 
-    def _shut(self) -> None:
+    def _close_file(self) -> None:
         if self._handle is not None:
             handle, self._handle = self._handle, None
             os.close(handle)
 
     def _mend(self) -> None:
-        """Take back what a failed append left behind, and let go of that file."""
+        """Cut off what a failed append left in the file, and close it."""
         if not self._suspect:
             return
         assert self._handle is not None
@@ -163,4 +164,4 @@ class LogWriter:
         else:
             self._segment.path.unlink(missing_ok=True)
         self._suspect = False
-        self._shut()
+        self._close_file()

@@ -1,6 +1,7 @@
-"""What waits and what runs, read at each scrape.
+"""Metrics of a server's state: its queues and passes, the conversations that it keeps, and the health of its
+dictionary.
 
-Knows queues by name and how to ask them. Does not know engines.
+Queues and conversations are read at each scrape.
 """
 
 from __future__ import annotations
@@ -19,13 +20,15 @@ from monitor.telemetry.metrics.families import Families
 
 @dataclass(frozen=True, slots=True)
 class _Queue:
+    """How to read one queue."""
+
     limit: int
     queued: Callable[[], int]
     running: Callable[[], int]
 
 
 class QueueCollector(Collector):
-    """Asks every queue for its depth and its running requests. Any thread."""
+    """Reads the queues, the number of passes and the health status at each scrape. Any thread."""
 
     def __init__(self) -> None:
         self._queues: dict[str, _Queue] = {}
@@ -33,23 +36,23 @@ class QueueCollector(Collector):
         self._serving: Callable[[], bool] = bool
 
     def queue(self, name: str, limit: int, queued: Callable[[], int], running: Callable[[], int]) -> None:
-        """Show a queue that holds at most `limit` requests that wait."""
+        """Export a queue, in which at most `limit` requests may wait."""
         self._queues = {**self._queues, name: _Queue(limit, queued, running)}
 
     def passes(self, passes: Callable[[], int]) -> None:
-        """Show the number of forward passes since the start."""
+        """Export the number of forward passes since the start."""
         self._passes = passes
 
     def serving(self, serving: Callable[[], bool]) -> None:
-        """Show whether callers are told that this server serves."""
+        """Export whether the health service says SERVING."""
         self._serving = serving
 
     def describe(self) -> Iterator[Metric]:
-        """Names only, so that registering asks nobody."""
+        """The families without samples, so that registering reads nothing."""
         yield from _queue_families()
 
     def collect(self) -> Iterator[Metric]:
-        """Depth, limit and running requests of every queue; passes of the engine; health."""
+        """Depth, limit and running requests of every queue; passes of the engine; health status."""
         depth, limit, running, passes, serving = _queue_families()
         for name, queue in self._queues.items():
             depth.add_metric([name], queue.queued())
@@ -79,28 +82,28 @@ def _queue_families() -> tuple[
 
 
 class Sessions(Protocol):
-    """Who knows; implemented by `monitor.policy`."""
+    """The store of conversations, as far as metrics need it; implemented in `monitor.policy`."""
 
     @property
     def evicted(self) -> Mapping[str, int]:
-        """Conversations that were dropped since the start, by reason."""
+        """Number of conversations that were dropped since the start, by reason."""
 
     @property
     def returned(self) -> int:
-        """Conversations that came back after they had been dropped."""
+        """Number of conversations that came back after they had been dropped."""
 
     def __len__(self) -> int:
-        """Conversations that are kept."""
+        """Number of conversations that are kept."""
 
 
 class SessionCollector(Collector):
-    """Read at each scrape."""
+    """Reads the store of conversations at each scrape."""
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
 
     def collect(self) -> Iterator[Metric]:
-        """Kept, dropped by reason, and come back."""
+        """Conversations that are kept, were dropped, and came back."""
         kept = GaugeMetricFamily("sae_monitor_sessions", "Conversations whose scores are kept.")
         kept.add_metric([], len(self._sessions))
         yield kept
@@ -121,7 +124,10 @@ class SessionCollector(Collector):
 
 
 class HealthMetrics:
-    """Every method may be called from any thread. NaN stands for "not measured" or "not known"."""
+    """Metrics of the dictionary on the running model, and of the self-test at load.
+
+    Every method may be called from any thread. NaN means "not measured" or "not known".
+    """
 
     def __init__(self, families: Families) -> None:
         self._l0 = families.gauge("dictionary_l0", "Mean active features per token, as last measured.")
@@ -150,20 +156,20 @@ class HealthMetrics:
         self.expected(None, None)
 
     def measured(self, l0: float, explained_variance: float, norm_outliers: float) -> None:
-        """How well the dictionary does on what the model reads."""
+        """Set what was measured: mean active features per token, explained variance, share of norm outliers."""
         self._l0.set(l0)
         self._explained.set(explained_variance)
         self._outliers.set(norm_outliers)
 
     def expected(self, l0: float | None, explained_variance: float | None) -> None:
-        """What the dictionary's own statistics and makers say; None where they say nothing."""
+        """Set what the dictionary's statistics and makers say; None where they say nothing."""
         self._l0_expected.set(math.nan if l0 is None else l0)
         self._explained_expected.set(math.nan if explained_variance is None else explained_variance)
 
     def skipped(self, skipped: bool) -> None:
-        """Whether the self-test was left out."""
+        """Set whether the operator skipped the self-test."""
         self._skipped.set(float(skipped))
 
     def self_test(self, check: str, passed: bool) -> None:
-        """The result of one check at load; `check` comes from a fixed set of short words."""
+        """Set the result of one check at load; `check` is one of `monitor.model.selftest.result.CHECKS`."""
         self._self_test.labels(check).set(float(passed))

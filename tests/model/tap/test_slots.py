@@ -27,7 +27,7 @@ def test_the_first_host_has_the_first_slots_in_order() -> None:
     assert (held.read, held.used, held.width) == (3, 3, 13)
 
 
-def test_guests_are_computed_but_not_read() -> None:
+def test_features_of_requests_are_computed_but_not_read() -> None:
     held, _ = slots([9, 3, 7])
     held.acquire_for_request([3, 50])
     assert (held.read, held.used) == (3, 4)
@@ -37,7 +37,7 @@ def test_guests_are_computed_but_not_read() -> None:
         held.slot(50)
 
 
-def test_guests_share_the_spare_slots_only() -> None:
+def test_requests_share_the_spare_slots_only() -> None:
     held, _ = slots([1, 2], spare=3)
     held.acquire_for_request([1, 2, 10, 11])
     held.acquire_for_request([10, 12])
@@ -47,7 +47,7 @@ def test_guests_share_the_spare_slots_only() -> None:
     held.acquire_for_request([13])
 
 
-def test_hosts_leave_the_spare_slots_alone() -> None:
+def test_policies_leave_the_spare_slots_alone() -> None:
     held, _ = slots([1, 2], spare=3, reserve=2)
     held.acquire_for_request([20, 21, 22])
     held.acquire_for_policies([1, 30, 31])
@@ -79,7 +79,7 @@ def test_a_thousand_comings_and_goings() -> None:
         else:
             host, features = chance.random() < 0.3, chance.sample(range(40), chance.randint(1, 5))
             try:
-                (held.host if host else held.invite)(features)
+                (held.acquire_for_policies if host else held.acquire_for_request)(features)
             except (Overloaded, ConfigurationError):
                 continue
             inside.append((host, features))
