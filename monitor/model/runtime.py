@@ -214,7 +214,7 @@ class Runtime:
             return
         if self.engine.captured:
             raise ConfigurationError(
-                "a policy drops the error term, which captured CUDA graphs cannot begin to do; restart the server"
+                "a policy drops the error term, which cannot be added to captured CUDA graphs; restart the server"
             )
         self.tap.dropper = ErrorTermDropper(self.dictionary.autoencoder, self._bank.device, self._bank.dtype)
 
@@ -228,7 +228,7 @@ class Runtime:
         others = self._bank.others
         if Signal.RECONSTRUCTION_ERROR in watch.signals and not others.whole and self.engine.captured:
             raise ConfigurationError(
-                "a policy reads the reconstruction error, which captured CUDA graphs cannot begin to do; restart the "
+                "a policy reads the reconstruction error, which cannot be added to captured CUDA graphs; restart the "
                 "server"
             )
         release_others = others.hold(watch)

@@ -125,7 +125,7 @@ def _within(pair: LoadedPair, limit: int | None) -> LoadedPair:
 
 
 _VERIFY = (
-    "run `sae-monitor dictionary verify` once with this model and dictionary, and look at what it measures"
+    "run `sae-monitor dictionary verify` once with this model and dictionary, and check what it measures"
 )
 
 

@@ -32,7 +32,7 @@ class Health:
     the status is NOT_SERVING and every check sends another probe: a server without traffic would not notice otherwise.
 
     The functions given: `healthy`, whether engine and scorer run; `unscored`, the number of passes with tokens that
-    could not be scored; `can_see`, whether a probe can be scored now, which blocks; `accountable`, whether decisions
+    could not be scored; `can_see`, whether a probe can be scored now, which blocks; `can_log`, whether decisions
     can be logged.
     """
 
@@ -44,7 +44,7 @@ class Health:
         *,
         unscored: Callable[[], int] = lambda: 0,
         can_see: Callable[[], bool] = lambda: True,
-        accountable: Callable[[], bool] = lambda: True,
+        can_log: Callable[[], bool] = lambda: True,
     ) -> None:
         self.servicer = HealthServicer()
         self.dead = asyncio.Event()
@@ -56,7 +56,7 @@ class Health:
         self._calls = calls
         self._unscored = unscored
         self._can_see = can_see
-        self._accountable = accountable
+        self._can_log = can_log
         self._known = 0
         self._sees = True
         self._draining = False
@@ -65,28 +65,28 @@ class Health:
         """Check twice a second until cancelled. An exception in a check means NOT_SERVING and does not end the loop."""
         while True:
             try:
-                await self.look()
+                await self.check()
             except Exception as error:  # noqa: BLE001  (a server that cannot be checked must not look healthy)
-                _log.error("health could not be looked at; not serving", error=type(error).__name__)
-                await self._say(False)
+                _log.error("health could not be checked; not serving", error=type(error).__name__)
+                await self._set_status(False)
             await asyncio.sleep(_INTERVAL)
 
-    async def look(self) -> None:
+    async def check(self) -> None:
         """Check once and set the status. Where the engine has died, set `dead` and end all waiting calls."""
         healthy = self._healthy()
-        serving = healthy and self._accountable() and await self._looks_clear()
-        await self._say(serving)
+        serving = healthy and self._can_log() and await self._scores()
+        await self._set_status(serving)
         if not healthy:
             self.dead.set()
             self._calls.fail_all(Unavailable("the engine does not run; the server must be restarted"))
 
-    async def _say(self, serving: bool) -> None:
+    async def _set_status(self, serving: bool) -> None:
         # Checks go on while the server drains; they must not change its status back.
         self.serving = serving and not self._draining
         for service in self._services:
             await self.servicer.set(service, _SERVING if serving else _NOT_SERVING)
 
-    async def _looks_clear(self) -> bool:
+    async def _scores(self) -> bool:
         """False while probe requests cannot be scored."""
         unscored = self._unscored()
         if self._sees and unscored == self._known:

@@ -94,11 +94,11 @@ class Server:
         stalls = StallDetector({"generate": engine, "score": scorer}, settings.stall_seconds)
         self._health = Health(
             SERVICE.full_name,
-            lambda: engine.healthy() and scorer.healthy() and not stalls.look(),
+            lambda: engine.healthy() and scorer.healthy() and not stalls.check(),
             self._calls,
             unscored=runtime.unscored_passes,
             can_see=runtime.can_see,
-            accountable=self._decisions.ledger.healthy,
+            can_log=self._decisions.ledger.healthy,
         )
         metrics.serving(lambda: self._health.serving)
         self._workers = (
@@ -128,7 +128,7 @@ class Server:
             addresses = Addresses(self._listen(), _address(host, self._http.port), self._decisions.place)
             self._decisions.start()
             self._runtime.start()
-            await self._health.look()
+            await self._health.check()
             await self._grpc.start()
         except BaseException:
             self._http.stop()

@@ -22,7 +22,7 @@ from tests.rpc.conftest import DEADLINE, fails
 from tests.rpc.faulty import NOT_SERVING, SERVING, Faulty, faulty
 from tests.rpc.pairs import SILENT, SPEAKS
 from tests.rpc.striking import LONG, PROMPT, long_stream, striking, until_it_fails, whole
-from tests.rpc.test_generate import wait_for
+from tests.waiting import wait_for
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from tests.children import beside
 from tests.rpc.conftest import DEADLINE, fails
 from tests.rpc.faulty import Faulty, faulty
 from tests.rpc.pairs import SILENT, SPEAKS, small_scene
-from tests.rpc.test_generate import wait_for
+from tests.waiting import wait_for
 
 
 @pytest.fixture

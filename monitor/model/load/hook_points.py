@@ -160,11 +160,11 @@ def site_of(layers: nn.ModuleList, place: Place) -> Site:
 def _contribution(layer: nn.Module, place: Place) -> nn.Module:
     """The module whose output is added to the residual stream: the MLP or the attention, or its output norm."""
     children = dict(layer.named_children())
-    behind = next((name for name in _NORMS_AFTER_MLP if name in children), None)
+    output_norm = next((name for name in _NORMS_AFTER_MLP if name in children), None)
     names: tuple[str, ...]
     if place.point == MLP_OUT:
-        names = ((behind,) if behind else ()) + _MLPS
-    elif behind is None:
+        names = ((output_norm,) if output_norm else ()) + _MLPS
+    elif output_norm is None:
         names = _ATTENTIONS
     else:
         # These norm the attention's output only in families that also norm the MLP's output. In all others a norm of
@@ -173,7 +173,7 @@ def _contribution(layer: nn.Module, place: Place) -> nn.Module:
     found = next((children[name] for name in names if name in children), None)
     if found is None:
         raise ModelError(
-            f"what {place.point} of layer {place.layer} is cannot be seen from its modules ({_children(layer)}); "
+            f"the module that gives {place.point} was not found in layer {place.layer}, which has {_children(layer)}; "
             "name the module instead, such as layers.N.NAME"
         )
     if "residual" in inspect.signature(found.forward).parameters:

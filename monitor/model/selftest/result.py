@@ -74,12 +74,14 @@ class SelfTest:
         lines = [f"at {self.record.place} the dictionary does not do what it should ({self.source}):", *wrong]
         if self.suspects:
             lines.append("likely causes, first what restored the numbers when it was tried:")
-            lines += [f"  {rank}. {told(suspect)}" for rank, suspect in enumerate(self.suspects[:_SHOWN], 1)]
+            lines += [
+                f"  {rank}. {suspect_line(suspect)}" for rank, suspect in enumerate(self.suspects[:_SHOWN], 1)
+            ]
             lines.append(f"to do: {ADVICE[self.suspects[0].cause]}")
         return "\n".join(lines)
 
 
-def told(suspect: Suspect) -> str:
+def suspect_line(suspect: Suspect) -> str:
     """One possible cause in one line: the cause, what was tried, and the result."""
     found = suspect.measured
     if found is None:

@@ -162,8 +162,8 @@ class LaterTaps:
         last, width = len(self._layers) - 1, self._tap.bank.d_model
         if not self._tapped < probe.layer <= last:
             raise ModelError(
-                f"a later probe reads layer {probe.layer}; it must lie behind the tapped layer {self._tapped} and not "
-                f"behind the last, {last}. Run `sae-monitor policy fit` again"
+                f"a later probe reads layer {probe.layer}; it must read a layer after the tapped layer "
+                f"{self._tapped}, up to the last, {last}. Run `sae-monitor policy fit` again"
             )
         if len(probe.weights) != width:
             raise ModelError(

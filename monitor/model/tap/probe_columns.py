@@ -23,7 +23,7 @@ from monitor.errors import ConfigurationError, ModelError
 from monitor.records import Probe, Signal, WatchPlan
 
 RESERVE = 8
-"""ProbeColumns kept free for probes of policy sets that are loaded later."""
+"""Columns kept free for probes of policy sets that are loaded later."""
 SIGNALS = tuple(Signal)
 
 

@@ -32,8 +32,10 @@ class Slots:
         self._by_policies: Counter[int] = Counter()
         self._by_requests: Counter[int] = Counter()
         self._lock = threading.RLock()
-        self.read = self.used = 0
-        """Number of slots, counted from 0, that contain all features of policy sets; and all features that are held."""
+        self.read = 0
+        """All features that policy sets hold are in slots below this one."""
+        self.used = 0
+        """All features that anybody holds are in slots below this one."""
         self.acquire_for_policies(first)
 
     def slot(self, feature: int) -> int:

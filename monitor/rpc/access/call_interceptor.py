@@ -98,13 +98,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def __init__(
         self,
         service: str,
-        gate: CallChecks,
+        checks: CallChecks,
         metrics: Metrics,
         limits: TimeLimits,
         traces: Tracing | None = None,
     ) -> None:
         self._prefix = f"/{service}/"
-        self._gate = gate
+        self._checks = checks
         self._metrics = metrics
         self._limits = limits
         self._traces = traces or CallerTracing()
@@ -135,7 +135,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         async def wrapped(_: Any, context: Context) -> None:
             async with self._call(method, context), self._in_time():
                 request = _parsed(parse, await self._message(context))
-                self._gate.check(request)
+                self._checks.check(request)
                 answer = await behaviour(request, context)
                 if not streaming:
                     await context.write(answer)
@@ -171,7 +171,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         call = Call(method, secrets.token_hex(16), time.perf_counter())
         _current.set(call)
         try:
-            with self._gate.call(method, context) as charge:
+            with self._checks.call(method, context) as charge:
                 _current.set(replace(call, charge=charge))
                 tracing.enter(self._traces.begin(method, _trace_headers(context)))
                 yield

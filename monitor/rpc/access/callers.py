@@ -127,7 +127,7 @@ def _entry(line: str) -> CallerEntry:
         raise ConfigurationError(f"has keys that are not known; there are {', '.join(_KEYS)}")
     known = _Fields(fields)
     caller = Caller(known.name(), known.roles(), known.limit("calls"), known.limit("tokens"))
-    digest = known.text("sha256", _HASH, "64 hexadecimal digits; the token itself never stands in the file")
+    digest = known.text("sha256", _HASH, "64 hexadecimal digits; never the token itself")
     certificate = known.text("certificate", re.compile(r".{1,253}"), "a name from the client's certificate")
     if bool(digest) == bool(certificate):
         raise ConfigurationError("give sha256 (of a token) or certificate (a name in it), and not both")

@@ -53,7 +53,7 @@ def _problem(settings: Settings) -> str | None:
     if is_loopback(settings.listen):
         return None
     if settings.callers is None and settings.tls_client_ca is None:
-        return "nobody has to say who they are: set callers (a file that `sae-monitor token new` writes lines for)"
+        return "callers are not authenticated: set callers (a file that `sae-monitor token new` writes lines for)"
     if settings.tls_certificate is None:
         return "tokens would travel unencrypted: set tls_certificate and tls_key"
     return None

@@ -47,12 +47,12 @@ class AccessLayer:
         settings, metrics = self._settings, self._metrics
         retry = settings.retry_after_seconds
         calls = settings.max_calls_per_caller or max(1, settings.max_concurrent_calls // 2)
-        allowances = CallerQuotas(calls, settings.max_tokens_per_caller, retry, metrics)
-        gate = CallChecks(Authenticator(settings, self._security), allowances, self.admission, self._security)
+        quotas = CallerQuotas(calls, settings.max_tokens_per_caller, retry, metrics)
+        checks = CallChecks(Authenticator(settings, self._security), quotas, self.admission, self._security)
         limits = TimeLimits(settings.max_message_seconds, settings.max_call_seconds)
         return [
-            CallInterceptor(self._service, gate, metrics, limits, self.traces),
-            BesidesInterceptor(self._service, gate, retry, metrics, settings.max_message_seconds),
+            CallInterceptor(self._service, checks, metrics, limits, self.traces),
+            BesidesInterceptor(self._service, checks, retry, metrics, settings.max_message_seconds),
         ]
 
     def bind(self, server: CoreServer) -> int:

@@ -135,6 +135,6 @@ def _valid_until(path: Path, certificates: Sequence[x509.Certificate]) -> float:
         if found.not_valid_before_utc > now:
             raise ConfigurationError(
                 f"{path}: the certificate of {found.subject.rfc4514_string()} begins on "
-                f"{found.not_valid_before_utc:%Y-%m-%d %H:%M} UTC; look at this machine's clock"
+                f"{found.not_valid_before_utc:%Y-%m-%d %H:%M} UTC; check this machine's clock"
             )
     return min(found.not_valid_after_utc.timestamp() for found in certificates)

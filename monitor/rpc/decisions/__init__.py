@@ -1,1 +1,1 @@
-"""Decisions of requests: built into records, written to the log, streamed to clients, and told to traces."""
+"""Decisions of requests: built into records, written to the log, streamed to clients, and added to traces."""

@@ -1,4 +1,4 @@
-"""WatchDetections: streams decision records as they happen, or from a place in the log on."""
+"""WatchDetections: streams decision records as they happen, or from a given record of the log on."""
 
 from __future__ import annotations
 

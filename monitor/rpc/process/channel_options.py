@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from monitor.settings import Settings
 
-_SILENCE = 2
-"""A ping must be answered within the time between two pings divided by this, or the connection is closed."""
+_PING_TIMEOUT_SHARE = 0.5
+"""A ping must be answered within this share of the time between two pings, or the connection is closed."""
 
 
 def server_options(settings: Settings) -> list[tuple[str, int]]:
@@ -22,7 +22,7 @@ def server_options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.max_connection_age_ms", _ms(settings.max_connection_seconds)),
         ("grpc.max_connection_age_grace_ms", _ms(settings.max_call_seconds)),
         ("grpc.keepalive_time_ms", _ms(settings.keepalive_seconds)),
-        ("grpc.keepalive_timeout_ms", _ms(settings.keepalive_seconds / _SILENCE)),
+        ("grpc.keepalive_timeout_ms", _ms(settings.keepalive_seconds * _PING_TIMEOUT_SHARE)),
         # Connections without calls are pinged too.
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),

@@ -45,7 +45,7 @@ class _Seen:
 
 
 class StallDetector:
-    """Finds queues that stand still. `look` must be called again and again.
+    """Finds queues that stand still. `check` must be called again and again.
 
     `limit` is the number of seconds after which a queue counts as stalled; 0 never counts one.
     """
@@ -55,20 +55,23 @@ class StallDetector:
     ) -> None:
         self._queues, self._limit, self._clock = dict(queues), limit, clock
         self._seen = {name: _Seen() for name in queues}
-        self._looked = clock()
+        self._checked = clock()
         self._told = False
 
-    def look(self) -> bool:
+    def check(self) -> bool:
         """True where a queue has had requests for `limit` seconds and has ended no pass in that time."""
         now = self._clock()
-        since, self._looked = min(now - self._looked, _UNSEEN), now
+        since, self._checked = min(now - self._checked, _UNSEEN), now
         for name, queue in self._queues.items():
             self._note(self._seen[name], queue, since)
         stalled = [name for name, seen in self._seen.items() if 0 < self._limit <= seen.seconds]
         if stalled and not self._told:
             hint = "raise stall_seconds if a pass may take longer on this machine"
             _log.error(
-                "no pass ends; the process must go", queues=stalled, stall_seconds=self._limit, hint=hint
+                "no forward pass ends; the process must be restarted",
+                queues=stalled,
+                stall_seconds=self._limit,
+                hint=hint,
             )
         self._told = bool(stalled)
         return self._told

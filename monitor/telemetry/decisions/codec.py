@@ -35,7 +35,7 @@ def dump(value: Any) -> Any:
         return [dump(item) for item in value]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return _fields(value)
-    raise TypeError(f"{type(value).__name__} has no place in a decision record")
+    raise TypeError(f"{type(value).__name__} cannot be part of a decision record")
 
 
 def _fields(value: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The live feed of decision records: each client of WatchDetections has a bounded queue. Used on the event loop only."""
+"""The live feed of decision records: each client of WatchDetections has a bounded queue. For the event loop only."""
 
 from __future__ import annotations
 

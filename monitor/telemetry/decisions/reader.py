@@ -20,8 +20,9 @@ class LogLine:
     """A line of a file, complete or not."""
 
     start: int
+    """Position of its first byte in the file."""
     end: int
-    """Positions in the file, in bytes; `end` is after the newline."""
+    """Position after its newline."""
     content: dict[str, Any] | None
     """The record; None where the line is not complete."""
     fault: str = ""
@@ -64,8 +65,8 @@ def follow(folder: Path, after: int, ended: Callable[[], bool] = lambda: False) 
     """As `read`, and then new records as they come, until `ended()`. Follows the log into new files."""
     place: tuple[Segment, int] | None = None
     while True:
-        for content, behind in _news(folder, place, after):
-            after, place = content["seq"], behind
+        for content, position in _news(folder, place, after):
+            after, place = content["seq"], position
             yield content
         if ended():
             return

@@ -36,12 +36,12 @@ class Disk:
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """When a new file is begun."""
+    """The limits at which a new file is begun."""
 
     bytes: int = 64 << 20
-    """Before a file would exceed this size."""
+    """A new file is begun before one would exceed this size."""
     seconds: float = 86400.0
-    """Once a file is this old."""
+    """A new file is begun once one is this old."""
 
 
 class Appended(NamedTuple):

@@ -1,4 +1,4 @@
-"""Turns at the model: time is shared, not turns. The clock is the test's, so that a busy machine changes nothing."""
+"""The fair lock: threads share time, not passes. The clock is the test's, so that a busy machine changes nothing."""
 
 import threading
 import time
@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from monitor.model.load.fair_lock import _KEPT, FairLock
+from tests.waiting import wait_for
 
 GAP = 0.002
 
@@ -19,13 +20,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
-
-
-def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < deadline, "waited for a minute"
-        time.sleep(0.0005)
 
 
 class Pair:
@@ -51,7 +45,7 @@ class Pair:
         while self.clock.now < end:
             with self.turns:
                 # Whoever else is there wants the model all the time.
-                until(lambda: bool(self.turns._waiting or self._over))
+                wait_for(lambda: bool(self.turns._waiting or self._over))
                 self.clock.now += hold
                 self.used[name] += hold
             self.clock.now += GAP
@@ -94,12 +88,12 @@ def test_who_stayed_away_has_saved_up_no_time() -> None:
     thread = threading.Thread(target=newcomer)
     keeper = threading.Thread(target=lambda: _one_pass(turns, clock, 0, lambda: holds.wait(60)))
     keeper.start()
-    until(lambda: turns._owner is not None)
+    wait_for(lambda: turns._owner is not None)
     thread.start()
-    until(lambda: len(turns._waiting) == 1)
+    wait_for(lambda: len(turns._waiting) == 1)
 
     def when_all_wait() -> None:
-        until(lambda: len(turns._waiting) == 2)
+        wait_for(lambda: len(turns._waiting) == 2)
         holds.set()
 
     mine = threading.Thread(target=when_all_wait)

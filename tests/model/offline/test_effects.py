@@ -9,7 +9,7 @@ from monitor.model.offline.residuals import Harvester
 from monitor.model.offline.steered_model import SteeredModel, padded, unchanged
 from monitor.records import Clamp, ErrorTerm, Where
 from tests.model.running import LAYER
-from tests.model.tap.test_suppression import edited
+from tests.model.tap.test_error_term import edited
 from tests.model.tiny import (
     KINDS,
     WIDTH,

@@ -19,7 +19,7 @@ from monitor.v1.monitor_pb2_grpc import MonitorServiceStub
 from tests.rpc import http2
 from tests.rpc.conftest import DEADLINE, connected, fails, scrape
 from tests.rpc.secured import Guarded, guarded
-from tests.rpc.test_generate import wait_for
+from tests.waiting import wait_for
 
 CALLS = 4
 EACH = 700

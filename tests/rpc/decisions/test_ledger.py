@@ -17,8 +17,8 @@ from monitor.telemetry.decisions.record import from_json
 from monitor.v1 import monitor_pb2 as pb
 from tests.rpc.conftest import DEADLINE, fails, serving, settings
 from tests.rpc.fake import FakeRuntime, policies
-from tests.rpc.test_generate import wait_for
 from tests.rpc.test_server import NOT_SERVING, SERVING, health
+from tests.waiting import wait_for
 
 
 def records(folder):

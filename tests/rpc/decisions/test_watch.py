@@ -17,7 +17,7 @@ from monitor.v1.monitor_pb2_grpc import MonitorServiceStub
 from tests.children import beside
 from tests.rpc.conftest import DEADLINE, connected, fails, serving
 from tests.rpc.fake import policies, policy
-from tests.rpc.test_generate import wait_for
+from tests.waiting import wait_for
 
 
 class Watcher:

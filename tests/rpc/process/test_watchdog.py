@@ -35,7 +35,7 @@ from tests.rpc.striking import (
     until_it_fails,
     whole,
 )
-from tests.rpc.test_generate import wait_for
+from tests.waiting import wait_for
 
 
 @dataclass
@@ -67,7 +67,7 @@ class Looking:
         looks = []
         for _ in range(seconds):
             self.now += every
-            looks.append(self.stalls.look())
+            looks.append(self.stalls.check())
         return looks[-1]
 
 
@@ -158,7 +158,7 @@ class TestAPassThatHangs:
                 ask(stub, hung)
             _, said = process.communicate(timeout=120)
         assert process.returncode == 3
-        assert "no pass ends" in said
+        assert "no forward pass ends" in said
         assert "the engine died" in said
         assert SILENT not in said
 

@@ -5,12 +5,13 @@ import os
 import random
 import subprocess
 import sys
-import time
+from types import SimpleNamespace
 
 import pytest
 from structlog.testing import capture_logs
 
 from monitor.errors import ConfigurationError
+from monitor.telemetry.decisions import writer as writer_module
 from monitor.telemetry.decisions.folder import Retention, has_writer, segments
 from monitor.telemetry.decisions.reader import read, scan, verify
 from monitor.telemetry.decisions.writer import Rotation
@@ -57,7 +58,7 @@ def test_a_file_that_others_may_read_is_closed_to_them(tmp_path):
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_new_file_begins_by_size_and_by_age(tmp_path):
+def test_a_new_file_begins_by_size_and_by_age(tmp_path, monkeypatch):
     writer = tape(tmp_path, rotation=Rotation(bytes=4096))
     for index in range(40):
         writer.append([record(f"{index:0500d}")])
@@ -66,9 +67,14 @@ def test_a_new_file_begins_by_size_and_by_age(tmp_path):
     assert len(ids(tmp_path)) == 40
     assert len(ids(tmp_path, after=37)) == 3
     writer.close()
-    aged = tape(tmp_path, rotation=Rotation(seconds=0.001))
+    now = 1000.0
+    monkeypatch.setattr(writer_module, "time", SimpleNamespace(time=lambda: now))
+    aged = tape(tmp_path, rotation=Rotation(seconds=60.0))
     files = len(segments(tmp_path))
-    time.sleep(0.01)
+    now += 59.0
+    aged.append([record()])
+    assert len(segments(tmp_path)) == files
+    now += 1.0
     aged.append([record()])
     assert len(segments(tmp_path)) == files + 1
     aged.close()
