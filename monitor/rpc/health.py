@@ -74,7 +74,7 @@ class Health:
     async def check(self) -> None:
         """Check once and set the status. Where the engine has died, set `dead` and end all waiting calls."""
         healthy = self._healthy()
-        serving = healthy and self._can_log() and await self._scores()
+        serving = healthy and self._can_log() and await self._probe_passes()
         await self._set_status(serving)
         if not healthy:
             self.dead.set()
@@ -86,7 +86,7 @@ class Health:
         for service in self._services:
             await self.servicer.set(service, _SERVING if serving else _NOT_SERVING)
 
-    async def _scores(self) -> bool:
+    async def _probe_passes(self) -> bool:
         """False while probe requests cannot be scored."""
         unscored = self._unscored()
         if self._sees and unscored == self._known:

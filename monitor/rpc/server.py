@@ -163,7 +163,7 @@ class Server:
     async def stop(self, grace: float) -> None:
         """Report NOT_SERVING, refuse new calls, wait up to `grace` seconds for running ones, then stop every part."""
         await self._health.drain()
-        self._decisions.end_watching()
+        self._decisions.close_streams()
         drained = await self._access.admission.drain(grace)
         _log.info("stopping", calls_finished=drained)
         await self._grpc.stop(_LAST_BYTES if drained else None)

@@ -58,8 +58,10 @@ class TapBuffers:
         """`[rows, probes]` scores of the probes at later layers; valid in passes that clamp."""
         self.reads_others = bank.others.read_any
         """True where a policy set reads probes or signals."""
-        self.read = self.computed = bank.read
-        """Number of slots, from 0, that policies read; and number of slots that this pass computes."""
+        self.read = bank.read
+        """Features that policies read are in slots below this one."""
+        self.computed = bank.read
+        """This pass computes the slots below this one."""
         self.clamping = False
         """True where any row of this pass is clamped."""
         self.stop = stop
@@ -68,7 +70,10 @@ class TapBuffers:
         """Compute everything in every pass, whether it clamps or not, so that a CUDA graph can be captured."""
 
     def poison(self, rows: int) -> None:
-        """Fill the readings of the next `rows` rows with UNREAD, so that a tap that does not run is noticed."""
+        """Overwrite what the next pass must write, so that a tap that does not run is noticed.
+
+        The first `rows` rows of readings become UNREAD, those of late probes NaN.
+        """
         self.readings[:rows].fill_(UNREAD)
         self.others[:rows].fill_(UNREAD)
         self.later[:rows].fill_(torch.nan)

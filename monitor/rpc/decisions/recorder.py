@@ -62,7 +62,7 @@ class DecisionRecorder:
         """Folder of the log, or `off`."""
         return str(self._folder or "off")
 
-    def end_watching(self) -> None:
+    def close_streams(self) -> None:
         """End all WatchDetections streams, which would not end by themselves."""
         self.ledger.feed.close()
 

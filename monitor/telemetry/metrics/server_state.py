@@ -1,5 +1,4 @@
-"""Metrics of a server's state: its queues and passes, the conversations that it keeps, and the health of its
-dictionary.
+"""Metrics of a server's state: its queues, the conversations that it keeps, and the health of its dictionary.
 
 Queues and conversations are read at each scrape.
 """
