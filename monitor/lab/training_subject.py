@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from monitor.dictionary.formats import Card
+from monitor.dictionary.formats import DictionaryCard
 from monitor.dictionary.training import processes
 from monitor.dictionary.training.run import Subject
 from monitor.dictionary.training.stream import FORWARD
@@ -69,7 +69,7 @@ def open_subject(reading: Reading) -> Subject:
         bos=bos,
         d_model=loaded.d_model,
         device=loaded.device,
-        card=Card(
+        card=DictionaryCard(
             model_name=_name(reading.model),
             hook_name=f"blocks.{harvester.layer}.hook_resid_post",
             layer=harvester.layer,

@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 
 from monitor.dictionary.bundle import Dictionary, load_dictionary
-from monitor.dictionary.formats import Card
-from monitor.dictionary.storage.lazy import StoredAutoencoder, gigabytes
+from monitor.dictionary.formats import DictionaryCard
+from monitor.dictionary.storage.stored_autoencoder import StoredAutoencoder, readable_size
 from monitor.errors import ConfigurationError, DictionaryError, ModelError, MonitorError, MonitoringFailed
 from monitor.model.engine.detokenizer import Vocabulary
 from monitor.model.engine.engine import Engine
@@ -96,7 +96,7 @@ def load_pair(
     return LoadedPair(loaded, found, place)
 
 
-def place_of(card: Card, layer: int | None, middle: int) -> Place:
+def place_of(card: DictionaryCard, layer: int | None, middle: int) -> Place:
     """The hook point of a dictionary: as its card says, but in `layer` where one is given.
 
     Where the card names no tensor, it is the residual stream after `layer`, else after the card's layer, else after
@@ -272,8 +272,8 @@ class Runtime:
         autoencoder = self.dictionary.autoencoder
         if isinstance(autoencoder, StoredAutoencoder) and not autoencoder.resident:
             raise DictionaryError(
-                f"inspecting needs all {autoencoder.features} features, {gigabytes(autoencoder.cost)} in float32, and "
-                "this dictionary is read from its files: name features, or watch them with a policy"
+                f"inspecting needs all {autoencoder.features} features, {readable_size(autoencoder.cost)} in float32, "
+                "and this dictionary is read from its files: name features, or watch them with a policy"
             )
         residuals = self._harvester.residuals(torch.tensor([list(ids)])).cpu()
         if not bool(residuals.isfinite().all()):

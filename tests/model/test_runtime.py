@@ -10,7 +10,7 @@ import torch
 from monitor.dictionary.bundle import load_dictionary
 from monitor.dictionary.cards.statistics import FeatureStatistics
 from monitor.dictionary.cards.statistics import save as save_statistics
-from monitor.dictionary.formats import Card, save_saelens
+from monitor.dictionary.formats import DictionaryCard, save_saelens
 from monitor.errors import BadRequest, DictionaryError, ModelError, MonitoringFailed
 from monitor.model.engine.requests import Finished, GenerationRequest, ScoreJob
 from monitor.model.runtime import Runtime, load_pair
@@ -25,7 +25,7 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
     loaded.model.save_pretrained(model)
     loaded.tokenizer.save_pretrained(model)
     plain = replace(dictionary(), input_bias=None)
-    save_saelens(sae, plain, Card(model_name="tiny", hook_name="blocks.1.hook_resid_post", layer=1))
+    save_saelens(sae, plain, DictionaryCard(model_name="tiny", hook_name="blocks.1.hook_resid_post", layer=1))
     digest = load_dictionary(sae).digest
     save_statistics(sae, FeatureStatistics(maxima(), torch.full((96,), 0.1), 1000, "test", digest))
     return model, sae
@@ -82,7 +82,7 @@ def test_a_dictionary_of_another_width(folders: tuple[Path, Path], tmp_path: Pat
     other = tmp_path / "other"
     sae = dictionary("relu")
     wide = type(sae)(sae.activation, torch.randn(8, 48), torch.zeros(8), torch.randn(8, 48), torch.zeros(48))
-    save_saelens(other, wide, Card())
+    save_saelens(other, wide, DictionaryCard())
     with pytest.raises(DictionaryError, match=r"48 wide.*32 wide"):
         load_pair(folders[0], other, device="cpu")
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from monitor.dictionary.formats import Card
+from monitor.dictionary.formats import DictionaryCard
 from monitor.dictionary.training.evaluate import Evaluation
 from monitor.dictionary.training.settings import TrainSettings
 from monitor.dictionary.training.trainer import Metrics
@@ -29,7 +29,7 @@ class Report:
     """One finished run."""
 
     settings: TrainSettings
-    card: Card
+    card: DictionaryCard
     evaluation: Evaluation
     history: tuple[Metrics, ...]
     seconds: float

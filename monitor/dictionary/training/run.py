@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from monitor.dictionary.formats import Card, save_saelens
+from monitor.dictionary.formats import DictionaryCard, save_saelens
 from monitor.dictionary.training import checkpoint, processes
 from monitor.dictionary.training.evaluate import Logits, evaluate
 from monitor.dictionary.training.report import Report, write_report
@@ -49,7 +49,7 @@ class Subject:
     bos: int | None
     d_model: int
     device: torch.device
-    card: Card
+    card: DictionaryCard
 
 
 @dataclass(frozen=True)

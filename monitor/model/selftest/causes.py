@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from monitor.dictionary.formats.card import Card
+from monitor.dictionary.formats.card import DictionaryCard
 from monitor.dictionary.sae import Activation, SparseAutoencoder
 
 _COARSE = 0.25
@@ -61,7 +61,7 @@ ADVICE = {
 
 
 def evidence(
-    sae: SparseAutoencoder, card: Card, model: Any, layer: nn.Module, bos: int | None
+    sae: SparseAutoencoder, card: DictionaryCard, model: Any, layer: nn.Module, bos: int | None
 ) -> frozenset[Cause]:
     """Causes for which weights, cards or the tokenizer give direct evidence."""
     found = {

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from monitor.dictionary.sae import SparseAutoencoder
-from monitor.dictionary.storage.lazy import StoredAutoencoder
+from monitor.dictionary.storage.stored_autoencoder import StoredAutoencoder
 from monitor.errors import DictionaryError, ModelError
 from monitor.model.load.hook_points import ATTN_OUT, MLP_OUT, Place, parse_place, site_of
 from monitor.model.load.model import LoadedModel

@@ -10,7 +10,7 @@ import enum
 import math
 from dataclasses import dataclass
 
-from monitor.dictionary.formats.card import Card
+from monitor.dictionary.formats.card import DictionaryCard
 from monitor.model.selftest.measurement import Measurement
 from monitor.model.selftest.verified_records import Record
 
@@ -95,7 +95,7 @@ class ComparedNumber:
     """The allowed range, in words."""
 
 
-def expected_of(card: Card, record: Record | None, dtype: str) -> Expected:
+def expected_of(card: DictionaryCard, record: Record | None, dtype: str) -> Expected:
     """Expected values from the best source there is: the record, else the card, else none."""
     if record is not None:
         found = record.measured

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import torch
 
-from monitor.dictionary.storage.lazy import StoredAutoencoder
+from monitor.dictionary.storage.stored_autoencoder import StoredAutoencoder
 from monitor.model.load.hook_points import Place
 from monitor.model.runtime import LoadedPair
 from monitor.model.selftest.capture import capture, one_pass

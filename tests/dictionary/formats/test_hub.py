@@ -130,7 +130,7 @@ def test_what_cannot_be_had_is_explained(hub, tmp_path):
         "is gated: accept its terms",
         "google/gemma-scope-2b-pt-res does not have it",
         "the repository google/gemma-scope-2b-pt-res has no layer_99; it has layer_20",
-        "holds dictionaries in folders of its own: name one of them. Found: layer_20/width_16k/average_l0_71",
+        "has dictionaries in its subfolders: name one of them. Found: layer_20/width_16k/average_l0_71",
         "write hub:ORG/NAME[@REVISION][/FOLDER]",
     ]
     for answer, text in zip(answers, expected, strict=True):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from monitor.dictionary.bundle import load_dictionary
-from monitor.dictionary.formats import Card
+from monitor.dictionary.formats import DictionaryCard
 from monitor.dictionary.training import checkpoint, plots, sweep
 from monitor.dictionary.training.run import METRICS, Storage, Subject, save_run, train_dictionary
 from monitor.dictionary.training.settings import Objective, TrainSettings
@@ -53,7 +53,7 @@ def subject(model=None, count=3000):
         bos=BOS,
         d_model=WIDTH,
         device=torch.device("cpu"),
-        card=Card("toy", "blocks.1.hook_resid_post", 1, True, 12, "made up"),
+        card=DictionaryCard("toy", "blocks.1.hook_resid_post", 1, True, 12, "made up"),
     )
 
 

@@ -16,7 +16,7 @@ from torch import nn
 from monitor.dictionary.bundle import load_dictionary
 from monitor.dictionary.cards.statistics import FeatureStatistics
 from monitor.dictionary.cards.statistics import save as save_statistics
-from monitor.dictionary.formats import Card, save_saelens
+from monitor.dictionary.formats import DictionaryCard, save_saelens
 from monitor.errors import ModelError
 from monitor.model.engine.paged import Limits
 from monitor.model.engine.requests import Finished, GenerationRequest, Released, ScoreJob, ScoreOutcome
@@ -57,7 +57,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def described(folder: Path, hook: str) -> Path:
     """A dictionary of a place, with the units of its features."""
-    save_saelens(folder, replace(dictionary(), input_bias=None), Card(model_name="tiny", hook_name=hook))
+    save_saelens(
+        folder, replace(dictionary(), input_bias=None), DictionaryCard(model_name="tiny", hook_name=hook)
+    )
     digest = load_dictionary(folder).digest
     save_statistics(folder, FeatureStatistics(maxima(), torch.full((96,), 0.1), 1000, "test", digest))
     return folder

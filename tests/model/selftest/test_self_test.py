@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from monitor.dictionary.formats import Card
-from monitor.dictionary.storage.lazy import StoredAutoencoder
+from monitor.dictionary.formats import DictionaryCard
 from monitor.dictionary.storage.matrix import Matrix
+from monitor.dictionary.storage.stored_autoencoder import StoredAutoencoder
 from monitor.errors import DictionaryError, ModelError
 from monitor.model.load.hook_points import MLP_OUT, Place
 from monitor.model.offline.residuals import Harvester
@@ -71,7 +71,7 @@ def test_a_sample_of_all_features_is_exact_and_says_nothing_of_the_rest(
     found = measure_sample(rows, sae)
     assert found.l0 == pytest.approx(measure(rows, sae).l0)
     assert not found.whole
-    expected = expected_of(Card(), replace(RECORD, measured=FOUND), "float32")
+    expected = expected_of(DictionaryCard(), replace(RECORD, measured=FOUND), "float32")
     assert {line.name for line in compare(found, expected)} == {"L0", "median norm", "norm outliers"}
 
 
@@ -202,14 +202,14 @@ class TestRecords:
 
 class TestExpected:
     def test_sources_in_order(self) -> None:
-        card = Card(l0=40.0, explained_variance=0.9)
+        card = DictionaryCard(l0=40.0, explained_variance=0.9)
         assert expected_of(card, RECORD, "float32").source is ExpectedSource.RECORDED
         assert expected_of(card, RECORD, "bfloat16").source is ExpectedSource.RECORDED_ELSEWHERE
         assert expected_of(card, None, "float32").source is ExpectedSource.DECLARED
-        assert expected_of(Card(), None, "float32").source is ExpectedSource.NONE
+        assert expected_of(DictionaryCard(), None, "float32").source is ExpectedSource.NONE
 
     def test_bounds(self) -> None:
-        expected = expected_of(Card(), RECORD, "float32")
+        expected = expected_of(DictionaryCard(), RECORD, "float32")
         assert distance(compare(FOUND, expected)) == 0
         for change in (
             {"l0": 31.5},
@@ -221,4 +221,4 @@ class TestExpected:
         ):
             assert distance(compare(replace(FOUND, **change), expected)) > 1
         assert distance(compare(replace(FOUND, l0=30.5, norm=25.4), expected)) < 1
-        assert distance(compare(replace(FOUND, l0=1e6), expected_of(Card(), None, "float32"))) == 0
+        assert distance(compare(replace(FOUND, l0=1e6), expected_of(DictionaryCard(), None, "float32"))) == 0

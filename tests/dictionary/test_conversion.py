@@ -7,12 +7,12 @@ import dataclasses
 import pytest
 import torch
 
-from monitor.dictionary import convert as converting
+from monitor.dictionary import conversion
 from monitor.dictionary.bundle import load_dictionary
 from monitor.dictionary.cards import statistics
 from monitor.dictionary.cards.statistics import FeatureStatistics
-from monitor.dictionary.convert import convert
-from monitor.dictionary.formats import Card, read_dictionary, save_saelens
+from monitor.dictionary.conversion import convert
+from monitor.dictionary.formats import DictionaryCard, read_dictionary, save_saelens
 from monitor.dictionary.sae import Activation
 from monitor.errors import DictionaryError
 from tests.dictionary.formats.layouts import FEATURES
@@ -57,7 +57,7 @@ def test_statistics_follow_under_the_new_digest(tmp_path):
 
 
 def test_a_folder_with_a_dictionary_is_left_alone(tmp_path):
-    save_saelens(tmp_path / "a", make(Activation.RELU), Card())
+    save_saelens(tmp_path / "a", make(Activation.RELU), DictionaryCard())
     before = (tmp_path / "a" / "cfg.json").read_bytes()
     with pytest.raises(DictionaryError, match="holds a dictionary already"):
         convert(load_dictionary(tmp_path / "a"), tmp_path / "a")
@@ -68,9 +68,9 @@ def test_what_does_not_agree_is_not_kept(tmp_path, monkeypatch):
     def wrong(folder, sae, card):
         save_saelens(folder, dataclasses.replace(sae, encoder_bias=sae.encoder_bias + 0.01), card)
 
-    save_saelens(tmp_path / "a", make(Activation.RELU), Card())
-    monkeypatch.setattr(converting, "save_saelens", wrong)
-    with pytest.raises(DictionaryError, match="away from the original"):
+    save_saelens(tmp_path / "a", make(Activation.RELU), DictionaryCard())
+    monkeypatch.setattr(conversion, "save_saelens", wrong)
+    with pytest.raises(DictionaryError, match="differs from the original"):
         convert(load_dictionary(tmp_path / "a"), tmp_path / "b")
     assert not list((tmp_path / "b").iterdir())
 
@@ -78,7 +78,7 @@ def test_what_does_not_agree_is_not_kept(tmp_path, monkeypatch):
 @pytest.mark.parametrize("kind", [Activation.RELU, Activation.JUMPRELU, Activation.TOPK])
 def test_an_input_bias_of_its_own_goes_into_the_encoder_bias(tmp_path, kind):
     sae = dataclasses.replace(make(kind), input_bias=torch.linspace(-1, 1, 12))
-    save_saelens(tmp_path, sae, Card())
+    save_saelens(tmp_path, sae, DictionaryCard())
     found = read_dictionary(tmp_path).autoencoder
     assert found.input_bias is None
     torch.testing.assert_close(found.encode(small_inputs()), sae.encode(small_inputs()), atol=1e-5, rtol=1e-5)

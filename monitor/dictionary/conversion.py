@@ -1,7 +1,4 @@
-"""A dictionary of any family as a SAELens folder, held against the original.
-
-Knows that both must read and write the same. Does not know layouts (`formats`), nor where the dictionary runs.
-"""
+"""Conversion of a dictionary of any format into a SAELens folder, which is read back and compared with the original."""
 
 from __future__ import annotations
 
@@ -19,32 +16,32 @@ from monitor.errors import DictionaryError
 
 _ROWS = 256
 AGREEMENT = 1e-5
-"""Largest difference that passes, relative to the largest number."""
+"""Largest accepted difference, relative to the largest number compared."""
 
 
 @dataclass(frozen=True)
-class Converted:
-    """What came out, and how near it is."""
+class Conversion:
+    """The converted dictionary, and how far it differs from the original on test residuals."""
 
     dictionary: Dictionary
     activations: float
     """Largest difference of an activation, relative to the largest activation."""
     reconstruction: float
-    """Largest difference of a reconstruction, relative to the largest number in one."""
+    """Largest difference of a reconstruction's component, relative to the largest component."""
     active: float
-    """Share of activations of the probes that were not zero: the comparison saw something."""
+    """Share of the compared activations that were not zero."""
     refolded: bool
-    """True where activations are now in units of decoder rows of length 1, so that old statistics do not hold."""
+    """True where decoder norms were folded into the encoder, so that the original's statistics no longer apply."""
     statistics: bool
-    """True where the original's statistics were taken along."""
+    """True where the original's statistics were copied."""
 
 
 @torch.no_grad()
-def convert(source: Dictionary, folder: Path) -> Converted:
-    """Write `folder` and read it again.
+def convert(source: Dictionary, folder: Path) -> Conversion:
+    """Write the dictionary to `folder`, read it again and compare.
 
-    DictionaryError where a dictionary is in it already, where the layout cannot express this one, or where what is
-    read back does not agree; then nothing is left of it.
+    Raises DictionaryError, and removes what was written, where the SAELens layout cannot express the dictionary or
+    the comparison fails. Raises it too where the folder already holds a dictionary.
     """
     if (folder / "cfg.json").exists():
         raise DictionaryError(f"{folder} holds a dictionary already; give a new folder")
@@ -56,7 +53,7 @@ def convert(source: Dictionary, folder: Path) -> Converted:
         probes = _probes(original)
         acts, out = original.encode(probes), original.reconstruct(probes)
         written = made.autoencoder.whole()
-        found = Converted(
+        found = Conversion(
             made,
             _difference(written.encode(probes), acts),
             _difference(written.reconstruct(probes), out),
@@ -73,7 +70,7 @@ def convert(source: Dictionary, folder: Path) -> Converted:
 
 
 def _by_norm_folded(sae: SparseAutoencoder) -> SparseAutoencoder:
-    """Features ranked by decoder norm with the norms in the encoder: the same order, decoder rows of length 1."""
+    """Fold decoder norms into the encoder where features are ranked by them; decoder rows then have length 1."""
     if not sae.rank_by_decoder_norm:
         return sae
     norms = sae.decoder.norm(dim=-1).clamp_min(1e-8)
@@ -87,7 +84,7 @@ def _by_norm_folded(sae: SparseAutoencoder) -> SparseAutoencoder:
 
 
 def _probes(sae: SparseAutoencoder) -> Tensor:
-    """Residuals at which features fire: decoder rows of features all over the dictionary, and noise as long as they."""
+    """Test residuals: decoder rows of evenly spaced features at two lengths, and noise of similar length."""
     draw = torch.Generator().manual_seed(0)
     step = max(1, sae.features // _ROWS)
     rows = sae.decoder[::step][:_ROWS]
@@ -101,7 +98,7 @@ def _probes(sae: SparseAutoencoder) -> Tensor:
 
 
 def _height(sae: SparseAutoencoder) -> Tensor:
-    """The mean threshold."""
+    """The mean threshold; 1 where there are no thresholds."""
     return torch.ones(()) if sae.threshold is None else sae.threshold.mean() + 1e-3
 
 
@@ -109,21 +106,21 @@ def _difference(found: Tensor, expected: Tensor) -> float:
     return float((found - expected).abs().amax() / expected.abs().amax().clamp_min(1e-12))
 
 
-def _check(found: Converted) -> None:
+def _check(found: Conversion) -> None:
     if found.active == 0:
         raise DictionaryError(
-            "no feature was active at any probe, so nothing could be compared; nothing was written"
+            "no feature was active on any test residual, so nothing could be compared; nothing was written"
         )
     worst = max(found.activations, found.reconstruction)
     if not worst <= AGREEMENT:
         raise DictionaryError(
-            f"what was written reads back {worst:.2g} away from the original, and {AGREEMENT:g} is allowed; nothing "
-            "was written"
+            f"the converted dictionary differs from the original by {worst:.2g}, and at most {AGREEMENT:g} is allowed; "
+            "nothing was written"
         )
 
 
-def _with_statistics(found: Converted, source: Dictionary, folder: Path) -> Converted:
-    """Recorded maxima and densities hold for the same activations, under the new digest."""
+def _with_statistics(found: Conversion, source: Dictionary, folder: Path) -> Conversion:
+    """Copy the statistics under the new digest, where the converted dictionary has the same activations."""
     if source.statistics is None or found.refolded:
         return found
     recorded.save(folder, replace(source.statistics, dictionary_digest=found.dictionary.digest))

@@ -1,6 +1,6 @@
-"""Where a dictionary lies: a folder, one file of a folder, or either in a hub repository (`hub`).
+"""Where the files of a dictionary are: a folder or one file in it, on this machine or in a hub repository.
 
-Knows names of files, not what is in them. Does not know families.
+`Location` is what format readers work with. Folders of this machine are here, those of the hub in `hub`.
 """
 
 from __future__ import annotations
@@ -15,42 +15,42 @@ from monitor.errors import DictionaryError
 
 STATISTICS = "statistics.safetensors"
 OWN = (STATISTICS, "sparsity.safetensors", "cards.jsonl.xz", "labels.json", "training.json")
-"""Files that lie beside a dictionary and are none."""
+"""Files that sae-monitor and SAELens keep beside a dictionary; they are not taken for its weights."""
 _DEPTH = 3
 
 
-class Place(Protocol):
-    """Files that may be a dictionary."""
+class Location(Protocol):
+    """A folder that may hold a dictionary, or one file in it."""
 
     @property
     def label(self) -> str:
-        """As the caller named it, for messages."""
+        """The source as the caller wrote it, for messages."""
 
     @property
     def address(self) -> str:
-        """The full path, in whose folder names some families write layer, width or k."""
+        """The full path. Some formats state layer, width or k only in the names of its folders."""
 
     @property
     def names(self) -> frozenset[str]:
-        """Paths of the files relative to the folder, with `/`, a few folders deep."""
+        """Paths of the files relative to the folder, joined with `/`, a few folders deep."""
 
     @property
     def chosen(self) -> str | None:
-        """The one file that the caller named; None where it was a folder."""
+        """Name of the file that the caller named; None where the caller named a folder."""
 
     @property
     def home(self) -> Path:
-        """Folder in which statistics, cards and labels of this dictionary are kept; may not exist yet."""
+        """The folder for this dictionary's statistics, cards and labels. It may not exist yet."""
 
     def path(self, name: str) -> Path:
-        """A file on this machine; DictionaryError where it does not exist or cannot be had."""
+        """The path of this file on this machine; a file of the hub is downloaded first, or DictionaryError raised."""
 
     def above(self, name: str) -> Path | None:
-        """A file of the folder that this folder is in; None where it has none of that name."""
+        """The path of a file in the parent folder; None where there is no such file."""
 
 
 @dataclass(frozen=True)
-class LocalPlace:
+class LocalFolder:
     """A folder on this machine, or one file in it."""
 
     label: str
@@ -60,51 +60,50 @@ class LocalPlace:
 
     @property
     def address(self) -> str:
-        """See `Place`."""
+        """See `Location`."""
         return (self.folder.resolve() / (self.chosen or "")).as_posix()
 
     @property
     def home(self) -> Path:
-        """The folder itself; of one file among others a folder beside it."""
+        """The folder itself, or, where the caller named a file, a folder beside that file."""
         return self.folder if self.chosen is None else self.folder / f"{self.chosen}.sae-monitor"
 
     def path(self, name: str) -> Path:
-        """See `Place`."""
+        """See `Location`."""
         return self.folder / name
 
     def above(self, name: str) -> Path | None:
-        """See `Place`."""
+        """See `Location`."""
         found = self.folder.resolve().parent / name
         return found if found.is_file() else None
 
 
-def local_place(path: Path) -> LocalPlace:
-    """The place at a path that exists. DictionaryError for a file that holds no weights."""
+def local_folder(path: Path) -> LocalFolder:
+    """The location of an existing folder or weights file. Raises DictionaryError for any other file."""
     if path.is_dir():
-        return LocalPlace(str(path), path, frozenset(_files(path)))
+        return LocalFolder(str(path), path, frozenset(_files(path)))
     if path.suffix not in WEIGHTS:
         raise DictionaryError(
-            f"{path} is a file that holds no weights; give the folder that it is in, or a file that ends in "
-            f"{', '.join(WEIGHTS)}"
+            f"{path} is not a weights file; give the folder that it is in, or a file that ends in {', '.join(WEIGHTS)}"
         )
-    return LocalPlace(str(path), path.parent, frozenset(_files(path.parent)), path.name)
+    return LocalFolder(str(path), path.parent, frozenset(_files(path.parent)), path.name)
 
 
-def weights_of(place: Place) -> str | None:
-    """The weights file that the caller named, or the only one directly in the folder; None where there are more."""
-    if place.chosen is not None:
-        return place.chosen
-    found = weight_files(name for name in place.names if "/" not in name)
+def weights_of(location: Location) -> str | None:
+    """The weights file that the caller named, or the only one in the folder; None where there are none or several."""
+    if location.chosen is not None:
+        return location.chosen
+    found = weight_files(name for name in location.names if "/" not in name)
     return found[0] if len(found) == 1 else None
 
 
 def weight_files(names: Iterable[str]) -> list[str]:
-    """Those of the names that end as weights do, without what this project keeps beside a dictionary."""
+    """The names that are of weights files, sorted; `OWN` files are left out."""
     return sorted(name for name in names if name.endswith(WEIGHTS) and PurePosixPath(name).name not in OWN)
 
 
 def _files(folder: Path) -> Iterable[str]:
-    """Files up to a few folders deep; a folder that cannot be listed is refused."""
+    """Relative paths of the files up to `_DEPTH` folders deep. Raises DictionaryError where listing fails."""
     try:
         entries = sorted(folder.iterdir())
     except OSError as error:

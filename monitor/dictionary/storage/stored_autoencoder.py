@@ -1,7 +1,7 @@
-"""A dictionary too large to hold, of which only the features in use are read.
+"""`StoredAutoencoder`: a large dictionary whose matrices stay on disk, and of which only the named features are read.
 
-Knows what reading all of it would cost, and refuses where it does not fit. Does not know files (`matrix`), nor
-arithmetic (`autoencoder`).
+An operation that needs all features reads the whole dictionary into memory, or raises DictionaryError where it does
+not fit.
 """
 
 from __future__ import annotations
@@ -21,18 +21,19 @@ from monitor.errors import DictionaryError
 
 _MATRICES = ("encoder", "decoder", "gate_encoder")
 _SHARE = 0.8
-"""Of the free memory, how much a dictionary that is held whole may take."""
+"""Largest share of the free memory that a dictionary may take."""
 
 LARGE = 1 << 30
-"""Bytes of weights in float32 from which on a dictionary stays in its files."""
+"""Size in bytes of the float32 weights from which on a dictionary stays in its files."""
 
 _log = logging.getLogger(__name__)
 
 
-def held(matrices: dict[str, Matrix], *, large: int = LARGE, **parts: Any) -> SparseAutoencoder:
-    """The dictionary made of `matrices` (encoder, decoder, gate_encoder) and its other `parts`.
+def build_autoencoder(matrices: dict[str, Matrix], *, large: int = LARGE, **parts: Any) -> SparseAutoencoder:
+    """Build a dictionary from its `matrices` (encoder, decoder, gate_encoder) and its other `parts`.
 
-    In memory, or, where its weights take `large` bytes and lie in files that can be read in part, read on demand.
+    It is a `StoredAutoencoder` where the weights take `large` bytes or more and their files can be read in part.
+    Else it is in memory; DictionaryError where it does not fit.
     """
     size = sum(matrix.nbytes for matrix in matrices.values())
     if size >= large and all(matrix.lazy for matrix in matrices.values()):
@@ -44,10 +45,10 @@ def held(matrices: dict[str, Matrix], *, large: int = LARGE, **parts: Any) -> Sp
 
 
 class StoredAutoencoder(SparseAutoencoder):
-    """A dictionary whose matrices are in files. `row` and `select` read the features named and nothing else.
+    """A dictionary whose matrices are in files. `row` and `select` read only the named features.
 
-    Everything that needs all features (`encode`, `decode`, `encoder`, …) reads them all into memory once and keeps
-    them; DictionaryError where they do not fit into what is free.
+    Whatever needs all features (`encode`, `decode`, `encoder`, …) first reads them into memory, where they stay.
+    DictionaryError where they do not fit into the free memory.
     """
 
     def __init__(
@@ -71,10 +72,10 @@ class StoredAutoencoder(SparseAutoencoder):
     device: torch.device
     _kept: list[SparseAutoencoder]
     _fetched: dict[int, dict[str, Tensor]]
-    """Matrices' rows of features that were announced and not asked for yet."""
+    """By feature, the rows that `prefetch` has read and `row` has not returned yet."""
 
     def __repr__(self) -> str:
-        """Without the weights."""
+        """A description without the weights."""
         return f"StoredAutoencoder({self.activation}, features={self.features}, d_model={self.d_model})"
 
     @property
@@ -89,31 +90,31 @@ class StoredAutoencoder(SparseAutoencoder):
 
     @property
     def resident(self) -> bool:
-        """True once all of it has been read."""
+        """True once the whole dictionary is in memory."""
         return bool(self._kept)
 
     @property
     def cost(self) -> int:
-        """Bytes of memory that the whole dictionary takes."""
+        """Memory that the whole dictionary takes, in bytes."""
         return sum(matrix.nbytes for matrix in self.matrices.values())
 
     @property
     def encoder(self) -> Tensor:
-        """All of it; see the class."""
+        """The whole matrix, which is read into memory; see the class."""
         return self.whole().encoder
 
     @property
     def decoder(self) -> Tensor:
-        """All of it; see the class."""
+        """The whole matrix, which is read into memory; see the class."""
         return self.whole().decoder
 
     @property
     def gate_encoder(self) -> Tensor | None:
-        """All of it; see the class."""
+        """The whole matrix, which is read into memory; see the class."""
         return self.whole().gate_encoder if "gate_encoder" in self.matrices else None
 
     def row(self, feature: int) -> FeatureRow:
-        """One feature, read from the files."""
+        """The weights of one feature, read from the files."""
         if self._kept:
             return self._kept[0].row(feature)
         fetched = self._fetched.pop(feature, None)
@@ -128,7 +129,7 @@ class StoredAutoencoder(SparseAutoencoder):
         )
 
     def prefetch(self, features: Sequence[int]) -> None:
-        """Read many features in one pass over the files; each is let go when `row` gives it out."""
+        """Read these features in one pass over the files. Each is freed when `row` returns it."""
         wanted = sorted({feature for feature in features if 0 <= feature < self.features})
         if self._kept or len(wanted) < 2:
             return
@@ -137,20 +138,20 @@ class StoredAutoencoder(SparseAutoencoder):
             self._fetched[feature] = {name: found[number] for name, found in only.items()}
 
     def forget(self) -> None:
-        """Let go what was read ahead and is not wanted any more."""
+        """Free what `prefetch` has read and `row` was not called for."""
         self._fetched.clear()
 
     def whole(self) -> SparseAutoencoder:
-        """The dictionary in memory, read once and kept. DictionaryError where it does not fit."""
+        """The dictionary in memory. It is read once and kept. DictionaryError where it does not fit."""
         if not self._kept:
             _afford(self.cost, self.device)
-            _log.warning("reading the whole dictionary into memory: %s in float32", gigabytes(self.cost))
+            _log.warning("reading the whole dictionary into memory: %s in float32", readable_size(self.cost))
             tensors = {name: matrix.whole().to(self.device) for name, matrix in self.matrices.items()}
             self._kept.append(SparseAutoencoder(**{**tensors, **self._parts()}))
         return self._kept[0]
 
     def select(self, indices: Tensor) -> SparseAutoencoder:
-        """The dictionary of these features alone, in memory; see `SparseAutoencoder.select`."""
+        """A dictionary of these features alone, in memory; see `SparseAutoencoder.select`."""
         if not self.separable:
             return self.whole().select(indices)
         parts = self._parts()
@@ -161,7 +162,10 @@ class StoredAutoencoder(SparseAutoencoder):
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> SparseAutoencoder:
-        """The same dictionary elsewhere, still in its files; in memory where another type of numbers is asked for."""
+        """The same dictionary on another device, still in its files.
+
+        It is read into memory where `dtype` is not float32.
+        """
         if dtype not in (None, torch.float32):
             return self.whole().to(device, dtype)
         return StoredAutoencoder(self.matrices, self._parts(), self.device if device is None else device)
@@ -177,15 +181,15 @@ class StoredAutoencoder(SparseAutoencoder):
         return {name: matrix.rows(features).to(self.device) for name, matrix in self.matrices.items()}
 
 
-def gigabytes(count: int) -> str:
-    """A size as people read it."""
+def readable_size(count: int) -> str:
+    """A number of bytes with a unit, such as `4.3 GB`."""
     if count < 1e5:
         return f"{count / 1e3:.1f} kB"
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def _free(device: torch.device) -> int:
-    """Bytes of memory that can be had."""
+    """Free memory of the device, in bytes."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return int(psutil.virtual_memory().available)
@@ -195,7 +199,7 @@ def _afford(size: int, device: torch.device) -> None:
     free = _free(device)
     if size > _SHARE * free:
         raise DictionaryError(
-            f"this needs every feature of the dictionary in memory, {gigabytes(size)} in float32, and "
-            f"{gigabytes(free)} are free on {device.type}. Watching, clamping and scoring named features reads "
-            "only those; a TopK dictionary, inspecting, describing and searching need them all"
+            f"all features of the dictionary are needed in memory, {readable_size(size)} in float32, and "
+            f"{readable_size(free)} are free on {device.type}. Watching, clamping and scoring need only the named "
+            "features; a TopK dictionary, inspecting, describing and searching need all of them"
         )

@@ -12,7 +12,7 @@ import torch
 
 from monitor.dictionary.bundle import load_dictionary
 from monitor.dictionary.digest import digest
-from monitor.dictionary.storage.lazy import StoredAutoencoder
+from monitor.dictionary.storage.stored_autoencoder import StoredAutoencoder
 from monitor.errors import DictionaryError
 from monitor.model.load.hook_points import Place
 from monitor.model.runtime import LoadedPair, Runtime
