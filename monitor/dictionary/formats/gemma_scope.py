@@ -1,7 +1,8 @@
 """Reader for Gemma Scope (Lieberum et al., 2024), published as `google/gemma-scope-…`.
 
-The weights are `params.npz` in a folder such as `layer_20/width_16k/average_l0_71`. These are JumpReLU dictionaries with one threshold per feature. Nothing is subtracted from the input, and it is not
-normalised. The names of the folders are the only record of model, layer and hook point.
+The weights are `params.npz` in a folder such as `layer_20/width_16k/average_l0_71`. These are JumpReLU dictionaries
+with one threshold per feature. Nothing is subtracted from the input, and it is not normalised. The names of the
+folders are the only record of model, layer and hook point.
 """
 
 from __future__ import annotations
