@@ -5,14 +5,21 @@ import json
 import numpy as np
 
 from monitor.dictionary.cards.card_file import Context
-from monitor.dictionary.evaluation.clearest import clearest, summarise
-from monitor.dictionary.evaluation.measure import measure
-from monitor.dictionary.evaluation.report import Portrait, Subject, marked, portraits, records, table
-from monitor.dictionary.evaluation.source import Skipped
-from tests.dictionary.evaluation.halves import FEATURES, made_half
+from monitor.dictionary.evaluation.clear_features import clearest, summarise
+from monitor.dictionary.evaluation.comparison import compare_detectors
+from monitor.dictionary.evaluation.report import (
+    EvaluationScope,
+    FeaturePortrait,
+    marked,
+    portraits,
+    records,
+    table,
+)
+from monitor.dictionary.evaluation.source import SkippedSource
+from tests.dictionary.evaluation.labelled_readings import FEATURES, made_readings
 
 RARE = np.full(FEATURES, 0.001)
-SUBJECT = Subject("sha256:m", "sha256:d", 4, FEATURES, 1500, 8)
+SUBJECT = EvaluationScope("sha256:m", "sha256:d", 4, FEATURES, 1500, 8)
 
 
 def _benign(silent):
@@ -22,8 +29,10 @@ def _benign(silent):
 
 
 def test_the_table_holds_every_number_once():
-    result = measure("power_seeking", "persona_x", made_half(200, 0), made_half(200, 1), limit=8)
-    text = table(SUBJECT, [result], [Skipped("benign", "instructions", "all rows are negative")])
+    result = compare_detectors(
+        "power_seeking", "persona_x", made_readings(200, 0), made_readings(200, 1), limit=8
+    )
+    text = table(SUBJECT, [result], [SkippedSource("benign", "instructions", "all rows are negative")])
     row = next(line for line in text.split("\n") if line.startswith("| power_seeking/persona_x"))
     assert row.count("**") == 2
     assert f"({result.of('sparse rule').features})" in row
@@ -35,7 +44,9 @@ def test_the_table_holds_every_number_once():
 
 
 def test_the_clearest_feature_is_telling_and_silent_on_benign_requests():
-    halves = {name: (made_half(200, seed), made_half(200, seed + 1)) for name, seed in (("a", 0), ("b", 10))}
+    halves = {
+        name: (made_readings(200, seed), made_readings(200, seed + 1)) for name, seed in (("a", 0), ("b", 10))
+    }
     benign = _benign(silent=[7])
     summaries = [summarise("power", name, train, test, benign) for name, (train, test) in halves.items()]
     found = clearest(summaries, benign, RARE, count=3, most_per_concept=2)
@@ -59,7 +70,7 @@ def test_strong_tokens_are_bold_and_markdown_is_escaped():
 
 
 def test_a_portrait_shows_both_kinds_of_context():
-    half = made_half(200, 0)
+    half = made_readings(200, 0)
     found = clearest(
         [summarise("power", "a", half, half, _benign([3, 7]))],
         _benign([3, 7]),
@@ -68,6 +79,6 @@ def test_a_portrait_shows_both_kinds_of_context():
         most_per_concept=1,
     )
     context = Context(2.0, 0, (" power",), (100,))
-    text = portraits([Portrait(found[0], "power", 3.5, 0.01, (context,), (context,))])
+    text = portraits([FeaturePortrait(found[0], "power", 3.5, 0.01, (context,), (context,))])
     assert f"### {found[0].feature} · power (power)" in text
     assert text.count("- **power**") == 2

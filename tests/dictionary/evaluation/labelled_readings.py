@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from monitor.dictionary.evaluation.half import Half
+from monitor.dictionary.evaluation.readings import LabelledReadings
 
 FEATURES = 40
 
 
-def made_half(rows: int, seed: int, *, telling: tuple[int, ...] = (3, 7), groups: int | None = None) -> Half:
+def made_readings(
+    rows: int, seed: int, *, telling: tuple[int, ...] = (3, 7), groups: int | None = None
+) -> LabelledReadings:
     """Features `telling` fire more on positives, the word "power" stands in most of them, residuals lean their way."""
     draw = np.random.default_rng(seed)
     labels = draw.random(rows) < 0.5
@@ -20,7 +22,7 @@ def made_half(rows: int, seed: int, *, telling: tuple[int, ...] = (3, 7), groups
     residual[:, 2] += labels
     words = np.where(labels & (draw.random(rows) < 0.8), "power", "rain")
     texts = tuple(f"said {word} today w{i % 5}" for i, word in enumerate(words))
-    return Half(
+    return LabelledReadings(
         texts=texts,
         replies=texts,
         labels=labels,

@@ -1,8 +1,4 @@
-"""From a description of a corpus to feature cards.
-
-Knows which numbers of a pass, a decoder and an unembedding make a card. Does not know the file (`cards`) or the
-counting (`describe`).
-"""
+"""Assembly of feature cards from a corpus description, the decoder and the model's unembedding."""
 
 from __future__ import annotations
 
@@ -14,32 +10,39 @@ from torch import Tensor
 
 from monitor.dictionary.cards.card_file import Context, FeatureCard
 from monitor.dictionary.cards.contexts import EMPTY
-from monitor.dictionary.cards.describe import Description
+from monitor.dictionary.cards.description import CorpusDescription
+from monitor.dictionary.cards.detokenizer import Detokenizer
 from monitor.dictionary.cards.logit_lens import Unembedding, promoted
 from monitor.dictionary.cards.neighbours import nearest
-from monitor.dictionary.cards.spelling import Speller
 from monitor.dictionary.sae import SparseAutoencoder
 
 TOKENS = 10
-"""Promoted and suppressed tokens per card."""
+"""Number of promoted tokens per card, and of suppressed ones."""
 NEIGHBOURS = 10
+"""Number of nearest features per card."""
 _ALIKE = 8
-"""Two contexts are alike where so many tokens up to the strongest one are the same."""
+"""Two contexts are duplicates where this many tokens, up to the strongest one, are the same."""
 
 
 def make_cards(
-    description: Description,
+    description: CorpusDescription,
     autoencoder: SparseAutoencoder,
     unembedding: Unembedding | None,
-    speller: Speller,
+    detokenizer: Detokenizer,
     *,
     bos: int | None = None,
     contexts: int = 8,
 ) -> Iterator[FeatureCard]:
-    """One card per feature, in order; without an unembedding no tokens are promoted or suppressed.
+    """Make one card per feature, in order.
 
-    At most `contexts` contexts each, no two alike: documents that repeat each other give one. Describe with a
-    larger `keep`, so that enough are left. `bos` is left out of them: it is no text.
+    Args:
+        description: what one pass over a corpus found; its `keep` should exceed `contexts`, since duplicates are
+            removed here.
+        autoencoder: the dictionary that was described.
+        unembedding: the model's last norm and head. With None, cards have no promoted or suppressed tokens.
+        detokenizer: turns token ids into text.
+        bos: id of the token that begins a text; it is left out of contexts.
+        contexts: most contexts per card.
     """
     decoder = autoencoder.decoder
     others, cosines = nearest(decoder, torch.arange(len(decoder), device=decoder.device), NEIGHBOURS)
@@ -47,14 +50,18 @@ def make_cards(
     for feature in range(len(decoder)):
         yield FeatureCard(
             feature=feature,
-            contexts=tuple(itertools.islice(_contexts(description, feature, speller, bos), contexts)),
-            promoted=_spelt(tokens.raised[feature], tokens.raised_by[feature], speller) if tokens else (),
-            suppressed=_spelt(tokens.lowered[feature], tokens.lowered_by[feature], speller) if tokens else (),
+            contexts=tuple(itertools.islice(_contexts(description, feature, detokenizer, bos), contexts)),
+            promoted=_spelt(tokens.raised[feature], tokens.raised_by[feature], detokenizer) if tokens else (),
+            suppressed=_spelt(tokens.lowered[feature], tokens.lowered_by[feature], detokenizer)
+            if tokens
+            else (),
             neighbours=tuple(zip(others[feature].tolist(), _rounded(cosines[feature], 3), strict=True)),
         )
 
 
-def _contexts(description: Description, feature: int, speller: Speller, bos: int | None) -> Iterator[Context]:
+def _contexts(
+    description: CorpusDescription, feature: int, detokenizer: Detokenizer, bos: int | None
+) -> Iterator[Context]:
     top = description.contexts
     maximum = float(description.statistics.maximum[feature])
     seen: set[tuple[int, ...]] = set()
@@ -67,7 +74,7 @@ def _contexts(description: Description, feature: int, speller: Speller, bos: int
             continue
         seen.add(before)
         yield Context(
-            round(float(peak), 4), at, tuple(speller.pieces(window)), _percent(levels[inside], maximum)
+            round(float(peak), 4), at, tuple(detokenizer.pieces(window)), _percent(levels[inside], maximum)
         )
 
 
@@ -76,8 +83,8 @@ def _percent(levels: Tensor, maximum: float) -> tuple[int, ...]:
     return tuple(percent.int().tolist())
 
 
-def _spelt(ids: Tensor, by: Tensor, speller: Speller) -> tuple[tuple[str, float], ...]:
-    return tuple(zip(map(speller.one, ids.tolist()), _rounded(by, 2), strict=True))
+def _spelt(ids: Tensor, by: Tensor, detokenizer: Detokenizer) -> tuple[tuple[str, float], ...]:
+    return tuple(zip(map(detokenizer.token, ids.tolist()), _rounded(by, 2), strict=True))
 
 
 def _rounded(values: Tensor, digits: int) -> list[float]:

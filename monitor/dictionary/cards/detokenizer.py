@@ -1,7 +1,7 @@
-"""The text of each token of a sequence, so that the pieces joined are the decoded text.
+"""`Detokenizer`: the text of each token of a sequence, such that the texts joined are the decoded sequence.
 
-Knows how pieces of characters and swallowed spaces are handed back by tokenizers. Does not know any tokenizer:
-the caller gives `decode`.
+Decoding each token alone does not give that: a character may span several tokens, and some tokenizers drop the
+leading space of a single token.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ from collections.abc import Callable, Sequence
 _BROKEN = "\N{REPLACEMENT CHARACTER}"
 
 
-class Speller:
-    """Spells token ids with a tokenizer's `decode`, remembering single tokens."""
+class Detokenizer:
+    """Turns token ids into texts with a tokenizer's `decode` function, and caches the texts of single tokens."""
 
     def __init__(self, decode: Callable[[list[int]], str]) -> None:
         self._decode = decode
         self._known: dict[int, str] = {}
 
-    def one(self, token_id: int) -> str:
-        """The text of one token on its own."""
+    def token(self, token_id: int) -> str:
+        """The text of one token, decoded alone."""
         if token_id not in self._known:
             self._known[token_id] = self._decode([token_id])
         return self._known[token_id]
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
-        """One text per id; where a character spans tokens, the last of them has it and the others are empty."""
-        alone = [self.one(token_id) for token_id in ids]
+        """The text of each token. Where a character spans tokens, the last of them has it and the others are empty."""
+        alone = [self.token(token_id) for token_id in ids]
         text = self._decode(list(ids))
         return alone if "".join(alone) == text else self._by_prefix(ids)
 

@@ -5,9 +5,7 @@ import pytest
 import torch
 from sklearn.manifold import trustworthiness
 
-from monitor.dictionary.cards.neighbours import nearest
-from monitor.dictionary.explore.layout import neighbourhood
-from monitor.dictionary.explore.picture import draw
+from monitor.dictionary.explore.feature_map import draw, neighbourhood
 
 
 def _decoder(seed=0):
@@ -24,12 +22,12 @@ def test_near_in_the_picture_is_near_in_cosine():
     assert sorted(set(found.features)) == sorted(found.features)
     assert np.all(np.diff(found.cosines) <= 0)
     unit = torch.nn.functional.normalize(decoder[list(found.features)], dim=-1).numpy()
-    assert trustworthiness(unit, found.places, n_neighbors=8) > 0.9
+    assert trustworthiness(unit, found.positions, n_neighbors=8) > 0.9
 
 
 def test_the_same_neighbourhood_is_drawn_every_time():
     first, again = (neighbourhood(_decoder(), 3, 60) for _ in range(2))
-    assert np.array_equal(first.places, again.places)
+    assert np.array_equal(first.positions, again.positions)
 
 
 def test_labels_do_not_cover_each_other(tmp_path, monkeypatch):
@@ -48,10 +46,3 @@ def test_labels_do_not_cover_each_other(tmp_path, monkeypatch):
     renderer = shown[0].figure.canvas.get_renderer()
     boxes = [text.get_window_extent(renderer) for text in shown]
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
-
-
-def test_a_dictionary_smaller_than_asked_gives_all_others():
-    index, cosine = nearest(_decoder()[:5], torch.tensor([0, 4]), 10)
-    assert index.shape == cosine.shape == (2, 4)
-    assert 0 not in index[0]
-    assert 4 not in index[1]

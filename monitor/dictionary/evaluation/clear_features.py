@@ -1,8 +1,4 @@
-"""The features that say the most about safety concepts on their own.
-
-Knows how features are ranked over the sources of a concept and beside ordinary requests. Does not know labels,
-contexts or text.
-"""
+"""The clearest features of each concept: single features that separate its texts from negatives and benign texts."""
 
 from __future__ import annotations
 
@@ -13,59 +9,65 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from monitor.dictionary.evaluation.half import Floats, Half
+from monitor.dictionary.evaluation.readings import Floats, LabelledReadings
 from monitor.dictionary.explore.auroc import auroc
 
 FIRES = 0.1
-"""A reading from which on a feature counts as firing on a text."""
+"""Reading (in units of the feature's maximum) from which on a feature counts as firing on a text."""
 RARE_ON_BENIGN = 0.05
-"""A feature that fires on a larger share of benign requests is not called clear."""
+"""Largest share of benign requests on which a clear feature may fire."""
 RARE_IN_CORPUS = 0.01
-"""Nor one that is active on a larger share of the corpus's tokens."""
+"""Largest share of the corpus's tokens at which a clear feature may be active."""
 EXAMPLES = 3
-"""Strongest measured rows that are kept per feature."""
+"""Number of example texts per feature."""
 
 
 @dataclass(frozen=True)
 class SourceSummary:
-    """What one source says of every feature alone; max-pooled readings."""
+    """How each feature alone separates the rows of one source, by its max-pooled reading."""
 
     concept: str
     source: str
     train: NDArray[np.float64]
-    """`[features]` AUROC, positives against the source's negatives, rows to learn from."""
+    """`[features]`: AUROC on the training rows, positives against negatives."""
     train_benign: NDArray[np.float64]
-    """`[features]` AUROC, the same positives against benign requests."""
+    """`[features]`: AUROC of the same positives against benign requests."""
     test: NDArray[np.float64]
-    """`[features]` AUROC on the measured rows."""
+    """`[features]`: AUROC on the held-out rows."""
     fires_positive: NDArray[np.float64]
-    """`[features]` share of measured positives on which it fires."""
+    """`[features]`: share of held-out positives on which the feature fires."""
     fires_negative: NDArray[np.float64]
+    """`[features]`: share of held-out negatives on which the feature fires."""
     strongest: NDArray[np.intp]
-    """`[EXAMPLES, features]` measured positive rows with the highest reading, strongest first."""
+    """`[EXAMPLES, features]`: held-out positive rows with the highest readings, strongest first."""
 
 
 @dataclass(frozen=True)
-class Clear:
-    """A feature that stands out for a concept."""
+class ClearFeature:
+    """A feature that was chosen for a concept."""
 
     feature: int
     concept: str
     clarity: float
-    """The lower of its two mean train AUROCs: against the sources' negatives, and against benign requests."""
+    """The lower of two mean AUROCs on training rows: against the sources' negatives, and against benign requests."""
     held_out: float
-    """Mean AUROC over the concept's sources on measured rows, which had no part in the choice."""
+    """Mean AUROC over the concept's sources on held-out rows, which were not used for the choice."""
     fires_positive: float
+    """Share of held-out positives on which it fires, averaged over the concept's sources."""
     fires_negative: float
+    """Share of held-out negatives, likewise."""
     fires_benign: float
+    """Share of benign requests on which it fires."""
     best_source: str
-    """The source of the concept on which it does best on the rows to learn from."""
+    """The source on whose training rows its AUROC is highest."""
     examples: tuple[int, ...]
-    """Measured positive rows of that source with the highest reading."""
+    """Held-out positive rows of that source with the highest readings."""
 
 
-def summarise(concept: str, source: str, train: Half, test: Half, benign: Floats) -> SourceSummary:
-    """What one source says of every feature; `benign` holds max-pooled readings `[rows, features]`."""
+def summarise(
+    concept: str, source: str, train: LabelledReadings, test: LabelledReadings, benign: Floats
+) -> SourceSummary:
+    """Summarise one source. `benign` are max-pooled readings `[rows, features]` of benign requests."""
     positive = train.maximum[train.labels]
     fires = test.maximum >= FIRES
     ranked = np.argsort(-np.where(test.labels[:, None], test.maximum, -1.0), axis=0, kind="stable")
@@ -88,18 +90,19 @@ def clearest(
     *,
     count: int,
     most_per_concept: int,
-) -> list[Clear]:
-    """The `count` clearest features, at most `most_per_concept` for a concept, each feature once.
+) -> list[ClearFeature]:
+    """The `count` features of the highest clarity, at most `most_per_concept` per concept, each feature once.
 
-    Only features that are rare on benign requests and in the corpus (`density` `[features]`) are looked at: one
-    that fires on "want" anywhere may separate well and still say little.
+    `benign` are max-pooled readings `[rows, features]`, `density` `[features]` is the share of the corpus's tokens.
+    Only features that are rare on both are candidates: a feature that fires wherever "want" occurs may separate a
+    source well and still not stand for its concept.
     """
     rare = ((benign >= FIRES).mean(0) <= RARE_ON_BENIGN) & (density <= RARE_IN_CORPUS)
     found = sorted(
         (clear for group in _by_concept(summaries) for clear in _best_of_concept(group, benign, rare, count)),
         key=lambda clear: -clear.clarity,
     )
-    kept: list[Clear] = []
+    kept: list[ClearFeature] = []
     for clear in found:
         of_concept = sum(other.concept == clear.concept for other in kept)
         if of_concept < most_per_concept and clear.feature not in {other.feature for other in kept}:
@@ -114,7 +117,7 @@ def _by_concept(summaries: Sequence[SourceSummary]) -> Iterable[list[SourceSumma
 
 def _best_of_concept(
     group: list[SourceSummary], benign: Floats, rare: NDArray[np.bool_], count: int
-) -> list[Clear]:
+) -> list[ClearFeature]:
     against_own = np.mean([summary.train for summary in group], axis=0)
     against_benign = np.mean([summary.train_benign for summary in group], axis=0)
     clarity = np.where(rare, np.minimum(against_own, against_benign), 0.0)
@@ -122,9 +125,9 @@ def _best_of_concept(
     return [_clear(int(feature), float(clarity[feature]), group, benign) for feature in best if rare[feature]]
 
 
-def _clear(feature: int, clarity: float, group: list[SourceSummary], benign: Floats) -> Clear:
+def _clear(feature: int, clarity: float, group: list[SourceSummary], benign: Floats) -> ClearFeature:
     best = max(group, key=lambda summary: summary.train[feature])
-    return Clear(
+    return ClearFeature(
         feature=feature,
         concept=best.concept,
         clarity=clarity,

@@ -1,46 +1,89 @@
-"""Draws a neighbourhood of features.
-
-Knows colours, sizes and how labels keep out of each other's way. Does not know how places were found.
-"""
+"""The map of a feature's neighbourhood: its nearest features by decoder cosine, laid out in the plane and drawn."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import normalize
 
-from monitor.dictionary.explore.layout import Neighbourhood
+from monitor.dictionary.cards.neighbours import nearest
 from monitor.errors import ConfigurationError
 
 _INK, _PAPER, _FOCUS = "#20242b", "#ffffff", "#b3132b"
 _LONGEST = 28
 
 
-def draw(around: Neighbourhood, labels: Sequence[str], density: Sequence[float] | None, out: Path) -> None:
-    """Write the picture: a dot per feature, coloured by cosine, larger where it fires more often.
+@dataclass(frozen=True)
+class Neighbourhood:
+    """A feature and its nearest features, with positions in the plane."""
 
-    Labels are drawn from the nearest feature outwards where there is room. Raises ConfigurationError where
-    matplotlib is not installed.
+    features: tuple[int, ...]
+    """The feature itself, then the others, nearest first."""
+    cosines: NDArray[np.float64]
+    """`[n]`: each feature's decoder cosine with the first; 1 for the first itself."""
+    positions: NDArray[np.float64]
+    """`[n, 2]`: coordinates in the plane, without a unit."""
+
+
+def neighbourhood(decoder: Tensor, feature: int, size: int) -> Neighbourhood:
+    """The `size` nearest features of one, laid out by t-SNE on cosine distance (van der Maaten & Hinton, 2008).
+
+    `decoder` is `[features, d_model]`. The result is the same every time on one machine: t-SNE begins with principal
+    components and has a fixed seed.
+    """
+    from sklearn.manifold import TSNE
+
+    others, cosines = nearest(decoder, torch.tensor([feature], device=decoder.device), size)
+    features = [feature, *others[0].tolist()]
+    unit = normalize(decoder[features].float(), dim=-1).double().cpu().numpy()
+    # On unit vectors squared Euclidean distance is 2 − 2·cosine, so the order of distances is that of cosines.
+    projector = TSNE(
+        n_components=2,
+        perplexity=min(15.0, (len(features) - 1) / 3),
+        init="pca",
+        random_state=0,
+        learning_rate="auto",
+    )
+    positions = np.asarray(projector.fit_transform(unit), np.float64)
+    return Neighbourhood(tuple(features), np.r_[1.0, cosines[0].double().cpu().numpy()], positions)
+
+
+def draw(around: Neighbourhood, labels: Sequence[str], density: Sequence[float] | None, out: Path) -> None:
+    """Draw the map to the file `out`: a dot per feature, coloured by cosine, larger where the feature fires more often.
+
+    Args:
+        around: the features.
+        labels: a label for each of them, or an empty text.
+        density: share of tokens at which each is active; None draws all dots in one size.
+        out: the picture's file; its ending decides the format.
+
+    Labels are drawn in order of nearness, where they cover nothing. Raises ConfigurationError where matplotlib is not
+    installed.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
-        raise ConfigurationError("pictures need matplotlib; install `sae-monitor[plots]`") from None
+        raise ConfigurationError("pictures need matplotlib: pip install 'sae-monitor[plots]'") from None
 
     figure = Figure(figsize=(11, 9), dpi=150, facecolor=_PAPER, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     dots = axes.scatter(
-        around.places[1:, 0], around.places[1:, 1], s=_sizes(density, len(labels))[1:],
+        around.positions[1:, 0], around.positions[1:, 1], s=_sizes(density, len(labels))[1:],
         c=around.cosines[1:], cmap="YlOrRd", vmin=0.0, edgecolors=_INK, linewidths=0.4, zorder=2,
     )  # fmt: skip
     axes.scatter(
-        around.places[0, 0],
-        around.places[0, 1],
+        around.positions[0, 0],
+        around.positions[0, 1],
         s=260,
         c=_FOCUS,
         marker="*",
@@ -62,7 +105,7 @@ def draw(around: Neighbourhood, labels: Sequence[str], density: Sequence[float] 
 
 
 def _sizes(density: Sequence[float] | None, count: int) -> list[float]:
-    """Area of each dot in points²: by the logarithm of how often the feature fires."""
+    """Area of each dot in points², which grows with the logarithm of the feature's density."""
     if density is None:
         return [40.0] * count
     return [12.0 + 22.0 * max(0.0, 5.0 + float(np.log10(max(share, 1e-6)))) for share in density]
@@ -79,9 +122,11 @@ def _title(axes: Any, around: Neighbourhood, label: str, sized: bool) -> None:
 
 
 def _write_labels(axes: Any, renderer: Any, around: Neighbourhood, labels: Sequence[str]) -> None:
-    """Label dots in order of nearness, each at the first of four sides where it covers no other label or dot."""
-    taken = [_box_around(point, 4.0) for point in axes.transData.transform(around.places)]
-    for index, (place, feature, label) in enumerate(zip(around.places, around.features, labels, strict=True)):
+    """Write each label on the first of four sides of its dot where it covers no other label or dot."""
+    taken = [_box_around(point, 4.0) for point in axes.transData.transform(around.positions)]
+    for index, (place, feature, label) in enumerate(
+        zip(around.positions, around.features, labels, strict=True)
+    ):
         style = {"fontsize": 10, "fontweight": "bold"} if index == 0 else {"fontsize": 6.5}
         text = axes.annotate(
             f"{_short(label)} [{feature}]" if label else f"[{feature}]",
@@ -95,7 +140,10 @@ def _write_labels(axes: Any, renderer: Any, around: Neighbourhood, labels: Seque
 
 
 def _find_room(axes: Any, text: Any, renderer: Any, taken: list[Any], own: int) -> Any:
-    """Move the text to a side with room and return its box; None where all sides are taken. The first stays."""
+    """Move the text to a free side of its dot and return its box; None where no side is free.
+
+    The text of the first dot is always drawn.
+    """
     frame = axes.get_window_extent(renderer)
     others = [box for index, box in enumerate(taken) if index != own]
     box = None

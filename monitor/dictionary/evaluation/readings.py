@@ -1,7 +1,4 @@
-"""What detectors see of some rows: texts, pooled readings, mean residuals, labels.
-
-Knows arrays and how they are cut by rows. Does not know where they come from.
-"""
+"""`LabelledReadings`: what detectors are fitted and scored on, so texts, pooled readings, mean residuals and labels."""
 
 from __future__ import annotations
 
@@ -16,28 +13,30 @@ Rows = NDArray[np.intp] | NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Half:
-    """Rows of one source; the first axis of every array is rows."""
+class LabelledReadings:
+    """Rows of one source, one per text; the first axis of every array is rows."""
 
     texts: tuple[str, ...]
     replies: tuple[str, ...]
-    """The judged part of each text: the answer of a response, the whole of everything else."""
+    """The judged part of each text: the assistant's reply in a response, the whole text in every other kind."""
     labels: NDArray[np.bool_]
+    """`[rows]`: True where the concept is present."""
     units: NDArray[np.intp]
+    """`[rows]`: number of each row's group; see `LabelledSource`."""
     maximum: Floats
     """`[rows, features]`: highest reading over the judged part, in units of the feature's maximum."""
     mean: Floats
-    """`[rows, features]`: mean reading over the judged part."""
+    """`[rows, features]`: mean reading over the judged part, in the same units."""
     residual: Floats
     """`[rows, d_model]`: mean residual over the judged part."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def take(self, rows: Rows) -> Half:
-        """These rows alone, given as indices or as a mask."""
+    def select(self, rows: Rows) -> LabelledReadings:
+        """These rows alone; `rows` are indices or a mask."""
         chosen = np.arange(len(self))[rows]
-        return Half(
+        return LabelledReadings(
             texts=_taken(self.texts, chosen),
             replies=_taken(self.replies, chosen),
             labels=self.labels[chosen],

@@ -1,7 +1,6 @@
-"""One pass over a corpus: how strongly, how often and where every feature fires.
+"""Description of a dictionary on a corpus: how strongly, how often and where every feature fires, in one pass.
 
-Knows how to count while residuals stream by. Does not know the model: it is given rows of token ids and a
-function that turns them into residuals.
+`pack_rows` cuts documents into rows of token ids of one length, and `describe` runs over them.
 """
 
 from __future__ import annotations
@@ -13,8 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from monitor.dictionary.cards.contexts import Stretch, TopContexts
-from monitor.dictionary.cards.packing import PackedRow
+from monitor.dictionary.cards.contexts import ActivationBatch, TopContexts
 from monitor.dictionary.cards.statistics import FeatureStatistics
 from monitor.dictionary.sae import SparseAutoencoder
 from monitor.errors import DictionaryError
@@ -23,32 +21,64 @@ _CHUNK_NUMBERS = 2**24
 
 
 @dataclass(frozen=True)
-class Options:
-    """How a corpus is read and what is kept of it."""
+class PackedRow:
+    """One sequence for a forward pass; it may hold several documents or part of one."""
+
+    ids: Tensor
+    """`[length]`: token ids."""
+    documents: Tensor
+    """`[length]`: index of each token's document, never decreasing from row to row."""
+
+
+def pack_rows(
+    texts: Iterable[str], tokenise: Callable[[str], list[int]], length: int, bos: int | None
+) -> Iterator[PackedRow]:
+    """Pack documents one after another into rows of `length` tokens.
+
+    Each document and each row begin with `bos`, unless it is None. `tokenise` gives the ids of a text without special
+    tokens. Tokens that do not fill the last row are dropped.
+    """
+    start = [] if bos is None else [bos]
+    ids: list[int] = []
+    documents: list[int] = []
+    for number, text in enumerate(texts):
+        new = [*start, *tokenise(text)]
+        ids.extend(new)
+        documents.extend([number] * len(new))
+        while len(ids) >= length:
+            yield PackedRow(torch.tensor(ids[:length]), torch.tensor(documents[:length]))
+            ids, documents = ids[length:], documents[length:]
+            if start and ids and ids[0] != bos:
+                ids, documents = [*start, *ids], [documents[0], *documents]
+
+
+@dataclass(frozen=True)
+class DescribeOptions:
+    """How a corpus is read, and how many contexts are kept."""
 
     bos: int | None = None
-    """Id of the token that begins a text; positions that hold it are left out, as is the first of a row."""
+    """Id of the token that begins a text. Its positions are left out, and so is the first of every row."""
     keep: int = 8
-    """Contexts per feature, each of another document."""
+    """Number of contexts per feature, each from another document."""
     before: int = 16
     """Tokens of a context before the strongest one."""
     after: int = 7
     """Tokens of a context after the strongest one."""
     batch_tokens: int = 8192
-    """Tokens per forward."""
+    """Tokens per forward pass."""
     outlier_norm: float = 10.0
-    """Tokens whose residual norm is more than this many times the batch's median are left out: attention sinks
+    """Tokens whose residual norm exceeds the batch's median by this factor are left out: they are attention sinks
     other than BOS, on which dictionaries are not trained either."""
 
 
 @dataclass(frozen=True)
-class Description:
-    """What one pass found."""
+class CorpusDescription:
+    """What one pass over a corpus found."""
 
     statistics: FeatureStatistics
     contexts: TopContexts
     outliers: int
-    """Tokens left out because of their norm."""
+    """Number of tokens left out because of their norm."""
 
     @property
     def l0(self) -> float:
@@ -56,8 +86,8 @@ class Description:
         return float(self.statistics.density.sum())
 
 
-class _Counts:
-    """Running maxima and counts of activity."""
+class _RunningCounts:
+    """Each feature's highest activation and number of active tokens so far."""
 
     def __init__(self, features: int, device: torch.device) -> None:
         self.maximum = torch.zeros(features, device=device)
@@ -66,7 +96,7 @@ class _Counts:
         self.outliers = 0
 
     def add(self, activations: Tensor, counted: Tensor) -> None:
-        """Take in activations `[n, features]` that are zero where `counted` `[n]` is false."""
+        """Add activations `[n, features]`, which must be zero where `counted` `[n]` is False."""
         torch.maximum(self.maximum, activations.amax(0), out=self.maximum)
         self.active += activations.sign().sum(0).long()  # thrice as fast as summing booleans
         self.tokens += int(counted.sum())
@@ -77,19 +107,28 @@ def describe(
     rows: Iterable[PackedRow],
     residuals: Callable[[Tensor], Tensor],
     autoencoder: SparseAutoencoder,
-    options: Options,
+    options: DescribeOptions,
     *,
     corpus: str = "",
     dictionary_digest: str = "",
     progress: Callable[[int], None] | None = None,
-) -> Description:
-    """Statistics and top contexts of every feature over rows of packed documents, all of one length.
+) -> CorpusDescription:
+    """Measure statistics and top contexts of every feature.
 
-    `residuals` maps ids `[batch, length]` to `[batch, length, d_model]`. `progress` is told the tokens of each
-    batch. Raises DictionaryError where no token was left to count.
+    Args:
+        rows: packed documents, all of one length.
+        residuals: maps token ids `[batch, length]` to residuals `[batch, length, d_model]`.
+        autoencoder: the dictionary.
+        options: how the corpus is read.
+        corpus: description of the corpus in words, for the record.
+        dictionary_digest: digest of the dictionary, for the record.
+        progress: called after each batch with its number of tokens.
+
+    Raises:
+        DictionaryError: there was no token to count.
     """
     device = autoencoder.encoder.device
-    counts = _Counts(autoencoder.features, device)
+    counts = _RunningCounts(autoencoder.features, device)
     contexts = TopContexts(
         autoencoder.features, keep=options.keep, before=options.before, after=options.after, device=device
     )
@@ -105,15 +144,15 @@ def describe(
             activations[~counted[part].flatten()] = 0.0
             counts.add(activations, counted[part])
             row = (first_row + part)[:, None].expand(-1, ids.shape[1]).flatten()
-            contexts.update(Stretch(ids[part].flatten(), row, documents[part].flatten(), activations))
+            contexts.update(ActivationBatch(ids[part].flatten(), row, documents[part].flatten(), activations))
         first_row += len(ids)
         if progress is not None:
             progress(ids.numel())
-    return Description(_statistics(counts, corpus, dictionary_digest), contexts, counts.outliers)
+    return CorpusDescription(_statistics(counts, corpus, dictionary_digest), contexts, counts.outliers)
 
 
 def _batches(rows: Iterable[PackedRow], batch_tokens: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Ids and documents `[batch, length]` of about `batch_tokens` tokens."""
+    """Token ids and document indices, `[batch, length]` each, of about `batch_tokens` tokens."""
     source = iter(rows)
     first = next(source, None)
     if first is None:
@@ -127,8 +166,8 @@ def _rows_at_once(autoencoder: SparseAutoencoder, length: int) -> int:
     return max(1, _CHUNK_NUMBERS // (autoencoder.features * length))
 
 
-def _counted(ids: Tensor, x: Tensor, options: Options, counts: _Counts) -> Tensor:
-    """Which positions `[batch, length]` count: not first in a row, not BOS, not of outlying norm."""
+def _counted(ids: Tensor, x: Tensor, options: DescribeOptions, counts: _RunningCounts) -> Tensor:
+    """`[batch, length]`: True where a token counts, so neither first in its row, nor BOS, nor of outlying norm."""
     norm = x.norm(dim=-1)
     usual: Tensor = norm <= options.outlier_norm * norm[:, 1:].nanmedian()
     begins = torch.zeros_like(usual)
@@ -139,7 +178,7 @@ def _counted(ids: Tensor, x: Tensor, options: Options, counts: _Counts) -> Tenso
     return usual & ~begins
 
 
-def _statistics(counts: _Counts, corpus: str, dictionary_digest: str) -> FeatureStatistics:
+def _statistics(counts: _RunningCounts, corpus: str, dictionary_digest: str) -> FeatureStatistics:
     if not counts.tokens:
         raise DictionaryError("no token was read: give a corpus with more text, or a shorter row length")
     return FeatureStatistics(

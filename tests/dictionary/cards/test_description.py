@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from monitor.dictionary.cards.contexts import EMPTY
-from monitor.dictionary.cards.describe import Options, describe
-from monitor.dictionary.cards.packing import PackedRow, packed
+from monitor.dictionary.cards.description import DescribeOptions, PackedRow, describe, pack_rows
 from monitor.errors import DictionaryError
 from tests.dictionary.small_dictionary import BOS, FEATURES, residuals_of, small_autoencoder, small_rows
 
@@ -33,7 +32,7 @@ def _plain(rows, options):
 @pytest.mark.parametrize("batch_tokens", [16, 64, 10_000])
 def test_one_pass_finds_what_plain_loops_find(bos, batch_tokens):
     rows = small_rows(23, 16)
-    options = Options(bos=bos, keep=4, before=3, after=2, batch_tokens=batch_tokens, outlier_norm=1e9)
+    options = DescribeOptions(bos=bos, keep=4, before=3, after=2, batch_tokens=batch_tokens, outlier_norm=1e9)
     found = describe(rows, residuals_of, small_autoencoder(), options)
     best, density, tokens = _plain(rows, options)
     assert found.statistics.tokens == tokens
@@ -47,7 +46,7 @@ def test_one_pass_finds_what_plain_loops_find(bos, batch_tokens):
 
 def test_windows_hold_the_tokens_around_the_peak_of_one_document():
     rows = small_rows(23, 16)
-    options = Options(bos=BOS, keep=4, before=3, after=2, batch_tokens=64, outlier_norm=1e9)
+    options = DescribeOptions(bos=BOS, keep=4, before=3, after=2, batch_tokens=64, outlier_norm=1e9)
     found = describe(rows, residuals_of, small_autoencoder(), options)
     best, _, _ = _plain(rows, options)
     for feature in range(FEATURES):
@@ -65,13 +64,15 @@ def test_windows_hold_the_tokens_around_the_peak_of_one_document():
 
 def test_contexts_come_from_different_documents_even_over_batches():
     one_long = small_rows(8, 16, bos_share=0.0)
-    found = describe(one_long, residuals_of, small_autoencoder(), Options(bos=BOS, keep=3, batch_tokens=16))
+    found = describe(
+        one_long, residuals_of, small_autoencoder(), DescribeOptions(bos=BOS, keep=3, batch_tokens=16)
+    )
     assert int((found.contexts.peaks > 0).sum(1).max()) == 1
 
 
 def test_packing_loses_nothing_and_knows_the_documents():
     texts = ["abc", "defghij", "k", "lmnopqrstu"]
-    rows = list(packed(texts, lambda text: [ord(c) for c in text], 6, BOS))
+    rows = list(pack_rows(texts, lambda text: [ord(c) for c in text], 6, BOS))
     ids = [token for row in rows for token in row.ids.tolist() if token != BOS]
     assert "".join(map(chr, ids)) == "abcdefghijklmnopq"
     assert all(row.ids[0] == BOS for row in rows)
@@ -82,7 +83,7 @@ def test_packing_loses_nothing_and_knows_the_documents():
 
 
 def test_packing_without_a_start_token_adds_none():
-    rows = packed(["ab", "cd"], lambda text: [ord(c) for c in text], 2, None)
+    rows = pack_rows(["ab", "cd"], lambda text: [ord(c) for c in text], 2, None)
     assert [row.ids.tolist() for row in rows] == [[97, 98], [99, 100]]
 
 
@@ -94,10 +95,10 @@ def test_tokens_of_outlying_norm_are_left_out():
         x[:, 5] *= 1e4
         return x
 
-    found = describe(rows, with_sink, small_autoencoder(), Options(bos=BOS, outlier_norm=10.0))
+    found = describe(rows, with_sink, small_autoencoder(), DescribeOptions(bos=BOS, outlier_norm=10.0))
     assert found.outliers == 4
     assert float(found.statistics.maximum.max()) < 100
-    kept = describe(rows, with_sink, small_autoencoder(), Options(bos=BOS, outlier_norm=1e9))
+    kept = describe(rows, with_sink, small_autoencoder(), DescribeOptions(bos=BOS, outlier_norm=1e9))
     assert float(kept.statistics.maximum.max()) > 100
 
 
@@ -110,10 +111,10 @@ def test_a_token_that_is_no_number_takes_no_other_with_it():
         x[given == 6] = torch.nan
         return x
 
-    found = describe(rows, broken, small_autoencoder(), Options(bos=BOS))
+    found = describe(rows, broken, small_autoencoder(), DescribeOptions(bos=BOS))
     assert (found.statistics.tokens, found.outliers) == (5, 1)
 
 
 def test_no_rows_is_an_error():
     with pytest.raises(DictionaryError, match="no token was read"):
-        describe([], residuals_of, small_autoencoder(), Options())
+        describe([], residuals_of, small_autoencoder(), DescribeOptions())
