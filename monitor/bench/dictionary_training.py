@@ -76,7 +76,7 @@ def ours(task: Task, rate: float | None) -> Score:
 
     def loop() -> None:
         batches = task.batches()
-        trainer.begin(next(batches))
+        trainer.initialise(next(batches))
         for _ in trainer.run(batches):
             pass
 

@@ -21,9 +21,9 @@ from monitor.dictionary.training.settings import Objective, TrainSettings
 from monitor.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from monitor.dictionary.training.report import Report
-    from monitor.dictionary.training.run import Storage, Subject
-    from monitor.dictionary.training.trainer import Metrics
+    from monitor.dictionary.training.report import TrainingReport
+    from monitor.dictionary.training.run import Storage, TrainingInputs
+    from monitor.dictionary.training.trainer import StepMetrics
 
 Number = TypeVar("Number", int, float)
 
@@ -121,9 +121,9 @@ def sweep(
 
     Finished combinations are kept in OUT and not done again.
     """
-    from monitor.dictionary.training.sweep import Plan, write_sweep
+    from monitor.dictionary.training.sweep import SweepPlan, write_sweep
 
-    plan = Plan(_numbers(features, int), _numbers(tokens, int), _numbers(learning_rates, float))
+    plan = SweepPlan(_numbers(features, int), _numbers(tokens, int), _numbers(learning_rates, float))
     base = TrainSettings(
         plan.features[0], plan.tokens[0], objective, k, sparsity, batch=batch, buffer=buffer, seed=seed
     )
@@ -157,7 +157,7 @@ def _numbers(text: str, kind: Callable[[str], Number]) -> tuple[Number, ...]:
 @contextmanager
 def _subject(
     model: str, layer: int | None, data: list[str], length: int, held_out: int, device: str
-) -> Iterator[Subject]:
+) -> Iterator[TrainingInputs]:
     from monitor.lab.training_subject import Reading, open_subject, together
 
     with together():
@@ -181,7 +181,7 @@ def _storage(out: Path, restart: bool, weights: str) -> Storage:
     return Storage(out, restart, weights=kinds[weights])
 
 
-def _train(settings: TrainSettings, subject: Subject, storage: Storage) -> Report:
+def _train(settings: TrainSettings, subject: TrainingInputs, storage: Storage) -> TrainingReport:
     from monitor.dictionary.training.run import train_dictionary
 
     try:
@@ -192,7 +192,7 @@ def _train(settings: TrainSettings, subject: Subject, storage: Storage) -> Repor
         raise typer.Exit(130) from None
 
 
-def _swept(settings: TrainSettings, subject: Subject, out: Path) -> dict[str, Any]:
+def _swept(settings: TrainSettings, subject: TrainingInputs, out: Path) -> dict[str, Any]:
     from monitor.dictionary.training.run import save_run
     from monitor.dictionary.training.sweep import summary
 
@@ -225,7 +225,7 @@ def _done(row: Path, asked: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _finish(report: Report, storage: Storage, plot: bool) -> None:
+def _finish(report: TrainingReport, storage: Storage, plot: bool) -> None:
     from monitor.dictionary.training.plots import draw_training
     from monitor.dictionary.training.report import results
     from monitor.dictionary.training.run import save_run
@@ -238,7 +238,7 @@ def _finish(report: Report, storage: Storage, plot: bool) -> None:
 
 
 @contextmanager
-def _progress(settings: TrainSettings) -> Iterator[Callable[[Metrics], None]]:
+def _progress(settings: TrainSettings) -> Iterator[Callable[[StepMetrics], None]]:
     """A bar on standard error, and a line of numbers at every twentieth of the run."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -252,7 +252,7 @@ def _progress(settings: TrainSettings) -> Iterator[Callable[[Metrics], None]]:
     with Progress(*columns, console=stderr_console(), transient=True, disable=not _first()) as bar:
         task = bar.add_task("training", total=settings.steps)
 
-        def watch(metrics: Metrics) -> None:
+        def watch(metrics: StepMetrics) -> None:
             numbers = f"FVU {metrics.fvu:.4f}  L0 {metrics.l0:.1f}  dead {100 * metrics.dead:.1f} %"
             bar.update(task, completed=metrics.step + 1, description=numbers)
             if _first() and (metrics.step % each == 0 or metrics.step == settings.steps - 1):

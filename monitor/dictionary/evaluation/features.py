@@ -61,12 +61,12 @@ def dense_candidates() -> list[Candidate]:
 def sparse_rule(
     readings: LabelledReadings, *, pools: tuple[str, ...], strength: float, refit: float, limit: int
 ) -> FittedDetector:
-    """Logistic regression on square roots of pooled readings; an L1 penalty selects features, an L2 penalty weighs them.
+    """Logistic regression on square roots of pooled readings, over features that an L1 penalty selects.
 
     Square roots bring weak and strong activations closer together. Columns are scaled to standard deviation 1, so that
-    the penalty treats rare and common features alike. Fitting the selected features again undoes the shrinkage of the
-    L1 penalty ("relaxed lasso", Meinshausen, 2007). Where more than `limit` features are selected, those with the
-    largest weights are kept.
+    the penalty treats rare and common features alike. Fitting the selected features again, with an L2 penalty, undoes
+    the shrinkage of the L1 penalty ("relaxed lasso", Meinshausen, 2007). Where more than `limit` features are selected,
+    those with the largest weights are kept.
     """
     x = _pooled(readings, pools)
     columns = np.argsort(-np.abs(_separation(x, readings.labels) - 0.5), kind="stable")[:SCREENED]

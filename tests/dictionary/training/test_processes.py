@@ -25,8 +25,7 @@ from safetensors.torch import save_file
 from monitor.dictionary.training import processes
 from monitor.dictionary.training.settings import Objective
 from monitor.dictionary.training.trainer import Trainer
-from tests.dictionary.training.test_trainer import settings
-from tests.dictionary.training.world import WIDTH, World
+from tests.dictionary.training.planted_features import WIDTH, World, settings
 rank, count, store, out, kind = int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:]
 torch.set_num_threads(1)
 if count > 1:
@@ -34,7 +33,7 @@ if count > 1:
 world, chosen = World(), settings(Objective(kind), steps=60, precision="float64", dead_after=10**9)
 trainer = Trainer(chosen, WIDTH, dtype=torch.float64)
 share = lambda step: world.batch(step).double()[rank::count]
-trainer.begin(share(0))
+trainer.initialise(share(0))
 while trainer.step_index < 30:
     metrics = trainer.step(share(trainer.step_index))
 if rank == 0:
@@ -73,8 +72,8 @@ def end(process: subprocess.Popen[str]) -> None:
 @pytest.mark.parametrize("objective", list(Objective))
 def test_two_processes_give_what_one_gives(objective: Objective, tmp_path: Path) -> None:
     def command(rank: int, count: int) -> list[str]:
-        places = [str(tmp_path / "store"), str(tmp_path / f"{count}.safetensors")]
-        return [sys.executable, "-c", TRAIN, str(rank), str(count), *places, objective]
+        pattern = [str(tmp_path / "store"), str(tmp_path / f"{count}.safetensors")]
+        return [sys.executable, "-c", TRAIN, str(rank), str(count), *pattern, objective]
 
     for commands in ([command(0, 1)], [command(0, 2), command(1, 2)]):
         with started(*commands) as running:

@@ -1,7 +1,4 @@
-"""How good a dictionary is, on text that it was not trained on.
-
-Knows the usual measures. Does not know models: residuals and logits are functions that it is given.
-"""
+"""The quality of a dictionary on held-out text: its sparsity, its reconstruction error, and the model's loss with it."""
 
 from __future__ import annotations
 
@@ -16,18 +13,22 @@ from monitor.dictionary.sae import SparseAutoencoder
 from monitor.dictionary.training.stream import Residuals, trained_positions
 
 Logits = Callable[[Tensor, Callable[[Tensor], Tensor] | None], Tensor]
-"""Ids `[rows, length]` and what the residual is replaced by, to logits `[rows, length, vocabulary]`."""
+"""Maps token ids `[rows, length]` to logits `[rows, length, vocabulary]`.
+
+The second argument is a function that replaces the residuals `[rows, length, d]` on the way; None replaces nothing.
+"""
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """Measured on held-out text, at trained positions (neither BOS nor the first of a row)."""
+class DictionaryQuality:
+    """Measures of a dictionary on held-out text, at `trained_positions`."""
 
     tokens: int
+    """Number of tokens that all measures but the cross-entropies are taken over."""
     l0: float
-    """Mean number of active features at a token."""
+    """Mean number of active features per token."""
     fvu: float
-    """Σ‖x − x̂‖² / Σ‖x − mean x‖²."""
+    """Fraction of variance unexplained: Σ‖x − x̂‖² / Σ‖x − mean x‖²."""
     cosine: float
     """Mean cosine of x and x̂."""
     dead: float
@@ -35,15 +36,15 @@ class Evaluation:
     density: Tensor
     """`[features]`: share of these tokens at which each feature was active."""
     nearest: Tensor
-    """`[features]`: each feature's largest decoder cosine with another."""
+    """`[features]`: each feature's largest decoder cosine with another feature."""
     ce_tokens: int
-    """Predicted tokens that the cross-entropies below are means over."""
+    """Number of predicted tokens that the cross-entropies are averaged over."""
     ce_clean: float
-    """Nats per token of the model itself."""
+    """Cross-entropy of the unchanged model, in nats per token."""
     ce_spliced: float
-    """With the reconstruction in place of the residual."""
+    """Cross-entropy with the reconstruction in place of the residual, in nats per token."""
     ce_zero: float
-    """With zeros in place of the residual."""
+    """Cross-entropy with zeros in place of the residual, in nats per token."""
 
     @property
     def explained_variance(self) -> float:
@@ -52,12 +53,12 @@ class Evaluation:
 
     @property
     def ce_recovered(self) -> float:
-        """(zero − spliced) / (zero − clean): 1 is the model itself, 0 is no residual at all."""
+        """(zero − spliced) / (zero − clean): 1 is as good as the unchanged model, 0 as bad as no residual."""
         return (self.ce_zero - self.ce_spliced) / (self.ce_zero - self.ce_clean)
 
 
 @torch.no_grad()
-def evaluate(
+def measure_quality(
     sae: SparseAutoencoder,
     held_out: Sequence[Tensor],
     residuals: Residuals,
@@ -65,8 +66,17 @@ def evaluate(
     *,
     bos: int | None,
     ce_batches: int = 8,
-) -> Evaluation:
-    """Measure a dictionary on batches of ids `[rows, length]`; cross-entropies on the first `ce_batches`."""
+) -> DictionaryQuality:
+    """Measure a dictionary on held-out text.
+
+    Args:
+        sae: the dictionary.
+        held_out: batches of token ids `[rows, length]`.
+        residuals: maps ids to residuals.
+        logits: maps ids to logits.
+        bos: id of the token that begins a text; None where there is none.
+        ce_batches: cross-entropies are measured on this many of the first batches.
+    """
     sums = _Sums(sae)
     for ids in held_out:
         x = residuals(ids)
@@ -79,7 +89,7 @@ def evaluate(
         entropies = [total + count * value for total, value in zip(entropies, found, strict=True)]
     clean, spliced, zero = (value / predicted for value in entropies)
     density = sums.active / sums.tokens
-    return Evaluation(
+    return DictionaryQuality(
         tokens=sums.tokens,
         l0=float(density.sum()),
         fvu=float(sums.error / (sums.square - sums.total.square().sum() / sums.tokens)),
@@ -95,7 +105,7 @@ def evaluate(
 
 
 class _Sums:
-    """Running sums over tokens, in float64."""
+    """Sums over the tokens so far, in float64."""
 
     def __init__(self, sae: SparseAutoencoder) -> None:
         self._sae = sae
@@ -108,7 +118,7 @@ class _Sums:
         self.cosine = 0.0
 
     def add(self, x: Tensor) -> None:
-        """Count residuals `[tokens, d]`."""
+        """Add residuals `[tokens, d]`."""
         a = self._sae.encode(x)
         out = self._sae.decode(a, x)
         self.tokens += x.shape[0]
@@ -120,7 +130,7 @@ class _Sums:
 
 
 def nearest_cosines(decoder: Tensor) -> Tensor:
-    """`[features]`: largest cosine of each decoder row with another row."""
+    """`[features]`: the largest cosine of each row of `decoder` `[features, d]` with another row."""
     rows = functional.normalize(decoder, dim=1)
     out = []
     for start in range(0, rows.shape[0], 1024):
@@ -133,7 +143,7 @@ def nearest_cosines(decoder: Tensor) -> Tensor:
 def _cross_entropies(
     sae: SparseAutoencoder, ids: Tensor, logits: Logits, bos: int | None
 ) -> tuple[int, tuple[float, float, float]]:
-    """Predicted tokens, and (clean, spliced, zero) nats. Only trained positions are replaced."""
+    """Number of predicted tokens, and (clean, spliced, zero) cross-entropies. Only trained positions are replaced."""
     keep = trained_positions(ids, bos)
 
     def splice(x: Tensor) -> Tensor:

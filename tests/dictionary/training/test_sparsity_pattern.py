@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from monitor.dictionary.training.sparse_ops import Places, scan
+from monitor.dictionary.training.sparsity_pattern import SparsityPattern, find_active
 
 TOKENS, FEATURES, WIDTH = 700, 90, 20
 
@@ -11,7 +11,7 @@ TOKENS, FEATURES, WIDTH = 700, 90, 20
 @pytest.fixture(params=["sparse", "dense"])
 def path(request, monkeypatch):
     monkeypatch.setattr(
-        "monitor.dictionary.training.sparse_ops.DENSE_ABOVE", 1.0 if request.param == "sparse" else 0.0
+        "monitor.dictionary.training.sparsity_pattern.DENSE_ABOVE", 1.0 if request.param == "sparse" else 0.0
     )
 
 
@@ -21,41 +21,45 @@ def made(dtype=torch.float64):
     matrix *= torch.rand(matrix.shape, generator=random) < 0.05
     matrix[10], matrix[:, 7] = 0, 0  # a token without a feature, a feature without a token
     rows, columns = matrix.nonzero(as_tuple=True)
-    places = Places(rows.int(), columns.int(), TOKENS, FEATURES, torch.float64)
+    pattern = SparsityPattern(rows.int(), columns.int(), TOKENS, FEATURES, torch.float64)
     left = torch.randn(TOKENS, WIDTH, generator=random, dtype=torch.float64)
     right = torch.randn(FEATURES, WIDTH, generator=random, dtype=torch.float64)
-    return places, matrix[rows, columns].to(dtype), matrix, left.to(dtype), right.to(dtype)
+    return pattern, matrix[rows, columns].to(dtype), matrix, left.to(dtype), right.to(dtype)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_products(path, dtype):
-    places, values, matrix, left, right = made(dtype)
+    pattern, values, matrix, left, right = made(dtype)
     close = {"atol": 1e-4, "rtol": 1e-4} if dtype is torch.float32 else {}
-    torch.testing.assert_close(places.combine(values, right), (matrix @ right.double()).to(dtype), **close)
-    torch.testing.assert_close(places.spread(values, left), (matrix.T @ left.double()).to(dtype), **close)
+    torch.testing.assert_close(
+        pattern.sum_over_features(values, right), (matrix @ right.double()).to(dtype), **close
+    )
+    torch.testing.assert_close(
+        pattern.sum_over_tokens(values, left), (matrix.T @ left.double()).to(dtype), **close
+    )
     expected = (left.double() @ right.double().T)[matrix != 0].to(dtype)
-    torch.testing.assert_close(places.products(left, right), expected, **close)
-    torch.testing.assert_close(places.products(left, right, exact=True), expected, **close)
-    torch.testing.assert_close(places.per_feature(values), matrix.sum(0).to(dtype), **close)
-    torch.testing.assert_close(places.matrix(values), matrix.to(dtype))
+    torch.testing.assert_close(pattern.dot_products(left, right), expected, **close)
+    torch.testing.assert_close(pattern.dot_products(left, right, exact=True), expected, **close)
+    torch.testing.assert_close(pattern.per_feature(values), matrix.sum(0).to(dtype), **close)
+    torch.testing.assert_close(pattern.to_dense(values), matrix.to(dtype))
 
 
 def test_where(path):
-    places, values, matrix, _, right = made()
-    fewer, kept = places.where(values > 0.5, values)
-    torch.testing.assert_close(fewer.combine(kept, right), (matrix * (matrix > 0.5)) @ right)
+    pattern, values, matrix, _, right = made()
+    fewer, kept = pattern.select(values > 0.5, values)
+    torch.testing.assert_close(fewer.sum_over_features(kept, right), (matrix * (matrix > 0.5)) @ right)
 
 
 def test_nothing_active(path):
     empty = torch.zeros(0, dtype=torch.int32)
-    places, values = (
-        Places(empty, empty, TOKENS, FEATURES, torch.float64),
+    pattern, values = (
+        SparsityPattern(empty, empty, TOKENS, FEATURES, torch.float64),
         torch.zeros(0, dtype=torch.float64),
     )
     _, _, _, left, right = made()
-    assert places.combine(values, right).abs().max() == 0
-    assert places.spread(values, left).abs().max() == 0
-    assert places.products(left, right).shape == (0,)
+    assert pattern.sum_over_features(values, right).abs().max() == 0
+    assert pattern.sum_over_tokens(values, left).abs().max() == 0
+    assert pattern.dot_products(left, right).shape == (0,)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
@@ -64,11 +68,11 @@ def test_scan(dtype, cutoff):
     _, _, _, left, right = made()
     bias = torch.linspace(-1, 1, FEATURES, dtype=torch.float64)
     limits = torch.full((FEATURES,), cutoff, dtype=torch.float64)
-    places = scan(left.to(dtype), right.to(dtype), bias.to(dtype), limits.to(dtype))
+    pattern = find_active(left.to(dtype), right.to(dtype), bias.to(dtype), limits.to(dtype))
     found = torch.zeros(TOKENS, FEATURES, dtype=torch.bool)
-    found[places.rows, places.columns] = True
+    found[pattern.rows, pattern.columns] = True
     pre = left @ right.T + bias
     room = 0.15 if dtype is torch.bfloat16 else 1e-4
     assert found[pre > cutoff + room].all()
     assert not found[pre < cutoff - room].any()
-    assert (places.rows.diff() >= 0).all()
+    assert (pattern.rows.diff() >= 0).all()

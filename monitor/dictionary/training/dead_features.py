@@ -1,7 +1,7 @@
-"""Features that no longer fire, and what brings them back.
+"""Dead features, which no longer fire during training, and the two methods that revive them.
 
-Knows who is dead and two remedies: an auxiliary loss (JumpReLU, BatchTopK), and resampling for those that have no
-gradient at all (ReLU's dead, and others that the auxiliary loss could not wake). Does not know the main objective.
+One is an auxiliary loss (JumpReLU, BatchTopK). The other is resampling: dead ReLU features have no gradient, so their
+weights are set anew, as are those of other features that the auxiliary loss did not revive.
 """
 
 from __future__ import annotations
@@ -17,45 +17,51 @@ AUXILIARY = 1 / 32
 """Weight of the auxiliary loss (Gao et al., 2024, section A.2)."""
 
 ROWS = 4
-"""The auxiliary loss looks at every fourth token of a batch: it needs a direction, not precision."""
+"""The auxiliary loss is computed on every fourth token of a batch, which is precise enough."""
 
 LARGEST_SHARE = 8
-"""At most one in so many features is revived at a step."""
+"""In one step, at most one in this many features is revived."""
 
 
-class Idle:
-    """Tokens since each feature last fired, over all processes."""
+class IdleTokens:
+    """Number of tokens since each feature last fired, over all processes."""
 
     def __init__(self, features: int, device: torch.device | str = "cpu") -> None:
         self.tokens = torch.zeros(features, dtype=torch.int64, device=device)
 
     def update(self, fired: Tensor, tokens: int) -> None:
-        """Count a batch: `fired` `[features]` bool of this process, `tokens` of all."""
+        """Count a batch.
+
+        Args:
+            fired: `[features]` bool, True where the feature fired in this process's part of the batch.
+            tokens: number of tokens in the batch, over all processes.
+        """
         everywhere = processes.largest(fired.to(torch.uint8)).bool()
         self.tokens = torch.where(everywhere, 0, self.tokens + tokens)
 
     def dead(self, after: int) -> Tensor:
-        """`[features]` bool: no activation within the last `after` tokens."""
+        """`[features]` bool: True where the feature has not fired for `after` tokens."""
         return self.tokens >= after
 
 
 def auxiliary_gradients(
     network: Network, x: Tensor, error: Tensor, dead: Tensor, seed: int
 ) -> dict[str, Tensor]:
-    """Gradients of the loss that lets dead features model what the living leave over.
+    """Gradients of the auxiliary loss, with which dead features model the reconstruction error of the others.
 
     L = (d/32)·mean‖ê + e‖² / mean‖e‖², where ê = relu(p_dead)·W_dec_dead over the d/2 largest p of each token
-    (Gao et al., 2024, section A.2; e = x̂ − x here, hence the plus).
+    (Gao et al., 2024, section A.2). The sign before e is a plus because e = x̂ − x here.
 
     Args:
-        network: weights.
-        x: `[tokens, d]`, scaled.
-        error: `[tokens, d]`.
+        network: the weights.
+        x: scaled input `[tokens, d]`.
+        error: e, `[tokens, d]`.
         dead: `[features]` bool.
-        seed: decides which are looked at where many are dead; the same on every process.
+        seed: decides which features are taken where very many are dead. It must be the same on every process.
 
     Returns:
-        Gradients by parameter name, in full shape and zero at living features; empty where none is dead.
+        Gradients by parameter name, of the parameter's full shape and zero at features that are not dead; empty
+        where no feature is dead.
     """
     chosen = _chosen(dead, seed)
     if chosen.numel() == 0:
@@ -68,7 +74,7 @@ def auxiliary_gradients(
     at_output = (a @ decoder + error) * (2 * weight / x.shape[0])
     at_a = (at_output @ decoder.T) * (a > 0)
     parts = {"encoder": at_a.T @ x, "encoder_bias": at_a.sum(0), "decoder": a.T @ at_output}
-    return {name: _placed(part, chosen, dead.shape[0]) for name, part in parts.items()}
+    return {name: _scattered(part, chosen, dead.shape[0]) for name, part in parts.items()}
 
 
 def _chosen(dead: Tensor, seed: int) -> Tensor:
@@ -81,14 +87,15 @@ def _chosen(dead: Tensor, seed: int) -> Tensor:
 
 
 def _strongest(a: Tensor, k: int) -> Tensor:
-    """All but the k largest of each row set to zero."""
+    """`a` with all but the k largest values of each row set to zero."""
     if a.shape[1] <= k:
         return a
     limit = a.topk(k, dim=1).values[:, -1:]
     return a * (a >= limit)
 
 
-def _placed(part: Tensor, rows: Tensor, size: int) -> Tensor:
+def _scattered(part: Tensor, rows: Tensor, size: int) -> Tensor:
+    """Zeros with `size` rows, of which `rows` are set to `part`."""
     out = part.new_zeros(size, *part.shape[1:])
     out[rows] = part
     return out
@@ -96,12 +103,16 @@ def _placed(part: Tensor, rows: Tensor, size: int) -> Tensor:
 
 @torch.no_grad()
 def resample(network: Network, x: Tensor, error: Tensor, dead: Tensor, seed: int) -> Tensor:
-    """Point dead features at badly reconstructed inputs of this batch; returns which, `[resampled]`.
+    """Set the weights of dead features anew, from inputs `x` `[tokens, d]` that are reconstructed badly.
 
-    Inputs are drawn with probability proportional to ‖e‖⁴; a feature gets the direction that was missing,
-    the norms of the living on average, and no bias against the mean (Bricken et al., 2023, "neuron resampling",
-    with the residual instead of the input). ReLU's encoder begins at 0.2 of the norm, as there; the others must
-    clear a threshold.
+    This is the "neuron resampling" of Bricken et al. (2023), with the reconstruction error in place of the input. For
+    each feature an input is drawn with a probability proportional to ‖e‖⁴. The feature's decoder and encoder rows get
+    the direction of −e, with the mean norm of the rows of features that are not dead; its bias is set so that the
+    mean input gives 0. ReLU's encoder rows get 0.2 of that norm, as in the paper; those of the other objectives get
+    all of it, since their pre-activations must exceed a threshold.
+
+    Returns:
+        Indices of the features that were resampled, `[resampled]`.
     """
     chosen = _chosen(dead, seed)
     alive = ~dead
@@ -121,7 +132,7 @@ def resample(network: Network, x: Tensor, error: Tensor, dead: Tensor, seed: int
 
 
 def resamples(settings: TrainSettings, step: int) -> bool:
-    """True at the steps that end a stretch of `dead_after` tokens, in the first six tenths of a run."""
+    """True at every step that completes another `dead_after` tokens, in the first 60 % of a run."""
     assert settings.dead_after is not None
     stretch = max(1, settings.dead_after // settings.batch)
     return (step + 1) % stretch == 0 and step < 0.6 * settings.steps

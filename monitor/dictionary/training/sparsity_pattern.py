@@ -1,9 +1,8 @@
-"""Sparse arithmetic over the active places of a batch: (token, feature) pairs, a few per thousand of all.
+"""`SparsityPattern`: which features are active at which token of a batch, and products at these entries only.
 
-Knows how to find the places and how to multiply only there. Does not know objectives or gradients' meaning.
-Finding them takes one dense product; everything after it costs in proportion to the number of places, which is
-why training is several times faster than with dense activations on a CPU. Where places are many, or on an
-accelerator, the same methods go through dense products.
+Only a few entries per thousand of a `[tokens, features]` matrix are active. Finding them takes one dense product, and
+everything after that costs in proportion to their number. On a CPU this makes training several times faster than dense
+activations do. Where many entries are active, and on an accelerator, the same methods use dense products.
 """
 
 from __future__ import annotations
@@ -18,77 +17,85 @@ from torch import Tensor
 from torch.nn import functional
 
 CHUNK = 512
-"""Tokens scanned at a time, so that their pre-activations stay in the processor's cache."""
+"""Number of tokens searched at a time, so that their pre-activations stay in the processor's cache."""
 
 DENSE_ABOVE = 0.04
-"""Share of active places above which dense products are faster on a CPU."""
+"""Share of active entries above which dense products are faster on a CPU."""
 
 
 @dataclass(frozen=True)
-class Places:
-    """`count` places of a `[tokens, features]` matrix, ordered by token. Values at them are `[count]` tensors."""
+class SparsityPattern:
+    """Entries of a `[tokens, features]` matrix, ordered by token. Their values are given as tensors `[count]`."""
 
     rows: Tensor
-    """`[count]` int32 or int64: token of each place, ascending."""
+    """`[count]` int32 or int64: token of each entry, ascending."""
     columns: Tensor
-    """`[count]`, likewise: feature of each place."""
+    """`[count]` of the same type: feature of each entry."""
     tokens: int
+    """Number of tokens, active or not."""
     features: int
+    """Number of features, active or not."""
     precision: torch.dtype = torch.float32
-    """Of dense products; sparse ones are in the precision of what they multiply."""
+    """Type in which dense products are computed. Sparse products have the type of their arguments."""
 
     @property
     def count(self) -> int:
-        """How many places."""
+        """Number of entries."""
         return self.rows.shape[0]
 
     @property
     def dense(self) -> bool:
-        """True where dense products pay."""
+        """True where dense products are faster."""
         many = self.count > DENSE_ABOVE * self.tokens * self.features
         return self.rows.device.type != "cpu" or many
 
-    def where(self, keep: Tensor, values: Tensor) -> tuple[Places, Tensor]:
-        """The places with `keep` `[count]` true, and their values."""
+    def select(self, keep: Tensor, values: Tensor) -> tuple[SparsityPattern, Tensor]:
+        """The entries where `keep` `[count]` is True, and their values."""
         index = keep.nonzero().squeeze(1)
         return replace(self, rows=self.rows[index], columns=self.columns[index]), values[index]
 
-    def combine(self, values: Tensor, table: Tensor) -> Tensor:
-        """`[tokens, d]`: for each token, Σ value · table[feature]; `table` is `[features, d]`."""
+    def sum_over_features(self, values: Tensor, table: Tensor) -> Tensor:
+        """For each token the sum of value · table[feature] over its entries; `table` is `[features, d]`.
+
+        The result is `[tokens, d]`.
+        """
         if self.dense:
-            return self._dense_product(self.matrix(values), table)
+            return self._dense_product(self.to_dense(values), table)
         return functional.embedding_bag(
             self.columns, table, self._row_offsets[:-1], mode="sum", per_sample_weights=values
         )
 
-    def spread(self, values: Tensor, table: Tensor) -> Tensor:
-        """`[features, d]`: for each feature, Σ value · table[token]; `table` is `[tokens, d]`."""
+    def sum_over_tokens(self, values: Tensor, table: Tensor) -> Tensor:
+        """For each feature the sum of value · table[token] over its entries; `table` is `[tokens, d]`.
+
+        The result is `[features, d]`.
+        """
         if self.dense:
-            return self._dense_product(self.matrix(values).T, table)
+            return self._dense_product(self.to_dense(values).T, table)
         order, offsets = self._by_feature
         return functional.embedding_bag(
             self.rows[order], table, offsets, mode="sum", per_sample_weights=values[order]
         )
 
-    def products(self, left: Tensor, right: Tensor, *, exact: bool = False) -> Tensor:
-        """`[count]`: left[token] · right[feature] at each place; `[tokens, d]` and `[features, d]`.
+    def dot_products(self, left: Tensor, right: Tensor, *, exact: bool = False) -> Tensor:
+        """For each entry the product left[token] · right[feature]: `[count]`, of `[tokens, d]` and `[features, d]`.
 
-        `exact` computes in the precision of the tensors even where dense products are taken.
+        With `exact`, dense products too are computed in the type of the tensors.
         """
         if self.dense:
             product = left @ right.T if exact else self._dense_product(left, right.T)
             return product[self.rows, self.columns]
-        pattern = self._pattern(left.dtype)
-        found: Tensor = torch.sparse.sampled_addmm(pattern, left, right.T, beta=0.0)
+        zeros = self._csr_zeros(left.dtype)
+        found: Tensor = torch.sparse.sampled_addmm(zeros, left, right.T, beta=0.0)
         return found.values()
 
     def per_feature(self, values: Tensor) -> Tensor:
-        """`[features]`: sum of the values at each feature."""
+        """The sum of each feature's values, `[features]`."""
         out = torch.zeros(self.features, dtype=values.dtype, device=values.device)
         return out.index_add_(0, self.columns, values)
 
-    def matrix(self, values: Tensor) -> Tensor:
-        """`[tokens, features]` with the values at their places and zero elsewhere."""
+    def to_dense(self, values: Tensor) -> Tensor:
+        """A matrix `[tokens, features]` with these values at the entries and zero elsewhere."""
         out = torch.zeros(self.tokens, self.features, dtype=values.dtype, device=values.device)
         out[self.rows, self.columns] = values
         return out
@@ -105,9 +112,9 @@ class Places:
         order = torch.argsort(self.columns, stable=True)
         return order, _offsets(self.columns, self.features)[:-1]
 
-    def _pattern(self, dtype: torch.dtype) -> Tensor:
+    def _csr_zeros(self, dtype: torch.dtype) -> Tensor:
         zeros = torch.zeros(self.count, dtype=dtype)
-        with warnings.catch_warnings():  # torch calls its CSR layout beta
+        with warnings.catch_warnings():  # torch warns that its CSR layout is in beta
             warnings.simplefilter("ignore", UserWarning)
             return torch.sparse_csr_tensor(
                 self._row_offsets,
@@ -119,30 +126,32 @@ class Places:
 
 
 def _offsets(index: Tensor, size: int) -> Tensor:
-    """`[size + 1]`: where each value of an index begins once it is sorted."""
+    """`[size + 1]`: where each value from 0 to `size` begins in the sorted `index`."""
     counts = torch.bincount(index, minlength=size)
     return functional.pad(counts.cumsum(0), (1, 0)).to(index.dtype)
 
 
-def scan(x: Tensor, encoder: Tensor, bias: Tensor, cutoff: Tensor) -> Places:
-    """The places whose pre-activation exceeds `cutoff`.
+def find_active(x: Tensor, encoder: Tensor, bias: Tensor, cutoff: Tensor) -> SparsityPattern:
+    """The entries whose pre-activation exceeds `cutoff`, computed in the type of `x`.
 
     Args:
-        x: `[tokens, d]`, in the precision to scan with.
-        encoder: `[features, d]`, likewise.
-        bias: `[features]`, likewise.
-        cutoff: `[features]`, not negative. In bfloat16 it is compared after rounding.
+        x: input `[tokens, d]`.
+        encoder: `[features, d]`, of the same type.
+        bias: `[features]`, of the same type.
+        cutoff: `[features]`, not negative. With bfloat16 on a CPU, it is rounded to that type.
     """
     if x.dtype is torch.bfloat16 and x.device.type == "cpu":
         rows, columns = _scan_bfloat16(x, encoder, bias, cutoff)
     else:
         rows, columns = (torch.addmm(bias, x, encoder.T) > cutoff).nonzero(as_tuple=True)
-    return Places(rows, columns, x.shape[0], encoder.shape[0], x.dtype)
+    return SparsityPattern(rows, columns, x.shape[0], encoder.shape[0], x.dtype)
 
 
 def _scan_bfloat16(x: Tensor, encoder: Tensor, bias: Tensor, cutoff: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows and columns of the places, as int32. Positive bfloat16 numbers are ordered like the integers of their
-    bits, and numpy compares and lists 16-bit integers an order of magnitude faster than torch does bfloat16.
+    """Rows and columns of the entries, as int32.
+
+    Positive bfloat16 numbers are ordered like the integers of their bits, and numpy compares 16-bit integers ten times
+    as fast as torch compares bfloat16 numbers.
     """
     features = encoder.shape[0]
     limit = cutoff.to(torch.bfloat16).view(torch.int16).numpy()

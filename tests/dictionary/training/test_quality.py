@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from monitor.dictionary.sae import Activation, SparseAutoencoder
-from monitor.dictionary.training.evaluate import evaluate, nearest_cosines
+from monitor.dictionary.training.quality import measure_quality, nearest_cosines
 from monitor.dictionary.training.stream import trained_positions
 
 VOCABULARY, WIDTH, BOS = 11, 6, 0
@@ -41,7 +41,7 @@ def perfect():
 
 def test_a_perfect_dictionary():
     model = Model()
-    found = evaluate(perfect(), [ids()[:6], ids()[6:]], model.residuals, model.logits, bos=BOS)
+    found = measure_quality(perfect(), [ids()[:6], ids()[6:]], model.residuals, model.logits, bos=BOS)
     assert found.tokens == 12 * 8 - 1
     assert found.fvu == pytest.approx(0, abs=1e-9)
     assert found.ce_recovered == pytest.approx(1, abs=1e-6)
@@ -55,7 +55,7 @@ def test_a_dictionary_that_says_nothing():
     silent = SparseAutoencoder(
         Activation.RELU, torch.zeros(3, WIDTH), torch.zeros(3), torch.eye(3, WIDTH), torch.zeros(WIDTH)
     )
-    found = evaluate(silent, [ids()], model.residuals, model.logits, bos=BOS)
+    found = measure_quality(silent, [ids()], model.residuals, model.logits, bos=BOS)
     assert found.ce_recovered == pytest.approx(0, abs=1e-6)
     assert found.dead == 1
     assert found.l0 == 0
@@ -69,7 +69,7 @@ def test_cross_entropies_by_hand():
     half = SparseAutoencoder(
         Activation.RELU, half.encoder, half.encoder_bias, half.decoder * 0.5, half.decoder_bias
     )
-    found = evaluate(half, [rows], model.residuals, model.logits, bos=BOS)
+    found = measure_quality(half, [rows], model.residuals, model.logits, bos=BOS)
     keep = trained_positions(rows, BOS)
     x = model.embed[rows].double()
     spliced = torch.where(keep.unsqueeze(-1), 0.5 * x, x)
