@@ -1,4 +1,4 @@
-"""The quality of a dictionary on held-out text: its sparsity, its reconstruction error, and the model's loss with it."""
+"""The quality of a dictionary on held-out text: sparsity, reconstruction error, and the model's loss with it."""
 
 from __future__ import annotations
 
