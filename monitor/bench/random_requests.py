@@ -1,7 +1,4 @@
-"""Random trouble for the engine: observers that block, suppress, let go and take back by dice, and what must hold.
-
-Knows what an observer was shown and what was released. Does not know engines.
-"""
+"""Requests whose observers decide at random, and the checks on what the engine scores and releases for them."""
 
 from __future__ import annotations
 
@@ -12,18 +9,18 @@ from monitor.model.engine.requests import Finished, Released
 from monitor.records import Action, Clamp, Decision, FinishReason, Phase, TokenBlock
 
 LAG = 6
-"""Tokens that are taken back."""
+"""Number of tokens that a rewind takes back."""
 
 
 @dataclass
-class Chance:
-    """An observer that decides by dice, and remembers every token that it was shown."""
+class RandomObserver:
+    """An observer that decides at random, and records every token that it is given."""
 
     dice: random.Random
     clamps: tuple[Clamp, ...]
     rewinds: bool
     shown: dict[int, int] = field(default_factory=dict)
-    """Token id by position, as last shown."""
+    """Token id by position, as last given."""
     scored: int = 0
     forgotten: int = 0
     first: int | None = None
@@ -33,12 +30,12 @@ class Chance:
     failures: list[str] = field(default_factory=list)
 
     def begin(self) -> Decision:
-        """Holds tokens back where it may want them back."""
+        """Decide at random whether to suppress from the beginning."""
         self.suppressing = self.dice.random() < 0.15
         return self._decision()
 
     def observe(self, block: TokenBlock) -> Decision:
-        """Now and then blocks, clamps, lets go, or takes tokens back."""
+        """Record the tokens; rarely block, begin or end suppressing, or rewind."""
         if block.start > len(self.shown):
             self.failures.append(f"gap before {block.start}")
         end = block.start + len(block.token_ids)
@@ -55,7 +52,7 @@ class Chance:
         return self._decision()
 
     def failed(self, cause: str) -> Decision:
-        """Tokens were not scored: what this run exists to find."""
+        """Record that tokens were not scored, which is the error that this run looks for."""
         self.failures.append(cause)
         return Decision(action=Action.BLOCK)
 
@@ -74,19 +71,19 @@ class Chance:
 
 
 @dataclass
-class Generation:
-    """One request and what was seen of it."""
+class TrackedRequest:
+    """One request, and what the engine did for it."""
 
     name: str
     prompt: tuple[int, ...]
-    observer: Chance
+    observer: RandomObserver
     cancel_after: int | None
     released: int = 0
     wrong: list[str] = field(default_factory=list)
     last: Finished | None = None
 
     def check_release(self, event: Released) -> None:
-        """Nothing leaves before it was scored, and nothing else than what was scored."""
+        """Check that the released tokens were scored before, and are those that were scored."""
         for token in event.tokens:
             if self.observer.shown.get(token.position) != token.token_id:
                 self.wrong.append(f"position {token.position} was released and not scored")
@@ -95,7 +92,7 @@ class Generation:
             self.released = token.position + 1
 
     def check_end(self, last: Finished) -> None:
-        """The engine's coverage is what the observer saw."""
+        """Check that the engine's coverage counts agree with what the observer was given."""
         seen, coverage = self.observer, last.coverage
         if self.last is not None:
             self.wrong.append("ended twice")
