@@ -93,9 +93,15 @@ def clearest(
 ) -> list[ClearFeature]:
     """The `count` features of the highest clarity, at most `most_per_concept` per concept, each feature once.
 
-    `benign` are max-pooled readings `[rows, features]`, `density` `[features]` is the share of the corpus's tokens.
-    Only features that are rare on both are candidates: a feature that fires wherever "want" occurs may separate a
-    source well and still not stand for its concept.
+    Only features that fire rarely on ordinary text are candidates: one that fires wherever "want" occurs may separate
+    a source well and still not stand for its concept.
+
+    Args:
+        summaries: what each source says of every feature.
+        benign: max-pooled readings `[rows, features]` of benign requests.
+        density: share of the corpus's tokens at which each feature is active, `[features]`.
+        count: how many features to return.
+        most_per_concept: largest number of them for one concept.
     """
     rare = ((benign >= FIRES).mean(0) <= RARE_ON_BENIGN) & (density <= RARE_IN_CORPUS)
     found = sorted(

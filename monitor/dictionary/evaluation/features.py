@@ -54,7 +54,7 @@ def sparse_candidates(limit: int) -> list[Candidate]:
 
 
 def dense_candidates() -> list[Candidate]:
-    """Dense rules with several penalties to choose from. The difference to the sparse rule is the cost of sparsity."""
+    """Dense rules with several penalties to choose from. Comparing them with sparse rules shows what sparsity costs."""
     return [partial(dense_rule, strength=strength) for strength in DENSE]
 
 

@@ -1,4 +1,7 @@
-"""`LabelledReadings`: what detectors are fitted and scored on, so texts, pooled readings, mean residuals and labels."""
+"""`LabelledReadings`: texts with labels, pooled readings and mean residuals, on which detectors are fitted and scored.
+
+A reading is a feature's activation in units of its recorded maximum.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A labelled source: its texts, their groups, and their split into training rows and held-out rows."""
+"""A labelled source, which is a data set for one concept: its texts, and their split into training and held-out rows.
+
+Texts that have something in common, such as a prompt, form a group; groups are never split.
+"""
 
 from __future__ import annotations
 

@@ -124,13 +124,14 @@ def _title(axes: Any, around: Neighbourhood, label: str, sized: bool) -> None:
 def _write_labels(axes: Any, renderer: Any, around: Neighbourhood, labels: Sequence[str]) -> None:
     """Write each label on the first of four sides of its dot where it covers no other label or dot."""
     taken = [_box_around(point, 4.0) for point in axes.transData.transform(around.positions)]
-    for index, (place, feature, label) in enumerate(
+    for index, (position, feature, label) in enumerate(
         zip(around.positions, around.features, labels, strict=True)
     ):
         style = {"fontsize": 10, "fontweight": "bold"} if index == 0 else {"fontsize": 6.5}
         text = axes.annotate(
             f"{_short(label)} [{feature}]" if label else f"[{feature}]",
-            place, xytext=(0, 0), textcoords="offset points", color=_FOCUS if index == 0 else _INK, zorder=5, **style,
+            position,
+            xytext=(0, 0), textcoords="offset points", color=_FOCUS if index == 0 else _INK, zorder=5, **style,
         )  # fmt: skip
         box = _find_room(axes, text, renderer, taken, index)
         if box is None:

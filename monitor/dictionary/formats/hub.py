@@ -160,26 +160,28 @@ def _explained(label: str, repo: str) -> Iterator[None]:
     """Turn the hub's errors into DictionaryErrors that say what to do."""
     from huggingface_hub import errors
 
-    tried = (
-        "" if label.startswith(PREFIX) else f"{label} is no folder or file here, and as a hub repository: "
+    context = (
+        ""
+        if label.startswith(PREFIX)
+        else f"{label} is not a folder or file on this machine, and as a hub repository: "
     )
     try:
         yield
     except errors.GatedRepoError as error:
         raise DictionaryError(
-            f"{tried}{repo} is gated: accept its terms on its page, and log in with `hf auth login`"
+            f"{context}{repo} is gated: accept its terms on its page, and log in with `hf auth login`"
         ) from error
     except errors.RepositoryNotFoundError as error:
         raise DictionaryError(
-            f"{tried}there is no repository {repo} on the hub, or it is private: log in with `hf auth login`"
+            f"{context}there is no repository {repo} on the hub, or it is private: log in with `hf auth login`"
         ) from error
     except (errors.RevisionNotFoundError, errors.EntryNotFoundError) as error:
-        raise DictionaryError(f"{tried}{repo} does not have it: {_first(error)}") from error
+        raise DictionaryError(f"{context}{repo} does not have it: {_first(error)}") from error
     except errors.HFValidationError as error:
-        raise DictionaryError(f"{tried}{_first(error)}") from error
+        raise DictionaryError(f"{context}{_first(error)}") from error
     except (OSError, _unreachable()) as error:
         raise DictionaryError(
-            f"{tried}{repo} cannot be fetched, the hub cannot be reached ({_first(error)}). Offline, download it "
+            f"{context}{repo} cannot be fetched, the hub cannot be reached ({_first(error)}). Offline, download it "
             "where there is a network (`hf download`) and give the folder"
         ) from error
 

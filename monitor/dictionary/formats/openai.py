@@ -1,7 +1,7 @@
 """Reader for OpenAI's dictionaries for GPT-2 small (Gao et al., 2024): `…/{location}_v5_32k/autoencoders/{layer}.pt`.
 
-Each is a pickled state that names its activation function. The input of a TopK dictionary is layer-normalised, that
-of a ReLU dictionary is not; the bias is subtracted after the normalisation.
+Each is a pickled dict of tensors that also names its activation function. The input of a TopK dictionary is
+layer-normalised, that of a ReLU dictionary is not. The bias is subtracted after the normalisation.
 """
 
 from __future__ import annotations

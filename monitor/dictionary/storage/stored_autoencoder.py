@@ -61,8 +61,8 @@ class StoredAutoencoder(SparseAutoencoder):
         for field in fields(checked):
             if field.name not in _MATRICES:
                 value = getattr(checked, field.name)
-                place = value.to(device) if isinstance(value, Tensor) else value
-                object.__setattr__(self, field.name, place)
+                moved = value.to(device) if isinstance(value, Tensor) else value
+                object.__setattr__(self, field.name, moved)
         object.__setattr__(self, "matrices", matrices)
         object.__setattr__(self, "device", torch.device(device))
         object.__setattr__(self, "_kept", [])

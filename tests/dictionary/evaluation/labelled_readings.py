@@ -1,4 +1,4 @@
-"""Made-up halves in which it is known what can be learnt."""
+"""Made-up labelled readings in which some features are known to separate the classes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import numpy as np
 from monitor.dictionary.evaluation.readings import LabelledReadings
 
 FEATURES = 40
+RARE = np.full(FEATURES, 0.001)
+"""A density for every feature."""
 
 
 def made_readings(
@@ -31,3 +33,10 @@ def made_readings(
         mean=(maximum / 3).astype(np.float32),
         residual=residual.astype(np.float32),
     )
+
+
+def made_benign(silent):
+    """Readings of 100 benign texts on which only the features `silent` never fire."""
+    benign = np.random.default_rng(0).random((100, FEATURES)).astype(np.float32)
+    benign[:, silent] = 0
+    return benign

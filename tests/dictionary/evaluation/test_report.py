@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import json
 
-import numpy as np
-
 from monitor.dictionary.cards.card_file import Context
 from monitor.dictionary.evaluation.clear_features import clearest, summarise
 from monitor.dictionary.evaluation.comparison import compare_detectors
@@ -16,16 +14,9 @@ from monitor.dictionary.evaluation.report import (
     table,
 )
 from monitor.dictionary.evaluation.source import SkippedSource
-from tests.dictionary.evaluation.labelled_readings import FEATURES, made_readings
+from tests.dictionary.evaluation.labelled_readings import FEATURES, RARE, made_benign, made_readings
 
-RARE = np.full(FEATURES, 0.001)
 SUBJECT = EvaluationScope("sha256:m", "sha256:d", 4, FEATURES, 1500, 8)
-
-
-def _benign(silent):
-    benign = np.random.default_rng(0).random((100, FEATURES)).astype(np.float32)
-    benign[:, silent] = 0
-    return benign
 
 
 def test_the_table_holds_every_number_once():
@@ -43,37 +34,16 @@ def test_the_table_holds_every_number_once():
     json.dumps(records(SUBJECT, [result], [], []))
 
 
-def test_the_clearest_feature_is_telling_and_silent_on_benign_requests():
-    halves = {
-        name: (made_readings(200, seed), made_readings(200, seed + 1)) for name, seed in (("a", 0), ("b", 10))
-    }
-    benign = _benign(silent=[7])
-    summaries = [summarise("power", name, train, test, benign) for name, (train, test) in halves.items()]
-    found = clearest(summaries, benign, RARE, count=3, most_per_concept=2)
-    assert [clear.feature for clear in found] == [7]  # all others fire on benign requests
-    silent = np.zeros_like(benign)
-    both = clearest(summaries, silent, RARE, count=3, most_per_concept=2)
-    assert {clear.feature for clear in both} == {3, 7}
-    assert clearest(summaries, benign, RARE * 100, count=3, most_per_concept=2) == []
-    best = found[0]
-    assert (best.feature, best.concept, best.fires_benign) == (7, "power", 0.0)
-    tests = [test for _, test in halves.values()]
-    fires = np.mean([(test.maximum[test.labels][:, 7] >= 0.1).mean() for test in tests])
-    assert best.fires_positive == fires
-    source = halves[best.best_source][1]
-    assert all(source.labels[row] and source.maximum[row, 7] > 0 for row in best.examples)
-
-
 def test_strong_tokens_are_bold_and_markdown_is_escaped():
     context = Context(1.0, 1, (" a", " *b", "c", "\n|d"), (0, 90, 80, 10))
     assert marked(context) == r"a **\*bc**↵\|d"
 
 
 def test_a_portrait_shows_both_kinds_of_context():
-    half = made_readings(200, 0)
+    readings = made_readings(200, 0)
     found = clearest(
-        [summarise("power", "a", half, half, _benign([3, 7]))],
-        _benign([3, 7]),
+        [summarise("power", "a", readings, readings, made_benign([3, 7]))],
+        made_benign([3, 7]),
         RARE,
         count=1,
         most_per_concept=1,

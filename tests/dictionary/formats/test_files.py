@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from monitor.dictionary.formats import DictionaryCard, layer_of, read_dictionary, save_saelens
+from monitor.dictionary.formats import DictionaryCard, read_dictionary, save_saelens
 from monitor.dictionary.sae import Activation
 from monitor.errors import DictionaryError
 from tests.dictionary.formats.saes import make
@@ -94,23 +94,3 @@ def test_foreign_tensors_of_another_shape(folder):
     save_file({"W_enc": torch.zeros(2, 2)}, folder / "sae_weights.safetensors")
     assert config["architecture"] == "jumprelu"
     refused(folder, "missing here: W_dec, b_dec, b_enc, threshold")
-
-
-@pytest.mark.parametrize(
-    ("name", "layer"),
-    [
-        ("blocks.12.hook_resid_post", 12),
-        ("blocks.12.hook_resid_pre", 11),
-        ("blocks.0.hook_resid_pre", None),
-        ("blocks.3.hook_mlp_out", None),
-        ("blocks.3.attn.hook_z", None),
-        ("model.layers.7", 7),
-        ("model.layers.7.output", 7),
-        ("model.layers.7.self_attn.o_proj.input", None),
-        ("transformer.h.5", 5),
-        ("gpt_neox.layers.2", 2),
-        (None, None),
-    ],
-)
-def test_layer_of(name, layer):
-    assert layer_of(name) == layer

@@ -126,7 +126,7 @@ def test_what_cannot_be_had_is_explained(hub, tmp_path):
     )
     expected = [
         "there is no repository nobody/nothing on the hub, or it is private",
-        "nobody/nothing is no folder or file here, and as a hub repository: there is no repository",
+        "nobody/nothing is not a folder or file on this machine, and as a hub repository: there is no repository",
         "is gated: accept its terms",
         "google/gemma-scope-2b-pt-res does not have it",
         "the repository google/gemma-scope-2b-pt-res has no layer_99; it has layer_20",
