@@ -28,7 +28,7 @@ from monitor.dictionary.formats import read_dictionary
 from monitor.dictionary.sae import SparseAutoencoder
 from monitor.dictionary.training.objectives import SLOWEST
 from monitor.dictionary.training.settings import TrainSettings
-from monitor.dictionary.training.trainer import Trainer
+from monitor.dictionary.training.trainer import DictionaryTrainer
 
 AUTOCAST = {"on": (True,), "off": (False,), "both": (False, True)}
 
@@ -79,7 +79,7 @@ def ours(task: TrainingTask, rate: float | None) -> TrainedScore:
     settings = TrainSettings(
         task.features, task.steps * task.batch, k=task.k, batch=task.batch, learning_rate=rate
     )
-    trainer = Trainer(settings, task.train.shape[1])
+    trainer = DictionaryTrainer(settings, task.train.shape[1])
 
     def loop() -> None:
         batches = task.batches()

@@ -12,7 +12,7 @@ import torch
 
 from monitor.dictionary.cards.card_file import Context
 from monitor.dictionary.evaluation.readings import LabelledReadings
-from monitor.dictionary.evaluation.source import LabelledSource, LabelledText
+from monitor.dictionary.evaluation.source import LabelledSource, SourceText
 from monitor.dictionary.explore.text_pooling import pool
 from monitor.errors import InputError
 from monitor.lab.pair import Pair, need_statistics
@@ -32,7 +32,7 @@ class LabelledReader:
         """All rows of a source, both halves; cut with `source.train`."""
         return self.read(source.rows, source.units)
 
-    def read(self, rows: tuple[LabelledText, ...], units: np.ndarray) -> LabelledReadings:
+    def read(self, rows: tuple[SourceText, ...], units: np.ndarray) -> LabelledReadings:
         """Rows with pooled readings over their judged parts."""
         tokens = [self.tokens(row) for row in rows]
         pooled = pool(
@@ -52,7 +52,7 @@ class LabelledReader:
             residual=pooled.residual.numpy(),
         )
 
-    def tokens(self, row: LabelledText) -> tuple[list[int], int]:
+    def tokens(self, row: SourceText) -> tuple[list[int], int]:
         """Token ids of a row, and the first position that counts.
 
         Too long a text loses its end; a response loses its beginning instead, as its end is what is judged.
@@ -68,7 +68,7 @@ class LabelledReader:
             return ids[: self._longest], start
         return ids[:1] + ids[over + 1 :], max(1, start - over)
 
-    def strongest(self, row: LabelledText, feature: int, *, before: int = 16, after: int = 7) -> Context:
+    def strongest(self, row: SourceText, feature: int, *, before: int = 16, after: int = 7) -> Context:
         """The place in a row where a feature fires most, with its surroundings."""
         ids, start = self.tokens(row)
         x = self.pair.residuals(torch.tensor([ids]))[0]
@@ -98,7 +98,7 @@ def labelled_files(data: Path, only: list[str]) -> dict[tuple[str, str], Path]:
     return {key: path for key, path in found.items() if not only or key[0] in only or key[1] in only}
 
 
-def read_rows(path: Path) -> tuple[LabelledText, ...]:
+def read_rows(path: Path) -> tuple[SourceText, ...]:
     """The rows of one file; InputError where a line is no row."""
     from monitor.lab.splits import labelled_rows
 
@@ -107,7 +107,7 @@ def read_rows(path: Path) -> tuple[LabelledText, ...]:
     except ValueError as error:
         raise InputError(str(error)) from None
     return tuple(
-        LabelledText(row["text"], bool(row["label"]), row["kind"], row["group"])
+        SourceText(row["text"], bool(row["label"]), row["kind"], row["group"])
         for row in found
         if row["text"].strip()
     )

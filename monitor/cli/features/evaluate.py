@@ -21,7 +21,7 @@ from monitor.dictionary.evaluation.clear_features import ClearFeature, SourceSum
 from monitor.dictionary.evaluation.comparison import SourceComparison, compare_detectors
 from monitor.dictionary.evaluation.readings import Floats, LabelledReadings
 from monitor.dictionary.evaluation.report import EvaluationScope, FeaturePortrait, portraits, records, table
-from monitor.dictionary.evaluation.source import LabelledSource, LabelledText, SkippedSource, make_source
+from monitor.dictionary.evaluation.source import LabelledSource, SkippedSource, SourceText, make_source
 from monitor.errors import InputError
 from monitor.lab.labelled_sources import LabelledReader, labelled_files, read_rows
 from monitor.lab.pair import need_statistics, open_labels, open_pair
@@ -126,7 +126,7 @@ def _portraits(
     by_name = {(source.concept, source.name): source for source in sources}
     for clear in found:
         source = by_name[clear.concept, clear.best_source]
-        measured: list[LabelledText] = [
+        measured: list[SourceText] = [
             row for row, train in zip(source.rows, source.train, strict=True) if not train
         ]
         yield FeaturePortrait(

@@ -129,7 +129,7 @@ def _header(line: str) -> CardsHeader:
             (header.model, header.dictionary_digest, header.corpus),
         )
         if not all(type(n) is int and n >= 0 for n in counts) or not all(isinstance(t, str) for t in texts):
-            raise ValueError("a count is no whole number, or a name no text")
+            raise ValueError("a count is not a whole number, or a name is not a text")
         return header
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise DictionaryError(f"{FILE} begins with no header ({error}); {_WRITE}") from None

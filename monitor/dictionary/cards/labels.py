@@ -63,7 +63,9 @@ def _read(path: Path, dictionary_digest: str) -> Labels:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         if record["format"] != _FORMAT:
-            raise DictionaryError(f"{FILE} has format {record['format']!r}; this version reads {_FORMAT!r}")
+            raise DictionaryError(
+                f"{FILE} has format {record['format']!r}; this version reads {_FORMAT!r}: move it away"
+            )
         return Labels(
             _by_feature(record["hand"]), _by_feature(record["auto"]), str(record["dictionary_digest"])
         )

@@ -19,7 +19,7 @@ _WHOLE = 4
 
 
 @dataclass(frozen=True)
-class LabelledText:
+class SourceText:
     """One labelled text."""
 
     text: str
@@ -44,7 +44,7 @@ class LabelledSource:
 
     concept: str
     name: str
-    rows: tuple[LabelledText, ...]
+    rows: tuple[SourceText, ...]
     train: Bools
     """`[rows]`: True for training rows; the other rows are held out."""
     units: NDArray[np.intp]
@@ -72,7 +72,7 @@ SplitOf = Callable[[str, str, str], str]
 def make_source(
     concept: str,
     name: str,
-    rows: Sequence[LabelledText],
+    rows: Sequence[SourceText],
     split_of: SplitOf,
     normalised: Callable[[str], str],
     cap: int,

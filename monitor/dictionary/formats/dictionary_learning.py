@@ -47,7 +47,7 @@ class DictionaryLearningReader:
         kind = trainer.get("dict_class")
         if kind not in _CLASSES:
             raise DictionaryError(
-                f"{config_path}: trainer.dict_class is {kind!r}, which is not one of {', '.join(_CLASSES)}"
+                f"{config_path}: trainer.dict_class is {kind!r}, which cannot be read; these can: {', '.join(_CLASSES)}"
             )
         tensors = Tensors(path)
         matrices, parts = _CLASSES[kind](tensors)

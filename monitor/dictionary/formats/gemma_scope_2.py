@@ -63,7 +63,9 @@ class GemmaScope2Reader:
 def _refuse_others(config: dict[str, Any], location: Location) -> None:
     architecture = config.get("architecture", "jump_relu")
     if architecture != "jump_relu":
-        raise DictionaryError(f"{location.label}: architecture {architecture!r} is not jump_relu")
+        raise DictionaryError(
+            f"{location.label}: architecture {architecture!r} cannot be read; only jump_relu can"
+        )
     inside, out = config.get("hf_hook_point_in"), config.get("hf_hook_point_out")
     folders = re.search(r"/(transcoder|clt)(_all)?(/|$)", location.address)
     if (out and out != inside) or config.get("affine_connection") or folders:

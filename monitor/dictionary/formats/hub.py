@@ -67,7 +67,7 @@ class HubFolder:
             raise DictionaryError(f"{self.label} has no {name}, and the dictionary cannot be read without it")
         return self._fetched(f"{self.folder}/{name}" if self.folder else name)
 
-    def above(self, name: str) -> Path | None:
+    def parent_file(self, name: str) -> Path | None:
         """See `Location`."""
         upper = self.folder.rpartition("/")[0]
         inside = f"{upper}/{name}" if upper else name

@@ -42,7 +42,9 @@ class LlamaScopeReader:
         config = read_json(config_path)
         refuse_transcoder(config, config_path)
         if config.get("act_fn") != "jumprelu":
-            raise DictionaryError(f"{config_path}: act_fn {config.get('act_fn')!r} is not jumprelu")
+            raise DictionaryError(
+                f"{config_path}: act_fn {config.get('act_fn')!r} cannot be read; only jumprelu can"
+            )
         tensors = Tensors(path)
         biased = bool(config.get("use_decoder_bias", True))
         tensors.require((*_LINEAR, *(("decoder.bias",) if biased else ())), kind="a Llama Scope dictionary")

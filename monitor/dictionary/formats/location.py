@@ -45,7 +45,7 @@ class Location(Protocol):
     def path(self, name: str) -> Path:
         """The path of this file on this machine; a file of the hub is downloaded first, or DictionaryError raised."""
 
-    def above(self, name: str) -> Path | None:
+    def parent_file(self, name: str) -> Path | None:
         """The path of a file in the parent folder; None where there is no such file."""
 
 
@@ -72,7 +72,7 @@ class LocalFolder:
         """See `Location`."""
         return self.folder / name
 
-    def above(self, name: str) -> Path | None:
+    def parent_file(self, name: str) -> Path | None:
         """See `Location`."""
         found = self.folder.resolve().parent / name
         return found if found.is_file() else None

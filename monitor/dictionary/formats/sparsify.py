@@ -83,7 +83,7 @@ def _card(location: Location) -> DictionaryCard:
     """The card. Model, context and data are in the run's configuration one folder up, which may be missing."""
     address = PurePosixPath(location.address)
     folder = address.parent.name if location.chosen else address.name
-    path = location.above("config.json")
+    path = location.parent_file("config.json")
     run = {} if path is None else read_json(path)
     return DictionaryCard(
         model_name=run.get("model"),

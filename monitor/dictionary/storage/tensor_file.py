@@ -123,7 +123,9 @@ class FileTensor:
         try:
             file = os.open(self.path, os.O_RDONLY)
         except OSError as error:
-            raise DictionaryError(f"{self.path} cannot be read any more: {error.strerror}") from error
+            raise DictionaryError(
+                f"{self.path} can no longer be read ({error.strerror}); restore the file, and load the dictionary again"
+            ) from error
         try:
             yield file
         finally:

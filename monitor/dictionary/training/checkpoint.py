@@ -15,13 +15,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from monitor.dictionary.training.trainer import Trainer
+from monitor.dictionary.training.trainer import DictionaryTrainer
 from monitor.errors import ConfigurationError
 
 FILE = "checkpoint.safetensors"
 
 
-def save(folder: Path, trainer: Trainer) -> None:
+def save(folder: Path, trainer: DictionaryTrainer) -> None:
     """Write the trainer's state to `folder`. It replaces an earlier checkpoint in one atomic step."""
     tensors = {f"network.{name}": value for name, value in trainer.network.state_dict().items()}
     for name, parameter in trainer.network.named_parameters():
@@ -41,7 +41,7 @@ def save(folder: Path, trainer: Trainer) -> None:
     os.replace(part, folder / FILE)
 
 
-def load(folder: Path, trainer: Trainer) -> bool:
+def load(folder: Path, trainer: DictionaryTrainer) -> bool:
     """Restore the state in `folder` into a trainer with the same settings. False where there is no checkpoint.
 
     Raises ConfigurationError where the checkpoint is of other settings, or the file is broken.
@@ -74,7 +74,7 @@ def _same_settings(stored: dict[str, object], wanted: dict[str, object], path: P
         )
 
 
-def _restore(trainer: Trainer, tensors: dict[str, Tensor]) -> None:
+def _restore(trainer: DictionaryTrainer, tensors: dict[str, Tensor]) -> None:
     prefix = "network."
     network = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
     trainer.network.load_state_dict(network)

@@ -123,7 +123,7 @@ def resample(network: Network, x: Tensor, error: Tensor, dead: Tensor, seed: int
     random = torch.Generator().manual_seed(seed)
     weights = error.double().square().sum(1).square().cpu()
     rows = torch.multinomial(weights, chosen.numel(), generator=random).to(x.device)
-    missing = processes.from_first(-error[rows])
+    missing = processes.broadcast(-error[rows])
     direction = missing / missing.norm(dim=1, keepdim=True).clamp_min(1e-8)
     network.decoder[chosen] = direction * network.decoder[alive].norm(dim=1).mean()
     network.encoder[chosen] = direction * network.encoder[alive].norm(dim=1).mean() * share

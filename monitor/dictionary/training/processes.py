@@ -64,7 +64,7 @@ def largest(value: Tensor) -> Tensor:
     return value
 
 
-def from_first(value: Tensor) -> Tensor:
+def broadcast(value: Tensor) -> Tensor:
     """The value that the first process passed."""
     if size() > 1:
         value = value.clone()

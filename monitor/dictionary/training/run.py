@@ -22,7 +22,7 @@ from monitor.dictionary.training.quality import Logits, measure_quality
 from monitor.dictionary.training.report import TrainingReport, write_report
 from monitor.dictionary.training.settings import TrainSettings
 from monitor.dictionary.training.stream import ActivationStream, Residuals
-from monitor.dictionary.training.trainer import StepMetrics, Trainer
+from monitor.dictionary.training.trainer import DictionaryTrainer, StepMetrics
 from monitor.errors import ConfigurationError
 
 METRICS = "metrics.jsonl"
@@ -83,7 +83,7 @@ def train_dictionary(
         ConfigurationError: the settings contradict the checkpoint, or the text ends too soon.
         DictionaryError: the loss is not finite.
     """
-    trainer = Trainer(settings, inputs.d_model, device=inputs.device)
+    trainer = DictionaryTrainer(settings, inputs.d_model, device=inputs.device)
     harvest = _Timed(inputs.residuals)
     stream = ActivationStream(
         inputs.rows,
@@ -132,7 +132,7 @@ class _Timed:
         return out
 
 
-def _initialised(trainer: Trainer, batches: Iterator[Tensor]) -> Iterator[Tensor]:
+def _initialised(trainer: DictionaryTrainer, batches: Iterator[Tensor]) -> Iterator[Tensor]:
     first = next(batches, None)
     if first is None:
         raise ConfigurationError(
@@ -143,7 +143,7 @@ def _initialised(trainer: Trainer, batches: Iterator[Tensor]) -> Iterator[Tensor
 
 
 def _loop(
-    trainer: Trainer, batches: Iterator[Tensor], storage: Storage, on_step: StepCallback
+    trainer: DictionaryTrainer, batches: Iterator[Tensor], storage: Storage, on_step: StepCallback
 ) -> tuple[StepMetrics, ...]:
     storage.folder.mkdir(parents=True, exist_ok=True)
     path = storage.folder / METRICS
@@ -166,7 +166,8 @@ def _loop(
             checkpoint.save(storage.folder, trainer)
     if trainer.step_index < trainer.settings.steps:
         raise ConfigurationError(
-            f"the text ended after {trainer.step_index * trainer.settings.batch} tokens of {trainer.settings.tokens}"
+            f"the text ended after {trainer.step_index * trainer.settings.batch} tokens of "
+            f"{trainer.settings.tokens}; give more text, or train on fewer tokens"
         )
     return tuple(history)
 
@@ -188,7 +189,7 @@ def _append(path: Path, metrics: StepMetrics) -> None:
 
 
 def _measured(
-    trainer: Trainer, inputs: TrainingInputs, storage: Storage, history: tuple[StepMetrics, ...]
+    trainer: DictionaryTrainer, inputs: TrainingInputs, storage: Storage, history: tuple[StepMetrics, ...]
 ) -> TrainingReport:
     sae = trainer.dictionary().to(dtype=storage.weights).to(dtype=torch.float32)  # as it will be read back
     found = measure_quality(sae, inputs.held_out, inputs.exact_residuals, inputs.logits, bos=inputs.bos)

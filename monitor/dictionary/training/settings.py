@@ -76,16 +76,20 @@ class TrainSettings:
             if value < 1:
                 raise ConfigurationError(f"{name} is {value}; it must be at least 1")
         if self.tokens < self.batch:
-            raise ConfigurationError(f"{self.tokens} tokens are less than one batch of {self.batch}")
+            raise ConfigurationError(
+                f"{self.tokens} tokens are less than one batch of {self.batch}; give more tokens, or a smaller batch"
+            )
         if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
             raise ConfigurationError(f"the learning rate is {self.learning_rate}; it must be above 0")
         if self.sparsity is not None and not 0 <= self.sparsity < math.inf:
             raise ConfigurationError(f"sparsity is {self.sparsity}; it must be 0 or more")
         if self.k > self.features:
-            raise ConfigurationError(f"k is {self.k}, more than the {self.features} features")
+            raise ConfigurationError(
+                f"k is {self.k}, more than the {self.features} features; give a smaller k"
+            )
         if self.buffer < self.batch:
             raise ConfigurationError(
-                f"the buffer of {self.buffer} tokens is smaller than a batch of {self.batch}"
+                f"the buffer of {self.buffer} tokens is smaller than a batch of {self.batch}; give a larger one"
             )
         for name in ("warm_up", "sparsity_warm_up", "decay"):
             if not 0 <= getattr(self, name) <= 1:

@@ -143,7 +143,7 @@ def _endless(path: Path, held_out: bool) -> Iterator[str]:
             for text in pieces(path, held_out=False):
                 yield text
         if text is None:
-            raise ConfigurationError(f"{path} holds no text to train on")
+            raise ConfigurationError(f"{path} holds no text to train on; leave it out")
 
 
 def _open(path: Path) -> IO[str]:

@@ -1,4 +1,4 @@
-"""`Trainer`: the optimisation steps that train one dictionary, and the schedule of learning rate and sparsity.
+"""`DictionaryTrainer`: the steps that train one dictionary, and the schedule of learning rate and sparsity.
 
 A step scales the batch, computes loss and gradients, revives dead features, averages gradients over processes, clips
 them, and applies Adam and the norm constraint. Runs on several processes (`torchrun`) average gradients with one
@@ -66,7 +66,7 @@ class StepMetrics:
     """λ at this step."""
 
 
-class Trainer:
+class DictionaryTrainer:
     """Trains one dictionary on batches of unscaled residuals.
 
     Every process constructs the same trainer and passes batches of the same size. Raises ConfigurationError where the
@@ -84,7 +84,8 @@ class Trainer:
         self.settings = settings.resolved(d_model)
         if self.settings.batch % processes.size():
             raise ConfigurationError(
-                f"a batch of {self.settings.batch} tokens does not divide among {processes.size()} processes"
+                f"a batch of {self.settings.batch} tokens cannot be divided equally among {processes.size()} "
+                f"processes; give a multiple of {processes.size()}"
             )
         self.network = Network(self.settings, d_model, dtype).to(device)
         self.idle = IdleTokens(self.settings.features, device)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from monitor.dictionary.evaluation.source import LabelledSource, LabelledText, SkippedSource, make_source
+from monitor.dictionary.evaluation.source import LabelledSource, SkippedSource, SourceText, make_source
 
 
 def _split(source, group, text):
@@ -11,7 +11,7 @@ def _split(source, group, text):
 
 def _rows(groups=40, per=4):
     return [
-        LabelledText(f"text {g} {i}", i % 2 == 0, "statement", f"g{g}")
+        SourceText(f"text {g} {i}", i % 2 == 0, "statement", f"g{g}")
         for g in range(groups)
         for i in range(per)
     ]
@@ -46,14 +46,14 @@ def test_large_groups_give_an_equal_part_each():
 
 
 def test_rows_to_learn_from_that_are_also_measured_are_dropped():
-    copy = LabelledText("TEXT 2 0", True, "statement", "g3")
+    copy = SourceText("TEXT 2 0", True, "statement", "g3")
     source = _make([*_rows(), copy])
     assert copy not in source.rows
     assert any(row.text == "text 2 0" for row in source.rows)
 
 
 def test_one_group_for_all_is_split_by_text():
-    rows = [LabelledText(f"statement {i}", i % 2 == 0, "statement", "the-name") for i in range(100)]
+    rows = [SourceText(f"statement {i}", i % 2 == 0, "statement", "the-name") for i in range(100)]
     source = _make(
         rows, split=lambda source, group, text: "train" if int(text.split()[1]) % 4 < 2 else "heldout"
     )
@@ -61,7 +61,7 @@ def test_one_group_for_all_is_split_by_text():
 
 
 def test_sources_that_cannot_be_measured_say_why():
-    only = _make([LabelledText(f"t{i}", True, "code", f"g{i}") for i in range(30)])
+    only = _make([SourceText(f"t{i}", True, "code", f"g{i}") for i in range(30)])
     assert isinstance(only, SkippedSource)
     assert "all 30 rows are positive" in only.reason
     few = _make(_rows(4))
@@ -70,7 +70,7 @@ def test_sources_that_cannot_be_measured_say_why():
 
 
 def test_the_answer_begins_after_the_last_marker():
-    row = LabelledText("Human: a\n\nAssistant: b\n\nHuman: c\n\nAssistant: d", True, "response", "g")
+    row = SourceText("Human: a\n\nAssistant: b\n\nHuman: c\n\nAssistant: d", True, "response", "g")
     assert row.text[row.reply_start :] == " d"
-    assert LabelledText("Assistant: d", True, "prompt", "g").reply_start == 0
-    assert LabelledText("nothing marked", True, "response", "g").reply_start == 0
+    assert SourceText("Assistant: d", True, "prompt", "g").reply_start == 0
+    assert SourceText("nothing marked", True, "response", "g").reply_start == 0

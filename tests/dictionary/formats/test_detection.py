@@ -87,7 +87,7 @@ def change(path, **entries):
         (layouts.sparsify, "cfg.json", {"k": 0}, "k is 0"),
         (layouts.gemma_scope_2, "config.json", {"affine_connection": True}, "transcoder"),
         (layouts.gemma_scope_2, "config.json", {"hf_hook_point_out": "model.layers.14.output"}, "transcoder"),
-        (layouts.gemma_scope_2, "config.json", {"architecture": "topk"}, "not jump_relu"),
+        (layouts.gemma_scope_2, "config.json", {"architecture": "topk"}, "only jump_relu can"),
         (layouts_openmoss.llama_scope, "hyperparams.json", {"act_fn": "topk"}, "not jumprelu"),
         (layouts_openmoss.llama_scope, "hyperparams.json", {"norm_activation": "batch-wise"}, "batch-wise"),
         (
@@ -140,7 +140,7 @@ def test_a_threshold_that_was_never_set(tmp_path, kind):
 def test_an_unknown_class(tmp_path):
     source = tmp_path / learned(tmp_path, "AutoEncoder").source
     write_json(source / "config.json", {"trainer": {"dict_class": "CrossCoder"}})
-    refused(source, "dict_class is 'CrossCoder', which is not one of AutoEncoder, ")
+    refused(source, "dict_class is 'CrossCoder', which cannot be read; these can: AutoEncoder, ")
 
 
 def test_what_its_makers_measured(tmp_path):

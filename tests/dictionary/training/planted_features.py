@@ -10,7 +10,7 @@ import dataclasses
 import torch
 
 from monitor.dictionary.training.settings import Objective, TrainSettings
-from monitor.dictionary.training.trainer import Trainer
+from monitor.dictionary.training.trainer import DictionaryTrainer
 
 WIDTH, TRUE, FEATURES = 48, 64, 96
 
@@ -40,7 +40,7 @@ def settings(objective=Objective.BATCHTOPK, steps=300, **changes):
 
 
 def trained(world, chosen, steps=None, trainer=None):
-    trainer = trainer or Trainer(chosen, WIDTH)
+    trainer = trainer or DictionaryTrainer(chosen, WIDTH)
     if trainer.step_index == 0:
         trainer.initialise(world.batch(0))
     metrics = None

@@ -5,7 +5,7 @@ import torch
 
 from monitor.dictionary.training import checkpoint
 from monitor.dictionary.training.settings import Objective
-from monitor.dictionary.training.trainer import Trainer
+from monitor.dictionary.training.trainer import DictionaryTrainer
 from monitor.errors import ConfigurationError
 from tests.dictionary.training.planted_features import WIDTH, World, settings, trained
 
@@ -16,7 +16,7 @@ def test_a_resumed_run_equals_one_that_never_stopped(objective, tmp_path):
     whole, _ = trained(world, chosen)
     first, _ = trained(world, chosen, steps=25)
     checkpoint.save(tmp_path, first)
-    second = Trainer(chosen, WIDTH)
+    second = DictionaryTrainer(chosen, WIDTH)
     assert checkpoint.load(tmp_path, second)
     assert second.step_index == 25
     trained(world, chosen, trainer=second)
@@ -29,11 +29,11 @@ def test_a_checkpoint_of_other_settings_is_refused(tmp_path):
     trainer, _ = trained(World(), settings(), steps=2)
     checkpoint.save(tmp_path, trainer)
     with pytest.raises(ConfigurationError, match=r"k 4, now 3.*--restart"):
-        checkpoint.load(tmp_path, Trainer(settings(k=3), WIDTH))
+        checkpoint.load(tmp_path, DictionaryTrainer(settings(k=3), WIDTH))
     (tmp_path / checkpoint.FILE).write_bytes(b"nonsense")
     with pytest.raises(ConfigurationError, match="broken"):
-        checkpoint.load(tmp_path, Trainer(settings(), WIDTH))
+        checkpoint.load(tmp_path, DictionaryTrainer(settings(), WIDTH))
 
 
 def test_no_checkpoint(tmp_path):
-    assert not checkpoint.load(tmp_path, Trainer(settings(), WIDTH))
+    assert not checkpoint.load(tmp_path, DictionaryTrainer(settings(), WIDTH))

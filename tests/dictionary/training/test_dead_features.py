@@ -3,7 +3,7 @@ import torch
 
 from monitor.dictionary.training import dead_features
 from monitor.dictionary.training.settings import Objective
-from monitor.dictionary.training.trainer import Trainer
+from monitor.dictionary.training.trainer import DictionaryTrainer
 from tests.dictionary.training.planted_features import FEATURES, WIDTH, World, settings, trained
 
 
@@ -11,7 +11,7 @@ from tests.dictionary.training.planted_features import FEATURES, WIDTH, World, s
 def test_dead_features_come_back(objective):
     world = World()
     chosen = settings(objective, steps=700, dead_after=20 * 256, sparsity=0.1, features=48)
-    trainer = Trainer(chosen, WIDTH)
+    trainer = DictionaryTrainer(chosen, WIDTH)
     trainer.initialise(world.batch(0))
     killed = torch.arange(10)
     with torch.no_grad():

@@ -24,14 +24,14 @@ from datetime import timedelta
 from safetensors.torch import save_file
 from monitor.dictionary.training import processes
 from monitor.dictionary.training.settings import Objective
-from monitor.dictionary.training.trainer import Trainer
+from monitor.dictionary.training.trainer import DictionaryTrainer
 from tests.dictionary.training.planted_features import WIDTH, World, settings
 rank, count, store, out, kind = int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:]
 torch.set_num_threads(1)
 if count > 1:
     processes.join("gloo", init_method="file://" + store, rank=rank, world_size=count, timeout=timedelta(seconds=100))
 world, chosen = World(), settings(Objective(kind), steps=60, precision="float64", dead_after=10**9)
-trainer = Trainer(chosen, WIDTH, dtype=torch.float64)
+trainer = DictionaryTrainer(chosen, WIDTH, dtype=torch.float64)
 share = lambda step: world.batch(step).double()[rank::count]
 trainer.initialise(share(0))
 while trainer.step_index < 30:

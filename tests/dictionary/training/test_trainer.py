@@ -5,7 +5,7 @@ import torch
 
 from monitor.dictionary.sae import Activation
 from monitor.dictionary.training.settings import Objective
-from monitor.dictionary.training.trainer import Trainer
+from monitor.dictionary.training.trainer import DictionaryTrainer
 from monitor.errors import DictionaryError
 from tests.dictionary.training.planted_features import FEATURES, WIDTH, World, settings, trained
 
@@ -68,4 +68,4 @@ def test_a_loss_that_is_not_finite_stops_the_run():
 
 def test_all_zero_activations_are_refused():
     with pytest.raises(DictionaryError, match="all zero"):
-        Trainer(settings(), WIDTH).initialise(torch.zeros(4, WIDTH))
+        DictionaryTrainer(settings(), WIDTH).initialise(torch.zeros(4, WIDTH))
