@@ -1,4 +1,4 @@
-"""Coverage is exactly complete under random trouble: the short form of `python -m monitor.bench.coverage`."""
+"""Every token is scored under random requests: a short run of `python -m monitor.bench.coverage`."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What the measurement of scoring beside generating says of numbers that are known."""
+"""The checks of the fairness measurement, on known numbers."""
 
 import pytest
 

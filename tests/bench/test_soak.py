@@ -1,4 +1,4 @@
-"""What the soak makes of what it saw."""
+"""The checks of the soak run, on known results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A folder loaded whole: identity, width, statistics."""
+"""A dictionary loaded from a folder: digest, width, statistics."""
 
 import dataclasses
 

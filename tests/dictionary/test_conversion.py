@@ -1,4 +1,4 @@
-"""Every family written as SAELens and read back: the same activations, and the family's own arithmetic still."""
+"""Dictionaries of every format give the same activations once they are converted to SAELens and read back."""
 
 from __future__ import annotations
 

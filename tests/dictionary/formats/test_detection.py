@@ -1,4 +1,4 @@
-"""Which family a place belongs to, and what the operator is told where that is unclear or cannot be read."""
+"""Which format files have, and the errors where that is unclear or the files cannot be read."""
 
 from __future__ import annotations
 

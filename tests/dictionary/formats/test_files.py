@@ -1,4 +1,4 @@
-"""Folders that are broken, and what the operator is told."""
+"""Broken folders and the errors that they raise."""
 
 import json
 

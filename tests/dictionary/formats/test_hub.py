@@ -1,4 +1,4 @@
-"""Dictionaries from a hub on loopback: what is fetched, what is not, and what the operator is told.
+"""Dictionaries from a hub on loopback: which files are downloaded, and which errors are raised.
 
 Each case runs in a process of its own, since huggingface_hub reads HF_ENDPOINT and HF_HOME when it is imported.
 """

@@ -1,4 +1,4 @@
-"""A dictionary of a million features, 34 GB in float32: only what is watched is read, and nothing whole by accident."""
+"""Of a dictionary of a million features (34 GB in float32), only the watched features are read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several processes give what one gives, and end cleanly: nobody may say that a finished run failed."""
+"""Several processes give the same weights as one, and a finished run exits with 0."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ print(json.dumps([(task / "comm").read_text().strip() for task in pathlib.Path("
 
 @contextmanager
 def started(*commands: list[str]) -> Iterator[list[subprocess.Popen[str]]]:
-    """Processes side by side, none of which outlives the block."""
+    """Run these commands at the same time; all have ended when the block ends."""
     running: list[subprocess.Popen[str]] = []
     try:
         for command in commands:
@@ -59,7 +59,7 @@ def started(*commands: list[str]) -> Iterator[list[subprocess.Popen[str]]]:
 
 
 def end(process: subprocess.Popen[str]) -> None:
-    """Asked first: torchrun ends its own children, which would outlive its being killed."""
+    """Terminate before killing: torchrun then ends its own children, which a kill would leave running."""
     if process.poll() is None:
         process.terminate()
     try:

@@ -1,4 +1,4 @@
-"""Which activations come out, in what order, and that any batch can be reached again."""
+"""Which activations the stream gives, in which order, and that it can skip to any batch."""
 
 from itertools import islice
 

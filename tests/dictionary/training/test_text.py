@@ -1,4 +1,4 @@
-"""Files to rows of ids: shares, cuts, held-out pieces, and what is refused."""
+"""Rows of ids from files: shares, pieces, held-out pieces, and files that are refused."""
 
 import json
 import lzma

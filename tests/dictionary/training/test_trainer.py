@@ -1,4 +1,4 @@
-"""The loop learns and folds exactly."""
+"""The training loop finds planted features, and folding its scale and norms changes no reconstruction."""
 
 import pytest
 import torch
