@@ -57,7 +57,7 @@ class SaeLensReader:
         for matrix in (encoder, decoder):
             if matrix.shape != (config.d_sae, config.d_in):
                 raise DictionaryError(
-                    f"{matrix.name} has {matrix.shape[0]} features of width {matrix.shape[1]}; and {CONFIG} "
+                    f"{matrix.name} has {matrix.shape[0]} features of width {matrix.shape[1]}, and {CONFIG} "
                     f"states d_sae {config.d_sae} and d_in {config.d_in}: they are of different dictionaries"
                 )
         matrices, parts = _build(tensors, config, encoder, decoder, logarithms)

@@ -88,7 +88,7 @@ def change(path, **entries):
         (layouts.gemma_scope_2, "config.json", {"affine_connection": True}, "transcoder"),
         (layouts.gemma_scope_2, "config.json", {"hf_hook_point_out": "model.layers.14.output"}, "transcoder"),
         (layouts.gemma_scope_2, "config.json", {"architecture": "topk"}, "only jump_relu can"),
-        (layouts_openmoss.llama_scope, "hyperparams.json", {"act_fn": "topk"}, "not jumprelu"),
+        (layouts_openmoss.llama_scope, "hyperparams.json", {"act_fn": "topk"}, "only jumprelu can"),
         (layouts_openmoss.llama_scope, "hyperparams.json", {"norm_activation": "batch-wise"}, "batch-wise"),
         (
             layouts_openmoss.llama_scope,

@@ -164,7 +164,7 @@ def test_configuration_from_before_version_6(tmp_path):
         ({"reshape_activations": "hook_z"}, "attention heads"),
         ({"d_out": 7}, "transcoder"),
         ({"d_sae": "many"}, "d_sae is 'many'"),
-        ({"d_sae": FEATURES + 1}, "must be"),
+        ({"d_sae": FEATURES + 1}, "of different dictionaries"),
         ({"architecture": "topk"}, "k is None"),
         ({"architecture": "topk", "k": FEATURES + 1}, "k is 41"),
         ({"architecture": "jumprelu"}, "missing here: threshold"),

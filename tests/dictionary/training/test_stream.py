@@ -78,7 +78,7 @@ def test_what_is_no_number_is_left_out_too():
     nothing = ActivationStream(
         lambda: iter(token_rows()), lambda ids: residuals(ids) * torch.nan, bos=BOS, batch=16, buffer=256
     )
-    with pytest.raises(DictionaryError, match="no numbers"):
+    with pytest.raises(DictionaryError, match="residuals are NaN"):
         next(nothing.batches())
 
 
