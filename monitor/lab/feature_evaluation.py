@@ -16,11 +16,11 @@ import torch
 from numpy.typing import NDArray
 
 from monitor.dictionary.cards.card_file import Context
-from monitor.dictionary.evaluation.clearest import Clear, SourceSummary, clearest, summarise
-from monitor.dictionary.evaluation.half import Floats, Half
-from monitor.dictionary.evaluation.measure import DETECTORS, SourceResult, measure
-from monitor.dictionary.evaluation.report import Portrait, Subject, portraits, records, table
-from monitor.dictionary.evaluation.source import Row, Skipped, Source, make_source
+from monitor.dictionary.evaluation.clear_features import ClearFeature, SourceSummary, clearest, summarise
+from monitor.dictionary.evaluation.comparison import DETECTORS, SourceComparison, compare_detectors
+from monitor.dictionary.evaluation.readings import Floats, LabelledReadings
+from monitor.dictionary.evaluation.report import EvaluationScope, FeaturePortrait, portraits, records, table
+from monitor.dictionary.evaluation.source import LabelledSource, SkippedSource, SourceText, make_source
 from monitor.dictionary.explore.text_pooling import pool
 from monitor.errors import InputError
 from monitor.lab.data_folder import DataFolder, LabelledFile
@@ -38,12 +38,12 @@ Made = TypeVar("Made")
 class FeatureEvaluation:
     """What was measured. `print` shows it as Markdown; intervals are of 95 %, from resampling groups."""
 
-    subject: Subject
-    sources: tuple[SourceResult, ...]
+    subject: EvaluationScope
+    sources: tuple[SourceComparison, ...]
     """All detectors on each labelled source, fitted on one side of its split and measured on the other."""
-    skipped: tuple[Skipped, ...] = ()
+    skipped: tuple[SkippedSource, ...] = ()
     """Sources that could not be measured, and why."""
-    portraits: tuple[Portrait, ...] = ()
+    portraits: tuple[FeaturePortrait, ...] = ()
     """The clearest features, with where they fire; none where the folder has no benign requests."""
     averages: tuple[tuple[str, tuple[str, ...]], ...] = ()
     """Headings, each with the sources whose means are shown together."""
@@ -96,7 +96,7 @@ def evaluate_features(
     features: int = 128,
     longest: int = 256,
     jobs: int = 1,
-    progress: Callable[[Sequence[Source]], Iterable[Source]] = iter,
+    progress: Callable[[Sequence[LabelledSource]], Iterable[LabelledSource]] = iter,
 ) -> FeatureEvaluation:
     """Measure how well features find the concepts of labelled texts.
 
@@ -116,7 +116,10 @@ def evaluate_features(
     reader = LabelledReader(pair, longest)
     files = _chosen(data, only)
     made = [_source(file, data.halved, rows) for file in files]
-    sources, skipped = [s for s in made if isinstance(s, Source)], [s for s in made if isinstance(s, Skipped)]
+    sources, skipped = (
+        [s for s in made if isinstance(s, LabelledSource)],
+        [s for s in made if isinstance(s, SkippedSource)],
+    )
     if not sources:
         raise InputError("no source can be measured: " + "; ".join(f"{s.name}: {s.reason}" for s in skipped))
     ranking = {(file.concept, file.stem) for file in files if file.ranks_features}
@@ -130,7 +133,7 @@ def evaluate_features(
         if summaries
         else []
     )
-    subject = Subject(
+    subject = EvaluationScope(
         pair.loaded.digest,
         pair.dictionary.digest,
         pair.harvester.layer,
@@ -159,35 +162,39 @@ def _chosen(data: DataFolder, only: Sequence[str]) -> list[LabelledFile]:
     return [f for f in files if not only or not {f.name, f.concept, f.stem}.isdisjoint(only)]
 
 
-def _source(file: LabelledFile, split: Split, rows: int) -> Source | Skipped:
+def _source(file: LabelledFile, split: Split, rows: int) -> LabelledSource | SkippedSource:
     return make_source(file.concept, file.stem, _rows(file), split.side, normalised, rows)
 
 
-def _rows(file: LabelledFile) -> tuple[Row, ...]:
+def _rows(file: LabelledFile) -> tuple[SourceText, ...]:
     """Its rows; where others have a group, a row without one is a group of its own."""
     grouped = any(row.group for row in file.rows)
     return tuple(
-        Row(row.text, bool(row.label), row.kind, row.group or (normalised(row.text) if grouped else ""))
+        SourceText(
+            row.text, bool(row.label), row.kind, row.group or (normalised(row.text) if grouped else "")
+        )
         for row in file.rows
     )
 
 
-def _measure(given: tuple[Source, Half, Half], limit: int) -> SourceResult:
+def _measure(
+    given: tuple[LabelledSource, LabelledReadings, LabelledReadings], limit: int
+) -> SourceComparison:
     source, train, test = given
-    return measure(source.concept, source.name, train, test, limit=limit)
+    return compare_detectors(source.concept, source.name, train, test, limit=limit)
 
 
 def _halves(
-    sources: Iterable[Source],
+    sources: Iterable[LabelledSource],
     reader: LabelledReader,
     benign: Floats,
     ranking: set[tuple[str, str]],
     summaries: list[SourceSummary],
-) -> Iterator[tuple[Source, Half, Half]]:
+) -> Iterator[tuple[LabelledSource, LabelledReadings, LabelledReadings]]:
     """Both sides of each source, read when they are asked for; adds to `summaries` on the way."""
     for source in sources:
         whole = reader.half(source)
-        train, test = whole.take(source.train), whole.take(~source.train)
+        train, test = whole.select(source.train), whole.select(~source.train)
         if len(benign) and (source.concept, source.name) in ranking:
             summaries.append(summarise(source.concept, source.name, train, test, benign))
         yield source, train, test
@@ -201,14 +208,18 @@ def _benign(data: DataFolder, reader: LabelledReader, rows: int) -> Floats:
     return reader.read(found, np.arange(len(found))).maximum
 
 
-def _portraits(found: list[Clear], sources: list[Source], reader: LabelledReader) -> Iterator[Portrait]:
+def _portraits(
+    found: list[ClearFeature], sources: list[LabelledSource], reader: LabelledReader
+) -> Iterator[FeaturePortrait]:
     dictionary = reader.pair.dictionary
     labels, statistics = open_labels(dictionary), need_statistics(dictionary)
     by_name = {(source.concept, source.name): source for source in sources}
     for clear in found:
         source = by_name[clear.concept, clear.best_source]
-        measured: list[Row] = [row for row, train in zip(source.rows, source.train, strict=True) if not train]
-        yield Portrait(
+        measured: list[SourceText] = [
+            row for row, train in zip(source.rows, source.train, strict=True) if not train
+        ]
+        yield FeaturePortrait(
             clear,
             labels.best(clear.feature),
             float(statistics.maximum[clear.feature]),
@@ -228,11 +239,11 @@ class LabelledReader:
         self._unit = torch.where(maximum > 0, 1 / maximum, 0.0)
         self._maximum = maximum
 
-    def half(self, source: Source) -> Half:
+    def half(self, source: LabelledSource) -> LabelledReadings:
         """All rows of a source, both sides; cut with `source.train`."""
         return self.read(source.rows, source.units)
 
-    def read(self, rows: tuple[Row, ...], units: np.ndarray) -> Half:
+    def read(self, rows: tuple[SourceText, ...], units: np.ndarray) -> LabelledReadings:
         """Rows with pooled readings over their judged parts."""
         tokens = [self.tokens(row) for row in rows]
         pooled = pool(
@@ -242,7 +253,7 @@ class LabelledReader:
             bos=self.pair.bos,
             starts=[start for _, start in tokens],
         )
-        return Half(
+        return LabelledReadings(
             texts=tuple(row.text for row in rows),
             replies=tuple(row.text[row.reply_start :] for row in rows),
             labels=np.array([row.label for row in rows], bool),
@@ -252,7 +263,7 @@ class LabelledReader:
             residual=pooled.residual.numpy(),
         )
 
-    def tokens(self, row: Row) -> tuple[list[int], int]:
+    def tokens(self, row: SourceText) -> tuple[list[int], int]:
         """Token ids of a row, and the first position that counts.
 
         Too long a text loses its end; a response loses its beginning instead, as its end is what is judged.
@@ -268,7 +279,7 @@ class LabelledReader:
             return ids[: self._longest], start
         return ids[:1] + ids[over + 1 :], max(1, start - over)
 
-    def strongest(self, row: Row, feature: int, *, before: int = 16, after: int = 7) -> Context:
+    def strongest(self, row: SourceText, feature: int, *, before: int = 16, after: int = 7) -> Context:
         """The place in a row where a feature fires most, with its surroundings."""
         ids, start = self.tokens(row)
         x = self.pair.residuals(torch.tensor([ids]))[0]

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from monitor.dictionary.cards.labels import Labels
-from monitor.dictionary.explore.contrast import Contrast, Pool
+from monitor.dictionary.explore.contrast import FeatureContrast, TextPooling
 from monitor.dictionary.explore.contrast import contrast as rank
-from monitor.dictionary.explore.search import Hit
+from monitor.dictionary.explore.search import SearchHit
 from monitor.dictionary.explore.search import search as find
 from monitor.dictionary.explore.text_pooling import pool as pool_texts
 from monitor.errors import InputError
@@ -28,10 +28,10 @@ def contrast_texts(
     texts: Sequence[str],
     positive: Sequence[bool],
     *,
-    pool: Pool = Pool.MAX,
+    pool: TextPooling = TextPooling.MAX,
     both_ways: bool = False,
     progress: Progress | None = None,
-) -> list[Contrast]:
+) -> list[FeatureContrast]:
     """Features by how well they separate positive from negative texts, the best first.
 
     Args:
@@ -59,7 +59,7 @@ def contrast_texts(
 class FoundFeature:
     """A feature that fires on given texts, and where."""
 
-    hit: Hit
+    hit: SearchHit
     peaks: tuple[str | None, ...]
     """For each text the token on which it fires most; None where it does not fire."""
 
@@ -74,7 +74,7 @@ def search_texts(pair: Pair, texts: Sequence[str], limit: int) -> list[FoundFeat
     return [FoundFeature(hit, _peaks(pair, hit, ids)) for hit in find(pooled, statistics, limit=limit)]
 
 
-def _peaks(pair: Pair, hit: Hit, ids: list[list[int]]) -> tuple[str | None, ...]:
+def _peaks(pair: Pair, hit: SearchHit, ids: list[list[int]]) -> tuple[str | None, ...]:
     return tuple(
         pair.speller.pieces(text)[peak] if peak else None for peak, text in zip(hit.peaks, ids, strict=True)
     )

@@ -17,7 +17,7 @@ from monitor.errors import InputError
 from monitor.lab.pair import Pair, need_feature, need_statistics, open_labels
 from monitor.lab.policies import load_set, running_of
 from monitor.model.offline.residuals import Harvester
-from monitor.model.tap.probe_columns import Columns
+from monitor.model.tap.probe_columns import ProbeColumns
 from monitor.policy.fit.readings import TextReadings, TokenReadings
 from monitor.records import Signal, WatchPlan
 from monitor.telemetry.decisions.tokens import column_names
@@ -138,7 +138,7 @@ class PairReader:
         """`signals` are those that `read` gives; an error of reconstruction costs as much as reading again."""
         self.pair = pair
         self._asked = tuple(signals)
-        self._held: tuple[WatchPlan, Columns] | None = None
+        self._held: tuple[WatchPlan, ProbeColumns] | None = None
         self._autoencoder = pair.dictionary.autoencoder
         self._maximum = need_statistics(pair.dictionary).maximum.to(pair.loaded.device)
         alive = self._maximum > 0
@@ -184,11 +184,11 @@ class PairReader:
         read = (self._autoencoder.encode(residual) * self._unit)[:, where]
         return np.asarray(read.cpu().numpy(), np.float32)
 
-    def _columns(self, plan: WatchPlan) -> Columns:
+    def _columns(self, plan: WatchPlan) -> ProbeColumns:
         """The probe and signal columns of a plan; those of the last one are kept."""
         if self._held is None or self._held[0] is not plan:
             device = self.pair.loaded.device
-            self._held = plan, Columns(self._autoencoder, plan, device=device, dtype=torch.float32)
+            self._held = plan, ProbeColumns(self._autoencoder, plan, device=device, dtype=torch.float32)
         return self._held[1]
 
     def read(self, texts: Sequence[str]) -> TextReadings:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -16,24 +18,27 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from monitor.dictionary.formats import Card
+from monitor.dictionary.formats import DictionaryCard
 from monitor.dictionary.training import processes
-from monitor.dictionary.training.report import Report
-from monitor.dictionary.training.run import Storage, Subject, Watch, save_run, train_dictionary
+from monitor.dictionary.training.report import TrainingReport
+from monitor.dictionary.training.run import StepCallback, Storage, TrainingInputs, save_run, train_dictionary
 from monitor.dictionary.training.settings import TrainSettings
 from monitor.dictionary.training.stream import FORWARD
 from monitor.dictionary.training.sweep import summary
-from monitor.dictionary.training.text import Source, mixed, rows
+from monitor.dictionary.training.text import TextSource, mixed, rows
+from monitor.dictionary.training.trainer import StepMetrics
 from monitor.errors import ConfigurationError
 from monitor.model.load.model import LoadedModel, load_model
 from monitor.model.offline.residuals import Harvester
 
+LINE_SECONDS = 30.0
+"""Seconds between two progress lines where standard error is no terminal."""
 WEIGHTS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 """In which types the weights of a dictionary can be stored."""
 
 
 @dataclass(frozen=True)
-class TrainingInput:
+class TrainingText:
     """The model whose activations a dictionary learns from, and the texts that the model reads."""
 
     model: str
@@ -65,14 +70,14 @@ def together() -> Iterator[None]:
     processes.leave(together=True)
 
 
-def open_subject(given: TrainingInput) -> Subject:
+def open_subject(given: TrainingText) -> TrainingInputs:
     """Load the model and prepare the text. Raises ModelError or ConfigurationError."""
-    sources = [Source.parse(text) for text in given.data]
+    sources = [TextSource.parse(text) for text in given.data]
     loaded = load_model(given.model, device=_device(given.device))
     harvester = Harvester(loaded, given.layer)
     length = min(given.length, loaded.context)
     bos = _bos(loaded)
-    return Subject(
+    return TrainingInputs(
         rows=partial(_rows, loaded, sources, length, bos, False),
         held_out=_held_out(_rows(loaded, sources, length, bos, True), given.held_out, length),
         residuals=partial(_rough, harvester),
@@ -81,7 +86,7 @@ def open_subject(given: TrainingInput) -> Subject:
         bos=bos,
         d_model=loaded.d_model,
         device=loaded.device,
-        card=Card(
+        card=DictionaryCard(
             model_name=_name(given.model),
             hook_name=f"blocks.{harvester.layer}.hook_resid_post",
             layer=harvester.layer,
@@ -105,13 +110,13 @@ def is_first() -> bool:
 
 
 def train_into(
-    storage: Storage, settings: TrainSettings, subject: Subject, watch: Watch, *, plot: bool
-) -> Report:
-    """Train a dictionary, measure it and write it with its report; `plot` adds training.png. `watch` sees every step.
+    storage: Storage, settings: TrainSettings, subject: TrainingInputs, on_step: StepCallback, *, plot: bool
+) -> TrainingReport:
+    """Train a dictionary, measure it and write it with its report; `plot` adds training.png.
 
     A run that was stopped goes on from its checkpoint. Of several processes, the first one writes.
     """
-    report = train_dictionary(settings, subject, storage, watch)
+    report = train_dictionary(settings, subject, storage, on_step)
     if is_first():
         save_run(report, storage)
         if plot:
@@ -121,7 +126,9 @@ def train_into(
     return report
 
 
-def train_for_sweep(out: Path, settings: TrainSettings, subject: Subject, watch: Watch) -> dict[str, Any]:
+def train_for_sweep(
+    out: Path, settings: TrainSettings, subject: TrainingInputs, on_step: StepCallback
+) -> dict[str, Any]:
     """The numbers of one run of a sweep, from its folder in `out` where it is finished already.
 
     ConfigurationError where the folder holds a run with other settings.
@@ -131,7 +138,7 @@ def train_for_sweep(out: Path, settings: TrainSettings, subject: Subject, watch:
     asked = json.loads(json.dumps(dataclasses.asdict(settings)))
     if row.is_file():
         return _finished(row, asked)
-    found = summary(train_into(storage_of(folder), settings, subject, watch, plot=False), subject.d_model)
+    found = summary(train_into(storage_of(folder), settings, subject, on_step, plot=False), subject.d_model)
     if is_first():
         row.write_text(json.dumps(found | {"asked": asked}) + "\n", "utf-8")
     return found
@@ -153,6 +160,50 @@ def _finished(row: Path, asked: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+class ProgressLines:
+    """Plain progress lines for output that is no terminal: at the first step, every 30 seconds and at the last step."""
+
+    def __init__(
+        self,
+        settings: TrainSettings,
+        write: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings, self._write, self._clock = settings, write, clock
+        self._started = self._last_line = clock()
+        self._tokens_before: int | None = None
+        write(
+            f"training {settings.features:,} features on {settings.tokens:,} tokens; "
+            f"a line follows every {LINE_SECONDS:.0f} seconds"
+        )
+
+    def __call__(self, metrics: StepMetrics) -> None:
+        """Write a line where one is due."""
+        now, last = self._clock(), metrics.step == self._settings.steps - 1
+        if self._tokens_before is None:
+            self._tokens_before = metrics.tokens - self._settings.batch
+        elif now - self._last_line < LINE_SECONDS and not last:
+            return
+        self._last_line = now
+        self._write(self._line(metrics, metrics.tokens - self._tokens_before, now - self._started))
+        if last:
+            self._write("training is complete; measuring the dictionary on held-out text")
+
+    def _line(self, metrics: StepMetrics, tokens: int, seconds: float) -> str:
+        """`tokens` were trained on in `seconds`; a resumed run began with more."""
+        rate = tokens / max(seconds, 1e-9)
+        left = timedelta(seconds=round((self._settings.tokens - metrics.tokens) / rate))
+        return (
+            f"{metrics.tokens:,} of {self._settings.tokens:,} tokens  {numbers_of(metrics)}  "
+            f"{rate:,.0f} tokens/s  {left} remaining"
+        )
+
+
+def numbers_of(metrics: StepMetrics) -> str:
+    """Fraction of variance unexplained, active features at a token and dead features, in one line."""
+    return f"FVU {metrics.fvu:.4f}  L0 {metrics.l0:.1f}  dead {100 * metrics.dead:.1f} %"
+
+
 def _device(asked: str) -> str:
     """Of several processes on one machine, each takes its own GPU."""
     if asked == "auto" and torch.cuda.is_available() and dist.is_initialized():
@@ -172,7 +223,7 @@ def _bos(loaded: LoadedModel) -> int | None:
 
 
 def _rows(
-    loaded: LoadedModel, sources: Sequence[Source], length: int, bos: int | None, held_out: bool
+    loaded: LoadedModel, sources: Sequence[TextSource], length: int, bos: int | None, held_out: bool
 ) -> Iterator[Tensor]:
     def tokenise(texts: list[str]) -> list[list[int]]:
         ids: list[list[int]] = loaded.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]

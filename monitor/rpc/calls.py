@@ -13,14 +13,14 @@ from typing import Any
 from monitor.errors import MonitorError, Overloaded, Unavailable
 from monitor.model.engine.requests import Event, GenerationRequest, ScoreJob, ScoreOutcome
 from monitor.rpc.mailbox import Mailbox
-from monitor.rpc.ports import Runtime
+from monitor.rpc.ports import ModelRuntime
 from monitor.telemetry.metrics.metrics import Metrics
 
 
 class Calls:
     """Every generation and scoring that somebody waits for."""
 
-    def __init__(self, runtime: Runtime, metrics: Metrics) -> None:
+    def __init__(self, runtime: ModelRuntime, metrics: Metrics) -> None:
         self._runtime = runtime
         self._metrics = metrics
         self._open: set[Mailbox[Any]] = set()

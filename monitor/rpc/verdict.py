@@ -11,15 +11,15 @@ from dataclasses import replace
 from monitor.errors import MonitorError, MonitoringFailed
 from monitor.policy.policy import Policy
 from monitor.records import Action, Coverage, Mode, Status, Suppression, Verdict
-from monitor.rpc.faults import REFUSED_TEXT
-from monitor.rpc.ports import Judge
+from monitor.rpc.error_status import REFUSED_TEXT
+from monitor.rpc.ports import RequestJudge
 from monitor.telemetry.metrics.metrics import Metrics
 
 INCOMPLETE = "incomplete"
 
 
 def conclude(
-    judge: Judge,
+    judge: RequestJudge,
     metrics: Metrics,
     coverage: Coverage,
     *,

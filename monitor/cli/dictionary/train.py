@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -19,9 +20,11 @@ from monitor.dictionary.training.settings import Objective, TrainSettings
 from monitor.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from monitor.dictionary.training.report import Report
-    from monitor.dictionary.training.run import Subject
-    from monitor.dictionary.training.trainer import Metrics
+    from rich.console import Console
+
+    from monitor.dictionary.training.report import TrainingReport
+    from monitor.dictionary.training.run import TrainingInputs
+    from monitor.dictionary.training.trainer import StepMetrics
 
 Number = TypeVar("Number", int, float)
 
@@ -93,8 +96,8 @@ def train(
 
     with _subject(model, layer, data, length, held_out, device) as subject:
         storage = storage_of(out, restart=restart, weights=weights)
-        with _stoppable(out), _progress(settings) as watch:
-            report = train_into(storage, settings, subject, watch, plot=plot)
+        with _stoppable(out), _progress(settings) as on_step:
+            report = train_into(storage, settings, subject, on_step, plot=plot)
         if is_first():
             _print(report, out)
 
@@ -123,9 +126,9 @@ def sweep(
 
     Finished combinations are kept in OUT and not done again.
     """
-    from monitor.dictionary.training.sweep import Plan, write_sweep
+    from monitor.dictionary.training.sweep import SweepPlan, write_sweep
 
-    plan = Plan(_numbers(features, int), _numbers(tokens, int), _numbers(learning_rates, float))
+    plan = SweepPlan(_numbers(features, int), _numbers(tokens, int), _numbers(learning_rates, float))
     base = TrainSettings(
         plan.features[0], plan.tokens[0], objective, k, sparsity, batch=batch, buffer=buffer, seed=seed
     )
@@ -159,11 +162,11 @@ def _numbers(text: str, kind: Callable[[str], Number]) -> tuple[Number, ...]:
 @contextmanager
 def _subject(
     model: str, layer: int | None, data: list[str], length: int, held_out: int, device: str
-) -> Iterator[Subject]:
-    from monitor.lab.training import TrainingInput, open_subject, together
+) -> Iterator[TrainingInputs]:
+    from monitor.lab.training import TrainingText, open_subject, together
 
     with together():
-        yield open_subject(TrainingInput(model, layer, tuple(data), length, held_out, device))
+        yield open_subject(TrainingText(model, layer, tuple(data), length, held_out, device))
 
 
 @contextmanager
@@ -176,14 +179,14 @@ def _stoppable(out: Path) -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
-def _swept(out: Path, settings: TrainSettings, subject: Subject) -> dict[str, Any]:
+def _swept(out: Path, settings: TrainSettings, subject: TrainingInputs) -> dict[str, Any]:
     from monitor.lab.training import train_for_sweep
 
-    with _stoppable(out), _progress(settings) as watch:
-        return train_for_sweep(out, settings, subject, watch)
+    with _stoppable(out), _progress(settings) as on_step:
+        return train_for_sweep(out, settings, subject, on_step)
 
 
-def _print(report: Report, out: Path) -> None:
+def _print(report: TrainingReport, out: Path) -> None:
     from monitor.dictionary.training.report import results
 
     print_lines({**results(report.evaluation), "tokens_per_second": round(report.tokens_per_second)})
@@ -191,11 +194,26 @@ def _print(report: Report, out: Path) -> None:
 
 
 @contextmanager
-def _progress(settings: TrainSettings) -> Iterator[Callable[[Metrics], None]]:
-    """A bar on standard error, and a line of numbers at every twentieth of the run."""
+def _progress(settings: TrainSettings) -> Iterator[Callable[[StepMetrics], None]]:
+    """Progress on standard error: a bar on a terminal, plain lines elsewhere; only the first process shows any."""
+    from monitor.lab.training import ProgressLines, is_first
+
+    console = stderr_console()
+    if not is_first():
+        yield lambda metrics: None
+    elif console.is_terminal:
+        with _bar(settings, console) as on_step:
+            yield on_step
+    else:
+        yield ProgressLines(settings, partial(console.print, soft_wrap=True))
+
+
+@contextmanager
+def _bar(settings: TrainSettings, console: Console) -> Iterator[Callable[[StepMetrics], None]]:
+    """A progress bar, and a line of numbers at every twentieth of the run."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from monitor.lab.training import is_first
+    from monitor.lab.training import numbers_of
 
     columns = (
         TextColumn("{task.description}"),
@@ -204,13 +222,14 @@ def _progress(settings: TrainSettings) -> Iterator[Callable[[Metrics], None]]:
         TimeRemainingColumn(),
     )
     each = max(1, settings.steps // 20)
-    with Progress(*columns, console=stderr_console(), transient=True, disable=not is_first()) as bar:
+    with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("training", total=settings.steps)
 
-        def watch(metrics: Metrics) -> None:
-            numbers = f"FVU {metrics.fvu:.4f}  L0 {metrics.l0:.1f}  dead {100 * metrics.dead:.1f} %"
-            bar.update(task, completed=metrics.step + 1, description=numbers)
-            if is_first() and (metrics.step % each == 0 or metrics.step == settings.steps - 1):
-                bar.console.print(f"{metrics.tokens:>12,} tokens  loss {metrics.loss:9.3f}  {numbers}")
+        def on_step(metrics: StepMetrics) -> None:
+            bar.update(task, completed=metrics.step + 1, description=numbers_of(metrics))
+            if metrics.step % each == 0 or metrics.step == settings.steps - 1:
+                bar.console.print(
+                    f"{metrics.tokens:>12,} tokens  loss {metrics.loss:9.3f}  {numbers_of(metrics)}"
+                )
 
-        yield watch
+        yield on_step

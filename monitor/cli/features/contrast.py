@@ -15,7 +15,7 @@ from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, Js
 from monitor.cli.show.console import stderr_console, stdout_console
 from monitor.dictionary.cards.labels import Labels
 from monitor.dictionary.cards.statistics import FeatureStatistics
-from monitor.dictionary.explore.contrast import Contrast, Pool
+from monitor.dictionary.explore.contrast import FeatureContrast, TextPooling
 from monitor.errors import InputError
 from monitor.lab.features import contrast_texts
 from monitor.lab.pair import open_labels, open_pair
@@ -37,8 +37,9 @@ def contrast(
         ),
     ] = None,
     pool: Annotated[
-        Pool, typer.Option(help="Make one number of a text's tokens by their highest or their mean reading.")
-    ] = Pool.MAX,
+        TextPooling,
+        typer.Option(help="Make one number of a text's tokens by their highest or their mean reading."),
+    ] = TextPooling.MAX,
     model: ModelOption = None,
     dictionary: DictionaryOption = None,
     dictionary_format: FormatOption = None,
@@ -71,7 +72,7 @@ def contrast(
     console.print(feature_table(rows))
 
 
-def _row(item: Contrast, labels: Labels, statistics: FeatureStatistics | None) -> FeatureRow:
+def _row(item: FeatureContrast, labels: Labels, statistics: FeatureStatistics | None) -> FeatureRow:
     numbers = {
         "auroc": round(item.auroc, 4),
         "low": round(item.low, 4),

@@ -20,7 +20,7 @@ from monitor.cli.policy.data_flags import (
 from monitor.cli.show.console import stderr_console, stdout_console
 
 if TYPE_CHECKING:
-    from monitor.dictionary.evaluation.source import Source
+    from monitor.dictionary.evaluation.source import LabelledSource
 
 
 def evaluate(
@@ -109,11 +109,11 @@ def evaluate(
     stdout_console().print(str(found), soft_wrap=True)
 
 
-def _tracked(sources: Sequence[Source]) -> Iterable[Source]:
+def _tracked(sources: Sequence[LabelledSource]) -> Iterable[LabelledSource]:
     """The sources with a bar on standard error."""
     from rich.progress import Progress
 
-    def track() -> Iterator[Source]:
+    def track() -> Iterator[LabelledSource]:
         with Progress(console=stderr_console(), transient=True) as bar:
             yield from bar.track(sources, description="sources")
 

@@ -13,7 +13,7 @@ from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, Js
 from monitor.cli.show.console import stdout_console
 
 if TYPE_CHECKING:
-    from monitor.dictionary.explore.search import Hit
+    from monitor.dictionary.explore.search import SearchHit
 
 
 def search(
@@ -50,7 +50,7 @@ def search(
         stdout_console().print("no feature that has statistics fires on these texts")
 
 
-def _numbers(hit: Hit, texts: int) -> dict[str, Any]:
+def _numbers(hit: SearchHit, texts: int) -> dict[str, Any]:
     return {
         "score": hit.score,
         "fired": f"{hit.fired}/{texts}",

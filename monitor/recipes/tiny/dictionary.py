@@ -4,7 +4,6 @@ It reads what the model was trained on, in the shares of the end of that trainin
 """
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -12,8 +11,7 @@ import torch
 import typer
 
 from monitor.dictionary.training.settings import TrainSettings
-from monitor.dictionary.training.trainer import Metrics
-from monitor.lab.training import TrainingInput, open_subject, storage_of, together, train_into
+from monitor.lab.training import ProgressLines, TrainingText, open_subject, storage_of, together, train_into
 from monitor.recipes.tiny.corpus import corpora
 from monitor.recipes.tiny.gradients import keep_freed_memory
 from monitor.recipes.tiny.plan import END_MIXTURE
@@ -71,22 +69,10 @@ def main(
     settings = TrainSettings(features=FEATURES, tokens=tokens, k=K, learning_rate=LEARNING_RATE)
     sources = tuple(write_texts(data, text))
     with together():
-        subject = open_subject(TrainingInput(str(model), None, sources, CONTEXT, HELD_OUT, "auto"))
+        subject = open_subject(TrainingText(str(model), None, sources, CONTEXT, HELD_OUT, "auto"))
         storage = storage_of(out, weights="bfloat16")
-        train_into(storage, settings, subject, _printed(settings), plot=True)
+        train_into(storage, settings, subject, ProgressLines(settings, typer.echo), plot=True)
     typer.echo(f"saved in {out}")
-
-
-def _printed(settings: TrainSettings) -> Callable[[Metrics], None]:
-    """A line of numbers at every twentieth of the run."""
-    each = max(1, settings.steps // 20)
-
-    def watch(metrics: Metrics) -> None:
-        if metrics.step % each == 0 or metrics.step == settings.steps - 1:
-            numbers = f"FVU {metrics.fvu:.4f}  L0 {metrics.l0:.1f}  dead {100 * metrics.dead:.1f} %"
-            typer.echo(f"{metrics.tokens:>12,} tokens  loss {metrics.loss:9.3f}  {numbers}")
-
-    return watch
 
 
 if __name__ == "__main__":

@@ -11,8 +11,7 @@ from collections.abc import Sequence
 
 from monitor.records import Action, Clamp, Decision, Mode, Observer, TokenBlock
 from monitor.telemetry.metrics.activations import ActivationMeter
-from monitor.telemetry.metrics.exemplars import exemplar
-from monitor.telemetry.metrics.labels import PolicyView
+from monitor.telemetry.metrics.labels import PolicyView, exemplar
 from monitor.telemetry.metrics.metrics import Metrics
 
 
