@@ -18,7 +18,7 @@ from monitor.policy.files.source import Source
 from monitor.policy.files.yaml_document import PolicyProblems, Problem, read_document
 from monitor.policy.policy import Check, Policy
 from monitor.policy.policyset import PolicySet
-from monitor.policy.schema.base import Check as FieldCheck
+from monitor.policy.schema.base import FieldCheck
 from monitor.policy.schema.policy import Name, Strict, Text, refuse
 from monitor.records import Phase, Probe, Readings, Signal, Status, TokenBlock, WatchPlan
 

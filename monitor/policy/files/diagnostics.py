@@ -14,10 +14,9 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from monitor.policy.files.yaml_document import Document, PolicyProblems, Problem
-from monitor.policy.schema.match import LABEL
+from monitor.policy.files.yaml_document import PolicyProblems, Problem, YamlDocument
 from monitor.policy.schema.partial import Partial
-from monitor.policy.schema.policy import CATEGORY, DIGEST, FILE, NAME
+from monitor.policy.schema.policy import CATEGORY, DIGEST, FILE, LABEL, NAME
 from monitor.policy.schema.probe import PROBE_FILE
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -47,7 +46,7 @@ _FORMS = {
 }
 
 
-def validate(document: Document, model: type[Model]) -> Model:
+def validate(document: YamlDocument, model: type[Model]) -> Model:
     """The document as a model; PolicyProblems that point at every value that does not fit."""
     if not isinstance(document.data, dict):
         found = "is empty" if document.data is None else f"holds a {_kind(document.data)}"
@@ -67,7 +66,7 @@ def validate(document: Document, model: type[Model]) -> Model:
     return made
 
 
-def _beyond(document: Document, model: type[BaseModel]) -> list[Problem]:
+def _beyond(document: YamlDocument, model: type[BaseModel]) -> list[Problem]:
     """What does not fit together in a file some of whose fields are wrong, as far as the others tell."""
     reading = Partial(document.data)
     with contextlib.suppress(ValidationError):
@@ -75,20 +74,20 @@ def _beyond(document: Document, model: type[BaseModel]) -> list[Problem]:
     return [document.problem(at, text) for at, text in reading.found]
 
 
-def _once(document: Document, problems: Sequence[Problem]) -> list[Problem]:
+def _once(document: YamlDocument, problems: Sequence[Problem]) -> list[Problem]:
     """Those of the document first; what stands where one of them does is what came of it."""
     there = {(problem.line, problem.column) for problem in document.problems}
     rest = [problem for problem in problems if (problem.line, problem.column) not in there]
     return [*document.problems, *dict.fromkeys(rest)]
 
 
-def _further(document: Document, detail: ErrorDetails) -> list[Problem]:
+def _further(document: YamlDocument, detail: ErrorDetails) -> list[Problem]:
     """What an error of a whole part holds beside its first."""
     more = detail.get("ctx", {}).get("more", [])
     return [document.problem([*detail["loc"], *one["at"]], str(one["text"])) for one in more]
 
 
-def _problem(document: Document, model: type[BaseModel], detail: ErrorDetails) -> Problem:
+def _problem(document: YamlDocument, model: type[BaseModel], detail: ErrorDetails) -> Problem:
     context = detail.get("ctx", {})
     path: list[str | int] = [*detail["loc"], *context.get("at", [])]
     name = _written(path)

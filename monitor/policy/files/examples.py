@@ -15,7 +15,7 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError
 
-from monitor.policy.files.yaml_document import Document, PolicyProblems, Problem, read_text
+from monitor.policy.files.yaml_document import PolicyProblems, Problem, YamlDocument, read_text
 from monitor.policy.schema.policy import Concept, Strict, Text
 
 MAX_EXAMPLE_BYTES = 16 * 1024 * 1024
@@ -96,7 +96,7 @@ def _digest(value: Sequence[object]) -> str:
 
 def _rows(path: Path, model: type[Strict]) -> list[tuple[int, Strict]]:
     text = read_text(path, MAX_EXAMPLE_BYTES)
-    document = Document(str(path), text)
+    document = YamlDocument(str(path), text)
     rows: list[tuple[int, Strict]] = []
     problems: list[Problem] = []
     seen: dict[str, int] = {}
@@ -129,7 +129,7 @@ def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return found
 
 
-def _row_problems(document: Document, number: int, error: Exception) -> list[Problem]:
+def _row_problems(document: YamlDocument, number: int, error: Exception) -> list[Problem]:
     if not isinstance(error, ValidationError):
         column = error.colno - 1 if isinstance(error, json.JSONDecodeError) else 0
         plain = isinstance(error, ValueError) and str(error).startswith("the key")

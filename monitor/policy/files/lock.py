@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from ruamel.yaml import YAML
 
-from monitor.policy.schema.base import Check, Strict, Weight, refuse
+from monitor.policy.schema.base import FieldCheck, Strict, Weight, refuse
 from monitor.policy.schema.policy import DIGEST, FeatureIndex, Name, PoolingModel, ProbeModel
 from monitor.policy.schema.threshold import FixedThreshold
 from monitor.records import LaterProbe, Signal
@@ -100,7 +100,7 @@ class LockedRule(Strict):
     """Share of the held-out positive examples on which the rule fires."""
 
 
-class Measure(Strict):
+class Separation(Strict):
     """How well a detector ranks held-out positives above held-out negatives, with 95 % intervals."""
 
     auroc: Share
@@ -131,7 +131,7 @@ CURVE = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Shares of benign texts that fire, at which a card's curves state the recall."""
 
 
-class Card(Strict):
+class PolicyCard(Strict):
     """What was measured by cross-validation over groups; the policy's own examples only."""
 
     positive: int
@@ -142,7 +142,7 @@ class Card(Strict):
     """Further rows that the fit learnt from; none of them is measured here."""
     detector: Literal["features", "probe"] = "features"
     """What scores tokens when the policy runs."""
-    methods: dict[str, Measure]
+    methods: dict[str, Separation]
     """`policy`: the rule as it runs. Beside it the other detector (`probe` or `features`) pooled as the rule pools,
     `linear_probe` and `difference_of_means` on mean residuals, `bag_of_words`, and `random_features`, as many."""
     curves: dict[str, list[Share]] = Field(default_factory=dict)
@@ -176,7 +176,7 @@ class LockedProbe(Strict):
     auroc: Annotated[float, Field(ge=0, le=1)]
     """On the policy's own examples, by cross-validation over groups."""
 
-    def checks(self) -> Iterable[Check]:
+    def checks(self) -> Iterable[FieldCheck]:
         """Its weights are numbers."""
         return (self._whole,)
 
@@ -212,9 +212,9 @@ class LockModel(Strict):
     suppress: list[LockedClamp]
     later_probe: LockedProbe | None = None
     """What suppression is checked with behind the tapped layer."""
-    card: Card | None = None
+    card: PolicyCard | None = None
 
-    def checks(self) -> Iterable[Check]:
+    def checks(self) -> Iterable[FieldCheck]:
         """The detector that is named is there."""
         return (self._probe_given,)
 

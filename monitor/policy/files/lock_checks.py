@@ -11,7 +11,7 @@ from monitor.policy.files.lock import LockedRule, LockModel, as_written, lock_pa
 from monitor.policy.files.pins import reads_the_same
 from monitor.policy.files.source import Running, Source
 from monitor.policy.files.yaml_document import Problem
-from monitor.policy.schema.policy import AnyPooling, CheckModel, Rate, pooling_of
+from monitor.policy.schema.policy import AnyPooling, AskedRate, CheckModel, pooling_of
 
 FIT = "run `sae-monitor policy fit {folder} --model MODEL --dictionary DICTIONARY`"
 
@@ -82,7 +82,7 @@ def _shown(value: str) -> str:
 def _stale_check(
     source: Source, at: list[str | int], name: str, check: CheckModel, section: dict[str, LockedRule]
 ) -> list[Problem]:
-    if not isinstance(check.threshold, Rate):
+    if not isinstance(check.threshold, AskedRate):
         return []
     locked = section.get(name)
     what = "condition" if at[0] == "conditions" else "rule"

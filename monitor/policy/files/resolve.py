@@ -15,18 +15,18 @@ from monitor.policy.files.source import Running, Source
 from monitor.policy.files.yaml_document import Problem
 from monitor.policy.policy import Check, Condition, Lengths, Policy, Rule, WeightedFeature
 from monitor.policy.schema.expression import AnyExpression, names_in
-from monitor.policy.schema.match import fits
 from monitor.policy.schema.policy import (
+    AskedRate,
     CheckModel,
     ConditionModel,
     Max,
     Pin,
     ProbeModel,
-    Rate,
     RuleModel,
+    fits,
     pooling_of,
 )
-from monitor.policy.schema.threshold import Bucket, buckets_of
+from monitor.policy.schema.threshold import LengthThreshold, thresholds_by_length
 from monitor.records import Clamp, Mode, Probe
 
 _SAME = 1e-3
@@ -236,12 +236,12 @@ def _condition(source: Source, name: str, part: ConditionModel) -> Condition:
 
 
 def _lengths(check: CheckModel, locked: LockedRule | None) -> Lengths:
-    threshold: float | Sequence[Bucket] | Rate | None = check.threshold
-    if isinstance(threshold, Rate):
+    threshold: float | Sequence[LengthThreshold] | AskedRate | None = check.threshold
+    if isinstance(threshold, AskedRate):
         assert locked is not None
         threshold = locked.threshold
     assert threshold is not None
-    return buckets_of(threshold)
+    return thresholds_by_length(threshold)
 
 
 def _measured_mode(source: Source) -> Mode:

@@ -11,7 +11,7 @@ from monitor.policy.files.diagnostics import validate
 from monitor.policy.files.examples import Example, concept_examples, read_examples
 from monitor.policy.files.lock import MAX_LOCK_BYTES, LockModel, lock_path
 from monitor.policy.files.probe_weights import read_weights
-from monitor.policy.files.yaml_document import Document, PolicyProblems, Problem, read_document
+from monitor.policy.files.yaml_document import PolicyProblems, Problem, YamlDocument, read_document
 from monitor.policy.schema.policy import FILE, NAME, PolicyModel
 
 
@@ -20,11 +20,11 @@ class Source:
     """A policy as written, with its examples and its lock where there is one."""
 
     path: Path
-    document: Document
+    document: YamlDocument
     model: PolicyModel
     examples: tuple[Example, ...]
     lock: LockModel | None
-    lock_document: Document | None
+    lock_document: YamlDocument | None
     files: tuple[Path, ...]
     """Every file it was read from."""
     weights: tuple[float, ...] | None = None
@@ -67,7 +67,7 @@ def read_source(path: Path, *, locks: bool = True) -> Source:
     return source
 
 
-def _misnamed(path: Path, document: Document, name: object) -> list[Problem]:
+def _misnamed(path: Path, document: YamlDocument, name: object) -> list[Problem]:
     """A problem where the policy is not called as its file is; none where its name is no name."""
     if not isinstance(name, str) or not re.fullmatch(NAME, name) or name == path.stem:
         return []
@@ -75,7 +75,7 @@ def _misnamed(path: Path, document: Document, name: object) -> list[Problem]:
     return [document.problem(["metadata", "name"], f"the name differs from the file's, `{path.stem}`", hint)]
 
 
-def _beside(path: Path, document: Document, *, locks: bool) -> list[Problem]:
+def _beside(path: Path, document: YamlDocument, *, locks: bool) -> list[Problem]:
     """What is wrong with the name of a policy that is wrong itself, and with the files beside it."""
     data = document.data if isinstance(document.data, dict) else {}
     concept = data.get("concept")

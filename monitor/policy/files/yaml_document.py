@@ -76,7 +76,7 @@ class PolicyProblems(PolicyError):
         super().__init__("\n".join([head, *map(str, self.problems)]))
 
 
-class Document:
+class YamlDocument:
     """The text of a file, its data as plain Python values, and where each value stands."""
 
     def __init__(self, name: str, text: str) -> None:
@@ -111,13 +111,13 @@ class Document:
         return shown
 
 
-def read_document(path: Path, *, limit: int = MAX_BYTES) -> Document:
+def read_document(path: Path, *, limit: int = MAX_BYTES) -> YamlDocument:
     """Read and parse one YAML file; PolicyProblems with a position where it is not plain YAML.
 
     What is wrong with single keys and values is in the document's `problems`; `validate` tells it with the rest.
     """
     text = read_text(path, limit)
-    document = Document(str(path), text)
+    document = YamlDocument(str(path), text)
     _parse(document, text)
     return document
 
@@ -153,7 +153,7 @@ def read_bounded(path: Path, limit: int) -> bytes:
     return bytes(content)
 
 
-def _parse(document: Document, text: str) -> None:
+def _parse(document: YamlDocument, text: str) -> None:
     try:
         problems = list(_refused_events(document, text))
         if not problems:
@@ -175,7 +175,7 @@ def _parse(document: Document, text: str) -> None:
         raise PolicyProblems(problems)
 
 
-def _refused_events(document: Document, text: str) -> Iterable[Problem]:
+def _refused_events(document: YamlDocument, text: str) -> Iterable[Problem]:
     """Anchors, aliases, explicit tags and deep nesting, found before anything is built from them."""
     depth = 0
     for event in YAML(typ="safe", pure=True).parse(text):
@@ -199,7 +199,7 @@ def _refused_events(document: Document, text: str) -> Iterable[Problem]:
             depth -= 1
 
 
-def _plain(document: Document, node: Node | None, problems: list[Problem]) -> Any:
+def _plain(document: YamlDocument, node: Node | None, problems: list[Problem]) -> Any:
     if isinstance(node, MappingNode):
         return _mapping(document, node, problems)
     if isinstance(node, SequenceNode):
@@ -209,7 +209,7 @@ def _plain(document: Document, node: Node | None, problems: list[Problem]) -> An
     return None
 
 
-def _mapping(document: Document, node: MappingNode, problems: list[Problem]) -> dict[str, Any]:
+def _mapping(document: YamlDocument, node: MappingNode, problems: list[Problem]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key, value in node.value:
         mark = key.start_mark
@@ -223,7 +223,7 @@ def _mapping(document: Document, node: MappingNode, problems: list[Problem]) -> 
     return result
 
 
-def _scalar(document: Document, node: ScalarNode, problems: list[Problem]) -> Any:
+def _scalar(document: YamlDocument, node: ScalarNode, problems: list[Problem]) -> Any:
     kind = str(node.tag).removeprefix(_CORE)
     text = str(node.value)
     try:

@@ -1,10 +1,9 @@
-"""False positives by length: why one threshold is not enough, and how a rate is shared out.
+"""Thresholds by text length, and how a false-positive rate is divided among the lengths.
 
-A rule looks at a text again after every token, so a long text has more chances to fire than a short one; thresholds
-are therefore set per bucket of token counts. A text that reaches bucket `b` has passed all buckets before, so the
-rate is spent like the error of a sequential test (Lan and DeMets, 1983): half of what is left in each bucket, all
-of it in the last. A text of any length then fires with at most the whole rate.
-Knows pooled scores and lengths. Does not know what gave the scores.
+A rule looks at a text again after every token, so a long text has more chances to fire than a short one. Therefore each
+length bucket has its own threshold. A text that gets into a bucket has passed all buckets before, so the rate is spent
+as in a sequential test (Lan and DeMets, 1983): each bucket spends half of what is left, and the last spends all of it.
+A text of any length then fires with at most the whole rate.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ from monitor.errors import PolicyError
 from monitor.policy.fit.readings import Floats, Indices
 
 EDGES = (16, 48, 128)
-"""Tokens at which a bucket ends; the last bucket has no end."""
+"""Last token of each length bucket; one more bucket has no end."""
 FEWEST = 200
 """A bucket with fewer calibration texts is joined to the one before it."""
 NEVER = -np.inf
-"""What a text that does not reach a bucket scores there."""
+"""Score of a text in a bucket that it is too short for."""
 
 
 @dataclass(frozen=True)
@@ -36,15 +35,15 @@ class Reached:
 
     @property
     def overall(self) -> Floats:
-        """`[texts]`: the highest of all buckets."""
+        """`[texts]`: the highest pooled score in any bucket."""
         return np.asarray(self.best.max(axis=1))
 
     def take(self, which: Indices) -> Reached:
-        """Some of the texts."""
+        """The scores of the texts `which`."""
         return Reached(self.best[which], self.edges)
 
     def scaled(self, middle: float, spread: float) -> Reached:
-        """Scores as deviations from a mean."""
+        """Standardised scores: `(score - middle) / spread`."""
         return Reached((self.best - middle) / spread, self.edges)
 
     def unscaled(self, middle: float, spread: float) -> Reached:
@@ -53,8 +52,8 @@ class Reached:
 
 
 @dataclass(frozen=True)
-class Bucket:
-    """A threshold for tokens up to a count, and what it was set on."""
+class CalibratedThreshold:
+    """A threshold for the tokens of one bucket, and how many texts set it."""
 
     up_to: int | None
     """Last token of the bucket, counted from 1; None for no end."""
@@ -64,9 +63,9 @@ class Bucket:
 
 
 def reach(courses: Sequence[Floats], edges: tuple[int, ...]) -> Reached:
-    """Bucket maxima of pooled scores after each token; a text without tokens scores nothing, in the first bucket.
+    """The highest score of each text in each bucket, from its pooled score after each token.
 
-    PolicyError where a score is NaN, which no threshold could hold.
+    A text without tokens scores 0 in the first bucket. PolicyError where a score is NaN.
     """
     starts = (0, *edges)
     best = np.full((len(courses), len(starts)), NEVER)
@@ -85,17 +84,17 @@ def reach(courses: Sequence[Floats], edges: tuple[int, ...]) -> Reached:
 
 
 def stack(parts: Sequence[Reached]) -> Reached:
-    """All texts of all parts, in order."""
+    """The scores of all texts of all parts, in order."""
     return Reached(np.concatenate([part.best for part in parts]), parts[0].edges)
 
 
-def calibrate(benign: Reached, rate: float, least: float = NEVER) -> list[Bucket]:
-    """A threshold per bucket, so that at most `rate` of the texts of any length fire; none below `least`.
+def calibrate(benign: Reached, rate: float, least: float = NEVER) -> list[CalibratedThreshold]:
+    """A threshold per bucket, so that at most `rate` of the benign texts of any length fire; none is below `least`.
 
     The quantile is the conservative one of conformal prediction (Vovk et al., 2005): of `n` texts at most
-    `rate · (n + 1) − 1` may fire, so that the rate holds on average for the next text too.
+    `rate · (n + 1) − 1` may fire, so that the rate also holds for the next text, on average.
     """
-    buckets: list[Bucket] = []
+    buckets: list[CalibratedThreshold] = []
     fired = np.zeros(len(benign.best), bool)
     spent = 0.0
     groups = _joined(benign)
@@ -106,15 +105,15 @@ def calibrate(benign: Reached, rate: float, least: float = NEVER) -> list[Bucket
         allowed = max(0, int(np.floor(spent * (here.sum() + 1))) - 1 - int(fired[here].sum()))
         threshold = max(_above(scores[here & ~fired], allowed), least)
         fired |= scores >= threshold
-        buckets.append(Bucket(up_to, float(threshold), int(here.sum())))
+        buckets.append(CalibratedThreshold(up_to, float(threshold), int(here.sum())))
     return buckets
 
 
 def fires(reached: Reached, thresholds: Sequence[tuple[int | None, float]]) -> Indices:
-    """`[texts]` 1 where a text reaches a threshold; (up to so many tokens, threshold), the last without a limit.
+    """`[texts]`: 1 where a text reaches the threshold that holds for its length, else 0.
 
-    Where thresholds change within a bucket of `reached`, the lowest counts for all of it: the rate that comes of
-    it is never too low.
+    `thresholds` are pairs of (last token, threshold) in growing order; the last pair has no last token. Where the
+    threshold changes within a bucket, the lowest counts for the whole bucket, so the rate is never understated.
     """
     fired = np.zeros(len(reached.best), bool)
     starts = (0, *reached.edges)
@@ -131,8 +130,11 @@ def fires(reached: Reached, thresholds: Sequence[tuple[int | None, float]]) -> I
 
 
 def _joined(benign: Reached) -> list[tuple[list[int], int | None]]:
-    """Columns of each bucket and where it ends; buckets with few texts belong to the one before, and what comes after
-    a bucket that scores nothing (shorter than the rule's `for`) to that one."""
+    """The buckets that are calibrated: their columns in `benign.best`, and their last token.
+
+    A bucket with few texts is joined to the one before. So is a bucket behind one in which no text has a score, because
+    it is shorter than the rule's `for`.
+    """
     counts = np.isfinite(benign.best).sum(axis=0)
     ends: list[int | None] = [*benign.edges, None]
     groups: list[tuple[list[int], int | None]] = []
@@ -145,7 +147,7 @@ def _joined(benign: Reached) -> list[tuple[list[int], int | None]]:
 
 
 def _above(scores: Floats, allowed: int) -> float:
-    """The threshold that exactly `allowed` of the scores reach where no two are equal, and never more."""
+    """The threshold that at most `allowed` of the scores reach, and exactly so many where no two are equal."""
     if not len(scores):
         return NEVER
     ranked = np.sort(scores)[::-1]

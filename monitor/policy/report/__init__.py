@@ -5,6 +5,6 @@ anything: styles and pictures are inside it, and a content security policy forbi
 """
 
 from monitor.policy.report.page import page
-from monitor.policy.report.records import Group, Heat, PolicyReport, Report, Scores, Token
+from monitor.policy.report.records import Group, Heat, PolicyReport, PolicySetReport, Scores, Token
 
-__all__ = ["Group", "Heat", "PolicyReport", "Report", "Scores", "Token", "page"]
+__all__ = ["Group", "Heat", "PolicyReport", "PolicySetReport", "Scores", "Token", "page"]

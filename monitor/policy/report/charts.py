@@ -29,7 +29,7 @@ WIDTH = 560
 
 
 @dataclass(frozen=True, slots=True)
-class Interval:
+class IntervalRow:
     """A value with its 95 % interval."""
 
     name: str
@@ -42,7 +42,7 @@ class Interval:
 
 
 def intervals(
-    title: str, rows: Sequence[Interval], low: float, high: float, mark: float | None = None
+    title: str, rows: Sequence[IntervalRow], low: float, high: float, mark: float | None = None
 ) -> str:
     """A row per interval between `low` and `high`; `mark` draws a vertical line."""
     left, right, step = 164, 416, 26

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from monitor.policy.files.lock import CURVE, Card
-from monitor.policy.fit.evaluate import UNLIKE, Rate
-from monitor.policy.report.charts import METHODS, Interval, curves, distributions, intervals
+from monitor.policy.files.lock import CURVE, PolicyCard
+from monitor.policy.fit.evaluation import UNLIKE, BenignRate
+from monitor.policy.report.charts import METHODS, IntervalRow, curves, distributions, intervals
 from monitor.policy.report.markup import element, safe
 from monitor.policy.report.records import Scores
 
@@ -17,7 +17,7 @@ FEWEST = 50
 """Texts below which a corpus of another kind is not drawn: its interval would fill the chart."""
 
 
-def measures(card: Card) -> str:
+def measures(card: PolicyCard) -> str:
     """All methods of a card."""
     names = [name for name in METHODS if name in card.methods]
     methods = card.methods
@@ -62,9 +62,9 @@ def measures(card: Card) -> str:
     )
 
 
-def _interval(name: str, value: float, low: float, high: float, *, percent: bool = False) -> Interval:
+def _interval(name: str, value: float, low: float, high: float, *, percent: bool = False) -> IntervalRow:
     text = f"{value:.0%} ({low:.0%}–{high:.0%})" if percent else f"{value:.2f} ({low:.2f}–{high:.2f})"
-    return Interval(METHODS[name], name, value, low, high, text)
+    return IntervalRow(METHODS[name], name, value, low, high, text)
 
 
 def how_far(found: Sequence[Scores]) -> str:
@@ -85,7 +85,7 @@ def how_far(found: Sequence[Scores]) -> str:
     )
 
 
-def false_positives(rates: Sequence[Rate]) -> str:
+def false_positives(rates: Sequence[BenignRate]) -> str:
     """How often the policy fires on unseen benign texts, by length."""
     if not rates:
         return ""
@@ -103,16 +103,16 @@ def false_positives(rates: Sequence[Rate]) -> str:
     )
 
 
-def by_length(rates: Sequence[Rate]) -> Iterable[Interval]:
+def by_length(rates: Sequence[BenignRate]) -> Iterable[IntervalRow]:
     """Requests, corpora together by length, then corpora of kinds that no fit read."""
     for name, mine in _gathered(rates):
         texts, fired = sum(r.texts for r in mine), sum(r.fired for r in mine)
-        one = Rate("", "", None, "", 0, None, texts, fired)
+        one = BenignRate("", "", None, "", 0, None, texts, fired)
         low, high = one.interval
-        yield Interval(name, "policy", fired / texts, low, high, f"{fired / texts:.1%} of {texts}")
+        yield IntervalRow(name, "policy", fired / texts, low, high, f"{fired / texts:.1%} of {texts}")
 
 
-def _gathered(rates: Sequence[Rate]) -> Iterable[tuple[str, list[Rate]]]:
+def _gathered(rates: Sequence[BenignRate]) -> Iterable[tuple[str, list[BenignRate]]]:
     requests = [r for r in rates if r.source.startswith("benign/")]
     if requests:
         yield "requests", requests

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from monitor.policy.files.lock import LockModel
-from monitor.policy.fit.evaluate import Rate, SourceResult
+from monitor.policy.fit.evaluation import BenignRate, RuleOnSource
 from monitor.policy.schema.policy import PolicyModel
 
 
@@ -57,20 +57,20 @@ class PolicyReport:
     modes: dict[str, str]
     """By rule: enforce or shadow, as it runs."""
     maturity: str
-    sources: Sequence[SourceResult] = ()
-    rates: Sequence[Rate] = ()
+    sources: Sequence[RuleOnSource] = ()
+    rates: Sequence[BenignRate] = ()
     scores: Sequence[Scores] = ()
     groups: Sequence[Group] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class PolicySetReport:
     """A policy set."""
 
     title: str
     digests: dict[str, str]
     policies: Sequence[PolicyReport]
-    together: Sequence[Rate] = ()
+    together: Sequence[BenignRate] = ()
     """How often any rule of the set fires on unseen benign texts."""
     measured: bool = False
     """Whether unseen labelled texts were at hand."""

@@ -25,7 +25,7 @@ Weight = Annotated[float, Field(ge=-1e9, le=1e9)]
 """Bounded, so that no sum of finite readings overflows: infinity minus infinity would never reach a threshold."""
 Text = Annotated[str, Field(min_length=1, max_length=20_000)]
 
-Check = Callable[[], object]
+FieldCheck = Callable[[], object]
 """Raises what `refuse` makes where fields do not fit together."""
 
 
@@ -36,7 +36,7 @@ class Strict(BaseModel):
         extra="forbid", strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
 
-    def checks(self) -> Iterable[Check]:
+    def checks(self) -> Iterable[FieldCheck]:
         """What must hold between fields, each check on its own so that one run finds everything."""
         return ()
 
@@ -65,7 +65,7 @@ def places(entries: Sequence[Any] | None) -> range:
         return range(0)
 
 
-def refusals(checks: Iterable[Check]) -> list[dict[str, Any]]:
+def refusals(checks: Iterable[FieldCheck]) -> list[dict[str, Any]]:
     """What checks refuse: `at`, the path within the part, and `text`. A check of what is not known refuses nothing."""
     found: list[dict[str, Any]] = []
     for check in checks:

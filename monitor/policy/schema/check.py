@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from monitor.policy.schema.base import Check, FeatureIndex, Strict, Weight, places, refuse
+from monitor.policy.schema.base import FeatureIndex, FieldCheck, Strict, Weight, places, refuse
 from monitor.policy.schema.expression import Expression
 from monitor.policy.schema.pooling import LongestRun, PoolingField
 from monitor.policy.schema.threshold import ThresholdField
@@ -55,7 +55,7 @@ class CheckModel(Strict):
         """True where it says itself what it reads."""
         return self.features is not None or self.signal is not None
 
-    def checks(self) -> Iterable[Check]:
+    def checks(self) -> Iterable[FieldCheck]:
         """What goes with a threshold, and what with `when`."""
         yield self._phases
         if self.when is not None:
@@ -101,7 +101,7 @@ class ConditionModel(CheckModel):
     beside_when: ClassVar[tuple[str, ...]] = ("phases", "for_", "lasts", *CheckModel.beside_when)
 
 
-def once(pins: Sequence[Pin | int] | None, at: Sequence[str | int]) -> Iterator[Check]:
+def once(pins: Sequence[Pin | int] | None, at: Sequence[str | int]) -> Iterator[FieldCheck]:
     """Refuse every feature that stands in a list a second time."""
     yield from (partial(_first, pins or (), i, at) for i in places(pins))
 

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from pydantic_core import PydanticCustomError
 
-from monitor.policy.schema.base import Check, places, refuse
+from monitor.policy.schema.base import FieldCheck, places, refuse
 from monitor.policy.schema.check import CheckModel, ConditionModel
 from monitor.policy.schema.expression import holds, names_in
 from monitor.policy.schema.partial import Unknown
@@ -24,7 +24,7 @@ T = TypeVar("T")
 Conditions = Mapping[str, ConditionModel]
 
 
-def condition_checks(conditions: Conditions | None, rules: Sequence[CheckModel]) -> Iterator[Check]:
+def condition_checks(conditions: Conditions | None, rules: Sequence[CheckModel]) -> Iterator[FieldCheck]:
     """Refuse unknown names, circles, conditions that nobody uses, and rules that would fire on nothing."""
     named = conditions if conditions is not None else {}
     for i in places(rules):
@@ -36,7 +36,7 @@ def condition_checks(conditions: Conditions | None, rules: Sequence[CheckModel])
     yield partial(_in_order, named)
 
 
-def _known(path: Path, part: CheckModel, conditions: Conditions) -> Iterator[Check]:
+def _known(path: Path, part: CheckModel, conditions: Conditions) -> Iterator[FieldCheck]:
     """A check for each name in a part's `when`."""
     for name, below in _or_nothing(_names(part)):
         yield partial(_one_known, name, (*path, *below), conditions)

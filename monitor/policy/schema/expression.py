@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import Discriminator, Field, Tag
 
-from monitor.policy.schema.base import Check, Name, Strict, refuse
+from monitor.policy.schema.base import FieldCheck, Name, Strict, refuse
 
 MOST_PARTS = 64
 
@@ -39,7 +39,7 @@ class AtLeast(Strict):
     at_least: Annotated[int, Field(ge=1, le=MOST_PARTS)]
     of: Parts
 
-    def checks(self) -> Iterable[Check]:
+    def checks(self) -> Iterable[FieldCheck]:
         """It can hold."""
         return (self._possible,)
 

@@ -6,7 +6,8 @@ or any dictionary. Fields are added in later versions; none changes its meaning.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -16,8 +17,8 @@ from monitor.policy.schema.base import CATEGORY as CATEGORY
 from monitor.policy.schema.base import DIGEST as DIGEST
 from monitor.policy.schema.base import FILE as FILE
 from monitor.policy.schema.base import NAME as NAME
-from monitor.policy.schema.base import Check, places
 from monitor.policy.schema.base import FeatureIndex as FeatureIndex
+from monitor.policy.schema.base import FieldCheck, places
 from monitor.policy.schema.base import Name as Name
 from monitor.policy.schema.base import Strict as Strict
 from monitor.policy.schema.base import Text as Text
@@ -27,7 +28,6 @@ from monitor.policy.schema.check import ConditionModel as ConditionModel
 from monitor.policy.schema.check import Pin as Pin
 from monitor.policy.schema.check import once
 from monitor.policy.schema.conditions import condition_checks
-from monitor.policy.schema.match import Match as Match
 from monitor.policy.schema.pooling import AnyPooling as AnyPooling
 from monitor.policy.schema.pooling import Cumulative as Cumulative
 from monitor.policy.schema.pooling import Ema as Ema
@@ -39,13 +39,16 @@ from monitor.policy.schema.pooling import TopKMean as TopKMean
 from monitor.policy.schema.pooling import pooling_of as pooling_of
 from monitor.policy.schema.probe import ProbeModel as ProbeModel
 from monitor.policy.schema.suppress import Suppress as Suppress
-from monitor.policy.schema.threshold import Bucket as Bucket
-from monitor.policy.schema.threshold import Rate as Rate
+from monitor.policy.schema.threshold import AskedRate as AskedRate
+from monitor.policy.schema.threshold import LengthThreshold as LengthThreshold
 from monitor.policy.schema.threshold import threshold_at as threshold_at
 from monitor.records import Action, Mode, Severity
 
 API_VERSION = "monitor/v1"
 MOST_CONDITIONS = 64
+Pattern = Annotated[str, Field(min_length=1, max_length=200)]
+LABEL = r"^[A-Za-z_][A-Za-z0-9_.-]*$"
+LabelName = Annotated[str, Field(pattern=LABEL, max_length=64)]
 
 
 class Metadata(Strict):
@@ -78,7 +81,7 @@ class Concept(Strict):
     detector: Literal["features", "probe"] | None = None
     """What the fit is to learn; left out, its `--detector` decides."""
 
-    def checks(self) -> Iterable[Check]:
+    def checks(self) -> Iterable[FieldCheck]:
         """There is something to learn from."""
         return (self._enough,)
 
@@ -87,6 +90,37 @@ class Concept(Strict):
             raise refuse(
                 [], "a concept needs `examples: FILE.jsonl`, or both `positive` and `negative` texts"
             )
+
+
+class Match(Strict):
+    """Patterns are exact words, or globs with `*`, `?` and `[abc]`. All that is written must match."""
+
+    callers: Annotated[list[Pattern], Field(min_length=1)] | None = None
+    """Names of authenticated callers; a caller without a name matches only `*`."""
+    labels: Annotated[dict[LabelName, Pattern], Field(min_length=1)] | None = None
+    """Labels of the request. Callers choose them, so bind by labels only where callers are trusted."""
+    models: Annotated[list[Pattern], Field(min_length=1)] | None = None
+    """Names of models. Where the running one does not match, the policy is not loaded and needs no lock for it."""
+
+    def checks(self) -> Iterable[FieldCheck]:
+        """Something is bound."""
+        return (self._something,)
+
+    def _something(self) -> None:
+        if not (self.callers or self.labels or self.models):
+            raise refuse([], "write `callers:`, `labels:` or `models:`, or leave `match` out")
+
+    def admits(self, caller: str, labels: Mapping[str, str]) -> bool:
+        """Whether a request of this caller with these labels is meant."""
+        wanted = self.labels or {}
+        return fits(self.callers, caller) and all(
+            name in labels and fnmatchcase(labels[name], pattern) for name, pattern in wanted.items()
+        )
+
+
+def fits(patterns: Sequence[str] | None, word: str) -> bool:
+    """True where one of the patterns matches a word, or there are none."""
+    return patterns is None or any(fnmatchcase(word, pattern) for pattern in patterns)
 
 
 class RuleModel(CheckModel):
@@ -130,7 +164,7 @@ class PolicyModel(Strict):
     refusal: Annotated[str, Field(min_length=1, max_length=2000)] | None = None
     """What the caller may be shown instead of the rest, where a rule of this policy blocks."""
 
-    def checks(self) -> Iterable[Check]:
+    def checks(self) -> Iterable[FieldCheck]:
         """What rules, conditions, clamps and features need of each other."""
         yield from (self._one_source, self._some_source, self._something)
         yield from once(self.features, ["features"])
@@ -197,7 +231,7 @@ class PolicyModel(Strict):
     @property
     def needs_lock(self) -> bool:
         """True where `policy fit` must resolve something before the policy can run."""
-        rated = any(isinstance(check.threshold, Rate) for check in self.leaves().values())
+        rated = any(isinstance(check.threshold, AskedRate) for check in self.leaves().values())
         return rated or self.concept is not None
 
 

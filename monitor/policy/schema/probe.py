@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from monitor.policy.schema.base import DIGEST, Check, Strict, refuse
+from monitor.policy.schema.base import DIGEST, FieldCheck, Strict, refuse
 
 PROBE_FILE = r"^\w[\w.-]*\.safetensors$"
 MOST_INLINE = 1024
@@ -29,7 +29,7 @@ class ProbeModel(Strict):
     scale: Annotated[float, Field(gt=0)] = 1.0
     """What counts as 1, as the recorded maximum does for a feature."""
 
-    def checks(self) -> Iterable[Check]:
+    def checks(self) -> Iterable[FieldCheck]:
         """One source of weights, and a digest where it is a file."""
         return (self._one_source, self._digest)
 

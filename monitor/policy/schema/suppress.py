@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from monitor.policy.schema.base import Check, FeatureIndex, Strict, refuse
+from monitor.policy.schema.base import FeatureIndex, FieldCheck, Strict, refuse
 from monitor.policy.schema.check import once
 from monitor.records import ErrorTerm, Where
 
@@ -40,7 +40,7 @@ class Suppress(Strict):
     """Response tokens that are taken back and written again under the clamps when a rule fires. Every response is
     then released so many tokens late."""
 
-    def checks(self) -> Iterable[Check]:
+    def checks(self) -> Iterable[FieldCheck]:
         """What goes with which `when` and with `hold`; no feature stands twice."""
         yield from (partial(self._starts, "hold"), partial(self._starts, "rewind"), self._release)
         yield from once(self.features, ["features"])

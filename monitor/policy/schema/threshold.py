@@ -13,13 +13,13 @@ from pydantic import AfterValidator, Discriminator, Field, Tag
 from monitor.policy.schema.base import Strict, refuse
 
 
-class Rate(Strict):
+class AskedRate(Strict):
     """A threshold that `policy fit` sets so that this share of benign texts fires."""
 
     false_positive_rate: Annotated[float, Field(gt=0, le=0.5)]
 
 
-class Bucket(Strict):
+class LengthThreshold(Strict):
     """A threshold for texts of a certain length."""
 
     up_to: Annotated[int, Field(ge=1, le=2**31)] | None
@@ -27,7 +27,7 @@ class Bucket(Strict):
     threshold: float
 
 
-def _growing(buckets: list[Bucket]) -> list[Bucket]:
+def _growing(buckets: list[LengthThreshold]) -> list[LengthThreshold]:
     last = 0
     for i, bucket in enumerate(buckets):
         if bucket.up_to is None:
@@ -42,35 +42,41 @@ def _growing(buckets: list[Bucket]) -> list[Bucket]:
     return buckets
 
 
-Buckets = Annotated[list[Bucket], Field(min_length=1, max_length=32), AfterValidator(_growing)]
+LengthThresholds = Annotated[
+    list[LengthThreshold], Field(min_length=1, max_length=32), AfterValidator(_growing)
+]
 
 
 def _shape(value: Any) -> str:
     if isinstance(value, list):
         return "lengths"
-    return "rate" if isinstance(value, dict | Rate) else "number"
+    return "rate" if isinstance(value, dict | AskedRate) else "number"
 
 
 ThresholdField = Annotated[
-    Annotated[float, Tag("number")] | Annotated[Rate, Tag("rate")] | Annotated[Buckets, Tag("lengths")],
+    Annotated[float, Tag("number")]
+    | Annotated[AskedRate, Tag("rate")]
+    | Annotated[LengthThresholds, Tag("lengths")],
     Discriminator(_shape),
 ]
 """In a policy file."""
 
 FixedThreshold = Annotated[
-    Annotated[float, Tag("number")] | Annotated[Buckets, Tag("lengths")], Discriminator(_shape)
+    Annotated[float, Tag("number")] | Annotated[LengthThresholds, Tag("lengths")], Discriminator(_shape)
 ]
 """In a lock."""
 
 
-def buckets_of(threshold: float | Sequence[Bucket]) -> tuple[tuple[int | None, float], ...]:
+def thresholds_by_length(
+    threshold: float | Sequence[LengthThreshold],
+) -> tuple[tuple[int | None, float], ...]:
     """A threshold as (up to so many tokens, threshold) pairs; a plain number is one pair without a limit."""
     if isinstance(threshold, int | float):
         return ((None, float(threshold)),)
     return tuple((bucket.up_to, bucket.threshold) for bucket in threshold)
 
 
-def threshold_at(threshold: float | Sequence[Bucket], tokens: int) -> float:
+def threshold_at(threshold: float | Sequence[LengthThreshold], tokens: int) -> float:
     """The threshold that holds at the `tokens`-th token of a phase, counted from 1."""
-    pairs = buckets_of(threshold)
+    pairs = thresholds_by_length(threshold)
     return next(value for up_to, value in pairs if up_to is None or tokens <= up_to)

@@ -11,7 +11,7 @@ from monitor.policy.files.probe_weights import probe_path, read_weights, store_p
 from monitor.policy.files.resolve import resolve
 from monitor.policy.files.source import Running, read_source
 from monitor.policy.files.yaml_document import read_document
-from monitor.policy.schema.threshold import Bucket, threshold_at
+from monitor.policy.schema.threshold import LengthThreshold, threshold_at
 from monitor.records import Signal
 from tests.policy.policy_files import CONCEPT, DICTIONARY, EXAMPLES, MODEL, PINNED, lock_for, write_policy
 
@@ -104,8 +104,8 @@ def test_thresholds_by_length_come_from_the_lock(tmp_path):
     write_lock(path, LockModel.model_validate(lock))
     again = validate(read_document(lock_path(path)), LockModel)
     assert again.rules["stated"].threshold == [
-        Bucket(up_to=16, threshold=0.5),
-        Bucket(up_to=None, threshold=0.25),
+        LengthThreshold(up_to=16, threshold=0.5),
+        LengthThreshold(up_to=None, threshold=0.25),
     ]
     policy, problems = resolved(path)
     assert not problems

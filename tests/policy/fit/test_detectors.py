@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from monitor.policy.files.lock import Difference
-from monitor.policy.fit import FitSettings, Probe, fit_policy
+from monitor.policy.fit import FitSettings, ProbeDetector, fit_policy
 from monitor.policy.fit.baselines import difference_of_means
 from monitor.policy.fit.card import clearly_better
 from monitor.policy.schema.policy import ProbeModel
@@ -51,7 +51,7 @@ def test_auto_keeps_features_where_the_probe_is_no_better():
 def test_a_locked_probe_catches_and_keeps_its_rate(dull):
     made = policy(concept={"examples": "p.examples.jsonl", "detector": "probe"})
     lock = fit_policy(made, examples(), inputs(dull, aside=300), settings=QUICK)
-    probe = Probe(np.array(lock.probe.weights), lock.probe.bias, lock.probe.scale)
+    probe = ProbeDetector(np.array(lock.probe.weights), lock.probe.bias, lock.probe.scale)
     benign = dull.read([f"benign {i}" for i in range(10_000, 10_600)])
     hits = dull.read([f"yes {i}" for i in range(10_000, 10_200)])
     rule = lock.rules["stated"]

@@ -5,12 +5,12 @@ import pytest
 
 from monitor.errors import PolicyError
 from monitor.policy.files.lock import LockedRule
-from monitor.policy.fit.detectors import Signal
-from monitor.policy.fit.evaluate import Rate
+from monitor.policy.fit.detectors import SignalDetector
+from monitor.policy.fit.evaluation import BenignRate
 from monitor.policy.fit.lengths import EDGES, calibrate, fires, reach
-from monitor.policy.fit.lock_rule import Trial
 from monitor.policy.fit.metrics import Truth, measure_all
-from monitor.policy.fit.weights import Pooled
+from monitor.policy.fit.pooling import RulePooling
+from monitor.policy.fit.rule_scorers import LockedRuleScorer
 from monitor.policy.schema.policy import Max
 from tests.policy.synthetic import Synthetic
 
@@ -18,7 +18,8 @@ from tests.policy.synthetic import Synthetic
 @pytest.mark.parametrize("threshold", [-0.7, 0.0, 1.3])
 def test_a_share_of_one_is_where_the_rule_fires_whatever_the_sign(threshold):
     rule = {"threshold": threshold, "pooling": {"kind": "max"}, "benign_rate": 0.0, "benign_texts": 1}
-    trial = Trial("p", "r", Signal("residual_norm"), Pooled(Max()), LockedRule.model_validate(rule))
+    locked = LockedRule.model_validate(rule)
+    trial = LockedRuleScorer("p", "r", SignalDetector("residual_norm"), RulePooling(Max()), locked)
     read = Synthetic().read([f"no {i}" for i in range(40)])
     noise = np.random.default_rng(0).normal(0, 1, len(read.residuals))
     read.signals["residual_norm"][:] = threshold - 1.7 + noise
@@ -44,7 +45,7 @@ def test_intervals_at_zero_and_one_are_not_points():
     assert (worst.recall, worst.recall_low) == (0.0, 0.0)
     assert worst.recall_high == pytest.approx(1 - exact)
     for fired in (0, 40):
-        low, high = Rate("p", "r", None, "s", 0, None, 40, fired).interval
+        low, high = BenignRate("p", "r", None, "s", 0, None, 40, fired).interval
         assert 0 <= low < high <= 1
 
 

@@ -6,9 +6,9 @@ import pytest
 from monitor.errors import PolicyError
 from monitor.policy.files.examples import Example, Label
 from monitor.policy.fit import LabelledTexts, fit_policy
-from monitor.policy.fit.attention import attention, course, pooled
+from monitor.policy.fit.feature_selection import choose_clamps
 from monitor.policy.fit.metrics import auroc, threshold_at
-from monitor.policy.fit.steering_features import choose_clamps
+from monitor.policy.fit.pooling import attention, course, pooled
 from monitor.policy.fit.weights import logistic
 from monitor.policy.schema.policy import threshold_at as threshold_for
 from tests.policy.conftest import naive_pooled
