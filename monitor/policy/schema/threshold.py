@@ -1,7 +1,4 @@
-"""Thresholds as they stand in policy files and locks: a number, one per length, or a rate that the fit turns into one.
-
-Knows shapes. Does not know scores.
-"""
+"""Thresholds as they are written: a number, one number for each length, or a false-positive rate to be fitted."""
 
 from __future__ import annotations
 
@@ -14,17 +11,19 @@ from monitor.policy.schema.base import Strict, refuse
 
 
 class AskedRate(Strict):
-    """A threshold that `policy fit` sets so that this share of benign texts fires."""
+    """Asks `policy fit` to set the threshold so that at most a given share of benign texts fires."""
 
     false_positive_rate: Annotated[float, Field(gt=0, le=0.5)]
+    """The share of benign texts that may fire, such as 0.01 for one in a hundred."""
 
 
 class LengthThreshold(Strict):
-    """A threshold for texts of a certain length."""
+    """The threshold for one range of lengths."""
 
     up_to: Annotated[int, Field(ge=1, le=2**31)] | None
-    """Tokens of the phase so far, this one included, up to which the threshold holds; `null` is without limit."""
+    """The threshold holds up to this token of the phase, counted from 1; write `null` in the last entry."""
     threshold: float
+    """The pooled score at which the rule fires there."""
 
 
 def _growing(buckets: list[LengthThreshold]) -> list[LengthThreshold]:
@@ -59,18 +58,18 @@ ThresholdField = Annotated[
     | Annotated[LengthThresholds, Tag("lengths")],
     Discriminator(_shape),
 ]
-"""In a policy file."""
+"""A threshold in a policy file."""
 
 FixedThreshold = Annotated[
     Annotated[float, Tag("number")] | Annotated[LengthThresholds, Tag("lengths")], Discriminator(_shape)
 ]
-"""In a lock."""
+"""A threshold in a lock."""
 
 
 def thresholds_by_length(
     threshold: float | Sequence[LengthThreshold],
 ) -> tuple[tuple[int | None, float], ...]:
-    """A threshold as (up to so many tokens, threshold) pairs; a plain number is one pair without a limit."""
+    """A threshold as pairs of (last token, threshold) in growing order; the last pair has None as its last token."""
     if isinstance(threshold, int | float):
         return ((None, float(threshold)),)
     return tuple((bucket.up_to, bucket.threshold) for bucket in threshold)

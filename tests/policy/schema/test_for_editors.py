@@ -53,6 +53,16 @@ def test_a_wrong_field_is_underlined_where_it_stands(old, new, path, editor, tmp
     assert any(one[: len(path)] == tuple(path) for one in found), found
 
 
+def test_every_field_says_what_to_write():
+    parts = [SCHEMA, *SCHEMA["$defs"].values()]
+    fields = {
+        (part["title"], name): field for part in parts for name, field in part.get("properties", {}).items()
+    }
+    assert ("RuleModel", "threshold") in fields
+    silent = {key for key, field in fields.items() if not field.get("description", "").rstrip().endswith(".")}
+    assert all(name == "kind" and "const" in fields[part, name] for part, name in silent), silent
+
+
 def test_malformed_files_never_break_an_editor(editor):
     """Wrong types and unknown fields are told; what fields need of each other is not the schema's to know."""
     told = 0
