@@ -1,7 +1,4 @@
-"""The texts by which a policy states its concept, and the benign texts that set thresholds.
-
-Knows the JSONL rows and their digest. Does not know what a model makes of them.
-"""
+"""The example texts by which a policy states its concept, and the benign texts that set thresholds, as JSONL files."""
 
 from __future__ import annotations
 
@@ -23,7 +20,7 @@ BENIGN_FILE = "benign.jsonl"
 
 
 class Label(enum.StrEnum):
-    """What an example is an example of."""
+    """What an example shows. A hard negative is a benign text that looks like a positive."""
 
     POSITIVE = "positive"
     NEGATIVE = "negative"
@@ -32,7 +29,7 @@ class Label(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A labelled text. Examples of one group are never split between learning and measuring."""
+    """A labelled text. Cross-validation never splits the examples of one group."""
 
     text: str
     label: Label
@@ -50,7 +47,7 @@ class _BenignRow(Strict):
 
 
 def concept_examples(concept: Concept, folder: Path) -> tuple[Example, ...]:
-    """Inline and filed examples of a concept; an example without a group is its own group."""
+    """The examples of a concept: those in the policy, then those of its file. One without a group is its own group."""
     inline = [
         Example(text, label, f"inline {label} {i}")
         for label, texts in (
@@ -121,7 +118,7 @@ def _rows(path: Path, model: type[Strict]) -> list[tuple[int, Strict]]:
 
 
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """An object whose keys stand once each; of two labels, which is meant cannot be known."""
+    """A JSON object; ValueError where a key stands twice, because it cannot be known which value is meant."""
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = next(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i]))
