@@ -1,7 +1,4 @@
-"""The pictures of one policy: intervals of all methods, recall curves, how far texts come, false positives by length.
-
-Knows which numbers are drawn how. Does not know coordinates.
-"""
+"""The charts of one policy: methods with intervals, recall curves, scores of texts, false positives by length."""
 
 from __future__ import annotations
 
@@ -14,11 +11,11 @@ from monitor.policy.report.markup import element, safe
 from monitor.policy.report.records import Scores
 
 FEWEST = 50
-"""Texts below which a corpus of another kind is not drawn: its interval would fill the chart."""
+"""A corpus of another kind with fewer texts is not drawn, because its interval would fill the chart."""
 
 
 def measures(card: PolicyCard) -> str:
-    """All methods of a card."""
+    """The charts of a card: AUROC, recall and recall curves of all methods."""
     names = [name for name in METHODS if name in card.methods]
     methods = card.methods
     areas = [
@@ -68,7 +65,7 @@ def _interval(name: str, value: float, low: float, high: float, *, percent: bool
 
 
 def how_far(found: Sequence[Scores]) -> str:
-    """Histograms of scores; nothing where there are none."""
+    """Histograms of how far texts come; empty where there are no scores."""
     rows = [
         (scores.name, css, scores.shares)
         for scores, css in zip(found, ("positive", "negative", "benign"), strict=False)
@@ -86,7 +83,7 @@ def how_far(found: Sequence[Scores]) -> str:
 
 
 def false_positives(rates: Sequence[BenignRate]) -> str:
-    """How often the policy fires on unseen benign texts, by length."""
+    """A chart of how often the policy fires on unseen benign texts, by length; empty where nothing was measured."""
     if not rates:
         return ""
     asked = rates[0].asked
@@ -104,7 +101,7 @@ def false_positives(rates: Sequence[BenignRate]) -> str:
 
 
 def by_length(rates: Sequence[BenignRate]) -> Iterable[IntervalRow]:
-    """Requests, corpora together by length, then corpora of kinds that no fit read."""
+    """Rows for benign requests, for all corpora by length, and for each corpus of a kind that no fit has read."""
     for name, mine in _gathered(rates):
         texts, fired = sum(r.texts for r in mine), sum(r.fired for r in mine)
         one = BenignRate("", "", None, "", 0, None, texts, fired)
@@ -127,5 +124,5 @@ def _gathered(rates: Sequence[BenignRate]) -> Iterable[tuple[str, list[BenignRat
 
 
 def figure(title: str, note: str, chart: str) -> str:
-    """A chart with what it shows."""
+    """A chart with its title and a note."""
     return element("figure", element("figcaption", safe(title), element("small", safe(note))), chart)

@@ -1,7 +1,4 @@
-"""The page: head, summary of all policies, a section for each.
-
-Knows the order of things. Does not know what stands inside a section.
-"""
+"""The whole page: head, summary of all policies, and one section for each."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ from monitor.policy.report.sections import section
 from monitor.policy.report.style import STYLE
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
-"""Content security policy: nothing is fetched, nothing runs."""
+"""Content security policy: the page fetches nothing and runs nothing."""
 
 
 def page(report: PolicySetReport) -> str:

@@ -1,6 +1,6 @@
-"""One policy as a section of the page.
+"""The section of one policy on the page.
 
-Knows which number stands where and what it means. Does not know how a chart is drawn.
+Strong tokens are underlined as well as shaded, so that nothing rests on colour alone.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from monitor.policy.report.records import Group, Heat, PolicyReport, Token
 from monitor.policy.schema.threshold import thresholds_by_length
 
 FEATURES = 12
-"""Features of a lock that are listed."""
+"""Most features of a lock that are listed."""
 UNDERLINED = 0.5
-"""Share of the strongest score from which a token is underlined."""
+"""A token with at least this share of the strongest score is underlined."""
 FAINT = 0.04
+"""A token with less than this share of the strongest score is not shaded."""
 
 
 def section(one: PolicyReport) -> str:
-    """Everything about one policy."""
+    """The section of one policy: facts, rules, charts, sources, and texts shaded token by token."""
     meta = one.policy.metadata
     card = one.lock.card if one.lock is not None else None
     parts = [
@@ -204,7 +205,7 @@ def _both(measure: Separation | None, areas: bool) -> str:
 
 
 def group(one: Group, strongest: float) -> str:
-    """A group of texts; shading is relative to `strongest`, one number for the whole policy."""
+    """A group of texts, shaded relative to `strongest`, the strongest token score of the policy."""
     if not one.texts:
         return ""
     items = "".join(_item(heat, strongest) for heat in one.texts)
