@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from monitor.policy.fit.lengths import NEVER, Reached, calibrate, fires, reach
+from monitor.errors import PolicyError
+from monitor.policy.fit.lengths import EDGES, NEVER, Reached, calibrate, fires, reach
 
 RNG = np.random.default_rng(5)
 
@@ -74,3 +75,23 @@ def test_of_ten_thousand_texts_at_most_the_rate_less_one_fires():
     scores = RNG.normal(0, 1, (10_000, 1))
     (bucket,) = calibrate(Reached(scores, ()), 0.01)
     assert (scores >= bucket.threshold).sum() == 99
+
+
+def test_equal_scores_never_let_more_fire_than_asked():
+    scores = reach([np.asarray([value]) for value in np.repeat([0.0, 1.0, 2.0], [180, 15, 5])], (16,))
+    for rate in (0.01, 0.025, 0.05, 0.1):
+        pairs = [(bucket.up_to, bucket.threshold) for bucket in calibrate(scores, rate)]
+        assert fires(scores, pairs).mean() <= rate
+
+
+def test_a_score_that_is_no_number_ends_the_fit():
+    with pytest.raises(PolicyError, match="NaN"):
+        reach([np.asarray([0.1, np.nan])], (16,))
+
+
+def test_a_rule_that_needs_more_tokens_than_the_first_lengths_have_gets_a_threshold():
+    silent = np.full(60, -np.inf)
+    scores = reach([np.append(silent, value) for value in np.linspace(0, 1, 300)], EDGES)
+    (bucket,) = calibrate(scores, 0.05)
+    assert (bucket.up_to, bucket.texts) == (None, 300)
+    assert 0.94 < bucket.threshold < 0.97

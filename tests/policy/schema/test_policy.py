@@ -8,7 +8,7 @@ from jsonschema import Draft202012Validator
 
 from monitor.policy import PolicyProblems
 from monitor.policy.files.yaml_document import read_document
-from tests.policy.files.test_malformed_files import FULL
+from tests.policy.files.test_lint import FULL
 from tests.policy.policy_files import PINNED
 
 POLICIES = Path(__file__).parents[3] / "policies"
