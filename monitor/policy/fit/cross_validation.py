@@ -18,7 +18,7 @@ from monitor.policy.fit.detectors import (
     learn_probe,
     weighted,
 )
-from monitor.policy.fit.lengths import EDGES, NEVER, Reached
+from monitor.policy.fit.lengths import EDGES, NEVER, BucketMaxima
 from monitor.policy.fit.pooling import RulePooling
 from monitor.policy.fit.readings import Floats, Indices
 from monitor.policy.fit.rows import FitRows
@@ -34,14 +34,14 @@ class HeldOutScores:
     not scored: they hold minus infinity, or NaN in `baselines`.
     """
 
-    features: list[Reached]
+    features: list[BucketMaxima]
     """For each rule, scores by weighted features."""
-    probe: list[Reached]
+    probe: list[BucketMaxima]
     """For each rule, scores by a probe that is read at every token and pooled as the rule pools."""
     baselines: dict[str, Floats]
     """For each baseline, scores `[texts]`."""
 
-    def of(self, kind: str) -> list[Reached]:
+    def of(self, kind: str) -> list[BucketMaxima]:
         """The scores of one kind of detector, `features` or `probe`."""
         return self.probe if kind == "probe" else self.features
 
@@ -66,29 +66,29 @@ def cross_validate(rows: FitRows, recipe: Recipe) -> HeldOutScores:
 
 
 def _blank(texts: int, rules: int) -> HeldOutScores:
-    def empty() -> list[Reached]:
-        return [Reached(np.full((texts, len(EDGES) + 1), NEVER), EDGES) for _ in range(rules)]
+    def empty() -> list[BucketMaxima]:
+        return [BucketMaxima(np.full((texts, len(EDGES) + 1), NEVER), EDGES) for _ in range(rules)]
 
     return HeldOutScores(empty(), empty(), {})
 
 
 def _score(
-    detector: Detector, out: list[Reached], rows: FitRows, recipe: Recipe, rest: Indices, held: Indices
+    detector: Detector, out: list[BucketMaxima], rows: FitRows, recipe: Recipe, rest: Indices, held: Indices
 ) -> None:
     tokens = detector.tokens(rows.read, held)
-    for how, reached in zip(recipe.poolings, out, strict=True):
-        reached.best[held] = how.reach(tokens).scaled(*scale_of(detector, how, rows, rest)).best
+    for how, scores in zip(recipe.poolings, out, strict=True):
+        scores.best[held] = how.bucket_maxima(tokens).scaled(*scale_of(detector, how, rows, rest)).best
 
 
 def _baselines(
     rows: FitRows, rest: Indices, held: Indices, features: FeatureDetector, recipe: Recipe
 ) -> dict[str, Floats]:
     y, importance, means = rows.positive[rest], rows.importance[rest], rows.read.means
-    told = [rows.texts[i] for i in rest]
+    texts = [rows.texts[i] for i in rest]
     return {
         "linear_probe": linear_probe(means[rest], y, importance, means[held]),
         "difference_of_means": difference_of_means(means[rest], y, importance, means[held]),
-        "bag_of_words": bag_of_words(told, y, importance, [rows.texts[i] for i in held]),
+        "bag_of_words": bag_of_words(texts, y, importance, [rows.texts[i] for i in held]),
         "random_features": _random(rows, rest, held, len(features.indices), recipe),
     }
 

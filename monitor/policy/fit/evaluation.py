@@ -89,16 +89,16 @@ def on_sources(
     rows: FitRows | None,
     sources: Sequence[SourceTexts],
     benign: TextReadings,
-    told: Sequence[str],
+    request_texts: Sequence[str],
     seed: int,
 ) -> list[RuleOnSource]:
     """A rule and its baselines on labelled sources.
 
     The baselines learn from `rows`; without these there are none. `benign` are the readings of unseen benign requests,
-    and `told` the texts of these requests.
+    and `request_texts` the texts of these requests.
     """
     parts = [source.read for source in sources] + [benign]
-    texts = [text for source in sources for text in source.texts] + list(told)
+    texts = [text for source in sources for text in source.texts] + list(request_texts)
     scores = _methods(scorer, rows, join_texts(parts), texts, seed)
     ends = np.cumsum([len(part) for part in parts])
     requests = np.arange(ends[-2] if len(ends) > 1 else 0, ends[-1])

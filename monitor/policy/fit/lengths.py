@@ -25,7 +25,7 @@ NEVER = -np.inf
 
 
 @dataclass(frozen=True)
-class Reached:
+class BucketMaxima:
     """The highest pooled score of each text within each bucket."""
 
     best: Floats
@@ -38,17 +38,17 @@ class Reached:
         """`[texts]`: the highest pooled score in any bucket."""
         return np.asarray(self.best.max(axis=1))
 
-    def take(self, which: Indices) -> Reached:
+    def take(self, which: Indices) -> BucketMaxima:
         """The scores of the texts `which`."""
-        return Reached(self.best[which], self.edges)
+        return BucketMaxima(self.best[which], self.edges)
 
-    def scaled(self, middle: float, spread: float) -> Reached:
+    def scaled(self, middle: float, spread: float) -> BucketMaxima:
         """Standardised scores: `(score - middle) / spread`."""
-        return Reached((self.best - middle) / spread, self.edges)
+        return BucketMaxima((self.best - middle) / spread, self.edges)
 
-    def unscaled(self, middle: float, spread: float) -> Reached:
+    def unscaled(self, middle: float, spread: float) -> BucketMaxima:
         """The inverse of `scaled`."""
-        return Reached(self.best * spread + middle, self.edges)
+        return BucketMaxima(self.best * spread + middle, self.edges)
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class CalibratedThreshold:
     """Calibration texts that reach into the bucket."""
 
 
-def reach(courses: Sequence[Floats], edges: tuple[int, ...]) -> Reached:
+def bucket_maxima(courses: Sequence[Floats], edges: tuple[int, ...]) -> BucketMaxima:
     """The highest score of each text in each bucket, from its pooled score after each token.
 
     A text without tokens scores 0 in the first bucket. PolicyError where a score is NaN.
@@ -80,15 +80,15 @@ def reach(courses: Sequence[Floats], edges: tuple[int, ...]) -> Reached:
                 best[i, b] = part.max()
     silent = ~np.isfinite(best).any(axis=1)
     best[silent, 0] = 0.0
-    return Reached(best, edges)
+    return BucketMaxima(best, edges)
 
 
-def stack(parts: Sequence[Reached]) -> Reached:
+def stack(parts: Sequence[BucketMaxima]) -> BucketMaxima:
     """The scores of all texts of all parts, in order."""
-    return Reached(np.concatenate([part.best for part in parts]), parts[0].edges)
+    return BucketMaxima(np.concatenate([part.best for part in parts]), parts[0].edges)
 
 
-def calibrate(benign: Reached, rate: float, least: float = NEVER) -> list[CalibratedThreshold]:
+def calibrate(benign: BucketMaxima, rate: float, least: float = NEVER) -> list[CalibratedThreshold]:
     """A threshold per bucket, so that at most `rate` of the benign texts of any length fire; none is below `least`.
 
     The quantile is the conservative one of conformal prediction (Vovk et al., 2005): of `n` texts at most
@@ -109,27 +109,27 @@ def calibrate(benign: Reached, rate: float, least: float = NEVER) -> list[Calibr
     return buckets
 
 
-def fires(reached: Reached, thresholds: Sequence[tuple[int | None, float]]) -> Indices:
+def fires(maxima: BucketMaxima, thresholds: Sequence[tuple[int | None, float]]) -> Indices:
     """`[texts]`: 1 where a text reaches the threshold that holds for its length, else 0.
 
     `thresholds` are pairs of (last token, threshold) in growing order; the last pair has no last token. Where the
     threshold changes within a bucket, the lowest counts for the whole bucket, so the rate is never understated.
     """
-    fired = np.zeros(len(reached.best), bool)
-    starts = (0, *reached.edges)
+    fired = np.zeros(len(maxima.best), bool)
+    starts = (0, *maxima.edges)
     for column, start in enumerate(starts):
-        end = np.inf if column == len(reached.edges) else reached.edges[column]
+        end = np.inf if column == len(maxima.edges) else maxima.edges[column]
         lowest, before = np.inf, 0.0
         for up_to, threshold in thresholds:
             until = np.inf if up_to is None else up_to
             if before < end and until > start:
                 lowest = min(lowest, threshold)
             before = until
-        fired |= reached.best[:, column] >= lowest
+        fired |= maxima.best[:, column] >= lowest
     return fired.astype(np.intp)
 
 
-def _joined(benign: Reached) -> list[tuple[list[int], int | None]]:
+def _joined(benign: BucketMaxima) -> list[tuple[list[int], int | None]]:
     """The buckets that are calibrated: their columns in `benign.best`, and their last token.
 
     A bucket with few texts is joined to the one before. So is a bucket behind one in which no text has a score, because

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.signal import lfilter
 
-from monitor.policy.fit.lengths import EDGES, Reached, reach
+from monitor.policy.fit.lengths import EDGES, BucketMaxima, bucket_maxima
 from monitor.policy.fit.readings import Floats
 from monitor.policy.policy import Pooling
 from monitor.policy.rules.pooling import PoolBank
@@ -36,9 +36,9 @@ class RulePooling:
         """The pooled score after each token, `[tokens]`, from token scores `[tokens]`."""
         return course(scores, self.pooling, self.hold)
 
-    def reach(self, texts: Sequence[Floats]) -> Reached:
+    def bucket_maxima(self, texts: Sequence[Floats]) -> BucketMaxima:
         """The highest pooled score of each text by length bucket, from token scores `[tokens]` per text."""
-        return reach([self.course(scores) for scores in texts], EDGES)
+        return bucket_maxima([self.course(scores) for scores in texts], EDGES)
 
 
 def pooled(scores: Floats, pooling: Pooling, hold: int) -> float:

@@ -25,7 +25,7 @@ from monitor.policy.fit.detectors import (
     pinned_features,
     probe_detector,
 )
-from monitor.policy.fit.lengths import Reached, fires
+from monitor.policy.fit.lengths import BucketMaxima, fires
 from monitor.policy.fit.pooling import RulePooling
 from monitor.policy.fit.readings import Floats, Indices, TextReadings
 from monitor.policy.policy import Policy, Rule
@@ -107,13 +107,13 @@ class LockedRuleScorer:
         """`[texts]`: the highest pooled score of each text."""
         return self.how.score(self.detector.tokens(read, np.arange(len(read))))
 
-    def reach(self, read: TextReadings) -> Reached:
+    def bucket_maxima(self, read: TextReadings) -> BucketMaxima:
         """The highest pooled score of each text in each length bucket."""
-        return self.how.reach(self.detector.tokens(read, np.arange(len(read))))
+        return self.how.bucket_maxima(self.detector.tokens(read, np.arange(len(read))))
 
     def fired(self, read: TextReadings) -> Indices:
         """`[texts]`: 1 where the rule fires."""
-        return fires(self.reach(read), self.thresholds)
+        return fires(self.bucket_maxima(read), self.thresholds)
 
     def tokens(self, read: TextReadings, text: int) -> Floats:
         """Token scores `[tokens]` of one text."""

@@ -14,7 +14,7 @@ import numpy as np
 from monitor.policy.files.lock import LockedRule
 from monitor.policy.fit.cross_validation import scale_of
 from monitor.policy.fit.detectors import Detector, Recipe, own_detector
-from monitor.policy.fit.lengths import NEVER, Reached, calibrate, fires, stack
+from monitor.policy.fit.lengths import NEVER, BucketMaxima, calibrate, fires, stack
 from monitor.policy.fit.pooling import RulePooling
 from monitor.policy.fit.readings import TextReadings
 from monitor.policy.fit.rows import FitRows
@@ -35,7 +35,7 @@ class FittedDetector:
     rows: FitRows
     recipe: Recipe
     detector: Detector
-    held_out: list[Reached]
+    held_out: list[BucketMaxima]
     """For each pooling of the recipe, held-out scores by the same kind of detector."""
     aside: TextReadings | None = None
     """Benign texts that were set aside: they set thresholds, and the detector did not learn from them."""
@@ -81,7 +81,7 @@ def _pooling(leaf: CheckModel) -> RulePooling:
 
 
 def _calibrated(
-    leaf: CheckModel, scores: Reached, least: float, positives: Reached | None = None
+    leaf: CheckModel, scores: BucketMaxima, least: float, positives: BucketMaxima | None = None
 ) -> LockedRule:
     """The lock's entry for a check. A threshold that the policy gives is measured, not changed."""
     given = leaf.threshold
@@ -111,7 +111,7 @@ def _written(pairs: Sequence[tuple[int | None, float]]) -> object:
     return [{"up_to": up_to, "threshold": value} for up_to, value in pairs]
 
 
-def _held_out(fitted: FittedDetector, i: int) -> tuple[Reached, float]:
+def _held_out(fitted: FittedDetector, i: int) -> tuple[BucketMaxima, float]:
     """Benign scores that the detector did not learn from, in its units, and the least threshold."""
     rows, how = fitted.rows, fitted.recipe.poolings[i]
     middle, spread = scale_of(fitted.detector, how, rows, rows.everything)
@@ -122,12 +122,12 @@ def _held_out(fitted: FittedDetector, i: int) -> tuple[Reached, float]:
     return stack(parts), max(LEAST_SHARE * strong, 1e-6)
 
 
-def _positives(fitted: FittedDetector, i: int) -> Reached:
+def _positives(fitted: FittedDetector, i: int) -> BucketMaxima:
     """Held-out scores of the own positives, in the units of the final detector."""
     rows = fitted.rows
     middle, spread = scale_of(fitted.detector, fitted.recipe.poolings[i], rows, rows.everything)
     return fitted.held_out[i].take(rows.own_positive).unscaled(middle, spread)
 
 
-def _scores(detector: Detector, how: RulePooling, benign: Sequence[TextReadings]) -> Reached:
-    return stack([how.reach(detector.tokens(read, np.arange(len(read)))) for read in benign])
+def _scores(detector: Detector, how: RulePooling, benign: Sequence[TextReadings]) -> BucketMaxima:
+    return stack([how.bucket_maxima(detector.tokens(read, np.arange(len(read)))) for read in benign])
