@@ -20,7 +20,7 @@ from monitor.policy.files.examples import read_examples
 from monitor.policy.files.loader import read_folder
 from monitor.policy.files.source import Running
 from monitor.policy.fit.readings import TextReadings
-from monitor.policy.fit.running_rule import columns
+from monitor.policy.fit.rule_scorers import columns
 from monitor.policy.policyset import PolicySet
 from monitor.records import Action, Phase, TokenBlock
 

@@ -19,7 +19,7 @@ from typing import Any
 from monitor.errors import InputError
 from monitor.lab.splits import Split, group_names_source
 from monitor.lab.texts import ROWS, LabelledText, first_row, kind_of, read_labelled, read_texts
-from monitor.policy.files.yaml_document import Document, PolicyProblems, Problem, read_document
+from monitor.policy.files.yaml_document import YamlDocument, PolicyProblems, Problem, read_document
 from monitor.policy.fit.rows import LabelledTexts
 
 MANIFEST = "manifest.yaml"
@@ -411,7 +411,7 @@ def _manifest(folder: Path, given: Path | None) -> dict[str, Any]:
 
 
 def _wrong(
-    document: Document, data: object, known: Mapping[str, str], at: tuple[object, ...]
+    document: YamlDocument, data: object, known: Mapping[str, str], at: tuple[object, ...]
 ) -> Iterator[Problem]:
     """Fields that do not exist, and values that are not what their field holds."""
     if not isinstance(data, dict):

@@ -11,8 +11,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.policy.files.lock import LockModel, Measure
-from monitor.policy.fit.evaluate import CORPUS, REQUESTS, UNLIKE, Rate, SourceResult
+from monitor.policy.files.lock import LockModel, Separation
+from monitor.policy.fit.evaluation import CORPUS, REQUESTS, UNLIKE, BenignRate, RuleOnSource
 
 ANY = "any rule"
 """Stands for a policy's name where all rules of the set are taken together."""
@@ -36,9 +36,9 @@ class PolicyEvaluation:
     """Of model, dictionary and policy set."""
     locks: tuple[LockModel, ...]
     """The policies' locks, each with the card of its fit."""
-    sources: tuple[SourceResult, ...] = ()
+    sources: tuple[RuleOnSource, ...] = ()
     """Each rule on each labelled source about its policy."""
-    rates: tuple[Rate, ...] = ()
+    rates: tuple[BenignRate, ...] = ()
     """How often each rule fires on benign texts, by source and length; last any rule of the set."""
     notes: tuple[str, ...] = ()
     """What has no row and why, and which rows mean something else than the others."""
@@ -79,7 +79,7 @@ class PolicyEvaluation:
         return "\n".join([head, *lines])
 
     def _table(
-        self, numbers: Callable[[Measure], tuple[float, float, float]], *, negatives: bool
+        self, numbers: Callable[[Separation], tuple[float, float, float]], *, negatives: bool
     ) -> NDArray[np.float64]:
         found = np.full((len(self.sources), len(self.methods), 3), np.nan)
         for i, result in enumerate(self.sources):
@@ -128,7 +128,7 @@ def as_record(found: PolicyEvaluation) -> str:
     return json.dumps(record, indent=1, ensure_ascii=False) + "\n"
 
 
-def _plain(result: SourceResult) -> dict[str, object]:
+def _plain(result: RuleOnSource) -> dict[str, object]:
     methods = {name: measure.model_dump() for name, measure in result.methods.items()}
     return {**dataclasses.asdict(dataclasses.replace(result, methods={})), "methods": methods}
 
@@ -155,7 +155,7 @@ def lock_table(locks: Sequence[LockModel]) -> str:
     return table(["policy", "AUROC", "recall at 1 %", "caught", "look-alikes", *HEADS, "maturity"], rows)
 
 
-def source_table(results: Sequence[SourceResult]) -> str:
+def source_table(results: Sequence[RuleOnSource]) -> str:
     """One row per policy and source; the rule is named where a policy has rows for several."""
     rules = {r.policy: {other.rule for other in results if other.policy == r.policy} for r in results}
     rows = [
@@ -173,7 +173,7 @@ def source_table(results: Sequence[SourceResult]) -> str:
     return table(["policy", "source", "rows +/−", "AUROC", "recall at 1 %", "caught / fired", *HEADS], rows)
 
 
-def rate_table(rates: Sequence[Rate]) -> str:
+def rate_table(rates: Sequence[BenignRate]) -> str:
     """One row per rule, sources of a kind taken together; documents have a column per length."""
     lengths = _lengths(rate for rate in rates if rate.kind == CORPUS)
     columns: list[tuple[str, str, tuple[int, int | None] | None]] = [("requests", REQUESTS, None)]
@@ -193,7 +193,7 @@ def rate_table(rates: Sequence[Rate]) -> str:
     return table(["rule", "asked", *(name for name, _, _ in columns)], rows)
 
 
-def corpus_table(rates: Sequence[Rate]) -> str:
+def corpus_table(rates: Sequence[BenignRate]) -> str:
     """One row per corpus: how often any rule of the set fires."""
     together = [r for r in rates if not r.rule]
     lengths = _lengths(together)
@@ -218,7 +218,7 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads), *lines])
 
 
-def _benign_said(rates: Sequence[Rate]) -> str:
+def _benign_said(rates: Sequence[BenignRate]) -> str:
     """Which texts are the benign ones."""
     names = {
         kind: ", ".join(f"`{name}`" for name in dict.fromkeys(r.source for r in rates if r.kind == kind))
@@ -229,7 +229,7 @@ def _benign_said(rates: Sequence[Rate]) -> str:
     return said + (f" Other corpora, of kinds that no fit reads: {names[UNLIKE]}." if names[UNLIKE] else "")
 
 
-def _lengths(rates: Iterable[Rate]) -> list[tuple[int, int | None]]:
+def _lengths(rates: Iterable[BenignRate]) -> list[tuple[int, int | None]]:
     return sorted({(r.longer_than, r.up_to) for r in rates}, key=lambda pair: pair[0])
 
 
@@ -238,7 +238,7 @@ def _length(pair: tuple[int, int | None]) -> str:
     return f"> {low}" if high is None else f"≤ {high}" if not low else f"{low + 1}–{high}"
 
 
-def _pooled(rates: Iterable[Rate]) -> str:
+def _pooled(rates: Iterable[BenignRate]) -> str:
     mine = list(rates)
     if not mine:
         return "–"
@@ -247,11 +247,11 @@ def _pooled(rates: Iterable[Rate]) -> str:
     return f"{one.fired / one.texts:.1%} ({100 * low:.1f}–{100 * high:.1f}; {one.texts})"
 
 
-def _area(measure: Measure) -> str:
+def _area(measure: Separation) -> str:
     return f"{measure.auroc:.2f} ({measure.auroc_low:.2f}–{measure.auroc_high:.2f})"
 
 
-def _short(measure: Measure | None, *, areas: bool = True) -> str:
+def _short(measure: Separation | None, *, areas: bool = True) -> str:
     if measure is None:
         return "–"
     return f"{measure.auroc:.2f} / {measure.recall:.0%}" if areas else f"– / {measure.recall:.0%}"

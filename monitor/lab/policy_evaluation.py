@@ -20,23 +20,22 @@ from monitor.lab.readings import PairReader
 from monitor.policy.files.examples import BENIGN_FILE, read_benign
 from monitor.policy.files.loader import read_folder
 from monitor.policy.files.source import Source
-from monitor.policy.fit.evaluate import (
+from monitor.policy.fit.evaluation import (
     CORPUS,
     REQUESTS,
     UNLIKE,
-    Rate,
-    SourceResult,
+    BenignRate,
+    RuleOnSource,
     SourceTexts,
     on_sources,
     rates,
     rates_of,
 )
 from monitor.policy.fit.lengths import EDGES
-from monitor.policy.fit.lock_rule import Tried, trials
 from monitor.policy.fit.readings import TextReadings
-from monitor.policy.fit.rows import ReadTexts, assemble
-from monitor.policy.fit.running_rule import Observed, phase_of
-from monitor.policy.fit.thresholds import ways
+from monitor.policy.fit.rows import ReadTexts, read_rows
+from monitor.policy.fit.rule_scorers import RuleScorer, RunningRuleScorer, locked_scorers, phase_of
+from monitor.policy.fit.thresholds import poolings
 from monitor.policy.policy import Policy, Rule
 from monitor.policy.policyset import PolicySet
 from monitor.policy.rules.program import compile_program
@@ -51,7 +50,7 @@ class PolicyTexts:
     """One policy with everything that it was put to, while it is in memory."""
 
     source: Source
-    rule: Tried
+    rule: RuleScorer
     """Its first rule, ready to score."""
     sources: Sequence[SourceTexts]
     requests: Sequence[str]
@@ -71,7 +70,7 @@ def evaluate(
     texts: int = 400,
     progress: Progress | None = None,
 ) -> PolicyEvaluation:
-    """Measure the policies of a folder on labelled texts, and their false positives on benign ones.
+    """Separation the policies of a folder on labelled texts, and their false positives on benign ones.
 
     Args:
         pair: From `open_pair`; the policies must have been fitted to it.
@@ -119,7 +118,7 @@ class PolicyEvaluator:
         requests = data.requests(4 * rows)
         benign = [text for own in requests.values() for text in own]
         read = self.reader.read(benign)
-        results: list[SourceResult] = []
+        results: list[RuleOnSource] = []
         notes = [*data.notes, *self._unused(data)]
         for source in self.policies:
             told(f"measuring {source.model.metadata.name}")
@@ -153,7 +152,7 @@ class PolicyEvaluator:
         """Policies that were fitted to examples."""
         return [s for s in self.policies if s.lock is not None and s.model.concept is not None]
 
-    def trials(self, source: Source) -> list[Tried]:
+    def trials(self, source: Source) -> list[RuleScorer]:
         """The rules of a policy, ready to score, in the order of the file."""
         return tried(source, self.set)
 
@@ -220,7 +219,7 @@ class PolicyEvaluator:
         requests: tuple[Sequence[str], TextReadings],
         notes: list[str],
         watcher: Watcher | None,
-    ) -> list[SourceResult]:
+    ) -> list[RuleOnSource]:
         sources, ready = self._source_texts(source, data, rows, notes), self.trials(source)
         told, read = requests
         if ready and watcher is not None:
@@ -233,11 +232,11 @@ class PolicyEvaluator:
         path = self.folder / BENIGN_FILE
         benign = list(read_benign(path)) if path.exists() else []
         extra = data.extra_rows(meta.name, meta.category)
-        learnt = assemble(self.reader, source.examples, ReadTexts(benign, self.reader.read(benign)), extra)
+        learnt = read_rows(self.reader, source.examples, ReadTexts(benign, self.reader.read(benign)), extra)
         return on_sources(ready[0], learnt, sources, read, told, seed=0)
 
-    def _rates(self, benign: Mapping[str, tuple[str, TextReadings]]) -> list[Rate]:
-        found: list[Rate] = []
+    def _rates(self, benign: Mapping[str, tuple[str, TextReadings]]) -> list[BenignRate]:
+        found: list[BenignRate] = []
         anything = {name: np.zeros(len(read), np.intp) for name, (_, read) in benign.items()}
         for source in self.policies:
             for trial in self.trials(source):
@@ -255,14 +254,14 @@ def signals_of(sources: Sequence[Source]) -> set[Signal]:
     return {leaf.signal for leaf in leaves if leaf.signal is not None}
 
 
-def tried(source: Source, policies: PolicySet) -> list[Tried]:
+def tried(source: Source, policies: PolicySet) -> list[RuleScorer]:
     """Every rule, in the order of the file: by its lock where that has its threshold, otherwise as it runs."""
     owner = _owner(source, policies)
-    locked: dict[str, Tried] = {}
+    locked: dict[str, RuleScorer] = {}
     if source.lock is not None:
-        locked = {one.rule: one for one in trials(source.model, source.lock, source.path.parent)}
-    how = ways(source.model)[0]
-    return [locked.get(rule.name) or Observed(owner, rule, how) for rule in owner.rules]
+        locked = {one.rule: one for one in locked_scorers(source.model, source.lock, source.path.parent)}
+    how = poolings(source.model)[0]
+    return [locked.get(rule.name) or RunningRuleScorer(owner, rule, how) for rule in owner.rules]
 
 
 def notes_on(source: Source, policies: PolicySet) -> list[str]:

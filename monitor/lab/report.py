@@ -12,10 +12,10 @@ from monitor.lab.evaluation_results import ANY, PolicyEvaluation
 from monitor.lab.policy_evaluation import PolicyEvaluator, PolicyTexts, Progress
 from monitor.policy.files.examples import Label
 from monitor.policy.files.source import Source
-from monitor.policy.fit.evaluate import SourceTexts
-from monitor.policy.fit.lock_rule import Tried
+from monitor.policy.fit.evaluation import SourceTexts
 from monitor.policy.fit.readings import Floats, TextReadings
-from monitor.policy.report import Group, Heat, PolicyReport, Report, Scores, Token
+from monitor.policy.fit.rule_scorers import RuleScorer
+from monitor.policy.report import Group, Heat, PolicyReport, PolicySetReport, Scores, Token
 
 LONGEST = 90
 """Tokens of a text that are shown."""
@@ -41,7 +41,7 @@ def build_report(
     show: int,
     title: str,
     progress: Progress | None = None,
-) -> Report:
+) -> PolicySetReport:
     """Everything that the page shows, with at most `show` texts of each kind.
 
     Without `data` these are the policies' cards, and their own examples.
@@ -68,7 +68,7 @@ def _report(
     pages: dict[str, tuple[list[Scores], list[Group]]],
     title: str,
     measured: bool,
-) -> Report:
+) -> PolicySetReport:
     resolved = {policy.name: policy for policy in evaluator.set.policies}
     made = []
     for source in evaluator.policies:
@@ -87,7 +87,7 @@ def _report(
                 groups=groups,
             )
         )
-    return Report(
+    return PolicySetReport(
         title, found.digests, made, [r for r in found.rates if r.policy == ANY], measured, found.notes
     )
 
@@ -122,7 +122,7 @@ def _shown(evaluator: PolicyEvaluator, seen: PolicyTexts, show: int) -> tuple[li
     return scores, groups
 
 
-def _of_sources(trial: Tried, sources: Sequence[SourceTexts], label: int) -> list[ScoredTexts]:
+def _of_sources(trial: RuleScorer, sources: Sequence[SourceTexts], label: int) -> list[ScoredTexts]:
     several = []
     for source in sources:
         which = np.flatnonzero(source.positive == label)
@@ -133,19 +133,19 @@ def _of_sources(trial: Tried, sources: Sequence[SourceTexts], label: int) -> lis
     return several
 
 
-def _own(evaluator: PolicyEvaluator, trial: Tried, source: Source, positive: bool) -> list[ScoredTexts]:
+def _own(evaluator: PolicyEvaluator, trial: RuleScorer, source: Source, positive: bool) -> list[ScoredTexts]:
     texts = [e.text for e in source.examples if (e.label is Label.POSITIVE) == positive]
     return [_scored(trial, "own example", texts, evaluator.reader.read(texts))] if texts else []
 
 
-def _scored(trial: Tried, source: str, texts: Sequence[str], read: TextReadings) -> ScoredTexts:
+def _scored(trial: RuleScorer, source: str, texts: Sequence[str], read: TextReadings) -> ScoredTexts:
     return ScoredTexts(source, texts, read, np.asarray([trial.share(read, i) for i in range(len(read))]))
 
 
 class _Heat:
     """Heat maps of texts under one rule."""
 
-    def __init__(self, evaluator: PolicyEvaluator, trial: Tried) -> None:
+    def __init__(self, evaluator: PolicyEvaluator, trial: RuleScorer) -> None:
         self._evaluator, self._trial = evaluator, trial
 
     def pick(self, several: Sequence[ScoredTexts], most: int, *, fires: bool) -> list[Heat]:

@@ -1,7 +1,7 @@
-"""What is forbidden, and how it is recognised in readings.
+"""Policies: what is looked for, and how it is recognised in readings.
 
-Knows policy files, locks and rules. Does not know models, tensors or the network: readings come in as arrays,
-detections, actions and clamps go out as records. Fitting (`monitor.policy.fit`) is imported on its own.
+Policy files and locks are read and resolved here, and their rules score readings. Detections, actions and clamps go out
+as records. Fitting (`monitor.policy.fit`) is imported on its own.
 """
 
 from monitor.policy.files.loader import load_policies, read_folder

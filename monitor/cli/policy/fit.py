@@ -17,7 +17,7 @@ from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, Mo
 from monitor.cli.policy.data_flags import ManifestOption, SplitSeedOption, data_folder
 from monitor.cli.show.console import stderr_console, stdout_console
 from monitor.cli.show.words import counted
-from monitor.policy.files.lock import LockModel, Measure
+from monitor.policy.files.lock import LockModel, Separation
 
 CAPTION = (
     "f/c: features and clamps. AUROC (95 %) against own negatives. recall: where 1 % of benign texts fire (95 %). "
@@ -174,5 +174,5 @@ def _row(lock: LockModel) -> list[str]:
     ]
 
 
-def _short(measure: Measure | None) -> str:
+def _short(measure: Separation | None) -> str:
     return "" if measure is None else f"{measure.auroc:.2f} {100 * measure.recall:3.0f}"

@@ -17,9 +17,9 @@ from torch import Tensor
 from monitor.lab.cost.points import Point, difference, share
 from monitor.lab.pair import Pair, need_statistics
 from monitor.model.offline.steered_model import Edit, SteeredModel, padded, unchanged
-from monitor.policy.fit.attention import pooled
 from monitor.policy.fit.late_probe import highest
 from monitor.policy.fit.metrics import auroc
+from monitor.policy.fit.pooling import pooled
 from monitor.policy.policy import Policy, Rule
 from monitor.records import LaterProbe
 

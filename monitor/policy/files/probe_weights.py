@@ -1,7 +1,4 @@
-"""Weights of a probe, in a lock or a policy: inline, or in a safetensors file beside it.
-
-Knows the file's one tensor and its digest. Does not know what the probe looks for.
-"""
+"""Weights of a probe in a policy or a lock: in place, or in a safetensors file beside it."""
 
 from __future__ import annotations
 
@@ -29,7 +26,7 @@ def probe_path(policy: Path) -> Path:
 def store_probe(
     policy: Path, weights: Sequence[float] | NDArray[np.float64], *, bias: float, scale: float
 ) -> ProbeModel:
-    """A probe for the lock of a policy: weights `[d_model]` inline where they are few, else written beside it."""
+    """A probe for a policy's lock, from weights `[d_model]`; more than 1,024 go into a file beside the policy."""
     row = np.asarray(weights, np.float32)
     if len(row) <= MOST_INLINE:
         return ProbeModel(weights=[float(w) for w in row], bias=bias, scale=scale)
@@ -42,7 +39,7 @@ def store_probe(
 
 
 def read_weights(probe: ProbeModel, folder: Path) -> tuple[float, ...]:
-    """The weights of a probe whose file, if it has one, lies in `folder`; ValueError that says what is wrong."""
+    """The weights of a probe; `folder` holds their file, if there is one. ValueError says what is wrong with it."""
     if probe.weights is not None:
         return tuple(probe.weights)
     path = folder / str(probe.weights_file)
