@@ -19,7 +19,7 @@ from typing import Any
 from monitor.errors import InputError
 from monitor.lab.splits import Split, group_names_source
 from monitor.lab.texts import ROWS, LabelledText, first_row, kind_of, read_labelled, read_texts
-from monitor.policy.files.yaml_document import YamlDocument, PolicyProblems, Problem, read_document
+from monitor.policy.files.yaml_document import PolicyProblems, Problem, YamlDocument, read_document
 from monitor.policy.fit.rows import LabelledTexts
 
 MANIFEST = "manifest.yaml"

@@ -12,7 +12,7 @@ from monitor.lab.benign_texts import HALVES, BenignTexts, benign_texts
 from monitor.lab.data_folder import DataFolder
 from monitor.lab.pair import Pair
 from monitor.lab.policies import bound_elsewhere, running_of
-from monitor.lab.policy_evaluation import signals_of
+from monitor.lab.policy_evaluation import idle_sources, signals_of
 from monitor.lab.readings import PairReader, later_residuals
 from monitor.lab.splits import Split
 from monitor.policy.files.loader import read_folder
@@ -70,10 +70,15 @@ class PolicyFit:
             NotFound: There is no policy of such a name.
             InputError: There are too few benign texts, or a file is wrong.
         """
-        sources = _chosen(read_folder(folder, locks=False), only)
+        everything = read_folder(folder, locks=False)
+        sources = _chosen(everything, only)
         self.sources = [source for source in sources if source.model.needs_lock]
         self.extra = extra if extra is None or extra.split_asked else replace(extra, split=Split(1.0))
         """Labelled rows that teach beside the examples, and which of them may; None where there are none."""
+        self.notes: tuple[str, ...] = ()
+        """Which files of `extra` are not used, and why."""
+        if extra is not None:
+            self.notes = (*extra.notes, *idle_sources(extra, everything))
         self.texts: BenignTexts = benign_texts(folder, benign, split or HALVES)
 
     def run(self, pair: Pair, settings: FitSettings, progress: Tell, written: Tell) -> FittedPolicies:

@@ -119,7 +119,7 @@ class PolicyEvaluator:
         benign = [text for own in requests.values() for text in own]
         read = self.reader.read(benign)
         results: list[RuleOnSource] = []
-        notes = [*data.notes, *self._unused(data)]
+        notes = [*data.notes, *idle_sources(data, self.policies)]
         for source in self.policies:
             told(f"measuring {source.model.metadata.name}")
             results += self._on_sources(source, data, rows, (benign, read), notes, watcher)
@@ -155,21 +155,6 @@ class PolicyEvaluator:
     def trials(self, source: Source) -> list[RuleScorer]:
         """The rules of a policy, ready to score, in the order of the file."""
         return tried(source, self.set)
-
-    def _unused(self, data: DataFolder) -> Iterator[str]:
-        """Which sources are about no policy. InputError where none is about any."""
-        named = [source.model.metadata for source in self.policies]
-        used = {s.name for meta in named for s in data.about(meta.name, meta.category)}
-        idle = [source for source in data.sources if source.name not in used]
-        subjects = ", ".join(sorted({name for source in idle for name in source.about}))
-        if idle and not used:
-            known = ", ".join(sorted({name for meta in named for name in (meta.name, meta.category)}))
-            raise InputError(
-                f"the labelled files of {data.folder} are about {subjects}, and no policy here is: say what they are "
-                f"about with --about 'PATTERN=NAME', NAME being one of {known}"
-            )
-        if idle:
-            yield f"{', '.join(s.name for s in idle)}: not measured, as no policy here is about {subjects}"
 
     def _corpora(self, data: DataFolder, most: int, notes: list[str]) -> dict[str, tuple[str, TextReadings]]:
         """By corpus, what kind of text it is, and its excerpts read."""
@@ -246,6 +231,22 @@ class PolicyEvaluator:
         for name, (kind, read) in benign.items():
             found += rates_of(ANY, "", None, name, anything[name], read.lengths, EDGES, kind)
         return found
+
+
+def idle_sources(data: DataFolder, policies: Sequence[Source]) -> Iterator[str]:
+    """A note on the labelled sources that are about none of the policies; InputError where no source is about any."""
+    named = [source.model.metadata for source in policies]
+    used = {s.name for meta in named for s in data.about(meta.name, meta.category)}
+    idle = [source for source in data.sources if source.name not in used]
+    subjects = ", ".join(sorted({name for source in idle for name in source.about}))
+    if idle and not used:
+        known = ", ".join(sorted({name for meta in named for name in (meta.name, meta.category)}))
+        raise InputError(
+            f"the labelled files of {data.folder} are about {subjects}, and no policy here is: say what they are "
+            f"about with --about 'PATTERN=NAME', NAME being one of {known}"
+        )
+    if idle:
+        yield f"{', '.join(s.name for s in idle)}: not used, as no policy here is about {subjects}"
 
 
 def signals_of(sources: Sequence[Source]) -> set[Signal]:

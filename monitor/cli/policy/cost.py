@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, ModelOption
-from monitor.cli.policy.data_flags import ManifestOption, SplitSeedOption, data_folder
+from monitor.cli.policy.data_flags import AboutOption, ManifestOption, SplitSeedOption, data_folder
 from monitor.cli.show.console import stderr_console, stdout_console
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def cost(
         ),
     ] = None,
     manifest: ManifestOption = None,
+    about: AboutOption = None,
     train_fraction: Annotated[
         float | None,
         typer.Option(
@@ -97,7 +98,9 @@ def cost(
     started = time.monotonic()
     data = None
     if labelled is not None:
-        data = data_folder(labelled, manifest, train_fraction=train_fraction, split_seed=split_seed)
+        data = data_folder(
+            labelled, manifest, about=about, train_fraction=train_fraction, split_seed=split_seed
+        )
     study = CostStudy(
         policies or _bundled(),
         name,
@@ -108,6 +111,8 @@ def cost(
         benign or (),
     )
     study.check()
+    for note in data.notes if data is not None else ():
+        stderr_console().print(note, soft_wrap=True)
     with stderr_console().status("loading") as status:
         report = study.run(open_pair(model, dictionary, device, dictionary_format), status.update)
     written = _written(report, output)

@@ -75,7 +75,7 @@ AboutOption = Annotated[
     typer.Option(
         "--about",
         metavar="PATTERN=NAME",
-        help="Measure the policy NAME, or all of the category NAME, on these files. Repeatable.",
+        help="Say that these files are about the policy NAME, or about all of the category NAME. Repeatable.",
         rich_help_panel=PANEL,
     ),
 ]

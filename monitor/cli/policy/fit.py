@@ -14,7 +14,7 @@ from rich.console import Group
 from rich.table import Table
 
 from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, ModelOption
-from monitor.cli.policy.data_flags import ManifestOption, SplitSeedOption, data_folder
+from monitor.cli.policy.data_flags import AboutOption, ManifestOption, SplitSeedOption, data_folder
 from monitor.cli.show.console import stderr_console, stdout_console
 from monitor.cli.show.words import counted
 from monitor.policy.files.lock import LockModel, Separation
@@ -59,6 +59,7 @@ def fit(
         ),
     ] = None,
     manifest: ManifestOption = None,
+    about: AboutOption = None,
     benign: Annotated[
         list[Path] | None,
         typer.Option(
@@ -113,13 +114,15 @@ def fit(
     started = time.monotonic()
     data = None
     if extra is not None:
-        data = data_folder(extra, manifest, train_fraction=train_fraction, split_seed=split_seed)
+        data = data_folder(extra, manifest, about=about, train_fraction=train_fraction, split_seed=split_seed)
     split = Split(0.5 if train_fraction is None else train_fraction, split_seed or 0)
     if data is not None:
         split = data.halved
     asked = PolicyFit(policies, only=only or (), benign=benign or (), extra=data, split=split)
     settings = FitSettings(features, rounds, seed, not positive_only, detector.value)
     console = stderr_console()
+    for note in asked.notes:
+        console.print(note, soft_wrap=True)
     with console.status("loading") as status:
         pair = open_pair(model, dictionary, device, dictionary_format)
         made = asked.run(pair, settings, status.update, lambda line: console.print(line, soft_wrap=True))

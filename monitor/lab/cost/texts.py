@@ -89,7 +89,7 @@ def behaviour_rows(data: DataFolder, policy: str, category: str) -> list[tuple[B
         subjects = ", ".join(sorted({name for source in data.sources for name in source.about}))
         raise InputError(
             f"no labelled file in {data.folder} is about {policy} or {category}; they are about {subjects}: put one "
-            f"into a folder called {category}, or say it in a manifest"
+            f"into a folder called {category}, or say it with --about"
         )
     found = [
         (_row(source, row), data.split.side(source.stem, row.group, row.text))
