@@ -21,12 +21,12 @@ from monitor.errors import NotFound, PolicyError
 from monitor.lab.benign_texts import BenignTexts, benign_texts
 from monitor.lab.pair import open_pair
 from monitor.lab.running_policies import bound_elsewhere, running_of
-from monitor.policy import PolicyProblems
 from monitor.policy.files.loader import read_folder
 from monitor.policy.files.lock import DictionaryRef, LockModel, ModelRef, write_lock
 from monitor.policy.files.probe_weights import store_probe
 from monitor.policy.files.resolve import unfit
 from monitor.policy.files.source import Source
+from monitor.policy.files.yaml_document import PolicyProblems
 from monitor.policy.fit import FitSettings, Inputs, LabelledTexts, ProbeDetector, fit_policy
 from monitor.policy.fit.detectors import probe_detector
 from monitor.policy.schema.policy import ProbeModel
