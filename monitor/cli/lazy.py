@@ -1,6 +1,7 @@
 """A command group that imports a command's module when the command runs, not when it is listed.
 
-Knows names, one-line helps and where to import from. Does not know what any command does.
+It also turns errors into messages: those of this project, files that cannot be opened, and packages that only an extra
+installs.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from monitor.errors import MonitorError
+from monitor.errors import ConfigurationError, MonitorError
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class LazyEntry:
     """A command that is not imported yet."""
 
     name: str
@@ -33,7 +34,7 @@ class Entry:
 class LazyCommand(TyperCommand):
     """Stands in the list for a command, and becomes it as soon as its arguments are parsed."""
 
-    def __init__(self, entry: Entry) -> None:
+    def __init__(self, entry: LazyEntry) -> None:
         super().__init__(name=entry.name, help=entry.help)
         self.entry = entry
 
@@ -65,7 +66,7 @@ def _flowing(command: Any) -> Any:
     return command
 
 
-def lazy_group(entries: Sequence[Entry]) -> type[TyperGroup]:
+def lazy_group(entries: Sequence[LazyEntry]) -> type[TyperGroup]:
     """A group class that lists `entries` in order, and prints errors of this project instead of tracebacks."""
 
     class LazyGroup(TyperGroup):
@@ -79,7 +80,7 @@ def lazy_group(entries: Sequence[Entry]) -> type[TyperGroup]:
         def invoke(self, ctx: Any) -> Any:
             """Run the command; a `MonitorError` becomes a message and its exit code."""
             try:
-                with _files_named():
+                with _files_named(), _extra_named(ctx):
                     return super().invoke(ctx)
             except MonitorError as error:
                 from monitor.cli.errors import exit_code, report
@@ -88,6 +89,39 @@ def lazy_group(entries: Sequence[Entry]) -> type[TyperGroup]:
                 raise typer.Exit(exit_code(error)) from error
 
     return LazyGroup
+
+
+EXTRAS = {
+    "serve": (
+        "cryptography",
+        "grpc_reflection",
+        "huggingface_hub",
+        "numpy",
+        "prometheus_client",
+        "psutil",
+        "structlog",
+        "tokenizers",
+        "torch",
+        "transformers",
+    ),
+    "fit": ("scipy", "sklearn"),
+}
+"""Packages that commands import, by the extra that installs them."""
+
+
+@contextmanager
+def _extra_named(ctx: Any) -> Iterator[None]:
+    """A missing package that an extra installs becomes a ConfigurationError which says how to install it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        extra = next((extra for extra, packages in EXTRAS.items() if package in packages), None)
+        if extra is None:
+            raise
+        command = f"{ctx.command_path} {ctx.invoked_subcommand or ''}".partition(" ")[2].strip()
+        message = f"`{command}` needs the extra `{extra}`: pip install 'sae-monitor[{extra}]'"
+        raise ConfigurationError(message) from error
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from monitor import __version__
 from monitor.cli.app import COMMANDS, app
-from monitor.cli.lazy import Entry, LazyCommand, lazy_group
+from monitor.cli.lazy import LazyCommand, LazyEntry, lazy_group
 from monitor.errors import PolicyError
 
 HEAVY = ("torch", "transformers", "grpc", "rich", "pydantic", "numpy")
@@ -159,7 +159,7 @@ def test_an_unforeseen_error_never_reads_as_a_match():
 
 
 def test_a_broken_module_is_not_hidden():
-    broken = typer.Typer(cls=lazy_group([Entry("x", "monitor.cli.none:x", "X.")]))
+    broken = typer.Typer(cls=lazy_group([LazyEntry("x", "monitor.cli.none:x", "X.")]))
     broken.callback()(lambda: None)
     assert CliRunner().invoke(broken, ["--help"]).exit_code == 0
     assert isinstance(CliRunner().invoke(broken, ["x"]).exception, ModuleNotFoundError)

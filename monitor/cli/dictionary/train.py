@@ -34,10 +34,6 @@ Number = TypeVar("Number", int, float)
 LINE_SECONDS = 30.0
 """Seconds between two progress lines where standard error is no terminal."""
 
-dictionary_app = typer.Typer(
-    name="dictionary", help="Train, check and describe dictionaries.", no_args_is_help=True
-)
-
 Model = Annotated[str, typer.Option(help="Model folder or hub name.")]
 Layer = Annotated[
     int | None, typer.Option(help="Decoder layer whose output is read. Default: the middle one.")
@@ -61,7 +57,6 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Seed = Annotated[int, typer.Option(help="Decides initial weights and order.")]
 
 
-@dictionary_app.command()
 def train(
     model: Model,
     data: Data,
@@ -104,7 +99,6 @@ def train(
             _finish(report, _storage(out, restart, weights), plot)
 
 
-@dictionary_app.command()
 def sweep(
     model: Model,
     data: Data,
