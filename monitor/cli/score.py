@@ -15,7 +15,6 @@ from monitor.cli.show.console import has_colour, stdout_console
 from monitor.cli.show.shade import Painter
 from monitor.cli.show.strength import RuleScores
 from monitor.cli.show.verdict import scored
-from monitor.v1 import monitor_pb2 as pb
 
 
 def score(
@@ -52,7 +51,7 @@ def score(
     belonging(content, session, label)
     with open_session(connect, flags, timeout) as client:
         rules = RuleScores.of(client.policies().policies)
-        answer = client.score(pb.ScoreRequest(input=content, include_tokens=tokens))
+        answer = client.score(content, include_tokens=tokens)
     picture(svg, "sae-monitor score", rules, lambda painter: scored(answer, painter))
     if json:
         typer.echo(as_json(answer))

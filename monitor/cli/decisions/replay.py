@@ -55,7 +55,7 @@ def replay(
     nobody knows: the tokens that were are judged. Exit code 2 where a decision could not be replayed.
     """
     wanted = conditions(policy, None, None, None, None, None, None, since, until)
-    folder, counts, missing = log_folder(log), _Counts(), set(which or [])
+    folder, counts, missing = log_folder(log), ReplayCounts(), set(which or [])
     with readable(folder), _runner(policies, model, dictionary, device, dictionary_format) as run:
         for content, record in decisions(reader.read(folder)):
             if record is None or not wanted.hold(record) or not _named(which, record):
@@ -79,7 +79,7 @@ def replay(
     raise typer.Exit(ExitCode.ERROR if counts.skipped else ExitCode.CLEAN)
 
 
-class _Counts:
+class ReplayCounts:
     """What a replay came to."""
 
     def __init__(self) -> None:
@@ -88,6 +88,7 @@ class _Counts:
         self.skipped: Counter[str] = Counter()
 
     def note(self, record: DecisionRecord, now: Verdict) -> None:
+        """Count a replayed decision by how it changed."""
         if differs(record, now):
             self.changed[stronger(record, now)] += 1
 

@@ -34,7 +34,7 @@ class Fall:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class ClampComparison:
     """Both answers, and the clamps of the second."""
 
     clamps: tuple[pb.Clamp, ...]

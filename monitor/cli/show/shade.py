@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from rich.text import Text
 
 from monitor.cli.show.printable import printable
-from monitor.cli.show.strength import Measure
+from monitor.cli.show.strength import TokenMeasure
 from monitor.v1 import monitor_pb2 as pb
 
 STYLES = (
@@ -31,7 +31,7 @@ EVIDENCE = "bold underline"
 class Painter:
     """Turns tokens into styled text."""
 
-    measure: Measure
+    measure: TokenMeasure
     colour: bool
     """Shade backgrounds; otherwise strong tokens are put in brackets with their number."""
     evidence: frozenset[int] = field(default_factory=frozenset)

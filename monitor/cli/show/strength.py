@@ -28,7 +28,7 @@ RULE_SCALE = Scale("score", "of the rule's threshold", (1.0, 2.0, 4.0, 8.0, 12.0
 READING_SCALE = Scale("reading", "of the feature's maximum", (0.1, 0.25, 0.4, 0.6, 0.8), strong=0.4)
 
 
-class Measure(Protocol):
+class TokenMeasure(Protocol):
     """Gives every token a number on a scale."""
 
     @property
