@@ -32,6 +32,9 @@ COMMANDS = (
     ),
     LazyEntry("token", "monitor.cli.token:token_app", "Make tokens for callers of a server."),
     LazyEntry(
+        "deploy", "monitor.cli.deploy:deploy_app", "Write Prometheus rules, alert routes and dashboards."
+    ),
+    LazyEntry(
         "dictionary", "monitor.cli.dictionary.app:dictionary_app", "Train, check and describe dictionaries."
     ),
 )

@@ -14,7 +14,7 @@ from monitor.errors import ConfigurationError
 from monitor.rpc.access.callers import entry_line, new_token, read_callers
 from monitor.rpc.access.roles import Role
 
-token_app = typer.Typer(no_args_is_help=True, help="Tokens of callers.")
+token_app = typer.Typer(no_args_is_help=True, add_completion=False, help="Tokens of callers.")
 
 
 @token_app.callback()
