@@ -14,7 +14,9 @@ from monitor.cli.show.console import stdout_console
 from monitor.cli.show.words import counted
 from monitor.errors import InputError
 
-deploy_app = typer.Typer(no_args_is_help=True, add_completion=False, help="Write the files that monitor a server.")
+deploy_app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Write the files that monitor a server."
+)
 
 PARTS = (
     "prometheus/prometheus.yml",

@@ -29,6 +29,8 @@ class LazyEntry:
     """`module:attribute`; the attribute is a function or a `typer.Typer`."""
     help: str
     """One line for the list of commands."""
+    extra: str = ""
+    """The extra that installs what it imports, where that is more than the one of the first missing package."""
 
 
 class LazyCommand(TyperCommand):
@@ -78,15 +80,29 @@ def lazy_group(entries: Sequence[LazyEntry]) -> type[TyperGroup]:
                 self.add_command(LazyCommand(entry))
 
         def invoke(self, ctx: Any) -> Any:
-            """Run the command; a `MonitorError` becomes a message and its exit code."""
+            """Run the command; an error that a person can mend becomes a message and its exit code."""
             try:
-                with _files_named(), _extra_named(ctx):
+                with _files_named(), self._extra_named(ctx):
                     return super().invoke(ctx)
             except MonitorError as error:
                 from monitor.cli.errors import exit_code, report
 
                 report(error)
                 raise typer.Exit(exit_code(error)) from error
+
+        @contextmanager
+        def _extra_named(self, ctx: Any) -> Iterator[None]:
+            """A missing package that an extra installs becomes an error which says how to install it."""
+            try:
+                yield
+            except ModuleNotFoundError as error:
+                name = ctx.invoked_subcommand or ""
+                command = f"{ctx.command_path} {name}".partition(" ")[2]
+                entry = next((entry for entry in entries if entry.name == name), None)
+                said = _named_extra(command, error, entry.extra if entry is not None else "")
+                if said is None:
+                    raise
+                raise said from error
 
     return LazyGroup
 
@@ -95,6 +111,7 @@ EXTRAS = {
     "serve": (
         "cryptography",
         "grpc_reflection",
+        "grpc_status",
         "huggingface_hub",
         "numpy",
         "prometheus_client",
@@ -109,19 +126,14 @@ EXTRAS = {
 """Packages that commands import, by the extra that installs them."""
 
 
-@contextmanager
-def _extra_named(ctx: Any) -> Iterator[None]:
-    """A missing package that an extra installs becomes a ConfigurationError which says how to install it."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        extra = next((extra for extra, packages in EXTRAS.items() if package in packages), None)
-        if extra is None:
-            raise
-        command = f"{ctx.command_path} {ctx.invoked_subcommand or ''}".partition(" ")[2].strip()
-        message = f"`{command}` needs the extra `{extra}`: pip install 'sae-monitor[{extra}]'"
-        raise ConfigurationError(message) from error
+def _named_extra(command: str, error: ModuleNotFoundError, extra: str = "") -> MonitorError | None:
+    """What to install for a missing package; None for one that no extra installs."""
+    package = (error.name or "").partition(".")[0]
+    installing = next((extra for extra, packages in EXTRAS.items() if package in packages), None)
+    if installing is None:
+        return None
+    name = extra or installing
+    return ConfigurationError(f"`{command}` needs the extra `{name}`: pip install 'sae-monitor[{name}]'")
 
 
 @contextmanager

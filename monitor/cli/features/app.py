@@ -30,6 +30,7 @@ COMMANDS = (
         "evaluate",
         "monitor.cli.features.evaluate:evaluate",
         "Measure features on labelled texts beside baselines.",
+        "fit",
     ),
 )
 

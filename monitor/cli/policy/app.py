@@ -8,13 +8,21 @@ from monitor.cli.lazy import LazyEntry, lazy_group
 
 COMMANDS = (
     LazyEntry("check", "monitor.cli.policy.folder:check", "Read every policy and print every problem."),
-    LazyEntry("test", "monitor.cli.policy.folder:run", "Run the test cases of every policy."),
-    LazyEntry("explain", "monitor.cli.policy.folder:explain", "Show how far a text is from each threshold."),
-    LazyEntry("fit", "monitor.cli.policy.fit:fit", "Learn detectors and thresholds; write the locks."),
-    LazyEntry("evaluate", "monitor.cli.policy.evaluate:evaluate", "Measure policies on labelled texts."),
-    LazyEntry("compare", "monitor.cli.policy.compare:compare_sets", "Compare two sets of policies on texts."),
-    LazyEntry("report", "monitor.cli.policy.report:report", "Draw an evaluation as one HTML page."),
-    LazyEntry("cost", "monitor.cli.policy.cost:cost", "Measure what suppression costs the model's ability."),
+    LazyEntry("test", "monitor.cli.policy.folder:run", "Run the test cases of every policy.", "fit"),
+    LazyEntry(
+        "explain", "monitor.cli.policy.folder:explain", "Show how far a text is from each threshold.", "fit"
+    ),
+    LazyEntry("fit", "monitor.cli.policy.fit:fit", "Learn detectors and thresholds; write the locks.", "fit"),
+    LazyEntry(
+        "evaluate", "monitor.cli.policy.evaluate:evaluate", "Measure policies on labelled texts.", "fit"
+    ),
+    LazyEntry(
+        "compare", "monitor.cli.policy.compare:compare_sets", "Compare two sets of policies on texts.", "fit"
+    ),
+    LazyEntry("report", "monitor.cli.policy.report:report", "Draw an evaluation as one HTML page.", "fit"),
+    LazyEntry(
+        "cost", "monitor.cli.policy.cost:cost", "Measure what suppression costs the model's ability.", "fit"
+    ),
     LazyEntry("reload", "monitor.cli.policy.reload:reload", "Have a running server read its policies again."),
     LazyEntry("schema", "monitor.cli.policy.folder:schema", "Print the JSON Schema of a policy file."),
 )
