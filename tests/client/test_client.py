@@ -28,8 +28,6 @@ from monitor.v1 import monitor_pb2_grpc
 from tests.rpc.certificates import authority, issued
 from tests.rpc.secured import Callers, guarded
 
-pytest_plugins = ["tests.rpc.conftest"]
-
 
 @pytest.fixture
 def client(served):
