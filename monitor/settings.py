@@ -405,11 +405,13 @@ def _explain(error: ValidationError | SettingsError, flags: Mapping[str, Any]) -
 
 
 def _where(name: str, flags: Mapping[str, Any]) -> str:
-    """The name under which the operator gave a setting: flag, variable or entry of the file."""
-    if name in flags:
-        return f"--{name.replace('_', '-')}"
-    variable = PREFIX + name.upper()
-    return variable if os.environ.get(variable) else f"settings file: {name}"
+    """The name under which the operator gave a setting, or a part of one: flag, variable or entry of the file."""
+    setting, _, part = name.partition(".")
+    inside = f" ({part})" if part else ""
+    if setting in flags:
+        return f"--{setting.replace('_', '-')}{inside}"
+    variable = PREFIX + setting.upper()
+    return f"{variable}{inside}" if os.environ.get(variable) else f"settings file: {name}"
 
 
 GROUPS = {
