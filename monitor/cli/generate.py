@@ -1,4 +1,4 @@
-"""`sae-monitor generate`: a watched generation, shown as it is released."""
+"""`sae-monitor generate`: generates a text, and prints it as the server releases it."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ BELONGS = "What the request belongs to"
 _SETTINGS = {setting.name: setting for setting in all_settings()}
 
 
-def _option(name: str, panel: str | None = None) -> Any:
+def _option(name: str) -> Any:
     """The flag of a setting, with the setting's text as its help."""
     setting = _SETTINGS[name]
     flag = f"--{name.replace('_', '-')}"
@@ -34,7 +34,8 @@ def _option(name: str, panel: str | None = None) -> Any:
         f"{flag}/--no-{flag[2:]}" if not setting.values and setting.default is None else flag,
         metavar=setting.values or None,
         help=escape(setting.help + _default(setting)),
-        rich_help_panel=panel or setting.group,
+        rich_help_panel=setting.group,
+        show_default=False,
         autocompletion=(lambda: list(setting.choices)) if setting.choices else None,
     )
 

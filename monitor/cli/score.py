@@ -1,4 +1,4 @@
-"""`sae-monitor score`: a verdict on a text."""
+"""`sae-monitor score`: prints the verdict on a text."""
 
 from __future__ import annotations
 
@@ -36,7 +36,12 @@ def score(
     timeout: options.Timeout = 120.0,
     json: options.AsJson = False,
     tokens: Annotated[
-        bool, typer.Option("--tokens/--no-tokens", help="Show every token.", rich_help_panel=options.SHOWS)
+        bool,
+        typer.Option(
+            "--tokens/--no-tokens",
+            help="Show every token, shaded by its score.",
+            rich_help_panel=options.SHOWS,
+        ),
     ] = True,
     svg: options.Svg = None,
     exit_zero: options.ExitZero = False,

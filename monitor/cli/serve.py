@@ -1,4 +1,4 @@
-"""`sae-monitor serve`: the sidecar in the foreground, until it is told to stop."""
+"""`sae-monitor serve`: runs a server in the foreground until a signal stops it."""
 
 from __future__ import annotations
 

@@ -12,11 +12,15 @@ COMMANDS = (
     ),
     LazyEntry("show", "monitor.cli.decisions.read:show", "Show one decision in full."),
     LazyEntry(
-        "filter", "monitor.cli.decisions.filter:select", "List the decisions that match all conditions."
+        "filter", "monitor.cli.decisions.filter:select", "List the decisions that meet all conditions."
     ),
     LazyEntry("watch", "monitor.cli.decisions.watch:watch", "Show what a running server detects, over gRPC."),
-    LazyEntry("verify", "monitor.cli.decisions.read:check", "Check every line, and that none is missing."),
-    LazyEntry("replay", "monitor.cli.decisions.replay:replay", "Run decisions through another policy set."),
+    LazyEntry(
+        "verify", "monitor.cli.decisions.read:check", "Check that every line is whole and none is missing."
+    ),
+    LazyEntry(
+        "replay", "monitor.cli.decisions.replay:replay", "Judge logged requests by another policy set."
+    ),
 )
 
 decisions_app = typer.Typer(

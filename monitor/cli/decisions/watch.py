@@ -26,22 +26,35 @@ _PAUSE = 1.0
 
 
 def watch(
-    address: Annotated[str, typer.Option("--connect", metavar="HOST:PORT", help="The server.")] = (
-        "127.0.0.1:50051"
-    ),
+    address: Annotated[
+        str, typer.Option("--connect", metavar="HOST:PORT", help="Address of the server to watch.")
+    ] = ("127.0.0.1:50051"),
     policy: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Repeatable. Default: all.")
+        list[str] | None, typer.Option(metavar="NAME", help="Only detections of this policy. Repeatable.")
     ] = None,
     severity: Annotated[
-        str | None, typer.Option(metavar="low|medium|high|critical", help="At least.")
+        str | None,
+        typer.Option(
+            metavar="low|medium|high|critical", help="Only detections of this severity or a higher one."
+        ),
     ] = None,
-    shadow: Annotated[bool, typer.Option("--shadow", help="Rules in shadow mode too.")] = False,
+    shadow: Annotated[
+        bool, typer.Option("--shadow", help="Also show what rules in shadow mode would have done.")
+    ] = False,
     after: Annotated[
-        int | None, typer.Option(min=0, metavar="NUMBER", help="Begin behind this record; 0: the whole log.")
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="NUMBER",
+            help="Begin behind this record of the decision log; 0 begins with its oldest. Default: from now on.",
+        ),
     ] = None,
     json: options.AsJson = False,
 ) -> None:
-    """Show what a running server detects, as it is decided, and what it could not check. Needs the role inspect."""
+    """Show what a running server detects, as it is decided, and which requests it could not check.
+
+    The caller needs the role inspect.
+    """
     if severity is not None:
         one_of("severity", severity, {s.value: s for s in Severity})
     wanted: dict[str, Any] = {"policies": policy or (), "minimum_severity": (severity or "").lower()}
@@ -79,7 +92,7 @@ def _events(
 
 
 def said(event: pb.WatchDetectionsResponse) -> Text:
-    """A line for the request, and one for each rule that fired."""
+    """A line for the request, and one for each rule that fired in it."""
     when = event.time.ToDatetime().strftime("%Y-%m-%d %H:%M:%SZ")
     number = str(event.cursor) if event.cursor else "-"
     text = Text.assemble(

@@ -1,7 +1,4 @@
-"""Counters before and after: reads `/metrics` twice and says what moved.
-
-Knows the text format. Does not know what ought to have moved.
-"""
+"""The counters at a server's `/metrics`, and what moved between two looks at them."""
 
 from __future__ import annotations
 

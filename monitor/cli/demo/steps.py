@@ -1,7 +1,4 @@
-"""The steps of the demonstration: real calls to a real server, each put to the test.
-
-Knows calls and what must be true of their answers. Does not know how they are shown or how the server started.
-"""
+"""The steps of the demonstration: calls of a real server, and the claims that each must fulfil."""
 
 from __future__ import annotations
 

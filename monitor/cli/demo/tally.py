@@ -1,7 +1,4 @@
-"""What was sent to a server and what it answered, to be held against its metrics.
-
-Knows verdicts and the names of the metrics. Does not know who sent what, or why.
-"""
+"""Counts of what the demonstration sent and what came back, to be compared with the server's metrics."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""How the demonstration looks.
-
-Knows answers and comparisons. Does not know how they came about or whether they are right.
-"""
+"""How the demonstration is printed."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Tokens shaded by their strength.
-
-Knows how a number becomes a background, or a mark where there are no colours. Does not know what the number means
-beyond its scale, or anything about verdicts.
-"""
+"""Tokens of a text with backgrounds as strong as their numbers, or with marks where there are no colours."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""A generation shown while it runs: the prompt, then text as it is released, detections between.
-
-Knows the events of `GenerateStream`. Does not know who produces them.
-"""
+"""A generation printed while it runs: the prompt, then text as it is released, with detections between."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""How strong a token is: what a rule makes of it, or what some features read there.
-
-Knows the messages of the protocol. Does not know colours.
-"""
+"""The number that shades a token: what a rule makes of it, or what some features read there."""
 
 from __future__ import annotations
 
