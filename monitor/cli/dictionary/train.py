@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -103,6 +104,7 @@ def train(
 
     On several GPUs: torchrun --nproc-per-node N -m monitor dictionary train …
     """
+    _can_draw(plot)
     settings = TrainSettings(
         features=features,
         tokens=tokens,
@@ -151,6 +153,7 @@ def sweep(
 
     Combinations that are finished in the folder are not trained again.
     """
+    _can_draw(plot)
     from monitor.dictionary.training.sweep import SweepPlan, write_sweep
 
     plan = SweepPlan(_numbers(features, int), _numbers(tokens, int), _numbers(learning_rates, float))
@@ -175,6 +178,14 @@ def sweep(
             f"{row['seconds']:.0f}",
         )
     stdout_console().print(table)
+
+
+def _can_draw(plot: bool) -> None:
+    """ConfigurationError before the long part, where a picture is wanted and could not be drawn after it."""
+    if plot and importlib.util.find_spec("matplotlib") is None:
+        raise ConfigurationError(
+            "--plot needs the extra `plots`: pip install 'sae-monitor[plots]', or give --no-plot"
+        )
 
 
 def _numbers(text: str, kind: Callable[[str], Number]) -> tuple[Number, ...]:

@@ -125,3 +125,14 @@ def test_wrong_options(model, data, tmp_path, more, message):
     done = run.invoke(dictionary_app, ["train", *options(model, data, tmp_path, *more, "--tokens", "512")])
     assert done.exit_code == 2
     assert message in done.stderr
+
+
+def test_a_picture_that_cannot_be_drawn_is_said_before_the_training(model, data, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    for command in ("train", "sweep"):
+        words = [word for word in options(model, data, tmp_path) if word != "--no-plot"]
+        more = ["--features", "16"]
+        done = run.invoke(dictionary_app, [command, *words, *more])
+        assert done.exit_code == 2
+        assert "give --no-plot" in done.stderr
+        assert not list(tmp_path.iterdir())
