@@ -15,6 +15,8 @@ from monitor.errors import ConfigurationError
 
 MAX_RESPONSE_BYTES = 64 * 1024 * 1024
 """Readings of every token of a long context are larger than gRPC's default limit of 4 MiB."""
+MAX_REQUEST_BYTES = 4 * 1024 * 1024
+"""What servers take unless told otherwise. A request beyond gRPC's own buffer of 256 KiB would not be tried again."""
 MOST_RETRIES = 4
 """gRPC makes five attempts at most."""
 
@@ -60,6 +62,7 @@ class Destination:
         found: list[tuple[str, Any]] = [("grpc.max_receive_message_length", MAX_RESPONSE_BYTES)]
         if self.retries:
             found.append(("grpc.service_config", json.dumps(service_config(self.retries))))
+            found.append(("grpc.per_rpc_retry_buffer_size", MAX_REQUEST_BYTES))
         host = self.address.rpartition(":")[0].strip("[]")
         if host in ("localhost", "::1") or host.startswith("127."):
             found.append(("grpc.enable_http_proxy", 0))

@@ -243,6 +243,12 @@ def test_a_call_that_was_turned_away_is_tried_again():
     assert len(service.times) == 3
 
 
+def test_a_long_request_is_tried_again_too():
+    with busy(1, Unavailable("the server is stopping")) as (address, service), connect(address) as client:
+        client.score("word " * 200_000)
+    assert len(service.times) == 2
+
+
 def test_the_time_to_wait_is_the_servers():
     with busy(1, Overloaded("full", retry_after=1.5)) as (address, service), connect(address) as client:
         client.score("a")

@@ -13,7 +13,7 @@ from monitor.v1 import monitor_pb2 as pb
 
 
 def reload(
-    address: Annotated[str, typer.Option("--connect", metavar="HOST:PORT", help="The server.")] = (
+    address: Annotated[str, typer.Option("--connect", metavar="HOST:PORT", help="Address of the server.")] = (
         "127.0.0.1:50051"
     ),
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait.")] = 60.0,
