@@ -21,7 +21,7 @@ import monitor.client
 from monitor.client import AsyncClient, CallFailed, Client, Unreachable, connect
 from monitor.client.requests import as_generation
 from monitor.errors import ConfigurationError, Overloaded, Unavailable, Violation
-from monitor.rpc import error_status as faults
+from monitor.rpc import error_status
 from monitor.rpc.access.roles import Role
 from monitor.v1 import monitor_pb2 as pb
 from monitor.v1 import monitor_pb2_grpc
@@ -220,7 +220,7 @@ class Busy(monitor_pb2_grpc.MonitorServiceServicer):
     def Score(self, request, context):  # noqa: N802
         self.times.append(time.monotonic())
         if len(self.times) <= self.refusals:
-            context.abort_with_status(faults.grpc_status(faults.status_of(self.error, "r")))
+            context.abort_with_status(error_status.grpc_status(error_status.status_of(self.error, "r")))
         return pb.ScoreResponse(request_id="r")
 
 
@@ -291,13 +291,13 @@ def test_details_that_a_proxy_made_up_do_no_harm():
 
 
 def test_a_retry_delay_of_nothing_is_a_delay():
-    status = faults.status_of(Overloaded("full", retry_after=0.0), "r")
+    status = error_status.status_of(Overloaded("full", retry_after=0.0), "r")
     assert duration_pb2.Duration() == next(
         retry.retry_delay
         for retry in (error_details_pb2.RetryInfo(),)
         if any(detail.Unpack(retry) for detail in status.details)
     )
-    assert ("grpc-retry-pushback-ms", "0") in faults.grpc_status(status).trailing_metadata
+    assert ("grpc-retry-pushback-ms", "0") in error_status.grpc_status(status).trailing_metadata
 
 
 def test_tokens_and_certificates(tmp_path):
