@@ -8,10 +8,11 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:  # a client and `policy check` run where numpy is not installed
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 class Signal(enum.StrEnum):
@@ -202,7 +203,7 @@ class CallerClamps(enum.StrEnum):
     """Amplifying as well: a caller can then make the model say what the policies were not measured on."""
 
 
-Readings = NDArray[np.float32]
+Readings: TypeAlias = "NDArray[np.float32]"
 """`[tokens, watched]`, columns as in the `WatchPlan`: the activation of each watched feature in units of that feature's
 recorded maximum, then probes and signals in their own units."""
 

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from monitor.policy import PolicySet
 from monitor.policy.files.cases import read_tests
 from monitor.policy.files.lock import LockModel, lock_path, write_lock
 from monitor.policy.files.pins import locked_pins
 from monitor.policy.files.resolve import resolve
 from monitor.policy.files.source import Running, read_source
 from monitor.policy.files.yaml_document import read_document
+from monitor.policy.policyset import PolicySet
 from monitor.policy.schema.policy import AskedRate, PolicyModel
 from tests.policy.policy_files import DICTIONARY, EXAMPLES, MODEL, PINNED, lock_for
 

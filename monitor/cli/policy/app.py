@@ -4,35 +4,47 @@ from __future__ import annotations
 
 import typer
 
-from monitor.cli.lazy import Entry, lazy_group
+from monitor.cli.lazy import LazyEntry, lazy_group
 
 COMMANDS = (
-    Entry(
+    LazyEntry(
         "check",
         "monitor.cli.policy.folder:check",
         "Read every policy and print every problem with its position.",
     ),
-    Entry(
+    LazyEntry(
         "schema", "monitor.cli.policy.folder:schema", "Print the JSON Schema of a policy file, for editors."
     ),
-    Entry("test", "monitor.cli.policy.run_tests:run", "Run the tests beside the policies."),
-    Entry(
+    LazyEntry("test", "monitor.cli.policy.run_tests:run", "Run the tests beside the policies.", "fit"),
+    LazyEntry(
         "explain",
         "monitor.cli.policy.explain:explain",
         "Show how far a text is from firing each rule, and why.",
+        "fit",
     ),
-    Entry(
-        "fit", "monitor.cli.policy.fit:fit", "Fit policies to a model and its dictionary; write their locks."
+    LazyEntry(
+        "fit",
+        "monitor.cli.policy.fit:fit",
+        "Fit policies to a model and its dictionary; write their locks.",
+        "fit",
     ),
-    Entry(
-        "evaluate", "monitor.cli.policy.evaluate:evaluate", "Measure policies on labelled and benign texts."
+    LazyEntry(
+        "evaluate",
+        "monitor.cli.policy.evaluate:evaluate",
+        "Measure policies on labelled and benign texts.",
+        "fit",
     ),
-    Entry("compare", "monitor.cli.policy.compare:compare", "Say on which texts two policy sets disagree."),
-    Entry("report", "monitor.cli.policy.report:report", "Write one HTML page about a policy set."),
-    Entry(
-        "cost", "monitor.cli.policy.cost:cost", "Measure what a policy's suppression does and what it costs."
+    LazyEntry(
+        "compare", "monitor.cli.policy.compare:compare", "Say on which texts two policy sets disagree.", "fit"
     ),
-    Entry(
+    LazyEntry("report", "monitor.cli.policy.report:report", "Write one HTML page about a policy set.", "fit"),
+    LazyEntry(
+        "cost",
+        "monitor.cli.policy.cost:cost",
+        "Measure what a policy's suppression does and what it costs.",
+        "fit",
+    ),
+    LazyEntry(
         "reload", "monitor.cli.policy.folder:reload", "Tell a running server to read its policy files again."
     ),
 )

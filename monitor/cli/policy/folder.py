@@ -57,11 +57,9 @@ def reload(
 
     Needs the admin role. Where a file is wrong, the server's last good policies stay and the exit code is 2.
     """
-    from monitor.cli.session import checked
-    from monitor.client.client import connect
-    from monitor.client.credentials import from_environment
+    from monitor.cli.session import connected
 
-    with connect(checked(address), timeout, identity=from_environment()) as client:
+    with connected(address, timeout) as client:
         answer = client.reload()
     stdout_console().print(in_force(answer), soft_wrap=True, highlight=False)
 

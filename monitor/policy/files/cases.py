@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import numpy as np
 from pydantic import Field
 
 from monitor.policy.files.diagnostics import validate
 from monitor.policy.files.source import Source
 from monitor.policy.files.yaml_document import PolicyProblems, Problem, read_document
 from monitor.policy.policy import Check, Policy
-from monitor.policy.policyset import PolicySet
 from monitor.policy.schema.base import FieldCheck
 from monitor.policy.schema.policy import Name, Strict, Text, refuse
 from monitor.records import Phase, Probe, Readings, Signal, Status, TokenBlock, WatchPlan
+
+if TYPE_CHECKING:
+    from monitor.policy.policyset import PolicySet
 
 UNSCORED = "(could not be scored)"
 """Listed among the rules that fired where readings are not finite, so that such a text never counts as quiet."""
@@ -126,6 +127,8 @@ test_path.__test__ = False  # type: ignore[attr-defined]
 
 def run_case(policy: Policy, case: Case, read: TextReader | None) -> Result | None:
     """Runs a case. None for a case on texts where `read` is None."""
+    from monitor.policy.policyset import PolicySet
+
     # A case says what fires, whichever requests the policy is bound to.
     alone = PolicySet((replace(policy, match=None),), "")
     if case.readings is not None:
@@ -159,6 +162,8 @@ def _fired(policies: PolicySet, readings: Readings, phase: Phase) -> set[str]:
 
 def _synthetic(policy: Policy, alone: PolicySet, series: dict[str, list[float]]) -> Readings:
     """Readings `[tokens, watched]` as a case writes them; what it does not name reads zero."""
+    import numpy as np
+
     tokens = len(next(iter(series.values())))
     out = np.zeros((tokens, len(alone.watch)), np.float32)
     for name, values in series.items():

@@ -8,9 +8,8 @@ from pathlib import Path
 from monitor.policy.files.cases import TestModel, read_tests, test_path
 from monitor.policy.files.diagnostics import validate
 from monitor.policy.files.examples import BENIGN_FILE, examples_digest, read_benign
-from monitor.policy.files.loader import policy_paths
 from monitor.policy.files.lock_checks import stale_checks
-from monitor.policy.files.source import Source, read_source
+from monitor.policy.files.source import Source, policy_paths, read_source
 from monitor.policy.files.yaml_document import PolicyProblems, Problem, read_document
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from monitor.policy.files.resolve import applies, resolve
-from monitor.policy.files.source import Running, Source, read_source
+from monitor.policy.files.source import Running, Source, policy_paths, read_source
 from monitor.policy.files.yaml_document import PolicyProblems, Problem
 from monitor.policy.policyset import PolicySet
 from monitor.policy.rules.sessions import SessionStore
@@ -64,30 +64,6 @@ def read_folder(folder: Path, *, locks: bool = True) -> tuple[Source, ...]:
     if problems:
         raise PolicyProblems(problems)
     return tuple(sources)
-
-
-def policy_paths(folder: Path) -> list[Path]:
-    """The policy files of a folder; PolicyProblems where there are none, or where one has another suffix."""
-    if not folder.is_dir():
-        raise PolicyProblems(
-            [Problem(str(folder), 1, 1, "is not a folder", "name a folder of NAME.yaml files")]
-        )
-    try:
-        names = sorted(folder.iterdir())
-    except OSError as error:
-        raise PolicyProblems([Problem(str(folder), 1, 1, f"cannot be read: {error.strerror}")]) from error
-    overlooked = [
-        Problem(str(path), 1, 1, "would not be read", f"rename it to {path.stem}.yaml")
-        for path in names
-        if path.suffix.lower() in (".yml", ".yaml") and path.suffix != ".yaml"
-    ]
-    if overlooked:
-        raise PolicyProblems(overlooked)
-    beside = (".lock.yaml", ".test.yaml")
-    paths = [path for path in names if path.suffix == ".yaml" and not path.name.endswith(beside)]
-    if not paths:
-        raise PolicyProblems([Problem(str(folder), 1, 1, "holds no policy", "write a NAME.yaml there")])
-    return paths
 
 
 def set_digest(sources: Sequence[Source], folder: Path) -> str:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import base64
 import io
+import math
+import struct
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 from ruamel.yaml import YAML
 
@@ -20,6 +20,10 @@ from monitor.policy.schema.base import FieldCheck, Strict, Weight, refuse
 from monitor.policy.schema.policy import DIGEST, FeatureIndex, Name, PoolingModel, ProbeModel
 from monitor.policy.schema.threshold import FixedThreshold
 from monitor.records import LaterProbe, Signal
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Digest = Annotated[str, Field(pattern=DIGEST)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -189,7 +193,7 @@ class LockedProbe(Strict):
 
     def _whole(self) -> None:
         raw = base64.b64decode(self.weights)
-        if not raw or len(raw) % 4 or not np.isfinite(np.frombuffer(raw, "<f4")).all():
+        if not raw or len(raw) % 4 or not all(math.isfinite(w) for (w,) in struct.iter_unpack("<f", raw)):
             raise refuse(["weights"], "these are not finite float32 numbers; run `policy fit` again")
 
 
@@ -277,5 +281,7 @@ def probe_of(locked: LockedProbe | None) -> LaterProbe | None:
     """The later probe of a lock, with its weights as an array; None for None."""
     if locked is None:
         return None
+    import numpy as np
+
     weights = np.frombuffer(base64.b64decode(locked.weights), "<f4").astype(np.float32)
     return LaterProbe(locked.layer, weights, locked.bias, locked.threshold, locked.half_life)

@@ -49,6 +49,30 @@ class Running:
     """Names of the model, which `match.models` is compared with."""
 
 
+def policy_paths(folder: Path) -> list[Path]:
+    """The policy files of a folder; PolicyProblems where there are none, or where one has another suffix."""
+    if not folder.is_dir():
+        raise PolicyProblems(
+            [Problem(str(folder), 1, 1, "is not a folder", "name a folder of NAME.yaml files")]
+        )
+    try:
+        names = sorted(folder.iterdir())
+    except OSError as error:
+        raise PolicyProblems([Problem(str(folder), 1, 1, f"cannot be read: {error.strerror}")]) from error
+    overlooked = [
+        Problem(str(path), 1, 1, "would not be read", f"rename it to {path.stem}.yaml")
+        for path in names
+        if path.suffix.lower() in (".yml", ".yaml") and path.suffix != ".yaml"
+    ]
+    if overlooked:
+        raise PolicyProblems(overlooked)
+    beside = (".lock.yaml", ".test.yaml")
+    paths = [path for path in names if path.suffix == ".yaml" and not path.name.endswith(beside)]
+    if not paths:
+        raise PolicyProblems([Problem(str(folder), 1, 1, "holds no policy", "write a NAME.yaml there")])
+    return paths
+
+
 def read_source(path: Path, *, locks: bool = True) -> Source:
     """Read a policy with its examples, lock and probe; PolicyProblems with every problem of these files.
 

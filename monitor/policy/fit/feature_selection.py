@@ -115,8 +115,15 @@ def _sparse_weights(x: Floats, y: Indices, limit: int, signed: bool) -> Floats:
     """Weights of the least regularised L1 logistic regression on the path with at most `limit` wanted ones."""
     weights = np.zeros(x.shape[1])
     for strength in np.geomspace(0.003, 1.0, 9):
+        # liblinear shuffles; left out, the random state would be numpy's global one, and no lock could be made again.
         model = LogisticRegression(
-            l1_ratio=1.0, C=strength, solver="liblinear", class_weight="balanced", tol=1e-3, max_iter=200
+            l1_ratio=1.0,
+            C=strength,
+            solver="liblinear",
+            class_weight="balanced",
+            tol=1e-3,
+            max_iter=200,
+            random_state=0,
         )
         found = model.fit(x, y).coef_[0]
         if (found != 0 if signed else found > 0).sum() > limit:

@@ -2,9 +2,9 @@
 
 import pytest
 
-from monitor.policy import PolicyProblems
 from monitor.policy.files.lint import check_folder
 from monitor.policy.files.source import read_source
+from monitor.policy.files.yaml_document import PolicyProblems
 from tests.policy.files.test_lint import FULL
 from tests.policy.policy_files import PINNED
 

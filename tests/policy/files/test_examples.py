@@ -2,8 +2,8 @@
 
 import pytest
 
-from monitor.policy import PolicyProblems
 from monitor.policy.files.examples import read_examples
+from monitor.policy.files.yaml_document import PolicyProblems
 
 
 def test_an_example_with_two_labels_is_refused(tmp_path):

@@ -14,9 +14,9 @@ import pytest
 from typer.testing import CliRunner
 
 from monitor.cli.policy.app import policy_app
-from monitor.policy import PolicyProblems
 from monitor.policy.files.lint import check_folder
 from monitor.policy.files.source import read_source
+from monitor.policy.files.yaml_document import PolicyProblems
 from tests.policy.policy_files import PINNED
 
 FOLDER = Path(__file__).parents[1] / "malformed"

@@ -3,8 +3,9 @@ import shutil
 import pytest
 
 from monitor.errors import PolicyError
-from monitor.policy import PolicyProblems, load_policies, read_folder
+from monitor.policy.files.loader import load_policies, read_folder
 from monitor.policy.files.lock import LockModel, write_lock
+from monitor.policy.files.yaml_document import PolicyProblems
 from monitor.records import Action, Clamp, Mode, Severity, Where
 from tests.policy.policy_files import DICTIONARY, MODEL, PINNED, lock_for, write_concept, write_policy
 

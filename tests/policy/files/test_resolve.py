@@ -5,14 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from monitor.policy import PolicyProblems, PolicySet
 from monitor.policy.files.diagnostics import validate
 from monitor.policy.files.loader import load_policies, set_digest
 from monitor.policy.files.lock import LockModel, lock_path, write_lock
 from monitor.policy.files.probe_weights import probe_path, store_probe
 from monitor.policy.files.resolve import resolve
 from monitor.policy.files.source import Running, read_source
-from monitor.policy.files.yaml_document import read_document
+from monitor.policy.files.yaml_document import PolicyProblems, read_document
+from monitor.policy.policyset import PolicySet
 from monitor.policy.schema.threshold import LengthThreshold, threshold_at
 from monitor.records import Signal
 from tests.policy.policy_files import CONCEPT, DICTIONARY, EXAMPLES, MODEL, PINNED, lock_for, write_policy

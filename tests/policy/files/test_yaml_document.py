@@ -4,8 +4,7 @@ import tracemalloc
 
 import pytest
 
-from monitor.policy import PolicyProblems
-from monitor.policy.files.yaml_document import read_text
+from monitor.policy.files.yaml_document import PolicyProblems, read_text
 
 
 def test_a_small_file_takes_little_memory_whatever_its_limit(tmp_path):

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
-from monitor.policy import PolicyProblems
-from monitor.policy.files.yaml_document import read_document
+from monitor.policy.files.yaml_document import PolicyProblems, read_document
 from tests.policy.files.test_lint import FULL
 from tests.policy.policy_files import PINNED
 

@@ -25,7 +25,7 @@ def test_one_command_trains_a_dictionary_on_the_training_halves(
         dictionary.app, [*arguments, "--text", str(tmp_path / "text"), "--tokens", "4096"]
     )
     assert done.exit_code == 0, (done.output, done.exception)
-    assert "4,096 tokens  loss" in done.output
+    assert "4,096 of 4,096 tokens  FVU" in done.output
     assert load_dictionary(tmp_path / "dictionary").autoencoder.features == 64
     lines = (tmp_path / "text" / "python.jsonl").read_text().splitlines()
     written = {json.loads(line)["text"] for line in lines}
