@@ -11,6 +11,7 @@ import textwrap
 import time
 from collections.abc import Iterator
 from concurrent import futures
+from pathlib import Path
 
 import grpc
 import pytest
@@ -43,6 +44,13 @@ def test_the_lines_in_the_package_run_as_they_stand(served, capsys):
     printed = capsys.readouterr().out
     assert printed.startswith("Hello, how are you?")
     assert printed.endswith("False\n")
+
+
+def test_the_readmes_lines_run(served):
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    code = text.split("## Use it")[1].split("```python\n")[1].split("```")[0]
+    assert "127.0.0.1:50051" in code
+    exec(compile(code.replace("127.0.0.1:50051", served.addresses.grpc), "README.md", "exec"), {})
 
 
 def test_a_text_and_a_conversation_are_scored(client):

@@ -102,6 +102,7 @@ def test_grafana_finds_the_dashboards_and_their_source():
     assert {provider["options"]["path"], "/etc/grafana/provisioning"} <= mounts
 
 
+@pytest.mark.real
 def test_the_composed_prometheus_differs_in_addresses_only(tmp_path):
     shutil.copytree(DEPLOY / "prometheus" / "rules", tmp_path / "rules")
     shutil.copy(COMPOSE.parent / "prometheus.yml", tmp_path)

@@ -56,6 +56,7 @@ def full(metrics):
     return chosen, meter
 
 
+@pytest.mark.real
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (Debian: prometheus)")
 def test_promtool_finds_nothing_to_complain_about(metrics):
     full(metrics)
