@@ -106,8 +106,6 @@ class Policy:
     """Tokens for which clamps stay after the score was last at the release level; None: to the end."""
     release_below: float = 1.0
     """The release level, as a share of a rule's threshold."""
-    rewind: int = 0
-    """Response tokens that are taken back when a rule fires."""
     refusal: str = ""
     """What a caller may be shown instead of the rest, where a rule blocks."""
     later: LaterProbe | None = None

@@ -1,8 +1,7 @@
-"""Read and clamp the residual stream at one layer.
+"""The tap: reads and clamps the residual stream at one layer, row by row.
 
-Knows rows of token residuals and a `FeatureBank`. Does not know which request a row belongs to. Works on tensors
-that are allocated once, without branches on their contents where `static` is set, so that a captured CUDA graph
-replays the same reads and edits (Python hooks do not run on replay).
+It works on tensors that are allocated once, without branches on their contents where `static` is set, so that a captured
+CUDA graph replays the same reads and edits (Python hooks do not run on replay).
 """
 
 from __future__ import annotations
@@ -16,9 +15,7 @@ from torch import Tensor, nn
 from monitor.model.load.hook_points import Site, hidden_of, replace_hidden
 from monitor.model.tap.bank import FeatureBank
 from monitor.model.tap.error_term import Dropper
-
-UNREAD = float("-inf")
-"""Stands in the buffers of readings until the tap has run. No reading can be this: what is not finite reads as NaN."""
+from monitor.records import UNREAD
 
 
 class LayerReached(Exception):

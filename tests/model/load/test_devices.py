@@ -79,11 +79,11 @@ def scored(runtime: Runtime, texts: list[tuple[int, ...]]) -> list[tuple[ScoreOu
     found, ended = [(Recorder(), [], threading.Event()) for _ in texts], []
     for number, (ids, (observer, outcomes, done)) in enumerate(zip(texts, found, strict=True)):
 
-        def keep(outcome: ScoreOutcome, into: list = outcomes, done: threading.Event = done) -> None:
+        def keep(found: list[tuple[str, ScoreOutcome]], into: list = outcomes, done: threading.Event = done) -> None:
             into.append(outcome)
             done.set()
 
-        runtime.scorer.submit(ScoreJob(f"t{number}", ids, observer), keep)
+        runtime.scorer.submit(ScoreJob(f"t{number}", ids, observer, observer), keep)
     for observer, outcomes, done in found:
         assert done.wait(60)
         ended.append((outcomes[0], observer))
