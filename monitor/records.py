@@ -388,6 +388,16 @@ class Blocks:
         first = int(self.firsts[number])
         return slice(first, first + int(self.counts[number]))
 
+    def in_order(self, firsts: NDArray[np.int64]) -> NDArray[np.int64]:
+        """`[tokens]`: of all blocks one after the other, a number for each token, growing by 1 from the block's `first`.
+
+        Of `firsts` these are rows, of `starts` positions.
+        """
+        if (self.counts == 1).all():
+            return firsts
+        before = np.cumsum(self.counts) - self.counts
+        return np.asarray(np.arange(int(self.counts.sum())) + np.repeat(firsts - before, self.counts))
+
     def unscored(self) -> dict[int, Failure]:
         """Blocks that count as unscored, by number: those with a fault, and those with a reading that is no number."""
         found = dict(self.faults)
@@ -395,7 +405,7 @@ class Blocks:
         with np.errstate(over="ignore", invalid="ignore"):
             if np.isfinite(self.readings.sum()):
                 return found
-        bad = ~np.isfinite(self.readings).all(axis=1)
+        bad = np.asarray(~np.isfinite(self.readings).all(axis=1))
         for number in range(len(self)) if bad.any() else ():
             rows = self.rows(number)
             if number not in found and bad[rows].any():
@@ -451,15 +461,6 @@ class Detection:
     conditions: tuple[ConditionScore, ...] = ()
     """The sub-conditions of a composite rule. Its score is then how far beyond its threshold the deciding one was,
     and its threshold 0."""
-
-    def shown_below(self, position: int) -> Detection:
-        """The same, with neither text nor id of evidence in the response at or beyond a position."""
-        if self.phase is Phase.PROMPT:
-            return self
-        evidence = tuple(
-            e if e.position < position else replace(e, token_id=0, text="") for e in self.evidence
-        )
-        return replace(self, evidence=evidence)
 
 
 @dataclass(frozen=True, slots=True)

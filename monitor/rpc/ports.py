@@ -11,8 +11,19 @@ from typing import Protocol
 from monitor.model.engine.requests import Done, Emit, GenerationRequest, Lease, ScoreJob
 from monitor.model.prompts import Content
 from monitor.policy.policy import Policy
-from monitor.records import Clamp, Coverage, Observer, SuppressionNeeds, TokenText, Verdict, WatchPlan
+from monitor.records import (
+    Clamp,
+    Coverage,
+    Decision,
+    Failure,
+    Observer,
+    SuppressionNeeds,
+    TokenText,
+    Verdict,
+    WatchPlan,
+)
 from monitor.rpc.wire.responses import InspectedToken
+from monitor.telemetry.decisions.trail import Judged
 from monitor.telemetry.metrics.sessions import Sessions
 
 
@@ -142,8 +153,11 @@ class Runtime(Protocol):
         """The text of one token id."""
 
 
-class Judge(Observer, Protocol):
-    """An Observer that also says what it makes of the whole request."""
+class Judge(Judged, Protocol):
+    """A request whose rules also say what they make of the whole of it."""
+
+    def failed(self, cause: Failure) -> Decision:
+        """Tokens could not be scored; the first cause is kept."""
 
     def verdict(self, coverage: Coverage) -> Verdict:
         """UNKNOWN unless every token that ran was scored."""
@@ -163,6 +177,10 @@ class PolicySet(Protocol):
     @property
     def watch(self) -> WatchPlan:
         """Features that they read, in column order."""
+
+    @property
+    def rules(self) -> Observer:
+        """What scores the tokens of all requests under these policies."""
 
     @property
     def sessions(self) -> Sessions:

@@ -28,7 +28,7 @@ from monitor.rpc.assembly import assemble, bundled_policies
 from monitor.rpc.calls import Calls
 from monitor.rpc.decisions.build import Books
 from monitor.rpc.health import Health
-from monitor.rpc.policies import Active, InForce, Load, Reloader, Signature
+from monitor.rpc.policies import Active, InForce, Load, Observers, Reloader, Signature
 from monitor.rpc.ports import PolicySet, Runtime
 from monitor.rpc.process.channel_options import server_options
 from monitor.rpc.process.grpc_server import CoreServer
@@ -86,7 +86,6 @@ class Server:
         call_metrics.built(metrics, digests)
         call_metrics.connect(metrics, settings, runtime, health)
         metrics.registry.register(SessionCollector(policies.sessions))
-        meter = metrics.policies_changed(policies)
 
         self._entrance = Entrance(SERVICE.full_name, settings, metrics)
         self._books = Books(settings, metrics)
@@ -102,8 +101,12 @@ class Server:
         )
         metrics.serving(lambda: self._health.serving)
         self._workers = (Worker("tokenise", 2, 64, retry, metrics), Worker("inspect", 1, 16, retry, metrics))
-        self._active = Active(InForce(policies, digests, meter, runtime.first_lease()))
-        self._reloader = Reloader(load or (lambda: policies), runtime, self._active, metrics)
+        kept = self._books.ledger.contents.readings
+        observers = Observers.around(policies, metrics, runtime, readings=kept)
+        self._active = Active(InForce(policies, digests, observers, runtime.first_lease()))
+        self._reloader = Reloader(
+            load or (lambda: policies), runtime, self._active, metrics, readings=kept
+        )
         self._servicer = MonitorServicer(
             runtime,
             self._active,

@@ -353,7 +353,7 @@ class _Group:
         """
         sequences, spans = self.sequences, self.spans
         scored = np.asarray([sequence.scored for sequence in sequences], np.int64)
-        layout = np.asarray([span[1:4] for span in spans], np.int64)
+        layout = np.asarray([(span.first, span.count, span.position) for span in spans], np.int64)
         first, count, position = layout.T
         skip = np.maximum(scored - position, 0)
         return Blocks(

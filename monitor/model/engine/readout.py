@@ -34,7 +34,7 @@ class Readout:
         if buffers.clamping:
             taken.after = _host(buffers.after[:rows, :slots])
             taken.chosen = buffers.chosen[:rows, :slots].to("cpu", copy=True).numpy()
-            taken.edited = taken.chosen.any(axis=1)
+            taken.edited = np.asarray(taken.chosen.any(axis=1))
             taken.later = _host(buffers.later[:rows]) if buffers.later.shape[1] else None
         return taken
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 
-class Span(NamedTuple):
+@dataclass(slots=True)
+class Span:
     """Consecutive rows of a pass that belong to one request."""
 
     request_id: str

@@ -7,6 +7,7 @@ them or enough of them wait. Of a kept token its score is kept, and the features
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,19 +85,18 @@ class _Kept:
             np.zeros((*shape, FEATURES), np.float32),
         )
 
-    @property
-    def arrays(self) -> tuple[NDArray[np.generic], ...]:
-        return self.scores, self.positions, self.token_ids, self.columns, self.values
+    def at(self, *index: Any) -> _Kept:
+        return _Kept(*(array[index] for array in self._arrays()))
 
-    def at(self, *index: object) -> _Kept:
-        return _Kept(*(array[index] for array in self.arrays))  # type: ignore[arg-type]
-
-    def put(self, index: object, other: _Kept) -> None:
-        for mine, new in zip(self.arrays, other.arrays, strict=True):
+    def put(self, index: Any, other: _Kept) -> None:
+        for mine, new in zip(self._arrays(), other._arrays(), strict=True):
             mine[index] = new
 
     def plus(self, other: _Kept) -> _Kept:
-        return _Kept(*(np.concatenate(both) for both in zip(self.arrays, other.arrays, strict=True)))  # type: ignore[arg-type]
+        return _Kept(*(np.concatenate(both) for both in zip(self._arrays(), other._arrays(), strict=True)))
+
+    def _arrays(self) -> tuple[NDArray[Any], ...]:
+        return self.scores, self.positions, self.token_ids, self.columns, self.values
 
 
 class EvidenceStore:

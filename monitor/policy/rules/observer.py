@@ -247,7 +247,7 @@ class Rules:
         unscored = self._unscored(blocks, read)
         try:
             decisions = self._scored(blocks, read, unscored)
-        except ZeroDivisionError:  # noqa: BLE001  (a rule that crashes must not look clean or stop the engine)
+        except Exception:  # noqa: BLE001  (a rule that crashes must not look clean or stop the engine)
             decisions = {}
             unscored = {number: Failure.RULE_ERROR for number in range(len(blocks))} | unscored
         for number, cause in unscored.items():
@@ -397,7 +397,7 @@ class _Advance:
             for lane in np.flatnonzero(fired.any(axis=1)).tolist():
                 try:
                     self._fire(lane, lanes, taken, news)
-                except ZeroDivisionError:  # noqa: BLE001  (the others in the step were scored)
+                except Exception:  # noqa: BLE001  (the others in the step were scored)
                     unscored[int(part.lanes[lane])] = Failure.RULE_ERROR
             settle(self._program, lanes, taken)
             self._hold(fired, taken, news)

@@ -41,8 +41,8 @@ class Extent:
     def last(self, values: Scores) -> NDArray[np.float64]:
         """Of `[tokens, lanes, …]` the values at each lane's last token."""
         if self.lengths is None:
-            return values[-1]
-        return values[self.lengths - 1, np.arange(len(self.lengths))]
+            return np.asarray(values[-1])
+        return np.asarray(values[self.lengths - 1, np.arange(len(self.lengths))])
 
     def ends(self, tokens: int) -> NDArray[np.int64] | int:
         """Tokens of each lane, in a block of so many."""

@@ -41,25 +41,25 @@ class Layout:
 
     def __init__(self, one: Mapping[str, NDArray[np.float64]]) -> None:
         """`one`: a single lane before its first token."""
-        self._places: dict[str, tuple[slice, tuple[int, ...]]] = {}
+        self._places: dict[str, tuple[int, tuple[int, ...]]] = {}
         end = 0
         for name, array in one.items():
             shape = array.shape[1:]
-            start, end = end, end + math.prod(shape)
-            self._places[name] = slice(start, end), shape
+            self._places[name] = end, shape
+            end += math.prod(shape)
         self.blank = np.concatenate([array.ravel() for array in one.values()])
         """`[numbers]` of a lane before its first token."""
 
     def place(self, name: str) -> int:
         """Where the first number of an array stands."""
-        return self._places[name][0].start
+        return self._places[name][0]
 
     def views(self, numbers: NDArray[np.float64]) -> State:
         """Rows `[lanes, numbers]` as named arrays, to be written in place."""
         lanes = len(numbers)
         return {
-            name: numbers[:, part] if len(shape) == 1 else numbers[:, part].reshape(lanes, *shape)
-            for name, (part, shape) in self._places.items()
+            name: numbers[:, start : start + math.prod(shape)].reshape(lanes, *shape)
+            for name, (start, shape) in self._places.items()
         }
 
 
@@ -86,7 +86,7 @@ class Table:
         """`[rows, holders]` tokens for which a policy's clamps still hold; infinite where to the end."""
         self.age = np.zeros(FIRST, np.int64)
         """`[rows]` grows with every phase of every request that a row was for."""
-        self.special = np.zeros(FIRST, np.int16)
+        self.special = np.zeros(FIRST, np.intp)
         """`[rows]` which tokens the rules pass over, by the number that the rules give a set of them."""
         self.session = np.zeros(FIRST, bool)
         """`[rows]` True where the request belongs to a session."""
@@ -139,8 +139,9 @@ class Table:
     def _grow(self) -> None:
         before = len(self)
         self.numbers, self.left = _doubled(self.numbers), _doubled(self.left)
-        self.watching, self.armed, self.reading = map(_doubled, (self.watching, self.armed, self.reading))
-        self.phase, self.shown, self.age = map(_doubled, (self.phase, self.shown, self.age))
+        self.watching, self.armed = _doubled(self.watching), _doubled(self.armed)
+        self.reading, self.phase = _doubled(self.reading), _doubled(self.phase)
+        self.shown, self.age = _doubled(self.shown), _doubled(self.age)
         self.special, self.session = _doubled(self.special), _doubled(self.session)
         self._free = list(range(before, 2 * before))
 

@@ -78,7 +78,7 @@ def _not_zero(values: NDArray[np.float32], first: int) -> Indices:
 def spread(firsts: NDArray[Any], counts: Indices) -> NDArray[Any]:
     """`counts[i]` numbers in a row from `firsts[i]` on, one after the other."""
     before = np.cumsum(counts) - counts
-    return np.arange(int(counts.sum())) + np.repeat(firsts - before, counts)
+    return np.asarray(np.arange(int(counts.sum())) + np.repeat(firsts - before, counts))
 
 
 class Weights:
