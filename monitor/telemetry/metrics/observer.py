@@ -27,10 +27,13 @@ class MeteredObserver:
         """By slot, of requests that are traced."""
         self._suppressing: dict[int, tuple[str, ...]] = {}
         """By slot, the policies that clamp; of requests in which some do."""
+        self._blocking: dict[int, set[str]] = {}
+        """By slot, the policies that blocked; of requests in which some did."""
 
     def open(self, request: Observed) -> None:
         """A request begins. Called on the task that serves it: the trace that its samples lead to is read there."""
         self._traces.pop(request.slot, None)
+        self._blocking.pop(request.slot, None)
         if (trace := exemplar()) is not None:
             self._traces[request.slot] = trace
         self._note(request.slot, request.first)
@@ -58,10 +61,11 @@ class MeteredObserver:
             self._suppressing[slot] = decision.suppressing
         else:
             self._suppressing.pop(slot, None)
-        trace, blocking = self._traces.get(slot), set()
+        trace = self._traces.get(slot)
         for detection in decision.detections:
             self._metrics.detected(detection, trace)
             if detection.mode is Mode.ENFORCE and detection.action is Action.BLOCK:
-                blocking.add(detection.policy)
-        for policy in sorted(blocking):
-            self._metrics.blocked(policy, trace)
+                before = self._blocking.setdefault(slot, set())
+                if detection.policy not in before:
+                    before.add(detection.policy)
+                    self._metrics.blocked(detection.policy, trace)
