@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -362,7 +362,9 @@ class Blocks:
         }
         whole = [block.readings for i, (_, block) in enumerate(blocks) if i not in faults]
         if len({rows.shape[1] for rows in whole}) > 1:
-            raise ValueError("blocks of one call have the same columns; observe others in a call of their own")
+            raise ValueError(
+                "blocks of one call have the same columns; observe others in a call of their own"
+            )
         counts[list(faults)] = 0
         kept = [block.token_ids for i, (_, block) in enumerate(blocks) if i not in faults]
         return cls(
@@ -389,7 +391,7 @@ class Blocks:
         return slice(first, first + int(self.counts[number]))
 
     def in_order(self, firsts: NDArray[np.int64]) -> NDArray[np.int64]:
-        """`[tokens]`: of all blocks one after the other, a number for each token, growing by 1 from the block's `first`.
+        """`[tokens]`: of all blocks one after the other, a number for each token, growing by 1 from the block's first.
 
         Of `firsts` these are rows, of `starts` positions.
         """

@@ -1,7 +1,7 @@
 """What stands around a watched engine for users: eleven policies, metrics and the decision log.
 
-Of the bundled pair the policies are the shipped ones; of any other model as many of the same shape, on features that are
-active, with thresholds that nothing reaches.
+Of the bundled pair the policies are the shipped ones; of any other model as many of the same shape, on features that
+are active, with thresholds that nothing reaches.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the engine, the rules, the scorer and the sampler cost the host beside the model: `python -m monitor.bench.host_time`.
+"""What engine, rules, scorer and sampler cost the host beside the model: `python -m monitor.bench.host_time`.
 
 No model runs: passes are laid out and their readings filled in with what the bundled pair reads in benign texts, halved
 so that no rule fires. Times are CPU time of the thread that does the work, the 25th percentile of passes, so that other
@@ -74,7 +74,9 @@ def main(
         found[f"rules of {texts} prompts of {tokens}: µs per token"] = _prompts(policies, pool, tokens, texts)
     for rows, vocabulary in ((32, 8192), (32, 128_256)):
         for name, sampling in _SAMPLINGS.items():
-            found[f"choice of {rows} tokens of {vocabulary}, {name}: ms"] = _choice(rows, vocabulary, sampling)
+            found[f"choice of {rows} tokens of {vocabulary}, {name}: ms"] = _choice(
+                rows, vocabulary, sampling
+            )
     found["tokens with readings for a caller: µs per token, on the scorer's thread"] = _tokens(bank, pool)
     _show(found)
     if out is not None:
@@ -146,7 +148,9 @@ def _decode(
     with watching(policies) as watch, _emitting(requests, full=level.endswith("mailbox")) as emit:
         held = []
         for number in range(requests):
-            request, keep = _request(level, number, watch, Sampling(400, temperature=temperature), ids, chance)
+            request, keep = _request(
+                level, number, watch, Sampling(400, temperature=temperature), ids, chance
+            )
             held.append(keep)
             engine.submit(request, emit)
         times = [_pass(engine, pool, ids, chance, n) for n in range(passes + WARM)]

@@ -1,7 +1,7 @@
 """What rules cost beside a decode step: `python -m monitor.bench.rules`.
 
-Evaluates policies of random features for one new token of every request, as the engine does after each pass: in one call
-for all requests. Beside it runs a decode step of a Llama with random weights
+Evaluates policies of random features for one new token of every request, as the engine does after each pass: in one
+call for all requests. Beside it runs a decode step of a Llama with random weights
 on the same machine, with a cache, one token per request. Nothing else should run on the machine.
 """
 

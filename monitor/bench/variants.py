@@ -1,8 +1,8 @@
 """The ways of running that are compared: bare, watched, watched and clamped, full encode-decode hook.
 
 All draw tokens at a temperature. `bare` and `hook` are transformers' own continuous batching without anything of ours;
-`hook` adds a forward hook that encodes with the whole dictionary, edits and decodes, as a straightforward implementation
-does. `watched` has what users have: eleven policies, metrics and a decision log.
+`hook` adds a forward hook that encodes with the whole dictionary, edits and decodes, as a straightforward
+implementation does. `watched` has what users have: eleven policies, metrics and a decision log.
 """
 
 from __future__ import annotations
@@ -118,7 +118,12 @@ def watched(
     loaded, policies = subject.loaded, policies_for(subject)
     plan = policies.watch
     bank = FeatureBank(
-        subject.autoencoder, subject.maximum, plan.features, policies.clampable, plan=plan, device=loaded.device
+        subject.autoencoder,
+        subject.maximum,
+        plan.features,
+        policies.clampable,
+        plan=plan,
+        device=loaded.device,
     )
     tap = Tap(bank, loaded.layers[subject.layer])
     engine = Engine(loaded, bank, tap, limits=size, batcher=batcher)

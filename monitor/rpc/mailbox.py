@@ -47,7 +47,7 @@ class Mailbox(Generic[T]):
 
 
 class PostOffice(Generic[T]):
-    """The mailboxes of all requests that somebody waits for. `deliver` is called from any thread, all else on the loop."""
+    """The mailboxes of all requests that somebody waits for. Lives on the event loop, but for `deliver`."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop

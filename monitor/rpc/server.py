@@ -104,9 +104,7 @@ class Server:
         kept = self._books.ledger.contents.readings
         observers = Observers.around(policies, metrics, runtime, readings=kept)
         self._active = Active(InForce(policies, digests, observers, runtime.first_lease()))
-        self._reloader = Reloader(
-            load or (lambda: policies), runtime, self._active, metrics, readings=kept
-        )
+        self._reloader = Reloader(load or (lambda: policies), runtime, self._active, metrics, readings=kept)
         self._servicer = MonitorServicer(
             runtime,
             self._active,

@@ -153,7 +153,9 @@ class MonitorServicer:
             async with run.entry:
                 with self._calls.generation(job) as box:
                     while (events := await run.released(box)) is not None:
-                        await _write(context, responses.messages(run.request_id, events, self._runtime.token_text))
+                        await _write(
+                            context, responses.messages(run.request_id, events, self._runtime.token_text)
+                        )
                 reason, verdict = run.conclude()
         final = pb.Final(
             finish_reason=reason,

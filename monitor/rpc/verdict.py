@@ -67,7 +67,8 @@ def _below(found: Detection, released: int) -> Detection:
     if found.phase is Phase.PROMPT or all(token.position < released for token in found.evidence):
         return found
     evidence = tuple(
-        token if token.position < released else replace(token, token_id=0, text="") for token in found.evidence
+        token if token.position < released else replace(token, token_id=0, text="")
+        for token in found.evidence
     )
     return replace(found, evidence=evidence)
 

@@ -46,7 +46,9 @@ def test_everything_joins(folders: tuple[Path, Path]) -> None:
         request = GenerationRequest(
             "g", prompt.ids, Sampling(max_new_tokens=4), observer, observer, (Clamp(50, -1.0),)
         )
-        runtime.engine.submit(request, lambda events: ended.set() if isinstance(events[-1][1], Finished) else None)
+        runtime.engine.submit(
+            request, lambda events: ended.set() if isinstance(events[-1][1], Finished) else None
+        )
         assert ended.wait(30)
         inspected = runtime.inspect(prompt.ids, 5)
     finally:

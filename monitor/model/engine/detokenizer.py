@@ -112,7 +112,9 @@ class Vocabulary:
         self.text = lru_cache(maxsize=65536)(self._text)
         # Bytes that are whole characters are these whatever stands around them.
         by_bytes = isinstance(self.core.decoder, ByteLevel)
-        self.alone: Callable[[int], str | None] = lru_cache(maxsize=1 << 18)(self._alone) if by_bytes else _never
+        self.alone: Callable[[int], str | None] = (
+            lru_cache(maxsize=1 << 18)(self._alone) if by_bytes else _never
+        )
 
     def _alone(self, token_id: int) -> str | None:
         """The text of a token in any response; None where that depends on the tokens around it."""

@@ -1,4 +1,4 @@
-"""The paged batcher: transformers' continuous batching, and every private name of that library that this project touches.
+"""The paged batcher: transformers' continuous batching, and every private name of it that this project touches.
 
 It reports which rows of a pass belong to which request, and which token each request drew. Contract tests in
 `tests/model/engine/test_paged.py` fail on an upgrade that changes what this module relies on.

@@ -82,7 +82,7 @@ class Taken:
         lease: Lease | None,
         clamped: tuple[int, ...] = (),
     ) -> ScoredTokens:
-        """Tokens from a position on, whose rows begin at `first`, in the slots that a set holds and that are clamped."""
+        """Tokens from a position on, whose rows begin at `first`, in slots that a set holds or that are clamped."""
         rows, slots = slice(first, first + len(ids)), self._slots(lease)
         slots = np.concatenate([slots, np.setdiff1d(clamped, slots)]).astype(np.intp)
         after = None if self.after is None else self.after[rows][:, slots]

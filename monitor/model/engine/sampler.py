@@ -79,12 +79,13 @@ class Sampler:
             return
         # A captured graph reads every row's settings where they always stand.
         rows = torch.tensor(self._drawn) if self._static else slice(0, len(drawn))
-        for kept, values in (
+        wanted: list[tuple[Tensor, list[float]]] = [
             (self._temperature, [s.temperature for s in settings]),
             (self._uniform, [draw.uniform() for _, draw in drawn]),
-            (self._top_k, [s.top_k for s in settings]),
-            (self._top_p, [s.top_p for s in settings]),
-        ):
+        ]
+        if self._cut or self._static:
+            wanted += [(self._top_k, [s.top_k for s in settings]), (self._top_p, [s.top_p for s in settings])]
+        for kept, values in wanted:
             kept[rows] = torch.tensor(values, dtype=kept.dtype).to(kept.device)
 
     def choose(self, logits: Tensor) -> Tensor:

@@ -172,7 +172,7 @@ class Scorer:
     def _end_waiting(self, error: MonitorError) -> None:
         with self._wake:
             rest, self._waiting = list(self._waiting), deque()
-        for job, done in rest:
+        for job, _ in rest:
             _let_go(job)
         _deliver(
             (done, job.request_id, ScoreOutcome(Coverage(0, 0, job.tokens_truncated), error=error))

@@ -29,6 +29,7 @@ class Sequence:
         "_end_ids",
         "_limit",
         "_past",
+        "_plain",
         "_released",
         "_text",
         "_unscored",
@@ -80,6 +81,8 @@ class Sequence:
         self._end_ids, self._limit = end_ids, limit
         self._past: list[tuple[int, ClampRow | None]] = []
         """Clamps that no longer hold, each with the position before which they did."""
+        self._plain = not (request.include_tokens or request.sampling.stop)
+        """True where of a token only its text is wanted, which nothing ends."""
         self._unscored = self._clamped = 0
         self._released: int | None = None
         """Where positions from some below `scored` on were withheld: the first of those."""
@@ -109,7 +112,9 @@ class Sequence:
         for until, row in [*self._past, (end, now)]:
             if first < (stop := min(until, end)):
                 rows = span.first + first - span.position
-                parts.append((Span(span.request_id, rows, stop - first, first, span.draws and stop == end), row))
+                parts.append(
+                    (Span(span.request_id, rows, stop - first, first, span.draws and stop == end), row)
+                )
                 first = stop
         return parts
 
@@ -126,6 +131,11 @@ class Sequence:
     def saw(self, end: int, decision: Decision | None, taken: Taken, span: Span) -> None:
         """The rules have seen the tokens up to position `end`; None: and had nothing to say that is new."""
         start, self.scored = self.scored, end
+        if decision is None and self._plain and end - start == 1 and start >= self.prompt:
+            # Most tokens: one more of a response, of which nothing but its text is wanted.
+            if text := self._text.push(self.ids[start]):
+                self.outbox.events.append((self.request_id, Released(text)))
+            return
         if decision is not None:
             self._clamp(decision)
             self._unscored += 0 if decision.failure is None else end - start
@@ -227,5 +237,7 @@ class Sequence:
 
 def ran_others(sequence: Sequence, span: Span, ids: Items[int]) -> bool:
     """True where a pass ran other tokens than the sequence's in its places."""
+    if span.count == 1:
+        return span.position >= len(sequence.ids) or ids[span.first] != sequence.ids[span.position]
     ran = ids[span.first : span.first + span.count]
     return ran != sequence.ids[span.position : span.position + span.count]

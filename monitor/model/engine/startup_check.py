@@ -1,5 +1,4 @@
-"""The check at the start: one short generation before the first request shows whether the engine computes what the model
-computes.
+"""The check at the start: one short generation shows whether the engine computes what the model computes.
 
 A family that the batching library runs wrongly, or that crashes it at the first decoded token, is found here and
 refused, not in the middle of somebody's request.

@@ -1,7 +1,7 @@
 """The tap: reads and clamps the residual stream at one layer, row by row.
 
-It works on tensors that are allocated once, without branches on their contents where `static` is set, so that a captured
-CUDA graph replays the same reads and edits (Python hooks do not run on replay).
+It works on tensors that are allocated once, without branches on their contents where `static` is set, so that a
+captured CUDA graph replays the same reads and edits (Python hooks do not run on replay).
 """
 
 from __future__ import annotations

@@ -122,9 +122,7 @@ class Reach:
     def _score(
         self, program: Program, rule: int, score: float, limit: float, parts: tuple[ConditionScore, ...] = ()
     ) -> RuleScore:
-        return RuleScore(
-            program.owners[rule].name, program.rules[rule].name, self.phase, score, limit, parts
-        )
+        return RuleScore(program.owners[rule].name, program.rules[rule].name, self.phase, score, limit, parts)
 
 
 def _condition_scores(

@@ -52,7 +52,12 @@ class Tokens:
         """The first of them."""
         part = slice(0, count)
         return Tokens(
-            self.rows[part], self.positions[part], self.token_ids[part], self.scores[part], self.active, self.first
+            self.rows[part],
+            self.positions[part],
+            self.token_ids[part],
+            self.scores[part],
+            self.active,
+            self.first,
         )
 
     def some(self, which: Indices) -> Tokens:
@@ -156,7 +161,9 @@ class EvidenceStore:
         if len(token):
             self._merge([tokens for tokens, _ in waiting], rows[token], token, check, scores[token, check])
 
-    def best(self, row: int, check: int, tokens: Tokens) -> list[tuple[float, int, int, Indices, NDArray[np.float32]]]:
+    def best(
+        self, row: int, check: int, tokens: Tokens
+    ) -> list[tuple[float, int, int, Indices, NDArray[np.float32]]]:
         """The best tokens of a check so far, strongest first: score, position, id, columns and values of features.
 
         `tokens`: the request's tokens that were not added yet, up to the one at which it is asked.
@@ -242,7 +249,9 @@ def _joined(steps: list[Tokens]) -> Active:
     """What was read in all steps, rows numbered through all of their tokens."""
     parts = [tokens.active.some(tokens.first + np.arange(len(tokens))) for tokens in steps]
     counts = np.concatenate([part.counts for part in parts])
-    columns, values = (np.concatenate(own) for own in zip(*((p.columns, p.values) for p in parts), strict=True))
+    columns, values = (
+        np.concatenate(own) for own in zip(*((p.columns, p.values) for p in parts), strict=True)
+    )
     return Active(np.concatenate([[0], np.cumsum(counts)]), columns, values)
 
 

@@ -11,7 +11,6 @@ import weakref
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -125,9 +124,7 @@ class RequestRules:
         self.action = max(self.action, strongest([program.rules[i] for i in rules]))
         self.detections.extend(detections)
 
-    def decision(
-        self, detections: tuple[Detection, ...] = (), failure: Failure | None = None
-    ) -> Decision:
+    def decision(self, detections: tuple[Detection, ...] = (), failure: Failure | None = None) -> Decision:
         """Where the request stands."""
         clamps, names = self._rules.in_force(self)
         return Decision(detections, self.action, clamps, names, failure)
@@ -249,7 +246,7 @@ class Rules:
             decisions = self._scored(blocks, read, unscored)
         except Exception:  # noqa: BLE001  (a rule that crashes must not look clean or stop the engine)
             decisions = {}
-            unscored = {number: Failure.RULE_ERROR for number in range(len(blocks))} | unscored
+            unscored = dict.fromkeys(range(len(blocks)), Failure.RULE_ERROR) | unscored
         for number, cause in unscored.items():
             decisions[number] = self._request(int(blocks.slots[number])).failed(cause)
         return decisions
@@ -257,7 +254,7 @@ class Rules:
     def _unscored(self, blocks: Blocks, read: Active) -> dict[int, Failure]:
         """Blocks that are at fault by themselves."""
         if len(blocks.readings) and blocks.readings.shape[1] != len(self.program.watch):
-            return {number: Failure.SHAPE for number in range(len(blocks))} | dict(blocks.faults)
+            return dict.fromkeys(range(len(blocks)), Failure.SHAPE) | dict(blocks.faults)
         # What is no number is not zero. The sum of numbers may overflow, so then all are looked at.
         with np.errstate(over="ignore", invalid="ignore"):
             finite = np.isfinite(read.values.sum())
@@ -314,15 +311,14 @@ class Rules:
         counted = (positions >= first[lane]) & ~self._passed_over(blocks.token_ids[rows], kinds[lane])
         if not self.program.rules:
             counted[:] = False
-        counted[np.isin(lane, list(unscored))] = False
+        if unscored:
+            counted[np.isin(lane, list(unscored))] = False
         lane = lane[counted]
         lengths = np.bincount(lane, minlength=len(blocks))
         own = np.flatnonzero(lengths)
         lengths = lengths[own]
         starts = np.cumsum(lengths) - lengths
-        return _Kept(
-            own, blocks.slots[own], starts, lengths, rows[counted], positions[counted], before[own]
-        )
+        return _Kept(own, blocks.slots[own], starts, lengths, rows[counted], positions[counted], before[own])
 
     def _passed_over(self, token_ids: NDArray[np.int64], kinds: Indices) -> NDArray[np.bool_]:
         """`[tokens]` which are special to their requests."""
@@ -413,7 +409,9 @@ class _Advance:
         if lanes == 1:
             return flat[:, None]
         scores = np.zeros((longest, lanes, flat.shape[1]))
-        scores[spread(np.zeros_like(part.firsts), part.lengths), np.repeat(np.arange(lanes), part.lengths)] = flat
+        scores[
+            spread(np.zeros_like(part.firsts), part.lengths), np.repeat(np.arange(lanes), part.lengths)
+        ] = flat
         return scores
 
     def _sessions(self, scores: Scores) -> list[InSession]:
@@ -457,9 +455,7 @@ class _Advance:
         if not self._program.holders:
             return
         left = table.left[slots]
-        changed = suppression.hold(
-            self._program, left, fired, taken, table.watching[slots], self._extent
-        )
+        changed = suppression.hold(self._program, left, fired, taken, table.watching[slots], self._extent)
         table.left[slots] = left
         for lane in np.flatnonzero(changed).tolist():
             news.setdefault(int(self._part.lanes[lane]), [])

@@ -1,7 +1,7 @@
 """Sessions: what rules with `scope: session` carry from request to request of one conversation.
 
-The store is bounded in number and in time. A session that was dropped is remembered as dropped, so that its next request
-is not mistaken for a first one. Token ids tell what a conversation has shown before.
+The store is bounded in number and in time. A session that was dropped is remembered as dropped, so that its next
+request is not mistaken for a first one. Token ids tell what a conversation has shown before.
 """
 
 from __future__ import annotations

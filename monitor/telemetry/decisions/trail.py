@@ -1,7 +1,7 @@
 """Trails: what happened to each request, noted while it happens: detections, tokens, times, and readings if asked.
 
-`Trails` wraps an Observer and hands everything on unchanged. With a trail, a request that nobody waited for can be logged
-too.
+`Trails` wraps an Observer and hands everything on unchanged. With a trail, a request that nobody waited for can be
+logged too.
 """
 
 from __future__ import annotations
@@ -102,7 +102,9 @@ class Trail:
 class Trails:
     """The trails of all requests under a policy set: an Observer that remembers. Thread-safe."""
 
-    def __init__(self, inner: Observer, special: frozenset[int] = frozenset(), *, readings: bool = False) -> None:
+    def __init__(
+        self, inner: Observer, special: frozenset[int] = frozenset(), *, readings: bool = False
+    ) -> None:
         """`special` are token ids that rules pass over; `readings` are kept where asked for."""
         self._inner, self._special, self._readings = inner, special, readings
         self._open = weakref.WeakValueDictionary[int, Trail]()

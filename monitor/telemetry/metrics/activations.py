@@ -27,6 +27,8 @@ OTHER = "other"
 
 _UNIT = "in units of the feature's recorded maximum"
 _LABELS = [*(str(bound) for bound in BOUNDS), "+Inf"]
+
+
 def _counted(blocks: Blocks) -> Readings:
     """`[tokens, watched]` without position 0: an attention sink with huge readings, which rules pass over too."""
     rows, positions = blocks.in_order(blocks.firsts), blocks.in_order(blocks.starts)
@@ -82,6 +84,7 @@ class ActivationLedger:
         self._waiting = 0
         self._lock = threading.Lock()
         self._tokens = dict.fromkeys(Phase, 0)
+        self._rows: dict[int, int] = {}
         self._adopt(WatchPlan(()))
 
     def watch(self, plan: WatchPlan) -> ActivationMeter:
@@ -113,7 +116,7 @@ class ActivationLedger:
 
     def _adopt(self, plan: WatchPlan) -> None:
         """One row for each feature of the plan, with what it had before."""
-        old = getattr(self, "_rows", {})
+        old = self._rows
         width = len(plan.features)
         counts = np.zeros((width, _BUCKETS), dtype=np.int64)
         sums, maxima = np.zeros(width), np.zeros(width)
@@ -145,7 +148,10 @@ class ActivationLedger:
 
         Probes and signals stand behind the features and are not counted.
         """
-        values = values[np.isfinite(values).all(axis=1)]
+        with np.errstate(over="ignore", invalid="ignore"):
+            finite = np.isfinite(values.sum())
+        if not finite:  # or the sum of finite numbers overflowed
+            values = values[np.isfinite(values).all(axis=1)]
         if plan is self._plan:
             return values[:, : len(plan.features)], np.arange(len(plan.features))
         kept = [column for column, feature in enumerate(plan.features) if feature in self._rows]
@@ -155,8 +161,11 @@ class ActivationLedger:
     def _add(self, aligned: tuple[Readings, NDArray[np.intp]]) -> None:
         """Count `[tokens, columns]` readings into the columns' rows, each of which occurs once."""
         values, rows = aligned
-        _, columns = active = np.nonzero(values)
-        found, width = values[active], values.shape[1]
+        width = values.shape[1]
+        flat = np.ascontiguousarray(values).ravel()
+        # numpy finds what is true in booleans many times as fast as what is not zero in floats.
+        places = np.flatnonzero(flat != 0)
+        columns, found = places % max(width, 1), flat[places]
         slots = columns * _BUCKETS + np.searchsorted(_EDGES, found, side="left")
         counts = np.bincount(slots, minlength=width * _BUCKETS).reshape(width, _BUCKETS)
         counts[:, 0] += len(values) - np.bincount(columns, minlength=width)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from monitor.model.engine.requests import ScoreJob, ScoreOutcome
+from monitor.model.engine.requests import ScoreJob
 from monitor.model.engine.scorer import Scorer
 from tests.model.families import family_model
 from tests.model.running import LAYER, running

@@ -1,8 +1,7 @@
 """Scoring without generation: exact, complete, and never clean where a tap did not run."""
 
 import threading
-from collections.abc import Sequence
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -14,7 +13,7 @@ from monitor.model.engine.requests import ScoreJob, ScoreOutcome
 from monitor.model.engine.scorer import Scorer
 from monitor.model.tap.bank import FeatureBank
 from monitor.model.tap.tap import Tap
-from monitor.records import Failure, Action
+from monitor.records import Action, Failure
 from tests.model.running import LAYER, WATCHED
 from tests.model.tiny import CONFIGS, KINDS, Recorder, dictionary, encode_all, loaded_model, maxima, prompt
 

@@ -6,7 +6,7 @@ import torch
 
 from monitor.errors import Overloaded, Unavailable
 from monitor.model.engine.paged import Limits
-from monitor.records import Failure, Action, Decision, FinishReason
+from monitor.records import Action, Decision, Failure, FinishReason
 from tests.model.engine.test_engine import CLAMPS, some_calls
 from tests.model.families import SEPARATE, family_model
 from tests.model.running import LAYER, WATCHED, Call, running

@@ -79,8 +79,10 @@ def scored(runtime: Runtime, texts: list[tuple[int, ...]]) -> list[tuple[ScoreOu
     found, ended = [(Recorder(), [], threading.Event()) for _ in texts], []
     for number, (ids, (observer, outcomes, done)) in enumerate(zip(texts, found, strict=True)):
 
-        def keep(found: list[tuple[str, ScoreOutcome]], into: list = outcomes, done: threading.Event = done) -> None:
-            into.append(outcome)
+        def keep(
+            found: list[tuple[str, ScoreOutcome]], into: list = outcomes, done: threading.Event = done
+        ) -> None:
+            into.append(found[0][1])
             done.set()
 
         runtime.scorer.submit(ScoreJob(f"t{number}", ids, observer, observer), keep)

@@ -79,7 +79,8 @@ def test_a_caller_of_a_retired_set_leaves_in_the_middle_of_a_pass(clamps: tuple[
             gone.emit,
         )
         engine.submit(
-            GenerationRequest("new", stays.ids, Sampling(max_new_tokens=20), stays.observer, stays.observer), stays.emit
+            GenerationRequest("new", stays.ids, Sampling(max_new_tokens=20), stays.observer, stays.observer),
+            stays.emit,
         )
         assert gone.finished().reason is FinishReason.CANCELLED
         assert stays.finished().coverage.complete
@@ -115,9 +116,7 @@ def test_texts_beside_one_whose_set_goes_are_scored() -> None:
         while scorer.queue_depth():
             threading.Event().wait(0.01)
         lease = world.lease()
-        scorer.submit(
-            job("old", prompt(3), Recorder(), lease=lease, admitted=lease.release), done
-        )
+        scorer.submit(job("old", prompt(3), Recorder(), lease=lease, admitted=lease.release), done)
         scorer.submit(job("new", prompt(3), Recorder()), done)
         both.set()
         assert scored.wait(60)

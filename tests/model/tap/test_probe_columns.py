@@ -8,7 +8,20 @@ from monitor.errors import ConfigurationError, ModelError
 from monitor.model.tap.bank import FeatureBank
 from monitor.model.tap.probe_columns import RESERVE, Columns
 from monitor.model.tap.tap import Tap, TapBuffers
-from monitor.records import UNREAD, Blocks, Failure, Phase, TokenBlock, Action, Clamp, FinishReason, Probe, Signal, WatchPlan, Where
+from monitor.records import (
+    UNREAD,
+    Action,
+    Blocks,
+    Clamp,
+    Failure,
+    FinishReason,
+    Phase,
+    Probe,
+    Signal,
+    TokenBlock,
+    WatchPlan,
+    Where,
+)
 from tests.model.running import running
 from tests.model.tiny import Recorder, decode_all, dictionary, encode_all, loaded_model, maxima, prompt
 
@@ -62,8 +75,14 @@ def test_a_row_that_is_not_finite_reads_as_nan_and_an_unread_one_as_unread(value
     assert torch.isnan(buffers.others[2]).all()
     assert torch.isfinite(buffers.others[[0, 1, 3, 4, 5]]).all()
     assert (buffers.others[6:] == UNREAD).all()
-    found = [buffers.others[:6, which], buffers.others[6:, which], torch.tensor([[-3.0, *[0.0] * (len(which) - 1)]])]
-    blocks = [(i, TokenBlock(Phase.PROMPT, 0, (1,) * len(rows), rows.numpy())) for i, rows in enumerate(found)]
+    found = [
+        buffers.others[:6, which],
+        buffers.others[6:, which],
+        torch.tensor([[-3.0, *[0.0] * (len(which) - 1)]]),
+    ]
+    blocks = [
+        (i, TokenBlock(Phase.PROMPT, 0, (1,) * len(rows), rows.numpy())) for i, rows in enumerate(found)
+    ]
     assert Blocks.of(blocks).unscored() == {0: Failure.NON_FINITE, 1: Failure.TAP_MISSED}
 
 

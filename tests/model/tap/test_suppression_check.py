@@ -50,7 +50,13 @@ class TestVerification:
             if attached:
                 later.attach()
             request = GenerationRequest(
-                "a", call.ids, Sampling(max_new_tokens=6), call.observer, call.observer, plans=(PLAN,), include_tokens=True
+                "a",
+                call.ids,
+                Sampling(max_new_tokens=6),
+                call.observer,
+                call.observer,
+                plans=(PLAN,),
+                include_tokens=True,
             )
             run.engine.submit(request, call.emit)
             last = call.finished()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from monitor.policy import PolicySet
-from monitor.records import Action, Clamp, Coverage, Failure, Mode, Phase, Status, UNREAD, Where
+from monitor.records import UNREAD, Action, Clamp, Coverage, Failure, Mode, Phase, Status, Where
 from tests.policy.conftest import block, naive_pooled, policy, rule, word
 
 ALL = "sha256:" + "0" * 64

@@ -5,9 +5,9 @@ import pytest
 
 from monitor.policy import PolicySet
 from monitor.policy.policy import Condition, WeightedFeature
-from monitor.policy.schema.policy import Ema, Max, Mean
+from monitor.policy.schema.policy import Ema, Mean
 from monitor.policy.schema.suppress import Suppress
-from monitor.records import Action, Clamp, Coverage, ErrorTerm, Mode, Phase, Status, TokenBlock
+from monitor.records import Action, Clamp, ErrorTerm, Mode, Phase, TokenBlock
 from tests.policy.conftest import block, policy, rule, word
 
 ALL = "sha256:" + "0" * 64

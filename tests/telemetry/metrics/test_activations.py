@@ -192,7 +192,13 @@ def test_probes_and_signals_behind_the_features_are_not_counted_as_features():
 def test_rows_of_a_pass_that_belong_to_other_sets_are_not_counted():
     meter = Exported(WatchPlan((3,)), [("p", 3)])
     readings = np.asarray([[9.0], [0.25], [0.5], [9.0], [0.75]], np.float32)
-    two = (np.asarray([0, 1]), np.asarray([True, False]), np.asarray([4, 0]), np.asarray([1, 3]), np.asarray([2, 2]))
+    two = (
+        np.asarray([0, 1]),
+        np.asarray([True, False]),
+        np.asarray([4, 0]),
+        np.asarray([1, 3]),
+        np.asarray([2, 2]),
+    )
     meter.observe(Blocks(*two, token_ids=np.arange(5), readings=readings))
     found = samples(meter)
     assert expected([0.25, 0.5, 0.75]).items() <= found.items()

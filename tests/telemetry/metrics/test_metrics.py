@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 
+from monitor.policy import PolicySet
 from monitor.records import (
     Action,
     Blocks,
@@ -27,7 +28,6 @@ from monitor.records import (
     TokenBlock,
     Verdict,
 )
-from monitor.policy import PolicySet
 from monitor.telemetry.metrics.metrics import FAILURES, Metrics
 from monitor.telemetry.metrics.observer import MeteredObserver
 from tests.rpc.fake import policies, policy
