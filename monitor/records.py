@@ -390,6 +390,23 @@ class Blocks:
         first = int(self.firsts[number])
         return slice(first, first + int(self.counts[number]))
 
+    def scored(self, decisions: Mapping[int, Decision]) -> Blocks:
+        """Those of them that were scored, by what an observer said of them."""
+        failed = [number for number, decision in decisions.items() if decision.failure is not None]
+        if not failed:
+            return self
+        kept = np.ones(len(self), bool)
+        kept[failed] = False
+        return Blocks(
+            self.slots[kept],
+            self.responses[kept],
+            self.starts[kept],
+            self.firsts[kept],
+            self.counts[kept],
+            self.token_ids,
+            self.readings,
+        )
+
     def in_order(self, firsts: NDArray[np.int64]) -> NDArray[np.int64]:
         """`[tokens]`: of all blocks one after the other, a number for each token, growing by 1 from the block's first.
 

@@ -302,12 +302,8 @@ class Rules:
         position on tokens are new, which ones are special, and how many counted before.
         """
         first, kinds, before = known
-        lanes = np.arange(len(blocks))
-        if (blocks.counts == 1).all():
-            lane, rows, positions = lanes, blocks.firsts, blocks.starts
-        else:
-            lane = np.repeat(lanes, blocks.counts)
-            rows, positions = spread(blocks.firsts, blocks.counts), spread(blocks.starts, blocks.counts)
+        lane = np.repeat(np.arange(len(blocks)), blocks.counts)
+        rows, positions = blocks.in_order(blocks.firsts), blocks.in_order(blocks.starts)
         counted = (positions >= first[lane]) & ~self._passed_over(blocks.token_ids[rows], kinds[lane])
         if not self.program.rules:
             counted[:] = False

@@ -128,11 +128,10 @@ class Trails:
         return trail
 
     def observe_batch(self, blocks: Blocks) -> Mapping[int, Decision]:
-        """After each forward."""
+        """After each forward; what could not be scored is not counted."""
         before = time.time_ns()
         decisions = self._inner.observe_batch(blocks)
-        failed = [number for number, decision in decisions.items() if decision.failure is not None]
-        self._count(blocks, before, time.time_ns(), failed)
+        self._count(blocks.scored(decisions), before, time.time_ns())
         if self._readings:
             self._keep(blocks, decisions)
         for number, decision in decisions.items():
@@ -152,12 +151,8 @@ class Trails:
             prompt, response = self._scored[slot].tolist()
         return {Phase.PROMPT: prompt, Phase.RESPONSE: response}
 
-    def _count(self, blocks: Blocks, before: int, now: int, failed: list[int]) -> None:
+    def _count(self, blocks: Blocks, before: int, now: int) -> None:
         slots, counts, responses = blocks.slots, blocks.counts, blocks.responses
-        if failed:
-            scored = np.ones(len(blocks), bool)
-            scored[failed] = False
-            slots, counts, responses = slots[scored], counts[scored], responses[scored]
         rules = _shares(now - before, counts)
         with self._lock:
             self._scored[slots, responses.astype(np.intp)] += counts

@@ -40,10 +40,11 @@ class MeteredObserver:
 
     def observe_batch(self, blocks: Blocks) -> Mapping[int, Decision]:
         """After each forward."""
-        self._meter.observe(blocks)
-        if self._suppressing:
-            self._count_suppressed(blocks)
         decisions = self._inner.observe_batch(blocks)
+        scored = blocks.scored(decisions)
+        self._meter.observe(scored)
+        if self._suppressing:
+            self._count_suppressed(scored)
         for number, decision in decisions.items():
             self._note(int(blocks.slots[number]), decision)
         return decisions

@@ -131,7 +131,9 @@ class Reference:
             held = self.conditions(own)
             for one in own.rules:
                 for phase in one.phases:
-                    hit = self.simple(one, phase) if one.when is None else self.combined(own, one, phase, held)
+                    hit = (
+                        self.simple(one, phase) if one.when is None else self.combined(own, one, phase, held)
+                    )
                     if hit is not None:
                         found.append((own.name, one.name, phase, *hit))
         return found
@@ -148,7 +150,10 @@ class Reference:
         for part in own.conditions:
             if part.when is None:
                 reached[part.name] = {
-                    t for phase in part.phases for t, value, limit in self.course(part, phase) if value >= limit
+                    t
+                    for phase in part.phases
+                    for t, value, limit in self.course(part, phase)
+                    if value >= limit
                 }
         until, held = dict.fromkeys(reached, -1.0), {}
         order = [*self.places[Phase.PROMPT], *self.places[Phase.RESPONSE]]
@@ -252,14 +257,18 @@ def test_sessions_pool_over_requests_as_over_one_long_text(fields, seed, request
     columns = {f: policies.watch.column(f) for f in policies.watch.features}
     for number in range(requests):
         length = int(rng.integers(2, 30))
-        readings = (rng.exponential(0.4, (length, width)) * (rng.random((length, width)) < 0.6)).astype(np.float32)
+        readings = (rng.exponential(0.4, (length, width)) * (rng.random((length, width)) < 0.6)).astype(
+            np.float32
+        )
         judge = policies.start(word, session="s")
         cuts = sorted({0, length, int(rng.integers(0, length))})
         own = [0, *(next(ids) for _ in range(length - 1))]
         for a, b in itertools.pairwise(cuts):
             judge.observe(TokenBlock(Phase.PROMPT, a, tuple(own[a:b]), readings[a:b]))
         before = len(series)
-        series += [sum(f.weight * float(row[columns[f.index]]) for f in fields["features"]) for row in readings[1:]]
+        series += [
+            sum(f.weight * float(row[columns[f.index]]) for f in fields["features"]) for row in readings[1:]
+        ]
         pooled = naive_pooled(series, fields["pooling"], fields["hold"])
         limits = [
             next((v for up_to, v in fields["lengths"] if up_to is None or n <= up_to), fields["threshold"])

@@ -178,6 +178,15 @@ def test_suppression_ends_where_the_rules_release_it(metrics):
     assert value(metrics, "suppressed_tokens_total", policy="deception") == 2
 
 
+def test_what_could_not_be_scored_is_not_counted_as_scored(metrics):
+    _, meter = full(metrics)
+    failed = Decision(failure=Failure.GAP)
+    observer = metered(Scripted(Decision(suppressing=("deception",)), failed), metrics, meter)
+    observer.observe_batch(block(0, 3))
+    assert value(metrics, "tokens_scored_total", phase="prompt") == 0
+    assert value(metrics, "suppressed_tokens_total", policy="deception") == 0
+
+
 def test_a_slot_that_another_request_has_begins_anew(metrics):
     _, meter = full(metrics)
     inner = Scripted(None, Decision(suppressing=("deception",)))
