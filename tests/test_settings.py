@@ -66,9 +66,10 @@ def test_empty_variables_and_empty_files_say_nothing(written, monkeypatch):
 
 
 def test_variables_that_kubernetes_sets_for_a_service_do_no_harm(monkeypatch):
+    before = load_settings()
     monkeypatch.setenv("SAE_MONITOR_PORT", "tcp://10.0.0.1:50051")
     monkeypatch.setenv("SAE_MONITOR_SERVICE_HOST", "10.0.0.1")
-    load_settings()
+    assert load_settings() == before
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,1 @@
-"""Benchmarks that anyone can run; see `python -m monitor.bench --help`."""
+"""Measurements that the README quotes, each run as a module: `python -m monitor.bench.NAME`."""

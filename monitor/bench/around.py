@@ -28,8 +28,8 @@ from monitor.rpc.assembly import bundled_policies
 from monitor.telemetry.decisions import record
 from monitor.telemetry.decisions.folder import Retention
 from monitor.telemetry.decisions.log import DecisionLog
-from monitor.telemetry.decisions.tape import Rotation, Tape
 from monitor.telemetry.decisions.trail import Trail, Trails
+from monitor.telemetry.decisions.writer import LogWriter, Rotation
 from monitor.telemetry.metrics.metrics import Metrics
 from monitor.telemetry.metrics.observer import MeteredObserver
 
@@ -124,8 +124,8 @@ def watching(policies: PolicySet) -> Iterator[Watch]:
     metrics = Metrics()
     metered = MeteredObserver(policies.rules, metrics, metrics.policies_changed(policies))
     with tempfile.TemporaryDirectory() as folder:
-        tape = Tape(Path(folder), Rotation(), Retention())
-        log = DecisionLog(tape, "drop", metrics.decision_log)
+        writer = LogWriter(Path(folder), Rotation(), Retention())
+        log = DecisionLog(writer, "drop", metrics.decision_log)
         try:
             yield Watch(policies, metered, Trails(metered), log)
         finally:

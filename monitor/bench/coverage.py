@@ -1,8 +1,8 @@
-"""Is every token scored, whatever happens? `python -m monitor.bench.coverage`.
+"""Check that every token is scored: `python -m monitor.bench.coverage`.
 
-Runs generations that arrive at random, beside observers that block, suppress, take back and release at random, with
-stop strings, cancellations and requests of all lengths, until so many tokens were generated. Counts what the model
-ran apart from what the engine says, and exits 1 where one token was not scored, or was released before it was.
+Requests of all lengths arrive at random, some with stop strings, some cancelled, while observers block, suppress and
+rewind at random. The tokens that the model runs are counted independently of the engine's own counts. The exit code
+is 1 where a token was not scored, or was released before it was scored.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 import typer
 
 from monitor.bench.models import Subject, demo, random_llama
-from monitor.bench.trouble import Chance, Generation
+from monitor.bench.random_requests import RandomObserver, TrackedRequest
 from monitor.model.engine.engine import Engine
 from monitor.model.engine.paged import Limits
 from monitor.model.engine.requests import Event, GenerationRequest, Released
@@ -31,19 +31,19 @@ from monitor.records import Clamp, Sampling
 
 WATCHED = 24
 PATIENCE = 300.0
-"""Seconds without an end of any request after which the run has hung."""
+"""Number of seconds in which at least one request must end; else the run is taken to hang."""
 
 app = typer.Typer(add_completion=False)
 
 
 @dataclass
-class Tally:
-    """What a run came to."""
+class CoverageCount:
+    """The counts of one run."""
 
     ran: int = 0
-    """Rows of live requests that the model computed for the first time, counted from its passes."""
+    """Number of positions that the model ran for the first time, counted from its forward passes."""
     scored: int = 0
-    """Tokens that observers were shown."""
+    """Number of tokens that observers were given."""
     generated: int = 0
     ends: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
@@ -51,12 +51,12 @@ class Tally:
 
     @property
     def complete(self) -> bool:
-        """True where every token was scored and nothing else was wrong."""
+        """True where every token was scored and no other check failed."""
         return self.ran == self.scored and not self.wrong
 
 
-class Ran:
-    """Counts positions in passes, below the engine's own counting."""
+class PassCounter:
+    """Counts the positions in each forward pass, independently of the engine's own counts."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine, self._after = engine, engine.after
@@ -75,7 +75,7 @@ class Ran:
 
 @contextmanager
 def engine_of(subject: Subject, running: int, cache: int | None = None) -> Iterator[tuple[Engine, list[int]]]:
-    """A watched engine, and features that may be clamped."""
+    """An engine that watches features, and the indices of features that may be clamped."""
     alive = subject.maximum.nonzero().flatten().tolist()
     bank = FeatureBank(subject.autoencoder, subject.maximum, alive[:WATCHED], device=subject.loaded.device)
     tap = Tap(bank, subject.loaded.layers[subject.layer])
@@ -98,39 +98,41 @@ def cover(
     seed: int = 0,
     cache: int | None = None,
     progress: Callable[[int], None] = lambda _: None,
-) -> Tally:
-    """Generate at least so many tokens under random trouble."""
-    dice, tally, began = random.Random(seed), Tally(), time.perf_counter()
+) -> CoverageCount:
+    """Generate at least `tokens` tokens with random requests and observers."""
+    dice, tally, began = random.Random(seed), CoverageCount(), time.perf_counter()
     free = threading.Semaphore(2 * running)
     with engine_of(subject, running, cache) as (engine, features):
-        ran = Ran(engine)
-        crowd = _Crowd(engine, tally, free, ran)
+        ran = PassCounter(engine)
+        requests = _OpenRequests(engine, tally, free, ran)
         number = 0
         while tally.generated < tokens and not tally.wrong:
             if not free.acquire(timeout=PATIENCE):
-                tally.wrong.append("nothing ended for a long time")
+                tally.wrong.append(f"no request ended for {PATIENCE:.0f} seconds")
                 break
-            crowd.send(_generation(number, subject, dice, features), dice)
+            requests.send(_generation(number, subject, dice, features), dice)
             number += 1
             if dice.random() < 0.2:
                 time.sleep(dice.random() * 0.02)
             progress(tally.generated)
-        crowd.wait()
+        requests.wait()
         tally.ran = ran.rows
     tally.seconds = time.perf_counter() - began
     return tally
 
 
-class _Crowd:
-    """All requests in flight."""
+class _OpenRequests:
+    """The requests that have not ended."""
 
-    def __init__(self, engine: Engine, tally: Tally, free: threading.Semaphore, ran: Ran) -> None:
+    def __init__(
+        self, engine: Engine, tally: CoverageCount, free: threading.Semaphore, ran: PassCounter
+    ) -> None:
         self._engine, self._tally, self._free, self._ran = engine, tally, free, ran
         self._open = 0
         self._idle = threading.Condition()
 
-    def send(self, one: Generation, dice: random.Random) -> None:
-        """Submit; events come on the engine's thread."""
+    def send(self, one: TrackedRequest, dice: random.Random) -> None:
+        """Submit a request. Its events arrive on the engine's thread."""
         sampling = Sampling(
             max_new_tokens=dice.choice((1, 2, 8, 40, 120)),
             temperature=dice.choice((0.0, 1.0)),
@@ -148,16 +150,16 @@ class _Crowd:
             self._engine.cancel(one.name)
 
     def wait(self) -> None:
-        """Until all have ended."""
+        """Wait until all requests have ended."""
         with self._idle:
             if not self._idle.wait_for(lambda: self._open == 0, PATIENCE):
                 self._tally.wrong.append(f"{self._open} requests never ended")
 
-    def _take(self, one: Generation, events: Sequence[tuple[str, Event]]) -> None:
+    def _take(self, one: TrackedRequest, events: Sequence[tuple[str, Event]]) -> None:
         for _, event in events:
             self._event(one, event)
 
-    def _event(self, one: Generation, event: Event) -> None:
+    def _event(self, one: TrackedRequest, event: Event) -> None:
         if isinstance(event, Released):
             one.check_release(event)
             if one.cancel_after is not None and one.released >= len(one.prompt) + one.cancel_after:
@@ -175,7 +177,9 @@ class _Crowd:
             self._idle.notify_all()
 
 
-def _generation(number: int, subject: Subject, dice: random.Random, features: Sequence[int]) -> Generation:
+def _generation(
+    number: int, subject: Subject, dice: random.Random, features: Sequence[int]
+) -> TrackedRequest:
     vocabulary = len(subject.loaded.tokenizer)
     length = dice.choice((1, 3, 10, 30, 90))
     prompt = (
@@ -183,23 +187,28 @@ def _generation(number: int, subject: Subject, dice: random.Random, features: Se
         *(dice.randrange(3, vocabulary) for _ in range(length)),
     )
     clamps = tuple(Clamp(feature, dice.choice((-1.0, 0.0))) for feature in dice.sample(list(features), 3))
-    observer = Chance(random.Random(number), clamps)
+    observer = RandomObserver(random.Random(number), clamps)
     cancel = dice.choice((None,) * 5 + (0, 1, 12))
-    return Generation(f"g{number}", prompt, observer, cancel)
+    return TrackedRequest(f"g{number}", prompt, observer, cancel)
 
 
 @app.command()
 def main(
-    tokens: Annotated[int, typer.Option(help="Tokens to generate.")] = 100_000,
-    model: Annotated[str, typer.Option(help="demo or random.")] = "demo",
-    running: Annotated[int, typer.Option(help="Requests in one pass.")] = 32,
+    tokens: Annotated[int, typer.Option(help="Number of tokens to generate.")] = 100_000,
+    model: Annotated[
+        str, typer.Option(help="The model to run: demo, or random for random weights.")
+    ] = "demo",
+    running: Annotated[int, typer.Option(help="Largest number of requests in one forward pass.")] = 32,
     cache: Annotated[
-        int | None, typer.Option(help="Tokens of cache; few make the library evict and compute again.")
+        int | None,
+        typer.Option(
+            help="Size of the KV cache in tokens. A small one makes requests be evicted and run again."
+        ),
     ] = None,
-    threads: Annotated[int, typer.Option(help="Torch threads; 0 leaves torch's choice.")] = 0,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    threads: Annotated[int, typer.Option(help="Number of torch threads; 0 keeps torch's default.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of everything that is random.")] = 0,
 ) -> None:
-    """Generate under arrivals, cancellations, stops and blocks, and count."""
+    """Generate with random arrivals, cancellations, stop strings and blocks, and count scored tokens."""
     if threads:
         torch.set_num_threads(threads)
     makers = {"demo": demo, "random": random_llama}
@@ -210,8 +219,8 @@ def main(
     sys.exit(0 if tally.complete else 1)
 
 
-def report(tally: Tally) -> None:
-    """What was found."""
+def report(tally: CoverageCount) -> None:
+    """Print the counts."""
     share = tally.scored / max(1, tally.ran)
     lines = [
         f"{tally.generated} tokens generated in {tally.seconds:.0f} s, {tally.ran} run, {tally.scored} scored",

@@ -1,9 +1,9 @@
-"""Time and memory of watching K features of a dictionary that does not fit: `python -m monitor.bench.dictionary`.
+"""Time and memory of watching a few features of a very large dictionary: `python -m monitor.bench.dictionary`.
 
-Writes a JumpReLU dictionary in bfloat16 in two layouts (encoder stored `[width, features]` as SAELens does, and decoder
-so as Llama Scope does), and opens each in a process of its own. Without --fill the files are holes and take no disk:
-that measures everything but the disk. With --fill they hold numbers, and are dropped from the page cache before each
-run.
+A JumpReLU dictionary in bfloat16 is written in two layouts, and each is opened in its own process. One layout stores
+the encoder as `[width, features]` (SAELens), the other the decoder (Llama Scope). Without --fill the files are sparse
+and take no disk space, which measures everything but the disk. With --fill they hold numbers, and they are dropped from
+the page cache before each run.
 """
 
 from __future__ import annotations
@@ -45,58 +45,63 @@ _BFLOAT16, _FLOAT32 = 2, 4
 
 @app.command()
 def main(
-    features: Annotated[int, typer.Option(help="Size of the dictionary.")] = 1 << 20,
+    features: Annotated[int, typer.Option(help="Number of features of the dictionary.")] = 1 << 20,
     width: Annotated[int, typer.Option(help="Width of the residual stream.")] = 4096,
-    watch: Annotated[list[int] | None, typer.Option(help="Features to watch. Repeatable.")] = None,
-    fill: Annotated[bool, typer.Option("--fill", help="Write numbers: the files take real disk.")] = False,
+    watch: Annotated[
+        list[int] | None,
+        typer.Option(help="Number of features to watch. Repeatable. Default: 1, 16, 100 and 1000."),
+    ] = None,
+    fill: Annotated[
+        bool, typer.Option("--fill", help="Fill the files with numbers, so that they take disk space.")
+    ] = False,
     folder: Annotated[
-        Path | None, typer.Option(help="Where to write. Default: the temporary folder.")
+        Path | None, typer.Option(help="Folder for the files. Default: the system's temporary folder.")
     ] = None,
 ) -> None:
-    """Seconds to open and to watch, and peak memory added by both."""
+    """Measure the seconds to open the dictionary and to watch features, and the peak memory that both add."""
     table = Table("layout", "file", "watched", "open, s", "watch, s", "memory added, MB", box=None)
     with tempfile.TemporaryDirectory(dir=folder) as made:
         for name, write in (("encoder [d, n]", _saelens), ("decoder [d, n]", _llama_scope)):
-            place = Path(made) / name.split()[0]
-            weights = write(place, features, width)
+            written = Path(made) / name.split()[0]
+            weights = write(written, features, width)
             if fill:
                 _filled(weights)
             for count in watch or [1, 16, 100, 1000]:
                 _forget(weights)
-                found = _measured(place, count)
+                found = _measured(written, count)
                 numbers = (f"{found['open']:.2f}", f"{found['watch']:.2f}", f"{found['megabytes']:.0f}")
                 table.add_row(name, f"{weights.stat().st_size / 1e9:.1f} GB", str(count), *numbers)
             weights.unlink()
     Console().print(table)
 
 
-def _measured(place: Path, count: int) -> dict[str, float]:
-    command = [sys.executable, "-c", _MEASURE, str(place), str(count)]
+def _measured(folder: Path, count: int) -> dict[str, float]:
+    command = [sys.executable, "-c", _MEASURE, str(folder), str(count)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
-def _saelens(place: Path, features: int, width: int) -> Path:
-    place.mkdir()
+def _saelens(folder: Path, features: int, width: int) -> Path:
+    folder.mkdir()
     config = {"architecture": "jumprelu", "d_in": width, "d_sae": features, "apply_b_dec_to_input": False}
-    (place / "cfg.json").write_text(json.dumps({**config, "metadata": {}}))
+    (folder / "cfg.json").write_text(json.dumps({**config, "metadata": {}}))
     sizes = {"W_enc": (width, features), "W_dec": (features, width), "b_enc": (features,), "b_dec": (width,)}
-    return _holes(place / "sae_weights.safetensors", sizes | {"threshold": (features,)})
+    return _holes(folder / "sae_weights.safetensors", sizes | {"threshold": (features,)})
 
 
-def _llama_scope(place: Path, features: int, width: int) -> Path:
-    (place / "checkpoints").mkdir(parents=True)
+def _llama_scope(folder: Path, features: int, width: int) -> Path:
+    (folder / "checkpoints").mkdir(parents=True)
     hook = "blocks.0.hook_resid_post"
     config = {"hook_point_in": hook, "hook_point_out": hook, "act_fn": "jumprelu", "jump_relu_threshold": 1.0}
-    (place / "hyperparams.json").write_text(json.dumps({**config, "norm_activation": "none"}))
+    (folder / "hyperparams.json").write_text(json.dumps({**config, "norm_activation": "none"}))
     matrices = {"encoder.weight": (features, width), "decoder.weight": (width, features)}
     vectors = {"encoder.bias": (features,), "decoder.bias": (width,)}
-    return _holes(place / "checkpoints" / "final.safetensors", {**matrices, **vectors})
+    return _holes(folder / "checkpoints" / "final.safetensors", {**matrices, **vectors})
 
 
 def _holes(path: Path, shapes: dict[str, tuple[int, ...]]) -> Path:
-    """A safetensors file of zeros that takes no disk: matrices in bfloat16, vectors in float32."""
+    """A safetensors file of zeros that takes no disk space: matrices in bfloat16, vectors in float32."""
     header: dict[str, object] = {}
     end = 0
     for name, shape in shapes.items():
@@ -111,7 +116,7 @@ def _holes(path: Path, shapes: dict[str, tuple[int, ...]]) -> Path:
 
 
 def _filled(path: Path) -> None:
-    """Numbers over everything behind the header."""
+    """Overwrite everything after the header with numbers."""
     with path.open("r+b") as file:
         start = 8 + int.from_bytes(file.read(8), "little")
         file.seek(start)
@@ -122,14 +127,14 @@ def _filled(path: Path) -> None:
 
 
 def _noise(size: int) -> Iterator[bytes]:
-    """Small numbers, the same whether read as bfloat16 or float32 halves."""
+    """Bytes of bfloat16 numbers between 0 and 1, which are small and finite numbers also when read as float32."""
     block = torch.rand(1 << 23).bfloat16().view(torch.uint8).numpy().tobytes()
     for done in range(0, size, len(block)):
         yield block[: size - done]
 
 
 def _forget(path: Path) -> None:
-    """Drop the file from the page cache, where the system can."""
+    """Drop the file from the page cache, where the operating system allows it."""
     if hasattr(os, "posix_fadvise"):
         file = os.open(path, os.O_RDONLY)
         os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)

@@ -1,8 +1,9 @@
-"""`python -m monitor.bench.dictionary_training`: this trainer beside SAELens's own, on the same activations.
+"""Dictionary training compared with SAELens's trainer: `python -m monitor.bench.dictionary_training`.
 
-Both train a BatchTopK dictionary on equal tokens with equal batch, k and length of warm-up and decay; both are
-measured as saved (JumpReLU), on held-out activations. SAELens is given several learning rates and autocast on and
-off, and its best run counts. Needs sae-lens (the extra `interop`). Times are of the training loop alone.
+Both train a BatchTopK dictionary on the same activations, with the same batch size, k, warm-up and decay. Both
+dictionaries are measured as they are saved (JumpReLU), on held-out activations. SAELens runs with several learning
+rates, with and without autocast, and its best run counts. Times are of the training loop alone. This needs sae-lens
+(the extra `interop`).
 """
 
 from __future__ import annotations
@@ -27,26 +28,26 @@ from monitor.dictionary.formats import read_dictionary
 from monitor.dictionary.sae import SparseAutoencoder
 from monitor.dictionary.training.objectives import SLOWEST
 from monitor.dictionary.training.settings import TrainSettings
-from monitor.dictionary.training.trainer import Trainer
+from monitor.dictionary.training.trainer import DictionaryTrainer
 
 AUTOCAST = {"on": (True,), "off": (False,), "both": (False, True)}
 
 
 @dataclass(frozen=True)
-class Task:
-    """What both trainers are asked to do."""
+class TrainingTask:
+    """What both trainers are given."""
 
     train: Tensor
-    """`[tokens, d]`"""
+    """Activations to train on, `[tokens, d]`."""
     held_out: Tensor
-    """`[tokens, d]`"""
+    """Activations to measure on, `[tokens, d]`."""
     features: int
     k: int
     batch: int
     steps: int
 
     def batches(self) -> Iterator[Tensor]:
-        """The same batches in the same order each time, from the beginning again where they end."""
+        """The training batches, in the same order every time. After the last one they begin again."""
         whole = self.train.shape[0] // self.batch
         for step in range(10**9):
             at = step % whole * self.batch
@@ -54,29 +55,35 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Score:
-    """One trained dictionary."""
+class TrainedScore:
+    """Measures of one trained dictionary."""
 
     name: str
+    """Name of the trainer."""
     rate: float
+    """Learning rate."""
     fvu: float
+    """Fraction of variance unexplained."""
     l0: float
+    """Mean number of active features per token."""
     dead: float
+    """Share of features that are never active on the held-out activations."""
     seconds: float
-    """Wall clock."""
+    """Wall-clock time of training."""
     cpu_seconds: float
+    """CPU time of training."""
 
 
-def ours(task: Task, rate: float | None) -> Score:
+def ours(task: TrainingTask, rate: float | None) -> TrainedScore:
     """Train with this project's trainer."""
     settings = TrainSettings(
         task.features, task.steps * task.batch, k=task.k, batch=task.batch, learning_rate=rate
     )
-    trainer = Trainer(settings, task.train.shape[1])
+    trainer = DictionaryTrainer(settings, task.train.shape[1])
 
     def loop() -> None:
         batches = task.batches()
-        trainer.begin(next(batches))
+        trainer.initialise(next(batches))
         for _ in trainer.run(batches):
             pass
 
@@ -84,8 +91,8 @@ def ours(task: Task, rate: float | None) -> Score:
     return _score("sae-monitor", trainer.settings.learning_rate or 0.0, trainer.dictionary(), task, spent)
 
 
-def theirs(task: Task, rate: float, autocast: bool) -> Score:
-    """Train with SAELens's trainer, and read what it saves."""
+def theirs(task: TrainingTask, rate: float, autocast: bool) -> TrainedScore:
+    """Train with SAELens's trainer, and read the dictionary that it saves."""
     from sae_lens import BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig
     from sae_lens.config import LoggingConfig, SAETrainerConfig
     from sae_lens.training.sae_trainer import SAETrainer
@@ -128,7 +135,9 @@ def _timed(work: Callable[[], object]) -> tuple[float, float]:
 
 
 @torch.no_grad()
-def _score(name: str, rate: float, sae: SparseAutoencoder, task: Task, spent: tuple[float, float]) -> Score:
+def _score(
+    name: str, rate: float, sae: SparseAutoencoder, task: TrainingTask, spent: tuple[float, float]
+) -> TrainedScore:
     x = task.held_out.float()
     error, active, fired = 0.0, 0.0, torch.zeros(task.features, dtype=torch.bool)
     for part in torch.split(x, 4096):
@@ -137,11 +146,11 @@ def _score(name: str, rate: float, sae: SparseAutoencoder, task: Task, spent: tu
         active += float((a > 0).sum())
         fired |= (a > 0).any(0)
     spread = float((x - x.mean(0)).double().square().sum())
-    return Score(name, rate, error / spread, active / len(x), float((~fired).double().mean()), *spent)
+    return TrainedScore(name, rate, error / spread, active / len(x), float((~fired).double().mean()), *spent)
 
 
 def synthetic(tokens: int, held_out: int, width: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Activations with known sparse structure, for where there is no model at hand."""
+    """Activations `[tokens, width]` to train on and to measure on: sparse sums of random directions."""
     random = torch.Generator().manual_seed(seed)
     true = 12 * width
     directions = torch.nn.functional.normalize(torch.randn(true, width, generator=random), dim=1)
@@ -156,7 +165,7 @@ def synthetic(tokens: int, held_out: int, width: int, seed: int = 0) -> tuple[Te
 
 
 def main() -> None:
-    """Run and print the table."""
+    """Train with both trainers and print the results."""
     asked = _arguments()
     torch.set_num_threads(asked.threads)
     if asked.activations is not None:
@@ -164,7 +173,7 @@ def main() -> None:
         train, held_out = stored["train"], stored["held_out"]
     else:
         train, held_out = synthetic(200 * 4096, 20_000, 256)
-    task = Task(train, held_out, asked.features, asked.k, asked.batch, asked.steps)
+    task = TrainingTask(train, held_out, asked.features, asked.k, asked.batch, asked.steps)
     scores = []
     for _ in range(asked.repeat):
         scores += [
@@ -177,23 +186,35 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--activations", type=Path, help="safetensors with `train` and `held_out` [tokens, d]"
+        "--activations",
+        type=Path,
+        help="safetensors file with `train` and `held_out`, both [tokens, d]; without it, synthetic activations",
     )
-    parser.add_argument("--features", type=int, default=4096)
-    parser.add_argument("--k", type=int, default=32)
-    parser.add_argument("--batch", type=int, default=4096)
-    parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--repeat", type=int, default=1)
-    parser.add_argument("--autocast", choices=AUTOCAST, default="both", help="SAELens in bfloat16 or not")
-    parser.add_argument("--our-rate", type=float, default=None)
+    parser.add_argument("--features", type=int, default=4096, help="number of features")
+    parser.add_argument("--k", type=int, default=32, help="mean number of active features per token")
+    parser.add_argument("--batch", type=int, default=4096, help="tokens per step")
+    parser.add_argument("--steps", type=int, default=200, help="number of steps")
+    parser.add_argument("--threads", type=int, default=1, help="number of torch threads")
+    parser.add_argument("--repeat", type=int, default=1, help="how often all runs are repeated")
     parser.add_argument(
-        "--rates", type=lambda text: [float(part) for part in text.split(",")], default=[1e-3]
+        "--autocast", choices=AUTOCAST, default="both", help="whether SAELens runs with bfloat16 autocast"
+    )
+    parser.add_argument(
+        "--our-rate",
+        type=float,
+        default=None,
+        help="learning rate of this trainer; by default its own choice",
+    )
+    parser.add_argument(
+        "--rates",
+        type=lambda text: [float(part) for part in text.split(",")],
+        default=[1e-3],
+        help="learning rates of SAELens, separated by commas",
     )
     return parser.parse_args()
 
 
-def _print(scores: list[Score], task: Task) -> None:
+def _print(scores: list[TrainedScore], task: TrainingTask) -> None:
     mine = [score for score in scores if score.name == "sae-monitor"]
     table = Table(title=f"{task.steps} steps of {task.batch}, {task.features} features, k {task.k}", box=None)
     for column in (

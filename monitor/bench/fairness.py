@@ -1,10 +1,10 @@
-"""Scoring beside running generations: `python -m monitor.bench.fairness`.
+"""How scoring and generation slow each other down: `python -m monitor.bench.fairness`.
 
-One model runs one forward pass at a time, so `Score` and `Generate` take turns. Measures, against one server in
-rounds: `Score` alone, generation alone, and both at once, with one caller of `Score` (a text now and then) and with
-many (a backlog). Reports how much slower a score gets and how many tokens per second are left, as ratios within a
-round. Neither may starve: exits 1 where the p99 of one caller's scores grows more than `--slower` times, or where less
-than `--least` of the generation's speed is left.
+A model runs one forward pass at a time, so `Score` and `Generate` calls compete for it. In each round, one server gets
+`Score` calls alone, generations alone, and both at once; with one caller of `Score`, and with many (a backlog). The
+results are ratios within a round: how much slower a `Score` call becomes, and what share of the generation speed is
+left. The exit code is 1 where the p99 of one caller's `Score` calls grows more than `--slower` times, or less than
+`--least` of the generation speed is left.
 """
 
 from __future__ import annotations
@@ -34,16 +34,19 @@ app = typer.Typer(add_completion=False)
 
 
 @dataclass
-class Part:
-    """What was done while some callers scored and some generated."""
+class MixedLoad:
+    """A part of a round: some callers score and some generate, at the same time."""
 
     scorers: int
+    """Number of callers of `Score`."""
     streams: int
+    """Number of generations at once."""
     scores: list[float] = field(default_factory=list)
-    """Seconds of each score that began and ended inside of the part."""
+    """Seconds of each `Score` call that ended in this part."""
     tokens: int = 0
-    """Generated in the part."""
+    """Number of tokens generated in this part."""
     seconds: float = 0.0
+    """Duration of this part."""
 
     @property
     def speed(self) -> float:
@@ -51,25 +54,31 @@ class Part:
         return self.tokens / self.seconds
 
     def quantile(self, q: float) -> float:
-        """Seconds of a score; infinity where none ended."""
+        """Quantile `q` of the seconds of a `Score` call; infinity where none ended."""
         times = sorted(self.scores)
         return times[min(int(q * len(times)), len(times) - 1)] if times else float("inf")
 
 
 @app.command()
 def main(
-    rounds: Annotated[int, typer.Option(help="The first is for warming up and not counted.")] = 4,
-    seconds: Annotated[float, typer.Option(help="Length of each of the five parts of a round.")] = 6.0,
-    scorers: Annotated[int, typer.Option(help="Callers of Score in a backlog.")] = 32,
-    streams: Annotated[int, typer.Option(help="Generations at once.")] = 16,
-    words: Annotated[int, typer.Option(help="Most words of a text to score.")] = 80,
-    slower: Annotated[float, typer.Option(help="Most by which p99 of one caller's scores may grow.")] = 20.0,
+    rounds: Annotated[
+        int, typer.Option(help="Number of rounds. The first is a warm-up and is not counted.")
+    ] = 4,
+    seconds: Annotated[
+        float, typer.Option(help="Duration of each of the five parts of a round, in seconds.")
+    ] = 6.0,
+    scorers: Annotated[int, typer.Option(help="Number of callers of Score in the backlog.")] = 32,
+    streams: Annotated[int, typer.Option(help="Number of generations at once.")] = 16,
+    words: Annotated[int, typer.Option(help="Largest number of words in a text to score.")] = 80,
+    slower: Annotated[
+        float, typer.Option(help="Largest factor by which the p99 of one caller's Score calls may grow.")
+    ] = 20.0,
     least: Annotated[
-        float, typer.Option(help="Least share of the generation's speed beside a backlog.")
+        float, typer.Option(help="Least share of the generation speed that must be left beside the backlog.")
     ] = 0.15,
-    out: Annotated[Path | None, typer.Option(help="Write the numbers here as JSON.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write the measurements to, as JSON.")] = None,
 ) -> None:
-    """Measure what scoring and generating cost each other."""
+    """Measure how much scoring and generation slow each other down."""
     parts = [(1, 0), (scorers, 0), (0, streams), (1, streams), (scorers, streams)]
     with serving({"SAE_MONITOR_LOG_LEVEL": "error"}) as (_, address, metrics):
         measured = [asyncio.run(_round(address, metrics, parts, seconds, words, n)) for n in range(rounds)][
@@ -83,8 +92,8 @@ def main(
     sys.exit(0 if all(checks.values()) else 1)
 
 
-def judge(measured: Sequence[Sequence[Part]], slower: float, least: float) -> dict[str, bool]:
-    """What must hold, in words with the numbers, and whether it does; says everything else on the way."""
+def judge(measured: Sequence[Sequence[MixedLoad]], slower: float, least: float) -> dict[str, bool]:
+    """The checks, each as a sentence with its numbers, and whether they hold. Prints all measurements as well."""
     _show(measured)
     single = _ratios((r[3].quantile(0.99) / r[0].quantile(0.99)) for r in measured)
     left = _ratios((r[4].speed / r[2].speed) for r in measured)
@@ -96,7 +105,7 @@ def judge(measured: Sequence[Sequence[Part]], slower: float, least: float) -> di
     }
 
 
-def _show(measured: Sequence[Sequence[Part]]) -> None:
+def _show(measured: Sequence[Sequence[MixedLoad]]) -> None:
     for parts in zip(*measured, strict=True):
         first, line = parts[0], ""
         if first.scorers:
@@ -119,18 +128,18 @@ def _text(ratios: Sequence[float]) -> str:
 
 async def _round(
     address: str, metrics: str, parts: Sequence[tuple[int, int]], seconds: float, words: int, number: int
-) -> list[Part]:
-    """Every part once, in another order each round."""
-    done: dict[int, Part] = {}
+) -> list[MixedLoad]:
+    """Run every part once, in an order that changes from round to round."""
+    done: dict[int, MixedLoad] = {}
     order = [(number + at) % len(parts) for at in range(len(parts))]
     async with grpc.aio.insecure_channel(address) as channel:
         stub = MonitorServiceStub(channel)
         for at in order:
-            done[at] = await _part(stub, metrics, Part(*parts[at]), seconds, words)
+            done[at] = await _part(stub, metrics, MixedLoad(*parts[at]), seconds, words)
     return [done[at] for at in range(len(parts))]
 
 
-async def _part(stub: Any, metrics: str, part: Part, seconds: float, words: int) -> Part:
+async def _part(stub: Any, metrics: str, part: MixedLoad, seconds: float, words: int) -> MixedLoad:
     over = asyncio.Event()
     chance = random.Random(part.scorers * 1000 + part.streams)
     work = [_score(stub, part, over, words, random.Random(chance.random())) for _ in range(part.scorers)]
@@ -146,14 +155,14 @@ async def _part(stub: Any, metrics: str, part: Part, seconds: float, words: int)
 
 
 def _written(metrics: str) -> int:
-    """Tokens that the server says it generated since its start."""
+    """Number of tokens generated since the server's start, from its metrics."""
     with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=DEADLINE) as page:
         lines = page.read().decode().splitlines()
     (line,) = (line for line in lines if line.startswith('sae_monitor_tokens_scored_total{phase="response"'))
     return int(float(line.rsplit(" ", 1)[1]))
 
 
-async def _score(stub: Any, part: Part, over: asyncio.Event, words: int, chance: random.Random) -> None:
+async def _score(stub: Any, part: MixedLoad, over: asyncio.Event, words: int, chance: random.Random) -> None:
     while not over.is_set():
         text = " ".join(chance.choices(WORDS.split(), k=chance.randint(1, words)))
         began = time.perf_counter()
@@ -162,7 +171,7 @@ async def _score(stub: Any, part: Part, over: asyncio.Event, words: int, chance:
 
 
 async def _generate(stub: Any, over: asyncio.Event, chance: random.Random) -> None:
-    """One generation after the other."""
+    """Generate again and again until `over` is set."""
     while not over.is_set():
         text = " ".join(chance.choices(WORDS.split(), k=12))
         asked = pb.Generation(input=pb.Input(text=text), sampling=pb.Sampling(max_new_tokens=64))

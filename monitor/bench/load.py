@@ -1,7 +1,7 @@
-"""Many `Score` calls against a real server: `python -m monitor.bench.load`.
+"""Many `Score` calls to a real server: `python -m monitor.bench.load`.
 
-Starts `sae-monitor serve` as a process of its own, sends calls over gRPC with a fixed concurrency, and checks what
-must hold: none lost, none failed, the server's own counter agrees, memory flat. Exits 1 where one does not.
+The server is `sae-monitor serve` in its own process; calls go over gRPC at a fixed concurrency. The checks are: no call
+is lost, none fails, the server's own counter agrees, and its memory does not grow. The exit code is 1 where one fails.
 """
 
 from __future__ import annotations
@@ -39,27 +39,30 @@ they could should never always today because and but with without under over ans
 
 
 @dataclass
-class Outcome:
-    """What came back."""
+class ScoreCalls:
+    """The results of all calls."""
 
     codes: Counter[str] = field(default_factory=Counter)
+    """Number of calls by status code."""
     incomplete: int = 0
-    """Answers with status OK whose coverage was not complete."""
+    """Number of answers with status OK whose coverage was not complete."""
     seconds: list[float] = field(default_factory=list)
+    """Duration of each call with status OK."""
     resident: list[int] = field(default_factory=list)
-    """Bytes of the server's memory, once per hundredth of the calls."""
+    """The server's resident memory in bytes, sampled about a hundred times in a run."""
 
 
 @app.command()
 def main(
-    calls: Annotated[int, typer.Option(help="How many calls.")] = 10_000,
-    concurrency: Annotated[int, typer.Option(help="Calls in flight.")] = 64,
-    longest: Annotated[int, typer.Option(help="Most words of a text.")] = 80,
+    calls: Annotated[int, typer.Option(help="Number of calls.")] = 10_000,
+    concurrency: Annotated[int, typer.Option(help="Number of calls in flight.")] = 64,
+    longest: Annotated[int, typer.Option(help="Largest number of words in a text.")] = 80,
     growth: Annotated[
-        float, typer.Option(help="Most growth of memory after the first fifth, as a share.")
+        float,
+        typer.Option(help="Largest growth of memory after the first fifth of the calls, as a share of it."),
     ] = 0.05,
 ) -> None:
-    """Score many texts of mixed lengths and report."""
+    """Score many texts of random lengths and check the results."""
     with serving() as (process, address, metrics):
         outcome = asyncio.run(_drive(process, address, calls, concurrency, longest))
         counted = _counted(metrics)
@@ -68,9 +71,9 @@ def main(
 
 @contextmanager
 def serving(environment: Mapping[str, str] | None = None) -> Iterator[tuple[psutil.Process, str, str]]:
-    """A server process on free loopback ports: the process, its gRPC address, its metrics address.
+    """Run a server process on free loopback ports; gives the process, its gRPC address and its metrics address.
 
-    `environment` is what the process is told beside this one's.
+    `environment` is added to this process's environment variables.
     """
     address, metrics = f"127.0.0.1:{_free_port()}", f"127.0.0.1:{_free_port()}"
     command = [sys.executable, "-m", "monitor", "serve", "--listen", address, "--metrics-listen", metrics]
@@ -106,8 +109,8 @@ def _wait_until_serving(process: subprocess.Popen[bytes], address: str, seconds:
 
 async def _drive(
     process: psutil.Process, address: str, calls: int, concurrency: int, longest: int
-) -> Outcome:
-    outcome, numbers = Outcome(), iter(range(calls))
+) -> ScoreCalls:
+    outcome, numbers = ScoreCalls(), iter(range(calls))
     async with grpc.aio.insecure_channel(address) as channel:
         stub = monitor_pb2_grpc.MonitorServiceStub(channel)
 
@@ -122,7 +125,7 @@ async def _drive(
 
 
 async def _call(
-    stub: monitor_pb2_grpc.MonitorServiceStub, number: int, longest: int, outcome: Outcome
+    stub: monitor_pb2_grpc.MonitorServiceStub, number: int, longest: int, outcome: ScoreCalls
 ) -> None:
     chance = random.Random(number)
     text = " ".join(chance.choices(WORDS.split(), k=chance.randint(1, longest)))
@@ -140,7 +143,7 @@ async def _call(
 
 
 def _counted(metrics: str) -> int:
-    """How many Score calls the server says it answered with OK."""
+    """Number of `Score` calls with status OK, from the server's metrics."""
     with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=10) as page:
         lines = page.read().decode().splitlines()
     wanted = [
@@ -151,7 +154,7 @@ def _counted(metrics: str) -> int:
     return int(sum(float(line.rsplit(" ", 1)[1]) for line in wanted))
 
 
-def _report(outcome: Outcome, calls: int, counted: int, growth: float) -> bool:
+def _report(outcome: ScoreCalls, calls: int, counted: int, growth: float) -> bool:
     settled = outcome.resident[len(outcome.resident) // 5 :]
     grown = statistics.mean(settled[-5:]) / statistics.mean(settled[:5]) - 1
     times = sorted(outcome.seconds)

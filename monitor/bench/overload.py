@@ -1,10 +1,10 @@
-"""Four times what the server can do: `python -m monitor.bench.overload`.
+"""A server under four times its capacity: `python -m monitor.bench.overload`.
 
-Measures capacity first: as many callers as the server has places, each sending one call after the other. Then calls
-arrive at random moments (a Poisson process) at a multiple of that rate, whatever becomes of them, as from a crowd that
-does not wait. Holds what must hold: accepted calls end within twice the time that they took at capacity (p99), every
-other call is refused with RESOURCE_EXHAUSTED and a time to wait, quickly, nothing fails otherwise, as much work is
-done as before, and memory stays flat. Exits 1 where one does not hold.
+First the capacity is measured, with as many callers as the server accepts at once, each sending one call after the
+other. Then calls arrive at a multiple of that rate, as a Poisson process that does not wait for answers. The checks
+are: the p99 of accepted calls at most doubles; every other call is refused quickly, with RESOURCE_EXHAUSTED and a retry
+delay; nothing fails in another way; at least 70 % of the work at capacity is still done; and memory does not grow. The
+exit code is 1 where one fails.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import statistics
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -39,33 +39,36 @@ app = typer.Typer(add_completion=False)
 
 
 @dataclass
-class Phase:
-    """What came back in one phase."""
+class LoadPhase:
+    """The results of one phase of calls."""
 
     name: str
     seconds: float = 0.0
+    """Duration of the phase."""
     offered: int = 0
+    """Number of calls that were sent."""
     accepted: list[float] = field(default_factory=list)
     """Seconds of each call that was served."""
     refused: list[float] = field(default_factory=list)
-    """Seconds of each call that was refused as it must be."""
+    """Seconds of each call that was refused with a retry delay."""
     wrong: Counter[str] = field(default_factory=Counter)
-    """Everything else, by status."""
+    """Number of calls that ended in any other way, by status."""
     resident: list[int] = field(default_factory=list)
+    """The server's resident memory in bytes, sampled twice a second."""
 
     @property
     def rate(self) -> float:
-        """Calls served per second."""
+        """Number of calls served per second."""
         return len(self.accepted) / self.seconds
 
     @property
     def growth(self) -> float:
-        """Memory in the last fifth against the second fifth, as a share."""
+        """Growth of memory from the second fifth of the phase to the last, as a share."""
         fifth = max(1, len(self.resident) // 5)
         return statistics.mean(self.resident[-fifth:]) / statistics.mean(self.resident[fifth : 2 * fifth]) - 1
 
     def line(self) -> str:
-        """For people."""
+        """The results in one line of text."""
         text = f"{self.name:9} offered {self.offered / self.seconds:7.1f}/s  served {self.rate:7.1f}/s"
         text += f"  p50 {_ms(self.accepted, 0.5)}  p99 {_ms(self.accepted, 0.99)}"
         if self.refused:
@@ -76,19 +79,29 @@ class Phase:
 
 @app.command()
 def main(
-    seconds: Annotated[float, typer.Option(help="Length of the overload; 600 is the full run.")] = 60.0,
-    times: Annotated[float, typer.Option(help="Multiple of capacity that arrives.")] = 4.0,
-    places: Annotated[int, typer.Option(help="Calls that the server lets in at once.")] = 32,
-    capacity_seconds: Annotated[float, typer.Option(help="Length of the measurement of capacity.")] = 20.0,
-    new_tokens: Annotated[int, typer.Option(help="Tokens of each generation.")] = 24,
-    slower: Annotated[float, typer.Option(help="Most by which p99 of served calls may grow.")] = 2.0,
-    growth: Annotated[float, typer.Option(help="Most growth of memory, as a share.")] = 0.05,
-    out: Annotated[Path | None, typer.Option(help="Write the numbers here as JSON.")] = None,
+    seconds: Annotated[
+        float, typer.Option(help="Duration of the overload in seconds. A full run has 600.")
+    ] = 60.0,
+    times: Annotated[float, typer.Option(help="Rate of arriving calls as a multiple of the capacity.")] = 4.0,
+    concurrent_calls: Annotated[
+        int, typer.Option(help="Number of calls that the server accepts at once.")
+    ] = 32,
+    capacity_seconds: Annotated[
+        float, typer.Option(help="Duration of the capacity measurement in seconds.")
+    ] = 20.0,
+    new_tokens: Annotated[int, typer.Option(help="Number of tokens of each generation.")] = 24,
+    slower: Annotated[
+        float, typer.Option(help="Largest factor by which the p99 of served calls may grow.")
+    ] = 2.0,
+    growth: Annotated[float, typer.Option(help="Largest growth of memory, as a share of it.")] = 0.05,
+    out: Annotated[Path | None, typer.Option(help="File to write the measurements to, as JSON.")] = None,
 ) -> None:
-    """Measure capacity, then send a multiple of it."""
-    told = {"SAE_MONITOR_MAX_CONCURRENT_CALLS": str(places), "SAE_MONITOR_LOG_LEVEL": "error"}
+    """Measure the server's capacity, then send calls at a multiple of it and check the results."""
+    told = {"SAE_MONITOR_MAX_CONCURRENT_CALLS": str(concurrent_calls), "SAE_MONITOR_LOG_LEVEL": "error"}
     with serving(told) as (process, address, _):
-        phases = asyncio.run(_phases(process, address, seconds, times, places, capacity_seconds, new_tokens))
+        phases = asyncio.run(
+            _phases(process, address, seconds, times, concurrent_calls, capacity_seconds, new_tokens)
+        )
     capacity, overload = phases
     checks = judge(capacity, overload, slower, growth)
     for phase in phases:
@@ -100,8 +113,8 @@ def main(
     sys.exit(0 if all(checks.values()) else 1)
 
 
-def judge(capacity: Phase, overload: Phase, slower: float, growth: float) -> dict[str, bool]:
-    """What must hold, in words with the numbers, and whether it does."""
+def judge(capacity: LoadPhase, overload: LoadPhase, slower: float, growth: float) -> dict[str, bool]:
+    """The checks, each as a sentence with its numbers, and whether they hold."""
     ratio = _quantile(overload.accepted, 0.99) / _quantile(capacity.accepted, 0.99)
     done = overload.rate / capacity.rate
     quick = _quantile(overload.refused, 0.99)
@@ -123,10 +136,10 @@ async def _phases(
     address: str,
     seconds: float,
     times: float,
-    places: int,
+    concurrent_calls: int,
     capacity_seconds: float,
     new_tokens: int,
-) -> tuple[Phase, Phase]:
+) -> tuple[LoadPhase, LoadPhase]:
     async with AsyncExitStack() as stack:
         options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0)]
         channels = [grpc.aio.insecure_channel(address, options) for _ in range(CHANNELS)]
@@ -135,21 +148,21 @@ async def _phases(
             for channel in channels
         ]
         client = _Client(stubs, new_tokens)
-        await _closed(Phase("warming"), client, process, places, min(5.0, capacity_seconds))
-        capacity = await _closed(Phase("capacity"), client, process, places, capacity_seconds)
-        overload = await _open(Phase("overload"), client, process, times * capacity.rate, seconds)
+        await _closed(LoadPhase("warming"), client, process, concurrent_calls, min(5.0, capacity_seconds))
+        capacity = await _closed(LoadPhase("capacity"), client, process, concurrent_calls, capacity_seconds)
+        overload = await _open(LoadPhase("overload"), client, process, times * capacity.rate, seconds)
         return capacity, overload
 
 
 class _Client:
-    """Sends calls of a fixed mixture: as many generations as texts to score."""
+    """Sends `Generate` and `Score` calls in turn."""
 
     def __init__(self, stubs: Sequence[Any], new_tokens: int) -> None:
         self._stubs, self._new_tokens = stubs, new_tokens
         self._chance = random.Random(0)
 
-    async def call(self, phase: Phase) -> None:
-        """One call, noted in the phase."""
+    async def call(self, phase: LoadPhase) -> None:
+        """Send one call and record its result in the phase."""
         number = phase.offered
         phase.offered += 1
         text = pb.Input(text=" ".join(self._chance.choices(WORDS.split(), k=self._chance.randint(5, 40))))
@@ -172,7 +185,7 @@ class _Client:
 
 
 def _clean(error: grpc.aio.AioRpcError) -> bool:
-    """True for a refusal that says when to come again."""
+    """True for a refusal with a retry delay."""
     if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
         return False
     status = rpc_status.from_call(error)
@@ -181,26 +194,28 @@ def _clean(error: grpc.aio.AioRpcError) -> bool:
 
 
 async def _closed(
-    phase: Phase, client: _Client, process: psutil.Process, callers: int, seconds: float
-) -> Phase:
-    """So many callers, each sending its next call when the last one ended."""
+    phase: LoadPhase, client: _Client, process: psutil.Process, callers: int, seconds: float
+) -> LoadPhase:
+    """Run `callers` callers for `seconds`; each sends its next call when the last one has ended."""
     began = time.perf_counter()
 
     async def caller() -> None:
         while time.perf_counter() - began < seconds:
             await client.call(phase)
 
-    async with _watched(phase, process):
+    async with _memory_sampled(phase, process):
         await asyncio.gather(*(caller() for _ in range(callers)))
     phase.seconds = time.perf_counter() - began
     return phase
 
 
-async def _open(phase: Phase, client: _Client, process: psutil.Process, rate: float, seconds: float) -> Phase:
-    """Calls at random moments, so many per second, whatever becomes of those before."""
+async def _open(
+    phase: LoadPhase, client: _Client, process: psutil.Process, rate: float, seconds: float
+) -> LoadPhase:
+    """Send calls at random moments, `rate` per second on average, without waiting for answers."""
     chance, running = random.Random(1), set[asyncio.Task[None]]()
     began = due = time.perf_counter()
-    async with _watched(phase, process):
+    async with _memory_sampled(phase, process):
         while due - began < seconds:
             due += chance.expovariate(rate)
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
@@ -212,22 +227,20 @@ async def _open(phase: Phase, client: _Client, process: psutil.Process, rate: fl
     return phase
 
 
-class _watched:  # noqa: N801  (reads as a verb)
-    """Notes the server's memory while a phase runs."""
+@asynccontextmanager
+async def _memory_sampled(phase: LoadPhase, process: psutil.Process) -> AsyncIterator[None]:
+    """Record the server's memory twice a second while the block runs."""
 
-    def __init__(self, phase: Phase, process: psutil.Process) -> None:
-        self._phase, self._process = phase, process
-
-    async def __aenter__(self) -> None:
-        self._task = asyncio.create_task(self._watch())
-
-    async def __aexit__(self, *_: object) -> None:
-        self._task.cancel()
-
-    async def _watch(self) -> None:
+    async def sample() -> None:
         while True:
-            self._phase.resident.append(self._process.memory_info().rss)
+            phase.resident.append(process.memory_info().rss)
             await asyncio.sleep(0.5)
+
+    task = asyncio.create_task(sample())
+    try:
+        yield
+    finally:
+        task.cancel()
 
 
 def _quantile(values: Sequence[float], share: float) -> float:
@@ -239,7 +252,7 @@ def _ms(values: Sequence[float], share: float) -> str:
     return f"{_quantile(values, share) * 1000:.0f} ms"
 
 
-def _numbers(phase: Phase) -> dict[str, Any]:
+def _numbers(phase: LoadPhase) -> dict[str, Any]:
     return {
         "seconds": phase.seconds,
         "offered": phase.offered,

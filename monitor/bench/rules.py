@@ -1,8 +1,8 @@
-"""What rules cost beside a decode step: `python -m monitor.bench.rules`.
+"""Cost of rules compared with a decode step: `python -m monitor.bench.rules`.
 
-Evaluates policies of random features for one new token of every request, as the engine does after each pass: in one
-call for all requests. Beside it runs a decode step of a Llama with random weights
-on the same machine, with a cache, one token per request. Nothing else should run on the machine.
+Policies on random features are evaluated for one new token of every request, as the engine does after each forward
+pass: in one call for all requests. For comparison, a decode step of a Llama with random weights is timed on the same
+machine, one token per request with a KV cache. Nothing else should run on the machine.
 """
 
 from __future__ import annotations
@@ -29,24 +29,30 @@ from monitor.records import Action, Blocks, Mode, Phase, Severity, TokenBlock
 app = typer.Typer(add_completion=False)
 
 PER_RULE = 10
-"""Features of a rule."""
+"""Number of features that a rule reads."""
 POOLINGS = (Max(), Mean(), TopKMean(), Ema())
 RULES_PER_POLICY = 10
 
 
 @app.command()
 def main(
-    rules: Annotated[int, typer.Option(help="Rules; one of twenty combines two conditions.")] = 1000,
-    features: Annotated[int, typer.Option(help="Watched features.")] = 10_000,
-    requests: Annotated[int, typer.Option(help="Concurrent requests, one new token each.")] = 256,
-    active: Annotated[int, typer.Option(help="Watched features that are active at a token.")] = 64,
-    steps: Annotated[int, typer.Option(help="Steps that are measured.")] = 50,
-    context: Annotated[int, typer.Option(help="Tokens in each request's cache.")] = 64,
-    threads: Annotated[int, typer.Option(help="Torch threads; 0 leaves torch's choice.")] = 0,
-    model_steps: Annotated[int, typer.Option(help="Decode steps of the model; 0 leaves it out.")] = 5,
-    out: Annotated[Path | None, typer.Option(help="Write all numbers here as JSON.")] = None,
+    rules: Annotated[
+        int, typer.Option(help="Number of rules. One in twenty combines two conditions.")
+    ] = 1000,
+    features: Annotated[int, typer.Option(help="Number of watched features.")] = 10_000,
+    requests: Annotated[
+        int, typer.Option(help="Number of concurrent requests. Each gets one new token per step.")
+    ] = 256,
+    active: Annotated[int, typer.Option(help="Number of watched features that are active at a token.")] = 64,
+    steps: Annotated[int, typer.Option(help="Number of steps to measure.")] = 50,
+    context: Annotated[int, typer.Option(help="Number of tokens in each request's KV cache.")] = 64,
+    threads: Annotated[int, typer.Option(help="Number of torch threads; 0 keeps torch's default.")] = 0,
+    model_steps: Annotated[
+        int, typer.Option(help="Number of decode steps of the model to measure; 0 measures none.")
+    ] = 5,
+    out: Annotated[Path | None, typer.Option(help="File to write all measurements to, as JSON.")] = None,
 ) -> None:
-    """Milliseconds per step: rules together, rules one request at a time, a model's decode step."""
+    """Measure milliseconds per step: rules for all requests together, rules request by request, a decode step."""
     if threads:
         torch.set_num_threads(threads)
     policies = random_policies(rules, features)
@@ -62,7 +68,7 @@ def main(
 
 
 def random_policies(rules: int, features: int, seed: int = 0) -> PolicySet:
-    """Rules that read ten features each, all kinds of pooling in turn, every twentieth of two conditions."""
+    """Rules that read ten random features each, with all kinds of pooling; every twentieth has two conditions."""
     chance = np.random.default_rng(seed)
     order = [int(f) for f in np.resize(chance.permutation(features), rules * PER_RULE)]
     policies = []
@@ -112,7 +118,7 @@ def _rule(name: str, read: tuple[WeightedFeature, ...], pooling: Any, threshold:
 
 
 def _rules(policies: PolicySet, requests: int, active: int, steps: int, *, together: bool) -> list[float]:
-    """Seconds of each step, a few for warming up left out."""
+    """Seconds of each step, after a few steps of warm-up."""
     chance = np.random.default_rng(1)
     observers = [policies.start(str) for _ in range(requests)]
     warm, seconds = 3, []
@@ -132,7 +138,7 @@ def _rules(policies: PolicySet, requests: int, active: int, steps: int, *, toget
 
 
 def _readings(chance: np.random.Generator, rows: int, width: int, active: int) -> np.ndarray[Any, Any]:
-    """`[rows, width]`, as the tap leaves them: mostly zero."""
+    """Random readings `[rows, width]`, mostly zero as real ones are."""
     out = np.zeros((rows, width), np.float32)
     for row in out:
         row[chance.choice(width, min(active, width), replace=False)] = chance.exponential(
@@ -142,7 +148,7 @@ def _readings(chance: np.random.Generator, rows: int, width: int, active: int) -
 
 
 def _decode(requests: int, context: int, steps: int) -> list[float]:
-    """Seconds of each decode step of a Llama of 1.2 billion random parameters, the first left out."""
+    """Seconds of each decode step of a Llama with 1.2 billion random parameters, after one step of warm-up."""
     model, device = _llama()
     step = _stepper(model, device, requests, context)
     step()
@@ -157,7 +163,7 @@ def _decode(requests: int, context: int, steps: int) -> list[float]:
 
 
 def _llama() -> tuple[Any, str]:
-    """The shape of Llama 3.2 1B, random weights in bfloat16."""
+    """A model of the shape of Llama 3.2 1B, with random weights in bfloat16, and its device."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -182,7 +188,7 @@ def _llama() -> tuple[Any, str]:
 
 
 def _stepper(model: Any, device: str, requests: int, context: int) -> Callable[[], None]:
-    """One more token for every request, each time it is called."""
+    """A function that runs one decode step for every request, each time with the same cache."""
     from transformers import DynamicCache
 
     cache = DynamicCache(config=model.config)

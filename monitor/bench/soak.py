@@ -1,10 +1,10 @@
-"""Everything at once for a long time: `python -m monitor.bench.soak`.
+"""All kinds of traffic at once for a long time: `python -m monitor.bench.soak`.
 
-Scores, generations in one piece and in chunks, inspections, conversations that policies act on, callers who leave in
-the middle, deadlines that pass, messages that are wrong, policies that are loaded again, connections that come and
-go, scrapes. Holds what must hold: no call fails in a way that it should not, memory, threads and open files stay
-what they were after the first quarter. Exits 1 where one does not. Memory settles for the first minutes (allocator,
-caches, pools), so a run whose first quarter is shorter says how much it grew and does not judge it.
+The traffic has scores, generations, streams, inspections, prompts that policies act on, clients that disconnect,
+expired deadlines, invalid requests, policy reloads, new connections and metrics scrapes. The checks are: no call ends
+in an unexpected way, and after the first quarter of the run memory, threads and open files stay the same. The exit
+code is 1 where one fails. Memory grows for the first minutes (allocator, caches, pools), so a short run reports its
+growth and does not judge it.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ from monitor.v1 import monitor_pb2_grpc
 
 DEADLINE = 120.0
 CHANGES = 7.0
-"""Seconds between two versions of the policies."""
+"""Seconds between two changes of a policy file."""
 SETTLE = 5.0
-"""Seconds in which connections close after the last caller."""
+"""Seconds to wait for connections to close after the last call."""
 EVERY = 1.0
-"""Seconds between two looks at the process."""
+"""Seconds between two samples of the process's memory and threads."""
 SETTLING = 360.0
-"""Seconds until a healthy server's memory is level: seen in runs of an hour."""
+"""Seconds until a healthy server's memory stops growing, as measured in runs of an hour."""
 OPTIONS = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0)]
 
 MARKS = {True: "ok  ", False: "FAIL", None: "    "}
@@ -54,27 +54,33 @@ Kind = Callable[[Any, random.Random], Awaitable[str]]
 
 
 @dataclass
-class Soak:
-    """What came back, and what the process looked like."""
+class SoakResult:
+    """The results of all calls, and samples of the server process."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
-    """Kind of call and how it ended."""
+    """Number of calls by kind and ending."""
     wrong: Counter[str] = field(default_factory=Counter)
+    """Number of calls with an unexpected ending, likewise."""
     resident: list[int] = field(default_factory=list)
+    """Samples of the server's resident memory, in bytes."""
     threads: list[int] = field(default_factory=list)
+    """Samples of the server's number of threads."""
     left_open: int = 0
-    """Files and sockets that the server holds once all callers have gone, beyond those from before they came."""
+    """Number of files and sockets that are open after the last call and were not open before the first."""
     seconds: float = 0.0
+    """Duration of the run."""
 
 
 @app.command()
 def main(
-    seconds: Annotated[float, typer.Option(help="Length; 3600 is the full run.")] = 120.0,
-    callers: Annotated[int, typer.Option(help="Callers at once.")] = 8,
-    growth: Annotated[float, typer.Option(help="Most growth of memory, as a share.")] = 0.02,
-    out: Annotated[Path | None, typer.Option(help="Write the numbers here as JSON.")] = None,
+    seconds: Annotated[
+        float, typer.Option(help="Duration of the run in seconds. A full run has 3600.")
+    ] = 120.0,
+    callers: Annotated[int, typer.Option(help="Number of callers at once.")] = 8,
+    growth: Annotated[float, typer.Option(help="Largest growth of memory, as a share of it.")] = 0.02,
+    out: Annotated[Path | None, typer.Option(help="File to write the measurements to, as JSON.")] = None,
 ) -> None:
-    """Mixed traffic for a long time."""
+    """Send all kinds of traffic for a long time and check the server."""
     with tempfile.TemporaryDirectory() as folder:
         policies = Path(folder) / "policies"
         shutil.copytree(bundled_policies(), policies)
@@ -95,8 +101,8 @@ def main(
     sys.exit(1 if False in checks.values() else 0)
 
 
-def judge(soak: Soak, growth: float) -> dict[str, bool | None]:
-    """What must hold, in words with the numbers, and whether it does; None where the run was too short to tell."""
+def judge(soak: SoakResult, growth: float) -> dict[str, bool | None]:
+    """The checks, each as a sentence with its numbers, and whether they hold; None where the run was too short."""
     grown = _later(soak.resident) / _settled(soak.resident) - 1
     threads = _later(soak.threads) - _settled(soak.threads)
     settled = soak.seconds / 4 >= SETTLING
@@ -116,7 +122,7 @@ def judge(soak: Soak, growth: float) -> dict[str, bool | None]:
 
 
 def _settled(values: list[int]) -> float:
-    """After the first quarter, when caches and pools have their size."""
+    """The mean just after the first quarter of the run, when caches and pools have reached their size."""
     quarter = max(1, len(values) // 4)
     return statistics.mean(values[quarter : quarter + max(1, quarter // 2)])
 
@@ -127,8 +133,8 @@ def _later(values: list[int]) -> float:
 
 async def _run(
     process: psutil.Process, address: str, metrics: str, seconds: float, callers: int, policies: Path
-) -> Soak:
-    soak, began = Soak(), time.perf_counter()
+) -> SoakResult:
+    soak, began = SoakResult(), time.perf_counter()
 
     def over() -> bool:
         return time.perf_counter() - began >= seconds
@@ -136,7 +142,7 @@ async def _run(
     async def caller(number: int) -> None:
         chance = random.Random(number)
         while not over():
-            # A connection for a few dozen calls, as clients come and go.
+            # Each connection serves a few dozen calls, so that connections are opened and closed all the time.
             async with grpc.aio.insecure_channel(address, OPTIONS) as channel:
                 stub = monitor_pb2_grpc.MonitorServiceStub(channel)
                 for _ in range(chance.randint(5, 60)):
@@ -156,7 +162,7 @@ async def _run(
     return soak
 
 
-async def _one(stub: Any, chance: random.Random, soak: Soak) -> None:
+async def _one(stub: Any, chance: random.Random, soak: SoakResult) -> None:
     name = chance.choices(list(KINDS), [weight for weight, _, _ in KINDS.values()])[0]
     _, kind, expected = KINDS[name]
     try:
@@ -184,13 +190,13 @@ def _generation(chance: random.Random, asked: pb.Input, tokens: int = 24) -> pb.
 
 @cache
 def _stated() -> tuple[str, ...]:
-    """What the bundled policies were made to find: their own positive examples."""
+    """The positive examples of the bundled policies."""
     sources = read_folder(bundled_policies(), locks=False)
     return tuple(e.text for source in sources for e in source.examples if e.label is Label.POSITIVE)
 
 
 def _offending(chance: random.Random) -> pb.Input:
-    """Something that a policy was made for, as a text or as the user's turn."""
+    """A text that some policy should match, as plain text or as a user's message."""
     text = chance.choice(_stated())
     if chance.random() < 0.5:
         return pb.Input(text=text)
@@ -211,7 +217,7 @@ async def _generate(stub: Any, chance: random.Random) -> str:
 
 
 async def _act(stub: Any, chance: random.Random) -> str:
-    """Prompts that policies act on: alerts, clamps, and blocks where a policy blocks."""
+    """Generate from a prompt on which policies alert, suppress or block."""
     asked = pb.GenerateRequest(generation=_generation(chance, _offending(chance)))
     answer = await stub.Generate(asked, timeout=DEADLINE)
     return str(pb.Action.Name(answer.verdict.action))
@@ -226,7 +232,7 @@ async def _stream(stub: Any, chance: random.Random) -> str:
 
 
 async def _leave(stub: Any, chance: random.Random) -> str:
-    """Begin a long stream and go away in the middle."""
+    """Start a long stream and cancel it before its end."""
     call = stub.GenerateStream(pb.GenerateStreamRequest(generation=_generation(chance, _text(chance), 200)))
     left = chance.randint(0, 20)
     async for _ in call:
@@ -266,7 +272,7 @@ async def _reload(stub: Any, chance: random.Random) -> str:
 
 
 async def _change(policies: Path, over: Callable[[], bool]) -> None:
-    """Another version of a policy every few seconds: requests in flight keep the set that they began with."""
+    """Change a policy file every few seconds. Requests in flight keep the policies that they started with."""
     paths, number = policy_paths(policies), 0
     written = {path: path.read_text() for path in paths}
     while not over():
@@ -292,7 +298,7 @@ KINDS: dict[str, tuple[int, Kind, set[str]]] = {
     "list": (4, _list, {"listed"}),
     "reload": (1, _reload, {"loaded anew", "unchanged"}),
 }
-"""How often, what, and how it may end."""
+"""For each kind of call: its weight in the mixture, the function, and its expected endings."""
 
 
 if __name__ == "__main__":

@@ -65,16 +65,16 @@ def _run(chosen: Chosen) -> None:
     """Serve with these settings until a signal comes."""
     # Nothing could be loaded again yet, and by default the signal would end the process that is still loading.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    from monitor.rpc.access.build import check_entrance
-    from monitor.rpc.decisions.build import check_books
-    from monitor.rpc.process.allocator import keep_level
+    from monitor.rpc.access.layer import check_access
+    from monitor.rpc.decisions.recorder import check_recorder
+    from monitor.rpc.process.allocator import limit_retained_memory
 
     # Before anything large is imported or loaded for nothing.
-    check_entrance(chosen)
-    check_books(chosen)
-    keep_level()
+    check_access(chosen)
+    check_recorder(chosen)
+    limit_retained_memory()
     from monitor.rpc.assembly import assemble
-    from monitor.rpc.process.watchdog import end_for_certain
+    from monitor.rpc.process.watchdog import force_exit
     from monitor.rpc.server import Server, run_in_foreground
     from monitor.telemetry.logs import configure
 
@@ -87,7 +87,7 @@ def _run(chosen: Chosen) -> None:
             stderr_console().print(start_block(parts.runtime, parts.policies, addresses))
 
     # A pass or a reload that hangs would keep Python from ending, long after everybody was told that the server stops.
-    run_in_foreground(server, chosen.grace_seconds, ready, lambda: end_for_certain(ExitCode.DIED))
+    run_in_foreground(server, chosen.grace_seconds, ready, lambda: force_exit(ExitCode.DIED))
 
 
 def start_block(runtime: Runtime, policies: PolicySet, addresses: Addresses) -> Table:

@@ -1,1 +1,1 @@
-"""What features are: sparse autoencoders, their files, training, statistics and search."""
+"""Sparse autoencoders ("dictionaries"): their arithmetic, file formats, training, statistics and feature search."""

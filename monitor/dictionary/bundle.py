@@ -1,8 +1,4 @@
-"""A dictionary with everything that is kept beside it.
-
-Knows how to load a folder whole: weights, card, statistics, digest. Does not know checkpoint families
-(`formats`), nor which model runs.
-"""
+"""A dictionary loaded with everything that belongs to it: weights, card, recorded statistics and digest."""
 
 from __future__ import annotations
 
@@ -14,7 +10,7 @@ import torch
 from monitor.dictionary.cards import statistics as recorded
 from monitor.dictionary.cards.statistics import FeatureStatistics
 from monitor.dictionary.digest import digest
-from monitor.dictionary.formats import Card, Stored, read_dictionary
+from monitor.dictionary.formats import DictionaryCard, OpenedDictionary, read_dictionary
 from monitor.dictionary.sae import SparseAutoencoder
 from monitor.errors import DictionaryError
 
@@ -24,27 +20,27 @@ class Dictionary:
     """A loaded dictionary."""
 
     autoencoder: SparseAutoencoder
-    card: Card
+    card: DictionaryCard
     statistics: FeatureStatistics | None
-    """Recorded maximum and density of each feature; None before `dictionary describe`."""
+    """Recorded maximum and density of each feature; None until `sae-monitor dictionary describe` has run."""
     digest: str
-    """`sha256:` over weights and configuration, not over what this project adds beside them."""
+    """`sha256:…` over weights and configuration, not over statistics, cards and labels; see `digest`."""
     path: Path
-    """Folder in which statistics, cards and labels are kept: the dictionary's own, unless it is a single file of
-    many or in a hub repository. May not exist yet."""
+    """The folder of its statistics, cards and labels. It is the dictionary's own folder, unless the dictionary is one
+    file among others or in a hub repository. It may not exist yet."""
     source: str = ""
-    """As the caller named it; empty is `path`."""
+    """The source as the caller wrote it; empty means `path`."""
     format: str = ""
-    """Name of the checkpoint family."""
+    """Name of the file format."""
     files: tuple[Path, ...] = ()
-    """The files that its numbers came from."""
+    """The files that define its numbers."""
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Dictionary:
-        """The same dictionary with its weights elsewhere; see `SparseAutoencoder.to`."""
+        """The same dictionary on another device, or with weights of another type; see `SparseAutoencoder.to`."""
         return replace(self, autoencoder=self.autoencoder.to(device, dtype))
 
     def fits(self, d_model: int) -> Dictionary:
-        """Itself; DictionaryError where the model's residual stream has another width."""
+        """Return the dictionary itself. Raises DictionaryError where the residual stream's width is not `d_model`."""
         if self.autoencoder.d_model != d_model:
             trained = f", trained on {self.card.model_name}," if self.card.model_name else ""
             raise DictionaryError(
@@ -61,17 +57,19 @@ def load_dictionary(
     device: torch.device | str = "cpu",
     measured: bool = True,
 ) -> Dictionary:
-    """Load a dictionary, weights in float32 on `device`; one too large to hold is read on demand.
+    """Load a dictionary with weights in float32 on `device`. A very large one stays in its files and is read on demand.
 
     Args:
-        path: a folder, a weights file, or `hub:org/name[@revision][/folder]` (`org/name` where no such path exists).
-        format: name of the checkpoint family, where the files alone do not tell.
-        device: where the weights go.
-        measured: False leaves out the recorded statistics, and so any of another dictionary: to measure anew.
+        path: a folder, a weights file, or `hub:org/name[@revision][/folder]`. `org/name` alone also means the hub
+            where no such path exists.
+        format: name of the file format; only needed where the files do not show it.
+        device: the device for the weights.
+        measured: False ignores recorded statistics, which is needed to measure them anew where the recorded ones
+            belong to another dictionary.
 
     Raises:
-        DictionaryError: missing folder or file, pickled code, cut short, wrong shapes, unknown or ambiguous kind,
-            statistics of another dictionary, or a hub that cannot be reached.
+        DictionaryError: a file is missing, cut short, of the wrong shape or holds pickled code; the format is unknown
+            or ambiguous; the statistics belong to another dictionary; or the hub cannot be reached.
     """
     stored = read_dictionary(path, format)
     identity = digest(stored.files, stored.facts, _vectors(stored))
@@ -87,8 +85,8 @@ def load_dictionary(
     )
 
 
-def _vectors(stored: Stored) -> list[torch.Tensor]:
-    """Biases and thresholds, as the digest of a large dictionary wants them."""
+def _vectors(stored: OpenedDictionary) -> list[torch.Tensor]:
+    """Biases and thresholds, which the digest of a large dictionary covers."""
     sae = stored.autoencoder
     found = (sae.encoder_bias, sae.decoder_bias, sae.threshold, sae.gate_bias)
     return [tensor for tensor in found if tensor is not None]
@@ -100,7 +98,7 @@ def _statistics(folder: Path, features: int, identity: str) -> FeatureStatistics
         return None
     if found.features != features or found.dictionary_digest not in ("", identity):
         raise DictionaryError(
-            f"the statistics in {folder} are of another dictionary ({found.features} features, "
+            f"the statistics in {folder} belong to another dictionary ({found.features} features, "
             f"{found.dictionary_digest or 'no digest'}); run `sae-monitor dictionary describe` on this one again"
         )
     return found

@@ -1,13 +1,13 @@
-"""Which dictionary this is: a digest of the files that define its numbers.
+"""The digest of a dictionary, which identifies it: a hash over the files that define its numbers.
 
-Knows how much of a file it reads. Does not know what is in it.
+Files of up to `LARGE` bytes are hashed whole. A dictionary of a million features has tens of gigabytes, too much to
+read at every start. Of a larger file, these parts are hashed: name and size, the first and last megabyte (which hold
+the header and, in most layouts, the biases), 1024 blocks of 16 KiB at even distances, and all biases and thresholds,
+which may lie between the blocks.
 
-Files up to `LARGE` bytes are hashed whole. A dictionary of a million features has tens of gigabytes, which would be
-read at every start; of such a file the first and last megabyte (with the header and, in most layouts, the biases) and
-1024 blocks of 16 KiB at even distances are hashed, with its name and size, and all biases and thresholds, which are
-small and may lie between the blocks. Another dictionary, a fine-tuned one or one with other number types differs in
-all of these blocks. What it cannot see is an edit of a few numbers between them: a
-lock pins the dictionary against mistakes, and whoever can write its files can change the lock's digest as well.
+A different dictionary, a fine-tuned one or one of another number type differs in all of these blocks. An edit of a
+few numbers between the blocks is not detected. A lock guards against mistakes, not against an attacker: whoever can
+write the dictionary's files can also change the digest in the lock.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 LARGE = 1 << 31
-"""Bytes of a file above which it is sampled: 2 GiB, about four seconds of hashing."""
+"""Size in bytes above which a file is sampled: 2 GiB, about four seconds of hashing."""
 _EDGE = 1 << 20
 _BLOCK = 1 << 14
 _BLOCKS = 1024
@@ -33,10 +33,13 @@ def digest(
     *,
     large: int = LARGE,
 ) -> str:
-    """`sha256:` over names, sizes and contents of these files, in the order of their names, and over `facts`.
+    """`sha256:` and the hash of these files' names, sizes and contents, in the order of their names, and of `facts`.
 
-    `facts` are numbers that the dictionary's arithmetic needs and no file holds, such as `k=50`. `vectors` are its
-    biases and thresholds, hashed beside the samples where a file is larger than `large` bytes.
+    Args:
+        files: the files that define the dictionary's numbers.
+        facts: numbers that encoding needs and no file holds, such as `k=50`.
+        vectors: biases and thresholds; hashed only where a file is sampled.
+        large: size in bytes above which a file is sampled.
     """
     total = hashlib.sha256()
     for path in sorted(files, key=lambda path: path.name):
@@ -52,7 +55,7 @@ def digest(
 
 
 def sampled(files: Sequence[Path], *, large: int = LARGE) -> bool:
-    """True where a file is so large that its digest is of samples."""
+    """True where one of the files is so large that its digest covers samples of it only."""
     return any(path.stat().st_size > large for path in files)
 
 

@@ -1,7 +1,7 @@
-"""The one internal form of a sparse autoencoder.
+"""The sparse autoencoder that every file format is read into, and its arithmetic: encode, decode, single features.
 
-Knows the arithmetic of every kind of dictionary that the project loads. Does not know how a checkpoint is
-stored (`formats`), where in a model it belongs (`card`), or what a feature means.
+`residual_norm` and `reconstruction_error` are two numbers of a token's whole residual that policies can use beside
+features.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class InputNorm(enum.StrEnum):
 
 
 class FeatureRow(NamedTuple):
-    """What one feature consists of; None for parts that this kind of dictionary does not have."""
+    """The weights of one feature. A part that this kind of dictionary does not have is None."""
 
     encoder: Tensor
     """`[d_model]`"""
@@ -66,10 +66,10 @@ class FeatureRow(NamedTuple):
 
 @dataclass(frozen=True)
 class SparseAutoencoder:
-    """A dictionary: `p = norm(x − b_in)·W_encᵀ + b_enc`, `a = act(p)`, `x̂ = a·W_dec + b_dec`.
+    """A dictionary: `p = (norm(x) − b_in)·W_encᵀ + b_enc`, `a = act(p)`, `x̂ = norm⁻¹(a·W_dec + b_dec)`.
 
-    Rows are features, so that a few features are a few rows: `encoder` and `decoder` are `[features, d_model]`.
-    All tensors share one device; thresholds and biases of the encoder are float32 whatever the weights are.
+    Row i of `encoder` and `decoder` belongs to feature i, so that reading a few features means reading a few rows.
+    All tensors are on one device. Thresholds and encoder biases are float32, whatever the type of the weights.
     """
 
     activation: Activation
@@ -84,7 +84,7 @@ class SparseAutoencoder:
     threshold: Tensor | None = None
     """`[features]`, float32, in units of the pre-activation; JumpReLU only."""
     k: int | None = None
-    """How many features may be active at a token; TopK only."""
+    """Largest number of active features per token; TopK only."""
     gate_encoder: Tensor | None = None
     """`[features, d_model]`; gated only."""
     gate_bias: Tensor | None = None
@@ -93,12 +93,12 @@ class SparseAutoencoder:
     """`[d_model]`, subtracted from the input before encoding; None subtracts nothing."""
     input_norm: InputNorm = InputNorm.NONE
     rank_by_decoder_norm: bool = False
-    """TopK only: features are ranked by pre-activation times decoder norm."""
+    """TopK only: True where features are ranked by pre-activation times decoder norm."""
     grouped: bool = False
-    """TopK only: the k active features are the largest of each of k equal groups of neighbours."""
+    """TopK only: True where the largest feature of each of k equal groups of consecutive features is active."""
 
     def __post_init__(self) -> None:
-        """Refuse shapes that do not fit each other and kinds with missing parts."""
+        """Raise DictionaryError where shapes contradict each other, or a part that the activation needs is missing."""
         features, width = self.encoder.shape
         expected = {
             "encoder_bias": (features,),
@@ -141,7 +141,7 @@ class SparseAutoencoder:
         return self.activation is not Activation.TOPK
 
     def normalise(self, x: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Input `[..., d_model]` as the encoder sees it, and (shift, scale) that undo the norm after decoding."""
+        """The normalised input `[..., d_model]`, and the (shift, scale) with which decoding undoes this."""
         if self.input_norm is InputNorm.LAYER_NORM:
             shift = x.mean(-1, keepdim=True)
             x = x - shift
@@ -165,7 +165,10 @@ class SparseAutoencoder:
         return self._activate(x, pre)
 
     def decode(self, a: Tensor, like: Tensor) -> Tensor:
-        """Reconstruction `[..., d_model]` from activations `[..., features]`; `like` gives the norm to undo."""
+        """Reconstruction `[..., d_model]` from activations `[..., features]`.
+
+        `like` `[..., d_model]` are the residuals that were encoded; their normalisation is undone.
+        """
         _, shift, scale = self.normalise(like)
         out = linear(a, self.decoder.T, self.decoder_bias)
         if scale is not None:
@@ -177,7 +180,7 @@ class SparseAutoencoder:
         return self.decode(self.encode(x), x)
 
     def row(self, feature: int) -> FeatureRow:
-        """One feature of a dictionary of any kind; cheap also where the dictionary is still in its files."""
+        """The weights of one feature. Where the dictionary is still in its files, only these rows are read."""
 
         def of(tensor: Tensor | None) -> Tensor | None:
             return None if tensor is None else tensor[feature]
@@ -192,23 +195,26 @@ class SparseAutoencoder:
         )
 
     def prefetch(self, features: Sequence[int]) -> None:
-        """These features are about to be asked for with `row`; those that do not exist are left out."""
+        """Announce that `row` will be called for these features, so that they can be read from files in one pass.
+
+        Indices of features that do not exist are ignored.
+        """
 
     def forget(self) -> None:
-        """What was announced with `prefetch` and not asked for is not wanted any more."""
+        """Free what `prefetch` has read and `row` was not called for."""
 
     def whole(self) -> SparseAutoencoder:
-        """The dictionary with every weight in memory: itself, unless it is still in its files."""
+        """The same dictionary with every weight in memory."""
         return self
 
     def select(self, indices: Tensor) -> SparseAutoencoder:
-        """The dictionary of these features alone, for separable kinds: `select(i).encode(x) == encode(x)[..., i]`.
+        """A dictionary of these features alone: `select(i).encode(x) == encode(x)[..., i]`.
 
-        Its decoder bias is kept, so `decode` of a selection is a partial reconstruction.
+        It keeps the whole decoder bias, so its `decode` is a partial reconstruction. Raises DictionaryError for TopK.
         """
         if not self.separable:
             raise DictionaryError(
-                "a TopK dictionary needs every pre-activation; its features cannot be selected"
+                "a TopK dictionary needs the pre-activations of all features, so single features cannot be selected"
             )
 
         def rows(tensor: Tensor | None) -> Tensor | None:
@@ -227,7 +233,10 @@ class SparseAutoencoder:
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> SparseAutoencoder:
-        """The same dictionary elsewhere. Thresholds and encoder biases stay float32 unless dtype is float64."""
+        """The same dictionary on another device, or with weights of another type.
+
+        Thresholds and encoder biases stay float32, unless `dtype` is float64.
+        """
         fine = dtype if dtype is torch.float64 else (torch.float32 if dtype is not None else None)
         changed: dict[str, Any] = {}
         for name in ("encoder", "decoder", "decoder_bias", "gate_encoder", "input_bias"):
@@ -262,3 +271,22 @@ class SparseAutoencoder:
         rank = pre * self.decoder.norm(dim=-1) if self.rank_by_decoder_norm else pre
         chosen = rank.topk(self.k, dim=-1).indices
         return torch.zeros_like(pre).scatter(-1, chosen, pre.gather(-1, chosen)).relu()
+
+
+def residual_norm(x: Tensor) -> Tensor:
+    """‖x‖₂ / √d_model `[...]` of residuals `[..., d_model]`."""
+    return torch.as_tensor(x.norm(dim=-1) / x.shape[-1] ** 0.5)
+
+
+def reconstruction_error(autoencoder: SparseAutoencoder, x: Tensor) -> Tensor:
+    """‖x − x̂‖² / ‖x − x̂₀‖² `[...]` of residuals `[..., d_model]`; x̂₀ is the reconstruction without any feature.
+
+    It is 0 where the features explain the residual completely, 1 where they explain nothing, and above 1 where the
+    reconstruction is worse than that. It is the fraction of variance unexplained, of a single token and relative to
+    the decoder bias instead of a mean.
+    """
+    _, shift, scale = autoencoder.normalise(x)
+    nothing = autoencoder.decoder_bias if scale is None else autoencoder.decoder_bias * scale
+    nothing = nothing if shift is None else nothing + shift
+    missed = (x - autoencoder.reconstruct(x)).square().sum(-1)
+    return missed / (x - nothing).square().sum(-1).clamp_min(torch.finfo(x.dtype).tiny)

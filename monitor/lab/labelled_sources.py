@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from monitor.dictionary.cards.card_file import Context
-from monitor.dictionary.evaluation.half import Half
-from monitor.dictionary.evaluation.source import Row, Source
+from monitor.dictionary.evaluation.readings import LabelledReadings
+from monitor.dictionary.evaluation.source import LabelledSource, SourceText
 from monitor.dictionary.explore.text_pooling import pool
 from monitor.errors import InputError
 from monitor.lab.pair import Pair, need_statistics
@@ -28,11 +28,11 @@ class LabelledReader:
         self._unit = torch.where(maximum > 0, 1 / maximum, 0.0)
         self._maximum = maximum
 
-    def half(self, source: Source) -> Half:
+    def half(self, source: LabelledSource) -> LabelledReadings:
         """All rows of a source, both halves; cut with `source.train`."""
         return self.read(source.rows, source.units)
 
-    def read(self, rows: tuple[Row, ...], units: np.ndarray) -> Half:
+    def read(self, rows: tuple[SourceText, ...], units: np.ndarray) -> LabelledReadings:
         """Rows with pooled readings over their judged parts."""
         tokens = [self.tokens(row) for row in rows]
         pooled = pool(
@@ -42,7 +42,7 @@ class LabelledReader:
             bos=self.pair.bos,
             starts=[start for _, start in tokens],
         )
-        return Half(
+        return LabelledReadings(
             texts=tuple(row.text for row in rows),
             replies=tuple(row.text[row.reply_start :] for row in rows),
             labels=np.array([row.label for row in rows], bool),
@@ -52,7 +52,7 @@ class LabelledReader:
             residual=pooled.residual.numpy(),
         )
 
-    def tokens(self, row: Row) -> tuple[list[int], int]:
+    def tokens(self, row: SourceText) -> tuple[list[int], int]:
         """Token ids of a row, and the first position that counts.
 
         Too long a text loses its end; a response loses its beginning instead, as its end is what is judged.
@@ -68,7 +68,7 @@ class LabelledReader:
             return ids[: self._longest], start
         return ids[:1] + ids[over + 1 :], max(1, start - over)
 
-    def strongest(self, row: Row, feature: int, *, before: int = 16, after: int = 7) -> Context:
+    def strongest(self, row: SourceText, feature: int, *, before: int = 16, after: int = 7) -> Context:
         """The place in a row where a feature fires most, with its surroundings."""
         ids, start = self.tokens(row)
         x = self.pair.residuals(torch.tensor([ids]))[0]
@@ -98,7 +98,7 @@ def labelled_files(data: Path, only: list[str]) -> dict[tuple[str, str], Path]:
     return {key: path for key, path in found.items() if not only or key[0] in only or key[1] in only}
 
 
-def read_rows(path: Path) -> tuple[Row, ...]:
+def read_rows(path: Path) -> tuple[SourceText, ...]:
     """The rows of one file; InputError where a line is no row."""
     from monitor.lab.splits import labelled_rows
 
@@ -107,7 +107,7 @@ def read_rows(path: Path) -> tuple[Row, ...]:
     except ValueError as error:
         raise InputError(str(error)) from None
     return tuple(
-        Row(row["text"], bool(row["label"]), row["kind"], row["group"])
+        SourceText(row["text"], bool(row["label"]), row["kind"], row["group"])
         for row in found
         if row["text"].strip()
     )

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from monitor.dictionary.bundle import Dictionary, load_dictionary
 from monitor.dictionary.cards import labels as labelling
+from monitor.dictionary.cards.detokenizer import Detokenizer
 from monitor.dictionary.cards.labels import Labels
 from monitor.dictionary.cards.logit_lens import Unembedding
-from monitor.dictionary.cards.spelling import Speller
 from monitor.dictionary.cards.statistics import FeatureStatistics
 from monitor.errors import DictionaryError, InputError, NotFound
 
@@ -62,9 +62,11 @@ class Pair:
         return self.harvester.residuals(ids)
 
     @property
-    def speller(self) -> Speller:
+    def speller(self) -> Detokenizer:
         """Spells token ids."""
-        return Speller(lambda ids: str(self.loaded.tokenizer.decode(ids, clean_up_tokenization_spaces=False)))
+        return Detokenizer(
+            lambda ids: str(self.loaded.tokenizer.decode(ids, clean_up_tokenization_spaces=False))
+        )
 
     @property
     def unembedding(self) -> Unembedding | None:

@@ -69,11 +69,11 @@ class PairReader:
 
     def watched(self, ids: Sequence[int], plan: WatchPlan) -> NDArray[np.float32]:
         """Readings `[tokens, watched]` of every token of one text: features, probes and signals of a watch plan."""
-        from monitor.model.tap.probe_columns import Columns
+        from monitor.model.tap.probe_columns import ProbeColumns
 
         device = self.pair.loaded.device
         features = self.readings(ids, plan.features)
-        columns = Columns(self._autoencoder, plan, device=device, dtype=torch.float32)
+        columns = ProbeColumns(self._autoencoder, plan, device=device, dtype=torch.float32)
         where = columns.where(plan)
         if where is None:
             return features

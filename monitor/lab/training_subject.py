@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from monitor.dictionary.formats import Card
+from monitor.dictionary.formats import DictionaryCard
 from monitor.dictionary.training import processes
-from monitor.dictionary.training.run import Subject
+from monitor.dictionary.training.run import TrainingInputs
 from monitor.dictionary.training.stream import FORWARD
-from monitor.dictionary.training.text import Source, mixed, rows
+from monitor.dictionary.training.text import TextSource, mixed, rows
 from monitor.errors import ConfigurationError
 from monitor.model.load.model import LoadedModel, load_model
 from monitor.model.offline.residuals import Harvester
@@ -53,14 +53,14 @@ def together() -> Iterator[None]:
     processes.leave(together=True)
 
 
-def open_subject(reading: Reading) -> Subject:
+def open_subject(reading: Reading) -> TrainingInputs:
     """Load the model and prepare the text. ModelError, ConfigurationError."""
-    sources = [Source.parse(text) for text in reading.data]
+    sources = [TextSource.parse(text) for text in reading.data]
     loaded = load_model(reading.model, device=_device(reading.device))
     harvester = Harvester(loaded, reading.layer)
     length = min(reading.length, loaded.context)
     bos = _bos(loaded)
-    return Subject(
+    return TrainingInputs(
         rows=partial(_rows, loaded, sources, length, bos, False),
         held_out=_held_out(_rows(loaded, sources, length, bos, True), reading.held_out, length),
         residuals=partial(_rough, harvester),
@@ -69,7 +69,7 @@ def open_subject(reading: Reading) -> Subject:
         bos=bos,
         d_model=loaded.d_model,
         device=loaded.device,
-        card=Card(
+        card=DictionaryCard(
             model_name=_name(reading.model),
             hook_name=f"blocks.{harvester.layer}.hook_resid_post",
             layer=harvester.layer,
@@ -99,7 +99,7 @@ def _bos(loaded: LoadedModel) -> int | None:
 
 
 def _rows(
-    loaded: LoadedModel, sources: Sequence[Source], length: int, bos: int | None, held_out: bool
+    loaded: LoadedModel, sources: Sequence[TextSource], length: int, bos: int | None, held_out: bool
 ) -> Iterator[Tensor]:
     def tokenise(texts: list[str]) -> list[list[int]]:
         ids: list[list[int]] = loaded.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]

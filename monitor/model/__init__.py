@@ -1,1 +1,1 @@
-"""Running a model: loading it, tapping one layer, batching requests, scoring tokens."""
+"""Run a model: load it, tap one layer, generate and score in batches, and check that the dictionary fits."""

@@ -1,6 +1,6 @@
-"""From text or chat messages to token ids that fit the model.
+"""Tokenise what callers send: a text, or a conversation through the model's chat template.
 
-Knows the tokenizer, its chat template and the context. Does not know what is done with the ids.
+Prompts begin with the tokenizer's BOS token where it has one, and are checked against the model's context length.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ Content = str | Sequence[Mapping[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """Token ids, BOS first where the model has one, and how many were dropped to fit."""
+    """A tokenised prompt: token ids, with BOS first where the model has one."""
 
     ids: tuple[int, ...]
     truncated: int = 0
+    """Tokens that were dropped from the front so that the rest fits the context."""
 
 
 class Prompter:
-    """Tokenises what callers send."""
+    """Turns texts and conversations into prompts for one model."""
 
     def __init__(self, loaded: LoadedModel) -> None:
         self._tokenizer: Any = loaded.tokenizer
@@ -39,13 +40,13 @@ class Prompter:
 
         Args:
             content: a text, or turns as `{"role": …, "content": …}`.
-            truncate: drop tokens from the front (after BOS) where they do not fit.
-            room: tokens of the context to keep free for a response.
-            reply: open the assistant's turn (conversations only).
+            truncate: drop tokens from the front (after BOS) where the prompt is too long, instead of refusing it.
+            room: number of tokens in the context to keep free for the response.
+            reply: end with the header of the assistant's message (conversations only).
 
         Raises:
-            BadRequest: empty, or refused by the template; fields relative to the Input message.
-            TooLong: does not fit and `truncate` is False.
+            BadRequest: the content is empty, or the chat template refuses it. Field names are relative to `Input`.
+            TooLong: the prompt does not fit and `truncate` is False.
         """
         if isinstance(content, str):
             return self._fit(self._text(content), truncate, room, "text")
@@ -79,9 +80,9 @@ class Prompter:
         # A BOS id can be 0: never test it for truth.
         if self._bos is None:
             return ids
-        # One step for all of them: a prompt may consist of nothing else.
-        begun = next((place for place, found in enumerate(ids) if found != self._bos), len(ids))
-        return [self._bos, *ids[begun:]]
+        # All leading BOS tokens are replaced by one. A prompt may consist of nothing but BOS tokens.
+        first_other = next((at for at, found in enumerate(ids) if found != self._bos), len(ids))
+        return [self._bos, *ids[first_other:]]
 
     def _fit(self, ids: list[int], truncate: bool, room: int, field: str) -> Prompt:
         limit = self._context - room

@@ -1,7 +1,6 @@
-"""A model with its dictionary, ready to run.
+"""A model with its dictionary, loaded and ready to generate, score and inspect.
 
-Composes loading, bank, tap, engine, scorer and prompter. Does not know policies beyond the features that they
-watch and clamp, nor RPC or metrics.
+`load_pair` loads and checks both. `Runtime` puts the tap, the engine and the scorer around them.
 """
 
 from __future__ import annotations
@@ -13,8 +12,8 @@ from pathlib import Path
 import torch
 
 from monitor.dictionary.bundle import Dictionary, load_dictionary
-from monitor.dictionary.formats import Card
-from monitor.dictionary.storage.lazy import StoredAutoencoder, gigabytes
+from monitor.dictionary.formats import DictionaryCard
+from monitor.dictionary.storage.stored_autoencoder import StoredAutoencoder, readable_size
 from monitor.errors import ConfigurationError, DictionaryError, ModelError, MonitorError, MonitoringFailed
 from monitor.model.engine.detokenizer import Vocabulary
 from monitor.model.engine.engine import Engine
@@ -29,7 +28,7 @@ from monitor.model.offline.residuals import Harvester
 from monitor.model.prompts import Prompter
 from monitor.model.tap.bank import FeatureBank
 from monitor.model.tap.clamps import Allowed, check_clamps
-from monitor.model.tap.error_term import Dropper
+from monitor.model.tap.error_term import ErrorTermDropper
 from monitor.model.tap.late_probes import LaterTaps
 from monitor.model.tap.tap import Tap
 from monitor.records import (
@@ -43,27 +42,27 @@ from monitor.records import (
 )
 
 PROBE = "The sun rose over the hills."
-"""What is scored and generated from to learn whether the monitor can see."""
+"""Text that is scored and generated from to test whether tokens can be scored at all."""
 
 
 @dataclass(frozen=True)
-class Parts:
-    """What must be known before policies can be loaded."""
+class LoadedPair:
+    """A loaded model and the dictionary that was trained on it. Policies are resolved against this pair."""
 
     loaded: LoadedModel
     dictionary: Dictionary
     place: Place
-    """Where the dictionary reads."""
+    """Hook point whose tensor the dictionary encodes."""
 
     @property
     def layer(self) -> int:
-        """The decoder layer that it belongs to."""
+        """Index of the decoder layer that the hook point belongs to."""
         return self.place.layer
 
 
 @dataclass(frozen=True, slots=True)
 class InspectedToken:
-    """A token with its strongest features, strongest first."""
+    """A token of an inspected text with its strongest features, in descending order of their readings."""
 
     position: int
     token_id: int
@@ -71,7 +70,7 @@ class InspectedToken:
     features: tuple[FeatureReading, ...]
 
 
-def load_parts(
+def load_pair(
     model: str | Path,
     dictionary: Path,
     *,
@@ -79,11 +78,11 @@ def load_parts(
     device: str = "auto",
     dtype: str = "auto",
     format: str | None = None,
-) -> Parts:
-    """Load model and dictionary and check that they fit each other. Raises ModelError, DictionaryError.
+) -> LoadedPair:
+    """Load a model and its dictionary and check that they fit each other. Raises ModelError or DictionaryError.
 
-    The layer is the one given, else the one that the dictionary was trained on, else the middle one; the point in
-    it (residual stream, MLP, attention) is the dictionary's.
+    The tapped layer is `layer`; without it the layer that the dictionary was trained on; if that is unknown, the
+    middle layer. The tensor in that layer (residual stream, MLP output or attention output) is always the dictionary's.
     """
     loaded = load_model(model, device=device, dtype=dtype)
     found = load_dictionary(dictionary, format=format).fits(loaded.d_model)
@@ -93,12 +92,16 @@ def load_parts(
             "`sae-monitor dictionary describe` on it first"
         )
     place = place_of(found.card, layer, loaded.middle)
-    site_of(loaded.layers, place)  # refuses what this model does not have
-    return Parts(loaded, found, place)
+    site_of(loaded.layers, place)  # raises where this model has no such layer or module
+    return LoadedPair(loaded, found, place)
 
 
-def place_of(card: Card, layer: int | None, middle: int) -> Place:
-    """Where a dictionary reads: as its card says, in `layer` where one is given. ModelError where that cannot be."""
+def place_of(card: DictionaryCard, layer: int | None, middle: int) -> Place:
+    """The hook point of a dictionary: as its card says, but in `layer` where one is given.
+
+    Where the card names no tensor, it is the residual stream after `layer`, else after the card's layer, else after
+    `middle`. Raises ModelError where the card names a tensor that cannot be tapped.
+    """
     if card.hook_name is None or (layer is not None and not names_a_place(card.hook_name)):
         return Place(next(value for value in (layer, card.layer, middle) if value is not None))
     place = parse_place(card.hook_name)
@@ -106,11 +109,11 @@ def place_of(card: Card, layer: int | None, middle: int) -> Place:
 
 
 class Runtime:
-    """Engine and scorer over one model with one tap."""
+    """One model with one tap, an engine that generates and a scorer that only reads."""
 
     def __init__(
         self,
-        parts: Parts,
+        pair: LoadedPair,
         watch: WatchPlan,
         clampable: Sequence[int] = (),
         *,
@@ -121,13 +124,13 @@ class Runtime:
         callers: CallerClamps = CallerClamps.ANY,
         drop: bool = False,
     ) -> None:
-        loaded, self.dictionary, self.layer = parts.loaded, parts.dictionary, parts.layer
+        loaded, self.dictionary, self.layer = pair.loaded, pair.dictionary, pair.layer
         assert self.dictionary.statistics is not None
         self._maximum = self.dictionary.statistics.maximum
         self.loaded = loaded
         self.watch = watch
         precise = torch.float64 if loaded.dtype is torch.float64 else torch.float32
-        site = site_of(loaded.layers, parts.place)
+        site = site_of(loaded.layers, pair.place)
         bank = self._bank = FeatureBank(
             self.dictionary.autoencoder,
             self._maximum,
@@ -146,12 +149,12 @@ class Runtime:
         self.scorer = Scorer(loaded, bank, self.tap, waiting=4 * waiting)
         self.tokenise = Prompter(loaded)
         self._vocabulary = Vocabulary(loaded.tokenizer)
-        self._harvester = Harvester(loaded, parts.place)
+        self._harvester = Harvester(loaded, pair.place)
         self._probe = self.tokenise(PROBE, truncate=True, room=2, reply=False).ids
 
     @property
     def context(self) -> int:
-        """Most tokens of a request, prompt and response together."""
+        """Maximum number of tokens of a request, prompt and response together."""
         return self.loaded.context
 
     @property
@@ -166,16 +169,19 @@ class Runtime:
 
     @property
     def special_ids(self) -> frozenset[int]:
-        """Ids of tokens that stand for no text: BOS, ends of turns."""
+        """Ids of special tokens, such as BOS and the markers between chat messages. They stand for no text."""
         return frozenset(self.loaded.tokenizer.all_special_ids)
 
     @property
     def token_text(self) -> TokenText:
-        """The text of one token id."""
+        """A function from a token id to its text."""
         return self._vocabulary.text
 
     def start(self) -> None:
-        """Attach the tap, start both threads, rehearse. ModelError where the engine does not compute what it should."""
+        """Attach the tap, start both threads, and compare a short generation with plain forward passes.
+
+        Raises ModelError where the engine does not compute what the model does.
+        """
         self.tap.attach()
         self._later.attach()
         try:
@@ -191,81 +197,83 @@ class Runtime:
         self.scorer.start()
 
     def stop(self, grace: float) -> None:
-        """Refuse new work, let what runs finish for `grace` seconds, remove the tap."""
+        """Refuse new requests, wait up to `grace` seconds for running ones, then remove the tap."""
         self.engine.stop(grace)
         self.scorer.stop(grace)
         self.tap.detach()
         self._later.detach()
 
     def prepare(self, needs: SuppressionNeeds) -> None:
-        """Hold what a policy set's suppression needs: probes behind the layer, the whole dictionary.
+        """Load what a policy set's suppression needs: probes at later layers, and the whole dictionary.
 
-        Raises ModelError, DictionaryError, ConfigurationError where that cannot be had.
+        The dictionary is needed whole by policies that drop the error term. Raises ModelError, DictionaryError or
+        ConfigurationError where a need cannot be met.
         """
-        self._later.host(plan.probe for plan in needs.plans if plan.probe is not None)
+        self._later.add(plan.probe for plan in needs.plans if plan.probe is not None)
         if not needs.whole or self.tap.dropper is not None:
             return
         if self.engine.captured:
             raise ConfigurationError(
-                "a policy drops the error term, which captured CUDA graphs cannot begin to do; restart the server"
+                "a policy drops the error term, which cannot be added to captured CUDA graphs; restart the server"
             )
-        self.tap.dropper = Dropper(self.dictionary.autoencoder, self._bank.device, self._bank.dtype)
+        self.tap.dropper = ErrorTermDropper(self.dictionary.autoencoder, self._bank.device, self._bank.dtype)
 
-    def hold(self, watch: WatchPlan, clampable: Sequence[int]) -> Lease:
-        """Room for a policy set's readings and clamps beside those of the sets that requests still run on.
+    def lease(self, watch: WatchPlan, clampable: Sequence[int]) -> Lease:
+        """Reserve tap slots for a policy set's features, probes and signals until the lease is released.
 
-        Raises ConfigurationError where it does not fit into the running tap.
+        Requests that began under an older policy set keep their own lease. Raises ConfigurationError where the running
+        tap has too little room.
         """
         named = (*watch.features, *(f for f in clampable if f not in set(watch.features)))
         others = self._bank.others
         if Signal.RECONSTRUCTION_ERROR in watch.signals and not others.whole and self.engine.captured:
             raise ConfigurationError(
-                "a policy reads the reconstruction error, which captured CUDA graphs cannot begin to do; restart the "
+                "a policy reads the reconstruction error, which cannot be added to captured CUDA graphs; restart the "
                 "server"
             )
-        let_go = others.hold(watch)
+        release_others = others.hold(watch)
         try:
             release = self._bank.hold(named)
         except MonitorError:
-            let_go()
+            release_others()
             raise
 
         def release_all() -> None:
             release()
-            let_go()
+            release_others()
 
         return Lease(self._bank.columns(watch), release_all, others.where(watch))
 
     def first_lease(self) -> Lease:
-        """The hold of the policy set that this runtime was made for."""
+        """The lease of the policy set that this runtime was constructed with."""
         return Lease(self._bank.first, self._bank.dismiss_first, self._bank.first_others)
 
     def unscored_passes(self) -> int:
-        """Passes since the start, of the engine and the scorer, of which some row could not be scored."""
+        """Number of forward passes since the start in which at least one token could not be scored."""
         return self.engine.unscored_passes() + self.scorer.unscored_passes()
 
     def can_see(self, timeout: float = 5.0) -> bool:
-        """True where a few tokens can be scored and generated now. Blocks for up to `timeout` seconds each."""
+        """True where a few tokens can be scored and generated now. Blocks for up to `timeout` seconds for each."""
         return can_see(self.engine, self.scorer, self._probe, timeout)
 
     def check_clamps(self, clamps: Sequence[Clamp]) -> None:
-        """BadRequest with fields such as `clamps[0].feature` where one cannot be applied."""
+        """Raise BadRequest, with fields such as `clamps[0].feature`, where a clamp of a request cannot be applied."""
         allowed = Allowed(self._callers, self._drop)
         check_clamps(clamps, self.dictionary.autoencoder.features, self._maximum, allowed=allowed)
 
     @torch.no_grad()
     def inspect(self, ids: Sequence[int], top_k: int) -> tuple[InspectedToken, ...]:
-        """The strongest features of every token by a full encode, in units of their maxima. Blocks.
+        """The `top_k` strongest features of every token, in units of their recorded maxima. Blocks.
 
-        Features that were never active over the corpus have no unit and are left out. DictionaryError where the
-        dictionary is so large that it stays in its files: a call would read all of them. MonitoringFailed where the
-        model computed what is no number: no feature would look active there.
+        Encodes with the whole dictionary. Features that were never active over its corpus have no unit and are left
+        out. Raises DictionaryError where the dictionary is too large for memory, because every call would read all
+        of its files; raises MonitoringFailed where the residuals are not finite, because no feature would look active.
         """
         autoencoder = self.dictionary.autoencoder
         if isinstance(autoencoder, StoredAutoencoder) and not autoencoder.resident:
             raise DictionaryError(
-                f"inspecting needs all {autoencoder.features} features, {gigabytes(autoencoder.cost)} in float32, and "
-                "this dictionary is read from its files: name features, or watch them with a policy"
+                f"inspecting needs all {autoencoder.features} features, {readable_size(autoencoder.cost)} in float32, "
+                "and this dictionary is read from its files: name features, or watch them with a policy"
             )
         residuals = self._harvester.residuals(torch.tensor([list(ids)])).cpu()
         if not bool(residuals.isfinite().all()):

@@ -1,1 +1,1 @@
-"""Pairs that ship with the package: a model and its dictionary each."""
+"""Pairs that come with the package. A pair is a model and its dictionary."""

@@ -1,1 +1,1 @@
-"""gRPC: messages to records and back, errors to statuses, calls to the engine and the scorer, and the server."""
+"""The gRPC server: wire messages, access, calls to the engine and the scorer, decisions, and the process."""

@@ -1,7 +1,4 @@
-"""From settings to a model and policies that fit each other.
-
-Knows defaults that are files of this project. Does not know sockets.
-"""
+"""Load what a server needs, as its settings say: a model, its dictionary, and the policies for them."""
 
 from __future__ import annotations
 
@@ -16,10 +13,10 @@ import structlog
 import monitor
 from monitor.errors import ConfigurationError, SelfTestFailed
 from monitor.model.engine.paged import Limits
-from monitor.model.runtime import Parts, Runtime, load_parts
-from monitor.model.selftest.expected import Source
+from monitor.model.runtime import LoadedPair, Runtime, load_pair
+from monitor.model.selftest.expected import ExpectedSource
 from monitor.model.selftest.health import DictionaryHealth, dictionary_health
-from monitor.model.selftest.run import self_test
+from monitor.model.selftest.self_test import self_test
 from monitor.pairs import tiny
 from monitor.policy.files.loader import load_policies
 from monitor.policy.policyset import PolicySet
@@ -32,33 +29,36 @@ _log = structlog.get_logger(__name__)
 
 
 class Assembly(NamedTuple):
-    """What a server is made of, in the order of its arguments."""
+    """What `assemble` loaded, in the order of the arguments of `Server`."""
 
     runtime: Runtime
     policies: PolicySet
     health: DictionaryHealth
     load: Callable[[], PolicySet]
-    """Reads the policy files again."""
+    """Reads the policy files again, for a reload."""
     seen: Signature
-    """Of the policy folder before it was read: loading a model takes minutes, in which files change."""
+    """State of the policy folder before it was read. Loading a model takes minutes, in which its files may change."""
 
 
 def assemble(settings: Settings) -> Assembly:
-    """Load everything that serving needs. Raises ConfigurationError: model, dictionary or policies are at fault."""
-    parts = _parts(settings)
+    """Load everything that serving needs.
+
+    Raises ConfigurationError, or one of its subclasses, where the model, the dictionary or the policies cannot be used.
+    """
+    pair = _chosen_pair(settings)
     sessions = SessionStore(settings.session_limit, settings.session_ttl_seconds)
     folder = settings.policies or bundled_policies()
-    load, seen = partial(_load_policies, folder, parts, sessions), signature(folder)
+    load, seen = partial(_load_policies, folder, pair, sessions), signature(folder)
     policies = load()
-    health = checked(parts, skip=settings.skip_self_test)
-    parts = _within(parts, settings.context_limit)
+    health = checked(pair, skip=settings.skip_self_test)
+    pair = _within(pair, settings.context_limit)
     limits = Limits(
         running=settings.max_running,
         batch_tokens=settings.max_batch_tokens,
         cache_tokens=settings.max_cache_tokens,
     )
     runtime = Runtime(
-        parts,
+        pair,
         policies.watch,
         policies.clampable,
         limits=limits,
@@ -73,28 +73,28 @@ def assemble(settings: Settings) -> Assembly:
     return Assembly(runtime, policies, health, load, seen)
 
 
-def _load_policies(folder: Path, parts: Parts, sessions: SessionStore) -> PolicySet:
-    statistics = parts.dictionary.statistics
+def _load_policies(folder: Path, pair: LoadedPair, sessions: SessionStore) -> PolicySet:
+    statistics = pair.dictionary.statistics
     return load_policies(
         folder,
-        dictionary_digest=parts.dictionary.digest,
-        model_digest=parts.loaded.digest,
-        features=parts.dictionary.autoencoder.features,
+        dictionary_digest=pair.dictionary.digest,
+        model_digest=pair.loaded.digest,
+        features=pair.dictionary.autoencoder.features,
         maxima=None if statistics is None else statistics.maximum.tolist(),
-        width=parts.loaded.d_model,
-        names=(parts.loaded.name, Path(parts.loaded.name).name),
+        width=pair.loaded.d_model,
+        names=(pair.loaded.name, Path(pair.loaded.name).name),
         sessions=sessions,
     )
 
 
 def bundled_policies() -> Path:
-    """Folder of the policies that come with the project: inside the installed package, beside it in a checkout."""
+    """Folder of the policies that come with the project: inside an installed package, beside it in a checkout."""
     package = Path(monitor.__file__).parent
     inside = package / "policies"
     return inside if inside.is_dir() else package.parent / "policies"
 
 
-def _parts(settings: Settings) -> Parts:
+def _chosen_pair(settings: Settings) -> LoadedPair:
     model, dictionary = settings.model, settings.dictionary
     if model is None and dictionary is None:
         model, dictionary = str(tiny.model_path()), tiny.dictionary_path()
@@ -103,7 +103,7 @@ def _parts(settings: Settings) -> Parts:
             "give both a model and its dictionary, or neither for the bundled pair: a dictionary only fits the model "
             "that it was trained on"
         )
-    return load_parts(
+    return load_pair(
         model,
         dictionary,
         layer=settings.layer,
@@ -113,33 +113,34 @@ def _parts(settings: Settings) -> Parts:
     )
 
 
-def _within(parts: Parts, limit: int | None) -> Parts:
-    """The parts with a shorter context; after the self-test, which reads its texts whole."""
+def _within(pair: LoadedPair, limit: int | None) -> LoadedPair:
+    """The pair with its context shortened to `limit` tokens. Called after the self-test, which needs whole texts."""
     if limit is None:
-        return parts
-    if limit > parts.loaded.context:
+        return pair
+    if limit > pair.loaded.context:
         raise ConfigurationError(
-            f"context_limit is {limit} and the model's context holds {parts.loaded.context} tokens; lower the limit"
+            f"context_limit is {limit} and the model's context holds {pair.loaded.context} tokens; lower the limit"
         )
-    return replace(parts, loaded=replace(parts.loaded, context=limit))
+    return replace(pair, loaded=replace(pair.loaded, context=limit))
 
-
-_log = structlog.get_logger(__name__)
 
 _VERIFY = (
-    "run `sae-monitor dictionary verify` once with this model and dictionary, and look at what it measures"
+    "run `sae-monitor dictionary verify` once with this model and dictionary, and check what it measures"
 )
 
 
-def checked(parts: Parts, *, skip: bool) -> DictionaryHealth:
-    """The dictionary's health. SelfTestFailed where model and dictionary do not fit each other."""
+def checked(pair: LoadedPair, *, skip: bool) -> DictionaryHealth:
+    """Run the self-test, log its result, and return the dictionary's health.
+
+    Raises SelfTestFailed where model and dictionary do not fit each other.
+    """
     if skip:
         _log.warning(
             "self-test skipped",
             consequence="nobody has checked that this dictionary reads this model at the right place",
         )
-        return dictionary_health(parts, None)
-    test = self_test(parts)
+        return dictionary_health(pair, None)
+    test = self_test(pair)
     if not test.passed:
         raise SelfTestFailed(
             f"the self-test failed: {test.explained()}\n`sae-monitor dictionary verify` shows all of it; "
@@ -149,10 +150,10 @@ def checked(parts: Parts, *, skip: bool) -> DictionaryHealth:
         "l0": round(test.measured.l0, 1),
         "explained_variance": round(test.measured.explained_variance, 3),
     }
-    if test.expected.source is Source.NONE:
+    if test.expected.source is ExpectedSource.NONE:
         _log.warning("self-test without expected values", **found, do=_VERIFY)
-    elif test.expected.source is not Source.RECORDED:
+    elif test.expected.source is not ExpectedSource.RECORDED:
         _log.info("self-test passed, within wide bounds", **found, against=test.source, do=_VERIFY)
     else:
         _log.info("self-test passed", **found)
-    return dictionary_health(parts, test)
+    return dictionary_health(pair, test)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from monitor.errors import MonitorError, Overloaded, Unavailable
 from monitor.model.engine.requests import Event, GenerationRequest, ScoreJob, ScoreOutcome
 from monitor.rpc.mailbox import Mailbox, PostOffice
-from monitor.rpc.ports import Runtime
+from monitor.rpc.ports import ModelRuntime
 from monitor.telemetry.metrics.metrics import Metrics
 
 
@@ -22,7 +22,7 @@ class _Offices(NamedTuple):
 class Calls:
     """Every generation and scoring that somebody waits for. Lives on one event loop."""
 
-    def __init__(self, runtime: Runtime, metrics: Metrics) -> None:
+    def __init__(self, runtime: ModelRuntime, metrics: Metrics) -> None:
         self._runtime = runtime
         self._metrics = metrics
         self._opened: _Offices | None = None

@@ -1,7 +1,7 @@
-"""grpc.health.v1 for the whole server and for MonitorService, kept true while the server runs.
+"""The health service (grpc.health.v1), which says whether this server can serve now.
 
-Knows when serving is possible: the engine runs, since the last token that could not be scored a probe was, and
-decisions can be logged. Does not know why it is not.
+It is SERVING while the engine runs, tokens can be scored and decisions can be logged. The status is given for the whole
+server and for MonitorService, and is refreshed twice a second.
 """
 
 from __future__ import annotations
@@ -19,17 +19,21 @@ from monitor.rpc.calls import Calls
 
 _log = structlog.get_logger(__name__)
 _INTERVAL = 0.5
-"""Seconds between two looks at the engine."""
+"""Seconds between two checks."""
 
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 class Health:
-    """Looks at the engine twice a second; where it is dead, says so and ends whoever waits for it.
+    """Checks the engine and sets the health status. Where the engine has died, all waiting calls are ended.
 
-    Where something could not be scored since the last look, a probe decides whether that persists. While it does, the
-    status is NOT_SERVING and each look probes again, since a server that gets no traffic would never see otherwise.
+    Where a token could not be scored since the last check, a probe request tells whether that persists. While it does,
+    the status is NOT_SERVING and every check sends another probe: a server without traffic would not notice otherwise.
+
+    The functions given: `healthy`, whether engine and scorer run; `unscored`, the number of passes with tokens that
+    could not be scored; `can_see`, whether a probe can be scored now, which blocks; `can_log`, whether decisions
+    can be logged.
     """
 
     def __init__(
@@ -40,50 +44,50 @@ class Health:
         *,
         unscored: Callable[[], int] = lambda: 0,
         can_see: Callable[[], bool] = lambda: True,
-        accountable: Callable[[], bool] = lambda: True,
+        can_log: Callable[[], bool] = lambda: True,
     ) -> None:
         self.servicer = HealthServicer()
         self.dead = asyncio.Event()
-        """Set once the engine does not run any more: only a new process helps."""
+        """Set once the engine has died. It cannot be restarted in this process."""
         self.serving = False
-        """What callers of the health service are told."""
+        """True while the status is SERVING."""
         self._services = ("", service)
         self._healthy = healthy
         self._calls = calls
         self._unscored = unscored
         self._can_see = can_see
-        self._accountable = accountable
+        self._can_log = can_log
         self._known = 0
         self._sees = True
         self._draining = False
 
     async def watch(self) -> None:
-        """Run until cancelled, whatever a look comes upon: nobody else would notice a stall."""
+        """Check twice a second until cancelled. An exception in a check means NOT_SERVING and does not end the loop."""
         while True:
             try:
-                await self.look()
-            except Exception as error:  # noqa: BLE001  (what cannot be looked at is not known to be well)
-                _log.error("health could not be looked at; not serving", error=type(error).__name__)
-                await self._say(False)
+                await self.check()
+            except Exception as error:  # noqa: BLE001  (a server that cannot be checked must not look healthy)
+                _log.error("health could not be checked; not serving", error=type(error).__name__)
+                await self._set_status(False)
             await asyncio.sleep(_INTERVAL)
 
-    async def look(self) -> None:
-        """Set the status of every service to what holds now."""
+    async def check(self) -> None:
+        """Check once and set the status. Where the engine has died, set `dead` and end all waiting calls."""
         healthy = self._healthy()
-        serving = healthy and self._accountable() and await self._looks_clear()
-        await self._say(serving)
+        serving = healthy and self._can_log() and await self._probe_passes()
+        await self._set_status(serving)
         if not healthy:
             self.dead.set()
             self._calls.fail_all(Unavailable("the engine does not run; the server must be restarted"))
 
-    async def _say(self, serving: bool) -> None:
-        # Looks go on while the server drains; what its callers were told then stays.
+    async def _set_status(self, serving: bool) -> None:
+        # Checks go on while the server drains; they must not change its status back.
         self.serving = serving and not self._draining
         for service in self._services:
             await self.servicer.set(service, _SERVING if serving else _NOT_SERVING)
 
-    async def _looks_clear(self) -> bool:
-        """False while probes cannot be scored."""
+    async def _probe_passes(self) -> bool:
+        """False while probe requests cannot be scored."""
         unscored = self._unscored()
         if self._sees and unscored == self._known:
             return True
@@ -94,24 +98,27 @@ class Health:
         return sees
 
     async def drain(self) -> None:
-        """NOT_SERVING from now on."""
+        """Set the status to NOT_SERVING for good, because the server stops."""
         self.serving, self._draining = False, True
         await self.servicer.enter_graceful_shutdown()
 
 
 _SLOWEST_WRITE = 10.0
-"""Seconds in which a watcher must take a status, or it is let go."""
+"""Seconds in which a client of `Watch` must take a status; after that its stream is ended."""
 
 
 class HealthServicer(health_aio.HealthServicer):  # type: ignore[misc]
-    """`Check` as it comes; `Watch` and `set` without a lock. Lives on the event loop."""
+    """The health service of grpcio with a `Watch` that never blocks others. Used on the event loop only.
+
+    In grpcio's own version one client of `Watch` that does not read its stream blocks `set` for all.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self._changed = asyncio.Event()
 
     async def Watch(self, request: health_pb2.HealthCheckRequest, context: Any) -> None:  # noqa: N802
-        """Every status of a service from now on; the latest where several came while the watcher was slow."""
+        """Stream the status of a service whenever it changes. A slow client gets the latest and misses older ones."""
         last = None
         while True:
             changed = self._changed
@@ -124,7 +131,7 @@ class HealthServicer(health_aio.HealthServicer):  # type: ignore[misc]
             await asyncio.wait_for(context.write(answer), _SLOWEST_WRITE)
 
     async def _set(self, service: str, status: int) -> None:
-        """What `set` and `enter_graceful_shutdown` of the base class end in."""
+        """Store a status and wake all streams. `set` and `enter_graceful_shutdown` of the base class call this."""
         self._server_status[service] = status
         self._changed.set()
         self._changed = asyncio.Event()

@@ -1,7 +1,6 @@
-"""Policies read again while the server runs: when asked, at SIGHUP, and when a file of their folder changes.
+"""The policy set in force, and its reload: on request, at SIGHUP, and when a file of its folder changes.
 
-Knows when to load and what to do with what was loaded. Does not know files' contents. The last good set stays in
-force whatever goes wrong.
+A set that cannot be loaded changes nothing: the last good one stays in force.
 """
 
 from __future__ import annotations
@@ -15,40 +14,50 @@ from pathlib import Path
 
 import structlog
 
+from monitor import __version__
 from monitor.errors import MonitorError
 from monitor.model.engine.requests import Lease
 from monitor.records import Digests
-from monitor.rpc import call_metrics
-from monitor.rpc.ports import Judge, PolicySet, Runtime
+from monitor.rpc.ports import LoadedPolicies, ModelRuntime, RequestJudge
 from monitor.rpc.wire import responses
 from monitor.telemetry.decisions.trail import Trail, Trails
 from monitor.telemetry.metrics.metrics import Metrics
 from monitor.telemetry.metrics.observer import MeteredObserver
 from monitor.v1 import monitor_pb2 as pb
 
-Load = Callable[[], PolicySet]
+Load = Callable[[], LoadedPolicies]
 Signature = tuple[tuple[str, int, int, int], ...]
+"""Name, size, modification time (ns) and inode of every file of a folder."""
 
 _LOGGED_LINES = 12
-"""Of an error; `policy check` shows all of it."""
+"""Lines of an error that are logged; `policy check` shows all of them."""
 
 _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """What a reload did."""
+class ReloadResult:
+    """What a reload changed."""
 
     changed: bool
+    """False where the files are the same as before."""
     added: tuple[str, ...] = ()
+    """Names of policies that were not in the set before."""
     removed: tuple[str, ...] = ()
+    """Names of policies that are in the set no longer."""
 
 
 class Reloader:
-    """Puts a new policy set into force; one attempt at a time."""
+    """Loads policy sets and puts them into force, one attempt at a time."""
 
     def __init__(
-        self, load: Load, runtime: Runtime, active: Active, metrics: Metrics, *, readings: bool = False
+        self,
+        load: Load,
+        runtime: ModelRuntime,
+        active: ActivePolicies,
+        metrics: Metrics,
+        *,
+        readings: bool = False,
     ) -> None:
         """`readings`: the decision log keeps them."""
         self._load = load
@@ -58,8 +67,11 @@ class Reloader:
         self._metrics = metrics
         self._lock = asyncio.Lock()
 
-    async def reload(self) -> Change:
-        """Load and swap. Raises what loading raises; the set in force stays then, and the failure is counted."""
+    async def reload(self) -> ReloadResult:
+        """Load the policy files and put them into force.
+
+        Where loading fails, the set in force stays, the failure is counted, and the error is raised.
+        """
         async with self._lock:
             try:
                 found = await asyncio.to_thread(self._load)
@@ -72,7 +84,7 @@ class Reloader:
             return change
 
     async def try_reload(self) -> None:
-        """The same for whoever cannot be told: a failure is in the log and the metrics."""
+        """Reload where nobody waits for the result: a failure is logged and counted, not raised."""
         try:
             await self.reload()
         except MonitorError:
@@ -82,12 +94,11 @@ class Reloader:
             _log.error("policies not reloaded; the last good set stays", error=type(error).__name__)
 
     async def watch(self, folder: Path, seconds: float, loaded: Signature | None = None) -> None:
-        """Reload whenever the folder's files differ from what was loaded, once they have stopped changing.
+        """Reload whenever the folder's files differ from those in force and have stopped changing. Runs until
+        cancelled.
 
-        `loaded`: what they were before the set in force was read; None takes them as they are now.
-
-        Looks at names, sizes, times and inodes of what the links lead to, because a mounted ConfigMap changes by a
-        swapped link. Runs until cancelled.
+        The folder is checked every `seconds`. `loaded` is its signature from before the set in force was read; None
+        takes the files as they are now. Links are followed, because a mounted ConfigMap changes by swapping a link.
         """
         seen = await asyncio.to_thread(signature, folder)
         loaded = seen if loaded is None else loaded
@@ -99,12 +110,12 @@ class Reloader:
                 await self.try_reload()
             seen = now
 
-    async def _put_into_force(self, found: PolicySet) -> Change:
+    async def _put_into_force(self, found: LoadedPolicies) -> ReloadResult:
         old = self._active.now
         if found.digest == old.policies.digest:
             self._metrics.policies_changed(old.policies)
-            return Change(changed=False)
-        lease = await _kept(asyncio.ensure_future(asyncio.to_thread(self._make_room, found)))
+            return ReloadResult(changed=False)
+        lease = await _await_lease(asyncio.ensure_future(asyncio.to_thread(self._lease, found)))
         digests = replace(old.digests, policies=found.digest)
         try:
             observers = Observers.around(found, self._metrics, self._runtime, readings=self._readings)
@@ -113,26 +124,26 @@ class Reloader:
             lease.release()
             raise
         self._active.swap(new)
-        call_metrics.built(self._metrics, digests)
+        self._metrics.built(__version__, digests)
         before, after = ({p.name for p in s.policies} for s in (old.policies, found))
-        return Change(True, tuple(sorted(after - before)), tuple(sorted(before - after)))
+        return ReloadResult(True, tuple(sorted(after - before)), tuple(sorted(before - after)))
 
-    def _make_room(self, found: PolicySet) -> Lease:
-        """On a thread: what a set reads may have to come from a dictionary of many gigabytes on a disk."""
+    def _lease(self, found: LoadedPolicies) -> Lease:
+        """Reserve what the set needs of the runtime. Blocks: features may be read from a large dictionary on disk."""
         self._runtime.prepare(found.suppression)
-        return self._runtime.hold(found.watch, found.clampable)
+        return self._runtime.lease(found.watch, found.clampable)
 
 
-async def _kept(making: asyncio.Future[Lease]) -> Lease:
-    """The lease that a thread makes; whoever asked for the reload may leave meanwhile, and then nobody holds it."""
+async def _await_lease(making: asyncio.Future[Lease]) -> Lease:
+    """Wait for a lease that a thread is making. If the caller is cancelled meanwhile, the lease is released."""
     try:
         return await asyncio.shield(making)
     except asyncio.CancelledError:
-        making.add_done_callback(_let_go)
+        making.add_done_callback(_release_lease)
         raise
 
 
-def _let_go(made: asyncio.Future[Lease]) -> None:
+def _release_lease(made: asyncio.Future[Lease]) -> None:
     if not made.cancelled() and made.exception() is None:
         made.result().release()
 
@@ -145,7 +156,7 @@ def _shortened(text: str) -> str:
 
 
 def signature(folder: Path) -> Signature:
-    """What tells whether files of a folder changed; empty where it cannot be read."""
+    """The signature of a folder, which changes when its files do; empty where it cannot be read."""
     try:
         with os.scandir(folder) as entries:
             return tuple(sorted(_mark(entry) for entry in entries if entry.is_file()))
@@ -167,12 +178,14 @@ class Observers:
     """The outermost, which the engine and the scorer are given."""
 
     @classmethod
-    def around(cls, policies: PolicySet, metrics: Metrics, runtime: Runtime, *, readings: bool) -> Observers:
+    def around(
+        cls, policies: LoadedPolicies, metrics: Metrics, runtime: ModelRuntime, *, readings: bool
+    ) -> Observers:
         """Those of a set that is put into force now. `readings`: the decision log keeps them."""
         metered = MeteredObserver(policies.rules, metrics, metrics.policies_changed(policies))
         return cls(metered, Trails(metered, runtime.special_ids, readings=readings))
 
-    def open(self, judge: Judge) -> Trail:
+    def open(self, judge: RequestJudge) -> Trail:
         """A request begins; called on the task that serves it. Its trail."""
         self.metered.open(judge)
         return self.trails.open(judge)
@@ -180,19 +193,22 @@ class Observers:
 
 @dataclass
 class InForce:
-    """A policy set with everything that answers made under it carry."""
+    """A policy set that is or was in force, with everything that requests under it need."""
 
-    policies: PolicySet
+    policies: LoadedPolicies
     digests: Digests
     observers: Observers
     lease: Lease
-    """Holds the columns that its rules read and its clamps, until the last request on it has ended."""
+    """The tap slots of its features and clamps; released once the last request under it has ended."""
     users: int = 0
+    """Number of requests that run under it."""
     said: pb.Digests = field(init=False)
+    """The digests as a message."""
     listed: pb.ListPoliciesResponse = field(init=False)
+    """The answer to ListPolicies."""
 
     def __post_init__(self) -> None:
-        """Write down what is said again and again."""
+        """Build the messages that do not change."""
         self.said = responses.digests(self.digests)
         ordered = sorted(self.policies.policies, key=lambda policy: policy.name)
         self.listed = pb.ListPoliciesResponse(
@@ -200,8 +216,11 @@ class InForce:
         )
 
 
-class Active:
-    """Which set new requests begin on."""
+class ActivePolicies:
+    """The policy set in force, and those that running requests still use.
+
+    `retired` is called with a set once it is out of force and its last request has ended.
+    """
 
     def __init__(self, first: InForce, retired: Callable[[InForce], None] = lambda _: None) -> None:
         self._now = first
@@ -209,26 +228,26 @@ class Active:
 
     @property
     def now(self) -> InForce:
-        """The set in force at this moment."""
+        """The set in force now."""
         return self._now
 
     @contextmanager
     def using(self) -> Iterator[InForce]:
-        """The set in force, for a whole request: it stays usable until the request has ended."""
+        """The set in force, for one whole request. A reload meanwhile does not change it."""
         held = self._now
         held.users += 1
         try:
             yield held
         finally:
             held.users -= 1
-            self._let_go(held)
+            self._retire_unused(held)
 
     def swap(self, new: InForce) -> None:
-        """New requests begin on another set from now on."""
+        """Put another set into force, for requests that begin from now on."""
         old, self._now = self._now, new
-        self._let_go(old)
+        self._retire_unused(old)
 
-    def _let_go(self, held: InForce) -> None:
+    def _retire_unused(self, held: InForce) -> None:
         if held is not self._now and held.users == 0:
             held.lease.release()
             self._retired(held)

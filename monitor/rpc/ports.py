@@ -1,6 +1,7 @@
-"""What the servicer needs of the model and of the policies, and nothing more.
+"""Protocols for what the server needs of a model and of policies.
 
-`monitor.model.runtime` and `monitor.policy` implement these; tests put something else in their place.
+`monitor.model` and `monitor.policy` implement them today. Another engine implements the same protocols, and so do the
+fakes in tests.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ from monitor.records import (
     Verdict,
     WatchPlan,
 )
-from monitor.rpc.wire.responses import InspectedToken
-from monitor.telemetry.decisions.trail import Judged
-from monitor.telemetry.metrics.sessions import Sessions
+from monitor.rpc.wire.responses import TokenFeatures
+from monitor.telemetry.decisions.trail import JudgedRequest
+from monitor.telemetry.metrics.server_state import Sessions
 
 
-class Prompt(Protocol):
+class TokenisedPrompt(Protocol):
     """A tokenised input."""
 
     @property
@@ -36,71 +37,77 @@ class Prompt(Protocol):
 
     @property
     def truncated(self) -> int:
-        """Tokens that were dropped from the front."""
+        """Number of tokens that were dropped from the front to fit the context."""
 
 
-class Engine(Protocol):
-    """Generates. `submit` raises Overloaded or Unavailable; events come on the engine's own thread."""
+class GenerationEngine(Protocol):
+    """Generates text for many requests at once."""
 
     @property
     def why_separate(self) -> str:
-        """Why each pass runs one request; empty where passes run many together."""
+        """Why every pass runs one request only, as a phrase; empty where passes run many requests together."""
 
     def submit(self, request: GenerationRequest, emit: Emit) -> None:
-        """Queue a request."""
+        """Queue a request. `emit` is called with its events on the engine's own thread.
+
+        Raises Overloaded where the queue is full and Unavailable where the engine does not run.
+        """
 
     def cancel(self, request_id: str) -> None:
-        """End a request at the next step; nothing happens where it is not known."""
+        """End a request at the next pass; an unknown id is ignored."""
 
     def queue_depth(self) -> int:
-        """Requests that wait."""
+        """Number of requests that wait."""
 
     def running(self) -> int:
-        """Requests in the batch."""
+        """Number of requests that run."""
 
     def passes(self) -> int:
-        """Forward passes since the start."""
+        """Number of forward passes since the start."""
 
     def healthy(self) -> bool:
         """False once it cannot serve any more."""
 
 
-class Scorer(Protocol):
-    """Scores without generating. `submit` raises Overloaded or Unavailable."""
+class ScoringEngine(Protocol):
+    """Scores texts without generating."""
 
     def submit(self, job: ScoreJob, done: Done) -> None:
-        """Queue a job."""
+        """Queue a text. `done` is called with the outcome on the scorer's own thread.
+
+        Raises Overloaded where the queue is full and Unavailable where the scorer does not run.
+        """
 
     def cancel(self, request_id: str) -> None:
-        """Forget a job; nothing happens where it is not known."""
+        """Drop a job; an unknown id is ignored."""
 
     def queue_depth(self) -> int:
-        """Jobs that wait."""
+        """Number of jobs that wait."""
 
     def running(self) -> int:
-        """Jobs in the batch."""
+        """Number of jobs that run."""
 
     def passes(self) -> int:
-        """Passes that ended since the start."""
+        """Number of forward passes since the start."""
 
     def healthy(self) -> bool:
         """False once it cannot serve any more."""
 
 
-class Runtime(Protocol):
-    """A model with its dictionary, ready to run."""
+class ModelRuntime(Protocol):
+    """A model with its dictionary, ready to generate, score and inspect."""
 
     @property
-    def engine(self) -> Engine:
-        """Generates."""
+    def engine(self) -> GenerationEngine:
+        """The engine that generates."""
 
     @property
-    def scorer(self) -> Scorer:
-        """Scores."""
+    def scorer(self) -> ScoringEngine:
+        """The scorer."""
 
     @property
     def context(self) -> int:
-        """Most tokens of a request, prompt and response together."""
+        """Maximum number of tokens of a request, prompt and response together."""
 
     @property
     def model_digest(self) -> str:
@@ -111,72 +118,72 @@ class Runtime(Protocol):
         """`sha256:` over the dictionary's files."""
 
     def start(self) -> None:
-        """Begin to run."""
+        """Start the engine and the scorer."""
 
     def stop(self, grace: float) -> None:
-        """Refuse new work, let what runs finish for `grace` seconds, end the rest. Blocks."""
+        """Refuse new requests, wait up to `grace` seconds for running ones, end the rest. Blocks."""
 
-    def tokenise(self, content: Content, *, truncate: bool, room: int, reply: bool) -> Prompt:
-        """Token ids of a text or a conversation, leaving `room` tokens of the context free.
+    def tokenise(self, content: Content, *, truncate: bool, room: int, reply: bool) -> TokenisedPrompt:
+        """Tokenise a text or a conversation, leaving `room` tokens of the context free.
 
-        `reply` opens the assistant's turn. Raises BadRequest (TooLong where it does not fit and `truncate` is
-        False) with field names relative to the Input message.
+        `reply` ends a conversation with the header of the assistant's message. Raises BadRequest with field names
+        relative to `Input`; TooLong where the prompt does not fit and `truncate` is False.
         """
 
     def prepare(self, needs: SuppressionNeeds) -> None:
-        """Hold what a policy set's suppression needs besides columns; a MonitorError where it cannot be had."""
+        """Load what a policy set's suppression needs besides slots. Raises MonitorError where that is not possible."""
 
-    def hold(self, watch: WatchPlan, clampable: Sequence[int]) -> Lease:
-        """Room for what a policy set reads and clamps. Raises ConfigurationError where it does not fit."""
+    def lease(self, watch: WatchPlan, clampable: Sequence[int]) -> Lease:
+        """Reserve slots for what a policy set reads and clamps. Raises ConfigurationError where too few are free."""
 
     def first_lease(self) -> Lease:
-        """The hold of the policy set that it was made for."""
+        """The lease of the policy set that the runtime was constructed with."""
 
     def unscored_passes(self) -> int:
-        """Passes since the start of which something could not be scored."""
+        """Number of passes since the start in which a token could not be scored."""
 
     def can_see(self) -> bool:
-        """True where a few tokens can be scored and generated now. Blocks; called on a thread."""
+        """True where a few tokens can be scored and generated now. Blocks."""
 
     def check_clamps(self, clamps: Sequence[Clamp]) -> None:
-        """BadRequest with fields such as `clamps[0].feature` where a feature is unknown or was never active."""
+        """Raise BadRequest, with fields such as `clamps[0].feature`, where a clamp cannot be applied."""
 
-    def inspect(self, ids: Sequence[int], top_k: int) -> Sequence[InspectedToken]:
-        """The strongest features of every token, by a full encode. Blocks; called on a thread."""
+    def inspect(self, ids: Sequence[int], top_k: int) -> Sequence[TokenFeatures]:
+        """The `top_k` strongest features of every token, by a full encode. Blocks."""
 
     @property
     def special_ids(self) -> frozenset[int]:
-        """Ids of tokens that stand for no text: BOS, ends of turns."""
+        """Ids of special tokens, such as BOS and the markers between chat messages."""
 
     @property
     def token_text(self) -> TokenText:
-        """The text of one token id."""
+        """A function from a token id to its text."""
 
 
-class Judge(Judged, Protocol):
-    """A request whose rules also say what they make of the whole of it."""
+class RequestJudge(JudgedRequest, Protocol):
+    """A request under its rules, which also give its verdict."""
 
     def failed(self, cause: Failure) -> Decision:
         """Tokens could not be scored; the first cause is kept."""
 
     def verdict(self, coverage: Coverage) -> Verdict:
-        """UNKNOWN unless every token that ran was scored."""
+        """The verdict so far; UNKNOWN unless every token that ran was scored."""
 
 
-class PolicySet(Protocol):
-    """The loaded policies."""
+class LoadedPolicies(Protocol):
+    """A policy set that was loaded for one model and dictionary."""
 
     @property
     def policies(self) -> tuple[Policy, ...]:
-        """In the order of their names."""
+        """The policies, in the order of their names."""
 
     @property
     def digest(self) -> str:
-        """`sha256:` over their files."""
+        """`sha256:` over the policy files."""
 
     @property
     def watch(self) -> WatchPlan:
-        """Features that they read, in column order."""
+        """What the rules read: features, probes and signals, in the order of the readings' columns."""
 
     @property
     def rules(self) -> Observer:
@@ -184,15 +191,15 @@ class PolicySet(Protocol):
 
     @property
     def sessions(self) -> Sessions:
-        """What is kept of conversations."""
+        """The scores kept for conversations."""
 
     @property
     def clampable(self) -> tuple[int, ...]:
-        """Features that some policy clamps."""
+        """Features that a policy may clamp."""
 
     @property
     def suppression(self) -> SuppressionNeeds:
-        """What suppression needs of a running model."""
+        """What the policies' suppression needs of a running model."""
 
     def start(
         self,
@@ -202,5 +209,5 @@ class PolicySet(Protocol):
         caller: str = "",
         labels: Mapping[str, str] | None = None,
         session: str = "",
-    ) -> Judge:
-        """Rules at their beginning, for one request of a caller, which may belong to a session."""
+    ) -> RequestJudge:
+        """The rules in their initial state, for one request. `session` names its conversation; empty for none."""

@@ -1,7 +1,4 @@
-"""The composition root: which parts there are, in which order they start and stop.
-
-Knows every part by its constructor. Decides nothing that a part could decide.
-"""
+"""The server: which parts it has, how they are connected, and in which order they start and stop."""
 
 from __future__ import annotations
 
@@ -17,38 +14,41 @@ import structlog
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from monitor import __version__
 from monitor.errors import ConfigurationError, EngineDied
 from monitor.model.selftest.health import DictionaryHealth
 from monitor.records import Digests
-from monitor.rpc import call_metrics
-from monitor.rpc.access.build import Entrance
 from monitor.rpc.access.call_interceptor import CODES
 from monitor.rpc.access.exposure import announce_exposure, check_exposure, reflects
+from monitor.rpc.access.layer import AccessLayer
 from monitor.rpc.assembly import assemble, bundled_policies
 from monitor.rpc.calls import Calls
-from monitor.rpc.decisions.build import Books
+from monitor.rpc.decisions.recorder import DecisionRecorder
 from monitor.rpc.health import Health
-from monitor.rpc.policies import Active, InForce, Load, Observers, Reloader, Signature
-from monitor.rpc.ports import PolicySet, Runtime
+from monitor.rpc.policies import ActivePolicies, InForce, Load, Observers, Reloader, Signature
+from monitor.rpc.ports import LoadedPolicies, ModelRuntime
 from monitor.rpc.process.channel_options import server_options
 from monitor.rpc.process.grpc_server import CoreServer
-from monitor.rpc.process.watchdog import Stalls, end_for_certain
+from monitor.rpc.process.watchdog import StallDetector, force_exit
 from monitor.rpc.servicer import MonitorServicer
-from monitor.rpc.worker import Worker
+from monitor.rpc.thread_pool import ThreadPool
 from monitor.settings import Settings, split_address
 from monitor.telemetry.logs import configure
 from monitor.telemetry.metrics.http import MetricsServer
 from monitor.telemetry.metrics.metrics import Metrics
-from monitor.telemetry.metrics.sessions import SessionCollector
+from monitor.telemetry.metrics.server_state import SessionCollector
 from monitor.v1 import monitor_pb2 as pb
 from monitor.v1 import monitor_pb2_grpc
 
 SERVICE = pb.DESCRIPTOR.services_by_name["MonitorService"]
-_BESIDES = 1024
-"""Calls beyond the limit that gRPC itself lets in: health checks, and calls that get a proper refusal. None of them
-has its message read, so they cost little."""
+_EXTRA_CALLS = 1024
+"""Calls beyond `max_concurrent_calls` that gRPC accepts, for health checks and for refusals with a proper status. The
+messages of refused calls are not read, so they cost little."""
 _LAST_BYTES = 0.5
-"""Seconds for the last bytes of calls that have ended."""
+"""Seconds in which the last bytes of ended calls are sent when the server stops."""
+
+_SCORINGS_PER_GENERATION = 4
+"""Texts that may wait for the scorer, for every generation that may wait for the engine."""
 
 _log = structlog.get_logger(__name__)
 
@@ -64,13 +64,13 @@ class Addresses:
 
 
 class Server:
-    """A sidecar over one runtime and one policy set. `start` and `stop` are called once each, on one loop."""
+    """A gRPC server over one runtime and one policy set. Call `start` and `stop` once each, on the same event loop."""
 
     def __init__(
         self,
         settings: Settings,
-        runtime: Runtime,
-        policies: PolicySet,
+        runtime: ModelRuntime,
+        policies: LoadedPolicies,
         health: DictionaryHealth | None = None,
         load: Load | None = None,
         seen: Signature | None = None,
@@ -83,27 +83,30 @@ class Server:
 
         self._metrics = metrics = Metrics(feature_limit=settings.activation_label_sets)
         metrics.methods([method.name for method in SERVICE.methods], CODES)
-        call_metrics.built(metrics, digests)
-        call_metrics.connect(metrics, settings, runtime, health)
+        metrics.built(__version__, digests)
+        connect_metrics(metrics, settings, runtime, health)
         metrics.registry.register(SessionCollector(policies.sessions))
 
-        self._entrance = Entrance(SERVICE.full_name, settings, metrics)
-        self._books = Books(settings, metrics)
+        self._access = AccessLayer(SERVICE.full_name, settings, metrics)
+        self._decisions = DecisionRecorder(settings, metrics)
         self._calls = Calls(runtime, metrics)
-        stalls = Stalls({"generate": engine, "score": scorer}, settings.stall_seconds)
+        stalls = StallDetector({"generate": engine, "score": scorer}, settings.stall_seconds)
         self._health = Health(
             SERVICE.full_name,
-            lambda: engine.healthy() and scorer.healthy() and not stalls.look(),
+            lambda: engine.healthy() and scorer.healthy() and not stalls.check(),
             self._calls,
             unscored=runtime.unscored_passes,
             can_see=runtime.can_see,
-            accountable=self._books.ledger.healthy,
+            can_log=self._decisions.ledger.healthy,
         )
         metrics.serving(lambda: self._health.serving)
-        self._workers = (Worker("tokenise", 2, 64, retry, metrics), Worker("inspect", 1, 16, retry, metrics))
-        kept = self._books.ledger.contents.readings
+        self._workers = (
+            ThreadPool("tokenise", 2, 64, retry, metrics),
+            ThreadPool("inspect", 1, 16, retry, metrics),
+        )
+        kept = self._decisions.ledger.contents.readings
         observers = Observers.around(policies, metrics, runtime, readings=kept)
-        self._active = Active(InForce(policies, digests, observers, runtime.first_lease()))
+        self._active = ActivePolicies(InForce(policies, digests, observers, runtime.first_lease()))
         self._reloader = Reloader(load or (lambda: policies), runtime, self._active, metrics, readings=kept)
         self._servicer = MonitorServicer(
             runtime,
@@ -111,26 +114,26 @@ class Server:
             self._reloader,
             self._calls,
             metrics,
-            self._books,
+            self._decisions,
             tokenising=self._workers[0],
             inspecting=self._workers[1],
         )
 
     async def start(self) -> Addresses:
-        """Run the engine and open both ports. ConfigurationError where a port cannot be had."""
+        """Start the engine and open both ports. Raises ConfigurationError where a port cannot be opened."""
         check_exposure(self._settings)
         announce_exposure(self._settings)
         host, port = split_address(self._settings.metrics_listen)
         self._http = MetricsServer.start(self._metrics.registry, host, port)
         try:
-            addresses = Addresses(self._listen(), _address(host, self._http.port), self._books.place)
-            self._books.start()
+            addresses = Addresses(self._listen(), _address(host, self._http.port), self._decisions.place)
+            self._decisions.start()
             self._runtime.start()
-            await self._health.look()
+            await self._health.check()
             await self._grpc.start()
         except BaseException:
             self._http.stop()
-            await self._books.stop()
+            await self._decisions.stop()
             raise
         self._watching = asyncio.create_task(self._health.watch())
         folder, seconds = self._settings.policies or bundled_policies(), self._settings.reload_seconds
@@ -140,12 +143,12 @@ class Server:
         return addresses
 
     def _listen(self) -> str:
-        """Make the gRPC server and bind it; gives its address."""
+        """Create the gRPC server, open its port, and return its address."""
         settings = self._settings
         self._grpc = CoreServer(
-            interceptors=self._entrance.interceptors(),
+            interceptors=self._access.interceptors(),
             options=server_options(settings),
-            maximum_concurrent_rpcs=settings.max_concurrent_calls + _BESIDES,
+            maximum_concurrent_rpcs=settings.max_concurrent_calls + _EXTRA_CALLS,
         )
         monitor_pb2_grpc.add_MonitorServiceServicer_to_server(self._servicer, self._grpc)
         health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, self._grpc)
@@ -153,48 +156,68 @@ class Server:
             names = (SERVICE.full_name, "grpc.health.v1.Health", reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._grpc)
         try:
-            port = self._entrance.bind(self._grpc)
+            port = self._access.bind(self._grpc)
         except RuntimeError:
             raise ConfigurationError(f"cannot listen on {settings.listen}; give another address") from None
         return _address(split_address(settings.listen)[0], port)
 
     async def stop(self, grace: float) -> None:
-        """Say so to health checks, refuse new calls, let the others end for `grace` seconds, then stop."""
+        """Report NOT_SERVING, refuse new calls, wait up to `grace` seconds for running ones, then stop every part."""
         await self._health.drain()
-        self._books.end_watching()
-        drained = await self._entrance.admission.drain(grace)
+        self._decisions.close_streams()
+        drained = await self._access.admission.drain(grace)
         _log.info("stopping", calls_finished=drained)
         await self._grpc.stop(_LAST_BYTES if drained else None)
         self._watching.cancel()
         if self._following is not None:
             self._following.cancel()
         await asyncio.to_thread(self._runtime.stop, _LAST_BYTES)
-        await self._books.stop()
-        await asyncio.to_thread(self._entrance.traces.close, _LAST_BYTES)
+        await self._decisions.stop()
+        await asyncio.to_thread(self._access.traces.close, _LAST_BYTES)
         for worker in self._workers:
             worker.stop()
         await asyncio.to_thread(self._http.stop)
 
     async def reload(self) -> None:
-        """Load the policy files again; a failure is logged and counted, and the set in force stays."""
+        """Load the policy files again. A failure is logged and counted, and the set in force stays."""
         await self._reloader.try_reload()
 
     async def died(self) -> None:
-        """Returns once the engine does not run any more."""
+        """Return once the engine has died."""
         await self._health.dead.wait()
 
     def hurry(self) -> None:
-        """Wait no longer for calls in progress while stopping."""
-        self._entrance.admission.hurry()
+        """Make a `stop` in progress wait no longer for running calls."""
+        self._access.admission.hurry()
+
+
+def connect_metrics(
+    metrics: Metrics, settings: Settings, runtime: ModelRuntime, health: DictionaryHealth | None
+) -> None:
+    """Let Prometheus read the queues at each scrape, and report what the self-test said of the dictionary."""
+    engine, scorer, limit = runtime.engine, runtime.scorer, settings.queue_size
+    metrics.queue("generate", limit, engine.queue_depth, engine.running)
+    metrics.queue("score", _SCORINGS_PER_GENERATION * limit, scorer.queue_depth, scorer.running)
+    metrics.passes(engine.passes)
+    metrics.engine(separate=bool(engine.why_separate))
+    if health is None:
+        return
+    metrics.health.skipped(health.skipped)
+    for check, passed in health.checks:
+        metrics.health.self_test(check, passed)
+    metrics.dictionary_measured(health.l0, health.explained_variance, health.norm_outliers)
+    if health.expected is not None:
+        expected = health.expected
+        metrics.dictionary_expected(expected.l0, expected.explained_variance, expected.density)
 
 
 def serve(settings: Settings, ready: Callable[[Addresses], None] | None = None) -> None:
-    """Load, serve until SIGTERM or SIGINT, drain. For the main thread of a process.
+    """Load everything, serve until SIGTERM or SIGINT, then drain. Must run on the main thread of the process.
 
-    `ready` is told the addresses once calls are answered. Raises ConfigurationError before that.
+    `ready` is called with the addresses once calls are answered. Raises ConfigurationError before that.
     """
     configure(settings.log_level, settings.log_format)
-    # Nothing could be loaded again yet, and by default the signal would end the process that is still loading.
+    # SIGHUP reloads policies later. Until then it must be ignored, because by default it ends the process.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     run_in_foreground(Server(settings, *assemble(settings)), settings.grace_seconds, ready)
 
@@ -205,10 +228,10 @@ def run_in_foreground(
     ready: Callable[[Addresses], None] | None = None,
     stopped: Callable[[], None] | None = None,
 ) -> None:
-    """Run a server that is already put together, on the main thread; see `serve`. A second signal hurries it.
+    """Run a constructed server on the main thread; see `serve`. A second signal ends the draining at once.
 
-    `stopped` is called once nothing is left to do but to wait for threads, which may hang. Raises EngineDied where
-    the engine died: the process must end, so that its supervisor starts another.
+    `stopped` is called once everything has stopped except threads, which may hang. Raises EngineDied where the engine
+    died; the process must end then, so that its supervisor starts another.
     """
 
     async def run() -> None:
@@ -222,7 +245,7 @@ def run_in_foreground(
         died = await _first(signals, server)
         hung_up.cancel()
         if died:
-            end_for_certain(EngineDied.exit_code)
+            force_exit(EngineDied.exit_code)
         again = asyncio.create_task(signals.get())
         again.add_done_callback(lambda _: server.hurry())
         await server.stop(_LAST_BYTES if died else grace)
@@ -245,7 +268,7 @@ async def _reload_at_hangup(server: Server) -> None:
 
 
 async def _first(signals: asyncio.Queue[int], server: Server) -> bool:
-    """Wait for a signal or the engine's death; True where it was death."""
+    """Wait for a signal or for the engine to die; True where it died."""
     tasks = [asyncio.create_task(signals.get()), asyncio.create_task(server.died())]
     done, waiting = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     for task in waiting:
@@ -255,14 +278,14 @@ async def _first(signals: asyncio.Queue[int], server: Server) -> bool:
 
 @contextmanager
 def in_background(settings: Settings) -> Iterator[Addresses]:
-    """A server on a thread of this process, for as long as the context lasts. Configures no logging."""
+    """Load and run a server on a thread of this process until the context ends. Does not configure logging."""
     with run_in_background(Server(settings, *assemble(settings)), settings.grace_seconds) as addresses:
         yield addresses
 
 
 @contextmanager
 def run_in_background(server: Server, grace: float) -> Iterator[Addresses]:
-    """Run a server that is already put together on a thread; see `in_background`."""
+    """Run a constructed server on a thread of this process until the context ends."""
     started: Future[tuple[Addresses, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
 
     async def run() -> None:

@@ -10,15 +10,15 @@ from monitor.records import Coverage, FinishReason, Verdict
 from monitor.rpc.access.call_interceptor import Call, Context, current_call
 from monitor.rpc.access.roles import caller
 from monitor.rpc.calls import Calls
-from monitor.rpc.decisions.build import Books
 from monitor.rpc.decisions.ledger import Entry
+from monitor.rpc.decisions.recorder import DecisionRecorder
 from monitor.rpc.mailbox import Mailbox
-from monitor.rpc.policies import Active, InForce, Reloader
-from monitor.rpc.ports import Judge, Prompt, Runtime
+from monitor.rpc.policies import ActivePolicies, InForce, Reloader
+from monitor.rpc.ports import ModelRuntime, RequestJudge, TokenisedPrompt
+from monitor.rpc.thread_pool import ThreadPool
 from monitor.rpc.verdict import conclude, refusal, shown
 from monitor.rpc.wire import enums, requests, responses
 from monitor.rpc.wire.problems import under
-from monitor.rpc.worker import Worker
 from monitor.telemetry.metrics.metrics import Metrics
 from monitor.v1 import monitor_pb2 as pb
 
@@ -29,7 +29,9 @@ _SHORT = 1024
 class _Run:
     """One generation as its caller sees it: where it stands between its first and its last event."""
 
-    def __init__(self, call: Call, judge: Judge, prompt: Prompt, metrics: Metrics, entry: Entry) -> None:
+    def __init__(
+        self, call: Call, judge: RequestJudge, prompt: TokenisedPrompt, metrics: Metrics, entry: Entry
+    ) -> None:
         self.request_id = call.request_id
         self.entry = entry
         self._call, self._judge, self._prompt, self._metrics = call, judge, prompt, metrics
@@ -71,15 +73,15 @@ class MonitorServicer:
 
     def __init__(
         self,
-        runtime: Runtime,
-        active: Active,
+        runtime: ModelRuntime,
+        active: ActivePolicies,
         reloader: Reloader,
         calls: Calls,
         metrics: Metrics,
-        books: Books,
+        books: DecisionRecorder,
         *,
-        tokenising: Worker,
-        inspecting: Worker,
+        tokenising: ThreadPool,
+        inspecting: ThreadPool,
     ) -> None:
         self._runtime = runtime
         self._active = active
@@ -224,8 +226,8 @@ class MonitorServicer:
         )
         return job, _Run(call, judge, prompt, self._metrics, entry)
 
-    async def _tokenise(self, asked: requests.Input, *, room: int, reply: bool) -> Prompt:
-        def work() -> Prompt:
+    async def _tokenise(self, asked: requests.Input, *, room: int, reply: bool) -> TokenisedPrompt:
+        def work() -> TokenisedPrompt:
             return self._runtime.tokenise(asked.content, truncate=asked.truncate, room=room, reply=reply)
 
         with under(asked.path):
@@ -233,7 +235,7 @@ class MonitorServicer:
         current_call().charged(len(prompt.ids))
         return prompt
 
-    def _judge(self, now: InForce, asked: requests.Input) -> Judge:
+    def _judge(self, now: InForce, asked: requests.Input) -> RequestJudge:
         runtime = self._runtime
         return now.policies.start(
             runtime.token_text,
@@ -243,7 +245,7 @@ class MonitorServicer:
             session=asked.session,
         )
 
-    def _entry(self, asked: requests.Input, now: InForce, prompt: Prompt) -> Entry:
+    def _entry(self, asked: requests.Input, now: InForce, prompt: TokenisedPrompt) -> Entry:
         entry = self._books.ledger.open(asked, now.digests, now.policies.watch, len(prompt.ids))
         entry.session = asked.session
         return entry

@@ -11,13 +11,13 @@ from dataclasses import replace
 from monitor.errors import MonitorError, MonitoringFailed
 from monitor.policy.policy import Policy
 from monitor.records import Action, Coverage, Detection, Failure, Mode, Phase, Status, Suppression, Verdict
-from monitor.rpc.faults import REFUSED_TEXT
-from monitor.rpc.ports import Judge
+from monitor.rpc.error_status import REFUSED_TEXT
+from monitor.rpc.ports import RequestJudge
 from monitor.telemetry.metrics.metrics import Metrics
 
 
 def conclude(
-    judge: Judge,
+    judge: RequestJudge,
     metrics: Metrics,
     coverage: Coverage,
     *,

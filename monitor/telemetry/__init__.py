@@ -1,1 +1,1 @@
-"""What the operator sees of a running server: metrics and logs."""
+"""What operators see of a running server: metrics, traces, logs and the decision log."""

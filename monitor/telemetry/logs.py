@@ -1,6 +1,6 @@
-"""How log lines look. Knows structlog; does not know what is logged.
+"""Configuration of log lines (structlog). It is called once by the process that serves, never at import.
 
-Called once by the process that serves, never at import. Nothing in this project logs prompts or outputs.
+No module of this project logs prompts or outputs.
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ from typing import TextIO, cast
 import structlog
 
 
-class Forgiving:
-    """A stream that loses what it cannot write: a full disk or a reader that has gone must not end whoever logs."""
+class LossyStream:
+    """A stream that drops what it cannot write, so that a full disk or a closed pipe raises nothing in the caller."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """As a stream does."""
+        """As `TextIO` does, without errors."""
         with suppress(OSError, ValueError):  # ValueError: closed
             self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
-        """As a stream does."""
+        """As `TextIO` does, without errors."""
         with suppress(OSError, ValueError):
             self._stream.flush()
 
 
 def configure(level: str, form: str) -> None:
-    """Write events of at least `level` to standard error as `console` lines or `json` objects."""
-    # Never a traceback with local variables, which structlog shows by default: prompts are among them.
+    """Write events of at least `level` to standard error, as lines for people (`console`) or as JSON (`json`)."""
+    # structlog prints tracebacks with local variables by default. These may be prompts, so plain tracebacks are used.
     renderers: list[structlog.typing.Processor] = [
         structlog.processors.format_exc_info,
         structlog.processors.JSONRenderer(),
@@ -49,5 +49,5 @@ def configure(level: str, form: str) -> None:
             *renderers,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", Forgiving(sys.stderr))),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", LossyStream(sys.stderr))),
     )

@@ -1,8 +1,8 @@
-"""Coverage is exactly complete under random trouble: the short form of `python -m monitor.bench.coverage`."""
+"""Every token is scored under random requests: a short run of `python -m monitor.bench.coverage`."""
 
 import pytest
 
-from monitor.bench.coverage import Subject, Tally, cover
+from monitor.bench.coverage import CoverageCount, Subject, cover
 from tests.model.running import LAYER
 from tests.model.tiny import dictionary, loaded_model, maxima
 
@@ -17,6 +17,6 @@ def test_every_token_is_scored_and_none_is_released_before(running: int, cache: 
 
 
 def test_a_token_that_was_not_scored_would_be_seen() -> None:
-    assert not Tally(ran=10, scored=9).complete
-    assert not Tally(ran=10, scored=10, wrong=["x"]).complete
-    assert Tally(ran=10, scored=10).complete
+    assert not CoverageCount(ran=10, scored=9).complete
+    assert not CoverageCount(ran=10, scored=10, wrong=["x"]).complete
+    assert CoverageCount(ran=10, scored=10).complete

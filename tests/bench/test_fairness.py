@@ -1,12 +1,12 @@
-"""What the measurement of scoring beside generating says of numbers that are known."""
+"""The checks of the fairness measurement, on known numbers."""
 
 import pytest
 
-from monitor.bench.fairness import Part, judge
+from monitor.bench.fairness import MixedLoad, judge
 
 
 def part(scorers, streams, scores=(), tokens=0):
-    return Part(scorers, streams, list(scores), tokens, seconds=10.0)
+    return MixedLoad(scorers, streams, list(scores), tokens, seconds=10.0)
 
 
 def measured(beside=0.04, left=250):

@@ -1,20 +1,20 @@
-"""What the soak makes of what it saw."""
+"""The checks of the soak run, on known results."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
 
-from monitor.bench.soak import KINDS, Soak, judge
+from monitor.bench.soak import KINDS, SoakResult, judge
 
 MIB = 1 << 20
 OUTCOMES = Counter({f"{name}: ok": 100 for name in KINDS})
 
 
-def soak(seconds: float, resident: Sequence[float], **seen: object) -> Soak:
+def soak(seconds: float, resident: Sequence[float], **seen: object) -> SoakResult:
     """A run whose process had these sizes in MiB, at even distances."""
     fields = {"outcomes": OUTCOMES, "threads": [40] * len(resident), **seen}
-    return Soak(resident=[int(size * MIB) for size in resident], seconds=seconds, **fields)  # type: ignore[arg-type]
+    return SoakResult(resident=[int(size * MIB) for size in resident], seconds=seconds, **fields)  # type: ignore[arg-type]
 
 
 def memory(found: dict[str, bool | None]) -> tuple[str, bool | None]:

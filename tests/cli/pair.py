@@ -15,7 +15,7 @@ from torch import Tensor
 
 from monitor.dictionary.cards import statistics
 from monitor.dictionary.cards.statistics import FeatureStatistics
-from monitor.dictionary.formats.card import Card
+from monitor.dictionary.formats.card import DictionaryCard
 from monitor.dictionary.formats.saelens_writer import save_saelens
 from monitor.dictionary.sae import Activation, SparseAutoencoder
 from monitor.model.offline.residuals import Harvester
@@ -81,7 +81,7 @@ def make_pair(folder: Path) -> Pair:
     save_saelens(
         pair.dictionary,
         sae,
-        Card(model_name="tiny", hook_name=f"blocks.{LAYER}.hook_resid_post", layer=LAYER),
+        DictionaryCard(model_name="tiny", hook_name=f"blocks.{LAYER}.hook_resid_post", layer=LAYER),
     )
     statistics.save(pair.dictionary, FeatureStatistics(maximum, (maximum > 0).float() * 0.01, tokens=1000))
     pair.policies.mkdir()

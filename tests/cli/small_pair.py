@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tokenizers.processors import TemplateProcessing
 
-from monitor.dictionary.formats import Card, save_saelens
+from monitor.dictionary.formats import DictionaryCard, save_saelens
 from tests.model.families import family_model
 from tests.model.tiny import CONFIGS, dictionary, loaded_model
 
@@ -40,7 +40,9 @@ def write_small_pair(folder: Path, kind: str = "llama") -> SmallPair:
     )
     loaded.model.save_pretrained(pair.model)
     loaded.tokenizer.save_pretrained(pair.model)
-    save_saelens(pair.dictionary, _writable(), Card(model_name="small", layer=LAYER, prepend_bos=True))
+    save_saelens(
+        pair.dictionary, _writable(), DictionaryCard(model_name="small", layer=LAYER, prepend_bos=True)
+    )
     lines = (" ".join(WORDS[(3 * i + j * (1 + i % 5)) % len(WORDS)] for j in range(6)) for i in range(200))
     pair.corpus.write_text("\n".join(lines))
     return pair

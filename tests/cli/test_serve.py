@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load, save_file
 
 from tests.children import ending
-from tests.rpc.test_generate import wait_for
+from tests.waiting import wait_for
 
 FREE = ["--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"]
 

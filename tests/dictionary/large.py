@@ -1,4 +1,4 @@
-"""A dictionary of a million features that takes no disk: safetensors files that are holes, except in places."""
+"""A dictionary of a million features that takes almost no disk space: sparse files with a few numbers in them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FEATURES, WIDTH = 1 << 20, 4096
 
 
 def write_sparse(path: Path, shapes: dict[str, tuple[torch.dtype, tuple[int, ...]]]) -> dict[str, int]:
-    """A safetensors file of these tensors, all zero and all holes; gives where each begins."""
+    """Write a sparse safetensors file of these tensors, all zero. Gives the offset of each."""
     names = {torch.bfloat16: "BF16", torch.float32: "F32"}
     header: dict[str, object] = {}
     end = 0

@@ -14,7 +14,7 @@ from monitor.model.engine.requests import ScoreJob
 from monitor.model.load.hook_points import Place
 from monitor.model.load.model import LoadedModel, decoder_layers
 from monitor.model.offline.residuals import Harvester
-from monitor.model.runtime import Parts, Runtime
+from monitor.model.runtime import LoadedPair, Runtime
 from monitor.records import WatchPlan
 from tests.dictionary.large import FEATURES, WIDTH
 from tests.model.tiny import Recorder, tokenizer
@@ -55,7 +55,7 @@ def read(folder: str, chosen: list[int], more: int) -> list[list[float]]:
     dictionary = load_dictionary(folder)
     others = random.Random(0).sample(range(FEATURES), more)
     watched = tuple(dict.fromkeys([*chosen, *others]))
-    runtime = Runtime(Parts(model(), dictionary, Place(0)), WatchPlan(watched))
+    runtime = Runtime(LoadedPair(model(), dictionary, Place(0)), WatchPlan(watched))
     observer, done = Recorder(), threading.Event()
     runtime.start()
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from monitor.dictionary.cards.packing import PackedRow
+from monitor.dictionary.cards.description import PackedRow
 from monitor.dictionary.sae import Activation, SparseAutoencoder
 
 FEATURES, WIDTH, VOCABULARY, BOS = 12, 6, 40, 1

@@ -1,4 +1,4 @@
-"""A folder loaded whole: identity, width, statistics."""
+"""A dictionary loaded from a folder: digest, width, statistics."""
 
 import dataclasses
 
@@ -7,7 +7,7 @@ import torch
 
 from monitor.dictionary.bundle import load_dictionary
 from monitor.dictionary.cards import statistics
-from monitor.dictionary.formats import Card, save_saelens
+from monitor.dictionary.formats import DictionaryCard, save_saelens
 from monitor.dictionary.sae import Activation
 from monitor.errors import DictionaryError
 from tests.dictionary.formats.saes import FEATURES, WIDTH, make
@@ -15,7 +15,7 @@ from tests.dictionary.formats.saes import FEATURES, WIDTH, make
 
 @pytest.fixture
 def folder(tmp_path):
-    save_saelens(tmp_path, make(Activation.JUMPRELU), Card(model_name="a model"))
+    save_saelens(tmp_path, make(Activation.JUMPRELU), DictionaryCard(model_name="a model"))
     return tmp_path
 
 
@@ -33,13 +33,15 @@ def test_digest_is_of_the_numbers_alone(folder, tmp_path_factory):
     assert load_dictionary(folder).digest == before
     sae = make(Activation.JUMPRELU)
     other = tmp_path_factory.mktemp("other")
-    save_saelens(other, dataclasses.replace(sae, threshold=sae.threshold + 1e-6), Card(model_name="a model"))
+    save_saelens(
+        other, dataclasses.replace(sae, threshold=sae.threshold + 1e-6), DictionaryCard(model_name="a model")
+    )
     assert load_dictionary(other).digest != before
 
 
 def test_same_contents_elsewhere_have_the_same_digest(folder, tmp_path_factory):
     other = tmp_path_factory.mktemp("copy")
-    save_saelens(other, make(Activation.JUMPRELU), Card(model_name="a model"))
+    save_saelens(other, make(Activation.JUMPRELU), DictionaryCard(model_name="a model"))
     assert load_dictionary(other).digest == load_dictionary(folder).digest
 
 

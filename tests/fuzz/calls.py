@@ -11,8 +11,8 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 
 from monitor.errors import BadRequest, Unauthenticated
+from monitor.rpc.access.authentication import Authenticator
 from monitor.rpc.access.callers import new_token
-from monitor.rpc.access.identify import Access
 from monitor.rpc.access.roles import Role, check_request
 from monitor.rpc.server import SERVICE
 from monitor.rpc.wire import requests
@@ -177,7 +177,7 @@ class Headers(BytesTarget):
         with tempfile.TemporaryDirectory() as folder:
             known = Callers(Path(folder) / "callers")
             self._token = known.add("somebody", Role.INFER)
-            self._access = Access(settings(callers=known.path), SecurityMetrics())
+            self._access = Authenticator(settings(callers=known.path), SecurityMetrics())
             yield
 
     def corpus(self) -> Sequence[bytes]:

@@ -15,7 +15,7 @@ import torch
 
 from monitor.dictionary.bundle import load_dictionary
 from monitor.dictionary.cards import card_file, labels, statistics
-from monitor.dictionary.formats import Card, save_saelens
+from monitor.dictionary.formats import DictionaryCard, save_saelens
 from monitor.dictionary.sae import Activation
 from monitor.errors import DictionaryError, NotFound
 from tests.dictionary.formats.saes import FEATURES, make
@@ -79,7 +79,9 @@ class Dictionaries(FolderTarget):
         """Our own layout, with statistics and labels beside it."""
         root = self.folder / "own"
         save_saelens(
-            root, make(Activation.JUMPRELU), Card(model_name="a model", hook_name="blocks.1.hook_resid_post")
+            root,
+            make(Activation.JUMPRELU),
+            DictionaryCard(model_name="a model", hook_name="blocks.1.hook_resid_post"),
         )
         digest = load_dictionary(root).digest
         measured = statistics.FeatureStatistics(

@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from monitor.errors import BadRequest, ConfigurationError, Overloaded, PolicyError
 from monitor.policy.files.loader import load_policies
 from monitor.rpc.access.callers import entry_line, find_token, new_token, read_callers
-from monitor.rpc.access.quota import Allowances
+from monitor.rpc.access.quota import CallerQuotas
 from monitor.rpc.access.roles import Caller, Role
 from monitor.telemetry.decisions import lines
 from monitor.telemetry.metrics.metrics import Metrics
@@ -120,7 +120,7 @@ class Counting(RuleBasedStateMachine):
 
     def __init__(self):
         super().__init__()
-        self.allowances = Allowances(3, 50, 1.0, Metrics())
+        self.allowances = CallerQuotas(3, 50, 1.0, Metrics())
         self.callers = [Caller("a", frozenset(Role)), Caller("b", frozenset(Role), calls=2, tokens=20)]
         self.open = []
 

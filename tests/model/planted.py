@@ -8,13 +8,13 @@ from torch import Tensor, nn
 
 from monitor.dictionary.sae import Activation, SparseAutoencoder
 from monitor.model.load.hook_points import MLP_OUT, Place
-from monitor.model.runtime import Parts
+from monitor.model.runtime import LoadedPair
 from monitor.model.selftest.causes import Cause
 
-Change = Callable[[Parts], Parts]
+Change = Callable[[LoadedPair], LoadedPair]
 
 
-def unchanged(parts: Parts) -> Parts:
+def unchanged(parts: LoadedPair) -> LoadedPair:
     return parts
 
 
@@ -29,7 +29,7 @@ class Planted:
 
 
 def sae_of(change: Callable[[SparseAutoencoder], SparseAutoencoder]) -> Change:
-    def changed(parts: Parts) -> Parts:
+    def changed(parts: LoadedPair) -> LoadedPair:
         sae = change(parts.dictionary.autoencoder)
         return replace(parts, dictionary=replace(parts.dictionary, autoencoder=sae))
 
@@ -40,7 +40,7 @@ def layer(by: int) -> Change:
     return lambda parts: replace(parts, place=replace(parts.place, layer=parts.place.layer + by))
 
 
-def without_bos(parts: Parts) -> Parts:
+def without_bos(parts: LoadedPair) -> LoadedPair:
     return replace(parts, loaded=replace(parts.loaded, tokenizer=_NoBos(parts.loaded.tokenizer)))
 
 
@@ -104,7 +104,7 @@ def coarse(bits: int) -> Callable[[SparseAutoencoder], SparseAutoencoder]:
 def coarse_model(bits: int) -> Change:
     """All matrices of the decoder layers rounded, in a copy."""
 
-    def changed(parts: Parts) -> Parts:
+    def changed(parts: LoadedPair) -> LoadedPair:
         import copy
 
         from monitor.model.load.decoder import decoder_layers

@@ -10,10 +10,10 @@ import torch
 from monitor.dictionary.bundle import load_dictionary
 from monitor.dictionary.cards.statistics import FeatureStatistics
 from monitor.dictionary.cards.statistics import save as save_statistics
-from monitor.dictionary.formats import Card, save_saelens
+from monitor.dictionary.formats import DictionaryCard, save_saelens
 from monitor.errors import BadRequest, DictionaryError, ModelError, MonitoringFailed
 from monitor.model.engine.requests import Finished, GenerationRequest, ScoreJob
-from monitor.model.runtime import Runtime, load_parts
+from monitor.model.runtime import Runtime, load_pair
 from monitor.records import Clamp, Sampling, WatchPlan
 from tests.model.tiny import Recorder, dictionary, encode_all, loaded_model, maxima
 
@@ -25,14 +25,14 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
     loaded.model.save_pretrained(model)
     loaded.tokenizer.save_pretrained(model)
     plain = replace(dictionary(), input_bias=None)
-    save_saelens(sae, plain, Card(model_name="tiny", hook_name="blocks.1.hook_resid_post", layer=1))
+    save_saelens(sae, plain, DictionaryCard(model_name="tiny", hook_name="blocks.1.hook_resid_post", layer=1))
     digest = load_dictionary(sae).digest
     save_statistics(sae, FeatureStatistics(maxima(), torch.full((96,), 0.1), 1000, "test", digest))
     return model, sae
 
 
 def test_everything_joins(folders: tuple[Path, Path]) -> None:
-    parts = load_parts(*folders, device="cpu")
+    parts = load_pair(*folders, device="cpu")
     assert parts.layer == 1
     runtime = Runtime(parts, WatchPlan((4, 9)), [30])
     runtime.start()
@@ -66,7 +66,7 @@ def test_everything_joins(folders: tuple[Path, Path]) -> None:
 
 
 def test_nothing_is_inspected_where_the_model_computes_no_numbers(folders: tuple[Path, Path]) -> None:
-    runtime = Runtime(load_parts(*folders, device="cpu"), WatchPlan((4, 9)))
+    runtime = Runtime(load_pair(*folders, device="cpu"), WatchPlan((4, 9)))
     ids = runtime.tokenise("hello", truncate=False, room=0, reply=False).ids
     assert any(token.features for token in runtime.inspect(ids, 5))
     runtime.loaded.layers[0].register_forward_hook(lambda _module, _args, output: output * float("nan"))
@@ -75,21 +75,21 @@ def test_nothing_is_inspected_where_the_model_computes_no_numbers(folders: tuple
 
 
 def test_layers(folders: tuple[Path, Path]) -> None:
-    assert load_parts(*folders, layer=3, device="cpu").layer == 3
+    assert load_pair(*folders, layer=3, device="cpu").layer == 3
     with pytest.raises(ModelError, match="layers 0 to 3"):
-        load_parts(*folders, layer=4, device="cpu")
+        load_pair(*folders, layer=4, device="cpu")
 
 
 def test_a_dictionary_of_another_width(folders: tuple[Path, Path], tmp_path: Path) -> None:
     other = tmp_path / "other"
     sae = dictionary("relu")
     wide = type(sae)(sae.activation, torch.randn(8, 48), torch.zeros(8), torch.randn(8, 48), torch.zeros(48))
-    save_saelens(other, wide, Card())
+    save_saelens(other, wide, DictionaryCard())
     with pytest.raises(DictionaryError, match=r"48 wide.*32 wide"):
-        load_parts(folders[0], other, device="cpu")
+        load_pair(folders[0], other, device="cpu")
 
 
 def test_a_dictionary_without_statistics(folders: tuple[Path, Path]) -> None:
     (folders[1] / "statistics.safetensors").unlink()
     with pytest.raises(DictionaryError, match="dictionary describe"):
-        load_parts(*folders, device="cpu")
+        load_pair(*folders, device="cpu")

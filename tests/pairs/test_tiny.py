@@ -1,4 +1,4 @@
-"""The shipped model: that its files are whole, and that it does the little it promises."""
+"""The pair `tiny`: its files are whole, and its model does what its README says."""
 
 import pytest
 import torch

@@ -1,6 +1,6 @@
 """A runtime without a model: one word is one token, and what a word reads is written in the word.
 
-Implements `monitor.rpc.ports.Runtime` with real threads. `lie` reads 1.0 in feature 7, `bomb` in feature 9, `sick`
+Implements `monitor.rpc.ports.ModelRuntime` with real threads. `lie` reads 1.0 in feature 7, `bomb` in feature 9, `sick`
 cannot be read at all. A generation repeats the prompt's words until it has enough of them or repeats `end`.
 """
 
@@ -66,7 +66,7 @@ def policies(closed: bool = True) -> PolicySet:
 
 
 class FakeRuntime:
-    """`monitor.rpc.ports.Runtime`."""
+    """`monitor.rpc.ports.ModelRuntime`."""
 
     def __init__(self, watch: WatchPlan, context: int = 64) -> None:
         self.context = context
@@ -77,6 +77,8 @@ class FakeRuntime:
         self.scorer = FakeScorer(self._vocabulary, watch)
         self.inspecting: Callable[[], None] = lambda: None
         self.unscored, self.sees = 0, True
+        self.checks = 0
+        """Health checks that asked for the number of unscored passes."""
         self.leases, self._watch = 0, watch
         self.token_text = self._vocabulary.text
         self.special_ids = frozenset({0})
@@ -92,7 +94,7 @@ class FakeRuntime:
     def prepare(self, needs: object) -> None:
         self.prepared = needs
 
-    def hold(self, watch: WatchPlan, clampable: Sequence[int]) -> Lease:
+    def lease(self, watch: WatchPlan, clampable: Sequence[int]) -> Lease:
         self.leases += 1
         return Lease(slice(0, len(watch)), self._released)
 
@@ -104,6 +106,7 @@ class FakeRuntime:
         self.leases -= 1
 
     def unscored_passes(self) -> int:
+        self.checks += 1
         return self.unscored
 
     def can_see(self) -> bool:

@@ -12,7 +12,7 @@ import torch
 from monitor.dictionary.cards import statistics
 from monitor.dictionary.cards.statistics import FeatureStatistics
 from monitor.model.offline.residuals import Harvester
-from monitor.model.runtime import Parts, load_parts
+from monitor.model.runtime import LoadedPair, load_pair
 from monitor.pairs import tiny
 from tests.cli.small_pair import write_small_pair
 from tests.model.tiny import maxima
@@ -30,7 +30,7 @@ class Scene:
     """A feature that fires on SPEAKS and not on SILENT; policy `alerting` reads it."""
     blocking: int
     """Another one; policy `blocking` reads it in responses, and in prompts in shadow."""
-    parts: Parts
+    parts: LoadedPair
 
     def readings(self, text: str) -> torch.Tensor:
         """`[tokens, features]` in units of the maxima, by a plain forward of this text alone."""
@@ -53,7 +53,7 @@ def demo_scene(folder: Path) -> Scene | None:
 
 
 def scene(folder: Path, model: Path, dictionary: Path) -> Scene:
-    parts = load_parts(model, dictionary, device="cpu")
+    parts = load_pair(model, dictionary, device="cpu")
     loud = _readings(parts, SPEAKS)[1:].amax(0)
     quiet = _readings(parts, SILENT)[1:].amax(0)
     alerting, blocking = (loud * (quiet == 0)).topk(2).indices.tolist()
@@ -81,7 +81,7 @@ def scene(folder: Path, model: Path, dictionary: Path) -> Scene:
     return Scene(flags, alerting, blocking, parts)
 
 
-def _readings(parts: Parts, text: str) -> torch.Tensor:
+def _readings(parts: LoadedPair, text: str) -> torch.Tensor:
     ids = parts.loaded.tokenizer(text)["input_ids"]
     activations = parts.dictionary.autoencoder.encode(
         Harvester(parts.loaded, parts.layer).residuals(torch.tensor([ids]))

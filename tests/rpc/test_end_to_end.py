@@ -19,7 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from monitor.errors import ConfigurationError
-from monitor.model.selftest.run import self_test
+from monitor.model.selftest.self_test import self_test
 from monitor.rpc.server import in_background
 from monitor.settings import load_settings
 from monitor.v1 import monitor_pb2 as pb

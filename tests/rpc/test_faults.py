@@ -36,7 +36,7 @@ from tests.rpc.striking import (
     until_it_fails,
     whole,
 )
-from tests.rpc.test_generate import wait_for
+from tests.waiting import wait_for
 
 CLOSED = "FAILED_PRECONDITION"
 

@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 import torch
 
-from monitor.telemetry.decisions import tape
+from monitor.telemetry.decisions import writer
 from monitor.telemetry.decisions.reader import read, verify
 from monitor.v1 import monitor_pb2 as pb
 from tests.rpc.conftest import DEADLINE, fails
 from tests.rpc.faulty import NOT_SERVING, SERVING, Faulty, faulty
 from tests.rpc.pairs import SILENT, SPEAKS
 from tests.rpc.striking import LONG, PROMPT, long_stream, striking, until_it_fails, whole
-from tests.rpc.test_generate import wait_for
+from tests.waiting import wait_for
 
 
 @pytest.fixture
@@ -133,14 +133,14 @@ class Disk:
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.full = False
-        write = tape.Disk.write
+        write = writer.Disk.write
 
-        def perhaps(disk: tape.Disk, handle: Any, data: bytes) -> Any:
+        def perhaps(disk: writer.Disk, handle: Any, data: bytes) -> Any:
             if self.full:
                 raise OSError(errno.ENOSPC, "No space left on device")
             return write(disk, handle, data)
 
-        patch.setattr(tape.Disk, "write", perhaps)
+        patch.setattr(writer.Disk, "write", perhaps)
 
 
 class TestTheDiskIsFull:

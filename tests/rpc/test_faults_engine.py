@@ -35,7 +35,7 @@ from tests.rpc.striking import (
     until_it_fails,
     whole,
 )
-from tests.rpc.test_generate import wait_for
+from tests.waiting import wait_for
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Generate and GenerateStream over a real connection."""
 
-import time
 from dataclasses import replace
 
 import pytest
@@ -11,6 +10,7 @@ from monitor.records import Action, Clamp, Phase
 from monitor.v1 import monitor_pb2 as pb
 from tests.rpc.conftest import DEADLINE, details, fails, fields, generation, serving
 from tests.rpc.fake import FakeRuntime, policies, policy
+from tests.waiting import wait_for
 
 
 def events(call):
@@ -195,8 +195,8 @@ def test_a_slow_reader_gets_few_large_chunks(served):
     served.runtime.engine.gate.clear()
     call = served.stream("one two", max_new_tokens=20_000)
     served.runtime.engine.gate.set()
-    wait_for(lambda: served.runtime.engine.submitted)
-    time.sleep(0.5)
+    # Nothing is read until everything was generated.
+    wait_for(lambda: served.runtime.engine.submitted and not served.runtime.engine.running_now)
     messages = list(call)
     text = "".join(message.chunk.text for message in messages)
     assert text == "one two " * 10_000
@@ -226,13 +226,6 @@ def test_an_unexpected_error_quotes_no_prompt(served, capsys):
         served.generate("xyzzy")
     assert "xyzzy" not in str(caught[0])
     assert "xyzzy" not in "".join(capsys.readouterr())
-
-
-def wait_for(condition, seconds=60.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.005)
 
 
 def test_a_call_needs_the_generation(served):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from tests.rpc.conftest import DEADLINE, serving
-from tests.rpc.test_generate import wait_for
 from tests.rpc.test_server import NOT_SERVING, health
+from tests.waiting import wait_for
 
 
 def test_a_server_that_drains_does_not_count_as_serving():

@@ -22,7 +22,7 @@ from tests.children import beside
 from tests.rpc.conftest import DEADLINE, fails
 from tests.rpc.faulty import Faulty, faulty
 from tests.rpc.pairs import SILENT, SPEAKS, small_scene
-from tests.rpc.test_generate import wait_for
+from tests.waiting import wait_for
 
 
 @pytest.fixture
@@ -178,10 +178,10 @@ class TestASetThatIsWrong:
         from monitor.records import WatchPlan
 
         alive = [f for f in range(96) if asked.runtime._bank.recorded_maximum(f) > 0]
-        lease = asked.runtime.hold(WatchPlan(tuple(alive)), ())
+        lease = asked.runtime.lease(WatchPlan(tuple(alive)), ())
         lease.release()
         with pytest.raises(ConfigurationError, match="does not exist"):
-            asked.runtime.hold(WatchPlan((alive[0], 10_000)), ())
+            asked.runtime.lease(WatchPlan((alive[0], 10_000)), ())
 
 
 class TestASetThatTakesLongToRead:
@@ -189,8 +189,8 @@ class TestASetThatTakesLongToRead:
 
     @pytest.fixture
     def held_up(self, asked: Faulty, monkeypatch: pytest.MonkeyPatch) -> Iterator[HeldUp]:
-        held = HeldUp(asked.runtime.hold)
-        monkeypatch.setattr(asked.runtime, "hold", held)
+        held = HeldUp(asked.runtime.lease)
+        monkeypatch.setattr(asked.runtime, "lease", held)
         yield held
         held.go.set()
 

@@ -1,11 +1,11 @@
 """Score, ListPolicies and Inspect over a real connection."""
 
 import threading
-import time
 
 from monitor.v1 import monitor_pb2 as pb
 from tests.rpc.conftest import DEADLINE, details, fails, serving
 from tests.rpc.fake import FakeRuntime, policies
+from tests.waiting import wait_for
 
 
 def test_a_clean_text_is_checked_and_not_matched(served):
@@ -157,8 +157,7 @@ def test_more_inspections_than_wait_are_refused(served):
     served.runtime.inspecting = gate.wait
     request = pb.InspectRequest(input=pb.Input(text="hold"))
     held = [served.stub.Inspect.future(request, timeout=DEADLINE) for _ in range(30)]
-    while sum(call.done() for call in held) < 13:
-        time.sleep(0.005)
+    wait_for(lambda: sum(call.done() for call in held) >= 13)
     gate.set()
     codes = [call.code().name for call in held]
     assert (codes.count("OK"), codes.count("RESOURCE_EXHAUSTED")) == (17, 13)
@@ -169,8 +168,7 @@ def test_too_many_calls_are_refused():
     with serving(max_concurrent_calls=1) as served:
         served.runtime.scorer.gate.clear()
         held = served.stub.Score.future(pb.ScoreRequest(input=pb.Input(text="hold")), timeout=DEADLINE)
-        while not served.runtime.scorer.submitted:
-            time.sleep(0.005)
+        wait_for(lambda: served.runtime.scorer.submitted)
         with fails("RESOURCE_EXHAUSTED") as caught:
             served.score("hello")
         assert details(caught[0])["RetryInfo"].retry_delay.ToTimedelta().total_seconds() == 1.0
@@ -182,15 +180,12 @@ def test_too_many_calls_are_refused():
 def test_a_cancelled_score_is_forgotten(served):
     served.runtime.scorer.gate.clear()
     call = served.stub.Score.future(pb.ScoreRequest(input=pb.Input(text="hold")), timeout=DEADLINE)
-    while not served.runtime.scorer.submitted:
-        time.sleep(0.005)
+    wait_for(lambda: served.runtime.scorer.submitted)
     call.cancel()
-    while not served.runtime.scorer.cancelled:
-        time.sleep(0.005)
+    wait_for(lambda: served.runtime.scorer.cancelled)
     assert served.runtime.scorer.cancelled == served.runtime.scorer.submitted
     served.runtime.scorer.gate.set()
-    while not served.metric("requests_total", method="Score", code="CANCELLED"):
-        time.sleep(0.005)
+    wait_for(lambda: served.metric("requests_total", method="Score", code="CANCELLED"))
 
 
 def test_unknown_methods_are_unimplemented(served):

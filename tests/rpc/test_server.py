@@ -4,7 +4,6 @@ import asyncio
 import signal
 import socket
 import threading
-import time
 
 import grpc
 import pytest
@@ -18,7 +17,7 @@ from monitor.v1 import monitor_pb2 as pb
 from monitor.v1.monitor_pb2_grpc import MonitorServiceStub
 from tests.rpc.conftest import DEADLINE, connected, fails, generation, serving, settings
 from tests.rpc.fake import FakeRuntime, policies
-from tests.rpc.test_generate import wait_for
+from tests.waiting import wait_for
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -27,6 +26,12 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 def health(served, service=""):
     stub = health_pb2_grpc.HealthStub(served.channel)
     return stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=DEADLINE).status
+
+
+def after_checks(served, number):
+    """Wait until health was checked so many times more; a check that finds something new reads the number twice."""
+    before = served.runtime.checks
+    wait_for(lambda: served.runtime.checks >= before + number)
 
 
 def test_health_of_server_and_service(served):
@@ -44,7 +49,7 @@ def test_a_dead_engine_is_not_serving(served):
 
 def test_what_cannot_be_scored_is_not_serving_until_a_probe_is_scored_again(served):
     served.runtime.sees = False
-    time.sleep(0.6)
+    after_checks(served, 2)
     assert health(served) == SERVING, "nobody asked: every token so far was scored"
     served.runtime.unscored += 1
     wait_for(lambda: health(served) == NOT_SERVING)
@@ -72,7 +77,7 @@ def test_a_defect_in_the_probe_is_not_serving_and_does_not_end_the_watching():
 
 def test_one_text_that_could_not_be_scored_leaves_the_server_serving(served):
     served.runtime.unscored += 1
-    time.sleep(0.6)
+    after_checks(served, 4)
     assert health(served) == SERVING
 
 
@@ -221,6 +226,17 @@ def test_what_outlives_the_grace_period_is_cancelled():
         assert server.ended.wait(DEADLINE)
 
 
+async def answers(channel):
+    """True while new calls are answered; False once the server drains."""
+    try:
+        await MonitorServiceStub(channel).ListPolicies(pb.ListPoliciesRequest())
+    except grpc.RpcError as error:
+        if error.code() is not grpc.StatusCode.UNAVAILABLE:
+            raise
+        return False
+    return True
+
+
 def test_a_second_signal_ends_the_grace_period():
     async def run():
         chosen = policies()
@@ -234,7 +250,8 @@ def test_a_second_signal_ends_the_grace_period():
             while not runtime.engine.submitted:
                 await asyncio.sleep(0.01)
             stopping = asyncio.create_task(server.stop(grace=3600))
-            await asyncio.sleep(0.1)
+            while await answers(channel):
+                await asyncio.sleep(0)
             assert not stopping.done()
             server.hurry()
             with pytest.raises(grpc.RpcError):

@@ -1,7 +1,9 @@
 """Lines of the log."""
 
 import contextlib
+import io
 import json
+import sys
 
 import pytest
 import structlog
@@ -38,9 +40,17 @@ def test_console_lines_show_no_local_variables(capsys):
 
 def test_a_full_disk_or_a_closed_stream_ends_nobody_who_logs(monkeypatch):
     with open("/dev/full", "w", buffering=1) as full:
+        with pytest.raises(OSError, match="No space left"):
+            full.write("lost\n")
         monkeypatch.setattr("sys.stderr", full)
         configure("info", "json")
         structlog.get_logger().error("lost")
         with contextlib.suppress(OSError):
             full.close()
+    with pytest.raises(ValueError, match="closed"):
+        full.write("lost too\n")
     structlog.get_logger().error("lost too")
+    monkeypatch.setattr("sys.stderr", io.StringIO())
+    configure("info", "json")
+    structlog.get_logger().error("seen")
+    assert [json.loads(line)["event"] for line in sys.stderr.getvalue().splitlines()] == ["seen"]

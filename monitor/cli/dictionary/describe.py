@@ -18,10 +18,9 @@ from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, Mo
 from monitor.cli.show.console import stderr_console, stdout_console
 from monitor.dictionary.cards import card_file, labels, statistics
 from monitor.dictionary.cards.auto_labels import name_features
-from monitor.dictionary.cards.build import make_cards
-from monitor.dictionary.cards.describe import Description, Options
-from monitor.dictionary.cards.describe import describe as describe_features
-from monitor.dictionary.cards.packing import PackedRow, packed
+from monitor.dictionary.cards.description import CorpusDescription, DescribeOptions, PackedRow, pack_rows
+from monitor.dictionary.cards.description import describe as describe_features
+from monitor.dictionary.cards.feature_cards import make_cards
 from monitor.lab.pair import Pair, open_labels, open_pair
 from monitor.lab.texts import corpus_files, in_equal_shares
 
@@ -59,7 +58,7 @@ def describe(
             rows,
             pair.residuals,
             pair.dictionary.autoencoder,
-            Options(bos=pair.bos, keep=2 * contexts),
+            DescribeOptions(bos=pair.bos, keep=2 * contexts),
             corpus=said,
             dictionary_digest=pair.dictionary.digest,
             progress=advance,
@@ -75,10 +74,10 @@ def _rows(pair: Pair, texts: Iterator[str], length: int) -> Iterator[PackedRow]:
     def tokenise(text: str) -> list[int]:
         return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
-    return packed(texts, tokenise, length, pair.bos)
+    return pack_rows(texts, tokenise, length, pair.bos)
 
 
-def _write(pair: Pair, found: Description, named: labels.Labels, contexts: int) -> list[Path]:
+def _write(pair: Pair, found: CorpusDescription, named: labels.Labels, contexts: int) -> list[Path]:
     folder = pair.dictionary.path
     header = card_file.CardsHeader(
         features=pair.dictionary.autoencoder.features,
@@ -96,7 +95,7 @@ def _write(pair: Pair, found: Description, named: labels.Labels, contexts: int) 
     ]
 
 
-def _report(found: Description, seconds: float, written: list[Path]) -> None:
+def _report(found: CorpusDescription, seconds: float, written: list[Path]) -> None:
     numbers = found.statistics
     dead = int((numbers.maximum == 0).sum())
     console = stdout_console()

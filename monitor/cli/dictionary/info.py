@@ -54,7 +54,7 @@ def convert(
     Statistics are taken along where activations keep their units.
     """
     from monitor.dictionary.bundle import load_dictionary
-    from monitor.dictionary.convert import convert as convert_dictionary
+    from monitor.dictionary.conversion import convert as convert_dictionary
 
     found = load_dictionary(source, format=format)
     made = convert_dictionary(found, out)
@@ -109,19 +109,21 @@ def _arithmetic(sae: SparseAutoencoder) -> dict[str, Any]:
 
 def _costs(found: Dictionary) -> dict[str, Any]:
     from monitor.dictionary.digest import sampled
-    from monitor.dictionary.storage.lazy import StoredAutoencoder, gigabytes
+    from monitor.dictionary.storage.stored_autoencoder import StoredAutoencoder, readable_size
 
     sae = found.autoencoder
     matrices = 3 if sae.gate_bias is not None else 2
     whole, feature = 4 * matrices * sae.features * sae.d_model, 4 * matrices * sae.d_model
     lazy = isinstance(sae, StoredAutoencoder)
     watched = (
-        f"{gigabytes(feature)} per watched feature" if sae.separable else "all of it, also for one feature"
+        f"{readable_size(feature)} per watched feature"
+        if sae.separable
+        else "all of it, also for one feature"
     )
     return {
-        "files": ", ".join(f"{path.name} ({gigabytes(path.stat().st_size)})" for path in found.files),
+        "files": ", ".join(f"{path.name} ({readable_size(path.stat().st_size)})" for path in found.files),
         "memory to watch": watched,
-        "memory for all": gigabytes(whole) + ("; stays in its files until needed" if lazy else ""),
+        "memory for all": readable_size(whole) + ("; stays in its files until needed" if lazy else ""),
         "statistics": f"{found.statistics.tokens:,} tokens"
         if found.statistics
         else f"none (would be in {found.path})",

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -21,11 +24,15 @@ from monitor.dictionary.training.settings import Objective, TrainSettings
 from monitor.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from monitor.dictionary.training.report import Report
-    from monitor.dictionary.training.run import Storage, Subject
-    from monitor.dictionary.training.trainer import Metrics
+    from rich.console import Console
+
+    from monitor.dictionary.training.report import TrainingReport
+    from monitor.dictionary.training.run import Storage, TrainingInputs
+    from monitor.dictionary.training.trainer import StepMetrics
 
 Number = TypeVar("Number", int, float)
+LINE_SECONDS = 30.0
+"""Seconds between two progress lines where standard error is no terminal."""
 
 dictionary_app = typer.Typer(
     name="dictionary", help="Train, check and describe dictionaries.", no_args_is_help=True
@@ -121,9 +128,9 @@ def sweep(
 
     Finished combinations are kept in OUT and not done again.
     """
-    from monitor.dictionary.training.sweep import Plan, write_sweep
+    from monitor.dictionary.training.sweep import SweepPlan, write_sweep
 
-    plan = Plan(_numbers(features, int), _numbers(tokens, int), _numbers(learning_rates, float))
+    plan = SweepPlan(_numbers(features, int), _numbers(tokens, int), _numbers(learning_rates, float))
     base = TrainSettings(
         plan.features[0], plan.tokens[0], objective, k, sparsity, batch=batch, buffer=buffer, seed=seed
     )
@@ -157,7 +164,7 @@ def _numbers(text: str, kind: Callable[[str], Number]) -> tuple[Number, ...]:
 @contextmanager
 def _subject(
     model: str, layer: int | None, data: list[str], length: int, held_out: int, device: str
-) -> Iterator[Subject]:
+) -> Iterator[TrainingInputs]:
     from monitor.lab.training_subject import Reading, open_subject, together
 
     with together():
@@ -181,7 +188,7 @@ def _storage(out: Path, restart: bool, weights: str) -> Storage:
     return Storage(out, restart, weights=kinds[weights])
 
 
-def _train(settings: TrainSettings, subject: Subject, storage: Storage) -> Report:
+def _train(settings: TrainSettings, subject: TrainingInputs, storage: Storage) -> TrainingReport:
     from monitor.dictionary.training.run import train_dictionary
 
     try:
@@ -192,7 +199,7 @@ def _train(settings: TrainSettings, subject: Subject, storage: Storage) -> Repor
         raise typer.Exit(130) from None
 
 
-def _swept(settings: TrainSettings, subject: Subject, out: Path) -> dict[str, Any]:
+def _swept(settings: TrainSettings, subject: TrainingInputs, out: Path) -> dict[str, Any]:
     from monitor.dictionary.training.run import save_run
     from monitor.dictionary.training.sweep import summary
 
@@ -225,7 +232,7 @@ def _done(row: Path, asked: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _finish(report: Report, storage: Storage, plot: bool) -> None:
+def _finish(report: TrainingReport, storage: Storage, plot: bool) -> None:
     from monitor.dictionary.training.plots import draw_training
     from monitor.dictionary.training.report import results
     from monitor.dictionary.training.run import save_run
@@ -238,8 +245,21 @@ def _finish(report: Report, storage: Storage, plot: bool) -> None:
 
 
 @contextmanager
-def _progress(settings: TrainSettings) -> Iterator[Callable[[Metrics], None]]:
-    """A bar on standard error, and a line of numbers at every twentieth of the run."""
+def _progress(settings: TrainSettings) -> Iterator[Callable[[StepMetrics], None]]:
+    """Progress on standard error: a bar on a terminal, plain lines elsewhere; only the first process shows any."""
+    console = stderr_console()
+    if not _first():
+        yield lambda metrics: None
+    elif console.is_terminal:
+        with _bar(settings, console) as on_step:
+            yield on_step
+    else:
+        yield ProgressLines(settings, partial(console.print, soft_wrap=True))
+
+
+@contextmanager
+def _bar(settings: TrainSettings, console: Console) -> Iterator[Callable[[StepMetrics], None]]:
+    """A progress bar, and a line of numbers at every twentieth of the run."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
@@ -249,13 +269,57 @@ def _progress(settings: TrainSettings) -> Iterator[Callable[[Metrics], None]]:
         TimeRemainingColumn(),
     )
     each = max(1, settings.steps // 20)
-    with Progress(*columns, console=stderr_console(), transient=True, disable=not _first()) as bar:
+    with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("training", total=settings.steps)
 
-        def watch(metrics: Metrics) -> None:
-            numbers = f"FVU {metrics.fvu:.4f}  L0 {metrics.l0:.1f}  dead {100 * metrics.dead:.1f} %"
-            bar.update(task, completed=metrics.step + 1, description=numbers)
-            if _first() and (metrics.step % each == 0 or metrics.step == settings.steps - 1):
-                bar.console.print(f"{metrics.tokens:>12,} tokens  loss {metrics.loss:9.3f}  {numbers}")
+        def on_step(metrics: StepMetrics) -> None:
+            bar.update(task, completed=metrics.step + 1, description=_numbers_of(metrics))
+            if metrics.step % each == 0 or metrics.step == settings.steps - 1:
+                bar.console.print(
+                    f"{metrics.tokens:>12,} tokens  loss {metrics.loss:9.3f}  {_numbers_of(metrics)}"
+                )
 
-        yield watch
+        yield on_step
+
+
+class ProgressLines:
+    """Plain progress lines for output that is no terminal: at the first step, every 30 seconds and at the last step."""
+
+    def __init__(
+        self,
+        settings: TrainSettings,
+        write: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings, self._write, self._clock = settings, write, clock
+        self._started = self._last_line = clock()
+        self._tokens_before: int | None = None
+        write(
+            f"training {settings.features:,} features on {settings.tokens:,} tokens; "
+            f"a line follows every {LINE_SECONDS:.0f} seconds"
+        )
+
+    def __call__(self, metrics: StepMetrics) -> None:
+        """Write a line where one is due."""
+        now, last = self._clock(), metrics.step == self._settings.steps - 1
+        if self._tokens_before is None:
+            self._tokens_before = metrics.tokens - self._settings.batch
+        elif now - self._last_line < LINE_SECONDS and not last:
+            return
+        self._last_line = now
+        self._write(self._line(metrics, metrics.tokens - self._tokens_before, now - self._started))
+        if last:
+            self._write("training is complete; measuring the dictionary on held-out text")
+
+    def _line(self, metrics: StepMetrics, tokens: int, seconds: float) -> str:
+        """`tokens` were trained on in `seconds`; a resumed run began with more."""
+        rate = tokens / max(seconds, 1e-9)
+        left = timedelta(seconds=round((self._settings.tokens - metrics.tokens) / rate))
+        return (
+            f"{metrics.tokens:,} of {self._settings.tokens:,} tokens  {_numbers_of(metrics)}  "
+            f"{rate:,.0f} tokens/s  {left} remaining"
+        )
+
+
+def _numbers_of(metrics: StepMetrics) -> str:
+    return f"FVU {metrics.fvu:.4f}  L0 {metrics.l0:.1f}  dead {100 * metrics.dead:.1f} %"

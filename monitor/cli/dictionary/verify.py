@@ -21,7 +21,7 @@ from monitor.cli.show.console import stdout_console
 from monitor.lab.pair import open_pair
 
 if TYPE_CHECKING:
-    from monitor.model.runtime import Parts
+    from monitor.model.runtime import LoadedPair
     from monitor.model.selftest.result import SelfTest
 
 
@@ -46,8 +46,8 @@ def verify(
     be wrong: layers, points, BOS, scaling, activation functions, biases. `serve` holds itself to the record from then
     on. Exit codes: 0 as expected (and recorded), 1 not as expected, 2 an error.
     """
-    from monitor.model.selftest.records import save_record
-    from monitor.model.selftest.run import self_test
+    from monitor.model.selftest.self_test import self_test
+    from monitor.model.selftest.verified_records import save_record
 
     parts = _parts(model, dictionary, dictionary_format, layer, device, dtype)
     test = self_test(parts, thorough=True, records=() if replace else None)
@@ -62,15 +62,15 @@ def verify(
 
 def _parts(
     model: str | None, dictionary: Path | None, format: str | None, layer: int | None, device: str, dtype: str
-) -> Parts:
+) -> LoadedPair:
     """The pair with or without statistics: verifying is what one does first."""
-    from monitor.model.runtime import Parts
+    from monitor.model.runtime import LoadedPair
 
     pair = open_pair(model, dictionary, device, format, dtype, layer)
-    return Parts(pair.loaded, pair.dictionary, pair.harvester.place)
+    return LoadedPair(pair.loaded, pair.dictionary, pair.harvester.place)
 
 
-def _print(console: Console, parts: Parts, test: SelfTest, saved: Path | None) -> None:
+def _print(console: Console, parts: LoadedPair, test: SelfTest, saved: Path | None) -> None:
     loaded, record = parts.loaded, test.record
     console.print(f"model       {loaded.name}  {record.dtype} on {loaded.devices}")
     console.print(f"dictionary  {parts.dictionary.path}  {parts.dictionary.autoencoder.features} features")

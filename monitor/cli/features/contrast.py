@@ -18,7 +18,7 @@ from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, Js
 from monitor.cli.show.console import stderr_console, stdout_console
 from monitor.dictionary.cards.labels import Labels
 from monitor.dictionary.cards.statistics import FeatureStatistics
-from monitor.dictionary.explore.contrast import Contrast, Pool
+from monitor.dictionary.explore.contrast import FeatureContrast, TextPooling
 from monitor.dictionary.explore.contrast import contrast as rank
 from monitor.dictionary.explore.text_pooling import pool as pool_texts
 from monitor.errors import InputError
@@ -36,7 +36,7 @@ def contrast(
     labelled: Annotated[
         Path | None, typer.Option(help="In place of both: one .jsonl with `text` and `label` (1 or 0).")
     ] = None,
-    pool: Annotated[Pool, typer.Option(help="How tokens make one number per text.")] = Pool.MAX,
+    pool: Annotated[TextPooling, typer.Option(help="How tokens make one number per text.")] = TextPooling.MAX,
     model: ModelOption = None,
     dictionary: DictionaryOption = None,
     dictionary_format: FormatOption = None,
@@ -71,7 +71,7 @@ def contrast(
     console.print(feature_table(rows))
 
 
-def _row(item: Contrast, labels: Labels, statistics: FeatureStatistics | None) -> Row:
+def _row(item: FeatureContrast, labels: Labels, statistics: FeatureStatistics | None) -> Row:
     numbers = {
         "auroc": round(item.auroc, 4),
         "low": round(item.low, 4),

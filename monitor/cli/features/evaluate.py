@@ -17,11 +17,11 @@ import typer
 from monitor.cli.features.show import card_of
 from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, ModelOption
 from monitor.cli.show.console import stderr_console, stdout_console
-from monitor.dictionary.evaluation.clearest import Clear, SourceSummary, clearest, summarise
-from monitor.dictionary.evaluation.half import Floats, Half
-from monitor.dictionary.evaluation.measure import SourceResult, measure
-from monitor.dictionary.evaluation.report import Portrait, Subject, portraits, records, table
-from monitor.dictionary.evaluation.source import Row, Skipped, Source, make_source
+from monitor.dictionary.evaluation.clear_features import ClearFeature, SourceSummary, clearest, summarise
+from monitor.dictionary.evaluation.comparison import SourceComparison, compare_detectors
+from monitor.dictionary.evaluation.readings import Floats, LabelledReadings
+from monitor.dictionary.evaluation.report import EvaluationScope, FeaturePortrait, portraits, records, table
+from monitor.dictionary.evaluation.source import LabelledSource, SkippedSource, SourceText, make_source
 from monitor.errors import InputError
 from monitor.lab.labelled_sources import LabelledReader, labelled_files, read_rows
 from monitor.lab.pair import need_statistics, open_labels, open_pair
@@ -55,7 +55,10 @@ def evaluate(
     pair = open_pair(model, dictionary, device, dictionary_format)
     reader = LabelledReader(pair, longest)
     made = [_source(key, path, rows) for key, path in files.items()]
-    sources, skipped = [s for s in made if isinstance(s, Source)], [s for s in made if isinstance(s, Skipped)]
+    sources, skipped = (
+        [s for s in made if isinstance(s, LabelledSource)],
+        [s for s in made if isinstance(s, SkippedSource)],
+    )
     if not sources:
         raise InputError("no source can be measured: " + "; ".join(f"{s.name}: {s.reason}" for s in skipped))
     benign = _benign(data, reader, rows)
@@ -64,7 +67,7 @@ def evaluate(
     results = list(in_processes(partial(_measure, limit=features), halves, jobs))
     density = need_statistics(pair.dictionary).density.numpy()
     found = clearest(summaries, benign, density, count=10, most_per_concept=3) if summaries else []
-    subject = Subject(
+    subject = EvaluationScope(
         pair.loaded.digest,
         pair.dictionary.digest,
         pair.harvester.layer,
@@ -78,27 +81,29 @@ def evaluate(
     stdout_console().print(table(subject, results, skipped), soft_wrap=True)
 
 
-def _measure(given: tuple[Source, Half, Half], limit: int) -> SourceResult:
+def _measure(
+    given: tuple[LabelledSource, LabelledReadings, LabelledReadings], limit: int
+) -> SourceComparison:
     source, train, test = given
-    return measure(source.concept, source.name, train, test, limit=limit)
+    return compare_detectors(source.concept, source.name, train, test, limit=limit)
 
 
-def _source(key: tuple[str, str], path: Path, rows: int) -> Source | Skipped:
+def _source(key: tuple[str, str], path: Path, rows: int) -> LabelledSource | SkippedSource:
     from monitor.lab.splits import normalised, split_of
 
     return make_source(*key, read_rows(path), split_of, normalised, rows)
 
 
 def _halves(
-    sources: list[Source], reader: LabelledReader, benign: Floats, summaries: list[SourceSummary]
-) -> Iterator[tuple[Source, Half, Half]]:
+    sources: list[LabelledSource], reader: LabelledReader, benign: Floats, summaries: list[SourceSummary]
+) -> Iterator[tuple[LabelledSource, LabelledReadings, LabelledReadings]]:
     """Both halves of each source, read when they are asked for; adds to `summaries` on the way."""
     from rich.progress import Progress
 
     with Progress(console=stderr_console(), transient=True) as bar:
         for source in bar.track(sources, description="sources"):
             whole = reader.half(source)
-            train, test = whole.take(source.train), whole.take(~source.train)
+            train, test = whole.select(source.train), whole.select(~source.train)
             if len(benign) and not source.name.startswith(_BY_WORDING):
                 summaries.append(summarise(source.concept, source.name, train, test, benign))
             yield source, train, test
@@ -113,14 +118,18 @@ def _benign(data: Path, reader: LabelledReader, rows: int) -> Floats:
     return reader.read(found, np.arange(len(found))).maximum
 
 
-def _portraits(found: list[Clear], sources: list[Source], reader: LabelledReader) -> Iterator[Portrait]:
+def _portraits(
+    found: list[ClearFeature], sources: list[LabelledSource], reader: LabelledReader
+) -> Iterator[FeaturePortrait]:
     dictionary = reader.pair.dictionary
     labels, statistics = open_labels(dictionary), need_statistics(dictionary)
     by_name = {(source.concept, source.name): source for source in sources}
     for clear in found:
         source = by_name[clear.concept, clear.best_source]
-        measured: list[Row] = [row for row, train in zip(source.rows, source.train, strict=True) if not train]
-        yield Portrait(
+        measured: list[SourceText] = [
+            row for row, train in zip(source.rows, source.train, strict=True) if not train
+        ]
+        yield FeaturePortrait(
             clear,
             labels.best(clear.feature),
             float(statistics.maximum[clear.feature]),

@@ -27,8 +27,7 @@ def draw_map(
     size: Annotated[int, typer.Option(min=10, max=1000, help="How many neighbours to draw.")] = 150,
 ) -> None:
     """Draw the nearest features in two dimensions: near in the picture is near in decoder cosine."""
-    from monitor.dictionary.explore.layout import neighbourhood
-    from monitor.dictionary.explore.picture import draw
+    from monitor.dictionary.explore.feature_map import draw, neighbourhood
 
     if out.suffix not in SUFFIXES or not out.parent.is_dir():
         raise InputError(

@@ -13,7 +13,7 @@ import typer
 from monitor.cli.features.table import Row, feature_table
 from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, JsonOption, ModelOption
 from monitor.cli.show.console import stdout_console
-from monitor.dictionary.explore.search import Hit
+from monitor.dictionary.explore.search import SearchHit
 from monitor.dictionary.explore.search import search as find
 from monitor.dictionary.explore.text_pooling import pool
 from monitor.errors import InputError
@@ -57,7 +57,7 @@ def search(
         stdout_console().print("no feature that has statistics fires on these texts")
 
 
-def _numbers(hit: Hit, texts: int) -> dict[str, Any]:
+def _numbers(hit: SearchHit, texts: int) -> dict[str, Any]:
     return {
         "score": hit.score,
         "fired": f"{hit.fired}/{texts}",
@@ -66,7 +66,7 @@ def _numbers(hit: Hit, texts: int) -> dict[str, Any]:
     }
 
 
-def _peaks(pair: Pair, hit: Hit, ids: list[list[int]]) -> list[str | None]:
+def _peaks(pair: Pair, hit: SearchHit, ids: list[list[int]]) -> list[str | None]:
     """Per text the token on which the feature fired most; None where it did not."""
     return [
         pair.speller.pieces(text)[peak] if peak else None for peak, text in zip(hit.peaks, ids, strict=True)

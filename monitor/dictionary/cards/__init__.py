@@ -1,1 +1,1 @@
-"""Feature cards: what is known of each feature of a dictionary (density, contexts, promoted tokens, labels)."""
+"""Feature cards: for each feature its statistics, strongest contexts, promoted tokens, neighbours and label."""

@@ -1,7 +1,6 @@
-"""Plain automatic labels: the words that a feature fires on, and the words near them.
+"""Automatic labels: the words on which a feature is most active in its top contexts, and words that stand near them.
 
-Knows how to summarise top contexts in a few words, and nothing of what they mean: a label says what was seen
-where the feature fired most, no more. Does not know files.
+A label only lists words; it does not interpret them.
 """
 
 from __future__ import annotations
@@ -14,27 +13,28 @@ from collections.abc import Iterable, Sequence
 from monitor.dictionary.cards.card_file import Context, FeatureCard
 
 UNSEEN = "(never active)"
+"""Label of a feature without contexts."""
 _WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]+|\n")
 _STRONG = 50
-"""Percent of a context's own peak above which a token counts as one that the feature fires on."""
+"""A word counts as fired on from this percentage of its context's peak activation."""
 _COMMON = 0.3
-"""Share of the feature's weight that a word needs to be named."""
+"""Share of the total weight over all contexts from which a word is part of the label."""
 _NEAR = 0.5
-"""Share of the feature's contexts in which a word must stand to be named as near."""
+"""Share of the contexts in which a word must occur to be called near."""
 
 
 def name_features(cards: Iterable[FeatureCard]) -> dict[int, str]:
-    """A label for every card, by feature."""
+    """A label for every card, by feature index."""
     held = list(cards)
     spread = Counter(word for card in held for word in {w for c in card.contexts for w in _words(c)})
     return {card.feature: name(card, spread, len(held)) for card in held}
 
 
 def name(card: FeatureCard, spread: Counter[str], cards: int) -> str:
-    """A label such as `power, control · near seek`, or `many words, such, as, these` where none stands out.
+    """A label such as `power, control · near seek`, or `many words, such, as, these` where no word is frequent enough.
 
-    `spread` counts in how many of `cards` cards each word stands anywhere; words that stand everywhere are not
-    worth naming as near.
+    `spread` says for each word in how many of the `cards` cards it occurs. A word that occurs in a quarter of them or
+    more is not called near.
     """
     if not card.contexts:
         return UNSEEN
@@ -49,7 +49,7 @@ def name(card: FeatureCard, spread: Counter[str], cards: int) -> str:
 
 
 def _fired(context: Context) -> Counter[str]:
-    """Weight of each word that the feature fires on; each context weighs 1."""
+    """The words on which the feature fires in a context, with weights that sum to 1."""
     weight: Counter[str] = Counter()
     peak = max(context.levels, default=0)
     for word, level in _levels(context):
@@ -60,7 +60,7 @@ def _fired(context: Context) -> Counter[str]:
 
 
 def _levels(context: Context) -> list[tuple[str, int]]:
-    """Each word of the context with the highest level among the tokens it is made of."""
+    """Each word of the context, with the highest level among its tokens."""
     text = "".join(context.tokens)
     level_at = [
         level for token, level in zip(context.tokens, context.levels, strict=True) for _ in range(len(token))
@@ -71,7 +71,7 @@ def _levels(context: Context) -> list[tuple[str, int]]:
 
 
 def _near(contexts: Sequence[Context], on: set[str], spread: Counter[str], cards: int) -> list[str]:
-    """Up to two words that stand in most contexts, fired on or not, and in few other cards."""
+    """Up to two words that are not in `on`, occur in at least half of the contexts, and occur in few cards."""
     if len(contexts) < 3:
         return []
     inside = Counter(word for context in contexts for word in _words(context))

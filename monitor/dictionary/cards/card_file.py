@@ -1,7 +1,6 @@
-"""Feature cards: for every feature its strongest contexts, the tokens it promotes and its neighbours, in one file.
+"""The file of feature cards, `cards.jsonl.xz`: a header line, then one line per feature in order.
 
-Knows the file (`cards.jsonl.xz`: one line about the file, then one line per feature in order) and its records.
-Texts are stored, not token ids, so reading cards needs no model. Does not know how contexts were found.
+A card holds texts, not token ids, so that reading it needs no tokenizer.
 """
 
 from __future__ import annotations
@@ -23,44 +22,50 @@ _WRITE = "write it with `sae-monitor dictionary describe`"
 
 @dataclass(frozen=True)
 class Context:
-    """A place in the corpus where the feature fired strongly."""
+    """A window of tokens around a strong activation of a feature."""
 
     peak: float
-    """Highest activation in the window."""
+    """The highest activation in the window."""
     at: int
-    """Which token of the window has it."""
+    """Index of the token with the highest activation."""
     tokens: tuple[str, ...]
+    """The text of each token of the window."""
     levels: tuple[int, ...]
-    """Activation at each token in percent of the feature's maximum; at least 1 where it is active at all."""
+    """Activation at each token in percent of the feature's recorded maximum, rounded up to 1 where it is active."""
 
 
 @dataclass(frozen=True)
 class FeatureCard:
-    """What is known about one feature, before anyone has named it."""
+    """What one feature does, as measured; its label is kept in `labels`."""
 
     feature: int
     contexts: tuple[Context, ...]
-    """Of different documents, strongest first."""
+    """Its strongest contexts, each from another document, strongest first."""
     promoted: tuple[tuple[str, float], ...]
-    """Tokens the decoder row makes likelier, with the change in logit relative to the vocabulary's mean."""
+    """The tokens whose logits its decoder row raises most, with the change relative to the vocabulary's mean."""
     suppressed: tuple[tuple[str, float], ...]
+    """The tokens whose logits its decoder row lowers most, likewise."""
     neighbours: tuple[tuple[int, float], ...]
-    """Nearest features by decoder cosine."""
+    """The nearest features by decoder cosine, with the cosines."""
 
 
 @dataclass(frozen=True)
 class CardsHeader:
-    """What the cards of a file describe."""
+    """The header of a file of cards."""
 
     features: int
+    """Number of features, and so of cards."""
     model: str
+    """Digest of the model."""
     dictionary_digest: str
     corpus: str
+    """Description of the corpus, in words."""
     tokens: int
+    """Number of tokens that were read."""
 
 
 def save(folder: Path, header: CardsHeader, cards: Iterable[FeatureCard]) -> Path:
-    """Write the cards beside a dictionary, in the order of the features; returns the file's path."""
+    """Write the cards, given in the order of the features, to a dictionary's folder. Returns the file's path."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / FILE
     with lzma.open(path, "wt", encoding="utf-8", preset=6) as file:
@@ -70,12 +75,12 @@ def save(folder: Path, header: CardsHeader, cards: Iterable[FeatureCard]) -> Pat
 
 
 def load_header(folder: Path) -> CardsHeader:
-    """What the folder's cards describe; DictionaryError where there are none."""
+    """The header of the folder's cards. Raises DictionaryError where there are none or the file is broken."""
     return _header(next(_lines(folder), ""))
 
 
 def load_card(folder: Path, feature: int) -> FeatureCard:
-    """One feature's card; NotFound where the feature does not exist, DictionaryError where cards are missing."""
+    """One feature's card. Raises NotFound for a feature that does not exist, DictionaryError without cards."""
     lines = _lines(folder)
     header = _header(next(lines, ""))
     if not 0 <= feature < header.features:
@@ -92,7 +97,7 @@ def load_card(folder: Path, feature: int) -> FeatureCard:
 
 
 def load_cards(folder: Path) -> Iterator[FeatureCard]:
-    """All cards in the order of the features."""
+    """All cards in the order of the features. Raises DictionaryError where there are none or the file is broken."""
     lines = _lines(folder)
     _header(next(lines, ""))
     return map(_card, lines)
@@ -124,7 +129,7 @@ def _header(line: str) -> CardsHeader:
             (header.model, header.dictionary_digest, header.corpus),
         )
         if not all(type(n) is int and n >= 0 for n in counts) or not all(isinstance(t, str) for t in texts):
-            raise ValueError("a count is no whole number, or a name no text")
+            raise ValueError("a count is not a whole number, or a name is not a text")
         return header
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise DictionaryError(f"{FILE} begins with no header ({error}); {_WRITE}") from None

@@ -1,8 +1,4 @@
-"""Names of features: what a person wrote, or else what was derived from contexts.
-
-Knows the file `labels.json` and that a hand label overrides an automatic one. Does not know how automatic labels
-come about (`naming`).
-"""
+"""Labels of features and their file, `labels.json`. A label that a person wrote precedes an automatic one."""
 
 from __future__ import annotations
 
@@ -20,15 +16,17 @@ _FORMAT = "sae-monitor.labels.v1"
 
 @dataclass(frozen=True)
 class Labels:
-    """Labels by feature; immutable, changed copies are made."""
+    """The labels of a dictionary by feature index. Immutable: `with_hand` and `with_auto` return changed copies."""
 
     hand: Mapping[int, str] = field(default_factory=dict)
+    """Labels that a person wrote."""
     auto: Mapping[int, str] = field(default_factory=dict)
+    """Automatic labels."""
     dictionary_digest: str = ""
-    """The dictionary whose features these are; empty where it was not recorded."""
+    """Digest of the dictionary; empty where it was not recorded."""
 
     def best(self, feature: int) -> str:
-        """The feature's label, the hand label before the automatic one; empty where it has none."""
+        """The feature's hand label, else its automatic label, else an empty text."""
         return self.hand.get(feature) or self.auto.get(feature, "")
 
     def by_hand(self, feature: int) -> bool:
@@ -36,25 +34,25 @@ class Labels:
         return feature in self.hand
 
     def with_hand(self, feature: int, text: str) -> Labels:
-        """With a hand label, or without one where the text is empty."""
+        """A copy with this hand label for the feature, or without a hand label where the text is empty."""
         kept = {index: label for index, label in self.hand.items() if index != feature}
         return replace(self, hand=kept | ({feature: text.strip()} if text.strip() else {}))
 
     def with_auto(self, labels: Mapping[int, str]) -> Labels:
-        """With these automatic labels in place of all earlier automatic ones."""
+        """A copy with these automatic labels in place of the earlier automatic ones."""
         return replace(self, auto=dict(labels))
 
 
 def load(folder: Path, dictionary_digest: str) -> Labels:
-    """The labels of a dictionary folder, none where it has no file.
+    """The labels in a dictionary's folder; empty labels where it has no file.
 
-    Raises DictionaryError where the file is wrong or names the features of another dictionary.
+    Raises DictionaryError where the file is malformed or belongs to another dictionary.
     """
     labels = _read(folder / FILE, dictionary_digest)
     if labels.dictionary_digest not in ("", dictionary_digest):
         raise DictionaryError(
-            f"{FILE} names the features of another dictionary ({labels.dictionary_digest}); "
-            f"move it away and label this one's"
+            f"{FILE} has labels for another dictionary ({labels.dictionary_digest}); move the file away, and label "
+            f"the features of this one"
         )
     return labels
 
@@ -65,7 +63,9 @@ def _read(path: Path, dictionary_digest: str) -> Labels:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         if record["format"] != _FORMAT:
-            raise DictionaryError(f"{FILE} has format {record['format']!r}; this version reads {_FORMAT!r}")
+            raise DictionaryError(
+                f"{FILE} has format {record['format']!r}; this version reads {_FORMAT!r}: move it away"
+            )
         return Labels(
             _by_feature(record["hand"]), _by_feature(record["auto"]), str(record["dictionary_digest"])
         )
@@ -77,7 +77,7 @@ def _read(path: Path, dictionary_digest: str) -> Labels:
 
 
 def save(folder: Path, labels: Labels) -> Path:
-    """Write the labels beside a dictionary, whole or not at all; returns the file's path."""
+    """Write the labels to a dictionary's folder, in one atomic step. Returns the file's path."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / FILE
     record = {

@@ -1,8 +1,7 @@
-"""Which tokens a feature makes likelier: its decoder row read through the model's last norm and unembedding.
+"""The logit lens of features: which tokens a decoder row raises through the model's last norm and unembedding.
 
-Knows the "logit lens" of a direction (nostalgebraist, 2020), used for features by Bricken et al. (2023). Leaves
-out everything the later layers do with the direction, so it is a hint and not an effect. Does not know the
-model: the caller gives norm and unembedding as functions.
+The logit lens is by nostalgebraist (2020); Bricken et al. (2023) apply it to features. It ignores what later layers do
+with the direction, so it hints at a feature's effect and does not measure it.
 """
 
 from __future__ import annotations
@@ -18,17 +17,17 @@ _CHUNK_NUMBERS = 2**25
 
 @dataclass(frozen=True)
 class Unembedding:
-    """The way from a residual direction to logits."""
+    """A model's last norm and unembedding, as functions."""
 
     norm: Callable[[Tensor], Tensor]
-    """`[n, d_model]` → `[n, d_model]`: the norm before the unembedding."""
+    """The last norm, from `[n, d_model]` to `[n, d_model]`."""
     head: Callable[[Tensor], Tensor]
-    """`[n, d_model]` → `[n, vocabulary]`."""
+    """The unembedding, from `[n, d_model]` to `[n, vocabulary]`."""
 
     def logits(self, directions: Tensor) -> Tensor:
-        """Logit change `[n, vocabulary]` along each direction `[n, d_model]`, centred over the vocabulary.
+        """Logits `[n, vocabulary]` of each direction `[n, d_model]`, minus their mean over the vocabulary.
 
-        What norm and head add to a zero input is taken off, so that biases do not pass for the feature's work.
+        What norm and head give for a zero input is subtracted, since their biases are not the feature's effect.
         """
         zero = torch.zeros_like(directions[:1])
         effect = self.head(self.norm(directions) - self.norm(zero)) - self.head(zero)
@@ -37,7 +36,7 @@ class Unembedding:
 
 @dataclass(frozen=True)
 class Promoted:
-    """Token ids and logit changes `[features, k]`, strongest first."""
+    """The tokens that each feature raises and lowers most: ids and logits, `[features, k]`, strongest first."""
 
     raised: Tensor
     raised_by: Tensor
@@ -47,7 +46,7 @@ class Promoted:
 
 @torch.no_grad()
 def promoted(decoder: Tensor, unembedding: Unembedding, k: int) -> Promoted:
-    """The `k` tokens that each decoder row `[features, d_model]` raises and lowers most."""
+    """The `k` tokens that each row of `decoder` `[features, d_model]` raises most, and the `k` it lowers most."""
     vocabulary = unembedding.logits(decoder[:1]).shape[-1]
     k = min(k, vocabulary)
     up, down = [], []

@@ -1,7 +1,4 @@
-"""Which features point the same way: nearest decoder rows by cosine.
-
-Knows the geometry of the decoder. Does not know what features mean, nor where they fire.
-"""
+"""Neighbours of features: those with the most similar decoder rows, by cosine."""
 
 from __future__ import annotations
 
@@ -13,9 +10,10 @@ _CHUNK_NUMBERS = 2**25
 
 
 def nearest(decoder: Tensor, features: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The `k` nearest other features of each of `features` `[m]`: indices and cosines, both `[m, k]`, best first.
+    """The `k` nearest other features of each of `features` `[m]`: indices and cosines, both `[m, k]`, nearest first.
 
-    `decoder` is `[features, d_model]`; a row of norm zero has cosine 0 to everything. `k` is cut to what exists.
+    `decoder` is `[features, d_model]`. A row of norm zero has cosine 0 with every other. Where fewer than `k` other
+    features exist, all of them are given.
     """
     unit = normalize(decoder.float(), dim=-1)
     k = min(k, unit.shape[0] - 1)

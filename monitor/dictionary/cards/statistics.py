@@ -1,8 +1,7 @@
-"""How strongly and how often each feature of a dictionary fires, measured once over a corpus.
+"""Feature statistics and their file, `statistics.safetensors`: how strongly and how often features fire on a corpus.
 
-Knows the numbers per feature and their file. Does not know how they were counted (`describe`), nor what a
-feature means (`cards`). A feature never seen active has maximum 0: it has no unit, so policies and clamps
-refuse it.
+The recorded maximum is the unit of a feature's readings. A feature that was never active has maximum 0 and so no unit;
+policies and clamps refuse it.
 """
 
 from __future__ import annotations
@@ -24,21 +23,21 @@ _FORMAT = "sae-monitor.statistics.v1"
 
 @dataclass(frozen=True)
 class FeatureStatistics:
-    """Per-feature numbers over the tokens of a corpus, BOS positions left out."""
+    """Maximum and density of every feature over the tokens of a corpus, without BOS positions."""
 
     maximum: Tensor
-    """`[features]` float32: the highest activation seen; the unit of every reading. 0: never active."""
+    """`[features]` float32: the highest activation; 0 where the feature was never active."""
     density: Tensor
-    """`[features]` float32: share of tokens on which the feature was active."""
+    """`[features]` float32: share of tokens at which the feature was active."""
     tokens: int
-    """How many tokens were counted."""
+    """Number of tokens that were counted."""
     corpus: str = ""
-    """What was read, in words."""
+    """Description of the corpus, in words."""
     dictionary_digest: str = ""
-    """The dictionary that was measured; empty where it was not recorded."""
+    """Digest of the dictionary that was measured; empty where it was not recorded."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be statistics: other shapes, negative or non-finite numbers, no tokens."""
+        """Raise DictionaryError for contradicting shapes, negative or non-finite numbers, or no tokens."""
         if self.maximum.dim() != 1 or self.maximum.shape != self.density.shape:
             raise DictionaryError(
                 f"statistics need one maximum and one density per feature; found shapes "
@@ -56,12 +55,12 @@ class FeatureStatistics:
         return self.maximum.shape[0]
 
     def alive(self, feature: int) -> bool:
-        """True where the feature was ever seen active, so that readings of it have a unit."""
+        """True where the feature was active at some token, so that its readings have a unit."""
         return bool(self.maximum[feature] > 0)
 
 
 def save(folder: Path, statistics: FeatureStatistics) -> Path:
-    """Write the statistics beside a dictionary; returns the file's path."""
+    """Write the statistics to a dictionary's folder. Returns the file's path."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / FILE
     record = {
@@ -78,7 +77,7 @@ def save(folder: Path, statistics: FeatureStatistics) -> Path:
 
 
 def load(folder: Path) -> FeatureStatistics | None:
-    """Statistics of a dictionary folder; None where it has none, DictionaryError where they are wrong."""
+    """The statistics in a dictionary's folder; None where it has none. DictionaryError where the file is broken."""
     path = folder / FILE
     if not path.exists():
         return None

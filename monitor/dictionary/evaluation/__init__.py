@@ -1,1 +1,1 @@
-"""How well a dictionary's features find labelled concepts, beside baselines, on rows that no training read."""
+"""Evaluation of features as detectors of labelled concepts, beside baselines, on texts held out from fitting."""

@@ -1,6 +1,6 @@
-"""What a feature rule is measured against: a linear probe, a difference of means, a bag of words.
+"""Baseline detectors that feature rules are compared with: linear probe, difference of means, bag of words.
 
-Knows how to fit them. They see the same rows as the feature rules, and are tuned with as much care.
+They are fitted on the same texts as the feature rules, with settings chosen in the same way.
 """
 
 from __future__ import annotations
@@ -10,41 +10,43 @@ from typing import Any
 
 import numpy as np
 
-from monitor.dictionary.evaluation.half import Half
-from monitor.dictionary.evaluation.selection import Candidate, Fitted
+from monitor.dictionary.evaluation.readings import LabelledReadings
+from monitor.dictionary.evaluation.selection import Candidate, FittedDetector
 
 PROBE_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 WORD_STRENGTHS = (1.0, 10.0, 100.0)
 _WORD = r"(?u)\w+|[^\w\s]"
-"""Words, and every other visible character on its own: code and punctuation count."""
+"""A word, or any other visible character alone, so that code and punctuation count."""
 
 
 def probe_candidates() -> list[Candidate]:
-    """Linear probes of several penalties."""
+    """Linear probes with several strengths of the penalty, to choose from."""
     return [partial(linear_probe, strength=strength) for strength in PROBE_STRENGTHS]
 
 
-def linear_probe(half: Half, *, strength: float) -> Fitted:
-    """L2-penalised logistic regression on mean residuals, each dimension scaled to deviation 1."""
+def linear_probe(readings: LabelledReadings, *, strength: float) -> FittedDetector:
+    """Logistic regression with an L2 penalty on mean residuals, each dimension scaled to standard deviation 1."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     model = make_pipeline(
         StandardScaler(), LogisticRegression(C=strength, class_weight="balanced", max_iter=5000)
-    ).fit(half.residual, half.labels)
-    return Fitted(lambda other: np.asarray(model.decision_function(other.residual)), f"C {strength:g}")
+    ).fit(readings.residual, readings.labels)
+    return FittedDetector(
+        lambda other: np.asarray(model.decision_function(other.residual)), f"C {strength:g}"
+    )
 
 
-def difference_of_means(half: Half) -> Fitted:
-    """Projection on the difference of the classes' mean residuals (Marks & Tegmark, 2023)."""
-    direction = half.residual[half.labels].mean(0) - half.residual[~half.labels].mean(0)
-    return Fitted(lambda other: other.residual @ direction)
+def difference_of_means(readings: LabelledReadings) -> FittedDetector:
+    """Projection onto the difference of the classes' mean residuals (Marks & Tegmark, 2023)."""
+    direction = readings.residual[readings.labels].mean(0) - readings.residual[~readings.labels].mean(0)
+    return FittedDetector(lambda other: other.residual @ direction)
 
 
-def word_candidates(half: Half) -> list[Candidate]:
-    """Bags of words to choose between: on the whole text or the judged part, naive Bayes or tf-idf with logistic."""
-    parts = ("text", "reply") if half.texts != half.replies else ("text",)
+def word_candidates(readings: LabelledReadings) -> list[Candidate]:
+    """Bags of words to choose from: naive Bayes, or logistic regression on tf-idf; on the whole text or the reply."""
+    parts = ("text", "reply") if readings.texts != readings.replies else ("text",)
     return [
         candidate
         for part in parts
@@ -55,23 +57,23 @@ def word_candidates(half: Half) -> list[Candidate]:
     ]
 
 
-def naive_bayes(half: Half, *, part: str) -> Fitted:
-    """Multinomial naive Bayes on the words and word pairs that a text holds."""
+def naive_bayes(readings: LabelledReadings, *, part: str) -> FittedDetector:
+    """Multinomial naive Bayes on which words and word pairs occur. `part` is `text` or `reply`."""
     from sklearn.feature_extraction.text import CountVectorizer
     from sklearn.naive_bayes import MultinomialNB
 
     counter = CountVectorizer(token_pattern=_WORD, ngram_range=(1, 2), binary=True)
-    model = MultinomialNB(alpha=0.3).fit(counter.fit_transform(_texts(half, part)), half.labels)
+    model = MultinomialNB(alpha=0.3).fit(counter.fit_transform(_texts(readings, part)), readings.labels)
 
-    def score(other: Half) -> Any:
+    def score(other: LabelledReadings) -> Any:
         logs = model.predict_log_proba(counter.transform(_texts(other, part)))
         return logs[:, 1] - logs[:, 0]
 
-    return Fitted(score, f"naive Bayes, {part}")
+    return FittedDetector(score, f"naive Bayes, {part}")
 
 
-def word_logistic(half: Half, *, part: str, strength: float) -> Fitted:
-    """Logistic regression on tf-idf of words and word pairs."""
+def word_logistic(readings: LabelledReadings, *, part: str, strength: float) -> FittedDetector:
+    """Logistic regression on tf-idf of words and word pairs. `part` is `text` or `reply`."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -79,12 +81,12 @@ def word_logistic(half: Half, *, part: str, strength: float) -> Fitted:
     model = make_pipeline(
         TfidfVectorizer(token_pattern=_WORD, ngram_range=(1, 2), sublinear_tf=True),
         LogisticRegression(C=strength, class_weight="balanced", max_iter=5000),
-    ).fit(_texts(half, part), half.labels)
-    return Fitted(
+    ).fit(_texts(readings, part), readings.labels)
+    return FittedDetector(
         lambda other: np.asarray(model.decision_function(_texts(other, part))),
         f"tf-idf C {strength:g}, {part}",
     )
 
 
-def _texts(half: Half, part: str) -> tuple[str, ...]:
-    return half.texts if part == "text" else half.replies
+def _texts(readings: LabelledReadings, part: str) -> tuple[str, ...]:
+    return readings.texts if part == "text" else readings.replies

@@ -1,7 +1,4 @@
-"""AUROC with an interval from resampled groups.
-
-Knows the weighted rank statistic and the cluster bootstrap. Does not know what is scored.
-"""
+"""AUROC with an interval from the cluster bootstrap, which resamples whole groups of rows."""
 
 from __future__ import annotations
 
@@ -12,11 +9,11 @@ from numpy.typing import NDArray
 
 RESAMPLES = 1000
 FEW_GROUPS = 8
-"""Below this many groups resampling them says nothing, and rows are resampled."""
+"""With fewer groups than this, single rows are resampled, since few groups give no useful interval."""
 
 
 @dataclass(frozen=True)
-class Interval:
+class AurocInterval:
     """An AUROC and its 95 % interval."""
 
     value: float
@@ -26,12 +23,12 @@ class Interval:
 
 def auroc_by_group(
     scores: NDArray[np.floating], labels: NDArray[np.bool_], units: NDArray[np.intp], *, seed: int = 0
-) -> Interval:
-    """AUROC of `scores` `[rows]`, and the percentile interval over 1,000 resamples of whole groups.
+) -> AurocInterval:
+    """AUROC of `scores` `[rows]`, with the percentile interval over `RESAMPLES` resamples of whole groups.
 
-    Rows of one number in `units` are drawn together (Field & Welsh, 2007). Where every pair is ordered alike the
-    resamples all agree; then the far bound is the exact binomial one for as many pairs as the smaller class has
-    groups. Resamples without one of the classes are left out.
+    Rows with the same number in `units` `[rows]` form a group and are drawn together (Field & Welsh, 2007). Resamples
+    that lack one of the classes are left out. Where the AUROC is exactly 0 or 1, all resamples agree; then the far end
+    of the interval is the exact binomial bound for as many pairs as the smaller class has groups.
     """
     _, group = np.unique(units, return_inverse=True)
     if group.max() + 1 < FEW_GROUPS:
@@ -46,7 +43,7 @@ def auroc_by_group(
         pairs = min(len(set(group[labels])), len(set(group[~labels])))
         edge = 1 - 0.025 ** (1 / pairs)
         low, high = max(0.0, value - edge), min(1.0, value + edge)
-    return Interval(value, float(low), float(high))
+    return AurocInterval(value, float(low), float(high))
 
 
 def weighted_auroc(

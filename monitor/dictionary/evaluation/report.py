@@ -1,7 +1,4 @@
-"""The results as Markdown and as plain records for JSON.
-
-Knows tables. Does not know how anything was measured.
-"""
+"""The report of an evaluation: tables in Markdown, and plain records for JSON."""
 
 from __future__ import annotations
 
@@ -10,30 +7,36 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from monitor.dictionary.cards.card_file import Context
-from monitor.dictionary.evaluation.clearest import FIRES, RARE_IN_CORPUS, RARE_ON_BENIGN, Clear
-from monitor.dictionary.evaluation.measure import DETECTORS, Measured, SourceResult
-from monitor.dictionary.evaluation.source import Skipped
+from monitor.dictionary.evaluation.clear_features import FIRES, RARE_IN_CORPUS, RARE_ON_BENIGN, ClearFeature
+from monitor.dictionary.evaluation.comparison import DETECTORS, DetectorResult, SourceComparison
+from monitor.dictionary.evaluation.source import SkippedSource
 
 _STRONG = 50
-"""Percent of a feature's maximum from which a token is set in bold."""
+"""A token is printed in bold from this percentage of the feature's maximum."""
 
 
 @dataclass(frozen=True)
-class Subject:
-    """What was measured."""
+class EvaluationScope:
+    """The model and dictionary that were evaluated, and the limits that applied."""
 
     model: str
     dictionary: str
     layer: int
     features: int
+    """Number of features of the dictionary."""
     rows: int
-    """Most rows per source."""
+    """Largest number of rows per source."""
     limit: int
-    """Most features per rule."""
+    """Largest number of features per sparse rule."""
 
 
-def table(subject: Subject, results: Sequence[SourceResult], skipped: Sequence[Skipped]) -> str:
-    """AUROC per source and detector with intervals; the better of sparse rule and bag of words in bold."""
+def table(
+    subject: EvaluationScope, results: Sequence[SourceComparison], skipped: Sequence[SkippedSource]
+) -> str:
+    """A table of the AUROC of each source and detector with its interval, and summary lines below it.
+
+    Of sparse rule and bag of words, the better is in bold.
+    """
     head = ["source", "held-out rows (positive)", *DETECTORS]
     lines = [
         f"AUROC on held-out groups, 95 % interval from 1,000 resamples of groups. Layer {subject.layer}, "
@@ -52,9 +55,12 @@ def table(subject: Subject, results: Sequence[SourceResult], skipped: Sequence[S
 
 
 def records(
-    subject: Subject, results: Sequence[SourceResult], skipped: Sequence[Skipped], clear: Sequence[Clear]
+    subject: EvaluationScope,
+    results: Sequence[SourceComparison],
+    skipped: Sequence[SkippedSource],
+    clear: Sequence[ClearFeature],
 ) -> dict[str, Any]:
-    """Everything, for JSON."""
+    """All results as a record for JSON."""
     return {
         "format": "sae-monitor.evaluation.v1",
         "subject": asdict(subject),
@@ -65,21 +71,23 @@ def records(
 
 
 @dataclass(frozen=True)
-class Portrait:
-    """A clear feature with what is known of it."""
+class FeaturePortrait:
+    """A clear feature with its label, statistics, contexts and examples."""
 
-    clear: Clear
+    clear: ClearFeature
     label: str
     maximum: float
+    """Its recorded maximum activation."""
     density: float
+    """Share of the corpus's tokens at which it is active."""
     contexts: tuple[Context, ...]
-    """From the corpus that the dictionary was described with."""
+    """From the corpus with which the dictionary was described."""
     examples: tuple[Context, ...]
-    """From measured rows of its best source."""
+    """From held-out rows of its best source."""
 
 
-def portraits(found: Iterable[Portrait]) -> str:
-    """A section per feature: numbers, contexts of the corpus, examples of measured rows."""
+def portraits(found: Iterable[FeaturePortrait]) -> str:
+    """A table of the features, then a section for each with its contexts and examples."""
     held = list(found)
     head = [
         "feature",
@@ -103,7 +111,7 @@ def portraits(found: Iterable[Portrait]) -> str:
 
 
 def marked(context: Context) -> str:
-    """A context in one line of Markdown, tokens that fire at half the feature's maximum or more in bold."""
+    """A context in one line of Markdown. Tokens with at least half the feature's maximum are in bold."""
     parts = []
     for token, level in zip(context.tokens, context.levels, strict=True):
         text = _plain(token)
@@ -113,7 +121,7 @@ def marked(context: Context) -> str:
     return "".join(parts).replace("****", "").strip()
 
 
-def _cells(result: SourceResult) -> list[str]:
+def _cells(result: SourceComparison) -> list[str]:
     shown = {name: _shown(result.of(name)) for name in DETECTORS}
     better = max(("sparse rule", "bag of words"), key=lambda name: result.of(name).auroc.value)
     shown[better] = f"**{shown[better]}**"
@@ -121,7 +129,7 @@ def _cells(result: SourceResult) -> list[str]:
     return [f"{result.concept}/{result.source}", rows, *shown.values()]
 
 
-def _shown(measured: Measured) -> str:
+def _shown(measured: DetectorResult) -> str:
     interval = measured.auroc
     count = f" ({measured.features})" if measured.detector == "sparse rule" else ""
     return f"{_two(interval.value)} [{_two(interval.low)}–{_two(interval.high)}]{count}"
@@ -131,8 +139,8 @@ def _two(value: float) -> str:
     return f"{value:.2f}".removeprefix("0") if value < 0.995 else "1.00"
 
 
-def _summary(results: Sequence[SourceResult]) -> list[str]:
-    families: Mapping[str, list[SourceResult]] = {
+def _summary(results: Sequence[SourceComparison]) -> list[str]:
+    families: Mapping[str, list[SourceComparison]] = {
         family: [result for result in results if result.source.startswith(family)]
         for family in ("persona", "ai_risk")
     }
@@ -151,14 +159,14 @@ def _summary(results: Sequence[SourceResult]) -> list[str]:
     return lines
 
 
-def _portrait_cells(portrait: Portrait) -> list[str]:
+def _portrait_cells(portrait: FeaturePortrait) -> list[str]:
     clear = portrait.clear
     fires = f"{clear.fires_positive:.0%} / {clear.fires_negative:.0%} / {clear.fires_benign:.0%}"
     held_out, density = f"{clear.held_out:.2f}", f"{portrait.density:.2%}"
     return [str(clear.feature), _plain(portrait.label), clear.concept, held_out, fires, density]
 
 
-def _section(portrait: Portrait) -> list[str]:
+def _section(portrait: FeaturePortrait) -> list[str]:
     clear = portrait.clear
     return [
         "",
@@ -179,6 +187,6 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text that Markdown takes as it is, on one line."""
+    """The text on one line, with Markdown's special characters escaped."""
     flat = text.replace("\n", "↵").replace("\r", "").replace("\t", " ")
     return "".join(f"\\{character}" if character in "\\`*_|<>[]#" else character for character in flat)

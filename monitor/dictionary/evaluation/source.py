@@ -1,6 +1,6 @@
-"""One labelled source: its rows, the half that may be learnt from, and what ties rows together.
+"""A labelled source, which is a data set for one concept: its texts, and their split into training and held-out rows.
 
-Knows how rows are capped and split by group. Does not know files, tokens or detectors.
+Texts that have something in common, such as a prompt, form a group; groups are never split.
 """
 
 from __future__ import annotations
@@ -15,49 +15,50 @@ from numpy.typing import NDArray
 Bools = NDArray[np.bool_]
 _REPLY = "Assistant:"
 _WHOLE = 4
-"""Groups of up to so many rows are never cut: pairs, and pairs of pairs."""
+"""Groups of up to this many rows are kept or dropped as a whole; these are pairs, and pairs of pairs."""
 
 
 @dataclass(frozen=True)
-class Row:
+class SourceText:
     """One labelled text."""
 
     text: str
     label: bool
+    """True where the concept is present."""
     kind: str
     """statement, prompt, response, code or message."""
     group: str
-    """Rows of one group share a prompt, a pair or a template."""
+    """Name of its group. Texts of one group have a prompt, a pair or a template in common."""
 
     @property
     def reply_start(self) -> int:
-        """Where the judged part begins: after the last "Assistant:" of a response, else 0 (characters)."""
+        """Index of the first judged character: after the last "Assistant:" in a response, 0 in every other kind."""
         if self.kind != "response" or _REPLY not in self.text:
             return 0
         return self.text.rindex(_REPLY) + len(_REPLY)
 
 
 @dataclass(frozen=True)
-class Source:
-    """The rows of one source that are used, both halves."""
+class LabelledSource:
+    """The texts of one source that are used, for training and held out."""
 
     concept: str
     name: str
-    rows: tuple[Row, ...]
+    rows: tuple[SourceText, ...]
     train: Bools
-    """`[rows]`: may be learnt from; the others are measured on."""
+    """`[rows]`: True for training rows; the other rows are held out."""
     units: NDArray[np.intp]
-    """`[rows]`: rows of one number are kept together in folds and in resampling."""
+    """`[rows]`: number of each row's group. Groups are kept whole in cross-validation and in resampling."""
 
     @property
     def labels(self) -> Bools:
-        """`[rows]`: the concept is there."""
+        """`[rows]`: True where the concept is present."""
         return np.array([row.label for row in self.rows], bool)
 
 
 @dataclass(frozen=True)
-class Skipped:
-    """A source that cannot be measured, and why."""
+class SkippedSource:
+    """A source that cannot be evaluated, and the reason."""
 
     concept: str
     name: str
@@ -65,26 +66,26 @@ class Skipped:
 
 
 SplitOf = Callable[[str, str, str], str]
-"""`split_of(source, group, text)` → "train" or "heldout"; the one that the model's own training used."""
+"""`split_of(source, group, text)` is "train" or "heldout". It should agree with the split of the model's training."""
 
 
 def make_source(
     concept: str,
     name: str,
-    rows: Sequence[Row],
+    rows: Sequence[SourceText],
     split_of: SplitOf,
     normalised: Callable[[str], str],
     cap: int,
-) -> Source | Skipped:
-    """The source with `cap` rows at most, chosen by a hash so that every run takes the same.
+) -> LabelledSource | SkippedSource:
+    """Make a source of at most `cap` rows, which are chosen by a hash, so that every run chooses the same.
 
-    Rows to learn from whose normalised text also stands in the measured half are dropped. Skipped where either
-    half lacks a class.
+    A training row whose text, after `normalised`, also occurs among the held-out rows is dropped. The result is a
+    `SkippedSource` where training or held-out rows have fewer than ten of either class.
     """
     positives = sum(row.label for row in rows)
     if positives in (0, len(rows)):
         which = "positive" if positives else "negative"
-        return Skipped(concept, name, f"all {len(rows)} rows are {which}; an AUROC needs both classes")
+        return SkippedSource(concept, name, f"all {len(rows)} rows are {which}; an AUROC needs both classes")
     one_group = len({row.group for row in rows}) == 1
     keys = [normalised(row.text) if one_group else row.group for row in rows]
     kept = _capped(name, keys, cap)
@@ -92,20 +93,25 @@ def make_source(
     measured = {normalised(rows[i].text) for i in kept if i not in train}
     kept = [i for i in kept if i not in train or normalised(rows[i].text) not in measured]
     numbers = {key: number for number, key in enumerate(dict.fromkeys(keys[i] for i in kept))}
-    source = Source(
+    source = LabelledSource(
         concept,
         name,
         tuple(rows[i] for i in kept),
         np.array([i in train for i in kept], bool),
         np.array([numbers[keys[i]] for i in kept], np.intp),
     )
-    return source if _usable(source) else Skipped(concept, name, "fewer than ten rows of a class in one half")
+    return (
+        source
+        if _usable(source)
+        else SkippedSource(concept, name, "fewer than ten rows of a class in one half")
+    )
 
 
 def _capped(name: str, keys: Sequence[str], cap: int) -> list[int]:
-    """Indices of about `cap` rows in the order of the file: whole groups, or an equal part of each large one.
+    """Indices of at most `cap` rows in the order of the file.
 
-    Without the second, a source of 25 large groups would be measured on two of them.
+    Small groups are taken whole and large groups in equal parts. If large groups were taken whole too, a source of 25
+    large groups would be measured on two of them.
     """
     groups: dict[str, list[int]] = {}
     for index, key in enumerate(keys):
@@ -122,10 +128,10 @@ def _capped(name: str, keys: Sequence[str], cap: int) -> list[int]:
 
 
 def _drawn(name: str, key: str) -> bytes:
-    """A place in an order that is as good as random and the same in every run."""
+    """A sort key that gives the same pseudo-random order in every run."""
     return hashlib.sha256(f"cap:{name}:{key}".encode()).digest()
 
 
-def _usable(source: Source) -> bool:
+def _usable(source: LabelledSource) -> bool:
     halves = (source.labels[source.train], source.labels[~source.train])
     return all(min(half.sum(), (~half).sum()) >= 10 for half in halves)

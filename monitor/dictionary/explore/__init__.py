@@ -1,1 +1,1 @@
-"""Looking for features: by text, by contrast of two sets of texts, on a map."""
+"""Finding features: by example texts, by the contrast of two sets of texts, and on a map of similar features."""

@@ -1,7 +1,4 @@
-"""AUROC of many scores at once, with confidence intervals.
-
-Knows the rank statistic and its variance. Does not know what is scored.
-"""
+"""AUROC of many columns of scores at once, with confidence intervals."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ _CHUNK_NUMBERS = 2**24
 
 @dataclass(frozen=True)
 class Auroc:
-    """Area under the ROC curve of each column, `[columns]` float64 each, with an interval."""
+    """Area under the ROC curve of each column, and the ends of its interval; each `[columns]` float64."""
 
     value: Tensor
     low: Tensor
@@ -26,9 +23,10 @@ class Auroc:
 def auroc(positive: Tensor, negative: Tensor, confidence: float = 0.95) -> Auroc:
     """AUROC of every column of `positive` `[m, columns]` against `negative` `[n, columns]`; ties count half.
 
-    Interval: DeLong et al. (1988), on the logit scale so that it stays within 0 and 1 (Pepe, 2003). Where every
-    pair is ordered the same way the variance is 0; then the far bound is the exact binomial one for min(m, n)
-    independent pairs, which errs on the wide side. Rows are taken as independent.
+    The interval is DeLong's (1988) on the logit scale, which keeps it between 0 and 1 (Pepe, 2003). It treats rows as
+    independent. Where the order of all pairs is the same, the variance is 0; then the far end of the interval is the
+    exact binomial bound for min(m, n) independent pairs, which is rather too wide. Raises ValueError where a side has
+    fewer than two rows.
     """
     m, n = len(positive), len(negative)
     if m < 2 or n < 2:
@@ -53,7 +51,7 @@ def _placements(positive: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _share_below(ordered: Tensor, values: Tensor) -> Tensor:
-    """Share of `ordered` `[columns, n]` that lies below each of `values` `[columns, m]`, ties half."""
+    """Share of `ordered` `[columns, n]` that lies below each of `values` `[columns, m]`; ties count half."""
     left = torch.searchsorted(ordered, values)
     right = torch.searchsorted(ordered, values, right=True)
     return (left + right).double() / (2 * ordered.shape[-1])

@@ -1,7 +1,4 @@
-"""Which features tell one set of texts from another.
-
-Knows how to rank features by how well their pooled activation separates two sets. Does not know the texts.
-"""
+"""Ranking of features by how well their pooled activations separate two sets of texts."""
 
 from __future__ import annotations
 
@@ -13,41 +10,44 @@ import torch
 from torch import Tensor
 
 from monitor.dictionary.explore.auroc import auroc
-from monitor.dictionary.explore.text_pooling import Pooled
+from monitor.dictionary.explore.text_pooling import PooledTexts
 
 
-class Pool(enum.StrEnum):
-    """How the tokens of a text make one number per feature."""
+class TextPooling(enum.StrEnum):
+    """How a feature's activations over the tokens of a text become one number: their maximum or their mean."""
 
     MAX = "max"
     MEAN = "mean"
 
 
 @dataclass(frozen=True)
-class Contrast:
-    """How one feature separates the sets."""
+class FeatureContrast:
+    """How well one feature separates the two sets."""
 
     feature: int
     auroc: float
-    """Chance that a positive text scores above a negative one; below 0.5 the feature marks the negatives."""
+    """Probability that a positive text has a higher value than a negative one. Below 0.5, negatives have the higher."""
     low: float
     high: float
-    """95 % interval of this feature alone; the best of many looks better than it is."""
+    """`low` to `high` is the 95 % interval of this feature alone. It does not allow for choosing the best of many."""
     fires_positive: float
-    """Share of positive texts on which it is active at all."""
+    """Share of positive texts with at least one token at which the feature is active."""
     fires_negative: float
+    """Share of negative texts, likewise."""
 
 
-def readings(pooled: Pooled, how: Pool) -> Tensor:
-    """The pooled numbers `[texts, features]` that `how` names."""
-    return pooled.maximum if how is Pool.MAX else pooled.mean
+def readings(pooled: PooledTexts, how: TextPooling) -> Tensor:
+    """The pooled activations `[texts, features]`: maxima or means, as `how` says."""
+    return pooled.maximum if how is TextPooling.MAX else pooled.mean
 
 
-def contrast(pooled: Pooled, labels: Sequence[bool], how: Pool, *, both_ways: bool = False) -> list[Contrast]:
-    """Every feature, best first: by AUROC, or by its distance from 0.5 with `both_ways`.
+def contrast(
+    pooled: PooledTexts, labels: Sequence[bool], how: TextPooling, *, both_ways: bool = False
+) -> list[FeatureContrast]:
+    """Rank all features by AUROC, or, with `both_ways`, by the distance of their AUROC from 0.5.
 
-    Features that never fire on these texts stand at the end with 0.5. Raises ValueError where a side has fewer
-    than two texts.
+    `labels` says for each text whether it is positive. Features that fire on none of the texts have an AUROC of 0.5.
+    Raises ValueError where one of the sets has fewer than two texts.
     """
     positive = torch.tensor(labels, dtype=torch.bool)
     values = readings(pooled, how)
@@ -56,7 +56,7 @@ def contrast(pooled: Pooled, labels: Sequence[bool], how: Pool, *, both_ways: bo
     fires_positive, fires_negative = fires[positive].float().mean(0), fires[~positive].float().mean(0)
     key = (found.value - 0.5).abs() if both_ways else found.value
     return [
-        Contrast(
+        FeatureContrast(
             feature,
             float(found.value[feature]),
             float(found.low[feature]),

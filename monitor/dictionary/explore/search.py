@@ -1,7 +1,4 @@
-"""Which features fire on all of these texts, and rarely otherwise.
-
-Knows how to weigh firing together against how often a feature fires anyway. Does not know the texts.
-"""
+"""Search for features that fire on all of a few example texts and rarely on others."""
 
 from __future__ import annotations
 
@@ -10,35 +7,35 @@ from dataclasses import dataclass
 import torch
 
 from monitor.dictionary.cards.statistics import FeatureStatistics
-from monitor.dictionary.explore.text_pooling import Pooled
+from monitor.dictionary.explore.text_pooling import PooledTexts
 
 
 @dataclass(frozen=True)
-class Hit:
+class SearchHit:
     """A feature that fires on the texts."""
 
     feature: int
     score: float
-    """Bits of surprise per text, weighted by how strongly it fired; higher is more specific."""
+    """See `search`; a higher score means a feature more specific to these texts."""
     fired: int
-    """On how many of the texts it was active."""
+    """Number of texts on which it is active."""
     reading: float
-    """Mean over the texts of the highest activation, in units of the feature's maximum."""
+    """Highest activation in units of the feature's maximum, averaged over the texts."""
     density: float
-    """Share of tokens it is active on in the corpus."""
+    """Share of the corpus's tokens at which it is active."""
     peaks: tuple[int, ...]
-    """Per text the position of its highest activation, BOS included in the count; 0 where it was not active."""
+    """For each text the position of the highest activation, counted from BOS; 0 where the feature is inactive."""
 
 
-def search(pooled: Pooled, statistics: FeatureStatistics, *, limit: int) -> list[Hit]:
-    """The features that best answer to all texts together, best first; those that fire on none are left out.
+def search(pooled: PooledTexts, statistics: FeatureStatistics, *, limit: int) -> list[SearchHit]:
+    """The `limit` features with the highest scores, best first; features that fire on none of the texts are left out.
 
-    With density d, a feature fires somewhere in n unrelated tokens with probability q = 1 − (1 − d)ⁿ; seeing it
-    fire is −log₂ q bits of surprise. Score = mean over texts of (surprise where it fired, else 0), times the mean
-    reading, times the share of texts that fired. So a feature that misses a text loses twice, and one that fires
-    everywhere anyway scores nothing.
+    A feature of density d fires somewhere in n unrelated tokens with probability q = 1 − (1 − d)ⁿ, so seeing it fire
+    gives −log₂ q bits of surprise. The score is the product of three numbers: the mean over texts of the surprise (0
+    where it did not fire), the mean reading (each cut at 1), and the share of texts on which it fired. A feature that
+    misses a text therefore loses twice, and one that fires everywhere anyway scores nearly 0.
     """
-    # Half a token of doubt: a feature never seen in the corpus is rare, not impossible.
+    # A feature that never fired in the corpus gets the density of half a token: it is rare, not impossible.
     density = statistics.density.double().clamp(min=0.5 / statistics.tokens)
     quiet = torch.log1p(-density.clamp(max=1 - 1e-12)) * pooled.tokens.double()[:, None]
     surprise = -torch.log2(-torch.expm1(quiet))
@@ -49,7 +46,7 @@ def search(pooled: Pooled, statistics: FeatureStatistics, *, limit: int) -> list
     score = (surprise * fires).mean(0) * seen.clamp(max=1.0).mean(0) * share
     best = score.argsort(descending=True, stable=True)[:limit]
     return [
-        Hit(
+        SearchHit(
             feature=feature,
             score=float(score[feature]),
             fired=int(fires[:, feature].sum()),

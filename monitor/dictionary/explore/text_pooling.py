@@ -1,7 +1,6 @@
-"""Activations and residuals of whole texts: maximum and mean over their tokens.
+"""Pooling of activations and residuals over the tokens of a text: maximum and mean.
 
-Knows how to batch texts by length and what does not count (BOS, the first position, padding). Does not know the
-model, nor what the pooled numbers are used for.
+BOS, the first position and padding do not count.
 """
 
 from __future__ import annotations
@@ -18,19 +17,19 @@ _CHUNK_NUMBERS = 2**24
 
 
 @dataclass(frozen=True)
-class Pooled:
-    """One row per text, on the CPU, float32."""
+class PooledTexts:
+    """Pooled activations and residuals, one row per text, in float32 on the CPU."""
 
     maximum: Tensor
     """`[texts, features]`: highest activation over the text's tokens."""
     mean: Tensor
     """`[texts, features]`: mean activation over the text's tokens."""
     peak: Tensor
-    """`[texts, features]`: position of the highest activation, BOS included in the count; 0 where inactive."""
+    """`[texts, features]` int32: position of the highest activation, counted from BOS; 0 where inactive."""
     residual: Tensor
     """`[texts, d_model]`: mean residual over the text's tokens."""
     tokens: Tensor
-    """`[texts]`: how many tokens counted."""
+    """`[texts]` int64: number of tokens that counted."""
 
 
 @torch.no_grad()
@@ -43,16 +42,25 @@ def pool(
     starts: Sequence[int] | None = None,
     batch_tokens: int = 8192,
     progress: Callable[[int], None] | None = None,
-) -> Pooled:
-    """Pool every text, given as token ids that begin with BOS where the model has one.
+) -> PooledTexts:
+    """Pool the activations and residuals of every text.
 
-    `residuals` maps ids `[batch, time]` to `[batch, time, d_model]`; padding stands on the right. `starts` holds
-    per text the first position that counts (the answer to a prompt, say); without it all but the first do.
-    `progress` is told the number of texts of each batch. Raises ValueError where a text has no token to count.
+    Args:
+        texts: token ids of each text, with BOS first where the model has one.
+        residuals: maps ids `[batch, time]`, padded on the right, to residuals `[batch, time, d_model]`.
+        autoencoder: the dictionary.
+        bos: id of the token that begins a text; None where the model has none.
+        starts: for each text the first position that counts, such as that of the answer to a prompt. Without it, all
+            positions but the first count.
+        batch_tokens: tokens per forward pass, with padding.
+        progress: called after each batch with its number of texts.
+
+    Raises:
+        ValueError: a text has no token to count.
     """
     begin = [max(1, start) for start in starts] if starts is not None else [1] * len(texts)
     count, features, width = len(texts), autoencoder.features, autoencoder.d_model
-    out = Pooled(
+    out = PooledTexts(
         maximum=torch.zeros(count, features),
         mean=torch.zeros(count, features),
         peak=torch.zeros(count, features, dtype=torch.int32),
@@ -71,7 +79,7 @@ def pool(
 
 
 def _pool_batch(
-    out: Pooled, rows: Tensor, x: Tensor, counted: Tensor, autoencoder: SparseAutoencoder
+    out: PooledTexts, rows: Tensor, x: Tensor, counted: Tensor, autoencoder: SparseAutoencoder
 ) -> None:
     mask = counted.to(x.device)[:, :, None]
     number = mask.sum(1)
@@ -85,7 +93,7 @@ def _pool_batch(
 
 
 def _batches(texts: Sequence[Sequence[int]], tokens: int) -> Iterator[list[int]]:
-    """Indices of texts of similar length, longest first, so that padded batches hold about `tokens` tokens."""
+    """Batches of indices of texts of similar length, longest first; each holds about `tokens` tokens with padding."""
     order = sorted(range(len(texts)), key=lambda index: -len(texts[index]))
     while order:
         size = max(1, tokens // max(1, len(texts[order[0]])))
@@ -94,7 +102,7 @@ def _batches(texts: Sequence[Sequence[int]], tokens: int) -> Iterator[list[int]]
 
 
 def _padded(texts: Sequence[Sequence[int]], begin: Sequence[int], bos: int | None) -> tuple[Tensor, Tensor]:
-    """Ids `[batch, time]` padded with 0 on the right, and which positions count."""
+    """Token ids `[batch, time]`, padded with 0 on the right, and a mask of the positions that count."""
     time = max(map(len, texts), default=0)
     ids = torch.zeros(len(texts), max(time, 1), dtype=torch.int64)
     counted = torch.zeros_like(ids, dtype=torch.bool)

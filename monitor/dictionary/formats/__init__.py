@@ -1,33 +1,33 @@
-"""How dictionaries are stored: one reader per checkpoint family, found from the files themselves.
+"""Readers for the formats in which dictionaries are published, one module per format.
 
-Knows which reader a place belongs to. Does not know tensor names or arithmetic: each reader does.
-A new family is a module with a `Reader` and one entry in `READERS`.
+`read_dictionary` picks the reader by looking at the files. To support a new format, add a module with a
+`FormatReader` and list it in `READERS`.
 """
 
 from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
-from monitor.dictionary.formats.card import Card, layer_of
+from monitor.dictionary.formats.card import DictionaryCard, layer_of
 from monitor.dictionary.formats.dictionary_learning import DictionaryLearningReader
 from monitor.dictionary.formats.files import PICKLES
 from monitor.dictionary.formats.gemma_scope import GemmaScopeReader
 from monitor.dictionary.formats.gemma_scope_2 import GemmaScope2Reader
-from monitor.dictionary.formats.hub import find_place
+from monitor.dictionary.formats.hub import find_location
 from monitor.dictionary.formats.llama_scope import LlamaScopeReader
 from monitor.dictionary.formats.llamascopium import LlamascopiumReader
+from monitor.dictionary.formats.location import Location, weight_files
 from monitor.dictionary.formats.openai import OpenAiReader
-from monitor.dictionary.formats.place import Place, weight_files
 from monitor.dictionary.formats.plain_relu import GOODFIRE, QRESEARCH
 from monitor.dictionary.formats.qwen_scope import QwenScopeReader
-from monitor.dictionary.formats.reader import Found, Reader, Stored
+from monitor.dictionary.formats.reader import DictionaryParts, FormatReader, OpenedDictionary
 from monitor.dictionary.formats.saelens import SaeLensReader
 from monitor.dictionary.formats.saelens_writer import save_saelens
 from monitor.dictionary.formats.sparsify import SparsifyReader
-from monitor.dictionary.storage.lazy import LARGE, held
+from monitor.dictionary.storage.stored_autoencoder import LARGE, build_autoencoder
 from monitor.errors import DictionaryError
 
-READERS: tuple[Reader, ...] = (
+READERS: tuple[FormatReader, ...] = (
     SaeLensReader(),
     GemmaScopeReader(),
     GemmaScope2Reader(),
@@ -42,81 +42,84 @@ READERS: tuple[Reader, ...] = (
 )
 
 FORMATS = tuple(reader.name for reader in READERS)
-"""Names that `--dictionary-format` takes."""
+"""The values of `--dictionary-format`."""
 _SHOWN = 8
 
 
-def find_reader(place: Place, format: str | None = None) -> Reader:
-    """The reader of this place; `format` overrides what the files look like.
+def find_reader(location: Location, format: str | None = None) -> FormatReader:
+    """The reader whose format the files have, or the one named `format`.
 
-    DictionaryError where none fits, or more than one.
+    Raises DictionaryError where no reader fits, or more than one.
     """
     if format is not None:
         return _by_name(format)
-    fitting = [reader for reader in READERS if reader.detects(place)]
+    fitting = [reader for reader in READERS if reader.detects(location)]
     if len(fitting) == 1:
         return fitting[0]
-    raise DictionaryError(_several_fit(place, fitting) if fitting else _nothing_fits(place))
+    raise DictionaryError(_several_fit(location, fitting) if fitting else _nothing_fits(location))
 
 
-def read_dictionary(source: Path | str, format: str | None = None, *, large: int = LARGE) -> Stored:
-    """The dictionary of a folder, a weights file or a hub repository, on the CPU in float32.
+def read_dictionary(source: Path | str, format: str | None = None, *, large: int = LARGE) -> OpenedDictionary:
+    """Read a dictionary from a folder, a weights file or a hub repository, to the CPU in float32.
 
-    One whose weights take `large` bytes or more stays in its files (`StoredAutoencoder`). DictionaryError on
-    anything wrong.
+    A dictionary whose weights take `large` bytes or more stays in its files and is read on demand
+    (`StoredAutoencoder`). Raises DictionaryError where files are missing, broken or of an unknown format.
     """
-    place = find_place(source)
-    reader = find_reader(place, format)
-    found: Found = reader.read(place)
-    autoencoder = held(dict(found.matrices), large=large, **found.parts)
-    return Stored(autoencoder, found.card, found.files, found.facts, reader.name, place.home)
+    location = find_location(source)
+    reader = find_reader(location, format)
+    found: DictionaryParts = reader.read(location)
+    autoencoder = build_autoencoder(dict(found.matrices), large=large, **found.parts)
+    return OpenedDictionary(autoencoder, found.card, found.files, found.facts, reader.name, location.home)
 
 
-def _by_name(name: str) -> Reader:
+def _by_name(name: str) -> FormatReader:
     for reader in READERS:
         if reader.name == name:
             return reader
     raise DictionaryError(f"there is no dictionary format {name!r}; the formats are: {', '.join(FORMATS)}")
 
 
-def _several_fit(place: Place, fitting: list[Reader]) -> str:
+def _several_fit(location: Location, fitting: list[FormatReader]) -> str:
     wanted = "; ".join(f"{reader.name} wants {reader.wants}" for reader in fitting)
     return (
-        f"{place.label} could be more than one kind of dictionary. Found: {_shown(sorted(place.names))}. {wanted}. "
-        f"Say which with --dictionary-format"
+        f"{location.label} could be a dictionary of more than one format. Found: {_shown(sorted(location.names))}. "
+        f"{wanted}. Name the format with --dictionary-format"
     )
 
 
-def _nothing_fits(place: Place) -> str:
-    found = sorted(place.names) if place.chosen is None else [place.chosen]
+def _nothing_fits(location: Location) -> str:
+    found = sorted(location.names) if location.chosen is None else [location.chosen]
     top = [name for name in found if "/" not in name]
     pickled = [name for name in top if name.endswith(PICKLES)]
     wanted = "".join(f"\n  {reader.name}: {reader.wants}" for reader in READERS)
-    if below := _below(place):
-        return f"{place.label} holds dictionaries in folders of its own: name one of them. Found: {_shown(below)}"
+    if below := _below(location):
+        return (
+            f"{location.label} has dictionaries in its subfolders: name one of them. Found: {_shown(below)}"
+        )
     if len(weight_files(top)) > 1:
         return (
-            f"{place.label} holds several weights files ({_shown(weight_files(top))}): name the file, as in "
-            f"{place.label.rstrip('/')}/{weight_files(top)[0]}, or say what it is with --dictionary-format:{wanted}"
+            f"{location.label} holds several weights files ({_shown(weight_files(top))}): name the file, as in "
+            f"{location.label.rstrip('/')}/{weight_files(top)[0]}, or name the format with --dictionary-format:{wanted}"
         )
     hint = ""
     if pickled:
         hint = (
-            " Pickles can run code when they are opened, so nothing but tensors and plain values is read from them: "
-            "if it is of another kind, open it where you trust it, and save it as safetensors in the SAELens layout."
+            " A pickled file can run code when it is opened, so only tensors and plain values are read from one. "
+            "If this file holds anything else, open it on a machine where that is safe, and save the dictionary as "
+            "safetensors in the SAELens layout."
         )
     return (
-        f"{place.label} is no dictionary that is recognised. Found: {_shown(found)}.{hint} Say what it is with "
+        f"{location.label} has no dictionary of a known format. Found: {_shown(found)}.{hint} Name the format with "
         f"--dictionary-format; the formats are:{wanted}"
     )
 
 
-def _below(place: Place) -> list[str]:
-    """Folders further down that hold weights."""
-    if place.chosen is not None:
+def _below(location: Location) -> list[str]:
+    """Subfolders that hold weights, where the folder itself holds none."""
+    if location.chosen is not None:
         return []
-    folders = {str(PurePosixPath(name).parent) for name in weight_files(place.names) if "/" in name}
-    return sorted(folders) if not weight_files(name for name in place.names if "/" not in name) else []
+    folders = {str(PurePosixPath(name).parent) for name in weight_files(location.names) if "/" in name}
+    return sorted(folders) if not weight_files(name for name in location.names if "/" not in name) else []
 
 
 def _shown(names: list[str]) -> str:
@@ -125,12 +128,12 @@ def _shown(names: list[str]) -> str:
 
 
 __all__ = [
-    "Card",
+    "DictionaryCard",
     "FORMATS",
     "READERS",
-    "Reader",
-    "Stored",
-    "find_place",
+    "FormatReader",
+    "OpenedDictionary",
+    "find_location",
     "find_reader",
     "layer_of",
     "read_dictionary",

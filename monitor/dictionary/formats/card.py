@@ -1,6 +1,6 @@
-"""What a dictionary says about itself: where it belongs and what its makers measured.
+"""The dictionary card: model, hook point and training facts that a published dictionary states about itself.
 
-Knows names of places in a model. Does not know the model, nor whether the statements are true.
+The statements are read as they stand; nothing here checks them against a model.
 """
 
 from __future__ import annotations
@@ -15,30 +15,31 @@ _HUGGING_FACE = re.compile(r"^(?:model\.|transformer\.|gpt_neox\.)*(?:layers|h)\
 
 
 @dataclass(frozen=True)
-class Card:
-    """Everything optional: published dictionaries say more or less about themselves."""
+class DictionaryCard:
+    """What the makers of a dictionary state about it. Every field is optional, since formats state different things."""
 
     model_name: str | None = None
     """Name or path of the model it was trained on."""
     hook_name: str | None = None
-    """As stored: `blocks.8.hook_resid_post`, or a Hugging Face module name."""
+    """The hook point as the files name it: `blocks.8.hook_resid_post`, or a Hugging Face module name."""
     layer: int | None = None
-    """Decoder layer whose output it reads; None where the place is not a residual stream, or not named."""
+    """Index of the decoder layer whose output it reads; None for another hook point, or where none is named."""
     prepend_bos: bool | None = None
+    """True where training texts began with the BOS token."""
     context_size: int | None = None
-    """Tokens in a training context."""
+    """Number of tokens in a training context."""
     dataset: str | None = None
     neuronpedia_id: str | None = None
     l0: float | None = None
-    """Declared mean number of active features at a token."""
+    """Stated mean number of active features per token."""
     explained_variance: float | None = None
-    """Declared 1 − FVU."""
+    """Stated 1 − FVU (fraction of variance unexplained)."""
 
 
 def layer_of(hook_name: str | None) -> int | None:
-    """Index of the decoder layer whose output this is; None for any other place.
+    """Index of the decoder layer whose output this hook point is; None for any other hook point.
 
-    `hook_resid_pre` of layer L is the output of layer L − 1; before layer 0 there is none.
+    `hook_resid_pre` of layer L is the output of layer L − 1. For layer 0 the result is None.
     """
     if hook_name is None:
         return None

@@ -1,7 +1,8 @@
-"""dictionary_learning (Marks, Karvonen, Mueller): `ae.pt` and `config.json`, whose `dict_class` says what it is.
+"""Reader for dictionary_learning (Marks, Karvonen, Mueller): `ae.pt` and `config.json`.
 
-A pickled state dict per class. TopK keeps a threshold too, which its own encode does not use; BatchTopK and Matryoshka
-are read with theirs, as at inference.
+`dict_class` in the configuration names the kind of dictionary, and each kind has its own tensors in `ae.pt`. A
+BatchTopK or Matryoshka dictionary is read as JumpReLU with its stored threshold, as dictionary_learning runs it at
+inference. A TopK dictionary also stores a threshold, which its own encoder ignores, and so does this reader.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from monitor.dictionary.formats.card import Card, layer_of
+from monitor.dictionary.formats.card import DictionaryCard, layer_of
 from monitor.dictionary.formats.files import read_json
-from monitor.dictionary.formats.place import Place
-from monitor.dictionary.formats.reader import Found
+from monitor.dictionary.formats.location import Location
+from monitor.dictionary.formats.reader import DictionaryParts
 from monitor.dictionary.formats.tensors import Tensors
 from monitor.dictionary.sae import Activation
 from monitor.dictionary.storage.matrix import Matrix
@@ -22,45 +23,49 @@ from monitor.errors import DictionaryError
 WEIGHTS = "ae.pt"
 CONFIG = "config.json"
 MEASURED = "eval_results.json"
-"""What its makers measured; may be missing."""
+"""Optional file with what the makers measured."""
 _LINEAR = ("encoder.weight", "encoder.bias", "decoder.weight")
 _DIRECT = ("W_enc", "b_enc", "W_dec", "b_dec")
 
 
 class DictionaryLearningReader:
-    """Reads one trainer's folder."""
+    """Reads the folder that one training run wrote."""
 
     name = "dictionary-learning"
     wants = f"{WEIGHTS} and {CONFIG}"
 
-    def detects(self, place: Place) -> bool:
-        """See `Reader`."""
-        return WEIGHTS in place.names and CONFIG in place.names and place.chosen in (None, WEIGHTS)
+    def detects(self, location: Location) -> bool:
+        """See `FormatReader`."""
+        return WEIGHTS in location.names and CONFIG in location.names and location.chosen in (None, WEIGHTS)
 
-    def read(self, place: Place) -> Found:
-        """See `Reader`."""
-        config_path, path = place.path(CONFIG), place.path(WEIGHTS)
+    def read(self, location: Location) -> DictionaryParts:
+        """See `FormatReader`."""
+        config_path, path = location.path(CONFIG), location.path(WEIGHTS)
         config = read_json(config_path)
         trainer = config.get("trainer")
         trainer = trainer if isinstance(trainer, dict) else {}
         kind = trainer.get("dict_class")
         if kind not in _CLASSES:
             raise DictionaryError(
-                f"{config_path}: trainer.dict_class is {kind!r}, which is not one of {', '.join(_CLASSES)}"
+                f"{config_path}: trainer.dict_class is {kind!r}, which cannot be read; these can: {', '.join(_CLASSES)}"
             )
         tensors = Tensors(path)
         matrices, parts = _CLASSES[kind](tensors)
-        measured = read_json(place.path(MEASURED)) if MEASURED in place.names else {}
-        return Found(matrices, parts, _card(trainer, config, measured), (config_path, path))
+        measured = read_json(location.path(MEASURED)) if MEASURED in location.names else {}
+        return DictionaryParts(matrices, parts, _card(trainer, config, measured), (config_path, path))
 
 
 Read = tuple[dict[str, Matrix], dict[str, Any]]
 
 
 def _linear(tensors: Tensors, *, bias: str | None, extra: tuple[str, ...] = (), kind: str) -> Read:
-    """Two linear layers; `bias` is subtracted before and added after, or None where the decoder has its own."""
+    """Read two linear layers.
+
+    The vector called `bias` is subtracted from the input and added to the output. With None, nothing is subtracted
+    and the decoder's own bias is added.
+    """
     own = ("decoder.bias",) if bias is None else (bias,)
-    tensors.need((*_LINEAR, *own), extra, kind=kind)
+    tensors.require((*_LINEAR, *own), extra, kind=kind)
     encoder = tensors.matrix("encoder.weight")
     features, width = encoder.shape
     added = tensors.vector(bias or "decoder.bias", width)
@@ -84,7 +89,7 @@ def _new(tensors: Tensors) -> Read:
 
 def _gated(tensors: Tensors) -> Read:
     names = ("decoder_bias", "encoder.weight", "r_mag", "gate_bias", "mag_bias", "decoder.weight")
-    tensors.need(names, kind="a GatedAutoEncoder")
+    tensors.require(names, kind="a GatedAutoEncoder")
     gate = tensors.matrix("encoder.weight")
     features, width = gate.shape
     bias = tensors.vector("decoder_bias", width)
@@ -103,8 +108,8 @@ def _gated(tensors: Tensors) -> Read:
 
 
 def _direct(tensors: Tensors, *, subtract: bool, kind: str, extra: tuple[str, ...] = ()) -> Read:
-    """Matrices of one's own, with a threshold."""
-    tensors.need((*_DIRECT, "threshold"), extra, kind=kind)
+    """Read the matrices `W_enc` and `W_dec`, and a threshold; `subtract` says whether the input loses `b_dec` first."""
+    tensors.require((*_DIRECT, "threshold"), extra, kind=kind)
     encoder = tensors.matrix("W_enc", transposed=True)
     features, width = encoder.shape
     bias = tensors.vector("b_dec", width)
@@ -113,7 +118,7 @@ def _direct(tensors: Tensors, *, subtract: bool, kind: str, extra: tuple[str, ..
         "encoder_bias": tensors.vector("b_enc", features),
         "decoder_bias": bias,
         "input_bias": bias if subtract else None,
-        "threshold": tensors.spread("threshold", features),
+        "threshold": tensors.per_feature("threshold", features),
     }
     return {"encoder": encoder, "decoder": tensors.matrix("W_dec", like=encoder)}, parts
 
@@ -130,22 +135,23 @@ def _topk(tensors: Tensors) -> Read:
 
 def _batch_topk(tensors: Tensors) -> Read:
     matrices, parts = _linear(tensors, bias="b_dec", extra=("k", "threshold"), kind="a BatchTopKSAE")
-    threshold = tensors.spread("threshold", matrices["encoder"].shape[0])
-    return matrices, {**parts, "activation": Activation.JUMPRELU, "threshold": _set(threshold, tensors)}
+    threshold = tensors.per_feature("threshold", matrices["encoder"].shape[0])
+    checked = _checked_threshold(threshold, tensors)
+    return matrices, {**parts, "activation": Activation.JUMPRELU, "threshold": checked}
 
 
 def _matryoshka(tensors: Tensors) -> Read:
     extra = ("k", "group_sizes")
     matrices, parts = _direct(tensors, subtract=True, kind="a MatryoshkaBatchTopKSAE", extra=extra)
-    return matrices, {**parts, "threshold": _set(parts["threshold"], tensors)}
+    return matrices, {**parts, "threshold": _checked_threshold(parts["threshold"], tensors)}
 
 
-def _set(threshold: Any, tensors: Tensors) -> Any:
-    """A threshold of −1 was never set: the dictionary would run as a plain ReLU."""
+def _checked_threshold(threshold: Any, tensors: Tensors) -> Any:
+    """The threshold; DictionaryError where it is −1, which training writes until it begins to measure one."""
     if bool((threshold < 0).any()):
         raise DictionaryError(
-            f"{tensors.path}: the threshold was never set (it is −1), so this dictionary only knows how to take the "
-            "top k of a training batch; train it past its threshold's start, or set the threshold"
+            f"{tensors.path}: the threshold was never set (it is −1), so features can only be chosen as the top k of "
+            "a training batch; train it beyond the step at which the threshold is first set, or set it in the file"
         )
     return threshold
 
@@ -161,16 +167,16 @@ _CLASSES: dict[str, Callable[[Tensors], Read]] = {
 }
 
 
-def _card(trainer: dict[str, Any], config: dict[str, Any], measured: dict[str, Any]) -> Card:
-    """Places are called `resid_post_layer_8`, `mlp_out_layer_8` or like a module of the model."""
-    place, layer = trainer.get("submodule_name"), trainer.get("layer")
+def _card(trainer: dict[str, Any], config: dict[str, Any], measured: dict[str, Any]) -> DictionaryCard:
+    """The card. `submodule_name` is `resid_post_layer_8`, `mlp_out_layer_8` or the name of a module of the model."""
+    named, layer = trainer.get("submodule_name"), trainer.get("layer")
     layer = layer if isinstance(layer, int) else None
-    hook = str(place) if place else None
+    hook = str(named) if named else None
     if layer is not None and (hook is None or re.search(r"resid_post", hook)):
         hook = f"blocks.{layer}.hook_resid_post"
     buffer = config.get("buffer")
     buffer = buffer if isinstance(buffer, dict) else {}
-    return Card(
+    return DictionaryCard(
         model_name=trainer.get("lm_name"),
         hook_name=hook,
         layer=layer_of(hook),

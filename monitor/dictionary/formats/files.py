@@ -1,7 +1,8 @@
-"""What dictionaries are stored in: JSON objects, safetensors, npz archives, pickled tensors.
+"""Reading of the files that dictionaries are stored in: JSON, safetensors, npz archives and pickled tensors.
 
-Knows how such files break (missing, cut short, a Git LFS pointer, code instead of numbers), and where in them a
-tensor lies. Does not know what they mean.
+Large tensors are not read but located in their file, so that single rows can be read later (`FileTensor`). Every way
+in which such a file can be broken (missing, cut short, a Git LFS pointer, code instead of numbers) raises
+DictionaryError.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from monitor.dictionary.storage.tensor_file import FileTensor
 from monitor.errors import DictionaryError
 
 PICKLES = (".pt", ".pth", ".bin", ".pkl", ".ckpt")
-"""Endings of files that can run code when they are opened carelessly."""
+"""Endings of pickled files, which can run code when they are unpickled without restrictions."""
 WEIGHTS = (".safetensors", ".npz", ".pt", ".pth")
-"""Endings of files that are read here."""
+"""Endings of weights files that can be read."""
 
 _LFS = b"version https://git-lfs"
 _LARGEST_ALIGNMENT = 1 << 16
@@ -39,7 +40,7 @@ _TYPES = {
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file."""
+    """The JSON object in a file. Raises DictionaryError where the file holds anything else."""
     _check(path)
     try:
         value = json.loads(path.read_text("utf-8"))
@@ -51,9 +52,10 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_weights(path: Path) -> dict[str, Any]:
-    """What a weights file holds, by name: tensors, those of a file that can be read in part as `FileTensor`.
+    """The contents of a weights file by name.
 
-    Pickled files may hold other plain values too (numbers, strings, dicts of them).
+    A tensor that can be read in part is given as a `FileTensor`, any other as a `Tensor`. Pickled files may also hold
+    plain values: numbers, strings, and dicts of them. Raises DictionaryError where the file is broken.
     """
     _check(path)
     if path.suffix == ".safetensors":
@@ -96,7 +98,7 @@ def _archive(path: Path) -> dict[str, FileTensor | Tensor]:
 
 
 def _member(path: Path, member: zipfile.ZipInfo) -> FileTensor | Tensor:
-    """An array of an archive: where it lies if it is stored as it is, else its numbers."""
+    """An array of an archive: its position in the file where it is not compressed, else its numbers."""
     name = member.filename.removesuffix(".npy")
     if member.compress_type == zipfile.ZIP_STORED:
         with path.open("rb") as file:
@@ -114,18 +116,19 @@ def _member(path: Path, member: zipfile.ZipInfo) -> FileTensor | Tensor:
 
 
 def _pickled(path: Path) -> dict[str, Any]:
-    """A pickled dict of tensors and plain values; anything that would run code is refused unopened."""
+    """The dict of tensors and plain values in a pickled file. Nothing in the file is executed."""
     _check_alignment(path)
     try:
         found = _load(path)
-        placed = _placed(path) if isinstance(found, dict) else {}
+        located = _located(path) if isinstance(found, dict) else {}
     except pickle.UnpicklingError as error:
         raise DictionaryError(
-            f"{path} holds more than tensors. Pickles can run code when they are opened, so it is refused: open it "
-            "where you trust it, and save its `state_dict()` alone, or as safetensors in the SAELens layout"
+            f"{path} holds more than tensors and plain values. A pickled file can run code when it is opened, so this "
+            "one is refused: open it on a machine where that is safe, and save only its `state_dict()`, or save the "
+            "dictionary as safetensors in the SAELens layout"
         ) from error
     except Exception as error:
-        # As above: the unpickler meets opcodes in orders that no pickler writes.
+        # Broken bytes are opcodes in an order that no pickler writes, and the unpickler can raise anything on them.
         raise DictionaryError(
             f"{path} is not a whole PyTorch file ({_first(error)}); download it again"
         ) from error
@@ -133,17 +136,17 @@ def _pickled(path: Path) -> dict[str, Any]:
         raise DictionaryError(
             f"{path} holds a {type(found).__name__}; a dictionary is a dict of tensors by name"
         )
-    return dict(found) | placed
+    return dict(found) | located
 
 
 def _load(path: Path) -> Any:
-    """Memory-mapped where the file allows it: files of before PyTorch 1.6 do not."""
+    """Load with a memory map where the file allows it; files written before PyTorch 1.6 do not."""
     mapped = zipfile.is_zipfile(path)
     return torch.load(str(path), map_location="cpu", weights_only=True, mmap=mapped)
 
 
 def _check_alignment(path: Path) -> None:
-    """Refuse a file whose stated alignment of storages torch would divide by: zero ends the whole process."""
+    """Refuse a file that states an unusable alignment: torch divides by it, and zero would end the whole process."""
     if not zipfile.is_zipfile(path):
         return
     try:
@@ -159,17 +162,17 @@ def _check_alignment(path: Path) -> None:
         )
 
 
-def _placed(path: Path) -> dict[str, FileTensor]:
-    """Where the matrices of a pickled file lie in it; none for files of before PyTorch 1.6.
+def _located(path: Path) -> dict[str, FileTensor]:
+    """The positions of the matrices in a pickled file; empty for files written before PyTorch 1.6.
 
-    A load into fake tensors reads no numbers, and notes for each storage where it begins.
+    Loading into fake tensors reads no numbers, and records for each storage where it begins.
     """
     if not zipfile.is_zipfile(path):
         return {}
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     mode = FakeTensorMode()
-    # The class keeps what it dispatched, with the storages, for as long as the process lives: never hit again here.
+    # The mode caches every call together with its storages for the life of the process, and no call here recurs.
     mode.cache_enabled = False
     with mode:
         fakes = torch.load(str(path), map_location="cpu", weights_only=True)
@@ -184,7 +187,7 @@ def _placed(path: Path) -> dict[str, FileTensor]:
 
 
 def _first(error: BaseException) -> str:
-    """What an error says, or its name where it says nothing."""
+    """The first line of an error's message, or its class name where it has no message."""
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 

@@ -1,17 +1,18 @@
-"""Gemma Scope: `params.npz` in `layer_L/width_W/average_l0_N` of `google/gemma-scope-…` (Lieberum et al., 2024).
+"""Reader for Gemma Scope (Lieberum et al., 2024), published as `google/gemma-scope-…`.
 
-JumpReLU with a linear threshold per feature, nothing subtracted, no norm. Model, layer and place stand only in the
-names of the folders.
+The weights are `params.npz` in a folder such as `layer_20/width_16k/average_l0_71`. These are JumpReLU dictionaries
+with one threshold per feature. Nothing is subtracted from the input, and it is not normalised. The names of the
+folders are the only record of model, layer and hook point.
 """
 
 from __future__ import annotations
 
 import re
 
-from monitor.dictionary.formats.card import Card, layer_of
-from monitor.dictionary.formats.families import number_in
-from monitor.dictionary.formats.place import Place
-from monitor.dictionary.formats.reader import Found
+from monitor.dictionary.formats.card import DictionaryCard, layer_of
+from monitor.dictionary.formats.common import number_in
+from monitor.dictionary.formats.location import Location
+from monitor.dictionary.formats.reader import DictionaryParts
 from monitor.dictionary.formats.tensors import Tensors
 from monitor.dictionary.sae import Activation
 from monitor.errors import DictionaryError
@@ -28,20 +29,20 @@ class GemmaScopeReader:
     name = "gemma-scope"
     wants = f"{WEIGHTS} in a folder such as gemma-scope-2b-pt-res/layer_20/width_16k/average_l0_71"
 
-    def detects(self, place: Place) -> bool:
-        """See `Reader`."""
-        return place.chosen == WEIGHTS or (place.chosen is None and WEIGHTS in place.names)
+    def detects(self, location: Location) -> bool:
+        """See `FormatReader`."""
+        return location.chosen == WEIGHTS or (location.chosen is None and WEIGHTS in location.names)
 
-    def read(self, place: Place) -> Found:
-        """See `Reader`."""
-        if "embedding" in place.address.split("/"):
+    def read(self, location: Location) -> DictionaryParts:
+        """See `FormatReader`."""
+        if "embedding" in location.address.split("/"):
             raise DictionaryError(
-                f"{place.label} reads token embeddings; only dictionaries of a place in the layers can be watched"
+                f"{location.label} reads token embeddings; only a dictionary of a decoder layer can be watched"
             )
-        path = place.path(WEIGHTS)
+        path = location.path(WEIGHTS)
         tensors = Tensors(path)
         spelled = {name.lower(): name for name in tensors.names}
-        tensors.need((spelled.get(name, name) for name in _TENSORS), kind="a Gemma Scope dictionary")
+        tensors.require((spelled.get(name, name) for name in _TENSORS), kind="a Gemma Scope dictionary")
         encoder = tensors.matrix(spelled["w_enc"], transposed=True)
         features, width = encoder.shape
         parts = {
@@ -51,16 +52,18 @@ class GemmaScopeReader:
             "threshold": tensors.vector(spelled["threshold"], features).relu(),
         }
         decoder = tensors.matrix(spelled["w_dec"], like=encoder)
-        return Found({"encoder": encoder, "decoder": decoder}, parts, _card(place.address), (path,))
+        return DictionaryParts(
+            {"encoder": encoder, "decoder": decoder}, parts, _card(location.address), (path,)
+        )
 
 
-def _card(address: str) -> Card:
+def _card(address: str) -> DictionaryCard:
     model, layer = _MODEL.search(address), number_in(address, r"layer_(\d+)")
     hook = None
     if model is not None and layer is not None and model[3] in _HOOKS:
         hook = f"blocks.{layer}.{_HOOKS[model[3]]}"
     declared = number_in(address, r"average_l0_(\d+)")
-    return Card(
+    return DictionaryCard(
         model_name=None if model is None else f"google/gemma-2-{model[1]}{'-it' if model[2] == 'it' else ''}",
         hook_name=hook,
         layer=layer_of(hook),

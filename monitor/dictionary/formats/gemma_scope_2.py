@@ -1,8 +1,9 @@
-"""Gemma Scope 2: `params.safetensors` and `config.json` of `google/gemma-scope-2-…`, in folders such as
+"""Reader for Gemma Scope 2: `params.safetensors` and `config.json` of `google/gemma-scope-2-…`, in folders such as
 `resid_post/layer_9_width_16k_l0_medium`.
 
-JumpReLU, nothing subtracted, no norm. Where `config.json` is missing, as it is in places, the folders' names tell.
-Transcoders and cross-layer transcoders read one place and write another, so they are refused.
+These are JumpReLU dictionaries; nothing is subtracted from the input, and it is not normalised. Some folders have no
+`config.json`, and then model, layer and hook point are taken from the folders' names. Transcoders and cross-layer
+transcoders are refused, since they read one hook point and write another.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from monitor.dictionary.formats.card import Card, layer_of
-from monitor.dictionary.formats.families import number_in
+from monitor.dictionary.formats.card import DictionaryCard, layer_of
+from monitor.dictionary.formats.common import number_in
 from monitor.dictionary.formats.files import read_json
-from monitor.dictionary.formats.place import Place
-from monitor.dictionary.formats.reader import Found
+from monitor.dictionary.formats.location import Location
+from monitor.dictionary.formats.reader import DictionaryParts
 from monitor.dictionary.formats.tensors import Tensors
 from monitor.dictionary.sae import Activation
 from monitor.errors import DictionaryError
@@ -22,8 +23,8 @@ from monitor.errors import DictionaryError
 CONFIG = "config.json"
 WEIGHTS = "params.safetensors"
 _TENSORS = ("w_enc", "w_dec", "b_enc", "b_dec", "threshold")
-_PLACES = {"resid_post": "hook_resid_post", "mlp_out": "hook_mlp_out", "attn_out": "attn.hook_z"}
-_HF_PLACES = (
+_HOOKS = {"resid_post": "hook_resid_post", "mlp_out": "hook_mlp_out", "attn_out": "attn.hook_z"}
+_HF_HOOKS = (
     (r"\.layers\.\d+\.output$", "resid_post"),
     (r"\.post_feedforward_layernorm\.output$", "mlp_out"),
     (r"\.self_attn\.o_proj\.input$", "attn_out"),
@@ -36,17 +37,17 @@ class GemmaScope2Reader:
     name = "gemma-scope-2"
     wants = f"{WEIGHTS} (and {CONFIG}) in a folder such as resid_post/layer_9_width_16k_l0_medium"
 
-    def detects(self, place: Place) -> bool:
-        """See `Reader`."""
-        return WEIGHTS in (place.chosen, *(place.names if place.chosen is None else ()))
+    def detects(self, location: Location) -> bool:
+        """See `FormatReader`."""
+        return WEIGHTS in (location.chosen, *(location.names if location.chosen is None else ()))
 
-    def read(self, place: Place) -> Found:
-        """See `Reader`."""
-        config = read_json(place.path(CONFIG)) if CONFIG in place.names else {}
-        _refuse_others(config, place)
-        path = place.path(WEIGHTS)
+    def read(self, location: Location) -> DictionaryParts:
+        """See `FormatReader`."""
+        config = read_json(location.path(CONFIG)) if CONFIG in location.names else {}
+        _refuse_others(config, location)
+        path = location.path(WEIGHTS)
         tensors = Tensors(path)
-        tensors.need(_TENSORS, kind="a Gemma Scope 2 dictionary of one place")
+        tensors.require(_TENSORS, kind="a Gemma Scope 2 dictionary of one hook point")
         encoder = tensors.matrix("w_enc", transposed=True)
         features, width = encoder.shape
         parts = {
@@ -56,33 +57,35 @@ class GemmaScope2Reader:
             "threshold": tensors.vector("threshold", features).relu(),
         }
         matrices = {"encoder": encoder, "decoder": tensors.matrix("w_dec", like=encoder)}
-        return Found(matrices, parts, _card(config, place.address), (path,))
+        return DictionaryParts(matrices, parts, _card(config, location.address), (path,))
 
 
-def _refuse_others(config: dict[str, Any], place: Place) -> None:
+def _refuse_others(config: dict[str, Any], location: Location) -> None:
     architecture = config.get("architecture", "jump_relu")
     if architecture != "jump_relu":
-        raise DictionaryError(f"{place.label}: architecture {architecture!r} is not jump_relu")
+        raise DictionaryError(
+            f"{location.label}: architecture {architecture!r} cannot be read; only jump_relu can"
+        )
     inside, out = config.get("hf_hook_point_in"), config.get("hf_hook_point_out")
-    folders = re.search(r"/(transcoder|clt)(_all)?(/|$)", place.address)
+    folders = re.search(r"/(transcoder|clt)(_all)?(/|$)", location.address)
     if (out and out != inside) or config.get("affine_connection") or folders:
         raise DictionaryError(
-            f"{place.label}: this is a transcoder; only a dictionary of one place can be watched"
+            f"{location.label}: this is a transcoder; only a dictionary of one hook point can be watched"
         )
 
 
-def _card(config: dict[str, Any], address: str) -> Card:
+def _card(config: dict[str, Any], address: str) -> DictionaryCard:
     layer, kind = number_in(address, r"layer_(\d+)"), None
     hook_in = config.get("hf_hook_point_in")
     if isinstance(hook_in, str):
         layer = layer_of(hook_in) if layer is None else layer
         layer = number_in(hook_in, r"layers\.(\d+)") if layer is None else layer
-        kind = next((kind for pattern, kind in _HF_PLACES if re.search(pattern, hook_in)), None)
+        kind = next((kind for pattern, kind in _HF_HOOKS if re.search(pattern, hook_in)), None)
     if kind is None and (named := re.search(r"(?:^|/)(resid_post|mlp_out|attn_out)(?:_all)?/", address)):
         kind = named[1]
-    hook = f"blocks.{layer}.{_PLACES[kind]}" if kind is not None and layer is not None else hook_in
+    hook = f"blocks.{layer}.{_HOOKS[kind]}" if kind is not None and layer is not None else hook_in
     declared = config.get("l0")
-    return Card(
+    return DictionaryCard(
         model_name=_model(config.get("model_name"), address),
         hook_name=hook,
         layer=layer_of(hook),
@@ -94,7 +97,7 @@ def _card(config: dict[str, Any], address: str) -> Card:
 
 
 def _model(name: Any, address: str) -> str | None:
-    """As the hub calls the model: configurations say `gemma-v3-1b-pt`, and the smallest has no `-pt`."""
+    """The model's name on the hub. Configurations write `gemma-v3-1b-pt`; on the hub the smallest has no `-pt`."""
     if not isinstance(name, str):
         found = re.search(r"gemma-scope-2-((?:270m|1b|4b|12b|27b)-(?:pt|it))", address)
         if found is None:

@@ -1,7 +1,7 @@
 """Dictionaries in Hugging Face hub repositories: `hub:org/name[@revision][/folder or file]`.
 
-Knows how a source is written, lists a repository and fetches single files into the hub's own cache when they are
-asked for. Does not know which files a family has. huggingface_hub is imported on first use.
+A repository is listed first, and single files are downloaded into the hub's own cache when a reader asks for them.
+huggingface_hub is imported on first use.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from monitor.dictionary.formats.files import WEIGHTS
-from monitor.dictionary.formats.place import OWN, STATISTICS, Place, local_place
+from monitor.dictionary.formats.location import OWN, STATISTICS, Location, local_folder
 from monitor.errors import DictionaryError
 
 PREFIX = "hub:"
@@ -24,13 +24,13 @@ _SEVERAL = 6
 
 
 @dataclass(frozen=True)
-class HubPlace:
+class HubFolder:
     """A folder of a repository at one commit, or one file in it."""
 
     label: str
     repo: str
     revision: str
-    """The commit: what was listed is what is fetched."""
+    """The commit that was listed, and from which files are downloaded."""
     folder: str
     """Empty for the repository itself."""
     names: frozenset[str]
@@ -40,14 +40,15 @@ class HubPlace:
 
     @property
     def address(self) -> str:
-        """See `Place`."""
+        """See `Location`."""
         return "/".join(part for part in (self.repo, self.folder, self.chosen) if part)
 
     @property
     def home(self) -> Path:
-        """The repository's own folder in the cache where it has statistics, which are fetched with what is beside them.
+        """The folder for statistics, cards and labels.
 
-        Else a folder of the hub's home, by repository and folder: the cache itself is left as it is.
+        Where the repository has statistics, they are downloaded with the files beside them, and this is their folder
+        in the cache. Else it is a folder under `HF_HOME`, named after the repository: nothing is added to the cache.
         """
         from huggingface_hub.constants import HF_HOME
 
@@ -61,13 +62,13 @@ class HubPlace:
         )
 
     def path(self, name: str) -> Path:
-        """Fetched unless it is in the cache already; see `Place`."""
+        """See `Location`. The file is downloaded unless it is in the cache."""
         if name not in self.names:
             raise DictionaryError(f"{self.label} has no {name}, and the dictionary cannot be read without it")
         return self._fetched(f"{self.folder}/{name}" if self.folder else name)
 
-    def above(self, name: str) -> Path | None:
-        """See `Place`."""
+    def parent_file(self, name: str) -> Path | None:
+        """See `Location`."""
         upper = self.folder.rpartition("/")[0]
         inside = f"{upper}/{name}" if upper else name
         return self._fetched(inside) if self.folder and inside in self.everything else None
@@ -79,15 +80,15 @@ class HubPlace:
             return Path(hf_hub_download(self.repo, inside, revision=self.revision))
 
 
-def find_place(source: str | Path) -> Place:
-    """The place that a source names: a path that exists, else a repository.
+def find_location(source: str | Path) -> Location:
+    """The location that `source` names: an existing path, else a repository on the hub.
 
-    DictionaryError where there is no such path and it cannot be a repository, or the hub does not have it.
+    Raises DictionaryError where no such path exists and `source` names no repository, or the hub does not have it.
     """
     text = str(source)
     path = Path(text).expanduser()
     if not text.startswith(PREFIX) and path.exists():
-        return local_place(path)
+        return local_folder(path)
     match = _SOURCE.fullmatch(text.removeprefix(PREFIX))
     if match is None:
         expected = f"write {PREFIX}ORG/NAME[@REVISION][/FOLDER], such as {PREFIX}google/gemma-scope-2b-pt-res"
@@ -98,18 +99,18 @@ def find_place(source: str | Path) -> Place:
     return _listed(text, match["repo"], match["revision"], match["inside"] or "")
 
 
-def _listed(label: str, repo: str, revision: str | None, inside: str) -> HubPlace:
+def _listed(label: str, repo: str, revision: str | None, inside: str) -> HubFolder:
     with _explained(label, repo):
         commit, files = _online(repo, revision)
     if inside in files and inside.endswith(WEIGHTS):
         folder, _, chosen = inside.rpartition("/")
-        return HubPlace(
+        return HubFolder(
             label, repo, commit, folder, frozenset(_inside(files, folder)), frozenset(files), chosen
         )
     names = frozenset(_inside(files, inside))
     if not names:
         raise DictionaryError(f"{label}: the repository {repo} has no {inside}; it has {_top(files)}")
-    return HubPlace(label, repo, commit, inside, names, frozenset(files))
+    return HubFolder(label, repo, commit, inside, names, frozenset(files))
 
 
 def _online(repo: str, revision: str | None) -> tuple[str, list[str]]:
@@ -128,7 +129,7 @@ def _online(repo: str, revision: str | None) -> tuple[str, list[str]]:
 
 
 def _cached(repo: str, revision: str | None) -> tuple[str, list[str]] | None:
-    """The snapshot of this revision in the hub's cache, or the only one where none is named."""
+    """Commit and files of this revision in the hub's cache; with no revision, of the only one there. Else None."""
     from huggingface_hub.constants import HF_HUB_CACHE
     from huggingface_hub.file_download import repo_folder_name
 
@@ -156,35 +157,40 @@ def _top(files: list[str]) -> str:
 
 @contextmanager
 def _explained(label: str, repo: str) -> Iterator[None]:
-    """The hub's errors as ours, saying what to do."""
+    """Turn the hub's errors into DictionaryErrors that say what to do."""
     from huggingface_hub import errors
 
-    tried = (
-        "" if label.startswith(PREFIX) else f"{label} is no folder or file here, and as a hub repository: "
+    context = (
+        ""
+        if label.startswith(PREFIX)
+        else f"{label} is not a folder or file on this machine, and as a hub repository: "
     )
     try:
         yield
     except errors.GatedRepoError as error:
         raise DictionaryError(
-            f"{tried}{repo} is gated: accept its terms on its page, and log in with `hf auth login`"
+            f"{context}{repo} is gated: accept its terms on its page, and log in with `hf auth login`"
         ) from error
     except errors.RepositoryNotFoundError as error:
         raise DictionaryError(
-            f"{tried}there is no repository {repo} on the hub, or it is private: log in with `hf auth login`"
+            f"{context}there is no repository {repo} on the hub, or it is private: log in with `hf auth login`"
         ) from error
     except (errors.RevisionNotFoundError, errors.EntryNotFoundError) as error:
-        raise DictionaryError(f"{tried}{repo} does not have it: {_first(error)}") from error
+        raise DictionaryError(f"{context}{repo} does not have it: {_first(error)}") from error
     except errors.HFValidationError as error:
-        raise DictionaryError(f"{tried}{_first(error)}") from error
+        raise DictionaryError(f"{context}{_first(error)}") from error
     except (OSError, _unreachable()) as error:
         raise DictionaryError(
-            f"{tried}{repo} cannot be fetched, the hub cannot be reached ({_first(error)}). Offline, download it "
+            f"{context}{repo} cannot be fetched, the hub cannot be reached ({_first(error)}). Offline, download it "
             "where there is a network (`hf download`) and give the folder"
         ) from error
 
 
 def _unreachable() -> type[Exception]:
-    """What huggingface_hub's HTTP client raises where there is no answer; which client it is, is its business."""
+    """The class of errors that huggingface_hub's HTTP client raises where no answer comes.
+
+    The client has changed between versions, so the class is taken from the bases of huggingface_hub's own error.
+    """
     from huggingface_hub import errors
 
     found: type[Exception] = errors.HfHubHTTPError.__mro__[1]

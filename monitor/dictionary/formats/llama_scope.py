@@ -1,8 +1,9 @@
-"""Llama Scope: `hyperparams.json` and `checkpoints/final.safetensors` of `fnlp/Llama3_1-8B-Base-LX…` (He et al., 2024).
+"""Reader for Llama Scope (He et al., 2024): `hyperparams.json` and `checkpoints/final.safetensors` of
+`fnlp/Llama3_1-8B-Base-LX…`.
 
-JumpReLU with one threshold for all features. Inputs are scaled by s = √d / (mean norm over the data set). The threshold
-is stated for activations of unscaled inputs; activations here are of scaled ones, as SAELens and Neuronpedia give them,
-so both encoder and threshold are multiplied by s.
+These are JumpReLU dictionaries with one threshold for all features. Inputs are scaled by s = √d / (mean norm over the
+data set). The files state the threshold for activations of unscaled inputs. This reader gives activations of scaled
+inputs, as SAELens and Neuronpedia do, so it multiplies both encoder and threshold by s.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from typing import Any
 
 import torch
 
-from monitor.dictionary.formats.card import Card, layer_of
-from monitor.dictionary.formats.families import positive
+from monitor.dictionary.formats.card import DictionaryCard, layer_of
+from monitor.dictionary.formats.common import positive
 from monitor.dictionary.formats.files import read_json
-from monitor.dictionary.formats.place import Place
-from monitor.dictionary.formats.reader import Found
+from monitor.dictionary.formats.location import Location
+from monitor.dictionary.formats.reader import DictionaryParts
 from monitor.dictionary.formats.tensors import Tensors
 from monitor.dictionary.sae import Activation, InputNorm
 from monitor.errors import DictionaryError
@@ -26,25 +27,27 @@ _LINEAR = ("encoder.weight", "encoder.bias", "decoder.weight")
 
 
 class LlamaScopeReader:
-    """Reads one layer's folder."""
+    """Reads the folder of one layer."""
 
     name = "llama-scope"
     wants = f"{CONFIG} and {WEIGHTS}"
 
-    def detects(self, place: Place) -> bool:
-        """See `Reader`."""
-        return place.chosen is None and CONFIG in place.names
+    def detects(self, location: Location) -> bool:
+        """See `FormatReader`."""
+        return location.chosen is None and CONFIG in location.names
 
-    def read(self, place: Place) -> Found:
-        """See `Reader`."""
-        config_path, path = place.path(CONFIG), place.path(WEIGHTS)
+    def read(self, location: Location) -> DictionaryParts:
+        """See `FormatReader`."""
+        config_path, path = location.path(CONFIG), location.path(WEIGHTS)
         config = read_json(config_path)
         refuse_transcoder(config, config_path)
         if config.get("act_fn") != "jumprelu":
-            raise DictionaryError(f"{config_path}: act_fn {config.get('act_fn')!r} is not jumprelu")
+            raise DictionaryError(
+                f"{config_path}: act_fn {config.get('act_fn')!r} cannot be read; only jumprelu can"
+            )
         tensors = Tensors(path)
         biased = bool(config.get("use_decoder_bias", True))
-        tensors.need((*_LINEAR, *(("decoder.bias",) if biased else ())), kind="a Llama Scope dictionary")
+        tensors.require((*_LINEAR, *(("decoder.bias",) if biased else ())), kind="a Llama Scope dictionary")
         encoder = tensors.matrix("encoder.weight")
         features, width = encoder.shape
         scale, norm = input_scale(config, width, config_path)
@@ -63,22 +66,25 @@ class LlamaScopeReader:
             "threshold": limits,
         }
         matrices = {"encoder": encoder.times(scale), "decoder": decoder.times(1 / scale)}
-        return Found(matrices, parts, _card(config), (config_path, path))
+        return DictionaryParts(matrices, parts, _card(config), (config_path, path))
 
 
 def refuse_transcoder(config: dict[str, Any], where: object) -> None:
-    """DictionaryError where the dictionary reads one place and writes another."""
+    """Raise DictionaryError where the dictionary reads one hook point and writes another."""
     inside, out = config.get("hook_point_in"), config.get("hook_point_out")
     if out is not None and inside != out:
         raise DictionaryError(
-            f"{where}: this is a transcoder from {inside} to {out}; only a dictionary of one place can be watched"
+            f"{where}: this is a transcoder from {inside} to {out}; only a dictionary of one hook point can be watched"
         )
 
 
 def input_scale(
     config: dict[str, Any], width: int, where: object, stored: float | None = None
 ) -> tuple[float, InputNorm]:
-    """The factor on the input, and the norm of each token; `stored` is the mean norm where the weights hold it."""
+    """The factor by which inputs are scaled, and how each token's input is normalised.
+
+    `stored` is the mean input norm where the weights file holds it; else it is read from the configuration.
+    """
     kind = config.get("norm_activation", "dataset-wise")
     if kind in ("inference", "none"):
         return 1.0, InputNorm.NONE
@@ -104,9 +110,9 @@ def input_scale(
     return width**0.5 / stored, InputNorm.NONE
 
 
-def _card(config: dict[str, Any]) -> Card:
+def _card(config: dict[str, Any]) -> DictionaryCard:
     hook = config.get("hook_point_in")
-    return Card(
+    return DictionaryCard(
         model_name="meta-llama/Llama-3.1-8B",
         hook_name=hook,
         layer=layer_of(hook),

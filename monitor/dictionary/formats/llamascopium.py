@@ -1,8 +1,9 @@
-"""OpenMOSS's later dictionaries: `config.json` and `sae_weights.safetensors`, of llamascopium (`W_E`, `W_D`) and of
-Llama-Scope-R1-Distill (`encoder.weight`, `decoder.weight`).
+"""Reader for OpenMOSS's later dictionaries: `config.json` and `sae_weights.safetensors`.
 
-Thresholds are logarithms, for activations of scaled inputs. Where `sparsity_include_decoder_norm` is set, features
-compete (and are held against the threshold) by pre-activation times decoder norm.
+Two sets of tensor names occur: those of llamascopium (`W_E`, `W_D`) and those of Llama-Scope-R1-Distill
+(`encoder.weight`, `decoder.weight`). Thresholds are stored as logarithms, for activations of scaled inputs. Where
+`sparsity_include_decoder_norm` is set, the pre-activation is multiplied by the decoder norm before it is compared
+with the threshold or ranked for TopK.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ from typing import Any
 
 import torch
 
-from monitor.dictionary.formats.card import Card, layer_of
-from monitor.dictionary.formats.families import whole
+from monitor.dictionary.formats.card import DictionaryCard, layer_of
+from monitor.dictionary.formats.common import whole
 from monitor.dictionary.formats.files import read_json
 from monitor.dictionary.formats.llama_scope import input_scale, refuse_transcoder
-from monitor.dictionary.formats.place import Place
-from monitor.dictionary.formats.reader import Found
+from monitor.dictionary.formats.location import Location
+from monitor.dictionary.formats.reader import DictionaryParts
 from monitor.dictionary.formats.tensors import Tensors
 from monitor.dictionary.sae import Activation
 from monitor.dictionary.storage.matrix import Matrix
@@ -31,20 +32,24 @@ _NORM = "dataset_average_activation_norm."
 
 
 class LlamascopiumReader:
-    """Reads one folder."""
+    """Reads the folder of one dictionary."""
 
     name = "llamascopium"
     wants = f"{CONFIG} with expansion_factor, and {WEIGHTS}"
 
-    def detects(self, place: Place) -> bool:
-        """See `Reader`."""
-        if WEIGHTS not in place.names or CONFIG not in place.names or place.chosen not in (None, WEIGHTS):
+    def detects(self, location: Location) -> bool:
+        """See `FormatReader`."""
+        if (
+            WEIGHTS not in location.names
+            or CONFIG not in location.names
+            or location.chosen not in (None, WEIGHTS)
+        ):
             return False
-        return "expansion_factor" in read_json(place.path(CONFIG))
+        return "expansion_factor" in read_json(location.path(CONFIG))
 
-    def read(self, place: Place) -> Found:
-        """See `Reader`."""
-        config_path, path = place.path(CONFIG), place.path(WEIGHTS)
+    def read(self, location: Location) -> DictionaryParts:
+        """See `FormatReader`."""
+        config_path, path = location.path(CONFIG), location.path(WEIGHTS)
         config = read_json(config_path)
         refuse_transcoder(config, config_path)
         if config.get("sae_type", "sae") != "sae" or config.get("use_glu_encoder"):
@@ -63,23 +68,23 @@ class LlamascopiumReader:
         }
         matrices = {"encoder": encoder.times(scale), "decoder": decoder.times(1 / scale)}
         hook = config.get("hook_point_in")
-        card = Card(model_name=config.get("model_name"), hook_name=hook, layer=layer_of(hook))
-        return Found(matrices, parts, card, (config_path, path))
+        card = DictionaryCard(model_name=config.get("model_name"), hook_name=hook, layer=layer_of(hook))
+        return DictionaryParts(matrices, parts, card, (config_path, path))
 
 
 def _matrices(tensors: Tensors) -> tuple[Matrix, Matrix, tuple[str, str]]:
-    """Encoder, decoder, and the names of their biases."""
+    """The encoder, the decoder, and the names of their biases."""
     norms = tuple(name for name in tensors.names if name.startswith(_NORM))
     own = "W_E" in tensors.names
     names = _OWN if own else _LINEAR
-    tensors.need(names, (*_THRESHOLDS, *norms), kind="a llamascopium dictionary")
+    tensors.require(names, (*_THRESHOLDS, *norms), kind="a llamascopium dictionary")
     encoder = tensors.matrix(names[0], transposed=own)
     decoder = tensors.matrix(names[2], transposed=not own, like=encoder)
     return encoder, decoder, (names[1], names[3])
 
 
 def _stored_norm(tensors: Tensors, config: dict[str, Any]) -> float | None:
-    """The mean norm of inputs where it is among the weights."""
+    """The mean norm of inputs; None where the weights file does not hold it."""
     name = f"{_NORM}{config.get('hook_point_in')}"
     return tensors.number(name) if name in tensors.names else None
 
@@ -103,5 +108,5 @@ def _thresholds(tensors: Tensors, decoder: Matrix, by_norm: bool) -> torch.Tenso
     stored = next((name for name in _THRESHOLDS if name in tensors.names), None)
     if stored is None:
         raise DictionaryError(f"{tensors.path}: a jumprelu dictionary has {' or '.join(_THRESHOLDS)}")
-    threshold = tensors.spread(stored, decoder.shape[0]).exp()
+    threshold = tensors.per_feature(stored, decoder.shape[0]).exp()
     return threshold / decoder.norms().clamp_min(1e-8) if by_norm else threshold

@@ -1,7 +1,7 @@
-"""OpenAI's dictionaries for GPT-2 small: `…/{location}_v5_32k/autoencoders/{layer}.pt` (Gao et al., 2024).
+"""Reader for OpenAI's dictionaries for GPT-2 small (Gao et al., 2024): `…/{location}_v5_32k/autoencoders/{layer}.pt`.
 
-A pickled state that names its own activation function. TopK goes with a layer norm of the input; ReLU with none. The
-bias is subtracted after the norm.
+Each is a pickled dict of tensors that also names its activation function. The input of a TopK dictionary is
+layer-normalised, that of a ReLU dictionary is not. The bias is subtracted after the normalisation.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from monitor.dictionary.formats.card import Card, layer_of
-from monitor.dictionary.formats.families import names_inside, pickled, single, whole
-from monitor.dictionary.formats.place import Place, weights_of
-from monitor.dictionary.formats.reader import Found
+from monitor.dictionary.formats.card import DictionaryCard, layer_of
+from monitor.dictionary.formats.common import names_inside, pickled, single, whole
+from monitor.dictionary.formats.location import Location, weights_of
+from monitor.dictionary.formats.reader import DictionaryParts
 from monitor.dictionary.formats.tensors import Tensors
 from monitor.dictionary.sae import Activation, InputNorm
 from monitor.errors import DictionaryError
@@ -36,21 +36,21 @@ _HOOKS = {
 
 
 class OpenAiReader:
-    """Reads one layer's file."""
+    """Reads the file of one layer."""
 
     name = "openai"
     wants = "one file such as resid_post_mlp_v5_32k/autoencoders/8.pt"
 
-    def detects(self, place: Place) -> bool:
-        """See `Reader`."""
-        file = weights_of(place)
-        return file is not None and pickled(file) and names_inside(place) >= set(_TENSORS)
+    def detects(self, location: Location) -> bool:
+        """See `FormatReader`."""
+        file = weights_of(location)
+        return file is not None and pickled(file) and names_inside(location) >= set(_TENSORS)
 
-    def read(self, place: Place) -> Found:
-        """See `Reader`."""
-        path = place.path(single(place, self.wants))
+    def read(self, location: Location) -> DictionaryParts:
+        """See `FormatReader`."""
+        path = location.path(single(location, self.wants))
         tensors = Tensors(path)
-        tensors.need(_TENSORS, _REST, kind="an OpenAI dictionary")
+        tensors.require(_TENSORS, _REST, kind="an OpenAI dictionary")
         encoder = tensors.matrix("encoder.weight")
         features, width = encoder.shape
         bias = tensors.vector("pre_bias", width)
@@ -61,8 +61,8 @@ class OpenAiReader:
             **_activation(tensors),
         }
         decoder = tensors.matrix("decoder.weight", transposed=True, like=encoder)
-        address = place.address if place.chosen else f"{place.address}/{path.name}"
-        return Found({"encoder": encoder, "decoder": decoder}, parts, _card(address), (path,))
+        address = location.address if location.chosen else f"{location.address}/{path.name}"
+        return DictionaryParts({"encoder": encoder, "decoder": decoder}, parts, _card(address), (path,))
 
 
 def _activation(tensors: Tensors) -> dict[str, Any]:
@@ -72,7 +72,10 @@ def _activation(tensors: Tensors) -> dict[str, Any]:
     if name != "TopK" or not isinstance(state, dict):
         raise DictionaryError(f"{tensors.path}: activation {name!r} is not one of ReLU, TopK")
     if state.get("postact_fn", "ReLU") != "ReLU":
-        raise DictionaryError(f"{tensors.path}: features after {state['postact_fn']!r} may be negative")
+        raise DictionaryError(
+            f"{tensors.path}: postact_fn is {state['postact_fn']!r}, with which activations may be negative; only "
+            "ReLU can be watched"
+        )
     return {
         "activation": Activation.TOPK,
         "k": whole(state, "k", tensors.path),
@@ -80,9 +83,11 @@ def _activation(tensors: Tensors) -> dict[str, Any]:
     }
 
 
-def _card(address: str) -> Card:
+def _card(address: str) -> DictionaryCard:
     named = _ADDRESS.search(address)
     hook = None
     if named is not None and named[1] in _HOOKS:
         hook = f"blocks.{named[2]}.{_HOOKS[named[1]]}"
-    return Card(model_name="openai-community/gpt2", hook_name=hook, layer=layer_of(hook), context_size=64)
+    return DictionaryCard(
+        model_name="openai-community/gpt2", hook_name=hook, layer=layer_of(hook), context_size=64
+    )

@@ -1,6 +1,7 @@
-"""Goodfire's dictionaries and qresearch's for DeepSeek-R1: one pickled file of two linear layers, ReLU between.
+"""Reader for plain ReLU dictionaries: Goodfire's, and qresearch's for DeepSeek-R1.
 
-Nothing is subtracted, nothing normed. The layer stands only in the file's name (`…-SAE-l19.pth`).
+Each is one pickled file with two linear layers. Nothing is subtracted from the input, and it is not normalised. The
+file's name is the only record of the layer (`…-SAE-l19.pth`).
 """
 
 from __future__ import annotations
@@ -8,46 +9,47 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from monitor.dictionary.formats.card import Card
-from monitor.dictionary.formats.families import names_inside, number_in, pickled, single
-from monitor.dictionary.formats.place import Place, weights_of
-from monitor.dictionary.formats.reader import Found
+from monitor.dictionary.formats.card import DictionaryCard
+from monitor.dictionary.formats.common import names_inside, number_in, pickled, single
+from monitor.dictionary.formats.location import Location, weights_of
+from monitor.dictionary.formats.reader import DictionaryParts
 from monitor.dictionary.formats.tensors import Tensors
 from monitor.dictionary.sae import Activation
 
 _CONFIGURATIONS = ("config.json", "cfg.json", "hyperparams.json")
-"""Where one of these lies beside the weights, they belong to another family."""
+"""Weights with one of these files beside them are of another format."""
 
 
 @dataclass(frozen=True)
 class PlainReluReader:
-    """Reads one file of this kind."""
+    """Reads one file with the tensor names of one publisher."""
 
     name: str
     wants: str
     encoder: str
-    """What the tensors of the encoder begin with."""
+    """Prefix of the encoder's tensor names."""
     decoder: str
+    """Prefix of the decoder's tensor names."""
     models: Mapping[str, str]
-    """Part of the address, in lower case, to the model's name on the hub."""
+    """Names of the models on the hub, by a lower-case part of the location's address."""
     shared: bool = False
-    """True where other families name their tensors the same, so that the file's name has to tell."""
+    """True where other formats use the same tensor names, so that the address must also contain a key of `models`."""
 
-    def detects(self, place: Place) -> bool:
-        """See `Reader`."""
-        file = weights_of(place)
-        if file is None or not pickled(file) or not place.names.isdisjoint(_CONFIGURATIONS):
+    def detects(self, location: Location) -> bool:
+        """See `FormatReader`."""
+        file = weights_of(location)
+        if file is None or not pickled(file) or not location.names.isdisjoint(_CONFIGURATIONS):
             return False
-        if self.shared and not any(part in f"{place.address}/{file}".lower() for part in self.models):
+        if self.shared and not any(part in f"{location.address}/{file}".lower() for part in self.models):
             return False
-        return self._tensors() == names_inside(place)
+        return self._tensors() == names_inside(location)
 
-    def read(self, place: Place) -> Found:
-        """See `Reader`."""
-        file = single(place, self.wants)
-        path = place.path(file)
+    def read(self, location: Location) -> DictionaryParts:
+        """See `FormatReader`."""
+        file = single(location, self.wants)
+        path = location.path(file)
         tensors = Tensors(path)
-        tensors.need(self._tensors(), kind=f"a {self.name} dictionary")
+        tensors.require(self._tensors(), kind=f"a {self.name} dictionary")
         encoder = tensors.matrix(f"{self.encoder}.weight")
         features, width = encoder.shape
         parts = {
@@ -56,17 +58,19 @@ class PlainReluReader:
             "decoder_bias": tensors.vector(f"{self.decoder}.bias", width),
         }
         decoder = tensors.matrix(f"{self.decoder}.weight", transposed=True, like=encoder)
-        return Found({"encoder": encoder, "decoder": decoder}, parts, self._card(place, file), (path,))
+        return DictionaryParts(
+            {"encoder": encoder, "decoder": decoder}, parts, self._card(location, file), (path,)
+        )
 
     def _tensors(self) -> frozenset[str]:
         return frozenset(
             f"{side}.{part}" for side in (self.encoder, self.decoder) for part in ("weight", "bias")
         )
 
-    def _card(self, place: Place, file: str) -> Card:
-        address = f"{place.address}/{file}".lower()
+    def _card(self, location: Location, file: str) -> DictionaryCard:
+        address = f"{location.address}/{file}".lower()
         layer = number_in(address, r"[-_]l(\d+)")
-        return Card(
+        return DictionaryCard(
             model_name=next((name for part, name in self.models.items() if part in address), None),
             hook_name=None if layer is None else f"blocks.{layer}.hook_resid_post",
             layer=layer,

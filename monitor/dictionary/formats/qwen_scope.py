@@ -1,16 +1,17 @@
-"""Qwen Scope: `layer{n}.sae.pt` in `Qwen/SAE-Res-{model}-W{N}K-L0_{K}`.
+"""Reader for Qwen Scope: `layer{n}.sae.pt` in `Qwen/SAE-Res-{model}-W{N}K-L0_{K}`.
 
-TopK without subtraction, matrices turned against SAELens's. k, model and layer stand only in names.
+These are TopK dictionaries; nothing is subtracted from the input. Both matrices are transposed compared with
+SAELens's. The names of repository and file are the only record of k, model and layer.
 """
 
 from __future__ import annotations
 
 import re
 
-from monitor.dictionary.formats.card import Card
-from monitor.dictionary.formats.families import number_in, single
-from monitor.dictionary.formats.place import Place, weights_of
-from monitor.dictionary.formats.reader import Found
+from monitor.dictionary.formats.card import DictionaryCard
+from monitor.dictionary.formats.common import number_in, single
+from monitor.dictionary.formats.location import Location, weights_of
+from monitor.dictionary.formats.reader import DictionaryParts
 from monitor.dictionary.formats.tensors import Tensors
 from monitor.dictionary.sae import Activation
 from monitor.errors import DictionaryError
@@ -20,27 +21,27 @@ _REPOSITORY = re.compile(r"SAE-Res-(.+?)-W(\d+)K-L0_(\d+)")
 
 
 class QwenScopeReader:
-    """Reads one layer's file."""
+    """Reads the file of one layer."""
 
     name = "qwen-scope"
     wants = "layerN.sae.pt in a folder named as its repository, such as SAE-Res-Qwen3-8B-Base-W64K-L0_50"
 
-    def detects(self, place: Place) -> bool:
-        """See `Reader`."""
-        return _FILE.fullmatch(weights_of(place) or "") is not None
+    def detects(self, location: Location) -> bool:
+        """See `FormatReader`."""
+        return _FILE.fullmatch(weights_of(location) or "") is not None
 
-    def read(self, place: Place) -> Found:
-        """See `Reader`."""
-        file = single(place, self.wants)
-        named = _REPOSITORY.search(place.address)
+    def read(self, location: Location) -> DictionaryParts:
+        """See `FormatReader`."""
+        file = single(location, self.wants)
+        named = _REPOSITORY.search(location.address)
         if named is None:
             raise DictionaryError(
-                f"{place.label}: how many features are active at a token (k) stands only in the repository's name; "
-                "keep the file in a folder of that name, such as SAE-Res-Qwen3-8B-Base-W64K-L0_50"
+                f"{location.label}: k, the number of active features per token, is stated only in the repository's "
+                "name; keep the file in a folder of that name, such as SAE-Res-Qwen3-8B-Base-W64K-L0_50"
             )
-        path, k = place.path(file), int(named[3])
+        path, k = location.path(file), int(named[3])
         tensors = Tensors(path)
-        tensors.need(("W_enc", "W_dec", "b_enc", "b_dec"), kind="a Qwen Scope dictionary")
+        tensors.require(("W_enc", "W_dec", "b_enc", "b_dec"), kind="a Qwen Scope dictionary")
         encoder = tensors.matrix("W_enc")
         features, width = encoder.shape
         parts = {
@@ -52,5 +53,5 @@ class QwenScopeReader:
         matrices = {"encoder": encoder, "decoder": tensors.matrix("W_dec", transposed=True, like=encoder)}
         layer = number_in(file, r"layer(\d+)")
         hook = None if layer is None else f"model.layers.{layer}"
-        card = Card(model_name=f"Qwen/{named[1]}", hook_name=hook, layer=layer, l0=float(k))
-        return Found(matrices, parts, card, (path,), (f"k={k}",))
+        card = DictionaryCard(model_name=f"Qwen/{named[1]}", hook_name=hook, layer=layer, l0=float(k))
+        return DictionaryParts(matrices, parts, card, (path,), (f"k={k}",))

@@ -1,7 +1,4 @@
-"""The seam that every checkpoint family implements.
-
-Knows what a reader gives back. Does not know any family.
-"""
+"""The interface of a format reader, and what reading gives."""
 
 from __future__ import annotations
 
@@ -10,54 +7,60 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from monitor.dictionary.formats.card import Card
-from monitor.dictionary.formats.place import Place
+from monitor.dictionary.formats.card import DictionaryCard
+from monitor.dictionary.formats.location import Location
 from monitor.dictionary.sae import SparseAutoencoder
 from monitor.dictionary.storage.matrix import Matrix
 
 
 @dataclass(frozen=True)
-class Found:
-    """A dictionary as a reader finds it: large matrices where they lie, everything else in memory."""
+class DictionaryParts:
+    """What a format reader gives: the matrices, which may still be in their files, and all other parts in memory."""
 
     matrices: Mapping[str, Matrix]
-    """`encoder`, `decoder` and for gated dictionaries `gate_encoder`, as `SparseAutoencoder` names them."""
+    """`encoder`, `decoder` and, for gated dictionaries, `gate_encoder`, named as in `SparseAutoencoder`."""
     parts: Mapping[str, Any]
-    """All other fields of `SparseAutoencoder`."""
-    card: Card
+    """The other fields of `SparseAutoencoder`, by name."""
+    card: DictionaryCard
     files: tuple[Path, ...]
-    """The files that define the dictionary's numbers; its digest is over these."""
+    """The files that define the dictionary's numbers. Its digest is computed from them."""
     facts: tuple[str, ...] = ()
-    """Numbers of its arithmetic that are in no file, such as `k=50` from a folder's name; part of the digest."""
+    """Numbers that encoding needs and no file holds, such as `k=50` from a folder's name. Part of the digest."""
 
 
 @dataclass(frozen=True)
-class Stored:
-    """What was read."""
+class OpenedDictionary:
+    """A dictionary that can encode, with its card and where it came from."""
 
     autoencoder: SparseAutoencoder
-    card: Card
+    card: DictionaryCard
     files: tuple[Path, ...]
+    """See `DictionaryParts`."""
     facts: tuple[str, ...] = ()
+    """See `DictionaryParts`."""
     format: str = ""
-    """Name of the family."""
+    """Name of the format."""
     home: Path = field(default_factory=Path)
-    """Folder in which statistics, cards and labels are kept."""
+    """The folder for statistics, cards and labels."""
 
 
-class Reader(Protocol):
-    """One checkpoint family."""
+class FormatReader(Protocol):
+    """Recognises and reads one format."""
 
     @property
     def name(self) -> str:
-        """What `--dictionary-format` calls it."""
+        """The value of `--dictionary-format` that selects it."""
 
     @property
     def wants(self) -> str:
-        """The files that it needs, in words, for error messages."""
+        """The files that the format needs, in words, for error messages."""
 
-    def detects(self, place: Place) -> bool:
-        """True where the files belong to this family. Fetches weights only to see the names in them."""
+    def detects(self, location: Location) -> bool:
+        """True where the files have this format. Weights are downloaded only where their tensor names must be seen."""
 
-    def read(self, place: Place) -> Found:
-        """The dictionary. DictionaryError where a file is missing, broken or of a kind that cannot be expressed."""
+    def read(self, location: Location) -> DictionaryParts:
+        """Read the dictionary.
+
+        Raises DictionaryError where a file is missing or broken, or the dictionary is of a kind that
+        `SparseAutoencoder` cannot express.
+        """

@@ -1,7 +1,7 @@
-"""SAELens folders: `cfg.json` and `sae_weights.safetensors`.
+"""Reader for SAELens folders: `cfg.json` and `sae_weights.safetensors`.
 
-Knows the tensors of each architecture and folds what only changes units (input scale, decoder-norm ranking).
-Does not know the versions of `cfg.json` (`saelens_config`).
+`saelens_config` interprets `cfg.json`; here the tensors of each architecture are read. An input scale and
+decoder-norm ranking are folded into the weights, which changes the units of activations and nothing else.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from monitor.dictionary.formats.files import read_json
-from monitor.dictionary.formats.place import Place
-from monitor.dictionary.formats.reader import Found
+from monitor.dictionary.formats.location import Location
+from monitor.dictionary.formats.reader import DictionaryParts
 from monitor.dictionary.formats.saelens_config import SaeLensConfig, parse_config
 from monitor.dictionary.formats.tensors import Tensors
 from monitor.dictionary.sae import Activation
@@ -38,17 +38,17 @@ class SaeLensReader:
     name = "saelens"
     wants = f"{CONFIG} and {WEIGHTS}"
 
-    def detects(self, place: Place) -> bool:
-        """By the weights, unless another family's configuration lies beside them, or by `d_sae` in `cfg.json`."""
-        if place.chosen not in (None, WEIGHTS):
+    def detects(self, location: Location) -> bool:
+        """True for SAELens's weights file without another format's `config.json`, or for a `cfg.json` with `d_sae`."""
+        if location.chosen not in (None, WEIGHTS):
             return False
-        if WEIGHTS in place.names and (CONFIG in place.names or "config.json" not in place.names):
+        if WEIGHTS in location.names and (CONFIG in location.names or "config.json" not in location.names):
             return True
-        return CONFIG in place.names and "d_sae" in read_json(place.path(CONFIG))
+        return CONFIG in location.names and "d_sae" in read_json(location.path(CONFIG))
 
-    def read(self, place: Place) -> Found:
-        """See `Reader`."""
-        files = (place.path(CONFIG), place.path(WEIGHTS))
+    def read(self, location: Location) -> DictionaryParts:
+        """See `FormatReader`."""
+        files = (location.path(CONFIG), location.path(WEIGHTS))
         config = parse_config(read_json(files[0]), str(files[0]))
         tensors = Tensors(files[1])
         logarithms = _check(tensors, config)
@@ -57,15 +57,15 @@ class SaeLensReader:
         for matrix in (encoder, decoder):
             if matrix.shape != (config.d_sae, config.d_in):
                 raise DictionaryError(
-                    f"{matrix.name} has {matrix.shape[0]} features of width {matrix.shape[1]}; with d_sae "
-                    f"{config.d_sae} and d_in {config.d_in} in {CONFIG} it must be those"
+                    f"{matrix.name} has {matrix.shape[0]} features of width {matrix.shape[1]}, and {CONFIG} "
+                    f"states d_sae {config.d_sae} and d_in {config.d_in}: they are of different dictionaries"
                 )
         matrices, parts = _build(tensors, config, encoder, decoder, logarithms)
-        return Found(matrices, parts, config.card, files)
+        return DictionaryParts(matrices, parts, config.card, files)
 
 
 def _check(tensors: Tensors, config: SaeLensConfig) -> bool:
-    """True where thresholds are logarithms. DictionaryError where tensors are missing or too many."""
+    """True where thresholds are stored as logarithms. Raises DictionaryError for missing or unknown tensors."""
     logarithms = config.architecture == "jumprelu" and "log_threshold" in tensors.names
     if "scaling_factor" in tensors.names:
         factor = tensors.vector("scaling_factor", config.d_sae)
@@ -78,7 +78,7 @@ def _check(tensors: Tensors, config: SaeLensConfig) -> bool:
         for name in _VECTORS[config.architecture]
     )
     names = ("W_enc", "W_dec", "b_dec", *own)
-    tensors.need(names, ("scaling_factor",), kind=f"a {config.architecture} dictionary")
+    tensors.require(names, ("scaling_factor",), kind=f"a {config.architecture} dictionary")
     return logarithms
 
 
@@ -104,7 +104,7 @@ def _build(
     if config.architecture == "topk":
         parts["k"] = config.k
         if config.rank_by_decoder_norm:
-            # SAELens ranks by the norms of before the scale was folded in.
+            # SAELens ranks by the decoder norms as stored, before the input scale is folded in.
             return _ranked(matrices, parts, decoder.norms().clamp_min(1e-8))
     return matrices, parts
 
@@ -118,7 +118,7 @@ def _threshold(tensors: Tensors, features: int, logarithms: bool) -> Tensor:
 def _ranked(
     matrices: dict[str, Matrix], parts: dict[str, Any], norms: Tensor
 ) -> tuple[dict[str, Matrix], dict[str, Any]]:
-    """Decoder norms folded into the encoder where features are ranked by them: same order, same numbers."""
+    """Fold the decoder norms into the encoder: ranking by pre-activation alone then gives the same features."""
     folded = {
         "encoder": matrices["encoder"].times(norms),
         "decoder": matrices["decoder"].times(1 / norms),

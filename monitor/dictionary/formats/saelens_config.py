@@ -1,14 +1,11 @@
-"""The `cfg.json` of SAELens, of version 6 and of the versions before it, as one record.
-
-Knows names, defaults and what changed between versions. Does not open files or tensors.
-"""
+"""SAELens's `cfg.json`, of version 6 or earlier, parsed into one record (`SaeLensConfig`)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from monitor.dictionary.formats.card import Card, layer_of
+from monitor.dictionary.formats.card import DictionaryCard, layer_of
 from monitor.dictionary.sae import InputNorm
 from monitor.errors import DictionaryError
 
@@ -16,13 +13,13 @@ ARCHITECTURES = ("standard", "jumprelu", "topk", "gated")
 
 _TRAINING_ONLY = ("batchtopk", "matryoshka_batchtopk", "matryoshka")
 _OTHERS = {
-    "matching_pursuit": "it chooses features one after another, each from what the last has left",
-    "abstopk": "its features may be negative",
+    "matching_pursuit": "it chooses features one after another, each on the remaining reconstruction error",
+    "abstopk": "its activations may be negative",
     "temporal": "its features depend on earlier tokens",
-    "transcoder": "it reads one place and writes another",
-    "skip_transcoder": "it reads one place and writes another",
-    "jumprelu_transcoder": "it reads one place and writes another",
-    "jumprelu_skip_transcoder": "it reads one place and writes another",
+    "transcoder": "it reads one hook point and writes another",
+    "skip_transcoder": "it reads one hook point and writes another",
+    "jumprelu_transcoder": "it reads one hook point and writes another",
+    "jumprelu_skip_transcoder": "it reads one hook point and writes another",
 }
 """Architectures that cannot be watched, and why."""
 _RENAMED = {"hook_point": "hook_name", "activation_fn_str": "activation_fn"}
@@ -36,7 +33,7 @@ _NORMS = {
 
 @dataclass(frozen=True)
 class SaeLensConfig:
-    """What the weights file needs to be understood."""
+    """What the tensors of the weights file mean."""
 
     architecture: str
     """One of `ARCHITECTURES`."""
@@ -44,18 +41,24 @@ class SaeLensConfig:
     d_sae: int
     input_norm: InputNorm
     input_scale: float
-    """Factor on the input that is not in the weights yet; 1 where there is none."""
+    """Factor on the input that the stored weights do not include; 1 where they include it."""
     subtract_decoder_bias: bool
+    """True where the decoder bias is subtracted from the input before encoding."""
     k: int | None
+    """Number of active features per token; TopK only."""
     rank_by_decoder_norm: bool
-    card: Card
+    """True where a TopK dictionary ranks features by pre-activation times decoder norm."""
+    card: DictionaryCard
 
 
 def parse_config(cfg: dict[str, Any], where: str) -> SaeLensConfig:
-    """The record of a `cfg.json`; DictionaryError, beginning with `where`, for what cannot be expressed."""
+    """Parse the contents of a `cfg.json`.
+
+    Raises DictionaryError for a dictionary that cannot be watched; its message begins with `where`, the file's path.
+    """
     flat = _flatten(cfg)
     architecture = _architecture(flat, where)
-    _refuse_other_places(flat, where)
+    _refuse_other_hook_points(flat, where)
     norm = _norm_name(flat)
     if norm not in _NORMS:
         raise DictionaryError(f"{where}: normalize_activations {norm!r} is not one of {', '.join(_NORMS)}")
@@ -73,7 +76,7 @@ def parse_config(cfg: dict[str, Any], where: str) -> SaeLensConfig:
 
 
 def _flatten(cfg: dict[str, Any]) -> dict[str, Any]:
-    """One level of names, as version 6 spells them."""
+    """All settings on one level, with the names of version 6."""
     flat = {_RENAMED.get(name, name): value for name, value in cfg.items() if name != "metadata"}
     flat.update(cfg.get("metadata") or {})
     arguments = flat.get("activation_fn_kwargs") or {}
@@ -88,11 +91,13 @@ def _architecture(flat: dict[str, Any], where: str) -> str:
     name = flat.get("architecture", "standard")
     if name in _TRAINING_ONLY:
         raise DictionaryError(
-            f"{where}: {name!r} is a training checkpoint; save it for inference (as jumprelu), and load that"
+            f"{where}: {name!r} is a training checkpoint; save it with `save_inference_model`, which writes a "
+            "jumprelu dictionary, and load that"
         )
     if name in _OTHERS:
         raise DictionaryError(
-            f"{where}: architecture {name!r} cannot be watched: {_OTHERS[name]}. What can: {', '.join(ARCHITECTURES)}"
+            f"{where}: architecture {name!r} cannot be watched: {_OTHERS[name]}. These can be watched: "
+            f"{', '.join(ARCHITECTURES)}"
         )
     if name not in ARCHITECTURES:
         raise DictionaryError(f"{where}: architecture {name!r} is not one of {', '.join(ARCHITECTURES)}")
@@ -102,10 +107,12 @@ def _architecture(flat: dict[str, Any], where: str) -> str:
     return str(name)
 
 
-def _refuse_other_places(flat: dict[str, Any], where: str) -> None:
-    """Transcoders and attention-head dictionaries do not read and write one residual stream."""
+def _refuse_other_hook_points(flat: dict[str, Any], where: str) -> None:
+    """Refuse transcoders and attention-head dictionaries, which do not read and write one residual stream."""
     if flat.get("d_out") not in (None, flat.get("d_in")) or flat.get("hook_name_out"):
-        raise DictionaryError(f"{where}: this is a transcoder; only a dictionary of one place can be watched")
+        raise DictionaryError(
+            f"{where}: this is a transcoder; only a dictionary of one hook point can be watched"
+        )
     hook = str(flat.get("hook_name") or "")
     if flat.get("reshape_activations", "none") not in (None, "none") or hook.endswith("hook_z"):
         raise DictionaryError(
@@ -115,7 +122,7 @@ def _refuse_other_places(flat: dict[str, Any], where: str) -> None:
 
 
 def _norm_name(flat: dict[str, Any]) -> str:
-    """Before version 6 it could be a boolean: true meant the average norm."""
+    """The kind of input normalisation. Before version 6 a boolean was allowed, and true meant the average norm."""
     value = flat.get("normalize_activations")
     if isinstance(value, bool):
         return "expected_average_only_in" if value else "none"
@@ -140,10 +147,10 @@ def _whole(flat: dict[str, Any], name: str, where: str) -> int:
     return value
 
 
-def _card(flat: dict[str, Any]) -> Card:
+def _card(flat: dict[str, Any]) -> DictionaryCard:
     hook = flat.get("hook_name") or flat.get("hf_hook_name")
     layer = layer_of(hook)
-    return Card(
+    return DictionaryCard(
         model_name=flat.get("model_name"),
         hook_name=hook,
         layer=layer if layer is not None else layer_of(flat.get("hf_hook_name")),

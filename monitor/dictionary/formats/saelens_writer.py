@@ -1,7 +1,4 @@
-"""Writes a dictionary as SAELens version 6 does, so that its tools open it.
-
-Knows the layout that `SAE.load_from_disk` reads. Does not know SAELens's code: a test compares with the real one.
-"""
+"""Writer for the layout of SAELens version 6, which `SAE.load_from_disk` and the tools built on it open."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from monitor.dictionary.formats.card import Card
+from monitor.dictionary.formats.card import DictionaryCard
 from monitor.dictionary.sae import Activation, InputNorm, SparseAutoencoder
 from monitor.errors import DictionaryError
 
@@ -30,7 +27,7 @@ _ARCHITECTURES = {
     Activation.GATED: "gated",
 }
 _TIED = 1e-5
-"""How far a gated dictionary's two encoders may be from multiples of each other, relative to their size."""
+"""Largest relative difference between a gated dictionary's encoder row and a multiple of its gate row."""
 _NORMS = {
     InputNorm.NONE: "none",
     InputNorm.LAYER_NORM: "layer_norm",
@@ -41,20 +38,24 @@ _NORMS = {
 def save_saelens(
     folder: Path,
     sae: SparseAutoencoder,
-    card: Card,
+    card: DictionaryCard,
     *,
     density: Tensor | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> None:
     """Write `cfg.json`, `sae_weights.safetensors` and, with `density` `[features]`, `sparsity.safetensors`.
 
-    `dtype` is how encoder and decoder are stored; they are read back as float32, and biases and thresholds are
-    stored so. The configuration is written last, so that an interrupted save is not taken for a dictionary.
-    An input bias of its own goes into the encoder's biases, which is the same. DictionaryError for what the layout
-    cannot express: one feature per group, and gates whose directions are not those of the encoder.
+    Encoder and decoder are stored in `dtype`, biases and thresholds in float32. The configuration is written last, so
+    that an interrupted save is not taken for a dictionary. An input bias that differs from the decoder bias is folded
+    into the encoder bias, which gives the same activations.
+
+    Raises DictionaryError for what the layout cannot express: TopK with one active feature per group, TopK ranked by
+    decoder norm, and gates whose directions are not those of the encoder.
     """
     if sae.grouped:
-        raise DictionaryError("the SAELens layout has no dictionaries with one active feature per group")
+        raise DictionaryError(
+            "the SAELens layout cannot express a TopK dictionary with one active feature per group"
+        )
     if sae.rank_by_decoder_norm:
         raise DictionaryError("fold the decoder norms into the encoder before saving a TopK dictionary")
     sae = _own_bias_folded(sae.whole())
@@ -78,7 +79,7 @@ def _tensors(sae: SparseAutoencoder, dtype: torch.dtype) -> dict[str, Tensor]:
 
 
 def _gated(sae: SparseAutoencoder, dtype: torch.dtype) -> dict[str, Tensor]:
-    """SAELens's gated encoder is the gate's, each row times exp(r_mag)."""
+    """Tensors of a gated dictionary. SAELens stores the gate encoder W; row i of the encoder is W_i · exp(r_mag_i)."""
     assert sae.gate_encoder is not None
     assert sae.gate_bias is not None
     gate, size = sae.gate_encoder, sae.gate_encoder.norm(dim=-1).clamp_min(1e-12)
@@ -86,8 +87,8 @@ def _gated(sae: SparseAutoencoder, dtype: torch.dtype) -> dict[str, Tensor]:
     off = (sae.encoder - gate * factor.unsqueeze(1)).abs().amax() / sae.encoder.abs().amax()
     if bool((factor <= 0).any()) or float(off) > _TIED:
         raise DictionaryError(
-            "a gated dictionary whose gates look in other directions than its encoder cannot be saved in the SAELens "
-            "layout"
+            "the SAELens layout cannot express a gated dictionary whose gate rows point in other directions than its "
+            "encoder rows"
         )
     return {
         "W_enc": gate.T.to(dtype),
@@ -98,7 +99,7 @@ def _gated(sae: SparseAutoencoder, dtype: torch.dtype) -> dict[str, Tensor]:
 
 
 def _own_bias_folded(sae: SparseAutoencoder) -> SparseAutoencoder:
-    """Itself, or with W·b_in taken off the encoder's biases where the input bias is not the decoder's."""
+    """The same dictionary with W·b_in subtracted from the encoder biases, where b_in is not the decoder bias."""
     if sae.input_bias is None or torch.equal(sae.input_bias, sae.decoder_bias):
         return sae
     shift = sae.input_bias.double()
@@ -120,7 +121,7 @@ def _replace(path: Path, write: Callable[[Path], object]) -> None:
     os.replace(part, path)
 
 
-def _config(sae: SparseAutoencoder, card: Card) -> dict[str, Any]:
+def _config(sae: SparseAutoencoder, card: DictionaryCard) -> dict[str, Any]:
     config: dict[str, Any] = {
         "architecture": _ARCHITECTURES[sae.activation],
         "d_in": sae.d_model,
@@ -137,8 +138,8 @@ def _config(sae: SparseAutoencoder, card: Card) -> dict[str, Any]:
     return config
 
 
-def _metadata(card: Card) -> dict[str, Any]:
-    """Metadata of a card; SAELens keeps names that it does not know."""
+def _metadata(card: DictionaryCard) -> dict[str, Any]:
+    """The card as SAELens metadata; SAELens keeps entries that it does not use."""
     stated = {
         "model_name": card.model_name,
         "hook_name": card.hook_name,

@@ -1,7 +1,7 @@
-"""EleutherAI sparsify: a folder per place (`layers.10`, `h.0.mlp`) with `cfg.json` and `sae.safetensors`.
+"""Reader for EleutherAI sparsify: `cfg.json` and `sae.safetensors` in one folder per module (`layers.10`, `h.0.mlp`).
 
-TopK (Gao et al., 2024) or one feature per group, after subtracting the decoder bias. The place is the output of the
-module that the folder is named after.
+The dictionary reads the output of the module that its folder is named after. It is TopK (Gao et al., 2024) or has one
+active feature per group; the decoder bias is subtracted from the input.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from typing import Any
 
-from monitor.dictionary.formats.card import Card, layer_of
-from monitor.dictionary.formats.families import whole
+from monitor.dictionary.formats.card import DictionaryCard, layer_of
+from monitor.dictionary.formats.common import whole
 from monitor.dictionary.formats.files import read_json
-from monitor.dictionary.formats.place import Place
-from monitor.dictionary.formats.reader import Found
+from monitor.dictionary.formats.location import Location
+from monitor.dictionary.formats.reader import DictionaryParts
 from monitor.dictionary.formats.tensors import Tensors
 from monitor.dictionary.sae import Activation
 from monitor.errors import DictionaryError
@@ -24,22 +24,22 @@ _TENSORS = ("encoder.weight", "encoder.bias", "W_dec", "b_dec")
 
 
 class SparsifyReader:
-    """Reads one folder of a run."""
+    """Reads the folder of one module."""
 
     name = "sparsify"
     wants = f"{CONFIG} and {WEIGHTS} in a folder named after a module, such as layers.10"
 
-    def detects(self, place: Place) -> bool:
-        """See `Reader`."""
-        return WEIGHTS in (place.chosen, *(place.names if place.chosen is None else ()))
+    def detects(self, location: Location) -> bool:
+        """See `FormatReader`."""
+        return WEIGHTS in (location.chosen, *(location.names if location.chosen is None else ()))
 
-    def read(self, place: Place) -> Found:
-        """See `Reader`."""
-        config_path, path = place.path(CONFIG), place.path(WEIGHTS)
+    def read(self, location: Location) -> DictionaryParts:
+        """See `FormatReader`."""
+        config_path, path = location.path(CONFIG), location.path(WEIGHTS)
         config = read_json(config_path)
         _refuse_others(config, config_path)
         tensors = Tensors(path)
-        tensors.need(_TENSORS, kind="a sparsify dictionary of one place")
+        tensors.require(_TENSORS, kind="a sparsify dictionary of one hook point")
         encoder = tensors.matrix("encoder.weight")
         features, width = encoder.shape
         _same(config, features, width, config_path)
@@ -53,7 +53,7 @@ class SparsifyReader:
             "input_bias": bias,
         }
         matrices = {"encoder": encoder, "decoder": tensors.matrix("W_dec", like=encoder)}
-        return Found(matrices, parts, _card(place), (config_path, path))
+        return DictionaryParts(matrices, parts, _card(location), (config_path, path))
 
 
 def _refuse_others(config: dict[str, Any], where: object) -> None:
@@ -61,9 +61,11 @@ def _refuse_others(config: dict[str, Any], where: object) -> None:
     if activation not in ("topk", "groupmax"):
         raise DictionaryError(f"{where}: activation {activation!r} is not one of topk, groupmax")
     if config.get("transcode") or config.get("skip_connection"):
-        raise DictionaryError(f"{where}: this is a transcoder; only a dictionary of one place can be watched")
+        raise DictionaryError(
+            f"{where}: this is a transcoder; only a dictionary of one hook point can be watched"
+        )
     if config.get("signed"):
-        raise DictionaryError(f"{where}: signed features, which may be negative, cannot be watched")
+        raise DictionaryError(f"{where}: a dictionary with signed activations cannot be watched")
 
 
 def _same(config: dict[str, Any], features: int, width: int, where: object) -> None:
@@ -77,13 +79,13 @@ def _same(config: dict[str, Any], features: int, width: int, where: object) -> N
         )
 
 
-def _card(place: Place) -> Card:
-    """The run's own configuration, with model, context and data, is one folder up and may not be there."""
-    address = PurePosixPath(place.address)
-    folder = address.parent.name if place.chosen else address.name
-    path = place.above("config.json")
+def _card(location: Location) -> DictionaryCard:
+    """The card. Model, context and data are in the run's configuration one folder up, which may be missing."""
+    address = PurePosixPath(location.address)
+    folder = address.parent.name if location.chosen else address.name
+    path = location.parent_file("config.json")
     run = {} if path is None else read_json(path)
-    return Card(
+    return DictionaryCard(
         model_name=run.get("model"),
         hook_name=folder or None,
         layer=layer_of(folder),

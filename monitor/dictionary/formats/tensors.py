@@ -1,7 +1,4 @@
-"""The named contents of a weights file, taken as vectors, matrices or numbers.
-
-Knows shapes and what is missing. Does not know which names a family uses.
-"""
+"""The named contents of one weights file, checked as they are taken out as matrices, vectors or numbers."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ from monitor.errors import DictionaryError
 
 
 class Tensors:
-    """What one weights file holds."""
+    """The tensors and plain values in the weights file at `path`. DictionaryError where the file is broken."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -30,8 +27,11 @@ class Tensors:
         """Every name in the file."""
         return frozenset(self._found)
 
-    def need(self, names: Iterable[str], optional: Iterable[str] = (), *, kind: str) -> None:
-        """DictionaryError that lists what is missing and what is unknown of a dictionary of this `kind`."""
+    def require(self, names: Iterable[str], optional: Iterable[str] = (), *, kind: str) -> None:
+        """Raise DictionaryError unless the file has all of `names`, and nothing else but `optional`.
+
+        `kind` says in the message what has these tensors, such as "a Gemma Scope dictionary".
+        """
         wanted = set(names)
         missing, unknown = wanted - self.names, self.names - wanted - set(optional)
         if missing or unknown:
@@ -41,17 +41,20 @@ class Tensors:
             )
 
     def matrix(self, name: str, *, transposed: bool = False, like: Matrix | None = None) -> Matrix:
-        """`[features, d_model]`, stored the other way round where `transposed`; of the shape of `like`."""
+        """The matrix `[features, d_model]`, stored as `[d_model, features]` where `transposed`.
+
+        Raises DictionaryError where the file has no such matrix, or its shape is not that of `like`.
+        """
         found = Matrix(self._tensor(name, 2), f"{self.path}: {name}", transposed)
         if like is not None and found.shape != like.shape:
             raise DictionaryError(
                 f"{self.path}: {name} has {found.shape[0]} features of width {found.shape[1]}, and {like.name} has "
-                f"{like.shape[0]} of width {like.shape[1]}; they are not of one dictionary of one place"
+                f"{like.shape[0]} of width {like.shape[1]}; they are not encoder and decoder of one hook point"
             )
         return found
 
     def vector(self, name: str, length: int) -> Tensor:
-        """`[length]` float32. DictionaryError where it is not of that length, or not finite."""
+        """The vector `[length]` in float32. DictionaryError where its length differs or a value is not finite."""
         stored = self._tensor(name, 1)
         if stored.shape[0] != length:
             raise DictionaryError(
@@ -60,7 +63,7 @@ class Tensors:
         return self._finite(name, _numbers(stored))
 
     def number(self, name: str) -> float:
-        """One number, stored as such or as a tensor of one."""
+        """One number, stored as a plain value or as a tensor with one element. DictionaryError where it is neither."""
         value = self._found.get(name)
         if isinstance(value, int | float) and not isinstance(value, bool):
             return float(value)
@@ -70,15 +73,15 @@ class Tensors:
                 return float(numbers.reshape(()))
         raise DictionaryError(f"{self.path}: {name} must be one number")
 
-    def spread(self, name: str, features: int) -> Tensor:
-        """`[features]` float32 of one number per feature, or of one number for all."""
+    def per_feature(self, name: str, features: int) -> Tensor:
+        """`[features]` in float32, stored as one number per feature or as one number for all."""
         value = self._found[name]
         if isinstance(value, Tensor | FileTensor) and len(value.shape) == 1 and value.shape[0] == features:
             return self.vector(name, features)
         return torch.full((features,), self.number(name))
 
     def plain(self, name: str, default: Any = None) -> Any:
-        """A value that is no tensor, as pickled files may hold."""
+        """A value of a pickled file that is not a tensor."""
         return self._found.get(name, default)
 
     def _tensor(self, name: str, dimensions: int) -> FileTensor | Tensor:

@@ -1,1 +1,1 @@
-"""Dictionaries on disk: tensor files, matrices read row by row, dictionaries that stay in their files."""
+"""Reading weights from disk in part: tensors in files, matrices of features, and dictionaries that stay on disk."""

@@ -1,7 +1,4 @@
-"""The large matrices of a dictionary, a row per feature, wherever they are and however they are turned.
-
-Knows orientation, a factor per feature, and that every number must be finite. Does not know checkpoint families.
-"""
+"""`Matrix`: a dictionary's encoder or decoder with one row per feature, in memory or in a file, transposed or not."""
 
 from __future__ import annotations
 
@@ -17,15 +14,18 @@ from monitor.errors import DictionaryError
 
 @dataclass(frozen=True)
 class Matrix:
-    """`[features, d_model]`, read as float32 however it is stored."""
+    """A matrix `[features, d_model]`, read as float32 whatever its stored type.
+
+    Reading raises DictionaryError where a number is not finite.
+    """
 
     stored: FileTensor | Tensor
-    """`[features, d_model]`, or the other way round where `transposed`."""
+    """`[features, d_model]`, or `[d_model, features]` where `transposed`."""
     name: str
-    """What the checkpoint calls it, for messages."""
+    """File and tensor name, for messages."""
     transposed: bool = False
     factor: Tensor | None = None
-    """`[features]`: what each row is multiplied by."""
+    """`[features]`: the factor by which each row is multiplied when it is read."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -35,24 +35,21 @@ class Matrix:
 
     @property
     def lazy(self) -> bool:
-        """True where the numbers are still in a file."""
+        """True where the numbers are in a file."""
         return isinstance(self.stored, FileTensor)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of memory that all of it takes in float32."""
+        """Memory that the whole matrix takes in float32, in bytes."""
         return 4 * self.shape[0] * self.shape[1]
 
     def times(self, factor: Tensor | float) -> Matrix:
-        """The matrix with each row multiplied by `factor`, `[features]` or one number."""
+        """The matrix with each row multiplied by `factor`, which is `[features]` or one number."""
         new = torch.as_tensor(factor, dtype=torch.float32).expand(self.shape[0])
         return replace(self, factor=new if self.factor is None else self.factor * new)
 
     def rows(self, features: Sequence[int]) -> Tensor:
-        """`[len(features), d_model]` float32 of these features alone.
-
-        DictionaryError where a number is not finite, IndexError where a feature does not exist.
-        """
+        """The rows of these features, `[len(features), d_model]`. IndexError where a feature does not exist."""
         if not all(0 <= feature < self.shape[0] for feature in features):
             raise IndexError(f"{self.name} has features 0 to {self.shape[0] - 1}")
         picked = self._columns(features).T if self.transposed else self._rows(features)
@@ -60,7 +57,7 @@ class Matrix:
         return found if self.factor is None else found * self.factor[list(features)].unsqueeze(1)
 
     def whole(self) -> Tensor:
-        """`[features, d_model]` float32, contiguous. Reads files in parts, so nothing is held twice."""
+        """All rows, `[features, d_model]`, contiguous. Files are read in parts, so that memory holds one copy only."""
         out = torch.empty(self.shape)
         for start, block in self._blocks():
             part = self._checked(block.float())
@@ -71,7 +68,7 @@ class Matrix:
         return out if self.factor is None else out.mul_(self.factor.unsqueeze(1))
 
     def norms(self) -> Tensor:
-        """`[features]` float32: the length of every row. Reads all of it once."""
+        """The norm of every row, `[features]` in float32. This reads the whole matrix once."""
         squares = torch.zeros(self.shape[0], dtype=torch.float64)
         for start, block in self._blocks():
             part = self._checked(block.float()).square()

@@ -1,10 +1,8 @@
-"""A tensor that lies in a file, read in part.
+"""`FileTensor`: a tensor in a file, of which single rows, columns or blocks can be read.
 
-Knows offsets, number types and how to read few rows or few columns of a large matrix. Does not know file formats
-(`formats`) nor what the numbers mean.
-
-Rows are read with `pread`, not through a memory map: a map of a matrix stored `[d_model, features]` would touch a
-page, and the kernel map its neighbours too, for every number of a feature, hundreds of megabytes per feature.
+It reads with `pread`, not through a memory map. In a matrix stored `[d_model, features]`, the numbers of one feature
+lie on d_model different pages; a memory map would load each of these pages and its neighbours, hundreds of megabytes
+per feature.
 """
 
 from __future__ import annotations
@@ -24,34 +22,37 @@ from monitor.errors import DictionaryError
 
 _CHUNK_BYTES = 1 << 26
 _READERS = 16
-"""Reads in flight where each is a few bytes: what hides a disk's latency, not the processor's work."""
+"""Number of threads that read single numbers. Each read waits for the disk, so more threads than cores are useful."""
 _PAGE = 4096
 
 
 @dataclass(frozen=True)
 class FileTensor:
-    """Numbers of one type, in row-major order, at an offset of a file."""
+    """A tensor stored in row-major order at an offset of a file.
+
+    Every method that reads raises DictionaryError where the file is too short or cannot be opened.
+    """
 
     path: Path
     name: str
-    """What it is called in the file, for messages."""
+    """File and tensor name, for messages."""
     offset: int
-    """Bytes from the beginning of the file."""
+    """Where the tensor begins, in bytes from the beginning of the file."""
     dtype: torch.dtype
     shape: tuple[int, ...]
 
     @property
     def nbytes(self) -> int:
-        """Size in the file."""
+        """Size in the file, in bytes."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     def read(self) -> Tensor:
-        """All of it, in its own type. DictionaryError where the file is too short."""
+        """The whole tensor, in its stored type."""
         with self._opened() as file:
             return self._read(file, 0, self.shape)
 
     def blocks(self) -> Iterator[tuple[int, Tensor]]:
-        """First index and `[some, …]` of consecutive parts along the first axis, about 64 MB each."""
+        """Consecutive parts along the first axis, about 64 MB each, with the index of each part's first row."""
         row = max(1, self.nbytes // max(1, self.shape[0]))
         step = max(1, _CHUNK_BYTES // row)
         with self._opened() as file:
@@ -60,7 +61,7 @@ class FileTensor:
                 yield start, self._read(file, start * row, (count, *self.shape[1:]))
 
     def rows(self, indices: Sequence[int]) -> Tensor:
-        """`[len(indices), width]` of a matrix."""
+        """Rows `[len(indices), width]` of a matrix."""
         width = self.shape[1]
         size = width * self.dtype.itemsize
         if not indices:
@@ -70,7 +71,10 @@ class FileTensor:
             return torch.cat([self._read(file, first * size, (count, width)) for first, count in runs])
 
     def columns(self, indices: Sequence[int]) -> Tensor:
-        """`[height, len(indices)]` of a matrix: run by run where they are few, else all of it in parts."""
+        """Columns `[height, len(indices)]` of a matrix.
+
+        Few columns are read number by number; for many, the whole matrix is read in blocks.
+        """
         runs = _runs(indices)
         if len(runs) * _PAGE > self.shape[1] * self.dtype.itemsize:
             wanted = torch.tensor(indices)
@@ -78,13 +82,13 @@ class FileTensor:
         step = -(-self.shape[0] // _READERS)
         starts = range(0, self.shape[0], step)
         with self._opened() as file, ThreadPoolExecutor(_READERS) as pool:
-            if hasattr(os, "posix_fadvise"):  # the pages behind each number are of no use
+            if hasattr(os, "posix_fadvise"):  # reading ahead would load pages that are not needed
                 os.posix_fadvise(file, 0, 0, os.POSIX_FADV_RANDOM)
             parts = pool.map(lambda start: self._picked(file, runs, start, step), starts)
             return torch.cat(list(parts))
 
     def _picked(self, file: int, runs: list[tuple[int, int]], start: int, step: int) -> Tensor:
-        """Rows `start` to `start + step` of the columns, `[some, all runs together]`."""
+        """The columns in `runs` of rows `start` to `start + step`: `[rows, columns]`."""
         size, width = self.dtype.itemsize, self.shape[1]
         columns, stop = sum(count for _, count in runs), min(start + step, self.shape[0])
         found = bytearray()
@@ -97,7 +101,7 @@ class FileTensor:
         return torch.frombuffer(found, dtype=self.dtype).view(stop - start, columns)
 
     def _read(self, file: int, start: int, shape: tuple[int, ...]) -> Tensor:
-        """The numbers of this shape that begin `start` bytes into the tensor."""
+        """A tensor of this shape, read from `start` bytes into the stored tensor."""
         out = torch.empty(shape, dtype=self.dtype)
         if not out.numel():
             return out
@@ -119,7 +123,9 @@ class FileTensor:
         try:
             file = os.open(self.path, os.O_RDONLY)
         except OSError as error:
-            raise DictionaryError(f"{self.path} cannot be read any more: {error.strerror}") from error
+            raise DictionaryError(
+                f"{self.path} can no longer be read ({error.strerror}); restore the file, and load the dictionary again"
+            ) from error
         try:
             yield file
         finally:
@@ -127,7 +133,7 @@ class FileTensor:
 
 
 def _runs(indices: Sequence[int]) -> list[tuple[int, int]]:
-    """First index and length of each stretch of indices that follow one another."""
+    """First index and length of each run of consecutive indices."""
     found: list[tuple[int, int]] = []
     for index in indices:
         if found and index == sum(found[-1]):

@@ -1,1 +1,1 @@
-"""Training dictionaries: objectives, sparse arithmetic, the loop, what it reads and what it reports."""
+"""Training of dictionaries on a model's residuals: text, activations, objectives, the training loop and reports."""

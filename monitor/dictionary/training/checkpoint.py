@@ -1,7 +1,6 @@
-"""A run's state in one file, so that it can go on after a stop as if nothing had happened.
+"""The checkpoint of a training run: weights, Adam's moments, dead-feature counts and the step, in one file.
 
-Knows weights, Adam's moments, idle counts and how far the run is. Does not know the activations: they are made
-again from the text.
+Activations are not part of it, since they can be computed again from the text.
 """
 
 from __future__ import annotations
@@ -16,14 +15,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from monitor.dictionary.training.trainer import Trainer
+from monitor.dictionary.training.trainer import DictionaryTrainer
 from monitor.errors import ConfigurationError
 
 FILE = "checkpoint.safetensors"
 
 
-def save(folder: Path, trainer: Trainer) -> None:
-    """Write the state, replacing the last one in one move."""
+def save(folder: Path, trainer: DictionaryTrainer) -> None:
+    """Write the trainer's state to `folder`. It replaces an earlier checkpoint in one atomic step."""
     tensors = {f"network.{name}": value for name, value in trainer.network.state_dict().items()}
     for name, parameter in trainer.network.named_parameters():
         for part, value in trainer.optimiser.state[parameter].items():
@@ -42,10 +41,10 @@ def save(folder: Path, trainer: Trainer) -> None:
     os.replace(part, folder / FILE)
 
 
-def load(folder: Path, trainer: Trainer) -> bool:
-    """Put the state back into a trainer of the same settings; False where there is none.
+def load(folder: Path, trainer: DictionaryTrainer) -> bool:
+    """Restore the state in `folder` into a trainer with the same settings. False where there is no checkpoint.
 
-    ConfigurationError where the run was begun with other settings, or the file is broken.
+    Raises ConfigurationError where the checkpoint is of other settings, or the file is broken.
     """
     path = folder / FILE
     if not path.exists():
@@ -55,7 +54,9 @@ def load(folder: Path, trainer: Trainer) -> bool:
             record = json.loads((file.metadata() or {})["record"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, KeyError, json.JSONDecodeError) as error:
-        raise ConfigurationError(f"{path} is broken ({error}); remove it to begin anew") from error
+        raise ConfigurationError(
+            f"{path} is broken ({error}); remove it to train from the beginning"
+        ) from error
     _same_settings(record["settings"], json.loads(json.dumps(dataclasses.asdict(trainer.settings))), path)
     _restore(trainer, tensors)
     trainer.step_index = int(record["step"])
@@ -69,23 +70,23 @@ def _same_settings(stored: dict[str, object], wanted: dict[str, object], path: P
     if different:
         listed = ", ".join(f"{name} {stored.get(name)!r}, now {wanted[name]!r}" for name in different)
         raise ConfigurationError(
-            f"{path} was begun with other settings ({listed}); give the same ones, another --out, or --restart"
+            f"{path} is of a run with other settings ({listed}); give the same ones, another --out, or --restart"
         )
 
 
-def _restore(trainer: Trainer, tensors: dict[str, Tensor]) -> None:
+def _restore(trainer: DictionaryTrainer, tensors: dict[str, Tensor]) -> None:
     prefix = "network."
     network = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
     trainer.network.load_state_dict(network)
     for name, parameter in trainer.network.named_parameters():
         trainer.optimiser.state[parameter] = {
-            part: _placed(tensors[f"adam.{name}.{part}"], parameter, part)
+            part: _on_device(tensors[f"adam.{name}.{part}"], parameter, part)
             for part in ("step", "exp_avg", "exp_avg_sq")
         }
     trainer.idle.tokens = tensors["idle"].to(trainer.idle.tokens.device)
 
 
-def _placed(value: Tensor, parameter: Tensor, part: str) -> Tensor:
-    """Fused Adam keeps its step count on the parameter's device, in float32."""
+def _on_device(value: Tensor, parameter: Tensor, part: str) -> Tensor:
+    """The value as Adam expects it: on the parameter's device and of its type, but the step count in float32."""
     dtype = torch.float32 if part == "step" else parameter.dtype
     return value.to(device=parameter.device, dtype=dtype)

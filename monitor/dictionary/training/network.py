@@ -1,7 +1,4 @@
-"""The weights of a dictionary while it is trained, and what they become at the end.
-
-Knows how weights begin and how the input scale and decoder norms are folded into them. Does not know gradients.
-"""
+"""`Network`: the weights of a dictionary during training, their initialisation, and their conversion at the end."""
 
 from __future__ import annotations
 
@@ -12,17 +9,19 @@ from monitor.dictionary.sae import Activation, SparseAutoencoder
 from monitor.dictionary.training.settings import Objective, TrainSettings
 
 START_NORM = 0.3
-"""First norm of rows whose norms are free: reconstruction starts near the mean instead of overshooting, and a
-step turns a row further. Against 1, it lowered the error by 15 % at equal tokens, with fewer dead features."""
+"""Initial norm of rows whose norms are free. The first reconstructions are then near the mean and do not overshoot, and
+a step turns a row by a larger angle. Compared with 1, it lowered the error by 15 % at equal tokens, with fewer dead
+features."""
 
 START_THRESHOLD = 0.5
-"""JumpReLU: first threshold; a random unit direction's pre-activation has deviation 1 around the mean input."""
+"""JumpReLU: the initial threshold. The pre-activation of a random unit direction has standard deviation 1."""
 
 
 class Network(nn.Module):
     """`p = x·W_encᵀ + b_enc`, `x̂ = a·W_dec + b_dec`, on inputs scaled to norm √d on average.
 
-    Rows are features. No decoder bias is subtracted from the input: the encoder's bias can hold it.
+    Row i of encoder and decoder belongs to feature i. The decoder bias is not subtracted from the input, since the
+    encoder bias can learn the same.
     """
 
     def __init__(self, settings: TrainSettings, d_model: int, dtype: torch.dtype = torch.float32) -> None:
@@ -40,37 +39,37 @@ class Network(nn.Module):
             self.log_threshold = nn.Parameter(start.log())
         self.register_buffer("threshold", torch.zeros((), dtype=dtype))
         self.threshold: Tensor
-        """BatchTopK: running mean of the smallest activation times decoder norm that a batch keeps."""
+        """BatchTopK: running mean of the smallest value of activation times decoder norm that a batch keeps."""
         self.last_threshold = 0.0
-        """BatchTopK: that of the last batch; where the next search begins, no part of its result."""
+        """BatchTopK: the same of the last batch alone, from which the next search starts."""
 
     @property
     def free_norms(self) -> bool:
-        """True where the objective sees a feature's activation times its decoder norm; else rows have norm 1."""
+        """True where the objective weighs activations by decoder norms, so that norms are free; else they are 1."""
         return self.objective is not Objective.JUMPRELU
 
     @torch.no_grad()
-    def begin(self, mean: Tensor) -> None:
-        """Start around the mean input `[d_model]`: the decoder gives it back, the encoder does not see it."""
+    def initialise(self, mean: Tensor) -> None:
+        """Set the biases from the mean input `[d_model]`: the decoder adds it, and the encoder subtracts its effect."""
         self.decoder_bias.copy_(mean)
         self.encoder_bias.copy_(-self.encoder @ mean)
 
     @torch.no_grad()
     def constrain(self) -> None:
-        """Bring decoder rows back to norm 1, after a step."""
+        """Scale decoder rows back to norm 1 after a step, unless norms are free."""
         if not self.free_norms:
             self.decoder.div_(self.decoder.norm(dim=1, keepdim=True).clamp_min(1e-8))
 
     @torch.no_grad()
     def project_gradient(self) -> None:
-        """Take out of the decoder's gradient what only changes norms that are fixed."""
+        """Remove from the decoder's gradient the part along each row, which would only change a fixed norm."""
         if not self.free_norms and self.decoder.grad is not None:
             along = (self.decoder.grad * self.decoder).sum(1, keepdim=True)
             self.decoder.grad.sub_(along * self.decoder)
 
     @torch.no_grad()
     def thresholds(self) -> Tensor | None:
-        """`[features]` thresholds of the pre-activations; None for ReLU."""
+        """Thresholds of the pre-activations, `[features]`; None for ReLU."""
         if self.objective is Objective.PAPER:
             return None
         if self.objective is Objective.JUMPRELU:
@@ -80,9 +79,10 @@ class Network(nn.Module):
 
     @torch.no_grad()
     def folded(self, scale: float) -> SparseAutoencoder:
-        """The dictionary for raw inputs x, where training saw s·x; decoder rows get norm 1.
+        """The dictionary for unscaled inputs x, where training used s·x (`scale` is s). Decoder rows get norm 1.
 
-        With norms n, activations become a·n/s: `W_enc·n`, `b_enc·n/s`, `θ·n/s`, `W_dec/n`, `b_dec/s`. Exact.
+        With decoder norms n, activations become a·n/s, and the weights `W_enc·n`, `b_enc·n/s`, `θ·n/s`, `W_dec/n` and
+        `b_dec/s`. Reconstructions are the same.
         """
         norms = self.decoder.norm(dim=1).clamp_min(1e-8)
         threshold = self.thresholds()

@@ -1,10 +1,10 @@
-"""Loss and gradients of each objective on one batch, written out by hand over the active places.
+"""Loss and gradients of each objective (`Objective` states them) on one batch.
 
-Knows the three objectives' calculus. Does not know optimisers, dead features or data. Gradients by hand because
-autograd would make every `[tokens, features]` matrix dense; tests compare each with autograd in float64.
+The gradients are written out by hand, at the active features of each token only. Autograd would make every
+`[tokens, features]` matrix dense; tests compare each gradient with autograd in float64.
 
-For all: x is `[tokens, d]` scaled to norm √d on average, e = x̂ − x, g = 2e/tokens is the gradient at x̂, and the
-gradient at an active a_i is g·W_dec_i plus that of the penalty.
+With x `[tokens, d]` the scaled input and e = x̂ − x, the gradient at x̂ is g = 2e/tokens. The gradient at an active a_i
+is g·W_dec_i plus that of the penalty.
 """
 
 from __future__ import annotations
@@ -17,41 +17,41 @@ from torch import Tensor
 from monitor.dictionary.training import processes
 from monitor.dictionary.training.network import Network
 from monitor.dictionary.training.settings import Objective, TrainSettings
-from monitor.dictionary.training.sparse_ops import Places, scan
+from monitor.dictionary.training.sparsity_pattern import SparsityPattern, find_active
 
 MARGIN, SLACK = 0.98, 0.02
-"""The scan is in low precision: it looks this much lower than it must (a share, and an amount for inputs whose
-pre-activations have deviation 1), and exact values decide."""
+"""Candidates for active features are found in low precision. The cutoff is therefore lowered, to `MARGIN` times itself
+minus `SLACK`, and exact values decide among the candidates. `SLACK` suits pre-activations of standard deviation 1."""
 
 SLOWEST = 0.01
-"""Of each batch's threshold in the running one; more in runs of few steps, which must still converge."""
+"""Weight of a batch's threshold in the running mean. Short runs use a larger weight, so that the mean converges."""
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What a batch gives."""
+class BatchResult:
+    """Loss, gradients and statistics of one batch."""
 
     loss: Tensor
-    """Scalar: the objective's value, penalty included."""
+    """Scalar: the objective's value, with its penalty."""
     squared_error: Tensor
-    """Scalar: mean ‖e‖² over tokens."""
+    """Scalar: mean of ‖e‖² over tokens."""
     l0: Tensor
-    """Scalar: mean number of active features at a token."""
+    """Scalar: mean number of active features per token."""
     error: Tensor
-    """`[tokens, d]`: x̂ − x."""
+    """e, `[tokens, d]`."""
     fired: Tensor
-    """`[features]` bool: active anywhere in the batch."""
+    """`[features]` bool: True where the feature is active at some token of the batch."""
     gradients: dict[str, Tensor]
     """By parameter name."""
 
 
-def evaluate(network: Network, x: Tensor, settings: TrainSettings, sparsity: float) -> Outcome:
-    """Loss and gradients of a batch `[tokens, d]`.
+def loss_and_gradients(network: Network, x: Tensor, settings: TrainSettings, sparsity: float) -> BatchResult:
+    """Loss and gradients of one batch.
 
     Args:
-        network: weights; BatchTopK also moves its running threshold.
-        x: scaled input.
-        settings: `resolved()`.
+        network: the weights. BatchTopK also updates its running threshold.
+        x: scaled input `[tokens, d]`.
+        settings: the run's settings, `resolved()`.
         sparsity: λ at this step.
     """
     if settings.objective is Objective.PAPER:
@@ -61,55 +61,59 @@ def evaluate(network: Network, x: Tensor, settings: TrainSettings, sparsity: flo
     return _batchtopk(network, x, settings)
 
 
-def _paper(network: Network, x: Tensor, settings: TrainSettings, sparsity: float) -> Outcome:
-    """mean(‖e‖² + λ·Σ a_i‖W_dec_i‖), a = relu(p)."""
-    places, values = _above(network, x, settings, network.encoder_bias.new_zeros(settings.features))
+def _paper(network: Network, x: Tensor, settings: TrainSettings, sparsity: float) -> BatchResult:
+    """`Objective.PAPER`."""
+    pattern, values = _above(network, x, settings, network.encoder_bias.new_zeros(settings.features))
     norms = network.decoder.norm(dim=1)
-    at_output, outcome = _reconstruct(network, x, places, values)
+    at_output, result = _reconstruct(network, x, pattern, values)
     weight = sparsity / x.shape[0]
-    per_feature = places.per_feature(values)
-    at_values = places.products(at_output, network.decoder.detach()) + weight * norms[places.columns]
-    gradients = _gradients(network, x, places, values, at_output, at_values)
+    per_feature = pattern.per_feature(values)
+    at_values = pattern.dot_products(at_output, network.decoder.detach()) + weight * norms[pattern.columns]
+    gradients = _gradients(network, x, pattern, values, at_output, at_values)
     gradients["decoder"] += (weight * per_feature / norms.clamp_min(1e-8)).unsqueeze(1) * network.decoder
-    loss = outcome.squared_error + weight * (per_feature * norms).sum()
-    return replace(outcome, loss=loss, gradients=gradients)
+    loss = result.squared_error + weight * (per_feature * norms).sum()
+    return replace(result, loss=loss, gradients=gradients)
 
 
-def _jumprelu(network: Network, x: Tensor, settings: TrainSettings, sparsity: float) -> Outcome:
-    """mean(‖e‖² + λ·‖a‖₀), a = p·1[p > θ]; equations 11 and 12 of the paper with a rectangle of width ε.
+def _jumprelu(network: Network, x: Tensor, settings: TrainSettings, sparsity: float) -> BatchResult:
+    """`Objective.JUMPRELU`, with the straight-through gradients of the paper's equations 11 and 12.
 
-    ∂a/∂θ ≈ −(θ/ε)·K((p − θ)/ε) and ∂1[p > θ]/∂θ ≈ −(1/ε)·K((p − θ)/ε); θ is trained as its logarithm.
+    ∂a/∂θ ≈ −(θ/ε)·K((p − θ)/ε) and ∂1[p > θ]/∂θ ≈ −(1/ε)·K((p − θ)/ε), where the kernel K is a rectangle of width 1
+    and ε the bandwidth. The logarithm of θ is trained.
     """
     threshold = network.log_threshold.detach().exp()
     width = settings.bandwidth * x.shape[1] ** 0.5 / 16
-    places, pre = _above(network, x, settings, (threshold - width / 2).clamp_min(0))
-    at_threshold = threshold[places.columns]
+    pattern, pre = _above(network, x, settings, (threshold - width / 2).clamp_min(0))
+    at_threshold = threshold[pattern.columns]
     active = pre > at_threshold
     values = pre * active
-    at_output, outcome = _reconstruct(network, x, places, values)
-    pulled = places.products(at_output, network.decoder.detach())
-    gradients = _gradients(network, x, places, values, at_output, pulled * active)
+    at_output, result = _reconstruct(network, x, pattern, values)
+    pulled = pattern.dot_products(at_output, network.decoder.detach())
+    gradients = _gradients(network, x, pattern, values, at_output, pulled * active)
     near = ((pre - at_threshold).abs() < width / 2).to(pre.dtype) / width
     weight = sparsity / x.shape[0]
     at_log = -at_threshold * near * (at_threshold * pulled + weight)
-    gradients["log_threshold"] = places.per_feature(at_log)
-    loss = outcome.squared_error + sparsity * outcome.l0
-    return replace(outcome, loss=loss, gradients=gradients)
+    gradients["log_threshold"] = pattern.per_feature(at_log)
+    loss = result.squared_error + sparsity * result.l0
+    return replace(result, loss=loss, gradients=gradients)
 
 
-def _batchtopk(network: Network, x: Tensor, settings: TrainSettings) -> Outcome:
-    """mean(‖e‖²), a = relu(p) at the k·tokens largest of the whole batch (over all processes)."""
-    places, values = _largest(network, x, settings, settings.k * x.shape[0] * processes.size())
-    at_output, outcome = _reconstruct(network, x, places, values)
-    at_values = places.products(at_output, network.decoder.detach())
-    gradients = _gradients(network, x, places, values, at_output, at_values)
-    return replace(outcome, gradients=gradients)
+def _batchtopk(network: Network, x: Tensor, settings: TrainSettings) -> BatchResult:
+    """`Objective.BATCHTOPK`; the batch is that of all processes together."""
+    pattern, values = _largest(network, x, settings, settings.k * x.shape[0] * processes.size())
+    at_output, result = _reconstruct(network, x, pattern, values)
+    at_values = pattern.dot_products(at_output, network.decoder.detach())
+    gradients = _gradients(network, x, pattern, values, at_output, at_values)
+    return replace(result, gradients=gradients)
 
 
-def _largest(network: Network, x: Tensor, settings: TrainSettings, count: int) -> tuple[Places, Tensor]:
-    """The `count` positive pre-activations of the batch with the largest p·‖W_dec‖; moves the running threshold.
+def _largest(
+    network: Network, x: Tensor, settings: TrainSettings, count: int
+) -> tuple[SparsityPattern, Tensor]:
+    """The `count` positive pre-activations of the batch with the largest p·‖W_dec‖. Updates the running threshold.
 
-    Scans for candidates a little below the threshold of the last batch, and again lower where that was too high.
+    Candidates are those above a cutoff a little below the last batch's threshold. Where they are too few, the cutoff
+    is lowered until they suffice.
     """
     norms = network.decoder.detach().norm(dim=1).clamp_min(1e-8)
     guess = 0.93 * network.last_threshold
@@ -124,43 +128,47 @@ def _largest(network: Network, x: Tensor, settings: TrainSettings, count: int) -
     network.last_threshold = float(smallest)
     rate = 1.0 if first else min(1.0, max(SLOWEST, 20 / settings.steps))
     network.threshold.lerp_(smallest.to(network.threshold.dtype), rate)
-    return candidates.where(ranks >= smallest.clamp_min(torch.finfo(values.dtype).tiny), values)
+    return candidates.select(ranks >= smallest.clamp_min(torch.finfo(values.dtype).tiny), values)
 
 
-def _above(network: Network, x: Tensor, settings: TrainSettings, cutoff: Tensor) -> tuple[Places, Tensor]:
-    """Places with p > cutoff, and the exact p there."""
-    places, values = _candidates(network, x, settings, cutoff)
-    return places.where(values > cutoff[places.columns], values)
+def _above(
+    network: Network, x: Tensor, settings: TrainSettings, cutoff: Tensor
+) -> tuple[SparsityPattern, Tensor]:
+    """The entries with p > cutoff, and their exact p; `cutoff` is `[features]`."""
+    pattern, values = _candidates(network, x, settings, cutoff)
+    return pattern.select(values > cutoff[pattern.columns], values)
 
 
 def _candidates(
     network: Network, x: Tensor, settings: TrainSettings, cutoff: Tensor
-) -> tuple[Places, Tensor]:
-    """All places with p > cutoff and some just below it, and the exact p there."""
+) -> tuple[SparsityPattern, Tensor]:
+    """All entries with p > cutoff and some just below it, and their exact p; `cutoff` is `[features]`."""
     low = getattr(torch, settings.precision)
     encoder, bias = network.encoder.detach(), network.encoder_bias.detach()
-    places = scan(x.to(low), encoder.to(low), bias.to(low), (cutoff * MARGIN - SLACK).clamp_min(0))
-    return places, places.products(x, encoder, exact=True).add_(bias[places.columns])
+    pattern = find_active(x.to(low), encoder.to(low), bias.to(low), (cutoff * MARGIN - SLACK).clamp_min(0))
+    return pattern, pattern.dot_products(x, encoder, exact=True).add_(bias[pattern.columns])
 
 
-def _reconstruct(network: Network, x: Tensor, places: Places, values: Tensor) -> tuple[Tensor, Outcome]:
-    """Gradient at x̂, and what is known before the other gradients are."""
-    error = places.combine(values, network.decoder.detach()) + network.decoder_bias.detach() - x
+def _reconstruct(
+    network: Network, x: Tensor, pattern: SparsityPattern, values: Tensor
+) -> tuple[Tensor, BatchResult]:
+    """The gradient at x̂ `[tokens, d]`, and a result without penalty and without gradients."""
+    error = pattern.sum_over_features(values, network.decoder.detach()) + network.decoder_bias.detach() - x
     tokens = x.shape[0]
     active = values > 0
-    fired = torch.zeros(places.features, dtype=torch.bool, device=x.device)
-    fired[places.columns[active]] = True
+    fired = torch.zeros(pattern.features, dtype=torch.bool, device=x.device)
+    fired[pattern.columns[active]] = True
     squared = error.square().sum() / tokens
-    return error * (2 / tokens), Outcome(squared, squared, active.sum() / tokens, error, fired, {})
+    return error * (2 / tokens), BatchResult(squared, squared, active.sum() / tokens, error, fired, {})
 
 
 def _gradients(
-    network: Network, x: Tensor, places: Places, values: Tensor, at_output: Tensor, at_pre: Tensor
+    network: Network, x: Tensor, pattern: SparsityPattern, values: Tensor, at_output: Tensor, at_pre: Tensor
 ) -> dict[str, Tensor]:
-    """From the gradients at x̂ `[tokens, d]` and at the pre-activations of the places `[count]`."""
+    """Gradients of the weights, from those at x̂ `[tokens, d]` and at the pre-activations of the entries `[count]`."""
     return {
-        "decoder": places.spread(values, at_output),
+        "decoder": pattern.sum_over_tokens(values, at_output),
         "decoder_bias": at_output.sum(0),
-        "encoder": places.spread(at_pre, x),
-        "encoder_bias": places.per_feature(at_pre),
+        "encoder": pattern.sum_over_tokens(at_pre, x),
+        "encoder_bias": pattern.per_feature(at_pre),
     }

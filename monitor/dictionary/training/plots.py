@@ -1,7 +1,6 @@
-"""Pictures of a run and of a sweep.
+"""Pictures of a training run and of a sweep, drawn from the contents of `training.json` and `sweep.json`.
 
-Knows matplotlib, which is imported when a picture is drawn (the extra `plots`). Does not know how anything was
-measured: it draws what `training.json` and `sweep.json` hold.
+matplotlib (the extra `plots`) is imported when a picture is drawn.
 """
 
 from __future__ import annotations
@@ -14,7 +13,10 @@ from monitor.errors import ConfigurationError
 
 
 def draw_training(training: dict[str, Any], path: Path) -> Path:
-    """Four panels: error and L0 over the run, density, decoder cosines. `training` as in `training.json`."""
+    """Draw four panels: error and L0 over the run, the results, feature densities, decoder cosines.
+
+    `training` is the contents of `training.json`. Returns `path`.
+    """
     figure, axes = _canvas(2, 2, (11, 7))
     _history(axes[0][0], training["history"])
     _results(axes[0][1], training)
@@ -28,7 +30,10 @@ def draw_training(training: dict[str, Any], path: Path) -> Path:
 
 
 def draw_sweep(runs: Sequence[dict[str, Any]], path: Path) -> Path:
-    """Two panels: loss against compute with the frontier, and loss against learning rate per size."""
+    """Draw two panels: loss against compute, and loss against learning rate, with a line per size.
+
+    `runs` are rows of `sweep.json`. Returns `path`.
+    """
     figure, axes = _canvas(1, 2, (11, 4.2))
     _scaling(axes[0][0], runs)
     _rates(axes[0][1], runs)
@@ -92,7 +97,7 @@ def _scaling(axis: Any, runs: Sequence[dict[str, Any]]) -> None:
 
 
 def _best_by(runs: Sequence[dict[str, Any]], size: int, name: str) -> list[tuple[float, float]]:
-    """(x, lowest loss) over learning rates at each x, ascending."""
+    """Pairs of a value of `name` and the lowest loss at it, of runs with `size` features, in ascending order."""
     found: dict[float, float] = {}
     for run in runs:
         if run["features"] == size:

@@ -1,6 +1,6 @@
-"""Sums over the processes of a data-parallel run; the identity where there is one.
+"""Sums, means and maxima over the processes of a data-parallel run, by `torch.distributed`.
 
-Knows torch.distributed. Does not know what is summed.
+In a run of a single process, they return the value as it is.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from torch import distributed as dist
 
 
 def join(backend: str, **how: object) -> None:
-    """Join the other processes; `how` is what `init_process_group` takes."""
-    # PyTorch imports this module at the first step of an optimiser. Imported once there is a group, its functions keep
-    # the group as a default, `leave` cannot end the group's threads, and one that lets go of a tensor while the
-    # interpreter goes down aborts a process that had finished.
+    """Join the other processes; `how` are arguments of `init_process_group`."""
+    # PyTorch imports this module at the first step of an optimiser. If a process group exists by then, its functions
+    # keep the group as a default argument, and `leave` cannot end the group's threads. A thread that frees a tensor
+    # during interpreter shutdown then aborts a process that had finished.
     importlib.import_module("torch.distributed.nn.functional")
     dist.init_process_group(backend, **how)  # type: ignore[arg-type]
 
 
 def leave(*, together: bool) -> None:
-    """Undo `join`. `together` waits for every process to come here: not after an error, which others may not share."""
+    """Undo `join`. With `together`, wait until every process has called this; not for use after an error in one."""
     if not (dist.is_available() and dist.is_initialized()):
         return
     if together:
@@ -37,12 +37,12 @@ def size() -> int:
 
 
 def rank() -> int:
-    """Index of this process."""
+    """Index of this process; 0 is the first."""
     return dist.get_rank() if size() > 1 else 0
 
 
 def total(value: Tensor) -> Tensor:
-    """Sum over processes, as a new tensor."""
+    """Sum over processes."""
     if size() == 1:
         return value
     value = value.clone()
@@ -64,8 +64,8 @@ def largest(value: Tensor) -> Tensor:
     return value
 
 
-def from_first(value: Tensor) -> Tensor:
-    """The first process's value, on every process."""
+def broadcast(value: Tensor) -> Tensor:
+    """The value that the first process passed."""
     if size() > 1:
         value = value.clone()
         dist.broadcast(value, src=0)
@@ -73,7 +73,7 @@ def from_first(value: Tensor) -> Tensor:
 
 
 def average(tensors: list[Tensor]) -> None:
-    """Replace each tensor by its mean over processes, in place and in one message."""
+    """Replace each tensor by its mean over processes, in place and with one message for all."""
     if size() == 1:
         return
     flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
@@ -85,10 +85,10 @@ def average(tensors: list[Tensor]) -> None:
 
 
 def kth_largest(values: Tensor, k: int) -> Tensor:
-    """The k-th largest of the positive values (float32 or float64) of all processes; 0 where there are fewer.
+    """The k-th largest of the positive values (float32 or float64) of all processes; 0 where there are fewer than k.
 
-    Exact: a search over the bits, since positive floats are ordered like the integers of their bits. Each of
-    its rounds, one per bit, sums one count.
+    The result is exact. Positive floats are ordered like the integers of their bits, so a binary search over the bits
+    finds it; for each bit, one count is summed over the processes.
     """
     if size() == 1:
         if values.numel() < k:

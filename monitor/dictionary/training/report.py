@@ -1,7 +1,4 @@
-"""What a run says about itself: `training.json`, and a picture of it.
-
-Knows which numbers are told. Does not know how they were measured.
-"""
+"""The report of a training run and its file, `training.json`: settings, results, speed and history."""
 
 from __future__ import annotations
 
@@ -14,40 +11,40 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from monitor.dictionary.formats import Card
-from monitor.dictionary.training.evaluate import Evaluation
+from monitor.dictionary.formats import DictionaryCard
+from monitor.dictionary.training.quality import DictionaryQuality
 from monitor.dictionary.training.settings import TrainSettings
-from monitor.dictionary.training.trainer import Metrics
+from monitor.dictionary.training.trainer import StepMetrics
 
 FORMAT = "sae-monitor.training.v1"
 POINTS = 200
-"""Most points of the history that are kept."""
+"""Largest number of history points in the report."""
 
 
 @dataclass(frozen=True)
-class Report:
-    """One finished run."""
+class TrainingReport:
+    """The report of one finished run."""
 
     settings: TrainSettings
-    card: Card
-    evaluation: Evaluation
-    history: tuple[Metrics, ...]
+    card: DictionaryCard
+    evaluation: DictionaryQuality
+    history: tuple[StepMetrics, ...]
     seconds: float
-    """Of the whole loop, model included; of the last stretch where the run was resumed."""
+    """Duration of the training loop with the model's forward passes. In a resumed run, only since it was resumed."""
     harvest_seconds: float
-    """Of these, in the model's forward passes."""
+    """The part of `seconds` that the model's forward passes took."""
     tokens: int
-    """Trained on in these seconds, over all processes."""
+    """Number of tokens trained on in `seconds`, over all processes."""
     outliers: int
-    """Positions left out for their norm, of this process."""
+    """Number of positions that this process left out because of their norm."""
 
     @property
     def tokens_per_second(self) -> float:
-        """Of the whole loop."""
+        """Speed of the training loop with the model's forward passes."""
         return self.tokens / self.seconds
 
     def as_json(self) -> dict[str, Any]:
-        """What `training.json` holds."""
+        """The contents of `training.json`."""
         measured = self.evaluation
         return {
             "format": FORMAT,
@@ -68,8 +65,8 @@ class Report:
         }
 
 
-def results(measured: Evaluation) -> dict[str, float]:
-    """The headline numbers by name."""
+def results(measured: DictionaryQuality) -> dict[str, float]:
+    """The main measures by name."""
     return {
         "held_out_tokens": measured.tokens,
         "l0": measured.l0,
@@ -86,21 +83,21 @@ def results(measured: Evaluation) -> dict[str, float]:
 
 
 def histogram(values: Tensor, low: float, high: float, bins: int) -> dict[str, list[float]]:
-    """Edges (one more than counts) and counts; what lies outside counts at the ends."""
+    """Edges and counts of `bins` equal bins from `low` to `high`. Values outside count in the first and last bin."""
     clipped = values.float().clamp(low, high)
     counts = torch.histc(clipped, bins, low, high)
     return {"edges": torch.linspace(low, high, bins + 1).tolist(), "counts": counts.int().tolist()}
 
 
-def thinned(history: tuple[Metrics, ...]) -> list[Metrics]:
-    """At most `POINTS` of the history, first and last among them."""
+def thinned(history: tuple[StepMetrics, ...]) -> list[StepMetrics]:
+    """At most `POINTS` evenly spaced points of the history, with the first and the last."""
     if len(history) <= POINTS:
         return list(history)
     return [history[round(i * (len(history) - 1) / (POINTS - 1))] for i in range(POINTS)]
 
 
-def write_report(folder: Path, report: Report) -> Path:
-    """Write `training.json`; returns its path."""
+def write_report(folder: Path, report: TrainingReport) -> Path:
+    """Write `training.json` to a dictionary's folder. Returns its path."""
     path = folder / "training.json"
     path.write_text(json.dumps(report.as_json(), indent=1) + "\n", "utf-8")
     return path

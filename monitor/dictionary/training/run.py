@@ -1,7 +1,6 @@
-"""A whole run: activations in, a dictionary folder out.
+"""A whole training run: start or resume it, train, measure the dictionary, save it and report.
 
-Knows the order: resume or begin, train, measure, save, report. Does not know models or files of text: the
-command line gives them as functions (`Subject`).
+The model and its text come as functions (`TrainingInputs`).
 """
 
 from __future__ import annotations
@@ -17,66 +16,79 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from monitor.dictionary.formats import Card, save_saelens
+from monitor.dictionary.formats import DictionaryCard, save_saelens
 from monitor.dictionary.training import checkpoint, processes
-from monitor.dictionary.training.evaluate import Logits, evaluate
-from monitor.dictionary.training.report import Report, write_report
+from monitor.dictionary.training.quality import Logits, measure_quality
+from monitor.dictionary.training.report import TrainingReport, write_report
 from monitor.dictionary.training.settings import TrainSettings
 from monitor.dictionary.training.stream import ActivationStream, Residuals
-from monitor.dictionary.training.trainer import Metrics, Trainer
+from monitor.dictionary.training.trainer import DictionaryTrainer, StepMetrics
 from monitor.errors import ConfigurationError
 
 METRICS = "metrics.jsonl"
+"""File of step metrics in the run's folder."""
 LOGGED = 400
-"""About so many lines in the metrics file."""
+"""Approximate number of lines in the metrics file of a run."""
 
-Watch = Callable[[Metrics], None]
+StepCallback = Callable[[StepMetrics], None]
+"""Called after every step with its metrics, for progress."""
 
 
 @dataclass(frozen=True)
-class Subject:
-    """The model, as functions, and the text that it reads."""
+class TrainingInputs:
+    """The model, as functions, and its text, as token ids."""
 
     rows: Callable[[], Iterator[Tensor]]
-    """A fresh iterator over the training rows `[length]` of ids, always the same."""
+    """Gives a new iterator over the training rows of token ids `[length]`; they are the same every time."""
     held_out: Sequence[Tensor]
-    """Batches of ids `[rows, length]` for measuring."""
+    """Batches of token ids `[rows, length]` for measuring."""
     residuals: Residuals
-    """For training: may be fast and rough."""
+    """Gives residuals for training. They may be of low precision."""
     exact_residuals: Residuals
-    """For measuring."""
+    """Gives residuals for measuring."""
     logits: Logits
     bos: int | None
+    """Id of the token that begins a text; None where there is none."""
     d_model: int
     device: torch.device
-    card: Card
+    card: DictionaryCard
+    """Card of the dictionary to be trained, without measures."""
 
 
 @dataclass(frozen=True)
 class Storage:
-    """Where a run is kept."""
+    """Where and how a run is saved."""
 
     folder: Path
     restart: bool = False
-    """Begin anew even where a checkpoint lies."""
+    """True ignores a checkpoint in the folder."""
     every: float = 300.0
     """Seconds between checkpoints."""
     weights: torch.dtype = torch.float32
-    """How encoder and decoder are stored."""
+    """Type in which encoder and decoder are stored."""
 
 
-def train_dictionary(settings: TrainSettings, subject: Subject, storage: Storage, watch: Watch) -> Report:
-    """Train, measure, save. `watch` sees every step.
+def train_dictionary(
+    settings: TrainSettings, inputs: TrainingInputs, storage: Storage, on_step: StepCallback
+) -> TrainingReport:
+    """Train a dictionary, measure it and save it. A run that was stopped is resumed from its checkpoint.
 
-    A run that was stopped goes on from its checkpoint. Of several processes, the first one saves.
-    Raises ConfigurationError (settings, text that ends too soon) and DictionaryError (a loss that is not finite).
+    Args:
+        settings: how to train.
+        inputs: the model and its text.
+        storage: where to save. Of several processes, only the first one saves.
+        on_step: called after every step with its metrics.
+
+    Raises:
+        ConfigurationError: the settings contradict the checkpoint, or the text ends too soon.
+        DictionaryError: the loss is not finite.
     """
-    trainer = Trainer(settings, subject.d_model, device=subject.device)
-    harvest = _Timed(subject.residuals)
+    trainer = DictionaryTrainer(settings, inputs.d_model, device=inputs.device)
+    harvest = _Timed(inputs.residuals)
     stream = ActivationStream(
-        subject.rows,
+        inputs.rows,
         harvest,
-        bos=subject.bos,
+        bos=inputs.bos,
         batch=trainer.local_batch,
         buffer=trainer.settings.buffer,
         seed=trainer.settings.seed,
@@ -85,10 +97,10 @@ def train_dictionary(settings: TrainSettings, subject: Subject, storage: Storage
     first_step, started = trainer.step_index, time.monotonic()
     batches = stream.batches(first_step)
     if not resumed:
-        batches = _begun(trainer, batches)
-    history = _loop(trainer, batches, storage, watch)
+        batches = _initialised(trainer, batches)
+    history = _loop(trainer, batches, storage, on_step)
     seconds = time.monotonic() - started
-    report = _measured(trainer, subject, storage, history)
+    report = _measured(trainer, inputs, storage, history)
     return dataclasses.replace(
         report,
         seconds=seconds,
@@ -98,14 +110,14 @@ def train_dictionary(settings: TrainSettings, subject: Subject, storage: Storage
     )
 
 
-def save_run(report: Report, storage: Storage) -> None:
-    """The report beside the dictionary; the checkpoint is no longer needed."""
+def save_run(report: TrainingReport, storage: Storage) -> None:
+    """Write the report to the run's folder, and delete the checkpoint."""
     write_report(storage.folder, report)
     (storage.folder / checkpoint.FILE).unlink(missing_ok=True)
 
 
 class _Timed:
-    """Residuals, and how long they took."""
+    """Calls a residuals function and sums the time that it takes."""
 
     def __init__(self, residuals: Residuals) -> None:
         self._residuals = residuals
@@ -120,17 +132,19 @@ class _Timed:
         return out
 
 
-def _begun(trainer: Trainer, batches: Iterator[Tensor]) -> Iterator[Tensor]:
+def _initialised(trainer: DictionaryTrainer, batches: Iterator[Tensor]) -> Iterator[Tensor]:
     first = next(batches, None)
     if first is None:
         raise ConfigurationError(
             f"the text does not fill one buffer of {trainer.settings.buffer} tokens; give more, or a smaller buffer"
         )
-    trainer.begin(first)
+    trainer.initialise(first)
     return chain([first], batches)
 
 
-def _loop(trainer: Trainer, batches: Iterator[Tensor], storage: Storage, watch: Watch) -> tuple[Metrics, ...]:
+def _loop(
+    trainer: DictionaryTrainer, batches: Iterator[Tensor], storage: Storage, on_step: StepCallback
+) -> tuple[StepMetrics, ...]:
     storage.folder.mkdir(parents=True, exist_ok=True)
     path = storage.folder / METRICS
     history = _history_before(path, trainer.step_index)
@@ -139,7 +153,7 @@ def _loop(trainer: Trainer, batches: Iterator[Tensor], storage: Storage, watch: 
     first = processes.rank() == 0
     try:
         for metrics in trainer.run(batches):
-            watch(metrics)
+            on_step(metrics)
             if metrics.step % each == 0 or metrics.step == trainer.settings.steps - 1:
                 history.append(metrics)
                 if first:
@@ -152,31 +166,34 @@ def _loop(trainer: Trainer, batches: Iterator[Tensor], storage: Storage, watch: 
             checkpoint.save(storage.folder, trainer)
     if trainer.step_index < trainer.settings.steps:
         raise ConfigurationError(
-            f"the text ended after {trainer.step_index * trainer.settings.batch} tokens of {trainer.settings.tokens}"
+            f"the text ended after {trainer.step_index * trainer.settings.batch} tokens of "
+            f"{trainer.settings.tokens}; give more text, or train on fewer tokens"
         )
     return tuple(history)
 
 
-def _history_before(path: Path, step: int) -> list[Metrics]:
-    """Metrics of an earlier stretch; the file is cut to the steps that count."""
+def _history_before(path: Path, step: int) -> list[StepMetrics]:
+    """Metrics of the steps before `step`, from an earlier part of the run. Later ones are removed from the file."""
     kept = []
     if path.exists() and step:
         lines = [json.loads(line) for line in path.read_text("utf-8").splitlines() if line.endswith("}")]
-        kept = [Metrics(**line) for line in lines if line["step"] < step]
+        kept = [StepMetrics(**line) for line in lines if line["step"] < step]
     if processes.rank() == 0:
         path.write_text("".join(json.dumps(dataclasses.asdict(metrics)) + "\n" for metrics in kept), "utf-8")
     return kept
 
 
-def _append(path: Path, metrics: Metrics) -> None:
+def _append(path: Path, metrics: StepMetrics) -> None:
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(dataclasses.asdict(metrics)) + "\n")
 
 
-def _measured(trainer: Trainer, subject: Subject, storage: Storage, history: tuple[Metrics, ...]) -> Report:
+def _measured(
+    trainer: DictionaryTrainer, inputs: TrainingInputs, storage: Storage, history: tuple[StepMetrics, ...]
+) -> TrainingReport:
     sae = trainer.dictionary().to(dtype=storage.weights).to(dtype=torch.float32)  # as it will be read back
-    found = evaluate(sae, subject.held_out, subject.exact_residuals, subject.logits, bos=subject.bos)
-    card = dataclasses.replace(subject.card, l0=found.l0, explained_variance=found.explained_variance)
+    found = measure_quality(sae, inputs.held_out, inputs.exact_residuals, inputs.logits, bos=inputs.bos)
+    card = dataclasses.replace(inputs.card, l0=found.l0, explained_variance=found.explained_variance)
     if processes.rank() == 0:
         save_saelens(storage.folder, sae, card, density=found.density, dtype=storage.weights)
-    return Report(trainer.settings, card, found, history, 0.0, 0.0, 0, 0)
+    return TrainingReport(trainer.settings, card, found, history, 0.0, 0.0, 0, 0)

@@ -1,8 +1,7 @@
-"""Activations of a model on text, shuffled through a bounded buffer.
+"""Stream of a model's residuals on text, shuffled within a buffer of bounded size.
 
-Knows which positions are trained on. Does not know models or files: rows of token ids and the function that
-turns them into residuals are given. What comes out depends on nothing but these and the seed, and any batch can
-be reached without running the model on what lies before its buffer: that is how a run resumes.
+The batches depend only on text, model and seed. To resume a run, the stream skips to a batch without running the model
+on the text of earlier buffers.
 """
 
 from __future__ import annotations
@@ -17,17 +16,17 @@ from monitor.dictionary.training import processes
 from monitor.errors import DictionaryError
 
 FORWARD = 32
-"""Rows in one forward pass."""
+"""Number of rows in one forward pass."""
 
 OUTLIER = 10.0
-"""Positions whose norm exceeds so many times the buffer's median are attention sinks, and left out."""
+"""Positions whose norm exceeds the buffer's median by this factor are attention sinks and are left out."""
 
 Residuals = Callable[[Tensor], Tensor]
-"""Ids `[rows, length]` to residuals `[rows, length, d]`."""
+"""Maps token ids `[rows, length]` to residuals `[rows, length, d]`."""
 
 
 def trained_positions(ids: Tensor, bos: int | None) -> Tensor:
-    """`[rows, length]` bool: all but the first position and BOS, which are attention sinks."""
+    """`[rows, length]` bool: True for all positions but the first of a row and BOS, which are attention sinks."""
     keep = torch.ones_like(ids, dtype=torch.bool)
     if bos is not None:
         keep = torch.ne(ids, bos)
@@ -36,10 +35,10 @@ def trained_positions(ids: Tensor, bos: int | None) -> Tensor:
 
 
 class ActivationStream:
-    """Batches `[batch, d]` of raw activations.
+    """Batches `[batch, d]` of unscaled residuals.
 
-    A buffer is filled with `buffer` positions (rounded down to whole batches), shuffled, given out and filled
-    anew. Of several processes, each takes every n-th forward pass.
+    A buffer of `buffer` positions, rounded down to whole batches, is filled, shuffled and given out as batches; then
+    the next one is filled. Of n processes, each runs every n-th forward pass.
     """
 
     def __init__(
@@ -61,12 +60,12 @@ class ActivationStream:
         self._seed = seed
         self._dtype = dtype
         self.outliers = 0
-        """Positions left out for their norm."""
+        """Number of positions left out because of their norm."""
         self.seen = 0
-        """Positions that went through the model."""
+        """Number of positions that the model was run on."""
 
     def batches(self, skip: int = 0) -> Iterator[Tensor]:
-        """All batches from number `skip` on."""
+        """All batches but the first `skip`."""
         forwards = self._forwards()
         first, offset = divmod(skip, self._per_buffer)
         for _ in range(first):
@@ -83,7 +82,7 @@ class ActivationStream:
             offset, number = 0, number + 1
 
     def _forwards(self) -> Iterator[Tensor]:
-        """Ids `[FORWARD, length]` of this process's forward passes."""
+        """Token ids `[FORWARD, length]` of this process's forward passes."""
         rows = self._rows()
         number = 0
         while group := list(islice(rows, FORWARD)):
@@ -92,7 +91,7 @@ class ActivationStream:
             number += 1
 
     def _fill(self, forwards: Iterator[Tensor]) -> Iterator[Tensor]:
-        """The forward passes that fill one buffer."""
+        """Token ids of the forward passes that fill one buffer."""
         wanted = self._per_buffer * self._batch
         while wanted > 0:
             ids = next(forwards, None)
@@ -102,7 +101,7 @@ class ActivationStream:
             yield ids
 
     def _harvest(self, passes: list[Tensor]) -> Tensor | None:
-        """`[positions, d]`, at least a buffer full; None where the text ended before."""
+        """Residuals `[positions, d]` of these passes; None where they do not fill a buffer, at the end of the text."""
         wanted = self._per_buffer * self._batch
         if sum(int(trained_positions(ids, self._bos).sum()) for ids in passes) < wanted:
             return None
@@ -121,16 +120,16 @@ class ActivationStream:
         return held[:filled]
 
     def _order(self, held: Tensor, number: int) -> Tensor:
-        """A permutation of the buffer without its outliers; some come twice where too few are left.
+        """A random order of the buffer's positions without outliers.
 
-        DictionaryError where none is left.
+        Where fewer positions are left than the buffer has, some are repeated. DictionaryError where none is left.
         """
         norms = held.float().norm(dim=1)
-        # One that is no number must not hide the others' median; it compares as false, and is left out.
+        # A norm that is NaN is ignored in the median, compares as False, and is left out.
         good = (norms <= OUTLIER * norms.nanmedian()).nonzero().squeeze(1)
         if not len(good):
             raise DictionaryError(
-                "the model computes no numbers where the dictionary reads; look at its dtype"
+                "all residuals are NaN where the dictionary reads the model; give the model another dtype"
             )
         self.outliers += held.shape[0] - good.shape[0]
         random = torch.Generator().manual_seed(self._seed * 1_000_003 + number)

@@ -1,7 +1,7 @@
-"""Runs over sizes, lengths and learning rates, for scaling curves.
+"""Sweeps over sizes, lengths and learning rates, and the scaling laws that follow from them.
 
-Knows which runs a sweep has, what each costs and how loss scales. Does not know how a run is done.
-"Scaling Monosemanticity" draws the same two curves: loss against compute, and the best learning rate.
+As in "Scaling Monosemanticity" (Templeton et al., 2024), these are the loss and the best learning rate, both against
+compute.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from monitor.dictionary.training.report import Report
+from monitor.dictionary.training.report import TrainingReport
 from monitor.dictionary.training.settings import TrainSettings
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Every combination is one run."""
+class SweepPlan:
+    """The values to combine; every combination is one run."""
 
     features: tuple[int, ...]
     tokens: tuple[int, ...]
     learning_rates: tuple[float, ...]
 
     def runs(self, base: TrainSettings) -> list[TrainSettings]:
-        """Settings of all runs, cheapest first."""
+        """The settings of all runs, with those of `base` for everything else; the cheapest run is first."""
         found = [
             dataclasses.replace(
                 base, features=features, tokens=tokens, learning_rate=rate, k=min(base.k, features)
@@ -40,15 +40,16 @@ class Plan:
 
 
 def flops(settings: TrainSettings, d_model: int) -> float:
-    """Compute of a run done densely: encoder and decoder, 2 forward and 4 backward per weight and token.
+    """Compute of a run in floating-point operations, counted as for dense training.
 
-    As others count it, so that curves can be compared; the trainer here skips most of it.
+    That is 2 forward and 4 backward per token and weight of encoder and decoder. The trainer here skips most of them,
+    but published curves count them so.
     """
     return 6.0 * settings.tokens * 2 * settings.features * d_model
 
 
-def summary(report: Report, d_model: int) -> dict[str, Any]:
-    """One row of `sweep.json`; `loss` is the objective's at the end of training (mean of its last tenth)."""
+def summary(report: TrainingReport, d_model: int) -> dict[str, Any]:
+    """One row of `sweep.json`. Its `loss` is the mean of the objective over the last tenth of the history."""
     last = report.history[-max(1, len(report.history) // 10) :]
     measured = report.evaluation
     return {
@@ -66,7 +67,7 @@ def summary(report: Report, d_model: int) -> dict[str, Any]:
 
 
 def power_law(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """(exponent, factor) of y = factor · x^exponent, by least squares on logarithms; ≥ 2 different x."""
+    """(exponent, factor) of y = factor · x^exponent, by least squares on logarithms. Needs two different x or more."""
     xs, ys = [math.log(x) for x, _ in points], [math.log(y) for _, y in points]
     mean_x, mean_y = sum(xs) / len(xs), sum(ys) / len(ys)
     spread = sum((x - mean_x) ** 2 for x in xs)
@@ -75,7 +76,7 @@ def power_law(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
 
 
 def frontier(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Runs that no cheaper or equally cheap run beats, by compute."""
+    """The runs for which no run of equal or less compute has a lower loss, in the order of compute."""
     best: list[dict[str, Any]] = []
     for run in sorted(runs, key=lambda run: (run["flops"], run["loss"])):
         if not best or run["loss"] < best[-1]["loss"]:
@@ -84,7 +85,7 @@ def frontier(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def conclusions(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Best learning rate of each size and length, and the power laws where there are two points for them."""
+    """The best learning rate for each size and length, and power laws where two or more points allow them."""
     best: dict[tuple[int, int], dict[str, Any]] = {}
     for run in runs:
         key = (run["features"], run["tokens"])
@@ -108,7 +109,7 @@ def conclusions(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def write_sweep(folder: Path, runs: Sequence[dict[str, Any]]) -> Path:
-    """Write `sweep.json`; returns its path."""
+    """Write `sweep.json` to `folder`. Returns its path."""
     path = folder / "sweep.json"
     path.write_text(json.dumps({"runs": list(runs), **conclusions(runs)}, indent=1) + "\n", "utf-8")
     return path

@@ -1,7 +1,4 @@
-"""Text to train on: files and folders, mixed in stated shares, cut into rows of token ids.
-
-Knows `.jsonl`, `.jsonl.xz` and `.txt`. Does not know a tokenizer or a model: tokenising is a function it is given.
-"""
+"""Training text: `.jsonl`, `.jsonl.xz` and `.txt` files, mixed in given shares and cut into rows of token ids."""
 
 from __future__ import annotations
 
@@ -19,26 +16,27 @@ from monitor.errors import ConfigurationError
 
 ENDINGS = (".jsonl", ".jsonl.xz", ".txt")
 PIECE = 4000
-"""Characters: longer documents are cut, so that one book does not fill the buffer."""
+"""Largest length of a piece in characters. Longer documents are cut, so that one book does not fill the buffer."""
 HELD_OUT = 50
-"""Every fiftieth piece is kept for measuring."""
+"""One in this many pieces is held out for measuring."""
 _XZ = 4
-"""How much larger text is than its compressed file, about."""
+"""Approximate size of a text relative to its compressed file."""
 
 Tokenise = Callable[[list[str]], list[list[int]]]
-"""Token ids of each text, without special tokens."""
+"""Maps texts to the token ids of each, without special tokens."""
 
 
 @dataclass(frozen=True)
-class Source:
-    """A file or a folder, and how much of all text comes from it relative to the others."""
+class TextSource:
+    """A file or a folder of text, and its share of the training text."""
 
     path: Path
     share: float = 1.0
+    """The share relative to that of other sources."""
 
     @classmethod
-    def parse(cls, text: str) -> Source:
-        """From `PATH` or `PATH=SHARE`. ConfigurationError where nothing readable is there."""
+    def parse(cls, text: str) -> TextSource:
+        """Parse `PATH` or `PATH=SHARE`. Raises ConfigurationError where there is no readable text at that path."""
         path, equals, share = text.rpartition("=")
         try:
             source = cls(Path(path), float(share)) if equals and not Path(text).exists() else cls(Path(text))
@@ -50,7 +48,7 @@ class Source:
         return source
 
     def files(self) -> list[Path]:
-        """The readable files, in order."""
+        """The files of text, in order. Raises ConfigurationError where there are none."""
         if self.path.is_file():
             found = [self.path]
         else:
@@ -64,9 +62,9 @@ class Source:
 
 
 def documents(path: Path) -> Iterator[str]:
-    """The texts of a file, in order; a `.txt` file is one.
+    """The texts of a file, in order. A `.txt` file is one text.
 
-    ConfigurationError names a line that is no text, and a file that is cut short or not UTF-8.
+    Raises ConfigurationError for a line without a text, and for a file that is cut short or not UTF-8.
     """
     with _open(path) as file:
         try:
@@ -81,7 +79,10 @@ def documents(path: Path) -> Iterator[str]:
 
 
 def pieces(path: Path, *, held_out: bool) -> Iterator[str]:
-    """Documents of a file cut to at most `PIECE` characters: every `HELD_OUT`-th piece, or all others."""
+    """The documents of a file, cut into pieces of at most `PIECE` characters.
+
+    With `held_out`, these are every `HELD_OUT`-th piece; else all others.
+    """
     number = 0
     for text in documents(path):
         for start in range(0, len(text), PIECE):
@@ -91,10 +92,11 @@ def pieces(path: Path, *, held_out: bool) -> Iterator[str]:
                 yield piece
 
 
-def mixed(sources: Sequence[Source], *, held_out: bool = False) -> Iterator[str]:
-    """Pieces of all sources by their shares, without end: a file that is used up begins again.
+def mixed(sources: Sequence[TextSource], *, held_out: bool = False) -> Iterator[str]:
+    """An endless mixture of pieces from all sources in their shares. A file that has ended is read again.
 
-    A folder's files share by size. Deterministic: the file that is furthest behind its share comes next.
+    The files of a folder have shares by their sizes. The order is the same every time: the next piece is from the file
+    that is furthest behind its share.
     """
     shares = [(file, share) for source in sources for file, share in _by_size(source)]
     streams = [_endless(file, held_out) for file, _ in shares]
@@ -107,7 +109,10 @@ def mixed(sources: Sequence[Source], *, held_out: bool = False) -> Iterator[str]
 
 
 def rows(texts: Iterator[str], tokenise: Tokenise, length: int, bos: int | None) -> Iterator[Tensor]:
-    """Rows `[length]` of token ids, one text after the other; each row and each text begin with `bos`."""
+    """Rows of token ids `[length]`, packed from one text after the other.
+
+    Each row and each text begin with `bos`, unless it is None. Tokens that do not fill the last row are dropped.
+    """
     held: list[int] = []
     while True:
         group = [text for text, _ in zip(texts, range(64), strict=False)]
@@ -123,7 +128,7 @@ def rows(texts: Iterator[str], tokenise: Tokenise, length: int, bos: int | None)
         del held[:at]
 
 
-def _by_size(source: Source) -> list[tuple[Path, float]]:
+def _by_size(source: TextSource) -> list[tuple[Path, float]]:
     files = source.files()
     sizes = [path.stat().st_size * (_XZ if path.name.endswith(".xz") else 1) + 1 for path in files]
     return [(path, source.share * size / sum(sizes)) for path, size in zip(files, sizes, strict=True)]
@@ -138,7 +143,7 @@ def _endless(path: Path, held_out: bool) -> Iterator[str]:
             for text in pieces(path, held_out=False):
                 yield text
         if text is None:
-            raise ConfigurationError(f"{path} holds no text to train on")
+            raise ConfigurationError(f"{path} holds no text to train on; leave it out")
 
 
 def _open(path: Path) -> IO[str]:

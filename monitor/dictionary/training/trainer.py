@@ -1,10 +1,9 @@
-"""One optimisation step after another.
+"""`DictionaryTrainer`: the steps that train one dictionary, and the schedule of learning rate and sparsity.
 
-Knows the order of things in a step: scale, loss and gradients, dead features, average over processes, clip,
-Adam, constraint. Does not know where activations come from, nor what is reported.
-
-Gradients are made by hand (`objectives`), so processes are kept together by averaging them in one message of
-`torch.distributed` (start with `torchrun`); there is no backward pass that DistributedDataParallel could hook.
+A step scales the batch, computes loss and gradients, revives dead features, averages gradients over processes, clips
+them, and applies Adam and the norm constraint. Runs on several processes (`torchrun`) average gradients with one
+message of `torch.distributed`: gradients are computed by hand (`objectives`), so there is no backward pass that
+DistributedDataParallel could hook into.
 """
 
 from __future__ import annotations
@@ -17,35 +16,61 @@ from torch import Tensor
 
 from monitor.dictionary.sae import SparseAutoencoder
 from monitor.dictionary.training import objectives, processes
-from monitor.dictionary.training.dead import Idle, auxiliary_gradients, resample, resamples
+from monitor.dictionary.training.dead_features import IdleTokens, auxiliary_gradients, resample, resamples
 from monitor.dictionary.training.network import Network
-from monitor.dictionary.training.objectives import Outcome
-from monitor.dictionary.training.schedule import Now, now
+from monitor.dictionary.training.objectives import BatchResult
 from monitor.dictionary.training.settings import Objective, TrainSettings
 from monitor.errors import ConfigurationError, DictionaryError
 
 
 @dataclass(frozen=True)
-class Metrics:
-    """One step, averaged over processes."""
+class StepRates:
+    """The settings that change during a run, at one step."""
 
-    step: int
-    tokens: int
-    """Read so far, this step included."""
-    loss: float
-    fvu: float
-    """Mean ‖x̂ − x‖² of the batch, divided by that of the best constant."""
-    l0: float
-    dead: float
-    """Share of features that are dead by the run's own measure."""
     learning_rate: float
     sparsity: float
 
 
-class Trainer:
-    """Trains one dictionary on batches of raw activations.
+def rates_at(settings: TrainSettings, step: int) -> StepRates:
+    """Learning rate and sparsity penalty at `step`, counted from 0, of a run with `resolved()` settings."""
+    assert settings.learning_rate is not None
+    assert settings.sparsity is not None
+    done = (step + 1) / settings.steps
+    rise = min(1.0, done / settings.warm_up) if settings.warm_up else 1.0
+    left = (settings.steps - step) / settings.steps
+    fall = min(1.0, left / settings.decay) if settings.decay else 1.0
+    dense = max(0.0, 1 - done / settings.sparsity_warm_up) if settings.sparsity_warm_up else 0.0
+    return StepRates(
+        learning_rate=settings.learning_rate * rise * fall,
+        sparsity=settings.sparsity * (1 - dense),
+    )
 
-    `settings` are resolved here. All processes construct the same trainer and take batches of equal size.
+
+@dataclass(frozen=True)
+class StepMetrics:
+    """Measures of one step, averaged over processes."""
+
+    step: int
+    """Number of the step, counted from 0."""
+    tokens: int
+    """Number of tokens trained on so far, with those of this step."""
+    loss: float
+    fvu: float
+    """Fraction of variance unexplained, of the batch."""
+    l0: float
+    """Mean number of active features per token."""
+    dead: float
+    """Share of features that have not fired for `dead_after` tokens."""
+    learning_rate: float
+    sparsity: float
+    """λ at this step."""
+
+
+class DictionaryTrainer:
+    """Trains one dictionary on batches of unscaled residuals.
+
+    Every process constructs the same trainer and passes batches of the same size. Raises ConfigurationError where the
+    batch cannot be divided among the processes.
     """
 
     def __init__(
@@ -59,32 +84,33 @@ class Trainer:
         self.settings = settings.resolved(d_model)
         if self.settings.batch % processes.size():
             raise ConfigurationError(
-                f"a batch of {self.settings.batch} tokens does not divide among {processes.size()} processes"
+                f"a batch of {self.settings.batch} tokens cannot be divided equally among {processes.size()} "
+                f"processes; give a multiple of {processes.size()}"
             )
         self.network = Network(self.settings, d_model, dtype).to(device)
-        self.idle = Idle(self.settings.features, device)
+        self.idle = IdleTokens(self.settings.features, device)
         self.scale = 1.0
-        """Factor on raw inputs; brings their mean norm to √d."""
+        """Factor on the residuals that brings their mean norm to √d."""
         self.step_index = 0
         fused = dtype is torch.float32
         self.optimiser = torch.optim.Adam(self.network.parameters(), lr=1.0, betas=(0.9, 0.999), fused=fused)
 
     @property
     def local_batch(self) -> int:
-        """Tokens in a step of this process."""
+        """Number of this process's tokens in a step."""
         return self.settings.batch // processes.size()
 
-    def begin(self, sample: Tensor) -> None:
-        """Measure scale and mean on raw activations `[tokens, d]`, before the first step."""
+    def initialise(self, sample: Tensor) -> None:
+        """Set input scale and initial biases from a sample of residuals `[tokens, d]`, before the first step."""
         sample = sample.to(self.network.encoder)
         norm = float(processes.mean(sample.norm(dim=1).mean()))
         if not norm > 0:
-            raise DictionaryError("the activations to train on are all zero")
+            raise DictionaryError("the residuals to train on are all zero; give another model or layer")
         self.scale = sample.shape[1] ** 0.5 / norm
-        self.network.begin(processes.mean(sample.mean(0)) * self.scale)
+        self.network.initialise(processes.mean(sample.mean(0)) * self.scale)
 
-    def run(self, batches: Iterator[Tensor]) -> Iterator[Metrics]:
-        """Train until the run's last step or the last batch; batches are raw `[local_batch, d]`."""
+    def run(self, batches: Iterator[Tensor]) -> Iterator[StepMetrics]:
+        """Train until the run's last step or the last batch. Batches are unscaled residuals `[local_batch, d]`."""
         while self.step_index < self.settings.steps:
             batch = next(batches, None)
             if batch is None:
@@ -92,44 +118,44 @@ class Trainer:
             yield self.step(batch)
 
     @torch.no_grad()
-    def step(self, batch: Tensor) -> Metrics:
-        """One step on raw activations `[local_batch, d]`. DictionaryError where the loss is not finite."""
+    def step(self, batch: Tensor) -> StepMetrics:
+        """Do one step on unscaled residuals `[local_batch, d]`. Raises DictionaryError where the loss is not finite."""
         x = batch.to(self.network.encoder) * self.scale
-        current = now(self.settings, self.step_index)
-        outcome = objectives.evaluate(self.network, x, self.settings, current.sparsity)
-        self.idle.update(outcome.fired, x.shape[0] * processes.size())
+        current = rates_at(self.settings, self.step_index)
+        result = objectives.loss_and_gradients(self.network, x, self.settings, current.sparsity)
+        self.idle.update(result.fired, x.shape[0] * processes.size())
         dead = self.idle.dead(self.settings.dead_after or 0)
-        self._apply(outcome, self._revived(x, outcome, dead), current)
-        metrics = self._metrics(x, outcome, dead, current)
+        self._apply(result, self._dead_feature_gradients(x, result, dead), current)
+        metrics = self._metrics(x, result, dead, current)
         self.step_index += 1
         return metrics
 
     def dictionary(self) -> SparseAutoencoder:
-        """The dictionary for raw activations, as trained so far."""
+        """The dictionary as trained so far, for unscaled residuals."""
         return self.network.folded(self.scale)
 
-    def _revived(self, x: Tensor, outcome: Outcome, dead: Tensor) -> dict[str, Tensor]:
-        """Resample whom nothing else can wake, now and then; gradients for the other dead."""
+    def _dead_feature_gradients(self, x: Tensor, result: BatchResult, dead: Tensor) -> dict[str, Tensor]:
+        """Resample dead features at the steps for it, and return the auxiliary gradients of the other dead features."""
         seed = self.settings.seed + self.step_index
         relu = self.settings.objective is Objective.PAPER
         if resamples(self.settings, self.step_index):
-            asleep = self.idle.dead((1 if relu else 2) * (self.settings.dead_after or 0))
-            chosen = resample(self.network, x, outcome.error, asleep, seed)
-            self._forget(chosen)
+            lasting = self.idle.dead((1 if relu else 2) * (self.settings.dead_after or 0))
+            chosen = resample(self.network, x, result.error, lasting, seed)
+            self._reset_moments(chosen)
             self.idle.tokens[chosen] = 0
             dead = dead.index_fill(0, chosen, False)
-        return {} if relu else auxiliary_gradients(self.network, x, outcome.error, dead, seed)
+        return {} if relu else auxiliary_gradients(self.network, x, result.error, dead, seed)
 
-    def _forget(self, features: Tensor) -> None:
-        """Adam's moments of these features start anew."""
+    def _reset_moments(self, features: Tensor) -> None:
+        """Set Adam's moments of these features to zero."""
         for parameter, state in self.optimiser.state.items():
             if parameter.shape[0] == self.settings.features:
                 state["exp_avg"][features] = 0
                 state["exp_avg_sq"][features] = 0
 
-    def _apply(self, outcome: Outcome, more: dict[str, Tensor], current: Now) -> None:
+    def _apply(self, result: BatchResult, more: dict[str, Tensor], current: StepRates) -> None:
         for name, parameter in self.network.named_parameters():
-            gradient = outcome.gradients[name]
+            gradient = result.gradients[name]
             parameter.grad = gradient + more[name] if name in more else gradient
         parameters = list(self.network.parameters())
         processes.average([p.grad for p in parameters if p.grad is not None])
@@ -140,16 +166,16 @@ class Trainer:
         self.optimiser.step()
         self.network.constrain()
 
-    def _metrics(self, x: Tensor, outcome: Outcome, dead: Tensor, current: Now) -> Metrics:
+    def _metrics(self, x: Tensor, result: BatchResult, dead: Tensor, current: StepRates) -> StepMetrics:
         spread = (x - x.mean(0)).square().sum() / x.shape[0]
-        sums = torch.stack([outcome.loss, outcome.squared_error, spread, outcome.l0.to(x.dtype)])
+        sums = torch.stack([result.loss, result.squared_error, spread, result.l0.to(x.dtype)])
         loss, error, spread_all, l0 = processes.mean(sums).tolist()
         if not torch.isfinite(torch.tensor(loss)):
             raise DictionaryError(
                 f"the loss is {loss} at step {self.step_index}; lower the learning rate "
-                f"(now {current.learning_rate:.2g}) or look for broken activations"
+                f"(now {current.learning_rate:.2g}), or check that the model's residuals are finite"
             )
-        return Metrics(
+        return StepMetrics(
             step=self.step_index,
             tokens=(self.step_index + 1) * self.settings.batch,
             loss=loss,

@@ -15,7 +15,7 @@ from monitor.errors import PolicyError
 from monitor.lab.cost.meter import batches, reading_rule
 from monitor.lab.pair import Pair, need_statistics
 from monitor.model.offline.edits import Clamped, Subtracted, ablated
-from monitor.model.offline.steering import Edit, unchanged
+from monitor.model.offline.steered_model import Edit, unchanged
 from monitor.policy.policy import Policy
 from monitor.records import Clamp, ErrorTerm, Where
 

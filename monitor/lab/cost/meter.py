@@ -16,7 +16,7 @@ from torch import Tensor
 from monitor.lab.cost.judge import Judge
 from monitor.lab.cost.points import Point, difference, share
 from monitor.lab.pair import Pair, need_statistics
-from monitor.model.offline.steering import Edit, Steered, padded, unchanged
+from monitor.model.offline.steered_model import Edit, SteeredModel, padded, unchanged
 from monitor.policy.fit.attention import pooled
 from monitor.policy.fit.late_probe import highest
 from monitor.policy.policy import Policy, Rule
@@ -48,7 +48,7 @@ class Meter:
         self._pair, self._prepared, self._judge = pair, prepared, judge
         self._rule = reading_rule(policy)
         self._probe: LaterProbe | None = policy.later
-        self._steered = Steered(pair.harvester, None if self._probe is None else self._probe.layer)
+        self._steered = SteeredModel(pair.harvester, None if self._probe is None else self._probe.layer)
         maximum = need_statistics(pair.dictionary).maximum.to(pair.loaded.device)
         self._unit = torch.where(maximum > 0, 1 / maximum, torch.zeros_like(maximum))
         make = torch.Generator().manual_seed(prepared.seed)

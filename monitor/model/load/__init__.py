@@ -1,1 +1,1 @@
-"""Loading a model: weights, decoder layers, hook points, devices."""
+"""Load a model and find its parts: weights, decoder layers, hook points, devices."""

@@ -1,7 +1,7 @@
-"""Where the decoder layers of a causal language model are, whatever its family calls them.
+"""Find the decoder layers of a causal language model, in any family of transformers.
 
-Knows the shape that all families share: a list of as many modules as the text configuration has layers, not inside
-a tower for images or sound. Does not know files, dictionaries or hooks.
+All families keep them in a list with as many modules as the text configuration has layers. Encoders for images or
+sound are skipped.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from monitor.errors import ModelError
 _CONTEXT_NAMES = ("max_position_embeddings", "max_seq_len", "seq_length")
 _USUAL_CONTEXT = 2048
 _UNLIMITED = 1 << 30
-"""Tokenizers without a limit say a number with thirty digits."""
+"""Tokenizers without a limit report a number with thirty digits; anything above this counts as no limit."""
 
 
 def text_config(model: Any) -> Any:
@@ -26,8 +26,9 @@ def text_config(model: Any) -> Any:
 def decoder_layers(model: Any) -> nn.ModuleList:
     """The text decoder's layers, in order.
 
-    The outermost `nn.ModuleList` with as many modules as the text configuration has layers; towers for images or
-    sound (models inside the model with a configuration of another kind) are passed over. Raises ModelError.
+    This is the outermost `nn.ModuleList` with as many modules as the text configuration has layers. Encoders for images
+    or sound are models of their own inside the model, with another kind of configuration, and are skipped. Raises
+    ModelError where there is no such list.
     """
     if getattr(model.config, "is_encoder_decoder", False):
         raise ModelError(
@@ -36,7 +37,7 @@ def decoder_layers(model: Any) -> nn.ModuleList:
     count = int(text_config(model).num_hidden_layers)
     found = [
         (path.count("."), module)
-        for path, module in _outside_towers(model, "")
+        for path, module in _text_modules(model, "")
         if isinstance(module, nn.ModuleList) and len(module) == count
     ]
     if not found:
@@ -47,7 +48,7 @@ def decoder_layers(model: Any) -> nn.ModuleList:
 
 
 def context_of(model: Any, tokenizer: Any) -> int:
-    """Most tokens of one sequence, as the model says, or else its tokenizer."""
+    """Maximum number of tokens of one sequence, as the model says, or else its tokenizer."""
     config = text_config(model)
     for name in _CONTEXT_NAMES:
         value = getattr(config, name, None)
@@ -57,8 +58,8 @@ def context_of(model: Any, tokenizer: Any) -> int:
     return int(limit) if isinstance(limit, int) and 0 < limit < _UNLIMITED else _USUAL_CONTEXT
 
 
-def _outside_towers(module: nn.Module, path: str) -> list[tuple[str, nn.Module]]:
-    """Every module below with its path, towers left out."""
+def _text_modules(module: nn.Module, path: str) -> list[tuple[str, nn.Module]]:
+    """Every module below `module` with its path, without encoders for images or sound."""
     found: list[tuple[str, nn.Module]] = []
     wanted = type(text_config(module))
 

@@ -1,7 +1,7 @@
-"""A model that is too large for one device, spread over several: GPUs first, then the CPU, then the disk.
+"""Where the parts of a model compute when it is spread over several devices with accelerate.
 
-Knows what accelerate's hooks say about where a module computes. Does not load models, and asks accelerate for
-nothing: transformers does.
+Layers are placed on the GPUs first, then on the CPU, then on the disk. Transformers does the placing; this module reads
+the result from accelerate's hooks.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from torch import nn
 from monitor.errors import ModelError
 
 SPREAD = "spread"
-"""The name of a device that is all of them."""
+"""Value of the setting `device` that spreads the model over all devices."""
 
 
 def need_accelerate() -> None:
-    """ModelError where the library that spreads models is not installed."""
+    """Raise ModelError where accelerate is not installed."""
     if importlib.util.find_spec("accelerate") is None:
         raise ModelError(
             f"device {SPREAD!r} needs accelerate, which is not installed; `pip install 'sae-monitor[spread]'`, or "
@@ -29,9 +29,10 @@ def need_accelerate() -> None:
 
 
 def device_of(module: nn.Module) -> torch.device | None:
-    """Where a module of a spread model computes; None where no hook of accelerate decides that.
+    """The device on which a module of a spread model computes; None where accelerate has no hook on it.
 
-    Weights that lie on the CPU or the disk have another device than their computation.
+    Weights that are kept on the CPU or the disk are moved to another device to compute, so their own device is no
+    answer.
     """
     for child in module.modules():
         for hook in _hooks(child):
@@ -42,13 +43,16 @@ def device_of(module: nn.Module) -> torch.device | None:
 
 
 def parts_of(model: Any) -> tuple[str, ...]:
-    """The devices that hold weights of a spread model, `disk` among them, in order; empty where it is not spread."""
+    """Names of the devices that hold weights of a spread model, in order, such as `cuda:0`, `cpu` and `disk`.
+
+    Empty where the model is not spread.
+    """
     placed = list(dict.fromkeys(map(_name, (getattr(model, "hf_device_map", None) or {}).values())))
     return tuple(placed) if len(placed) > 1 or "disk" in placed else ()
 
 
 def why_spread(model: Any) -> str:
-    """Why continuous batching cannot run this model; empty where it lies on one device."""
+    """Why continuous batching cannot run this model, as a phrase; empty where all weights are on one device."""
     if not (parts := parts_of(model)):
         return ""
     held = f"are spread over {', '.join(parts)}" if len(parts) > 1 else f"stay on the {parts[0]}"
@@ -60,6 +64,6 @@ def _name(device: Any) -> str:
 
 
 def _hooks(module: nn.Module) -> Iterator[Any]:
-    """Of accelerate; several stand in one that calls them in turn."""
+    """Hooks that accelerate put on a module. A sequential hook contains several."""
     hook = getattr(module, "_hf_hook", None)
     yield from (hook, *getattr(hook, "hooks", ()))

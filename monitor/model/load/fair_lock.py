@@ -1,9 +1,9 @@
-"""Whose turn it is to run the model: threads share its time.
+"""A fair lock around forward passes: threads that run one model share its time.
 
-Knows threads and seconds. Does not know models, engines or texts. A plain lock goes to whoever happens to be awake,
-and one that is handed round gives a pass over thousands of tokens as many turns as a pass over a few: a backlog of
-texts to score left generations a tenth of their speed. Here the thread that is least far in its own time goes first
-(start-time fair queueing: Goyal, Vin and Cheng, 1996), and nobody saves up time by staying away.
+With a plain lock, or with strict alternation, a backlog of long texts to score left generations a tenth of their speed,
+because a scoring pass over thousands of tokens counts as much as a decode pass over a few. This lock counts seconds
+instead: the thread that has used the least model time goes first (start-time fair queueing: Goyal, Vin and Cheng,
+1996), and a thread that stays away saves up no time.
 """
 
 from __future__ import annotations
@@ -16,38 +16,38 @@ from types import TracebackType
 from typing import Self
 
 LONGEST_GAP = 0.05
-"""Seconds: whoever stays away for longer between two passes is not waited for."""
+"""Seconds. A thread that needs longer than this between two passes is not waited for."""
 _KEPT = 16
-"""Threads that are remembered; more of them begin anew."""
+"""Number of threads whose shares are remembered; the ones idle for longest are forgotten beyond it."""
 
 
 @dataclass(slots=True, eq=False)
 class _Share:
-    """What one thread has had of the model."""
+    """How much model time one thread has used. Virtual time is measured in seconds of use."""
 
     start: float = 0.0
-    """Virtual time at which the pass that it wants or runs begins."""
+    """Virtual time at which its current pass, waiting or running, begins."""
     finish: float = 0.0
-    """Virtual time at which its last pass ended: the seconds that it has used, from where it joined."""
+    """Virtual time at which its last pass ended: where it joined, plus the seconds that it has used since."""
     left: float = float("-inf")
-    """When that was, on the clock."""
+    """Clock time at which its last pass ended."""
     held: float = 0.0
-    """Seconds of a pass, on average."""
+    """Average duration of its passes, in seconds."""
     gap: float | None = None
-    """Seconds between two passes, on average; None before there were two."""
+    """Average pause between two passes, in seconds; None before there were two."""
 
     @property
     def comes_back(self) -> bool:
-        """True for who does little but run the model: it is worth waiting for between two passes."""
+        """True for a thread that pauses for less time than its passes take, so that waiting for it pays off."""
         return self.gap is not None and self.gap < self.held
 
 
-class Turns:
-    """A context manager around every pass. The thread that holds it may take it again.
+class FairLock:
+    """A re-entrant context manager around every forward pass.
 
-    The engine reads and judges tokens between two passes. If whoever waits went ahead in each of these moments, passes
-    would alternate, however long one of them is; so a thread that is behind, and has just let go, is waited for, twice
-    as long as it usually takes. What the model idles meanwhile counts as that thread's.
+    The engine pauses between two passes to evaluate rules. If a waiting thread could run in each of these pauses,
+    passes would alternate, however long they are. So a thread that has used less time and has just released the lock is
+    waited for, for up to twice its usual pause. The time that the model idles meanwhile is charged to that thread.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -58,18 +58,18 @@ class Turns:
         self._owner: int | None = None
         self._depth = 0
         self._began = 0.0
-        """When the pass that runs began."""
+        """Clock time at which the running pass began."""
         self._charged = 0.0
-        """Seconds that the model idled for the thread that runs it now."""
+        """Seconds that the model idled while others waited for the thread that now runs it."""
         self._virtual = 0.0
         self._idle: float | None = None
-        """Since when somebody has waited for a thread that is away; None where nobody does."""
+        """Clock time since which a thread has waited for one that is pausing; None where none waits."""
 
     def __enter__(self) -> Self:
         me = threading.get_ident()
         with self._changed:
             if self._owner != me:
-                self._take(self._share(me))
+                self._acquire(self._share(me))
                 self._owner = me
             self._depth += 1
         return self
@@ -80,7 +80,7 @@ class Turns:
         with self._changed:
             self._depth -= 1
             if self._depth == 0:
-                self._let_go(self._shares[threading.get_ident()])
+                self._release(self._shares[threading.get_ident()])
 
     def _share(self, me: int) -> _Share:
         if me not in self._shares and len(self._shares) >= _KEPT:
@@ -91,7 +91,7 @@ class Turns:
                 del self._shares[key]
         return self._shares.setdefault(me, _Share())
 
-    def _take(self, mine: _Share) -> None:
+    def _acquire(self, mine: _Share) -> None:
         arrived = self._clock()
         if (away := arrived - mine.left) < LONGEST_GAP:
             mine.gap = away if mine.gap is None else mine.gap + (away - mine.gap) / 4
@@ -105,17 +105,19 @@ class Turns:
             self._waiting.remove(mine)
             self._changed.notify_all()
         self._began = self._clock()
-        # Others idled for this thread: that is its time. Where they did so in vain, it is nobody's.
+        # The model idled for this thread, so the thread pays for it. Where it did not come back, nobody pays.
         self._charged = 0.0 if self._idle is None else max(0.0, arrived - self._idle)
         self._idle = None
         self._virtual = max(self._virtual, mine.start)
 
     def _patience(self, mine: _Share) -> float | None:
-        """Seconds to wait before looking again; 0 to go now, None until something changes."""
+        """Seconds to wait before checking again; 0 to run now, None to wait until something changes."""
         if self._owner is not None or mine is not min(self._waiting, key=lambda one: one.start):
             return None
         now = self._clock()
-        until = max((self._back(one) for one in self._shares.values() if self._ahead(one, mine)), default=now)
+        until = max(
+            (self._expected_back(one) for one in self._shares.values() if self._ahead(one, mine)), default=now
+        )
         if until <= now:
             return 0
         if self._idle is None:
@@ -123,15 +125,16 @@ class Turns:
         return until - now
 
     def _ahead(self, other: _Share, mine: _Share) -> bool:
-        """True where another thread is away and would go first if it came back."""
+        """True where another thread is pausing and would run before this one if it came back."""
         return (
             other not in self._waiting and other.comes_back and max(self._virtual, other.finish) < mine.start
         )
 
-    def _back(self, other: _Share) -> float:
+    def _expected_back(self, other: _Share) -> float:
+        """Clock time until which a pausing thread is waited for."""
         return other.left + min(2 * (other.gap or 0.0), LONGEST_GAP)
 
-    def _let_go(self, mine: _Share) -> None:
+    def _release(self, mine: _Share) -> None:
         mine.left = self._clock()
         held = mine.left - self._began
         mine.held = held if mine.gap is None else mine.held + (held - mine.held) / 4

@@ -1,8 +1,7 @@
-"""From the name of a hook to a place in the model, and from a place to the tensor that flows there.
+"""Hook points: parse the name that a dictionary gives to its tensor, and find that tensor in a loaded model.
 
-Knows the names of TransformerLens (`blocks.4.hook_resid_post`), of Hugging Face modules (`model.layers.4`,
-`gpt_neox.layers.4.mlp`, `….output`, `….input`) and of dictionary_learning (`resid_post_layer_4`), and how decoder
-layers are built. Does not know dictionaries, nor what is done with the tensor.
+Understood are names of TransformerLens (`blocks.4.hook_resid_post`), of Hugging Face modules (`model.layers.4`,
+`gpt_neox.layers.4.mlp`, `….output`, `….input`) and of dictionary_learning (`resid_post_layer_4`).
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from monitor.errors import ModelError
 
 MLP_OUT, ATTN_OUT = "mlp_out", "attn_out"
-"""What a layer's MLP or attention adds to the residual stream, after the norm behind it where there is one."""
+"""What a layer's MLP or attention adds to the residual stream; after its output norm in families that have one."""
 
 SUPPORTED = (
     "blocks.N.hook_resid_pre, blocks.N.hook_resid_post, blocks.N.hook_mlp_out, blocks.N.hook_attn_out, or the name of "
@@ -39,7 +38,7 @@ _NORMS_AFTER_MLP = ("post_feedforward_layernorm", "post_mlp_layernorm")
 
 
 class Side(enum.StrEnum):
-    """Of a module."""
+    """Whether a hook point is the output or the input of its module."""
 
     OUTPUT = "output"
     INPUT = "input"
@@ -51,16 +50,16 @@ class Place:
 
     layer: int
     point: str = ""
-    """Empty is the layer itself; `mlp_out`, `attn_out`, or the path of a module inside the layer."""
+    """Empty for the layer itself; else `mlp_out`, `attn_out`, or the path of a module inside the layer."""
     side: Side = Side.OUTPUT
 
     @property
     def residual(self) -> bool:
-        """True where this is the residual stream itself, not something that is added to it."""
+        """True where the tensor is the residual stream itself and not something that is added to it."""
         return not self.point
 
     def __str__(self) -> str:
-        """As TransformerLens calls it where it has a name for it."""
+        """The name in TransformerLens where it has one, else a module path."""
         if not self.point:
             return f"blocks.{self.layer}.hook_resid_{'post' if self.side is Side.OUTPUT else 'pre'}"
         if self.point in (MLP_OUT, ATTN_OUT):
@@ -69,12 +68,12 @@ class Place:
 
 
 def names_a_place(hook_name: str) -> bool:
-    """False for what is no name of a hook at all, such as the folder that a dictionary was downloaded into."""
+    """True where a text looks like the name of a hook; False for others, such as the name of a download folder."""
     return bool(_SOME_HOOK.search(hook_name))
 
 
 def parse_place(hook_name: str) -> Place:
-    """The place that a dictionary names. ModelError where it names none that can be read and clamped."""
+    """The hook point that a dictionary names. Raises ModelError where it cannot be read and clamped here."""
     if match := _TRANSFORMER_LENS.match(hook_name):
         found = _named(int(match[1]), match[2]) or _module(hook_name)
     elif match := _FLAT.match(hook_name):
@@ -112,23 +111,23 @@ def _module(name: str) -> Place | None:
 
 
 def _before(layer: int) -> Place:
-    """The residual stream before a layer is the one after the layer before it."""
+    """The residual stream before a layer, which is the one after the previous layer."""
     return Place(layer - 1) if layer > 0 else Place(0, side=Side.INPUT)
 
 
 Hook = Callable[[nn.Module, Any, Any], Any]
-"""As `nn.Module.register_forward_hook` takes it: `(module, arguments, output)` → other output, or None."""
+"""A hook as `nn.Module.register_forward_hook` takes it: `(module, arguments, output)` → new output, or None."""
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A place in a model that is loaded. Can be hooked like a module's output, whichever side it is on."""
+    """A hook point in a loaded model. A hook is registered in the same way on an output and on an input."""
 
     module: nn.Module
     side: Side = Side.OUTPUT
 
     def register_forward_hook(self, hook: Hook) -> Any:
-        """Call `hook(module, arguments, tensor)` in every pass; unless None, what it gives takes the tensor's place."""
+        """Call `hook(module, arguments, tensor)` in every pass. A result other than None replaces the tensor."""
         if self.side is Side.OUTPUT:
             return self.module.register_forward_hook(hook)
 
@@ -142,7 +141,7 @@ class Site:
 
 
 def site_of(layers: nn.ModuleList, place: Place) -> Site:
-    """Where in this model the place is. ModelError where the model has no such layer or module."""
+    """The hook point in this model. Raises ModelError where the model has no such layer or module."""
     if not 0 <= place.layer < len(layers):
         raise ModelError(f"layer {place.layer} does not exist; the model has layers 0 to {len(layers) - 1}")
     layer = layers[place.layer]
@@ -159,21 +158,22 @@ def site_of(layers: nn.ModuleList, place: Place) -> Site:
 
 
 def _contribution(layer: nn.Module, place: Place) -> nn.Module:
-    """The last module before the sum: the MLP or the attention, or the norm behind it."""
+    """The module whose output is added to the residual stream: the MLP or the attention, or its output norm."""
     children = dict(layer.named_children())
-    behind = next((name for name in _NORMS_AFTER_MLP if name in children), None)
+    output_norm = next((name for name in _NORMS_AFTER_MLP if name in children), None)
     names: tuple[str, ...]
     if place.point == MLP_OUT:
-        names = ((behind,) if behind else ()) + _MLPS
-    elif behind is None:
+        names = ((output_norm,) if output_norm else ()) + _MLPS
+    elif output_norm is None:
         names = _ATTENTIONS
     else:
-        # Behind the attention only where there is one behind the MLP too; else a norm of this name is the MLP's own.
+        # These norm the attention's output only in families that also norm the MLP's output. In all others a norm of
+        # this name is the input norm of the MLP.
         names = ("post_self_attn_layernorm", "post_attention_layernorm", *_ATTENTIONS)
     found = next((children[name] for name in names if name in children), None)
     if found is None:
         raise ModelError(
-            f"what {place.point} of layer {place.layer} is cannot be seen from its modules ({_children(layer)}); "
+            f"the module that gives {place.point} was not found in layer {place.layer}, which has {_children(layer)}; "
             "name the module instead, such as layers.N.NAME"
         )
     if "residual" in inspect.signature(found.forward).parameters:
@@ -189,7 +189,10 @@ def _children(layer: nn.Module) -> str:
 
 
 def hidden_of(output: Any) -> Tensor:
-    """The hidden states of a module's output, which some families wrap in a tuple."""
+    """The hidden states `[batch, time, width]` in a module's output, which some families wrap in a tuple.
+
+    Raises ModelError where the output is something else.
+    """
     hidden = output[0] if isinstance(output, tuple) else output
     if not isinstance(hidden, Tensor) or hidden.dim() != 3:
         found = (
@@ -200,5 +203,5 @@ def hidden_of(output: Any) -> Tensor:
 
 
 def replace_hidden(output: Any, hidden: Tensor) -> Any:
-    """The same output with other hidden states."""
+    """The same output with its hidden states replaced."""
     return (hidden, *output[1:]) if isinstance(output, tuple) else hidden

@@ -1,8 +1,4 @@
-"""Load a causal language model, or the text part of a multimodal one.
-
-Knows Hugging Face models and tokenizers. Does not know how layers are found (`decoder`), dictionaries, taps or
-batching.
-"""
+"""Load a causal language model, or the text part of a multimodal one, with its tokenizer."""
 
 from __future__ import annotations
 
@@ -17,7 +13,7 @@ from torch import nn
 from monitor.errors import ModelError
 from monitor.model.load.decoder import context_of, decoder_layers, text_config
 from monitor.model.load.devices import SPREAD, device_of, need_accelerate, parts_of
-from monitor.model.load.fair_lock import Turns
+from monitor.model.load.fair_lock import FairLock
 from monitor.model.load.weights import load_weights
 
 __all__ = ["LoadedModel", "decoder_layers", "digest_folder", "load_model"]
@@ -40,7 +36,7 @@ _DIGESTED = (
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model in evaluation mode on its device, its tokenizer and what the tap needs to know of it."""
+    """A model in evaluation mode with its tokenizer, and the facts about it that the tap and the engine need."""
 
     model: Any
     """A `transformers.PreTrainedModel`; untyped upstream."""
@@ -50,39 +46,39 @@ class LoadedModel:
     d_model: int
     """Width of the residual stream."""
     context: int
-    """Most tokens of one sequence."""
+    """Maximum number of tokens of one sequence."""
     name: str
-    """Path or hub name as given."""
+    """Path or name on the hub, as given."""
     digest: str
     """`sha256:` over configuration, tokenizer and weights."""
     device: torch.device
-    """Where token ids go and logits come from: the only device, unless the model is spread over several."""
+    """The device that takes token ids and returns logits; the only one, unless the model is spread over several."""
     dtype: torch.dtype
-    passes: Turns = field(default_factory=Turns, compare=False, repr=False)
-    """Held during every forward pass. A pass of the engine has the library write `is_causal = False` into the shared
-    configuration; a plain pass beside it would attend in both directions, and the wrong value could stay for good."""
+    passes: FairLock = field(default_factory=FairLock, compare=False, repr=False)
+    """Held during every forward pass, by all threads. During continuous batching transformers sets `is_causal = False`
+    on the shared configuration; a plain pass at the same time would attend in both directions."""
 
     @property
     def devices(self) -> str:
-        """Every device that holds a part of the model, for people."""
+        """Names of all devices that hold weights, separated by commas, for messages."""
         return ", ".join(parts_of(self.model)) or str(self.device)
 
     def device_of(self, module: nn.Module) -> torch.device:
-        """Where a module of the model computes."""
+        """The device on which a module of the model computes."""
         return device_of(module) or self.device
 
     @property
     def middle(self) -> int:
-        """Index of the middle layer, where the dictionary sits unless told otherwise."""
+        """Index of the middle layer, which is tapped where neither dictionary nor settings name a layer."""
         return len(self.layers) // 2
 
 
 def load_model(name_or_path: str | Path, *, device: str = "auto", dtype: str = "auto") -> LoadedModel:
-    """Load model and tokenizer from a folder or a hub name; safetensors only.
+    """Load model and tokenizer from a folder or from the hub; weights must be safetensors.
 
-    `device` is `auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:N` or `spread` (evenly over the GPUs, what
-    does not fit on the CPU, then on the disk). `dtype` is `auto` (float32 on the CPU, the checkpoint's own
-    elsewhere) or a torch name. Raises ModelError.
+    `device` is `auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:N` or `spread` (evenly over the GPUs; what does
+    not fit goes to the CPU, then to the disk). `dtype` is `auto` (float32 on the CPU, the checkpoint's own elsewhere)
+    or the name of a torch dtype. Raises ModelError.
     """
     spread = device == SPREAD
     if spread:
@@ -99,7 +95,7 @@ def load_model(name_or_path: str | Path, *, device: str = "auto", dtype: str = "
         context=context_of(model, tokenizer),
         name=str(name_or_path),
         digest=digest_folder(folder),
-        device=_first(model) if spread else chosen,
+        device=_embedding_device(model) if spread else chosen,
         dtype=model.dtype,
     )
 
@@ -114,8 +110,8 @@ def digest_folder(folder: Path) -> str:
     return f"sha256:{total.hexdigest()}"
 
 
-def _first(model: Any) -> torch.device:
-    """Where the embedding of a spread model computes."""
+def _embedding_device(model: Any) -> torch.device:
+    """The device on which the embedding of a spread model computes."""
     embedding: nn.Module = model.get_input_embeddings()
     return device_of(embedding) or next(embedding.parameters()).device
 

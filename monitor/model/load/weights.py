@@ -1,6 +1,6 @@
-"""A model's weights from a folder: safetensors only, no code from the folder, quantised ones as they are stored.
+"""Load the weights of a transformers model from a folder.
 
-Knows the library's Auto classes and what can go wrong with them. Does not know tokenizers or digests.
+Only safetensors are read, no Python code from the folder is run, and quantised weights stay quantised.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from monitor.errors import ModelError
 
 
 def load_weights(folder: Path, name: str, dtype: torch.dtype | str, device: torch.device | None) -> Any:
-    """The model in evaluation mode, without gradients, on its device; None spreads it over all. Raises ModelError.
+    """The model in evaluation mode, without gradients, on `device`. Raises ModelError.
 
-    Multimodal wrappers are loaded whole and run on text alone. A folder whose configuration names a quantisation
-    keeps it; the library that it needs must be installed.
+    With `device` None its layers are spread over all devices. A multimodal model is loaded whole and used with text
+    alone. A quantised model needs the library of its quantisation to be installed.
     """
     from safetensors import SafetensorError
 
@@ -79,7 +79,7 @@ def _configuration(folder: Path, name: str) -> Any:
 
 
 def _auto_class(config: Any, name: str) -> Any:
-    """For causal language models, or for wrappers that see images too."""
+    """The transformers class that loads this configuration: for causal language models, or for those with images."""
     from transformers import (
         MODEL_FOR_CAUSAL_LM_MAPPING,
         MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
@@ -103,7 +103,7 @@ def _first_line(error: Exception) -> str:
 
 @contextmanager
 def _no_progress_bar() -> Iterator[None]:
-    """Without a bar per file: the weights are on disk already, and the bar would stay on the screen."""
+    """Switch off transformers' progress bars, which would stay on the screen; the weights are on disk already."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()

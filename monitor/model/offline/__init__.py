@@ -1,1 +1,1 @@
-"""Running a model outside the server: residuals of texts, effects of features, steering."""
+"""Run a model outside the server: collect residuals of texts, measure effects of features, and steer."""

@@ -1,6 +1,6 @@
-"""Edits of residuals to compare: the clamps that are served, and a dense direction that they must beat.
+"""Edits of the residual stream that experiments compare: clamps of features, and subtraction of a dense direction.
 
-Knows the tap and dictionaries. Does not know what an edit does to a model (`steering`).
+Clamps run through the same tap as in the server. The direction is the baseline that they must beat.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from monitor.dictionary.sae import SparseAutoencoder
-from monitor.model.offline.steering import Edit
+from monitor.model.offline.steered_model import Edit
 from monitor.model.tap.bank import FeatureBank
 from monitor.model.tap.clamps import clamp_row, write_rows
-from monitor.model.tap.error_term import Dropper
+from monitor.model.tap.error_term import ErrorTermDropper
 from monitor.model.tap.span import Span
 from monitor.model.tap.tap import Tap, TapBuffers
 from monitor.records import Clamp, ErrorTerm
 
 
 class Clamped:
-    """Clamps on every token but the first, through the same tap that serves."""
+    """An edit that clamps features on every token but the first, through the same tap as in the server."""
 
     def __init__(
         self, autoencoder: SparseAutoencoder, maximum: Tensor, clamps: Sequence[Clamp], device: torch.device
@@ -29,12 +29,12 @@ class Clamped:
         features = [clamp.feature for clamp in clamps]
         self._bank = FeatureBank(autoencoder, maximum, features, spare=0, device=device)
         drops = any(clamp.error_term is ErrorTerm.DROP for clamp in clamps)
-        dropper = Dropper(autoencoder, self._bank.device, self._bank.dtype) if drops else None
+        dropper = ErrorTermDropper(autoencoder, self._bank.device, self._bank.dtype) if drops else None
         self._tap = Tap(self._bank, nn.Identity(), dropper)
         self._row = clamp_row(clamps, self._bank)
 
     def __call__(self, x: Tensor, first: int) -> Tensor:
-        """Residuals `[rows, time, d_model]` of which the first column stands at position `first`."""
+        """Edited residuals, from residuals `[rows, time, d_model]` whose first column is at position `first`."""
         rows, time, width = x.shape
         buffers = TapBuffers(self._bank, rows * time)
         spans = [(Span(str(row), row * time, time, first, False), self._row) for row in range(rows)]
@@ -46,13 +46,16 @@ class Clamped:
 
 
 class Subtracted:
-    """x' = x − strength · direction on every token but the first, whose residual is unlike all others."""
+    """An edit that subtracts a direction: x' = x − strength · direction, on every token but the first.
+
+    The first token is an attention sink, whose residual is unlike all others.
+    """
 
     def __init__(self, direction: Tensor, strength: float) -> None:
         self._shift = direction * strength
 
     def __call__(self, x: Tensor, first: int) -> Tensor:
-        """Residuals `[rows, time, d_model]` of which the first column stands at position `first`."""
+        """Edited residuals, from residuals `[rows, time, d_model]` whose first column is at position `first`."""
         edited = x - self._shift.to(x)
         if first == 0:
             edited[:, 0] = x[:, 0]
@@ -62,5 +65,5 @@ class Subtracted:
 def ablated(
     autoencoder: SparseAutoencoder, maximum: Tensor, features: Sequence[int], device: torch.device
 ) -> Edit:
-    """Zero ablation: the features' activations become 0 where they are active."""
+    """An edit that sets the features' activations to 0 where they are active (zero ablation)."""
     return Clamped(autoencoder, maximum, [Clamp(feature, 0.0) for feature in features], device)

@@ -1,11 +1,9 @@
-"""What features of a prompt do to the next token: by taking them away, and by gradients.
+"""Effects of a prompt's features on the next token: by ablation, by attribution, and directly on the logits.
 
-Three numbers per feature and token, all as changes of the token's logit against the mean over the vocabulary:
-ablation runs the model again with the feature at 0 on every token but the first, which no clamp edits (exact);
-attribution is Σ_t a_t · (∂logit/∂x_t · W_dec), its first-order estimate from one backward pass, as Templeton et al.
-(2024) rank features for intermediate steps; direct is what the feature at the last position adds by itself through the
-last norm and the unembedding, without any later layer. Knows one place of a model and a dictionary. Does not know
-policies or texts.
+Each is a change of the token's logit relative to the mean over the vocabulary. Ablation runs the model again with the
+feature at 0 on every token but the first, which no clamp edits; it is exact. Attribution, Σ_t a_t · (∂logit/∂x_t ·
+W_dec), is its first-order estimate from one backward pass, as Templeton et al. (2024) rank features. The direct effect
+is what the feature at the last position adds through the final norm and the unembedding alone, without later layers.
 """
 
 from __future__ import annotations
@@ -23,26 +21,26 @@ from monitor.model.offline.edits import ablated
 from monitor.model.offline.residuals import Harvester
 
 Head = Callable[[Tensor], Tensor]
-"""Residuals after the last layer `[rows, d_model]` to logits `[rows, vocabulary]`."""
+"""Final norm and unembedding: residuals after the last layer `[rows, d_model]` to logits `[rows, vocabulary]`."""
 
 
 @dataclass(frozen=True)
 class Effect:
-    """One feature at one prompt."""
+    """What one feature of a prompt does to the next token."""
 
     feature: int
     activations: Tensor
-    """`[time]`"""
+    """`[time]` the feature's activation at each token."""
     ablation: Tensor
-    """`[vocabulary]`: what the feature does to each logit, unablated minus ablated."""
+    """`[vocabulary]` logits with the feature minus logits without it, less their mean."""
     after: Tensor
-    """`[vocabulary]`: probabilities without the feature."""
+    """`[vocabulary]` probabilities of the next token without the feature."""
     direct: Tensor | None
-    """`[vocabulary]`; None where this kind of model keeps its last norm elsewhere."""
+    """`[vocabulary]` direct effect on the logits; None where no `head` was given."""
 
 
 class Prompted:
-    """One prompt, run once; effects of its features on the token that comes next."""
+    """A prompt that was run once, and the effects of its features on the next token."""
 
     def __init__(
         self,
@@ -73,18 +71,18 @@ class Prompted:
         with torch.no_grad():
             x = self._x.detach()[0].float()
             self.activations = autoencoder.encode(x)
-            """`[time, features]`"""
+            """`[time, features]` activations of all features at each token."""
             self._scale = autoencoder.normalise(x)[2]
 
     @property
     def probabilities(self) -> Tensor:
-        """Of the next token, `[vocabulary]`."""
+        """`[vocabulary]` probabilities of the next token."""
         return self._logits.detach().softmax(-1)
 
     def attribution(self, token: int) -> Tensor:
-        """`[time, features]`: first-order effect of each feature at each position on the token's logit.
+        """`[time, features]` first-order effect of each feature at each position on the logit of `token`.
 
-        0 at the first position, which no clamp edits.
+        It is 0 at the first position, which no clamp edits.
         """
         wanted = self._logits[token] - self._logits.mean()
         (gradient,) = torch.autograd.grad(wanted, self._x, retain_graph=True)
@@ -95,7 +93,7 @@ class Prompted:
 
     @torch.no_grad()
     def effect(self, feature: int) -> Effect:
-        """What one feature does, by running the prompt without it."""
+        """Run the prompt again without one feature and compare."""
         loaded = self._harvester.loaded
         edit = ablated(self._autoencoder, self._maximum, [feature], loaded.device)
         after = self._harvester.logits(self._ids, lambda x: edit(x, 0))[0, -1].float()
@@ -113,7 +111,8 @@ class Prompted:
             return None
         scale = 1.0 if self._scale is None else self._scale[-1]
         push = self.activations[-1, feature] * self._autoencoder.decoder[feature].float() * scale
-        # Along this direction at the place where the norm works, not at zero: the norm divides by the whole residual.
+        # The derivative along the feature's direction at the actual residual: the norm divides by the whole residual,
+        # so applying the head to the direction alone would be wrong.
         jvp: Any = torch.autograd.functional.jvp
         with torch.enable_grad():
             change: Tensor = jvp(self._head, self._last.float(), push[None].to(self._last))[1]

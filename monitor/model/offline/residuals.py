@@ -1,8 +1,4 @@
-"""The residual stream of many texts, for training, describing and fitting. No serving.
-
-Knows one place in one model and how to stop a forward pass there. Does not know dictionaries: what is done with
-the residuals, and what they are replaced by, is the caller's business.
-"""
+"""The residual stream of many texts, for training dictionaries, describing features and fitting policies."""
 
 from __future__ import annotations
 
@@ -19,11 +15,14 @@ from monitor.model.load.model import LoadedModel
 
 
 class _Reached(Exception):
-    """Ends a forward pass at the layer."""
+    """Raised by the hook to end a forward pass once the layer was reached."""
 
 
 class Harvester:
-    """The tensor at a place; a number means the residual stream after that layer (`blocks.L.hook_resid_post`)."""
+    """Reads, and may replace, the tensor at one hook point of a model.
+
+    A number means the residual stream after that layer (`blocks.L.hook_resid_post`), None that of the middle layer.
+    """
 
     def __init__(self, loaded: LoadedModel, layer: int | Place | None = None) -> None:
         self.loaded = loaded
@@ -34,14 +33,13 @@ class Harvester:
 
     @torch.no_grad()
     def residuals(self, ids: Tensor) -> Tensor:
-        """Residuals `[batch, time, d_model]`, float32, of token ids `[batch, time]`; the forward stops at the layer.
+        """Residuals `[batch, time, d_model]` in float32 of token ids `[batch, time]`, on the model's first device.
 
-        On the model's first device, wherever the layer computes.
-
-        Padding on the right is harmless (attention is causal); drop those rows afterwards.
+        The forward pass ends at the hook point. Padding on the right changes no other token, because attention is
+        causal; drop the rows of the padding afterwards.
         """
         kept: list[Tensor] = []
-        # Hooks belong to the module: an engine that runs the same layer on another thread must not be stopped.
+        # The hook is called for every thread; an engine that runs this layer on another thread must not be stopped.
         mine = threading.get_ident()
 
         def stop(_module: object, _args: object, output: Any) -> None:
@@ -50,7 +48,7 @@ class Harvester:
             kept.append(hidden_of(output))
             raise _Reached
 
-        # Between two passes of others: one that finds a hook half installed or half removed calls it wrongly.
+        # No other thread may be in a forward pass while a hook is registered or removed.
         with self.loaded.passes:
             handle = self.site.register_forward_hook(stop)
             try:
@@ -64,9 +62,10 @@ class Harvester:
         return kept[0].to(self.loaded.device).float()
 
     def logits(self, ids: Tensor, replace: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-        """Logits `[batch, time, vocabulary]` of a whole forward; `replace` maps the residual at the layer.
+        """Logits `[batch, time, vocabulary]` of a whole forward pass over token ids `[batch, time]`.
 
-        What is mapped lies on the model's first device. Gradients flow where the caller's mode allows them.
+        `replace` maps the residuals `[batch, time, d_model]` at the hook point to others; they are on the model's first
+        device. Gradients are recorded where the caller has enabled them.
         """
         edit: Callable[..., Any] | None = None
         if replace is not None:
@@ -92,9 +91,9 @@ class Harvester:
 
 
 def pack(texts: Iterable[str], loaded: LoadedModel, length: int) -> Iterator[Tensor]:
-    """Rows `[length]` of token ids: documents one after the other, each beginning with the model's BOS token.
+    """Pack texts into rows `[length]` of token ids, one text after the other, as the tokenizer begins each.
 
-    What does not fill the last row is dropped.
+    Tokens that do not fill a last row are dropped.
     """
     held: list[int] = []
     for text in texts:

@@ -1,4 +1,4 @@
-"""The self-test at load: does this dictionary read this model at the right place, in the right units?
+"""The self-test at load: does this dictionary read this model at the right hook point, in the right units?
 
-`run.self_test` measures, `expected` says what the numbers should be, `diagnosis` finds out why they are not.
+`self_test` measures, `expected` knows what the numbers should be, and `diagnosis` finds out why they are not.
 """

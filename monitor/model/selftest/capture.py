@@ -1,7 +1,4 @@
-"""What flows at several places of a model while it reads the texts.
-
-Knows hooks, batches and padding. Does not know dictionaries.
-"""
+"""Residuals of the test texts at several hook points of a model, without an engine or a tap."""
 
 from __future__ import annotations
 
@@ -17,20 +14,21 @@ from monitor.model.load.hook_points import Place, hidden_of, site_of
 from monitor.model.load.model import LoadedModel
 
 BATCH = 16
-"""Texts in one pass."""
+"""Number of texts in one forward pass."""
 
 
 class _AllSeen(Exception):
-    """Ends a forward pass when every place has been reached."""
+    """Raised by a hook to end a forward pass once every hook point has been reached."""
 
 
 @torch.no_grad()
 def capture(
     loaded: LoadedModel, places: Sequence[Place], ids: Sequence[Sequence[int]]
 ) -> dict[Place, list[Tensor]]:
-    """Of every text `[tokens, width]` in float32 on the CPU, at every place; passes end behind the last of them.
+    """For every hook point, the tensors `[tokens, width]` of all texts, in float32 on the CPU.
 
-    ModelError where a place is not reached, or gives other rows than one per token.
+    `ids` holds the token ids of each text. Forward passes end after the last hook point. Raises ModelError where a hook
+    point is not reached, is reached twice in a pass, or does not give one row for each token.
     """
     found: dict[Place, list[Tensor]] = {place: [torch.empty(0)] * len(ids) for place in places}
     order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
@@ -46,7 +44,10 @@ def capture(
 def one_pass(
     loaded: LoadedModel, places: Sequence[Place], ids: Tensor, *, whole: bool = False
 ) -> Mapping[Place, Tensor]:
-    """What is at the places when the model reads `ids` `[batch, time]`; with `whole` the pass runs to its end."""
+    """Tensors `[batch, time, width]` at the hook points when the model reads token ids `[batch, time]`.
+
+    With `whole` the forward pass runs to its end. Raises ModelError as `capture` does.
+    """
     seen: dict[Place, Tensor] = {}
     twice: list[Place] = []
     mine = threading.get_ident()
@@ -90,7 +91,7 @@ def _check(
 
 
 def _padded(rows: Sequence[Sequence[int]]) -> Tensor:
-    """Padding stands on the right, where no token sees it."""
+    """Token ids `[batch, time]`, padded on the right, where no token attends to the padding."""
     ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.int64)
     for at, row in enumerate(rows):
         ids[at, : len(row)] = torch.tensor(row)

@@ -1,6 +1,7 @@
-"""What can be wrong between a model and a dictionary, and what shows it without trying anything.
+"""Mistakes that make a dictionary and a model not fit: their names, what to do about each, and direct evidence for
+them.
 
-Knows tensors and cards. Does not know measurements (`experiments` tries, `diagnosis` ranks).
+Direct evidence is what weights and cards show without a measurement, such as thresholds that are all 0.
 """
 
 from __future__ import annotations
@@ -11,16 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from monitor.dictionary.formats.card import Card
+from monitor.dictionary.formats.card import DictionaryCard
 from monitor.dictionary.sae import Activation, SparseAutoencoder
 
 _COARSE = 0.25
-"""Distinct values of a weight row, as a share of its length, below which it was rounded to a few levels."""
+"""A weight row whose distinct values are fewer than this share of its length was quantised."""
 _ROWS = 64
+"""Rows of a weight matrix that are examined for this."""
 
 
 class Cause(enum.StrEnum):
-    """Short names, as the table and the tests print them."""
+    """A possible mistake. The value is its name in messages and in the README's table."""
 
     LAYER = "wrong layer"
     POINT = "wrong point"
@@ -55,13 +57,13 @@ ADVICE = {
     Cause.COARSE_MODEL: "run the model that the dictionary was made for, not quantised; or run "
     "`sae-monitor dictionary verify --replace` and accept what it measures",
 }
-"""What to do about each."""
+"""What the operator should do about each cause."""
 
 
 def evidence(
-    sae: SparseAutoencoder, card: Card, model: Any, layer: nn.Module, bos: int | None
+    sae: SparseAutoencoder, card: DictionaryCard, model: Any, layer: nn.Module, bos: int | None
 ) -> frozenset[Cause]:
-    """Causes that something other than a measurement speaks for."""
+    """Causes for which weights, cards or the tokenizer give direct evidence."""
     found = {
         Cause.THRESHOLD: sae.activation is Activation.JUMPRELU and _zero(sae.threshold),
         Cause.ENCODER_BIAS: _zero(sae.encoder_bias),
@@ -79,7 +81,7 @@ def _zero(tensor: Tensor | None) -> bool:
 
 
 def _coarse(weights: Tensor) -> bool:
-    """True where most of some rows `[rows, width]` have few distinct values."""
+    """True where at least half of the examined rows of `weights` `[rows, width]` have few distinct values."""
     step = max(1, len(weights) // _ROWS)
     shares = [len(torch.unique(row)) / len(row) for row in weights[::step][:_ROWS]]
     return bool(shares) and sorted(shares)[len(shares) // 2] < _COARSE

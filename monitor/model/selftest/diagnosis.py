@@ -1,7 +1,4 @@
-"""Why the numbers are off: every likely mistake is undone in turn, and what restores the numbers comes first.
-
-Knows places, tokens and the arithmetic of dictionaries. Does not know files.
-"""
+"""Find out why a self-test failed: undo each likely mistake in turn, and rank those that restore the numbers."""
 
 from __future__ import annotations
 
@@ -9,64 +6,68 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from monitor.dictionary.sae import SparseAutoencoder
-from monitor.dictionary.storage.lazy import StoredAutoencoder
+from monitor.dictionary.storage.stored_autoencoder import StoredAutoencoder
 from monitor.errors import DictionaryError, ModelError
 from monitor.model.load.hook_points import ATTN_OUT, MLP_OUT, Place, parse_place, site_of
 from monitor.model.load.model import LoadedModel
-from monitor.model.runtime import Parts
+from monitor.model.runtime import LoadedPair
 from monitor.model.selftest.capture import capture
 from monitor.model.selftest.causes import Cause, evidence
 from monitor.model.selftest.expected import Expected, far
-from monitor.model.selftest.experiments import Tried, try_arithmetic
-from monitor.model.selftest.measure import Measurement, Rows, measure, rows_of
+from monitor.model.selftest.experiments import Experiment, try_arithmetic
+from monitor.model.selftest.measurement import Measurement, ResidualRows, measure, rows_of
 from monitor.model.selftest.texts import Texts
 
 _LAYERS = 2
-"""How many layers to either side are tried."""
+"""Number of layers before and after the given one that are tried."""
 _LARGE = 1 << 26
-"""Weights of an encoder from which on the CPU tries experiments on fewer tokens."""
+"""Number of encoder weights from which experiments on the CPU use fewer tokens."""
 _FITTED = 0.4
+"""Added to the rank of an experiment in which a number was fitted; its success is weaker evidence."""
 _SUPPORTED = 0.9
-"""How far off an explanation counts that evidence speaks for and no experiment can test."""
+"""Rank of a cause with direct evidence that no experiment can test."""
 
 
 @dataclass(frozen=True, slots=True)
 class Suspect:
-    """A cause with the best experiment on it; `off` of at most 1 restores the numbers."""
+    """A possible cause, with the experiment that came closest to the expected numbers."""
 
     cause: Cause
     what: str
+    """What was tried, or what the direct evidence is."""
     measured: Measurement | None
-    """None where there is evidence only."""
+    """Numbers of the experiment; None where there is direct evidence only."""
     off: float
+    """Greatest deviation in units of what is allowed; at most 1 where the experiment restores the numbers."""
     rank: float
-    """What suspects are sorted by, least first."""
+    """Sort key, most likely first: `off`, plus 0.4 for a fitted number, less 0.5 for direct evidence."""
 
 
-def diagnose(parts: Parts, texts: Texts, rows: Rows, expected: Expected) -> tuple[Suspect, ...]:
-    """Suspects, most likely first. Empty where nothing is known that could be restored.
+def diagnose(pair: LoadedPair, texts: Texts, rows: ResidualRows, expected: Expected) -> tuple[Suspect, ...]:
+    """Possible causes, most likely first.
 
-    Of a dictionary that is too large for the memory that is free, only places and tokens are tried.
+    Of a dictionary that does not fit into memory, only other hook points and other BOS tokens are tried, because the
+    other experiments change its weights.
     """
-    tried = [*_other_places(parts, texts, expected), *_other_tokens(parts, texts)]
-    sae = _resident(parts.dictionary.autoencoder)
+    tried = [*_other_places(pair, texts, expected), *_other_tokens(pair, texts)]
+    sae = _resident(pair.dictionary.autoencoder)
     if sae is None:
         return _ranked(tried, frozenset(), expected)
-    loaded = parts.loaded
+    loaded = pair.loaded
     if sae.encoder.numel() > _LARGE and loaded.device.type == "cpu":
         rows = rows.thinned(768)
     tried += try_arithmetic(rows, sae, expected)
-    layer = loaded.layers[parts.place.layer]
-    seen = evidence(sae, parts.dictionary.card, loaded.model, layer, texts.bos)
+    layer = loaded.layers[pair.place.layer]
+    seen = evidence(sae, pair.dictionary.card, loaded.model, layer, texts.bos)
     return _ranked(tried, seen, expected)
 
 
-def neighbours(parts: Parts, texts: Texts) -> dict[Place, Measurement]:
-    """The same dictionary at the layers beside its own."""
-    return _at(parts, texts, [Place(at) for at in _around(parts, 1)])
+def neighbours(pair: LoadedPair, texts: Texts) -> dict[Place, Measurement]:
+    """Measurements of the dictionary at the layer before its own and at the layer after it."""
+    return _at(pair, texts, [Place(at) for at in _around(pair, 1)])
 
 
-def _ranked(tried: Sequence[Tried], seen: frozenset[Cause], expected: Expected) -> tuple[Suspect, ...]:
+def _ranked(tried: Sequence[Experiment], seen: frozenset[Cause], expected: Expected) -> tuple[Suspect, ...]:
     best: dict[Cause, Suspect] = {}
     for attempt in tried:
         off = far(attempt.measured, expected)
@@ -92,27 +93,25 @@ _EVIDENT = {
 }
 
 
-def _other_places(parts: Parts, texts: Texts, expected: Expected) -> Iterator[Tried]:
-    here = parts.place
-    places = {Place(at): Cause.LAYER for at in _around(parts, _LAYERS)}
+def _other_places(pair: LoadedPair, texts: Texts, expected: Expected) -> Iterator[Experiment]:
+    here = pair.place
+    places = {Place(at): Cause.LAYER for at in _around(pair, _LAYERS)}
     for point in ("", MLP_OUT, ATTN_OUT):
         place = Place(here.layer, point)
-        if place != here and _exists(parts.loaded, place):
+        if place != here and _exists(pair.loaded, place):
             places[place] = Cause.POINT
     recorded = None if expected.place is None else parse_place(expected.place)
     if recorded is not None and recorded != here:
         places[recorded] = (
             Cause.LAYER if (recorded.point, recorded.side) == (here.point, here.side) else Cause.POINT
         )
-    for place, found in _at(parts, texts, list(places)).items():
-        yield Tried(places[place], f"at {place}", found)
+    for place, found in _at(pair, texts, list(places)).items():
+        yield Experiment(places[place], f"at {place}", found)
 
 
-def _around(parts: Parts, reach: int) -> list[int]:
-    here, count = parts.place.layer, len(parts.loaded.layers)
-    return [
-        at for at in range(here - reach, here + reach + 1) if 0 <= at < count and Place(at) != parts.place
-    ]
+def _around(pair: LoadedPair, reach: int) -> list[int]:
+    here, count = pair.place.layer, len(pair.loaded.layers)
+    return [at for at in range(here - reach, here + reach + 1) if 0 <= at < count and Place(at) != pair.place]
 
 
 def _exists(loaded: LoadedModel, place: Place) -> bool:
@@ -123,36 +122,36 @@ def _exists(loaded: LoadedModel, place: Place) -> bool:
     return True
 
 
-def _at(parts: Parts, texts: Texts, places: Sequence[Place]) -> dict[Place, Measurement]:
+def _at(pair: LoadedPair, texts: Texts, places: Sequence[Place]) -> dict[Place, Measurement]:
     if not places:
         return {}
-    captured = capture(parts.loaded, places, texts.ids)
-    sae = parts.dictionary.autoencoder
+    captured = capture(pair.loaded, places, texts.ids)
+    sae = pair.dictionary.autoencoder
     skip = int(texts.bos is not None)
     return {
-        place: measure(rows_of(found, skip=skip).to(parts.loaded.device), sae)
+        place: measure(rows_of(found, skip=skip).to(pair.loaded.device), sae)
         for place, found in captured.items()
         if found[0].shape[-1] == sae.d_model
     }
 
 
-def _other_tokens(parts: Parts, texts: Texts) -> Iterator[Tried]:
-    """The texts with BOS where they have none, and without where they have one."""
-    sae = parts.dictionary.autoencoder
+def _other_tokens(pair: LoadedPair, texts: Texts) -> Iterator[Experiment]:
+    """Experiments with BOS before every text where there is none, or without it where there is one."""
+    sae = pair.dictionary.autoencoder
     if texts.bos is not None:
-        found = capture(parts.loaded, [parts.place], [ids[1:] for ids in texts.ids])[parts.place]
-        rows = rows_of(found, skip=0).to(parts.loaded.device)
-        yield Tried(Cause.EXTRA_BOS, "without BOS", measure(rows, sae))
+        found = capture(pair.loaded, [pair.place], [ids[1:] for ids in texts.ids])[pair.place]
+        rows = rows_of(found, skip=0).to(pair.loaded.device)
+        yield Experiment(Cause.EXTRA_BOS, "without BOS", measure(rows, sae))
         return
-    limit = parts.loaded.context
-    for bos in _possible_bos(parts.loaded):
-        found = capture(parts.loaded, [parts.place], [(bos, *ids)[:limit] for ids in texts.ids])[parts.place]
-        rows = rows_of(found, skip=1).to(parts.loaded.device)
-        yield Tried(Cause.NO_BOS, f"with token {bos} before every text", measure(rows, sae))
+    limit = pair.loaded.context
+    for bos in _possible_bos(pair.loaded):
+        found = capture(pair.loaded, [pair.place], [(bos, *ids)[:limit] for ids in texts.ids])[pair.place]
+        rows = rows_of(found, skip=1).to(pair.loaded.device)
+        yield Experiment(Cause.NO_BOS, f"with token {bos} before every text", measure(rows, sae))
 
 
 def _possible_bos(loaded: LoadedModel) -> list[int]:
-    """What the configuration calls BOS, or the end-of-text tokens that stand for it in some families."""
+    """Token ids that may serve as BOS: the configuration's BOS, or the end-of-text tokens that some families use."""
     text = loaded.model.config.get_text_config()
     named = [
         getattr(text, "bos_token_id", None),
@@ -164,7 +163,7 @@ def _possible_bos(loaded: LoadedModel) -> list[int]:
 
 
 def _resident(sae: SparseAutoencoder) -> SparseAutoencoder | None:
-    """The dictionary in memory, so that it can be changed; None where it is read on demand and does not fit."""
+    """The dictionary with its weights in memory; None where they do not fit."""
     if not isinstance(sae, StoredAutoencoder):
         return sae
     try:

@@ -1,7 +1,7 @@
-"""What a measurement should have been, and how far it is off.
+"""What the numbers of a self-test should be, how far each may deviate, and how far it does.
 
-Knows three sources, best first: a record of this very pair (`verified.json`), the declared values of the
-dictionary's card, none. Does not know what could have gone wrong.
+Expected values come from a record of this very pair (`verified.json`) where there is one, else from values that the
+dictionary's card declares, else from nowhere.
 """
 
 from __future__ import annotations
@@ -10,58 +10,61 @@ import enum
 import math
 from dataclasses import dataclass
 
-from monitor.dictionary.formats.card import Card
-from monitor.model.selftest.measure import Measurement
-from monitor.model.selftest.records import Record
+from monitor.dictionary.formats.card import DictionaryCard
+from monitor.model.selftest.measurement import Measurement
+from monitor.model.selftest.verified_records import Record
 
 
-class Source(enum.StrEnum):
+class ExpectedSource(enum.StrEnum):
     """Where the expected values come from."""
 
     RECORDED = "recorded"
-    """Measured by `dictionary verify` with this model, in this dtype."""
+    """Measured by `dictionary verify` with this model in this dtype."""
     RECORDED_ELSEWHERE = "recorded in another dtype"
+    """Measured by `dictionary verify` with this model in another dtype."""
     DECLARED = "declared"
-    """By the makers of the dictionary, on other texts."""
+    """Declared by the makers of the dictionary, on other texts."""
     NONE = "none"
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How far a measurement may be off."""
+    """How far a measurement may deviate from what is expected."""
 
     ratio: float
-    """L0 and norms: greatest factor either way."""
+    """Greatest factor, up or down, for L0 and the median norm."""
     variance: float
-    """Explained variance: greatest difference."""
+    """Greatest difference for the explained variance."""
     early_ratio: float = math.inf
+    """The same as `ratio`, for the first tokens of each text."""
     early_variance: float = math.inf
+    """The same as `variance`, for the first tokens of each text."""
     outliers: float = math.inf
-    """Share of norm outliers: greatest difference."""
+    """Greatest difference for the share of norm outliers."""
 
 
 BOUNDS = {
-    # The same sum in another order: what differs between machines is in the fourth digit.
-    Source.RECORDED: Bounds(1.03, 0.008, 1.06, 0.015, 0.005),
-    Source.RECORDED_ELSEWHERE: Bounds(1.08, 0.02, 1.15, 0.04, 0.01),
-    # Other texts, other lengths: only what is plainly broken shows.
-    Source.DECLARED: Bounds(1.75, 0.15),
-    Source.NONE: Bounds(math.inf, math.inf),
+    # Machines add in different orders, which changes the fourth digit.
+    ExpectedSource.RECORDED: Bounds(1.03, 0.008, 1.06, 0.015, 0.005),
+    ExpectedSource.RECORDED_ELSEWHERE: Bounds(1.08, 0.02, 1.15, 0.04, 0.01),
+    # Declared values were measured on other texts of other lengths, so only gross mistakes are found.
+    ExpectedSource.DECLARED: Bounds(1.75, 0.15),
+    ExpectedSource.NONE: Bounds(math.inf, math.inf),
 }
 
 
 _SAMPLED = 1.5
-"""How far L0 may be off where it is estimated from a sample of the features."""
+"""Greatest factor for L0 where it is estimated from a sample of the features."""
 
 _CLOSE = Bounds(1.25, 0.05)
-"""For telling explanations apart where only declared values are known."""
+"""Bounds for ranking possible causes where only declared values are known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """Values to hold a measurement against; None where nothing is known."""
+    """The values that a measurement should have; None where a value is not known."""
 
-    source: Source
+    source: ExpectedSource
     l0: float | None = None
     explained_variance: float | None = None
     early_l0: float | None = None
@@ -69,33 +72,35 @@ class Expected:
     norm: float | None = None
     outliers: float | None = None
     place: str | None = None
-    """Where a record was made."""
+    """Hook point of the record; None without a record."""
 
     @property
     def bounds(self) -> Bounds:
-        """How far a measurement may be off."""
+        """How far a measurement may deviate, given where these values come from."""
         return BOUNDS[self.source]
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """One number: measured, expected, and how far off in units of what is allowed (above 1 is too far)."""
+class ComparedNumber:
+    """One number of a measurement beside its expected value."""
 
     check: str
-    """Which check it belongs to; see `result.CHECKS`."""
+    """The check that it belongs to, one of `result.CHECKS`."""
     name: str
     measured: float
     expected: float | None
     off: float
+    """Deviation in units of what is allowed; above 1 the check fails."""
     allowed: str
+    """The allowed range, in words."""
 
 
-def expected_of(card: Card, record: Record | None, dtype: str) -> Expected:
-    """The best source that there is."""
+def expected_of(card: DictionaryCard, record: Record | None, dtype: str) -> Expected:
+    """Expected values from the best source there is: the record, else the card, else none."""
     if record is not None:
         found = record.measured
         return Expected(
-            Source.RECORDED if record.dtype == dtype else Source.RECORDED_ELSEWHERE,
+            ExpectedSource.RECORDED if record.dtype == dtype else ExpectedSource.RECORDED_ELSEWHERE,
             found.l0,
             found.explained_variance,
             found.early_l0,
@@ -105,12 +110,14 @@ def expected_of(card: Card, record: Record | None, dtype: str) -> Expected:
             record.place,
         )
     if card.l0 is not None or card.explained_variance is not None:
-        return Expected(Source.DECLARED, card.l0, card.explained_variance)
-    return Expected(Source.NONE)
+        return Expected(ExpectedSource.DECLARED, card.l0, card.explained_variance)
+    return Expected(ExpectedSource.NONE)
 
 
-def compare(found: Measurement, expected: Expected, bounds: Bounds | None = None) -> tuple[Line, ...]:
-    """Every number that is measured, beside what it should be."""
+def compare(
+    found: Measurement, expected: Expected, bounds: Bounds | None = None
+) -> tuple[ComparedNumber, ...]:
+    """Every number of a measurement beside its expected value, within `bounds` or those of its source."""
     bounds = bounds or expected.bounds
     if not found.whole:
         wide = max(bounds.ratio, _SAMPLED)
@@ -142,34 +149,37 @@ def compare(found: Measurement, expected: Expected, bounds: Bounds | None = None
 
 
 def far(found: Measurement, expected: Expected) -> float:
-    """How far a measurement is off, finely enough to tell explanations apart; 1 or less explains."""
-    declared = expected.source is Source.DECLARED
+    """Greatest deviation of a measurement, with bounds that are close enough to rank possible causes.
+
+    At most 1 means that the measurement matches the expected values.
+    """
+    declared = expected.source is ExpectedSource.DECLARED
     return distance(compare(found, expected, _CLOSE if declared else None))
 
 
-def distance(lines: tuple[Line, ...]) -> float:
-    """How far the farthest number is off, in units of what is allowed; 0 where nothing is known."""
+def distance(lines: tuple[ComparedNumber, ...]) -> float:
+    """Greatest deviation among the numbers, in units of what is allowed; 0 where nothing is expected."""
     return max((line.off for line in lines if line.expected is not None), default=0.0)
 
 
-def _ratio(check: str, name: str, found: float, expected: float | None, bound: float) -> Line:
+def _ratio(check: str, name: str, found: float, expected: float | None, bound: float) -> ComparedNumber:
     if expected is None or math.isinf(bound):
-        return Line(check, name, found, expected, 0.0, "")
+        return ComparedNumber(check, name, found, expected, 0.0, "")
     off = abs(math.log(max(found, 1e-9) / max(expected, 1e-9))) / math.log(bound)
-    return Line(
-        check, name, found, expected, _number(off), f"{expected / bound:.3g} to {expected * bound:.3g}"
+    return ComparedNumber(
+        check, name, found, expected, _or_infinite(off), f"{expected / bound:.3g} to {expected * bound:.3g}"
     )
 
 
-def _difference(check: str, name: str, found: float, expected: float | None, bound: float) -> Line:
+def _difference(check: str, name: str, found: float, expected: float | None, bound: float) -> ComparedNumber:
     if expected is None or math.isinf(bound):
-        return Line(check, name, found, expected, 0.0, "")
+        return ComparedNumber(check, name, found, expected, 0.0, "")
     off = abs(found - expected) / bound
-    return Line(
-        check, name, found, expected, _number(off), f"{expected - bound:.3f} to {expected + bound:.3f}"
+    return ComparedNumber(
+        check, name, found, expected, _or_infinite(off), f"{expected - bound:.3f} to {expected + bound:.3f}"
     )
 
 
-def _number(off: float) -> float:
-    """Infinity for what is no number, so that it never passes."""
+def _or_infinite(off: float) -> float:
+    """The deviation, or infinity where it is NaN, so that NaN never passes a check."""
     return off if math.isfinite(off) else math.inf

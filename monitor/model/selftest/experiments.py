@@ -1,8 +1,4 @@
-"""Counter-experiments on a dictionary: what if it were meant another way?
-
-Knows how each mistake in reading a checkpoint is undone, and what that measures. Does not know the model, nor which
-of them is the right one.
-"""
+"""Counter-experiments: measure the dictionary again with one possible mistake in reading its checkpoint undone."""
 
 from __future__ import annotations
 
@@ -16,35 +12,38 @@ from torch import Tensor
 from monitor.dictionary.sae import Activation, InputNorm, SparseAutoencoder
 from monitor.model.selftest.causes import Cause
 from monitor.model.selftest.expected import Expected, far
-from monitor.model.selftest.measure import Measurement, Rows, measure
+from monitor.model.selftest.measurement import Measurement, ResidualRows, measure
 
 _GRID = tuple(2.0 ** (step / 2) for step in range(-12, 13) if step)
 _FINE = tuple(2.0 ** (step / 16) for step in range(-7, 8))
+"""Factors on the input that are tried: first from 1/64 to 64, then around the best of these."""
 
 
 @dataclass(frozen=True, slots=True)
-class Tried:
-    """One counter-experiment."""
+class Experiment:
+    """One counter-experiment and its result."""
 
     cause: Cause
+    """The mistake that was undone."""
     what: str
     """What was done, in words: "with one threshold of 1.09 for all features"."""
     measured: Measurement
     fitted: bool = False
-    """A number was chosen so that the result fits; the same result without a choice is stronger evidence."""
+    """True where a number was fitted to the expected values, which makes a match weaker evidence."""
 
 
-def try_arithmetic(rows: Rows, sae: SparseAutoencoder, expected: Expected) -> Iterator[Tried]:
-    """Every way in which the checkpoint may have been misread, undone."""
+def try_arithmetic(rows: ResidualRows, sae: SparseAutoencoder, expected: Expected) -> Iterator[Experiment]:
+    """Undo every way in which the checkpoint may have been misread, one at a time, and measure."""
     for cause, what, other, fitted in _variants(rows, sae, expected):
-        yield Tried(cause, what, measure(rows, other), fitted)
+        yield Experiment(cause, what, measure(rows, other), fitted)
     yield from _scales(rows, sae, expected)
 
 
 Variant = tuple[Cause, str, SparseAutoencoder, bool]
+"""Cause, description, changed dictionary, and whether a number in it was fitted."""
 
 
-def _variants(rows: Rows, sae: SparseAutoencoder, expected: Expected) -> Iterator[Variant]:
+def _variants(rows: ResidualRows, sae: SparseAutoencoder, expected: Expected) -> Iterator[Variant]:
     yield Cause.SWAPPED, "with encoder and decoder exchanged", _swapped(sae), False
     if sae.input_bias is None:
         other = replace(sae, input_bias=sae.decoder_bias)
@@ -65,11 +64,11 @@ def _variants(rows: Rows, sae: SparseAutoencoder, expected: Expected) -> Iterato
     yield Cause.DECODER_BIAS, "with the decoder bias that fits best", _with_bias(rows, sae), True
 
 
-def _sparser(rows: Rows, sae: SparseAutoencoder, l0: float) -> Iterator[Variant]:
-    """Other activation functions with as many active features as expected."""
+def _sparser(rows: ResidualRows, sae: SparseAutoencoder, l0: float) -> Iterator[Variant]:
+    """Other activation functions and biases, fitted so that as many features are active as expected."""
     k = max(1, min(round(l0), sae.features))
     if sae.activation is not Activation.TOPK or sae.k != k:
-        # Of a TopK dictionary the mean is k, or just below it where fewer than k are positive.
+        # The L0 of a TopK dictionary is k, or just below where fewer than k features are positive.
         fitted = abs(l0 - k) > 0.02
         other = replace(_as(sae, Activation.TOPK), k=k, rank_by_decoder_norm=False)
         yield Cause.TOPK, f"as TopK with k = {k}", other, fitted
@@ -89,15 +88,15 @@ def _sparser(rows: Rows, sae: SparseAutoencoder, l0: float) -> Iterator[Variant]
 
 
 def _largest(values: Tensor, count: int) -> Tensor:
-    """The `count`-th largest of all values."""
+    """The `count`-th largest value in a tensor."""
     return values.flatten().topk(count, sorted=True).values[-1]
 
 
-def _scales(rows: Rows, sae: SparseAutoencoder, expected: Expected) -> Iterator[Tried]:
-    """The input times a factor: √d over the mean norm, its inverse, and the factor that fits best."""
+def _scales(rows: ResidualRows, sae: SparseAutoencoder, expected: Expected) -> Iterator[Experiment]:
+    """Experiments with the input times a factor: √d over the mean norm, its inverse, and the best-fitting factor."""
     usual = sae.d_model**0.5 / float(rows.x.norm(dim=-1).mean())
     for factor, name in ((usual, "√d / mean norm"), (1 / usual, "mean norm / √d")):
-        yield Tried(
+        yield Experiment(
             Cause.SCALING, f"with the input times {factor:.3g} ({name})", measure(rows, sae, scale=factor)
         )
     best, some = 1.0, rows.thinned(192)
@@ -108,11 +107,11 @@ def _scales(rows: Rows, sae: SparseAutoencoder, expected: Expected) -> Iterator[
     if expected.l0 is not None:
         best = _refined(rows, sae, best, expected.l0)
     what = f"with the input times {best:.3g}"
-    yield Tried(Cause.SCALING, what, measure(rows, sae, scale=best), fitted=True)
+    yield Experiment(Cause.SCALING, what, measure(rows, sae, scale=best), fitted=True)
 
 
-def _refined(rows: Rows, sae: SparseAutoencoder, factor: float, l0: float) -> float:
-    """A better factor, over all rows: three secant steps of log L0 over log factor, never far from the first."""
+def _refined(rows: ResidualRows, sae: SparseAutoencoder, factor: float, l0: float) -> float:
+    """Refine a factor over all rows by three secant steps of log L0 over log factor, close to where it began."""
     first = last = math.log(factor)
     miss = _miss(rows, sae, last, l0)
     here = last + 0.02
@@ -125,12 +124,12 @@ def _refined(rows: Rows, sae: SparseAutoencoder, factor: float, l0: float) -> fl
     return math.exp(here)
 
 
-def _miss(rows: Rows, sae: SparseAutoencoder, log_factor: float, l0: float) -> float:
+def _miss(rows: ResidualRows, sae: SparseAutoencoder, log_factor: float, l0: float) -> float:
     return math.log(max(measure(rows, sae, scale=math.exp(log_factor)).l0, 1e-9) / l0)
 
 
 def _as(sae: SparseAutoencoder, activation: Activation) -> SparseAutoencoder:
-    """The same weights behind another activation function, whose own parts the caller sets."""
+    """The same weights with another activation function; the caller sets its k or thresholds."""
     return replace(
         sae,
         activation=activation,
@@ -145,7 +144,7 @@ def _swapped(sae: SparseAutoencoder) -> SparseAutoencoder:
     return replace(sae, encoder=sae.decoder, decoder=sae.encoder)
 
 
-def _with_bias(rows: Rows, sae: SparseAutoencoder) -> SparseAutoencoder:
+def _with_bias(rows: ResidualRows, sae: SparseAutoencoder) -> SparseAutoencoder:
     some = rows.thinned(512).x
     bare = replace(sae, decoder_bias=torch.zeros_like(sae.decoder_bias), input_norm=InputNorm.NONE)
     normed, _, _ = sae.normalise(some)

@@ -1,58 +1,55 @@
-"""How well the dictionary does on the running model, in the few numbers that operators watch.
-
-Knows what the self-test measured and what the dictionary says about itself. Does not measure, and knows no metrics.
-"""
+"""The numbers of the self-test that operators watch: how well the dictionary does on the running model."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
-from monitor.model.runtime import Parts
+from monitor.model.runtime import LoadedPair
 from monitor.model.selftest.result import SelfTest
 
 
 @dataclass(frozen=True, slots=True)
 class DictionaryBaseline:
-    """What the dictionary's own statistics and its makers promise."""
+    """What the dictionary's own statistics and its makers say the numbers should be."""
 
     l0: float | None
-    """Mean number of active features per token over its corpus: the sum of all densities."""
+    """Mean number of active features per token over the dictionary's corpus: the sum of all densities."""
     explained_variance: float | None
-    """As declared by its makers; None where they say nothing."""
+    """Share of the variance that its makers say it explains; None where they say nothing."""
     density: tuple[float, ...]
     """Share of tokens of its corpus on which each feature was active."""
 
 
 @dataclass(frozen=True, slots=True)
 class DictionaryHealth:
-    """Measured over the tokens of the self-test's texts, BOS and norm outliers left out; NaN is "not measured"."""
+    """Numbers over the tokens of the test texts, without BOS and norm outliers. NaN means "not measured"."""
 
     l0: float
     """Mean number of active features per token."""
     explained_variance: float
     """1 − Σ‖x − x̂‖² / Σ‖x − mean‖²."""
     norm_outliers: float
-    """Share of tokens whose residual is an outlier."""
+    """Share of tokens whose residual is more than ten times as long as the median."""
     expected: DictionaryBaseline | None = None
-    """What these numbers are to be held against."""
+    """The numbers that these should be compared with."""
     checks: tuple[tuple[str, bool], ...] = ()
-    """Every check of the self-test with whether it passed."""
+    """Every check of the self-test, and whether it passed."""
     skipped: bool = False
-    """The operator did not want the self-test."""
+    """True where the operator skipped the self-test."""
 
 
-def dictionary_health(parts: Parts, test: SelfTest | None) -> DictionaryHealth:
-    """What the self-test measured; without one (it was skipped) only what the dictionary says about itself."""
-    baseline = dictionary_baseline(parts)
+def dictionary_health(pair: LoadedPair, test: SelfTest | None) -> DictionaryHealth:
+    """The result of the self-test; `test` is None where it was skipped, and then nothing is measured."""
+    baseline = dictionary_baseline(pair)
     if test is None:
         return DictionaryHealth(math.nan, math.nan, math.nan, baseline, skipped=True)
     found = test.measured
     return DictionaryHealth(found.l0, found.explained_variance, found.outliers, baseline, test.checks)
 
 
-def dictionary_baseline(parts: Parts) -> DictionaryBaseline:
-    """What the dictionary says about itself; nothing is run."""
-    statistics, card = parts.dictionary.statistics, parts.dictionary.card
+def dictionary_baseline(pair: LoadedPair) -> DictionaryBaseline:
+    """What the dictionary's statistics and card say, without running anything."""
+    statistics, card = pair.dictionary.statistics, pair.dictionary.card
     density = () if statistics is None else tuple(statistics.density.tolist())
     return DictionaryBaseline(sum(density) if density else card.l0, card.explained_variance, density)

@@ -1,7 +1,4 @@
-"""What the self-test found, and how it is told to people who do not look at tables.
-
-Knows numbers and suspects. Does not run anything.
-"""
+"""The result of a self-test: its numbers, the failed checks, their likely causes, and the message for operators."""
 
 from __future__ import annotations
 
@@ -9,52 +6,55 @@ from dataclasses import dataclass
 
 from monitor.model.selftest.causes import ADVICE
 from monitor.model.selftest.diagnosis import Suspect
-from monitor.model.selftest.expected import Expected, Line, Source
-from monitor.model.selftest.measure import Measurement
-from monitor.model.selftest.records import Record
+from monitor.model.selftest.expected import ComparedNumber, Expected, ExpectedSource
+from monitor.model.selftest.measurement import Measurement
+from monitor.model.selftest.verified_records import Record
 
 CHECKS = ("l0", "variance", "norm", "finite", "bos", "layer")
-"""What is checked, as metrics call it."""
+"""Names of all checks, as they appear in metrics."""
 
 _SHOWN = 3
+"""Number of likely causes in the message."""
 _WHERE = {
-    Source.RECORDED: "recorded by `dictionary verify` with this model",
-    Source.RECORDED_ELSEWHERE: "recorded by `dictionary verify` with this model in another dtype",
-    Source.DECLARED: "declared by the dictionary's makers, on other texts",
-    Source.NONE: "nothing is declared or recorded",
+    ExpectedSource.RECORDED: "recorded by `dictionary verify` with this model",
+    ExpectedSource.RECORDED_ELSEWHERE: "recorded by `dictionary verify` with this model in another dtype",
+    ExpectedSource.DECLARED: "declared by the dictionary's makers, on other texts",
+    ExpectedSource.NONE: "nothing is declared or recorded",
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
-    """Something that is wrong."""
+class FailedCheck:
+    """A check that failed."""
 
     check: str
     """One of CHECKS."""
     what: str
+    """What was measured and what was expected, in words."""
 
 
 @dataclass(frozen=True, slots=True)
 class SelfTest:
-    """What came out."""
+    """Everything that one run of the self-test found."""
 
     record: Record
-    """What was measured, and of what."""
+    """The measurement, with the digests of what was measured."""
     expected: Expected
-    lines: tuple[Line, ...]
-    problems: tuple[Problem, ...]
-    """What is wrong; empty where the test passed."""
+    lines: tuple[ComparedNumber, ...]
+    """Every number beside its expected value."""
+    problems: tuple[FailedCheck, ...]
+    """The checks that failed; empty where the test passed."""
     suspects: tuple[Suspect, ...]
-    """Likely causes, first what restored the numbers; empty where the test passed."""
+    """Likely causes, most likely first; empty where the test passed."""
 
     @property
     def passed(self) -> bool:
-        """True where nothing is wrong; says little where nothing was expected."""
+        """True where no check failed. Where nothing was expected, that means little."""
         return not self.problems
 
     @property
     def measured(self) -> Measurement:
-        """The numbers."""
+        """The measured numbers."""
         return self.record.measured
 
     @property
@@ -64,25 +64,25 @@ class SelfTest:
 
     @property
     def checks(self) -> tuple[tuple[str, bool], ...]:
-        """Every check with whether it passed."""
+        """Every check, and whether it passed."""
         wrong = {problem.check for problem in self.problems}
         return tuple((check, check not in wrong) for check in CHECKS)
 
     def explained(self) -> str:
-        """What is wrong and what probably causes it, in lines."""
+        """What is wrong, what probably causes it and what to do, as lines of text."""
         wrong = [f"  {problem.what}" for problem in self.problems]
         lines = [f"at {self.record.place} the dictionary does not do what it should ({self.source}):", *wrong]
         if self.suspects:
             lines.append("likely causes, first what restored the numbers when it was tried:")
             lines += [
-                f"  {place}. {told(suspect)}" for place, suspect in enumerate(self.suspects[:_SHOWN], 1)
+                f"  {rank}. {suspect_line(suspect)}" for rank, suspect in enumerate(self.suspects[:_SHOWN], 1)
             ]
             lines.append(f"to do: {ADVICE[self.suspects[0].cause]}")
         return "\n".join(lines)
 
 
-def told(suspect: Suspect) -> str:
-    """One suspect in one line: the cause, what was tried, and what came out."""
+def suspect_line(suspect: Suspect) -> str:
+    """One possible cause in one line: the cause, what was tried, and the result."""
     found = suspect.measured
     if found is None:
         return f"{suspect.cause}: {suspect.what}"

@@ -1,8 +1,4 @@
-"""The fixed texts of the self-test, and their tokens as the server itself would make them.
-
-Knows the file beside it (prose, dialogue, code, numbers, some languages; written for this project). Does not know
-what is measured on them.
-"""
+"""The fixed texts of the self-test: prose, dialogue, code, numbers and several languages, written for this project."""
 
 from __future__ import annotations
 
@@ -19,13 +15,14 @@ FILE = Path(__file__).parent / "texts.jsonl"
 
 @dataclass(frozen=True)
 class Texts:
-    """Token ids of every text."""
+    """The texts as token ids of one model."""
 
     ids: tuple[tuple[int, ...], ...]
+    """Token ids of every text."""
     bos: int | None
     """The token that every text begins with; None where none does."""
     digest: str
-    """`sha256:` over the file."""
+    """`sha256:` over the file of texts."""
 
 
 def load_texts() -> tuple[list[str], str]:
@@ -36,7 +33,7 @@ def load_texts() -> tuple[list[str], str]:
 
 
 def texts_for(loaded: LoadedModel) -> Texts:
-    """The texts as this model reads them when it serves."""
+    """The texts, tokenised as the server tokenises requests."""
     tokenise = Prompter(loaded)
     texts, digest = load_texts()
     ids = tuple(tokenise(text, truncate=True, room=0, reply=False).ids for text in texts)

@@ -1,1 +1,1 @@
-"""Reading and editing the residual stream: watched features, probes and clamps at the tapped layer."""
+"""Read and edit the residual stream at the tapped layer: watched features, probes, signals and clamps."""

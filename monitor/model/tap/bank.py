@@ -18,7 +18,7 @@ from torch.nn.functional import linear
 
 from monitor.dictionary.sae import Activation, InputNorm, SparseAutoencoder
 from monitor.errors import DictionaryError
-from monitor.model.tap.probe_columns import Columns
+from monitor.model.tap.probe_columns import ProbeColumns
 from monitor.model.tap.slots import Slots
 from monitor.records import WatchPlan
 
@@ -54,7 +54,7 @@ class FeatureBank:
         self._allocate(len(self.fixed) + reserve + spare)
         autoencoder.prefetch(self.fixed)
         self._slots = Slots(self.fixed, self._fill, spare=spare, reserve=reserve)
-        self.others = Columns(autoencoder, plan, device=self.device, dtype=dtype)
+        self.others = ProbeColumns(autoencoder, plan, device=self.device, dtype=dtype)
         """Probes and signals; `plan` is the first policy set's."""
         self.first_others = self.others.where(plan) if plan is not None else None
 
@@ -92,11 +92,11 @@ class FeatureBank:
 
     def acquire(self, features: Sequence[int]) -> None:
         """Hold features for one more request, all or none; Overloaded where the spare slots are taken by others."""
-        self._slots.invite(features)
+        self._slots.acquire_for_request(features)
 
     def release(self, features: Sequence[int]) -> None:
         """Undo one `acquire`; slots without users are free again."""
-        self._slots.leave(features)
+        self._slots.release_for_request(features)
 
     def hold(self, features: Sequence[int]) -> Callable[[], None]:
         """Hold features for one more policy set, all or none; gives what undoes it.
@@ -105,17 +105,17 @@ class FeatureBank:
         """
         held = tuple(features)
         # Files are read before the slots are locked: requests that come and go need that lock.
-        self._source.prefetch(self._slots.strangers(held))
+        self._source.prefetch(self._slots.unheld(held))
         try:
-            self._slots.host(held)
+            self._slots.acquire_for_policies(held)
         finally:
             self._source.forget()
-        return lambda: self._slots.dismiss(held)
+        return lambda: self._slots.release_for_policies(held)
 
     def dismiss_first(self) -> None:
         """Let go what the first policy set holds."""
-        self._slots.dismiss(self.fixed)
-        self.others.first()
+        self._slots.release_for_policies(self.fixed)
+        self.others.release_first()
 
     def columns(self, plan: WatchPlan) -> slice | NDArray[np.intp]:
         """Where the readings `[rows, slots]` of a pass have a plan's columns; every feature must be held."""

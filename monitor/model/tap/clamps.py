@@ -1,7 +1,4 @@
-"""Which clamps hold for a request, and as rows of the tap's buffers.
-
-Knows clamps of policies and callers and how they combine. Does not know tokens, texts or engines.
-"""
+"""Clamps of requests: which are allowed, how those of policies and callers combine, and how they reach the buffers."""
 
 from __future__ import annotations
 
@@ -21,14 +18,14 @@ from monitor.records import CallerClamps, Clamp, ErrorTerm, Where
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """What the operator lets requests do with clamps."""
+    """Which clamps the operator allows in requests."""
 
     clamps: CallerClamps = CallerClamps.ANY
     drop: bool = True
-    """Whether the error term may be dropped: the whole dictionary is held."""
+    """Whether a clamp may drop the error term, which needs the whole dictionary in memory."""
 
     def violations(self, clamp: Clamp, path: str) -> Iterator[Violation]:
-        """What of a clamp is not allowed."""
+        """Every way in which a clamp at `path` in the request is not allowed."""
         if self.clamps is CallerClamps.NONE:
             yield Violation(path, "this server takes no clamps from requests (its setting caller_clamps)")
         elif self.clamps is CallerClamps.SUPPRESS and clamp.target > 0:
@@ -50,8 +47,10 @@ def check_clamps(
     field: str = "clamps",
     allowed: Allowed = Allowed(),
 ) -> None:
-    """BadRequest naming every clamp that cannot be applied: unknown or never active feature, NaN, twice the same,
-    or not allowed by the operator.
+    """Raise BadRequest that names every clamp of a request that cannot be applied.
+
+    These are clamps of features that do not exist, were never active or are named twice, clamps with a target that is
+    not finite, and clamps that the operator does not allow. `maximum` `[features]` holds the recorded maxima.
     """
     wrong: list[Violation] = []
     seen: set[int] = set()
@@ -88,9 +87,10 @@ def check_clamps(
 
 
 def merge(policy: Sequence[Clamp], caller: Sequence[Clamp]) -> tuple[Clamp, ...]:
-    """Clamps of policies and caller, each naming a feature once, as one list.
+    """Combine the clamps of policies with those of the caller into one clamp for each feature.
 
-    A caller can strengthen a policy's clamp but not weaken it; where no policy clamps, the caller's holds as it is.
+    A caller can strengthen a policy's clamp but not weaken it. A caller's clamp of a feature that no policy clamps is
+    taken as it is. Each argument names a feature at most once.
     """
     held = {clamp.feature: clamp for clamp in policy}
     held.update({clamp.feature: clamp.strengthened(held.get(clamp.feature)) for clamp in caller})
@@ -99,19 +99,25 @@ def merge(policy: Sequence[Clamp], caller: Sequence[Clamp]) -> tuple[Clamp, ...]
 
 @dataclass(frozen=True, slots=True)
 class ClampRow:
-    """A request's clamps as one row over the bank's slots."""
+    """A request's clamps as one row over the slots of the feature bank. All its rows in a pass are copies of it."""
 
     target: Tensor
-    """`[slots]` in units of activations."""
+    """`[slots]` target activations, not in units of the maximum."""
     active: Tensor
+    """`[slots]` bool: clamp tokens on which the feature is active."""
     everywhere: Tensor
+    """`[slots]` bool: clamp every token."""
     slots: tuple[int, ...]
+    """Slots that are clamped."""
     drop: bool = False
-    """Leave the error term out on the tokens that are edited."""
+    """Drop the error term on the tokens that are edited."""
 
 
 def clamp_row(clamps: Sequence[Clamp], bank: FeatureBank) -> ClampRow:
-    """Look up slots and scale targets by the features' maxima; every feature must be held by the bank."""
+    """Clamps as a row over the bank's slots, with targets turned into activations.
+
+    Raises KeyError where a feature has no slot in the bank.
+    """
     target = torch.zeros(bank.width, dtype=bank.dtype)
     active = torch.zeros(bank.width, dtype=torch.bool)
     everywhere = torch.zeros(bank.width, dtype=torch.bool)
@@ -125,12 +131,13 @@ def clamp_row(clamps: Sequence[Clamp], bank: FeatureBank) -> ClampRow:
 
 
 def write_rows(buffers: TapBuffers, spans: Sequence[tuple[Span, ClampRow | None]], rows: int) -> None:
-    """Set the clamps of the next pass: rows and clamps of every request.
+    """Write the clamps of the next pass into the buffers.
 
-    All other rows are left alone, and so is the first position of every sequence.
+    `spans` pairs each request's rows with its clamps, None for none; `rows` is the number of rows in the pass. The
+    first token of every sequence is never clamped.
     """
     clamping = any(row is not None for _, row in spans)
-    # Clamps of a longer pass stand behind the rows of a shorter one, until a pass reaches so far again.
+    # Clamps of an earlier pass, which may have been longer, must not stay in the buffers.
     if stale := buffers.written:
         buffers.active[:stale].fill_(False)
         buffers.everywhere[:stale].fill_(False)
@@ -145,7 +152,7 @@ def write_rows(buffers: TapBuffers, spans: Sequence[tuple[Span, ClampRow | None]
             buffers.everywhere[mine] = row.everywhere
             buffers.drop[mine] = row.drop
             if span.position == 0:
-                # An attention sink, unlike all that dictionaries are trained on: features read many maxima there that
-                # mean nothing, rules pass over it, and a clamp would change the whole text for nothing.
+                # The first token is an attention sink, and dictionaries are not trained on such tokens. Its readings
+                # are far too high and mean nothing, rules skip it, and a clamp there would change the whole text.
                 for edits in (buffers.active, buffers.everywhere, buffers.drop):
                     edits[span.first] = False

@@ -1,6 +1,6 @@
-"""Edits without the error term: the residual of a token becomes what the dictionary makes of it after clamping.
+"""Edits that drop the error term: a token's residual becomes the dictionary's reconstruction of it after clamping.
 
-Knows a whole dictionary and clamps by slot. Does not know requests, buffers or hooks.
+The error term is the part of a residual that the dictionary does not reconstruct. Clamps keep it by default.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from monitor.dictionary.sae import SparseAutoencoder
 from monitor.errors import DictionaryError
 
 MOST_BYTES = 16 << 30
-"""Largest encoder and decoder that are held on the device for this; beyond it the operator must use `keep`."""
+"""Maximum size of encoder and decoder together, in bytes. For a larger dictionary only `keep` is possible."""
 
 
-class Dropper:
-    """x' = decode(edited encode(x)), with every feature of the dictionary."""
+class ErrorTermDropper:
+    """Replaces residuals by their edited reconstructions: x' = decode(edited encode(x)), over all features."""
 
     def __init__(self, autoencoder: SparseAutoencoder, device: torch.device, dtype: torch.dtype) -> None:
-        """Holds the dictionary whole; DictionaryError where it is too large for that."""
+        """Load the whole dictionary. Raises DictionaryError where it is larger than MOST_BYTES."""
         size = needed_bytes(autoencoder, dtype)
         if size > MOST_BYTES:
             raise DictionaryError(
@@ -29,20 +29,20 @@ class Dropper:
         self._whole = autoencoder.whole().to(device, dtype)
 
     def rows(self, x: Tensor, chosen: Tensor, target: Tensor, index: Tensor) -> Tensor:
-        """Residuals `[rows, d_model]` without their error terms, from residuals of the same shape.
+        """Edited reconstructions `[rows, d_model]` of residuals of the same shape, in the dictionary's dtype.
 
-        `chosen` and `target` are `[rows, slots]`: where the feature in a slot is set, and to which activation;
-        `index` `[slots]` says which feature that is. Computed in the dictionary's dtype.
+        `chosen` `[rows, slots]` says where the feature in a slot is clamped, `target` `[rows, slots]` to which
+        activation, and `index` `[slots]` which feature is in the slot.
         """
         whole = self._whole
         x = x.to(whole.decoder.dtype)
         activations = whole.encode(x)
         difference = torch.where(chosen, target - activations[:, index], 0)
-        # Free slots all name feature 0; adding nothing for them is harmless, writing to it would not be.
+        # Free slots have index 0. Adding 0 to feature 0 is harmless; writing to it would not be.
         return whole.decode(activations.index_add(1, index, difference), x)
 
 
 def needed_bytes(autoencoder: SparseAutoencoder, dtype: torch.dtype) -> int:
-    """Memory of encoder and decoder of a dictionary in a dtype."""
+    """Bytes that the encoder and decoder of a dictionary need in a dtype."""
     gated = 0 if autoencoder.gate_encoder is None else 1
     return (2 + gated) * autoencoder.features * autoencoder.d_model * dtype.itemsize

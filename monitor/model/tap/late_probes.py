@@ -1,6 +1,6 @@
-"""Linear probes behind the tapped layer, read on tokens that run while something is clamped.
+"""Linear probes at layers after the tapped one, read on tokens that run while something is clamped.
 
-Knows layers, weights and the tap's buffers of the calling thread. Edits nothing. Does not know requests or policies.
+They show whether a suppressed concept comes back at a later layer. They edit nothing.
 """
 
 from __future__ import annotations
@@ -20,44 +20,48 @@ from monitor.model.tap.tap import Tap, TapBuffers
 from monitor.records import LaterProbe
 
 COLUMNS = 64
-"""Most different probes at once; what runs beyond that is not checked behind the layer, and says so."""
+"""Maximum number of different probes at once. A policy whose probe finds no column is not checked at a later layer,
+and its verdict says so."""
 
 
 @dataclass(frozen=True)
-class _Layer:
-    """The probes of one layer."""
+class _LayerProbes:
+    """The probes of one layer as matrices."""
 
     columns: Tensor
+    """`[probes]` columns of `buffers.later` that they write."""
     weights: Tensor
     """`[probes, d_model]`"""
     bias: Tensor
+    """`[probes]`"""
 
 
 class LaterTaps:
-    """Forward hooks on the layers of some probes: `buffers.later[row, i] = weights_i · x + bias_i`.
+    """Forward hooks on the layers of the probes in use: `buffers.later[row, i] = weights_i · x + bias_i`.
 
-    Probes come and go while passes run: a column is free once no request that runs needs its probe. A captured CUDA
-    graph replays only the probes that were there before, so `freeze` ends that.
+    Probes can be added while passes run. The column of a probe may be reused once no running request needs it. A
+    captured CUDA graph replays only the probes that existed when it was captured, so `freeze` stops all changes.
+    Thread-safe.
     """
 
     def __init__(self, layers: nn.ModuleList, tap: Tap, tapped: int) -> None:
         self._layers, self._tap, self._tapped = layers, tap, tapped
         self._columns = OrderedDict[bytes, int]()
-        """Column of every probe that is read, by its key; the one that was wanted last stands last."""
+        """Column of every probe that is read, by its key, in the order of last use."""
         self._probes: list[LaterProbe] = []
-        """By column."""
+        """The probe of every column."""
         self._running: Counter[bytes] = Counter()
-        """Requests that run, by the key of a probe that they need."""
+        """Number of running requests that need a probe, by its key."""
         self._frozen = False
-        self._at: dict[int, _Layer] = {}
+        self._at: dict[int, _LayerProbes] = {}
         self._handles: dict[int, Any] = {}
         self._attached = False
         self._lock = threading.RLock()
 
-    def host(self, probes: Iterable[LaterProbe]) -> None:
-        """Read these probes from now on, as far as there is room.
+    def add(self, probes: Iterable[LaterProbe]) -> None:
+        """Read these probes from the next pass on, as far as columns are free.
 
-        ModelError where one cannot be read behind the tapped layer; nothing changes then.
+        Raises ModelError, without any change, where one does not lie after the tapped layer or does not fit the model.
         """
         wanted = {_key(probe): probe for probe in probes}
         for probe in wanted.values():
@@ -66,8 +70,8 @@ class LaterTaps:
             changed: set[int] = set()
             for key, probe in wanted.items():
                 if key in self._columns:
-                    self._columns.move_to_end(key)  # at once: the engine looks columns up meanwhile
-                elif (column := self._give(probe, changed)) is not None:
+                    self._columns.move_to_end(key)  # in one step: the engine reads without the lock
+                elif (column := self._assign(probe, changed)) is not None:
                     self._columns[key] = column
             for layer in changed:
                 self._at[layer] = self._layer(layer)
@@ -75,10 +79,10 @@ class LaterTaps:
                 self._hook_all()
 
     def acquire(self, probes: Iterable[LaterProbe]) -> None:
-        """`host` for a request: its columns stay what they are until `release`."""
+        """Add probes for a request and keep their columns until `release`."""
         probes = list(probes)
         with self._lock:
-            self.host(probes)
+            self.add(probes)
             self._running.update(map(_key, probes))
 
     def release(self, probes: Iterable[LaterProbe]) -> None:
@@ -88,12 +92,12 @@ class LaterTaps:
             self._running = +self._running
 
     def freeze(self) -> None:
-        """Read no other probes than those that are read now: what comes later has no column."""
+        """Give no column to any further probe, because a CUDA graph was captured."""
         with self._lock:
             self._frozen = True
 
-    def _give(self, probe: LaterProbe, changed: set[int]) -> int | None:
-        """A column for a new probe, and which layers have to be laid out anew; None where there is no room."""
+    def _assign(self, probe: LaterProbe, changed: set[int]) -> int | None:
+        """A column for a new probe; None where none is free. Adds the layers that must be rebuilt to `changed`."""
         idle = next((key for key in self._columns if key not in self._running), None)
         if self._frozen or (idle is None and len(self._probes) >= COLUMNS):
             return None
@@ -108,7 +112,7 @@ class LaterTaps:
         return column
 
     def column(self, probe: LaterProbe | None) -> int | None:
-        """Where the scores of a probe are; None for one that is not read."""
+        """Column of a probe's scores in `buffers.later`; None where it is not read."""
         return None if probe is None else self._columns.get(_key(probe))
 
     def attach(self) -> None:
@@ -141,14 +145,14 @@ class LaterTaps:
 
         return read
 
-    def _layer(self, layer: int) -> _Layer:
+    def _layer(self, layer: int) -> _LayerProbes:
         mine = [(column, probe) for column, probe in enumerate(self._probes) if probe.layer == layer]
         bank = self._tap.bank
         place: dict[str, Any] = {"device": bank.device, "dtype": bank.dtype}
         weights = torch.zeros(len(mine), bank.d_model)
         for row, (_, probe) in enumerate(mine):
             weights[row] = torch.from_numpy(probe.weights)
-        return _Layer(
+        return _LayerProbes(
             torch.tensor([column for column, _ in mine], dtype=torch.int64, device=bank.device),
             weights.to(**place),
             torch.tensor([probe.bias for _, probe in mine]).to(**place),
@@ -158,8 +162,8 @@ class LaterTaps:
         last, width = len(self._layers) - 1, self._tap.bank.d_model
         if not self._tapped < probe.layer <= last:
             raise ModelError(
-                f"a later probe reads layer {probe.layer}; it must lie behind the tapped layer {self._tapped} and not "
-                f"behind the last, {last}. Run `sae-monitor policy fit` again"
+                f"a later probe reads layer {probe.layer}; it must read a layer after the tapped layer "
+                f"{self._tapped}, up to the last, {last}. Run `sae-monitor policy fit` again"
             )
         if len(probe.weights) != width:
             raise ModelError(

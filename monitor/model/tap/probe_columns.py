@@ -1,7 +1,7 @@
-"""The columns of readings that are no features: probes, then the two signals.
+"""Probes and signals at the tapped layer, as columns of readings beside those of the features.
 
-Knows which policy set holds which. Does not know slots, clamps or rows of requests. The tensors are allocated once,
-so that a captured CUDA graph reads what a later policy set writes into them.
+The two signals are the norm of the residual and the error of its reconstruction. The tensors are allocated once, so
+that a captured CUDA graph also reads probes that a later policy set brings.
 """
 
 from __future__ import annotations
@@ -17,19 +17,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import linear
 
-from monitor.dictionary.residual_signals import reconstruction_error, residual_norm
-from monitor.dictionary.sae import SparseAutoencoder
+from monitor.dictionary.sae import SparseAutoencoder, reconstruction_error, residual_norm
 from monitor.errors import ConfigurationError, ModelError
 from monitor.records import Probe, Signal, WatchPlan
 
 RESERVE = 8
-"""Probes beyond those of the first policy set that a reload may bring."""
+"""Columns kept free for probes of policy sets that are loaded later."""
 SIGNALS = tuple(Signal)
 
 
-class Columns:
-    """Probes cost one row of a matrix product each. The reconstruction error needs the whole dictionary, which is
-    held in memory and encodes and decodes every token where a policy asks for it, and only there. Thread-safe.
+class ProbeColumns:
+    """The probes and signals that policy sets read, and the tensors that compute them. Thread-safe.
+
+    A probe costs one row of a matrix product. The reconstruction error costs an encode and a decode of every token with
+    the whole dictionary, which is loaded only where a policy reads it.
     """
 
     def __init__(
@@ -48,11 +49,11 @@ class Columns:
         self._bias = torch.zeros(probes, **place)
         self._of: dict[Probe, int] = {}
         self._free = list(range(probes - 1, -1, -1))
-        self._hosts: Counter[Probe | Signal] = Counter()
+        self._held: Counter[Probe | Signal] = Counter()
         self._whole: SparseAutoencoder | None = None
         self._lock = threading.RLock()
-        self.first = self.hold(plan)
-        """Undoes the hold of the first policy set."""
+        self.release_first = self.hold(plan)
+        """Call it to release what the first policy set holds."""
 
     @property
     def width(self) -> int:
@@ -61,18 +62,19 @@ class Columns:
 
     @property
     def read_any(self) -> bool:
-        """True where a policy set reads one of them."""
-        return bool(self._hosts)
+        """True where any policy set reads a probe or a signal."""
+        return bool(self._held)
 
     @property
     def whole(self) -> bool:
-        """True where the dictionary is held for the reconstruction error."""
+        """True where the whole dictionary is in memory for the reconstruction error."""
         return self._whole is not None
 
     def hold(self, plan: WatchPlan) -> Callable[[], None]:
-        """Hold a plan's probes and signals, all or none; gives what undoes it.
+        """Reserve columns for a plan's probes and signals. Returns a function that releases them.
 
-        Raises ConfigurationError where they do not fit beside those that are held, or are not of this model.
+        Raises ConfigurationError where too few columns are free and ModelError where a probe has another width than the
+        model; then nothing is reserved.
         """
         named: list[Probe | Signal] = [*plan.probes, *plan.signals]
         with self._lock:
@@ -88,19 +90,22 @@ class Columns:
                 self._fill(self._free.pop(), probe)
             if Signal.RECONSTRUCTION_ERROR in plan.signals and self._whole is None:
                 self._whole = self._autoencoder.whole().to(self._place["device"], self._place["dtype"])
-            self._hosts.update(named)
-        return lambda: self._let_go(named)
+            self._held.update(named)
+        return lambda: self._release(named)
 
     def where(self, plan: WatchPlan) -> NDArray[np.intp] | None:
-        """Where a plan's probes and signals stand in `read`, in its order; None where it has none."""
+        """Columns of a plan's probes and signals in the result of `read`, in the plan's order.
+
+        None where it has none.
+        """
         probes = [self._of[probe] for probe in plan.probes]
         signals = [len(self._bias) + SIGNALS.index(signal) for signal in plan.signals]
         return np.asarray([*probes, *signals], np.intp) if probes or signals else None
 
     def read(self, x: Tensor) -> Tensor:
-        """Values `[rows, width]` of residuals `[rows, d_model]`; NaN for rows that are not finite.
+        """Values `[rows, width]` of probes and signals for residuals `[rows, d_model]`.
 
-        Columns that nobody holds are 0, except that the norm is always read.
+        Rows that are not finite give NaN. Free columns give 0. The norm is always computed.
         """
         x = x.to(self._place["dtype"])
         norm = residual_norm(x)
@@ -114,12 +119,12 @@ class Columns:
         self._bias[slot] = probe.bias / probe.scale
         self._of[probe] = slot
 
-    def _let_go(self, named: Sequence[Probe | Signal]) -> None:
+    def _release(self, named: Sequence[Probe | Signal]) -> None:
         with self._lock:
             for held in named:
-                self._hosts[held] -= 1
-                if self._hosts[held] == 0:
-                    del self._hosts[held]
+                self._held[held] -= 1
+                if self._held[held] == 0:
+                    del self._held[held]
                     if isinstance(held, Probe):
                         slot = self._of.pop(held)
                         self._weights[slot] = 0

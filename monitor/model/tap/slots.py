@@ -1,7 +1,7 @@
-"""Which slot of the tap holds which feature, and for whom.
+"""Which slot of the tap computes which feature, and for whom it is held.
 
-Knows hosts (policy sets: what they name is read in every pass) and guests (requests: what they clamp is computed in
-passes that clamp). Does not know weights. A slot never changes its feature while somebody holds it.
+Policy sets hold the features that their rules read; these slots are computed in every pass. Requests hold the features
+that they clamp; these are computed only in passes that clamp. A slot never changes its feature while it is held.
 """
 
 from __future__ import annotations
@@ -14,11 +14,14 @@ from collections.abc import Callable, Sequence
 from monitor.errors import ConfigurationError, MonitorError, Overloaded
 
 Fill = Callable[[int, int], None]
-"""Puts a feature into a slot: (slot, feature). May raise; the slot stays free then."""
+"""Loads a feature into a slot: (slot, feature). Where it raises, the slot stays free."""
 
 
 class Slots:
-    """`width` slots: `reserve` more than the first host needs, and `spare` that are kept for guests. Thread-safe."""
+    """The assignment of features to slots. Thread-safe.
+
+    There are slots for the first policy set, `reserve` more for later ones, and `spare` that only requests may use.
+    """
 
     def __init__(self, first: Sequence[int], fill: Fill, *, spare: int, reserve: int) -> None:
         self.width = len(first) + reserve + spare
@@ -26,28 +29,30 @@ class Slots:
         self._spare = spare
         self._of: dict[int, int] = {}
         self._free = list(range(self.width))
-        self._hosts: Counter[int] = Counter()
-        self._guests: Counter[int] = Counter()
+        self._by_policies: Counter[int] = Counter()
+        self._by_requests: Counter[int] = Counter()
         self._lock = threading.RLock()
-        self.read = self.used = 0
-        """How many slots, from the first, hold everything that hosts name; and everything that anybody holds."""
-        self.host(first)
+        self.read = 0
+        """All features that policy sets hold are in slots below this one."""
+        self.used = 0
+        """All features that anybody holds are in slots below this one."""
+        self.acquire_for_policies(first)
 
     def slot(self, feature: int) -> int:
-        """Slot of a feature that somebody holds; KeyError where nobody does."""
+        """Slot of a feature that is held. Raises KeyError for any other."""
         return self._of[feature]
 
-    def host(self, features: Sequence[int]) -> None:
-        """Hold features for a policy set, all or none; ConfigurationError where they do not fit beside what is held."""
+    def acquire_for_policies(self, features: Sequence[int]) -> None:
+        """Hold features for a policy set. Raises ConfigurationError, and holds none, where too few slots are free."""
         with self._lock:
-            self.strangers(features)
-            self._hold(features, self._hosts)
+            self.unheld(features)
+            self._hold(features, self._by_policies)
 
-    def strangers(self, features: Sequence[int]) -> list[int]:
-        """Those that nobody holds yet; ConfigurationError where `host` would refuse these features for want of room."""
+    def unheld(self, features: Sequence[int]) -> list[int]:
+        """Those of the features that nobody holds yet. Raises ConfigurationError where `acquire_for_policies` would."""
         with self._lock:
-            new = {f for f in features if f not in self._hosts}
-            room = self.width - self._spare - len(self._hosts)
+            new = {f for f in features if f not in self._by_policies}
+            room = self.width - self._spare - len(self._by_policies)
             if len(new) > room:
                 raise ConfigurationError(
                     f"the new policies name {len(new)} features that are not watched yet, and {max(0, room)} more fit "
@@ -55,23 +60,23 @@ class Slots:
                 )
             return [f for f in new if f not in self._of]
 
-    def invite(self, features: Sequence[int]) -> None:
-        """Hold features for a request, all or none; Overloaded where other requests took the spare slots."""
+    def acquire_for_request(self, features: Sequence[int]) -> None:
+        """Hold features for a request. Raises Overloaded, and holds none, where other requests use the spare slots."""
         with self._lock:
-            strangers = {f for f in (*self._guests, *features) if f not in self._hosts}
-            if len(strangers) > self._spare:
+            not_in_policies = {f for f in (*self._by_requests, *features) if f not in self._by_policies}
+            if len(not_in_policies) > self._spare:
                 raise Overloaded(
                     "too many different features are clamped by requests at once; try again", retry_after=1.0
                 )
-            self._hold(features, self._guests)
+            self._hold(features, self._by_requests)
 
-    def dismiss(self, features: Sequence[int]) -> None:
-        """Undo one `host`."""
-        self._let_go(features, self._hosts)
+    def release_for_policies(self, features: Sequence[int]) -> None:
+        """Release features that a policy set holds: the counterpart of `acquire_for_policies`."""
+        self._release(features, self._by_policies)
 
-    def leave(self, features: Sequence[int]) -> None:
-        """Undo one `invite`."""
-        self._let_go(features, self._guests)
+    def release_for_request(self, features: Sequence[int]) -> None:
+        """Release features that a request holds: the counterpart of `acquire_for_request`."""
+        self._release(features, self._by_requests)
 
     def _hold(self, features: Sequence[int], holders: Counter[int]) -> None:
         held: list[int] = []
@@ -81,7 +86,7 @@ class Slots:
                 holders[feature] += 1
                 held.append(feature)
         except MonitorError:
-            self._let_go(held, holders)
+            self._release(held, holders)
             raise
         self._measure()
 
@@ -98,16 +103,16 @@ class Slots:
             raise
         self._of[feature] = slot
 
-    def _let_go(self, features: Sequence[int], holders: Counter[int]) -> None:
+    def _release(self, features: Sequence[int], holders: Counter[int]) -> None:
         with self._lock:
             for feature in features:
                 holders[feature] -= 1
                 if holders[feature] == 0:
                     del holders[feature]
-                if feature not in self._hosts and feature not in self._guests:
+                if feature not in self._by_policies and feature not in self._by_requests:
                     heapq.heappush(self._free, self._of.pop(feature))
             self._measure()
 
     def _measure(self) -> None:
-        self.read = max((self._of[f] + 1 for f in self._hosts), default=0)
+        self.read = max((self._of[f] + 1 for f in self._by_policies), default=0)
         self.used = max((slot + 1 for slot in self._of.values()), default=0)

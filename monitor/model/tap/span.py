@@ -1,4 +1,4 @@
-"""Which rows of a pass belong to which request."""
+"""The rows of a forward pass that belong to one request."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class Span:
-    """Consecutive rows of a pass that belong to one request."""
+    """Consecutive rows of a forward pass that belong to one request."""
 
     request_id: str
     first: int
+    """Index of its first row in the pass."""
     count: int
+    """Number of rows, which is the number of its tokens in the pass."""
     position: int
-    """Position of the first of these tokens in its sequence."""
+    """Position of the first of these tokens in the sequence."""
     draws: bool
-    """True where the pass draws a new token for this request."""
+    """True where the pass samples a new token for this request; False for a part of a prompt that is not the last."""

@@ -1,7 +1,7 @@
-"""The tap: reads and clamps the residual stream at one layer, row by row.
+"""The tap: a forward hook that reads features at one hook point and clamps them.
 
-It works on tensors that are allocated once, without branches on their contents where `static` is set, so that a
-captured CUDA graph replays the same reads and edits (Python hooks do not run on replay).
+It works on tensors that are allocated once. Where `static` is set it does not branch on their contents, so that a
+captured CUDA graph replays the same reads and edits; Python hooks themselves do not run on replay.
 """
 
 from __future__ import annotations
@@ -14,80 +14,90 @@ from torch import Tensor, nn
 
 from monitor.model.load.hook_points import Site, hidden_of, replace_hidden
 from monitor.model.tap.bank import FeatureBank
-from monitor.model.tap.error_term import Dropper
+from monitor.model.tap.error_term import ErrorTermDropper
 from monitor.records import UNREAD
 
 
 class LayerReached(Exception):
-    """Ends a scoring pass after the tapped layer."""
+    """Raised by the tap to end a forward pass after the tapped layer."""
 
 
 class TapBuffers:
-    """What one thread's forward passes write (readings) and obey (clamps). Rows are tokens of the current pass."""
+    """Buffers of one thread: the tap writes readings into them and takes clamps from them.
+
+    A row is a token of the current pass. A slot is a feature of the bank.
+    """
 
     def __init__(
         self, bank: FeatureBank, rows: int, *, stop: bool = False, static: bool = False, later: int = 0
     ) -> None:
         place: dict[str, Any] = {"device": bank.device, "dtype": bank.dtype}
         self.readings = torch.zeros(rows, bank.width, **place)
-        """`[rows, slots]` in units of each feature's maximum, from the residual before any clamp."""
+        """`[rows, slots]` readings before any clamp, in units of each feature's recorded maximum."""
         self.others = torch.zeros(rows, bank.others.width, **place)
-        """`[rows, probes and signals]` in their own units, from the residual before any clamp; valid where read."""
+        """`[rows, probes and signals]` values before any clamp, in their own units; valid where `reads_others`."""
         self.after = torch.zeros(rows, bank.width, **place)
-        """`[rows, slots]` re-encoded after the clamps; valid in passes that clamp."""
+        """`[rows, slots]` readings of the clamped residuals; valid in passes that clamp."""
         self.target = torch.zeros(rows, bank.width, **place)
         """`[rows, slots]` target activations, not in units of the maximum."""
         self.active = torch.zeros(rows, bank.width, dtype=torch.bool, device=bank.device)
-        """`[rows, slots]` clamp here where the feature is active."""
+        """`[rows, slots]` clamp the feature here if it is active."""
         self.everywhere = torch.zeros(rows, bank.width, dtype=torch.bool, device=bank.device)
-        """`[rows, slots]` clamp here in any case."""
+        """`[rows, slots]` clamp the feature here whether it is active or not."""
         self.chosen = torch.zeros(rows, bank.width, dtype=torch.bool, device=bank.device)
-        """`[rows, slots]` the feature in the slot was set; valid in passes that clamp."""
+        """`[rows, slots]` whether the feature was clamped here; valid in passes that clamp."""
         self.drop = torch.zeros(rows, dtype=torch.bool, device=bank.device)
-        """`[rows]` leave the error term out where the residual is changed."""
+        """`[rows]` drop the error term if any feature is clamped here."""
         self.dropping = False
         """True where any row of this pass drops its error term."""
         self.written = 0
-        """How many rows, from the first, may hold clamps of the last pass; a captured graph obeys what stands there."""
+        """Number of rows, from 0, that may contain clamps of the last pass; a captured graph would apply them."""
         self.later = torch.zeros(rows, later, **place)
-        """`[rows, probes]` scores of the probes behind the tapped layer; valid in passes that clamp."""
+        """`[rows, probes]` scores of the probes at later layers; valid in passes that clamp."""
         self.reads_others = bank.others.read_any
         """True where a policy set reads probes or signals."""
-        self.read = self.computed = bank.read
-        """How many slots, from the first, hold what policies name; and how many this pass computes."""
+        self.read = bank.read
+        """Features that policies read are in slots below this one."""
+        self.computed = bank.read
+        """This pass computes the slots below this one."""
         self.clamping = False
         """True where any row of this pass is clamped."""
         self.stop = stop
-        """End the forward pass after the layer (scoring without generation)."""
+        """End the forward pass after the tapped layer, as scoring without generation does."""
         self.static = static
-        """Never branch on `clamping`: for CUDA graphs."""
+        """Compute everything in every pass, whether it clamps or not, so that a CUDA graph can be captured."""
 
     def poison(self, rows: int) -> None:
-        """Fill what the next pass must write with what no reading can be, so that a tap that did not run shows."""
+        """Overwrite what the next pass must write, so that a tap that does not run is noticed.
+
+        The first `rows` rows of readings become UNREAD, those of late probes NaN.
+        """
         self.readings[:rows].fill_(UNREAD)
         self.others[:rows].fill_(UNREAD)
         self.later[:rows].fill_(torch.nan)
 
     def settle(self, bank: FeatureBank) -> None:
-        """Decide how many slots the next pass computes; policy sets and requests may come and go while it runs."""
+        """Fix how many slots the next pass computes. Policy sets and requests may change the bank while it runs."""
         self.read = bank.read
         self.reads_others = bank.others.read_any
         self.computed = bank.in_use if self.clamping else bank.read
 
     def slots(self, bank: FeatureBank) -> int:
-        """How many slots this pass computes, as settled when it was laid out."""
+        """Number of slots that this pass computes, as fixed by `settle`."""
         return bank.width if self.static else self.computed
 
 
 class Tap:
-    """A forward hook at one place: readings = encode(x), x' = x + Σ_i (c_i − a_i) · W_dec[i].
+    """A forward hook at one hook point: readings = encode(x), x' = x + Σ_i (c_i − a_i) · W_dec[i].
 
-    All a_i are read from the original x; the sum is taken in the bank's dtype and cast once. Rows on which nothing
-    is clamped come back bit-identical. Threads that did not call `use` pass through untouched. Rows of another device
-    than the bank's (a layer's input in a model on several) are read on the bank's and given back on their own.
+    All activations a_i are read from the original x; the sum is taken in the bank's dtype and cast once. Rows without a
+    clamp stay bit-identical. Forward passes of threads that did not call `use` are not touched. Where x is on another
+    device than the bank, it is moved there to be read, and the result is moved back.
     """
 
-    def __init__(self, bank: FeatureBank, layer: nn.Module | Site, dropper: Dropper | None = None) -> None:
+    def __init__(
+        self, bank: FeatureBank, layer: nn.Module | Site, dropper: ErrorTermDropper | None = None
+    ) -> None:
         self.bank = bank
         self.dropper = dropper
         self._layer = layer
@@ -106,11 +116,11 @@ class Tap:
             self._handle = None
 
     def use(self, buffers: TapBuffers | None) -> None:
-        """Forward passes of the calling thread read into and obey these buffers; None: pass through."""
+        """Use these buffers in forward passes of the calling thread; None leaves its passes untouched."""
         self._current.buffers = buffers
 
     def current(self) -> TapBuffers | None:
-        """What forward passes of the calling thread read into; None where they pass through."""
+        """The buffers of the calling thread; None where its passes are not touched."""
         buffers: TapBuffers | None = getattr(self._current, "buffers", None)
         return buffers
 
@@ -125,7 +135,10 @@ class Tap:
         return None if edited is None else replace_hidden(output, edited.view_as(hidden))
 
     def apply(self, x: Tensor, buffers: TapBuffers) -> Tensor | None:
-        """Read rows `[rows, d_model]` into the buffers; the clamped rows, or None where this pass clamps nothing."""
+        """Read residuals `[rows, d_model]` into the buffers and clamp them.
+
+        Returns the clamped residuals of the same shape, or None where this pass clamps nothing.
+        """
         rows, slots = x.shape[0], buffers.slots(self.bank)
         bank, home = self.bank, x.device
         x = x.to(bank.device)
@@ -150,7 +163,7 @@ class Tap:
         return clamped.to(home)
 
     def _dropped(self, x: Tensor, clamped: Tensor, chosen: Tensor, buffers: TapBuffers) -> Tensor:
-        """The clamped rows, those without error term among them where it is to be dropped."""
+        """The clamped rows, with the error term dropped on those where the clamps ask for it."""
         assert self.dropper is not None
         rows, slots = chosen.shape
         drop = buffers.drop[:rows] & chosen.any(-1)

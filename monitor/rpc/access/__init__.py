@@ -1,1 +1,1 @@
-"""Who may call, and how much: certificates, tokens, roles, quotas, admission."""
+"""Access to the server: TLS, authentication, roles, quotas, admission."""

@@ -1,7 +1,4 @@
-"""How many calls are in progress, and whether another one may begin.
-
-Lives on the event loop. Does not know what a call does.
-"""
+"""Admission of calls: how many are in progress, and whether another one may begin. Used on the event loop only."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from monitor.telemetry.metrics.metrics import Metrics
 
 
 class Admission:
-    """Counts calls in, refuses those beyond `limit` or while `full` says so, and all once the server drains."""
+    """Counts calls in progress. Refuses calls beyond `limit`, while `full()` is true, and once the server drains."""
 
     def __init__(
         self, limit: int, retry_after: float, metrics: Metrics, full: Callable[[], bool] = lambda: False
@@ -30,7 +27,7 @@ class Admission:
 
     @contextmanager
     def call(self) -> Iterator[None]:
-        """One call in progress. Raises Overloaded or Unavailable where it may not begin."""
+        """Count one call for the duration of the block. Raises Overloaded or Unavailable where it may not begin."""
         if self._draining:
             self._metrics.rejected("draining")
             raise Unavailable("the server is shutting down; try another one")
@@ -49,7 +46,10 @@ class Admission:
                 self._over.set()
 
     async def drain(self, grace: float) -> bool:
-        """Let no call begin any more; True once all have ended, False after `grace` seconds or `hurry`."""
+        """Refuse all further calls and wait for the others.
+
+        Returns True once all have ended, False after `grace` seconds or after `hurry`.
+        """
         self._draining = True
         if self._inside:
             self._over.clear()
@@ -58,5 +58,5 @@ class Admission:
         return not self._inside
 
     def hurry(self) -> None:
-        """End a `drain` now."""
+        """End a `drain` in progress at once."""
         self._over.set()

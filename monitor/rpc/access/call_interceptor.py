@@ -1,8 +1,9 @@
-"""What happens around every call of MonitorService: the gate, time limits, a request id, errors, metrics, a log line.
+"""The interceptor around every call of MonitorService.
 
-The only place that catches broadly. Calls of other services pass untouched. Never logs what a caller sent, nor the
-text of an unexpected exception, which may quote it. Every method is served as a stream of messages, whatever the
-client thinks it is (the bytes are the same), so that nothing of a message is read before its caller was let in.
+It checks the caller, enforces time limits, gives the call a request id, turns errors into statuses, and counts and logs
+how calls end. It is the only place that catches all exceptions. It never logs what a caller sent, nor the text of an
+unexpected exception, which may quote it. Every method is registered as a stream of messages, which is the same on the
+wire, so that no message is read before its caller was accepted. Calls of other services are passed on.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from monitor.errors import BadRequest, MonitorError, TooSlow, Violation
-from monitor.rpc import faults
+from monitor.rpc import error_status
 from monitor.rpc.access import roles
-from monitor.rpc.access.gate import Gate
+from monitor.rpc.access.call_checks import CallChecks
 from monitor.rpc.access.quota import Charge
 from monitor.telemetry.metrics.metrics import Metrics
 from monitor.telemetry.tracing import context as tracing
@@ -43,7 +44,7 @@ CODES = (
     "UNAUTHENTICATED",
     "UNAVAILABLE",
 )
-"""Statuses that calls of MonitorService can end with, for the label sets of the metrics."""
+"""All statuses that calls of MonitorService can end with, as label values of metrics."""
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -59,17 +60,17 @@ class Call:
     method: str
     request_id: str
     arrived: float
-    """Seconds of `time.perf_counter`."""
+    """Time of arrival, in seconds of `time.perf_counter`."""
     charge: Charge | None = None
-    """Where the tokens of this call are counted; None before its caller was let in."""
+    """Counts the tokens of this call against its caller's quota; None before the caller was accepted."""
 
     def charged(self, tokens: int) -> None:
-        """Count prompt and answer, as long as it may become, to the caller. Raises Overloaded or BadRequest."""
+        """Charge tokens to the caller's quota. Raises Overloaded or BadRequest where it does not allow them."""
         if self.charge is not None:
             self.charge.take(tokens)
 
     def age(self) -> float:
-        """Seconds since it arrived."""
+        """Seconds since the call arrived."""
         return time.perf_counter() - self.arrived
 
 
@@ -77,33 +78,33 @@ _current: ContextVar[Call] = ContextVar("call")
 
 
 def current_call() -> Call:
-    """The call that this task serves; LookupError outside of one."""
+    """The call that the current task serves. Raises LookupError outside of a call."""
     return _current.get()
 
 
 @dataclass(frozen=True, slots=True)
 class TimeLimits:
-    """How long anything may take, in seconds."""
+    """The longest times that a call may take, in seconds."""
 
     message: float
-    """From the beginning of a call until its message is there."""
+    """From the beginning of a call until its message has arrived."""
     call: float
-    """From beginning to end, whatever deadline the caller gives."""
+    """From beginning to end, even where the caller gives a later deadline."""
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps every method of one service."""
+    """Wraps every method of one service; see the module."""
 
     def __init__(
         self,
         service: str,
-        gate: Gate,
+        checks: CallChecks,
         metrics: Metrics,
         limits: TimeLimits,
         traces: Tracing | None = None,
     ) -> None:
         self._prefix = f"/{service}/"
-        self._gate = gate
+        self._checks = checks
         self._metrics = metrics
         self._limits = limits
         self._traces = traces or CallerTracing()
@@ -114,7 +115,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler | None:
-        """The wrapped handler, made at the first call of a method."""
+        """The wrapped handler of a method, which is created at its first call."""
         path = str(handler_call_details.method)
         if path in self._wrapped:
             return self._wrapped[path]
@@ -125,7 +126,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return self._wrapped[path]
 
     def _wrap(self, method: str, handler: Handler) -> Handler:
-        """The handler with its message read here, so that a malformed one ends like any other bad request."""
+        """The handler, wrapped so that its message is read here and a malformed one ends as a bad request."""
         streaming = handler.response_streaming
         # The stubs describe handlers of the synchronous server only.
         behaviour = cast("Behaviour", handler.unary_stream if streaming else handler.unary_unary)
@@ -134,7 +135,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         async def wrapped(_: Any, context: Context) -> None:
             async with self._call(method, context), self._in_time():
                 request = _parsed(parse, await self._message(context))
-                self._gate.check(request)
+                self._checks.check(request)
                 answer = await behaviour(request, context)
                 if not streaming:
                     await context.write(answer)
@@ -170,7 +171,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         call = Call(method, secrets.token_hex(16), time.perf_counter())
         _current.set(call)
         try:
-            with self._gate.call(method, context) as charge:
+            with self._checks.call(method, context) as charge:
                 _current.set(replace(call, charge=charge))
                 tracing.enter(self._traces.begin(method, _trace_headers(context)))
                 yield
@@ -178,8 +179,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             self._end(call, _cancelled(call, context))
             with suppress(grpc.aio.InternalError):
                 await context.abort(grpc.StatusCode.CANCELLED)
-        except Exception as error:  # noqa: BLE001  (the border: nothing may pass as its own text)
-            status = faults.grpc_status(faults.status_of(error, call.request_id))
+        except Exception as error:  # noqa: BLE001  (no exception may reach the caller with its own text)
+            status = error_status.grpc_status(error_status.status_of(error, call.request_id))
             self._end(call, status.code.name)
             _report(call, status.code.name, error)
             with suppress(grpc.aio.InternalError):
@@ -193,13 +194,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             self._end(call, "OK")
 
     def _end(self, call: Call, code: str) -> None:
-        """Count a call, before its caller learns how it ended."""
+        """Count the end of a call. Called before its caller is told."""
         self._metrics.call_ended(call.method, code, call.age())
         tracing.current_trace().end(code)
 
 
 def _trace_headers(context: Context) -> dict[str, str]:
-    """The caller's trace context, https://www.w3.org/TR/trace-context; of a header sent twice the last."""
+    """The caller's trace context (https://www.w3.org/TR/trace-context). Of a header that was sent twice, the last."""
     sent = context.invocation_metadata() or ()
     return {key: str(value) for key, value in sent if key in ("traceparent", "tracestate")}
 
@@ -216,14 +217,17 @@ def _parsed(parse: Callable[[bytes], Any] | None, data: bytes) -> Any:
 
 
 def _cancelled(call: Call, context: Context) -> str:
-    """Whose deadline passed often says so a moment before it passes here: it began earlier there, and gRPC rounds the
-    time that it sends up, by a hundredth at most."""
+    """Whether a cancelled call ended because of its deadline.
+
+    A client whose deadline has passed cancels the call, often a moment before the deadline passes here: its clock began
+    earlier, and gRPC rounds the remaining time that it sends up, by at most a hundredth.
+    """
     left = context.time_remaining()
     return "DEADLINE_EXCEEDED" if left is not None and left <= 0.1 + call.age() / 50 else "CANCELLED"
 
 
 def _report(call: Call, code: str, error: Exception) -> None:
-    """One line per failed call: for what we raise its kind, for anything else also where it came from."""
+    """Log one line for a failed call: the kind of error, and for unexpected ones also the place in the code."""
     log = _log.bind(
         request_id=call.request_id,
         method=call.method,

@@ -1,10 +1,8 @@
-"""The file of callers: names, roles, and by which token or certificate each is known.
+"""The callers file: names, roles, and the token or certificate by which each caller is known.
 
-One JSON object per line; `#` begins a line that is not read. Knows hashes of tokens, never tokens. Does not know
-what a role may do, nor where a token travels.
-
-Tokens are 256 random bits, so a plain SHA-256 of one is as hard to invert as the token is to guess; a slow hash
-(scrypt, argon2) protects passwords that people choose and would only make every call slow here.
+It holds one JSON object on each line; lines that begin with `#` are comments. Tokens are kept as hashes only. They are
+256 random bits, so a plain SHA-256 is as hard to invert as the token is to guess; a slow hash (scrypt, argon2) protects
+passwords that people choose and would only make every call slow.
 """
 
 from __future__ import annotations
@@ -24,7 +22,7 @@ from monitor.errors import ConfigurationError
 from monitor.rpc.access.roles import Caller, Role
 
 PREFIX = "saem_"
-"""Makes a leaked token findable by scanners for secrets."""
+"""Prefix of every token, by which scanners for secrets find a leaked one."""
 LARGEST_FILE = 1 << 20
 MOST_CALLERS = 1000
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
@@ -33,30 +31,30 @@ _KEYS = ("name", "roles", "sha256", "certificate", "expires", "calls", "tokens")
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """One line of the file."""
+class CallerEntry:
+    """One line of the callers file."""
 
     caller: Caller
     sha256: str = ""
-    """Hexadecimal, of the whole token; empty where a certificate stands for it."""
+    """Hash of the whole token in hexadecimal; empty where the caller is known by a certificate."""
     certificate: str = ""
-    """Common name or alternative name in a client certificate."""
+    """Common name or alternative name in the client certificate; empty where the caller is known by a token."""
     expires: float | None = None
-    """Seconds since 1970."""
+    """Last second at which it is accepted, since 1970; None for no end."""
 
 
 def new_token() -> str:
-    """A token that nobody has seen."""
+    """A new random token."""
     return PREFIX + secrets.token_urlsafe(32)
 
 
 def token_hash(token: str) -> str:
-    """What the file of callers holds instead of a token."""
+    """The hash that the callers file holds instead of a token."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 
 def entry_line(name: str, roles: Iterable[Role], token: str, expires: date | None = None) -> str:
-    """The line of the file for a token. ConfigurationError where the name is not one."""
+    """The line of the callers file for a token. Raises ConfigurationError where the name is not allowed."""
     fields: dict[str, Any] = {"name": name, "roles": sorted(roles), "sha256": token_hash(token)}
     if expires is not None:
         fields["expires"] = expires.isoformat()
@@ -65,8 +63,8 @@ def entry_line(name: str, roles: Iterable[Role], token: str, expires: date | Non
     return line
 
 
-def find_token(entries: Sequence[Entry], token: str) -> Entry | None:
-    """The entry of a token. Every entry is compared, in a time that says nothing about where they differ."""
+def find_token(entries: Sequence[CallerEntry], token: str) -> CallerEntry | None:
+    """The entry of a token, or None. Every entry is compared, in a time that does not depend on the hashes."""
     digest = token_hash(token)
     found = None
     for entry in entries:
@@ -75,13 +73,16 @@ def find_token(entries: Sequence[Entry], token: str) -> Entry | None:
     return found
 
 
-def find_certificate(entries: Sequence[Entry], names: Sequence[str]) -> Entry | None:
-    """The first entry that a verified client certificate's names stand for."""
+def find_certificate(entries: Sequence[CallerEntry], names: Sequence[str]) -> CallerEntry | None:
+    """The first entry whose certificate name is among those of a verified client certificate, or None."""
     return next((entry for entry in entries if entry.certificate and entry.certificate in names), None)
 
 
-def read_callers(path: Path) -> tuple[Entry, ...]:
-    """All entries of a file. ConfigurationError with every wrong line: what was found, what to write instead."""
+def read_callers(path: Path) -> tuple[CallerEntry, ...]:
+    """All entries of a callers file.
+
+    Raises ConfigurationError that lists every wrong line, with what to write instead.
+    """
     entries, problems = [], []
     for number, line in enumerate(_text(path).splitlines(), start=1):
         if not line.strip() or line.lstrip().startswith("#"):
@@ -114,8 +115,8 @@ def _text(path: Path) -> str:
         raise ConfigurationError(f"{path}: not UTF-8; this is not a file of callers") from None
 
 
-def _entry(line: str) -> Entry:
-    # Never quote the line: whoever wrote a token where its hash belongs would find it in a log.
+def _entry(line: str) -> CallerEntry:
+    # Errors never quote the line: if somebody wrote a token in place of its hash, it would reach a log.
     try:
         fields = json.loads(line)
     except (ValueError, RecursionError):
@@ -126,15 +127,15 @@ def _entry(line: str) -> Entry:
         raise ConfigurationError(f"has keys that are not known; there are {', '.join(_KEYS)}")
     known = _Fields(fields)
     caller = Caller(known.name(), known.roles(), known.limit("calls"), known.limit("tokens"))
-    digest = known.text("sha256", _HASH, "64 hexadecimal digits; the token itself never stands in the file")
+    digest = known.text("sha256", _HASH, "64 hexadecimal digits; never the token itself")
     certificate = known.text("certificate", re.compile(r".{1,253}"), "a name from the client's certificate")
     if bool(digest) == bool(certificate):
         raise ConfigurationError("give sha256 (of a token) or certificate (a name in it), and not both")
-    return Entry(caller, digest, certificate, known.expires())
+    return CallerEntry(caller, digest, certificate, known.expires())
 
 
 class _Fields:
-    """Checked values of one line."""
+    """Reads the fields of one line and checks them."""
 
     def __init__(self, fields: dict[str, Any]) -> None:
         self._fields = fields
@@ -170,7 +171,7 @@ class _Fields:
         if value is None:
             return None
         try:
-            # The named day is the last one on which the token is taken.
+            # The token is accepted until the end of the named day.
             return datetime.combine(date.fromisoformat(value), time.max, UTC).timestamp()
         except (TypeError, ValueError, OverflowError):
             raise ConfigurationError("expires: write the last day as 2027-01-31") from None

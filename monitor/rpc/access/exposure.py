@@ -1,7 +1,4 @@
-"""Refuses to listen beyond this machine where anybody could call or listen in, unless the operator says so.
-
-Knows addresses and which settings protect them. Opens no socket.
-"""
+"""Whether a server is reachable from other machines without protection. It is refused unless the operator allows it."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ _log = structlog.get_logger(__name__)
 
 
 def is_loopback(address: str) -> bool:
-    """True where only this machine can reach HOST:PORT. A name other than localhost counts as reachable."""
+    """True where only this machine can reach HOST:PORT. A name other than localhost counts as reachable by others."""
     host, _ = split_address(address)
     if host == "localhost":
         return True
@@ -27,14 +24,14 @@ def is_loopback(address: str) -> bool:
 
 
 def reflects(settings: Settings) -> bool:
-    """Whether reflection is served: by the setting, or else only on this machine where nobody is asked who they are."""
+    """Whether the reflection service is offered: as the setting says, else only on loopback without authentication."""
     if settings.reflection is not None:
         return settings.reflection
     return is_loopback(settings.listen) and settings.callers is None and settings.tls_client_ca is None
 
 
 def check_exposure(settings: Settings) -> None:
-    """ConfigurationError where gRPC would be open to the network and the operator did not say that it should be."""
+    """Raise ConfigurationError where other machines could call or listen in and `insecure_listen` is not set."""
     problem = _problem(settings)
     if problem is not None and not settings.insecure_listen:
         raise ConfigurationError(
@@ -44,7 +41,7 @@ def check_exposure(settings: Settings) -> None:
 
 
 def announce_exposure(settings: Settings) -> None:
-    """Say loudly what the operator chose to open."""
+    """Log a warning for everything that is reachable from other machines without protection."""
     if not is_loopback(settings.metrics_listen):
         _log.warning("metrics are readable by everybody who reaches them", metrics=settings.metrics_listen)
     problem = _problem(settings)
@@ -56,7 +53,7 @@ def _problem(settings: Settings) -> str | None:
     if is_loopback(settings.listen):
         return None
     if settings.callers is None and settings.tls_client_ca is None:
-        return "nobody has to say who they are: set callers (a file that `sae-monitor token new` writes lines for)"
+        return "callers are not authenticated: set callers (a file that `sae-monitor token new` writes lines for)"
     if settings.tls_certificate is None:
         return "tokens would travel unencrypted: set tls_certificate and tls_key"
     return None

@@ -1,7 +1,4 @@
-"""How much memory is left, so that calls are refused before the kernel ends the process.
-
-Knows this process, its control group and the machine. Does not know calls.
-"""
+"""How much memory this process may use and uses, so that calls are refused before the kernel ends the process."""
 
 from __future__ import annotations
 
@@ -12,15 +9,15 @@ from pathlib import Path, PurePosixPath
 import psutil
 
 _EVERY = 0.2
-"""Seconds for which a reading stands; a reading takes some 50 microseconds."""
+"""Seconds for which a measurement is reused; one takes some 50 microseconds."""
 _OWN_GROUPS = Path("/proc/self/cgroup")
 _GROUPS = Path("/sys/fs/cgroup")
 _MACHINE_FLOOR = 0.02
-"""Share of the machine's memory that must be free, whoever uses the rest."""
+"""Share of the machine's memory that must be free, whichever process uses the rest."""
 
 
 def memory_limit(setting: int | None) -> int:
-    """Bytes that this process may use: the setting, the limit of its control group, or all of the machine."""
+    """Bytes that this process may use: the setting, else the limit of its control group, else the machine's memory."""
     machine = int(psutil.virtual_memory().total)
     if setting is not None:
         return min(setting, machine)
@@ -28,9 +25,9 @@ def memory_limit(setting: int | None) -> int:
 
 
 def _limit_files() -> Iterator[Path]:
-    """Where control groups of version 2 and 1 write the limits of this process: of its group and of all around it.
+    """Files with the memory limits of this process's control groups (versions 2 and 1) and of all their parents.
 
-    Inside a container its own group is the root; under systemd it is a service's, and the root has no limit.
+    Inside a container the process is in the root group. Under systemd it is in the group of a service.
     """
     try:
         lines = _OWN_GROUPS.read_text().splitlines()
@@ -47,7 +44,7 @@ def _limit_files() -> Iterator[Path]:
 
 
 def _limit(file: Path) -> int:
-    """Bytes; 0 where there is no limit."""
+    """The limit in a file in bytes; 0 where there is none."""
     try:
         text = file.read_text("ascii").strip()
     except OSError:
@@ -56,7 +53,7 @@ def _limit(file: Path) -> int:
 
 
 class Memory:
-    """Resident memory against a watermark. May be asked from any thread, as often as there are calls."""
+    """Compares the resident memory of this process with a watermark, a share of its limit. Any thread."""
 
     def __init__(self, limit: int | None, watermark: float) -> None:
         self._limit, self._watermark = memory_limit(limit), watermark
@@ -69,7 +66,7 @@ class Memory:
         return float(self._process.memory_info().rss) / self._limit
 
     def low(self) -> bool:
-        """True where no call should begin."""
+        """True where no further call should begin."""
         now = time.monotonic()
         if now - self._read_at >= _EVERY:
             self._read_at = now

@@ -17,8 +17,8 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from monitor.errors import BadRequest, MonitorError, Overloaded, TooSlow, Violation
-from monitor.rpc import faults
-from monitor.rpc.access.gate import Gate
+from monitor.rpc import error_status
+from monitor.rpc.access.call_checks import CallChecks
 from monitor.telemetry.metrics.metrics import Metrics
 
 HEALTH = "/grpc.health.v1.Health/"
@@ -37,7 +37,12 @@ class BesidesInterceptor(grpc.aio.ServerInterceptor):
     """Wraps methods of every service but one, so that their messages are waited for here and not inside gRPC."""
 
     def __init__(
-        self, service: str, gate: Gate, retry_after: float, metrics: Metrics, message_seconds: float = 10.0
+        self,
+        service: str,
+        gate: CallChecks,
+        retry_after: float,
+        metrics: Metrics,
+        message_seconds: float = 10.0,
     ) -> None:
         """`message_seconds`: the longest time for a message to come, and with it an answer to be taken."""
         self._own = f"/{service}/"
@@ -77,7 +82,7 @@ class BesidesInterceptor(grpc.aio.ServerInterceptor):
                     behaviour: Any = handler.stream_stream if many else handler.unary_stream
                     await _write_all(behaviour(request, context), context)
             except MonitorError as error:
-                await context.abort_with_status(faults.grpc_status(faults.status_of(error, "")))
+                await context.abort_with_status(error_status.grpc_status(error_status.status_of(error, "")))
 
         parse = handler.request_deserializer if many else None
         wrapper: Handler = grpc.stream_stream_rpc_method_handler(wrapped, parse, handler.response_serializer)

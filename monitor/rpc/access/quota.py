@@ -1,7 +1,4 @@
-"""What each caller has in progress, and whether it may have more.
-
-Lives on the event loop. Knows callers by name. Does not know who may do what, nor what a call does.
-"""
+"""Quotas of callers: how many calls and tokens each has in progress. Used on the event loop only."""
 
 from __future__ import annotations
 
@@ -14,8 +11,8 @@ from monitor.rpc.access.roles import Caller
 from monitor.telemetry.metrics.metrics import Metrics
 
 
-class Allowances:
-    """Counts calls and tokens of callers with a name; those without one share the server's own limits."""
+class CallerQuotas:
+    """Counts calls and tokens in progress by caller. Unnamed callers have only the server's own limits."""
 
     def __init__(self, calls: int, tokens: int | None, retry_after: float, metrics: Metrics) -> None:
         self._most_calls, self._most_tokens = calls, tokens
@@ -25,7 +22,7 @@ class Allowances:
 
     @contextmanager
     def call(self, caller: Caller) -> Iterator[Charge]:
-        """One more call of a caller, with nothing charged yet. Raises Overloaded where it has too many."""
+        """Count one call of a caller for the duration of the block. Raises Overloaded where it has too many."""
         limit = caller.calls or self._most_calls
         if caller.name and self._calls[caller.name] >= limit:
             self._metrics.rejected("caller_calls")
@@ -38,11 +35,14 @@ class Allowances:
             self._calls[caller.name] -= 1
             self._tokens[caller.name] -= charge.tokens
             if not self._calls[caller.name]:
-                # Names come and go with the file; none is kept for nothing.
+                # Names disappear when the callers file changes, so none is kept without calls.
                 del self._calls[caller.name], self._tokens[caller.name]
 
     def take(self, caller: Caller, tokens: int) -> None:
-        """More tokens of a caller. Raises Overloaded, or BadRequest where they could never be had."""
+        """Count more tokens of a caller.
+
+        Raises Overloaded where its quota is in use, and BadRequest where the quota could never allow so many.
+        """
         limit = caller.tokens or self._most_tokens
         if caller.name and limit is not None:
             if tokens > limit:
@@ -56,13 +56,13 @@ class Allowances:
 
 
 class Charge:
-    """The tokens of one call; given back when the call ends."""
+    """The tokens that one call has charged to its caller; they are released when the call ends."""
 
-    def __init__(self, allowances: Allowances, caller: Caller) -> None:
+    def __init__(self, allowances: CallerQuotas, caller: Caller) -> None:
         self._allowances, self._caller = allowances, caller
         self.tokens = 0
 
     def take(self, tokens: int) -> None:
-        """Prompt and answer as long as it may become. Raises Overloaded, or BadRequest where it never fits."""
+        """Charge tokens of the prompt, or of the longest possible answer. Raises as `CallerQuotas.take`."""
         self._allowances.take(self._caller, tokens)
         self.tokens += tokens

@@ -1,7 +1,4 @@
-"""Who a caller is and what each role may do.
-
-Knows methods by name and the one request field that needs a role of its own. Does not know tokens or certificates.
-"""
+"""Callers and their roles, and which methods and request fields each role allows."""
 
 from __future__ import annotations
 
@@ -16,33 +13,33 @@ from monitor.errors import PermissionDenied
 
 
 class Role(enum.StrEnum):
-    """What a caller may do. Roles do not include each other: a caller has every role that its line names."""
+    """What a caller may do. No role includes another: a caller has exactly those that its line names."""
 
     INFER = "infer"
-    """Score and generate under the policies."""
+    """May score and generate under the policies."""
     INSPECT = "inspect"
-    """See all features of a text, and what was detected in other callers' requests."""
+    """May see all features of a text, and what was detected in other callers' requests."""
     ADMIN = "admin"
-    """Load policies again, and clamp features that no policy clamps."""
+    """May reload policies, and clamp features of its own choice."""
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Somebody who is known by a token or a certificate."""
+    """A client of the server, known by a token or a certificate."""
 
     name: str
     roles: frozenset[Role]
     calls: int | None = None
-    """Calls in progress at once, where the file of callers says so."""
+    """Maximum number of calls in progress; None for the server's setting."""
     tokens: int | None = None
-    """Tokens in progress at once, where the file of callers says so."""
+    """Maximum number of tokens in progress; None for the server's setting."""
 
 
 ANYBODY = Caller("", frozenset(Role))
-"""Whoever reaches a server that asks nobody who they are."""
+"""The caller of every call to a server without authentication."""
 
 caller: ContextVar[Caller] = ContextVar("caller", default=ANYBODY)
-"""Who made the call that this task serves."""
+"""The caller of the call that the current task serves."""
 
 EVERY = frozenset(Role)
 _INFER = frozenset({Role.INFER})
@@ -60,18 +57,19 @@ METHODS: Mapping[str, frozenset[Role]] = MappingProxyType(
         "ReloadPolicies": _ADMIN,
     }
 )
-"""Any one of these roles is enough. A method that is not listed needs `admin`, so that a new one begins closed."""
+"""Roles that allow a method; any one is enough. A method that is not listed needs `admin`, so that none is open
+by mistake."""
 
 
 def check_method(who: Caller, method: str) -> None:
-    """PermissionDenied where the caller has none of the roles that a method of MonitorService asks for."""
+    """Raise PermissionDenied where the caller has none of the roles that a method of MonitorService needs."""
     wanted = METHODS.get(method, _ADMIN)
     if not who.roles & wanted:
         raise PermissionDenied(f"{method} needs the role {' or '.join(sorted(wanted))}")
 
 
 def check_request(who: Caller, request: Any) -> None:
-    """PermissionDenied where the message asks for more than its method does: clamps of the caller's own."""
+    """Raise PermissionDenied where the message contains clamps and the caller is no admin."""
     generation = getattr(request, "generation", None)
     if Role.ADMIN not in who.roles and generation is not None and len(getattr(generation, "clamps", ())):
         raise PermissionDenied(

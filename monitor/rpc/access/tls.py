@@ -1,9 +1,8 @@
-"""Certificates: read, checked, and read again when they change, without a restart.
+"""TLS certificates: read, checked, and read again when they change, without a restart.
 
-Knows PEM files and gRPC's server credentials. Does not know who may call. gRPC asks for the certificates at every
-new connection (`grpc.dynamic_ssl_server_credentials`), which works for `grpc.aio` servers too; connections that are
-open keep the certificate that they began with. TLS 1.2 is the oldest version that gRPC's core speaks; from Python it
-cannot be told to leave 1.2 out, so `tls_minimum: 1.3` is held at the beginning of every call instead.
+gRPC asks for the certificates at every new connection (`grpc.dynamic_ssl_server_credentials`); open connections keep
+the certificate that they began with. gRPC's core speaks TLS 1.2 and later, and Python cannot exclude 1.2 there, so
+`tls_minimum: 1.3` is enforced at the beginning of every call instead.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from monitor.errors import ConfigurationError
-from monitor.rpc.access.reloading_file import WatchedFiles
+from monitor.rpc.access.watched_files import WatchedFiles
 from monitor.settings import Settings
 from monitor.telemetry.metrics.security import SecurityMetrics
 
@@ -28,25 +27,27 @@ LARGEST_FILE = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Certificates:
-    """The bytes of certificate, key and client authorities, known to fit each other and to be valid now."""
+    """Certificate, key and client authorities as PEM bytes, checked to belong together and to be valid now."""
 
     certificate: bytes
     key: bytes
     client_ca: bytes | None
     expires: float
-    """When the first certificate of the chain ends, in seconds since 1970."""
+    """When the first certificate of the chain expires, in seconds since 1970."""
     client_ca_expires: float | None
+    """When the first client authority expires, in seconds since 1970; None without one."""
 
     def configuration(self) -> grpc.ServerCertificateConfiguration:
-        """For gRPC."""
+        """The certificates as gRPC takes them."""
         pairs = [(self.key, self.certificate)]
         return grpc.ssl_server_certificate_configuration(pairs, root_certificates=self.client_ca)
 
 
 def credentials(settings: Settings, metrics: SecurityMetrics) -> grpc.ServerCredentials | None:
-    """Credentials that follow the files; None where no certificate is set.
+    """Server credentials that follow changes of the files; None where no certificate is set.
 
-    ConfigurationError where a file is missing, unreadable, not PEM, expired, or key and certificate differ.
+    Raises ConfigurationError where a file is missing, unreadable, not PEM or expired, or where the key does not belong
+    to the certificate.
     """
     certificate, key, client_ca = settings.tls_certificate, settings.tls_key, settings.tls_client_ca
     if certificate is None and key is None and client_ca is None:
@@ -72,7 +73,7 @@ def credentials(settings: Settings, metrics: SecurityMetrics) -> grpc.ServerCred
 
 
 def read_certificates(certificate: Path, key: Path, client_ca: Path | None) -> Certificates:
-    """Everything that the files hold; ConfigurationError where it cannot serve now."""
+    """Read and check the files. Raises ConfigurationError where they cannot be used now."""
     chain_pem, key_pem = _read(certificate), _read(key)
     chain = _parsed(certificate, chain_pem)
     _check_key(certificate, chain[0], key, key_pem)
@@ -134,6 +135,6 @@ def _valid_until(path: Path, certificates: Sequence[x509.Certificate]) -> float:
         if found.not_valid_before_utc > now:
             raise ConfigurationError(
                 f"{path}: the certificate of {found.subject.rfc4514_string()} begins on "
-                f"{found.not_valid_before_utc:%Y-%m-%d %H:%M} UTC; look at this machine's clock"
+                f"{found.not_valid_before_utc:%Y-%m-%d %H:%M} UTC; check this machine's clock"
             )
     return min(found.not_valid_after_utc.timestamp() for found in certificates)

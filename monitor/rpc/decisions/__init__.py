@@ -1,1 +1,1 @@
-"""Decisions of requests: built into records, written to the log, streamed to watchers."""
+"""Decisions of requests: built into records, written to the log, streamed to clients, and added to traces."""

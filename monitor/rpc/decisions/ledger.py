@@ -22,7 +22,7 @@ from monitor.rpc.decisions import trace as describing
 from monitor.telemetry.decisions import record, tokens
 from monitor.telemetry.decisions.feed import Feed
 from monitor.telemetry.decisions.log import REFUSED, DecisionLog
-from monitor.telemetry.decisions.privacy import Masks, PromptHash
+from monitor.telemetry.decisions.privacy import PromptHash, TextMasks
 from monitor.telemetry.decisions.record import DecisionRecord, without_text
 from monitor.telemetry.decisions.trail import Trail
 from monitor.telemetry.tracing import context
@@ -46,7 +46,7 @@ class Contents:
 
     everything: bool
     """A record for every request, and not only for those with something to say."""
-    text: Masks | None
+    text: TextMasks | None
     """Prompts and released responses, masked; None keeps them out."""
     readings: bool
     hashing: PromptHash

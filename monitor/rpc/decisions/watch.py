@@ -1,7 +1,4 @@
-"""WatchDetections: what was detected in everybody's requests, as it happens, or from a place in the log on.
-
-Knows the feed and the log. Does not know who may watch, nor how records come about.
-"""
+"""WatchDetections: streams decision records as they happen, or from a given record of the log on."""
 
 from __future__ import annotations
 
@@ -15,33 +12,33 @@ from monitor.errors import BadRequest, Violation
 from monitor.rpc.access.call_interceptor import Context
 from monitor.rpc.decisions.ledger import Ledger
 from monitor.rpc.wire import decisions
-from monitor.rpc.wire.decisions import Watched
+from monitor.rpc.wire.decisions import WatchFilter
 from monitor.telemetry.decisions.feed import Subscription
 from monitor.telemetry.decisions.reader import read
 from monitor.telemetry.decisions.record import KIND, DecisionRecord, from_json
 from monitor.v1 import monitor_pb2 as pb
 
 _CHUNK = 256
-"""Records read from the log at a time, on a thread."""
+"""Records that are read from the log at a time, on a thread."""
 _BEFORE_THE_END = 5.0
-"""Seconds before the longest call is over: a stream ends by itself then, and its watcher comes again."""
+"""A stream ends itself this many seconds before the longest call is over; its client then calls again."""
 
 
 class DetectionWatch:
-    """Serves the streams of one server."""
+    """Serves the WatchDetections streams of one server."""
 
     def __init__(self, ledger: Ledger, folder: Path | None, longest: float) -> None:
-        """`folder` is the log's; `longest`: seconds that a call may take."""
+        """`folder` is that of the log, None without one; `longest` is how many seconds a call may take."""
         self._ledger, self._folder = ledger, folder
         self._longest = max(longest - _BEFORE_THE_END, longest / 2)
 
     async def serve(self, request: pb.WatchDetectionsRequest, context: Context) -> None:
-        """Send records until the caller leaves, the server stops, or the longest call is over."""
+        """Send records until the client leaves, the server stops, or the call has lasted as long as calls may."""
         wanted = decisions.watched(request)
         last = self._checked(wanted.after)
         deadline = time.monotonic() + self._longest
         with self._ledger.feed.subscribe(wanted.wants) as live:
-            # Headers at once, so that a watcher knows that it watches before anything happens.
+            # Send headers at once, so that the client knows that its stream has begun.
             await context.send_initial_metadata(())
             missed = 0
             if wanted.after is not None:
@@ -51,11 +48,11 @@ class DetectionWatch:
                 if found is None:
                     return
                 seq, record = found
-                if seq > last or not seq:  # What is not was in the log already.
+                if seq > last or not seq:  # Others were sent from the log already.
                     await context.write(decisions.response(seq, record, wanted, missed + live.dropped))
 
     def _checked(self, after: int | None) -> int:
-        """The place to begin behind. BadRequest where the log has no such place."""
+        """The sequence number after which to begin. Raises BadRequest where the log does not reach it."""
         if after is None:
             return 0
         log = self._ledger.log
@@ -66,13 +63,16 @@ class DetectionWatch:
         return after
 
     async def _catch_up(
-        self, wanted: Watched, live: Subscription, context: Context, after: int, deadline: float
+        self, wanted: WatchFilter, live: Subscription, context: Context, after: int, deadline: float
     ) -> tuple[int, int]:
-        """Send what is in the log until the live queue holds all that follows; gives the place and what is gone."""
+        """Send the records in the log, until the live queue holds everything after them.
+
+        Returns the last sequence number that was sent, and the number of records that retention had deleted.
+        """
         assert self._folder is not None
         missed, known = 0, False
         while time.monotonic() < deadline:
-            live.restart()
+            live.start_replay()
             records = read(self._folder, after)
             while chunk := await asyncio.to_thread(lambda source: list(islice(source, _CHUNK)), records):
                 if not known:
@@ -83,12 +83,12 @@ class DetectionWatch:
                         await context.write(decisions.response(seq, record, wanted, missed))
             if not live.dropped:
                 break
-        live.go_live()
+        live.stop_replay()
         return after, missed
 
 
 def _decisions(chunk: list[dict[str, object]]) -> Iterator[tuple[int, DecisionRecord]]:
-    """The records among lines, with their numbers; those of another version's schema are passed over."""
+    """The decision records among lines of the log, with their sequence numbers. Unknown schemas are skipped."""
     for content in chunk:
         if content.get("kind") != KIND:
             continue
@@ -99,7 +99,7 @@ def _decisions(chunk: list[dict[str, object]]) -> Iterator[tuple[int, DecisionRe
 
 
 async def _next(live: Subscription, seconds: float) -> tuple[int, DecisionRecord] | None:
-    """The next record; None at the end of the feed or after so long."""
+    """The next record; None at the end of the feed or after `seconds`."""
     try:
         return await asyncio.wait_for(live.next(), seconds)
     except TimeoutError:

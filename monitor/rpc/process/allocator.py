@@ -1,6 +1,6 @@
-"""Memory that is no longer used goes back to the system, so that a server's size does not creep up.
+"""Settings of the memory allocators, so that memory that is no longer used goes back to the system.
 
-Knows glibc's allocator and MKL's. Does not know who allocates.
+Without them the resident memory of a server grows for hours.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from typing import Any
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 """M_TRIM_THRESHOLD, M_MMAP_THRESHOLD and M_ARENA_MAX of `mallopt(3)`."""
 _LARGE, _TOP = 32 << 20, 128 << 20
-"""Bytes from which a block has a mapping of its own, and bytes that passes may take and free without page faults."""
+"""Bytes from which a block gets a mapping of its own, and free bytes that are kept to avoid page faults."""
 _EVERY = 60.0
-"""Seconds between two times; one takes some milliseconds."""
+"""Seconds between two trims; one takes some milliseconds."""
 
 
-def keep_level(every: float = _EVERY) -> bool:
-    """Keep a server's memory level; whether glibc was told. To be called before torch is imported.
+def limit_retained_memory(every: float = _EVERY) -> bool:
+    """Make MKL and glibc return freed memory. Returns True where glibc was set up. Call it before torch is imported.
 
-    Two allocators would let it rise for hours. MKL keeps the buffers of a matrix product for each thread of each team,
-    and takes more whenever one has more rows than any before; MKL_DISABLE_FAST_MM has it free them. glibc gives each
-    thread an arena, which keeps the most that it ever held; here all threads share one, and what is free in it goes
-    back each minute. Blocks stay in it up to a size, because mappings of their own cost page faults at every pass.
-    Python's small objects don't come from there, so threads hardly meet. Whoever chose a setting, or has another C
-    library, keeps it.
+    MKL keeps the buffers of matrix products for each thread, and allocates more whenever a product has more rows than
+    any before; MKL_DISABLE_FAST_MM makes it free them. glibc gives each thread an arena, which keeps the most that it
+    ever held. Here all threads share one arena, whose free memory is returned every minute; Python's small objects are
+    allocated elsewhere, so threads seldom wait for each other. Only very large blocks get mappings of their own,
+    because those cost page faults in every pass. Settings of the operator in the environment, and other C libraries,
+    are left alone.
     """
     os.environ.setdefault("MKL_DISABLE_FAST_MM", "1")
     if any(name.startswith("MALLOC_") for name in os.environ) or "glibc.malloc" in os.environ.get(
@@ -46,7 +46,7 @@ def keep_level(every: float = _EVERY) -> bool:
 
 
 def _trim(libc: Any, every: float) -> None:
-    """Once in a while, for as long as the process runs. Other threads go on meanwhile."""
+    """Return free memory to the system every `every` seconds, for as long as the process runs."""
     never = threading.Event()
     while not never.wait(every):
         libc.malloc_trim(ctypes.c_size_t(0))

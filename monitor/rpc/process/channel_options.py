@@ -1,21 +1,18 @@
-"""What gRPC's core is told about connections, headers, pings and messages.
-
-Knows names of channel arguments (`grpc/impl/channel_arg_names.h`). Does not know calls.
-"""
+"""Options of the gRPC server for connections, headers, pings and messages (`grpc/impl/channel_arg_names.h`)."""
 
 from __future__ import annotations
 
 from monitor.settings import Settings
 
-_SILENCE = 2
-"""Silent connections are closed after half of the time between two signs of life."""
+_PING_TIMEOUT_SHARE = 0.5
+"""A ping must be answered within this share of the time between two pings, or the connection is closed."""
 
 
 def server_options(settings: Settings) -> list[tuple[str, int]]:
-    """Options of `grpc.aio.server`: everything that keeps one peer from taking more than its share."""
+    """Options of `grpc.aio.server` that keep one client from using more than its share."""
     return [
         ("grpc.max_receive_message_length", settings.max_message_bytes),
-        # Both the size at which refusal begins and the one at which it is certain, or the core's own 8 to 16 KiB hold.
+        # Above the first size headers may be refused, above the second they always are. The defaults are 8 and 16 KiB.
         ("grpc.max_metadata_size", settings.max_header_bytes),
         ("grpc.absolute_max_metadata_size", settings.max_header_bytes),
         ("grpc.max_allowed_incoming_connections", settings.max_connections),
@@ -25,13 +22,13 @@ def server_options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.max_connection_age_ms", _ms(settings.max_connection_seconds)),
         ("grpc.max_connection_age_grace_ms", _ms(settings.max_call_seconds)),
         ("grpc.keepalive_time_ms", _ms(settings.keepalive_seconds)),
-        ("grpc.keepalive_timeout_ms", _ms(settings.keepalive_seconds / _SILENCE)),
-        # A connection that never begins a call must show signs of life too.
+        ("grpc.keepalive_timeout_ms", _ms(settings.keepalive_seconds * _PING_TIMEOUT_SHARE)),
+        # Connections without calls are pinged too.
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", _ms(settings.min_ping_seconds)),
         ("grpc.http2.max_ping_strikes", 2),
-        # Without it a second server could take the same port and half of the calls.
+        # By default a second server could listen on the same port and take half of the calls.
         ("grpc.so_reuseport", 0),
     ]
 

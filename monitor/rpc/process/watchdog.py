@@ -1,7 +1,6 @@
-"""Whether work stands still: requests are there and no pass ends, so that only a new process helps.
+"""Detect an engine that hangs: requests wait and no forward pass ends. Only a new process helps then.
 
-Knows queues by the numbers that they tell, and how to end a process that hangs. Does not know engines or passes. A
-device that never answers raises nothing: the thread that waits for it looks alive.
+A device that never answers raises no exception, and the thread that waits for it looks alive.
 """
 
 from __future__ import annotations
@@ -16,54 +15,63 @@ from typing import Protocol
 import structlog
 
 _UNSEEN = 15.0
-"""Seconds between two looks that are believed. Where the whole machine stood still, nobody is to blame."""
+"""Most seconds that are counted between two checks. A longer gap means that the whole machine was suspended."""
 _LAST_RESORT = 20.0
-"""Seconds to stop in an orderly way, where threads hang that Python would wait for."""
+"""Seconds for an orderly end of the process, before it is ended by force."""
 
 _log = structlog.get_logger(__name__)
 
 
 class Queue(Protocol):
-    """Something that runs requests pass by pass. Any thread."""
+    """An engine or a scorer, as far as the watchdog needs it. Any thread."""
 
     def queue_depth(self) -> int:
-        """Requests that wait."""
+        """Number of requests that wait."""
 
     def running(self) -> int:
-        """Requests that run."""
+        """Number of requests that run."""
 
     def passes(self) -> int:
-        """Passes that ended since the start."""
+        """Number of forward passes that have ended since the start."""
 
 
 @dataclass(slots=True)
 class _Seen:
+    """What the last check saw of a queue."""
+
     passes: int = -1
     seconds: float = 0.0
+    """Time for which it has had requests and has ended no pass."""
 
 
-class Stalls:
-    """Looks at queues again and again; `limit` is in seconds, 0 never finds one that stands still."""
+class StallDetector:
+    """Finds queues that stand still. `check` must be called again and again.
+
+    `limit` is the number of seconds after which a queue counts as stalled; 0 never counts one.
+    """
 
     def __init__(
         self, queues: Mapping[str, Queue], limit: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._queues, self._limit, self._clock = dict(queues), limit, clock
         self._seen = {name: _Seen() for name in queues}
-        self._looked = clock()
+        self._checked = clock()
         self._told = False
 
-    def look(self) -> bool:
-        """True where a queue has had work for `limit` seconds and has ended no pass in them."""
+    def check(self) -> bool:
+        """True where a queue has had requests for `limit` seconds and has ended no pass in that time."""
         now = self._clock()
-        since, self._looked = min(now - self._looked, _UNSEEN), now
+        since, self._checked = min(now - self._checked, _UNSEEN), now
         for name, queue in self._queues.items():
             self._note(self._seen[name], queue, since)
         stalled = [name for name, seen in self._seen.items() if 0 < self._limit <= seen.seconds]
         if stalled and not self._told:
             hint = "raise stall_seconds if a pass may take longer on this machine"
             _log.error(
-                "no pass ends; the process must go", queues=stalled, stall_seconds=self._limit, hint=hint
+                "no forward pass ends; the process must be restarted",
+                queues=stalled,
+                stall_seconds=self._limit,
+                hint=hint,
             )
         self._told = bool(stalled)
         return self._told
@@ -76,8 +84,8 @@ class Stalls:
         seen.passes = passes
 
 
-def end_for_certain(code: int, seconds: float = _LAST_RESORT) -> None:
-    """Give the process some seconds to end by itself; after them it ends with this code, whatever hangs."""
+def force_exit(code: int, seconds: float = _LAST_RESORT) -> None:
+    """End the process with this exit code after some seconds, unless it has ended by itself before."""
     timer = threading.Timer(seconds, os._exit, (code,))
     timer.daemon = True
     timer.start()

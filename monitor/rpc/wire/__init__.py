@@ -1,1 +1,1 @@
-"""The border between messages of monitor.v1 and the project's own records. Needs no torch, no grpc."""
+"""Conversion between messages of monitor.v1 and the records of the project. Needs neither torch nor grpc."""

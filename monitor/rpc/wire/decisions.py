@@ -1,4 +1,4 @@
-"""Decision records as messages, and what a watcher asks for as a test of records."""
+"""WatchDetections: its request as a filter of decision records, and records as its responses."""
 
 from __future__ import annotations
 
@@ -17,22 +17,26 @@ _SEVERITY = {number: severity for severity, number in enums.SEVERITY.items()}
 
 
 @dataclass(frozen=True, slots=True)
-class Watched:
-    """Which records a watcher wants, and what of them."""
+class WatchFilter:
+    """Which decision records a client of WatchDetections wants, and which of their detections."""
 
     policies: frozenset[str]
-    """Empty: all."""
+    """Names of policies; empty for all."""
     minimum: Severity
+    """The lowest severity of detections."""
     shadow: bool
+    """Whether detections of rules in shadow mode count."""
     unknown: bool
+    """Whether requests that could not be scored in full are wanted."""
     after: int | None
+    """Sequence number in the log after which to begin; None for live records only."""
 
     def detections(self, record: DecisionRecord) -> tuple[Detection, ...]:
-        """Those that pass the filters."""
+        """The detections of a record that pass the filter."""
         return tuple(found for found in record.detections if self._passes(found))
 
     def wants(self, record: DecisionRecord) -> bool:
-        """True where something passes the filters, or nobody knows whether something should have."""
+        """True where a detection passes the filter, or where the request could not be scored in full."""
         return (self.unknown and record.status is Status.UNKNOWN) or bool(self.detections(record))
 
     def _passes(self, found: Detection) -> bool:
@@ -43,8 +47,8 @@ class Watched:
         return _RANK[found.severity] >= _RANK[self.minimum]
 
 
-def watched(message: pb.WatchDetectionsRequest) -> Watched:
-    """What to send. BadRequest with every wrong field named."""
+def watched(message: pb.WatchDetectionsRequest) -> WatchFilter:
+    """Read a request. Raises BadRequest that names every wrong field."""
     problems = Problems()
     for index, name in enumerate(message.policies):
         if not name:
@@ -54,7 +58,7 @@ def watched(message: pb.WatchDetectionsRequest) -> Watched:
     if asked != pb.SEVERITY_UNSPECIFIED and asked not in _SEVERITY:
         problems.add("minimum_severity", "write SEVERITY_LOW, _MEDIUM, _HIGH or _CRITICAL, or leave it out")
     problems.raise_any()
-    return Watched(
+    return WatchFilter(
         policies=frozenset(message.policies),
         minimum=minimum,
         shadow=message.include_shadow,
@@ -63,8 +67,10 @@ def watched(message: pb.WatchDetectionsRequest) -> Watched:
     )
 
 
-def response(seq: int, record: DecisionRecord, wanted: Watched, dropped: int) -> pb.WatchDetectionsResponse:
-    """What a watcher sees of a record."""
+def response(
+    seq: int, record: DecisionRecord, wanted: WatchFilter, dropped: int
+) -> pb.WatchDetectionsResponse:
+    """The message for a record. `dropped` is the number of records that the stream has missed so far."""
     when = Timestamp()
     when.FromNanoseconds(round(record.time * 1e9))
     return pb.WatchDetectionsResponse(

@@ -1,4 +1,4 @@
-"""Enums of the records and of the wire, one table each; a new member without a counterpart fails at import."""
+"""Tables between enums of the records and of monitor.v1. A new member without a counterpart fails at import."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ FINISH_REASON = {
     FinishReason.LENGTH: pb.FINISH_REASON_LENGTH,
     FinishReason.POLICY: pb.FINISH_REASON_POLICY,
 }
-"""Of a generation that ends with status OK. The others end a call with an error, or nobody waits for them."""
+"""Finish reasons of generations that end with status OK. All others end the call with an error or a cancellation."""
 
 ROLE = {pb.ROLE_SYSTEM: "system", pb.ROLE_USER: "user", pb.ROLE_ASSISTANT: "assistant"}
-"""Wire to the names that chat templates use."""
+"""Roles of messages, from the wire to the names that chat templates use."""
 
 WHERE_OF = {pb.CLAMP_WHERE_UNSPECIFIED: Where.ACTIVE} | {number: where for where, number in WHERE.items()}
-"""Wire to record. A number that this version does not know is not in it."""
+"""From the wire to the record. Numbers that this version does not know are missing."""
 
 ERROR_TERM_OF = {pb.ERROR_TERM_UNSPECIFIED: ErrorTerm.KEEP} | {
     number: term for term, number in ERROR_TERM.items()
 }
-"""Wire to record. A number that this version does not know is not in it."""
+"""From the wire to the record. Numbers that this version does not know are missing."""

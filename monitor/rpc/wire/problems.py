@@ -1,7 +1,4 @@
-"""Collecting every wrong field of a request, each under its path in the message.
-
-Knows paths. Does not know which fields there are.
-"""
+"""Collects every wrong field of a request, each with its path in the message."""
 
 from __future__ import annotations
 
@@ -13,13 +10,13 @@ from monitor.errors import BadRequest, TooLong, Violation
 
 
 class Problems:
-    """Violations found so far. `raise_any` ends the reading of a message."""
+    """The wrong fields found so far. Call `raise_any` once a message has been read."""
 
     def __init__(self) -> None:
         self._violations: list[Violation] = []
 
     def add(self, field: str, description: str) -> None:
-        """Note one wrong field: its path, and what was found and what to write instead."""
+        """Note one wrong field: its path, and a text that says what was found and what to write instead."""
         self._violations.append(Violation(field, description))
 
     def number(self, field: str, value: float, low: float, high: float) -> None:
@@ -28,14 +25,14 @@ class Problems:
             self.add(field, f"is {_plain(value)}; write a number from {_plain(low)} to {_plain(high)}")
 
     def raise_any(self) -> None:
-        """BadRequest with everything that was noted, if anything was."""
+        """Raise BadRequest with all wrong fields, if there are any."""
         if self._violations:
             raise BadRequest(*self._violations)
 
 
 @contextmanager
 def under(path: str) -> Iterator[None]:
-    """Within it, fields of BadRequest are relative to `path`; outside they are paths in the whole message."""
+    """Prefix the fields of a BadRequest that is raised in the block with `path`."""
     try:
         yield
     except BadRequest as error:
@@ -44,5 +41,5 @@ def under(path: str) -> Iterator[None]:
 
 
 def _plain(number: float) -> str:
-    """A number as people write it: whole ones with all their digits."""
+    """A number as text; whole numbers with all their digits."""
     return str(int(number)) if float(number).is_integer() else f"{number:g}"

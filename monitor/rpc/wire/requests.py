@@ -1,6 +1,6 @@
-"""Requests: messages in, records out, or BadRequest with every wrong field named.
+"""Read requests: from messages to records, or BadRequest that names every wrong field.
 
-Checks all that can be checked without the model; the runtime checks lengths and features.
+All that can be checked without the model is checked here; the runtime checks lengths and features.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from monitor.v1 import monitor_pb2 as pb
 
 MOST_STOPS = 16
 LONGEST_STOP = 256
-"""Characters."""
+"""Maximum length of a stop string, in characters."""
 LARGEST_TARGET = 100.0
-"""Times a feature's recorded maximum; published useful values stay within 5 on either side."""
+"""Largest target of a clamp, up or down, in recorded maxima. Published useful values are within 5."""
 MOST_CLAMPS = 64
 MOST_INSPECTED = 256
 DEFAULT_INSPECTED = 10
 COLDEST = 0.01
-"""Lowest temperature that is not greedy; below it logits overflow in half precision."""
+"""Lowest temperature above 0; below it logits overflow in half precision."""
 HOTTEST = 100.0
 
 _INT32 = 2**31 - 1
@@ -32,29 +32,30 @@ _INT32 = 2**31 - 1
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """What the model reads."""
+    """The input of a request."""
 
     path: str
-    """Where it stands in the message, for what the runtime finds wrong with it."""
+    """Path of the field in the message, for errors that the runtime finds later."""
     content: str | Sequence[Mapping[str, str]]
-    """A text, or turns as `{"role": …, "content": …}`."""
+    """A text, or messages as `{"role": …, "content": …}`."""
     truncate: bool
+    """Drop tokens from the front where the prompt is too long."""
     session: str = ""
-    """The conversation that the request belongs to, as its caller names it."""
+    """The conversation that the request belongs to, as its caller names it; empty for none."""
     labels: Mapping[str, str] = field(default_factory=dict)
-    """What the request says of itself."""
+    """Labels that the request gives itself; policies may be limited to some."""
 
     @property
     def size(self) -> int:
-        """Characters."""
+        """Number of characters."""
         if isinstance(self.content, str):
             return len(self.content)
         return sum(len(turn["content"]) for turn in self.content)
 
 
 @dataclass(frozen=True, slots=True)
-class Generation:
-    """What to run and what to return."""
+class GenerationSpec:
+    """A generation: what to run and what to return."""
 
     input: Input
     sampling: Sampling
@@ -64,32 +65,32 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What to encode and how much of it to return."""
+    """An inspection: what to encode and how many features to return for each token."""
 
     input: Input
     top_k: int
 
 
 def score(message: pb.ScoreRequest) -> Input:
-    """What to score."""
+    """Read a request of Score. Raises BadRequest."""
     problems = Problems()
     content = _input(message.input, "input", problems)
     problems.raise_any()
     return content
 
 
-def generation(message: pb.Generation) -> Generation:
-    """What Generate and GenerateStream run."""
+def generation(message: pb.Generation) -> GenerationSpec:
+    """Read the generation in a request of Generate or GenerateStream. Raises BadRequest."""
     problems = Problems()
     content = _input(message.input, "generation.input", problems)
     sampling = _sampling(message.sampling, "generation.sampling", problems)
     clamps = _clamps(message.clamps, "generation.clamps", problems)
     problems.raise_any()
-    return Generation(content, sampling, clamps, message.include_tokens)
+    return GenerationSpec(content, sampling, clamps, message.include_tokens)
 
 
 def inspection(message: pb.InspectRequest) -> Inspection:
-    """What to inspect."""
+    """Read a request of Inspect. Raises BadRequest."""
     problems = Problems()
     content = _input(message.input, "input", problems)
     top_k = message.top_k if message.HasField("top_k") else DEFAULT_INSPECTED
@@ -103,12 +104,12 @@ def _input(message: pb.Input, path: str, problems: Problems) -> Input:
     if kind == "text":
         if not message.text:
             problems.add(f"{path}.text", "is empty; write at least one character")
-        return Input(path, message.text, message.truncate, *belonging(message, path, problems))
+        return Input(path, message.text, message.truncate, *session_and_labels(message, path, problems))
     if kind is None:
         problems.add(path, "has no content; set text or conversation")
         return Input(path, "", message.truncate)
     turns = _turns(message.conversation.messages, f"{path}.conversation.messages", problems)
-    return Input(path, turns, message.truncate, *belonging(message, path, problems))
+    return Input(path, turns, message.truncate, *session_and_labels(message, path, problems))
 
 
 def _turns(messages: Sequence[pb.ChatMessage], path: str, problems: Problems) -> list[dict[str, str]]:
@@ -182,8 +183,8 @@ LONGEST_LABEL = 200
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 
 
-def belonging(message: pb.Input, path: str, problems: Problems) -> tuple[str, dict[str, str]]:
-    """Session id (empty: none) and labels; adds what is wrong with them to `problems`."""
+def session_and_labels(message: pb.Input, path: str, problems: Problems) -> tuple[str, dict[str, str]]:
+    """The session id (empty for none) and the labels of an input. Adds wrong ones to `problems`."""
     if len(message.session_id) > LONGEST_SESSION:
         problems.add(f"{path}.session_id", f"is longer than {LONGEST_SESSION} characters")
     labels = dict(message.labels)

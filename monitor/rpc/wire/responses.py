@@ -1,4 +1,4 @@
-"""Responses: records in, messages out."""
+"""Build responses: from records to messages."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from monitor.rpc.wire import enums
 from monitor.v1 import monitor_pb2 as pb
 
 
-class InspectedToken(Protocol):
-    """A token with its strongest features."""
+class TokenFeatures(Protocol):
+    """An inspected token with its strongest features."""
 
     @property
     def position(self) -> int:
-        """Position in the whole sequence, BOS included."""
+        """Its position in the sequence, with BOS at 0."""
 
     @property
     def token_id(self) -> int:
-        """Id in the model's vocabulary."""
+        """Its id in the model's vocabulary."""
 
     @property
     def text(self) -> str:
@@ -43,16 +43,16 @@ class InspectedToken(Protocol):
 
     @property
     def features(self) -> Sequence[FeatureReading]:
-        """Strongest first."""
+        """Its features in descending order of their readings."""
 
 
 def digests(record: Digests) -> pb.Digests:
-    """What ran."""
+    """Digests of what ran."""
     return pb.Digests(model=record.model, dictionary=record.dictionary, policies=record.policies)
 
 
 def coverage(record: Coverage) -> pb.Coverage:
-    """Tokens scored of tokens run."""
+    """How many of the tokens that ran were scored."""
     return pb.Coverage(
         tokens_run=record.tokens_run,
         tokens_scored=record.tokens_scored,
@@ -61,7 +61,7 @@ def coverage(record: Coverage) -> pb.Coverage:
 
 
 def verdict(record: Verdict) -> pb.Verdict:
-    """All detections and the strongest action."""
+    """A verdict with all its detections."""
     return pb.Verdict(
         status=enums.STATUS[record.status],
         matched=record.matched,
@@ -75,7 +75,7 @@ def verdict(record: Verdict) -> pb.Verdict:
 
 
 def suppression(record: Suppression) -> pb.Suppression:
-    """What became of a policy's clamps."""
+    """Whether a policy's clamps held."""
     return pb.Suppression(
         policy=record.policy,
         features=record.features,
@@ -109,7 +109,7 @@ def detection(record: Detection) -> pb.Detection:
 
 
 def scored_tokens(parts: Iterable[ScoredTokens | None], token_text: TokenText) -> list[pb.ScoredToken]:
-    """Tokens with the readings that are not zero."""
+    """Scored tokens with the readings that are not zero."""
     return [
         pb.ScoredToken(
             position=record.position,
@@ -124,8 +124,8 @@ def scored_tokens(parts: Iterable[ScoredTokens | None], token_text: TokenText) -
     ]
 
 
-def inspected_tokens(records: Iterable[InspectedToken]) -> list[pb.InspectedToken]:
-    """Tokens with their strongest features."""
+def inspected_tokens(records: Iterable[TokenFeatures]) -> list[pb.InspectedToken]:
+    """Inspected tokens with their strongest features."""
     return [
         pb.InspectedToken(
             position=record.position,
@@ -208,7 +208,7 @@ def _readings(records: Iterable[FeatureReading]) -> list[pb.Reading]:
 def messages(
     request_id: str, events: Iterable[Released], token_text: TokenText
 ) -> Iterator[pb.GenerateStreamResponse]:
-    """Chunks and detections in the order in which they came; events that piled up share one chunk."""
+    """Events of a generation as stream messages, in order. Texts and tokens between two detections become one chunk."""
     texts: list[str] = []
     tokens: list[ScoredTokens] = []
 
@@ -232,7 +232,7 @@ def messages(
 
 
 def scores(records: Iterable[ConditionScore]) -> list[pb.ConditionScore]:
-    """How far sub-conditions came."""
+    """The highest scores of a rule's conditions."""
     return [
         pb.ConditionScore(
             name=found.name, score=found.score, threshold=found.threshold, reached=found.reached
@@ -242,5 +242,5 @@ def scores(records: Iterable[ConditionScore]) -> list[pb.ConditionScore]:
 
 
 def named(rule: Rule) -> list[str]:
-    """The conditions that a rule names, each once, in the order of writing."""
+    """Names of the conditions in a rule's `when`, each once, in the order of writing."""
     return [] if rule.when is None else list(dict.fromkeys(name for name, _ in names_in(rule.when)))

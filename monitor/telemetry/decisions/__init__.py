@@ -1,1 +1,1 @@
-"""The decision log: what was decided about each request, on disk before its caller learns of it."""
+"""The decision log: what was decided about each request, on disk before its caller gets an answer."""

@@ -1,7 +1,7 @@
-"""Frozen dataclasses as JSON and back, by their types: what the project's records say, the log can hold.
+"""Frozen dataclasses as JSON and back, by their type annotations.
 
-Fields that hold their default are left out, fields that a later version added are passed over. Knows dataclasses,
-enums, tuples and numbers; refuses anything else, so that nothing is ever logged by accident of its `repr`.
+Fields with their default value are left out, and unknown fields are skipped when reading. Supported are dataclasses,
+enums, tuples, text and numbers. Anything else is refused, so that no value is logged by its `repr` by accident.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import Any
 
 _PLAIN = (str, bool, int, type(None))
 _NONE = object()
-"""Stands for a field without a default."""
+"""Marks a field without a default."""
 
 
 def dump(value: Any) -> Any:
-    """The value as JSON holds it: enums by name in lower case, floats exact for float32, null for NaN and infinity.
+    """A value as JSON: enums by their names in lower case, floats with nine digits, null for NaN and infinity.
 
-    Raises TypeError for a type that has no place in a record.
+    Nine digits are exact for float32. Raises TypeError for a type that is not supported.
     """
     if isinstance(value, enum.Enum):
         return value.name.lower()
@@ -35,7 +35,7 @@ def dump(value: Any) -> Any:
         return [dump(item) for item in value]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return _fields(value)
-    raise TypeError(f"{type(value).__name__} has no place in a decision record")
+    raise TypeError(f"{type(value).__name__} cannot be part of a decision record")
 
 
 def _fields(value: Any) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def _fields(value: Any) -> dict[str, Any]:
 
 @lru_cache(maxsize=64)
 def _defaults(kind: Any) -> tuple[tuple[str, Any], ...]:
-    """Names of fields with their defaults."""
+    """Names of a dataclass's fields with their defaults."""
 
     def default(field: dataclasses.Field[Any]) -> Any:
         if field.default_factory is not dataclasses.MISSING:
@@ -57,7 +57,7 @@ def _defaults(kind: Any) -> tuple[tuple[str, Any], ...]:
 
 
 def load(kind: Any, content: Any) -> Any:
-    """A value of this type. Raises ValueError where the content is not of it."""
+    """A value of type `kind` from JSON. Raises ValueError where the content does not match the type."""
     if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
         return _union(kind, content)
     if typing.get_origin(kind) is tuple:

@@ -1,7 +1,4 @@
-"""Live records for those who watch: each has a bounded queue, and learns how many records did not fit.
-
-Lives on the event loop. Does not know how a record is sent, nor which ones a watcher wants beyond the test it gives.
-"""
+"""The live feed of decision records: each client of WatchDetections has a bounded queue. For the event loop only."""
 
 from __future__ import annotations
 
@@ -12,13 +9,14 @@ from contextlib import contextmanager
 
 from monitor.errors import Overloaded, Unavailable
 from monitor.telemetry.decisions.record import DecisionRecord
-from monitor.telemetry.metrics.watch_streams import WatchMeter
+from monitor.telemetry.metrics.decisions import WatchMeter
 
 Wanted = Callable[[DecisionRecord], bool]
+"""True for the records that a client wants."""
 
 
 class Subscription:
-    """One watcher's queue: the newest records that it wants, oldest first."""
+    """One client's queue of wanted records, oldest first. When it is full, the oldest record is dropped."""
 
     def __init__(self, wanted: Wanted, limit: int, meter: WatchMeter) -> None:
         self._wanted, self._limit, self._meter = wanted, limit, meter
@@ -27,10 +25,10 @@ class Subscription:
         self._over = False
         self._live = True
         self.dropped = 0
-        """Records that did not fit, since the beginning or `restart`."""
+        """Number of records that were dropped, since the beginning or since `start_replay`."""
 
     def offer(self, seq: int, record: DecisionRecord) -> None:
-        """Take a record if it is wanted; the oldest makes room for it."""
+        """Queue a record if it is wanted. Drops the oldest where the queue is full."""
         if not self._wanted(record):
             return
         if len(self._queue) >= self._limit:
@@ -41,23 +39,26 @@ class Subscription:
         self._queue.append((seq, record))
         self._changed.set()
 
-    def end(self) -> None:
-        """Nothing more will come."""
+    def close(self) -> None:
+        """End the subscription: `next` returns None once the queue is empty."""
         self._over = True
         self._changed.set()
 
-    def restart(self) -> None:
-        """Forget what is queued: the watcher reads it from the log, and misses nothing until `go_live`."""
+    def start_replay(self) -> None:
+        """Empty the queue, because the client now reads these records from the log.
+
+        Records that are dropped until `stop_replay` are in the log too, so they do not count as missed.
+        """
         self._queue.clear()
         self.dropped = 0
         self._live = False
 
-    def go_live(self) -> None:
-        """The log has been read: what does not fit from now on is missed."""
+    def stop_replay(self) -> None:
+        """The log has been read. Records that are dropped from now on are missed."""
         self._live = True
 
     async def next(self) -> tuple[int, DecisionRecord] | None:
-        """The next record and its number; None once the feed has ended and all was taken."""
+        """The next record and its sequence number; None once the subscription is closed and its queue is empty."""
         while not self._queue:
             if self._over:
                 return None
@@ -67,7 +68,7 @@ class Subscription:
 
 
 class Feed:
-    """Hands every record to every watcher. `publish` never waits."""
+    """Passes every record to all subscriptions. `publish` never waits."""
 
     def __init__(self, watchers: int, queue: int, retry_after: float, meter: WatchMeter) -> None:
         self._watchers, self._queue, self._retry_after, self._meter = watchers, queue, retry_after, meter
@@ -75,13 +76,16 @@ class Feed:
         self._over = False
 
     def publish(self, seq: int, record: DecisionRecord) -> None:
-        """Offer a record to everybody who watches."""
+        """Offer a record to every subscription."""
         for subscription in self._open:
             subscription.offer(seq, record)
 
     @contextmanager
     def subscribe(self, wanted: Wanted) -> Iterator[Subscription]:
-        """A queue that fills until the end of the block. Raises Overloaded or Unavailable."""
+        """A subscription for the duration of the block.
+
+        Raises Overloaded where there are too many, and Unavailable once the feed is closed.
+        """
         if self._over:
             raise Unavailable("the server is shutting down; try another one")
         if len(self._open) >= self._watchers:
@@ -96,7 +100,7 @@ class Feed:
             self._meter.streams(len(self._open))
 
     def close(self) -> None:
-        """End every stream once it has sent what is queued."""
+        """Close all subscriptions. Records that are queued can still be read."""
         self._over = True
         for subscription in self._open:
-            subscription.end()
+            subscription.close()

@@ -1,7 +1,7 @@
-"""The files of a log: how they are named, who may write them, which are old enough to go.
+"""The folder of a decision log: the names of its files, the lock of its writer, and which files are old enough to
+delete.
 
-A file is named after the sequence number of its first record. Knows folders and permissions; does not know what a
-line contains beyond its number.
+A file is named after the sequence number of its first record.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from monitor.errors import ConfigurationError
 _NAME = re.compile(r"decisions-(\d{16})\.jsonl")
 _LOCK = "writer.lock"
 QUARANTINE = "torn"
-"""Folder beside the files for what a crash left half written."""
+"""Folder beside the files for lines that a crash left incomplete."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,18 +32,18 @@ class Segment:
 
 
 def segment(folder: Path, first: int) -> Segment:
-    """The file that begins with this sequence number."""
+    """The file whose first record has this sequence number."""
     return Segment(folder / f"decisions-{first:016d}.jsonl", first)
 
 
 def segments(folder: Path) -> list[Segment]:
-    """All files of a log in order. OSError where the folder cannot be read."""
+    """All files of a log in order. Raises OSError where the folder cannot be read."""
     matches = ((path, _NAME.fullmatch(path.name)) for path in folder.iterdir())
     return sorted((Segment(path, int(m[1])) for path, m in matches if m), key=lambda found: found.first)
 
 
 def sync_folder(folder: Path) -> None:
-    """Make names that were created or removed in a folder survive a loss of power."""
+    """Sync a folder, so that files created or removed in it survive a loss of power."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)
@@ -52,10 +52,10 @@ def sync_folder(folder: Path) -> None:
 
 
 class WriterLock:
-    """Held by the one process that writes a folder; the system lets go of it when the process dies."""
+    """Lock of the one process that writes a folder. The system releases it when the process dies."""
 
     def __init__(self, folder: Path) -> None:
-        """Make the folder where it is missing and lock it. Raises ConfigurationError."""
+        """Create the folder where it is missing, and acquire its lock. Raises ConfigurationError where that fails."""
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._handle = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -71,17 +71,19 @@ class WriterLock:
             raise ConfigurationError(
                 f"decision_log: process {holder} writes to {folder} already; give each server a folder of its own"
             ) from None
-        with suppress(OSError):  # Only messages tell the number: a full disk is for the log to deal with.
+        with suppress(
+            OSError
+        ):  # The number is for messages only. If the disk is full, the log will report it.
             os.ftruncate(self._handle, 0)
             os.pwrite(self._handle, f"{os.getpid()}\n".encode(), 0)
 
     def release(self) -> None:
-        """Let another process write."""
+        """Release the lock, so that another process can write."""
         os.close(self._handle)
 
 
 def has_writer(folder: Path) -> bool:
-    """True while a process holds the lock of a folder."""
+    """True while a process holds the writer's lock of a folder."""
     try:
         handle = os.open(folder / _LOCK, os.O_RDONLY)
     except OSError:
@@ -97,14 +99,17 @@ def has_writer(folder: Path) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """What is kept. None sets no bound."""
+    """Limits on what is kept; None for no limit."""
 
     files: int | None = None
+    """Number of files."""
     bytes: int | None = None
+    """Size of all files together."""
     seconds: float | None = None
+    """Age of a file since its last record."""
 
     def expired(self, folder: Path, now: float | None = None) -> list[Segment]:
-        """Files that are not kept, oldest first; the newest always is."""
+        """Files beyond the limits, oldest first. The newest file is always kept."""
         known = [(found, found.path.stat()) for found in segments(folder)]
         total, count = sum(stat.st_size for _, stat in known), len(known)
         limit = (time.time() if now is None else now) - (self.seconds or 0.0)

@@ -1,9 +1,8 @@
-"""One line of the log: a JSON object that ends in the checksum of everything before it.
+"""The format of a line in the decision log: a JSON object that ends in the checksum of everything before it.
 
     {"seq":7, … ,"crc32":"1a2b3c4d"}\\n
 
-Any JSON tool reads it; a line that was written in part, or changed since, is recognised. Does not know what a
-record contains, nor files.
+Any JSON tool can read it. A line that was written incompletely, or changed later, is recognised.
 """
 
 from __future__ import annotations
@@ -14,24 +13,24 @@ from collections.abc import Mapping
 from typing import Any
 
 LONGEST = 32 << 20
-"""Bytes. A longer run without a line's end is not one of ours."""
+"""Maximum length of a line in bytes."""
 
 _MARK = b',"crc32":"'
 _END = b'"}'
 _ROOM = 64
-"""Bytes for the number and the checksum."""
+"""Bytes reserved in a line for the sequence number and the checksum."""
 _TAIL = len(_MARK) + 8 + len(_END)
 
 
 class TornLine(ValueError):
-    """The bytes are not a line that was written whole."""
+    """The bytes are not a complete line."""
 
 
 def body(content: Mapping[str, Any]) -> bytes:
-    """A record as JSON, without a number.
+    """A record as JSON in UTF-8, without sequence number and checksum.
 
-    ValueError or TypeError for what JSON cannot hold, NaN among it; ValueError for more than a line can, because nobody
-    could read it back.
+    Raises ValueError or TypeError for values that JSON does not have, such as NaN, and ValueError for a record that is
+    longer than a line may be.
     """
     text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     record = text.encode("utf-8", "replace")
@@ -41,14 +40,14 @@ def body(content: Mapping[str, Any]) -> bytes:
 
 
 def seal(seq: int, record: bytes) -> bytes:
-    """The line of a record that `body` made: numbered, with its checksum, newline included."""
+    """The complete line of a record from `body`: with sequence number, checksum and newline."""
     rest = record[1:-1]
     head = b'{"seq":%d%s%s' % (seq, b"," if rest else b"", rest)
     return b"%s%s%08x%s\n" % (head, _MARK, zlib.crc32(head), _END)
 
 
 def decode(line: bytes) -> dict[str, Any]:
-    """The content of a line without its newline and without its checksum. Raises TornLine."""
+    """The content of a line that is given without its newline. Raises TornLine where the checksum does not match."""
     head, tail = line[:-_TAIL], line[-_TAIL:]
     if not head or not tail.startswith(_MARK) or not tail.endswith(_END):
         raise TornLine("has no checksum at its end")

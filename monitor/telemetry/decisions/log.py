@@ -1,7 +1,7 @@
-"""The decision log as a server uses it: hand over a record, wait until it is on disk.
+"""The decision log of a server: takes records and says when they are on disk.
 
-A thread of its own writes; records that arrive while it waits for the disk share the next sync. Knows what to do
-when the disk fails. Does not know what a record contains.
+A thread of its own writes. Records that arrive while it waits for the disk are written together with the next sync.
+Where the disk fails, requests are refused or records are dropped, as the operator chose.
 """
 
 from __future__ import annotations
@@ -19,41 +19,42 @@ import structlog
 
 from monitor.errors import Unavailable
 from monitor.telemetry.decisions import lines
-from monitor.telemetry.decisions.tape import Tape
+from monitor.telemetry.decisions.writer import LogWriter
 
 REFUSED = (
     "the decision could not be logged, and this server answers nothing that it cannot log; try another one"
 )
 GAP = "gap"
-"""Kind of a line that says that records are missing before it."""
+"""Kind of a line that says that records before it are missing, how many and why."""
 
 _PROBE = 1.0
-"""Seconds between two attempts to write after one failed."""
+"""Seconds between two attempts to write after a failure."""
 _TIDY = 60.0
-"""Seconds between two looks for files that are too old."""
+"""Seconds between two checks for files that are too old."""
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Errors that mean that the disk is full."""
 
 _log = structlog.get_logger(__name__)
 
 Make = Callable[[], Mapping[str, Any]]
-"""The content of a record; called on the log's thread, because masks and hashes take time."""
+"""Builds the content of a record. Called on the log's thread, because masks and hashes take time."""
 
 
 class LogMeter(Protocol):
-    """Where the log counts; `monitor.telemetry.metrics.decisions.DecisionLogMetrics` is one."""
+    """What the log reports; implemented by `monitor.telemetry.metrics.decisions.DecisionLogMetrics`."""
 
     def enabled(self, queued: Callable[[], int], limit: int) -> None:
-        """A log is open; so many records may wait."""
+        """The log is open. `queued` is the number of waiting records, `limit` their maximum."""
 
     def committed(self, records: int, size: int, seconds: float) -> None:
-        """Records of `size` bytes together are on disk."""
+        """Records, `size` bytes together, are on disk after `seconds`."""
 
     def dropped(self, cause: str, records: int = 1) -> None:
-        """Records that are not in the log, whether their requests were answered or refused."""
+        """Records were lost, whether their requests were answered or refused."""
 
     def failed(self, cause: str) -> None:
-        """The disk said no."""
+        """An operation on the disk failed."""
 
 
 @dataclass(slots=True)
@@ -63,17 +64,20 @@ class _Waiting:
 
 
 class DecisionLog:
-    """Group commit in front of a `Tape`. `append` may be called from any thread."""
+    """Queue and thread in front of a `LogWriter`. `append` may be called from any thread.
+
+    `on_full` says what happens where a record cannot be written: its request is refused, or the record is dropped.
+    """
 
     def __init__(
         self,
-        tape: Tape,
+        writer: LogWriter,
         on_full: Literal["refuse", "drop"],
         meter: LogMeter,
         *,
         waiting: int = 4096,
     ) -> None:
-        self._tape, self._meter = tape, meter
+        self._writer, self._meter = writer, meter
         self._drop = on_full == "drop"
         self._limit = waiting
         self._queue: deque[_Waiting] = deque()
@@ -84,15 +88,16 @@ class DecisionLog:
         self._since = 0.0
         self._lost = 0
         self._tidied = time.monotonic()
-        self._begun = tape.begun
+        self._begun = writer.begun
         meter.enabled(lambda: len(self._queue), waiting)
         self._thread = threading.Thread(target=self._run, name="decisions", daemon=True)
         self._thread.start()
 
     def append(self, make: Make) -> Future[int]:
-        """A record's sequence number once it is on disk.
+        """Queue a record. Returns at once; the future gives its sequence number once it is on disk.
 
-        Where that fails: Unavailable under `refuse`; 0 under `drop`. Never waits, and cannot be cancelled.
+        Where it cannot be written, the future raises Unavailable under `refuse` and gives 0 under `drop`. It cannot be
+        cancelled.
         """
         waiting = _Waiting(make, Future())
         waiting.done.set_running_or_notify_cancel()
@@ -113,15 +118,15 @@ class DecisionLog:
     @property
     def last(self) -> int:
         """Sequence number of the newest record on disk."""
-        return self._tape.next - 1
+        return self._writer.next - 1
 
     def close(self) -> None:
-        """Write what waits, then let go of the folder. Blocks."""
+        """Write waiting records, then release the folder. Blocks."""
         with self._wake:
             self._closing = True
             self._wake.notify()
         self._thread.join()
-        self._tape.close()
+        self._writer.close()
 
     def _run(self) -> None:
         while (batch := self._take()) is not None:
@@ -132,7 +137,11 @@ class DecisionLog:
             self._tidy()
 
     def _take(self) -> list[_Waiting] | None:
-        """What waits, as soon as something does; nothing when it is time to look around; None at the end."""
+        """Wait for records and take all that are queued.
+
+        Returns an empty list where it is time to retry a failed disk or to delete old files, and None once the log is
+        closed and the queue is empty.
+        """
         with self._wake:
             if not self._queue and not self._closing:
                 self._wake.wait(_PROBE if self._failing else _TIDY)
@@ -149,8 +158,8 @@ class DecisionLog:
             return
         began = time.perf_counter()
         try:
-            first, size = self._tape.append([record for _, record in made])
-        except Exception as error:  # noqa: BLE001  (whatever it is, nobody may wait for ever)
+            first, size = self._writer.append([record for _, record in made])
+        except Exception as error:  # noqa: BLE001  (no request may wait for ever)
             self._failed(error)
             self._lose_all([waiting for waiting, _ in made])
             return
@@ -179,7 +188,7 @@ class DecisionLog:
         self._failing = reason
 
     def _recover(self) -> None:
-        """Try to write again: a line that says what is missing here."""
+        """Try to write again after a failure, beginning with a line that says which records are missing."""
         gap = {
             "kind": GAP,
             "time": time.time(),
@@ -188,8 +197,8 @@ class DecisionLog:
             "reason": self._failing,
         }
         try:
-            self._tape.append([lines.body(gap)])
-        except Exception as error:  # noqa: BLE001  (whatever it is, nobody may wait for ever)
+            self._writer.append([lines.body(gap)])
+        except Exception as error:  # noqa: BLE001  (no request may wait for ever)
             self._failed(error)
             return
         _log.warning(
@@ -210,12 +219,12 @@ class DecisionLog:
             waiting.done.set_exception(Unavailable(REFUSED))
 
     def _tidy(self) -> None:
-        """Delete old files after a new one was begun, and once a minute."""
-        if self._tape.begun == self._begun and time.monotonic() - self._tidied < _TIDY:
+        """Delete old files whenever a new one was begun, and once a minute."""
+        if self._writer.begun == self._begun and time.monotonic() - self._tidied < _TIDY:
             return
-        self._begun, self._tidied = self._tape.begun, time.monotonic()
+        self._begun, self._tidied = self._writer.begun, time.monotonic()
         try:
-            self._tape.tidy()
+            self._writer.tidy()
         except OSError as error:
             self._meter.failed("delete")
             _log.warning("old files of the decision log could not be deleted", error=error.strerror)

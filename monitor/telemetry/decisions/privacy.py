@@ -1,7 +1,4 @@
-"""What may be known of a text from the log: a keyed hash by which equal prompts are found, and text with masks.
-
-Knows HMAC and regular expressions. Does not know who asks for text.
-"""
+"""What the decision log may contain of a text: a keyed hash to find equal prompts by, or the text with masks."""
 
 from __future__ import annotations
 
@@ -16,16 +13,17 @@ from pathlib import Path
 from monitor.errors import ConfigurationError
 
 Content = str | Sequence[Mapping[str, str]]
-"""A text, or the turns of a conversation as `{"role": …, "content": …}`."""
+"""A text, or the messages of a conversation as `{"role": …, "content": …}`."""
 
 SHORTEST_KEY = 16
+"""Minimum length of a key in bytes."""
 _LARGEST_KEY = 4096
 
 
 class PromptHash:
-    """HMAC-SHA-256 of prompts. Without the key, nobody can test a guess against the log.
+    """HMAC-SHA-256 of prompts. Without the key nobody can test whether a guessed text is in the log.
 
-    `key_id` tells which hashes may be compared: those made with the same key.
+    Hashes can be compared only where their `key_id` is the same.
     """
 
     def __init__(self, key: bytes) -> None:
@@ -34,7 +32,7 @@ class PromptHash:
 
     @classmethod
     def of_file(cls, path: Path | None) -> PromptHash:
-        """The key in a file, or a new one for this process alone. Raises ConfigurationError."""
+        """The hash with the key in a file; None makes a new key for this process. Raises ConfigurationError."""
         if path is None:
             return cls(secrets.token_bytes(32))
         try:
@@ -52,15 +50,15 @@ class PromptHash:
         return cls(key)
 
     def __call__(self, content: Content) -> str:
-        """64 hexadecimal digits; the same for the same text or conversation."""
+        """The hash of a text or a conversation, as 64 hexadecimal digits."""
         plain = (
             content if isinstance(content, str) else json.dumps([[t["role"], t["content"]] for t in content])
         )
         return hmac.new(self._key, plain.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
 
 
-class Masks:
-    """Cuts what must not be logged out of text: each match becomes `[name]`, in the order of the names given."""
+class TextMasks:
+    """Masks text that must not be logged: each match of a pattern becomes `[name]`, in the order given."""
 
     def __init__(self, patterns: Mapping[str, re.Pattern[str]]) -> None:
         self._patterns = tuple((f"[{name}]", pattern) for name, pattern in patterns.items())

@@ -1,7 +1,4 @@
-"""Reading a log, beside its writer or after a crash: only lines that were written whole are ever given out.
-
-Knows files and lines. Does not know what a record says.
-"""
+"""Read and verify a decision log, while its server writes or after a crash. Only complete lines are returned."""
 
 from __future__ import annotations
 
@@ -15,26 +12,27 @@ from monitor.telemetry.decisions import lines
 from monitor.telemetry.decisions.folder import Segment, has_writer, segments
 
 _POLL = 0.2
-"""Seconds between two looks at the end of a log that is followed."""
+"""Seconds between two checks for new records while a log is followed."""
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """One line as it lies in a file."""
+class LogLine:
+    """A line of a file, complete or not."""
 
     start: int
+    """Position of its first byte in the file."""
     end: int
-    """Bytes from the beginning of the file; `end` is behind the newline."""
+    """Position after its newline."""
     content: dict[str, Any] | None
-    """None where it was not written whole."""
+    """The record; None where the line is not complete."""
     fault: str = ""
-    """What is wrong with it."""
+    """What is wrong with the line; empty where it is complete."""
     finished: bool = True
-    """False where no newline ends it: somebody is writing it, or died doing so."""
+    """False where the newline is missing: the line is being written now, or its writer has crashed."""
 
 
-def scan(path: Path, start: int = 0) -> Iterator[Line]:
-    """Every line of a file from a byte on, good and bad. OSError where it cannot be read."""
+def scan(path: Path, start: int = 0) -> Iterator[LogLine]:
+    """Every line of a file from byte `start` on, complete or not. Raises OSError where it cannot be read."""
     with path.open("rb") as file:
         file.seek(start)
         while raw := file.readline(lines.LONGEST):
@@ -43,32 +41,32 @@ def scan(path: Path, start: int = 0) -> Iterator[Line]:
             start = end
 
 
-def _line(raw: bytes, start: int, end: int) -> Line:
+def _line(raw: bytes, start: int, end: int) -> LogLine:
     if not raw.endswith(b"\n"):
-        return Line(start, end, None, "has no end", finished=False)
+        return LogLine(start, end, None, "has no end", finished=False)
     try:
-        return Line(start, end, lines.decode(raw[:-1]))
+        return LogLine(start, end, lines.decode(raw[:-1]))
     except lines.TornLine as error:
-        return Line(start, end, None, str(error))
+        return LogLine(start, end, None, str(error))
 
 
 def read(folder: Path, after: int = 0) -> Iterator[dict[str, Any]]:
-    """Records with a sequence number above `after`, in order. OSError where the folder cannot be read."""
+    """Records with a sequence number above `after`, in order. Raises OSError where the folder cannot be read."""
     for found in _from(folder, after):
         try:
             for line in scan(found.path):
                 if line.content is not None and line.content["seq"] > after:
                     yield line.content
-        except FileNotFoundError:  # Retention was quicker than the reader.
+        except FileNotFoundError:  # Retention deleted it meanwhile.
             continue
 
 
 def follow(folder: Path, after: int, ended: Callable[[], bool] = lambda: False) -> Iterator[dict[str, Any]]:
-    """As `read`, and then whatever is added, until `ended`. Survives rotation and retention."""
+    """As `read`, and then new records as they come, until `ended()`. Follows the log into new files."""
     place: tuple[Segment, int] | None = None
     while True:
-        for content, behind in _news(folder, place, after):
-            after, place = content["seq"], behind
+        for content, position in _news(folder, place, after):
+            after, place = content["seq"], position
             yield content
         if ended():
             return
@@ -76,7 +74,7 @@ def follow(folder: Path, after: int, ended: Callable[[], bool] = lambda: False) 
 
 
 def newest(folder: Path) -> int:
-    """Sequence number of the last record; 0 where there is none. OSError where the folder cannot be read."""
+    """Sequence number of the last record, 0 where there is none. Raises OSError where the folder cannot be read."""
     for found in reversed(segments(folder)):
         held = [line.content["seq"] for line in scan(found.path) if line.content is not None]
         if held:
@@ -87,7 +85,7 @@ def newest(folder: Path) -> int:
 def _news(
     folder: Path, place: tuple[Segment, int] | None, after: int
 ) -> Iterator[tuple[dict[str, Any], tuple[Segment, int]]]:
-    """Records behind a place in a log, each with the place behind it."""
+    """Records after a position in a log, each with the position after it."""
     for found in _from(folder, after):
         start = place[1] if place is not None and place[0] == found else 0
         try:
@@ -99,30 +97,34 @@ def _news(
 
 
 def _from(folder: Path, after: int) -> list[Segment]:
-    """The files that can hold records above a sequence number."""
+    """The files that may contain records above a sequence number."""
     known = segments(folder)
     begun = [index for index, found in enumerate(known) if found.first <= after + 1]
     return known[begun[-1] :] if begun else known
 
 
 @dataclass
-class Report:
-    """What `verify` found."""
+class LogReport:
+    """The result of `verify`."""
 
     files: int = 0
     records: int = 0
     first: int = 0
     """Sequence number of the oldest record; 0 where there is none."""
     last: int = 0
+    """Sequence number of the newest record."""
     faults: list[str] = field(default_factory=list)
-    """`FILE:BYTE: what is wrong`."""
+    """Everything that is wrong, as `FILE:BYTE: what`."""
     writing: bool = False
-    """The last line is being written now, by a process that holds the lock."""
+    """True where the last line is being written now by a process that holds the lock."""
 
 
-def verify(folder: Path) -> Report:
-    """Check every line of a log, and that no number is missing. OSError where the folder cannot be read."""
-    report = Report()
+def verify(folder: Path) -> LogReport:
+    """Check every line of a log, and that no sequence number is missing.
+
+    Raises OSError where the folder cannot be read.
+    """
+    report = LogReport()
     for found in segments(folder):
         report.files += 1
         for line in scan(found.path):
@@ -136,7 +138,7 @@ def verify(folder: Path) -> Report:
     return report
 
 
-def _count(report: Report, seq: int, at: str) -> None:
+def _count(report: LogReport, seq: int, at: str) -> None:
     if report.records and seq != report.last + 1:
         report.faults.append(
             f"{at}: record {seq} follows record {report.last}; what was between them is missing"

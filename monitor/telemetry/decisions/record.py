@@ -1,7 +1,6 @@
-"""What the log says of one request, in memory and as JSON.
+"""The record of one decision, in memory and as JSON.
 
-Knows the schema. Does not know how a record is written, hashed or masked. Holds no text: evidence is positions,
-scores and readings.
+It contains no text: evidence consists of positions, scores and readings.
 """
 
 from __future__ import annotations
@@ -15,13 +14,13 @@ from monitor.records import Action, Coverage, Detection, Digests, Failure, RuleS
 from monitor.telemetry.decisions import codec
 
 SCHEMA = 1
-"""Raised when a field changes its meaning or goes away; new fields do not raise it."""
+"""Version of the schema. It goes up when a field changes its meaning or is removed, but not for new fields."""
 
 KIND = "decision"
-"""Kind of a line that holds a record of one request."""
+"""Kind of a line that contains the record of one request."""
 
 OUTCOMES = ("answered", "refused", "failed", "cancelled")
-"""What became of the request: a verdict, a refusal because it could not be monitored, another error, nobody waited."""
+"""How a request ended: with an answer, refused because it could not be monitored, with another error, or cancelled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +29,9 @@ class DecisionRecord:
 
     request_id: str
     time: float
-    """Seconds since 1970 at which it was decided."""
+    """When it was decided, in seconds since 1970."""
     seconds: float
-    """From arrival to decision."""
+    """Seconds from arrival to decision."""
     method: str
     outcome: str
     """One of OUTCOMES."""
@@ -45,7 +44,7 @@ class DecisionRecord:
     suppressions: tuple[Suppression, ...] = ()
     failure: Failure | None = None
     finish: str = ""
-    """Why a generation ended, by the names of `FinishReason`; empty for scoring."""
+    """Why a generation ended, as a value of `FinishReason`; empty for scoring."""
     tokens_generated: int = 0
     trace_id: str = ""
     session: str = ""
@@ -53,17 +52,17 @@ class DecisionRecord:
 
     @property
     def notable(self) -> bool:
-        """True for a detection, an action or a monitoring failure."""
+        """True where there is a detection, an action above `allow`, or a monitoring failure."""
         return bool(self.detections) or self.action > Action.ALLOW or self.status is Status.UNKNOWN
 
 
 def without_text(detection: Detection) -> Detection:
-    """The same with positions, scores and readings of its evidence, and nothing of what was said."""
+    """The detection without token ids and texts of its evidence; positions, scores and readings stay."""
     return replace(detection, evidence=tuple(replace(e, token_id=0, text="") for e in detection.evidence))
 
 
 def to_json(record: DecisionRecord) -> dict[str, Any]:
-    """The record as the log holds it; fields that hold their default are left out."""
+    """The record as the log contains it; fields with their default value are left out."""
     content = codec.dump(replace(record, detections=tuple(map(without_text, record.detections))))
     for found in content.get("detections", ()):
         for token in found.get("evidence", ()):
@@ -73,7 +72,7 @@ def to_json(record: DecisionRecord) -> dict[str, Any]:
 
 
 def from_json(content: Mapping[str, Any]) -> DecisionRecord:
-    """The record in a line of kind `decision`. ValueError where it is of a schema that this version cannot read."""
+    """The record in a line of kind `decision`. Raises ValueError for a schema that this version cannot read."""
     if content.get("schema") != SCHEMA:
         raise ValueError(f"the record has schema {content.get('schema')!r}; this version reads {SCHEMA}")
     detections = [

@@ -1,6 +1,6 @@
-"""After a crash: find the end of what was written whole, and set the rest aside.
+"""Recovery of a decision log after a crash: find the last complete line, and move what follows it out of the way.
 
-Changes files, so only the process that holds the writer's lock calls it.
+It changes files, so only the process that holds the writer's lock may call it.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """Where a log goes on."""
+    """The end of a log, where the next record is written."""
 
     segment: Segment | None
     """The newest file; None where there is none yet."""
     size: int
-    """Its bytes."""
+    """Size of that file in bytes."""
     next: int
-    """Sequence number of the record to come."""
+    """Sequence number of the next record."""
     torn: int
-    """Bytes that were set aside."""
+    """Number of bytes that were moved to the folder `torn`."""
 
 
 def recover(folder: Path) -> End:
-    """Cut a torn tail off the newest file, after copying it to `torn/`. OSError where that is not possible."""
+    """Cut an incomplete end off the newest file, after copying it to `torn/`. Raises OSError where that fails."""
     known = segments(folder)
     if not known:
         return End(None, 0, 1, 0)
@@ -55,7 +55,7 @@ def recover(folder: Path) -> End:
 
 
 def _set_aside(folder: Path, newest: Segment, good: int) -> None:
-    """Copy what follows byte `good` to the quarantine, on disk before it is cut off."""
+    """Move what follows byte `good` to the folder `torn`. The copy is on disk before the file is cut."""
     aside = folder / QUARANTINE
     aside.mkdir(mode=0o700, exist_ok=True)
     name = f"{newest.path.stem}-{good}-{time.time_ns()}.bin"

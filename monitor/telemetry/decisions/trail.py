@@ -23,7 +23,7 @@ _FIRST = 64
 """Slots at first; doubled when they do not suffice."""
 
 
-class Judged(Observed, Protocol):
+class JudgedRequest(Observed, Protocol):
     """A request whose rules say at any time what they make of it. Any thread."""
 
     @property
@@ -55,7 +55,7 @@ class Times:
 class Trail:
     """One request. One thread writes to it; others may read at any time."""
 
-    request: Judged
+    request: JudgedRequest
     trails: Trails
     begun: int
     admitted_at: int = 0
@@ -115,7 +115,7 @@ class Trails:
         self._clock = np.zeros((_FIRST, 3), np.int64)
         """`[slots]` as in `Times`: `read`, `last` and `rules`."""
 
-    def open(self, request: Judged) -> Trail:
+    def open(self, request: JudgedRequest) -> Trail:
         """The trail of a request that is handed to the engine or the scorer now."""
         trail = Trail(request, self, time.time_ns())
         with self._lock:

@@ -1,1 +1,1 @@
-"""What Prometheus scrapes: metric families, their labels, and the page that serves them."""
+"""Prometheus metrics: families, label sets, and the port that serves them."""

@@ -1,23 +1,22 @@
-"""What the decision log says about itself: the seam between the log's writer and Prometheus.
-
-Knows names and causes. Does not know records, files or when they are written.
-"""
+"""Metrics of the decision log and of the WatchDetections streams."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from prometheus_client import CollectorRegistry
+
 from monitor.telemetry.metrics.families import Families
 
 DROPS = ("queue_full", "disk_full", "error", "stopping")
-"""Why a record was not written."""
+"""Values of the label `cause` for lost records."""
 
 ERRORS = ("write", "sync", "rotate", "delete", "disk_full", "other")
-"""What failed; one that is not listed counts as `other`."""
+"""Values of the label `cause` for failed operations; one that is not listed counts as `other`."""
 
 
 class DecisionLogMetrics:
-    """Every method may be called from any thread."""
+    """Metrics of the decision log. Every method may be called from any thread."""
 
     def __init__(self, families: Families) -> None:
         self._queued = families.gauge(
@@ -42,13 +41,13 @@ class DecisionLogMetrics:
             self._errors.labels(cause)
 
     def enabled(self, queued: Callable[[], int], limit: int) -> None:
-        """Decisions are logged from now on; the depth of the queue is read at each scrape."""
+        """Decisions are logged from now on. `queued` is called at each scrape; at most `limit` records may wait."""
         self._enabled.set(1)
         self._limit.set(limit)
         self._queued.set_function(queued)
 
     def committed(self, records: int, size: int, seconds: float) -> None:
-        """A group of records of `size` bytes together is on disk."""
+        """Records, `size` bytes together, are on disk after `seconds`."""
         self._written.inc(records)
         self._bytes.inc(size)
         self._commit.observe(seconds)
@@ -60,3 +59,23 @@ class DecisionLogMetrics:
     def failed(self, cause: str) -> None:
         """A write, a sync, a rotation or a deletion failed; `cause` is one of ERRORS."""
         self._errors.labels(cause if cause in ERRORS else "other").inc()
+
+
+class WatchMeter:
+    """Metrics of the WatchDetections streams."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        families = Families(registry)
+        self._streams = families.gauge("watch_streams", "WatchDetections streams.")
+        self._missed = families.counter(
+            "watch_missed_records",
+            "Records that WatchDetections streams missed because they were read too slowly.",
+        )
+
+    def streams(self, count: int) -> None:
+        """Set the number of open streams."""
+        self._streams.set(count)
+
+    def missed(self) -> None:
+        """Count a record that a stream missed because its client was too slow."""
+        self._missed.inc()

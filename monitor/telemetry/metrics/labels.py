@@ -1,27 +1,28 @@
-"""What metrics need to know of a policy: names, from bounded sets, that become labels.
+"""Label values of metrics: those that come from policies and detections, and the trace id of exemplars.
 
-Structural on purpose: telemetry stands beside the policies and imports nothing of them.
+Policies are described by protocols here, because telemetry does not import the policy package.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from typing import Protocol
 
 from monitor.records import Action, Clamp, Detection, Mode, Phase, Severity, WatchPlan
 
 DETECTION = ("policy", "rule", "category", "severity", "action", "mode", "phase")
-"""Label names of a detection, in the order of `of_rule` and `of_detection`."""
+"""Label names of detections, in the order of the values from `of_rule` and `of_detection`."""
 
 LabelSet = tuple[str, ...]
 """Values of a metric's labels, in the order of its label names."""
 
 Exemplar = dict[str, str] | None
-"""Labels that lead from a sample to the trace that it was counted in."""
+"""Labels that lead from a sample to a trace, as `{"trace_id": …}`; None where nothing is traced."""
 
 
 class FeatureView(Protocol):
-    """A feature that a rule reads."""
+    """A feature that a rule reads, as far as metrics need it."""
 
     @property
     def index(self) -> int:
@@ -29,59 +30,59 @@ class FeatureView(Protocol):
 
     @property
     def weight(self) -> float:
-        """How much a reading of it counts."""
+        """Its weight in the rule."""
 
 
 class RuleView(Protocol):
-    """One rule, as far as labels go."""
+    """A rule, as far as metrics need it."""
 
     @property
     def name(self) -> str:
-        """Unique in the policy."""
+        """Its name, unique in the policy."""
 
     @property
     def phases(self) -> Sequence[Phase]:
-        """Whose text it reads."""
+        """Phases of a request in which it is evaluated."""
 
     @property
     def severity(self) -> Severity:
-        """How bad it is when the rule is right."""
+        """Severity of its detections."""
 
     @property
     def action(self) -> Action:
-        """What it does."""
+        """Action of its detections."""
 
     @property
     def mode(self) -> Mode:
-        """Whether it acts."""
+        """Whether its action is enforced or only recorded."""
 
     @property
     def features(self) -> Sequence[FeatureView]:
-        """Features that it reads."""
+        """The features that it reads."""
 
     @property
     def benign_rate(self) -> float | None:
-        """Share of its calibration's benign texts on which it fires; None where nothing was calibrated."""
+        """Share of benign calibration texts on which it fires; None where it was not calibrated."""
 
 
 class PolicyView(Protocol):
-    """One policy, as far as labels go."""
+    """A policy, as far as metrics need it."""
 
     @property
     def name(self) -> str:
-        """Unique in the set."""
+        """Its name, unique in the set."""
 
     @property
     def category(self) -> str:
-        """What kind of harm."""
+        """The kind of harm that it detects."""
 
     @property
     def severity(self) -> Severity:
-        """How bad it is."""
+        """Its severity, where a rule does not say another."""
 
     @property
     def maturity(self) -> str:
-        """What its measured quality supports."""
+        """Its maturity, as its measured quality supports."""
 
     @property
     def rules(self) -> Sequence[RuleView]:
@@ -89,32 +90,32 @@ class PolicyView(Protocol):
 
     @property
     def clamps(self) -> Sequence[Clamp]:
-        """What it clamps when it suppresses."""
+        """Clamps that it applies when it suppresses."""
 
     @property
     def closed(self) -> bool:
-        """True where it blocks what could not be scored."""
+        """True where requests that could not be scored are blocked (`on_error: closed`)."""
 
 
 class PolicySetView(Protocol):
-    """The policies that are in force together, as far as metrics go."""
+    """The policies that are in force together, as far as metrics need them."""
 
     @property
     def policies(self) -> Sequence[PolicyView]:
-        """In the order of their names."""
+        """The policies, in the order of their names."""
 
     @property
     def watch(self) -> WatchPlan:
-        """Features that they read, in column order."""
+        """The features that they read, in the order of the readings' columns."""
 
 
 def of_policy(policy: PolicyView) -> LabelSet:
-    """The label set of `policy_info`."""
+    """Label values of a policy in `policy_info`."""
     return policy.name, policy.category, policy.severity.value, policy.maturity
 
 
 def of_rule(policy: PolicyView, rule: RuleView) -> Iterator[LabelSet]:
-    """Every label set that detections of a rule can have: one for each phase that it reads."""
+    """All label values that detections of a rule can have: one tuple for each of its phases."""
     for phase in rule.phases:
         yield (
             policy.name,
@@ -128,7 +129,7 @@ def of_rule(policy: PolicyView, rule: RuleView) -> Iterator[LabelSet]:
 
 
 def of_detection(detection: Detection) -> LabelSet:
-    """The label set of a detection."""
+    """Label values of a detection."""
     return (
         detection.policy,
         detection.rule,
@@ -141,7 +142,7 @@ def of_detection(detection: Detection) -> LabelSet:
 
 
 def watched_by(policies: Sequence[PolicyView]) -> dict[str, list[int]]:
-    """The features whose activation is shown, by policy: each once, those that weigh most in its rules first."""
+    """The features of each policy's rules, each once, in descending order of their greatest weight."""
     return {policy.name: _ranked(policy) for policy in policies}
 
 
@@ -151,3 +152,21 @@ def _ranked(policy: PolicyView) -> list[int]:
         for feature in rule.features:
             weights[feature.index] = max(weights.get(feature.index, 0.0), abs(feature.weight))
     return sorted(weights, key=lambda index: -weights[index])
+
+
+trace_id: ContextVar[str] = ContextVar("sae_monitor_trace_id", default="")
+"""Trace id of the request that the current task serves: 32 hexadecimal digits, or empty where nothing is traced.
+
+Whoever opens a span sets it. Exemplars appear in the OpenMetrics format only.
+"""
+
+_DIGITS = frozenset("0123456789abcdef")
+
+
+def exemplar() -> Exemplar:
+    """The exemplar of the current task; None where there is no valid trace id.
+
+    Call it on the task that serves the request, because context variables are not passed to other threads.
+    """
+    found = trace_id.get()
+    return {"trace_id": found} if len(found) == 32 and _DIGITS.issuperset(found) else None

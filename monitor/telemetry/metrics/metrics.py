@@ -21,12 +21,10 @@ from monitor.telemetry.metrics.activations import (
     shown,
 )
 from monitor.telemetry.metrics.decisions import DecisionLogMetrics
-from monitor.telemetry.metrics.exemplars import exemplar
 from monitor.telemetry.metrics.families import Families
-from monitor.telemetry.metrics.health import HealthMetrics
-from monitor.telemetry.metrics.labels import Exemplar, PolicySetView, PolicyView
+from monitor.telemetry.metrics.labels import Exemplar, PolicySetView, PolicyView, exemplar
 from monitor.telemetry.metrics.policies import PolicyMetrics
-from monitor.telemetry.metrics.work import WorkCollector
+from monitor.telemetry.metrics.server_state import HealthMetrics, QueueCollector
 
 FAILURES = tuple(cause for cause in Failure if cause is not Failure.NOT_CONCLUDED)
 """Causes of a monitoring failure that a verdict can have: label values."""
@@ -51,7 +49,7 @@ class Metrics:
         self._density: Sequence[float] = ()
         self._ledger = ActivationLedger()
         self._activations = ActivationCollector(self._ledger.counts)
-        self._work = WorkCollector()
+        self._work = QueueCollector()
         self.policies = PolicyMetrics(families)
         self.decision_log = DecisionLogMetrics(families)
         self.health = HealthMetrics(families)

@@ -10,8 +10,7 @@ from collections.abc import Mapping
 
 from monitor.records import Action, Blocks, Decision, Mode, Observed, Observer
 from monitor.telemetry.metrics.activations import ActivationMeter
-from monitor.telemetry.metrics.exemplars import exemplar
-from monitor.telemetry.metrics.labels import Exemplar
+from monitor.telemetry.metrics.labels import Exemplar, exemplar
 from monitor.telemetry.metrics.metrics import Metrics
 
 

@@ -1,7 +1,8 @@
-"""Metrics whose label sets come from the loaded policies: created when they load, renewed when they change.
+"""Metrics whose label values come from policies. Their label sets are created when policies load, and removed with
+them.
 
-Knows which names a policy set brings. Does not know how a policy decides. What a request on a replaced policy set
-still reports under a name that is gone is counted without labels, so that no label set comes back from the dead.
+A request that still runs under a replaced policy set may report a policy that is gone. It is counted in
+`retired_policy_events`, so that no removed label set comes back.
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ from monitor.telemetry.metrics.labels import Exemplar, LabelSet, PolicyView
 
 HELD, NOT_HELD, CAME_BACK = "held", "not_held", "came_back"
 OUTCOMES = (HELD, NOT_HELD, CAME_BACK)
-"""What became of a policy's clamps in a request: the reading stayed down; it was not gone at the layer where it was
-clamped; it was gone there, and a probe at a later layer found the concept again.
+"""Whether a policy's clamps held in a request. `held`: the readings stayed down. `not_held`: they were still high at
+the clamped layer. `came_back`: they were down there, but a probe at a later layer found the concept again.
 """
 
 RELOADS = ("success", "failure")
 
 
 class PolicyMetrics:
-    """Every method may be called from any thread."""
+    """Metrics by policy. Every method may be called from any thread."""
 
     def __init__(self, families: Families) -> None:
         counter, gauge = families.counter, families.gauge
@@ -64,7 +65,7 @@ class PolicyMetrics:
             self._reloads.labels(result)
 
     def changed(self, policies: Sequence[PolicyView]) -> None:
-        """These policies are in force now: create their label sets, remove those of policies that are gone."""
+        """These policies are in force now. Creates their label sets and removes those of other policies."""
         with self._lock:
             for family, sets in self._wanted(policies).items():
                 _renew(family, self._held.get(family, {}), sets)
@@ -91,12 +92,12 @@ class PolicyMetrics:
         self._add(self._suppressed, (policy,), tokens)
 
     def suppression_ended(self, found: Suppression) -> None:
-        """A request ended in which a policy clamped its features."""
+        """A request in which a policy clamped its features has ended."""
         outcome = HELD if found.held else NOT_HELD if not found.held_at_layer else CAME_BACK
         self._add(self._outcomes, (found.policy, outcome), 1)
 
     def _wanted(self, policies: Sequence[PolicyView]) -> Mapping[Counter | Gauge, Mapping[LabelSet, float]]:
-        """Every label set of these policies by its metric, with the value that a gauge has."""
+        """All label sets of these policies by metric, each with its initial value."""
         names = [policy.name for policy in policies]
         rules = [(policy, rule) for policy in policies for rule in policy.rules]
         return {

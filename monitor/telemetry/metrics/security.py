@@ -1,7 +1,6 @@
-"""Metrics of who was turned away and of the files that say who may come.
+"""Metrics of access: refused calls, calls by caller, certificates, reloaded files, and memory.
 
-Knows Prometheus. Does not know tokens, certificates or gRPC. Label values come from bounded sets: reasons written
-here, and the names in the file of callers.
+Label values are the reasons listed here, and the names in the callers file.
 """
 
 from __future__ import annotations
@@ -9,7 +8,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry
+
+from monitor.telemetry.metrics.families import Families
 
 REFUSALS = (
     "no_token",
@@ -20,71 +21,55 @@ REFUSALS = (
     "tls_version",
     "role",
 )
-"""Why a caller was turned away."""
+"""Values of the label `reason`: why a caller was refused."""
 
 FILES = ("tls", "callers")
-"""Files that are read again whenever they change."""
-
-_NAMESPACE = "sae_monitor"
+"""Values of the label `file`: files that are read again when they change."""
 
 
 class SecurityMetrics:
-    """Counters and gauges of access, in the server's registry."""
+    """Metrics of access. Without a registry they go to one of their own."""
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
-        registry = registry or CollectorRegistry()
-        self._refused = Counter(
+        families = Families(registry or CollectorRegistry())
+        self._refused = families.counter(
             "refused_callers",
             "Calls turned away because of who made them, or because nobody knows who did.",
-            ("reason",),
-            namespace=_NAMESPACE,
-            registry=registry,
+            "reason",
         )
-        self._calls = Counter(
+        self._calls = families.counter(
             "caller_calls",
             "Calls that a caller began; the caller is empty where nobody has to say who they are.",
-            ("caller",),
-            namespace=_NAMESPACE,
-            registry=registry,
+            "caller",
         )
-        self._expiry = Gauge(
-            "tls_certificate_expiry_timestamp_seconds",
-            "When the first certificate of a file ends.",
-            ("file",),
-            namespace=_NAMESPACE,
-            registry=registry,
+        self._expiry = families.gauge(
+            "tls_certificate_expiry_timestamp_seconds", "When the first certificate of a file ends.", "file"
         )
-        self._loaded = Gauge(
+        self._loaded = families.gauge(
             "access_last_reload_success",
             "1 where the last reading of certificates or callers worked; the last good ones stay in use.",
-            ("file",),
-            namespace=_NAMESPACE,
-            registry=registry,
+            "file",
         )
-        self._loaded_at = Gauge(
+        self._loaded_at = families.gauge(
             "access_last_reload_success_timestamp_seconds",
             "When certificates or callers were last read with success.",
-            ("file",),
-            namespace=_NAMESPACE,
-            registry=registry,
+            "file",
         )
-        self._memory = Gauge(
+        self._memory = families.gauge(
             "memory_used_ratio",
             "Memory of this process as a share of what it may use; admission ends at the watermark.",
-            namespace=_NAMESPACE,
-            registry=registry,
         )
         for reason in REFUSALS:
             self._refused.labels(reason)
         self._calls.labels("")
 
     def callers(self, names: Iterable[str]) -> None:
-        """Create the label sets of callers."""
+        """Create the label sets of these callers."""
         for name in names:
             self._calls.labels(name)
 
     def refused(self, reason: str) -> None:
-        """A call was turned away; `reason` is one of REFUSALS."""
+        """A call was refused; `reason` is one of REFUSALS."""
         self._refused.labels(reason).inc()
 
     def began(self, caller: str) -> None:
@@ -92,15 +77,15 @@ class SecurityMetrics:
         self._calls.labels(caller).inc()
 
     def expires(self, file: str, when: float) -> None:
-        """The first certificate of `certificate` or `client_ca` ends then (seconds since 1970)."""
+        """Set when the first certificate in `certificate` or `client_ca` expires, in seconds since 1970."""
         self._expiry.labels(file).set(when)
 
     def read(self, file: str, worked: bool) -> None:
-        """One of FILES was read."""
+        """One of FILES was read, with or without success."""
         self._loaded.labels(file).set(1 if worked else 0)
         if worked:
             self._loaded_at.labels(file).set(time.time())
 
     def memory(self, used_ratio: Callable[[], float]) -> None:
-        """Read the share of memory in use at each scrape."""
+        """Read the share of memory in use from this function at each scrape."""
         self._memory.set_function(used_ratio)

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import structlog
 
-from monitor.telemetry.metrics import exemplars
+from monitor.telemetry.metrics import labels
 
 Attribute = str | bool | int | float | Sequence[str]
 """What a span or an event may say. Never a prompt or an output."""
@@ -77,7 +77,7 @@ _current: ContextVar[Trace | None] = ContextVar("trace", default=None)
 def enter(trace: Trace) -> None:
     """Make this the trace of the task that runs now: of its log lines and exemplars too."""
     _current.set(trace)
-    exemplars.trace_id.set(trace.trace_id)
+    labels.trace_id.set(trace.trace_id)
     if trace.trace_id:
         structlog.contextvars.bind_contextvars(trace_id=trace.trace_id)
 

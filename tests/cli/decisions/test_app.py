@@ -16,8 +16,8 @@ from monitor.errors import InputError
 from monitor.telemetry.decisions.folder import segments
 from monitor.telemetry.decisions.reader import read
 from tests.rpc.conftest import serving
-from tests.rpc.test_generate import wait_for
 from tests.telemetry.decisions.logs import log
+from tests.waiting import wait_for
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from monitor.cli.app import app
 from monitor.cli.dictionary.describe import describe
-from monitor.dictionary.evaluation.source import Row
+from monitor.dictionary.evaluation.source import SourceText
 from monitor.lab.labelled_sources import LabelledReader
 from monitor.lab.pair import open_pair
 from monitor.lab.splits import split_of
@@ -86,19 +86,19 @@ def test_every_source_is_measured_and_single_classes_are_explained(pair, labelle
 
 def test_only_the_answer_of_a_response_is_read(pair):
     reader = LabelledReader(open_pair(str(pair.model), pair.dictionary), 64)
-    row = Row("Human: abc?\n\nAssistant: yes", True, "response", "g")
+    row = SourceText("Human: abc?\n\nAssistant: yes", True, "response", "g")
     ids, start = reader.tokens(row)
     assert reader.pair.loaded.tokenizer.decode(ids[start:]) == " yes"
     half = reader.read((row,), np.zeros(1, np.intp))
     x = reader.pair.residuals(torch.tensor([ids]))[0, start:]
     assert np.allclose(half.residual[0], x.mean(0).numpy(), atol=1e-5)
     assert half.replies == (" yes",)
-    long = Row("Human: " + "abc " * 60 + "\n\nAssistant: yes", True, "response", "g")
+    long = SourceText("Human: " + "abc " * 60 + "\n\nAssistant: yes", True, "response", "g")
     ids, start = reader.tokens(long)
     assert len(ids) == 64
     assert ids[0] == 0
     assert reader.pair.loaded.tokenizer.decode(ids[start:]) == " yes"
-    long = Row("abc " * 60, True, "statement", "g")
+    long = SourceText("abc " * 60, True, "statement", "g")
     ids, start = reader.tokens(long)
     assert (len(ids), start, reader.pair.loaded.tokenizer.decode(ids[1:5])) == (64, 1, "abc ")
 

@@ -6,11 +6,10 @@ import pytest
 import torch
 
 from monitor.dictionary.cards import card_file
-from monitor.dictionary.cards.build import make_cards
-from monitor.dictionary.cards.describe import Options, describe
+from monitor.dictionary.cards.description import DescribeOptions, PackedRow, describe
+from monitor.dictionary.cards.detokenizer import Detokenizer
+from monitor.dictionary.cards.feature_cards import make_cards
 from monitor.dictionary.cards.logit_lens import Unembedding
-from monitor.dictionary.cards.packing import PackedRow
-from monitor.dictionary.cards.spelling import Speller
 from monitor.errors import DictionaryError, NotFound
 from tests.dictionary.small_dictionary import (
     BOS,
@@ -29,10 +28,10 @@ def _spelt(ids):
 
 @pytest.fixture
 def made():
-    found = describe(small_rows(30, 16), residuals_of, small_autoencoder(), Options(bos=BOS, keep=3))
+    found = describe(small_rows(30, 16), residuals_of, small_autoencoder(), DescribeOptions(bos=BOS, keep=3))
     head = torch.randn(VOCABULARY, WIDTH, generator=torch.Generator().manual_seed(2))
     unembedding = Unembedding(norm=lambda x: x, head=lambda x: x @ head.T)
-    return found, list(make_cards(found, small_autoencoder(), unembedding, Speller(_spelt), bos=BOS))
+    return found, list(make_cards(found, small_autoencoder(), unembedding, Detokenizer(_spelt), bos=BOS))
 
 
 def _save(folder, made_cards):
@@ -64,9 +63,9 @@ def test_a_card_says_what_the_pass_found(made):
 def test_documents_that_repeat_each_other_give_one_context():
     rows = small_rows(6, 16, bos_share=0.0)
     again = [PackedRow(row.ids, row.documents + number) for number in range(1, 4) for row in rows]
-    found = describe(again, residuals_of, small_autoencoder(), Options(bos=BOS, keep=3))
+    found = describe(again, residuals_of, small_autoencoder(), DescribeOptions(bos=BOS, keep=3))
     assert int((found.contexts.peaks > 0).sum(1).max()) == 3
-    cards_of = make_cards(found, small_autoencoder(), None, Speller(_spelt), bos=BOS)
+    cards_of = make_cards(found, small_autoencoder(), None, Detokenizer(_spelt), bos=BOS)
     for card in cards_of:
         assert len(card.contexts) <= 1
         assert card.promoted == card.suppressed == ()
@@ -81,15 +80,6 @@ def test_promoted_tokens_are_those_of_the_centred_logits(made):
         assert [text for text, _ in card.promoted] == [f" w{token}" for token in order[:10]]
         assert [text for text, _ in card.suppressed] == [f" w{token}" for token in order[::-1][:10]]
         assert card.promoted[0][1] == pytest.approx(float(logits[card.feature].max()), abs=0.01)
-
-
-def test_what_norm_and_head_add_to_nothing_is_taken_off():
-    bias = torch.randn(VOCABULARY, generator=torch.Generator().manual_seed(4))
-    head = torch.randn(VOCABULARY, WIDTH, generator=torch.Generator().manual_seed(2))
-    plain = Unembedding(norm=lambda x: x, head=lambda x: x @ head.T)
-    biased = Unembedding(norm=lambda x: x + 3.0, head=lambda x: x @ head.T + bias)
-    rows = small_autoencoder().decoder
-    assert torch.allclose(plain.logits(rows), biased.logits(rows), atol=1e-5)
 
 
 def test_neighbours_are_nearest_by_decoder_cosine(made):
@@ -124,15 +114,3 @@ def test_files_that_are_no_cards_are_refused(tmp_path, made):
     _save(tmp_path, made[1][:5])
     with pytest.raises(DictionaryError, match="ends before feature 7"):
         card_file.load_card(tmp_path, 7)
-
-
-def test_pieces_join_to_the_text_where_characters_span_tokens():
-    parts = ["né".encode()[:2], "né".encode()[2:], b" ok"]
-    speller = Speller(lambda ids: b"".join(parts[i] for i in ids).decode(errors="replace"))
-    assert speller.pieces([0, 1, 2]) == ["", "né", " ok"]
-
-
-def test_pieces_keep_the_spaces_that_single_tokens_lose():
-    words = ["a", "b", "c"]
-    speller = Speller(lambda ids: " ".join(words[i] for i in ids))
-    assert speller.pieces([0, 1, 2]) == ["a", " b", " c"]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from monitor.dictionary.evaluation.source import Row, Skipped, Source, make_source
+from monitor.dictionary.evaluation.source import LabelledSource, SkippedSource, SourceText, make_source
 
 
 def _split(source, group, text):
@@ -10,7 +10,11 @@ def _split(source, group, text):
 
 
 def _rows(groups=40, per=4):
-    return [Row(f"text {g} {i}", i % 2 == 0, "statement", f"g{g}") for g in range(groups) for i in range(per)]
+    return [
+        SourceText(f"text {g} {i}", i % 2 == 0, "statement", f"g{g}")
+        for g in range(groups)
+        for i in range(per)
+    ]
 
 
 def _make(rows, cap=1000, split=_split):
@@ -19,7 +23,7 @@ def _make(rows, cap=1000, split=_split):
 
 def test_groups_stay_whole_and_on_their_side():
     source = _make(_rows())
-    assert isinstance(source, Source)
+    assert isinstance(source, LabelledSource)
     for row, train in zip(source.rows, source.train, strict=True):
         assert train == (_split("", row.group, "") == "train")
     assert len(set(source.units)) == 40
@@ -42,14 +46,14 @@ def test_large_groups_give_an_equal_part_each():
 
 
 def test_rows_to_learn_from_that_are_also_measured_are_dropped():
-    copy = Row("TEXT 2 0", True, "statement", "g3")
+    copy = SourceText("TEXT 2 0", True, "statement", "g3")
     source = _make([*_rows(), copy])
     assert copy not in source.rows
     assert any(row.text == "text 2 0" for row in source.rows)
 
 
 def test_one_group_for_all_is_split_by_text():
-    rows = [Row(f"statement {i}", i % 2 == 0, "statement", "the-name") for i in range(100)]
+    rows = [SourceText(f"statement {i}", i % 2 == 0, "statement", "the-name") for i in range(100)]
     source = _make(
         rows, split=lambda source, group, text: "train" if int(text.split()[1]) % 4 < 2 else "heldout"
     )
@@ -57,16 +61,16 @@ def test_one_group_for_all_is_split_by_text():
 
 
 def test_sources_that_cannot_be_measured_say_why():
-    only = _make([Row(f"t{i}", True, "code", f"g{i}") for i in range(30)])
-    assert isinstance(only, Skipped)
+    only = _make([SourceText(f"t{i}", True, "code", f"g{i}") for i in range(30)])
+    assert isinstance(only, SkippedSource)
     assert "all 30 rows are positive" in only.reason
     few = _make(_rows(4))
-    assert isinstance(few, Skipped)
+    assert isinstance(few, SkippedSource)
     assert "fewer than ten rows" in few.reason
 
 
 def test_the_answer_begins_after_the_last_marker():
-    row = Row("Human: a\n\nAssistant: b\n\nHuman: c\n\nAssistant: d", True, "response", "g")
+    row = SourceText("Human: a\n\nAssistant: b\n\nHuman: c\n\nAssistant: d", True, "response", "g")
     assert row.text[row.reply_start :] == " d"
-    assert Row("Assistant: d", True, "prompt", "g").reply_start == 0
-    assert Row("nothing marked", True, "response", "g").reply_start == 0
+    assert SourceText("Assistant: d", True, "prompt", "g").reply_start == 0
+    assert SourceText("nothing marked", True, "response", "g").reply_start == 0

@@ -1,4 +1,4 @@
-"""Which family a place belongs to, and what the operator is told where that is unclear or cannot be read."""
+"""Which format files have, and the errors where that is unclear or the files cannot be read."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shutil
 import pytest
 import torch
 
-from monitor.dictionary.formats import FORMATS, READERS, find_place, read_dictionary
+from monitor.dictionary.formats import FORMATS, READERS, find_location, read_dictionary
 from monitor.errors import DictionaryError
 from tests.dictionary.formats import layouts, layouts_openmoss, layouts_pickled
 from tests.dictionary.formats.layouts import WIDTH, write_json, write_pickle, write_safetensors
@@ -25,7 +25,7 @@ def refused(source, message, **options):
 @pytest.mark.parametrize("name", MAKERS)
 def test_one_reader_and_no_other(tmp_path, name):
     layout = MAKERS[name](tmp_path)
-    place = find_place(tmp_path / layout.source)
+    place = find_location(tmp_path / layout.source)
     assert [reader.name for reader in READERS if reader.detects(place)] == [layout.family]
 
 
@@ -33,7 +33,7 @@ def test_two_families_in_one_folder(tmp_path):
     source = tmp_path / layouts.sparsify(tmp_path).source
     other = tmp_path / layouts.gemma_scope(tmp_path).source
     shutil.copy(other / "params.npz", source / "params.npz")
-    said = refused(source, "could be more than one kind of dictionary")
+    said = refused(source, "could be a dictionary of more than one format")
     for part in (
         "Found: cfg.json, params.npz, sae.safetensors",
         "sparsify wants cfg.json",
@@ -47,7 +47,7 @@ def test_two_families_in_one_folder(tmp_path):
 def test_nothing_known(tmp_path):
     write_safetensors(tmp_path / "weights.safetensors", {"a": torch.zeros(2)})
     (tmp_path / "notes.txt").write_text("hello")
-    said = refused(tmp_path, "no dictionary that is recognised. Found: notes.txt, weights.safetensors")
+    said = refused(tmp_path, "has no dictionary of a known format. Found: notes.txt, weights.safetensors")
     assert all(f"\n  {name}: " in said for name in FORMATS)
     refused(tmp_path, "has no cfg.json", format="saelens")
     refused(tmp_path, "there is no dictionary format 'mine'; the formats are: saelens", format="mine")
@@ -56,7 +56,7 @@ def test_nothing_known(tmp_path):
 def test_a_repository_of_many(tmp_path):
     layouts.gemma_scope(tmp_path)
     root = tmp_path / "google/gemma-scope-2b-pt-res/layer_20"
-    refused(root, "in folders of its own: name one of them. Found: width_16k/average_l0_71")
+    refused(root, "in its subfolders: name one of them. Found: width_16k/average_l0_71")
 
 
 def test_many_files(tmp_path):
@@ -69,7 +69,7 @@ def test_many_files(tmp_path):
 
 def test_a_file_that_holds_no_weights(tmp_path):
     (tmp_path / "a.txt").write_text("a")
-    refused(tmp_path / "a.txt", "holds no weights; give the folder")
+    refused(tmp_path / "a.txt", "is not a weights file; give the folder")
 
 
 def change(path, **entries):
@@ -81,14 +81,14 @@ def change(path, **entries):
     [
         (layouts.sparsify, "cfg.json", {"transcode": True}, "transcoder"),
         (layouts.sparsify, "cfg.json", {"skip_connection": True}, "transcoder"),
-        (layouts.sparsify, "cfg.json", {"signed": True}, "signed features"),
+        (layouts.sparsify, "cfg.json", {"signed": True}, "signed activations"),
         (layouts.sparsify, "cfg.json", {"activation": "batchtopk"}, "not one of topk, groupmax"),
         (layouts.sparsify, "cfg.json", {"num_latents": 65}, "declares 65 features"),
         (layouts.sparsify, "cfg.json", {"k": 0}, "k is 0"),
         (layouts.gemma_scope_2, "config.json", {"affine_connection": True}, "transcoder"),
         (layouts.gemma_scope_2, "config.json", {"hf_hook_point_out": "model.layers.14.output"}, "transcoder"),
-        (layouts.gemma_scope_2, "config.json", {"architecture": "topk"}, "not jump_relu"),
-        (layouts_openmoss.llama_scope, "hyperparams.json", {"act_fn": "topk"}, "not jumprelu"),
+        (layouts.gemma_scope_2, "config.json", {"architecture": "topk"}, "only jump_relu can"),
+        (layouts_openmoss.llama_scope, "hyperparams.json", {"act_fn": "topk"}, "only jumprelu can"),
         (layouts_openmoss.llama_scope, "hyperparams.json", {"norm_activation": "batch-wise"}, "batch-wise"),
         (
             layouts_openmoss.llama_scope,
@@ -140,7 +140,7 @@ def test_a_threshold_that_was_never_set(tmp_path, kind):
 def test_an_unknown_class(tmp_path):
     source = tmp_path / learned(tmp_path, "AutoEncoder").source
     write_json(source / "config.json", {"trainer": {"dict_class": "CrossCoder"}})
-    refused(source, "dict_class is 'CrossCoder', which is not one of AutoEncoder, ")
+    refused(source, "dict_class is 'CrossCoder', which cannot be read; these can: AutoEncoder, ")
 
 
 def test_what_its_makers_measured(tmp_path):
@@ -162,7 +162,7 @@ def test_the_wrong_class_is_not_read(tmp_path):
 def test_qwen_without_its_repository_name(tmp_path):
     source = tmp_path / layouts_pickled.qwen_scope(tmp_path).source
     source.rename(tmp_path / "layer12.sae.pt")
-    refused(tmp_path / "layer12.sae.pt", "k. stands only in the repository's name")
+    refused(tmp_path / "layer12.sae.pt", "is stated only in the repository's name")
 
 
 def test_an_activation_of_openai_that_is_unknown(tmp_path):
@@ -179,7 +179,7 @@ def test_matrices_that_do_not_belong_together(tmp_path):
     tensors = {"w_enc": torch.zeros(WIDTH, 8), "w_dec": torch.zeros(8, WIDTH + 1), "b_enc": torch.zeros(8)}
     tensors |= {"b_dec": torch.zeros(WIDTH), "threshold": torch.zeros(8)}
     write_safetensors(source / "params.safetensors", tensors)
-    refused(source, "they are not of one dictionary of one place")
+    refused(source, "they are not encoder and decoder of one hook point")
     write_safetensors(
         source / "params.safetensors", {**tensors, "w_dec": torch.zeros(8, WIDTH), "b_enc": torch.zeros(9)}
     )

@@ -8,7 +8,7 @@ import torch
 from monitor.dictionary.bundle import load_dictionary
 from monitor.dictionary.formats import FORMATS, read_dictionary
 from monitor.dictionary.sae import Activation
-from monitor.dictionary.storage.lazy import StoredAutoencoder
+from monitor.dictionary.storage.stored_autoencoder import StoredAutoencoder
 from monitor.model.tap.bank import FeatureBank
 from tests.dictionary.formats import layouts, layouts_openmoss, layouts_pickled
 from tests.dictionary.formats.layouts import FEATURES, WIDTH

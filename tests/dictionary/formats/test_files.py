@@ -1,4 +1,4 @@
-"""Folders that are broken, and what the operator is told."""
+"""Broken folders and the errors that they raise."""
 
 import json
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from monitor.dictionary.formats import Card, layer_of, read_dictionary, save_saelens
+from monitor.dictionary.formats import DictionaryCard, read_dictionary, save_saelens
 from monitor.dictionary.sae import Activation
 from monitor.errors import DictionaryError
 from tests.dictionary.formats.saes import make
@@ -14,7 +14,7 @@ from tests.dictionary.formats.saes import make
 
 @pytest.fixture
 def folder(tmp_path):
-    save_saelens(tmp_path / "sae", make(Activation.JUMPRELU), Card())
+    save_saelens(tmp_path / "sae", make(Activation.JUMPRELU), DictionaryCard())
     return tmp_path / "sae"
 
 
@@ -66,7 +66,7 @@ def test_a_pickled_dictionary_is_refused_and_never_opened(tmp_path):
             return (open, (str(trap), "w"))
 
     torch.save({"encoder": Trap()}, tmp_path / "ae.pt")
-    message = refused(tmp_path, "Pickles can run code")
+    message = refused(tmp_path, "A pickled file can run code")
     assert "ae.pt" in message
     assert "safetensors" in message
     assert not trap.exists()
@@ -80,7 +80,7 @@ def test_an_unknown_folder_says_what_was_found(tmp_path):
 def test_not_finite(folder):
     sae = make(Activation.RELU)
     sae.encoder[3, 2] = float("nan")
-    save_saelens(folder, sae, Card())
+    save_saelens(folder, sae, DictionaryCard())
     refused(folder, "W_enc holds values that are not finite")
 
 
@@ -94,23 +94,3 @@ def test_foreign_tensors_of_another_shape(folder):
     save_file({"W_enc": torch.zeros(2, 2)}, folder / "sae_weights.safetensors")
     assert config["architecture"] == "jumprelu"
     refused(folder, "missing here: W_dec, b_dec, b_enc, threshold")
-
-
-@pytest.mark.parametrize(
-    ("name", "layer"),
-    [
-        ("blocks.12.hook_resid_post", 12),
-        ("blocks.12.hook_resid_pre", 11),
-        ("blocks.0.hook_resid_pre", None),
-        ("blocks.3.hook_mlp_out", None),
-        ("blocks.3.attn.hook_z", None),
-        ("model.layers.7", 7),
-        ("model.layers.7.output", 7),
-        ("model.layers.7.self_attn.o_proj.input", None),
-        ("transformer.h.5", 5),
-        ("gpt_neox.layers.2", 2),
-        (None, None),
-    ],
-)
-def test_layer_of(name, layer):
-    assert layer_of(name) == layer

@@ -1,4 +1,4 @@
-"""Dictionaries from a hub on loopback: what is fetched, what is not, and what the operator is told.
+"""Dictionaries from a hub on loopback: which files are downloaded, and which errors are raised.
 
 Each case runs in a process of its own, since huggingface_hub reads HF_ENDPOINT and HF_HOME when it is imported.
 """
@@ -126,11 +126,11 @@ def test_what_cannot_be_had_is_explained(hub, tmp_path):
     )
     expected = [
         "there is no repository nobody/nothing on the hub, or it is private",
-        "nobody/nothing is no folder or file here, and as a hub repository: there is no repository",
+        "nobody/nothing is not a folder or file on this machine, and as a hub repository: there is no repository",
         "is gated: accept its terms",
         "google/gemma-scope-2b-pt-res does not have it",
         "the repository google/gemma-scope-2b-pt-res has no layer_99; it has layer_20",
-        "holds dictionaries in folders of its own: name one of them. Found: layer_20/width_16k/average_l0_71",
+        "has dictionaries in its subfolders: name one of them. Found: layer_20/width_16k/average_l0_71",
         "write hub:ORG/NAME[@REVISION][/FOLDER]",
     ]
     for answer, text in zip(answers, expected, strict=True):

@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from monitor.dictionary.formats import Card, read_dictionary, save_saelens
+from monitor.dictionary.formats import DictionaryCard, read_dictionary, save_saelens
 from monitor.dictionary.sae import Activation, InputNorm
 from tests.dictionary.formats.saes import FEATURES, WIDTH, inputs, make
 from tests.dictionary.formats.test_saelens import weights
@@ -98,7 +98,7 @@ def data(tmp_path):
 
 
 def test_sae_lens_opens_what_is_saved_here(tmp_path, sae_lens, data):
-    card = Card("m", "blocks.4.hook_resid_post", 4, True, 256, "text", None, 12.5, 0.75)
+    card = DictionaryCard("m", "blocks.4.hook_resid_post", 4, True, 256, "text", None, 12.5, 0.75)
     cases = {}
     for kind in (Activation.RELU, Activation.JUMPRELU, Activation.TOPK):
         for norm in InputNorm:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from monitor.dictionary.formats import Card, read_dictionary, save_saelens
+from monitor.dictionary.formats import DictionaryCard, read_dictionary, save_saelens
 from monitor.dictionary.sae import Activation, InputNorm
 from monitor.errors import DictionaryError
 from tests.dictionary.formats.saes import FEATURES, WIDTH, inputs, make
@@ -39,7 +39,7 @@ def double(tensors):
 @pytest.mark.parametrize("norm", list(InputNorm))
 def test_saved_and_read_is_the_same(tmp_path, kind, subtract, norm):
     sae = make(kind, subtract=subtract, norm=norm)
-    card = Card("m", "blocks.4.hook_resid_post", 4, True, 256, "text", None, 12.5, 0.75)
+    card = DictionaryCard("m", "blocks.4.hook_resid_post", 4, True, 256, "text", None, 12.5, 0.75)
     save_saelens(tmp_path, sae, card)
     found = read_dictionary(tmp_path)
     assert found.card == card
@@ -49,7 +49,7 @@ def test_saved_and_read_is_the_same(tmp_path, kind, subtract, norm):
 
 def test_bfloat16_weights_keep_float32_thresholds(tmp_path):
     sae = make(Activation.JUMPRELU)
-    save_saelens(tmp_path, sae, Card(), dtype=torch.bfloat16)
+    save_saelens(tmp_path, sae, DictionaryCard(), dtype=torch.bfloat16)
     found = read_dictionary(tmp_path).autoencoder
     assert torch.equal(found.encoder, sae.encoder.bfloat16().float())
     assert torch.equal(found.threshold, sae.threshold)
@@ -164,7 +164,7 @@ def test_configuration_from_before_version_6(tmp_path):
         ({"reshape_activations": "hook_z"}, "attention heads"),
         ({"d_out": 7}, "transcoder"),
         ({"d_sae": "many"}, "d_sae is 'many'"),
-        ({"d_sae": FEATURES + 1}, "must be"),
+        ({"d_sae": FEATURES + 1}, "of different dictionaries"),
         ({"architecture": "topk"}, "k is None"),
         ({"architecture": "topk", "k": FEATURES + 1}, "k is 41"),
         ({"architecture": "jumprelu"}, "missing here: threshold"),
@@ -190,6 +190,6 @@ def test_unknown_tensors_are_refused(tmp_path):
 
 @pytest.mark.parametrize("kind", [Activation.GATED])
 def test_what_cannot_be_written_is_refused(tmp_path, kind):
-    with pytest.raises(DictionaryError, match="cannot be saved"):
-        save_saelens(tmp_path, make(kind), Card())
+    with pytest.raises(DictionaryError, match="cannot express a gated dictionary"):
+        save_saelens(tmp_path, make(kind), DictionaryCard())
     assert not list(tmp_path.iterdir())

@@ -69,7 +69,7 @@ def test_a_file_that_shrank(stored):
         with pytest.raises(DictionaryError, match="cut short"):
             read()
     file.path.unlink()
-    with pytest.raises(DictionaryError, match="cannot be read any more"):
+    with pytest.raises(DictionaryError, match="can no longer be read"):
         file.read()
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from monitor.dictionary.training import dead, objectives
+from monitor.dictionary.training import dead_features, objectives
 from monitor.dictionary.training.network import Network
 from monitor.dictionary.training.settings import Objective, TrainSettings
 
@@ -82,10 +82,10 @@ def reference(net, x, settings, sparsity, k):
 @pytest.mark.parametrize("objective", list(Objective))
 @pytest.mark.parametrize("dense", [True, False])
 def test_gradients(objective, dense, monkeypatch):
-    monkeypatch.setattr("monitor.dictionary.training.sparse_ops.DENSE_ABOVE", 0.0 if dense else 1.0)
+    monkeypatch.setattr("monitor.dictionary.training.sparsity_pattern.DENSE_ABOVE", 0.0 if dense else 1.0)
     settings = setting(objective, bandwidth=2.0)
     net, x = network(settings), batch()
-    outcome = objectives.evaluate(net, x, settings, sparsity=0.7)
+    outcome = objectives.loss_and_gradients(net, x, settings, sparsity=0.7)
     loss, a = reference(net, x, settings, 0.7, 5)
     loss.backward()
     torch.testing.assert_close(outcome.loss, loss.detach())
@@ -106,8 +106,8 @@ def test_low_precision_scan_finds_the_same_places(objective):
     net, x = network(settings), batch()
     other = Network(coarse, WIDTH)
     other.load_state_dict(net.state_dict())
-    exact = objectives.evaluate(net, x, settings, 0.7)
-    fast = objectives.evaluate(other, x.float(), coarse, 0.7)
+    exact = objectives.loss_and_gradients(net, x, settings, 0.7)
+    fast = objectives.loss_and_gradients(other, x.float(), coarse, 0.7)
     torch.testing.assert_close(fast.l0.double(), exact.l0.double(), rtol=0.01, atol=0.02)
     torch.testing.assert_close(fast.loss.double(), exact.loss, rtol=0.01, atol=0)
     for name, gradient in exact.gradients.items():
@@ -119,27 +119,27 @@ def test_batchtopk_keeps_exactly_k_and_follows_its_threshold():
     settings = setting(Objective.BATCHTOPK)
     net, x = network(settings), batch()
     for _ in range(3):
-        outcome = objectives.evaluate(net, x, settings, 0)
+        outcome = objectives.loss_and_gradients(net, x, settings, 0)
         assert float(outcome.l0) == 5
     ranks = (x @ net.encoder.T + net.encoder_bias) * net.decoder.norm(dim=1)
     values = ranks.flatten().topk(5 * TOKENS).values
     torch.testing.assert_close(net.threshold, values[-1].detach())
-    net.threshold.fill_(100.0)  # a guess that is far too high must not lose places
-    assert float(objectives.evaluate(net, x, settings, 0).l0) == 5
+    net.threshold.fill_(100.0)  # a guess that is far too high must not lose pattern
+    assert float(objectives.loss_and_gradients(net, x, settings, 0).l0) == 5
 
 
 def test_auxiliary_gradients(monkeypatch):
-    monkeypatch.setattr(dead, "ROWS", 1)
+    monkeypatch.setattr(dead_features, "ROWS", 1)
     settings = setting(Objective.BATCHTOPK)
     net, x = network(settings), batch()
     error = torch.randn(TOKENS, WIDTH, generator=torch.Generator().manual_seed(8), dtype=torch.float64)
     gone = torch.zeros(FEATURES, dtype=torch.bool)
     gone[[3, 17, 30, 41]] = True
-    found = dead.auxiliary_gradients(net, x, error, gone, seed=0)
+    found = dead_features.auxiliary_gradients(net, x, error, gone, seed=0)
     a = (x @ net.encoder[gone].T + net.encoder_bias[gone]).relu()
     left = (a @ net.decoder[gone] + error).square().sum(1).mean()
     (left * WIDTH / 32 / error.square().sum(1).mean()).backward()
     for name, gradient in found.items():
         torch.testing.assert_close(gradient, getattr(net, name).grad)
         assert gradient[~gone].abs().max() == 0
-    assert dead.auxiliary_gradients(net, x, error, torch.zeros_like(gone), 0) == {}
+    assert dead_features.auxiliary_gradients(net, x, error, torch.zeros_like(gone), 0) == {}

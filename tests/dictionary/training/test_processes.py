@@ -1,4 +1,4 @@
-"""Several processes give what one gives, and end cleanly: nobody may say that a finished run failed."""
+"""Several processes give the same weights as one, and a finished run exits with 0."""
 
 from __future__ import annotations
 
@@ -24,17 +24,16 @@ from datetime import timedelta
 from safetensors.torch import save_file
 from monitor.dictionary.training import processes
 from monitor.dictionary.training.settings import Objective
-from monitor.dictionary.training.trainer import Trainer
-from tests.dictionary.training.test_trainer import settings
-from tests.dictionary.training.world import WIDTH, World
+from monitor.dictionary.training.trainer import DictionaryTrainer
+from tests.dictionary.training.planted_features import WIDTH, World, settings
 rank, count, store, out, kind = int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:]
 torch.set_num_threads(1)
 if count > 1:
     processes.join("gloo", init_method="file://" + store, rank=rank, world_size=count, timeout=timedelta(seconds=100))
 world, chosen = World(), settings(Objective(kind), steps=60, precision="float64", dead_after=10**9)
-trainer = Trainer(chosen, WIDTH, dtype=torch.float64)
+trainer = DictionaryTrainer(chosen, WIDTH, dtype=torch.float64)
 share = lambda step: world.batch(step).double()[rank::count]
-trainer.begin(share(0))
+trainer.initialise(share(0))
 while trainer.step_index < 30:
     metrics = trainer.step(share(trainer.step_index))
 if rank == 0:
@@ -47,7 +46,7 @@ print(json.dumps([(task / "comm").read_text().strip() for task in pathlib.Path("
 
 @contextmanager
 def started(*commands: list[str]) -> Iterator[list[subprocess.Popen[str]]]:
-    """Processes side by side, none of which outlives the block."""
+    """Run these commands at the same time; all have ended when the block ends."""
     running: list[subprocess.Popen[str]] = []
     try:
         for command in commands:
@@ -60,7 +59,7 @@ def started(*commands: list[str]) -> Iterator[list[subprocess.Popen[str]]]:
 
 
 def end(process: subprocess.Popen[str]) -> None:
-    """Asked first: torchrun ends its own children, which would outlive its being killed."""
+    """Terminate before killing: torchrun then ends its own children, which a kill would leave running."""
     if process.poll() is None:
         process.terminate()
     try:
@@ -73,8 +72,8 @@ def end(process: subprocess.Popen[str]) -> None:
 @pytest.mark.parametrize("objective", list(Objective))
 def test_two_processes_give_what_one_gives(objective: Objective, tmp_path: Path) -> None:
     def command(rank: int, count: int) -> list[str]:
-        places = [str(tmp_path / "store"), str(tmp_path / f"{count}.safetensors")]
-        return [sys.executable, "-c", TRAIN, str(rank), str(count), *places, objective]
+        pattern = [str(tmp_path / "store"), str(tmp_path / f"{count}.safetensors")]
+        return [sys.executable, "-c", TRAIN, str(rank), str(count), *pattern, objective]
 
     for commands in ([command(0, 1)], [command(0, 2), command(1, 2)]):
         with started(*commands) as running:

@@ -1,4 +1,4 @@
-"""Which activations come out, in what order, and that any batch can be reached again."""
+"""Which activations the stream gives, in which order, and that it can skip to any batch."""
 
 from itertools import islice
 
@@ -78,7 +78,7 @@ def test_what_is_no_number_is_left_out_too():
     nothing = ActivationStream(
         lambda: iter(token_rows()), lambda ids: residuals(ids) * torch.nan, bos=BOS, batch=16, buffer=256
     )
-    with pytest.raises(DictionaryError, match="no numbers"):
+    with pytest.raises(DictionaryError, match="residuals are NaN"):
         next(nothing.batches())
 
 

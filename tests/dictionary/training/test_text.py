@@ -1,4 +1,4 @@
-"""Files to rows of ids: shares, cuts, held-out pieces, and what is refused."""
+"""Rows of ids from files: shares, pieces, held-out pieces, and files that are refused."""
 
 import json
 import lzma
@@ -7,7 +7,7 @@ from itertools import islice
 import pytest
 
 from monitor.dictionary.training import text
-from monitor.dictionary.training.text import Source, documents, mixed, pieces, rows
+from monitor.dictionary.training.text import TextSource, documents, mixed, pieces, rows
 from monitor.errors import ConfigurationError
 
 
@@ -54,20 +54,20 @@ def test_shares(tmp_path):
     one = lines(tmp_path / "one.jsonl", [f"a{'-' * 99}"] * 300)
     two = lines(tmp_path / "two.jsonl", [f"b{'-' * 9}"] * 300)
     given = {"a": 0, "b": 0}
-    for piece in islice(mixed([Source(one, 3.0), Source(two, 1.0)]), 600):
+    for piece in islice(mixed([TextSource(one, 3.0), TextSource(two, 1.0)]), 600):
         given[piece[0]] += len(piece)
     assert given["a"] / given["b"] == pytest.approx(3, rel=0.05)
 
 
 def test_a_file_that_is_used_up_begins_again(tmp_path):
     path = lines(tmp_path / "a.jsonl", ["x", "y"])
-    assert list(islice(mixed([Source(path)]), 5)) == ["x", "y", "x", "y", "x"]
+    assert list(islice(mixed([TextSource(path)]), 5)) == ["x", "y", "x", "y", "x"]
 
 
 def test_an_empty_file_is_refused(tmp_path):
     path = lines(tmp_path / "a.jsonl", [])
     with pytest.raises(ConfigurationError, match="no text to train on"):
-        next(mixed([Source(path)]))
+        next(mixed([TextSource(path)]))
 
 
 @pytest.mark.parametrize("blank", ["", "\n", " \n" * 5000])
@@ -75,7 +75,7 @@ def test_a_file_without_text_does_not_keep_the_held_out_pieces_waiting(tmp_path,
     (tmp_path / "a.txt").write_text(blank)
     for held_out in (True, False):
         with pytest.raises(ConfigurationError, match="no text to train on"):
-            next(mixed([Source(tmp_path / "a.txt")], held_out=held_out))
+            next(mixed([TextSource(tmp_path / "a.txt")], held_out=held_out))
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
@@ -91,16 +91,16 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
 
 def test_sources_are_parsed(tmp_path):
     path = lines(tmp_path / "a.jsonl", ["x"])
-    assert Source.parse(str(path)) == Source(path, 1.0)
-    assert Source.parse(f"{path}=0.25") == Source(path, 0.25)
+    assert TextSource.parse(str(path)) == TextSource(path, 1.0)
+    assert TextSource.parse(f"{path}=0.25") == TextSource(path, 0.25)
     odd = lines(tmp_path / "k=v.jsonl", ["x"])
-    assert Source.parse(str(odd)) == Source(odd, 1.0)
+    assert TextSource.parse(str(odd)) == TextSource(odd, 1.0)
     for wrong in (f"{path}=0", str(tmp_path / "none"), f"{path}=-1"):
         with pytest.raises(ConfigurationError):
-            Source.parse(wrong)
+            TextSource.parse(wrong)
     (tmp_path / "b.bin").write_text("")
     with pytest.raises(ConfigurationError, match="expected a file"):
-        Source.parse(str(tmp_path / "b.bin"))
+        TextSource.parse(str(tmp_path / "b.bin"))
 
 
 def test_every_row_begins_with_bos_and_no_token_is_lost():

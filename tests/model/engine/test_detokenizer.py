@@ -144,3 +144,27 @@ def test_text_of_single_tokens_is_what_the_decoder_gives() -> None:
         one, other = TextStream(quick), TextStream(slow)
         assert [one.push(i) for i in ids] == [other.push(i) for i in ids]
         assert one.finish() == other.finish()
+
+
+class TestText:
+    def feed(self, text: str, *stop: str) -> tuple[list[str], TextStream]:
+        stream = TextStream(Vocabulary(tokenizer()), stop)
+        return [stream.push(i) for i in tokenizer()(text, add_special_tokens=False)["input_ids"]], stream
+
+    def test_characters_come_whole(self) -> None:
+        pieces, stream = self.feed("aé漢🙂")
+        assert "".join(pieces) + stream.finish() == "aé漢🙂"
+        assert all("\ufffd" not in piece for piece in pieces)
+
+    def test_the_beginning_of_a_stop_string_is_held_back(self) -> None:
+        pieces, stream = self.feed("one\n\nHum", "\n\nHuman:")
+        assert "".join(pieces) == "one"
+        assert stream.finish() == "\n\nHum"
+
+    def test_text_ends_before_the_first_stop_string(self) -> None:
+        pieces, stream = self.feed("one STOP two END", "END", "STOP")
+        assert "".join(pieces) == "one "
+        assert (stream.stopped, stream.finish()) == (True, "")
+
+    def test_special_tokens_have_no_text(self) -> None:
+        assert TextStream(Vocabulary(tokenizer())).push(1) == ""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from monitor.model.tap.error_term import Dropper
+from monitor.model.tap.error_term import ErrorTermDropper
 from monitor.records import Clamp, Decision, ErrorTerm, Where
 from tests.model.running import running
 from tests.model.tiny import Recorder, dictionary, loaded_model, prompt
@@ -37,7 +37,7 @@ def neighbours(kind: str, clamps: Sequence[Clamp], *, from_policy: bool = False)
     with running(loaded, dictionary(kind), clampable=[40, 41]) as run:
         engine = run.engine
         engine._end_ids = frozenset()
-        run.tap.dropper = Dropper(dictionary(kind), run.bank.device, run.bank.dtype)
+        run.tap.dropper = ErrorTermDropper(dictionary(kind), run.bank.device, run.bank.dtype)
         laid, before, draw = threading.Event(), engine.before, engine.draw
         drawing: list[str] = []
 

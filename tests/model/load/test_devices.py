@@ -16,7 +16,7 @@ from torch import nn
 from monitor.dictionary.bundle import load_dictionary
 from monitor.dictionary.cards.statistics import FeatureStatistics
 from monitor.dictionary.cards.statistics import save as save_statistics
-from monitor.dictionary.formats import Card, save_saelens
+from monitor.dictionary.formats import DictionaryCard, save_saelens
 from monitor.errors import ModelError
 from monitor.model.engine.paged import Limits
 from monitor.model.engine.requests import Finished, GenerationRequest, Released, ScoreJob, ScoreOutcome
@@ -25,8 +25,8 @@ from monitor.model.load.hook_points import Place, parse_place, site_of
 from monitor.model.load.model import load_model
 from monitor.model.offline.effects import Prompted
 from monitor.model.offline.residuals import Harvester
-from monitor.model.offline.steering import Steered, unchanged
-from monitor.model.runtime import Runtime, load_parts
+from monitor.model.offline.steered_model import SteeredModel, unchanged
+from monitor.model.runtime import Runtime, load_pair
 from monitor.model.tap.bank import FeatureBank
 from monitor.model.tap.late_probes import LaterTaps
 from monitor.model.tap.tap import Tap, TapBuffers
@@ -57,7 +57,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def described(folder: Path, hook: str) -> Path:
     """A dictionary of a place, with the units of its features."""
-    save_saelens(folder, replace(dictionary(), input_bias=None), Card(model_name="tiny", hook_name=hook))
+    save_saelens(
+        folder, replace(dictionary(), input_bias=None), DictionaryCard(model_name="tiny", hook_name=hook)
+    )
     digest = load_dictionary(folder).digest
     save_statistics(folder, FeatureStatistics(maxima(), torch.full((96,), 0.1), 1000, "test", digest))
     return folder
@@ -97,7 +99,7 @@ def scored(runtime: Runtime, texts: list[tuple[int, ...]]) -> list[tuple[ScoreOu
 @pytest.mark.usefixtures("small")
 def test_scores_of_a_spread_model_are_those_of_the_plain_one(tmp_path: Path, kind: str, hook: str) -> None:
     folder, sae = saved(tmp_path / "model", kind), described(tmp_path / "sae", hook)
-    parts = load_parts(folder, sae, device="spread")
+    parts = load_pair(folder, sae, device="spread")
     assert parts_of(parts.loaded.model) == ("cpu", "disk")
     assert any(p.is_meta for p in parts.loaded.layers[3].parameters())
     runtime = Runtime(parts, WatchPlan(WATCHED))
@@ -123,7 +125,7 @@ def test_a_spread_model_generates_like_the_plain_one(tmp_path: Path, kind: str) 
     """Readings and clamps at prefill and decode, texts scored at the same time; requests take turns."""
     folder, sae = saved(tmp_path / "model", kind), described(tmp_path / "sae", "blocks.2.hook_resid_post")
     runtime = Runtime(
-        load_parts(folder, sae, device="spread"),
+        load_pair(folder, sae, device="spread"),
         WatchPlan(WATCHED),
         limits=Limits(running=4, batch_tokens=16),
     )
@@ -156,7 +158,7 @@ def test_a_spread_model_generates_like_the_plain_one(tmp_path: Path, kind: str) 
 
 def test_what_fits_one_device_is_served_in_full(tmp_path: Path) -> None:
     folder, sae = saved(tmp_path / "model", "llama"), described(tmp_path / "sae", "blocks.1.hook_resid_post")
-    parts = load_parts(folder, sae, device="spread")
+    parts = load_pair(folder, sae, device="spread")
     assert parts_of(parts.loaded.model) == ()
     assert parts.loaded.devices == "cpu"
     runtime, events, ended = Runtime(parts, WatchPlan(WATCHED)), [], threading.Event()
@@ -186,9 +188,9 @@ def test_tools_read_and_edit_a_spread_model(tmp_path: Path) -> None:
     with torch.no_grad():
         torch.testing.assert_close(spread.logits(ids, lambda x: 2 * x), whole.logits(ids, lambda x: 2 * x))
     chance = torch.zeros(1, 4)
-    written = [Steered(which, later=3).write(ids, unchanged, chance, 0) for which in (spread, whole)]
+    written = [SteeredModel(which, later=3).write(ids, unchanged, chance, 0) for which in (spread, whole)]
     assert written[0].tolist() == written[1].tolist()
-    passes = [Steered(which, later=3).read(ids, unchanged) for which in (spread, whole)]
+    passes = [SteeredModel(which, later=3).read(ids, unchanged) for which in (spread, whole)]
     torch.testing.assert_close(passes[0].later, passes[1].later)
     sae = dictionary()
     effects = [Prompted(which, sae, maxima(), prompt(3)) for which in (spread, whole)]
@@ -231,7 +233,7 @@ def test_the_bank_lies_where_the_tapped_layer_computes(tmp_path: Path) -> None:
     from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 
     folder, sae = saved(tmp_path / "model", "llama"), described(tmp_path / "sae", "blocks.1.hook_resid_post")
-    parts = load_parts(folder, sae, device="cpu")
+    parts = load_pair(folder, sae, device="cpu")
     parts.loaded.model.hf_device_map = {"model.layers.1": "meta", "": "cpu"}
     add_hook_to_module(parts.loaded.layers[1], AlignDevicesHook(execution_device="meta"))
     assert Runtime(parts, WatchPlan(WATCHED)).tap.bank.unit.is_meta
@@ -250,7 +252,7 @@ def test_a_later_probe_reads_on_the_banks_device() -> None:
     tap, buffers = Tap(bank, nn.Identity()), TapBuffers(bank, 8, static=True, later=4)
     layers = nn.ModuleList(nn.Identity() for _ in range(3))
     later = LaterTaps(layers, tap, tapped=0)
-    later.host([LaterProbe(2, np.ones(32, np.float32), 0.0, 1.0, 4.0)])
+    later.add([LaterProbe(2, np.ones(32, np.float32), 0.0, 1.0, 4.0)])
     later.attach()
     tap.use(buffers)
     hidden = torch.randn(1, 8, 32)

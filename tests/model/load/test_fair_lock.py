@@ -1,4 +1,4 @@
-"""Turns at the model: time is shared, not turns. The clock is the test's, so that a busy machine changes nothing."""
+"""The fair lock: threads share time, not passes. The clock is the test's, so that a busy machine changes nothing."""
 
 import threading
 import time
@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from monitor.model.load.fair_lock import _KEPT, Turns
+from monitor.model.load.fair_lock import _KEPT, FairLock
+from tests.waiting import wait_for
 
 GAP = 0.002
 
@@ -21,19 +22,12 @@ class Clock:
         return self.now
 
 
-def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < deadline, "waited for a minute"
-        time.sleep(0.0005)
-
-
 class Pair:
     """Two threads that run passes of different lengths, each coming back a moment after its last one."""
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.turns = Turns(self.clock)
+        self.turns = FairLock(self.clock)
         self.used: dict[str, float] = {}
         self._over: set[str] = set()
 
@@ -51,7 +45,7 @@ class Pair:
         while self.clock.now < end:
             with self.turns:
                 # Whoever else is there wants the model all the time.
-                until(lambda: bool(self.turns._waiting or self._over))
+                wait_for(lambda: bool(self.turns._waiting or self._over))
                 self.clock.now += hold
                 self.used[name] += hold
             self.clock.now += GAP
@@ -73,7 +67,7 @@ def test_equal_passes_alternate() -> None:
     assert pair.used["one"] == pytest.approx(pair.used["other"], rel=0.1)
 
 
-def _one_pass(turns: Turns, clock: Clock, hold: float, done: Callable[[], object] = lambda: None) -> None:
+def _one_pass(turns: FairLock, clock: Clock, hold: float, done: Callable[[], object] = lambda: None) -> None:
     with turns:
         clock.now += hold
         done()
@@ -81,7 +75,7 @@ def _one_pass(turns: Turns, clock: Clock, hold: float, done: Callable[[], object
 
 def test_who_stayed_away_has_saved_up_no_time() -> None:
     clock = Clock()
-    turns, order = Turns(clock), list[str]()
+    turns, order = FairLock(clock), list[str]()
     for _ in range(100):
         _one_pass(turns, clock, 1.0)
         clock.now += 1  # longer than anybody is waited for
@@ -94,12 +88,12 @@ def test_who_stayed_away_has_saved_up_no_time() -> None:
     thread = threading.Thread(target=newcomer)
     keeper = threading.Thread(target=lambda: _one_pass(turns, clock, 0, lambda: holds.wait(60)))
     keeper.start()
-    until(lambda: turns._owner is not None)
+    wait_for(lambda: turns._owner is not None)
     thread.start()
-    until(lambda: len(turns._waiting) == 1)
+    wait_for(lambda: len(turns._waiting) == 1)
 
     def when_all_wait() -> None:
-        until(lambda: len(turns._waiting) == 2)
+        wait_for(lambda: len(turns._waiting) == 2)
         holds.set()
 
     mine = threading.Thread(target=when_all_wait)
@@ -114,7 +108,7 @@ def test_who_stayed_away_has_saved_up_no_time() -> None:
 
 
 def test_nobody_is_waited_for_in_vain() -> None:
-    turns = Turns()
+    turns = FairLock()
     for _ in range(3):
         with turns:
             time.sleep(0.002)
@@ -127,7 +121,7 @@ def test_nobody_is_waited_for_in_vain() -> None:
 
 
 def test_the_holder_may_take_it_again_and_an_error_lets_go() -> None:
-    turns = Turns()
+    turns = FairLock()
     with pytest.raises(KeyError), turns, turns:
         raise KeyError
     other = threading.Thread(target=lambda: _one_pass(turns, Clock(), 0))
@@ -137,7 +131,7 @@ def test_the_holder_may_take_it_again_and_an_error_lets_go() -> None:
 
 
 def test_one_at_a_time_and_threads_that_ended_are_forgotten() -> None:
-    turns, inside, most = Turns(), [0], [0]
+    turns, inside, most = FairLock(), [0], [0]
 
     def work() -> None:
         for _ in range(20):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from monitor.dictionary.formats import Card
+from monitor.dictionary.formats import DictionaryCard
 from monitor.errors import ModelError
 from monitor.model.load.hook_points import ATTN_OUT, MLP_OUT, Place, Side, parse_place, site_of
 from monitor.model.offline.residuals import Harvester
@@ -62,24 +62,24 @@ def test_a_place_reads_back_from_its_name(place: Place) -> None:
 
 class TestCard:
     def test_the_card_says_where(self) -> None:
-        assert place_of(Card(hook_name="blocks.3.hook_mlp_out"), None, 6) == Place(3, MLP_OUT)
+        assert place_of(DictionaryCard(hook_name="blocks.3.hook_mlp_out"), None, 6) == Place(3, MLP_OUT)
 
     def test_a_layer_that_is_given_wins_and_the_point_stays(self) -> None:
-        assert place_of(Card(hook_name="blocks.3.hook_mlp_out"), 5, 6) == Place(5, MLP_OUT)
+        assert place_of(DictionaryCard(hook_name="blocks.3.hook_mlp_out"), 5, 6) == Place(5, MLP_OUT)
 
     def test_a_layer_without_a_name_and_neither(self) -> None:
-        assert place_of(Card(layer=4), None, 6) == Place(4)
-        assert place_of(Card(), None, 6) == Place(6)
+        assert place_of(DictionaryCard(layer=4), None, 6) == Place(4)
+        assert place_of(DictionaryCard(), None, 6) == Place(6)
 
     def test_a_name_that_cannot_be_tapped_is_never_replaced_by_a_guess(self) -> None:
         for layer in (None, 5):
             with pytest.raises(ModelError, match="resid_mid"):
-                place_of(Card(hook_name="blocks.3.hook_resid_mid"), layer, 6)
+                place_of(DictionaryCard(hook_name="blocks.3.hook_resid_mid"), layer, 6)
 
     def test_a_folder_that_is_no_name_of_a_hook_needs_a_layer(self) -> None:
         with pytest.raises(ModelError, match="give the layer with --layer"):
-            place_of(Card(hook_name="my-download"), None, 6)
-        assert place_of(Card(hook_name="my-download"), 5, 6) == Place(5)
+            place_of(DictionaryCard(hook_name="my-download"), None, 6)
+        assert place_of(DictionaryCard(hook_name="my-download"), 5, 6) == Place(5)
 
 
 class TestSites:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from monitor.errors import ModelError
-from monitor.model.load.model import load_model
+from monitor.model.load.model import digest_folder, load_model
 from monitor.model.offline.residuals import Harvester
 from tests.model.families import family_model
 from tests.model.tiny import CONFIGS, loaded_model, prompt
@@ -72,3 +72,46 @@ def test_a_quantisation_whose_library_is_missing_is_named(tmp_path: Path) -> Non
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ModelError, match=r"sae-monitor\[quantised\]"):
         load_model(tmp_path, device="cpu")
+
+
+class TestLoading:
+    def saved(self, folder) -> None:
+        loaded = loaded_model()
+        loaded.model.save_pretrained(folder)
+        loaded.tokenizer.save_pretrained(folder)
+
+    def test_a_saved_model_loads_with_its_digest(self, tmp_path) -> None:
+        self.saved(tmp_path)
+        loaded = load_model(tmp_path, device="cpu")
+        assert (loaded.d_model, loaded.context, len(loaded.layers), loaded.middle) == (32, 128, 4, 2)
+        assert loaded.digest == digest_folder(tmp_path)
+        before = loaded.digest
+        config = json.loads((tmp_path / "config.json").read_text())
+        (tmp_path / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 1e-5}))
+        assert digest_folder(tmp_path) != before
+
+    def test_missing_folders_and_files(self, tmp_path) -> None:
+        with pytest.raises(ModelError, match="no model folder"):
+            load_model(tmp_path / "nothing")
+        with pytest.raises(ModelError, match=r"no config\.json"):
+            load_model(tmp_path)
+
+    def test_pickled_weights_are_refused(self, tmp_path) -> None:
+        self.saved(tmp_path)
+        (tmp_path / "model.safetensors").unlink()
+        torch.save({}, tmp_path / "pytorch_model.bin")
+        with pytest.raises(ModelError, match="pickled weights"):
+            load_model(tmp_path)
+
+    def test_truncated_weights_are_refused(self, tmp_path) -> None:
+        self.saved(tmp_path)
+        weights = tmp_path / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:1000])
+        with pytest.raises(ModelError, match="cannot be loaded"):
+            load_model(tmp_path)
+
+    @pytest.mark.parametrize(("device", "dtype"), [("gpu", "auto"), ("cpu", "int7")])
+    def test_unknown_device_and_dtype(self, tmp_path, device: str, dtype: str) -> None:
+        self.saved(tmp_path)
+        with pytest.raises(ModelError, match="unknown"):
+            load_model(tmp_path, device=device, dtype=dtype)

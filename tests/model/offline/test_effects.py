@@ -6,10 +6,10 @@ import torch
 from monitor.model.offline.edits import Clamped, Subtracted, ablated
 from monitor.model.offline.effects import Prompted
 from monitor.model.offline.residuals import Harvester
-from monitor.model.offline.steering import Steered, padded, unchanged
+from monitor.model.offline.steered_model import SteeredModel, padded, unchanged
 from monitor.records import Clamp, ErrorTerm, Where
 from tests.model.running import LAYER
-from tests.model.tap.test_suppression import edited
+from tests.model.tap.test_error_term import edited
 from tests.model.tiny import (
     KINDS,
     WIDTH,
@@ -144,7 +144,7 @@ class TestSteered:
         harvester = Harvester(loaded, LAYER)
         edit = Clamped(dictionary(), maxima(), CLAMPS, torch.device("cpu"))
         heads = torch.tensor([prompt(n)[:1] + tuple(range(10 + n, 15 + n)) for n in range(3)])
-        steered = Steered(harvester, 3)
+        steered = SteeredModel(harvester, 3)
         written = steered.write(heads, edit, torch.zeros(3, 5), 0.0)
         text = torch.cat([heads, written], 1)
         ran = steered.read(text, edit)
@@ -154,7 +154,7 @@ class TestSteered:
         assert not loaded.layers[LAYER]._forward_hooks
 
     def test_the_same_luck_gives_the_same_text_and_temperature_matters(self) -> None:
-        steered = Steered(Harvester(loaded_model(), LAYER))
+        steered = SteeredModel(Harvester(loaded_model(), LAYER))
         heads = torch.tensor([[0, 20, 30]] * 64)
         luck = torch.rand(64, 4, generator=torch.Generator().manual_seed(1))
         first, again = (steered.write(heads, unchanged, luck, 1.0) for _ in range(2))

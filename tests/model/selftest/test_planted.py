@@ -5,19 +5,19 @@ from pathlib import Path
 
 import pytest
 
-from monitor.model.runtime import Parts, load_parts
+from monitor.model.runtime import LoadedPair, load_pair
 from monitor.model.selftest import texts
-from monitor.model.selftest.expected import Source
-from monitor.model.selftest.records import Record, save_record
+from monitor.model.selftest.expected import ExpectedSource
 from monitor.model.selftest.result import SelfTest
-from monitor.model.selftest.run import self_test
+from monitor.model.selftest.self_test import self_test
+from monitor.model.selftest.verified_records import Record, save_record
 from monitor.pairs import tiny
 from tests.model.planted import PLANTED, Change, Planted
 
 
 @pytest.fixture(scope="module")
-def parts() -> Parts:
-    return load_parts(str(tiny.model_path()), tiny.dictionary_path(), device="cpu")
+def parts() -> LoadedPair:
+    return load_pair(str(tiny.model_path()), tiny.dictionary_path(), device="cpu")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -29,13 +29,13 @@ def fewer_texts() -> object:
         yield
 
 
-def beside(folder: Path, parts: Parts, card: object = None) -> Parts:
+def beside(folder: Path, parts: LoadedPair, card: object = None) -> LoadedPair:
     """The pair with its records in `folder`."""
     dictionary = replace(parts.dictionary, path=folder)
     return replace(parts, dictionary=dictionary if card is None else replace(dictionary, card=card))
 
 
-def outcome(planted: Planted, parts: Parts, folder: Path, *, recorded: bool) -> SelfTest:
+def outcome(planted: Planted, parts: LoadedPair, folder: Path, *, recorded: bool) -> SelfTest:
     right = beside(folder, planted.right(parts))
     record = _record(planted.right, right)
     found = record.measured
@@ -48,7 +48,7 @@ def outcome(planted: Planted, parts: Parts, folder: Path, *, recorded: bool) -> 
 _records: dict[object, Record] = {}
 
 
-def _record(change: Change, right: Parts) -> Record:
+def _record(change: Change, right: LoadedPair) -> Record:
     """Of the pair as it should be; measured once for each way to make it."""
     if change not in _records:
         test = self_test(right, records=())
@@ -58,7 +58,7 @@ def _record(change: Change, right: Parts) -> Record:
 
 
 @pytest.fixture(scope="module")
-def recorded(parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> dict[str, SelfTest]:
+def recorded(parts: LoadedPair, tmp_path_factory: pytest.TempPathFactory) -> dict[str, SelfTest]:
     folder = tmp_path_factory.mktemp
     return {p.name: outcome(p, parts, folder("pair"), recorded=True) for p in PLANTED}
 
@@ -67,7 +67,7 @@ def recorded(parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> dict[str
 @pytest.mark.parametrize("planted", PLANTED, ids=lambda planted: planted.name)
 def test_every_mistake_is_caught(recorded: dict[str, SelfTest], planted: Planted) -> None:
     test = recorded[planted.name]
-    assert test.expected.source is Source.RECORDED
+    assert test.expected.source is ExpectedSource.RECORDED
     assert not test.passed
     assert planted.cause in [suspect.cause for suspect in test.suspects[:3]]
 
@@ -80,10 +80,10 @@ def test_the_right_cause_comes_first_in_eight_of_ten(recorded: dict[str, SelfTes
 
 @pytest.mark.slow
 def test_declared_values_alone_catch_all_but_three_and_name_the_right_cause(
-    parts: Parts, tmp_path_factory: pytest.TempPathFactory
+    parts: LoadedPair, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     declared = {p.name: outcome(p, parts, tmp_path_factory.mktemp("pair"), recorded=False) for p in PLANTED}
-    assert {test.expected.source for test in declared.values()} == {Source.DECLARED}
+    assert {test.expected.source for test in declared.values()} == {ExpectedSource.DECLARED}
     caught = [planted for planted in PLANTED if not declared[planted.name].passed]
     missed = {planted.name for planted in PLANTED if planted not in caught}
     assert missed <= {"encoder bias dropped", "dictionary on four bits", "model on four bits"}
@@ -95,7 +95,7 @@ def test_declared_values_alone_catch_all_but_three_and_name_the_right_cause(
 
 def test_the_bundled_pair_passes_by_itself() -> None:
     """Whatever is recorded or declared for it."""
-    fresh = load_parts(str(tiny.model_path()), tiny.dictionary_path(), device="cpu")
+    fresh = load_pair(str(tiny.model_path()), tiny.dictionary_path(), device="cpu")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(texts, "load_texts", _all_texts)
         test = self_test(fresh)

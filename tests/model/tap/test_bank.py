@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from monitor.dictionary.formats import read_dictionary
-from monitor.dictionary.storage.lazy import StoredAutoencoder
 from monitor.dictionary.storage.matrix import Matrix
+from monitor.dictionary.storage.stored_autoencoder import StoredAutoencoder
 from monitor.errors import ConfigurationError
 from monitor.model.tap.bank import FeatureBank
 from tests.dictionary.formats import layouts

@@ -5,8 +5,9 @@ import random
 import pytest
 import torch
 
+from monitor.errors import BadRequest
 from monitor.model.tap.bank import FeatureBank
-from monitor.model.tap.clamps import clamp_row, write_rows
+from monitor.model.tap.clamps import check_clamps, clamp_row, merge, write_rows
 from monitor.model.tap.span import Span
 from monitor.model.tap.tap import Tap, TapBuffers
 from monitor.records import Clamp, Where
@@ -44,3 +45,25 @@ def test_no_row_obeys_a_clamp_of_an_earlier_pass_nor_does_a_first_position(stati
         )
         found = torch.zeros(rows, dtype=torch.bool) if edited is None else (edited != x[:rows]).any(-1)
         assert torch.equal(found, wanted)
+
+
+class TestClamps:
+    def test_every_wrong_clamp_is_named(self) -> None:
+        clamps = [Clamp(500, -1.0), Clamp(3, float("nan")), Clamp(3, float("inf")), Clamp(7, 1.0)]
+        unit = maxima()
+        unit[7] = 0
+        with pytest.raises(BadRequest) as refused:
+            check_clamps(clamps, 96, unit)
+        fields = [violation.field for violation in refused.value.violations]
+        assert fields == [
+            "clamps[0].feature",
+            "clamps[1].target",
+            "clamps[2].feature",
+            "clamps[2].target",
+            "clamps[3].feature",
+        ]
+
+    def test_a_caller_strengthens_and_never_weakens(self) -> None:
+        policy = [Clamp(1, -1.0, Where.EVERYWHERE), Clamp(2, -1.0)]
+        caller = [Clamp(1, 3.0), Clamp(2, -2.0), Clamp(3, 4.0)]
+        assert merge(policy, caller) == (Clamp(1, -1.0, Where.EVERYWHERE), Clamp(2, -2.0), Clamp(3, 4.0))

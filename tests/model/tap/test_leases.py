@@ -182,7 +182,7 @@ def test_a_generation_that_is_refused_holds_nothing() -> None:
         # A probe before the tapped layer cannot see what a clamp does.
         plan = SuppressionPlan("p", (60,), LaterProbe(0, weights, 0.0, 1.0, 8.0))
         call = Call(prompt(2), Recorder())
-        with pytest.raises(ModelError, match="behind the tapped layer"):
+        with pytest.raises(ModelError, match="after the tapped layer"):
             engine.submit(
                 GenerationRequest(
                     "a",

@@ -6,7 +6,7 @@ import torch
 
 from monitor.errors import ConfigurationError, ModelError
 from monitor.model.tap.bank import FeatureBank
-from monitor.model.tap.probe_columns import RESERVE, Columns
+from monitor.model.tap.probe_columns import RESERVE, ProbeColumns
 from monitor.model.tap.tap import Tap, TapBuffers
 from monitor.records import (
     UNREAD,
@@ -96,7 +96,7 @@ def test_passes_of_sets_without_them_leave_them_alone():
 
 
 def test_a_later_policy_set_brings_probes_and_takes_them_away():
-    columns = Columns(
+    columns = ProbeColumns(
         dictionary(), WatchPlan((), (probe("a"),)), device=torch.device("cpu"), dtype=torch.float32
     )
     x = torch.randn(5, WIDTH)
@@ -111,7 +111,7 @@ def test_a_later_policy_set_brings_probes_and_takes_them_away():
         columns.hold(many)
     let_go()
     columns.hold(many)()
-    columns.first()
+    columns.release_first()
     assert not columns.read_any
     assert not columns.read(x)[:, : RESERVE + 1].any()
 

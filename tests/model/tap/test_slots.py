@@ -27,44 +27,44 @@ def test_the_first_host_has_the_first_slots_in_order() -> None:
     assert (held.read, held.used, held.width) == (3, 3, 13)
 
 
-def test_guests_are_computed_but_not_read() -> None:
+def test_features_of_requests_are_computed_but_not_read() -> None:
     held, _ = slots([9, 3, 7])
-    held.invite([3, 50])
+    held.acquire_for_request([3, 50])
     assert (held.read, held.used) == (3, 4)
-    held.leave([3, 50])
+    held.release_for_request([3, 50])
     assert (held.read, held.used) == (3, 3)
     with pytest.raises(KeyError):
         held.slot(50)
 
 
-def test_guests_share_the_spare_slots_only() -> None:
+def test_requests_share_the_spare_slots_only() -> None:
     held, _ = slots([1, 2], spare=3)
-    held.invite([1, 2, 10, 11])
-    held.invite([10, 12])
+    held.acquire_for_request([1, 2, 10, 11])
+    held.acquire_for_request([10, 12])
     with pytest.raises(Overloaded):
-        held.invite([13])
-    held.leave([10, 12])
-    held.invite([13])
+        held.acquire_for_request([13])
+    held.release_for_request([10, 12])
+    held.acquire_for_request([13])
 
 
-def test_hosts_leave_the_spare_slots_alone() -> None:
+def test_policies_leave_the_spare_slots_alone() -> None:
     held, _ = slots([1, 2], spare=3, reserve=2)
-    held.invite([20, 21, 22])
-    held.host([1, 30, 31])
+    held.acquire_for_request([20, 21, 22])
+    held.acquire_for_policies([1, 30, 31])
     with pytest.raises(ConfigurationError, match="1 features that are not watched yet, and 0 more fit"):
-        held.host([1, 32])
-    held.dismiss([1, 2])
-    held.host([1, 32])
+        held.acquire_for_policies([1, 32])
+    held.release_for_policies([1, 2])
+    held.acquire_for_policies([1, 32])
     assert held.slot(1) == 0
 
 
 def test_all_or_none() -> None:
     held, _ = slots([1, 2])
     with pytest.raises(DictionaryError):
-        held.host([5, 6, 1000])
+        held.acquire_for_policies([5, 6, 1000])
     assert (held.read, held.used) == (2, 2)
     with pytest.raises(DictionaryError):
-        held.invite([5, 2000])
+        held.acquire_for_request([5, 2000])
     assert held.used == 2
 
 
@@ -75,11 +75,11 @@ def test_a_thousand_comings_and_goings() -> None:
     for _ in range(1000):
         if inside and chance.random() < 0.5:
             host, features = inside.pop(chance.randrange(len(inside)))
-            (held.dismiss if host else held.leave)(features)
+            (held.release_for_policies if host else held.release_for_request)(features)
         else:
             host, features = chance.random() < 0.3, chance.sample(range(40), chance.randint(1, 5))
             try:
-                (held.host if host else held.invite)(features)
+                (held.acquire_for_policies if host else held.acquire_for_request)(features)
             except (Overloaded, ConfigurationError):
                 continue
             inside.append((host, features))
@@ -87,6 +87,6 @@ def test_a_thousand_comings_and_goings() -> None:
             assert all(filled[held.slot(f)] == f for f in features)
             assert all(held.slot(f) < (held.read if host else held.used) for f in features)
     for host, features in inside:
-        (held.dismiss if host else held.leave)(features)
+        (held.release_for_policies if host else held.release_for_request)(features)
     assert (held.read, held.used) == (8, 8)
     assert [held.slot(f) for f in range(8)] == list(range(8))

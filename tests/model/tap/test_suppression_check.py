@@ -109,7 +109,7 @@ class TestVerification:
         with running(loaded_model(), dictionary()) as run:
             later = LaterTaps(run_layers(run), run.tap, LAYER)
             with pytest.raises(ModelError, match="policy fit"):
-                later.host([LaterProbe(layer, np.ones(width, np.float32), 0.0, 1.0, 4.0)])
+                later.add([LaterProbe(layer, np.ones(width, np.float32), 0.0, 1.0, 4.0)])
 
     def test_probes_beyond_those_that_fit_are_not_read(self) -> None:
         def probe(layer: int, bias: float) -> LaterProbe:
@@ -118,15 +118,15 @@ class TestVerification:
         with running(loaded_model(), dictionary()) as run:
             later = LaterTaps(run_layers(run), run.tap, 1)
             # The same probe of two policies is read once.
-            later.host([probe(2, 0.0), probe(2, 0.0)])
+            later.add([probe(2, 0.0), probe(2, 0.0)])
             running_now = [probe(2, 0.0), *(probe(2, 1.0 + n) for n in range(COLUMNS - 1))]
             later.acquire(running_now)
             assert later.column(probe(2, 0.0)) == 0
             assert later.column(probe(2, float(COLUMNS - 1))) == COLUMNS - 1
-            later.host([probe(3, 0.0)])  # of a layer that no probe reads yet
+            later.add([probe(3, 0.0)])  # of a layer that no probe reads yet
             assert later.column(probe(3, 0.0)) is None
             later.release(running_now[5:6])
-            later.host([probe(3, 0.0)])
+            later.add([probe(3, 0.0)])
             assert later.column(probe(3, 0.0)) == 5
             assert later.column(running_now[5]) is None
             assert later.column(running_now[6]) == 6
@@ -138,8 +138,8 @@ class TestVerification:
         with running(loaded_model(), dictionary()) as run:
             later = LaterTaps(run_layers(run), run.tap, 1)
             later.attach()
-            later.host(probe(2, float(n)) for n in range(COLUMNS))
-            later.host([probe(3, 100.0)])
+            later.add(probe(2, float(n)) for n in range(COLUMNS))
+            later.add([probe(3, 100.0)])
             buffers = TapBuffers(run.bank, 4, static=True, later=COLUMNS)
             run.tap.use(buffers)
             x = torch.randn(1, 4, WIDTH, generator=torch.Generator().manual_seed(0))
@@ -155,9 +155,9 @@ class TestVerification:
         probe = LaterProbe(2, np.ones(WIDTH, np.float32), 0.0, 1.0, 4.0)
         with running(loaded_model(), dictionary()) as run:
             later = LaterTaps(run_layers(run), run.tap, 1)
-        later.host([probe])
+        later.add([probe])
         wanted, interval = repeat(probe, 20_000), sys.getswitchinterval()
-        other = threading.Thread(target=lambda: [later.host([one]) for one in wanted])
+        other = threading.Thread(target=lambda: [later.add([one]) for one in wanted])
         sys.setswitchinterval(1e-6)
         try:
             other.start()
@@ -174,7 +174,7 @@ class TestVerification:
         new = LaterProbe(2, np.ones(WIDTH, np.float32), 1.0, 1.0, 4.0)
         with running(loaded_model(), dictionary()) as run:
             later = LaterTaps(run_layers(run), run.tap, 1)
-            later.host([old])
+            later.add([old])
             later.freeze()
             later.acquire([old, new])
             assert later.column(old) == 0

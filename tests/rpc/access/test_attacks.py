@@ -4,7 +4,6 @@ Each test ends with somebody else's ordinary call, which must be served.
 """
 
 import threading
-import time
 from contextlib import ExitStack
 
 import grpc
@@ -18,9 +17,9 @@ from monitor.rpc.access.roles import Role
 from monitor.v1 import monitor_pb2 as pb
 from monitor.v1.monitor_pb2_grpc import MonitorServiceStub
 from tests.rpc import http2
-from tests.rpc.conftest import DEADLINE, connected, fails, serving
+from tests.rpc.conftest import DEADLINE, connected, fails, scrape, serving
 from tests.rpc.secured import PLAIN, Callers, guarded, listed
-from tests.rpc.test_generate import wait_for
+from tests.waiting import wait_for
 
 SCORE = "/monitor.v1.MonitorService/Score"
 WATCH = "/grpc.health.v1.Health/Watch"
@@ -100,17 +99,18 @@ def test_a_message_that_never_comes(known):
     start = http2.frame(http2.HEADERS, http2.END_HEADERS, 1, block)
     dribble = http2.frame(http2.DATA, 0, 1, http2.message(b"x" * 1000)[:20])
     with guarded(callers=known.path, max_message_seconds=2.0, max_calls_per_caller=1) as server:
-        address = server.addresses.grpc
+        address, header = server.addresses.grpc, known.header("somebody")
         hello = http2.PREFACE + http2.settings()
-        with connected(address) as channel:
-            stub, header = MonitorServiceStub(channel), known.header("somebody")
-            for _ in range(20):
-                with http2.opened(address, hello, start, dribble):
-                    time.sleep(0.3)  # Asked sooner, the question could take the only place first.
-                    if is_refused(stub, header):
-                        wait_for(lambda: not is_refused(stub, header))
-                        return
-        raise AssertionError("the call that never ends was never let in")
+        with connected(address) as channel, http2.opened(address, hello, start, dribble):
+            stub = MonitorServiceStub(channel)
+            wait_for(lambda: calls_of(server, "somebody") == 1)
+            assert is_refused(stub, header)
+            wait_for(lambda: not is_refused(stub, header))
+
+
+def calls_of(server, caller):
+    samples = scrape(server.addresses.metrics)
+    return samples["sae_monitor_caller_calls_total", frozenset({("caller", caller)})]
 
 
 def is_refused(stub, header):
@@ -184,9 +184,8 @@ def test_many_streams_on_one_connection(known):
             assert listed(stub, header).policies
             calls = [stub.Score.future(request, timeout=DEADLINE, metadata=header) for _ in range(40)]
             wait_for(lambda: len(server.runtime.scorer.submitted) == 4)
-            time.sleep(0.3)
-            assert len(server.runtime.scorer.submitted) == 4
             assert served_still(server.addresses.grpc, header)
+            assert len(server.runtime.scorer.submitted) == 4
             server.runtime.scorer.gate.set()
             # At the limit gRPC refuses streams that come a moment too early, and the client tries them once more.
             codes = [call.code().name for call in calls]
@@ -202,7 +201,6 @@ def test_pings_too_often(known):
             try:
                 for _ in range(50):
                     connection.sendall(ping)
-                    time.sleep(0.01)
             except OSError:
                 pass
             assert http2.closed_within(connection, DEADLINE)
@@ -229,6 +227,13 @@ def test_watchers_of_health_cannot_take_every_place():
 def test_a_watcher_that_reads_nothing_holds_nobody_up(monkeypatch):
     """A window of zero: nothing can be written to it. Health goes on, and so does the way to stop."""
     monkeypatch.setattr(health, "_SLOWEST_WRITE", 1.0)
+    begun, watching = threading.Event(), health.HealthServicer.Watch
+
+    async def noted(servicer, request, context):
+        begun.set()
+        await watching(servicer, request, context)
+
+    monkeypatch.setattr(health.HealthServicer, "Watch", noted)
     start = http2.frame(http2.HEADERS, http2.END_HEADERS, 1, http2.headers(WATCH))
     body = http2.frame(http2.DATA, http2.END_STREAM, 1, http2.message(b""))
     ended = threading.Event()
@@ -236,7 +241,7 @@ def test_a_watcher_that_reads_nothing_holds_nobody_up(monkeypatch):
         with guarded(grace=1.0) as server:
             hello = http2.PREFACE + http2.settings(window=0)
             stack.enter_context(http2.opened(server.addresses.grpc, hello, start, body))
-            time.sleep(0.3)
+            assert begun.wait(DEADLINE)
             server.runtime.engine.die()
             with connected(server.addresses.grpc) as channel:
                 stub = health_pb2_grpc.HealthStub(channel)

@@ -2,7 +2,6 @@
 
 import hmac
 import json
-import time
 
 import grpc
 import pytest
@@ -10,8 +9,8 @@ import pytest
 from monitor.errors import ConfigurationError, PermissionDenied, Unauthenticated
 from monitor.rpc.access import callers as callers_module
 from monitor.rpc.access import roles
+from monitor.rpc.access.authentication import REFUSED, Authenticator
 from monitor.rpc.access.callers import find_token, new_token, read_callers, token_hash
-from monitor.rpc.access.identify import REFUSED, Access
 from monitor.rpc.access.roles import Caller, Role
 from monitor.rpc.server import SERVICE
 from monitor.telemetry.metrics.security import SecurityMetrics
@@ -20,7 +19,7 @@ from monitor.v1.monitor_pb2_grpc import MonitorServiceStub
 from tests.rpc.certificates import authority, issued
 from tests.rpc.conftest import DEADLINE, connected, details, fails, generation, scrape, settings
 from tests.rpc.secured import Callers, guarded, listed, over_tls
-from tests.rpc.test_generate import wait_for
+from tests.waiting import wait_for
 
 ALL = tuple(Role)
 
@@ -156,11 +155,17 @@ def test_a_token_is_taken_and_revoked_while_the_server_runs(tmp_path):
         known.add("second", Role.INFER)
         wait_for(lambda: is_let_in(stub, known.header("second")))
         known.path.write_text("not a caller")
-        time.sleep(1.1)
+        # The file is read again at a call, and the last good one stays in use.
+        wait_for(lambda: is_let_in(stub, known.header("second")) and reloaded(server) == 0)
         assert listed(stub, known.header("second")).policies
         known.path.write_text(kept)
         wait_for(lambda: not is_let_in(stub, known.header("second")))
         assert listed(stub, known.header("first")).policies
+
+
+def reloaded(server):
+    samples = scrape(server.addresses.metrics)
+    return samples["sae_monitor_access_last_reload_success", frozenset({("file", "callers")})]
 
 
 def is_let_in(stub, header):
@@ -200,9 +205,9 @@ class OldPeer:
 
 def test_a_call_over_an_older_tls_than_asked_for(tmp_path):
     files = {"tls_certificate": tmp_path / "c", "tls_key": tmp_path / "k"}
-    assert Access(settings(**files), SecurityMetrics()).caller(OldPeer()) is roles.ANYBODY
+    assert Authenticator(settings(**files), SecurityMetrics()).caller(OldPeer()) is roles.ANYBODY
     with pytest.raises(Unauthenticated):
-        Access(settings(**files, tls_minimum="1.3"), SecurityMetrics()).caller(OldPeer())
+        Authenticator(settings(**files, tls_minimum="1.3"), SecurityMetrics()).caller(OldPeer())
 
 
 def test_tokens_are_compared_in_constant_time_and_all_of_them(known, monkeypatch):

@@ -16,7 +16,7 @@ from monitor.v1.monitor_pb2_grpc import MonitorServiceStub
 from tests.rpc.conftest import DEADLINE, connected, details, fails, fields, generation, serving, settings
 from tests.rpc.fake import FakeRuntime, policies
 from tests.rpc.secured import Callers, guarded
-from tests.rpc.test_generate import wait_for
+from tests.waiting import wait_for
 
 
 @pytest.fixture
@@ -185,7 +185,7 @@ def test_what_is_this_machine(address, loopback):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({}, "nobody has to say who they are"),
+        ({}, "callers are not authenticated"),
         ({"callers": "callers"}, "tokens would travel unencrypted"),
     ],
 )

@@ -13,13 +13,13 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from monitor.rpc.access.other_services import MOST_BRIEF
-from monitor.rpc.server import _BESIDES
+from monitor.rpc.server import _EXTRA_CALLS
 from monitor.v1 import monitor_pb2 as pb
 from monitor.v1.monitor_pb2_grpc import MonitorServiceStub
 from tests.rpc import http2
 from tests.rpc.conftest import DEADLINE, connected, fails, scrape
 from tests.rpc.secured import Guarded, guarded
-from tests.rpc.test_generate import wait_for
+from tests.waiting import wait_for
 
 CALLS = 4
 EACH = 700
@@ -42,7 +42,7 @@ def flood(
     each: int = EACH,
 ) -> None:
     """Open calls without a token, and leave them."""
-    assert connections * each > CALLS + _BESIDES
+    assert connections * each > CALLS + _EXTRA_CALLS
     block = http2.headers(f"/grpc.health.v1.Health/{method}")
     for _ in range(connections):
         calls = []

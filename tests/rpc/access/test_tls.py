@@ -2,7 +2,6 @@
 
 import socket
 import ssl
-import time
 import warnings
 
 import pytest
@@ -13,6 +12,7 @@ from tests.rpc.certificates import DAY, authority, issued
 from tests.rpc.conftest import fails, scrape, settings
 from tests.rpc.fake import FakeRuntime, policies
 from tests.rpc.secured import guarded, listed, over_tls
+from tests.waiting import wait_for
 
 OURS, THEIRS = authority(), authority("somebody else")
 SERVER, CLIENT, STRANGER = issued(OURS, "server"), issued(OURS, "client"), issued(THEIRS, "client")
@@ -94,30 +94,25 @@ def test_a_new_certificate_is_taken_without_a_restart_and_a_bad_one_is_not(tmp_p
         assert listed(open_before).policies
         assert shown_name(server.addresses.grpc) == "server"
         issued(OURS, "renewed").write(tmp_path)
-        wait_until(lambda: shown_name(server.addresses.grpc) == "renewed")
+        wait_for(lambda: shown_name(server.addresses.grpc) == "renewed")
         assert listed(open_before).policies
-        # A key that belongs to another certificate, then files that are no longer there.
+        # A key that belongs to another certificate; later a file that is no longer there.
         files["tls_key"].write_bytes(CLIENT.key_pem)
-        # Files are looked at when somebody connects.
-        wait_until(lambda: shown_name(server.addresses.grpc) == "renewed" and reloaded(server) == 0)
-        files["tls_certificate"].unlink()
-        time.sleep(1.1)
-        assert shown_name(server.addresses.grpc) == "renewed"
+        # Files are checked when somebody connects.
+        wait_for(lambda: shown_name(server.addresses.grpc) == "renewed" and reloaded(server) == 0)
         issued(OURS, "mended").write(tmp_path)
-        wait_until(lambda: shown_name(server.addresses.grpc) == "mended")
+        wait_for(lambda: shown_name(server.addresses.grpc) == "mended")
+        assert reloaded(server) == 1
+        files["tls_certificate"].unlink()
+        wait_for(lambda: shown_name(server.addresses.grpc) == "mended" and reloaded(server) == 0)
+        issued(OURS, "back").write(tmp_path)
+        wait_for(lambda: shown_name(server.addresses.grpc) == "back")
         assert reloaded(server) == 1
 
 
 def reloaded(server):
     samples = scrape(server.addresses.metrics)
     return samples["sae_monitor_access_last_reload_success", frozenset({("file", "tls")})]
-
-
-def wait_until(held, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not held():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def broken(tmp_path, change):

@@ -11,14 +11,14 @@ import pytest
 from monitor.errors import ConfigurationError
 from monitor.records import Action
 from monitor.rpc.server import Server, run_in_background
-from monitor.telemetry.decisions import tape
+from monitor.telemetry.decisions import writer
 from monitor.telemetry.decisions.reader import read, verify
 from monitor.telemetry.decisions.record import from_json
 from monitor.v1 import monitor_pb2 as pb
 from tests.rpc.conftest import DEADLINE, fails, serving, settings
 from tests.rpc.fake import FakeRuntime, policies
-from tests.rpc.test_generate import wait_for
 from tests.rpc.test_server import NOT_SERVING, SERVING, health
+from tests.waiting import wait_for
 
 
 def records(folder):
@@ -156,14 +156,14 @@ class Full:
 
     def __init__(self, monkeypatch):
         self.full = False
-        write = tape.Disk.write
+        write = writer.Disk.write
 
         def perhaps(disk, handle, data):
             if self.full:
                 raise OSError(errno.ENOSPC, "No space left on device")
             return write(disk, handle, data)
 
-        monkeypatch.setattr(tape.Disk, "write", perhaps)
+        monkeypatch.setattr(writer.Disk, "write", perhaps)
 
 
 def test_without_room_nothing_is_answered_that_is_not_logged(tmp_path, monkeypatch):
@@ -199,8 +199,10 @@ def test_without_room_it_answers_and_counts_where_told_to(tmp_path, monkeypatch)
 
 
 def test_a_stream_ends_only_after_its_record(tmp_path, monkeypatch):
-    held, sync = threading.Event(), tape.Disk.sync
-    monkeypatch.setattr(tape.Disk, "sync", lambda disk, handle: (held.wait(DEADLINE), sync(disk, handle))[1])
+    held, sync = threading.Event(), writer.Disk.sync
+    monkeypatch.setattr(
+        writer.Disk, "sync", lambda disk, handle: (held.wait(DEADLINE), sync(disk, handle))[1]
+    )
     with serving(decision_log=tmp_path) as served:
         stream = served.stream("lie", max_new_tokens=2)
         seen = []

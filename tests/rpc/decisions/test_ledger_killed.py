@@ -16,7 +16,7 @@ from monitor.v1 import monitor_pb2 as pb
 from monitor.v1.monitor_pb2_grpc import MonitorServiceStub
 from tests.children import ending
 from tests.rpc.conftest import DEADLINE, connected, generation
-from tests.rpc.test_generate import wait_for
+from tests.waiting import wait_for
 
 ROOT = Path(__file__).parents[3]
 SERVER = """

@@ -11,7 +11,7 @@ from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
 from monitor.errors import ConfigurationError
-from monitor.rpc.access import build
+from monitor.rpc.access import layer
 from monitor.telemetry.decisions.reader import read
 from monitor.telemetry.tracing import context, tracing_to
 from monitor.telemetry.tracing.otel import SpanTracing
@@ -28,7 +28,7 @@ def exported(monkeypatch):
     """What a server in this test exports, as it ends."""
     exporter = InMemorySpanExporter()
     monkeypatch.setattr(
-        build, "tracing_to", lambda endpoint, ratio: SpanTracing(exporter, ratio, batch=False)
+        layer, "tracing_to", lambda endpoint, ratio: SpanTracing(exporter, ratio, batch=False)
     )
     return exporter
 

@@ -10,14 +10,14 @@ import pytest
 
 from monitor.policy.policyset import PolicySet
 from monitor.records import Action, Mode
-from monitor.telemetry.decisions import tape
+from monitor.telemetry.decisions import writer
 from monitor.telemetry.decisions.reader import read
 from monitor.v1 import monitor_pb2 as pb
 from monitor.v1.monitor_pb2_grpc import MonitorServiceStub
 from tests.children import beside
 from tests.rpc.conftest import DEADLINE, connected, fails, serving
 from tests.rpc.fake import policies, policy
-from tests.rpc.test_generate import wait_for
+from tests.waiting import wait_for
 
 
 class Watcher:
@@ -71,14 +71,14 @@ def test_what_is_detected_is_streamed_as_it_is_decided(tmp_path):
 
 
 def test_a_caller_who_leaves_while_its_record_is_written_is_watched_too(tmp_path, monkeypatch):
-    begun, go, sync = threading.Event(), threading.Event(), tape.Disk.sync
+    begun, go, sync = threading.Event(), threading.Event(), writer.Disk.sync
 
     def held(disk, handle):
         begun.set()
         assert go.wait(DEADLINE)
         sync(disk, handle)
 
-    monkeypatch.setattr(tape.Disk, "sync", held)
+    monkeypatch.setattr(writer.Disk, "sync", held)
     with serving(decision_log=tmp_path) as served, watching(served) as watcher:
         try:
             asked = pb.ScoreRequest(input=pb.Input(text="lie"))
@@ -164,7 +164,7 @@ def test_what_came_while_the_log_was_read_does_not_count_as_missed(tmp_path, mon
         yield from read(folder, after)
 
     monkeypatch.setattr("monitor.rpc.decisions.watch.read", held)
-    monkeypatch.setattr("monitor.rpc.decisions.build._WATCHER_QUEUE", 4)
+    monkeypatch.setattr("monitor.rpc.decisions.recorder._WATCHER_QUEUE", 4)
     with serving(decision_log=tmp_path) as served, watching(served, after=0) as watcher:
         try:
             assert reading.wait(DEADLINE)

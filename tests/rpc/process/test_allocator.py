@@ -11,7 +11,7 @@ pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the s
 
 BEGIN = """
 import ctypes, sys, tempfile, threading, time
-from monitor.rpc.process.allocator import keep_level
+from monitor.rpc.process.allocator import limit_retained_memory
 
 libc = ctypes.CDLL(None)
 libc.fopen.restype = libc.malloc.restype = ctypes.c_void_p
@@ -19,7 +19,7 @@ libc.fopen.argtypes = [ctypes.c_char_p, ctypes.c_char_p]
 libc.malloc.argtypes = [ctypes.c_size_t]
 libc.free.argtypes = libc.fclose.argtypes = [ctypes.c_void_p]
 libc.malloc_info.argtypes = [ctypes.c_int, ctypes.c_void_p]
-told = keep_level(0.05) if sys.argv[1] == "set" else False
+told = limit_retained_memory(0.05) if sys.argv[1] == "set" else False
 """
 
 ARENAS = (
@@ -106,14 +106,14 @@ SERVED = """
 import sys
 from unittest import mock
 from monitor.cli.app import app
-from monitor.rpc import heap
+from monitor.rpc.process import allocator
 
 def told():
     print("torch" in sys.modules, 1)
     raise SystemExit(0)
 
 sys.argv = ["sae-monitor", "serve", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"]
-with mock.patch.object(heap, "keep_level", told):
+with mock.patch.object(allocator, "limit_retained_memory", told):
     app()
 """
 

@@ -14,7 +14,7 @@ from monitor.v1 import monitor_pb2 as pb
 from tests.rpc import http2
 from tests.rpc.conftest import DEADLINE, fails, serving
 from tests.rpc.secured import PLAIN
-from tests.rpc.test_generate import wait_for
+from tests.waiting import wait_for
 
 
 def call_with(path):

@@ -18,7 +18,7 @@ import grpc
 import pytest
 import torch
 
-from monitor.rpc.process.watchdog import Stalls
+from monitor.rpc.process.watchdog import StallDetector
 from monitor.v1 import monitor_pb2 as pb
 from monitor.v1.monitor_pb2_grpc import MonitorServiceStub
 from tests.children import ending
@@ -35,7 +35,7 @@ from tests.rpc.striking import (
     until_it_fails,
     whole,
 )
-from tests.rpc.test_generate import wait_for
+from tests.waiting import wait_for
 
 
 @dataclass
@@ -61,13 +61,13 @@ class Looking:
 
     def __init__(self, limit: float, **queues: Numbers) -> None:
         self.now = 100.0
-        self.stalls = Stalls(queues, limit, lambda: self.now)
+        self.stalls = StallDetector(queues, limit, lambda: self.now)
 
     def found(self, seconds: int, every: float = 1.0) -> bool:
         looks = []
         for _ in range(seconds):
             self.now += every
-            looks.append(self.stalls.look())
+            looks.append(self.stalls.check())
         return looks[-1]
 
 
@@ -158,7 +158,7 @@ class TestAPassThatHangs:
                 ask(stub, hung)
             _, said = process.communicate(timeout=120)
         assert process.returncode == 3
-        assert "no pass ends" in said
+        assert "no forward pass ends" in said
         assert "the engine died" in said
         assert SILENT not in said
 

@@ -15,7 +15,7 @@ import structlog
 
 from monitor.telemetry.decisions.folder import Retention
 from monitor.telemetry.decisions.log import DecisionLog
-from monitor.telemetry.decisions.tape import Disk, Rotation, Tape
+from monitor.telemetry.decisions.writer import Disk, LogWriter, Rotation
 from tests.telemetry.decisions.logs import Meter
 
 CALLERS = 6
@@ -37,7 +37,7 @@ def write_until_killed(folder, run):
 
     An id is written to the pipe at once and whole: it is shorter than PIPE_BUF.
     """
-    log = DecisionLog(Tape(folder, Rotation(bytes=6000), Retention(), Dribble(run)), "refuse", Meter())
+    log = DecisionLog(LogWriter(folder, Rotation(bytes=6000), Retention(), Dribble(run)), "refuse", Meter())
 
     def caller(number):
         chance = random.Random(run * 100 + number)

@@ -6,7 +6,7 @@ import os
 
 from monitor.telemetry.decisions.folder import Retention
 from monitor.telemetry.decisions.log import DecisionLog
-from monitor.telemetry.decisions.tape import Disk, Rotation, Tape
+from monitor.telemetry.decisions.writer import Disk, LogWriter, Rotation
 
 
 class Meter:
@@ -56,7 +56,7 @@ class BadDisk(Disk):
 
 
 def tape(folder, disk=None, rotation=None, retention=None):
-    return Tape(folder, rotation or Rotation(), retention or Retention(), disk)
+    return LogWriter(folder, rotation or Rotation(), retention or Retention(), disk)
 
 
 def log(folder, on_full="refuse", disk=None, meter=None, **changes):

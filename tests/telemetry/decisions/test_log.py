@@ -12,19 +12,13 @@ from monitor.telemetry.decisions import lines
 from monitor.telemetry.decisions.reader import follow, read, verify
 from monitor.telemetry.logs import configure
 from tests.telemetry.decisions.logs import BadDisk, Meter, log
+from tests.waiting import wait_for
 
 WAIT = 60
 
 
 def made(name):
     return lambda: {"kind": "decision", "id": name}
-
-
-def wait_for(condition):
-    deadline = time.monotonic() + WAIT
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def test_a_record_is_on_disk_when_it_is_answered(tmp_path):
@@ -179,7 +173,7 @@ def test_following_sees_what_is_added_across_files(tmp_path):
 
 def test_a_defect_in_writing_leaves_nobody_waiting(tmp_path, monkeypatch):
     decisions = log(tmp_path)
-    monkeypatch.setattr(decisions._tape, "append", lambda records: 1 / 0)
+    monkeypatch.setattr(decisions._writer, "append", lambda records: 1 / 0)
     with pytest.raises(Unavailable):
         decisions.append(made("x")).result(WAIT)
     assert not decisions.healthy()

@@ -7,7 +7,7 @@ import pytest
 
 from monitor.errors import ConfigurationError
 from monitor.settings import MASKS, Settings, decision_folder
-from monitor.telemetry.decisions.privacy import Masks, PromptHash
+from monitor.telemetry.decisions.privacy import PromptHash, TextMasks
 
 
 def test_conversations_and_texts_have_different_hashes():
@@ -49,7 +49,7 @@ def test_a_key_file_must_hold_a_key(tmp_path):
     ],
 )
 def test_the_masks_that_are_built_in(text, masked):
-    assert Masks(MASKS)(text) == masked
+    assert TextMasks(MASKS)(text) == masked
 
 
 @pytest.mark.parametrize("text", ["a", "1", "a@", "a@b.", "a@b.c+", ".", "-", "1 1 1x", "+1"])
@@ -59,14 +59,14 @@ def test_the_masks_that_are_built_in_take_time_that_grows_with_the_text_alone(te
     def seconds(count):
         long = "a@" + text * count
         began = time.thread_time()
-        Masks(MASKS)(long)
+        TextMasks(MASKS)(long)
         return time.thread_time() - began
 
     assert seconds(200_000) < 40 * seconds(20_000) + 1
 
 
 def test_a_mask_is_no_template():
-    assert Masks({r"\1": re.compile("(a)")})("a") == r"[\1]"
+    assert TextMasks({r"\1": re.compile("(a)")})("a") == r"[\1]"
 
 
 def test_the_folder_by_default(monkeypatch, tmp_path):

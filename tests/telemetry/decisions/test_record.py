@@ -105,5 +105,5 @@ def test_infinite_scores_do_not_lose_a_record():
 
 
 def test_nothing_is_logged_by_accident_of_its_repr():
-    with pytest.raises(TypeError, match="ndarray has no place"):
+    with pytest.raises(TypeError, match="ndarray cannot be part of a decision record"):
         codec.dump({"x": 1} and np.zeros(3))

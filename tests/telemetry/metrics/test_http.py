@@ -12,8 +12,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from monitor.errors import ConfigurationError
-from monitor.telemetry.metrics.exemplars import trace_id
 from monitor.telemetry.metrics.http import MetricsServer
+from monitor.telemetry.metrics.labels import trace_id
 from monitor.telemetry.metrics.metrics import Metrics
 from tests.children import beside
 from tests.rpc.fake import policies

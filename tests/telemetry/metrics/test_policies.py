@@ -5,7 +5,7 @@ from prometheus_client import CollectorRegistry
 
 from monitor.policy.policyset import PolicySet
 from monitor.records import Action, Coverage, Detection, Mode, Phase, Severity, Status, Suppression, Verdict
-from monitor.telemetry.metrics.exemplars import trace_id
+from monitor.telemetry.metrics.labels import trace_id
 from monitor.telemetry.metrics.metrics import Metrics
 from monitor.telemetry.metrics.policies import OUTCOMES
 from tests.children import beside, four_at_once

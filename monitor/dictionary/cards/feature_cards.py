@@ -1,0 +1,91 @@
+"""Assembly of feature cards from a corpus description, the decoder and the model's unembedding."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from monitor.dictionary.cards.card_file import Context, FeatureCard
+from monitor.dictionary.cards.contexts import EMPTY
+from monitor.dictionary.cards.description import CorpusDescription
+from monitor.dictionary.cards.detokenizer import Detokenizer
+from monitor.dictionary.cards.logit_lens import Unembedding, promoted
+from monitor.dictionary.cards.neighbours import nearest
+from monitor.dictionary.sae import SparseAutoencoder
+
+TOKENS = 10
+"""Number of promoted tokens per card, and of suppressed ones."""
+NEIGHBOURS = 10
+"""Number of nearest features per card."""
+_ALIKE = 8
+"""Two contexts are duplicates where this many tokens, up to the strongest one, are the same."""
+
+
+def make_cards(
+    description: CorpusDescription,
+    autoencoder: SparseAutoencoder,
+    unembedding: Unembedding | None,
+    detokenizer: Detokenizer,
+    *,
+    bos: int | None = None,
+    contexts: int = 8,
+) -> Iterator[FeatureCard]:
+    """Make one card per feature, in order.
+
+    Args:
+        description: what one pass over a corpus found; its `keep` should exceed `contexts`, since duplicates are
+            removed here.
+        autoencoder: the dictionary that was described.
+        unembedding: the model's last norm and head. With None, cards have no promoted or suppressed tokens.
+        detokenizer: turns token ids into text.
+        bos: id of the token that begins a text; it is left out of contexts.
+        contexts: most contexts per card.
+    """
+    decoder = autoencoder.decoder
+    others, cosines = nearest(decoder, torch.arange(len(decoder), device=decoder.device), NEIGHBOURS)
+    tokens = promoted(decoder, unembedding, TOKENS) if unembedding is not None else None
+    for feature in range(len(decoder)):
+        yield FeatureCard(
+            feature=feature,
+            contexts=tuple(itertools.islice(_contexts(description, feature, detokenizer, bos), contexts)),
+            promoted=_spelt(tokens.raised[feature], tokens.raised_by[feature], detokenizer) if tokens else (),
+            suppressed=_spelt(tokens.lowered[feature], tokens.lowered_by[feature], detokenizer)
+            if tokens
+            else (),
+            neighbours=tuple(zip(others[feature].tolist(), _rounded(cosines[feature], 3), strict=True)),
+        )
+
+
+def _contexts(
+    description: CorpusDescription, feature: int, detokenizer: Detokenizer, bos: int | None
+) -> Iterator[Context]:
+    top = description.contexts
+    maximum = float(description.statistics.maximum[feature])
+    seen: set[tuple[int, ...]] = set()
+    for peak, ids, levels in zip(top.peaks[feature], top.ids[feature], top.levels[feature], strict=True):
+        inside = (ids != EMPTY) & (ids != (EMPTY if bos is None else bos))
+        at = int(inside[: top.before].sum())
+        window = ids[inside].tolist()
+        before = tuple(window[max(0, at + 1 - _ALIKE) : at + 1])
+        if peak <= 0 or before in seen:
+            continue
+        seen.add(before)
+        yield Context(
+            round(float(peak), 4), at, tuple(detokenizer.pieces(window)), _percent(levels[inside], maximum)
+        )
+
+
+def _percent(levels: Tensor, maximum: float) -> tuple[int, ...]:
+    percent = (100 * levels / maximum).round().clamp(min=1) * (levels > 0)
+    return tuple(percent.int().tolist())
+
+
+def _spelt(ids: Tensor, by: Tensor, detokenizer: Detokenizer) -> tuple[tuple[str, float], ...]:
+    return tuple(zip(map(detokenizer.token, ids.tolist()), _rounded(by, 2), strict=True))
+
+
+def _rounded(values: Tensor, digits: int) -> list[float]:
+    return [round(value, digits) for value in values.tolist()]

@@ -1,0 +1,181 @@
+"""Measure what a dictionary does with residuals: L0, explained variance and norms."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from monitor.dictionary.sae import Activation, InputNorm, SparseAutoencoder
+
+OUTLIER = 10.0
+"""A token whose residual is this many times as long as the median is a norm outlier, as attention sinks are."""
+EARLY = 8
+"""Number of tokens at the beginning of each text that are also measured by themselves; they show a missing BOS."""
+_TOKENS = 512
+"""Tokens that are encoded at a time."""
+_FEATURES = 16_384
+"""Features that are encoded at a time, where the dictionary allows it."""
+_RUNS, _RUN = 16, 512
+"""A sample of features is this many runs of this many consecutive features."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResidualRows:
+    """Residuals of the test texts, without BOS and without norm outliers."""
+
+    x: Tensor
+    """`[tokens, d_model]` float32."""
+    early: Tensor
+    """`[tokens]` bool: whether the token is among the first EARLY tokens of its text."""
+    outliers: float
+    """Share of tokens that were left out for their norm."""
+    finite: bool
+    """False where the residual of any token was not finite; such tokens are left out too."""
+
+    def thinned(self, most: int) -> ResidualRows:
+        """About `most` of the rows, evenly spread."""
+        step = max(1, len(self.x) // most)
+        return replace(self, x=self.x[::step], early=self.early[::step])
+
+    def to(self, device: torch.device) -> ResidualRows:
+        """The same rows on another device."""
+        return replace(self, x=self.x.to(device), early=self.early.to(device))
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """The numbers of one measurement, all over the same tokens."""
+
+    tokens: int
+    """Number of tokens that were measured."""
+    l0: float
+    """Mean number of active features per token."""
+    explained_variance: float
+    """1 − Σ‖x − x̂‖² / Σ‖x − mean‖²."""
+    early_l0: float
+    """`l0` over the first tokens of each text."""
+    early_explained_variance: float
+    """`explained_variance` over the first tokens of each text."""
+    norm: float
+    """Median norm of the residuals."""
+    outliers: float
+    """Share of tokens that were left out because their norm is more than ten times the median."""
+
+    @property
+    def whole(self) -> bool:
+        """False where only a sample of the features was read, so that no variance is known."""
+        return not math.isnan(self.explained_variance)
+
+
+def rows_of(texts: Sequence[Tensor], *, skip: int) -> ResidualRows:
+    """The rows of texts, each `[tokens, d_model]`, without their first `skip` tokens (BOS)."""
+    kept = [text[skip:] for text in texts]
+    x = torch.cat(kept)
+    early = torch.cat([torch.arange(len(text)) < EARLY for text in kept])
+    finite = torch.isfinite(x).all(-1)
+    norms = x.norm(dim=-1)
+    median = norms[finite].median() if bool(finite.any()) else torch.zeros(())
+    far = norms > OUTLIER * median
+    keep = finite & ~far
+    return ResidualRows(x[keep], early[keep], float((far & finite).float().mean()), bool(finite.all()))
+
+
+@torch.no_grad()
+def measure(rows: ResidualRows, sae: SparseAutoencoder, *, scale: float = 1.0) -> Measurement:
+    """Encode and decode every row in float32. The input is multiplied by `scale`, the output divided by it."""
+    if not _in_blocks(sae):
+        sae = sae.to(rows.x.device)
+    active, left = _errors(rows.x * scale, sae)
+    left = left / scale**2
+    return Measurement(
+        tokens=len(rows.x),
+        l0=float(active.mean()),
+        explained_variance=_explained(rows.x, left),
+        early_l0=float(active[rows.early].mean()),
+        early_explained_variance=_explained(rows.x[rows.early], left[rows.early]),
+        norm=float(rows.x.norm(dim=-1).median()),
+        outliers=rows.outliers,
+    )
+
+
+@torch.no_grad()
+def measure_sample(rows: ResidualRows, sae: SparseAutoencoder) -> Measurement:
+    """Estimate L0 from a few thousand features, for dictionaries that are too large to be read at every start.
+
+    Explained variance would need the whole dictionary and is NaN. The dictionary must be separable: every feature can
+    be encoded by itself.
+    """
+    starts = torch.arange(_RUNS) * (sae.features // _RUNS)
+    chosen = (starts[:, None] + torch.arange(min(_RUN, sae.features // _RUNS))).flatten()
+    some = sae.select(chosen).to(rows.x.device)
+    active = torch.cat([(some.encode(x) > 0).sum(-1) for x in torch.split(rows.x, _TOKENS)]).float()
+    active *= sae.features / len(chosen)
+    return Measurement(
+        tokens=len(rows.x),
+        l0=float(active.mean()),
+        explained_variance=math.nan,
+        early_l0=float(active[rows.early].mean()),
+        early_explained_variance=math.nan,
+        norm=float(rows.x.norm(dim=-1).median()),
+        outliers=rows.outliers,
+    )
+
+
+def _explained(x: Tensor, left: Tensor) -> float:
+    x = x.double()
+    return float(1 - left.double().sum() / (x - x.mean(0)).square().sum().clamp_min(1e-30))
+
+
+def _errors(x: Tensor, sae: SparseAutoencoder) -> tuple[Tensor, Tensor]:
+    """For every row: the number of active features, and the squared norm of the reconstruction error."""
+    active, left = [], []
+    for start in range(0, len(x), _TOKENS):
+        part = x[start : start + _TOKENS]
+        count, rebuilt = _reconstruct(part, sae)
+        active.append(count)
+        left.append((part - rebuilt).square().sum(-1))
+    return torch.cat(active), torch.cat(left)
+
+
+def _reconstruct(x: Tensor, sae: SparseAutoencoder) -> tuple[Tensor, Tensor]:
+    """Number of active features and reconstruction of rows `[tokens, d_model]`.
+
+    A large dictionary is taken in blocks of features, so that its activations are never all in memory.
+    """
+    if not _in_blocks(sae):
+        a = sae.encode(x)
+        return (a > 0).sum(-1).float(), sae.decode(a, x)
+    normed, _, _ = sae.normalise(x)
+    count, total = torch.zeros(len(x), device=x.device), torch.zeros_like(x)
+    for first in range(0, sae.features, _FEATURES):
+        block = sae.select(torch.arange(first, min(first + _FEATURES, sae.features)))
+        block = replace(block, input_norm=InputNorm.NONE).to(x.device)
+        a = block.encode(normed)
+        count += (a > 0).sum(-1)
+        total += a @ block.decoder
+    return count, _unnormalised(total, x, sae)
+
+
+def _in_blocks(sae: SparseAutoencoder) -> bool:
+    return sae.separable and sae.features > _FEATURES
+
+
+def _unnormalised(total: Tensor, x: Tensor, sae: SparseAutoencoder) -> Tensor:
+    """Undo the input normalisation of `total` and add the decoder bias.
+
+    It is decoded by a dictionary with the same norm and bias whose decoder is the identity.
+    """
+    width = x.shape[-1]
+    axes = SparseAutoencoder(
+        activation=Activation.RELU,
+        encoder=torch.zeros(width, width),
+        encoder_bias=torch.zeros(width),
+        decoder=torch.eye(width),
+        decoder_bias=sae.decoder_bias,
+        input_norm=sae.input_norm,
+    )
+    return axes.to(x.device).decode(total, x)

@@ -1,0 +1,115 @@
+"""The self-test: measure the dictionary on fixed texts, compare with what is expected, and say what is wrong.
+
+The caller decides whether a failure stops the server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from monitor.dictionary.storage.stored_autoencoder import StoredAutoencoder
+from monitor.model.load.hook_points import Place
+from monitor.model.runtime import LoadedPair
+from monitor.model.selftest.capture import capture, one_pass
+from monitor.model.selftest.causes import Cause
+from monitor.model.selftest.diagnosis import Suspect, diagnose, neighbours
+from monitor.model.selftest.expected import ComparedNumber, Expected, ExpectedSource, compare, expected_of
+from monitor.model.selftest.measurement import Measurement, ResidualRows, measure, measure_sample, rows_of
+from monitor.model.selftest.result import FailedCheck, SelfTest
+from monitor.model.selftest.texts import Texts, texts_for
+from monitor.model.selftest.verified_records import Record, best_record, load_records
+
+_BETTER, _WELL = 0.02, 0.3
+"""A dictionary that explains this much more variance at a neighbouring layer, and at least this much, belongs there."""
+
+
+def self_test(
+    pair: LoadedPair, *, thorough: bool = False, records: Sequence[Record] | None = None
+) -> SelfTest:
+    """Run the fixed texts up to the dictionary's hook point and compare the numbers with the best source there is.
+
+    Without a record of this pair, or with `thorough`, the neighbouring layers are measured too; the dictionary must not
+    explain them better. Of a dictionary that is too large for memory only a sample of features is read, except with
+    `thorough`. `records` are used instead of those in `verified.json`. Raises ModelError where the hook point does not
+    give one row for each token.
+    """
+    texts = texts_for(pair.loaded)
+    _check_reached_once(pair, texts)
+    residuals = capture(pair.loaded, [pair.place], texts.ids)[pair.place]
+    rows = rows_of(residuals, skip=int(texts.bos is not None)).to(pair.loaded.device)
+    record = _record(pair, texts, _measure(pair, rows, thorough))
+    known = load_records(pair.dictionary.path) if records is None else records
+    best = best_record(known, record)
+    expected = expected_of(pair.dictionary.card, best, record.dtype)
+    lines = compare(record.measured, expected)
+    recorded = expected.source in (ExpectedSource.RECORDED, ExpectedSource.RECORDED_ELSEWHERE)
+    problems = _problems(pair, rows, lines, texts, recorded=recorded)
+    beside: dict[Place, Measurement] = {}
+    if record.measured.whole and (thorough or expected.source is not ExpectedSource.RECORDED):
+        beside = neighbours(pair, texts)
+        problems += _better_elsewhere(record.measured, beside)
+    suspects = _suspects(pair, texts, rows, expected, beside) if problems else ()
+    return SelfTest(record, expected, lines, tuple(problems), suspects)
+
+
+def _measure(pair: LoadedPair, rows: ResidualRows, thorough: bool) -> Measurement:
+    sae = pair.dictionary.autoencoder
+    if isinstance(sae, StoredAutoencoder) and sae.separable and not thorough:
+        return measure_sample(rows, sae)
+    return measure(rows, sae)
+
+
+def _record(pair: LoadedPair, texts: Texts, measured: Measurement) -> Record:
+    loaded = pair.loaded
+    dtype = str(loaded.dtype).removeprefix("torch.")
+    return Record(pair.dictionary.digest, loaded.digest, str(pair.place), dtype, texts.digest, measured)
+
+
+def _check_reached_once(pair: LoadedPair, texts: Texts) -> None:
+    """Raise ModelError unless a whole forward pass reaches the hook point once, with one row for each token."""
+    with torch.no_grad():
+        one_pass(pair.loaded, [pair.place], torch.tensor([texts.ids[0]]), whole=True)
+
+
+def _problems(
+    pair: LoadedPair, rows: ResidualRows, lines: tuple[ComparedNumber, ...], texts: Texts, *, recorded: bool
+) -> list[FailedCheck]:
+    found = [
+        FailedCheck(
+            line.check, f"{line.name} is {line.measured:.4g}; expected {line.expected:.4g} ({line.allowed})"
+        )
+        for line in lines
+        if line.expected is not None and line.off > 1
+    ]
+    if not rows.finite:
+        what = (
+            "the residual stream holds values that are not finite; the dtype may be too small for this model"
+        )
+        found.append(FailedCheck("finite", what))
+    if pair.dictionary.card.prepend_bos is True and texts.bos is None and not recorded:
+        what = "the dictionary was trained with BOS before every text, and this tokenizer puts none"
+        found.append(FailedCheck("bos", what))
+    return found
+
+
+def _better_elsewhere(here: Measurement, beside: dict[Place, Measurement]) -> list[FailedCheck]:
+    return [
+        FailedCheck(
+            "layer",
+            f"it explains {there.explained_variance:.3f} of the variance at {place}, and "
+            f"{here.explained_variance:.3f} here",
+        )
+        for place, there in beside.items()
+        if there.explained_variance > max(here.explained_variance + _BETTER, _WELL)
+    ]
+
+
+def _suspects(
+    pair: LoadedPair, texts: Texts, rows: ResidualRows, expected: Expected, beside: dict[Place, Measurement]
+) -> tuple[Suspect, ...]:
+    if expected.source is not ExpectedSource.NONE:
+        return diagnose(pair, texts, rows, expected)
+    best = max(beside, key=lambda place: beside[place].explained_variance, default=None)
+    return () if best is None else (Suspect(Cause.LAYER, f"at {best}", beside[best], 0.0, 0.0),)

@@ -1,0 +1,64 @@
+"""The checks that a call passes before its message is read: authentication, role, admission and quota, in this order.
+
+A caller that cannot be authenticated therefore uses no capacity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from monitor.errors import PermissionDenied
+from monitor.rpc.access import roles
+from monitor.rpc.access.admission import Admission
+from monitor.rpc.access.authentication import Authenticator, Peer
+from monitor.rpc.access.quota import CallerQuotas, Charge
+from monitor.rpc.access.roles import Caller
+from monitor.telemetry.metrics.security import SecurityMetrics
+
+
+class CallChecks:
+    """Checks each call of MonitorService. Used on the event loop only."""
+
+    def __init__(
+        self,
+        authenticator: Authenticator,
+        quotas: CallerQuotas,
+        admission: Admission,
+        metrics: SecurityMetrics,
+    ) -> None:
+        self._authenticator, self._quotas, self._admission = authenticator, quotas, admission
+        self._metrics = metrics
+
+    @contextmanager
+    def call(self, method: str, peer: Peer) -> Iterator[Charge]:
+        """Check a call and count it for the duration of the block. Sets `roles.caller` for the current task.
+
+        Yields what its tokens are charged to. Raises Unauthenticated, PermissionDenied, Overloaded or Unavailable.
+        """
+        who = self.identify(peer)
+        with self._counted():
+            roles.check_method(who, method)
+        with self._admission.call(), self._quotas.call(who) as charge:
+            self._metrics.began(who.name)
+            yield charge
+
+    def identify(self, peer: Peer) -> Caller:
+        """Authenticate the caller and set `roles.caller` for the current task. Raises Unauthenticated."""
+        who = self._authenticator.caller(peer)
+        roles.caller.set(who)
+        return who
+
+    def check(self, request: Any) -> None:
+        """Raise PermissionDenied where a message asks for more than its caller's roles allow."""
+        with self._counted():
+            roles.check_request(roles.caller.get(), request)
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        try:
+            yield
+        except PermissionDenied:
+            self._metrics.refused("role")
+            raise

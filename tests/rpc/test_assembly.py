@@ -1,0 +1,71 @@
+"""What the server does with the self-test: refuse, warn, or say that nobody looked."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import structlog
+
+from monitor.errors import ConfigurationError, SelfTestFailed
+from monitor.model.runtime import LoadedPair, load_pair
+from monitor.pairs import tiny
+from monitor.rpc.assembly import assemble, checked
+from monitor.settings import load_settings
+from monitor.telemetry.metrics.metrics import Metrics
+from tests.rpc.pairs import small_scene
+
+
+@pytest.fixture(scope="module")
+def parts() -> LoadedPair:
+    return load_pair(str(tiny.model_path()), tiny.dictionary_path(), device="cpu")
+
+
+def test_a_pair_that_does_not_fit_does_not_start_and_says_why(parts: LoadedPair) -> None:
+    wrong = replace(parts, place=replace(parts.place, layer=parts.place.layer + 2))
+    with pytest.raises(SelfTestFailed) as refused:
+        checked(wrong, skip=False)
+    assert isinstance(refused.value, ConfigurationError)
+    said = str(refused.value)
+    assert "explained variance is" in said
+    assert f"1. wrong layer: at {parts.place}" in said
+    assert "--skip-self-test" in said
+
+
+def test_skipping_is_logged_and_a_metric(parts: LoadedPair) -> None:
+    wrong = replace(parts, place=replace(parts.place, layer=0))
+    with structlog.testing.capture_logs() as logs:
+        health = checked(wrong, skip=True)
+    assert [(log["event"], log["log_level"]) for log in logs] == [("self-test skipped", "warning")]
+    assert health.skipped
+    assert _exported(health)["sae_monitor_self_test_skipped"] == 1
+
+
+def test_what_was_measured_is_exported(parts: LoadedPair) -> None:
+    health = checked(parts, skip=False)
+    found = _exported(health)
+    assert found["sae_monitor_self_test_skipped"] == 0
+    assert found["sae_monitor_dictionary_l0"] == health.l0
+    assert found["sae_monitor_dictionary_explained_variance_ratio"] == health.explained_variance
+    assert dict(health.checks) == dict.fromkeys(dict(health.checks), True)
+    assert found["sae_monitor_self_test_passed", "variance"] == 1
+
+
+def test_a_pair_of_which_nothing_is_known_is_warned_about(tmp_path: Path) -> None:
+    scene = small_scene(tmp_path)
+    with structlog.testing.capture_logs() as logs:
+        assemble(load_settings(scene.flags))
+    [log] = [log for log in logs if log["event"].startswith("self-test")]
+    assert (log["event"], log["log_level"]) == ("self-test without expected values", "warning")
+    assert "dictionary verify" in log["do"]
+
+
+def _exported(health: object) -> dict[object, float]:
+    from types import SimpleNamespace
+
+    from monitor.rpc.server import connect_metrics
+
+    metrics = Metrics()
+    queue = SimpleNamespace(queue_depth=lambda: 0, running=lambda: 0, passes=lambda: 0, why_separate="")
+    connect_metrics(metrics, load_settings({}), SimpleNamespace(engine=queue, scorer=queue), health)
+    samples = [sample for family in metrics.registry.collect() for sample in family.samples]
+    return {(s.name, s.labels["check"]) if "check" in s.labels else s.name: s.value for s in samples}
