@@ -332,7 +332,7 @@ class Blocks:
     """
 
     slots: NDArray[np.intp]
-    """`[blocks]` under which number the observer knows each sequence (`Observed.slot`)."""
+    """`[blocks]` under which number the observer knows each sequence (`ObservedRequest.slot`)."""
     responses: NDArray[np.bool_]
     """`[blocks]` True where the model wrote the tokens, False where the caller did."""
     starts: NDArray[np.int64]
@@ -608,7 +608,7 @@ class Digests:
     policies: str
 
 
-class Observed(Protocol):
+class ObservedRequest(Protocol):
     """A request as its observer knows it. Whoever runs the request keeps this as long as it observes its tokens."""
 
     @property

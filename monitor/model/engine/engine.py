@@ -27,6 +27,7 @@ from collections.abc import Sequence as Items
 from dataclasses import dataclass
 
 import numpy as np
+import structlog
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -51,6 +52,8 @@ from monitor.records import Action, Blocks, Decision, Failure, FinishReason, Lat
 
 DEAD = "the engine does not run; the server must be restarted"
 BROKEN = "the generation ended with an internal error"
+
+_log = structlog.get_logger(__name__)
 
 MakeBatching = Callable[[LoadedModel, Limits, Steps], Batching]
 
@@ -305,7 +308,10 @@ class Engine:
 
     def _deliver(self) -> None:
         for outbox in list(self._outboxes.values()):
-            outbox.deliver()
+            try:
+                outbox.deliver()
+            except Exception as error:  # noqa: BLE001  (whoever takes its events ends neither the engine nor others)
+                _log.error("events of a pass were not taken", error=type(error).__name__)
             with self._lock:
                 if not (outbox.users or outbox.events):
                     self._outboxes.pop(outbox.emit, None)

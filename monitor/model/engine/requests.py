@@ -20,7 +20,7 @@ from monitor.records import (
     Coverage,
     Detection,
     FinishReason,
-    Observed,
+    ObservedRequest,
     Observer,
     Sampling,
     ScoredTokens,
@@ -75,7 +75,7 @@ class GenerationRequest:
     sampling: Sampling
     observer: Observer
     """What scores its tokens, for all requests of a policy set."""
-    observed: Observed
+    observed: ObservedRequest
     """The request, as the observer knows it."""
     clamps: tuple[Clamp, ...] = ()
     """The caller's clamps, beside those of the policies."""
@@ -130,7 +130,7 @@ class ScoreJob:
     ids: tuple[int, ...]
     observer: Observer
     """What scores its tokens, for all requests of a policy set."""
-    observed: Observed
+    observed: ObservedRequest
     """The request, as the observer knows it."""
     prompt: int | None = None
     """How many of the tokens a caller wrote; the others count as a response. None: all."""

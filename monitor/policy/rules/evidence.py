@@ -69,7 +69,7 @@ class Tokens:
 
 
 @dataclass(frozen=True, eq=False)
-class _Kept:
+class _KeptTokens:
     """Kept tokens as arrays of one length, whatever they belong to."""
 
     scores: NDArray[np.float64]
@@ -81,7 +81,7 @@ class _Kept:
     """`[…, FEATURES]`"""
 
     @classmethod
-    def blank(cls, *shape: int) -> _Kept:
+    def blank(cls, *shape: int) -> _KeptTokens:
         return cls(
             np.zeros(shape),
             np.zeros(shape, np.int64),
@@ -90,15 +90,17 @@ class _Kept:
             np.zeros((*shape, FEATURES), np.float32),
         )
 
-    def at(self, *index: Any) -> _Kept:
-        return _Kept(*(array[index] for array in self._arrays()))
+    def at(self, *index: Any) -> _KeptTokens:
+        return _KeptTokens(*(array[index] for array in self._arrays()))
 
-    def put(self, index: Any, other: _Kept) -> None:
+    def put(self, index: Any, other: _KeptTokens) -> None:
         for mine, new in zip(self._arrays(), other._arrays(), strict=True):
             mine[index] = new
 
-    def plus(self, other: _Kept) -> _Kept:
-        return _Kept(*(np.concatenate(both) for both in zip(self._arrays(), other._arrays(), strict=True)))
+    def plus(self, other: _KeptTokens) -> _KeptTokens:
+        return _KeptTokens(
+            *(np.concatenate(both) for both in zip(self._arrays(), other._arrays(), strict=True))
+        )
 
     def _arrays(self) -> tuple[NDArray[Any], ...]:
         return self.scores, self.positions, self.token_ids, self.columns, self.values
@@ -109,7 +111,7 @@ class EvidenceStore:
 
     def __init__(self, program: Program, table: Table) -> None:
         self._program, self._table = program, table
-        self._kept = _Kept.blank(FIRST, len(program.checks), TOKENS)
+        self._kept = _KeptTokens.blank(FIRST, len(program.checks), TOKENS)
         self._least = np.zeros((FIRST, len(program.checks)))
         """`[rows, checks]` what a token must score more than to be kept."""
         self._waiting: list[tuple[Tokens, NDArray[np.int64]]] = []
@@ -120,10 +122,10 @@ class EvidenceStore:
         """A phase of a request begins. `remember`: evidence of conditions goes on from the phase before."""
         while len(self._least) <= row:
             self._least = np.concatenate([self._least, np.zeros_like(self._least)])
-            self._kept = self._kept.plus(_Kept.blank(*self._kept.scores.shape))
+            self._kept = self._kept.plus(_KeptTokens.blank(*self._kept.scores.shape))
         checks = np.ones(len(self._program.checks), bool)
         checks[self._program.leaves] = not remember
-        self._kept.put((row, checks), _Kept.blank(int(checks.sum()), TOKENS))
+        self._kept.put((row, checks), _KeptTokens.blank(int(checks.sum()), TOKENS))
         self._least[row, checks] = 0.0
 
     def add(self, tokens: Tokens) -> None:
@@ -216,7 +218,7 @@ class EvidenceStore:
         old = int(there.sum())
         fresh = best[best >= old] - old
         new = self._of_tokens(waiting, token[fresh], check[fresh], scores[fresh])
-        after = _Kept.blank(len(groups), TOKENS)
+        after = _KeptTokens.blank(len(groups), TOKENS)
         was = best < old
         after.put((of[best[was]], rank[was]), before.at(there).at(best[was]))
         after.put((of[best[~was]], rank[~was]), new)
@@ -225,9 +227,9 @@ class EvidenceStore:
 
     def _of_tokens(
         self, steps: list[Tokens], token: Indices, check: Indices, scores: NDArray[np.float64]
-    ) -> _Kept:
+    ) -> _KeptTokens:
         """`[pairs]`: tokens, numbered through all steps, with the features that give most of a check's score."""
-        kept = _Kept.blank(len(token))
+        kept = _KeptTokens.blank(len(token))
         kept.scores[:] = scores
         kept.positions[:] = np.concatenate([s.positions for s in steps])[token]
         kept.token_ids[:] = np.concatenate([s.token_ids for s in steps])[token]

@@ -64,7 +64,7 @@ class Applying:
 
 
 class RequestRules:
-    """One request under the rules: `monitor.records.Observed`, and its verdict in the end.
+    """One request under the rules: `monitor.records.ObservedRequest`, and its verdict in the end.
 
     As long as anybody holds it, its slot is its own.
     """
@@ -137,7 +137,7 @@ class RequestRules:
 
 
 @dataclass(frozen=True, eq=False)
-class _Kept:
+class _Counted:
     """The tokens of a call that rules look at, block by block."""
 
     lanes: Indices
@@ -155,13 +155,13 @@ class _Kept:
     before: NDArray[np.int64]
     """`[lanes]` tokens of the phase that counted in earlier calls."""
 
-    def some(self, which: Indices, start: int = 0, most: int = _MOST_TOKENS) -> _Kept:
+    def some(self, which: Indices, start: int = 0, most: int = _MOST_TOKENS) -> _Counted:
         """Of some lanes the tokens from their `start`-th on, `most` at most."""
         if len(which) == len(self.rows):  # a token of each
             return self
         lengths = np.minimum(self.lengths[which] - start, most)
         index = spread(self.firsts[which] + start, lengths)
-        return _Kept(
+        return _Counted(
             self.lanes[which],
             self.slots[which],
             np.cumsum(lengths) - lengths,
@@ -171,7 +171,7 @@ class _Kept:
             self.before[which] + start,
         )
 
-    def parts(self) -> Iterator[_Kept]:
+    def parts(self) -> Iterator[_Counted]:
         """Lanes that go through a step together: those of one token, then those of about one length.
 
         Of the latter all stand at the same place of a moving average's chunk.
@@ -190,7 +190,7 @@ class _Kept:
             group.append(lane)
         yield from self._pieces(group)
 
-    def _pieces(self, group: list[int]) -> Iterator[_Kept]:
+    def _pieces(self, group: list[int]) -> Iterator[_Counted]:
         """A group's tokens; of a long lane, which is alone, so many at a time."""
         if group:
             which = np.asarray(group, np.intp)
@@ -272,7 +272,7 @@ class Rules:
             if number not in unscored
         }
 
-    def _accept(self, blocks: Blocks, unscored: dict[int, Failure]) -> _Kept:
+    def _accept(self, blocks: Blocks, unscored: dict[int, Failure]) -> _Counted:
         """Look at every block, once: what is wrong with it, and which of its tokens count."""
         table, slots = self._table, blocks.slots
         with self._lock:
@@ -297,7 +297,7 @@ class Rules:
         blocks: Blocks,
         unscored: dict[int, Failure],
         known: tuple[NDArray[np.int64], Indices, NDArray[np.int64]],
-    ) -> _Kept:
+    ) -> _Counted:
         """Tokens of blocks that can be scored, special ones left out. `known` is, of every block's request, from which
         position on tokens are new, which ones are special, and how many counted before.
         """
@@ -314,7 +314,9 @@ class Rules:
         own = np.flatnonzero(lengths)
         lengths = lengths[own]
         starts = np.cumsum(lengths) - lengths
-        return _Kept(own, blocks.slots[own], starts, lengths, rows[counted], positions[counted], before[own])
+        return _Counted(
+            own, blocks.slots[own], starts, lengths, rows[counted], positions[counted], before[own]
+        )
 
     def _passed_over(self, token_ids: NDArray[np.int64], kinds: Indices) -> NDArray[np.bool_]:
         """`[tokens]` which are special to their requests."""
@@ -364,7 +366,7 @@ class Rules:
 class _Advance:
     """One step of some lanes, from their readings to what is kept of them."""
 
-    def __init__(self, rules: Rules, blocks: Blocks, part: _Kept, read: Active) -> None:
+    def __init__(self, rules: Rules, blocks: Blocks, part: _Counted, read: Active) -> None:
         self._rules, self._part, self._program = rules, part, rules.program
         found = read.some(part.rows)
         self._tokens = Tokens(

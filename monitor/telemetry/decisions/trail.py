@@ -16,14 +16,24 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.records import Action, Blocks, Coverage, Decision, Detection, Failure, Observed, Observer, Phase
+from monitor.records import (
+    Action,
+    Blocks,
+    Coverage,
+    Decision,
+    Detection,
+    Failure,
+    ObservedRequest,
+    Observer,
+    Phase,
+)
 from monitor.telemetry.decisions.tokens import MOST_VALUES, Stretch, stretch
 
 _FIRST = 64
 """Slots at first; doubled when they do not suffice."""
 
 
-class JudgedRequest(Observed, Protocol):
+class JudgedRequest(ObservedRequest, Protocol):
     """A request whose rules say at any time what they make of it. Any thread."""
 
     @property

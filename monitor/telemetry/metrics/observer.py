@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from monitor.records import Action, Blocks, Decision, Mode, Observed, Observer
+from monitor.records import Action, Blocks, Decision, Mode, ObservedRequest, Observer
 from monitor.telemetry.metrics.activations import ActivationMeter
 from monitor.telemetry.metrics.labels import Exemplar, exemplar
 from monitor.telemetry.metrics.metrics import Metrics
@@ -29,7 +29,7 @@ class MeteredObserver:
         self._blocking: dict[int, set[str]] = {}
         """By slot, the policies that blocked; of requests in which some did."""
 
-    def open(self, request: Observed) -> None:
+    def open(self, request: ObservedRequest) -> None:
         """A request begins. Called on the task that serves it: the trace that its samples lead to is read there."""
         self._traces.pop(request.slot, None)
         self._blocking.pop(request.slot, None)

@@ -3,7 +3,8 @@
 import time
 
 from monitor.model.engine.paged import Limits
-from monitor.records import Action, Decision
+from monitor.model.engine.requests import GenerationRequest
+from monitor.records import Action, Decision, Sampling
 from tests.model.running import running
 from tests.model.tiny import Recorder, dictionary, loaded_model, prompt
 
@@ -59,4 +60,16 @@ def test_a_request_that_breaks_its_own_sequence_ends_alone(monkeypatch) -> None:
         assert first.error is not None
         assert "no text" not in str(first.error)
         assert all(end.error is None and end.coverage.complete for end in others)
+        assert run.engine.healthy()
+
+
+def test_somebody_who_takes_no_events_ends_nobody_else() -> None:
+    def refuse(events):
+        raise ValueError("no more")
+
+    with running(loaded_model(), dictionary()) as run:
+        own = Recorder()
+        request = GenerationRequest("refused", prompt(1), Sampling(max_new_tokens=4), own, own)
+        run.engine.submit(request, refuse)
+        assert run.call(prompt(2), new=8).finished().coverage.complete
         assert run.engine.healthy()

@@ -140,7 +140,9 @@ def test_a_spread_model_generates_like_the_plain_one(tmp_path: Path, kind: str) 
         for number, (call, clamps) in enumerate(calls):
             asked = Sampling(max_new_tokens=4)
             runtime.engine.submit(
-                GenerationRequest(f"g{number}", call.ids, asked, call.observer, clamps, include_tokens=True),
+                GenerationRequest(
+                    f"g{number}", call.ids, asked, call.observer, call.observer, clamps, include_tokens=True
+                ),
                 call.emit,
             )
         assert all(outcome.coverage.complete for outcome, _ in scored(runtime, [prompt(n) for n in range(4)]))
@@ -164,17 +166,21 @@ def test_what_fits_one_device_is_served_in_full(tmp_path: Path) -> None:
     runtime, events, ended = Runtime(parts, WatchPlan(WATCHED)), [], threading.Event()
     runtime.start()
     try:
-        request = GenerationRequest(
-            "g", prompt(3), Sampling(max_new_tokens=5), Recorder(), include_tokens=True
-        )
-        runtime.engine.submit(
-            request, lambda event: (events.append(event), isinstance(event, Finished) and ended.set())
-        )
+        own = Recorder()
+        request = GenerationRequest("g", prompt(3), Sampling(max_new_tokens=5), own, own, include_tokens=True)
+
+        def emit(found):
+            events.extend(event for _, event in found)
+            if isinstance(events[-1], Finished):
+                ended.set()
+
+        runtime.engine.submit(request, emit)
         assert ended.wait(60)
     finally:
         runtime.stop(5)
     assert events[-1].coverage.complete
-    tokens = [token.token_id for event in events if isinstance(event, Released) for token in event.tokens]
+    parts = [event.tokens for event in events if isinstance(event, Released)]
+    tokens = [token_id for part in parts if part is not None for token_id in part.token_ids]
     plain = load_model(folder, device="cpu", dtype="float64")
     wanted, _ = plain_generate(plain.model, plain.layers[1], dictionary(), maxima(), prompt(3), 5)
     assert tokens == wanted
