@@ -59,15 +59,20 @@ def active(readings: Readings) -> Active:
     rows, width = readings.shape
     step = max(1, _CACHED // max(width, 1))
     flat = np.ascontiguousarray(readings).ravel()
-    pieces = [_not_zero(flat[i * width : (i + step) * width], i * width) for i in range(0, rows, step)]
+    marks = np.zeros(-(-min(step, rows) * width // 8) * 8, bool)
+    pieces = [_not_zero(flat[i * width : (i + step) * width], i * width, marks) for i in range(0, rows, step)]
     found = pieces[0] if len(pieces) == 1 else np.concatenate([*pieces, np.zeros(0, np.intp)])
     starts = np.searchsorted(found, np.arange(rows + 1) * width)
     return Active(starts, found % max(width, 1), flat.take(found))
 
 
-def _not_zero(values: NDArray[np.float32], first: int) -> Indices:
-    """Where values are not zero, numbered from `first`; few are. Looks at eight at a time."""
-    marks = np.zeros(-(-len(values) // 8) * 8, bool)
+def _not_zero(values: NDArray[np.float32], first: int, marks: NDArray[np.bool_]) -> Indices:
+    """Where values are not zero, numbered from `first`; few are. Looks at eight at a time.
+
+    `marks` has room for a mark of each value and is written to.
+    """
+    marks = marks[: -(-len(values) // 8) * 8]
+    marks[len(values) :] = False
     np.not_equal(values, 0, out=marks[: len(values)])
     words = marks.view(np.uint64)
     there = np.flatnonzero(words != 0)
@@ -106,14 +111,19 @@ class Weights:
         """Σ weight · reading, `[rows, checks]`."""
         rows, columns, values = len(found), found.columns, found.values
         base = np.repeat(np.arange(rows) * self.checks, found.counts)
-        out = np.zeros(rows * self.checks)
+        out, more = np.zeros(rows * self.checks), []
         for number, (check, weight) in enumerate(self._layers):
             if number:  # few columns are read by several checks
-                mine = np.flatnonzero(check[columns] >= 0)
+                mine = np.flatnonzero(check.take(columns) >= 0)
                 base, columns, values = base[mine], columns[mine], values[mine]
-            places, parts = base + check.take(columns), values * weight.take(columns)
-            # Of nothing, numpy counts integers.
-            out = out + np.bincount(places, parts, len(out))
+            pairs = base + check.take(columns), values * weight.take(columns)
+            if number:
+                more.append(pairs)
+            else:
+                out += np.bincount(*pairs, len(out))
+        if more:
+            places, parts = (np.concatenate(own) for own in zip(*more, strict=True))
+            out += np.bincount(places, parts, len(out))
         return np.asarray(out.reshape(rows, self.checks))
 
     def shares(self, columns: Indices, checks: Indices | int) -> NDArray[np.float64]:
