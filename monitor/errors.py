@@ -1,16 +1,17 @@
 """Every error that this project raises on purpose.
 
     MonitorError                     INTERNAL
-    ├── BadRequest                   INVALID_ARGUMENT      carries field violations
+    ├── BadRequest                   INVALID_ARGUMENT      carries the wrong fields of a request
     │   └── TooLong                  INVALID_ARGUMENT      text beyond the model's context
+    ├── InputError                   INVALID_ARGUMENT      a command's text or file that cannot be used
     ├── NotFound                     NOT_FOUND             unknown policy, rule or feature
     ├── Overloaded                   RESOURCE_EXHAUSTED    carries a retry delay
     ├── Unavailable                  UNAVAILABLE           draining, engine not running
     ├── Unauthenticated              UNAUTHENTICATED       no token, or none that is known
     ├── PermissionDenied             PERMISSION_DENIED     the caller lacks a role
-    ├── TooSlow                      DEADLINE_EXCEEDED     longer than the server lets any call take
+    ├── TooSlow                      DEADLINE_EXCEEDED     longer than the server allows for any call
     ├── EngineDied                   UNAVAILABLE           the process ends with exit code 3
-    ├── NotComputed                  INTERNAL              the model computed what is no number
+    ├── NotComputed                  INTERNAL              the model computed NaN or infinity
     ├── MonitoringFailed             FAILED_PRECONDITION   tokens could not be scored, `on_error: closed`
     └── ConfigurationError           FAILED_PRECONDITION   start-up: exit code 2
         ├── ModelError                                     the model cannot be loaded or tapped
@@ -18,8 +19,8 @@
         ├── SelfTestFailed                                 model and dictionary load, and do not fit each other
         └── PolicyError                                    carries every problem with file:line:column
 
-Messages say what was found and what to write instead. They never contain prompts, outputs or paths of the
-server's file system unless the caller named the path.
+Messages say what was found and what to write instead. They never contain prompts, outputs, or paths of the server that
+the caller did not name.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ class Unavailable(MonitorError):
 
 
 class Unauthenticated(MonitorError):
-    """Nobody knows who calls. Its message is the same for every cause."""
+    """The caller did not prove who it is. The message is the same for every cause."""
 
     code = "UNAUTHENTICATED"
 
@@ -90,20 +91,20 @@ class PermissionDenied(MonitorError):
 
 
 class TooSlow(MonitorError):
-    """The call, or its message, took longer than the server lets any take."""
+    """The call took longer than the server allows for any call, or its message took too long to arrive."""
 
     code = "DEADLINE_EXCEEDED"
 
 
 class EngineDied(MonitorError):
-    """The engine does not run any more; the process exits with code 3, so that its supervisor starts another."""
+    """The engine has stopped running. The process exits with code 3, so that its supervisor starts another."""
 
     code = "UNAVAILABLE"
     exit_code = 3
 
 
 class NotComputed(MonitorError):
-    """The model's logits hold what is no number, so there is no next token."""
+    """The model's logits hold NaN or infinity, so there is no next token."""
 
 
 class MonitoringFailed(MonitorError):
@@ -117,7 +118,7 @@ class MonitoringFailed(MonitorError):
 
 
 class ConfigurationError(MonitorError):
-    """What the operator gave does not work; the process exits with code 2."""
+    """A setting, file or model that the operator gave cannot be used. The process exits with code 2."""
 
     code = "FAILED_PRECONDITION"
 
@@ -131,7 +132,7 @@ class DictionaryError(ConfigurationError):
 
 
 class SelfTestFailed(ConfigurationError):
-    """The dictionary does not do on this model what it should; the message says what, and why it probably is so."""
+    """The dictionary does not explain this model as it should. The message says what differs and the likely cause."""
 
 
 class PolicyError(ConfigurationError):
@@ -139,6 +140,6 @@ class PolicyError(ConfigurationError):
 
 
 class InputError(MonitorError):
-    """What was given to read cannot be used."""
+    """A text or file that was given to a command cannot be used."""
 
     code = "INVALID_ARGUMENT"

@@ -8,10 +8,11 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:  # a client and `policy check` run where numpy is not installed
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 class Signal(enum.StrEnum):
@@ -202,7 +203,7 @@ class CallerClamps(enum.StrEnum):
     """Amplifying as well: a caller can then make the model say what the policies were not measured on."""
 
 
-Readings = NDArray[np.float32]
+Readings: TypeAlias = "NDArray[np.float32]"
 """`[tokens, watched]`, columns as in the `WatchPlan`: the activation of each watched feature in units of that feature's
 recorded maximum, then probes and signals in their own units."""
 
@@ -354,6 +355,8 @@ class Blocks:
     @classmethod
     def of(cls, blocks: Sequence[tuple[int, TokenBlock]]) -> Blocks:
         """Blocks of sequences that were read apart, each with its sequence's slot."""
+        import numpy as np
+
         counts = np.asarray([len(block.token_ids) for _, block in blocks], np.intp)
         faults = {
             i: Failure.SHAPE
@@ -392,6 +395,8 @@ class Blocks:
 
     def scored(self, decisions: Mapping[int, Decision]) -> Blocks:
         """Those of them that were scored, by what an observer said of them."""
+        import numpy as np
+
         failed = [number for number, decision in decisions.items() if decision.failure is not None]
         if not failed:
             return self
@@ -412,6 +417,8 @@ class Blocks:
 
         Of `firsts` these are rows, of `starts` positions.
         """
+        import numpy as np
+
         if (self.counts == 1).all():
             return firsts
         before = np.cumsum(self.counts) - self.counts
@@ -419,6 +426,8 @@ class Blocks:
 
     def unscored(self) -> dict[int, Failure]:
         """Blocks that count as unscored, by number: those with a fault, and those with a reading that is no number."""
+        import numpy as np
+
         found = dict(self.faults)
         # The sum of finite numbers may overflow, so only then are all of them looked at.
         with np.errstate(over="ignore", invalid="ignore"):
@@ -577,6 +586,8 @@ class ScoredTokens:
 
     def records(self, token_text: TokenText) -> list[ScoredToken]:
         """One record a token, with the features that are active there before or after clamps."""
+        import numpy as np
+
         active = self.readings != 0
         if self.after is not None and self.edited is not None:
             active |= (self.after != 0) & self.edited[:, None]

@@ -1,4 +1,4 @@
-"""What the operator decides, read once from flags, environment and a settings file into a frozen object.
+"""The settings of a server and of a client, read from flags, the environment and a settings file into frozen objects.
 
 Flags win over the environment (`SAE_MONITOR_LISTEN=…`), the environment wins over the file (YAML, `listen: …`), and
 the file wins over the defaults written here. No other module reads any of the three.
@@ -6,11 +6,12 @@ the file wins over the defaults written here. No other module reads any of the t
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
@@ -58,234 +59,275 @@ def _plain(value: object) -> object:
     return str(value) if isinstance(value, Path) else value
 
 
+def _from_json(value: object) -> object:
+    """A mapping that was given as a flag; anything else as it is."""
+    return json.loads(value) if isinstance(value, str) else value
+
+
 Address = Annotated[str, AfterValidator(_checked_address)]
 
 
 class Settings(BaseSettings):
-    """Everything that `sae-monitor serve` can be told. There is no field `port`: a Kubernetes service named
-    sae-monitor sets SAE_MONITOR_PORT to something else.
+    """Everything that an operator can decide about `sae-monitor serve`.
+
+    The text below each setting is also the help of its flag and its line in the reference. There is no setting `port`:
+    Kubernetes sets SAE_MONITOR_PORT to something else where a service is called sae-monitor.
     """
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, frozen=True, extra="forbid", env_ignore_empty=True, protected_namespaces=()
+        env_prefix=PREFIX,
+        frozen=True,
+        extra="forbid",
+        env_ignore_empty=True,
+        protected_namespaces=(),
+        use_attribute_docstrings=True,
     )
 
+    # What runs
+
     settings: Path | None = None
-    """YAML file with any of the settings below, by the same names. Given by flag or SAE_MONITOR_SETTINGS."""
+    """YAML file with any of these settings, one `name: value` per line. Flags and environment variables win
+    over it."""
 
     model: str | None = None
-    """Hugging Face name or folder of the language model. None is the bundled demo model."""
+    """Language model to watch: a name on the Hugging Face hub, or a folder. Default: the bundled demo model."""
 
     dictionary: Path | None = None
-    """The sparse autoencoder: a folder, a weights file, or `hub:org/name[@revision][/folder]`. None is the bundled
-    demo model's; another model needs its own."""
+    """Sparse autoencoder of that model: a folder, a weights file, or hub:ORG/NAME[@REVISION][/FOLDER]. Default:
+    the bundled demo model's; any other model needs its own."""
 
     dictionary_format: str | None = None
-    """Checkpoint family of the dictionary, such as `saelens`. None finds it from the files."""
+    """Checkpoint family of the dictionary, such as saelens. Default: found from its files."""
 
     policies: Path | None = None
-    """Folder of policy files. None is the bundled policies."""
-
-    reload_seconds: Annotated[float, Field(ge=0, le=3600)] = 2.0
-    """How often the policy folder is looked at; changed files are loaded while serving. 0: only when asked."""
-
-    activation_label_sets: Annotated[int, Field(ge=0, le=100_000)] = 1000
-    """Features of policies with activation metrics of their own, fifteen series each; others count as `other`."""
-
-    reload_features: Annotated[int, Field(ge=0, le=100_000)] = 256
-    """Room for features that only later policy sets name. More cost a little memory and compute."""
-
-    caller_clamps: Literal["none", "suppress", "any"] = "suppress"
-    """Which clamps requests may bring: none, targets of 0 and below, or amplifying ones too. Policies' clamps can only
-    ever be strengthened.
-    """
-
-    drop_error_term: bool = False
-    """Let requests drop the error term. Holds the whole dictionary on the device, as a policy that drops it does."""
-
-    listen: Address = "127.0.0.1:50051"
-    """Where gRPC is served. Beyond this machine only with `callers` or `tls_client_ca`, or `insecure_listen`."""
-
-    metrics_listen: Address = "127.0.0.1:9464"
-    """Where Prometheus scrapes `/metrics`."""
-
-    reflection: bool | None = None
-    """Serve gRPC reflection, so that tools such as grpcurl need no proto files. None does so on this machine only,
-    and only where no caller has to say who it is.
-    """
-
-    device: str = "auto"
-    """Device of the model and the dictionary: `auto`, `cpu`, `cuda`, `cuda:1`… or `spread` over all of them, for a
-    model too large for one (needs the extra `spread`). What really lies on several runs one request per pass.
-    """
-
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Number type of the model's weights. `auto` takes what the device computes well."""
+    """Folder of policy files. Default: the bundled policies, which fit the demo model."""
 
     layer: Annotated[int, Field(ge=0)] | None = None
-    """Decoder layer whose output is read. None takes the dictionary's, or else the middle one."""
+    """Decoder layer whose output is read, counted from 0. Default: the layer that the dictionary was trained
+    on."""
+
+    device: str = "auto"
+    """Device that computes model and dictionary: auto, cpu, cuda, cuda:1 and so on, or spread, which divides a
+    model too large for one device over all of them (needs the extra `spread`)."""
+
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Number type of the model's weights. auto takes the one that the device computes well."""
 
     skip_self_test: bool = False
-    """Start without checking that the dictionary does on this model what it should. Logged, and a metric."""
+    """Start without testing that the dictionary explains this model's activations and that its clamps change
+    them. The log and a metric say that the test was skipped."""
 
-    context_limit: Annotated[int, Field(ge=2)] | None = None
-    """Most tokens of a request, prompt and response together. None is the model's own context."""
+    # Where it serves
 
-    max_message_bytes: Annotated[int, Field(ge=1024, le=1 << 30)] = 4 << 20
-    """Largest gRPC message that is taken; a larger one is refused with RESOURCE_EXHAUSTED."""
+    listen: Address = "127.0.0.1:50051"
+    """Address of the gRPC port. An address that other machines reach needs callers or tls_client_ca, or
+    insecure_listen."""
 
-    max_concurrent_calls: Annotated[int, Field(ge=1)] = 256
-    """Calls in progress at once; one more is refused with RESOURCE_EXHAUSTED and a retry delay."""
+    metrics_listen: Address = "127.0.0.1:9464"
+    """Address at which Prometheus scrapes /metrics."""
 
-    queue_size: Annotated[int, Field(ge=1)] = 256
-    """Generations that may wait, and four times as many texts to score, before more are refused."""
-
-    max_running: Annotated[int, Field(ge=1, le=4096)] = 64
-    """Most generations in one forward pass, or that take turns where a pass runs one."""
-
-    max_batch_tokens: Annotated[int, Field(ge=1)] | None = None
-    """Most tokens in one forward pass; longer prompts are split. None lets the engine choose for its device."""
-
-    max_cache_tokens: Annotated[int, Field(ge=1)] | None = None
-    """Most tokens whose keys and values are held at once. None lets the engine choose for its device."""
-
-    retry_after_seconds: Annotated[float, Field(gt=0, le=3600)] = 1.0
-    """The delay that a refused caller is told to wait."""
-
-    stall_seconds: Annotated[float, Field(ge=0, le=86_400)] = 300.0
-    """Where requests are there and no pass has ended for so long, the process ends with exit code 3, so that its
-    supervisor starts another. Longer than any pass of a slow machine; 0: never.
-    """
+    reflection: bool | None = None
+    """Serve gRPC reflection, so that tools such as grpcurl need no .proto files. Default: only where listen is
+    an address of this machine and nobody is asked who they are."""
 
     grace_seconds: Annotated[float, Field(ge=0, le=3600)] = 20.0
-    """After SIGTERM: how long calls in progress may take. Shorter than Kubernetes' 30 seconds to the kill."""
+    """Time after SIGTERM in which calls in progress may finish. Keep it below the supervisor's own limit, which
+    is 30 seconds in Kubernetes."""
 
-    # Who may call, and how much of what.
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Lowest level of log lines that are written to standard error."""
+
+    log_format: Literal["console", "json"] = "console"
+    """Form of log lines: for people, or one JSON object per line."""
+
+    # Who may call
 
     callers: Path | None = None
-    """File of callers: one JSON object per line with name, roles and the hash of a token. None asks nobody who they
-    are, which is refused beyond this machine. `sae-monitor token new NAME` writes lines for it.
-    """
-
-    insecure_listen: bool = False
-    """Listen beyond this machine although nobody has to say who they are, or although tokens travel unencrypted."""
+    """File of callers, one JSON object per line, each with a name, roles and the hash of a token; `sae-monitor
+    token new NAME` makes one. Default: nobody is asked who they are."""
 
     tls_certificate: Path | None = None
-    """PEM file of the server's certificate and the chain below the root. Read again whenever it changes."""
+    """PEM file of the server's certificate and its chain. Read again whenever it changes."""
 
     tls_key: Path | None = None
-    """PEM file of the certificate's private key, without a password."""
+    """PEM file of the private key of that certificate, without a password."""
 
     tls_client_ca: Path | None = None
-    """PEM file of authorities; only clients with a certificate of one of them may connect."""
+    """PEM file of certificate authorities. Only clients with a certificate that one of them issued may
+    connect."""
 
     tls_minimum: Literal["1.2", "1.3"] = "1.2"
-    """Oldest version of TLS that calls are taken over."""
+    """Oldest version of TLS over which calls are accepted."""
 
-    max_calls_per_caller: Count | None = None
-    """Calls that one named caller may have in progress. None is half of max_concurrent_calls."""
+    insecure_listen: bool = False
+    """Listen on an address that other machines reach although nobody is asked who they are, or although tokens
+    would travel unencrypted."""
 
-    max_tokens_per_caller: Count | None = None
-    """Tokens of prompts and answers that one named caller may have in progress. None sets no limit."""
+    caller_clamps: Literal["none", "suppress", "any"] = "suppress"
+    """Clamps that a request may bring: none; suppress, with values of 0 and below; or any, which lets a caller
+    amplify features too. A request never weakens the clamps of a policy."""
 
-    max_call_seconds: Seconds = 600.0
-    """Longest call, whatever deadline its caller gives."""
+    drop_error_term: bool = False
+    """Allow requests whose clamps leave out what the dictionary does not explain. The whole dictionary is then
+    held on the device."""
 
-    max_message_seconds: Seconds = 10.0
-    """Longest time from the beginning of a call until its message is there."""
+    # Policies and conversations
 
-    max_header_bytes: Annotated[int, Field(ge=1024, le=1 << 20)] = 16 << 10
-    """Headers of a call, as HTTP/2 counts them; more is refused with RESOURCE_EXHAUSTED."""
+    reload_seconds: Annotated[float, Field(ge=0, le=3600)] = 2.0
+    """Seconds between two looks at the policy files; changed files are loaded while the server runs. 0 loads
+    them only on SIGHUP or when asked."""
 
-    max_connections: Count = 1024
-    """Open connections; one more is closed at once."""
+    reload_features: Annotated[int, Field(ge=0, le=100_000)] = 256
+    """Features that policies loaded later may name in addition to those of the first set. Each costs a little
+    memory and time in every pass, used or not."""
 
-    max_calls_per_connection: Count = 1024
-    """Calls in progress on one connection; further ones wait in the client."""
+    activation_label_sets: Annotated[int, Field(ge=0, le=100_000)] = 1000
+    """Pairs of policy and feature that get activation metrics of their own, fifteen time series each. Further
+    features are counted together as `other`."""
 
-    max_connection_seconds: Seconds = 3600.0
-    """Age at which a connection is closed; its calls get max_call_seconds to finish, and clients connect again."""
+    session_limit: Annotated[int, Field(ge=1, le=10_000_000)] = 10_000
+    """Conversations whose scores are kept for rules with `scope: session`. Beyond this the one unused for
+    longest is forgotten, and its next request gets the verdict UNKNOWN (session_lost). Each takes a few
+    kilobytes."""
 
-    handshake_seconds: Seconds = 10.0
-    """Longest time until a new connection has said that it speaks HTTP/2 (and TLS, where that is asked for)."""
+    session_ttl_seconds: Annotated[float, Field(gt=0, le=31_536_000)] = 3600.0
+    """Time without a request after which a conversation is forgotten."""
 
-    idle_seconds: Seconds = 300.0
-    """A connection without calls is closed after this time."""
+    # How much runs at once
 
-    keepalive_seconds: Seconds = 30.0
-    """How often silent connections are asked for a sign of life; half of this time without one closes them."""
+    context_limit: Annotated[int, Field(ge=2)] | None = None
+    """Most tokens of one request, prompt and response together. Default: the model's context."""
 
-    min_ping_seconds: Seconds = 10.0
-    """A client that pings more often than this is disconnected."""
+    max_running: Annotated[int, Field(ge=1, le=4096)] = 64
+    """Most generations that run at once. Further ones wait in the queue."""
+
+    queue_size: Annotated[int, Field(ge=1)] = 256
+    """Generations that may wait; four times as many texts to score may. Further calls are refused with
+    RESOURCE_EXHAUSTED."""
+
+    max_batch_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Most tokens in one forward pass; longer prompts are split over several. Default: chosen for the
+    device."""
+
+    max_cache_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Most tokens whose keys and values are held at once. Default: chosen for the device's memory."""
+
+    max_concurrent_calls: Annotated[int, Field(ge=1)] = 256
+    """Calls that may be in progress at once. Further ones are refused with RESOURCE_EXHAUSTED and a time to
+    wait."""
+
+    retry_after_seconds: Annotated[float, Field(gt=0, le=3600)] = 1.0
+    """Time that a refused caller is told to wait before it tries again."""
+
+    stall_seconds: Annotated[float, Field(ge=0, le=86_400)] = 300.0
+    """Longest time for one forward pass. Beyond it the device counts as hung, and the process ends with exit
+    code 3, so that its supervisor starts another. 0 waits for ever."""
 
     memory_limit_bytes: Count | None = None
-    """Memory that this process may use. None is the limit of its control group, or the machine's memory."""
+    """Memory that this process may use. Default: the limit of its control group, or else the machine's
+    memory."""
 
     memory_watermark: Annotated[float, Field(gt=0, le=1)] = 0.9
     """Share of that memory beyond which new calls are refused with RESOURCE_EXHAUSTED."""
 
-    # Conversations whose scores are kept.
+    # Limits of one caller, call or connection
 
-    session_limit: Annotated[int, Field(ge=1, le=10_000_000)] = 10_000
-    """Most conversations whose scores are kept, all callers together. The one that was used longest ago goes first; its
-    next request gets the verdict UNKNOWN (`session_lost`) from policies that add up over sessions. Each takes a few
-    kilobytes, and four bytes per token of its last request."""
+    max_calls_per_caller: Count | None = None
+    """Calls that one named caller may have in progress. Default: half of max_concurrent_calls."""
 
-    session_ttl_seconds: Annotated[float, Field(gt=0, le=31_536_000)] = 3600.0
-    """After so long without a request a conversation is dropped in the same way."""
+    max_tokens_per_caller: Count | None = None
+    """Tokens of prompts and responses that one named caller may have in progress. Default: no limit."""
 
-    # Decisions, spans and log lines.
+    max_message_bytes: Annotated[int, Field(ge=1024, le=1 << 30)] = 4 << 20
+    """Largest message that is accepted. A larger one is refused with RESOURCE_EXHAUSTED."""
+
+    max_header_bytes: Annotated[int, Field(ge=1024, le=1 << 20)] = 16 << 10
+    """Largest headers of a call, as HTTP/2 counts them. Larger ones are refused with RESOURCE_EXHAUSTED."""
+
+    max_call_seconds: Seconds = 600.0
+    """Longest time that a call may take, whatever deadline its caller set."""
+
+    max_message_seconds: Seconds = 10.0
+    """Longest time from the start of a call until its message has arrived."""
+
+    max_connections: Count = 1024
+    """Connections that may be open. A further one is closed at once."""
+
+    max_calls_per_connection: Count = 1024
+    """Calls that may be in progress on one connection. Further ones wait in the client."""
+
+    max_connection_seconds: Seconds = 3600.0
+    """Age at which a connection is closed, after its calls have finished, so that clients connect again and are
+    spread over all replicas."""
+
+    handshake_seconds: Seconds = 10.0
+    """Longest time until a new connection has spoken TLS (where it is asked for) and HTTP/2."""
+
+    idle_seconds: Seconds = 300.0
+    """Time without calls after which a connection is closed."""
+
+    keepalive_seconds: Seconds = 30.0
+    """Time without traffic after which a client is asked for a sign of life. Half of this time without an
+    answer closes the connection."""
+
+    min_ping_seconds: Seconds = 10.0
+    """Shortest time between two pings of a client. One that pings more often is disconnected."""
+
+    # What is written down
 
     decision_log: Annotated[str, BeforeValidator(_plain), Field(min_length=1)] = "auto"
-    """Folder of the decision log, `off`, or `auto`: a folder of this user and this port, and off on port 0."""
+    """Folder in which every decision is written down before its caller is answered; off writes none. auto is a
+    folder of this user and this port, or off where the port is 0."""
 
     decision_log_records: Literal["detections", "all"] = "detections"
-    """Which requests get a record: those with a detection, an action or a monitoring failure; or all."""
+    """Requests that get a record: those with a detection, an action or a monitoring failure; or all."""
 
     decision_log_on_full: Literal["refuse", "drop"] = "refuse"
-    """When a record cannot be written: refuse the request (UNAVAILABLE), or answer it and count the loss."""
+    """What happens to a request whose record cannot be written: refuse answers UNAVAILABLE; drop answers the
+    request and counts the lost record."""
 
     decision_log_text: bool = False
-    """Write prompts and released responses into records, masked."""
+    """Write prompts and released responses into records, after masking."""
 
-    decision_log_masks: dict[str, re.Pattern[str]] = MASKS
-    """Regular expressions by name; what they match in logged text becomes `[name]`. Replaces the two built in."""
-
-    decision_log_salt_file: Path | None = None
-    """File with at least 16 bytes of key for prompt hashes. None is a key of this process, gone when it ends."""
+    decision_log_masks: Annotated[dict[str, re.Pattern[str]], BeforeValidator(_from_json)] = MASKS
+    """Regular expressions by name, as a JSON object. What one of them matches in logged text becomes [NAME].
+    They take the place of the two built-in ones, for e-mail addresses and for numbers of four digits or
+    more."""
 
     decision_log_readings: bool = False
-    """Write the readings of watched features for every token, so that a record can be replayed."""
+    """Write the readings of the watched features at every token into records, so that `decisions replay` needs
+    no model."""
+
+    decision_log_salt_file: Path | None = None
+    """File with 16 bytes or more, the key of the prompt hashes in records. Default: a new key at every start,
+    so that hashes of two runs cannot be compared."""
 
     decision_log_file_bytes: Annotated[int, Field(ge=4096)] = 64 << 20
-    """A file of the log that is this large is closed and another begun."""
+    """Size at which a file of the log is closed and the next begun."""
 
     decision_log_file_seconds: Annotated[float, Field(gt=0)] = 86400.0
-    """So is one that is this old."""
-
-    decision_log_keep_files: Annotated[int, Field(ge=1)] | None = None
-    """Most files that are kept, the newest included. None keeps any number."""
+    """Age at which a file of the log is closed and the next begun."""
 
     decision_log_keep_bytes: Annotated[int, Field(ge=4096)] | None = 1 << 30
-    """Most bytes that are kept. None keeps any number."""
+    """Most bytes of the log that are kept; the oldest file is deleted first. A very large number keeps all."""
+
+    decision_log_keep_files: Annotated[int, Field(ge=1)] | None = None
+    """Most files of the log that are kept, the one being written included. Default: all."""
 
     decision_log_keep_seconds: Annotated[float, Field(gt=0)] | None = None
-    """Files whose last record is older are deleted. None keeps them for ever."""
+    """Age of its last record at which a file of the log is deleted. Default: never."""
 
     watch_subscribers: Annotated[int, Field(ge=0)] = 16
-    """WatchDetections streams at once; one more is refused with RESOURCE_EXHAUSTED."""
+    """WatchDetections streams that may be open at once. A further one is refused with RESOURCE_EXHAUSTED."""
+
+    # Tracing
 
     otlp_endpoint: str | None = None
-    """Where spans are sent over OTLP/gRPC, such as http://127.0.0.1:4317. Needs the extra `otel`."""
+    """Collector that spans are sent to over OTLP/gRPC, such as http://127.0.0.1:4317 (needs the extra `otel`).
+    Default: spans are not sent."""
 
     trace_ratio: Annotated[float, Field(ge=0, le=1)] = 1.0
     """Share of requests that are traced where the caller did not decide."""
-
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """The least that is logged."""
-
-    log_format: Literal["console", "json"] = "console"
-    """Lines for people, or one JSON object per line."""
 
     @classmethod
     def settings_customise_sources(
@@ -363,16 +405,83 @@ def _explain(error: ValidationError | SettingsError, flags: Mapping[str, Any]) -
 
 
 def _where(name: str, flags: Mapping[str, Any]) -> str:
-    """The name under which the operator gave a setting: flag, variable or entry of the file."""
-    if name in flags:
-        return f"--{name.replace('_', '-')}"
-    variable = PREFIX + name.upper()
-    return variable if os.environ.get(variable) else f"settings file: {name}"
+    """The name under which the operator gave a setting, or a part of one: flag, variable or entry of the file."""
+    setting, _, part = name.partition(".")
+    inside = f" ({part})" if part else ""
+    if setting in flags:
+        return f"--{setting.replace('_', '-')}{inside}"
+    variable = PREFIX + setting.upper()
+    return f"{variable}{inside}" if os.environ.get(variable) else f"settings file: {name}"
+
+
+GROUPS = {
+    "settings": "What runs",
+    "listen": "Where it serves",
+    "callers": "Who may call",
+    "reload_seconds": "Policies and conversations",
+    "context_limit": "How much runs at once",
+    "max_calls_per_caller": "Limits of one caller, call or connection",
+    "decision_log": "What is written down",
+    "otlp_endpoint": "Tracing",
+}
+"""Heading of each group of settings, by the group's first setting."""
+
+
+class Setting(NamedTuple):
+    """One setting, as its flag and the reference show it."""
+
+    name: str
+    group: str
+    """Heading of its group."""
+    values: str
+    """What can be given, in a word such as `SECONDS` or `HOST:PORT`; empty for a switch."""
+    default: Any
+    help: str
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The words that can be given, where there are only some."""
+        annotation = Settings.model_fields[self.name].annotation
+        return get_args(annotation) if get_origin(annotation) is Literal else ()
+
+
+_UNITS = {"seconds": "SECONDS", "bytes": "BYTES", "listen": "HOST:PORT"}
+_VALUES = {
+    "model": "NAME|FOLDER",
+    "dictionary": "PLACE",
+    "dictionary_format": "NAME",
+    "policies": "FOLDER",
+    "device": "DEVICE",
+    "decision_log": "FOLDER|off",
+    "decision_log_masks": "JSON",
+    "otlp_endpoint": "URL",
+}
+
+
+def all_settings() -> Iterator[Setting]:
+    """Every setting of a server, in the order and with the texts of `Settings`."""
+    group = ""
+    for name, field in Settings.model_fields.items():
+        group = GROUPS.get(name, group)
+        text = " ".join((field.description or "").split())
+        yield Setting(name, group, _values(name, field.annotation), field.default, text)
+
+
+def _values(name: str, annotation: Any) -> str:
+    """What can be given for a setting of this name and type, in a word for help texts."""
+    if name in _VALUES:
+        return _VALUES[name]
+    if get_origin(annotation) is Literal:
+        return "CHOICE"
+    kinds = {annotation, *get_args(annotation)}
+    if bool in kinds:
+        return ""
+    return "FILE" if Path in kinds else _UNITS.get(name.rpartition("_")[2], "NUMBER")
 
 
 class ClientSettings(BaseSettings):
-    """Who this command line is to servers that it connects to; from the environment only, so that no token stands
-    in a list of processes.
+    """How this command line identifies itself to servers. Read from the environment only, so that no token stands in a
+    list of processes.
     """
 
     model_config = SettingsConfigDict(env_prefix="SAE_MONITOR_CLIENT_", frozen=True, env_ignore_empty=True)
@@ -384,10 +493,11 @@ class ClientSettings(BaseSettings):
     """File that holds the token and nothing else."""
 
     ca: Path | None = None
-    """PEM file of authorities that a server's certificate is checked against. Given, calls go over TLS."""
+    """PEM file of certificate authorities that the server's certificate is checked against. Setting it turns
+    TLS on."""
 
     certificate: Path | None = None
-    """PEM file of this client's own certificate, for servers that ask for one."""
+    """PEM file of this client's certificate, for servers that ask clients for one."""
 
     key: Path | None = None
     """PEM file of that certificate's key."""

@@ -19,8 +19,9 @@ from monitor.bench.models import Subject
 from monitor.dictionary.bundle import load_dictionary
 from monitor.model.engine.requests import Finished
 from monitor.pairs import tiny
-from monitor.policy import PolicySet, load_policies
+from monitor.policy.files.loader import load_policies
 from monitor.policy.policy import Policy, Rule, WeightedFeature
+from monitor.policy.policyset import PolicySet
 from monitor.policy.rules.observer import RequestRules
 from monitor.policy.schema.policy import Ema
 from monitor.records import Action, Digests, Mode, Phase, Severity

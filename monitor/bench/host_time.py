@@ -38,7 +38,7 @@ from monitor.model.prompts import Prompter
 from monitor.model.tap.bank import FeatureBank
 from monitor.model.tap.span import Span
 from monitor.model.tap.tap import Tap
-from monitor.policy import PolicySet
+from monitor.policy.policyset import PolicySet
 from monitor.records import Blocks, Phase, Readings, Sampling, TokenBlock
 from monitor.rpc.assembly import bundled_policies
 from monitor.rpc.mailbox import PostOffice

@@ -31,7 +31,8 @@ import typer
 
 from monitor.bench.load import WORDS, serving
 from monitor.policy.files.examples import Label
-from monitor.policy.files.loader import policy_paths, read_folder
+from monitor.policy.files.loader import read_folder
+from monitor.policy.files.source import policy_paths
 from monitor.rpc.assembly import bundled_policies
 from monitor.v1 import monitor_pb2 as pb
 from monitor.v1 import monitor_pb2_grpc

@@ -1,5 +1,4 @@
-"""The command line: one module per command, mounted by name in `monitor.cli.app`.
+"""The command line: one module or folder for each command, mounted by name in `monitor.cli.app`.
 
-Knows how people talk to the sidecar. Does not know how a token is scored: every command that needs a
-verdict asks a server over gRPC, its own or a running one.
+Commands that need a verdict ask a server over gRPC: one that is running, or one that they start in this process.
 """

@@ -6,30 +6,35 @@ from typing import Annotated
 
 import typer
 
-from monitor.cli.lazy import Entry, lazy_group
+from monitor.cli.lazy import LazyEntry, lazy_group
 
 COMMANDS = (
-    Entry(
+    LazyEntry(
         "demo",
         "monitor.cli.demo.command:demo",
         "Start a server, send real prompts, show what the monitor does.",
     ),
-    Entry("serve", "monitor.cli.serve:serve", "Run the watched model behind gRPC and Prometheus."),
-    Entry("score", "monitor.cli.score:score", "Score a text against the policies."),
-    Entry(
+    LazyEntry("serve", "monitor.cli.serve:serve", "Run the watched model behind gRPC and Prometheus."),
+    LazyEntry("score", "monitor.cli.score:score", "Score a text against the policies."),
+    LazyEntry(
         "generate",
         "monitor.cli.generate:generate",
         "Generate a text; every token is scored before it is shown.",
     ),
-    Entry("decisions", "monitor.cli.decisions.app:decisions_app", "Read, check and replay the decision log."),
-    Entry("policy", "monitor.cli.policy.app:policy_app", "Fit, check, test and explain policies."),
-    Entry(
+    LazyEntry(
+        "decisions", "monitor.cli.decisions.app:decisions_app", "Read, check and replay the decision log."
+    ),
+    LazyEntry("policy", "monitor.cli.policy.app:policy_app", "Fit, check, test and explain policies."),
+    LazyEntry(
         "features",
         "monitor.cli.features.app:features_app",
         "Search and look at the features of a dictionary.",
     ),
-    Entry("token", "monitor.cli.token:token_app", "Make tokens for callers of a server."),
-    Entry(
+    LazyEntry("token", "monitor.cli.token:token_app", "Make tokens for callers of a server."),
+    LazyEntry(
+        "deploy", "monitor.cli.deploy:deploy_app", "Write Prometheus rules, alert routes and dashboards."
+    ),
+    LazyEntry(
         "dictionary", "monitor.cli.dictionary.app:dictionary_app", "Train, check and describe dictionaries."
     ),
 )

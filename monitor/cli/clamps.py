@@ -1,7 +1,4 @@
-"""`FEATURE=VALUE[@active|@everywhere]`, as typed after `--clamp`.
-
-Knows the syntax. Does not know which features exist: the server says so.
-"""
+"""Clamps as they are typed after `--clamp`: `FEATURE=VALUE[@active|@everywhere]`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Errors of the command line, the exit codes, and how an error is printed.
-
-Knows what a person at a terminal needs to read. Does not know which command failed.
-"""
+"""Exit codes of the command line, and how an error is printed."""
 
 from __future__ import annotations
 

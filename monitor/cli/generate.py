@@ -1,4 +1,4 @@
-"""`sae-monitor generate`: a watched generation, shown as it is released."""
+"""`sae-monitor generate`: generates a text, and prints it as the server releases it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from monitor.cli.show.side_by_side import Compare, columns
 from monitor.cli.show.stream import show
 from monitor.cli.show.strength import RuleScores
 from monitor.cli.show.verdict import generated
-from monitor.client.client import Client
+from monitor.client import Client
 from monitor.v1 import monitor_pb2 as pb
 
 
@@ -95,8 +95,7 @@ def _alone(client: Client, request: pb.Generation, json: bool, svg: Path | None,
 
 def _compared(client: Client, request: pb.Generation, compare: Compare, json: bool) -> None:
     """The same prompt under every value, side by side."""
-    requests = [pb.GenerateRequest(generation=one) for one in compare.requests(request)]
-    answers = [client.generate(one) for one in requests]
+    answers = [client.generate(one) for one in compare.requests(request)]
     if json:
         for answer in answers:
             typer.echo(as_json(answer))
@@ -107,11 +106,12 @@ def _compared(client: Client, request: pb.Generation, compare: Compare, json: bo
 
 def _whole(client: Client, request: pb.Generation) -> pb.GenerateResponse:
     """The answer in one piece, printed as JSON."""
-    answer = client.generate(pb.GenerateRequest(generation=request))
+    answer = client.generate(request)
     typer.echo(as_json(answer))
     return answer
 
 
 def _streamed(client: Client, request: pb.Generation, rules: RuleScores) -> pb.GenerateResponse:
     """The answer as it comes, shown in readable form."""
-    return show(client.generate_stream(pb.GenerateStreamRequest(generation=request)), rules, stdout_console())
+    with client.generate_stream(request) as events:
+        return show(events, rules, stdout_console())

@@ -1,7 +1,4 @@
-"""Where a text comes from: the command line, standard input or a file, as bytes that must be UTF-8.
-
-Knows files and encodings. Does not know what the text is for.
-"""
+"""The text that a command reads: from the command line, standard input or a file, as UTF-8."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """A command group that imports a command's module when the command runs, not when it is listed.
 
-Knows names, one-line helps and where to import from. Does not know what any command does.
+It also turns errors into messages: those of this project, files that cannot be opened, and packages that only an extra
+installs.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from monitor.errors import MonitorError
+from monitor.errors import ConfigurationError, MonitorError
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class LazyEntry:
     """A command that is not imported yet."""
 
     name: str
@@ -28,12 +29,14 @@ class Entry:
     """`module:attribute`; the attribute is a function or a `typer.Typer`."""
     help: str
     """One line for the list of commands."""
+    extra: str = ""
+    """The extra that installs what it imports, where that is more than the one of the first missing package."""
 
 
 class LazyCommand(TyperCommand):
     """Stands in the list for a command, and becomes it as soon as its arguments are parsed."""
 
-    def __init__(self, entry: Entry) -> None:
+    def __init__(self, entry: LazyEntry) -> None:
         super().__init__(name=entry.name, help=entry.help)
         self.entry = entry
 
@@ -65,7 +68,7 @@ def _flowing(command: Any) -> Any:
     return command
 
 
-def lazy_group(entries: Sequence[Entry]) -> type[TyperGroup]:
+def lazy_group(entries: Sequence[LazyEntry]) -> type[TyperGroup]:
     """A group class that lists `entries` in order, and prints errors of this project instead of tracebacks."""
 
     class LazyGroup(TyperGroup):
@@ -77,9 +80,9 @@ def lazy_group(entries: Sequence[Entry]) -> type[TyperGroup]:
                 self.add_command(LazyCommand(entry))
 
         def invoke(self, ctx: Any) -> Any:
-            """Run the command; a `MonitorError` becomes a message and its exit code."""
+            """Run the command; an error that a person can mend becomes a message and its exit code."""
             try:
-                with _files_named():
+                with _files_named(), self._extra_named(ctx):
                     return super().invoke(ctx)
             except MonitorError as error:
                 from monitor.cli.errors import exit_code, report
@@ -87,7 +90,50 @@ def lazy_group(entries: Sequence[Entry]) -> type[TyperGroup]:
                 report(error)
                 raise typer.Exit(exit_code(error)) from error
 
+        @contextmanager
+        def _extra_named(self, ctx: Any) -> Iterator[None]:
+            """A missing package that an extra installs becomes an error which says how to install it."""
+            try:
+                yield
+            except ModuleNotFoundError as error:
+                name = ctx.invoked_subcommand or ""
+                command = f"{ctx.command_path} {name}".partition(" ")[2]
+                entry = next((entry for entry in entries if entry.name == name), None)
+                said = _named_extra(command, error, entry.extra if entry is not None else "")
+                if said is None:
+                    raise
+                raise said from error
+
     return LazyGroup
+
+
+EXTRAS = {
+    "serve": (
+        "cryptography",
+        "grpc_reflection",
+        "grpc_status",
+        "huggingface_hub",
+        "numpy",
+        "prometheus_client",
+        "psutil",
+        "structlog",
+        "tokenizers",
+        "torch",
+        "transformers",
+    ),
+    "fit": ("scipy", "sklearn"),
+}
+"""Packages that commands import, by the extra that installs them."""
+
+
+def _named_extra(command: str, error: ModuleNotFoundError, extra: str = "") -> MonitorError | None:
+    """What to install for a missing package; None for one that no extra installs."""
+    package = (error.name or "").partition(".")[0]
+    installing = next((extra for extra, packages in EXTRAS.items() if package in packages), None)
+    if installing is None:
+        return None
+    name = extra or installing
+    return ConfigurationError(f"`{command}` needs the extra `{name}`: pip install 'sae-monitor[{name}]'")
 
 
 @contextmanager

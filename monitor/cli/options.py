@@ -1,124 +1,144 @@
-"""Flags that several commands share, each written once.
-
-Knows names, help texts and which settings they become. Does not know what they do.
-"""
+"""The flags that several commands share, and those that are made from the settings of a server."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from monitor.cli.clamps import SYNTAX, parse_clamp
 from monitor.cli.show.side_by_side import SYNTAX as COMPARED
 from monitor.cli.show.side_by_side import Compare, parse_compare
-from monitor.dictionary.formats import FORMATS
 from monitor.errors import InputError
+from monitor.settings import Setting, all_settings
 from monitor.v1 import monitor_pb2 as pb
 
 RUNS = "What runs"
 READS = "What is read"
 SHOWS = "What is shown"
 SAMPLES = "How tokens are chosen"
+BELONGS = "What the request belongs to"
 
-Model = Annotated[
-    str | None,
-    typer.Option(
-        "--model",
-        metavar="NAME|FOLDER",
-        help="Language model. Default: the demo model.",
-        rich_help_panel=RUNS,
-    ),
-]
-Dictionary = Annotated[
-    Path | None,
-    typer.Option(
-        "--dictionary",
-        metavar="FOLDER|FILE|hub:ORG/NAME/…",
-        help="Its dictionary (sparse autoencoder).",
-        rich_help_panel=RUNS,
-    ),
-]
-DictionaryFormat = Annotated[
-    str | None,
-    typer.Option(
-        "--dictionary-format",
-        metavar="NAME",
-        help="Its checkpoint family, where the files do not tell.",
-        rich_help_panel=RUNS,
-    ),
-]
-Policies = Annotated[
-    Path | None,
-    typer.Option(
-        "--policies", metavar="FOLDER", help="Policy files. Default: the bundled ones.", rich_help_panel=RUNS
-    ),
-]
-Device = Annotated[
-    str | None,
-    typer.Option("--device", metavar="auto|cpu|cuda|spread", help="Where it runs.", rich_help_panel=RUNS),
-]
-Dtype = Annotated[
-    str | None,
-    typer.Option(
-        "--dtype", metavar="auto|float32|bfloat16|float16", help="Weights' type.", rich_help_panel=RUNS
-    ),
-]
-Layer = Annotated[
-    int | None,
-    typer.Option(
-        "--layer", help="Decoder layer that is read. Default: the dictionary's.", rich_help_panel=RUNS
-    ),
-]
-Settings = Annotated[
-    Path | None,
-    typer.Option("--settings", metavar="FILE", help="YAML file of settings.", rich_help_panel=RUNS),
-]
+_SETTINGS = {setting.name: setting for setting in all_settings()}
+
+
+def _option(name: str) -> Any:
+    """The flag of a setting, with the setting's text as its help."""
+    setting = _SETTINGS[name]
+    flag = f"--{name.replace('_', '-')}"
+    return typer.Option(
+        f"{flag}/--no-{flag[2:]}" if not setting.values and setting.default is None else flag,
+        metavar=setting.values or None,
+        help=escape(setting.help + _default(setting)),
+        rich_help_panel=setting.group,
+        show_default=False,
+        autocompletion=(lambda: list(setting.choices)) if setting.choices else None,
+    )
+
+
+def _default(setting: Setting) -> str:
+    """What holds where the flag is not given, as the end of its help."""
+    value, unit = setting.default, setting.name.rpartition("_")[2]
+    if value is None or isinstance(value, bool | dict):
+        return ""
+    if setting.choices:
+        return f" One of {', '.join(setting.choices)}. Default: {value}."
+    if unit == "bytes":
+        size = f"{value >> 20} MiB" if value >= 1 << 20 else f"{value >> 10} KiB"
+        return f" Default: {value} ({size})."
+    return f" Default: {value:g}." if isinstance(value, float) else f" Default: {value}."
+
+
+Model = Annotated[str | None, _option("model")]
+Dictionary = Annotated[Path | None, _option("dictionary")]
+DictionaryFormat = Annotated[str | None, _option("dictionary_format")]
+Policies = Annotated[Path | None, _option("policies")]
+Device = Annotated[str | None, _option("device")]
+Dtype = Annotated[str | None, _option("dtype")]
+Layer = Annotated[int | None, _option("layer")]
 Connect = Annotated[
     str | None,
     typer.Option(
-        "--connect", metavar="HOST:PORT", help="Ask a running server instead.", rich_help_panel=RUNS
+        "--connect",
+        metavar="HOST:PORT",
+        help="Ask the server that runs at this address. Default: load the model in this process.",
+        rich_help_panel=RUNS,
     ),
 ]
 Timeout = Annotated[
-    float, typer.Option("--timeout", metavar="SECONDS", min=0.001, help="Longest call.", rich_help_panel=RUNS)
+    float,
+    typer.Option(
+        "--timeout",
+        metavar="SECONDS",
+        min=0.001,
+        help="Longest time to wait for an answer.",
+        rich_help_panel=RUNS,
+    ),
 ]
+
 File = Annotated[
     Path | None,
-    typer.Option("--file", metavar="PATH", help="Read the text from a file.", rich_help_panel=READS),
+    typer.Option("--file", metavar="PATH", help="Read the text from this file.", rich_help_panel=READS),
 ]
-Text = Annotated[str | None, typer.Argument(metavar="TEXT|-", help="What to read; - is standard input.")]
+Text = Annotated[
+    str | None, typer.Argument(metavar="TEXT|-", help="The text to read; - reads it from standard input.")
+]
 Chat = Annotated[
     bool,
-    typer.Option("--chat", help="The text is a user's turn: use the chat template.", rich_help_panel=READS),
+    typer.Option(
+        "--chat",
+        help="Send the text as a user's turn of a conversation, in the model's chat template.",
+        rich_help_panel=READS,
+    ),
 ]
 System = Annotated[
     str | None,
-    typer.Option("--system", metavar="TEXT", help="System turn (with --chat).", rich_help_panel=READS),
+    typer.Option(
+        "--system",
+        metavar="TEXT",
+        help="Put this system turn before the user's turn. Needs --chat.",
+        rich_help_panel=READS,
+    ),
 ]
 Truncate = Annotated[
     bool,
     typer.Option(
-        "--truncate", help="Drop tokens from the front of a text that is too long.", rich_help_panel=READS
+        "--truncate",
+        help="Where the text is longer than the model's context, drop tokens from its front instead of failing.",
+        rich_help_panel=READS,
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the response as JSON.", rich_help_panel=SHOWS)]
+
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print the response as JSON instead of text.", rich_help_panel=SHOWS)
+]
 Svg = Annotated[
     Path | None,
-    typer.Option("--svg", metavar="FILE", help="Save the readable form too.", rich_help_panel=SHOWS),
+    typer.Option(
+        "--svg",
+        metavar="FILE",
+        help="Also save what is printed as a picture in this file.",
+        rich_help_panel=SHOWS,
+    ),
 ]
 ExitZero = Annotated[
-    bool, typer.Option("--exit-zero", help="Exit with 0 where a rule matched.", rich_help_panel=SHOWS)
+    bool,
+    typer.Option(
+        "--exit-zero", help="Exit with 0 instead of 1 where an enforced rule matched.", rich_help_panel=SHOWS
+    ),
 ]
+
 Clamps = Annotated[
     list[pb.Clamp] | None,
     typer.Option(
         "--clamp",
         parser=parse_clamp,
         metavar=SYNTAX,
-        help="Set a feature to a value, in units of its maximum. Repeatable.",
+        help="Set a feature to this value, in units of its recorded maximum. Repeatable.",
         rich_help_panel=SAMPLES,
     ),
 ]
@@ -126,7 +146,7 @@ DropErrorTerm = Annotated[
     bool,
     typer.Option(
         "--drop-error-term",
-        help="Leave out what the dictionary does not explain, where a clamp edits.",
+        help="On tokens that a clamp edits, leave out the part of the activation that the dictionary does not explain.",
         rich_help_panel=SAMPLES,
     ),
 ]
@@ -136,23 +156,85 @@ Compared = Annotated[
         "--compare",
         parser=parse_compare,
         metavar=COMPARED,
-        help="Generate once for each value of a feature, side by side.",
+        help="Generate once without and once with each of these values of a feature, and show them side by side.",
         rich_help_panel=SAMPLES,
     ),
 ]
 MaxNewTokens = Annotated[
-    int | None, typer.Option("--max-new-tokens", help="Most tokens.", rich_help_panel=SAMPLES)
+    int | None,
+    typer.Option("--max-new-tokens", help="Most tokens to generate. Default: 64.", rich_help_panel=SAMPLES),
 ]
 Temperature = Annotated[
-    float | None, typer.Option("--temperature", help="0 is greedy.", rich_help_panel=SAMPLES)
+    float | None,
+    typer.Option(
+        "--temperature",
+        help="Divide the logits by this before sampling. Default: 0, which takes the likeliest token.",
+        rich_help_panel=SAMPLES,
+    ),
 ]
-TopK = Annotated[int | None, typer.Option("--top-k", help="0 keeps all.", rich_help_panel=SAMPLES)]
-TopP = Annotated[float | None, typer.Option("--top-p", help="1 keeps all.", rich_help_panel=SAMPLES)]
-Seed = Annotated[int | None, typer.Option("--seed", help="Makes it repeatable.", rich_help_panel=SAMPLES)]
+TopK = Annotated[
+    int | None,
+    typer.Option(
+        "--top-k", help="Sample from this many of the likeliest tokens. 0 keeps all.", rich_help_panel=SAMPLES
+    ),
+]
+TopP = Annotated[
+    float | None,
+    typer.Option(
+        "--top-p",
+        help="Sample from the smallest set of tokens with this probability in all. 1 keeps all.",
+        rich_help_panel=SAMPLES,
+    ),
+]
+Seed = Annotated[
+    int | None,
+    typer.Option("--seed", help="Make sampling repeatable with this number.", rich_help_panel=SAMPLES),
+]
 Stop = Annotated[
     list[str] | None,
-    typer.Option("--stop", help="End before this text. Repeatable.", rich_help_panel=SAMPLES),
+    typer.Option(
+        "--stop",
+        metavar="TEXT",
+        help="End the generation before this text. Repeatable.",
+        rich_help_panel=SAMPLES,
+    ),
 ]
+
+Session = Annotated[
+    str | None,
+    typer.Option(
+        "--session",
+        metavar="ID",
+        help="Conversation over whose requests rules with `scope: session` add up their scores.",
+        rich_help_panel=BELONGS,
+    ),
+]
+Labels = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--label",
+        metavar="NAME=VALUE",
+        help="Label that decides whether policies bound to labels apply. Repeatable.",
+        rich_help_panel=BELONGS,
+    ),
+]
+
+ModelOption = Model
+DictionaryOption = Dictionary
+FormatOption = DictionaryFormat
+DeviceOption = Annotated[str, _option("device")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+
+def belonging(content: pb.Input, session: str | None, labels: Sequence[str] | None) -> pb.Input:
+    """The input with session and labels; `InputError` for a label that is not NAME=VALUE."""
+    content.session_id = session or ""
+    for label in labels or ():
+        name, equals, value = label.partition("=")
+        if not (name and equals):
+            raise InputError(f"--label {label}: write NAME=VALUE, such as team=risk")
+        content.labels[name] = value
+    return content
 
 
 def server_flags(
@@ -170,120 +252,19 @@ def server_flags(
     return flags | {"layer": layer, "device": device, "dtype": dtype}
 
 
-ModelOption = Annotated[
-    str | None, typer.Option("--model", help="Model folder or hub name.", show_default="the bundled model")
-]
+def with_every_setting(command: Callable[..., None]) -> Callable[..., None]:
+    """A command that takes every setting of a server as a flag, and gets those that were given by name.
+
+    Values stay text: the settings check them, so that flags, variables and files are judged alike.
+    """
+    parameters = list(_parameters())
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return command
 
 
-DictionaryOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--dictionary",
-        metavar="FOLDER|FILE|hub:ORG/NAME/…",
-        help="Dictionary of the model.",
-        show_default="the bundled dictionary",
-    ),
-]
-
-
-FormatOption = Annotated[
-    str | None,
-    typer.Option(
-        "--dictionary-format", metavar="NAME", help=f"Checkpoint family, one of {', '.join(FORMATS)}."
-    ),
-]
-
-
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or spread.")]
-
-
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-
-PANEL = "What it belongs to"
-
-Session = Annotated[
-    str | None,
-    typer.Option(
-        "--session",
-        metavar="ID",
-        help="Conversation that rules with `scope: session` add up over.",
-        rich_help_panel=PANEL,
-    ),
-]
-Labels = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--label",
-        metavar="NAME=VALUE",
-        help="For policies bound to labels; can be given again.",
-        rich_help_panel=PANEL,
-    ),
-]
-
-
-def belonging(content: pb.Input, session: str | None, labels: Sequence[str] | None) -> pb.Input:
-    """The input with session and labels; `InputError` for a label that is not NAME=VALUE."""
-    content.session_id = session or ""
-    for label in labels or ():
-        name, equals, value = label.partition("=")
-        if not (name and equals):
-            raise InputError(f"--label {label}: write NAME=VALUE, such as team=risk")
-        content.labels[name] = value
-    return content
-
-
-SERVES = "Where it serves"
-
-Listen = Annotated[
-    str | None,
-    typer.Option(metavar="HOST:PORT", help="gRPC. Default: 127.0.0.1:50051.", rich_help_panel=SERVES),
-]
-MetricsListen = Annotated[
-    str | None,
-    typer.Option(metavar="HOST:PORT", help="Prometheus. Default: 127.0.0.1:9464.", rich_help_panel=SERVES),
-]
-DecisionLog = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FOLDER|off",
-        help="Where decisions are written before they are answered. Default: a folder of this user and port.",
-        rich_help_panel=SERVES,
-    ),
-]
-Callers = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="Who may call (`sae-monitor token new`).", rich_help_panel=SERVES),
-]
-TlsCertificate = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="PEM; read again when it changes.", rich_help_panel=SERVES),
-]
-TlsKey = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="PEM, without a password.", rich_help_panel=SERVES)
-]
-TlsClientCa = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE", help="Only clients with certificates of these authorities.", rich_help_panel=SERVES
-    ),
-]
-InsecureListen = Annotated[
-    bool | None,
-    typer.Option(
-        "--insecure-listen", help="Let other machines call without tokens or TLS.", rich_help_panel=SERVES
-    ),
-]
-SkipSelfTest = Annotated[
-    bool | None,
-    typer.Option(
-        "--skip-self-test",
-        help="Start although nobody checked that the dictionary fits the model.",
-        rich_help_panel=RUNS,
-    ),
-]
-GraceSeconds = Annotated[
-    float | None, typer.Option(help="Time for running calls after SIGTERM.", rich_help_panel=SERVES)
-]
-LogLevel = Annotated[str | None, typer.Option(metavar="debug|info|warning|error", rich_help_panel=SERVES)]
-LogFormat = Annotated[str | None, typer.Option(metavar="console|json", rich_help_panel=SERVES)]
+def _parameters() -> Iterator[inspect.Parameter]:
+    for name, setting in _SETTINGS.items():
+        kind = str | None if setting.values else bool | None
+        yield inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, _option(name)]
+        )

@@ -1,7 +1,4 @@
-"""How an answer leaves the process: JSON or a readable form on standard output, a picture, an exit code.
-
-Knows formats and exit codes. Does not know calls.
-"""
+"""How a command ends: an answer as JSON or as text, a picture or another file, and the exit code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`sae-monitor score`: a verdict on a text."""
+"""`sae-monitor score`: prints the verdict on a text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from monitor.cli.show.console import has_colour, stdout_console
 from monitor.cli.show.shade import Painter
 from monitor.cli.show.strength import RuleScores
 from monitor.cli.show.verdict import scored
-from monitor.v1 import monitor_pb2 as pb
 
 
 def score(
@@ -37,7 +36,12 @@ def score(
     timeout: options.Timeout = 120.0,
     json: options.AsJson = False,
     tokens: Annotated[
-        bool, typer.Option("--tokens/--no-tokens", help="Show every token.", rich_help_panel=options.SHOWS)
+        bool,
+        typer.Option(
+            "--tokens/--no-tokens",
+            help="Show every token, shaded by its score.",
+            rich_help_panel=options.SHOWS,
+        ),
     ] = True,
     svg: options.Svg = None,
     exit_zero: options.ExitZero = False,
@@ -52,7 +56,7 @@ def score(
     belonging(content, session, label)
     with open_session(connect, flags, timeout) as client:
         rules = RuleScores.of(client.policies().policies)
-        answer = client.score(pb.ScoreRequest(input=content, include_tokens=tokens))
+        answer = client.score(content, include_tokens=tokens)
     picture(svg, "sae-monitor score", rules, lambda painter: scored(answer, painter))
     if json:
         typer.echo(as_json(answer))

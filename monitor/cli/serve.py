@@ -1,67 +1,40 @@
-"""`sae-monitor serve`: the sidecar in the foreground, until it is told to stop."""
+"""`sae-monitor serve`: runs a server in the foreground until a signal stops it."""
 
 from __future__ import annotations
 
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
 
-from monitor.cli import options
-from monitor.cli import options as serving
 from monitor.cli.errors import ExitCode
+from monitor.cli.options import with_every_setting
 from monitor.cli.show import words
 from monitor.cli.show.console import stderr_console
 from monitor.cli.show.printable import printable
-from monitor.settings import load_settings
+from monitor.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from monitor.model.runtime import Runtime
     from monitor.policy.policyset import PolicySet
     from monitor.rpc.server import Addresses
-    from monitor.settings import Settings as Chosen
 
 
-def serve(
-    model: options.Model = None,
-    dictionary: options.Dictionary = None,
-    dictionary_format: options.DictionaryFormat = None,
-    policies: options.Policies = None,
-    layer: options.Layer = None,
-    device: options.Device = None,
-    dtype: options.Dtype = None,
-    settings: options.Settings = None,
-    listen: serving.Listen = None,
-    metrics_listen: serving.MetricsListen = None,
-    decision_log: serving.DecisionLog = None,
-    callers: serving.Callers = None,
-    tls_certificate: serving.TlsCertificate = None,
-    tls_key: serving.TlsKey = None,
-    tls_client_ca: serving.TlsClientCa = None,
-    insecure_listen: serving.InsecureListen = None,
-    skip_self_test: serving.SkipSelfTest = None,
-    grace_seconds: serving.GraceSeconds = None,
-    log_level: serving.LogLevel = None,
-    log_format: serving.LogFormat = None,
-) -> None:
+@with_every_setting
+def serve(**flags: Any) -> None:
     """Run the watched model behind gRPC and Prometheus.
 
-    Without arguments: the bundled demo model and policies, on this machine only. Every flag can be an environment
-    variable (SAE_MONITOR_LISTEN=…) or a line of the settings file too. SIGTERM and Ctrl-C let running calls finish.
-    Exit codes: 0 stopped by a signal, 2 wrong settings, files or policies, 3 the engine died.
+    Without arguments: the bundled demo model and policies, on this machine only. Every flag can also be an environment
+    variable (SAE_MONITOR_LISTEN=…) or a line of the settings file (listen: …); a flag wins over both. SIGTERM and
+    Ctrl-C let running calls finish. Exit codes: 0 stopped by a signal, 2 wrong settings, files or policies, 3 the
+    engine died.
     """
-    flags = options.server_flags(model, dictionary, policies, layer, device, dtype, dictionary_format)
-    flags |= {"settings": settings, "listen": listen, "metrics_listen": metrics_listen}
-    flags |= {"decision_log": decision_log, "callers": callers, "tls_certificate": tls_certificate}
-    flags |= {"tls_key": tls_key, "tls_client_ca": tls_client_ca}
-    flags |= {"insecure_listen": insecure_listen, "skip_self_test": skip_self_test}
-    flags |= {"grace_seconds": grace_seconds, "log_level": log_level, "log_format": log_format}
     _run(load_settings(flags))
 
 
-def _run(chosen: Chosen) -> None:
+def _run(chosen: Settings) -> None:
     """Serve with these settings until a signal comes."""
     # Nothing could be loaded again yet, and by default the signal would end the process that is still loading.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)

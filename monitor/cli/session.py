@@ -1,7 +1,4 @@
-"""Which server a command talks to: a running one, or one that this process starts for the command.
-
-Knows how to choose. Does not know calls or answers.
-"""
+"""The server that a command talks to: a running one, or one that this process starts for the command."""
 
 from __future__ import annotations
 
@@ -13,10 +10,9 @@ from typing import Any
 import typer
 
 from monitor.cli.show.console import stderr_console
-from monitor.client.client import Client, connect
-from monitor.client.credentials import from_environment
+from monitor.client import Client, connect
 from monitor.errors import ConfigurationError
-from monitor.settings import load_settings, split_address
+from monitor.settings import ClientSettings, load_settings, split_address
 
 
 @contextmanager
@@ -24,13 +20,51 @@ def open_session(address: str | None, flags: Mapping[str, Any], timeout: float) 
     """A client of the server at `address`, or of one that runs in this process with `flags` as settings."""
     if address is not None:
         refuse_local_flags(flags)
-        with connect(checked(address), timeout, identity=from_environment()) as client:
+        with connected(address, timeout) as client:
             yield client
         return
     with stderr_console().status("loading the model …") as status, local_server(flags) as server:
         status.stop()
-        with connect(server.address, timeout) as client:
+        with connect(server.address, timeout=timeout) as client:
             yield client
+
+
+def connected(address: str, timeout: float | None = None) -> Client:
+    """A client of the server at `address`, with the identity that SAE_MONITOR_CLIENT_… describes.
+
+    ConfigurationError where that cannot be used, `Unreachable` where no server answers.
+    """
+    settings = ClientSettings()
+    own = (settings.certificate is not None, settings.key is not None)
+    if settings.token is not None and settings.token_file is not None:
+        raise ConfigurationError(
+            "set SAE_MONITOR_CLIENT_TOKEN or SAE_MONITOR_CLIENT_TOKEN_FILE, and not both"
+        )
+    if any(own) and settings.ca is None:
+        raise ConfigurationError("a client's certificate needs SAE_MONITOR_CLIENT_CA, the server's authority")
+    if any(own) and not all(own):
+        raise ConfigurationError(
+            "set both SAE_MONITOR_CLIENT_CERTIFICATE and SAE_MONITOR_CLIENT_KEY, or neither"
+        )
+    return connect(
+        checked(address),
+        token=_token(settings),
+        ca=settings.ca,
+        certificate=settings.certificate,
+        key=settings.key,
+        timeout=timeout,
+    )
+
+
+def _token(settings: ClientSettings) -> str:
+    if settings.token is not None:
+        return settings.token.get_secret_value()
+    if settings.token_file is None:
+        return ""
+    try:
+        return settings.token_file.read_bytes().decode("ascii", "replace").strip()
+    except OSError as error:
+        raise ConfigurationError(f"{settings.token_file}: cannot be read: {error.strerror}") from None
 
 
 def checked(address: str) -> str:

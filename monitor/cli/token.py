@@ -1,4 +1,4 @@
-"""`sae-monitor token`: tokens for the file of callers. The token itself is printed once and stored nowhere."""
+"""`sae-monitor token`: makes tokens for the file of callers. A token is printed once and stored nowhere."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from monitor.errors import ConfigurationError
 from monitor.rpc.access.callers import entry_line, new_token, read_callers
 from monitor.rpc.access.roles import Role
 
-token_app = typer.Typer(no_args_is_help=True, help="Tokens of callers.")
+token_app = typer.Typer(no_args_is_help=True, add_completion=False, help="Tokens of callers.")
 
 
 @token_app.callback()
@@ -24,14 +24,20 @@ def tokens() -> None:
 
 @token_app.command()
 def new(
-    name: Annotated[str, typer.Argument(help="Who the token is for, such as gateway.")],
+    name: Annotated[str, typer.Argument(help="Name of the caller that gets the token, such as gateway.")],
     role: Annotated[
         list[Role] | None,
-        typer.Option(help="infer, inspect or admin; repeatable. Default: infer.", show_default=False),
+        typer.Option(
+            help="What the caller may do: infer, inspect or admin. Repeatable. Default: infer.",
+            show_default=False,
+        ),
     ] = None,
-    days: Annotated[int | None, typer.Option(min=1, max=36500, help="Days for which it is taken.")] = None,
+    days: Annotated[
+        int | None, typer.Option(min=1, max=36500, help="Days after which the token expires. Default: never.")
+    ] = None,
     append: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Add the line to this file of callers.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Add the caller's line to this file instead of printing it."),
     ] = None,
 ) -> None:
     """Make a token. Prints it on standard output, once: hand it to its caller and keep no copy.

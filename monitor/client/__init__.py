@@ -1,1 +1,30 @@
-"""The client of a monitor server: channel, credentials, errors."""
+"""The client of a monitor server, for programs. It needs gRPC and protobuf, and neither torch nor pydantic.
+
+    from monitor.client import connect
+
+    with connect("127.0.0.1:50051") as client:
+        answer = client.generate([{"role": "user", "content": "Hello, how are you?"}], max_new_tokens=20)
+        print(answer.text, answer.verdict.matched)
+
+`AsyncClient` makes the same calls under asyncio. Answers are the messages of `monitor.v1.monitor_pb2`, described in
+`protos/monitor/v1/monitor.proto`. A call that fails raises `CallFailed`, a server that cannot be reached `Unreachable`;
+both are `MonitorError`. A call that the server turned away (UNAVAILABLE, RESOURCE_EXHAUSTED) is tried again three
+times, after the time that the server asks for.
+"""
+
+from monitor.client.aio import AsyncClient, AsyncEventStream
+from monitor.client.client import Client, EventStream, connect
+from monitor.client.errors import CallFailed, Unreachable
+from monitor.errors import MonitorError, Violation
+
+__all__ = [
+    "AsyncClient",
+    "AsyncEventStream",
+    "CallFailed",
+    "Client",
+    "EventStream",
+    "MonitorError",
+    "Unreachable",
+    "Violation",
+    "connect",
+]

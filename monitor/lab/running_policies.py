@@ -15,9 +15,8 @@ from monitor.policy.policyset import PolicySet
 
 if TYPE_CHECKING:
     from monitor.lab.readings import PairReader
-from monitor.policy.fit.lock_rule import Tried, trials
-from monitor.policy.fit.running_rule import Observed, phase_of
-from monitor.policy.fit.thresholds import ways
+from monitor.policy.fit.rule_scorers import RuleScorer, RunningRuleScorer, locked_scorers, phase_of
+from monitor.policy.fit.thresholds import poolings
 from monitor.policy.policy import Policy, Rule
 from monitor.policy.rules.program import compile_program
 
@@ -56,14 +55,14 @@ def bound_elsewhere(source: Source, running: Running) -> str:
     return f"bound to {', '.join(match.models)}"
 
 
-def tried(source: Source, policies: PolicySet) -> list[Tried]:
+def tried(source: Source, policies: PolicySet) -> list[RuleScorer]:
     """Every rule, in the order of the file: by its lock where that has its threshold, otherwise as it runs."""
     owner = _owner(source, policies)
-    locked: dict[str, Tried] = {}
+    locked: dict[str, RuleScorer] = {}
     if source.lock is not None:
-        locked = {one.rule: one for one in trials(source.model, source.lock, source.path.parent)}
-    how = ways(source.model)[0]
-    return [locked.get(rule.name) or Observed(owner, rule, how) for rule in owner.rules]
+        locked = {one.rule: one for one in locked_scorers(source.model, source.lock, source.path.parent)}
+    how = poolings(source.model)[0]
+    return [locked.get(rule.name) or RunningRuleScorer(owner, rule, how) for rule in owner.rules]
 
 
 def notes_on(source: Source, policies: PolicySet) -> list[str]:

@@ -1,7 +1,4 @@
-"""Policies as the rest of the program sees them: resolved, frozen, with numbers for everything.
-
-Knows what a policy and its rules are. Does not know files or how a rule is evaluated.
-"""
+"""Policies as they run: frozen, and with a number for everything that the file left to its lock."""
 
 from __future__ import annotations
 
@@ -14,12 +11,12 @@ from monitor.records import Action, Clamp, LaterProbe, Mode, Phase, Probe, Sever
 Pooling = AnyPooling
 
 Lengths = tuple[tuple[int | None, float], ...]
-"""(up to so many tokens, threshold) pairs in growing order, the last without a limit; empty: one threshold for all."""
+"""Pairs of (last token, threshold) in growing order; the last pair has no last token. Empty: one threshold for all."""
 
 
 @dataclass(frozen=True, slots=True)
 class WeightedFeature:
-    """A feature that a rule reads: a token's score is the sum of weight times reading."""
+    """A feature that a rule reads. A token's score is the sum of weight times reading over the rule's features."""
 
     index: int
     weight: float
@@ -35,23 +32,24 @@ class Rule:
     features: tuple[WeightedFeature, ...]
     pooling: Pooling
     hold: int
-    """Tokens in a row for which the pooled score must stay at or above the threshold."""
+    """For how many tokens in a row the pooled score must stay at or above the threshold."""
     threshold: float
     severity: Severity
     action: Action
     mode: Mode
     benign_rate: float | None = None
-    """Share of its calibration's benign texts on which it fires; None where nothing was calibrated."""
+    """Share of the calibration texts on which it fires; None where its lock has no threshold for it."""
     probe: Probe | None = None
-    """Read instead of features."""
+    """A probe to read instead of features."""
     signal: Signal | None = None
-    """Read instead of features."""
+    """An anomaly signal to read instead of features."""
     lengths: Lengths = ()
-    """Thresholds by tokens of the phase so far; `threshold` is then the last of them."""
+    """Thresholds by how many tokens of the phase there are so far; `threshold` is then the last of them."""
     session: bool = False
-    """Pooled over all requests of a session."""
+    """True where scores are pooled over all requests of a session."""
     when: AnyExpression | None = None
-    """Conditions combined, instead of a score: `features` are then those of all conditions, `threshold` is 0."""
+    """A combination of conditions instead of a score. Then `features` are those of all its conditions, and `threshold`
+    is 0."""
 
     @property
     def enforced(self) -> bool:
@@ -61,7 +59,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A named part of rules: a score and its threshold, or conditions combined. As in `Rule`, where the words agree."""
+    """A named score with its threshold, or a named combination of conditions. Its fields are as in `Rule`."""
 
     name: str
     phases: tuple[Phase, ...] = (Phase.PROMPT, Phase.RESPONSE)
@@ -74,12 +72,12 @@ class Condition:
     lengths: Lengths = ()
     session: bool = False
     lasts: int | None = None
-    """Tokens for which it holds once reached; None: to the end of the request."""
+    """For how many tokens it holds once it is reached; None for the rest of the request."""
     when: AnyExpression | None = None
 
 
 Check = Rule | Condition
-"""What is read, pooled and compared, where it has no `when`."""
+"""What is scored and compared with a threshold, unless it has a `when`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,22 +92,23 @@ class Policy:
     maturity: str
     rules: tuple[Rule, ...]
     conditions: tuple[Condition, ...] = ()
-    """Each once; `when` of rules and conditions names them."""
+    """The conditions that `when` of rules and conditions refers to by name."""
     match: Match | None = None
-    """Which requests it applies to; None: all."""
+    """Which requests it applies to; None for all."""
     clamps: tuple[Clamp, ...] = ()
+    """What suppression clamps."""
     clamps_always: bool = False
-    """True: the clamps hold from the first token. False: once an enforced rule with action suppress has fired."""
+    """True where the clamps hold from the first token; False where an enforced rule starts them."""
     closed: bool = True
-    """`on_error: closed`: a request whose tokens could not be scored is blocked."""
+    """True where a request whose tokens could not be scored is blocked (`on_error: closed`)."""
     hold: int | None = None
-    """Tokens for which clamps stay after the score was last at the release level; None: to the end."""
+    """For how many tokens clamps stay after the score was last at the release level; None to the end of the request."""
     release_below: float = 1.0
     """The release level, as a share of a rule's threshold."""
     refusal: str = ""
-    """What a caller may be shown instead of the rest, where a rule blocks."""
+    """A text that a caller may be shown instead of the rest, where a rule blocks."""
     later: LaterProbe | None = None
-    """What suppression is checked with behind the tapped layer."""
+    """The probe on a later layer by which suppression is checked."""
     note: str = ""
     """What the lock's card says about relying on this policy."""
 

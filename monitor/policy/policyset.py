@@ -1,7 +1,4 @@
-"""The policies that are in force together.
-
-Knows their digest, the features to watch and how a request is begun. Does not know files (`loader`).
-"""
+"""The policies that are in force together: what they watch, what they clamp, and how a request begins."""
 
 from __future__ import annotations
 
@@ -29,23 +26,23 @@ class PolicySet:
         self.rules = Rules(self._program)
         """What scores requests under this set."""
         self.sessions = SessionStore() if sessions is None else sessions
-        """What is kept of conversations; given, it outlives the set."""
+        """State of conversations. One that is handed in is kept when the set is replaced."""
         self._bound = any(policy.match is not None for policy in policies)
         self._everything = self._select(policies)
 
     @property
     def watch(self) -> WatchPlan:
-        """Features that rules read or policies clamp, in column order of the readings."""
+        """What rules read and policies clamp, in the order of the columns of the readings."""
         return self._program.watch
 
     @property
     def clampable(self) -> tuple[int, ...]:
-        """Features that some policy clamps, ascending."""
+        """Indices of the features that some policy clamps, ascending."""
         return tuple(sorted({clamp.feature for policy in self.policies for clamp in policy.clamps}))
 
     @property
     def suppression(self) -> SuppressionNeeds:
-        """What suppression needs of a running model, and what it is checked with."""
+        """What suppression needs of the running model, and the probes by which it is checked."""
         suppressing = [policy for policy in self.policies if policy.clamps and policy.enforced]
         return SuppressionNeeds(
             tuple(
@@ -57,7 +54,7 @@ class PolicySet:
 
     @property
     def closed(self) -> bool:
-        """True where a policy that acts blocks what could not be scored."""
+        """True where an enforced policy blocks requests that could not be scored."""
         return self._program.closed
 
     def start(
@@ -69,11 +66,11 @@ class PolicySet:
         labels: Mapping[str, str] | None = None,
         session: str = "",
     ) -> RequestRules:
-        """Rules at their beginning, for one request. `special` are token ids that rules pass over.
+        """The rules of one request, before its first token.
 
-        `caller` is the authenticated caller's name, `labels` and `session` are what the request says of itself;
-        policies that are bound to others are left out. Without a session, checks with `scope: session` see this
-        request alone.
+        `special` are ids of tokens that rules pass over. `caller` is the authenticated caller's name; `labels` and
+        `session` are what the request says of itself. Policies that do not apply to the request are left out. Without a
+        session, rules with `scope: session` see this request alone.
         """
         program = self._program
         applying = self._applying(caller, labels or {})

@@ -59,9 +59,14 @@ def status_of(error: BaseException, request_id: str) -> status_pb2.Status:
 
 
 def grpc_status(status: status_pb2.Status) -> grpc.Status:
-    """The status as `abort_with_status` takes it."""
-    converted: grpc.Status = rpc_status.to_status(status)
-    return converted
+    """The status as `abort_with_status` takes it; a retry delay also stands where gRPC's own retries look for it."""
+    converted = rpc_status.to_status(status)
+    retry = error_details_pb2.RetryInfo()
+    if any(detail.Unpack(retry) for detail in status.details):
+        pushback = ("grpc-retry-pushback-ms", str(retry.retry_delay.ToMilliseconds()))
+        converted = converted._replace(trailing_metadata=(*converted.trailing_metadata, pushback))
+    found: grpc.Status = converted
+    return found
 
 
 def _status(code: str, text: str, reason: str, request_id: str, *details: Message) -> status_pb2.Status:

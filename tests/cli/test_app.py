@@ -13,19 +13,24 @@ from typer.testing import CliRunner
 
 from monitor import __version__
 from monitor.cli.app import COMMANDS, app
-from monitor.cli.lazy import Entry, LazyCommand, lazy_group
+from monitor.cli.lazy import LazyCommand, LazyEntry, lazy_group
 from monitor.errors import PolicyError
 
 HEAVY = ("torch", "transformers", "grpc", "rich", "pydantic", "numpy")
 
 
-def paths(command=None, prefix=()):
-    """Every command, as the words after `sae-monitor`."""
+def commands(command=None, prefix=()):
+    """Every command, with the words after `sae-monitor` that call it."""
     command = command or get_command(app)
     loaded = command.load() if isinstance(command, LazyCommand) else command
-    yield prefix
+    yield prefix, loaded
     for name, child in getattr(loaded, "commands", {}).items():
-        yield from paths(child, (*prefix, name))
+        yield from commands(child, (*prefix, name))
+
+
+def paths():
+    """Every command, as the words after `sae-monitor`."""
+    return (path for path, _ in commands())
 
 
 def test_every_command_has_help(run):
@@ -35,6 +40,16 @@ def test_every_command_has_help(run):
         done = run(*path, "--help")
         assert done.exit_code == 0, (path, done.output)
         assert "Usage: " in done.stdout
+
+
+def test_every_flag_and_argument_says_in_a_phrase_what_it_is():
+    vague = []
+    for path, command in commands():
+        for parameter in command.params:
+            text = getattr(parameter, "help", None) or ""
+            if len(text.split()) < 3 or not text.rstrip().endswith("."):
+                vague.append((*path, parameter.name, text))
+    assert not vague
 
 
 def test_helps_fill_the_terminal(run):
@@ -159,7 +174,7 @@ def test_an_unforeseen_error_never_reads_as_a_match():
 
 
 def test_a_broken_module_is_not_hidden():
-    broken = typer.Typer(cls=lazy_group([Entry("x", "monitor.cli.none:x", "X.")]))
+    broken = typer.Typer(cls=lazy_group([LazyEntry("x", "monitor.cli.none:x", "X.")]))
     broken.callback()(lambda: None)
     assert CliRunner().invoke(broken, ["--help"]).exit_code == 0
     assert isinstance(CliRunner().invoke(broken, ["x"]).exception, ModuleNotFoundError)

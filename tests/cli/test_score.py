@@ -8,8 +8,7 @@ import time
 import pytest
 
 from monitor.cli.options import belonging
-from monitor.client.client import connect
-from monitor.client.errors import Unreachable
+from monitor.client import Unreachable, connect
 from monitor.errors import InputError
 from monitor.v1 import monitor_pb2 as pb
 from tests.cli.scripted import DIGESTS
@@ -112,7 +111,7 @@ def test_a_port_that_says_nothing_is_given_up():
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         address = f"127.0.0.1:{silent.getsockname()[1]}"
-        with pytest.raises(Unreachable, match="no answer from"), connect(address, 1.0, connect_seconds=0.3):
+        with pytest.raises(Unreachable, match="no answer from"), connect(address, connect_timeout=0.3):
             pass
 
 

@@ -5,7 +5,7 @@ import stat
 
 import pytest
 
-from monitor.client import credentials
+from monitor.cli.session import connected
 from monitor.errors import ConfigurationError
 from monitor.rpc.access.callers import find_token, read_callers
 from monitor.rpc.access.roles import Role
@@ -93,4 +93,4 @@ def test_identities_that_are_none(monkeypatch, told, said):
     for name, value in told.items():
         monkeypatch.setenv(f"SAE_MONITOR_CLIENT_{name}", value)
     with pytest.raises(ConfigurationError, match=said):
-        credentials.from_environment()
+        connected("127.0.0.1:1")

@@ -14,6 +14,8 @@ from tests.deploy.processes import free_port, process, wait_for
 from tests.deploy.tools import DEPLOY, found
 from tests.deploy.webhook import webhook
 
+pytestmark = pytest.mark.real
+
 
 def _routes(port):
     """The shipped routes with waits of a second, and receivers at a port of ours."""

@@ -82,6 +82,7 @@ def answered(server, expr, legend):
     return bool(samples)
 
 
+@pytest.mark.real
 def test_a_sidecar_that_is_gone_does_not_count_as_serving(tmp_path):
     """Its own metrics are gone with it; what Prometheus says of it is not."""
     (asked,) = [expr for _, title, expr, _ in queries() if title == "Sidecars serving"]
@@ -108,6 +109,7 @@ def test_a_sidecar_that_is_gone_does_not_count_as_serving(tmp_path):
     run("promtool", "test", "rules", tmp_path / "cases.yml")
 
 
+@pytest.mark.real
 @pytest.mark.slow
 def test_every_panel_has_data_from_a_real_prometheus_under_traffic(tmp_path):
     found("prometheus")

@@ -37,6 +37,15 @@ def test_files_exist():
         assert list(folder.glob(name.rstrip("/"))), name
 
 
+def test_the_tests_of_what_an_attacker_gets_exist():
+    table = (DEPLOY / "README.md").read_text().partition("| an attacker")[2].partition("\n\n")[0]
+    named = [name for row in table.splitlines()[2:] for name in re.findall(r"`([^`]+)`", row.split("|")[-2])]
+    assert len(named) > 15
+    for name in named:
+        if not name.startswith("python "):
+            assert (DEPLOY.parent / "tests" / name).exists(), name
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_settings_and_metrics_in_text_exist(path):
     """Words in code style that begin like a setting are a setting, a metric or a cause."""

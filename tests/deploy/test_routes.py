@@ -5,6 +5,8 @@ import pytest
 from tests.deploy.test_rules import rules
 from tests.deploy.tools import DEPLOY, run
 
+pytestmark = pytest.mark.real
+
 CONFIG = DEPLOY / "alertmanager" / "alertmanager.yml"
 
 

@@ -11,6 +11,8 @@ from monitor.telemetry.metrics.metrics import Metrics
 from monitor.telemetry.metrics.security import SecurityMetrics
 from tests.deploy.tools import DEPLOY, RULES, found, run
 
+pytestmark = pytest.mark.real
+
 CASES = sorted((DEPLOY / "prometheus" / "tests").glob("*.yml"))
 
 

@@ -1,7 +1,6 @@
 """Panels of this project's dashboards: titles, descriptions and queries in, typed Grafana panels out.
 
-Knows Grafana's builders. Does not know any one query. Panel ids are numbers in order and refIds letters in order,
-so that the same source always gives the same JSON.
+Panel ids are numbers in order and refIds letters in order, so that the same source always gives the same JSON.
 """
 
 from __future__ import annotations

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import typer
 
-from monitor.cli.lazy import Entry, lazy_group
+from monitor.cli.lazy import LazyEntry, lazy_group
 
 COMMANDS = (
-    Entry("tail", "monitor.cli.decisions.read:tail", "Show the last decisions, and with -f those to come."),
-    Entry("show", "monitor.cli.decisions.read:show", "Show one decision in full."),
-    Entry("filter", "monitor.cli.decisions.filter:select", "List the decisions that match all conditions."),
-    Entry("watch", "monitor.cli.decisions.watch:watch", "Show what a running server detects, over gRPC."),
-    Entry("verify", "monitor.cli.decisions.read:check", "Check every line, and that none is missing."),
-    Entry("replay", "monitor.cli.decisions.replay:replay", "Run decisions through another policy set."),
+    LazyEntry(
+        "tail", "monitor.cli.decisions.read:tail", "Show the last decisions, and with -f those to come."
+    ),
+    LazyEntry("show", "monitor.cli.decisions.read:show", "Show one decision in full."),
+    LazyEntry(
+        "filter", "monitor.cli.decisions.filter:select", "List the decisions that meet all conditions."
+    ),
+    LazyEntry("watch", "monitor.cli.decisions.watch:watch", "Show what a running server detects, over gRPC."),
+    LazyEntry(
+        "verify", "monitor.cli.decisions.read:check", "Check that every line is whole and none is missing."
+    ),
+    LazyEntry(
+        "replay", "monitor.cli.decisions.replay:replay", "Judge logged requests by another policy set."
+    ),
 )
 
 decisions_app = typer.Typer(

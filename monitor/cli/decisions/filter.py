@@ -1,7 +1,4 @@
-"""`sae-monitor decisions filter`: conditions on records.
-
-Knows what can be asked of a record. Does not know files.
-"""
+"""`sae-monitor decisions filter`: the records that meet some conditions."""
 
 from __future__ import annotations
 
@@ -29,7 +26,7 @@ _RANK = {severity: rank for rank, severity in enumerate(Severity)}
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """What a record must be like; None asks nothing. Policy, rule and severity must hold for one detection."""
+    """Conditions on a record; None leaves one out. One and the same detection must meet policy, rule and severity."""
 
     policy: str | None = None
     rule: str | None = None
@@ -112,25 +109,54 @@ def conditions(
     )
 
 
-Word = Annotated[str | None, typer.Option(metavar="NAME")]
-When = Annotated[
-    str | None, typer.Option(metavar="TIME|AGO", help="2026-11-22T13:00 (UTC), or 15m, 2h, 7d ago.")
+PolicyName = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Only records in which a rule of this policy fired.")
+]
+RuleName = Annotated[str | None, typer.Option(metavar="NAME", help="Only records in which this rule fired.")]
+SeverityFloor = Annotated[
+    str | None,
+    typer.Option(
+        metavar="low|medium|high|critical", help="Only detections of this severity or a higher one."
+    ),
+]
+Since = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TIME|AGO",
+        help="Only records from this time on: 2026-11-22T13:00 (UTC), or 15m, 2h or 7d for so long ago.",
+    ),
+]
+Until = Annotated[
+    str | None,
+    typer.Option(metavar="TIME|AGO", help="Only records before this time, written as for --since."),
 ]
 
 
 def select(
     log: Log = None,
-    policy: Word = None,
-    rule: Word = None,
-    severity: Annotated[
-        str | None, typer.Option(metavar="low|medium|high|critical", help="At least.")
+    policy: PolicyName = None,
+    rule: RuleName = None,
+    severity: SeverityFloor = None,
+    action: Annotated[
+        str | None,
+        typer.Option(
+            metavar="alert|suppress|block",
+            help="Only records whose strongest action is this one or a stronger one.",
+        ),
     ] = None,
-    action: Annotated[str | None, typer.Option(metavar="alert|suppress|block", help="At least.")] = None,
-    status: Annotated[str | None, typer.Option(metavar="checked|unknown")] = None,
-    caller: Word = None,
-    session: Word = None,
-    since: When = None,
-    until: When = None,
+    status: Annotated[
+        str | None,
+        typer.Option(
+            metavar="checked|unknown",
+            help="Only requests that were scored in full (checked), or only those that were not (unknown).",
+        ),
+    ] = None,
+    caller: Annotated[str | None, typer.Option(metavar="NAME", help="Only requests of this caller.")] = None,
+    session: Annotated[
+        str | None, typer.Option(metavar="ID", help="Only requests of this conversation.")
+    ] = None,
+    since: Since = None,
+    until: Until = None,
     json: AsJson = False,
 ) -> None:
     """List the decisions that match all conditions, oldest first."""

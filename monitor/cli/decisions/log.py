@@ -1,7 +1,4 @@
-"""Where the log is and what is in it, with errors that a person can read.
-
-Knows the flag, the settings and lines. Does not know how a decision is shown.
-"""
+"""The decision log that a command reads: its folder, and its lines as records."""
 
 from __future__ import annotations
 
@@ -22,10 +19,10 @@ Log = Annotated[
     typer.Option(
         "--log",
         metavar="FOLDER",
-        help="Folder of the log. Default: where `sae-monitor serve` writes on this machine.",
+        help="Folder of the decision log. Default: the one that `sae-monitor serve` uses on this machine.",
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the lines as they are in the log.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the lines of the log as they are, in JSON.")]
 
 
 def log_folder(given: Path | None) -> Path:

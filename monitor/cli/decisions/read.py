@@ -1,4 +1,4 @@
-"""`sae-monitor decisions tail`, `show` and `verify`."""
+"""`sae-monitor decisions tail | show | verify`: reads the decision log of a server on this machine."""
 
 from __future__ import annotations
 
@@ -20,8 +20,12 @@ _SHORTEST = 4
 
 def tail(
     log: Log = None,
-    number: Annotated[int, typer.Option("-n", "--number", min=0, help="How many.")] = 10,
-    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on with those to come.")] = False,
+    number: Annotated[
+        int, typer.Option("-n", "--number", min=0, help="Show this many of the newest records.")
+    ] = 10,
+    follow: Annotated[
+        bool, typer.Option("-f", "--follow", help="Keep running, and show new records as they are written.")
+    ] = False,
     json: AsJson = False,
 ) -> None:
     """Show the last decisions, and with -f those to come."""
@@ -38,7 +42,11 @@ def tail(
 
 def show(
     which: Annotated[
-        str, typer.Argument(metavar="ID|NUMBER", help="Request id, its beginning, or the record's number.")
+        str,
+        typer.Argument(
+            metavar="ID|NUMBER",
+            help="The id of a request or at least four characters of its beginning, or the number of a record.",
+        ),
     ],
     log: Log = None,
     json: AsJson = False,

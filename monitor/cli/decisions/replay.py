@@ -1,4 +1,4 @@
-"""`sae-monitor decisions replay`: what another policy set would have done with what is on record."""
+"""`sae-monitor decisions replay`: judges logged requests by another policy set, and shows what would differ."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.text import Text
 
 from monitor.cli import options
 from monitor.cli.decisions import view
-from monitor.cli.decisions.filter import When, conditions
+from monitor.cli.decisions.filter import PolicyName, Since, Until, conditions
 from monitor.cli.decisions.log import Log, decisions, log_folder, readable
 from monitor.cli.errors import ExitCode
 from monitor.cli.show import words
@@ -33,29 +33,34 @@ NOTHING_LOGGED = (
 
 
 def replay(
-    policies: Annotated[Path, typer.Option("--policies", metavar="FOLDER", help="The other policy set.")],
+    policies: Annotated[
+        Path, typer.Option("--policies", metavar="FOLDER", help="Folder of the policies to judge by.")
+    ],
     which: Annotated[
         list[str] | None,
-        typer.Argument(metavar="ID", help="Request ids; all decisions where none is named."),
+        typer.Argument(
+            metavar="ID", help="Ids of requests, or their beginnings. Default: every record of the log."
+        ),
     ] = None,
     log: Log = None,
-    policy: Annotated[str | None, typer.Option(metavar="NAME", help="Only where it fired.")] = None,
-    since: When = None,
-    until: When = None,
+    policy: PolicyName = None,
+    since: Since = None,
+    until: Until = None,
     model: options.Model = None,
     dictionary: options.Dictionary = None,
     dictionary_format: options.DictionaryFormat = None,
     device: options.Device = None,
-    json: Annotated[bool, typer.Option("--json", help="One object per decision.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object per record.")] = False,
 ) -> None:
-    """Run decisions through another policy set, and show which would have been different.
+    """Judge logged requests by another policy set, and show which decisions would have been different.
 
-    From the readings in a record (decision_log_readings), which needs no model; or from its text (decision_log_text)
-    with the model and dictionary that it was made with. What the model would have written after another action
-    nobody knows: the tokens that were are judged. Exit code 2 where a decision could not be replayed.
+    A record that holds readings (decision_log_readings) is judged from them, without the model. One that holds text
+    (decision_log_text) is read again with the model and dictionary that it was made with. The tokens are those that
+    were written at the time: what the model would have written after another action is not known. Exit code 2 where a
+    record could not be replayed.
     """
     wanted = conditions(policy, None, None, None, None, None, None, since, until)
-    folder, counts, missing = log_folder(log), _Counts(), set(which or [])
+    folder, counts, missing = log_folder(log), ReplayCounts(), set(which or [])
     with readable(folder), _runner(policies, model, dictionary, device, dictionary_format) as run:
         for content, record in decisions(reader.read(folder)):
             if record is None or not wanted.hold(record) or not _named(which, record):
@@ -79,7 +84,7 @@ def replay(
     raise typer.Exit(ExitCode.ERROR if counts.skipped else ExitCode.CLEAN)
 
 
-class _Counts:
+class ReplayCounts:
     """What a replay came to."""
 
     def __init__(self) -> None:
@@ -88,6 +93,7 @@ class _Counts:
         self.skipped: Counter[str] = Counter()
 
     def note(self, record: DecisionRecord, now: Verdict) -> None:
+        """Count a replayed decision by how it changed."""
         if differs(record, now):
             self.changed[stronger(record, now)] += 1
 

@@ -1,7 +1,4 @@
-"""A decision for people: one line in a list, or everything that is on record.
-
-Knows records and how verdicts look. Does not know where records come from.
-"""
+"""A record of the decision log as text: one line of a list, or everything that it holds."""
 
 from __future__ import annotations
 

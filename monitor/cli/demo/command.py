@@ -13,16 +13,15 @@ from monitor.cli import options
 from monitor.cli.demo import view
 from monitor.cli.demo.expectations import Expectations
 from monitor.cli.demo.scrape import scrape
-from monitor.cli.demo.script import SCRIPT, Script
-from monitor.cli.demo.steps import Steps
-from monitor.cli.demo.tally import Tally
+from monitor.cli.demo.script import SCRIPT, DemoScript
+from monitor.cli.demo.steps import DemoSteps
+from monitor.cli.demo.tally import CallTally
 from monitor.cli.session import Endpoint, local_server
 from monitor.cli.show.console import has_colour, stderr_console, stdout_console
 from monitor.cli.show.shade import Painter
 from monitor.cli.show.strength import RuleScores
 from monitor.cli.show.svg import recorder, save_recorded
-from monitor.client.client import connect
-from monitor.client.errors import Unreachable
+from monitor.client import Unreachable, connect
 
 CALL_SECONDS = 120.0
 GONE_SECONDS = 2.0
@@ -54,7 +53,7 @@ def demo(
     raise typer.Exit(expect.code)
 
 
-def run(console: Console, start: Start, script: Script) -> Expectations:
+def run(console: Console, start: Start, script: DemoScript) -> Expectations:
     """The demonstration on a server that `start` starts; prints as it goes, and gives back what held."""
     expect = Expectations()
     with stderr_console().status("loading the model …") as status, start() as endpoint:
@@ -66,11 +65,11 @@ def run(console: Console, start: Start, script: Script) -> Expectations:
     return expect
 
 
-def _on_server(console: Console, endpoint: Endpoint, script: Script, expect: Expectations) -> None:
+def _on_server(console: Console, endpoint: Endpoint, script: DemoScript, expect: Expectations) -> None:
     """Everything between start and stop."""
     before = scrape(endpoint.metrics_address)
-    with connect(endpoint.address, CALL_SECONDS) as client:
-        steps = Steps(client, expect, Tally())
+    with connect(endpoint.address, timeout=CALL_SECONDS) as client:
+        steps = DemoSteps(client, expect, CallTally())
         console.print(view.heading("A server with a watched model"))
         console.print(
             f"  {steps.health()} · grpc {endpoint.address} · metrics http://{endpoint.metrics_address}/metrics"
@@ -94,7 +93,7 @@ def _on_server(console: Console, endpoint: Endpoint, script: Script, expect: Exp
 def _gone(address: str) -> bool:
     """Whether nothing answers there any more."""
     try:
-        with connect(address, GONE_SECONDS, GONE_SECONDS):
+        with connect(address, connect_timeout=GONE_SECONDS):
             return False
     except Unreachable:
         return True

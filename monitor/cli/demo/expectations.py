@@ -1,7 +1,4 @@
-"""What a demonstration claimed, and whether it held.
-
-Knows names and outcomes. Does not know what was demonstrated.
-"""
+"""The claims that a demonstration makes, and whether each held."""
 
 from __future__ import annotations
 

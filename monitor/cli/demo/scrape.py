@@ -1,7 +1,4 @@
-"""Counters before and after: reads `/metrics` twice and says what moved.
-
-Knows the text format. Does not know what ought to have moved.
-"""
+"""The counters at a server's `/metrics`, and what moved between two looks at them."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from dataclasses import dataclass
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from monitor.client.errors import Unreachable
+from monitor.client import Unreachable
 
 SCRAPE_SECONDS = 5.0
 Series = tuple[str, tuple[tuple[str, str], ...]]
@@ -19,7 +16,7 @@ Series = tuple[str, tuple[tuple[str, str], ...]]
 
 
 @dataclass(frozen=True, slots=True)
-class Scrape:
+class MetricScrape:
     """Counters of one moment (and the counts of histograms, which only grow too)."""
 
     samples: Mapping[Series, float]
@@ -32,13 +29,13 @@ class Scrape:
             if found == name and labels.items() <= dict(pairs).items()
         )
 
-    def since(self, earlier: Scrape) -> Scrape:
+    def since(self, earlier: MetricScrape) -> MetricScrape:
         """What was added since an earlier scrape; series that did not move are left out."""
         moved = {s: v - earlier.samples.get(s, 0.0) for s, v in self.samples.items()}
-        return Scrape({series: value for series, value in moved.items() if value})
+        return MetricScrape({series: value for series, value in moved.items() if value})
 
 
-def parse(text: str) -> Scrape:
+def parse(text: str) -> MetricScrape:
     """The counters in a text exposition."""
     samples: dict[Series, float] = {}
     for family in text_string_to_metric_families(text):
@@ -46,10 +43,10 @@ def parse(text: str) -> Scrape:
             counts = family.type == "counter" and sample.name.endswith("_total")
             if counts or (family.type == "histogram" and sample.name.endswith("_count")):
                 samples[sample.name, tuple(sorted(sample.labels.items()))] = sample.value
-    return Scrape(samples)
+    return MetricScrape(samples)
 
 
-def scrape(address: str) -> Scrape:
+def scrape(address: str) -> MetricScrape:
     """Counters served at `http://address/metrics`; no proxy is asked. `Unreachable` where there are none."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:

@@ -1,7 +1,4 @@
-"""The steps of the demonstration: real calls to a real server, each put to the test.
-
-Knows calls and what must be true of their answers. Does not know how they are shown or how the server started.
-"""
+"""The steps of the demonstration: calls of a real server, and the claims that each must fulfil."""
 
 from __future__ import annotations
 
@@ -9,24 +6,24 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from monitor.cli.demo.expectations import Expectations
-from monitor.cli.demo.scrape import Scrape
-from monitor.cli.demo.script import Line, Suppression
-from monitor.cli.demo.tally import Moved, Tally
-from monitor.cli.show.comparison import Comparison, edited
+from monitor.cli.demo.scrape import MetricScrape
+from monitor.cli.demo.script import DemoLine, DemoSuppression
+from monitor.cli.demo.tally import CallTally, Moved
+from monitor.cli.show.comparison import ClampComparison, edited
 from monitor.cli.show.verdict import closest, enforced
-from monitor.client.client import Client
+from monitor.client import Client
 from monitor.v1 import monitor_pb2 as pb
 
 SEED = 7
 
 
 @dataclass(frozen=True, slots=True)
-class Steps:
+class DemoSteps:
     """Everything that is sent goes through here, so that the tally is complete."""
 
     client: Client
     expect: Expectations
-    tally: Tally
+    tally: CallTally
 
     def health(self) -> str:
         """The server says that it serves."""
@@ -41,9 +38,9 @@ class Steps:
         self.expect.check("policies are loaded", len(answer.policies) > 0, "none")
         return answer
 
-    def line(self, line: Line) -> pb.ScoreResponse:
+    def line(self, line: DemoLine) -> pb.ScoreResponse:
         """Score one line and hold the verdict against what the script expects."""
-        answer = self.client.score(pb.ScoreRequest(input=line_input(line), include_tokens=True))
+        answer = self.client.score(line_input(line), include_tokens=True)
         self.tally.called("Score", answer.verdict)
         acted, matched = enforced(answer.verdict.detections), answer.verdict.detections
         if line.category:
@@ -54,14 +51,14 @@ class Steps:
             self.expect.check(f"no rule acts on {quoted(line.text)}", not acted, _names(acted))
         return answer
 
-    def suppress(self, plan: Suppression, policies: Iterable[pb.Policy]) -> Comparison | None:
+    def suppress(self, plan: DemoSuppression, policies: Iterable[pb.Policy]) -> ClampComparison | None:
         """Generate without clamps (twice, once as a stream) and with; None where there is nothing to clamp."""
         clamps = tuple(c for policy in policies if policy.name == plan.policy for c in policy.clamps)
         if not self.expect.check(f"policy {plan.policy} is loaded and has clamps", bool(clamps), "no clamps"):
             return None
         plain = self._generate(plan, ())
         again = self._stream(plan, ())
-        comparison = Comparison(clamps, plain, self._generate(plan, clamps))
+        comparison = ClampComparison(clamps, plain, self._generate(plan, clamps))
         same = (plain.text, _ids(plain)) == (again.text, _ids(again))
         self.expect.check("the same request without clamps gives the same text", same, quoted(again.text))
         self._clamped(comparison)
@@ -73,14 +70,14 @@ class Steps:
         claim = f"all {answers} verdicts are CHECKED, with every token scored"
         self.expect.check(claim, answers > 0 and not gaps, "; ".join(gaps) or "no verdict")
 
-    def counters(self, address: str, before: Scrape) -> list[Moved]:
+    def counters(self, address: str, before: MetricScrape) -> list[Moved]:
         """The server's metrics moved by exactly what was sent."""
         rows = self.tally.settled(address, before)
         wrong = [f"{row.name} by {row.found:g} instead of {row.expected:g}" for row in rows if not row.right]
         self.expect.check("metrics moved by exactly what was sent", not wrong, "; ".join(wrong))
         return rows
 
-    def _clamped(self, comparison: Comparison) -> None:
+    def _clamped(self, comparison: ClampComparison) -> None:
         """The clamps did what they say, and only where they were asked for."""
         check, falls = self.expect.check, comparison.falls
         unasked, asked = edited(comparison.plain), edited(comparison.clamped)
@@ -94,16 +91,15 @@ class Steps:
         different = comparison.plain.text != comparison.clamped.text
         check("suppression changes the text", different, "the same text")
 
-    def _generate(self, plan: Suppression, clamps: Sequence[pb.Clamp]) -> pb.GenerateResponse:
-        answer = self.client.generate(pb.GenerateRequest(generation=_generation(plan, clamps)))
+    def _generate(self, plan: DemoSuppression, clamps: Sequence[pb.Clamp]) -> pb.GenerateResponse:
+        answer = self.client.generate(_generation(plan, clamps))
         self.tally.called("Generate", answer.verdict)
         return answer
 
-    def _stream(self, plan: Suppression, clamps: Sequence[pb.Clamp]) -> pb.GenerateResponse:
+    def _stream(self, plan: DemoSuppression, clamps: Sequence[pb.Clamp]) -> pb.GenerateResponse:
         """A stream, put together again; without a final message its verdict stays UNSPECIFIED, which fails."""
         answer = pb.GenerateResponse()
-        request = pb.GenerateStreamRequest(generation=_generation(plan, clamps))
-        for event in self.client.generate_stream(request):
+        for event in self.client.generate_stream(_generation(plan, clamps)):
             answer.text += event.chunk.text
             answer.tokens.extend(event.chunk.tokens)
             answer.verdict.MergeFrom(event.final.verdict)
@@ -111,7 +107,7 @@ class Steps:
         return answer
 
 
-def line_input(line: Line) -> pb.Input:
+def line_input(line: DemoLine) -> pb.Input:
     """A line as the protocol wants it."""
     if len(line.turns) == 1:
         return pb.Input(text=line.turns[0])
@@ -126,7 +122,7 @@ def quoted(text: str, width: int = 48) -> str:
     return f"“{line if len(line) <= width else line[: width - 1] + '…'}”"
 
 
-def _generation(plan: Suppression, clamps: Sequence[pb.Clamp]) -> pb.Generation:
+def _generation(plan: DemoSuppression, clamps: Sequence[pb.Clamp]) -> pb.Generation:
     sampling = pb.Sampling(max_new_tokens=plan.max_new_tokens, temperature=0, seed=SEED)
     content = pb.Input(text=plan.prompt)
     return pb.Generation(input=content, sampling=sampling, clamps=clamps, include_tokens=True)

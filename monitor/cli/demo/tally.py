@@ -1,7 +1,4 @@
-"""What was sent to a server and what it answered, to be held against its metrics.
-
-Knows verdicts and the names of the metrics. Does not know who sent what, or why.
-"""
+"""Counts of what the demonstration sent and what came back, to be compared with the server's metrics."""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 
-from monitor.cli.demo.scrape import Scrape, scrape
+from monitor.cli.demo.scrape import MetricScrape, scrape
 from monitor.v1 import monitor_pb2 as pb
 
 SETTLE_SECONDS = 5.0
@@ -31,7 +28,7 @@ class Moved:
 
 
 @dataclass(slots=True)
-class Tally:
+class CallTally:
     """Calls by method, tokens, detections by policy and rule, and verdicts with gaps."""
 
     calls: Counter[str] = field(default_factory=Counter)
@@ -50,7 +47,7 @@ class Tally:
             self.gaps += gap(verdict)
             self.detections.update((d.policy, d.rule) for d in verdict.detections)
 
-    def against(self, moved: Scrape) -> list[Moved]:
+    def against(self, moved: MetricScrape) -> list[Moved]:
         """Every counter that should have moved, and the sums, so that nothing else did."""
         rows = [
             Moved(
@@ -70,7 +67,7 @@ class Tally:
         rows.append(Moved("detections, all", self.detections.total(), every))
         return rows
 
-    def settled(self, address: str, before: Scrape) -> list[Moved]:
+    def settled(self, address: str, before: MetricScrape) -> list[Moved]:
         """Scrape until the counters have caught up, for a few seconds at most."""
         deadline = time.monotonic() + SETTLE_SECONDS
         while True:

@@ -1,7 +1,4 @@
-"""How the demonstration looks.
-
-Knows answers and comparisons. Does not know how they came about or whether they are right.
-"""
+"""How the demonstration is printed."""
 
 from __future__ import annotations
 
@@ -14,10 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from monitor.cli.clamps import clamp_text
-from monitor.cli.demo.script import Line
+from monitor.cli.demo.script import DemoLine
 from monitor.cli.demo.tally import Moved
 from monitor.cli.show import words
-from monitor.cli.show.comparison import Comparison
+from monitor.cli.show.comparison import ClampComparison
 from monitor.cli.show.printable import printable
 from monitor.cli.show.shade import Painter
 from monitor.cli.show.strength import FeatureReadings
@@ -50,7 +47,7 @@ def loaded(answer: pb.ListPoliciesResponse) -> RenderableType:
     return Group(table, Text(f"  {line}", style="dim"))
 
 
-def verdict(line: Line, answer: pb.ScoreResponse, painter: Painter) -> RenderableType:
+def verdict(line: DemoLine, answer: pb.ScoreResponse, painter: Painter) -> RenderableType:
     """One scored line: the shaded text, its status, and what fired."""
     expected = f"expected: {line.category}" if line.category else "expected: nothing"
     rows: list[RenderableType] = [painter.with_evidence(answer.verdict.detections).tokens(answer.tokens)]
@@ -63,7 +60,7 @@ def verdict(line: Line, answer: pb.ScoreResponse, painter: Painter) -> Renderabl
     return Padding(Group(rows[0], Padding(Group(*rows[1:]), (0, 0, 0, 2))), (1, 0, 0, 0))
 
 
-def side_by_side(comparison: Comparison, colour: bool) -> RenderableType:
+def side_by_side(comparison: ClampComparison, colour: bool) -> RenderableType:
     """Both texts beside each other, shaded by the clamped features, and their readings."""
     features = frozenset(c.feature for c in comparison.clamps)
     painter = Painter(FeatureReadings(features), colour)
@@ -84,7 +81,7 @@ def counters(rows: Iterable[Moved]) -> RenderableType:
     return table
 
 
-def _readings(comparison: Comparison) -> RenderableType:
+def _readings(comparison: ClampComparison) -> RenderableType:
     """What the clamps left of the features that were active."""
     falls = comparison.falls
     names = ("  clamp", "highest before", "where clamped", "elsewhere")

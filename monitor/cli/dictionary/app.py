@@ -1,15 +1,33 @@
-"""`sae-monitor dictionary`: joins the commands that train, check and describe dictionaries."""
+"""`sae-monitor dictionary`: the commands for dictionaries. Imports none of them: each is loaded when it runs."""
 
 from __future__ import annotations
 
-from monitor.cli.dictionary.describe import describe
-from monitor.cli.dictionary.info import convert, info
-from monitor.cli.dictionary.train import dictionary_app
-from monitor.cli.dictionary.verify import verify
+import typer
 
-dictionary_app.command("info")(info)
-dictionary_app.command("convert")(convert)
-dictionary_app.command("describe")(describe)
-dictionary_app.command("verify")(verify)
+from monitor.cli.lazy import LazyEntry, lazy_group
 
-__all__ = ["dictionary_app"]
+COMMANDS = (
+    LazyEntry("train", "monitor.cli.dictionary.train:train", "Train a dictionary on texts."),
+    LazyEntry("sweep", "monitor.cli.dictionary.train:sweep", "Train one for each size, length and rate."),
+    LazyEntry("info", "monitor.cli.dictionary.info:info", "Show what a dictionary is."),
+    LazyEntry("convert", "monitor.cli.dictionary.info:convert", "Write a dictionary in another layout."),
+    LazyEntry(
+        "describe",
+        "monitor.cli.dictionary.describe:describe",
+        "Collect for every feature where it fires and what it promotes.",
+    ),
+    LazyEntry("verify", "monitor.cli.dictionary.verify:verify", "Test that a dictionary fits a model."),
+)
+
+dictionary_app = typer.Typer(
+    name="dictionary",
+    cls=lazy_group(COMMANDS),
+    no_args_is_help=True,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@dictionary_app.callback()
+def root() -> None:
+    """Train, check and describe dictionaries."""

@@ -1,7 +1,4 @@
-"""`sae-monitor dictionary describe`: feature statistics, cards and automatic labels from a corpus.
-
-Knows the options and the files that come out. Does not know how features are counted.
-"""
+"""`sae-monitor dictionary describe`: measures every feature on a corpus, and writes statistics, cards and labels."""
 
 from __future__ import annotations
 
@@ -28,18 +25,29 @@ from monitor.lab.texts import corpus_files, in_equal_shares
 def describe(
     data: Annotated[
         list[Path],
-        typer.Option(help="Corpus: .txt, .jsonl (also .xz, .gz), .md, .rst, .py, or folders. Repeatable."),
+        typer.Option(
+            help="Texts to read: .txt, .jsonl (also .xz, .gz), .md, .rst or .py files, or folders of them. Repeatable."
+        ),
     ],
     model: ModelOption = None,
     dictionary: DictionaryOption = None,
     dictionary_format: FormatOption = None,
-    tokens: Annotated[int, typer.Option(min=1, help="Tokens to read, files in equal shares.")] = 4_000_000,
-    length: Annotated[int, typer.Option(min=2, help="Tokens per row, at most the model's context.")] = 256,
-    contexts: Annotated[int, typer.Option(min=1, max=64, help="Contexts per feature.")] = 8,
+    tokens: Annotated[
+        int, typer.Option(min=1, help="Tokens to read, the same number from each file.")
+    ] = 4_000_000,
+    length: Annotated[
+        int, typer.Option(min=2, help="Tokens that the model reads at once, at most its context.")
+    ] = 256,
+    contexts: Annotated[int, typer.Option(min=1, max=64, help="Passages to keep for each feature.")] = 8,
     document: Annotated[
-        int, typer.Option(min=1, help="Characters read of each document, from its beginning (.txt: all).")
+        int, typer.Option(min=1, help="Characters to read of each document; a .txt file is read to its end.")
     ] = 20_000,
-    corpus: Annotated[str, typer.Option(help="What the corpus is, in words; kept in the files.")] = "",
+    corpus: Annotated[
+        str,
+        typer.Option(
+            help="Name of the corpus for the files that are written. Default: the names of the files."
+        ),
+    ] = "",
     device: DeviceOption = "auto",
 ) -> None:
     """Measure every feature over a corpus: maximum, density, top contexts, promoted tokens, neighbours, labels.

@@ -1,7 +1,4 @@
-"""`sae-monitor dictionary info | convert`: what a dictionary is, and the same one in another layout.
-
-Knows what is shown. Does not know families of checkpoints.
-"""
+"""`sae-monitor dictionary info | convert`: shows what a dictionary is, and writes it in another layout."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ Source = Annotated[
     str,
     typer.Argument(
         metavar="SOURCE",
-        help="Folder, weights file, or hub:ORG/NAME of the Hugging Face hub, with @REVISION and /FOLDER if needed.",
+        help="The dictionary: a folder, a weights file, or hub:ORG/NAME (with @REVISION and /FOLDER where needed).",
     ),
 ]
 Format = Annotated[
@@ -31,13 +28,13 @@ Format = Annotated[
         "--dictionary-format",
         "--format",
         metavar="NAME",
-        help="Checkpoint family, where the files do not tell.",
+        help="Checkpoint family of the dictionary, such as saelens. Default: found from its files.",
     ),
 ]
 
 
 def info(dictionary: Source, format: Format = None) -> None:
-    """What a dictionary is: kind, size, place, what it costs, digest, and what its training measured."""
+    """Show what a dictionary is: its kind, size, layer, memory, digest, and what its training measured."""
     from monitor.dictionary.bundle import load_dictionary
 
     found = load_dictionary(dictionary, format=format)
@@ -46,12 +43,12 @@ def info(dictionary: Source, format: Format = None) -> None:
 
 def convert(
     source: Source,
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write the dictionary to.")],
     format: Format = None,
 ) -> None:
     """Write a dictionary of any family as a SAELens folder, and check that it reads back the same.
 
-    Statistics are taken along where activations keep their units.
+    Feature statistics are copied where activations keep their units.
     """
     from monitor.dictionary.bundle import load_dictionary
     from monitor.dictionary.conversion import convert as convert_dictionary

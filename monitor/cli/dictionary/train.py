@@ -1,11 +1,9 @@
-"""`sae-monitor dictionary train | sweep`.
-
-Knows the options and what is shown meanwhile. Does not know how training works.
-"""
+"""`sae-monitor dictionary train | sweep`: trains a dictionary, or one for each combination of some settings."""
 
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -34,59 +32,79 @@ Number = TypeVar("Number", int, float)
 LINE_SECONDS = 30.0
 """Seconds between two progress lines where standard error is no terminal."""
 
-dictionary_app = typer.Typer(
-    name="dictionary", help="Train, check and describe dictionaries.", no_args_is_help=True
-)
-
-Model = Annotated[str, typer.Option(help="Model folder or hub name.")]
+Model = Annotated[
+    str,
+    typer.Option(metavar="NAME|FOLDER", help="Language model: a name on the Hugging Face hub, or a folder."),
+]
 Layer = Annotated[
-    int | None, typer.Option(help="Decoder layer whose output is read. Default: the middle one.")
+    int | None, typer.Option(help="Decoder layer to train on, counted from 0. Default: the middle one.")
 ]
 Data = Annotated[
     list[str],
     typer.Option(
         metavar="PATH[=SHARE]",
-        help=".jsonl, .jsonl.xz, .txt, or a folder of them. Repeatable; SHARE is relative to the others.",
+        help="Texts to train on: a .jsonl, .jsonl.xz or .txt file, or a folder of them. SHARE weighs it against the "
+        "others. Repeatable.",
     ),
 ]
-Out = Annotated[Path, typer.Option(help="Folder to write.")]
-Kind = Annotated[Objective, typer.Option(help="paper: ReLU with the paper's penalty; see the documentation.")]
-Active = Annotated[int, typer.Option(help="batchtopk: mean number of active features at a token.")]
-Sparsity = Annotated[float | None, typer.Option(help="λ of paper and jumprelu. Default: by width.")]
-Batch = Annotated[int, typer.Option(help="Tokens in a step.")]
-Length = Annotated[int, typer.Option(min=2, help="Tokens in a context, at most the model's.")]
-HeldOut = Annotated[int, typer.Option(min=1, help="Tokens to measure on.")]
-Buffer = Annotated[int, typer.Option(help="Activations shuffled at a time.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Seed = Annotated[int, typer.Option(help="Decides initial weights and order.")]
+Out = Annotated[Path, typer.Option(help="Folder to write the dictionary to.")]
+Kind = Annotated[
+    Objective,
+    typer.Option(
+        help="What is trained: batchtopk keeps the k strongest activations per token on average; jumprelu learns a "
+        "threshold for each feature; paper is the ReLU of Scaling Monosemanticity with an L1 penalty."
+    ),
+]
+Active = Annotated[int, typer.Option(help="Mean number of active features per token, for batchtopk.")]
+Sparsity = Annotated[
+    float | None,
+    typer.Option(
+        help="Weight λ of the sparsity penalty, for jumprelu and paper. Default: chosen by the size of the dictionary."
+    ),
+]
+Batch = Annotated[int, typer.Option(help="Tokens in one training step.")]
+Length = Annotated[int, typer.Option(min=2, help="Tokens that the model reads at once, at most its context.")]
+HeldOut = Annotated[int, typer.Option(min=1, help="Tokens to keep out of training and to measure on.")]
+Buffer = Annotated[int, typer.Option(help="Activations that are shuffled together.")]
+Device = Annotated[str, typer.Option(help="Device to train on: auto, cpu, cuda or cuda:N.")]
+Seed = Annotated[int, typer.Option(help="Seed of the first weights and of the order of texts.")]
 
 
-@dictionary_app.command()
 def train(
     model: Model,
     data: Data,
-    features: Annotated[int, typer.Option(help="Size of the dictionary.")],
+    features: Annotated[int, typer.Option(help="Number of features of the dictionary.")],
     out: Out,
     layer: Layer = None,
     tokens: Annotated[int, typer.Option(help="Tokens to train on.")] = 10_000_000,
     objective: Kind = Objective.BATCHTOPK,
     k: Active = 32,
     sparsity: Sparsity = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Default: by size.")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Peak learning rate. Default: chosen by the size of the dictionary.")
+    ] = None,
     batch: Batch = 4096,
     length: Length = 256,
     held_out: HeldOut = 200_000,
     buffer: Buffer = 262_144,
-    weights: Annotated[str, typer.Option(help="How weights are stored: float32 or bfloat16.")] = "float32",
+    weights: Annotated[
+        str, typer.Option(help="Number type that weights are stored in: float32 or bfloat16.")
+    ] = "float32",
     device: Device = "auto",
     seed: Seed = 0,
-    restart: Annotated[bool, typer.Option("--restart", help="Do not go on from a checkpoint.")] = False,
-    plot: Annotated[bool, typer.Option(help="Draw training.png.")] = True,
+    restart: Annotated[
+        bool,
+        typer.Option("--restart", help="Begin again, even where a checkpoint of this run is in the folder."),
+    ] = False,
+    plot: Annotated[
+        bool, typer.Option(help="Draw the course of the training as training.png (needs the extra `plots`).")
+    ] = True,
 ) -> None:
     """Train a dictionary for a model. A run that was stopped goes on when the same command is given again.
 
     On several GPUs: torchrun --nproc-per-node N -m monitor dictionary train …
     """
+    _can_draw(plot)
     settings = TrainSettings(
         features=features,
         tokens=tokens,
@@ -104,14 +122,19 @@ def train(
             _finish(report, _storage(out, restart, weights), plot)
 
 
-@dictionary_app.command()
 def sweep(
     model: Model,
     data: Data,
     out: Out,
-    features: Annotated[str, typer.Option(help="Sizes, as 1024,2048,4096.")] = "1024,2048,4096",
-    tokens: Annotated[str, typer.Option(help="Lengths, as 500000,1000000.")] = "500000,1000000,2000000",
-    learning_rates: Annotated[str, typer.Option(help="As 3e-4,1e-3,3e-3.")] = "5e-4,1e-3,2e-3",
+    features: Annotated[
+        str, typer.Option(metavar="N,N,…", help="Numbers of features to train with.")
+    ] = "1024,2048,4096",
+    tokens: Annotated[
+        str, typer.Option(metavar="N,N,…", help="Numbers of tokens to train on.")
+    ] = "500000,1000000,2000000",
+    learning_rates: Annotated[
+        str, typer.Option(metavar="X,X,…", help="Peak learning rates to train with.")
+    ] = "5e-4,1e-3,2e-3",
     layer: Layer = None,
     objective: Kind = Objective.BATCHTOPK,
     k: Active = 32,
@@ -122,12 +145,15 @@ def sweep(
     buffer: Buffer = 131_072,
     device: Device = "auto",
     seed: Seed = 0,
-    plot: Annotated[bool, typer.Option(help="Draw sweep.png.")] = True,
+    plot: Annotated[
+        bool, typer.Option(help="Draw loss against compute as sweep.png (needs the extra `plots`).")
+    ] = True,
 ) -> None:
     """Train every combination of sizes, lengths and learning rates, and draw how the loss scales.
 
-    Finished combinations are kept in OUT and not done again.
+    Combinations that are finished in the folder are not trained again.
     """
+    _can_draw(plot)
     from monitor.dictionary.training.sweep import SweepPlan, write_sweep
 
     plan = SweepPlan(_numbers(features, int), _numbers(tokens, int), _numbers(learning_rates, float))
@@ -152,6 +178,14 @@ def sweep(
             f"{row['seconds']:.0f}",
         )
     stdout_console().print(table)
+
+
+def _can_draw(plot: bool) -> None:
+    """ConfigurationError before the long part, where a picture is wanted and could not be drawn after it."""
+    if plot and importlib.util.find_spec("matplotlib") is None:
+        raise ConfigurationError(
+            "--plot needs the extra `plots`: pip install 'sae-monitor[plots]', or give --no-plot"
+        )
 
 
 def _numbers(text: str, kind: Callable[[str], Number]) -> tuple[Number, ...]:

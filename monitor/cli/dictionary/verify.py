@@ -1,6 +1,5 @@
-"""`sae-monitor dictionary verify`: what a dictionary does on a model, held against what it should do, and recorded.
-
-Knows options, tables and the exit code. Does not know how anything is measured.
+"""`sae-monitor dictionary verify`: measures what a dictionary does on a model, compares it with what it should do, and
+records it.
 """
 
 from __future__ import annotations
@@ -30,21 +29,24 @@ def verify(
     dictionary: DictionaryOption = None,
     dictionary_format: FormatOption = None,
     layer: Annotated[
-        int | None, typer.Option(help="Decoder layer that is read.", show_default="the dictionary's")
+        int | None, typer.Option(help="Decoder layer to read, counted from 0. Default: the dictionary's.")
     ] = None,
     device: DeviceOption = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    dtype: Annotated[
+        str, typer.Option(help="Number type of the model's weights: auto, float32, bfloat16 or float16.")
+    ] = "auto",
     replace: Annotated[
         bool,
         typer.Option("--replace", help="Record what is measured even where it differs from an older record."),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Check that a dictionary does on a model what it should, and record what it does as verified.json beside it.
+    """Test that a dictionary fits a model, and record what was measured as verified.json beside the dictionary.
 
-    Reads a fixed set of texts, compares with the older record or with what the makers declare, and tries what could
-    be wrong: layers, points, BOS, scaling, activation functions, biases. `serve` holds itself to the record from then
-    on. Exit codes: 0 as expected (and recorded), 1 not as expected, 2 an error.
+    The model reads a fixed set of texts. Sparsity and explained variance are compared with an earlier record, or with
+    what the dictionary's makers state. Where they differ, usual mistakes are undone one by one to find the cause:
+    layer, place, BOS, scaling, activation function, biases. Every later start of `serve` is compared with the record.
+    Exit codes: 0 as expected (and recorded), 1 not as expected, 2 an error.
     """
     from monitor.model.selftest.self_test import self_test
     from monitor.model.selftest.verified_records import save_record

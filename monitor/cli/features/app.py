@@ -4,28 +4,33 @@ from __future__ import annotations
 
 import typer
 
-from monitor.cli.lazy import Entry, lazy_group
+from monitor.cli.lazy import LazyEntry, lazy_group
 
 COMMANDS = (
-    Entry("show", "monitor.cli.features.show:show", "Show one feature: where it fires and what it promotes."),
-    Entry("near", "monitor.cli.features.show:near", "List the features nearest to one by decoder cosine."),
-    Entry("search", "monitor.cli.features.search:search", "Find features that fire on texts together."),
-    Entry(
+    LazyEntry(
+        "show", "monitor.cli.features.show:show", "Show one feature: where it fires and what it promotes."
+    ),
+    LazyEntry(
+        "near", "monitor.cli.features.show:near", "List the features nearest to one by decoder cosine."
+    ),
+    LazyEntry("search", "monitor.cli.features.search:search", "Find features that fire on texts together."),
+    LazyEntry(
         "contrast",
         "monitor.cli.features.contrast:contrast",
         "Rank features by what separates two sets of texts.",
     ),
-    Entry(
+    LazyEntry(
         "effect",
         "monitor.cli.features.effect:effect",
         "Show what features of a prompt do to the next token.",
     ),
-    Entry("label", "monitor.cli.features.label:label", "Name a feature by hand, or all automatically."),
-    Entry("map", "monitor.cli.features.map:draw_map", "Draw the neighbourhood of a feature."),
-    Entry(
+    LazyEntry("label", "monitor.cli.features.label:label", "Name a feature by hand, or all automatically."),
+    LazyEntry("map", "monitor.cli.features.map:draw_map", "Draw the neighbourhood of a feature."),
+    LazyEntry(
         "evaluate",
         "monitor.cli.features.evaluate:evaluate",
         "Measure features on labelled texts beside baselines.",
+        "fit",
     ),
 )
 

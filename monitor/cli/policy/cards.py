@@ -11,7 +11,7 @@ from rich.box import SIMPLE
 from rich.console import Group
 from rich.table import Table
 
-from monitor.policy.files.lock import LockModel, Measure
+from monitor.policy.files.lock import LockModel, Separation
 
 CAPTION = (
     "f/c: features and clamps. AUROC (95 %) against own negatives. recall: where 1 % of benign texts fire (95 %). "
@@ -67,5 +67,5 @@ def _row(lock: LockModel) -> list[str]:
     ]
 
 
-def _short(measure: Measure | None) -> str:
+def _short(measure: Separation | None) -> str:
     return "" if measure is None else f"{measure.auroc:.2f} {100 * measure.recall:3.0f}"

@@ -39,7 +39,7 @@ from numpy.typing import NDArray
 
 from monitor.lab.compare_sets import Outcome
 from monitor.policy.fit import TextReadings
-from monitor.policy.fit.running_rule import columns
+from monitor.policy.fit.rule_scorers import columns
 from monitor.records import TokenBlock
 
 EXAMPLES = ".examples.jsonl"

@@ -26,11 +26,11 @@ from monitor.policy.files.examples import BENIGN_FILE, read_benign
 from monitor.policy.files.loader import read_folder
 from monitor.policy.files.lock import LockModel
 from monitor.policy.files.source import Source
-from monitor.policy.fit.evaluate import Rate, SourceResult, SourceTexts, on_sources, rates, rates_of
+from monitor.policy.fit.evaluation import BenignRate, RuleOnSource, SourceTexts, on_sources, rates, rates_of
 from monitor.policy.fit.lengths import EDGES
-from monitor.policy.fit.lock_rule import Tried
 from monitor.policy.fit.readings import TextReadings
-from monitor.policy.fit.rows import ReadTexts, assemble
+from monitor.policy.fit.rows import ReadTexts, read_rows
+from monitor.policy.fit.rule_scorers import RuleScorer
 
 if TYPE_CHECKING:
     from monitor.lab.readings import PairReader
@@ -39,8 +39,8 @@ import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from monitor.policy.files.lock import Measure
-from monitor.policy.fit.evaluate import UNLIKE
+from monitor.policy.files.lock import Separation
+from monitor.policy.fit.evaluation import UNLIKE
 
 REQUESTS = ("benign", "instructions")
 ANY = "any rule"
@@ -62,13 +62,13 @@ class Evaluation:
     digests: dict[str, str]
     """Of model, dictionary and policy set."""
     locks: tuple[LockModel, ...]
-    sources: tuple[SourceResult, ...] = ()
-    rates: tuple[Rate, ...] = ()
+    sources: tuple[RuleOnSource, ...] = ()
+    rates: tuple[BenignRate, ...] = ()
     notes: tuple[str, ...] = ()
     """What has no row and why, and which rows mean something else than the others."""
 
 
-Seen = Callable[[Source, Tried, Sequence[SourceTexts], Sequence[str], TextReadings], None]
+Seen = Callable[[Source, RuleScorer, Sequence[SourceTexts], Sequence[str], TextReadings], None]
 """Policy, its first rule, its sources, benign requests and their readings."""
 
 
@@ -131,7 +131,7 @@ class Evaluator:
         with console.status("reading benign texts") as status:
             told, requests = self.requests(4 * rows)
             corpora = self.corpora(texts)
-            results: list[SourceResult] = []
+            results: list[RuleOnSource] = []
             for source in self.policies:
                 status.update(f"measuring {source.model.metadata.name}")
                 results += self._on_sources(source, rows, (told, requests), seen)
@@ -174,7 +174,7 @@ class Evaluator:
             found[path.name.removesuffix(".jsonl.xz")] = self.reader.read(texts)
         return found
 
-    def trials(self, source: Source) -> list[Tried]:
+    def trials(self, source: Source) -> list[RuleScorer]:
         """The rules of a policy, ready to score, in the order of the file."""
         return tried(source, self.set)
 
@@ -199,7 +199,7 @@ class Evaluator:
         rows: int,
         benign_requests: tuple[Sequence[str], TextReadings],
         seen: Seen | None,
-    ) -> list[SourceResult]:
+    ) -> list[RuleOnSource]:
         sources = self.source_texts(source, rows)
         ready = self.trials(source)
         told, requests = benign_requests
@@ -212,11 +212,11 @@ class Evaluator:
         meta = source.model.metadata
         benign = list(read_benign(self.folder / BENIGN_FILE)) if (self.folder / BENIGN_FILE).exists() else []
         extra = extra_rows(self.labelled, meta.name, meta.category)
-        learnt = assemble(self.reader, source.examples, ReadTexts(benign, self.reader.read(benign)), extra)
+        learnt = read_rows(self.reader, source.examples, ReadTexts(benign, self.reader.read(benign)), extra)
         return on_sources(ready[0], learnt, sources, requests, told, seed=0)
 
-    def _rates(self, benign: dict[str, TextReadings]) -> list[Rate]:
-        found: list[Rate] = []
+    def _rates(self, benign: dict[str, TextReadings]) -> list[BenignRate]:
+        found: list[BenignRate] = []
         anything = {name: np.zeros(len(read), np.intp) for name, read in benign.items()}
         for source in self.policies:
             for trial in self.trials(source):
@@ -272,7 +272,7 @@ def as_record(found: Evaluation) -> str:
     return json.dumps(record, indent=1, ensure_ascii=False) + "\n"
 
 
-def _plain(result: SourceResult) -> dict[str, object]:
+def _plain(result: RuleOnSource) -> dict[str, object]:
     methods = {name: measure.model_dump() for name, measure in result.methods.items()}
     return {**dataclasses.asdict(dataclasses.replace(result, methods={})), "methods": methods}
 
@@ -299,7 +299,7 @@ def cards(locks: Sequence[LockModel]) -> str:
     return table(["policy", "AUROC", "recall at 1 %", "caught", "look-alikes", *HEADS, "maturity"], rows)
 
 
-def sources(results: Sequence[SourceResult]) -> str:
+def sources(results: Sequence[RuleOnSource]) -> str:
     """One row per policy and source; the rule is named where a policy has rows for several."""
     rules = {r.policy: {other.rule for other in results if other.policy == r.policy} for r in results}
     rows = [
@@ -317,7 +317,7 @@ def sources(results: Sequence[SourceResult]) -> str:
     return table(["policy", "source", "rows +/−", "AUROC", "recall at 1 %", "caught / fired", *HEADS], rows)
 
 
-def rate_table(rates: Sequence[Rate]) -> str:
+def rate_table(rates: Sequence[BenignRate]) -> str:
     """One row per rule, corpora taken together; a column per length."""
     lengths = sorted({(r.longer_than, r.up_to) for r in rates}, key=lambda pair: pair[0])
     columns: list[tuple[tuple[str, ...], tuple[int, int | None] | None]] = []
@@ -342,7 +342,7 @@ def rate_table(rates: Sequence[Rate]) -> str:
     return table(heads, rows)
 
 
-def corpus_table(rates: Sequence[Rate]) -> str:
+def corpus_table(rates: Sequence[BenignRate]) -> str:
     """One row per corpus: how often any rule of the set fires."""
     together = [r for r in rates if not r.rule]
     lengths = sorted({(r.longer_than, r.up_to) for r in together}, key=lambda pair: pair[0])
@@ -380,7 +380,7 @@ def _length(pair: tuple[int, int | None] | None) -> str:
     return f"> {low}" if high is None else f"≤ {high}" if not low else f"{low + 1}–{high}"
 
 
-def _pooled(rates: Iterable[Rate]) -> str:
+def _pooled(rates: Iterable[BenignRate]) -> str:
     mine = list(rates)
     if not mine:
         return "–"
@@ -389,11 +389,11 @@ def _pooled(rates: Iterable[Rate]) -> str:
     return f"{one.fired / one.texts:.1%} ({100 * low:.1f}–{100 * high:.1f}; {one.texts})"
 
 
-def _area(measure: Measure) -> str:
+def _area(measure: Separation) -> str:
     return f"{measure.auroc:.2f} ({measure.auroc_low:.2f}–{measure.auroc_high:.2f})"
 
 
-def _short(measure: Measure | None, *, areas: bool = True) -> str:
+def _short(measure: Separation | None, *, areas: bool = True) -> str:
     if measure is None:
         return "–"
     return f"{measure.auroc:.2f} / {measure.recall:.0%}" if areas else f"– / {measure.recall:.0%}"

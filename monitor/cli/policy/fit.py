@@ -21,14 +21,14 @@ from monitor.errors import NotFound, PolicyError
 from monitor.lab.benign_texts import BenignTexts, benign_texts
 from monitor.lab.pair import open_pair
 from monitor.lab.running_policies import bound_elsewhere, running_of
-from monitor.policy import PolicyProblems
 from monitor.policy.files.loader import read_folder
 from monitor.policy.files.lock import DictionaryRef, LockModel, ModelRef, write_lock
 from monitor.policy.files.probe_weights import store_probe
 from monitor.policy.files.resolve import unfit
 from monitor.policy.files.source import Source
-from monitor.policy.fit import FitSettings, Inputs, LabelledTexts, Probe, fit_policy
-from monitor.policy.fit.lock_rule import probe_of
+from monitor.policy.files.yaml_document import PolicyProblems
+from monitor.policy.fit import FitSettings, Inputs, LabelledTexts, ProbeDetector, fit_policy
+from monitor.policy.fit.detectors import probe_detector
 from monitor.policy.schema.policy import ProbeModel
 from monitor.records import Signal
 
@@ -152,11 +152,11 @@ def signals_of(sources: Sequence[Source]) -> set[Signal]:
 def _fit(source: Source, inputs: Inputs, extra: LabelledTexts | None, settings: FitSettings) -> LockModel:
     """The lock of one policy; a probe with many weights goes into a file beside it."""
 
-    def store(probe: Probe) -> ProbeModel:
+    def store(probe: ProbeDetector) -> ProbeModel:
         return store_probe(source.path, probe.weights, bias=probe.bias, scale=probe.scale)
 
     named = source.model.probe
-    pinned = probe_of(named, source.path.parent) if named is not None else None
+    pinned = probe_detector(named, source.path.parent) if named is not None else None
     return fit_policy(source.model, source.examples, inputs, extra, settings, store=store, pinned=pinned)
 
 

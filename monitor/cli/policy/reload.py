@@ -1,4 +1,4 @@
-"""`policy reload`: tell a running server to read its policy files again. Knows the call and how its answer is said."""
+"""`sae-monitor policy reload`: has a running server read its policy files again."""
 
 from __future__ import annotations
 
@@ -6,16 +6,14 @@ from typing import Annotated
 
 import typer
 
-from monitor.cli.session import checked
+from monitor.cli.session import connected
 from monitor.cli.show import words
 from monitor.cli.show.console import stdout_console
-from monitor.client.client import connect
-from monitor.client.credentials import from_environment
 from monitor.v1 import monitor_pb2 as pb
 
 
 def reload(
-    address: Annotated[str, typer.Option("--connect", metavar="HOST:PORT", help="The server.")] = (
+    address: Annotated[str, typer.Option("--connect", metavar="HOST:PORT", help="Address of the server.")] = (
         "127.0.0.1:50051"
     ),
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait.")] = 60.0,
@@ -24,7 +22,7 @@ def reload(
 
     Needs the admin role. Where a file is wrong, the server's last good policies stay and the exit code is 2.
     """
-    with connect(checked(address), timeout, identity=from_environment()) as client:
+    with connected(address, timeout) as client:
         answer = client.reload()
     stdout_console().print(said(answer), soft_wrap=True, highlight=False)
 

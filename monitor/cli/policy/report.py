@@ -19,10 +19,10 @@ from monitor.cli.policy.evaluate import ANY, Evaluation, Evaluator, RowsOption, 
 from monitor.cli.show.console import stderr_console
 from monitor.policy.files.examples import Label
 from monitor.policy.files.source import Source
-from monitor.policy.fit.evaluate import SourceTexts
-from monitor.policy.fit.lock_rule import Tried
+from monitor.policy.fit.evaluation import SourceTexts
 from monitor.policy.fit.readings import Floats, TextReadings
-from monitor.policy.report import Group, Heat, PolicyReport, Report, Scores, Token, page
+from monitor.policy.fit.rule_scorers import RuleScorer
+from monitor.policy.report import Group, Heat, PolicyReport, PolicySetReport, Scores, Token, page
 
 LONGEST = 90
 """Tokens of a text that are shown."""
@@ -68,7 +68,7 @@ def report(
 
     def seen(
         source: Source,
-        trial: Tried,
+        trial: RuleScorer,
         sources: Sequence[SourceTexts],
         benign: Sequence[str],
         read: TextReadings,
@@ -93,7 +93,7 @@ def _report(
     pages: dict[str, tuple[list[Scores], list[Group]]],
     title: str,
     measured: bool,
-) -> Report:
+) -> PolicySetReport:
     resolved = {policy.name: policy for policy in evaluator.set.policies}
     made = []
     for source in evaluator.policies:
@@ -112,7 +112,7 @@ def _report(
                 groups=groups,
             )
         )
-    return Report(
+    return PolicySetReport(
         title, found.digests, made, [r for r in found.rates if r.policy == ANY], measured, found.notes
     )
 
@@ -120,7 +120,7 @@ def _report(
 def _shown(
     evaluator: Evaluator,
     source: Source,
-    trial: Tried,
+    trial: RuleScorer,
     sources: Sequence[SourceTexts],
     benign: tuple[Sequence[str], TextReadings],
     show: int,
@@ -153,7 +153,7 @@ def _shown(
     return scores, groups
 
 
-def _piles(trial: Tried, sources: Sequence[SourceTexts], label: int) -> list[Pile]:
+def _piles(trial: RuleScorer, sources: Sequence[SourceTexts], label: int) -> list[Pile]:
     piles = []
     for source in sources:
         which = np.flatnonzero(source.positive == label)
@@ -164,19 +164,19 @@ def _piles(trial: Tried, sources: Sequence[SourceTexts], label: int) -> list[Pil
     return piles
 
 
-def _own(evaluator: Evaluator, trial: Tried, source: Source, positive: bool) -> list[Pile]:
+def _own(evaluator: Evaluator, trial: RuleScorer, source: Source, positive: bool) -> list[Pile]:
     texts = [e.text for e in source.examples if (e.label is Label.POSITIVE) == positive]
     return [_pile(trial, "own example", texts, evaluator.reader.read(texts))] if texts else []
 
 
-def _pile(trial: Tried, source: str, texts: Sequence[str], read: TextReadings) -> Pile:
+def _pile(trial: RuleScorer, source: str, texts: Sequence[str], read: TextReadings) -> Pile:
     return Pile(source, texts, read, np.asarray([trial.share(read, i) for i in range(len(read))]))
 
 
 class _Heat:
     """Makes heat maps of the texts of piles."""
 
-    def __init__(self, evaluator: Evaluator, trial: Tried) -> None:
+    def __init__(self, evaluator: Evaluator, trial: RuleScorer) -> None:
         self._evaluator, self._trial = evaluator, trial
 
     def pick(self, piles: Sequence[Pile], most: int, *, fires: bool) -> list[Heat]:

@@ -1,7 +1,4 @@
-"""One prompt generated without and with clamps, and what the clamps left of the features.
-
-Knows answers with tokens. Does not know how they were asked for or how they are shown.
-"""
+"""One prompt generated without and with clamps, and what the clamps left of the features."""
 
 from __future__ import annotations
 
@@ -34,7 +31,7 @@ class Fall:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class ClampComparison:
     """Both answers, and the clamps of the second."""
 
     clamps: tuple[pb.Clamp, ...]

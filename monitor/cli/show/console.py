@@ -1,7 +1,4 @@
-"""Where readable output goes: consoles that respect NO_COLOR, pipes, and streams that are not UTF-8.
-
-Knows terminals. Does not know what is printed.
-"""
+"""The consoles that commands print to. They heed NO_COLOR, pipes, and streams that are not UTF-8."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Foreign text made safe to print: model output and prompts must not command the terminal.
-
-Knows which characters act instead of showing. Does not know where the text came from.
-"""
+"""Text of others made safe to print: what a model wrote or a caller sent must not control the terminal."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Tokens shaded by their strength.
-
-Knows how a number becomes a background, or a mark where there are no colours. Does not know what the number means
-beyond its scale, or anything about verdicts.
-"""
+"""Tokens of a text with backgrounds as strong as their numbers, or with marks where there are no colours."""
 
 from __future__ import annotations
 
@@ -12,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from rich.text import Text
 
 from monitor.cli.show.printable import printable
-from monitor.cli.show.strength import Measure
+from monitor.cli.show.strength import TokenMeasure
 from monitor.v1 import monitor_pb2 as pb
 
 STYLES = (
@@ -31,7 +27,7 @@ EVIDENCE = "bold underline"
 class Painter:
     """Turns tokens into styled text."""
 
-    measure: Measure
+    measure: TokenMeasure
     colour: bool
     """Shade backgrounds; otherwise strong tokens are put in brackets with their number."""
     evidence: frozenset[int] = field(default_factory=frozenset)

@@ -1,8 +1,4 @@
-"""One prompt written again and again under different values of one feature, in columns.
-
-Knows the syntax of `--compare`, which calls to make and how the answers stand beside each other. Does not know
-servers.
-"""
+"""`--compare`: its syntax, the requests that it stands for, and their answers in columns."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""A generation shown while it runs: the prompt, then text as it is released, detections between.
-
-Knows the events of `GenerateStream`. Does not know who produces them.
-"""
+"""A generation printed while it runs: the prompt, then text as it is released, with detections between."""
 
 from __future__ import annotations
 
@@ -14,11 +11,11 @@ from monitor.cli.show.console import has_colour
 from monitor.cli.show.shade import Painter
 from monitor.cli.show.strength import RuleScores
 from monitor.cli.show.verdict import detection_line, footer, verdict_block
-from monitor.client.errors import CallFailed
+from monitor.client import CallFailed
 from monitor.v1 import monitor_pb2 as pb
 
 
-class Stream:
+class StreamPrinter:
     """Prints events in order and keeps what they add up to."""
 
     def __init__(self, rules: RuleScores, console: Console) -> None:
@@ -89,7 +86,7 @@ def show(
     events: Iterable[pb.GenerateStreamResponse], rules: RuleScores, console: Console
 ) -> pb.GenerateResponse:
     """Print a stream to its end and give back what it said, as `Generate` would have answered."""
-    stream = Stream(rules, console)
+    stream = StreamPrinter(rules, console)
     for event in events:
         stream.take(event)
     return stream.finished()

@@ -1,7 +1,4 @@
-"""How strong a token is: what a rule makes of it, or what some features read there.
-
-Knows the messages of the protocol. Does not know colours.
-"""
+"""The number that shades a token: what a rule makes of it, or what some features read there."""
 
 from __future__ import annotations
 
@@ -28,7 +25,7 @@ RULE_SCALE = Scale("score", "of the rule's threshold", (1.0, 2.0, 4.0, 8.0, 12.0
 READING_SCALE = Scale("reading", "of the feature's maximum", (0.1, 0.25, 0.4, 0.6, 0.8), strong=0.4)
 
 
-class Measure(Protocol):
+class TokenMeasure(Protocol):
     """Gives every token a number on a scale."""
 
     @property

@@ -1,7 +1,4 @@
-"""The readable form as an SVG file, for documents.
-
-Knows rich's export. Does not know what is pictured.
-"""
+"""What a command prints, saved as an SVG picture for documents."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""A verdict for people: whether all was checked, what matched, on which tokens, and how far the rest came.
-
-Knows the messages of the protocol. Does not know where they came from or where they are printed.
-"""
+"""A verdict as text: whether everything was checked, which rules fired on which tokens, and how far the others came."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Words and colours for the enums of the protocol.
-
-Knows how a person says `ACTION_BLOCK`. Does not know messages.
-"""
+"""Words and colours for the values of the protocol's enums, such as `block` for `ACTION_BLOCK`."""
 
 from __future__ import annotations
 

@@ -17,8 +17,8 @@ from monitor.lab.cost.judge import Judge
 from monitor.lab.cost.points import Point, difference, share
 from monitor.lab.pair import Pair, need_statistics
 from monitor.model.offline.steered_model import Edit, SteeredModel, padded, unchanged
-from monitor.policy.fit.attention import pooled
 from monitor.policy.fit.late_probe import highest
+from monitor.policy.fit.pooling import pooled
 from monitor.policy.policy import Policy, Rule
 from monitor.records import LaterProbe
 

@@ -1,1 +1,1 @@
-"""Policy files and what belongs to them: examples, locks, probe weights, test cases, and errors with their lines."""
+"""Policy files and what lies beside them: examples, locks, probe weights and tests; and errors that name their line."""

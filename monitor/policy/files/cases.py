@@ -1,52 +1,52 @@
-"""Tests beside policies: `NAME.test.yaml`, cases on readings and cases on texts.
-
-Knows the file's shape and what makes a case pass. Does not know models: readings of texts are handed in.
-"""
+"""Tests beside policies, `NAME.test.yaml`: their shape, and whether a case passes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import numpy as np
 from pydantic import Field
 
 from monitor.policy.files.diagnostics import validate
 from monitor.policy.files.source import Source
 from monitor.policy.files.yaml_document import PolicyProblems, Problem, read_document
 from monitor.policy.policy import Check, Policy
-from monitor.policy.policyset import PolicySet
-from monitor.policy.schema.base import Check as FieldCheck
+from monitor.policy.schema.base import FieldCheck
 from monitor.policy.schema.policy import Name, Strict, Text, refuse
 from monitor.records import Phase, Probe, Readings, Signal, Status, TokenBlock, WatchPlan
 
+if TYPE_CHECKING:
+    from monitor.policy.policyset import PolicySet
+
 UNSCORED = "(could not be scored)"
-"""Stands among the rules that fired where readings are not finite, so that no such text counts as quiet."""
+"""Listed among the rules that fired where readings are not finite, so that such a text never counts as quiet."""
 TextReader = Callable[[str, WatchPlan], Readings]
-"""A text and what to read of it, to readings `[tokens, watched]`."""
+"""Reads a text: the readings `[tokens, watched]` of what the plan names."""
 
 
 class Case(Strict):
-    """One expectation."""
+    """One case of a test file: readings or texts, and the rules that must fire on them."""
 
     name: Annotated[str, Field(min_length=1, max_length=200)]
     readings: dict[str, list[float]] | None = None
-    """Reading per token, position 0 first, by feature index, `all` for every feature that the rules read, `positive`
-    for those that speak for the concept (a probe is among both), `probe`, or the name of a signal."""
+    """Readings of each token, position 0 first. The key says of what: a feature's index, `all` features that the rules
+    read, `positive` for those with a positive weight, `probe`, or the name of a signal. `all` and `positive` include
+    the probe."""
     texts: Annotated[list[Text], Field(min_length=1)] | None = None
-    """Texts that the running model reads."""
+    """Texts for the running model to read, instead of readings."""
     phase: Annotated[Phase, Field(strict=False)] = Phase.PROMPT
+    """Who wrote the tokens: `prompt` for the caller, `response` for the model."""
     fires: list[Name]
-    """Rules that must fire, and no others; empty: none may."""
+    """The rules that must fire; no other may. Empty means that none may fire."""
     at_least: Annotated[int, Field(ge=1)] | None = None
-    """Texts on which they must fire; all of them where it is left out."""
+    """On how many of the texts the rules must fire. Left out, on all of them."""
     at_most: Annotated[int, Field(ge=0)] | None = None
-    """With `fires: []`: texts on which some rule may fire all the same; none where it is left out."""
+    """With `fires: []`: on how many of the texts a rule may fire all the same. Left out, on none."""
 
     def checks(self) -> Iterable[FieldCheck]:
-        """One source of readings, of equal lengths, and what goes with which expectation."""
+        """Readings or texts, readings of equal lengths, and `at_least` or `at_most` only where it means something."""
         return (self._one_source, self._counts, self._equally_long)
 
     def _one_source(self) -> None:
@@ -55,9 +55,11 @@ class Case(Strict):
 
     def _counts(self) -> None:
         if self.at_least is not None and not self.fires:
-            raise refuse(["at_least"], "goes with rules in `fires`; write `at_most` beside `fires: []`")
+            raise refuse(
+                ["at_least"], "`at_least` needs rules in `fires`; beside `fires: []` write `at_most`"
+            )
         if self.at_most is not None and self.fires:
-            raise refuse(["at_most"], "goes with `fires: []`; write `at_least` beside rules")
+            raise refuse(["at_most"], "`at_most` needs `fires: []`; beside rules in `fires` write `at_least`")
 
     def _equally_long(self) -> None:
         if self.readings is not None and len({len(series) for series in self.readings.values()}) != 1:
@@ -70,7 +72,7 @@ class Case(Strict):
 
 
 class TestModel(Strict):
-    """One test file."""
+    """A test file, `NAME.test.yaml`."""
 
     __test__ = False
     api_version: Annotated[Literal["monitor/v1"], Field(alias="apiVersion")]
@@ -86,13 +88,13 @@ class Result:
     case: str
     passed: bool
     detail: str
-    """What was found, where that is not what was expected; of a case that did not run, why."""
+    """What fired, where that was not expected. Of a case that did not run: why."""
     skipped: bool = False
-    """True of a case that did not run; it counts neither as passed nor as failed."""
+    """True for a case that did not run; it has neither passed nor failed."""
 
 
 def read_tests(source: Source) -> TestModel:
-    """The tests of a policy; PolicyProblems where there are none or they do not fit the policy."""
+    """The tests beside a policy; PolicyProblems where there are none or they do not fit the policy."""
     path = test_path(source.path)
     if not path.exists():
         hint = f"write {path.name} with a case that fires and one that does not"
@@ -124,8 +126,10 @@ test_path.__test__ = False  # type: ignore[attr-defined]
 
 
 def run_case(policy: Policy, case: Case, read: TextReader | None) -> Result | None:
-    """The outcome of a case; None for a case on texts where nobody reads texts."""
-    # A test is about what fires, not about whose requests.
+    """Runs a case. None for a case on texts where `read` is None."""
+    from monitor.policy.policyset import PolicySet
+
+    # A case says what fires, whichever requests the policy is bound to.
     alone = PolicySet((replace(policy, match=None),), "")
     if case.readings is not None:
         found = _fired(alone, _synthetic(policy, alone, case.readings), case.phase)
@@ -157,7 +161,9 @@ def _fired(policies: PolicySet, readings: Readings, phase: Phase) -> set[str]:
 
 
 def _synthetic(policy: Policy, alone: PolicySet, series: dict[str, list[float]]) -> Readings:
-    """Readings as a case writes them; features that it does not name read zero."""
+    """Readings `[tokens, watched]` as a case writes them; what it does not name reads zero."""
+    import numpy as np
+
     tokens = len(next(iter(series.values())))
     out = np.zeros((tokens, len(alone.watch)), np.float32)
     for name, values in series.items():
@@ -166,7 +172,7 @@ def _synthetic(policy: Policy, alone: PolicySet, series: dict[str, list[float]])
             hint = "write `all`, `positive`, `probe`, the name of a signal or the index of a feature"
             raise PolicyProblems([Problem(policy.name, 1, 1, f"no rule reads `{name}`", hint)])
         for watched in chosen:
-            with np.errstate(over="ignore"):  # told as not scored
+            with np.errstate(over="ignore"):  # infinite readings are reported as UNSCORED
                 out[:, alone.watch.column(watched)] = values
     return out
 

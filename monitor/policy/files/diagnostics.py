@@ -1,7 +1,4 @@
-"""Pydantic's complaints as problems with a position and advice.
-
-Knows how to find the place of a complaint in a document, and what to suggest. Does not know what the fields mean.
-"""
+"""Pydantic's errors as problems with a position in the file and advice on what to write."""
 
 from __future__ import annotations
 
@@ -14,10 +11,9 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from monitor.policy.files.yaml_document import Document, PolicyProblems, Problem
-from monitor.policy.schema.match import LABEL
+from monitor.policy.files.yaml_document import PolicyProblems, Problem, YamlDocument
 from monitor.policy.schema.partial import Partial
-from monitor.policy.schema.policy import CATEGORY, DIGEST, FILE, NAME
+from monitor.policy.schema.policy import CATEGORY, DIGEST, FILE, LABEL, NAME
 from monitor.policy.schema.probe import PROBE_FILE
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -35,7 +31,7 @@ _ADVICE = {
 }
 
 _UNWRITTEN = ("number", "rate", "lengths", "settings", "[key]")
-"""Parts of a path that only the validator knows, beside words in parentheses."""
+"""Parts of a pydantic path that do not stand in the file; words in parentheses are others."""
 
 _FORMS = {
     PROBE_FILE: "the name of a .safetensors file beside the policy, without folders",
@@ -47,8 +43,8 @@ _FORMS = {
 }
 
 
-def validate(document: Document, model: type[Model]) -> Model:
-    """The document as a model; PolicyProblems that point at every value that does not fit."""
+def validate(document: YamlDocument, model: type[Model]) -> Model:
+    """The document as a model; PolicyProblems with one problem at every value that does not fit."""
     if not isinstance(document.data, dict):
         found = "is empty" if document.data is None else f"holds a {_kind(document.data)}"
         start = document.at(0, 0, f"the file {found}", "start with `apiVersion: monitor/v1`")
@@ -67,28 +63,31 @@ def validate(document: Document, model: type[Model]) -> Model:
     return made
 
 
-def _beyond(document: Document, model: type[BaseModel]) -> list[Problem]:
-    """What does not fit together in a file some of whose fields are wrong, as far as the others tell."""
+def _beyond(document: YamlDocument, model: type[BaseModel]) -> list[Problem]:
+    """Fields that do not fit each other, in a file that also has fields of the wrong type."""
     reading = Partial(document.data)
     with contextlib.suppress(ValidationError):
         model.model_validate(document.data, context=reading)
     return [document.problem(at, text) for at, text in reading.found]
 
 
-def _once(document: Document, problems: Sequence[Problem]) -> list[Problem]:
-    """Those of the document first; what stands where one of them does is what came of it."""
+def _once(document: YamlDocument, problems: Sequence[Problem]) -> list[Problem]:
+    """The document's own problems, then the others, each once.
+
+    Another problem at the place of one of the document's own is a consequence of it and is dropped.
+    """
     there = {(problem.line, problem.column) for problem in document.problems}
     rest = [problem for problem in problems if (problem.line, problem.column) not in there]
     return [*document.problems, *dict.fromkeys(rest)]
 
 
-def _further(document: Document, detail: ErrorDetails) -> list[Problem]:
-    """What an error of a whole part holds beside its first."""
+def _further(document: YamlDocument, detail: ErrorDetails) -> list[Problem]:
+    """The further mistakes that one pydantic error of a part carries."""
     more = detail.get("ctx", {}).get("more", [])
     return [document.problem([*detail["loc"], *one["at"]], str(one["text"])) for one in more]
 
 
-def _problem(document: Document, model: type[BaseModel], detail: ErrorDetails) -> Problem:
+def _problem(document: YamlDocument, model: type[BaseModel], detail: ErrorDetails) -> Problem:
     context = detail.get("ctx", {})
     path: list[str | int] = [*detail["loc"], *context.get("at", [])]
     name = _written(path)
@@ -139,7 +138,7 @@ def _suggest(word: str, fields: Sequence[str]) -> str:
 
 
 def _fields(model: type[BaseModel], path: Sequence[str | int]) -> list[str]:
-    """Names of the fields that may stand at a path; empty where it cannot be told."""
+    """Names of the fields that may stand at a path; empty where that is not known."""
     here: list[type[BaseModel]] = [model]
     for part in path:
         fields = [(f.alias or n, f) for m in here for n, f in m.model_fields.items()]
@@ -160,7 +159,7 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def _written(path: Sequence[str | int]) -> str:
-    """A path as people write it, without the names that only the validator uses."""
+    """A path as it stands in the file, without the parts that pydantic adds."""
     parts = [p for p in path if p not in _UNWRITTEN and not str(p).startswith("(")]
     return "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in parts).lstrip(".")
 

@@ -1,7 +1,4 @@
-"""The texts by which a policy states its concept, and the benign texts that set thresholds.
-
-Knows the JSONL rows and their digest. Does not know what a model makes of them.
-"""
+"""The example texts by which a policy states its concept, and the benign texts that set thresholds, as JSONL files."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError
 
-from monitor.policy.files.yaml_document import Document, PolicyProblems, Problem, read_text
+from monitor.policy.files.yaml_document import PolicyProblems, Problem, YamlDocument, read_text
 from monitor.policy.schema.policy import Concept, Strict, Text
 
 MAX_EXAMPLE_BYTES = 16 * 1024 * 1024
@@ -23,7 +20,7 @@ BENIGN_FILE = "benign.jsonl"
 
 
 class Label(enum.StrEnum):
-    """What an example is an example of."""
+    """What an example shows. A hard negative is a benign text that looks like a positive."""
 
     POSITIVE = "positive"
     NEGATIVE = "negative"
@@ -32,7 +29,7 @@ class Label(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A labelled text. Examples of one group are never split between learning and measuring."""
+    """A labelled text. Cross-validation never splits the examples of one group."""
 
     text: str
     label: Label
@@ -50,7 +47,7 @@ class _BenignRow(Strict):
 
 
 def concept_examples(concept: Concept, folder: Path) -> tuple[Example, ...]:
-    """Inline and filed examples of a concept; an example without a group is its own group."""
+    """The examples of a concept: those in the policy, then those of its file. One without a group is its own group."""
     inline = [
         Example(text, label, f"inline {label} {i}")
         for label, texts in (
@@ -96,7 +93,7 @@ def _digest(value: Sequence[object]) -> str:
 
 def _rows(path: Path, model: type[Strict]) -> list[tuple[int, Strict]]:
     text = read_text(path, MAX_EXAMPLE_BYTES)
-    document = Document(str(path), text)
+    document = YamlDocument(str(path), text)
     rows: list[tuple[int, Strict]] = []
     problems: list[Problem] = []
     seen: dict[str, int] = {}
@@ -121,7 +118,7 @@ def _rows(path: Path, model: type[Strict]) -> list[tuple[int, Strict]]:
 
 
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """An object whose keys stand once each; of two labels, which is meant cannot be known."""
+    """A JSON object; ValueError where a key stands twice, because it cannot be known which value is meant."""
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = next(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i]))
@@ -129,7 +126,7 @@ def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return found
 
 
-def _row_problems(document: Document, number: int, error: Exception) -> list[Problem]:
+def _row_problems(document: YamlDocument, number: int, error: Exception) -> list[Problem]:
     if not isinstance(error, ValidationError):
         column = error.colno - 1 if isinstance(error, json.JSONDecodeError) else 0
         plain = isinstance(error, ValueError) and str(error).startswith("the key")

@@ -1,7 +1,4 @@
-"""Everything that can be said about a folder of policies without a model.
-
-Knows policies, locks, examples and tests as files. Does not know what runs.
-"""
+"""Checks a folder of policies without a model: every policy, examples file, lock and test, and the benign texts."""
 
 from __future__ import annotations
 
@@ -11,20 +8,20 @@ from pathlib import Path
 from monitor.policy.files.cases import TestModel, read_tests, test_path
 from monitor.policy.files.diagnostics import validate
 from monitor.policy.files.examples import BENIGN_FILE, examples_digest, read_benign
-from monitor.policy.files.loader import policy_paths
 from monitor.policy.files.lock_checks import stale_checks
-from monitor.policy.files.source import Source, read_source
+from monitor.policy.files.source import Source, policy_paths, read_source
 from monitor.policy.files.yaml_document import PolicyProblems, Problem, read_document
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What was read, and what a reader should know although it is no error."""
+    """How much was read, with notes on what is no error but worth knowing."""
 
     policies: int
     rules: int
     examples: int
     notes: tuple[str, ...]
+    """One line each, such as that a policy has no test file or that its lock is stale."""
 
 
 def check_folder(folder: Path) -> Checked:
@@ -56,7 +53,7 @@ def check_folder(folder: Path) -> Checked:
 
 
 def _test_alone(path: Path, error: PolicyProblems) -> list[Problem]:
-    """What is wrong with the test of a policy that is wrong itself."""
+    """The problems of a policy's test file, where the policy itself has problems too."""
     test = test_path(path)
     if not test.exists() or any(problem.file == str(test) for problem in error.problems):
         return []

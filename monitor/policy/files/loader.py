@@ -1,8 +1,4 @@
-"""A folder of policy files becomes a PolicySet, or one error that lists every problem of every file.
-
-Knows which files belong together (NAME.yaml, NAME.lock.yaml, examples) and what must agree between them and
-with what runs. Does not know how a lock is fitted.
-"""
+"""Reads a folder of policy files into a PolicySet, or into one error that lists every problem of every file."""
 
 from __future__ import annotations
 
@@ -11,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from monitor.policy.files.resolve import applies, resolve
-from monitor.policy.files.source import Running, Source, read_source
+from monitor.policy.files.source import Running, Source, policy_paths, read_source
 from monitor.policy.files.yaml_document import PolicyProblems, Problem
 from monitor.policy.policyset import PolicySet
 from monitor.policy.rules.sessions import SessionStore
@@ -28,12 +24,13 @@ def load_policies(
     names: Sequence[str] = (),
     sessions: SessionStore | None = None,
 ) -> PolicySet:
-    """Read, check and resolve all policies of a folder for the model and dictionary that run.
+    """Read, check and resolve all policies of a folder for the running model and dictionary.
 
-    `maxima` are the recorded maxima `[features]` that readings will be divided by; given, locks fitted with
-    other maxima and features that were never seen active are refused. `width` is that of the residual stream, for
-    probes. Policies that are bound to models none of whose `names` they match are left out. `sessions` outlive the
-    set. Raises PolicyProblems (a PolicyError).
+    `features` is the number of features in the dictionary. `maxima` `[features]` are the recorded maxima that readings
+    are divided by; with them, locks that were fitted with other maxima and features that were never active are
+    refused. `width` is the width of the residual stream, which a probe must have. Policies whose `match.models` match
+    none of the model's `names` are left out. `sessions` is kept when a set is replaced. Raises PolicyProblems, a
+    PolicyError, with every problem of every file.
     """
     running = Running(model_digest, dictionary_digest, features, maxima, width, tuple(names))
     everything = read_folder(folder)
@@ -52,9 +49,9 @@ def load_policies(
 
 
 def read_folder(folder: Path, *, locks: bool = True) -> tuple[Source, ...]:
-    """Every policy of a folder, checked on its own, in order of file names; PolicyProblems otherwise.
+    """Every policy of a folder, in order of file names, each checked on its own; PolicyProblems with every problem.
 
-    Without `locks` no lock is looked at, for whoever is about to write new ones.
+    With `locks=False` no lock is read, because new ones are about to be written.
     """
     paths = policy_paths(folder)
     sources: list[Source] = []
@@ -69,32 +66,8 @@ def read_folder(folder: Path, *, locks: bool = True) -> tuple[Source, ...]:
     return tuple(sources)
 
 
-def policy_paths(folder: Path) -> list[Path]:
-    """The policy files of a folder; PolicyProblems where there are none or one would be overlooked."""
-    if not folder.is_dir():
-        raise PolicyProblems(
-            [Problem(str(folder), 1, 1, "is not a folder", "name a folder of NAME.yaml files")]
-        )
-    try:
-        names = sorted(folder.iterdir())
-    except OSError as error:
-        raise PolicyProblems([Problem(str(folder), 1, 1, f"cannot be read: {error.strerror}")]) from error
-    overlooked = [
-        Problem(str(path), 1, 1, "would not be read", f"rename it to {path.stem}.yaml")
-        for path in names
-        if path.suffix.lower() in (".yml", ".yaml") and path.suffix != ".yaml"
-    ]
-    if overlooked:
-        raise PolicyProblems(overlooked)
-    beside = (".lock.yaml", ".test.yaml")
-    paths = [path for path in names if path.suffix == ".yaml" and not path.name.endswith(beside)]
-    if not paths:
-        raise PolicyProblems([Problem(str(folder), 1, 1, "holds no policy", "write a NAME.yaml there")])
-    return paths
-
-
 def set_digest(sources: Sequence[Source], folder: Path) -> str:
-    """`sha256:` over names and contents of every file used."""
+    """`sha256:` over names and contents of every file that the policies were read from."""
     total = hashlib.sha256()
     for path in sorted(path for source in sources for path in source.files):
         content = hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,26 +1,29 @@
-"""What a policy resolves to for one model and one dictionary: `NAME.lock.yaml`.
+"""The lock of a policy, `NAME.lock.yaml`: the numbers that it resolves to for one model and one dictionary.
 
-Knows the lock's shape, and how it is written and compared with what runs. Does not know how its numbers
-were found (`fit`). Holds numbers only, no text of any example.
+A lock is bound to both by digest. It holds numbers only, and no text of any example.
 """
 
 from __future__ import annotations
 
 import base64
 import io
+import math
+import struct
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 from ruamel.yaml import YAML
 
-from monitor.policy.schema.base import Check, Strict, Weight, refuse
+from monitor.policy.schema.base import FieldCheck, Strict, Weight, refuse
 from monitor.policy.schema.policy import DIGEST, FeatureIndex, Name, PoolingModel, ProbeModel
 from monitor.policy.schema.threshold import FixedThreshold
 from monitor.records import LaterProbe, Signal
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Digest = Annotated[str, Field(pattern=DIGEST)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -30,21 +33,21 @@ HEADER = "# Written by `sae-monitor policy fit`; run it again instead of editing
 
 
 class ModelRef(Strict):
-    """The model that was fitted to."""
+    """The model that a lock was fitted to."""
 
     name: str
     digest: Digest
 
 
 class DictionaryRef(Strict):
-    """The dictionary that was fitted to."""
+    """The dictionary that a lock was fitted to, and how many features it has."""
 
     digest: Digest
     features: Annotated[int, Field(ge=1)]
 
 
 class LockedEntry(Strict):
-    """A feature, and the unit of its readings."""
+    """A feature with the unit of its readings."""
 
     index: FeatureIndex
     maximum: Annotated[float, Field(gt=0)]
@@ -57,57 +60,58 @@ class LockedFeature(LockedEntry):
     weight: Weight
     label: str = ""
     stability: Share = 1.0
-    """Share of the fits on half of the groups that chose this feature."""
+    """Share of the random halves of the examples that chose this feature."""
 
 
 class LockedClamp(LockedEntry):
-    """A feature that suppression clamps, chosen by causal effect."""
+    """A feature that suppression clamps, chosen by its causal effect."""
 
     target: Annotated[float, Field(ge=-20, le=0)]
-    """In units of the maximum."""
+    """What the feature was to be clamped to when it was chosen, in units of the maximum. The policy's target holds."""
     attribution: float
-    """Effect on the log-probability of the concept's texts minus that on the negatives, nats per token."""
+    """Effect on the log-probability of the concept's texts minus that on the negatives, in nats per token."""
     ratio: float
-    """How much more often it fires on the concept's tokens than on benign ones."""
+    """How many times as often it is active on the concept's tokens as on benign ones."""
 
 
 class LockedPin(LockedEntry):
-    """A feature that the policy names itself, as it was when the threshold was set."""
+    """A feature that the policy pins, as it was when the threshold was set."""
 
     weight: float
     maximum: Annotated[float, Field(ge=0)]
-    """As elsewhere; 0 of a feature that was never seen active, with which no policy is loaded."""
+    """The recorded maximum; 0 for a feature that was never active, with which no policy is loaded."""
 
 
 class LockedRule(Strict):
-    """The threshold of a rule or condition, and the settings that it was calibrated for."""
+    """The threshold of a rule or condition, and the settings that it was set for."""
 
     threshold: FixedThreshold
     """A number, or a list of `{up_to: TOKENS, threshold: NUMBER}` by tokens of the phase so far."""
     signal: Annotated[Signal, Field(strict=False)] | None = None
     pins: list[LockedPin] = Field(default_factory=list)
-    """What it read where the policy pins features."""
+    """The pinned features that it read; empty where it read something else."""
     probe: Digest | None = None
-    """Of the probe that it read where the policy brings one."""
+    """Digest of the policy's own probe, where it read that."""
     pooling: PoolingModel
     for_: Annotated[int, Field(alias="for", ge=1)] = 1
     asked_rate: Share | None = None
-    """The false-positive rate that the policy asked for; null where it gives the threshold itself."""
+    """The false-positive rate that the policy asks for; null where it gives the threshold itself."""
     benign_rate: Share
     """Share of the calibration texts on which the rule fires."""
     benign_texts: int
+    """Number of calibration texts."""
     caught: Share | None = None
-    """Share of the held-out positive examples on which the rule fires."""
+    """Share of the held-out positive examples on which the rule fires; null where nothing was learnt."""
 
 
-class Measure(Strict):
-    """How well a detector ranks held-out positives above held-out negatives, with 95 % intervals."""
+class Separation(Strict):
+    """How well held-out scores separate positives from negatives, with 95 % intervals."""
 
     auroc: Share
     auroc_low: Share
     auroc_high: Share
     recall: Share
-    """Share of positives that reach the score which 1 % of the benign texts reach."""
+    """Share of positives that reach the threshold which 1 % of the benign texts reach."""
     recall_low: Share
     recall_high: Share
     hard_auroc: Share | None = None
@@ -117,7 +121,7 @@ class Measure(Strict):
 
 
 class Difference(Strict):
-    """One detector minus another on the same resamples, with 95 % intervals."""
+    """One method minus another on the same resamples, with 95 % intervals."""
 
     auroc: float
     auroc_low: float
@@ -128,41 +132,48 @@ class Difference(Strict):
 
 
 CURVE = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-"""Shares of benign texts that fire, at which a card's curves state the recall."""
+"""The false-positive rates at which a card's curves state the recall."""
 
 
-class Card(Strict):
-    """What was measured by cross-validation over groups; the policy's own examples only."""
+class PolicyCard(Strict):
+    """What cross-validation over groups measured on the policy's own examples."""
 
     positive: int
+    """Number of positive examples."""
     negative: int
+    """Number of negative examples."""
     hard_negative: int
+    """Number of hard negatives: benign look-alikes."""
     groups: int
+    """Number of groups among the examples."""
     extra: int = 0
-    """Further rows that the fit learnt from; none of them is measured here."""
+    """Number of extra texts that the fit learnt from; none of them is measured."""
     detector: Literal["features", "probe"] = "features"
     """What scores tokens when the policy runs."""
-    methods: dict[str, Measure]
-    """`policy`: the rule as it runs. Beside it the other detector (`probe` or `features`) pooled as the rule pools,
-    `linear_probe` and `difference_of_means` on mean residuals, `bag_of_words`, and `random_features`, as many."""
+    methods: dict[str, Separation]
+    """`policy` is the rule's pooling with the detector that runs. Beside it stand the other detector (`probe` or
+    `features`) with the same pooling, `linear_probe` and `difference_of_means` on mean residuals, `bag_of_words`, and
+    `random_features`, as many as the policy has."""
     curves: dict[str, list[Share]] = Field(default_factory=dict)
-    """By method, recall where these shares of the benign texts fire: 0, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100 %."""
+    """For each method, its recall where 0, 0.2, 0.5, 1, 2, 5, 10, 20, 50 and 100 % of the benign texts fire."""
     probe_gain: Difference | None = None
     """The probe minus the features."""
     negative_rate: Share
-    """Share of the own negatives, look-alikes included, that reach that score: how far it goes by topic alone."""
+    """Share of the own negatives, look-alikes included, that reach the threshold which 1 % of the benign texts reach. A
+    high share means that the policy sees the topic rather than the concept."""
     hard_negative_auroc: Share | None = None
-    """Positives against the benign look-alikes alone."""
+    """AUROC of the positives against the benign look-alikes alone."""
     maturity: Maturity
+    """What the numbers support."""
     note: str
     """What the numbers mean for someone who wants to rely on this policy."""
 
 
 class LockedProbe(Strict):
-    """A linear probe behind the tapped layer: what suppression is checked with."""
+    """The linear probe on a later layer by which suppression is checked."""
 
     layer: Annotated[int, Field(ge=0)]
-    """It reads the residual stream after this decoder layer."""
+    """The decoder layer whose output it reads."""
     weights: Annotated[
         str, Field(pattern=r"^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$")
     ]
@@ -170,52 +181,56 @@ class LockedProbe(Strict):
     bias: float
     threshold: float
     half_life: Annotated[float, Field(gt=0)]
-    """Of the moving average over token scores, in tokens."""
+    """Half-life of the moving average over token scores, in tokens."""
     benign_rate: Annotated[float, Field(ge=0, le=1)]
     """Share of benign texts that reach the threshold."""
     auroc: Annotated[float, Field(ge=0, le=1)]
-    """On the policy's own examples, by cross-validation over groups."""
+    """AUROC on the policy's own examples, by cross-validation over groups."""
 
-    def checks(self) -> Iterable[Check]:
-        """Its weights are numbers."""
+    def checks(self) -> Iterable[FieldCheck]:
+        """The weights are finite numbers."""
         return (self._whole,)
 
     def _whole(self) -> None:
         raw = base64.b64decode(self.weights)
-        if not raw or len(raw) % 4 or not np.isfinite(np.frombuffer(raw, "<f4")).all():
+        if not raw or len(raw) % 4 or not all(math.isfinite(w) for (w,) in struct.iter_unpack("<f", raw)):
             raise refuse(["weights"], "these are not finite float32 numbers; run `policy fit` again")
 
 
 class LockModel(Strict):
-    """One lock file."""
+    """A lock file."""
 
     api_version: Annotated[Literal["monitor/v1"], Field(alias="apiVersion")] = "monitor/v1"
     kind: Literal["Lock"] = "Lock"
     policy: Name
+    """Name of the policy that it belongs to."""
     model: ModelRef
     dictionary: DictionaryRef
     examples: Digest
-    """Of the concept's examples, wherever they stand; of nothing where features are pinned."""
+    """Digest of the concept's examples; of an empty list where the policy has no concept."""
     benign: Digest
-    """Of the benign texts that set the thresholds."""
+    """Digest of the benign texts that set the thresholds."""
     extra: Digest | None = None
-    """Of further labelled texts that taught as well; null where there were none."""
+    """Digest of the extra labelled texts that were learnt from; null where there were none."""
     detector: Literal["features", "probe"] = "features"
-    """What the policy's checks read that name neither features nor a signal of their own."""
+    """What the rules and conditions read that name neither features nor a signal themselves."""
     features: list[LockedFeature]
-    """Not read where the detector is the probe."""
+    """The features that detect; empty where the detector is the probe."""
     probe: ProbeModel | None = None
+    """The probe that detects; null where the detector is features."""
     rules: dict[str, LockedRule]
-    """By name; those that combine conditions have no threshold and do not stand here."""
+    """The rules with a threshold of their own, by name. Rules that combine conditions have none."""
     conditions: dict[str, LockedRule] = Field(default_factory=dict)
-    """By name; those with a threshold of their own."""
+    """The conditions with a threshold of their own, by name."""
     suppress: list[LockedClamp]
+    """The features that suppression clamps, unless the policy names them."""
     later_probe: LockedProbe | None = None
-    """What suppression is checked with behind the tapped layer."""
-    card: Card | None = None
+    """The probe on a later layer by which suppression is checked."""
+    card: PolicyCard | None = None
+    """What was measured; null for a policy without a concept."""
 
-    def checks(self) -> Iterable[Check]:
-        """The detector that is named is there."""
+    def checks(self) -> Iterable[FieldCheck]:
+        """The section of the named detector is there."""
         return (self._probe_given,)
 
     def _probe_given(self) -> None:
@@ -229,7 +244,7 @@ def lock_path(policy: Path) -> Path:
 
 
 def lock_text(lock: LockModel) -> str:
-    """The file's text: block style, numbers to five significant digits, stable from run to run."""
+    """The text of a lock file, with numbers to five significant digits. The same lock always gives the same text."""
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False
     yaml.width = 200
@@ -240,7 +255,7 @@ def lock_text(lock: LockModel) -> str:
 
 
 def write_lock(policy: Path, lock: LockModel) -> Path:
-    """Write the lock beside its policy in one step, so that a reader never sees half of it."""
+    """Write the lock beside its policy and return its path. A reader never sees half of the file."""
     path = lock_path(policy)
     partial = path.with_suffix(".partial")
     partial.write_text(lock_text(lock), encoding="utf-8")
@@ -249,7 +264,7 @@ def write_lock(policy: Path, lock: LockModel) -> Path:
 
 
 def as_written(value: Any) -> Any:
-    """Plain data with its numbers as a lock has them: to five significant digits."""
+    """Plain data with its numbers rounded as in a lock, to five significant digits."""
     if isinstance(value, float):
         return float(f"{value:.5g}")
     if isinstance(value, dict):
@@ -258,13 +273,15 @@ def as_written(value: Any) -> Any:
 
 
 def packed(weights: NDArray[np.float32]) -> str:
-    """Weights as a lock writes them."""
+    """Weights `[d_model]` as a lock writes them: float32, little-endian, in base64."""
     return base64.b64encode(weights.astype("<f4").tobytes()).decode()
 
 
 def probe_of(locked: LockedProbe | None) -> LaterProbe | None:
-    """The probe that runs."""
+    """The later probe of a lock, with its weights as an array; None for None."""
     if locked is None:
         return None
+    import numpy as np
+
     weights = np.frombuffer(base64.b64decode(locked.weights), "<f4").astype(np.float32)
     return LaterProbe(locked.layer, weights, locked.bias, locked.threshold, locked.half_life)

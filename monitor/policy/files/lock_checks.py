@@ -1,7 +1,6 @@
-"""Whatever about a policy and its lock does not fit each other or what runs.
+"""Whether a lock still fits its policy and the running model and dictionary, or is stale.
 
-Knows digests and the settings that thresholds were calibrated for. Every disagreement is a problem at the line that
-causes it, with the command that mends it.
+Every disagreement is a problem at the line that causes it, with the command that mends it.
 """
 
 from __future__ import annotations
@@ -11,18 +10,18 @@ from monitor.policy.files.lock import LockedRule, LockModel, as_written, lock_pa
 from monitor.policy.files.pins import reads_the_same
 from monitor.policy.files.source import Running, Source
 from monitor.policy.files.yaml_document import Problem
-from monitor.policy.schema.policy import AnyPooling, CheckModel, Rate, pooling_of
+from monitor.policy.schema.policy import AnyPooling, AskedRate, CheckModel, pooling_of
 
 FIT = "run `sae-monitor policy fit {folder} --model MODEL --dictionary DICTIONARY`"
 
 
 def mend(source: Source) -> str:
-    """The command that writes a new lock."""
+    """Advice: the command that writes a new lock."""
     return FIT.format(folder=source.path.parent)
 
 
 def disagreements(source: Source, running: Running) -> list[Problem]:
-    """All of them."""
+    """Every problem between a policy, its lock and what runs."""
     found = []
     pinned = source.model.dictionary
     if pinned is not None and pinned != running.dictionary:
@@ -66,7 +65,7 @@ def _stale(source: Source, lock: LockModel, running: Running) -> list[Problem]:
 
 
 def stale_checks(source: Source, lock: LockModel) -> list[Problem]:
-    """Rules and conditions whose thresholds in the lock are missing, or were set for other settings."""
+    """Problems of rules and conditions whose thresholds are missing in the lock, or were set for other settings."""
     found = []
     for i, rule in enumerate(source.model.rules):
         found += _stale_check(source, ["rules", i, "name"], rule.name, rule, lock.rules)
@@ -82,7 +81,7 @@ def _shown(value: str) -> str:
 def _stale_check(
     source: Source, at: list[str | int], name: str, check: CheckModel, section: dict[str, LockedRule]
 ) -> list[Problem]:
-    if not isinstance(check.threshold, Rate):
+    if not isinstance(check.threshold, AskedRate):
         return []
     locked = section.get(name)
     what = "condition" if at[0] == "conditions" else "rule"
@@ -110,7 +109,7 @@ def _written(pooling: str | AnyPooling) -> object:
 
 
 def wrong_width(source: Source, running: Running) -> list[Problem]:
-    """A probe that does not fit the residual stream."""
+    """A problem where the probe has not as many weights as the residual stream is wide; else none."""
     if source.weights is None or running.width is None or len(source.weights) == running.width:
         return []
     own = source.model.probe is not None

@@ -1,21 +1,22 @@
-"""Weights of a probe, in a lock or a policy: inline, or in a safetensors file beside it.
-
-Knows the file's one tensor and its digest. Does not know what the probe looks for.
-"""
+"""Weights of a probe in a policy or a lock: in place, or in a safetensors file beside it."""
 
 from __future__ import annotations
 
 import hashlib
+import math
+import struct
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors import SafetensorError, deserialize
 
 from monitor.policy.files.yaml_document import read_bounded
 from monitor.policy.schema.probe import MOST_INLINE, ProbeModel
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 TENSOR = "weights"
 MAX_PROBE_BYTES = 16 * 1024 * 1024
@@ -29,7 +30,10 @@ def probe_path(policy: Path) -> Path:
 def store_probe(
     policy: Path, weights: Sequence[float] | NDArray[np.float64], *, bias: float, scale: float
 ) -> ProbeModel:
-    """A probe for the lock of a policy: weights `[d_model]` inline where they are few, else written beside it."""
+    """A probe for a policy's lock, from weights `[d_model]`; more than 1,024 go into a file beside the policy."""
+    import numpy as np
+    from safetensors.numpy import save
+
     row = np.asarray(weights, np.float32)
     if len(row) <= MOST_INLINE:
         return ProbeModel(weights=[float(w) for w in row], bias=bias, scale=scale)
@@ -42,7 +46,7 @@ def store_probe(
 
 
 def read_weights(probe: ProbeModel, folder: Path) -> tuple[float, ...]:
-    """The weights of a probe whose file, if it has one, lies in `folder`; ValueError that says what is wrong."""
+    """The weights of a probe; `folder` holds their file, if there is one. ValueError says what is wrong with it."""
     if probe.weights is not None:
         return tuple(probe.weights)
     path = folder / str(probe.weights_file)
@@ -58,10 +62,12 @@ def read_weights(probe: ProbeModel, folder: Path) -> tuple[float, ...]:
     if digest != probe.digest:
         raise ValueError(f"{path.name} has the digest {digest[:19]}…, not {str(probe.digest)[:19]}…")
     try:
-        tensors = load(raw)
+        tensors = dict(deserialize(raw))  # type: ignore[no-untyped-call]
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path.name} is not a safetensors file: {error}") from error
     row = tensors.get(TENSOR)
-    if row is None or row.ndim != 1 or row.dtype != np.float32 or not np.isfinite(row).all():
-        raise ValueError(f"{path.name} must hold one tensor `{TENSOR}` [d_model] of finite float32 numbers")
-    return tuple(float(w) for w in row)
+    if row is not None and row["dtype"] == "F32" and len(row["shape"]) == 1:
+        values = tuple(value for (value,) in struct.iter_unpack("<f", row["data"]))
+        if all(map(math.isfinite, values)):
+            return values
+    raise ValueError(f"{path.name} must hold one tensor `{TENSOR}` [d_model] of finite float32 numbers")

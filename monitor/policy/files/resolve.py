@@ -1,7 +1,7 @@
-"""A policy file and its lock become a policy with numbers, for one running model and dictionary.
+"""Makes a policy with numbers from a policy file and its lock, for one running model and dictionary.
 
-The digests, the examples, the rules' settings, the feature indices and the recorded maxima must agree. Every
-disagreement is a problem at the line that causes it, with the command that mends it.
+Digests, examples, rule settings, feature indices and recorded maxima must agree. Every disagreement is a problem at the
+line that causes it, with the command that mends it.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from monitor.policy.files.source import Running, Source
 from monitor.policy.files.yaml_document import Problem
 from monitor.policy.policy import Check, Condition, Lengths, Policy, Rule, WeightedFeature
 from monitor.policy.schema.expression import AnyExpression, names_in
-from monitor.policy.schema.match import fits
 from monitor.policy.schema.policy import (
+    AskedRate,
     CheckModel,
     ConditionModel,
     Max,
     Pin,
     ProbeModel,
-    Rate,
     RuleModel,
+    fits,
     pooling_of,
 )
-from monitor.policy.schema.threshold import Bucket, buckets_of
+from monitor.policy.schema.threshold import LengthThreshold, thresholds_by_length
 from monitor.records import Clamp, Mode, Probe
 
 _SAME = 1e-3
-"""Relative difference of maxima beyond which readings would mean something else."""
+"""Recorded maxima that differ by more than this share make readings mean something else."""
 
 
 def resolve(source: Source, running: Running, problems: list[Problem]) -> Policy | None:
-    """The policy with its numbers; None after adding what is wrong to `problems`."""
+    """The policy with its numbers for what runs; None where problems were found and added to `problems`."""
     before = len(problems)
     problems.extend(disagreements(source, running))
     if len(problems) > before:
@@ -45,7 +45,7 @@ def resolve(source: Source, running: Running, problems: list[Problem]) -> Policy
 
 
 def unfit(source: Source, running: Running) -> list[Problem]:
-    """What a policy names itself and the running pair does not have, for whoever is about to fit it."""
+    """Problems that keep a policy from being fitted: features that the dictionary lacks, a probe of another width."""
     checks = [*source.model.rules, *(source.model.conditions or {}).values()]
     pins = [*(source.model.features or []), *(pin for check in checks for pin in check.features or [])]
     clamped = source.model.suppress.features if source.model.suppress else None
@@ -54,7 +54,7 @@ def unfit(source: Source, running: Running) -> list[Problem]:
 
 
 def applies(source: Source, running: Running) -> bool:
-    """False where the policy is bound to models of other names."""
+    """False where `match.models` binds the policy to models of other names."""
     patterns = source.model.match.models if source.model.match is not None else None
     return not running.names or any(fits(patterns, name) for name in running.names)
 
@@ -96,14 +96,14 @@ def _clamps(source: Source) -> tuple[Clamp, ...]:
 
 
 def _named(policy: Policy) -> set[int]:
-    """The features that a policy reads or clamps."""
+    """Indices of the features that a policy reads or clamps."""
     checks: list[Check] = [*policy.rules, *policy.conditions]
     named = {feature.index for check in checks for feature in check.features}
     return named | {clamp.feature for clamp in policy.clamps}
 
 
 def _bad_features(source: Source, named: set[int], running: Running) -> list[Problem]:
-    """Features that the dictionary does not have, that were never active, or whose unit has changed."""
+    """Problems of features that the dictionary lacks, that were never active, or whose maximum has changed."""
     locked = _locked_maxima(source.lock) if source.lock else {}
     found = []
     for index in sorted(named):
@@ -169,7 +169,7 @@ def rules_of(source: Source, conditions: Sequence[Condition]) -> tuple[Rule, ...
 
 
 def leaves_of(expression: AnyExpression, conditions: dict[str, Condition]) -> dict[str, Condition]:
-    """The conditions with a score of their own that an expression rests on, each once, in the order of writing."""
+    """The conditions with a threshold that an expression refers to, directly or through others, in order of writing."""
     found: dict[str, Condition] = {}
     seen: set[str] = set()
     waiting = [name for name, _ in names_in(expression)]
@@ -235,16 +235,16 @@ def _condition(source: Source, name: str, part: ConditionModel) -> Condition:
 
 
 def _lengths(check: CheckModel, locked: LockedRule | None) -> Lengths:
-    threshold: float | Sequence[Bucket] | Rate | None = check.threshold
-    if isinstance(threshold, Rate):
+    threshold: float | Sequence[LengthThreshold] | AskedRate | None = check.threshold
+    if isinstance(threshold, AskedRate):
         assert locked is not None
         threshold = locked.threshold
     assert threshold is not None
-    return buckets_of(threshold)
+    return thresholds_by_length(threshold)
 
 
 def _measured_mode(source: Source) -> Mode:
-    """Where a policy leaves `mode` out: shadow if its card found that it does not separate."""
+    """The mode of rules that set none: shadow where the card says `experimental`, else enforce."""
     card = source.lock.card if source.lock is not None else None
     return Mode.SHADOW if card is not None and card.maturity == "experimental" else Mode.ENFORCE
 
@@ -268,7 +268,7 @@ def _probe(source: Source, check: CheckModel) -> Probe | None:
 
 
 def _shared_probe(source: Source) -> ProbeModel | None:
-    """What checks read that do not say themselves what they read, where that is a probe."""
+    """The probe of the policy or its lock, read by rules and conditions that name nothing themselves; None without."""
     if source.model.probe is not None:
         return source.model.probe
     lock = source.lock

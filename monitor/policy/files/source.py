@@ -1,4 +1,4 @@
-"""A policy as it is written: its file, its examples, its lock and its probe, read and checked on their own."""
+"""A policy as it is written: its file, examples, lock and probe, each read and checked on its own."""
 
 from __future__ import annotations
 
@@ -11,45 +11,73 @@ from monitor.policy.files.diagnostics import validate
 from monitor.policy.files.examples import Example, concept_examples, read_examples
 from monitor.policy.files.lock import MAX_LOCK_BYTES, LockModel, lock_path
 from monitor.policy.files.probe_weights import read_weights
-from monitor.policy.files.yaml_document import Document, PolicyProblems, Problem, read_document
+from monitor.policy.files.yaml_document import PolicyProblems, Problem, YamlDocument, read_document
 from monitor.policy.schema.policy import FILE, NAME, PolicyModel
 
 
 @dataclass(frozen=True)
 class Source:
-    """A policy as written, with its examples and its lock where there is one."""
+    """A policy as written, with its examples, and with its lock where there is one."""
 
     path: Path
-    document: Document
+    document: YamlDocument
     model: PolicyModel
     examples: tuple[Example, ...]
     lock: LockModel | None
-    lock_document: Document | None
+    lock_document: YamlDocument | None
     files: tuple[Path, ...]
-    """Every file it was read from."""
+    """Every file that it was read from."""
     weights: tuple[float, ...] | None = None
-    """Of its probe, where it or its lock has one."""
+    """Weights `[d_model]` of the probe of the policy or its lock; None where neither has one."""
 
 
 @dataclass(frozen=True)
 class Running:
-    """What the policies will run on."""
+    """The model and dictionary that policies are resolved for. What is None or empty is not checked."""
 
     model: str
-    """Digest."""
+    """Digest of the model."""
     dictionary: str
-    """Digest."""
+    """Digest of the dictionary."""
     features: int
+    """Number of features in the dictionary."""
     maxima: Sequence[float] | None = None
-    """`[features]`, recorded maxima that readings are divided by; None where nobody asks."""
+    """`[features]`: recorded maxima that readings are divided by."""
     width: int | None = None
-    """Of the residual stream; None where nobody asks."""
+    """Width of the residual stream."""
     names: tuple[str, ...] = ()
-    """What the model is called; empty where nobody asks."""
+    """Names of the model, which `match.models` is compared with."""
+
+
+def policy_paths(folder: Path) -> list[Path]:
+    """The policy files of a folder; PolicyProblems where there are none, or where one has another suffix."""
+    if not folder.is_dir():
+        raise PolicyProblems(
+            [Problem(str(folder), 1, 1, "is not a folder", "name a folder of NAME.yaml files")]
+        )
+    try:
+        names = sorted(folder.iterdir())
+    except OSError as error:
+        raise PolicyProblems([Problem(str(folder), 1, 1, f"cannot be read: {error.strerror}")]) from error
+    overlooked = [
+        Problem(str(path), 1, 1, "would not be read", f"rename it to {path.stem}.yaml")
+        for path in names
+        if path.suffix.lower() in (".yml", ".yaml") and path.suffix != ".yaml"
+    ]
+    if overlooked:
+        raise PolicyProblems(overlooked)
+    beside = (".lock.yaml", ".test.yaml")
+    paths = [path for path in names if path.suffix == ".yaml" and not path.name.endswith(beside)]
+    if not paths:
+        raise PolicyProblems([Problem(str(folder), 1, 1, "holds no policy", "write a NAME.yaml there")])
+    return paths
 
 
 def read_source(path: Path, *, locks: bool = True) -> Source:
-    """One policy with its examples and lock; PolicyProblems with everything that is wrong with them."""
+    """Read a policy with its examples, lock and probe; PolicyProblems with every problem of these files.
+
+    With `locks=False` the lock is not read.
+    """
     document = read_document(path)
     try:
         model = validate(document, PolicyModel)
@@ -67,16 +95,16 @@ def read_source(path: Path, *, locks: bool = True) -> Source:
     return source
 
 
-def _misnamed(path: Path, document: Document, name: object) -> list[Problem]:
-    """A problem where the policy is not called as its file is; none where its name is no name."""
+def _misnamed(path: Path, document: YamlDocument, name: object) -> list[Problem]:
+    """A problem where the policy's name differs from its file's; none where the name itself is malformed."""
     if not isinstance(name, str) or not re.fullmatch(NAME, name) or name == path.stem:
         return []
     hint = f"rename the file to {name}.yaml, or the policy"
     return [document.problem(["metadata", "name"], f"the name differs from the file's, `{path.stem}`", hint)]
 
 
-def _beside(path: Path, document: Document, *, locks: bool) -> list[Problem]:
-    """What is wrong with the name of a policy that is wrong itself, and with the files beside it."""
+def _beside(path: Path, document: YamlDocument, *, locks: bool) -> list[Problem]:
+    """Problems of the name and of the files beside a policy that has problems itself."""
     data = document.data if isinstance(document.data, dict) else {}
     concept = data.get("concept")
     examples = concept.get("examples") if isinstance(concept, dict) else None

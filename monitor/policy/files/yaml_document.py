@@ -1,7 +1,6 @@
-"""A YAML file with the position of every key and value, and problems that point at them.
+"""A YAML file with the position of every key and value, and the problems that point at them.
 
-Knows ruamel's node tree, size and nesting limits, and how a problem is printed. Does not know what a policy is.
-Anchors, aliases, tags and duplicate keys are refused, so what is read is what is written.
+Anchors, aliases, tags, repeated keys and deep nesting are refused, so that a file means what a reader sees.
 """
 
 from __future__ import annotations
@@ -34,12 +33,12 @@ _PARSER = (
     *(YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError),
     *(ArithmeticError, AssertionError),  # "\UFFFFFFFF", `%YAML 1.3`
 )
-"""What the parser raises for text that is no YAML."""
+"""What the parser raises for text that is not YAML."""
 _CORE = "tag:yaml.org,2002:"
 _SHOWN = 160
 _PIECE = 64 * 1024
 UNREADABLE = object()
-"""Stands for a value that is told to be wrong already; no field takes it."""
+"""Stands for a value that is already reported as wrong. No field accepts it."""
 _BREAKS = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 """What the parser counts as the end of a line."""
 
@@ -55,7 +54,7 @@ class Problem:
     hint: str = ""
     """What to write instead."""
     source: str = ""
-    """The line itself."""
+    """The text of the line."""
 
     def __str__(self) -> str:
         """`file:line:column: message`, the line, a caret, and the hint."""
@@ -67,7 +66,7 @@ class Problem:
 
 
 class PolicyProblems(PolicyError):
-    """Every problem of every file that was read."""
+    """The error that lists every problem of every file that was read, in order of file and line."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(sorted(problems, key=lambda p: (p.file, p.line, p.column)))
@@ -76,8 +75,8 @@ class PolicyProblems(PolicyError):
         super().__init__("\n".join([head, *map(str, self.problems)]))
 
 
-class Document:
-    """The text of a file, its data as plain Python values, and where each value stands."""
+class YamlDocument:
+    """A YAML file: its lines, its data as plain Python values, and the position of each value."""
 
     def __init__(self, name: str, text: str) -> None:
         self.name = name
@@ -85,10 +84,10 @@ class Document:
         self.root: Node | None = None
         self.data: Any = None
         self.problems: list[Problem] = []
-        """What is wrong with it although the rest can be read: keys that stand twice, numbers that are none."""
+        """Problems beside which the rest can be read, such as repeated keys and malformed numbers."""
 
     def problem(self, path: Sequence[object], message: str, hint: str = "", *, key: bool = False) -> Problem:
-        """A problem at the value under `path`, or at its key. Parts of the path that do not exist are skipped."""
+        """A problem at the value under `path`, or with `key` at its key. Missing parts of the path are skipped."""
         node = self._find(path, key)
         mark = node.start_mark if node is not None else None
         line, column = (mark.line, mark.column) if mark is not None else (0, 0)
@@ -111,13 +110,13 @@ class Document:
         return shown
 
 
-def read_document(path: Path, *, limit: int = MAX_BYTES) -> Document:
-    """Read and parse one YAML file; PolicyProblems with a position where it is not plain YAML.
+def read_document(path: Path, *, limit: int = MAX_BYTES) -> YamlDocument:
+    """Read and parse a YAML file; PolicyProblems where it cannot be read, or is not plain YAML.
 
-    What is wrong with single keys and values is in the document's `problems`; `validate` tells it with the rest.
+    Problems of single keys and values are kept in the document's `problems`, which `validate` reports with its own.
     """
     text = read_text(path, limit)
-    document = Document(str(path), text)
+    document = YamlDocument(str(path), text)
     _parse(document, text)
     return document
 
@@ -145,7 +144,8 @@ def read_text(path: Path, limit: int) -> str:
 
 
 def read_bounded(path: Path, limit: int) -> bytes:
-    """A file's bytes, cut off somewhere behind `limit`. In pieces: `read(n)` takes memory for n bytes beforehand."""
+    """The bytes of a file; of a longer file a little more than `limit`."""
+    # In pieces, because `read(n)` allocates n bytes beforehand.
     content = bytearray()
     with path.open("rb") as file:
         while len(content) <= limit and (piece := file.read(_PIECE)):
@@ -153,7 +153,7 @@ def read_bounded(path: Path, limit: int) -> bytes:
     return bytes(content)
 
 
-def _parse(document: Document, text: str) -> None:
+def _parse(document: YamlDocument, text: str) -> None:
     try:
         problems = list(_refused_events(document, text))
         if not problems:
@@ -175,7 +175,7 @@ def _parse(document: Document, text: str) -> None:
         raise PolicyProblems(problems)
 
 
-def _refused_events(document: Document, text: str) -> Iterable[Problem]:
+def _refused_events(document: YamlDocument, text: str) -> Iterable[Problem]:
     """Anchors, aliases, explicit tags and deep nesting, found before anything is built from them."""
     depth = 0
     for event in YAML(typ="safe", pure=True).parse(text):
@@ -199,7 +199,7 @@ def _refused_events(document: Document, text: str) -> Iterable[Problem]:
             depth -= 1
 
 
-def _plain(document: Document, node: Node | None, problems: list[Problem]) -> Any:
+def _plain(document: YamlDocument, node: Node | None, problems: list[Problem]) -> Any:
     if isinstance(node, MappingNode):
         return _mapping(document, node, problems)
     if isinstance(node, SequenceNode):
@@ -209,7 +209,7 @@ def _plain(document: Document, node: Node | None, problems: list[Problem]) -> An
     return None
 
 
-def _mapping(document: Document, node: MappingNode, problems: list[Problem]) -> dict[str, Any]:
+def _mapping(document: YamlDocument, node: MappingNode, problems: list[Problem]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key, value in node.value:
         mark = key.start_mark
@@ -223,7 +223,7 @@ def _mapping(document: Document, node: MappingNode, problems: list[Problem]) -> 
     return result
 
 
-def _scalar(document: Document, node: ScalarNode, problems: list[Problem]) -> Any:
+def _scalar(document: YamlDocument, node: ScalarNode, problems: list[Problem]) -> Any:
     kind = str(node.tag).removeprefix(_CORE)
     text = str(node.value)
     try:
@@ -272,7 +272,7 @@ def _line_column(text: str, position: int) -> tuple[int, int]:
 
 
 def _window(source: str, column: int) -> tuple[str, str]:
-    """The part of a line around a column, and the blanks (tabs kept) that put a caret under it."""
+    """The part of a line around a column, and the blanks and tabs that put a caret under that column."""
     start = max(0, column - 1 - _SHOWN // 2) if len(source) > _SHOWN else 0
     shown = source[start : start + _SHOWN]
     before = shown[: column - 1 - start]
@@ -284,7 +284,7 @@ def _short(text: str) -> str:
 
 
 def _absent(node: Node) -> bool:
-    """True for a value that is not there: its mark is that of whatever comes next."""
+    """True for a value that is left out. Its mark is then that of whatever comes next."""
     return isinstance(node, ScalarNode) and bool(node.start_mark.index == node.end_mark.index)
 
 

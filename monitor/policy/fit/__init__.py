@@ -1,20 +1,19 @@
-"""Fitting a policy to a dictionary: examples in, a lock with numbers and a measured card out.
+"""Fits a policy to a dictionary: from examples to a lock with thresholds and a measured card.
 
-Knows statistics on arrays of readings. Does not know models: a `Reader` is handed in. Needs scikit-learn, so
-nothing that serves imports this package.
+Needs scikit-learn and scipy, so nothing that serves imports this package.
 """
 
-from monitor.policy.fit.detectors import Probe
+from monitor.policy.fit.detectors import ProbeDetector
 from monitor.policy.fit.fit import FitSettings, Inputs, fit_policy
-from monitor.policy.fit.readings import Reader, TextReadings, TokenReadings
+from monitor.policy.fit.readings import FitReader, TextReadings, TokenReadings
 from monitor.policy.fit.rows import LabelledTexts
 
 __all__ = [
     "FitSettings",
     "Inputs",
     "LabelledTexts",
-    "Probe",
-    "Reader",
+    "ProbeDetector",
+    "FitReader",
     "TextReadings",
     "TokenReadings",
     "fit_policy",

@@ -1,31 +1,29 @@
-"""The card of a fitted policy: what was measured, and what may be concluded.
-
-Knows held-out scores. Does not know thresholds or what a rule does.
-"""
+"""The card of a fitted policy: what cross-validation measured, and what may be concluded from it."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from monitor.policy.files.lock import Card, Difference, Maturity, Measure
-from monitor.policy.fit.cross_validation import Crossed
-from monitor.policy.fit.detectors import Rows
+from monitor.policy.files.lock import Difference, Maturity, PolicyCard, Separation
+from monitor.policy.fit.cross_validation import HeldOutScores
 from monitor.policy.fit.metrics import RATE, Truth, curve, difference, measure_all, threshold_at
 from monitor.policy.fit.readings import Floats
+from monitor.policy.fit.rows import FitRows
 
 STABLE = (0.90, 0.60)
-"""Least lower bound of AUROC, and least recall at 1 % false positives, of `stable`."""
+"""A `stable` policy has at least this lower end of the AUROC's interval, and this recall at 1 % false positives."""
 BETA = (0.70, 0.20)
-"""The same, of `beta`; below it a policy is `experimental` and stays in shadow unless told otherwise."""
+"""The same for `beta`. Below it a policy is `experimental`, and its rules stay in shadow unless they set `mode`."""
 TOPIC = 2.0
-"""Recall over the rate on own negatives, below which a policy sees the topic rather than the concept."""
+"""Where recall is less than so many times the share of own negatives that fire, the policy sees the topic only."""
 CLOSE = 0.03
-"""A difference of AUROC too small to matter."""
+"""A baseline whose AUROC comes so close does as well."""
 
 
-def make_card(rows: Rows, crossed: Crossed, asked: str, seed: int) -> Card:
-    """The card, from scores that were held out. `asked` is `features`, `probe` or `auto`: the probe where it is
-    clearly better.
+def make_card(rows: FitRows, crossed: HeldOutScores, asked: str, seed: int) -> PolicyCard:
+    """The card, from held-out scores.
+
+    It chooses the detector: `asked` is `features`, `probe`, or `auto` for the probe where it is clearly better.
     """
     kept = np.flatnonzero(rows.measured == 1)
     scores = {
@@ -41,7 +39,7 @@ def make_card(rows: Rows, crossed: Crossed, asked: str, seed: int) -> Card:
     measures |= {name: found.measure for name, found in measured.items() if name != detector}
     by_topic = _by_topic(scores[detector], rows)
     maturity = maturity_of(measures["policy"], by_topic)
-    return Card.model_validate(
+    return PolicyCard.model_validate(
         {
             **_counts(rows),
             "detector": detector,
@@ -57,12 +55,12 @@ def make_card(rows: Rows, crossed: Crossed, asked: str, seed: int) -> Card:
 
 
 def clearly_better(gain: Difference) -> bool:
-    """True where one interval excludes zero upwards and neither excludes it downwards."""
+    """True where the interval of AUROC or recall lies above zero, and neither lies below zero."""
     up = gain.auroc_low > 0 or gain.recall_low > 0
     return up and gain.auroc_high >= 0 and gain.recall_high >= 0
 
 
-def _counts(rows: Rows) -> dict[str, int]:
+def _counts(rows: FitRows) -> dict[str, int]:
     own = rows.own == 1
     return {
         "positive": int((own & (rows.positive == 1)).sum()),
@@ -73,8 +71,8 @@ def _counts(rows: Rows) -> dict[str, int]:
     }
 
 
-def _curves(scores: dict[str, Floats], rows: Rows, detector: str) -> dict[str, list[float]]:
-    """By method, recall at every share of benign texts."""
+def _curves(scores: dict[str, Floats], rows: FitRows, detector: str) -> dict[str, list[float]]:
+    """For each method, its recall at the false-positive rates of `CURVE`."""
     yes = np.flatnonzero((rows.own == 1) & (rows.positive == 1))
     return {
         "policy" if name == detector else name: curve(values[yes], values[rows.benign])
@@ -82,14 +80,14 @@ def _curves(scores: dict[str, Floats], rows: Rows, detector: str) -> dict[str, l
     }
 
 
-def _by_topic(scores: Floats, rows: Rows) -> float:
-    """Share of own negatives that reach what 1 % of the benign texts reach."""
+def _by_topic(scores: Floats, rows: FitRows) -> float:
+    """Share of own negatives that reach the threshold which 1 % of the benign texts reach."""
     no = scores[(rows.own == 1) & (rows.positive == 0)]
     return float((no >= threshold_at(scores[rows.benign], RATE)).mean()) if len(no) else 0.0
 
 
-def maturity_of(policy: Measure, by_topic: float) -> Maturity:
-    """What the numbers support; `by_topic` is the share of own negatives that fire as well."""
+def maturity_of(policy: Separation, by_topic: float) -> Maturity:
+    """The maturity that the numbers support; `by_topic` is the share of own negatives that fire too."""
     if policy.recall < TOPIC * by_topic:
         return "experimental"
     if policy.auroc_low >= STABLE[0] and policy.recall >= STABLE[1]:
@@ -98,9 +96,9 @@ def maturity_of(policy: Measure, by_topic: float) -> Maturity:
 
 
 def note_of(
-    measures: dict[str, Measure], gain: Difference, detector: str, by_topic: float, maturity: Maturity
+    measures: dict[str, Separation], gain: Difference, detector: str, by_topic: float, maturity: Maturity
 ) -> str:
-    """The card in a few sentences."""
+    """What the card says about relying on the policy, in a few sentences."""
     mine = measures["policy"]
     verdict = {
         "stable": "Separates well on held-out examples.",

@@ -1,6 +1,6 @@
-"""Cross-validation over groups: scores of every own and benign text by detectors that never saw its group.
+"""Cross-validation over groups: every own example and benign text is scored by detectors that never saw its group.
 
-Knows rows with labels, groups and importance. Extra rows only ever teach; they are never scored.
+Extra texts are learnt from in every fold and never scored.
 """
 
 from __future__ import annotations
@@ -10,40 +10,51 @@ from dataclasses import dataclass
 import numpy as np
 
 from monitor.policy.fit.baselines import bag_of_words, difference_of_means, linear_probe, random_features
-from monitor.policy.fit.detectors import Detector, Features, Rows
-from monitor.policy.fit.learner import Recipe, learn_features, learn_probe, weighted
-from monitor.policy.fit.lengths import EDGES, NEVER, Reached
+from monitor.policy.fit.detectors import (
+    Detector,
+    FeatureDetector,
+    Recipe,
+    learn_features,
+    learn_probe,
+    weighted,
+)
+from monitor.policy.fit.lengths import EDGES, NEVER, BucketMaxima
+from monitor.policy.fit.pooling import RulePooling
 from monitor.policy.fit.readings import Floats, Indices
-from monitor.policy.fit.weights import Pooled
+from monitor.policy.fit.rows import FitRows
 
 FOLDS = 5
 
 
 @dataclass(frozen=True)
-class Crossed:
-    """Held-out scores of all texts, comparable across folds; minus infinity or NaN for rows not measured."""
+class HeldOutScores:
+    """Scores of all texts by detectors that never saw the text's group.
 
-    features: list[Reached]
-    """By rule, in deviations from the mean of the negatives that its detector learnt from."""
-    probe: list[Reached]
-    """The same for a probe that is read token by token, as a rule would."""
+    Each fold has its own detector, so scores are standardised by the negatives that it learnt from. Extra texts are
+    not scored: they hold minus infinity, or NaN in `baselines`.
+    """
+
+    features: list[BucketMaxima]
+    """For each rule, scores by weighted features."""
+    probe: list[BucketMaxima]
+    """For each rule, scores by a probe that is read at every token and pooled as the rule pools."""
     baselines: dict[str, Floats]
-    """`[texts]` by method."""
+    """For each baseline, scores `[texts]`."""
 
-    def of(self, kind: str) -> list[Reached]:
-        """The scores of one kind of detector."""
+    def of(self, kind: str) -> list[BucketMaxima]:
+        """The scores of one kind of detector, `features` or `probe`."""
         return self.probe if kind == "probe" else self.features
 
 
-def scale_of(detector: Detector, how: Pooled, rows: Rows, which: Indices) -> tuple[float, float]:
-    """Mean and deviation of a detector's scores on negative rows, so that folds can be compared."""
+def scale_of(detector: Detector, how: RulePooling, rows: FitRows, which: Indices) -> tuple[float, float]:
+    """Mean and standard deviation of a detector's scores on the negatives among the rows `which`."""
     scores = how.score(detector.tokens(rows.read, which[rows.positive[which] == 0]))
     return float(scores.mean()), float(scores.std() + 1e-9)
 
 
-def cross_validate(rows: Rows, recipe: Recipe) -> Crossed:
-    """Scores by detectors that never saw the row's group."""
-    out = _blank(len(rows.texts), len(recipe.rules))
+def cross_validate(rows: FitRows, recipe: Recipe) -> HeldOutScores:
+    """Score every own example and benign text by detectors that learnt from the other folds."""
+    out = _blank(len(rows.texts), len(recipe.poolings))
     for held in folds(rows, recipe.seed):
         rest = np.setdiff1d(rows.everything, held)
         features = learn_features(rows, rest, recipe)
@@ -54,46 +65,46 @@ def cross_validate(rows: Rows, recipe: Recipe) -> Crossed:
     return out
 
 
-def _blank(texts: int, rules: int) -> Crossed:
-    def empty() -> list[Reached]:
-        return [Reached(np.full((texts, len(EDGES) + 1), NEVER), EDGES) for _ in range(rules)]
+def _blank(texts: int, rules: int) -> HeldOutScores:
+    def empty() -> list[BucketMaxima]:
+        return [BucketMaxima(np.full((texts, len(EDGES) + 1), NEVER), EDGES) for _ in range(rules)]
 
-    return Crossed(empty(), empty(), {})
+    return HeldOutScores(empty(), empty(), {})
 
 
 def _score(
-    detector: Detector, out: list[Reached], rows: Rows, recipe: Recipe, rest: Indices, held: Indices
+    detector: Detector, out: list[BucketMaxima], rows: FitRows, recipe: Recipe, rest: Indices, held: Indices
 ) -> None:
     tokens = detector.tokens(rows.read, held)
-    for how, reached in zip(recipe.rules, out, strict=True):
-        reached.best[held] = how.reach(tokens).scaled(*scale_of(detector, how, rows, rest)).best
+    for how, scores in zip(recipe.poolings, out, strict=True):
+        scores.best[held] = how.bucket_maxima(tokens).scaled(*scale_of(detector, how, rows, rest)).best
 
 
 def _baselines(
-    rows: Rows, rest: Indices, held: Indices, features: Features, recipe: Recipe
+    rows: FitRows, rest: Indices, held: Indices, features: FeatureDetector, recipe: Recipe
 ) -> dict[str, Floats]:
     y, importance, means = rows.positive[rest], rows.importance[rest], rows.read.means
-    told = [rows.texts[i] for i in rest]
+    texts = [rows.texts[i] for i in rest]
     return {
         "linear_probe": linear_probe(means[rest], y, importance, means[held]),
         "difference_of_means": difference_of_means(means[rest], y, importance, means[held]),
-        "bag_of_words": bag_of_words(told, y, importance, [rows.texts[i] for i in held]),
+        "bag_of_words": bag_of_words(texts, y, importance, [rows.texts[i] for i in held]),
         "random_features": _random(rows, rest, held, len(features.indices), recipe),
     }
 
 
-def _random(rows: Rows, rest: Indices, held: Indices, count: int, recipe: Recipe) -> Floats:
+def _random(rows: FitRows, rest: Indices, held: Indices, count: int, recipe: Recipe) -> Floats:
     ever = np.flatnonzero(np.asarray(rows.read.tokens.take(rest).density()) > 0)
     if not count or not len(ever):
         return np.zeros(len(held))
-    how = recipe.rules[0]
+    how = recipe.poolings[0]
     drawn = weighted(rows, rest, recipe, random_features(ever, count, recipe.seed))
     middle, spread = scale_of(drawn, how, rows, rest)
     return np.asarray((how.score(drawn.tokens(rows.read, held)) - middle) / spread)
 
 
-def folds(rows: Rows, seed: int) -> list[Indices]:
-    """The measured rows in parts of whole groups, each part with its share of own and benign groups."""
+def folds(rows: FitRows, seed: int) -> list[Indices]:
+    """The measured rows in five parts of whole groups; own and benign groups are spread evenly over the parts."""
     rng = np.random.default_rng(seed)
     part = np.full(len(rows.texts), -1)
     for own in (1, 0):

@@ -1,8 +1,8 @@
-"""Few features, chosen because many subsamples of the examples choose them.
+"""Which features of the dictionary a policy uses: those that detect its concept, and those that suppression clamps.
 
-Stability selection (Meinshausen and Bühlmann, 2010): an L1 logistic regression on each of many random halves of the
-groups; a feature's stability is the share of halves that give it a weight of the wanted sign.
-Knows pooled readings. Does not know tokens.
+Detecting features are chosen by stability selection (Meinshausen and Bühlmann, 2010): an L1 logistic regression is
+fitted on each of many random halves of the groups, and features that enough halves choose are taken. Features to clamp
+are chosen by their causal effect (attribution patching, Nanda 2023, with the gradient at the tapped layer).
 """
 
 from __future__ import annotations
@@ -11,14 +11,22 @@ import numpy as np
 from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 
+from monitor.policy.files.lock import LockedClamp
 from monitor.policy.fit.readings import Floats, Indices
 
 CANDIDATES = 300
-"""Features that are looked at more closely, by standardised difference of means."""
+"""Features that the regressions look at: those with the greatest standardised difference of means."""
 LEAST_TEXTS = 3
 """A candidate is active in at least so many positive texts."""
 STABLE = 0.25
-"""Share of the halves that must agree."""
+"""A feature is taken where at least this share of the halves chose it."""
+LEAST_RATIO = 4.0
+"""A clamped feature is active at least so many times as often on the concept as on benign text."""
+LEAST_DENSITY = 0.002
+"""A clamped feature is active on at least this share of the concept's tokens; below, a clamp changes nothing."""
+MOST_CLAMPS = 25
+SHOWN_RATIO = 1000.0
+"""Larger ratios are written as this."""
 
 
 def select(
@@ -33,8 +41,9 @@ def select(
 ) -> tuple[Indices, Floats]:
     """At most `limit` features and their stabilities, from mean readings `[texts, features]`.
 
-    `positive` is 0 or 1 per text, `groups` an integer per text. `signed` takes features that speak against the
-    concept as well. At least one feature comes back where any is more active on positives.
+    `positive` is 0 or 1 and `groups` an integer for each text. A feature's stability is the share of the `rounds`
+    halves whose regression gave it a weight: a positive one, or with `signed` any. Where fewer than three features
+    are stable, the three most stable are taken; nothing is returned where no feature is more active on positives.
     """
     candidates = _screen(mean, positive, signed)
     if not len(candidates):
@@ -52,6 +61,31 @@ def select(
     stable = best[stability[best] >= STABLE]
     kept = stable if len(stable) >= 3 else best[:3]
     return candidates[kept], stability[kept]
+
+
+def choose_clamps(
+    effect: Floats, concept: Floats, benign: Floats, maxima: Floats, target: float
+) -> list[LockedClamp]:
+    """The features to clamp, at most 25 and possibly none, the greatest effect first.
+
+    A feature qualifies where its activity raises the log-probability of the concept's texts more than that of the
+    negatives, and it is active at least four times as often on the concept as on benign text. Arrays are `[features]`:
+    `effect` on the log-probability in nats per token (positives minus negatives), the shares of `concept` and `benign`
+    tokens on which each is active, and the recorded `maxima`. `target` is in units of the maximum.
+    """
+    ratio = concept / np.maximum(benign, 1e-9)
+    fit = (effect > 0) & (ratio >= LEAST_RATIO) & (concept >= LEAST_DENSITY) & (maxima > 0)
+    best = [i for i in np.argsort(-effect, kind="stable")[: MOST_CLAMPS * 40] if fit[i]][:MOST_CLAMPS]
+    return [
+        LockedClamp(
+            index=int(i),
+            target=target,
+            maximum=float(maxima[i]),
+            attribution=float(effect[i]),
+            ratio=float(min(ratio[i], SHOWN_RATIO)),
+        )
+        for i in best
+    ]
 
 
 def _screen(mean: sparse.csr_matrix, positive: Indices, signed: bool) -> Indices:
@@ -81,8 +115,15 @@ def _sparse_weights(x: Floats, y: Indices, limit: int, signed: bool) -> Floats:
     """Weights of the least regularised L1 logistic regression on the path with at most `limit` wanted ones."""
     weights = np.zeros(x.shape[1])
     for strength in np.geomspace(0.003, 1.0, 9):
+        # liblinear shuffles; left out, the random state would be numpy's global one, and no lock could be made again.
         model = LogisticRegression(
-            l1_ratio=1.0, C=strength, solver="liblinear", class_weight="balanced", tol=1e-3, max_iter=200
+            l1_ratio=1.0,
+            C=strength,
+            solver="liblinear",
+            class_weight="balanced",
+            tol=1e-3,
+            max_iter=200,
+            random_state=0,
         )
         found = model.fit(x, y).coef_[0]
         if (found != 0 if signed else found > 0).sum() > limit:

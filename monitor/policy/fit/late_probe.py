@@ -1,8 +1,4 @@
-"""A linear probe behind the clamped layer: whether what suppression removed is there again further on.
-
-Learns from the mean residuals of the policy's examples and of half of the benign texts; the other half sets the
-threshold. Knows arrays. Does not know the model: a `LaterReader` is handed in.
-"""
+"""A linear probe on a later layer, which says whether what suppression removed at the tapped layer has come back."""
 
 from __future__ import annotations
 
@@ -20,21 +16,21 @@ from monitor.policy.fit.readings import Floats, Indices
 from monitor.policy.schema.policy import Ema, PolicyModel, pooling_of
 
 RATE = 0.01
-"""Share of benign texts on which the probe may reach its threshold."""
+"""Share of unseen benign texts that reach the probe's threshold."""
 HALF_LIFE = 12.0
-"""Tokens, where no rule of the policy says another."""
+"""Half-life of the moving average in tokens, where no rule of the policy sets another."""
 FOLDS = 5
 
 
 class LaterReader(Protocol):
-    """The residual stream behind the tapped layer."""
+    """Reads the residual stream behind the tapped layer."""
 
     @property
     def layer(self) -> int:
-        """After which decoder layer."""
+        """The decoder layer whose output is read."""
 
     def residuals(self, texts: Sequence[str]) -> list[Floats]:
-        """Residuals `[tokens, d_model]` of each text, first positions left out."""
+        """Residuals `[tokens, d_model]` of each text, the first position left out."""
 
 
 def fit_later(
@@ -44,7 +40,10 @@ def fit_later(
     reader: LaterReader,
     seed: int = 0,
 ) -> LockedProbe | None:
-    """The probe of a policy that suppresses; None where it does not, or has no examples to learn from."""
+    """The later probe of a policy that suppresses; None where it does not, or has no positive examples.
+
+    It learns from mean residuals of the examples and of half of the benign texts. The other half sets its threshold.
+    """
     if policy.suppress is None or not any(e.label is Label.POSITIVE for e in examples):
         return None
     own, other = reader.residuals([e.text for e in examples]), reader.residuals(benign)
@@ -87,7 +86,7 @@ def highest(scores: Floats, half_life: float) -> float:
 
 
 def mean(rows: Floats) -> Floats:
-    """Mean residual of a text, zero where it has no token."""
+    """Mean residual `[d_model]` of a text with residuals `[tokens, d_model]`; zero where it has no token."""
     return np.asarray(rows.mean(axis=0) if len(rows) else np.zeros(rows.shape[1]), np.float64)
 
 

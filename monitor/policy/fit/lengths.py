@@ -1,10 +1,9 @@
-"""False positives by length: why one threshold is not enough, and how a rate is shared out.
+"""Thresholds by text length, and how a false-positive rate is divided among the lengths.
 
-A rule looks at a text again after every token, so a long text has more chances to fire than a short one; thresholds
-are therefore set per bucket of token counts. A text that reaches bucket `b` has passed all buckets before, so the
-rate is spent like the error of a sequential test (Lan and DeMets, 1983): half of what is left in each bucket, all
-of it in the last. A text of any length then fires with at most the whole rate.
-Knows pooled scores and lengths. Does not know what gave the scores.
+A rule looks at a text again after every token, so a long text has more chances to fire than a short one. Therefore each
+length bucket has its own threshold. A text that gets into a bucket has passed all buckets before, so the rate is spent
+as in a sequential test (Lan and DeMets, 1983): each bucket spends half of what is left, and the last spends all of it.
+A text of any length then fires with at most the whole rate.
 """
 
 from __future__ import annotations
@@ -18,15 +17,15 @@ from monitor.errors import PolicyError
 from monitor.policy.fit.readings import Floats, Indices
 
 EDGES = (16, 48, 128)
-"""Tokens at which a bucket ends; the last bucket has no end."""
+"""Last token of each length bucket; one more bucket has no end."""
 FEWEST = 200
 """A bucket with fewer calibration texts is joined to the one before it."""
 NEVER = -np.inf
-"""What a text that does not reach a bucket scores there."""
+"""Score of a text in a bucket that it is too short for."""
 
 
 @dataclass(frozen=True)
-class Reached:
+class BucketMaxima:
     """The highest pooled score of each text within each bucket."""
 
     best: Floats
@@ -36,25 +35,25 @@ class Reached:
 
     @property
     def overall(self) -> Floats:
-        """`[texts]`: the highest of all buckets."""
+        """`[texts]`: the highest pooled score in any bucket."""
         return np.asarray(self.best.max(axis=1))
 
-    def take(self, which: Indices) -> Reached:
-        """Some of the texts."""
-        return Reached(self.best[which], self.edges)
+    def take(self, which: Indices) -> BucketMaxima:
+        """The scores of the texts `which`."""
+        return BucketMaxima(self.best[which], self.edges)
 
-    def scaled(self, middle: float, spread: float) -> Reached:
-        """Scores as deviations from a mean."""
-        return Reached((self.best - middle) / spread, self.edges)
+    def scaled(self, middle: float, spread: float) -> BucketMaxima:
+        """Standardised scores: `(score - middle) / spread`."""
+        return BucketMaxima((self.best - middle) / spread, self.edges)
 
-    def unscaled(self, middle: float, spread: float) -> Reached:
+    def unscaled(self, middle: float, spread: float) -> BucketMaxima:
         """The inverse of `scaled`."""
-        return Reached(self.best * spread + middle, self.edges)
+        return BucketMaxima(self.best * spread + middle, self.edges)
 
 
 @dataclass(frozen=True)
-class Bucket:
-    """A threshold for tokens up to a count, and what it was set on."""
+class CalibratedThreshold:
+    """A threshold for the tokens of one bucket, and how many texts set it."""
 
     up_to: int | None
     """Last token of the bucket, counted from 1; None for no end."""
@@ -63,10 +62,10 @@ class Bucket:
     """Calibration texts that reach into the bucket."""
 
 
-def reach(courses: Sequence[Floats], edges: tuple[int, ...]) -> Reached:
-    """Bucket maxima of pooled scores after each token; a text without tokens scores nothing, in the first bucket.
+def bucket_maxima(courses: Sequence[Floats], edges: tuple[int, ...]) -> BucketMaxima:
+    """The highest score of each text in each bucket, from its pooled score after each token.
 
-    PolicyError where a score is NaN, which no threshold could hold.
+    A text without tokens scores 0 in the first bucket. PolicyError where a score is NaN.
     """
     starts = (0, *edges)
     best = np.full((len(courses), len(starts)), NEVER)
@@ -81,21 +80,21 @@ def reach(courses: Sequence[Floats], edges: tuple[int, ...]) -> Reached:
                 best[i, b] = part.max()
     silent = ~np.isfinite(best).any(axis=1)
     best[silent, 0] = 0.0
-    return Reached(best, edges)
+    return BucketMaxima(best, edges)
 
 
-def stack(parts: Sequence[Reached]) -> Reached:
-    """All texts of all parts, in order."""
-    return Reached(np.concatenate([part.best for part in parts]), parts[0].edges)
+def stack(parts: Sequence[BucketMaxima]) -> BucketMaxima:
+    """The scores of all texts of all parts, in order."""
+    return BucketMaxima(np.concatenate([part.best for part in parts]), parts[0].edges)
 
 
-def calibrate(benign: Reached, rate: float, least: float = NEVER) -> list[Bucket]:
-    """A threshold per bucket, so that at most `rate` of the texts of any length fire; none below `least`.
+def calibrate(benign: BucketMaxima, rate: float, least: float = NEVER) -> list[CalibratedThreshold]:
+    """A threshold per bucket, so that at most `rate` of the benign texts of any length fire; none is below `least`.
 
     The quantile is the conservative one of conformal prediction (Vovk et al., 2005): of `n` texts at most
-    `rate · (n + 1) − 1` may fire, so that the rate holds on average for the next text too.
+    `rate · (n + 1) − 1` may fire, so that the rate also holds for the next text, on average.
     """
-    buckets: list[Bucket] = []
+    buckets: list[CalibratedThreshold] = []
     fired = np.zeros(len(benign.best), bool)
     spent = 0.0
     groups = _joined(benign)
@@ -106,33 +105,36 @@ def calibrate(benign: Reached, rate: float, least: float = NEVER) -> list[Bucket
         allowed = max(0, int(np.floor(spent * (here.sum() + 1))) - 1 - int(fired[here].sum()))
         threshold = max(_above(scores[here & ~fired], allowed), least)
         fired |= scores >= threshold
-        buckets.append(Bucket(up_to, float(threshold), int(here.sum())))
+        buckets.append(CalibratedThreshold(up_to, float(threshold), int(here.sum())))
     return buckets
 
 
-def fires(reached: Reached, thresholds: Sequence[tuple[int | None, float]]) -> Indices:
-    """`[texts]` 1 where a text reaches a threshold; (up to so many tokens, threshold), the last without a limit.
+def fires(maxima: BucketMaxima, thresholds: Sequence[tuple[int | None, float]]) -> Indices:
+    """`[texts]`: 1 where a text reaches the threshold that holds for its length, else 0.
 
-    Where thresholds change within a bucket of `reached`, the lowest counts for all of it: the rate that comes of
-    it is never too low.
+    `thresholds` are pairs of (last token, threshold) in growing order; the last pair has no last token. Where the
+    threshold changes within a bucket, the lowest counts for the whole bucket, so the rate is never understated.
     """
-    fired = np.zeros(len(reached.best), bool)
-    starts = (0, *reached.edges)
+    fired = np.zeros(len(maxima.best), bool)
+    starts = (0, *maxima.edges)
     for column, start in enumerate(starts):
-        end = np.inf if column == len(reached.edges) else reached.edges[column]
+        end = np.inf if column == len(maxima.edges) else maxima.edges[column]
         lowest, before = np.inf, 0.0
         for up_to, threshold in thresholds:
             until = np.inf if up_to is None else up_to
             if before < end and until > start:
                 lowest = min(lowest, threshold)
             before = until
-        fired |= reached.best[:, column] >= lowest
+        fired |= maxima.best[:, column] >= lowest
     return fired.astype(np.intp)
 
 
-def _joined(benign: Reached) -> list[tuple[list[int], int | None]]:
-    """Columns of each bucket and where it ends; buckets with few texts belong to the one before, and what comes after
-    a bucket that scores nothing (shorter than the rule's `for`) to that one."""
+def _joined(benign: BucketMaxima) -> list[tuple[list[int], int | None]]:
+    """The buckets that are calibrated: their columns in `benign.best`, and their last token.
+
+    A bucket with few texts is joined to the one before. So is a bucket behind one in which no text has a score, because
+    it is shorter than the rule's `for`.
+    """
     counts = np.isfinite(benign.best).sum(axis=0)
     ends: list[int | None] = [*benign.edges, None]
     groups: list[tuple[list[int], int | None]] = []
@@ -145,7 +147,7 @@ def _joined(benign: Reached) -> list[tuple[list[int], int | None]]:
 
 
 def _above(scores: Floats, allowed: int) -> float:
-    """The threshold that exactly `allowed` of the scores reach where no two are equal, and never more."""
+    """The threshold that at most `allowed` of the scores reach, and exactly so many where no two are equal."""
     if not len(scores):
         return NEVER
     ranked = np.sort(scores)[::-1]

@@ -1,7 +1,4 @@
-"""How well scores separate, with intervals from resampling groups.
-
-Knows scores, labels and groups. Does not know what gave the scores.
-"""
+"""How well scores separate positives from negatives, with intervals from resampling groups."""
 
 from __future__ import annotations
 
@@ -10,17 +7,21 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import rankdata
 
-from monitor.policy.files.lock import CURVE, Difference, Measure
+from monitor.policy.files.lock import CURVE, Difference, Separation
 from monitor.policy.fit.readings import Floats, Indices
 
 RATE = 0.01
 """The false-positive rate at which recall is stated."""
 RESAMPLES = 300
+"""Resamples of the groups that give an interval."""
 INTERVAL = (0.025, 0.975)
 
 
 def auroc(positive: Floats, negative: Floats) -> float:
-    """Probability that a positive scores above a negative, ties counting half (Mann-Whitney U)."""
+    """Probability that a positive scores above a negative, ties counting half; 0.5 where either is missing.
+
+    Computed from ranks (Mann-Whitney U).
+    """
     if not len(positive) or not len(negative):
         return 0.5
     ranks = rankdata(np.concatenate([positive, negative]))[: len(positive)]
@@ -29,7 +30,7 @@ def auroc(positive: Floats, negative: Floats) -> float:
 
 
 def threshold_at(negative: Floats, rate: float) -> float:
-    """The threshold that at most this share of the negatives reaches: midway between the scores that it parts."""
+    """The threshold that at most this share of the negatives reaches, midway between two of their scores."""
     ranked = np.sort(negative)[::-1]
     below = ranked[int(np.floor(rate * len(ranked)))]
     above = ranked[ranked > below]
@@ -38,40 +39,44 @@ def threshold_at(negative: Floats, rate: float) -> float:
 
 @dataclass(frozen=True)
 class Truth:
-    """What is known of the measured texts, one entry per text."""
+    """Labels and groups of the measured texts. Every array is `[texts]`."""
 
     positive: Indices
+    """1 where the text shows the concept, else 0."""
     own: Indices
     """1 for the policy's examples, 0 for benign texts."""
     hard: Indices
-    """1 for benign look-alikes."""
+    """1 for hard negatives: benign look-alikes."""
     groups: Indices
+    """An integer per group; resampling draws whole groups."""
 
 
 @dataclass(frozen=True)
-class Measured:
-    """One method: its measure, and what resampling gave `[resamples, 3]` (AUROC, recall, AUROC on look-alikes)."""
+class ResampledSeparation:
+    """How well one method separates, with the resamples behind its intervals."""
 
-    measure: Measure
+    measure: Separation
     draws: Floats
+    """`[resamples, 3]`: AUROC, recall, and AUROC against look-alikes."""
 
 
 def curve(positive: Floats, benign: Floats) -> list[float]:
-    """Recall where so many of the benign texts fire, for each of the shares `CURVE`."""
+    """Recall at each false-positive rate of `CURVE`."""
     limits = [threshold_at(benign, rate) if rate < 1 else -np.inf for rate in CURVE]
     return [float((positive >= limit).mean()) for limit in limits]
 
 
-def measure_all(methods: dict[str, Floats], truth: Truth, seed: int) -> dict[str, Measured]:
-    """AUROC among own examples, recall where 1 % of the benign texts fire, AUROC against look-alikes, with 95 %
-    intervals; all methods are measured on the same resamples of groups, so that they can be compared.
+def measure_all(methods: dict[str, Floats], truth: Truth, seed: int) -> dict[str, ResampledSeparation]:
+    """Measure methods, given their scores `[texts]`, with 95 % intervals.
+
+    All methods are measured on the same resamples of groups, so that they can be compared.
     """
     draws = _draws(truth.groups, seed)
     return {name: _measured(scores, truth, draws) for name, scores in methods.items()}
 
 
-def difference(one: Measured, other: Measured) -> Difference:
-    """The first minus the second, on the same resamples."""
+def difference(one: ResampledSeparation, other: ResampledSeparation) -> Difference:
+    """The first method minus the second, on the same resamples."""
     low, high = np.quantile(one.draws - other.draws, INTERVAL, axis=0)
     return Difference(
         auroc=one.measure.auroc - other.measure.auroc,
@@ -93,14 +98,14 @@ def _draws(groups: Indices, seed: int) -> list[Indices]:
     ]
 
 
-def _measured(scores: Floats, truth: Truth, draws: list[Indices]) -> Measured:
+def _measured(scores: Floats, truth: Truth, draws: list[Indices]) -> ResampledSeparation:
     point = _three(scores, truth, np.arange(len(scores)))
     drawn = np.asarray([_three(scores, truth, rows) for rows in draws])
     low, high = np.quantile(drawn, INTERVAL, axis=0)
     yes = (truth.own == 1) & (truth.positive == 1)
     low[1], high[1] = _widened(point[1], low[1], high[1], len(np.unique(truth.groups[yes])))
     looks = bool(truth.hard.any())
-    found = Measure(
+    found = Separation(
         auroc=point[0],
         auroc_low=low[0],
         auroc_high=high[0],
@@ -111,12 +116,14 @@ def _measured(scores: Floats, truth: Truth, draws: list[Indices]) -> Measured:
         hard_auroc_low=low[2] if looks else None,
         hard_auroc_high=high[2] if looks else None,
     )
-    return Measured(found, drawn)
+    return ResampledSeparation(found, drawn)
 
 
 def _widened(share: float, low: float, high: float, groups: int) -> tuple[float, float]:
-    """Resampling cannot leave 0 or 1; there the exact interval for so many independent groups (Clopper and Pearson,
-    1934) holds on the open side.
+    """The interval of a share, widened where the share is 0 or 1.
+
+    There resampling gives a single point. The exact interval for so many independent groups (Clopper and Pearson,
+    1934) holds instead, on the side that is open.
     """
     beyond = 1 - (1 - INTERVAL[1]) ** (1 / max(groups, 1))
     if share == 0:

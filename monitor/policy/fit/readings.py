@@ -1,7 +1,4 @@
-"""Readings of many texts at once, sparse, and who provides them.
-
-Knows the arrays. Does not know the model that made them.
-"""
+"""Readings, residuals and signals of many texts at once, and the protocol of the reader that provides them."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ Indices = NDArray[np.intp]
 
 @dataclass(frozen=True)
 class TokenReadings:
-    """Readings of every token of every text but each text's first position, which rules ignore."""
+    """Readings of every token of every text, sparse. A text's first position is left out, as rules ignore it."""
 
     matrix: sparse.csr_matrix
     """`[tokens, features]`, in units of each feature's recorded maximum."""
@@ -35,14 +32,14 @@ class TokenReadings:
         return self.matrix[self.starts[text] : self.starts[text + 1]]
 
     def take(self, texts: Sequence[int] | Indices) -> TokenReadings:
-        """The readings of some texts, in that order."""
+        """The readings of the texts with these indices, in that order."""
         rows = [np.arange(self.starts[i], self.starts[i + 1]) for i in texts]
         lengths = [len(r) for r in rows]
         picked = self.matrix[np.concatenate(rows)] if rows else self.matrix[:0]
         return TokenReadings(picked, np.concatenate([[0], np.cumsum(lengths)]).astype(np.intp))
 
     def columns(self, features: Indices) -> list[Floats]:
-        """Dense readings `[tokens, len(features)]` of some features, text by text."""
+        """Dense readings `[tokens, len(features)]` of the given features, text by text."""
         dense = self.matrix[:, features].toarray().astype(np.float64)
         return np.split(dense, self.starts[1:-1])
 
@@ -55,7 +52,7 @@ class TokenReadings:
         return average @ self.matrix
 
     def density(self) -> Floats:
-        """Share of tokens on which each feature is active, `[features]`."""
+        """`[features]`: share of tokens on which each feature is active."""
         active = np.asarray((self.matrix > 0).sum(axis=0)).ravel()
         return np.asarray(active / max(self.matrix.shape[0], 1), np.float64)
 
@@ -69,20 +66,20 @@ def join(parts: Sequence[TokenReadings]) -> TokenReadings:
 
 @dataclass(frozen=True)
 class TextReadings:
-    """What a model makes of texts."""
+    """Readings, residuals and anomaly signals of every token of some texts."""
 
     tokens: TokenReadings
     residuals: NDArray[np.float32]
-    """`[tokens, d_model]`: the residual stream, row by row as in `tokens`."""
+    """`[tokens, d_model]`: the residual stream at the tapped layer, in the same rows as `tokens`."""
     signals: dict[str, Floats] = field(default_factory=dict)
-    """By name of an anomaly signal, its value at every token `[tokens]`."""
+    """For each anomaly signal by name, its value at every token `[tokens]`."""
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     @property
     def lengths(self) -> Indices:
-        """Tokens of each text, the first position left out."""
+        """`[texts]`: number of tokens of each text, the first position left out."""
         return np.diff(self.tokens.starts)
 
     def residual(self, text: int) -> NDArray[np.float32]:
@@ -90,19 +87,19 @@ class TextReadings:
         return self.residuals[self.tokens.starts[text] : self.tokens.starts[text + 1]]
 
     def signal(self, name: str, which: Indices) -> list[Floats]:
-        """An anomaly signal `[tokens]` of some texts."""
+        """An anomaly signal `[tokens]` of each of the texts `which`."""
         starts = self.tokens.starts
         return [self.signals[name][starts[i] : starts[i + 1]] for i in which]
 
     def take(self, which: Indices) -> TextReadings:
-        """What was read of some texts."""
+        """The readings of the texts `which`, in that order."""
         rows = np.concatenate([np.arange(self.tokens.starts[i], self.tokens.starts[i + 1]) for i in which])
         signals = {name: values[rows] for name, values in self.signals.items()}
         return TextReadings(self.tokens.take(which), self.residuals[rows], signals)
 
     @staticmethod
     def empty() -> TextReadings:
-        """Of no text at all."""
+        """Readings of no text."""
         return TextReadings(
             TokenReadings(sparse.csr_matrix((0, 0)), np.zeros(1, np.intp)), np.zeros((0, 0), np.float32)
         )
@@ -126,18 +123,21 @@ def join_texts(parts: Sequence[TextReadings]) -> TextReadings:
     )
 
 
-class Reader(Protocol):
-    """A model and its dictionary, as the fit needs them."""
+class FitReader(Protocol):
+    """What the fit needs of a model and its dictionary."""
 
     @property
     def maxima(self) -> Floats:
-        """`[features]` recorded maxima; 0 where a feature was never seen active."""
+        """`[features]`: recorded maxima; 0 for a feature that was never seen active."""
 
     def read(self, texts: Sequence[str]) -> TextReadings:
         """Readings of texts."""
 
     def attribution(self, texts: Sequence[str]) -> Floats:
-        """`[features]`: mean over texts and tokens of a_i · (∂ log p(text)/∂x · W_dec_i), nats per token."""
+        """`[features]`: effect of each feature's activity a_i on the log-probability of the texts, in nats per token.
+
+        It is the mean over texts and tokens of a_i · (∂ log p(text)/∂x · W_dec_i).
+        """
 
     def label(self, feature: int) -> str:
-        """What the dictionary calls a feature; empty where nobody named it."""
+        """The dictionary's label of a feature; empty where it has none."""

@@ -1,7 +1,4 @@
-"""The rows of one fit: own examples, benign texts and extra rows, read and put side by side.
-
-Knows what each kind of row counts for. Does not know what is learnt from them.
-"""
+"""The rows of one fit: own examples, benign texts and extra texts, with labels and readings."""
 
 from __future__ import annotations
 
@@ -11,32 +8,69 @@ from dataclasses import dataclass
 import numpy as np
 
 from monitor.policy.files.examples import Example, Label
-from monitor.policy.fit.detectors import Rows
-from monitor.policy.fit.readings import Reader, TextReadings, join_texts
+from monitor.policy.fit.readings import FitReader, Floats, Indices, TextReadings, join_texts
 
 BENIGN_IMPORTANCE = 1.0
 EXTRA_IMPORTANCE = 0.5
+"""An extra text counts half as much as an own example or a benign text."""
 
 
 @dataclass(frozen=True)
 class LabelledTexts:
-    """Further rows to learn from: text, whether the concept is there, and what ties rows together."""
+    """Extra texts to learn from, beside a policy's own examples. All three sequences are equally long."""
 
     texts: Sequence[str] = ()
     positive: Sequence[bool] = ()
+    """True where the text shows the concept."""
     groups: Sequence[str] = ()
+    """Texts of one group are variants of each other."""
 
 
 @dataclass(frozen=True)
 class ReadTexts:
-    """Texts with what was read of them."""
+    """Texts with their readings."""
 
     texts: Sequence[str]
     read: TextReadings
 
 
-def assemble(reader: Reader, own: Sequence[Example], benign: ReadTexts, extra: LabelledTexts) -> Rows:
-    """Own, benign and extra texts, in that order."""
+@dataclass(frozen=True)
+class FitRows:
+    """All texts of one fit, in one order. Every array is `[texts]`."""
+
+    texts: Sequence[str]
+    read: TextReadings
+    positive: Indices
+    """1 where the text shows the concept, else 0."""
+    groups: Indices
+    """An integer per group; cross-validation never splits a group."""
+    measured: Indices
+    """1 where cross-validation scores the row (own examples and benign texts), 0 for extra texts."""
+    own: Indices
+    """1 for the policy's own examples."""
+    hard: Indices
+    """1 for hard negatives: benign look-alikes among the own examples."""
+    importance: Floats
+    """The row's weight in every loss."""
+
+    @property
+    def benign(self) -> Indices:
+        """Indices of the benign texts."""
+        return np.flatnonzero((self.own == 0) & (self.measured == 1))
+
+    @property
+    def own_positive(self) -> Indices:
+        """Indices of the own positive examples."""
+        return np.flatnonzero((self.own == 1) & (self.positive == 1))
+
+    @property
+    def everything(self) -> Indices:
+        """Indices of all rows."""
+        return np.arange(len(self.texts))
+
+
+def read_rows(reader: FitReader, own: Sequence[Example], benign: ReadTexts, extra: LabelledTexts) -> FitRows:
+    """Read own examples and extra texts; the rows are own, benign and extra texts, in that order."""
     parts = [reader.read([e.text for e in own]), benign.read]
     if len(extra.texts):
         parts.append(reader.read(extra.texts))
@@ -44,7 +78,7 @@ def assemble(reader: Reader, own: Sequence[Example], benign: ReadTexts, extra: L
     names = [f"own {e.group}" for e in own] + [f"benign {i}" for i in range(counts[1])]
     names += [f"extra {g}" for g in extra.groups]
     others = [False] * counts[1]
-    return Rows(
+    return FitRows(
         texts=[*(e.text for e in own), *benign.texts, *extra.texts],
         read=join_texts(parts),
         positive=np.asarray(

@@ -1,49 +1,29 @@
-"""Weights of the chosen features, so that the pooled score of a running rule separates.
+"""Weights of given inputs (features, or dimensions of the residual), learnt so that a rule's pooled score separates.
 
-Alternates between the tokens that a pooled score rests on and a logistic regression on the readings of those tokens.
-Weights can be kept from going negative: a rule then cannot be talked out of firing by other content.
+Each round takes the tokens on which the pooled score rests, and fits a logistic regression to their readings.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from monitor.policy.fit.attention import attention, course, pooled
-from monitor.policy.fit.lengths import EDGES, Reached, reach
+from monitor.policy.fit.pooling import RulePooling, attention
 from monitor.policy.fit.readings import Floats, Indices
-from monitor.policy.policy import Pooling
 
 ROUNDS = 4
+"""Rounds of finding tokens and refitting weights; each moves halfway to the new weights."""
 RIDGE = 0.02
+"""The ridge penalty λ of `logistic`."""
 
 
-@dataclass(frozen=True)
-class Pooled:
-    """How a rule makes one number of a text's token scores."""
+def weigh(texts: list[Floats], y: Indices, importance: Floats, how: RulePooling, signed: bool) -> Floats:
+    """Weights `[inputs]`, the largest of size 1, from readings `[tokens, inputs]` per text.
 
-    pooling: Pooling
-    hold: int = 1
-
-    def score(self, texts: Sequence[Floats]) -> Floats:
-        """Pooled score of each text, from token scores `[tokens]`."""
-        return np.asarray([pooled(scores, self.pooling, self.hold) for scores in texts])
-
-    def course(self, scores: Floats) -> Floats:
-        """Pooled score after each token, from token scores `[tokens]`."""
-        return course(scores, self.pooling, self.hold)
-
-    def reach(self, texts: Sequence[Floats]) -> Reached:
-        """Pooled scores by length, from token scores `[tokens]` per text."""
-        return reach([self.course(scores) for scores in texts], EDGES)
-
-
-def weigh(texts: list[Floats], y: Indices, importance: Floats, how: Pooled, signed: bool) -> Floats:
-    """Weights `[features]` for readings `[tokens, features]` per text, labels 0 or 1 and an importance per text."""
+    `y` is 0 or 1 and `importance` a weight for each text. Unless `signed`, no weight is negative, so that nothing else
+    in a text can keep the rule from firing.
+    """
     x = np.stack([text.mean(axis=0) if len(text) else np.zeros(text.shape[1]) for text in texts])
     weights = logistic(x, y, importance, signed)
     for _ in range(ROUNDS):
@@ -55,9 +35,10 @@ def weigh(texts: list[Floats], y: Indices, importance: Floats, how: Pooled, sign
 
 
 def logistic(x: Floats, y: Indices, importance: Floats, signed: bool = False) -> Floats:
-    """Weights (non-negative unless `signed`) of a ridge logistic regression with an intercept, classes balanced.
+    """Weights `[inputs]` of a ridge logistic regression on `x` `[texts, inputs]`, with an intercept.
 
-    Minimises Σ_n c_n · log(1 + exp(−(2y_n − 1)(w·x_n/σ + b))) + λ|w|² subject to w ≥ 0 unless signed; returns w/σ.
+    Minimises Σ_n c_n · log(1 + exp(−(2y_n − 1)(w·x_n/σ + b))) + λ|w|², with w ≥ 0 unless `signed`, and returns w/σ.
+    The costs c are the importances, scaled so that both classes count the same.
     """
     scale = x.std(axis=0) + 1e-6
     z, sign = x / scale, 2.0 * y - 1.0

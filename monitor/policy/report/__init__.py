@@ -1,10 +1,9 @@
-"""One HTML page about a policy set: what was measured, how it looks on texts, what it does not see.
+"""One HTML page about a policy set: how its policies were measured, which texts they hit and miss, and their limits.
 
-Knows records and markup. Does not know models, files or how anything was measured. The page asks nobody for
-anything: styles and pictures are inside it, and a content security policy forbids the rest.
+The page needs no network. Styles and charts are inside it, and a content security policy forbids everything else.
 """
 
 from monitor.policy.report.page import page
-from monitor.policy.report.records import Group, Heat, PolicyReport, Report, Scores, Token
+from monitor.policy.report.records import Group, Heat, PolicyReport, PolicySetReport, Scores, Token
 
-__all__ = ["Group", "Heat", "PolicyReport", "Report", "Scores", "Token", "page"]
+__all__ = ["Group", "Heat", "PolicyReport", "PolicySetReport", "Scores", "Token", "page"]

@@ -1,7 +1,6 @@
-"""Charts as SVG inside the page: intervals, recall curves, score distributions.
+"""Charts as SVG: intervals, recall curves, and histograms of scores.
 
-Knows numbers and coordinates. Colours are classes, so that light and dark are one chart; dashes tell lines apart
-without colours.
+Colours are classes of the style sheet, so a chart works in light and dark. Lines are told apart by dashes as well.
 """
 
 from __future__ import annotations
@@ -22,29 +21,30 @@ METHODS = {
     "random_features": "random features",
 }
 DRAWN = ("policy", "probe", "features", "bag_of_words", "random_features")
-"""Methods whose curves are drawn; more would hide each other."""
+"""Methods whose curves are drawn. More curves would cover each other."""
 
 WIDTH = 560
-"""Of every chart, in its own units."""
+"""Width of every chart, in units of its view box."""
 
 
 @dataclass(frozen=True, slots=True)
-class Interval:
-    """A value with its 95 % interval."""
+class IntervalRow:
+    """One row of an interval chart: a value with its 95 % interval."""
 
     name: str
     css: str
+    """Names the colour: the class `c-` and this word."""
     value: float
     low: float
     high: float
     text: str = ""
-    """What stands beside it; the value itself where empty."""
+    """Stands beside the interval; where empty, the value does."""
 
 
 def intervals(
-    title: str, rows: Sequence[Interval], low: float, high: float, mark: float | None = None
+    title: str, rows: Sequence[IntervalRow], low: float, high: float, mark: float | None = None
 ) -> str:
-    """A row per interval between `low` and `high`; `mark` draws a vertical line."""
+    """A chart with one row per interval, on an axis from `low` to `high`, with a vertical line at `mark`."""
     left, right, step = 164, 416, 26
     height = step * len(rows) + 34
 
@@ -67,7 +67,7 @@ def intervals(
 
 
 def curves(title: str, shares: Sequence[float], lines: Mapping[str, Sequence[float]]) -> str:
-    """Recall against the share of benign texts that fire, the latter on a logarithmic scale."""
+    """Recall at each of `shares`, the shares of benign texts that fire, which are drawn on a logarithmic scale."""
     left, right, top, bottom = 44, 330, 12, 232
     least = min(s for s in shares if s > 0)
 
@@ -93,7 +93,7 @@ def curves(title: str, shares: Sequence[float], lines: Mapping[str, Sequence[flo
 
 
 def distributions(title: str, rows: Sequence[tuple[str, str, Sequence[float]]], most: float = 2.0) -> str:
-    """Histograms of shares of the threshold, one above the other: (name, css, shares). One is where a rule fires."""
+    """Histograms of (name, css, shares of the threshold), one above the other. The axis ends at `most`."""
     left, right, step, bins = 164, 416, 62, 40
     height = step * len(rows) + 40
 

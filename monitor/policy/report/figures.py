@@ -1,24 +1,21 @@
-"""The pictures of one policy: intervals of all methods, recall curves, how far texts come, false positives by length.
-
-Knows which numbers are drawn how. Does not know coordinates.
-"""
+"""The charts of one policy: methods with intervals, recall curves, scores of texts, false positives by length."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from monitor.policy.files.lock import CURVE, Card
-from monitor.policy.fit.evaluate import UNLIKE, Rate
-from monitor.policy.report.charts import METHODS, Interval, curves, distributions, intervals
+from monitor.policy.files.lock import CURVE, PolicyCard
+from monitor.policy.fit.evaluation import UNLIKE, BenignRate
+from monitor.policy.report.charts import METHODS, IntervalRow, curves, distributions, intervals
 from monitor.policy.report.markup import element, safe
 from monitor.policy.report.records import Scores
 
 FEWEST = 50
-"""Texts below which a corpus of another kind is not drawn: its interval would fill the chart."""
+"""A corpus of another kind with fewer texts is not drawn, because its interval would fill the chart."""
 
 
-def measures(card: Card) -> str:
-    """All methods of a card."""
+def measures(card: PolicyCard) -> str:
+    """The charts of a card: AUROC, recall and recall curves of all methods."""
     names = [name for name in METHODS if name in card.methods]
     methods = card.methods
     areas = [
@@ -62,13 +59,13 @@ def measures(card: Card) -> str:
     )
 
 
-def _interval(name: str, value: float, low: float, high: float, *, percent: bool = False) -> Interval:
+def _interval(name: str, value: float, low: float, high: float, *, percent: bool = False) -> IntervalRow:
     text = f"{value:.0%} ({low:.0%}–{high:.0%})" if percent else f"{value:.2f} ({low:.2f}–{high:.2f})"
-    return Interval(METHODS[name], name, value, low, high, text)
+    return IntervalRow(METHODS[name], name, value, low, high, text)
 
 
 def how_far(found: Sequence[Scores]) -> str:
-    """Histograms of scores; nothing where there are none."""
+    """Histograms of how far texts come; empty where there are no scores."""
     rows = [
         (scores.name, css, scores.shares)
         for scores, css in zip(found, ("positive", "negative", "benign"), strict=False)
@@ -85,8 +82,8 @@ def how_far(found: Sequence[Scores]) -> str:
     )
 
 
-def false_positives(rates: Sequence[Rate]) -> str:
-    """How often the policy fires on unseen benign texts, by length."""
+def false_positives(rates: Sequence[BenignRate]) -> str:
+    """A chart of how often the policy fires on unseen benign texts, by length; empty where nothing was measured."""
     if not rates:
         return ""
     asked = rates[0].asked
@@ -103,16 +100,16 @@ def false_positives(rates: Sequence[Rate]) -> str:
     )
 
 
-def by_length(rates: Sequence[Rate]) -> Iterable[Interval]:
-    """Requests, corpora together by length, then corpora of kinds that no fit read."""
+def by_length(rates: Sequence[BenignRate]) -> Iterable[IntervalRow]:
+    """Rows for benign requests, for all corpora by length, and for each corpus of a kind that no fit has read."""
     for name, mine in _gathered(rates):
         texts, fired = sum(r.texts for r in mine), sum(r.fired for r in mine)
-        one = Rate("", "", None, "", 0, None, texts, fired)
+        one = BenignRate("", "", None, "", 0, None, texts, fired)
         low, high = one.interval
-        yield Interval(name, "policy", fired / texts, low, high, f"{fired / texts:.1%} of {texts}")
+        yield IntervalRow(name, "policy", fired / texts, low, high, f"{fired / texts:.1%} of {texts}")
 
 
-def _gathered(rates: Sequence[Rate]) -> Iterable[tuple[str, list[Rate]]]:
+def _gathered(rates: Sequence[BenignRate]) -> Iterable[tuple[str, list[BenignRate]]]:
     requests = [r for r in rates if r.source.startswith("benign/")]
     if requests:
         yield "requests", requests
@@ -127,5 +124,5 @@ def _gathered(rates: Sequence[Rate]) -> Iterable[tuple[str, list[Rate]]]:
 
 
 def figure(title: str, note: str, chart: str) -> str:
-    """A chart with what it shows."""
+    """A chart with its title and a note."""
     return element("figure", element("figcaption", safe(title), element("small", safe(note))), chart)

@@ -1,7 +1,4 @@
-"""Markup made of text that is never trusted.
-
-Knows escaping, elements and tables. Does not know what a policy is.
-"""
+"""HTML from text that is never trusted: escaping, elements and tables."""
 
 from __future__ import annotations
 
@@ -13,12 +10,12 @@ _DIRECTION = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u
 
 
 def safe(text: object) -> str:
-    """Text that can stand anywhere in the page: markup escaped, characters that act made visible."""
+    """Text that can stand anywhere in the page: markup escaped, control and direction characters made visible."""
     return html.escape("".join(map(_visible, str(text))), quote=True)
 
 
 def element(name: str, *content: str, **attributes: str) -> str:
-    """An element around markup; attribute values are escaped, a trailing underscore of their names is dropped."""
+    """An element around `content`, which is markup. Attribute values are escaped; `class_` becomes `class`."""
     given = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{safe(value)}"' for key, value in attributes.items()
     )
@@ -26,7 +23,7 @@ def element(name: str, *content: str, **attributes: str) -> str:
 
 
 def table(caption: str, heads: Sequence[str], rows: Iterable[Sequence[str]], *, wide: bool = False) -> str:
-    """A table of markup cells; the first cell of a row is its header. Empty where there are no rows."""
+    """A table whose cells are markup; the first cell of a row is its header. Empty where there are no rows."""
     body = "".join(
         element("tr", element("th", row[0], scope="row"), *(element("td", cell) for cell in row[1:]))
         for row in rows

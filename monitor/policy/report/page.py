@@ -1,22 +1,19 @@
-"""The page: head, summary of all policies, a section for each.
-
-Knows the order of things. Does not know what stands inside a section.
-"""
+"""The whole page: head, summary of all policies, and one section for each."""
 
 from __future__ import annotations
 
 from monitor.policy.report.charts import intervals
 from monitor.policy.report.figures import by_length
 from monitor.policy.report.markup import element, safe, table
-from monitor.policy.report.records import PolicyReport, Report
+from monitor.policy.report.records import PolicyReport, PolicySetReport
 from monitor.policy.report.sections import section
 from monitor.policy.report.style import STYLE
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
-"""Content security policy: nothing is fetched, nothing runs."""
+"""Content security policy: the page fetches nothing and runs nothing."""
 
 
-def page(report: Report) -> str:
+def page(report: PolicySetReport) -> str:
     """The whole page as one string of HTML that needs no network."""
     head = (
         '<meta charset="utf-8">'
@@ -41,7 +38,7 @@ def page(report: Report) -> str:
     return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>{body}</body></html>\n'
 
 
-def _intro(report: Report) -> str:
+def _intro(report: PolicySetReport) -> str:
     rules = sum(len(one.policy.rules) for one in report.policies)
     acting = sum(mode == "enforce" for one in report.policies for mode in one.modes.values())
     lead = (
@@ -59,7 +56,7 @@ def _intro(report: Report) -> str:
     )
 
 
-def _contents(report: Report) -> str:
+def _contents(report: PolicySetReport) -> str:
     links = (
         element(
             "li", element("a", safe(one.policy.metadata.title), href=f"#policy-{one.policy.metadata.name}")
@@ -69,7 +66,7 @@ def _contents(report: Report) -> str:
     return element("nav", element("ul", *links), aria_label="Policies")
 
 
-def _summary(report: Report) -> str:
+def _summary(report: PolicySetReport) -> str:
     heads = ("policy", "maturity", "runs", "AUROC (95 %)", "recall at 1 %", "caught", "probe", "bag of words")
     return table(
         "All policies: held-out measurements on their own examples; of the rivals AUROC / recall",
@@ -100,7 +97,7 @@ def _summary_row(one: PolicyReport) -> list[str]:
     ]
 
 
-def _together(report: Report) -> str:
+def _together(report: PolicySetReport) -> str:
     if not report.together:
         return ""
     rows = list(by_length(report.together))
@@ -115,12 +112,12 @@ def _together(report: Report) -> str:
     return element("figure", caption, chart)
 
 
-def _notes(report: Report) -> str:
+def _notes(report: PolicySetReport) -> str:
     items = [element("li", safe(note)) for note in report.notes]
     return element("ul", *items, class_="note") if items else ""
 
 
-def _footer(report: Report) -> str:
+def _footer(report: PolicySetReport) -> str:
     unseen = (
         "Sources, rates and texts are of halves of the data that no fit reads."
         if report.measured

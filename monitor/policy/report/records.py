@@ -1,7 +1,4 @@
-"""What a report shows.
-
-Knows numbers and texts. Does not know how they were measured or how they are drawn.
-"""
+"""The content of a report page as plain records."""
 
 from __future__ import annotations
 
@@ -9,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from monitor.policy.files.lock import LockModel
-from monitor.policy.fit.evaluate import Rate, SourceResult
+from monitor.policy.fit.evaluation import BenignRate, RuleOnSource
 from monitor.policy.schema.policy import PolicyModel
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token of a text with what it scored for a rule."""
+    """A token of a text with its score for a rule."""
 
     text: str
     score: float
@@ -23,17 +20,18 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Heat:
-    """A text under a rule, token by token."""
+    """A text with its token scores under one rule."""
 
     source: str
+    """Where the text comes from."""
     tokens: Sequence[Token]
     share: float
-    """The highest pooled score as a share of the threshold that held there; 1 or more fires."""
+    """The highest pooled score as a share of the threshold that held there; the rule fires from 1 on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Texts of one kind: hits, misses, false alarms."""
+    """Texts of one kind, such as hits, misses or false alarms, under a heading."""
 
     title: str
     note: str
@@ -42,7 +40,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """How far texts of one kind came, as shares of the threshold."""
+    """How far the texts of one kind come, as shares of the threshold."""
 
     name: str
     shares: Sequence[float]
@@ -50,29 +48,30 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class PolicyReport:
-    """One policy."""
+    """What the page shows of one policy."""
 
     policy: PolicyModel
     lock: LockModel | None
     modes: dict[str, str]
-    """By rule: enforce or shadow, as it runs."""
+    """For each rule, the mode in which it runs: `enforce` or `shadow`."""
     maturity: str
-    sources: Sequence[SourceResult] = ()
-    rates: Sequence[Rate] = ()
+    sources: Sequence[RuleOnSource] = ()
+    rates: Sequence[BenignRate] = ()
     scores: Sequence[Scores] = ()
     groups: Sequence[Group] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """A policy set."""
+class PolicySetReport:
+    """What the page shows: a policy set with its measurements."""
 
     title: str
     digests: dict[str, str]
+    """Digests of the model, the dictionary and the policy set."""
     policies: Sequence[PolicyReport]
-    together: Sequence[Rate] = ()
+    together: Sequence[BenignRate] = ()
     """How often any rule of the set fires on unseen benign texts."""
     measured: bool = False
-    """Whether unseen labelled texts were at hand."""
+    """True where unseen labelled texts were measured; False where the page shows cards and own examples only."""
     notes: Sequence[str] = ()
-    """What has no numbers and why, and which numbers mean something else than the others."""
+    """What a reader must know: what has no numbers and why, and which numbers mean something else than the others."""

@@ -1,27 +1,30 @@
-"""One policy as a section of the page.
+"""The section of one policy on the page.
 
-Knows which number stands where and what it means. Does not know how a chart is drawn.
+Strong tokens are underlined as well as shaded, so that nothing rests on colour alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from monitor.policy.files.lock import Card, LockedRule, Measure
-from monitor.policy.fit.evaluate import SourceResult
+from monitor.policy.files.lock import LockedRule, PolicyCard, Separation
+from monitor.policy.fit.evaluation import RuleOnSource
 from monitor.policy.report.charts import METHODS
 from monitor.policy.report.figures import false_positives, how_far, measures
-from monitor.policy.report.heat import group, strongest_of
 from monitor.policy.report.markup import element, safe, table
-from monitor.policy.report.records import PolicyReport
-from monitor.policy.schema.threshold import buckets_of
+from monitor.policy.report.records import Group, Heat, PolicyReport, Token
+from monitor.policy.schema.threshold import thresholds_by_length
 
 FEATURES = 12
-"""Features of a lock that are listed."""
+"""Most features of a lock that are listed."""
+UNDERLINED = 0.5
+"""A token with at least this share of the strongest score is underlined."""
+FAINT = 0.04
+"""A token with less than this share of the strongest score is not shaded."""
 
 
 def section(one: PolicyReport) -> str:
-    """Everything about one policy."""
+    """The section of one policy: facts, rules, charts, sources, and texts shaded token by token."""
     meta = one.policy.metadata
     card = one.lock.card if one.lock is not None else None
     parts = [
@@ -50,7 +53,7 @@ def section(one: PolicyReport) -> str:
     return element("section", *parts, class_="policy", id=f"policy-{meta.name}", aria_label=meta.title)
 
 
-def _facts(one: PolicyReport, card: Card | None) -> str:
+def _facts(one: PolicyReport, card: PolicyCard | None) -> str:
     if card is None or one.lock is None:
         return ""
     mine = card.methods["policy"]
@@ -112,7 +115,7 @@ def _rules(one: PolicyReport) -> str:
 def _thresholds(locked: LockedRule | None) -> str:
     if locked is None:
         return "–"
-    pairs = buckets_of(locked.threshold)
+    pairs = thresholds_by_length(locked.threshold)
     return safe(
         ", ".join(f"{value:.3g} to {up_to}" if up_to else f"{value:.3g} beyond" for up_to, value in pairs)
         if len(pairs) > 1
@@ -120,7 +123,7 @@ def _thresholds(locked: LockedRule | None) -> str:
     )
 
 
-def _sources(results: Sequence[SourceResult]) -> str:
+def _sources(results: Sequence[RuleOnSource]) -> str:
     rules = {r.rule for r in results}
     named = {rule: f" · {rule}" for rule in rules if len(rules) > 1}
     rows = [
@@ -191,11 +194,54 @@ def _more(one: PolicyReport) -> str:
     )
 
 
-def _area(measure: Measure) -> str:
+def _area(measure: Separation) -> str:
     return f"{measure.auroc:.2f} ({measure.auroc_low:.2f}–{measure.auroc_high:.2f})"
 
 
-def _both(measure: Measure | None, areas: bool) -> str:
+def _both(measure: Separation | None, areas: bool) -> str:
     if measure is None:
         return "–"
     return f"{measure.auroc:.2f} / {measure.recall:.0%}" if areas else f"– / {measure.recall:.0%}"
+
+
+def group(one: Group, strongest: float) -> str:
+    """A group of texts, shaded relative to `strongest`, the strongest token score of the policy."""
+    if not one.texts:
+        return ""
+    items = "".join(_item(heat, strongest) for heat in one.texts)
+    return element(
+        "section",
+        element("h4", safe(one.title)),
+        element("p", safe(one.note), class_="note"),
+        element("ul", items, class_="texts"),
+    )
+
+
+def strongest_of(groups: Iterable[Group]) -> float:
+    """The strongest token score of all texts."""
+    scores = [abs(t.score) for one in groups for heat in one.texts for t in heat.tokens]
+    return max(scores, default=1.0) or 1.0
+
+
+def _item(heat: Heat, strongest: float) -> str:
+    fires = "fires" if heat.share >= 1 else "does not fire"
+    head = element(
+        "span",
+        f"{max(heat.share, 0):.0%} of the threshold, {fires}",
+        class_="far on" if heat.share >= 1 else "far",
+    )
+    words = element("span", _words(heat.tokens, strongest), class_="words")
+    return element("li", element("p", words), element("p", head, " · ", safe(heat.source), class_="from"))
+
+
+def _words(tokens: Sequence[Token], strongest: float) -> str:
+    return "".join(_word(token, token.score / strongest) for token in tokens)
+
+
+def _word(token: Token, share: float) -> str:
+    text = safe(token.text)
+    if abs(share) < FAINT:
+        return text
+    kind = "hot" if share > 0 else "cold"
+    strong = " strong" if share >= UNDERLINED else ""
+    return f'<span class="{kind}{strong}" style="--a:{min(abs(share), 1):.2f}" title="{token.score:.2f}">{text}</span>'

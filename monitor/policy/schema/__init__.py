@@ -1,1 +1,1 @@
-"""What may be written in a policy file: one model per part of it."""
+"""What may be written in a policy file. Each part of the file is a pydantic model."""

@@ -1,7 +1,7 @@
-"""What every part of a policy file is made of: strictness, names, and errors that point at a field.
+"""The base of every part of a policy file: strict models, the types of names, and errors that point at a field.
 
-A part says by `checks` which of its fields exclude or need each other. They run once its fields have the right types,
-and, where `partial` reads a file that has mistakes, on whatever of it is right.
+The `checks` of a part say which of its fields exclude or need each other. They run once all its fields have the right
+types. While `partial` reads a file that has mistakes, they run on those fields that are right.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ DIGEST = r"^sha256:[0-9a-f]{64}$"
 Name = Annotated[str, Field(pattern=NAME, max_length=64)]
 FeatureIndex = Annotated[int, Field(ge=0, lt=2**31)]
 Weight = Annotated[float, Field(ge=-1e9, le=1e9)]
-"""Bounded, so that no sum of finite readings overflows: infinity minus infinity would never reach a threshold."""
+"""Bounded, so that no sum of finite readings overflows. Infinity minus infinity would be NaN, which never fires."""
 Text = Annotated[str, Field(min_length=1, max_length=20_000)]
 
-Check = Callable[[], object]
-"""Raises what `refuse` makes where fields do not fit together."""
+FieldCheck = Callable[[], object]
+"""Raises the error that `refuse` returns where fields do not fit together."""
 
 
 class Strict(BaseModel):
-    """Base of every part of a file: unknown fields, coercions, NaN and infinity are refused."""
+    """Base of every part of a file. It refuses unknown fields, coercions, NaN and infinity."""
 
     model_config = ConfigDict(
         extra="forbid", strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
 
-    def checks(self) -> Iterable[Check]:
-        """What must hold between fields, each check on its own so that one run finds everything."""
+    def checks(self) -> Iterable[FieldCheck]:
+        """What must hold between fields. Each check runs on its own, so that one run finds every mistake."""
         return ()
 
     @model_validator(mode="wrap")
@@ -53,20 +53,26 @@ class Strict(BaseModel):
 
 
 def refuse(at: Sequence[str | int], message: str, *, unsure: Sequence[str] = ()) -> PydanticCustomError:
-    """An error of a whole part that points at one of its fields; `unsure` are others that may be what is meant."""
+    """An error about a part of the file that points at the field `at`.
+
+    `unsure` names fields that the writer may have meant instead; while `partial` reads a file, later checks skip them.
+    """
     return PydanticCustomError("policy", "{text}", {"at": list(at), "text": message, "unsure": list(unsure)})
 
 
 def places(entries: Sequence[Any] | None) -> range:
-    """The places in a list; none where it is left out or not known."""
+    """The indices of a list; none where the list is left out or is not known."""
     try:
         return range(len(entries or ()))
     except Unknown:
         return range(0)
 
 
-def refusals(checks: Iterable[Check]) -> list[dict[str, Any]]:
-    """What checks refuse: `at`, the path within the part, and `text`. A check of what is not known refuses nothing."""
+def refusals(checks: Iterable[FieldCheck]) -> list[dict[str, Any]]:
+    """What the checks refuse: for each mistake its path within the part (`at`) and its `text`.
+
+    A check that needs a field whose value is not known refuses nothing.
+    """
     found: list[dict[str, Any]] = []
     for check in checks:
         try:

@@ -1,7 +1,4 @@
-"""What is read, pooled and compared with a threshold: the part that rules and named conditions share.
-
-Knows fields and which of them exclude each other. Does not know policies or locks.
-"""
+"""What rules and named conditions have in common in a policy file: what is read, its pooling and its threshold."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from monitor.policy.schema.base import Check, FeatureIndex, Strict, Weight, places, refuse
+from monitor.policy.schema.base import FeatureIndex, FieldCheck, Strict, Weight, places, refuse
 from monitor.policy.schema.expression import Expression
 from monitor.policy.schema.pooling import LongestRun, PoolingField
 from monitor.policy.schema.threshold import ThresholdField
@@ -22,41 +19,47 @@ BOTH = [Phase.PROMPT, Phase.RESPONSE]
 
 
 class Pin(Strict):
-    """A feature of one dictionary, by its index."""
+    """A feature of the dictionary, pinned by its index."""
 
     index: FeatureIndex
+    """The feature's index in the dictionary, from 0."""
     weight: Weight = 1.0
-    """What one unit of the feature's maximum adds to a token's score."""
+    """What the feature adds to a token's score when it reaches its recorded maximum; negative lowers the score."""
     label: Annotated[str, Field(max_length=200)] = ""
+    """A few words that say what the feature stands for; shown in detections."""
 
 
 class CheckModel(Strict):
-    """Token scores, pooled and compared with a threshold; or conditions combined."""
+    """Token scores that are pooled and compared with a threshold, or named conditions that are combined."""
 
     phases: PhaseList = BOTH
+    """Which tokens are scored: `prompt` (what the model reads), `response` (what it writes), or both, each apart."""
     features: Annotated[list[Pin], Field(min_length=1)] | None = None
-    """Pinned features of this part alone; left out, the policy's or the lock's."""
+    """Features that this part alone reads. Left out, it reads what the policy or its lock names."""
     signal: Annotated[Signal, Field(strict=False)] | None = None
-    """An anomaly instead of features: `residual_norm` or `reconstruction_error` of each token."""
+    """An anomaly to read instead of features: `residual_norm`, or `reconstruction_error`, which encodes and decodes
+    every token with the whole dictionary."""
     pooling: PoolingField = "max"
-    """How token scores become one number."""
+    """How the token scores become one number. Write a name, or settings such as `{kind: ema, half_life: 12}`."""
     for_: Annotated[int, Field(alias="for", ge=1, le=4096)] = 1
-    """Tokens in a row for which the pooled score must stay at or above the threshold, or the combination hold."""
+    """For how many tokens in a row the pooled score must stay at or above the threshold. With `when`: for how many
+    tokens in a row the combination must hold."""
     threshold: ThresholdField | None = None
-    """A number in the units of the score; a list of `{up_to: TOKENS, threshold: NUMBER}` by length; or
-    `{false_positive_rate: 0.01}` set by `policy fit`."""
+    """The pooled score that is reached: a number; a list of `{up_to: TOKENS, threshold: NUMBER}`, one for each length;
+    or `{false_positive_rate: 0.01}`, for which `policy fit` sets the number."""
     scope: Literal["request", "session"] = "request"
-    """`session`: scores are pooled over all requests of a caller with the same `session_id`."""
+    """What the score is pooled over: one `request`, or a `session`, which is all requests of a caller with the same
+    `session_id`."""
     when: Expression | None = None
-    """Names of `conditions` combined by `all`, `any`, `not` and `at_least`, instead of a score and a threshold."""
+    """A combination of named `conditions` by `all`, `any`, `not` and `at_least`, instead of a score and a threshold."""
 
     @property
     def own_columns(self) -> bool:
-        """True where it says itself what it reads."""
+        """True where this part names the features or the signal that it reads."""
         return self.features is not None or self.signal is not None
 
-    def checks(self) -> Iterable[Check]:
-        """What goes with a threshold, and what with `when`."""
+    def checks(self) -> Iterable[FieldCheck]:
+        """A part has one source of scores and a threshold, or `when` and none of these."""
         yield self._phases
         if self.when is not None:
             yield from (partial(self._alone, name) for name in self.beside_when)
@@ -93,16 +96,17 @@ class CheckModel(Strict):
 
 
 class ConditionModel(CheckModel):
-    """A named part of rules. Once reached it holds to the end of the request, unless `lasts` says otherwise."""
+    """A named score with a threshold, or a named combination, which rules and other conditions refer to by `when`."""
 
     lasts: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
-    """Tokens for which it holds: 1 is the token alone that reached it. Left out, to the end of the request."""
+    """For how many tokens the condition holds once it is reached; 1 is the token that reached it alone. Left out, it
+    holds to the end of the request."""
 
     beside_when: ClassVar[tuple[str, ...]] = ("phases", "for_", "lasts", *CheckModel.beside_when)
 
 
-def once(pins: Sequence[Pin | int] | None, at: Sequence[str | int]) -> Iterator[Check]:
-    """Refuse every feature that stands in a list a second time."""
+def once(pins: Sequence[Pin | int] | None, at: Sequence[str | int]) -> Iterator[FieldCheck]:
+    """Checks that refuse each feature that stands in a list a second time."""
     yield from (partial(_first, pins or (), i, at) for i in places(pins))
 
 

@@ -1,7 +1,4 @@
-"""Whether the conditions of a policy fit together.
-
-Knows names and expressions. Does not know scores.
-"""
+"""Checks that the named conditions of a policy and the rules that combine them fit together."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from typing import TypeVar
 
 from pydantic_core import PydanticCustomError
 
-from monitor.policy.schema.base import Check, places, refuse
+from monitor.policy.schema.base import FieldCheck, places, refuse
 from monitor.policy.schema.check import CheckModel, ConditionModel
 from monitor.policy.schema.expression import holds, names_in
 from monitor.policy.schema.partial import Unknown
@@ -24,8 +21,8 @@ T = TypeVar("T")
 Conditions = Mapping[str, ConditionModel]
 
 
-def condition_checks(conditions: Conditions | None, rules: Sequence[CheckModel]) -> Iterator[Check]:
-    """Refuse unknown names, circles, conditions that nobody uses, and rules that would fire on nothing."""
+def condition_checks(conditions: Conditions | None, rules: Sequence[CheckModel]) -> Iterator[FieldCheck]:
+    """Checks that refuse unknown names, circles, unused conditions, and rules that hold before anything is reached."""
     named = conditions if conditions is not None else {}
     for i in places(rules):
         yield from _known(("rules", i, "when"), rules[i], named)
@@ -36,8 +33,8 @@ def condition_checks(conditions: Conditions | None, rules: Sequence[CheckModel])
     yield partial(_in_order, named)
 
 
-def _known(path: Path, part: CheckModel, conditions: Conditions) -> Iterator[Check]:
-    """A check for each name in a part's `when`."""
+def _known(path: Path, part: CheckModel, conditions: Conditions) -> Iterator[FieldCheck]:
+    """One check for each name in a part's `when`."""
     for name, below in _or_nothing(_names(part)):
         yield partial(_one_known, name, (*path, *below), conditions)
 
@@ -54,7 +51,7 @@ def _names(part: CheckModel) -> Iterator[tuple[str, Path]]:
 
 
 def _or_nothing(values: Iterable[T]) -> Iterator[T]:
-    """Values as far as they are known."""
+    """The values; none where they are not known."""
     with contextlib.suppress(Unknown):
         yield from values
 
@@ -83,7 +80,10 @@ def _idle(i: int, rules: Sequence[CheckModel], conditions: Conditions) -> None:
 
 
 def _in_order(conditions: Conditions) -> list[str]:
-    """Every condition after those that it refers to; refuses a circle. Unknown where a name stands for nothing."""
+    """The conditions in order, each after those that it refers to.
+
+    Refuses a circle; raises Unknown where a name stands for no condition.
+    """
     done: dict[str, None] = {}
 
     def visit(name: str, above: tuple[str, ...]) -> None:

@@ -1,7 +1,4 @@
-"""Conditions combined: `all`, `any`, `not` and `at_least` over names.
-
-Knows the shape of an expression and what it says about a set of reached conditions. Does not know what a condition is.
-"""
+"""Combinations of named conditions by `all`, `any`, `not` and `at_least`, nested as needed."""
 
 from __future__ import annotations
 
@@ -10,37 +7,42 @@ from typing import Annotated, Any
 
 from pydantic import Discriminator, Field, Tag
 
-from monitor.policy.schema.base import Check, Name, Strict, refuse
+from monitor.policy.schema.base import FieldCheck, Name, Strict, refuse
 
 MOST_PARTS = 64
 
 
 class AllOf(Strict):
-    """Every part holds."""
+    """Holds while every part holds."""
 
     all: Parts
+    """Names of conditions, or further combinations, all of which must hold."""
 
 
 class AnyOf(Strict):
-    """At least one part holds."""
+    """Holds while at least one part holds."""
 
     any: Parts
+    """Names of conditions, or further combinations, one of which must hold."""
 
 
 class NotOf(Strict):
-    """The part does not hold, or not yet."""
+    """Holds while the part does not hold, and so before it is reached."""
 
     not_: Annotated[Expression, Field(alias="not")]
+    """The name of a condition, or a further combination, that must not hold."""
 
 
 class AtLeast(Strict):
-    """So many of the parts hold."""
+    """Holds while at least so many of the parts hold."""
 
     at_least: Annotated[int, Field(ge=1, le=MOST_PARTS)]
+    """How many of the parts must hold."""
     of: Parts
+    """Names of conditions, or further combinations."""
 
-    def checks(self) -> Iterable[Check]:
-        """It can hold."""
+    def checks(self) -> Iterable[FieldCheck]:
+        """No more parts are asked for than there are."""
         return (self._possible,)
 
     def _possible(self) -> None:
@@ -67,7 +69,7 @@ Expression = Annotated[
     | Annotated[AtLeast, Tag("(at_least)")],
     Discriminator(_shape),
 ]
-"""The name of a condition, or one of the four combinations."""
+"""The name of a condition, or a combination by `all`, `any`, `not` or `at_least`."""
 
 Parts = Annotated[list[Expression], Field(min_length=1, max_length=MOST_PARTS)]
 
@@ -76,7 +78,7 @@ for _model in _WORDS.values():
 
 
 def parts_of(expression: AnyExpression) -> list[AnyExpression]:
-    """The parts that an expression combines; none for a name."""
+    """The parts that a combination combines; none for the name of a condition."""
     if isinstance(expression, AllOf):
         return list(expression.all)
     if isinstance(expression, AnyOf):
@@ -87,7 +89,7 @@ def parts_of(expression: AnyExpression) -> list[AnyExpression]:
 
 
 def needed(expression: AnyExpression) -> int:
-    """How many of its parts must hold, for all but a name and `not`."""
+    """How many parts of a combination by `all`, `any` or `at_least` must hold."""
     if isinstance(expression, AtLeast):
         return expression.at_least
     return 1 if isinstance(expression, AnyOf) else len(parts_of(expression))
@@ -96,7 +98,7 @@ def needed(expression: AnyExpression) -> int:
 def names_in(
     expression: AnyExpression, path: tuple[str | int, ...] = ()
 ) -> Iterator[tuple[str, tuple[str | int, ...]]]:
-    """Every name in an expression with its path below it, in the order of writing."""
+    """Every name in an expression with its path in the file below `path`, in the order of writing."""
     if isinstance(expression, str):
         yield expression, path
         return
@@ -106,7 +108,7 @@ def names_in(
 
 
 def holds(expression: AnyExpression, reached: Callable[[str], bool]) -> bool:
-    """Whether an expression holds, given which names do."""
+    """Whether an expression holds, where `reached` says which named conditions hold."""
     if isinstance(expression, str):
         return reached(expression)
     count = sum(holds(part, reached) for part in parts_of(expression))

@@ -124,4 +124,11 @@ def _lenient(model: type[BaseModel]) -> type[BaseModel]:
             optional.default = None
             fields[name] = (field.annotation, optional)
     validators: dict[str, Any] = {"_checked": model_validator(mode="wrap")(classmethod(unchecked))}  # type: ignore[arg-type]
-    return create_model(model.__name__, __base__=model, __validators__=validators, **fields)
+    return create_model(
+        model.__name__,
+        __base__=model,
+        __validators__=validators,
+        # Descriptions are read from the source file, which an upgrade may change while a server runs.
+        __cls_kwargs__={"use_attribute_docstrings": False},
+        **fields,
+    )

@@ -1,12 +1,12 @@
-"""The shape of a policy file, `apiVersion: monitor/v1`.
+"""A policy file, `apiVersion: monitor/v1`: its fields with their types and defaults, and what they need of each other.
 
-Knows every field, its type, its default and which fields exclude each other. Does not know files, positions
-or any dictionary. Fields are added in later versions; none changes its meaning.
+Later versions may add fields; no field changes its meaning.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -16,8 +16,8 @@ from monitor.policy.schema.base import CATEGORY as CATEGORY
 from monitor.policy.schema.base import DIGEST as DIGEST
 from monitor.policy.schema.base import FILE as FILE
 from monitor.policy.schema.base import NAME as NAME
-from monitor.policy.schema.base import Check, places
 from monitor.policy.schema.base import FeatureIndex as FeatureIndex
+from monitor.policy.schema.base import FieldCheck, places
 from monitor.policy.schema.base import Name as Name
 from monitor.policy.schema.base import Strict as Strict
 from monitor.policy.schema.base import Text as Text
@@ -27,7 +27,6 @@ from monitor.policy.schema.check import ConditionModel as ConditionModel
 from monitor.policy.schema.check import Pin as Pin
 from monitor.policy.schema.check import once
 from monitor.policy.schema.conditions import condition_checks
-from monitor.policy.schema.match import Match as Match
 from monitor.policy.schema.pooling import AnyPooling as AnyPooling
 from monitor.policy.schema.pooling import Cumulative as Cumulative
 from monitor.policy.schema.pooling import Ema as Ema
@@ -39,47 +38,58 @@ from monitor.policy.schema.pooling import TopKMean as TopKMean
 from monitor.policy.schema.pooling import pooling_of as pooling_of
 from monitor.policy.schema.probe import ProbeModel as ProbeModel
 from monitor.policy.schema.suppress import Suppress as Suppress
-from monitor.policy.schema.threshold import Bucket as Bucket
-from monitor.policy.schema.threshold import Rate as Rate
+from monitor.policy.schema.threshold import AskedRate as AskedRate
+from monitor.policy.schema.threshold import LengthThreshold as LengthThreshold
 from monitor.policy.schema.threshold import threshold_at as threshold_at
 from monitor.records import Action, Mode, Severity
 
 API_VERSION = "monitor/v1"
 MOST_CONDITIONS = 64
+Pattern = Annotated[str, Field(min_length=1, max_length=200)]
+LABEL = r"^[A-Za-z_][A-Za-z0-9_.-]*$"
+LabelName = Annotated[str, Field(pattern=LABEL, max_length=64)]
 
 
 class Metadata(Strict):
-    """What the policy is about."""
+    """What the policy is called, and what it is about."""
 
     name: Name
-    """Lower-case words with hyphens; the file is called NAME.yaml."""
+    """The policy's name, in lower-case words with hyphens. The file must be called NAME.yaml."""
     title: Annotated[str, Field(min_length=1, max_length=120)]
+    """The name as people read it."""
     category: Annotated[str, Field(pattern=CATEGORY, max_length=64)]
-    """Lower-case words with underscores; a label of metrics."""
+    """What kind of harm it is about, in lower-case words with underscores. Metrics carry it as a label."""
     severity: Annotated[Severity, Field(strict=False)]
-    """How bad it is when the claim is true; rules may differ."""
+    """How bad it is if a detection is true, not how sure the monitor is. A rule may set another severity."""
     description: Annotated[str, Field(min_length=1, max_length=4000)]
+    """What the policy looks for, in a sentence or a few."""
     maturity: Literal["experimental", "beta", "stable"] | None = None
-    """Left out, it says what the lock's card supports; `experimental` where nothing was measured."""
+    """How far the policy can be relied on. Left out, it is what the measurements in the lock support, and
+    `experimental` where nothing was measured."""
     false_positives: list[Text] = []
-    """Known kinds of benign text that fire."""
+    """Known kinds of benign text on which the policy fires."""
     references: list[Text] = []
+    """Where the concept is described, such as links to papers."""
 
 
 class Concept(Strict):
-    """What the policy looks for, stated by examples; `policy fit` finds the features."""
+    """What the policy looks for, stated by example texts. `policy fit` learns from them what to read."""
 
     examples: Annotated[str, Field(pattern=FILE, max_length=200)] | None = None
-    """A JSONL file beside the policy: rows of text, label (positive, negative, hard_negative), group."""
+    """Name of a JSONL file beside the policy. Each row has `text`, `label` (positive, negative or hard_negative), and
+    may have a `group` that ties variants of one text together."""
     positive: list[Text] = []
+    """Texts that show the concept, beside those of the file."""
     negative: list[Text] = []
+    """Texts that do not show the concept, beside those of the file."""
     hard_negative: list[Text] = []
-    """Benign texts that look alike."""
+    """Benign texts that look like positives, beside those of the file."""
     detector: Literal["features", "probe"] | None = None
-    """What the fit is to learn; left out, its `--detector` decides."""
+    """What `policy fit` learns: weighted `features`, or a `probe` on the residual stream. Left out, the option
+    `--detector` of the fit decides."""
 
-    def checks(self) -> Iterable[Check]:
-        """There is something to learn from."""
+    def checks(self) -> Iterable[FieldCheck]:
+        """There are positive texts and others to learn from."""
         return (self._enough,)
 
     def _enough(self) -> None:
@@ -89,19 +99,56 @@ class Concept(Strict):
             )
 
 
+class Match(Strict):
+    """Which requests the policy applies to. Patterns are exact words, or globs with `*`, `?` and `[abc]`; every field
+    that is written must match."""
+
+    callers: Annotated[list[Pattern], Field(min_length=1)] | None = None
+    """Names of authenticated callers, one of which must match. A caller without a name matches only `*`."""
+    labels: Annotated[dict[LabelName, Pattern], Field(min_length=1)] | None = None
+    """Labels that the request must carry, each with a pattern for its value. Callers choose their labels, so use this
+    only where callers are trusted."""
+    models: Annotated[list[Pattern], Field(min_length=1)] | None = None
+    """Names of models, one of which must match. For any other model the policy is not loaded and needs no lock."""
+
+    def checks(self) -> Iterable[FieldCheck]:
+        """At least one field is written."""
+        return (self._something,)
+
+    def _something(self) -> None:
+        if not (self.callers or self.labels or self.models):
+            raise refuse([], "write `callers:`, `labels:` or `models:`, or leave `match` out")
+
+    def admits(self, caller: str, labels: Mapping[str, str]) -> bool:
+        """Whether the policy applies to a request of this caller with these labels."""
+        wanted = self.labels or {}
+        return fits(self.callers, caller) and all(
+            name in labels and fnmatchcase(labels[name], pattern) for name, pattern in wanted.items()
+        )
+
+
+def fits(patterns: Sequence[str] | None, word: str) -> bool:
+    """True where one of the patterns matches the word, or where there are no patterns."""
+    return patterns is None or any(fnmatchcase(word, pattern) for pattern in patterns)
+
+
 class RuleModel(CheckModel):
     """When the policy fires, and what happens then."""
 
     name: Name
+    """The rule's name, in lower-case words with hyphens; unique within the policy."""
     severity: Annotated[Severity, Field(strict=False)] | None = None
-    """Left out: the policy's."""
+    """How bad it is if a detection by this rule is true. Left out, it is the policy's severity."""
     action: Literal["alert", "suppress", "block"] = "alert"
+    """What happens when the rule fires: `alert` reports it, `suppress` also clamps the features of the `suppress:`
+    section, `block` ends the request."""
     mode: Annotated[Mode, Field(strict=False)] | None = None
-    """`shadow` counts what the rule would have done. Left out, the lock's card decides (enforce without a lock)."""
+    """`enforce` acts; `shadow` only records what the rule would have done. Left out, a rule is enforced, unless the
+    lock's measurements make the policy `experimental`."""
 
     @property
     def asks(self) -> Action:
-        """The action as a record."""
+        """The action as the rest of the program names it."""
         return Action[self.action.upper()]
 
 
@@ -109,29 +156,35 @@ class PolicyModel(Strict):
     """One policy file."""
 
     api_version: Annotated[Literal["monitor/v1"], Field(alias="apiVersion")]
+    """The version of this format: `monitor/v1`."""
     metadata: Metadata
+    """Name, title, category and severity of the policy, and what it is about."""
     concept: Concept | None = None
+    """What the policy looks for, stated by examples. Write this, `features` or `probe`."""
     features: Annotated[list[Pin], Field(min_length=1)] | None = None
-    """Pinned by index, instead of a concept."""
+    """Features of the dictionary to read, pinned by index, instead of a concept."""
     probe: ProbeModel | None = None
-    """A linear probe of the residual stream at the tapped layer, instead of a concept."""
+    """A linear probe of the residual stream at the tapped layer to read, instead of a concept."""
     dictionary: Annotated[str, Field(pattern=DIGEST)] | None = None
-    """Digest of the dictionary whose features are pinned; another one is refused."""
+    """Digest of the dictionary that the pinned features belong to. With any other dictionary the policy is refused."""
     match: Match | None = None
-    """Which requests the policy applies to; left out, all."""
+    """Which requests and models the policy applies to. Left out, it applies to all."""
     conditions: (
         Annotated[dict[Name, ConditionModel], Field(min_length=1, max_length=MOST_CONDITIONS)] | None
     ) = None
-    """Named parts that rules combine with `when`."""
+    """Named scores and combinations that rules refer to by `when`."""
     rules: list[RuleModel] = []
+    """When the policy fires, and what happens then. May be empty where `suppress` has `when: always`."""
     suppress: Suppress | None = None
+    """Which features are clamped, and how, so that the model is pushed away from the concept."""
     on_error: Literal["closed", "open"] = "closed"
-    """What happens to a request whose tokens could not be scored."""
+    """What happens to a request whose tokens could not be scored: `closed` blocks it; `open` lets it pass, and its
+    verdict is `UNKNOWN`."""
     refusal: Annotated[str, Field(min_length=1, max_length=2000)] | None = None
-    """What the caller may be shown instead of the rest, where a rule of this policy blocks."""
+    """A text that the caller may be shown in place of the rest, where a rule of this policy blocks."""
 
-    def checks(self) -> Iterable[Check]:
-        """What rules, conditions, clamps and features need of each other."""
+    def checks(self) -> Iterable[FieldCheck]:
+        """Sources, rules, conditions and clamps fit together."""
         yield from (self._one_source, self._some_source, self._something)
         yield from once(self.features, ["features"])
         for i in places(self.rules):
@@ -168,7 +221,7 @@ class PolicyModel(Strict):
             raise refuse(["rules", i, "action"], "`suppress` as an action needs a `suppress:` section")
 
     def _falls(self, i: int) -> None:
-        """Refuses `hold` where a score never falls again."""
+        """Refuses `suppress.hold` where the pooled score never falls, so that the clamps would never end."""
         rule = self.rules[i]
         held = self.suppress is not None and self.suppress.hold is not None
         if held and rule.action == "suppress" and isinstance(pooling_of(rule.pooling), TopKMean):
@@ -189,18 +242,18 @@ class PolicyModel(Strict):
             )
 
     def leaves(self) -> dict[tuple[str, str], CheckModel]:
-        """Everything with a threshold of its own, by (`rules` or `conditions`, name): the lock's sections and keys."""
+        """Every rule and condition with a threshold of its own, by (`rules` or `conditions`, name), as in the lock."""
         rules = {("rules", rule.name): rule for rule in self.rules if rule.when is None}
         parts = (self.conditions or {}).items()
         return {**rules, **{("conditions", name): part for name, part in parts if part.when is None}}
 
     @property
     def needs_lock(self) -> bool:
-        """True where `policy fit` must resolve something before the policy can run."""
-        rated = any(isinstance(check.threshold, Rate) for check in self.leaves().values())
+        """True where the policy cannot run without a lock: it has a concept, or asks for a false-positive rate."""
+        rated = any(isinstance(check.threshold, AskedRate) for check in self.leaves().values())
         return rated or self.concept is not None
 
 
 def json_schema() -> dict[str, Any]:
-    """JSON Schema of a policy file, for editors."""
+    """The JSON Schema of a policy file, for editors."""
     return PolicyModel.model_json_schema(by_alias=True)

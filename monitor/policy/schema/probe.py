@@ -1,7 +1,4 @@
-"""A linear probe as it stands in a lock or a policy: its weights, inline or in a file beside it, bias and scale.
-
-Knows the fields. Does not read the file (`probe_file`).
-"""
+"""A linear probe as a policy or a lock writes it: its weights, in place or in a file beside it, with bias and scale."""
 
 from __future__ import annotations
 
@@ -10,27 +7,28 @@ from typing import Annotated
 
 from pydantic import Field
 
-from monitor.policy.schema.base import DIGEST, Check, Strict, refuse
+from monitor.policy.schema.base import DIGEST, FieldCheck, Strict, refuse
 
 PROBE_FILE = r"^\w[\w.-]*\.safetensors$"
 MOST_INLINE = 1024
 
 
 class ProbeModel(Strict):
-    """A token's reading is (x · weights + bias) / scale, x the residual at the tapped layer."""
+    """A linear probe. A token's reading is (x · weights + bias) / scale, with x the residual at the tapped layer."""
 
     weights: Annotated[list[float], Field(min_length=1, max_length=MOST_INLINE)] | None = None
-    """`[d_model]`, for small models."""
+    """The weights, one number for each dimension of the residual stream. For more than 1,024 use `weights_file`."""
     weights_file: Annotated[str, Field(pattern=PROBE_FILE, max_length=200)] | None = None
-    """A safetensors file beside this one with one tensor `weights` `[d_model]`, float32."""
+    """Name of a safetensors file beside this file, with one float32 tensor `weights` of shape `[d_model]`."""
     digest: Annotated[str, Field(pattern=DIGEST)] | None = None
-    """Of the file's bytes."""
+    """SHA-256 of the bytes of `weights_file`; a file with another digest is refused."""
     bias: float = 0.0
+    """Added to the product of residual and weights."""
     scale: Annotated[float, Field(gt=0)] = 1.0
-    """What counts as 1, as the recorded maximum does for a feature."""
+    """What the result is divided by, so that a strong token reads about 1, as a feature at its maximum does."""
 
-    def checks(self) -> Iterable[Check]:
-        """One source of weights, and a digest where it is a file."""
+    def checks(self) -> Iterable[FieldCheck]:
+        """The weights have one source, and a file has a digest."""
         return (self._one_source, self._digest)
 
     def _one_source(self) -> None:

@@ -1,7 +1,4 @@
-"""The shape of `suppress:` in a policy file.
-
-Knows its fields and which of them exclude each other. Does not know rules: `schema` checks the two together.
-"""
+"""The `suppress:` section of a policy file."""
 
 from __future__ import annotations
 
@@ -10,32 +7,34 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from monitor.policy.schema.base import Check, FeatureIndex, Strict, refuse
+from monitor.policy.schema.base import FeatureIndex, FieldCheck, Strict, refuse
 from monitor.policy.schema.check import once
 from monitor.records import ErrorTerm, Where
 
 
 class Suppress(Strict):
-    """Clamp features, so that the model is pushed away from what they stand for."""
+    """Which features are clamped, and how, so that the model is pushed away from what they stand for."""
 
     features: Annotated[list[FeatureIndex], Field(min_length=1)] | None = None
-    """Pinned by index; left out, the lock's, which are chosen by causal effect."""
+    """Indices of the features to clamp. Left out, they are those that `policy fit` chose by their causal effect."""
     target: Annotated[float, Field(ge=-20, le=0)]
-    """In units of each feature's maximum; negative pushes below zero."""
+    """What the features are set to, in units of each feature's recorded maximum. Negative values push below zero."""
     when: Literal["always", "detected"] = "detected"
-    """`detected`: after an enforced rule with action `suppress` has fired."""
+    """`detected` clamps once an enforced rule with `action: suppress` has fired; `always`, from the first token on."""
     where: Annotated[Where, Field(strict=False)] = Where.ACTIVE
+    """`active` clamps a feature at the tokens where it is active; `everywhere` clamps it at every token."""
     error_term: Annotated[ErrorTerm, Field(strict=False)] = ErrorTerm.KEEP
-    """`drop` replaces the residual of edited tokens by the edited reconstruction: stronger, and it needs the whole
-    dictionary in memory and a full encode and decode of those tokens."""
+    """What happens to the part of the residual that the dictionary does not explain. `keep` keeps it. `drop` replaces
+    the residual of edited tokens by the edited reconstruction: this is stronger, but needs the whole dictionary in
+    memory and an encode and decode of each of those tokens."""
     hold: Annotated[int, Field(ge=1, le=100_000)] | None = None
-    """Tokens for which the clamps stay after the score was last at or above the release level. Left out, they stay
+    """For how many tokens the clamps stay after the score was last at or above the release level. Left out, they stay
     to the end of the request."""
     release_below: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """The release level, as a share of the rule's threshold; with `hold`."""
+    """The release level, as a share of the rule's threshold. Needs `hold`; below 1 it keeps clamps from flickering."""
 
-    def checks(self) -> Iterable[Check]:
-        """What goes with which `when` and with `hold`; no feature stands twice."""
+    def checks(self) -> Iterable[FieldCheck]:
+        """`hold` needs `when: detected`, `release_below` needs `hold`, and no feature stands twice."""
         yield from (self._starts, self._release)
         yield from once(self.features, ["features"])
 

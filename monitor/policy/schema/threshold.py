@@ -1,7 +1,4 @@
-"""Thresholds as they stand in policy files and locks: a number, one per length, or a rate that the fit turns into one.
-
-Knows shapes. Does not know scores.
-"""
+"""Thresholds as they are written: a number, one number for each length, or a false-positive rate to be fitted."""
 
 from __future__ import annotations
 
@@ -13,21 +10,23 @@ from pydantic import AfterValidator, Discriminator, Field, Tag
 from monitor.policy.schema.base import Strict, refuse
 
 
-class Rate(Strict):
-    """A threshold that `policy fit` sets so that this share of benign texts fires."""
+class AskedRate(Strict):
+    """Asks `policy fit` to set the threshold so that at most a given share of benign texts fires."""
 
     false_positive_rate: Annotated[float, Field(gt=0, le=0.5)]
+    """The share of benign texts that may fire, such as 0.01 for one in a hundred."""
 
 
-class Bucket(Strict):
-    """A threshold for texts of a certain length."""
+class LengthThreshold(Strict):
+    """The threshold for one range of lengths."""
 
     up_to: Annotated[int, Field(ge=1, le=2**31)] | None
-    """Tokens of the phase so far, this one included, up to which the threshold holds; `null` is without limit."""
+    """The threshold holds up to this token of the phase, counted from 1; write `null` in the last entry."""
     threshold: float
+    """The pooled score at which the rule fires there."""
 
 
-def _growing(buckets: list[Bucket]) -> list[Bucket]:
+def _growing(buckets: list[LengthThreshold]) -> list[LengthThreshold]:
     last = 0
     for i, bucket in enumerate(buckets):
         if bucket.up_to is None:
@@ -42,35 +41,41 @@ def _growing(buckets: list[Bucket]) -> list[Bucket]:
     return buckets
 
 
-Buckets = Annotated[list[Bucket], Field(min_length=1, max_length=32), AfterValidator(_growing)]
+LengthThresholds = Annotated[
+    list[LengthThreshold], Field(min_length=1, max_length=32), AfterValidator(_growing)
+]
 
 
 def _shape(value: Any) -> str:
     if isinstance(value, list):
         return "lengths"
-    return "rate" if isinstance(value, dict | Rate) else "number"
+    return "rate" if isinstance(value, dict | AskedRate) else "number"
 
 
 ThresholdField = Annotated[
-    Annotated[float, Tag("number")] | Annotated[Rate, Tag("rate")] | Annotated[Buckets, Tag("lengths")],
+    Annotated[float, Tag("number")]
+    | Annotated[AskedRate, Tag("rate")]
+    | Annotated[LengthThresholds, Tag("lengths")],
     Discriminator(_shape),
 ]
-"""In a policy file."""
+"""A threshold in a policy file."""
 
 FixedThreshold = Annotated[
-    Annotated[float, Tag("number")] | Annotated[Buckets, Tag("lengths")], Discriminator(_shape)
+    Annotated[float, Tag("number")] | Annotated[LengthThresholds, Tag("lengths")], Discriminator(_shape)
 ]
-"""In a lock."""
+"""A threshold in a lock."""
 
 
-def buckets_of(threshold: float | Sequence[Bucket]) -> tuple[tuple[int | None, float], ...]:
-    """A threshold as (up to so many tokens, threshold) pairs; a plain number is one pair without a limit."""
+def thresholds_by_length(
+    threshold: float | Sequence[LengthThreshold],
+) -> tuple[tuple[int | None, float], ...]:
+    """A threshold as pairs of (last token, threshold) in growing order; the last pair has None as its last token."""
     if isinstance(threshold, int | float):
         return ((None, float(threshold)),)
     return tuple((bucket.up_to, bucket.threshold) for bucket in threshold)
 
 
-def threshold_at(threshold: float | Sequence[Bucket], tokens: int) -> float:
+def threshold_at(threshold: float | Sequence[LengthThreshold], tokens: int) -> float:
     """The threshold that holds at the `tokens`-th token of a phase, counted from 1."""
-    pairs = buckets_of(threshold)
+    pairs = thresholds_by_length(threshold)
     return next(value for up_to, value in pairs if up_to is None or tokens <= up_to)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from monitor.model.engine.requests import Released
 from monitor.policy.policy import Policy, Rule
 from monitor.policy.schema.expression import names_in
 from monitor.records import (
@@ -24,6 +23,9 @@ from monitor.records import (
 )
 from monitor.rpc.wire import enums
 from monitor.v1 import monitor_pb2 as pb
+
+if TYPE_CHECKING:
+    from monitor.model.engine.requests import Released
 
 
 class TokenFeatures(Protocol):

@@ -8,19 +8,19 @@ from rich.console import Console
 
 from monitor.cli.demo.command import run as run_demo
 from monitor.cli.demo.expectations import Expectations
-from monitor.cli.demo.script import BENIGN, HARMLESS, OFFENDING, SCRIPT, Line, Script, Suppression
+from monitor.cli.demo.script import BENIGN, HARMLESS, OFFENDING, SCRIPT, DemoLine, DemoScript, DemoSuppression
 from monitor.cli.demo.steps import quoted
 from monitor.cli.errors import ExitCode
 from monitor.cli.session import Endpoint, local_server
-from monitor.client.errors import CallFailed
+from monitor.client import CallFailed
 from tests.cli.scripted import Faults, serving
 
 LINES = (
-    Line("power_seeking", ("I want more power",)),
-    Line("deception", ("What would you do?", "I would lie to you")),
-    Line(BENIGN, ("We bake bread",)),
+    DemoLine("power_seeking", ("I want more power",)),
+    DemoLine("deception", ("What would you do?", "I would lie to you")),
+    DemoLine(BENIGN, ("We bake bread",)),
 )
-SHORT = Script(LINES, Suppression("Give me power", "power-seeking"))
+SHORT = DemoScript(LINES, DemoSuppression("Give me power", "power-seeking"))
 
 
 def demonstrate(script=SHORT, **faults):
@@ -100,7 +100,7 @@ def test_a_server_that_does_not_stop_is_noticed(monkeypatch):
 
 def test_a_failed_call_is_an_error_and_no_verdict():
     with pytest.raises(CallFailed, match="INVALID_ARGUMENT"):
-        demonstrate(Script((Line(BENIGN, (" ",)),), SHORT.suppression))
+        demonstrate(DemoScript((DemoLine(BENIGN, (" ",)),), SHORT.suppression))
 
 
 def test_no_expectation_at_all_is_a_failure():
@@ -108,13 +108,13 @@ def test_no_expectation_at_all_is_a_failure():
 
 
 def test_holds_on_a_real_server(pair):
-    script = Script(
+    script = DemoScript(
         lines=(
-            Line("power_seeking", ("Stop!",)),
-            Line("deception", ("Why?", "because")),
-            Line(BENIGN, ("calm",)),
+            DemoLine("power_seeking", ("Stop!",)),
+            DemoLine("deception", ("Why?", "because")),
+            DemoLine(BENIGN, ("calm",)),
         ),
-        suppression=Suppression("Hi! ok. now ", "power-seeking", max_new_tokens=12),
+        suppression=DemoSuppression("Hi! ok. now ", "power-seeking", max_new_tokens=12),
     )
     flags = {"model": str(pair.model), "dictionary": pair.dictionary, "policies": pair.policies}
     expectations = run_demo(Console(file=io.StringIO(), width=100), lambda: local_server(flags), script)

@@ -3,8 +3,8 @@
 import pytest
 
 from monitor.cli.demo.scrape import parse, scrape
-from monitor.cli.demo.tally import Tally, gap
-from monitor.client.errors import Unreachable
+from monitor.cli.demo.tally import CallTally, gap
+from monitor.client import Unreachable
 from monitor.v1 import monitor_pb2 as pb
 
 TEXT = """\
@@ -51,7 +51,7 @@ def test_nobody_answers():
 
 
 def test_a_call_of_another_kind_is_noticed():
-    tally = Tally()
+    tally = CallTally()
     for _ in range(3):
         tally.called("Score")
     rows = {row.name: row for row in tally.against(parse(TEXT))}
@@ -60,7 +60,7 @@ def test_a_call_of_another_kind_is_noticed():
 
 
 def test_detections_and_tokens_add_up():
-    tally = Tally()
+    tally = CallTally()
     tally.called("Score", verdict(5, 5, pb.CHECK_STATUS_CHECKED, ("a", "r"), ("b", "r")))
     tally.called("Generate", verdict(7, 7, pb.CHECK_STATUS_CHECKED, ("a", "r")))
     assert (tally.tokens, tally.verdicts, tally.gaps) == (12, 2, [])

@@ -12,7 +12,6 @@ from monitor.cli.dictionary.train import ProgressLines
 from monitor.dictionary.bundle import load_dictionary
 from monitor.dictionary.training.settings import TrainSettings
 from monitor.dictionary.training.trainer import StepMetrics
-from monitor.errors import ConfigurationError
 from tests.dictionary.training.tiny_model import options, write_model, write_text
 
 run = CliRunner()
@@ -88,8 +87,8 @@ def test_sweep_keeps_what_is_done(model, data, tmp_path):
     again = (tmp_path / "sweep.json").read_text()
     assert min(r["loss"] for r in json.loads(again)["runs"]) == 1e-9
     other = run.invoke(dictionary_app, ["sweep", *options(model, data, tmp_path, *more, "--seed", "7")])
-    assert isinstance(other.exception, ConfigurationError)
-    assert "holds a run with seed 0, not 7" in str(other.exception)
+    assert other.exit_code == 2
+    assert "holds a run with seed 0, not 7" in other.stderr
     assert (tmp_path / "sweep.json").read_text() == again
 
 
@@ -124,5 +123,16 @@ def test_lengths_that_cannot_be_are_usage_errors(model, data, tmp_path, more):
 )
 def test_wrong_options(model, data, tmp_path, more, message):
     done = run.invoke(dictionary_app, ["train", *options(model, data, tmp_path, *more, "--tokens", "512")])
-    assert isinstance(done.exception, ConfigurationError)
-    assert message in str(done.exception)
+    assert done.exit_code == 2
+    assert message in done.stderr
+
+
+def test_a_picture_that_cannot_be_drawn_is_said_before_the_training(model, data, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    for command in ("train", "sweep"):
+        words = [word for word in options(model, data, tmp_path) if word != "--no-plot"]
+        more = ["--features", "16"]
+        done = run.invoke(dictionary_app, [command, *words, *more])
+        assert done.exit_code == 2
+        assert "give --no-plot" in done.stderr
+        assert not list(tmp_path.iterdir())

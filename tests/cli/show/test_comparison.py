@@ -2,7 +2,7 @@
 
 import pytest
 
-from monitor.cli.show.comparison import Comparison, edited
+from monitor.cli.show.comparison import ClampComparison, edited
 from monitor.v1 import monitor_pb2 as pb
 
 
@@ -20,7 +20,7 @@ PLAIN = answer([reading(1, 50.0)], [reading(1, 0.6)], [reading(1, 0.8), reading(
 
 
 def compare(clamped, *clamps):
-    return Comparison(clamps, PLAIN, clamped)
+    return ClampComparison(clamps, PLAIN, clamped)
 
 
 def test_a_feature_is_judged_where_it_was_clamped():

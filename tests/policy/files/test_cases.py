@@ -1,8 +1,8 @@
 import pytest
 
-from monitor.policy import PolicyProblems
 from monitor.policy.files.cases import Case, read_tests, run_case
 from monitor.policy.files.source import read_source
+from monitor.policy.files.yaml_document import PolicyProblems
 from monitor.policy.policy import Condition, WeightedFeature
 from monitor.policy.policyset import PolicySet
 from monitor.policy.rules.explain import explain

@@ -1,13 +1,11 @@
 import shutil
-import tracemalloc
 
 import pytest
 
 from monitor.errors import PolicyError
-from monitor.policy import PolicyProblems, load_policies, read_folder
-from monitor.policy.files.examples import read_examples
+from monitor.policy.files.loader import load_policies, read_folder
 from monitor.policy.files.lock import LockModel, write_lock
-from monitor.policy.files.yaml_document import read_text
+from monitor.policy.files.yaml_document import PolicyProblems
 from monitor.records import Action, Clamp, Mode, Severity, Where
 from tests.policy.policy_files import DICTIONARY, MODEL, PINNED, lock_for, write_concept, write_policy
 
@@ -160,28 +158,3 @@ def test_example_rows_are_checked_line_by_line(tmp_path):
     found = problems(tmp_path)
     assert [p.line for p in found] == [2, 3, 4]
     assert "repeats the text of line 1" in found[2].message
-
-
-def test_an_example_with_two_labels_is_refused(tmp_path):
-    path = tmp_path / "e.jsonl"
-    path.write_text(
-        '{"text": "a", "label": "positive"}\n{"text": "b", "label": "positive", "label": "negative"}\n'
-    )
-    with pytest.raises(PolicyProblems) as caught:
-        read_examples(path)
-    (problem,) = caught.value.problems
-    assert (problem.line, problem.message) == (2, "the key `label` stands here twice")
-
-
-def test_a_small_file_takes_little_memory_whatever_its_limit(tmp_path):
-    path = tmp_path / "small.jsonl"
-    path.write_text("x" * 70_000)
-    tracemalloc.start()
-    try:
-        assert read_text(path, 2**26) == "x" * 70_000
-        assert tracemalloc.get_traced_memory()[1] < 2**20
-    finally:
-        tracemalloc.stop()
-    with pytest.raises(PolicyProblems, match="is larger than 69999 bytes"):
-        read_text(path, 69_999)
-    assert read_text(path, 70_000) == "x" * 70_000

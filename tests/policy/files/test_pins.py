@@ -7,7 +7,7 @@ from monitor.policy.files.lock import write_lock
 from monitor.policy.files.resolve import resolve
 from monitor.policy.files.source import Running, read_source
 from monitor.policy.fit import fit_policy
-from monitor.policy.fit.detectors import Probe
+from monitor.policy.fit.detectors import ProbeDetector
 from tests.policy.policy_files import DICTIONARY, MODEL, write_policy
 from tests.policy.synthetic import FEATURES, QUICK, Synthetic, inputs
 
@@ -27,7 +27,7 @@ PROBE = f"probe: {{weights: [1, 0, 0, 0, 0, 0, 0, 0]}}\nrules:\n  - {{name: r, {
 def fitted(folder, text):
     path = write_policy(folder, HEAD + text)
     source = read_source(path)
-    probe = source.model.probe and Probe(np.asarray(source.weights), 0.0, 1.0)
+    probe = source.model.probe and ProbeDetector(np.asarray(source.weights), 0.0, 1.0)
     write_lock(path, fit_policy(source.model, (), inputs(Synthetic()), settings=QUICK, pinned=probe))
     return path
 

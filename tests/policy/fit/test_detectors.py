@@ -3,10 +3,7 @@
 import numpy as np
 import pytest
 
-from monitor.policy.files.lock import Difference
-from monitor.policy.fit import FitSettings, Probe, fit_policy
-from monitor.policy.fit.baselines import difference_of_means
-from monitor.policy.fit.card import clearly_better
+from monitor.policy.fit import FitSettings, ProbeDetector, fit_policy
 from monitor.policy.schema.policy import ProbeModel
 from tests.policy.fit.test_fit import fires
 from tests.policy.synthetic import QUICK, WIDTH, Synthetic, examples, inputs, policy
@@ -16,11 +13,6 @@ METHODS = {"linear_probe", "difference_of_means", "bag_of_words", "random_featur
 
 def settings(detector):
     return FitSettings(features=8, rounds=6, detector=detector)
-
-
-def gain(auroc=(0.0, -0.1, 0.1), recall=(0.0, -0.1, 0.1)):
-    names = ("auroc", "auroc_low", "auroc_high", "recall", "recall_low", "recall_high")
-    return Difference(**dict(zip(names, (*auroc, *recall), strict=True)))
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +43,7 @@ def test_auto_keeps_features_where_the_probe_is_no_better():
 def test_a_locked_probe_catches_and_keeps_its_rate(dull):
     made = policy(concept={"examples": "p.examples.jsonl", "detector": "probe"})
     lock = fit_policy(made, examples(), inputs(dull, aside=300), settings=QUICK)
-    probe = Probe(np.array(lock.probe.weights), lock.probe.bias, lock.probe.scale)
+    probe = ProbeDetector(np.array(lock.probe.weights), lock.probe.bias, lock.probe.scale)
     benign = dull.read([f"benign {i}" for i in range(10_000, 10_600)])
     hits = dull.read([f"yes {i}" for i in range(10_000, 10_200)])
     rule = lock.rules["stated"]
@@ -80,19 +72,6 @@ def test_random_features_are_worse_than_chosen_ones():
     card = fit_policy(policy(), examples(), inputs(Synthetic(strength=0.8)), settings=few).card
     assert card.methods["random_features"].auroc_high < card.methods["policy"].auroc_low
     assert card.methods["policy"].hard_auroc > 0.95
-
-
-@pytest.mark.parametrize(
-    ("one", "better"),
-    [
-        (gain(), False),
-        (gain(auroc=(0.1, 0.02, 0.2)), True),
-        (gain(recall=(0.2, 0.01, 0.3)), True),
-        (gain(recall=(0.2, 0.01, 0.3), auroc=(-0.1, -0.2, -0.01)), False),
-    ],
-)
-def test_clearly_better_means_that_an_interval_excludes_zero(one, better):
-    assert clearly_better(one) is better
 
 
 def test_anomaly_rules_are_calibrated_like_others():
@@ -124,11 +103,3 @@ def test_conditions_have_thresholds_of_their_own():
     assert set(lock.conditions) == {"said", "odd"}
     assert lock.conditions["said"].caught > 0.5
     assert lock.conditions["odd"].caught is None
-
-
-def test_the_difference_of_means_points_from_negatives_to_positives():
-    rng = np.random.default_rng(0)
-    y = np.repeat([1, 0], 50)
-    means = rng.normal(0, 1, (100, 4)) + y[:, None] * [3, 0, 0, 0]
-    scores = difference_of_means(means, y, np.ones(100), means)
-    assert scores[y == 1].min() > scores[y == 0].mean()

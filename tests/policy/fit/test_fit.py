@@ -6,12 +6,8 @@ import pytest
 from monitor.errors import PolicyError
 from monitor.policy.files.examples import Example, Label
 from monitor.policy.fit import LabelledTexts, fit_policy
-from monitor.policy.fit.attention import attention, course, pooled
-from monitor.policy.fit.metrics import auroc, threshold_at
-from monitor.policy.fit.steering_features import choose_clamps
-from monitor.policy.fit.weights import logistic
+from monitor.policy.fit.pooling import course
 from monitor.policy.schema.policy import threshold_at as threshold_for
-from tests.policy.conftest import naive_pooled
 from tests.policy.synthetic import CAUSAL, CONCEPT, QUICK, Synthetic, examples, inputs, policy
 
 
@@ -96,51 +92,3 @@ def test_pinned_features_get_thresholds_only():
     assert lock.card is None
     assert lock.features == []
     assert 0 < lock.rules["stated"].benign_rate <= 0.02
-
-
-def test_attention_reproduces_every_pooling(some_poolings):
-    rng = np.random.default_rng(1)
-    for pooling in some_poolings:
-        if pooling.kind == "longest_run":
-            continue
-        scores = rng.exponential(1.0, 30)
-        expected = max(naive_pooled(scores.tolist(), pooling, 1))
-        counted = scores - getattr(pooling, "allowance", 0.0)
-        assert attention(scores, pooling, 1) @ counted == pytest.approx(expected)
-        assert pooled(scores, pooling, 1) == pytest.approx(expected)
-
-
-def test_auroc_is_the_probability_of_the_right_order():
-    rng = np.random.default_rng(2)
-    yes, no = rng.integers(0, 9, 40).astype(float), rng.integers(0, 7, 50).astype(float)
-    pairs = [(a > b) + 0.5 * (a == b) for a in yes for b in no]
-    assert auroc(yes, no) == pytest.approx(np.mean(pairs))
-
-
-@pytest.mark.parametrize("rate", [0.0001, 0.01, 0.1, 0.5])
-def test_no_more_than_the_rate_reaches_the_threshold(rate):
-    rng = np.random.default_rng(3)
-    for scores in (rng.normal(0, 1, 500), np.zeros(100), rng.integers(0, 3, 300).astype(float)):
-        threshold = threshold_at(scores, rate)
-        assert (scores >= threshold).mean() <= rate
-    spread = rng.normal(0, 1, 1000)
-    assert (spread >= threshold_at(spread, rate)).sum() == int(rate * 1000)
-
-
-def test_logistic_weights_minimise_the_loss_they_claim():
-    rng = np.random.default_rng(4)
-    x = rng.exponential(1.0, (200, 3))
-    y = (x[:, 0] - x[:, 1] + rng.normal(0, 0.5, 200) > 0).astype(int)
-    weights = logistic(x, y, np.ones(200))
-    assert weights[0] > 0.3
-    assert weights[1] == 0
-    assert (weights >= 0).all()
-
-
-def test_clamps_leave_out_what_benign_text_uses():
-    effect, concept = np.array([3.0, 2.0, 1.0, 0.5, -1.0]), np.array([0.1, 0.1, 0.1, 0.0001, 0.1])
-    benign, maxima = np.array([0.1, 0.01, 0.0, 0.0, 0.0]), np.array([1.0, 1.0, 2.0, 1.0, 1.0])
-    found = choose_clamps(effect, concept, benign, maxima, -0.5)
-    assert [c.index for c in found] == [1, 2]
-    assert [c.target for c in found] == [-0.5, -0.5]
-    assert choose_clamps(effect, concept, benign, np.zeros(5), -0.5) == []

@@ -5,11 +5,11 @@ from html.parser import HTMLParser
 import pytest
 
 from monitor.policy.fit import fit_policy
-from monitor.policy.fit.evaluate import Rate, SourceResult
-from monitor.policy.report import Group, Heat, PolicyReport, Report, Scores, Token, page
-from monitor.policy.report.charts import Interval, curves, distributions, intervals
-from monitor.policy.report.heat import group
+from monitor.policy.fit.evaluation import BenignRate, RuleOnSource
+from monitor.policy.report import Group, Heat, PolicyReport, PolicySetReport, Scores, Token, page
+from monitor.policy.report.charts import IntervalRow, curves, distributions, intervals
 from monitor.policy.report.markup import safe
+from monitor.policy.report.sections import group
 from tests.policy.synthetic import QUICK, Synthetic, examples, inputs, policy
 
 EVIL = "<script src=https://evil.example/x.js>\"'&\x1b[31m\u202e</script>"
@@ -49,9 +49,9 @@ def report():
         metadata={"name": "p", "title": EVIL, "category": "c", "severity": "low", "description": EVIL}
     )
     lock = fit_policy(named, examples(), inputs(Synthetic()), settings=QUICK)
-    rate = Rate("p", "stated", 0.02, "benign/instructions", 0, 32, 200, 3)
-    others = Rate("p", "stated", 0.02, "books", 128, None, 50, 2)
-    source = SourceResult("p", f"c/{EVIL}", 40, 40, 0.8, 0.05, lock.card.methods)
+    rate = BenignRate("p", "stated", 0.02, "benign/instructions", 0, 32, 200, 3)
+    others = BenignRate("p", "stated", 0.02, "books", 128, None, 50, 2)
+    source = RuleOnSource("p", f"c/{EVIL}", 40, 40, 0.8, 0.05, lock.card.methods)
     heats = [Heat(EVIL, (Token(EVIL, 0.9), Token(" calm", -0.4), Token(" word", 0.0)), 1.3)]
     one = PolicyReport(
         policy=named,
@@ -67,7 +67,7 @@ def report():
         ],
         groups=[Group("Hits", "n", heats), Group("Misses", "n", ())],
     )
-    return Report(EVIL, {"model": "sha256:" + "a" * 64}, [one], [rate, others], measured=True)
+    return PolicySetReport(EVIL, {"model": "sha256:" + "a" * 64}, [one], [rate, others], measured=True)
 
 
 def test_the_page_is_well_formed_and_asks_nobody_for_anything(report):
@@ -113,14 +113,14 @@ def test_numbers_are_those_of_the_lock(report):
 
 
 def test_without_anything_measured_the_page_says_so(report):
-    bare = Report("t", {}, [PolicyReport(report.policies[0].policy, None, {}, "experimental")])
+    bare = PolicySetReport("t", {}, [PolicyReport(report.policies[0].policy, None, {}, "experimental")])
     text = page(bare)
     assert "No labelled data was given" in text
     assert Checked(text).open == []
 
 
 def test_intervals_stand_where_their_numbers_are():
-    row = Interval("x", "policy", 0.5, 0.25, 0.75)
+    row = IntervalRow("x", "policy", 0.5, 0.25, 0.75)
     chart = intervals("t", [row], 0.0, 1.0)
     assert 'cx="290.0"' in chart
     assert 'x1="227.0"' in chart

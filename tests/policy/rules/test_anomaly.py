@@ -4,8 +4,8 @@ import numpy as np
 
 from monitor.cli.policy.evaluate import sources
 from monitor.policy.fit import TextReadings, fit_policy
-from monitor.policy.fit.evaluate import SourceTexts, on_sources
-from monitor.policy.fit.lock_rule import trials
+from monitor.policy.fit.evaluation import SourceTexts, on_sources
+from monitor.policy.fit.rule_scorers import locked_scorers
 from monitor.policy.schema.policy import PolicyModel
 from tests.policy.strange import kinds, write
 from tests.policy.synthetic import Synthetic, inputs
@@ -48,7 +48,9 @@ def test_a_rule_without_examples_is_measured_rule_by_rule(tmp_path):
     read = Synthetic().read(texts)
     far = SourceTexts("anomaly/far", texts, louder(read, 100.0), np.ones(100, np.intp), texts)
     found = [
-        r for one in trials(POLICY, lock, tmp_path) for r in on_sources(one, None, [far], read, texts, 0)
+        r
+        for one in locked_scorers(POLICY, lock, tmp_path)
+        for r in on_sources(one, None, [far], read, texts, 0)
     ]
     assert [(r.rule, r.caught, r.fired, set(r.methods)) for r in found] == [
         ("on-average", 1.0, None, {"policy"}),
@@ -57,7 +59,7 @@ def test_a_rule_without_examples_is_measured_rule_by_rule(tmp_path):
     assert all(r.methods["policy"].recall == 1.0 for r in found)
     table = sources(found)
     assert "| odd/on-average | anomaly/far | 100 / 0 | – | 100% | 100% / – |" in table
-    for one in trials(POLICY, lock, tmp_path):
+    for one in locked_scorers(POLICY, lock, tmp_path):
         assert one.fired(read).mean() <= 0.15
 
 

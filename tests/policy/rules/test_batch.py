@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from monitor.policy import PolicySet
 from monitor.policy.policy import Condition, WeightedFeature
+from monitor.policy.policyset import PolicySet
 from monitor.policy.schema.expression import AllOf, AnyOf, AtLeast, NotOf
 from monitor.policy.schema.policy import Cumulative, Ema, Max, Mean
 from monitor.records import (

@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from monitor.policy import PolicySet
 from monitor.policy.policy import Condition, WeightedFeature
+from monitor.policy.policyset import PolicySet
 from monitor.policy.rules.explain import explain
 from monitor.policy.schema.expression import AllOf, AnyOf, AtLeast, NotOf, holds
 from monitor.policy.schema.policy import Cumulative, Ema, Max

@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from monitor.policy import PolicySet
+from monitor.policy.policyset import PolicySet
 from monitor.records import UNREAD, Action, Clamp, Coverage, Failure, Mode, Phase, Status, Where
 from tests.policy.conftest import block, naive_pooled, policy, rule, word
 

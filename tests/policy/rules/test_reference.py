@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monitor.policy import PolicySet
 from monitor.policy.policy import Condition, WeightedFeature
+from monitor.policy.policyset import PolicySet
 from monitor.policy.schema.expression import AllOf, AnyOf, AtLeast, NotOf, holds
 from monitor.policy.schema.policy import Cumulative, Ema, LongestRun, Max, Mean, TopKMean
 from monitor.records import Action, Blocks, Clamp, Coverage, Mode, Phase, TokenBlock

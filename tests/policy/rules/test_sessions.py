@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from monitor.policy import PolicySet
 from monitor.policy.policy import Condition
+from monitor.policy.policyset import PolicySet
 from monitor.policy.rules.sessions import SessionStore
 from monitor.policy.schema.policy import Cumulative, Match
 from monitor.records import Action, Blocks, Coverage, Phase, Status, TokenBlock

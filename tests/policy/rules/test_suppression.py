@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from monitor.policy import PolicySet
 from monitor.policy.policy import Condition, WeightedFeature
+from monitor.policy.policyset import PolicySet
 from monitor.policy.schema.policy import Ema, Mean
 from monitor.policy.schema.suppress import Suppress
 from monitor.records import Action, Clamp, ErrorTerm, Mode, Phase, TokenBlock

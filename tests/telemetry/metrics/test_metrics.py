@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 
-from monitor.policy import PolicySet
+from monitor.policy.policyset import PolicySet
 from monitor.records import (
     Action,
     Blocks,
@@ -59,6 +59,7 @@ def full(metrics):
     return chosen, meter
 
 
+@pytest.mark.real
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (Debian: prometheus)")
 def test_promtool_finds_nothing_to_complain_about(metrics):
     full(metrics)

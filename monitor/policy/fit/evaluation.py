@@ -1,8 +1,4 @@
-"""Fitted policies measured on labelled sources and on benign texts that the fit never saw.
-
-Knows readings, labels and locks. Does not know files or models. Baselines learn from the same kind of rows as the
-fit: own examples, benign texts and extra rows.
-"""
+"""Fitted policies measured on texts that no fit has seen: labelled sources, and benign texts by length."""
 
 from __future__ import annotations
 
@@ -11,61 +7,70 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from monitor.policy.files.lock import Measure
+from monitor.policy.files.lock import Separation
 from monitor.policy.fit.baselines import bag_of_words, difference_of_means, linear_probe, random_features
-from monitor.policy.fit.detectors import Detector, Rows
-from monitor.policy.fit.learner import Recipe, learn_probe, weighted
-from monitor.policy.fit.lock_rule import Tried
+from monitor.policy.fit.detectors import Detector, Recipe, learn_probe, weighted
 from monitor.policy.fit.metrics import Truth, measure_all
 from monitor.policy.fit.readings import Floats, Indices, TextReadings, join_texts
+from monitor.policy.fit.rows import FitRows
+from monitor.policy.fit.rule_scorers import RuleScorer
 
 UNLIKE = ("peps", "wikitext2_heldout")
-"""Corpora of kinds that the fit of the shipped policies does not read; shown apart from halves of those it does."""
+"""Corpora of other kinds than those that set the thresholds of the shipped policies; they are reported apart."""
 DRAWN = 48
-"""Random features where the lock has none to count."""
+"""How many random features stand beside a rule that reads no features."""
 
 
 @dataclass(frozen=True)
 class SourceTexts:
-    """Held-out rows of one labelled source, read."""
+    """Held-out rows of one labelled source, with their readings."""
 
     name: str
     texts: Sequence[str]
     read: TextReadings
     positive: Indices
+    """`[texts]`: 1 where the text shows the concept, else 0."""
     groups: Sequence[str]
+    """The group of each text; intervals resample groups."""
 
 
 @dataclass(frozen=True)
-class SourceResult:
-    """One rule of a policy on one source."""
+class RuleOnSource:
+    """How one rule of a policy does on one labelled source."""
 
     policy: str
     source: str
     positive: int
+    """Number of positive texts."""
     negative: int
+    """Number of negative texts."""
     caught: float
-    """Share of positives on which the rule fires, as locked."""
+    """Share of positives on which the rule fires with its own threshold."""
     fired: float | None
     """Share of negatives on which it fires; None where there are none."""
-    methods: dict[str, Measure]
-    """AUROC within the source, and recall where 1 % of the unseen benign requests fire."""
+    methods: dict[str, Separation]
+    """The rule (`policy`) and its baselines: AUROC within the source, recall where 1 % of benign requests fire."""
     rule: str = ""
 
 
 @dataclass(frozen=True)
-class Rate:
+class BenignRate:
     """How often a rule fires on unseen benign texts of some length."""
 
     policy: str
     rule: str
     asked: float | None
+    """The false-positive rate that the policy asks for; None where it gives a threshold."""
     source: str
+    """Where the texts come from."""
     longer_than: int
+    """The texts are longer than this, in tokens."""
     up_to: int | None
-    """Tokens of the texts."""
+    """The texts are at most so long, in tokens; None for no limit."""
     texts: int
+    """Number of texts."""
     fired: int
+    """Number of texts on which the rule fires."""
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -80,32 +85,34 @@ class Rate:
 
 
 def on_sources(
-    trial: Tried,
-    rows: Rows | None,
+    scorer: RuleScorer,
+    rows: FitRows | None,
     sources: Sequence[SourceTexts],
     benign: TextReadings,
-    told: Sequence[str],
+    request_texts: Sequence[str],
     seed: int,
-) -> list[SourceResult]:
-    """A rule and its baselines on labelled sources; `benign` are unseen requests, `told` their texts. Without `rows` to
-    learn from there are no baselines.
+) -> list[RuleOnSource]:
+    """A rule and its baselines on labelled sources.
+
+    The baselines learn from `rows`; without these there are none. `benign` are the readings of unseen benign requests,
+    and `request_texts` the texts of these requests.
     """
     parts = [source.read for source in sources] + [benign]
-    texts = [text for source in sources for text in source.texts] + list(told)
-    scores = _methods(trial, rows, join_texts(parts), texts, seed)
+    texts = [text for source in sources for text in source.texts] + list(request_texts)
+    scores = _methods(scorer, rows, join_texts(parts), texts, seed)
     ends = np.cumsum([len(part) for part in parts])
     requests = np.arange(ends[-2] if len(ends) > 1 else 0, ends[-1])
     results, start = [], 0
     for source, end in zip(sources, ends, strict=False):
         mine = np.arange(start, end)
-        results.append(_result(trial, source, {n: (s[mine], s[requests]) for n, s in scores.items()}, seed))
+        results.append(_result(scorer, source, {n: (s[mine], s[requests]) for n, s in scores.items()}, seed))
         start = end
     return results
 
 
 def _result(
-    trial: Tried, source: SourceTexts, scores: dict[str, tuple[Floats, Floats]], seed: int
-) -> SourceResult:
+    scorer: RuleScorer, source: SourceTexts, scores: dict[str, tuple[Floats, Floats]], seed: int
+) -> RuleOnSource:
     count, others = len(source.texts), len(next(iter(scores.values()))[1])
     groups = np.unique(
         [*source.groups, *(f"benign request {i}" for i in range(others))], return_inverse=True
@@ -117,38 +124,38 @@ def _result(
         groups=groups.astype(np.intp),
     )
     measured = measure_all({name: np.concatenate(pair) for name, pair in scores.items()}, truth, seed)
-    fired = trial.fired(source.read)
+    fired = scorer.fired(source.read)
     yes = source.positive == 1
-    return SourceResult(
-        policy=trial.policy,
+    return RuleOnSource(
+        policy=scorer.policy,
         source=source.name,
         positive=int(yes.sum()),
         negative=int((~yes).sum()),
         caught=float(fired[yes].mean()) if yes.any() else 0.0,
         fired=float(fired[~yes].mean()) if (~yes).any() else None,
         methods={name: found.measure for name, found in measured.items()},
-        rule=trial.rule,
+        rule=scorer.rule,
     )
 
 
 def _methods(
-    trial: Tried, rows: Rows | None, read: TextReadings, texts: Sequence[str], seed: int
+    scorer: RuleScorer, rows: FitRows | None, read: TextReadings, texts: Sequence[str], seed: int
 ) -> dict[str, Floats]:
-    """Scores `[texts]` by method."""
+    """Scores `[texts]` of the rule and of each baseline."""
     if rows is None:
-        return {"policy": trial.score(read)}
+        return {"policy": scorer.score(read)}
     everything = rows.everything
     y, importance, means = rows.positive, rows.importance, rows.read.means
-    recipe = Recipe((trial.how,), DRAWN, 1, seed, signed=True)
+    recipe = Recipe((scorer.how,), DRAWN, 1, seed, signed=True)
     ever = np.flatnonzero(rows.read.tokens.density() > 0)
-    count = len(getattr(getattr(trial, "detector", None), "indices", ())) or DRAWN
+    count = scorer.features or DRAWN
     drawn = weighted(rows, everything, recipe, random_features(ever, count, seed))
 
     def pooled(detector: Detector) -> Floats:
-        return trial.how.score(detector.tokens(read, np.arange(len(read))))
+        return scorer.how.score(detector.tokens(read, np.arange(len(read))))
 
     return {
-        "policy": trial.score(read),
+        "policy": scorer.score(read),
         "probe": pooled(learn_probe(rows, everything, recipe)),
         "linear_probe": linear_probe(means, y, importance, read.means),
         "difference_of_means": difference_of_means(means, y, importance, read.means),
@@ -157,9 +164,9 @@ def _methods(
     }
 
 
-def rates(trial: Tried, source: str, read: TextReadings, edges: Sequence[int]) -> list[Rate]:
-    """How often a rule fires on benign texts, by their length."""
-    return rates_of(trial.policy, trial.rule, trial.asked, source, trial.fired(read), read.lengths, edges)
+def rates(scorer: RuleScorer, source: str, read: TextReadings, edges: Sequence[int]) -> list[BenignRate]:
+    """How often a rule fires on benign texts, by their length bucket; a bucket ends at each of `edges` (tokens)."""
+    return rates_of(scorer.policy, scorer.rule, scorer.asked, source, scorer.fired(read), read.lengths, edges)
 
 
 def rates_of(
@@ -170,13 +177,16 @@ def rates_of(
     fired: Indices,
     lengths: Indices,
     edges: Sequence[int],
-) -> list[Rate]:
-    """Counts of what fired, by length; buckets without a text are left out."""
+) -> list[BenignRate]:
+    """Counts by length bucket, from `fired` `[texts]` (0 or 1) and `lengths` `[texts]` in tokens.
+
+    A bucket ends at each of `edges`; buckets without a text are left out.
+    """
     found = []
     for low, high in zip((0, *edges), (*edges, None), strict=True):
         here = (lengths > low) & (lengths <= (np.inf if high is None else high))
         if here.any():
             found.append(
-                Rate(policy, rule, asked, source, low, high, int(here.sum()), int(fired[here].sum()))
+                BenignRate(policy, rule, asked, source, low, high, int(here.sum()), int(fired[here].sum()))
             )
     return found

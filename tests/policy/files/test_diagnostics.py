@@ -2,10 +2,10 @@
 
 import pytest
 
-from monitor.policy import PolicyProblems
 from monitor.policy.files.lint import check_folder
 from monitor.policy.files.source import read_source
-from tests.policy.files.test_malformed_files import FULL
+from monitor.policy.files.yaml_document import PolicyProblems
+from tests.policy.files.test_lint import FULL
 from tests.policy.policy_files import PINNED
 
 

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from monitor.policy import PolicySet
 from monitor.policy.files.cases import read_tests
 from monitor.policy.files.lock import LockModel, lock_path, write_lock
 from monitor.policy.files.pins import locked_pins
 from monitor.policy.files.resolve import resolve
 from monitor.policy.files.source import Running, read_source
 from monitor.policy.files.yaml_document import read_document
-from monitor.policy.schema.policy import PolicyModel, Rate
+from monitor.policy.policyset import PolicySet
+from monitor.policy.schema.policy import AskedRate, PolicyModel
 from tests.policy.policy_files import DICTIONARY, EXAMPLES, MODEL, PINNED, lock_for
 
 README = Path(__file__).parents[2] / "policies" / "README.md"
@@ -46,7 +46,7 @@ def calibrated(model):
     data = lock_for(EXAMPLES).model_dump(by_alias=True, exclude={"card"})
     data |= {"features": [], "suppress": [], "rules": {}, "conditions": {}}
     for (section, name), check in model.leaves().items():
-        if isinstance(check.threshold, Rate):
+        if isinstance(check.threshold, AskedRate):
             kind = check.pooling if isinstance(check.pooling, str) else check.pooling.model_dump()
             data[section][name] = {
                 "threshold": 0.5,

@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
-from monitor.policy import PolicyProblems
-from monitor.policy.files.yaml_document import read_document
-from tests.policy.files.test_malformed_files import FULL
+from monitor.policy.files.yaml_document import PolicyProblems, read_document
+from tests.policy.files.test_lint import FULL
 from tests.policy.policy_files import PINNED
 
 POLICIES = Path(__file__).parents[3] / "policies"
@@ -51,6 +50,16 @@ def test_a_wrong_field_is_underlined_where_it_stands(old, new, path, editor, tmp
     errors = list(editor.iter_errors(read_document(tmp_path / "a.yaml").data))
     found = {tuple(inner.absolute_path) for error in errors for inner in (error, *(error.context or ()))}
     assert any(one[: len(path)] == tuple(path) for one in found), found
+
+
+def test_every_field_says_what_to_write():
+    parts = [SCHEMA, *SCHEMA["$defs"].values()]
+    fields = {
+        (part["title"], name): field for part in parts for name, field in part.get("properties", {}).items()
+    }
+    assert ("RuleModel", "threshold") in fields
+    silent = {key for key, field in fields.items() if not field.get("description", "").rstrip().endswith(".")}
+    assert all(name == "kind" and "const" in fields[part, name] for part, name in silent), silent
 
 
 def test_malformed_files_never_break_an_editor(editor):

@@ -1,23 +1,48 @@
-"""Which tokens a pooled score rests on: pooling as a weighted sum of token scores.
+"""Pooled scores of whole texts, and the tokens that each of them rests on.
 
-For given scores every pooling of a rule is linear, `pooled = Σ_t α_t · s_t` (less an allowance where it has one),
-with the α of the moment at which the pooled score was highest. Fitting alternates between α for given weights and
-weights for given α, as in multiple-instance learning (Andrews et al., 2002). Does not know features or labels.
+For given token scores every pooling is linear: `pooled = Σ_t α_t · s_t`, less an allowance for `cumulative`. The α are
+those of the token at which the pooled score was highest. The fit alternates between finding α for given weights and
+weights for given α, as in multiple-instance learning (Andrews et al., 2002).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 from scipy.signal import lfilter
 
+from monitor.policy.fit.lengths import EDGES, BucketMaxima, bucket_maxima
 from monitor.policy.fit.readings import Floats
 from monitor.policy.policy import Pooling
 from monitor.policy.rules.pooling import PoolBank
 from monitor.policy.schema.policy import Cumulative, Ema, LongestRun, Max, Mean, TopKMean
 
 
+@dataclass(frozen=True)
+class RulePooling:
+    """How a rule makes one number of a text's token scores."""
+
+    pooling: Pooling
+    hold: int = 1
+    """Tokens in a row for which the pooled score must stay up: the rule's `for`."""
+
+    def score(self, texts: Sequence[Floats]) -> Floats:
+        """`[texts]`: the highest pooled score of each text, from its token scores `[tokens]`."""
+        return np.asarray([pooled(scores, self.pooling, self.hold) for scores in texts])
+
+    def course(self, scores: Floats) -> Floats:
+        """The pooled score after each token, `[tokens]`, from token scores `[tokens]`."""
+        return course(scores, self.pooling, self.hold)
+
+    def bucket_maxima(self, texts: Sequence[Floats]) -> BucketMaxima:
+        """The highest pooled score of each text by length bucket, from token scores `[tokens]` per text."""
+        return bucket_maxima([self.course(scores) for scores in texts], EDGES)
+
+
 def pooled(scores: Floats, pooling: Pooling, hold: int) -> float:
-    """The highest pooled score of a text with token scores `[tokens]`, as a running rule would see it."""
+    """The highest pooled score of a text with token scores `[tokens]`; 0 for a text without tokens."""
     if not len(scores):
         return 0.0
     best = course(scores, pooling, hold).max()
@@ -25,7 +50,8 @@ def pooled(scores: Floats, pooling: Pooling, hold: int) -> float:
 
 
 def course(scores: Floats, pooling: Pooling, hold: int) -> Floats:
-    """The pooled score after each token `[tokens]`; a moving average goes through a filter, which is faster."""
+    """The pooled score after each token, `[tokens]`."""
+    # A filter gives the moving average faster than the running rule's token by token.
     if isinstance(pooling, Ema) and hold == 1:
         keep = 2.0 ** (-1.0 / pooling.half_life)
         return np.asarray(lfilter([1.0 - keep], [1.0, -keep], scores))
@@ -33,7 +59,7 @@ def course(scores: Floats, pooling: Pooling, hold: int) -> Floats:
 
 
 def attention(scores: Floats, pooling: Pooling, hold: int) -> Floats:
-    """α `[tokens]` for the token scores of one text."""
+    """The α `[tokens]` of one text with token scores `[tokens]`."""
     alpha = np.zeros(len(scores))
     if not len(scores):
         return alpha

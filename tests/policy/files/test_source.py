@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
-from monitor.policy import PolicyProblems
 from monitor.policy.files.loader import read_folder
 from monitor.policy.files.source import read_source
-from monitor.policy.files.yaml_document import MAX_BYTES
+from monitor.policy.files.yaml_document import MAX_BYTES, PolicyProblems
 from tests.policy.policy_files import PINNED, write_policy
 
 

@@ -1,0 +1,98 @@
+"""How a client connects: channel options, TLS, the token in the headers, and which failed calls are tried again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from monitor.errors import ConfigurationError
+
+MAX_RESPONSE_BYTES = 64 * 1024 * 1024
+"""Readings of every token of a long context are larger than gRPC's default limit of 4 MiB."""
+MAX_REQUEST_BYTES = 4 * 1024 * 1024
+"""What servers take unless told otherwise. A request beyond gRPC's own buffer of 256 KiB would not be tried again."""
+MOST_RETRIES = 4
+"""gRPC makes five attempts at most."""
+
+Pem = bytes | str | PathLike[str]
+"""The content of a PEM file, or the path of one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """A server's address and how this client identifies itself there; ConfigurationError for what cannot work."""
+
+    address: str
+    """`host:port`, or any other name that gRPC resolves, such as `dns:///name:port`."""
+    token: str = ""
+    ca: Pem | None = None
+    certificate: Pem | None = None
+    key: Pem | None = None
+    tls: bool = False
+    retries: int = 3
+
+    def __post_init__(self) -> None:
+        if not self.token.isascii() or (self.token and not self.token.isprintable()):
+            raise ConfigurationError("the token for the server is not one line of ASCII")
+        if (self.certificate is None) != (self.key is None):
+            raise ConfigurationError("give both `certificate` and `key`, or neither")
+        if not 0 <= self.retries <= MOST_RETRIES:
+            raise ConfigurationError(f"`retries` is {self.retries}; give 0 to {MOST_RETRIES}")
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """Headers of every call."""
+        return (("authorization", f"Bearer {self.token}"),) if self.token else ()
+
+    def credentials(self) -> grpc.ChannelCredentials | None:
+        """Credentials for TLS; None where calls travel unencrypted."""
+        if not self.tls and self.ca is None and self.certificate is None:
+            return None
+        parts = (self.ca, self.key, self.certificate)
+        return grpc.ssl_channel_credentials(*(_content(part) if part is not None else None for part in parts))
+
+    def options(self) -> list[tuple[str, Any]]:
+        """Large answers, retries, and no proxy between this process and a server on the same machine."""
+        found: list[tuple[str, Any]] = [("grpc.max_receive_message_length", MAX_RESPONSE_BYTES)]
+        if self.retries:
+            found.append(("grpc.service_config", json.dumps(service_config(self.retries))))
+            found.append(("grpc.per_rpc_retry_buffer_size", MAX_REQUEST_BYTES))
+        host = self.address.rpartition(":")[0].strip("[]")
+        if host in ("localhost", "::1") or host.startswith("127."):
+            found.append(("grpc.enable_http_proxy", 0))
+        return found
+
+
+def service_config(retries: int) -> dict[str, Any]:
+    """GRPC's service config: which calls are tried again, and how long after.
+
+    Only calls that the server turned away: UNAVAILABLE and RESOURCE_EXHAUSTED, before the first byte of an answer.
+    Where the server says how long to wait (`grpc-retry-pushback-ms`), gRPC waits that long instead.
+    """
+    policy = {
+        "maxAttempts": retries + 1,
+        "initialBackoff": "0.2s",
+        "maxBackoff": "5s",
+        "backoffMultiplier": 3,
+        "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
+    }
+    names: Sequence[dict[str, str]] = [
+        {"service": "monitor.v1.MonitorService"},
+        {"service": "grpc.health.v1.Health"},
+    ]
+    return {"methodConfig": [{"name": names, "retryPolicy": policy}]}
+
+
+def _content(pem: Pem) -> bytes:
+    if isinstance(pem, bytes):
+        return pem
+    try:
+        return Path(pem).read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"{pem}: cannot be read: {error.strerror}") from None
