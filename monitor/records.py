@@ -6,8 +6,8 @@ Everything here is a frozen dataclass, an enum or a protocol, and imports nothin
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 if TYPE_CHECKING:  # a client and `policy check` run where numpy is not installed
@@ -250,6 +250,35 @@ class Status(enum.StrEnum):
     UNKNOWN = "unknown"
 
 
+class Failure(enum.StrEnum):
+    """Why tokens of a request were not scored."""
+
+    GAP = "gap"
+    """Tokens between two blocks were never shown to the rules."""
+    INCOMPLETE = "incomplete"
+    """The model ran more tokens than were scored."""
+    MISCOUNTED = "miscounted"
+    """More tokens are said to be scored than the rules were shown."""
+    NON_FINITE = "non_finite"
+    """A reading was NaN or infinite."""
+    NOT_CONCLUDED = "not_concluded"
+    """The request ended before anybody asked for its verdict."""
+    NOT_RUN = "not_run"
+    """No token was scored at all."""
+    PASS_FAILED = "pass_failed"
+    """The forward pass ended with an error."""
+    ROW_MISMATCH = "row_mismatch"
+    """The rows that a pass reports for a request hold other tokens than the request's."""
+    RULE_ERROR = "rule_error"
+    """A rule crashed."""
+    SESSION_LOST = "session_lost"
+    """The conversation's earlier state was dropped, for want of room or after its time."""
+    SHAPE = "shape"
+    """The readings do not have one row per token and one column per watched feature."""
+    TAP_MISSED = "tap_missed"
+    """The pass ran and the tap wrote no reading."""
+
+
 class FinishReason(enum.StrEnum):
     """Why a generation ended."""
 
@@ -289,6 +318,128 @@ class TokenBlock:
     token_ids: tuple[int, ...]
     readings: Readings
     """`[len(token_ids), watched]`, columns in the order of the watch plan."""
+
+
+UNREAD = float("-inf")
+"""Stands where a reading should be that no tap wrote. A tap writes NaN for what is not finite, never this."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Blocks:
+    """What one pass read of several sequences: of each, consecutive tokens of one phase that are new to the rules.
+
+    All arrays of a pass are shared by its blocks; block `i` is rows `firsts[i]` to `firsts[i] + counts[i]`, left out,
+    of `token_ids` and `readings`. A sequence has one block at most.
+    """
+
+    slots: NDArray[np.intp]
+    """`[blocks]` under which number the observer knows each sequence (`ObservedRequest.slot`)."""
+    responses: NDArray[np.bool_]
+    """`[blocks]` True where the model wrote the tokens, False where the caller did."""
+    starts: NDArray[np.int64]
+    """`[blocks]` position of the first token in its sequence, BOS included."""
+    firsts: NDArray[np.intp]
+    """`[blocks]` row of the first token."""
+    counts: NDArray[np.intp]
+    """`[blocks]` tokens."""
+    token_ids: NDArray[np.int64]
+    """`[rows]`"""
+    readings: Readings
+    """`[rows, watched]`, columns in the order of the watch plan; `UNREAD` where no tap wrote."""
+    faults: Mapping[int, Failure] = field(default_factory=dict)
+    """Blocks, by number, that the caller knows to be unscored, whatever their readings say."""
+
+    def __len__(self) -> int:
+        return len(self.slots)
+
+    @classmethod
+    def of(cls, blocks: Sequence[tuple[int, TokenBlock]]) -> Blocks:
+        """Blocks of sequences that were read apart, each with its sequence's slot."""
+        import numpy as np
+
+        counts = np.asarray([len(block.token_ids) for _, block in blocks], np.intp)
+        faults = {
+            i: Failure.SHAPE
+            for i, (_, block) in enumerate(blocks)
+            if block.readings.ndim != 2 or len(block.readings) != counts[i]
+        }
+        whole = [block.readings for i, (_, block) in enumerate(blocks) if i not in faults]
+        if len({rows.shape[1] for rows in whole}) > 1:
+            raise ValueError(
+                "blocks of one call have the same columns; observe others in a call of their own"
+            )
+        counts[list(faults)] = 0
+        kept = [block.token_ids for i, (_, block) in enumerate(blocks) if i not in faults]
+        return cls(
+            slots=np.asarray([slot for slot, _ in blocks], np.intp),
+            responses=np.asarray([block.phase is Phase.RESPONSE for _, block in blocks], bool),
+            starts=np.asarray([block.start for _, block in blocks], np.int64),
+            firsts=np.cumsum(counts) - counts,
+            counts=counts,
+            token_ids=np.asarray([i for ids in kept for i in ids], np.int64),
+            readings=np.concatenate(whole) if whole else np.zeros((0, 0), np.float32),
+            faults=faults,
+        )
+
+    def block(self, number: int) -> TokenBlock:
+        """One of them on its own."""
+        rows = self.rows(number)
+        phase = Phase.RESPONSE if self.responses[number] else Phase.PROMPT
+        ids = tuple(self.token_ids[rows].tolist())
+        return TokenBlock(phase, int(self.starts[number]), ids, self.readings[rows])
+
+    def rows(self, number: int) -> slice:
+        """Its rows in `token_ids` and `readings`."""
+        first = int(self.firsts[number])
+        return slice(first, first + int(self.counts[number]))
+
+    def scored(self, decisions: Mapping[int, Decision]) -> Blocks:
+        """Those of them that were scored, by what an observer said of them."""
+        import numpy as np
+
+        failed = [number for number, decision in decisions.items() if decision.failure is not None]
+        if not failed:
+            return self
+        kept = np.ones(len(self), bool)
+        kept[failed] = False
+        return Blocks(
+            self.slots[kept],
+            self.responses[kept],
+            self.starts[kept],
+            self.firsts[kept],
+            self.counts[kept],
+            self.token_ids,
+            self.readings,
+        )
+
+    def in_order(self, firsts: NDArray[np.int64]) -> NDArray[np.int64]:
+        """`[tokens]`: of all blocks one after the other, a number for each token, growing by 1 from the block's first.
+
+        Of `firsts` these are rows, of `starts` positions.
+        """
+        import numpy as np
+
+        if (self.counts == 1).all():
+            return firsts
+        before = np.cumsum(self.counts) - self.counts
+        return np.asarray(np.arange(int(self.counts.sum())) + np.repeat(firsts - before, self.counts))
+
+    def unscored(self) -> dict[int, Failure]:
+        """Blocks that count as unscored, by number: those with a fault, and those with a reading that is no number."""
+        import numpy as np
+
+        found = dict(self.faults)
+        # The sum of finite numbers may overflow, so only then are all of them looked at.
+        with np.errstate(over="ignore", invalid="ignore"):
+            if np.isfinite(self.readings.sum()):
+                return found
+        bad = np.asarray(~np.isfinite(self.readings).all(axis=1))
+        for number in range(len(self)) if bad.any() else ():
+            rows = self.rows(number)
+            if number not in found and bad[rows].any():
+                missed = np.isneginf(self.readings[rows]).any()
+                found[number] = Failure.TAP_MISSED if missed else Failure.NON_FINITE
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,15 +490,6 @@ class Detection:
     """The sub-conditions of a composite rule. Its score is then how far beyond its threshold the deciding one was,
     and its threshold 0."""
 
-    def shown_below(self, position: int) -> Detection:
-        """The same, with neither text nor id of evidence in the response at or beyond a position."""
-        if self.phase is Phase.PROMPT:
-            return self
-        evidence = tuple(
-            e if e.position < position else replace(e, token_id=0, text="") for e in self.evidence
-        )
-        return replace(self, evidence=evidence)
-
 
 @dataclass(frozen=True, slots=True)
 class RuleScore:
@@ -364,7 +506,7 @@ class RuleScore:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What rules say after seeing a block of tokens."""
+    """Where a request stands after the rules have seen its newest tokens."""
 
     detections: tuple[Detection, ...] = ()
     """New detections of this block only."""
@@ -374,11 +516,8 @@ class Decision:
     """Clamps that policies hold in force from the next step on (all of them, not the difference)."""
     suppressing: tuple[str, ...] = ()
     """Names of the policies whose clamps these are."""
-    lag: int = 0
-    """Response tokens at the end that must not be released yet, because a policy may take them back."""
-    restart: int | None = None
-    """Run the sequence again from its start under these clamps, without the response tokens from this position on.
-    The rules have forgotten those already."""
+    failure: Failure | None = None
+    """Why this block counts as unscored; None where it was scored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -389,8 +528,6 @@ class Coverage:
     tokens_scored: int = 0
     tokens_truncated: int = 0
     """Tokens of the input that were dropped before the model ran, at the caller's request."""
-    tokens_rewound: int = 0
-    """Tokens among those run that were generated, scored and taken back before anybody saw them."""
 
     @property
     def complete(self) -> bool:
@@ -407,8 +544,8 @@ class Verdict:
     coverage: Coverage
     detections: tuple[Detection, ...] = ()
     scores: tuple[RuleScore, ...] = ()
-    failure: str = ""
-    """The cause where the status is `unknown`: one of a fixed set of short words."""
+    failure: Failure | None = None
+    """The cause where the status is `unknown`."""
     suppressions: tuple[Suppression, ...] = ()
     """What became of the clamps of every policy that suppressed."""
 
@@ -430,6 +567,49 @@ class ScoredToken:
     """Watched and clamped features that are active here; empty where the caller did not ask."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class ScoredTokens:
+    """Consecutive tokens of one sequence with their readings, as arrays: for callers who ask for them."""
+
+    phase: Phase
+    start: int
+    """Position of the first in the whole sequence, BOS included."""
+    token_ids: tuple[int, ...]
+    features: NDArray[np.int64]
+    """`[columns]` watched and clamped features."""
+    readings: Readings
+    """`[tokens, columns]` in units of each feature's recorded maximum, before any clamp."""
+    after: Readings | None = None
+    """As `readings`, encoded again after the clamps; None where nothing was clamped."""
+    edited: NDArray[np.bool_] | None = None
+    """`[tokens]` which of them clamps edited; None where nothing was clamped."""
+
+    def records(self, token_text: TokenText) -> list[ScoredToken]:
+        """One record a token, with the features that are active there before or after clamps."""
+        import numpy as np
+
+        active = self.readings != 0
+        if self.after is not None and self.edited is not None:
+            active |= (self.after != 0) & self.edited[:, None]
+        found: list[list[FeatureReading]] = [[] for _ in self.token_ids]
+        rows, columns = np.nonzero(active)
+        values = self.readings[rows, columns].tolist()
+        for row, feature, value, after in zip(
+            rows.tolist(), self.features[columns].tolist(), values, self._after(rows, columns), strict=True
+        ):
+            found[row].append(FeatureReading(feature, value, after))
+        return [
+            ScoredToken(self.start + i, token_id, token_text(token_id), self.phase, tuple(found[i]))
+            for i, token_id in enumerate(self.token_ids)
+        ]
+
+    def _after(self, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> list[float | None]:
+        if self.after is None or self.edited is None:
+            return [None] * len(rows)
+        values, edited = self.after[rows, columns].tolist(), self.edited[rows].tolist()
+        return [value if changed else None for value, changed in zip(values, edited, strict=True)]
+
+
 @dataclass(frozen=True, slots=True)
 class Digests:
     """What ran, so that a verdict can be traced: `sha256:` and 64 hexadecimal digits each."""
@@ -439,17 +619,24 @@ class Digests:
     policies: str
 
 
+class ObservedRequest(Protocol):
+    """A request as its observer knows it. Whoever runs the request keeps this as long as it observes its tokens."""
+
+    @property
+    def slot(self) -> int:
+        """Its number, which no other request of that observer has meanwhile."""
+
+    @property
+    def first(self) -> Decision:
+        """What holds before its first token."""
+
+
 class Observer(Protocol):
-    """What the engine and the scorer tell rules, for one request; implemented by `monitor.policy`.
+    """What scores the tokens of requests: the rules of a policy set, or what wraps them. Called from any thread."""
 
-    Called from one thread at a time, in token order.
-    """
+    def observe_batch(self, blocks: Blocks) -> Mapping[int, Decision]:
+        """Score the blocks of a pass, before any of their tokens is released.
 
-    def begin(self) -> Decision:
-        """Before the first forward: clamps that are in force from the first token."""
-
-    def observe(self, block: TokenBlock) -> Decision:
-        """After each forward of the request, before any of its tokens is released."""
-
-    def failed(self, cause: str) -> Decision:
-        """Tokens could not be scored; `action` is BLOCK where a policy's `on_error` is `closed`."""
+        Gives the decision of every block for whose sequence something is new: a detection, other clamps, another
+        action, or that it could not be scored. For all others nothing has changed. A sequence is in one call at a time.
+        """

@@ -46,7 +46,8 @@ def main(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Write all numbers here as JSON.")] = None,
 ) -> None:
-    """Tokens per second: bare, watched with 64 features, watched and clamped, full encode-decode hook.
+    """Tokens per second at temperature 0.7: bare, watched with eleven policies and a decision log, watched and clamped,
+    full encode-decode hook.
 
     `in turns` is watched too, with one request in a pass, as models run that continuous batching cannot.
     """

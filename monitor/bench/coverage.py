@@ -45,7 +45,6 @@ class CoverageCount:
     scored: int = 0
     """Number of tokens that observers were given."""
     generated: int = 0
-    rewound: int = 0
     ends: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
     seconds: float = 0.0
@@ -66,18 +65,12 @@ class PassCounter:
         engine.after = self._count  # type: ignore[method-assign]
 
     def _count(self, spans: Sequence[Any], tokens: Sequence[int | None], ids: Sequence[int]) -> None:
-        tracks = {span.request_id: self._engine._runs.get(span.request_id) for span in spans}
-        before = {name: track.rewound for name, track in tracks.items() if track is not None}
         for span in spans:
-            if (track := tracks[span.request_id]) is not None:
-                name, end = track.request.request_id, span.position + span.count
+            if span.request_id in self._engine._sequences:
+                name, end = span.request_id, span.position + span.count
                 self.rows += max(0, end - max(span.position, self._highest.get(name, 0)))
                 self._highest[name] = max(end, self._highest.get(name, 0))
         self._after(spans, tokens, ids)
-        for name, rewound in before.items():
-            track = tracks[name]
-            assert track is not None
-            self._highest[track.request.request_id] -= track.rewound - rewound
 
 
 @contextmanager
@@ -147,10 +140,12 @@ class _OpenRequests:
             stop=dice.choice(((), (), ("the",), ("e ", "\n"))),
         )
         clamps = one.observer.clamps[:1] if dice.random() < 0.1 else ()
-        request = GenerationRequest(one.name, one.prompt, sampling, one.observer, clamps, include_tokens=True)
+        request = GenerationRequest(
+            one.name, one.prompt, sampling, one.observer, one.observer, clamps, include_tokens=True
+        )
         with self._idle:
             self._open += 1
-        self._engine.submit(request, lambda event: self._event(one, event))
+        self._engine.submit(request, lambda events: self._take(one, events))
         if one.cancel_after == 0:
             self._engine.cancel(one.name)
 
@@ -159,6 +154,10 @@ class _OpenRequests:
         with self._idle:
             if not self._idle.wait_for(lambda: self._open == 0, PATIENCE):
                 self._tally.wrong.append(f"{self._open} requests never ended")
+
+    def _take(self, one: TrackedRequest, events: Sequence[tuple[str, Event]]) -> None:
+        for _, event in events:
+            self._event(one, event)
 
     def _event(self, one: TrackedRequest, event: Event) -> None:
         if isinstance(event, Released):
@@ -169,9 +168,8 @@ class _OpenRequests:
         one.check_end(event)
         tally, seen = self._tally, one.observer
         tally.ends[event.reason.value] += 1
-        tally.scored += seen.scored
-        tally.rewound += seen.forgotten
-        tally.generated += max(0, seen.scored - len(one.prompt))
+        tally.scored += len(seen.shown)
+        tally.generated += max(0, len(seen.shown) - len(one.prompt))
         tally.wrong += [f"{one.name}: {what}" for what in one.wrong]
         self._free.release()
         with self._idle:
@@ -189,7 +187,7 @@ def _generation(
         *(dice.randrange(3, vocabulary) for _ in range(length)),
     )
     clamps = tuple(Clamp(feature, dice.choice((-1.0, 0.0))) for feature in dice.sample(list(features), 3))
-    observer = RandomObserver(random.Random(number), clamps, rewinds=dice.random() < 0.25)
+    observer = RandomObserver(random.Random(number), clamps)
     cancel = dice.choice((None,) * 5 + (0, 1, 12))
     return TrackedRequest(f"g{number}", prompt, observer, cancel)
 
@@ -210,7 +208,7 @@ def main(
     threads: Annotated[int, typer.Option(help="Number of torch threads; 0 keeps torch's default.")] = 0,
     seed: Annotated[int, typer.Option(help="Seed of everything that is random.")] = 0,
 ) -> None:
-    """Generate with random arrivals, cancellations, stop strings, blocks and rewinds, and count scored tokens."""
+    """Generate with random arrivals, cancellations, stop strings and blocks, and count scored tokens."""
     if threads:
         torch.set_num_threads(threads)
     makers = {"demo": demo, "random": random_llama}
@@ -226,7 +224,7 @@ def report(tally: CoverageCount) -> None:
     share = tally.scored / max(1, tally.ran)
     lines = [
         f"{tally.generated} tokens generated in {tally.seconds:.0f} s, {tally.ran} run, {tally.scored} scored",
-        f"coverage {share:.6%}, {tally.rewound} taken back and written again",
+        f"coverage {share:.6%}",
         "ends: " + ", ".join(f"{count} {reason}" for reason, count in tally.ends.most_common()),
         *(f"WRONG {what}" for what in tally.wrong[:20]),
     ]

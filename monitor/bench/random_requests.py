@@ -6,68 +6,46 @@ import random
 from dataclasses import dataclass, field
 
 from monitor.model.engine.requests import Finished, Released
-from monitor.records import Action, Clamp, Decision, FinishReason, Phase, TokenBlock
-
-LAG = 6
-"""Number of tokens that a rewind takes back."""
+from monitor.records import Action, Blocks, Clamp, Decision, FinishReason
 
 
-@dataclass
+@dataclass(eq=False)
 class RandomObserver:
-    """An observer that decides at random, and records every token that it is given."""
+    """One request and its observer, which decides at random and records every token that it is given."""
 
     dice: random.Random
     clamps: tuple[Clamp, ...]
-    rewinds: bool
+    slot: int = 0
     shown: dict[int, int] = field(default_factory=dict)
-    """Token id by position, as last given."""
-    scored: int = 0
-    forgotten: int = 0
-    first: int | None = None
-    """Position of the first response token."""
+    """Token id by position."""
     suppressing: bool = False
-    blocked: bool = False
     failures: list[str] = field(default_factory=list)
 
-    def begin(self) -> Decision:
-        """Decide at random whether to suppress from the beginning."""
+    @property
+    def first(self) -> Decision:
+        """Now and then clamps from the first token on."""
         self.suppressing = self.dice.random() < 0.15
         return self._decision()
 
-    def observe(self, block: TokenBlock) -> Decision:
-        """Record the tokens; rarely block, begin or end suppressing, or rewind."""
-        if block.start > len(self.shown):
-            self.failures.append(f"gap before {block.start}")
-        end = block.start + len(block.token_ids)
-        if block.phase is Phase.RESPONSE and self.first is None:
-            self.first = block.start
-        self.shown.update(zip(range(block.start, end), block.token_ids, strict=True))
-        self.scored += len(block.token_ids)
+    def observe_batch(self, blocks: Blocks) -> dict[int, Decision]:
+        """Now and then blocks, clamps or lets go. Tokens that were not scored are what this run exists to find."""
+        unscored = blocks.unscored()
+        self.failures += [cause.value for cause in unscored.values()]
+        said = {number: Decision(action=Action.BLOCK, failure=cause) for number, cause in unscored.items()}
+        return {number: self._observed(blocks, number) for number in range(len(blocks))} | said
+
+    def _observed(self, blocks: Blocks, number: int) -> Decision:
+        block = blocks.block(number)
+        if block.start != len(self.shown):
+            self.failures.append(f"position {block.start} came after {len(self.shown) - 1}")
+        self.shown.update(enumerate(block.token_ids, block.start))
         roll = self.dice.random()
-        self.blocked = roll < 0.004
         if 0.01 < roll < 0.04:
             self.suppressing = not self.suppressing
-        if self.rewinds and roll > 0.97:
-            return self._take_back(end)
-        return self._decision()
+        return self._decision(Action.BLOCK if roll < 0.004 else Action.ALLOW)
 
-    def failed(self, cause: str) -> Decision:
-        """Record that tokens were not scored, which is the error that this run looks for."""
-        self.failures.append(cause)
-        return Decision(action=Action.BLOCK)
-
-    def _take_back(self, end: int) -> Decision:
-        self.rewinds, self.suppressing = False, True
-        position = end if self.first is None else max(self.first, end - LAG)
-        for place in range(position, end):
-            del self.shown[place]
-        self.forgotten += end - position
-        return self._decision(position)
-
-    def _decision(self, restart: int | None = None) -> Decision:
-        action = Action.BLOCK if self.blocked else Action.ALLOW
-        clamps = self.clamps if self.suppressing else ()
-        return Decision((), action, clamps, (), LAG if self.rewinds or restart is not None else 0, restart)
+    def _decision(self, action: Action = Action.ALLOW) -> Decision:
+        return Decision((), action, self.clamps if self.suppressing else ())
 
 
 @dataclass
@@ -84,24 +62,24 @@ class TrackedRequest:
 
     def check_release(self, event: Released) -> None:
         """Check that the released tokens were scored before, and are those that were scored."""
-        for token in event.tokens:
-            if self.observer.shown.get(token.position) != token.token_id:
-                self.wrong.append(f"position {token.position} was released and not scored")
-            if token.position != self.released:
-                self.wrong.append(f"position {token.position} was released after {self.released - 1}")
-            self.released = token.position + 1
+        if event.tokens is None:
+            return
+        for position, token_id in enumerate(event.tokens.token_ids, event.tokens.start):
+            if self.observer.shown.get(position) != token_id:
+                self.wrong.append(f"position {position} was released and not scored")
+            if position != self.released:
+                self.wrong.append(f"position {position} was released after {self.released - 1}")
+            self.released = position + 1
 
     def check_end(self, last: Finished) -> None:
         """Check that the engine's coverage counts agree with what the observer was given."""
         seen, coverage = self.observer, last.coverage
         if self.last is not None:
             self.wrong.append("ended twice")
-        if not coverage.complete or coverage.tokens_run != seen.scored:
+        if not coverage.complete or coverage.tokens_run != len(seen.shown):
             self.wrong.append(
-                f"{coverage.tokens_run} run, {coverage.tokens_scored} scored, {seen.scored} shown"
+                f"{coverage.tokens_run} run, {coverage.tokens_scored} scored, {len(seen.shown)} shown"
             )
-        if coverage.tokens_rewound != seen.forgotten:
-            self.wrong.append(f"{coverage.tokens_rewound} taken back, {seen.forgotten} forgotten")
         if last.reason in (FinishReason.STOP, FinishReason.LENGTH) and self.released < last.released:
             self.wrong.append("text was kept back at the end")
         self.wrong += seen.failures

@@ -1,8 +1,8 @@
 """Cost of rules compared with a decode step: `python -m monitor.bench.rules`.
 
 Policies on random features are evaluated for one new token of every request, as the engine does after each forward
-pass. For comparison, a decode step of a Llama with random weights is timed on the same machine, one token per request
-with a KV cache. Nothing else should run on the machine.
+pass: in one call for all requests. For comparison, a decode step of a Llama with random weights is timed on the same
+machine, one token per request with a KV cache. Nothing else should run on the machine.
 """
 
 from __future__ import annotations
@@ -22,10 +22,9 @@ from rich.table import Table
 
 from monitor.policy.policy import Condition, Policy, Rule, WeightedFeature
 from monitor.policy.policyset import PolicySet
-from monitor.policy.rules.observer import RequestObserver
 from monitor.policy.schema.expression import AllOf, NotOf
 from monitor.policy.schema.policy import Ema, Max, Mean, TopKMean
-from monitor.records import Action, Mode, Phase, Severity, TokenBlock
+from monitor.records import Action, Blocks, Mode, Phase, Severity, TokenBlock
 
 app = typer.Typer(add_completion=False)
 
@@ -126,22 +125,16 @@ def _rules(policies: PolicySet, requests: int, active: int, steps: int, *, toget
     for step in range(steps + warm):
         readings = _readings(chance, requests, len(policies.watch), active)
         work = [
-            (observer, TokenBlock(Phase.RESPONSE, step, (5,), readings[row : row + 1]))
+            (observer.slot, TokenBlock(Phase.RESPONSE, step, (5,), readings[row : row + 1]))
             for row, observer in enumerate(observers)
         ]
+        batches = [Blocks.of(work)] if together else [Blocks.of([one]) for one in work]
         began = time.perf_counter()
-        _evaluate(work, together)
+        for blocks in batches:
+            policies.rules.observe_batch(blocks)
         if step >= warm:
             seconds.append(time.perf_counter() - began)
     return seconds
-
-
-def _evaluate(work: list[tuple[RequestObserver, TokenBlock]], together: bool) -> None:
-    batch = work[0][0].batch
-    if together and batch is not None:
-        batch.ahead(work)
-    for observer, block in work:
-        observer.observe(block)
 
 
 def _readings(chance: np.random.Generator, rows: int, width: int, active: int) -> np.ndarray[Any, Any]:

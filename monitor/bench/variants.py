@@ -1,7 +1,8 @@
 """The ways of running that are compared: bare, watched, watched and clamped, full encode-decode hook.
 
-`bare` and `hook` are transformers' own continuous batching without anything of ours; `hook` adds a forward hook that
-encodes with the whole dictionary, edits and decodes, as a straightforward implementation does.
+All draw tokens at a temperature. `bare` and `hook` are transformers' own continuous batching without anything of ours;
+`hook` adds a forward hook that encodes with the whole dictionary, edits and decodes, as a straightforward
+implementation does. `watched` has what users have: eleven policies, metrics and a decision log.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 import torch
 
+from monitor.bench.around import Watch, policies_for, watching
 from monitor.bench.models import Subject
 from monitor.model.engine.engine import Engine, MakeBatching
 from monitor.model.engine.paged import Limits
@@ -22,27 +24,16 @@ from monitor.model.engine.serial import SeparateBatcher
 from monitor.model.load.hook_points import hidden_of, replace_hidden
 from monitor.model.tap.bank import FeatureBank
 from monitor.model.tap.tap import Tap
-from monitor.records import Clamp, Decision, Sampling, TokenBlock
+from monitor.policy.rules.observer import RequestRules
+from monitor.records import Clamp, Sampling
 
 Prompts = Sequence[Sequence[int]]
 Round = Callable[[Prompts, int], float]
 """Generate `new` tokens for every prompt at once; gives seconds."""
 
 
-class Quiet:
-    """An observer without rules: what the engine costs alone."""
-
-    def begin(self) -> Decision:
-        """Nothing."""
-        return Decision()
-
-    def observe(self, block: TokenBlock) -> Decision:
-        """Nothing."""
-        return Decision()
-
-    def failed(self, cause: str) -> Decision:
-        """A benchmark that does not score is void."""
-        raise RuntimeError(f"the tap failed: {cause}")
+TEMPERATURE = 0.7
+"""All variants draw their tokens."""
 
 
 def limits(subject: Subject, running: int, tokens: int) -> Limits:
@@ -67,7 +58,7 @@ def bare(subject: Subject, size: Limits) -> Iterator[Round]:
         allow_block_sharing=False,
         use_async_batching=False,
     )
-    generation = GenerationConfig(do_sample=False, eos_token_id=-1, pad_token_id=0)
+    generation = GenerationConfig(do_sample=True, temperature=TEMPERATURE, eos_token_id=-1, pad_token_id=0)
     manager: Any = subject.loaded.model.init_continuous_batching(generation, config)
     manager.warmup()
     manager.start()
@@ -120,56 +111,74 @@ def full_hook(subject: Subject, size: Limits) -> Iterator[Round]:
 def watched(
     subject: Subject,
     size: Limits,
-    features: Sequence[int],
     clamps: Sequence[Clamp] = (),
     batcher: MakeBatching | None = None,
 ) -> Iterator[Round]:
-    """Our engine: these features watched, these clamps on every request."""
-    loaded = subject.loaded
-    bank = FeatureBank(subject.autoencoder, subject.maximum, features, device=loaded.device)
+    """Our engine as users have it: policies, metrics and decision log; these clamps on every request."""
+    loaded, policies = subject.loaded, policies_for(subject)
+    plan = policies.watch
+    bank = FeatureBank(
+        subject.autoencoder,
+        subject.maximum,
+        plan.features,
+        policies.clampable,
+        plan=plan,
+        device=loaded.device,
+    )
     tap = Tap(bank, loaded.layers[subject.layer])
     engine = Engine(loaded, bank, tap, limits=size, batcher=batcher)
     # No text may end a request early: every variant generates the same number of tokens.
     engine._end_ids = frozenset()
     tap.attach()
     engine.start()
-
-    def run(prompts: Prompts, new: int) -> float:
-        waiting = threading.Semaphore(0)
-
-        def emit(event: Event) -> None:
-            if isinstance(event, Finished):
-                waiting.release()
-
-        began = time.perf_counter()
-        for number, ids in enumerate(prompts):
-            request = GenerationRequest(
-                f"{began}-{number}", tuple(ids), Sampling(max_new_tokens=new), Quiet(), tuple(clamps)
-            )
-            engine.submit(request, emit)
-        for _ in prompts:
-            waiting.acquire()
-        return time.perf_counter() - began
-
     try:
-        yield run
+        with watching(policies) as watch:
+            yield lambda prompts, new: _generate(engine, watch, prompts, new, tuple(clamps))
     finally:
         engine.stop(0)
         tap.detach()
 
 
+def _generate(engine: Engine, watch: Watch, prompts: Prompts, new: int, clamps: tuple[Clamp, ...]) -> float:
+    waiting = threading.Semaphore(0)
+    judges: dict[str, RequestRules] = {}
+
+    def emit(events: Sequence[tuple[str, Event]]) -> None:
+        for name, event in events:
+            if isinstance(event, Finished):
+                if not event.coverage.complete or event.tokens_generated != new:
+                    raise RuntimeError(f"a benchmark that is not scored in full is void: {event}")
+                watch.close(name, judges.pop(name), event)
+                waiting.release()
+
+    began = time.perf_counter()
+    for number, ids in enumerate(prompts):
+        name = f"{began}-{number}"
+        judges[name], trail = watch.open()
+        sampling = Sampling(max_new_tokens=new, temperature=TEMPERATURE)
+        engine.submit(
+            GenerationRequest(
+                name, tuple(ids), sampling, watch.observer, judges[name], clamps, admitted=trail.admitted
+            ),
+            emit,
+        )
+    for _ in prompts:
+        waiting.acquire()
+    return time.perf_counter() - began
+
+
 Variant = Callable[[], AbstractContextManager[Round]]
 
 
-def variants(subject: Subject, size: Limits, count: int = 64) -> dict[str, Variant]:
-    """All of them by name, on the same features."""
+def variants(subject: Subject, size: Limits) -> dict[str, Variant]:
+    """All of them by name."""
     alive = torch.nonzero(subject.maximum > 0).flatten()
-    chosen = alive[torch.linspace(0, len(alive) - 1, count).long()].tolist()
-    clamps = [Clamp(feature, -2.0) for feature in chosen[:12]]
+    chosen = alive[torch.linspace(0, len(alive) - 1, 12).long()].tolist()
+    clamps = [Clamp(feature, -2.0) for feature in chosen]
     return {
         "bare": lambda: bare(subject, size),
-        "watched": lambda: watched(subject, size, chosen),
-        "clamped": lambda: watched(subject, size, chosen, clamps),
-        "in turns": lambda: watched(subject, size, chosen, batcher=SeparateBatcher),
+        "watched": lambda: watched(subject, size),
+        "clamped": lambda: watched(subject, size, clamps),
+        "in turns": lambda: watched(subject, size, batcher=SeparateBatcher),
         "full hook": lambda: full_hook(subject, size),
     }

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from monitor.errors import MonitorError
 from monitor.policy.files.loader import load_policies
 from monitor.policy.policyset import PolicySet
-from monitor.records import Coverage, Decision, Observer, Phase, TokenBlock, Verdict
+from monitor.records import Coverage, Failure, TokenBlock, Verdict
 from monitor.telemetry.decisions import tokens
 from monitor.telemetry.decisions.record import DecisionRecord
 
@@ -50,10 +50,9 @@ class FromReadings:
         wanted = tokens.column_names(policies.watch)
         places = _places(columns, wanted, same=policies.digest == record.digests.policies)
         observer = policies.start(str, frozenset({tokens.SPECIAL}), **_asked(content, record))
-        observer.begin()
         run = scored = 0
         for block in blocks:
-            if isinstance(block, str):
+            if isinstance(block, Failure):
                 observer.failed(block)
                 run += 1
                 continue
@@ -90,9 +89,9 @@ class FromText:
         judge = self._policies.start(
             self._runtime.token_text, self._runtime.special_ids, **_asked(content, record)
         )
-        judge.begin()
         done: Queue[ScoreOutcome] = Queue()
-        self._runtime.scorer.submit(ScoreJob(record.request_id, ids, _Boundary(judge, boundary)), done.put)
+        job = ScoreJob(record.request_id, ids, self._policies.rules, judge, prompt=boundary)
+        self._runtime.scorer.submit(job, lambda outcomes: done.put(outcomes[0][1]))
         outcome = done.get()
         if outcome.error is not None:
             raise CannotReplay(f"its text could not be read: {outcome.error}")
@@ -111,38 +110,12 @@ class FromText:
         return (*prompt, *said), len(prompt)
 
 
-@dataclass
-class _Boundary:
-    """Shows an observer the prompt and the response of a text that was scored in one piece."""
-
-    inner: Observer
-    boundary: int
-
-    def begin(self) -> Decision:
-        """Nothing to split."""
-        return self.inner.begin()
-
-    def observe(self, block: TokenBlock) -> Decision:
-        """The part below the boundary, then the part beyond."""
-        cut = max(0, self.boundary - block.start)
-        decision = Decision()
-        for phase, part in ((Phase.PROMPT, slice(0, cut)), (Phase.RESPONSE, slice(cut, None))):
-            if ids := block.token_ids[part]:
-                start = block.start + (part.start or 0)
-                decision = self.inner.observe(TokenBlock(phase, start, ids, block.readings[part]))
-        return decision
-
-    def failed(self, cause: str) -> Decision:
-        """Nothing to split."""
-        return self.inner.failed(cause)
-
-
 def _asked(content: Mapping[str, Any], record: DecisionRecord) -> dict[str, Any]:
     """What decides which policies apply."""
     return {"caller": record.caller, "labels": content.get("labels", {}), "session": record.session}
 
 
-def _read(content: Mapping[str, Any]) -> tuple[list[int | str], list[TokenBlock | str]]:
+def _read(content: Mapping[str, Any]) -> tuple[list[int | str], list[TokenBlock | Failure]]:
     try:
         return tokens.from_json(content["readings"])
     except ValueError as error:

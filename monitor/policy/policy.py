@@ -105,8 +105,6 @@ class Policy:
     """For how many tokens clamps stay after the score was last at the release level; None to the end of the request."""
     release_below: float = 1.0
     """The release level, as a share of a rule's threshold."""
-    rewind: int = 0
-    """Response tokens that are taken back when a rule fires."""
     refusal: str = ""
     """A text that a caller may be shown instead of the rest, where a rule blocks."""
     later: LaterProbe | None = None

@@ -7,9 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from monitor.policy.policy import Policy
-from monitor.policy.rules.accepting import Applying
-from monitor.policy.rules.batch import RuleBatch
-from monitor.policy.rules.observer import RequestObserver
+from monitor.policy.rules.observer import Applying, RequestRules, Rules
 from monitor.policy.rules.program import compile_program
 from monitor.policy.rules.sessions import SessionPools, SessionStore
 from monitor.records import ErrorTerm, SuppressionNeeds, SuppressionPlan, TokenText, WatchPlan
@@ -25,7 +23,8 @@ class PolicySet:
         self.digest = digest
         """`sha256:` over the contents of every file that the set was read from."""
         self._program = compile_program(policies)
-        self._batch = RuleBatch(self._program)
+        self.rules = Rules(self._program)
+        """What scores requests under this set."""
         self.sessions = SessionStore() if sessions is None else sessions
         """State of conversations. One that is handed in is kept when the set is replaced."""
         self._bound = any(policy.match is not None for policy in policies)
@@ -66,7 +65,7 @@ class PolicySet:
         caller: str = "",
         labels: Mapping[str, str] | None = None,
         session: str = "",
-    ) -> RequestObserver:
+    ) -> RequestRules:
         """The rules of one request, before its first token.
 
         `special` are ids of tokens that rules pass over. `caller` is the authenticated caller's name; `labels` and
@@ -83,7 +82,7 @@ class PolicySet:
                 [program.makers[i] for i in which],
                 [program.checks[i] for i in which],
             )
-        return RequestObserver(program, token_text, special, applying, batch=self._batch, session=pools)
+        return RequestRules(self.rules, applying, token_text, special, pools)
 
     def _applying(self, caller: str, labels: Mapping[str, str]) -> Applying:
         if not self._bound:

@@ -1,35 +1,39 @@
-"""Requests in flight: handed to the engine or the scorer, ended early where their caller goes away.
-
-Lives on the event loop. Does not know messages, verdicts or metrics other than of rejection.
-"""
+"""Requests in flight: handed to the engine or the scorer, and ended early where their caller goes away."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import NamedTuple
 
 from monitor.errors import MonitorError, Overloaded, Unavailable
 from monitor.model.engine.requests import Event, GenerationRequest, ScoreJob, ScoreOutcome
-from monitor.rpc.mailbox import Mailbox
+from monitor.rpc.mailbox import Mailbox, PostOffice
 from monitor.rpc.ports import ModelRuntime
 from monitor.telemetry.metrics.metrics import Metrics
 
 
+class _Offices(NamedTuple):
+    events: PostOffice[Event]
+    outcomes: PostOffice[ScoreOutcome]
+
+
 class Calls:
-    """Every generation and scoring that somebody waits for."""
+    """Every generation and scoring that somebody waits for. Lives on one event loop."""
 
     def __init__(self, runtime: ModelRuntime, metrics: Metrics) -> None:
         self._runtime = runtime
         self._metrics = metrics
-        self._open: set[Mailbox[Any]] = set()
+        self._opened: _Offices | None = None
 
     @contextmanager
     def generation(self, request: GenerationRequest) -> Iterator[Mailbox[Event]]:
         """The events of a generation; leaving by any exception, cancellation included, ends it."""
-        engine = self._runtime.engine
-        with self._mailbox(lambda box: engine.submit(request, box.post)) as box:
+        engine, office = self._runtime.engine, self._offices().events
+        with office.box(request.request_id) as box:
+            with self._counting():
+                engine.submit(request, office.deliver)
             try:
                 yield box
             except BaseException:
@@ -39,8 +43,10 @@ class Calls:
     @contextmanager
     def scoring(self, job: ScoreJob) -> Iterator[Mailbox[ScoreOutcome]]:
         """The one outcome of a scoring; leaving by any exception, cancellation included, ends it."""
-        scorer = self._runtime.scorer
-        with self._mailbox(lambda box: scorer.submit(job, box.post)) as box:
+        scorer, office = self._runtime.scorer, self._offices().outcomes
+        with office.box(job.request_id) as box:
+            with self._counting():
+                scorer.submit(job, office.deliver)
             try:
                 yield box
             except BaseException:
@@ -49,22 +55,23 @@ class Calls:
 
     def fail_all(self, error: MonitorError) -> None:
         """Tell everybody who waits that nothing more will come."""
-        for box in self._open:
-            box.fail(error)
+        for office in self._opened or ():
+            office.fail_all(error)
+
+    def _offices(self) -> _Offices:
+        if self._opened is None:
+            loop = asyncio.get_running_loop()
+            self._opened = _Offices(PostOffice(loop), PostOffice(loop))
+        return self._opened
 
     @contextmanager
-    def _mailbox(self, submit: Callable[[Mailbox[Any]], None]) -> Iterator[Mailbox[Any]]:
-        box: Mailbox[Any] = Mailbox(asyncio.get_running_loop())
+    def _counting(self) -> Iterator[None]:
+        """Count a request that is turned away."""
         try:
-            submit(box)
+            yield
         except Overloaded:
             self._metrics.rejected("queue")
             raise
         except Unavailable:
             self._metrics.rejected("engine")
             raise
-        self._open.add(box)
-        try:
-            yield box
-        finally:
-            self._open.discard(box)

@@ -18,10 +18,11 @@ from monitor import __version__
 from monitor.errors import MonitorError
 from monitor.model.engine.requests import Lease
 from monitor.records import Digests
-from monitor.rpc.ports import LoadedPolicies, ModelRuntime
+from monitor.rpc.ports import LoadedPolicies, ModelRuntime, RequestJudge
 from monitor.rpc.wire import responses
-from monitor.telemetry.metrics.activations import ActivationMeter
+from monitor.telemetry.decisions.trail import Trail, Trails
 from monitor.telemetry.metrics.metrics import Metrics
+from monitor.telemetry.metrics.observer import MeteredObserver
 from monitor.v1 import monitor_pb2 as pb
 
 Load = Callable[[], LoadedPolicies]
@@ -49,8 +50,18 @@ class ReloadResult:
 class Reloader:
     """Loads policy sets and puts them into force, one attempt at a time."""
 
-    def __init__(self, load: Load, runtime: ModelRuntime, active: ActivePolicies, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        load: Load,
+        runtime: ModelRuntime,
+        active: ActivePolicies,
+        metrics: Metrics,
+        *,
+        readings: bool = False,
+    ) -> None:
+        """`readings`: the decision log keeps them."""
         self._load = load
+        self._readings = readings
         self._runtime = runtime
         self._active = active
         self._metrics = metrics
@@ -107,7 +118,8 @@ class Reloader:
         lease = await _await_lease(asyncio.ensure_future(asyncio.to_thread(self._lease, found)))
         digests = replace(old.digests, policies=found.digest)
         try:
-            new = InForce(found, digests, self._metrics.policies_changed(found), lease)
+            observers = Observers.around(found, self._metrics, self._runtime, readings=self._readings)
+            new = InForce(found, digests, observers, lease)
         except BaseException:
             lease.release()
             raise
@@ -157,13 +169,35 @@ def _mark(entry: os.DirEntry[str]) -> tuple[str, int, int, int]:
     return entry.name, found.st_size, found.st_mtime_ns, found.st_ino
 
 
+@dataclass(frozen=True)
+class Observers:
+    """What stands around the rules of a policy set: the metrics, and around these what the decision log notes."""
+
+    metered: MeteredObserver
+    trails: Trails
+    """The outermost, which the engine and the scorer are given."""
+
+    @classmethod
+    def around(
+        cls, policies: LoadedPolicies, metrics: Metrics, runtime: ModelRuntime, *, readings: bool
+    ) -> Observers:
+        """Those of a set that is put into force now. `readings`: the decision log keeps them."""
+        metered = MeteredObserver(policies.rules, metrics, metrics.policies_changed(policies))
+        return cls(metered, Trails(metered, runtime.special_ids, readings=readings))
+
+    def open(self, judge: RequestJudge) -> Trail:
+        """A request begins; called on the task that serves it. Its trail."""
+        self.metered.open(judge)
+        return self.trails.open(judge)
+
+
 @dataclass
 class InForce:
     """A policy set that is or was in force, with everything that requests under it need."""
 
     policies: LoadedPolicies
     digests: Digests
-    meter: ActivationMeter
+    observers: Observers
     lease: Lease
     """The tap slots of its features and clamps; released once the last request under it has ended."""
     users: int = 0

@@ -12,8 +12,19 @@ from typing import Protocol
 from monitor.model.engine.requests import Done, Emit, GenerationRequest, Lease, ScoreJob
 from monitor.model.prompts import Content
 from monitor.policy.policy import Policy
-from monitor.records import Clamp, Coverage, Observer, SuppressionNeeds, TokenText, Verdict, WatchPlan
+from monitor.records import (
+    Clamp,
+    Coverage,
+    Decision,
+    Failure,
+    Observer,
+    SuppressionNeeds,
+    TokenText,
+    Verdict,
+    WatchPlan,
+)
 from monitor.rpc.wire.responses import TokenFeatures
+from monitor.telemetry.decisions.trail import JudgedRequest
 from monitor.telemetry.metrics.server_state import Sessions
 
 
@@ -149,8 +160,11 @@ class ModelRuntime(Protocol):
         """A function from a token id to its text."""
 
 
-class RequestJudge(Observer, Protocol):
-    """An Observer that also gives the verdict of its request."""
+class RequestJudge(JudgedRequest, Protocol):
+    """A request under its rules, which also give its verdict."""
+
+    def failed(self, cause: Failure) -> Decision:
+        """Tokens could not be scored; the first cause is kept."""
 
     def verdict(self, coverage: Coverage) -> Verdict:
         """The verdict so far; UNKNOWN unless every token that ran was scored."""
@@ -170,6 +184,10 @@ class LoadedPolicies(Protocol):
     @property
     def watch(self) -> WatchPlan:
         """What the rules read: features, probes and signals, in the order of the readings' columns."""
+
+    @property
+    def rules(self) -> Observer:
+        """What scores the tokens of all requests under these policies."""
 
     @property
     def sessions(self) -> Sessions:

@@ -25,7 +25,7 @@ from monitor.rpc.assembly import assemble, bundled_policies
 from monitor.rpc.calls import Calls
 from monitor.rpc.decisions.recorder import DecisionRecorder
 from monitor.rpc.health import Health
-from monitor.rpc.policies import ActivePolicies, InForce, Load, Reloader, Signature
+from monitor.rpc.policies import ActivePolicies, InForce, Load, Observers, Reloader, Signature
 from monitor.rpc.ports import LoadedPolicies, ModelRuntime
 from monitor.rpc.process.channel_options import server_options
 from monitor.rpc.process.grpc_server import CoreServer
@@ -86,7 +86,6 @@ class Server:
         metrics.built(__version__, digests)
         connect_metrics(metrics, settings, runtime, health)
         metrics.registry.register(SessionCollector(policies.sessions))
-        meter = metrics.policies_changed(policies)
 
         self._access = AccessLayer(SERVICE.full_name, settings, metrics)
         self._decisions = DecisionRecorder(settings, metrics)
@@ -105,8 +104,10 @@ class Server:
             ThreadPool("tokenise", 2, 64, retry, metrics),
             ThreadPool("inspect", 1, 16, retry, metrics),
         )
-        self._active = ActivePolicies(InForce(policies, digests, meter, runtime.first_lease()))
-        self._reloader = Reloader(load or (lambda: policies), runtime, self._active, metrics)
+        kept = self._decisions.ledger.contents.readings
+        observers = Observers.around(policies, metrics, runtime, readings=kept)
+        self._active = ActivePolicies(InForce(policies, digests, observers, runtime.first_lease()))
+        self._reloader = Reloader(load or (lambda: policies), runtime, self._active, metrics, readings=kept)
         self._servicer = MonitorServicer(
             runtime,
             self._active,

@@ -1,11 +1,9 @@
-"""The methods of MonitorService: read the message, run it, write the answer.
-
-Knows messages, the runtime's seam and the policies' seam. Does not know threads, statuses or sockets.
-"""
+"""The servicer: the methods of MonitorService read the message, run it and write the answer."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from monitor.model.engine.requests import Event, Finished, GenerationRequest, Released, ScoreJob
 from monitor.records import Coverage, FinishReason, Verdict
@@ -20,11 +18,8 @@ from monitor.rpc.ports import ModelRuntime, RequestJudge, TokenisedPrompt
 from monitor.rpc.thread_pool import ThreadPool
 from monitor.rpc.verdict import conclude, refusal, shown
 from monitor.rpc.wire import enums, requests, responses
-from monitor.rpc.wire import responses as chunks
 from monitor.rpc.wire.problems import under
-from monitor.telemetry.decisions.trail import Trail
 from monitor.telemetry.metrics.metrics import Metrics
-from monitor.telemetry.metrics.observer import MeteredObserver
 from monitor.v1 import monitor_pb2 as pb
 
 _SHORT = 1024
@@ -48,7 +43,7 @@ class _Run:
         if self._last is not None:
             return None
         events = await box.read()
-        released = [event for event in events if isinstance(event, Released)]
+        released = [_shown(event) for event in events if isinstance(event, Released)]
         self._last = next((event for event in events if isinstance(event, Finished)), None)
         if self._silent and any(event.text for event in released):
             self._silent = False
@@ -65,12 +60,12 @@ class _Run:
             self._metrics,
             last.coverage,
             expected=0 if last.reason is FinishReason.POLICY else len(self._prompt.ids),
-            failure=last.failure,
             error=last.error,
             judged=self.entry.judged,
             suppressions=last.suppressions,
         )
-        return enums.FINISH_REASON[last.reason], shown(verdict, last.released)
+        found = replace(verdict, detections=shown(verdict.detections, last.released))
+        return enums.FINISH_REASON[last.reason], found
 
 
 class MonitorServicer:
@@ -104,15 +99,16 @@ class MonitorServicer:
         request_id = current_call().request_id
         with self._active.using() as now:
             judge, entry = self._judge(now, asked), self._entry(asked, now, prompt)
-            trail = self._observer(judge, now, entry)
+            entry.trail = trail = now.observers.open(judge)
             job = ScoreJob(
                 request_id,
                 prompt.ids,
-                trail,
-                request.include_tokens,
-                prompt.truncated,
-                now.lease,
-                trail.admitted,
+                now.observers.trails,
+                judge,
+                include_tokens=request.include_tokens,
+                tokens_truncated=prompt.truncated,
+                lease=now.lease,
+                admitted=trail.admitted,
             )
             async with entry:
                 with self._calls.scoring(job) as box:
@@ -122,14 +118,13 @@ class MonitorServicer:
                     self._metrics,
                     outcome.coverage,
                     expected=len(prompt.ids),
-                    failure=outcome.failure,
                     error=outcome.error,
                     judged=entry.judged,
                 )
         return pb.ScoreResponse(
             request_id=request_id,
             verdict=responses.verdict(verdict),
-            tokens=responses.scored_tokens(outcome.tokens),
+            tokens=responses.scored_tokens([outcome.tokens], self._runtime.token_text),
             digests=now.said,
         )
 
@@ -148,7 +143,7 @@ class MonitorServicer:
             text="".join(part.text for part in parts),
             finish_reason=reason,
             verdict=responses.verdict(verdict),
-            tokens=responses.scored_tokens(token for part in parts for token in part.tokens),
+            tokens=responses.scored_tokens((part.tokens for part in parts), self._runtime.token_text),
             digests=now.said,
             refusal=refusal(now.policies.policies, verdict),
         )
@@ -160,7 +155,9 @@ class MonitorServicer:
             async with run.entry:
                 with self._calls.generation(job) as box:
                     while (events := await run.released(box)) is not None:
-                        await _write(context, chunks.messages(run.request_id, events))
+                        await _write(
+                            context, responses.messages(run.request_id, events, self._runtime.token_text)
+                        )
                 reason, verdict = run.conclude()
         final = pb.Final(
             finish_reason=reason,
@@ -213,12 +210,13 @@ class MonitorServicer:
         call.charged(min(asked.sampling.max_new_tokens, self._runtime.context - len(prompt.ids)))
         judge, entry = self._judge(now, asked.input), self._entry(asked.input, now, prompt)
         entry.sampling = asked.sampling
-        trail = self._observer(judge, now, entry)
+        entry.trail = trail = now.observers.open(judge)
         job = GenerationRequest(
             request_id=call.request_id,
             prompt_ids=prompt.ids,
             sampling=asked.sampling,
-            observer=trail,
+            observer=now.observers.trails,
+            observed=judge,
             clamps=asked.clamps,
             plans=now.policies.suppression.plans,
             include_tokens=asked.include_tokens,
@@ -252,9 +250,12 @@ class MonitorServicer:
         entry.session = asked.session
         return entry
 
-    def _observer(self, judge: RequestJudge, now: InForce, entry: Entry) -> Trail:
-        metered = MeteredObserver(judge, self._metrics, now.meter, now.policies.policies)
-        return entry.watching(metered, self._runtime.special_ids)
+
+def _shown(event: Released) -> Released:
+    """An event as its caller may see it."""
+    if not event.detections:
+        return event
+    return event._replace(detections=shown(event.detections, event.released))
 
 
 async def _write(context: Context, messages: Iterable[pb.GenerateStreamResponse]) -> None:

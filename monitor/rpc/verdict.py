@@ -1,21 +1,19 @@
-"""The last word on a request: what the rules say, held against what actually ran.
+"""The verdict: the last word on a request, what the rules say held against what actually ran.
 
-Knows verdicts. Does not know messages. Errs on the side of UNKNOWN.
+In doubt it is UNKNOWN.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from monitor.errors import MonitorError, MonitoringFailed
 from monitor.policy.policy import Policy
-from monitor.records import Action, Coverage, Mode, Status, Suppression, Verdict
+from monitor.records import Action, Coverage, Detection, Failure, Mode, Phase, Status, Suppression, Verdict
 from monitor.rpc.error_status import REFUSED_TEXT
 from monitor.rpc.ports import RequestJudge
 from monitor.telemetry.metrics.metrics import Metrics
-
-INCOMPLETE = "incomplete"
 
 
 def conclude(
@@ -24,7 +22,6 @@ def conclude(
     coverage: Coverage,
     *,
     expected: int,
-    failure: str = "",
     error: MonitorError | None = None,
     suppressions: tuple[Suppression, ...] = (),
     judged: Callable[[Verdict], None] = lambda _: None,
@@ -36,7 +33,6 @@ def conclude(
         metrics: where the verdict is counted.
         coverage: tokens scored of tokens run.
         expected: tokens that had to run at least.
-        failure: what the engine or the scorer says went wrong with monitoring.
         error: what it wants the caller to see.
         suppressions: what became of the clamps of policies.
         judged: told the verdict, also where the caller will not see it.
@@ -48,20 +44,33 @@ def conclude(
     if error is not None and not isinstance(error, MonitoringFailed):
         raise error
     verdict = judge.verdict(coverage)
-    if verdict.status is Status.CHECKED and (failure or coverage.tokens_run < expected):
-        judge.failed(failure or INCOMPLETE)
+    if verdict.status is Status.CHECKED and coverage.tokens_run < expected:
+        judge.failed(Failure.INCOMPLETE)
         verdict = judge.verdict(coverage)
     verdict = replace(verdict, suppressions=suppressions)
     metrics.judged(verdict)
     judged(verdict)
     if error is not None or _refused(verdict):
-        raise MonitoringFailed(REFUSED_TEXT, verdict.failure)
+        raise MonitoringFailed(REFUSED_TEXT, verdict.failure or Failure.INCOMPLETE)
     return verdict
 
 
-def shown(verdict: Verdict, released: int) -> Verdict:
-    """The verdict with no text of response tokens at or beyond position `released`."""
-    return replace(verdict, detections=tuple(found.shown_below(released) for found in verdict.detections))
+def shown(detections: Iterable[Detection], released: int) -> tuple[Detection, ...]:
+    """Detections as a caller may see them: with neither text nor id of response tokens at or beyond `released`.
+
+    The one place in which what was not released is taken out of what is.
+    """
+    return tuple(_below(found, released) for found in detections)
+
+
+def _below(found: Detection, released: int) -> Detection:
+    if found.phase is Phase.PROMPT or all(token.position < released for token in found.evidence):
+        return found
+    evidence = tuple(
+        token if token.position < released else replace(token, token_id=0, text="")
+        for token in found.evidence
+    )
+    return replace(found, evidence=evidence)
 
 
 def refusal(policies: Sequence[Policy], verdict: Verdict) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from monitor.dictionary.sae import SparseAutoencoder
+from monitor.model.engine.detokenizer import Vocabulary
 from monitor.model.engine.engine import Engine
 from monitor.model.engine.paged import Limits
 from monitor.model.engine.requests import Event, Finished, GenerationRequest, Released
@@ -16,10 +17,11 @@ from monitor.model.load.model import LoadedModel
 from monitor.model.tap.bank import FeatureBank
 from monitor.model.tap.tap import Tap
 from monitor.records import Clamp, Sampling, ScoredToken, WatchPlan
-from tests.model.tiny import Recorder, maxima
+from tests.model.tiny import Recorder, maxima, tokenizer
 
 LAYER = 2
 WATCHED = tuple(range(3, 19))
+TEXT = Vocabulary(tokenizer()).text
 
 
 @dataclass
@@ -31,10 +33,11 @@ class Call:
     events: list[Event] = field(default_factory=list)
     done: threading.Event = field(default_factory=threading.Event)
 
-    def emit(self, event: Event) -> None:
-        self.events.append(event)
-        if isinstance(event, Finished):
-            self.done.set()
+    def emit(self, events: Sequence[tuple[str, Event]]) -> None:
+        for _, event in events:
+            self.events.append(event)
+            if isinstance(event, Finished):
+                self.done.set()
 
     def finished(self, timeout: float = 60.0) -> Finished:
         assert self.done.wait(timeout), "the generation never finished"
@@ -49,7 +52,8 @@ class Call:
 
     @property
     def tokens(self) -> list[ScoredToken]:
-        return [token for event in self.events if isinstance(event, Released) for token in event.tokens]
+        parts = [event.tokens for event in self.events if isinstance(event, Released)]
+        return [token for part in parts if part is not None for token in part.records(TEXT)]
 
     @property
     def readings(self) -> np.ndarray:
@@ -73,6 +77,7 @@ class Running:
         new: int = 12,
         clamps: Sequence[Clamp] = (),
         observer: Recorder | None = None,
+        observed: object = None,
         include_tokens: bool = True,
         **sampling: object,
     ) -> Call:
@@ -83,6 +88,7 @@ class Running:
             ids,
             Sampling(max_new_tokens=new, **sampling),
             call.observer,
+            observed or call.observer,
             tuple(clamps),
             include_tokens=include_tokens,
         )

@@ -40,13 +40,15 @@ def test_everything_joins(folders: tuple[Path, Path]) -> None:
         prompt = runtime.tokenise("hello there", truncate=False, room=8, reply=False)
         done = threading.Event()
         observer = Recorder()
-        runtime.scorer.submit(ScoreJob("s", prompt.ids, observer), lambda _: done.set())
+        runtime.scorer.submit(ScoreJob("s", prompt.ids, observer, observer), lambda _: done.set())
         assert done.wait(30)
         ended = threading.Event()
         request = GenerationRequest(
-            "g", prompt.ids, Sampling(max_new_tokens=4), Recorder(), (Clamp(50, -1.0),)
+            "g", prompt.ids, Sampling(max_new_tokens=4), observer, observer, (Clamp(50, -1.0),)
         )
-        runtime.engine.submit(request, lambda event: ended.set() if isinstance(event, Finished) else None)
+        runtime.engine.submit(
+            request, lambda events: ended.set() if isinstance(events[-1][1], Finished) else None
+        )
         assert ended.wait(30)
         inspected = runtime.inspect(prompt.ids, 5)
     finally:

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 
 from monitor.dictionary.sae import Activation, InputNorm, SparseAutoencoder
 from monitor.model.load.model import LoadedModel, decoder_layers
-from monitor.records import Action, Clamp, Decision, TokenBlock, Where
+from monitor.records import Action, Blocks, Clamp, Decision, Failure, TokenBlock, Where
 
 WIDTH, LAYERS, CONTEXT, VOCABULARY = 32, 4, 128, 258
 TEMPLATE = (
@@ -123,26 +123,38 @@ def prompt(number: int, longest: int = 60) -> tuple[int, ...]:
     return (0, *(chance.randrange(2, VOCABULARY) for _ in range(chance.randrange(1, longest))))
 
 
-@dataclass
+@dataclass(eq=False)
 class Recorder:
-    """An observer that keeps what it is told and decides nothing, unless told to."""
+    """An observer of one request that keeps what it is told and decides nothing, unless told to."""
 
     decision: Decision = field(default_factory=Decision)
     on_error: Action = Action.BLOCK
     begun: Decision = field(default_factory=Decision)
     blocks: list[TokenBlock] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    slot = 0
+
+    @property
+    def first(self) -> Decision:
+        return self.begin()
 
     def begin(self) -> Decision:
         return self.begun
+
+    def observe_batch(self, blocks: Blocks) -> dict[int, Decision]:
+        unscored = blocks.unscored()
+        return {
+            i: self.failed(unscored[i]) if i in unscored else self.observe(blocks.block(i))
+            for i in range(len(blocks))
+        }
 
     def observe(self, block: TokenBlock) -> Decision:
         self.blocks.append(TokenBlock(block.phase, block.start, block.token_ids, block.readings.copy()))
         return self.decision
 
-    def failed(self, cause: str) -> Decision:
+    def failed(self, cause: Failure) -> Decision:
         self.failures.append(cause)
-        return Decision(action=self.on_error)
+        return Decision(action=self.on_error, failure=cause)
 
 
 def encode_all(sae: SparseAutoencoder, x: Tensor) -> Tensor:

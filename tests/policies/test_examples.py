@@ -179,10 +179,9 @@ def test_every_field_of_a_policy_is_used_by_a_shipped_policy_or_shown_by_an_exam
     probes = [lock["probe"] for lock in locks if lock["probe"] is not None]
     for document in [*policy_documents(POLICIES), *policy_documents(EXAMPLES), *probes]:
         shown.take(document)
-    # Grades are alike; `max` has no settings, so nobody writes it as settings; a fit learns features by default. Taking
-    # tokens back is about to go.
+    # Grades are alike; `max` has no settings, so nobody writes it as settings; a fit learns features by default.
     alike = {"severity", "maturity", "pooling"}
-    known = {("Max", "kind"), ("Concept", "detector", "features"), ("Suppress", "rewind")}
+    known = {("Max", "kind"), ("Concept", "detector", "features")}
     # A word means the same in a rule and in a condition.
     used = shown.used | {("ConditionModel", *entry[1:]) for entry in shown.used if len(entry) == 3}
     missing = {entry for entry in shown.everything() - used if len(entry) < 3 or entry[1] not in alike}

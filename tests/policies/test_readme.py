@@ -38,7 +38,7 @@ def test_parts_of_policies_load_and_run(block, tmp_path):
     policy = resolve(source, Running(MODEL, DICTIONARY, 100), problems)
     assert not problems
     assert policy.rules
-    assert PolicySet((policy,), "").start(str).begin().clamps == ()
+    assert PolicySet((policy,), "").start(str).first.clamps == ()
 
 
 def calibrated(model):

@@ -7,6 +7,7 @@ from typing import Any
 from unittest import mock
 
 from monitor.model.engine.engine import Engine
+from monitor.model.engine.requests import GenerationRequest
 
 DRAWS = 6
 """It dies as the sixth token is drawn."""
@@ -14,11 +15,11 @@ _draw, _admit = Engine.draw, Engine._admit
 _asked, _drawn = False, 0
 
 
-def _admitted(self: Engine, track: Any) -> None:
+def _admitted(self: Engine, request: GenerationRequest, *rest: Any) -> None:
     """Callers' requests are named with 32 digits; those of checks at start are not."""
     global _asked
-    _asked = _asked or len(track.request.request_id) == 32
-    _admit(self, track)
+    _asked = _asked or len(request.request_id) == 32
+    _admit(self, request, *rest)
 
 
 def _fail(self: Engine, logits: Any) -> Any:

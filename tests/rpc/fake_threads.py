@@ -5,8 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from monitor.errors import MonitorError, Overloaded, Unavailable
 from monitor.model.engine.requests import (
     Done,
     Emit,
+    Event,
     Finished,
     GenerationRequest,
     Released,
@@ -22,13 +22,13 @@ from monitor.model.engine.requests import (
 )
 from monitor.records import (
     Action,
+    Blocks,
     Coverage,
     Decision,
-    FeatureReading,
+    Failure,
     FinishReason,
-    Observer,
     Phase,
-    ScoredToken,
+    ScoredTokens,
     TokenBlock,
     WatchPlan,
 )
@@ -64,8 +64,11 @@ class Generating:
     emit: Emit
     done: int = 0
     scored: int = 0
-    failure: str = ""
+    failed: Failure | None = None
     cancelled: bool = False
+
+    def say(self, event: Event) -> None:
+        self.emit([(self.request.request_id, event)])
 
 
 class Loop:
@@ -173,24 +176,22 @@ class FakeEngine(Loop):
         block, cause = read(
             self._vocabulary, self._watch, Phase.PROMPT if first else Phase.RESPONSE, start, ids
         )
-        observer = item.request.observer
-        if first:
-            observer.begin()
-        decision = observe(observer, block, cause)
-        item.failure = item.failure or cause
+        decision = observe(item.request, block, cause)
+        if decision.failure is not None:
+            item.failed = decision.failure
         item.done += 1
         item.scored += 0 if cause else len(ids)
         if decision.action is Action.BLOCK:
             released = len(prompt) + item.done - 2
-            item.emit(Released("", (), tuple(found.shown_below(released) for found in decision.detections)))
+            item.say(Released("", None, decision.detections, released))
             return self._finish(item, FinishReason.POLICY)
         texts = [self._vocabulary.text(i) for i in ids]
         if not first and texts[0] == "end":
             return self._finish(item, FinishReason.STOP)
-        tokens = shown(self._watch, texts, block) if item.request.include_tokens else ()
+        tokens = shown(self._watch, block) if item.request.include_tokens else None
         text = "" if first else texts[0] + " "
-        if text or tokens or decision.detections:
-            item.emit(Released(text, tokens, decision.detections))
+        if text or tokens is not None or decision.detections:
+            item.say(Released(text, tokens, decision.detections, start + len(ids)))
         if item.done > item.request.sampling.max_new_tokens:
             return self._finish(item, FinishReason.LENGTH)
         return True
@@ -200,7 +201,7 @@ class FakeEngine(Loop):
         coverage = Coverage(run, item.scored, item.request.tokens_truncated)
         released = run - (1 if reason is FinishReason.POLICY else 0)
         self.running_now.pop(item.request.request_id, None)
-        item.emit(Finished(reason, coverage, released, failure=item.failure, error=error))
+        item.say(Finished(reason, coverage, released, error=error))
         return False
 
 
@@ -224,49 +225,36 @@ class FakeScorer(Loop):
         job, done = item
         ids = job.ids[: len(job.ids) - self.forget]
         block, cause = read(self._vocabulary, self._watch, Phase.PROMPT, 0, ids)
-        job.observer.begin()
-        decision = observe(job.observer, block, cause)
+        observe(job, block, cause)
         coverage = Coverage(len(ids), 0 if cause else len(ids), job.tokens_truncated)
-        tokens = (
-            shown(self._watch, [self._vocabulary.text(i) for i in ids], block) if job.include_tokens else ()
-        )
-        done(ScoreOutcome(coverage, tokens, decision.detections, cause))
+        tokens = shown(self._watch, block) if job.include_tokens else None
+        done([(job.request_id, ScoreOutcome(coverage, tokens))])
         return False
 
 
 def read(
     vocabulary: Vocabulary, watch: WatchPlan, phase: Phase, start: int, ids: tuple[int, ...]
-) -> tuple[TokenBlock, str]:
+) -> tuple[TokenBlock, Failure | None]:
     """What the words read in the watched features, and why they could not be read."""
     readings = np.zeros((len(ids), len(watch)), np.float32)
-    cause = ""
+    cause = None
     for row, token_id in enumerate(ids):
         word = vocabulary.text(token_id)
         if word == UNREADABLE:
-            cause = "non_finite"
+            cause = Failure.NON_FINITE
         elif word in READS and READS[word] in watch.features:
             readings[row, watch.column(READS[word])] = 1.0
     return TokenBlock(phase, start, ids, readings), cause
 
 
-def observe(observer: Observer, block: TokenBlock, cause: str) -> Decision:
-    """What the engine does with a block."""
-    return observer.failed(cause) if cause else observer.observe(block)
+def observe(asked: GenerationRequest | ScoreJob, block: TokenBlock, cause: Failure | None) -> Decision:
+    """What the engine does with a block; where nothing is new, a decision without anything."""
+    blocks = Blocks.of([(asked.observed.slot, block)])
+    blocks = replace(blocks, faults={} if cause is None else {0: cause})
+    return asked.observer.observe_batch(blocks).get(0, Decision())
 
 
-def shown(watch: WatchPlan, texts: Sequence[str], block: TokenBlock) -> tuple[ScoredToken, ...]:
+def shown(watch: WatchPlan, block: TokenBlock) -> ScoredTokens:
     """Tokens with what is not zero."""
-    return tuple(
-        ScoredToken(
-            block.start + row,
-            block.token_ids[row],
-            text,
-            block.phase,
-            tuple(
-                FeatureReading(feature, float(value))
-                for feature, value in zip(watch.features, block.readings[row], strict=True)
-                if value
-            ),
-        )
-        for row, text in enumerate(texts)
-    )
+    features = np.asarray(watch.features, np.int64)
+    return ScoredTokens(block.phase, block.start, block.token_ids, features, block.readings)

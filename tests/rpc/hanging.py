@@ -13,13 +13,13 @@ from monitor.rpc.calls import Calls
 
 _asked, _loaded = threading.Event(), threading.Event()
 _load = assembly.load_policies
-_mailbox, _activations = Calls._mailbox, FeatureBank.activations
+_offices, _activations = Calls._offices, FeatureBank.activations
 
 
-def _opened(self: Calls, submit: Any) -> Any:
+def _opened(self: Calls) -> Any:
     """Callers' requests come this way; those of checks at start do not."""
     _asked.set()
-    return _mailbox(self, submit)
+    return _offices(self)
 
 
 def _hang(self: FeatureBank, *args: Any) -> Any:
@@ -47,7 +47,7 @@ if __name__ == "__main__":
     sys.argv = ["sae-monitor", "serve", *sys.argv[1:]]
     with (
         mock.patch.object(FeatureBank, "activations", _hang),
-        mock.patch.object(Calls, "_mailbox", _opened),
+        mock.patch.object(Calls, "_offices", _opened),
         mock.patch.object(assembly, "load_policies", _load_once),
     ):
         app(prog_name="sae-monitor")

@@ -20,7 +20,8 @@ import torch
 
 from monitor.model.engine import paged
 from monitor.model.tap.span import Span
-from monitor.policy.rules.observer import RequestObserver
+from monitor.policy.rules.observer import Rules
+from monitor.records import Blocks
 from monitor.v1 import monitor_pb2 as pb
 from tests.rpc.conftest import fails
 from tests.rpc.faulty import NOT_SERVING, SERVING, Faulty, faulty
@@ -243,15 +244,15 @@ class TestRulesThatCrash:
     def test_the_text_is_refused_and_the_engine_lives(
         self, closed: Faulty, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        expected, observe = whole(closed), RequestObserver.observe
+        expected, scored = whole(closed), Rules._scored
 
-        def crash(self: RequestObserver, block: Any) -> Any:
-            if block.start >= SOUND:
+        def crash(self: Rules, blocks: Blocks, *rest: Any) -> Any:
+            if (blocks.starts >= SOUND).any():
                 raise ZeroDivisionError
-            return observe(self, block)
+            return scored(self, blocks, *rest)
 
         with monkeypatch.context() as patch:
-            patch.setattr(RequestObserver, "observe", crash)
+            patch.setattr(Rules, "_scored", crash)
             delivered_before(until_it_fails(long_stream(closed), CLOSED), expected, SOUND)
         assert closed.metric("monitor_failures_total", cause="rule_error") == 1
         assert closed.metric("tokens_unscored_total", cause="rule_error") == 1

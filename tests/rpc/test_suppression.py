@@ -57,8 +57,8 @@ def loudest(scene):
     return float(scene.readings(SPEAKS)[1:, scene.alerting].max()) / 2
 
 
-def test_a_prompt_that_fires_is_run_again_clamped_and_the_verdict_says_what_is_left(scene, tmp_path):
-    policy = suppressing(scene.alerting, loudest(scene), rewind=4)
+def test_a_prompt_is_clamped_and_the_verdict_says_what_is_left(scene, tmp_path):
+    policy = suppressing(scene.alerting, loudest(scene), when="always")
     with serving(scene, tmp_path / "p", ("greed", policy)) as live:
         answer = live.generate(SPEAKS, max_new_tokens=6, include_tokens=True)
         counted = {
@@ -95,7 +95,7 @@ def response_of(scene, answer):
     return rows[prompt:], prompt
 
 
-def test_response_tokens_are_taken_back_before_anybody_sees_them(scene, tmp_path):
+def test_a_response_is_clamped_from_the_token_after_the_one_that_fires(scene, tmp_path):
     with serving(scene, tmp_path / "none", ("quiet", suppressing(scene.alerting, 1e9))) as live:
         plain = live.generate(SILENT, max_new_tokens=12, include_tokens=True)
     rows, prompt = response_of(scene, plain)
@@ -103,19 +103,17 @@ def test_response_tokens_are_taken_back_before_anybody_sees_them(scene, tmp_path
     feature = int((rows[5:].amax(0) * late).argmax())
     at = int((rows[:, feature] > 0).nonzero()[0])
     threshold = float(rows[at, feature]) / 2
-    policy = suppressing(feature, threshold, phases=("response",), rewind=3, where="everywhere")
-    with serving(scene, tmp_path / "back", ("rewinds", policy)) as live:
+    policy = suppressing(feature, threshold, phases=("response",), where="everywhere")
+    with serving(scene, tmp_path / "late", ("late", policy)) as live:
         answer = live.generate(SILENT, max_new_tokens=12, include_tokens=True)
     coverage, (detection,) = answer.verdict.coverage, answer.verdict.detections
-    assert (coverage.tokens_rewound, coverage.tokens_run) == (3, coverage.tokens_scored)
+    assert coverage.tokens_run == coverage.tokens_scored
     assert answer.verdict.status == pb.CHECK_STATUS_CHECKED
     assert detection.position == prompt + at
-    positions = [token.position for token in answer.tokens]
-    assert positions == list(range(coverage.tokens_run - 3))
-    kept = prompt + at + 1 - 3
-    assert [t.token_id for t in answer.tokens[:kept]] == [t.token_id for t in plain.tokens[:kept]]
-    assert all(not e.text for e in detection.evidence if e.position >= kept)
-    assert answer.verdict.suppressions[0].tokens_edited > 0
+    # The token that comes next was drawn before the clamp.
+    same = prompt + at + 2
+    assert [t.token_id for t in answer.tokens[:same]] == [t.token_id for t in plain.tokens[:same]]
+    assert answer.verdict.suppressions[0].tokens_edited == coverage.tokens_run - (prompt + at + 1)
 
 
 def test_a_block_carries_its_policys_refusal(scene, tmp_path):
@@ -131,7 +129,7 @@ def test_a_block_carries_its_policys_refusal(scene, tmp_path):
 
 
 def test_a_policy_that_drops_the_error_term(scene, tmp_path):
-    policy = suppressing(scene.alerting, loudest(scene), error_term="drop", rewind=2)
+    policy = suppressing(scene.alerting, loudest(scene), error_term="drop", when="always")
     with serving(scene, tmp_path / "drop", ("drops", policy)) as live:
         listed = live.stub.ListPolicies(pb.ListPoliciesRequest()).policies[0]
         answer = live.generate(SPEAKS, max_new_tokens=4)

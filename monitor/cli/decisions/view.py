@@ -36,7 +36,7 @@ def line(content: Mapping[str, Any], record: DecisionRecord | None) -> Text:
         f"  {record.method:<14}  ",
     )
     if record.status is Status.UNKNOWN:
-        text.append(f"UNKNOWN ({printable(record.failure)})  ", "bold #b3132b")
+        text.append(f"UNKNOWN ({printable(record.failure or '')})  ", "bold #b3132b")
     text.append(", ".join(map(fired, record.detections)) or "nothing fired")
     if record.outcome != "answered":
         text.append(f"  {record.outcome}", "bold")

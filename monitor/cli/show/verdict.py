@@ -66,8 +66,6 @@ def status_line(verdict: pb.Verdict) -> Text:
     """Whether the request was checked at all. Never says anything about a match."""
     coverage = verdict.coverage
     counted = f"{coverage.tokens_scored} of {coverage.tokens_run} tokens scored"
-    if coverage.tokens_rewound:
-        counted += f", {coverage.tokens_rewound} of them taken back"
     if coverage.tokens_truncated:
         counted += f", {coverage.tokens_truncated} dropped before the model ran"
     if verdict.status == pb.CHECK_STATUS_CHECKED:

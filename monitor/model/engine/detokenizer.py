@@ -1,15 +1,13 @@
-"""Turn token ids into text as they come, holding back what is not settled.
-
-Knows a tokenizer and stop strings. Does not know requests.
-"""
+"""The detokenizer: token ids become text as they come, and what is not settled is held back."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
-from tokenizers.decoders import DecodeStream
+from tokenizers import Tokenizer
+from tokenizers.decoders import ByteLevel, DecodeStream
 
 _INCOMPLETE = "\ufffd"
 """What tokenizers give for bytes that are no character, or not yet."""
@@ -21,9 +19,11 @@ class TextStream:
     Held back are bytes of an incomplete character and any end of the text that a stop string may begin with.
     """
 
-    def __init__(self, tokenizer: Any, stop: tuple[str, ...] = (), prompt: Sequence[int] = ()) -> None:
+    def __init__(
+        self, vocabulary: Vocabulary, stop: tuple[str, ...] = (), prompt: Sequence[int] = ()
+    ) -> None:
         """`prompt`: token ids before the response; without them its first token may lose the space it begins with."""
-        self._tokenizer = getattr(tokenizer, "_tokenizer", tokenizer)
+        self._tokenizer, self._alone = vocabulary.core, vocabulary.alone
         self._decode = DecodeStream(ids=self._context(prompt), skip_special_tokens=True)
         self._pending: list[int] = []
         """Tokens since the last piece of text that the decoder gave."""
@@ -35,7 +35,11 @@ class TextStream:
 
     def push(self, token_id: int) -> str:
         """Text that is settled now that this token is known."""
-        return self._up_to_stop(self._decoded(token_id))
+        piece = None if self._pending else self._alone(token_id)
+        if piece is None:
+            return self._up_to_stop(self._decoded(token_id))
+        self._given = True
+        return self._up_to_stop(piece) if self._stop else piece
 
     def finish(self) -> str:
         """What was held back, once no further token comes; bytes of an incomplete character are left out."""
@@ -99,11 +103,23 @@ class TextStream:
 
 
 class Vocabulary:
-    """Text of single tokens, for evidence and shading."""
+    """Text of single tokens: for evidence and shading, and for responses where that is what they become."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
+        self.core: Tokenizer = getattr(tokenizer, "_tokenizer", tokenizer)
+        """The tokenizer that decodes."""
         self.text = lru_cache(maxsize=65536)(self._text)
+        # Bytes that are whole characters are these whatever stands around them.
+        by_bytes = isinstance(self.core.decoder, ByteLevel)
+        self.alone: Callable[[int], str | None] = (
+            lru_cache(maxsize=1 << 18)(self._alone) if by_bytes else _never
+        )
+
+    def _alone(self, token_id: int) -> str | None:
+        """The text of a token in any response; None where that depends on the tokens around it."""
+        text = self.core.decode([token_id], skip_special_tokens=True)
+        return None if _INCOMPLETE in text else text
 
     def _text(self, token_id: int) -> str:
         piece = self._tokenizer.convert_ids_to_tokens(token_id)
@@ -114,3 +130,7 @@ class Vocabulary:
             if isinstance(piece, str) and piece.startswith("▁") and not text.startswith(" ")
             else text
         )
+
+
+def _never(token_id: int) -> None:
+    """No token has a text of its own."""

@@ -1,7 +1,20 @@
-"""Watched, clamped generation of many requests at once.
+"""The engine: watched, clamped generation of many requests at once.
 
-Knows tracks, the tap and the batcher, and joins them: before each pass it lays out clamps, after each pass it hands
-every request its rows. Does not know policies (an `Observer` stands for them), RPC or metrics.
+The way of a token, module by module:
+
+1. `requests`: a `GenerationRequest` comes to `Engine.submit`, which keeps a `sequence.Sequence` for it.
+2. `paged` (or `serial`, for models that cannot be batched) decides which tokens run in the next pass, and tells the
+   engine by `Span`s of rows. `Engine.before` lays out the clamps of every sequence (`tap/clamps`) and the settings of
+   the `sampler`.
+3. `tap/tap` reads the watched features at its layer, and clamps; the `sampler` chooses the next tokens.
+4. `readout` copies what was read to the host, once for the pass.
+5. `Engine.after` shows the tokens that are new to the rules, in one `observe_batch` for all sequences of a policy set
+   (`records.Observer`; `policy/rules/observer` implements it, `telemetry` wraps it). A decision comes back where
+   something is new.
+6. The sequence moves its cursor, begins clamps, ends, or turns the tokens into text (`detokenizer`), and takes the
+   token that was drawn, which runs in the next pass and is released only then.
+7. The `outbox` delivers the events of the pass, once for all requests. From there `rpc/mailbox` takes them to the event
+   loop, `rpc/servicer` to the caller, and `rpc/decisions` to the decision log.
 """
 
 from __future__ import annotations
@@ -9,36 +22,49 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from collections.abc import Sequence as Items
+from dataclasses import dataclass
 
+import numpy as np
+import structlog
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from monitor.errors import MonitorError, Overloaded, Unavailable
 from monitor.model.engine.detokenizer import Vocabulary
+from monitor.model.engine.outbox import Outbox
 from monitor.model.engine.paged import Batcher, Batching, Limits, Steps
-from monitor.model.engine.readout import Readout
+from monitor.model.engine.readout import Readout, Taken
 from monitor.model.engine.requests import Emit, GenerationRequest
-from monitor.model.engine.rows import Rows
 from monitor.model.engine.sampler import Sampler
-from monitor.model.engine.sequence import Track
+from monitor.model.engine.sequence import Sequence, ran_others
 from monitor.model.engine.serial import SeparateBatcher, why_not_batched
-from monitor.model.engine.together import score_together
 from monitor.model.load.model import LoadedModel
 from monitor.model.tap.bank import FeatureBank
-from monitor.model.tap.clamps import clamp_row, write_rows
+from monitor.model.tap.clamps import ClampRow, clamp_row, write_rows
 from monitor.model.tap.late_probes import COLUMNS, LaterTaps
 from monitor.model.tap.span import Span
 from monitor.model.tap.suppression_check import Watched
 from monitor.model.tap.tap import Tap, TapBuffers
-from monitor.records import FinishReason, LaterProbe
+from monitor.records import Action, Blocks, Decision, Failure, FinishReason, LaterProbe, Observer
 
-MISPLACED = "row_mismatch"
-"""The rows that a pass reports for a request hold other tokens than the request's."""
 DEAD = "the engine does not run; the server must be restarted"
+BROKEN = "the generation ended with an internal error"
+
+_log = structlog.get_logger(__name__)
 
 MakeBatching = Callable[[LoadedModel, Limits, Steps], Batching]
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """What is allocated once the batcher knows how long a pass can be."""
+
+    buffers: TapBuffers
+    readout: Readout
+    sampler: Sampler
 
 
 class Engine:
@@ -58,14 +84,17 @@ class Engine:
         self._loaded, self._bank, self._tap, self._later = loaded, bank, tap, later
         self._limits = limits or Limits()
         self._capacity = self._limits.running + waiting
-        self._tracks: dict[str, Track] = {}
-        self._runs: dict[str, Track] = {}
-        """By the name under which the batcher runs them."""
+        self._sequences: dict[str, Sequence] = {}
+        """By request id, from submission to the last event."""
+        self._outboxes: dict[Emit, Outbox] = {}
         self._lock = threading.Lock()
         self._cancelled: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._draining = False
         self._passes = 0
         self._unscored = 0
+        self._laid_out: list[Sequence | None] = []
+        """Whose the spans of the pass are; None where the request has ended."""
+        self._work: _Work | None = None
         self._end_ids = _end_ids(loaded)
         self._vocabulary = Vocabulary(loaded.tokenizer)
         self._why = why_not_batched(loaded.model)
@@ -83,13 +112,13 @@ class Engine:
         """Refuse new requests, let those that run finish for `grace` seconds, end the rest, stop the thread."""
         self._draining = True
         deadline = time.monotonic() + grace
-        while self._tracks and self.healthy() and time.monotonic() < deadline:
+        while self._sequences and self.healthy() and time.monotonic() < deadline:
             time.sleep(0.02)
         self._batcher.stop(timeout=10.0)
         self._end_all(Unavailable("the server is stopping"))
 
     def submit(self, request: GenerationRequest, emit: Emit) -> None:
-        """Queue a request; its events go to `emit` on the engine thread.
+        """Queue a request; its events go to `emit` on the engine thread, those of a pass together.
 
         Raises Unavailable while stopping or after the engine died, Overloaded where the queue is full.
         """
@@ -98,12 +127,11 @@ class Engine:
         if not self.healthy():
             raise Unavailable(DEAD)
         limit = min(request.sampling.max_new_tokens, self._loaded.context - len(request.prompt_ids))
-        track = Track(request, emit, self._loaded.tokenizer, self._vocabulary.text, self._end_ids, limit)
-        self._hold(track)
+        self._hold(request)
         try:
-            self._admit(track)
+            self._admit(request, emit, limit)
         except MonitorError:
-            self._release(track)
+            self._release(request)
             raise
         self._batcher.add(request.request_id, request.prompt_ids, limit)
         if not self._batcher.alive():
@@ -117,7 +145,7 @@ class Engine:
     @property
     def captured(self) -> bool:
         """True where passes replay CUDA graphs that were captured at the start."""
-        return self._batcher.static and hasattr(self, "_buffers")
+        return self._batcher.static and self._work is not None
 
     def cancel(self, request_id: str) -> None:
         """End a request before the next pass and free its cache; does nothing where it has ended."""
@@ -125,11 +153,11 @@ class Engine:
 
     def queue_depth(self) -> int:
         """Requests that were submitted and are in no pass yet."""
-        return max(0, len(self._tracks) - self._batcher.running())
+        return max(0, len(self._sequences) - self._batcher.running())
 
     def running(self) -> int:
         """Requests in the last pass, or that take turns where a pass runs one."""
-        return self._batcher.running() if self._tracks else 0
+        return self._batcher.running() if self._sequences else 0
 
     def passes(self) -> int:
         """Forward passes since the start."""
@@ -146,148 +174,221 @@ class Engine:
     def ready(self, rows: int) -> None:
         """`Steps`: allocate what the tap and the sampler write."""
         static = self._batcher.static
-        self._buffers = TapBuffers(self._bank, rows, static=static, later=COLUMNS if self._later else 0)
-        self._readout = Readout(self._bank, self._buffers)
-        self._sampler = Sampler(rows, self._loaded.device, static=static)
-        self._tap.use(self._buffers)
+        buffers = TapBuffers(self._bank, rows, static=static, later=COLUMNS if self._later else 0)
+        sampler = Sampler(rows, self._loaded.device, static=static)
+        self._work = _Work(buffers, Readout(self._bank, buffers), sampler)
+        self._tap.use(buffers)
 
-    def before(self, spans: Sequence[Span], rows: int) -> None:
+    def before(self, spans: Items[Span], rows: int) -> None:
         """`Steps`: lay out clamps and sampling of a pass."""
-        self._tap.use(self._buffers)
+        work = self._working()
+        buffers = work.buffers
+        self._tap.use(buffers)
         self._drop_cancelled()
-        tracks = [self._runs.get(span.request_id) for span in spans]
-        for track in tracks:
-            if track is not None:
-                track.request.admitted()
-            if track is not None and track.clamps and track.row is None:
-                self._place(track)
-        own = [track.clamped(span) for span, track in zip(spans, tracks, strict=True) if track is not None]
-        write_rows(self._buffers, [part for parts in own for part in parts], rows)
-        self._buffers.settle(self._bank)
-        self._buffers.poison(rows)
-        draws = [track for span, track in zip(spans, tracks, strict=True) if span.draws]
-        self._sampler.prepare([track.draw if track is not None else None for track in draws])
+        find = self._sequences.get
+        self._laid_out = sequences = [find(span.request_id) for span in spans]
+        parts: list[tuple[Span, ClampRow | None]] = []
+        for span, sequence in zip(spans, sequences, strict=True):
+            if sequence is None:
+                continue
+            if not sequence.started:
+                sequence.started = True
+                sequence.request.admitted()
+            if sequence.clamps:
+                self._place(sequence)
+                parts += sequence.clamped(span)
+        write_rows(buffers, parts, rows)
+        buffers.settle(self._bank)
+        buffers.poison(rows)
+        drawing = zip(spans, sequences, strict=True)
+        work.sampler.prepare([s.draw if s is not None else None for span, s in drawing if span.draws])
         if self._loaded.device.type == "cuda":
             # The pass runs on the library's own stream, which does not wait for this one.
             torch.cuda.current_stream().synchronize()
 
     def draw(self, logits: Tensor) -> Tensor:
         """`Steps`: choose the next tokens."""
-        return self._sampler.choose(logits)
+        return self._working().sampler.choose(logits)
 
-    def after(self, spans: Sequence[Span], tokens: Sequence[int | None], ids: Sequence[int]) -> None:
+    def after(self, spans: Items[Span], tokens: Items[int | None], ids: Items[int]) -> None:
         """`Steps`: score what ran, release it, end what is done."""
+        work = self._working()
         self._passes += 1
-        rows = spans[-1].first + spans[-1].count
-        taken = self._readout.take(rows)
-        broken = self._sampler.broken(sum(token is not None for token in tokens))
-        self._unscored += not taken.clean or any(broken)
-        lost = iter(broken)
-        drawn = [None if token is None else (token, next(lost)) for token in tokens]
-        seen = [
-            (token, track, _held(taken.of(span, track), span, track, ids))
-            for span, token in zip(spans, drawn, strict=True)
-            if (track := self._runs.get(span.request_id)) is not None
-        ]
-        score_together((track, found) for _, track, found in seen)
-        for token, track, found in seen:
-            track.saw(found)
+        taken = work.readout.take(spans[-1].first + spans[-1].count)
+        drawing = [number for number, token in enumerate(tokens) if token is not None]
+        broken = {drawing[row] for row in work.sampler.broken(len(drawing))}
+        unscored = self._score(spans, taken, ids)
+        self._unscored += unscored or bool(broken)
+        for number, (sequence, token) in enumerate(zip(self._laid_out, tokens, strict=True)):
+            if sequence is None:
+                continue
             if token is not None:
-                track.drew(token[0], broken=token[1])
-            if track.ended:
-                self._forget(track)
-            elif track.restarting:
-                self._run_again(track)
+                sequence.drew(token, broken=number in broken)
+            if sequence.ended:
+                self._forget(sequence)
+        self._deliver()
 
     def died(self, error: BaseException) -> None:
         """`Steps`: every request ends with an error; none was released unscored."""
         self._end_all(Unavailable(DEAD))
 
-    def _admit(self, track: Track) -> None:
+    def _working(self) -> _Work:
+        assert self._work is not None, "the batcher calls `ready` first"
+        return self._work
+
+    def _score(self, spans: Items[Span], taken: Taken, ids: Items[int]) -> bool:
+        """Show the rules what is new to them, all sequences of an observer at once; True where any was not scored."""
+        groups: dict[int, _Group] = {}
+        for span, sequence in zip(spans, self._laid_out, strict=True):
+            if sequence is None or sequence.ended:
+                continue
+            if taken.edited is not None and sequence.row is not None:
+                sequence.look(taken, span)
+            if span.position + span.count > sequence.scored:
+                group = groups.get(id(sequence.observer))
+                if group is None:
+                    group = groups[id(sequence.observer)] = _Group(sequence.observer, [], [])
+                group.sequences.append(sequence)
+                group.spans.append(span)
+        run = np.asarray(ids, np.int64)
+        failed = False
+        for group in groups.values():
+            decisions = _observed(group.observer, group.blocks(taken, run, ids))
+            failed |= any(decision.failure is not None for decision in decisions.values())
+            for number, (sequence, span) in enumerate(zip(group.sequences, group.spans, strict=True)):
+                try:
+                    sequence.saw(span.position + span.count, decisions.get(number), taken, span)
+                except Exception:  # noqa: BLE001  (one request must not end the others)
+                    sequence.end(FinishReason.ERROR, Unavailable(BROKEN))
+        return failed
+
+    def _admit(self, request: GenerationRequest, emit: Emit, limit: int) -> None:
         with self._lock:
-            if len(self._tracks) >= self._capacity:
+            if len(self._sequences) >= self._capacity:
                 raise Overloaded(
                     f"{self._capacity} generations run or wait already; try again", retry_after=1.0
                 )
-            if track.request.request_id in self._tracks:
-                raise Unavailable(f"request id {track.request.request_id} runs already")
-            self._tracks[track.request.request_id] = self._runs[track.run_id] = track
+            if request.request_id in self._sequences:
+                raise Unavailable(f"request id {request.request_id} runs already")
+            outbox = self._outboxes.get(emit) or Outbox(emit)
+            sequence = Sequence(request, outbox, self._vocabulary, self._end_ids, limit)
+            self._outboxes[emit] = outbox
+            outbox.users += 1
+            self._sequences[request.request_id] = sequence
 
-    def _place(self, track: Track) -> None:
+    def _place(self, sequence: Sequence) -> None:
         """Look up where the tap has a request's clamps, and what becomes of those of policies."""
-        track.row = clamp_row(track.clamps, self._bank)
-        track.places = {
+        if sequence.row is not None:
+            return
+        sequence.row = clamp_row(sequence.clamps, self._bank)
+        sequence.places = {
             plan.policy: Watched(
                 tuple(map(self._bank.slot, plan.features)),
                 None if self._later is None else self._later.column(plan.probe),
             )
-            for plan in track.request.plans
-            if plan.policy in track.suppressing
+            for plan in sequence.request.plans
+            if plan.policy in sequence.suppressing
         }
-
-    def _run_again(self, track: Track) -> None:
-        """Drop the cache of a sequence and compute it again under its present clamps."""
-        with self._lock:
-            self._runs.pop(track.run_id, None)
-        self._batcher.remove(track.run_id)
-        track.again()
-        with self._lock:
-            self._runs[track.run_id] = track
-        self._batcher.add(track.run_id, track.ids, track.remaining)
 
     def _drop_cancelled(self) -> None:
         while not self._cancelled.empty():
-            track = self._tracks.get(self._cancelled.get_nowait())
-            if track is not None:
-                track.end(FinishReason.CANCELLED)
-                self._forget(track)
+            sequence = self._sequences.get(self._cancelled.get_nowait())
+            if sequence is not None:
+                sequence.end(FinishReason.CANCELLED)
+                self._forget(sequence)
+                self._deliver()
 
-    def _forget(self, track: Track) -> None:
+    def _forget(self, sequence: Sequence) -> None:
         with self._lock:
-            known = self._tracks.pop(track.request.request_id, None)
-            self._runs.pop(track.run_id, None)
+            known = self._sequences.pop(sequence.request_id, None)
+            sequence.outbox.users -= known is not None
         if known is not None:
-            self._release(track)
-            self._batcher.remove(track.run_id)
+            self._release(sequence.request)
+            self._batcher.remove(sequence.request_id)
 
-    def _hold(self, track: Track) -> None:
+    def _deliver(self) -> None:
+        for outbox in list(self._outboxes.values()):
+            try:
+                outbox.deliver()
+            except Exception as error:  # noqa: BLE001  (whoever takes its events ends neither the engine nor others)
+                _log.error("events of a pass were not taken", error=type(error).__name__)
+            with self._lock:
+                if not (outbox.users or outbox.events):
+                    self._outboxes.pop(outbox.emit, None)
+
+    def _hold(self, request: GenerationRequest) -> None:
         if self._later is not None:
-            self._later.acquire(_probes(track))
+            self._later.acquire(_probes(request))
         try:
-            self._bank.acquire([clamp.feature for clamp in track.request.clamps])
+            self._bank.acquire([clamp.feature for clamp in request.clamps])
         except MonitorError:
-            self._release_later(track)
+            self._release_later(request)
             raise
-        if track.request.lease is not None:
-            track.request.lease.keep()
+        if request.lease is not None:
+            request.lease.keep()
 
-    def _release(self, track: Track) -> None:
-        self._release_later(track)
-        self._bank.release([clamp.feature for clamp in track.request.clamps])
-        if track.request.lease is not None:
-            track.request.lease.release()
+    def _release(self, request: GenerationRequest) -> None:
+        self._release_later(request)
+        self._bank.release([clamp.feature for clamp in request.clamps])
+        if request.lease is not None:
+            request.lease.release()
 
-    def _release_later(self, track: Track) -> None:
+    def _release_later(self, request: GenerationRequest) -> None:
         if self._later is not None:
-            self._later.release(_probes(track))
+            self._later.release(_probes(request))
 
     def _end_all(self, error: MonitorError) -> None:
-        for track in list(self._tracks.values()):
-            track.end(FinishReason.ERROR, error)
-            self._forget(track)
+        for sequence in list(self._sequences.values()):
+            sequence.end(FinishReason.ERROR, error)
+            self._forget(sequence)
+        self._deliver()
 
 
-def _held(rows: Rows, span: Span, track: Track, ids: Sequence[int]) -> Rows:
-    """The rows, marked as unscored where the pass ran other tokens than this request's in their places."""
-    ran = ids[span.first : span.first + span.count]
-    if ran == track.ids[span.position : span.position + span.count]:
-        return rows
-    return replace(rows, clean=False, fault=MISPLACED)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Group:
+    """Sequences of one observer in a pass, each with its span."""
+
+    observer: Observer
+    sequences: list[Sequence]
+    spans: list[Span]
+
+    def blocks(self, taken: Taken, run: NDArray[np.int64], ids: Items[int]) -> Blocks:
+        """What of the spans is new to the observer.
+
+        A token of the response is drawn once its prompt was scored to the end, so that no block holds both.
+        """
+        sequences, spans = self.sequences, self.spans
+        scored = np.asarray([sequence.scored for sequence in sequences], np.int64)
+        layout = np.asarray([(span.first, span.count, span.position) for span in spans], np.int64)
+        first, count, position = layout.T
+        skip = np.maximum(scored - position, 0)
+        return Blocks(
+            slots=np.asarray([sequence.slot for sequence in sequences], np.intp),
+            responses=scored >= np.asarray([sequence.prompt for sequence in sequences], np.int64),
+            starts=position + skip,
+            firsts=first + skip,
+            counts=count - skip,
+            token_ids=run,
+            readings=taken.watched(sequences[0].request.lease),
+            faults={
+                number: Failure.ROW_MISMATCH
+                for number, (sequence, span) in enumerate(zip(sequences, spans, strict=True))
+                if ran_others(sequence, span, ids)
+            },
+        )
 
 
-def _probes(track: Track) -> list[LaterProbe]:
+def _observed(observer: Observer, blocks: Blocks) -> Mapping[int, Decision]:
+    """What an observer says. One that crashes can no longer say what is closed, so its requests end."""
+    try:
+        return observer.observe_batch(blocks)
+    except Exception:  # noqa: BLE001  (nothing unscored may look clean, and the engine goes on)
+        return dict.fromkeys(range(len(blocks)), Decision(action=Action.BLOCK, failure=Failure.RULE_ERROR))
+
+
+def _probes(request: GenerationRequest) -> list[LaterProbe]:
     """What has to be read behind the tapped layer for a request."""
-    return [plan.probe for plan in track.request.plans if plan.probe is not None]
+    return [plan.probe for plan in request.plans if plan.probe is not None]
 
 
 def _end_ids(loaded: LoadedModel) -> frozenset[int]:

@@ -1,12 +1,10 @@
-"""Whether the monitor can see: a few tokens scored and a few generated, end to end, for nobody.
-
-Knows the engine's and the scorer's front doors. Does not know what made anybody ask, nor what is done about the answer.
-"""
+"""Liveness: whether the monitor can see, tried end to end with a few tokens that nobody asked for."""
 
 from __future__ import annotations
 
 import threading
 import uuid
+from collections.abc import Sequence
 from typing import Protocol
 
 from monitor.errors import MonitorError
@@ -19,7 +17,7 @@ from monitor.model.engine.requests import (
     ScoreJob,
     ScoreOutcome,
 )
-from monitor.records import Action, Coverage, Decision, Sampling, TokenBlock
+from monitor.records import Action, Blocks, Coverage, Decision, Sampling
 
 
 class _Engine(Protocol):
@@ -35,19 +33,14 @@ class _Scorer(Protocol):
 
 
 class Nobody:
-    """An observer without rules that refuses what was not scored."""
+    """One request without rules, and its observer: what was not scored ends it."""
 
-    def begin(self) -> Decision:
-        """Clamps nothing."""
-        return Decision()
+    slot = 0
+    first = Decision()
 
-    def observe(self, block: TokenBlock) -> Decision:
-        """Minds nothing."""
-        return Decision()
-
-    def failed(self, cause: str) -> Decision:
-        """Ends the request."""
-        return Decision(action=Action.BLOCK)
+    def observe_batch(self, blocks: Blocks) -> dict[int, Decision]:
+        """Minds nothing but what was not scored."""
+        return {i: Decision(action=Action.BLOCK, failure=why) for i, why in blocks.unscored().items()}
 
 
 class _Answer:
@@ -57,8 +50,8 @@ class _Answer:
         self._there = threading.Event()
         self._seen = False
 
-    def says(self, coverage: Coverage, fault: str, error: MonitorError | None) -> None:
-        self._seen = coverage.complete and coverage.tokens_run > 0 and not fault and error is None
+    def says(self, coverage: Coverage, error: MonitorError | None) -> None:
+        self._seen = coverage.complete and coverage.tokens_run > 0 and error is None
         self._there.set()
 
     def seen(self, timeout: float) -> bool:
@@ -68,8 +61,7 @@ class _Answer:
 def can_see(engine: _Engine, scorer: _Scorer, ids: tuple[int, ...], timeout: float) -> bool:
     """True where every token of a short text was scored, read and generated alike, within `timeout` seconds each.
 
-    Blocks. A queue that is full or an engine that is gone counts as
-    blind: nobody could be served either.
+    Blocks. A queue that is full or an engine that is gone counts as blind: nobody could be served either.
     """
     name = f"probe-{uuid.uuid4().hex}"
     seen = _scores(scorer, name, ids, timeout)
@@ -77,13 +69,14 @@ def can_see(engine: _Engine, scorer: _Scorer, ids: tuple[int, ...], timeout: flo
 
 
 def _scores(scorer: _Scorer, name: str, ids: tuple[int, ...], timeout: float) -> bool:
-    answer = _Answer()
+    answer, nobody = _Answer(), Nobody()
 
-    def done(outcome: ScoreOutcome) -> None:
-        answer.says(outcome.coverage, outcome.failure, outcome.error)
+    def done(outcomes: Sequence[tuple[str, ScoreOutcome]]) -> None:
+        for _, outcome in outcomes:
+            answer.says(outcome.coverage, outcome.error)
 
     try:
-        scorer.submit(ScoreJob(name, ids, Nobody()), done)
+        scorer.submit(ScoreJob(name, ids, nobody, nobody), done)
     except MonitorError:
         return False
     seen = answer.seen(timeout)
@@ -92,14 +85,15 @@ def _scores(scorer: _Scorer, name: str, ids: tuple[int, ...], timeout: float) ->
 
 
 def _generates(engine: _Engine, name: str, ids: tuple[int, ...], timeout: float) -> bool:
-    answer = _Answer()
+    answer, nobody = _Answer(), Nobody()
 
-    def emit(event: Event) -> None:
-        if isinstance(event, Finished):
-            answer.says(event.coverage, event.failure, event.error)
+    def emit(events: Sequence[tuple[str, Event]]) -> None:
+        for _, event in events:
+            if isinstance(event, Finished):
+                answer.says(event.coverage, event.error)
 
     try:
-        engine.submit(GenerationRequest(name, ids, Sampling(max_new_tokens=2), Nobody()), emit)
+        engine.submit(GenerationRequest(name, ids, Sampling(max_new_tokens=2), nobody, nobody), emit)
     except MonitorError:
         return False
     seen = answer.seen(timeout)

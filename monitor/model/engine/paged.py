@@ -1,7 +1,6 @@
-"""The seam to transformers' continuous batching: every private name of that library that we touch is in here.
+"""The paged batcher: transformers' continuous batching, and every private name of it that this project touches.
 
-Knows the library's manager, batch processor and request states. Does not know taps, rules or texts: it reports
-which rows of a pass belong to which request, and which token each request drew. Contract tests in
+It reports which rows of a pass belong to which request, and which token each request drew. Contract tests in
 `tests/model/engine/test_paged.py` fail on an upgrade that changes what this module relies on.
 """
 
@@ -93,6 +92,9 @@ class Batcher:
         self._passes = loaded.passes
         self._removed = threading.Event()
         self._running = 0
+        self._processor: Any = None
+        self._spans: list[Span] = []
+        """Of the pass that was laid out last."""
         small = loaded.device.type == "cpu"
         cache_tokens = limits.cache_tokens or (limits.running * loaded.context if small else None)
         config = ContinuousBatchingConfig(
@@ -167,13 +169,14 @@ class Batcher:
             if ready:
                 inputs = processor.inputs_and_outputs
                 self._running = len(inputs.requests_in_batch)
-                self._steps.before(_spans(inputs.requests_in_batch), inputs.num_q_tokens)
+                self._spans = _spans(inputs.requests_in_batch)
+                self._steps.before(self._spans, inputs.num_q_tokens)
             return ready
 
         def update_batch() -> None:
             requests, drawn, _ = processor.inputs_and_outputs.prepare_batch_update()
-            spans, tokens = _spans(requests), _tokens(requests, drawn)
-            ids = processor.inputs_and_outputs.input_ids[: sum(span.count for span in spans)].tolist()
+            spans, tokens = self._spans, _tokens(requests, drawn)
+            ids = processor.inputs_and_outputs.input_ids[: spans[-1].first + spans[-1].count].tolist()
             update()
             self._steps.after(spans, tokens, ids)
 
@@ -191,12 +194,12 @@ class Batcher:
                 finally:
                     self._config._attn_implementation = plain
 
-        if getattr(processor, "_instrumented", False):
+        if processor is self._processor:
             return processor
         capacity = processor.cache.num_blocks * self._manager.continuous_batching_config.page_size
         # One sequence that can never be scheduled ends the library's loop, and every request with it.
         check_capacity(capacity, self._context)
-        processor._instrumented = True
+        self._processor = processor
         processor.prepare_next_batch, processor.update_batch = prepare_next_batch, update_batch
         processor.model_runner._sample = sample
         processor._generation_step = generation_step

@@ -1,14 +1,15 @@
-"""What callers hand to the engine and the scorer, and what comes back.
+"""Requests to the engine and the scorer, and what comes back.
 
-Plain values and callbacks; knows nothing of batches, taps or RPC. Callbacks run on the engine's or the scorer's
-thread and must return quickly.
+Events and outcomes are delivered pass by pass, on the engine's or the scorer's thread: whoever takes them must return
+quickly.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +20,10 @@ from monitor.records import (
     Coverage,
     Detection,
     FinishReason,
+    ObservedRequest,
     Observer,
     Sampling,
-    ScoredToken,
+    ScoredTokens,
     Suppression,
     SuppressionPlan,
 )
@@ -72,6 +74,9 @@ class GenerationRequest:
     prompt_ids: tuple[int, ...]
     sampling: Sampling
     observer: Observer
+    """What scores its tokens, for all requests of a policy set."""
+    observed: ObservedRequest
+    """The request, as the observer knows it."""
     clamps: tuple[Clamp, ...] = ()
     """The caller's clamps, beside those of the policies."""
     plans: tuple[SuppressionPlan, ...] = ()
@@ -81,16 +86,19 @@ class GenerationRequest:
     lease: Lease | None = None
     """What the observer is shown; None: the columns of the first policy set."""
     admitted: Callable[[], None] = _unnoticed
-    """Called before each pass that it is in, so that somebody may note when it began to run."""
+    """Called before its first pass, so that somebody may note when it began to run."""
 
 
-@dataclass(frozen=True, slots=True)
-class Released:
+class Released(NamedTuple):
     """Scored text that may be shown, and detections as they happen."""
 
     text: str
-    tokens: tuple[ScoredToken, ...] = ()
+    tokens: ScoredTokens | None = None
+    """Where the caller asked for them."""
     detections: tuple[Detection, ...] = ()
+    """With evidence that may not be shown: see `released`."""
+    released: int = 0
+    """Where there are detections: positions below this one were released."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,13 +114,12 @@ class Finished:
     """Tokens whose residual was edited."""
     suppressions: tuple[Suppression, ...] = ()
     """What became of the clamps of every policy that suppressed."""
-    failure: str = ""
-    """Why tokens could not be scored, as one word; empty where all were."""
     error: MonitorError | None = None
 
 
 Event = Released | Finished
-Emit = Callable[[Event], None]
+Emit = Callable[[Sequence[tuple[str, Event]]], None]
+"""Takes what a pass has for whoever submitted requests with it: request ids and events, in order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +129,17 @@ class ScoreJob:
     request_id: str
     ids: tuple[int, ...]
     observer: Observer
+    """What scores its tokens, for all requests of a policy set."""
+    observed: ObservedRequest
+    """The request, as the observer knows it."""
+    prompt: int | None = None
+    """How many of the tokens a caller wrote; the others count as a response. None: all."""
     include_tokens: bool = False
     tokens_truncated: int = 0
     lease: Lease | None = None
     """What the observer is shown; None: the columns of the first policy set."""
     admitted: Callable[[], None] = _unnoticed
-    """Called before each pass that it is in, so that somebody may note when it began to run."""
+    """Called before the pass that it is in, so that somebody may note when it began to run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +147,10 @@ class ScoreOutcome:
     """What scoring found; the verdict is the observer's."""
 
     coverage: Coverage
-    tokens: tuple[ScoredToken, ...] = ()
-    detections: tuple[Detection, ...] = ()
-    failure: str = ""
+    tokens: ScoredTokens | None = None
+    """Where the caller asked for them."""
     error: MonitorError | None = None
 
 
-Done = Callable[[ScoreOutcome], None]
+Done = Callable[[Sequence[tuple[str, ScoreOutcome]]], None]
+"""Takes what a pass has for whoever submitted jobs with it: request ids and outcomes."""

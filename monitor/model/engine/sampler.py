@@ -1,7 +1,8 @@
-"""Choose the next token of every request in a batch, each by its own settings.
+"""The choice of the next token of every request in a batch, each by its own settings.
 
-Knows logits and per-row settings in tensors that are allocated once. Does not know requests or tokenizers. A seeded
-request draws its own random numbers, so its tokens do not depend on what runs beside it.
+No vocabulary is sorted. A token is drawn by inverting the distribution at a number in [0, 1): first the stretch of the
+vocabulary in which it falls, then the place in that. Requests with `top_k` or `top_p` draw from their likeliest tokens
+alone. A seeded request has random numbers of its own, so its tokens do not depend on what runs beside it.
 """
 
 from __future__ import annotations
@@ -12,8 +13,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from monitor.records import Sampling
+
+_STRETCH = 256
+"""Tokens of the vocabulary that are summed up before one of them is chosen."""
+_FIRST = 64
+"""Of how many of the likeliest tokens a request with `top_p` is tried first."""
+_BITS = 31
+"""Of a positive float32, whose order is that of its bits."""
+_anybody = random.Random()
 
 
 class Draw:
@@ -21,18 +31,13 @@ class Draw:
 
     def __init__(self, sampling: Sampling) -> None:
         self.sampling = sampling
-        self._random = random.Random(sampling.seed) if sampling.seed is not None else random.SystemRandom()
-        self._next: float | None = None
-
-    @property
-    def greedy(self) -> bool:
+        self.greedy = sampling.temperature == 0
         """True where no randomness is wanted."""
-        return self.sampling.temperature == 0
+        self._random = _anybody if sampling.seed is None else random.Random(sampling.seed)
+        self._next: float | None = None
 
     def uniform(self) -> float:
         """The number in [0, 1) for the next token; the same one until `taken`."""
-        if self.greedy:
-            return 0.0
         if self._next is None:
             self._next = self._random.random()
         return self._next
@@ -46,65 +51,143 @@ class Draw:
         self._next = None
 
 
-_NOBODY = Draw(Sampling())
-
-
 class Sampler:
-    """Greedy, temperature, top-k and top-p by row; inverse-CDF sampling from a uniform number per row."""
+    """Greedy, temperature, top-k and top-p by row."""
 
     def __init__(self, rows: int, device: torch.device, *, static: bool = False) -> None:
         place: dict[str, Any] = {"device": device}
         self._temperature = torch.zeros(rows, **place)
         self._top_k = torch.zeros(rows, dtype=torch.int64, **place)
         self._top_p = torch.ones(rows, **place)
-        self._uniform = torch.zeros(rows, **place)
+        self._uniform = torch.zeros(rows, dtype=torch.float64, **place)
         self._broken = torch.zeros(rows, dtype=torch.bool, **place)
-        self._any = False
         self._static = static
+        self._drawn: list[int] = []
+        """Rows that are not greedy."""
+        self._cut: list[int] = []
+        """Places in `_drawn` of rows with `top_k` or `top_p`."""
 
     def prepare(self, requests: Sequence[Draw | None]) -> None:
         """Settings of the rows that will get a new token, in row order (None: nobody waits for it any more)."""
-        draws = [draw or _NOBODY for draw in requests]
-        self._any = not all(draw.greedy for draw in draws)
-        if not (self._any or self._static):
+        drawn = [(row, draw) for row, draw in enumerate(requests) if draw is not None and not draw.greedy]
+        self._drawn = [row for row, _ in drawn]
+        settings = [draw.sampling for _, draw in drawn]
+        self._cut = [i for i, s in enumerate(settings) if s.top_k or s.top_p < 1]
+        if self._static:
+            self._temperature[: len(requests)] = 0.0
+        if not drawn:
             return
-        count = len(draws)
-        settings = [draw.sampling for draw in draws]
-        self._temperature[:count] = torch.tensor([s.temperature for s in settings])
-        self._top_k[:count] = torch.tensor([s.top_k for s in settings])
-        self._top_p[:count] = torch.tensor([s.top_p for s in settings])
-        self._uniform[:count] = torch.tensor([draw.uniform() for draw in draws])
+        # A captured graph reads every row's settings where they always stand.
+        rows = torch.tensor(self._drawn) if self._static else slice(0, len(drawn))
+        wanted: list[tuple[Tensor, list[float]]] = [
+            (self._temperature, [s.temperature for s in settings]),
+            (self._uniform, [draw.uniform() for _, draw in drawn]),
+        ]
+        if self._cut or self._static:
+            wanted += [(self._top_k, [s.top_k for s in settings]), (self._top_p, [s.top_p for s in settings])]
+        for kept, values in wanted:
+            kept[rows] = torch.tensor(values, dtype=kept.dtype).to(kept.device)
 
     def choose(self, logits: Tensor) -> Tensor:
         """Next token ids `[rows]` from logits `[rows, vocabulary]`, float32."""
-        greedy = logits.argmax(-1)
+        rows = len(logits)
         # Of a row that holds NaN, the largest is NaN.
-        largest = logits.gather(-1, greedy.unsqueeze(-1)).squeeze(-1)
-        self._broken[: len(largest)] = ~largest.isfinite()
-        if not (self._any or self._static):
-            return greedy
-        rows = logits.shape[0]
-        temperature = self._temperature[:rows].unsqueeze(-1)
-        ordered, ids = (logits / temperature.clamp_min(1e-6)).sort(-1, descending=True)
-        probability = ordered.softmax(-1)
-        kept = self._kept(probability)
-        mass = (probability * kept).cumsum(-1)
-        wanted = self._uniform[:rows].unsqueeze(-1) * mass[:, -1:]
-        place = (mass <= wanted).sum(-1, keepdim=True)
-        last = kept.sum(-1, keepdim=True) - 1
-        sampled = ids.gather(-1, torch.minimum(place, last)).squeeze(-1)
-        return torch.where(self._temperature[:rows] > 0, sampled, greedy)
+        largest = logits.amax(-1)
+        self._broken[:rows] = ~largest.isfinite()
+        if self._static:
+            return self._choose_static(logits, largest)
+        if len(self._drawn) == rows:
+            return self._draw(logits, largest)
+        greedy = _argmax(logits)
+        if self._drawn:
+            mine = torch.tensor(self._drawn, device=logits.device)
+            greedy[mine] = self._draw(logits[mine], largest[mine])
+        return greedy
 
-    def broken(self, count: int) -> list[bool]:
-        """Of the first rows of the last choice: True where the logits were no numbers, and the choice means nothing."""
-        found: list[bool] = self._broken[:count].tolist()
-        return found
+    def broken(self, count: int) -> frozenset[int]:
+        """Of the first rows of the last choice those whose logits were no numbers, so that it means nothing."""
+        found = self._broken[:count]
+        return frozenset(found.nonzero().squeeze(-1).tolist()) if bool(found.any()) else frozenset()
 
-    def _kept(self, probability: Tensor) -> Tensor:
-        """Which of the tokens, likeliest first, are in the top k and in the smallest set of probability p."""
-        rows, vocabulary = probability.shape
+    def _draw(self, logits: Tensor, largest: Tensor) -> Tensor:
+        """Tokens `[rows]` of rows that are not greedy, as `prepare` noted them."""
+        weights = _weights(logits, largest, self._temperature[: len(logits)])
+        if not self._cut:
+            return _invert(weights, self._uniform[: len(logits)])
+        out = _invert(weights, self._uniform[: len(logits)])
+        mine = torch.tensor(self._cut, device=logits.device)
+        self._draw_cut(out, weights, mine, _FIRST)
+        return out
+
+    def _draw_cut(self, out: Tensor, weights: Tensor, rows: Tensor, count: int) -> None:
+        """Draw for some rows from their likeliest tokens: the top k, and of these the smallest set of probability p.
+
+        Rows for which `count` tokens are too few go on with more, each for itself: which of equally likely tokens
+        come first may depend on how many are asked for.
+        """
+        mine, vocabulary = weights[rows], weights.shape[-1]
+        count = min(vocabulary, count)
+        top_k = self._top_k[rows].unsqueeze(-1)
+        limit = torch.where(top_k > 0, top_k, vocabulary)
+        wanted = self._top_p[rows].unsqueeze(-1).double() * mine.sum(-1, keepdim=True, dtype=torch.float64)
+        likeliest, ids = mine.topk(count, dim=-1)
+        mass = likeliest.double().cumsum(-1)
+        rank = torch.arange(count, device=mine.device)
+        kept = (rank < limit) & ((mass - likeliest < wanted) | (rank == 0))
+        place = _invert(likeliest * kept, self._uniform[rows])
+        out[rows] = ids.gather(-1, place.unsqueeze(-1)).squeeze(-1)
+        short = ((mass[:, -1:] < wanted) & (limit > count)).squeeze(-1)
+        if count < vocabulary and bool(short.any()):
+            self._draw_cut(out, weights, rows[short], 8 * count)
+
+    def _choose_static(self, logits: Tensor, largest: Tensor) -> Tensor:
+        """The same in steps that do not depend on any setting, for a captured graph.
+
+        What is kept is found by the weight of the last token that is: its bits are searched one by one.
+        """
+        rows, vocabulary = logits.shape
+        temperature = self._temperature[:rows]
+        weights = _weights(logits, largest, temperature)
         top_k = self._top_k[:rows].unsqueeze(-1)
         limit = torch.where(top_k > 0, top_k, vocabulary)
-        rank = torch.arange(vocabulary, device=probability.device)
-        before = probability.cumsum(-1) - probability
-        return (rank < limit) & ((before < self._top_p[:rows].unsqueeze(-1)) | (rank == 0))
+        wanted = self._top_p[:rows].unsqueeze(-1) * weights.sum(-1, keepdim=True)
+        order = weights.view(torch.int32)
+        by_mass, by_count = torch.zeros_like(order[:, :1]), torch.zeros_like(order[:, :1])
+        for bit in range(_BITS - 1, -1, -1):
+            tried = by_mass | (1 << bit)
+            enough = torch.where(order >= tried, weights, 0).sum(-1, keepdim=True) >= wanted
+            by_mass = torch.where(enough, tried, by_mass)
+            tried = by_count | (1 << bit)
+            by_count = torch.where((order >= tried).sum(-1, keepdim=True) >= limit, tried, by_count)
+        kept = (order >= by_count) & ((order >= by_mass) | (self._top_p[:rows].unsqueeze(-1) >= 1))
+        drawn = _invert(torch.where(kept, weights, 0), self._uniform[:rows])
+        return torch.where(temperature > 0, drawn, logits.argmax(-1))
+
+
+def _weights(logits: Tensor, largest: Tensor, temperature: Tensor) -> Tensor:
+    """Of each token `[rows, vocabulary]` the probability, as a multiple of the likeliest's."""
+    return ((logits - largest.unsqueeze(-1)) / temperature.clamp_min(1e-6).unsqueeze(-1)).exp_()
+
+
+def _invert(weights: Tensor, uniform: Tensor) -> Tensor:
+    """Places `[rows]` at which the running sum of `[rows, places]` weights first exceeds a share of the whole."""
+    rows, width = weights.shape
+    if rest := -width % _STRETCH:
+        weights = pad(weights, (0, rest))
+    parts = weights.view(rows, -1, _STRETCH)
+    sums = parts.sum(-1, dtype=torch.float64).cumsum(-1)
+    wanted = uniform.unsqueeze(-1) * sums[:, -1:]
+    stretch = (sums <= wanted).sum(-1, keepdim=True).clamp_max(sums.shape[1] - 1)
+    before = torch.where(stretch > 0, sums.gather(-1, (stretch - 1).clamp_min(0)), 0.0)
+    inside = parts.gather(1, stretch.unsqueeze(-1).expand(rows, 1, _STRETCH)).squeeze(1)
+    place = (inside.double().cumsum(-1) <= wanted - before).sum(-1, keepdim=True)
+    # Sums that were rounded otherwise must not lead beyond the last token that has any weight.
+    last = torch.where(inside > 0, torch.arange(_STRETCH, device=weights.device), 0).amax(-1, keepdim=True)
+    return (stretch * _STRETCH + torch.minimum(place, last)).squeeze(-1)
+
+
+def _argmax(logits: Tensor) -> Tensor:
+    """The likeliest token of each row, the first of equals."""
+    if logits.device.type != "cpu":
+        return logits.argmax(-1)
+    return torch.from_numpy(logits.numpy().argmax(-1))  # several times as fast

@@ -1,30 +1,32 @@
-"""Score texts without generating: forward passes that end after the tapped layer.
+"""The scorer: texts are scored without generating, by forward passes that end after the tapped layer.
 
-Knows how to batch token sequences of mixed lengths. No head, no sampling, no cache: about half the work of a
-forward pass. Does not know policies (an `Observer` stands for them), RPC or metrics.
+No head, no sampling, no cache: about half the work of a forward pass. Texts of about one length share a pass.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from monitor.errors import MonitorError, MonitoringFailed, Overloaded, Unavailable
-from monitor.model.engine.detokenizer import Vocabulary
 from monitor.model.engine.readout import Readout, Taken
 from monitor.model.engine.requests import Done, ScoreJob, ScoreOutcome
-from monitor.model.engine.rows import why_unscored
 from monitor.model.load.model import LoadedModel
 from monitor.model.tap.bank import FeatureBank
 from monitor.model.tap.tap import LayerReached, Tap, TapBuffers
-from monitor.records import Action, Coverage, Decision, Phase, Readings, ScoredToken, TokenBlock
+from monitor.records import Action, Blocks, Coverage, Decision, Failure, Phase
 
 FAILED = "the text could not be monitored"
 """What callers are told; the cause is for the operator."""
+_CRASHED = Decision(action=Action.BLOCK, failure=Failure.RULE_ERROR)
+"""Of texts whose observer crashed: it can no longer say what is closed."""
 _PASS = {True: 2048, False: 4096}
 """Most tokens of a pass, on the CPU and elsewhere. Generations wait for its end; `monitor.bench.load` scores a third
 less with 512."""
@@ -45,7 +47,6 @@ class Scorer:
         self._loaded, self._bank, self._tap = loaded, bank, tap
         self._rows = max(batch_tokens or _PASS[loaded.device.type == "cpu"], loaded.context)
         self._capacity = waiting
-        self._vocabulary = Vocabulary(loaded.tokenizer)
         self._waiting: deque[tuple[ScoreJob, Done]] = deque()
         self._wake = threading.Condition()
         self._stopping = False
@@ -68,7 +69,7 @@ class Scorer:
         self._end_waiting(Unavailable("the server is stopping"))
 
     def submit(self, job: ScoreJob, done: Done) -> None:
-        """Queue a text; the outcome goes to `done` on the scorer's thread.
+        """Queue a text; the outcome goes to `done` on the scorer's thread, those of a pass together.
 
         Raises Unavailable while stopping or after the thread died, Overloaded where the queue is full.
         """
@@ -156,73 +157,125 @@ class Scorer:
         with self._loaded.passes, suppress(LayerReached):
             self._loaded.model(input_ids=ids.to(self._loaded.device), use_cache=False)
         taken = self._readout.take(ids.numel())
-        self._unscored += not taken.clean
-        outcomes = [self._outcome(job, taken, row * width) for row, (job, _) in enumerate(batch)]
-        for (_, done), outcome in zip(batch, outcomes, strict=True):
-            done(outcome)
-
-    def _outcome(self, job: ScoreJob, taken: Taken, first: int) -> ScoreOutcome:
-        """What a pass says of one text; where that cannot be said, of this text alone."""
-        try:
-            return self._judged(job, taken, first)
-        except Exception as error:  # noqa: BLE001  (the others in the pass were scored)
-            return _failed(job, error)
-
-    def _judged(self, job: ScoreJob, taken: Taken, first: int) -> ScoreOutcome:
-        count = len(job.ids)
-        readings = taken.shown(slice(first, first + count), job.lease)
-        decision, cause = _observe(job, readings)
-        coverage = Coverage(count, 0 if cause else count, job.tokens_truncated)
-        if cause and decision.action is Action.BLOCK:
-            return ScoreOutcome(coverage, (), decision.detections, cause, MonitoringFailed(FAILED, cause))
-        tokens = self._tokens(job, taken, first) if job.include_tokens else ()
-        return ScoreOutcome(coverage, tokens, decision.detections, cause)
-
-    def _tokens(self, job: ScoreJob, taken: Taken, first: int) -> tuple[ScoredToken, ...]:
-        slots = taken.slots(job.lease)
-        return tuple(
-            ScoredToken(
-                at, token_id, self._vocabulary.text(token_id), Phase.PROMPT, taken.active(first + at, slots)
-            )
-            for at, token_id in enumerate(job.ids)
+        places = [_Place(job, row * width) for row, (job, _) in enumerate(batch)]
+        decisions = _observe(places, taken, ids.numpy().ravel())
+        self._unscored += any(decision.failure is not None for decision in decisions)
+        _deliver(
+            (done, job.request_id, _outcome(place, decision, taken))
+            for (job, done), place, decision in zip(batch, places, decisions, strict=True)
         )
 
     def _fail(self, batch: Sequence[tuple[ScoreJob, Done]], error: Exception) -> None:
         self._unscored += 1
-        for job, done in batch:
-            done(_failed(job, error))
+        _deliver((done, job.request_id, _failed(job, error)) for job, done in batch)
 
     def _end_waiting(self, error: MonitorError) -> None:
         with self._wake:
             rest, self._waiting = list(self._waiting), deque()
-        for job, done in rest:
+        for job, _ in rest:
             _let_go(job)
-            done(ScoreOutcome(Coverage(0, 0, job.tokens_truncated), error=error))
+        _deliver(
+            (done, job.request_id, ScoreOutcome(Coverage(0, 0, job.tokens_truncated), error=error))
+            for job, done in rest
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Place:
+    """Where a text stands in a pass."""
+
+    job: ScoreJob
+    first: int
+    """Row of its first token."""
+
+    def part(self, *, response: bool) -> tuple[int, int]:
+        """Where the part that a caller wrote, or the other, begins in the text, and how many tokens it has."""
+        end = len(self.job.ids)
+        boundary = end if self.job.prompt is None else min(self.job.prompt, end)
+        return (boundary, end - boundary) if response else (0, boundary)
+
+
+def _observe(places: Sequence[_Place], taken: Taken, ids: NDArray[np.int64]) -> list[Decision]:
+    """What the rules say of each text in the end: its prompt first, then its response, where it has one."""
+    said = [place.job.observed.first for place in places]
+    for response in (False, True):
+        groups: dict[int, list[int]] = {}
+        for number, place in enumerate(places):
+            if place.part(response=response)[1]:
+                groups.setdefault(id(place.job.observer), []).append(number)
+        for numbers in groups.values():
+            mine = [places[number] for number in numbers]
+            for i, decision in _observed(mine, taken, ids, response=response).items():
+                before = said[numbers[i]].failure
+                said[numbers[i]] = decision if before is None else replace(decision, failure=before)
+    return said
+
+
+def _observed(
+    places: Sequence[_Place], taken: Taken, ids: NDArray[np.int64], *, response: bool
+) -> Mapping[int, Decision]:
+    """One call of the observer that some texts share. One that crashes can no longer say what is closed."""
+    job = places[0].job
+    starts, counts = np.asarray([place.part(response=response) for place in places], np.int64).T
+    blocks = Blocks(
+        slots=np.asarray([place.job.observed.slot for place in places], np.intp),
+        responses=np.full(len(places), response),
+        starts=starts,
+        firsts=np.asarray([place.first for place in places], np.intp) + starts,
+        counts=counts,
+        token_ids=ids,
+        readings=taken.watched(job.lease),
+    )
+    try:
+        return job.observer.observe_batch(blocks)
+    except Exception:  # noqa: BLE001  (nothing unscored may look clean, and nobody may wait for ever)
+        return dict.fromkeys(range(len(places)), _CRASHED)
+
+
+def _outcome(place: _Place, decision: Decision, taken: Taken) -> ScoreOutcome:
+    """What a pass says of one text."""
+    job, cause = place.job, decision.failure
+    count = len(job.ids)
+    coverage = Coverage(count, count if cause is None else 0, job.tokens_truncated)
+    if cause is not None and decision.action is Action.BLOCK:
+        return ScoreOutcome(coverage, error=MonitoringFailed(FAILED, cause))
+    if not job.include_tokens:
+        return ScoreOutcome(coverage)
+    return ScoreOutcome(coverage, taken.tokens(Phase.PROMPT, 0, job.ids, place.first, job.lease))
 
 
 def _failed(job: ScoreJob, error: Exception) -> ScoreOutcome:
-    """A text that was not scored; one whose rules cannot even take that in is withheld."""
-    known = error if isinstance(error, MonitorError) else MonitoringFailed(FAILED, "pass_failed")
+    """A text whose pass failed; one whose rules cannot even take that in is withheld."""
+    nothing = np.zeros(1, np.int64)
+    blocks = Blocks(
+        slots=np.asarray([job.observed.slot], np.intp),
+        responses=np.zeros(1, bool),
+        starts=nothing,
+        firsts=nothing,
+        counts=nothing,
+        token_ids=nothing[:0],
+        readings=np.zeros((0, 0), np.float32),
+        faults={0: Failure.PASS_FAILED},
+    )
     try:
-        decision = job.observer.failed("pass_failed")
+        decision = job.observer.observe_batch(blocks)[0]
     except Exception:  # noqa: BLE001  (nobody may wait for ever, and nothing unscored may look clean)
-        decision = Decision(action=Action.BLOCK)
-    coverage = Coverage(len(job.ids), 0, job.tokens_truncated)
+        decision = _CRASHED
+    known = error if isinstance(error, MonitorError) else MonitoringFailed(FAILED, Failure.PASS_FAILED)
     closed = decision.action is Action.BLOCK
-    return ScoreOutcome(coverage, (), decision.detections, "pass_failed", known if closed else None)
+    return ScoreOutcome(Coverage(len(job.ids), 0, job.tokens_truncated), error=known if closed else None)
+
+
+def _deliver(outcomes: Iterable[tuple[Done, str, ScoreOutcome]]) -> None:
+    """Hand over what a pass has, to each of those who submitted its texts at once."""
+    by_taker: dict[Done, list[tuple[str, ScoreOutcome]]] = {}
+    for done, request_id, outcome in outcomes:
+        by_taker.setdefault(done, []).append((request_id, outcome))
+    for done, mine in by_taker.items():
+        done(mine)
 
 
 def _let_go(job: ScoreJob) -> None:
     """Its policy set's columns are not read for it any more."""
     if job.lease is not None:
         job.lease.release()
-
-
-def _observe(job: ScoreJob, readings: Readings) -> tuple[Decision, str]:
-    """The rules' decision on a whole text, and why it counts as unscored (empty where it was scored)."""
-    if cause := why_unscored(readings):
-        return job.observer.failed(cause), cause
-    try:
-        return job.observer.observe(TokenBlock(Phase.PROMPT, 0, job.ids, readings)), ""
-    except Exception:  # noqa: BLE001  (a rule that crashes must not look clean)
-        return job.observer.failed("rule_error"), "rule_error"

@@ -1,122 +1,154 @@
-"""One generation from submission to its last event.
-
-Knows the request's tokens, its observer and its clamps. Does not know batches or slots: the engine hands it the rows
-of each pass and does what it says.
-"""
+"""One generation from submission to its last event: its tokens, its clamps, its text, and how far it was scored."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence as Items
 
 from monitor.errors import MonitorError, MonitoringFailed, NotComputed
-from monitor.model.engine.detokenizer import TextStream
+from monitor.model.engine.detokenizer import TextStream, Vocabulary
 from monitor.model.engine.outbox import Outbox
-from monitor.model.engine.requests import Emit, Finished, GenerationRequest
-from monitor.model.engine.rows import Rows, why_unscored
+from monitor.model.engine.readout import Taken
+from monitor.model.engine.requests import Finished, GenerationRequest, Released
 from monitor.model.engine.sampler import Draw
-from monitor.model.engine.stages import Stages
 from monitor.model.tap.clamps import ClampRow, merge
 from monitor.model.tap.span import Span
 from monitor.model.tap.suppression_check import Check, Watched
-from monitor.records import Action, Clamp, Coverage, Decision, FinishReason, Phase, TokenBlock, TokenText
+from monitor.records import Action, Clamp, Coverage, Decision, Detection, FinishReason, Phase, ScoredTokens
 
 FAILED = "the response could not be monitored and was withheld"
 """What callers are told; the cause is for the operator."""
 NO_NUMBER = "the model computed what is no number; no more can be generated"
 
 
-class Track:
+class Sequence:
     """State of one request, which ends after `limit` new tokens. Methods run on the engine thread."""
+
+    __slots__ = (
+        "_checks",
+        "_clamped",
+        "_end_ids",
+        "_limit",
+        "_past",
+        "_plain",
+        "_released",
+        "_text",
+        "_unscored",
+        "clamps",
+        "draw",
+        "ended",
+        "ids",
+        "observer",
+        "outbox",
+        "places",
+        "prompt",
+        "request",
+        "request_id",
+        "row",
+        "scored",
+        "slot",
+        "started",
+        "suppressing",
+    )
 
     def __init__(
         self,
         request: GenerationRequest,
-        emit: Emit,
-        tokenizer: Any,
-        token_text: TokenText,
+        outbox: Outbox,
+        vocabulary: Vocabulary,
         end_ids: frozenset[int],
         limit: int,
     ) -> None:
-        self.request = request
+        self.request, self.request_id = request, request.request_id
+        self.observer, self.slot = request.observer, request.observed.slot
         self.draw = Draw(request.sampling)
+        self.outbox = outbox
         self.ids = list(request.prompt_ids)
+        self.prompt = len(self.ids)
+        """Tokens of the prompt."""
+        self.scored = 0
+        """The cursor: the rules were shown the tokens below this position, and what is not withheld was released."""
+        self.started = False
+        """True once it was in a pass."""
+        self.ended = False
         self.clamps: tuple[Clamp, ...] = ()
         self.row: ClampRow | None = None
         """The clamps as the tap wants them; the engine fills it in when `clamps` changes."""
-        self._stages = Stages()
         self.suppressing: tuple[str, ...] = ()
         """Policies whose clamps are among them."""
         self.places: dict[str, Watched] = {}
         """Where passes leave what becomes of them, by policy; the engine fills it in with `row`."""
-        self.ended = False
-        self.restarting = False
-        """The sequence must be run again from its start; the engine does it and calls `again`."""
-        self.runs = 0
-        """How often it was run again."""
-        self._emit = emit
-        text = TextStream(tokenizer, request.sampling.stop, request.prompt_ids)
-        self._outbox = Outbox(emit, text, token_text, tokens=request.include_tokens)
-        self._end_ids = end_ids
-        self._prompt = len(request.prompt_ids)
-        self._limit = limit
-        self._run = self._scored = self._clamped = self._rewound = self._looked = 0
+        self._text = TextStream(vocabulary, request.sampling.stop, request.prompt_ids)
+        self._end_ids, self._limit = end_ids, limit
+        self._past: list[tuple[int, ClampRow | None]] = []
+        """Clamps that no longer hold, each with the position before which they did."""
+        self._plain = not (request.include_tokens or request.sampling.stop)
+        """True where of a token only its text is wanted, which nothing ends."""
+        self._unscored = self._clamped = 0
+        self._released: int | None = None
+        """Where positions from some below `scored` on were withheld: the first of those."""
         self._checks = {plan.policy: Check(plan) for plan in request.plans}
-        self._failure = ""
-        self._upcoming: TokenBlock | None = None
-        self._lag = 0
-        self._clamp(request.observer.begin())
-
-    @property
-    def run_id(self) -> str:
-        """Under which name the batcher runs it; another one each time it is run again."""
-        return f"{self.request.request_id}~{self.runs}" if self.runs else self.request.request_id
-
-    def clamped(self, span: Span) -> list[tuple[Span, ClampRow | None]]:
-        """Rows of a pass with the clamps under which each of them is to run: those of its position's time."""
-        return self._stages.of(span, self.row if self.clamps else None)
-
-    @property
-    def rewound(self) -> int:
-        """Tokens that were taken back so far."""
-        return self._rewound
+        self._clamp(request.observed.first)
 
     @property
     def remaining(self) -> int:
         """New tokens that may still be drawn."""
-        return self._limit - (len(self.ids) - self._prompt)
+        return self._limit - (len(self.ids) - self.prompt)
 
-    def next_block(self, rows: Rows) -> TokenBlock | None:
-        """The first block of these rows that `saw` is going to show to the rules; None where that is not sure."""
-        end = rows.position + len(rows.readings)
-        if self.ended or end <= self._run or not rows.clean or rows.fault:
-            return None
-        if self._run < self._prompt:
-            self._upcoming = self._block(Phase.PROMPT, rows.part(self._run, min(end, self._prompt)))
-        else:
-            self._upcoming = self._block(Phase.RESPONSE, rows.part(self._run, end))
-        return self._upcoming
+    @property
+    def released(self) -> int:
+        """Positions below this one were released to the caller."""
+        return self.scored if self._released is None else self._released
 
-    def _block(self, phase: Phase, rows: Rows) -> TokenBlock:
-        """Rows as the rules are shown them; the very block that `next_block` announced, where it did."""
-        block, self._upcoming = self._upcoming, None
-        if block is not None and (block.phase, block.start) == (phase, rows.position):
-            return block
-        ids = tuple(self.ids[rows.position : rows.position + len(rows.readings)])
-        return TokenBlock(phase, rows.position, ids, rows.readings)
+    def clamped(self, span: Span) -> list[tuple[Span, ClampRow | None]]:
+        """Rows of a pass, in parts of one set of clamps each: those of the time at which a position first ran.
 
-    def saw(self, rows: Rows) -> None:
-        """Rows of a pass, in token order. Positions that were seen before (a request that was evicted, or run again
-        under clamps, is computed again) are not scored twice: what is read does not depend on clamps."""
-        end = rows.position + len(rows.readings)
-        if self.ended:
+        A sequence that the library dropped and runs again must become what it was: clamps that began in the midst of
+        it do not reach back to its start.
+        """
+        now = self.row if self.clamps else None
+        if not self._past:
+            return [(span, now)]
+        first, end, parts = span.position, span.position + span.count, []
+        for until, row in [*self._past, (end, now)]:
+            if first < (stop := min(until, end)):
+                rows = span.first + first - span.position
+                parts.append(
+                    (Span(span.request_id, rows, stop - first, first, span.draws and stop == end), row)
+                )
+                first = stop
+        return parts
+
+    def look(self, taken: Taken, span: Span) -> None:
+        """Note what clamps did to the tokens of a span that are new."""
+        new = max(0, self.scored - span.position)
+        rows = slice(span.first + new, span.first + span.count)
+        if taken.edited is None or new >= span.count:
             return
-        self._look(rows.part(self._looked, end), end)
-        if end <= self._run:
+        self._clamped += int(taken.edited[rows].sum())
+        for name, place in self.places.items():
+            self._checks[name].add(taken.check(rows, place))
+
+    def saw(self, end: int, decision: Decision | None, taken: Taken, span: Span) -> None:
+        """The rules have seen the tokens up to position `end`; None: and had nothing to say that is new."""
+        start, self.scored = self.scored, end
+        if decision is None and self._plain and end - start == 1 and start >= self.prompt:
+            # Most tokens: one more of a response, of which nothing but its text is wanted.
+            if text := self._text.push(self.ids[start]):
+                self.outbox.events.append((self.request_id, Released(text)))
             return
-        if self._run < self._prompt:
-            self._score(Phase.PROMPT, rows.part(self._run, min(end, self._prompt)))
-        if not (self.ended or self.restarting) and end > self._prompt:
-            self._score(Phase.RESPONSE, rows.part(self._run, end))
+        if decision is not None:
+            self._clamp(decision)
+            self._unscored += 0 if decision.failure is None else end - start
+            if decision.action is Action.BLOCK:
+                self._withhold(start, decision)
+                return
+        text = self._write(start, end) if end > self.prompt else ""
+        detections = () if decision is None else decision.detections
+        tokens = self._tokens(start, taken, span) if self.request.include_tokens else None
+        if text or tokens is not None or detections:
+            self._post(text, tokens, detections)
+        if self._text.stopped:
+            self.end(FinishReason.STOP)
 
     def drew(self, token_id: int, *, broken: bool = False) -> None:
         """The model chose the next token. It is released once the next pass has scored it.
@@ -124,110 +156,88 @@ class Track:
         `broken`: from logits that are no numbers, so that it means nothing. Where a policy goes on although its
         reading failed (`on_error: open`), the verdict says so already.
         """
-        if self.ended or self.restarting or len(self.ids) > self._run:
+        if self.ended or len(self.ids) > self.scored:
             return
         self.draw.taken()
-        if broken and not self._failure:
+        if broken and not self._unscored:
             self.end(FinishReason.ERROR, NotComputed(NO_NUMBER))
-            return
-        if token_id in self._end_ids:
+        elif token_id in self._end_ids:
             self.end(FinishReason.STOP)
         elif self.remaining <= 0:
             self.end(FinishReason.LENGTH)
         else:
             self.ids.append(token_id)
 
-    def again(self) -> None:
-        """The engine runs the sequence from its start, under the present clamps."""
-        self.restarting = False
-        self.runs += 1
-        self._looked = 0
-        self._stages = Stages()
-
     def end(self, reason: FinishReason, error: MonitorError | None = None) -> None:
-        """Emit the last event, once."""
+        """Post the last event, once."""
         if self.ended:
             return
         self.ended = True
         if reason in (FinishReason.STOP, FinishReason.LENGTH):
-            self._outbox.finish()
+            if rest := self._text.finish():
+                self.outbox.events.append((self.request_id, Released(rest)))
             # A stop string may stand in what was held back until now.
-            reason = FinishReason.STOP if self._outbox.stopped else reason
-        self._emit(self._finished(reason, error))
+            reason = FinishReason.STOP if self._text.stopped else reason
+        self.outbox.events.append((self.request_id, self._finished(reason, error)))
 
     def _finished(self, reason: FinishReason, error: MonitorError | None) -> Finished:
-        ran = self._run + self._rewound
+        scored = self.scored - self._unscored
         return Finished(
             reason=reason,
-            coverage=Coverage(ran, self._scored, self.request.tokens_truncated, self._rewound),
-            released=self._outbox.released,
-            tokens_generated=max(0, self._outbox.released - self._prompt),
+            coverage=Coverage(self.scored, scored, self.request.tokens_truncated),
+            released=self.released,
+            tokens_generated=max(0, self.released - self.prompt),
             tokens_clamped=self._clamped,
             suppressions=tuple(check.found() for check in self._checks.values() if check.begun),
-            failure=self._failure,
             error=error,
         )
 
-    def _look(self, rows: Rows, end: int) -> None:
-        """Note what clamps did to tokens; once for each time that the sequence is run."""
-        if end <= self._looked:
-            return
-        self._looked = end
-        self._clamped += 0 if rows.edited is None else int(rows.edited.sum())
-        for name, found in (rows.checks or {}).items():
-            self._checks[name].add(found)
+    def _write(self, start: int, end: int) -> str:
+        """The text of response tokens; behind a stop string nothing is released."""
+        text, push = "", self._text.push
+        for position in range(max(start, self.prompt), end):
+            text += push(self.ids[position])
+            if self._text.stopped:
+                self._released = position + 1
+                break
+        return text
 
-    def _score(self, phase: Phase, rows: Rows) -> None:
-        self._run = rows.position + len(rows.readings)
-        block = self._block(phase, rows)
-        ids = block.token_ids
-        unscored = rows.fault or ("" if rows.clean else why_unscored(rows.readings))
-        decision, cause = self._observe(block, unscored)
-        self._clamp(decision)
-        if decision.action is Action.BLOCK:
-            self._outbox.withhold(decision.detections)
-            self.end(FinishReason.POLICY, MonitoringFailed(FAILED, cause) if cause else None)
-            return
-        self._outbox.put(phase, rows, ids)
-        if decision.restart is not None:
-            self._take_back(decision.restart)
-        self._outbox.release(self._run if phase is Phase.PROMPT else self._ready(), decision.detections)
-        if self._outbox.stopped:
-            self.end(FinishReason.STOP)
+    def _tokens(self, start: int, taken: Taken, span: Span) -> ScoredTokens | None:
+        """Tokens from a position on with their readings, as far as they are released."""
+        count = self.released - start
+        if count <= 0:
+            return None
+        first = span.first + start - span.position
+        phase = Phase.PROMPT if start < self.prompt else Phase.RESPONSE
+        ids = tuple(self.ids[start : start + count])
+        slots = () if self.row is None else self.row.slots
+        return taken.tokens(phase, start, ids, first, self.request.lease, slots)
 
-    def _ready(self) -> int:
-        """Positions below this one can no longer be taken back."""
-        return max(self._prompt, self._run - self._lag, self._outbox.released)
+    def _post(self, text: str, tokens: ScoredTokens | None, detections: tuple[Detection, ...]) -> None:
+        self.outbox.events.append((self.request_id, Released(text, tokens, detections, self.released)))
 
-    def _observe(self, block: TokenBlock, cause: str) -> tuple[Decision, str]:
-        """The rules' decision, and why the block counts as unscored (empty where it was scored)."""
-        observer = self.request.observer
-        if not cause:
-            try:
-                decision = observer.observe(block)
-            except Exception:  # noqa: BLE001  (a rule that crashes must not look clean or stop the engine)
-                cause = "rule_error"
-            else:
-                self._scored += len(block.token_ids)
-                return decision, ""
-        self._failure = cause
-        return observer.failed(cause), cause
-
-    def _take_back(self, position: int) -> None:
-        """Forget response tokens from a position on, none of which was released; the prompt stays."""
-        keep = max(position, min(self._run, self._prompt), self._outbox.released)
-        del self.ids[max(keep, self._prompt) :]
-        self._outbox.take_back(keep)
-        self._rewound += self._run - keep
-        self._run = keep
-        self.restarting = True
+    def _withhold(self, start: int, decision: Decision) -> None:
+        """End the request; tokens from a position on are never shown."""
+        self._released = start
+        if decision.detections:
+            self._post("", None, decision.detections)
+        failure = decision.failure
+        self.end(FinishReason.POLICY, None if failure is None else MonitoringFailed(FAILED, failure))
 
     def _clamp(self, decision: Decision) -> None:
-        self._lag = decision.lag
         if not (decision.clamps or self.request.clamps or self.clamps):
             return
         clamps = merge(decision.clamps, self.request.clamps)
         if clamps != self.clamps or decision.suppressing != self.suppressing:
-            self._stages.begin(self._run, self.row if self.clamps else None)
+            if self.scored > (self._past[-1][0] if self._past else 0):
+                self._past.append((self.scored, self.row if self.clamps else None))
             self.clamps, self.row, self.places = clamps, None, {}
             self.suppressing = decision.suppressing
+
+
+def ran_others(sequence: Sequence, span: Span, ids: Items[int]) -> bool:
+    """True where a pass ran other tokens than the sequence's in its places."""
+    if span.count == 1:
+        return span.position >= len(sequence.ids) or ids[span.first] != sequence.ids[span.position]
+    ran = ids[span.first : span.first + span.count]
+    return ran != sequence.ids[span.position : span.position + span.count]

@@ -1,7 +1,7 @@
-"""One short generation before the first request: does the engine compute what the model computes?
+"""The check at the start: one short generation shows whether the engine computes what the model computes.
 
-Knows the engine's front door and a plain forward pass. A family that the batching library runs wrongly, or that
-crashes it at the first decoded token, is found here and refused, not in the middle of somebody's request.
+A family that the batching library runs wrongly, or that crashes it at the first decoded token, is found here and
+refused, not in the middle of somebody's request.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import torch
 
 from monitor.errors import ModelError
 from monitor.model.engine.liveness import Nobody
-from monitor.model.engine.requests import Emit, Event, Finished, GenerationRequest, Released
+from monitor.model.engine.requests import Emit, Event, Finished, GenerationRequest
 from monitor.model.offline.residuals import Harvester
-from monitor.records import FinishReason, Sampling, ScoredToken
+from monitor.records import FinishReason, Sampling
 
 _NEW = 4
 """Tokens that are generated."""
@@ -34,29 +34,30 @@ def rehearse(engine: _Engine, plain: Harvester, ids: Sequence[int], timeout: flo
 
     ModelError where the generation fails, is not scored in full, or chooses tokens that the model would not.
     """
-    tokens: list[ScoredToken] = []
+    tokens: list[int] = []
     ends: list[Finished] = []
     ended = threading.Event()
 
-    def emit(event: Event) -> None:
-        if isinstance(event, Released):
-            tokens.extend(event.tokens)
-        if isinstance(event, Finished):
-            ends.append(event)
-            ended.set()
+    def emit(events: Sequence[tuple[str, Event]]) -> None:
+        for _, event in events:
+            if isinstance(event, Finished):
+                ends.append(event)
+                ended.set()
+            elif event.tokens is not None:
+                tokens.extend(event.tokens.token_ids)
 
-    request = GenerationRequest(
-        _NAME, tuple(ids), Sampling(max_new_tokens=_NEW), Nobody(), include_tokens=True
-    )
+    nobody = Nobody()
+    sampling = Sampling(max_new_tokens=_NEW)
+    request = GenerationRequest(_NAME, tuple(ids), sampling, nobody, nobody, include_tokens=True)
     engine.submit(request, emit)
     name = type(plain.loaded.model).__name__
     if not ended.wait(timeout):
         raise ModelError(f"{name} generated nothing within {timeout:g} s of starting; it cannot be served")
     end = ends[0]
     if end.reason is FinishReason.ERROR or not end.coverage.complete:
-        cause = str(end.error or end.failure or "tokens were not scored")
+        cause = str(end.error or "tokens were not scored")
         raise ModelError(f"{name} cannot be generated from: {cause}; the error is in the log above")
-    _check(plain, [token.token_id for token in tokens], len(ids), name)
+    _check(plain, tokens, len(ids), name)
 
 
 @torch.no_grad()

@@ -82,9 +82,9 @@ class FeatureBank:
         """Slot of a feature that is held; KeyError where it is not."""
         return self._slots.slot(feature)
 
-    def feature(self, slot: int) -> int:
-        """Feature in a slot."""
-        return int(self._features[slot])
+    def features_in(self, slots: NDArray[np.intp]) -> NDArray[np.int64]:
+        """Features in some slots."""
+        return self._features.numpy()[slots]
 
     def recorded_maximum(self, feature: int) -> float:
         """Highest activation seen when the dictionary was described; the unit of readings and targets."""

@@ -15,9 +15,7 @@ from torch import Tensor, nn
 from monitor.model.load.hook_points import Site, hidden_of, replace_hidden
 from monitor.model.tap.bank import FeatureBank
 from monitor.model.tap.error_term import ErrorTermDropper
-
-UNREAD = float("-inf")
-"""Fills the buffers of readings until the tap has run. It is never a reading: non-finite residuals give NaN."""
+from monitor.records import UNREAD
 
 
 class LayerReached(Exception):

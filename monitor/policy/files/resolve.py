@@ -79,7 +79,6 @@ def _policy(source: Source) -> Policy:
         closed=model.on_error == "closed",
         hold=model.suppress.hold if model.suppress else None,
         release_below=model.suppress.release_below if model.suppress else 1.0,
-        rewind=(model.suppress.rewind or 0) if model.suppress else 0,
         refusal=model.refusal or "",
         later=probe_of(lock.later_probe) if lock is not None and model.suppress else None,
         note=card.note if card else "",

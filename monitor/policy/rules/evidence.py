@@ -1,134 +1,278 @@
-"""The tokens that each check's score rests on: a few per check, kept while a request runs.
+"""Evidence: the tokens that each check's score rests on, the best few per check, kept while a request runs.
 
-Knows scores and readings of tokens it was shown. Does not know thresholds or pooling.
+Tokens wait in the order of their passes and are sorted in together, many requests at once, when some detection needs
+them or enough of them wait. Of a kept token its score is kept, and the features that gave most of it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.policy.rules.pooling import Scores, State
 from monitor.policy.rules.program import Program
-from monitor.policy.rules.state import TOKENS, PhaseState, Row
-from monitor.policy.rules.weights import Active
+from monitor.policy.rules.state import FIRST, Table
+from monitor.policy.rules.weights import Active, spread
 from monitor.records import Evidence, FeatureReading, TokenText
 
+TOKENS = 5
+"""Tokens kept per check."""
 FEATURES = 3
-"""Features named per evidence token."""
-_SPARE_ROWS = 64
+"""Features named per token."""
+_MOST_STEPS, _MOST_TOKENS = 16, 4096
+"""Sorted in once so many steps or tokens wait."""
+_STRETCHES = 16
+"""Into which a long block is cut to see which tokens cannot be among the best."""
+Indices = NDArray[np.intp]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Tokens:
-    """Tokens of one request in one step, special ones left out."""
+    """Tokens of some requests that were scored in one step."""
 
+    rows: Indices
+    """`[tokens]` the requests' rows in the table."""
     positions: NDArray[np.int64]
     """`[tokens]`"""
-    token_ids: tuple[int, ...]
+    token_ids: NDArray[np.int64]
+    """`[tokens]`"""
+    scores: NDArray[np.float64]
+    """`[tokens, checks]`"""
     active: Active
-    first: int
-    """Row of the first token in `active`."""
+    """What was read of them."""
+    first: int = 0
+    """Row of the first token in `active`; the others follow."""
 
-    def row(self, token: int) -> Row:
-        """What was read of a token."""
-        columns, values = self.active.of(self.first + token)
-        return self.token_ids[token], columns.copy(), values.copy()
+    def __len__(self) -> int:
+        return len(self.rows)
 
+    def upto(self, count: int) -> Tokens:
+        """The first of them."""
+        part = slice(0, count)
+        return Tokens(
+            self.rows[part],
+            self.positions[part],
+            self.token_ids[part],
+            self.scores[part],
+            self.active,
+            self.first,
+        )
 
-def add(program: Program, state: State, scores: Scores, members: list[tuple[PhaseState, Tokens]]) -> None:
-    """Keep the best tokens of `[tokens, lanes, checks]` scores; either one token per lane or one lane."""
-    done = ~state["reading"]
-    done[:, : len(program.simple)] |= (state["fired"] | ~state["watching"])[:, program.simple]
-    if len(scores) == 1:
-        for lane in _insert(
-            state, scores[0], np.asarray([t.positions[0] for _, t in members])[:, None], done
-        ):
-            phase, tokens = members[lane]
-            _keep(program, phase, tokens, {0})
-        return
-    best = np.argsort(-scores[:, 0], axis=0, kind="stable")[:TOKENS]
-    positions = members[0][1].positions
-    kept: set[int] = set()
-    for token in best:
-        values = np.take_along_axis(scores[:, 0], token[None], axis=0)
-        taken = ~done & (values > state["least"])
-        if len(_insert(state, values, positions[token][None], done)):
-            kept.update(token[taken[0]].tolist())
-    if kept:
-        _keep(program, members[0][0], members[0][1], kept)
+    def some(self, which: Indices) -> Tokens:
+        """Some of them, ascending, with what was read of these alone."""
+        kept = self.active.some(self.first + which)
+        return Tokens(
+            self.rows[which], self.positions[which], self.token_ids[which], self.scores[which], kept
+        )
 
 
-def _insert(
-    state: State, values: Scores, places: NDArray[np.int64], done: NDArray[np.bool_]
-) -> NDArray[np.intp]:
-    """Take `[lanes, checks]` scores at `places` in where they beat the least kept one; lanes that took any.
+@dataclass(frozen=True, eq=False)
+class _KeptTokens:
+    """Kept tokens as arrays of one length, whatever they belong to."""
 
-    Of equal scores the earlier token stays.
-    """
-    lanes, checks = np.nonzero((values > state["least"]) & ~done)
-    if not len(lanes):
-        return lanes
-    kept, where = state["evidence"][lanes, checks], state["places"][lanes, checks]
-    low = kept.min(axis=1, keepdims=True)
-    rows, slot = np.arange(len(kept)), np.where(kept == low, where, -1).argmax(axis=1)
-    kept[rows, slot] = values[lanes, checks]
-    where[rows, slot] = np.broadcast_to(places, values.shape)[lanes, checks]
-    state["evidence"][lanes, checks], state["places"][lanes, checks] = kept, where
-    state["least"][lanes, checks] = kept.min(axis=1)
-    return np.unique(lanes)
+    scores: NDArray[np.float64]
+    positions: NDArray[np.int64]
+    token_ids: NDArray[np.int64]
+    columns: NDArray[np.int32]
+    """`[…, FEATURES]` watched columns, strongest first; −1 where there are no more."""
+    values: NDArray[np.float32]
+    """`[…, FEATURES]`"""
+
+    @classmethod
+    def blank(cls, *shape: int) -> _KeptTokens:
+        return cls(
+            np.zeros(shape),
+            np.zeros(shape, np.int64),
+            np.zeros(shape, np.int64),
+            np.full((*shape, FEATURES), -1, np.int32),
+            np.zeros((*shape, FEATURES), np.float32),
+        )
+
+    def at(self, *index: Any) -> _KeptTokens:
+        return _KeptTokens(*(array[index] for array in self._arrays()))
+
+    def put(self, index: Any, other: _KeptTokens) -> None:
+        for mine, new in zip(self._arrays(), other._arrays(), strict=True):
+            mine[index] = new
+
+    def plus(self, other: _KeptTokens) -> _KeptTokens:
+        return _KeptTokens(
+            *(np.concatenate(both) for both in zip(self._arrays(), other._arrays(), strict=True))
+        )
+
+    def _arrays(self) -> tuple[NDArray[Any], ...]:
+        return self.scores, self.positions, self.token_ids, self.columns, self.values
 
 
-def _keep(program: Program, phase: PhaseState, tokens: Tokens, which: set[int]) -> None:
-    for token in which:
-        phase.rows[int(tokens.positions[token])] = tokens.row(token)
-    if len(phase.rows) > 2 * TOKENS * len(program.checks) + _SPARE_ROWS:
-        used = set(phase.lanes["places"].ravel().tolist()) | {int(tokens.positions[t]) for t in which}
-        phase.rows = {place: row for place, row in phase.rows.items() if place in used}
+class EvidenceStore:
+    """The kept tokens of all rows of a table. Whoever uses it holds the lock of the rules."""
+
+    def __init__(self, program: Program, table: Table) -> None:
+        self._program, self._table = program, table
+        self._kept = _KeptTokens.blank(FIRST, len(program.checks), TOKENS)
+        self._least = np.zeros((FIRST, len(program.checks)))
+        """`[rows, checks]` what a token must score more than to be kept."""
+        self._waiting: list[tuple[Tokens, NDArray[np.int64]]] = []
+        """With the age that each token's row had."""
+        self._tokens = 0
+
+    def begin(self, row: int, *, remember: bool) -> None:
+        """A phase of a request begins. `remember`: evidence of conditions goes on from the phase before."""
+        while len(self._least) <= row:
+            self._least = np.concatenate([self._least, np.zeros_like(self._least)])
+            self._kept = self._kept.plus(_KeptTokens.blank(*self._kept.scores.shape))
+        checks = np.ones(len(self._program.checks), bool)
+        checks[self._program.leaves] = not remember
+        self._kept.put((row, checks), _KeptTokens.blank(int(checks.sum()), TOKENS))
+        self._least[row, checks] = 0.0
+
+    def add(self, tokens: Tokens) -> None:
+        """Tokens that wait to be sorted in; those of one row come in the order of their positions."""
+        self._waiting.append((tokens, self._table.age[tokens.rows]))
+        self._tokens += len(tokens)
+        if len(self._waiting) >= _MOST_STEPS or self._tokens >= _MOST_TOKENS:
+            self.sort_in()
+
+    def best_of(self, scores: NDArray[np.float64], rows: Indices) -> Indices:
+        """Which tokens of `[tokens, lanes, checks]` could be kept: `[found]` of `tokens · lanes`, lanes in their rows.
+
+        A token beyond the best few of its own lane and block never can.
+        """
+        bound = np.nextafter(self._least[rows], np.inf)
+        if len(scores) > _STRETCHES:
+            # So many stretches of the block have a token each that is at least as good as the last of these.
+            cuts = np.linspace(0, len(scores), _STRETCHES, endpoint=False).astype(np.intp)
+            highest = np.maximum.reduceat(scores, cuts, axis=0)
+            bound = np.maximum(bound, np.partition(highest, _STRETCHES - TOKENS, axis=0)[_STRETCHES - TOKENS])
+        bound[~self._wanted(rows)] = np.inf
+        return np.unique(np.flatnonzero(scores >= bound) // scores.shape[2])
+
+    def sort_in(self) -> None:
+        """Sort in what waits, as far as its requests are still in the phase that it is of."""
+        waiting, self._waiting, self._tokens = self._waiting, [], 0
+        if not waiting:
+            return
+        rows = np.concatenate([tokens.rows for tokens, _ in waiting])
+        ages = np.concatenate([age for _, age in waiting])
+        scores = np.concatenate([tokens.scores for tokens, _ in waiting])
+        wanted = self._wanted(rows) & (scores > self._least[rows])
+        wanted[self._table.age[rows] != ages] = False
+        token, check = np.nonzero(wanted)
+        if len(token):
+            self._merge([tokens for tokens, _ in waiting], rows[token], token, check, scores[token, check])
+
+    def best(
+        self, row: int, check: int, tokens: Tokens
+    ) -> list[tuple[float, int, int, Indices, NDArray[np.float32]]]:
+        """The best tokens of a check so far, strongest first: score, position, id, columns and values of features.
+
+        `tokens`: the request's tokens that were not added yet, up to the one at which it is asked.
+        """
+        self.sort_in()
+        kept = self._kept.at(row, check)
+        own = np.flatnonzero(tokens.scores[:, check] > 0)
+        fresh = self._of_tokens([tokens], own, np.full(len(own), check), tokens.scores[own, check])
+        every = kept.plus(fresh)
+        order = np.lexsort((every.positions, -every.scores))[:TOKENS]
+        return [
+            (
+                float(every.scores[i]),
+                int(every.positions[i]),
+                int(every.token_ids[i]),
+                every.columns[i][every.columns[i] >= 0].astype(np.intp),
+                every.values[i][every.columns[i] >= 0],
+            )
+            for i in order
+            if every.scores[i] > 0
+        ]
+
+    def _wanted(self, rows: Indices) -> NDArray[np.bool_]:
+        """`[tokens, checks]` whose evidence somebody may still ask for: a rule's until it has fired."""
+        table, simple = self._table, self._program.simple
+        wanted = table.reading[rows]
+        wanted[:, : len(simple)] &= table.armed[np.ix_(rows, simple)]
+        return wanted
+
+    def _merge(
+        self,
+        waiting: list[Tokens],
+        rows: Indices,
+        token: Indices,
+        check: Indices,
+        scores: NDArray[np.float64],
+    ) -> None:
+        """The best of what is kept and of `[pairs]` of tokens and checks. Of equal scores the earlier token stays."""
+        checks = len(self._program.checks)
+        groups, group = np.unique(rows * checks + check, return_inverse=True)
+        row, own = groups // checks, groups % checks
+        before = self._kept.at(row, own)
+        there = before.scores > 0
+        of = np.concatenate([np.nonzero(there)[0], group])
+        every = np.concatenate([before.scores[there], scores])
+        # What is kept comes before what is new, and that in the order of its passes.
+        order = np.lexsort((-every, of))
+        rank = np.arange(len(order)) - np.searchsorted(of[order], np.arange(len(groups)))[of[order]]
+        best, rank = order[rank < TOKENS], rank[rank < TOKENS]
+        old = int(there.sum())
+        fresh = best[best >= old] - old
+        new = self._of_tokens(waiting, token[fresh], check[fresh], scores[fresh])
+        after = _KeptTokens.blank(len(groups), TOKENS)
+        was = best < old
+        after.put((of[best[was]], rank[was]), before.at(there).at(best[was]))
+        after.put((of[best[~was]], rank[~was]), new)
+        self._kept.put((row, own), after)
+        self._least[row, own] = after.scores[:, -1]
+
+    def _of_tokens(
+        self, steps: list[Tokens], token: Indices, check: Indices, scores: NDArray[np.float64]
+    ) -> _KeptTokens:
+        """`[pairs]`: tokens, numbered through all steps, with the features that give most of a check's score."""
+        kept = _KeptTokens.blank(len(token))
+        kept.scores[:] = scores
+        kept.positions[:] = np.concatenate([s.positions for s in steps])[token]
+        kept.token_ids[:] = np.concatenate([s.token_ids for s in steps])[token]
+        found = _joined(steps)
+        count = found.counts[token]
+        pair, entry = np.repeat(np.arange(len(token)), count), spread(found.starts[token], count)
+        column, value = found.columns[entry], found.values[entry]
+        share = value * self._program.weights.shares(column, check[pair])
+        share[column >= len(self._program.watch.features)] = 0.0
+        order = np.lexsort((-share, pair))
+        order = order[share[order] > 0]
+        rank = np.arange(len(order)) - np.searchsorted(pair[order], np.arange(len(token)))[pair[order]]
+        order, rank = order[rank < FEATURES], rank[rank < FEATURES]
+        kept.columns[pair[order], rank], kept.values[pair[order], rank] = column[order], value[order]
+        return kept
 
 
-def until(
-    phase: PhaseState,
-    tokens: Tokens,
-    scores: Scores,
-    check: int,
-    count: int,
+def _joined(steps: list[Tokens]) -> Active:
+    """What was read in all steps, rows numbered through all of their tokens."""
+    parts = [tokens.active.some(tokens.first + np.arange(len(tokens))) for tokens in steps]
+    counts = np.concatenate([part.counts for part in parts])
+    columns, values = (
+        np.concatenate(own) for own in zip(*((p.columns, p.values) for p in parts), strict=True)
+    )
+    return Active(np.concatenate([[0], np.cumsum(counts)]), columns, values)
+
+
+def shown(
+    program: Program,
+    found: list[tuple[float, int, int, Indices, NDArray[np.float32]]],
     token_text: TokenText,
     name: str,
 ) -> tuple[Evidence, ...]:
-    """Evidence of a check at the first `count` tokens of a step that was not added yet, strongest first.
-
-    `scores` are `[tokens]` of this check.
-    """
-    state = phase.lanes
-    found = [
-        (float(score), int(place), None)
-        for score, place in zip(state["evidence"][0, check], state["places"][0, check], strict=True)
-        if score > 0
-    ]
-    fresh = [(float(scores[t]), int(tokens.positions[t]), t) for t in range(count) if scores[t] > 0]
-    best = sorted([*found, *fresh], key=lambda entry: (-entry[0], entry[1]))[:TOKENS]
-    program = phase.program
+    """Kept tokens as a detection has them; `name` is the sub-condition's."""
+    features = program.watch.features
     return tuple(
-        _evidence(
-            program, check, score, place, phase.rows[place] if t is None else tokens.row(t), token_text, name
+        Evidence(
+            position,
+            token_id,
+            token_text(token_id),
+            score,
+            tuple(FeatureReading(features[c], float(v)) for c, v in zip(columns, values, strict=True)),
+            name,
         )
-        for score, place, t in best
+        for score, position, token_id, columns, values in found
     )
-
-
-def _evidence(
-    program: Program, check: int, score: float, place: int, row: Row, token_text: TokenText, name: str
-) -> Evidence:
-    token_id, columns, values = row
-    share = [float(v) * program.weights.share(int(c), check) for c, v in zip(columns, values, strict=True)]
-    features = len(program.watch.features)
-    best = [
-        i for i in np.argsort([-s for s in share], kind="stable") if share[i] > 0 and columns[i] < features
-    ]
-    readings = tuple(
-        FeatureReading(program.watch.features[columns[i]], float(values[i])) for i in best[:FEATURES]
-    )
-    return Evidence(place, token_id, token_text(token_id), score, readings, name)

@@ -1,7 +1,4 @@
-"""How far each rule came on a text, and which tokens and features brought it there.
-
-Knows resolved policies and readings. Does not know models or how an explanation is shown.
-"""
+"""Explanations: how far each rule came on a text, and which tokens and features brought it there."""
 
 from __future__ import annotations
 
@@ -11,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from monitor.policy.policy import Policy, Rule
-from monitor.policy.rules.pooling import Scores
+from monitor.policy.rules.pooling import Extent
 from monitor.policy.rules.program import Program, compile_program
-from monitor.policy.rules.state import Masks, PhaseState
-from monitor.policy.rules.step import Step, nearest, step
+from monitor.policy.rules.state import blank
+from monitor.policy.rules.step import Lanes, Step, nearest, step
 from monitor.policy.rules.weights import Active, active
 from monitor.records import FeatureReading, Phase, Readings
 
@@ -79,15 +76,15 @@ class _Text:
         self.program = program
         self._readings = readings
         found: Active = active(readings[1:])
-        self._scores: Scores = program.weights.scores(found, len(readings) - 1)
-        self._state = PhaseState(program, phase, Masks(program.watches(phase), program.reads(phase)))
-        self._count = len(self._scores)
-        self._taken: Step = step(program, self._state.lanes, self._scores[:, None])
+        self._count = max(len(readings) - 1, 0)
+        self._scores = program.weights.scores(found)
+        self._lanes = Lanes(blank(program, 1), program.watches(phase)[None], program.reads(phase)[None])
+        self._taken = self._step() if self._count else None
 
     def rule(self, i: int) -> Explanation:
         """The explanation of the i-th rule."""
         program, rule = self.program, self.program.rules[i]
-        fired = bool(self._taken.new[0, i])
+        fired = self._taken is not None and bool(self._taken.hits[:, 0, i].any())
         if rule.when is None:
             check = int(np.searchsorted(program.simple, i))
             score, threshold = self._nearest(check)
@@ -104,7 +101,12 @@ class _Text:
         return Part(self.program.checks[check].name, *came, reached, self._shares(check))
 
     def _nearest(self, check: int) -> tuple[float, float]:
-        return nearest(self.program, self._state.lanes, self._taken, 0, check, self._count)
+        if self._taken is None:
+            return -np.inf, float(self.program.thresholds.fixed[check])
+        return nearest(self.program, self._lanes, self._taken, 0, check, self._count)
+
+    def _step(self) -> Step:
+        return step(self.program, self._lanes, self._scores[:, None], Extent(np.zeros(1, np.int64)))
 
     def _shares(self, check: int) -> tuple[TokenShare, ...]:
         scores = self._scores[:, check]
@@ -114,6 +116,6 @@ class _Text:
     def _features(self, t: int, check: int) -> tuple[FeatureReading, ...]:
         weights, features = self.program.weights, self.program.watch.features
         row = self._readings[t + 1]
-        parts = np.asarray([float(row[c]) * weights.share(c, check) for c in range(len(features))])
+        parts = row[: len(features)] * weights.shares(np.arange(len(features)), check)
         best = [i for i in np.argsort(-parts, kind="stable")[:FEATURES] if parts[i] > 0]
         return tuple(FeatureReading(features[i], float(row[i])) for i in best)

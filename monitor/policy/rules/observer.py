@@ -1,249 +1,480 @@
-"""Rules at work on one request: blocks of readings in, detections, actions and clamps out.
+"""The rules of a policy set at work: blocks of readings in, detections, actions and clamps out.
 
-Knows the state of one request. Does not know who computes readings or who acts on the answer. Anything that
-was not scored (a gap, a NaN, a failure reported by the engine) makes the verdict UNKNOWN for good.
+All requests of a set share one table of arrays; every pass of an engine goes through it in a few steps of many requests
+at once. What was not scored (a gap, a NaN, a fault that the engine reports) makes a request's verdict UNKNOWN for good.
 """
 
 from __future__ import annotations
 
-import numpy as np
+import threading
+import weakref
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
 
-from monitor.policy.rules.accepting import Accepted, Applying
-from monitor.policy.rules.batch import RULE_ERROR, RuleBatch
-from monitor.policy.rules.detect import Member, Outcome, advance, rule_scores
-from monitor.policy.rules.evidence import Tokens
+import numpy as np
+from numpy.typing import NDArray
+
+from monitor.policy.policy import Policy
+from monitor.policy.rules import suppression
+from monitor.policy.rules.detect import Firing, Reach
+from monitor.policy.rules.evidence import EvidenceStore, Tokens
+from monitor.policy.rules.pooling import CHUNK, Extent, Scores, State
 from monitor.policy.rules.program import Program, strongest
-from monitor.policy.rules.rewind import Rewinding
-from monitor.policy.rules.sessions import LOST, SessionPools
-from monitor.policy.rules.state import Masks, PhaseState
-from monitor.policy.rules.suppression import Holding
-from monitor.policy.rules.weights import active
+from monitor.policy.rules.sessions import SessionPools
+from monitor.policy.rules.state import NO_PHASE, Table
+from monitor.policy.rules.step import Bools, InSession, Lanes, Step, settle, step
+from monitor.policy.rules.weights import Active, active, spread
 from monitor.records import (
     Action,
+    Blocks,
+    Clamp,
     Coverage,
     Decision,
     Detection,
+    Failure,
     Phase,
-    RuleScore,
     Status,
     TokenBlock,
     TokenText,
     Verdict,
 )
 
-NON_FINITE = "non_finite"
-"""A reading was NaN or infinite."""
-SHAPE = "shape"
-"""The readings do not have one row per token and one column per watched feature."""
-GAP = "gap"
-"""Tokens between two blocks were never shown."""
-INCOMPLETE = "incomplete"
-"""The model ran more tokens than were scored."""
-MISCOUNTED = "miscounted"
-"""Coverage claims more scored tokens than the rules were shown."""
-NOT_RUN = "not_run"
-"""No token was scored at all."""
+PHASES = (Phase.PROMPT, Phase.RESPONSE)
+"""As the table numbers them."""
+_MOST_TOKENS = 2048
+"""Tokens of one step, padding included; longer blocks go in pieces, which changes no number."""
+Indices = NDArray[np.intp]
 
 
-class RequestObserver:
-    """Implements `monitor.records.Observer` for one request. One thread at a time."""
+@dataclass(frozen=True, eq=False)
+class Applying:
+    """The policies that apply to a request."""
+
+    policies: tuple[Policy, ...]
+    rules: NDArray[np.bool_]
+    """`[rules]` of the program that are theirs."""
+    checks: NDArray[np.bool_]
+    """`[checks]` of the program that are theirs."""
+
+    @property
+    def closed(self) -> bool:
+        """True where one that acts blocks what could not be scored."""
+        return any(policy.closed and policy.enforced for policy in self.policies)
+
+
+class RequestRules:
+    """One request under the rules: `monitor.records.ObservedRequest`, and its verdict in the end.
+
+    As long as anybody holds it, its slot is its own.
+    """
 
     def __init__(
         self,
-        program: Program,
+        rules: Rules,
+        applying: Applying,
         token_text: TokenText,
         special: frozenset[int],
-        applying: Applying,
-        *,
-        batch: RuleBatch | None = None,
-        session: SessionPools | None = None,
+        session: SessionPools | None,
     ) -> None:
-        self._program = program
-        self._token_text = token_text
-        self._special = special
-        self._applying = applying
-        self._session = session
-        self._states: dict[Phase, PhaseState] = {}
-        self._ahead: tuple[Accepted, Outcome] | None = None
-        self._next = 0
-        self._detections: list[Detection] = []
-        self._action = Action.ALLOW
-        self._holding = Holding(program, applying.policies)
-        self._rewinding = Rewinding(program, applying.policies)
-        self._restart: int | None = None
-        self._failure = ""
-        self.batch = batch
-        """Who can score a block of this request together with blocks of others."""
+        self.applying, self.token_text, self.special, self.session = applying, token_text, special, session
+        self.failure: Failure | None = None
+        """The first cause for which anything of it could not be scored."""
+        self.action = Action.ALLOW
+        """The strongest enforced action so far."""
+        self.detections: list[Detection] = []
+        self.past: list[Reach] = []
+        """Of phases that are over."""
+        self._rules = rules
+        self.slot = rules.take(self)
         if session is not None and session.lost:
-            self.failed(LOST)
+            self.failed(Failure.SESSION_LOST)
+        self.first = self.decision()
 
     @property
     def status(self) -> Status:
         """UNKNOWN once anything could not be scored."""
-        return Status.UNKNOWN if self._failure else Status.CHECKED
-
-    @property
-    def lead(self) -> RequestObserver:
-        """Itself; what wraps an observer gives the inner one."""
-        return self
-
-    def begin(self) -> Decision:
-        """Clamps of policies that suppress always."""
-        return self._decision()
+        return Status.CHECKED if self.failure is None else Status.UNKNOWN
 
     def observe(self, block: TokenBlock) -> Decision:
-        """Score a block. Tokens that were seen before (a step that was run again) are not counted twice."""
-        earlier: tuple[Detection, ...] = ()
-        self._restart = None
-        if self._ahead is not None:
-            (accepted, outcome), self._ahead = self._ahead, None
-            if accepted.block is block:
-                if accepted.cause == RULE_ERROR:
-                    raise RuntimeError("a rule crashed")
-                return self._finish(accepted, outcome)
-            earlier = self._finish(accepted, outcome).detections
-        accepted = self.accept(block)
-        decision = self._finish(accepted, self.score(accepted))
-        return self._decision((*earlier, *decision.detections))
+        """Score a block of this request alone; gives where it stands then."""
+        return self._rules.observe_batch(Blocks.of([(self.slot, block)])).get(0) or self.decision()
 
-    def failed(self, cause: str) -> Decision:
+    def failed(self, cause: Failure) -> Decision:
         """Tokens could not be scored; the first cause is kept."""
-        self._failure = self._failure or cause
+        self.failure = self.failure or cause
         if self._closed(cause):
-            self._action = Action.BLOCK
-        return self._decision()
+            self.action = Action.BLOCK
+        return self.decision(failure=cause)
 
     def verdict(self, coverage: Coverage) -> Verdict:
         """Everything about the request; UNKNOWN unless every token that was run was scored."""
-        self._settle()
-        shortfall = self._shortfall(coverage)
-        failure = self._failure or shortfall
-        status = Status.UNKNOWN if failure else Status.CHECKED
-        blocks = any(cause and self._closed(cause) for cause in (self._failure, shortfall))
-        action = Action.BLOCK if blocks else self._action
-        return Verdict(status, action, coverage, tuple(self._detections), self._scores(), failure)
+        shown, now = self._rules.reach(self)
+        shortfall = _shortfall(coverage, shown)
+        failure = self.failure or shortfall
+        status = Status.CHECKED if failure is None else Status.UNKNOWN
+        blocks = any(cause is not None and self._closed(cause) for cause in (self.failure, shortfall))
+        action = Action.BLOCK if blocks else self.action
+        scores = tuple(s for reach in (*self.past, *now) for s in reach.scores(self._rules.program))
+        return Verdict(status, action, coverage, tuple(self.detections), scores, failure)
 
-    def accept(self, block: TokenBlock) -> Accepted:
-        """Look at a block, once: what is wrong with it, and which of its rows count."""
-        cause = self._fault(block)
-        seen = max(0, self._next - block.start)
-        self._next = max(self._next, block.start + len(block.token_ids))
-        if cause:
-            return Accepted(block, cause)
-        if self._session is not None:
-            self._session.show(block.start, block.token_ids)
-        if block.phase is Phase.RESPONSE and self._rewinding.lag:
-            self._rewinding.note(block.start, self._alone(block.phase))
-        skip = max(seen, 1 if block.start == 0 else 0)
-        rows = range(skip, len(block.token_ids))
-        kept = [row for row in rows if block.token_ids[row] not in self._special]
-        if not kept or not self._program.rules:
-            return Accepted(block)
-        return Accepted(block, "", np.asarray(kept, np.intp))
+    def fired(self, rules: list[int], detections: tuple[Detection, ...]) -> None:
+        """Rules, as numbers in the program, have fired."""
+        program = self._rules.program
+        self.action = max(self.action, strongest([program.rules[i] for i in rules]))
+        self.detections.extend(detections)
 
-    def score(self, accepted: Accepted) -> Outcome:
-        """Score a block alone."""
-        if accepted.kept is None:
-            return Outcome()
-        found = active(accepted.readings)
-        scores = self._program.weights.scores(found, len(accepted.kept))[:, None]
-        tokens = Tokens(accepted.positions, accepted.token_ids, found, 0)
-        member = self.member(accepted.block.phase, tokens)
-        lane = member.phase.lane
-        (outcome,) = advance(self._program, member.phase.table, slice(lane, lane + 1), [member], scores)
-        return outcome
+    def decision(self, detections: tuple[Detection, ...] = (), failure: Failure | None = None) -> Decision:
+        """Where the request stands."""
+        clamps, names = self._rules.in_force(self)
+        return Decision(detections, self.action, clamps, names, failure)
 
-    def member(self, phase: Phase, tokens: Tokens) -> Member:
-        """This request in a step."""
-        return Member(self.state(phase), tokens, self._token_text, self._session)
-
-    def went_ahead(self, accepted: Accepted, outcome: Outcome) -> None:
-        """The block was scored together with those of others; `observe` will report it."""
-        self._ahead = accepted, outcome
-
-    def _closed(self, cause: str) -> bool:
+    def _closed(self, cause: Failure) -> bool:
         """Whether a cause blocks; a lost session concerns those policies alone that add up over sessions."""
-        if cause == LOST and self._session is not None:
-            return any(policy.closed and policy.enforced for policy in self._session.makers)
-        return self._applying.closed
+        if cause is Failure.SESSION_LOST and self.session is not None:
+            return any(policy.closed and policy.enforced for policy in self.session.makers)
+        return self.applying.closed
 
-    def _finish(self, accepted: Accepted, outcome: Outcome) -> Decision:
-        if accepted.cause:
-            return self.failed(accepted.cause)
-        self._action = max(self._action, strongest([self._program.rules[i] for i in outcome.new]))
-        detections, phase = outcome.detections, accepted.block.phase
-        if outcome.pooled is not None:
-            self._holding.take(outcome, self.state(phase).lanes["watching"][0])
-        self._detections.extend(detections)
-        if outcome.new:
-            detections = self._take_back(outcome, phase)
-        return self._decision(detections)
 
-    def _take_back(self, outcome: Outcome, phase: Phase) -> tuple[Detection, ...]:
-        """Forget tokens where a rule that fired wants them back; the step's detections as they may be shown."""
-        end, position = self._next, self._rewinding.due(outcome.new, phase, self._next)
-        if position is None:
-            return outcome.detections
-        self._restart = position
-        if position < end:
-            self._rewinding.restore(position, end, self._alone(phase))
-            self._next = position
-            if self._session is not None:
-                self._session.forget(position)
-            self._detections = [found.shown_below(position) for found in self._detections]
-        return tuple(self._detections[len(self._detections) - len(outcome.detections) :])
+@dataclass(frozen=True, eq=False)
+class _Counted:
+    """The tokens of a call that rules look at, block by block."""
 
-    def _alone(self, phase: Phase) -> PhaseState:
-        """The state of a phase, in a table of its own."""
-        state = self.state(phase)
-        if self.batch is not None:
-            self.batch.leave(state)
-        return state
+    lanes: Indices
+    """`[lanes]` blocks that have any, by number."""
+    slots: Indices
+    """`[lanes]`"""
+    firsts: Indices
+    """`[lanes]` of the arrays below."""
+    lengths: Indices
+    """`[lanes]`"""
+    rows: Indices
+    """`[tokens]` in the readings."""
+    positions: NDArray[np.int64]
+    """`[tokens]`"""
+    before: NDArray[np.int64]
+    """`[lanes]` tokens of the phase that counted in earlier calls."""
 
-    def _settle(self) -> None:
-        if self._ahead is not None:
-            ahead, self._ahead = self._ahead, None
-            self._finish(*ahead)
+    def some(self, which: Indices, start: int = 0, most: int = _MOST_TOKENS) -> _Counted:
+        """Of some lanes the tokens from their `start`-th on, `most` at most."""
+        if len(which) == len(self.rows):  # a token of each
+            return self
+        lengths = np.minimum(self.lengths[which] - start, most)
+        index = spread(self.firsts[which] + start, lengths)
+        return _Counted(
+            self.lanes[which],
+            self.slots[which],
+            np.cumsum(lengths) - lengths,
+            lengths,
+            self.rows[index],
+            self.positions[index],
+            self.before[which] + start,
+        )
 
-    def _fault(self, block: TokenBlock) -> str:
-        if block.readings.shape != (len(block.token_ids), len(self._program.watch)):
-            return SHAPE
-        if block.start > self._next:
-            return GAP
-        # The sum of finite numbers may overflow, so only then are all of them looked at.
+    def parts(self) -> Iterator[_Counted]:
+        """Lanes that go through a step together: those of one token, then those of about one length.
+
+        Of the latter all stand at the same place of a moving average's chunk.
+        """
+        single = self.lengths == 1
+        if single.any():
+            yield self.some(np.flatnonzero(single))
+        many = np.flatnonzero(~single)
+        group: list[int] = []
+        longest, place = 0, self.before % CHUNK
+        for lane in many[np.lexsort((-self.lengths[many], place[many]))].tolist():
+            alike = group and place[lane] == place[group[0]] and 2 * self.lengths[lane] > longest
+            if not (alike and (len(group) + 1) * longest <= _MOST_TOKENS):
+                yield from self._pieces(group)
+                group, longest = [], int(self.lengths[lane])
+            group.append(lane)
+        yield from self._pieces(group)
+
+    def _pieces(self, group: list[int]) -> Iterator[_Counted]:
+        """A group's tokens; of a long lane, which is alone, so many at a time."""
+        if group:
+            which = np.asarray(group, np.intp)
+            for start in range(0, int(self.lengths[which].max()), _MOST_TOKENS):
+                yield self.some(which, start)
+
+
+class Rules:
+    """`monitor.records.Observer` for all requests of one policy set. Thread-safe."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self._table = Table(program)
+        self._store = EvidenceStore(program, self._table)
+        self._requests: dict[int, weakref.ref[RequestRules]] = {}
+        self._gone: deque[int] = deque()
+        """Slots whose requests nobody holds any more; a request may end anywhere, so its row is given back later."""
+        self._special: dict[frozenset[int], NDArray[np.bool_]] = {}
+        self._lock = threading.Lock()
+        self._masks = {phase: (program.watches(phase), program.reads(phase)) for phase in PHASES}
+
+    def take(self, request: RequestRules) -> int:
+        """A slot for a request, which is its own as long as anybody holds it."""
+        with self._lock:
+            while self._gone:
+                self._leave(self._gone.popleft())
+            slot = self._table.take()
+            gone = self._gone
+            self._requests[slot] = weakref.ref(request, lambda _: gone.append(slot))
+            if request.special not in self._special:
+                self._special[request.special] = _lookup(request.special)
+            self._table.special[slot] = list(self._special).index(request.special)
+            self._table.session[slot] = request.session is not None
+            return slot
+
+    def reach(self, request: RequestRules) -> tuple[int, list[Reach]]:
+        """How many tokens of a request were shown, and how far its checks have come in the phase that it is in."""
+        table, slot = self._table, request.slot
+        with self._lock:
+            shown, phase = int(table.shown[slot]), int(table.phase[slot])
+            now = [self._reach(slot, phase)] if phase != NO_PHASE else []
+        return shown, now
+
+    def in_force(self, request: RequestRules) -> tuple[tuple[Clamp, ...], tuple[str, ...]]:
+        """Clamps of a request's policies now, and the names of those that clamp."""
+        return suppression.in_force(self.program, request.applying.policies, self._table.left[request.slot])
+
+    def observe_batch(self, blocks: Blocks) -> dict[int, Decision]:
+        """Score the blocks of a pass. A rule that crashes makes all that it may have touched unscored, never clean."""
+        read = active(blocks.readings)
+        unscored = self._unscored(blocks, read)
+        try:
+            decisions = self._scored(blocks, read, unscored)
+        except Exception:  # noqa: BLE001  (a rule that crashes must not look clean or stop the engine)
+            decisions = {}
+            unscored = dict.fromkeys(range(len(blocks)), Failure.RULE_ERROR) | unscored
+        for number, cause in unscored.items():
+            decisions[number] = self._request(int(blocks.slots[number])).failed(cause)
+        return decisions
+
+    def _unscored(self, blocks: Blocks, read: Active) -> dict[int, Failure]:
+        """Blocks that are at fault by themselves."""
+        if len(blocks.readings) and blocks.readings.shape[1] != len(self.program.watch):
+            return dict.fromkeys(range(len(blocks)), Failure.SHAPE) | dict(blocks.faults)
+        # What is no number is not zero. The sum of numbers may overflow, so then all are looked at.
         with np.errstate(over="ignore", invalid="ignore"):
-            total = block.readings.sum()
-        return "" if np.isfinite(total) or np.isfinite(block.readings).all() else NON_FINITE
+            finite = np.isfinite(read.values.sum())
+        return dict(blocks.faults) if finite else blocks.unscored()
 
-    def _shortfall(self, coverage: Coverage) -> str:
-        if not coverage.complete:
-            return INCOMPLETE
-        if coverage.tokens_run == 0:
-            return NOT_RUN
-        shown = self._next + self._rewinding.forgotten
-        return MISCOUNTED if coverage.tokens_scored > shown else ""
+    def _scored(self, blocks: Blocks, read: Active, unscored: dict[int, Failure]) -> dict[int, Decision]:
+        """Decisions of blocks for whose requests something is new; what cannot be scored is left out and noted."""
+        kept = self._accept(blocks, unscored)
+        news: dict[int, list[Detection]] = {}
+        for part in kept.parts():
+            _Advance(self, blocks, part, read).run(news, unscored)
+        return {
+            number: self._request(int(blocks.slots[number])).decision(tuple(found))
+            for number, found in news.items()
+            if number not in unscored
+        }
 
-    def state(self, phase: Phase) -> PhaseState:
-        """What the rules carry in a phase."""
-        state = self._states.get(phase)
-        if state is None:
-            masks = Masks(
-                self._program.watches(phase) & self._applying.rules,
-                self._program.reads(phase) & self._applying.checks,
-            )
-            before = next(reversed(self._states.values()), None)
-            if before is not None and self.batch is not None:
-                self.batch.leave(before)
-            state = self._states[phase] = PhaseState(self._program, phase, masks, before)
-        return state
+    def _accept(self, blocks: Blocks, unscored: dict[int, Failure]) -> _Counted:
+        """Look at every block, once: what is wrong with it, and which of its tokens count."""
+        table, slots = self._table, blocks.slots
+        with self._lock:
+            before, kinds = table.shown[slots], table.special[slots]
+            table.shown[slots] = np.maximum(before, blocks.starts + blocks.counts)
+            for number in np.flatnonzero(blocks.starts > before).tolist():
+                if unscored.get(number) is not Failure.SHAPE and number not in blocks.faults:
+                    unscored[number] = Failure.GAP
+            for number in np.flatnonzero(table.phase[slots] != blocks.responses).tolist():
+                if number not in unscored and blocks.counts[number]:
+                    self._enter(int(slots[number]), int(blocks.responses[number]))
+            for number in np.flatnonzero(table.session[slots]).tolist():
+                if number not in unscored:
+                    session = self._request(int(slots[number])).session
+                    assert session is not None
+                    session.show(int(blocks.starts[number]), blocks.token_ids[blocks.rows(number)].tolist())
+            counted = table.counted(slots)
+        return self._kept(blocks, unscored, (np.maximum(before, 1), kinds, counted))
 
-    def _decision(self, detections: tuple[Detection, ...] = ()) -> Decision:
-        holding, lag = self._holding, self._rewinding.lag
-        return Decision(detections, self._action, holding.clamps, holding.names, lag, self._restart)
+    def _kept(
+        self,
+        blocks: Blocks,
+        unscored: dict[int, Failure],
+        known: tuple[NDArray[np.int64], Indices, NDArray[np.int64]],
+    ) -> _Counted:
+        """Tokens of blocks that can be scored, special ones left out. `known` is, of every block's request, from which
+        position on tokens are new, which ones are special, and how many counted before.
+        """
+        first, kinds, before = known
+        lane = np.repeat(np.arange(len(blocks)), blocks.counts)
+        rows, positions = blocks.in_order(blocks.firsts), blocks.in_order(blocks.starts)
+        counted = (positions >= first[lane]) & ~self._passed_over(blocks.token_ids[rows], kinds[lane])
+        if not self.program.rules:
+            counted[:] = False
+        if unscored:
+            counted[np.isin(lane, list(unscored))] = False
+        lane = lane[counted]
+        lengths = np.bincount(lane, minlength=len(blocks))
+        own = np.flatnonzero(lengths)
+        lengths = lengths[own]
+        starts = np.cumsum(lengths) - lengths
+        return _Counted(
+            own, blocks.slots[own], starts, lengths, rows[counted], positions[counted], before[own]
+        )
 
-    def _scores(self) -> tuple[RuleScore, ...]:
-        states = self._states.values()
-        for state in states:
-            if self.batch is not None:
-                self.batch.leave(state)
-        return tuple(score for state in states for score in rule_scores(self._program, state))
+    def _passed_over(self, token_ids: NDArray[np.int64], kinds: Indices) -> NDArray[np.bool_]:
+        """`[tokens]` which are special to their requests."""
+        out = np.zeros(len(token_ids), bool)
+        for kind, lookup in enumerate(list(self._special.values())):
+            own = lookup[np.minimum(token_ids, len(lookup) - 1)]
+            if len(self._special) == 1:
+                return own
+            out |= own & (kinds == kind)
+        return out
+
+    def _enter(self, slot: int, phase: int) -> None:
+        """A request's next phase begins. Conditions are remembered from phase to phase. The lock is held."""
+        table, program, request = self._table, self.program, self._request(slot)
+        before, leaves = int(table.phase[slot]), program.leaves
+        past: State = {}
+        if before != NO_PHASE:
+            request.past.append(self._reach(slot, before))
+            past = {name: array.copy() for name, array in table.of(slot).items()} if len(leaves) else {}
+        if past:
+            self._store.sort_in()
+        watching, reading = self._masks[PHASES[phase]]
+        table.begin(slot, phase, watching & request.applying.rules, reading & request.applying.checks)
+        self._store.begin(slot, remember=bool(past))
+        if past:
+            now = table.of(slot)
+            now["until"][:], now["clock"][:] = past["until"], past["clock"]
+            now["best"][:, leaves] = past["best"][:, leaves]
+            if program.thresholds.vary:
+                now["best_threshold"][:, leaves] = past["best_threshold"][:, leaves]
+
+    def _reach(self, slot: int, phase: int) -> Reach:
+        table = self._table
+        return Reach.of(self.program, PHASES[phase], table.watching[slot], table.of(slot))
+
+    def _leave(self, slot: int) -> None:
+        self._requests.pop(slot)
+        self._table.give(slot)
+
+    def _request(self, slot: int) -> RequestRules:
+        request = self._requests[slot]()
+        if request is None:
+            raise RuntimeError("blocks of a request that nobody holds; keep what `PolicySet.start` gave")
+        return request
+
+
+class _Advance:
+    """One step of some lanes, from their readings to what is kept of them."""
+
+    def __init__(self, rules: Rules, blocks: Blocks, part: _Counted, read: Active) -> None:
+        self._rules, self._part, self._program = rules, part, rules.program
+        found = read.some(part.rows)
+        self._tokens = Tokens(
+            np.repeat(part.slots, part.lengths),
+            part.positions,
+            blocks.token_ids[part.rows],
+            rules.program.weights.scores(found),
+            found,
+        )
+        alike = bool((part.lengths == part.lengths[0]).all())
+        self._extent = Extent(part.before, None if alike else part.lengths)
+
+    def run(self, news: dict[int, list[Detection]], unscored: dict[int, Failure]) -> None:
+        """Advance the lanes. Adds to `news` what is new, by block, and to `unscored` what could not be said."""
+        rules, part, scores = self._rules, self._part, self._padded()
+        table, store = rules._table, rules._store
+        with rules._lock:
+            lanes, numbers = table.lanes(part.slots)
+        taken = step(self._program, lanes, scores, self._extent, self._sessions(scores))
+        fired = np.asarray(taken.hits.any(axis=0)) if taken.hits.any() else np.zeros(lanes.armed.shape, bool)
+        with rules._lock:
+            for lane in np.flatnonzero(fired.any(axis=1)).tolist():
+                try:
+                    self._fire(lane, lanes, taken, news)
+                except Exception:  # noqa: BLE001  (the others in the step were scored)
+                    unscored[int(part.lanes[lane])] = Failure.RULE_ERROR
+            settle(self._program, lanes, taken)
+            self._hold(fired, taken, news)
+            table.keep(part.slots, numbers, lanes.armed & ~fired)
+            store.add(self._tokens if len(scores) == 1 else self._worth_keeping(scores))
+
+    def _padded(self) -> Scores:
+        """`[tokens, lanes, checks]`, 0 where a lane has no more tokens."""
+        part, flat = self._part, self._tokens.scores
+        lanes, longest = len(part.lengths), int(part.lengths.max())
+        if longest == 1:
+            return flat[None]
+        if lanes == 1:
+            return flat[:, None]
+        scores = np.zeros((longest, lanes, flat.shape[1]))
+        scores[
+            spread(np.zeros_like(part.firsts), part.lengths), np.repeat(np.arange(lanes), part.lengths)
+        ] = flat
+        return scores
+
+    def _sessions(self, scores: Scores) -> list[InSession]:
+        found, part = [], self._part
+        for lane in np.flatnonzero(self._rules._table.session[part.slots]).tolist():
+            session = self._rules._request(int(part.slots[lane])).session
+            assert session is not None
+            tokens, phase = self._lane(lane), int(self._rules._table.phase[part.slots[lane]])
+            own = tokens.scores[:, self._program.in_session]
+            found.append(InSession(lane, *session.push(own, tokens.positions, PHASES[phase])))
+        return found
+
+    def _lane(self, lane: int) -> Tokens:
+        """Of one request."""
+        first, count = int(self._part.firsts[lane]), int(self._part.lengths[lane])
+        own, tokens = slice(first, first + count), self._tokens
+        return Tokens(
+            tokens.rows[own],
+            tokens.positions[own],
+            tokens.token_ids[own],
+            tokens.scores[own],
+            tokens.active,
+            first,
+        )
+
+    def _fire(self, lane: int, lanes: Lanes, taken: Step, news: dict[int, list[Detection]]) -> None:
+        rules, slot = self._rules, int(self._part.slots[lane])
+        request, phase = rules._request(slot), PHASES[int(rules._table.phase[slot])]
+        firing = Firing(
+            self._program, lanes, taken, lane, self._lane(lane), rules._store, phase, request.token_text
+        )
+        hits = taken.hits[:, lane]
+        which = np.flatnonzero(hits.any(axis=0)).tolist()
+        found = tuple(firing.detection(rule, int(hits[:, rule].argmax())) for rule in which)
+        request.fired(which, found)
+        news.setdefault(int(self._part.lanes[lane]), []).extend(found)
+
+    def _hold(self, fired: Bools, taken: Step, news: dict[int, list[Detection]]) -> None:
+        """Clamps that begin or end."""
+        table, slots = self._rules._table, self._part.slots
+        if not self._program.holders:
+            return
+        left = table.left[slots]
+        changed = suppression.hold(self._program, left, fired, taken, table.watching[slots], self._extent)
+        table.left[slots] = left
+        for lane in np.flatnonzero(changed).tolist():
+            news.setdefault(int(self._part.lanes[lane]), [])
+
+    def _worth_keeping(self, scores: Scores) -> Tokens:
+        found = self._rules._store.best_of(scores, self._part.slots)
+        place, lane = np.divmod(found, scores.shape[1])
+        return self._tokens.some(np.sort(self._part.firsts[lane] + place))
+
+
+def _lookup(special: frozenset[int]) -> NDArray[np.bool_]:
+    """True at special token ids; its last entry stands for all ids beyond."""
+    lookup = np.zeros(max(special, default=-1) + 2, bool)
+    lookup[list(special)] = True
+    return lookup
+
+
+def _shortfall(coverage: Coverage, shown: int) -> Failure | None:
+    """What of a request's tokens was not scored, after so many were shown to the rules."""
+    if not coverage.complete:
+        return Failure.INCOMPLETE
+    if coverage.tokens_run == 0:
+        return Failure.NOT_RUN
+    return Failure.MISCOUNTED if coverage.tokens_scored > shown else None

@@ -1,7 +1,7 @@
-"""All rules of a policy set as arrays, so that one product scores a block of tokens for every rule.
+"""The compiled form of a policy set: all its rules as arrays, so that one product scores tokens for every rule.
 
-Knows checks (what is read, pooled and compared: those of rules, then the named conditions), how rules combine them,
-and who asks for what. Holds nothing of any request.
+A check is what is read, pooled and compared: every rule with a score of its own, then every named condition. Nothing
+here belongs to a request.
 """
 
 from __future__ import annotations
@@ -23,7 +23,16 @@ from monitor.records import Action, Clamp, Phase, Probe, WatchPlan
 Indices = NDArray[np.intp]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class Holder:
+    """A policy whose clamps begin once one of its rules has fired."""
+
+    policy: Policy
+    rules: Indices
+    """Its enforced rules with action `suppress`, as numbers in the program."""
+
+
+@dataclass(frozen=True, eq=False)
 class Program:
     """The compiled form of a policy set."""
 
@@ -53,6 +62,8 @@ class Program:
     """`[combined]`: tokens in a row for which each must hold before it fires."""
     in_session: Indices
     """Checks that are pooled over a session."""
+    holders: tuple[Holder, ...]
+    """The policies that clamp from a detection on."""
     closed: bool
     """True where a policy that acts says `on_error: closed`."""
 
@@ -63,10 +74,6 @@ class Program:
     def reads(self, phase: Phase) -> NDArray[np.bool_]:
         """`[checks]`: which checks look at this phase."""
         return np.asarray([phase in check.phases for check in self.checks], bool)
-
-    def standing_clamps(self) -> tuple[Clamp, ...]:
-        """Clamps that hold from the first token."""
-        return merge_clamps([c for p in self.policies if p.clamps_always and p.enforced for c in p.clamps])
 
 
 def compile_program(policies: Sequence[Policy]) -> Program:
@@ -97,8 +104,22 @@ def compile_program(policies: Sequence[Policy]) -> Program:
         lasting=np.asarray([np.inf if c.lasts is None else c.lasts for _, c in leaves], np.float64),
         held=np.asarray([rule.hold for _, rule in pairs if rule.when is not None], np.intp),
         in_session=np.flatnonzero([check.session for check in checks]).astype(np.intp),
+        holders=_holders(policies, pairs),
         closed=any(policy.closed and policy.enforced for policy in policies),
     )
+
+
+def _holders(policies: Sequence[Policy], pairs: Sequence[tuple[Policy, Rule]]) -> tuple[Holder, ...]:
+    found = []
+    for policy in policies:
+        if policy.clamps and policy.enforced and not policy.clamps_always:
+            mine = [i for i, (owner, rule) in enumerate(pairs) if owner is policy and _suppresses(rule)]
+            found += [Holder(policy, np.asarray(mine, np.intp))] if mine else []
+    return tuple(found)
+
+
+def _suppresses(rule: Rule) -> bool:
+    return rule.enforced and rule.action is Action.SUPPRESS
 
 
 def watch_plan(policies: Sequence[Policy]) -> WatchPlan:

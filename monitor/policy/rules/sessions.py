@@ -1,8 +1,7 @@
-"""What rules with `scope: session` carry from request to request of one conversation.
+"""Sessions: what rules with `scope: session` carry from request to request of one conversation.
 
-Knows callers, session ids and pools of single checks. Bounded in number and in time: a session that was dropped is
-remembered as dropped, so that its next request is not mistaken for a first one. Does not know models or requests'
-texts beyond token ids, which tell what a conversation has shown before.
+The store is bounded in number and in time. A session that was dropped is remembered as dropped, so that its next
+request is not mistaken for a first one. Token ids tell what a conversation has shown before.
 """
 
 from __future__ import annotations
@@ -19,11 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monitor.policy.policy import Check, Policy
-from monitor.policy.rules.pooling import PoolBank, Scores
+from monitor.policy.rules.pooling import PoolBank
 from monitor.records import Phase
 
-LOST = "session_lost"
-"""The conversation's earlier state was dropped, for want of room or after its time."""
 REMEMBERED = 16
 """Dropped sessions that are remembered, in multiples of those that are kept."""
 
@@ -130,13 +127,9 @@ class SessionPools:
             self._fresh = position + 1
         self._session.seen = self._ids
 
-    def forget(self, position: int) -> None:
-        """Tokens of the request from a position on were taken back; pools keep what they added."""
-        del self._ids[position:]
-
     def push(
-        self, scores: Scores, positions: NDArray[np.int64], phase: Phase
-    ) -> tuple[Scores, NDArray[np.int64]]:
+        self, scores: NDArray[np.float64], positions: NDArray[np.int64], phase: Phase
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Token scores `[tokens, checks]` to pooled ones, and the numbers of tokens that each check has counted.
 
         What the prompt repeats of the session's last request does not count again; its pooled score is minus infinity.

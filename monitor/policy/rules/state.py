@@ -1,119 +1,150 @@
-"""What rules carry from token to token: one lane of arrays per request and phase.
+"""What the rules of a policy set carry for every request: one row of arrays each, in a table that grows.
 
-Knows names and shapes of the arrays. Does not know how they change (`scoring`, `evidence`) or who shares them
-(`batch`).
+A row belongs to one request from `take` to `give`. It holds the state of the phase that the request is in.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from monitor.policy.rules.pooling import State
 from monitor.policy.rules.program import Program
-from monitor.records import Phase
+from monitor.policy.rules.step import Lanes
 
-TOKENS = 5
-"""Evidence tokens kept per check."""
-
-Row = tuple[int, NDArray[np.intp], NDArray[np.float32]]
-"""Of a token: its id, and the columns and values of its readings that are not zero."""
-
-
-Saved = tuple[State, dict[int, Row]]
-"""A copy of one lane."""
-
-
-@dataclass(frozen=True)
-class Masks:
-    """Who looks at a phase of a request."""
-
-    watching: NDArray[np.bool_]
-    """`[rules]` that may fire."""
-    reading: NDArray[np.bool_]
-    """`[checks]` that are read."""
+FIRST = 8
+"""Rows of a new table; doubled when they do not suffice."""
+NO_PHASE = -1
+Indices = NDArray[np.intp]
 
 
 def blank(program: Program, lanes: int) -> State:
-    """So many lanes before their first token."""
-    checks, rules = len(program.checks), len(program.rules)
+    """The numbers of so many lanes before their first token."""
+    checks = len(program.checks)
     return {
         **program.pools.blank(lanes),
-        "tokens": np.zeros((lanes, 1), np.int64),
-        "clock": np.zeros((lanes, 1), np.int64),
+        "tokens": np.zeros((lanes, 1)),
+        "clock": np.zeros((lanes, 1)),
         "best": np.full((lanes, checks), -np.inf),
         "best_threshold": np.zeros((lanes, checks if program.thresholds.vary else 0)),
-        "fired": np.zeros((lanes, rules), bool),
-        "watching": np.zeros((lanes, rules), bool),
-        "reading": np.zeros((lanes, checks), bool),
         "until": np.full((lanes, len(program.leaves)), -np.inf),
-        "streak": np.zeros((lanes, len(program.combined)), np.int64),
-        "evidence": np.zeros((lanes, checks, TOKENS)),
-        "places": np.zeros((lanes, checks, TOKENS), np.int64),
-        "least": np.zeros((lanes, checks)),
+        "streak": np.zeros((lanes, len(program.combined))),
     }
 
 
-def part(table: State, where: slice) -> State:
-    """Some lanes, to be written in place."""
-    return {name: array[where] for name, array in table.items()}
+class Layout:
+    """Where each named array of a state stands in a row of numbers."""
+
+    def __init__(self, one: Mapping[str, NDArray[np.float64]]) -> None:
+        """`one`: a single lane before its first token."""
+        self._places: dict[str, tuple[int, tuple[int, ...]]] = {}
+        end = 0
+        for name, array in one.items():
+            shape = array.shape[1:]
+            self._places[name] = end, shape
+            end += math.prod(shape)
+        self.blank = np.concatenate([array.ravel() for array in one.values()])
+        """`[numbers]` of a lane before its first token."""
+
+    def place(self, name: str) -> int:
+        """Where the first number of an array stands."""
+        return self._places[name][0]
+
+    def views(self, numbers: NDArray[np.float64]) -> State:
+        """Rows `[lanes, numbers]` as named arrays, to be written in place."""
+        lanes = len(numbers)
+        return {
+            name: numbers[:, start : start + math.prod(shape)].reshape(lanes, *shape)
+            for name, (start, shape) in self._places.items()
+        }
 
 
-class PhaseState:
-    """The rules' state in one phase of one request: a lane of a table, its own or a shared one."""
+class Table:
+    """The rows of all requests. Whoever uses it holds the lock of the rules."""
 
-    def __init__(
-        self, program: Program, phase: Phase, masks: Masks, before: PhaseState | None = None
-    ) -> None:
-        self.phase = phase
-        self.program = program
-        self.rows: dict[int, Row] = {}
-        """Readings of tokens that evidence may rest on, by position."""
-        self.table = blank(program, 1)
-        self.lane = 0
-        state = self.lanes
-        state["watching"][:], state["reading"][:] = masks.watching, masks.reading
-        if before is not None:
-            self._go_on(before, state)
+    def __init__(self, program: Program) -> None:
+        self.layout = Layout(blank(program, 1))
+        rules, checks, holders = len(program.rules), len(program.checks), len(program.holders)
+        self._tokens = self.layout.place("tokens")
+        self.numbers = np.tile(self.layout.blank, (FIRST, 1))
+        """`[rows, numbers]` as in `layout`."""
+        self.watching = np.zeros((FIRST, rules), bool)
+        """`[rows, rules]` that look at the request's phase."""
+        self.armed = np.zeros((FIRST, rules), bool)
+        """`[rows, rules]` those among them that have not fired in it."""
+        self.reading = np.zeros((FIRST, checks), bool)
+        """`[rows, checks]` that look at the request's phase."""
+        self.phase = np.full(FIRST, NO_PHASE, np.int8)
+        """`[rows]` 0 in the prompt, 1 in the response."""
+        self.shown = np.zeros(FIRST, np.int64)
+        """`[rows]` positions below this one were shown to the rules."""
+        self.left = np.zeros((FIRST, holders))
+        """`[rows, holders]` tokens for which a policy's clamps still hold; infinite where to the end."""
+        self.age = np.zeros(FIRST, np.int64)
+        """`[rows]` grows with every phase of every request that a row was for."""
+        self.special = np.zeros(FIRST, np.intp)
+        """`[rows]` which tokens the rules pass over, by the number that the rules give a set of them."""
+        self.session = np.zeros(FIRST, bool)
+        """`[rows]` True where the request belongs to a session."""
+        self._free = list(range(FIRST))
 
-    @property
-    def lanes(self) -> State:
-        """Its one lane; to be written in place."""
-        return part(self.table, slice(self.lane, self.lane + 1))
+    def __len__(self) -> int:
+        return len(self.phase)
 
-    def move(self, table: State, lane: int) -> None:
-        """Copy its arrays to a lane of another table and live there."""
-        for name, array in self.lanes.items():
-            table[name][lane] = array[0]
-        self.table, self.lane = table, lane
+    def take(self) -> int:
+        """A row for a new request."""
+        if not self._free:
+            self._grow()
+        row = self._free.pop()
+        self.shown[row] = 0
+        self.left[row] = 0.0
+        self.phase[row] = NO_PHASE
+        self.age[row] += 1
+        return row
 
-    def leave(self) -> None:
-        """Live in a table of its own again."""
-        self.table = {name: array.copy() for name, array in self.lanes.items()}
-        self.lane = 0
+    def give(self, row: int) -> None:
+        """The request is over."""
+        self.age[row] += 1
+        self._free.append(row)
 
-    def save(self) -> Saved:
-        """A copy, for `restore`."""
-        return {name: array.copy() for name, array in self.lanes.items()}, dict(self.rows)
+    def begin(self, row: int, phase: int, watching: NDArray[np.bool_], reading: NDArray[np.bool_]) -> None:
+        """A phase of a request begins."""
+        self.phase[row] = phase
+        self.age[row] += 1
+        self.numbers[row] = self.layout.blank
+        self.watching[row] = self.armed[row] = watching
+        self.reading[row] = reading
 
-    def restore(self, saved: Saved) -> None:
-        """As it was when it was saved, except that rules which fired since stay fired."""
-        fired = self.lanes["fired"].copy()
-        for name, array in self.lanes.items():
-            array[:] = saved[0][name]
-        self.lanes["fired"][:] |= fired
-        self.rows = dict(saved[1])
+    def counted(self, rows: Indices) -> NDArray[np.int64]:
+        """`[rows]` tokens of the phase that counted so far."""
+        return np.asarray(self.numbers[rows, self._tokens], np.int64)
 
-    def _go_on(self, before: PhaseState, state: State) -> None:
-        """Conditions are remembered from phase to phase."""
-        earlier, leaves = before.lanes, self.program.leaves
-        for name in ("until", "clock"):
-            state[name][:] = earlier[name]
-        state["best"][:, leaves] = earlier["best"][:, leaves]
-        if self.program.thresholds.vary:
-            state["best_threshold"][:, leaves] = earlier["best_threshold"][:, leaves]
-        for name in ("evidence", "places", "least"):
-            state[name][:, leaves] = earlier[name][:, leaves]
-        self.rows.update(before.rows if len(leaves) else {})
+    def lanes(self, rows: Indices) -> tuple[Lanes, NDArray[np.float64]]:
+        """A copy of some rows to work on, and its numbers to `keep` afterwards."""
+        numbers = self.numbers[rows]
+        return Lanes(self.layout.views(numbers), self.armed[rows], self.reading[rows]), numbers
+
+    def keep(self, rows: Indices, numbers: NDArray[np.float64], armed: NDArray[np.bool_]) -> None:
+        """What came of `lanes`."""
+        self.numbers[rows], self.armed[rows] = numbers, armed
+
+    def of(self, row: int) -> State:
+        """The numbers of one row, to be written in place."""
+        return self.layout.views(self.numbers[row : row + 1])
+
+    def _grow(self) -> None:
+        before = len(self)
+        self.numbers, self.left = _doubled(self.numbers), _doubled(self.left)
+        self.watching, self.armed = _doubled(self.watching), _doubled(self.armed)
+        self.reading, self.phase = _doubled(self.reading), _doubled(self.phase)
+        self.shown, self.age = _doubled(self.shown), _doubled(self.age)
+        self.special, self.session = _doubled(self.special), _doubled(self.session)
+        self._free = list(range(before, 2 * before))
+
+
+def _doubled(array: NDArray[Any]) -> NDArray[Any]:
+    return np.concatenate([array, np.zeros_like(array)])

@@ -1,12 +1,13 @@
-"""Weights of all checks over the watched columns, sparse: a token's scores cost what is active times who reads it.
+"""The weights of all checks over the watched columns, sparse: a token's scores cost what is active times who reads it.
 
-Knows columns and numbers of checks. A row's scores do not depend on which rows stand beside it, to the last bit.
+A row's scores do not depend on which rows stand beside it, to the last bit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,27 +15,75 @@ from numpy.typing import NDArray
 from monitor.policy.policy import Check
 from monitor.records import Readings, WatchPlan
 
+Indices = NDArray[np.intp]
+_CACHED = 1 << 19
+"""Readings that a processor's cache holds with what is made of them."""
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Active:
     """Readings that are not zero, row by row, columns ascending."""
 
-    rows: NDArray[np.intp]
-    columns: NDArray[np.intp]
+    starts: Indices
+    """`[rows + 1]` where each row begins in the arrays below, and where the last ends."""
+    columns: Indices
     values: NDArray[np.float32]
 
-    def of(self, row: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    @property
+    def counts(self) -> Indices:
+        """`[rows]` readings of each."""
+        return np.diff(self.starts)
+
+    def of(self, row: int) -> tuple[Indices, NDArray[np.float32]]:
         """Columns and values of one row."""
-        start, stop = np.searchsorted(self.rows, (row, row + 1))
-        return self.columns[start:stop], self.values[start:stop]
+        own = slice(int(self.starts[row]), int(self.starts[row + 1]))
+        return self.columns[own], self.values[own]
+
+    def some(self, rows: Indices) -> Active:
+        """Some of the rows, in that order."""
+        count = len(rows)
+        if count and rows[-1] - rows[0] == count - 1 and (count < 3 or bool((np.diff(rows) == 1).all())):
+            starts = self.starts[rows[0] : rows[0] + count + 1]
+            own = slice(int(starts[0]), int(starts[-1]))
+            return Active(starts - starts[0], self.columns[own], self.values[own])
+        counts = self.counts[rows]
+        index = spread(self.starts[rows], counts)
+        return Active(np.concatenate([[0], np.cumsum(counts)]), self.columns[index], self.values[index])
 
 
 def active(readings: Readings) -> Active:
     """What is not zero in readings `[rows, watched]`; NaN is not."""
-    width = readings.shape[1]
-    found = np.flatnonzero(np.ascontiguousarray(readings).ravel() != 0)
-    rows, columns = np.divmod(found, max(width, 1))
-    return Active(rows, columns, readings[rows, columns])
+    rows, width = readings.shape
+    step = max(1, _CACHED // max(width, 1))
+    flat = np.ascontiguousarray(readings).ravel()
+    marks = np.zeros(-(-min(step, rows) * width // 8) * 8, bool)
+    pieces = [_not_zero(flat[i * width : (i + step) * width], i * width, marks) for i in range(0, rows, step)]
+    found = pieces[0] if len(pieces) == 1 else np.concatenate([*pieces, np.zeros(0, np.intp)])
+    starts = np.searchsorted(found, np.arange(rows + 1) * width)
+    return Active(starts, found % max(width, 1), flat.take(found))
+
+
+def _not_zero(values: NDArray[np.float32], first: int, marks: NDArray[np.bool_]) -> Indices:
+    """Where values are not zero, numbered from `first`; few are. Looks at eight at a time.
+
+    `marks` has room for a mark of each value and is written to.
+    """
+    marks = marks[: -(-len(values) // 8) * 8]
+    marks[len(values) :] = False
+    np.not_equal(values, 0, out=marks[: len(values)])
+    words = marks.view(np.uint64)
+    there = np.flatnonzero(words != 0)
+    inside = np.flatnonzero(words.take(there).view(bool))
+    return np.asarray((there.take(inside >> 3) << 3) + (inside & 7) + first)
+
+
+def spread(firsts: NDArray[Any], counts: Indices) -> NDArray[Any]:
+    """`counts[i]` numbers in a row from `firsts[i]` on, one after the other."""
+    before = np.cumsum(counts) - counts
+    return np.asarray(np.arange(int(counts.sum())) + np.repeat(firsts - before, counts))
 
 
 class Weights:
@@ -50,23 +99,43 @@ class Weights:
             for other in (check.probe, check.signal):
                 if other is not None:
                     table[watch.column(other)][i] = 1.0
-        self._starts = np.cumsum([0, *(len(row) for row in table)])
-        self._check = np.asarray([i for row in table for i in row], np.intp)
-        self._weight = np.asarray([w for row in table for w in row.values()], np.float64)
-        self._table = table
+        most = max((len(row) for row in table), default=0)
+        self._layers = [_layer(table, n) for n in range(most)]
+        """The first pair of every column, then the second of those that have two, and so on."""
+        pairs = [(column, i, row[i]) for column, row in enumerate(table) for i in sorted(row)]
+        self._keys = np.asarray([column * self.checks + i for column, i, _ in pairs], np.intp)
+        """Ascending: columns, and checks in each."""
+        self._weight = np.asarray([weight for _, _, weight in pairs], np.float64)
 
-    def scores(self, found: Active, rows: int) -> NDArray[np.float64]:
+    def scores(self, found: Active) -> NDArray[np.float64]:
         """Σ weight · reading, `[rows, checks]`."""
-        first = self._starts[found.columns]
-        counts = self._starts[found.columns + 1] - first
-        total = int(counts.sum())
-        ends = np.cumsum(counts)
-        which = np.arange(total) + np.repeat(first - (ends - counts), counts)
-        place = np.repeat(found.rows * self.checks, counts) + self._check[which]
-        parts = np.repeat(found.values.astype(np.float64), counts) * self._weight[which]
-        flat = np.bincount(place, weights=parts, minlength=rows * self.checks)
-        return flat.astype(np.float64, copy=False).reshape(rows, self.checks)
+        rows, columns, values = len(found), found.columns, found.values
+        base = np.repeat(np.arange(rows) * self.checks, found.counts)
+        out, more = np.zeros(rows * self.checks), []
+        for number, (check, weight) in enumerate(self._layers):
+            if number:  # few columns are read by several checks
+                mine = np.flatnonzero(check.take(columns) >= 0)
+                base, columns, values = base[mine], columns[mine], values[mine]
+            pairs = base + check.take(columns), values * weight.take(columns)
+            if number:
+                more.append(pairs)
+            else:
+                out += np.bincount(*pairs, len(out))
+        if more:
+            places, parts = (np.concatenate(own) for own in zip(*more, strict=True))
+            out += np.bincount(places, parts, len(out))
+        return np.asarray(out.reshape(rows, self.checks))
 
-    def share(self, column: int, check: int) -> float:
-        """The weight of a column in a check; 0 where the check does not read it."""
-        return self._table[column].get(check, 0.0)
+    def shares(self, columns: Indices, checks: Indices | int) -> NDArray[np.float64]:
+        """The weight of each column in a check; 0 where the check does not read it."""
+        if not len(self._keys):
+            return np.zeros(len(columns))
+        wanted = columns * self.checks + checks
+        at = np.minimum(np.searchsorted(self._keys, wanted), len(self._keys) - 1)
+        return np.where(self._keys[at] == wanted, self._weight[at], 0.0)
+
+
+def _layer(table: Sequence[Mapping[int, float]], n: int) -> tuple[Indices, NDArray[np.float64]]:
+    """`[columns]` the n-th check that reads each and its weight. Nobody: −1, in the first layer any check by 0."""
+    pairs = [sorted(row.items())[n] if len(row) > n else (-1 if n else 0, 0.0) for row in table]
+    return np.asarray([i for i, _ in pairs], np.intp), np.asarray([w for _, w in pairs], np.float64)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import partial
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -11,8 +10,6 @@ from pydantic import Field
 from monitor.policy.schema.base import FeatureIndex, FieldCheck, Strict, refuse
 from monitor.policy.schema.check import once
 from monitor.records import ErrorTerm, Where
-
-LONGEST_REWIND = 64
 
 
 class Suppress(Strict):
@@ -35,18 +32,15 @@ class Suppress(Strict):
     to the end of the request."""
     release_below: Annotated[float, Field(gt=0, le=1)] = 1.0
     """The release level, as a share of the rule's threshold. Needs `hold`; below 1 it keeps clamps from flickering."""
-    rewind: Annotated[int, Field(ge=1, le=LONGEST_REWIND)] | None = None
-    """Response tokens that are taken back and written again under the clamps when a rule fires. Every response is
-    then released so many tokens late."""
 
     def checks(self) -> Iterable[FieldCheck]:
         """`hold` needs `when: detected`, `release_below` needs `hold`, and no feature stands twice."""
-        yield from (partial(self._starts, "hold"), partial(self._starts, "rewind"), self._release)
+        yield from (self._starts, self._release)
         yield from once(self.features, ["features"])
 
-    def _starts(self, name: str) -> None:
-        if self.when == "always" and getattr(self, name) is not None:
-            raise refuse([name], f"`{name}` goes with `when: detected`; clamps of `always` never start")
+    def _starts(self) -> None:
+        if self.when == "always" and self.hold is not None:
+            raise refuse(["hold"], "`hold` goes with `when: detected`; clamps of `always` never start")
 
     def _release(self) -> None:
         if self.hold is None and self.release_below != 1.0:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from monitor.errors import MonitoringFailed, Unavailable
 from monitor.model.engine.requests import Finished, Released
-from monitor.records import Action, Coverage, Digests, Observer, Sampling, Status, Verdict, WatchPlan
+from monitor.records import Action, Coverage, Digests, Failure, Sampling, Status, Verdict, WatchPlan
 from monitor.rpc.access import roles
 from monitor.rpc.access.call_interceptor import current_call
 from monitor.rpc.decisions import trace as describing
@@ -26,9 +26,6 @@ from monitor.telemetry.decisions.privacy import PromptHash, TextMasks
 from monitor.telemetry.decisions.record import DecisionRecord, without_text
 from monitor.telemetry.decisions.trail import Trail
 from monitor.telemetry.tracing import context
-
-NOT_CONCLUDED = "not_concluded"
-"""Why a request that was cancelled or failed half way counts as unknown."""
 
 
 class Asked(Protocol):
@@ -76,11 +73,6 @@ class Entry:
         self.finish: Finished | None = None
         self._said: list[str] = []
         self._outcome = "answered"
-
-    def watching(self, observer: Observer, special: frozenset[int]) -> Trail:
-        """The observer to hand to the model in place of this one."""
-        self.trail = Trail(observer, special, self._ledger.contents.readings)
-        return self.trail
 
     def released(self, events: Sequence[Released]) -> None:
         """Text is on its way to the caller."""
@@ -133,7 +125,8 @@ class Entry:
     def notable(self, made: DecisionRecord) -> bool:
         """True where something was found, done or not done. A request that ended early is judged by what was seen."""
         if self.verdict is None:
-            return self.trail is not None and bool(self.trail.detections or self.trail.failures)
+            trail = self.trail
+            return trail is not None and bool(trail.detections or trail.request.failure)
         return made.notable
 
     @property
@@ -178,10 +171,10 @@ class Entry:
         """What is known of a request that ended without a verdict: nothing that would let it look clean."""
         trail = self.trail
         if trail is None:
-            return Verdict(Status.UNKNOWN, Action.ALLOW, Coverage(), failure=NOT_CONCLUDED)
+            return Verdict(Status.UNKNOWN, Action.ALLOW, Coverage(), failure=Failure.NOT_CONCLUDED)
         found = tuple(found for _, found in list(trail.detections))
-        failure = next(iter(trail.failures), NOT_CONCLUDED)
-        return Verdict(Status.UNKNOWN, trail.action, trail.coverage, found, failure=failure)
+        failure = trail.request.failure or Failure.NOT_CONCLUDED
+        return Verdict(Status.UNKNOWN, trail.request.action, trail.coverage, found, failure=failure)
 
 
 class Ledger:

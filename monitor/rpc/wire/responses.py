@@ -16,11 +16,12 @@ from monitor.records import (
     Evidence,
     FeatureReading,
     RuleScore,
-    ScoredToken,
+    ScoredTokens,
     Suppression,
+    TokenText,
     Verdict,
 )
-from monitor.rpc.wire import enums, responses
+from monitor.rpc.wire import enums
 from monitor.v1 import monitor_pb2 as pb
 
 if TYPE_CHECKING:
@@ -58,7 +59,6 @@ def coverage(record: Coverage) -> pb.Coverage:
         tokens_run=record.tokens_run,
         tokens_scored=record.tokens_scored,
         tokens_truncated=record.tokens_truncated,
-        tokens_rewound=record.tokens_rewound,
     )
 
 
@@ -71,7 +71,7 @@ def verdict(record: Verdict) -> pb.Verdict:
         detections=[detection(found) for found in record.detections],
         scores=[_rule_score(found) for found in record.scores],
         coverage=coverage(record.coverage),
-        failure=record.failure,
+        failure="" if record.failure is None else record.failure.value,
         suppressions=[suppression(found) for found in record.suppressions],
     )
 
@@ -106,12 +106,12 @@ def detection(record: Detection) -> pb.Detection:
         score=record.score,
         threshold=record.threshold,
         evidence=[_evidence(token) for token in record.evidence],
-        conditions=responses.scores(record.conditions),
+        conditions=scores(record.conditions),
     )
 
 
-def scored_tokens(records: Iterable[ScoredToken]) -> list[pb.ScoredToken]:
-    """Scored tokens with their readings."""
+def scored_tokens(parts: Iterable[ScoredTokens | None], token_text: TokenText) -> list[pb.ScoredToken]:
+    """Scored tokens with the readings that are not zero."""
     return [
         pb.ScoredToken(
             position=record.position,
@@ -120,7 +120,9 @@ def scored_tokens(records: Iterable[ScoredToken]) -> list[pb.ScoredToken]:
             phase=enums.PHASE[record.phase],
             readings=_readings(record.readings),
         )
-        for record in records
+        for part in parts
+        if part is not None
+        for record in part.records(token_text)
     ]
 
 
@@ -163,7 +165,7 @@ def _rule(record: Rule) -> pb.Rule:
         signal="" if record.signal is None else record.signal.value,
         probe=record.probe is not None,
         session=record.session,
-        conditions=responses.named(record),
+        conditions=named(record),
     )
 
 
@@ -194,7 +196,7 @@ def _rule_score(record: RuleScore) -> pb.RuleScore:
         phase=enums.PHASE[record.phase],
         score=record.score,
         threshold=record.threshold,
-        conditions=responses.scores(record.conditions),
+        conditions=scores(record.conditions),
     )
 
 
@@ -205,14 +207,16 @@ def _readings(records: Iterable[FeatureReading]) -> list[pb.Reading]:
     ]
 
 
-def messages(request_id: str, events: Iterable[Released]) -> Iterator[pb.GenerateStreamResponse]:
+def messages(
+    request_id: str, events: Iterable[Released], token_text: TokenText
+) -> Iterator[pb.GenerateStreamResponse]:
     """Events of a generation as stream messages, in order. Texts and tokens between two detections become one chunk."""
     texts: list[str] = []
-    tokens: list[ScoredToken] = []
+    tokens: list[ScoredTokens] = []
 
     def flush() -> Iterator[pb.GenerateStreamResponse]:
         if texts or tokens:
-            chunk = pb.Chunk(text="".join(texts), tokens=responses.scored_tokens(tokens))
+            chunk = pb.Chunk(text="".join(texts), tokens=scored_tokens(tokens, token_text))
             yield pb.GenerateStreamResponse(request_id=request_id, chunk=chunk)
         texts.clear()
         tokens.clear()
@@ -220,11 +224,12 @@ def messages(request_id: str, events: Iterable[Released]) -> Iterator[pb.Generat
     for event in events:
         if event.text:
             texts.append(event.text)
-        tokens.extend(event.tokens)
+        if event.tokens is not None:
+            tokens.append(event.tokens)
         if event.detections:
             yield from flush()
-        for detection in event.detections:
-            yield pb.GenerateStreamResponse(request_id=request_id, detection=responses.detection(detection))
+        for found in event.detections:
+            yield pb.GenerateStreamResponse(request_id=request_id, detection=detection(found))
     yield from flush()
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from monitor.records import Action, Coverage, Detection, Digests, RuleScore, Status, Suppression
+from monitor.records import Action, Coverage, Detection, Digests, Failure, RuleScore, Status, Suppression
 from monitor.telemetry.decisions import codec
 
 SCHEMA = 1
@@ -42,7 +42,7 @@ class DecisionRecord:
     detections: tuple[Detection, ...] = ()
     scores: tuple[RuleScore, ...] = ()
     suppressions: tuple[Suppression, ...] = ()
-    failure: str = ""
+    failure: Failure | None = None
     finish: str = ""
     """Why a generation ended, as a value of `FinishReason`; empty for scoring."""
     tokens_generated: int = 0

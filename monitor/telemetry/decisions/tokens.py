@@ -1,7 +1,6 @@
 """Readings of a request as a record holds them: sparse, exact, without a word of the text.
 
-Knows columns of a watch plan by name. Special tokens (BOS, turn markers) are marked by position, because rules pass
-over them. Does not know what reads them again.
+Special tokens (BOS, turn markers) are marked by position, because rules pass over them.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from monitor.records import Phase, Readings, TokenBlock, WatchPlan
+from monitor.records import Failure, Phase, Readings, TokenBlock, WatchPlan
 
 MOST_VALUES = 200_000
 """Readings in one record; of a request with more, none are kept."""
@@ -38,27 +37,24 @@ class Stretch:
     """Positions of special tokens."""
     values: tuple[tuple[int, int, float], ...] = ()
     """(token from the start, column, reading)."""
-    failure: str = ""
+    failure: Failure | None = None
 
 
-def stretch(block: TokenBlock, skip: int, special: frozenset[int]) -> Stretch:
-    """A block without its first `skip` tokens."""
-    readings = block.readings[skip:]
-    rows, columns = np.nonzero(readings)
-    found = readings[rows, columns]
+def stretch(block: TokenBlock, special: frozenset[int]) -> Stretch:
+    """A block as it is kept."""
+    rows, columns = np.nonzero(block.readings)
+    found = block.readings[rows, columns]
     values = zip(rows.tolist(), columns.tolist(), (float(f"{v:.9g}") for v in found.tolist()), strict=True)
-    ids = block.token_ids[skip:]
-    start = block.start + skip
-    marks = tuple(start + at for at, token_id in enumerate(ids) if token_id in special)
-    return Stretch(block.phase, start, len(ids), marks, tuple(values))
+    marks = tuple(block.start + at for at, token_id in enumerate(block.token_ids) if token_id in special)
+    return Stretch(block.phase, block.start, len(block.token_ids), marks, tuple(values))
 
 
 def to_json(stretches: Sequence[Stretch], columns: Sequence[int | str]) -> dict[str, Any]:
     """What a record holds under `readings`."""
     blocks: list[dict[str, Any]] = []
     for part in stretches:
-        if part.failure:
-            blocks.append({"failure": part.failure})
+        if part.failure is not None:
+            blocks.append({"failure": part.failure.value})
             continue
         block: dict[str, Any] = {"phase": part.phase.value, "start": part.start, "tokens": part.tokens}
         if part.special:
@@ -67,8 +63,8 @@ def to_json(stretches: Sequence[Stretch], columns: Sequence[int | str]) -> dict[
     return {"columns": list(columns), "blocks": blocks}
 
 
-def from_json(content: Mapping[str, Any]) -> tuple[list[int | str], list[TokenBlock | str]]:
-    """Columns, and blocks in order (a word where tokens could not be read). ValueError where it is neither."""
+def from_json(content: Mapping[str, Any]) -> tuple[list[int | str], list[TokenBlock | Failure]]:
+    """Columns, and blocks in order (a cause where tokens could not be read). ValueError where it is neither."""
     try:
         columns = list(content["columns"])
         blocks = [_block(part, len(columns)) for part in content["blocks"]]
@@ -77,9 +73,9 @@ def from_json(content: Mapping[str, Any]) -> tuple[list[int | str], list[TokenBl
     return columns, blocks
 
 
-def _block(part: Mapping[str, Any], width: int) -> TokenBlock | str:
+def _block(part: Mapping[str, Any], width: int) -> TokenBlock | Failure:
     if "failure" in part:
-        return str(part["failure"])
+        return Failure(part["failure"])
     start, count = int(part["start"]), int(part["tokens"])
     readings: Readings = np.zeros((count, width), np.float32)
     for row, column, value in part["values"]:

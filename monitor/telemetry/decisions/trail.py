@@ -1,20 +1,51 @@
-"""What happened to one request, noted while it happens: detections, failures, tokens, times, and readings if asked.
+"""Trails: what happened to each request, noted while it happens: detections, tokens, times, and readings if asked.
 
-Wraps an Observer and hands everything on unchanged. Lets a request that nobody waited for be logged too, without
-asking rules that another thread may still use. Does not know how rules decide, nor what becomes of its notes.
+`Trails` wraps an Observer and hands everything on unchanged. With a trail, a request that nobody waited for can be
+logged too.
 """
 
 from __future__ import annotations
 
+import threading
 import time
+import weakref
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
-from monitor.records import Action, Coverage, Decision, Detection, Observer, Phase, TokenBlock
+import numpy as np
+from numpy.typing import NDArray
+
+from monitor.records import (
+    Action,
+    Blocks,
+    Coverage,
+    Decision,
+    Detection,
+    Failure,
+    ObservedRequest,
+    Observer,
+    Phase,
+)
 from monitor.telemetry.decisions.tokens import MOST_VALUES, Stretch, stretch
 
+_FIRST = 64
+"""Slots at first; doubled when they do not suffice."""
 
-@dataclass(slots=True)
+
+class JudgedRequest(ObservedRequest, Protocol):
+    """A request whose rules say at any time what they make of it. Any thread."""
+
+    @property
+    def action(self) -> Action:
+        """The strongest enforced action so far."""
+
+    @property
+    def failure(self) -> Failure | None:
+        """The first cause for which anything of it could not be scored."""
+
+
+@dataclass(frozen=True, slots=True)
 class Times:
     """Nanoseconds since 1970; 0 for what has not happened."""
 
@@ -27,106 +58,135 @@ class Times:
     last: int = 0
     """The last token so far was scored."""
     rules: int = 0
-    """Spent in the rules, all blocks together. A duration."""
+    """Spent in the rules on its tokens. A duration."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Trail:
-    """An Observer that remembers. One thread writes to it; others may read at any time."""
+    """One request. One thread writes to it; others may read at any time."""
 
-    inner: Observer
-    special: frozenset[int] = frozenset()
-    keep_readings: bool = False
-    times: Times = field(default_factory=Times)
+    request: JudgedRequest
+    trails: Trails
+    begun: int
+    admitted_at: int = 0
     detections: list[tuple[int, Detection]] = field(default_factory=list)
     """With the time at which each was found."""
-    failures: list[str] = field(default_factory=list)
-    action: Action = Action.ALLOW
-    tokens: dict[Phase, int] = field(default_factory=lambda: dict.fromkeys(Phase, 0))
-    """Scored, per phase."""
     stretches: list[Stretch] = field(default_factory=list)
-    _values: int = 0
-    _next: int = 0
-
-    def begin(self) -> Decision:
-        """Before the first forward."""
-        self.times.begun = self.times.begun or time.time_ns()
-        return self._noted(self.inner.begin())
+    values: int = 0
+    """Readings that were kept."""
 
     def admitted(self) -> None:
         """Called by whoever runs the model: the request is in its first forward pass now."""
-        self.times.admitted = self.times.admitted or time.time_ns()
+        self.admitted_at = self.admitted_at or time.time_ns()
 
-    def observe(self, block: TokenBlock) -> Decision:
-        """After each forward."""
-        before = time.time_ns()
-        decision = self.inner.observe(block)
-        self.times.last = now = time.time_ns()
-        self.times.rules += now - before
-        if block.phase is Phase.PROMPT:
-            self.times.read = now
-        self._saw(block)
-        return self._noted(decision)
+    @property
+    def times(self) -> Times:
+        """When what happened."""
+        return self.trails.times(self)
 
-    def failed(self, cause: str) -> Decision:
-        """Tokens could not be scored."""
-        self.failures.append(cause)
-        if self.keep_readings:
-            self.stretches.append(Stretch(Phase.PROMPT, self._next, 0, failure=cause))
-        return self._noted(self.inner.failed(cause))
+    @property
+    def tokens(self) -> dict[Phase, int]:
+        """Scored, per phase."""
+        return self.trails.tokens(self.request.slot)
 
     @property
     def coverage(self) -> Coverage:
         """Of what was seen so far; one token short where anything failed, because nobody said how many did."""
         scored = sum(self.tokens.values())
-        return Coverage(scored + bool(self.failures), scored)
+        return Coverage(scored + (self.request.failure is not None), scored)
 
     @property
     def whole(self) -> bool:
         """False where readings were asked for and there were too many to keep."""
-        return self._values <= MOST_VALUES
+        return self.values <= MOST_VALUES
 
-    def __getattr__(self, name: str) -> Any:
-        # Whatever else the observer can do is none of the trail's business.
-        if name.startswith("_"):
-            raise AttributeError(name)
-        return getattr(self.inner, name)
-
-    def _saw(self, block: TokenBlock) -> None:
-        """Count tokens, and keep their readings, once: a step that is run again brings the same positions."""
-        skip = max(0, self._next - block.start)
-        new = len(block.token_ids) - skip
-        if new <= 0:
-            return
-        self.tokens[block.phase] += new
-        self._next = block.start + len(block.token_ids)
-        if self.keep_readings and self.whole:
-            part = stretch(block, skip, self.special)
-            self._values += len(part.values)
+    def keep(self, part: Stretch) -> None:
+        """Keep the readings of a block, or why there are none, unless there are too many."""
+        self.values += len(part.values)
+        if self.whole:
             self.stretches.append(part)
-        if not self.whole:
+        else:
             self.stretches.clear()
 
-    def _noted(self, decision: Decision) -> Decision:
-        now = time.time_ns()
-        self.detections.extend((now, found) for found in decision.detections)
-        self.action = max(self.action, decision.action)
-        if decision.restart is not None:
-            self._forget(decision.restart)
-        return decision
 
-    def _forget(self, position: int) -> None:
-        """Tokens from this position on were taken back; the sequence runs again without them."""
-        kept = [part for part in self.stretches if part.start + part.tokens <= position]
-        cut = [part for part in self.stretches if part.start < position < part.start + part.tokens]
-        self.stretches = kept + [_until(part, position) for part in cut]
-        self.tokens[Phase.RESPONSE] -= max(0, self._next - position)
-        self._next = min(self._next, position)
+class Trails:
+    """The trails of all requests under a policy set: an Observer that remembers. Thread-safe."""
+
+    def __init__(
+        self, inner: Observer, special: frozenset[int] = frozenset(), *, readings: bool = False
+    ) -> None:
+        """`special` are token ids that rules pass over; `readings` are kept where asked for."""
+        self._inner, self._special, self._readings = inner, special, readings
+        self._open = weakref.WeakValueDictionary[int, Trail]()
+        """By slot, as long as somebody wants to know."""
+        self._lock = threading.Lock()
+        self._scored = np.zeros((_FIRST, 2), np.int64)
+        """`[slots, phases]` tokens."""
+        self._clock = np.zeros((_FIRST, 3), np.int64)
+        """`[slots]` as in `Times`: `read`, `last` and `rules`."""
+
+    def open(self, request: JudgedRequest) -> Trail:
+        """The trail of a request that is handed to the engine or the scorer now."""
+        trail = Trail(request, self, time.time_ns())
+        with self._lock:
+            while request.slot >= len(self._scored):
+                self._scored = np.concatenate([self._scored, np.zeros_like(self._scored)])
+                self._clock = np.concatenate([self._clock, np.zeros_like(self._clock)])
+            self._scored[request.slot] = self._clock[request.slot] = 0
+            self._open[request.slot] = trail
+        self._note(trail, request.first)
+        return trail
+
+    def observe_batch(self, blocks: Blocks) -> Mapping[int, Decision]:
+        """After each forward; what could not be scored is not counted."""
+        before = time.time_ns()
+        decisions = self._inner.observe_batch(blocks)
+        self._count(blocks.scored(decisions), before, time.time_ns())
+        if self._readings:
+            self._keep(blocks, decisions)
+        for number, decision in decisions.items():
+            if (trail := self._open.get(int(blocks.slots[number]))) is not None:
+                self._note(trail, decision)
+        return decisions
+
+    def times(self, trail: Trail) -> Times:
+        """When what happened to a request."""
+        with self._lock:
+            read, last, rules = self._clock[trail.request.slot].tolist()
+        return Times(trail.begun, trail.admitted_at, read, last, rules)
+
+    def tokens(self, slot: int) -> dict[Phase, int]:
+        """Scored, per phase."""
+        with self._lock:
+            prompt, response = self._scored[slot].tolist()
+        return {Phase.PROMPT: prompt, Phase.RESPONSE: response}
+
+    def _count(self, blocks: Blocks, before: int, now: int) -> None:
+        slots, counts, responses = blocks.slots, blocks.counts, blocks.responses
+        rules = _shares(now - before, counts)
+        with self._lock:
+            self._scored[slots, responses.astype(np.intp)] += counts
+            self._clock[slots[~responses], 0] = now
+            self._clock[slots, 1] = now
+            self._clock[slots, 2] += rules
+
+    def _keep(self, blocks: Blocks, decisions: Mapping[int, Decision]) -> None:
+        for number, slot in enumerate(blocks.slots.tolist()):
+            decision, trail = decisions.get(number), self._open.get(slot)
+            if trail is None or not trail.whole:
+                continue
+            block = blocks.block(number)
+            if decision is not None and decision.failure is not None:
+                trail.keep(Stretch(block.phase, block.start, 0, failure=decision.failure))
+            else:
+                trail.keep(stretch(block, self._special))
+
+    def _note(self, trail: Trail, decision: Decision) -> None:
+        if decision.detections:
+            now = time.time_ns()
+            trail.detections.extend((now, found) for found in decision.detections)
 
 
-def _until(part: Stretch, position: int) -> Stretch:
-    """The tokens of a stretch below a position."""
-    tokens = position - part.start
-    values = tuple(value for value in part.values if value[0] < tokens)
-    special = tuple(at for at in part.special if at < position)
-    return Stretch(part.phase, part.start, tokens, special, values)
+def _shares(duration: int, counts: NDArray[Any]) -> NDArray[np.int64]:
+    """What of a duration falls to each block, by its tokens."""
+    return np.asarray(duration * counts // max(int(counts.sum()), 1), np.int64)

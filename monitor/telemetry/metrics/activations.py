@@ -17,7 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from monitor.records import Phase, Readings, TokenBlock, WatchPlan
+from monitor.records import Blocks, Phase, Readings, WatchPlan
 
 BOUNDS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.5)
 """Upper bounds of the buckets, in units of a feature's recorded maximum. The first counts tokens where it is off."""
@@ -27,6 +27,16 @@ OTHER = "other"
 
 _UNIT = "in units of the feature's recorded maximum"
 _LABELS = [*(str(bound) for bound in BOUNDS), "+Inf"]
+
+
+def _counted(blocks: Blocks) -> Readings:
+    """`[tokens, watched]` without position 0: an attention sink with huge readings, which rules pass over too."""
+    rows, positions = blocks.in_order(blocks.firsts), blocks.in_order(blocks.starts)
+    if len(rows) == len(blocks.readings) and (positions > 0).all():
+        return blocks.readings
+    return blocks.readings[rows[positions > 0]]
+
+
 _EDGES = np.asarray(BOUNDS, dtype=np.float32)
 _PENDING_TOKENS = 4096
 _PENDING_BLOCKS = 1024
@@ -70,10 +80,11 @@ class ActivationLedger:
     """
 
     def __init__(self) -> None:
-        self._pending: deque[tuple[WatchPlan, TokenBlock]] = deque()
+        self._pending: deque[tuple[WatchPlan, Blocks]] = deque()
         self._waiting = 0
         self._lock = threading.Lock()
         self._tokens = dict.fromkeys(Phase, 0)
+        self._rows: dict[int, int] = {}
         self._adopt(WatchPlan(()))
 
     def watch(self, plan: WatchPlan) -> ActivationMeter:
@@ -83,11 +94,11 @@ class ActivationLedger:
             self._adopt(plan)
         return ActivationMeter(self, plan)
 
-    def observe(self, plan: WatchPlan, block: TokenBlock) -> None:
-        """Take a block of readings in the columns of `plan`; it must not be written to again."""
-        self._pending.append((plan, block))
+    def observe(self, plan: WatchPlan, blocks: Blocks) -> None:
+        """Take readings in the columns of `plan`; they must not be written to again."""
+        self._pending.append((plan, blocks))
         # Two threads may lose a count here; it only delays the counting.
-        self._waiting += len(block.token_ids)
+        self._waiting += int(blocks.counts.sum())
         if self._waiting >= _PENDING_TOKENS or len(self._pending) >= _PENDING_BLOCKS:
             with self._lock:
                 self._count()
@@ -105,7 +116,7 @@ class ActivationLedger:
 
     def _adopt(self, plan: WatchPlan) -> None:
         """One row for each feature of the plan, with what it had before."""
-        old = getattr(self, "_rows", {})
+        old = self._rows
         width = len(plan.features)
         counts = np.zeros((width, _BUCKETS), dtype=np.int64)
         sums, maxima = np.zeros(width), np.zeros(width)
@@ -123,13 +134,13 @@ class ActivationLedger:
         """Move what waits into the histograms. The lock is held."""
         self._waiting = 0
         taken = [self._pending.popleft() for _ in range(len(self._pending))]
-        groups: dict[int, tuple[WatchPlan, list[TokenBlock]]] = {}
-        for plan, block in taken:
-            self._tokens[block.phase] += len(block.token_ids)
-            groups.setdefault(id(plan), (plan, []))[1].append(block)
-        for plan, blocks in groups.values():
-            # Position 0 is an attention sink with huge readings; rules pass over it too.
-            rows = [block.readings[1:] if block.start == 0 else block.readings for block in blocks]
+        groups: dict[int, tuple[WatchPlan, list[Readings]]] = {}
+        for plan, blocks in taken:
+            whole, responses = int(blocks.counts.sum()), int(blocks.counts[blocks.responses].sum())
+            self._tokens[Phase.RESPONSE] += responses
+            self._tokens[Phase.PROMPT] += whole - responses
+            groups.setdefault(id(plan), (plan, []))[1].append(_counted(blocks))
+        for plan, rows in groups.values():
             self._add(self._aligned(plan, np.concatenate(rows)))
 
     def _aligned(self, plan: WatchPlan, values: Readings) -> tuple[Readings, NDArray[np.intp]]:
@@ -137,7 +148,10 @@ class ActivationLedger:
 
         Probes and signals stand behind the features and are not counted.
         """
-        values = values[np.isfinite(values).all(axis=1)]
+        with np.errstate(over="ignore", invalid="ignore"):
+            finite = np.isfinite(values.sum())
+        if not finite:  # or the sum of finite numbers overflowed
+            values = values[np.isfinite(values).all(axis=1)]
         if plan is self._plan:
             return values[:, : len(plan.features)], np.arange(len(plan.features))
         kept = [column for column, feature in enumerate(plan.features) if feature in self._rows]
@@ -147,8 +161,11 @@ class ActivationLedger:
     def _add(self, aligned: tuple[Readings, NDArray[np.intp]]) -> None:
         """Count `[tokens, columns]` readings into the columns' rows, each of which occurs once."""
         values, rows = aligned
-        _, columns = active = np.nonzero(values)
-        found, width = values[active], values.shape[1]
+        width = values.shape[1]
+        flat = np.ascontiguousarray(values).ravel()
+        # numpy finds what is true in booleans many times as fast as what is not zero in floats.
+        places = np.flatnonzero(flat != 0)
+        columns, found = places % max(width, 1), flat[places]
         slots = columns * _BUCKETS + np.searchsorted(_EDGES, found, side="left")
         counts = np.bincount(slots, minlength=width * _BUCKETS).reshape(width, _BUCKETS)
         counts[:, 0] += len(values) - np.bincount(columns, minlength=width)
@@ -165,9 +182,10 @@ class ActivationMeter:
         self._ledger = ledger
         self._plan = plan
 
-    def observe(self, block: TokenBlock) -> None:
-        """Take a scored block. Of tokens with a reading that is not a number only their phase is counted."""
-        self._ledger.observe(self._plan, block)
+    def observe(self, blocks: Blocks) -> None:
+        """Take the blocks of a pass. Of tokens with a reading that is not a number only their phase is counted."""
+        if blocks.readings.shape[1] == len(self._plan):
+            self._ledger.observe(self._plan, blocks)
 
 
 def shown(watched: Mapping[str, Sequence[int]], limit: int) -> list[Shown]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 
-from monitor.records import Action, Detection, Digests, Status, Verdict, WatchPlan
+from monitor.records import Action, Detection, Digests, Failure, Status, Verdict, WatchPlan
 from monitor.telemetry.metrics import labels
 from monitor.telemetry.metrics.activations import (
     ActivationCollector,
@@ -26,21 +26,8 @@ from monitor.telemetry.metrics.labels import Exemplar, PolicySetView, PolicyView
 from monitor.telemetry.metrics.policies import PolicyMetrics
 from monitor.telemetry.metrics.server_state import HealthMetrics, QueueCollector
 
-FAILURES = (
-    "gap",
-    "incomplete",
-    "miscounted",
-    "non_finite",
-    "not_run",
-    "pass_failed",
-    "row_mismatch",
-    "rule_error",
-    "session_lost",
-    "shape",
-    "tap_missed",
-    "other",
-)
-"""Causes of a monitoring failure; one that is not listed counts as `other`."""
+FAILURES = tuple(cause for cause in Failure if cause is not Failure.NOT_CONCLUDED)
+"""Causes of a monitoring failure that a verdict can have: label values."""
 
 REJECTIONS = ("queue", "calls", "draining", "engine", "memory", "log", "caller_calls", "caller_tokens")
 """Why a well-formed request was turned away before it ran."""
@@ -191,9 +178,9 @@ class Metrics:
         self._verdicts.labels(verdict.status.value, verdict.action.name.lower()).inc(exemplar=trace)
         for suppression in verdict.suppressions:
             self.policies.suppression_ended(suppression)
-        if not verdict.failure:
+        if verdict.failure is None:
             return
-        cause = verdict.failure if verdict.failure in FAILURES else "other"
+        cause = verdict.failure.value
         self._failures.labels(cause).inc(exemplar=trace)
         self._unscored.labels(cause).inc(max(0, coverage.tokens_run - coverage.tokens_scored))
         if verdict.action is not Action.BLOCK:

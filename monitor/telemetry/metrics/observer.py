@@ -1,17 +1,16 @@
-"""Counting what rules see and say, for one request, at the only place where all of it passes.
+"""The metered observer: counts what rules see and say, at the only place where all of it passes.
 
-Wraps an Observer and hands everything on unchanged, so that every API is counted alike. Does not know how the
-rules decide, nor who runs the model. Make it on the task that serves the request: the trace that its samples lead
-to is read there.
+It wraps the rules of a policy set and hands everything on unchanged, so that every way in is counted alike.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping
 
-from monitor.records import Action, Clamp, Decision, Mode, Observer, TokenBlock
+from monitor.records import Action, Blocks, Decision, Mode, ObservedRequest, Observer
 from monitor.telemetry.metrics.activations import ActivationMeter
-from monitor.telemetry.metrics.labels import PolicyView, exemplar
+from monitor.telemetry.metrics.labels import Exemplar, exemplar
 from monitor.telemetry.metrics.metrics import Metrics
 
 
@@ -21,63 +20,52 @@ class MeteredObserver:
     Monitoring failures are counted with the verdict: the rules find some of them only there.
     """
 
-    def __init__(
-        self, inner: Observer, metrics: Metrics, meter: ActivationMeter, policies: Sequence[PolicyView]
-    ) -> None:
-        self._inner = inner
-        self._metrics = metrics
-        self._meter = meter
-        self._policies = policies
-        self._trace = exemplar()
-        self._suppressing: dict[str, None] = {}
-        self._named = False
-        """The rules say by name who suppresses."""
-        self._told = False
-        """True once the rules said who suppresses: then what they say holds, releases included."""
-        self._blocking: set[str] = set()
+    def __init__(self, inner: Observer, metrics: Metrics, meter: ActivationMeter) -> None:
+        self._inner, self._metrics, self._meter = inner, metrics, meter
+        self._traces: dict[int, Exemplar] = {}
+        """By slot, of requests that are traced."""
+        self._suppressing: dict[int, tuple[str, ...]] = {}
+        """By slot, the policies that clamp; of requests in which some do."""
+        self._blocking: dict[int, set[str]] = {}
+        """By slot, the policies that blocked; of requests in which some did."""
 
-    @property
-    def lead(self) -> object:
-        """What scores blocks of several requests together; None where nothing does."""
-        return getattr(self._inner, "lead", None)
+    def open(self, request: ObservedRequest) -> None:
+        """A request begins. Called on the task that serves it: the trace that its samples lead to is read there."""
+        self._traces.pop(request.slot, None)
+        self._blocking.pop(request.slot, None)
+        if (trace := exemplar()) is not None:
+            self._traces[request.slot] = trace
+        self._note(request.slot, request.first)
 
-    def begin(self) -> Decision:
-        """Before the first forward."""
-        decision = self._inner.begin()
-        clamped = {clamp.feature for clamp in decision.clamps}
-        for policy in self._policies:
-            if policy.clamps and clamped.issuperset(_features(policy.clamps)):
-                self._suppressing[policy.name] = None
-        return self._noted(decision)
-
-    def observe(self, block: TokenBlock) -> Decision:
+    def observe_batch(self, blocks: Blocks) -> Mapping[int, Decision]:
         """After each forward."""
-        self._meter.observe(block)
-        for policy in self._suppressing:
-            self._metrics.suppressed(policy, len(block.token_ids))
-        return self._noted(self._inner.observe(block))
+        decisions = self._inner.observe_batch(blocks)
+        scored = blocks.scored(decisions)
+        self._meter.observe(scored)
+        if self._suppressing:
+            self._count_suppressed(scored)
+        for number, decision in decisions.items():
+            self._note(int(blocks.slots[number]), decision)
+        return decisions
 
-    def failed(self, cause: str) -> Decision:
-        """Tokens could not be scored."""
-        return self._noted(self._inner.failed(cause))
+    def _count_suppressed(self, blocks: Blocks) -> None:
+        tokens: Counter[str] = Counter()
+        for slot, count in zip(blocks.slots.tolist(), blocks.counts.tolist(), strict=True):
+            for policy in self._suppressing.get(slot, ()):
+                tokens[policy] += count
+        for policy, count in tokens.items():
+            self._metrics.suppressed(policy, count)
 
-    def _noted(self, decision: Decision) -> Decision:
-        if decision.suppressing or self._named:
-            self._named, self._suppressing = True, dict.fromkeys(decision.suppressing)
+    def _note(self, slot: int, decision: Decision) -> None:
+        if decision.suppressing:
+            self._suppressing[slot] = decision.suppressing
+        else:
+            self._suppressing.pop(slot, None)
+        trace = self._traces.get(slot)
         for detection in decision.detections:
-            self._metrics.detected(detection, self._trace)
-            if detection.mode is not Mode.ENFORCE:
-                continue
-            if detection.action is Action.SUPPRESS:
-                self._suppressing[detection.policy] = None
-            elif detection.action is Action.BLOCK and detection.policy not in self._blocking:
-                self._blocking.add(detection.policy)
-                self._metrics.blocked(detection.policy, self._trace)
-        if decision.suppressing or self._told:
-            self._told = True
-            self._suppressing = dict.fromkeys(decision.suppressing)
-        return decision
-
-
-def _features(clamps: Sequence[Clamp]) -> set[int]:
-    return {clamp.feature for clamp in clamps}
+            self._metrics.detected(detection, trace)
+            if detection.mode is Mode.ENFORCE and detection.action is Action.BLOCK:
+                before = self._blocking.setdefault(slot, set())
+                if detection.policy not in before:
+                    before.add(detection.policy)
+                    self._metrics.blocked(detection.policy, trace)

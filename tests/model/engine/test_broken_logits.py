@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -27,7 +28,7 @@ class Spoiled(Sampler):
         super().__init__(rows, device, static=static)
         self.value = float("nan")
         self._marked: list[int] = []
-        self._drawn = 0
+        self._passed = 0
 
     def prepare(self, requests: Sequence[Draw | None]) -> None:
         super().prepare(requests)
@@ -35,15 +36,16 @@ class Spoiled(Sampler):
 
     def choose(self, logits: Tensor) -> Tensor:
         for row in self._marked:
-            self._drawn += 1
-            if self._drawn > SOUND:
+            self._passed += 1
+            if self._passed > SOUND:
                 logits[row, 7] = self.value
         return super().choose(logits)
 
 
 def spoil(run: Running, value: float) -> None:
-    run.engine._sampler = Spoiled(512, torch.device("cpu"))
-    run.engine._sampler.value = value
+    spoiled = Spoiled(512, torch.device("cpu"))
+    spoiled.value = value
+    run.engine._work = replace(run.engine._work, sampler=spoiled)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
@@ -74,11 +76,11 @@ def test_likely_and_impossible_tokens_are_no_fault() -> None:
     logits[1, 4] = -1e30
     sampler.prepare([Draw(Sampling()), Draw(Sampling(temperature=1.0))])
     assert sampler.choose(logits).tolist() == [3, 3]
-    assert sampler.broken(2) == [False, False]
+    assert sampler.broken(2) == frozenset()
 
 
 def test_a_row_without_any_token_is_one() -> None:
     sampler = Sampler(4, torch.device("cpu"))
     sampler.prepare([Draw(Sampling())])
     sampler.choose(torch.full((1, 9), float("-inf")))
-    assert sampler.broken(1) == [True]
+    assert sampler.broken(1) == {0}

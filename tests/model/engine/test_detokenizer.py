@@ -7,13 +7,16 @@ import pytest
 from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
-from monitor.model.engine.detokenizer import TextStream
+from monitor.model.engine.detokenizer import TextStream, Vocabulary
+from monitor.model.engine.outbox import Outbox
+from monitor.model.engine.readout import Taken
 from monitor.model.engine.requests import GenerationRequest
-from monitor.model.engine.rows import Rows
-from monitor.model.engine.sequence import Track
-from monitor.records import Decision, FinishReason, Phase, Sampling
+from monitor.model.engine.sequence import Sequence
+from monitor.model.tap.bank import FeatureBank
+from monitor.model.tap.span import Span
+from monitor.records import FinishReason, Sampling
 from tests.model.running import Call
-from tests.model.tiny import Recorder, tokenizer
+from tests.model.tiny import Recorder, dictionary, maxima, tokenizer
 
 WORDS = {"<unk>": 0, "<s>": 1, "</s>": 2, "▁I": 3, "▁want": 4, "▁to": 5, "▁go": 6, "!": 7}
 BYTES = len(WORDS)
@@ -33,7 +36,7 @@ def spelled(content: bytes) -> list[int]:
 
 
 def read(ids: list[int], *stop: str, prompt: tuple[int, ...] = ()) -> str:
-    stream = TextStream(byte_fallback(), stop, prompt)
+    stream = TextStream(Vocabulary(byte_fallback()), stop, prompt)
     return "".join(map(stream.push, ids)) + stream.finish()
 
 
@@ -81,45 +84,71 @@ def test_letters_in_front_of_an_incomplete_character_are_not_lost() -> None:
     assert read([*spelled(b"ab"), *half]) == "ab"
 
 
-@pytest.mark.parametrize("lag", [0, 4])
-def test_a_stop_string_in_the_last_tokens_is_why_it_ended(lag: int) -> None:
-    prompt, letters = (0, 5, 6), tokenizer()("abcd", add_special_tokens=False)["input_ids"]
-    call = Call(prompt, Recorder(decision=Decision(lag=lag)))
-    request = GenerationRequest("a", prompt, Sampling(max_new_tokens=4, stop=("cd",)), call.observer)
-    track = Track(request, call.emit, tokenizer(), str, frozenset({1}), 4)
-    track.saw(Rows(0, np.zeros((3, 2), np.float32), clean=True))
-    for number, letter in enumerate([*letters, 9]):
-        track.drew(letter)
-        if not track.ended:
-            track.saw(Rows(3 + number, np.zeros((1, 2), np.float32), clean=True))
-    assert call.observer.blocks[0].phase is Phase.PROMPT
+class Passes:
+    """A sequence that goes from pass to pass without a model."""
+
+    def __init__(self, prompt: tuple[int, ...], new: int, stop: str, **options: object) -> None:
+        self.call, self.prompt = Call(prompt, Recorder()), prompt
+        request = GenerationRequest(
+            "a",
+            prompt,
+            Sampling(max_new_tokens=new, stop=(stop,)),
+            self.call.observer,
+            self.call.observer,
+            **options,
+        )
+        self.outbox = Outbox(self.call.emit)
+        self.sequence = Sequence(request, self.outbox, Vocabulary(tokenizer()), frozenset({1}), new)
+        self.bank = FeatureBank(dictionary(), maxima(), (3, 4))
+        self._pass(0, len(prompt))
+
+    def run(self, drawn: list[int]) -> Call:
+        for number, token in enumerate(drawn):
+            self.sequence.drew(token)
+            if not self.sequence.ended:
+                self._pass(len(self.prompt) + number, 1)
+        self.outbox.deliver()
+        return self.call
+
+    def _pass(self, position: int, count: int) -> None:
+        taken = Taken(self.bank, np.zeros((count, self.bank.width), np.float32), 2)
+        self.sequence.saw(position + count, None, taken, Span("a", 0, count, position, True))
+
+
+def test_a_stop_string_in_the_last_tokens_is_why_it_ended() -> None:
+    letters = tokenizer()("abcd", add_special_tokens=False)["input_ids"]
+    call = Passes((0, 5, 6), 4, "cd").run([*letters, 9])
     assert call.finished(1).reason is FinishReason.STOP
     assert call.text == "ab"
 
 
-def test_no_token_behind_a_stop_string_is_released_however_late_tokens_are() -> None:
+def test_no_token_behind_a_stop_string_is_released() -> None:
     prompt, letters = (0, 5, 6), tokenizer()("abcdefgh", add_special_tokens=False)["input_ids"]
-    found = []
-    for lag in (0, 2, 4, 20):
-        call = Call(prompt, Recorder(decision=Decision(lag=lag)))
-        sampling = Sampling(max_new_tokens=8, stop=("cd",))
-        request = GenerationRequest("a", prompt, sampling, call.observer, include_tokens=True)
-        track = Track(request, call.emit, tokenizer(), str, frozenset({1}), 8)
-        track.saw(Rows(0, np.zeros((3, 2), np.float32), clean=True))
-        for number, letter in enumerate([*letters, 9]):
-            track.drew(letter)
-            if not track.ended:
-                track.saw(Rows(3 + number, np.zeros((1, 2), np.float32), clean=True))
-        last = call.finished(1)
-        assert last.coverage.complete
-        shown = [token.token_id for token in call.tokens]
-        found.append((call.text, shown, last.reason, last.released, last.tokens_generated))
-    assert found == [("ab", [*prompt, *letters[:4]], FinishReason.STOP, 7, 4)] * 4
+    call = Passes(prompt, 8, "cd", include_tokens=True).run([*letters, 9])
+    last = call.finished(1)
+    assert last.coverage.complete
+    assert [token.token_id for token in call.tokens] == [*prompt, *letters[:4]]
+    assert (call.text, last.reason, last.released, last.tokens_generated) == ("ab", FinishReason.STOP, 7, 4)
+
+
+def test_text_of_single_tokens_is_what_the_decoder_gives() -> None:
+    fast = tokenizer()
+    chance = random.Random(4)
+    for _ in range(60):
+        parts = [chance.choice(["é", "漢", "🙂", "a", " b", "!"]) for _ in range(20)]
+        ids = fast("".join(parts), add_special_tokens=False)["input_ids"]
+        for at in sorted(chance.sample(range(len(ids)), 3), reverse=True):
+            ids.insert(at, chance.choice([0, 1]))  # control tokens, which are no text
+        quick, slow = Vocabulary(fast), Vocabulary(fast)
+        slow.alone = lambda _: None
+        one, other = TextStream(quick), TextStream(slow)
+        assert [one.push(i) for i in ids] == [other.push(i) for i in ids]
+        assert one.finish() == other.finish()
 
 
 class TestText:
     def feed(self, text: str, *stop: str) -> tuple[list[str], TextStream]:
-        stream = TextStream(tokenizer(), stop)
+        stream = TextStream(Vocabulary(tokenizer()), stop)
         return [stream.push(i) for i in tokenizer()(text, add_special_tokens=False)["input_ids"]], stream
 
     def test_characters_come_whole(self) -> None:
@@ -138,4 +167,4 @@ class TestText:
         assert (stream.stopped, stream.finish()) == (True, "")
 
     def test_special_tokens_have_no_text(self) -> None:
-        assert TextStream(tokenizer()).push(1) == ""
+        assert TextStream(Vocabulary(tokenizer())).push(1) == ""

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from monitor.model.engine.requests import ScoreJob, ScoreOutcome
+from monitor.model.engine.requests import ScoreJob
 from monitor.model.engine.scorer import Scorer
 from tests.model.families import family_model
 from tests.model.running import LAYER, running
@@ -26,20 +26,18 @@ def test_texts_are_scored_while_the_engine_runs(kind: str) -> None:
     hidden = seen[0][0] if isinstance(seen[0], tuple) else seen[0]
     wanted = (encode_all(sae, hidden[0]) / maxima().double())[:, 3:19].numpy()
     observer, ended = Recorder(), threading.Event()
-    outcomes: list[ScoreOutcome] = []
 
-    def done(outcome: ScoreOutcome) -> None:
-        outcomes.append(outcome)
+    def done(_: object) -> None:
         ended.set()
 
     with running(loaded, sae) as run:
         scorer = Scorer(loaded, run.bank, run.tap)
         scorer.start()
         beside = [run.call(prompt(n), new=20) for n in range(3)]
-        scorer.submit(ScoreJob("a", prompt(51), observer), done)
+        scorer.submit(ScoreJob("a", prompt(51), observer, observer), done)
         assert ended.wait(60)
         for call in beside:
             assert call.finished().coverage.complete
         scorer.stop(5)
-    assert outcomes[0].failure == ""
+    assert observer.failures == []
     np.testing.assert_allclose(observer.blocks[0].readings, wanted, atol=1e-3)

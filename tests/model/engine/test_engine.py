@@ -111,17 +111,18 @@ class TestEnds:
         with running(loaded_model(), dictionary()) as run:
             emit = call.emit
 
-            def note(event):
-                if isinstance(event, Released) and event.tokens:
-                    order.append(("released", event.tokens[-1].position + 1))
-                emit(event)
+            def note(events):
+                for _, event in events:
+                    if isinstance(event, Released) and event.tokens is not None:
+                        order.append(("released", event.tokens.start + len(event.tokens.token_ids)))
+                emit(events)
 
             call.emit = note
             from monitor.model.engine.requests import GenerationRequest
             from monitor.records import Sampling
 
             request = GenerationRequest(
-                "a", call.ids, Sampling(max_new_tokens=8), call.observer, include_tokens=True
+                "a", call.ids, Sampling(max_new_tokens=8), call.observer, call.observer, include_tokens=True
             )
             run.engine.submit(request, call.emit)
             finished = call.finished()

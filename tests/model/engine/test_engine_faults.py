@@ -5,7 +5,7 @@ import torch
 
 from monitor.errors import ModelError, MonitoringFailed, Overloaded, Unavailable
 from monitor.model.engine.paged import Limits
-from monitor.records import Action, Clamp, Decision, FinishReason
+from monitor.records import Action, Clamp, Decision, Failure, FinishReason
 from tests.model.engine.test_engine import CLAMPS
 from tests.model.running import running
 from tests.model.tiny import Recorder, dictionary, loaded_model, prompt
@@ -78,8 +78,9 @@ class TestFailures:
             first, second = closed.finished(), left_open.finished()
         assert first.reason is FinishReason.POLICY
         assert isinstance(first.error, MonitoringFailed)
-        assert (first.failure, first.released, first.coverage.tokens_scored) == ("tap_missed", 0, 0)
-        assert (second.failure, second.error, second.coverage.complete) == ("tap_missed", None, False)
+        assert (first.error.cause, first.released, first.coverage.tokens_scored) == (Failure.TAP_MISSED, 0, 0)
+        assert (second.error, second.coverage.complete) == (None, False)
+        assert set(left_open.observer.failures) == {Failure.TAP_MISSED}
         assert closed.text == ""
 
     @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -91,8 +92,8 @@ class TestFailures:
             with torch.no_grad():
                 loaded.model.get_input_embeddings().weight[77].fill_(value)
             broken = run.call((0, 5, 77, 9), new=4)
-            assert broken.finished().failure == "non_finite"
             assert broken.finished().reason is FinishReason.POLICY
+            assert broken.observer.failures == [Failure.NON_FINITE]
             assert broken.text == ""
             assert isinstance(broken.finished().error, MonitoringFailed)
             after = run.call((0, 5, 6, 9), new=4)
@@ -105,7 +106,8 @@ class TestFailures:
 
         with running(loaded_model(), dictionary()) as run:
             broken, fine = run.call(prompt(1), observer=Broken()), run.call(prompt(2))
-            assert broken.finished().failure == "rule_error"
+            assert broken.finished().error.cause is Failure.RULE_ERROR
+            assert not broken.finished().coverage.complete
             assert fine.finished().coverage.complete
             assert run.engine.healthy()
 

@@ -1,7 +1,7 @@
 """Scoring without generation: exact, complete, and never clean where a tap did not run."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -13,7 +13,7 @@ from monitor.model.engine.requests import ScoreJob, ScoreOutcome
 from monitor.model.engine.scorer import Scorer
 from monitor.model.tap.bank import FeatureBank
 from monitor.model.tap.tap import Tap
-from monitor.records import Action
+from monitor.records import Action, Failure
 from tests.model.running import LAYER, WATCHED
 from tests.model.tiny import CONFIGS, KINDS, Recorder, dictionary, encode_all, loaded_model, maxima, prompt
 
@@ -50,11 +50,13 @@ class Waiting:
         self.observers[name] = observer or Recorder()
         self.events[name] = threading.Event()
 
-        def done(outcome: ScoreOutcome) -> None:
+        own = self.observers[name]
+        self.scorer.submit(ScoreJob(name, ids, own, own, **options), self.done)
+
+    def done(self, outcomes: Sequence[tuple[str, ScoreOutcome]]) -> None:
+        for name, outcome in outcomes:
             self.outcomes[name] = outcome
             self.events[name].set()
-
-        self.scorer.submit(ScoreJob(name, ids, self.observers[name], **options), done)
 
     def result(self, name: str) -> ScoreOutcome:
         assert self.events[name].wait(60)
@@ -98,8 +100,9 @@ def test_tokens_carry_their_readings() -> None:
         outcome = waiting.result("a")
     block = waiting.observers["a"].blocks[0]
     assert outcome.coverage.tokens_truncated == 4
-    assert [t.token_id for t in outcome.tokens] == list(prompt(3))
-    for position, token in enumerate(outcome.tokens):
+    tokens = outcome.tokens.records(str)
+    assert [t.token_id for t in tokens] == list(prompt(3))
+    for position, token in enumerate(tokens):
         wanted = {f: v for f, v in zip(WATCHED, block.readings[position], strict=True) if v > 0}
         assert {r.feature: r.reading for r in token.readings} == pytest.approx(wanted)
 
@@ -112,8 +115,9 @@ def test_a_missing_tap_is_unknown_and_closed_by_default() -> None:
         waiting.submit("open", prompt(2), Recorder(on_error=Action.ALLOW))
         closed, left_open = waiting.result("closed"), waiting.result("open")
     assert isinstance(closed.error, MonitoringFailed)
-    assert (closed.failure, closed.coverage.tokens_scored) == ("tap_missed", 0)
-    assert (left_open.error, left_open.failure, left_open.coverage.complete) == (None, "tap_missed", False)
+    assert (closed.error.cause, closed.coverage.tokens_scored) == (Failure.TAP_MISSED, 0)
+    assert (left_open.error, left_open.coverage.complete) == (None, False)
+    assert waiting.observers["open"].failures == [Failure.TAP_MISSED]
 
 
 def test_a_pass_that_fails_ends_its_texts_and_not_the_thread() -> None:
@@ -125,7 +129,8 @@ def test_a_pass_that_fails_ends_its_texts_and_not_the_thread() -> None:
 
         handle = scorer._loaded.layers[0].register_forward_pre_hook(crash)
         waiting.submit("bad", prompt(1))
-        assert waiting.result("bad").failure == "pass_failed"
+        assert waiting.result("bad").error.cause is Failure.PASS_FAILED
+        assert waiting.observers["bad"].failures == [Failure.PASS_FAILED]
         handle.remove()
         waiting.submit("good", prompt(1))
         assert waiting.result("good").coverage.complete
@@ -156,8 +161,9 @@ def test_rules_that_cannot_even_fail_take_no_other_text_with_them() -> None:
         waiting.submit("broken", prompt(3), Broken())
         waiting.submit("behind", prompt(3))
         gate.set()
-        assert waiting.result("broken").failure == "pass_failed"
         assert isinstance(waiting.result("broken").error, MonitoringFailed)
+        assert waiting.result("broken").error.cause is Failure.RULE_ERROR
+        assert not waiting.result("broken").coverage.complete
         for name in ("before", "behind"):
             assert waiting.result(name).coverage.complete
             assert waiting.observers[name].failures == []

@@ -6,7 +6,7 @@ import torch
 
 from monitor.errors import Overloaded, Unavailable
 from monitor.model.engine.paged import Limits
-from monitor.records import Action, Decision, FinishReason
+from monitor.records import Action, Decision, Failure, FinishReason
 from tests.model.engine.test_engine import CLAMPS, some_calls
 from tests.model.families import SEPARATE, family_model
 from tests.model.running import LAYER, WATCHED, Call, running
@@ -90,28 +90,21 @@ class TestExactness:
         assert tokens == beside_tokens
         assert all(map(np.array_equal, readings, beside_readings))
 
-    def test_a_policy_suppresses_and_takes_back(self) -> None:
+    def test_a_policy_suppresses_from_a_detection_on(self) -> None:
         class Later(Recorder):
             def observe(self, block):
                 super().observe(block)
-                if len(self.blocks) < 3:
-                    return Decision()
-                restart = len(call.ids) if not self.began else None
-                self.began = True
-                return Decision(clamps=CLAMPS, restart=restart, lag=100)
-
-            began = False
+                return Decision(clamps=CLAMPS if len(self.blocks) >= 3 else ())
 
         ids = (0, *range(2, 22))
         with running(family_model("falcon"), dictionary(), clampable=[40, 41], limits=LIMITS) as run:
-            call = Call(ids, Later())
-            call = run.call(ids, new=6, observer=call.observer)
+            call = run.call(ids, new=6, observer=Later())
             finished = call.finished()
-        exact = family_model("falcon", torch.float64)
-        tokens, _ = plain_generate(exact.model, exact.layers[LAYER], dictionary(), maxima(), ids, 6, CLAMPS)
-        assert [token.token_id for token in call.tokens] == tokens
-        assert finished.coverage.tokens_rewound > 0
+        edited = [token.position for token in call.tokens if any(r.after is not None for r in token.readings)]
         assert finished.coverage.complete
+        assert edited
+        assert min(edited) == call.observer.blocks[3].start
+        assert len(edited) == finished.tokens_clamped
 
 
 class TestFailures:
@@ -141,7 +134,7 @@ class TestFailures:
                 run.call(prompt(1)),
                 run.call(prompt(1), observer=Recorder(on_error=Action.ALLOW)),
             )
-            assert (closed.finished().failure, closed.text) == ("tap_missed", "")
+            assert (closed.finished().error.cause, closed.text) == (Failure.TAP_MISSED, "")
             assert not opened.finished().coverage.complete
 
     def test_a_full_queue_and_a_stop(self) -> None:

@@ -5,30 +5,22 @@ import pytest
 from monitor.policy.policyset import PolicySet
 from monitor.policy.schema.policy import Ema, Mean
 from monitor.records import Action, Coverage
-from tests.model.running import WATCHED, running
+from tests.model.running import WATCHED, Call, running
 from tests.model.tiny import dictionary, loaded_model, prompt
 from tests.policy.conftest import policy, rule
 
 
-class Recording:
-    """Hands everything on to the rules and keeps the blocks."""
+class Watched:
+    """Hands every batch on to the rules of a set and keeps the blocks of every request."""
 
-    def __init__(self, inner):
-        self.inner, self.blocks = inner, []
+    def __init__(self, policies):
+        self.rules, self.blocks, self.sizes = policies.rules, {}, []
 
-    @property
-    def lead(self):
-        return self.inner
-
-    def begin(self):
-        return self.inner.begin()
-
-    def observe(self, block):
-        self.blocks.append(block)
-        return self.inner.observe(block)
-
-    def failed(self, cause):
-        return self.inner.failed(cause)
+    def observe_batch(self, blocks):
+        self.sizes.append(len(blocks))
+        for number, slot in enumerate(blocks.slots.tolist()):
+            self.blocks.setdefault(slot, []).append(blocks.block(number))
+        return self.rules.observe_batch(blocks)
 
 
 @pytest.fixture
@@ -42,25 +34,24 @@ def policies():
     return PolicySet((policy(*rules, stop, every),), "")
 
 
-def test_requests_that_run_together_are_scored_together(policies, monkeypatch):
-    sizes = []
-    ahead = policies._batch.ahead
-    monkeypatch.setattr(policies._batch, "ahead", lambda work: (sizes.append(len(work)), ahead(work))[1])
+def test_requests_that_run_together_are_scored_together(policies):
+    watched = Watched(policies)
+    requests = [policies.start(str) for _ in range(24)]
     with running(loaded_model(), dictionary()) as run:
-        calls = [
-            run.call(prompt(n), new=4 + n % 9, observer=Recording(policies.start(str)), include_tokens=False)
-            for n in range(24)
+        calls: list[Call] = [
+            run.call(prompt(n), new=4 + n % 9, observer=watched, observed=own, include_tokens=False)
+            for n, own in enumerate(requests)
         ]
         ended = [call.finished() for call in calls]
-    assert max(sizes) > 4
+    assert max(watched.sizes) > 4
     matched = 0
-    for call, end in zip(calls, ended, strict=True):
-        alone = policies.start(str)
-        for block in call.observer.blocks:
+    for own, end in zip(requests, ended, strict=True):
+        alone, blocks = policies.start(str), watched.blocks[own.slot]
+        for block in blocks:
             alone.observe(block)
-        tokens = sum(len(block.token_ids) for block in call.observer.blocks)
+        tokens = sum(len(block.token_ids) for block in blocks)
         assert end.coverage == Coverage(tokens, tokens)
-        verdict = call.observer.inner.verdict(end.coverage)
+        verdict = own.verdict(end.coverage)
         assert verdict == alone.verdict(end.coverage)
         matched += verdict.matched
     assert matched > 2

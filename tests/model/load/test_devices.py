@@ -81,11 +81,13 @@ def scored(runtime: Runtime, texts: list[tuple[int, ...]]) -> list[tuple[ScoreOu
     found, ended = [(Recorder(), [], threading.Event()) for _ in texts], []
     for number, (ids, (observer, outcomes, done)) in enumerate(zip(texts, found, strict=True)):
 
-        def keep(outcome: ScoreOutcome, into: list = outcomes, done: threading.Event = done) -> None:
-            into.append(outcome)
+        def keep(
+            found: list[tuple[str, ScoreOutcome]], into: list = outcomes, done: threading.Event = done
+        ) -> None:
+            into.append(found[0][1])
             done.set()
 
-        runtime.scorer.submit(ScoreJob(f"t{number}", ids, observer), keep)
+        runtime.scorer.submit(ScoreJob(f"t{number}", ids, observer, observer), keep)
     for observer, outcomes, done in found:
         assert done.wait(60)
         ended.append((outcomes[0], observer))
@@ -138,7 +140,9 @@ def test_a_spread_model_generates_like_the_plain_one(tmp_path: Path, kind: str) 
         for number, (call, clamps) in enumerate(calls):
             asked = Sampling(max_new_tokens=4)
             runtime.engine.submit(
-                GenerationRequest(f"g{number}", call.ids, asked, call.observer, clamps, include_tokens=True),
+                GenerationRequest(
+                    f"g{number}", call.ids, asked, call.observer, call.observer, clamps, include_tokens=True
+                ),
                 call.emit,
             )
         assert all(outcome.coverage.complete for outcome, _ in scored(runtime, [prompt(n) for n in range(4)]))
@@ -162,17 +166,21 @@ def test_what_fits_one_device_is_served_in_full(tmp_path: Path) -> None:
     runtime, events, ended = Runtime(parts, WatchPlan(WATCHED)), [], threading.Event()
     runtime.start()
     try:
-        request = GenerationRequest(
-            "g", prompt(3), Sampling(max_new_tokens=5), Recorder(), include_tokens=True
-        )
-        runtime.engine.submit(
-            request, lambda event: (events.append(event), isinstance(event, Finished) and ended.set())
-        )
+        own = Recorder()
+        request = GenerationRequest("g", prompt(3), Sampling(max_new_tokens=5), own, own, include_tokens=True)
+
+        def emit(found):
+            events.extend(event for _, event in found)
+            if isinstance(events[-1], Finished):
+                ended.set()
+
+        runtime.engine.submit(request, emit)
         assert ended.wait(60)
     finally:
         runtime.stop(5)
     assert events[-1].coverage.complete
-    tokens = [token.token_id for event in events if isinstance(event, Released) for token in event.tokens]
+    parts = [event.tokens for event in events if isinstance(event, Released)]
+    tokens = [token_id for part in parts if part is not None for token_id in part.token_ids]
     plain = load_model(folder, device="cpu", dtype="float64")
     wanted, _ = plain_generate(plain.model, plain.layers[1], dictionary(), maxima(), prompt(3), 5)
     assert tokens == wanted

@@ -1,7 +1,7 @@
 """A policy set's columns stay while a pass reads them, even where the caller leaves and the set goes in that moment."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -39,15 +39,16 @@ class World:
         return self.bank.in_use == 3
 
 
-def leaving(passes: int, leave: Callable[[], None]) -> Callable[[], None]:
-    """Called before each pass of a request, when it is too late to leave the pass; leaves in the last of `passes`."""
-    seen = iter(range(passes))
+def leaving_in(engine: Engine, leave: Callable[[], None]) -> None:
+    """Leave in the second pass, when it is too late to leave the pass."""
+    drop, seen = engine._drop_cancelled, iter(range(2))
 
-    def admitted() -> None:
-        if next(seen, 0) == passes - 1:
+    def dropped() -> None:
+        drop()
+        if next(seen, 0) == 1:
             leave()
 
-    return admitted
+    engine._drop_cancelled = dropped
 
 
 @pytest.mark.parametrize("clamps", [(), (Clamp(60, -1.0),)])
@@ -62,6 +63,7 @@ def test_a_caller_of_a_retired_set_leaves_in_the_middle_of_a_pass(clamps: tuple[
             engine.cancel("old")
             lease.release()
 
+        leaving_in(engine, leave)
         # Clamps that begin here are looked up in the very pass in which the set goes.
         gone = Call(prompt(2), Recorder(decision=Decision(clamps=clamps)))
         stays = Call(prompt(3), Recorder())
@@ -71,13 +73,14 @@ def test_a_caller_of_a_retired_set_leaves_in_the_middle_of_a_pass(clamps: tuple[
                 gone.ids,
                 Sampling(max_new_tokens=60),
                 gone.observer,
+                gone.observer,
                 lease=lease,
-                admitted=leaving(2, leave),
             ),
             gone.emit,
         )
         engine.submit(
-            GenerationRequest("new", stays.ids, Sampling(max_new_tokens=20), stays.observer), stays.emit
+            GenerationRequest("new", stays.ids, Sampling(max_new_tokens=20), stays.observer, stays.observer),
+            stays.emit,
         )
         assert gone.finished().reason is FinishReason.CANCELLED
         assert stays.finished().coverage.complete
@@ -95,13 +98,10 @@ def test_texts_beside_one_whose_set_goes_are_scored() -> None:
     outcomes: dict[str, ScoreOutcome] = {}
     both, scored = threading.Event(), threading.Event()
 
-    def done(name: str) -> Callable[[ScoreOutcome], None]:
-        def keep(outcome: ScoreOutcome) -> None:
-            outcomes[name] = outcome
-            if len(outcomes) == 3:
-                scored.set()
-
-        return keep
+    def done(found: Sequence[tuple[str, ScoreOutcome]]) -> None:
+        outcomes.update(found)
+        if len(outcomes) == 3:
+            scored.set()
 
     class Slow(Recorder):
         """Keeps the thread, so that the two behind it share a pass."""
@@ -112,15 +112,12 @@ def test_texts_beside_one_whose_set_goes_are_scored() -> None:
 
     scorer.start()
     try:
-        scorer.submit(ScoreJob("first", prompt(1), Slow()), done("first"))
+        scorer.submit(job("first", prompt(1), Slow()), done)
         while scorer.queue_depth():
             threading.Event().wait(0.01)
         lease = world.lease()
-        scorer.submit(
-            ScoreJob("old", prompt(3), Recorder(), lease=lease, admitted=leaving(1, lease.release)),
-            done("old"),
-        )
-        scorer.submit(ScoreJob("new", prompt(3), Recorder()), done("new"))
+        scorer.submit(job("old", prompt(3), Recorder(), lease=lease, admitted=lease.release), done)
+        scorer.submit(job("new", prompt(3), Recorder()), done)
         both.set()
         assert scored.wait(60)
         assert outcomes["new"].coverage.complete
@@ -131,12 +128,16 @@ def test_texts_beside_one_whose_set_goes_are_scored() -> None:
     assert world.empty()
 
 
+def job(name: str, ids: tuple[int, ...], observer: Recorder, **options: object) -> ScoreJob:
+    return ScoreJob(name, ids, observer, observer, **options)
+
+
 def test_texts_that_never_run_let_go() -> None:
     world = World()
     scorer = Scorer(world.loaded, world.bank, world.tap, waiting=1)
     lease = world.lease()
 
-    def nothing(_: ScoreOutcome) -> None:
+    def nothing(_: object) -> None:
         """Nobody asks."""
 
     gate = threading.Event()
@@ -148,17 +149,17 @@ def test_texts_that_never_run_let_go() -> None:
 
     scorer.start()
     try:
-        scorer.submit(ScoreJob("runs", prompt(1), Slow()), nothing)
+        scorer.submit(job("runs", prompt(1), Slow()), nothing)
         while scorer.queue_depth():
             threading.Event().wait(0.01)
-        scorer.submit(ScoreJob("leaves", prompt(1), Recorder(), lease=lease), nothing)
+        scorer.submit(job("leaves", prompt(1), Recorder(), lease=lease), nothing)
         with pytest.raises(Overloaded):
-            scorer.submit(ScoreJob("refused", prompt(1), Recorder(), lease=lease), nothing)
+            scorer.submit(job("refused", prompt(1), Recorder(), lease=lease), nothing)
         scorer.cancel("leaves")
-        scorer.submit(ScoreJob("waits", prompt(1), Recorder(), lease=lease), nothing)
+        scorer.submit(job("waits", prompt(1), Recorder(), lease=lease), nothing)
         scorer.stop(0)
         with pytest.raises(Unavailable):
-            scorer.submit(ScoreJob("late", prompt(1), Recorder(), lease=lease), nothing)
+            scorer.submit(job("late", prompt(1), Recorder(), lease=lease), nothing)
     finally:
         gate.set()
         scorer.stop(5)
@@ -187,6 +188,7 @@ def test_a_generation_that_is_refused_holds_nothing() -> None:
                     "a",
                     call.ids,
                     Sampling(),
+                    call.observer,
                     call.observer,
                     (Clamp(90, -1.0),),
                     plans=(plan,),

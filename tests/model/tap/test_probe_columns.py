@@ -5,11 +5,23 @@ import pytest
 import torch
 
 from monitor.errors import ConfigurationError, ModelError
-from monitor.model.engine.rows import why_unscored
 from monitor.model.tap.bank import FeatureBank
 from monitor.model.tap.probe_columns import RESERVE, ProbeColumns
-from monitor.model.tap.tap import UNREAD, Tap, TapBuffers
-from monitor.records import Action, Clamp, FinishReason, Probe, Signal, WatchPlan, Where
+from monitor.model.tap.tap import Tap, TapBuffers
+from monitor.records import (
+    UNREAD,
+    Action,
+    Blocks,
+    Clamp,
+    Failure,
+    FinishReason,
+    Phase,
+    Probe,
+    Signal,
+    TokenBlock,
+    WatchPlan,
+    Where,
+)
 from tests.model.running import running
 from tests.model.tiny import Recorder, decode_all, dictionary, encode_all, loaded_model, maxima, prompt
 
@@ -63,9 +75,15 @@ def test_a_row_that_is_not_finite_reads_as_nan_and_an_unread_one_as_unread(value
     assert torch.isnan(buffers.others[2]).all()
     assert torch.isfinite(buffers.others[[0, 1, 3, 4, 5]]).all()
     assert (buffers.others[6:] == UNREAD).all()
-    assert why_unscored(buffers.others[:6, which].numpy()) == "non_finite"
-    assert why_unscored(buffers.others[6:, which].numpy()) == "tap_missed"
-    assert why_unscored(np.asarray([[-3.0, 0.0]], np.float32)) == ""
+    found = [
+        buffers.others[:6, which],
+        buffers.others[6:, which],
+        torch.tensor([[-3.0, *[0.0] * (len(which) - 1)]]),
+    ]
+    blocks = [
+        (i, TokenBlock(Phase.PROMPT, 0, (1,) * len(rows), rows.numpy())) for i, rows in enumerate(found)
+    ]
+    assert Blocks.of(blocks).unscored() == {0: Failure.NON_FINITE, 1: Failure.TAP_MISSED}
 
 
 def test_passes_of_sets_without_them_leave_them_alone():
@@ -117,7 +135,7 @@ def test_generations_show_them_to_the_rules_before_any_clamp():
         assert np.ptp(plainly.readings[:, plan.column(plan.probes[0])]) > 0
         run.tap.detach()
         missed = run.call(prompt(4), observer=Recorder(on_error=Action.BLOCK))
-        assert missed.finished().failure == "tap_missed"
+        assert missed.finished().error.cause is Failure.TAP_MISSED
         assert missed.finished().reason is FinishReason.POLICY
 
 
@@ -132,4 +150,4 @@ def test_a_plan_without_any_feature(kind):
         assert (call.readings[:, 1] > 0).all()
         run.tap.detach()
         missed = run.call(prompt(4), observer=Recorder(on_error=Action.BLOCK))
-        assert missed.finished().failure == "tap_missed"
+        assert missed.finished().error.cause is Failure.TAP_MISSED

@@ -45,11 +45,18 @@ class TestVerification:
         with running(loaded_model(), dictionary(), clampable=[40]) as run:
             later = LaterTaps(run_layers(run), run.tap, LAYER)
             run.engine._later = later
-            run.engine._buffers.later = torch.zeros(len(run.engine._buffers.readings), COLUMNS)
+            buffers = run.engine._work.buffers
+            buffers.later = torch.zeros(len(buffers.readings), COLUMNS)
             if attached:
                 later.attach()
             request = GenerationRequest(
-                "a", call.ids, Sampling(max_new_tokens=6), call.observer, plans=(PLAN,), include_tokens=True
+                "a",
+                call.ids,
+                Sampling(max_new_tokens=6),
+                call.observer,
+                call.observer,
+                plans=(PLAN,),
+                include_tokens=True,
             )
             run.engine.submit(request, call.emit)
             last = call.finished()

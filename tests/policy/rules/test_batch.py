@@ -9,7 +9,18 @@ from monitor.policy.policy import Condition, WeightedFeature
 from monitor.policy.policyset import PolicySet
 from monitor.policy.schema.expression import AllOf, AnyOf, AtLeast, NotOf
 from monitor.policy.schema.policy import Cumulative, Ema, Max, Mean
-from monitor.records import Action, Clamp, Coverage, Mode, Phase, Probe, Signal, TokenBlock
+from monitor.records import (
+    Action,
+    Blocks,
+    Clamp,
+    Coverage,
+    Failure,
+    Mode,
+    Phase,
+    Probe,
+    Signal,
+    TokenBlock,
+)
 from tests.policy.conftest import policy, rule, word
 
 SPECIAL = frozenset({7})
@@ -60,10 +71,10 @@ def random_set(rng, poolings):
         hold=3,
         release_below=0.5,
     )
-    rewound = policy(
+    held = policy(
         rule("back", features=((1, 1.0),), threshold=1.0, action=Action.SUPPRESS),
         clamps=(Clamp(1, -2.0),),
-        rewind=int(rng.integers(0, 4)),
+        hold=None if rng.random() < 0.5 else int(rng.integers(1, 4)),
         name="w",
     )
     mixed = AnyOf(
@@ -76,7 +87,7 @@ def random_set(rng, poolings):
         conditions=(*parts, Condition("e", when=AnyOf(any=["a", "c"]))),
         name="q",
     )
-    return PolicySet((first, second, rewound), "")
+    return PolicySet((first, second, held), "")
 
 
 def texts(rng, policies, requests):
@@ -107,6 +118,12 @@ def blocks(rng, readings, ids, prompt):
         yield TokenBlock(Phase.RESPONSE, t, ids[t : t + 1], readings[t : t + 1])
 
 
+def together(policies, work):
+    """Blocks of several requests in one call; where each request stands then."""
+    found = policies.rules.observe_batch(Blocks.of([(observer.slot, block) for observer, block in work]))
+    return [found.get(i) or observer.decision() for i, (observer, _) in enumerate(work)]
+
+
 @pytest.mark.parametrize("seed", range(30))
 def test_together_is_alone(some_poolings, seed):
     rng = np.random.default_rng(seed)
@@ -116,37 +133,34 @@ def test_together_is_alone(some_poolings, seed):
     alone = []
     for given in requests:
         observer = policies.start(word, SPECIAL)
-        alone.append((observer, [observer.begin(), *(observer.observe(b) for b in given)]))
-    together = [(policies.start(word, SPECIAL), []) for _ in requests]
-    for observer, decisions in together:
-        decisions.append(observer.begin())
+        alone.append((observer, [observer.first, *(observer.observe(b) for b in given)]))
+    beside = [policies.start(word, SPECIAL) for _ in requests]
+    decisions = [[observer.first] for observer in beside]
     waiting = [list(given) for given in requests]
     ended = set()
     while any(waiting):
         # Requests start and end at different times and now and then miss a pass.
         now = [i for i, left in enumerate(waiting) if left and rng.random() < 0.8]
-        work = [(together[i][0], waiting[i].pop(0)) for i in rng.permutation(now)]
-        if work:
-            together[0][0].batch.ahead(work)
-        for observer, block in work:
-            next(ds for o, ds in together if o is observer).append(observer.observe(block))
+        work = [(i, waiting[i].pop(0)) for i in rng.permutation(now)]
+        for (i, _), said in zip(work, together(policies, [(beside[i], b) for i, b in work]), strict=True):
+            decisions[i].append(said)
         for i, left in enumerate(waiting):
             if not left and i not in ended:
                 ended.add(i)
-                verdict = together[i][0].verdict(Coverage(lengths[i], lengths[i]))
+                verdict = beside[i].verdict(Coverage(lengths[i], lengths[i]))
                 assert verdict == alone[i][0].verdict(Coverage(lengths[i], lengths[i]))
-    for (_, one), (_, other) in zip(alone, together, strict=True):
+    for (_, one), other in zip(alone, decisions, strict=True):
         assert one == other
 
 
-def test_a_block_that_went_ahead_counts_even_where_nobody_asks_for_it_again():
+def test_nothing_is_said_where_nothing_is_new():
     policies = PolicySet((policy(rule(threshold=0.5)),), "")
     observers = [policies.start(word) for _ in range(3)]
-    one = [TokenBlock(Phase.PROMPT, 0, (1, 2), np.asarray([[0.0], [0.9]], np.float32)) for _ in observers]
-    observers[0].batch.ahead(list(zip(observers, one, strict=True)))
-    observers[0].observe(TokenBlock(Phase.PROMPT, 2, (3,), np.asarray([[0.0]], np.float32)))
-    for observer, tokens in zip(observers, (3, 2, 2), strict=True):
-        assert [d.position for d in observer.verdict(Coverage(tokens, tokens)).detections] == [1]
+    quiet, loud = (TokenBlock(Phase.PROMPT, 1, (1,), np.asarray([[v]], np.float32)) for v in (0.4, 0.9))
+    blocks = [(observers[0].slot, quiet), (observers[1].slot, loud), (observers[2].slot, quiet)]
+    for observer in observers:
+        observer.observe(TokenBlock(Phase.PROMPT, 0, (1,), np.zeros((1, 1), np.float32)))
+    assert list(policies.rules.observe_batch(Blocks.of(blocks))) == [1]
 
 
 def test_a_rule_that_crashes_takes_nobody_down_silently(monkeypatch):
@@ -155,25 +169,40 @@ def test_a_rule_that_crashes_takes_nobody_down_silently(monkeypatch):
     start = [TokenBlock(Phase.PROMPT, t, (1,), np.zeros((1, 1), np.float32)) for t in range(2)]
     for observer in observers:
         observer.observe(start[0])
-    monkeypatch.setattr("monitor.policy.rules.batch.advance", lambda *_: 1 / 0)
-    observers[0].batch.ahead([(observer, start[1]) for observer in observers])
+    monkeypatch.setattr("monitor.policy.rules.observer.step", lambda *_: 1 / 0)
+    said = together(policies, [(observer, start[1]) for observer in observers])
+    assert [one.failure for one in said] == [Failure.RULE_ERROR] * 3
+    assert [one.action for one in said] == [Action.BLOCK] * 3
     for observer in observers:
-        with pytest.raises(RuntimeError, match="crashed"):
-            observer.observe(start[1])
-        observer.failed("rule_error")
-        assert observer.verdict(Coverage(2, 2)).failure == "rule_error"
+        assert observer.verdict(Coverage(2, 2)).failure is Failure.RULE_ERROR
 
 
-def test_lanes_of_requests_that_were_dropped_are_used_again():
+def test_a_detection_that_cannot_be_told_takes_down_its_own_request_alone():
+    def fails(token_id):
+        raise ValueError(token_id)
+
     policies = PolicySet((policy(rule(threshold=0.5)),), "")
+    observers = [policies.start(word), policies.start(fails), policies.start(word)]
+    readings = np.asarray([[0.0], [0.9]], np.float32)
+    said = together(policies, [(o, TokenBlock(Phase.PROMPT, 0, (1, 2), readings)) for o in observers])
+    assert [one.failure for one in said] == [None, Failure.RULE_ERROR, None]
+    assert [len(one.detections) for one in said] == [1, 0, 1]
+
+
+def test_slots_of_requests_that_were_dropped_are_used_again():
+    policies = PolicySet((policy(rule(threshold=0.5)),), "")
+    seen = set()
     for _ in range(5):
         observers = [policies.start(word) for _ in range(20)]
+        seen |= {observer.slot for observer in observers}
         for t in range(3):
-            work = [
-                (o, TokenBlock(Phase.PROMPT, t, (1,), np.full((1, 1), 0.1, np.float32))) for o in observers
-            ]
-            observers[0].batch.ahead(work)
-            for observer, block in work:
-                observer.observe(block)
+            rows = np.full((1, 1), 0.1, np.float32)
+            together(policies, [(o, TokenBlock(Phase.PROMPT, t, (1,), rows)) for o in observers])
         assert all(o.verdict(Coverage(3, 3)).scores[0].score == pytest.approx(0.1) for o in observers[::2])
-    assert len(policies._batch._holders) == 32
+    assert len(seen) <= 40
+
+
+def test_a_request_that_somebody_holds_keeps_its_slot():
+    policies = PolicySet((policy(rule(threshold=0.5)),), "")
+    held = policies.start(word)
+    assert all(policies.start(word).slot != held.slot for _ in range(50))

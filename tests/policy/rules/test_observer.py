@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from monitor.policy.policyset import PolicySet
-from monitor.records import Action, Clamp, Coverage, Mode, Phase, Status, Where
+from monitor.records import UNREAD, Action, Clamp, Coverage, Failure, Mode, Phase, Status, Where
 from tests.policy.conftest import block, naive_pooled, policy, rule, word
 
 ALL = "sha256:" + "0" * 64
@@ -60,11 +60,11 @@ def test_shadow_detects_and_never_acts():
     clamps = (Clamp(3, -1.0),)
     shadow = rule(action=Action.SUPPRESS, mode=Mode.SHADOW)
     observer = started(policy(shadow, clamps=clamps, clamps_always=True))
-    assert observer.begin().clamps == ()
+    assert observer.first.clamps == ()
     decision = observer.observe(block([[0], [1]]))
     assert len(decision.detections) == 1
     assert (decision.action, decision.clamps) == (Action.ALLOW, ())
-    assert observer.failed("engine").action is Action.ALLOW
+    assert observer.failed(Failure.PASS_FAILED).action is Action.ALLOW
     assert observer.verdict(coverage(2)).status is Status.UNKNOWN
 
 
@@ -76,7 +76,7 @@ def test_the_strongest_enforced_action_stands_and_clamps_follow_detection():
         clamps=(Clamp(5, -1.0), Clamp(3, -2.0)),
     )
     observer = started(always, on_hit)
-    assert observer.begin().clamps == (Clamp(5, 0.0, Where.EVERYWHERE),)
+    assert observer.first.clamps == (Clamp(5, 0.0, Where.EVERYWHERE),)
     assert observer.observe(block([[0, 0], [0.4, 0]])).action is Action.ALLOW
     decision = observer.observe(block([[0.6, 0]], start=2))
     assert decision.action is Action.SUPPRESS
@@ -85,14 +85,16 @@ def test_the_strongest_enforced_action_stands_and_clamps_follow_detection():
     assert observer.observe(block([[0, 0]], start=4)).action is Action.BLOCK
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(
+    ("bad", "cause"), [(np.nan, "non_finite"), (np.inf, "non_finite"), (UNREAD, "tap_missed")]
+)
 @pytest.mark.parametrize(("closed", "action"), [(True, Action.BLOCK), (False, Action.ALLOW)])
-def test_readings_that_are_not_numbers_are_a_failure(bad, closed, action):
+def test_readings_that_are_not_numbers_are_a_failure(bad, cause, closed, action):
     observer = started(policy(rule(), closed=closed))
     assert observer.observe(block([[0], [bad]])).action is action
     assert observer.observe(block([[0.1]], start=2)).action is action
     verdict = observer.verdict(coverage(3))
-    assert (verdict.status, verdict.failure, verdict.action) == (Status.UNKNOWN, "non_finite", action)
+    assert (verdict.status, verdict.failure, verdict.action) == (Status.UNKNOWN, cause, action)
     assert observer.observe(block([[0.9]], start=3)).detections, "scoring goes on after a failure"
 
 
@@ -100,7 +102,7 @@ def test_readings_whose_sum_overflows_are_numbers_all_the_same():
     huge = float(np.finfo(np.float32).max)
     observer = started(policy(rule(features=((3, 1.0), (4, 1.0), (5, -1.0)))))
     assert observer.observe(block([[0, 0, 0], [huge, huge, 0]])).detections
-    assert observer.observe(block([[np.inf, -np.inf, 0]], start=2)).action is Action.BLOCK
+    assert observer.observe(block([[np.inf, np.nan, 0]], start=2)).action is Action.BLOCK
     assert observer.verdict(coverage(3)).failure == "non_finite"
 
 

@@ -7,7 +7,7 @@ from monitor.policy.policy import Condition
 from monitor.policy.policyset import PolicySet
 from monitor.policy.rules.sessions import SessionStore
 from monitor.policy.schema.policy import Cumulative, Match
-from monitor.records import Action, Coverage, Phase, Status, TokenBlock
+from monitor.records import Action, Blocks, Coverage, Phase, Status, TokenBlock
 from tests.policy.conftest import policy, rule, word
 
 
@@ -23,11 +23,9 @@ def adding(closed=True, **more):
     return policy(one, closed=closed)
 
 
-def ask(policies, readings, ids=None, *, prompt=None, session="s", caller="", start=True):
+def ask(policies, readings, ids=None, *, prompt=None, session="s", caller=""):
     """One request: its verdict after a prompt and a response."""
     observer = policies.start(word, session=session, caller=caller)
-    if start:
-        observer.begin()
     rows = np.asarray(readings, np.float32)[:, None]
     ids = tuple(ids or range(len(rows)))
     prompt = len(rows) if prompt is None else prompt
@@ -78,7 +76,7 @@ def test_a_session_that_was_dropped_never_looks_clean(closed, action):
     assert (len(store), store.evicted) == (2, {"size": 1, "ttl": 0})
     back = ask(policies, [0, 0.1], session="a")
     assert (back.status, back.failure, back.action) == (Status.UNKNOWN, "session_lost", action)
-    again = ask(policies, [0, 0.1], session="a", start=False)
+    again = ask(policies, [0, 0.1], session="a")
     assert again.status is Status.UNKNOWN, "it stays without its beginning"
     clock.now = 100.0
     assert ask(policies, [0, 0.1], session="new").status is Status.CHECKED
@@ -121,8 +119,8 @@ def test_two_requests_of_a_session_at_once_add_up():
     for t in range(4):
         rows = np.full((1, 1), 0.35 if t else 0.0, np.float32)
         work = [(o, TokenBlock(Phase.PROMPT, t, (10 * i + t,), rows)) for i, o in enumerate(observers)]
-        observers[0].batch.ahead(work)
-        hits += [len(o.observe(b).detections) for o, b in work]
+        found = policies.rules.observe_batch(Blocks.of([(o.slot, b) for o, b in work]))
+        hits += [len(found[i].detections) if i in found else 0 for i in range(len(work))]
     assert sum(hits) == 3
     assert not any(hits[:6])
 

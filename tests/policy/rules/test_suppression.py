@@ -5,9 +5,9 @@ import pytest
 
 from monitor.policy.policy import Condition, WeightedFeature
 from monitor.policy.policyset import PolicySet
-from monitor.policy.schema.policy import Ema, Max, Mean
+from monitor.policy.schema.policy import Ema, Mean
 from monitor.policy.schema.suppress import Suppress
-from monitor.records import Action, Clamp, Coverage, ErrorTerm, Mode, Phase, Status, TokenBlock
+from monitor.records import Action, Clamp, ErrorTerm, Mode, Phase, TokenBlock
 from tests.policy.conftest import block, policy, rule, word
 
 ALL = "sha256:" + "0" * 64
@@ -31,8 +31,8 @@ class TestClampsInForce:
 
     def test_from_the_first_token(self):
         observer = started(policy(name="a", clamps=(Clamp(3, -1.0),), clamps_always=True))
-        decision = observer.begin()
-        assert (decision.clamps, decision.suppressing, decision.lag) == ((Clamp(3, -1.0),), ("a",), 0)
+        decision = observer.first
+        assert (decision.clamps, decision.suppressing) == ((Clamp(3, -1.0),), ("a",))
 
     def test_from_the_detection_to_the_end(self):
         observer = started(policy(rule(**SUPPRESS), clamps=(Clamp(3, -1.0),)))
@@ -90,11 +90,11 @@ class TestClampsInForce:
         found = [bool(observer.observe(response([[0.0]], 2 + i)).suppressing) for i in range(3)]
         assert found == [True, False, False]
 
-    def test_shadow_never_clamps_and_rewinds(self):
-        shadow = policy(rule(**SUPPRESS, mode=Mode.SHADOW), clamps=(Clamp(3, -1.0),), rewind=4)
+    def test_shadow_never_clamps(self):
+        shadow = policy(rule(**SUPPRESS, mode=Mode.SHADOW), clamps=(Clamp(3, -1.0),))
         observer = started(shadow)
         decision = observer.observe(block([[0.0], [0.9]]))
-        assert (decision.clamps, decision.suppressing, decision.lag, decision.restart) == ((), (), 0, None)
+        assert (decision.clamps, decision.suppressing) == ((), ())
 
     def test_what_suppression_needs(self):
         drop = Clamp(4, -1.0, error_term=ErrorTerm.DROP)
@@ -103,98 +103,13 @@ class TestClampsInForce:
         assert [(plan.policy, plan.features) for plan in needs.plans] == [("p", (3, 4))]
 
 
-class TestTakingBack:
-    def make(self, **more):
-        suppressing = policy(
-            rule("s", **{**SUPPRESS, "pooling": Ema(half_life=3), **more}),
-            clamps=(Clamp(3, -1.0),),
-            rewind=3,
-            name="s",
-        )
-        watching = policy(rule("w", threshold=9.0, pooling=Ema(half_life=5)), name="w")
-        return started(suppressing, watching)
-
-    def test_the_rules_forget_what_was_taken_back(self):
-        observer, never = self.make(), self.make()
-        calm, hot = [0.05, 0.1, 0.2, 0.1], [0.9, 1.5, 2.0]
-        for each in (observer, never):
-            each.observe(block([[0.0], [0.1], [0.2]]))
-        restart = None
-        for i, score in enumerate(calm + hot):
-            decision = observer.observe(response([[score]], 3 + i))
-            restart = decision.restart if decision.restart is not None else restart
-            if decision.restart is not None:
-                break
-        assert restart == 3 + i + 1 - 3
-        assert decision.suppressing == ("s",)
-        kept = restart - 3
-        for i, score in enumerate((calm + hot)[:kept]):
-            never.observe(response([[score]], 3 + i))
-        for i, score in enumerate([0.2, 0.3, 0.1]):
-            first = observer.observe(response([[score]], restart + i))
-            never.observe(response([[score]], restart + i))
-            assert first.restart is None
-        ran = restart + 3
-        one = observer.verdict(Coverage(ran + 3, ran + 3, 0, 3))
-        two = never.verdict(Coverage(ran, ran))
-        assert one.status is two.status is Status.CHECKED
-        assert [(s.rule, s.phase, s.score) for s in one.scores] == [
-            (s.rule, s.phase, s.score) for s in two.scores
-        ]
-        assert len(one.detections) == 1
-        assert two.detections == ()
-
-    def test_what_was_taken_back_is_not_in_the_evidence(self):
-        observer = self.make(pooling=Max())
-        observer.observe(block([[0.0], [0.0]]))
-        for i in range(5):
-            observer.observe(response([[0.1]], 2 + i))
-        decision = observer.observe(response([[0.9]], 7))
-        assert decision.restart == 5
-        (found,) = decision.detections
-        assert [(e.position < 5, bool(e.text)) for e in found.evidence if e.position >= 5] == [
-            (False, False)
-        ] * len([e for e in found.evidence if e.position >= 5])
-        assert any(e.position >= 5 for e in found.evidence)
-
-    def test_a_rule_takes_back_once_and_nothing_waits_any_more_then(self):
-        observer = self.make(pooling=Max())
-        assert observer.begin().lag == 3
-        observer.observe(block([[0.0], [0.0]]))
-        for i in range(4):
-            assert observer.observe(response([[0.0]], 2 + i)).lag == 3
-        first = observer.observe(response([[0.9]], 6))
-        assert (first.restart, first.lag) == (4, 0)
-        again = observer.observe(response([[0.9]], 4))
-        assert (again.restart, again.suppressing) == (None, ("s",))
-
-    def test_never_into_the_prompt(self):
-        observer = self.make(pooling=Max())
-        observer.observe(block([[0.0], [0.0]]))
-        assert observer.observe(response([[0.9]], 2)).restart == 2
-
-    def test_a_prompt_is_run_again_whole(self):
-        observer = self.make(pooling=Max())
-        decision = observer.observe(block([[0.0], [0.9]]))
-        assert (decision.restart, decision.suppressing) == (2, ("s",))
-        assert observer.observe(response([[0.0]], 2)).restart is None
-        assert observer.verdict(Coverage(3, 3)).status is Status.CHECKED
-
-    def test_more_tokens_than_were_shown_are_still_noticed(self):
-        observer = self.make(pooling=Max())
-        observer.observe(block([[0.0], [0.0]]))
-        observer.observe(response([[0.9]], 2))
-        assert observer.verdict(Coverage(4, 4, 0, 1)).status is Status.UNKNOWN
-
-
 class TestFields:
     @pytest.mark.parametrize(
         ("fields", "message"),
         [
             ({"when": "always", "hold": 3}, "goes with `when: detected`"),
-            ({"when": "always", "rewind": 3}, "goes with `when: detected`"),
             ({"release_below": 0.5}, "needs `hold: TOKENS`"),
-            ({"rewind": 65}, "less than or equal to 64"),
+            ({"rewind": 3}, "Extra inputs"),
             ({"error_term": "forget"}, "'keep' or 'drop'"),
         ],
     )

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from monitor.records import Phase, Probe, TokenBlock, WatchPlan
+from monitor.records import Blocks, Phase, Probe, TokenBlock, WatchPlan
 from monitor.telemetry.metrics.activations import BOUNDS, ActivationCollector, ActivationLedger, shown
 from tests.children import beside, four_at_once
 
@@ -33,7 +33,7 @@ class Exported:
 
 def block(readings, start=1, phase=Phase.RESPONSE):
     readings = np.asarray(readings, np.float32)
-    return TokenBlock(phase, start, tuple(range(len(readings))), readings)
+    return Blocks.of([(0, TokenBlock(phase, start, tuple(range(len(readings))), readings))])
 
 
 def samples(meter):
@@ -187,3 +187,19 @@ def test_probes_and_signals_behind_the_features_are_not_counted_as_features():
     meter.watch(WatchPlan((8,)), [("p", 8)])
     old.observe(block([[0.5, 0.75, 4.0]]))
     assert expected([0.0, 1.0, 0.75], feature="8").items() <= samples(meter).items()
+
+
+def test_rows_of_a_pass_that_belong_to_other_sets_are_not_counted():
+    meter = Exported(WatchPlan((3,)), [("p", 3)])
+    readings = np.asarray([[9.0], [0.25], [0.5], [9.0], [0.75]], np.float32)
+    two = (
+        np.asarray([0, 1]),
+        np.asarray([True, False]),
+        np.asarray([4, 0]),
+        np.asarray([1, 3]),
+        np.asarray([2, 2]),
+    )
+    meter.observe(Blocks(*two, token_ids=np.arange(5), readings=readings))
+    found = samples(meter)
+    assert expected([0.25, 0.5, 0.75]).items() <= found.items()
+    assert (found["tokens_scored_total", "response"], found["tokens_scored_total", "prompt"]) == (2, 2)

@@ -11,13 +11,16 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 
+from monitor.policy.policyset import PolicySet
 from monitor.records import (
     Action,
+    Blocks,
     Clamp,
     Coverage,
     Decision,
     Detection,
     Digests,
+    Failure,
     Mode,
     Phase,
     Severity,
@@ -101,11 +104,11 @@ def test_the_dictionary_is_not_measured_until_it_is(metrics):
 
 def test_an_unscored_request_is_counted_by_cause(metrics):
     coverage = Coverage(10, 7, 4)
-    metrics.judged(Verdict(Status.UNKNOWN, Action.BLOCK, coverage, failure="non_finite"))
-    metrics.judged(Verdict(Status.UNKNOWN, Action.BLOCK, Coverage(5, 5), failure="made up"))
+    metrics.judged(Verdict(Status.UNKNOWN, Action.BLOCK, coverage, failure=Failure.NON_FINITE))
+    metrics.judged(Verdict(Status.UNKNOWN, Action.BLOCK, Coverage(5, 5), failure=Failure.GAP))
     metrics.judged(Verdict(Status.CHECKED, Action.ALLOW, Coverage(5, 5)))
     assert value(metrics, "monitor_failures_total", cause="non_finite") == 1
-    assert value(metrics, "monitor_failures_total", cause="other") == 1
+    assert value(metrics, "monitor_failures_total", cause="gap") == 1
     assert value(metrics, "tokens_unscored_total", cause="non_finite") == 3
     assert value(metrics, "tokens_truncated_total") == 4
     assert value(metrics, "fail_open_requests_total", cause="non_finite") == 0
@@ -115,99 +118,108 @@ def test_an_unscored_request_is_counted_by_cause(metrics):
 
 
 def test_a_request_that_passed_unscored_is_counted_as_let_through(metrics):
-    metrics.judged(Verdict(Status.UNKNOWN, Action.ALLOW, Coverage(5, 0), failure="tap_missed"))
-    metrics.judged(Verdict(Status.UNKNOWN, Action.ALERT, Coverage(5, 0), failure="made up"))
+    metrics.judged(Verdict(Status.UNKNOWN, Action.ALLOW, Coverage(5, 0), failure=Failure.TAP_MISSED))
+    metrics.judged(Verdict(Status.UNKNOWN, Action.ALERT, Coverage(5, 0), failure=Failure.GAP))
     assert value(metrics, "fail_open_requests_total", cause="tap_missed") == 1
-    assert value(metrics, "fail_open_requests_total", cause="other") == 1
+    assert value(metrics, "fail_open_requests_total", cause="gap") == 1
 
 
 class Scripted:
-    """An Observer that says what it was told to say."""
+    """One request and its observer, which says what it was told to say."""
 
-    def __init__(self, begin=None, *decisions):
-        begin = begin or Decision()
-        self._begin, self._decisions = begin, list(decisions)
+    slot = 0
+
+    def __init__(self, first=None, *decisions):
+        self.first, self._decisions = first or Decision(), list(decisions)
         self.seen = []
 
-    def begin(self):
-        return self._begin
-
-    def observe(self, block):
-        self.seen.append(block)
-        return self._decisions.pop(0) if self._decisions else self._begin
-
-    def failed(self, cause):
-        self.seen.append(cause)
-        return self._begin
+    def observe_batch(self, blocks):
+        self.seen.append(blocks)
+        decision = self._decisions.pop(0) if self._decisions else None
+        return {} if decision is None else {0: decision}
 
 
-def block(start, tokens):
-    return TokenBlock(Phase.PROMPT, start, (1,) * tokens, np.zeros((tokens, 2), np.float32))
+def block(start, tokens, slot=0):
+    readings = np.zeros((tokens, 2), np.float32)
+    return Blocks.of([(slot, TokenBlock(Phase.PROMPT, start, (1,) * tokens, readings))])
+
+
+def metered(inner, metrics, meter):
+    observer = MeteredObserver(inner, metrics, meter)
+    observer.open(inner)
+    return observer
 
 
 def test_the_observer_hands_everything_on(metrics):
-    chosen, meter = full(metrics)
+    _, meter = full(metrics)
     said = Decision(action=Action.ALERT)
     inner = Scripted(Decision(clamps=(Clamp(1, 1.0),)), said)
-    observer = MeteredObserver(inner, metrics, meter, chosen.policies)
-    assert observer.begin() is inner.begin()
-    first = block(0, 3)
-    assert observer.observe(first) is said
-    assert observer.failed("gap") is inner.begin()
-    assert inner.seen == [first, "gap"]
+    observer = metered(inner, metrics, meter)
+    first, second = block(0, 3), block(3, 1)
+    assert observer.observe_batch(first) == {0: said}
+    assert observer.observe_batch(second) == {}
+    assert inner.seen == [first, second]
 
 
 def test_clamps_that_hold_from_the_start_suppress_from_the_start(metrics):
-    chosen, meter = full(metrics)
-    observer = MeteredObserver(
-        Scripted(Decision(clamps=(Clamp(7, -2.0), Clamp(5, 0.0)))), metrics, meter, chosen.policies
-    )
-    observer.begin()
-    observer.observe(block(0, 3))
-    observer.observe(block(3, 1))
+    _, meter = full(metrics)
+    first = Decision(clamps=(Clamp(7, -2.0),), suppressing=("deception",))
+    observer = metered(Scripted(first), metrics, meter)
+    observer.observe_batch(block(0, 3))
+    observer.observe_batch(block(3, 1))
     assert value(metrics, "suppressed_tokens_total", policy="deception") == 4
     assert value(metrics, "suppressed_tokens_total", policy="weapons") == 0
 
 
 def test_suppression_ends_where_the_rules_release_it(metrics):
-    chosen, meter = full(metrics)
-    holding, released = Decision(suppressing=("deception",)), Decision()
-    observer = MeteredObserver(Scripted(None, holding, released, released), metrics, meter, chosen.policies)
-    observer.begin()
+    _, meter = full(metrics)
+    observer = metered(Scripted(None, Decision(suppressing=("deception",)), Decision()), metrics, meter)
     for start, tokens in [(0, 3), (3, 2), (5, 4)]:
-        observer.observe(block(start, tokens))
+        observer.observe_batch(block(start, tokens))
     assert value(metrics, "suppressed_tokens_total", policy="deception") == 2
 
 
+def test_what_could_not_be_scored_is_not_counted_as_scored(metrics):
+    _, meter = full(metrics)
+    failed = Decision(failure=Failure.GAP)
+    observer = metered(Scripted(Decision(suppressing=("deception",)), failed), metrics, meter)
+    observer.observe_batch(block(0, 3))
+    assert value(metrics, "tokens_scored_total", phase="prompt") == 0
+    assert value(metrics, "suppressed_tokens_total", policy="deception") == 0
+
+
+def test_a_slot_that_another_request_has_begins_anew(metrics):
+    _, meter = full(metrics)
+    inner = Scripted(None, Decision(suppressing=("deception",)))
+    observer = metered(inner, metrics, meter)
+    observer.observe_batch(block(0, 3))
+    observer.open(inner)
+    observer.observe_batch(block(0, 3))
+    assert value(metrics, "suppressed_tokens_total", policy="deception") == 0
+
+
 def test_a_policy_that_blocks_twice_blocked_one_request(metrics):
-    chosen, meter = full(metrics)
+    _, meter = full(metrics)
     first = Detection(
         "weapons", "word", "weapons", Severity.HIGH, Action.BLOCK, Mode.ENFORCE, Phase.PROMPT, 1, 1.0, 0.5
     )
     second = replace(first, phase=Phase.RESPONSE)
-    observer = MeteredObserver(
-        Scripted(None, Decision((first,)), Decision((second,))), metrics, meter, chosen.policies
-    )
-    observer.begin()
-    observer.observe(block(0, 2))
-    observer.observe(block(2, 1))
+    observer = metered(Scripted(None, Decision((first,)), Decision((second,))), metrics, meter)
+    observer.observe_batch(block(0, 2))
+    observer.observe_batch(block(2, 1))
     assert value(metrics, "blocked_requests_total", policy="weapons") == 1
 
 
 @pytest.mark.parametrize(("mode", "suppressed"), [(Mode.ENFORCE, 1), (Mode.SHADOW, 0)])
 def test_a_rule_in_shadow_suppresses_nothing(metrics, mode, suppressed):
     shadowed = policy("deception", 7, Action.SUPPRESS, mode=mode, clamps=(Clamp(7, -2.0),))
-    chosen, meter = full(metrics)
-    real = chosen.start(str)
-    real.observe(TokenBlock(Phase.PROMPT, 0, (0,), np.zeros((1, len(chosen.watch)), np.float32)))
-    row = np.zeros((1, len(chosen.watch)), np.float32)
-    row[0, chosen.watch.column(7)] = 1
-    (found,) = real.observe(TokenBlock(Phase.PROMPT, 1, (1,), row)).detections
-    fired = Decision((replace(found, mode=mode),), Action.ALLOW)
-    observer = MeteredObserver(Scripted(Decision(), fired), metrics, meter, (shadowed,))
-    observer.begin()
-    observer.observe(block(0, 1))
-    observer.observe(block(1, 1))
+    _, meter = full(metrics)
+    rules = PolicySet((shadowed,), "")
+    observer, judge = MeteredObserver(rules.rules, metrics, meter), rules.start(str)
+    observer.open(judge)
+    for start, reading in ((0, 0.0), (1, 1.0), (2, 0.0)):
+        rows = np.full((1, 1), reading, np.float32)
+        observer.observe_batch(Blocks.of([(judge.slot, TokenBlock(Phase.PROMPT, start, (start,), rows))]))
     assert value(metrics, "suppressed_tokens_total", policy="deception") == suppressed
 
 

@@ -1,0 +1,298 @@
+"""What engine, rules, scorer and sampler cost the host beside the model: `python -m monitor.bench.host_time`.
+
+No model runs: passes are laid out and their readings filled in with what the bundled pair reads in benign texts, halved
+so that no rule fires. Times are CPU time of the thread that does the work, the 25th percentile of passes, so that other
+work on the machine disturbs them little.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from monitor.bench.around import Watch, shipped, watching
+from monitor.bench.models import Subject, demo
+from monitor.model.engine.engine import Engine
+from monitor.model.engine.liveness import Nobody
+from monitor.model.engine.paged import Limits, Steps
+from monitor.model.engine.readout import Taken
+from monitor.model.engine.requests import Emit, Event, GenerationRequest
+from monitor.model.engine.sampler import Draw, Sampler
+from monitor.model.load.model import LoadedModel
+from monitor.model.offline.residuals import Harvester
+from monitor.model.prompts import Prompter
+from monitor.model.tap.bank import FeatureBank
+from monitor.model.tap.span import Span
+from monitor.model.tap.tap import Tap
+from monitor.policy.policyset import PolicySet
+from monitor.records import Blocks, Phase, Readings, Sampling, TokenBlock
+from monitor.rpc.assembly import bundled_policies
+from monitor.rpc.mailbox import PostOffice
+
+PROMPT = 16
+"""Tokens of each request's prompt."""
+WARM = 6
+"""Passes that are not counted."""
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def main(
+    requests: Annotated[int, typer.Option(help="Requests that decode together.")] = 256,
+    passes: Annotated[int, typer.Option(help="Passes that are measured.")] = 120,
+    out: Annotated[Path | None, typer.Option(help="Write all numbers here as JSON.")] = None,
+) -> None:
+    """CPU time per request and pass, per token of a prompt, per choice of tokens, per text with its tokens."""
+    torch.set_num_threads(1)
+    subject = demo("cpu", "auto")
+    policies = shipped(subject)
+    bank = FeatureBank(
+        subject.autoencoder, subject.maximum, policies.watch.features, policies.clampable, plan=policies.watch
+    )
+    pool, ids = _pool(subject, bank)
+    found: dict[str, float] = {}
+    for level in ("no rules", "eleven policies", "policies, log, metrics, mailbox"):
+        for temperature in (0.0, 0.7):
+            name = f"{level}, temperature {temperature:g}: µs per request and pass"
+            found[name] = _decode(subject, bank, policies, pool, ids, (level, requests, passes, temperature))
+    for tokens, texts in ((64, 32), (512, 4), (8192, 1)):
+        found[f"rules of {texts} prompts of {tokens}: µs per token"] = _prompts(policies, pool, tokens, texts)
+    for rows, vocabulary in ((32, 8192), (32, 128_256)):
+        for name, sampling in _SAMPLINGS.items():
+            found[f"choice of {rows} tokens of {vocabulary}, {name}: ms"] = _choice(
+                rows, vocabulary, sampling
+            )
+    found["tokens with readings for a caller: µs per token, on the scorer's thread"] = _tokens(bank, pool)
+    _show(found)
+    if out is not None:
+        out.write_text(json.dumps(found, indent=1))
+
+
+_SAMPLINGS = {
+    "temperature": Sampling(temperature=0.7),
+    "temperature, top_p": Sampling(temperature=0.7, top_p=0.9),
+    "temperature, top_k": Sampling(temperature=0.7, top_k=50),
+}
+
+
+class _Laid:
+    """A batcher that runs nothing: whoever measures lays out the passes."""
+
+    static = False
+
+    def __init__(self, loaded: LoadedModel, limits: Limits, steps: Steps) -> None:
+        self._steps, self._rows = steps, limits.batch_tokens or 1
+
+    def start(self) -> None:
+        self._steps.ready(self._rows)
+
+    def stop(self, timeout: float) -> None: ...
+
+    def alive(self) -> bool:
+        return True
+
+    def running(self) -> int:
+        return 0
+
+    def add(self, request_id: str, prompt_ids: Sequence[int], max_new_tokens: int) -> None: ...
+
+    def remove(self, request_id: str) -> None: ...
+
+
+@torch.no_grad()
+def _pool(subject: Subject, bank: FeatureBank) -> tuple[torch.Tensor, list[int]]:
+    """Readings `[tokens, watched]` of benign texts, and their token ids."""
+    prompter = Prompter(subject.loaded)
+    plain = Harvester(subject.loaded, subject.layer)
+    rows: list[torch.Tensor] = []
+    ids: list[int] = []
+    for line in (bundled_policies() / "benign.jsonl").read_text().splitlines()[:200]:
+        own = prompter(json.loads(line)["text"], truncate=True, room=1, reply=False).ids
+        read, _ = bank.activations(plain.residuals(torch.tensor([list(own)]))[0, 1:], bank.read)
+        rows.append(0.5 * read * bank.unit[: bank.read])
+        ids += own[1:]
+    return torch.cat(rows), ids
+
+
+def _decode(
+    subject: Subject,
+    bank: FeatureBank,
+    policies: PolicySet,
+    pool: torch.Tensor,
+    ids: list[int],
+    how: tuple[str, int, int, float],
+) -> float:
+    """Microseconds per request and pass, of the engine's thread."""
+    level, requests, passes, temperature = how
+    limits = Limits(running=requests, batch_tokens=requests * PROMPT)
+    tap = Tap(bank, subject.loaded.layers[subject.layer])
+    engine = Engine(subject.loaded, bank, tap, limits=limits, waiting=requests, batcher=_Laid)
+    engine._end_ids = frozenset()
+    engine.start()
+    chance = random.Random(0)
+    with watching(policies) as watch, _emitting(requests, full=level.endswith("mailbox")) as emit:
+        held = []
+        for number in range(requests):
+            request, keep = _request(
+                level, number, watch, Sampling(400, temperature=temperature), ids, chance
+            )
+            held.append(keep)
+            engine.submit(request, emit)
+        times = [_pass(engine, pool, ids, chance, n) for n in range(passes + WARM)]
+        del held
+    return float(np.percentile(times[WARM:], 25)) / requests * 1e6
+
+
+def _request(
+    level: str, number: int, watch: Watch, sampling: Sampling, ids: list[int], chance: random.Random
+) -> tuple[GenerationRequest, object]:
+    """A request of one of the levels, and what must be kept as long as it runs."""
+    prompt = (0, *(chance.choice(ids) for _ in range(PROMPT - 1)))
+    if level == "no rules":
+        return GenerationRequest(f"r{number}", prompt, sampling, _NOBODY, _NOBODY), None
+    if level == "eleven policies":
+        judge = watch.policies.start(str)
+        return GenerationRequest(f"r{number}", prompt, sampling, watch.policies.rules, judge), judge
+    judge, trail = watch.open()
+    return GenerationRequest(
+        f"r{number}", prompt, sampling, watch.observer, judge, admitted=trail.admitted
+    ), trail
+
+
+_NOBODY = Nobody()
+
+
+@contextmanager
+def _emitting(requests: int, *, full: bool) -> Iterator[Emit]:
+    """Where events go: nowhere, or into mailboxes that a loop on another thread reads."""
+    if not full:
+        yield lambda _: None
+        return
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    office: PostOffice[Event] = PostOffice(loop)
+
+    async def read(name: str) -> None:
+        with office.box(name) as box:
+            while True:
+                await box.read()
+
+    async def begin() -> list[asyncio.Task[None]]:
+        readers = [asyncio.create_task(read(f"r{number}")) for number in range(requests)]
+        await asyncio.sleep(0)
+        return readers
+
+    async def end(readers: list[asyncio.Task[None]]) -> None:
+        for reader in readers:
+            reader.cancel()
+        await asyncio.gather(*readers, return_exceptions=True)
+
+    readers = asyncio.run_coroutine_threadsafe(begin(), loop).result()
+    try:
+        yield office.deliver
+    finally:
+        asyncio.run_coroutine_threadsafe(end(readers), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+def _pass(engine: Engine, pool: torch.Tensor, ids: list[int], chance: random.Random, number: int) -> float:
+    """Seconds of one pass, all that the model and the choice of tokens take left out."""
+    sequences = list(engine._sequences.values())
+    count, position = (PROMPT, 0) if number == 0 else (1, PROMPT + number - 1)
+    rows = count * len(sequences)
+    run = [token for s in sequences for token in s.ids[position : position + count]]
+    drawn: list[int | None] = [chance.choice(ids) for _ in sequences]
+    filler = pool[torch.randint(len(pool), (rows,))]
+    began = time.thread_time()
+    spans = [Span(s.request_id, i * count, count, position, True) for i, s in enumerate(sequences)]
+    engine.before(spans, rows)
+    laid_out = time.thread_time()
+    assert engine._work is not None
+    engine._work.buffers.readings[:rows, : filler.shape[1]] = filler
+    engine._work.sampler._broken[: len(sequences)] = False
+    ran = time.thread_time()
+    engine.after(spans, drawn, run)
+    ended = time.thread_time()
+    if any(sequence.ended for sequence in sequences):
+        raise RuntimeError("a request ended; the measurement is void")
+    return (laid_out - began) + (ended - ran)
+
+
+def _prompts(policies: PolicySet, pool: torch.Tensor, tokens: int, texts: int) -> float:
+    """Microseconds per token of prompts that are scored in one call."""
+    chance = np.random.default_rng(0)
+
+    def once() -> float:
+        judges = [policies.start(str) for _ in range(texts)]
+        blocks = Blocks.of([(judge.slot, _block(pool, chance, tokens)) for judge in judges])
+        began = time.thread_time()
+        policies.rules.observe_batch(blocks)
+        return time.thread_time() - began
+
+    return _quarter(once) / (tokens * texts) * 1e6
+
+
+def _block(pool: torch.Tensor, chance: np.random.Generator, tokens: int) -> TokenBlock:
+    readings: Readings = pool[torch.from_numpy(chance.integers(0, len(pool), tokens))].numpy()
+    return TokenBlock(Phase.PROMPT, 0, tuple(chance.integers(5, 8000, tokens).tolist()), readings)
+
+
+def _choice(rows: int, vocabulary: int, sampling: Sampling) -> float:
+    """Milliseconds of choosing a token for every row."""
+    sampler, draws = Sampler(rows, torch.device("cpu")), [Draw(sampling) for _ in range(rows)]
+    logits = 3 * torch.randn(rows, vocabulary)
+
+    def once() -> float:
+        began = time.thread_time()
+        sampler.prepare(draws)
+        sampler.choose(logits)
+        return time.thread_time() - began
+
+    return _quarter(once) * 1e3
+
+
+def _tokens(bank: FeatureBank, pool: torch.Tensor, tokens: int = 2048) -> float:
+    """Microseconds per token of what the scorer keeps for callers who ask for readings."""
+    readings: NDArray[np.float32] = np.zeros((tokens, bank.width), np.float32)
+    readings[:, : pool.shape[1]] = pool[:tokens].numpy()
+    taken = Taken(bank, readings, bank.read)
+
+    def once() -> float:
+        began = time.thread_time()
+        taken.tokens(Phase.PROMPT, 0, tuple(range(tokens)), 0, None)
+        return time.thread_time() - began
+
+    return _quarter(once) / tokens * 1e6
+
+
+def _quarter(once: Callable[[], float], times: int = 9) -> float:
+    return float(np.percentile([once() for _ in range(times)], 25))
+
+
+def _show(found: dict[str, float]) -> None:
+    table = Table("what", "CPU time")
+    for name, value in found.items():
+        table.add_row(name, f"{value:.2f}")
+    Console(width=110).print(table)
+
+
+if __name__ == "__main__":
+    app()

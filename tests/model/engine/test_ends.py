@@ -1,0 +1,75 @@
+"""What is left of a generation that ended early, and what a seed is worth."""
+
+import time
+
+from monitor.model.engine.paged import Limits
+from monitor.model.engine.requests import GenerationRequest
+from monitor.records import Action, Decision, Sampling
+from tests.model.running import running
+from tests.model.tiny import Recorder, dictionary, loaded_model, prompt
+
+
+def test_what_was_blocked_leaves_no_cache_behind() -> None:
+    class Blocking(Recorder):
+        def observe(self, block):
+            super().observe(block)
+            return Decision(action=Action.BLOCK if len(self.blocks) > 3 else Action.ALLOW)
+
+    with running(loaded_model(), dictionary(), clampable=[40, 41]) as run:
+        cache = run.engine._batcher._manager.batch_processor.cache
+        empty = cache.compute_free_capacity(relative=False)
+        for number in range(2, 4):
+            run.call(prompt(number), new=20, observer=Blocking()).finished()
+        held = [empty]
+        for _ in range(100):
+            # The library frees at the beginning of a pass, so something must run.
+            run.call(prompt(4), new=1).finished()
+            held.append(cache.compute_free_capacity(relative=False))
+            if held[-1] == empty:
+                break
+            time.sleep(0.01)
+    assert held[-1] == empty, held
+
+
+def test_a_seed_says_the_same_however_the_prompt_was_split() -> None:
+    ids, said = prompt(7, longest=60), []
+    assert len(ids) > 16
+    for most in (96, 16, 8):
+        limits = Limits(running=4, batch_tokens=most)
+        with running(loaded_model(), dictionary(), limits=limits) as run:
+            call = run.call(ids, new=12, temperature=1.5, seed=3)
+            call.finished()
+            said.append([token.token_id for token in call.tokens])
+    assert said[0] == said[1] == said[2]
+
+
+def test_a_request_that_breaks_its_own_sequence_ends_alone(monkeypatch) -> None:
+    from monitor.model.engine.sequence import Sequence
+
+    write = Sequence._write
+
+    def broken(self, start, end):
+        if self.request_id == "r1":
+            raise ValueError("no text")
+        return write(self, start, end)
+
+    monkeypatch.setattr(Sequence, "_write", broken)
+    with running(loaded_model(), dictionary()) as run:
+        calls = [run.call(prompt(n), new=6) for n in range(3)]
+        first, *others = [call.finished() for call in calls]
+        assert first.error is not None
+        assert "no text" not in str(first.error)
+        assert all(end.error is None and end.coverage.complete for end in others)
+        assert run.engine.healthy()
+
+
+def test_somebody_who_takes_no_events_ends_nobody_else() -> None:
+    def refuse(events):
+        raise ValueError("no more")
+
+    with running(loaded_model(), dictionary()) as run:
+        own = Recorder()
+        request = GenerationRequest("refused", prompt(1), Sampling(max_new_tokens=4), own, own)
+        run.engine.submit(request, refuse)
+        assert run.call(prompt(2), new=8).finished().coverage.complete
+        assert run.engine.healthy()
