@@ -9,7 +9,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from monitor.dictionary.bundle import Dictionary
 from monitor.dictionary.cards.labels import Labels
+from monitor.dictionary.cards.neighbours import nearest
 from monitor.dictionary.explore.contrast import FeatureContrast, TextPooling
 from monitor.dictionary.explore.contrast import contrast as rank
 from monitor.dictionary.explore.search import SearchHit
@@ -62,6 +64,16 @@ class FoundFeature:
     hit: SearchHit
     peaks: tuple[str | None, ...]
     """For each text the token on which it fires most; None where it does not fire."""
+
+
+def nearest_features(dictionary: Dictionary, feature: int, limit: int) -> list[tuple[int, float]]:
+    """At most `limit` other features and the cosines of their decoder rows with this one's, nearest first.
+
+    Raises NotFound where the dictionary does not have the feature.
+    """
+    need_feature(dictionary, feature)
+    others, cosines = nearest(dictionary.autoencoder.decoder, torch.tensor([feature]), limit)
+    return list(zip(others[0].tolist(), cosines[0].tolist(), strict=True))
 
 
 def search_texts(pair: Pair, texts: Sequence[str], limit: int) -> list[FoundFeature]:

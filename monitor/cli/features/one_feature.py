@@ -8,7 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -24,8 +23,8 @@ from monitor.dictionary.bundle import Dictionary
 from monitor.dictionary.cards.auto_labels import name_features
 from monitor.dictionary.cards.card_file import Context, FeatureCard, load_cards
 from monitor.dictionary.cards.labels import Labels, save
-from monitor.dictionary.cards.neighbours import nearest
 from monitor.errors import InputError
+from monitor.lab.features import nearest_features
 from monitor.lab.pair import feature_card, need_feature, need_statistics, open_dictionary, open_labels
 
 SUFFIXES = (".png", ".svg", ".pdf")
@@ -59,9 +58,7 @@ def near(
 ) -> None:
     """List the features whose decoder rows point the most nearly the same way."""
     opened = open_dictionary(dictionary, format=dictionary_format)
-    need_feature(opened, feature)
     labels, statistics = open_labels(opened), opened.statistics
-    others, cosines = nearest(opened.autoencoder.decoder, torch.tensor([feature]), limit)
     rows = [
         FeatureRow(
             other,
@@ -72,7 +69,7 @@ def near(
             },
             labels.best(other),
         )
-        for other, cosine in zip(others[0].tolist(), cosines[0].tolist(), strict=True)
+        for other, cosine in nearest_features(opened, feature, limit)
     ]
     if as_json:
         typer.echo(
