@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from monitor.cli.features.table import FeatureRow, feature_table
+from monitor.cli.features.table import FeatureTableRow, feature_table
 from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, JsonOption, ModelOption
 from monitor.cli.show.console import stderr_console, stdout_console
 from monitor.dictionary.cards.labels import Labels
@@ -72,7 +72,7 @@ def contrast(
     console.print(feature_table(rows))
 
 
-def _row(item: FeatureContrast, labels: Labels, statistics: FeatureStatistics | None) -> FeatureRow:
+def _row(item: FeatureContrast, labels: Labels, statistics: FeatureStatistics | None) -> FeatureTableRow:
     numbers = {
         "auroc": round(item.auroc, 4),
         "low": round(item.low, 4),
@@ -81,7 +81,7 @@ def _row(item: FeatureContrast, labels: Labels, statistics: FeatureStatistics | 
         "fires −": round(item.fires_negative, 3),
         "density": float(statistics.density[item.feature]) if statistics else None,
     }
-    return FeatureRow(item.feature, numbers, labels.best(item.feature))
+    return FeatureTableRow(item.feature, numbers, labels.best(item.feature))
 
 
 def _sides(

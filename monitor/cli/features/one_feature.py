@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from monitor.cli.features.table import FeatureRow, feature_table
+from monitor.cli.features.table import FeatureTableRow, feature_table
 from monitor.cli.options import DictionaryOption, FormatOption, JsonOption
 from monitor.cli.show.console import has_colour, stdout_console
 from monitor.cli.show.printable import one_line
@@ -60,7 +60,7 @@ def near(
     opened = open_dictionary(dictionary, format=dictionary_format)
     labels, statistics = open_labels(opened), opened.statistics
     rows = [
-        FeatureRow(
+        FeatureTableRow(
             other,
             {
                 "cosine": round(cosine, 3),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from monitor.cli.features.table import FeatureRow, feature_table
+from monitor.cli.features.table import FeatureTableRow, feature_table
 from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, JsonOption, ModelOption
 from monitor.cli.show.console import stdout_console
 
@@ -33,7 +33,7 @@ def search(
     found = search_texts(pair, texts, limit)
     labels = open_labels(pair.dictionary)
     rows = [
-        FeatureRow(
+        FeatureTableRow(
             one.hit.feature,
             _numbers(one.hit, len(texts)),
             labels.best(one.hit.feature),
