@@ -13,8 +13,8 @@ The way of a token, module by module:
    something is new.
 6. The sequence moves its cursor, begins clamps, ends, or turns the tokens into text (`detokenizer`), and takes the
    token that was drawn, which runs in the next pass and is released only then.
-7. The `outbox` delivers the events of the pass, once for all requests. From there `rpc/mailbox` takes them to the event
-   loop, `rpc/servicer` to the caller, and `rpc/decisions` to the decision log.
+7. The sequence's `Outbox` delivers the events of the pass, once for all requests. From there `rpc/mailbox` takes them to
+   the event loop, `rpc/servicer` to the caller, and `rpc/decisions` to the decision log.
 """
 
 from __future__ import annotations
@@ -34,12 +34,11 @@ from torch import Tensor
 
 from monitor.errors import MonitorError, Overloaded, Unavailable
 from monitor.model.engine.detokenizer import Vocabulary
-from monitor.model.engine.outbox import Outbox
 from monitor.model.engine.paged import Batcher, Batching, Limits, Steps
 from monitor.model.engine.readout import Readout, Taken
 from monitor.model.engine.requests import Emit, GenerationRequest
 from monitor.model.engine.sampler import Sampler
-from monitor.model.engine.sequence import Sequence, ran_others
+from monitor.model.engine.sequence import Outbox, Sequence, ran_others
 from monitor.model.engine.serial import SeparateBatcher, why_not_batched
 from monitor.model.load.model import LoadedModel
 from monitor.model.tap.bank import FeatureBank

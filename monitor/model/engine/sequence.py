@@ -6,9 +6,8 @@ from collections.abc import Sequence as Items
 
 from monitor.errors import MonitorError, MonitoringFailed, NotComputed
 from monitor.model.engine.detokenizer import TextStream, Vocabulary
-from monitor.model.engine.outbox import Outbox
 from monitor.model.engine.readout import Taken
-from monitor.model.engine.requests import Finished, GenerationRequest, Released
+from monitor.model.engine.requests import Emit, Event, Finished, GenerationRequest, Released
 from monitor.model.engine.sampler import Draw
 from monitor.model.tap.clamps import ClampRow, merge
 from monitor.model.tap.span import Span
@@ -18,6 +17,23 @@ from monitor.records import Action, Clamp, Coverage, Decision, Detection, Finish
 FAILED = "the response could not be monitored and was withheld"
 """What callers are told; the cause is for the operator."""
 NO_NUMBER = "the model computed what is no number; no more can be generated"
+
+
+class Outbox:
+    """The events of a pass for one of those who submit requests: collected, and delivered once at its end."""
+
+    def __init__(self, emit: Emit) -> None:
+        self.emit = emit
+        self.users = 0
+        """Requests that have not ended."""
+        self.events: list[tuple[str, Event]] = []
+        """Of requests, by their ids, in order."""
+
+    def deliver(self) -> None:
+        """Hand over what was collected."""
+        if self.events:
+            events, self.events = self.events, []
+            self.emit(events)
 
 
 class Sequence:

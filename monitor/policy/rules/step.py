@@ -66,9 +66,9 @@ class Step:
 def step(
     program: Program, lanes: Lanes, scores: Scores, extent: Extent, sessions: Sequence[InSession] = ()
 ) -> Step:
-    """Push scores, and note how far every check came: so far as to `best`, without what a detection must know first.
+    """Pool the scores, compare them and combine what was reached. What fires is in `hits`; who acts on it disarms it.
 
-    What fires is in the step's `hits`; whoever acts on it disarms the rules.
+    How far the checks came is noted by `settle`, once detections were made from what was known before.
     """
     state, tokens = lanes.state, len(scores)
     pooled = program.pools.push(state, scores, extent)

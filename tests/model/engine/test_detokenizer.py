@@ -8,10 +8,9 @@ from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
 from monitor.model.engine.detokenizer import TextStream, Vocabulary
-from monitor.model.engine.outbox import Outbox
 from monitor.model.engine.readout import Taken
 from monitor.model.engine.requests import GenerationRequest
-from monitor.model.engine.sequence import Sequence
+from monitor.model.engine.sequence import Outbox, Sequence
 from monitor.model.tap.bank import FeatureBank
 from monitor.model.tap.span import Span
 from monitor.records import FinishReason, Sampling
