@@ -103,3 +103,17 @@ def test_small_modules_are_shared():
         and not name.startswith(("monitor.dictionary.formats.", "monitor.cli."))
     ]
     assert not small, "a small module with one importer belongs to its importer"
+
+
+def test_the_map_names_every_folder_and_nothing_that_is_gone():
+    text = (PACKAGE / "README.md").read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)#]+)\)", text)
+    assert not [link for link in links if not (PACKAGE / link).exists()]
+    folders = {path.parent.relative_to(PACKAGE).as_posix() for path in modules()} - {"."}
+    told = {"telemetry": ("telemetry/metrics", "telemetry/decisions", "telemetry/tracing")}
+    missing = {
+        f
+        for f in folders
+        if f"({f})" not in text and not f.startswith(("cli/", "lab/", "pairs/", "recipes/"))
+    }
+    assert missing - {name for names in told.values() for name in names} == set()
