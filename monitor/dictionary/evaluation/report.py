@@ -35,7 +35,7 @@ def table(
 ) -> str:
     """A table of the AUROC of each source and detector with its interval, and summary lines below it.
 
-    Of sparse rule and bag of words, the better is in bold.
+    The better of the sparse rule and the bag of words is in bold.
     """
     head = ["source", "held-out rows (positive)", *DETECTORS]
     lines = [
