@@ -1,4 +1,4 @@
-"""How the demo model is made: `python -m monitor.recipes.tiny --data DIR --out DIR --minutes M`.
+"""Trains the demo model: `python -m monitor.recipes.tiny --data DIR --out DIR --minutes M`.
 
-Knows nothing itself; `pipeline` puts the steps in order.
+`pipeline` runs the steps in order, and each step has a module of its own.
 """

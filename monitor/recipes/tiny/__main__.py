@@ -1,6 +1,6 @@
-"""`python -m monitor.recipes.tiny`: makes the demo model from a data folder, in one command.
+"""`python -m monitor.recipes.tiny`: trains the demo model from a data folder, in one command.
 
-Knows flags and the terminal. The work is in `pipeline`.
+This module parses the flags and shows progress in the terminal. The work is done in `pipeline`.
 """
 
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""Reads the training text: a data folder's corpora, the training half of its labelled rows, the standard library.
+"""Reads the text of the corpora and says which documents are held out.
 
-Knows file layouts (`corpus/*.jsonl.xz`, `labelled/CONCEPT/SOURCE.jsonl`) and which documents are held out. Knows
-nothing of tokens.
+The sources are `corpus/*.jsonl.xz` and `labelled/CONCEPT/SOURCE.jsonl` in a data folder, and the Python files of the
+standard library.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from monitor.lab.splits import LabelledRow, Split, labelled_rows, normalised, sp
 __all__ = ["Document", "corpora"]
 
 YARDSTICK = "wikitext2_heldout"
-"""The corpus that is only measured on: every document of it is held out."""
+"""A corpus for measuring only: all its documents are held out."""
 
 _HELD_OUT_PERCENT = 2
 _SOURCE_LIMIT = 200_000
@@ -25,7 +25,7 @@ _SKIPPED_PARTS = frozenset(
     {"site-packages", "test", "tests", "idle_test", "__pycache__", "encodings", "pydoc_data"}
 )
 _NOT_FOR_TRAINING = frozenset({"benign"})
-"""Concepts whose licence forbids commercial use; their rows are for measuring only."""
+"""Folders of labelled rows whose licence forbids commercial use. They are left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ def _texts(path: Path) -> Iterator[Document]:
 
 
 def _opening(text: str) -> str:
-    """What ties documents together: dialogues with the same first request are held out together."""
+    """The opening of a document, whose hash decides the split: dialogues with the same first request share a split."""
     return text.split("\n\nAssistant:", 1)[0][:2000]
 
 
@@ -98,7 +98,7 @@ def _labelled(data: Path) -> dict[str, list[Document]]:
 
 
 def _restricted(path: Path, row: LabelledRow) -> bool:
-    """The benign half of this source is Alpaca's, which forbids commercial use."""
+    """True for benign rows of `refusal_direction_train`: they come from Alpaca, which forbids commercial use."""
     return path.stem == "refusal_direction_train" and row["label"] == 0
 
 
@@ -108,6 +108,6 @@ def _corpus_of(path: Path, row: LabelledRow) -> str:
 
 
 def _as_document(row: LabelledRow) -> str:
-    """Every second request is met as the opening of a dialogue, the way a served model will read it."""
+    """The row's text. Half of the prompts, chosen by a hash, become the opening of a dialogue, as in a request."""
     asked = row["kind"] == "prompt" and hashlib.sha256(row["text"].encode()).digest()[1] % 2 == 0
     return f"Human: {row['text']}" if asked else row["text"]

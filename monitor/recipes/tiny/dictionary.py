@@ -1,7 +1,7 @@
 """`python -m monitor.recipes.tiny.dictionary`: trains the demo model's dictionary, in one command.
 
-Knows which text the dictionary reads: what the model was trained on, in the shares of the end of its training.
-The training itself is `sae-monitor dictionary train`.
+It is trained on the model's training text, mixed in the shares of the end of the model's training. This module writes
+that text to files and calls `sae-monitor dictionary train`.
 """
 
 import json
@@ -20,7 +20,7 @@ app = typer.Typer(add_completion=False)
 
 FEATURES, K = 4096, 32
 LEARNING_RATE = 1e-3
-"""What the shipped dictionary was trained with, for fewer dead features; its README measures what that costs."""
+"""The rate of the shipped dictionary. Higher ones reconstruct better and leave dead features; see the pair's README."""
 
 
 def write_texts(data: Path, folder: Path) -> list[str]:

@@ -1,7 +1,4 @@
-"""Writes a trained model as files that the library's Auto classes open.
-
-Knows the folder's layout and the number format (bf16 safetensors). Knows nothing of training.
-"""
+"""Writes a trained model to a folder from which transformers' `Auto` classes load it, in bf16."""
 
 import copy
 from pathlib import Path

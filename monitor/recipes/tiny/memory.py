@@ -1,6 +1,6 @@
-"""Keeps freed memory in the process, so that a training step does not pay for its pages anew.
+"""Makes glibc's allocator keep freed memory, so that the kernel need not map and zero its pages again in every step.
 
-Knows glibc's allocator. On other systems it does nothing. Worth 15 % of the training speed on a CPU.
+This makes training on a CPU 15 % faster. Where there is no glibc it does nothing.
 """
 
 import ctypes
@@ -10,7 +10,7 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
 
 
 def keep_freed_memory() -> None:
-    """Tells glibc never to map single blocks and never to give memory back."""
+    """Tell glibc never to use `mmap` for large blocks and never to return freed memory to the system."""
     if not sys.platform.startswith("linux"):
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)

@@ -1,6 +1,6 @@
-"""What the recipe tells the person who runs it."""
+"""The type of the function that shows a line of progress."""
 
 from collections.abc import Callable
 
 Report = Callable[[str], None]
-"""Takes one line of progress in words."""
+"""Shows one line of text to the person who runs the recipe."""
