@@ -1,9 +1,9 @@
 """Pooled scores of whole texts, and the weight α of each token in them.
 
-A text's highest pooled score is a weighted sum of its token scores: `pooled = Σ_t α_t · s_t`, for `cumulative` less the
-allowance. The α depend on the scores, since they are those of the token at which the pooled score was highest. The fit
-therefore alternates between finding α for given feature weights and feature weights for given α, as in
-multiple-instance learning (Andrews et al., 2002). For `longest_run`, and for `max` with `for`, the sum is only a stand-in:
+A text's highest pooled score is a weighted sum of its token scores: `pooled = Σ_t α_t · s_t`, for `cumulative` less
+the allowance. The α depend on the scores, since they are those of the token at which the pooled score was highest. The
+fit therefore alternates between finding α for given feature weights and feature weights for given α, as in
+multiple-instance learning (Andrews et al., 2002). For `longest_run`, and for `max` with `for`, the sum is a stand-in:
 the mean score of the run.
 """
 
