@@ -40,7 +40,10 @@ class Dictionary:
         return replace(self, autoencoder=self.autoencoder.to(device, dtype))
 
     def fits(self, d_model: int) -> Dictionary:
-        """Return the dictionary itself. Raises DictionaryError where the residual stream's width is not `d_model`."""
+        """Return this dictionary, after checking that it reads a residual stream of width `d_model`.
+
+        Raises DictionaryError where it reads another width.
+        """
         if self.autoencoder.d_model != d_model:
             trained = f", trained on {self.card.model_name}," if self.card.model_name else ""
             raise DictionaryError(
@@ -64,8 +67,8 @@ def load_dictionary(
             where no such path exists.
         format: name of the file format; only needed where the files do not show it.
         device: the device for the weights.
-        measured: False ignores recorded statistics, which is needed to measure them anew where the recorded ones
-            belong to another dictionary.
+        measured: False leaves the recorded statistics unread. `dictionary describe` needs that to replace statistics
+            that belong to another dictionary.
 
     Raises:
         DictionaryError: a file is missing, cut short, of the wrong shape or holds pickled code; the format is unknown

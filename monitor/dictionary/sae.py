@@ -1,7 +1,7 @@
 """The sparse autoencoder that every file format is read into, and its arithmetic: encode, decode, single features.
 
-`residual_norm` and `reconstruction_error` are two numbers of a token's whole residual that policies can use beside
-features.
+`residual_norm` and `reconstruction_error` are anomaly signals: one number for each token, computed from its whole
+residual. Policies can read them instead of features.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ class SparseAutoencoder:
         return self.activation is not Activation.TOPK
 
     def normalise(self, x: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """The normalised input `[..., d_model]`, and the (shift, scale) with which decoding undoes this."""
+        """Normalise input `[..., d_model]`. Returns it with the (shift, scale) that `decode` needs to undo this."""
         if self.input_norm is InputNorm.LAYER_NORM:
             shift = x.mean(-1, keepdim=True)
             x = x - shift
@@ -201,7 +201,7 @@ class SparseAutoencoder:
         """
 
     def forget(self) -> None:
-        """Free what `prefetch` has read and `row` was not called for."""
+        """Free the rows that `prefetch` has read and `row` has not returned."""
 
     def whole(self) -> SparseAutoencoder:
         """The same dictionary with every weight in memory."""
@@ -281,9 +281,8 @@ def residual_norm(x: Tensor) -> Tensor:
 def reconstruction_error(autoencoder: SparseAutoencoder, x: Tensor) -> Tensor:
     """‖x − x̂‖² / ‖x − x̂₀‖² `[...]` of residuals `[..., d_model]`; x̂₀ is the reconstruction without any feature.
 
-    It is 0 where the features explain the residual completely, 1 where they explain nothing, and above 1 where the
-    reconstruction is worse than that. It is the fraction of variance unexplained, of a single token and relative to
-    the decoder bias instead of a mean.
+    It is 0 for a perfect reconstruction, 1 for one that is no better than x̂₀, and above 1 for one that is worse. It is
+    the fraction of variance unexplained (FVU) of a single token, with x̂₀ in the place of the mean residual.
     """
     _, shift, scale = autoencoder.normalise(x)
     nothing = autoencoder.decoder_bias if scale is None else autoencoder.decoder_bias * scale

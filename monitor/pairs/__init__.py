@@ -1,1 +1,1 @@
-"""Pairs that come with the package. A pair is a model and its dictionary."""
+"""Pairs of a language model and its dictionary (sparse autoencoder) that come with the package."""

@@ -1,4 +1,7 @@
-"""Policies as they run: frozen, and with a number for everything that the file left to its lock."""
+"""Resolved policies, which run: immutable records in which every threshold, feature and weight is given.
+
+`monitor.policy.files.resolve` makes them from a policy file and its lock.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ class WeightedFeature:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """When a policy fires, and what happens then."""
+    """One rule: what it reads, the score at which it fires, and its action."""
 
     name: str
     phases: tuple[Phase, ...]
@@ -44,7 +47,7 @@ class Rule:
     signal: Signal | None = None
     """An anomaly signal to read instead of features."""
     lengths: Lengths = ()
-    """Thresholds by how many tokens of the phase there are so far; `threshold` is then the last of them."""
+    """Thresholds by the number of tokens of the phase so far. Where given, `threshold` is the last of them."""
     session: bool = False
     """True where scores are pooled over all requests of a session."""
     when: AnyExpression | None = None
@@ -53,7 +56,7 @@ class Rule:
 
     @property
     def enforced(self) -> bool:
-        """True where the rule acts."""
+        """True where the rule's action is taken; False in shadow mode, where the rule is only recorded."""
         return self.mode is Mode.ENFORCE
 
 
@@ -77,7 +80,7 @@ class Condition:
 
 
 Check = Rule | Condition
-"""What is scored and compared with a threshold, unless it has a `when`."""
+"""A rule or condition: a pooled score with a threshold, or, where `when` is given, a combination of conditions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +105,7 @@ class Policy:
     closed: bool = True
     """True where a request whose tokens could not be scored is blocked (`on_error: closed`)."""
     hold: int | None = None
-    """For how many tokens clamps stay after the score was last at the release level; None to the end of the request."""
+    """For how many tokens clamps stay after the score was last at the release level; None keeps them to the end."""
     release_below: float = 1.0
     """The release level, as a share of a rule's threshold."""
     refusal: str = ""
@@ -114,5 +117,5 @@ class Policy:
 
     @property
     def enforced(self) -> bool:
-        """True where the policy acts: a rule is enforced, or it consists of clamps alone."""
+        """True where one of its rules is enforced, or it has no rules and only clamps features."""
         return any(rule.enforced for rule in self.rules) or not self.rules

@@ -1,4 +1,4 @@
-"""The policies that are in force together: what they watch, what they clamp, and how a request begins."""
+"""`PolicySet`: all policies of a server. It says what to read and to clamp, and makes the observer of a request."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class PolicySet:
         self.rules = Rules(self._program)
         """What scores requests under this set."""
         self.sessions = SessionStore() if sessions is None else sessions
-        """State of conversations. One that is handed in is kept when the set is replaced."""
+        """Scores of conversations. A reload hands the store of the old set to the new one."""
         self._bound = any(policy.match is not None for policy in policies)
         self._everything = self._select(policies)
 
@@ -65,8 +65,13 @@ class PolicySet:
         caller: str = "",
         labels: Mapping[str, str] | None = None,
         session: str = "",
+<<<<<<< HEAD
     ) -> RequestRules:
         """The rules of one request, before its first token.
+=======
+    ) -> RequestObserver:
+        """Make the observer that scores one request, before its first token.
+>>>>>>> reader1
 
         `special` are ids of tokens that rules pass over. `caller` is the authenticated caller's name; `labels` and
         `session` are what the request says of itself. Policies that do not apply to the request are left out. Without a

@@ -16,11 +16,11 @@ UNSEEN = "(never active)"
 """Label of a feature without contexts."""
 _WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]+|\n")
 _STRONG = 50
-"""A word counts as fired on from this percentage of its context's peak activation."""
+"""The feature counts as firing on a word from this percentage of the context's peak activation."""
 _COMMON = 0.3
-"""Share of the total weight over all contexts from which a word is part of the label."""
+"""A word is part of the label from this share of the total weight of all words, over all contexts."""
 _NEAR = 0.5
-"""Share of the contexts in which a word must occur to be called near."""
+"""A word is listed after "near" where it occurs in at least this share of the contexts."""
 
 
 def name_features(cards: Iterable[FeatureCard]) -> dict[int, str]:
@@ -33,8 +33,8 @@ def name_features(cards: Iterable[FeatureCard]) -> dict[int, str]:
 def name(card: FeatureCard, spread: Counter[str], cards: int) -> str:
     """A label such as `power, control · near seek`, or `many words, such, as, these` where no word is frequent enough.
 
-    `spread` says for each word in how many of the `cards` cards it occurs. A word that occurs in a quarter of them or
-    more is not called near.
+    The words after "near" are not fired on but occur in at least half of the contexts. `spread` gives for each word
+    the number of cards that contain it; a word in a quarter or more of all `cards` cards is not listed after "near".
     """
     if not card.contexts:
         return UNSEEN

@@ -1,4 +1,4 @@
-"""The logit lens of features: which tokens a decoder row raises through the model's last norm and unembedding.
+"""The logit lens of features: a decoder row is put through the last norm and the unembedding, which gives logits.
 
 The logit lens is by nostalgebraist (2020); Bricken et al. (2023) apply it to features. It ignores what later layers do
 with the direction, so it hints at a feature's effect and does not measure it.
@@ -36,7 +36,7 @@ class Unembedding:
 
 @dataclass(frozen=True)
 class Promoted:
-    """The tokens that each feature raises and lowers most: ids and logits, `[features, k]`, strongest first."""
+    """The tokens whose logits each feature raises and lowers most: ids and logits, `[features, k]`, strongest first."""
 
     raised: Tensor
     raised_by: Tensor
@@ -46,7 +46,7 @@ class Promoted:
 
 @torch.no_grad()
 def promoted(decoder: Tensor, unembedding: Unembedding, k: int) -> Promoted:
-    """The `k` tokens that each row of `decoder` `[features, d_model]` raises most, and the `k` it lowers most."""
+    """The `k` tokens with the highest and with the lowest logits, for each row of `decoder` `[features, d_model]`."""
     vocabulary = unembedding.logits(decoder[:1]).shape[-1]
     k = min(k, vocabulary)
     up, down = [], []

@@ -45,7 +45,10 @@ def difference_of_means(readings: LabelledReadings) -> FittedDetector:
 
 
 def word_candidates(readings: LabelledReadings) -> list[Candidate]:
-    """Bags of words to choose from: naive Bayes, or logistic regression on tf-idf; on the whole text or the reply."""
+    """Bag-of-words detectors to choose from: naive Bayes and logistic regression on tf-idf.
+
+    Each reads either the whole text or, where the texts have replies that differ from them, the reply alone.
+    """
     parts = ("text", "reply") if readings.texts != readings.replies else ("text",)
     return [
         candidate

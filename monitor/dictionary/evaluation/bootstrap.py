@@ -27,8 +27,9 @@ def auroc_by_group(
     """AUROC of `scores` `[rows]`, with the percentile interval over `RESAMPLES` resamples of whole groups.
 
     Rows with the same number in `units` `[rows]` form a group and are drawn together (Field & Welsh, 2007). Resamples
-    that lack one of the classes are left out. Where the AUROC is exactly 0 or 1, all resamples agree; then the far end
-    of the interval is the exact binomial bound for as many pairs as the smaller class has groups.
+    that lack one of the classes are left out. Where the AUROC is exactly 0 or 1, all resamples agree, and percentiles
+    would give an interval of width 0. The inner end is then the exact binomial bound for n independent pairs, where n
+    is the smaller of the two classes' numbers of groups.
     """
     _, group = np.unique(units, return_inverse=True)
     if group.max() + 1 < FEW_GROUPS:

@@ -28,7 +28,10 @@ _LEAST_ROWS = 5
 
 
 def best_feature(readings: LabelledReadings) -> FittedDetector:
-    """The single feature and pooling with the AUROC farthest from 0.5; the sign of its reading is fitted too."""
+    """The single feature and pooling whose AUROC on the training rows is farthest from 0.5.
+
+    Where that AUROC is below 0.5, the score is the reading times −1.
+    """
     values = {
         "max": _separation(readings.maximum, readings.labels),
         "mean": _separation(readings.mean, readings.labels),

@@ -24,9 +24,9 @@ def auroc(positive: Tensor, negative: Tensor, confidence: float = 0.95) -> Auroc
     """AUROC of every column of `positive` `[m, columns]` against `negative` `[n, columns]`; ties count half.
 
     The interval is DeLong's (1988) on the logit scale, which keeps it between 0 and 1 (Pepe, 2003). It treats rows as
-    independent. Where the order of all pairs is the same, the variance is 0; then the far end of the interval is the
-    exact binomial bound for min(m, n) independent pairs, which is rather too wide. Raises ValueError where a side has
-    fewer than two rows.
+    independent. Where all pairs are ordered alike (or all are ties), the estimated variance is 0. The interval then
+    reaches as far as the exact binomial bound for min(m, n) independent pairs, which is conservative. Raises ValueError
+    where a side has fewer than two rows.
     """
     m, n = len(positive), len(negative)
     if m < 2 or n < 2:

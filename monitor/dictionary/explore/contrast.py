@@ -29,7 +29,7 @@ class FeatureContrast:
     """Probability that a positive text has a higher value than a negative one. Below 0.5, negatives have the higher."""
     low: float
     high: float
-    """`low` to `high` is the 95 % interval of this feature alone. It does not allow for choosing the best of many."""
+    """`low` to `high` is the 95 % interval of this AUROC, without a correction for comparing many features."""
     fires_positive: float
     """Share of positive texts with at least one token at which the feature is active."""
     fires_negative: float

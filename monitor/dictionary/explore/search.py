@@ -32,8 +32,8 @@ def search(pooled: PooledTexts, statistics: FeatureStatistics, *, limit: int) ->
 
     A feature of density d fires somewhere in n unrelated tokens with probability q = 1 − (1 − d)ⁿ, so seeing it fire
     gives −log₂ q bits of surprise. The score is the product of three numbers: the mean over texts of the surprise (0
-    where it did not fire), the mean reading (each cut at 1), and the share of texts on which it fired. A feature that
-    misses a text therefore loses twice, and one that fires everywhere anyway scores nearly 0.
+    where it did not fire), the mean of the texts' highest readings (each cut at 1), and the share of texts on which it
+    fired. A text on which the feature does not fire lowers all three. A feature that fires on most text scores near 0.
     """
     # A feature that never fired in the corpus gets the density of half a token: it is rare, not impossible.
     density = statistics.density.double().clamp(min=0.5 / statistics.tokens)

@@ -23,7 +23,7 @@ from monitor.errors import DictionaryError
 WEIGHTS = "ae.pt"
 CONFIG = "config.json"
 MEASURED = "eval_results.json"
-"""Optional file with what the makers measured."""
+"""Optional file with the results of the makers' evaluation."""
 _LINEAR = ("encoder.weight", "encoder.bias", "decoder.weight")
 _DIRECT = ("W_enc", "b_enc", "W_dec", "b_dec")
 

@@ -17,7 +17,7 @@ from monitor.dictionary.formats.tensors import Tensors
 from monitor.dictionary.sae import Activation
 
 _CONFIGURATIONS = ("config.json", "cfg.json", "hyperparams.json")
-"""Weights with one of these files beside them are of another format."""
+"""A weights file with one of these files beside it is of another format."""
 
 
 @dataclass(frozen=True)

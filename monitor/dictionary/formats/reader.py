@@ -1,4 +1,4 @@
-"""The interface of a format reader, and what reading gives."""
+"""The interface of a format reader, and the records that reading returns."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ _OTHERS = {
     "jumprelu_transcoder": "it reads one hook point and writes another",
     "jumprelu_skip_transcoder": "it reads one hook point and writes another",
 }
-"""Architectures that cannot be watched, and why."""
+"""Architectures that are refused, and why."""
 _RENAMED = {"hook_point": "hook_name", "activation_fn_str": "activation_fn"}
 _NORMS = {
     "none": InputNorm.NONE,
@@ -33,7 +33,7 @@ _NORMS = {
 
 @dataclass(frozen=True)
 class SaeLensConfig:
-    """What the tensors of the weights file mean."""
+    """The settings that say how to encode and decode with the tensors of the weights file."""
 
     architecture: str
     """One of `ARCHITECTURES`."""
@@ -54,7 +54,8 @@ class SaeLensConfig:
 def parse_config(cfg: dict[str, Any], where: str) -> SaeLensConfig:
     """Parse the contents of a `cfg.json`.
 
-    Raises DictionaryError for a dictionary that cannot be watched; its message begins with `where`, the file's path.
+    Raises DictionaryError for a dictionary of a kind that is not supported. Its message begins with `where`, the file's
+    path.
     """
     flat = _flatten(cfg)
     architecture = _architecture(flat, where)

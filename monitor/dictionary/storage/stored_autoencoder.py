@@ -33,7 +33,7 @@ def build_autoencoder(matrices: dict[str, Matrix], *, large: int = LARGE, **part
     """Build a dictionary from its `matrices` (encoder, decoder, gate_encoder) and its other `parts`.
 
     It is a `StoredAutoencoder` where the weights take `large` bytes or more and their files can be read in part.
-    Else it is in memory; DictionaryError where it does not fit.
+    Otherwise it is read into memory; DictionaryError where it does not fit.
     """
     size = sum(matrix.nbytes for matrix in matrices.values())
     if size >= large and all(matrix.lazy for matrix in matrices.values()):
@@ -138,7 +138,7 @@ class StoredAutoencoder(SparseAutoencoder):
             self._fetched[feature] = {name: found[number] for name, found in only.items()}
 
     def forget(self) -> None:
-        """Free what `prefetch` has read and `row` was not called for."""
+        """Free the rows that `prefetch` has read and `row` has not returned."""
         self._fetched.clear()
 
     def whole(self) -> SparseAutoencoder:

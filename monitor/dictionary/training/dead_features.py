@@ -1,7 +1,8 @@
 """Dead features, which no longer fire during training, and the two methods that revive them.
 
-One is an auxiliary loss (JumpReLU, BatchTopK). The other is resampling: dead ReLU features have no gradient, so their
-weights are set anew, as are those of other features that the auxiliary loss did not revive.
+The first is an auxiliary loss, which JumpReLU and BatchTopK use. The second is resampling, which sets a dead feature's
+weights anew. ReLU uses resampling alone, since its dead features have no gradient. JumpReLU and BatchTopK resample the
+features that have stayed dead for twice `dead_after` tokens in spite of the auxiliary loss.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ ROWS = 4
 """The auxiliary loss is computed on every fourth token of a batch, which is precise enough."""
 
 LARGEST_SHARE = 8
-"""In one step, at most one in this many features is revived."""
+"""One step resamples, or gives an auxiliary gradient to, at most one in this many features."""
 
 
 class IdleTokens:
@@ -132,7 +133,7 @@ def resample(network: Network, x: Tensor, error: Tensor, dead: Tensor, seed: int
 
 
 def resamples(settings: TrainSettings, step: int) -> bool:
-    """True at every step that completes another `dead_after` tokens, in the first 60 % of a run."""
+    """True at the steps that resample: once in every `dead_after` tokens, in the first 60 % of a run."""
     assert settings.dead_after is not None
     stretch = max(1, settings.dead_after // settings.batch)
     return (step + 1) % stretch == 0 and step < 0.6 * settings.steps

@@ -24,7 +24,7 @@ MARGIN, SLACK = 0.98, 0.02
 minus `SLACK`, and exact values decide among the candidates. `SLACK` suits pre-activations of standard deviation 1."""
 
 SLOWEST = 0.01
-"""Weight of a batch's threshold in the running mean. Short runs use a larger weight, so that the mean converges."""
+"""BatchTopK: smallest weight of a batch's threshold in the running mean. Short runs use a larger one, to converge."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,11 @@ def join(backend: str, **how: object) -> None:
 
 
 def leave(*, together: bool) -> None:
-    """Undo `join`. With `together`, wait until every process has called this; not for use after an error in one."""
+    """Undo `join`.
+
+    With `together`, wait until every process has called this. Pass False after an error, since a process that has
+    failed never calls it, and the others would wait for ever.
+    """
     if not (dist.is_available() and dist.is_initialized()):
         return
     if together:

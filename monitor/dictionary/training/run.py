@@ -52,7 +52,7 @@ class TrainingInputs:
     d_model: int
     device: torch.device
     card: DictionaryCard
-    """Card of the dictionary to be trained, without measures."""
+    """Card of the dictionary to be trained: model, hook point and so on, without measured values."""
 
 
 @dataclass(frozen=True)

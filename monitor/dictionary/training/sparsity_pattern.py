@@ -20,7 +20,7 @@ CHUNK = 512
 """Number of tokens searched at a time, so that their pre-activations stay in the processor's cache."""
 
 DENSE_ABOVE = 0.04
-"""Share of active entries above which dense products are faster on a CPU."""
+"""Share of active entries above which a CPU uses dense products, because they are then faster."""
 
 
 @dataclass(frozen=True)

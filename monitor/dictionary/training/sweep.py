@@ -42,8 +42,8 @@ class SweepPlan:
 def flops(settings: TrainSettings, d_model: int) -> float:
     """Compute of a run in floating-point operations, counted as for dense training.
 
-    That is 2 forward and 4 backward per token and weight of encoder and decoder. The trainer here skips most of them,
-    but published curves count them so.
+    Per token, each weight of encoder and decoder counts as 2 operations in the forward pass and 4 in the backward
+    pass. The trainer here skips most of them, but published scaling curves are counted this way.
     """
     return 6.0 * settings.tokens * 2 * settings.features * d_model
 

@@ -1,1 +1,1 @@
-"""Policy files and what lies beside them: examples, locks, probe weights and tests; and errors that name their line."""
+"""Readers of policy files, examples, locks, probe weights and tests. Their errors name the file, line and column."""

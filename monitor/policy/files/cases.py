@@ -1,4 +1,4 @@
-"""Tests beside policies, `NAME.test.yaml`: their shape, and whether a case passes."""
+"""Test files of policies, `NAME.test.yaml`: the models of their fields, and the code that runs a case."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from monitor.policy.policyset import PolicySet
 
 UNSCORED = "(could not be scored)"
-"""Listed among the rules that fired where readings are not finite, so that such a text never counts as quiet."""
+"""Stands among the rules that fired where readings are not finite, so that such a text never counts as quiet."""
 TextReader = Callable[[str, WatchPlan], Readings]
 """Reads a text: the readings `[tokens, watched]` of what the plan names."""
 
@@ -46,7 +46,11 @@ class Case(Strict):
     """With `fires: []`: on how many of the texts a rule may fire all the same. Left out, on none."""
 
     def checks(self) -> Iterable[FieldCheck]:
-        """Readings or texts, readings of equal lengths, and `at_least` or `at_most` only where it means something."""
+        """Check the fields against each other.
+
+        A case has readings or texts. Its lists of readings are equally long. `at_least` needs rules in `fires`, and
+        `at_most` needs an empty `fires`.
+        """
         return (self._one_source, self._counts, self._equally_long)
 
     def _one_source(self) -> None:
@@ -82,13 +86,14 @@ class TestModel(Strict):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How a case ended."""
+    """The result of one case."""
 
     policy: str
     case: str
     passed: bool
     detail: str
-    """What fired, where that was not expected. Of a case that did not run: why."""
+    """For texts, the number on which rules fired. For readings, the rules that fired where the case failed. For a case
+    that did not run, the reason."""
     skipped: bool = False
     """True for a case that did not run; it has neither passed nor failed."""
 
@@ -126,7 +131,7 @@ test_path.__test__ = False  # type: ignore[attr-defined]
 
 
 def run_case(policy: Policy, case: Case, read: TextReader | None) -> Result | None:
-    """Runs a case. None for a case on texts where `read` is None."""
+    """Run a case on the policy. Returns None for a case on texts where there is no `read`, and so no model."""
     from monitor.policy.policyset import PolicySet
 
     # A case says what fires, whichever requests the policy is bound to.

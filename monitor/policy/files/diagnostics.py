@@ -1,4 +1,4 @@
-"""Pydantic's errors as problems with a position in the file and advice on what to write."""
+"""Turns pydantic's errors into `Problem`s, which have a position in the file and advice on what to write."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _ADVICE = {
 }
 
 _UNWRITTEN = ("number", "rate", "lengths", "settings", "[key]")
-"""Parts of a pydantic path that do not stand in the file; words in parentheses are others."""
+"""Parts that pydantic adds to the path of a field and that are not in the file. So are all words in parentheses."""
 
 _FORMS = {
     PROBE_FILE: "the name of a .safetensors file beside the policy, without folders",
@@ -44,7 +44,7 @@ _FORMS = {
 
 
 def validate(document: YamlDocument, model: type[Model]) -> Model:
-    """The document as a model; PolicyProblems with one problem at every value that does not fit."""
+    """Make the model from the document. Raises PolicyProblems, with one problem for every value that does not fit."""
     if not isinstance(document.data, dict):
         found = "is empty" if document.data is None else f"holds a {_kind(document.data)}"
         start = document.at(0, 0, f"the file {found}", "start with `apiVersion: monitor/v1`")

@@ -15,13 +15,13 @@ from monitor.policy.files.yaml_document import PolicyProblems, Problem, read_doc
 
 @dataclass(frozen=True)
 class Checked:
-    """How much was read, with notes on what is no error but worth knowing."""
+    """The numbers of policies, rules and examples that were read, and notes."""
 
     policies: int
     rules: int
     examples: int
     notes: tuple[str, ...]
-    """One line each, such as that a policy has no test file or that its lock is stale."""
+    """One line for each thing that is worth knowing and no error, such as a missing test file or a stale lock."""
 
 
 def check_folder(folder: Path) -> Checked:

@@ -67,7 +67,7 @@ class LockedClamp(LockedEntry):
     """A feature that suppression clamps, chosen by its causal effect."""
 
     target: Annotated[float, Field(ge=-20, le=0)]
-    """What the feature was to be clamped to when it was chosen, in units of the maximum. The policy's target holds."""
+    """`suppress.target` when the lock was fitted, in units of the maximum. What runs is the policy's present target."""
     attribution: float
     """Effect on the log-probability of the concept's texts minus that on the negatives, in nats per token."""
     ratio: float
@@ -89,9 +89,9 @@ class LockedRule(Strict):
     """A number, or a list of `{up_to: TOKENS, threshold: NUMBER}` by tokens of the phase so far."""
     signal: Annotated[Signal, Field(strict=False)] | None = None
     pins: list[LockedPin] = Field(default_factory=list)
-    """The pinned features that it read; empty where it read something else."""
+    """The pinned features that the threshold was set for; empty where none are pinned."""
     probe: Digest | None = None
-    """Digest of the policy's own probe, where it read that."""
+    """Digest of the policy's own probe that the threshold was set for; null where the rule reads no such probe."""
     pooling: PoolingModel
     for_: Annotated[int, Field(alias="for", ge=1)] = 1
     asked_rate: Share | None = None
@@ -164,7 +164,7 @@ class PolicyCard(Strict):
     hard_negative_auroc: Share | None = None
     """AUROC of the positives against the benign look-alikes alone."""
     maturity: Maturity
-    """What the numbers support."""
+    """The maturity that the measurements support."""
     note: str
     """What the numbers mean for someone who wants to rely on this policy."""
 
@@ -213,7 +213,7 @@ class LockModel(Strict):
     extra: Digest | None = None
     """Digest of the extra labelled texts that were learnt from; null where there were none."""
     detector: Literal["features", "probe"] = "features"
-    """What the rules and conditions read that name neither features nor a signal themselves."""
+    """What a rule or condition reads where it names neither features nor a signal."""
     features: list[LockedFeature]
     """The features that detect; empty where the detector is the probe."""
     probe: ProbeModel | None = None
@@ -230,7 +230,7 @@ class LockModel(Strict):
     """What was measured; null for a policy without a concept."""
 
     def checks(self) -> Iterable[FieldCheck]:
-        """The section of the named detector is there."""
+        """Where the detector is a probe, the section `probe:` is there."""
         return (self._probe_given,)
 
     def _probe_given(self) -> None:

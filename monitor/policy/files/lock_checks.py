@@ -1,6 +1,6 @@
-"""Whether a lock still fits its policy and the running model and dictionary, or is stale.
+"""Finds stale locks: those that do not fit their policy, or the running model and dictionary.
 
-Every disagreement is a problem at the line that causes it, with the command that mends it.
+Every difference is a problem at the line that causes it, with advice: mostly the command that writes a new lock.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def _written(pooling: str | AnyPooling) -> object:
 
 
 def wrong_width(source: Source, running: Running) -> list[Problem]:
-    """A problem where the probe has not as many weights as the residual stream is wide; else none."""
+    """A problem where the probe's number of weights differs from the width of the residual stream; else none."""
     if source.weights is None or running.width is None or len(source.weights) == running.width:
         return []
     own = source.model.probe is not None

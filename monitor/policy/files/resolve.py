@@ -1,7 +1,7 @@
-"""Makes a policy with numbers from a policy file and its lock, for one running model and dictionary.
+"""Resolves a policy file and its lock into a `Policy`, for one running model and dictionary.
 
-Digests, examples, rule settings, feature indices and recorded maxima must agree. Every disagreement is a problem at the
-line that causes it, with the command that mends it.
+Digests, examples, rule settings, feature indices and recorded maxima must agree. Every difference is a problem at the
+line that causes it, with advice on what to do.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from monitor.policy.schema.threshold import LengthThreshold, thresholds_by_lengt
 from monitor.records import Clamp, Mode, Probe
 
 _SAME = 1e-3
-"""Recorded maxima that differ by more than this share make readings mean something else."""
+"""Largest relative difference between a recorded maximum and the lock's. Beyond it, readings are not comparable."""
 
 
 def resolve(source: Source, running: Running, problems: list[Problem]) -> Policy | None:
-    """The policy with its numbers for what runs; None where problems were found and added to `problems`."""
+    """Resolve the policy for what runs. Problems that are found are added to `problems`; the result is then None."""
     before = len(problems)
     problems.extend(disagreements(source, running))
     if len(problems) > before:

@@ -84,7 +84,7 @@ class YamlDocument:
         self.root: Node | None = None
         self.data: Any = None
         self.problems: list[Problem] = []
-        """Problems beside which the rest can be read, such as repeated keys and malformed numbers."""
+        """Problems after which the rest of the file can still be read, such as repeated keys and malformed numbers."""
 
     def problem(self, path: Sequence[object], message: str, hint: str = "", *, key: bool = False) -> Problem:
         """A problem at the value under `path`, or with `key` at its key. Missing parts of the path are skipped."""
@@ -144,7 +144,7 @@ def read_text(path: Path, limit: int) -> str:
 
 
 def read_bounded(path: Path, limit: int) -> bytes:
-    """The bytes of a file; of a longer file a little more than `limit`."""
+    """The bytes of a file. Of a file longer than `limit`, only the first part, which is also longer than `limit`."""
     # In pieces, because `read(n)` allocates n bytes beforehand.
     content = bytearray()
     with path.open("rb") as file:

@@ -1,7 +1,8 @@
-"""The baselines that a policy is measured beside. Each learns from the same rows as the policy.
+"""The baselines that policies are compared with. Each learns from the same rows as the policy.
 
 A linear probe and the difference of means read the mean residual of a text, as in AxBench (Wu et al., 2025). A bag of
-words reads the text alone. Random features of the dictionary, as many as the policy has, show what any features can do.
+words reads the text alone. Random features of the dictionary, as many as the policy has, show how well features do that
+were not selected.
 """
 
 from __future__ import annotations

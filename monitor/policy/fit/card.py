@@ -11,19 +11,20 @@ from monitor.policy.fit.readings import Floats
 from monitor.policy.fit.rows import FitRows
 
 STABLE = (0.90, 0.60)
-"""A `stable` policy has at least this lower end of the AUROC's interval, and this recall at 1 % false positives."""
+"""What `stable` needs: the lower end of the AUROC's interval, and the recall at 1 % false positives."""
 BETA = (0.70, 0.20)
-"""The same for `beta`. Below it a policy is `experimental`, and its rules stay in shadow unless they set `mode`."""
+"""What `beta` needs. Below it a policy is `experimental`, and its rules stay in shadow unless they set `mode`."""
 TOPIC = 2.0
-"""Where recall is less than so many times the share of own negatives that fire, the policy sees the topic only."""
+"""Recall must be at least this multiple of the share of own negatives that fire. Below it the policy detects the topic
+and not the concept, and is `experimental`."""
 CLOSE = 0.03
-"""A baseline whose AUROC comes so close does as well."""
+"""A baseline counts as doing as well as the policy where its AUROC is less than this much lower."""
 
 
 def make_card(rows: FitRows, crossed: HeldOutScores, asked: str, seed: int) -> PolicyCard:
-    """The card, from held-out scores.
+    """Make the card from held-out scores. The card also says which detector is used.
 
-    It chooses the detector: `asked` is `features`, `probe`, or `auto` for the probe where it is clearly better.
+    `asked` is `features` or `probe`, or `auto`, which takes the probe where it is clearly better.
     """
     kept = np.flatnonzero(rows.measured == 1)
     scores = {
@@ -55,7 +56,7 @@ def make_card(rows: FitRows, crossed: HeldOutScores, asked: str, seed: int) -> P
 
 
 def clearly_better(gain: Difference) -> bool:
-    """True where the interval of AUROC or recall lies above zero, and neither lies below zero."""
+    """True where the gain in AUROC or recall has an interval above zero, and neither has one below zero."""
     up = gain.auroc_low > 0 or gain.recall_low > 0
     return up and gain.auroc_high >= 0 and gain.recall_high >= 0
 
@@ -87,7 +88,10 @@ def _by_topic(scores: Floats, rows: FitRows) -> float:
 
 
 def maturity_of(policy: Separation, by_topic: float) -> Maturity:
-    """The maturity that the numbers support; `by_topic` is the share of own negatives that fire too."""
+    """The maturity that the measurements support.
+
+    `by_topic` is the share of own negatives that reach the threshold which 1 % of the benign texts reach.
+    """
     if policy.recall < TOPIC * by_topic:
         return "experimental"
     if policy.auroc_low >= STABLE[0] and policy.recall >= STABLE[1]:

@@ -38,7 +38,7 @@ class FeatureDetector:
     indices: Indices
     weights: Floats
     stability: Floats
-    """Share of the random halves of the examples that chose the feature."""
+    """`[features]`: share of the random halves of the examples that chose the feature."""
 
     def tokens(self, read: TextReadings, which: Indices) -> list[Floats]:
         """Token scores `[tokens]` of each of the texts `which`."""
@@ -84,7 +84,7 @@ def probe_detector(probe: ProbeModel, folder: Path) -> ProbeDetector:
 
 
 def own_detector(check: CheckModel) -> SignalDetector | FeatureDetector | None:
-    """What a rule or condition names itself; None where it reads what its policy or lock names."""
+    """The detector of the features or the signal that a rule or condition names; None where it names neither."""
     if check.features is not None:
         return pinned_features(check.features)
     return SignalDetector(str(check.signal)) if check.signal is not None else None
@@ -95,18 +95,18 @@ class Recipe:
     """How a detector is learnt."""
 
     poolings: tuple[RulePooling, ...]
-    """How each rule pools. Weights are learnt for the first."""
+    """The pooling of each rule and condition that reads this detector. Weights are learnt for the first."""
     limit: int
-    """Most features of a detector."""
+    """Largest number of features of a detector."""
     rounds: int
-    """Random halves of the groups that vote on features."""
+    """Number of random halves of the groups, in stability selection."""
     seed: int
     signed: bool
     """Whether a feature may have a negative weight."""
 
 
 def learn_features(rows: FitRows, which: Indices, recipe: Recipe) -> FeatureDetector:
-    """Features and weights learnt from the rows `which`; no features where none is more active on positives."""
+    """Features and weights learnt from the rows `which`; no features where `select` finds none."""
     features, stability = select(
         rows.read.tokens.take(which).means(),
         rows.positive[which],

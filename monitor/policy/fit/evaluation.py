@@ -18,7 +18,7 @@ from monitor.policy.fit.rule_scorers import RuleScorer
 REQUESTS, CORPUS, UNLIKE = "requests", "corpus", "unlike"
 """What benign texts are: requests that set no threshold, documents of kinds that a fit reads, and of other kinds."""
 DRAWN = 48
-"""How many random features stand beside a rule that reads no features."""
+"""Number of random features in the baseline of a rule that reads no features."""
 
 
 @dataclass(frozen=True)
@@ -94,10 +94,10 @@ def on_sources(
     request_texts: Sequence[str],
     seed: int,
 ) -> list[RuleOnSource]:
-    """A rule and its baselines on labelled sources.
+    """Measure a rule and its baselines on labelled sources.
 
-    The baselines learn from `rows`; without these there are none. `benign` are the readings of unseen benign requests,
-    and `request_texts` the texts of these requests.
+    The baselines learn from `rows`; where that is None, the rule is measured alone. `benign` are the readings of
+    unseen benign requests, and `request_texts` the texts of these requests.
     """
     parts = [source.read for source in sources] + [benign]
     texts = [text for source in sources for text in source.texts] + list(request_texts)

@@ -17,16 +17,16 @@ from monitor.policy.fit.readings import Floats, Indices
 CANDIDATES = 300
 """Features that the regressions look at: those with the greatest standardised difference of means."""
 LEAST_TEXTS = 3
-"""A candidate is active in at least so many positive texts."""
+"""A candidate is active in at least this many texts: positive ones, or with `signed` any."""
 STABLE = 0.25
 """A feature is taken where at least this share of the halves chose it."""
 LEAST_RATIO = 4.0
-"""A clamped feature is active at least so many times as often on the concept as on benign text."""
+"""A clamped feature is active at least this many times as often on the concept as on benign text."""
 LEAST_DENSITY = 0.002
 """A clamped feature is active on at least this share of the concept's tokens; below, a clamp changes nothing."""
 MOST_CLAMPS = 25
 SHOWN_RATIO = 1000.0
-"""Larger ratios are written as this."""
+"""Largest ratio that is written to a lock. The true one is unbounded where benign text never activates the feature."""
 
 
 def select(
@@ -42,8 +42,9 @@ def select(
     """At most `limit` features and their stabilities, from mean readings `[texts, features]`.
 
     `positive` is 0 or 1 and `groups` an integer for each text. A feature's stability is the share of the `rounds`
-    halves whose regression gave it a weight: a positive one, or with `signed` any. Where fewer than three features
-    are stable, the three most stable are taken; nothing is returned where no feature is more active on positives.
+    halves whose regression gave it a positive weight, or with `signed` any weight but zero. Where fewer than three
+    features are stable, the three most stable are taken. Nothing is returned where there are no candidates: features
+    active in `LEAST_TEXTS` texts with a higher mean on positives, or with `signed` a different one.
     """
     candidates = _screen(mean, positive, signed)
     if not len(candidates):

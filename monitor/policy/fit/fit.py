@@ -38,19 +38,19 @@ from monitor.policy.fit.thresholds import Leaf, LearntDetector, lock_thresholds,
 from monitor.policy.schema.policy import PolicyModel, ProbeModel
 
 Asked = Literal["features", "probe", "auto"]
-"""What scores tokens: features, a probe, or with `auto` the probe where it is clearly better."""
+"""The detector that was asked for; `auto` takes the probe where it is clearly better than features."""
 
 
 @dataclass(frozen=True)
 class FitSettings:
-    """What a fit may choose from, and how much work it does."""
+    """Options of a fit."""
 
     features: int = 48
-    """Most features that detect, per policy."""
+    """Largest number of detecting features per policy."""
     rounds: int = 12
-    """Random halves of the groups that vote on features."""
+    """Number of random halves of the groups, in stability selection."""
     seed: int = 0
-    """Of folds, halves, resamples and random features."""
+    """Seed for the folds, the random halves, the resamples and the random features."""
     signed: bool = True
     """Whether a feature may have a negative weight. If none has, no other content can keep a rule from firing."""
     detector: Asked = "features"
@@ -58,7 +58,7 @@ class FitSettings:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a fit needs besides a policy and its examples; shared by all policies of a folder."""
+    """The model, the dictionary and the benign texts of a fit; the same for all policies of a folder."""
 
     reader: FitReader
     model: ModelRef
@@ -69,9 +69,9 @@ class Inputs:
     benign_density: Floats = field(repr=False)
     """`[features]`: share of benign tokens on which each feature is active."""
     later: LaterReader | None = None
-    """Reads the residual stream behind the tapped layer; None where the model has no layer there."""
+    """Reads the residual stream at a layer after the tapped one; None where the model has no later layer."""
     aside: Sequence[str] = ()
-    """Benign texts that only set thresholds; no detector learns from them."""
+    """Further benign texts, which set thresholds and which no detector learns from."""
     aside_readings: TextReadings | None = None
 
     @property
@@ -85,7 +85,7 @@ Store = Callable[[ProbeDetector], ProbeModel]
 
 
 def inline(probe: ProbeDetector) -> ProbeModel:
-    """A `Store` that keeps the weights in the lock itself."""
+    """The `Store` that writes the weights into the lock."""
     return ProbeModel(weights=[float(w) for w in probe.weights], bias=probe.bias, scale=probe.scale)
 
 
@@ -99,10 +99,11 @@ def fit_policy(
     store: Store = inline,
     pinned: ProbeDetector | None = None,
 ) -> LockModel:
-    """The lock of a policy for one model and dictionary.
+    """Fit a policy to one model and dictionary, and return its lock.
 
-    Of a policy that pins its features or its probe, only thresholds are set; `pinned` is that probe. A policy with a
-    concept goes through all steps below. PolicyError where its examples give nothing to learn from.
+    For a policy without a concept, which names what it reads, this only sets thresholds; `pinned` is the policy's own
+    probe. A policy with a concept goes through all steps below. Raises PolicyError where features
+    are to be learnt and `learn_features` finds none.
     """
     settings = settings or FitSettings()
     if policy.concept is None:
@@ -191,7 +192,7 @@ def _learn(rows: FitRows, recipe: Recipe, kind: str, policy: str) -> Detector:
 def _clamps(
     policy: PolicyModel, examples: Sequence[Example], inputs: Inputs, rows: FitRows
 ) -> list[LockedClamp]:
-    """The features that suppression clamps; none where the policy does not suppress or names them itself."""
+    """The features that suppression clamps; none where the policy does not suppress, or names its features."""
     wish = policy.suppress
     if wish is None or wish.features is not None:
         return []

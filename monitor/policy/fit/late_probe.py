@@ -1,4 +1,4 @@
-"""A linear probe on a later layer, which says whether what suppression removed at the tapped layer has come back."""
+"""A linear probe on a later layer. It detects whether later layers rebuild what suppression removed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FOLDS = 5
 
 
 class LaterReader(Protocol):
-    """Reads the residual stream behind the tapped layer."""
+    """Reads the residual stream at one layer after the tapped layer."""
 
     @property
     def layer(self) -> int:

@@ -59,7 +59,7 @@ class CalibratedThreshold:
     """Last token of the bucket, counted from 1; None for no end."""
     threshold: float
     texts: int
-    """Calibration texts that reach into the bucket."""
+    """Number of calibration texts that are long enough for the bucket."""
 
 
 def bucket_maxima(courses: Sequence[Floats], edges: tuple[int, ...]) -> BucketMaxima:

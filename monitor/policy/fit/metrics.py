@@ -30,7 +30,7 @@ def auroc(positive: Floats, negative: Floats) -> float:
 
 
 def threshold_at(negative: Floats, rate: float) -> float:
-    """The threshold that at most this share of the negatives reaches, midway between two of their scores."""
+    """The threshold that at most the share `rate` of the negatives reaches, midway between two of their scores."""
     ranked = np.sort(negative)[::-1]
     below = ranked[int(np.floor(rate * len(ranked)))]
     above = ranked[ranked > below]
@@ -39,7 +39,7 @@ def threshold_at(negative: Floats, rate: float) -> float:
 
 @dataclass(frozen=True)
 class Truth:
-    """Labels and groups of the measured texts. Every array is `[texts]`."""
+    """Labels and groups of the texts that are measured. Every array is `[texts]`."""
 
     positive: Indices
     """1 where the text shows the concept, else 0."""
@@ -53,7 +53,7 @@ class Truth:
 
 @dataclass(frozen=True)
 class ResampledSeparation:
-    """How well one method separates, with the resamples behind its intervals."""
+    """The separation of one method, and its value in every resample."""
 
     measure: Separation
     draws: Floats

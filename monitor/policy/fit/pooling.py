@@ -1,8 +1,10 @@
-"""Pooled scores of whole texts, and the tokens that each of them rests on.
+"""Pooled scores of whole texts, and the weight α of each token in them.
 
-For given token scores every pooling is linear: `pooled = Σ_t α_t · s_t`, less an allowance for `cumulative`. The α are
-those of the token at which the pooled score was highest. The fit alternates between finding α for given weights and
-weights for given α, as in multiple-instance learning (Andrews et al., 2002).
+A text's highest pooled score is a weighted sum of its token scores: `pooled = Σ_t α_t · s_t`, for `cumulative` less
+the allowance. The α depend on the scores, since they are those of the token at which the pooled score was highest. The
+fit therefore alternates between finding α for given feature weights and feature weights for given α, as in
+multiple-instance learning (Andrews et al., 2002). For `longest_run`, and for `max` with `for`, the sum is a stand-in:
+the mean score of the run.
 """
 
 from __future__ import annotations
@@ -22,11 +24,11 @@ from monitor.policy.schema.policy import Cumulative, Ema, LongestRun, Max, Mean,
 
 @dataclass(frozen=True)
 class RulePooling:
-    """How a rule makes one number of a text's token scores."""
+    """The pooling of a rule: how a text's token scores become one number."""
 
     pooling: Pooling
     hold: int = 1
-    """Tokens in a row for which the pooled score must stay up: the rule's `for`."""
+    """The rule's `for`: the pooled score must stay at or above the threshold for this many tokens in a row."""
 
     def score(self, texts: Sequence[Floats]) -> Floats:
         """`[texts]`: the highest pooled score of each text, from its token scores `[tokens]`."""
@@ -59,7 +61,7 @@ def course(scores: Floats, pooling: Pooling, hold: int) -> Floats:
 
 
 def attention(scores: Floats, pooling: Pooling, hold: int) -> Floats:
-    """The α `[tokens]` of one text with token scores `[tokens]`."""
+    """The weight α of each token `[tokens]` in the pooled score of one text with token scores `[tokens]`."""
     alpha = np.zeros(len(scores))
     if not len(scores):
         return alpha

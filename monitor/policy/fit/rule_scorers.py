@@ -1,9 +1,9 @@
-"""Rules put to texts that no fit has seen: what every text scores, and where the rule fires.
+"""Scores texts that no fit has seen by one rule of a policy, and says on which of them the rule fires.
 
-A rule whose threshold stands in a lock is scored from the lock's numbers, all texts at once. A rule that combines
-conditions, or has no lock, is run as the server runs it, text by text. Either way each text is a request of its own,
-all of it prompt, or all of it response where the rule looks at nothing else. So a condition that waits for the other
-phase is never reached, and what adds up over a conversation is not measured.
+`LockedRuleScorer` takes a rule whose threshold is in a lock, and scores all texts at once. `RunningRuleScorer` takes a
+rule that combines conditions or has no lock, and runs it as the server does, text by text. In both, each text is a
+request of its own. All of it is prompt, or all of it response where the rule reads only responses. So a condition on
+the other phase is never reached, and scores that add up over a conversation are not measured.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from monitor.policy.schema.threshold import thresholds_by_length
 from monitor.records import Phase, WatchPlan
 
 SILENT = -1e9
-"""Score of a text that is too short for the rule to look at."""
+"""Score of a text that is too short to be scored by the rule."""
 
 
 class RuleScorer(Protocol):
@@ -56,11 +56,11 @@ class RuleScorer(Protocol):
 
     @property
     def how(self) -> RulePooling:
-        """How the rule pools. Of a rule that combines conditions: how the baselines beside it pool."""
+        """The rule's pooling. For a rule that combines conditions, the pooling of its baselines."""
 
     @property
     def features(self) -> int:
-        """How many features a locked rule reads; 0 where it reads something else, or is run as the server runs it."""
+        """Number of features that a locked rule reads; 0 for a probe or a signal, and for a `RunningRuleScorer`."""
 
     def fired(self, read: TextReadings) -> Indices:
         """`[texts]`: 1 where the rule fires, else 0."""
@@ -75,7 +75,7 @@ class RuleScorer(Protocol):
         """`[tokens]` of one text, highest where the rule comes closest to firing."""
 
     def share(self, read: TextReadings, text: int) -> float:
-        """How far one text comes, as a share of the threshold; the rule fires from 1 on."""
+        """The highest score of one text as a share of the threshold. At 1 or more the rule fires."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class LockedRuleScorer:
             next(value for up_to, value in self.thresholds if up_to is None or n <= up_to)
             for n in range(1, len(pooled) + 1)
         ]
-        # Of a threshold above zero this is pooled / limit; a probe may have one of zero or below.
+        # For a threshold above zero this equals pooled / limit. The threshold of a probe may be zero or negative.
         return np.asarray(1 + (pooled - limits) / np.maximum(np.abs(limits), 1e-12))
 
     def share(self, read: TextReadings, text: int) -> float:
@@ -141,9 +141,9 @@ class RunningRuleScorer:
     owner: Policy
     named: Rule
     how: RulePooling
-    """How the baselines beside it in a table pool their tokens."""
+    """The pooling of the baselines that the rule is compared with."""
     asked: float | None = None
-    """The false-positive rate that it was fitted to; None where it was not."""
+    """The false-positive rate that the rule was fitted to; None where it has no fitted threshold of its own."""
     features: int = 0
 
     @property
@@ -166,7 +166,7 @@ class RunningRuleScorer:
         return np.asarray([self._seen(read, i).fired for i in range(len(read))], np.intp)
 
     def score(self, read: TextReadings) -> Floats:
-        """`[texts]`: how far each text comes; of combined conditions the margin of the combination.
+        """`[texts]`: the highest pooled score of each text; with combined conditions, the margin of the combination.
 
         A condition's margin is its score less its threshold. `all` takes the least margin of its parts, `any` the
         greatest, `at_least` n the n-th greatest, and `not` the negative.
@@ -192,9 +192,10 @@ class RunningRuleScorer:
         return self.tokens(read, text)
 
     def share(self, read: TextReadings, text: int) -> float:
-        """How far one text comes, as a share of the threshold or of the mean threshold of its conditions.
+        """1 + (score − threshold) / |threshold| of one text. It is 1 or more exactly where the rule fires.
 
-        It is 1 or more exactly where the rule fires.
+        With combined conditions, the score is the margin of the combination, and the divisor is the mean of the
+        conditions' absolute thresholds.
         """
         if not read.lengths[text]:
             return 0.0
@@ -234,7 +235,7 @@ def locked_scorers(policy: PolicyModel, lock: LockModel, folder: Path) -> list[L
 
 
 def _shared(policy: PolicyModel, lock: LockModel, folder: Path) -> Detector | None:
-    """What rules read that name neither features nor a signal themselves."""
+    """The detector of rules that name neither features nor a signal."""
     if policy.features is not None:
         return pinned_features(policy.features)
     if policy.probe is not None:

@@ -22,7 +22,7 @@ from monitor.policy.schema.policy import AskedRate, CheckModel, PolicyModel, Top
 from monitor.policy.schema.threshold import thresholds_by_length
 
 LEAST_SHARE = 0.1
-"""A threshold is at least this share of the median positive score, however quiet the benign texts are."""
+"""Lower bound of a fitted threshold, as a share of the median score of the positive examples."""
 
 Leaf = tuple[str, str]
 """A rule or condition with a threshold of its own: the section of the lock (`rules` or `conditions`) and its name."""
@@ -42,12 +42,12 @@ class LearntDetector:
 
 
 def learnt(policy: PolicyModel) -> dict[Leaf, CheckModel]:
-    """The rules and conditions that name no features and no signal themselves."""
+    """The rules and conditions that name neither features nor a signal, and so read the policy's detector."""
     return {key: leaf for key, leaf in policy.leaves().items() if not leaf.own_columns}
 
 
 def poolings(policy: PolicyModel) -> tuple[RulePooling, ...]:
-    """How each of the `learnt` checks pools. A policy without any is learnt for the mean of the top tokens."""
+    """The pooling of each of the `learnt` checks. Where there are none, the result is `top_k_mean` alone."""
     found = tuple(_pooling(leaf) for leaf in learnt(policy).values())
     return found or (RulePooling(TopKMean()),)
 

@@ -1,6 +1,7 @@
-"""Weights of given inputs (features, or dimensions of the residual), learnt so that a rule's pooled score separates.
+"""Learns weights of given inputs (features, or dimensions of the residual) so that a rule's pooled score separates.
 
-Each round takes the tokens on which the pooled score rests, and fits a logistic regression to their readings.
+Each round finds the weight α of every token in the pooled score (see `pooling`), and fits a logistic regression to the
+α-weighted sums of the tokens' readings.
 """
 
 from __future__ import annotations
@@ -13,16 +14,16 @@ from monitor.policy.fit.pooling import RulePooling, attention
 from monitor.policy.fit.readings import Floats, Indices
 
 ROUNDS = 4
-"""Rounds of finding tokens and refitting weights; each moves halfway to the new weights."""
+"""Number of rounds. Each moves the weights halfway to those of its regression."""
 RIDGE = 0.02
 """The ridge penalty λ of `logistic`."""
 
 
 def weigh(texts: list[Floats], y: Indices, importance: Floats, how: RulePooling, signed: bool) -> Floats:
-    """Weights `[inputs]`, the largest of size 1, from readings `[tokens, inputs]` per text.
+    """Weights `[inputs]` from readings `[tokens, inputs]` per text, scaled so that the largest absolute weight is 1.
 
-    `y` is 0 or 1 and `importance` a weight for each text. Unless `signed`, no weight is negative, so that nothing else
-    in a text can keep the rule from firing.
+    `y` is 0 or 1 and `importance` a weight for each text. Unless `signed`, no weight is negative, so that no other
+    content of a text can keep the rule from firing.
     """
     x = np.stack([text.mean(axis=0) if len(text) else np.zeros(text.shape[1]) for text in texts])
     weights = logistic(x, y, importance, signed)

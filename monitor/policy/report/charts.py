@@ -33,12 +33,12 @@ class IntervalRow:
 
     name: str
     css: str
-    """Names the colour: the class `c-` and this word."""
+    """Suffix of the CSS class `c-…` that gives the colour."""
     value: float
     low: float
     high: float
     text: str = ""
-    """Stands beside the interval; where empty, the value does."""
+    """Label beside the interval; where it is empty, the value is shown."""
 
 
 def intervals(
@@ -67,7 +67,7 @@ def intervals(
 
 
 def curves(title: str, shares: Sequence[float], lines: Mapping[str, Sequence[float]]) -> str:
-    """Recall at each of `shares`, the shares of benign texts that fire, which are drawn on a logarithmic scale."""
+    """A chart of recall against the share of benign texts that fire (`shares`), which has a logarithmic axis."""
     left, right, top, bottom = 44, 330, 12, 232
     least = min(s for s in shares if s > 0)
 
@@ -93,7 +93,7 @@ def curves(title: str, shares: Sequence[float], lines: Mapping[str, Sequence[flo
 
 
 def distributions(title: str, rows: Sequence[tuple[str, str, Sequence[float]]], most: float = 2.0) -> str:
-    """Histograms of (name, css, shares of the threshold), one above the other. The axis ends at `most`."""
+    """Histograms of scores as shares of the threshold, one for each (name, css, scores). The axis ends at `most`."""
     left, right, step, bins = 164, 416, 62, 40
     height = step * len(rows) + 40
 

@@ -65,7 +65,7 @@ def _interval(name: str, value: float, low: float, high: float, *, percent: bool
 
 
 def how_far(found: Sequence[Scores]) -> str:
-    """Histograms of how far texts come; empty where there are no scores."""
+    """Histograms of texts' highest scores as shares of the threshold; empty where there are no scores."""
     rows = [
         (scores.name, css, scores.shares)
         for scores, css in zip(found, ("positive", "negative", "benign"), strict=False)

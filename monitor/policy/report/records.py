@@ -40,7 +40,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """How far the texts of one kind come, as shares of the threshold."""
+    """The highest score of each text of one kind, as a share of the threshold."""
 
     name: str
     shares: Sequence[float]
@@ -74,4 +74,4 @@ class PolicySetReport:
     measured: bool = False
     """True where unseen labelled texts were measured; False where the page shows cards and own examples only."""
     notes: Sequence[str] = ()
-    """What a reader must know: what has no numbers and why, and which numbers mean something else than the others."""
+    """Notes for the reader: what was not measured and why, and which numbers are not comparable with the others."""

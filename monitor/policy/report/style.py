@@ -1,4 +1,4 @@
-"""How the page looks, in light and dark, on screens and on paper."""
+"""The style sheet of the page, for light and dark mode, screens and paper."""
 
 STYLE = """
 :root{color-scheme:light dark;

@@ -22,7 +22,7 @@ DIGEST = r"^sha256:[0-9a-f]{64}$"
 Name = Annotated[str, Field(pattern=NAME, max_length=64)]
 FeatureIndex = Annotated[int, Field(ge=0, lt=2**31)]
 Weight = Annotated[float, Field(ge=-1e9, le=1e9)]
-"""Bounded, so that no sum of finite readings overflows. Infinity minus infinity would be NaN, which never fires."""
+"""Weights are bounded, so that no score overflows. Infinity minus infinity would be NaN, which never fires."""
 Text = Annotated[str, Field(min_length=1, max_length=20_000)]
 
 FieldCheck = Callable[[], object]
@@ -37,7 +37,7 @@ class Strict(BaseModel):
     )
 
     def checks(self) -> Iterable[FieldCheck]:
-        """What must hold between fields. Each check runs on its own, so that one run finds every mistake."""
+        """Checks of fields against each other. Each runs on its own, so that one run finds every mistake."""
         return ()
 
     @model_validator(mode="wrap")
@@ -53,9 +53,10 @@ class Strict(BaseModel):
 
 
 def refuse(at: Sequence[str | int], message: str, *, unsure: Sequence[str] = ()) -> PydanticCustomError:
-    """An error about a part of the file that points at the field `at`.
+    """The error that a check raises. It points at `at`, a path within the part that is checked.
 
-    `unsure` names fields that the writer may have meant instead; while `partial` reads a file, later checks skip them.
+    `unsure` names fields that the writer may have meant instead. While `partial` reads a file, these count as unknown
+    from then on, so that no other check reports them.
     """
     return PydanticCustomError("policy", "{text}", {"at": list(at), "text": message, "unsure": list(unsure)})
 

@@ -59,7 +59,7 @@ class CheckModel(Strict):
         return self.features is not None or self.signal is not None
 
     def checks(self) -> Iterable[FieldCheck]:
-        """A part has one source of scores and a threshold, or `when` and none of these."""
+        """The part has one source of scores and a threshold, or a `when` and neither of these."""
         yield self._phases
         if self.when is not None:
             yield from (partial(self._alone, name) for name in self.beside_when)
@@ -68,7 +68,7 @@ class CheckModel(Strict):
         yield from once(self.features, ["features"])
 
     beside_when: ClassVar[tuple[str, ...]] = ("features", "signal", "pooling", "threshold", "scope")
-    """Fields that mean nothing beside `when`."""
+    """Fields that are refused beside `when`."""
 
     def _phases(self) -> None:
         if len(set(self.phases)) != len(self.phases):

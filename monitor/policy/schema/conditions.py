@@ -22,7 +22,7 @@ Conditions = Mapping[str, ConditionModel]
 
 
 def condition_checks(conditions: Conditions | None, rules: Sequence[CheckModel]) -> Iterator[FieldCheck]:
-    """Checks that refuse unknown names, circles, unused conditions, and rules that hold before anything is reached."""
+    """Checks that refuse unknown names, cycles, unused conditions, and rules that hold before anything is reached."""
     named = conditions if conditions is not None else {}
     for i in places(rules):
         yield from _known(("rules", i, "when"), rules[i], named)

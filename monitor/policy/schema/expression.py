@@ -42,7 +42,7 @@ class AtLeast(Strict):
     """Names of conditions, or further combinations."""
 
     def checks(self) -> Iterable[FieldCheck]:
-        """No more parts are asked for than there are."""
+        """`at_least` is not larger than the number of parts."""
         return (self._possible,)
 
     def _possible(self) -> None:
@@ -108,7 +108,7 @@ def names_in(
 
 
 def holds(expression: AnyExpression, reached: Callable[[str], bool]) -> bool:
-    """Whether an expression holds, where `reached` says which named conditions hold."""
+    """Whether an expression holds. `reached` says of each named condition whether it holds."""
     if isinstance(expression, str):
         return reached(expression)
     count = sum(holds(part, reached) for part in parts_of(expression))

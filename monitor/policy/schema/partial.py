@@ -1,7 +1,7 @@
 """A tolerant reading of a file that has mistakes, so that one run tells all of them.
 
-A part with wrong fields is made from the fields that are right, and its wrong ones are marked. A check that looks at a
-marked field ends in `Unknown` and says nothing, so no mistake is told twice under another name.
+A part of the file with wrong fields is made from its right fields, and each wrong field holds `WRONG`. A check that
+uses such a field raises `Unknown` and reports nothing, since pydantic reports the field already.
 """
 
 from __future__ import annotations
@@ -18,15 +18,18 @@ Made = TypeVar("Made", bound=BaseModel)
 Path = tuple[str | int, ...]
 
 ALIKE = 0.6
-"""How much a field must resemble an unknown word to be what was meant (`difflib`)."""
+"""Least similarity (`difflib`) at which an unknown word counts as a misspelt field name."""
 
 
 class Unknown(ValueError):
-    """Something that a check needs is not known. To a validator of one field it is a wrong value."""
+    """Raised where a check needs a value that is not known, since its field is wrong.
+
+    It is a ValueError, so that pydantic turns one from a validator of a field into a ValidationError.
+    """
 
 
 class _Wrong:
-    """Stands for a field whose value is wrong: whoever looks at it meets `Unknown`, but `is None` is false of it."""
+    """Stands in for the value of a wrong field. Every use raises `Unknown`, except identity tests such as `is None`."""
 
     def _unknown(self, *_: object) -> NoReturn:
         raise Unknown
@@ -39,7 +42,7 @@ WRONG: Any = _Wrong()
 
 
 class Partial:
-    """One tolerant reading of a document: every part is made, and what its checks refuse is kept."""
+    """One tolerant reading of a document: it makes every part that it can, and collects what their checks refuse."""
 
     def __init__(self, data: object) -> None:
         """`data` are the plain values of a document; they must live as long as this does."""
@@ -55,7 +58,7 @@ class Partial:
         handler: Callable[[Any], Made],
         refused: Callable[[Made], list[dict[str, Any]]],
     ) -> Made:
-        """A part of the file, with `WRONG` where a field cannot be read; ValidationError where it has no fields."""
+        """Make a part of the file, with `WRONG` for wrong fields. Raises ValidationError for data without fields."""
         key = (id(data), model)
         if key in self._made:
             return self._made[key]  # type: ignore[no-any-return]

@@ -147,7 +147,7 @@ class RuleModel(CheckModel):
 
     @property
     def asks(self) -> Action:
-        """The action as the rest of the program names it."""
+        """The action as a member of the enum `Action`."""
         return Action[self.action.upper()]
 
 

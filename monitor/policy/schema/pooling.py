@@ -13,7 +13,7 @@ from monitor.policy.schema.base import Strict
 
 
 class Max(Strict):
-    """After each token: the token's own score. A rule fires at the highest one."""
+    """After each token: the token's own score."""
 
     kind: Literal["max"] = "max"
 

@@ -28,7 +28,7 @@ class ProbeModel(Strict):
     """What the result is divided by, so that a strong token reads about 1, as a feature at its maximum does."""
 
     def checks(self) -> Iterable[FieldCheck]:
-        """The weights have one source, and a file has a digest."""
+        """The part has `weights` or `weights_file`, and a file has a `digest`."""
         return (self._one_source, self._digest)
 
     def _one_source(self) -> None:

@@ -1,4 +1,8 @@
+<<<<<<< HEAD:monitor/recipes/tiny/trainer.py
 """The training loop: weights, optimizers, state, and checkpoints from which a run goes on."""
+=======
+"""The training loop: the weights and optimizers, a training step, and checkpoints from which a run is resumed."""
+>>>>>>> reader1:monitor/recipes/tiny/train.py
 
 import os
 import time
@@ -20,7 +24,7 @@ Progress = Callable[["Pretrainer", float], None]
 
 @dataclass(slots=True)
 class Counters:
-    """How far a run has come."""
+    """Steps, tokens and seconds of a run so far, and the loss of its last step."""
 
     steps: int = 0
     tokens: int = 0
@@ -31,7 +35,8 @@ class Counters:
 class Pretrainer:
     """One run: a model, its optimizers, its data and its counters.
 
-    Gradients come from `workers` processes, or with 0 from this one (and then a run repeats bit by bit).
+    Gradients are computed by `workers` processes. With 0 they are computed in this one, and then a run with the same
+    budget of tokens gives the same weights, bit by bit.
     """
 
     def __init__(
@@ -51,7 +56,7 @@ class Pretrainer:
         )
 
     def step(self, progress: float) -> None:
-        """One update of all weights at this point of the run."""
+        """Update all weights once, with the rates and the mixture of this progress."""
         mixture = self.plan.mixture(progress)
         loss = self._gradients(self.sampler.batch(self.plan.rows, mixture))
         torch.nn.utils.clip_grad_norm_(self.weights.values(), 1.0)
@@ -65,10 +70,10 @@ class Pretrainer:
         self.counters.loss = loss
 
     def run(self, budget: Budget, tell: Progress) -> None:
-        """Steps until the budget is used up; `tell` is called after each step with the progress.
+        """Train until the budget is used up. `tell` is called after each step with the trainer and the progress.
 
         Raises:
-            FloatingPointError: The loss is no longer a number.
+            FloatingPointError: The loss is not finite.
         """
         before = self.counters.seconds
         started = time.monotonic()
@@ -83,7 +88,7 @@ class Pretrainer:
             tell(self, min(1.0, budget.progress(self.counters.seconds, self.counters.tokens)))
 
     def save(self, path: Path) -> None:
-        """Writes everything that `restore` needs; a crash while writing leaves the last checkpoint whole."""
+        """Write a checkpoint for `restore`. It replaces an earlier one in one atomic step."""
         state = {
             "weights": {name: weight.detach() for name, weight in self.weights.items()},
             "optimizers": [optimizer.state_dict() for optimizer, _ in self.optimizers],
@@ -96,7 +101,7 @@ class Pretrainer:
         os.replace(part, path)
 
     def restore(self, path: Path) -> None:
-        """Goes on where the checkpoint was written.
+        """Set the trainer to the state in a checkpoint.
 
         Raises:
             FileNotFoundError: There is no checkpoint.
@@ -112,10 +117,15 @@ class Pretrainer:
         self.counters = Counters(**state["counters"])
 
 
+<<<<<<< HEAD:monitor/recipes/tiny/trainer.py
 def _optimizers(
     weights: dict[str, Tensor], plan: PretrainingPlan
 ) -> list[tuple[torch.optim.Optimizer, float]]:
     """Muon for the matrices inside the layers, AdamW for the embedding and the norms, each with its peak rate."""
+=======
+def _optimizers(weights: dict[str, Tensor], plan: Plan) -> list[tuple[torch.optim.Optimizer, float]]:
+    """Muon for the matrices in the layers and AdamW for the embedding and the norms, each with its peak rate."""
+>>>>>>> reader1:monitor/recipes/tiny/train.py
     matrices = [w for name, w in weights.items() if w.ndim == 2 and ".layers." in name]
     others = [w for name, w in weights.items() if not (w.ndim == 2 and ".layers." in name)]
     muon = torch.optim.Muon(matrices, lr=plan.muon_rate, weight_decay=plan.weight_decay, momentum=0.95)
