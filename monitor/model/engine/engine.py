@@ -13,8 +13,8 @@ The way of a token, module by module:
    something is new.
 6. The sequence moves its cursor, begins clamps, ends, or turns the tokens into text (`detokenizer`), and takes the
    token that was drawn, which runs in the next pass and is released only then.
-7. The sequence's `Outbox` delivers the events of the pass, once for all requests. From there `rpc/mailbox` takes them to
-   the event loop, `rpc/servicer` to the caller, and `rpc/decisions` to the decision log.
+7. The sequence's `Outbox` delivers the events of the pass, once for all requests. From there `rpc/mailbox` takes them
+   to the event loop, `rpc/servicer` to the caller, and `rpc/decisions` to the decision log.
 """
 
 from __future__ import annotations
