@@ -1,7 +1,4 @@
-"""Benign texts for fitting and for measuring: excerpts of a corpus, of lengths that a server meets.
-
-Knows which half of the documents a fit may read, and how a text is cut. Does not know what a threshold is.
-"""
+"""Benign texts for fitting and for measuring: excerpts of documents, of lengths that a server meets."""
 
 from __future__ import annotations
 
@@ -12,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from monitor.errors import InputError
+from monitor.lab.splits import Side, Split
 from monitor.lab.texts import corpus_files, in_equal_shares
 from monitor.policy.files.examples import BENIGN_FILE, read_benign
 
@@ -21,6 +19,8 @@ LEARNT = 600
 ASIDE = 1200
 """Most excerpts that set thresholds and teach nothing."""
 ASKED, ANSWERED = "Human: ", "\n\nAssistant:"
+HALVES = Split()
+"""What a fit and an evaluation read of a corpus where nobody says how it is shared out: one half each."""
 TEACHING = (40, 640)
 """Characters of an excerpt that teaches, at least and at most."""
 SPREAD = (40, 2000)
@@ -33,20 +33,22 @@ PIECES = 8
 
 @dataclass(frozen=True)
 class BenignTexts:
-    """What a fit reads of ordinary life."""
+    """The benign texts of one fit."""
 
     learnt: Sequence[str]
+    """Texts that detectors learn from and that set thresholds."""
     aside: Sequence[str]
+    """Texts that only set thresholds."""
 
 
-def benign_texts(folder: Path, files: Sequence[Path]) -> BenignTexts:
-    """The folder's benign texts and excerpts of further files that teach, then excerpts that only set thresholds.
+def benign_texts(folder: Path, files: Sequence[Path], split: Split = HALVES) -> BenignTexts:
+    """The benign texts of a policy folder and excerpts of further files, of which the training side is read.
 
     InputError where there are too few to set a threshold.
     """
     path = folder / BENIGN_FILE
     own = list(read_benign(path)) if path.exists() else []
-    further = documents(files, held_out=False) if files else iter(())
+    further = documents(files, "train", split) if files else iter(())
     learnt = _once([*own, *(excerpt(text, *TEACHING) for text in itertools.islice(further, LEARNT))])
     if len(learnt) < LEAST_BENIGN:
         raise InputError(
@@ -58,13 +60,13 @@ def benign_texts(folder: Path, files: Sequence[Path]) -> BenignTexts:
     return BenignTexts(learnt, [text for text in aside if text not in known])
 
 
-def documents(files: Sequence[Path], *, held_out: bool) -> Iterator[str]:
-    """Documents of files in turn: of the half that a fit may read, or of the half that it never reads.
+def documents(files: Sequence[Path], side: Side, split: Split = HALVES) -> Iterator[str]:
+    """Documents of files in turn, of one side of a split.
 
-    The halves are made by a hash of what a document opens with, so a dialogue and its repetition fall together.
-    A long document gives several pieces from all over it.
+    The side follows from what a document opens with, so a dialogue and its repetition fall together. A long document
+    gives several pieces from all over it.
     """
-    readers = [_halved(path, held_out) for path in corpus_files(files)]
+    readers = [_on_side(path, side, split) for path in corpus_files(files)]
     while readers:
         for reader in list(readers):
             text = next(reader, None)
@@ -74,9 +76,9 @@ def documents(files: Sequence[Path], *, held_out: bool) -> Iterator[str]:
                 yield text
 
 
-def _halved(path: Path, held_out: bool) -> Iterator[str]:
+def _on_side(path: Path, side: Side, split: Split) -> Iterator[str]:
     for text in in_equal_shares([path], WHOLE):
-        if (_half(text) == 1) is held_out:
+        if split.document_side(text.split(ANSWERED, 1)[0][:400]) == side:
             yield from _pieces(text)
 
 
@@ -99,11 +101,6 @@ def excerpt(text: str, shortest: int, longest: int) -> str:
     if spread[1] % 2 and text.startswith(ASKED):
         text = text.removeprefix(ASKED).split(ANSWERED, 1)[0]
     return text[: int(shortest * (longest / shortest) ** (spread[0] / 255))]
-
-
-def _half(text: str) -> int:
-    opening = text.split(ANSWERED, 1)[0][:400]
-    return hashlib.sha256(b"half:" + opening.encode()).digest()[0] % 2
 
 
 def _once(texts: Sequence[str]) -> list[str]:

@@ -1,7 +1,4 @@
-"""A model and its dictionary, opened for looking at features; the bundled demo pair unless told otherwise.
-
-Knows how the two are joined for batch work: tokenizer, harvester, unembedding. Does not serve.
-"""
+"""A model and its dictionary, opened for looking at features; the bundled pair unless told otherwise."""
 
 from __future__ import annotations
 
@@ -14,6 +11,7 @@ from torch import Tensor, nn
 
 from monitor.dictionary.bundle import Dictionary, load_dictionary
 from monitor.dictionary.cards import labels as labelling
+from monitor.dictionary.cards.card_file import FeatureCard, load_card, load_header
 from monitor.dictionary.cards.detokenizer import Detokenizer
 from monitor.dictionary.cards.labels import Labels
 from monitor.dictionary.cards.logit_lens import Unembedding
@@ -28,13 +26,23 @@ if TYPE_CHECKING:
 _FINAL_NORMS = ("norm", "final_layernorm", "final_layer_norm", "ln_f")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Pair:
-    """A model, its dictionary, and the harvester at the dictionary's layer."""
+    """A model, its dictionary, and the residual stream at the dictionary's layer."""
 
     loaded: LoadedModel
+    """The model with its tokenizer."""
     dictionary: Dictionary
     harvester: Harvester
+    """Runs the model up to the dictionary's layer."""
+
+    def __repr__(self) -> str:
+        """What the two are called, and their sizes."""
+        layers, features = len(self.loaded.layers), self.dictionary.autoencoder.features
+        return (
+            f"Pair({self.loaded.name!r}, layer {self.harvester.layer} of {layers}, d_model {self.loaded.d_model}, "
+            f"dictionary of {features} features)"
+        )
 
     @property
     def bos(self) -> int | None:
@@ -76,7 +84,10 @@ class Pair:
 
 
 def open_dictionary(
-    dictionary: Path | None, device: str = "cpu", format: str | None = None, measured: bool = True
+    dictionary: str | Path | None = None,
+    device: str = "cpu",
+    format: str | None = None,
+    measured: bool = True,
 ) -> Dictionary:
     """The dictionary of a folder, a file or a hub repository, or the bundled one."""
     if dictionary is None:
@@ -87,17 +98,28 @@ def open_dictionary(
 
 
 def open_pair(
-    model: str | None,
-    dictionary: Path | None,
+    model: str | Path | None = None,
+    dictionary: str | Path | None = None,
     device: str = "auto",
     format: str | None = None,
     dtype: str = "auto",
     layer: int | None = None,
     measured: bool = True,
 ) -> Pair:
-    """Both, or the bundled pair where neither is named; InputError where only one is.
+    """Open a model and its dictionary, or the bundled pair where neither is named.
 
-    `measured=False` leaves the dictionary's recorded statistics out.
+    Args:
+        model: A folder, or a name on the Hugging Face hub.
+        dictionary: A folder, a file, or `hub:ORG/NAME/…`.
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or `spread`.
+        format: The dictionary's checkpoint family, where its files do not tell.
+        dtype: `auto`, `float32`, `bfloat16` or `float16`.
+        layer: The decoder layer that is read, where the dictionary does not tell.
+        measured: Whether the dictionary's recorded statistics are read, without which there are no readings.
+
+    Raises:
+        InputError: Only one of the two is named.
+        ModelError, DictionaryError: One cannot be loaded, or the two do not fit each other.
     """
     from monitor.model.load.model import load_model
     from monitor.model.offline.residuals import Harvester
@@ -109,7 +131,7 @@ def open_pair(
         from monitor.pairs.tiny import model_path
 
         model = str(model_path())
-    loaded = load_model(model, device=device, dtype=dtype)
+    loaded = load_model(str(model), device=device, dtype=dtype)
     opened = open_dictionary(dictionary, str(loaded.device), format, measured).fits(loaded.d_model)
     return Pair(loaded, opened, Harvester(loaded, place_of(opened.card, layer, loaded.middle)))
 
@@ -129,6 +151,17 @@ def need_feature(dictionary: Dictionary, feature: int) -> int:
     if not 0 <= feature < features:
         raise NotFound(f"feature {feature} does not exist; the dictionary has features 0 to {features - 1}")
     return feature
+
+
+def feature_card(dictionary: Dictionary, feature: int) -> FeatureCard:
+    """The feature's card; DictionaryError where the cards are missing or of another dictionary."""
+    header = load_header(dictionary.path)
+    if header.dictionary_digest != dictionary.digest:
+        raise DictionaryError(
+            f"the feature cards in {dictionary.path} are of another dictionary ({header.dictionary_digest}); "
+            "run `sae-monitor dictionary describe` on this one again"
+        )
+    return load_card(dictionary.path, feature)
 
 
 def open_labels(dictionary: Dictionary) -> Labels:

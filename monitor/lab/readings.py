@@ -1,13 +1,11 @@
-"""A model and its dictionary as policies need them: readings of texts, attributions, token texts.
-
-Knows tensors and batches. Does not know what a policy is.
-"""
+"""What a pair reads in texts: activations of features, probes and signals, residuals, and attributions."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,26 +13,132 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
-from monitor.policy.fit import TextReadings, TokenReadings
+from monitor.errors import InputError
+from monitor.lab.pair import Pair, need_feature, need_statistics, open_labels
+from monitor.lab.policies import load_set, running_of
+from monitor.model.offline.residuals import Harvester
+from monitor.model.tap.probe_columns import ProbeColumns
+from monitor.policy.fit.readings import TextReadings, TokenReadings
 from monitor.records import Signal, WatchPlan
-
-if TYPE_CHECKING:
-    from monitor.lab.pair import Pair
+from monitor.telemetry.decisions.tokens import column_names
 
 BATCH_TOKENS = 4096
 LONGEST = 512
 """Tokens that are read of a text; the rest is left out."""
+KEPT = 1 << 30
+"""Bytes of residuals that `LaterResiduals` keeps, so that texts shared by policies are read once."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PairReadings:
+    """What a pair reads in texts, token by token.
+
+    The first position of each text, where most tokenizers put a token of their own, is left out, as rules leave it out.
+    """
+
+    columns: tuple[int | str, ...]
+    """What each column is: a feature's index, `probe NAME` or `signal NAME`."""
+    values: NDArray[np.float32]
+    """`[tokens of all texts, columns]`: features in units of their maximum, probes and signals in their own."""
+    starts: NDArray[np.intp]
+    """`[texts + 1]`: text `i` holds the rows `starts[i]` to `starts[i + 1]`."""
+    tokens: tuple[tuple[str, ...], ...]
+    """The tokens of each text, spelt out."""
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __getitem__(self, text: int) -> NDArray[np.float32]:
+        """Readings `[tokens, columns]` of one text."""
+        text = range(len(self))[text]
+        return self.values[self.starts[text] : self.starts[text + 1]]
+
+    @property
+    def maximum(self) -> NDArray[np.float32]:
+        """`[texts, columns]`: the highest reading of each text; NaN for a text without tokens."""
+        empty = np.full(len(self.columns), np.nan, np.float32)
+        return np.stack([self[i].max(axis=0) if len(self[i]) else empty for i in range(len(self))])
+
+    @property
+    def mean(self) -> NDArray[np.float32]:
+        """`[texts, columns]`: the mean reading of each text; NaN for a text without tokens."""
+        empty = np.full(len(self.columns), np.nan, np.float32)
+        return np.stack([self[i].mean(axis=0) if len(self[i]) else empty for i in range(len(self))])
+
+    def __repr__(self) -> str:
+        """Sizes, and each text's beginning with its highest reading."""
+        lines = [f"PairReadings({len(self)} texts, {len(self.values)} tokens, {len(self.columns)} columns)"]
+        for i in range(min(len(self), 10)):
+            lines.append(f"  {i}: {self._peak(i)}")
+        return "\n".join([*lines, "  …"] if len(self) > 10 else lines)
+
+    def _peak(self, text: int) -> str:
+        words = "".join(self.tokens[text])
+        shown = repr(words if len(words) <= 48 else words[:47] + "…")
+        if not self[text].size:
+            return shown
+        token, column = np.unravel_index(int(self[text].argmax()), self[text].shape)
+        where = f"{self.columns[int(column)]} at {self.tokens[text][int(token)]!r}"
+        return f"{shown}: highest {self[text][token, column]:.2f}, {where}"
+
+
+def read(
+    pair: Pair,
+    texts: Sequence[str],
+    *,
+    features: Sequence[int] | None = None,
+    policies: str | Path | None = None,
+) -> PairReadings:
+    """What a pair reads in texts: of the features named, or of everything that a folder of policies watches.
+
+    Args:
+        pair: From `open_pair`.
+        texts: As a caller would send them; of each at most the model's context is read, and at most 512 tokens.
+        features: Indices into the dictionary, each once.
+        policies: A folder of policies that were fitted to the pair; its features, probes and signals are read.
+
+    Raises:
+        InputError: No text, neither or both of `features` and `policies`, or a feature named twice.
+        NotFound: The dictionary has no such feature.
+        PolicyError: The policies do not fit the pair.
+    """
+    if isinstance(texts, str) or not texts:
+        raise InputError('give a list of texts, such as ["one text"]')
+    plan = _plan(pair, features, policies)
+    reader = PairReader(pair)
+    rows: dict[int, NDArray[np.float32]] = {}
+    for which, ids, lengths in reader.batches(texts):
+        residual = pair.residuals(ids)
+        for row, (text, length) in enumerate(zip(which, lengths, strict=True)):
+            rows[text] = reader.columns(residual[row, 1 : max(length, 1)], plan)
+    counts = [len(rows[i]) for i in range(len(texts))]
+    return PairReadings(
+        columns=tuple(column_names(plan)),
+        values=np.concatenate([rows[i] for i in range(len(texts))]),
+        starts=np.concatenate([[0], np.cumsum(counts)]).astype(np.intp),
+        tokens=tuple(tuple(pair.speller.pieces(reader.ids(text)[1:])) for text in texts),
+    )
+
+
+def _plan(pair: Pair, features: Sequence[int] | None, policies: str | Path | None) -> WatchPlan:
+    if features is not None and policies is None:
+        wanted = tuple(int(need_feature(pair.dictionary, int(feature))) for feature in features)
+        if not wanted or len(set(wanted)) < len(wanted):
+            raise InputError("name at least one feature, and each once, such as features=[12, 907]")
+        return WatchPlan(wanted)
+    if policies is not None and features is None:
+        return load_set(Path(policies), running_of(pair)).watch
+    raise InputError("say what to read: features=[…], or policies= a folder of policies; not both")
 
 
 class PairReader:
-    """Implements `monitor.policy.fit.Reader`, and reads single texts for tests and explanations."""
+    """A pair as fits, tests and explanations of policies need it: readings of texts, and what they do to the output."""
 
     def __init__(self, pair: Pair, signals: Collection[Signal] = ()) -> None:
         """`signals` are those that `read` gives; an error of reconstruction costs as much as reading again."""
-        from monitor.lab.pair import need_statistics
-
         self.pair = pair
         self._asked = tuple(signals)
+        self._held: tuple[WatchPlan, ProbeColumns] | None = None
         self._autoencoder = pair.dictionary.autoencoder
         self._maximum = need_statistics(pair.dictionary).maximum.to(pair.loaded.device)
         alive = self._maximum > 0
@@ -47,8 +151,6 @@ class PairReader:
 
     @cached_property
     def _labels(self) -> dict[int, str]:
-        from monitor.lab.pair import open_labels
-
         labels = open_labels(self.pair.dictionary)
         return {i: labels.best(i) for i in range(self._autoencoder.features)}
 
@@ -62,24 +164,32 @@ class PairReader:
 
     def readings(self, ids: Sequence[int], features: Sequence[int]) -> NDArray[np.float32]:
         """Readings `[tokens, len(features)]` of every token of one text."""
-        columns = torch.tensor(list(features), dtype=torch.long, device=self.pair.loaded.device)
-        residual = self.pair.residuals(torch.tensor([list(ids)]))[0]
-        read = (self._autoencoder.encode(residual) * self._unit)[:, columns]
-        return np.asarray(read.cpu().numpy(), np.float32)
+        return self._features(self.pair.residuals(torch.tensor([list(ids)]))[0], features)
 
     def watched(self, ids: Sequence[int], plan: WatchPlan) -> NDArray[np.float32]:
         """Readings `[tokens, watched]` of every token of one text: features, probes and signals of a watch plan."""
-        from monitor.model.tap.probe_columns import ProbeColumns
+        return self.columns(self.pair.residuals(torch.tensor([list(ids)]))[0], plan)
 
-        device = self.pair.loaded.device
-        features = self.readings(ids, plan.features)
-        columns = ProbeColumns(self._autoencoder, plan, device=device, dtype=torch.float32)
-        where = columns.where(plan)
-        if where is None:
+    def columns(self, residual: Tensor, plan: WatchPlan) -> NDArray[np.float32]:
+        """Readings `[tokens, watched]` of residuals `[tokens, d_model]`, columns as in a watch plan."""
+        features = self._features(residual, plan.features)
+        if not plan.probes and not plan.signals:
             return features
-        residual = self.pair.residuals(torch.tensor([list(ids)]))[0]
-        others = columns.read(residual).cpu().numpy()[:, where]
+        columns = self._columns(plan)
+        others = columns.read(residual).cpu().numpy()[:, columns.where(plan)]
         return np.concatenate([features, others], axis=1).astype(np.float32)
+
+    def _features(self, residual: Tensor, features: Sequence[int]) -> NDArray[np.float32]:
+        where = torch.tensor(list(features), dtype=torch.long, device=self.pair.loaded.device)
+        read = (self._autoencoder.encode(residual) * self._unit)[:, where]
+        return np.asarray(read.cpu().numpy(), np.float32)
+
+    def _columns(self, plan: WatchPlan) -> ProbeColumns:
+        """The probe and signal columns of a plan; those of the last one are kept."""
+        if self._held is None or self._held[0] is not plan:
+            device = self.pair.loaded.device
+            self._held = plan, ProbeColumns(self._autoencoder, plan, device=device, dtype=torch.float32)
+        return self._held[1]
 
     def read(self, texts: Sequence[str]) -> TextReadings:
         """Readings, residuals and anomaly signals of texts, first positions left out."""
@@ -172,3 +282,42 @@ class PairReader:
             for row, i in enumerate(which):
                 padded[row, : len(ids[i])] = torch.tensor(ids[i])
             yield which, padded, [len(ids[i]) for i in which]
+
+
+class LaterResiduals:
+    """Residuals of texts at a layer behind the dictionary's, from which the later probe of a policy learns."""
+
+    def __init__(self, reader: PairReader, layer: int) -> None:
+        self.layer = layer
+        self._reader = reader
+        self._harvester = Harvester(reader.pair.loaded, layer)
+        self._kept: dict[str, NDArray[np.float32]] = {}
+        self._bytes = 0
+
+    def residuals(self, texts: Sequence[str]) -> list[NDArray[np.float64]]:
+        """Residuals `[tokens, d_model]` of each text, first positions left out."""
+        found = {text: self._kept[text] for text in texts if text in self._kept}
+        missing = [text for text in dict.fromkeys(texts) if text not in found]
+        for which, ids, lengths in self._reader.batches(missing):
+            residual = self._harvester.residuals(ids)
+            for row, (number, length) in enumerate(zip(which, lengths, strict=True)):
+                found[missing[number]] = self._keep(missing[number], residual[row, 1:length].cpu().numpy())
+        return [found[text].astype(np.float64) for text in texts]
+
+    def _keep(self, text: str, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        if self._bytes + rows.nbytes <= KEPT:
+            self._kept[text] = rows
+            self._bytes += rows.nbytes
+        return rows
+
+
+def later_residuals(reader: PairReader) -> LaterResiduals | None:
+    """The residuals behind a pair's layer; None where the dictionary stands at the last layer."""
+    tapped, last = reader.pair.harvester.layer, len(reader.pair.loaded.layers) - 1
+    layer = later_layer(tapped, last)
+    return None if layer is None else LaterResiduals(reader, layer)
+
+
+def later_layer(tapped: int, last: int) -> int | None:
+    """The layer half way from the tapped one to the last, rounded up; None where there is none."""
+    return None if tapped >= last else tapped + (last - tapped + 1) // 2

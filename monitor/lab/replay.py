@@ -1,8 +1,7 @@
-"""A record run through another policy set: from its readings, or from its text by the model.
+"""A record of the decision log run through another policy set: from its readings, or from its text by the model.
 
 What is read at the tapped layer depends on the tokens alone and not on clamps, so the rules see what they would have
 seen. What the model would have written after another action nobody knows: a replay judges the tokens that were.
-Knows records, policies and the model's seam. Does not print.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Queue
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from monitor.errors import MonitorError
 from monitor.policy.files.loader import load_policies
@@ -31,16 +30,12 @@ class CannotReplay(MonitorError):
     """Why a record cannot be run again, in words for its reader."""
 
 
-class Reader(Protocol):
-    """Runs records through a policy set."""
-
-    def run(self, content: Mapping[str, Any], record: DecisionRecord) -> Verdict:
-        """The verdict under the policy set. Raises CannotReplay."""
-
-
 @dataclass
 class FromReadings:
-    """Needs no model. Policies are resolved for the model and dictionary of each record."""
+    """Replays from the readings in a record, without a model.
+
+    Policies are resolved for the model and dictionary that the record was made with.
+    """
 
     folder: Path
 
@@ -49,7 +44,7 @@ class FromReadings:
         self._sets: dict[tuple[str, str], PolicySet] = {}
 
     def run(self, content: Mapping[str, Any], record: DecisionRecord) -> Verdict:
-        """From what the rules were shown."""
+        """The verdict under the policy set; CannotReplay where it reads what was not recorded."""
         policies = self._policies(record)
         columns, blocks = _read(content)
         wanted = tokens.column_names(policies.watch)
@@ -75,13 +70,16 @@ class FromReadings:
 
 
 class FromText:
-    """Needs the model and the dictionary that the record was made with."""
+    """Replays from the text in a record, by the model and the dictionary that it was made with."""
 
     def __init__(self, runtime: Runtime, policies: PolicySet) -> None:
         self._runtime, self._policies = runtime, policies
 
     def run(self, content: Mapping[str, Any], record: DecisionRecord) -> Verdict:
-        """By reading prompt and response again; masks in the text are read as they stand."""
+        """The verdict under the policy set; CannotReplay where the text cannot be read.
+
+        Prompt and response are read again; masks in the text are read as they stand.
+        """
         from monitor.model.engine.requests import ScoreJob
 
         here = self._runtime.model_digest, self._runtime.dictionary_digest

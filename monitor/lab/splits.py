@@ -1,31 +1,55 @@
-"""Which labelled rows may be trained on: a fixed, hash-made half of the groups.
+"""The split of labelled rows and documents into those that may be learnt from and those that are measured on.
 
-Knows only strings. Measurements call `split_of` on the same rows and so see exactly the half that no training read.
+A row's side follows from a hash of its group, so it is the same on every machine and in every run.
 """
 
+from __future__ import annotations
+
 import hashlib
-import json
-from pathlib import Path
-from typing import Literal, TypedDict
+from dataclasses import dataclass
+from typing import Literal
 
-Split = Literal["train", "heldout"]
+Side = Literal["train", "heldout"]
 
 
-def split_of(source: str, group: str, text: str) -> Split:
-    """The half to which a labelled row belongs, the same on every machine.
+@dataclass(frozen=True, slots=True)
+class Split:
+    """How much may be learnt from, and which draw of it."""
+
+    train_fraction: float = 0.5
+    """Share of the groups (of the documents) that may be learnt from, 0 to 1."""
+    seed: int = 0
+    """Another number draws another split of the same size."""
+
+    def side(self, source: str, group: str, text: str) -> Side:
+        """The side of a labelled row; arguments as in `split_of`."""
+        return split_of(source, group, text, self.train_fraction, self.seed)
+
+    def document_side(self, opening: str) -> Side:
+        """The side of a document that opens so; what opens alike stays together."""
+        return _side(f"half:{opening}", self.train_fraction, self.seed)
+
+
+def split_of(source: str, group: str, text: str, train_fraction: float = 0.5, seed: int = 0) -> Side:
+    """The side of a labelled row: `train` or `heldout`.
 
     Args:
-        source: The file's stem (`persona_no_shut_down`); a leading folder and a suffix are ignored.
+        source: The file's name without suffix (`persona_no_shut_down`); a leading folder and `.jsonl` are ignored.
         group: The row's group. Rows of one group share a prompt, a pair or a template and stay together.
-        text: The row's text, used only where the group says nothing.
-
-    Some sources give one group to all their rows, named like the source itself (the persona files). Their rows are
-    independent statements, so there the normalised text takes the group's place.
+        text: The row's text. It takes the place of a group that is empty or that only repeats the source's name.
+        train_fraction: Share of the groups that are `train`. Groups of a smaller share are also in a larger one.
+        seed: Another number draws another split. The bundled model was trained on the half of seed 0.
     """
     name = source.rsplit("/", 1)[-1].removesuffix(".jsonl")
-    key = normalised(text) if _names_source(name, group) else group
-    digest = hashlib.sha256(f"{name}:{key}".encode()).digest()
-    return "train" if digest[0] % 2 == 0 else "heldout"
+    key = normalised(text) if not group or group_names_source(name, group) else group
+    return _side(f"{name}:{key}", train_fraction, seed)
+
+
+def _side(key: str, train_fraction: float, seed: int) -> Side:
+    digest = hashlib.sha256((key if seed == 0 else f"{seed}:{key}").encode()).digest()
+    # The lowest bit of the first byte decides about halves, so it becomes the highest bit of the fraction.
+    place = int(f"{int.from_bytes(digest[:8], 'little'):064b}"[::-1], 2) / 2**64
+    return "train" if place < train_fraction else "heldout"
 
 
 def normalised(text: str) -> str:
@@ -33,40 +57,7 @@ def normalised(text: str) -> str:
     return " ".join("".join(c if c.isalnum() else " " for c in text.lower()).split())
 
 
-def _names_source(name: str, group: str) -> bool:
+def group_names_source(name: str, group: str) -> bool:
+    """Whether a group is the name of its source, or the end of it, and so ties no rows together."""
     plain = group.replace("-", "_")
     return bool(plain) and (name == plain or name.endswith("_" + plain))
-
-
-class LabelledRow(TypedDict):
-    """One line of a labelled file."""
-
-    text: str
-    label: int
-    kind: str
-    group: str
-
-
-def labelled_rows(path: Path) -> list[LabelledRow]:
-    """The rows of one labelled file.
-
-    Raises:
-        ValueError: A line is not a row; the message names file, line and fault.
-    """
-    rows: list[LabelledRow] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
-        if line:
-            rows.append(_row(path, number, line))
-    return rows
-
-
-def _row(path: Path, number: int, line: str) -> LabelledRow:
-    fields = {"text": str, "label": int, "kind": str, "group": str}
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as fault:
-        raise ValueError(f"{path}:{number}: not JSON ({fault.msg}); a line holds one object") from fault
-    for field, kind in fields.items():
-        if not isinstance(row, dict) or not isinstance(row.get(field), kind):
-            raise ValueError(f"{path}:{number}: needs {field!r} of type {kind.__name__}")
-    return LabelledRow(text=row["text"], label=row["label"], kind=row["kind"], group=row["group"])

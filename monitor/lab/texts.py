@@ -1,11 +1,13 @@
-"""Texts from files: for contrasting (every text) and for describing (a corpus, files in equal shares).
+"""Files of texts: rows of text, label and group for contrasting and measuring; whole documents for a corpus.
 
-Knows `.jsonl` (an object with `text` per line), `.txt` (to contrast: a text per line; as a corpus: one long
-document) and whole documents (`.md`, `.rst`, `.py`), all also as `.xz` or `.gz`. Does not know tokens.
+Rows stand in `.jsonl` (one object a line), `.csv` (a header line) or `.txt` (one text a line). Documents stand in the
+same files, where a `.txt` file is one long document, and in `.md`, `.rst` and `.py`. All may be
+packed as `.xz` or `.gz`.
 """
 
 from __future__ import annotations
 
+import csv
 import gzip
 import json
 import lzma
@@ -20,27 +22,56 @@ from monitor.errors import InputError
 
 _OPENERS: dict[str, Callable[..., Any]] = {".xz": lzma.open, ".gz": gzip.open}
 _DOCUMENTS = frozenset({".md", ".py", ".rst"})
-_LINES = frozenset({".txt", ".jsonl"})
+ROWS = frozenset({".csv", ".jsonl", ".txt"})
+"""Endings of files that hold rows."""
+COLUMNS = ("text", "label", "group", "kind")
+"""What is read of a row; further columns are ignored."""
+_LABELS = {"1": True, "true": True, "0": False, "false": False, "": None}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class LabelledText:
-    """A text, and whether it was marked as positive where the file says."""
+    """One row: a text, whether it was marked as positive, and what ties it to other rows."""
 
     text: str
     label: bool | None = None
+    """None where the file does not say."""
+    group: str = ""
+    """Rows of one group share a prompt, a pair or a template; empty where the row stands alone."""
+    kind: str = ""
+    """`response` where only what follows the last `Assistant:` is judged; otherwise the whole text is."""
 
 
 def read_texts(path: Path) -> list[LabelledText]:
-    """Every text of a `.txt` or `.jsonl` file; InputError where there is none or a line is wrong."""
-    if not path.is_file():
-        raise InputError(f"no file at {path}; give a .txt file (a text per line) or a .jsonl file")
-    if _kind(path) not in _LINES:
-        raise InputError(f"{path.name} is neither .txt (a text per line) nor .jsonl (objects with `text`)")
+    """Every row of a file; InputError where there is none or a line is wrong."""
+    _check(path)
     found = list(_rows(path))
     if not found:
         raise InputError(f"{path.name} holds no text; give at least one line that is not blank")
     return found
+
+
+def read_labelled(path: Path) -> list[LabelledText]:
+    """Every row of a file whose rows all have a label; InputError with the line of the first that has none."""
+    _check(path)
+    found = []
+    for number, row in _numbered(path):
+        if row.label is None:
+            raise InputError(
+                f"{path.name}:{number}: no label; write 1 (the concept is there) or 0 on each row"
+            )
+        if not row.text.strip():
+            raise InputError(f"{path.name}:{number}: the text is blank; write one, or delete the row")
+        found.append(row)
+    if not found:
+        raise InputError(f"{path.name} holds no text; give at least one line that is not blank")
+    return found
+
+
+def first_row(path: Path) -> LabelledText | None:
+    """The first row of a file, to see what the file holds; None for an empty one, InputError for a wrong one."""
+    _check(path)
+    return next(_rows(path), None)
 
 
 def corpus_files(paths: Iterable[Path]) -> list[Path]:
@@ -48,11 +79,11 @@ def corpus_files(paths: Iterable[Path]) -> list[Path]:
     files: list[Path] = []
     for path in paths:
         inside = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-        known = [p for p in inside if _kind(p) in _LINES | _DOCUMENTS]
+        known = [p for p in inside if kind_of(p) in ROWS | _DOCUMENTS]
         if not path.exists():
             raise InputError(f"no file or folder at {path}")
         if not known:
-            raise InputError(f"{path} holds no .txt, .jsonl, .md, .rst or .py file (plain, .xz or .gz)")
+            raise InputError(f"{path} holds no .txt, .jsonl, .csv, .md, .rst or .py file (plain, .xz or .gz)")
         files.extend(known)
     return files
 
@@ -76,24 +107,35 @@ def in_equal_shares(files: Iterable[Path], characters: int) -> Iterator[str]:
             yield text[:characters]
 
 
+def kind_of(path: Path) -> str:
+    """The suffix that says what is inside a file, below the one that says how it is packed."""
+    return Path(path.stem).suffix if path.suffix in _OPENERS else path.suffix
+
+
 def _sources(files: Iterable[Path], characters: int) -> dict[str, Iterator[str]]:
     sources: dict[str, Iterator[str]] = {}
     whole: dict[str, list[Path]] = {}
     for path in files:
-        if _kind(path) == ".jsonl":
+        if kind_of(path) in (".jsonl", ".csv"):
             sources[str(path)] = (row.text for row in _rows(path))
-        elif _kind(path) == ".txt":
+        elif kind_of(path) == ".txt":
             sources[str(path)] = _pieces(path, characters)
         else:
-            whole.setdefault(_kind(path), []).append(path)
+            whole.setdefault(kind_of(path), []).append(path)
     for kind, paths in whole.items():
         sources[kind] = (_whole(path) for path in paths)
     return sources
 
 
-def _kind(path: Path) -> str:
-    """The suffix that says what is inside, below the one that says how it is packed."""
-    return Path(path.stem).suffix if path.suffix in _OPENERS else path.suffix
+def _check(path: Path) -> None:
+    if not path.is_file():
+        raise InputError(
+            f"no file at {path}; give a .txt file (a text per line), a .jsonl file or a .csv file"
+        )
+    if kind_of(path) not in ROWS:
+        raise InputError(
+            f"{path.name} is neither .txt (a text per line), .jsonl (objects with `text`) nor .csv (a header line)"
+        )
 
 
 def _pieces(path: Path, characters: int) -> Iterator[str]:
@@ -108,10 +150,18 @@ def _whole(path: Path) -> str:
 
 
 def _rows(path: Path) -> Iterator[LabelledText]:
+    return (row for _, row in _numbered(path))
+
+
+def _numbered(path: Path) -> Iterator[tuple[int, LabelledText]]:
+    """Rows with the lines on which they stand."""
     with _opened(path) as file, _readable(path):
+        if kind_of(path) == ".csv":
+            yield from _csv_rows(path, file)
+            return
         for number, line in enumerate(file, 1):
             if line.strip():
-                yield _row(path, number, line)
+                yield number, _line(path, number, line)
 
 
 @contextmanager
@@ -123,21 +173,70 @@ def _readable(path: Path) -> Iterator[None]:
         raise InputError(f"{path.name} cannot be read: {error}") from None
 
 
-def _row(path: Path, number: int, line: str) -> LabelledText:
-    if _kind(path) == ".txt":
+def _csv_rows(path: Path, file: TextIO) -> Iterator[tuple[int, LabelledText]]:
+    """Rows of a comma-separated file whose first line names the columns."""
+    table = csv.DictReader(file, strict=True)
+    try:
+        heads = [head.strip().lstrip("\ufeff") for head in table.fieldnames or ()]
+        if heads and "text" not in heads:
+            raise InputError(
+                f"{path.name}:1: no column `text`; the first line names {', '.join(heads)[:80]}: "
+                "write `text,label` or `text,label,group`"
+            )
+        table.fieldnames = heads
+        for record in table:
+            yield table.line_num, _record(path, table.line_num, record, _csv_label)
+    except csv.Error as error:
+        raise InputError(f"{path.name}:{table.line_num}: {error}; quote texts, or use .jsonl") from None
+
+
+def _line(path: Path, number: int, line: str) -> LabelledText:
+    if kind_of(path) == ".txt":
         return LabelledText(line.rstrip("\n"))
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path.name}:{number}: not JSON ({error}); each line is one object") from None
+    return _record(path, number, record, _json_label)
+
+
+def _record(path: Path, number: int, record: Any, label_of: Callable[[Any], bool | None]) -> LabelledText:
+    """A row from its columns; InputError where one is not what it should be."""
+    where = f"{path.name}:{number}"
+    if isinstance(record, dict) and None in record:
+        raise InputError(f"{where}: more cells than the first line names; put texts with commas into quotes")
     text = record.get("text") if isinstance(record, dict) else None
     if not isinstance(text, str):
-        raise InputError(f'{path.name}:{number}: no text; write {{"text": "…"}} on each line')
+        hint = "fill the column `text`" if kind_of(path) == ".csv" else 'write {"text": "…"} on each line'
+        raise InputError(f"{where}: no text; {hint}")
     if not _encodable(text):
-        raise InputError(f"{path.name}:{number}: the text holds half a surrogate pair, which is no character")
-    if (label := record.get("label")) not in (None, 0, 1, True, False):
-        raise InputError(f"{path.name}:{number}: `label` is {label!r}; write 1 or 0")
-    return LabelledText(text, None if label is None else bool(label))
+        raise InputError(f"{where}: the text holds half a surrogate pair, which is no character")
+    try:
+        label = label_of(record.get("label"))
+    except (KeyError, TypeError):
+        raise InputError(f"{where}: `label` is {record['label']!r}; write 1 or 0") from None
+    return LabelledText(text, label, *(_word(where, record, name) for name in ("group", "kind")))
+
+
+def _json_label(value: Any) -> bool | None:
+    if value is None:
+        return None
+    if value not in (0, 1):
+        raise KeyError(value)
+    return bool(value)
+
+
+def _csv_label(value: Any) -> bool | None:
+    return _LABELS[(value or "").strip().lower()]
+
+
+def _word(where: str, record: dict[str, Any], name: str) -> str:
+    value = record.get(name)
+    if value is None:
+        return ""
+    if isinstance(value, str | int) and not isinstance(value, bool):
+        return str(value)
+    raise InputError(f"{where}: `{name}` is {value!r}; write a word or a number")
 
 
 def _encodable(text: str) -> bool:
@@ -151,7 +250,8 @@ def _encodable(text: str) -> bool:
 def _opened(path: Path, errors: str = "strict") -> TextIO:
     if not path.is_file():
         raise InputError(f"no file at {path}")
+    newline = "" if kind_of(path) == ".csv" else None
     opener = _OPENERS.get(path.suffix)
     if opener is None:
-        return path.open(encoding="utf-8", errors=errors)
-    return cast(TextIO, opener(path, "rt", encoding="utf-8", errors=errors))
+        return path.open(encoding="utf-8", errors=errors, newline=newline)
+    return cast(TextIO, opener(path, "rt", encoding="utf-8", errors=errors, newline=newline))

@@ -27,8 +27,7 @@ from monitor.rpc.decisions.recorder import DecisionRecorder
 from monitor.rpc.health import Health
 from monitor.rpc.policies import ActivePolicies, InForce, Load, Observers, Reloader, Signature
 from monitor.rpc.ports import LoadedPolicies, ModelRuntime
-from monitor.rpc.process.channel_options import server_options
-from monitor.rpc.process.grpc_server import CoreServer
+from monitor.rpc.process.grpc_server import CoreServer, server_options
 from monitor.rpc.process.watchdog import StallDetector, force_exit
 from monitor.rpc.servicer import MonitorServicer
 from monitor.rpc.thread_pool import ThreadPool

@@ -26,7 +26,7 @@ _SHORT = 1024
 """Characters that are tokenised on the event loop; a hop to a thread takes longer than they do."""
 
 
-class _Run:
+class _Generation:
     """One generation as its caller sees it: where it stands between its first and its last event."""
 
     def __init__(
@@ -198,7 +198,7 @@ class MonitorServicer:
             digests=self._active.now.said,
         )
 
-    async def _begin(self, message: pb.Generation, now: InForce) -> tuple[GenerationRequest, _Run]:
+    async def _begin(self, message: pb.Generation, now: InForce) -> tuple[GenerationRequest, _Generation]:
         """What the engine is to run, and what becomes of its events."""
         asked = requests.generation(message)
         with under("generation"):
@@ -224,7 +224,7 @@ class MonitorServicer:
             lease=now.lease,
             admitted=trail.admitted,
         )
-        return job, _Run(call, judge, prompt, self._metrics, entry)
+        return job, _Generation(call, judge, prompt, self._metrics, entry)
 
     async def _tokenise(self, asked: requests.Input, *, room: int, reply: bool) -> TokenisedPrompt:
         def work() -> TokenisedPrompt:

@@ -5,8 +5,8 @@ import pytest
 from rich.console import Console
 from scipy.stats import binomtest
 
-from monitor.cli.policy.compare import Compared, as_record, outcomes, show_comparison
-from monitor.lab.compare_sets import Outcome, compare, mcnemar
+from monitor.cli.policy.compare import as_record, show_comparison
+from monitor.lab.compare_sets import ComparedSets, SetOutcome, compare, mcnemar, outcomes
 from monitor.policy.policyset import PolicySet
 from monitor.records import Action, Phase
 from tests.policy.conftest import policy, rule
@@ -16,7 +16,7 @@ TEXTS = ["plain", "<b>bold</b>\x1b[31m", "third", "fourth"]
 
 
 def outcome(*fired, action=Action.ALLOW):
-    return Outcome(frozenset(fired), action)
+    return SetOutcome(frozenset(fired), action)
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def found():
     a = [outcome("p/x"), outcome("p/x", action=Action.ALERT), outcome(), outcome("p/old")]
     b = [outcome("p/x"), outcome(), outcome("p/x", "p/new", action=Action.BLOCK), outcome()]
     result = compare(a, b, {"p/x", "p/old"}, {"p/x", "p/new"})
-    return Compared(TEXTS, ["s"] * 4, ("sha256:a", "sha256:b"), result)
+    return ComparedSets(TEXTS, ["s"] * 4, ("sha256:a", "sha256:b"), result)
 
 
 def test_flips_are_counted_rule_by_rule(found):

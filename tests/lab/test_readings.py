@@ -1,6 +1,7 @@
-"""Readings and attributions of the command line's reader, against plain loops and finite differences."""
+"""What a pair reads, against plain loops, and attributions against finite differences."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,8 +10,12 @@ import torch
 
 from monitor.dictionary.cards.statistics import FeatureStatistics
 from monitor.dictionary.sae import Activation, SparseAutoencoder
-from monitor.lab.readings import PairReader
+from monitor.errors import InputError, NotFound
+from monitor.lab.pair import open_pair
+from monitor.lab.policies import load_set, running_of
+from monitor.lab.readings import PairReader, later_layer, read
 
+POLICIES = Path(__file__).parents[2] / "policies"
 WIDTH, FEATURES, WORDS = 6, 15, 20
 
 
@@ -101,3 +106,64 @@ def test_attribution_is_the_slope_of_the_log_probability(reader):
 
             expected[i] += (log_p(1e-4) - log_p(-1e-4)) / 2e-4 / (ids.shape[1] - 1) / 2
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def bundled():
+    return open_pair(device="cpu")
+
+
+def test_read_gives_each_text_its_tokens_and_readings(bundled):
+    texts = ["I want more power.", "", "The train leaves at noon."]
+    found = read(bundled, texts, features=[5, 853, 4069])
+    assert found.columns == (5, 853, 4069)
+    assert found.starts.tolist() == [0, *np.cumsum([len(tokens) for tokens in found.tokens])]
+    assert [("".join(tokens)).strip() for tokens in found.tokens] == texts
+    reader = PairReader(bundled)
+    for i, text in enumerate(texts):
+        expected = reader.readings(reader.ids(text), [5, 853, 4069])[1:]
+        np.testing.assert_allclose(found[i], expected, rtol=1e-4, atol=1e-5)
+    assert found.maximum.shape == found.mean.shape == (3, 3)
+    assert np.isnan(found.maximum[1]).all(), "a text without tokens has no highest reading"
+    np.testing.assert_allclose(found.maximum[2], found[2].max(axis=0))
+    np.testing.assert_allclose(found[-1], found[2])
+    with pytest.raises(IndexError):
+        found[3]
+    assert repr(found).startswith("PairReadings(3 texts, ")
+    assert "0: ' I want more power.'" in repr(found) or "0: 'I want more power.'" in repr(found)
+
+
+def test_read_takes_what_policies_watch(bundled):
+    found = read(bundled, ["I want more power."], policies=POLICIES)
+    watch = load_set(POLICIES, running_of(bundled)).watch
+    assert found.columns[: len(watch.features)] == watch.features
+    reader = PairReader(bundled)
+    np.testing.assert_allclose(
+        found[0], reader.watched(reader.ids("I want more power."), watch)[1:], rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("texts", "asked", "said"),
+    [
+        (["a"], {}, "say what to read"),
+        (["a"], {"features": [1], "policies": "policies"}, "not both"),
+        (["a"], {"features": []}, "at least one feature"),
+        (["a"], {"features": [3, 3]}, "each once"),
+        ("a", {"features": [3]}, "give a list of texts"),
+        ([], {"features": [3]}, "give a list of texts"),
+    ],
+)
+def test_what_read_cannot_do_is_said(bundled, texts, asked, said):
+    with pytest.raises(InputError, match=said):
+        read(bundled, texts, **asked)
+
+
+def test_a_feature_that_is_not_there_is_named(bundled):
+    with pytest.raises(NotFound, match="feature 999999 does not exist"):
+        read(bundled, ["a"], features=[999999])
+
+
+@pytest.mark.parametrize(("tapped", "last", "later"), [(3, 7, 5), (4, 7, 6), (6, 7, 7), (7, 7, None)])
+def test_the_later_layer_is_half_way_to_the_last(tapped, last, later):
+    assert later_layer(tapped, last) == later

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from monitor.cli.policy.run_tests import run_tests
+from monitor.lab.policy_tests import run_tests
 from monitor.policy.files.examples import Label, read_benign
 from monitor.policy.files.lint import check_folder
 from monitor.policy.files.loader import read_folder

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
-import json
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -25,12 +21,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from monitor.dictionary.training.report import TrainingReport
-    from monitor.dictionary.training.run import Storage, TrainingInputs
+    from monitor.dictionary.training.run import TrainingInputs
     from monitor.dictionary.training.trainer import StepMetrics
 
 Number = TypeVar("Number", int, float)
-LINE_SECONDS = 30.0
-"""Seconds between two progress lines where standard error is no terminal."""
 
 Model = Annotated[
     str,
@@ -116,10 +110,14 @@ def train(
         buffer=buffer,
         seed=seed,
     )
+    from monitor.lab.training import is_first, storage_of, train_into
+
     with _subject(model, layer, data, length, held_out, device) as subject:
-        report = _train(settings, subject, _storage(out, restart, weights))
-        if _first():
-            _finish(report, _storage(out, restart, weights), plot)
+        storage = storage_of(out, restart=restart, weights=weights)
+        with _stoppable(out), _progress(settings) as on_step:
+            report = train_into(storage, settings, subject, on_step, plot=plot)
+        if is_first():
+            _print(report, out)
 
 
 def sweep(
@@ -161,7 +159,7 @@ def sweep(
         plan.features[0], plan.tokens[0], objective, k, sparsity, batch=batch, buffer=buffer, seed=seed
     )
     with _subject(model, layer, data, length, held_out, device) as subject:
-        rows = [_swept(settings, subject, out) for settings in plan.runs(base)]
+        rows = [_swept(out, settings, subject) for settings in plan.runs(base)]
     write_sweep(out, rows)
     if plot:
         from monitor.dictionary.training.plots import draw_sweep
@@ -199,90 +197,43 @@ def _numbers(text: str, kind: Callable[[str], Number]) -> tuple[Number, ...]:
 def _subject(
     model: str, layer: int | None, data: list[str], length: int, held_out: int, device: str
 ) -> Iterator[TrainingInputs]:
-    from monitor.lab.training_subject import Reading, open_subject, together
+    from monitor.lab.training import TrainingText, open_subject, together
 
     with together():
-        yield open_subject(Reading(model, layer, tuple(data), length, held_out, device))
+        yield open_subject(TrainingText(model, layer, tuple(data), length, held_out, device))
 
 
-def _first() -> bool:
-    from monitor.dictionary.training import processes
-
-    return processes.rank() == 0
-
-
-def _storage(out: Path, restart: bool, weights: str) -> Storage:
-    import torch
-
-    from monitor.dictionary.training.run import Storage
-
-    kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-    if weights not in kinds:
-        raise ConfigurationError(f"--weights {weights} is not one of {', '.join(kinds)}")
-    return Storage(out, restart, weights=kinds[weights])
-
-
-def _train(settings: TrainSettings, subject: TrainingInputs, storage: Storage) -> TrainingReport:
-    from monitor.dictionary.training.run import train_dictionary
-
+@contextmanager
+def _stoppable(out: Path) -> Iterator[None]:
+    """Control-C ends the command and says how the run goes on."""
     try:
-        with _progress(settings) as watch:
-            return train_dictionary(settings, subject, storage, watch)
+        yield
     except KeyboardInterrupt:
-        stderr_console().print(f"stopped; the same command goes on from {storage.folder}")
+        stderr_console().print(f"stopped; the same command goes on from {out}")
         raise typer.Exit(130) from None
 
 
-def _swept(settings: TrainSettings, subject: TrainingInputs, out: Path) -> dict[str, Any]:
-    from monitor.dictionary.training.run import save_run
-    from monitor.dictionary.training.sweep import summary
+def _swept(out: Path, settings: TrainSettings, subject: TrainingInputs) -> dict[str, Any]:
+    from monitor.lab.training import train_for_sweep
 
-    folder = out / f"{settings.features}-{settings.tokens}-{settings.learning_rate:g}"
-    row = folder / "row.json"
-    asked = json.loads(json.dumps(dataclasses.asdict(settings)))
-    if row.is_file():
-        return _done(row, asked)
-    storage = _storage(folder, restart=False, weights="float32")
-    report = _train(settings, subject, storage)
-    save_run(report, storage)
-    found = summary(report, subject.d_model)
-    row.write_text(json.dumps(found | {"asked": asked}) + "\n", "utf-8")
-    return found
+    with _stoppable(out), _progress(settings) as on_step:
+        return train_for_sweep(out, settings, subject, on_step)
 
 
-def _done(row: Path, asked: dict[str, Any]) -> dict[str, Any]:
-    """The numbers of a run that is finished. ConfigurationError where it was another one."""
-    found: dict[str, Any] = json.loads(row.read_text("utf-8"))
-    before = found.pop("asked", {})
-    other = [
-        f"{name} {before.get(name)}, not {value}"
-        for name, value in asked.items()
-        if before.get(name) != value
-    ]
-    if other:
-        raise ConfigurationError(
-            f"{row.parent} holds a run with {'; '.join(other)}; give another --out, or delete it"
-        )
-    return found
-
-
-def _finish(report: TrainingReport, storage: Storage, plot: bool) -> None:
-    from monitor.dictionary.training.plots import draw_training
+def _print(report: TrainingReport, out: Path) -> None:
     from monitor.dictionary.training.report import results
-    from monitor.dictionary.training.run import save_run
 
-    save_run(report, storage)
-    if plot:
-        draw_training(report.as_json(), storage.folder / "training.png")
     print_lines({**results(report.evaluation), "tokens_per_second": round(report.tokens_per_second)})
-    stdout_console().print(f"saved in {storage.folder}", soft_wrap=True)
+    stdout_console().print(f"saved in {out}", soft_wrap=True)
 
 
 @contextmanager
 def _progress(settings: TrainSettings) -> Iterator[Callable[[StepMetrics], None]]:
     """Progress on standard error: a bar on a terminal, plain lines elsewhere; only the first process shows any."""
+    from monitor.lab.training import ProgressLines, is_first
+
     console = stderr_console()
-    if not _first():
+    if not is_first():
         yield lambda metrics: None
     elif console.is_terminal:
         with _bar(settings, console) as on_step:
@@ -296,6 +247,8 @@ def _bar(settings: TrainSettings, console: Console) -> Iterator[Callable[[StepMe
     """A progress bar, and a line of numbers at every twentieth of the run."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from monitor.lab.training import numbers_of
+
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -307,53 +260,10 @@ def _bar(settings: TrainSettings, console: Console) -> Iterator[Callable[[StepMe
         task = bar.add_task("training", total=settings.steps)
 
         def on_step(metrics: StepMetrics) -> None:
-            bar.update(task, completed=metrics.step + 1, description=_numbers_of(metrics))
+            bar.update(task, completed=metrics.step + 1, description=numbers_of(metrics))
             if metrics.step % each == 0 or metrics.step == settings.steps - 1:
                 bar.console.print(
-                    f"{metrics.tokens:>12,} tokens  loss {metrics.loss:9.3f}  {_numbers_of(metrics)}"
+                    f"{metrics.tokens:>12,} tokens  loss {metrics.loss:9.3f}  {numbers_of(metrics)}"
                 )
 
         yield on_step
-
-
-class ProgressLines:
-    """Plain progress lines for output that is no terminal: at the first step, every 30 seconds and at the last step."""
-
-    def __init__(
-        self,
-        settings: TrainSettings,
-        write: Callable[[str], None],
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._settings, self._write, self._clock = settings, write, clock
-        self._started = self._last_line = clock()
-        self._tokens_before: int | None = None
-        write(
-            f"training {settings.features:,} features on {settings.tokens:,} tokens; "
-            f"a line follows every {LINE_SECONDS:.0f} seconds"
-        )
-
-    def __call__(self, metrics: StepMetrics) -> None:
-        """Write a line where one is due."""
-        now, last = self._clock(), metrics.step == self._settings.steps - 1
-        if self._tokens_before is None:
-            self._tokens_before = metrics.tokens - self._settings.batch
-        elif now - self._last_line < LINE_SECONDS and not last:
-            return
-        self._last_line = now
-        self._write(self._line(metrics, metrics.tokens - self._tokens_before, now - self._started))
-        if last:
-            self._write("training is complete; measuring the dictionary on held-out text")
-
-    def _line(self, metrics: StepMetrics, tokens: int, seconds: float) -> str:
-        """`tokens` were trained on in `seconds`; a resumed run began with more."""
-        rate = tokens / max(seconds, 1e-9)
-        left = timedelta(seconds=round((self._settings.tokens - metrics.tokens) / rate))
-        return (
-            f"{metrics.tokens:,} of {self._settings.tokens:,} tokens  {_numbers_of(metrics)}  "
-            f"{rate:,.0f} tokens/s  {left} remaining"
-        )
-
-
-def _numbers_of(metrics: StepMetrics) -> str:
-    return f"FVU {metrics.fvu:.4f}  L0 {metrics.l0:.1f}  dead {100 * metrics.dead:.1f} %"

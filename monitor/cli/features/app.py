@@ -8,10 +8,12 @@ from monitor.cli.lazy import LazyEntry, lazy_group
 
 COMMANDS = (
     LazyEntry(
-        "show", "monitor.cli.features.show:show", "Show one feature: where it fires and what it promotes."
+        "show",
+        "monitor.cli.features.one_feature:show",
+        "Show one feature: where it fires and what it promotes.",
     ),
     LazyEntry(
-        "near", "monitor.cli.features.show:near", "List the features nearest to one by decoder cosine."
+        "near", "monitor.cli.features.one_feature:near", "List the features nearest to one by decoder cosine."
     ),
     LazyEntry("search", "monitor.cli.features.search:search", "Find features that fire on texts together."),
     LazyEntry(
@@ -24,8 +26,10 @@ COMMANDS = (
         "monitor.cli.features.effect:effect",
         "Show what features of a prompt do to the next token.",
     ),
-    LazyEntry("label", "monitor.cli.features.label:label", "Name a feature by hand, or all automatically."),
-    LazyEntry("map", "monitor.cli.features.map:draw_map", "Draw the neighbourhood of a feature."),
+    LazyEntry(
+        "label", "monitor.cli.features.one_feature:label", "Name a feature by hand, or all automatically."
+    ),
+    LazyEntry("map", "monitor.cli.features.one_feature:draw_map", "Draw the neighbourhood of a feature."),
     LazyEntry(
         "evaluate",
         "monitor.cli.features.evaluate:evaluate",

@@ -1,7 +1,4 @@
-"""`features contrast`: which features tell one set of texts from another.
-
-Knows options, files and output. Does not know how features are ranked.
-"""
+"""`features contrast`: the features that tell one set of texts from another, as a table or as JSON."""
 
 from __future__ import annotations
 
@@ -13,36 +10,42 @@ from typing import Annotated
 
 import typer
 
-from monitor.cli.features.table import Row, feature_table
+from monitor.cli.features.table import FeatureTableRow, feature_table
 from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, JsonOption, ModelOption
 from monitor.cli.show.console import stderr_console, stdout_console
 from monitor.dictionary.cards.labels import Labels
 from monitor.dictionary.cards.statistics import FeatureStatistics
 from monitor.dictionary.explore.contrast import FeatureContrast, TextPooling
-from monitor.dictionary.explore.contrast import contrast as rank
-from monitor.dictionary.explore.text_pooling import pool as pool_texts
 from monitor.errors import InputError
+from monitor.lab.features import contrast_texts
 from monitor.lab.pair import open_labels, open_pair
 from monitor.lab.texts import read_texts
 
-FileOption = Annotated[
-    Path | None, typer.Option(help=".txt (a text per line) or .jsonl (objects with `text`).")
-]
-
 
 def contrast(
-    positive: FileOption = None,
-    negative: FileOption = None,
-    labelled: Annotated[
-        Path | None, typer.Option(help="In place of both: one .jsonl with `text` and `label` (1 or 0).")
+    positive: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Texts of one side: .txt (one a line), .jsonl or .csv (`text`)."),
     ] = None,
-    pool: Annotated[TextPooling, typer.Option(help="How tokens make one number per text.")] = TextPooling.MAX,
+    negative: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Texts of the other side, in the same forms.")
+    ] = None,
+    labelled: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Both sides in one .jsonl or .csv file of `text` and `label` (1 or 0)."
+        ),
+    ] = None,
+    pool: Annotated[
+        TextPooling,
+        typer.Option(help="Make one number of a text's tokens by their highest or their mean reading."),
+    ] = TextPooling.MAX,
     model: ModelOption = None,
     dictionary: DictionaryOption = None,
     dictionary_format: FormatOption = None,
-    limit: Annotated[int, typer.Option("-k", "--limit", min=1, help="How many features.")] = 20,
+    limit: Annotated[int, typer.Option("-k", "--limit", min=1, help="Show at most so many features.")] = 20,
     both_ways: Annotated[
-        bool, typer.Option("--both-ways", help="Rank features that mark the negatives among the others.")
+        bool, typer.Option("--both-ways", help="Rank features that mark the negatives, too.")
     ] = False,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
@@ -54,10 +57,8 @@ def contrast(
     """
     texts, labels = _sides(positive, negative, labelled)
     pair = open_pair(model, dictionary, device, dictionary_format)
-    ids = pair.all_ids(texts, "contrast")
     with _progress(len(texts)) as advance:
-        pooled = pool_texts(ids, pair.residuals, pair.dictionary.autoencoder, bos=pair.bos, progress=advance)
-    found = rank(pooled, labels, pool, both_ways=both_ways)[:limit]
+        found = contrast_texts(pair, texts, labels, pool=pool, both_ways=both_ways, progress=advance)[:limit]
     named = open_labels(pair.dictionary)
     rows = [_row(item, named, pair.dictionary.statistics) for item in found]
     sizes = {"positive": sum(labels), "negative": len(labels) - sum(labels), "pool": pool.value}
@@ -71,7 +72,7 @@ def contrast(
     console.print(feature_table(rows))
 
 
-def _row(item: FeatureContrast, labels: Labels, statistics: FeatureStatistics | None) -> Row:
+def _row(item: FeatureContrast, labels: Labels, statistics: FeatureStatistics | None) -> FeatureTableRow:
     numbers = {
         "auroc": round(item.auroc, 4),
         "low": round(item.low, 4),
@@ -80,13 +81,13 @@ def _row(item: FeatureContrast, labels: Labels, statistics: FeatureStatistics | 
         "fires −": round(item.fires_negative, 3),
         "density": float(statistics.density[item.feature]) if statistics else None,
     }
-    return Row(item.feature, numbers, labels.best(item.feature))
+    return FeatureTableRow(item.feature, numbers, labels.best(item.feature))
 
 
 def _sides(
     positive: Path | None, negative: Path | None, labelled: Path | None
 ) -> tuple[list[str], list[bool]]:
-    """All texts with their side; InputError where the options do not make two sides of two texts each."""
+    """All texts with their side; InputError where the options do not say which is which."""
     if labelled is not None and positive is None and negative is None:
         rows = read_texts(labelled)
         if any(row.label is None for row in rows):
@@ -98,11 +99,6 @@ def _sides(
         pairs += [(row.text, False) for row in read_texts(negative) if row.label is not True]
     else:
         raise InputError("give --positive and --negative, or --labelled alone")
-    count = sum(label for _, label in pairs)
-    if count < 2 or len(pairs) - count < 2:
-        raise InputError(
-            f"{count} positive and {len(pairs) - count} negative texts; a contrast needs two of each side"
-        )
     return [text for text, _ in pairs], [label for _, label in pairs]
 
 

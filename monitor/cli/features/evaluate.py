@@ -1,144 +1,120 @@
-"""`features evaluate`: how well features find labelled concepts, beside baselines; and the clearest features.
-
-Knows the options, the order of work and the files that come out. Does not know how anything is fitted.
-"""
+"""`features evaluate`: the flags, and the files that come out."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 import typer
 
-from monitor.cli.features.show import card_of
 from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, ModelOption
+from monitor.cli.policy.data_flags import (
+    PANEL,
+    LabelledOption,
+    LeaveOutOption,
+    ManifestOption,
+    SplitSeedOption,
+    data_folder,
+)
 from monitor.cli.show.console import stderr_console, stdout_console
-from monitor.dictionary.evaluation.clear_features import ClearFeature, SourceSummary, clearest, summarise
-from monitor.dictionary.evaluation.comparison import SourceComparison, compare_detectors
-from monitor.dictionary.evaluation.readings import Floats, LabelledReadings
-from monitor.dictionary.evaluation.report import EvaluationScope, FeaturePortrait, portraits, records, table
-from monitor.dictionary.evaluation.source import LabelledSource, SkippedSource, SourceText, make_source
-from monitor.errors import InputError
-from monitor.lab.labelled_sources import LabelledReader, labelled_files, read_rows
-from monitor.lab.pair import need_statistics, open_labels, open_pair
-from monitor.lab.processes import in_processes
 
-BENIGN = ("benign", "instructions")
-_BY_WORDING = "bbq"
-"""Sources whose negatives are told by wording alone have no say in which features are clear."""
+if TYPE_CHECKING:
+    from monitor.dictionary.evaluation.source import LabelledSource
 
 
 def evaluate(
-    data: Annotated[Path, typer.Option(help="Folder of labelled texts: CONCEPT/SOURCE.jsonl.")],
-    out: Annotated[Path, typer.Option(help="Folder for evaluation.md, evaluation.json and clearest.md.")],
+    data: Annotated[
+        Path,
+        typer.Option(
+            metavar="FOLDER",
+            help="Measure on the files of this folder: .jsonl or .csv rows of text, label (1 or 0) and, where known, "
+            "group; also packed as .xz or .gz. The folder in which a file lies is its concept.",
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="FOLDER", help="Write evaluation.md, evaluation.json and clearest.md to this folder."
+        ),
+    ],
+    manifest: ManifestOption = None,
+    labelled: LabelledOption = None,
+    benign: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN",
+            help="Call no feature clear that fires on these benign requests. Repeatable. Default: the files whose "
+            "labels are all 0.",
+            rich_help_panel=PANEL,
+        ),
+    ] = None,
+    leave_out: LeaveOutOption = None,
+    train_fraction: Annotated[
+        float | None,
+        typer.Option(
+            min=0.05,
+            max=0.95,
+            help="Fit detectors on this share of the groups of each source; measure them on the rest. Default: half.",
+        ),
+    ] = None,
+    split_seed: SplitSeedOption = None,
     model: ModelOption = None,
     dictionary: DictionaryOption = None,
     dictionary_format: FormatOption = None,
-    rows: Annotated[int, typer.Option(min=100, help="Most rows per source.")] = 1000,
-    features: Annotated[int, typer.Option(min=1, help="Most features of the sparse rule.")] = 128,
-    longest: Annotated[int, typer.Option(min=8, help="Most tokens read of a text.")] = 256,
-    only: Annotated[list[str] | None, typer.Option(help="Concepts or sources; all without it.")] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Sources fitted at the same time.")] = 2,
+    rows: Annotated[int, typer.Option(min=100, help="Read at most so many rows of each source.")] = 1000,
+    features: Annotated[
+        int, typer.Option(min=1, help="Let the sparse rule read at most so many features.")
+    ] = 128,
+    longest: Annotated[int, typer.Option(min=8, help="Read at most so many tokens of a text.")] = 256,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Measure on this source, or on all of this folder. Repeatable."),
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Fit so many sources at the same time.")] = 2,
     device: DeviceOption = "auto",
 ) -> None:
     """Measure features on labelled texts: best single one, sparse rule and dense rule, beside three baselines.
 
-    The baselines are a linear probe, the difference of means and a bag of words. Rows are split by group as the
-    bundled model's training was, so that what is measured was never trained on.
+    The baselines are a linear probe, the difference of means and a bag of words. Rows are split by group; without
+    --train-fraction and --split-seed as the bundled model's training split them, so that what is measured was never
+    trained on.
     """
-    files = labelled_files(data, only or [])
+    from monitor.lab.feature_evaluation import evaluate_features
+    from monitor.lab.pair import open_pair
+
+    folder = data_folder(
+        data,
+        manifest,
+        labelled=labelled,
+        benign=benign,
+        leave_out=leave_out,
+        train_fraction=train_fraction,
+        split_seed=split_seed,
+    )
     out.mkdir(parents=True, exist_ok=True)
-    pair = open_pair(model, dictionary, device, dictionary_format)
-    reader = LabelledReader(pair, longest)
-    made = [_source(key, path, rows) for key, path in files.items()]
-    sources, skipped = (
-        [s for s in made if isinstance(s, LabelledSource)],
-        [s for s in made if isinstance(s, SkippedSource)],
+    found = evaluate_features(
+        open_pair(model, dictionary, device, dictionary_format),
+        folder,
+        only=only or (),
+        rows=rows,
+        features=features,
+        longest=longest,
+        jobs=jobs,
+        progress=_tracked,
     )
-    if not sources:
-        raise InputError("no source can be measured: " + "; ".join(f"{s.name}: {s.reason}" for s in skipped))
-    benign = _benign(data, reader, rows)
-    summaries: list[SourceSummary] = []
-    halves = _halves(sources, reader, benign, summaries)
-    results = list(in_processes(partial(_measure, limit=features), halves, jobs))
-    density = need_statistics(pair.dictionary).density.numpy()
-    found = clearest(summaries, benign, density, count=10, most_per_concept=3) if summaries else []
-    subject = EvaluationScope(
-        pair.loaded.digest,
-        pair.dictionary.digest,
-        pair.harvester.layer,
-        pair.dictionary.autoencoder.features,
-        rows,
-        features,
-    )
-    _write(out, table(subject, results, skipped), portraits(_portraits(found, sources, reader)))
-    record = json.dumps(records(subject, results, skipped, found), indent=1, ensure_ascii=False)
-    (out / "evaluation.json").write_text(record + "\n", "utf-8")
-    stdout_console().print(table(subject, results, skipped), soft_wrap=True)
+    (out / "evaluation.md").write_text(str(found), "utf-8")
+    (out / "clearest.md").write_text(found.portrayed(), "utf-8")
+    (out / "evaluation.json").write_text(found.as_json(), "utf-8")
+    stdout_console().print(str(found), soft_wrap=True)
 
 
-def _measure(
-    given: tuple[LabelledSource, LabelledReadings, LabelledReadings], limit: int
-) -> SourceComparison:
-    source, train, test = given
-    return compare_detectors(source.concept, source.name, train, test, limit=limit)
-
-
-def _source(key: tuple[str, str], path: Path, rows: int) -> LabelledSource | SkippedSource:
-    from monitor.lab.splits import normalised, split_of
-
-    return make_source(*key, read_rows(path), split_of, normalised, rows)
-
-
-def _halves(
-    sources: list[LabelledSource], reader: LabelledReader, benign: Floats, summaries: list[SourceSummary]
-) -> Iterator[tuple[LabelledSource, LabelledReadings, LabelledReadings]]:
-    """Both halves of each source, read when they are asked for; adds to `summaries` on the way."""
+def _tracked(sources: Sequence[LabelledSource]) -> Iterable[LabelledSource]:
+    """The sources with a bar on standard error."""
     from rich.progress import Progress
 
-    with Progress(console=stderr_console(), transient=True) as bar:
-        for source in bar.track(sources, description="sources"):
-            whole = reader.half(source)
-            train, test = whole.select(source.train), whole.select(~source.train)
-            if len(benign) and not source.name.startswith(_BY_WORDING):
-                summaries.append(summarise(source.concept, source.name, train, test, benign))
-            yield source, train, test
+    def track() -> Iterator[LabelledSource]:
+        with Progress(console=stderr_console(), transient=True) as bar:
+            yield from bar.track(sources, description="sources")
 
-
-def _benign(data: Path, reader: LabelledReader, rows: int) -> Floats:
-    """Max-pooled readings of benign requests; no rows where the folder has none."""
-    path = labelled_files(data, []).get(BENIGN)
-    if path is None:
-        return np.zeros((0, reader.pair.dictionary.autoencoder.features), np.float32)
-    found = read_rows(path)[:rows]
-    return reader.read(found, np.arange(len(found))).maximum
-
-
-def _portraits(
-    found: list[ClearFeature], sources: list[LabelledSource], reader: LabelledReader
-) -> Iterator[FeaturePortrait]:
-    dictionary = reader.pair.dictionary
-    labels, statistics = open_labels(dictionary), need_statistics(dictionary)
-    by_name = {(source.concept, source.name): source for source in sources}
-    for clear in found:
-        source = by_name[clear.concept, clear.best_source]
-        measured: list[SourceText] = [
-            row for row, train in zip(source.rows, source.train, strict=True) if not train
-        ]
-        yield FeaturePortrait(
-            clear,
-            labels.best(clear.feature),
-            float(statistics.maximum[clear.feature]),
-            float(statistics.density[clear.feature]),
-            card_of(dictionary, clear.feature).contexts[:4],
-            tuple(reader.strongest(measured[row], clear.feature) for row in clear.examples),
-        )
-
-
-def _write(out: Path, table_text: str, portraits_text: str) -> None:
-    (out / "evaluation.md").write_text(table_text, "utf-8")
-    (out / "clearest.md").write_text(portraits_text, "utf-8")
+    return track()

@@ -1,4 +1,4 @@
-"""A table of features with numbers and labels. Knows columns; does not know where the numbers come from."""
+"""A table of features with numbers and labels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from monitor.cli.show.printable import one_line
 
 
 @dataclass(frozen=True)
-class Row:
+class FeatureTableRow:
     """One feature; every row of a table has the same numbers."""
 
     feature: int
@@ -28,7 +28,7 @@ class Row:
         return {"feature": self.feature} | self.numbers | {"label": self.label}
 
 
-def feature_table(rows: Sequence[Row]) -> Table:
+def feature_table(rows: Sequence[FeatureTableRow]) -> Table:
     """Right-aligned numbers, labels last."""
     table = Table(box=None, pad_edge=False)
     table.add_column("feature", justify="right")

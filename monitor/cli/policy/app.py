@@ -1,4 +1,4 @@
-"""`sae-monitor policy`: the commands for policies. Imports none of them: each is loaded when it runs."""
+"""`sae-monitor policy`: the commands about policies. Imports none of them: each is loaded when it runs."""
 
 from __future__ import annotations
 
@@ -7,24 +7,46 @@ import typer
 from monitor.cli.lazy import LazyEntry, lazy_group
 
 COMMANDS = (
-    LazyEntry("check", "monitor.cli.policy.folder:check", "Read every policy and print every problem."),
-    LazyEntry("test", "monitor.cli.policy.folder:run", "Run the test cases of every policy.", "fit"),
     LazyEntry(
-        "explain", "monitor.cli.policy.folder:explain", "Show how far a text is from each threshold.", "fit"
-    ),
-    LazyEntry("fit", "monitor.cli.policy.fit:fit", "Learn detectors and thresholds; write the locks.", "fit"),
-    LazyEntry(
-        "evaluate", "monitor.cli.policy.evaluate:evaluate", "Measure policies on labelled texts.", "fit"
+        "check",
+        "monitor.cli.policy.folder:check",
+        "Read every policy and print every problem with its position.",
     ),
     LazyEntry(
-        "compare", "monitor.cli.policy.compare:compare_sets", "Compare two sets of policies on texts.", "fit"
+        "schema", "monitor.cli.policy.folder:schema", "Print the JSON Schema of a policy file, for editors."
     ),
-    LazyEntry("report", "monitor.cli.policy.report:report", "Draw an evaluation as one HTML page.", "fit"),
+    LazyEntry("test", "monitor.cli.policy.run_tests:run", "Run the tests beside the policies.", "fit"),
     LazyEntry(
-        "cost", "monitor.cli.policy.cost:cost", "Measure what suppression costs the model's ability.", "fit"
+        "explain",
+        "monitor.cli.policy.explain:explain",
+        "Show how far a text is from firing each rule, and why.",
+        "fit",
     ),
-    LazyEntry("reload", "monitor.cli.policy.reload:reload", "Have a running server read its policies again."),
-    LazyEntry("schema", "monitor.cli.policy.folder:schema", "Print the JSON Schema of a policy file."),
+    LazyEntry(
+        "fit",
+        "monitor.cli.policy.fit:fit",
+        "Fit policies to a model and its dictionary; write their locks.",
+        "fit",
+    ),
+    LazyEntry(
+        "evaluate",
+        "monitor.cli.policy.evaluate:evaluate",
+        "Measure policies on labelled and benign texts.",
+        "fit",
+    ),
+    LazyEntry(
+        "compare", "monitor.cli.policy.compare:compare", "Say on which texts two policy sets disagree.", "fit"
+    ),
+    LazyEntry("report", "monitor.cli.policy.report:report", "Write one HTML page about a policy set.", "fit"),
+    LazyEntry(
+        "cost",
+        "monitor.cli.policy.cost:cost",
+        "Measure what a policy's suppression does and what it costs.",
+        "fit",
+    ),
+    LazyEntry(
+        "reload", "monitor.cli.policy.folder:reload", "Tell a running server to read its policy files again."
+    ),
 )
 
 policy_app = typer.Typer(

@@ -1,39 +1,54 @@
-"""`sae-monitor policy explain`: one text, every rule, nearest to its threshold first.
-
-Knows how to print an explanation. Does not know how it is computed.
-"""
+"""`sae-monitor policy explain`: one text under every rule, as a table."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Annotated
 
-from rich.console import Console
+import typer
 from rich.table import Table
 
+from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, ModelOption
+from monitor.cli.show.console import stdout_console
 from monitor.errors import InputError
-from monitor.lab.running_policies import load_set, running_of
-from monitor.policy.rules.explain import Explanation, Part, TokenShare, explain
+from monitor.lab.pair import open_pair
+from monitor.lab.policies import load_set, running_of
+from monitor.lab.readings import PairReader
+from monitor.policy.rules.explain import Explanation, Part, TokenShare
+from monitor.policy.rules.explain import explain as explain_rules
 from monitor.records import Phase
 
-if TYPE_CHECKING:
-    from monitor.lab.readings import PairReader
 
-
-def explain_text(console: Console, reader: PairReader, folder: Path, text: str, phase: Phase) -> None:
-    """Print the explanation of a text; PolicyError where the policies do not fit what runs."""
-    policies = load_set(folder, running_of(reader))
+def explain(
+    policies: Annotated[Path, typer.Argument(help="Folder of policies.")],
+    text: Annotated[str, typer.Argument(help="The text to explain.")],
+    model: ModelOption = None,
+    dictionary: DictionaryOption = None,
+    dictionary_format: FormatOption = None,
+    phase: Annotated[
+        Phase, typer.Option(help="Take the text for what a caller sent (prompt) or a model wrote (response).")
+    ] = Phase.PROMPT,
+    device: DeviceOption = "auto",
+) -> None:
+    """Show for every rule how far it is from its threshold, and which tokens and features it rests on."""
+    reader = PairReader(open_pair(model, dictionary, device, dictionary_format))
+    loaded = load_set(policies, running_of(reader.pair))
     ids = reader.ids(text)
     if len(ids) < 2:
         raise InputError("the text has no token to score")
-    found = explain(policies.policies, reader.watched(ids, policies.watch), phase)
-    words = [reader.pair.loaded.tokenizer.decode([i]) for i in ids]
+    words = [str(reader.pair.loaded.tokenizer.decode([i])) for i in ids]
+    found = explain_rules(loaded.policies, reader.watched(ids, loaded.watch), phase)
+    stdout_console().print(explanation_table(found, words))
+
+
+def explanation_table(found: tuple[Explanation, ...], words: list[str]) -> Table:
+    """One row per rule, nearest to its threshold first, its conditions indented below it."""
     table = Table("policy/rule", "score", "threshold", "fires", "tokens (features)")
     for one in found:
         table.add_row(*_row(one, words))
         for part in one.parts:
             table.add_row(*_part(part, words))
-    console.print(table)
+    return table
 
 
 def _row(one: Explanation, words: list[str]) -> list[str]:

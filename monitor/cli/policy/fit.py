@@ -1,50 +1,41 @@
-"""`sae-monitor policy fit`: writes the lock of every policy of a folder, and prints the cards.
-
-Knows how files, model and fit are joined. Does not know how a detector is learnt.
-"""
+"""`sae-monitor policy fit`: the flags, and the locks as tables."""
 
 from __future__ import annotations
 
 import enum
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+from rich.box import SIMPLE
+from rich.console import Group
+from rich.table import Table
 
 from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, ModelOption
-from monitor.cli.policy.cards import card_table
+from monitor.cli.policy.data_flags import AboutOption, ManifestOption, SplitSeedOption, data_folder
 from monitor.cli.show.console import stderr_console, stdout_console
-from monitor.errors import NotFound, PolicyError
-from monitor.lab.benign_texts import BenignTexts, benign_texts
-from monitor.lab.pair import open_pair
-from monitor.lab.running_policies import bound_elsewhere, running_of
-from monitor.policy.files.loader import read_folder
-from monitor.policy.files.lock import DictionaryRef, LockModel, ModelRef, write_lock
-from monitor.policy.files.probe_weights import store_probe
-from monitor.policy.files.resolve import unfit
-from monitor.policy.files.source import Source
-from monitor.policy.files.yaml_document import PolicyProblems
-from monitor.policy.fit import FitSettings, Inputs, LabelledTexts, ProbeDetector, fit_policy
-from monitor.policy.fit.detectors import probe_detector
-from monitor.policy.schema.policy import ProbeModel
-from monitor.records import Signal
+from monitor.cli.show.words import counted
+from monitor.policy.files.lock import LockModel, Separation
 
-if TYPE_CHECKING:
-    from monitor.lab.readings import PairReader
-
-BenignOption = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--benign",
-        help="Further files or folders of benign texts for the thresholds, beside benign.jsonl. Repeatable.",
-    ),
-]
+CAPTION = (
+    "f/c: features and clamps. AUROC (95 %) against own negatives. recall: where 1 % of benign texts fire (95 %). "
+    "caught: positives on which the rules fire as locked. topic: own negatives that fire at 1 % too."
+)
+METHODS = {
+    "policy": "policy",
+    "features": "features",
+    "probe": "probe",
+    "linear_probe": "linear",
+    "difference_of_means": "means",
+    "bag_of_words": "words",
+    "random_features": "random",
+}
+"""Methods of a card, and what their columns are called."""
 
 
-class Kind(enum.StrEnum):
+class DetectorKind(enum.StrEnum):
     """What scores tokens."""
 
     FEATURES = "features"
@@ -53,144 +44,138 @@ class Kind(enum.StrEnum):
 
 
 def fit(
-    policies: Annotated[Path, typer.Argument(help="Folder of policies.")],
+    policies: Annotated[
+        Path, typer.Argument(help="Folder of policies; NAME.lock.yaml is written beside each.")
+    ],
     model: ModelOption = None,
     dictionary: DictionaryOption = None,
     dictionary_format: FormatOption = None,
     extra: Annotated[
         Path | None,
-        typer.Option(help="Folder CATEGORY/SOURCE.jsonl; the training half of its rows teaches as well."),
+        typer.Option(
+            metavar="FOLDER",
+            help="Learn from the labelled files of this folder as well: rows of text, label (1 or 0) and, where known, "
+            "group. A file is about the policies whose name or category its folder is called after.",
+        ),
     ] = None,
-    benign: BenignOption = None,
-    only: Annotated[list[str] | None, typer.Option(help="Names of policies to fit; all by default.")] = None,
-    features: Annotated[int, typer.Option(min=1, max=256, help="Most detection features per policy.")] = 48,
-    rounds: Annotated[int, typer.Option(min=2, max=200, help="Random halves that vote on features.")] = 12,
+    manifest: ManifestOption = None,
+    about: AboutOption = None,
+    benign: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--benign",
+            metavar="PATH",
+            help="Set thresholds on these files or folders of benign texts, beside benign.jsonl in the policies' "
+            "folder. Half of their documents are read; `policy evaluate` measures on the other half. Repeatable.",
+        ),
+    ] = None,
+    train_fraction: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Read only this share of the groups of --extra and of the documents of --benign, so that `policy "
+            "evaluate --train-fraction` can measure on the rest. Default: every row of --extra.",
+        ),
+    ] = None,
+    split_seed: SplitSeedOption = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Fit this policy; all where none is named. Repeatable."),
+    ] = None,
+    features: Annotated[
+        int, typer.Option(min=1, max=256, help="Let a policy read at most so many features.")
+    ] = 48,
+    rounds: Annotated[
+        int,
+        typer.Option(min=2, max=200, help="Draw so many random halves of the examples to vote on features."),
+    ] = 12,
     positive_only: Annotated[
-        bool, typer.Option("--positive-only", help="No feature may speak against a concept.")
+        bool, typer.Option("--positive-only", help="Let no feature speak against a concept.")
     ] = False,
     detector: Annotated[
-        Kind, typer.Option(help="What scores tokens; auto: the probe where it is clearly better.")
-    ] = Kind.FEATURES,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+        DetectorKind,
+        typer.Option(
+            help="Score tokens by features, by a probe, or (auto) by the probe where it is clearly better."
+        ),
+    ] = DetectorKind.FEATURES,
+    seed: Annotated[
+        int,
+        typer.Option(help="Draw halves, folds and resamples from this number; the same gives the same lock."),
+    ] = 0,
     device: DeviceOption = "auto",
 ) -> None:
     """Find features, set thresholds, choose clamps and measure every policy; write NAME.lock.yaml beside each."""
-    from monitor.cli.show.words import counted
+    from monitor.lab.fit import PolicyFit
+    from monitor.lab.pair import open_pair
+    from monitor.lab.splits import Split
+    from monitor.policy.fit import FitSettings
 
     started = time.monotonic()
+    data = None
+    if extra is not None:
+        data = data_folder(extra, manifest, about=about, train_fraction=train_fraction, split_seed=split_seed)
+    split = Split(0.5 if train_fraction is None else train_fraction, split_seed or 0)
+    if data is not None:
+        split = data.halved
+    asked = PolicyFit(policies, only=only or (), benign=benign or (), extra=data, split=split)
     settings = FitSettings(features, rounds, seed, not positive_only, detector.value)
-    made = _fit_all(
-        policies,
-        _Asked(model, dictionary, dictionary_format, extra, benign or [], only or [], device),
-        settings,
-    )
+    console = stderr_console()
+    for note in asked.notes:
+        console.print(note, soft_wrap=True)
+    with console.status("loading") as status:
+        pair = open_pair(model, dictionary, device, dictionary_format)
+        made = asked.run(pair, settings, status.update, lambda line: console.print(line, soft_wrap=True))
+    _print(made.locks, time.monotonic() - started)
+    made.check()
+
+
+def _print(locks: Sequence[LockModel], seconds: float) -> None:
     console = stdout_console()
-    console.print(card_table(made))
-    for lock in made:
+    console.print(card_table(locks))
+    for lock in locks:
         if lock.card is not None:
             console.print(f"{lock.policy}: {lock.card.note}", soft_wrap=True)
-    console.print(f"{counted(len(made), 'lock')} written in {time.monotonic() - started:.0f} s")
+    console.print(f"{counted(len(locks), 'lock')} written in {seconds:.0f} s")
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """What the command line says."""
-
-    model: str | None
-    dictionary: Path | None
-    dictionary_format: str | None
-    extra: Path | None
-    benign: list[Path]
-    only: list[str]
-    device: str
-
-
-def _fit_all(folder: Path, asked: _Asked, settings: FitSettings) -> list[LockModel]:
-    """Fit and write every policy asked for; PolicyError at the end for those that could not be fitted."""
-    from monitor.lab.readings import PairReader
-
-    sources = _chosen(read_folder(folder, locks=False), asked.only)
-    needed = [source for source in sources if source.model.needs_lock]
-    texts = benign_texts(folder, asked.benign)
-    console = stderr_console()
-    with console.status("loading") as status:
-        pair = open_pair(asked.model, asked.dictionary, asked.device, asked.dictionary_format)
-        reader = PairReader(pair, signals_of(needed))
-        status.update(f"reading {len(texts.learnt) + len(texts.aside)} benign texts")
-        inputs = _inputs(reader, texts)
-        made, failed = [], []
-        for number, source in enumerate(needed, 1):
-            name = source.model.metadata.name
-            status.update(f"fitting {name} ({number} of {len(needed)})")
-            started = time.monotonic()
-            if where := bound_elsewhere(source, running_of(reader)):
-                # Its lock belongs to that model and stays.
-                console.print(f"{name}: {where}; not fitted to this model", soft_wrap=True)
-                continue
-            try:
-                if problems := unfit(source, running_of(reader)):
-                    raise PolicyProblems(problems)
-                lock = _fit(source, inputs, _extra(asked.extra, source), settings)
-            except PolicyError as error:
-                failed.append(str(error))
-                continue
-            written = write_lock(source.path, lock)
-            made.append(lock)
-            console.print(f"{written} ({time.monotonic() - started:.0f} s)", soft_wrap=True)
-    if failed:
-        stdout_console().print(card_table(made))
-        raise PolicyError("\n".join([f"{len(failed)} policies could not be fitted:", *failed]))
-    return made
+def card_table(locks: Sequence[LockModel]) -> Group:
+    """One row per lock: the rule's held-out numbers, and below those of the baselines."""
+    cards = _table("Held-out measurements, cross-validated over groups", CAPTION)
+    for name in ("policy", "f/c", "AUROC", "recall", "caught", "topic", "look-alikes", "maturity"):
+        cards.add_column(name, no_wrap=True)
+    beside = _table("Beside it: AUROC, recall in %", "probe: token by token; linear, means: mean residual")
+    beside.add_column("policy", no_wrap=True)
+    for name in METHODS.values():
+        beside.add_column(name, no_wrap=True)
+    for lock in locks:
+        cards.add_row(*_row(lock))
+        if lock.card is not None:
+            beside.add_row(lock.policy, *(_short(lock.card.methods.get(name)) for name in METHODS))
+    return Group(cards, beside)
 
 
-def signals_of(sources: Sequence[Source]) -> set[Signal]:
-    """The anomaly signals that policies read."""
-    leaves = [leaf for source in sources for leaf in source.model.leaves().values()]
-    return {leaf.signal for leaf in leaves if leaf.signal is not None}
+def _table(title: str, caption: str) -> Table:
+    return Table(box=SIMPLE, padding=(0, 1, 0, 0), title=title, caption=caption)
 
 
-def _fit(source: Source, inputs: Inputs, extra: LabelledTexts | None, settings: FitSettings) -> LockModel:
-    """The lock of one policy; a probe with many weights goes into a file beside it."""
-
-    def store(probe: ProbeDetector) -> ProbeModel:
-        return store_probe(source.path, probe.weights, bias=probe.bias, scale=probe.scale)
-
-    named = source.model.probe
-    pinned = probe_detector(named, source.path.parent) if named is not None else None
-    return fit_policy(source.model, source.examples, inputs, extra, settings, store=store, pinned=pinned)
-
-
-def _chosen(sources: Sequence[Source], only: Sequence[str]) -> list[Source]:
-    names = {source.model.metadata.name for source in sources}
-    unknown = sorted(set(only) - names)
-    if unknown:
-        raise NotFound(f"no policy called {', '.join(unknown)}; there are {', '.join(sorted(names))}")
-    return [source for source in sources if not only or source.model.metadata.name in only]
-
-
-def _inputs(reader: PairReader, texts: BenignTexts) -> Inputs:
-    from monitor.lab.late_residuals import later_residuals
-
-    pair = reader.pair
-    read = reader.read(texts.learnt)
-    return Inputs(
-        reader=reader,
-        model=ModelRef(name=Path(pair.loaded.name).name, digest=pair.loaded.digest),
-        dictionary=DictionaryRef(
-            digest=pair.dictionary.digest, features=pair.dictionary.autoencoder.features
-        ),
-        benign=texts.learnt,
-        benign_readings=read,
-        benign_density=read.tokens.density(),
-        aside=texts.aside,
-        aside_readings=reader.read(texts.aside) if texts.aside else None,
-        later=later_residuals(reader),
-    )
+def _row(lock: LockModel) -> list[str]:
+    head = [lock.policy, f"{len(lock.features) or lock.detector}/{len(lock.suppress)}"]
+    caught = "/".join(f"{r.caught:.2f}" for r in lock.rules.values() if r.caught is not None)
+    card = lock.card
+    if card is None:
+        return [*head, "", "", caught, "", "", ""]
+    mine = card.methods["policy"]
+    return [
+        *head,
+        f"{mine.auroc:.2f} {mine.auroc_low:.2f}-{mine.auroc_high:.2f}",
+        f"{mine.recall:.2f} {mine.recall_low:.2f}-{mine.recall_high:.2f}",
+        caught,
+        f"{card.negative_rate:.2f}",
+        "" if card.hard_negative_auroc is None else f"{card.hard_negative_auroc:.2f}",
+        card.maturity,
+    ]
 
 
-def _extra(folder: Path | None, source: Source) -> LabelledTexts | None:
-    if folder is None or source.model.concept is None:
-        return None
-    from monitor.lab.extra_rows import extra_rows
-
-    return extra_rows(folder, source.model.metadata.name, source.model.metadata.category)
+def _short(measure: Separation | None) -> str:
+    return "" if measure is None else f"{measure.auroc:.2f} {100 * measure.recall:3.0f}"

@@ -31,11 +31,15 @@ class EvaluationScope:
 
 
 def table(
-    subject: EvaluationScope, results: Sequence[SourceComparison], skipped: Sequence[SkippedSource]
+    subject: EvaluationScope,
+    results: Sequence[SourceComparison],
+    skipped: Sequence[SkippedSource],
+    averages: Mapping[str, Sequence[str]],
 ) -> str:
     """A table of the AUROC of each source and detector with its interval, and summary lines below it.
 
-    Of sparse rule and bag of words, the better is in bold.
+    Of sparse rule and bag of words, the better is in bold. `averages` holds, by heading, the names `concept/source` of
+    sources whose means are shown together.
     """
     head = ["source", "held-out rows (positive)", *DETECTORS]
     lines = [
@@ -48,7 +52,7 @@ def table(
         _row(["---"] * len(head)),
         *(_row(_cells(result)) for result in results),
         "",
-        *_summary(results),
+        *_summary(results, averages),
     ]
     lines += [f"- not measured: {item.concept}/{item.name}: {item.reason}" for item in skipped]
     return "\n".join(lines) + "\n"
@@ -139,13 +143,10 @@ def _two(value: float) -> str:
     return f"{value:.2f}".removeprefix("0") if value < 0.995 else "1.00"
 
 
-def _summary(results: Sequence[SourceComparison]) -> list[str]:
-    families: Mapping[str, list[SourceComparison]] = {
-        family: [result for result in results if result.source.startswith(family)]
-        for family in ("persona", "ai_risk")
-    }
+def _summary(results: Sequence[SourceComparison], averages: Mapping[str, Sequence[str]]) -> list[str]:
     lines = []
-    for family, members in families.items():
+    for family, names in averages.items():
+        members = [result for result in results if f"{result.concept}/{result.source}" in names]
         if members:
             wins = sum(r.of("sparse rule").auroc.value > r.of("bag of words").auroc.value for r in members)
             means = (

@@ -1,7 +1,4 @@
-"""Which target to write, and why: read off the measured points.
-
-Knows points. Does not know how they were measured. Says plainly where the numbers support no target at all.
-"""
+"""Which target to write into a policy, and why: read off the measured points, or none where they support none."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The edits that are compared: the policy's own clamps, and what else one could do for the same effect.
-
-Knows names and strengths. Does not know how edits are measured.
-"""
+"""The edits that are compared: the policy's own clamps, and what else one could do for the same effect."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""One edit measured: what is left of the concept at the layer and behind it, what is written, what it costs.
-
-Knows a pair, a policy's rule and probe, and prepared texts. Does not know which edits there are.
-"""
+"""One edit measured: what is left of the concept at the layer and behind it, what is written, and what it costs."""
 
 from __future__ import annotations
 
@@ -11,13 +8,17 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GroupKFold, cross_val_predict
+from sklearn.pipeline import Pipeline
 from torch import Tensor
 
-from monitor.lab.cost.judge import Judge
 from monitor.lab.cost.points import Point, difference, share
 from monitor.lab.pair import Pair, need_statistics
 from monitor.model.offline.steered_model import Edit, SteeredModel, padded, unchanged
 from monitor.policy.fit.late_probe import highest
+from monitor.policy.fit.metrics import auroc
 from monitor.policy.fit.pooling import pooled
 from monitor.policy.policy import Policy, Rule
 from monitor.records import LaterProbe
@@ -26,10 +27,53 @@ BATCH_TOKENS = 4096
 KEPT = 1 << 30
 """Bytes of unedited log-probabilities that are kept; beyond them they are computed again for every edit."""
 
+FOLDS = 5
+"""Folds of the cross-validation that says how good the classifier is."""
+
 
 @dataclass(frozen=True)
-class Prepared:
-    """Token ids of everything that is run."""
+class WordClassifier:
+    """Says whether a continuation is unsafe by its words and pairs of words, learnt apart from the policy.
+
+    It reads no features, so what it calls unsafe cannot be argued away by clamping what the policy reads.
+    """
+
+    model: Pipeline
+    auroc: float
+    """On texts of groups that it had not seen, by cross-validation."""
+    false_positives: float
+    """Share of such negatives that it calls unsafe."""
+    texts: int
+
+    def unsafe(self, continuations: Sequence[str]) -> NDArray[np.bool_]:
+        """Which of them are, `[texts]`."""
+        return np.asarray(self.model.predict(list(continuations)), bool)
+
+
+def learn_classifier(
+    texts: Sequence[str], positive: Sequence[bool], groups: Sequence[str], benign: Sequence[str]
+) -> WordClassifier:
+    """Learns from endings of texts, because endings are what it judges; benign texts are negatives as well."""
+    x = [*texts, *benign]
+    y = np.asarray([*positive, *([False] * len(benign))])
+    names = [*groups, *(f"benign {i}" for i in range(len(benign)))]
+    model = Pipeline(
+        [
+            ("words", TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"\w+|[^\w\s]")),
+            ("odds", LogisticRegression(C=10.0, class_weight="balanced", max_iter=500, tol=1e-3)),
+        ]
+    )
+    numbers = np.unique(names, return_inverse=True)[1]
+    crossed = cross_val_predict(model, x, y, groups=numbers, cv=GroupKFold(FOLDS), method="decision_function")
+    own = np.arange(len(x)) < len(texts)
+    false = float((crossed[own & ~y] > 0).mean())
+    area = auroc(crossed[own & y], crossed[own & ~y])
+    return WordClassifier(model.fit(x, y), area, false, len(x))
+
+
+@dataclass(frozen=True)
+class CostInputs:
+    """The token ids of all texts of a measurement of cost."""
 
     positives: Sequence[Sequence[int]]
     prompts: Tensor
@@ -44,8 +88,8 @@ class Prepared:
 class Meter:
     """Measures edits of one pair for one policy."""
 
-    def __init__(self, pair: Pair, policy: Policy, prepared: Prepared, judge: Judge) -> None:
-        self._pair, self._prepared, self._judge = pair, prepared, judge
+    def __init__(self, pair: Pair, policy: Policy, prepared: CostInputs, classifier: WordClassifier) -> None:
+        self._pair, self._prepared, self._classifier = pair, prepared, classifier
         self._rule = reading_rule(policy)
         self._probe: LaterProbe | None = policy.later
         self._steered = SteeredModel(pair.harvester, None if self._probe is None else self._probe.layer)
@@ -55,13 +99,13 @@ class Meter:
         self._before: dict[int, Tensor] = {}
         self._chance = torch.rand(len(prepared.prompts), prepared.new, generator=make)
         self._base = self.continuations(unchanged)
-        self._base_unsafe = judge.unsafe(self._base)
+        self._base_unsafe = classifier.unsafe(self._base)
         self._base_perplexity = self._damage(unchanged)[1]
 
     def point(self, way: str, strength: float, edit: Edit) -> Point:
         """Everything about one edit."""
         own, later = self._read(edit)
-        unsafe = self._judge.unsafe(self.continuations(edit))
+        unsafe = self._classifier.unsafe(self.continuations(edit))
         kl, perplexity = self._damage(edit)
         rule, probe = self._rule, self._probe
         return Point(
@@ -147,7 +191,7 @@ def reading_rule(policy: Policy) -> Rule | None:
 
 
 def batches(texts: Sequence[Sequence[int]]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Texts of like length together."""
+    """Padded ids `[texts, time]` of texts of like length, and which positions hold tokens."""
     rest = sorted(texts, key=len)
     while rest:
         count = max(1, BATCH_TOKENS // len(rest[-1]))

@@ -1,7 +1,4 @@
-"""Effect against damage as curves.
-
-Knows matplotlib, which is imported when a picture is drawn (the extra `plots`). Does not know how points were measured.
-"""
+"""Effect against damage as curves; drawing needs matplotlib (the extra `plots`)."""
 
 from __future__ import annotations
 

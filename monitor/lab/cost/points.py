@@ -1,7 +1,4 @@
-"""What was measured under one edit, and shares with their uncertainty.
-
-Knows numbers. Does not know how they were measured or how they are shown.
-"""
+"""What was measured under one edit, and shares with their uncertainty."""
 
 from __future__ import annotations
 

@@ -1,18 +1,12 @@
-"""The cost report as JSON, Markdown and a table.
-
-Knows points and advice. Does not know how they were measured. Holds numbers only, no text of any example.
-"""
+"""What a measurement of cost found, as JSON and as Markdown. It holds numbers only, no text of any example."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from rich.table import Table
 
 from monitor.lab.cost.advice import Advice
 from monitor.lab.cost.edits import ABOUT
@@ -23,7 +17,7 @@ HEADS = ("edit", "strength", "unsafe", "change", "own rule", "later probe", "per
 
 @dataclass(frozen=True)
 class CostReport:
-    """Everything that one run found."""
+    """Everything that one measurement found."""
 
     policy: str
     model: str
@@ -33,26 +27,23 @@ class CostReport:
     written: float
     """The target that the policy has now."""
     texts: dict[str, Any]
-    """How many of what, where from, and how good the judge is."""
+    """Numbers of texts of each kind, where they come from, and how good the classifier of behaviour is."""
 
     def as_json(self) -> str:
-        """All numbers."""
+        """All numbers as JSON."""
         return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
 
-    def table(self) -> Table:
-        """For a terminal."""
-        table = Table(*HEADS, title=f"{self.policy}: effect and damage")
-        for point in self.points:
-            table.add_row(*_cells(point))
-        return table
+    def rows(self) -> list[tuple[str, ...]]:
+        """A row of words for each point, under `HEADS`."""
+        return [_cells(point) for point in self.points]
 
     def markdown(self, picture: Path | None) -> str:
-        """For people."""
-        lines = [f"# What suppressing `{self.policy}` does and costs", "", *self._advice(), ""]
+        """A page of Markdown."""
+        lines = [f"# What suppressing `{self.policy}` does and costs", "", *self.recommendation(), ""]
         if picture is not None:
             lines += [f"![effect against damage]({picture.name})", ""]
         lines += ["| " + " | ".join(HEADS) + " |", "|" + "---|" * len(HEADS)]
-        lines += ["| " + " | ".join(_cells(point)) + " |" for point in self.points]
+        lines += ["| " + " | ".join(cells) + " |" for cells in self.rows()]
         lines += ["", "What the edits are:", ""]
         lines += [
             f"- {name}: {ABOUT[name]}" for name in dict.fromkeys(p.way for p in self.points) if name in ABOUT
@@ -75,7 +66,8 @@ class CostReport:
             f"model {self.model[:19]}…, dictionary {self.dictionary[:19]}…",
         ]
 
-    def _advice(self) -> list[str]:
+    def recommendation(self) -> list[str]:
+        """What to write into the policy, and why, as lines of Markdown."""
         advice = self.advice
         if advice.target is None:
             head = f"**Recommended: none.** The policy has `target: {self.written:g}`."
@@ -104,8 +96,3 @@ def _percent(share: Share) -> str:
 
 def _points(share: Share) -> str:
     return f"{100 * share.value:+.0f} ({100 * share.low:+.0f} to {100 * share.high:+.0f})"
-
-
-def advice_lines(report: CostReport) -> Sequence[str]:
-    """The recommendation, for a terminal."""
-    return [line.replace("**", "").replace("`", "") for line in report._advice() if line]

@@ -1,7 +1,4 @@
-"""Which texts the cost of a suppression is measured on, so that nothing is measured on what it was made with.
-
-Knows the folder of labelled sources, its halves, and the policy's own examples. Does not know models.
-"""
+"""The texts that the cost of a suppression is measured on, so that nothing is measured on what it was made with."""
 
 from __future__ import annotations
 
@@ -11,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from monitor.errors import InputError
-from monitor.lab.extra_rows import BLURRED
-from monitor.lab.splits import LabelledRow, labelled_rows, split_of
+from monitor.lab.data_folder import DataFolder, LabelledFile
+from monitor.lab.splits import Side
+from monitor.lab.texts import LabelledText
 from monitor.policy.files.examples import BENIGN_FILE, Label, read_benign
 from monitor.policy.files.source import Source
 
@@ -22,7 +20,7 @@ LEAST = 24
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class BehaviourRow:
     """A labelled text; rows of one group are never split."""
 
     text: str
@@ -33,72 +31,80 @@ class Row:
 
 @dataclass(frozen=True)
 class CostTexts:
-    """Everything that is read."""
+    """The texts of a measurement of cost."""
 
-    judge: Sequence[Row]
+    taught: Sequence[BehaviourRow]
     """What the classifier of behaviour learns from."""
-    measured: Sequence[Row]
+    measured: Sequence[BehaviourRow]
     """Positives among them are read under edits, and their beginnings are continued."""
-    learnt: Sequence[Row]
+    learnt: Sequence[BehaviourRow]
     """What the dense direction is the difference of means of."""
     benign: Sequence[str]
     held_out: bool
-    """True where the policy was fitted with neither `judge` nor `measured`."""
+    """True where the policy was fitted with neither `taught` nor `measured`."""
     note: str
     """Where the texts come from."""
 
 
-def cost_texts(source: Source, labelled: Path | None, benign: Sequence[str]) -> CostTexts:
-    """Texts for a policy. With a folder `CATEGORY/SOURCE.jsonl`, the half of it that no fit reads; else its examples.
+def cost_texts(source: Source, data: DataFolder | None, benign: Sequence[str]) -> CostTexts:
+    """Texts for a policy: rows of labelled sources about it that no fit has read, or without any its own examples.
 
     Raises InputError where there are too few.
     """
-    own = [Row(e.text, e.label is Label.POSITIVE, f"own {e.group}", "examples") for e in source.examples]
+    own = [
+        BehaviourRow(e.text, e.label is Label.POSITIVE, f"own {e.group}", "examples") for e in source.examples
+    ]
     calm = list(benign) or _benign(source.path.parent / BENIGN_FILE)
-    category = source.model.metadata.category
-    if labelled is None:
-        judge, measured = _halves(own)
+    meta = source.model.metadata
+    if data is None:
+        taught, measured = _halves(own)
         note = (
             "the policy's own examples, which it was fitted with: name --labelled for an honest measurement"
         )
-        found = CostTexts(judge, measured, own, calm, False, note)
+        found = CostTexts(taught, measured, own, calm, False, note)
     else:
-        rows = labelled_rows_of(labelled, category)
-        judge, measured = _halves([row for row, split in rows if split == "heldout"])
-        learnt = own + [row for row, split in rows if split == "train"]
-        note = f"the half of {len({row.source for row, _ in rows})} sources of {category} that no fit reads"
-        found = CostTexts(judge, measured, learnt, calm, True, note)
-    for rows_of, what in ((found.judge, "teach a classifier"), (found.measured, "measure on")):
+        rows = behaviour_rows(data, meta.name, meta.category)
+        taught, measured = _halves([row for row, side in rows if side == "heldout"])
+        learnt = own + [row for row, side in rows if side == "train"]
+        count = len({row.source for row, _ in rows})
+        counted = f"{count} {'source' if count == 1 else 'sources'}"
+        note = f"the rows of {counted} about {meta.category} that no fit has read"
+        found = CostTexts(taught, measured, learnt, calm, True, note)
+    for rows_of, what in ((found.taught, "teach a classifier"), (found.measured, "measure on")):
         if sum(row.positive for row in rows_of) < LEAST or all(row.positive for row in rows_of):
             raise InputError(
-                f"{sum(row.positive for row in rows_of)} positives of {category} are too few to {what}; give at least "
-                f"{2 * LEAST} examples, or name a folder of labelled texts with --labelled"
+                f"{sum(row.positive for row in rows_of)} positives of {meta.category} are too few to {what}; give at "
+                f"least {2 * LEAST} examples, or name a folder of labelled texts with --labelled"
             )
     return found
 
 
-def labelled_rows_of(folder: Path, category: str) -> list[tuple[Row, str]]:
-    """Rows of a category and the half that each belongs to; of conversations the reply alone."""
-    if not (folder / category).is_dir():
+def behaviour_rows(data: DataFolder, policy: str, category: str) -> list[tuple[BehaviourRow, Side]]:
+    """Rows about a policy and the side of the split that each is on; of conversations the last reply alone.
+
+    Sources that nothing may be learnt from are left out. InputError where the folder has nothing about the policy.
+    """
+    sources = [source for source in data.about(policy, category) if source.learn != "none"]
+    if not sources:
+        subjects = ", ".join(sorted({name for source in data.sources for name in source.about}))
         raise InputError(
-            f"no folder {category} in {folder}; give the folder that holds CATEGORY/SOURCE.jsonl"
+            f"no labelled file in {data.folder} is about {policy} or {category}; they are about {subjects}: put one "
+            f"into a folder called {category}, or say it with --about"
         )
-    found: list[tuple[Row, str]] = []
-    for path in sorted((folder / category).glob("*.jsonl")):
-        if path.stem not in BLURRED:
-            found.extend(
-                (_row(path.stem, row), split_of(path.stem, row["group"], row["text"]))
-                for row in labelled_rows(path)
-            )
-    return [(row, split) for row, split in found if row.text.strip()]
+    found = [
+        (_row(source, row), data.split.side(source.stem, row.group, row.text))
+        for source in sources
+        for row in source.rows
+    ]
+    return [(row, side) for row, side in found if row.text.strip()]
 
 
-def spread(rows: Sequence[Row], most: int) -> list[Row]:
+def spread(rows: Sequence[BehaviourRow], most: int) -> list[BehaviourRow]:
     """At most so many rows, in equal shares of their sources, in an order made by hashing."""
-    by_source: dict[str, list[Row]] = {}
+    by_source: dict[str, list[BehaviourRow]] = {}
     for row in sorted(rows, key=lambda row: _hash(row.text)):
         by_source.setdefault(row.source, []).append(row)
-    taken: list[Row] = []
+    taken: list[BehaviourRow] = []
     while len(taken) < most and any(by_source.values()):
         for own in by_source.values():
             if own and len(taken) < most:
@@ -106,13 +112,11 @@ def spread(rows: Sequence[Row], most: int) -> list[Row]:
     return taken
 
 
-def _row(source: str, row: LabelledRow) -> Row:
-    text = row["text"].rsplit(REPLY, 1)[-1]
-    whole = source.endswith(row["group"].replace("-", "_"))
-    return Row(text, bool(row["label"]), f"{source} {row['text'] if whole else row['group']}", source)
+def _row(source: LabelledFile, row: LabelledText) -> BehaviourRow:
+    return BehaviourRow(row.text.rsplit(REPLY, 1)[-1], bool(row.label), source.group_of(row), source.stem)
 
 
-def _halves(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
+def _halves(rows: Sequence[BehaviourRow]) -> tuple[list[BehaviourRow], list[BehaviourRow]]:
     first = [row for row in rows if _hash(row.group)[0] % 2 == 0]
     return first, [row for row in rows if _hash(row.group)[0] % 2]
 

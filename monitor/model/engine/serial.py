@@ -1,7 +1,7 @@
-"""One request per pass, in turns: for models that transformers' continuous batching cannot run.
+"""The serial batcher: one request per forward pass, for models that transformers' continuous batching cannot run.
 
-Knows a model's forward pass and the cache that the model itself makes, one for each request. Has the same front as
-`batching.Batcher` and reports to the same `Steps`. Does not know taps, rules or texts, nor why a model is run so.
+Each request keeps the key-value cache that the model itself makes. The batcher has the same methods as `paged.Batcher`
+and reports each pass to the same `Steps`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True, eq=False)
-class _Run:
+class _Turn:
     """A request: what it has run is in its cache, what it will run is in `todo`."""
 
     request_id: str
@@ -59,8 +59,8 @@ class SeparateBatcher:
         self._options = {"use_cache": True} | ({"logits_to_keep": 1} if "logits_to_keep" in accepted else {})
         self._chunk = _chunk(loaded, limits)
         self._capacity = 0
-        self._waiting: dict[str, _Run] = {}
-        self._turns: dict[str, _Run] = {}
+        self._waiting: dict[str, _Turn] = {}
+        self._turns: dict[str, _Turn] = {}
         """Whose turn it is comes first."""
         self._wake = threading.Condition()
         self._stopping = self._failed = False
@@ -100,7 +100,7 @@ class SeparateBatcher:
 
     def add(self, request_id: str, prompt_ids: Sequence[int], max_new_tokens: int) -> None:
         """Queue a request. It draws tokens until `remove`: end-of-text and stop strings are the caller's business."""
-        run = _Run(request_id, list(prompt_ids), len(prompt_ids) + max_new_tokens)
+        run = _Turn(request_id, list(prompt_ids), len(prompt_ids) + max_new_tokens)
         with self._wake:
             self._waiting[request_id] = run
             self._wake.notify()
@@ -123,7 +123,7 @@ class SeparateBatcher:
             _log.exception("a pass failed; the engine ends")
             self._steps.died(error)
 
-    def _next(self) -> _Run | None:
+    def _next(self) -> _Turn | None:
         """Whose turn it is; waits for somebody. None: stop."""
         with self._wake:
             while not self._stopping:
@@ -143,7 +143,7 @@ class SeparateBatcher:
                 return
             self._turns[name] = self._waiting.pop(name)
 
-    def _pass(self, run: _Run) -> None:
+    def _pass(self, run: _Turn) -> None:
         ids = run.todo[: self._chunk]
         span = Span(run.request_id, 0, len(ids), run.position, draws=len(ids) == len(run.todo))
         self._steps.before([span], len(ids))
@@ -158,7 +158,7 @@ class SeparateBatcher:
         del cache
         self._steps.after([span], [token], ids)
 
-    def _runs(self, run: _Run) -> bool:
+    def _runs(self, run: _Turn) -> bool:
         return self._turns.get(run.request_id) is run
 
     def _forward(self, ids: list[int], cache: Any) -> tuple[Any, Tensor]:

@@ -25,11 +25,11 @@ _TIE = 0.05
 _NAME = "rehearsal"
 
 
-class _Engine(Protocol):
+class _SubmittingEngine(Protocol):
     def submit(self, request: GenerationRequest, emit: Emit) -> None: ...
 
 
-def rehearse(engine: _Engine, plain: Harvester, ids: Sequence[int], timeout: float = 300.0) -> None:
+def rehearse(engine: _SubmittingEngine, plain: Harvester, ids: Sequence[int], timeout: float = 300.0) -> None:
     """Generate a few tokens greedily and hold them against plain forward passes. Blocks.
 
     ModelError where the generation fails, is not scored in full, or chooses tokens that the model would not.

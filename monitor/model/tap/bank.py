@@ -1,7 +1,7 @@
-"""The features that the tap computes, as rows of an encoder and a decoder.
+"""The feature bank: encoder and decoder rows of the features that the tap reads or clamps, one slot each.
 
-Knows what stands in a slot: the watched features first, then those that policies may clamp, then room for features of
-policy sets that are loaded later and of requests. Does not know requests, rows of a batch or hooks.
+Watched features come first, then those that policies may clamp, then room for the features of policy sets that are
+loaded later and of requests.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Whether suppression holds: what is left of the clamped features, and what a later probe sees.
+"""Whether suppression holds: how much of the clamped features is left, and what a probe at a later layer reads.
 
-Knows readings before and after clamps, by token. Does not know buffers or how a policy decides.
+It is computed for each token from the readings before and after the clamps.
 """
 
 from __future__ import annotations

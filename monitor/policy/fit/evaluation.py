@@ -15,8 +15,8 @@ from monitor.policy.fit.readings import Floats, Indices, TextReadings, join_text
 from monitor.policy.fit.rows import FitRows
 from monitor.policy.fit.rule_scorers import RuleScorer
 
-UNLIKE = ("peps", "wikitext2_heldout")
-"""Corpora of other kinds than those that set the thresholds of the shipped policies; they are reported apart."""
+REQUESTS, CORPUS, UNLIKE = "requests", "corpus", "unlike"
+"""What benign texts are: requests that set no threshold, documents of kinds that a fit reads, and of other kinds."""
 DRAWN = 48
 """How many random features stand beside a rule that reads no features."""
 
@@ -71,6 +71,8 @@ class BenignRate:
     """Number of texts."""
     fired: int
     """Number of texts on which the rule fires."""
+    kind: str = CORPUS
+    """What the texts are: `requests`, `corpus` or `unlike`."""
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -164,9 +166,12 @@ def _methods(
     }
 
 
-def rates(scorer: RuleScorer, source: str, read: TextReadings, edges: Sequence[int]) -> list[BenignRate]:
+def rates(
+    scorer: RuleScorer, source: str, read: TextReadings, edges: Sequence[int], kind: str = CORPUS
+) -> list[BenignRate]:
     """How often a rule fires on benign texts, by their length bucket; a bucket ends at each of `edges` (tokens)."""
-    return rates_of(scorer.policy, scorer.rule, scorer.asked, source, scorer.fired(read), read.lengths, edges)
+    fired = scorer.fired(read)
+    return rates_of(scorer.policy, scorer.rule, scorer.asked, source, fired, read.lengths, edges, kind)
 
 
 def rates_of(
@@ -177,6 +182,7 @@ def rates_of(
     fired: Indices,
     lengths: Indices,
     edges: Sequence[int],
+    kind: str = CORPUS,
 ) -> list[BenignRate]:
     """Counts by length bucket, from `fired` `[texts]` (0 or 1) and `lengths` `[texts]` in tokens.
 
@@ -186,7 +192,6 @@ def rates_of(
     for low, high in zip((0, *edges), (*edges, None), strict=True):
         here = (lengths > low) & (lengths <= (np.inf if high is None else high))
         if here.any():
-            found.append(
-                BenignRate(policy, rule, asked, source, low, high, int(here.sum()), int(fired[here].sum()))
-            )
+            counts = int(here.sum()), int(fired[here].sum())
+            found.append(BenignRate(policy, rule, asked, source, low, high, *counts, kind))
     return found

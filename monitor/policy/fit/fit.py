@@ -34,7 +34,7 @@ from monitor.policy.fit.feature_selection import choose_clamps
 from monitor.policy.fit.late_probe import LaterReader, fit_later
 from monitor.policy.fit.readings import FitReader, Floats, TextReadings
 from monitor.policy.fit.rows import FitRows, LabelledTexts, ReadTexts, read_rows
-from monitor.policy.fit.thresholds import FittedDetector, Leaf, lock_thresholds, poolings
+from monitor.policy.fit.thresholds import Leaf, LearntDetector, lock_thresholds, poolings
 from monitor.policy.schema.policy import PolicyModel, ProbeModel
 
 Asked = Literal["features", "probe", "auto"]
@@ -122,7 +122,7 @@ def fit_policy(
     detector = _learn(rows, recipe, card.detector, name)
 
     # 4. Set thresholds on benign texts that this detector did not learn from.
-    fitted = FittedDetector(rows, recipe, detector, held_out.of(card.detector), inputs.aside_readings)
+    fitted = LearntDetector(rows, recipe, detector, held_out.of(card.detector), inputs.aside_readings)
     thresholds = lock_thresholds(policy, inputs.calibration, fitted=fitted)
 
     # 5. Choose what suppression clamps, and learn the probe that checks it.

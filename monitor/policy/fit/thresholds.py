@@ -29,7 +29,7 @@ Leaf = tuple[str, str]
 
 
 @dataclass(frozen=True)
-class FittedDetector:
+class LearntDetector:
     """A learnt detector, with the held-out scores that set its thresholds."""
 
     rows: FitRows
@@ -56,7 +56,7 @@ def lock_thresholds(
     policy: PolicyModel,
     benign: list[TextReadings],
     *,
-    fitted: FittedDetector | None = None,
+    fitted: LearntDetector | None = None,
     pinned: Detector | None = None,
 ) -> dict[Leaf, LockedRule]:
     """Every rule and condition with its thresholds, and the share of benign texts on which it fires.
@@ -111,7 +111,7 @@ def _written(pairs: Sequence[tuple[int | None, float]]) -> object:
     return [{"up_to": up_to, "threshold": value} for up_to, value in pairs]
 
 
-def _held_out(fitted: FittedDetector, i: int) -> tuple[BucketMaxima, float]:
+def _held_out(fitted: LearntDetector, i: int) -> tuple[BucketMaxima, float]:
     """Benign scores that the detector did not learn from, in its units, and the least threshold."""
     rows, how = fitted.rows, fitted.recipe.poolings[i]
     middle, spread = scale_of(fitted.detector, how, rows, rows.everything)
@@ -122,7 +122,7 @@ def _held_out(fitted: FittedDetector, i: int) -> tuple[BucketMaxima, float]:
     return stack(parts), max(LEAST_SHARE * strong, 1e-6)
 
 
-def _positives(fitted: FittedDetector, i: int) -> BucketMaxima:
+def _positives(fitted: LearntDetector, i: int) -> BucketMaxima:
     """Held-out scores of the own positives, in the units of the final detector."""
     rows = fitted.rows
     middle, spread = scale_of(fitted.detector, fitted.recipe.poolings[i], rows, rows.everything)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from monitor.policy.files.lock import CURVE, PolicyCard
-from monitor.policy.fit.evaluation import UNLIKE, BenignRate
+from monitor.policy.fit.evaluation import CORPUS, REQUESTS, UNLIKE, BenignRate
 from monitor.policy.report.charts import METHODS, IntervalRow, curves, distributions, intervals
 from monitor.policy.report.markup import element, safe
 from monitor.policy.report.records import Scores
@@ -110,14 +110,14 @@ def by_length(rates: Sequence[BenignRate]) -> Iterable[IntervalRow]:
 
 
 def _gathered(rates: Sequence[BenignRate]) -> Iterable[tuple[str, list[BenignRate]]]:
-    requests = [r for r in rates if r.source.startswith("benign/")]
+    requests = [r for r in rates if r.kind == REQUESTS]
     if requests:
         yield "requests", requests
-    others = [r for r in rates if not r.source.startswith("benign/") and r.source not in UNLIKE]
+    others = [r for r in rates if r.kind == CORPUS]
     for low, high in sorted({(r.longer_than, r.up_to) for r in others}, key=lambda pair: pair[0]):
         name = f"over {low} tokens" if high is None else f"{low + 1} to {high} tokens"
         yield name, [r for r in others if r.longer_than == low]
-    for source in UNLIKE:
+    for source in dict.fromkeys(r.source for r in rates if r.kind == UNLIKE):
         mine = [r for r in rates if r.source == source]
         if sum(r.texts for r in mine) >= FEWEST:
             yield source, mine

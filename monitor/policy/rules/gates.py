@@ -1,7 +1,6 @@
-"""Combinations of conditions for all rules at once: layers of "at least so many of these hold".
+"""Combinations of conditions, for all rules at once: layers of gates, each "at least so many of these hold".
 
-`all` needs every part, `any` one, `not` turns a part around. Knows numbers of conditions and rules. Does not know
-scores or what a condition is.
+`all` needs every input, `any` needs one, and `not` inverts one.
 """
 
 from __future__ import annotations

@@ -37,11 +37,10 @@ from monitor.policy.schema.pooling import PoolingModel as PoolingModel
 from monitor.policy.schema.pooling import TopKMean as TopKMean
 from monitor.policy.schema.pooling import pooling_of as pooling_of
 from monitor.policy.schema.probe import ProbeModel as ProbeModel
-from monitor.policy.schema.suppress import Suppress as Suppress
 from monitor.policy.schema.threshold import AskedRate as AskedRate
 from monitor.policy.schema.threshold import LengthThreshold as LengthThreshold
 from monitor.policy.schema.threshold import threshold_at as threshold_at
-from monitor.records import Action, Mode, Severity
+from monitor.records import Action, ErrorTerm, Mode, Severity, Where
 
 API_VERSION = "monitor/v1"
 MOST_CONDITIONS = 64
@@ -150,6 +149,41 @@ class RuleModel(CheckModel):
     def asks(self) -> Action:
         """The action as the rest of the program names it."""
         return Action[self.action.upper()]
+
+
+class Suppress(Strict):
+    """Which features are clamped, and how, so that the model is pushed away from what they stand for."""
+
+    features: Annotated[list[FeatureIndex], Field(min_length=1)] | None = None
+    """Indices of the features to clamp. Left out, they are those that `policy fit` chose by their causal effect."""
+    target: Annotated[float, Field(ge=-20, le=0)]
+    """What the features are set to, in units of each feature's recorded maximum. Negative values push below zero."""
+    when: Literal["always", "detected"] = "detected"
+    """`detected` clamps once an enforced rule with `action: suppress` has fired; `always`, from the first token on."""
+    where: Annotated[Where, Field(strict=False)] = Where.ACTIVE
+    """`active` clamps a feature at the tokens where it is active; `everywhere` clamps it at every token."""
+    error_term: Annotated[ErrorTerm, Field(strict=False)] = ErrorTerm.KEEP
+    """What happens to the part of the residual that the dictionary does not explain. `keep` keeps it. `drop` replaces
+    the residual of edited tokens by the edited reconstruction: this is stronger, but needs the whole dictionary in
+    memory and an encode and decode of each of those tokens."""
+    hold: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """For how many tokens the clamps stay after the score was last at or above the release level. Left out, they stay
+    to the end of the request."""
+    release_below: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """The release level, as a share of the rule's threshold. Needs `hold`; below 1 it keeps clamps from flickering."""
+
+    def checks(self) -> Iterable[FieldCheck]:
+        """`hold` needs `when: detected`, `release_below` needs `hold`, and no feature stands twice."""
+        yield from (self._starts, self._release)
+        yield from once(self.features, ["features"])
+
+    def _starts(self) -> None:
+        if self.when == "always" and self.hold is not None:
+            raise refuse(["hold"], "`hold` goes with `when: detected`; clamps of `always` never start")
+
+    def _release(self) -> None:
+        if self.hold is None and self.release_below != 1.0:
+            raise refuse(["release_below"], "`release_below` needs `hold: TOKENS`")
 
 
 class PolicyModel(Strict):

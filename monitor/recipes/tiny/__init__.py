@@ -1,4 +1,1 @@
-"""How the demo model is made: `python -m monitor.recipes.tiny --data DIR --out DIR --minutes M`.
-
-Knows nothing itself; `pipeline` puts the steps in order.
-"""
+"""The recipe of the bundled model: `python -m monitor.recipes.tiny --data DIR --out DIR --minutes M`."""

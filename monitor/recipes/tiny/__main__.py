@@ -1,7 +1,4 @@
-"""`python -m monitor.recipes.tiny`: makes the demo model from a data folder, in one command.
-
-Knows flags and the terminal. The work is in `pipeline`.
-"""
+"""`python -m monitor.recipes.tiny`: makes the bundled model from a data folder, in one command."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,10 +10,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 from monitor.recipes.tiny.evaluate import ROWS, Held
-from monitor.recipes.tiny.memory import keep_freed_memory
+from monitor.recipes.tiny.gradients import keep_freed_memory
 from monitor.recipes.tiny.pipeline import Folder, finish, prepare, train, trainer_of
-from monitor.recipes.tiny.plan import Budget, Plan
-from monitor.recipes.tiny.train import Trainer
+from monitor.recipes.tiny.plan import Budget, PretrainingPlan
+from monitor.recipes.tiny.trainer import Pretrainer
 
 app = typer.Typer(add_completion=False)
 
@@ -24,21 +21,36 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def main(
     data: Annotated[
-        Path, typer.Option(help="Folder with corpus/ and labelled/.", exists=True, file_okay=False)
+        Path,
+        typer.Option(
+            help="Train on the texts of this folder, in corpus/ and labelled/.", exists=True, file_okay=False
+        ),
     ],
     out: Annotated[
-        Path, typer.Option(help="Folder for cache, checkpoints, model and report; outside the repo.")
+        Path,
+        typer.Option(
+            help="Write cache, checkpoints, model and report to this folder, outside the repository."
+        ),
     ],
-    minutes: Annotated[float | None, typer.Option(help="Train for so long, over all stretches.")] = None,
-    tokens: Annotated[int | None, typer.Option(help="Train on so many tokens instead.")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="Train for so many minutes, over all stretches.")
+    ] = None,
+    tokens: Annotated[int | None, typer.Option(help="Train on so many tokens instead of minutes.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in --out.")] = False,
-    workers: Annotated[int, typer.Option(help="Processes of one thread; 0 trains in this one.", min=0)] = 3,
-    checkpoint_every: Annotated[float, typer.Option(help="Seconds between checkpoints.", min=1)] = 180,
-    held_out_rows: Annotated[int, typer.Option(help="Rows measured per corpus.", min=1)] = ROWS,
+    workers: Annotated[
+        int,
+        typer.Option(
+            help="Compute gradients in so many processes of one thread; 0 computes them in this one.", min=0
+        ),
+    ] = 3,
+    checkpoint_every: Annotated[
+        float, typer.Option(help="Write a checkpoint every so many seconds.", min=1)
+    ] = 180,
+    held_out_rows: Annotated[int, typer.Option(help="Measure on so many rows of each corpus.", min=1)] = ROWS,
 ) -> None:
     """Trains the demo model: tokenizer, token rows, training, export, report."""
     console = Console()
-    folder, plan = Folder(out), Plan()
+    folder, plan = Folder(out), PretrainingPlan()
     budget = _budget(minutes, tokens)
     if resume != folder.checkpoint.exists():
         hint = "holds no checkpoint: leave --resume out" if resume else "holds a checkpoint: add --resume"
@@ -50,7 +62,7 @@ def main(
     with _bar(console) as bar:
         task = bar.add_task("training", total=1.0, tokens="", loss="")
 
-        def tell(run: Trainer, progress: float) -> None:
+        def tell(run: Pretrainer, progress: float) -> None:
             counters = run.counters
             bar.update(
                 task, completed=progress, tokens=f"{counters.tokens / 1e6:.1f}M", loss=f"{counters.loss:.3f}"

@@ -1,7 +1,6 @@
-"""`python -m monitor.recipes.tiny.dictionary`: trains the demo model's dictionary, in one command.
+"""`python -m monitor.recipes.tiny.dictionary`: trains the bundled model's dictionary, in one command.
 
-Knows which text the dictionary reads: what the model was trained on, in the shares of the end of its training.
-The training itself is `sae-monitor dictionary train`.
+It reads what the model was trained on, in the shares of the end of that training.
 """
 
 import json
@@ -11,14 +10,17 @@ from typing import Annotated
 import torch
 import typer
 
-from monitor.cli.dictionary.train import train
+from monitor.dictionary.training.settings import TrainSettings
+from monitor.lab.training import ProgressLines, TrainingText, open_subject, storage_of, together, train_into
 from monitor.recipes.tiny.corpus import corpora
-from monitor.recipes.tiny.memory import keep_freed_memory
+from monitor.recipes.tiny.gradients import keep_freed_memory
 from monitor.recipes.tiny.plan import END_MIXTURE
 
 app = typer.Typer(add_completion=False)
 
 FEATURES, K = 4096, 32
+CONTEXT, HELD_OUT = 256, 200_000
+"""Tokens in a context, and tokens to measure on."""
 LEARNING_RATE = 1e-3
 """What the shipped dictionary was trained with, for fewer dead features; its README measures what that costs."""
 
@@ -40,28 +42,37 @@ def write_texts(data: Path, folder: Path) -> list[str]:
 @app.command()
 def main(
     data: Annotated[
-        Path, typer.Option(help="Folder with corpus/ and labelled/.", exists=True, file_okay=False)
+        Path,
+        typer.Option(
+            help="Train on the texts of this folder, in corpus/ and labelled/.", exists=True, file_okay=False
+        ),
     ],
-    model: Annotated[Path, typer.Option(help="Folder of the demo model.", exists=True, file_okay=False)],
-    out: Annotated[Path, typer.Option(help="Folder of the dictionary; goes on from its checkpoint.")],
-    text: Annotated[Path, typer.Option(help="Folder for the prepared text; outside the repo.")],
-    tokens: Annotated[int, typer.Option(help="Tokens to train on.", min=1)] = 16_000_000,
-    threads: Annotated[int | None, typer.Option(help="CPU threads; all when left out.", min=1)] = None,
+    model: Annotated[
+        Path,
+        typer.Option(help="Learn the activations of the model in this folder.", exists=True, file_okay=False),
+    ],
+    out: Annotated[
+        Path, typer.Option(help="Write the dictionary to this folder; go on from the checkpoint in it.")
+    ],
+    text: Annotated[
+        Path, typer.Option(help="Write the prepared text to this folder, outside the repository.")
+    ],
+    tokens: Annotated[int, typer.Option(help="Train on so many tokens.", min=1)] = 16_000_000,
+    threads: Annotated[
+        int | None, typer.Option(help="Use so many CPU threads; all by default.", min=1)
+    ] = None,
 ) -> None:
-    """Trains the demo dictionary: text, activations of the middle layer, BatchTopK, report and picture."""
+    """Train the bundled dictionary: text, activations of the middle layer, BatchTopK, report and picture."""
     if threads is not None:
         torch.set_num_threads(threads)
     keep_freed_memory()
-    train(
-        model=str(model),
-        data=write_texts(data, text),
-        features=FEATURES,
-        out=out,
-        tokens=tokens,
-        k=K,
-        learning_rate=LEARNING_RATE,
-        weights="bfloat16",
-    )
+    settings = TrainSettings(features=FEATURES, tokens=tokens, k=K, learning_rate=LEARNING_RATE)
+    sources = tuple(write_texts(data, text))
+    with together():
+        subject = open_subject(TrainingText(str(model), None, sources, CONTEXT, HELD_OUT, "auto"))
+        storage = storage_of(out, weights="bfloat16")
+        train_into(storage, settings, subject, ProgressLines(settings, typer.echo), plot=True)
+    typer.echo(f"saved in {out}")
 
 
 if __name__ == "__main__":

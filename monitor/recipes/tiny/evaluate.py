@@ -1,6 +1,6 @@
-"""Measures an exported model: held-out loss per corpus and a page of samples.
+"""An exported model measured: held-out loss per corpus, and a page of samples.
 
-Knows the export and the held-out rows. Weights are read as shipped (bf16) and computed with in fp32.
+Weights are read as shipped (bf16) and computed with in fp32.
 """
 
 import math

@@ -1,10 +1,12 @@
 """Gradients of a batch: by this process alone, or by worker processes of one thread each.
 
-Knows how a batch is cut into pieces and how gradients come together. Threads that meet at a barrier after every small
-product crawl as soon as anything else wants their cores; processes that meet once a step only slow down by what they
-are denied, and the free ones take over the pieces that the others have not begun. Knows nothing of updates or data.
+Threads that meet at a barrier after every small product crawl as soon as anything else wants their cores. Processes
+that meet once a step only slow down by what they are denied, and the free ones take over the pieces that the others
+have not begun.
 """
 
+import ctypes
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from typing import Any, Protocol
@@ -13,13 +15,14 @@ import torch
 from torch import Tensor, multiprocessing
 from transformers import LlamaConfig
 
-from monitor.recipes.tiny.memory import keep_freed_memory
 from monitor.recipes.tiny.network import TrainingForward, next_token_loss
-from monitor.recipes.tiny.plan import Plan
+from monitor.recipes.tiny.plan import PretrainingPlan
 
 _HEAD = "model.embed_tokens.weight"
 _ROUNDS = 2
 """Pieces per worker: more share the work out better, fewer run faster."""
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
+"""Settings of glibc's allocator."""
 
 
 class Gradients(Protocol):
@@ -32,7 +35,7 @@ class Gradients(Protocol):
 class LocalGradients:
     """Computes the pieces of a batch one after the other; the same bits every time."""
 
-    def __init__(self, plan: Plan, config: LlamaConfig, weights: Mapping[str, Tensor]) -> None:
+    def __init__(self, plan: PretrainingPlan, config: LlamaConfig, weights: Mapping[str, Tensor]) -> None:
         forward = TrainingForward(config, plan.shape.context)
         self._forward: Callable[..., Tensor] = torch.compile(forward) if plan.compiled else forward
         self._plan = plan
@@ -58,7 +61,9 @@ class WorkerGradients:
     The order in which gradients are added depends on who is free, so the last bits differ from run to run.
     """
 
-    def __init__(self, plan: Plan, config: LlamaConfig, weights: Mapping[str, Tensor], workers: int) -> None:
+    def __init__(
+        self, plan: PretrainingPlan, config: LlamaConfig, weights: Mapping[str, Tensor], workers: int
+    ) -> None:
         context = multiprocessing.get_context("spawn")
         self._weights = weights
         shared = {name: _shared(weight.detach()) for name, weight in weights.items()}
@@ -112,7 +117,7 @@ def _views(weights: Mapping[str, Tensor], flat: Tensor) -> list[tuple[Tensor, Te
 
 def _work(
     line: "Connection[Any, Any]",
-    plan: Plan,
+    plan: PretrainingPlan,
     config: LlamaConfig,
     shared: dict[str, Tensor],
     flat: Tensor,
@@ -145,3 +150,18 @@ def _take(begun: Any) -> int:
         number = int(begun.value)
         begun.value = number + 1
     return number
+
+
+def keep_freed_memory() -> None:
+    """Keeps freed memory in the process, so that a training step does not pay for its pages anew.
+
+    It tells glibc never to map single blocks and never to give memory back, which is worth 15 % of the training speed
+    on a CPU. On systems without glibc it does nothing.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_MMAP_MAX, 0)
+        mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(_TOP_PAD, 2**28)

@@ -1,25 +1,22 @@
-"""The whole recipe in order: tokenizer, token rows, training, export, report.
+"""The whole recipe in order: tokenizer, token rows, training, export, report."""
 
-Knows the layout of the output folder and which steps are already done. Each step's work is elsewhere.
-"""
-
+import copy
 import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformers import PreTrainedTokenizerFast
+import torch
+from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from monitor.recipes.tiny.corpus import Document, corpora
+from monitor.recipes.tiny.corpus import CorpusText, corpora
 from monitor.recipes.tiny.evaluate import Held, held_out_losses, samples
-from monitor.recipes.tiny.export import export_model
-from monitor.recipes.tiny.plan import Budget, Plan
-from monitor.recipes.tiny.progress import Report
-from monitor.recipes.tiny.sampler import Sampler
-from monitor.recipes.tiny.shards import build_shards, have_shards, open_shards
+from monitor.recipes.tiny.plan import Budget, PretrainingPlan
+from monitor.recipes.tiny.sampler import RowSampler
+from monitor.recipes.tiny.shards import Tell, build_shards, have_shards, open_shards
 from monitor.recipes.tiny.tokenizer import as_training_text, load_tokenizer, train_tokenizer
-from monitor.recipes.tiny.train import Progress, Trainer
+from monitor.recipes.tiny.trainer import Pretrainer, Progress
 
 _TOKENIZER_SHARE = 2_500_000
 """Characters of each corpus from which the vocabulary is learned."""
@@ -57,7 +54,7 @@ class Folder:
         return self.root / "model"
 
 
-def prepare(data: Path, folder: Folder, plan: Plan, report: Report) -> PreTrainedTokenizerFast:
+def prepare(data: Path, folder: Folder, plan: PretrainingPlan, report: Tell) -> PreTrainedTokenizerFast:
     """Learns the tokenizer and packs the corpora, unless the folder holds both from an earlier stretch."""
     if have_shards(folder.cache):
         return load_tokenizer(folder.tokenizer)
@@ -77,7 +74,7 @@ def _unmatched(found: set[str], mixed: set[str]) -> str:
     return f"corpora only measured on: {unread}; in the mixture but not at hand: {missing}"
 
 
-def _vocabulary_texts(documents: dict[str, list[Document]]) -> Iterator[str]:
+def _vocabulary_texts(documents: dict[str, list[CorpusText]]) -> Iterator[str]:
     for listed in documents.values():
         left = _TOKENIZER_SHARE
         for document in listed:
@@ -88,23 +85,23 @@ def _vocabulary_texts(documents: dict[str, list[Document]]) -> Iterator[str]:
 
 
 def trainer_of(
-    folder: Folder, plan: Plan, tokenizer: PreTrainedTokenizerFast, resume: bool, workers: int = 0
-) -> Trainer:
+    folder: Folder, plan: PretrainingPlan, tokenizer: PreTrainedTokenizerFast, resume: bool, workers: int = 0
+) -> Pretrainer:
     """A trainer at the start of a run, or where its checkpoint left it."""
     config = plan.shape.config(
         int(tokenizer.bos_token_id), int(tokenizer.eos_token_id), int(tokenizer.pad_token_id)
     )
-    trainer = Trainer(plan, config, Sampler(open_shards(folder.cache, "train"), plan.seed), workers)
+    trainer = Pretrainer(plan, config, RowSampler(open_shards(folder.cache, "train"), plan.seed), workers)
     if resume:
         trainer.restore(folder.checkpoint)
     return trainer
 
 
-def train(trainer: Trainer, budget: Budget, folder: Folder, every: float, tell: Progress) -> None:
+def train(trainer: Pretrainer, budget: Budget, folder: Folder, every: float, tell: Progress) -> None:
     """Runs to the end of the budget, with a checkpoint every `every` seconds and one at the end."""
     saved = time.monotonic()
 
-    def after_step(run: Trainer, progress: float) -> None:
+    def after_step(run: Pretrainer, progress: float) -> None:
         nonlocal saved
         tell(run, progress)
         if run.counters.steps % 20 == 0:
@@ -117,7 +114,7 @@ def train(trainer: Trainer, budget: Budget, folder: Folder, every: float, tell: 
     trainer.save(folder.checkpoint)
 
 
-def _log(path: Path, run: Trainer, progress: float) -> None:
+def _log(path: Path, run: Pretrainer, progress: float) -> None:
     counters = run.counters
     line = {
         "step": counters.steps,
@@ -130,8 +127,21 @@ def _log(path: Path, run: Trainer, progress: float) -> None:
         log.write(json.dumps(line) + "\n")
 
 
+def export_model(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Saves a bf16 copy of the model, its generation settings and its tokenizer into `folder`."""
+    narrow = copy.deepcopy(model).to(torch.bfloat16).eval()
+    narrow.generation_config = GenerationConfig(
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    narrow.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
 def finish(
-    trainer: Trainer, tokenizer: PreTrainedTokenizerFast, folder: Folder, rows: int
+    trainer: Pretrainer, tokenizer: PreTrainedTokenizerFast, folder: Folder, rows: int
 ) -> dict[str, Held]:
     """Exports the model, then measures the export and writes `report.json` and `samples.md`."""
     export_model(trainer.model, tokenizer, folder.model)

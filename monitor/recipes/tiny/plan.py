@@ -1,7 +1,7 @@
 """The numbers of a training run: model shape, batch, learning rates, schedule, mixture.
 
-Knows only numbers and how they change over a run. Progress is a fraction of the run's budget, of minutes or of tokens:
-with a budget of minutes, a busy machine costs tokens but never the end of the learning-rate decay.
+Progress is a fraction of the run's budget, of minutes or of tokens. With a budget of minutes, a busy machine costs
+tokens but never the end of the learning-rate decay.
 """
 
 from dataclasses import dataclass, field
@@ -78,7 +78,7 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class PretrainingPlan:
     """Everything that decides what a run computes, apart from its budget."""
 
     shape: Shape = field(default_factory=Shape)

@@ -1,7 +1,7 @@
-"""Draws batches of rows from corpora by a mixture.
+"""Batches of rows, drawn from corpora by a mixture.
 
-Knows how often each corpus was read; every row of a corpus is drawn once before any is drawn again. Its state is a few
-numbers, so that a resumed run draws exactly what an unbroken one would have.
+Every row of a corpus is drawn once before any is drawn again. The state is a few numbers, so that a resumed run draws
+exactly what an unbroken one would have.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from torch import Tensor
 from monitor.recipes.tiny.shards import Rows
 
 
-class Sampler:
+class RowSampler:
     """Endless batches `[rows, length]` of token ids (int64)."""
 
     def __init__(self, corpora: dict[str, Rows], seed: int) -> None:

@@ -1,23 +1,21 @@
-"""Packed rows of token ids on disk, one memory-mapped file per corpus and split.
-
-Knows how documents are laid into rows of equal length. Knows nothing of how rows are mixed or learned from.
-"""
+"""Rows of token ids on disk, all of one length, in one memory-mapped file per corpus and split."""
 
 import bisect
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
-from monitor.lab.splits import Split
-from monitor.recipes.tiny.corpus import Document
-from monitor.recipes.tiny.progress import Report
+from monitor.lab.splits import Side
+from monitor.recipes.tiny.corpus import CorpusText
 from monitor.recipes.tiny.tokenizer import encode_documents
 
 Rows = NDArray[np.uint16]
+Tell = Callable[[str], None]
+"""Is told one line of progress in words."""
 _WINDOW = 4096
 _INDEX = "index.json"
 
@@ -61,11 +59,11 @@ def _fill_row(pending: list[tuple[int, list[int]]], length: int) -> list[int]:
 
 def build_shards(
     cache: Path,
-    corpora: dict[str, list[Document]],
+    corpora: dict[str, list[CorpusText]],
     tokenizer: PreTrainedTokenizerFast,
     length: int,
     seed: int,
-    report: Report,
+    report: Tell,
 ) -> None:
     """Writes the packed rows of every corpus and split into `cache`, the index last."""
     cache.mkdir(parents=True, exist_ok=True)
@@ -89,7 +87,7 @@ def have_shards(cache: Path) -> bool:
     return (cache / _INDEX).is_file()
 
 
-def open_shards(cache: Path, split: Split) -> dict[str, Rows]:
+def open_shards(cache: Path, split: Side) -> dict[str, Rows]:
     """The rows of every corpus that has any in this split, memory-mapped and read-only."""
     counts = json.loads((cache / _INDEX).read_text(encoding="utf-8"))
     return {
@@ -99,5 +97,5 @@ def open_shards(cache: Path, split: Split) -> dict[str, Rows]:
     }
 
 
-def _file(cache: Path, name: str, split: Split | str) -> Path:
+def _file(cache: Path, name: str, split: Side | str) -> Path:
     return cache / f"{name.replace('/', '-')}.{split}.npy"

@@ -1,7 +1,4 @@
-"""The demo model's own byte-level BPE tokenizer and its chat format.
-
-Knows how text becomes token ids: the special tokens, where a turn ends, how messages are written out. Knows nothing of
-files other than the tokenizer's own.
+"""The bundled model's own byte-level BPE tokenizer and its chat format.
 
 A document is `<|begin|>` + text + `<|end|>`. In a dialogue (`Human: …`, blank line, `Assistant: …`) every Assistant
 turn ends with `<|end|>`, so that generation stops there by itself.

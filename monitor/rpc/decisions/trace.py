@@ -1,7 +1,6 @@
 """What a trace says of a request: names and attributes by the conventions for generative AI, never a word of text.
 
-https://opentelemetry.io/docs/specs/semconv/gen-ai/ for `gen_ai.*`; ours are `sae_monitor.*`. Knows records and
-entries. Does not know OpenTelemetry.
+`gen_ai.*` attributes follow https://opentelemetry.io/docs/specs/semconv/gen-ai/; `sae_monitor.*` are this project's.
 """
 
 from __future__ import annotations

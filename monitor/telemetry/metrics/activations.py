@@ -1,7 +1,6 @@
 """Histograms of the watched features' readings, cheap enough for every token.
 
-A step of the engine hands over one small block per request; blocks wait, and are counted together once there are
-many of them or somebody scrapes. Does not know policies beyond the names it is given as labels.
+Blocks of readings wait, and are counted together once there are many of them or Prometheus scrapes.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Every metric of the server, by name, label and unit.
 
-Knows Prometheus. Does not know gRPC, the engine or how a policy decides. The registry is injected, and every
-label set exists from the moment that its bounded set is known, so that rates start from zero. What belongs to
-policies, to the decision log and to the health of the dictionary has a module of its own (`metrics_*`).
+The registry is passed in. Every label set exists from the moment that its values are known, so that rates start from
+zero. Metrics of policies, of the decision log and of the server's state have modules of their own.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The trace that a request belongs to: taken from the caller's W3C trace context, known to everything it touches.
+"""The trace that a request belongs to, taken from the caller's W3C trace context (`traceparent`).
 
-Knows `traceparent` and the request that runs now. Works without OpenTelemetry: then the caller's trace id still
-reaches log lines, decision records and exemplars, and no spans are made (`spans` makes them).
+It works without OpenTelemetry: the caller's trace id still reaches log lines, decision records and exemplars, and no
+spans are made. `otel` makes them.
 """
 
 from __future__ import annotations

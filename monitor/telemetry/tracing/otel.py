@@ -1,7 +1,7 @@
-"""Spans by OpenTelemetry, sent over OTLP. The only module that imports it; serving without it works.
+"""Spans by OpenTelemetry, sent over OTLP. No other module imports it, and serving without it works.
 
-Knows the SDK. Does not know what requests are made of: `Trace.describe`, `phase` and `event` bring names, times and
-attributes. Children are made when their request ends, with the times at which they happened.
+`Trace.describe`, `phase` and `event` bring names, times and attributes. Child spans are made when their request ends,
+with the times at which they happened.
 """
 
 from __future__ import annotations

@@ -8,10 +8,10 @@ import torch
 from typer.testing import CliRunner
 
 from monitor.cli.dictionary.app import dictionary_app
-from monitor.cli.dictionary.train import ProgressLines
 from monitor.dictionary.bundle import load_dictionary
 from monitor.dictionary.training.settings import TrainSettings
 from monitor.dictionary.training.trainer import StepMetrics
+from monitor.lab.training import ProgressLines
 from tests.dictionary.training.tiny_model import options, write_model, write_text
 
 run = CliRunner()

@@ -223,7 +223,8 @@ def test_describe_reads_files_in_equal_shares(tmp_path):
         ("x.jsonl", "{", "x.jsonl:1: not JSON"),
         ("x.jsonl", '{"words": 1}', "x.jsonl:1: no text"),
         ("x.jsonl", '{"text": "a", "label": 3}', "`label` is 3"),
-        ("x.csv", "a", "neither .txt"),
+        ("x.csv", "a", "x.csv:1: no column `text`"),
+        ("x.tsv", "a", "neither .txt"),
     ],
 )
 def test_files_that_cannot_be_read_are_named(tmp_path, name, content, said):

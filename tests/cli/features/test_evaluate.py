@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from monitor.cli.app import app
 from monitor.cli.dictionary.describe import describe
 from monitor.dictionary.evaluation.source import SourceText
-from monitor.lab.labelled_sources import LabelledReader
+from monitor.lab.feature_evaluation import LabelledReader
 from monitor.lab.pair import open_pair
 from monitor.lab.splits import split_of
 from tests.cli.small_pair import write_small_pair
@@ -84,6 +84,31 @@ def test_every_source_is_measured_and_single_classes_are_explained(pair, labelle
     assert clear.count("### ") == len(record["clearest"]) > 0
 
 
+def test_anybodys_folder_is_measured(pair, tmp_path):
+    """Other names, csv, no groups: every row is a group of its own, and the file's name is the concept."""
+    data = tmp_path / "mine"
+    data.mkdir()
+    lines = [f"{('power and gold', 'a cat on a mat')[i % 2]} {i},{1 - i % 2}" for i in range(120)]
+    (data / "greedy.csv").write_text("\n".join(["text,label", *lines]))
+    (data / "calm.csv").write_text("text,label\n" + "".join(f"name {i} rivers,0\n" for i in range(40)))
+    (data / "notes.txt").write_text("to do\n")
+    arguments = ["--data", data, "--out", tmp_path / "out", *pair.options, "--features", 4, "--jobs", 1]
+    _evaluate(*arguments, "--train-fraction", 0.7, "--split-seed", 2)
+    record = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    (source,) = record["sources"]
+    assert (source["concept"], source["source"]) == ("greedy", "greedy")
+    assert source["train_rows"] + source["test_rows"] == 120
+    assert 70 < source["train_rows"] < 100
+    assert source["test_groups"] == source["test_rows"]
+    assert record["notes"] == [
+        "notes.txt: not used: its rows have no label; name it with --false-positives to count what fires on it"
+    ]
+    assert "notes.txt: not used" in (tmp_path / "out" / "evaluation.md").read_text()
+    again = _evaluate(*arguments, "--labelled", "greedy.csv", "--split-seed", 2)
+    assert "| greedy/greedy |" in again.stdout
+    assert "notes.txt" not in again.stdout
+
+
 def test_only_the_answer_of_a_response_is_read(pair):
     reader = LabelledReader(open_pair(str(pair.model), pair.dictionary), 64)
     row = SourceText("Human: abc?\n\nAssistant: yes", True, "response", "g")
@@ -109,4 +134,4 @@ def test_what_cannot_be_measured_is_an_error(pair, labelled, tmp_path):
     wrong = _evaluate("--data", labelled, "--out", tmp_path, *pair.options, "--only", "greed", code=2)
     assert "no concept or source 'greed'" in wrong.stderr
     wrong = _evaluate("--data", tmp_path, "--out", tmp_path, *pair.options, code=2)
-    assert "holds no CONCEPT/SOURCE.jsonl" in wrong.stderr
+    assert "holds no labelled file" in wrong.stderr

@@ -78,14 +78,17 @@ def test_schema_is_json(tmp_path):
     [
         (["--only", "envy"], "no policy called envy"),
         ([], "0 benign texts cannot set a threshold"),
-        (["--extra", "nowhere"], "0 benign texts"),
+        (["--extra", "nowhere"], "no folder at nowhere"),
+        (["--extra", "{}"], "are about envy, and no policy here is"),
     ],
 )
 def test_fit_refuses_what_it_cannot_use(tmp_path, arguments, word):
     write_concept(tmp_path)
-    done = run("fit", tmp_path, *arguments)
+    (tmp_path / "envy").mkdir()
+    (tmp_path / "envy" / "rows.csv").write_text("text,label\nmine,1\nyours,0\n")
+    done = run("fit", tmp_path, *(argument.format(tmp_path) for argument in arguments))
     assert done.exit_code == 2
-    assert word in done.output
+    assert word in " ".join(done.output.split())
 
 
 @pytest.mark.parametrize(

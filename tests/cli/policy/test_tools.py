@@ -9,12 +9,11 @@ import pytest
 from typer.testing import CliRunner
 
 from monitor.cli.app import app
-from monitor.cli.policy.evaluate import Evaluation, as_markdown, table
-from monitor.lab.benign_texts import SPREAD, benign_texts, documents, excerpt
-from monitor.lab.extra_rows import extra_rows, held_out, sources_of
+from monitor.lab.evaluation_results import PolicyEvaluation
 
 SHIPPED = Path(__file__).parents[3] / "policies"
 ROWS = 120
+HALF = ("--train-fraction", 0.5)
 
 
 def run(*arguments):
@@ -55,16 +54,16 @@ def fitted(tmp_path_factory, data):
         if "lock" not in path.name:
             shutil.copy(path, folder)
     shutil.copy(SHIPPED / "benign.jsonl", folder)
-    output = run("fit", folder, "--features", 8, "--rounds", 2, "--extra", data / "labelled")
+    output = run("fit", folder, "--features", 8, "--rounds", 2, "--extra", data, *HALF)
     assert "scams" in output
     return folder
 
 
 def test_evaluate_measures_what_no_fit_has_read(fitted, data, tmp_path):
-    text = run("evaluate", fitted, "--data", data, "--rows", 50)
+    text = run("evaluate", fitted, "--data", data, *HALF, "--rows", 50)
     assert "| scams | scam/made-up |" in text
     assert "scams/written" in text
-    record = json.loads(run("evaluate", fitted, "--data", data, "--rows", 50, "--json"))
+    record = json.loads(run("evaluate", fitted, "--data", data, *HALF, "--rows", 50, "--json"))
     (source,) = record["sources"]
     assert (source["positive"], source["negative"]) == (25, 25)
     assert set(source["methods"]) >= {"policy", "linear_probe", "bag_of_words", "random_features"}
@@ -122,8 +121,74 @@ def mixed(fitted, tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory):
+    """Somebody else's folder: other names, csv, no groups, documents beside it."""
+    folder = tmp_path_factory.mktemp("foreign")
+    bad = [
+        f"Congratulations, number {i}! Claim your prize of {i} dollars by sending a small fee,1"
+        for i in range(40)
+    ]
+    good = [f"Shall we meet on day {i} for lunch in the park?,0" for i in range(40)]
+    mails = [f'"{line[:-2]}",{line[-1]}' for line in bad + good]
+    (folder / "mails.csv").write_text("\n".join(["text,label", *mails]))
+    (folder / "asked.csv").write_text(
+        "text,label\n" + "".join(f"How far is town {i}?,0\n" for i in range(60))
+    )
+    (folder / "odd").mkdir()
+    (folder / "odd" / "few.csv").write_text("text,label\nhello,1\nyou,0\n")
+    (folder / "news").mkdir()
+    write_rows(
+        folder / "news" / "old.jsonl",
+        [{"text": f"On day {i} it rained in the town. " * 5} for i in range(90)],
+    )
+    return folder
+
+
+def test_evaluate_takes_anybodys_folder(fitted, foreign):
+    arguments = ["--about", "mails.csv=scams", "--about", "odd/*=scams", "--false-positives", "news"]
+    record = json.loads(run("evaluate", fitted, "--data", foreign, *arguments, "--rows", 80, "--json"))
+    (source,) = record["sources"]
+    assert (source["source"], source["positive"], source["negative"]) == ("mails", 40, 40), "all rows count"
+    assert source["methods"]["policy"]["auroc"] > 0.9
+    texts = {}
+    for rate in record["rates"]:
+        if rate["rule"] == "written":
+            texts[rate["source"], rate["kind"]] = texts.get((rate["source"], rate["kind"]), 0) + rate["texts"]
+    assert texts[("asked", "requests")] == 60
+    assert 20 < texts[("old", "corpus")] < 70
+    notes = "\n".join(record["notes"])
+    assert "odd/few: not measured, as only 2 rows, 1 of them positive" in notes
+    assert "old: read is the half of the documents that `policy fit --benign` leaves out" in notes
+    text = run("evaluate", fitted, "--data", foreign, *arguments, "--train-fraction", 0, "--rows", 50)
+    assert "| scams | mails |" in text
+    assert "| old |" in text
+    assert "read is the half" not in text, "a share of 0 reads every document"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            [],
+            "are about mails, odd, and no policy here is: say what they are about with --about 'PATTERN=NAME'",
+        ),
+        (["--about", "scams"], "--about scams: write PATTERN=NAME"),
+        (["--about", "male.csv=scams"], "'male.csv' matches no file"),
+        (["--leave-out", "asked.csv"], "holds no benign texts"),
+        (["--benign", "nothing/*"], "'nothing/*' matches no file"),
+        (["--manifest", "nowhere.yaml"], "nowhere.yaml"),
+        (["--train-fraction", "3"], "--train-fraction"),
+    ],
+)
+def test_what_a_folder_lacks_is_said(fitted, foreign, arguments, said):
+    done = CliRunner().invoke(app, ["policy", "evaluate", str(fitted), "--data", str(foreign), *arguments])
+    assert done.exit_code == 2
+    assert said in " ".join(done.output.replace("│", " ").split())
+
+
 def test_every_rule_has_a_row_or_a_reason(mixed, data):
-    record = json.loads(run("evaluate", mixed, "--data", data, "--rows", 50, "--json"))
+    record = json.loads(run("evaluate", mixed, "--data", data, *HALF, "--rows", 50, "--json"))
     fired = {}
     for rate in record["rates"]:
         key = f"{rate['policy']}/{rate['rule']}"
@@ -140,18 +205,18 @@ def test_every_rule_has_a_row_or_a_reason(mixed, data):
     assert "both/usual: combines conditions" in notes
     assert "all prompt here, so `answered` cannot be reached" in notes
     assert "loud: learnt from no examples" in notes
-    assert "- elsewhere: bound" in as_markdown(Evaluation("f", {}, (), notes=tuple(record["notes"])))
+    assert "- elsewhere: bound" in str(PolicyEvaluation("f", {}, (), notes=tuple(record["notes"])))
 
 
 def test_report_and_compare_take_combined_rules_and_leave_out_other_models(mixed, data, tmp_path):
     page = tmp_path / "page.html"
-    run("report", mixed, "--data", data, "--rows", 50, "--texts", 50, "-o", page, "--show", 2)
+    run("report", mixed, "--data", data, *HALF, "--rows", 50, "--texts", 50, "-o", page, "--show", 2)
     text = page.read_text()
     assert "elsewhere: bound to *another*" in text
     assert "both/usual: combines conditions" in text
     assert 'id="policy-both"' in text
     assert 'id="policy-elsewhere"' not in text
-    record = json.loads(run("compare", mixed, mixed, "--on", data, "--rows", 20, "--json"))
+    record = json.loads(run("compare", mixed, mixed, "--on", data, *HALF, "--rows", 20, "--json"))
     assert {rule["rule"] for rule in record["rules"]} == {
         "scams/written",
         "both/usual",
@@ -161,7 +226,7 @@ def test_report_and_compare_take_combined_rules_and_leave_out_other_models(mixed
     assert record["notes"] == [
         f"elsewhere of {name}: bound to *another*; not compared on this model" for name in "AB"
     ]
-    assert "elsewhere of B: bound to" in run("compare", mixed, mixed, "--on", data, "--rows", 20)
+    assert "elsewhere of B: bound to" in run("compare", mixed, mixed, "--on", data, *HALF, "--rows", 20)
 
 
 def test_tests_of_policies_for_other_models_are_skipped_and_said_to_be(mixed, tmp_path):
@@ -189,7 +254,7 @@ def test_tests_of_policies_for_other_models_are_skipped_and_said_to_be(mixed, tm
 
 def test_report_shows_unseen_texts_token_by_token(fitted, data, tmp_path):
     page = tmp_path / "page.html"
-    run("report", fitted, "--data", data, "--rows", 50, "--texts", 50, "-o", page, "--show", 2)
+    run("report", fitted, "--data", data, *HALF, "--rows", 50, "--texts", 50, "-o", page, "--show", 2)
     text = page.read_text()
     assert "scam/made-up" in text.replace("<wbr>", "")
     assert 'class="words"' in text
@@ -204,53 +269,12 @@ def test_compare_says_who_flips(fitted, data, tmp_path):
     shutil.copytree(fitted, other)
     strict = (other / "scams.yaml").read_text().replace("{false_positive_rate: 0.01}", "1000.0")
     (other / "scams.yaml").write_text(strict)
-    record = json.loads(run("compare", fitted, other, "--on", data, "--rows", 40, "--json"))
+    record = json.loads(run("compare", fitted, other, "--on", data, *HALF, "--rows", 40, "--json"))
     (change,) = record["rules"]
     assert change["rule"] == "scams/written"
     assert (change["both"], change["only_b"]["count"]) == (0, 0)
     assert change["only_a"]["count"] + change["neither"] == record["texts"]
-    same = json.loads(run("compare", fitted, fitted, "--on", data, "--rows", 40, "--json"))
+    same = json.loads(run("compare", fitted, fitted, "--on", data, *HALF, "--rows", 40, "--json"))
     assert same["rules"][0]["p_value"] == 1.0
     assert same["digests"]["a"] == same["digests"]["b"] != record["digests"]["b"]
-    assert "newspapers" not in run("compare", fitted, other, "--on", data, "--rows", 40)
-
-
-def test_what_a_fit_reads_is_never_measured_on(data, tmp_path):
-    path = data / "labelled" / "scam" / "made-up.jsonl"
-    learnt = set(extra_rows(data / "labelled", "scams", "scam").texts)
-    measured = {r.text for r in held_out(path, 10_000)}
-    assert learnt
-    assert measured
-    assert not learnt & measured
-    corpus = tmp_path / "corpus.jsonl"
-    corpus.write_text("".join(json.dumps({"text": f"Line {i} of a book. " * 9}) + "\n" for i in range(400)))
-    halves = [set(documents([corpus], held_out=which)) for which in (False, True)]
-    assert halves[0].isdisjoint(halves[1])
-    assert sum(map(len, halves)) == 400
-    found = benign_texts(SHIPPED, [corpus])
-    assert not {text for half in halves[1:] for text in half} & {*found.learnt, *found.aside}
-
-
-def test_sources_speak_of_the_policy_that_they_are_about(tmp_path):
-    for name in ("unsafe_code/sven", "unsafe_code/other", "deception/x"):
-        write_rows(tmp_path / f"{name}.jsonl", [row("t", 1, "g")])
-    stems = {p.stem for p in sources_of(tmp_path, "unsafe-code-backdoor", "unsafe_code")}
-    assert stems == {"other"}
-    assert {p.stem for p in sources_of(tmp_path, "unsafe-code-vulnerability", "unsafe_code")} == {
-        "other",
-        "sven",
-    }
-
-
-def test_long_documents_give_pieces_from_all_over(tmp_path):
-    book = "".join(f"Sentence number {i}. " for i in range(20_000))
-    (tmp_path / "book.jsonl").write_text(json.dumps({"text": book}) + "\n")
-    pieces = [p for half in (False, True) for p in documents([tmp_path / "book.jsonl"], held_out=half)]
-    assert 4 <= len(pieces) <= 10
-    assert all(piece in book for piece in pieces)
-    assert len({excerpt(piece, *SPREAD) for piece in pieces}) == len(pieces)
-
-
-def test_tables_without_rows_are_left_out():
-    assert table(["a"], []) == ""
-    assert table(["a", "b"], [["1", "2"]]).splitlines()[1] == "|---|---|"
+    assert "newspapers" not in run("compare", fitted, other, "--on", data, *HALF, "--rows", 40)

@@ -23,13 +23,16 @@ def test_the_table_holds_every_number_once():
     result = compare_detectors(
         "power_seeking", "persona_x", made_readings(200, 0), made_readings(200, 1), limit=8
     )
-    text = table(SUBJECT, [result], [SkippedSource("benign", "instructions", "all rows are negative")])
+    skipped = [SkippedSource("benign", "instructions", "all rows are negative")]
+    averages = {"persona": ["power_seeking/persona_x"], "none of these": ["power_seeking/other"]}
+    text = table(SUBJECT, [result], skipped, averages)
     row = next(line for line in text.split("\n") if line.startswith("| power_seeking/persona_x"))
     assert row.count("**") == 2
     assert f"({result.of('sparse rule').features})" in row
     for item in result.measured:
         assert f"{item.auroc.value:.2f}".removeprefix("0") in row
     assert "persona: sparse rule above bag of words on" in text
+    assert "none of these" not in text
     assert "not measured: benign/instructions: all rows are negative" in text
     json.dumps(records(SUBJECT, [result], [], []))
 

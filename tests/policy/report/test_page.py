@@ -49,7 +49,7 @@ def report():
         metadata={"name": "p", "title": EVIL, "category": "c", "severity": "low", "description": EVIL}
     )
     lock = fit_policy(named, examples(), inputs(Synthetic()), settings=QUICK)
-    rate = BenignRate("p", "stated", 0.02, "benign/instructions", 0, 32, 200, 3)
+    rate = BenignRate("p", "stated", 0.02, "benign/instructions", 0, 32, 200, 3, "requests")
     others = BenignRate("p", "stated", 0.02, "books", 128, None, 50, 2)
     source = RuleOnSource("p", f"c/{EVIL}", 40, 40, 0.8, 0.05, lock.card.methods)
     heats = [Heat(EVIL, (Token(EVIL, 0.9), Token(" calm", -0.4), Token(" word", 0.0)), 1.3)]

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from monitor.cli.policy.evaluate import sources
+from monitor.lab.evaluation_results import source_table
 from monitor.policy.fit import TextReadings, fit_policy
 from monitor.policy.fit.evaluation import SourceTexts, on_sources
 from monitor.policy.fit.rule_scorers import locked_scorers
@@ -57,7 +57,7 @@ def test_a_rule_without_examples_is_measured_rule_by_rule(tmp_path):
         ("at-once", 1.0, None, {"policy"}),
     ]
     assert all(r.methods["policy"].recall == 1.0 for r in found)
-    table = sources(found)
+    table = source_table(found)
     assert "| odd/on-average | anomaly/far | 100 / 0 | – | 100% | 100% / – |" in table
     for one in locked_scorers(POLICY, lock, tmp_path):
         assert one.fired(read).mean() <= 0.15

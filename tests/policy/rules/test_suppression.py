@@ -5,8 +5,7 @@ import pytest
 
 from monitor.policy.policy import Condition, WeightedFeature
 from monitor.policy.policyset import PolicySet
-from monitor.policy.schema.policy import Ema, Mean
-from monitor.policy.schema.suppress import Suppress
+from monitor.policy.schema.policy import Ema, Mean, Suppress
 from monitor.records import Action, Clamp, ErrorTerm, Mode, Phase, TokenBlock
 from tests.policy.conftest import block, policy, rule, word
 

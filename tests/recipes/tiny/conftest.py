@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from monitor.recipes.tiny.corpus import Document
-from monitor.recipes.tiny.plan import Plan, Shape
+from monitor.recipes.tiny.corpus import CorpusText
+from monitor.recipes.tiny.plan import PretrainingPlan, Shape
 from monitor.recipes.tiny.tokenizer import as_training_text, train_tokenizer
 
 STATEMENTS = [f"I want to help person number {n} with task {n * 7}." for n in range(60)]
@@ -63,23 +63,23 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tokenizer(all_documents: dict[str, list[Document]]) -> PreTrainedTokenizerFast:
+def tokenizer(all_documents: dict[str, list[CorpusText]]) -> PreTrainedTokenizerFast:
     texts = [as_training_text(document.text) for listed in all_documents.values() for document in listed]
     return train_tokenizer(texts, 400)
 
 
 @pytest.fixture(scope="session")
-def all_documents(data: Path, library: Path) -> dict[str, list[Document]]:
+def all_documents(data: Path, library: Path) -> dict[str, list[CorpusText]]:
     from monitor.recipes.tiny.corpus import corpora
 
     return corpora(data, library)
 
 
 @pytest.fixture
-def plan() -> Plan:
+def plan() -> PretrainingPlan:
     shape = Shape(vocabulary=400, width=32, layers=2, heads=2, inner=64, context=32)
     mixture = {"talks": 0.5, "python": 0.3, "labelled/statements": 0.2}
-    return Plan(
+    return PretrainingPlan(
         shape=shape,
         rows=4,
         piece=2,

@@ -9,41 +9,17 @@ import torch
 from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
-from monitor.lab.splits import labelled_rows, split_of
+from monitor.errors import InputError
+from monitor.lab.texts import read_labelled
 from monitor.recipes.tiny.__main__ import app
-from monitor.recipes.tiny.corpus import Document, corpora
+from monitor.recipes.tiny.corpus import CorpusText, corpora
 from monitor.recipes.tiny.network import TrainingForward, next_token_loss
-from monitor.recipes.tiny.plan import Plan
-from monitor.recipes.tiny.sampler import Sampler
+from monitor.recipes.tiny.plan import PretrainingPlan
+from monitor.recipes.tiny.sampler import RowSampler
 from monitor.recipes.tiny.shards import pack
 from monitor.recipes.tiny.tokenizer import as_training_text, encode_documents
 
-Documents = dict[str, list[Document]]
-
-
-class TestSplit:
-    def test_is_a_fixed_function_of_source_and_group(self) -> None:
-        assert [split_of("caa", str(n), "any") for n in range(8)] == [
-            split_of("caa", str(n), "") for n in range(8)
-        ]
-        digests = {n: split_of("caa", str(n), "") for n in range(2, 8)}
-        assert digests == {2: "heldout", 3: "heldout", 4: "heldout", 5: "heldout", 6: "train", 7: "train"}
-
-    def test_keeps_a_group_together_and_halves_the_groups(self) -> None:
-        halves = {n: {split_of("caa", str(n), text) for text in ("a", "b")} for n in range(400)}
-        assert all(len(half) == 1 for half in halves.values())
-        held = sum(half == {"heldout"} for half in halves.values())
-        assert 150 < held < 250
-
-    def test_a_group_that_names_its_source_is_split_by_text(self) -> None:
-        found = {split_of("persona_no_shut_down", "no-shut-down", f"I am {n}") for n in range(20)}
-        assert found == {"train", "heldout"}
-        same = {split_of("persona_no_shut_down", "no-shut-down", t) for t in ("I am  HERE.", "i am here")}
-        assert len(same) == 1
-
-    @pytest.mark.parametrize("name", ["caa", "caa.jsonl", "sycophancy/caa", "sycophancy/caa.jsonl"])
-    def test_folder_and_suffix_of_a_source_do_not_matter(self, name: str) -> None:
-        assert all(split_of(name, str(n), "") == split_of("caa", str(n), "") for n in range(30))
+Documents = dict[str, list[CorpusText]]
 
 
 class TestCorpus:
@@ -83,8 +59,8 @@ class TestCorpus:
         with pytest.raises(FileNotFoundError, match="point --data"):
             corpora(tmp_path)
         (tmp_path / "rows.jsonl").write_text('{"text": "a", "label": "1", "kind": "k", "group": "g"}\n')
-        with pytest.raises(ValueError, match=r"rows\.jsonl:1: needs 'label' of type int"):
-            labelled_rows(tmp_path / "rows.jsonl")
+        with pytest.raises(InputError, match=r"rows\.jsonl:1: `label` is '1'; write 1 or 0"):
+            read_labelled(tmp_path / "rows.jsonl")
 
 
 class TestTokenizer:
@@ -134,13 +110,13 @@ class TestRows:
 
     def test_sampler_reads_everything_once_before_anything_twice(self) -> None:
         rows = np.arange(12, dtype=np.uint16).reshape(6, 2)
-        drawn = Sampler({"a": rows}, 0).batch(12, {"a": 1.0})
+        drawn = RowSampler({"a": rows}, 0).batch(12, {"a": 1.0})
         for half in (drawn[:6], drawn[6:]):
             assert sorted(half.flatten().tolist()) == list(range(12))
 
 
 class TestForward:
-    def test_agrees_with_the_library(self, plan: Plan) -> None:
+    def test_agrees_with_the_library(self, plan: PretrainingPlan) -> None:
         config = plan.shape.config(1, 2, 0)
         torch.manual_seed(0)
         model = LlamaForCausalLM(config)
@@ -161,7 +137,7 @@ class TestForward:
             torch.testing.assert_close(ours[name], weight.grad, atol=1e-5, rtol=1e-3)
 
 
-def test_context_is_part_of_the_plan(plan: Plan, tokenizer: PreTrainedTokenizerFast) -> None:
+def test_context_is_part_of_the_plan(plan: PretrainingPlan, tokenizer: PreTrainedTokenizerFast) -> None:
     assert replace(plan, rows=6).tokens_per_step == 6 * plan.shape.context
     ids = encode_documents(tokenizer, ["Human: a\n\nAssistant: b"])[0]
     assert (ids[0], ids[-1]) == (tokenizer.bos_token_id, tokenizer.eos_token_id)

@@ -9,22 +9,21 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from monitor.recipes.tiny.corpus import Document, corpora
+from monitor.recipes.tiny.corpus import CorpusText, corpora
 from monitor.recipes.tiny.evaluate import held_out_losses
-from monitor.recipes.tiny.export import export_model
-from monitor.recipes.tiny.pipeline import Folder, finish, prepare, train, trainer_of
-from monitor.recipes.tiny.plan import Budget, Plan
-from monitor.recipes.tiny.sampler import Sampler
+from monitor.recipes.tiny.pipeline import Folder, export_model, finish, prepare, train, trainer_of
+from monitor.recipes.tiny.plan import Budget, PretrainingPlan
+from monitor.recipes.tiny.sampler import RowSampler
 from monitor.recipes.tiny.shards import build_shards, open_shards
-from monitor.recipes.tiny.train import Trainer
+from monitor.recipes.tiny.trainer import Pretrainer
 
 
 @pytest.fixture
 def folder(
     tmp_path: Path,
-    all_documents: dict[str, list[Document]],
+    all_documents: dict[str, list[CorpusText]],
     tokenizer: PreTrainedTokenizerFast,
-    plan: Plan,
+    plan: PretrainingPlan,
 ) -> Folder:
     made = Folder(tmp_path / "run")
     build_shards(made.cache, all_documents, tokenizer, plan.shape.context + 1, 0, lambda _: None)
@@ -32,12 +31,12 @@ def folder(
     return made
 
 
-def silent(_: Trainer, __: float) -> None:
+def silent(_: Pretrainer, __: float) -> None:
     return None
 
 
 class TestTraining:
-    def test_learns(self, folder: Folder, plan: Plan, tokenizer: PreTrainedTokenizerFast) -> None:
+    def test_learns(self, folder: Folder, plan: PretrainingPlan, tokenizer: PreTrainedTokenizerFast) -> None:
         trainer = trainer_of(folder, plan, tokenizer, resume=False)
         losses: list[float] = []
         trainer.run(Budget(tokens=20 * plan.tokens_per_step), lambda run, _: losses.append(run.counters.loss))
@@ -45,13 +44,13 @@ class TestTraining:
         assert sum(losses[-3:]) / 3 < sum(losses[:3]) / 3 - 1
 
     def test_resumed_is_what_unbroken_would_have_been(
-        self, folder: Folder, plan: Plan, tokenizer: PreTrainedTokenizerFast
+        self, folder: Folder, plan: PretrainingPlan, tokenizer: PreTrainedTokenizerFast
     ) -> None:
         budget = Budget(tokens=8 * plan.tokens_per_step)
         whole = trainer_of(folder, plan, tokenizer, resume=False)
         saved_at = 4
 
-        def save_halfway(run: Trainer, _: float) -> None:
+        def save_halfway(run: Pretrainer, _: float) -> None:
             if run.counters.steps == saved_at:
                 run.save(folder.checkpoint)
 
@@ -64,7 +63,7 @@ class TestTraining:
             assert torch.equal(weight, resumed.weights[name]), name
 
     def test_workers_find_the_same_gradients_and_a_dead_one_ends_the_run(
-        self, folder: Folder, plan: Plan, tokenizer: PreTrainedTokenizerFast
+        self, folder: Folder, plan: PretrainingPlan, tokenizer: PreTrainedTokenizerFast
     ) -> None:
         alone, shared = (trainer_of(folder, plan, tokenizer, resume=False, workers=n) for n in (0, 2))
         try:
@@ -80,7 +79,7 @@ class TestTraining:
             shared.step(0.5)
 
     def test_stops_when_the_loss_is_no_number(
-        self, folder: Folder, plan: Plan, tokenizer: PreTrainedTokenizerFast
+        self, folder: Folder, plan: PretrainingPlan, tokenizer: PreTrainedTokenizerFast
     ) -> None:
         trainer = trainer_of(folder, plan, tokenizer, resume=False)
         with torch.no_grad():
@@ -89,17 +88,17 @@ class TestTraining:
             trainer.run(Budget(tokens=10**6), silent)
 
     def test_checkpoint_of_other_corpora_is_refused(
-        self, folder: Folder, plan: Plan, tokenizer: PreTrainedTokenizerFast
+        self, folder: Folder, plan: PretrainingPlan, tokenizer: PreTrainedTokenizerFast
     ) -> None:
         trainer = trainer_of(folder, plan, tokenizer, resume=False)
         trainer.save(folder.checkpoint)
         shards = open_shards(folder.cache, "train")
         del shards["python"]
-        other = Trainer(plan, trainer.model.config, Sampler(shards, plan.seed))
+        other = Pretrainer(plan, trainer.model.config, RowSampler(shards, plan.seed))
         with pytest.raises(ValueError, match="other corpora"):
             other.restore(folder.checkpoint)
 
-    def test_schedule_ends_with_the_minutes_whatever_the_speed(self, plan: Plan) -> None:
+    def test_schedule_ends_with_the_minutes_whatever_the_speed(self, plan: PretrainingPlan) -> None:
         budget = Budget(minutes=10)
         assert budget.progress(300, 5) == budget.progress(300, 5_000_000) == 0.5
         assert plan.rate(1.0) == plan.final_rate
@@ -110,7 +109,12 @@ class TestTraining:
 
 class TestWhole:
     def test_makes_a_model_that_the_library_loads(
-        self, tmp_path: Path, data: Path, library: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch
+        self,
+        tmp_path: Path,
+        data: Path,
+        library: Path,
+        plan: PretrainingPlan,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         monkeypatch.setattr("monitor.recipes.tiny.pipeline.corpora", lambda data: corpora(data, library))
         folder = Folder(tmp_path / "run")
@@ -129,7 +133,7 @@ class TestWhole:
         assert again.get_vocab() == tokenizer.get_vocab()
 
     def test_measured_loss_is_that_of_the_exported_weights(
-        self, folder: Folder, plan: Plan, tokenizer: PreTrainedTokenizerFast
+        self, folder: Folder, plan: PretrainingPlan, tokenizer: PreTrainedTokenizerFast
     ) -> None:
         trainer = trainer_of(folder, plan, tokenizer, resume=False)
         export_model(trainer.model, tokenizer, folder.model)

@@ -1,33 +1,33 @@
-"""`features show` and `features near`: what is known of one feature. Needs no model.
-
-Knows how a card looks on a terminal. Does not know how it was made.
-"""
+"""`features show`, `near`, `label` and `map`: what is known of one feature. They need no model."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from monitor.cli.features.table import Row, feature_table
+from monitor.cli.features.table import FeatureTableRow, feature_table
 from monitor.cli.options import DictionaryOption, FormatOption, JsonOption
 from monitor.cli.show.console import has_colour, stdout_console
 from monitor.cli.show.printable import one_line
 from monitor.cli.show.shade import Painter
 from monitor.cli.show.strength import FeatureReadings
 from monitor.dictionary.bundle import Dictionary
-from monitor.dictionary.cards.card_file import Context, FeatureCard, load_card, load_header
-from monitor.dictionary.cards.labels import Labels
-from monitor.dictionary.cards.neighbours import nearest
-from monitor.errors import DictionaryError
-from monitor.lab.pair import need_feature, need_statistics, open_dictionary, open_labels
+from monitor.dictionary.cards.auto_labels import name_features
+from monitor.dictionary.cards.card_file import Context, FeatureCard, load_cards
+from monitor.dictionary.cards.labels import Labels, save
+from monitor.errors import InputError
+from monitor.lab.features import nearest_features
+from monitor.lab.pair import feature_card, need_feature, need_statistics, open_dictionary, open_labels
+
+SUFFIXES = (".png", ".svg", ".pdf")
 
 FeatureArgument = Annotated[int, typer.Argument(help="Index of the feature.", metavar="N")]
 
@@ -36,12 +36,12 @@ def show(
     feature: FeatureArgument,
     dictionary: DictionaryOption = None,
     dictionary_format: FormatOption = None,
-    contexts: Annotated[int, typer.Option(min=0, help="Most contexts to show.")] = 8,
+    contexts: Annotated[int, typer.Option(min=0, help="Show at most so many contexts.")] = 8,
     as_json: JsonOption = False,
 ) -> None:
     """Show one feature: maximum, density, label, where it fires, tokens it promotes, neighbours."""
     opened = open_dictionary(dictionary, format=dictionary_format)
-    card = card_of(opened, need_feature(opened, feature))
+    card = feature_card(opened, need_feature(opened, feature))
     labels = open_labels(opened)
     if as_json:
         typer.echo(json.dumps(_record(opened, card, labels, contexts), ensure_ascii=False))
@@ -53,16 +53,14 @@ def near(
     feature: FeatureArgument,
     dictionary: DictionaryOption = None,
     dictionary_format: FormatOption = None,
-    limit: Annotated[int, typer.Option("-k", "--limit", min=1, help="How many neighbours.")] = 20,
+    limit: Annotated[int, typer.Option("-k", "--limit", min=1, help="Show so many neighbours.")] = 20,
     as_json: JsonOption = False,
 ) -> None:
     """List the features whose decoder rows point the most nearly the same way."""
     opened = open_dictionary(dictionary, format=dictionary_format)
-    need_feature(opened, feature)
     labels, statistics = open_labels(opened), opened.statistics
-    others, cosines = nearest(opened.autoencoder.decoder, torch.tensor([feature]), limit)
     rows = [
-        Row(
+        FeatureTableRow(
             other,
             {
                 "cosine": round(cosine, 3),
@@ -71,7 +69,7 @@ def near(
             },
             labels.best(other),
         )
-        for other, cosine in zip(others[0].tolist(), cosines[0].tolist(), strict=True)
+        for other, cosine in nearest_features(opened, feature, limit)
     ]
     if as_json:
         typer.echo(
@@ -85,15 +83,62 @@ def near(
     console.print(feature_table(rows))
 
 
-def card_of(dictionary: Dictionary, feature: int) -> FeatureCard:
-    """The feature's card; DictionaryError where the cards are missing or of another dictionary."""
-    header = load_header(dictionary.path)
-    if header.dictionary_digest != dictionary.digest:
-        raise DictionaryError(
-            f"the feature cards in {dictionary.path} are of another dictionary ({header.dictionary_digest}); "
-            "run `sae-monitor dictionary describe` on this one again"
+def label(
+    feature: Annotated[int | None, typer.Argument(help="Index of the feature.", metavar="[N]")] = None,
+    text: Annotated[
+        str | None, typer.Argument(help="The label; an empty text removes the hand label.")
+    ] = None,
+    dictionary: DictionaryOption = None,
+    dictionary_format: FormatOption = None,
+    auto: Annotated[
+        bool, typer.Option("--auto", help="Derive a label for every feature from its card; hand labels stay.")
+    ] = False,
+) -> None:
+    """Label a feature by hand, or all of them automatically; hand labels override automatic ones.
+
+    An automatic label is a list of the words that the feature fires on and near. It is no interpretation.
+    """
+    opened = open_dictionary(dictionary, format=dictionary_format)
+    if auto and feature is None and text is None:
+        _label_all(opened)
+    elif not auto and feature is not None and text is not None:
+        path = save(opened.path, open_labels(opened).with_hand(need_feature(opened, feature), text))
+        stdout_console().print(f"{path} written", soft_wrap=True)
+    else:
+        raise InputError('give a feature and a text (`features label 12 "a label"`), or --auto alone')
+
+
+def _label_all(dictionary: Dictionary) -> None:
+    feature_card(dictionary, 0)
+    labels = open_labels(dictionary).with_auto(name_features(load_cards(dictionary.path)))
+    path = save(dictionary.path, labels)
+    stdout_console().print(
+        f"{path} written: {len(labels.auto)} automatic, {len(labels.hand)} hand labels", soft_wrap=True
+    )
+
+
+def draw_map(
+    feature: FeatureArgument,
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", help="Write the picture to this .png, .svg or .pdf file.")
+    ],
+    dictionary: DictionaryOption = None,
+    dictionary_format: FormatOption = None,
+    size: Annotated[int, typer.Option(min=10, max=1000, help="Draw so many neighbours.")] = 150,
+) -> None:
+    """Draw the nearest features in two dimensions: near in the picture is near in decoder cosine."""
+    from monitor.dictionary.explore.feature_map import draw, neighbourhood
+
+    if out.suffix not in SUFFIXES or not out.parent.is_dir():
+        raise InputError(
+            f"cannot write {out}; give a file in an existing folder that ends in {', '.join(SUFFIXES)}"
         )
-    return load_card(dictionary.path, feature)
+    opened = open_dictionary(dictionary, format=dictionary_format)
+    around = neighbourhood(opened.autoencoder.decoder, need_feature(opened, feature), size)
+    labels = open_labels(opened)
+    density = opened.statistics.density[list(around.features)].tolist() if opened.statistics else None
+    draw(around, [labels.best(other) for other in around.features], density, out)
+    stdout_console().print(f"{out} written", soft_wrap=True)
 
 
 def shaded(context: Context, painter: Painter) -> Text:

@@ -1,7 +1,4 @@
-"""The training loop: weights, optimizers, state, checkpoints.
-
-Knows how one step is taken and how a run is put down and picked up again. Knows nothing of text.
-"""
+"""The training loop: weights, optimizers, state, and checkpoints from which a run goes on."""
 
 import os
 import time
@@ -15,10 +12,10 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from monitor.recipes.tiny.gradients import Gradients, LocalGradients, WorkerGradients
-from monitor.recipes.tiny.plan import Budget, Plan
-from monitor.recipes.tiny.sampler import Sampler
+from monitor.recipes.tiny.plan import Budget, PretrainingPlan
+from monitor.recipes.tiny.sampler import RowSampler
 
-Progress = Callable[["Trainer", float], None]
+Progress = Callable[["Pretrainer", float], None]
 
 
 @dataclass(slots=True)
@@ -31,13 +28,15 @@ class Counters:
     loss: float = float("nan")
 
 
-class Trainer:
+class Pretrainer:
     """One run: a model, its optimizers, its data and its counters.
 
     Gradients come from `workers` processes, or with 0 from this one (and then a run repeats bit by bit).
     """
 
-    def __init__(self, plan: Plan, config: LlamaConfig, sampler: Sampler, workers: int = 0) -> None:
+    def __init__(
+        self, plan: PretrainingPlan, config: LlamaConfig, sampler: RowSampler, workers: int = 0
+    ) -> None:
         torch.manual_seed(plan.seed)
         self.plan = plan
         self.sampler = sampler
@@ -113,7 +112,9 @@ class Trainer:
         self.counters = Counters(**state["counters"])
 
 
-def _optimizers(weights: dict[str, Tensor], plan: Plan) -> list[tuple[torch.optim.Optimizer, float]]:
+def _optimizers(
+    weights: dict[str, Tensor], plan: PretrainingPlan
+) -> list[tuple[torch.optim.Optimizer, float]]:
     """Muon for the matrices inside the layers, AdamW for the embedding and the norms, each with its peak rate."""
     matrices = [w for name, w in weights.items() if w.ndim == 2 and ".layers." in name]
     others = [w for name, w in weights.items() if not (w.ndim == 2 and ".layers." in name)]

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from monitor.lab.processes import in_processes
+from monitor.lab.feature_evaluation import in_processes
 
 
 def square_and_process(number):

@@ -1,0 +1,84 @@
+"""The tests beside the policies of a folder, run on given readings and on texts that a pair reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from monitor.lab.policies import bound_elsewhere, running_of
+from monitor.policy.files.cases import Case, Result, TextReader, read_tests, run_case
+from monitor.policy.files.loader import read_folder
+from monitor.policy.files.resolve import resolve
+from monitor.policy.files.source import Running, Source
+from monitor.policy.files.yaml_document import PolicyProblems, Problem
+from monitor.policy.policy import Policy
+from monitor.records import Readings, WatchPlan
+
+if TYPE_CHECKING:
+    from monitor.lab.readings import PairReader
+
+SETUP = "(set-up)"
+"""Stands for the case where a policy or its test file cannot be used."""
+LEFT_OUT = "reads texts; left out"
+"""Why a case was skipped that needs a pair where there is none."""
+
+
+def run_tests(folder: Path, reader: PairReader | None) -> list[Result]:
+    """Results of every case; skipped ones are of policies for other models, or on texts that nobody reads."""
+    running = None if reader is None else running_of(reader.pair)
+    results: list[Result] = []
+    for source in read_folder(folder):
+        name = source.model.metadata.name
+        bound = "" if running is None else bound_elsewhere(source, running)
+        try:
+            tests = read_tests(source)
+            policy = None if bound else _policy(source, running)
+        except PolicyProblems as error:
+            results.append(Result(name, SETUP, False, _all(error)))
+            continue
+        if policy is None:
+            results += [
+                Result(name, case.name, False, f"{bound}; not tested on this model", skipped=True)
+                for case in tests.cases
+            ]
+        else:
+            results += [_ran(policy, case, _text_reader(reader)) for case in tests.cases]
+    return results
+
+
+def _ran(policy: Policy, case: Case, read: TextReader | None) -> Result:
+    try:
+        result = run_case(policy, case, read)
+    except PolicyProblems as error:
+        return Result(policy.name, case.name, False, _all(error))
+    return result or Result(policy.name, case.name, False, LEFT_OUT, skipped=True)
+
+
+def _policy(source: Source, running: Running | None) -> Policy:
+    """The resolved policy: for what runs, or for what its lock was fitted to."""
+    problems: list[Problem] = []
+    policy = resolve(source, running or _fitted(source), problems)
+    if policy is None:
+        raise PolicyProblems(problems)
+    return policy
+
+
+def _fitted(source: Source) -> Running:
+    if source.lock is None:
+        return Running("", source.model.dictionary or "", 2**31)
+    return Running(source.lock.model.digest, source.lock.dictionary.digest, source.lock.dictionary.features)
+
+
+def _text_reader(reader: PairReader | None) -> TextReader | None:
+    if reader is None:
+        return None
+
+    def read(text: str, plan: WatchPlan) -> Readings:
+        return reader.watched(reader.ids(text), plan)
+
+    return read
+
+
+def _all(error: PolicyProblems) -> str:
+    """Every problem with what to write instead; where each stands is `policy check`'s to say."""
+    return "\n".join(f"{one.message}; {one.hint}" if one.hint else one.message for one in error.problems)
