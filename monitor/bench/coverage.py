@@ -1,7 +1,7 @@
 """Check that every token is scored: `python -m monitor.bench.coverage`.
 
-Requests of all lengths arrive at random, some with stop strings, some cancelled, while observers block, suppress and
-rewind at random. The tokens that the model runs are counted independently of the engine's own counts. The exit code
+Requests of all lengths arrive at random, some with stop strings, some cancelled, while observers block and suppress
+at random. The tokens that the model runs are counted independently of the engine's own counts. The exit code
 is 1 where a token was not scored, or was released before it was scored.
 """
 

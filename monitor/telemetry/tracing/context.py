@@ -85,8 +85,3 @@ def enter(trace: Trace) -> None:
 def current_trace() -> Trace:
     """The trace of the request that this task serves; one that does nothing outside of any."""
     return _current.get() or Trace()
-
-
-def current_trace_id() -> str:
-    """Its id, 32 hexadecimal digits; empty outside of a request and where nobody traces."""
-    return current_trace().trace_id
