@@ -65,13 +65,8 @@ class PolicySet:
         caller: str = "",
         labels: Mapping[str, str] | None = None,
         session: str = "",
-<<<<<<< HEAD
     ) -> RequestRules:
         """The rules of one request, before its first token.
-=======
-    ) -> RequestObserver:
-        """Make the observer that scores one request, before its first token.
->>>>>>> reader1
 
         `special` are ids of tokens that rules pass over. `caller` is the authenticated caller's name; `labels` and
         `session` are what the request says of itself. Policies that do not apply to the request are left out. Without a

@@ -1,1 +1,1 @@
-"""Programs that trained the models and dictionaries of `monitor.pairs`. They are not part of the wheel."""
+"""How the pairs that ship were made. Not part of the wheel."""

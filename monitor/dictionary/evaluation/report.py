@@ -38,12 +38,8 @@ def table(
 ) -> str:
     """A table of the AUROC of each source and detector with its interval, and summary lines below it.
 
-<<<<<<< HEAD
-    The better of the sparse rule and the bag of words is in bold. `averages` holds, by heading, the names `concept/source` of
-    sources whose means are shown together.
-=======
-    The better of the sparse rule and the bag of words is in bold.
->>>>>>> reader1
+    The better of the sparse rule and the bag of words is in bold. `averages` holds, by heading, the names
+    `concept/source` of sources whose means are shown together.
     """
     head = ["source", "held-out rows (positive)", *DETECTORS]
     lines = [

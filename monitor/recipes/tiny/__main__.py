@@ -1,11 +1,4 @@
-<<<<<<< HEAD
 """`python -m monitor.recipes.tiny`: makes the bundled model from a data folder, in one command."""
-=======
-"""`python -m monitor.recipes.tiny`: trains the demo model from a data folder, in one command.
-
-This module parses the flags and shows progress in the terminal. The work is done in `pipeline`.
-"""
->>>>>>> reader1
 
 from pathlib import Path
 from typing import Annotated

@@ -1,13 +1,6 @@
-<<<<<<< HEAD
 """The training text: a data folder's corpora, the text of its labelled rows, and Python's standard library.
 
 The folder holds `corpus/*.jsonl.xz` and `labelled/CONCEPT/SOURCE.jsonl`; part of the documents are held out.
-=======
-"""Reads the text of the corpora and says which documents are held out.
-
-The sources are `corpus/*.jsonl.xz` and `labelled/CONCEPT/SOURCE.jsonl` in a data folder, and the Python files of the
-standard library.
->>>>>>> reader1
 """
 
 import hashlib
@@ -22,7 +15,7 @@ from monitor.lab.splits import Side, normalised, split_of
 from monitor.lab.texts import LabelledText, read_labelled
 
 YARDSTICK = "wikitext2_heldout"
-"""A corpus for measuring only: all its documents are held out."""
+"""The corpus that is only measured on: every document of it is held out."""
 
 _HELD_OUT_PERCENT = 2
 _SOURCE_LIMIT = 200_000
@@ -30,7 +23,7 @@ _SKIPPED_PARTS = frozenset(
     {"site-packages", "test", "tests", "idle_test", "__pycache__", "encodings", "pydoc_data"}
 )
 _NOT_FOR_TRAINING = frozenset({"benign"})
-"""Folders of labelled rows whose licence forbids commercial use. They are left out."""
+"""Concepts whose licence forbids commercial use; their rows are for measuring only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +61,7 @@ def _texts(path: Path) -> Iterator[CorpusText]:
 
 
 def _opening(text: str) -> str:
-    """The opening of a document, whose hash decides the split: dialogues with the same first request share a split."""
+    """What ties documents together: dialogues with the same first request are held out together."""
     return text.split("\n\nAssistant:", 1)[0][:2000]
 
 
@@ -102,15 +95,9 @@ def _labelled(data: Path) -> dict[str, list[CorpusText]]:
     return by_corpus
 
 
-<<<<<<< HEAD
 def _restricted(path: Path, row: LabelledText) -> bool:
     """The benign half of this source is Alpaca's, which forbids commercial use."""
     return path.stem == "refusal_direction_train" and not row.label
-=======
-def _restricted(path: Path, row: LabelledRow) -> bool:
-    """True for benign rows of `refusal_direction_train`: they come from Alpaca, which forbids commercial use."""
-    return path.stem == "refusal_direction_train" and row["label"] == 0
->>>>>>> reader1
 
 
 def _corpus_of(path: Path, row: LabelledText) -> str:
@@ -118,14 +105,7 @@ def _corpus_of(path: Path, row: LabelledText) -> str:
     return "labelled/statements" if first_person else f"labelled/{path.parent.name}"
 
 
-<<<<<<< HEAD
 def _as_document(row: LabelledText) -> str:
     """Every second request is met as the opening of a dialogue, the way a served model will read it."""
     asked = row.kind == "prompt" and hashlib.sha256(row.text.encode()).digest()[1] % 2 == 0
     return f"Human: {row.text}" if asked else row.text
-=======
-def _as_document(row: LabelledRow) -> str:
-    """The row's text. Half of the prompts, chosen by a hash, become the opening of a dialogue, as in a request."""
-    asked = row["kind"] == "prompt" and hashlib.sha256(row["text"].encode()).digest()[1] % 2 == 0
-    return f"Human: {row['text']}" if asked else row["text"]
->>>>>>> reader1

@@ -1,11 +1,6 @@
 """`python -m monitor.recipes.tiny.dictionary`: trains the bundled model's dictionary, in one command.
 
-<<<<<<< HEAD
 It reads what the model was trained on, in the shares of the end of that training.
-=======
-It is trained on the model's training text, mixed in the shares of the end of the model's training. This module writes
-that text to files and calls `sae-monitor dictionary train`.
->>>>>>> reader1
 """
 
 import json
@@ -27,7 +22,7 @@ FEATURES, K = 4096, 32
 CONTEXT, HELD_OUT = 256, 200_000
 """Tokens in a context, and tokens to measure on."""
 LEARNING_RATE = 1e-3
-"""The rate of the shipped dictionary. Higher ones reconstruct better and leave dead features; see the pair's README."""
+"""What the shipped dictionary was trained with, for fewer dead features; its README measures what that costs."""
 
 
 def write_texts(data: Path, folder: Path) -> list[str]:

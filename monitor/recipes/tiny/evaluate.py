@@ -1,12 +1,6 @@
-<<<<<<< HEAD
 """An exported model measured: held-out loss per corpus, and a page of samples.
 
 Weights are read as shipped (bf16) and computed with in fp32.
-=======
-"""Measures an exported model: its loss on the held-out rows of each corpus, and a page of samples.
-
-The exported bf16 weights are loaded and computed with in fp32.
->>>>>>> reader1
 """
 
 import math
@@ -22,7 +16,7 @@ from monitor.recipes.tiny.shards import Rows
 from monitor.recipes.tiny.tokenizer import load_tokenizer
 
 ROWS = 128
-"""Largest number of rows measured per corpus: 65,536 positions."""
+"""Rows measured per corpus at most: 65,536 positions."""
 
 QUESTIONS = (
     "Hello, how are you?",
@@ -38,7 +32,7 @@ PROGRAMS = ('def read_lines(path):\n    """Return', "class Stack:\n    def __ini
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Held-out loss of one corpus in nats per token, perplexity, bits per byte of text, and number of tokens."""
+    """Held-out loss of one corpus: nats per token, its exponential, bits per byte of text, tokens measured."""
 
     loss: float
     perplexity: float
@@ -46,7 +40,7 @@ class Held:
     tokens: int
 
     def as_dict(self) -> dict[str, float]:
-        """The fields as a dict, for `report.json`."""
+        """For reports."""
         return asdict(self)
 
 
@@ -76,7 +70,7 @@ def _measure(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, rows: 
 
 
 def _token_losses(model: LlamaForCausalLM, ids: Tensor, begin: int) -> Tensor:
-    """Loss of each predicted token in nats. Begin tokens inside a row are not counted as predictions."""
+    """Loss of each predicted token; the begin token of a following document is no prediction."""
     logits = model(ids[:, :-1]).logits
     targets = ids[:, 1:]
     losses = functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
@@ -84,7 +78,7 @@ def _token_losses(model: LlamaForCausalLM, ids: Tensor, begin: int) -> Tensor:
 
 
 def samples(folder: Path, seed: int = 0, length: int = 120) -> str:
-    """A Markdown page with one unselected sample for each prompt, at temperature 0.7 and top-p 0.9."""
+    """A Markdown page of continuations, the first that came, at temperature 0.7 and top-p 0.9."""
     model, tokenizer = load_model(folder), load_tokenizer(folder)
     torch.manual_seed(seed)
     chats = [_chat_prompt(tokenizer, question) for question in QUESTIONS]

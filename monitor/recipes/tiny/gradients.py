@@ -1,15 +1,8 @@
-"""Gradients of a batch, computed in this process or in worker processes of one thread each.
+"""Gradients of a batch: by this process alone, or by worker processes of one thread each.
 
-<<<<<<< HEAD
 Threads that meet at a barrier after every small product crawl as soon as anything else wants their cores. Processes
 that meet once a step only slow down by what they are denied, and the free ones take over the pieces that the others
 have not begun.
-=======
-A batch is cut into pieces, and the gradients of the pieces are added. Worker processes are for machines that are busy
-with other work. The threads of one process wait for each other after every matrix product, so one that has lost its
-core holds up all the others. Worker processes wait for each other only once a step, and a free one takes over pieces
-that the others have not begun.
->>>>>>> reader1
 """
 
 import ctypes
@@ -27,24 +20,20 @@ from monitor.recipes.tiny.plan import PretrainingPlan
 
 _HEAD = "model.embed_tokens.weight"
 _ROUNDS = 2
-<<<<<<< HEAD
 """Pieces per worker: more share the work out better, fewer run faster."""
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
 """Settings of glibc's allocator."""
-=======
-"""Pieces per worker in a step. More pieces balance the work better; fewer, larger ones are faster in themselves."""
->>>>>>> reader1
 
 
 class Gradients(Protocol):
-    """Computes the gradient of a batch's mean loss and puts it into the weights' `grad`."""
+    """Leaves the gradient of a batch's mean loss in the weights' `grad`."""
 
     def __call__(self, batch: Tensor) -> float:
         """Takes token ids `[rows, context + 1]` and returns the mean loss in nats."""
 
 
 class LocalGradients:
-    """Computes the pieces of a batch one after the other. The result is the same, bit by bit, every time."""
+    """Computes the pieces of a batch one after the other; the same bits every time."""
 
     def __init__(self, plan: PretrainingPlan, config: LlamaConfig, weights: Mapping[str, Tensor]) -> None:
         forward = TrainingForward(config, plan.shape.context)
@@ -53,7 +42,7 @@ class LocalGradients:
         self._weights = weights
 
     def __call__(self, batch: Tensor) -> float:
-        """See `Gradients`. Adds to gradients that are in `grad` already."""
+        """See `Gradients`; adds to gradients that are already there."""
         return sum(
             (self.add(piece, len(piece) / len(batch)) for piece in _split(batch, self._plan.piece)), 0.0
         )
@@ -67,9 +56,9 @@ class LocalGradients:
 
 
 class WorkerGradients:
-    """Computes the pieces of a batch in worker processes that share the weights' memory.
+    """Hands the pieces of a batch to worker processes that share the weights' memory.
 
-    Timing decides which worker takes which piece, and so the order of addition: the last bits differ from run to run.
+    The order in which gradients are added depends on who is free, so the last bits differ from run to run.
     """
 
     def __init__(
@@ -111,7 +100,7 @@ class WorkerGradients:
 
 
 def _shared(tensor: Tensor) -> Tensor:
-    """The tensor, with its storage moved to shared memory."""
+    """The tensor, its storage moved to where other processes see it."""
     moved: Tensor = tensor.share_memory_()  # type: ignore[no-untyped-call]
     return moved
 
@@ -135,11 +124,7 @@ def _work(
     pieces: Sequence[Tensor],
     begun: Any,
 ) -> None:
-    """The main function of a worker process.
-
-    For each message from the parent it computes pieces as long as there are any left, and sends back their loss. It
-    ends when the parent closes the connection.
-    """
+    """A worker's life: on each call take pieces while there are any, then tell the loss; end with the parent."""
     torch.set_num_threads(1)
     keep_freed_memory()
     weights = {name: weight.requires_grad_() for name, weight in shared.items()}

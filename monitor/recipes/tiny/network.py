@@ -1,16 +1,8 @@
-<<<<<<< HEAD
 """The forward and backward of training: a Llama's arithmetic, written to be fast on a CPU.
 
 It runs the weights of `transformers.LlamaForCausalLM` by their names, with bf16 matrix products over fp32 master
 weights, fused query-key-value and gate-up products, attention of its own, and a cross-entropy that never holds the
 logits of a whole batch. The tests hold it to the library's own forward.
-=======
-"""A forward pass and a loss for training a Llama on a CPU, faster than those of transformers.
-
-They take the weights by the names of `transformers.LlamaForCausalLM`. Matrix products are in bf16 over fp32 master
-weights; query, key and value are one product, and so are gate and up. The cross-entropy never holds the logits of a
-whole batch. `tests/recipes/tiny/test_recipe.py` compares loss and gradients with transformers'.
->>>>>>> reader1
 """
 
 import functools
@@ -24,23 +16,16 @@ from torch.nn import functional
 from transformers import LlamaConfig
 
 ChunkError = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""Maps logits and targets of a chunk to the chunk's summed loss and the gradient with respect to the logits."""
+"""Logits and targets of a chunk to its summed loss and the error of its logits."""
 
 _CHUNK = 1024
-<<<<<<< HEAD
 """Positions whose logits exist at once: 1,024 x 8,192 bf16 logits are 16 MB, which stay in cache."""
 _BLOCKS = 2
 """Blocks of queries in attention."""
-=======
-"""Number of positions whose logits are in memory at once: 1,024 × 8,192 bf16 logits are 16 MB and stay in cache."""
->>>>>>> reader1
 
 
 def rotary_tables(config: LlamaConfig, length: int) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of the rotary embedding, each `[length, head_dim]` (RoFormer, eq. 34).
-
-    As in Llama, dimension i is rotated with dimension i + head_dim / 2.
-    """
+    """Cosines and sines of the rotary embedding, each `[length, head_dim]` (RoFormer, eq. 34; halves, not pairs)."""
     parameters = config.rope_parameters
     assert parameters is not None
     theta = float(parameters["rope_theta"])
@@ -52,7 +37,7 @@ def rotary_tables(config: LlamaConfig, length: int) -> tuple[Tensor, Tensor]:
 
 
 def rms_norm(x: Tensor, gain: Tensor, epsilon: float) -> Tensor:
-    """RMSNorm of `x` `[..., width]`, computed in fp32 and returned in the dtype of `x`."""
+    """Root-mean-square normalisation in fp32, cast back to the dtype of `x` (`[..., width]`)."""
     wide = x.float()
     scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + epsilon)
     return (wide * scale * gain).to(x.dtype)
@@ -65,10 +50,10 @@ def _rotate(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
 
 
 class TrainingForward(nn.Module):
-    """Computes the final hidden states of a Llama on packed rows.
+    """Runs the weights of a Llama over packed rows and returns the mean next-token loss.
 
-    It has no parameters. Each call takes a mapping of weight names to fp32 tensors, so that it shares its weights with
-    the transformers model.
+    It owns no parameters: each call takes the mapping of weight names to fp32 tensors, so that the library's model and
+    this forward share one set of weights.
     """
 
     cosines: Tensor
@@ -188,11 +173,11 @@ def next_token_loss(hidden: Tensor, head: Tensor, targets: Tensor, compiled: boo
 
 
 class ChunkedCrossEntropy(torch.autograd.Function):
-    """Mean cross-entropy of `hidden @ head.T` against targets. The forward pass also computes gradients, in chunks."""
+    """Mean cross-entropy of `hidden @ head.T` against targets, its gradients taken chunk by chunk in the forward."""
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, chunk_error: ChunkError) -> Tensor:
-        """The loss, a scalar in nats, for `hidden` `[n, width]`, `head` `[vocabulary, width]` and `targets` `[n]`."""
+        """`hidden` `[n, width]`, `head` `[vocabulary, width]`, `targets` `[n]`; a scalar in nats."""
         narrow = head.to(hidden.dtype)
         loss = torch.zeros((), dtype=torch.float32)
         hidden_gradient = torch.empty_like(hidden)
@@ -209,7 +194,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        """The gradients that the forward pass saved, times the gradient of the loss."""
+        """Scales the gradients that the forward left behind."""
         hidden_gradient, head_gradient = ctx.saved_tensors
         return gradient.to(hidden_gradient.dtype) * hidden_gradient, gradient * head_gradient, None, None
 
@@ -228,5 +213,5 @@ def softmax_error(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 
 @functools.cache
 def _compiled_error() -> ChunkError:
-    """`softmax_error`, compiled at the first call and not on import."""
+    """Compiled on first use only, since importing must do nothing."""
     return torch.compile(softmax_error, dynamic=True)

@@ -1,11 +1,4 @@
-<<<<<<< HEAD
 """The whole recipe in order: tokenizer, token rows, training, export, report."""
-=======
-"""The steps of the recipe in order: tokenizer, packed rows of tokens, training, export, report.
-
-It has the layout of the output folder, and skips the steps that are done already. The other modules do the work.
-"""
->>>>>>> reader1
 
 import copy
 import json
@@ -26,48 +19,43 @@ from monitor.recipes.tiny.tokenizer import as_training_text, load_tokenizer, tra
 from monitor.recipes.tiny.trainer import Pretrainer, Progress
 
 _TOKENIZER_SHARE = 2_500_000
-"""Number of characters of each corpus that the tokenizer is trained on."""
+"""Characters of each corpus from which the vocabulary is learned."""
 
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """The output folder of a run, and the paths inside it."""
+    """Where everything of a run lies."""
 
     root: Path
 
     @property
     def tokenizer(self) -> Path:
-        """Folder of the tokenizer."""
+        """The tokenizer."""
         return self.root / "tokenizer"
 
     @property
     def cache(self) -> Path:
-        """Folder of the packed rows of token ids."""
+        """Packed token rows."""
         return self.root / "cache"
 
     @property
     def checkpoint(self) -> Path:
-        """File of the newest checkpoint."""
+        """The newest state of the training."""
         return self.root / "checkpoint.pt"
 
     @property
     def log(self) -> Path:
-        """Log of the training: one JSON object for every twentieth step."""
+        """One JSON object per reported step."""
         return self.root / "log.jsonl"
 
     @property
     def model(self) -> Path:
-        """Folder of the exported model."""
+        """The export."""
         return self.root / "model"
 
 
-<<<<<<< HEAD
 def prepare(data: Path, folder: Folder, plan: PretrainingPlan, report: Tell) -> PreTrainedTokenizerFast:
     """Learns the tokenizer and packs the corpora, unless the folder holds both from an earlier stretch."""
-=======
-def prepare(data: Path, folder: Folder, plan: Plan, report: Report) -> PreTrainedTokenizerFast:
-    """Train the tokenizer and pack the corpora, unless an earlier run has left both in the folder."""
->>>>>>> reader1
     if have_shards(folder.cache):
         return load_tokenizer(folder.tokenizer)
     documents = corpora(data)
@@ -80,10 +68,7 @@ def prepare(data: Path, folder: Folder, plan: Plan, report: Report) -> PreTraine
 
 
 def _unmatched(found: set[str], mixed: set[str]) -> str:
-    """A line of text that names corpora without a share in the mixture and shares without a corpus.
-
-    It makes a misnamed file visible.
-    """
+    """Says which corpora the run will not read, so that a misnamed file does not vanish silently."""
     unread = ", ".join(sorted(found - mixed)) or "none"
     missing = ", ".join(sorted(mixed - found)) or "none"
     return f"corpora only measured on: {unread}; in the mixture but not at hand: {missing}"
@@ -100,15 +85,9 @@ def _vocabulary_texts(documents: dict[str, list[CorpusText]]) -> Iterator[str]:
 
 
 def trainer_of(
-<<<<<<< HEAD
     folder: Folder, plan: PretrainingPlan, tokenizer: PreTrainedTokenizerFast, resume: bool, workers: int = 0
 ) -> Pretrainer:
     """A trainer at the start of a run, or where its checkpoint left it."""
-=======
-    folder: Folder, plan: Plan, tokenizer: PreTrainedTokenizerFast, resume: bool, workers: int = 0
-) -> Trainer:
-    """Make a trainer; with `resume`, in the state of the folder's checkpoint."""
->>>>>>> reader1
     config = plan.shape.config(
         int(tokenizer.bos_token_id), int(tokenizer.eos_token_id), int(tokenizer.pad_token_id)
     )
@@ -118,13 +97,8 @@ def trainer_of(
     return trainer
 
 
-<<<<<<< HEAD
 def train(trainer: Pretrainer, budget: Budget, folder: Folder, every: float, tell: Progress) -> None:
     """Runs to the end of the budget, with a checkpoint every `every` seconds and one at the end."""
-=======
-def train(trainer: Trainer, budget: Budget, folder: Folder, every: float, tell: Progress) -> None:
-    """Train to the end of the budget, with a checkpoint every `every` seconds and one at the end."""
->>>>>>> reader1
     saved = time.monotonic()
 
     def after_step(run: Pretrainer, progress: float) -> None:
@@ -169,7 +143,7 @@ def export_model(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, fo
 def finish(
     trainer: Pretrainer, tokenizer: PreTrainedTokenizerFast, folder: Folder, rows: int
 ) -> dict[str, Held]:
-    """Export the model, measure what was exported, and write `report.json` and `samples.md`."""
+    """Exports the model, then measures the export and writes `report.json` and `samples.md`."""
     export_model(trainer.model, tokenizer, folder.model)
     held = held_out_losses(folder.model, open_shards(folder.cache, "heldout"), rows)
     facts = {

@@ -1,12 +1,7 @@
 """The numbers of a training run: model shape, batch, learning rates, schedule, mixture.
 
-<<<<<<< HEAD
 Progress is a fraction of the run's budget, of minutes or of tokens. With a budget of minutes, a busy machine costs
 tokens but never the end of the learning-rate decay.
-=======
-The learning rate and the mixture depend on progress, which is the used fraction of the run's budget of minutes or of
-tokens. With a budget of minutes, a run on a busy machine sees fewer tokens, but its learning rate still decays fully.
->>>>>>> reader1
 """
 
 from dataclasses import dataclass, field
@@ -31,7 +26,7 @@ START_MIXTURE = {
     "labelled/unsafe_code": 0.02,
     "labelled/scam": 0.01,
 }
-"""Share of each corpus among the rows, in the first half of a run."""
+"""Share of the rows of each corpus in the first half of a run."""
 
 END_MIXTURE = {
     "self_dialogue": 0.21,
@@ -51,7 +46,7 @@ END_MIXTURE = {
     "labelled/unsafe_code": 0.025,
     "labelled/scam": 0.01,
 }
-"""Share of each corpus at the end of a run, with more dialogue, instructions and labelled statements."""
+"""Share of the rows at the end: towards dialogue, instructions and the labelled concepts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +61,7 @@ class Shape:
     context: int = 512
 
     def config(self, begin: int, end: int, pad: int) -> LlamaConfig:
-        """The transformers configuration of this shape, with the ids of the special tokens."""
+        """The library's configuration of this shape, with the ids of the special tokens."""
         return LlamaConfig(
             vocab_size=self.vocabulary,
             hidden_size=self.width,
@@ -83,13 +78,8 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True)
-<<<<<<< HEAD
 class PretrainingPlan:
     """Everything that decides what a run computes, apart from its budget."""
-=======
-class Plan:
-    """All settings of a run but its budget."""
->>>>>>> reader1
 
     shape: Shape = field(default_factory=Shape)
     rows: int = 24
@@ -109,7 +99,7 @@ class Plan:
 
     @property
     def tokens_per_step(self) -> int:
-        """Number of positions that one step trains on."""
+        """Positions learned from in one step."""
         return self.rows * self.shape.context
 
     def rate(self, progress: float) -> float:
@@ -120,7 +110,7 @@ class Plan:
         return max(min(1.0, left), self.final_rate)
 
     def mixture(self, progress: float) -> dict[str, float]:
-        """Share of each corpus at this progress. The shares need not sum to 1."""
+        """Share of each corpus at this point of the run, not normalised."""
         turn = min(max((progress - self.mix_from) / (self.mix_to - self.mix_from), 0.0), 1.0)
         return {
             name: (1 - turn) * self.start.get(name, 0.0) + turn * self.end.get(name, 0.0)
@@ -130,7 +120,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """When a run ends: after a number of minutes or a number of tokens, which a resumed run keeps counting."""
+    """When a run ends: after so many minutes, or after so many tokens, counted over all its resumed stretches."""
 
     minutes: float | None = None
     tokens: int | None = None

@@ -1,12 +1,7 @@
 """Batches of rows, drawn from corpora by a mixture.
 
-<<<<<<< HEAD
 Every row of a corpus is drawn once before any is drawn again. The state is a few numbers, so that a resumed run draws
 exactly what an unbroken one would have.
-=======
-Every row of a corpus is drawn once before any is drawn again. A checkpoint holds the sampler's state, so that a resumed
-run draws the same rows as one that was never stopped.
->>>>>>> reader1
 """
 
 from typing import Any
@@ -18,13 +13,8 @@ from torch import Tensor
 from monitor.recipes.tiny.shards import Rows
 
 
-<<<<<<< HEAD
 class RowSampler:
     """Endless batches `[rows, length]` of token ids (int64)."""
-=======
-class Sampler:
-    """Draws batches `[rows, length]` of token ids (int64) without end."""
->>>>>>> reader1
 
     def __init__(self, corpora: dict[str, Rows], seed: int) -> None:
         if not corpora:
@@ -37,7 +27,7 @@ class Sampler:
         self._orders: dict[str, tuple[int, np.ndarray[Any, np.dtype[np.int64]]]] = {}
 
     def batch(self, rows: int, mixture: dict[str, float]) -> Tensor:
-        """Draw a batch. `mixture` gives the share of each corpus; those that it does not name are left out."""
+        """The next rows, corpora drawn in proportion to `mixture` (corpora it does not name are left out)."""
         weights = np.array([mixture.get(name, 0.0) for name in self._names])
         if weights.sum() <= 0:
             raise ValueError(f"the mixture names none of the corpora at hand: {', '.join(self._names)}")
@@ -50,14 +40,14 @@ class Sampler:
         return {name: self._drawn[name] / len(self._corpora[name]) for name in self._names}
 
     def state(self) -> dict[str, Any]:
-        """The state, for `restore`."""
+        """What `restore` needs."""
         return {"drawn": dict(self._drawn), "random": self._random.bit_generator.state}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Set the sampler to a `state`.
+        """Goes on where `state` was taken.
 
         Raises:
-            ValueError: The state is of other corpora.
+            ValueError: The state counts other corpora than those at hand.
         """
         if sorted(state["drawn"]) != self._names:
             raise ValueError("the checkpoint was made from other corpora: train into a new folder")

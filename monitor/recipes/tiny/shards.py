@@ -1,11 +1,4 @@
-<<<<<<< HEAD
 """Rows of token ids on disk, all of one length, in one memory-mapped file per corpus and split."""
-=======
-"""Packed rows of token ids on disk, one memory-mapped file per corpus and split.
-
-Documents are packed into rows of equal length.
-"""
->>>>>>> reader1
 
 import bisect
 import json
@@ -28,12 +21,10 @@ _INDEX = "index.json"
 
 
 def pack(documents: Iterable[list[int]], length: int) -> Rows:
-    """Pack documents (each from begin to end token) into rows `[n, length]` that all start with a begin token.
+    """Lays documents (each from begin to end token) into rows `[n, length]` that all start with a begin token.
 
-    Documents longer than a row are cut into pieces, and each piece gets a begin token. A row takes the longest pieces
-    that fit, out of a window of the next ones. When none fits, the rest of the row is filled with the beginning of the
-    shortest piece, which stays in the window. The last piece of a cut document is dropped where it is shorter than an
-    eighth of a row. Tokens that do not fill a last row are dropped too.
+    Long documents are cut into pieces of a row, each begun anew. Pieces are placed best-fit within a window; what is
+    left of a row when nothing fits is filled with the opening of a document that also appears whole elsewhere.
     """
     pending: list[tuple[int, list[int]]] = []
     rows: list[list[int]] = []
@@ -74,7 +65,7 @@ def build_shards(
     seed: int,
     report: Tell,
 ) -> None:
-    """Write the packed rows of every corpus and split to `cache`. The index is written last, and marks it complete."""
+    """Writes the packed rows of every corpus and split into `cache`, the index last."""
     cache.mkdir(parents=True, exist_ok=True)
     counts: dict[str, dict[str, int]] = {}
     for number, (name, documents) in enumerate(corpora.items()):
@@ -92,17 +83,12 @@ def build_shards(
 
 
 def have_shards(cache: Path) -> bool:
-    """Whether the cache is complete."""
+    """Whether the cache was written to its end."""
     return (cache / _INDEX).is_file()
 
 
-<<<<<<< HEAD
 def open_shards(cache: Path, split: Side) -> dict[str, Rows]:
     """The rows of every corpus that has any in this split, memory-mapped and read-only."""
-=======
-def open_shards(cache: Path, split: Split) -> dict[str, Rows]:
-    """The rows of this split by corpus, memory-mapped and read-only. Corpora without rows are left out."""
->>>>>>> reader1
     counts = json.loads((cache / _INDEX).read_text(encoding="utf-8"))
     return {
         name: np.load(_file(cache, name, split), mmap_mode="r")

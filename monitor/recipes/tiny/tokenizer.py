@@ -1,8 +1,4 @@
-<<<<<<< HEAD
 """The bundled model's own byte-level BPE tokenizer and its chat format.
-=======
-"""The demo model's byte-level BPE tokenizer, with its special tokens and its chat template.
->>>>>>> reader1
 
 A document is `<|begin|>` + text + `<|end|>`. In a dialogue (`Human: …`, blank line, `Assistant: …`) every Assistant
 turn ends with `<|end|>`, so that generation stops there by itself.
@@ -84,10 +80,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
 
 
 def as_training_text(text: str) -> str:
-    """A document as training text, without the begin token.
-
-    In a dialogue, an end token follows every Assistant turn, and last requests without a reply are dropped.
-    """
+    """A document as the model reads it, without the begin token: ends of turns marked, an unanswered turn dropped."""
     turns = text.strip().split(_TURN)
     if "\n\nAssistant:" not in turns[0]:
         return text.strip() + END

@@ -1,8 +1,4 @@
-<<<<<<< HEAD:monitor/recipes/tiny/trainer.py
 """The training loop: weights, optimizers, state, and checkpoints from which a run goes on."""
-=======
-"""The training loop: the weights and optimizers, a training step, and checkpoints from which a run is resumed."""
->>>>>>> reader1:monitor/recipes/tiny/train.py
 
 import os
 import time
@@ -24,7 +20,7 @@ Progress = Callable[["Pretrainer", float], None]
 
 @dataclass(slots=True)
 class Counters:
-    """Steps, tokens and seconds of a run so far, and the loss of its last step."""
+    """How far a run has come."""
 
     steps: int = 0
     tokens: int = 0
@@ -35,8 +31,7 @@ class Counters:
 class Pretrainer:
     """One run: a model, its optimizers, its data and its counters.
 
-    Gradients are computed by `workers` processes. With 0 they are computed in this one, and then a run with the same
-    budget of tokens gives the same weights, bit by bit.
+    Gradients come from `workers` processes, or with 0 from this one (and then a run repeats bit by bit).
     """
 
     def __init__(
@@ -56,7 +51,7 @@ class Pretrainer:
         )
 
     def step(self, progress: float) -> None:
-        """Update all weights once, with the rates and the mixture of this progress."""
+        """One update of all weights at this point of the run."""
         mixture = self.plan.mixture(progress)
         loss = self._gradients(self.sampler.batch(self.plan.rows, mixture))
         torch.nn.utils.clip_grad_norm_(self.weights.values(), 1.0)
@@ -70,10 +65,10 @@ class Pretrainer:
         self.counters.loss = loss
 
     def run(self, budget: Budget, tell: Progress) -> None:
-        """Train until the budget is used up. `tell` is called after each step with the trainer and the progress.
+        """Steps until the budget is used up; `tell` is called after each step with the progress.
 
         Raises:
-            FloatingPointError: The loss is not finite.
+            FloatingPointError: The loss is no longer a number.
         """
         before = self.counters.seconds
         started = time.monotonic()
@@ -88,7 +83,7 @@ class Pretrainer:
             tell(self, min(1.0, budget.progress(self.counters.seconds, self.counters.tokens)))
 
     def save(self, path: Path) -> None:
-        """Write a checkpoint for `restore`. It replaces an earlier one in one atomic step."""
+        """Writes everything that `restore` needs; a crash while writing leaves the last checkpoint whole."""
         state = {
             "weights": {name: weight.detach() for name, weight in self.weights.items()},
             "optimizers": [optimizer.state_dict() for optimizer, _ in self.optimizers],
@@ -101,7 +96,7 @@ class Pretrainer:
         os.replace(part, path)
 
     def restore(self, path: Path) -> None:
-        """Set the trainer to the state in a checkpoint.
+        """Goes on where the checkpoint was written.
 
         Raises:
             FileNotFoundError: There is no checkpoint.
@@ -117,15 +112,10 @@ class Pretrainer:
         self.counters = Counters(**state["counters"])
 
 
-<<<<<<< HEAD:monitor/recipes/tiny/trainer.py
 def _optimizers(
     weights: dict[str, Tensor], plan: PretrainingPlan
 ) -> list[tuple[torch.optim.Optimizer, float]]:
     """Muon for the matrices inside the layers, AdamW for the embedding and the norms, each with its peak rate."""
-=======
-def _optimizers(weights: dict[str, Tensor], plan: Plan) -> list[tuple[torch.optim.Optimizer, float]]:
-    """Muon for the matrices in the layers and AdamW for the embedding and the norms, each with its peak rate."""
->>>>>>> reader1:monitor/recipes/tiny/train.py
     matrices = [w for name, w in weights.items() if w.ndim == 2 and ".layers." in name]
     others = [w for name, w in weights.items() if not (w.ndim == 2 and ".layers." in name)]
     muon = torch.optim.Muon(matrices, lr=plan.muon_rate, weight_decay=plan.weight_decay, momentum=0.95)
