@@ -1,4 +1,4 @@
-"""grpc.aio's server without its weakest spot: one path that is not UTF-8 would end it.
+"""grpc.aio's server, protected against calls whose path is not UTF-8: one of them would shut it down.
 
 grpcio 1.85.1 decodes the path of a call that belongs to no registered method in the loop that takes calls
 (`AioServer._server_main_loop`). Bytes that are not UTF-8 raise there, and the server shuts down, whoever sent them.
@@ -27,7 +27,7 @@ class _Core(cygrpc.AioServer):  # type: ignore[misc]
     """Takes calls of registered methods, and refuses every other one."""
 
     async def _request_call(self) -> Any:
-        """The next call of no registered method; never returns one, because none is known."""
+        """Refuse every call of an unregistered method. Never returns, so the base class never sees such a call."""
         answering: set[asyncio.Task[None]] = set()
         while True:
             call = await super()._request_call()
