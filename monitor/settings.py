@@ -180,7 +180,7 @@ class Settings(BaseSettings):
 
     reload_features: Annotated[int, Field(ge=0, le=100_000)] = 256
     """Number of features that policies loaded later may name in addition to those of the first set. Each costs
-    memory, and time in a forward pass, even if unused."""
+    a little memory and, with CUDA graphs, time in every pass, used or not."""
 
     activation_label_sets: Annotated[int, Field(ge=0, le=100_000)] = 1000
     """Number of pairs of policy and feature that get activation metrics of their own, fifteen time series each.
@@ -237,8 +237,7 @@ class Settings(BaseSettings):
     """Maximum number of calls of one named caller in progress. Default: half of max_concurrent_calls."""
 
     max_tokens_per_caller: Count | None = None
-    """Maximum number of tokens, of prompts and responses, in the calls of one named caller in progress. Default: no
-    limit."""
+    """Maximum number of tokens, of prompts and responses, of one named caller in progress. Default: no limit."""
 
     max_message_bytes: Annotated[int, Field(ge=1024, le=1 << 30)] = 4 << 20
     """Largest message that is accepted. A larger one is refused with RESOURCE_EXHAUSTED."""
@@ -282,7 +281,8 @@ class Settings(BaseSettings):
     folder of this user and this port, or off where the port is 0."""
 
     decision_log_records: Literal["detections", "all"] = "detections"
-    """Requests that get a record: detections are those with a detection, an action or a monitoring failure."""
+    """Requests that get a record: detections stands for those with a detection, an action or a monitoring failure,
+    all for every request."""
 
     decision_log_on_full: Literal["refuse", "drop"] = "refuse"
     """What happens to a request whose record cannot be written: refuse answers UNAVAILABLE; drop answers the

@@ -52,7 +52,7 @@ def watch(
 ) -> None:
     """Show what a running server detects, as it is decided, and which requests it could not check.
 
-    Where the server authenticates its callers, this one needs the role inspect.
+    A server that authenticates its callers asks for the role inspect.
     """
     if severity is not None:
         one_of("severity", severity, {s.value: s for s in Severity})
