@@ -6,7 +6,7 @@
     ├── InputError                   INVALID_ARGUMENT      a command's text or file that cannot be used
     ├── NotFound                     NOT_FOUND             unknown policy, rule or feature
     ├── Overloaded                   RESOURCE_EXHAUSTED    carries a retry delay
-    ├── Unavailable                  UNAVAILABLE           draining, engine not running
+    ├── Unavailable                  UNAVAILABLE           draining, engine not running, log cannot be written
     ├── Unauthenticated              UNAUTHENTICATED       no token, or none that is known
     ├── PermissionDenied             PERMISSION_DENIED     the caller lacks a role
     ├── TooSlow                      DEADLINE_EXCEEDED     longer than the server allows for any call
@@ -43,7 +43,7 @@ class Violation:
 
 
 class BadRequest(MonitorError):
-    """The request cannot be served as written."""
+    """The request has fields that are missing or wrong; `violations` lists each."""
 
     code = "INVALID_ARGUMENT"
 
@@ -63,7 +63,7 @@ class NotFound(MonitorError):
 
 
 class Overloaded(MonitorError):
-    """The queue is full; try again after `retry_after` seconds."""
+    """A limit of the server or of the caller is reached; try again after `retry_after` seconds."""
 
     code = "RESOURCE_EXHAUSTED"
 
@@ -73,7 +73,7 @@ class Overloaded(MonitorError):
 
 
 class Unavailable(MonitorError):
-    """The server is draining or its engine does not run."""
+    """The server cannot take the request now: it is draining, its engine does not run, or its log cannot be written."""
 
     code = "UNAVAILABLE"
 
@@ -85,7 +85,7 @@ class Unauthenticated(MonitorError):
 
 
 class PermissionDenied(MonitorError):
-    """The caller is known and may not do this."""
+    """The caller is known, but its roles do not allow this call."""
 
     code = "PERMISSION_DENIED"
 

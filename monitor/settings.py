@@ -49,18 +49,18 @@ MASKS = {
     "email": re.compile(r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)+(?:[.+][\w.+-]*@[\w-]+(?:\.[\w-]+)+)*"),
     "number": re.compile(r"\+?\d(?:[ ./()-]{0,2}\d){3,}"),
 }
-"""What is cut out of logged text unless the operator says otherwise: addresses, and numbers of four digits or more."""
+"""Default of `decision_log_masks`: e-mail addresses, and numbers of four digits or more."""
 
 
 def _plain(value: object) -> object:
-    """A folder by any type; YAML 1.1 readers and people alike write `off` as a boolean."""
+    """A path as text, and False as `off`, because YAML 1.1 reads the word off as a boolean."""
     if value is False:
         return "off"
     return str(value) if isinstance(value, Path) else value
 
 
 def _from_json(value: object) -> object:
-    """A mapping that was given as a flag; anything else as it is."""
+    """Parse a mapping that was given as JSON text in a flag; other values stay as they are."""
     return json.loads(value) if isinstance(value, str) else value
 
 
@@ -107,28 +107,29 @@ class Settings(BaseSettings):
     on."""
 
     device: str = "auto"
-    """Device that computes model and dictionary: auto, cpu, cuda, cuda:1 and so on, or spread, which divides a
-    model too large for one device over all of them (needs the extra `spread`)."""
+    """Device that computes model and dictionary: auto (CUDA where there is one), cpu, cuda, cuda:1 and so on, or
+    spread, which divides a model too large for one device over all of them (needs the extra `spread`)."""
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Number type of the model's weights. auto takes the one that the device computes well."""
+    """Number type of the model's weights. auto takes float32 on the CPU and the checkpoint's own type on other
+    devices."""
 
     skip_self_test: bool = False
-    """Start without testing that the dictionary explains this model's activations and that its clamps change
-    them. The log and a metric say that the test was skipped."""
+    """Start without testing that the dictionary reconstructs this model's activations as it should. The log and a
+    metric say that the test was skipped."""
 
     # Where it serves
 
     listen: Address = "127.0.0.1:50051"
-    """Address of the gRPC port. An address that other machines reach needs callers or tls_client_ca, or
-    insecure_listen."""
+    """Address of the gRPC port; port 0 takes a free one. An address that other machines reach needs callers or
+    tls_client_ca, and tls_certificate; or insecure_listen."""
 
     metrics_listen: Address = "127.0.0.1:9464"
-    """Address at which Prometheus scrapes /metrics."""
+    """Address of the HTTP port at which Prometheus scrapes /metrics."""
 
     reflection: bool | None = None
-    """Serve gRPC reflection, so that tools such as grpcurl need no .proto files. Default: only where listen is
-    an address of this machine and nobody is asked who they are."""
+    """Serve gRPC reflection, so that tools such as grpcurl need no .proto files. Default: only where listen is a
+    loopback address and callers are not authenticated."""
 
     grace_seconds: Annotated[float, Field(ge=0, le=3600)] = 20.0
     """Time after SIGTERM in which calls in progress may finish. Keep it below the supervisor's own limit, which
@@ -138,13 +139,13 @@ class Settings(BaseSettings):
     """Lowest level of log lines that are written to standard error."""
 
     log_format: Literal["console", "json"] = "console"
-    """Form of log lines: for people, or one JSON object per line."""
+    """Format of log lines: console is for people, json writes one JSON object per line."""
 
     # Who may call
 
     callers: Path | None = None
     """File of callers, one JSON object per line, each with a name, roles and the hash of a token; `sae-monitor
-    token new NAME` makes one. Default: nobody is asked who they are."""
+    token new NAME` makes one. Default: callers are not authenticated."""
 
     tls_certificate: Path | None = None
     """PEM file of the server's certificate and its chain. Read again whenever it changes."""
@@ -153,40 +154,40 @@ class Settings(BaseSettings):
     """PEM file of the private key of that certificate, without a password."""
 
     tls_client_ca: Path | None = None
-    """PEM file of certificate authorities. Only clients with a certificate that one of them issued may
-    connect."""
+    """PEM file of certificate authorities, for mutual TLS. Only clients with a certificate that one of them issued
+    may connect."""
 
     tls_minimum: Literal["1.2", "1.3"] = "1.2"
     """Oldest version of TLS over which calls are accepted."""
 
     insecure_listen: bool = False
-    """Listen on an address that other machines reach although nobody is asked who they are, or although tokens
-    would travel unencrypted."""
+    """Listen on an address that other machines reach even if callers are not authenticated, or tokens would travel
+    unencrypted."""
 
     caller_clamps: Literal["none", "suppress", "any"] = "suppress"
-    """Clamps that a request may bring: none; suppress, with values of 0 and below; or any, which lets a caller
-    amplify features too. A request never weakens the clamps of a policy."""
+    """Clamps that a request may contain: none; suppress, which allows values of 0 and below; or any, which lets a
+    caller amplify features too. A request never weakens the clamps of a policy."""
 
     drop_error_term: bool = False
-    """Allow requests whose clamps leave out what the dictionary does not explain. The whole dictionary is then
-    held on the device."""
+    """Allow requests whose clamps drop the error term, which is the part of the activation that the dictionary does
+    not explain. The whole dictionary is then held on the device."""
 
     # Policies and conversations
 
     reload_seconds: Annotated[float, Field(ge=0, le=3600)] = 2.0
-    """Seconds between two looks at the policy files; changed files are loaded while the server runs. 0 loads
-    them only on SIGHUP or when asked."""
+    """Time between two checks of the policy files; changed files are loaded while the server runs. 0 loads them only
+    on SIGHUP or `sae-monitor policy reload`."""
 
     reload_features: Annotated[int, Field(ge=0, le=100_000)] = 256
-    """Features that policies loaded later may name in addition to those of the first set. Each costs a little
-    memory and time in every pass, used or not."""
+    """Number of features that policies loaded later may name in addition to those of the first set. Each costs
+    a little memory and, with CUDA graphs, time in every pass, used or not."""
 
     activation_label_sets: Annotated[int, Field(ge=0, le=100_000)] = 1000
-    """Pairs of policy and feature that get activation metrics of their own, fifteen time series each. Further
-    features are counted together as `other`."""
+    """Number of pairs of policy and feature that get activation metrics of their own, fifteen time series each.
+    Further features are counted together as `other`."""
 
     session_limit: Annotated[int, Field(ge=1, le=10_000_000)] = 10_000
-    """Conversations whose scores are kept for rules with `scope: session`. Beyond this the one unused for
+    """Number of conversations whose scores are kept for rules with `scope: session`. Beyond it the one unused for
     longest is forgotten, and its next request gets the verdict UNKNOWN (session_lost). Each takes a few
     kilobytes."""
 
@@ -196,47 +197,47 @@ class Settings(BaseSettings):
     # How much runs at once
 
     context_limit: Annotated[int, Field(ge=2)] | None = None
-    """Most tokens of one request, prompt and response together. Default: the model's context."""
+    """Maximum number of tokens of one request, prompt and response together. Default: the model's context."""
 
     max_running: Annotated[int, Field(ge=1, le=4096)] = 64
-    """Most generations that run at once. Further ones wait in the queue."""
+    """Maximum number of generations that run at once. Further ones wait in the queue."""
 
     queue_size: Annotated[int, Field(ge=1)] = 256
-    """Generations that may wait; four times as many texts to score may. Further calls are refused with
-    RESOURCE_EXHAUSTED."""
+    """Maximum number of generations that wait. Four times as many texts to score may wait. Further calls are refused
+    with RESOURCE_EXHAUSTED."""
 
     max_batch_tokens: Annotated[int, Field(ge=1)] | None = None
-    """Most tokens in one forward pass; longer prompts are split over several. Default: chosen for the
+    """Maximum number of tokens in one forward pass; longer prompts are split over several. Default: chosen for the
     device."""
 
     max_cache_tokens: Annotated[int, Field(ge=1)] | None = None
-    """Most tokens whose keys and values are held at once. Default: chosen for the device's memory."""
+    """Size of the key-value cache in tokens, for all running requests together. Default: chosen for the device's
+    memory."""
 
     max_concurrent_calls: Annotated[int, Field(ge=1)] = 256
-    """Calls that may be in progress at once. Further ones are refused with RESOURCE_EXHAUSTED and a time to
-    wait."""
+    """Maximum number of calls in progress. Further ones are refused with RESOURCE_EXHAUSTED and a time to wait."""
 
     retry_after_seconds: Annotated[float, Field(gt=0, le=3600)] = 1.0
     """Time that a refused caller is told to wait before it tries again."""
 
     stall_seconds: Annotated[float, Field(ge=0, le=86_400)] = 300.0
     """Longest time for one forward pass. Beyond it the device counts as hung, and the process ends with exit
-    code 3, so that its supervisor starts another. 0 waits for ever."""
+    code 3, so that its supervisor starts another. 0 sets no limit."""
 
     memory_limit_bytes: Count | None = None
     """Memory that this process may use. Default: the limit of its control group, or else the machine's
     memory."""
 
     memory_watermark: Annotated[float, Field(gt=0, le=1)] = 0.9
-    """Share of that memory beyond which new calls are refused with RESOURCE_EXHAUSTED."""
+    """Share of memory_limit_bytes, from 0 to 1, beyond which new calls are refused with RESOURCE_EXHAUSTED."""
 
     # Limits of one caller, call or connection
 
     max_calls_per_caller: Count | None = None
-    """Calls that one named caller may have in progress. Default: half of max_concurrent_calls."""
+    """Maximum number of calls of one named caller in progress. Default: half of max_concurrent_calls."""
 
     max_tokens_per_caller: Count | None = None
-    """Tokens of prompts and responses that one named caller may have in progress. Default: no limit."""
+    """Maximum number of tokens, of prompts and responses, of one named caller in progress. Default: no limit."""
 
     max_message_bytes: Annotated[int, Field(ge=1024, le=1 << 30)] = 4 << 20
     """Largest message that is accepted. A larger one is refused with RESOURCE_EXHAUSTED."""
@@ -245,33 +246,33 @@ class Settings(BaseSettings):
     """Largest headers of a call, as HTTP/2 counts them. Larger ones are refused with RESOURCE_EXHAUSTED."""
 
     max_call_seconds: Seconds = 600.0
-    """Longest time that a call may take, whatever deadline its caller set."""
+    """Longest time that a call may take, even if its caller set a later deadline."""
 
     max_message_seconds: Seconds = 10.0
     """Longest time from the start of a call until its message has arrived."""
 
     max_connections: Count = 1024
-    """Connections that may be open. A further one is closed at once."""
+    """Maximum number of open connections. A further one is closed at once."""
 
     max_calls_per_connection: Count = 1024
-    """Calls that may be in progress on one connection. Further ones wait in the client."""
+    """Maximum number of calls in progress on one connection. Further ones wait in the client."""
 
     max_connection_seconds: Seconds = 3600.0
     """Age at which a connection is closed, after its calls have finished, so that clients connect again and are
     spread over all replicas."""
 
     handshake_seconds: Seconds = 10.0
-    """Longest time until a new connection has spoken TLS (where it is asked for) and HTTP/2."""
+    """Longest time for the TLS and HTTP/2 handshakes of a new connection."""
 
     idle_seconds: Seconds = 300.0
     """Time without calls after which a connection is closed."""
 
     keepalive_seconds: Seconds = 30.0
-    """Time without traffic after which a client is asked for a sign of life. Half of this time without an
-    answer closes the connection."""
+    """Time without traffic after which the server pings a client. The connection is closed where no answer comes
+    within half of this time."""
 
     min_ping_seconds: Seconds = 10.0
-    """Shortest time between two pings of a client. One that pings more often is disconnected."""
+    """Shortest time allowed between two pings of a client. A client that pings more often is disconnected."""
 
     # What is written down
 
@@ -280,7 +281,8 @@ class Settings(BaseSettings):
     folder of this user and this port, or off where the port is 0."""
 
     decision_log_records: Literal["detections", "all"] = "detections"
-    """Requests that get a record: those with a detection, an action or a monitoring failure; or all."""
+    """Requests that get a record: detections stands for those with a detection, an action or a monitoring failure,
+    all for every request."""
 
     decision_log_on_full: Literal["refuse", "drop"] = "refuse"
     """What happens to a request whose record cannot be written: refuse answers UNAVAILABLE; drop answers the
@@ -309,16 +311,16 @@ class Settings(BaseSettings):
     """Age at which a file of the log is closed and the next begun."""
 
     decision_log_keep_bytes: Annotated[int, Field(ge=4096)] | None = 1 << 30
-    """Most bytes of the log that are kept; the oldest file is deleted first. A very large number keeps all."""
+    """Maximum size of the log; the oldest file is deleted first. A very large number keeps all."""
 
     decision_log_keep_files: Annotated[int, Field(ge=1)] | None = None
-    """Most files of the log that are kept, the one being written included. Default: all."""
+    """Maximum number of files of the log, the one being written included. Default: no limit."""
 
     decision_log_keep_seconds: Annotated[float, Field(gt=0)] | None = None
-    """Age of its last record at which a file of the log is deleted. Default: never."""
+    """A file of the log is deleted when its last record is this old. Default: never."""
 
     watch_subscribers: Annotated[int, Field(ge=0)] = 16
-    """WatchDetections streams that may be open at once. A further one is refused with RESOURCE_EXHAUSTED."""
+    """Maximum number of open WatchDetections streams. A further one is refused with RESOURCE_EXHAUSTED."""
 
     # Tracing
 
@@ -327,7 +329,8 @@ class Settings(BaseSettings):
     Default: spans are not sent."""
 
     trace_ratio: Annotated[float, Field(ge=0, le=1)] = 1.0
-    """Share of requests that are traced where the caller did not decide."""
+    """Share of requests that are traced, from 0 to 1. A caller whose headers contain a traceparent decides for its
+    own requests."""
 
     @classmethod
     def settings_customise_sources(
@@ -434,13 +437,13 @@ class Setting(NamedTuple):
     group: str
     """Heading of its group."""
     values: str
-    """What can be given, in a word such as `SECONDS` or `HOST:PORT`; empty for a switch."""
+    """Placeholder for the value in help texts, such as `SECONDS` or `HOST:PORT`; empty for a switch."""
     default: Any
     help: str
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The words that can be given, where there are only some."""
+        """The words that can be given, where the setting takes only certain ones."""
         annotation = Settings.model_fields[self.name].annotation
         return get_args(annotation) if get_origin(annotation) is Literal else ()
 
@@ -468,7 +471,7 @@ def all_settings() -> Iterator[Setting]:
 
 
 def _values(name: str, annotation: Any) -> str:
-    """What can be given for a setting of this name and type, in a word for help texts."""
+    """The placeholder for a setting of this name and type in help texts."""
     if name in _VALUES:
         return _VALUES[name]
     if get_origin(annotation) is Literal:
@@ -487,7 +490,7 @@ class ClientSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="SAE_MONITOR_CLIENT_", frozen=True, env_ignore_empty=True)
 
     token: SecretStr | None = None
-    """Sent as `authorization: Bearer …`."""
+    """The caller's token, which is sent as `authorization: Bearer …`."""
 
     token_file: Path | None = None
     """File that holds the token and nothing else."""

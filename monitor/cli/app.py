@@ -1,4 +1,4 @@
-"""The tree of commands. Imports none of them: each is loaded when it runs."""
+"""The command `sae-monitor` with its list of commands. The module of a command is imported when the command runs."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ COMMANDS = (
     LazyEntry(
         "demo",
         "monitor.cli.demo.command:demo",
-        "Start a server, send real prompts, show what the monitor does.",
+        "Start a server, send it prompts, and show what the monitor does.",
     ),
-    LazyEntry("serve", "monitor.cli.serve:serve", "Run the watched model behind gRPC and Prometheus."),
+    LazyEntry("serve", "monitor.cli.serve:serve", "Serve a model over gRPC and score every token."),
     LazyEntry("score", "monitor.cli.score:score", "Score a text against the policies."),
     LazyEntry(
         "generate",
@@ -64,5 +64,6 @@ def root(
 ) -> None:
     """Safety monitoring of a language model through the features of a sparse autoencoder.
 
-    Exit codes: 0 nothing found, 1 an enforced rule matched, 2 an error (or tokens that were not scored).
+    Exit codes of most commands: 0 nothing found, 1 an enforced rule matched, 2 an error (or tokens that were not
+    scored).
     """

@@ -15,7 +15,7 @@ LARGEST_FEATURE = 2**32 - 1
 
 
 def parse_clamp(text: str) -> pb.Clamp:
-    """One clamp; `typer.BadParameter` says what is wrong with it."""
+    """Parse one clamp. Raises `typer.BadParameter`, which says what is wrong with it."""
     body, at, where = text.partition("@")
     feature, equals, value = body.partition("=")
     if not equals:
@@ -26,13 +26,13 @@ def parse_clamp(text: str) -> pb.Clamp:
 
 
 def clamp_text(clamp: pb.Clamp) -> str:
-    """The clamp as one would type it."""
+    """Write a clamp in the syntax that `parse_clamp` reads."""
     suffix = next((f"@{word}" for word, value in WHERE.items() if value == clamp.where), "")
     return f"{clamp.feature}={clamp.target:g}{suffix}"
 
 
 def dropping(clamps: Iterable[pb.Clamp], drop: bool) -> list[pb.Clamp]:
-    """The clamps, without error term where that is asked for; `typer.BadParameter` where there is none to do it at."""
+    """The clamps, set to drop the error term if `drop`. Raises `typer.BadParameter` for `drop` without any clamp."""
     listed = list(clamps)
     if drop and not listed:
         raise typer.BadParameter(

@@ -27,7 +27,7 @@ PARTS = (
     "systemd",
     "runbook.md",
 )
-"""What is exported of `deploy/`."""
+"""Files and folders below `deploy/` that are exported."""
 
 RUNBOOK = "deploy/runbook.md"
 """The runbook's address in the rules as they are in the repository."""
@@ -50,10 +50,10 @@ def deploy() -> None:
 @deploy_app.command()
 def export(
     folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Folder to write to. It is made where there is none.")
+        Path, typer.Argument(metavar="DIR", help="Folder to write to. It is created if it does not exist.")
     ],
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace files that are there and differ.")
+        bool, typer.Option("--overwrite", help="Replace existing files that differ.")
     ] = False,
     runbook_url: Annotated[
         str,
@@ -64,8 +64,8 @@ def export(
 ) -> None:
     """Write Prometheus rules, Alertmanager routes, Grafana dashboards, a systemd unit and the runbook to a folder.
 
-    They are those of this version of the server, whose metrics they read. Files that differ from what would be written
-    are left alone, and the command ends with exit code 2, unless --overwrite is given.
+    The files match the metrics of this version of the server. If a file exists and differs, nothing is written and the
+    exit code is 2, unless --overwrite is given.
     """
     contents = dict(deploy_files(runbook_url))
     differ = [name for name, text in contents.items() if _differs(folder / name, text)]

@@ -8,20 +8,20 @@ from monitor.errors import EngineDied, MonitorError
 
 
 class ExitCode(enum.IntEnum):
-    """What the process tells its caller, as linters do."""
+    """Exit codes of the commands."""
 
     CLEAN = 0
     """Everything was scored and no enforced rule fired."""
     MATCHED = 1
     """An enforced rule fired, or (`demo`) an expectation did not hold."""
     ERROR = 2
-    """Nothing can be said: bad input, a failed call, or tokens that were not scored."""
+    """There is no verdict: bad input, a failed call, or tokens that were not scored."""
     DIED = EngineDied.exit_code
     """`serve`: the engine died while it served; start another process."""
 
 
 def exit_code(error: MonitorError) -> ExitCode:
-    """What the process exits with after this error."""
+    """The exit code of the process after this error."""
     return ExitCode.DIED if isinstance(error, EngineDied) else ExitCode.ERROR
 
 

@@ -13,7 +13,7 @@ STDIN = "-"
 
 
 def read_text(text: str | None, file: Path | None) -> str:
-    """The text that exactly one of `text` (`-` is standard input) and `file` gives; `InputError` otherwise."""
+    """Read the text from `text` (`-` is standard input) or `file`. Raises InputError unless one of them is given."""
     if (text is None) == (file is None):
         raise InputError("give either TEXT (`-` reads standard input) or --file PATH")
     source, data = _bytes(text, file)
@@ -24,7 +24,7 @@ def read_text(text: str | None, file: Path | None) -> str:
 
 
 def as_input(text: str, *, chat: bool, system: str | None, truncate: bool) -> pb.Input:
-    """The text as the protocol wants it: plain, or as a user's turn after an optional system turn."""
+    """The `Input` message of a text: plain, or with `chat` as a user's turn after an optional system turn."""
     if not chat:
         if system is not None:
             raise InputError("--system belongs to a conversation: add --chat")
@@ -37,7 +37,7 @@ def as_input(text: str, *, chat: bool, system: str | None, truncate: bool) -> pb
 
 
 def as_sampling(**given: Any) -> pb.Sampling:
-    """Sampling options by their names in the protocol, None left out; `InputError` for what has no place there."""
+    """The `Sampling` message with these fields; None leaves one out. Raises InputError for an invalid value."""
     sampling = pb.Sampling()
     for name, value in given.items():
         try:

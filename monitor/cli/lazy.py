@@ -1,7 +1,7 @@
 """A command group that imports a command's module when the command runs, not when it is listed.
 
-It also turns errors into messages: those of this project, files that cannot be opened, and packages that only an extra
-installs.
+It also prints messages instead of tracebacks for errors of this project, files that cannot be opened, and missing
+packages that an extra installs.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ class LazyEntry:
     help: str
     """One line for the list of commands."""
     extra: str = ""
-    """The extra that installs what it imports, where that is more than the one of the first missing package."""
+    """The extra that installs what it imports, where that is another one than EXTRAS names for the first missing
+    package."""
 
 
 class LazyCommand(TyperCommand):
-    """Stands in the list for a command, and becomes it as soon as its arguments are parsed."""
+    """Placeholder for a command. It imports the real command when that is run or its help is shown."""
 
     def __init__(self, entry: LazyEntry) -> None:
         super().__init__(name=entry.name, help=entry.help)
@@ -46,7 +47,7 @@ class LazyCommand(TyperCommand):
         return as_command(getattr(importlib.import_module(module), attribute), self.entry.name)
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
-        """A context of the real command, so that its own parser, help and body take over."""
+        """Make the context of the real command, which then parses the arguments and runs."""
         return self.load().make_context(info_name, args, parent=parent, **extra)
 
 
@@ -72,7 +73,7 @@ def lazy_group(entries: Sequence[LazyEntry]) -> type[TyperGroup]:
     """A group class that lists `entries` in order, and prints errors of this project instead of tracebacks."""
 
     class LazyGroup(TyperGroup):
-        """Holds stand-ins only."""
+        """A group whose commands are placeholders."""
 
         def __init__(self, **attrs: Any) -> None:
             super().__init__(**attrs)
@@ -80,7 +81,7 @@ def lazy_group(entries: Sequence[LazyEntry]) -> type[TyperGroup]:
                 self.add_command(LazyCommand(entry))
 
         def invoke(self, ctx: Any) -> Any:
-            """Run the command; an error that a person can mend becomes a message and its exit code."""
+            """Run the command. Print an error of this project as a message, and exit with its exit code."""
             try:
                 with _files_named(), self._extra_named(ctx):
                     return super().invoke(ctx)
@@ -92,7 +93,7 @@ def lazy_group(entries: Sequence[LazyEntry]) -> type[TyperGroup]:
 
         @contextmanager
         def _extra_named(self, ctx: Any) -> Iterator[None]:
-            """A missing package that an extra installs becomes an error which says how to install it."""
+            """Turn a missing package into an error that names the extra to install."""
             try:
                 yield
             except ModuleNotFoundError as error:
@@ -138,10 +139,9 @@ def _named_extra(command: str, error: ModuleNotFoundError, extra: str = "") -> M
 
 @contextmanager
 def _files_named() -> Iterator[None]:
-    """A file that cannot be opened or written is the caller's to repair: InputError says which and why.
+    """Turn an OSError or EOFError in the block into an InputError that names the file and the reason.
 
-    So is input that ends too soon. That, and a reader who leaves early (`| head`), the framework would end with
-    the exit code of a match.
+    A closed pipe (`| head`) ends the command with exit code 2. Typer would end both with 1, the code of a match.
     """
     from monitor.cli.errors import ExitCode
     from monitor.errors import InputError

@@ -41,7 +41,7 @@ def _option(name: str) -> Any:
 
 
 def _default(setting: Setting) -> str:
-    """What holds where the flag is not given, as the end of its help."""
+    """The end of a flag's help: its choices and its default."""
     value, unit = setting.default, setting.name.rpartition("_")[2]
     if value is None or isinstance(value, bool | dict):
         return ""
@@ -121,7 +121,7 @@ Svg = Annotated[
     typer.Option(
         "--svg",
         metavar="FILE",
-        help="Also save what is printed as a picture in this file.",
+        help="Also save what is printed as an SVG picture in this file.",
         rich_help_panel=SHOWS,
     ),
 ]
@@ -138,7 +138,8 @@ Clamps = Annotated[
         "--clamp",
         parser=parse_clamp,
         metavar=SYNTAX,
-        help="Set a feature to this value, in units of its recorded maximum. Repeatable.",
+        help="Set a feature to this value, in units of its recorded maximum, on tokens where it is active (the "
+        "default) or everywhere. Repeatable.",
         rich_help_panel=SAMPLES,
     ),
 ]
@@ -162,7 +163,9 @@ Compared = Annotated[
 ]
 MaxNewTokens = Annotated[
     int | None,
-    typer.Option("--max-new-tokens", help="Most tokens to generate. Default: 64.", rich_help_panel=SAMPLES),
+    typer.Option(
+        "--max-new-tokens", help="Maximum number of tokens to generate. Default: 64.", rich_help_panel=SAMPLES
+    ),
 ]
 Temperature = Annotated[
     float | None,
@@ -175,20 +178,27 @@ Temperature = Annotated[
 TopK = Annotated[
     int | None,
     typer.Option(
-        "--top-k", help="Sample from this many of the likeliest tokens. 0 keeps all.", rich_help_panel=SAMPLES
+        "--top-k",
+        help="Sample from this many of the likeliest tokens. Default: 0, which keeps all.",
+        rich_help_panel=SAMPLES,
     ),
 ]
 TopP = Annotated[
     float | None,
     typer.Option(
         "--top-p",
-        help="Sample from the smallest set of tokens with this probability in all. 1 keeps all.",
+        help="Sample from the smallest set of tokens that has this probability in total. Default: 1, which keeps "
+        "all.",
         rich_help_panel=SAMPLES,
     ),
 ]
 Seed = Annotated[
     int | None,
-    typer.Option("--seed", help="Make sampling repeatable with this number.", rich_help_panel=SAMPLES),
+    typer.Option(
+        "--seed",
+        help="Seed of the random numbers for sampling, which makes it repeatable.",
+        rich_help_panel=SAMPLES,
+    ),
 ]
 Stop = Annotated[
     list[str] | None,
@@ -205,7 +215,7 @@ Session = Annotated[
     typer.Option(
         "--session",
         metavar="ID",
-        help="Conversation over whose requests rules with `scope: session` add up their scores.",
+        help="Id of the conversation. Rules with `scope: session` add up their scores over all its requests.",
         rich_help_panel=BELONGS,
     ),
 ]
@@ -214,7 +224,7 @@ Labels = Annotated[
     typer.Option(
         "--label",
         metavar="NAME=VALUE",
-        help="Label that decides whether policies bound to labels apply. Repeatable.",
+        help="Label of the request, by which policies can be limited to some requests. Repeatable.",
         rich_help_panel=BELONGS,
     ),
 ]
@@ -227,7 +237,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of 
 
 
 def belonging(content: pb.Input, session: str | None, labels: Sequence[str] | None) -> pb.Input:
-    """The input with session and labels; `InputError` for a label that is not NAME=VALUE."""
+    """Add session and labels to an input. Raises InputError for a label that is not NAME=VALUE."""
     content.session_id = session or ""
     for label in labels or ():
         name, equals, value = label.partition("=")
@@ -246,16 +256,16 @@ def server_flags(
     dtype: str | None,
     dictionary_format: str | None = None,
 ) -> dict[str, Any]:
-    """The flags of "What runs" by the names of their settings; None is "not given"."""
+    """The flags of the group "What runs" by the names of their settings; None if not given."""
     flags: dict[str, Any] = {"model": model, "dictionary": dictionary, "policies": policies}
     flags["dictionary_format"] = dictionary_format
     return flags | {"layer": layer, "device": device, "dtype": dtype}
 
 
 def with_every_setting(command: Callable[..., None]) -> Callable[..., None]:
-    """A command that takes every setting of a server as a flag, and gets those that were given by name.
+    """Give a command a flag for every setting of a server. It is called with the flags by name, None if not given.
 
-    Values stay text: the settings check them, so that flags, variables and files are judged alike.
+    Values stay text. `load_settings` checks them, as it checks environment variables and the settings file.
     """
     parameters = list(_parameters())
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

@@ -25,7 +25,7 @@ def as_json(message: Any) -> str:
 
 
 def exit_code(verdict: pb.Verdict, exit_zero: bool) -> ExitCode:
-    """What a verdict means to a shell. What was not checked is an error, even with `exit_zero`."""
+    """The exit code for a verdict. A request that was not checked in full is an error, even with `exit_zero`."""
     complete = verdict.coverage.tokens_scored == verdict.coverage.tokens_run
     if verdict.status != pb.CHECK_STATUS_CHECKED or not complete:
         return ExitCode.ERROR
@@ -42,13 +42,13 @@ def leave(verdict: pb.Verdict, exit_zero: bool) -> None:
 def picture(
     path: Path | None, title: str, rules: RuleScores, form: Callable[[Painter], RenderableType]
 ) -> None:
-    """Save the readable form as it looks on a terminal with colours, where a file was named."""
+    """Save the readable form as an SVG picture with colours, if `path` is given."""
     if path is not None:
         save_svg(form(Painter(rules, colour=True)), path, title)
 
 
 def writable(path: Path | None) -> None:
-    """InputError where a file could not be written there."""
+    """Raise InputError where a file at `path` could not be written. None is always fine."""
     if path is None:
         return
     if path.is_dir():
@@ -60,7 +60,7 @@ def writable(path: Path | None) -> None:
 
 
 def write(path: Path, how: Callable[[Path], object]) -> None:
-    """Write a file; InputError where the disk does not let it."""
+    """Write a file by calling `how`. Raises InputError where that fails."""
     try:
         how(path)
     except OSError as error:
@@ -68,5 +68,5 @@ def write(path: Path, how: Callable[[Path], object]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text as UTF-8; InputError where the disk does not let it."""
+    """Write a text as UTF-8. Raises InputError where that fails."""
     write(path, lambda there: there.write_text(text, "utf-8"))

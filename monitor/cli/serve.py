@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 
 @with_every_setting
 def serve(**flags: Any) -> None:
-    """Run the watched model behind gRPC and Prometheus.
+    """Serve a model over gRPC, score every token that it runs, and export metrics for Prometheus.
 
-    Without arguments: the bundled demo model and policies, on this machine only. Every flag can also be an environment
-    variable (SAE_MONITOR_LISTEN=…) or a line of the settings file (listen: …); a flag wins over both. SIGTERM and
-    Ctrl-C let running calls finish. Exit codes: 0 stopped by a signal, 2 wrong settings, files or policies, 3 the
-    engine died.
+    Without arguments it serves the bundled demo model and policies, to this machine only. Every flag can also be an
+    environment variable (SAE_MONITOR_LISTEN=…) or a line of the settings file (listen: …); a flag wins over both.
+    SIGTERM and Ctrl-C let running calls finish. Exit codes: 0 stopped by a signal, 2 wrong settings, files or policies,
+    3 the engine died.
     """
     _run(load_settings(flags))
 
 
 def _run(chosen: Settings) -> None:
-    """Serve with these settings until a signal comes."""
+    """Load everything, and serve until a signal comes."""
     # Nothing could be loaded again yet, and by default the signal would end the process that is still loading.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     from monitor.rpc.access.layer import check_access
@@ -64,7 +64,7 @@ def _run(chosen: Settings) -> None:
 
 
 def start_block(runtime: Runtime, policies: PolicySet, addresses: Addresses) -> Table:
-    """What runs and where, in one look."""
+    """A table of what the server runs and where it listens, printed once it is ready."""
     loaded, dictionary = runtime.loaded, runtime.dictionary
     features, dtype = dictionary.autoencoder.features, str(loaded.dtype).removeprefix("torch.")
     model = f"{_name(Path(loaded.name))}  {words.short_digest(loaded.digest)}"

@@ -17,7 +17,7 @@ from monitor.settings import ClientSettings, load_settings, split_address
 
 @contextmanager
 def open_session(address: str | None, flags: Mapping[str, Any], timeout: float) -> Iterator[Client]:
-    """A client of the server at `address`, or of one that runs in this process with `flags` as settings."""
+    """A client of the server at `address`, or, if that is None, of one started in this process with `flags`."""
     if address is not None:
         refuse_local_flags(flags)
         with connected(address, timeout) as client:
@@ -30,9 +30,9 @@ def open_session(address: str | None, flags: Mapping[str, Any], timeout: float) 
 
 
 def connected(address: str, timeout: float | None = None) -> Client:
-    """A client of the server at `address`, with the identity that SAE_MONITOR_CLIENT_… describes.
+    """A client of the server at `address`, with token and certificates from the variables SAE_MONITOR_CLIENT_….
 
-    ConfigurationError where that cannot be used, `Unreachable` where no server answers.
+    Raises ConfigurationError where those cannot be used, and `Unreachable` where no server answers.
     """
     settings = ClientSettings()
     own = (settings.certificate is not None, settings.key is not None)
@@ -68,7 +68,7 @@ def _token(settings: ClientSettings) -> str:
 
 
 def checked(address: str) -> str:
-    """The address as given; `typer.BadParameter` where it is not one that can be called."""
+    """Return the address. Raises `typer.BadParameter` unless it is HOST:PORT with a port above 0."""
     try:
         _, port = split_address(address)
     except ValueError as error:
@@ -79,7 +79,7 @@ def checked(address: str) -> str:
 
 
 def refuse_local_flags(flags: Mapping[str, Any]) -> None:
-    """A running server has its own model; silently ignoring what was asked for would mislead."""
+    """Raise ConfigurationError where flags of a local model were given together with --connect."""
     given = [f"--{name.replace('_', '-')}" for name, value in flags.items() if value is not None]
     if given:
         raise ConfigurationError(f"{', '.join(given)}: not with --connect, the server there has its own")
@@ -94,14 +94,14 @@ class Endpoint:
     """A running server's two ports, as `host:port`."""
 
     address: str
-    """gRPC."""
+    """Address of the gRPC port."""
     metrics_address: str
-    """HTTP, `/metrics`."""
+    """Address of the HTTP port that serves `/metrics`."""
 
 
 @contextmanager
 def local_server(flags: Mapping[str, Any]) -> Iterator[Endpoint]:
-    """A server with these settings (None is "not given"); ConfigurationError where it cannot start."""
+    """Run a server on free ports of this process with these settings. Raises ConfigurationError if it cannot start."""
     chosen = load_settings({**flags, "listen": FREE_PORT, "metrics_listen": FREE_PORT, "decision_log": "off"})
     # Nobody else calls it, and the environment of a container may describe the server that runs beside this command.
     settings = chosen.model_copy(update={**dict.fromkeys(_OF_SERVERS), "caller_clamps": "any"})

@@ -14,12 +14,14 @@ from monitor.errors import ConfigurationError
 from monitor.rpc.access.callers import entry_line, new_token, read_callers
 from monitor.rpc.access.roles import Role
 
-token_app = typer.Typer(no_args_is_help=True, add_completion=False, help="Tokens of callers.")
+token_app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Make tokens for callers of a server."
+)
 
 
 @token_app.callback()
 def tokens() -> None:
-    """Tokens of callers, for servers that ask who calls."""
+    """Make tokens for callers of a server."""
 
 
 @token_app.command()
@@ -40,9 +42,10 @@ def new(
         typer.Option(metavar="FILE", help="Add the caller's line to this file instead of printing it."),
     ] = None,
 ) -> None:
-    """Make a token. Prints it on standard output, once: hand it to its caller and keep no copy.
+    """Make a token, and print it once on standard output. Give it to its caller and keep no copy.
 
-    The server gets the line with its hash, in the file that its setting `callers` names, and reads it within a second.
+    The line with its hash belongs in the file that the server's setting `callers` names. A running server reads changes
+    of that file within a second.
     """
     token = new_token()
     expires = None if days is None else (datetime.now(UTC) + timedelta(days=days)).date()

@@ -1,4 +1,4 @@
-"""The client for asyncio: the calls of `Client`, awaited."""
+"""The client for asyncio, with the same methods as `Client`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Event = TypeVar("Event")
 
 
 class AsyncEventStream(Generic[Event]):
-    """The events of a call, as they come. Leaving its `async with` block, or `cancel`, ends the call."""
+    """Iterates over the events of a call as they arrive. `cancel`, or leaving its `async with` block, ends the call."""
 
     def __init__(self, call: Any) -> None:
         self._call = call
@@ -52,7 +52,7 @@ class AsyncEventStream(Generic[Event]):
         return event
 
     def cancel(self) -> None:
-        """End the call: the server stops at its next forward pass, and iterating ends."""
+        """End the call. The server stops the request at its next forward pass, and the iteration ends."""
         self._cancelled = True
         self._call.cancel()
 
@@ -66,9 +66,9 @@ class AsyncEventStream(Generic[Event]):
 
 
 class AsyncClient:
-    """The calls of a server, for asyncio. Close it, or use it with `async with`.
+    """Calls a server, for asyncio. Close it, or use it with `async with`.
 
-    Arguments and errors are those of `Client`. Make it inside a running event loop.
+    Arguments and errors are those of `Client`. Create it inside a running event loop.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class AsyncClient:
         timeout: float | None = None,
         **options: Unpack[InputOptions],
     ) -> pb.ScoreResponse:
-        """A verdict on a text or a conversation; nothing is generated."""
+        """Score a text or a conversation and return the verdict. Nothing is generated."""
         request = pb.ScoreRequest(input=as_input(prompt, **options), include_tokens=include_tokens)
         answer: pb.ScoreResponse = await self._unary(self._calls.Score, request, timeout)
         return answer
@@ -114,7 +114,7 @@ class AsyncClient:
         timeout: float | None = None,
         **options: Unpack[GenerateOptions],
     ) -> pb.GenerateResponse:
-        """A generation in one piece, with the verdict on prompt and response."""
+        """Generate a response and return it whole, with the verdict on prompt and response."""
         request = pb.GenerateRequest(generation=as_generation(prompt, **options))
         answer: pb.GenerateResponse = await self._unary(self._calls.Generate, request, timeout)
         return answer
@@ -126,7 +126,7 @@ class AsyncClient:
         timeout: float | None = None,
         **options: Unpack[GenerateOptions],
     ) -> AsyncEventStream[pb.GenerateStreamResponse]:
-        """A generation as it is released: events with a `chunk`, a `detection` or, last, the `final` verdict."""
+        """Generate a response as a stream of events: a `chunk`, a `detection` or, at the end, the `final` verdict."""
         request = pb.GenerateStreamRequest(generation=as_generation(prompt, **options))
         return self._stream(self._calls.GenerateStream, request, timeout or self._timeout)
 
@@ -138,7 +138,7 @@ class AsyncClient:
         timeout: float | None = None,
         **options: Unpack[InputOptions],
     ) -> pb.InspectResponse:
-        """The strongest features of every token, `top_k` of them (10 unless given)."""
+        """Return the `top_k` strongest features of every token (10 unless given)."""
         request = pb.InspectRequest(input=as_input(prompt, **options), top_k=top_k)
         answer: pb.InspectResponse = await self._unary(self._calls.Inspect, request, timeout)
         return answer
@@ -153,17 +153,17 @@ class AsyncClient:
         after: int | None = None,
         timeout: float | None = None,
     ) -> AsyncEventStream[pb.WatchDetectionsResponse]:
-        """What is detected in everybody's requests, as it is decided, until the server's longest call is over.
+        """Stream what is detected in the requests of all callers, until the server's `max_call_seconds` are over.
 
-        Call again with the last event's `cursor` as `after` to go on without a gap.
+        To continue without a gap, call again with the last event's `cursor` as `after`.
 
         Args:
-            policies: Names; all where none is given.
-            minimum_severity: `low`, `medium`, `high` or `critical`; all where it is empty.
-            include_shadow: Also what rules in shadow mode would have done.
-            include_unknown: Also requests that could not be checked.
-            after: Begin behind this record of the decision log; 0 is its beginning. Default: from now on.
-            timeout: Seconds after which this side ends the stream.
+            policies: Names of the policies to watch; all where none is given.
+            minimum_severity: Lowest severity: `low`, `medium`, `high` or `critical`; all where it is empty.
+            include_shadow: Include detections of rules in shadow mode.
+            include_unknown: Include requests that could not be scored in full.
+            after: Number of a record of the decision log: begin after it; 0 begins with the oldest. Default: new ones.
+            timeout: Deadline in seconds, at which the stream ends with `CallFailed` (DEADLINE_EXCEEDED). Default: none.
         """
         request = pb.WatchDetectionsRequest(
             policies=policies,
@@ -175,33 +175,33 @@ class AsyncClient:
         return self._stream(self._calls.WatchDetections, request, timeout)
 
     async def policies(self, *, timeout: float | None = None) -> pb.ListPoliciesResponse:
-        """The policies that are loaded, with their rules and clamps."""
+        """Return the loaded policies with their rules and clamps."""
         answer: pb.ListPoliciesResponse = await self._unary(
             self._calls.ListPolicies, pb.ListPoliciesRequest(), timeout
         )
         return answer
 
     async def reload(self, *, timeout: float | None = None) -> pb.ReloadPoliciesResponse:
-        """Have the server read its policy files again. `CallFailed` where they are wrong; the old ones then stay."""
+        """Have the server load its policy files again. If they are wrong, it keeps the old set: raises `CallFailed`."""
         answer: pb.ReloadPoliciesResponse = await self._unary(
             self._calls.ReloadPolicies, pb.ReloadPoliciesRequest(), timeout
         )
         return answer
 
     async def health(self, *, timeout: float | None = None) -> str:
-        """The server's state in its health service: `SERVING` or `NOT_SERVING`."""
+        """Return the status that the health service gives: `SERVING` or `NOT_SERVING`."""
         answer = await self._unary(self._health.Check, health_pb2.HealthCheckRequest(), timeout)
         return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
 
     async def wait_until_connected(self, seconds: float = CONNECT_SECONDS) -> None:
-        """Open the connection now. `Unreachable` where it is refused, or takes longer than this."""
+        """Open the connection now. Raises `Unreachable` where it is refused, or takes longer than `seconds`."""
         try:
             await asyncio.wait_for(self._connected(), seconds)
         except TimeoutError:
             raise Unreachable(f"no answer from {self._address} within {seconds:g} seconds") from None
 
     async def close(self) -> None:
-        """Close the connection; calls in progress end."""
+        """Close the connection and end its calls in progress."""
         await self._channel.close()
 
     async def __aenter__(self) -> Self:

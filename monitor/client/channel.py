@@ -14,11 +14,11 @@ import grpc
 from monitor.errors import ConfigurationError
 
 MAX_RESPONSE_BYTES = 64 * 1024 * 1024
-"""Readings of every token of a long context are larger than gRPC's default limit of 4 MiB."""
+"""Largest answer that is accepted. The readings of every token of a long context exceed gRPC's default of 4 MiB."""
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
-"""What servers take unless told otherwise. A request beyond gRPC's own buffer of 256 KiB would not be tried again."""
+"""Largest request that gRPC buffers for another try: the default limit of servers. gRPC's own default is 256 KiB."""
 MOST_RETRIES = 4
-"""gRPC makes five attempts at most."""
+"""Maximum number of retries: gRPC makes at most five attempts."""
 
 Pem = bytes | str | PathLike[str]
 """The content of a PEM file, or the path of one."""
@@ -26,7 +26,7 @@ Pem = bytes | str | PathLike[str]
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """A server's address and how this client identifies itself there; ConfigurationError for what cannot work."""
+    """A server's address and how this client identifies itself there. Raises ConfigurationError for invalid values."""
 
     address: str
     """`host:port`, or any other name that gRPC resolves, such as `dns:///name:port`."""
@@ -47,7 +47,7 @@ class Destination:
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """Headers of every call."""
+        """Headers that are sent with every call."""
         return (("authorization", f"Bearer {self.token}"),) if self.token else ()
 
     def credentials(self) -> grpc.ChannelCredentials | None:
@@ -58,7 +58,7 @@ class Destination:
         return grpc.ssl_channel_credentials(*(_content(part) if part is not None else None for part in parts))
 
     def options(self) -> list[tuple[str, Any]]:
-        """Large answers, retries, and no proxy between this process and a server on the same machine."""
+        """Channel options: large answers, retries, and no proxy for a server on the same machine."""
         found: list[tuple[str, Any]] = [("grpc.max_receive_message_length", MAX_RESPONSE_BYTES)]
         if self.retries:
             found.append(("grpc.service_config", json.dumps(service_config(self.retries))))
@@ -70,10 +70,10 @@ class Destination:
 
 
 def service_config(retries: int) -> dict[str, Any]:
-    """GRPC's service config: which calls are tried again, and how long after.
+    """The service config for gRPC: which failed calls are tried again, and after how long.
 
-    Only calls that the server turned away: UNAVAILABLE and RESOURCE_EXHAUSTED, before the first byte of an answer.
-    Where the server says how long to wait (`grpc-retry-pushback-ms`), gRPC waits that long instead.
+    Calls are tried again where the server refused them (UNAVAILABLE or RESOURCE_EXHAUSTED) before the first byte of an
+    answer. Where the server says how long to wait (`grpc-retry-pushback-ms`), gRPC waits that long instead.
     """
     policy = {
         "maxAttempts": retries + 1,

@@ -29,7 +29,7 @@ Event = TypeVar("Event")
 
 
 class EventStream(Generic[Event]):
-    """The events of a call, as they come. Leaving its `with` block, or `cancel`, ends the call."""
+    """Iterates over the events of a call as they arrive. `cancel`, or leaving its `with` block, ends the call."""
 
     def __init__(self, call: Any) -> None:
         self._call = call
@@ -48,7 +48,7 @@ class EventStream(Generic[Event]):
         return event
 
     def cancel(self) -> None:
-        """End the call: the server stops at its next forward pass, and iterating ends."""
+        """End the call. The server stops the request at its next forward pass, and the iteration ends."""
         self._cancelled = True
         self._call.cancel()
 
@@ -62,10 +62,10 @@ class EventStream(Generic[Event]):
 
 
 class Client:
-    """The calls of a server. Safe to share between threads; close it, or use it as a context manager.
+    """Calls a server. Threads can share a client. Close it, or use it as a context manager.
 
-    Every method raises `CallFailed` where the server answers with an error status, and takes `timeout` in seconds where
-    the client's own should not hold.
+    Every method raises `CallFailed` where the server answers with an error status. `timeout`, in seconds, replaces the
+    client's own for one call.
     """
 
     def __init__(
@@ -80,17 +80,17 @@ class Client:
         timeout: float | None = CALL_SECONDS,
         retries: int = 3,
     ) -> None:
-        """Nothing is sent before the first call.
+        """Prepare a connection, which is opened at the first call.
 
         Args:
             address: `host:port`.
-            token: What the server knows this caller by.
+            token: Token of this caller, as made by `sae-monitor token new`; empty for servers without authentication.
             ca: Certificate authorities that the server's certificate is checked against; calls then use TLS.
             certificate: This client's certificate, for servers that ask for one, with its `key`.
             key: The private key of `certificate`.
-            tls: Use TLS with the authorities that gRPC brings, where `ca` is not given.
-            timeout: Longest time for a call in seconds; None sets no limit.
-            retries: How often a call is tried again that the server turned away, 0 to 4.
+            tls: Use TLS even without `ca`; the certificate authorities are then those that gRPC comes with.
+            timeout: Deadline of each call in seconds; None sets none. `watch_detections` has none of its own accord.
+            retries: Number of further tries of a call that the server refuses, 0 to 4.
         """
         destination = Destination(address, token, ca, certificate, key, tls, retries)
         credentials = destination.credentials()
@@ -111,7 +111,7 @@ class Client:
         timeout: float | None = None,
         **options: Unpack[InputOptions],
     ) -> pb.ScoreResponse:
-        """A verdict on a text or a conversation; nothing is generated."""
+        """Score a text or a conversation and return the verdict. Nothing is generated."""
         request = pb.ScoreRequest(input=as_input(prompt, **options), include_tokens=include_tokens)
         answer: pb.ScoreResponse = self._unary(self._calls.Score, request, timeout)
         return answer
@@ -123,7 +123,7 @@ class Client:
         timeout: float | None = None,
         **options: Unpack[GenerateOptions],
     ) -> pb.GenerateResponse:
-        """A generation in one piece, with the verdict on prompt and response."""
+        """Generate a response and return it whole, with the verdict on prompt and response."""
         request = pb.GenerateRequest(generation=as_generation(prompt, **options))
         answer: pb.GenerateResponse = self._unary(self._calls.Generate, request, timeout)
         return answer
@@ -135,7 +135,7 @@ class Client:
         timeout: float | None = None,
         **options: Unpack[GenerateOptions],
     ) -> EventStream[pb.GenerateStreamResponse]:
-        """A generation as it is released: events with a `chunk`, a `detection` or, last, the `final` verdict."""
+        """Generate a response as a stream of events: a `chunk`, a `detection` or, at the end, the `final` verdict."""
         request = pb.GenerateStreamRequest(generation=as_generation(prompt, **options))
         return self._stream(self._calls.GenerateStream, request, timeout or self._timeout)
 
@@ -147,7 +147,7 @@ class Client:
         timeout: float | None = None,
         **options: Unpack[InputOptions],
     ) -> pb.InspectResponse:
-        """The strongest features of every token, `top_k` of them (10 unless given)."""
+        """Return the `top_k` strongest features of every token (10 unless given)."""
         request = pb.InspectRequest(input=as_input(prompt, **options), top_k=top_k)
         answer: pb.InspectResponse = self._unary(self._calls.Inspect, request, timeout)
         return answer
@@ -162,17 +162,17 @@ class Client:
         after: int | None = None,
         timeout: float | None = None,
     ) -> EventStream[pb.WatchDetectionsResponse]:
-        """What is detected in everybody's requests, as it is decided, until the server's longest call is over.
+        """Stream what is detected in the requests of all callers, until the server's `max_call_seconds` are over.
 
-        Call again with the last event's `cursor` as `after` to go on without a gap.
+        To continue without a gap, call again with the last event's `cursor` as `after`.
 
         Args:
-            policies: Names; all where none is given.
-            minimum_severity: `low`, `medium`, `high` or `critical`; all where it is empty.
-            include_shadow: Also what rules in shadow mode would have done.
-            include_unknown: Also requests that could not be checked.
-            after: Begin behind this record of the decision log; 0 is its beginning. Default: from now on.
-            timeout: Seconds after which this side ends the stream.
+            policies: Names of the policies to watch; all where none is given.
+            minimum_severity: Lowest severity: `low`, `medium`, `high` or `critical`; all where it is empty.
+            include_shadow: Include detections of rules in shadow mode.
+            include_unknown: Include requests that could not be scored in full.
+            after: Number of a record of the decision log: begin after it; 0 begins with the oldest. Default: new ones.
+            timeout: Deadline in seconds, at which the stream ends with `CallFailed` (DEADLINE_EXCEEDED). Default: none.
         """
         request = pb.WatchDetectionsRequest(
             policies=policies,
@@ -184,26 +184,26 @@ class Client:
         return self._stream(self._calls.WatchDetections, request, timeout)
 
     def policies(self, *, timeout: float | None = None) -> pb.ListPoliciesResponse:
-        """The policies that are loaded, with their rules and clamps."""
+        """Return the loaded policies with their rules and clamps."""
         answer: pb.ListPoliciesResponse = self._unary(
             self._calls.ListPolicies, pb.ListPoliciesRequest(), timeout
         )
         return answer
 
     def reload(self, *, timeout: float | None = None) -> pb.ReloadPoliciesResponse:
-        """Have the server read its policy files again. `CallFailed` where they are wrong; the old ones then stay."""
+        """Have the server load its policy files again. If they are wrong, it keeps the old set: raises `CallFailed`."""
         answer: pb.ReloadPoliciesResponse = self._unary(
             self._calls.ReloadPolicies, pb.ReloadPoliciesRequest(), timeout
         )
         return answer
 
     def health(self, *, timeout: float | None = None) -> str:
-        """The server's state in its health service: `SERVING` or `NOT_SERVING`."""
+        """Return the status that the health service gives: `SERVING` or `NOT_SERVING`."""
         answer = self._unary(self._health.Check, health_pb2.HealthCheckRequest(), timeout)
         return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
 
     def wait_until_connected(self, seconds: float = CONNECT_SECONDS) -> None:
-        """Open the connection now. `Unreachable` where it is refused, or takes longer than this."""
+        """Open the connection now. Raises `Unreachable` where it is refused, or takes longer than `seconds`."""
         settled, seen = threading.Event(), list[grpc.ChannelConnectivity]()
 
         def note(state: grpc.ChannelConnectivity) -> None:
@@ -222,7 +222,7 @@ class Client:
             raise refused(self._address)
 
     def close(self) -> None:
-        """Close the connection; calls in progress end."""
+        """Close the connection and end its calls in progress."""
         self._channel.close()
 
     def __enter__(self) -> Self:
@@ -244,7 +244,7 @@ class Client:
 
 
 def refused(address: str) -> Unreachable:
-    """The error for a connection that nobody takes."""
+    """The error for a connection that is refused."""
     return Unreachable(f"cannot connect to {address}; is `sae-monitor serve` running there?")
 
 
@@ -260,7 +260,7 @@ def connect(
     retries: int = 3,
     connect_timeout: float = CONNECT_SECONDS,
 ) -> Client:
-    """A `Client` that is connected. Raises `Unreachable` where nothing answers within `connect_timeout` seconds."""
+    """Connect a `Client`. Raises `Unreachable` where no server answers within `connect_timeout` seconds."""
     client = Client(
         address,
         token=token,

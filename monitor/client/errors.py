@@ -1,4 +1,4 @@
-"""What can go wrong with a call: no server answers, or it answers with an error status."""
+"""Exceptions of a call: no server answers, or it answers with an error status."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class CallFailed(MonitorError):
         self.code = status
         """Name of the gRPC status, such as `INVALID_ARGUMENT`."""
         self.details = details
-        """What the server said."""
+        """The message of the status."""
         self.violations = tuple(violations)
         """The wrong fields of the request, where the status is INVALID_ARGUMENT."""
         self.retry_after = retry_after
@@ -61,7 +61,7 @@ def failure(error: grpc.RpcError) -> CallFailed:
 
 
 def _unpack(error: grpc.RpcError, *wanted: Message) -> list[Message]:
-    """Fill the messages from the status's details; gives back those that were there."""
+    """Fill the messages from the status's details, and return those that it contained."""
     trailers: Any = error.trailing_metadata()  # the stubs of grpc leave open what it holds
     packed = next((value for key, value in trailers or () if key == _DETAILS), b"")
     status = status_pb2.Status()

@@ -8,48 +8,48 @@ from typing import TypedDict, Unpack
 from monitor.v1 import monitor_pb2 as pb
 
 Prompt = str | Iterable[Mapping[str, str]] | pb.Input
-"""A text; the turns of a conversation, as `{"role": "user", "content": …}` (or system, assistant); or a message."""
+"""A text, the turns of a conversation as `{"role": …, "content": …}` (roles system, user, assistant), or an `Input`."""
 
 Clamps = Mapping[int, float] | Iterable[pb.Clamp]
-"""Values by feature, in units of its recorded maximum; or messages, which can say more."""
+"""Targets by feature, in units of its recorded maximum, or `Clamp` messages, which have more fields."""
 
 _ROLES = {"system": pb.ROLE_SYSTEM, "user": pb.ROLE_USER, "assistant": pb.ROLE_ASSISTANT}
 
 
 class InputOptions(TypedDict, total=False):
-    """What can be said of a prompt."""
+    """Options of the input of a request."""
 
     truncate: bool
     """Drop tokens from the front of a prompt that is too long, instead of failing."""
     session: str
-    """Conversation over whose requests rules with `scope: session` add up."""
+    """Id of the conversation. Rules with `scope: session` add up their scores over all its requests."""
     labels: Mapping[str, str]
-    """For policies that are bound to labels."""
+    """Labels of the request, by which policies can be limited to some requests."""
 
 
 class GenerateOptions(InputOptions, total=False):
-    """What can be said of a generation. Defaults are the server's."""
+    """Options of a generation. The server has a default for each."""
 
     max_new_tokens: int
-    """Most tokens to generate."""
+    """Maximum number of tokens to generate."""
     temperature: float
-    """0 takes the likeliest token."""
+    """Divides the logits before sampling; 0 takes the likeliest token."""
     top_k: int
-    """Sample from so many of the likeliest tokens; 0 keeps all."""
+    """Sample from this many of the likeliest tokens; 0 keeps all."""
     top_p: float
     """Sample from the smallest set of tokens with this probability; 1 keeps all."""
     seed: int
     """Makes sampling repeatable."""
     stop: Sequence[str]
-    """Texts before which the generation ends."""
+    """Stop strings: the generation ends before the first of them."""
     clamps: Clamps
     """Features that are set to a value while this request runs."""
     include_tokens: bool
-    """Give back every token with the readings of the watched features."""
+    """Return every token with the readings of the watched features."""
 
 
 def as_input(prompt: Prompt, **options: Unpack[InputOptions]) -> pb.Input:
-    """A prompt as the protocol has it. ValueError for a turn that is none."""
+    """Make the `Input` message of a prompt. Raises ValueError for a turn without a known role and a content."""
     content = pb.Input()
     if isinstance(prompt, pb.Input):
         content.CopyFrom(prompt)
@@ -66,7 +66,10 @@ def as_input(prompt: Prompt, **options: Unpack[InputOptions]) -> pb.Input:
 
 
 def as_generation(prompt: Prompt | pb.Generation, **options: Unpack[GenerateOptions]) -> pb.Generation:
-    """A generation as the protocol has it. ValueError for what it has no place for, or options beside a message."""
+    """Make the `Generation` message of a prompt and its options.
+
+    Raises ValueError for a value that the message cannot hold, and for options beside a complete `Generation`.
+    """
     if isinstance(prompt, pb.Generation):
         if options:
             raise ValueError(f"a Generation says everything itself; leave out {', '.join(options)}")
@@ -88,14 +91,14 @@ def as_generation(prompt: Prompt | pb.Generation, **options: Unpack[GenerateOpti
 
 
 def as_clamps(clamps: Clamps) -> list[pb.Clamp]:
-    """Clamps as the protocol has them."""
+    """Make the `Clamp` messages."""
     if isinstance(clamps, Mapping):
         return [pb.Clamp(feature=feature, target=target) for feature, target in clamps.items()]
     return list(clamps)
 
 
 def as_severity(name: str) -> pb.Severity:
-    """A severity by its name; unspecified for the empty one. ValueError for any other."""
+    """The severity with this name; SEVERITY_UNSPECIFIED for an empty name. Raises ValueError for any other."""
     known = {"": pb.SEVERITY_UNSPECIFIED, "low": pb.SEVERITY_LOW, "medium": pb.SEVERITY_MEDIUM}
     known |= {"high": pb.SEVERITY_HIGH, "critical": pb.SEVERITY_CRITICAL}
     if name not in known:

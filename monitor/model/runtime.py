@@ -82,7 +82,8 @@ def load_pair(
     """Load a model and its dictionary and check that they fit each other. Raises ModelError or DictionaryError.
 
     The tapped layer is `layer`; without it the layer that the dictionary was trained on; if that is unknown, the
-    middle layer. The tensor in that layer (residual stream, MLP output or attention output) is always the dictionary's.
+    middle layer. Which tensor of that layer is read (residual stream, MLP output or attention output) depends on the
+    dictionary alone.
     """
     loaded = load_model(model, device=device, dtype=dtype)
     found = load_dictionary(dictionary, format=format).fits(loaded.d_model)
@@ -204,9 +205,9 @@ class Runtime:
         self._later.detach()
 
     def prepare(self, needs: SuppressionNeeds) -> None:
-        """Load what a policy set's suppression needs: probes at later layers, and the whole dictionary.
+        """Load what a policy set's suppression needs besides slots: probes at later layers, and the whole dictionary.
 
-        The dictionary is needed whole by policies that drop the error term. Raises ModelError, DictionaryError or
+        Policies that drop the error term need the whole dictionary. Raises ModelError, DictionaryError or
         ConfigurationError where a need cannot be met.
         """
         self._later.add(plan.probe for plan in needs.plans if plan.probe is not None)

@@ -28,12 +28,12 @@ _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 class Health:
     """Checks the engine and sets the health status. Where the engine has died, all waiting calls are ended.
 
-    Where a token could not be scored since the last check, a probe request tells whether that persists. While it does,
-    the status is NOT_SERVING and every check sends another probe: a server without traffic would not notice otherwise.
+    Where a token could not be scored since the last check, the next check runs a short text as a probe. While probes
+    cannot be scored, the status is NOT_SERVING and every check runs another one, because a server that gets no traffic
+    would never recover otherwise.
 
-    The functions given: `healthy`, whether engine and scorer run; `unscored`, the number of passes with tokens that
-    could not be scored; `can_see`, whether a probe can be scored now, which blocks; `can_log`, whether decisions
-    can be logged.
+    `healthy` says whether engine and scorer run, `unscored` how many passes had tokens that could not be scored,
+    `can_see` whether a probe can be scored now (it blocks), and `can_log` whether decisions can be logged.
     """
 
     def __init__(

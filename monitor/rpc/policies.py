@@ -193,7 +193,7 @@ class Observers:
 
 @dataclass
 class InForce:
-    """A policy set that is or was in force, with everything that requests under it need."""
+    """A policy set that is in force, or was when a running request began, with what its requests need."""
 
     policies: LoadedPolicies
     digests: Digests

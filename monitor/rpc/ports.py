@@ -1,7 +1,6 @@
-"""Protocols for what the server needs of a model and of policies.
+"""Protocols that the server expects a model and a policy set to implement.
 
-`monitor.model` and `monitor.policy` implement them today. Another engine implements the same protocols, and so do the
-fakes in tests.
+`monitor.model` and `monitor.policy` implement them, and so do the fakes in tests. Another engine can take their place.
 """
 
 from __future__ import annotations

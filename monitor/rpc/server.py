@@ -44,10 +44,10 @@ _EXTRA_CALLS = 1024
 """Calls beyond `max_concurrent_calls` that gRPC accepts, for health checks and for refusals with a proper status. The
 messages of refused calls are not read, so they cost little."""
 _LAST_BYTES = 0.5
-"""Seconds in which the last bytes of ended calls are sent when the server stops."""
+"""Longest time, in seconds, to send the last bytes of ended calls when the server stops."""
 
 _SCORINGS_PER_GENERATION = 4
-"""Texts that may wait for the scorer, for every generation that may wait for the engine."""
+"""Number of texts that may wait for the scorer, for each generation that may wait for the engine."""
 
 _log = structlog.get_logger(__name__)
 
@@ -193,7 +193,7 @@ class Server:
 def connect_metrics(
     metrics: Metrics, settings: Settings, runtime: ModelRuntime, health: DictionaryHealth | None
 ) -> None:
-    """Let Prometheus read the queues at each scrape, and report what the self-test said of the dictionary."""
+    """Connect the queues to metrics that are read at each scrape, and set those of the self-test."""
     engine, scorer, limit = runtime.engine, runtime.scorer, settings.queue_size
     metrics.queue("generate", limit, engine.queue_depth, engine.running)
     metrics.queue("score", _SCORINGS_PER_GENERATION * limit, scorer.queue_depth, scorer.running)

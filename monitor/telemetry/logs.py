@@ -20,13 +20,13 @@ class LossyStream:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """As `TextIO` does, without errors."""
+        """Write text and return its length. Errors of the stream are ignored."""
         with suppress(OSError, ValueError):  # ValueError: closed
             self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
-        """As `TextIO` does, without errors."""
+        """Flush the stream. Its errors are ignored."""
         with suppress(OSError, ValueError):
             self._stream.flush()
 

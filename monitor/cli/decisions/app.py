@@ -1,4 +1,4 @@
-"""`sae-monitor decisions`: the commands that read the decision log, each loaded when it runs."""
+"""`sae-monitor decisions`: the commands that read the decision log. A command's module is imported when it runs."""
 
 from __future__ import annotations
 
@@ -15,11 +15,9 @@ COMMANDS = (
         "filter", "monitor.cli.decisions.filter:select", "List the decisions that meet all conditions."
     ),
     LazyEntry("watch", "monitor.cli.decisions.watch:watch", "Show what a running server detects, over gRPC."),
+    LazyEntry("verify", "monitor.cli.decisions.read:check", "Check that no line is damaged or missing."),
     LazyEntry(
-        "verify", "monitor.cli.decisions.read:check", "Check that every line is whole and none is missing."
-    ),
-    LazyEntry(
-        "replay", "monitor.cli.decisions.replay:replay", "Judge logged requests by another policy set."
+        "replay", "monitor.cli.decisions.replay:replay", "Apply another policy set to logged requests."
     ),
 )
 

@@ -26,7 +26,7 @@ _RANK = {severity: rank for rank, severity in enumerate(Severity)}
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """Conditions on a record; None leaves one out. One and the same detection must meet policy, rule and severity."""
+    """Conditions on a record; None means no condition. A single detection must meet policy, rule and severity."""
 
     policy: str | None = None
     rule: str | None = None
@@ -39,7 +39,7 @@ class Conditions:
     until: float | None = None
 
     def hold(self, record: DecisionRecord) -> bool:
-        """True where all are met."""
+        """True where the record meets all conditions."""
         return (
             (self.action is None or record.action >= self.action)
             and (self.status is None or record.status is self.status)
@@ -63,7 +63,10 @@ class Conditions:
 
 
 def instant(text: str, now: Callable[[], float] = time.time) -> float:
-    """Seconds since 1970 of `2026-11-22`, `2026-11-22T13:00`, or `90s`, `15m`, `2h`, `7d` ago. InputError otherwise."""
+    """Parse `2026-11-22`, `2026-11-22T13:00`, or `90s`, `15m`, `2h`, `7d` ago, as seconds since 1970.
+
+    Raises InputError for anything else.
+    """
     if ago := _AGO.fullmatch(text):
         return now() - float(ago[1]) * _SECONDS[ago[2]]
     try:
@@ -76,7 +79,7 @@ def instant(text: str, now: Callable[[], float] = time.time) -> float:
 
 
 def one_of(kind: str, text: str | None, known: dict[str, object]) -> object | None:
-    """The member by its name. InputError that lists the names."""
+    """The member of `known` with this name; None for None. Raises InputError, which lists the names, for any other."""
     if text is None:
         return None
     if text.lower() not in known:
@@ -95,7 +98,7 @@ def conditions(
     since: str | None,
     until: str | None,
 ) -> Conditions:
-    """From words. InputError where one is none."""
+    """Conditions from the values of flags. Raises InputError where one cannot be used."""
     return Conditions(
         policy,
         rule,

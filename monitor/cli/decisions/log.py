@@ -22,11 +22,13 @@ Log = Annotated[
         help="Folder of the decision log. Default: the one that `sae-monitor serve` uses on this machine.",
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the lines of the log as they are, in JSON.")]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print each record as one line of JSON, as it is in the log.")
+]
 
 
 def log_folder(given: Path | None) -> Path:
-    """The folder to read. InputError where there is none."""
+    """The folder to read: the given one, else the one in the settings. Raises InputError where there is none."""
     settings = load_settings({"decision_log": None if given is None else str(given)})
     folder = decision_folder(settings, split_address(settings.listen)[1])
     if folder is None:
@@ -38,7 +40,7 @@ def log_folder(given: Path | None) -> Path:
 
 @contextmanager
 def readable(folder: Path) -> Iterator[None]:
-    """OSError becomes an InputError that names the folder; Ctrl-C and a closed pipe end the command quietly."""
+    """Turn an OSError in the block into an InputError. Ctrl-C and a closed pipe end the command without a message."""
     try:
         yield
     except BrokenPipeError:
@@ -50,7 +52,10 @@ def readable(folder: Path) -> Iterator[None]:
 
 
 def decisions(contents: Iterable[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], DecisionRecord | None]]:
-    """Every line with its record; None for a line that says that records are missing. InputError for another schema."""
+    """Every line with its record; None for lines that contain none, such as those that say how many are missing.
+
+    Raises InputError for a record in a schema that this version cannot read.
+    """
     for content in contents:
         if content.get("kind") != KIND:
             yield content, None

@@ -1,4 +1,4 @@
-"""`sae-monitor decisions replay`: judges logged requests by another policy set, and shows what would differ."""
+"""`sae-monitor decisions replay`: applies another policy set to logged requests, and shows what would differ."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NOTHING_LOGGED = (
 
 def replay(
     policies: Annotated[
-        Path, typer.Option("--policies", metavar="FOLDER", help="Folder of the policies to judge by.")
+        Path, typer.Option("--policies", metavar="FOLDER", help="Folder of the policies to apply.")
     ],
     which: Annotated[
         list[str] | None,
@@ -52,12 +52,12 @@ def replay(
     device: options.Device = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object per record.")] = False,
 ) -> None:
-    """Judge logged requests by another policy set, and show which decisions would have been different.
+    """Apply another policy set to logged requests, and show which decisions would have been different.
 
-    A record that holds readings (decision_log_readings) is judged from them, without the model. One that holds text
-    (decision_log_text) is read again with the model and dictionary that it was made with. The tokens are those that
-    were written at the time: what the model would have written after another action is not known. Exit code 2 where a
-    record could not be replayed.
+    A record that holds readings (decision_log_readings) is judged from them, without the model. The text in a record
+    (decision_log_text) is read again by the model, which must be the one that the record was made with, and so must the
+    dictionary. The replay judges the tokens that were generated then; it cannot tell what the model would have
+    generated after another action. Exit code 2 where a record could not be replayed.
     """
     wanted = conditions(policy, None, None, None, None, None, None, since, until)
     folder, counts, missing = log_folder(log), ReplayCounts(), set(which or [])
@@ -85,7 +85,7 @@ def replay(
 
 
 class ReplayCounts:
-    """What a replay came to."""
+    """Counts of a replay: how many records were replayed, changed, or left out and why."""
 
     def __init__(self) -> None:
         self.replayed = 0

@@ -21,7 +21,7 @@ from monitor.telemetry.decisions.record import DecisionRecord
 
 
 def as_json(content: Mapping[str, Any]) -> str:
-    """The line as it is in the log, without its checksum."""
+    """The JSON of a line of the log, without its checksum."""
     return json.dumps(content, ensure_ascii=False)
 
 
@@ -65,7 +65,7 @@ def moment(seconds: float) -> str:
 
 
 def whole(content: Mapping[str, Any], record: DecisionRecord) -> RenderableType:
-    """Everything that is on record."""
+    """Everything that a record contains, as text."""
     verdict = responses.verdict(
         Verdict(
             record.status,
@@ -116,7 +116,7 @@ def _head(content: Mapping[str, Any], record: DecisionRecord) -> Text:
 
 
 def replayable(content: Mapping[str, Any]) -> str:
-    """What a record can be replayed from."""
+    """Says what a record can be replayed from: readings, text, or nothing."""
     if "readings" in content:
         return "from its readings"
     return "from its text" if "text" in content else "not possible: neither readings nor text were logged"

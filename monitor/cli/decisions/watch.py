@@ -1,4 +1,4 @@
-"""`sae-monitor decisions watch`: what a running server detects, from anywhere that reaches its port."""
+"""`sae-monitor decisions watch`: shows over gRPC what a running server detects."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from monitor.cli import options
 from monitor.cli.decisions.filter import one_of
 from monitor.cli.output import as_json
 from monitor.cli.session import connected
@@ -22,7 +21,7 @@ from monitor.records import Severity
 from monitor.v1 import monitor_pb2 as pb
 
 _PAUSE = 1.0
-"""Seconds before a stream that ended is asked for again."""
+"""Seconds between the end of a stream and the next call."""
 
 
 def watch(
@@ -46,14 +45,14 @@ def watch(
         typer.Option(
             min=0,
             metavar="NUMBER",
-            help="Begin behind this record of the decision log; 0 begins with its oldest. Default: from now on.",
+            help="Begin after the record with this number; 0 begins with the oldest. Default: only new records.",
         ),
     ] = None,
-    json: options.AsJson = False,
+    json: Annotated[bool, typer.Option("--json", help="Print each event as JSON instead of text.")] = False,
 ) -> None:
     """Show what a running server detects, as it is decided, and which requests it could not check.
 
-    The caller needs the role inspect.
+    A server that authenticates its callers asks for the role inspect.
     """
     if severity is not None:
         one_of("severity", severity, {s.value: s for s in Severity})
@@ -79,9 +78,9 @@ def watch(
 def _events(
     client: Client, after: int | None, wanted: dict[str, Any]
 ) -> Iterator[pb.WatchDetectionsResponse]:
-    """Events of one stream after the other: a stream ends by itself when the longest call is over.
+    """Events of one stream after another. The server ends each stream shortly before `max_call_seconds` are over.
 
-    Raises CallFailed where the server cannot be asked again.
+    Raises CallFailed where a call fails.
     """
     while True:
         with client.watch_detections(after=after, **wanted) as events:

@@ -1,1 +1,1 @@
-"""`sae-monitor demo`: a server, real prompts, and what the monitor does with them."""
+"""`sae-monitor demo`: starts a server, sends it prompts, and checks what the monitor does with them."""

@@ -1,4 +1,4 @@
-"""`sae-monitor demo`: a real server, real calls, and an exit code that says whether all of it held."""
+"""`sae-monitor demo`: calls a server that it starts, and exits with 1 unless it did as expected."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def demo(
     dtype: options.Dtype = None,
     svg: options.Svg = None,
 ) -> None:
-    """Start a server on free ports, send real prompts, show what the monitor does.
+    """Start a server on free ports, send it prompts, and show what the monitor does with each.
 
     Exit codes: 0 every expectation held, 1 one did not, 2 an error.
     """
@@ -54,7 +54,7 @@ def demo(
 
 
 def run(console: Console, start: Start, script: DemoScript) -> Expectations:
-    """The demonstration on a server that `start` starts; prints as it goes, and gives back what held."""
+    """Run the demonstration on a server that `start` starts, print each step, and return what was expected and held."""
     expect = Expectations()
     with stderr_console().status("loading the model …") as status, start() as endpoint:
         status.stop()

@@ -1,4 +1,4 @@
-"""The claims that a demonstration makes, and whether each held."""
+"""The claims that the demonstration checks, and whether each held."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from monitor.cli.errors import ExitCode
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """One claim."""
+    """One claim about the server, whether it held, and what was found instead."""
 
     claim: str
     held: bool
@@ -21,12 +21,12 @@ class Expectation:
 
 @dataclass(slots=True)
 class Expectations:
-    """Claims in the order in which they were put to the test."""
+    """All claims, in the order in which they were checked."""
 
     all: list[Expectation] = field(default_factory=list)
 
     def check(self, claim: str, held: bool, found: object = "") -> bool:
-        """Note whether a claim held; `found` says what was seen instead."""
+        """Record whether a claim held, and return that; `found` says what was found instead."""
         self.all.append(Expectation(claim, bool(held), str(found)))
         return bool(held)
 
@@ -37,11 +37,11 @@ class Expectations:
 
     @property
     def code(self) -> ExitCode:
-        """1 where any claim did not hold, or where nothing was claimed at all."""
+        """The exit code: 1 where a claim did not hold, or where none was checked."""
         return ExitCode.CLEAN if self.all and not self.failed else ExitCode.MATCHED
 
     def form(self) -> RenderableType:
-        """Every claim with a mark, and the count."""
+        """A list of all claims with a mark for each, and the number of those that held."""
         rows = [_row(expectation) for expectation in self.all]
         held = len(self.all) - len(self.failed)
         style = "bold #ffffff on #1f7a3d" if self.code is ExitCode.CLEAN else "bold #ffffff on #b3132b"

@@ -1,4 +1,4 @@
-"""The counters at a server's `/metrics`, and what moved between two looks at them."""
+"""Read the counters at a server's `/metrics`, and by how much they grew between two scrapes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Series = tuple[str, tuple[tuple[str, str], ...]]
 
 @dataclass(frozen=True, slots=True)
 class MetricScrape:
-    """Counters of one moment (and the counts of histograms, which only grow too)."""
+    """The values of all counters at one scrape, and the counts of histograms."""
 
     samples: Mapping[Series, float]
 
@@ -30,7 +30,7 @@ class MetricScrape:
         )
 
     def since(self, earlier: MetricScrape) -> MetricScrape:
-        """What was added since an earlier scrape; series that did not move are left out."""
+        """The increase of every series since an earlier scrape; series without an increase are left out."""
         moved = {s: v - earlier.samples.get(s, 0.0) for s, v in self.samples.items()}
         return MetricScrape({series: value for series, value in moved.items() if value})
 
@@ -47,7 +47,7 @@ def parse(text: str) -> MetricScrape:
 
 
 def scrape(address: str) -> MetricScrape:
-    """Counters served at `http://address/metrics`; no proxy is asked. `Unreachable` where there are none."""
+    """Read the counters at `http://address/metrics`, without a proxy. Raises `Unreachable` where that fails."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(f"http://{address}/metrics", timeout=SCRAPE_SECONDS) as answer:

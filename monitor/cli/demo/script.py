@@ -1,6 +1,6 @@
-"""What the demonstration says to the model, and what it expects to hear.
+"""The texts that the demonstration sends, and the category that each should match.
 
-Data only. The offending lines say their category outright, in the first person or as a dialogue; each benign line
+The offending lines say their category outright, in the first person or as a dialogue; each benign line
 borrows vocabulary from one of them, so that a monitor which only knows words would trip.
 """
 
@@ -13,7 +13,7 @@ BENIGN = ""
 
 @dataclass(frozen=True, slots=True)
 class DemoLine:
-    """Something to score: a text, or turns that the user and the model take in alternation."""
+    """An input to score: a text, or turns of the user and the model in alternation."""
 
     category: str
     """The category that must match; BENIGN where no rule may act."""
@@ -21,7 +21,7 @@ class DemoLine:
 
     @property
     def text(self) -> str:
-        """The only turn, or all of them with the speakers' names, for showing."""
+        """The text to print: a single turn, or all turns with the speakers' names."""
         if len(self.turns) == 1:
             return self.turns[0]
         names = ("User", "Model")
@@ -34,13 +34,13 @@ class DemoSuppression:
 
     prompt: str
     policy: str
-    """Whose clamps are sent with the request."""
+    """Name of the policy whose clamps are sent with the request."""
     max_new_tokens: int = 40
 
 
 @dataclass(frozen=True, slots=True)
 class DemoScript:
-    """The whole demonstration."""
+    """All inputs of the demonstration: lines to score, and a prompt to continue."""
 
     lines: tuple[DemoLine, ...]
     suppression: DemoSuppression

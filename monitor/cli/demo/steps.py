@@ -1,4 +1,4 @@
-"""The steps of the demonstration: calls of a real server, and the claims that each must fulfil."""
+"""The steps of the demonstration: each calls the server and checks claims about the answer."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ SEED = 7
 
 @dataclass(frozen=True, slots=True)
 class DemoSteps:
-    """Everything that is sent goes through here, so that the tally is complete."""
+    """Sends all calls of the demonstration, so that the tally counts every one."""
 
     client: Client
     expect: Expectations
     tally: CallTally
 
     def health(self) -> str:
-        """The server says that it serves."""
+        """Check that the health service says SERVING, and return its status."""
         status = self.client.health()
         self.expect.check("the server's health is SERVING", status == "SERVING", status)
         return status
 
     def policies(self) -> pb.ListPoliciesResponse:
-        """What is loaded."""
+        """Return the loaded policies, and check that there are some."""
         answer = self.client.policies()
         self.tally.called("ListPolicies")
         self.expect.check("policies are loaded", len(answer.policies) > 0, "none")
         return answer
 
     def line(self, line: DemoLine) -> pb.ScoreResponse:
-        """Score one line and hold the verdict against what the script expects."""
+        """Score one line, and compare the verdict with what the script expects."""
         answer = self.client.score(line_input(line), include_tokens=True)
         self.tally.called("Score", answer.verdict)
         acted, matched = enforced(answer.verdict.detections), answer.verdict.detections
@@ -65,13 +65,13 @@ class DemoSteps:
         return comparison
 
     def coverage(self) -> None:
-        """Every token that any answer ran was scored."""
+        """Check that every token that ran in any call was scored."""
         answers, gaps = self.tally.verdicts, self.tally.gaps
         claim = f"all {answers} verdicts are CHECKED, with every token scored"
         self.expect.check(claim, answers > 0 and not gaps, "; ".join(gaps) or "no verdict")
 
     def counters(self, address: str, before: MetricScrape) -> list[Moved]:
-        """The server's metrics moved by exactly what was sent."""
+        """Check that the server's counters grew by exactly what was sent."""
         rows = self.tally.settled(address, before)
         wrong = [f"{row.name} by {row.found:g} instead of {row.expected:g}" for row in rows if not row.right]
         self.expect.check("metrics moved by exactly what was sent", not wrong, "; ".join(wrong))
@@ -108,7 +108,7 @@ class DemoSteps:
 
 
 def line_input(line: DemoLine) -> pb.Input:
-    """A line as the protocol wants it."""
+    """The `Input` message of a line."""
     if len(line.turns) == 1:
         return pb.Input(text=line.turns[0])
     roles = (pb.ROLE_USER, pb.ROLE_ASSISTANT)

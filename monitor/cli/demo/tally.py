@@ -10,12 +10,12 @@ from monitor.cli.demo.scrape import MetricScrape, scrape
 from monitor.v1 import monitor_pb2 as pb
 
 SETTLE_SECONDS = 5.0
-"""A call is counted when it ends on the server, a moment after its answer is here."""
+"""Longest time to wait for the counters. The server counts a call when it ends, just after its answer was received."""
 
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """One counter: how far it should have moved, and how far it did."""
+    """A counter's expected and actual increase."""
 
     name: str
     expected: float
@@ -36,10 +36,10 @@ class CallTally:
     detections: Counter[tuple[str, str]] = field(default_factory=Counter)
     verdicts: int = 0
     gaps: list[str] = field(default_factory=list)
-    """Verdicts that do not cover every token, in words."""
+    """Descriptions of the verdicts that do not cover every token."""
 
     def called(self, method: str, verdict: pb.Verdict | None = None) -> None:
-        """A call that was answered with OK, and its verdict."""
+        """Count a call that ended with OK, and what its verdict contains."""
         self.calls[method] += 1
         if verdict is not None:
             self.verdicts += 1
@@ -48,7 +48,7 @@ class CallTally:
             self.detections.update((d.policy, d.rule) for d in verdict.detections)
 
     def against(self, moved: MetricScrape) -> list[Moved]:
-        """Every counter that should have moved, and the sums, so that nothing else did."""
+        """Compare the tally with the increase of each counter, and of their sums, which shows unexpected increases."""
         rows = [
             Moved(
                 f"requests, {method}",
@@ -78,7 +78,7 @@ class CallTally:
 
 
 def gap(verdict: pb.Verdict) -> list[str]:
-    """What keeps a verdict from covering everything; empty where it does."""
+    """A description of a verdict that does not cover every token; empty where it does."""
     coverage = verdict.coverage
     if verdict.status == pb.CHECK_STATUS_CHECKED and coverage.tokens_scored == coverage.tokens_run > 0:
         return []

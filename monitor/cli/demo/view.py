@@ -1,4 +1,4 @@
-"""How the demonstration is printed."""
+"""The output of the demonstration, as objects that rich prints."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ FALLS_SHOWN = 6
 
 
 def heading(title: str) -> RenderableType:
-    """The beginning of a step."""
+    """The heading of a step."""
     return Padding(Rule(Text(title, style="bold"), align="left", style="dim"), (1, 0, 0, 0))
 
 
 def loaded(answer: pb.ListPoliciesResponse) -> RenderableType:
-    """What the server runs."""
+    """A table of the loaded policies, and the digests of what runs."""
     table = _grid()
     for policy in answer.policies:
         rules = ", ".join(f"{r.name} → {_acts(r)}" for r in policy.rules)
@@ -72,7 +72,7 @@ def side_by_side(comparison: ClampComparison, colour: bool) -> RenderableType:
 
 
 def counters(rows: Iterable[Moved]) -> RenderableType:
-    """What moved, and by how much it should have."""
+    """A table of counters, with their actual and, where it differs, their expected increase."""
     table = _grid()
     for row in rows:
         mark = ("✓", "green") if row.right else ("✗", "bold red")

@@ -1,4 +1,4 @@
-"""`sae-monitor dictionary`: the commands for dictionaries. Imports none of them: each is loaded when it runs."""
+"""`sae-monitor dictionary`: the commands for dictionaries. A command's module is imported when it runs."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from monitor.cli.lazy import LazyEntry, lazy_group
 
 COMMANDS = (
     LazyEntry("train", "monitor.cli.dictionary.train:train", "Train a dictionary on texts."),
-    LazyEntry("sweep", "monitor.cli.dictionary.train:sweep", "Train one for each size, length and rate."),
+    LazyEntry("sweep", "monitor.cli.dictionary.train:sweep", "Train dictionaries with several settings."),
     LazyEntry("info", "monitor.cli.dictionary.info:info", "Show what a dictionary is."),
     LazyEntry("convert", "monitor.cli.dictionary.info:convert", "Write a dictionary in another layout."),
     LazyEntry(
         "describe",
         "monitor.cli.dictionary.describe:describe",
-        "Collect for every feature where it fires and what it promotes.",
+        "Measure where each feature fires and what it promotes.",
     ),
     LazyEntry("verify", "monitor.cli.dictionary.verify:verify", "Test that a dictionary fits a model."),
 )

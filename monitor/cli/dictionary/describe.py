@@ -33,14 +33,15 @@ def describe(
     dictionary: DictionaryOption = None,
     dictionary_format: FormatOption = None,
     tokens: Annotated[
-        int, typer.Option(min=1, help="Tokens to read, the same number from each file.")
+        int, typer.Option(min=1, help="Number of tokens to read, the same share from each file.")
     ] = 4_000_000,
     length: Annotated[
         int, typer.Option(min=2, help="Tokens that the model reads at once, at most its context.")
     ] = 256,
     contexts: Annotated[int, typer.Option(min=1, max=64, help="Passages to keep for each feature.")] = 8,
     document: Annotated[
-        int, typer.Option(min=1, help="Characters to read of each document; a .txt file is read to its end.")
+        int,
+        typer.Option(min=1, help="Most characters to read of each document; a .txt file is read to its end."),
     ] = 20_000,
     corpus: Annotated[
         str,

@@ -46,7 +46,7 @@ Kind = Annotated[
     Objective,
     typer.Option(
         help="What is trained: batchtopk keeps the k strongest activations per token on average; jumprelu learns a "
-        "threshold for each feature; paper is the ReLU of Scaling Monosemanticity with an L1 penalty."
+        "threshold for each feature; paper is a ReLU with an L1 penalty, as in Scaling Monosemanticity."
     ),
 ]
 Active = Annotated[int, typer.Option(help="Mean number of active features per token, for batchtopk.")]
@@ -58,10 +58,12 @@ Sparsity = Annotated[
 ]
 Batch = Annotated[int, typer.Option(help="Tokens in one training step.")]
 Length = Annotated[int, typer.Option(min=2, help="Tokens that the model reads at once, at most its context.")]
-HeldOut = Annotated[int, typer.Option(min=1, help="Tokens to keep out of training and to measure on.")]
-Buffer = Annotated[int, typer.Option(help="Activations that are shuffled together.")]
+HeldOut = Annotated[
+    int, typer.Option(min=1, help="Number of tokens to keep out of training, for measuring the result.")
+]
+Buffer = Annotated[int, typer.Option(help="Number of activations that are shuffled together in memory.")]
 Device = Annotated[str, typer.Option(help="Device to train on: auto, cpu, cuda or cuda:N.")]
-Seed = Annotated[int, typer.Option(help="Seed of the first weights and of the order of texts.")]
+Seed = Annotated[int, typer.Option(help="Seed of the initial weights and of the order of texts.")]
 
 
 def train(
@@ -82,7 +84,7 @@ def train(
     held_out: HeldOut = 200_000,
     buffer: Buffer = 262_144,
     weights: Annotated[
-        str, typer.Option(help="Number type that weights are stored in: float32 or bfloat16.")
+        str, typer.Option(help="Number type of the weights in the saved dictionary: float32 or bfloat16.")
     ] = "float32",
     device: Device = "auto",
     seed: Seed = 0,
@@ -91,10 +93,10 @@ def train(
         typer.Option("--restart", help="Begin again, even where a checkpoint of this run is in the folder."),
     ] = False,
     plot: Annotated[
-        bool, typer.Option(help="Draw the course of the training as training.png (needs the extra `plots`).")
+        bool, typer.Option(help="Draw the training curves as training.png (needs the extra `plots`).")
     ] = True,
 ) -> None:
-    """Train a dictionary for a model. A run that was stopped goes on when the same command is given again.
+    """Train a dictionary for a model. Give the same command again to continue a run that was stopped.
 
     On several GPUs: torchrun --nproc-per-node N -m monitor dictionary train …
     """
@@ -147,7 +149,7 @@ def sweep(
         bool, typer.Option(help="Draw loss against compute as sweep.png (needs the extra `plots`).")
     ] = True,
 ) -> None:
-    """Train every combination of sizes, lengths and learning rates, and draw how the loss scales.
+    """Train a dictionary for every combination of features, tokens and learning rates; draw how the loss scales.
 
     Combinations that are finished in the folder are not trained again.
     """

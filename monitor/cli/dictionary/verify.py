@@ -45,8 +45,8 @@ def verify(
 
     The model reads a fixed set of texts. Sparsity and explained variance are compared with an earlier record, or with
     what the dictionary's makers state. Where they differ, usual mistakes are undone one by one to find the cause:
-    layer, place, BOS, scaling, activation function, biases. Every later start of `serve` is compared with the record.
-    Exit codes: 0 as expected (and recorded), 1 not as expected, 2 an error.
+    layer, hook point, BOS, scaling, activation function, biases. Every later start of `serve` is compared with the
+    record. Exit codes: 0 as expected (and recorded), 1 not as expected, 2 an error.
     """
     from monitor.model.selftest.self_test import self_test
     from monitor.model.selftest.verified_records import save_record

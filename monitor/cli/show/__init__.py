@@ -1,1 +1,1 @@
-"""What the command line prints: verdicts, tokens, bars, tables, pictures."""
+"""Output of the command line: verdicts, tokens, bars, tables and pictures."""

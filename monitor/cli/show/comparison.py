@@ -1,4 +1,4 @@
-"""One prompt generated without and with clamps, and what the clamps left of the features."""
+"""Compare the generations of one prompt without and with clamps: how far the clamped features fell."""
 
 from __future__ import annotations
 
@@ -9,30 +9,31 @@ from monitor.cli.show.strength import left
 from monitor.v1 import monitor_pb2 as pb
 
 TOLERANCE = 0.05
-"""In units of the maximum. A decoder row seldom gives back exactly what its encoder row reads."""
+"""How far a clamped feature may read above its target, in units of its maximum. Encoding the clamped residual again
+seldom gives exactly the target."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fall:
-    """What became of one clamped feature; readings in units of its maximum, the start token left out."""
+    """Readings of one clamped feature in units of its maximum, without and with clamps, except at the first token."""
 
     clamp: pb.Clamp
     before: float
     """Its highest reading without clamps."""
     clamped: float
-    """The highest that was left on tokens where it was clamped."""
+    """Its highest reading after the clamps, on tokens where it was clamped."""
     elsewhere: float
-    """The highest on tokens where it was not: other clamps, and the changed text, can wake a feature."""
+    """Its highest reading after the clamps on all other tokens: other clamps, or the changed text, can activate it."""
 
     @property
     def held(self) -> bool:
-        """True where it reads at most its target; no feature reads below zero."""
+        """True where it reads at most its target, or 0 for negative targets, as no feature reads below 0."""
         return self.clamped <= max(0.0, self.clamp.target) + TOLERANCE
 
 
 @dataclass(frozen=True, slots=True)
 class ClampComparison:
-    """Both answers, and the clamps of the second."""
+    """The answers without and with clamps, and those clamps."""
 
     clamps: tuple[pb.Clamp, ...]
     plain: pb.GenerateResponse
@@ -40,12 +41,12 @@ class ClampComparison:
 
     @property
     def falls(self) -> list[Fall]:
-        """Every clamp, the feature that read highest before first."""
+        """The readings for every clamp, in descending order of the readings without clamps."""
         return sorted(map(self._fall, self.clamps), key=lambda fall: fall.before, reverse=True)
 
     @property
     def per_token(self) -> tuple[float, float]:
-        """All clamped features together, mean per token, without and with clamps."""
+        """Sum of the clamped features' readings, as a mean per token: without clamps, and with them."""
         features = {clamp.feature for clamp in self.clamps}
         return _per_token(self.plain, features), _per_token(self.clamped, features)
 
@@ -58,7 +59,7 @@ class ClampComparison:
 
 
 def edited(answer: pb.GenerateResponse) -> int:
-    """Tokens whose residual was changed."""
+    """Number of tokens that a clamp edited."""
     return sum(any(r.HasField("value_after_clamp") for r in token.readings) for token in answer.tokens)
 
 

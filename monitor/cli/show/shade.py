@@ -18,7 +18,7 @@ STYLES = (
     "#111111 on #f0683c",
     "bold #ffffff on #b3132b",
 )
-"""One for each level of a scale. Both colours are set, so it reads on dark and light alike."""
+"""The style of each level of a scale. Both colours are set, so that it is readable on dark and light terminals."""
 
 EVIDENCE = "bold underline"
 
@@ -31,10 +31,10 @@ class Painter:
     colour: bool
     """Shade backgrounds; otherwise strong tokens are put in brackets with their number."""
     evidence: frozenset[int] = field(default_factory=frozenset)
-    """Positions that a detection rests on."""
+    """Positions of the tokens that are evidence of a detection."""
 
     def with_evidence(self, detections: Iterable[pb.Detection]) -> Painter:
-        """The same painter, knowing which tokens detections rest on."""
+        """A painter that also marks the tokens that are evidence of these detections."""
         return replace(self, evidence=frozenset(e.position for d in detections for e in d.evidence))
 
     def tokens(self, tokens: Sequence[pb.ScoredToken]) -> Text:

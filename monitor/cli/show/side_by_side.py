@@ -1,4 +1,4 @@
-"""`--compare`: its syntax, the requests that it stands for, and their answers in columns."""
+"""The flag `--compare`: parse its value, make its requests, and show their answers in columns."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Compare:
 
 
 def parse_compare(text: str) -> Compare:
-    """`12=-2,0,5@everywhere`; `typer.BadParameter` says what is wrong with it."""
+    """Parse a value such as `12=-2,0,5@everywhere`. Raises `typer.BadParameter`, which says what is wrong with it."""
     body, at, where = text.partition("@")
     feature, equals, values = body.partition("=")
     if not equals or not values.strip():
@@ -51,7 +51,7 @@ def parse_compare(text: str) -> Compare:
 
 
 def columns(compare: Compare, answers: Sequence[pb.GenerateResponse], width: int) -> RenderableType:
-    """All answers: text, what is left of the feature, verdict. Below each other where they do not fit."""
+    """The answers side by side, or below each other where `width` is too small: text, readings and verdict."""
     heads = ["as it is", *(f"at {clamp.target:g}" for clamp in compare.clamps)]
     feature = compare.clamps[0].feature
     title = Text(f"feature {feature}, in units of its maximum", style="bold")

@@ -16,7 +16,7 @@ from monitor.v1 import monitor_pb2 as pb
 
 
 class StreamPrinter:
-    """Prints events in order and keeps what they add up to."""
+    """Prints the events of a stream, and collects them into one answer."""
 
     def __init__(self, rules: RuleScores, console: Console) -> None:
         self.painter = Painter(rules, has_colour(console))
@@ -26,7 +26,7 @@ class StreamPrinter:
         self._ended = False
 
     def take(self, event: pb.GenerateStreamResponse) -> None:
-        """One event."""
+        """Print one event and add it to the answer."""
         self.answer.request_id = event.request_id
         kind = event.WhichOneof("event")
         if kind == "chunk":
@@ -37,7 +37,7 @@ class StreamPrinter:
             self._final(event.final)
 
     def finished(self) -> pb.GenerateResponse:
-        """The whole answer; `CallFailed` where the stream ended without a verdict."""
+        """Return the whole answer. Raises `CallFailed` where the stream ended without a verdict."""
         if not self._ended:
             raise CallFailed(
                 "DATA_LOSS", "the stream ended without a verdict: nothing is known about this text"
@@ -85,7 +85,7 @@ class StreamPrinter:
 def show(
     events: Iterable[pb.GenerateStreamResponse], rules: RuleScores, console: Console
 ) -> pb.GenerateResponse:
-    """Print a stream to its end and give back what it said, as `Generate` would have answered."""
+    """Print a stream to its end, and return what it contained as one `GenerateResponse`."""
     stream = StreamPrinter(rules, console)
     for event in events:
         stream.take(event)

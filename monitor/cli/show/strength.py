@@ -1,4 +1,4 @@
-"""The number that shades a token: what a rule makes of it, or what some features read there."""
+"""The number by which a token is shaded: the score of a rule, or the reading of a feature."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from monitor.v1 import monitor_pb2 as pb
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """What a number on a token means, and from where on it is shown."""
+    """The name and unit of a token's number, and the values from which it is shaded."""
 
     noun: str
     unit: str
     levels: tuple[float, float, float, float, float]
     """The lowest number of each of five shades."""
     strong: float
-    """From here on a token is marked where there are no colours."""
+    """The lowest number with which a token is marked where there are no colours."""
 
 
 RULE_SCALE = Scale("score", "of the rule's threshold", (1.0, 2.0, 4.0, 8.0, 12.0), strong=4.0)
@@ -30,7 +30,7 @@ class TokenMeasure(Protocol):
 
     @property
     def scale(self) -> Scale:
-        """What the numbers mean."""
+        """The scale of the numbers."""
 
     def strength(self, token: pb.ScoredToken) -> float:
         """The token's number."""
@@ -38,7 +38,7 @@ class TokenMeasure(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class WeightedRule:
-    """A rule, as far as one token goes."""
+    """The parts of a rule that a single token's score depends on."""
 
     weights: dict[int, float]
     phases: frozenset[int]
@@ -49,24 +49,24 @@ class WeightedRule:
 class RuleScores:
     """The strongest rule's score at a token, in units of that rule's threshold.
 
-    A token's score is the sum of weight times reading; rules pool it over tokens. The start token counts nothing:
-    every sequence has the same huge activations there, so rules pass over it.
+    A token's score is the sum of weight times reading; rules pool it over tokens. The first token has the
+    score 0: its activations are huge in every sequence, so rules skip it.
     """
 
     rules: tuple[WeightedRule, ...]
 
     @classmethod
     def of(cls, policies: Iterable[pb.Policy]) -> RuleScores:
-        """Of every rule of every policy, shadow rules too."""
+        """Scores by every rule of these policies, rules in shadow mode included."""
         return cls(tuple(_weighted(rule) for policy in policies for rule in policy.rules))
 
     @property
     def scale(self) -> Scale:
-        """Shares of a threshold."""
+        """The scale of scores: multiples of a rule's threshold."""
         return RULE_SCALE
 
     def strength(self, token: pb.ScoredToken) -> float:
-        """1 where this token alone reaches a rule's threshold."""
+        """The highest score of any rule; 1 where this token alone reaches the rule's threshold."""
         if token.position == 0:
             return 0.0
         readings = [(r.feature, r.value) for r in token.readings]
@@ -75,13 +75,13 @@ class RuleScores:
 
 @dataclass(frozen=True, slots=True)
 class FeatureReadings:
-    """The strongest of some features at a token, as clamps left it, in units of its recorded maximum."""
+    """The highest reading of some features at a token, after clamps, in units of the recorded maximum."""
 
     features: frozenset[int]
 
     @property
     def scale(self) -> Scale:
-        """Shares of a maximum."""
+        """The scale of readings: shares of a feature's recorded maximum."""
         return READING_SCALE
 
     def strength(self, token: pb.ScoredToken) -> float:
@@ -92,7 +92,7 @@ class FeatureReadings:
 
 
 def left(reading: pb.Reading) -> float:
-    """What a clamp left of a reading; the reading itself where nothing was clamped."""
+    """A reading after clamps; the reading itself where nothing was clamped."""
     return float(reading.value_after_clamp if reading.HasField("value_after_clamp") else reading.value)
 
 

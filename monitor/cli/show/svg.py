@@ -1,4 +1,4 @@
-"""What a command prints, saved as an SVG picture for documents."""
+"""Save what a command prints as an SVG picture."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ def recorder() -> Console:
 
 
 def save_svg(form: RenderableType, path: Path, title: str) -> None:
-    """Draw a readable form; `InputError` where the file cannot be written."""
+    """Save something printable as an SVG file. Raises InputError where the file cannot be written."""
     console = recorder()
     console.print(form)
     save_recorded(console, path, title)
 
 
 def save_recorded(console: Console, path: Path, title: str) -> None:
-    """Draw everything that a recorder was told; `InputError` where the file cannot be written."""
+    """Save everything that was printed to a recorder. Raises InputError where the file cannot be written."""
     drawn = console.export_svg(title=title, theme=THEME, clear=False)
     try:
         path.write_text(_self_contained(drawn), encoding="utf-8")

@@ -47,7 +47,7 @@ def token_block(
 
 
 def verdict_block(verdict: pb.Verdict, finish: int | None = None, refusal: str = "") -> RenderableType:
-    """Status, match, detections, what became of clamps, and the rules that did not fire."""
+    """Status, match, suppressions, detections, and the rules that did not fire."""
     rows: list[RenderableType] = [status_line(verdict), match_line(verdict)]
     if finish is not None:
         rows.append(Text(f"  ended: {words.finish(finish)}", style="dim"))
@@ -157,7 +157,7 @@ def score_table(scores: Sequence[pb.RuleScore]) -> RenderableType:
 
 
 def footer(request_id: str, digests: pb.Digests) -> RenderableType:
-    """Whose logs to look for, and what ran, short enough to compare by eye."""
+    """The request id, by which to find the request in logs, and the digests of what ran, shortened."""
     parts = {"model": digests.model, "dictionary": digests.dictionary, "policies": digests.policies}
     ran = " · ".join(f"{name} {words.short_digest(digest)}" for name, digest in parts.items())
     return Padding(Text(f"request {printable(request_id)}\n{ran}", style="dim"), (1, 0, 0, 0))
@@ -184,5 +184,5 @@ def suppression_lines(found: Iterable[pb.Suppression]) -> Iterator[Text]:
 
 
 def refusal_line(text: str) -> Text | None:
-    """What the policy that ended it wants to be shown; None where it says nothing."""
+    """The refusal text of the policy that ended the generation; None where there is none."""
     return Text.assemble(("  refusal: ", "dim"), printable(text)) if text else None

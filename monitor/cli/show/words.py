@@ -38,7 +38,7 @@ def phase(value: int) -> str:
 
 
 def finish(value: int) -> str:
-    """Why a generation ended, as a sentence's end."""
+    """Why a generation ended, in words."""
     words: dict[int, str] = {
         pb.FINISH_REASON_STOP: "the model or a stop string ended it",
         pb.FINISH_REASON_LENGTH: "the token limit was reached",

@@ -1,4 +1,4 @@
-"""Where the parts of a model compute when it is spread over several devices with accelerate.
+"""Find the device of each part of a model that accelerate has spread over several devices.
 
 Layers are placed on the GPUs first, then on the CPU, then on the disk. Transformers does the placing; this module reads
 the result from accelerate's hooks.

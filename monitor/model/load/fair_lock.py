@@ -16,7 +16,8 @@ from types import TracebackType
 from typing import Self
 
 LONGEST_GAP = 0.05
-"""Seconds. A thread that needs longer than this between two passes is not waited for."""
+"""Seconds. The model idles no longer than this for a thread that pauses between two passes, and pauses that are longer
+do not enter a thread's average."""
 _KEPT = 16
 """Number of threads whose shares are remembered; the ones idle for longest are forgotten beyond it."""
 

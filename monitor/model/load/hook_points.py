@@ -1,7 +1,7 @@
 """Hook points: parse the name that a dictionary gives to its tensor, and find that tensor in a loaded model.
 
-Understood are names of TransformerLens (`blocks.4.hook_resid_post`), of Hugging Face modules (`model.layers.4`,
-`gpt_neox.layers.4.mlp`, `….output`, `….input`) and of dictionary_learning (`resid_post_layer_4`).
+A name may be one of TransformerLens (`blocks.4.hook_resid_post`), of a Hugging Face module (`model.layers.4`,
+`gpt_neox.layers.4.mlp`, `….output`, `….input`) or of dictionary_learning (`resid_post_layer_4`).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Edits of the residual stream that experiments compare: clamps of features, and subtraction of a dense direction.
 
-Clamps run through the same tap as in the server. The direction is the baseline that they must beat.
+Clamps run through the same tap as in the server. Subtracting a direction is the baseline to compare them with.
 """
 
 from __future__ import annotations

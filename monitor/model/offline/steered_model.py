@@ -17,7 +17,8 @@ from monitor.model.load.hook_points import hidden_of, replace_hidden
 from monitor.model.offline.residuals import Harvester
 
 Edit = Callable[[Tensor, int], Tensor]
-"""Maps residuals `[rows, time, d_model]` to edited ones; the number is the position of the first column."""
+"""Maps residuals `[rows, time, d_model]` to edited ones. The number is the position of the first column in the
+sequence."""
 
 
 def unchanged(x: Tensor, _first: int) -> Tensor:
@@ -27,7 +28,7 @@ def unchanged(x: Tensor, _first: int) -> Tensor:
 
 @dataclass(frozen=True)
 class SteeredPass:
-    """What one forward pass over padded texts gave."""
+    """Tensors from one forward pass over padded texts."""
 
     logits: Tensor
     """`[texts, time, vocabulary]`"""

@@ -1,4 +1,5 @@
 """The self-test at load: does this dictionary read this model at the right hook point, in the right units?
 
-`self_test` measures, `expected` knows what the numbers should be, and `diagnosis` finds out why they are not.
+`self_test` measures and compares, `expected` holds the values to compare with, and `diagnosis` looks for the cause of
+a difference.
 """

@@ -1,5 +1,4 @@
-"""Mistakes that make a dictionary and a model not fit: their names, what to do about each, and direct evidence for
-them.
+"""Possible causes of a failed self-test: their names, what to do about each, and direct evidence for them.
 
 Direct evidence is what weights and cards show without a measurement, such as thresholds that are all 0.
 """
@@ -16,9 +15,9 @@ from monitor.dictionary.formats.card import DictionaryCard
 from monitor.dictionary.sae import Activation, SparseAutoencoder
 
 _COARSE = 0.25
-"""A weight row whose distinct values are fewer than this share of its length was quantised."""
+"""A weight row counts as quantised where it has fewer distinct values than this share of its length."""
 _ROWS = 64
-"""Rows of a weight matrix that are examined for this."""
+"""Maximum number of rows of a weight matrix that are examined for quantisation."""
 
 
 class Cause(enum.StrEnum):

@@ -38,7 +38,7 @@ class Suspect:
     measured: Measurement | None
     """Numbers of the experiment; None where there is direct evidence only."""
     off: float
-    """Greatest deviation in units of what is allowed; at most 1 where the experiment restores the numbers."""
+    """Greatest deviation, divided by the one that is allowed; at most 1 where the experiment restores the numbers."""
     rank: float
     """Sort key, most likely first: `off`, plus 0.4 for a fitted number, less 0.5 for direct evidence."""
 
@@ -46,7 +46,7 @@ class Suspect:
 def diagnose(pair: LoadedPair, texts: Texts, rows: ResidualRows, expected: Expected) -> tuple[Suspect, ...]:
     """Possible causes, most likely first.
 
-    Of a dictionary that does not fit into memory, only other hook points and other BOS tokens are tried, because the
+    For a dictionary that does not fit into memory, only other hook points and other BOS tokens are tried, because the
     other experiments change its weights.
     """
     tried = [*_other_places(pair, texts, expected), *_other_tokens(pair, texts)]

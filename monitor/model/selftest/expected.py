@@ -1,7 +1,7 @@
-"""What the numbers of a self-test should be, how far each may deviate, and how far it does.
+"""Expected values of the self-test's numbers, how far each may deviate, and how far it does.
 
-Expected values come from a record of this very pair (`verified.json`) where there is one, else from values that the
-dictionary's card declares, else from nowhere.
+Expected values come from a record of this very pair (`verified.json`) where there is one, else from the dictionary's
+card. Where neither has them, nothing is compared.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class ComparedNumber:
     measured: float
     expected: float | None
     off: float
-    """Deviation in units of what is allowed; above 1 the check fails."""
+    """Deviation, divided by the one that is allowed; above 1 the check fails."""
     allowed: str
     """The allowed range, in words."""
 
@@ -149,16 +149,17 @@ def compare(
 
 
 def far(found: Measurement, expected: Expected) -> float:
-    """Greatest deviation of a measurement, with bounds that are close enough to rank possible causes.
+    """Greatest deviation of a measurement, divided by the one that is allowed, for ranking possible causes.
 
-    At most 1 means that the measurement matches the expected values.
+    Values from the card have closer bounds here than in the self-test. A result of at most 1 means that the measurement
+    matches the expected values.
     """
     declared = expected.source is ExpectedSource.DECLARED
     return distance(compare(found, expected, _CLOSE if declared else None))
 
 
 def distance(lines: tuple[ComparedNumber, ...]) -> float:
-    """Greatest deviation among the numbers, in units of what is allowed; 0 where nothing is expected."""
+    """Greatest deviation among the numbers, divided by the one that is allowed; 0 where nothing is expected."""
     return max((line.off for line in lines if line.expected is not None), default=0.0)
 
 

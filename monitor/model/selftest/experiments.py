@@ -1,4 +1,4 @@
-"""Counter-experiments: measure the dictionary again with one possible mistake in reading its checkpoint undone."""
+"""Counter-experiments: undo one possible mistake in reading the dictionary's checkpoint, and measure it again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The numbers of the self-test that operators watch: how well the dictionary does on the running model."""
+"""The self-test's numbers that are exported as metrics: how well the dictionary reconstructs the running model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from monitor.model.selftest.result import SelfTest
 
 @dataclass(frozen=True, slots=True)
 class DictionaryBaseline:
-    """What the dictionary's own statistics and its makers say the numbers should be."""
+    """Expected numbers, from the dictionary's statistics and from its makers."""
 
     l0: float | None
     """Mean number of active features per token over the dictionary's corpus: the sum of all densities."""
@@ -32,7 +32,7 @@ class DictionaryHealth:
     norm_outliers: float
     """Share of tokens whose residual is more than ten times as long as the median."""
     expected: DictionaryBaseline | None = None
-    """The numbers that these should be compared with."""
+    """Expected values of these numbers."""
     checks: tuple[tuple[str, bool], ...] = ()
     """Every check of the self-test, and whether it passed."""
     skipped: bool = False

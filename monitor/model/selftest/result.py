@@ -49,7 +49,7 @@ class SelfTest:
 
     @property
     def passed(self) -> bool:
-        """True where no check failed. Where nothing was expected, that means little."""
+        """True where no check failed. Where no values were expected, most checks have nothing to compare with."""
         return not self.problems
 
     @property

@@ -31,7 +31,7 @@ def self_test(
     """Run the fixed texts up to the dictionary's hook point and compare the numbers with the best source there is.
 
     Without a record of this pair, or with `thorough`, the neighbouring layers are measured too; the dictionary must not
-    explain them better. Of a dictionary that is too large for memory only a sample of features is read, except with
+    explain them better. If a dictionary is too large for memory, only a sample of its features is read, except with
     `thorough`. `records` are used instead of those in `verified.json`. Raises ModelError where the hook point does not
     give one row for each token.
     """

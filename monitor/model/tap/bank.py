@@ -1,7 +1,7 @@
 """The feature bank: encoder and decoder rows of the features that the tap reads or clamps, one slot each.
 
-Watched features come first, then those that policies may clamp, then room for the features of policy sets that are
-loaded later and of requests.
+A slot is a row of these matrices. The watched features come first, then those that policies may clamp, then free slots
+for features of policy sets that are loaded later and of requests.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from monitor.records import WatchPlan
 class FeatureBank:
     """Encoder and decoder rows of the features in use, on the model's device, in float32 (float64 for float64 models).
 
-    For separable dictionaries only the slots' rows are held. A TopK dictionary is held whole, because whether a
-    feature is among the k largest depends on all of them.
+    For separable dictionaries only the rows in slots are in memory. A TopK dictionary is in memory whole, because
+    whether a feature is among the k largest depends on all of them.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class FeatureBank:
         return self._slots.read
 
     def slot(self, feature: int) -> int:
-        """Slot of a feature that is held; KeyError where it is not."""
+        """Slot of a feature that is held. Raises KeyError for any other."""
         return self._slots.slot(feature)
 
     def features_in(self, slots: NDArray[np.intp]) -> NDArray[np.int64]:
@@ -91,17 +91,17 @@ class FeatureBank:
         return float(self._maximum[feature])
 
     def acquire(self, features: Sequence[int]) -> None:
-        """Hold features for one more request, all or none; Overloaded where the spare slots are taken by others."""
+        """Hold features for one more request. Raises Overloaded, and holds none, where too few spare slots are free."""
         self._slots.acquire_for_request(features)
 
     def release(self, features: Sequence[int]) -> None:
-        """Undo one `acquire`; slots without users are free again."""
+        """Undo one `acquire`. Slots of features that nobody else holds become free."""
         self._slots.release_for_request(features)
 
     def hold(self, features: Sequence[int]) -> Callable[[], None]:
-        """Hold features for one more policy set, all or none; gives what undoes it.
+        """Hold features for one more policy set, and return a function that releases them.
 
-        Raises ConfigurationError where they do not fit beside those that are held, or have no unit.
+        Raises ConfigurationError, and holds none, where too few slots are free or a feature has no recorded maximum.
         """
         held = tuple(features)
         # Files are read before the slots are locked: requests that come and go need that lock.
@@ -113,12 +113,12 @@ class FeatureBank:
         return lambda: self._slots.release_for_policies(held)
 
     def dismiss_first(self) -> None:
-        """Let go what the first policy set holds."""
+        """Release the features, probes and signals of the first policy set."""
         self._slots.release_for_policies(self.fixed)
         self.others.release_first()
 
     def columns(self, plan: WatchPlan) -> slice | NDArray[np.intp]:
-        """Where the readings `[rows, slots]` of a pass have a plan's columns; every feature must be held."""
+        """Columns of a plan's features in the readings `[rows, slots]` of a pass. Every feature must be held."""
         slots = [self._slots.slot(feature) for feature in plan.features]
         if slots == list(range(len(slots))):
             return slice(0, len(slots))

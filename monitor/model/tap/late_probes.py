@@ -1,4 +1,4 @@
-"""Linear probes at layers after the tapped one, read on tokens that run while something is clamped.
+"""Linear probes at layers after the tapped one, computed in passes that clamp.
 
 They show whether a suppressed concept comes back at a later layer. They edit nothing.
 """

@@ -96,7 +96,7 @@ class ProbeColumns:
     def where(self, plan: WatchPlan) -> NDArray[np.intp] | None:
         """Columns of a plan's probes and signals in the result of `read`, in the plan's order.
 
-        None where it has none.
+        None where the plan has neither.
         """
         probes = [self._of[probe] for probe in plan.probes]
         signals = [len(self._bias) + SIGNALS.index(signal) for signal in plan.signals]

@@ -1,7 +1,8 @@
-"""Which slot of the tap computes which feature, and for whom it is held.
+"""Assign features to the slots of the tap, and count who needs each feature.
 
-Policy sets hold the features that their rules read; these slots are computed in every pass. Requests hold the features
-that they clamp; these are computed only in passes that clamp. A slot never changes its feature while it is held.
+Policy sets hold the features that their rules read or that they may clamp; these slots are computed in every pass.
+Requests hold the features that they clamp; further slots are computed only in passes that clamp. A slot keeps its
+feature as long as anybody holds it.
 """
 
 from __future__ import annotations

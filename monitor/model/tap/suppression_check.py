@@ -1,6 +1,7 @@
-"""Whether suppression holds: how much of the clamped features is left, and what a probe at a later layer reads.
+"""Measure whether a policy's clamps suppress its concept.
 
-It is computed for each token from the readings before and after the clamps.
+Two values are taken for each token: how strongly the clamped features still read after the clamps, and how strongly a
+probe at a later layer finds the concept.
 """
 
 from __future__ import annotations
@@ -16,35 +17,35 @@ from monitor.records import Readings, Suppression, SuppressionPlan
 
 @dataclass(frozen=True, slots=True)
 class CheckRows:
-    """What a pass says about one policy's clamps on consecutive tokens of one request."""
+    """The measurements of one policy's clamps on consecutive tokens of one request, from one forward pass."""
 
     applied: NDArray[np.bool_]
-    """`[tokens]` a clamp of the policy edited the token."""
+    """`[tokens]` whether a clamp of the policy edited the token."""
     before: NDArray[np.float32]
     """`[tokens]` sum of the features' readings before the clamps."""
     after: NDArray[np.float32]
-    """`[tokens]` the same, encoded again."""
+    """`[tokens]` sum of the features' readings of the clamped residuals."""
     later: NDArray[np.float32] | None
     """`[tokens]` the later probe's score; None where the policy has none."""
 
     def part(self, start: int, stop: int) -> CheckRows:
-        """Some of the tokens."""
+        """The measurements of the tokens from index `start` up to, but without, `stop`."""
         later = None if self.later is None else self.later[start:stop]
         return CheckRows(self.applied[start:stop], self.before[start:stop], self.after[start:stop], later)
 
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """Where a pass leaves what a plan needs."""
+    """Where the tap's buffers hold the values that one policy's check needs."""
 
     slots: tuple[int, ...]
-    """Of the features that the policy clamps."""
+    """Slots of the features that the policy clamps."""
     column: int | None
-    """Of the later probe; None where it is not read."""
+    """Column of the later probe in `TapBuffers.later`; None where no probe is read."""
 
 
 class Check:
-    """What became of one policy's clamps in one request so far."""
+    """Sums up the measurements of one policy's clamps over the tokens of one request."""
 
     def __init__(self, plan: SuppressionPlan) -> None:
         self._plan = plan
@@ -54,10 +55,10 @@ class Check:
         self._highest = -np.inf
         self._read = False
         self.begun = False
-        """Tokens ran while the policy suppressed."""
+        """True once a token has run while the policy suppressed."""
 
     def add(self, rows: CheckRows) -> None:
-        """Tokens in order."""
+        """Add the measurements of the next tokens, in the order of the sequence."""
         self.begun = True
         self._edited += int(rows.applied.sum())
         self._before += float(rows.before[rows.applied].sum(dtype=np.float64))
@@ -74,7 +75,7 @@ class Check:
             self._read = True
 
     def found(self) -> Suppression:
-        """What the verdict says."""
+        """The result so far, as the verdict reports it."""
         probe, edited = self._plan.probe, max(self._edited, 1)
         return Suppression(
             policy=self._plan.policy,
@@ -94,7 +95,10 @@ def check_rows(
     chosen: NDArray[np.bool_],
     later: NDArray[np.float32] | None,
 ) -> CheckRows:
-    """The rows of one policy, from those of a request: `[tokens, slots]` each, `later` `[tokens]`."""
+    """The measurements of one policy, from those of its request.
+
+    `before`, `after` and `chosen` are `[tokens, slots]` and `later` is `[tokens]`. `slots` are the policy's own.
+    """
     mine = list(slots)
     return CheckRows(
         np.any(chosen[:, mine], axis=1), before[:, mine].sum(axis=1), after[:, mine].sum(axis=1), later

@@ -1,4 +1,4 @@
-"""Admission of calls: how many are in progress, and whether another one may begin. Used on the event loop only."""
+"""Admission of calls: count those in progress, and refuse others. Used on the event loop only."""
 
 from __future__ import annotations
 

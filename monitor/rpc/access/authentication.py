@@ -1,6 +1,7 @@
 """Authentication: which caller a call comes from, by the token in its headers or by its client certificate.
 
-Every refusal has the same text, so that a caller cannot learn which part was wrong. The metric has the reason.
+Every refusal has the same text, so that a caller cannot learn which part was wrong. The reason is a label of the metric
+`refused_callers`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _SCHEME = "bearer "
 
 
 class Peer(Protocol):
-    """What gRPC knows of a call before its message is read."""
+    """The part of gRPC's call context that is available before the message is read."""
 
     def invocation_metadata(self) -> Iterable[tuple[str, str | bytes]] | None:
         """The headers of the call."""
@@ -52,7 +53,7 @@ class Authenticator:
 
     @property
     def asks(self) -> bool:
-        """True where callers must authenticate."""
+        """True where a callers file is set, so that callers must authenticate."""
         return self._file is not None
 
     def caller(self, peer: Peer) -> Caller:

@@ -35,7 +35,8 @@ class CallChecks:
     def call(self, method: str, peer: Peer) -> Iterator[Charge]:
         """Check a call and count it for the duration of the block. Sets `roles.caller` for the current task.
 
-        Yields what its tokens are charged to. Raises Unauthenticated, PermissionDenied, Overloaded or Unavailable.
+        Yields the `Charge` that counts the call's tokens against its caller's quota. Raises Unauthenticated,
+        PermissionDenied, Overloaded or Unavailable.
         """
         who = self.identify(peer)
         with self._counted():

@@ -87,13 +87,13 @@ class TimeLimits:
     """The longest times that a call may take, in seconds."""
 
     message: float
-    """From the beginning of a call until its message has arrived."""
+    """Longest time from the start of a call until its message has arrived."""
     call: float
-    """From beginning to end, even where the caller gives a later deadline."""
+    """Longest time from the start of a call to its end, even where the caller sets a later deadline."""
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps every method of one service; see the module."""
+    """Wraps every method of one service, as described at the top of this module."""
 
     def __init__(
         self,

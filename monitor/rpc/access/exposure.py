@@ -1,4 +1,4 @@
-"""Whether a server is reachable from other machines without protection. It is refused unless the operator allows it."""
+"""Refuse to start a server that other machines reach without protection, unless the operator allows it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ def reflects(settings: Settings) -> bool:
 
 
 def check_exposure(settings: Settings) -> None:
-    """Raise ConfigurationError where other machines could call or listen in and `insecure_listen` is not set."""
+    """Raise ConfigurationError where other machines reach a server without authentication or encryption.
+
+    With the setting `insecure_listen` it does nothing.
+    """
     problem = _problem(settings)
     if problem is not None and not settings.insecure_listen:
         raise ConfigurationError(

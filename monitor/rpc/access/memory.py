@@ -1,4 +1,4 @@
-"""How much memory this process may use and uses, so that calls are refused before the kernel ends the process."""
+"""Compare this process's memory with its limit, so that calls are refused before the kernel ends the process."""
 
 from __future__ import annotations
 

@@ -1,8 +1,11 @@
-"""What guards the services beside MonitorService: health for everybody, anything else for known callers.
+"""The interceptor around calls of all other services than MonitorService: health and reflection.
 
-Health says SERVING or not, and probes carry no tokens. Reflection describes every method, so a server that asks
-callers who they are asks here too. Streams of both are few, and calls that say nothing, or do not take their answer,
-give way to newer ones: gRPC lets in so many calls in all, and whoever took every place would end all service.
+Anybody may call the health service: it says SERVING or NOT_SERVING, and probes carry no tokens. Calls of any other
+service must authenticate where a callers file is set, because reflection describes every method.
+
+gRPC limits the number of calls in progress on the whole server, so these calls must not use it up. Streams, and calls
+of one connection, are limited in number. A call that sends no message, or does not take its answer, is ended after a
+time, or earlier where newer calls need its place.
 """
 
 from __future__ import annotations
@@ -24,9 +27,11 @@ from monitor.telemetry.metrics.metrics import Metrics
 HEALTH = "/grpc.health.v1.Health/"
 MOST_STREAMS = 32
 MOST_OF_ONE = 64
-"""Calls of one connection that have not ended: gRPC counts a call until its last byte is taken, which may be never."""
+"""Maximum number of calls in progress on one connection. gRPC counts a call until the client has taken its last byte,
+which may be never."""
 MOST_BRIEF = 256
-"""Messages that are waited for, and answers that are being taken. An honest probe needs milliseconds for both."""
+"""Maximum number of calls that wait for a message to arrive or for an answer to be taken. A probe needs milliseconds
+for both."""
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -44,22 +49,22 @@ class BesidesInterceptor(grpc.aio.ServerInterceptor):
         metrics: Metrics,
         message_seconds: float = 10.0,
     ) -> None:
-        """`message_seconds`: the longest time for a message to come, and with it an answer to be taken."""
+        """`message_seconds` limits the time for a message to arrive and, in unary calls, for its answer to be taken."""
         self._own = f"/{service}/"
         self._gate, self._retry_after, self._metrics = gate, retry_after, metrics
         self._seconds = message_seconds
         self._streams = 0
         self._brief: dict[asyncio.Timeout, None] = {}
-        """The time limits of what is waited for, oldest first."""
+        """The time limits of the calls that wait now, oldest first."""
         self._peers: Counter[str] = Counter()
-        """Calls of each connection that have not ended."""
+        """Number of calls in progress, by connection."""
 
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler | None:
-        """The handler, wrapped."""
+        """The handler of a method; wrapped, unless the method belongs to MonitorService."""
         path = str(handler_call_details.method)
         handler = await continuation(handler_call_details)
         if handler is None or path.startswith(self._own):
@@ -89,7 +94,7 @@ class BesidesInterceptor(grpc.aio.ServerInterceptor):
         return wrapper
 
     def _counted(self, peer: str) -> None:
-        """Count the call that runs now to its connection, until its last byte was taken. Raises Overloaded."""
+        """Count the current call for its connection until it has ended. Raises Overloaded where there are too many."""
         if self._peers[peer] >= MOST_OF_ONE:
             self._metrics.rejected("calls")
             raise Overloaded(
@@ -118,7 +123,7 @@ class BesidesInterceptor(grpc.aio.ServerInterceptor):
             self._streams -= 1
 
     async def _in_brief(self, work: Awaitable[T]) -> T:
-        """What `work` gives. Raises TooSlow where it takes too long, or is the oldest and the places are needed."""
+        """Await `work`. Raises TooSlow where it takes too long, or is the oldest when a newer call needs its place."""
         if len(self._brief) >= MOST_BRIEF:
             oldest = next(iter(self._brief))
             del self._brief[oldest]
@@ -151,7 +156,7 @@ async def _answer(handler: Handler, context: Context) -> None:
 
 
 async def _write_all(answers: Any, context: Context) -> None:
-    """What a method streams: its coroutine writes itself, its generator does not."""
+    """Run a streaming method. A coroutine writes its messages itself; those of a generator are written here."""
     if not isinstance(answers, AsyncIterable):
         await answers
         return

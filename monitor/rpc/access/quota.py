@@ -1,4 +1,4 @@
-"""Quotas of callers: how many calls and tokens each has in progress. Used on the event loop only."""
+"""Quotas of callers: limits on the calls and tokens that each has in progress. Used on the event loop only."""
 
 from __future__ import annotations
 

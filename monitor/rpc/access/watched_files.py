@@ -1,4 +1,4 @@
-"""A value that is read from files, and read again when they change. A reading that fails leaves the last good value."""
+"""A value that is read from files, and read again when they change. Where a reading fails, the old value stays."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class WatchedFiles(Generic[T]):
     ) -> None:
         """Read the files for the first time.
 
-        `noted(kind, worked)` is called after each reading. Files are checked at most once `every` so many seconds.
+        `noted(kind, worked)` is called after each reading. Files are checked at most once in `every` seconds.
         """
         self._kind, self._paths, self._read, self._noted, self._every = kind, paths, read, noted, every
         self._lock = threading.Lock()
@@ -43,7 +43,7 @@ class WatchedFiles(Generic[T]):
         noted(kind, True)
 
     def value(self) -> T:
-        """The value as the files have it now, or as they had it when they were last good."""
+        """The value from the files as they are now, or from their last version that could be read."""
         with self._lock:
             if time.monotonic() - self._looked >= self._every:
                 self._looked = time.monotonic()

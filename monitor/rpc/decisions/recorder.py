@@ -1,4 +1,4 @@
-"""Decision recording of one server, built from settings: the log, the live feed, and what goes into records."""
+"""The recording of a server's decisions, built from settings: the log, the live feed and the contents of records."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from monitor.telemetry.metrics.metrics import Metrics
 from monitor.telemetry.tracing import tracing_to
 
 _WATCHER_QUEUE = 256
-"""Records that wait for one client of WatchDetections before the oldest are dropped."""
+"""Maximum number of records that wait for one client of WatchDetections. Beyond it the oldest is dropped."""
 _DEMO = "sae-monitor-demo"
 """Name of the bundled model in traces."""
 

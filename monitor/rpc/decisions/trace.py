@@ -1,6 +1,7 @@
-"""What a trace says of a request: names and attributes by the conventions for generative AI, never a word of text.
+"""Spans, events and attributes in the trace of a request. None of them contains text of the request.
 
-`gen_ai.*` attributes follow https://opentelemetry.io/docs/specs/semconv/gen-ai/; `sae_monitor.*` are this project's.
+Attributes `gen_ai.*` follow OpenTelemetry's conventions (https://opentelemetry.io/docs/specs/semconv/gen-ai/);
+attributes `sae_monitor.*` are this project's own. OpenTelemetry itself is not imported here.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ PROVIDER = "sae_monitor"
 
 
 def operation(method: str, chat: bool) -> str:
-    """`gen_ai.operation.name`; the conventions have none for scoring."""
+    """Value of `gen_ai.operation.name`. The conventions have none for scoring, which is called `score` here."""
     if method == "Score":
         return "score"
     return "chat" if chat else "text_completion"
@@ -26,7 +27,7 @@ def operation(method: str, chat: bool) -> str:
 def attributes(
     made: DecisionRecord, *, model: str, name: str, prompt_tokens: int, sampling: Any
 ) -> dict[str, Attribute]:
-    """Of the request's span."""
+    """Attributes of the request's span."""
     found: dict[str, Attribute] = {
         "gen_ai.operation.name": name,
         "gen_ai.provider.name": PROVIDER,
@@ -69,7 +70,10 @@ def _sampling(sampling: Any) -> dict[str, Attribute]:
 
 
 def phases(trace: Trace, trail: Trail) -> None:
-    """Spans for what a request spent its time on. `rules` lies inside the others; its attribute has what it took."""
+    """Add a child span for each phase of a request: `queue`, `prefill`, `decode` and `rules`.
+
+    `rules` covers the time of prefill and decode; its attribute says how many seconds of it the rules took.
+    """
     times = trail.times
     if not times.begun or not times.last:
         return
@@ -83,7 +87,7 @@ def phases(trace: Trace, trail: Trail) -> None:
 
 
 def detections(trace: Trace, trail: Trail) -> None:
-    """One event for each rule that fired, at the time at which it did."""
+    """Add one event for each rule that fired, at the time at which it fired."""
     for at, found in list(trail.detections):
         trace.event("sae_monitor.detection", at, _detection(found))
 

@@ -19,7 +19,7 @@ from monitor.telemetry.decisions.record import KIND, DecisionRecord, from_json
 from monitor.v1 import monitor_pb2 as pb
 
 _CHUNK = 256
-"""Records that are read from the log at a time, on a thread."""
+"""Number of records that are read from the log at a time, on a thread."""
 _BEFORE_THE_END = 5.0
 """A stream ends itself this many seconds before the longest call is over; its client then calls again."""
 

@@ -63,7 +63,7 @@ class _Core(cygrpc.AioServer):  # type: ignore[misc]
     """Takes calls of registered methods, and refuses every other one."""
 
     async def _request_call(self) -> Any:
-        """The next call of no registered method; never returns one, because none is known."""
+        """Refuse every call of an unregistered method. Never returns, so the base class never sees such a call."""
         answering: set[asyncio.Task[None]] = set()
         while True:
             call = await super()._request_call()

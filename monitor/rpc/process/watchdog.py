@@ -1,4 +1,4 @@
-"""Detect an engine that hangs: requests wait and no forward pass ends. Only a new process helps then.
+"""Detect an engine that hangs: it has requests, and no forward pass ends. Only a new process helps then.
 
 A device that never answers raises no exception, and the thread that waits for it looks alive.
 """

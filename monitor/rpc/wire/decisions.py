@@ -1,4 +1,4 @@
-"""WatchDetections: its request as a filter of decision records, and records as its responses."""
+"""Convert messages of WatchDetections: a request into a filter of decision records, and records into responses."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The decision log of a server: takes records and says when they are on disk.
+"""The decision log of a server: a queue of records in front of the thread that writes them to disk.
 
-A thread of its own writes. Records that arrive while it waits for the disk are written together with the next sync.
-Where the disk fails, requests are refused or records are dropped, as the operator chose.
+Records that arrive while the thread waits for the disk are written together, with one sync. Where the disk
+fails, requests are refused or records are dropped, as the operator chose.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ Make = Callable[[], Mapping[str, Any]]
 
 
 class LogMeter(Protocol):
-    """What the log reports; implemented by `monitor.telemetry.metrics.decisions.DecisionLogMetrics`."""
+    """Receives the log's counts; implemented by `monitor.telemetry.metrics.decisions.DecisionLogMetrics`."""
 
     def enabled(self, queued: Callable[[], int], limit: int) -> None:
-        """The log is open. `queued` is the number of waiting records, `limit` their maximum."""
+        """Called once the log is open. `queued` gives the number of waiting records, `limit` is their maximum."""
 
     def committed(self, records: int, size: int, seconds: float) -> None:
-        """Records, `size` bytes together, are on disk after `seconds`."""
+        """Called when records, `size` bytes together, were written to disk in `seconds`."""
 
     def dropped(self, cause: str, records: int = 1) -> None:
-        """Records were lost, whether their requests were answered or refused."""
+        """Called when records were lost, whether their requests were answered or refused."""
 
     def failed(self, cause: str) -> None:
-        """An operation on the disk failed."""
+        """Called when an operation on the disk failed."""
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""What the decision log may contain of a text: a keyed hash to find equal prompts by, or the text with masks."""
+"""Forms in which the decision log may contain a text: a keyed hash, which finds equal prompts, or the masked text."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def read(folder: Path, after: int = 0) -> Iterator[dict[str, Any]]:
 
 
 def follow(folder: Path, after: int, ended: Callable[[], bool] = lambda: False) -> Iterator[dict[str, Any]]:
-    """As `read`, and then new records as they come, until `ended()`. Follows the log into new files."""
+    """Yield the records that `read` yields, then new ones as they are written, until `ended()` is true."""
     place: tuple[Segment, int] | None = None
     while True:
         for content, position in _news(folder, place, after):

@@ -25,7 +25,7 @@ OUTCOMES = ("answered", "refused", "failed", "cancelled")
 
 @dataclass(frozen=True, slots=True)
 class DecisionRecord:
-    """One request: who asked, what ran, what was found, what was done."""
+    """The decision about one request: its caller, what ran, the detections, and the action that was taken."""
 
     request_id: str
     time: float

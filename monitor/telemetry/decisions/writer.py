@@ -19,7 +19,7 @@ from monitor.telemetry.decisions.recovery import recover
 
 
 class Disk:
-    """The system calls that may fail because of the disk. Tests replace them by failing ones."""
+    """The system calls that may fail because of the disk. Tests replace this class by one whose calls fail."""
 
     def write(self, handle: int, data: memoryview) -> int:
         """Write data. Returns the number of bytes written, which may be fewer than given."""

@@ -41,23 +41,23 @@ class DecisionLogMetrics:
             self._errors.labels(cause)
 
     def enabled(self, queued: Callable[[], int], limit: int) -> None:
-        """Decisions are logged from now on. `queued` is called at each scrape; at most `limit` records may wait."""
+        """Show that decisions are logged. `queued` is called at each scrape; at most `limit` records may wait."""
         self._enabled.set(1)
         self._limit.set(limit)
         self._queued.set_function(queued)
 
     def committed(self, records: int, size: int, seconds: float) -> None:
-        """Records, `size` bytes together, are on disk after `seconds`."""
+        """Count records, `size` bytes together, that were written to disk in `seconds`."""
         self._written.inc(records)
         self._bytes.inc(size)
         self._commit.observe(seconds)
 
     def dropped(self, cause: str, records: int = 1) -> None:
-        """Records were lost; `cause` is one of DROPS."""
+        """Count lost records; `cause` is one of DROPS."""
         self._dropped.labels(cause if cause in DROPS else "error").inc(records)
 
     def failed(self, cause: str) -> None:
-        """A write, a sync, a rotation or a deletion failed; `cause` is one of ERRORS."""
+        """Count a failed write, sync, rotation or deletion; `cause` is one of ERRORS."""
         self._errors.labels(cause if cause in ERRORS else "other").inc()
 
 

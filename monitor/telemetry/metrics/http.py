@@ -19,29 +19,29 @@ from monitor.errors import ConfigurationError
 
 PATH = "/metrics"
 IDLE_SECONDS = 10.0
-"""A client that sends nothing for so long is cut off."""
+"""Longest time, in seconds, to wait for a client to send its request; after that the connection is closed."""
 
 _POLL_SECONDS = 0.1
-"""How soon the thread sees that it is to stop."""
+"""Seconds between two checks of the thread whether it should stop."""
 
 OPENMETRICS = "application/openmetrics-text"
-"""Asked for without a version, it comes in version 1.0.0."""
+"""Media type of the OpenMetrics format. Without a version in the request the library writes version 1.0.0."""
 
 Environ = dict[str, Any]
 Respond = Callable[..., Any]
 
 
 class _Handler(WSGIRequestHandler):
-    """Logs no requests, and does not wait for ever."""
+    """Handles one connection with a time limit, and logs no requests."""
 
     timeout = IDLE_SECONDS
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Scrapes are not worth a line each."""
+        """Log nothing: a line for each scrape would be of no use."""
 
 
 class _Server(ThreadingWSGIServer):
-    """Binds without asking the name service who we are, which may take seconds."""
+    """Binds its port without resolving the host's own name, which may take seconds."""
 
     def server_bind(self) -> None:
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -51,7 +51,7 @@ class _Server(ThreadingWSGIServer):
         self.setup_environ()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients that hang up are their own business."""
+        """Ignore errors of a connection, such as a client that hangs up."""
 
 
 class _Server6(_Server):
@@ -68,7 +68,7 @@ class MetricsServer:
 
     @classmethod
     def start(cls, registry: CollectorRegistry, host: str, port: int) -> MetricsServer:
-        """Listen on `host:port`; port 0 takes a free one. ConfigurationError where that is not possible."""
+        """Listen on `host:port`; port 0 takes a free one. Raises ConfigurationError where that is not possible."""
         kind = _Server6 if ":" in host else _Server
         try:
             server = make_server(host, port, _application(registry), kind, handler_class=_Handler)

@@ -1,7 +1,8 @@
 """Every metric of the server, by name, label and unit.
 
-The registry is passed in. Every label set exists from the moment that its values are known, so that rates start from
-zero. Metrics of policies, of the decision log and of the server's state have modules of their own.
+Label values come from bounded sets. Every label set is created as soon as its values are known, so that rates start
+from zero. Metrics of policies, of the decision log, of access and of the server's state have modules of their own in
+this package.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ REJECTIONS = ("queue", "calls", "draining", "engine", "memory", "log", "caller_c
 """Why a well-formed request was turned away before it ran."""
 
 FEATURE_LIMIT = 1000
-"""Label sets of activation metrics, unless the operator says otherwise; each is fifteen series."""
+"""Default limit for the label sets of activation metrics, each of which is fifteen time series."""
 
 
 class Metrics:
@@ -78,7 +79,12 @@ class Metrics:
             "verdicts", "Requests that were judged, by status and strongest action.", "status", "action"
         )
         self._build = families.gauge(
-            "build_info", "1; what runs.", "version", "model_digest", "dictionary_digest", "policies_digest"
+            "build_info",
+            "1; version and digests.",
+            "version",
+            "model_digest",
+            "dictionary_digest",
+            "policies_digest",
         )
         self._engine = families.gauge(
             "engine_info", "1; `separate` where every pass runs one request, else `continuous`.", "batching"
@@ -100,7 +106,7 @@ class Metrics:
                 self._requests.labels(method, code)
 
     def policies_changed(self, policy_set: PolicySetView) -> ActivationMeter:
-        """A policy set is in force now, at the start or by a reload.
+        """Switch to the label sets of a policy set that is now in force, at the start or after a reload.
 
         Creates the label sets that are new, removes those of policies that are gone, and keeps the counts of all
         others. Returns the meter for the readings of requests that begin on this set; older requests keep theirs.
@@ -108,7 +114,7 @@ class Metrics:
         return self.policies_loaded(policy_set.policies, policy_set.watch)
 
     def policies_loaded(self, policies: Sequence[PolicyView], watch: WatchPlan) -> ActivationMeter:
-        """The same as `policies_changed`, with the parts of the set."""
+        """Do the same as `policies_changed`, given the policies and the watch plan of the set."""
         self.policies.changed(policies)
         chosen = shown(labels.watched_by(policies), self._feature_limit)
         known = {f: float(self._density[f]) for f in features_of(chosen) if f < len(self._density)}
@@ -117,7 +123,7 @@ class Metrics:
         return meter
 
     def reload_failed(self) -> None:
-        """Policies could not be loaded; those in force stay."""
+        """Count a failed attempt to load policies."""
         self.policies.reload_failed()
 
     def queue(self, name: str, limit: int, queued: Callable[[], int], running: Callable[[], int]) -> None:
@@ -129,7 +135,7 @@ class Metrics:
         self._work.passes(passes)
 
     def engine(self, *, separate: bool) -> None:
-        """Say how requests share the forward passes of the engine."""
+        """Set `engine_info`: whether every forward pass runs one request, or passes run many requests together."""
         self._engine.labels("separate" if separate else "continuous").set(1)
 
     def serving(self, serving: Callable[[], bool]) -> None:
@@ -137,18 +143,18 @@ class Metrics:
         self._work.serving(serving)
 
     def built(self, version: str, digests: Digests) -> None:
-        """Say what runs; after a reload of policies their digest is another, and only that one is shown."""
+        """Set `build_info` to this version and these digests, in place of earlier ones."""
         self._build.clear()
         self._build.labels(version, digests.model, digests.dictionary, digests.policies).set(1)
 
     def dictionary_measured(self, l0: float, explained_variance: float, norm_outliers: float) -> None:
-        """Say how well the dictionary does on what the model reads; NaN stands for "not measured"."""
+        """Set the self-test's measurements of the dictionary on the running model; NaN means "not measured"."""
         self.health.measured(l0, explained_variance, norm_outliers)
 
     def dictionary_expected(
         self, l0: float | None, explained_variance: float | None, density: Sequence[float]
     ) -> None:
-        """Say what the dictionary's own statistics promise, before policies load.
+        """Set the values that the dictionary's own statistics say to expect. Call it before policies load.
 
         `density` holds, for every feature of the dictionary, the share of tokens on which it was active when its
         unit was measured: the baseline of drift.
@@ -157,21 +163,21 @@ class Metrics:
         self._density = density
 
     def call_ended(self, method: str, code: str, seconds: float) -> None:
-        """One call ended with a gRPC status."""
+        """Count a call that ended with a gRPC status after `seconds`."""
         trace = exemplar()
         self._requests.labels(method, code).inc(exemplar=trace)
         self._duration.labels(method).observe(seconds, exemplar=trace)
 
     def first_token(self, seconds: float) -> None:
-        """The first text of a generation is on its way."""
+        """Record the seconds from the arrival of a call to the first text of its generation."""
         self._first.observe(seconds, exemplar=exemplar())
 
     def rejected(self, reason: str) -> None:
-        """A call was turned away; `reason` is one of REJECTIONS."""
+        """Count a call that was refused before it ran; `reason` is one of REJECTIONS."""
         self._rejected.labels(reason).inc()
 
     def judged(self, verdict: Verdict) -> None:
-        """A request ended with this verdict."""
+        """Count a request that ended with this verdict, and the failures and suppressions in it."""
         coverage, trace = verdict.coverage, exemplar()
         self._truncated.inc(coverage.tokens_truncated)
         self._verdicts.labels(verdict.status.value, verdict.action.name.lower()).inc(exemplar=trace)
@@ -186,13 +192,13 @@ class Metrics:
             self._passed.labels(cause).inc(exemplar=trace)
 
     def detected(self, detection: Detection, trace: Exemplar = None) -> None:
-        """A rule fired, in the trace that the exemplar names."""
+        """Count a rule that fired, with the trace of its request as exemplar."""
         self.policies.detected(detection, trace)
 
     def suppressed(self, policy: str, tokens: int) -> None:
-        """Tokens ran while a policy clamped its features."""
+        """Count tokens that ran while a policy clamped its features."""
         self.policies.suppressed(policy, tokens)
 
     def blocked(self, policy: str, trace: Exemplar = None) -> None:
-        """A policy blocked a request, in the trace that the exemplar names."""
+        """Count a request that a policy blocked, with the request's trace as exemplar."""
         self.policies.blocked(policy, trace)

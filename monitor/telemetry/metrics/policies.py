@@ -65,7 +65,7 @@ class PolicyMetrics:
             self._reloads.labels(result)
 
     def changed(self, policies: Sequence[PolicyView]) -> None:
-        """These policies are in force now. Creates their label sets and removes those of other policies."""
+        """Create the label sets of the policies that are now in force, and remove those of all others."""
         with self._lock:
             for family, sets in self._wanted(policies).items():
                 _renew(family, self._held.get(family, {}), sets)
@@ -75,24 +75,24 @@ class PolicyMetrics:
         self._reloaded.set(time.time())
 
     def reload_failed(self) -> None:
-        """Policies could not be loaded; those in force stay."""
+        """Count a failed attempt to load policies."""
         self._reloads.labels("failure").inc()
         self._reload.set(0)
 
     def detected(self, detection: Detection, exemplar: Exemplar) -> None:
-        """A rule fired."""
+        """Count a rule that fired."""
         self._add(self._detections, labels.of_detection(detection), 1, exemplar)
 
     def blocked(self, policy: str, exemplar: Exemplar) -> None:
-        """A policy blocked a request."""
+        """Count a request that a policy blocked."""
         self._add(self._blocked, (policy,), 1, exemplar)
 
     def suppressed(self, policy: str, tokens: int) -> None:
-        """Tokens ran while a policy clamped its features."""
+        """Count tokens that ran while a policy clamped its features."""
         self._add(self._suppressed, (policy,), tokens)
 
     def suppression_ended(self, found: Suppression) -> None:
-        """A request in which a policy clamped its features has ended."""
+        """Count the outcome of a request in which a policy clamped its features."""
         outcome = HELD if found.held else NOT_HELD if not found.held_at_layer else CAME_BACK
         self._add(self._outcomes, (found.policy, outcome), 1)
 

@@ -28,18 +28,18 @@ FILES = ("tls", "callers")
 
 
 class SecurityMetrics:
-    """Metrics of access. Without a registry they go to one of their own."""
+    """Metrics of access, in the given registry, or in a new one where none is given."""
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         families = Families(registry or CollectorRegistry())
         self._refused = families.counter(
             "refused_callers",
-            "Calls turned away because of who made them, or because nobody knows who did.",
+            "Calls refused because their caller was not authenticated or lacks the role.",
             "reason",
         )
         self._calls = families.counter(
             "caller_calls",
-            "Calls that a caller began; the caller is empty where nobody has to say who they are.",
+            "Calls that began, by caller; the label is empty where callers are not authenticated.",
             "caller",
         )
         self._expiry = families.gauge(
@@ -69,11 +69,11 @@ class SecurityMetrics:
             self._calls.labels(name)
 
     def refused(self, reason: str) -> None:
-        """A call was refused; `reason` is one of REFUSALS."""
+        """Count a refused call; `reason` is one of REFUSALS."""
         self._refused.labels(reason).inc()
 
     def began(self, caller: str) -> None:
-        """A call of this caller began."""
+        """Count a call of this caller that began."""
         self._calls.labels(caller).inc()
 
     def expires(self, file: str, when: float) -> None:
@@ -81,7 +81,7 @@ class SecurityMetrics:
         self._expiry.labels(file).set(when)
 
     def read(self, file: str, worked: bool) -> None:
-        """One of FILES was read, with or without success."""
+        """Set whether the last reading of one of FILES worked."""
         self._loaded.labels(file).set(1 if worked else 0)
         if worked:
             self._loaded_at.labels(file).set(time.time())

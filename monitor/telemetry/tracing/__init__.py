@@ -9,7 +9,10 @@ __all__ = ["tracing_to"]
 
 
 def tracing_to(endpoint: str | None, ratio: float) -> Tracing:
-    """Spans to a collector, or none. Raises ConfigurationError where OpenTelemetry is needed and not installed."""
+    """Tracing that exports spans to the collector at `endpoint`, or that exports none where it is None.
+
+    Raises ConfigurationError where OpenTelemetry is needed and not installed.
+    """
     if endpoint is None:
         return CallerTracing()
     try:

@@ -1,7 +1,7 @@
-"""The trace that a request belongs to, taken from the caller's W3C trace context (`traceparent`).
+"""The trace of the current request, taken from the W3C trace context in its caller's headers (`traceparent`).
 
-It works without OpenTelemetry: the caller's trace id still reaches log lines, decision records and exemplars, and no
-spans are made. `otel` makes them.
+Works without OpenTelemetry: then the caller's trace id still reaches log lines, decision records and exemplars, and no
+spans are exported. `monitor.telemetry.tracing.otel` exports them.
 """
 
 from __future__ import annotations
@@ -16,55 +16,55 @@ import structlog
 from monitor.telemetry.metrics import labels
 
 Attribute = str | bool | int | float | Sequence[str]
-"""What a span or an event may say. Never a prompt or an output."""
+"""Value of an attribute of a span or an event. Never a prompt or an output."""
 
 # https://www.w3.org/TR/trace-context/#traceparent-header; a later version may carry more fields.
 _PARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?P<trace>[0-9a-f]{32})-(?P<span>[0-9a-f]{16})-[0-9a-f]{2}(-.*)?")
 
 
 class Trace:
-    """One request as tracing sees it. This base remembers a trace id and nothing else."""
+    """The trace of one request. This base class holds the trace id; its other methods do nothing."""
 
     def __init__(self, trace_id: str = "") -> None:
         self.trace_id = trace_id
         """32 hexadecimal digits; empty where neither the caller nor this server traces."""
 
     def describe(self, name: str, attributes: Mapping[str, Attribute]) -> None:
-        """Name the request's span and add to what it says."""
+        """Set the name of the request's span and add attributes to it."""
 
     def phase(self, name: str, start: int, end: int, attributes: Mapping[str, Attribute]) -> None:
-        """A part of the request, as a span of its own. Times in nanoseconds since 1970."""
+        """Add a child span for a phase of the request. Times are in nanoseconds since 1970."""
 
     def event(self, name: str, at: int, attributes: Mapping[str, Attribute]) -> None:
-        """Something that happened in it. Time in nanoseconds since 1970."""
+        """Add an event to the request's span. The time is in nanoseconds since 1970."""
 
     def end(self, code: str) -> None:
-        """The request ended with this gRPC status."""
+        """End the request's span with the name of a gRPC status."""
 
 
 class Tracing(Protocol):
-    """Begins traces of requests; `spans.SpanTracing` exports them."""
+    """Begins the traces of requests. Implemented by `CallerTracing` and, with OpenTelemetry, by `otel.SpanTracing`."""
 
     def begin(self, method: str, metadata: Mapping[str, str]) -> Trace:
-        """The trace of a call that arrived with these headers."""
+        """Begin the trace of a call that arrived with these headers."""
 
     def close(self, seconds: float) -> None:
-        """Send what waits to be sent, for so long at most."""
+        """Send the spans that wait, for at most `seconds`."""
 
 
 class CallerTracing:
-    """Traces nothing; passes the caller's trace id on."""
+    """Exports no spans; only takes over the trace id of the caller."""
 
     def begin(self, method: str, metadata: Mapping[str, str]) -> Trace:
-        """A trace that only has an id."""
+        """A trace that holds the caller's trace id and exports nothing."""
         return Trace(trace_id_of(metadata.get("traceparent", "")))
 
     def close(self, seconds: float) -> None:
-        """Nothing to send."""
+        """Do nothing: there are no spans to send."""
 
 
 def trace_id_of(traceparent: str) -> str:
-    """The trace id in a `traceparent` header; empty where it is none, or all zero."""
+    """The trace id in a `traceparent` header; empty where the header is malformed or an id in it is all zeros."""
     match = _PARENT.fullmatch(traceparent)
     if match is None or not match["trace"].strip("0") or not match["span"].strip("0"):
         return ""
@@ -75,7 +75,7 @@ _current: ContextVar[Trace | None] = ContextVar("trace", default=None)
 
 
 def enter(trace: Trace) -> None:
-    """Make this the trace of the task that runs now: of its log lines and exemplars too."""
+    """Make this the trace of the current task, and add its id to the task's log lines and exemplars."""
     _current.set(trace)
     labels.trace_id.set(trace.trace_id)
     if trace.trace_id:
@@ -83,5 +83,5 @@ def enter(trace: Trace) -> None:
 
 
 def current_trace() -> Trace:
-    """The trace of the request that this task serves; one that does nothing outside of any."""
+    """The trace of the request that the current task serves; outside of a request one that does nothing."""
     return _current.get() or Trace()

@@ -1,7 +1,7 @@
-"""Spans by OpenTelemetry, sent over OTLP. No other module imports it, and serving without it works.
+"""Export of spans with OpenTelemetry over OTLP. No other module imports OpenTelemetry, which is an optional package.
 
-`Trace.describe`, `phase` and `event` bring names, times and attributes. Child spans are made when their request ends,
-with the times at which they happened.
+Names, times and attributes come from the callers of `Trace.describe`, `phase` and `event`. Child spans are created when
+their request ends, with the times that were recorded before.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SERVICE = "sae-monitor"
 _RPC = "monitor.v1.MonitorService"
 _SEND_SECONDS = 5.0
 _FAULTS = frozenset({"INTERNAL", "UNAVAILABLE", "UNKNOWN", "DATA_LOSS", "UNIMPLEMENTED", "DEADLINE_EXCEEDED"})
-"""Statuses that the conventions count as errors of a server; the others are errors of the caller."""
+"""Statuses that OpenTelemetry's conventions count as errors of the server. Other errors are the caller's."""
 
 
 # https://www.w3.org/TR/trace-context/#tracestate-header
@@ -37,7 +37,7 @@ _MOST_MEMBERS = 32
 
 
 def _well_formed(metadata: Mapping[str, str]) -> dict[str, str]:
-    """The headers without a `tracestate` that the SDK would complain about: it quotes what a caller sent in the log."""
+    """The headers, without a malformed `tracestate`: the SDK would log a warning that quotes what the caller sent."""
     state = metadata.get("tracestate", "")
     members = [member.strip(" \t") for member in state.split(",")]
     keys = {match[1] for member in members if (match := _MEMBER.fullmatch(member))}
@@ -53,22 +53,22 @@ class SpanTrace(Trace):
         self._tracer, self._span = tracer, span
 
     def describe(self, name: str, attributes: Mapping[str, Attribute]) -> None:
-        """Name the span and add to what it says."""
+        """Set the name of the span and add attributes to it."""
         self._span.update_name(name)
         self._span.set_attributes(dict(attributes))
 
     def phase(self, name: str, start: int, end: int, attributes: Mapping[str, Attribute]) -> None:
-        """A child span."""
+        """Export a child span with these times, in nanoseconds since 1970."""
         context = set_span_in_context(self._span)
         child = self._tracer.start_span(name, context, attributes=dict(attributes), start_time=start)
         child.end(end)
 
     def event(self, name: str, at: int, attributes: Mapping[str, Attribute]) -> None:
-        """An event of the request's span."""
+        """Add an event to the request's span. The time is in nanoseconds since 1970."""
         self._span.add_event(name, dict(attributes), timestamp=at)
 
     def end(self, code: str) -> None:
-        """Close the span."""
+        """End the span with a gRPC status; one that is the server's fault marks it as an error."""
         self._span.set_attribute("rpc.response.status_code", code)
         if code in _FAULTS:
             self._span.set_status(StatusCode.ERROR)
@@ -77,10 +77,13 @@ class SpanTrace(Trace):
 
 
 class SpanTracing:
-    """Begins a span for every request, below the caller's where there is one."""
+    """Begins a span for every request, as a child of the caller's span where the headers name one."""
 
     def __init__(self, exporter: SpanExporter, ratio: float = 1.0, batch: bool = True) -> None:
-        """`ratio` of the requests whose callers did not decide. `batch` False exports each span at once."""
+        """Export spans with `exporter`; with `batch` False each of them at once.
+
+        `ratio` is the share of requests to sample, among those whose headers bring no sampling decision.
+        """
         from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
         resource = Resource.create({"service.name": SERVICE, "service.version": __version__})
@@ -93,7 +96,7 @@ class SpanTracing:
 
     @classmethod
     def over_otlp(cls, endpoint: str, ratio: float) -> SpanTracing:
-        """Send spans to a collector at `http://HOST:PORT`, or `https://`. ConfigurationError for anything else."""
+        """Send spans to a collector at `http://HOST:PORT` or `https://…`. Raises ConfigurationError for others."""
         if not endpoint.startswith(("http://", "https://")):
             raise ConfigurationError(
                 f"otlp_endpoint: found {endpoint!r}: write http://HOST:4317, or https://"
@@ -103,7 +106,7 @@ class SpanTracing:
         return cls(OTLPSpanExporter(endpoint, timeout=_SEND_SECONDS), ratio)
 
     def begin(self, method: str, metadata: Mapping[str, str]) -> SpanTrace:
-        """The open span of a call that arrived with these headers."""
+        """Begin the span of a call that arrived with these headers."""
         parent = self._headers.extract(_well_formed(metadata))
         attributes = {"rpc.system.name": "grpc", "rpc.method": f"{_RPC}/{method}"}
         span = self._tracer.start_span(
@@ -116,6 +119,6 @@ class SpanTracing:
         return SpanTrace(self._tracer, span)
 
     def close(self, seconds: float) -> None:
-        """Send what waits, for so long at most."""
+        """Send the spans that wait, for at most `seconds`."""
         self._provider.force_flush(round(seconds * 1000))
         self._provider.shutdown()
