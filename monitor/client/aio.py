@@ -128,7 +128,9 @@ class AsyncClient:
     ) -> AsyncEventStream[pb.GenerateStreamResponse]:
         """Generate a response as a stream of events: a `chunk`, a `detection` or, at the end, the `final` verdict."""
         request = pb.GenerateStreamRequest(generation=as_generation(prompt, **options))
-        return self._stream(self._calls.GenerateStream, request, timeout or self._timeout)
+        return self._stream(
+            self._calls.GenerateStream, request, self._timeout if timeout is None else timeout
+        )
 
     async def inspect(
         self,
@@ -222,7 +224,9 @@ class AsyncClient:
 
     async def _unary(self, method: Callable[..., Any], request: Any, timeout: float | None) -> Any:
         try:
-            return await method(request, timeout=timeout or self._timeout, metadata=self._metadata)
+            return await method(
+                request, timeout=self._timeout if timeout is None else timeout, metadata=self._metadata
+            )
         except grpc.RpcError as error:
             raise failure(error) from error
 

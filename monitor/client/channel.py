@@ -59,7 +59,11 @@ class Destination:
 
     def options(self) -> list[tuple[str, Any]]:
         """Channel options: large answers, retries, and no proxy for a server on the same machine."""
-        found: list[tuple[str, Any]] = [("grpc.max_receive_message_length", MAX_RESPONSE_BYTES)]
+        found: list[tuple[str, Any]] = [
+            ("grpc.max_receive_message_length", MAX_RESPONSE_BYTES),
+            # Shared with other channels of this process, a connection could be refused because one failed before.
+            ("grpc.use_local_subchannel_pool", 1),
+        ]
         if self.retries:
             found.append(("grpc.service_config", json.dumps(service_config(self.retries))))
             found.append(("grpc.per_rpc_retry_buffer_size", MAX_REQUEST_BYTES))

@@ -137,7 +137,9 @@ class Client:
     ) -> EventStream[pb.GenerateStreamResponse]:
         """Generate a response as a stream of events: a `chunk`, a `detection` or, at the end, the `final` verdict."""
         request = pb.GenerateStreamRequest(generation=as_generation(prompt, **options))
-        return self._stream(self._calls.GenerateStream, request, timeout or self._timeout)
+        return self._stream(
+            self._calls.GenerateStream, request, self._timeout if timeout is None else timeout
+        )
 
     def inspect(
         self,
@@ -235,7 +237,9 @@ class Client:
 
     def _unary(self, method: Callable[..., Any], request: Any, timeout: float | None) -> Any:
         try:
-            return method(request, timeout=timeout or self._timeout, metadata=self._metadata)
+            return method(
+                request, timeout=self._timeout if timeout is None else timeout, metadata=self._metadata
+            )
         except grpc.RpcError as error:
             raise failure(error) from error
 
