@@ -10,7 +10,7 @@ from monitor.cli import options
 from monitor.cli.clamps import dropping
 from monitor.cli.input import as_input, as_sampling, read_text
 from monitor.cli.options import Labels, Session, belonging
-from monitor.cli.output import as_json, leave, picture
+from monitor.cli.output import as_json, exit_by, picture
 from monitor.cli.session import open_session
 from monitor.cli.show.console import stdout_console
 from monitor.cli.show.side_by_side import Compare, columns
@@ -90,7 +90,7 @@ def _alone(client: Client, request: pb.Generation, json: bool, svg: Path | None,
     rules = RuleScores.of(client.policies().policies)
     answer = _whole(client, request) if json else _streamed(client, request, rules)
     picture(svg, "sae-monitor generate", rules, lambda painter: generated(answer, painter))
-    leave(answer.verdict, exit_zero)
+    exit_by(answer.verdict, exit_zero)
 
 
 def _compared(client: Client, request: pb.Generation, compare: Compare, json: bool) -> None:

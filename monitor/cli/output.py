@@ -34,7 +34,7 @@ def exit_code(verdict: pb.Verdict, exit_zero: bool) -> ExitCode:
     return ExitCode.CLEAN
 
 
-def leave(verdict: pb.Verdict, exit_zero: bool) -> None:
+def exit_by(verdict: pb.Verdict, exit_zero: bool) -> None:
     """End the command with the verdict's exit code."""
     raise typer.Exit(exit_code(verdict, exit_zero))
 

@@ -9,7 +9,7 @@ import typer
 from monitor.cli import options
 from monitor.cli.input import as_input, read_text
 from monitor.cli.options import Labels, Session, belonging
-from monitor.cli.output import as_json, leave, picture
+from monitor.cli.output import as_json, exit_by, picture
 from monitor.cli.session import open_session
 from monitor.cli.show.console import has_colour, stdout_console
 from monitor.cli.show.shade import Painter
@@ -63,4 +63,4 @@ def score(
     else:
         console = stdout_console()
         console.print(scored(answer, Painter(rules, has_colour(console))))
-    leave(answer.verdict, exit_zero)
+    exit_by(answer.verdict, exit_zero)

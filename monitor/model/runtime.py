@@ -34,6 +34,7 @@ from monitor.model.tap.tap import Tap
 from monitor.records import (
     CallerClamps,
     Clamp,
+    Failure,
     FeatureReading,
     Signal,
     SuppressionNeeds,
@@ -278,7 +279,7 @@ class Runtime:
             )
         residuals = self._harvester.residuals(torch.tensor([list(ids)])).cpu()
         if not bool(residuals.isfinite().all()):
-            raise MonitoringFailed("the text could not be inspected", "non_finite")
+            raise MonitoringFailed("the text could not be inspected", Failure.NON_FINITE)
         unit = torch.where(self._maximum > 0, 1 / self._maximum, torch.zeros(()))
         strongest = (autoencoder.encode(residuals[0]) * unit).topk(min(top_k, autoencoder.features), dim=-1)
         return tuple(

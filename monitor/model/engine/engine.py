@@ -324,7 +324,7 @@ class Engine:
             self._release_later(request)
             raise
         if request.lease is not None:
-            request.lease.keep()
+            request.lease.acquire()
 
     def _release(self, request: GenerationRequest) -> None:
         self._release_later(request)

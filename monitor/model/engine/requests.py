@@ -41,7 +41,7 @@ Columns = slice | NDArray[np.intp]
 class Lease:
     """A policy set's hold on the slots that it reads and clamps; `release` it once no request runs on the set.
 
-    Whoever reads through it keeps it meanwhile: a request whose caller has left is in a pass for a moment longer.
+    Whoever reads through it acquires it meanwhile: a request whose caller has left stays in a pass a moment longer.
     Thread-safe.
     """
 
@@ -52,13 +52,13 @@ class Lease:
     _holders: int = field(default=1, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
-    def keep(self) -> None:
-        """Hold it once more."""
+    def acquire(self) -> None:
+        """Hold the slots once more; `release` undoes it."""
         with self._lock:
             self._holders += 1
 
     def release(self) -> None:
-        """Undo one `keep`, or the hold itself. The last lets the slots go to later sets."""
+        """Undo one `acquire`, or the hold itself. The last one gives the slots to later policy sets."""
         with self._lock:
             self._holders -= 1
             last = self._holders == 0

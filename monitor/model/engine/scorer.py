@@ -79,7 +79,7 @@ class Scorer:
             if len(self._waiting) >= self._capacity:
                 raise Overloaded(f"{self._capacity} texts wait already; try again", retry_after=0.5)
             if job.lease is not None:
-                job.lease.keep()
+                job.lease.acquire()
             self._waiting.append((job, done))
             self._wake.notify()
 
