@@ -72,6 +72,7 @@ def test_a_class_name_means_one_thing():
     assert not {name: paths for name, paths in places.items() if len(paths) > 1}
 
 
+@pytest.mark.slow
 def test_docstrings_say_what_a_thing_is():
     bad = []
     for path, tree in trees():

@@ -79,6 +79,7 @@ def files(folder):
     return {path.as_posix() for path in found if NOT_SHIPPED.isdisjoint(path.parts) and path.suffix != ".pyc"}
 
 
+@pytest.mark.slow
 def test_the_source_archive_is_whole(sdist):
     for name in ("monitor", "tests", "deploy", "protos", "policies", ".ci"):
         assert files(sdist / name) == files(ROOT / name), name
@@ -124,6 +125,7 @@ def test_the_metadata_is_whole(wheel):
     assert {"serve", "fit", "test"} <= set(found.get_all("Provides-Extra"))
 
 
+@pytest.mark.slow
 def test_installed_commands_find_what_they_need(installed, tmp_path):
     assert command(installed, tmp_path, "--version").stdout == f"sae-monitor {monitor.__version__}\n"
     checked = command(installed, tmp_path, "policy", "check", installed / "monitor" / "policies")

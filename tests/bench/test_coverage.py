@@ -7,6 +7,7 @@ from tests.model.running import LAYER
 from tests.model.tiny import dictionary, loaded_model, maxima
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("running", "cache"), [(16, None), (8, 300)])
 def test_every_token_is_scored_and_none_is_released_before(running: int, cache: int | None) -> None:
     subject = Subject("tiny", loaded_model(), dictionary(), maxima(), LAYER)

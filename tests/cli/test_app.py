@@ -33,6 +33,7 @@ def paths():
     return (path for path, _ in commands())
 
 
+@pytest.mark.slow
 def test_every_command_has_help(run):
     found = list(paths())
     assert {path[0] for path in found if path} == {entry.name for entry in COMMANDS}
@@ -80,6 +81,7 @@ def test_the_list_is_quick_and_imports_nothing_heavy():
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_help_takes_less_than_half_a_second():
     assert min(seconds_of_help() for _ in range(4)) < 0.5
 
@@ -95,6 +97,7 @@ def seconds_of_help():
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["score", "generate", "demo", "serve"])
 def test_help_of_a_command_needs_no_torch(command):
     code = (

@@ -60,6 +60,7 @@ def test_every_package_that_these_extras_install_is_known_by_its_import():
         assert distributions == extras[extra]
 
 
+@pytest.mark.slow
 def test_the_base_names_what_it_imports_and_nothing_else():
     """Every distribution of the base is imported by what the base runs, or is a part of one that is."""
     needed, _ = requirements()
@@ -79,6 +80,7 @@ def test_the_base_names_what_it_imports_and_nothing_else():
     assert "google.rpc" in done.stdout.split()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -109,6 +111,7 @@ def test_commands_of_the_base(arguments):
     assert done.stdout
 
 
+@pytest.mark.slow
 def test_the_decision_log_is_read_in_the_base(tmp_path):
     with serving_fakes(decision_log=tmp_path, decision_log_records="all") as served:
         served.score("calm")
@@ -119,6 +122,7 @@ def test_the_decision_log_is_read_in_the_base(tmp_path):
         assert done.stdout
 
 
+@pytest.mark.slow
 def test_a_running_server_is_asked_from_the_base():
     with serving() as (address, _, _):
         scored = base("score", "I want more power", "--connect", address, "--json")
@@ -128,6 +132,7 @@ def test_a_running_server_is_asked_from_the_base():
         assert written.returncode in (0, 1), written.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "extra"),
     [
@@ -151,6 +156,7 @@ def test_what_needs_an_extra_says_so_in_one_line(arguments, extra):
     )
 
 
+@pytest.mark.slow
 def test_the_extra_for_learning_is_named_where_only_that_is_missing():
     done = base("policy", "fit", "policies", absent=EXTRAS["fit"])
     assert done.stderr == "error: `policy fit` needs the extra `fit`: pip install 'sae-monitor[fit]'\n"
@@ -162,6 +168,7 @@ def test_a_module_that_no_extra_installs_is_not_explained_away():
     assert "ModuleNotFoundError" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -17,6 +17,7 @@ POWER = "I want more power now"
 CALM = "I bake bread"
 
 
+@pytest.mark.slow
 def test_exit_codes_as_linters_have_them(run, serve):
     address, _, _ = serve()
     assert run("score", CALM, "--connect", address).exit_code == 0

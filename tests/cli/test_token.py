@@ -55,6 +55,7 @@ def test_a_file_that_cannot_be_written(run, tmp_path):
     assert "cannot be written" in made.stderr
 
 
+@pytest.mark.slow
 def test_the_command_line_shows_token_and_certificate(run, tmp_path, monkeypatch):
     ours = authority()
     path, ca = tmp_path / "callers", tmp_path / "ca.pem"

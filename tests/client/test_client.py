@@ -186,6 +186,7 @@ def test_a_severity_that_is_none(client):
         client.watch_detections(minimum_severity="loud")
 
 
+@pytest.mark.slow
 def test_a_deadline_holds_for_a_call_or_for_all(served):
     served.runtime.inspecting = lambda: time.sleep(1.0)
     with connect(served.addresses.grpc) as patient:
@@ -200,6 +201,7 @@ def test_a_deadline_holds_for_a_call_or_for_all(served):
         assert hasty.inspect("a", timeout=20.0).tokens
 
 
+@pytest.mark.slow
 def test_nobody_there():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -245,6 +247,7 @@ def busy(refusals: int, error: Exception) -> Iterator[tuple[str, Busy]]:
         server.stop(None).wait()
 
 
+@pytest.mark.slow
 def test_a_call_that_was_turned_away_is_tried_again():
     with busy(2, Unavailable("the server is stopping")) as (address, service), connect(address) as client:
         assert client.score("a").request_id == "r"
@@ -257,6 +260,7 @@ def test_a_long_request_is_tried_again_too():
     assert len(service.times) == 2
 
 
+@pytest.mark.slow
 def test_the_time_to_wait_is_the_servers():
     with busy(1, Overloaded("full", retry_after=1.5)) as (address, service), connect(address) as client:
         client.score("a")
@@ -308,6 +312,7 @@ def test_a_retry_delay_of_nothing_is_a_delay():
     assert ("grpc-retry-pushback-ms", "0") in error_status.grpc_status(status).trailing_metadata
 
 
+@pytest.mark.slow
 def test_tokens_and_certificates(tmp_path):
     ours, callers = authority(), Callers(tmp_path / "callers")
     token = callers.add("me", Role.INFER)

@@ -27,6 +27,7 @@ def test_a_server_that_serves_is_healthy(check, capsys):
         assert capsys.readouterr().out.endswith(": SERVING\n")
 
 
+@pytest.mark.slow
 def test_a_server_whose_engine_died_is_not(check, capsys):
     with serving() as served:
         served.runtime.engine.die()
@@ -68,6 +69,7 @@ def test_a_certificate_that_is_not_accepted_is_no_reason_to_kill(check, tmp_path
     assert check([*asked, "--alive"]) == 1
 
 
+@pytest.mark.slow
 def test_whoever_takes_connections_and_never_answers_is_not_alive(check, tmp_path):
     (tmp_path / "ca.pem").write_bytes(authority().pem)
     with socket.create_server(("127.0.0.1", 0)) as silent:

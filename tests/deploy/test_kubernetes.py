@@ -98,6 +98,7 @@ def test_overlays_in_one_namespace_do_not_replace_each_other():
     assert {kind for kind, _ in names[0] & names[1]} <= {"ConfigMap"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_the_rules_know_the_job_of_the_pod_monitor(overlay):
     """The operator names a job by namespace and name of its PodMonitor."""

@@ -35,6 +35,7 @@ def test_promtool_accepts_rules_and_configuration():
     run("promtool", "check", "config", "prometheus.yml", cwd=DEPLOY / "prometheus")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
 def test_every_case_fires_what_it_says(path):
     assert "SUCCESS" in run("promtool", "test", "rules", path)
@@ -63,6 +64,7 @@ def cases_with(tmp_path, alert, expr, word):
             yield done.returncode, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("expr", "word"), [("vector(1) > 2", "fires"), ("vector(1)", "quiet")])
 @pytest.mark.parametrize("alert", ALERTS)
 def test_every_alert_has_cases_that_notice_if_it_never_fires_and_if_it_always_does(
@@ -75,6 +77,7 @@ def test_every_alert_has_cases_that_notice_if_it_never_fires_and_if_it_always_do
         assert alert in said
 
 
+@pytest.mark.slow
 def test_a_case_that_fires_something_else_fails(tmp_path):
     """The cases can fail: with the threshold moved, promtool says so."""
     for folder in ("rules", "tests"):

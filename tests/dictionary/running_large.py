@@ -59,7 +59,7 @@ def read(folder: str, chosen: list[int], more: int) -> list[list[float]]:
     observer, done = Recorder(), threading.Event()
     runtime.start()
     try:
-        runtime.scorer.submit(ScoreJob("s", IDS, observer), lambda _: done.set())
+        runtime.scorer.submit(ScoreJob("s", tuple(IDS), observer, observer), lambda _: done.set())
         assert done.wait(60)
     finally:
         runtime.stop(5)

@@ -3,6 +3,7 @@
 import json
 import string
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -30,6 +31,7 @@ VALUES = st.recursive(
 )
 
 
+@pytest.mark.slow
 @FEW
 @given(names=st.lists(NAMES, min_size=1, max_size=5), roles=st.sets(st.sampled_from(Role), min_size=1))
 def test_what_a_token_is_written_for_is_what_it_opens(tmp_path, names, roles):

@@ -18,6 +18,7 @@ def quiet():
     structlog.configure(**kept)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TARGETS)
 def test_nothing_but_a_clear_refusal(name):
     good = fuzz(TARGETS[name](), GOOD)
@@ -65,6 +66,7 @@ class Broken:
         return "accepted"
 
 
+@pytest.mark.slow
 def test_the_driver_finds_what_is_broken():
     found = fuzz(Broken(), 200)
     assert found.words["bug"] > 5
@@ -85,6 +87,7 @@ class Leaking(Broken):
         return "accepted"
 
 
+@pytest.mark.slow
 def test_the_driver_sees_what_is_never_given_back():
     leaking = fuzz(Leaking(), 400)
     assert leaking.growth > GROWTH

@@ -37,6 +37,7 @@ def test_flips_are_counted_rule_by_rule(found):
     assert (Action.ALERT, Action.ALLOW, 1) in found.result.actions
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("one", "other"), [(0, 0), (1, 0), (3, 9), (10, 10), (0, 30), (700, 900), (3000, 3100)]
 )

@@ -40,6 +40,7 @@ def folder(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_script_runs_as_it_stands(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     names = {}
@@ -77,6 +78,7 @@ for module in pkgutil.walk_packages(monitor.lab.__path__, "monitor.lab."):
 """
 
 
+@pytest.mark.slow
 def test_nothing_of_it_needs_the_command_line_or_a_server():
     done = subprocess.run([sys.executable, "-c", IMPORTS], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

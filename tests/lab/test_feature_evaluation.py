@@ -11,6 +11,7 @@ def square_and_process(number):
     return number * number, os.getpid()
 
 
+@pytest.mark.slow
 def test_results_come_in_order_from_other_processes():
     made = list(in_processes(square_and_process, iter(range(7)), 2))
     assert [value for value, _ in made] == [0, 1, 4, 9, 16, 25, 36]
@@ -19,6 +20,7 @@ def test_results_come_in_order_from_other_processes():
     assert 1 <= len(processes) <= 2
 
 
+@pytest.mark.slow
 def test_errors_of_the_work_and_of_what_is_given_are_raised():
     def given():
         yield 3

@@ -133,6 +133,7 @@ def test_read_gives_each_text_its_tokens_and_readings(bundled):
     assert "0: ' I want more power.'" in repr(found) or "0: 'I want more power.'" in repr(found)
 
 
+@pytest.mark.slow
 def test_read_takes_what_policies_watch(bundled):
     found = read(bundled, ["I want more power."], policies=POLICIES)
     watch = load_set(POLICIES, running_of(bundled)).watch

@@ -56,6 +56,7 @@ def scoring(loaded: LoadedModel, sae: SparseAutoencoder) -> Iterator[Scorer]:
         tap.detach()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [*TEXT, *WRAPPERS])
 def test_readings_and_clamps_at_prefill_and_decode(kind: str) -> None:
     exact, sae = family_model(kind, torch.float64), dictionary()
@@ -127,11 +128,13 @@ class TestRehearsal:
         with running(loaded, dictionary(), batcher=Batcher) as run:
             rehearse(run.engine, Harvester(plain, LAYER), prompt(3), 30)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("kind", ["llama", "gemma3", "qwen3_vl"])
     def test_passes_where_batching_computes_the_same(self, kind: str) -> None:
         make = family_model if kind in FAMILIES else loaded_model
         self.rehearsed(make(kind), make(kind))
 
+    @pytest.mark.slow
     def test_refuses_a_family_that_reads_a_wrong_past(self) -> None:
         loaded = family_model("gpt_neo")
         with pytest.raises(ModelError, match="does not compute the same"):

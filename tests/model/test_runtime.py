@@ -31,6 +31,7 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
     return model, sae
 
 
+@pytest.mark.slow
 def test_everything_joins(folders: tuple[Path, Path]) -> None:
     parts = load_pair(*folders, device="cpu")
     assert parts.layer == 1

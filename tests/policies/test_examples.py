@@ -44,6 +44,7 @@ class TestFolder:
         assert f"{len(NAMES)} policies" in done.stdout
         assert "no problem found" in done.stdout
 
+    @pytest.mark.slow
     def test_every_case_passes_on_the_bundled_pair(self):
         done = command("policy", "test", EXAMPLES)
         assert done.returncode == 0, done.stdout
@@ -80,6 +81,7 @@ class TestShippedFolder:
                 shutil.copy(path, folder)
         return folder
 
+    @pytest.mark.slow
     def test_it_loads_the_same_with_and_without_examples(self, alone):
         from monitor.policy.files.loader import read_folder, set_digest
 
@@ -87,6 +89,7 @@ class TestShippedFolder:
         assert set_digest(shipped, POLICIES) == set_digest(copied, alone)
         assert not {source.model.metadata.name for source in shipped} & set(NAMES)
 
+    @pytest.mark.slow
     def test_a_mistake_in_a_folder_below_is_nobodys_business(self, alone):
         shutil.copytree(EXAMPLES, alone / "examples")
         (alone / "examples" / "broken.yaml").write_text("rules: [")
@@ -94,6 +97,7 @@ class TestShippedFolder:
         assert done.returncode == 0, done.stdout + done.stderr
         assert command("policy", "check", alone / "examples").returncode == 2
 
+    @pytest.mark.slow
     def test_the_wheel_has_both(self, tmp_path):
         wheel = pytest.importorskip("hatchling.builders.wheel")
         (built,) = wheel.WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
@@ -282,6 +286,7 @@ class TestConversationDrift:
         "I want control and power over all of them.",
     )
 
+    @pytest.mark.slow
     def test_it_fires_at_the_third_request_of_a_session_only(self, live):
         found = [live.score(turn, session_id="third") for turn in self.TURNS]
         assert [self.RULE in fired(verdict) for verdict in found] == [False, False, True]
@@ -559,11 +564,13 @@ class TestCalmTone:
         kept = live.generate(self.TEXT, clamps=self.clamps(pb.ERROR_TERM_KEEP)).text
         assert calm == dropped != kept
 
+    @pytest.mark.slow
     def test_with_the_error_term_kept_it_does_what_a_plain_clamp_does(self, live, edited):
         edited("calm-tone", ("error_term: drop", "error_term: keep"))
         kept = live.generate(self.TEXT, clamps=self.clamps(pb.ERROR_TERM_KEEP)).text
         assert live.generate(self.TEXT, {"tone": "calm"}).text == kept
 
+    @pytest.mark.slow
     def test_where_its_rule_only_watches_so_do_its_clamps(self, live, edited):
         edited("calm-tone", ("    action: alert\n", "    action: alert\n    mode: shadow\n"))
         calm = live.generate(self.TEXT, {"tone": "calm"})

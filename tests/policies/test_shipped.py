@@ -28,6 +28,7 @@ NAMED = {
 }
 
 
+@pytest.mark.slow
 def test_everything_reads():
     checked = check_folder(POLICIES)
     assert checked.policies == len(SOURCES) >= len(NAMED)
@@ -57,6 +58,7 @@ def test_the_shipped_schema_is_the_current_one():
     assert shipped == json_schema(), "run `sae-monitor policy schema -o policies/policy.schema.json`"
 
 
+@pytest.mark.slow
 def test_cases_on_readings_pass():
     results = run_tests(POLICIES, None)
     assert {result.policy for result in results if result.skipped} == {s.model.metadata.name for s in SOURCES}

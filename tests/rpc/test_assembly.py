@@ -20,6 +20,7 @@ def parts() -> LoadedPair:
     return load_pair(str(tiny.model_path()), tiny.dictionary_path(), device="cpu")
 
 
+@pytest.mark.slow
 def test_a_pair_that_does_not_fit_does_not_start_and_says_why(parts: LoadedPair) -> None:
     wrong = replace(parts, place=replace(parts.place, layer=parts.place.layer + 2))
     with pytest.raises(SelfTestFailed) as refused:

@@ -67,6 +67,7 @@ def live(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         yield Live(scene, addresses.metrics, channel)
 
 
+@pytest.mark.slow
 def test_a_text_that_speaks_of_it_matches_and_another_does_not(live):
     spoken, silent = live.score(SPEAKS).verdict, live.score(SILENT).verdict
     assert spoken.status == silent.status == pb.CHECK_STATUS_CHECKED
@@ -154,6 +155,7 @@ def test_sampling_with_a_seed_can_be_repeated(live):
     assert first.text == again.text
 
 
+@pytest.mark.slow
 def test_many_calls_of_every_kind_at_once(live):
     def one(number):
         text = SPEAKS if number % 2 else SILENT
@@ -192,6 +194,7 @@ def test_a_cancelled_generation_leaves_the_server_serving(live):
     assert live.score(SILENT).verdict.status == pb.CHECK_STATUS_CHECKED
 
 
+@pytest.mark.slow
 def test_metrics_moved(live):
     before = live.metric("tokens_scored_total", phase="prompt")
     run = live.score(SPEAKS).verdict.coverage.tokens_run
@@ -253,6 +256,7 @@ def process(folder: Path, **changes: Any) -> Iterator[tuple[subprocess.Popen[str
         running.communicate()
 
 
+@pytest.mark.slow
 def test_a_process_serves_until_sigterm_and_lets_a_stream_finish(tmp_path):
     with process(tmp_path) as (running, address), connected(address) as channel:
         request = pb.GenerateStreamRequest(generation=generation(SILENT, max_new_tokens=60))
@@ -282,6 +286,7 @@ def test_settings_that_do_not_fit_are_configuration_errors(tmp_path, changes, sa
         pass
 
 
+@pytest.mark.slow
 def test_a_context_limit_holds(tmp_path):
     flags = small_scene(tmp_path).flags | {"context_limit": 40}
     with in_background(load_settings(flags)) as addresses, connected(addresses.grpc) as channel:

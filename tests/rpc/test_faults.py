@@ -89,6 +89,7 @@ def recovered(server: Faulty, expected: pb.GenerateResponse) -> None:
 
 
 class TestUnderClosed:
+    @pytest.mark.slow
     def test_nothing_is_delivered_from_there_on(self, closed: Faulty, breakage: Breakage) -> None:
         expected = whole(closed)
         scored = closed.metric("tokens_scored_total")
@@ -109,12 +110,14 @@ class TestUnderClosed:
         recovered(closed, expected)
         assert closed.metric("monitor_failures_total") == 1
 
+    @pytest.mark.slow
     def test_an_answer_in_one_piece_is_withheld(self, closed: Faulty, breakage: Breakage) -> None:
         with striking(closed, lambda x: breakage.strike(closed, x)), fails(CLOSED) as caught:
             closed.generate(SILENT, max_new_tokens=60)
         assert caught[0].details() == "the request could not be served"
         assert closed.metric("monitor_failures_total", cause=breakage.cause) == 1
 
+    @pytest.mark.slow
     def test_a_text_is_refused(self, closed: Faulty, breakage: Breakage) -> None:
         with before_layer(closed, lambda x: breakage.strike(closed, x)):
             with fails(CLOSED):
@@ -129,6 +132,7 @@ class TestUnderClosed:
 
 
 class TestUnderOpen:
+    @pytest.mark.slow
     def test_the_verdict_is_unknown_and_says_how_much_was_scored(
         self, opened: Faulty, breakage: Breakage
     ) -> None:
@@ -181,6 +185,7 @@ def _whose(span: Span) -> dict[str, Any]:
 
 
 class TestTwoTogether:
+    @pytest.mark.slow
     def test_rows_of_a_neighbour_are_not_taken(self, closed: Faulty, monkeypatch: pytest.MonkeyPatch) -> None:
         other = {"temperature": 1.0, "seed": 1}
         expected = [whole(closed), whole(closed, **other)]
@@ -196,6 +201,7 @@ class TestTwoTogether:
         assert closed.metric("requests_total", method="GenerateStream", code=CLOSED) == 2
         recovered(closed, expected[0])
 
+    @pytest.mark.slow
     def test_what_is_no_number_in_one_row_costs_that_request(
         self, closed: Faulty, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -241,6 +247,7 @@ def read_to_the_end(call: Any) -> tuple[list[pb.GenerateStreamResponse], str]:
 
 
 class TestRulesThatCrash:
+    @pytest.mark.slow
     def test_the_text_is_refused_and_the_engine_lives(
         self, closed: Faulty, monkeypatch: pytest.MonkeyPatch
     ) -> None:

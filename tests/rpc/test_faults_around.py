@@ -75,6 +75,7 @@ def ran_in_full(seen: list[pb.GenerateStreamResponse], expected: pb.GenerateResp
 
 
 class TestPoliciesChangeInMidStream:
+    @pytest.mark.slow
     def test_the_stream_ends_on_the_set_that_it_began_with(self, asked: Faulty) -> None:
         expected = whole(asked)
 
@@ -91,6 +92,7 @@ class TestPoliciesChangeInMidStream:
         assert after.digests != expected.digests
         assert asked.metric("blocked_requests_total", policy="strict") == 1
 
+    @pytest.mark.slow
     def test_a_set_that_reads_more_features(self, asked: Faulty) -> None:
         """The rows that passes write grow wider under the stream."""
         expected = whole(asked)
@@ -110,6 +112,7 @@ class TestPoliciesChangeInMidStream:
         assert asked.metric("monitor_failures_total") == 0
         assert asked.health() == SERVING
 
+    @pytest.mark.slow
     def test_a_set_that_is_wrong_changes_nothing_and_is_told(self, asked: Faulty) -> None:
         expected = whole(asked)
 
@@ -144,6 +147,7 @@ class Disk:
 
 
 class TestTheDiskIsFull:
+    @pytest.mark.slow
     def test_no_answer_is_complete_that_is_not_on_record(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

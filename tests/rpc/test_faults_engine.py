@@ -54,6 +54,7 @@ def free_pages(server: Faulty) -> float:
 
 
 class TestASlowTap:
+    @pytest.mark.slow
     def test_the_deadline_ends_the_generation(self, closed: Faulty) -> None:
         pages, expected, over = free_pages(closed), whole(closed), threading.Event()
 
@@ -76,6 +77,7 @@ class TestASlowTap:
 
 
 class TestTheClientGoes:
+    @pytest.mark.slow
     def test_the_generation_ends_and_its_cache_is_free(self, closed: Faulty) -> None:
         pages, expected, over = free_pages(closed), whole(closed), threading.Event()
         seen: list[pb.GenerateStreamResponse] = []
@@ -114,6 +116,7 @@ DEATHS = {
 
 
 class TestTheEngineDies:
+    @pytest.mark.slow
     @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
     @pytest.mark.parametrize("error", DEATHS.values(), ids=DEATHS)
     def test_everybody_is_told_and_the_process_must_go(self, closed: Faulty, error: BaseException) -> None:
@@ -130,6 +133,7 @@ class TestTheEngineDies:
         assert closed.metric("rejected_requests_total", reason="engine") == 1
         assert closed.server._health.dead.is_set(), "what `serve` waits for, to exit"
 
+    @pytest.mark.slow
     def test_the_process_ends_with_a_code_of_its_own(self, tmp_path: Path) -> None:
         scene = small_scene(tmp_path)
         flags = [f"--{name.replace('_', '-')}={value}" for name, value in scene.flags.items()]
@@ -155,6 +159,7 @@ class TestTheEngineDies:
 
 
 class TestLogitsThatAreNoNumbers:
+    @pytest.mark.slow
     def test_no_token_is_made_up_and_health_says_how_long_it_lasts(self, closed: Faulty) -> None:
         expected, struck = whole(closed), threading.Event()
 
@@ -177,6 +182,7 @@ class TestLogitsThatAreNoNumbers:
 
 
 class TestAScoringPassFails:
+    @pytest.mark.slow
     def test_it_costs_its_texts_only(self, closed: Faulty) -> None:
         expected = whole(closed)
         scored = closed.metric("tokens_scored_total")

@@ -191,6 +191,7 @@ def test_a_deadline_ends_the_generation(served, method):
     wait_for(lambda: served.metric("requests_total", method=method, code="DEADLINE_EXCEEDED") == 1)
 
 
+@pytest.mark.slow
 def test_a_slow_reader_gets_few_large_chunks(served):
     served.runtime.engine.gate.clear()
     call = served.stream("one two", max_new_tokens=20_000)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from tests.rpc.conftest import DEADLINE, serving
 from tests.rpc.test_server import NOT_SERVING, health
 from tests.waiting import wait_for
 
 
+@pytest.mark.slow
 def test_a_server_that_drains_does_not_count_as_serving():
     looks = []
 

@@ -17,6 +17,7 @@ def score(served, number):
     return response.request_id
 
 
+@pytest.mark.slow
 def test_no_call_is_lost_or_gets_the_answer_of_another(served):
     with ThreadPoolExecutor(64) as pool:
         ids = list(pool.map(lambda number: score(served, number), range(500)))
@@ -26,6 +27,7 @@ def test_no_call_is_lost_or_gets_the_answer_of_another(served):
     assert served.metric("queue_depth") == 0
 
 
+@pytest.mark.slow
 def test_streams_and_scores_share_the_server(served):
     def stream(number):
         messages = list(served.stream(f"stream {number}", max_new_tokens=20))

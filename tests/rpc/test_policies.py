@@ -124,6 +124,7 @@ class TestASetThatIsRight:
         after = asked.generate(SILENT, max_new_tokens=100)
         assert (after.digests, after.finish_reason) == (now, pb.FINISH_REASON_POLICY)
 
+    @pytest.mark.slow
     def test_a_hundred_reloads_under_traffic_lose_nothing(self, asked: Faulty) -> None:
         answers: list[pb.GenerateResponse] = []
 
@@ -164,6 +165,7 @@ class TestASetThatIsWrong:
         assert reload(asked).changed
         assert asked.metric("policies_last_reload_success") == 1
 
+    @pytest.mark.slow
     def test_more_features_than_fit_are_refused(self, tmp_path: Path) -> None:
         with faulty(tmp_path, reload_seconds=0.0, reload_features=0) as server:
             policy = json.loads((folder(server) / "alerting.yaml").read_text())
@@ -222,6 +224,7 @@ class TestASetThatTakesLongToRead:
 
 
 class TestTheFolderIsWatched:
+    @pytest.mark.slow
     def test_a_changed_file_is_in_force_soon(self, tmp_path: Path) -> None:
         with faulty(tmp_path, reload_seconds=0.05) as server:
             before = server.score(SPEAKS).digests
@@ -229,6 +232,7 @@ class TestTheFolderIsWatched:
             wait_for(lambda: server.score(SPEAKS).digests != before)
             assert {d.policy for d in server.score(SPEAKS).verdict.detections} == {"blocking"}
 
+    @pytest.mark.slow
     def test_a_file_that_changed_while_the_model_was_loaded_is_in_force_soon(self, tmp_path: Path) -> None:
         scene = small_scene(tmp_path)
         settings = load_settings(scene.flags | {"reload_seconds": 0.05})
@@ -242,6 +246,7 @@ class TestTheFolderIsWatched:
         with run_in_background(server, 2.0):
             wait_for(lambda: server._active.now.policies.digest != assembly.policies.digest)
 
+    @pytest.mark.slow
     def test_a_wrong_file_is_counted_once_and_changes_nothing(self, tmp_path: Path) -> None:
         with faulty(tmp_path, reload_seconds=0.05) as server:
             before = server.score(SPEAKS).digests

@@ -5,12 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from monitor.v1 import monitor_pb2 as pb
 from monitor.v1.monitor_pb2_grpc import MonitorServiceStub
 from tests.rpc.conftest import DEADLINE, connected, fails, generation
 from tests.rpc.pairs import SILENT, small_scene
 
 
+@pytest.mark.slow
 def test_the_start_names_the_reason_and_a_failed_pass_ends_the_process(tmp_path: Path) -> None:
     flags = [
         f"--{name.replace('_', '-')}={value}" for name, value in small_scene(tmp_path, "falcon").flags.items()

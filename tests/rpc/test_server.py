@@ -47,6 +47,7 @@ def test_a_dead_engine_is_not_serving(served):
     assert health(served, "monitor.v1.MonitorService") == NOT_SERVING
 
 
+@pytest.mark.slow
 def test_what_cannot_be_scored_is_not_serving_until_a_probe_is_scored_again(served):
     served.runtime.sees = False
     after_checks(served, 2)
@@ -57,6 +58,7 @@ def test_what_cannot_be_scored_is_not_serving_until_a_probe_is_scored_again(serv
     wait_for(lambda: health(served) == SERVING)
 
 
+@pytest.mark.slow
 def test_a_defect_in_the_probe_is_not_serving_and_does_not_end_the_watching():
     def probe():
         if broken.is_set():
@@ -75,6 +77,7 @@ def test_a_defect_in_the_probe_is_not_serving_and_does_not_end_the_watching():
         wait_for(lambda: health(served) == SERVING, 20)
 
 
+@pytest.mark.slow
 def test_one_text_that_could_not_be_scored_leaves_the_server_serving(served):
     served.runtime.unscored += 1
     after_checks(served, 4)
@@ -195,6 +198,7 @@ class Stopping:
         assert self.ended.wait(DEADLINE)
 
 
+@pytest.mark.slow
 def test_calls_in_progress_finish_and_new_ones_are_refused():
     with Stopping(grace=3600) as server, connected(server.addresses.grpc) as channel:
         stub = MonitorServiceStub(channel)

@@ -57,6 +57,7 @@ def loudest(scene):
     return float(scene.readings(SPEAKS)[1:, scene.alerting].max()) / 2
 
 
+@pytest.mark.slow
 def test_a_prompt_is_clamped_and_the_verdict_says_what_is_left(scene, tmp_path):
     policy = suppressing(scene.alerting, loudest(scene), when="always")
     with serving(scene, tmp_path / "p", ("greed", policy)) as live:
@@ -95,6 +96,7 @@ def response_of(scene, answer):
     return rows[prompt:], prompt
 
 
+@pytest.mark.slow
 def test_a_response_is_clamped_from_the_token_after_the_one_that_fires(scene, tmp_path):
     with serving(scene, tmp_path / "none", ("quiet", suppressing(scene.alerting, 1e9))) as live:
         plain = live.generate(SILENT, max_new_tokens=12, include_tokens=True)
@@ -116,6 +118,7 @@ def test_a_response_is_clamped_from_the_token_after_the_one_that_fires(scene, tm
     assert answer.verdict.suppressions[0].tokens_edited == coverage.tokens_run - (prompt + at + 1)
 
 
+@pytest.mark.slow
 def test_a_block_carries_its_policys_refusal(scene, tmp_path):
     blocking = {
         "features": [{"index": scene.alerting}],
@@ -128,6 +131,7 @@ def test_a_block_carries_its_policys_refusal(scene, tmp_path):
     assert fine.refusal == ""
 
 
+@pytest.mark.slow
 def test_a_policy_that_drops_the_error_term(scene, tmp_path):
     policy = suppressing(scene.alerting, loudest(scene), error_term="drop", when="always")
     with serving(scene, tmp_path / "drop", ("drops", policy)) as live:
@@ -147,6 +151,7 @@ class TestWhatCallersMayAsk:
             live.generate(SILENT, clamps=[clamp])
         return fields(caught[0])
 
+    @pytest.mark.slow
     def test_suppressing_by_default(self, scene, tmp_path):
         with serving(scene, tmp_path / "a", ("quiet", suppressing(scene.alerting, 1e9))) as live:
             live.generate(SILENT, clamps=[self.clamp(scene)], max_new_tokens=2)
@@ -156,6 +161,7 @@ class TestWhatCallersMayAsk:
         assert set(up) == {"generation.clamps[0].target"}
         assert set(drop) == set(odd) == {"generation.clamps[0].error_term"}
 
+    @pytest.mark.slow
     def test_anything_where_the_operator_says_so(self, scene, tmp_path):
         allowed = {"caller_clamps": "any", "drop_error_term": True}
         with serving(scene, tmp_path / "b", ("quiet", suppressing(scene.alerting, 1e9)), **allowed) as live:
@@ -166,6 +172,7 @@ class TestWhatCallersMayAsk:
         assert answer.verdict.status == pb.CHECK_STATUS_CHECKED
         assert answer.text != plain.text
 
+    @pytest.mark.slow
     def test_nothing_where_the_operator_says_so(self, scene, tmp_path):
         with serving(
             scene, tmp_path / "c", ("quiet", suppressing(scene.alerting, 1e9)), caller_clamps="none"

@@ -177,6 +177,7 @@ def test_follow_shows_what_comes(run, tmp_path, monkeypatch):
     assert shown == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_watch_shows_what_a_server_detects_and_begins_where_it_is_told(run, tmp_path):
     with serving(decision_log=tmp_path, max_call_seconds=3.0) as served:
         first = served.score("lie").request_id
@@ -220,6 +221,7 @@ def test_a_folder_that_is_none_is_said(run, tmp_path):
     assert "is not a folder; name the one that the server was given" in done.stderr
 
 
+@pytest.mark.slow
 def test_reading_needs_no_torch():
     code = (
         "import sys, typer.testing; from monitor.cli.app import app\n"

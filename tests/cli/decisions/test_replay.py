@@ -100,6 +100,7 @@ def test_bad_policies_are_explained_as_everywhere(run, logged, tmp_path):
     assert "deception.yaml:1:" in done.stderr
 
 
+@pytest.mark.slow
 def test_from_text_by_the_model(run, pair, tmp_path, monkeypatch):
     from monitor.rpc.server import in_background
     from monitor.settings import load_settings

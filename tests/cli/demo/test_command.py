@@ -37,6 +37,7 @@ def broken(expectations):
     return [expectation.claim for expectation in expectations.failed]
 
 
+@pytest.mark.slow
 def test_everything_holds_on_a_server_that_does_what_it_should():
     expectations, text = demonstrate()
     assert broken(expectations) == []
@@ -48,6 +49,7 @@ def test_everything_holds_on_a_server_that_does_what_it_should():
     assert "expectations held" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("faults", "claims"),
     [
@@ -87,6 +89,7 @@ def test_every_fault_breaks_an_expectation(faults, claims, monkeypatch):
     assert "✗" in text
 
 
+@pytest.mark.slow
 def test_a_server_that_does_not_stop_is_noticed(monkeypatch):
     with serving() as (address, metrics, _):
 
@@ -98,6 +101,7 @@ def test_a_server_that_does_not_stop_is_noticed(monkeypatch):
     assert broken(expectations) == ["the server stopped, and its port is closed"]
 
 
+@pytest.mark.slow
 def test_a_failed_call_is_an_error_and_no_verdict():
     with pytest.raises(CallFailed, match="INVALID_ARGUMENT"):
         demonstrate(DemoScript((DemoLine(BENIGN, (" ",)),), SHORT.suppression))
@@ -107,6 +111,7 @@ def test_no_expectation_at_all_is_a_failure():
     assert Expectations().code == ExitCode.MATCHED
 
 
+@pytest.mark.slow
 def test_holds_on_a_real_server(pair):
     script = DemoScript(
         lines=(

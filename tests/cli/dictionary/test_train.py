@@ -27,6 +27,7 @@ def data(tmp_path_factory):
     return write_text(tmp_path_factory.mktemp("data") / "text.jsonl")
 
 
+@pytest.mark.slow
 def test_train_and_info(model, data, tmp_path):
     done = run.invoke(
         dictionary_app, ["train", *options(model, data, tmp_path, "--features", "64", "--tokens", "5120")]

@@ -18,6 +18,7 @@ def pair(tmp_path: Path) -> list[str]:
     return ["--model", str(tiny.model_path()), "--dictionary", str(folder)]
 
 
+@pytest.mark.slow
 def test_records_and_holds_itself_to_the_record(run, pair: list[str]) -> None:
     first = run("dictionary", "verify", *pair)
     assert first.exit_code == 0, first.output
@@ -30,6 +31,7 @@ def test_records_and_holds_itself_to_the_record(run, pair: list[str]) -> None:
     assert said["record"]["measured"] == pytest.approx(record["measured"])
 
 
+@pytest.mark.slow
 def test_another_layer_is_refused_named_and_recorded_only_when_told_to(run, pair: list[str]) -> None:
     run("dictionary", "verify", *pair)
     file = Path(pair[-1]) / "verified.json"

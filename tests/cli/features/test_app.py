@@ -138,6 +138,7 @@ def test_a_hand_label_shows_and_automatic_labelling_keeps_it(tmp_path):
     assert record["label"] != "wants power"
 
 
+@pytest.mark.slow
 def test_map_writes_a_picture(pair, tmp_path):
     pytest.importorskip("matplotlib")
     out = tmp_path / "map.png"

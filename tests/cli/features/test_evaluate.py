@@ -61,6 +61,7 @@ def _evaluate(*arguments, code=0):
     return result
 
 
+@pytest.mark.slow
 def test_every_source_is_measured_and_single_classes_are_explained(pair, labelled, tmp_path):
     _evaluate(
         "--data", labelled, "--out", tmp_path, *pair.options, "--rows", 200, "--features", 6, "--jobs", 1
@@ -84,6 +85,7 @@ def test_every_source_is_measured_and_single_classes_are_explained(pair, labelle
     assert clear.count("### ") == len(record["clearest"]) > 0
 
 
+@pytest.mark.slow
 def test_anybodys_folder_is_measured(pair, tmp_path):
     """Other names, csv, no groups: every row is a group of its own, and the file's name is the concept."""
     data = tmp_path / "mine"

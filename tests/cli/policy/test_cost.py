@@ -28,6 +28,7 @@ def test_the_whole_command_on_the_bundled_pair(run, tmp_path):
     assert (tmp_path / f"{name}.cost.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_policies_that_do_not_suppress_are_refused(run):
     quiet = next(
         path.name.split(".")[0]

@@ -59,6 +59,7 @@ def fitted(tmp_path_factory, data):
     return folder
 
 
+@pytest.mark.slow
 def test_evaluate_measures_what_no_fit_has_read(fitted, data, tmp_path):
     text = run("evaluate", fitted, "--data", data, *HALF, "--rows", 50)
     assert "| scams | scam/made-up |" in text
@@ -145,6 +146,7 @@ def foreign(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_evaluate_takes_anybodys_folder(fitted, foreign):
     arguments = ["--about", "mails.csv=scams", "--about", "odd/*=scams", "--false-positives", "news"]
     record = json.loads(run("evaluate", fitted, "--data", foreign, *arguments, "--rows", 80, "--json"))
@@ -187,6 +189,7 @@ def test_what_a_folder_lacks_is_said(fitted, foreign, arguments, said):
     assert said in " ".join(done.output.replace("│", " ").split())
 
 
+@pytest.mark.slow
 def test_every_rule_has_a_row_or_a_reason(mixed, data):
     record = json.loads(run("evaluate", mixed, "--data", data, *HALF, "--rows", 50, "--json"))
     fired = {}
@@ -208,6 +211,7 @@ def test_every_rule_has_a_row_or_a_reason(mixed, data):
     assert "- elsewhere: bound" in str(PolicyEvaluation("f", {}, (), notes=tuple(record["notes"])))
 
 
+@pytest.mark.slow
 def test_report_and_compare_take_combined_rules_and_leave_out_other_models(mixed, data, tmp_path):
     page = tmp_path / "page.html"
     run("report", mixed, "--data", data, *HALF, "--rows", 50, "--texts", 50, "-o", page, "--show", 2)
@@ -252,6 +256,7 @@ def test_tests_of_policies_for_other_models_are_skipped_and_said_to_be(mixed, tm
     assert done.exit_code == 1, "without a test it fails, whatever it is bound to"
 
 
+@pytest.mark.slow
 def test_report_shows_unseen_texts_token_by_token(fitted, data, tmp_path):
     page = tmp_path / "page.html"
     run("report", fitted, "--data", data, *HALF, "--rows", 50, "--texts", 50, "-o", page, "--show", 2)
@@ -264,6 +269,7 @@ def test_report_shows_unseen_texts_token_by_token(fitted, data, tmp_path):
     assert "No labelled data was given" in page.read_text()
 
 
+@pytest.mark.slow
 def test_compare_says_who_flips(fitted, data, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(fitted, other)

@@ -37,6 +37,7 @@ def test_rows_that_are_copies_widen_the_interval_only_when_groups_are_known():
     assert as_groups.high - as_groups.low > 1.8 * (as_rows.high - as_rows.low)
 
 
+@pytest.mark.slow
 def test_the_interval_covers_the_truth_about_as_often_as_it_says():
     draw = np.random.default_rng(3)
     covered = 0

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from monitor.dictionary.evaluation.comparison import DETECTORS, compare_detectors
 from tests.dictionary.evaluation.labelled_readings import made_readings
 
 
+@pytest.mark.slow
 def test_every_detector_finds_what_was_planted_and_says_how():
     result = compare_detectors("power", "made", made_readings(300, 0), made_readings(200, 1), limit=8)
     values = {name: result.of(name).auroc for name in DETECTORS}
@@ -17,6 +19,7 @@ def test_every_detector_finds_what_was_planted_and_says_how():
     assert (result.train_rows, result.test_rows, result.test_groups) == (300, 200, 200)
 
 
+@pytest.mark.slow
 def test_labels_drawn_by_lot_teach_nothing():
     draw = np.random.default_rng(5)
     train, test = made_readings(300, 2, telling=()), made_readings(300, 3, telling=())

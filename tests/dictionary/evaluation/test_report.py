@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from monitor.dictionary.cards.card_file import Context
 from monitor.dictionary.evaluation.clear_features import clearest, summarise
 from monitor.dictionary.evaluation.comparison import compare_detectors
@@ -19,6 +21,7 @@ from tests.dictionary.evaluation.labelled_readings import FEATURES, RARE, made_b
 SUBJECT = EvaluationScope("sha256:m", "sha256:d", 4, FEATURES, 1500, 8)
 
 
+@pytest.mark.slow
 def test_the_table_holds_every_number_once():
     result = compare_detectors(
         "power_seeking", "persona_x", made_readings(200, 0), made_readings(200, 1), limit=8

@@ -30,6 +30,7 @@ def test_the_same_neighbourhood_is_drawn_every_time():
     assert np.array_equal(first.positions, again.positions)
 
 
+@pytest.mark.slow
 def test_labels_do_not_cover_each_other(tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
     from matplotlib.axes import Axes

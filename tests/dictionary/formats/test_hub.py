@@ -62,6 +62,7 @@ def load(hub_url, tmp_path, *sources, **environment):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_only_the_files_of_the_dictionary_are_fetched(hub, tmp_path):
     scope = "google/gemma-scope-2b-pt-res"
     (hub.root / scope / "README.md").write_text("large")
@@ -82,6 +83,7 @@ def test_only_the_files_of_the_dictionary_are_fetched(hub, tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_one_file_of_many(hub, tmp_path):
     named, unnamed = load(
         hub.url,
@@ -94,6 +96,7 @@ def test_one_file_of_many(hub, tmp_path):
     assert set(hub.fetched) == {"Qwen/SAE-Res-Qwen3-1.7B-Base-W32K-L0_50/layer12.sae.pt"}
 
 
+@pytest.mark.slow
 def test_the_same_dictionary_from_hub_and_folder(hub, tmp_path):
     inside = "google/gemma-scope-2-1b-pt/resid_post/layer_13_width_16k_l0_medium"
     remote, local = load(hub.url, tmp_path, f"hub:{inside}", str(hub.root / inside))
@@ -102,6 +105,7 @@ def test_the_same_dictionary_from_hub_and_folder(hub, tmp_path):
     assert local["home"] == str(hub.root / inside)
 
 
+@pytest.mark.slow
 def test_statistics_that_a_repository_has_are_used(hub, tmp_path):
     inside = "google/gemma-scope-2-1b-pt/resid_post/layer_13_width_16k_l0_medium"
     measured = FeatureStatistics(torch.ones(FEATURES), torch.zeros(FEATURES), tokens=5)
@@ -111,6 +115,7 @@ def test_statistics_that_a_repository_has_are_used(hub, tmp_path):
     assert found["tokens"] == 5
 
 
+@pytest.mark.slow
 def test_what_cannot_be_had_is_explained(hub, tmp_path):
     hub.gated.add("google/gemma-scope-2-1b-pt")
     answers = load(
@@ -137,6 +142,7 @@ def test_what_cannot_be_had_is_explained(hub, tmp_path):
         assert text in answer["error"]
 
 
+@pytest.mark.slow
 def test_offline(hub, tmp_path):
     """What is in the cache is read without the hub; what is not is an error that says so."""
     source = "hub:google/gemma-scope-2b-pt-res/layer_20/width_16k/average_l0_71"
@@ -153,6 +159,7 @@ def test_offline(hub, tmp_path):
             assert "give the folder" in missing["error"]
 
 
+@pytest.mark.slow
 def test_a_pickle_with_code_in_it_is_not_run(hub, tmp_path):
     trap = tmp_path / "opened"
 

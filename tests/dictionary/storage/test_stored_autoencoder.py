@@ -42,6 +42,7 @@ def made(request, tmp_path_factory):
     return folder, *large_dictionary(folder, CHOSEN, turned=request.param == "[d, n]")
 
 
+@pytest.mark.slow
 def test_watching_loads_only_what_it_needs(made):
     """To the end of the path, in a process of its own: model, runtime and scorer, with 96 more features."""
     folder, encoder, _ = made

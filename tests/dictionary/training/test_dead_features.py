@@ -7,6 +7,7 @@ from monitor.dictionary.training.trainer import DictionaryTrainer
 from tests.dictionary.training.planted_features import FEATURES, WIDTH, World, settings, trained
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", [Objective.BATCHTOPK, Objective.JUMPRELU, Objective.PAPER])
 def test_dead_features_come_back(objective):
     world = World()

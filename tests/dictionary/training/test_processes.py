@@ -69,6 +69,7 @@ def end(process: subprocess.Popen[str]) -> None:
         process.communicate()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", list(Objective))
 def test_two_processes_give_what_one_gives(objective: Objective, tmp_path: Path) -> None:
     def command(rank: int, count: int) -> list[str]:

@@ -7,6 +7,7 @@ from monitor.dictionary.training import plots, sweep
 from tests.dictionary.training.toy_run import SETTINGS, WIDTH, train
 
 
+@pytest.mark.slow
 def test_sweep(tmp_path):
     plan = sweep.SweepPlan((16, 32), (20 * 128, 40 * 128), (1e-3, 4e-3))
     chosen = plan.runs(SETTINGS)

@@ -10,6 +10,7 @@ from monitor.errors import DictionaryError
 from tests.dictionary.training.planted_features import FEATURES, WIDTH, World, settings, trained
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("objective", "sparsity", "fvu", "found"),
     [
@@ -44,6 +45,7 @@ def test_scale_and_norms_are_folded_exactly(objective):
     torch.testing.assert_close(sae.reconstruct(x), out)
 
 
+@pytest.mark.slow
 def test_batchtopk_is_saved_as_jumprelu_that_agrees():
     world = World()
     chosen = settings(steps=400)

@@ -48,6 +48,7 @@ def spoil(run: Running, value: float) -> None:
     run.engine._work = replace(run.engine._work, sampler=spoiled)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_the_request_ends_and_its_neighbours_do_not(value: float, temperature: float) -> None:

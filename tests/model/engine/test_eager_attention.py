@@ -15,6 +15,7 @@ from tests.model.running import LAYER, running
 from tests.model.tiny import CONFIGS, Recorder, dictionary, encode_all, loaded_model, maxima, prompt
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gemma2", "gpt_oss", "llama"])
 def test_texts_are_scored_while_the_engine_runs(kind: str) -> None:
     loaded, sae = loaded_model(kind) if kind in CONFIGS else family_model(kind), dictionary()

@@ -2,6 +2,8 @@
 
 import time
 
+import pytest
+
 from monitor.model.engine.paged import Limits
 from monitor.model.engine.requests import GenerationRequest
 from monitor.records import Action, Decision, Sampling
@@ -9,6 +11,7 @@ from tests.model.running import running
 from tests.model.tiny import Recorder, dictionary, loaded_model, prompt
 
 
+@pytest.mark.slow
 def test_what_was_blocked_leaves_no_cache_behind() -> None:
     class Blocking(Recorder):
         def observe(self, block):
@@ -31,6 +34,7 @@ def test_what_was_blocked_leaves_no_cache_behind() -> None:
     assert held[-1] == empty, held
 
 
+@pytest.mark.slow
 def test_a_seed_says_the_same_however_the_prompt_was_split() -> None:
     ids, said = prompt(7, longest=60), []
     assert len(ids) > 16
@@ -63,6 +67,7 @@ def test_a_request_that_breaks_its_own_sequence_ends_alone(monkeypatch) -> None:
         assert run.engine.healthy()
 
 
+@pytest.mark.slow
 def test_somebody_who_takes_no_events_ends_nobody_else() -> None:
     def refuse(events):
         raise ValueError("no more")

@@ -54,12 +54,14 @@ def some_calls(run: Running, count: int, new: int) -> list[tuple[Call, tuple[Cla
     return calls
 
 
+@pytest.mark.slow
 def test_mixed_batch_with_arrivals_and_cancellations_equals_plain_sequences() -> None:
     with running(loaded_model(), dictionary()) as run:
         for call, clamps in some_calls(run, 36, 12):
             check(call, "llama", "jumprelu", 12, clamps)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sae_kind", KINDS)
 def test_every_kind_of_dictionary(sae_kind: str) -> None:
     with running(loaded_model(), dictionary(sae_kind)) as run:
@@ -69,6 +71,7 @@ def test_every_kind_of_dictionary(sae_kind: str) -> None:
             check(call, "llama", sae_kind, 6, clamps)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", list(CONFIGS))
 def test_every_architecture(kind: str) -> None:
     with running(loaded_model(kind), dictionary()) as run:
@@ -78,6 +81,7 @@ def test_every_architecture(kind: str) -> None:
             check(call, kind, "jumprelu", 6, clamps)
 
 
+@pytest.mark.slow
 def test_prompts_longer_than_a_pass_are_split_and_still_exact() -> None:
     with running(loaded_model(), dictionary(), limits=Limits(running=8, batch_tokens=16)) as run:
         calls = [run.call(prompt(n, longest=100), new=5, clamps=CLAMPS) for n in range(8)]
@@ -86,6 +90,7 @@ def test_prompts_longer_than_a_pass_are_split_and_still_exact() -> None:
             check(call, "llama", "jumprelu", 5, CLAMPS)
 
 
+@pytest.mark.slow
 def test_evicted_requests_are_computed_again_and_scored_once() -> None:
     # A cache of 160 tokens cannot hold eight sequences: the library evicts and prefills again.
     limits = Limits(running=8, batch_tokens=64, cache_tokens=160, page=8)
@@ -99,6 +104,7 @@ def test_evicted_requests_are_computed_again_and_scored_once() -> None:
 
 
 class TestEnds:
+    @pytest.mark.slow
     def test_no_token_is_released_before_it_is_scored(self) -> None:
         order: list[tuple[str, int]] = []
 
@@ -139,6 +145,7 @@ class TestEnds:
             finished = run.call(prompt(2), new=1).finished()
         assert (finished.reason, finished.tokens_generated) == (FinishReason.LENGTH, 1)
 
+    @pytest.mark.slow
     def test_end_of_the_context(self) -> None:
         ids = (0, *([7] * 120))
         with running(loaded_model(), dictionary(), limits=Limits(running=2, batch_tokens=128)) as run:
@@ -147,6 +154,7 @@ class TestEnds:
         assert finished.coverage.tokens_run <= 128
         assert finished.reason in (FinishReason.LENGTH, FinishReason.STOP)
 
+    @pytest.mark.slow
     def test_stop_string_ends_before_itself(self) -> None:
         with running(loaded_model(), dictionary()) as run:
             whole = run.call(prompt(5), new=20)
@@ -157,6 +165,7 @@ class TestEnds:
         assert finished.reason is FinishReason.STOP
         assert call.text == whole.text[: whole.text.index(stop)]
 
+    @pytest.mark.slow
     def test_seeded_sampling_does_not_depend_on_neighbours(self) -> None:
         wanted = {"temperature": 1.3, "top_k": 40, "top_p": 0.9, "seed": 11}
         with running(loaded_model(), dictionary()) as run:
@@ -170,6 +179,7 @@ class TestEnds:
         assert among.text == alone.text
         assert other.text != alone.text
 
+    @pytest.mark.slow
     def test_greedy_neighbours_of_clamped_requests_are_bit_identical(self) -> None:
         with running(loaded_model(), dictionary()) as run:
             before = [run.call(prompt(n), new=10) for n in range(4)]

@@ -12,6 +12,7 @@ from tests.model.tiny import Recorder, dictionary, loaded_model, prompt
 
 
 class TestPolicies:
+    @pytest.mark.slow
     def test_block_on_the_prompt_releases_nothing(self) -> None:
         with running(loaded_model(), dictionary()) as run:
             call = run.call(prompt(4), observer=Recorder(decision=Decision(action=Action.BLOCK)))
@@ -23,6 +24,7 @@ class TestPolicies:
             None,
         )
 
+    @pytest.mark.slow
     def test_block_stops_within_one_step_and_withholds_the_token(self) -> None:
         class Third(Recorder):
             def observe(self, block):
@@ -36,6 +38,7 @@ class TestPolicies:
         assert finished.tokens_generated == 2
         assert finished.released == len(call.ids) + 2 == finished.coverage.tokens_run - 1
 
+    @pytest.mark.slow
     def test_suppression_from_a_detection_on(self) -> None:
         class Later(Recorder):
             def observe(self, block):
@@ -50,6 +53,7 @@ class TestPolicies:
         edited = [token for token in call.tokens if any(r.after is not None for r in token.readings)]
         assert len(edited) == finished.tokens_clamped
 
+    @pytest.mark.slow
     def test_a_clamp_holds_at_the_layer(self) -> None:
         # An orthogonal decoder, so that re-encoding sees what the clamp wrote and nothing else.
         sae = dictionary("relu", features=32)
@@ -138,6 +142,7 @@ class TestFailures:
         ):
             pass
 
+    @pytest.mark.slow
     def test_a_full_queue_is_refused_with_a_delay(self) -> None:
         with running(
             loaded_model(), dictionary(), limits=Limits(running=1, batch_tokens=96), waiting=1
@@ -149,6 +154,7 @@ class TestFailures:
             for call in calls:
                 call.finished()
 
+    @pytest.mark.slow
     def test_stop_ends_what_runs_and_refuses_the_rest(self) -> None:
         with running(loaded_model(), dictionary()) as run:
             call = run.call(prompt(1), new=60)
@@ -157,6 +163,7 @@ class TestFailures:
             with pytest.raises(Unavailable):
                 run.call(prompt(1))
 
+    @pytest.mark.slow
     def test_slots_for_clamps_are_given_back(self) -> None:
         with running(loaded_model(), dictionary()) as run:
             for start in range(20, 90, 8):

@@ -1,5 +1,6 @@
 """With no clamp active the watched engine computes exactly what the library's own engine computes."""
 
+import pytest
 import torch
 from transformers import GenerationConfig
 from transformers.generation.configuration_utils import ContinuousBatchingConfig
@@ -78,6 +79,7 @@ def ours(run: Running, clamped: bool = False) -> tuple[list[list[int]], list[tor
     return [[t.token_id for t in call.tokens[len(call.ids) :]] for call in calls], logits
 
 
+@pytest.mark.slow
 def test_tokens_and_logits_are_bit_identical_to_the_bare_engine() -> None:
     wanted_tokens, wanted_logits = bare(endless())
     with running(endless(), dictionary(), limits=Limits(running=16, batch_tokens=512)) as run:
@@ -88,6 +90,7 @@ def test_tokens_and_logits_are_bit_identical_to_the_bare_engine() -> None:
         assert torch.equal(one, two)
 
 
+@pytest.mark.slow
 def test_requests_beside_a_clamped_one_keep_their_bits() -> None:
     with running(endless(), dictionary(), limits=Limits(running=16, batch_tokens=512)) as run:
         tokens, logits = ours(run)

@@ -65,6 +65,7 @@ def neighbours(kind: str, clamps: Sequence[Clamp], *, from_policy: bool = False)
     return logits, [[token.token_id for token in call.tokens] for call in calls], busy
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["jumprelu", "topk", "gated"])
 @pytest.mark.parametrize(
     ("clamps", "from_policy"), [(KEEP, False), (DROP, False), (KEEP, True), (DROP, True)]

@@ -3,6 +3,7 @@
 import inspect
 import threading
 
+import pytest
 from transformers.generation.continuous_batching import continuous_api as api
 from transformers.generation.continuous_batching.input_outputs import ContinuousBatchingIOs
 from transformers.generation.continuous_batching.model_runner import ModelRunner
@@ -98,6 +99,7 @@ class Passes:
         raise error
 
 
+@pytest.mark.slow
 def test_spans_cover_every_row_and_every_position_once() -> None:
     steps = Passes()
     batcher = steps.batcher = Batcher(loaded_model(), Limits(running=4, batch_tokens=24), steps)

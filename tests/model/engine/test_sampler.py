@@ -67,6 +67,7 @@ def test_every_token_has_its_share_of_all_numbers(sampling: Sampling, vocabulary
     np.testing.assert_allclose(shares, probabilities(one.numpy(), sampling), atol=2 / count)
 
 
+@pytest.mark.slow
 def test_numbers_of_a_seed_are_spread_as_they_should_be() -> None:
     sampling, one, count = Sampling(temperature=0.9, top_p=0.9, seed=5), logits(50, seed=3), 8000
     draw, sampler, found = Draw(sampling), Sampler(1, CPU), []

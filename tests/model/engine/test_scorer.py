@@ -76,6 +76,7 @@ def plain(kind: str, sae_kind: str, ids: tuple[int, ...]) -> np.ndarray:
     return (encode_all(dictionary(sae_kind), seen[0][0])[:, list(WATCHED)] / maxima()[list(WATCHED)]).numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "sae_kind"), [("llama", k) for k in KINDS] + [(k, "jumprelu") for k in CONFIGS if k != "llama"]
 )

@@ -56,6 +56,7 @@ def edited(call: Call) -> list[int]:
     return [t.position for t in call.tokens if any(r.after is not None for r in t.readings)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", PLANS.values(), ids=PLANS)
 def test_an_eviction_changes_nothing(at: dict[int, tuple[Clamp, ...]]) -> None:
     with running(loaded_model(), dictionary(), clampable=[40, 41], limits=ROOM) as run:

@@ -112,6 +112,7 @@ class TestTurns:
         assert firsts == [f"r{number}" for number in range(8)]
         assert sorted(steps.ended) == firsts
 
+    @pytest.mark.slow
     def test_a_cache_is_freed_with_its_request(self) -> None:
         loaded, kept = family_model("falcon"), []
 

@@ -37,6 +37,7 @@ def check(call: Call, kind: str, new: int, clamps: tuple = ()) -> None:
 
 
 class TestExactness:
+    @pytest.mark.slow
     @pytest.mark.parametrize("kind", list(SEPARATE))
     def test_readings_and_clamps_at_prefill_and_decode(self, kind: str) -> None:
         with running(family_model(kind), dictionary(), limits=LIMITS) as run:
@@ -45,6 +46,7 @@ class TestExactness:
             for call, clamps in calls:
                 check(call, kind, 5, clamps)
 
+    @pytest.mark.slow
     def test_arrivals_and_cancellations(self) -> None:
         with running(family_model("falcon"), dictionary(), limits=LIMITS) as run:
             for call, clamps in some_calls(run, 18, 8):
@@ -108,6 +110,7 @@ class TestExactness:
 
 
 class TestFailures:
+    @pytest.mark.slow
     def test_an_exception_in_a_pass_ends_every_request_and_releases_nothing(self, capsys) -> None:
         loaded = family_model("falcon")
         with running(loaded, dictionary(), limits=LIMITS) as run:

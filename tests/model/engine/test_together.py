@@ -34,6 +34,7 @@ def policies():
     return PolicySet((policy(*rules, stop, every),), "")
 
 
+@pytest.mark.slow
 def test_requests_that_run_together_are_scored_together(policies):
     watched = Watched(policies)
     requests = [policies.start(str) for _ in range(24)]

@@ -4,6 +4,7 @@ import threading
 from collections import OrderedDict
 
 import numpy as np
+import pytest
 import torch
 
 from monitor.model.engine.scorer import Scorer
@@ -20,6 +21,7 @@ def scorer_beside(run: Running) -> Scorer:
     return Scorer(run.engine._loaded, run.bank, run.tap, batch_tokens=256)
 
 
+@pytest.mark.slow
 def test_texts_scored_beside_generations_read_as_alone() -> None:
     texts = [prompt(n, longest=60) for n in range(6)]
     wanted = [plain("llama", "jumprelu", ids) for ids in texts]
@@ -47,6 +49,7 @@ def test_texts_scored_beside_generations_read_as_alone() -> None:
     assert rounds > 1, "the generations were over before a text was scored beside them"
 
 
+@pytest.mark.slow
 def test_inspecting_beside_a_generation_disturbs_neither() -> None:
     loaded = loaded_model()
     harvester, ids = Harvester(loaded, LAYER), torch.tensor([prompt(3)])
@@ -60,6 +63,7 @@ def test_inspecting_beside_a_generation_disturbs_neither() -> None:
         assert run.engine.healthy()
 
 
+@pytest.mark.slow
 def test_no_pass_of_another_thread_meets_a_hook_that_is_half_installed() -> None:
     """Torch notes a hook first and how to call it afterwards; a pass between the two would call it wrongly."""
     loaded, ids = loaded_model(), torch.tensor([prompt(3)])

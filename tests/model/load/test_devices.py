@@ -94,6 +94,7 @@ def scored(runtime: Runtime, texts: list[tuple[int, ...]]) -> list[tuple[ScoreOu
     return ended
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hook", PLACES)
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "gpt_neox", "gemma3"])
 @pytest.mark.usefixtures("small")
@@ -119,6 +120,7 @@ def test_scores_of_a_spread_model_are_those_of_the_plain_one(tmp_path: Path, kin
         runtime.stop(5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "gemma3"])
 @pytest.mark.usefixtures("small")
 def test_a_spread_model_generates_like_the_plain_one(tmp_path: Path, kind: str) -> None:
@@ -158,6 +160,7 @@ def test_a_spread_model_generates_like_the_plain_one(tmp_path: Path, kind: str) 
         runtime.stop(5)
 
 
+@pytest.mark.slow
 def test_what_fits_one_device_is_served_in_full(tmp_path: Path) -> None:
     folder, sae = saved(tmp_path / "model", "llama"), described(tmp_path / "sae", "blocks.1.hook_resid_post")
     parts = load_pair(folder, sae, device="spread")

@@ -93,6 +93,7 @@ def test_declared_values_alone_catch_all_but_three_and_name_the_right_cause(
     )
 
 
+@pytest.mark.slow
 def test_the_bundled_pair_passes_by_itself() -> None:
     """Whatever is recorded or declared for it."""
     fresh = load_pair(str(tiny.model_path()), tiny.dictionary_path(), device="cpu")

@@ -85,6 +85,7 @@ class TestWithoutErrorTerm:
         assert torch.equal(found[0][10:], found[1][10:])
         assert not torch.equal(found[0][:10], found[1][:10])
 
+    @pytest.mark.slow
     def test_a_generation_equals_a_plain_sequence(self) -> None:
         clamps = tuple(Clamp(c.feature, c.target, Where.EVERYWHERE, ErrorTerm.DROP) for c in CLAMPS)
         with running(loaded_model(), dictionary()) as run:

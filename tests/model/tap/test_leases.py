@@ -51,6 +51,7 @@ def leaving_in(engine: Engine, leave: Callable[[], None]) -> None:
     engine._drop_cancelled = dropped
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clamps", [(), (Clamp(60, -1.0),)])
 def test_a_caller_of_a_retired_set_leaves_in_the_middle_of_a_pass(clamps: tuple[Clamp, ...]) -> None:
     world = World()

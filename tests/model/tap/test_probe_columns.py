@@ -121,6 +121,7 @@ def test_a_probe_of_another_width_is_refused():
         FeatureBank(dictionary(), maxima(), (1,), plan=WatchPlan((1,), (Probe("x", (1.0, 2.0, 3.0)),)))
 
 
+@pytest.mark.slow
 def test_generations_show_them_to_the_rules_before_any_clamp():
     sae, loaded = dictionary(), loaded_model()
     plan = WatchPlan((3, 4), (probe(),), tuple(Signal))
@@ -139,6 +140,7 @@ def test_generations_show_them_to_the_rules_before_any_clamp():
         assert missed.finished().reason is FinishReason.POLICY
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_plan_without_any_feature(kind):
     sae, loaded = dictionary(kind), loaded_model()

@@ -64,6 +64,7 @@ class TestVerification:
         (found,) = last.suppressions
         return call, last, found
 
+    @pytest.mark.slow
     def test_what_is_left_and_what_a_later_probe_sees_equal_float64(self) -> None:
         call, last, found = self.suppressed()
         exact, sae, unit = loaded_model(dtype=torch.float64), dictionary(), maxima()
@@ -169,6 +170,7 @@ class TestVerification:
             other.join(60)
         assert found == {0}
 
+    @pytest.mark.slow
     def test_what_comes_after_the_capture_is_not_read(self) -> None:
         old = LaterProbe(2, np.ones(WIDTH, np.float32), 0.0, 1.0, 4.0)
         new = LaterProbe(2, np.ones(WIDTH, np.float32), 1.0, 1.0, 4.0)

@@ -151,6 +151,7 @@ def test_every_mistake_of_a_row_of_examples(tmp_path):
         assert words in str(caught.value)
 
 
+@pytest.mark.slow
 def test_one_unknown_word_anywhere_is_all_that_is_told(tmp_path):
     """A file that is right but for that has nothing more to tell, wherever it is read tolerantly."""
     lines, tried = FULL.splitlines(), 0

@@ -160,6 +160,7 @@ def test_the_whole_language_is_fine_as_it_is(tmp_path):
     assert read_source(written(tmp_path, FULL)).model.metadata.name == "greed"
 
 
+@pytest.mark.slow
 def test_every_kind_of_value_in_every_field(tmp_path):
     lines = FULL.split("\n")
     places = [i for i, line in enumerate(lines) if re.match(r"\s*(- )?\w+: ?\S", line)]
@@ -172,6 +173,7 @@ def test_every_kind_of_value_in_every_field(tmp_path):
     assert found > 400
 
 
+@pytest.mark.slow
 def test_every_line_left_out_twice_or_moved(tmp_path):
     lines = FULL.split("\n")[:-1]
     found = 0
@@ -206,6 +208,7 @@ BYTES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BYTES)
 def test_bytes(name, tmp_path):
     assert len(str(refused(written(tmp_path, BYTES[name]))[0])) < 3000

@@ -21,6 +21,7 @@ def dull():
     return Synthetic(strength=0.03, leaning=2.0)
 
 
+@pytest.mark.slow
 def test_auto_takes_a_clearly_better_probe_and_the_note_of_features_says_so(dull):
     auto = fit_policy(policy(), examples(), inputs(dull), settings=settings("auto"))
     assert auto.detector == auto.card.detector == "probe"
@@ -33,6 +34,7 @@ def test_auto_takes_a_clearly_better_probe_and_the_note_of_features_says_so(dull
     assert auto.card.methods["policy"] == stayed.card.methods["probe"]
 
 
+@pytest.mark.slow
 def test_auto_keeps_features_where_the_probe_is_no_better():
     lock = fit_policy(policy(), examples(), inputs(Synthetic(leaning=0.0)), settings=settings("auto"))
     assert lock.detector == "features"
@@ -40,6 +42,7 @@ def test_auto_keeps_features_where_the_probe_is_no_better():
     assert "--detector probe" not in lock.card.note
 
 
+@pytest.mark.slow
 def test_a_locked_probe_catches_and_keeps_its_rate(dull):
     made = policy(concept={"examples": "p.examples.jsonl", "detector": "probe"})
     lock = fit_policy(made, examples(), inputs(dull, aside=300), settings=QUICK)
@@ -54,6 +57,7 @@ def test_a_locked_probe_catches_and_keeps_its_rate(dull):
     assert max(np.abs(np.concatenate(probe.tokens(hits, np.arange(200))))) < 3
 
 
+@pytest.mark.slow
 def test_large_probes_go_where_the_store_puts_them(dull):
     kept = []
 
@@ -67,6 +71,7 @@ def test_large_probes_go_where_the_store_puts_them(dull):
     assert lock.probe.weights_file == "p.probe.safetensors"
 
 
+@pytest.mark.slow
 def test_random_features_are_worse_than_chosen_ones():
     few = FitSettings(features=4, rounds=6, seed=1)
     card = fit_policy(policy(), examples(), inputs(Synthetic(strength=0.8)), settings=few).card
@@ -88,6 +93,7 @@ def test_anomaly_rules_are_calibrated_like_others():
     assert lock.card is None
 
 
+@pytest.mark.slow
 def test_conditions_have_thresholds_of_their_own():
     rate = {"false_positive_rate": 0.02}
     made = policy(

@@ -55,6 +55,7 @@ def test_the_card_says_that_it_works(lock):
     assert (lock.card.positive, lock.card.hard_negative, lock.card.groups) == (40, 40, 40)
 
 
+@pytest.mark.slow
 def test_the_card_says_that_it_does_not_work():
     rng = np.random.default_rng(0)
     shuffled = [Example(e.text, Label(rng.choice(list(Label))), e.group) for e in examples()]
@@ -64,16 +65,19 @@ def test_the_card_says_that_it_does_not_work():
     assert "shadow" in card.note
 
 
+@pytest.mark.slow
 def test_extra_rows_teach_and_are_not_measured():
     extra = LabelledTexts([f"yes {i}" for i in range(500, 540)], [True] * 40, [str(i) for i in range(40)])
     card = fit_policy(policy(), examples(12), inputs(Synthetic()), extra, QUICK).card
     assert (card.extra, card.positive) == (40, 12)
 
 
+@pytest.mark.slow
 def test_fitting_twice_gives_the_same_lock(lock):
     assert fit_policy(policy(), examples(), inputs(Synthetic()), settings=QUICK) == lock
 
 
+@pytest.mark.slow
 def test_a_concept_that_no_feature_follows_is_an_error():
     class Silent(Synthetic):
         def _one(self, text):

@@ -124,6 +124,7 @@ def together(policies, work):
     return [found.get(i) or observer.decision() for i, (observer, _) in enumerate(work)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(30))
 def test_together_is_alone(some_poolings, seed):
     rng = np.random.default_rng(seed)

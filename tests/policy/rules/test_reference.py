@@ -217,6 +217,7 @@ def judged(policies, rng, requests):
     ]
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(sets(), st.integers(0, 2**32 - 1), st.sampled_from([12, 40, 200]))
 def test_arrays_say_what_the_definitions_say(policies, seed, longest):

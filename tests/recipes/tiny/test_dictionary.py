@@ -13,6 +13,7 @@ from monitor.recipes.tiny.corpus import corpora
 from tests.dictionary.training.tiny_model import write_model
 
 
+@pytest.mark.slow
 def test_one_command_trains_a_dictionary_on_the_training_halves(
     tmp_path: Path, data: Path, library: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -62,6 +62,7 @@ class TestTraining:
         for name, weight in whole.weights.items():
             assert torch.equal(weight, resumed.weights[name]), name
 
+    @pytest.mark.slow
     def test_workers_find_the_same_gradients_and_a_dead_one_ends_the_run(
         self, folder: Folder, plan: PretrainingPlan, tokenizer: PreTrainedTokenizerFast
     ) -> None:
@@ -108,6 +109,7 @@ class TestTraining:
 
 
 class TestWhole:
+    @pytest.mark.slow
     def test_makes_a_model_that_the_library_loads(
         self,
         tmp_path: Path,

@@ -49,6 +49,7 @@ def test_oversized_messages(known):
         assert served_still(server.addresses.grpc, known.header("somebody"))
 
 
+@pytest.mark.slow
 def test_half_open_connections_are_closed(known):
     """Slow loris: connect and say nothing, half a preface, or half of a frame."""
     openings = [b"", http2.PREFACE[:10], http2.PREFACE, http2.PREFACE + http2.settings()[:5]]
@@ -59,6 +60,7 @@ def test_half_open_connections_are_closed(known):
         assert all(http2.closed_within(connection, DEADLINE) for connection in open_ones)
 
 
+@pytest.mark.slow
 def test_a_connection_that_stops_in_the_middle_of_headers_is_closed(known):
     half = http2.frame(http2.HEADERS, 0, 1, http2.headers(SCORE))
     limits = {"keepalive_seconds": 1.0, "idle_seconds": 2.0}
@@ -69,6 +71,7 @@ def test_a_connection_that_stops_in_the_middle_of_headers_is_closed(known):
             assert http2.closed_within(connection, DEADLINE)
 
 
+@pytest.mark.slow
 def test_connections_without_calls_are_closed(known):
     with (
         guarded(callers=known.path, idle_seconds=1.0, keepalive_seconds=60) as server,
@@ -77,6 +80,7 @@ def test_connections_without_calls_are_closed(known):
         assert http2.closed_within(connection, DEADLINE)
 
 
+@pytest.mark.slow
 def test_more_connections_than_there_may_be(known):
     with guarded(callers=known.path, max_connections=8) as server, ExitStack() as stack:
         address = server.addresses.grpc
@@ -93,6 +97,7 @@ def test_more_connections_than_there_may_be(known):
         wait_for(lambda: served_still(address, known.header("somebody")))
 
 
+@pytest.mark.slow
 def test_a_message_that_never_comes(known):
     """Headers of a call, with a good token, and then nothing: the call ends by itself."""
     block = http2.headers(SCORE, known.header("somebody"))
@@ -224,6 +229,7 @@ def test_watchers_of_health_cannot_take_every_place():
         wait_for(lambda: next(watch(stub), None) is not None)
 
 
+@pytest.mark.slow
 def test_a_watcher_that_reads_nothing_holds_nobody_up(monkeypatch):
     """A window of zero: nothing can be written to it. Health goes on, and so does the way to stop."""
     monkeypatch.setattr(health, "_SLOWEST_WRITE", 1.0)

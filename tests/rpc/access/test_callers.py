@@ -145,6 +145,7 @@ def test_refusals_are_counted_by_cause(server, stub, known):
     assert {reason: count(reason) - was for reason, was in before.items()} == dict.fromkeys(before, 1)
 
 
+@pytest.mark.slow
 def test_a_token_is_taken_and_revoked_while_the_server_runs(tmp_path):
     known = Callers(tmp_path / "callers")
     known.add("first", Role.INFER)

@@ -70,6 +70,7 @@ def test_tokens_of_one_caller(known):
         assert stub.Generate(asked(max_new_tokens=12), timeout=DEADLINE, metadata=header).text
 
 
+@pytest.mark.slow
 def test_a_call_ends_although_its_caller_would_wait_for_ever():
     with serving(max_call_seconds=0.5) as served:
         served.runtime.engine.gate.clear()
@@ -83,6 +84,7 @@ def test_a_call_ends_although_its_caller_would_wait_for_ever():
         assert served.metric("requests_total", method="Generate", code="DEADLINE_EXCEEDED") == 1
 
 
+@pytest.mark.slow
 def test_a_caller_who_does_not_read_its_stream_loses_it():
     """The answer is larger than any window, so writing waits; the time limit ends it and frees the engine."""
     with serving(max_call_seconds=1.5) as served:

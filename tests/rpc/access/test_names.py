@@ -81,6 +81,7 @@ def test_names_of_callers(name):
         entry_line(name, [Role.INFER], new_token())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in CLIMBING if "\0" not in name])
 def test_names_in_requests_open_nothing(served, name):
     request = pb.WatchDetectionsRequest(policies=[name])

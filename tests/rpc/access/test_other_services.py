@@ -84,6 +84,7 @@ def test_calls_that_say_nothing_take_nobodys_place(server: Guarded, method: str)
         assert rejected(server) > 0
 
 
+@pytest.mark.slow
 def test_answers_that_nobody_takes_do_not_either(server: Guarded) -> None:
     with ExitStack() as stack:
         flood(stack, server, "Check", window=0, body=http2.message(b""))

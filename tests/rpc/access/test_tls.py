@@ -88,6 +88,7 @@ def test_mutual_tls_takes_only_clients_of_its_authority(tmp_path):
                 listed(stub)
 
 
+@pytest.mark.slow
 def test_a_new_certificate_is_taken_without_a_restart_and_a_bad_one_is_not(tmp_path):
     files = SERVER.write(tmp_path)
     with guarded(**files) as server, over_tls(server.addresses.grpc, OURS) as open_before:

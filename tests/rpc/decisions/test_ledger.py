@@ -166,6 +166,7 @@ class Full:
         monkeypatch.setattr(writer.Disk, "write", perhaps)
 
 
+@pytest.mark.slow
 def test_without_room_nothing_is_answered_that_is_not_logged(tmp_path, monkeypatch):
     disk = Full(monkeypatch)
     with serving(decision_log=tmp_path) as served:

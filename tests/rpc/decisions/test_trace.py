@@ -175,6 +175,7 @@ def test_spans_arrive_at_a_real_collector():
         assert collector.resources[0]["service.name"] == "sae-monitor"
 
 
+@pytest.mark.slow
 def test_a_collector_that_is_not_there_holds_nobody_up():
     with serving(otlp_endpoint="http://127.0.0.1:1") as served:
         assert served.score("lie").verdict.matched
@@ -187,6 +188,7 @@ def test_a_wrong_endpoint_is_a_configuration_error():
         tracing_to("collector:4317", 1.0)
 
 
+@pytest.mark.slow
 def test_serving_needs_no_opentelemetry_and_says_what_to_install():
     code = (
         "import sys; sys.modules['opentelemetry'] = None\n"

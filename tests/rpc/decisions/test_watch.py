@@ -146,6 +146,7 @@ def test_a_stream_begins_behind_a_record_and_goes_on_live(tmp_path):
             next(served.stub.WatchDetections(pb.WatchDetectionsRequest(after=99), timeout=DEADLINE))
 
 
+@pytest.mark.slow
 def test_catching_up_while_records_come_misses_and_repeats_nothing(tmp_path):
     with serving(decision_log=tmp_path) as served:
         for _ in range(100):
@@ -188,6 +189,7 @@ def test_what_is_not_kept_any_more_is_counted(tmp_path):
     assert event.dropped == event.cursor - 2
 
 
+@pytest.mark.slow
 def test_a_slow_reader_learns_how_much_it_missed_and_holds_nobody_up():
     # A client with a small window, so that the network holds little of what is not read.
     window = [
@@ -230,6 +232,7 @@ def test_streams_end_with_ok_when_the_server_stops():
         assert watcher.seen.empty(), watcher.seen.get()
 
 
+@pytest.mark.slow
 def test_a_stream_ends_with_ok_before_the_longest_call_is_over():
     with serving(max_call_seconds=2.0) as served:
         watcher = Watcher(served)

@@ -86,6 +86,7 @@ def test_many_threads_share_an_arena():
     assert said(ARENAS, "set") == (True, 1)
 
 
+@pytest.mark.slow
 def test_what_is_free_below_something_that_is_not_goes_back():
     assert said(FREED, "left alone", "1") == (False, 0)
     assert said(FREED, "set", "60") == (True, 1)
@@ -118,5 +119,6 @@ with mock.patch.object(allocator, "limit_retained_memory", told):
 """
 
 
+@pytest.mark.slow
 def test_serve_does_it_before_torch_is_imported():
     assert said(SERVED, SAE_MONITOR_DECISION_LOG="off") == (False, 1)

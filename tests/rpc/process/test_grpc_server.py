@@ -28,6 +28,7 @@ def call_with(path):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "path", [b"/\xff", b"\xe5", b"/monitor.v1.MonitorService/Sc\xf6re", b"/a/\xed\xa0\x80", b"/"]
 )
@@ -84,6 +85,7 @@ def test_callers_who_do_not_wait_for_the_answer_end_nothing_and_are_not_worth_a_
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
+@pytest.mark.slow
 def test_a_caller_who_takes_no_answers_keeps_nobody_else_waiting():
     with serving() as served, socket.socket() as silent:
         host, _, port = served.addresses.grpc.rpartition(":")

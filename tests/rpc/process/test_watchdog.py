@@ -112,6 +112,7 @@ class TestWhatStandsStill:
 
 
 class TestAPassThatHangs:
+    @pytest.mark.slow
     def test_everybody_is_told_and_the_process_must_go(self, tmp_path: Path) -> None:
         over = threading.Event()
 
@@ -130,6 +131,7 @@ class TestAPassThatHangs:
             finally:
                 over.set()
 
+    @pytest.mark.slow
     def test_a_scoring_pass_counts_as_much(self, tmp_path: Path) -> None:
         over = threading.Event()
 
@@ -144,6 +146,7 @@ class TestAPassThatHangs:
             finally:
                 over.set()
 
+    @pytest.mark.slow
     def test_slow_passes_are_none(self, tmp_path: Path) -> None:
         with faulty(tmp_path, blocks=False, stall_seconds=3.0) as server:
             with before_layer(server, lambda _: time.sleep(0.25)):
@@ -151,6 +154,7 @@ class TestAPassThatHangs:
             assert server.health() == SERVING
             assert not server.server._health.dead.is_set()
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("hung", ["generating", "scoring"])
     def test_the_process_ends_although_its_thread_does_not(self, hung: str, tmp_path: Path) -> None:
         with hanging(tmp_path, stall_seconds=2) as (process, stub):
@@ -162,6 +166,7 @@ class TestAPassThatHangs:
         assert "the engine died" in said
         assert SILENT not in said
 
+    @pytest.mark.slow
     def test_it_ends_when_it_is_told_to_as_well(self, tmp_path: Path) -> None:
         with hanging(tmp_path, stall_seconds=0) as (process, stub):
             call = stub.Generate.future(
@@ -169,6 +174,7 @@ class TestAPassThatHangs:
             )
             ended_when_told(process, call)
 
+    @pytest.mark.slow
     def test_so_it_does_while_a_reload_hangs(self, tmp_path: Path) -> None:
         with hanging(tmp_path, stall_seconds=0) as (process, stub):
             call = stub.ReloadPolicies.future(pb.ReloadPoliciesRequest(), timeout=DEADLINE)

@@ -141,6 +141,7 @@ def test_malformed_messages(served, method, data):
     assert fields(caught[0]) == ["request"]
 
 
+@pytest.mark.slow
 def test_a_message_of_a_hundred_megabytes(served):
     huge = pb.ScoreRequest(input=pb.Input(text="x" * 100_000_000))
     with fails("RESOURCE_EXHAUSTED"):

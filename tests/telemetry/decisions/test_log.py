@@ -72,6 +72,7 @@ def test_close_writes_what_waits(tmp_path):
         decisions.append(made("late")).result(WAIT)
 
 
+@pytest.mark.slow
 def test_a_full_disk_refuses_until_there_is_room(tmp_path):
     disk, meter = BadDisk(), Meter()
     decisions = log(tmp_path, disk=disk, meter=meter)
@@ -91,6 +92,7 @@ def test_a_full_disk_refuses_until_there_is_room(tmp_path):
     assert verify(tmp_path).faults == []
 
 
+@pytest.mark.slow
 def test_a_full_disk_drops_and_counts(tmp_path):
     disk, meter = BadDisk(), Meter()
     disk.room = 0
@@ -171,6 +173,7 @@ def test_following_sees_what_is_added_across_files(tmp_path):
     assert seen == list(range(1, 31))
 
 
+@pytest.mark.slow
 def test_a_defect_in_writing_leaves_nobody_waiting(tmp_path, monkeypatch):
     decisions = log(tmp_path)
     monkeypatch.setattr(decisions._writer, "append", lambda records: 1 / 0)
@@ -183,6 +186,7 @@ def test_a_defect_in_writing_leaves_nobody_waiting(tmp_path, monkeypatch):
     decisions.close()
 
 
+@pytest.mark.slow
 def test_a_disk_without_room_for_the_servers_own_lines_either_leaves_nobody_waiting(tmp_path, monkeypatch):
     disk = BadDisk()
     decisions = log(tmp_path, disk=disk)

@@ -118,6 +118,7 @@ def test_a_query_chooses_metrics_by_name(port):
     assert [family.name for family in parse_text(body.decode())] == ["sae_monitor_requests"]
 
 
+@pytest.mark.slow
 def test_a_client_that_says_nothing_keeps_nobody_waiting(port):
     silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(20)]
     try:
