@@ -21,8 +21,9 @@ TOKENS = 5
 """Tokens kept per check."""
 FEATURES = 3
 """Features named per token."""
-_MOST_STEPS, _MOST_TOKENS = 16, 4096
-"""Sorted in once so many steps or tokens wait."""
+_MOST_STEPS, _MOST_SCORES = 4, 65_536
+"""Tokens are sorted in once so many steps, or scores of tokens by checks, wait. More at once would cost a little less all
+in all, and would hold up the pass in which it happens for longer."""
 _STRETCHES = 16
 """Into which a long block is cut to see which tokens cannot be among the best."""
 Indices = NDArray[np.intp]
@@ -132,7 +133,7 @@ class EvidenceStore:
         """Tokens that wait to be sorted in; those of one row come in the order of their positions."""
         self._waiting.append((tokens, self._table.age[tokens.rows]))
         self._tokens += len(tokens)
-        if len(self._waiting) >= _MOST_STEPS or self._tokens >= _MOST_TOKENS:
+        if len(self._waiting) >= _MOST_STEPS or self._tokens * len(self._program.checks) >= _MOST_SCORES:
             self.sort_in()
 
     def best_of(self, scores: NDArray[np.float64], rows: Indices) -> Indices:
