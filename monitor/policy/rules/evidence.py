@@ -22,8 +22,8 @@ TOKENS = 5
 FEATURES = 3
 """Features named per token."""
 _MOST_STEPS, _MOST_SCORES = 4, 65_536
-"""Tokens are sorted in once so many steps, or scores of tokens by checks, wait. More at once would cost a little less all
-in all, and would hold up the pass in which it happens for longer."""
+"""Tokens are sorted in once so many steps, or scores of tokens by checks, wait. More at once would cost a little less
+all in all, and would hold up the pass in which it happens for longer."""
 _STRETCHES = 16
 """Into which a long block is cut to see which tokens cannot be among the best."""
 Indices = NDArray[np.intp]
