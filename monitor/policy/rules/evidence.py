@@ -240,8 +240,10 @@ class EvidenceStore:
         column, value = found.columns[entry], found.values[entry]
         share = value * self._program.weights.shares(column, check[pair])
         share[column >= len(self._program.watch.features)] = 0.0
+        # Few of the features that are active at a token are read by the check.
+        read = np.flatnonzero(share > 0)
+        pair, column, value, share = pair[read], column[read], value[read], share[read]
         order = np.lexsort((-share, pair))
-        order = order[share[order] > 0]
         rank = np.arange(len(order)) - np.searchsorted(pair[order], np.arange(len(token)))[pair[order]]
         order, rank = order[rank < FEATURES], rank[rank < FEATURES]
         kept.columns[pair[order], rank], kept.values[pair[order], rank] = column[order], value[order]

@@ -18,6 +18,8 @@ from monitor.records import Readings, WatchPlan
 Indices = NDArray[np.intp]
 _CACHED = 1 << 19
 """Readings that a processor's cache holds with what is made of them."""
+_DENSE = 1 << 20
+"""Columns times checks for which a table of all weights is kept (8 MiB)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +108,11 @@ class Weights:
         self._keys = np.asarray([column * self.checks + i for column, i, _ in pairs], np.intp)
         """Ascending: columns, and checks in each."""
         self._weight = np.asarray([weight for _, _, weight in pairs], np.float64)
+        self._dense: NDArray[np.float64] | None = None
+        """The same weights by key, where they take little memory: found without a search."""
+        if (size := self.checks * len(watch)) <= _DENSE:
+            self._dense = np.zeros(size)
+            self._dense[self._keys] = self._weight
 
     def scores(self, found: Active) -> NDArray[np.float64]:
         """Σ weight · reading, `[rows, checks]`."""
@@ -131,6 +138,8 @@ class Weights:
         if not len(self._keys):
             return np.zeros(len(columns))
         wanted = columns * self.checks + checks
+        if self._dense is not None:
+            return np.asarray(self._dense[wanted])
         at = np.minimum(np.searchsorted(self._keys, wanted), len(self._keys) - 1)
         return np.where(self._keys[at] == wanted, self._weight[at], 0.0)
 
