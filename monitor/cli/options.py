@@ -53,9 +53,9 @@ def _default(setting: Setting) -> str:
     return f" Default: {value:g}." if isinstance(value, float) else f" Default: {value}."
 
 
-Model = Annotated[str | None, _option("model")]
-Dictionary = Annotated[Path | None, _option("dictionary")]
-DictionaryFormat = Annotated[str | None, _option("dictionary_format")]
+ModelOption = Annotated[str | None, _option("model")]
+DictionaryOption = Annotated[Path | None, _option("dictionary")]
+FormatOption = Annotated[str | None, _option("dictionary_format")]
 Policies = Annotated[Path | None, _option("policies")]
 Device = Annotated[str | None, _option("device")]
 Dtype = Annotated[str | None, _option("dtype")]
@@ -229,9 +229,6 @@ Labels = Annotated[
     ),
 ]
 
-ModelOption = Model
-DictionaryOption = Dictionary
-FormatOption = DictionaryFormat
 DeviceOption = Annotated[str, _option("device")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 

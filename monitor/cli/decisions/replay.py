@@ -46,9 +46,9 @@ def replay(
     policy: PolicyName = None,
     since: Since = None,
     until: Until = None,
-    model: options.Model = None,
-    dictionary: options.Dictionary = None,
-    dictionary_format: options.DictionaryFormat = None,
+    model: options.ModelOption = None,
+    dictionary: options.DictionaryOption = None,
+    dictionary_format: options.FormatOption = None,
     device: options.Device = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object per record.")] = False,
 ) -> None:

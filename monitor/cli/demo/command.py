@@ -31,9 +31,9 @@ Start = Callable[[], AbstractContextManager[Endpoint]]
 
 
 def demo(
-    model: options.Model = None,
-    dictionary: options.Dictionary = None,
-    dictionary_format: options.DictionaryFormat = None,
+    model: options.ModelOption = None,
+    dictionary: options.DictionaryOption = None,
+    dictionary_format: options.FormatOption = None,
     policies: options.Policies = None,
     layer: options.Layer = None,
     device: options.Device = None,

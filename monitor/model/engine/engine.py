@@ -202,7 +202,7 @@ class Engine:
         drawing = zip(spans, sequences, strict=True)
         work.sampler.prepare([s.draw if s is not None else None for span, s in drawing if span.draws])
         if self._loaded.device.type == "cuda":
-            # The pass runs on the library's own stream, which does not wait for this one.
+            # The pass runs on the stream of transformers' engine, which does not wait for this one.
             torch.cuda.current_stream().synchronize()
 
     def draw(self, logits: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ class Limits:
     page: int = 32
     """Tokens per cache page."""
     graphs: bool | None = None
-    """Capture passes as CUDA graphs; None lets the library decide by the attention implementation."""
+    """Capture passes as CUDA graphs; None lets transformers decide by the attention implementation."""
 
 
 class Steps(Protocol):
@@ -81,7 +81,7 @@ class Batching(Protocol):
 
 
 class Batcher:
-    """Owns the library's manager and its thread."""
+    """Owns the manager of transformers' continuous batching and its thread."""
 
     def __init__(self, loaded: LoadedModel, limits: Limits, steps: Steps) -> None:
         from transformers import GenerationConfig
@@ -147,7 +147,7 @@ class Batcher:
 
     def add(self, request_id: str, prompt_ids: Sequence[int], max_new_tokens: int) -> None:
         """Queue a request. It draws tokens until `remove`: end-of-text and stop strings are the caller's business."""
-        # Two more than wanted, so that the library never ends a request before its last token was scored.
+        # Two more than wanted, so that transformers never ends a request before its last token was scored.
         self._manager.add_request(
             list(prompt_ids), request_id=request_id, max_new_tokens=max_new_tokens + 2, eos_token_id=[-1]
         )
@@ -162,7 +162,7 @@ class Batcher:
 
         def prepare_next_batch() -> bool:
             if self._removed.is_set():
-                # After an eviction the library admits nothing until a request finishes by itself, and ours never do.
+                # After an eviction transformers admits nothing until a request finishes by itself, and ours never do.
                 self._removed.clear()
                 processor.scheduler.block_new_requests = False
             ready: bool = prepare()
@@ -197,7 +197,7 @@ class Batcher:
         if processor is self._processor:
             return processor
         capacity = processor.cache.num_blocks * self._manager.continuous_batching_config.page_size
-        # One sequence that can never be scheduled ends the library's loop, and every request with it.
+        # One sequence that can never be scheduled ends transformers' loop, and every request with it.
         check_capacity(capacity, self._context)
         self._processor = processor
         processor.prepare_next_batch, processor.update_batch = prepare_next_batch, update_batch
@@ -240,7 +240,7 @@ def _tokens(requests: Sequence[Any], drawn: Sequence[int]) -> list[int | None]:
 
 
 class _Discard:
-    """Stands in for the library's output router: results reach the caller through `Steps` instead."""
+    """Takes the place of transformers' output router: results reach the caller through `Steps` instead."""
 
     def deliver(self, output: Any) -> None:
         """Nothing to do."""

@@ -118,7 +118,7 @@ class Sequence:
     def clamped(self, span: Span) -> list[tuple[Span, ClampRow | None]]:
         """Rows of a pass, in parts of one set of clamps each: those of the time at which a position first ran.
 
-        A sequence that the library dropped and runs again must become what it was: clamps that began in the midst of
+        A sequence that transformers evicted and runs again must become what it was: clamps that began in the midst of
         it do not reach back to its start.
         """
         now = self.row if self.clamps else None

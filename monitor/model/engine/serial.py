@@ -186,7 +186,7 @@ _KEYS_AND_VALUES = _PAGED | {"chunked_attention", "attention", "moe", "sparse", 
 def why_not_batched(model: Any) -> str:
     """Why continuous batching cannot run this model; empty where it can.
 
-    Attention that does not go through the library's attention interface ignores the paged cache: some of these
+    Attention that does not go through transformers' attention interface ignores the paged cache: some of these
     families crash at the first decoded token, others run and silently read a wrong past. Recurrent layers keep what
     no page holds. The cache itself lies on one device.
     """

@@ -1,6 +1,6 @@
 """The check at the start: one short generation shows whether the engine computes what the model computes.
 
-A family that the batching library runs wrongly, or that crashes it at the first decoded token, is found here and
+A family that continuous batching runs wrongly, or that crashes it at the first decoded token, is found here and
 refused, not in the middle of somebody's request.
 """
 
