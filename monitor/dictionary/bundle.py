@@ -35,6 +35,16 @@ class Dictionary:
     files: tuple[Path, ...] = ()
     """The files that define its numbers."""
 
+    @property
+    def norm_limit(self) -> float | None:
+        """Norm above which a residual is an attention sink's, as training or else describing had it; None if unknown.
+
+        Both are of the hook point that the card names.
+        """
+        if self.card.norm_limit is not None:
+            return self.card.norm_limit
+        return None if self.statistics is None else self.statistics.norm_limit
+
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Dictionary:
         """The same dictionary on another device, or with weights of another type; see `SparseAutoencoder.to`."""
         return replace(self, autoencoder=self.autoencoder.to(device, dtype))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from monitor.dictionary.bundle import Dictionary, load_dictionary
@@ -16,6 +18,7 @@ from monitor.dictionary.cards.detokenizer import Detokenizer
 from monitor.dictionary.cards.labels import Labels
 from monitor.dictionary.cards.logit_lens import Unembedding
 from monitor.dictionary.cards.statistics import FeatureStatistics
+from monitor.dictionary.residual_signals import sinks
 from monitor.errors import DictionaryError, InputError, NotFound
 
 if TYPE_CHECKING:
@@ -64,6 +67,19 @@ class Pair:
             if len(ids) < 2:
                 raise InputError(f"{source}: text {number} has no token to read; give longer texts")
         return found
+
+    @cached_property
+    def norm_limit(self) -> float:
+        """The norm above which a residual is an attention sink's; see `monitor.dictionary.residual_signals.sinks`."""
+        from monitor.model.runtime import LoadedPair
+        from monitor.model.selftest.self_test import with_norm_limit
+
+        return with_norm_limit(LoadedPair(self.loaded, self.dictionary, self.harvester.place)).norm_limit
+
+    def sinks(self, residuals: Tensor) -> Tensor:
+        """`[…, time]` bool: which tokens are attention sinks, of residuals `[…, time, d_model]` of whole texts."""
+        positions = torch.arange(residuals.shape[-2], device=residuals.device)
+        return sinks(residuals, positions.expand(residuals.shape[:-1]), self.norm_limit)
 
     def residuals(self, ids: Tensor) -> Tensor:
         """Residuals `[batch, time, d_model]` of token ids `[batch, time]`."""

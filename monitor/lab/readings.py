@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,8 @@ from torch import Tensor
 from monitor.errors import InputError
 from monitor.lab.pair import Pair, need_feature, need_statistics, open_labels
 from monitor.lab.policies import load_set, running_of
-from monitor.model.offline.residuals import Harvester
+from monitor.model.load.hook_points import Place
+from monitor.model.selftest.capture import one_pass
 from monitor.model.tap.probe_columns import ProbeColumns
 from monitor.policy.fit.readings import TextReadings, TokenReadings
 from monitor.records import Signal, WatchPlan
@@ -33,7 +35,7 @@ KEPT = 1 << 30
 class PairReadings:
     """What a pair reads in texts, token by token.
 
-    The first position of each text, where most tokenizers put a token of their own, is left out, as rules leave it out.
+    Attention sinks, the first token of each text among them, are left out, as rules leave them out.
     """
 
     columns: tuple[int | str, ...]
@@ -107,16 +109,21 @@ def read(
     plan = _plan(pair, features, policies)
     reader = PairReader(pair)
     rows: dict[int, NDArray[np.float32]] = {}
+    spelt: dict[int, tuple[str, ...]] = {}
     for which, ids, lengths in reader.batches(texts):
         residual = pair.residuals(ids)
+        read = ~pair.sinks(residual)
         for row, (text, length) in enumerate(zip(which, lengths, strict=True)):
-            rows[text] = reader.columns(residual[row, 1 : max(length, 1)], plan)
+            kept = read[row, :length]
+            rows[text] = reader.columns(residual[row, :length][kept], plan)
+            pieces = pair.speller.pieces(ids[row, 1:length].tolist())
+            spelt[text] = tuple(compress(pieces, kept[1:].tolist()))
     counts = [len(rows[i]) for i in range(len(texts))]
     return PairReadings(
         columns=tuple(column_names(plan)),
         values=np.concatenate([rows[i] for i in range(len(texts))]),
         starts=np.concatenate([[0], np.cumsum(counts)]).astype(np.intp),
-        tokens=tuple(tuple(pair.speller.pieces(reader.ids(text)[1:])) for text in texts),
+        tokens=tuple(spelt[i] for i in range(len(texts))),
     )
 
 
@@ -192,12 +199,13 @@ class PairReader:
         return self._held[1]
 
     def read(self, texts: Sequence[str]) -> TextReadings:
-        """Readings, residuals and anomaly signals of texts, first positions left out."""
+        """Readings, residuals and anomaly signals of texts, attention sinks left out."""
         found: dict[int, tuple[sparse.csr_matrix, NDArray[np.float32], dict[str, NDArray[np.float64]]]] = {}
         for which, ids, lengths in self.batches(texts):
             residual = self.pair.residuals(ids)
+            kept = ~self.pair.sinks(residual)
             for row, (text, length) in enumerate(zip(which, lengths, strict=True)):
-                x = residual[row, 1:length]
+                x = residual[row, :length][kept[row, :length]]
                 active = self._autoencoder.encode(x)
                 read = sparse.csr_matrix((active * self._unit).cpu().numpy())
                 found[text] = (read, x.float().cpu().numpy().copy(), self._signals(x, active))
@@ -241,9 +249,11 @@ class PairReader:
         total = torch.zeros(self._autoencoder.features, dtype=torch.float64, device=self.pair.loaded.device)
         for _, ids, lengths in self.batches(texts):
             residual, gradient = self._gradient(ids, lengths)
+            kept = ~self.pair.sinks(residual)
             for row, length in enumerate(lengths):
-                if length > 1:
-                    total += self._effect(residual[row, 1:length], gradient[row, 1:length])
+                mine = kept[row, :length]
+                if bool(mine.any()):
+                    total += self._effect(residual[row, :length][mine], gradient[row, :length][mine])
         return np.asarray((total / max(len(texts), 1)).cpu().numpy())
 
     def _effect(self, x: Tensor, gradient: Tensor) -> Tensor:
@@ -290,19 +300,28 @@ class LaterResiduals:
     def __init__(self, reader: PairReader, layer: int) -> None:
         self.layer = layer
         self._reader = reader
-        self._harvester = Harvester(reader.pair.loaded, layer)
         self._kept: dict[str, NDArray[np.float32]] = {}
         self._bytes = 0
 
     def residuals(self, texts: Sequence[str]) -> list[NDArray[np.float64]]:
-        """Residuals `[tokens, d_model]` of each text, first positions left out."""
+        """Residuals `[tokens, d_model]` of each text, without the tokens that are attention sinks at the tapped layer."""
         found = {text: self._kept[text] for text in texts if text in self._kept}
         missing = [text for text in dict.fromkeys(texts) if text not in found]
         for which, ids, lengths in self._reader.batches(missing):
-            residual = self._harvester.residuals(ids)
+            residual, kept = self._behind(ids)
             for row, (number, length) in enumerate(zip(which, lengths, strict=True)):
-                found[missing[number]] = self._keep(missing[number], residual[row, 1:length].cpu().numpy())
+                rows = residual[row, :length][kept[row, :length]]
+                found[missing[number]] = self._keep(missing[number], rows.cpu().numpy())
         return [found[text].astype(np.float64) for text in texts]
+
+    @torch.no_grad()
+    def _behind(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Residuals `[texts, time, d_model]` at the later layer, and which tokens `[texts, time]` are no sinks."""
+        pair = self._reader.pair
+        tapped, later = pair.harvester.place, Place(self.layer)
+        seen = one_pass(pair.loaded, [tapped, later], ids)
+        kept = ~pair.sinks(seen[tapped].to(pair.loaded.device))
+        return seen[later].to(pair.loaded.device).float(), kept
 
     def _keep(self, text: str, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         if self._bytes + rows.nbytes <= KEPT:

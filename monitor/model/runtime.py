@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -54,6 +55,9 @@ class LoadedPair:
     dictionary: Dictionary
     place: Place
     """Hook point whose tensor the dictionary encodes."""
+    norm_limit: float = math.inf
+    """Norm above which a residual is an attention sink's (see `sinks`); infinite as long as it is not known. The
+    self-test's `with_norm_limit` measures it where neither training nor describing recorded it."""
 
     @property
     def layer(self) -> int:
@@ -95,7 +99,8 @@ def load_pair(
         )
     place = place_of(found.card, layer, loaded.middle)
     site_of(loaded.layers, place)  # raises where this model has no such layer or module
-    return LoadedPair(loaded, found, place)
+    known = found.norm_limit if place == place_of(found.card, None, loaded.middle) else None
+    return LoadedPair(loaded, found, place, math.inf if known is None else known)
 
 
 def place_of(card: DictionaryCard, layer: int | None, middle: int) -> Place:
@@ -143,7 +148,7 @@ class Runtime:
             device=loaded.device_of(site.module),
             dtype=precise,
         )
-        self.tap = Tap(bank, site)
+        self.tap = Tap(bank, site, norm_limit=pair.norm_limit)
         self._later = LaterTaps(loaded.layers, self.tap, self.layer)
         self.engine = Engine(loaded, bank, self.tap, limits=limits, waiting=waiting, later=self._later)
         self._callers, self._drop = callers, drop

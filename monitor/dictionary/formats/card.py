@@ -34,6 +34,8 @@ class DictionaryCard:
     """Stated mean number of active features per token."""
     explained_variance: float | None = None
     """Stated 1 − FVU (fraction of variance unexplained)."""
+    norm_limit: float | None = None
+    """Norm above which a residual counts as an attention sink's, which training left out; None where not stated."""
 
 
 def layer_of(hook_name: str | None) -> int | None:

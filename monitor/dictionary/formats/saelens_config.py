@@ -161,4 +161,11 @@ def _card(flat: dict[str, Any]) -> DictionaryCard:
         neuronpedia_id=flat.get("neuronpedia_id"),
         l0=flat.get("l0"),
         explained_variance=flat.get("explained_variance"),
+        norm_limit=_norm_limit(flat),
     )
+
+
+def _norm_limit(flat: dict[str, Any]) -> float | None:
+    value = flat.get("norm_limit")
+    usable = isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+    return float(value) if usable else None

@@ -150,6 +150,7 @@ def _metadata(card: DictionaryCard) -> dict[str, Any]:
         "neuronpedia_id": card.neuronpedia_id,
         "l0": card.l0,
         "explained_variance": card.explained_variance,
+        "norm_limit": card.norm_limit,
     }
     known = {name: value for name, value in stated.items() if value is not None}
     return {"sae_lens_version": _LAYOUT_VERSION, **known}

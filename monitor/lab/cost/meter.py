@@ -92,7 +92,8 @@ class Meter:
         self._pair, self._prepared, self._classifier = pair, prepared, classifier
         self._rule = reading_rule(policy)
         self._probe: LaterProbe | None = policy.later
-        self._steered = SteeredModel(pair.harvester, None if self._probe is None else self._probe.layer)
+        later = None if self._probe is None else self._probe.layer
+        self._steered = SteeredModel(pair.harvester, later, limit=pair.norm_limit)
         maximum = need_statistics(pair.dictionary).maximum.to(pair.loaded.device)
         self._unit = torch.where(maximum > 0, 1 / maximum, torch.zeros_like(maximum))
         make = torch.Generator().manual_seed(prepared.seed)
@@ -138,9 +139,9 @@ class Meter:
         own, later = [], []
         for ids, real in batches(self._prepared.positives):
             ran = self._steered.read(ids, edit)
-            for row, length in enumerate(real.sum(1).tolist()):
-                own.append(self._own(ran.edited[row, 1:length]))
-                later.append(self._later(None if ran.later is None else ran.later[row, 1:length]))
+            for row, counted in enumerate(real.to(ran.sinks.device) & ~ran.sinks):
+                own.append(self._own(ran.edited[row][counted]))
+                later.append(self._later(None if ran.later is None else ran.later[row][counted]))
         return np.asarray(own), np.asarray(later)
 
     def _own(self, x: Tensor) -> float:

@@ -30,6 +30,7 @@ class Readout:
             _host(buffers.readings[:rows, :slots]),
             buffers.read,
             _host(buffers.others[:rows]) if buffers.reads_others else None,
+            sinks=buffers.sinks[:rows].to("cpu", copy=True).numpy(),
         )
         if buffers.clamping:
             taken.after = _host(buffers.after[:rows, :slots])
@@ -49,6 +50,8 @@ class Taken:
     """How many slots, from the first, policy sets hold."""
     others: Readings | None = None
     """`[rows, probes and signals]` at the tapped layer; None where no policy set reads any."""
+    sinks: NDArray[np.bool_] | None = None
+    """`[rows]` attention sinks, which rules pass over and clamps leave alone; None where no tap looked for any."""
     after: Readings | None = None
     """As `readings`; None, like all below, where the pass clamped nothing."""
     chosen: NDArray[np.bool_] | None = None
@@ -71,6 +74,8 @@ class Taken:
         assert self.after is not None
         assert self.chosen is not None
         later = None if self.later is None or place.column is None else self.later[rows, place.column]
+        if later is not None and self.sinks is not None:
+            later = later[~self.sinks[rows]]
         return check_rows(place.slots, self.readings[rows], self.after[rows], self.chosen[rows], later)
 
     def tokens(

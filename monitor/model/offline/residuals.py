@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -88,16 +88,3 @@ class Harvester:
                 if handle is not None:
                     handle.remove()
         return logits
-
-
-def pack(texts: Iterable[str], loaded: LoadedModel, length: int) -> Iterator[Tensor]:
-    """Pack texts into rows `[length]` of token ids, one text after the other, as the tokenizer begins each.
-
-    Tokens that do not fill a last row are dropped.
-    """
-    held: list[int] = []
-    for text in texts:
-        held.extend(loaded.tokenizer(text)["input_ids"])
-        while len(held) >= length:
-            yield torch.tensor(held[:length])
-            del held[:length]

@@ -9,12 +9,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from monitor.dictionary.residual_signals import norm_limit, sinks
 from monitor.dictionary.sae import Activation, InputNorm, SparseAutoencoder
 
-OUTLIER = 10.0
-"""A token whose residual is this many times as long as the median is a norm outlier, as attention sinks are."""
 EARLY = 8
-"""Number of tokens at the beginning of each text that are also measured by themselves; they show a missing BOS."""
+"""Number of tokens behind the first of each text that are also measured by themselves; they show a missing BOS."""
 _TOKENS = 512
 """Tokens that are encoded at a time."""
 _FEATURES = 16_384
@@ -25,14 +24,16 @@ _RUNS, _RUN = 16, 512
 
 @dataclass(frozen=True, slots=True)
 class ResidualRows:
-    """Residuals of the test texts, without BOS and without norm outliers."""
+    """Residuals of the test texts, without attention sinks."""
 
     x: Tensor
     """`[tokens, d_model]` float32."""
     early: Tensor
     """`[tokens]` bool: whether the token is among the first EARLY tokens of its text."""
     outliers: float
-    """Share of tokens that were left out for their norm."""
+    """Share of tokens behind the first ones that were left out for their norm."""
+    limit: float
+    """The norm above which they were."""
     finite: bool
     """False where the residual of any token was not finite; such tokens are left out too."""
 
@@ -63,7 +64,7 @@ class Measurement:
     norm: float
     """Median norm of the residuals."""
     outliers: float
-    """Share of tokens that were left out because their norm is more than ten times the median."""
+    """Share of tokens that were left out because their norm is above the pair's limit."""
 
     @property
     def whole(self) -> bool:
@@ -71,17 +72,24 @@ class Measurement:
         return not math.isnan(self.explained_variance)
 
 
-def rows_of(texts: Sequence[Tensor], *, skip: int) -> ResidualRows:
-    """The rows of texts, each `[tokens, d_model]`, without their first `skip` tokens (BOS)."""
-    kept = [text[skip:] for text in texts]
-    x = torch.cat(kept)
-    early = torch.cat([torch.arange(len(text)) < EARLY for text in kept])
-    finite = torch.isfinite(x).all(-1)
-    norms = x.norm(dim=-1)
-    median = norms[finite].median() if bool(finite.any()) else torch.zeros(())
-    far = norms > OUTLIER * median
-    keep = finite & ~far
-    return ResidualRows(x[keep], early[keep], float((far & finite).float().mean()), bool(finite.all()))
+def rows_of(texts: Sequence[Tensor], *, limit: float | None = None) -> ResidualRows:
+    """The rows of texts, each `[tokens, d_model]`, without attention sinks and without what is not finite.
+
+    `limit` is the pair's norm limit. Without it, the limit that these texts show is taken.
+    """
+    x = torch.cat(list(texts))
+    positions = torch.cat([torch.arange(len(text)) for text in texts])
+    if limit is None:
+        limit = norm_limit(x, positions)
+    finite, left_out, behind = x.isfinite().all(-1), sinks(x, positions, limit), positions > 0
+    keep = finite & ~left_out
+    return ResidualRows(
+        x[keep],
+        (positions <= EARLY)[keep],
+        float(left_out[behind].float().mean()),
+        limit,
+        bool(finite[behind].all()),
+    )
 
 
 @torch.no_grad()

@@ -5,13 +5,15 @@ The caller decides whether a failure stops the server.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
 from monitor.dictionary.storage.stored_autoencoder import StoredAutoencoder
 from monitor.model.load.hook_points import Place
-from monitor.model.runtime import LoadedPair
+from monitor.model.runtime import LoadedPair, place_of
 from monitor.model.selftest.capture import capture, one_pass
 from monitor.model.selftest.causes import Cause
 from monitor.model.selftest.diagnosis import Suspect, diagnose, neighbours
@@ -38,9 +40,9 @@ def self_test(
     texts = texts_for(pair.loaded)
     _check_reached_once(pair, texts)
     residuals = capture(pair.loaded, [pair.place], texts.ids)[pair.place]
-    rows = rows_of(residuals, skip=int(texts.bos is not None)).to(pair.loaded.device)
-    record = _record(pair, texts, _measure(pair, rows, thorough))
     known = load_records(pair.dictionary.path) if records is None else records
+    rows = rows_of(residuals, limit=_known_limit(pair, known)).to(pair.loaded.device)
+    record = _record(pair, texts, _measure(pair, rows, thorough), rows.limit)
     best = best_record(known, record)
     expected = expected_of(pair.dictionary.card, best, record.dtype)
     lines = compare(record.measured, expected)
@@ -61,10 +63,34 @@ def _measure(pair: LoadedPair, rows: ResidualRows, thorough: bool) -> Measuremen
     return measure(rows, sae)
 
 
-def _record(pair: LoadedPair, texts: Texts, measured: Measurement) -> Record:
+def with_norm_limit(pair: LoadedPair) -> LoadedPair:
+    """The pair with its norm limit, above which a residual is an attention sink's.
+
+    It is what training, describing or `dictionary verify` recorded, else what the fixed texts of the self-test show.
+    """
+    limit = _known_limit(pair, load_records(pair.dictionary.path))
+    if limit is None:
+        residuals = capture(pair.loaded, [pair.place], texts_for(pair.loaded).ids)[pair.place]
+        limit = rows_of(residuals).limit
+    return replace(pair, norm_limit=limit)
+
+
+def _known_limit(pair: LoadedPair, records: Sequence[Record]) -> float | None:
+    """The norm limit that is recorded for the pair; None where none is."""
+    if math.isfinite(pair.norm_limit):
+        return pair.norm_limit
+    found = pair.dictionary.norm_limit
+    if found is not None and pair.place == place_of(pair.dictionary.card, None, pair.loaded.middle):
+        return found
+    here = (pair.dictionary.digest, pair.loaded.digest, str(pair.place))
+    limits = (r.norm_limit for r in records if (r.dictionary, r.model, r.place) == here)
+    return next((limit for limit in limits if limit is not None), None)
+
+
+def _record(pair: LoadedPair, texts: Texts, measured: Measurement, limit: float) -> Record:
     loaded = pair.loaded
     dtype = str(loaded.dtype).removeprefix("torch.")
-    return Record(pair.dictionary.digest, loaded.digest, str(pair.place), dtype, texts.digest, measured)
+    return Record(pair.dictionary.digest, loaded.digest, str(pair.place), dtype, texts.digest, measured, limit)
 
 
 def _check_reached_once(pair: LoadedPair, texts: Texts) -> None:

@@ -31,6 +31,8 @@ class Record:
     texts: str
     """Digest of the test texts."""
     measured: Measurement
+    norm_limit: float | None = None
+    """Norm above which a residual counted as an attention sink's; None in a record that does not say."""
 
 
 def load_records(folder: Path) -> tuple[Record, ...]:
