@@ -19,13 +19,14 @@ from torch import Tensor
 from torch import distributed as dist
 
 from monitor.dictionary.formats import DictionaryCard
+from monitor.dictionary.packed_text import PackedText, batches, pack
 from monitor.dictionary.training import processes
 from monitor.dictionary.training.report import TrainingReport
 from monitor.dictionary.training.run import StepCallback, Storage, TrainingInputs, save_run, train_dictionary
 from monitor.dictionary.training.settings import TrainSettings
 from monitor.dictionary.training.stream import FORWARD
 from monitor.dictionary.training.sweep import summary
-from monitor.dictionary.training.text import TextSource, mixed, rows
+from monitor.dictionary.training.text import TextSource, mixed
 from monitor.dictionary.training.trainer import StepMetrics
 from monitor.errors import ConfigurationError
 from monitor.model.load.model import LoadedModel, load_model
@@ -76,21 +77,19 @@ def open_subject(given: TrainingText) -> TrainingInputs:
     loaded = load_model(given.model, device=_device(given.device))
     harvester = Harvester(loaded, given.layer)
     length = min(given.length, loaded.context)
-    bos = _bos(loaded)
     return TrainingInputs(
-        rows=partial(_rows, loaded, sources, length, bos, False),
-        held_out=_held_out(_rows(loaded, sources, length, bos, True), given.held_out, length),
+        rows=partial(_rows, loaded, sources, length, held_out=False),
+        held_out=_held_out(_rows(loaded, sources, length, held_out=True), given.held_out, length),
         residuals=partial(_rough, harvester),
         exact_residuals=harvester.residuals,
         logits=partial(_logits, harvester),
-        bos=bos,
         d_model=loaded.d_model,
         device=loaded.device,
         card=DictionaryCard(
             model_name=_name(given.model),
             hook_name=f"blocks.{harvester.layer}.hook_resid_post",
             layer=harvester.layer,
-            prepend_bos=bos is not None,
+            prepend_bos=loaded.text.bos is not None,
             context_size=length,
             dataset=", ".join(source.path.name for source in sources),
         ),
@@ -216,27 +215,17 @@ def _name(model: str) -> str:
     return Path(model).resolve().name if Path(model).exists() else model
 
 
-def _bos(loaded: LoadedModel) -> int | None:
-    """The token that the tokenizer puts before a text; None where it puts none."""
-    ids, bos = loaded.tokenizer("a")["input_ids"], loaded.tokenizer.bos_token_id
-    return int(bos) if ids and bos is not None and ids[0] == bos else None
-
-
 def _rows(
-    loaded: LoadedModel, sources: Sequence[TextSource], length: int, bos: int | None, held_out: bool
-) -> Iterator[Tensor]:
-    def tokenise(texts: list[str]) -> list[list[int]]:
-        ids: list[list[int]] = loaded.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
-        return ids
-
-    return rows(mixed(sources, held_out=held_out), tokenise, length, bos)
+    loaded: LoadedModel, sources: Sequence[TextSource], length: int, *, held_out: bool
+) -> Iterator[PackedText]:
+    return pack(mixed(sources, held_out=held_out), loaded.text.batch, length, loaded.text.begin)
 
 
-def _held_out(found: Iterator[Tensor], tokens: int, length: int) -> list[Tensor]:
-    kept = list(islice(found, max(1, -(-tokens // length))))
+def _held_out(found: Iterator[PackedText], tokens: int, length: int) -> list[PackedText]:
+    kept = list(batches(islice(found, max(1, -(-tokens // length))), FORWARD))
     if not kept:
         raise ConfigurationError("the text is too short for a single row; give more")
-    return [torch.stack(kept[start : start + FORWARD]) for start in range(0, len(kept), FORWARD)]
+    return kept
 
 
 def _rough(harvester: Harvester, ids: Tensor) -> Tensor:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
@@ -15,9 +15,10 @@ from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, Mo
 from monitor.cli.show.console import stderr_console, stdout_console
 from monitor.dictionary.cards import card_file, labels, statistics
 from monitor.dictionary.cards.auto_labels import name_features
-from monitor.dictionary.cards.description import CorpusDescription, DescribeOptions, PackedRow, pack_rows
+from monitor.dictionary.cards.description import CorpusDescription, DescribeOptions
 from monitor.dictionary.cards.description import describe as describe_features
 from monitor.dictionary.cards.feature_cards import make_cards
+from monitor.dictionary.packed_text import pack
 from monitor.lab.pair import Pair, open_labels, open_pair
 from monitor.lab.texts import corpus_files, in_equal_shares
 
@@ -59,7 +60,8 @@ def describe(
     pair = open_pair(model, dictionary, device, dictionary_format, measured=False)
     named = open_labels(pair.dictionary)  # before the long part: labels of another dictionary are refused
     length = min(length, pair.loaded.context)
-    rows = itertools.islice(_rows(pair, in_equal_shares(files, document), length), -(-tokens // length))
+    text = pair.loaded.text
+    rows = islice(pack(in_equal_shares(files, document), text.batch, length, text.begin), -(-tokens // length))
     said = corpus or ", ".join(path.name for path in data)
     started = time.monotonic()
     with _progress(tokens) as advance:
@@ -67,7 +69,7 @@ def describe(
             rows,
             pair.residuals,
             pair.dictionary.autoencoder,
-            DescribeOptions(bos=pair.bos, keep=2 * contexts),
+            DescribeOptions(pair.norm_limit, keep=2 * contexts),
             corpus=said,
             dictionary_digest=pair.dictionary.digest,
             progress=advance,
@@ -75,15 +77,6 @@ def describe(
     seconds = time.monotonic() - started
     written = _write(pair, found, named, contexts)
     _report(found, seconds, written)
-
-
-def _rows(pair: Pair, texts: Iterator[str], length: int) -> Iterator[PackedRow]:
-    tokenizer = pair.loaded.tokenizer
-
-    def tokenise(text: str) -> list[int]:
-        return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
-
-    return pack_rows(texts, tokenise, length, pair.bos)
 
 
 def _write(pair: Pair, found: CorpusDescription, named: labels.Labels, contexts: int) -> list[Path]:
@@ -96,7 +89,7 @@ def _write(pair: Pair, found: CorpusDescription, named: labels.Labels, contexts:
         tokens=found.statistics.tokens,
     )
     sae = pair.dictionary.autoencoder
-    made = list(make_cards(found, sae, pair.unembedding, pair.speller, bos=pair.bos, contexts=contexts))
+    made = list(make_cards(found, sae, pair.unembedding, pair.speller, start=pair.loaded.text.begin, contexts=contexts))
     return [
         statistics.save(folder, found.statistics),
         card_file.save(folder, header, made),
