@@ -261,6 +261,8 @@ class Failure(enum.StrEnum):
     """More tokens are said to be scored than the rules were shown."""
     NON_FINITE = "non_finite"
     """A reading was NaN or infinite."""
+    NOT_JUDGED = "not_judged"
+    """Rules could look at no token: all are attention sinks, control tokens or the first of the text."""
     NOT_CONCLUDED = "not_concluded"
     """The request ended before anybody asked for its verdict."""
     NOT_RUN = "not_run"
@@ -348,6 +350,9 @@ class Blocks:
     """`[rows, watched]`, columns in the order of the watch plan; `UNREAD` where no tap wrote."""
     faults: Mapping[int, Failure] = field(default_factory=dict)
     """Blocks, by number, that the caller knows to be unscored, whatever their readings say."""
+    sinks: NDArray[np.bool_] | None = None
+    """`[rows]` True at attention sinks, whose readings mean nothing: nothing is judged by them. None where there
+    are none but the first tokens of sequences."""
 
     def __len__(self) -> int:
         return len(self.slots)
@@ -410,6 +415,7 @@ class Blocks:
             self.counts[kept],
             self.token_ids,
             self.readings,
+            sinks=self.sinks,
         )
 
     def in_order(self, firsts: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -528,6 +534,9 @@ class Coverage:
     tokens_scored: int = 0
     tokens_truncated: int = 0
     """Tokens of the input that were dropped before the model ran, at the caller's request."""
+    tokens_sinks: int = 0
+    """Tokens among the scored ones that are attention sinks, the first of the text among them. No rule judges by them
+    and no clamp edits them."""
 
     @property
     def complete(self) -> bool:

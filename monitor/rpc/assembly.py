@@ -16,7 +16,7 @@ from monitor.model.engine.paged import Limits
 from monitor.model.runtime import LoadedPair, Runtime, load_pair
 from monitor.model.selftest.expected import ExpectedSource
 from monitor.model.selftest.health import DictionaryHealth, dictionary_health
-from monitor.model.selftest.self_test import self_test
+from monitor.model.selftest.self_test import self_test, with_norm_limit
 from monitor.pairs import tiny
 from monitor.policy.files.loader import load_policies
 from monitor.policy.policyset import PolicySet
@@ -45,7 +45,7 @@ def assemble(settings: Settings) -> Assembly:
 
     Raises ConfigurationError, or one of its subclasses, where the model, the dictionary or the policies cannot be used.
     """
-    pair = _chosen_pair(settings)
+    pair = with_norm_limit(_chosen_pair(settings))
     sessions = SessionStore(settings.session_limit, settings.session_ttl_seconds)
     folder = settings.policies or bundled_policies()
     load, seen = partial(_load_policies, folder, pair, sessions), signature(folder)

@@ -197,6 +197,7 @@ class Engine:
                 self._place(sequence)
                 parts += sequence.clamped(span)
         write_rows(buffers, parts, rows)
+        buffers.begin([span.first for span in spans if span.position == 0])
         buffers.settle(self._bank)
         buffers.poison(rows)
         drawing = zip(spans, sequences, strict=True)
@@ -374,6 +375,7 @@ class _Group:
                 for number, (sequence, span) in enumerate(zip(sequences, spans, strict=True))
                 if ran_others(sequence, span, ids)
             },
+            sinks=taken.sinks,
         )
 
 

@@ -151,6 +151,7 @@ class Scorer:
         for row, (job, _) in enumerate(batch):
             job.admitted()
             ids[row, : len(job.ids)] = torch.tensor(job.ids)
+        buffers.begin(range(0, ids.numel(), width))
         buffers.settle(self._bank)
         buffers.poison(ids.numel())
         # Padding stands on the right and attention is causal, so no token sees it.
@@ -225,6 +226,7 @@ def _observed(
         counts=counts,
         token_ids=ids,
         readings=taken.watched(job.lease),
+        sinks=taken.sinks,
     )
     try:
         return job.observer.observe_batch(blocks)
@@ -236,7 +238,9 @@ def _outcome(place: _Place, decision: Decision, taken: Taken) -> ScoreOutcome:
     """What a pass says of one text."""
     job, cause = place.job, decision.failure
     count = len(job.ids)
-    coverage = Coverage(count, count if cause is None else 0, job.tokens_truncated)
+    sinks = taken.sinks_in(slice(place.first, place.first + count))
+    scored = (count, sinks) if cause is None else (0, 0)
+    coverage = Coverage(count, scored[0], job.tokens_truncated, scored[1])
     if cause is not None and decision.action is Action.BLOCK:
         return ScoreOutcome(coverage, error=MonitoringFailed(FAILED, cause))
     if not job.include_tokens:

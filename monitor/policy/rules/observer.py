@@ -109,8 +109,10 @@ class RequestRules:
 
     def verdict(self, coverage: Coverage) -> Verdict:
         """Everything about the request; UNKNOWN unless every token that was run was scored."""
-        shown, now = self._rules.reach(self)
+        shown, judged, now = self._rules.reach(self)
         shortfall = _shortfall(coverage, shown)
+        if shortfall is None and not judged and self._rules.program.rules:
+            shortfall = Failure.NOT_JUDGED
         failure = self.failure or shortfall
         status = Status.CHECKED if failure is None else Status.UNKNOWN
         blocks = any(cause is not None and self._closed(cause) for cause in (self.failure, shortfall))
@@ -226,13 +228,15 @@ class Rules:
             self._table.session[slot] = request.session is not None
             return slot
 
-    def reach(self, request: RequestRules) -> tuple[int, list[Reach]]:
-        """How many tokens of a request were shown, and how far its checks have come in the phase that it is in."""
+    def reach(self, request: RequestRules) -> tuple[int, int, list[Reach]]:
+        """How many tokens of a request were shown, how many of them were judged, and how far its checks have come in
+        the phase that it is in.
+        """
         table, slot = self._table, request.slot
         with self._lock:
-            shown, phase = int(table.shown[slot]), int(table.phase[slot])
+            shown, judged, phase = int(table.shown[slot]), int(table.judged[slot]), int(table.phase[slot])
             now = [self._reach(slot, phase)] if phase != NO_PHASE else []
-        return shown, now
+        return shown, judged, now
 
     def in_force(self, request: RequestRules) -> tuple[tuple[Clamp, ...], tuple[str, ...]]:
         """Clamps of a request's policies now, and the names of those that clamp."""
@@ -298,13 +302,15 @@ class Rules:
         unscored: dict[int, Failure],
         known: tuple[NDArray[np.int64], Indices, NDArray[np.int64]],
     ) -> _Counted:
-        """Tokens of blocks that can be scored, special ones left out. `known` is, of every block's request, from which
+        """Tokens of blocks that can be scored, special ones and attention sinks left out. `known` is, of every block's request, from which
         position on tokens are new, which ones are special, and how many counted before.
         """
         first, kinds, before = known
         lane = np.repeat(np.arange(len(blocks)), blocks.counts)
         rows, positions = blocks.in_order(blocks.firsts), blocks.in_order(blocks.starts)
         counted = (positions >= first[lane]) & ~self._passed_over(blocks.token_ids[rows], kinds[lane])
+        if blocks.sinks is not None:
+            counted &= ~blocks.sinks[rows]
         if not self.program.rules:
             counted[:] = False
         if unscored:
@@ -313,6 +319,7 @@ class Rules:
         lengths = np.bincount(lane, minlength=len(blocks))
         own = np.flatnonzero(lengths)
         lengths = lengths[own]
+        self._table.judged[blocks.slots[own]] += lengths
         starts = np.cumsum(lengths) - lengths
         return _Counted(
             own, blocks.slots[own], starts, lengths, rows[counted], positions[counted], before[own]

@@ -11,19 +11,19 @@ from monitor.dictionary.training import checkpoint
 from monitor.dictionary.training.run import METRICS, Storage, save_run
 from monitor.dictionary.training.settings import Objective
 from monitor.errors import ConfigurationError
-from tests.dictionary.training.toy_run import SETTINGS, WIDTH, Toy, train
+from tests.dictionary.training.toy_run import SETTINGS, WIDTH, Told, Toy, train
 
 
 @pytest.mark.parametrize("objective", list(Objective))
 def test_a_run_leaves_a_dictionary_and_a_report(tmp_path, objective):
-    seen = []
-    report = train(tmp_path, settings=dataclasses.replace(SETTINGS, objective=objective), on_step=seen.append)
+    told = Told()
+    report = train(tmp_path, settings=dataclasses.replace(SETTINGS, objective=objective), progress=told)
     save_run(report, Storage(tmp_path))
     found = load_dictionary(tmp_path)
     assert (found.autoencoder.features, found.autoencoder.d_model) == (64, WIDTH)
     assert (found.card.model_name, found.card.layer) == ("toy", 1)
     assert found.card.l0 == pytest.approx(report.evaluation.l0)
-    assert [metrics.step for metrics in seen] == list(range(60))
+    assert [metrics.step for metrics in told.steps] == list(range(60))
     stored = json.loads((tmp_path / "training.json").read_text())
     assert stored["results"]["fvu"] == report.evaluation.fvu < 0.5
     assert stored["settings"]["features"] == 64

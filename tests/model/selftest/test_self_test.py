@@ -28,7 +28,7 @@ RECORD = Record("sha256:d", "sha256:m", "blocks.1.hook_resid_post", "float32", "
 
 def some_rows(count: int = 200) -> ResidualRows:
     x = torch.randn(count, WIDTH, generator=torch.Generator().manual_seed(3)) * 2 + 0.3
-    return rows_of(x.split(20), skip=1)
+    return rows_of(x.split(20))
 
 
 def plain(x: torch.Tensor, sae) -> tuple[float, float]:
@@ -97,7 +97,7 @@ def test_scaling_the_input_is_scaling_the_dictionary_the_other_way() -> None:
 def test_bos_outliers_and_what_is_not_finite_are_left_out() -> None:
     text = torch.ones(12, WIDTH)
     text[0], text[4], text[7, 2] = 900.0, 90.0, math.nan
-    rows = rows_of([text], skip=1)
+    rows = rows_of([text], limit=60.0)
     assert len(rows.x) == 9
     assert bool((rows.x == 1).all())
     assert rows.outliers == pytest.approx(1 / 11)
