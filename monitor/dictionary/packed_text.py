@@ -56,7 +56,9 @@ def pack(
     a token behind `start`.
     """
     if length <= len(start):
-        raise ConfigurationError(f"rows of {length} tokens hold nothing but the start of a text; give longer ones")
+        raise ConfigurationError(
+            f"rows of {length} tokens hold nothing but the start of a text; give longer ones"
+        )
     source, number = iter(texts), 0
     ids: list[int] = []
     documents: list[int] = []

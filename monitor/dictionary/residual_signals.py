@@ -37,7 +37,7 @@ def outlying(x: Tensor, limit: float) -> Tensor:
     dtype = torch.float64 if x.dtype is torch.float64 else torch.float32
     norm = torch.linalg.vector_norm(x, dim=-1, dtype=dtype)
     # A comparison with infinity on both sides keeps rows that are not finite, and no limit leaves out nothing.
-    return (norm > limit) & (norm < torch.inf)
+    return torch.logical_and(norm > limit, norm < torch.inf)
 
 
 def norm_limit(x: Tensor, positions: Tensor) -> float:

@@ -53,7 +53,9 @@ def contrast_texts(
             f"{count} positive and {len(texts) - count} negative texts; a contrast needs two of each side"
         )
     ids = pair.all_ids(texts, "contrast")
-    pooled = pool_texts(ids, pair.residuals, pair.dictionary.autoencoder, limit=pair.norm_limit, progress=progress)
+    pooled = pool_texts(
+        ids, pair.residuals, pair.dictionary.autoencoder, limit=pair.norm_limit, progress=progress
+    )
     return rank(pooled, list(positive), pool, both_ways=both_ways)
 
 

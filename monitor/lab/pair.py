@@ -24,6 +24,7 @@ from monitor.errors import DictionaryError, InputError, NotFound
 if TYPE_CHECKING:
     from monitor.model.load.model import LoadedModel
     from monitor.model.offline.residuals import Harvester
+    from monitor.model.runtime import LoadedPair
 
 
 _FINAL_NORMS = ("norm", "final_layernorm", "final_layer_norm", "ln_f")
@@ -65,12 +66,18 @@ class Pair:
         return found
 
     @cached_property
+    def loaded_pair(self) -> LoadedPair:
+        """The two as the self-test takes them."""
+        from monitor.model.runtime import LoadedPair
+
+        return LoadedPair(self.loaded, self.dictionary, self.harvester.place)
+
+    @cached_property
     def norm_limit(self) -> float:
         """The norm above which a residual is an attention sink's; see `monitor.dictionary.residual_signals.sinks`."""
-        from monitor.model.runtime import LoadedPair
         from monitor.model.selftest.self_test import with_norm_limit
 
-        return with_norm_limit(LoadedPair(self.loaded, self.dictionary, self.harvester.place)).norm_limit
+        return with_norm_limit(self.loaded_pair).norm_limit
 
     def sinks(self, residuals: Tensor) -> Tensor:
         """`[…, time]` bool: which tokens are attention sinks, of residuals `[…, time, d_model]` of whole texts."""

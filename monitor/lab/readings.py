@@ -304,7 +304,7 @@ class LaterResiduals:
         self._bytes = 0
 
     def residuals(self, texts: Sequence[str]) -> list[NDArray[np.float64]]:
-        """Residuals `[tokens, d_model]` of each text, without the tokens that are attention sinks at the tapped layer."""
+        """Residuals `[tokens, d_model]` of each text, without attention sinks of the tapped layer."""
         found = {text: self._kept[text] for text in texts if text in self._kept}
         missing = [text for text in dict.fromkeys(texts) if text not in found]
         for which, ids, lengths in self._reader.batches(missing):

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from monitor.dictionary.cards.statistics import FeatureStatistics
+from monitor.dictionary.residual_signals import sinks
 from monitor.dictionary.sae import Activation, SparseAutoencoder
 from monitor.errors import InputError, NotFound
 from monitor.lab.pair import open_pair
@@ -48,6 +49,10 @@ class Pair:
 
     def residuals(self, ids):
         return self.harvester.residuals(ids)
+
+    def sinks(self, residuals):
+        positions = torch.arange(residuals.shape[-2]).expand(residuals.shape[:-1])
+        return sinks(residuals, positions, 1e6)
 
 
 @pytest.fixture

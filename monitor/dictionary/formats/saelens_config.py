@@ -167,5 +167,6 @@ def _card(flat: dict[str, Any]) -> DictionaryCard:
 
 def _norm_limit(flat: dict[str, Any]) -> float | None:
     value = flat.get("norm_limit")
-    usable = isinstance(value, int | float) and not isinstance(value, bool) and value > 0
-    return float(value) if usable else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if value > 0 else None

@@ -20,6 +20,9 @@ Logits = Callable[[Tensor, Callable[[Tensor], Tensor] | None], Tensor]
 The second argument is a function that replaces the residuals `[rows, length, d]` on the way; None replaces nothing.
 """
 
+CROSS_ENTROPY_BATCHES = 8
+"""Cross-entropies are measured on this many of the first held-out batches."""
+
 
 @dataclass(frozen=True)
 class DictionaryQuality:
@@ -67,7 +70,7 @@ def measure_quality(
     logits: Logits,
     *,
     limit: float,
-    ce_batches: int = 8,
+    ce_batches: int = CROSS_ENTROPY_BATCHES,
     progress: Callable[[int], None] | None = None,
 ) -> DictionaryQuality:
     """Measure a dictionary on held-out text.

@@ -100,9 +100,7 @@ def _mean(pair: Pair, texts: Sequence[Sequence[int]]) -> Tensor:
 
 def _clamped(pair: Pair, clamps: Sequence[Clamp]) -> Edit:
     maximum = need_statistics(pair.dictionary).maximum
-    return Clamped(
-        pair.dictionary.autoencoder, maximum, clamps, pair.loaded.device, limit=pair.norm_limit
-    )
+    return Clamped(pair.dictionary.autoencoder, maximum, clamps, pair.loaded.device, limit=pair.norm_limit)
 
 
 def _detectors(policy: Policy, count: int) -> list[int]:

@@ -48,9 +48,7 @@ class SteeredModel:
     `limit` is the pair's norm limit, above which a residual is an attention sink's.
     """
 
-    def __init__(
-        self, harvester: Harvester, later: int | None = None, *, limit: float = math.inf
-    ) -> None:
+    def __init__(self, harvester: Harvester, later: int | None = None, *, limit: float = math.inf) -> None:
         self._harvester, self._loaded, self._later = harvester, harvester.loaded, later
         self._limit = limit
 

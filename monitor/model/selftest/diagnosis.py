@@ -42,6 +42,11 @@ class Suspect:
     rank: float
     """Sort key, most likely first: `off`, plus 0.4 for a fitted number, less 0.5 for direct evidence."""
 
+    @property
+    def restores(self) -> bool:
+        """True where an experiment undid the mistake, and the numbers were then right."""
+        return self.measured is not None and self.off <= 1
+
 
 def diagnose(pair: LoadedPair, texts: Texts, rows: ResidualRows, expected: Expected) -> tuple[Suspect, ...]:
     """Possible causes, most likely first.
@@ -49,7 +54,7 @@ def diagnose(pair: LoadedPair, texts: Texts, rows: ResidualRows, expected: Expec
     For a dictionary that does not fit into memory, only other hook points and other BOS tokens are tried, because the
     other experiments change its weights.
     """
-    tried = [*_other_places(pair, texts, expected), *_other_tokens(pair, texts)]
+    tried = [*_other_places(pair, texts, expected), *other_tokens(pair, texts)]
     sae = _resident(pair.dictionary.autoencoder)
     if sae is None:
         return _ranked(tried, frozenset(), expected)
@@ -134,8 +139,8 @@ def _at(pair: LoadedPair, texts: Texts, places: Sequence[Place]) -> dict[Place, 
     }
 
 
-def _other_tokens(pair: LoadedPair, texts: Texts) -> Iterator[Experiment]:
-    """Experiments with BOS before every text where there is none, or without it where there is one."""
+def other_tokens(pair: LoadedPair, texts: Texts) -> Iterator[Experiment]:
+    """Experiments: BOS before every text where there is none, or no BOS where there is one."""
     sae = pair.dictionary.autoencoder
     if texts.bos is not None:
         found = capture(pair.loaded, [pair.place], [ids[1:] for ids in texts.ids])[pair.place]

@@ -53,6 +53,8 @@ BOUNDS = {
 }
 
 
+WELL = 0.3
+"""Explained variance from which on a dictionary of which nothing is declared counts as read right."""
 _SAMPLED = 1.5
 """Greatest factor for L0 where it is estimated from a sample of the features."""
 
@@ -73,6 +75,8 @@ class Expected:
     outliers: float | None = None
     place: str | None = None
     """Hook point of the record; None without a record."""
+    least: float = WELL
+    """Where nothing is expected, the explained variance from which on an experiment counts as right."""
 
     @property
     def bounds(self) -> Bounds:
@@ -152,8 +156,10 @@ def far(found: Measurement, expected: Expected) -> float:
     """Greatest deviation of a measurement, divided by the one that is allowed, for ranking possible causes.
 
     Values from the card have closer bounds here than in the self-test. A result of at most 1 means that the measurement
-    matches the expected values.
+    matches the expected values; where there are none, that it explains the variance well.
     """
+    if expected.source is ExpectedSource.NONE:
+        return _or_infinite(max(1 - found.explained_variance, 0.0) / (1 - expected.least))
     declared = expected.source is ExpectedSource.DECLARED
     return distance(compare(found, expected, _CLOSE if declared else None))
 

@@ -109,8 +109,9 @@ class Tap:
     """A forward hook at one hook point: readings = encode(x), x' = x + Σ_i (c_i − a_i) · W_dec[i].
 
     All activations a_i are read from the original x; the sum is taken in the bank's dtype and cast once. Rows without a
-    clamp stay bit-identical, and so do attention sinks. Forward passes of threads that did not call `use` are not touched. Where x is on another
-    device than the bank, it is moved there to be read, and the result is moved back.
+    clamp stay bit-identical, and so do attention sinks: rows that `TapBuffers.begin` named and rows whose norm is above
+    `norm_limit`. Forward passes of threads that did not call `use` are not touched. Where x is on another device than
+    the bank, it is moved there to be read, and the result is moved back.
     """
 
     def __init__(

@@ -302,8 +302,10 @@ class Rules:
         unscored: dict[int, Failure],
         known: tuple[NDArray[np.int64], Indices, NDArray[np.int64]],
     ) -> _Counted:
-        """Tokens of blocks that can be scored, special ones and attention sinks left out. `known` is, of every block's request, from which
-        position on tokens are new, which ones are special, and how many counted before.
+        """Tokens of blocks that can be scored, special ones and attention sinks left out.
+
+        `known` is, of every block's request, from which position on tokens are new, which ones are special, and how
+        many counted before.
         """
         first, kinds, before = known
         lane = np.repeat(np.arange(len(blocks)), blocks.counts)

@@ -30,8 +30,7 @@ class Model:
 
 
 def ids():
-    out = torch.randint(1, VOCABULARY, (12, 9), generator=torch.Generator().manual_seed(1))
-    return out
+    return torch.randint(1, VOCABULARY, (12, 9), generator=torch.Generator().manual_seed(1))
 
 
 def packed(*batches):

@@ -55,7 +55,10 @@ def test_first_positions_are_left_out_by_where_they_stand_and_never_by_their_id(
 
 def test_the_first_tokens_of_all_documents_of_a_row_are_left_out():
     ids = torch.arange(1, 17).view(2, 8)
-    rows = [PackedText(ids[0], torch.tensor([0, 0, 0, 1, 1, 1, 1, 2])), PackedText(ids[1], torch.full((8,), 2))]
+    rows = [
+        PackedText(ids[0], torch.tensor([0, 0, 0, 1, 1, 1, 1, 2])),
+        PackedText(ids[1], torch.full((8,), 2)),
+    ]
     stream = ActivationStream(lambda: iter(rows), residuals, limit=LIMIT, batch=6, buffer=12)
     assert sorted(torch.cat(list(stream.batches()))[:, 0].tolist()) == [2, 3, 5, 6, 7, *range(10, 17)]
 

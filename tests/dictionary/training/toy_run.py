@@ -72,6 +72,4 @@ SETTINGS = TrainSettings(64, 60 * 128, k=4, batch=128, buffer=1024, learning_rat
 
 
 def train(folder, model=None, settings=SETTINGS, count=3000, progress=None, **storage):
-    return train_dictionary(
-        settings, inputs(model, count), Storage(folder, **storage), progress or Told()
-    )
+    return train_dictionary(settings, inputs(model, count), Storage(folder, **storage), progress or Told())
