@@ -320,10 +320,16 @@ class TokenBlock:
     token_ids: tuple[int, ...]
     readings: Readings
     """`[len(token_ids), watched]`, columns in the order of the watch plan."""
+    sinks: tuple[int, ...] = ()
+    """Positions of attention sinks among the tokens; that of a sequence's first token need not be named."""
 
 
 UNREAD = float("-inf")
 """Stands where a reading should be that no tap wrote. A tap writes NaN for what is not finite, never this."""
+
+
+def _positions(block: TokenBlock) -> range:
+    return range(block.start, block.start + len(block.token_ids))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -374,7 +380,9 @@ class Blocks:
                 "blocks of one call have the same columns; observe others in a call of their own"
             )
         counts[list(faults)] = 0
-        kept = [block.token_ids for i, (_, block) in enumerate(blocks) if i not in faults]
+        named = {i: block for i, (_, block) in enumerate(blocks) if i not in faults}
+        kept = [block.token_ids for block in named.values()]
+        sinks = [at in block.sinks for block in named.values() for at in _positions(block)]
         return cls(
             slots=np.asarray([slot for slot, _ in blocks], np.intp),
             responses=np.asarray([block.phase is Phase.RESPONSE for _, block in blocks], bool),
@@ -384,14 +392,16 @@ class Blocks:
             token_ids=np.asarray([i for ids in kept for i in ids], np.int64),
             readings=np.concatenate(whole) if whole else np.zeros((0, 0), np.float32),
             faults=faults,
+            sinks=np.asarray(sinks, bool) if any(sinks) else None,
         )
 
     def block(self, number: int) -> TokenBlock:
         """One of them on its own."""
         rows = self.rows(number)
         phase = Phase.RESPONSE if self.responses[number] else Phase.PROMPT
-        ids = tuple(self.token_ids[rows].tolist())
-        return TokenBlock(phase, int(self.starts[number]), ids, self.readings[rows])
+        ids, start = tuple(self.token_ids[rows].tolist()), int(self.starts[number])
+        marks = () if self.sinks is None else tuple((start + self.sinks[rows].nonzero()[0]).tolist())
+        return TokenBlock(phase, start, ids, self.readings[rows], marks)
 
     def rows(self, number: int) -> slice:
         """Its rows in `token_ids` and `readings`."""
@@ -429,6 +439,14 @@ class Blocks:
             return firsts
         before = np.cumsum(self.counts) - self.counts
         return np.asarray(np.arange(int(self.counts.sum())) + np.repeat(firsts - before, self.counts))
+
+    def ordinary(self) -> NDArray[np.bool_]:
+        """`[tokens]`: of all blocks one after the other, the tokens whose readings mean something.
+
+        These are all but attention sinks, and so all but the first of a sequence.
+        """
+        found = self.in_order(self.starts) > 0
+        return found if self.sinks is None else found & ~self.sinks[self.in_order(self.firsts)]
 
     def unscored(self) -> dict[int, Failure]:
         """Blocks that count as unscored, by number: those with a fault, and those with a reading that is no number."""

@@ -74,7 +74,7 @@ def _text_reader(reader: PairReader | None) -> TextReader | None:
         return None
 
     def read(text: str, plan: WatchPlan) -> Readings:
-        return reader.watched(reader.ids(text), plan)
+        return reader.watched(reader.ids(text), plan)[1]
 
     return read
 

@@ -173,9 +173,16 @@ class PairReader:
         """Readings `[tokens, len(features)]` of every token of one text."""
         return self._features(self.pair.residuals(torch.tensor([list(ids)]))[0], features)
 
-    def watched(self, ids: Sequence[int], plan: WatchPlan) -> NDArray[np.float32]:
-        """Readings `[tokens, watched]` of every token of one text: features, probes and signals of a watch plan."""
-        return self.columns(self.pair.residuals(torch.tensor([list(ids)]))[0], plan)
+    def watched(self, ids: Sequence[int], plan: WatchPlan) -> tuple[list[int], NDArray[np.float32]]:
+        """The tokens of one text that rules are shown, and their readings `[tokens, watched]`.
+
+        These are the first one and all that are no attention sinks; columns are features, probes and signals of a watch
+        plan.
+        """
+        residual = self.pair.residuals(torch.tensor([list(ids)]))[0]
+        kept = ~self.pair.sinks(residual)
+        kept[:1] = True
+        return list(compress(ids, kept.tolist())), self.columns(residual[kept], plan)
 
     def columns(self, residual: Tensor, plan: WatchPlan) -> NDArray[np.float32]:
         """Readings `[tokens, watched]` of residuals `[tokens, d_model]`, columns as in a watch plan."""
@@ -201,11 +208,13 @@ class PairReader:
     def read(self, texts: Sequence[str]) -> TextReadings:
         """Readings, residuals and anomaly signals of texts, attention sinks left out."""
         found: dict[int, tuple[sparse.csr_matrix, NDArray[np.float32], dict[str, NDArray[np.float64]]]] = {}
+        places: dict[int, NDArray[np.intp]] = {}
         for which, ids, lengths in self.batches(texts):
             residual = self.pair.residuals(ids)
             kept = ~self.pair.sinks(residual)
             for row, (text, length) in enumerate(zip(which, lengths, strict=True)):
                 x = residual[row, :length][kept[row, :length]]
+                places[text] = np.flatnonzero(kept[row, :length].cpu().numpy())
                 active = self._autoencoder.encode(x)
                 read = sparse.csr_matrix((active * self._unit).cpu().numpy())
                 found[text] = (read, x.float().cpu().numpy().copy(), self._signals(x, active))
@@ -218,6 +227,7 @@ class PairReader:
                 str(name): np.concatenate([found[i][2][name] for i in range(len(texts))])
                 for name in self._asked
             },
+            np.concatenate([places[i] for i in range(len(texts))]),
         )
 
     def _signals(self, x: Tensor, active: Tensor) -> dict[str, NDArray[np.float64]]:

@@ -145,7 +145,7 @@ def test_read_takes_what_policies_watch(bundled):
     assert found.columns[: len(watch.features)] == watch.features
     reader = PairReader(bundled)
     np.testing.assert_allclose(
-        found[0], reader.watched(reader.ids("I want more power."), watch)[1:], rtol=1e-4, atol=1e-5
+        found[0], reader.watched(reader.ids("I want more power."), watch)[1][1:], rtol=1e-4, atol=1e-5
     )
 
 

@@ -36,11 +36,11 @@ def explain(
         opened_pair(model, dictionary, dictionary_format, device, skip_self_test=skip_self_test)
     )
     loaded = load_set(policies, running_of(reader.pair))
-    ids = reader.ids(text)
+    ids, readings = reader.watched(reader.ids(text), loaded.watch)
     if len(ids) < 2:
         raise InputError("the text has no token to score")
     words = [str(reader.pair.loaded.tokenizer.decode([i])) for i in ids]
-    found = explain_rules(loaded.policies, reader.watched(ids, loaded.watch), phase)
+    found = explain_rules(loaded.policies, readings, phase)
     stdout_console().print(explanation_table(found, words))
 
 

@@ -294,7 +294,7 @@ class Rules:
                     assert session is not None
                     session.show(int(blocks.starts[number]), blocks.token_ids[blocks.rows(number)].tolist())
             counted = table.counted(slots)
-        return self._kept(blocks, unscored, (np.maximum(before, 1), kinds, counted))
+        return self._kept(blocks, unscored, (before, kinds, counted))
 
     def _kept(
         self,
@@ -310,9 +310,8 @@ class Rules:
         first, kinds, before = known
         lane = np.repeat(np.arange(len(blocks)), blocks.counts)
         rows, positions = blocks.in_order(blocks.firsts), blocks.in_order(blocks.starts)
-        counted = (positions >= first[lane]) & ~self._passed_over(blocks.token_ids[rows], kinds[lane])
-        if blocks.sinks is not None:
-            counted &= ~blocks.sinks[rows]
+        counted = (positions >= first[lane]) & blocks.ordinary()
+        counted &= ~self._passed_over(blocks.token_ids[rows], kinds[lane])
         if not self.program.rules:
             counted[:] = False
         if unscored:
