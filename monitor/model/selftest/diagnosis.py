@@ -133,7 +133,7 @@ def _at(pair: LoadedPair, texts: Texts, places: Sequence[Place]) -> dict[Place, 
     captured = capture(pair.loaded, places, texts.ids)
     sae = pair.dictionary.autoencoder
     return {
-        place: measure(rows_of(found).to(pair.loaded.device), sae)
+        place: measure(rows_of(found, kinds=texts.kinds).to(pair.loaded.device), sae)
         for place, found in captured.items()
         if found[0].shape[-1] == sae.d_model
     }
@@ -144,13 +144,13 @@ def other_tokens(pair: LoadedPair, texts: Texts) -> Iterator[Experiment]:
     sae = pair.dictionary.autoencoder
     if texts.bos is not None:
         found = capture(pair.loaded, [pair.place], [ids[1:] for ids in texts.ids])[pair.place]
-        rows = rows_of(found).to(pair.loaded.device)
+        rows = rows_of(found, kinds=texts.kinds).to(pair.loaded.device)
         yield Experiment(Cause.EXTRA_BOS, "without BOS", measure(rows, sae))
         return
     limit = pair.loaded.context
     for bos in _possible_bos(pair.loaded):
         found = capture(pair.loaded, [pair.place], [(bos, *ids)[:limit] for ids in texts.ids])[pair.place]
-        rows = rows_of(found).to(pair.loaded.device)
+        rows = rows_of(found, kinds=texts.kinds).to(pair.loaded.device)
         yield Experiment(Cause.NO_BOS, f"with token {bos} before every text", measure(rows, sae))
 
 

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 
 from monitor.dictionary.formats.card import DictionaryCard
-from monitor.model.selftest.measurement import Measurement
+from monitor.model.selftest.measurement import KindNumbers, Measurement
 from monitor.model.selftest.verified_records import Record
 
 
@@ -75,6 +75,8 @@ class Expected:
     outliers: float | None = None
     place: str | None = None
     """Hook point of the record; None without a record."""
+    kinds: tuple[KindNumbers, ...] = ()
+    """What a record has of each kind of text."""
     least: float = WELL
     """Where nothing is expected, the explained variance from which on an experiment counts as right."""
 
@@ -112,6 +114,7 @@ def expected_of(card: DictionaryCard, record: Record | None, dtype: str) -> Expe
             found.norm,
             found.outliers,
             record.place,
+            found.kinds,
         )
     if card.l0 is not None or card.explained_variance is not None:
         return Expected(ExpectedSource.DECLARED, card.l0, card.explained_variance)
@@ -131,14 +134,8 @@ def compare(
             _difference("norm", "norm outliers", found.outliers, expected.outliers, bounds.outliers),
         )
     return (
-        _ratio("l0", "L0", found.l0, expected.l0, bounds.ratio),
-        _difference(
-            "variance",
-            "explained variance",
-            found.explained_variance,
-            expected.explained_variance,
-            bounds.variance,
-        ),
+        *_overall(found, expected, bounds),
+        *_by_kind(found, expected, bounds),
         _ratio("bos", "L0, first tokens", found.early_l0, expected.early_l0, bounds.early_ratio),
         _difference(
             "bos",
@@ -150,6 +147,51 @@ def compare(
         _ratio("norm", "median norm", found.norm, expected.norm, bounds.ratio),
         _difference("norm", "norm outliers", found.outliers, expected.outliers, bounds.outliers),
     )
+
+
+def _overall(found: Measurement, expected: Expected, bounds: Bounds) -> list[ComparedNumber]:
+    """L0 and explained variance of all texts.
+
+    Declared values are of texts of a kind that nobody knows, such as dialogue alone. So they are compared with those of
+    all texts and of each kind, and what comes nearest counts.
+    """
+    whole = KindNumbers("", found.l0, found.explained_variance)
+    kinds = (whole, *found.kinds) if expected.source is ExpectedSource.DECLARED else (whole,)
+    names = [f", {numbers.kind}" if numbers.kind else "" for numbers in kinds]
+    l0 = (
+        _ratio("l0", f"L0{name}", numbers.l0, expected.l0, bounds.ratio)
+        for name, numbers in zip(names, kinds, strict=True)
+    )
+    variance = (
+        _difference(
+            "variance",
+            f"explained variance{name}",
+            numbers.explained_variance,
+            expected.explained_variance,
+            bounds.variance,
+        )
+        for name, numbers in zip(names, kinds, strict=True)
+    )
+    return [min(l0, key=lambda line: line.off), min(variance, key=lambda line: line.off)]
+
+
+def _by_kind(found: Measurement, expected: Expected, bounds: Bounds) -> list[ComparedNumber]:
+    """Both numbers of each kind of text that a record has."""
+    here = {numbers.kind: numbers for numbers in found.kinds}
+    lines: list[ComparedNumber] = []
+    for known in expected.kinds:
+        if (mine := here.get(known.kind)) is not None:
+            lines.append(_ratio("l0", f"L0, {known.kind}", mine.l0, known.l0, bounds.early_ratio))
+            lines.append(
+                _difference(
+                    "variance",
+                    f"explained variance, {known.kind}",
+                    mine.explained_variance,
+                    known.explained_variance,
+                    bounds.early_variance,
+                )
+            )
+    return lines
 
 
 def far(found: Measurement, expected: Expected) -> float:

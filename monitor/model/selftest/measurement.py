@@ -34,17 +34,32 @@ class ResidualRows:
     """Share of tokens behind the first ones that were left out for their norm."""
     limit: float
     """The norm above which they were."""
+    kinds: tuple[str, ...]
+    """Names of the kinds of text."""
+    kind: Tensor
+    """`[tokens]` the kind of each token's text, as a number in `kinds`."""
     finite: bool
     """False where the residual of any token was not finite; such tokens are left out too."""
 
     def thinned(self, most: int) -> ResidualRows:
         """About `most` of the rows, evenly spread."""
         step = max(1, len(self.x) // most)
-        return replace(self, x=self.x[::step], early=self.early[::step])
+        return replace(self, x=self.x[::step], early=self.early[::step], kind=self.kind[::step])
 
     def to(self, device: torch.device) -> ResidualRows:
         """The same rows on another device."""
-        return replace(self, x=self.x.to(device), early=self.early.to(device))
+        return replace(self, x=self.x.to(device), early=self.early.to(device), kind=self.kind.to(device))
+
+
+@dataclass(frozen=True, slots=True)
+class KindNumbers:
+    """The numbers of one kind of text: prose, code and so on."""
+
+    kind: str
+    l0: float
+    """Mean number of active features per token."""
+    explained_variance: float
+    """1 − Σ‖x − x̂‖² / Σ‖x − mean‖², with the mean of these tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +80,8 @@ class Measurement:
     """Median norm of the residuals."""
     outliers: float
     """Share of tokens that were left out because their norm is above the pair's limit."""
+    kinds: tuple[KindNumbers, ...] = ()
+    """The first two numbers for each kind of text; empty where only a sample of the features was read."""
 
     @property
     def whole(self) -> bool:
@@ -72,11 +89,17 @@ class Measurement:
         return not math.isnan(self.explained_variance)
 
 
-def rows_of(texts: Sequence[Tensor], *, limit: float | None = None) -> ResidualRows:
+def rows_of(
+    texts: Sequence[Tensor], *, limit: float | None = None, kinds: Sequence[str] | None = None
+) -> ResidualRows:
     """The rows of texts, each `[tokens, d_model]`, without attention sinks and without what is not finite.
 
-    `limit` is the pair's norm limit. Without it, the limit that these texts show is taken.
+    `limit` is the pair's norm limit. Without it, the limit that these texts show is taken. `kinds` says of each text
+    what kind it is.
     """
+    named = tuple(dict.fromkeys(kinds or ()))
+    of = torch.tensor([named.index(kind) for kind in kinds] if kinds else [0] * len(texts))
+    kind = of.repeat_interleave(torch.tensor([len(text) for text in texts]))
     x = torch.cat(list(texts))
     positions = torch.cat([torch.arange(len(text)) for text in texts])
     if limit is None:
@@ -88,6 +111,8 @@ def rows_of(texts: Sequence[Tensor], *, limit: float | None = None) -> ResidualR
         (positions <= EARLY)[keep],
         float(left_out[behind].float().mean()),
         limit,
+        named,
+        kind[keep],
         bool(finite[behind].all()),
     )
 
@@ -107,6 +132,11 @@ def measure(rows: ResidualRows, sae: SparseAutoencoder, *, scale: float = 1.0) -
         early_explained_variance=_explained(rows.x[rows.early], left[rows.early]),
         norm=float(rows.x.norm(dim=-1).median()),
         outliers=rows.outliers,
+        kinds=tuple(
+            KindNumbers(name, float(active[mine].mean()), _explained(rows.x[mine], left[mine]))
+            for name, mine in ((name, rows.kind == number) for number, name in enumerate(rows.kinds))
+            if int(mine.sum()) > 1
+        ),
     )
 
 

@@ -50,7 +50,7 @@ def self_test(
     _check_reached_once(pair, texts)
     residuals = capture(pair.loaded, [pair.place], texts.ids)[pair.place]
     known = load_records(pair.dictionary.path) if records is None else records
-    rows = rows_of(residuals, limit=_known_limit(pair, known)).to(pair.loaded.device)
+    rows = rows_of(residuals, limit=_known_limit(pair, known), kinds=texts.kinds).to(pair.loaded.device)
     record = _record(pair, texts, _measure(pair, rows, thorough), rows.limit)
     best = best_record(known, record)
     expected = expected_of(pair.dictionary.card, best, record.dtype)
