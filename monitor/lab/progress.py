@@ -111,9 +111,14 @@ class RunPace:
         return self._done[part] / max(self._spent[part], 1e-9) if self._done[part] else float("nan")
 
     def seconds_left(self) -> float:
-        """Seconds until the end of the run. A part that has not begun is taken to be as fast as reading."""
+        """Seconds until the end of the run.
+
+        Training that has not begun is taken to be as fast as reading, and measuring a quarter as fast, because it runs
+        the whole model several times.
+        """
         reading = self.rate(RunPart.READ)
-        rates = {part: self.rate(part) if self._done[part] else reading for part in RunPart}
+        guesses = {RunPart.READ: reading, RunPart.TRAIN: reading, RunPart.MEASURE: reading / 4}
+        rates = {part: self.rate(part) if self._done[part] else guesses[part] for part in RunPart}
         return sum(max(self._left[part], 0.0) / rates[part] for part in RunPart)
 
 

@@ -9,6 +9,13 @@ from typer.testing import CliRunner
 
 from monitor.cli.dictionary.app import dictionary_app
 from monitor.dictionary.bundle import load_dictionary
+from monitor.dictionary.formats import DictionaryCard, save_saelens
+from monitor.dictionary.sae import Activation, SparseAutoencoder
+from monitor.lab.training import held_out_for
+from monitor.model.runtime import load_pair
+from monitor.model.selftest.expected import ExpectedSource
+from monitor.model.selftest.self_test import self_test
+from monitor.model.selftest.verified_records import load_records
 from tests.dictionary.training.tiny_model import options, write_model, write_text
 
 run = CliRunner()
@@ -48,6 +55,53 @@ def test_train_and_info(model, data, tmp_path):
     assert shown.exit_code == 0, shown.exception
     for part in ("jumprelu", "blocks.2.hook_resid_post", found.digest, "ce recovered"):
         assert part in shown.output
+
+
+def test_the_next_commands_take_what_was_trained(tmp_path, data):
+    """Also with a tokenizer that has a BOS token and puts it before no text, as chat models have."""
+    model = write_model(tmp_path / "model", begins=False)
+    out = tmp_path / "out"
+    more = ("--features", "32", "--tokens", "5120", "--no-plot")
+    done = run.invoke(dictionary_app, ["train", *options(model, data, out, *more)])
+    assert done.exit_code == 0, (done.output, done.exception)
+    assert "verified: on the self-test's texts" in done.output
+    (record,) = load_records(out)
+    assert record.norm_limit == load_dictionary(out).card.norm_limit > 0
+    assert load_dictionary(out).card.prepend_bos is False
+    pair = ["--model", str(model), "--dictionary", str(out)]
+    described = run.invoke(
+        dictionary_app, ["describe", *pair, "--data", str(data), "--tokens", "2000", "--length", "32"]
+    )
+    assert described.exit_code == 0, (described.output, described.exception)
+    assert load_dictionary(out).statistics.norm_limit == record.norm_limit
+    test = self_test(load_pair(str(model), out, device="cpu"))
+    assert (test.passed, test.expected.source) == (True, ExpectedSource.RECORDED)
+
+
+def test_what_reconstructs_nothing_is_refused_though_nothing_is_declared(tmp_path, data):
+    model, out = write_model(tmp_path / "model"), tmp_path / "out"
+    sae = SparseAutoencoder(
+        Activation.RELU, torch.ones(4, 32), torch.ones(4), 10 * torch.ones(4, 32), torch.zeros(32)
+    )
+    save_saelens(out, sae, DictionaryCard(layer=2))
+    pair = ["--model", str(model), "--dictionary", str(out), "--data", str(data), "--tokens", "500"]
+    refused = run.invoke(dictionary_app, ["describe", *pair, "--length", "32"])
+    assert refused.exit_code == 2
+    assert "explained variance is -" in refused.stderr
+    assert "--skip-self-test" in refused.stderr
+    assert not (out / "statistics.safetensors").exists()
+    again = run.invoke(dictionary_app, ["describe", *pair, "--length", "32", "--skip-self-test"])
+    assert again.exit_code == 0, (again.output, again.exception)
+
+
+def test_a_short_run_reads_and_measures_no_more_than_it_needs(model, data, tmp_path):
+    given = options(model, data, tmp_path, "--features", "16", "--tokens", "2048", "--no-plot")
+    at = given.index("--held-out")
+    done = run.invoke(dictionary_app, ["train", *given[:at], *given[at + 2 :]])
+    assert done.exit_code == 0, (done.output, done.exception)
+    report = json.loads((tmp_path / "training.json").read_text())
+    assert report["results"]["held_out_tokens"] <= 8192
+    assert [held_out_for(tokens) for tokens in (2048, 10**6, 10**9)] == [8192, 100_000, 200_000]
 
 
 def test_bfloat16_weights_and_another_layer(model, data, tmp_path):
