@@ -20,6 +20,8 @@ Logits = Callable[[Tensor, Callable[[Tensor], Tensor] | None], Tensor]
 The second argument is a function that replaces the residuals `[rows, length, d]` on the way; None replaces nothing.
 """
 
+_ROWS = 8
+"""Rows whose logits are in memory at a time."""
 CROSS_ENTROPY_BATCHES = 8
 """Cross-entropies are measured on this many of the first held-out batches."""
 
@@ -94,11 +96,12 @@ def measure_quality(
         kept = ~sinks(x, batch.positions, limit)
         sums.add(x[kept])
         told(batch.tokens)
-        if number < ce_batches:
-            count, found = _cross_entropies(sae, batch, logits, kept)
+        for part in torch.arange(len(kept)).split(_ROWS) if number < ce_batches else ():
+            some = PackedText(batch.ids[part], batch.documents[part])
+            count, found = _cross_entropies(sae, some, logits, kept[part.to(kept.device)])
             predicted += count
-            entropies = [total + count * value for total, value in zip(entropies, found, strict=True)]
-            told(batch.tokens)
+            entropies = [total + value for total, value in zip(entropies, found, strict=True)]
+            told(some.tokens)
     clean, spliced, zero = (value / predicted for value in entropies)
     density = sums.active / sums.tokens
     return DictionaryQuality(
@@ -155,7 +158,7 @@ def nearest_cosines(decoder: Tensor) -> Tensor:
 def _cross_entropies(
     sae: SparseAutoencoder, batch: PackedText, logits: Logits, kept: Tensor
 ) -> tuple[int, tuple[float, float, float]]:
-    """Number of predicted tokens, and (clean, spliced, zero) cross-entropies.
+    """Number of predicted tokens, and their (clean, spliced, zero) cross-entropies added up.
 
     `kept` `[rows, length]` is False at attention sinks. They keep their residuals, and are not predicted.
     """
@@ -172,6 +175,9 @@ def _cross_entropies(
 
     def nats(replace: Callable[[Tensor], Tensor] | None) -> float:
         out = logits(batch.ids, replace)[:, :-1].float()
-        return float(functional.cross_entropy(out[wanted.to(out.device)], targets.to(out.device)))
+        found = functional.cross_entropy(
+            out[wanted.to(out.device)], targets.to(out.device), reduction="sum"
+        )
+        return float(found)
 
     return int(wanted.sum()), (nats(None), nats(splice), nats(zero))
