@@ -154,7 +154,7 @@ class ConditionScore:
 
 
 class Where(enum.StrEnum):
-    """Which tokens a clamp edits: those on which the feature is active, or all; never a sequence's first."""
+    """Which tokens a clamp edits: those on which the feature is active, or all; never attention sinks."""
 
     ACTIVE = "active"
     EVERYWHERE = "everywhere"
