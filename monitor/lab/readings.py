@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import compress
@@ -17,6 +17,7 @@ from torch import Tensor
 from monitor.errors import InputError
 from monitor.lab.pair import Pair, need_feature, need_statistics, open_labels
 from monitor.lab.policies import load_set, running_of
+from monitor.lab.progress import WorkLines
 from monitor.model.load.hook_points import Place
 from monitor.model.selftest.capture import one_pass
 from monitor.model.tap.probe_columns import ProbeColumns
@@ -144,6 +145,8 @@ class PairReader:
     def __init__(self, pair: Pair, signals: Collection[Signal] = ()) -> None:
         """`signals` are those that `read` gives; an error of reconstruction costs as much as reading again."""
         self.pair = pair
+        self.tell: Callable[[str], None] = lambda line: None
+        """Is told how far a long reading of texts is."""
         self._asked = tuple(signals)
         self._held: tuple[WatchPlan, ProbeColumns] | None = None
         self._autoencoder = pair.dictionary.autoencoder
@@ -209,6 +212,7 @@ class PairReader:
         """Readings, residuals and anomaly signals of texts, attention sinks left out."""
         found: dict[int, tuple[sparse.csr_matrix, NDArray[np.float32], dict[str, NDArray[np.float64]]]] = {}
         places: dict[int, NDArray[np.intp]] = {}
+        advance = WorkLines("reading", len(texts), "texts", self.tell)
         for which, ids, lengths in self.batches(texts):
             residual = self.pair.residuals(ids)
             kept = ~self.pair.sinks(residual)
@@ -218,6 +222,7 @@ class PairReader:
                 active = self._autoencoder.encode(x)
                 read = sparse.csr_matrix((active * self._unit).cpu().numpy())
                 found[text] = (read, x.float().cpu().numpy().copy(), self._signals(x, active))
+            advance(len(which))
         matrices = [found[i][0] for i in range(len(texts))]
         starts = np.concatenate([[0], np.cumsum([m.shape[0] for m in matrices])]).astype(np.intp)
         return TextReadings(

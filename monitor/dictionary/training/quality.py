@@ -175,9 +175,7 @@ def _cross_entropies(
 
     def nats(replace: Callable[[Tensor], Tensor] | None) -> float:
         out = logits(batch.ids, replace)[:, :-1].float()
-        found = functional.cross_entropy(
-            out[wanted.to(out.device)], targets.to(out.device), reduction="sum"
-        )
+        found = functional.cross_entropy(out[wanted.to(out.device)], targets.to(out.device), reduction="sum")
         return float(found)
 
     return int(wanted.sum()), (nats(None), nats(splice), nats(zero))
