@@ -29,6 +29,7 @@ from monitor.rpc.policies import ActivePolicies, InForce, Load, Observers, Reloa
 from monitor.rpc.ports import LoadedPolicies, ModelRuntime
 from monitor.rpc.process.grpc_server import CoreServer, server_options
 from monitor.rpc.process.watchdog import StallDetector, force_exit
+from monitor.rpc.runs import Runs
 from monitor.rpc.servicer import MonitorServicer
 from monitor.rpc.thread_pool import ThreadPool
 from monitor.settings import Settings, split_address
@@ -107,15 +108,14 @@ class Server:
         observers = Observers.around(policies, metrics, runtime, readings=kept)
         self._active = ActivePolicies(InForce(policies, digests, observers, runtime.first_lease()))
         self._reloader = Reloader(load or (lambda: policies), runtime, self._active, metrics, readings=kept)
+        self.runs = Runs(runtime, self._active, self._calls, metrics, self._decisions, self._workers[0])
         self._servicer = MonitorServicer(
             runtime,
             self._active,
             self._reloader,
-            self._calls,
-            metrics,
+            self.runs,
             self._decisions,
-            tokenising=self._workers[0],
-            inspecting=self._workers[1],
+            self._workers[1],
         )
 
     async def start(self) -> Addresses:

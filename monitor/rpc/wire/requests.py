@@ -57,6 +57,8 @@ class Input:
 class GenerationSpec:
     """A generation: what to run and what to return."""
 
+    path: str
+    """Path of its fields in the message, for errors that the runtime finds later."""
     input: Input
     sampling: Sampling
     clamps: tuple[Clamp, ...]
@@ -86,7 +88,7 @@ def generation(message: pb.Generation) -> GenerationSpec:
     sampling = _sampling(message.sampling, "generation.sampling", problems)
     clamps = _clamps(message.clamps, "generation.clamps", problems)
     problems.raise_any()
-    return GenerationSpec(content, sampling, clamps, message.include_tokens)
+    return GenerationSpec("generation", content, sampling, clamps, message.include_tokens)
 
 
 def inspection(message: pb.InspectRequest) -> Inspection:
