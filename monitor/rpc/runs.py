@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from monitor.errors import BadRequest, Violation
 from monitor.model.engine.requests import Event, Finished, GenerationRequest, Released, ScoreJob
 from monitor.records import FinishReason, ScoredTokens, Verdict
 from monitor.rpc.access.call_interceptor import Call, current_call
@@ -213,6 +214,14 @@ class Runs:
 
     def _judge(self, now: InForce, asked: requests.Input) -> RequestJudge:
         runtime = self._runtime
+        missing = asked.relies_on - now.policies.applying(caller.get().name, asked.labels)
+        if missing:
+            raise BadRequest(
+                Violation(
+                    asked.policies_field,
+                    f"{', '.join(sorted(missing))}: not in force for this request; leave it out, or load it",
+                )
+            )
         return now.policies.start(
             runtime.token_text,
             runtime.special_ids,
