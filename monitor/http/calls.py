@@ -161,9 +161,9 @@ class HttpCalls:
         self._checks, self._metrics, self._limits, self._traces = checks, metrics, limits, traces
         self._most_bytes = most_bytes
 
-    def endpoint(self, name: str, method: Method) -> Endpoint:
+    def endpoint(self, name: str, method: Method) -> HttpMethod:
         """The ASGI application of a method, which is known by `name` to roles, metrics and decision log."""
-        return Endpoint(self, name, method)
+        return HttpMethod(self, name, method)
 
     async def run(self, name: str, method: Method, scope: Scope, receive: Receive, send: Send) -> None:
         """Run one call to its end."""
@@ -220,7 +220,7 @@ class HttpCalls:
         tracing.current_trace().end(code)
 
 
-class Endpoint:
+class HttpMethod:
     """A method as an ASGI application."""
 
     def __init__(self, calls: HttpCalls, name: str, method: Method) -> None:

@@ -33,7 +33,7 @@ class Choice:
         return "".join(part.text for part in self.parts)
 
 
-class Shape(Protocol):
+class AnswerShape(Protocol):
     """How one of the two methods words its answers."""
 
     prefix: str
@@ -103,7 +103,7 @@ class CompletionShape:
 class Answer:
     """One answer on its way: its id, time and model stand in every piece of it."""
 
-    def __init__(self, shape: Shape, request_id: str, model: str, fingerprint: str) -> None:
+    def __init__(self, shape: AnswerShape, request_id: str, model: str, fingerprint: str) -> None:
         self.shape = shape
         self._head = {
             "id": f"{shape.prefix}{request_id}",

@@ -14,7 +14,15 @@ from starlette.routing import Route
 from monitor.errors import BadRequest, MonitoringFailed, NotFound, TooLong, Violation
 from monitor.http.calls import Exchange, HttpCalls, ending_with
 from monitor.http.openai import requests, verdicts
-from monitor.http.openai.answers import FINISH, Answer, ChatShape, Choice, CompletionShape, Shape, fingerprint
+from monitor.http.openai.answers import (
+    FINISH,
+    Answer,
+    ChatShape,
+    Choice,
+    CompletionShape,
+    AnswerShape,
+    fingerprint,
+)
 from monitor.http.openai.moderations import result
 from monitor.model.engine.requests import Released
 from monitor.records import Failure, Status, TokenText
@@ -72,7 +80,7 @@ class OpenAiApi:
         body = await self._calls.read(exchange)
         await self._complete(exchange, requests.completion(body, self._model.name), CompletionShape())
 
-    async def _complete(self, exchange: Exchange, asked: requests.Completion, shape: Shape) -> None:
+    async def _complete(self, exchange: Exchange, asked: requests.Completion, shape: AnswerShape) -> None:
         roles.check_clamps(roles.caller.get(), asked.specs[0].clamps, f"{requests.EXTENSION}.clamps")
         now = self._active.now
         answer = Answer(shape, exchange.request_id, self._model.name, fingerprint(now.digests))
