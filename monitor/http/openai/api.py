@@ -17,10 +17,10 @@ from monitor.http.openai import requests, verdicts
 from monitor.http.openai.answers import (
     FINISH,
     Answer,
+    AnswerShape,
     ChatShape,
     Choice,
     CompletionShape,
-    AnswerShape,
     fingerprint,
 )
 from monitor.http.openai.moderations import result
