@@ -99,8 +99,17 @@ def test_moderations_read_texts_and_parts():
 
 
 NAMES = some.sampled_from(
-    ["model", "messages", "prompt", "input", "n", "seed", "stop", "stream", "stream_options", "temperature"]
-    + [
+    [
+        "model",
+        "messages",
+        "prompt",
+        "input",
+        "n",
+        "seed",
+        "stop",
+        "stream",
+        "stream_options",
+        "temperature",
         "max_tokens",
         "top_k",
         "sae_monitor",
@@ -111,8 +120,14 @@ NAMES = some.sampled_from(
         "role",
         "content",
         "type",
+        "text",
+        "tools",
+        "response_format",
+        "logit_bias",
+        "session_id",
+        "policies",
+        "include_usage",
     ]
-    + ["text", "tools", "response_format", "logit_bias", "session_id", "policies", "include_usage"]
 )
 LEAVES = (
     some.none()
