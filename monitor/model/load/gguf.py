@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from monitor.errors import ModelError
+from monitor.model.load.weights import no_progress_bar
 from monitor.settings import cache_folder
 
 ENDING = ".gguf"
@@ -175,13 +176,14 @@ def _model(path: Path, dtype: torch.dtype) -> Any:
     from transformers import AutoModelForCausalLM, GgufConfig
 
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
-            path.parent,
-            gguf_file=path.name,
-            dtype=dtype,
-            quantization_config=GgufConfig(dequantize=True),
-            output_loading_info=True,
-        )
+        with no_progress_bar(), _plain_iteration():
+            model, report = AutoModelForCausalLM.from_pretrained(
+                path.parent,
+                gguf_file=path.name,
+                dtype=dtype,
+                quantization_config=GgufConfig(dequantize=True),
+                output_loading_info=True,
+            )
     except ImportError as error:
         raise ModelError(
             f"{path.name}: {_line(error)}; GGUF files need `pip install 'sae-monitor[serve]'`"
@@ -200,6 +202,19 @@ def _model(path: Path, dtype: torch.dtype) -> Any:
         if hasattr(config, "quantization_config"):
             del config.quantization_config
     return model
+
+
+@contextmanager
+def _plain_iteration() -> Iterator[None]:
+    """Have transformers read weights without a bar of its own, which no setting switches off."""
+    from transformers import modeling_gguf_pytorch_utils as reading
+
+    bar = reading.tqdm
+    reading.tqdm = lambda weights, **_: weights
+    try:
+        yield
+    finally:
+        reading.tqdm = bar
 
 
 def _tokenizer(path: Path) -> Any:
