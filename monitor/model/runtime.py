@@ -35,11 +35,13 @@ from monitor.model.tap.tap import Tap
 from monitor.records import (
     CallerClamps,
     Clamp,
+    Detection,
     Failure,
     FeatureReading,
     Signal,
     SuppressionNeeds,
     TokenText,
+    TokenTexts,
     WatchPlan,
 )
 
@@ -83,6 +85,7 @@ def load_pair(
     device: str = "auto",
     dtype: str = "auto",
     format: str | None = None,
+    cache: Path | None = None,
 ) -> LoadedPair:
     """Load a model and its dictionary and check that they fit each other. Raises ModelError or DictionaryError.
 
@@ -90,7 +93,7 @@ def load_pair(
     middle layer. Which tensor of that layer is read (residual stream, MLP output or attention output) depends on the
     dictionary alone.
     """
-    loaded = load_model(model, device=device, dtype=dtype)
+    loaded = load_model(model, device=device, dtype=dtype, cache=cache)
     found = load_dictionary(dictionary, format=format).fits(loaded.d_model)
     if found.statistics is None:
         raise DictionaryError(
@@ -183,6 +186,15 @@ class Runtime:
     def token_text(self) -> TokenText:
         """A function from a token id to its text."""
         return self._vocabulary.text
+
+    @property
+    def token_texts(self) -> TokenTexts:
+        """A function from consecutive token ids to their texts."""
+        return self._vocabulary.pieces
+
+    def respelled(self, found: Detection, ids: Sequence[int]) -> Detection:
+        """A detection whose evidence shows whole characters where tokens are parts of them. `ids`: of the request."""
+        return self._vocabulary.respelled(found, ids)
 
     def start(self) -> None:
         """Attach the tap, start both threads, and compare a short generation with plain forward passes.

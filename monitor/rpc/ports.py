@@ -15,10 +15,12 @@ from monitor.records import (
     Clamp,
     Coverage,
     Decision,
+    Detection,
     Failure,
     Observer,
     SuppressionNeeds,
     TokenText,
+    TokenTexts,
     Verdict,
     WatchPlan,
 )
@@ -37,6 +39,10 @@ class TokenisedPrompt(Protocol):
     @property
     def truncated(self) -> int:
         """Number of tokens that were dropped from the front to fit the context."""
+
+    @property
+    def left_out(self) -> int:
+        """Number of texts of the input that are not in it, which makes the verdict UNKNOWN."""
 
 
 class GenerationEngine(Protocol):
@@ -158,6 +164,13 @@ class ModelRuntime(Protocol):
     def token_text(self) -> TokenText:
         """A function from a token id to its text."""
 
+    @property
+    def token_texts(self) -> TokenTexts:
+        """A function from consecutive token ids to their texts."""
+
+    def respelled(self, found: Detection, ids: Sequence[int]) -> Detection:
+        """A detection whose evidence shows whole characters where tokens are parts of them. `ids`: of the request."""
+
 
 class RequestJudge(JudgedRequest, Protocol):
     """A request under its rules, which also give its verdict."""
@@ -199,6 +212,9 @@ class LoadedPolicies(Protocol):
     @property
     def suppression(self) -> SuppressionNeeds:
         """What the policies' suppression needs of a running model."""
+
+    def applying(self, caller: str, labels: Mapping[str, str]) -> frozenset[str]:
+        """Names of the policies that apply to a request of this caller with these labels."""
 
     def start(
         self,

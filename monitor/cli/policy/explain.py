@@ -14,6 +14,7 @@ from monitor.cli.show.console import stdout_console
 from monitor.errors import InputError
 from monitor.lab.policies import load_set, running_of
 from monitor.lab.readings import PairReader
+from monitor.model.engine.detokenizer import Vocabulary
 from monitor.policy.rules.explain import Explanation, Part, TokenShare
 from monitor.policy.rules.explain import explain as explain_rules
 from monitor.records import Phase
@@ -39,7 +40,8 @@ def explain(
     ids, readings = reader.watched(reader.ids(text), loaded.watch)
     if len(ids) < 2:
         raise InputError("the text has no token to score")
-    words = [str(reader.pair.loaded.tokenizer.decode([i])) for i in ids]
+    vocabulary = Vocabulary(reader.pair.loaded.tokenizer)
+    words = [vocabulary.spelled(ids, position) for position in range(len(ids))]
     found = explain_rules(loaded.policies, readings, phase)
     stdout_console().print(explanation_table(found, words))
 

@@ -71,8 +71,10 @@ class Scorer:
     def submit(self, job: ScoreJob, done: Done) -> None:
         """Queue a text; the outcome goes to `done` on the scorer's thread, those of a pass together.
 
-        Raises Unavailable while stopping or after the thread died, Overloaded where the queue is full.
+        Raises Unavailable while stopping or after the thread died, Overloaded where the queue is full, InputError where
+        the model cannot run the ids.
         """
+        self._loaded.check_ids(job.ids)
         with self._wake:
             if self._stopping or not self._thread.is_alive():
                 raise Unavailable("the scorer does not run")
@@ -240,7 +242,7 @@ def _outcome(place: _Place, decision: Decision, taken: Taken) -> ScoreOutcome:
     count = len(job.ids)
     sinks = taken.sinks_in(slice(place.first, place.first + count))
     scored = (count, sinks) if cause is None else (0, 0)
-    coverage = Coverage(count, scored[0], job.tokens_truncated, scored[1])
+    coverage = Coverage(count, scored[0], job.tokens_truncated, tokens_sinks=scored[1])
     if cause is not None and decision.action is Action.BLOCK:
         return ScoreOutcome(coverage, error=MonitoringFailed(FAILED, cause))
     if not job.include_tokens:

@@ -50,6 +50,7 @@ class Sequence:
         "_sinks",
         "_text",
         "_unscored",
+        "_vocabulary",
         "clamps",
         "draw",
         "ended",
@@ -94,6 +95,7 @@ class Sequence:
         """Policies whose clamps are among them."""
         self.places: dict[str, Watched] = {}
         """Where passes leave what becomes of them, by policy; the engine fills it in with `row`."""
+        self._vocabulary = vocabulary
         self._text = TextStream(vocabulary, request.sampling.stop, request.prompt_ids)
         self._end_ids, self._limit = end_ids, limit
         self._past: list[tuple[int, ClampRow | None]] = []
@@ -203,12 +205,13 @@ class Sequence:
         scored = self.scored - self._unscored
         return Finished(
             reason=reason,
-            coverage=Coverage(self.scored, scored, self.request.tokens_truncated, self._sinks),
+            coverage=Coverage(self.scored, scored, self.request.tokens_truncated, tokens_sinks=self._sinks),
             released=self.released,
             tokens_generated=max(0, self.released - self.prompt),
             tokens_clamped=self._clamped,
             suppressions=tuple(check.found() for check in self._checks.values() if check.begun),
             error=error,
+            ids=tuple(self.ids[: self.released]),
         )
 
     def _write(self, start: int, end: int) -> str:
@@ -233,7 +236,9 @@ class Sequence:
         return taken.tokens(phase, start, ids, first, self.request.lease, slots)
 
     def _post(self, text: str, tokens: ScoredTokens | None, detections: tuple[Detection, ...]) -> None:
-        self.outbox.events.append((self.request_id, Released(text, tokens, detections, self.released)))
+        known = self.ids[: self.released]
+        seen = tuple(self._vocabulary.respelled(found, known) for found in detections)
+        self.outbox.events.append((self.request_id, Released(text, tokens, seen, self.released)))
 
     def _withhold(self, start: int, decision: Decision) -> None:
         """End the request; tokens from a position on are never shown."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,10 +12,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from monitor.errors import ModelError
+from monitor.errors import InputError, ModelError
 from monitor.model.load.decoder import context_of, decoder_layers, text_config
 from monitor.model.load.devices import SPREAD, device_of, need_accelerate, parts_of
 from monitor.model.load.fair_lock import FairLock
+from monitor.model.load.gguf import gguf_file, unpacked
 from monitor.model.load.tokenizer import TextTokenizer
 from monitor.model.load.weights import load_weights
 
@@ -63,7 +65,22 @@ class LoadedModel:
     @cached_property
     def text(self) -> TextTokenizer:
         """What turns text into token ids, for all who do."""
-        return TextTokenizer(self.tokenizer, int(self.model.get_input_embeddings().weight.shape[0]))
+        return TextTokenizer(self.tokenizer, self.rows)
+
+    def check_ids(self, ids: Sequence[int]) -> None:
+        """InputError where there are no token ids, or where the model has no embedding for one of them."""
+        if not ids:
+            raise InputError("has no token to run; give at least one")
+        if not 0 <= min(ids) <= max(ids) < self.rows:
+            raise InputError(
+                f"has a token (id {max(ids) if min(ids) >= 0 else min(ids)}) that the model has no embedding for, "
+                f"which has {self.rows}; use the tokenizer that the model came with"
+            )
+
+    @cached_property
+    def rows(self) -> int:
+        """Rows of the embedding: token ids below this can be run."""
+        return int(self.model.get_input_embeddings().weight.shape[0])
 
     @property
     def devices(self) -> str:
@@ -80,18 +97,22 @@ class LoadedModel:
         return len(self.layers) // 2
 
 
-def load_model(name_or_path: str | Path, *, device: str = "auto", dtype: str = "auto") -> LoadedModel:
-    """Load model and tokenizer from a folder or from the hub; weights must be safetensors.
+def load_model(
+    name_or_path: str | Path, *, device: str = "auto", dtype: str = "auto", cache: Path | None = None
+) -> LoadedModel:
+    """Load model and tokenizer from a folder, from the hub or from a GGUF file; other weights must be safetensors.
 
     `device` is `auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:N` or `spread` (evenly over the GPUs; what does
     not fit goes to the CPU, then to the disk). `dtype` is `auto` (float32 on the CPU, the checkpoint's own elsewhere)
-    or the name of a torch dtype. Raises ModelError.
+    or the name of a torch dtype. `cache` is where a GGUF file is unpacked (`monitor.model.load.gguf`). Raises
+    ModelError.
     """
     spread = device == SPREAD
     if spread:
         need_accelerate()
     chosen = _device("auto" if spread else device)
-    folder = _folder(name_or_path)
+    packed = gguf_file(name_or_path)
+    folder = _folder(name_or_path) if packed is None else unpacked(packed, _gguf_dtype(dtype, chosen), cache)
     tokenizer = _load_tokenizer(folder, str(name_or_path))
     model = load_weights(folder, str(name_or_path), _dtype(dtype, chosen), None if spread else chosen)
     return LoadedModel(
@@ -101,7 +122,7 @@ def load_model(name_or_path: str | Path, *, device: str = "auto", dtype: str = "
         d_model=int(text_config(model).hidden_size),
         context=context_of(model, tokenizer),
         name=str(name_or_path),
-        digest=digest_folder(folder),
+        digest=digest_folder(folder) if packed is None else packed.digest,
         device=_embedding_device(model) if spread else chosen,
         dtype=model.dtype,
     )
@@ -143,6 +164,12 @@ def _dtype(name: str, device: torch.device) -> torch.dtype | str:
     return _DTYPES[name]
 
 
+def _gguf_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The number type in which a GGUF file is unpacked. It has none of its own that torch computes in."""
+    found = _dtype(name, device)
+    return found if isinstance(found, torch.dtype) else torch.bfloat16
+
+
 def _folder(name_or_path: str | Path) -> Path:
     path = Path(name_or_path)
     if path.is_dir():
@@ -151,7 +178,7 @@ def _folder(name_or_path: str | Path) -> Path:
         return path
     if path.exists() or path.is_absolute() or str(name_or_path).startswith("."):
         raise ModelError(
-            f"no model folder at {path}; give a folder with config.json, or a hub name like org/name"
+            f"no model folder at {path}; give a folder with config.json, a GGUF file, or a hub name like org/name"
         )
     return _hub_snapshot(str(name_or_path))
 
@@ -174,5 +201,5 @@ def _load_tokenizer(folder: Path, name: str) -> Any:
 
     try:
         return AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelError(f"the tokenizer of {name} cannot be loaded: {error}") from None

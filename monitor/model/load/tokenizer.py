@@ -7,9 +7,11 @@ spelling, nor by a spelling that the tokenizer's normaliser turns into one, nor 
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, Protocol, cast
 
 from tokenizers import Encoding, Tokenizer
@@ -106,21 +108,25 @@ class TextTokenizer:
 
     def batch(self, texts: Sequence[str], *, continued: bool = False) -> list[list[int]]:
         """Token ids of texts, each without what the tokenizer puts before it. Raises InputError."""
-        found = self._backend.encode(texts, continued=continued)
-        suspects = self._suspects
+        found = self._encoded(texts, continued)
         for number, ids in enumerate(found):
-            if not suspects.isdisjoint(ids):
-                found[number] = self._unforged(texts[number], ids, continued)
+            if not self._suspects.isdisjoint(ids):
+                parts = self._unforged(texts[number], ids, continued)
+                found[number] = [number for _, own in parts for number in own]
             self._check(found[number])
         return found
 
     def placed(self, text: str) -> tuple[list[int], list[Span]]:
         """Token ids of a text, begun as the tokenizer begins it, and where each stands in it. Raises InputError."""
-        inner = self.inner(text)
-        spans = self._backend.spans(text, inner, continued=False)
-        if spans is None or len(spans) != len(inner):
-            spans = self._found(text, inner)
-        return [*self.begin, *inner], [*((0, 0) for _ in self.begin), *spans]
+        found, spans, at = list(self.begin), [(0, 0) for _ in self.begin], 0
+        (whole,) = self._encoded([text], False)
+        for part, ids in self._unforged(text, whole, False):
+            places = self._backend.spans(part, ids, continued=at > 0) or self._found(part, ids)
+            found += ids
+            spans += [(at + start, at + end) for start, end in places]
+            at += len(part)
+        self._check(found)
+        return found, spans
 
     def joined(self, parts: Sequence[str], *, continued: bool = False) -> list[int]:
         """Token ids of a text in parts, of which no token may reach from one into the next. Raises InputError."""
@@ -128,6 +134,10 @@ class TextTokenizer:
         for ids in self.batch(parts[1:], continued=True):
             found += ids
         return found
+
+    def keeps(self, text: str) -> bool:
+        """True where something of a text that is not white space becomes tokens."""
+        return bool(self.normalised(text).strip()) and (not self._drops or bool(self.inner(text)))
 
     def normalised(self, text: str) -> str:
         """A text as the tokenizer's normaliser leaves it."""
@@ -162,6 +172,16 @@ class TextTokenizer:
         return frozenset({tokenizer.unk_token_id} - others - {None}) if writes else frozenset()
 
     @cached_property
+    def _drops(self) -> bool:
+        """True where the tokenizer may leave out characters that its vocabulary does not have."""
+        if self._core is None:
+            return True
+        known = isinstance(self._core.decoder, ByteLevel) or bool(
+            getattr(self._core.model, "byte_fallback", True)
+        )
+        return not known and not _has_unknown(self._core)
+
+    @cached_property
     def _byte_ids(self) -> frozenset[int]:
         vocabulary = self._tokenizer.get_vocab()
         return frozenset(vocabulary[piece] for piece in _BYTES if piece in vocabulary)
@@ -177,13 +197,24 @@ class TextTokenizer:
             return False
         return not text.strip() or not (_MARKUP & set(text) or text in template)
 
-    def _unforged(self, text: str, ids: list[int], continued: bool) -> list[int]:
-        """Token ids of a text of which some token may be a control token: the text is cut inside each of those."""
-        cuts = self._cuts(text, ids, continued)
-        if not cuts:
-            return ids
-        places = [0, *cuts, len(text)]
-        return self.joined([text[a:b] for a, b in zip(places, places[1:], strict=False)], continued=continued)
+    def _encoded(self, texts: Sequence[str], continued: bool) -> list[list[int]]:
+        try:
+            return self._backend.encode(texts, continued=continued)
+        except (UnicodeError, TypeError):
+            raise InputError("holds half of a surrogate pair, which is no character; leave it out") from None
+
+    def _unforged(self, text: str, ids: list[int], continued: bool) -> list[tuple[str, list[int]]]:
+        """A text in parts with the token ids of each: it is cut inside each token that is a control token."""
+        if self._suspects.isdisjoint(ids) or not (cuts := self._cuts(text, ids, continued)):
+            return [(text, ids)]
+        texts = [text[a:b] for a, b in pairwise([0, *cuts, len(text)])]
+        first = self._backend.encode(texts[:1], continued=continued)
+        parts = zip(texts, [*first, *self._backend.encode(texts[1:], continued=True)], strict=True)
+        return [
+            piece
+            for number, (part, own) in enumerate(parts)
+            for piece in self._unforged(part, own, continued or number > 0)
+        ]
 
     def _cuts(self, text: str, ids: Sequence[int], continued: bool) -> list[int]:
         """Where to cut a text so that no token of it stands for more than text; InputError where it cannot be cut."""
@@ -217,20 +248,22 @@ class TextTokenizer:
         return bool(self._unknown.intersection(ids)) and spelling in text and len(text) > 1
 
     def _check(self, ids: Iterable[int]) -> None:
-        for number in ids:
-            if number is None or (self._rows is not None and number >= self._rows):
-                raise InputError(
-                    f"holds a token (id {number}) for which the model has no embedding; use the tokenizer that the "
-                    "model came with"
-                )
+        wrong = (
+            number for number in ids if number is None or (self._rows is not None and number >= self._rows)
+        )
+        for number in wrong:
+            raise InputError(
+                f"holds a token (id {number}) for which the model has no embedding; use the tokenizer that the model "
+                "came with"
+            )
 
     def _found(self, text: str, ids: Sequence[int]) -> list[Span]:
         """Where tokens stand, by how much text they and those before them decode to."""
-        ends = [
-            min(len(text), len(self._tokenizer.decode(list(ids[: end + 1]), skip_special_tokens=False)))
-            for end in range(len(ids))
-        ]
-        return list(zip([0, *ends], ends, strict=False))
+        ends = [0]
+        for number in range(len(ids)):
+            shown = self._tokenizer.decode(list(ids[: number + 1]), skip_special_tokens=False)
+            ends.append(max(ends[-1], min(len(text), len(shown))))
+        return list(pairwise(ends))
 
 
 def _has_unknown(core: Tokenizer) -> bool:
@@ -248,12 +281,14 @@ class _Fast:
         spec |= {"post_processor": None, "truncation": None, "padding": None}
         words = spec["model"].get("vocab", {})
         known = set(words) if isinstance(words, dict) else {piece for piece, _ in words}
-        # A token for what is unknown that the vocabulary itself lacks must stay.
+        unknown = spec["model"].get("unk_token")
         spec["added_tokens"] = [
-            token
+            token if kept else token | {"content": f"\ue000{secrets.token_hex(12)}{token['id']}"}
             for token in spec["added_tokens"]
-            if token["id"] not in dropped
-            or (token["content"] == spec["model"].get("unk_token") and token["content"] not in known)
+            # A token for what is unknown that the vocabulary itself lacks must stay. Others that it lacks keep their
+            # places, which number those behind them, under names that nobody writes.
+            if (kept := token["id"] not in dropped or (token["content"] == unknown and unknown not in known))
+            or token["content"] not in known
         ]
         self._first = Tokenizer.from_str(json.dumps(spec))
         self._behind, schemes = self._first, set(_prefixes(spec))
@@ -292,6 +327,7 @@ class _Slow:
     def spans(self, text: str, ids: Sequence[int], *, continued: bool) -> list[Span] | None:
         """It does not tell."""
         del text, ids, continued
+        return None
 
 
 def _nodes(spec: object) -> Iterator[dict[str, Any]]:

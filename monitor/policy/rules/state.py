@@ -83,7 +83,7 @@ class Table:
         self.shown = np.zeros(FIRST, np.int64)
         """`[rows]` positions below this one were shown to the rules."""
         self.judged = np.zeros(FIRST, np.int64)
-        """`[rows]` tokens of the request that rules looked at."""
+        """`[rows]` tokens of all phases that counted: neither attention sinks nor special ones."""
         self.left = np.zeros((FIRST, holders))
         """`[rows, holders]` tokens for which a policy's clamps still hold; infinite where to the end."""
         self.age = np.zeros(FIRST, np.int64)
@@ -144,8 +144,8 @@ class Table:
         self.watching, self.armed = _doubled(self.watching), _doubled(self.armed)
         self.reading, self.phase = _doubled(self.reading), _doubled(self.phase)
         self.shown, self.age = _doubled(self.shown), _doubled(self.age)
-        self.judged = _doubled(self.judged)
         self.special, self.session = _doubled(self.special), _doubled(self.session)
+        self.judged = _doubled(self.judged)
         self._free = list(range(before, 2 * before))
 
 
