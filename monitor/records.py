@@ -558,8 +558,8 @@ class Coverage:
     tokens_truncated: int = 0
     """Tokens of the input that were dropped before the model ran, at the caller's request."""
     tokens_judged: int = 0
-    """Scored tokens that rules judged. They pass over attention sinks and over control tokens, such as BOS and the marks
-    between messages."""
+    """Scored tokens that rules judged. They pass over attention sinks and over control tokens, such as BOS and the
+    marks between messages."""
     tokens_sinks: int = 0
     """Tokens among the scored ones that are attention sinks, the first of the text among them. No rule judges by them
     and no clamp edits them."""

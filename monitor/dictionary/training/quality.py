@@ -96,7 +96,7 @@ def measure_quality(
         kept = ~sinks(x, batch.positions, limit)
         sums.add(x[kept])
         told(batch.tokens)
-        for part in torch.arange(len(kept)).split(_ROWS) if number < ce_batches else ():
+        for part in torch.split(torch.arange(len(kept)), _ROWS) if number < ce_batches else ():
             some = PackedText(batch.ids[part], batch.documents[part])
             count, found = _cross_entropies(sae, some, logits, kept[part.to(kept.device)])
             predicted += count

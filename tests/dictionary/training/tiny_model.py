@@ -11,7 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 
 def write_model(folder: Path, *, begins: bool = True) -> Path:
-    """Four layers, width 32, a token for each byte and a BOS, which the tokenizer puts before texts where it `begins`."""
+    """Four layers, width 32, a token for each byte and a BOS, which begins texts where `begins` says so."""
     alphabet = {"<s>": 0, **{c: i + 1 for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}}
     tokenizer = Tokenizer(models.BPE(alphabet, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
