@@ -3,53 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
 
 import psutil
 
+from monitor.model.load.host import memory_limit
+
 _EVERY = 0.2
 """Seconds for which a measurement is reused; one takes some 50 microseconds."""
-_OWN_GROUPS = Path("/proc/self/cgroup")
-_GROUPS = Path("/sys/fs/cgroup")
 _MACHINE_FLOOR = 0.02
 """Share of the machine's memory that must be free, whichever process uses the rest."""
-
-
-def memory_limit(setting: int | None) -> int:
-    """Bytes that this process may use: the setting, else the limit of its control group, else the machine's memory."""
-    machine = int(psutil.virtual_memory().total)
-    if setting is not None:
-        return min(setting, machine)
-    return min((limit for file in _limit_files() if 0 < (limit := _limit(file)) < machine), default=machine)
-
-
-def _limit_files() -> Iterator[Path]:
-    """Files with the memory limits of this process's control groups (versions 2 and 1) and of all their parents.
-
-    Inside a container the process is in the root group. Under systemd it is in the group of a service.
-    """
-    try:
-        lines = _OWN_GROUPS.read_text().splitlines()
-    except OSError:
-        lines = []
-    places = {"": (_GROUPS, "memory.max"), "memory": (_GROUPS / "memory", "memory.limit_in_bytes")}
-    for kind, (root, name) in places.items():
-        yield root / name
-        for line in lines:
-            _, kinds, path = line.split(":", 2)
-            inside = PurePosixPath(path.lstrip("/"))
-            if kind in kinds.split(",") and ".." not in inside.parts:
-                yield from (root / group / name for group in (inside, *inside.parents))
-
-
-def _limit(file: Path) -> int:
-    """The limit in a file in bytes; 0 where there is none."""
-    try:
-        text = file.read_text("ascii").strip()
-    except OSError:
-        return 0
-    return int(text) if text.isdigit() else 0
 
 
 class Memory:
