@@ -120,13 +120,13 @@ def _residual(harvester: Harvester, ids: tuple[int, ...]) -> torch.Tensor:
 @pytest.mark.parametrize("kind", [*CONFIGS, *FAMILIES])
 def test_what_cannot_be_batched_is_known_before_it_is_tried(kind: str) -> None:
     loaded = family_model(kind) if kind in FAMILIES else loaded_model(kind)
-    assert bool(why_not_batched(loaded.model)) == (kind in SEPARATE)
+    assert bool(why_not_batched(loaded)) == (kind in SEPARATE)
 
 
 class TestRehearsal:
     def rehearsed(self, loaded: LoadedModel, plain: LoadedModel) -> None:
         with running(loaded, dictionary(), batcher=Batcher) as run:
-            rehearse(run.engine, Harvester(plain, LAYER), prompt(3), 30)
+            rehearse(run.engine, plain, prompt(3), 30)
 
     @pytest.mark.slow
     @pytest.mark.parametrize("kind", ["llama", "gemma3", "qwen3_vl"])

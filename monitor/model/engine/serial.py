@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from monitor.errors import ModelError
-from monitor.model.engine.paged import Limits, Steps, check_capacity
+from monitor.model.engine.cache_room import CacheRoom, free_bytes
+from monitor.model.engine.paged import Limits, Steps
 from monitor.model.load.devices import why_spread
 from monitor.model.load.model import LoadedModel
 from monitor.model.tap.span import Span
@@ -76,9 +77,7 @@ class SeparateBatcher:
                 f"{type(self._loaded.model).__name__} hands out no cache, so what one request has read cannot be "
                 "kept apart from the others'; it cannot be served"
             )
-        most = self._limits.running * self._loaded.context
-        self._capacity = self._limits.cache_tokens or tokens_that_fit(cache, len(probe), most)
-        check_capacity(self._capacity, self._loaded.context)
+        self._capacity = self._tokens_that_fit(cache, len(probe))
         self._steps.ready(self._chunk)
         self._thread.start()
 
@@ -158,6 +157,23 @@ class SeparateBatcher:
         del cache
         self._steps.after([span], [token], ids)
 
+    def _tokens_that_fit(self, cache: Any, held: int) -> int:
+        """How many tokens can be cached on the devices where the cache of `held` tokens lies. ModelError."""
+        limits, context = self._limits, self._loaded.context
+        sizes: dict[torch.device, int] = {}
+        for tensor in _tensors(cache):
+            sizes[tensor.device] = sizes.get(tensor.device, 0) + tensor.nbytes
+        return min(
+            (
+                CacheRoom(size / held, free_bytes(device, limits.memory)).tokens(
+                    limits.running, context, limits.cache_tokens
+                )
+                for device, size in sizes.items()
+                if size
+            ),
+            default=limits.cache_tokens or limits.running * context,
+        )
+
     def _runs(self, run: _Turn) -> bool:
         return self._turns.get(run.request_id) is run
 
@@ -168,6 +184,38 @@ class SeparateBatcher:
             found = self._loaded.model(input_ids=given, **{self._name: cache}, **self._options)
         logits: Tensor = found.logits[0, -1:].to(self._loaded.device, torch.float32)
         return getattr(found, self._name, None), logits
+
+
+class NoBatcher:
+    """Runs nothing and holds no cache: for servers that only score texts."""
+
+    static = False
+    """No pass is a CUDA-graph replay."""
+
+    def __init__(self, loaded: LoadedModel, limits: Limits, steps: Steps) -> None:
+        self._stopped = False
+
+    def start(self) -> None:
+        """Nothing to allocate."""
+
+    def stop(self, timeout: float) -> None:
+        """Nothing runs."""
+        self._stopped = True
+
+    def alive(self) -> bool:
+        """True until it is stopped."""
+        return not self._stopped
+
+    def running(self) -> int:
+        """No request ever runs."""
+        return 0
+
+    def add(self, request_id: str, prompt_ids: Sequence[int], max_new_tokens: int) -> None:
+        """The engine refuses requests before they come here."""
+        raise ModelError("nothing is generated here")
+
+    def remove(self, request_id: str) -> None:
+        """There is no request."""
 
 
 def _chunk(loaded: LoadedModel, limits: Limits) -> int:
@@ -183,13 +231,14 @@ _KEYS_AND_VALUES = _PAGED | {"chunked_attention", "attention", "moe", "sparse", 
 """Kinds of layers that carry keys and values from token to token, or nothing."""
 
 
-def why_not_batched(model: Any) -> str:
+def why_not_batched(loaded: LoadedModel) -> str:
     """Why continuous batching cannot run this model; empty where it can.
 
     Attention that does not go through transformers' attention interface ignores the paged cache: some of these
     families crash at the first decoded token, others run and silently read a wrong past. Recurrent layers keep what
     no page holds. The cache itself lies on one device.
     """
+    model = loaded.model
     if why := why_spread(model):
         return why
     name, config = type(model).__name__, model.config.get_text_config()
@@ -220,8 +269,6 @@ def kinds_of(model: Any) -> set[str]:
 
 _NAMES = ("past_key_values", "cache_params", "state")
 """What families call the past, in the arguments and in the results of a pass."""
-_SHARE = 0.5
-"""Of an accelerator's free memory, for caches; growing one copies a layer of it, and passes need room too."""
 
 
 def cache_name(model: Any) -> str:
@@ -233,16 +280,6 @@ def cache_name(model: Any) -> str:
     raise ModelError(
         f"the forward pass of {type(model).__name__} takes no cache ({', '.join(_NAMES)}); it cannot generate"
     )
-
-
-def tokens_that_fit(cache: Any, held: int, most: int) -> int:
-    """How many tokens can be cached where the cache of `held` tokens lies; `most` where that is no accelerator."""
-    sizes: dict[torch.device, int] = {}
-    for tensor in _tensors(cache):
-        if tensor.is_cuda:
-            sizes[tensor.device] = sizes.get(tensor.device, 0) + tensor.nbytes
-    fits = (_SHARE * torch.cuda.mem_get_info(device)[0] * held / size for device, size in sizes.items())
-    return int(min([most, *fits]))
 
 
 def _tensors(cache: Any) -> Iterator[Tensor]:
