@@ -213,7 +213,7 @@ class Settings(BaseSettings):
 
     max_cache_tokens: Annotated[int, Field(ge=1)] | None = None
     """Size of the key-value cache in tokens, for all running requests together. Default: enough for max_running
-    requests of the whole context, but at most half of the memory that is free."""
+    requests of the whole context, but at most half of the memory that is free and, on the CPU, 4 GiB."""
 
     max_concurrent_calls: Annotated[int, Field(ge=1)] = 256
     """Maximum number of calls in progress. Further ones are refused with RESOURCE_EXHAUSTED and a time to wait."""

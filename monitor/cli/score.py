@@ -54,7 +54,7 @@ def score(
     flags = options.server_flags(model, dictionary, policies, layer, device, dtype, dictionary_format)
     content = as_input(read_text(text, file), chat=chat, system=system, truncate=truncate)
     belonging(content, session, label)
-    with open_session(connect, flags, timeout) as client:
+    with open_session(connect, flags, timeout, generates=False) as client:
         rules = RuleScores.of(client.policies().policies)
         answer = client.score(content, include_tokens=tokens)
     picture(svg, "sae-monitor score", rules, lambda painter: scored(answer, painter))

@@ -23,7 +23,7 @@ from monitor.model.engine.liveness import can_see
 from monitor.model.engine.paged import Limits
 from monitor.model.engine.requests import Lease
 from monitor.model.engine.scorer import Scorer
-from monitor.model.engine.startup_check import rehearse
+from monitor.model.engine.startup_check import check_causal, rehearse
 from monitor.model.load.hook_points import Place, names_a_place, parse_place, site_of
 from monitor.model.load.model import LoadedModel, load_model
 from monitor.model.offline.residuals import Harvester
@@ -192,6 +192,7 @@ class Runtime:
         self.tap.attach()
         self._later.attach()
         try:
+            check_causal(self.loaded, self._probe)
             self._start_engine()
         except MonitorError:
             self.engine.stop(0)

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from monitor.model.engine.cache_room import CacheRoom, check_capacity, free_bytes
+from monitor.model.engine.cache_room import CacheRoom, check_capacity, room_on
 from monitor.model.load.model import LoadedModel
 from monitor.model.tap.span import Span
 
@@ -171,7 +171,7 @@ class Batcher:
         """Say how many pages the cache has. On an accelerator that has too few for all, transformers fills it."""
         loaded, limits, config = self._loaded, self._limits, self._manager.continuous_batching_config
         rows = config.max_batch_tokens or _ACCELERATOR_CHUNK
-        room = _room(loaded, limits, rows, free_bytes(loaded.device, limits.memory))
+        room = _room(loaded, limits, rows)
         tokens = room.tokens(limits.running, loaded.context, limits.cache_tokens)
         enough = limits.cache_tokens is not None or tokens == limits.running * loaded.context
         if loaded.device.type == "cpu" or enough:
@@ -234,8 +234,9 @@ class Batcher:
         return record_fatal_error
 
 
-def _room(loaded: LoadedModel, limits: Limits, rows: int, free: int) -> CacheRoom:
+def _room(loaded: LoadedModel, limits: Limits, rows: int) -> CacheRoom:
     """The memory that the paged cache and the passes over it need, `rows` tokens each, as transformers counts it."""
+    from transformers.generation.continuous_batching.cache import group_layers_by_attn_type
     from transformers.generation.continuous_batching.utils import find_head_dim, find_num_key_value_heads
 
     config, item = loaded.model.config.get_text_config(), loaded.dtype.itemsize
@@ -244,10 +245,12 @@ def _room(loaded: LoadedModel, limits: Limits, rows: int, free: int) -> CacheRoo
     read = (
         2 * config.num_attention_heads + heads
     ) * width  # a layer's keys and values, repeated for all heads
-    masks = 2 * rows
+    masks = (
+        len(group_layers_by_attn_type(config)) * rows
+    )  # one for each kind of layers, over all of the cache
     logits = 4 * config.vocab_size * max(limits.running, rows)
     needed = item * rows * (read + masks + 4 * config.hidden_size) + logits
-    return CacheRoom(item * (held + read + masks), max(0, free - needed))
+    return room_on(loaded.device, item * (held + read + masks), needed=needed, memory=limits.memory)
 
 
 def _spans(requests: Sequence[Any]) -> list[Span]:

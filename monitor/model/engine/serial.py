@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from monitor.errors import ModelError
-from monitor.model.engine.cache_room import CacheRoom, free_bytes
+from monitor.model.engine.cache_room import room_on
 from monitor.model.engine.paged import Limits, Steps
 from monitor.model.load.devices import why_spread
 from monitor.model.load.model import LoadedModel
@@ -165,7 +165,7 @@ class SeparateBatcher:
             sizes[tensor.device] = sizes.get(tensor.device, 0) + tensor.nbytes
         return min(
             (
-                CacheRoom(size / held, free_bytes(device, limits.memory)).tokens(
+                room_on(device, size / held, memory=limits.memory).tokens(
                     limits.running, context, limits.cache_tokens
                 )
                 for device, size in sizes.items()

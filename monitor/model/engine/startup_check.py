@@ -1,4 +1,4 @@
-"""The check at the start: short generations show whether the engine computes what the model computes.
+"""The checks at the start: whether the model reads from left to right, and the engine computes what the model computes.
 
 A family that continuous batching runs wrongly, or that crashes it at the first decoded token, is found here, not in the
 middle of somebody's request. Two requests run at once, and one prompt is longer than a pass.
@@ -20,6 +20,8 @@ from monitor.model.engine.requests import Emit, Event, Finished, GenerationReque
 from monitor.model.load.model import LoadedModel
 from monitor.records import FinishReason, Sampling
 
+_ROUNDINGS = 16
+"""Logits of two passes that compute the same may differ by so many times what rounding a number changes."""
 _NEW = 4
 """Tokens that are generated after each prompt."""
 _TIE = 0.05
@@ -90,6 +92,25 @@ def rehearse(
         generation.finish(name, timeout)
     for generation in generations:
         _check(plain, generation, name)
+
+
+@torch.no_grad()
+def check_causal(plain: LoadedModel, ids: Sequence[int]) -> None:
+    """Raise ModelError where tokens are read otherwise if others follow.
+
+    Encoders that can be loaded as language models attend in both directions. What they read of a token would change
+    with every token that is generated, and with the padding behind a shorter text.
+    """
+    # Two passes of one shape, so that rounding is the same in both wherever no token sees a later one.
+    first, second = (
+        _logits(plain, [*ids, *rest], 2 * len(ids))[: len(ids)] for rest in (ids, ids[::-1])
+    )
+    rounding = _ROUNDINGS * torch.finfo(plain.dtype).eps * first.abs().amax()
+    if not bool((first - second).abs().amax() <= rounding):
+        raise ModelError(
+            f"{type(plain.model).__name__} reads a token otherwise if others follow, so it does not continue texts from "
+            "left to right; it cannot be monitored"
+        )
 
 
 def _check(plain: LoadedModel, generation: _Generation, name: str) -> None:
