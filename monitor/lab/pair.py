@@ -65,9 +65,9 @@ class Pair:
                 raise InputError(f"{source}: text {number} has no token to read; give longer texts")
         return found
 
-    def residuals(self, ids: Tensor) -> Tensor:
-        """Residuals `[batch, time, d_model]` of token ids `[batch, time]`."""
-        return self.harvester.residuals(ids)
+    def residuals(self, ids: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
+        """Residuals `[batch, time, d_model]` of token ids `[batch, time]`; `lengths` where some rows are padded."""
+        return self.harvester.residuals(ids, lengths)
 
     @property
     def speller(self) -> Detokenizer:

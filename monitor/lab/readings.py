@@ -108,7 +108,7 @@ def read(
     reader = PairReader(pair)
     rows: dict[int, NDArray[np.float32]] = {}
     for which, ids, lengths in reader.batches(texts):
-        residual = pair.residuals(ids)
+        residual = pair.residuals(ids, lengths)
         for row, (text, length) in enumerate(zip(which, lengths, strict=True)):
             rows[text] = reader.columns(residual[row, 1 : max(length, 1)], plan)
     counts = [len(rows[i]) for i in range(len(texts))]
@@ -195,7 +195,7 @@ class PairReader:
         """Readings, residuals and anomaly signals of texts, first positions left out."""
         found: dict[int, tuple[sparse.csr_matrix, NDArray[np.float32], dict[str, NDArray[np.float64]]]] = {}
         for which, ids, lengths in self.batches(texts):
-            residual = self.pair.residuals(ids)
+            residual = self.pair.residuals(ids, lengths)
             for row, (text, length) in enumerate(zip(which, lengths, strict=True)):
                 x = residual[row, 1:length]
                 active = self._autoencoder.encode(x)
@@ -262,7 +262,7 @@ class PairReader:
             return kept[0]
 
         with torch.enable_grad():
-            logits = self.pair.harvester.logits(ids, watch).float()
+            logits = self.pair.harvester.logits(ids, watch, lengths).float()
             target = ids.to(logits.device)[:, 1:]
             each = torch.log_softmax(logits[:, :-1], -1).gather(-1, target[..., None])[..., 0]
             ends = torch.tensor(list(lengths), device=logits.device)
@@ -299,7 +299,7 @@ class LaterResiduals:
         found = {text: self._kept[text] for text in texts if text in self._kept}
         missing = [text for text in dict.fromkeys(texts) if text not in found]
         for which, ids, lengths in self._reader.batches(missing):
-            residual = self._harvester.residuals(ids)
+            residual = self._harvester.residuals(ids, lengths)
             for row, (number, length) in enumerate(zip(which, lengths, strict=True)):
                 found[missing[number]] = self._keep(missing[number], residual[row, 1:length].cpu().numpy())
         return [found[text].astype(np.float64) for text in texts]

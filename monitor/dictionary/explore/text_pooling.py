@@ -35,7 +35,7 @@ class PooledTexts:
 @torch.no_grad()
 def pool(
     texts: Sequence[Sequence[int]],
-    residuals: Callable[[Tensor], Tensor],
+    residuals: Callable[[Tensor, Sequence[int]], Tensor],
     autoencoder: SparseAutoencoder,
     *,
     bos: int | None,
@@ -47,7 +47,8 @@ def pool(
 
     Args:
         texts: token ids of each text, with BOS first where the model has one.
-        residuals: maps ids `[batch, time]`, padded on the right, to residuals `[batch, time, d_model]`.
+        residuals: maps ids `[batch, time]`, padded on the right, and the lengths of the texts to residuals `[batch,
+            time, d_model]`.
         autoencoder: the dictionary.
         bos: id of the token that begins a text; None where the model has none.
         starts: for each text the first position that counts, such as that of the answer to a prompt. Without it, all
@@ -72,7 +73,8 @@ def pool(
         if not bool(counted.any(1).all()):
             empty = batch[int((~counted.any(1)).nonzero()[0])]
             raise ValueError(f"text {empty} has no token to count")
-        _pool_batch(out, torch.tensor(batch), residuals(ids), counted, autoencoder)
+        read = residuals(ids, [len(texts[index]) for index in batch])
+        _pool_batch(out, torch.tensor(batch), read, counted, autoencoder)
         if progress is not None:
             progress(len(batch))
     return out

@@ -86,7 +86,7 @@ def _mean(pair: Pair, texts: Sequence[Sequence[int]]) -> Tensor:
     total, tokens = torch.zeros(pair.loaded.d_model, dtype=torch.float64), 0
     for ids, real in batches(texts):
         counts = real[:, 1:].double()
-        rows = pair.residuals(ids)[:, 1:].double().cpu()
+        rows = pair.residuals(ids, real.sum(1).tolist())[:, 1:].double().cpu()
         total += (rows * counts[..., None]).sum((0, 1))
         tokens += int(counts.sum())
     return (total / max(tokens, 1)).float()

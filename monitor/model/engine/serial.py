@@ -33,14 +33,18 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(slots=True, eq=False)
 class _Turn:
-    """A request: what it has run is in its cache, what it will run is in `todo`."""
+    """A request: what it has run is in its cache, what it will run stands behind it in `ids`."""
 
     request_id: str
-    todo: list[int]
+    ids: list[int]
+    """Its prompt and what was drawn so far."""
     room: int
     """Most tokens that its cache will hold."""
     position: int = 0
+    """Number of tokens in its cache."""
     cache: Any = None
+    regime: tuple[int, int] = (0, 0)
+    """Lengths of sequences whose rotary frequencies the cache was made with."""
 
 
 class SeparateBatcher:
@@ -71,7 +75,7 @@ class SeparateBatcher:
         """Look at the model's cache, decide how many tokens are held at once, start the thread. ModelError."""
         probe = [0] * min(_PROBE, self._loaded.context)
         with torch.no_grad():
-            cache, _ = self._forward(probe, None)
+            cache, _ = self._forward(probe, None, len(probe))
         if cache is None:
             raise ModelError(
                 f"{type(self._loaded.model).__name__} hands out no cache, so what one request has read cannot be "
@@ -143,19 +147,27 @@ class SeparateBatcher:
             self._turns[name] = self._waiting.pop(name)
 
     def _pass(self, run: _Turn) -> None:
-        ids = run.todo[: self._chunk]
-        span = Span(run.request_id, 0, len(ids), run.position, draws=len(ids) == len(run.todo))
+        self._begin_again_if_outgrown(run)
+        ids = run.ids[run.position : run.position + self._chunk]
+        span = Span(run.request_id, 0, len(ids), run.position, run.position + len(ids) == len(run.ids))
         self._steps.before([span], len(ids))
         if not self._runs(run):  # it ended while the pass was laid out
             return
-        cache, logits = self._forward(ids, run.cache)
+        cache, logits = self._forward(ids, run.cache, len(run.ids))
         token = int(self._steps.draw(logits)[0]) if span.draws else None
         run.position += len(ids)
-        run.todo = run.todo[len(ids) :] if token is None else [token]
+        if token is not None:
+            run.ids.append(token)
         with self._wake:
             run.cache = cache if self._runs(run) else None
         del cache
         self._steps.after([span], [token], ids)
+
+    def _begin_again_if_outgrown(self, run: _Turn) -> None:
+        """Drop a cache that was made with the rotary frequencies of shorter sequences, and run the sequence again."""
+        regime = self._loaded.rope.regime(len(run.ids))
+        if regime != run.regime:
+            run.position, run.cache, run.regime = 0, None, regime
 
     def _tokens_that_fit(self, cache: Any, held: int) -> int:
         """How many tokens can be cached on the devices where the cache of `held` tokens lies. ModelError."""
@@ -177,10 +189,10 @@ class SeparateBatcher:
     def _runs(self, run: _Turn) -> bool:
         return self._turns.get(run.request_id) is run
 
-    def _forward(self, ids: list[int], cache: Any) -> tuple[Any, Tensor]:
-        """The cache after these tokens, and the last one's logits `[1, vocabulary]` in float32."""
+    def _forward(self, ids: list[int], cache: Any, length: int) -> tuple[Any, Tensor]:
+        """The cache after these tokens of a sequence of `length`, and the last one's logits `[1, vocabulary]`."""
         given = torch.tensor([ids], device=self._loaded.device)
-        with self._loaded.passes:
+        with self._loaded.reading([length]):
             found = self._loaded.model(input_ids=given, **{self._name: cache}, **self._options)
         logits: Tensor = found.logits[0, -1:].to(self._loaded.device, torch.float32)
         return getattr(found, self._name, None), logits
@@ -241,6 +253,8 @@ def why_not_batched(loaded: LoadedModel) -> str:
     model = loaded.model
     if why := why_spread(model):
         return why
+    if loaded.rope.changes_within(loaded.context):
+        return f"the rotary frequencies of {type(model).__name__} depend on the length of each sequence"
     name, config = type(model).__name__, model.config.get_text_config()
     if recurrent(model):
         return (

@@ -102,14 +102,12 @@ def check_causal(plain: LoadedModel, ids: Sequence[int]) -> None:
     with every token that is generated, and with the padding behind a shorter text.
     """
     # Two passes of one shape, so that rounding is the same in both wherever no token sees a later one.
-    first, second = (
-        _logits(plain, [*ids, *rest], 2 * len(ids))[: len(ids)] for rest in (ids, ids[::-1])
-    )
+    first, second = (_logits(plain, [*ids, *rest], 2 * len(ids))[: len(ids)] for rest in (ids, ids[::-1]))
     rounding = _ROUNDINGS * torch.finfo(plain.dtype).eps * first.abs().amax()
     if not bool((first - second).abs().amax() <= rounding):
         raise ModelError(
-            f"{type(plain.model).__name__} reads a token otherwise if others follow, so it does not continue texts from "
-            "left to right; it cannot be monitored"
+            f"{type(plain.model).__name__} reads a token otherwise if others follow, so it does not continue texts "
+            "from left to right; it cannot be monitored"
         )
 
 
@@ -131,6 +129,6 @@ def _logits(plain: LoadedModel, ids: Sequence[int], last: int) -> Tensor:
     accepted = inspect.signature(plain.model.forward).parameters
     fewer = {"logits_to_keep": last} if "logits_to_keep" in accepted else {}
     given = torch.tensor([list(ids)], device=plain.device)
-    with plain.passes:
+    with plain.reading([len(ids)]):
         logits: Tensor = plain.model(input_ids=given, use_cache=False, **fewer).logits
     return logits[0, -last:].float().cpu()

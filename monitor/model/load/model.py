@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from monitor.model.load.decoder import context_of, decoder_layers, text_config
 from monitor.model.load.devices import SPREAD, device_of, need_accelerate, parts_of
 from monitor.model.load.fair_lock import FairLock
 from monitor.model.load.host import bound_threads
+from monitor.model.load.rope import LengthRope
 from monitor.model.load.weights import load_weights, refuse_adapter
 
 __all__ = ["LoadedModel", "decoder_layers", "digest_folder", "load_model"]
@@ -62,6 +65,17 @@ class LoadedModel:
     passes: FairLock = field(default_factory=FairLock, compare=False, repr=False)
     """Held during every forward pass, by all threads. During continuous batching transformers sets `is_causal = False`
     on the shared configuration; a plain pass at the same time would attend in both directions."""
+
+    @property
+    def rope(self) -> LengthRope:
+        """Its rotary embeddings that depend on the length of a sequence."""
+        return LengthRope.of(self.model)
+
+    @contextmanager
+    def reading(self, lengths: Sequence[int]) -> Iterator[None]:
+        """Around a plain forward pass: the turn for it, and how long the sequence of each row is, padding apart."""
+        with self.passes, self.rope.lengths(lengths):
+            yield
 
     @property
     def devices(self) -> str:
