@@ -24,7 +24,7 @@ from monitor.model.engine.paged import Limits
 from monitor.model.engine.requests import Lease
 from monitor.model.engine.scorer import Scorer
 from monitor.model.engine.startup_check import check_causal, rehearse
-from monitor.model.load.hook_points import Place, names_a_place, parse_place, site_of
+from monitor.model.load.hook_points import Place, names_a_place, parse_place
 from monitor.model.load.model import LoadedModel, load_model
 from monitor.model.offline.residuals import Harvester
 from monitor.model.prompts import Prompter
@@ -98,7 +98,7 @@ def load_pair(
             "`sae-monitor dictionary describe` on it first"
         )
     place = place_of(found.card, layer, loaded.middle)
-    site_of(loaded.layers, place)  # raises where this model has no such layer or module
+    loaded.site(place)  # raises where this model has no such layer or module
     return LoadedPair(loaded, found, place)
 
 
@@ -136,7 +136,7 @@ class Runtime:
         self.loaded = loaded
         self.watch = watch
         precise = torch.float64 if loaded.dtype is torch.float64 else torch.float32
-        site = site_of(loaded.layers, pair.place)
+        site = loaded.site(pair.place)
         bank = self._bank = FeatureBank(
             self.dictionary.autoencoder,
             self._maximum,

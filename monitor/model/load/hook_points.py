@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from monitor.errors import ModelError
@@ -125,11 +126,13 @@ class Site:
 
     module: nn.Module
     side: Side = Side.OUTPUT
+    factor: float = 1.0
+    """What the layer multiplies the tensor with before it adds it to the residual stream; hooks see the product."""
 
     def register_forward_hook(self, hook: Hook) -> Any:
         """Call `hook(module, arguments, tensor)` in every pass. A result other than None replaces the tensor."""
         if self.side is Side.OUTPUT:
-            return self.module.register_forward_hook(hook)
+            return self.module.register_forward_hook(hook if self.factor == 1 else self._multiplied(hook))
 
         def before(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
             edited = hook(module, args, args[0] if args else named["hidden_states"])
@@ -139,9 +142,23 @@ class Site:
 
         return self.module.register_forward_pre_hook(before, with_kwargs=True)
 
+    def _multiplied(self, hook: Hook) -> Hook:
+        """The hook for the module's own output. What the hook leaves as it is stays as it is to the bit."""
+
+        def multiplied(module: nn.Module, args: Any, output: Any) -> Any:
+            raw = hidden_of(output)
+            seen = raw * self.factor
+            edited = hook(module, args, replace_hidden(output, seen))
+            if edited is None:
+                return None
+            change = (hidden_of(edited) - seen) / self.factor
+            return replace_hidden(edited, torch.where(change == 0, raw, raw + change))
+
+        return multiplied
+
 
 def site_of(layers: nn.ModuleList, place: Place) -> Site:
-    """The hook point in this model. Raises ModelError where the model has no such layer or module."""
+    """The hook point in these layers, without its factor. ModelError where there is no such layer or module."""
     if not 0 <= place.layer < len(layers):
         raise ModelError(f"layer {place.layer} does not exist; the model has layers 0 to {len(layers) - 1}")
     layer = layers[place.layer]

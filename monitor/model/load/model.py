@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,11 @@ import torch
 from torch import nn
 
 from monitor.errors import ModelError
+from monitor.model.load.contribution import factor_of
 from monitor.model.load.decoder import context_of, decoder_layers, text_config
 from monitor.model.load.devices import SPREAD, device_of, need_accelerate, parts_of
 from monitor.model.load.fair_lock import FairLock
+from monitor.model.load.hook_points import ATTN_OUT, MLP_OUT, Place, Site, site_of
 from monitor.model.load.host import bound_threads
 from monitor.model.load.rope import LengthRope
 from monitor.model.load.weights import load_weights, refuse_adapter
@@ -65,6 +67,20 @@ class LoadedModel:
     passes: FairLock = field(default_factory=FairLock, compare=False, repr=False)
     """Held during every forward pass, by all threads. During continuous batching transformers sets `is_causal = False`
     on the shared configuration; a plain pass at the same time would attend in both directions."""
+    _factors: dict[Place, float] = field(default_factory=dict, compare=False, repr=False)
+    """What was measured of its hook points of MLP and attention."""
+
+    def site(self, place: Place) -> Site:
+        """A hook point in this model. ModelError where it has none there, or none that can be tapped.
+
+        The first time for each MLP or attention takes two passes, which measure the factor of its output.
+        """
+        site = site_of(self.layers, place)
+        if place.point not in (MLP_OUT, ATTN_OUT):
+            return site
+        if place not in self._factors:
+            self._factors[place] = factor_of(self, place)
+        return replace(site, factor=self._factors[place])
 
     @property
     def rope(self) -> LengthRope:

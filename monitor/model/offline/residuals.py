@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from monitor.errors import ModelError
-from monitor.model.load.hook_points import Place, hidden_of, replace_hidden, site_of
+from monitor.model.load.hook_points import Place, hidden_of, replace_hidden
 from monitor.model.load.model import LoadedModel
 
 
@@ -28,7 +28,7 @@ class Harvester:
         self.loaded = loaded
         self.place = layer if isinstance(layer, Place) else Place(loaded.middle if layer is None else layer)
         self.layer = self.place.layer
-        self.site = site_of(loaded.layers, self.place)
+        self.site = loaded.site(self.place)
         self.d_model = loaded.d_model
 
     @torch.no_grad()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from monitor.errors import ModelError
-from monitor.model.load.hook_points import Place, hidden_of, site_of
+from monitor.model.load.hook_points import Place, hidden_of
 from monitor.model.load.model import LoadedModel
 
 BATCH = 16
@@ -69,7 +69,7 @@ def one_pass(
 
         return hook
 
-    handles = [site_of(loaded.layers, place).register_forward_hook(hook_for(place)) for place in places]
+    handles = [loaded.site(place).register_forward_hook(hook_for(place)) for place in places]
     try:
         with loaded.reading(lengths or [ids.shape[1]] * len(ids)):
             loaded.model(input_ids=ids.to(loaded.device), use_cache=False)
