@@ -192,6 +192,9 @@ class Runtime:
         self.tap.attach()
         self._later.attach()
         try:
+            self._harvester.residuals(
+                torch.tensor([self._probe])
+            )  # raises where the hook point gives no residuals
             check_causal(self.loaded, self._probe)
             self._start_engine()
         except MonitorError:

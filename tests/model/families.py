@@ -24,6 +24,8 @@ _TOWER = {
 _QWEN_TOWER = {"depth": LAYERS, "num_heads": 2}
 _MROPE = {"rope_type": "default", "type": "mrope", "mrope_section": [1, 1, 2]}
 
+_MINIMAX = ("full_attn", "linear_attn", "mlp")
+
 TEXT: dict[str, dict] = {
     "mistral": _LLAMA_LIKE | {"sliding_window": 16},
     "qwen2_moe": _LLAMA_LIKE | _EXPERTS | {"shared_expert_intermediate_size": 16},
@@ -33,7 +35,7 @@ TEXT: dict[str, dict] = {
     "phi": _LLAMA_LIKE,
     "olmo": _LLAMA_LIKE,
     "opt": _COMMON | {"ffn_dim": 64, "max_position_embeddings": CONTEXT, "word_embed_proj_dim": WIDTH},
-    "granite": _LLAMA_LIKE,
+    "granite": _LLAMA_LIKE | {"residual_multiplier": 0.22, "logits_scaling": 2.0},
     "cohere": _LLAMA_LIKE,
     "starcoder2": _LLAMA_LIKE,
     "glm4": _LLAMA_LIKE | {"head_dim": 8, "pad_token_id": 0},
@@ -135,6 +137,11 @@ RECURRENT: dict[str, dict] = {
         "use_mamba_kernels": False,
     },
     "lfm2": _LLAMA_LIKE | {"layer_types": ["conv", "full_attention"] * 2},
+    "minimax": _LLAMA_LIKE
+    | {"head_dim": 8, "num_local_experts": 4, "num_experts_per_tok": 2}
+    | {"layer_types": ["linear_attention", "full_attention"] * 2}
+    | {f"{kind}_alpha_factor": 3.5 for kind in _MINIMAX}
+    | {f"{kind}_beta_factor": 0.7 for kind in _MINIMAX},
     "qwen3_next": _LLAMA_LIKE
     | _EXPERTS
     | {

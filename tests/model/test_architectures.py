@@ -36,8 +36,6 @@ from tests.model.tiny import (
 CLAMPS = (Clamp(3, -1.0), Clamp(40, -2.0, Where.EVERYWHERE), Clamp(41, 0.5))
 NO_MLP = ("opt",)
 """Families whose MLP is no module of its own."""
-SCALED = ("granite",)
-"""Families that scale what attention and MLP add."""
 ADDED_INSIDE = {"bloom": (ATTN_OUT, MLP_OUT), "mpt": (MLP_OUT,)}
 """Families with modules that add the residual stream themselves."""
 
@@ -107,7 +105,7 @@ def test_a_layer_adds_its_attention_and_its_mlp(kind: str) -> None:
             places["mlp"] = Place(layer, MLP_OUT)
         found = {name: _residual(Harvester(loaded, place), ids) for name, place in places.items()}
         assert all(x.shape == (len(ids), WIDTH) for x in found.values())
-        if kind in NO_MLP or kind in SCALED:
+        if kind in NO_MLP:
             continue
         total = found["before"] + found["attention"] + found["mlp"]
         torch.testing.assert_close(total, found["after"], rtol=1e-4, atol=1e-4)

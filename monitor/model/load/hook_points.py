@@ -1,7 +1,8 @@
 """Hook points: parse the name that a dictionary gives to its tensor, and find that tensor in a loaded model.
 
-A name may be one of TransformerLens (`blocks.4.hook_resid_post`), of a Hugging Face module (`model.layers.4`,
-`gpt_neox.layers.4.mlp`, `….output`, `….input`) or of dictionary_learning (`resid_post_layer_4`).
+A name may be one of TransformerLens (`blocks.4.hook_resid_post`; from version 3 on `blocks.4.hook_out`), of a Hugging
+Face module (`model.layers.4`, `gpt_neox.layers.4.mlp`, `….output`, `….input`) or of dictionary_learning
+(`resid_post_layer_4`).
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import enum
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,9 +22,13 @@ from monitor.errors import ModelError
 MLP_OUT, ATTN_OUT = "mlp_out", "attn_out"
 """What a layer's MLP or attention adds to the residual stream; after its output norm in families that have one."""
 
+MLP, ATTN = "mlp", "attn"
+"""The MLP or the attention module of a layer, under whichever name a family gives it: its output as it is."""
+
 SUPPORTED = (
-    "blocks.N.hook_resid_pre, blocks.N.hook_resid_post, blocks.N.hook_mlp_out, blocks.N.hook_attn_out, or the name of "
-    "a module such as model.layers.N, layers.N.output, gpt_neox.layers.N or transformer.h.N.mlp"
+    "blocks.N.hook_resid_pre, blocks.N.hook_resid_post, blocks.N.hook_mlp_out, blocks.N.hook_attn_out, "
+    "blocks.N.hook_in, blocks.N.hook_out, blocks.N.mlp.hook_out, blocks.N.attn.hook_out, or the name of a module such "
+    "as model.layers.N, layers.N.output, gpt_neox.layers.N or transformer.h.N.mlp"
 )
 
 _TRANSFORMER_LENS = re.compile(r"^blocks\.(\d+)\.(?:hook_)?(.+)$")
@@ -32,7 +37,16 @@ _MODULE = re.compile(
 )
 _FLAT = re.compile(r"^(resid_pre|resid_post|resid|mlp_out|mlp|attn_out|attn)_layer_?(\d+)$")
 _SOME_HOOK = re.compile(r"hook|\b(?:layers?|h|blocks?)[._]\d|_layer_?\d|\.")
-_POINTS = {"mlp_out": MLP_OUT, "mlp": MLP_OUT, "attn_out": ATTN_OUT, "attn": ATTN_OUT}
+_POINTS = {
+    "mlp_out": MLP_OUT,
+    "mlp": MLP_OUT,
+    "ln2_post.hook_out": MLP_OUT,
+    "mlp.hook_out": MLP,
+    "attn_out": ATTN_OUT,
+    "attn": ATTN_OUT,
+    "ln1_post.hook_out": ATTN_OUT,
+    "attn.hook_out": ATTN,
+}
 _MLPS = ("mlp", "feed_forward", "feedforward", "ffn", "block_sparse_moe", "moe")
 _ATTENTIONS = ("self_attn", "self_attention", "attention", "attn")
 _NORMS_AFTER_MLP = ("post_feedforward_layernorm", "post_mlp_layernorm")
@@ -94,9 +108,9 @@ def parse_place(hook_name: str) -> Place:
 
 
 def _named(layer: int, point: str) -> Place | None:
-    if point in ("resid_post", "resid"):
+    if point in ("resid_post", "resid", "out"):
         return Place(layer)
-    if point == "resid_pre":
+    if point in ("resid_pre", "in"):
         return _before(layer)
     return Place(layer, _POINTS[point]) if point in _POINTS else None
 
@@ -169,6 +183,8 @@ def site_of(layers: nn.ModuleList, place: Place) -> Site:
     try:
         return Site(layer.get_submodule(place.point), place.side)
     except AttributeError:
+        if found := _named_child(layer, {MLP: _MLPS, ATTN: _ATTENTIONS}.get(place.point, ())):
+            return Site(found, place.side)
         raise ModelError(
             f"layer {place.layer} of this model has no module {place.point!r}; it has {_children(layer)}"
         ) from None
@@ -187,7 +203,7 @@ def _contribution(layer: nn.Module, place: Place) -> nn.Module:
         # These norm the attention's output only in families that also norm the MLP's output. In all others a norm of
         # this name is the input norm of the MLP.
         names = ("post_self_attn_layernorm", "post_attention_layernorm", *_ATTENTIONS)
-    found = next((children[name] for name in names if name in children), None)
+    found = _named_child(layer, names)
     if found is None:
         raise ModelError(
             f"the module that gives {place.point} was not found in layer {place.layer}, which has {_children(layer)}; "
@@ -199,6 +215,12 @@ def _contribution(layer: nn.Module, place: Place) -> nn.Module:
             "stream itself; take a dictionary of hook_resid_post"
         )
     return found
+
+
+def _named_child(layer: nn.Module, names: Sequence[str]) -> nn.Module | None:
+    """The first of these modules that a layer has."""
+    children = dict(layer.named_children())
+    return next((children[name] for name in names if name in children), None)
 
 
 def _children(layer: nn.Module) -> str:
