@@ -132,7 +132,9 @@ def open_pair(
 
         model = str(model_path())
     loaded = load_model(str(model), device=device, dtype=dtype)
-    opened = open_dictionary(dictionary, str(loaded.device), format, measured).fits(loaded.d_model)
+    opened = open_dictionary(dictionary, str(loaded.device), format, measured).fits(
+        loaded.d_model, subtracts_mean=loaded.subtracts_mean
+    )
     return Pair(loaded, opened, Harvester(loaded, place_of(opened.card, layer, loaded.middle)))
 
 

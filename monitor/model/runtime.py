@@ -91,7 +91,9 @@ def load_pair(
     dictionary alone.
     """
     loaded = load_model(model, device=device, dtype=dtype)
-    found = load_dictionary(dictionary, format=format).fits(loaded.d_model)
+    found = load_dictionary(dictionary, format=format).fits(
+        loaded.d_model, subtracts_mean=loaded.subtracts_mean
+    )
     if found.statistics is None:
         raise DictionaryError(
             f"the dictionary in {dictionary} has no statistics.safetensors, so its features have no unit; run "
@@ -324,6 +326,6 @@ class Runtime:
 
 
 def _briefly(error: Exception) -> str:
-    """The first line of what went wrong."""
+    """The first sentence of what went wrong."""
     kind = "" if isinstance(error, MonitorError) else f"{type(error).__name__}: "
-    return kind + (str(error).strip().splitlines() or [""])[0]
+    return kind + (str(error).strip().splitlines() or [""])[0].split(". ")[0]

@@ -40,6 +40,7 @@ TEXT: dict[str, dict] = {
     "starcoder2": _LLAMA_LIKE,
     "glm4": _LLAMA_LIKE | {"head_dim": 8, "pad_token_id": 0},
     "smollm3": _LLAMA_LIKE | {"pad_token_id": 0},
+    "gpt_bigcode": CONFIGS["gpt2"],
     "gpt_oss": _LLAMA_LIKE
     | _SLIDING
     | {
@@ -158,7 +159,25 @@ RECURRENT: dict[str, dict] = {
 SEPARATE = UNPAGED | RECURRENT
 """Families that continuous batching cannot run."""
 
-FAMILIES = TEXT | WRAPPERS | SEPARATE
+FALLBACK: dict[str, dict] = {
+    "nemotron": _LLAMA_LIKE,
+    "diffllama": _LLAMA_LIKE,
+    "doge": _LLAMA_LIKE,
+    "jetmoe": _LLAMA_LIKE
+    | {"num_key_value_heads": 4, "kv_channels": 8, "num_local_experts": 4, "num_experts_per_tok": 2},
+    "gemma4_text": _LLAMA_LIKE
+    | _SLIDING
+    | {
+        "global_head_dim": 16,
+        "hidden_size_per_layer_input": 0,
+        "num_kv_shared_layers": 0,
+        "pad_token_id": 0,
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+    },
+}
+"""Families of which nothing tells before a try that continuous batching dies of them, or runs them wrongly."""
+
+FAMILIES = TEXT | WRAPPERS | SEPARATE | FALLBACK
 
 
 def family_model(kind: str, dtype: torch.dtype = torch.float32) -> LoadedModel:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import threading
+import uuid
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -40,7 +41,7 @@ class _SubmittingEngine(Protocol):
 class _Generation:
     """One request of the rehearsal and what comes of it."""
 
-    def __init__(self, number: int, ids: Sequence[int]) -> None:
+    def __init__(self, ids: Sequence[int]) -> None:
         self.prompt = len(ids)
         self.ids: list[int] = []
         """The tokens that were released, those of the prompt first."""
@@ -49,7 +50,7 @@ class _Generation:
         nobody = Nobody()
         sampling = Sampling(max_new_tokens=_NEW)
         self.request = GenerationRequest(
-            f"rehearsal-{number}", tuple(ids), sampling, nobody, nobody, include_tokens=True
+            f"rehearsal-{uuid.uuid4().hex}", tuple(ids), sampling, nobody, nobody, include_tokens=True
         )
 
     def emit(self, events: Sequence[tuple[str, Event]]) -> None:
@@ -84,7 +85,7 @@ def rehearse(
     wanted = engine.rows + len(ids)
     length = wanted if wanted <= most else min(2 * len(ids), most)
     long = (list(ids) * (length // len(ids) + 1))[:length]
-    generations = [_Generation(number, prompt) for number, prompt in enumerate((ids, long))]
+    generations = [_Generation(prompt) for prompt in (ids, long)]
     for generation in generations:
         engine.submit(generation.request, generation.emit)
     name = type(plain.model).__name__

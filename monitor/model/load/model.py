@@ -15,7 +15,7 @@ from torch import nn
 
 from monitor.errors import ModelError
 from monitor.model.load.contribution import factor_of
-from monitor.model.load.decoder import context_of, decoder_layers, text_config
+from monitor.model.load.decoder import context_of, decoder_layers, subtracts_mean, text_config
 from monitor.model.load.devices import SPREAD, device_of, need_accelerate, parts_of
 from monitor.model.load.fair_lock import FairLock
 from monitor.model.load.hook_points import ATTN_OUT, MLP_OUT, Place, Site, site_of
@@ -81,6 +81,11 @@ class LoadedModel:
         if place not in self._factors:
             self._factors[place] = factor_of(self, place)
         return replace(site, factor=self._factors[place])
+
+    @property
+    def subtracts_mean(self) -> bool:
+        """True where the norms at its layers subtract the mean of a token, as a layer norm does and an RMS norm not."""
+        return subtracts_mean(self.layers[0], self.d_model)
 
     @property
     def rope(self) -> LengthRope:
