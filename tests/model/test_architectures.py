@@ -92,7 +92,9 @@ def test_where_batching_fails_its_rehearsal_requests_take_turns(kind: str) -> No
             )
             assert [token.token_id for token in call.tokens] == tokens
             wanted = (activations[:, list(WATCHED)] / maxima()[list(WATCHED)]).numpy()
-            np.testing.assert_allclose(call.readings, wanted, rtol=1e-4, atol=1e-5)
+            # Gemma 4 norms queries, keys and values, which makes more of float32's rounding in so small a model.
+            rounding = 2e-4 if kind == "gemma4_text" else 1e-5
+            np.testing.assert_allclose(call.readings, wanted, rtol=1e-4, atol=rounding)
     finally:
         runtime.stop(5)
 
