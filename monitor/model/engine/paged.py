@@ -11,12 +11,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import structlog
 import torch
 from torch import Tensor
 
 from monitor.model.engine.cache_room import CacheRoom, check_capacity, room_on
 from monitor.model.load.model import LoadedModel
 from monitor.model.tap.span import Span
+
+_INSTALL_FLASH = "pip install 'sae-monitor[flash]' --no-build-isolation, and use bfloat16 or float16"
+_log = structlog.get_logger(__name__)
 
 _CHUNK, _ACCELERATOR_CHUNK = 512, 8192
 """Most tokens of a pass where the operator sets none, on the CPU and (transformers' own choice) elsewhere."""
@@ -114,6 +118,8 @@ class Batcher:
             allow_block_sharing=False,
             # A detection must act on the very next step, so the host waits for each.
             use_async_batching=False,
+            # Flash attention computes in half precision alone.
+            auto_switch_to_flash=loaded.dtype in (torch.float16, torch.bfloat16),
         )
         generation = GenerationConfig(do_sample=False, eos_token_id=-1, pad_token_id=0, max_new_tokens=1)
         self._own_attention = loaded.model.config._attn_implementation
@@ -133,6 +139,8 @@ class Batcher:
     def start(self) -> None:
         """Allocate the cache, capture graphs where there are any, and start the engine thread. ModelError."""
         self._size_cache()
+        if self._loaded.device.type == "cuda" and (slow := why_slow(self._attention)):
+            _log.warning("requests are batched slowly", why=slow, do=_INSTALL_FLASH)
         with torch.no_grad():
             self._manager.warmup()
         if self._attention == "paged|eager":
@@ -232,6 +240,14 @@ class Batcher:
             self._steps.died(error)
 
         return record_fatal_error
+
+
+def why_slow(attention: str) -> str:
+    """Why batches on an accelerator take longer than they must, as a phrase; empty for flash attention.
+
+    Others compute every request's attention over the keys of all, under a mask, and no pass is a CUDA graph.
+    """
+    return "" if "flash" in attention else f"their attention is {attention}, not flash attention"
 
 
 def _room(loaded: LoadedModel, limits: Limits, rows: int) -> CacheRoom:
