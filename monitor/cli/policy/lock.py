@@ -14,7 +14,7 @@ from monitor.cli.errors import ExitCode
 from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, ModelOption
 from monitor.cli.show.console import stderr_console, stdout_console
 from monitor.cli.show.printable import printable
-from monitor.lab.lock_binding import Binding, bind, bindings
+from monitor.lab.bound_locks import Binding, bind, bindings
 
 
 def lock(

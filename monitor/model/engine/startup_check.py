@@ -38,7 +38,7 @@ class _SubmittingEngine(Protocol):
     def submit(self, request: GenerationRequest, emit: Emit) -> None: ...
 
 
-class _Generation:
+class _Rehearsal:
     """One request of the rehearsal and what comes of it."""
 
     def __init__(self, ids: Sequence[int]) -> None:
@@ -85,7 +85,7 @@ def rehearse(
     wanted = engine.rows + len(ids)
     length = wanted if wanted <= most else min(2 * len(ids), most)
     long = (list(ids) * (length // len(ids) + 1))[:length]
-    generations = [_Generation(prompt) for prompt in (ids, long)]
+    generations = [_Rehearsal(prompt) for prompt in (ids, long)]
     for generation in generations:
         engine.submit(generation.request, generation.emit)
     name = type(plain.model).__name__
@@ -112,7 +112,7 @@ def check_causal(plain: LoadedModel, ids: Sequence[int]) -> None:
         )
 
 
-def _check(plain: LoadedModel, generation: _Generation, name: str) -> None:
+def _check(plain: LoadedModel, generation: _Rehearsal, name: str) -> None:
     if not (new := generation.ids[generation.prompt :]):
         return
     logits = _logits(plain, generation.ids[:-1], len(new))

@@ -41,7 +41,7 @@ class _Readable(Protocol):
 
 
 @dataclass
-class _Seen:
+class _LayerPass:
     """Tensors of one pass over a layer."""
 
     output: Tensor = field(default_factory=lambda: torch.empty(0))
@@ -54,7 +54,7 @@ class _Seen:
     """Of the layer's modules, in the order in which they ran: after the attention one of them gets the residual."""
 
 
-class _Reached(Exception):
+class _LayerEnd(Exception):
     """Raised by a hook to end a pass behind the layer."""
 
 
@@ -112,9 +112,9 @@ def _pass(
     *,
     move: Tensor | None = None,
     held: Any = None,
-) -> _Seen:
+) -> _LayerPass:
     """One pass up to the end of the layer, with the contribution moved and the MLP held where that is asked for."""
-    seen, mine = _Seen(), threading.get_ident()
+    seen, mine = _LayerPass(), threading.get_ident()
 
     def contribution(_module: object, _args: object, output: Any) -> Any:
         moved = hidden_of(output) if move is None else hidden_of(output) + move
@@ -133,7 +133,7 @@ def _pass(
     def reached(_module: object, _args: object, output: Any) -> None:
         if threading.get_ident() == mine:
             seen.output = hidden_of(output)
-            raise _Reached
+            raise _LayerEnd
 
     ids = torch.arange(1, _TOKENS + 1)[None].to(loaded.device)
     with loaded.passes:
@@ -142,7 +142,7 @@ def _pass(
         hooks += [] if mlp is None else [mlp.register_forward_hook(hold)]
         try:
             loaded.model(input_ids=ids, use_cache=False)
-        except _Reached:
+        except _LayerEnd:
             return seen
         finally:
             for hook in hooks:

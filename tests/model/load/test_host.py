@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from monitor.model.load import host
-from monitor.model.load.host import bound_threads, free_memory, memory_limit, processors
+from monitor.model.load.host import Memory, bound_threads, free_memory, memory_limit, processors
 
 
 @pytest.fixture
@@ -89,3 +89,15 @@ def test_a_quota_bounds_the_threads(groups, monkeypatch, own, files, wanted):
     monkeypatch.setenv("OMP_NUM_THREADS", "64")
     bound_threads()
     assert len(threads) <= 1
+
+
+def test_memory_goes_below_the_watermark_again(monkeypatch):
+    monkeypatch.setattr(host, "_EVERY", 0.0)
+    memory, used = Memory(1000, 0.9), [0]
+    monkeypatch.setattr(Memory, "used_ratio", lambda _: used[0] / 1000)
+    monkeypatch.setattr(Memory, "_machine_is_full", lambda _: False)
+    seen = []
+    for value in (100, 899, 901, 2000, 899):
+        used[0] = value
+        seen.append(memory.low())
+    assert seen == [False, False, True, True, False]

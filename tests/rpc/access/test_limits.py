@@ -6,9 +6,7 @@ import time
 import grpc
 import pytest
 
-from monitor.rpc.access import memory as memory_module
 from monitor.rpc.access.exposure import is_loopback
-from monitor.rpc.access.memory import Memory
 from monitor.rpc.access.roles import Role
 from monitor.rpc.server import Server, run_in_background
 from monitor.v1 import monitor_pb2 as pb
@@ -117,18 +115,6 @@ def test_calls_are_refused_before_memory_is_gone():
         assert details(caught[0])["RetryInfo"].retry_delay.ToSeconds() == 1
         assert served.metric("rejected_requests_total", reason="memory") == 1
         assert served.metric("memory_used_ratio") > 1
-
-
-def test_memory_goes_below_the_watermark_again(monkeypatch):
-    monkeypatch.setattr(memory_module, "_EVERY", 0.0)
-    memory, used = Memory(1000, 0.9), [0]
-    monkeypatch.setattr(Memory, "used_ratio", lambda _: used[0] / 1000)
-    monkeypatch.setattr(Memory, "_machine_is_full", lambda _: False)
-    seen = []
-    for value in (100, 899, 901, 2000, 899):
-        used[0] = value
-        seen.append(memory.low())
-    assert seen == [False, False, True, True, False]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from monitor.cli.app import app
 from monitor.lab import open_pair
-from monitor.lab.lock_binding import Binding, bind, bindings
+from monitor.lab.bound_locks import Binding, bind, bindings
 from monitor.lab.pair import Pair
 from monitor.rpc.assembly import bundled_policies
 
