@@ -312,6 +312,8 @@ class Sampling:
     """0 keeps all."""
     top_p: float = 1.0
     seed: int | None = None
+    """Random numbers of the request's own. Its tokens repeat exactly where each pass runs one request; beside others
+    the probabilities are rounded otherwise, which in bfloat16 often changes a token."""
     stop: tuple[str, ...] = ()
 
 

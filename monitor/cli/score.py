@@ -57,7 +57,7 @@ def score(
     )
     content = as_input(read_text(text, file), chat=chat, system=system, truncate=truncate)
     belonging(content, session, label)
-    with open_session(connect, flags, timeout) as client:
+    with open_session(connect, flags, timeout, generates=False) as client:
         rules = RuleScores.of(client.policies().policies)
         answer = client.score(content, include_tokens=tokens)
     picture(svg, "sae-monitor score", rules, lambda painter: scored(answer, painter))

@@ -41,6 +41,9 @@ class InputNorm(enum.StrEnum):
     Undone with the bare deviation, as OpenAI's and SAELens's own decoders do."""
     CONSTANT_NORM = "constant_norm"
     """Scale to norm √d_model."""
+    CENTRED = "centred"
+    """Subtract the mean over the width. So reads a dictionary that was trained on a model whose weights TransformerLens
+    had centred (`center_writing_weights`)."""
 
 
 class FeatureRow(NamedTuple):
@@ -146,6 +149,9 @@ class SparseAutoencoder:
         if self.input_norm is InputNorm.CONSTANT_NORM:
             scale = x.norm(dim=-1, keepdim=True).clamp_min(1e-8) / self.d_model**0.5
             return x / scale, None, scale
+        if self.input_norm is InputNorm.CENTRED:
+            shift = x.mean(-1, keepdim=True)
+            return x - shift, shift, None
         return x, None, None
 
     def pre_activations(self, x: Tensor) -> Tensor:

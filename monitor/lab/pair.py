@@ -84,9 +84,9 @@ class Pair:
         positions = torch.arange(residuals.shape[-2], device=residuals.device)
         return sinks(residuals, positions.expand(residuals.shape[:-1]), self.norm_limit)
 
-    def residuals(self, ids: Tensor) -> Tensor:
-        """Residuals `[batch, time, d_model]` of token ids `[batch, time]`."""
-        return self.harvester.residuals(ids)
+    def residuals(self, ids: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
+        """Residuals `[batch, time, d_model]` of token ids `[batch, time]`; `lengths` where some rows are padded."""
+        return self.harvester.residuals(ids, lengths)
 
     @property
     def speller(self) -> Detokenizer:
@@ -151,7 +151,9 @@ def open_pair(
 
         model = str(model_path())
     loaded = load_model(str(model), device=device, dtype=dtype)
-    opened = open_dictionary(dictionary, str(loaded.device), format, measured).fits(loaded.d_model)
+    opened = open_dictionary(dictionary, str(loaded.device), format, measured).fits(
+        loaded.d_model, subtracts_mean=loaded.subtracts_mean
+    )
     return Pair(loaded, opened, Harvester(loaded, place_of(opened.card, layer, loaded.middle)))
 
 

@@ -112,7 +112,7 @@ def read(
     rows: dict[int, NDArray[np.float32]] = {}
     spelt: dict[int, tuple[str, ...]] = {}
     for which, ids, lengths in reader.batches(texts):
-        residual = pair.residuals(ids)
+        residual = pair.residuals(ids, lengths)
         read = ~pair.sinks(residual)
         for row, (text, length) in enumerate(zip(which, lengths, strict=True)):
             kept = read[row, :length]
@@ -214,7 +214,7 @@ class PairReader:
         places: dict[int, NDArray[np.intp]] = {}
         advance = WorkLines("reading", len(texts), "texts", self.tell)
         for which, ids, lengths in self.batches(texts):
-            residual = self.pair.residuals(ids)
+            residual = self.pair.residuals(ids, lengths)
             kept = ~self.pair.sinks(residual)
             for row, (text, length) in enumerate(zip(which, lengths, strict=True)):
                 x = residual[row, :length][kept[row, :length]]
@@ -287,7 +287,7 @@ class PairReader:
             return kept[0]
 
         with torch.enable_grad():
-            logits = self.pair.harvester.logits(ids, watch).float()
+            logits = self.pair.harvester.logits(ids, watch, lengths).float()
             target = ids.to(logits.device)[:, 1:]
             each = torch.log_softmax(logits[:, :-1], -1).gather(-1, target[..., None])[..., 0]
             ends = torch.tensor(list(lengths), device=logits.device)
@@ -323,18 +323,18 @@ class LaterResiduals:
         found = {text: self._kept[text] for text in texts if text in self._kept}
         missing = [text for text in dict.fromkeys(texts) if text not in found]
         for which, ids, lengths in self._reader.batches(missing):
-            residual, kept = self._behind(ids)
+            residual, kept = self._behind(ids, lengths)
             for row, (number, length) in enumerate(zip(which, lengths, strict=True)):
                 rows = residual[row, :length][kept[row, :length]]
                 found[missing[number]] = self._keep(missing[number], rows.cpu().numpy())
         return [found[text].astype(np.float64) for text in texts]
 
     @torch.no_grad()
-    def _behind(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+    def _behind(self, ids: Tensor, lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Residuals `[texts, time, d_model]` at the later layer, and which tokens `[texts, time]` are no sinks."""
         pair = self._reader.pair
         tapped, later = pair.harvester.place, Place(self.layer)
-        seen = one_pass(pair.loaded, [tapped, later], ids)
+        seen = one_pass(pair.loaded, [tapped, later], ids, lengths=lengths)
         kept = ~pair.sinks(seen[tapped].to(pair.loaded.device))
         return seen[later].to(pair.loaded.device).float(), kept
 

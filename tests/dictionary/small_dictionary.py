@@ -23,7 +23,7 @@ def small_autoencoder(seed: int = 0) -> SparseAutoencoder:
     )
 
 
-def residuals_of(ids: Tensor) -> Tensor:
+def residuals_of(ids: Tensor, lengths: object = None) -> Tensor:
     """`[batch, time, WIDTH]`: the token's own vector, moved a little by position and by the tokens before it."""
     draw = torch.Generator().manual_seed(7)
     table = torch.randn(VOCABULARY, WIDTH, generator=draw)

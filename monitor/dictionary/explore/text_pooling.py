@@ -37,7 +37,7 @@ class PooledTexts:
 @torch.no_grad()
 def pool(
     texts: Sequence[Sequence[int]],
-    residuals: Callable[[Tensor], Tensor],
+    residuals: Callable[[Tensor, Sequence[int]], Tensor],
     autoencoder: SparseAutoencoder,
     *,
     limit: float,
@@ -49,7 +49,8 @@ def pool(
 
     Args:
         texts: token ids of each text, with BOS first where the model has one.
-        residuals: maps ids `[batch, time]`, padded on the right, to residuals `[batch, time, d_model]`.
+        residuals: maps ids `[batch, time]`, padded on the right, and the lengths of the texts to residuals `[batch,
+            time, d_model]`.
         autoencoder: the dictionary.
         limit: the pair's norm limit; see `sinks`.
         starts: for each text the first position that counts, such as that of the answer to a prompt. Without it, all
@@ -71,7 +72,7 @@ def pool(
     )
     for batch in _batches(texts, min(batch_tokens, max(1, _CHUNK_NUMBERS // features))):
         ids, real = _padded([texts[index] for index in batch], [begin[index] for index in batch])
-        x = residuals(ids)
+        x = residuals(ids, [len(texts[index]) for index in batch])
         counted = real & ~sinks(x, torch.arange(ids.shape[1]).expand_as(ids), limit).cpu()
         if not bool(counted.any(1).all()):
             empty = batch[int((~counted.any(1)).nonzero()[0])]

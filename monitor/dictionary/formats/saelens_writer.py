@@ -32,6 +32,7 @@ _NORMS = {
     InputNorm.NONE: "none",
     InputNorm.LAYER_NORM: "layer_norm",
     InputNorm.CONSTANT_NORM: "constant_norm_rescale",
+    InputNorm.CENTRED: "none",
 }
 
 
@@ -133,6 +134,8 @@ def _config(sae: SparseAutoencoder, card: DictionaryCard) -> dict[str, Any]:
         "reshape_activations": "none",
         "metadata": _metadata(card),
     }
+    if sae.input_norm is InputNorm.CENTRED:
+        config["metadata"]["model_from_pretrained_kwargs"] = {"center_writing_weights": True}
     if sae.activation is Activation.TOPK:
         config["k"] = sae.k
     return config

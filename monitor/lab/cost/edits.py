@@ -91,7 +91,7 @@ def difference_of_means(
 def _mean(pair: Pair, texts: Sequence[Sequence[int]]) -> Tensor:
     total, tokens = torch.zeros(pair.loaded.d_model, dtype=torch.float64), 0
     for ids, real in batches(texts):
-        x = pair.residuals(ids)
+        x = pair.residuals(ids, real.sum(1).tolist())
         counted = real.to(x.device) & ~pair.sinks(x)
         total += x[counted].sum(0, dtype=torch.float64).cpu()
         tokens += int(counted.sum())

@@ -157,7 +157,7 @@ class Scorer:
         buffers.settle(self._bank)
         buffers.poison(ids.numel())
         # Padding stands on the right and attention is causal, so no token sees it.
-        with self._loaded.passes, suppress(LayerReached):
+        with self._loaded.reading([len(job.ids) for job, _ in batch]), suppress(LayerReached):
             self._loaded.model(input_ids=ids.to(self._loaded.device), use_cache=False)
         taken = self._readout.take(ids.numel())
         places = [_Place(job, row * width) for row, (job, _) in enumerate(batch)]

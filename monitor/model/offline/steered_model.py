@@ -53,9 +53,12 @@ class SteeredModel:
         self._limit = limit
 
     @torch.no_grad()
-    def read(self, ids: Tensor, edit: Edit) -> SteeredPass:
-        """Run padded token ids `[texts, time]`, which begin at position 0, under an edit."""
-        with self._hooked(edit, 0) as seen:
+    def read(self, ids: Tensor, edit: Edit, lengths: Sequence[int] | None = None) -> SteeredPass:
+        """Run token ids `[texts, time]`, which begin at position 0, under an edit.
+
+        `lengths` are those of the texts where some rows are padded on the right.
+        """
+        with self._hooked(edit, 0, lengths or [ids.shape[1]] * len(ids)) as seen:
             logits = self._loaded.model(input_ids=ids.to(self._loaded.device), use_cache=False).logits
         there = {name: found.to(logits.device) for name, found in seen.items()}
         later = there.get("later")
@@ -73,7 +76,7 @@ class SteeredModel:
         loaded, cache, written = self._loaded, None, []
         following, first = ids.to(loaded.device), 0
         for number in range(chance.shape[1]):
-            with self._hooked(edit, first):
+            with self._hooked(edit, first, [ids.shape[1] + chance.shape[1]] * len(ids)):
                 out: Any = loaded.model(input_ids=following, past_key_values=cache, use_cache=True)
             cache, first = out.past_key_values, first + following.shape[1]
             following = _drawn(out.logits[:, -1].float(), chance[:, number].to(loaded.device), temperature)
@@ -81,7 +84,7 @@ class SteeredModel:
         return torch.cat(written, dim=1)
 
     @contextmanager
-    def _hooked(self, edit: Edit, first: int) -> Iterator[dict[str, Tensor]]:
+    def _hooked(self, edit: Edit, first: int, lengths: Sequence[int]) -> Iterator[dict[str, Tensor]]:
         seen: dict[str, Tensor] = {}
 
         def change(_module: object, _args: object, output: Any) -> Any:
@@ -93,7 +96,7 @@ class SteeredModel:
         def look(_module: object, _args: object, output: Any) -> None:
             seen["later"] = hidden_of(output)
 
-        with self._loaded.passes:
+        with self._loaded.reading(lengths):
             handles = [self._harvester.site.register_forward_hook(change)]
             if self._later is not None:
                 handles.append(self._loaded.layers[self._later].register_forward_hook(look))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from monitor.dictionary.sae import SparseAutoencoder
 from monitor.dictionary.storage.stored_autoencoder import StoredAutoencoder
 from monitor.errors import DictionaryError, ModelError
-from monitor.model.load.hook_points import ATTN_OUT, MLP_OUT, Place, parse_place, site_of
+from monitor.model.load.hook_points import ATTN_OUT, MLP_OUT, Place, parse_place
 from monitor.model.load.model import LoadedModel
 from monitor.model.runtime import LoadedPair
 from monitor.model.selftest.capture import capture
@@ -121,7 +121,7 @@ def _around(pair: LoadedPair, reach: int) -> list[int]:
 
 def _exists(loaded: LoadedModel, place: Place) -> bool:
     try:
-        site_of(loaded.layers, place)
+        loaded.site(place)
     except ModelError:
         return False
     return True
