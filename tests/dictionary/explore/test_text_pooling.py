@@ -49,7 +49,7 @@ def test_a_text_without_tokens_is_refused():
 def test_a_token_of_outlying_norm_does_not_count():
     texts = [ids for ids in _texts() if len(ids) > 6]
 
-    def with_sink(ids):
+    def with_sink(ids, lengths=None):
         x = residuals_of(ids).clone()
         x[:, 3] *= 1e4
         return x
