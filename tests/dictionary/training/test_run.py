@@ -51,6 +51,19 @@ def test_a_stopped_run_goes_on_to_the_same_end(tmp_path):
     assert [m.step for m in report.history] == list(range(60))
 
 
+def test_a_sink_behind_the_first_position_spoils_neither_training_nor_its_measure(tmp_path):
+    """A token with a residual a thousand times as long once made a good dictionary look worse than none."""
+    plain = train(tmp_path / "plain").evaluation
+    model = Toy()
+    model.embed[7] *= 1000
+    report = train(tmp_path / "sink", model, exact=model)
+    assert report.evaluation.explained_variance > plain.explained_variance - 0.1
+    assert report.evaluation.tokens < plain.tokens
+    assert report.outliers > 0
+    limit = load_dictionary(tmp_path / "sink").card.norm_limit
+    assert limit == pytest.approx(10 * 4.4, rel=0.2)
+
+
 def test_restart(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, Toy(stop_after=10))

@@ -54,13 +54,13 @@ class Told:
         self.tokens_measured += tokens
 
 
-def inputs(model=None, count=3000):
+def inputs(model=None, count=3000, exact=None):
     model = model or Toy()
     return TrainingInputs(
         rows=lambda: iter(rows(count)),
         held_out=list(batches(rows()[:64], 32)),
         residuals=model.residuals,
-        exact_residuals=Toy().residuals,
+        exact_residuals=(exact or Toy()).residuals,
         logits=model.logits,
         d_model=WIDTH,
         device=torch.device("cpu"),
@@ -71,5 +71,7 @@ def inputs(model=None, count=3000):
 SETTINGS = TrainSettings(64, 60 * 128, k=4, batch=128, buffer=1024, learning_rate=3e-3)
 
 
-def train(folder, model=None, settings=SETTINGS, count=3000, progress=None, **storage):
-    return train_dictionary(settings, inputs(model, count), Storage(folder, **storage), progress or Told())
+def train(folder, model=None, settings=SETTINGS, count=3000, progress=None, exact=None, **storage):
+    return train_dictionary(
+        settings, inputs(model, count, exact), Storage(folder, **storage), progress or Told()
+    )

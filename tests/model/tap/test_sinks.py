@@ -1,5 +1,6 @@
 """Attention sinks at the tap: known in every pass, never judged, never edited."""
 
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,8 @@ import torch
 from monitor.dictionary.residual_signals import sinks
 from monitor.model.engine.paged import Limits
 from monitor.model.engine.readout import Taken
+from monitor.model.engine.requests import ScoreJob
+from monitor.model.engine.scorer import Scorer
 from monitor.model.load.model import LoadedModel
 from monitor.model.offline.residuals import Harvester
 from monitor.model.tap.bank import FeatureBank
@@ -89,6 +92,7 @@ def test_first_rows_of_an_earlier_pass_are_forgotten() -> None:
         assert buffers.sinks.nonzero().flatten().tolist() == rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clamps", [(), CLAMPS])
 @pytest.mark.parametrize("batch_tokens", [16, 96])
 def test_the_engine_knows_the_sinks_of_prompts_and_responses(
@@ -108,6 +112,33 @@ def test_the_engine_knows_the_sinks_of_prompts_and_responses(
         assert [flags[at] for at in range(len(x))] == wanted.tolist()
         assert end.coverage.tokens_sinks == int(wanted.sum()) > 0
         assert end.coverage.complete
+
+
+def test_the_scorer_knows_them_in_texts_of_many_lengths() -> None:
+    loaded = model_with_sink()
+    bank = FeatureBank(dictionary(), maxima(), range(10))
+    tap = Tap(bank, loaded.layers[LAYER], norm_limit=LIMIT)
+    scorer, outcomes, done = Scorer(loaded, bank, tap, batch_tokens=256), {}, threading.Event()
+    texts = {str(n): prompt(n, 3 + 7 * n) for n in range(6)}
+    observers = {name: Seen() for name in texts}
+
+    def keep(found: list) -> None:
+        outcomes.update(found)
+        if len(outcomes) == len(texts):
+            done.set()
+
+    tap.attach()
+    for name, ids in texts.items():
+        scorer._waiting.append((ScoreJob(name, ids, observers[name], observers[name]), keep))
+    scorer.start()
+    assert done.wait(60)
+    scorer.stop(5)
+    tap.detach()
+    for name, ids in texts.items():
+        x = Harvester(loaded, LAYER).residuals(torch.tensor([ids]))[0]
+        wanted = sinks(x, torch.arange(len(x)), LIMIT)
+        assert [observers[name].flags[at] for at in range(len(x))] == wanted.tolist()
+        assert outcomes[name].coverage.tokens_sinks == int(wanted.sum())
 
 
 @pytest.mark.parametrize("error_term", [ErrorTerm.KEEP, ErrorTerm.DROP])
