@@ -69,7 +69,9 @@ def one_pass(
 
         return hook
 
-    handles = [loaded.site(place).register_forward_hook(hook_for(place)) for place in places]
+    # Before any hook is there: a site that is new takes passes of its own.
+    sites = [loaded.site(place) for place in places]
+    handles = [site.register_forward_hook(hook_for(place)) for site, place in zip(sites, places, strict=True)]
     try:
         with loaded.reading(lengths or [ids.shape[1]] * len(ids)):
             loaded.model(input_ids=ids.to(loaded.device), use_cache=False)

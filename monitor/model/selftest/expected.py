@@ -53,6 +53,8 @@ BOUNDS = {
 }
 
 
+_KIND = Bounds(1.35, 0.1)
+"""Bounds of declared values beside the numbers of one kind of text."""
 WELL = 0.3
 """Explained variance from which on a dictionary of which nothing is declared counts as read right."""
 _SAMPLED = 1.5
@@ -149,30 +151,32 @@ def compare(
     )
 
 
-def _overall(found: Measurement, expected: Expected, bounds: Bounds) -> list[ComparedNumber]:
+def _overall(found: Measurement, expected: Expected, bounds: Bounds) -> tuple[ComparedNumber, ...]:
     """L0 and explained variance of all texts.
 
     Declared values are of texts of a kind that nobody knows, such as dialogue alone. So they are compared with those of
-    all texts and of each kind, and what comes nearest counts.
+    all texts, and within closer bounds with those of each kind; what comes nearest counts, both numbers together.
     """
-    whole = KindNumbers("", found.l0, found.explained_variance)
-    kinds = (whole, *found.kinds) if expected.source is ExpectedSource.DECLARED else (whole,)
-    names = [f", {numbers.kind}" if numbers.kind else "" for numbers in kinds]
-    l0 = (
-        _ratio("l0", f"L0{name}", numbers.l0, expected.l0, bounds.ratio)
-        for name, numbers in zip(names, kinds, strict=True)
-    )
-    variance = (
+    whole = _both(KindNumbers("", found.l0, found.explained_variance), expected, bounds)
+    if expected.source is not ExpectedSource.DECLARED:
+        return whole
+    close = Bounds(min(bounds.ratio, _KIND.ratio), min(bounds.variance, _KIND.variance))
+    kinds = (_both(numbers, expected, close) for numbers in found.kinds)
+    return min((whole, *kinds), key=distance)
+
+
+def _both(numbers: KindNumbers, expected: Expected, bounds: Bounds) -> tuple[ComparedNumber, ...]:
+    name = f", {numbers.kind}" if numbers.kind else ""
+    return (
+        _ratio("l0", f"L0{name}", numbers.l0, expected.l0, bounds.ratio),
         _difference(
             "variance",
             f"explained variance{name}",
             numbers.explained_variance,
             expected.explained_variance,
             bounds.variance,
-        )
-        for name, numbers in zip(names, kinds, strict=True)
+        ),
     )
-    return [min(l0, key=lambda line: line.off), min(variance, key=lambda line: line.off)]
 
 
 def _by_kind(found: Measurement, expected: Expected, bounds: Bounds) -> list[ComparedNumber]:

@@ -227,9 +227,12 @@ class TestKinds:
         found = replace(FOUND, explained_variance=0.62, kinds=self.KINDS)
         declared = expected_of(DictionaryCard(l0=31.0, explained_variance=0.86), None, "float32")
         lines = {line.check: line for line in compare(found, declared)}
-        assert (lines["variance"].name, lines["l0"].name) == ("explained variance, prose", "L0")
+        assert (lines["variance"].name, lines["l0"].name) == ("explained variance, prose", "L0, prose")
         assert distance(tuple(lines.values())) < 1
         assert distance(compare(replace(found, kinds=()), declared)) > 1
+        # No kind may lend its L0 to another one's explained variance.
+        far = (replace(self.KINDS[0], l0=50.0), replace(self.KINDS[1], l0=31.0))
+        assert distance(compare(replace(found, kinds=far), declared)) > 1
 
     def test_a_record_is_kept_and_compared_kind_by_kind(self, tmp_path: Path) -> None:
         record = replace(RECORD, measured=replace(FOUND, kinds=self.KINDS), norm_limit=240.0)
