@@ -181,6 +181,10 @@ class Runtime:
         """A function from a token id to its text."""
         return self._vocabulary.text
 
+    def placed(self, text: str) -> Sequence[tuple[int, int]]:
+        """Where each token of a text stands in it: its first character, and the first behind it. (0, 0): nowhere."""
+        return self.loaded.text.placed(text)[1]
+
     def respelled(self, found: Detection, ids: Sequence[int]) -> Detection:
         """A detection whose evidence shows whole characters where tokens are parts of them. `ids`: of the request."""
         return self._vocabulary.respelled(found, ids)

@@ -163,6 +163,9 @@ class ModelRuntime(Protocol):
     def token_text(self) -> TokenText:
         """A function from a token id to its text."""
 
+    def placed(self, text: str) -> Sequence[tuple[int, int]]:
+        """Where each token of a text stands in it: its first character, and the first behind it. (0, 0): nowhere."""
+
     def respelled(self, found: Detection, ids: Sequence[int]) -> Detection:
         """A detection whose evidence shows whole characters where tokens are parts of them. `ids`: of the request."""
 

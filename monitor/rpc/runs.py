@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import NamedTuple
 
 from monitor.errors import BadRequest, Violation
@@ -96,7 +97,7 @@ class Generation:
 
     def check(self) -> None:
         """Raise MonitoringFailed where its prompt lacks a text of the input and a policy is closed."""
-        _refuse_unread(self._judge, self._prompt, self._metrics, self._entry)
+        _refuse_unread(self._judge, self._prompt, 0, self._metrics, self._entry)
 
     def read_from(self, box: Mailbox[Event]) -> None:
         """Where its events arrive."""
@@ -139,6 +140,7 @@ class Runs:
     async def score(self, asked: requests.Input, *, include_tokens: bool = False) -> Scored:
         """Score a text or a conversation."""
         prompt = await self.tokenise(asked, room=0, reply=False)
+        written = await self._written(asked, prompt) if asked.answer else None
         with self._active.using() as now:
             judge, entry = self._judge(now, asked), self._entry(asked, now, prompt)
             entry.trail = trail = now.observers.open(judge)
@@ -147,13 +149,14 @@ class Runs:
                 prompt.ids,
                 now.observers.trails,
                 judge,
+                prompt=written,
                 include_tokens=include_tokens,
                 tokens_truncated=prompt.truncated,
                 lease=now.lease,
                 admitted=trail.admitted,
             )
             async with entry:
-                _refuse_unread(judge, prompt, self._metrics, entry)
+                _refuse_unread(judge, prompt, asked.unread, self._metrics, entry)
                 with self._calls.scoring(job) as box:
                     (outcome,) = await box.read()
                 verdict = conclude(
@@ -183,16 +186,35 @@ class Runs:
                     yield run
                 run.conclude()
 
+    async def _written(self, asked: requests.Input, prompt: TokenisedPrompt) -> int:
+        """How many tokens of a prompt stand before the answer in it."""
+        turns = asked.content
+        if isinstance(turns, str) or len(turns) == 1:
+            return 0
+        if turns[-1]["role"] != "assistant":
+            return len(prompt.ids)
+        before = replace(asked, content=turns[:-1])
+        asking = await self._tokenised(before, room=0, reply=True)
+        if prompt.truncated:
+            behind = len(prompt.ids) + prompt.truncated - len(asking.ids) - asking.truncated
+            return max(0, len(prompt.ids) - behind)
+        same = takewhile(lambda pair: pair[0] == pair[1], zip(asking.ids, prompt.ids, strict=False))
+        return sum(1 for _ in same)
+
     async def tokenise(self, asked: requests.Input, *, room: int, reply: bool) -> TokenisedPrompt:
-        """Tokenise an input and charge its caller; on a thread where it is long."""
+        """Tokenise an input and charge its caller."""
+        prompt = await self._tokenised(asked, room=room, reply=reply)
+        current_call().charged(len(prompt.ids))
+        return prompt
+
+    async def _tokenised(self, asked: requests.Input, *, room: int, reply: bool) -> TokenisedPrompt:
+        """Tokenise an input; on a thread where it is long."""
 
         def work() -> TokenisedPrompt:
             return self._runtime.tokenise(asked.content, truncate=asked.truncate, room=room, reply=reply)
 
         with under(asked.path):
-            prompt = work() if asked.size <= _SHORT else await self._tokenising.run(work)
-        current_call().charged(len(prompt.ids))
-        return prompt
+            return work() if asked.size <= _SHORT else await self._tokenising.run(work)
 
     async def _begin(
         self, asked: requests.GenerationSpec, now: InForce
@@ -247,9 +269,11 @@ class Runs:
         return entry
 
 
-def _refuse_unread(judge: RequestJudge, prompt: TokenisedPrompt, metrics: Metrics, entry: Entry) -> None:
-    """Note that a text of the input is not in the prompt; raise MonitoringFailed where a policy is closed."""
-    if prompt.left_out and judge.failed(Failure.LEFT_OUT).action is Action.BLOCK:
+def _refuse_unread(
+    judge: RequestJudge, prompt: TokenisedPrompt, unread: int, metrics: Metrics, entry: Entry
+) -> None:
+    """Note that a part of the input is not in the prompt; raise MonitoringFailed where a policy is closed."""
+    if (prompt.left_out or unread) and judge.failed(Failure.LEFT_OUT).action is Action.BLOCK:
         conclude(judge, metrics, Coverage(0, 0, prompt.truncated), expected=0, judged=entry.judged)
 
 

@@ -6,6 +6,7 @@ cannot be read at all. A generation repeats the prompt's words until it has enou
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -125,6 +126,9 @@ class FakeRuntime:
 
     def respelled(self, found: Detection, ids: Sequence[int]) -> Detection:
         return found
+
+    def placed(self, text: str) -> list[tuple[int, int]]:
+        return [(0, 0), *(found.span() for found in re.finditer(r"\S+", text))]
 
     def check_clamps(self, clamps: Sequence[Clamp]) -> None:
         wrong = [(i, c.feature) for i, c in enumerate(clamps) if c.feature >= FEATURES]

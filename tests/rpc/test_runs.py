@@ -76,3 +76,23 @@ def test_evidence_is_spelled_by_the_tokens_around_it():
             "2 of 6",
             "4 of 6",
         }
+
+
+def test_an_answer_is_judged_by_the_rules_for_responses():
+    """Of a text all of it, of a conversation its last message."""
+    with serving() as served:
+        turns = [pb.ChatMessage(role=role, content=text) for role, text in ((2, "a lie here"), (3, "a bomb"))]
+        talk = pb.Input(conversation=pb.Conversation(messages=turns))
+
+        def phases(given, answer):
+            asked = pb.ScoreRequest(input=given, answer=answer)
+            found = served.stub.Score(asked, timeout=DEADLINE).verdict.detections
+            return {detection.policy: detection.phase for detection in found}
+
+        assert phases(talk, False) == {"deception": pb.PHASE_PROMPT, "weapons": pb.PHASE_PROMPT}
+        assert phases(talk, True) == {"deception": pb.PHASE_PROMPT, "weapons": pb.PHASE_RESPONSE}
+        assert phases(pb.Input(text="a lie"), True) == {"deception": pb.PHASE_RESPONSE}
+        only_asked = pb.Input(conversation=pb.Conversation(messages=turns[:1]))
+        assert phases(only_asked, True) == {"deception": pb.PHASE_RESPONSE}
+        two = pb.Input(conversation=pb.Conversation(messages=[turns[1], turns[0]]))
+        assert phases(two, True) == {"deception": pb.PHASE_PROMPT, "weapons": pb.PHASE_PROMPT}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from monitor.records import Clamp, Sampling
@@ -48,6 +48,10 @@ class Input:
     """Policies without which the request must not run."""
     policies_field: str = "policies"
     """Path of that field."""
+    answer: bool = False
+    """The text, or the last message where an assistant wrote it, is what a model said: rules for responses read it."""
+    unread: int = 0
+    """Parts, such as images, that cannot be scored: the verdict is UNKNOWN."""
 
     @property
     def size(self) -> int:
@@ -82,7 +86,7 @@ def score(message: pb.ScoreRequest) -> Input:
     problems = Problems()
     content = _input(message.input, "input", problems)
     problems.raise_any()
-    return content
+    return replace(content, answer=message.answer)
 
 
 def generation(message: pb.Generation) -> GenerationSpec:
