@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from monitor.errors import BadRequest, MonitoringFailed, NotFound, Violation
 from monitor.http.calls import Exchange, HttpCalls, ending_with
-from monitor.http.contracts.scoring import Judged, conversation, enforced, judged, unknown, whole
+from monitor.http.contracts.judgement import Judged, conversation, enforced, judged, unknown, whole
 from monitor.http.errors import ErrorAnswer
 from monitor.http.openai.moderations import scaled
 from monitor.policy.policy import Policy

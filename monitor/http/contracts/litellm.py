@@ -13,7 +13,7 @@ from typing import Any
 from starlette.routing import Route
 
 from monitor.http.calls import Exchange, HttpCalls, ending_with
-from monitor.http.contracts.scoring import conversation, described, judged, whole
+from monitor.http.contracts.judgement import conversation, described, judged, whole
 from monitor.http.fields import Fields
 from monitor.http.openai import verdicts
 from monitor.http.openai.requests import EXTENSION, Extension, extension_in

@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from monitor.errors import BadRequest, Violation
 from monitor.http.calls import Exchange, HttpCalls, ending_with
-from monitor.http.contracts.scoring import Judged, conversation, judged, whole
+from monitor.http.contracts.judgement import Judged, conversation, judged, whole
 from monitor.http.errors import ErrorAnswer
 from monitor.rpc.runs import Runs
 from monitor.rpc.wire.requests import Input

@@ -1,7 +1,7 @@
 """What the contracts share."""
 
 from monitor.errors import BadRequest, Violation
-from monitor.http.contracts.scoring import conversation, whole
+from monitor.http.contracts.judgement import conversation, whole
 from tests.http.conftest import serving
 from tests.rpc.fake import FakeRuntime, policies
 
