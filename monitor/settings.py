@@ -271,8 +271,9 @@ class Settings(BaseSettings):
     """Time without traffic after which the server pings a client. The connection is closed where no answer comes
     within half of this time."""
 
-    min_ping_seconds: Seconds = 10.0
-    """Shortest time allowed between two pings of a client. A client that pings more often is disconnected."""
+    min_ping_seconds: Seconds = 5.0
+    """Shortest time allowed between two pings of a client; one that keeps pinging more often is disconnected. Keep it
+    well below the keepalive time of every client: the shortest that gRPC for Go takes is 10 seconds."""
 
     # What is written down
 
