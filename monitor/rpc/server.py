@@ -11,8 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
 import structlog
-from grpc_health.v1 import health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from monitor import __version__
 from monitor.errors import ConfigurationError, EngineDied
@@ -29,6 +28,7 @@ from monitor.rpc.policies import ActivePolicies, InForce, Load, Observers, Reloa
 from monitor.rpc.ports import LoadedPolicies, ModelRuntime
 from monitor.rpc.process.grpc_server import CoreServer, server_options
 from monitor.rpc.process.watchdog import StallDetector, force_exit
+from monitor.rpc.reflection import add_reflection
 from monitor.rpc.servicer import MonitorServicer
 from monitor.rpc.thread_pool import ThreadPool
 from monitor.settings import Settings, split_address
@@ -152,8 +152,7 @@ class Server:
         monitor_pb2_grpc.add_MonitorServiceServicer_to_server(self._servicer, self._grpc)
         health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, self._grpc)
         if reflects(settings):
-            names = (SERVICE.full_name, "grpc.health.v1.Health", reflection.SERVICE_NAME)
-            reflection.enable_server_reflection(names, self._grpc)
+            add_reflection(self._grpc, (pb.DESCRIPTOR, health_pb2.DESCRIPTOR))
         try:
             port = self._access.bind(self._grpc)
         except RuntimeError:
