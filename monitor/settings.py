@@ -121,8 +121,8 @@ class Settings(BaseSettings):
     # Where it serves
 
     listen: Address = "127.0.0.1:50051"
-    """Address of the gRPC port; port 0 takes a free one. An address that other machines reach needs callers or
-    tls_client_ca, and tls_certificate; or insecure_listen."""
+    """Address of the gRPC port; port 0 takes a free one. An address that other machines reach needs callers and
+    tls_certificate; or insecure_listen."""
 
     metrics_listen: Address = "127.0.0.1:9464"
     """Address of the HTTP port at which Prometheus scrapes /metrics."""
@@ -155,7 +155,7 @@ class Settings(BaseSettings):
 
     tls_client_ca: Path | None = None
     """PEM file of certificate authorities, for mutual TLS. Only clients with a certificate that one of them issued
-    may connect."""
+    may connect. It needs callers, which says who they are and what they may do."""
 
     tls_minimum: Literal["1.2", "1.3"] = "1.2"
     """Oldest version of TLS over which calls are accepted."""

@@ -133,7 +133,7 @@ def written_options():
 
 
 def test_every_channel_option_exists_in_the_installed_library():
-    """GRPC takes any name without a word; what it knows stands in it as text that ends with a zero byte."""
+    """The library takes any name without a word; those it knows stand in it as text that ends with a zero byte."""
     library = Path(cygrpc.__file__).read_bytes()
     names = written_options()
     assert len(names) > 15
@@ -185,5 +185,5 @@ def test_ordinary_keepalives_are_allowed_and_more_frequent_ones_are_not(calls, s
 
 
 def test_the_shortest_keepalive_of_any_client_library_is_allowed():
-    """GRPC for Go sends keepalives every ten seconds at the most; a ping may come early by a delay on its way."""
+    """Clients in Go send keepalives every ten seconds at the most; a ping may come early by a delay on its way."""
     assert dict(server_options(settings()))["grpc.http2.min_ping_interval_without_data_ms"] <= 5000
