@@ -222,7 +222,6 @@ class TestASetThatTakesLongToRead:
         assert reload(asked).changed, "it can be asked for again"
         assert bank.read > len(bank.watched)
 
-
     def test_the_next_reload_waits_until_the_one_whose_caller_left_has_ended(
         self, asked: Faulty, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -241,6 +240,10 @@ class TestASetThatTakesLongToRead:
         monkeypatch.setattr(asked.server._reloader, "_load", slow)
         before = asked.score(SILENT).digests
         edit(asked, "alerting", threshold=50.0)
+
+        def left() -> float:
+            return asked.metric("requests_total", method="ReloadPolicies", code="CANCELLED")
+
         for number in range(1, 4):
             call = asked.stub.ReloadPolicies.future(pb.ReloadPoliciesRequest(), timeout=DEADLINE)
             if number == 1:
@@ -248,8 +251,7 @@ class TestASetThatTakesLongToRead:
             else:
                 assert not began.acquire(timeout=0.2), "it began beside the one that still runs"
             call.cancel()
-            left = {"method": "ReloadPolicies", "code": "CANCELLED"}
-            wait_for(lambda n=number: asked.metric("requests_total", **left) == n)  # type: ignore[misc]
+            wait_for(lambda n=number: left() == n)  # type: ignore[misc]
         last = asked.stub.ReloadPolicies.future(pb.ReloadPoliciesRequest(), timeout=DEADLINE)
         assert not began.acquire(timeout=0.2)
         assert asked.score(SILENT).digests == before

@@ -19,10 +19,12 @@ class Problems:
         """Note one wrong field: its path, and a text that says what was found and what to write instead."""
         self._violations.append(Violation(field, description))
 
-    def number(self, field: str, value: float, low: float, high: float) -> None:
-        """Note a value that is not a finite number within `low` to `high`."""
-        if not (math.isfinite(value) and low <= value <= high):
-            self.add(field, f"is {_plain(value)}; write a number from {_plain(low)} to {_plain(high)}")
+    def number(self, field: str, value: float, low: float, high: float) -> bool:
+        """Note a value that is not a finite number within `low` to `high`, and return False for it."""
+        if math.isfinite(value) and low <= value <= high:
+            return True
+        self.add(field, f"is {_plain(value)}; write a number from {_plain(low)} to {_plain(high)}")
+        return False
 
     def raise_any(self) -> None:
         """Raise BadRequest with all wrong fields, if there are any."""

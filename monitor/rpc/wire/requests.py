@@ -6,11 +6,11 @@ All that can be checked without the model is checked here; the runtime checks le
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from monitor.records import Clamp, Sampling
+from monitor.records import LARGEST_TARGET, Clamp, Sampling
 from monitor.rpc.wire import enums
 from monitor.rpc.wire.problems import Problems
 from monitor.v1 import monitor_pb2 as pb
@@ -18,8 +18,6 @@ from monitor.v1 import monitor_pb2 as pb
 MOST_STOPS = 16
 LONGEST_STOP = 256
 """Maximum length of a stop string, in characters."""
-LARGEST_TARGET = 100.0
-"""Largest target of a clamp, up or down, in recorded maxima. Published useful values are within 5."""
 MOST_CLAMPS = 64
 MOST_INSPECTED = 256
 DEFAULT_INSPECTED = 10
@@ -155,26 +153,32 @@ def _stops(stops: Sequence[str], path: str, problems: Problems) -> None:
             problems.add(f"{path}[{index}]", f"has {len(stop)} characters; write 1 to {LONGEST_STOP}")
 
 
-def _clamps(messages: Iterable[pb.Clamp], path: str, problems: Problems) -> tuple[Clamp, ...]:
-    clamps: dict[int, Clamp] = {}
+def _clamps(messages: Sequence[pb.Clamp], path: str, problems: Problems) -> tuple[Clamp, ...]:
+    if len(messages) > MOST_CLAMPS:
+        problems.add(path, f"has {len(messages)} clamps; write at most {MOST_CLAMPS}")
+        return ()
+    read = [_clamp(message, f"{path}[{index}]", problems) for index, message in enumerate(messages)]
+    seen: set[int] = set()
     for index, message in enumerate(messages):
-        where, error_term = enums.WHERE_OF.get(message.where), enums.ERROR_TERM_OF.get(message.error_term)
-        if index >= MOST_CLAMPS:
-            problems.add(path, f"has more than {MOST_CLAMPS} clamps; write fewer")
-            break
-        if message.feature in clamps:
+        if message.feature in seen:
             problems.add(
                 f"{path}[{index}].feature", f"feature {message.feature} is clamped twice; write it once"
             )
-        if where is None:
-            problems.add(f"{path}[{index}].where", "write CLAMP_WHERE_ACTIVE or CLAMP_WHERE_EVERYWHERE")
-            continue
-        if error_term is None:
-            problems.add(f"{path}[{index}].error_term", "write ERROR_TERM_KEEP or ERROR_TERM_DROP")
-            continue
-        problems.number(f"{path}[{index}].target", message.target, -LARGEST_TARGET, LARGEST_TARGET)
-        clamps[message.feature] = Clamp(message.feature, message.target, where, error_term)
-    return tuple(clamps.values())
+        seen.add(message.feature)
+    return tuple(clamp for clamp in read if clamp is not None)
+
+
+def _clamp(message: pb.Clamp, path: str, problems: Problems) -> Clamp | None:
+    """A clamp; None where a field of it is wrong."""
+    where, error_term = enums.WHERE_OF.get(message.where), enums.ERROR_TERM_OF.get(message.error_term)
+    if where is None:
+        problems.add(f"{path}.where", "write CLAMP_WHERE_ACTIVE or CLAMP_WHERE_EVERYWHERE")
+    if error_term is None:
+        problems.add(f"{path}.error_term", "write ERROR_TERM_KEEP or ERROR_TERM_DROP")
+    in_range = problems.number(f"{path}.target", message.target, -LARGEST_TARGET, LARGEST_TARGET)
+    if where is None or error_term is None or not in_range:
+        return None
+    return Clamp(message.feature, message.target, where, error_term)
 
 
 LONGEST_SESSION = 128
