@@ -6,7 +6,7 @@ v1alpha, and described by a copy of its file under the other name.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import grpc
@@ -27,7 +27,7 @@ class _MethodRegistry(Protocol):
     def add_registered_method_handlers(self, service_name: str, method_handlers: dict[str, Any]) -> None:
         """Register the methods of a service by their names."""
 
-    def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[grpc.GenericRpcHandler]) -> None:
+    def add_generic_rpc_handlers(self, generic_rpc_handlers: Sequence[grpc.GenericRpcHandler]) -> None:
         """Add handlers that are asked for a path."""
 
 
