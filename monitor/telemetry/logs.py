@@ -8,6 +8,7 @@ handle. Once callers may come, a library's line is therefore kept only as far as
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
 import traceback
@@ -99,13 +100,18 @@ class _Guard:
         stack: str | None = None,
         **more: Any,
     ) -> logging.LogRecord:
-        if self.active and (self.everything or name.partition(".")[0] in _GIVEN_TEXTS):
+        if self.active and (self.everything or _given_texts(name, path)):
             text, args = f"{_constant(text)} [{name}:{line}]{_raised(failure)}", ()
             failure = stack = None
         record: logging.LogRecord = self._make(
             name, level, path, line, text, args, failure, function, stack, **more
         )
         return record
+
+
+def _given_texts(name: str, path: str) -> bool:
+    """Whether a library that handles texts writes a record. Some of their loggers are not named after them."""
+    return name.partition(".")[0] in _GIVEN_TEXTS or not _GIVEN_TEXTS.isdisjoint(path.split(os.sep))
 
 
 def _constant(text: object) -> str:

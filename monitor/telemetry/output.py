@@ -35,9 +35,8 @@ class Outlet:
     `noted` is called on that thread with the number of lines that were lost, once others could be written again.
     """
 
-    def __init__(
-        self, descriptor: int, noted: Callable[[int], None] = lambda _: None, most: int = _MOST_BYTES
-    ) -> None:
+    def __init__(self, descriptor: int, noted: Callable[[int], None], most: int) -> None:
+        """At most `most` bytes wait."""
         self._descriptor, self._noted, self._most = descriptor, noted, most
         self._changed = threading.Condition()
         self._waiting: deque[bytes] = deque()
@@ -176,7 +175,7 @@ class Output:
         except (AttributeError, OSError, ValueError):  # None where it is closed; one of a test or a notebook
             return stream
         self._restored.append(_never_blocking(descriptor))
-        self._outlets.append(outlet := Outlet(descriptor, noted))
+        self._outlets.append(outlet := Outlet(descriptor, noted, _MOST_BYTES))
         self._streams.append(queued := QueuedStream(stream, outlet))
         return cast("TextIO", queued)
 
