@@ -539,7 +539,8 @@ class Coverage:
     tokens_run: int = 0
     tokens_scored: int = 0
     tokens_truncated: int = 0
-    """Tokens of the input that were dropped before the model ran, at the caller's request."""
+    """Tokens of the input that were dropped before the model ran, at the caller's request. An estimate where most of
+    the input was dropped before it was tokenised."""
 
     @property
     def complete(self) -> bool:

@@ -124,6 +124,19 @@ class Settings(BaseSettings):
     """Address of the gRPC port; port 0 takes a free one. An address that other machines reach needs callers and
     tls_certificate; or insecure_listen."""
 
+    http_listen: Address | None = None
+    """Address of an HTTP port with the OpenAI API (/v1/chat/completions, /v1/completions, /v1/models and
+    /v1/moderations), such as 127.0.0.1:8000. The same callers, limits and certificates hold as for gRPC. Default: no
+    such port."""
+
+    http_hosts: str = ""
+    """Names under which the HTTP API may be called besides localhost and addresses, separated by commas; * allows
+    all. Asked only where http_listen is a loopback address and callers are not authenticated, because a web page could
+    otherwise make its reader's browser call this server."""
+
+    served_model_name: str | None = None
+    """Name of the model in requests to the HTTP API. Default: its name on the hub, or its folder's."""
+
     metrics_listen: Address = "127.0.0.1:9464"
     """Address of the HTTP port at which Prometheus scrapes /metrics."""
 
@@ -241,6 +254,9 @@ class Settings(BaseSettings):
 
     max_message_bytes: Annotated[int, Field(ge=1024, le=1 << 30)] = 4 << 20
     """Largest message that is accepted. A larger one is refused with RESOURCE_EXHAUSTED."""
+
+    max_messages: Annotated[int, Field(ge=1, le=1_000_000)] = 4096
+    """Maximum number of messages of one conversation. The chat template needs some 30 microseconds for each."""
 
     max_header_bytes: Annotated[int, Field(ge=1024, le=1 << 20)] = 16 << 10
     """Largest headers of a call, as HTTP/2 counts them. Larger ones are refused with RESOURCE_EXHAUSTED."""

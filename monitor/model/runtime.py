@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -158,6 +159,14 @@ class Runtime:
     def context(self) -> int:
         """Maximum number of tokens of a request, prompt and response together."""
         return self.loaded.context
+
+    @cached_property
+    def longest_token(self) -> int:
+        """Bytes of text that one token stands for at the most.
+
+        In a vocabulary a token is written at least as long as its text: bytes and spaces have characters of their own.
+        """
+        return max(len(token.encode()) for token in self.loaded.tokenizer.get_vocab())
 
     @property
     def model_digest(self) -> str:

@@ -109,6 +109,10 @@ class ModelRuntime(Protocol):
         """Maximum number of tokens of a request, prompt and response together."""
 
     @property
+    def longest_token(self) -> int:
+        """Bytes of text that one token stands for at the most."""
+
+    @property
     def model_digest(self) -> str:
         """`sha256:` over the model's files."""
 
@@ -199,6 +203,9 @@ class LoadedPolicies(Protocol):
     @property
     def suppression(self) -> SuppressionNeeds:
         """What the policies' suppression needs of a running model."""
+
+    def applying(self, caller: str, labels: Mapping[str, str]) -> frozenset[str]:
+        """Names of the policies that apply to a request of this caller with these labels."""
 
     def start(
         self,

@@ -69,7 +69,7 @@ class FakeRuntime:
     """`monitor.rpc.ports.ModelRuntime`."""
 
     def __init__(self, watch: WatchPlan, context: int = 64) -> None:
-        self.context = context
+        self.context, self.longest_token = context, 1024
         self.model_digest = "sha256:" + "a" * 64
         self.dictionary_digest = "sha256:" + "b" * 64
         self._vocabulary = Vocabulary()

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
+from monitor.errors import BadRequest, TooLong, Violation
 from monitor.records import LARGEST_TARGET, Clamp, Sampling
 from monitor.rpc.wire import enums
 from monitor.rpc.wire.problems import Problems
@@ -21,6 +22,8 @@ LONGEST_STOP = 256
 MOST_CLAMPS = 64
 MOST_INSPECTED = 256
 DEFAULT_INSPECTED = 10
+MOST_MESSAGES = 4096
+"""Maximum number of messages of a conversation, where the operator sets no other."""
 COLDEST = 0.01
 """Lowest temperature above 0; below it logits overflow in half precision."""
 HOTTEST = 100.0
@@ -42,19 +45,93 @@ class Input:
     """The conversation that the request belongs to, as its caller names it; empty for none."""
     labels: Mapping[str, str] = field(default_factory=dict)
     """Labels that the request gives itself; policies may be limited to some."""
+    relies_on: frozenset[str] = frozenset()
+    """Policies without which the request must not run."""
+    policies_field: str = "policies"
+    """Path of that field."""
+
+    cut: int = 0
+    """Bytes that were dropped from the front before anything was tokenised."""
 
     @property
     def size(self) -> int:
-        """Number of characters."""
-        if isinstance(self.content, str):
-            return len(self.content)
-        return sum(len(turn["content"]) for turn in self.content)
+        """Number of bytes of its texts."""
+        return sum(len(text.encode("utf-8", "surrogatepass")) for text in self.texts)
+
+    @property
+    def texts(self) -> Sequence[str]:
+        """Its text, or the contents of its messages."""
+        return [self.content] if isinstance(self.content, str) else [turn["content"] for turn in self.content]
+
+
+@dataclass(frozen=True, slots=True)
+class InputLimits:
+    """How large an input may be, so that what cannot fit the model's context is not tokenised to find that out."""
+
+    context: int
+    """Tokens of the model's context."""
+    longest_token: int
+    """Bytes of the longest token."""
+    messages: int = MOST_MESSAGES
+    """Maximum number of messages of a conversation."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the largest input that can fit the context."""
+        return self.context * self.longest_token
+
+    def fewest_tokens(self, size: int) -> int:
+        """The smallest number of tokens that a text of so many bytes can have."""
+        return -(-size // self.longest_token)
+
+    def fitted(self, asked: Input) -> Input:
+        """The input as it may be tokenised: cut at the front where it is too large and its caller allows that.
+
+        Raises TooLong where its caller does not, and BadRequest where it has too many messages. Fields are relative to
+        the input.
+        """
+        whole = isinstance(asked.content, str)
+        if not whole and len(asked.content) > self.messages:
+            raise BadRequest(
+                Violation("conversation.messages", f"has {len(asked.content)}; write at most {self.messages}")
+            )
+        size = asked.size
+        if size <= self.size:
+            return asked
+        if not asked.truncate:
+            raise TooLong(
+                Violation(
+                    "text" if whole else "conversation",
+                    f"is {size} bytes long; the context of {self.context} tokens holds no more than {self.size}. "
+                    "Shorten it or set `truncate` to drop tokens from the front",
+                )
+            )
+        kept = _tails(asked.texts, self.size)
+        if isinstance(asked.content, str):
+            content: str | Sequence[Mapping[str, str]] = kept[0]
+        else:
+            content = [dict(turn) | {"content": text} for turn, text in zip(asked.content, kept, strict=True)]
+        cut = replace(asked, content=content)
+        return replace(cut, cut=size - cut.size)
+
+
+def _tails(texts: Sequence[str], size: int) -> list[str]:
+    """The last `size` bytes of texts that follow each other. Of each at least the last character is kept."""
+    kept, left = [], size
+    for text in reversed(texts):
+        data = text.encode("utf-8", "surrogatepass")
+        tail = data[-left:].decode("utf-8", "ignore") if left > 0 else ""
+        kept.append(tail or text[-1:])
+        left -= len(data)
+    return kept[::-1]
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationSpec:
     """A generation: what to run and what to return."""
 
+    path: str
+    """Path of its fields in the message, for errors that the runtime finds later."""
     input: Input
     sampling: Sampling
     clamps: tuple[Clamp, ...]
@@ -69,35 +146,35 @@ class Inspection:
     top_k: int
 
 
-def score(message: pb.ScoreRequest) -> Input:
-    """Read a request of Score. Raises BadRequest."""
+def score(message: pb.ScoreRequest, messages: int = MOST_MESSAGES) -> Input:
+    """Read a request of Score, of at most so many messages. Raises BadRequest."""
     problems = Problems()
-    content = _input(message.input, "input", problems)
+    content = _input(message.input, "input", messages, problems)
     problems.raise_any()
     return content
 
 
-def generation(message: pb.Generation) -> GenerationSpec:
+def generation(message: pb.Generation, messages: int = MOST_MESSAGES) -> GenerationSpec:
     """Read the generation in a request of Generate or GenerateStream. Raises BadRequest."""
     problems = Problems()
-    content = _input(message.input, "generation.input", problems)
+    content = _input(message.input, "generation.input", messages, problems)
     sampling = _sampling(message.sampling, "generation.sampling", problems)
     clamps = _clamps(message.clamps, "generation.clamps", problems)
     problems.raise_any()
-    return GenerationSpec(content, sampling, clamps, message.include_tokens)
+    return GenerationSpec("generation", content, sampling, clamps, message.include_tokens)
 
 
-def inspection(message: pb.InspectRequest) -> Inspection:
+def inspection(message: pb.InspectRequest, messages: int = MOST_MESSAGES) -> Inspection:
     """Read a request of Inspect. Raises BadRequest."""
     problems = Problems()
-    content = _input(message.input, "input", problems)
+    content = _input(message.input, "input", messages, problems)
     top_k = message.top_k if message.HasField("top_k") else DEFAULT_INSPECTED
     problems.number("top_k", top_k, 1, MOST_INSPECTED)
     problems.raise_any()
     return Inspection(content, top_k)
 
 
-def _input(message: pb.Input, path: str, problems: Problems) -> Input:
+def _input(message: pb.Input, path: str, messages: int, problems: Problems) -> Input:
     kind = message.WhichOneof("content")
     if kind == "text":
         if not message.text:
@@ -106,7 +183,11 @@ def _input(message: pb.Input, path: str, problems: Problems) -> Input:
     if kind is None:
         problems.add(path, "has no content; set text or conversation")
         return Input(path, "", message.truncate)
-    turns = _turns(message.conversation.messages, f"{path}.conversation.messages", problems)
+    field = f"{path}.conversation.messages"
+    if len(message.conversation.messages) > messages:  # before any of them is looked at
+        problems.add(field, f"has {len(message.conversation.messages)}; write at most {messages}")
+        return Input(path, [], message.truncate)
+    turns = _turns(message.conversation.messages, field, problems)
     return Input(path, turns, message.truncate, *session_and_labels(message, path, problems))
 
 
@@ -133,21 +214,26 @@ def _sampling(message: pb.Sampling, path: str, problems: Problems) -> Sampling:
         top_k=value("top_k", default.top_k),
         top_p=value("top_p", default.top_p),
         seed=value("seed", None),
-        stop=tuple(message.stop),
+        stop=tuple(message.stop[: MOST_STOPS + 1]),
     )
-    problems.number(f"{path}.max_new_tokens", sampling.max_new_tokens, 1, _INT32)
-    problems.number(f"{path}.top_k", sampling.top_k, 0, _INT32)
-    if sampling.temperature != 0:
-        problems.number(f"{path}.temperature", sampling.temperature, COLDEST, HOTTEST)
-    if not 0 < sampling.top_p <= 1:
-        problems.add(f"{path}.top_p", f"is {sampling.top_p:g}; write a number above 0 and up to 1")
-    _stops(sampling.stop, f"{path}.stop", problems)
+    check_sampling(sampling, f"{path}.", problems)
     return sampling
+
+
+def check_sampling(sampling: Sampling, path: str, problems: Problems, most: str = "max_new_tokens") -> None:
+    """Note what is out of range. `path` stands before the names of fields, and `most` is what one of them is called."""
+    problems.number(f"{path}{most}", sampling.max_new_tokens, 1, _INT32)
+    problems.number(f"{path}top_k", sampling.top_k, 0, _INT32)
+    if sampling.temperature != 0:
+        problems.number(f"{path}temperature", sampling.temperature, COLDEST, HOTTEST)
+    if not 0 < sampling.top_p <= 1:
+        problems.add(f"{path}top_p", f"is {sampling.top_p:g}; write a number above 0 and up to 1")
+    _stops(sampling.stop, f"{path}stop", problems)
 
 
 def _stops(stops: Sequence[str], path: str, problems: Problems) -> None:
     if len(stops) > MOST_STOPS:
-        problems.add(path, f"has {len(stops)} strings; write at most {MOST_STOPS}")
+        problems.add(path, f"has more than {MOST_STOPS} strings; write at most {MOST_STOPS}")
     for index, stop in enumerate(stops[:MOST_STOPS]):
         if not 0 < len(stop) <= LONGEST_STOP:
             problems.add(f"{path}[{index}]", f"has {len(stop)} characters; write 1 to {LONGEST_STOP}")
@@ -187,14 +273,26 @@ LONGEST_LABEL = 200
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 
 
-def session_and_labels(message: pb.Input, path: str, problems: Problems) -> tuple[str, dict[str, str]]:
+class _Bound(Protocol):
+    """What says which conversation a request belongs to, and what it is."""
+
+    @property
+    def session_id(self) -> str:
+        """Empty for none."""
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """By name."""
+
+
+def session_and_labels(message: _Bound, path: str, problems: Problems) -> tuple[str, dict[str, str]]:
     """The session id (empty for none) and the labels of an input. Adds wrong ones to `problems`."""
     if len(message.session_id) > LONGEST_SESSION:
         problems.add(f"{path}.session_id", f"is longer than {LONGEST_SESSION} characters")
-    labels = dict(message.labels)
-    if len(labels) > MOST_LABELS:
+    if len(message.labels) > MOST_LABELS:
         problems.add(f"{path}.labels", f"has more than {MOST_LABELS} labels; write fewer")
         return message.session_id, {}
+    labels = dict(message.labels)
     for name, value in labels.items():
         if not _NAME.fullmatch(name):
             problems.add(

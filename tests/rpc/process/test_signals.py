@@ -38,7 +38,10 @@ def started(command, first):
     if first and not can_make_a_namespace():
         pytest.skip("no right to make a namespace of processes")
     process = subprocess.Popen(
-        [*CONTAINER, *command] if first else command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*CONTAINER, *command] if first else command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     with ending(process):
         yield process, child(process.pid) if first else process.pid
