@@ -524,7 +524,10 @@ class ClientSettings(BaseSettings):
 
 
 def decision_folder(settings: Settings, port: int) -> Path | None:
-    """The folder that `decision_log` stands for on a server with this gRPC port; None where it is off."""
+    """The folder that `decision_log` stands for on a server with this gRPC port; None where it is off.
+
+    Raises ConfigurationError where it is `auto` and this user has no home.
+    """
     chosen = settings.decision_log
     if chosen == "off" or (chosen == "auto" and port == 0):
         return None
@@ -533,5 +536,17 @@ def decision_folder(settings: Settings, port: int) -> Path | None:
     # systemd gives the unit a folder of its own; elsewhere https://specifications.freedesktop.org/basedir-spec
     if unit := os.environ.get("STATE_DIRECTORY", "").split(":")[0]:
         return Path(unit) / "decisions" / str(port)
-    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(state) / "sae-monitor" / "decisions" / str(port)
+    return _state_home() / "sae-monitor" / "decisions" / str(port)
+
+
+def _state_home() -> Path:
+    """The folder in which this user's programs keep their state. Raises ConfigurationError where there is none."""
+    if os.path.isabs(given := os.environ.get("XDG_STATE_HOME", "")):
+        return Path(given)
+    home = os.path.expanduser("~")
+    if os.path.isabs(home):
+        return Path(home) / ".local" / "state"
+    raise ConfigurationError(
+        f"decision_log: this process runs as user {os.getuid()}, which has no home to keep the log in; give a folder "
+        f"(for example {PREFIX}DECISION_LOG=/var/lib/sae-monitor), set HOME, or write off"
+    )

@@ -50,11 +50,13 @@ def _serve(chosen: Settings) -> None:
     from monitor.rpc.access.layer import check_access
     from monitor.rpc.decisions.recorder import check_recorder
     from monitor.rpc.process.allocator import limit_retained_memory
+    from monitor.rpc.process.user import name_user
 
     # Before anything large is imported or loaded for nothing.
     check_access(chosen)
     check_recorder(chosen)
     limit_retained_memory()
+    name_user()
     from monitor.rpc.assembly import assemble
     from monitor.rpc.process.watchdog import force_exit
     from monitor.rpc.server import Server, run_in_foreground
