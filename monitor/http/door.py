@@ -30,6 +30,7 @@ from monitor.rpc.access.exposure import is_loopback
 from monitor.rpc.access.tls import Certificates, watched_certificates
 from monitor.rpc.server import DoorParts
 from monitor.settings import Settings, split_address
+from monitor.telemetry.metrics.http import listening_socket
 
 METHODS = ("ChatCompletions", "Completions", "Models", "Moderations")
 """Names of the methods in metrics, decision log and roles."""
@@ -166,8 +167,7 @@ def listening(address: str) -> socket.socket:
     """A socket that listens on HOST:PORT. Raises ConfigurationError where that is not possible."""
     host, port = split_address(address)
     try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        found = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        found = listening_socket(host, port, _BACKLOG)
     except OSError as error:
         raise ConfigurationError(
             f"http_listen: cannot listen on {address}: {error.strerror}; give another address"
