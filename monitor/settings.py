@@ -90,7 +90,8 @@ class Settings(BaseSettings):
     over it."""
 
     model: str | None = None
-    """Language model to watch: a name on the Hugging Face hub, or a folder. Default: the bundled demo model."""
+    """Language model to watch: a name on the Hugging Face hub, a folder, a GGUF file, or ORG/REPO:FILE.gguf for one on
+    the hub. Default: the bundled demo model."""
 
     dictionary: Path | None = None
     """Sparse autoencoder of that model: a folder, a weights file, or hub:ORG/NAME[@REVISION][/FOLDER]. Default:
@@ -101,6 +102,10 @@ class Settings(BaseSettings):
 
     policies: Path | None = None
     """Folder of policy files. Default: the bundled policies, which fit the demo model."""
+
+    cache: Path | None = None
+    """Folder for what is made once and used again, such as unpacked GGUF files; it may be deleted at any time. Default:
+    sae-monitor in the user's cache folder."""
 
     layer: Annotated[int, Field(ge=0)] | None = None
     """Decoder layer whose output is read, counted from 0. Default: the layer that the dictionary was trained
@@ -521,6 +526,14 @@ class ClientSettings(BaseSettings):
 
     key: Path | None = None
     """PEM file of that certificate's key."""
+
+
+def cache_folder() -> Path:
+    """The folder for what is made once and used again, where no setting names one."""
+    if chosen := os.environ.get(f"{PREFIX}CACHE") or os.environ.get("CACHE_DIRECTORY", "").split(":")[0]:
+        return Path(chosen)
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "sae-monitor"
 
 
 def decision_folder(settings: Settings, port: int) -> Path | None:
