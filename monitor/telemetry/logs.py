@@ -169,7 +169,7 @@ def adopt_libraries() -> None:
 
 def _adopt_handlers() -> None:
     """Have every logger pass its records to this log, and to nothing else."""
-    for logger in logging.Logger.manager.loggerDict.values():
+    for logger in list(logging.Logger.manager.loggerDict.values()):
         if isinstance(logger, logging.Logger):
             logger.handlers.clear()
             logger.propagate = True
