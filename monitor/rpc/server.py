@@ -41,8 +41,7 @@ from monitor.telemetry.logs import configure, guard_libraries, places
 from monitor.telemetry.metrics.http import MetricsServer
 from monitor.telemetry.metrics.metrics import Metrics
 from monitor.telemetry.metrics.security import SecurityMetrics
-from monitor.telemetry.metrics.server_state import LostLinesCollector, SessionCollector
-from monitor.telemetry.output import lost_lines
+from monitor.telemetry.metrics.server_state import SessionCollector
 from monitor.telemetry.tracing.context import Tracing
 from monitor.v1 import monitor_pb2 as pb
 from monitor.v1 import monitor_pb2_grpc
@@ -131,7 +130,6 @@ class Server:
         metrics.built(__version__, digests)
         connect_metrics(metrics, settings, runtime, health)
         metrics.registry.register(SessionCollector(policies.sessions))
-        metrics.registry.register(LostLinesCollector(lost_lines))
 
         self._access = AccessLayer(SERVICE.full_name, settings, metrics)
         self._decisions = DecisionRecorder(settings, metrics)
