@@ -33,7 +33,7 @@ class Prompter:
     def __init__(self, loaded: LoadedModel) -> None:
         self._tokenizer: Any = loaded.tokenizer
         self._context = loaded.context
-        self._bos: int | None = loaded.tokenizer.bos_token_id
+        self._reader = loaded.text
 
     def __call__(self, content: Content, *, truncate: bool, room: int, reply: bool) -> Prompt:
         """Token ids of a text, or of a conversation through the model's own chat template.
@@ -57,7 +57,7 @@ class Prompter:
             raise BadRequest(
                 Violation("text", "is empty; give at least one character that is not white space")
             )
-        return self._with_bos(list(self._tokenizer(text, add_special_tokens=True)["input_ids"]))
+        return self._reader.ids(text)
 
     def _chat(self, turns: Sequence[Mapping[str, str]], reply: bool) -> list[int]:
         field = "conversation.messages"
@@ -74,15 +74,7 @@ class Prompter:
             )
         except (TemplateError, ValueError) as error:
             raise BadRequest(Violation(field, f"the model's chat template refuses them: {error}")) from None
-        return self._with_bos(list(self._tokenizer(rendered, add_special_tokens=False)["input_ids"]))
-
-    def _with_bos(self, ids: list[int]) -> list[int]:
-        # A BOS id can be 0: never test it for truth.
-        if self._bos is None:
-            return ids
-        # All leading BOS tokens are replaced by one. A prompt may consist of nothing but BOS tokens.
-        first_other = next((at for at, found in enumerate(ids) if found != self._bos), len(ids))
-        return [self._bos, *ids[first_other:]]
+        return list(self._tokenizer(rendered, add_special_tokens=False)["input_ids"])
 
     def _fit(self, ids: list[int], truncate: bool, room: int, field: str) -> Prompt:
         limit = self._context - room
@@ -104,5 +96,6 @@ class Prompter:
                     "to drop tokens from the front",
                 )
             )
-        head = ids[:1] if self._bos is not None else []
+        begin = list(self._reader.begin)
+        head = begin if ids[: len(begin)] == begin else []
         return Prompt((*head, *ids[len(head) + extra :]), extra)

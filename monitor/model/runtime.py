@@ -182,7 +182,7 @@ class Runtime:
     @property
     def special_ids(self) -> frozenset[int]:
         """Ids of special tokens, such as BOS and the markers between chat messages. They stand for no text."""
-        return frozenset(self.loaded.tokenizer.all_special_ids)
+        return self.loaded.text.special_ids
 
     @property
     def token_text(self) -> TokenText:

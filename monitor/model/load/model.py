@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from monitor.model.load.decoder import context_of, decoder_layers, text_config
 from monitor.model.load.devices import SPREAD, device_of, need_accelerate, parts_of
 from monitor.model.load.fair_lock import FairLock
 from monitor.model.load.gguf import gguf_file, unpacked
+from monitor.model.load.tokenizer import TextTokenizer
 from monitor.model.load.weights import load_weights
 
 __all__ = ["LoadedModel", "decoder_layers", "digest_folder", "load_model"]
@@ -58,6 +60,11 @@ class LoadedModel:
     passes: FairLock = field(default_factory=FairLock, compare=False, repr=False)
     """Held during every forward pass, by all threads. During continuous batching transformers sets `is_causal = False`
     on the shared configuration; a plain pass at the same time would attend in both directions."""
+
+    @cached_property
+    def text(self) -> TextTokenizer:
+        """What turns text into token ids, for all who do."""
+        return TextTokenizer(self.tokenizer, int(self.model.get_input_embeddings().weight.shape[0]))
 
     @property
     def devices(self) -> str:
