@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from monitor.errors import ModelError
+from monitor.errors import InputError, ModelError
 from monitor.model.load.decoder import context_of, decoder_layers, text_config
 from monitor.model.load.devices import SPREAD, device_of, need_accelerate, parts_of
 from monitor.model.load.fair_lock import FairLock
@@ -64,7 +65,22 @@ class LoadedModel:
     @cached_property
     def text(self) -> TextTokenizer:
         """What turns text into token ids, for all who do."""
-        return TextTokenizer(self.tokenizer, int(self.model.get_input_embeddings().weight.shape[0]))
+        return TextTokenizer(self.tokenizer, self.rows)
+
+    def check_ids(self, ids: Sequence[int]) -> None:
+        """InputError where there are no token ids, or where the model has no embedding for one of them."""
+        if not ids:
+            raise InputError("has no token to run; give at least one")
+        if not 0 <= min(ids) <= max(ids) < self.rows:
+            raise InputError(
+                f"has a token (id {max(ids) if min(ids) >= 0 else min(ids)}) that the model has no embedding for, "
+                f"which has {self.rows}; use the tokenizer that the model came with"
+            )
+
+    @cached_property
+    def rows(self) -> int:
+        """Rows of the embedding: token ids below this can be run."""
+        return int(self.model.get_input_embeddings().weight.shape[0])
 
     @property
     def devices(self) -> str:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, Protocol, cast
 
 from tokenizers import Encoding, Tokenizer
@@ -129,6 +130,10 @@ class TextTokenizer:
             found += ids
         return found
 
+    def keeps(self, text: str) -> bool:
+        """True where something of a text that is not white space becomes tokens."""
+        return bool(self.normalised(text).strip()) and (not self._drops or bool(self.inner(text)))
+
     def normalised(self, text: str) -> str:
         """A text as the tokenizer's normaliser leaves it."""
         backend = self._backend
@@ -162,6 +167,16 @@ class TextTokenizer:
         return frozenset({tokenizer.unk_token_id} - others - {None}) if writes else frozenset()
 
     @cached_property
+    def _drops(self) -> bool:
+        """True where the tokenizer may leave out characters that its vocabulary does not have."""
+        if self._core is None:
+            return True
+        known = isinstance(self._core.decoder, ByteLevel) or bool(
+            getattr(self._core.model, "byte_fallback", True)
+        )
+        return not known and not _has_unknown(self._core)
+
+    @cached_property
     def _byte_ids(self) -> frozenset[int]:
         vocabulary = self._tokenizer.get_vocab()
         return frozenset(vocabulary[piece] for piece in _BYTES if piece in vocabulary)
@@ -183,7 +198,7 @@ class TextTokenizer:
         if not cuts:
             return ids
         places = [0, *cuts, len(text)]
-        return self.joined([text[a:b] for a, b in zip(places, places[1:], strict=False)], continued=continued)
+        return self.joined([text[a:b] for a, b in pairwise(places)], continued=continued)
 
     def _cuts(self, text: str, ids: Sequence[int], continued: bool) -> list[int]:
         """Where to cut a text so that no token of it stands for more than text; InputError where it cannot be cut."""
@@ -217,12 +232,14 @@ class TextTokenizer:
         return bool(self._unknown.intersection(ids)) and spelling in text and len(text) > 1
 
     def _check(self, ids: Iterable[int]) -> None:
-        for number in ids:
-            if number is None or (self._rows is not None and number >= self._rows):
-                raise InputError(
-                    f"holds a token (id {number}) for which the model has no embedding; use the tokenizer that the "
-                    "model came with"
-                )
+        wrong = (
+            number for number in ids if number is None or (self._rows is not None and number >= self._rows)
+        )
+        for number in wrong:
+            raise InputError(
+                f"holds a token (id {number}) for which the model has no embedding; use the tokenizer that the model "
+                "came with"
+            )
 
     def _found(self, text: str, ids: Sequence[int]) -> list[Span]:
         """Where tokens stand, by how much text they and those before them decode to."""
@@ -271,6 +288,10 @@ class _Fast:
         core = self._behind if continued else self._first
         found: Encoding = core.encode(text, add_special_tokens=False)
         return list(found.offsets) if found.ids == list(ids) else None
+
+    def keeps(self, text: str) -> bool:
+        """True where something of a text that is not white space becomes tokens."""
+        return bool(self.normalised(text).strip()) and (not self._drops or bool(self.inner(text)))
 
     def normalised(self, text: str) -> str:
         normaliser = self._behind.normalizer
