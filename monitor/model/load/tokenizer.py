@@ -7,6 +7,7 @@ spelling, nor by a spelling that the tokenizer's normaliser turns into one, nor 
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -265,12 +266,14 @@ class _Fast:
         spec |= {"post_processor": None, "truncation": None, "padding": None}
         words = spec["model"].get("vocab", {})
         known = set(words) if isinstance(words, dict) else {piece for piece, _ in words}
-        # A token for what is unknown that the vocabulary itself lacks must stay.
+        unknown = spec["model"].get("unk_token")
         spec["added_tokens"] = [
-            token
+            token if kept else token | {"content": f"\ue000{secrets.token_hex(12)}{token['id']}"}
             for token in spec["added_tokens"]
-            if token["id"] not in dropped
-            or (token["content"] == spec["model"].get("unk_token") and token["content"] not in known)
+            # A token for what is unknown that the vocabulary itself lacks must stay. Others that it lacks keep their
+            # places, which number those behind them, under names that nobody writes.
+            if (kept := token["id"] not in dropped or (token["content"] == unknown and unknown not in known))
+            or token["content"] not in known
         ]
         self._first = Tokenizer.from_str(json.dumps(spec))
         self._behind, schemes = self._first, set(_prefixes(spec))
