@@ -10,7 +10,7 @@ import json
 import re
 import secrets
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -28,7 +28,6 @@ _LEFT, _RIGHT = "\n \x1f", "\x1f \n"
 """White space around a marked text, by which is seen what of it a template takes away."""
 _TRIMS = ((3, ""), (2, "\n"), (1, " \n"))
 """How much of that is left, and which characters were taken away accordingly."""
-_ESCAPED_LEFT, _ESCAPED_RIGHT = (json.dumps(white)[1:-1] for white in (_LEFT, _RIGHT))
 _LINE_BEGIN = r"(?:^|(?<=[\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]))[^\w\n]{0,8}"
 
 
@@ -189,9 +188,9 @@ class _Marked:
         for place, number in enumerate(numbers):
             before, left, escaped = _without_left(behind)
             behind, right = _without_right(around[place + 1])
-            text = self._texts[int(number)]
-            text = json.dumps(text, ensure_ascii=False)[1:-1] if escaped else text
-            if inner[place] != (text if self._seen else ""):
+            text = self._texts[int(number)] if escaped is None else escaped(self._texts[int(number)])
+            # A list of parts that is printed as Python prints it was meant to be a text.
+            if inner[place] != (text if self._seen else "") or (self._in_parts and escaped is _in_python):
                 return None
             pieces += [Piece(before, False), Piece(text.lstrip(left).rstrip(right), True)]
         pieces.append(Piece(behind, False))
@@ -219,25 +218,38 @@ class _Marked:
         return f"{_LEFT}{self._name}a{number}z{text if self._seen else ''}{self._name}b{number}z{_RIGHT}"
 
 
-def _without_left(before: str) -> tuple[str, str | None, bool]:
+def _in_json(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)[1:-1]
+
+
+def _in_python(text: str) -> str:
+    return repr(text)[1:-1]
+
+
+_Escape = Callable[[str], str]
+
+
+def _without_left(before: str) -> tuple[str, str | None, _Escape | None]:
     """Template text without the padding of the text behind it; what the template takes from that text's beginning
-    (None: all white space); and whether it escapes it as JSON does.
+    (None: all white space); and how it writes it, where not as it is.
     """
-    if before.endswith(_ESCAPED_LEFT):
-        return before.removesuffix(_ESCAPED_LEFT), "", True
     for left, taken in _TRIMS:
         if before.endswith(_LEFT[-left:]):
-            return before[:-left], taken, False
-    return before, None, False
+            return before[:-left], taken, None
+    for escape in (_in_json, _in_python):
+        if before.endswith(escape(_LEFT)):
+            return before.removesuffix(escape(_LEFT)), "", escape
+    return before, None, None
 
 
 def _without_right(behind: str) -> tuple[str, str | None]:
     """Template text without the padding of the text before it, and what the template takes from that text's end."""
-    if behind.startswith(_ESCAPED_RIGHT):
-        return behind.removeprefix(_ESCAPED_RIGHT), ""
     for left, taken in _TRIMS:
         if behind.startswith(_RIGHT[:left]):
             return behind[left:], taken
+    for escape in (_in_json, _in_python):
+        if behind.startswith(escape(_RIGHT)):
+            return behind.removeprefix(escape(_RIGHT)), ""
     return behind, None
 
 

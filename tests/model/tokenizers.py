@@ -75,7 +75,7 @@ def byte_level(*, prefix: bool = False) -> PreTrainedTokenizerFast:
 
 
 def no_bos() -> PreTrainedTokenizerFast:
-    """As SmolLM2: BOS is named, opens every turn, and is not put before a text; token 0 is unknown and never written."""
+    """As SmolLM2: BOS is named, opens every turn and is put before no text; token 0 is unknown and never written."""
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
@@ -91,7 +91,9 @@ def _pieces(*, fallback: bool) -> dict[str, int]:
     words = ["▁the", "▁quick", "▁hello", "▁H", "uman", "er", "us", "user", "Human", "in", "th", "he"]
     return {
         piece: number
-        for number, piece in enumerate(dict.fromkeys(["<unk>", "<s>", "</s>", *bytes_, "▁", *letters, *words]))
+        for number, piece in enumerate(
+            dict.fromkeys(["<unk>", "<s>", "</s>", *bytes_, "▁", *letters, *words])
+        )
     }
 
 
@@ -248,8 +250,8 @@ TEMPLATES = {
     "chatml": _EACH
     + "<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     + "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
-    "chatml with a system turn of its own": "{% if messages[0].role != 'system' %}<|im_start|>system\nBe of help.<|im_end|>\n"
-    "{% endif %}"
+    "chatml with a system turn of its own": "{% if messages[0].role != 'system' %}"
+    + "<|im_start|>system\nBe of help.<|im_end|>\n{% endif %}"
     + _EACH
     + "<|im_start|>{{ m['role'] + '\n' + m['content'] }}<|im_end|>\n{% endfor %}"
     + "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
@@ -260,7 +262,8 @@ TEMPLATES = {
     "gemma": "<s>"
     + _EACH
     + "{% if m.role == 'system' %}{{ raise_exception('no system turns') }}{% endif %}"
-    + "<start_of_turn>{{ 'model' if m.role == 'assistant' else m.role }}\n{{ m.content | trim }}<end_of_turn>\n{% endfor %}"
+    + "<start_of_turn>{{ 'model' if m.role == 'assistant' else m.role }}\n{{ m.content | trim }}<end_of_turn>\n"
+    + "{% endfor %}"
     + "{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}",
     "mistral": "<s>"
     + _EACH
@@ -276,14 +279,17 @@ TEMPLATES = {
     + "{% if add_generation_prompt %}<|assistant|>\n{% else %}</s>{% endif %}",
     "deepseek": "<s>"
     + _EACH
-    + "{% if m.role == 'user' %}<｜User｜>{{ m.content }}{% elif m.role == 'assistant' %}<｜Assistant｜>{{ m.content }}</s>"
+    + "{% if m.role == 'user' %}<｜User｜>{{ m.content }}{% elif m.role == 'assistant' %}"
+    + "<｜Assistant｜>{{ m.content }}</s>"
     + "{% else %}{{ m.content }}{% endif %}{% endfor %}{% if add_generation_prompt %}<｜Assistant｜>{% endif %}",
     "plain": "{{ bos_token }}"
     + _EACH
     + "{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}",
     "plain, in lines": _EACH
-    + "{% if not loop.first %}\n\n{% endif %}{{ {'user': 'Human', 'assistant': 'Assistant', 'system': 'Note'}[m.role] }}: "
-    + "{{ m.content }}{{ eos_token if m.role == 'assistant' }}{% endfor %}{% if add_generation_prompt %}\n\nAssistant:{% endif %}",
+    + "{% if not loop.first %}\n\n{% endif %}"
+    + "{{ {'user': 'Human', 'assistant': 'Assistant', 'system': 'Note'}[m.role] }}: "
+    + "{{ m.content }}{{ eos_token if m.role == 'assistant' }}{% endfor %}"
+    + "{% if add_generation_prompt %}\n\nAssistant:{% endif %}",
     "parts": _EACH
     + "<|im_start|>{{ m.role }}\n{% for part in m.content %}{% if part.type == 'text' %}{{ part.text }}{% endif %}"
     + "{% endfor %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",

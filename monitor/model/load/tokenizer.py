@@ -109,20 +109,24 @@ class TextTokenizer:
     def batch(self, texts: Sequence[str], *, continued: bool = False) -> list[list[int]]:
         """Token ids of texts, each without what the tokenizer puts before it. Raises InputError."""
         found = self._backend.encode(texts, continued=continued)
-        suspects = self._suspects
         for number, ids in enumerate(found):
-            if not suspects.isdisjoint(ids):
-                found[number] = self._unforged(texts[number], ids, continued)
+            if not self._suspects.isdisjoint(ids):
+                parts = self._unforged(texts[number], ids, continued)
+                found[number] = [number for _, own in parts for number in own]
             self._check(found[number])
         return found
 
     def placed(self, text: str) -> tuple[list[int], list[Span]]:
         """Token ids of a text, begun as the tokenizer begins it, and where each stands in it. Raises InputError."""
-        inner = self.inner(text)
-        spans = self._backend.spans(text, inner, continued=False)
-        if spans is None or len(spans) != len(inner):
-            spans = self._found(text, inner)
-        return [*self.begin, *inner], [*((0, 0) for _ in self.begin), *spans]
+        found, spans, at = list(self.begin), [(0, 0) for _ in self.begin], 0
+        (whole,) = self._backend.encode([text], continued=False)
+        for part, ids in self._unforged(text, whole, False):
+            places = self._backend.spans(part, ids, continued=at > 0) or self._found(part, ids)
+            found += ids
+            spans += [(at + start, at + end) for start, end in places]
+            at += len(part)
+        self._check(found)
+        return found, spans
 
     def joined(self, parts: Sequence[str], *, continued: bool = False) -> list[int]:
         """Token ids of a text in parts, of which no token may reach from one into the next. Raises InputError."""
@@ -193,13 +197,18 @@ class TextTokenizer:
             return False
         return not text.strip() or not (_MARKUP & set(text) or text in template)
 
-    def _unforged(self, text: str, ids: list[int], continued: bool) -> list[int]:
-        """Token ids of a text of which some token may be a control token: the text is cut inside each of those."""
-        cuts = self._cuts(text, ids, continued)
-        if not cuts:
-            return ids
-        places = [0, *cuts, len(text)]
-        return self.joined([text[a:b] for a, b in pairwise(places)], continued=continued)
+    def _unforged(self, text: str, ids: list[int], continued: bool) -> list[tuple[str, list[int]]]:
+        """A text in parts with the token ids of each: it is cut inside each token that is a control token."""
+        if self._suspects.isdisjoint(ids) or not (cuts := self._cuts(text, ids, continued)):
+            return [(text, ids)]
+        texts = [text[a:b] for a, b in pairwise([0, *cuts, len(text)])]
+        first = self._backend.encode(texts[:1], continued=continued)
+        parts = zip(texts, [*first, *self._backend.encode(texts[1:], continued=True)], strict=True)
+        return [
+            piece
+            for number, (part, own) in enumerate(parts)
+            for piece in self._unforged(part, own, continued or number > 0)
+        ]
 
     def _cuts(self, text: str, ids: Sequence[int], continued: bool) -> list[int]:
         """Where to cut a text so that no token of it stands for more than text; InputError where it cannot be cut."""
@@ -244,11 +253,11 @@ class TextTokenizer:
 
     def _found(self, text: str, ids: Sequence[int]) -> list[Span]:
         """Where tokens stand, by how much text they and those before them decode to."""
-        ends = [
-            min(len(text), len(self._tokenizer.decode(list(ids[: end + 1]), skip_special_tokens=False)))
-            for end in range(len(ids))
-        ]
-        return list(zip([0, *ends], ends, strict=False))
+        ends = [0]
+        for number in range(len(ids)):
+            shown = self._tokenizer.decode(list(ids[: number + 1]), skip_special_tokens=False)
+            ends.append(max(ends[-1], min(len(text), len(shown))))
+        return list(pairwise(ends))
 
 
 def _has_unknown(core: Tokenizer) -> bool:
