@@ -269,6 +269,8 @@ class Failure(enum.StrEnum):
     """Tokens between two blocks were never shown to the rules."""
     INCOMPLETE = "incomplete"
     """The model ran more tokens than were scored."""
+    LEFT_OUT = "left_out"
+    """A text of the conversation is not in what the model ran: its chat template or its tokenizer drops it."""
     MISCOUNTED = "miscounted"
     """More tokens are said to be scored than the rules were shown."""
     NON_FINITE = "non_finite"

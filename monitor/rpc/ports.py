@@ -38,6 +38,10 @@ class TokenisedPrompt(Protocol):
     def truncated(self) -> int:
         """Number of tokens that were dropped from the front to fit the context."""
 
+    @property
+    def left_out(self) -> int:
+        """Number of texts of the input that are not in it, which makes the verdict UNKNOWN."""
+
 
 class GenerationEngine(Protocol):
     """Generates text for many requests at once."""

@@ -14,7 +14,7 @@ from typing import NamedTuple, cast
 from monitor.errors import BadRequest, Violation
 from monitor.model.engine.requests import Event, Finished, GenerationRequest, Released, ScoreJob
 from monitor.model.prompts import Prompt
-from monitor.records import FinishReason, ScoredTokens, Verdict
+from monitor.records import Action, Coverage, Failure, FinishReason, ScoredTokens, Verdict
 from monitor.rpc.access.call_interceptor import Call, current_call
 from monitor.rpc.access.roles import caller
 from monitor.rpc.calls import Calls
@@ -80,6 +80,7 @@ class Generation:
     ) -> None:
         self.request_id, self.prompt_tokens, self.now = call.request_id, len(prompt.ids), now
         self._call, self._judge, self._metrics, self._entry = call, judge, metrics, entry
+        self._prompt = prompt
         self._box: Mailbox[Event]
         self._silent = True
         self._last: Finished | None = None
@@ -103,6 +104,10 @@ class Generation:
             self._metrics.first_token(self._call.age())
         self._entry.released(released)
         return released
+
+    def check(self) -> None:
+        """Raise MonitoringFailed where its prompt lacks a text of the input and a policy is closed."""
+        _refuse_unread(self._judge, self._prompt, self._metrics, self._entry)
 
     def read_from(self, box: Mailbox[Event]) -> None:
         """Where its events arrive."""
@@ -160,6 +165,7 @@ class Runs:
                 admitted=trail.admitted,
             )
             async with entry:
+                _refuse_unread(judge, prompt, self._metrics, entry)
                 with self._calls.scoring(job) as box:
                     (outcome,) = await box.read()
                 verdict = conclude(
@@ -181,6 +187,7 @@ class Runs:
         with self._active.using() as now:
             job, run, entry = await self._begin(asked, now)
             async with entry:
+                run.check()
                 with self._calls.generation(job) as box:
                     run.read_from(box)
                     yield run
@@ -270,6 +277,12 @@ def _counting_cut(prompt: TokenisedPrompt, cut: int, size: int) -> TokenisedProm
         return prompt
     dropped = max(1, round(cut * (len(prompt.ids) + prompt.truncated) / size))
     return replace(cast("Prompt", prompt), truncated=prompt.truncated + dropped)
+
+
+def _refuse_unread(judge: RequestJudge, prompt: TokenisedPrompt, metrics: Metrics, entry: Entry) -> None:
+    """Note that a text of the input is not in the prompt; raise MonitoringFailed where a policy is closed."""
+    if prompt.left_out and judge.failed(Failure.LEFT_OUT).action is Action.BLOCK:
+        conclude(judge, metrics, Coverage(0, 0, prompt.truncated), expected=0, judged=entry.judged)
 
 
 def _shown(event: Released) -> Released:
