@@ -35,6 +35,7 @@ from monitor.model.tap.tap import Tap
 from monitor.records import (
     CallerClamps,
     Clamp,
+    Detection,
     Failure,
     FeatureReading,
     Signal,
@@ -188,6 +189,10 @@ class Runtime:
     def token_text(self) -> TokenText:
         """A function from a token id to its text."""
         return self._vocabulary.text
+
+    def respelled(self, found: Detection, ids: Sequence[int]) -> Detection:
+        """A detection whose evidence shows whole characters where tokens are parts of them. `ids`: of the request."""
+        return self._vocabulary.respelled(found, ids)
 
     def start(self) -> None:
         """Attach the tap, start both threads, and compare a short generation with plain forward passes.

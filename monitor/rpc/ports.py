@@ -15,6 +15,7 @@ from monitor.records import (
     Clamp,
     Coverage,
     Decision,
+    Detection,
     Failure,
     Observer,
     SuppressionNeeds,
@@ -165,6 +166,9 @@ class ModelRuntime(Protocol):
     @property
     def token_text(self) -> TokenText:
         """A function from a token id to its text."""
+
+    def respelled(self, found: Detection, ids: Sequence[int]) -> Detection:
+        """A detection whose evidence shows whole characters where tokens are parts of them. `ids`: of the request."""
 
 
 class RequestJudge(JudgedRequest, Protocol):

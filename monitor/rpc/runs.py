@@ -6,7 +6,7 @@ The gRPC servicer and the HTTP API call the same two methods. Everything here ru
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import NamedTuple, cast
@@ -14,7 +14,7 @@ from typing import NamedTuple, cast
 from monitor.errors import BadRequest, Violation
 from monitor.model.engine.requests import Event, Finished, GenerationRequest, Released, ScoreJob
 from monitor.model.prompts import Prompt
-from monitor.records import Action, Coverage, Failure, FinishReason, ScoredTokens, Verdict
+from monitor.records import Action, Coverage, Detection, Failure, FinishReason, ScoredTokens, Verdict
 from monitor.rpc.access.call_interceptor import Call, current_call
 from monitor.rpc.access.roles import caller
 from monitor.rpc.calls import Calls
@@ -77,10 +77,11 @@ class Generation:
         metrics: Metrics,
         entry: Entry,
         now: InForce,
+        respelled: Callable[[Detection, Sequence[int]], Detection],
     ) -> None:
         self.request_id, self.prompt_tokens, self.now = call.request_id, len(prompt.ids), now
         self._call, self._judge, self._metrics, self._entry = call, judge, metrics, entry
-        self._prompt = prompt
+        self._prompt, self._respelled = prompt, respelled
         self._box: Mailbox[Event]
         self._silent = True
         self._last: Finished | None = None
@@ -126,7 +127,8 @@ class Generation:
             judged=self._entry.judged,
             suppressions=last.suppressions,
         )
-        seen = replace(verdict, detections=shown(verdict.detections, last.released))
+        found = (self._respelled(one, last.ids) for one in shown(verdict.detections, last.released))
+        seen = replace(verdict, detections=tuple(found))
         said = refusal(self.now.policies.policies, verdict)
         self._ending = Ending(last.reason, seen, said, last.tokens_generated)
 
@@ -176,6 +178,8 @@ class Runs:
                     error=outcome.error,
                     judged=entry.judged,
                 )
+        found = tuple(self._runtime.respelled(one, prompt.ids) for one in verdict.detections)
+        verdict = replace(verdict, detections=found)
         return Scored(verdict, outcome.tokens, len(prompt.ids), now)
 
     @asynccontextmanager
@@ -245,7 +249,7 @@ class Runs:
             lease=now.lease,
             admitted=trail.admitted,
         )
-        return job, Generation(call, judge, prompt, self._metrics, entry, now), entry
+        return job, Generation(call, judge, prompt, self._metrics, entry, now, self._runtime.respelled), entry
 
     def _judge(self, now: InForce, asked: requests.Input) -> RequestJudge:
         runtime = self._runtime

@@ -18,6 +18,7 @@ from monitor.policy.schema.policy import Max
 from monitor.records import (
     Action,
     Clamp,
+    Detection,
     FeatureReading,
     Mode,
     Phase,
@@ -121,6 +122,9 @@ class FakeRuntime:
         if not truncate:
             raise TooLong(Violation("text", f"is {len(ids)} tokens long; {self.context} fit"))
         return Prompt((0, *ids[1 + extra :]), extra)
+
+    def respelled(self, found: Detection, ids: Sequence[int]) -> Detection:
+        return found
 
     def check_clamps(self, clamps: Sequence[Clamp]) -> None:
         wrong = [(i, c.feature) for i, c in enumerate(clamps) if c.feature >= FEATURES]

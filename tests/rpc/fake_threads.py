@@ -201,7 +201,10 @@ class FakeEngine(Loop):
         coverage = Coverage(run, item.scored, item.request.tokens_truncated)
         released = run - (1 if reason is FinishReason.POLICY else 0)
         self.running_now.pop(item.request.request_id, None)
-        item.say(Finished(reason, coverage, released, max(0, item.done - 1), error=error))
+        prompt = item.request.prompt_ids
+        words = prompt[1:] or (0,)
+        ids = (*prompt, *(words[at % len(words)] for at in range(max(0, item.done - 1))))[:released]
+        item.say(Finished(reason, coverage, released, max(0, item.done - 1), error=error, ids=ids))
         return False
 
 

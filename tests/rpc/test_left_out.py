@@ -1,4 +1,4 @@
-"""A text that the model's chat template drops: nobody has seen it, so the verdict says so."""
+"""What a front door has the model do: texts that the template drops make it UNKNOWN, evidence shows characters."""
 
 from dataclasses import replace
 
@@ -56,3 +56,20 @@ def test_a_generation_is_not_checked_and_releases_nothing_where_closed(served):
 def test_what_is_there_is_checked(served):
     asked = pb.ScoreRequest(input=pb.Input(conversation=pb.Conversation(messages=TURNS[1:])))
     assert served.stub.Score(asked, timeout=DEADLINE).verdict.status == pb.CHECK_STATUS_CHECKED
+
+
+class Spelling(FakeRuntime):
+    """Spells evidence by all tokens of its request."""
+
+    def respelled(self, found, ids):
+        spelled = (replace(token, text=f"{token.position} of {len(ids)}") for token in found.evidence)
+        return replace(found, evidence=tuple(spelled))
+
+
+def test_evidence_is_spelled_by_the_tokens_around_it():
+    chosen = policies(closed=False)
+    with serving(Spelling(chosen.watch), chosen) as served:
+        (found,) = served.score("this lie here").verdict.detections
+        assert found.evidence[0].text == "2 of 4"
+        answer = served.generate("a lie", max_new_tokens=3)
+        assert {token.text for found in answer.verdict.detections for token in found.evidence} == {"2 of 6"}
