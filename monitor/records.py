@@ -277,6 +277,8 @@ class Failure(enum.StrEnum):
     """A reading was NaN or infinite."""
     NOT_CONCLUDED = "not_concluded"
     """The request ended before anybody asked for its verdict."""
+    NOT_JUDGED = "not_judged"
+    """Tokens were scored, and rules pass over all of them: there is only a first token, or only control tokens."""
     NOT_RUN = "not_run"
     """No token was scored at all."""
     PASS_FAILED = "pass_failed"
@@ -543,6 +545,9 @@ class Coverage:
     tokens_truncated: int = 0
     """Tokens of the input that were dropped before the model ran, at the caller's request. An estimate where most of
     the input was dropped before it was tokenised."""
+    tokens_judged: int = 0
+    """Scored tokens that rules judged. They pass over a sequence's first token and over control tokens, such as BOS and
+    the marks between messages."""
 
     @property
     def complete(self) -> bool:

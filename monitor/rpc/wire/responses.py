@@ -59,6 +59,7 @@ def coverage(record: Coverage) -> pb.Coverage:
         tokens_run=record.tokens_run,
         tokens_scored=record.tokens_scored,
         tokens_truncated=record.tokens_truncated,
+        tokens_judged=record.tokens_judged,
     )
 
 
