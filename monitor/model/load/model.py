@@ -201,5 +201,5 @@ def _load_tokenizer(folder: Path, name: str) -> Any:
 
     try:
         return AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelError(f"the tokenizer of {name} cannot be loaded: {error}") from None

@@ -1,10 +1,13 @@
 """Text is only ever text, in every kind of tokenizer, and begins as the tokenizer begins it."""
 
+from importlib.util import find_spec
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monitor.errors import InputError
+from monitor.errors import InputError, ModelError
+from monitor.model.load.model import load_model
 from monitor.model.load.tokenizer import TextTokenizer
 from tests.model.tokenizers import KINDS, MARKERS, SPECIAL, built, byte_level, ctrl, no_bos
 
@@ -172,3 +175,13 @@ def test_text_that_the_tokenizer_drops_is_known():
     assert not letters.keeps("漢字")
     assert letters.keeps("a漢")
     assert TextTokenizer(built("byte-level")).keeps("漢\u200b")
+
+
+@pytest.mark.skipif(find_spec("sentencepiece") is not None, reason="needs sentencepiece not to be installed")
+def test_a_tokenizer_whose_package_is_missing_is_refused_at_the_start(tmp_path):
+    # GPT-SW3's is in Python and needs SentencePiece.
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "GPTSw3Tokenizer"}')
+    (tmp_path / "spiece.model").write_text("x")
+    with pytest.raises(ModelError, match="SentencePiece"):
+        load_model(tmp_path)
