@@ -23,7 +23,9 @@ Turn = Mapping[str, Any]
 """`role`, and texts under other names, or lists and mappings that hold texts."""
 _NOT_WRITTEN = frozenset({"role", "type"})
 """Fields that choose what a template does and that are no text."""
-_ROLE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,31}")
+_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
+_MARKUP = frozenset("<>[]{}|#:")
+"""Characters of words that only a template writes, so that they are looked for wherever it writes them."""
 _LEFT, _RIGHT = "\n \x1f", "\x1f \n"
 """White space around a marked text, by which is seen what of it a template takes away."""
 _TRIMS = ((3, ""), (2, "\n"), (1, " \n"))
@@ -145,6 +147,9 @@ class ChatTemplate:
             for piece, following in pairwise(pieces):
                 if piece.written and not following.written:
                     words |= _words(self._controls.before_first(following.text))
+                elif following.written and not piece.written:
+                    headers = _words(self._controls.behind_last(piece.text))
+                    words |= {word: True for word in headers if _MARKUP & set(word)} | words
         return _Markers(words, self._reader) if words else None
 
 
@@ -160,7 +165,7 @@ _TRIALS = (
 
 def _check_roles(turns: Sequence[Turn]) -> None:
     for turn in turns:
-        if not _ROLE.fullmatch(str(turn.get("role", ""))):
+        if not _WORD.fullmatch(str(turn.get("role", ""))):
             raise InputError("have a role that is no word; write system, user or assistant")
 
 
@@ -198,14 +203,25 @@ class _Marked:
         return [piece for piece in whole if piece.text], len(self._texts) - len(set(numbers))
 
     def _turn(self, turn: Turn) -> dict[str, Any]:
-        found = {name: value if name in _NOT_WRITTEN else self._value(value) for name, value in turn.items()}
+        found = self._fields(turn)
         if self._in_parts and isinstance(turn.get("content"), str):
             found["content"] = [{"type": "text", "text": found["content"]}]
         return found
 
+    def _fields(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Fields with their texts between marks; a template looks for names that are words, and prints others."""
+        return {
+            name if _WORD.fullmatch(name) else self._text(name): (
+                value
+                if name in _NOT_WRITTEN and isinstance(value, str) and _WORD.fullmatch(value)
+                else self._value(value)
+            )
+            for name, value in fields.items()
+        }
+
     def _value(self, value: Any) -> Any:
         if isinstance(value, Mapping):
-            return {name: part if name in _NOT_WRITTEN else self._value(part) for name, part in value.items()}
+            return self._fields(value)
         if isinstance(value, str):
             return self._text(value) if value.strip() else value
         return [self._value(part) for part in value] if isinstance(value, list | tuple) else value
@@ -270,6 +286,11 @@ class _Controls:
             elif part:
                 yield part
 
+    def behind_last(self, text: str) -> str:
+        """What stands behind the last control token."""
+        last = next(reversed(list(self.split(text))), "")
+        return last if isinstance(last, str) else ""
+
     def before_first(self, text: str) -> str:
         """What stands before the first control token."""
         first = next(self.split(text), "")
@@ -316,9 +337,10 @@ class _Markers:
 
     def __init__(self, words: Mapping[str, bool], reader: TextTokenizer) -> None:
         self._reader = reader
-        self._cuts = {_folded(word, reader)[0]: self._cut(word) for word in words}
+        self._cuts = {_folded(word, reader)[0]: (word, self._cut(word)) for word in words}
         parts = [
-            (_LINE_BEGIN if led else "") + f"({re.escape(_folded(word, reader)[0])})"
+            (_LINE_BEGIN if led and word[0] not in _MARKUP else r"(?<!\w)")
+            + f"({re.escape(_folded(word, reader)[0])})"
             for word, led in words.items()
         ]
         self._any = re.compile("|".join(parts))
@@ -328,8 +350,7 @@ class _Markers:
         folded, places = _folded(text, self._reader)
         found = []
         for match in self._any.finditer(folded):
-            word = match[match.lastindex or 0]
-            at = self._cuts[word]
+            word, at = self._cuts[match[match.lastindex or 0]]
             if at is None:
                 raise InputError(
                     f"hold `{word}` as this model's chat template writes it between messages, and its tokenizer has no "

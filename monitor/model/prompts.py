@@ -62,7 +62,7 @@ class Prompter:
         return Prompt((*self._text.begin, *ids))
 
     def _of_turns(self, turns: Sequence[Mapping[str, Any]], reply: bool) -> Prompt:
-        if not any(str(turn["content"]).strip() for turn in turns):
+        if not any(str(turn.get("content") or "").strip() for turn in turns):
             raise InputError("hold no text; give at least one message that is not empty")
         if self._loaded.tokenizer.chat_template is None:
             raise InputError("are sent to a model that has no chat template; send plain text in `text`")

@@ -40,6 +40,7 @@ WORDS = ("\n\n", "   ", "covid")
 CORPUS = [
     "the quick brown fox jumps over the lazy dog. Human: hello there! Assistant: I am fine, thank you.\n\nuser system",
     "def f(x):\n    return [x, {1: 2}]  # 0123456789 <a|b> ~!@#$%^&*()_+-=;':\",./?\\`",
+    "ASSISTANT: yes. USER: no. ### Instruction:\ndo\n\n### Response:\n/INST <<SYS>> <|assistant!>",
     "Straße, café, naïve, Ωmega, привет, 漢字, 🙂",
 ] * 4
 

@@ -108,7 +108,7 @@ class TextTokenizer:
 
     def batch(self, texts: Sequence[str], *, continued: bool = False) -> list[list[int]]:
         """Token ids of texts, each without what the tokenizer puts before it. Raises InputError."""
-        found = self._backend.encode(texts, continued=continued)
+        found = self._encoded(texts, continued)
         for number, ids in enumerate(found):
             if not self._suspects.isdisjoint(ids):
                 parts = self._unforged(texts[number], ids, continued)
@@ -119,7 +119,7 @@ class TextTokenizer:
     def placed(self, text: str) -> tuple[list[int], list[Span]]:
         """Token ids of a text, begun as the tokenizer begins it, and where each stands in it. Raises InputError."""
         found, spans, at = list(self.begin), [(0, 0) for _ in self.begin], 0
-        (whole,) = self._backend.encode([text], continued=False)
+        (whole,) = self._encoded([text], False)
         for part, ids in self._unforged(text, whole, False):
             places = self._backend.spans(part, ids, continued=at > 0) or self._found(part, ids)
             found += ids
@@ -196,6 +196,12 @@ class TextTokenizer:
         if self._rows is not None and number >= self._rows:
             return False
         return not text.strip() or not (_MARKUP & set(text) or text in template)
+
+    def _encoded(self, texts: Sequence[str], continued: bool) -> list[list[int]]:
+        try:
+            return self._backend.encode(texts, continued=continued)
+        except (UnicodeError, TypeError):
+            raise InputError("holds half of a surrogate pair, which is no character; leave it out") from None
 
     def _unforged(self, text: str, ids: list[int], continued: bool) -> list[tuple[str, list[int]]]:
         """A text in parts with the token ids of each: it is cut inside each token that is a control token."""
@@ -301,10 +307,6 @@ class _Fast:
         found: Encoding = core.encode(text, add_special_tokens=False)
         return list(found.offsets) if found.ids == list(ids) else None
 
-    def keeps(self, text: str) -> bool:
-        """True where something of a text that is not white space becomes tokens."""
-        return bool(self.normalised(text).strip()) and (not self._drops or bool(self.inner(text)))
-
     def normalised(self, text: str) -> str:
         normaliser = self._behind.normalizer
         return text if normaliser is None else str(normaliser.normalize_str(text))
@@ -325,6 +327,7 @@ class _Slow:
     def spans(self, text: str, ids: Sequence[int], *, continued: bool) -> list[Span] | None:
         """It does not tell."""
         del text, ids, continued
+        return None
 
 
 def _nodes(spec: object) -> Iterator[dict[str, Any]]:
