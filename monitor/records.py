@@ -6,7 +6,7 @@ Everything here is a frozen dataclass, an enum or a protocol, and imports nothin
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
@@ -221,6 +221,9 @@ recorded maximum, then probes and signals in their own units."""
 
 TokenText = Callable[[int], str]
 """The text of one token id, for evidence."""
+
+TokenTexts = Callable[[Sequence[int]], Sequence[str]]
+"""The texts of consecutive tokens. Where a character spans tokens, the last of them has it and the others are empty."""
 
 
 class Phase(enum.StrEnum):
@@ -604,8 +607,8 @@ class ScoredTokens:
     edited: NDArray[np.bool_] | None = None
     """`[tokens]` which of them clamps edited; None where nothing was clamped."""
 
-    def records(self, token_text: TokenText) -> list[ScoredToken]:
-        """One record a token, with the features that are active there before or after clamps."""
+    def records(self, texts: Sequence[str]) -> list[ScoredToken]:
+        """One record a token, with its text and the features that are active there before or after clamps."""
         import numpy as np
 
         active = self.readings != 0
@@ -619,8 +622,8 @@ class ScoredTokens:
         ):
             found[row].append(FeatureReading(feature, value, after))
         return [
-            ScoredToken(self.start + i, token_id, token_text(token_id), self.phase, tuple(found[i]))
-            for i, token_id in enumerate(self.token_ids)
+            ScoredToken(self.start + i, token_id, text, self.phase, tuple(found[i]))
+            for i, (token_id, text) in enumerate(zip(self.token_ids, texts, strict=True))
         ]
 
     def _after(self, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> list[float | None]:
@@ -628,6 +631,17 @@ class ScoredTokens:
             return [None] * len(rows)
         values, edited = self.after[rows, columns].tolist(), self.edited[rows].tolist()
         return [value if changed else None for value, changed in zip(values, edited, strict=True)]
+
+
+def token_records(parts: Iterable[ScoredTokens | None], token_texts: TokenTexts) -> list[ScoredToken]:
+    """One record a token of consecutive parts of a sequence."""
+    held = [part for part in parts if part is not None]
+    texts = iter(token_texts([token_id for part in held for token_id in part.token_ids]))
+    return [
+        record
+        for part in held
+        for record in part.records([text for _, text in zip(part.token_ids, texts, strict=False)])
+    ]
 
 
 @dataclass(frozen=True, slots=True)

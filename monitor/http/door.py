@@ -105,7 +105,7 @@ def application(settings: Settings, parts: DoorParts) -> ASGIApp:
     """The ASGI application of a server."""
     calls = HttpCalls(parts.checks, parts.metrics, parts.limits, parts.traces, settings.max_message_bytes)
     runtime = parts.runtime
-    model = ServedModel(served_name(settings), runtime.context, int(time.time()), runtime.token_text)
+    model = ServedModel(served_name(settings), runtime.context, int(time.time()), runtime.token_texts)
 
     async def health(_: Request) -> Response:
         return PlainTextResponse(

@@ -41,6 +41,7 @@ from monitor.records import (
     Signal,
     SuppressionNeeds,
     TokenText,
+    TokenTexts,
     WatchPlan,
 )
 
@@ -189,6 +190,11 @@ class Runtime:
     def token_text(self) -> TokenText:
         """A function from a token id to its text."""
         return self._vocabulary.text
+
+    @property
+    def token_texts(self) -> TokenTexts:
+        """A function from consecutive token ids to their texts."""
+        return self._vocabulary.pieces
 
     def respelled(self, found: Detection, ids: Sequence[int]) -> Detection:
         """A detection whose evidence shows whole characters where tokens are parts of them. `ids`: of the request."""

@@ -20,6 +20,7 @@ from monitor.records import (
     Observer,
     SuppressionNeeds,
     TokenText,
+    TokenTexts,
     Verdict,
     WatchPlan,
 )
@@ -166,6 +167,10 @@ class ModelRuntime(Protocol):
     @property
     def token_text(self) -> TokenText:
         """A function from a token id to its text."""
+
+    @property
+    def token_texts(self) -> TokenTexts:
+        """A function from consecutive token ids to their texts."""
 
     def respelled(self, found: Detection, ids: Sequence[int]) -> Detection:
         """A detection whose evidence shows whole characters where tokens are parts of them. `ids`: of the request."""

@@ -25,7 +25,7 @@ from monitor.http.openai.answers import (
 )
 from monitor.http.openai.moderations import result
 from monitor.model.engine.requests import Released
-from monitor.records import Failure, Status, TokenText
+from monitor.records import Failure, Status, TokenTexts
 from monitor.rpc.access import roles
 from monitor.rpc.access.call_interceptor import current_call, enter
 from monitor.rpc.error_status import REFUSED_TEXT
@@ -47,7 +47,7 @@ class ServedModel:
     """Longest prompt and answer together, in tokens."""
     since: int
     """When it was loaded, in seconds since 1970."""
-    token_text: TokenText
+    token_texts: TokenTexts
 
 
 class OpenAiApi:
@@ -104,7 +104,7 @@ class OpenAiApi:
         content = verdicts.extension(exchange.request_id, found, now.digests)
         if asked.specs[0].include_tokens:
             content["tokens"] = [
-                verdicts.tokens((part.tokens for part in choice.parts), self._model.token_text)
+                verdicts.tokens((part.tokens for part in choice.parts), self._model.token_texts)
                 for choice in choices
             ]
         return content
