@@ -31,6 +31,7 @@ from monitor.rpc.access.exposure import is_loopback
 from monitor.rpc.access.tls import Certificates, watched_certificates
 from monitor.rpc.server import DoorParts
 from monitor.settings import Settings, split_address
+from monitor.telemetry.metrics.http import listening_socket
 
 METHODS = (
     *("ChatCompletions", "Completions", "Models", "Moderations"),
@@ -110,7 +111,7 @@ def application(settings: Settings, parts: DoorParts) -> ASGIApp:
     """The ASGI application of a server."""
     calls = HttpCalls(parts.checks, parts.metrics, parts.limits, parts.traces, settings.max_message_bytes)
     runtime = parts.runtime
-    model = ServedModel(served_name(settings), runtime.context, int(time.time()), runtime.token_text)
+    model = ServedModel(served_name(settings), runtime.context, int(time.time()), runtime.token_texts)
 
     async def health(_: Request) -> Response:
         return PlainTextResponse(
@@ -178,8 +179,7 @@ def listening(address: str) -> socket.socket:
     """A socket that listens on HOST:PORT. Raises ConfigurationError where that is not possible."""
     host, port = split_address(address)
     try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        found = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        found = listening_socket(host, port, _BACKLOG)
     except OSError as error:
         raise ConfigurationError(
             f"http_listen: cannot listen on {address}: {error.strerror}; give another address"

@@ -372,14 +372,11 @@ def _folded(text: str, reader: TextTokenizer) -> tuple[str, Sequence[int]]:
     """A text with look-alikes made alike, and where each of its characters stood."""
     if text.isascii():
         return text.lower(), range(len(text))
-    characters: list[str] = []
-    places: list[int] = []
-    known: dict[str, str] = {}
-    for at, character in enumerate(text):
-        folded = known.get(character)
-        if folded is None:
-            plain = unicodedata.normalize("NFKC", reader.normalised(character))
-            folded = known[character] = plain.casefold()
-        characters.append(folded)
-        places += [at] * len(folded)
-    return "".join(characters), places
+    alike = {
+        character: unicodedata.normalize("NFKC", reader.normalised(character)).casefold()
+        for character in set(text)
+    }
+    folded = text.translate(str.maketrans(alike))
+    if all(len(one) == 1 for one in alike.values()):
+        return folded, range(len(text))
+    return folded, [at for at, character in enumerate(text) for _ in alike[character]]

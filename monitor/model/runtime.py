@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -40,6 +41,7 @@ from monitor.records import (
     Signal,
     SuppressionNeeds,
     TokenText,
+    TokenTexts,
     WatchPlan,
 )
 
@@ -161,6 +163,14 @@ class Runtime:
         """Maximum number of tokens of a request, prompt and response together."""
         return self.loaded.context
 
+    @cached_property
+    def longest_token(self) -> int:
+        """Bytes of text that one token stands for at the most.
+
+        In a vocabulary a token is written at least as long as its text: bytes and spaces have characters of their own.
+        """
+        return max(len(token.encode()) for token in self.loaded.tokenizer.get_vocab())
+
     @property
     def model_digest(self) -> str:
         """`sha256:` over the model's files."""
@@ -184,6 +194,11 @@ class Runtime:
     def placed(self, text: str) -> Sequence[tuple[int, int]]:
         """Where each token of a text stands in it: its first character, and the first behind it. (0, 0): nowhere."""
         return self.loaded.text.placed(text)[1]
+
+    @property
+    def token_texts(self) -> TokenTexts:
+        """A function from consecutive token ids to their texts."""
+        return self._vocabulary.pieces
 
     def respelled(self, found: Detection, ids: Sequence[int]) -> Detection:
         """A detection whose evidence shows whole characters where tokens are parts of them. `ids`: of the request."""

@@ -20,6 +20,7 @@ from monitor.records import (
     Observer,
     SuppressionNeeds,
     TokenText,
+    TokenTexts,
     Verdict,
     WatchPlan,
 )
@@ -114,6 +115,10 @@ class ModelRuntime(Protocol):
         """Maximum number of tokens of a request, prompt and response together."""
 
     @property
+    def longest_token(self) -> int:
+        """Bytes of text that one token stands for at the most."""
+
+    @property
     def model_digest(self) -> str:
         """`sha256:` over the model's files."""
 
@@ -165,6 +170,10 @@ class ModelRuntime(Protocol):
 
     def placed(self, text: str) -> Sequence[tuple[int, int]]:
         """Where each token of a text stands in it: its first character, and the first behind it. (0, 0): nowhere."""
+
+    @property
+    def token_texts(self) -> TokenTexts:
+        """A function from consecutive token ids to their texts."""
 
     def respelled(self, found: Detection, ids: Sequence[int]) -> Detection:
         """A detection whose evidence shows whole characters where tokens are parts of them. `ids`: of the request."""

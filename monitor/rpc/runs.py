@@ -10,10 +10,11 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from itertools import takewhile
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from monitor.errors import BadRequest, Violation
 from monitor.model.engine.requests import Event, Finished, GenerationRequest, Released, ScoreJob
+from monitor.model.prompts import Prompt
 from monitor.records import Action, Coverage, Detection, Failure, FinishReason, ScoredTokens, Verdict
 from monitor.rpc.access.call_interceptor import Call, current_call
 from monitor.rpc.access.roles import caller
@@ -30,7 +31,18 @@ from monitor.rpc.wire.problems import under
 from monitor.telemetry.metrics.metrics import Metrics
 
 _SHORT = 1024
-"""Characters that are tokenised on the event loop; a hop to a thread takes longer than they do."""
+"""Bytes that are tokenised on the event loop; a hop to a thread takes longer than they do."""
+_LONG = 32 << 10
+"""Bytes from which an input is tokenised among long ones, so that short ones never wait for it."""
+_MESSAGE = 64
+"""Bytes of text that take as long as the chat template needs for one message."""
+
+
+class TokenisingPools(NamedTuple):
+    """The threads that tokenise, for inputs of two sizes."""
+
+    short: ThreadPool
+    long: ThreadPool
 
 
 class Scored(NamedTuple):
@@ -132,8 +144,10 @@ class Runs:
         calls: Calls,
         metrics: Metrics,
         books: DecisionRecorder,
-        tokenising: ThreadPool,
+        tokenising: TokenisingPools,
+        limits: requests.InputLimits,
     ) -> None:
+        self.limits = limits
         self._runtime, self._active, self._calls = runtime, active, calls
         self._metrics, self._books, self._tokenising = metrics, books, tokenising
 
@@ -193,28 +207,41 @@ class Runs:
             return 0
         if turns[-1]["role"] != "assistant":
             return len(prompt.ids)
-        before = replace(asked, content=turns[:-1])
-        asking = await self._tokenised(before, room=0, reply=True)
+        with under(asked.path):
+            fitted = self.limits.fitted(asked)
         if prompt.truncated:
-            behind = len(prompt.ids) + prompt.truncated - len(asking.ids) - asking.truncated
-            return max(0, len(prompt.ids) - behind)
+            alone = await self._tokenised(replace(fitted, content=turns[-1]["content"]), room=0, reply=False)
+            return max(0, len(prompt.ids) - len(alone.ids) - alone.truncated)
+        asking = await self._tokenised(replace(fitted, content=turns[:-1]), room=0, reply=True)
         same = takewhile(lambda pair: pair[0] == pair[1], zip(asking.ids, prompt.ids, strict=False))
         return sum(1 for _ in same)
 
     async def tokenise(self, asked: requests.Input, *, room: int, reply: bool) -> TokenisedPrompt:
-        """Tokenise an input and charge its caller."""
-        prompt = await self._tokenised(asked, room=room, reply=reply)
-        current_call().charged(len(prompt.ids))
-        return prompt
+        """Tokenise an input and charge its caller; on a thread where it is long.
 
-    async def _tokenised(self, asked: requests.Input, *, room: int, reply: bool) -> TokenisedPrompt:
-        """Tokenise an input; on a thread where it is long."""
-
-        def work() -> TokenisedPrompt:
-            return self._runtime.tokenise(asked.content, truncate=asked.truncate, room=room, reply=reply)
-
+        What cannot fit the context is refused or cut before, and the caller is charged before for as many tokens as
+        the input has at least. Raises BadRequest, TooLong and Overloaded.
+        """
         with under(asked.path):
-            return work() if asked.size <= _SHORT else await self._tokenising.run(work)
+            fitted = self.limits.fitted(asked)
+        size, call = fitted.size, current_call()
+        fewest = self.limits.fewest_tokens(size)
+        call.charged(fewest)
+        prompt = await self._tokenised(fitted, room=room, reply=reply)
+        call.charged(len(prompt.ids) - fewest)
+        return _counting_cut(prompt, fitted.cut, size)
+
+    async def _tokenised(self, fitted: requests.Input, *, room: int, reply: bool) -> TokenisedPrompt:
+        def work() -> TokenisedPrompt:
+            return self._runtime.tokenise(fitted.content, truncate=fitted.truncate, room=room, reply=reply)
+
+        cost = fitted.size + _MESSAGE * (0 if isinstance(fitted.content, str) else len(fitted.content))
+        with under(fitted.path):
+            return work() if cost <= _SHORT else await self._on_thread(work, cost)
+
+    async def _on_thread(self, work: Callable[[], TokenisedPrompt], cost: int) -> TokenisedPrompt:
+        pool = self._tokenising.long if cost >= _LONG else self._tokenising.short
+        return await pool.run(work, caller.get().name)
 
     async def _begin(
         self, asked: requests.GenerationSpec, now: InForce
@@ -267,6 +294,14 @@ class Runs:
         entry = self._books.ledger.open(asked, now.digests, now.policies.watch, len(prompt.ids))
         entry.session = asked.session
         return entry
+
+
+def _counting_cut(prompt: TokenisedPrompt, cut: int, size: int) -> TokenisedPrompt:
+    """The prompt, with an estimate of the tokens in `cut` bytes that were dropped before `size` were tokenised."""
+    if not cut:
+        return prompt
+    dropped = max(1, round(cut * (len(prompt.ids) + prompt.truncated) / size))
+    return replace(cast("Prompt", prompt), truncated=prompt.truncated + dropped)
 
 
 def _refuse_unread(

@@ -71,7 +71,7 @@ class FakeRuntime:
     """`monitor.rpc.ports.ModelRuntime`."""
 
     def __init__(self, watch: WatchPlan, context: int = 64) -> None:
-        self.context = context
+        self.context, self.longest_token = context, 1024
         self.model_digest = "sha256:" + "a" * 64
         self.dictionary_digest = "sha256:" + "b" * 64
         self._vocabulary = Vocabulary()
@@ -83,6 +83,7 @@ class FakeRuntime:
         """Health checks that asked for the number of unscored passes."""
         self.leases, self._watch = 0, watch
         self.token_text = self._vocabulary.text
+        self.token_texts = lambda ids: [self._vocabulary.text(i) for i in ids]
         self.special_ids = frozenset({0})
 
     def start(self) -> None:

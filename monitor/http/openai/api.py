@@ -24,7 +24,7 @@ from monitor.http.openai.answers import (
 )
 from monitor.http.openai.moderations import result
 from monitor.model.engine.requests import Released
-from monitor.records import Failure, Status, TokenText
+from monitor.records import Failure, Status, TokenTexts
 from monitor.rpc.access import roles
 from monitor.rpc.error_status import REFUSED_TEXT
 from monitor.rpc.policies import ActivePolicies, InForce
@@ -44,7 +44,7 @@ class ServedModel:
     """Longest prompt and answer together, in tokens."""
     since: int
     """When it was loaded, in seconds since 1970."""
-    token_text: TokenText
+    token_texts: TokenTexts
 
 
 class OpenAiApi:
@@ -69,9 +69,8 @@ class OpenAiApi:
 
     async def _chat(self, exchange: Exchange) -> None:
         body = await self._calls.read(exchange)
-        await self._complete(
-            exchange, requests.chat(body, self._model.name, self._model.context), ChatShape()
-        )
+        asked = requests.chat(body, self._model.name, self._model.context, self._runs.limits.messages)
+        await self._complete(exchange, asked, ChatShape())
 
     async def _completion(self, exchange: Exchange) -> None:
         body = await self._calls.read(exchange)
@@ -102,7 +101,7 @@ class OpenAiApi:
         content = verdicts.extension(exchange.request_id, found, now.digests)
         if asked.specs[0].include_tokens:
             content["tokens"] = [
-                verdicts.tokens((part.tokens for part in choice.parts), self._model.token_text)
+                verdicts.tokens((part.tokens for part in choice.parts), self._model.token_texts)
                 for choice in choices
             ]
         return content

@@ -225,6 +225,24 @@ class Vocabulary:
                     return found
         return alone
 
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """Texts of consecutive tokens. Where a character spans tokens, the last of them has it and others are empty."""
+        found = [self.text(token_id) for token_id in ids]
+        at = 0
+        while at < len(ids):
+            end = self._character(ids, at) if _INCOMPLETE in found[at] else at + 1
+            if end > at + 1:
+                found[at:end] = [*("" for _ in range(end - at - 1)), self.decode(ids[at:end])]
+            at = end
+        return found
+
+    def _character(self, ids: Sequence[int], first: int) -> int:
+        """Behind which token the character ends that begins at one; the next, where none does."""
+        for end in range(first + 2, min(len(ids), first + _LONGEST_CHARACTER) + 1):
+            if _INCOMPLETE not in self.decode(ids[first:end]):
+                return end
+        return first + 1
+
     def respelled(self, found: Detection, ids: Sequence[int]) -> Detection:
         """A detection whose evidence shows whole characters where tokens are parts of them. `ids`: of the request."""
         if not any(_INCOMPLETE in token.text for token in found.evidence):

@@ -245,3 +245,10 @@ def test_evidence_shows_characters():
     assert [token.text for token in vocabulary.respelled(found, ids).evidence] == ["a", "漢", "!"]
     # Of a character that is not released whole, nothing is shown.
     assert [token.text for token in vocabulary.respelled(found, ids[:3]).evidence][1] == "\ufffd"
+
+
+def test_texts_of_tokens_joined_are_the_text():
+    vocabulary = Vocabulary(tokenizer())
+    ids = tokenizer()("a漢é🙂!", add_special_tokens=False)["input_ids"]
+    assert vocabulary.pieces(ids) == ["a", "", "", "漢", "", "é", "", "", "", "🙂", "!"]
+    assert vocabulary.pieces(ids[2:5]) == ["\ufffd", "\ufffd", "\ufffd"], "what is cut off stays unknown"
