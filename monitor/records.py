@@ -171,6 +171,10 @@ class ErrorTerm(enum.StrEnum):
     DROP = "drop"
 
 
+LARGEST_TARGET = 100.0
+"""Largest target of a clamp, up or down, in recorded maxima. Published useful values are within 5."""
+
+
 @dataclass(frozen=True, slots=True)
 class Clamp:
     """Set one feature's activation to a value at the tapped layer, on prompt and response tokens alike."""
@@ -180,6 +184,14 @@ class Clamp:
     """In units of the feature's recorded maximum; negative suppresses below zero, positive amplifies."""
     where: Where = Where.ACTIVE
     error_term: ErrorTerm = ErrorTerm.KEEP
+
+    def __post_init__(self) -> None:
+        """Raise ValueError where the target is no number, or so large that the model would compute infinities."""
+        if not -LARGEST_TARGET <= self.target <= LARGEST_TARGET:
+            raise ValueError(
+                f"the target of feature {self.feature} is {self.target:g}; write a number from {-LARGEST_TARGET:g} to "
+                f"{LARGEST_TARGET:g} (recorded maxima)"
+            )
 
     def strengthened(self, other: Clamp | None) -> Clamp:
         """This clamp and another of the same feature as one: the lower target, everywhere if either says so,
@@ -558,7 +570,8 @@ class Coverage:
     tokens_run: int = 0
     tokens_scored: int = 0
     tokens_truncated: int = 0
-    """Tokens of the input that were dropped before the model ran, at the caller's request."""
+    """Tokens of the input that were dropped before the model ran, at the caller's request. An estimate where most of
+    the input was dropped before it was tokenised."""
     tokens_judged: int = 0
     """Scored tokens that rules judged. They pass over attention sinks and over control tokens, such as BOS and the
     marks between messages."""

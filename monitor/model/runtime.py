@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import structlog
@@ -173,6 +174,14 @@ class Runtime:
         """Maximum number of tokens of a request, prompt and response together."""
         return self.loaded.context
 
+    @cached_property
+    def longest_token(self) -> int:
+        """Bytes of text that one token stands for at the most.
+
+        In a vocabulary a token is written at least as long as its text: bytes and spaces have characters of their own.
+        """
+        return max(len(token.encode()) for token in self.loaded.tokenizer.get_vocab())
+
     @property
     def model_digest(self) -> str:
         """`sha256:` over the model's files."""
@@ -192,6 +201,10 @@ class Runtime:
     def token_text(self) -> TokenText:
         """A function from a token id to its text."""
         return self._vocabulary.text
+
+    def placed(self, text: str) -> Sequence[tuple[int, int]]:
+        """Where each token of a text stands in it: its first character, and the first behind it. (0, 0): nowhere."""
+        return self.loaded.text.placed(text)[1]
 
     @property
     def token_texts(self) -> TokenTexts:

@@ -115,6 +115,10 @@ class ModelRuntime(Protocol):
         """Maximum number of tokens of a request, prompt and response together."""
 
     @property
+    def longest_token(self) -> int:
+        """Bytes of text that one token stands for at the most."""
+
+    @property
     def model_digest(self) -> str:
         """`sha256:` over the model's files."""
 
@@ -163,6 +167,9 @@ class ModelRuntime(Protocol):
     @property
     def token_text(self) -> TokenText:
         """A function from a token id to its text."""
+
+    def placed(self, text: str) -> Sequence[tuple[int, int]]:
+        """Where each token of a text stands in it: its first character, and the first behind it. (0, 0): nowhere."""
 
     @property
     def token_texts(self) -> TokenTexts:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from monitor.model.engine.requests import Released
 from monitor.records import Coverage
 from monitor.rpc.access.call_interceptor import Context, current_call
+from monitor.rpc.access.roles import caller
 from monitor.rpc.decisions.recorder import DecisionRecorder
 from monitor.rpc.policies import ActivePolicies, Reloader
 from monitor.rpc.ports import ModelRuntime
@@ -33,11 +34,13 @@ class MonitorServicer:
         self._reloader = reloader
         self._runs = runs
         self._books = books
-        self._inspecting = inspecting
+        self._inspecting, self._messages = inspecting, runs.limits.messages
 
     async def Score(self, request: pb.ScoreRequest, context: Context) -> pb.ScoreResponse:  # noqa: N802
         """Score a text or a conversation."""
-        found = await self._runs.score(requests.score(request), include_tokens=request.include_tokens)
+        found = await self._runs.score(
+            requests.score(request, self._messages), include_tokens=request.include_tokens
+        )
         return pb.ScoreResponse(
             request_id=current_call().request_id,
             verdict=responses.verdict(found.verdict),
@@ -48,7 +51,7 @@ class MonitorServicer:
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> pb.GenerateResponse:  # noqa: N802
         """Generate in one piece."""
         parts: list[Released] = []
-        async with self._runs.generation(requests.generation(request.generation)) as run:
+        async with self._runs.generation(requests.generation(request.generation, self._messages)) as run:
             while (events := await run.released()) is not None:
                 parts += events
         return pb.GenerateResponse(
@@ -63,7 +66,7 @@ class MonitorServicer:
 
     async def GenerateStream(self, request: pb.GenerateStreamRequest, context: Context) -> None:  # noqa: N802
         """Generate in chunks."""
-        async with self._runs.generation(requests.generation(request.generation)) as run:
+        async with self._runs.generation(requests.generation(request.generation, self._messages)) as run:
             while (events := await run.released()) is not None:
                 await _write(context, responses.messages(run.request_id, events, self._runtime.token_texts))
         final = pb.Final(
@@ -95,9 +98,11 @@ class MonitorServicer:
 
     async def Inspect(self, request: pb.InspectRequest, context: Context) -> pb.InspectResponse:  # noqa: N802
         """The strongest features of every token."""
-        asked = requests.inspection(request)
+        asked = requests.inspection(request, self._messages)
         prompt = await self._runs.tokenise(asked.input, room=0, reply=False)
-        tokens = await self._inspecting.run(lambda: self._runtime.inspect(prompt.ids, asked.top_k))
+        tokens = await self._inspecting.run(
+            lambda: self._runtime.inspect(prompt.ids, asked.top_k), caller.get().name
+        )
         return pb.InspectResponse(
             request_id=current_call().request_id,
             tokens=responses.inspected_tokens(tokens),

@@ -343,12 +343,14 @@ class Digests(_message.Message):
     def __init__(self, model: _Optional[str] = ..., dictionary: _Optional[str] = ..., policies: _Optional[str] = ...) -> None: ...
 
 class ScoreRequest(_message.Message):
-    __slots__ = ("input", "include_tokens")
+    __slots__ = ("input", "include_tokens", "answer")
     INPUT_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    ANSWER_FIELD_NUMBER: _ClassVar[int]
     input: Input
     include_tokens: bool
-    def __init__(self, input: _Optional[_Union[Input, _Mapping]] = ..., include_tokens: _Optional[bool] = ...) -> None: ...
+    answer: bool
+    def __init__(self, input: _Optional[_Union[Input, _Mapping]] = ..., include_tokens: _Optional[bool] = ..., answer: _Optional[bool] = ...) -> None: ...
 
 class ScoreResponse(_message.Message):
     __slots__ = ("request_id", "verdict", "tokens", "digests")

@@ -6,6 +6,7 @@ cannot be read at all. A generation repeats the prompt's words until it has enou
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -70,7 +71,7 @@ class FakeRuntime:
     """`monitor.rpc.ports.ModelRuntime`."""
 
     def __init__(self, watch: WatchPlan, context: int = 64) -> None:
-        self.context = context
+        self.context, self.longest_token = context, 1024
         self.model_digest = "sha256:" + "a" * 64
         self.dictionary_digest = "sha256:" + "b" * 64
         self._vocabulary = Vocabulary()
@@ -126,6 +127,9 @@ class FakeRuntime:
 
     def respelled(self, found: Detection, ids: Sequence[int]) -> Detection:
         return found
+
+    def placed(self, text: str) -> list[tuple[int, int]]:
+        return [(0, 0), *(found.span() for found in re.finditer(r"\S+", text))]
 
     def check_clamps(self, clamps: Sequence[Clamp]) -> None:
         wrong = [(i, c.feature) for i, c in enumerate(clamps) if c.feature >= FEATURES]
