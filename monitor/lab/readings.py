@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
+from monitor.dictionary.training.progress import WorkLines
 from monitor.errors import InputError
 from monitor.lab.pair import Pair, need_feature, need_statistics, open_labels
 from monitor.lab.policies import load_set, running_of
-from monitor.lab.progress import WorkLines
 from monitor.model.load.hook_points import Place
 from monitor.model.selftest.capture import one_pass
 from monitor.model.tap.probe_columns import ProbeColumns

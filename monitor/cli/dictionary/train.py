@@ -258,7 +258,7 @@ def _print_test(test: SelfTest) -> None:
 @contextmanager
 def _progress(settings: TrainSettings, subject: TrainingSubject) -> Iterator[RunProgress]:
     """Progress on standard error: a bar on a terminal, plain lines elsewhere; only the first process shows any."""
-    from monitor.lab.progress import RunLines
+    from monitor.dictionary.training.progress import RunLines
     from monitor.lab.training import is_first
 
     console = stderr_console()
@@ -285,7 +285,7 @@ class RunBar:
     """`RunProgress` as a bar on a terminal."""
 
     def __init__(self, bar: Progress, settings: TrainSettings, measured: int) -> None:
-        from monitor.lab.progress import RunPace
+        from monitor.dictionary.training.progress import RunPace
 
         self._bar, self._settings = bar, settings
         self._task = bar.add_task("reading the first text", total=settings.steps)
@@ -295,7 +295,7 @@ class RunBar:
 
     def read(self, tokens: int) -> None:
         """The model has read so many more tokens."""
-        from monitor.lab.progress import RunPart, duration
+        from monitor.dictionary.training.progress import RunPart, duration
 
         self._pace.add(RunPart.READ, tokens)
         if not self._begun:
@@ -304,7 +304,7 @@ class RunBar:
 
     def step(self, metrics: StepMetrics) -> None:
         """A step of training has ended."""
-        from monitor.lab.progress import RunPart, duration, numbers_of
+        from monitor.dictionary.training.progress import RunPart, duration, numbers_of
 
         if not self._begun:
             self._pace.resume(metrics.tokens - self._settings.batch)

@@ -20,7 +20,7 @@ def work_of(what: str, total: int, unit: str) -> Iterator[Callable[[int], None]]
     `what` names the work and `unit` what its size counts, as in "reading: 8,192 of 1,000,000 tokens". Rate and time
     left are shown after the first seconds.
     """
-    from monitor.lab.progress import WorkLines
+    from monitor.dictionary.training.progress import WorkLines
 
     console = stderr_console()
     if not console.is_terminal:

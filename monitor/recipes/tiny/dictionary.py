@@ -10,8 +10,8 @@ from typing import Annotated
 import torch
 import typer
 
+from monitor.dictionary.training.progress import RunLines
 from monitor.dictionary.training.settings import TrainSettings
-from monitor.lab.progress import RunLines
 from monitor.lab.training import (
     TrainingText,
     open_subject,

@@ -3,7 +3,7 @@
 import re
 
 from monitor.cli.show import progress
-from monitor.lab import progress as pace
+from monitor.dictionary.training import progress as pace
 
 
 def test_steps_are_lines_with_the_time_since_the_start(capsys):

@@ -1,8 +1,8 @@
 """Lines about long work: when they come, and what they say of the time that is left."""
 
+from monitor.dictionary.training.progress import RunLines, RunPace, WorkLines, duration
 from monitor.dictionary.training.settings import TrainSettings
 from monitor.dictionary.training.trainer import StepMetrics
-from monitor.lab.progress import RunLines, RunPace, WorkLines, duration
 
 SETTINGS = TrainSettings(features=64, tokens=100 * 256, batch=256, buffer=256)
 
