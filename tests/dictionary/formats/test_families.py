@@ -5,9 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from monitor.dictionary.bundle import load_dictionary
 from monitor.dictionary.formats import FORMATS, read_dictionary
-from monitor.dictionary.sae import Activation
 from monitor.dictionary.storage.stored_autoencoder import StoredAutoencoder
 from monitor.model.tap.bank import FeatureBank
 from tests.dictionary.formats import layouts, layouts_openmoss, layouts_pickled
@@ -115,21 +113,3 @@ def test_named_format_is_obeyed(tmp_path):
     found = read_dictionary(renamed, format="qresearch")
     close(found.autoencoder.encode(inputs()), layout.reference(inputs().double())[0])
     assert found.card.layer is None
-
-
-def test_k_of_a_folder_name_is_part_of_the_digest(tmp_path):
-    layout = layouts_pickled.qwen_scope(tmp_path)
-    other = tmp_path / "Qwen" / "SAE-Res-Qwen3-1.7B-Base-W32K-L0_25"
-    (tmp_path / layout.source).parent.rename(other)
-    assert load_dictionary(other / "layer12.sae.pt").autoencoder.k == 25
-    before = load_dictionary(other / "layer12.sae.pt").digest
-    other.rename(other.parent / "SAE-Res-Qwen3-1.7B-Base-W32K-L0_26")
-    assert (
-        load_dictionary(other.parent / "SAE-Res-Qwen3-1.7B-Base-W32K-L0_26" / "layer12.sae.pt").digest
-        != before
-    )
-
-
-def test_topk_of_dictionary_learning_is_not_read_as_its_threshold(tmp_path):
-    sae = read_dictionary(tmp_path / learned(tmp_path, "AutoEncoderTopK").source).autoencoder
-    assert (sae.activation, sae.threshold) == (Activation.TOPK, None)

@@ -8,28 +8,8 @@ from safetensors.torch import save_file
 
 from monitor.dictionary.formats import DictionaryCard, read_dictionary, save_saelens
 from monitor.dictionary.sae import Activation
-from monitor.errors import DictionaryError
+from tests.dictionary.formats.refusals import refused
 from tests.dictionary.formats.saes import make
-
-
-@pytest.fixture
-def folder(tmp_path):
-    save_saelens(tmp_path / "sae", make(Activation.JUMPRELU), DictionaryCard())
-    return tmp_path / "sae"
-
-
-def refused(folder, message, **options):
-    with pytest.raises(DictionaryError, match=message) as caught:
-        read_dictionary(folder, **options)
-    return str(caught.value)
-
-
-def test_no_folder(tmp_path):
-    refused(tmp_path / "nowhere", "does not exist")
-
-
-def test_a_file_instead_of_a_folder(folder):
-    refused(folder / "cfg.json", "give the folder")
 
 
 @pytest.mark.parametrize("name", ["cfg.json", "sae_weights.safetensors"])

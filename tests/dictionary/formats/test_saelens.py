@@ -1,5 +1,7 @@
 """Reading SAELens folders, against the formulas written out in float64."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
 
@@ -7,12 +9,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from monitor.dictionary.formats import DictionaryCard, read_dictionary, save_saelens
+from monitor.dictionary.formats import (
+    read_dictionary,
+)
 from monitor.dictionary.sae import Activation, InputNorm
 from monitor.errors import DictionaryError
-from tests.dictionary.formats.saes import FEATURES, WIDTH, inputs, make
-
-KINDS = [Activation.RELU, Activation.JUMPRELU, Activation.TOPK]
+from tests.dictionary.formats.layouts import write_json, write_safetensors
+from tests.dictionary.formats.refusals import refused
+from tests.dictionary.formats.saes import FEATURES, WIDTH, inputs
 
 
 def weights(*names):
@@ -32,27 +36,6 @@ def store(folder: Path, tensors, **cfg):
 
 def double(tensors):
     return {name: tensor.double() for name, tensor in tensors.items()}
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("subtract", [False, True])
-@pytest.mark.parametrize("norm", list(InputNorm))
-def test_saved_and_read_is_the_same(tmp_path, kind, subtract, norm):
-    sae = make(kind, subtract=subtract, norm=norm)
-    card = DictionaryCard("m", "blocks.4.hook_resid_post", 4, True, 256, "text", None, 12.5, 0.75)
-    save_saelens(tmp_path, sae, card)
-    found = read_dictionary(tmp_path)
-    assert found.card == card
-    assert torch.equal(found.autoencoder.encode(inputs()), sae.encode(inputs()))
-    assert torch.equal(found.autoencoder.reconstruct(inputs()), sae.reconstruct(inputs()))
-
-
-def test_bfloat16_weights_keep_float32_thresholds(tmp_path):
-    sae = make(Activation.JUMPRELU)
-    save_saelens(tmp_path, sae, DictionaryCard(), dtype=torch.bfloat16)
-    found = read_dictionary(tmp_path).autoencoder
-    assert torch.equal(found.encoder, sae.encoder.bfloat16().float())
-    assert torch.equal(found.threshold, sae.threshold)
 
 
 @pytest.mark.parametrize("where", ["metadata", "top"])
@@ -220,8 +203,10 @@ def test_unknown_tensors_are_refused(tmp_path):
         read_dictionary(tmp_path)
 
 
-@pytest.mark.parametrize("kind", [Activation.GATED])
-def test_what_cannot_be_written_is_refused(tmp_path, kind):
-    with pytest.raises(DictionaryError, match="cannot express a gated dictionary"):
-        save_saelens(tmp_path, make(kind), DictionaryCard())
-    assert not list(tmp_path.iterdir())
+@pytest.mark.parametrize(
+    "architecture", ["matching_pursuit", "abstopk", "temporal", "transcoder", "skip_transcoder"]
+)
+def test_other_architectures_of_saelens(tmp_path, architecture):
+    write_json(tmp_path / "cfg.json", {"d_in": 4, "d_sae": 8, "architecture": architecture})
+    write_safetensors(tmp_path / "sae_weights.safetensors", {"W_dec": torch.zeros(8, 4)})
+    refused(tmp_path, f"architecture '{architecture}'|transcoder")
