@@ -5,30 +5,11 @@ import math
 import pytest
 import torch
 
-from monitor.dictionary.cards.contexts import EMPTY
 from monitor.dictionary.cards.description import DescribeOptions, describe
 from monitor.dictionary.packed_text import PackedText
 from monitor.errors import DictionaryError
+from tests.dictionary.cards.plain_contexts import plain
 from tests.dictionary.small_dictionary import BOS, FEATURES, residuals_of, small_autoencoder, small_rows
-
-
-def _plain(rows):
-    """The same in plain loops and float64: per feature maximum, share of active tokens, best place per document."""
-    autoencoder = small_autoencoder().to(dtype=torch.float64)
-    best: list[dict[int, tuple[float, int, int]]] = [{} for _ in range(FEATURES)]
-    active, tokens = torch.zeros(FEATURES), 0
-    for number, row in enumerate(rows):
-        activations = autoencoder.encode(residuals_of(row.ids[None])[0].double())
-        for at, document in enumerate(row.documents.tolist()):
-            if at == 0 or row.documents[at] != row.documents[at - 1]:
-                continue
-            tokens += 1
-            for feature in range(FEATURES):
-                value = float(activations[at, feature])
-                active[feature] += value > 0
-                if value > best[feature].get(document, (0.0,))[0]:
-                    best[feature][document] = (value, number, at)
-    return best, active / tokens, tokens
 
 
 @pytest.mark.parametrize("batch_tokens", [16, 64, 10_000])
@@ -36,7 +17,7 @@ def test_one_pass_finds_what_plain_loops_find(batch_tokens):
     rows = small_rows(23, 16)
     options = DescribeOptions(math.inf, keep=4, before=3, after=2, batch_tokens=batch_tokens)
     found = describe(rows, residuals_of, small_autoencoder(), options)
-    best, density, tokens = _plain(rows)
+    best, density, tokens = plain(rows)
     assert found.statistics.tokens == tokens
     assert torch.allclose(found.statistics.density, density.float())
     for feature in range(FEATURES):
@@ -44,32 +25,6 @@ def test_one_pass_finds_what_plain_loops_find(batch_tokens):
         expected += [0.0] * (4 - len(expected))
         assert found.contexts.peaks[feature].tolist() == pytest.approx(expected, abs=1e-5)
         assert float(found.statistics.maximum[feature]) == pytest.approx(expected[0], abs=1e-5)
-
-
-def test_windows_hold_the_tokens_around_the_peak_of_one_document():
-    rows = small_rows(23, 16)
-    options = DescribeOptions(math.inf, keep=4, before=3, after=2, batch_tokens=64)
-    found = describe(rows, residuals_of, small_autoencoder(), options)
-    best, _, _ = _plain(rows)
-    for feature in range(FEATURES):
-        places = sorted(best[feature].values(), reverse=True)[:4]
-        for slot, (value, row, at) in enumerate(places):
-            window = found.contexts.ids[feature, slot].tolist()
-            ids, documents = rows[row].ids.tolist(), rows[row].documents.tolist()
-            expected = [
-                ids[p] if 0 <= p < 16 and documents[p] == documents[at] else EMPTY
-                for p in range(at - 3, at + 3)
-            ]
-            assert window == expected
-            assert float(found.contexts.levels[feature, slot, 3]) == pytest.approx(value, abs=1e-5)
-
-
-def test_contexts_come_from_different_documents_even_over_batches():
-    one_long = small_rows(8, 16, bos_share=0.0)
-    found = describe(
-        one_long, residuals_of, small_autoencoder(), DescribeOptions(math.inf, keep=3, batch_tokens=16)
-    )
-    assert int((found.contexts.peaks > 0).sum(1).max()) == 1
 
 
 def test_tokens_of_outlying_norm_are_left_out():
