@@ -3,23 +3,11 @@ import shutil
 import pytest
 
 from monitor.errors import PolicyError
-from monitor.policy.files.loader import load_policies, read_folder
+from monitor.policy.files.loader import read_folder
 from monitor.policy.files.lock import LockModel, write_lock
-from monitor.policy.files.yaml_document import PolicyProblems
 from monitor.records import Action, Clamp, Mode, Severity, Where
-from tests.policy.policy_files import DICTIONARY, MODEL, PINNED, lock_for, write_concept, write_policy
-
-
-def load(folder, **more):
-    return load_policies(
-        folder, **{"dictionary_digest": DICTIONARY, "model_digest": MODEL, "features": 100, **more}
-    )
-
-
-def problems(folder, **more):
-    with pytest.raises(PolicyProblems) as caught:
-        load(folder, **more)
-    return caught.value.problems
+from tests.policy.files.loaded import load, problems
+from tests.policy.policy_files import PINNED, lock_for, write_concept, write_policy
 
 
 def test_a_pinned_policy_needs_no_lock(tmp_path):
@@ -67,50 +55,6 @@ def test_a_mode_left_out_follows_the_card(tmp_path, maturity, mode):
     assert (policy.maturity, policy.rules[0].mode) == (maturity, mode)
     path.write_text(path.read_text().replace("    action:", "    mode: enforce\n    action:"))
     assert load(tmp_path).policies[0].rules[0].mode is Mode.ENFORCE
-
-
-@pytest.mark.parametrize(
-    ("more", "word"),
-    [
-        ({"model_digest": "sha256:" + "9" * 64}, "was fitted to another model"),
-        ({"dictionary_digest": "sha256:" + "9" * 64}, "was fitted to another dictionary"),
-        ({"features": 6}, "feature 6 does not exist"),
-        (
-            {"maxima": [1.0] * 5 + [2.0, 3.5] + [1.0] * 93},
-            "feature 6 was fitted with the maximum 3; it is 3.5 now",
-        ),
-        ({"maxima": [1.0] * 5 + [0.0, 3.0] + [1.0] * 93}, "feature 5 was never seen active"),
-    ],
-)
-def test_a_lock_of_something_else_is_refused_by_name(tmp_path, more, word):
-    write_concept(tmp_path)
-    found = problems(tmp_path, **more)
-    assert word in found[0].message
-    assert found[0].file.endswith("greed.lock.yaml")
-    assert "policy fit" in found[0].hint or "feature" in found[0].hint
-
-
-def test_a_lock_goes_stale_with_its_policy(tmp_path):
-    path, _ = write_concept(tmp_path)
-    text = path.read_text()
-    path.write_text(text.replace("pooling: max", "pooling: mean"))
-    assert "changed its pooling" in problems(tmp_path)[0].message
-    path.write_text(text.replace("- I want all", "- I want nearly all"))
-    assert "fitted to other examples" in problems(tmp_path)[0].message
-    path.write_text(text)
-    (tmp_path / "greed.lock.yaml").unlink()
-    (found,) = problems(tmp_path)
-    assert "never fitted" in found.message
-    assert str(tmp_path) in found.hint
-
-
-def test_a_lock_survives_writing_and_reading(tmp_path):
-    path, examples = write_concept(tmp_path)
-    lock = lock_for(examples)
-    write_lock(path, lock)
-    (source,) = read_folder(tmp_path)
-    assert source.lock == lock
-    assert not list(tmp_path.glob("*.partial"))
 
 
 def test_files_that_would_be_overlooked_are_refused(tmp_path):

@@ -8,34 +8,13 @@ import pytest
 from monitor.policy.files.diagnostics import validate
 from monitor.policy.files.loader import load_policies, set_digest
 from monitor.policy.files.lock import LockModel, lock_path, write_lock
-from monitor.policy.files.probe_weights import probe_path, store_probe
-from monitor.policy.files.resolve import resolve
+from monitor.policy.files.probe_weights import probe_path
 from monitor.policy.files.source import Running, read_source
 from monitor.policy.files.yaml_document import PolicyProblems, read_document
 from monitor.policy.policyset import PolicySet
 from monitor.policy.schema.threshold import LengthThreshold, threshold_at
-from monitor.records import Signal
+from tests.policy.files.resolved import WEIGHTS, WIDTH, resolved, with_probe
 from tests.policy.policy_files import CONCEPT, DICTIONARY, EXAMPLES, MODEL, PINNED, lock_for, write_policy
-
-WIDTH = 4
-RUNNING = Running(MODEL, DICTIONARY, 100, width=WIDTH)
-WEIGHTS = [0.5, -1.25, 0.0, 2.0]
-
-
-def relocked(**changes):
-    return LockModel.model_validate(lock_for(EXAMPLES).model_dump(by_alias=True) | changes)
-
-
-def resolved(path, running=RUNNING):
-    problems = []
-    return resolve(read_source(path), running, problems), problems
-
-
-def with_probe(folder, weights=WEIGHTS, text=CONCEPT):
-    path = write_policy(folder, text.replace("pooling: max", "pooling: max"))
-    probe = store_probe(path, weights, bias=-0.5, scale=2.0)
-    write_lock(path, relocked(detector="probe", probe=probe.model_dump()))
-    return path
 
 
 @pytest.mark.parametrize("size", [WIDTH, 2048])
@@ -66,18 +45,6 @@ def test_a_probe_file_that_is_not_the_one_is_refused(tmp_path):
         assert caught.value.problems[0].file.endswith(".lock.yaml")
 
 
-def test_a_probe_of_another_width_is_a_problem(tmp_path):
-    _, problems = resolved(with_probe(tmp_path, [1.0, 2.0]))
-    assert "2 weights" in problems[0].message
-    assert problems[0].file.endswith(".lock.yaml")
-
-
-def test_the_detector_that_the_policy_asks_for_must_be_the_locks(tmp_path):
-    asked = CONCEPT.replace("concept:\n", "concept:\n  detector: features\n")
-    _, problems = resolved(with_probe(tmp_path, text=asked))
-    assert "holds another detector: probe, not features" in problems[0].message
-
-
 def test_thresholds_by_length_come_from_the_lock(tmp_path):
     path = write_policy(tmp_path, CONCEPT)
     lock = lock_for(EXAMPLES).model_dump(by_alias=True)
@@ -95,33 +62,6 @@ def test_thresholds_by_length_come_from_the_lock(tmp_path):
     assert not problems
     assert (policy.rules[0].lengths, policy.rules[0].threshold) == (((16, 0.5), (None, 0.25)), 0.25)
     assert [threshold_at(again.rules["stated"].threshold, n) for n in (1, 16, 17)] == [0.5, 0.5, 0.25]
-
-
-CONDITIONS = """\
-conditions:
-  odd:
-    signal: residual_norm
-    threshold: {false_positive_rate: 0.01}
-  wants:
-    features: [{index: 3}]
-    threshold: 0.5
-"""
-
-
-def test_conditions_need_their_own_thresholds_in_the_lock(tmp_path):
-    head = PINNED.split("features:\n")[0]
-    path = write_policy(tmp_path, head + CONDITIONS + "rules:\n  - name: r\n    when: {all: [odd, wants]}\n")
-    rule = lock_for(EXAMPLES).model_dump(by_alias=True)["rules"]["stated"] | {"signal": "residual_norm"}
-    write_lock(path, relocked(rules={}, conditions={"odd": rule}))
-    policy, problems = resolved(path)
-    assert not problems
-    assert [c.signal for c in policy.conditions] == [Signal.RESIDUAL_NORM, None]
-    assert [f.index for f in policy.rules[0].features] == [3]
-    assert PolicySet((policy,), "").watch.signals == (Signal.RESIDUAL_NORM,)
-    write_lock(path, relocked(rules={}))
-    assert "no threshold for the condition `odd`" in resolved(path)[1][0].message
-    write_lock(path, relocked(rules={}, conditions={"odd": rule | {"signal": "reconstruction_error"}}))
-    assert "changed its pooling, `for`, signal or rate" in resolved(path)[1][0].message
 
 
 def test_features_of_conditions_must_exist(tmp_path):
