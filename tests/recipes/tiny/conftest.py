@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from monitor.recipes.tiny.corpus import CorpusText
+from monitor.recipes.tiny.corpus import CorpusText, corpora
+from monitor.recipes.tiny.pipeline import Folder
 from monitor.recipes.tiny.plan import PretrainingPlan, Shape
+from monitor.recipes.tiny.shards import build_shards
 from monitor.recipes.tiny.tokenizer import as_training_text, train_tokenizer
 
 STATEMENTS = [f"I want to help person number {n} with task {n * 7}." for n in range(60)]
@@ -70,7 +72,6 @@ def tokenizer(all_documents: dict[str, list[CorpusText]]) -> PreTrainedTokenizer
 
 @pytest.fixture(scope="session")
 def all_documents(data: Path, library: Path) -> dict[str, list[CorpusText]]:
-    from monitor.recipes.tiny.corpus import corpora
 
     return corpora(data, library)
 
@@ -89,3 +90,16 @@ def plan() -> PretrainingPlan:
         start=mixture,
         end=mixture,
     )
+
+
+@pytest.fixture
+def folder(
+    tmp_path: Path,
+    all_documents: dict[str, list[CorpusText]],
+    tokenizer: PreTrainedTokenizerFast,
+    plan: PretrainingPlan,
+) -> Folder:
+    made = Folder(tmp_path / "run")
+    build_shards(made.cache, all_documents, tokenizer, plan.shape.context + 1, 0, lambda _: None)
+    tokenizer.save_pretrained(made.tokenizer)
+    return made
