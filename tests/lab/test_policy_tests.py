@@ -1,0 +1,69 @@
+"""The tests beside the policies of a folder, run without a pair and with one."""
+
+import pytest
+
+from monitor.lab.policy_tests import LEFT_OUT, SETUP, run_tests
+from monitor.lab.readings import PairReader
+from tests.policy.policy_files import CONCEPT, PINNED, write_concept, write_policy
+
+CASES = """\
+apiVersion: monitor/v1
+policy: greed
+cases:
+  - {name: strong, readings: {all: [0, 1]}, fires: [stated]}
+  - {name: weak, readings: {all: [0, 0.1]}, fires: [stated]}
+  - {name: text, texts: [hello], fires: []}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_concept(tmp_path)
+    (tmp_path / "greed.test.yaml").write_text(CASES)
+    return tmp_path
+
+
+def test_without_a_pair_cases_on_texts_are_left_out(folder):
+    found = run_tests(folder, None)
+    assert [(one.policy, one.case, one.passed, one.skipped) for one in found] == [
+        ("greed", "strong", True, False),
+        ("greed", "weak", False, False),
+        ("greed", "text", False, True),
+    ]
+    assert found[2].detail == LEFT_OUT
+
+
+def test_what_cannot_be_used_fails_and_says_what_to_write(folder):
+    (folder / "greed.test.yaml").write_text(CASES.replace("fires: [stated]", "fires: [other]", 1))
+    (found, *_) = run_tests(folder, None)
+    assert not found.passed
+    assert "other" in found.detail
+    (folder / "greed.test.yaml").unlink()
+    (found,) = run_tests(folder, None)
+    assert (found.case, found.passed) == (SETUP, False)
+    assert "no test" in found.detail
+
+
+def test_a_policy_for_another_model_is_skipped_where_a_model_runs(tmp_path, opened):
+    bound = PINNED.replace("features:\n", 'match: {models: ["*another*"]}\nfeatures:\n', 1)
+    write_policy(tmp_path, bound)
+    (tmp_path / "greed.test.yaml").write_text(CASES)
+    found = run_tests(tmp_path, PairReader(opened))
+    assert {one.skipped for one in found} == {True}
+    assert found[0].detail == "bound to *another*; not tested on this model"
+    assert [one.skipped for one in run_tests(tmp_path, None)] == [False, False, True]
+
+
+def test_a_lock_of_another_model_fails_on_this_one(folder, opened):
+    assert CONCEPT in (folder / "greed.yaml").read_text()
+    (found,) = run_tests(folder, PairReader(opened))
+    assert (found.case, found.passed) == (SETUP, False)
+    assert "was fitted to another model" in found.detail
+
+
+def test_texts_are_read_by_the_pair(tmp_path, opened):
+    write_policy(tmp_path, PINNED)
+    (tmp_path / "greed.test.yaml").write_text(CASES)
+    found = {one.case: one for one in run_tests(tmp_path, PairReader(opened))}
+    assert not found["text"].skipped
+    assert found["text"].passed == ("fired" not in found["text"].detail or "0 of 1" in found["text"].detail)

@@ -1,0 +1,103 @@
+"""A record run through another policy set: from its readings, and what cannot be replayed."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from monitor.lab.replay import CannotReplay, FromReadings, differs, stronger
+from monitor.records import Action, Coverage, Digests, Failure, Phase, Status, TokenBlock, Verdict
+from monitor.telemetry.decisions import tokens
+from monitor.telemetry.decisions.record import DecisionRecord
+from tests.policy.policy_files import DICTIONARY, MODEL, PINNED, write_policy
+from tests.telemetry.decisions.test_record import DETECTION
+
+RECORD = DecisionRecord(
+    request_id="r",
+    time=0.0,
+    seconds=0.1,
+    method="Score",
+    outcome="answered",
+    status=Status.CHECKED,
+    action=Action.ALLOW,
+    digests=Digests(MODEL, DICTIONARY, "sha256:before"),
+    coverage=Coverage(3, 3),
+)
+
+
+def readings(columns, *rows, failure=None):
+    """What a record holds under `readings`: one prompt, and where a cause is given one token that was not read."""
+    block = TokenBlock(Phase.PROMPT, 0, tuple(range(len(rows))), np.asarray(rows, np.float32))
+    parts = [tokens.stretch(block, frozenset())]
+    if failure is not None:
+        parts.append(tokens.Stretch(Phase.PROMPT, len(rows), 1, failure=failure))
+    return {"readings": tokens.to_json(parts, columns)}
+
+
+@pytest.fixture
+def replay(tmp_path):
+    write_policy(tmp_path, PINNED)
+    return FromReadings(tmp_path)
+
+
+def test_readings_are_found_by_name_whatever_their_order(replay):
+    # `greed` reads 3 with weight 1 and 7 with weight 1/2, and clamps 9; its threshold is 0.8.
+    content = readings([9, 7, 5, 3], [0, 0, 0, 0], [0, 1.0, 9.0, 0.2], [0, 0.9, 9.0, 0.4])
+    verdict = replay.run(content, RECORD)
+    (found,) = verdict.detections
+    assert (found.policy, found.rule, found.position) == ("greed", "stated", 2)
+    assert found.score == pytest.approx(0.85)
+    assert (verdict.status, verdict.coverage) == (Status.CHECKED, Coverage(3, 3))
+    quiet = replay.run(readings([3, 7, 9], [0, 0, 0], [0.4, 0.7, 0]), RECORD)
+    assert quiet.detections == ()
+
+
+def test_what_was_not_recorded_cannot_be_replayed(replay):
+    with pytest.raises(CannotReplay, match="these policies read what was not recorded: 7, 9"):
+        replay.run(readings([3, 5], [0, 0], [1, 1]), RECORD)
+    with pytest.raises(CannotReplay, match="readings cannot be read"):
+        replay.run({"readings": {}}, RECORD)
+
+
+def test_tokens_that_were_not_scored_do_not_look_clean(replay):
+    content = readings([3, 7, 9], [0, 0, 0], [0, 0, 0], failure=Failure.NON_FINITE)
+    verdict = replay.run(content, RECORD)
+    assert (verdict.status, verdict.failure) == (Status.UNKNOWN, Failure.NON_FINITE)
+    assert not verdict.coverage.complete
+
+
+def test_a_probe_is_that_of_the_policies_it_was_recorded_under(tmp_path):
+    text = PINNED.replace(
+        "features:\n  - {index: 3, label: wants}\n  - {index: 7, weight: 0.5}\n", "probe: {weights: [1.0]}\n"
+    )
+    write_policy(tmp_path, text)
+    replay = FromReadings(tmp_path)
+    content = readings([9, "probe greed"], [0, 0], [0, 0.9])
+    with pytest.raises(CannotReplay, match="was not recorded: probe greed"):
+        replay.run(content, RECORD)
+    same = replay._policies(RECORD).digest
+    record = dataclasses.replace(RECORD, digests=Digests(MODEL, DICTIONARY, same))
+    assert [found.rule for found in replay.run(content, record).detections] == ["stated"]
+
+
+def verdict(action=Action.ALLOW, status=Status.CHECKED, detections=()):
+    return Verdict(status, action, Coverage(3, 3), detections)
+
+
+@pytest.mark.parametrize(
+    ("record", "now", "other", "direction"),
+    [
+        ({}, verdict(), False, 0),
+        ({}, verdict(Action.BLOCK), True, 1),
+        ({"action": Action.BLOCK}, verdict(), True, -1),
+        ({}, verdict(status=Status.UNKNOWN), True, 0),
+        ({}, verdict(detections=(DETECTION,)), True, 0),
+        ({"detections": (DETECTION,)}, verdict(detections=(DETECTION,)), False, 0),
+        ({"outcome": "cancelled"}, verdict(Action.BLOCK), False, 1),
+        ({"outcome": "cancelled"}, verdict(detections=(DETECTION,)), True, 0),
+    ],
+)
+def test_what_counts_as_another_decision(record, now, other, direction):
+    before = dataclasses.replace(RECORD, **record)
+    assert differs(before, now) is other
+    assert stronger(before, now) == direction
