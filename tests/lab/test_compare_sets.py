@@ -1,30 +1,18 @@
-import json
-
 import numpy as np
 import pytest
-from rich.console import Console
 from scipy.stats import binomtest
 
-from monitor.cli.policy.compare import as_record, show_comparison
-from monitor.lab.compare_sets import ComparedSets, SetOutcome, compare, mcnemar, outcomes
+from monitor.lab.compare_sets import compare, mcnemar, outcomes
 from monitor.policy.policyset import PolicySet
 from monitor.records import Action, Phase
+from tests.lab.compared import compared, outcome
 from tests.policy.conftest import policy, rule
 from tests.policy.synthetic import Synthetic
-
-TEXTS = ["plain", "<b>bold</b>\x1b[31m", "third", "fourth"]
-
-
-def outcome(*fired, action=Action.ALLOW):
-    return SetOutcome(frozenset(fired), action)
 
 
 @pytest.fixture
 def found():
-    a = [outcome("p/x"), outcome("p/x", action=Action.ALERT), outcome(), outcome("p/old")]
-    b = [outcome("p/x"), outcome(), outcome("p/x", "p/new", action=Action.BLOCK), outcome()]
-    result = compare(a, b, {"p/x", "p/old"}, {"p/x", "p/new"})
-    return ComparedSets(TEXTS, ["s"] * 4, ("sha256:a", "sha256:b"), result)
+    return compared()
 
 
 def test_flips_are_counted_rule_by_rule(found):
@@ -49,26 +37,6 @@ def test_mcnemar_is_the_binomial_test(one, other):
 def test_outcomes_of_unlike_length_are_refused():
     with pytest.raises(ValueError, match="2 outcomes"):
         compare([outcome()] * 2, [outcome()], set(), set())
-
-
-def test_texts_are_shown_only_when_asked_and_cannot_command_the_terminal(found):
-    console = Console(record=True, width=120, force_terminal=False, markup=False)
-    show_comparison(console, found, 0)
-    plain = console.export_text()
-    assert "bold" not in plain
-    assert "p/x" in plain
-    show_comparison(console, found, 5)
-    shown = console.export_text()
-    assert "<b>bold</b>\\x1b[31m" in shown
-    assert "third" in shown
-
-
-def test_json_says_the_same(found):
-    record = json.loads(as_record(found, 0))
-    x = next(r for r in record["rules"] if r["rule"] == "p/x")
-    assert (x["only_a"], x["only_b"]["indices"], x["p_value"]) == ({"count": 1, "indices": [1]}, [2], 1.0)
-    assert next(r for r in record["rules"] if r["rule"] == "p/new")["p_value"] is None
-    assert json.loads(as_record(found, 1))["rules"][0]["only_a"]["texts"][0]["text"] == TEXTS[1]
 
 
 def test_outcomes_are_those_of_the_running_rules():

@@ -1,0 +1,52 @@
+"""`policy check`, `schema` and `reload`: what needs no model."""
+
+import json
+
+import pytest
+
+from monitor.cli.policy.folder import in_force
+from monitor.policy.schema.policy import json_schema
+from monitor.v1 import monitor_pb2 as pb
+from tests.cli.policy.tools import run
+from tests.policy.policy_files import PINNED, write_concept, write_policy
+
+
+def test_check_says_what_is_wrong_and_exits_with_2(tmp_path):
+    write_policy(tmp_path, PINNED)
+    done = run("check", tmp_path)
+    assert done.exit_code == 0, done.output
+    assert "1 policy, 1 rule, " in done.output
+    assert "has no test file" in done.output
+    write_policy(tmp_path, PINNED.replace("threshold: 0.8", "threshold: high"))
+    done = run("check", tmp_path)
+    assert done.exit_code == 2
+    assert "greed.yaml:13:16" in done.output
+
+
+def test_schema_is_json(tmp_path):
+    assert json.loads(run("schema").output) == json_schema()
+    assert run("schema", "-o", tmp_path / "s.json").exit_code == 0
+    assert json.loads((tmp_path / "s.json").read_text()) == json_schema()
+
+
+def test_check_notes_rules_that_changed_since_they_were_fitted(tmp_path):
+    path, _ = write_concept(tmp_path)
+    assert "fitted" not in run("check", tmp_path).output
+    path.write_text(path.read_text().replace("pooling: max", "pooling: ema"))
+    done = run("check", tmp_path)
+    assert done.exit_code == 0, done.output
+    assert "greed: `stated` changed its pooling" in " ".join(done.output.split())
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ({"changed": False}, "the files are those in force (abababababab)"),
+        ({"changed": True, "added": ["a", "b"]}, "in force now: abababababab; new: a, b"),
+        ({"changed": True, "removed": ["c"], "added": ["a"]}, "in force now: abababababab; new: a; gone: c"),
+        ({"changed": True}, "in force now: abababababab"),
+    ],
+)
+def test_what_is_in_force_after_a_reload(answer, said):
+    digests = pb.Digests(policies="sha256:" + "ab" * 32)
+    assert in_force(pb.ReloadPoliciesResponse(digests=digests, **answer)) == said
