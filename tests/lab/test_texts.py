@@ -1,6 +1,9 @@
 """Files of texts that cannot be read: named, with the reason, whatever they are read for."""
 
+from __future__ import annotations
+
 import gzip
+import json
 import lzma
 
 import pytest
@@ -49,3 +52,38 @@ def test_a_broken_file_of_texts_is_named(tmp_path, name):
 def test_a_corpus_that_is_not_there_is_not_called_empty(tmp_path):
     with pytest.raises(InputError, match="no file or folder at"):
         corpus_files([tmp_path / "none.txt"])
+
+
+def test_describe_reads_files_in_equal_shares(tmp_path):
+    from monitor.lab.texts import corpus_files, in_equal_shares
+
+    (tmp_path / "long.jsonl").write_text("\n".join(json.dumps({"text": "L" * 100}) for _ in range(50)))
+    (tmp_path / "short.txt").write_text("\n".join("s" * 10 for _ in range(300)))
+    (tmp_path / "one.md").write_text("m" * 1000)
+    first = []
+    for text in in_equal_shares(corpus_files([tmp_path]), 100):
+        first.append(text)
+        if len("".join(first)) > 1500:
+            break
+    share = {letter: sum(len(text) for text in first if text[0] == letter) for letter in "Lsm"}
+    assert share["m"] == 100
+    assert abs(share["L"] - share["s"]) <= 100
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("x.jsonl", "{", "x.jsonl:1: not JSON"),
+        ("x.jsonl", '{"words": 1}', "x.jsonl:1: no text"),
+        ("x.jsonl", '{"text": "a", "label": 3}', "`label` is 3"),
+        ("x.csv", "a", "x.csv:1: no column `text`"),
+        ("x.tsv", "a", "neither .txt"),
+    ],
+)
+def test_files_that_cannot_be_read_are_named(tmp_path, name, content, said):
+    from monitor.errors import InputError
+    from monitor.lab.texts import read_texts
+
+    (tmp_path / name).write_text(content)
+    with pytest.raises(InputError, match=said):
+        read_texts(tmp_path / name)

@@ -2,9 +2,8 @@
 
 import pytest
 
-from monitor.cli.demo.scrape import parse, scrape
+from monitor.cli.demo.scrape import parse
 from monitor.cli.demo.tally import CallTally, gap
-from monitor.client import Unreachable
 from monitor.v1 import monitor_pb2 as pb
 
 TEXT = """\
@@ -25,29 +24,6 @@ def verdict(scored, run, status=pb.CHECK_STATUS_CHECKED, *rules):
     return pb.Verdict(
         status=status, coverage=pb.Coverage(tokens_run=run, tokens_scored=scored), detections=detections
     )
-
-
-def test_only_what_counts_up_is_kept():
-    names = {name for name, _ in parse(TEXT).samples}
-    assert names == {"sae_monitor_requests_total", "sae_monitor_request_duration_seconds_count"}
-
-
-def test_totals_over_labels():
-    found = parse(TEXT)
-    assert found.total("sae_monitor_requests_total") == 4
-    assert found.total("sae_monitor_requests_total", code="OK") == 3
-    assert found.total("sae_monitor_requests_total", code="OK", method="Generate") == 0
-
-
-def test_what_moved_since():
-    earlier = parse(TEXT.replace("3.0", "1.0"))
-    moved = parse(TEXT).since(earlier).samples
-    assert moved == {("sae_monitor_requests_total", (("code", "OK"), ("method", "Score"))): 2.0}
-
-
-def test_nobody_answers():
-    with pytest.raises(Unreachable, match="no metrics at"):
-        scrape("127.0.0.1:1")
 
 
 def test_a_call_of_another_kind_is_noticed():

@@ -4,7 +4,6 @@ import io
 import sys
 
 import pytest
-from rich.console import Console
 
 from monitor.cli.show.console import PIPE_WIDTH, has_colour, stdout_console
 
@@ -12,14 +11,6 @@ from monitor.cli.show.console import PIPE_WIDTH, has_colour, stdout_console
 class Terminal(io.StringIO):
     def isatty(self):
         return True
-
-
-@pytest.fixture
-def plain_environment(monkeypatch):
-    for name in ("NO_COLOR", "FORCE_COLOR", "COLORTERM", "COLUMNS", "TTY_COMPATIBLE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("TERM", "xterm-256color")
-    return monkeypatch
 
 
 @pytest.mark.parametrize(
@@ -60,12 +51,3 @@ def test_text_is_no_markup(plain_environment):
     plain_environment.setattr(sys, "stdout", io.StringIO())
     stdout_console().print("[bold]:smile: 12")
     assert sys.stdout.getvalue() == "[bold]:smile: 12\n"
-
-
-def test_a_recorder_keeps_colours_whatever_the_environment(plain_environment):
-    from monitor.cli.show.svg import recorder
-
-    plain_environment.setenv("NO_COLOR", "1")
-    console = recorder()
-    assert has_colour(console)
-    assert isinstance(console, Console)
