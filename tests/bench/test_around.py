@@ -1,4 +1,4 @@
-"""What stands around a watched engine: the shipped policies or as many like them, metrics, and a log of every request."""
+"""What stands around a watched engine: policies as they are shipped, metrics, and a log of every request."""
 
 import json
 from dataclasses import replace
@@ -20,6 +20,7 @@ def subject():
     return demo("cpu", "auto")
 
 
+@pytest.mark.slow
 def test_the_bundled_pair_has_the_shipped_policies_and_others_have_policies_like_them(subject):
     own = policies_for(subject)
     assert [policy.name for policy in own.policies] == [policy.name for policy in shipped(subject).policies]
@@ -45,7 +46,7 @@ def test_every_request_is_counted_and_logged(subject, monkeypatch):
         rows = np.zeros((3, len(policies.watch)), np.float32)
         watch.observer.observe_batch(Blocks.of([(judge.slot, TokenBlock(Phase.PROMPT, 0, (1, 2, 3), rows))]))
         assert trail.tokens[Phase.PROMPT] == 3
-        watch.close("r-1", judge, Finished(FinishReason.LENGTH, Coverage(3, 3), tokens_generated=2))
+        watch.close("r-1", judge, Finished(FinishReason.LENGTH, Coverage(3, 3), 3, tokens_generated=2))
         watch.log.close()
         (record,) = list(read(Path(folders[0])))
     assert (record["request_id"], record["finish"], record["tokens_generated"]) == ("r-1", "length", 2)

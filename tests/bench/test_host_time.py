@@ -22,6 +22,7 @@ def measured():
     return subject, policies, bank, *_pool(subject, bank)
 
 
+@pytest.mark.slow
 def test_readings_are_of_every_token_of_benign_texts(measured):
     _, policies, bank, pool, ids = measured
     assert pool.shape == (len(ids), bank.read)
@@ -31,6 +32,7 @@ def test_readings_are_of_every_token_of_benign_texts(measured):
     assert len(policies.policies) == 11
 
 
+@pytest.mark.slow
 def test_prompts_and_choices_take_time(measured):
     _, policies, _, pool, _ = measured
     assert _prompts(policies, pool, 16, 2) > 0

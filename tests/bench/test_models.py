@@ -16,11 +16,10 @@ def test_the_bundled_pair_with_its_units():
     assert found.autoencoder.d_model == found.loaded.d_model
 
 
-def test_words_are_tokens():
+def test_every_id_has_a_word():
     tokenizer = _tokenizer(100)
-    ids = tokenizer("w3 w97").input_ids
-    assert tokenizer.decode(ids, skip_special_tokens=True).split() == ["w3", "w97"]
-    assert len(tokenizer) <= 100 + 5
+    assert len(tokenizer) == 100
+    assert tokenizer.decode([3, 97]).split() == ["w3", "w97"]
 
 
 @pytest.mark.slow

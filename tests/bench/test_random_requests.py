@@ -69,7 +69,7 @@ def released(start, *ids):
     tokens = ScoredTokens(
         Phase.RESPONSE, start, ids, np.zeros(0, np.int64), np.zeros((len(ids), 0), np.float32)
     )
-    return Released("", 0, tokens=tokens)
+    return Released("", tokens)
 
 
 def ended(run, reason=FinishReason.LENGTH, scored=None, count=0):
