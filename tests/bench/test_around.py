@@ -13,6 +13,7 @@ from monitor.bench.models import demo
 from monitor.model.engine.requests import Finished
 from monitor.records import Blocks, Coverage, FinishReason, Phase, TokenBlock
 from monitor.telemetry.decisions.reader import read
+from tests.waiting import wait_for
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +48,8 @@ def test_every_request_is_counted_and_logged(subject, monkeypatch):
         watch.observer.observe_batch(Blocks.of([(judge.slot, TokenBlock(Phase.PROMPT, 0, (1, 2, 3), rows))]))
         assert trail.tokens[Phase.PROMPT] == 3
         watch.close("r-1", judge, Finished(FinishReason.LENGTH, Coverage(3, 3), 3, tokens_generated=2))
-        watch.log.close()
-        (record,) = list(read(Path(folders[0])))
+        wait_for(lambda: list(read(Path(folders[0]))))
+        (record,) = read(Path(folders[0]))
     assert (record["request_id"], record["finish"], record["tokens_generated"]) == ("r-1", "length", 2)
     assert json.dumps(record)
     assert not Path(folders[0]).exists()

@@ -8,10 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from monitor.errors import ModelError
 from monitor.model.engine.requests import GenerationRequest
 from monitor.model.tap.late_probes import COLUMNS, LaterTaps
-from monitor.model.tap.tap import TapBuffers
 from monitor.records import Clamp, Decision, LaterProbe, Sampling, SuppressionPlan, Where
 from tests.model.running import LAYER, Call, running
 from tests.model.tiny import (
@@ -104,53 +102,6 @@ class TestVerification:
         assert np.isnan(found.probe_score)
         assert found.came_back
         assert not found.held
-
-    @pytest.mark.parametrize(("layer", "width"), [(LAYER, WIDTH), (4, WIDTH), (3, WIDTH + 1)])
-    def test_probes_that_cannot_be_read_are_refused(self, layer, width) -> None:
-        with running(loaded_model(), dictionary()) as run:
-            later = LaterTaps(run_layers(run), run.tap, LAYER)
-            with pytest.raises(ModelError, match="policy fit"):
-                later.add([LaterProbe(layer, np.ones(width, np.float32), 0.0, 1.0, 4.0)])
-
-    def test_probes_beyond_those_that_fit_are_not_read(self) -> None:
-        def probe(layer: int, bias: float) -> LaterProbe:
-            return LaterProbe(layer, np.ones(WIDTH, np.float32), bias, 1.0, 4.0)
-
-        with running(loaded_model(), dictionary()) as run:
-            later = LaterTaps(run_layers(run), run.tap, 1)
-            # The same probe of two policies is read once.
-            later.add([probe(2, 0.0), probe(2, 0.0)])
-            running_now = [probe(2, 0.0), *(probe(2, 1.0 + n) for n in range(COLUMNS - 1))]
-            later.acquire(running_now)
-            assert later.column(probe(2, 0.0)) == 0
-            assert later.column(probe(2, float(COLUMNS - 1))) == COLUMNS - 1
-            later.add([probe(3, 0.0)])  # of a layer that no probe reads yet
-            assert later.column(probe(3, 0.0)) is None
-            later.release(running_now[5:6])
-            later.add([probe(3, 0.0)])
-            assert later.column(probe(3, 0.0)) == 5
-            assert later.column(running_now[5]) is None
-            assert later.column(running_now[6]) == 6
-
-    def test_a_column_that_changes_its_probe_reads_the_new_one(self) -> None:
-        def probe(layer: int, bias: float) -> LaterProbe:
-            return LaterProbe(layer, np.full(WIDTH, bias, np.float32), bias, 1.0, 4.0)
-
-        with running(loaded_model(), dictionary()) as run:
-            later = LaterTaps(run_layers(run), run.tap, 1)
-            later.attach()
-            later.add(probe(2, float(n)) for n in range(COLUMNS))
-            later.add([probe(3, 100.0)])
-            buffers = TapBuffers(run.bank, 4, static=True, later=COLUMNS)
-            run.tap.use(buffers)
-            x = torch.randn(1, 4, WIDTH, generator=torch.Generator().manual_seed(0))
-            later._hook(2)(None, None, x)
-            later._hook(3)(None, None, x)
-            run.tap.use(None)
-            later.detach()
-        wanted = torch.tensor([100.0, *map(float, range(1, COLUMNS))])
-        exact = x[0].sum(-1, keepdim=True) * wanted + wanted
-        torch.testing.assert_close(buffers.later, exact, rtol=1e-4, atol=1e-3)
 
     def test_a_probe_that_is_read_is_found_while_others_ask_for_it(self) -> None:
         probe = LaterProbe(2, np.ones(WIDTH, np.float32), 0.0, 1.0, 4.0)
