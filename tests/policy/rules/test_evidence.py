@@ -74,7 +74,7 @@ def test_of_tokens_that_score_alike_the_earlier_come_first():
 
 
 def test_probes_score_tokens_and_are_not_named_as_features():
-    probe = Probe("p/p", np.ones(2, np.float32), 0.0)
+    probe = Probe("p/p", (1.0, 0.5))
     observer = PolicySet((policy(rule(features=(), probe=probe)),), "").start(word)
     (found,) = observer.observe(block([[0], [0.75]])).detections
     assert told(found.evidence) == [(1, 0.75, [])]

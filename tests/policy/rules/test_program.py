@@ -50,7 +50,7 @@ def test_thresholds_that_vary_are_those_of_the_first_limit_not_passed():
 
 
 def test_the_watch_plan_names_each_column_once():
-    probe, signal = Probe("p/r", np.ones(4, np.float32), 0.0), next(iter(Signal))
+    probe, signal = Probe("p/r", (1.0, 0.5, 0.0, 2.0)), next(iter(Signal))
     policies = (
         policy(rule("a", features=((9, 1.0), (3, 1.0))), rule("b", features=(), probe=probe), name="p"),
         policy(

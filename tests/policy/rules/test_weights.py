@@ -66,7 +66,7 @@ def test_numbers_are_spread_from_each_first():
 @pytest.mark.parametrize("seed", range(4))
 def test_scores_are_weight_times_reading_summed(seed):
     rng = np.random.default_rng(seed)
-    probe, signal = Probe("p/p", np.ones(2, np.float32), 0.0), next(iter(Signal))
+    probe, signal = Probe("p/p", (1.0, 0.5)), next(iter(Signal))
     chosen = [rng.choice(12, size=int(rng.integers(1, 8)), replace=False) for _ in range(6)]
     rules = [
         rule(f"r{i}", features=[(int(f), float(rng.normal())) for f in own]) for i, own in enumerate(chosen)
