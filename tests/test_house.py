@@ -18,6 +18,13 @@ GERUNDS = {"training", "pooling", "tracing", "learning"}
 """Nouns of the field that end like a gerund; `dictionary_learning` is the name of a format."""
 BEFORE_TORCH = "monitor.rpc.process.allocator"
 """Stands alone, because it runs before torch is imported."""
+WITHOUT_TEST = {
+    "monitor/model/tap/span.py": "a record without behaviour",
+    "monitor/rpc/ports.py": "protocols only; mypy checks that what stands in for them fits",
+    "monitor/rpc/runs.py": "its test comes with the branch `doors`",
+    "monitor/rpc/thread_pool.py": "its test comes with the branch `doors`",
+}
+"""Modules that no test file stands beside, each with the reason."""
 
 
 def modules() -> Iterator[Path]:
@@ -70,6 +77,22 @@ def test_a_class_name_means_one_thing():
             if isinstance(node, ast.ClassDef):
                 places.setdefault(node.name, []).append(path)
     assert not {name: paths for name, paths in places.items() if len(paths) > 1}
+
+
+def test_every_module_has_its_test_beside_it():
+    """`monitor/a/b.py` is tested by `tests/a/test_b.py`, so that whoever changes a module knows where to look."""
+    there = {
+        str(path.relative_to(ROOT)): ROOT / "tests" / path.relative_to(PACKAGE).with_name(f"test_{path.name}")
+        for path in modules()
+        if path.name not in ("__init__.py", "__main__.py")
+    }
+    lacking = {module for module, test in there.items() if not test.is_file()}
+    assert not lacking - WITHOUT_TEST.keys(), "write the test of a module where its path says"
+    assert not WITHOUT_TEST.keys() - lacking, "these are gone or have a test: take them off the list"
+    hollow = {
+        str(test) for test in there.values() if test.is_file() and "def test_" not in test.read_text("utf-8")
+    }
+    assert not hollow, "a test file without a test"
 
 
 @pytest.mark.slow
