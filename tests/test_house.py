@@ -21,8 +21,6 @@ BEFORE_TORCH = "monitor.rpc.process.allocator"
 WITHOUT_TEST = {
     "monitor/model/tap/span.py": "a record without behaviour",
     "monitor/rpc/ports.py": "protocols only; mypy checks that what stands in for them fits",
-    "monitor/rpc/runs.py": "its test comes with the branch `doors`",
-    "monitor/rpc/thread_pool.py": "its test comes with the branch `doors`",
 }
 """Modules that no test file stands beside, each with the reason."""
 

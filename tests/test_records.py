@@ -145,7 +145,7 @@ def test_tokens_with_their_active_features_before_and_after_clamps():
         np.array([[-1.0, 0.0], [0.0, 2.0]], np.float32),
         np.array([True, False]),
     )
-    first, second = tokens.records(lambda token_id: f"<{token_id}>")
+    first, second = tokens.records([f"<{token_id}>" for token_id in tokens.token_ids])
     assert (first.position, first.text, second.position, second.readings) == (5, "<10>", 6, ())
     assert [(r.feature, r.reading, r.after) for r in first.readings] == [(3, 0.5, -1.0)]
 

@@ -98,7 +98,7 @@ def test_detections_are_told_with_their_evidence():
 def test_tokens_are_told_with_the_readings_that_are_not_zero():
     readings = np.asarray([[0.5, 0.0], [0.0, 0.0]], np.float32)
     part = ScoredTokens(Phase.PROMPT, 1, (101, 102), np.asarray([3, 7]), readings)
-    first, second = verdicts.tokens([None, part], lambda token_id: f"<{token_id}>")
+    first, second = verdicts.tokens([None, part], lambda ids: [f"<{one}>" for one in ids])
     assert (first["position"], first["token_id"], first["text"]) == (1, 101, "<101>")
     assert [(r["feature"], r["reading"]) for r in first["readings"]] == [(3, 0.5)]
     assert not second.get("readings")

@@ -50,6 +50,10 @@ def detection(rule_name="r"):
     )
 
 
+def words(token_ids):
+    return [word(token_id) for token_id in token_ids]
+
+
 def scored(start, *rows, **more):
     readings = np.asarray(rows, np.float32)
     ids = tuple(range(100 + start, 100 + start + len(rows)))
@@ -121,7 +125,7 @@ def test_a_clean_verdict_has_no_failure_and_a_suppression_without_probe_no_score
 
 
 def test_scored_tokens_have_the_readings_that_are_not_zero():
-    told = responses.scored_tokens([scored(4, [0.5, 0.0], [0.0, 0.0]), None, scored(6, [0.0, 0.25])], word)
+    told = responses.scored_tokens([scored(4, [0.5, 0.0], [0.0, 0.0]), None, scored(6, [0.0, 0.25])], words)
     assert [(t.position, t.token_id, t.text, t.phase) for t in told] == [
         (4, 104, "<104>", pb.PHASE_RESPONSE),
         (5, 105, "<105>", pb.PHASE_RESPONSE),
@@ -180,7 +184,7 @@ def test_conditions_that_are_listed_are_those_of_the_rule():
 
 def parts(*events):
     """What is sent, in short: the text and number of tokens of a chunk, or the rule of a detection."""
-    sent = list(responses.messages("id", events, word))
+    sent = list(responses.messages("id", events, words))
     assert all(message.request_id == "id" for message in sent)
     return [
         m.detection.rule if m.HasField("detection") else (m.chunk.text, [t.position for t in m.chunk.tokens])
