@@ -47,7 +47,8 @@ def test_readings_are_found_by_name_whatever_their_order(replay):
     (found,) = verdict.detections
     assert (found.policy, found.rule, found.position) == ("greed", "stated", 2)
     assert found.score == pytest.approx(0.85)
-    assert (verdict.status, verdict.coverage) == (Status.CHECKED, Coverage(3, 3))
+    assert (verdict.status, verdict.coverage.tokens_scored) == (Status.CHECKED, 3)
+    assert verdict.coverage.complete
     quiet = replay.run(readings([3, 7, 9], [0, 0, 0], [0.4, 0.7, 0]), RECORD)
     assert quiet.detections == ()
 
