@@ -1,4 +1,4 @@
-"""Training for a model: progress lines, what a sweep keeps, and what cannot be trained."""
+"""Training for a model: what a sweep keeps, and what cannot be trained."""
 
 import dataclasses
 import itertools
@@ -7,16 +7,14 @@ import json
 import pytest
 import torch
 
+from monitor.dictionary.packed_text import PackedText
 from monitor.dictionary.training.settings import TrainSettings
 from monitor.dictionary.training.stream import FORWARD
-from monitor.dictionary.training.trainer import StepMetrics
 from monitor.errors import ConfigurationError
 from monitor.lab.training import (
-    ProgressLines,
     TrainingText,
     _held_out,
     is_first,
-    numbers_of,
     open_subject,
     storage_of,
     together,
@@ -24,28 +22,7 @@ from monitor.lab.training import (
 )
 from tests.dictionary.training.tiny_model import write_model, write_text
 
-
-def test_where_there_is_no_terminal_a_line_comes_every_thirty_seconds():
-    lines, clock = [], iter(range(0, 100_000, 10))
-    settings = TrainSettings(features=64, tokens=100 * 256, batch=256, buffer=256)
-    progress = ProgressLines(settings, lines.append, lambda: float(next(clock)))
-    for step in range(60, 100):  # resumed after 60 steps; each takes ten seconds
-        progress(StepMetrics(step, (step + 1) * 256, 1.0, 0.25, 31.9, 0.0, 1e-3, 0.0))
-    steps = [int(line.split(" of ")[0].replace(",", "")) // 256 - 1 for line in lines[1:-1]]
-    assert steps == [*range(60, 100, 3)]
-    assert (
-        lines[2] == "16,384 of 25,600 tokens  FVU 0.2500  L0 31.9  dead 0.0 %  26 tokens/s  0:06:00 remaining"
-    )
-    assert "0:00:00 remaining" in lines[-2]
-
-
 SETTINGS = TrainSettings(features=64, tokens=2560, batch=256, buffer=256, learning_rate=1e-3)
-
-
-def test_numbers_of_a_step_in_one_line():
-    assert numbers_of(StepMetrics(3, 1024, 1.0, 0.12345, 31.96, 0.015, 1e-3, 0.0)) == (
-        "FVU 0.1235  L0 32.0  dead 1.5 %"
-    )
 
 
 @pytest.mark.parametrize(("weights", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
@@ -93,27 +70,30 @@ def test_a_subject_is_the_model_with_its_text(tmp_path):
     model, text = write_model(tmp_path / "model"), write_text(tmp_path / "text.jsonl")
     given = TrainingText(str(model), None, (str(text),), 1000, 300, "cpu")
     subject = open_subject(given)
-    assert subject.card.model_name == "model", (
+    assert subject.inputs.card.model_name == "model", (
         "the last part of a folder, since paths differ between machines"
     )
-    assert subject.card.hook_name == f"blocks.{subject.card.layer}.hook_resid_post"
-    assert subject.card.dataset == "text.jsonl"
-    length = subject.card.context_size
+    assert subject.inputs.card.hook_name == f"blocks.{subject.inputs.card.layer}.hook_resid_post"
+    assert subject.inputs.card.dataset == "text.jsonl"
+    length = subject.inputs.card.context_size
     assert length < 1000, "no longer than the model's context"
-    rows = torch.cat(list(subject.held_out))
+    rows = torch.cat([part.ids for part in subject.inputs.held_out])
     assert rows.shape == (-(-300 // length), length)
     held = {tuple(row.tolist()) for row in rows}
-    taken = {tuple(row.tolist()) for row in itertools.islice(subject.rows(), 20)}
+    taken = {tuple(row.ids.tolist()) for row in itertools.islice(subject.inputs.rows(), 20)}
     assert not held & taken
     ids = rows[:2]
-    rough, exact = subject.residuals(ids), subject.exact_residuals(ids)
-    assert exact.shape == (2, length, subject.d_model)
+    rough, exact = subject.inputs.residuals(ids), subject.inputs.exact_residuals(ids)
+    assert exact.shape == (2, length, subject.inputs.d_model)
     assert float((rough.float() - exact).norm() / exact.norm()) < 0.05
-    assert torch.equal(subject.logits(ids, lambda x: x), subject.logits(ids, None))
+    assert torch.equal(subject.inputs.logits(ids, lambda x: x), subject.inputs.logits(ids, None))
 
 
 def test_a_text_without_a_whole_row_is_too_short():
     with pytest.raises(ConfigurationError, match="the text is too short for a single row; give more"):
         _held_out(iter(()), 300, 32)
-    kept = _held_out(iter(torch.arange(20 * FORWARD).view(-1, 2)), 2 * FORWARD + 1, 2)
-    assert [len(part) for part in kept] == [FORWARD, 1]
+    rows = [
+        PackedText(row, torch.zeros(2, dtype=torch.int64)) for row in torch.arange(20 * FORWARD).view(-1, 2)
+    ]
+    kept = _held_out(iter(rows), 2 * FORWARD + 1, 2)
+    assert [len(part.ids) for part in kept] == [FORWARD, 1]

@@ -1,6 +1,6 @@
 """Lines about long work: when they come, and what they say of the time that is left."""
 
-from monitor.dictionary.training.progress import RunLines, RunPace, WorkLines, duration
+from monitor.dictionary.training.progress import RunLines, RunPace, WorkLines, duration, numbers_of
 from monitor.dictionary.training.settings import TrainSettings
 from monitor.dictionary.training.trainer import StepMetrics
 
@@ -73,3 +73,9 @@ def test_an_unknown_rate_is_no_number() -> None:
     pace = RunPace(SETTINGS, 100, Clock())
     assert duration(pace.seconds_left()) == "?"
     assert duration(3661.2) == "1:01:01"
+
+
+def test_numbers_of_a_step_in_one_line() -> None:
+    assert numbers_of(StepMetrics(3, 1024, 1.0, 0.12345, 31.96, 0.015, 1e-3, 0.0)) == (
+        "FVU 0.1235  L0 32.0  dead 1.5 %"
+    )

@@ -43,7 +43,7 @@ def pair_at(loaded, place=HERE, sae=None, **card):
 
 def measured(pair, texts, place=None):
     found = capture(pair.loaded, [place or pair.place], texts.ids)[place or pair.place]
-    rows = rows_from(*found)
+    rows = rows_from(*found, kinds=texts.kinds)
     return rows, measure(rows, pair.dictionary.autoencoder)
 
 
