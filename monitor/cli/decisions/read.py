@@ -87,6 +87,9 @@ def check(log: Log = None) -> None:
     span = f"{report.first} to {report.last}" if report.records else "none yet"
     faults = len(report.faults)
     state = words.counted(faults, "fault") if faults else "every line is whole, none is missing"
+    state += f" ({words.counted(report.missing, 'record')} missing)" if report.missing else ""
+    if report.deleted:
+        state += f"; {words.counted(report.deleted, 'older record')} were deleted by retention"
     writing = "; a line is being written now" if report.writing else ""
     records, files = words.counted(report.records, "record"), words.counted(report.files, "file")
     console.print(f"{records} ({span}) in {files}: {state}{writing}", soft_wrap=True)
