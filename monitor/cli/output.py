@@ -20,8 +20,10 @@ from monitor.v1 import monitor_pb2 as pb
 
 
 def as_json(message: Any) -> str:
-    """The message in the protocol's JSON form; fields that are false, zero or empty are written out."""
-    return json_format.MessageToJson(message, always_print_fields_with_no_presence=True, ensure_ascii=False)
+    """The message in the protocol's JSON form, on one line; fields that are false, zero or empty are written out."""
+    return json_format.MessageToJson(
+        message, always_print_fields_with_no_presence=True, ensure_ascii=False, indent=None
+    )
 
 
 def exit_code(verdict: pb.Verdict, exit_zero: bool) -> ExitCode:

@@ -120,6 +120,11 @@ class DecisionLog:
         return self._drop or not self._failing
 
     @property
+    def id(self) -> str:
+        """Name of the log, which the folder keeps. Sequence numbers mean something together with it only."""
+        return self._writer.state.id
+
+    @property
     def last(self) -> int:
         """Sequence number of the newest record on disk."""
         return self._writer.next - 1

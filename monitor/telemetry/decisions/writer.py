@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import structlog
 
@@ -193,7 +193,7 @@ class LogWriter:
         if end.segment is not None and end.next == self.next:
             self._open(end.segment)
 
-    def _note(self, **changes: int) -> None:
+    def _note(self, **changes: Any) -> None:
         """Change what the folder says of the log. Raises OSError where that fails."""
         self.state = replace(self.state, **changes)
         self.state.write(self._folder)
