@@ -44,7 +44,7 @@ def watch(
         str | None,
         typer.Option(
             metavar="CURSOR|0",
-            help="Begin after the event with this cursor, which --json shows, and which is printed at the end; 0 begins "
+            help="Begin after the event with this cursor, which --json shows and Ctrl-C prints; 0 begins "
             "with the oldest record. Default: only new records.",
         ),
     ] = None,

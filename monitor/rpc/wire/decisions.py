@@ -105,7 +105,10 @@ def watched(message: pb.WatchDetectionsRequest) -> WatchFilter:
 def response(
     at: Cursor | None, record: DecisionRecord, wanted: WatchFilter, dropped: int
 ) -> pb.WatchDetectionsResponse:
-    """The message for a record. `at` is its place in the log, None without one. `dropped` is the number of records that the stream has missed so far."""
+    """The message for a record. `at` is its place in the log, None without one.
+
+    `dropped` is the number of records that the stream has missed so far.
+    """
     when = Timestamp()
     when.FromNanoseconds(round(record.time * 1e9))
     return pb.WatchDetectionsResponse(

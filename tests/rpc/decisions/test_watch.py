@@ -196,7 +196,7 @@ def test_what_others_took_out_of_the_middle_and_off_the_end_is_counted(tmp_path)
     with serving(decision_log=tmp_path, decision_log_file_bytes=4096) as served:
         while len(segments(tmp_path)) < 5:
             served.score("lie")
-        one, _, three, *rest = (found.first for found in segments(tmp_path))
+        one, _, three, *_rest = (found.first for found in segments(tmp_path))
         segments(tmp_path)[1].path.unlink()
         for found in segments(tmp_path)[-2:]:
             found.path.unlink()
@@ -205,7 +205,7 @@ def test_what_others_took_out_of_the_middle_and_off_the_end_is_counted(tmp_path)
             served.score("lie")
             last = watcher.next()
     middle = next(event for event in seen if event.record == three)
-    assert [event.record for event in seen][0] == one
+    assert seen[0].record == one
     assert middle.dropped == three - seen[[e.record for e in seen].index(three) - 1].record - 1
     assert (
         last.record - 1 - last.dropped == len(seen) + 1
