@@ -10,6 +10,7 @@ from typing import Any
 import typer
 
 from monitor.cli.show.console import stderr_console
+from monitor import utf8
 from monitor.client import Client, connect
 from monitor.errors import ConfigurationError
 from monitor.settings import ClientSettings, load_settings, split_address
@@ -62,9 +63,11 @@ def _token(settings: ClientSettings) -> str:
     if settings.token_file is None:
         return ""
     try:
-        return settings.token_file.read_bytes().decode("ascii", "replace").strip()
+        return utf8.decode(settings.token_file.read_bytes()).strip()
     except OSError as error:
         raise ConfigurationError(f"{settings.token_file}: cannot be read: {error.strerror}") from None
+    except utf8.NotUtf8 as error:  # Without its text: it says which byte is wrong.
+        raise ConfigurationError(f"{settings.token_file}: this is not the file of a token") from error
 
 
 def checked(address: str) -> str:

@@ -25,6 +25,7 @@ from ruamel.yaml.events import (
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
 
+from monitor import utf8
 from monitor.errors import PolicyError
 
 MAX_BYTES = 256 * 1024
@@ -135,12 +136,10 @@ def read_text(path: Path, limit: int) -> str:
         hint = "split it; examples belong into a JSONL file beside the policy"
         raise PolicyProblems([Problem(name, 1, 1, f"is larger than {limit} bytes", hint)])
     try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        before = raw[: error.start].decode("utf-8", "replace")
-        line, column = before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
-        message = f"byte 0x{raw[error.start]:02x} is not UTF-8"
-        raise PolicyProblems([Problem(name, line, column, message, "save the file as UTF-8")]) from error
+        return utf8.decode(raw)
+    except utf8.NotUtf8 as error:
+        message, _, hint = str(error).partition("; ")
+        raise PolicyProblems([Problem(name, error.line, error.column, message, hint)]) from error
 
 
 def read_bounded(path: Path, limit: int) -> bytes:
