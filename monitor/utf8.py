@@ -39,7 +39,9 @@ def decode(data: bytes) -> str:
         before = data[: error.start].decode("utf-8", "replace")
         line, column = before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
         found = f"byte 0x{data[error.start]:02x}"
-        raise NotUtf8(found, f"{found} is not UTF-8; save the text as UTF-8", error.start, line, column) from error
+        raise NotUtf8(
+            found, f"{found} is not UTF-8; save the text as UTF-8", error.start, line, column
+        ) from error
 
 
 def _other(data: bytes) -> str:

@@ -9,11 +9,11 @@ from typing import Any
 
 import typer
 
-from monitor.cli.show.console import stderr_console
 from monitor import utf8
+from monitor.cli.show.console import stderr_console
 from monitor.client import Client, connect
 from monitor.errors import ConfigurationError
-from monitor.settings import ClientSettings, load_settings, split_address
+from monitor.settings import ClientSettings, load_client_settings, load_settings, split_address
 
 
 @contextmanager
@@ -35,7 +35,7 @@ def connected(address: str, timeout: float | None = None) -> Client:
 
     Raises ConfigurationError where those cannot be used, and `Unreachable` where no server answers.
     """
-    settings = ClientSettings()
+    settings = load_client_settings()
     own = (settings.certificate is not None, settings.key is not None)
     if settings.token is not None and settings.token_file is not None:
         raise ConfigurationError(
