@@ -10,6 +10,7 @@ import difflib
 import json
 import os
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
@@ -57,9 +58,9 @@ MASKS = {
 """Default of `decision_log_masks`: e-mail addresses, and numbers of four digits or more."""
 
 
-_NO_NAMES = frozenset(
-    ("true", "false", "yes", "no", "on", "off", "enable", "enabled", "disable", "disabled")
-    + ("none", "null", "nil", "undefined", "nan", "~", "0", "1")
+_NO_NAMES = (
+    *("true", "false", "yes", "no", "on", "off", "enable", "enabled", "disable", "disabled"),
+    *("none", "null", "nil", "undefined", "nan", "~", "0", "1"),
 )
 """Words by which people mean a switch or nothing, and hardly ever a file."""
 
@@ -111,6 +112,18 @@ def _from_json(value: object) -> object:
         raise ValueError(f'not JSON ({why}); write an object, such as {{"card": "[0-9]{{16}}"}}') from None
 
 
+def _compiled(value: object) -> object:
+    """The regular expression that a text stands for; other values stay as they are."""
+    if not isinstance(value, str):
+        return value
+    try:
+        with warnings.catch_warnings(action="ignore"):  # Of what `re` may read otherwise one day.
+            return re.compile(value)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ValueError(f"write a regular expression that Python's `re` can read ({error})") from None
+
+
+Mask = Annotated[re.Pattern[str], BeforeValidator(_compiled)]
 Address = Annotated[str, AfterValidator(_checked_address)]
 Name = Annotated[str, BeforeValidator(_named)]
 Place = Annotated[Path, BeforeValidator(_named)]
@@ -340,7 +353,7 @@ class Settings(BaseSettings):
     decision_log_text: bool = False
     """Write prompts and released responses into records, after masking."""
 
-    decision_log_masks: Annotated[dict[str, re.Pattern[str]], NoDecode, BeforeValidator(_from_json)] = MASKS
+    decision_log_masks: Annotated[dict[str, Mask], NoDecode, BeforeValidator(_from_json)] = MASKS
     """Regular expressions by name, as a JSON object. What one of them matches in logged text becomes [NAME].
     They take the place of the two built-in ones, for e-mail addresses and for numbers of four digits or
     more."""
@@ -541,12 +554,10 @@ def _misspelt_prefix(name: str, known: Iterable[str]) -> bool:
 def _nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
     """Advice that names what is spelt most alike; all that is known, where nothing is."""
     listed = sorted(known)
-    # Without the prefix, which would make everything alike; with it, where the prefix itself is misspelt.
-    close = difflib.get_close_matches(name, listed, n=1, cutoff=0.6)
-    close = close or [
-        found.removeprefix(prefix)
-        for found in difflib.get_close_matches(name, [prefix + one for one in listed], n=1, cutoff=0.9)
-    ]
+    # With the prefix where that is misspelt; else without it, because it would make everything alike.
+    whole = difflib.get_close_matches(name, [prefix + one for one in listed], n=1, cutoff=0.9)
+    close = [one.removeprefix(prefix) for one in whole]
+    close = close or difflib.get_close_matches(name, listed, n=1, cutoff=0.6)
     return (
         f"did you mean {prefix}{close[0]}?" if close else f"there are {', '.join(prefix + x for x in listed)}"
     )
@@ -583,7 +594,7 @@ _EXPECTED = {
     "bool_type": "write true or false",
     "string_type": "write a text, in quotation marks where YAML would read something else",
     "path_type": "write the name of a file or a folder",
-    "pattern_regex": "write a regular expression that Python's `re` can read",
+    "pattern_type": "write a regular expression that Python's `re` can read",
     "dict_type": 'write a mapping, such as {"card": "[0-9]{16}"}',
 }
 
@@ -606,6 +617,8 @@ def _variable(name: str) -> str:
 
 def _where(place: tuple[str | int, ...], flags: Mapping[str, Any]) -> str:
     """How the operator gave a setting, or a part of one: flag, variable, or file and line."""
+    if not place:
+        return "the settings"
     setting, parts = str(place[0]), [str(part) for part in place[1:]]
     inside = f" ({'.'.join(parts)})" if parts else ""
     if setting in flags:

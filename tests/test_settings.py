@@ -310,6 +310,10 @@ def test_the_words_of_the_decision_log(monkeypatch, value, meant):
         ("card=[0-9]{16}", "not JSON (Expecting value at character 1); write an object, such as"),
         ("[1]", "SAE_MONITOR_DECISION_LOG_MASKS: found [1]: write a mapping"),
         ('{"card": "["}', "SAE_MONITOR_DECISION_LOG_MASKS (card): found '[': write a regular expression"),
+        (
+            '{"card": "a{99999999999}"}',
+            "SAE_MONITOR_DECISION_LOG_MASKS (card): found 'a{99999999999}': write a regular",
+        ),
         ("[" * 100_000, "SAE_MONITOR_DECISION_LOG_MASKS: found '[[["),
     ],
 )
