@@ -11,6 +11,7 @@ from monitor.cli.decisions.log import AsJson, Log, decisions, log_folder, readab
 from monitor.cli.errors import ExitCode
 from monitor.cli.show import words
 from monitor.cli.show.console import stdout_console
+from monitor.cli.streams import stopping
 from monitor.errors import InputError
 from monitor.telemetry.decisions import reader
 
@@ -30,7 +31,7 @@ def tail(
 ) -> None:
     """Show the last decisions, and with -f those to come."""
     folder, console = log_folder(log), stdout_console()
-    with readable(folder):
+    with readable(folder), stopping():
         after = max(0, reader.newest(folder) - number)
         found = reader.follow(folder, after) if follow else reader.read(folder, after)
         for content, record in decisions(found):

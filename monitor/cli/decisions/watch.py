@@ -16,6 +16,7 @@ from monitor.cli.show import words
 from monitor.cli.show.console import stderr_console, stdout_console
 from monitor.cli.show.printable import one_line, printable
 from monitor.cli.show.verdict import detection_line
+from monitor.cli.streams import stopping
 from monitor.client import Client
 from monitor.records import Severity
 from monitor.v1 import monitor_pb2 as pb
@@ -62,7 +63,7 @@ def watch(
     wanted |= {"include_shadow": shadow, "include_unknown": True}
     console, dropped, last = stdout_console(), 0, ""
     try:
-        with connected(address) as client:
+        with stopping(), connected(address) as client:
             for event in _events(client, after, wanted):
                 last = event.cursor or last
                 if json:
