@@ -728,10 +728,5 @@ def decision_folder(settings: Settings, port: int) -> Path | None:
     # systemd gives the unit a folder of its own; elsewhere https://specifications.freedesktop.org/basedir-spec
     if unit := os.environ.get("STATE_DIRECTORY", "").split(":")[0]:
         return Path(unit) / "decisions" / str(port)
-    try:
-        state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    except RuntimeError:
-        raise ConfigurationError(
-            "decision_log: this user has no home folder to keep decisions in; name a folder, or write off"
-        ) from None
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     return Path(state) / "sae-monitor" / "decisions" / str(port)

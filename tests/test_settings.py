@@ -13,7 +13,6 @@ from monitor.settings import (
     PREFIX,
     Settings,
     all_settings,
-    decision_folder,
     load_client_settings,
     load_settings,
     split_address,
@@ -346,16 +345,3 @@ def test_files_of_other_editors(tmp_path, encoding):
         return
     with pytest.raises(ConfigurationError, match=r"settings.yaml:1: not YAML: is UTF-16, not UTF-8"):
         load_settings({"settings": path})
-
-
-def test_a_user_without_a_home_is_told_what_to_write(monkeypatch):
-    def homeless():
-        raise RuntimeError("Could not determine home directory.")
-
-    for name in ("STATE_DIRECTORY", "XDG_STATE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(Path, "home", homeless)
-    with pytest.raises(
-        ConfigurationError, match="no home folder to keep decisions in; name a folder, or write off"
-    ):
-        decision_folder(load_settings(), 50051)
