@@ -21,7 +21,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.events import AliasEvent
+from ruamel.yaml.events import AliasEvent, NodeEvent
 from ruamel.yaml.nodes import MappingNode, Node
 
 from monitor import utf8
@@ -436,9 +436,10 @@ class _SettingsFile(NamedTuple):
         text = _file_text(path)
         try:
             for event in _yaml().parse(text):
-                if isinstance(event, AliasEvent):
-                    line = event.start_mark.line + 1
-                    raise ConfigurationError(f"{path}:{line}: aliases are refused; write the value out")
+                if isinstance(event, NodeEvent) and event.anchor:
+                    what = "aliases" if isinstance(event, AliasEvent) else "anchors"
+                    where = f"{path}:{event.start_mark.line + 1}"
+                    raise ConfigurationError(f"{where}: {what} are refused; write the value out")
             content = _yaml().load(text)
             lines = dict(_lines(_yaml().compose(text), ()))
         except MarkedYAMLError as error:

@@ -142,8 +142,9 @@ def test_every_wrong_setting_is_named_at_once():
         ("decision_log_masks: 5\n", "settings.yaml:1: decision_log_masks: found 5: write a mapping"),
         ("a: 1\n\tb: 2\n", "settings.yaml:2: not YAML"),
         ("listen: a:1\nlisten: b:1\n", "settings.yaml:2: not YAML: found duplicate key"),
-        ("a: &x [*x]\n", "settings.yaml:1: aliases are refused"),
-        ("a: &a [x, x]\nb: &b [*a, *a]\n", "settings.yaml:2: aliases are refused"),
+        ("\na: *x\n", "settings.yaml:2: aliases are refused"),
+        ("a: &x [*x]\n", "settings.yaml:1: anchors are refused"),
+        ("a: &a [x, x]\nb: &b [*a, *a]\n", "settings.yaml:1: anchors are refused"),
     ],
 )
 def test_wrong_files(written, text, said):
