@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ import typer
 
 from monitor.cli.features.table import FeatureTableRow, feature_table
 from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, JsonOption, ModelOption
+from monitor.cli.output import json_line
 from monitor.cli.show.console import stderr_console, stdout_console
 from monitor.dictionary.cards.labels import Labels
 from monitor.dictionary.cards.statistics import FeatureStatistics
@@ -63,7 +63,7 @@ def contrast(
     rows = [_row(item, named, pair.dictionary.statistics) for item in found]
     sizes = {"positive": sum(labels), "negative": len(labels) - sum(labels), "pool": pool.value}
     if as_json:
-        typer.echo(json.dumps(sizes | {"features": [row.record() for row in rows]}, ensure_ascii=False))
+        typer.echo(json_line(sizes | {"features": [row.record() for row in rows]}))
         return
     console = stdout_console()
     console.print(

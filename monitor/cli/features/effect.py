@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, JsonOption, ModelOption
+from monitor.cli.output import json_line
 from monitor.cli.show.console import stdout_console
 from monitor.cli.show.printable import one_line
 
@@ -50,7 +50,7 @@ def effect(
     effects = PromptEffects(pair, prompt, token)
     record = _ranking(effects, top) if feature is None else _one(effects, feature, top)
     if as_json:
-        typer.echo(json.dumps(record, ensure_ascii=False))
+        typer.echo(json_line(record))
     elif feature is None:
         _print_ranking(stdout_console(), record)
     else:
