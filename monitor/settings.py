@@ -125,8 +125,8 @@ def _compiled(value: object) -> object:
 
 Mask = Annotated[re.Pattern[str], BeforeValidator(_compiled)]
 Address = Annotated[str, AfterValidator(_checked_address)]
-Name = Annotated[str, BeforeValidator(_named)]
-Place = Annotated[Path, BeforeValidator(_named)]
+NamedText = Annotated[str, BeforeValidator(_named)]
+NamedPath = Annotated[Path, BeforeValidator(_named)]
 
 
 class Settings(BaseSettings):
@@ -147,22 +147,27 @@ class Settings(BaseSettings):
 
     # What runs
 
-    settings: Place | None = None
+    settings: NamedPath | None = None
     """YAML file with any of these settings, one `name: value` per line. Flags and environment variables win
     over it."""
 
-    model: Name | None = None
-    """Language model to watch: a name on the Hugging Face hub, or a folder. Default: the bundled demo model."""
+    model: NamedText | None = None
+    """Language model to watch: a name on the Hugging Face hub, a folder, a GGUF file, or ORG/REPO:FILE.gguf for one on
+    the hub. Default: the bundled demo model."""
 
-    dictionary: Place | None = None
+    dictionary: NamedPath | None = None
     """Sparse autoencoder of that model: a folder, a weights file, or hub:ORG/NAME[@REVISION][/FOLDER]. Default:
     the bundled demo model's; any other model needs its own."""
 
-    dictionary_format: Name | None = None
+    dictionary_format: NamedText | None = None
     """Checkpoint family of the dictionary, such as saelens. Default: found from its files."""
 
-    policies: Place | None = None
+    policies: NamedPath | None = None
     """Folder of policy files. Default: the bundled policies, which fit the demo model."""
+
+    cache: NamedPath | None = None
+    """Folder for what is made once and used again, such as unpacked GGUF files; it may be deleted at any time. Default:
+    sae-monitor in the user's cache folder."""
 
     layer: Annotated[int, Field(ge=0)] | None = None
     """Decoder layer whose output is read, counted from 0. Default: the layer that the dictionary was trained
@@ -186,6 +191,19 @@ class Settings(BaseSettings):
     """Address of the gRPC port; port 0 takes a free one. An address that other machines reach needs callers or
     tls_client_ca, and tls_certificate; or insecure_listen."""
 
+    http_listen: Address | None = None
+    """Address of an HTTP port with the OpenAI API (/v1/chat/completions, /v1/completions, /v1/models and
+    /v1/moderations), such as 127.0.0.1:8000. The same callers, limits and certificates hold as for gRPC. Default: no
+    such port."""
+
+    http_hosts: str = ""
+    """Names under which the HTTP API may be called besides localhost and addresses, separated by commas; * allows
+    all. Asked only where http_listen is a loopback address and callers are not authenticated, because a web page could
+    otherwise make its reader's browser call this server."""
+
+    served_model_name: str | None = None
+    """Name of the model in requests to the HTTP API. Default: its name on the hub, or its folder's."""
+
     metrics_listen: Address = "127.0.0.1:9464"
     """Address of the HTTP port at which Prometheus scrapes /metrics."""
 
@@ -205,17 +223,17 @@ class Settings(BaseSettings):
 
     # Who may call
 
-    callers: Place | None = None
+    callers: NamedPath | None = None
     """File of callers, one JSON object per line, each with a name, roles and the hash of a token; `sae-monitor
     token new NAME` makes one. Default: callers are not authenticated."""
 
-    tls_certificate: Place | None = None
+    tls_certificate: NamedPath | None = None
     """PEM file of the server's certificate and its chain. Read again whenever it changes."""
 
-    tls_key: Place | None = None
+    tls_key: NamedPath | None = None
     """PEM file of the private key of that certificate, without a password."""
 
-    tls_client_ca: Place | None = None
+    tls_client_ca: NamedPath | None = None
     """PEM file of certificate authorities, for mutual TLS. Only clients with a certificate that one of them issued
     may connect."""
 
@@ -362,7 +380,7 @@ class Settings(BaseSettings):
     """Write the readings of the watched features at every token into records, so that `decisions replay` needs
     no model."""
 
-    decision_log_salt_file: Place | None = None
+    decision_log_salt_file: NamedPath | None = None
     """File with 16 bytes or more, the key of the prompt hashes in records. Default: a new key at every start,
     so that hashes of two runs cannot be compared."""
 
@@ -386,7 +404,7 @@ class Settings(BaseSettings):
 
     # Tracing
 
-    otlp_endpoint: Name | None = None
+    otlp_endpoint: NamedText | None = None
     """Collector that spans are sent to over OTLP/gRPC, such as http://127.0.0.1:4317 (needs the extra `otel`).
     Default: spans are not sent."""
 
@@ -705,18 +723,26 @@ class ClientSettings(BaseSettings):
     token: SecretStr | None = None
     """The caller's token, which is sent as `authorization: Bearer …`."""
 
-    token_file: Place | None = None
+    token_file: NamedPath | None = None
     """File that holds the token and nothing else."""
 
-    ca: Place | None = None
+    ca: NamedPath | None = None
     """PEM file of certificate authorities that the server's certificate is checked against. Setting it turns
     TLS on."""
 
-    certificate: Place | None = None
+    certificate: NamedPath | None = None
     """PEM file of this client's certificate, for servers that ask clients for one."""
 
-    key: Place | None = None
+    key: NamedPath | None = None
     """PEM file of that certificate's key."""
+
+
+def cache_folder() -> Path:
+    """The folder for what is made once and used again, where no setting names one."""
+    if chosen := os.environ.get(f"{PREFIX}CACHE") or os.environ.get("CACHE_DIRECTORY", "").split(":")[0]:
+        return Path(chosen)
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "sae-monitor"
 
 
 def decision_folder(settings: Settings, port: int) -> Path | None:

@@ -19,7 +19,7 @@ from monitor.settings import Settings, load_settings
 if TYPE_CHECKING:
     from monitor.model.runtime import Runtime
     from monitor.policy.policyset import PolicySet
-    from monitor.rpc.server import Addresses
+    from monitor.rpc.server import Addresses, DoorMaker
 
 
 @with_every_setting
@@ -53,7 +53,7 @@ def _run(chosen: Settings) -> None:
 
     configure(chosen.log_level, chosen.log_format)
     parts = assemble(chosen)
-    server = Server(chosen, *parts)
+    server = Server(chosen, *parts, door=_door(chosen))
 
     def ready(addresses: Addresses) -> None:
         if chosen.log_format == "console":
@@ -61,6 +61,15 @@ def _run(chosen: Settings) -> None:
 
     # A pass or a reload that hangs would keep Python from ending, long after everybody was told that the server stops.
     run_in_foreground(server, chosen.grace_seconds, ready, lambda: force_exit(ExitCode.DIED))
+
+
+def _door(chosen: Settings) -> DoorMaker | None:
+    """What opens the HTTP port, where one is set."""
+    if chosen.http_listen is None:
+        return None
+    from monitor.http.door import HttpDoor
+
+    return HttpDoor
 
 
 def start_block(runtime: Runtime, policies: PolicySet, addresses: Addresses) -> Table:
@@ -78,6 +87,7 @@ def start_block(runtime: Runtime, policies: PolicySet, addresses: Addresses) -> 
         "policies": f"{_policies(policies)}  {words.short_digest(policies.digest)}",
         "decisions": addresses.decisions,
         "grpc": addresses.grpc,
+        "http": addresses.http,
         "metrics": f"http://{addresses.metrics}/metrics",
     }
     for name, value in rows.items():

@@ -79,6 +79,7 @@ def load_pair(
     device: str = "auto",
     dtype: str = "auto",
     format: str | None = None,
+    cache: Path | None = None,
 ) -> LoadedPair:
     """Load a model and its dictionary and check that they fit each other. Raises ModelError or DictionaryError.
 
@@ -86,7 +87,7 @@ def load_pair(
     middle layer. Which tensor of that layer is read (residual stream, MLP output or attention output) depends on the
     dictionary alone.
     """
-    loaded = load_model(model, device=device, dtype=dtype)
+    loaded = load_model(model, device=device, dtype=dtype, cache=cache)
     found = load_dictionary(dictionary, format=format).fits(loaded.d_model)
     if found.statistics is None:
         raise DictionaryError(

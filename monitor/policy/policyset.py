@@ -84,6 +84,10 @@ class PolicySet:
             )
         return RequestRules(self.rules, applying, token_text, special, pools)
 
+    def applying(self, caller: str, labels: Mapping[str, str]) -> frozenset[str]:
+        """Names of the policies that apply to a request of this caller with these labels."""
+        return frozenset(policy.name for policy in self._applying(caller, labels).policies)
+
     def _applying(self, caller: str, labels: Mapping[str, str]) -> Applying:
         if not self._bound:
             return self._everything

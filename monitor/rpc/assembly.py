@@ -110,6 +110,7 @@ def _chosen_pair(settings: Settings) -> LoadedPair:
         device=settings.device,
         dtype=settings.dtype,
         format=settings.dictionary_format,
+        cache=settings.cache,
     )
 
 

@@ -200,6 +200,9 @@ class LoadedPolicies(Protocol):
     def suppression(self) -> SuppressionNeeds:
         """What the policies' suppression needs of a running model."""
 
+    def applying(self, caller: str, labels: Mapping[str, str]) -> frozenset[str]:
+        """Names of the policies that apply to a request of this caller with these labels."""
+
     def start(
         self,
         token_text: TokenText,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import NamedTuple, Protocol
 
 import structlog
 from grpc_health.v1 import health_pb2_grpc
@@ -18,7 +19,8 @@ from monitor import __version__
 from monitor.errors import ConfigurationError, EngineDied
 from monitor.model.selftest.health import DictionaryHealth
 from monitor.records import Digests
-from monitor.rpc.access.call_interceptor import CODES
+from monitor.rpc.access.call_checks import CallChecks
+from monitor.rpc.access.call_interceptor import CODES, TimeLimits
 from monitor.rpc.access.exposure import announce_exposure, check_exposure, reflects
 from monitor.rpc.access.layer import AccessLayer
 from monitor.rpc.assembly import assemble, bundled_policies
@@ -29,13 +31,16 @@ from monitor.rpc.policies import ActivePolicies, InForce, Load, Observers, Reloa
 from monitor.rpc.ports import LoadedPolicies, ModelRuntime
 from monitor.rpc.process.grpc_server import CoreServer, server_options
 from monitor.rpc.process.watchdog import StallDetector, force_exit
+from monitor.rpc.runs import Runs
 from monitor.rpc.servicer import MonitorServicer
 from monitor.rpc.thread_pool import ThreadPool
 from monitor.settings import Settings, split_address
 from monitor.telemetry.logs import configure
 from monitor.telemetry.metrics.http import MetricsServer
 from monitor.telemetry.metrics.metrics import Metrics
+from monitor.telemetry.metrics.security import SecurityMetrics
 from monitor.telemetry.metrics.server_state import SessionCollector
+from monitor.telemetry.tracing.context import Tracing
 from monitor.v1 import monitor_pb2 as pb
 from monitor.v1 import monitor_pb2_grpc
 
@@ -60,6 +65,40 @@ class Addresses:
     metrics: str
     decisions: str = "off"
     """Folder of the decision log, or `off`."""
+    http: str = "off"
+    """URL of the HTTP API, or `off`."""
+
+
+class DoorParts(NamedTuple):
+    """What another front door needs of a server, so that its calls pass the same checks and run the same way."""
+
+    runtime: ModelRuntime
+    runs: Runs
+    active: ActivePolicies
+    checks: CallChecks
+    limits: TimeLimits
+    traces: Tracing
+    metrics: Metrics
+    security: SecurityMetrics
+    serving: Callable[[], bool]
+    """False while calls should go to another server."""
+    checks_callers: bool
+    """True where callers must authenticate."""
+    codes: Sequence[str] = CODES
+    """Statuses that calls end with, as label values of metrics."""
+
+
+class Door(Protocol):
+    """A front door besides gRPC, on the same event loop."""
+
+    async def start(self) -> str:
+        """Open it; its URL. Raises ConfigurationError where that is not possible."""
+
+    async def stop(self, grace: float) -> None:
+        """Close it, wait up to `grace` seconds for answers in progress, then end them."""
+
+
+DoorMaker = Callable[[Settings, DoorParts], Door]
 
 
 class Server:
@@ -73,8 +112,12 @@ class Server:
         health: DictionaryHealth | None = None,
         load: Load | None = None,
         seen: Signature | None = None,
+        door: DoorMaker | None = None,
     ) -> None:
+        """`door` makes another front door, where one is wanted."""
         self._settings, self._seen = settings, seen
+        self._make_door = door
+        self._door: Door | None = None
         self._runtime = runtime
         retry = settings.retry_after_seconds
         digests = Digests(runtime.model_digest, runtime.dictionary_digest, policies.digest)
@@ -107,15 +150,14 @@ class Server:
         observers = Observers.around(policies, metrics, runtime, readings=kept)
         self._active = ActivePolicies(InForce(policies, digests, observers, runtime.first_lease()))
         self._reloader = Reloader(load or (lambda: policies), runtime, self._active, metrics, readings=kept)
+        self.runs = Runs(runtime, self._active, self._calls, metrics, self._decisions, self._workers[0])
         self._servicer = MonitorServicer(
             runtime,
             self._active,
             self._reloader,
-            self._calls,
-            metrics,
+            self.runs,
             self._decisions,
-            tokenising=self._workers[0],
-            inspecting=self._workers[1],
+            self._workers[1],
         )
 
     async def start(self) -> Addresses:
@@ -129,6 +171,7 @@ class Server:
             self._decisions.start()
             self._runtime.start()
             await self._health.check()
+            addresses = replace(addresses, http=await self._open_door())
             await self._grpc.start()
         except BaseException:
             self._http.stop()
@@ -140,6 +183,25 @@ class Server:
         self._following = asyncio.create_task(watching) if watching is not None else None
         _log.info("serving", **asdict(addresses))
         return addresses
+
+    async def _open_door(self) -> str:
+        """Open the other front door, if there is one; its URL, or `off`."""
+        if self._make_door is None:
+            return "off"
+        parts = DoorParts(
+            self._runtime,
+            self.runs,
+            self._active,
+            self._access.checks,
+            self._access.limits,
+            self._access.traces,
+            self._metrics,
+            self._access.security,
+            lambda: self._health.serving,
+            self._settings.callers is not None,
+        )
+        self._door = self._make_door(self._settings, parts)
+        return await self._door.start()
 
     def _listen(self) -> str:
         """Create the gRPC server, open its port, and return its address."""
@@ -166,6 +228,8 @@ class Server:
         self._decisions.close_streams()
         drained = await self._access.admission.drain(grace)
         _log.info("stopping", calls_finished=drained)
+        if self._door is not None:
+            await self._door.stop(_LAST_BYTES)
         await self._grpc.stop(_LAST_BYTES if drained else None)
         self._watching.cancel()
         if self._following is not None:

@@ -201,7 +201,7 @@ class FakeEngine(Loop):
         coverage = Coverage(run, item.scored, item.request.tokens_truncated)
         released = run - (1 if reason is FinishReason.POLICY else 0)
         self.running_now.pop(item.request.request_id, None)
-        item.say(Finished(reason, coverage, released, error=error))
+        item.say(Finished(reason, coverage, released, max(0, item.done - 1), error=error))
         return False
 
 

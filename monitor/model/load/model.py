@@ -14,6 +14,7 @@ from monitor.errors import ModelError
 from monitor.model.load.decoder import context_of, decoder_layers, text_config
 from monitor.model.load.devices import SPREAD, device_of, need_accelerate, parts_of
 from monitor.model.load.fair_lock import FairLock
+from monitor.model.load.gguf import gguf_file, unpacked
 from monitor.model.load.weights import load_weights
 
 __all__ = ["LoadedModel", "decoder_layers", "digest_folder", "load_model"]
@@ -73,18 +74,22 @@ class LoadedModel:
         return len(self.layers) // 2
 
 
-def load_model(name_or_path: str | Path, *, device: str = "auto", dtype: str = "auto") -> LoadedModel:
-    """Load model and tokenizer from a folder or from the hub; weights must be safetensors.
+def load_model(
+    name_or_path: str | Path, *, device: str = "auto", dtype: str = "auto", cache: Path | None = None
+) -> LoadedModel:
+    """Load model and tokenizer from a folder, from the hub or from a GGUF file; other weights must be safetensors.
 
     `device` is `auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:N` or `spread` (evenly over the GPUs; what does
     not fit goes to the CPU, then to the disk). `dtype` is `auto` (float32 on the CPU, the checkpoint's own elsewhere)
-    or the name of a torch dtype. Raises ModelError.
+    or the name of a torch dtype. `cache` is where a GGUF file is unpacked (`monitor.model.load.gguf`). Raises
+    ModelError.
     """
     spread = device == SPREAD
     if spread:
         need_accelerate()
     chosen = _device("auto" if spread else device)
-    folder = _folder(name_or_path)
+    packed = gguf_file(name_or_path)
+    folder = _folder(name_or_path) if packed is None else unpacked(packed, _gguf_dtype(dtype, chosen), cache)
     tokenizer = _load_tokenizer(folder, str(name_or_path))
     model = load_weights(folder, str(name_or_path), _dtype(dtype, chosen), None if spread else chosen)
     return LoadedModel(
@@ -94,7 +99,7 @@ def load_model(name_or_path: str | Path, *, device: str = "auto", dtype: str = "
         d_model=int(text_config(model).hidden_size),
         context=context_of(model, tokenizer),
         name=str(name_or_path),
-        digest=digest_folder(folder),
+        digest=digest_folder(folder) if packed is None else packed.digest,
         device=_embedding_device(model) if spread else chosen,
         dtype=model.dtype,
     )
@@ -136,6 +141,12 @@ def _dtype(name: str, device: torch.device) -> torch.dtype | str:
     return _DTYPES[name]
 
 
+def _gguf_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The number type in which a GGUF file is unpacked. It has none of its own that torch computes in."""
+    found = _dtype(name, device)
+    return found if isinstance(found, torch.dtype) else torch.bfloat16
+
+
 def _folder(name_or_path: str | Path) -> Path:
     path = Path(name_or_path)
     if path.is_dir():
@@ -144,7 +155,7 @@ def _folder(name_or_path: str | Path) -> Path:
         return path
     if path.exists() or path.is_absolute() or str(name_or_path).startswith("."):
         raise ModelError(
-            f"no model folder at {path}; give a folder with config.json, or a hub name like org/name"
+            f"no model folder at {path}; give a folder with config.json, a GGUF file, or a hub name like org/name"
         )
     return _hub_snapshot(str(name_or_path))
 

@@ -33,7 +33,7 @@ def load_weights(folder: Path, name: str, dtype: torch.dtype | str, device: torc
         # Quantised weights are laid out for their device while they load.
         options["device_map"] = {"": device}
     try:
-        with _no_progress_bar():
+        with no_progress_bar():
             model = _auto_class(config, name).from_pretrained(folder, config=config, **options)
     except (ImportError, ValueError) as error:
         if "offload_folder" in str(error):
@@ -102,7 +102,7 @@ def _first_line(error: Exception) -> str:
 
 
 @contextmanager
-def _no_progress_bar() -> Iterator[None]:
+def no_progress_bar() -> Iterator[None]:
     """Switch off transformers' progress bars, which would stay on the screen; the weights are on disk already."""
     from transformers.utils import logging
 

@@ -77,6 +77,11 @@ class Call:
 _current: ContextVar[Call] = ContextVar("call")
 
 
+def enter(call: Call) -> None:
+    """Make this the call that the current task serves."""
+    _current.set(call)
+
+
 def current_call() -> Call:
     """The call that the current task serves. Raises LookupError outside of a call."""
     return _current.get()
@@ -169,10 +174,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     @asynccontextmanager
     async def _call(self, method: str, context: Context) -> AsyncIterator[None]:
         call = Call(method, secrets.token_hex(16), time.perf_counter())
-        _current.set(call)
+        enter(call)
         try:
             with self._checks.call(method, context) as charge:
-                _current.set(replace(call, charge=charge))
+                enter(replace(call, charge=charge))
                 tracing.enter(self._traces.begin(method, _trace_headers(context)))
                 yield
         except grpc.aio.InternalError:  # The call ended while it was written to.
@@ -182,7 +187,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         except Exception as error:  # noqa: BLE001  (no exception may reach the caller with its own text)
             status = error_status.grpc_status(error_status.status_of(error, call.request_id))
             self._end(call, status.code.name)
-            _report(call, status.code.name, error)
+            report(call, status.code.name, error)
             with suppress(grpc.aio.InternalError):
                 await context.abort_with_status(status)
         except (
@@ -226,7 +231,7 @@ def _cancelled(call: Call, context: Context) -> str:
     return "DEADLINE_EXCEEDED" if left is not None and left <= 0.1 + call.age() / 50 else "CANCELLED"
 
 
-def _report(call: Call, code: str, error: Exception) -> None:
+def report(call: Call, code: str, error: Exception) -> None:
     """Log one line for a failed call: the kind of error, and for unexpected ones also the place in the code."""
     log = _log.bind(
         request_id=call.request_id,

@@ -35,25 +35,33 @@ def check_exposure(settings: Settings) -> None:
 
     With the setting `insecure_listen` it does nothing.
     """
-    problem = _problem(settings)
-    if problem is not None and not settings.insecure_listen:
-        raise ConfigurationError(
-            f"listen is {settings.listen}, which other machines reach, and {problem}; "
-            "or set insecure_listen where something in front of this server does it"
-        )
+    for name, address in _ports(settings).items():
+        problem = _problem(settings, address)
+        if problem is not None and not settings.insecure_listen:
+            raise ConfigurationError(
+                f"{name} is {address}, which other machines reach, and {problem}; "
+                "or set insecure_listen where something in front of this server does it"
+            )
 
 
 def announce_exposure(settings: Settings) -> None:
     """Log a warning for everything that is reachable from other machines without protection."""
     if not is_loopback(settings.metrics_listen):
         _log.warning("metrics are readable by everybody who reaches them", metrics=settings.metrics_listen)
-    problem = _problem(settings)
-    if problem is not None:
-        _log.warning("INSECURE: other machines reach this server", listen=settings.listen, because=problem)
+    for address in _ports(settings).values():
+        problem = _problem(settings, address)
+        if problem is not None:
+            _log.warning("INSECURE: other machines reach this server", listen=address, because=problem)
 
 
-def _problem(settings: Settings) -> str | None:
-    if is_loopback(settings.listen):
+def _ports(settings: Settings) -> dict[str, str]:
+    """The addresses at which calls are answered, by the name of the setting."""
+    found = {"listen": settings.listen, "http_listen": settings.http_listen}
+    return {name: address for name, address in found.items() if address is not None}
+
+
+def _problem(settings: Settings, address: str) -> str | None:
+    if is_loopback(address):
         return None
     if settings.callers is None and settings.tls_client_ca is None:
         return "callers are not authenticated: set callers (a file that `sae-monitor token new` writes lines for)"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import grpc
 
 from monitor.rpc.access.admission import Admission
@@ -35,24 +37,33 @@ class AccessLayer:
     def __init__(self, service: str, settings: Settings, metrics: Metrics) -> None:
         self._service, self._settings, self._metrics = service, settings, metrics
         self.traces = tracing_to(settings.otlp_endpoint, settings.trace_ratio)
-        self._security = SecurityMetrics(metrics.registry)
+        self.security = SecurityMetrics(metrics.registry)
         memory = Memory(settings.memory_limit_bytes, settings.memory_watermark)
-        self._security.memory(memory.used_ratio)
+        self.security.memory(memory.used_ratio)
         self.admission = Admission(
             settings.max_concurrent_calls, settings.retry_after_seconds, metrics, memory.low
         )
 
-    def interceptors(self) -> list[grpc.aio.ServerInterceptor]:
-        """The interceptors that every call passes. Raises ConfigurationError where the callers file cannot be used."""
+        self.limits = TimeLimits(settings.max_message_seconds, settings.max_call_seconds)
+
+    @cached_property
+    def checks(self) -> CallChecks:
+        """What every call passes, through whichever door it came: a caller's quota counts all of them.
+
+        Raises ConfigurationError where the callers file cannot be used.
+        """
         settings, metrics = self._settings, self._metrics
-        retry = settings.retry_after_seconds
         calls = settings.max_calls_per_caller or max(1, settings.max_concurrent_calls // 2)
-        quotas = CallerQuotas(calls, settings.max_tokens_per_caller, retry, metrics)
-        checks = CallChecks(Authenticator(settings, self._security), quotas, self.admission, self._security)
-        limits = TimeLimits(settings.max_message_seconds, settings.max_call_seconds)
+        quotas = CallerQuotas(calls, settings.max_tokens_per_caller, settings.retry_after_seconds, metrics)
+        return CallChecks(Authenticator(settings, self.security), quotas, self.admission, self.security)
+
+    def interceptors(self) -> list[grpc.aio.ServerInterceptor]:
+        """The interceptors that every gRPC call passes. Raises ConfigurationError as `checks`."""
+        settings, metrics = self._settings, self._metrics
+        retry, seconds = settings.retry_after_seconds, settings.max_message_seconds
         return [
-            CallInterceptor(self._service, checks, metrics, limits, self.traces),
-            BesidesInterceptor(self._service, checks, retry, metrics, settings.max_message_seconds),
+            CallInterceptor(self._service, self.checks, metrics, self.limits, self.traces),
+            BesidesInterceptor(self._service, self.checks, retry, metrics, seconds),
         ]
 
     def bind(self, server: CoreServer) -> int:
@@ -61,7 +72,7 @@ class AccessLayer:
         Raises ConfigurationError where the certificates cannot be used and RuntimeError where the port cannot be
         opened.
         """
-        secured, listen = credentials(self._settings, self._security), self._settings.listen
+        secured, listen = credentials(self._settings, self.security), self._settings.listen
         port: int = (
             server.add_insecure_port(listen) if secured is None else server.add_secure_port(listen, secured)
         )

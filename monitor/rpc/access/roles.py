@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from contextvars import ContextVar
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -51,14 +51,18 @@ METHODS: Mapping[str, frozenset[Role]] = MappingProxyType(
         "Score": _INFER,
         "Generate": _INFER,
         "GenerateStream": _INFER,
+        "ChatCompletions": _INFER,
+        "Completions": _INFER,
+        "Moderations": _INFER,
+        "Models": EVERY,
         "ListPolicies": EVERY,
         "Inspect": _INSPECT,
         "WatchDetections": _INSPECT,
         "ReloadPolicies": _ADMIN,
     }
 )
-"""Roles that allow a method; any one is enough. A method that is not listed needs `admin`, so that none is open
-by mistake."""
+"""Roles that allow a method of MonitorService or of the HTTP API; any one is enough. A method that is not listed needs
+`admin`, so that none is open by mistake."""
 
 
 def check_method(who: Caller, method: str) -> None:
@@ -71,7 +75,11 @@ def check_method(who: Caller, method: str) -> None:
 def check_request(who: Caller, request: Any) -> None:
     """Raise PermissionDenied where the message contains clamps and the caller is no admin."""
     generation = getattr(request, "generation", None)
-    if Role.ADMIN not in who.roles and generation is not None and len(getattr(generation, "clamps", ())):
-        raise PermissionDenied(
-            "generation.clamps needs the role admin; leave it out to run under the policies alone"
-        )
+    if generation is not None:
+        check_clamps(who, getattr(generation, "clamps", ()), "generation.clamps")
+
+
+def check_clamps(who: Caller, clamps: Sized, field: str) -> None:
+    """Raise PermissionDenied where a request clamps features and the caller is no admin."""
+    if Role.ADMIN not in who.roles and len(clamps):
+        raise PermissionDenied(f"{field} needs the role admin; leave it out to run under the policies alone")

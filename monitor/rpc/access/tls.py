@@ -7,8 +7,10 @@ the certificate that they began with. gRPC's core speaks TLS 1.2 and later, and 
 
 from __future__ import annotations
 
+import os
 import ssl
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,9 +44,46 @@ class Certificates:
         pairs = [(self.key, self.certificate)]
         return grpc.ssl_server_certificate_configuration(pairs, root_certificates=self.client_ca)
 
+    def context(self, minimum: str) -> ssl.SSLContext:
+        """The certificates as Python's TLS takes them. `minimum` is the oldest version of TLS."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3 if minimum == "1.3" else ssl.TLSVersion.TLSv1_2
+        with _in_memory(self.certificate) as certificate, _in_memory(self.key) as key:
+            context.load_cert_chain(certificate, key)
+        if self.client_ca is not None:
+            context.verify_mode = ssl.CERT_REQUIRED
+            context.load_verify_locations(cadata=self.client_ca.decode("ascii", "replace"))
+        return context
+
+
+@contextmanager
+def _in_memory(content: bytes) -> Iterator[str]:
+    """A path at which this process reads `content`: the ssl module takes certificates from files alone."""
+    handle = os.memfd_create("certificate", os.MFD_CLOEXEC)
+    try:
+        os.write(handle, content)
+        yield f"/proc/self/fd/{handle}"
+    finally:
+        os.close(handle)
+
 
 def credentials(settings: Settings, metrics: SecurityMetrics) -> grpc.ServerCredentials | None:
     """Server credentials that follow changes of the files; None where no certificate is set.
+
+    Raises ConfigurationError as `watched_certificates`.
+    """
+    files = watched_certificates(settings, metrics)
+    if files is None:
+        return None
+    return grpc.dynamic_ssl_server_credentials(
+        files.value().configuration(),
+        lambda: files.value().configuration(),
+        require_client_authentication=settings.tls_client_ca is not None,
+    )
+
+
+def watched_certificates(settings: Settings, metrics: SecurityMetrics) -> WatchedFiles[Certificates] | None:
+    """The certificates of the settings, read again when their files change; None where no certificate is set.
 
     Raises ConfigurationError where a file is missing, unreadable, not PEM or expired, or where the key does not belong
     to the certificate.
@@ -64,12 +103,7 @@ def credentials(settings: Settings, metrics: SecurityMetrics) -> grpc.ServerCred
         return found
 
     paths = [path for path in (certificate, key, client_ca) if path is not None]
-    files = WatchedFiles("tls", paths, read, metrics.read)
-    return grpc.dynamic_ssl_server_credentials(
-        files.value().configuration(),
-        lambda: files.value().configuration(),
-        require_client_authentication=client_ca is not None,
-    )
+    return WatchedFiles("tls", paths, read, metrics.read)
 
 
 def read_certificates(certificate: Path, key: Path, client_ca: Path | None) -> Certificates:

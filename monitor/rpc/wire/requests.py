@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from monitor.records import Clamp, Sampling
 from monitor.rpc.wire import enums
@@ -44,6 +44,10 @@ class Input:
     """The conversation that the request belongs to, as its caller names it; empty for none."""
     labels: Mapping[str, str] = field(default_factory=dict)
     """Labels that the request gives itself; policies may be limited to some."""
+    relies_on: frozenset[str] = frozenset()
+    """Policies without which the request must not run."""
+    policies_field: str = "policies"
+    """Path of that field."""
 
     @property
     def size(self) -> int:
@@ -57,6 +61,8 @@ class Input:
 class GenerationSpec:
     """A generation: what to run and what to return."""
 
+    path: str
+    """Path of its fields in the message, for errors that the runtime finds later."""
     input: Input
     sampling: Sampling
     clamps: tuple[Clamp, ...]
@@ -86,7 +92,7 @@ def generation(message: pb.Generation) -> GenerationSpec:
     sampling = _sampling(message.sampling, "generation.sampling", problems)
     clamps = _clamps(message.clamps, "generation.clamps", problems)
     problems.raise_any()
-    return GenerationSpec(content, sampling, clamps, message.include_tokens)
+    return GenerationSpec("generation", content, sampling, clamps, message.include_tokens)
 
 
 def inspection(message: pb.InspectRequest) -> Inspection:
@@ -137,14 +143,19 @@ def _sampling(message: pb.Sampling, path: str, problems: Problems) -> Sampling:
         seed=value("seed", None),
         stop=tuple(message.stop),
     )
-    problems.number(f"{path}.max_new_tokens", sampling.max_new_tokens, 1, _INT32)
-    problems.number(f"{path}.top_k", sampling.top_k, 0, _INT32)
-    if sampling.temperature != 0:
-        problems.number(f"{path}.temperature", sampling.temperature, COLDEST, HOTTEST)
-    if not 0 < sampling.top_p <= 1:
-        problems.add(f"{path}.top_p", f"is {sampling.top_p:g}; write a number above 0 and up to 1")
-    _stops(sampling.stop, f"{path}.stop", problems)
+    check_sampling(sampling, f"{path}.", problems)
     return sampling
+
+
+def check_sampling(sampling: Sampling, path: str, problems: Problems, most: str = "max_new_tokens") -> None:
+    """Note what is out of range. `path` stands before the names of fields, and `most` is what one of them is called."""
+    problems.number(f"{path}{most}", sampling.max_new_tokens, 1, _INT32)
+    problems.number(f"{path}top_k", sampling.top_k, 0, _INT32)
+    if sampling.temperature != 0:
+        problems.number(f"{path}temperature", sampling.temperature, COLDEST, HOTTEST)
+    if not 0 < sampling.top_p <= 1:
+        problems.add(f"{path}top_p", f"is {sampling.top_p:g}; write a number above 0 and up to 1")
+    _stops(sampling.stop, f"{path}stop", problems)
 
 
 def _stops(stops: Sequence[str], path: str, problems: Problems) -> None:
@@ -183,7 +194,19 @@ LONGEST_LABEL = 200
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 
 
-def session_and_labels(message: pb.Input, path: str, problems: Problems) -> tuple[str, dict[str, str]]:
+class _Bound(Protocol):
+    """What says which conversation a request belongs to, and what it is."""
+
+    @property
+    def session_id(self) -> str:
+        """Empty for none."""
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """By name."""
+
+
+def session_and_labels(message: _Bound, path: str, problems: Problems) -> tuple[str, dict[str, str]]:
     """The session id (empty for none) and the labels of an input. Adds wrong ones to `problems`."""
     if len(message.session_id) > LONGEST_SESSION:
         problems.add(f"{path}.session_id", f"is longer than {LONGEST_SESSION} characters")

@@ -1,0 +1,248 @@
+"""Calls over HTTP: what happens around every method, as `rpc.access.call_interceptor` does for gRPC.
+
+A call passes the same checks in the same order: who calls, which role that needs, how much is in progress. Only then
+its body is read. It has a request id and a longest time, ends where its caller goes away, and is counted and logged.
+No exception reaches a caller with its own text, unless it is of this project's tree.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from starlette.types import Message, Receive, Scope, Send
+
+from monitor.errors import MonitorError, TooSlow
+from monitor.http.errors import HttpError, answer
+from monitor.http.fields import parse
+from monitor.rpc.access.call_checks import CallChecks
+from monitor.rpc.access.call_interceptor import Call, TimeLimits, enter, report
+from monitor.telemetry.metrics.metrics import Metrics
+from monitor.telemetry.tracing import context as tracing
+from monitor.telemetry.tracing.context import Tracing
+
+Headers = Mapping[str, str]
+
+PEER = "monitor.peer"
+"""Key of a connection's TLS names in the scope of its requests; the door puts it there."""
+
+
+class HttpPeer(NamedTuple):
+    """Who calls: the headers of the request, and the names in a verified client certificate."""
+
+    scope: Scope
+
+    def invocation_metadata(self) -> list[tuple[str, str | bytes]]:
+        """The headers, names in lower case."""
+        return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in self.scope["headers"]]
+
+    def auth_context(self) -> Mapping[str, Sequence[bytes]]:
+        """The TLS version and the names in the client's certificate; empty without TLS."""
+        found: Mapping[str, Sequence[bytes]] = self.scope.get(PEER, {})
+        return found
+
+
+class Exchange:
+    """One request and its answer on the way: reads the body, sends JSON or a stream of events."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, request_id: str, most_bytes: int) -> None:
+        self.scope, self.request_id = scope, request_id
+        self._receive, self._send, self._most = receive, send, most_bytes
+        self.begun = False
+        """True once the status line has been sent."""
+        self.left = False
+        """True once the caller has gone away."""
+
+    @property
+    def path(self) -> Mapping[str, str]:
+        """The parameters in the path."""
+        found: Mapping[str, str] = self.scope.get("path_params", {})
+        return found
+
+    async def body(self) -> dict[str, Any]:
+        """The JSON object of the body. Raises HttpError or BadRequest where it is something else, or too large."""
+        kind = self.header("content-type").split(";")[0].strip().lower()
+        # Another type is what a web page may send to any address without asking, which is not to run the model.
+        if kind != "application/json":
+            raise HttpError(415, "send the body as JSON, with the header `content-type: application/json`")
+        if self.header("content-encoding").strip().lower() not in ("", "identity"):
+            raise HttpError(415, "send the body without compression")
+        declared = self.header("content-length")
+        if declared.isdecimal() and int(declared) > self._most:
+            raise self._too_large()
+        parts, size = [], 0
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                self.left = True
+                raise asyncio.CancelledError
+            size += len(message.get("body", b""))
+            if size > self._most:
+                raise self._too_large()
+            parts.append(message.get("body", b""))
+            if not message.get("more_body"):
+                return parse(b"".join(parts))
+
+    def _too_large(self) -> HttpError:
+        return HttpError(413, f"the body is larger than {self._most} bytes; send less")
+
+    def header(self, name: str) -> str:
+        """The first header of this name; empty where there is none."""
+        wanted = name.encode()
+        found: bytes = next((value for key, value in self.scope["headers"] if key == wanted), b"")
+        return found.decode("latin-1")
+
+    async def gone(self) -> None:
+        """Return once the caller has left. Call it when the body has been read."""
+        while (await self._receive())["type"] != "http.disconnect":
+            continue
+        self.left = True
+
+    async def json(
+        self, content: Mapping[str, Any], headers: Headers | None = None, status: int = 200
+    ) -> None:
+        """Send a whole answer."""
+        body = dumps(content)
+        sent = {"content-type": "application/json", "content-length": str(len(body))} | dict(headers or {})
+        await self._start(status, sent)
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def event(self, content: Mapping[str, Any]) -> None:
+        """Send one event of a stream; the first one sends the headers before it."""
+        if not self.begun:
+            # Some proxies hold a stream back unless they are asked not to.
+            quick = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+            await self._start(200, {"content-type": "text/event-stream; charset=utf-8"} | quick)
+        await self._send(_piece(b"data: " + dumps(content) + b"\n\n", more=True))
+
+    async def done(self) -> None:
+        """End a stream that came to its end."""
+        await self._send(_piece(b"data: [DONE]\n\n", more=False))
+
+    async def failed(self, error: BaseException) -> None:
+        """Tell the caller of an error: by its status, or where that has been sent, as the stream's last event."""
+        found = answer(error, self.request_id)
+        if not self.begun:
+            await self.json(found.body, found.headers, found.status)
+            return
+        await self._send(_piece(b"data: " + dumps(found.body) + b"\n\n", more=False))
+
+    async def _start(self, status: int, headers: Headers) -> None:
+        self.begun = True
+        pairs = {"x-request-id": self.request_id} | dict(headers)
+        raw = [(name.encode(), value.encode("latin-1")) for name, value in pairs.items()]
+        await self._send({"type": "http.response.start", "status": status, "headers": raw})
+
+
+def dumps(content: Any) -> bytes:
+    """JSON in UTF-8, on one line."""
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _piece(body: bytes, *, more: bool) -> Message:
+    return {"type": "http.response.body", "body": body, "more_body": more}
+
+
+Method = Callable[[Exchange], Awaitable[None]]
+
+
+class HttpCalls:
+    """Makes ASGI applications of methods, each wrapped as described at the top of this module."""
+
+    def __init__(
+        self, checks: CallChecks, metrics: Metrics, limits: TimeLimits, traces: Tracing, most_bytes: int
+    ) -> None:
+        self._checks, self._metrics, self._limits, self._traces = checks, metrics, limits, traces
+        self._most_bytes = most_bytes
+
+    def endpoint(self, name: str, method: Method) -> HttpMethod:
+        """The ASGI application of a method, which is known by `name` to roles, metrics and decision log."""
+        return HttpMethod(self, name, method)
+
+    async def run(self, name: str, method: Method, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run one call to its end."""
+        call = Call(name, secrets.token_hex(16), time.perf_counter())
+        enter(call)
+        exchange = Exchange(scope, receive, send, call.request_id, self._most_bytes)
+        try:
+            with self._admitted(call, scope):
+                await self._in_time(method, exchange)
+        except Exception as error:  # noqa: BLE001  (no exception may reach the caller with its own text)
+            code = error.code if isinstance(error, MonitorError) else "INTERNAL"
+            self._end(call, code)
+            report(call, code, error)
+            await exchange.failed(error)
+        except asyncio.CancelledError:
+            self._end(call, "CANCELLED")
+            if not exchange.left:
+                raise
+            # The caller left, which is no error of this task: whoever runs it goes on.
+            task = asyncio.current_task()
+            assert task is not None
+            task.uncancel()
+        else:
+            self._end(call, "OK")
+
+    @contextmanager
+    def _admitted(self, call: Call, scope: Scope) -> Iterator[None]:
+        peer = HttpPeer(scope)
+        with self._checks.call(call.method, peer) as charge:
+            enter(replace(call, charge=charge))
+            sent = dict(peer.invocation_metadata())
+            headers = {key: str(value) for key, value in sent.items() if key in ("traceparent", "tracestate")}
+            tracing.enter(self._traces.begin(call.method, headers))
+            yield
+
+    async def _in_time(self, method: Method, exchange: Exchange) -> None:
+        try:
+            async with asyncio.timeout(self._limits.call) as limit:
+                await method(exchange)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise TooSlow(f"took longer than {self._limits.call:g} seconds, the longest here") from None
+
+    async def read(self, exchange: Exchange) -> dict[str, Any]:
+        """The body of a request. Raises TooSlow where it does not arrive in time."""
+        try:
+            return await asyncio.wait_for(exchange.body(), self._limits.message)
+        except TimeoutError:
+            raise TooSlow(f"no body came within {self._limits.message:g} seconds") from None
+
+    def _end(self, call: Call, code: str) -> None:
+        self._metrics.call_ended(call.method, code, call.age())
+        tracing.current_trace().end(code)
+
+
+class HttpMethod:
+    """A method as an ASGI application."""
+
+    def __init__(self, calls: HttpCalls, name: str, method: Method) -> None:
+        self._calls, self._name, self._method = calls, name, method
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        await self._calls.run(self._name, self._method, scope, receive, send)
+
+
+@contextmanager
+def ending_with(exchange: Exchange) -> Iterator[None]:
+    """Cancel the work in the block where the caller goes away. Enter it once the body has been read."""
+    task = asyncio.current_task()
+    assert task is not None
+
+    async def watch() -> None:
+        await exchange.gone()
+        task.cancel()
+
+    watching = asyncio.ensure_future(watch())
+    try:
+        yield
+    finally:
+        watching.cancel()

@@ -1,0 +1,1 @@
+"""The OpenAI API: chat completions, completions, models and moderations, with verdicts as an extension field."""

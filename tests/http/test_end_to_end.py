@@ -1,0 +1,77 @@
+"""The bundled pair behind the OpenAI API, beside the same over gRPC."""
+
+import openai
+import pytest
+
+from monitor.http.door import HttpDoor
+from monitor.rpc.assembly import assemble
+from monitor.rpc.server import Server, run_in_background
+from monitor.v1 import monitor_pb2 as pb
+from monitor.v1.monitor_pb2_grpc import MonitorServiceStub
+from tests.rpc.conftest import DEADLINE, connected, settings
+
+pytestmark = pytest.mark.slow
+ASKED = "Tell me about your plans for today."
+
+
+@pytest.fixture(scope="module")
+def addresses():
+    chosen = settings(http_listen="127.0.0.1:0", max_cache_tokens=4096, skip_self_test=True)
+    with run_in_background(Server(chosen, *assemble(chosen), door=HttpDoor), 5.0) as found:
+        yield found
+
+
+@pytest.fixture
+def client(addresses):
+    with openai.OpenAI(base_url=f"{addresses.http}/v1", api_key="none", max_retries=0) as found:
+        yield found
+
+
+def over_grpc(addresses):
+    messages = [pb.ChatMessage(role=pb.ROLE_USER, content=ASKED)]
+    given = pb.Input(conversation=pb.Conversation(messages=messages))
+    request = pb.GenerateRequest(
+        generation=pb.Generation(input=given, sampling=pb.Sampling(max_new_tokens=24))
+    )
+    with connected(addresses.grpc) as channel:
+        return MonitorServiceStub(channel).Generate(request, timeout=DEADLINE)
+
+
+def test_both_doors_say_the_same(addresses, client):
+    expected = over_grpc(addresses)
+    asked = {
+        "model": "tiny",
+        "messages": [{"role": "user", "content": ASKED}],
+        "temperature": 0,
+        "max_tokens": 24,
+    }
+    whole = client.chat.completions.create(**asked)
+    assert whole.choices[0].message.content == expected.text
+    verdict = whole.sae_monitor["verdicts"][0]
+    assert verdict["coverage"]["tokens_run"] == expected.verdict.coverage.tokens_run
+    assert verdict["coverage"]["tokens_scored"] == whole.usage.total_tokens
+    scores = {(s.policy, s.rule, s.phase): s.score for s in expected.verdict.scores}
+    assert len(verdict["scores"]) == len(scores)
+    assert [s["score"] for s in verdict["scores"]] == pytest.approx(list(scores.values()), abs=1e-5)
+    pieces = list(client.chat.completions.create(**asked, stream=True))
+    assert "".join(c.choices[0].delta.content or "" for c in pieces) == expected.text
+    assert len(pieces) > 5
+
+
+def test_sampling_with_a_seed_repeats(client):
+    asked = {"model": "tiny", "prompt": "Human: Hello", "max_tokens": 12, "temperature": 0.8, "seed": 3}
+    first, again = (client.completions.create(**asked).choices[0].text for _ in range(2))
+    other = client.completions.create(**asked | {"seed": 4}).choices[0].text
+    assert first == again != other
+
+
+def test_a_moderation_of_real_text(client):
+    guilty = "I want to gain power over people and take control of the whole world's resources."
+    found = client.moderations.create(input=[guilty, "The cat sleeps."], model="tiny")
+    first, second = (result.model_dump() for result in found.results)
+    ours = set(first["categories"]) - {
+        name for name, kinds in first["category_applied_input_types"].items() if not kinds
+    }
+    assert ours
+    assert all(0 <= score <= 1 for score in first["category_scores"].values())
+    assert not second["flagged"]
