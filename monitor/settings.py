@@ -685,6 +685,7 @@ _VALUES = {
     "dictionary": "PLACE",
     "dictionary_format": "NAME",
     "policies": "FOLDER",
+    "cache": "FOLDER",
     "device": "DEVICE",
     "decision_log": "FOLDER|off",
     "decision_log_masks": "JSON",
@@ -707,10 +708,16 @@ def _values(name: str, annotation: Any) -> str:
         return _VALUES[name]
     if get_origin(annotation) is Literal:
         return "CHOICE"
-    kinds = {annotation, *get_args(annotation)}
+    # Of a union of annotated types, what is annotated.
+    kinds = {annotation, *map(_plain, get_args(annotation))}
     if bool in kinds:
         return ""
     return "FILE" if Path in kinds else _UNITS.get(name.rpartition("_")[2], "NUMBER")
+
+
+def _plain(annotation: Any) -> Any:
+    """The type that is annotated, where one is."""
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
 
 
 class ClientSettings(BaseSettings):

@@ -29,7 +29,7 @@ TextReader = Callable[[str, str, WatchPlan], tuple[Readings, Readings]]
 Series = Annotated[dict[str, list[float]], Field(min_length=1)]
 
 
-class Exchange(Strict):
+class PromptAndResponse(Strict):
     """A prompt with the response to it."""
 
     prompt: Text
@@ -39,11 +39,11 @@ class Exchange(Strict):
 
 
 def _form(value: Any) -> str:
-    return "exchange" if isinstance(value, dict | Exchange) else "text"
+    return "both" if isinstance(value, dict | PromptAndResponse) else "text"
 
 
-TextOrExchange = Annotated[
-    Annotated[Text, Tag("text")] | Annotated[Exchange, Tag("exchange")], Discriminator(_form)
+TextOrBoth = Annotated[
+    Annotated[Text, Tag("text")] | Annotated[PromptAndResponse, Tag("both")], Discriminator(_form)
 ]
 
 
@@ -57,7 +57,7 @@ class Case(Strict):
     the probe."""
     response_readings: Series | None = None
     """Readings of the tokens that the model wrote after those of `readings`, which are then the prompt's."""
-    texts: Annotated[list[TextOrExchange], Field(min_length=1)] | None = None
+    texts: Annotated[list[TextOrBoth], Field(min_length=1)] | None = None
     """Texts for the running model to read, instead of readings. Where a rule needs both, write `{prompt: …, response:
     …}` in place of a text."""
     phase: Annotated[Phase, Field(strict=False)] = Phase.PROMPT
@@ -114,7 +114,7 @@ class Case(Strict):
 
     def _both_phases(self) -> None:
         both = self.response_readings is not None or any(
-            isinstance(one, Exchange) for one in self.texts or ()
+            isinstance(one, PromptAndResponse) for one in self.texts or ()
         )
         if both and "phase" in self.model_fields_set:
             raise refuse(["phase"], "`phase` does not go with a prompt and a response; remove it")
@@ -241,7 +241,7 @@ def _blocks(policy: Policy, alone: PolicySet, case: Case) -> Phases:
     return [(phase, _synthetic(policy, alone, series)) for phase, series in written if series is not None]
 
 
-def _read(read: TextReader, alone: PolicySet, text: str | Exchange, phase: Phase) -> Phases:
+def _read(read: TextReader, alone: PolicySet, text: str | PromptAndResponse, phase: Phase) -> Phases:
     """What the model reads in a text, or in a prompt and its response."""
     if isinstance(text, str):
         return [(phase, read(text, "", alone.watch)[0])]
