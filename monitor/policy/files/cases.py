@@ -39,11 +39,11 @@ class PromptAndResponse(Strict):
 
 
 def _form(value: Any) -> str:
-    return "both" if isinstance(value, dict | PromptAndResponse) else "text"
+    return "(both)" if isinstance(value, dict | PromptAndResponse) else "(text)"
 
 
 TextOrBoth = Annotated[
-    Annotated[Text, Tag("text")] | Annotated[PromptAndResponse, Tag("both")], Discriminator(_form)
+    Annotated[Text, Tag("(text)")] | Annotated[PromptAndResponse, Tag("(both)")], Discriminator(_form)
 ]
 
 

@@ -30,7 +30,7 @@ _ADVICE = {
     "finite_number": "write a finite number",
 }
 
-_UNWRITTEN = ("number", "rate", "lengths", "settings", "text", "both", "[key]")
+_UNWRITTEN = ("number", "rate", "lengths", "settings", "[key]")
 """Parts that pydantic adds to the path of a field and that are not in the file. So are all words in parentheses."""
 
 _FORMS = {
