@@ -96,9 +96,10 @@ class WriterLock:
     """Lock of the one process that writes a folder. The system releases it when the process dies."""
 
     def __init__(self, folder: Path, *, create: bool = True) -> None:
-        """Acquire the lock of a folder, which is created where it is missing, unless `create` is false.
+        """Acquire the lock of a folder, which is created where it is missing.
 
-        Raises ConfigurationError where that fails.
+        Raises ConfigurationError where that fails. With `create=False` a missing folder is not created, and one that
+        cannot be written raises OSError.
         """
         self._path = folder / _LOCK
         try:
@@ -106,6 +107,8 @@ class WriterLock:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
+            if not create:
+                raise
             raise ConfigurationError(
                 f"decision_log: {folder} cannot be written: {error.strerror}; give another folder, or `off`"
             ) from None

@@ -191,7 +191,7 @@ class DecisionLog:
         self._lost += gone.records
         self._meter.displaced(gone.cause, gone.records)
         _log.error(
-            "a file of the decision log is not as it was left; a new one is begun",
+            "a file of the decision log is not where, or not as, it was left",
             reason=gone.strerror,
             records=gone.records,
         )

@@ -201,8 +201,8 @@ class LogWriter:
     def _settled(self) -> None:
         """Make sure that this writer still owns the folder and its file.
 
-        Raises Displaced where others did something to the file, and ConfigurationError where the folder is gone or
-        another process writes there.
+        Raises Displaced where others did something to the file, OSError where the folder is gone, and
+        ConfigurationError where another process writes there.
         """
         self._in_place(None if self._suspect else self._size)
         if not self._lock.held():
