@@ -12,6 +12,8 @@ def main() -> None:
     """Run the command line; an unforeseen error exits with 2, so that it never reads as "a rule matched"."""
     # Before anything is imported that may open a file, which would get the number of a closed stream.
     streams.prepare()
+    if "serve" not in sys.argv[1:2]:  # It has a log, and writes what libraries say there.
+        streams.attribute_libraries()
     code = _run()
     failed = streams.finish()
     if failed and not code:

@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from typing import TextIO, cast
+from typing import Any, TextIO, cast
 
 NARROWEST, WIDEST = 20, 1000
 """Columns that a table can be drawn in; a larger or smaller number is taken for one of these."""
@@ -67,7 +67,7 @@ def drop(number: int) -> None:
 
 
 def prepare() -> None:
-    """Make the standard streams usable, and mark what libraries say as theirs. Called once, before the command line."""
+    """Make the standard streams usable. Called once, before the command line."""
     codecs.register_error(_ESCAPE, _escaped)
     if sys.stdin is None:
         _reserve(0)
@@ -80,7 +80,6 @@ def prepare() -> None:
             os.environ[name] = str(width)
         else:
             os.environ.pop(name, None)
-    _attribute_libraries()
 
 
 def finish() -> str:
@@ -140,11 +139,14 @@ def _escaped(error: UnicodeError) -> tuple[str, int]:
     return json.dumps(error.object[error.start : error.end])[1:-1], error.end
 
 
-def _attribute_libraries() -> None:
+def attribute_libraries() -> None:
     """Put the library's name before what a library logs or warns of, so that nobody takes it for a line of ours."""
-    # What it says of ordinary weights while it loads them is no news to whoever runs a command.
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    logging.basicConfig(level=logging.WARNING, format="[library %(name)s] %(message)s")
+    make = logging.getLogRecordFactory()
+
+    def marked(name: str, level: int, path: str, line: int, text: object, *rest: Any, **more: Any) -> Any:
+        return make(name, level, path, line, f"[library {name}] {text}", *rest, **more)
+
+    logging.setLogRecordFactory(marked)
     warnings.showwarning = _warned
 
 

@@ -155,18 +155,20 @@ def test_columns_are_kept_within_what_can_be_drawn(text, width, monkeypatch):
 @pytest.mark.slow
 def test_what_a_library_says_is_marked_as_its_own():
     code = (
-        "from monitor.cli import streams; streams.prepare()\n"
+        "from monitor.cli import streams; streams.prepare(); streams.attribute_libraries()\n"
         "import logging, warnings\n"
         "logging.getLogger('torchao').warning('cannot do this')\n"
         "warnings.warn_explicit('old', DeprecationWarning, '/x/site-packages/tokenizers/a.py', 3)\n"
         "warnings.warn_explicit('odd', UserWarning, '/x/site-packages/tokenizers/a.py', 3)\n"
         "from transformers.utils import logging as theirs\n"
-        "theirs.get_logger('transformers.modeling').warning('loading report')\n"
-        "theirs.get_logger('transformers.modeling').error('broken')\n"
+        "theirs.get_logger('transformers.modeling').warning('%d weights were made up', 3)\n"
+        "theirs.get_logger('transformers.modeling').warning({'a': '100%'})\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=BLANK)
-    lines = done.stderr.splitlines()
-    assert lines[:2] == ["[library torchao] cannot do this", "[library tokenizers] UserWarning: odd"]
-    assert not any("loading report" in line for line in lines)
-    assert any("broken" in line for line in lines)
+    assert [line.removeprefix("[transformers] ") for line in done.stderr.splitlines()] == [
+        "[library torchao] cannot do this",
+        "[library tokenizers] UserWarning: odd",
+        "[library transformers.modeling] 3 weights were made up",
+        "[library transformers.modeling] {'a': '100%'}",
+    ]
     assert warnings.showwarning is not streams._warned
