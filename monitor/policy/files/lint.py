@@ -82,7 +82,17 @@ def _notes(source: Source) -> list[str]:
         return [*notes, f"{name}: was never fitted"]
     if source.model.concept is not None and source.lock.examples != examples_digest(source.examples):
         notes.append(f"{name}: the examples changed since it was fitted")
+    notes += [f"{name}: the lock holds a threshold for `{gone}`, which is gone" for gone in _gone(source)]
     return notes + [f"{name}: {problem.message}" for problem in stale_checks(source, source.lock)]
+
+
+def _gone(source: Source) -> list[str]:
+    """Rules and conditions that the lock has a threshold for and the policy has not."""
+    leaves, lock = source.model.leaves(), source.lock
+    if lock is None:
+        return []
+    written = [*(("rules", name) for name in lock.rules), *(("conditions", name) for name in lock.conditions)]
+    return [name for section, name in written if (section, name) not in leaves]
 
 
 def _clamps_nothing(source: Source) -> bool:

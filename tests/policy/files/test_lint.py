@@ -18,7 +18,7 @@ from monitor.policy.files.lint import check_folder
 from monitor.policy.files.lock import write_lock
 from monitor.policy.files.source import read_source
 from monitor.policy.files.yaml_document import PolicyProblems
-from tests.policy.policy_files import CONCEPT, EXAMPLES, PINNED, lock_for
+from tests.policy.policy_files import CONCEPT, EXAMPLES, PINNED, lock_for, write_concept
 
 FOLDER = Path(__file__).parents[1] / "malformed"
 ROWS = [line.split("\t") for line in (FOLDER / "expected.tsv").read_text().splitlines()]
@@ -304,6 +304,14 @@ def test_the_benign_texts_and_other_files_may_stand_there(tmp_path):
     (tmp_path / "README.md").write_text("x")
     (tmp_path / "costs").mkdir()
     assert check_folder(tmp_path).policies == 1
+
+
+def test_a_threshold_of_a_rule_that_is_gone_is_noted(tmp_path):
+    write_concept(tmp_path)
+    assert not any("is gone" in note for note in check_folder(tmp_path).notes)
+    text = (tmp_path / "greed.yaml").read_text()
+    (tmp_path / "greed.yaml").write_text(text.replace("name: stated", "name: said"))
+    assert "greed: the lock holds a threshold for `stated`, which is gone" in check_folder(tmp_path).notes
 
 
 ALWAYS = PINNED.replace("    action: suppress\n", "    mode: MODE\n").replace(
