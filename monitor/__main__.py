@@ -6,15 +6,22 @@ import sys
 import traceback
 
 from monitor.cli import streams
+from monitor.rpc.process.signals import end_as_first_process, exit_at_signals
 
 
 def main() -> None:
     """Run the command line; an unforeseen error exits with 2, so that it never reads as "a rule matched"."""
     # Before anything is imported that may open a file, which would get the number of a closed stream.
     streams.prepare()
-    if "serve" not in sys.argv[1:2]:  # It has a log, and writes what libraries say there.
-        streams.attribute_libraries()
-    code = _run()
+    words = [word for word in sys.argv[1:] if not word.startswith("-")]
+    # Before anything large is imported, which takes seconds.
+    if words[:1] == ["serve"]:
+        with exit_at_signals():
+            code = _run()
+    else:
+        end_as_first_process()
+        streams.attribute_libraries()  # A server writes what libraries say into its log.
+        code = _run()
     failed = streams.finish()
     if failed and not code:
         print(f"error: the output could not be written: {failed}", file=sys.stderr)
