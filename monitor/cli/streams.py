@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import codecs
 import io
-import json
-import logging
 import os
 import sys
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -136,11 +133,16 @@ def _escaped(error: UnicodeError) -> tuple[str, int]:
     r"""What to print for characters that an encoding lacks: `\u6f22`, which is right inside JSON too."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
+    units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[i : i + 2].hex()}" for i in range(0, len(units), 2)), error.end
 
 
 def attribute_libraries() -> None:
     """Put the library's name before what a library logs or warns of, so that nobody takes it for a line of ours."""
+    # Not at the top: a server arms its signals behind this module, and should do so at once.
+    import logging
+    import warnings
+
     make = logging.getLogRecordFactory()
 
     def marked(name: str, level: int, path: str, line: int, text: object, *rest: Any, **more: Any) -> Any:
