@@ -79,7 +79,7 @@ def _text_reader(reader: PairReader | None) -> TextReader | None:
     def read(prompt: str, response: str, plan: WatchPlan) -> tuple[Readings, Readings]:
         ids = reader.ids(prompt)
         # Behind the prompt, as the model would have written it: without the tokens that begin a text.
-        written = reader.pair.loaded.tokenizer.encode(response, add_special_tokens=False) if response else []
+        written = reader.pair.loaded.text.inner(response, continued=True) if response else []
         found = reader.watched([*ids, *written], plan)
         return found[: len(ids)], found[len(ids) :]
 

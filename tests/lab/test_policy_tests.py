@@ -13,11 +13,11 @@ class Reader:
 
     def __init__(self):
         self.passes = []
-        tokenizer = SimpleNamespace(encode=self._encode)
-        self.pair = SimpleNamespace(loaded=SimpleNamespace(tokenizer=tokenizer))
+        text = SimpleNamespace(inner=self._inner)
+        self.pair = SimpleNamespace(loaded=SimpleNamespace(text=text))
 
-    def _encode(self, text, *, add_special_tokens):
-        assert not add_special_tokens, "a response begins no text"
+    def _inner(self, text, *, continued):
+        assert continued, "a response begins no text"
         return [len(word) for word in text.split()]
 
     def ids(self, text):
