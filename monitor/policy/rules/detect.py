@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.policy.rules.evidence import TOKENS, EvidenceStore, Tokens, shown
+from monitor.policy.rules.evidence import TOKENS, EvidenceStore, Indices, Tokens, shown
 from monitor.policy.rules.pooling import State
 from monitor.policy.rules.program import Program
 from monitor.policy.rules.step import Bools, Lanes, Step, nearest
@@ -24,7 +24,11 @@ class Firing:
     taken: Step
     lane: int
     tokens: Tokens
-    """Of the lane, in the step."""
+    """Of the step."""
+    own: Indices
+    """`[tokens]` those of the lane, in order."""
+    row: int
+    """Of the lane's request in the store."""
     store: EvidenceStore
     phase: Phase
     token_text: TokenText
@@ -41,7 +45,7 @@ class Firing:
             action=spec.action,
             mode=spec.mode,
             phase=self.phase,
-            position=int(self.tokens.positions[at]),
+            position=int(self.tokens.positions[self.own[at]]),
             score=score,
             threshold=threshold,
             evidence=evidence,
@@ -78,9 +82,8 @@ class Firing:
 
     def _evidence(self, check: int, at: int, name: str, *, counts: bool) -> tuple[Evidence, ...]:
         """`counts`: the check looks at this phase, so that tokens of the step are evidence too."""
-        row = int(self.tokens.rows[0])
-        tokens = self.tokens.upto(at + 1 if counts else 0)
-        return shown(self.program, self.store.best(row, check, tokens), self.token_text, name)
+        own = self.own[: at + 1 if counts else 0]
+        return shown(self.program, self.store.best(self.row, check, self.tokens, own), self.token_text, name)
 
 
 @dataclass(frozen=True, eq=False)

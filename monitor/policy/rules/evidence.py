@@ -1,11 +1,12 @@
 """Evidence: the tokens that each check's score rests on, the best few per check, kept while a request runs.
 
-Tokens wait in the order of their passes and are sorted in together, many requests at once, when some detection needs
-them or enough of them wait. Of a kept token its score is kept, and the features that gave most of it.
+Of a kept token its score is kept, and the features that gave most of it. Most tokens are not among the best, which one
+comparison with the weakest kept token tells.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,269 +14,209 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monitor.policy.rules.program import Program
-from monitor.policy.rules.state import FIRST, Table
-from monitor.policy.rules.weights import Active, spread
+from monitor.policy.rules.state import FIRST
+from monitor.policy.rules.weights import Active, Shares
 from monitor.records import Evidence, FeatureReading, TokenText
 
 TOKENS = 5
 """Tokens kept per check."""
 FEATURES = 3
 """Features named per token."""
-_MOST_STEPS, _MOST_SCORES = 4, 65_536
-"""Tokens are sorted in once so many steps, or scores of tokens by checks, wait. More at once would cost a little less
-all in all, and would hold up the pass in which it happens for longer."""
 _STRETCHES = 16
 """Into which a long block is cut to see which tokens cannot be among the best."""
+_TOKEN = np.dtype(
+    [
+        ("position", np.int32),
+        ("token_id", np.int32),
+        ("columns", np.int32, FEATURES),
+        ("values", np.float32, FEATURES),
+    ]
+)
+"""A kept token: watched columns with the readings there, those that gave most first; −1 where there are no more."""
 Indices = NDArray[np.intp]
+Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
 class Tokens:
-    """Tokens of some requests that were scored in one step."""
+    """The tokens of one step, with what was read of them."""
 
-    rows: Indices
-    """`[tokens]` the requests' rows in the table."""
     positions: NDArray[np.int64]
     """`[tokens]`"""
     token_ids: NDArray[np.int64]
     """`[tokens]`"""
+    active: Active
+    shares: Sequence[Shares]
+    """What the readings in `active` give to the scores."""
     scores: NDArray[np.float64]
     """`[tokens, checks]`"""
-    active: Active
-    """What was read of them."""
-    first: int = 0
-    """Row of the first token in `active`; the others follow."""
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def upto(self, count: int) -> Tokens:
-        """The first of them."""
-        part = slice(0, count)
-        return Tokens(
-            self.rows[part],
-            self.positions[part],
-            self.token_ids[part],
-            self.scores[part],
-            self.active,
-            self.first,
-        )
-
-    def some(self, which: Indices) -> Tokens:
-        """Some of them, ascending, with what was read of these alone."""
-        kept = self.active.some(self.first + which)
-        return Tokens(
-            self.rows[which], self.positions[which], self.token_ids[which], self.scores[which], kept
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class _KeptTokens:
-    """Kept tokens as arrays of one length, whatever they belong to."""
-
-    scores: NDArray[np.float64]
-    positions: NDArray[np.int64]
-    token_ids: NDArray[np.int64]
-    columns: NDArray[np.int32]
-    """`[…, FEATURES]` watched columns, strongest first; −1 where there are no more."""
-    values: NDArray[np.float32]
-    """`[…, FEATURES]`"""
 
     @classmethod
-    def blank(cls, *shape: int) -> _KeptTokens:
-        return cls(
-            np.zeros(shape),
-            np.zeros(shape, np.int64),
-            np.zeros(shape, np.int64),
-            np.full((*shape, FEATURES), -1, np.int32),
-            np.zeros((*shape, FEATURES), np.float32),
-        )
+    def of(
+        cls, program: Program, positions: NDArray[np.int64], token_ids: NDArray[np.int64], read: Active
+    ) -> Tokens:
+        """Tokens with what was read of them, which is scored here."""
+        shares = program.weights.shares(read)
+        return cls(positions, token_ids, read, shares, program.weights.scores(shares, len(read)))
 
-    def at(self, *index: Any) -> _KeptTokens:
-        return _KeptTokens(*(array[index] for array in self._arrays()))
-
-    def put(self, index: Any, other: _KeptTokens) -> None:
-        for mine, new in zip(self._arrays(), other._arrays(), strict=True):
-            mine[index] = new
-
-    def plus(self, other: _KeptTokens) -> _KeptTokens:
-        return _KeptTokens(
-            *(np.concatenate(both) for both in zip(self._arrays(), other._arrays(), strict=True))
-        )
-
-    def _arrays(self) -> tuple[NDArray[Any], ...]:
-        return self.scores, self.positions, self.token_ids, self.columns, self.values
+    def some(self, which: Indices, program: Program) -> Tokens:
+        """Some of them, in that order."""
+        return Tokens.of(program, self.positions[which], self.token_ids[which], self.active.some(which))
 
 
 class EvidenceStore:
-    """The kept tokens of all rows of a table. Whoever uses it holds the lock of the rules."""
+    """The best tokens so far, of every request and check. Whoever uses it holds the lock of the rules."""
 
-    def __init__(self, program: Program, table: Table) -> None:
-        self._program, self._table = program, table
-        self._kept = _KeptTokens.blank(FIRST, len(program.checks), TOKENS)
-        self._least = np.zeros((FIRST, len(program.checks)))
-        """`[rows, checks]` what a token must score more than to be kept."""
-        self._waiting: list[tuple[Tokens, NDArray[np.int64]]] = []
-        """With the age that each token's row had."""
-        self._tokens = 0
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        checks = len(program.checks)
+        self._count = np.zeros((FIRST, checks), np.intp)
+        """`[rows, checks]` tokens kept."""
+        self._least = np.zeros((FIRST, checks))
+        """`[rows, checks]` what a token must score more than to be kept: the weakest score, 0 while there is room."""
+        self._scores = np.zeros((FIRST, checks, TOKENS))
+        """`[rows, checks, TOKENS]` of the kept tokens, in no order."""
+        self._tokens = np.zeros((FIRST, checks, TOKENS), _TOKEN)
+        """As `_scores`."""
 
-    def begin(self, row: int, *, remember: bool) -> None:
-        """A phase of a request begins. `remember`: evidence of conditions goes on from the phase before."""
-        while len(self._least) <= row:
-            self._least = np.concatenate([self._least, np.zeros_like(self._least)])
-            self._kept = self._kept.plus(_KeptTokens.blank(*self._kept.scores.shape))
-        checks = np.ones(len(self._program.checks), bool)
-        checks[self._program.leaves] = not remember
-        self._kept.put((row, checks), _KeptTokens.blank(int(checks.sum()), TOKENS))
-        self._least[row, checks] = 0.0
+    def begin(self, rows: Indices, again: Bools) -> None:
+        """A phase of some requests begins. Where they had one before (`again`), evidence of conditions goes on."""
+        while len(self._count) <= rows.max():
+            self._count, self._least = _doubled(self._count), _doubled(self._least)
+            self._scores, self._tokens = _doubled(self._scores), _doubled(self._tokens)
+        # Checks of conditions stand behind those of rules.
+        rules, new = len(self._program.simple), rows[~again]
+        self._count[rows, :rules] = self._count[new, rules:] = 0
+        self._least[rows, :rules] = self._least[new, rules:] = 0.0
 
-    def add(self, tokens: Tokens) -> None:
-        """Tokens that wait to be sorted in; those of one row come in the order of their positions."""
-        self._waiting.append((tokens, self._table.age[tokens.rows]))
-        self._tokens += len(tokens)
-        if len(self._waiting) >= _MOST_STEPS or self._tokens * len(self._program.checks) >= _MOST_SCORES:
-            self.sort_in()
-
-    def best_of(self, scores: NDArray[np.float64], rows: Indices) -> Indices:
-        """Which tokens of `[tokens, lanes, checks]` could be kept: `[found]` of `tokens · lanes`, lanes in their rows.
-
-        A token beyond the best few of its own lane and block never can.
-        """
-        bound = np.nextafter(self._least[rows], np.inf)
-        if len(scores) > _STRETCHES:
-            # So many stretches of the block have a token each that is at least as good as the last of these.
-            cuts = np.linspace(0, len(scores), _STRETCHES, endpoint=False).astype(np.intp)
-            highest = np.maximum.reduceat(scores, cuts, axis=0)
-            bound = np.maximum(bound, np.partition(highest, _STRETCHES - TOKENS, axis=0)[_STRETCHES - TOKENS])
-        bound[~self._wanted(rows)] = np.inf
-        return np.unique(np.flatnonzero(scores >= bound) // scores.shape[2])
-
-    def sort_in(self) -> None:
-        """Sort in what waits, as far as its requests are still in the phase that it is of."""
-        waiting, self._waiting, self._tokens = self._waiting, [], 0
-        if not waiting:
-            return
-        rows = np.concatenate([tokens.rows for tokens, _ in waiting])
-        ages = np.concatenate([age for _, age in waiting])
-        scores = np.concatenate([tokens.scores for tokens, _ in waiting])
-        wanted = self._wanted(rows) & (scores > self._least[rows])
-        wanted[self._table.age[rows] != ages] = False
-        token, check = np.nonzero(wanted)
-        if len(token):
-            self._merge([tokens for tokens, _ in waiting], rows[token], token, check, scores[token, check])
-
-    def best(
-        self, row: int, check: int, tokens: Tokens
-    ) -> list[tuple[float, int, int, Indices, NDArray[np.float32]]]:
-        """The best tokens of a check so far, strongest first: score, position, id, columns and values of features.
-
-        `tokens`: the request's tokens that were not added yet, up to the one at which it is asked.
-        """
-        self.sort_in()
-        kept = self._kept.at(row, check)
-        own = np.flatnonzero(tokens.scores[:, check] > 0)
-        fresh = self._of_tokens([tokens], own, np.full(len(own), check), tokens.scores[own, check])
-        every = kept.plus(fresh)
-        order = np.lexsort((every.positions, -every.scores))[:TOKENS]
-        return [
-            (
-                float(every.scores[i]),
-                int(every.positions[i]),
-                int(every.token_ids[i]),
-                every.columns[i][every.columns[i] >= 0].astype(np.intp),
-                every.values[i][every.columns[i] >= 0],
-            )
-            for i in order
-            if every.scores[i] > 0
-        ]
-
-    def _wanted(self, rows: Indices) -> NDArray[np.bool_]:
-        """`[tokens, checks]` whose evidence somebody may still ask for: a rule's until it has fired."""
-        table, simple = self._table, self._program.simple
-        wanted = table.reading[rows]
-        wanted[:, : len(simple)] &= table.armed[np.ix_(rows, simple)]
-        return wanted
-
-    def _merge(
-        self,
-        waiting: list[Tokens],
-        rows: Indices,
-        token: Indices,
-        check: Indices,
-        scores: NDArray[np.float64],
+    def add(
+        self, tokens: Tokens, scores: NDArray[np.float64], rows: Indices, firsts: Indices, wanted: Bools
     ) -> None:
-        """The best of what is kept and of `[pairs]` of tokens and checks. Of equal scores the earlier token stays."""
-        checks = len(self._program.checks)
-        groups, group = np.unique(rows * checks + check, return_inverse=True)
-        row, own = groups // checks, groups % checks
-        before = self._kept.at(row, own)
-        there = before.scores > 0
-        of = np.concatenate([np.nonzero(there)[0], group])
-        every = np.concatenate([before.scores[there], scores])
-        # What is kept comes before what is new, and that in the order of its passes.
-        order = np.lexsort((-every, of))
-        rank = np.arange(len(order)) - np.searchsorted(of[order], np.arange(len(groups)))[of[order]]
-        best, rank = order[rank < TOKENS], rank[rank < TOKENS]
-        old = int(there.sum())
-        fresh = best[best >= old] - old
-        new = self._of_tokens(waiting, token[fresh], check[fresh], scores[fresh])
-        after = _KeptTokens.blank(len(groups), TOKENS)
-        was = best < old
-        after.put((of[best[was]], rank[was]), before.at(there).at(best[was]))
-        after.put((of[best[~was]], rank[~was]), new)
-        self._kept.put((row, own), after)
-        self._least[row, own] = after.scores[:, -1]
+        """Keep those tokens of a step that are among the best so far.
 
-    def _of_tokens(
-        self, steps: list[Tokens], token: Indices, check: Indices, scores: NDArray[np.float64]
-    ) -> _KeptTokens:
-        """`[pairs]`: tokens, numbered through all steps, with the features that give most of a check's score."""
-        kept = _KeptTokens.blank(len(token))
-        kept.scores[:] = scores
-        kept.positions[:] = np.concatenate([s.positions for s in steps])[token]
-        kept.token_ids[:] = np.concatenate([s.token_ids for s in steps])[token]
-        found = _joined(steps)
-        count = found.counts[token]
-        pair, entry = np.repeat(np.arange(len(token)), count), spread(found.starts[token], count)
-        column, value = found.columns[entry], found.values[entry]
-        share = value * self._program.weights.shares(column, check[pair])
-        share[column >= len(self._program.watch.features)] = 0.0
-        # Few of the features that are active at a token are read by the check.
-        read = np.flatnonzero(share > 0)
-        pair, column, value, share = pair[read], column[read], value[read], share[read]
-        order = np.lexsort((-share, pair))
-        rank = np.arange(len(order)) - np.searchsorted(pair[order], np.arange(len(token)))[pair[order]]
+        `scores` are the step's as `[tokens, lanes, checks]`, 0 for padding. Lane `i` is row `rows[i]`, and its tokens
+        begin at `firsts[i]` of `tokens`. `wanted` `[lanes, checks]` says whose evidence anybody may still ask for.
+        """
+        place, lane, check, rank = _best(scores, np.where(wanted, self._least[rows], np.inf))
+        if not len(rank):
+            return
+        score, row = scores[place, lane, check], rows[lane]
+        kept = self._kept(tokens, firsts[lane] + place, check)
+        # One token of each row and check at a time, so that they do not meet in the table.
+        for n in range(int(rank.max()) + 1):
+            mine = np.flatnonzero((rank == n) & (score > self._least[row, check]))
+            self._insert(row[mine], check[mine], score[mine], kept[mine])
+
+    def best(self, row: int, check: int, tokens: Tokens, own: Indices) -> Iterator[tuple[float, Any]]:
+        """Score and kept token of the best tokens of a check so far, strongest first.
+
+        `own`: the request's tokens of a step that were not added yet, up to the one at which it is asked.
+        """
+        own = own[np.argsort(-tokens.scores[own, check], kind="stable")[:TOKENS]]
+        own = own[tokens.scores[own, check] > 0]
+        there = int(self._count[row, check])
+        scores = np.concatenate([self._scores[row, check, :there], tokens.scores[own, check]])
+        fresh = self._kept(tokens, own, np.full(len(own), check))
+        every = np.concatenate([self._tokens[row, check, :there], fresh])
+        for i in np.lexsort((every["position"], -scores))[:TOKENS].tolist():
+            yield float(scores[i]), every[i]
+
+    def _insert(
+        self, row: Indices, check: Indices, score: NDArray[np.float64], tokens: NDArray[np.void]
+    ) -> None:
+        """Tokens take free places, or those of the weakest. Of equal scores the earlier token stays."""
+        place = self._count[row, check]
+        full = np.flatnonzero(place == TOKENS)
+        if len(full):
+            place[full] = self._weakest(row[full], check[full])
+        self._scores[row, check, place], self._tokens[row, check, place] = score, tokens
+        filled = place == TOKENS - 1
+        filled[full] = True
+        self._count[row, check] = np.where(filled, TOKENS, place + 1)
+        row, check = row[filled], check[filled]
+        self._least[row, check] = self._scores[row, check].min(axis=1)
+
+    def _weakest(self, row: Indices, check: Indices) -> Indices:
+        """Places of the tokens that go first: those of the least score, of several the latest."""
+        weakest = self._scores[row, check] == self._least[row, check][:, None]
+        return np.asarray(np.where(weakest, self._tokens["position"][row, check], -1).argmax(axis=1))
+
+    def _kept(self, tokens: Tokens, which: Indices, check: Indices) -> NDArray[np.void]:
+        """`[pairs]` tokens of a step as they are kept for a check each, with the features that give most to its score."""
+        if 4 * len(which) < len(
+            tokens.positions
+        ):  # the shares of these alone are found sooner than among all
+            tokens, which = tokens.some(which, self._program), np.arange(len(which))
+        kept = np.zeros(len(which), _TOKEN)
+        kept["position"], kept["token_id"] = tokens.positions[which], tokens.token_ids[which]
+        kept["columns"] = -1
+        pair, reading, share = self._shares(tokens, which, check)
+        order = np.lexsort((reading, -share, pair))
+        rank = np.arange(len(order)) - np.searchsorted(pair[order], np.arange(len(which)))[pair[order]]
         order, rank = order[rank < FEATURES], rank[rank < FEATURES]
-        kept.columns[pair[order], rank], kept.values[pair[order], rank] = column[order], value[order]
+        pair, reading = pair[order], reading[order]
+        kept["columns"][pair, rank] = tokens.active.columns[reading]
+        kept["values"][pair, rank] = tokens.active.values[reading]
         return kept
 
+    def _shares(
+        self, tokens: Tokens, which: Indices, check: Indices
+    ) -> tuple[Indices, Indices, NDArray[np.float64]]:
+        """What features give to pairs of a token and a check, where it is more than 0: pair, reading, share."""
+        checks = tokens.scores.shape[1]
+        pairs = np.full(len(tokens.positions) * checks, -1)
+        pairs[which * checks + check] = np.arange(len(which))
+        found = []
+        for part in tokens.shares:
+            pair = pairs.take(part.places)
+            own = np.flatnonzero((pair >= 0) & (part.values > 0))
+            # Probes and signals stand behind the features.
+            own = own[tokens.active.columns.take(part.readings[own]) < len(self._program.watch.features)]
+            found.append((pair[own], part.readings[own], part.values[own]))
+        pair, reading, share = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        return pair, reading, share
 
-def _joined(steps: list[Tokens]) -> Active:
-    """What was read in all steps, rows numbered through all of their tokens."""
-    parts = [tokens.active.some(tokens.first + np.arange(len(tokens))) for tokens in steps]
-    counts = np.concatenate([part.counts for part in parts])
-    columns, values = (
-        np.concatenate(own) for own in zip(*((p.columns, p.values) for p in parts), strict=True)
-    )
-    return Active(np.concatenate([[0], np.cumsum(counts)]), columns, values)
+
+def _best(
+    scores: NDArray[np.float64], bound: NDArray[np.float64]
+) -> tuple[Indices, Indices, Indices, Indices]:
+    """Token, lane and check of the best few scores of each lane and check above their bound, and which of them each is.
+
+    `scores` `[tokens, lanes, checks]`, `bound` `[lanes, checks]`. Of equal scores the earlier token is the better one.
+    """
+    if len(scores) == 1:
+        lane, check = np.nonzero(scores[0] > bound)
+        return np.zeros_like(lane), lane, check, np.zeros_like(lane)
+    bound = np.nextafter(bound, np.inf)
+    if len(scores) > _STRETCHES:
+        # So many stretches of the block have a token each that is at least as good as the last of these.
+        cuts = np.linspace(0, len(scores), _STRETCHES, endpoint=False).astype(np.intp)
+        highest = np.maximum.reduceat(scores, cuts, axis=0)
+        bound = np.maximum(bound, np.partition(highest, _STRETCHES - TOKENS, axis=0)[_STRETCHES - TOKENS])
+    place, pair = np.divmod(np.flatnonzero(scores >= bound), bound.size)
+    order = np.lexsort((-scores.reshape(len(scores), -1)[place, pair], pair))
+    place, pair = place[order], pair[order]
+    rank = np.arange(len(pair)) - np.searchsorted(pair, pair)
+    place, pair, rank = place[rank < TOKENS], pair[rank < TOKENS], rank[rank < TOKENS]
+    return place, *np.divmod(pair, bound.shape[1]), rank
+
+
+def _doubled(array: NDArray[Any]) -> NDArray[Any]:
+    return np.concatenate([array, np.zeros_like(array)])
 
 
 def shown(
-    program: Program,
-    found: list[tuple[float, int, int, Indices, NDArray[np.float32]]],
-    token_text: TokenText,
-    name: str,
+    program: Program, found: Iterator[tuple[float, Any]], token_text: TokenText, name: str
 ) -> tuple[Evidence, ...]:
     """Kept tokens as a detection has them; `name` is the sub-condition's."""
-    features = program.watch.features
-    return tuple(
-        Evidence(
-            position,
-            token_id,
-            token_text(token_id),
-            score,
-            tuple(FeatureReading(features[c], float(v)) for c, v in zip(columns, values, strict=True)),
-            name,
-        )
-        for score, position, token_id, columns, values in found
+    return tuple(_evidence(program, score, token, token_text, name) for score, token in found)
+
+
+def _evidence(program: Program, score: float, token: Any, token_text: TokenText, name: str) -> Evidence:
+    token_id, features = int(token["token_id"]), program.watch.features
+    readings = tuple(
+        FeatureReading(features[column], value)
+        for column, value in zip(token["columns"].tolist(), token["values"].tolist(), strict=True)
+        if column >= 0
     )
+    return Evidence(int(token["position"]), token_id, token_text(token_id), score, readings, name)

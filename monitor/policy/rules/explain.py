@@ -12,7 +12,7 @@ from monitor.policy.rules.pooling import Extent
 from monitor.policy.rules.program import Program, compile_program
 from monitor.policy.rules.state import blank
 from monitor.policy.rules.step import Lanes, Step, nearest, step
-from monitor.policy.rules.weights import Active, active
+from monitor.policy.rules.weights import active
 from monitor.records import FeatureReading, Phase, Readings
 
 TOKENS = 5
@@ -74,10 +74,10 @@ class _Text:
 
     def __init__(self, program: Program, readings: Readings, phase: Phase) -> None:
         self.program = program
-        self._readings = readings
-        found: Active = active(readings[1:])
-        self._count = max(len(readings) - 1, 0)
-        self._scores = program.weights.scores(found)
+        self._read = active(readings[1:])
+        self._count = len(self._read)
+        self._parts = program.weights.shares(self._read)
+        self._scores = program.weights.scores(self._parts, self._count)
         self._lanes = Lanes(blank(program, 1), program.watches(phase)[None], program.reads(phase)[None])
         self._taken = self._step() if self._count else None
 
@@ -114,8 +114,13 @@ class _Text:
         return tuple(TokenShare(t + 1, float(scores[t]), self._features(t, check)) for t in best)
 
     def _features(self, t: int, check: int) -> tuple[FeatureReading, ...]:
-        weights, features = self.program.weights, self.program.watch.features
-        row = self._readings[t + 1]
-        parts = row[: len(features)] * weights.shares(np.arange(len(features)), check)
-        best = [i for i in np.argsort(-parts, kind="stable")[:FEATURES] if parts[i] > 0]
-        return tuple(FeatureReading(features[i], float(row[i])) for i in best)
+        place, found = t * len(self.program.checks) + check, []
+        for part in self._parts:
+            for i in np.flatnonzero((part.places == place) & (part.values > 0)).tolist():
+                found.append((-float(part.values[i]), int(part.readings[i])))
+        columns = [(int(self._read.columns[i]), float(self._read.values[i])) for _, i in sorted(found)]
+        features = self.program.watch.features
+        named = [
+            FeatureReading(features[column], value) for column, value in columns if column < len(features)
+        ]
+        return tuple(named[:FEATURES])

@@ -18,8 +18,6 @@ from monitor.records import Readings, WatchPlan
 Indices = NDArray[np.intp]
 _CACHED = 1 << 19
 """Readings that a processor's cache holds with what is made of them."""
-_DENSE = 1 << 20
-"""Columns times checks for which a table of all weights is kept (8 MiB)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,11 +36,6 @@ class Active:
     def counts(self) -> Indices:
         """`[rows]` readings of each."""
         return np.diff(self.starts)
-
-    def of(self, row: int) -> tuple[Indices, NDArray[np.float32]]:
-        """Columns and values of one row."""
-        own = slice(int(self.starts[row]), int(self.starts[row + 1]))
-        return self.columns[own], self.values[own]
 
     def some(self, rows: Indices) -> Active:
         """Some of the rows, in that order."""
@@ -88,8 +81,20 @@ def spread(firsts: NDArray[Any], counts: Indices) -> NDArray[Any]:
     return np.asarray(np.arange(int(counts.sum())) + np.repeat(firsts - before, counts))
 
 
+@dataclass(frozen=True, eq=False)
+class Shares:
+    """What readings give to scores: one share for each active reading and each check that reads its column."""
+
+    places: Indices
+    """`[shares]` whose score it is part of: row · checks + check."""
+    readings: Indices
+    """`[shares]` which reading it comes from, an index in `Active.values`."""
+    values: NDArray[np.float64]
+    """`[shares]` weight · reading."""
+
+
 class Weights:
-    """Compressed rows: watched column → (check, weight) pairs."""
+    """The weights of all checks, by watched column."""
 
     def __init__(self, watch: WatchPlan, checks: Sequence[Check]) -> None:
         self.checks = len(checks)
@@ -104,44 +109,33 @@ class Weights:
         most = max((len(row) for row in table), default=0)
         self._layers = [_layer(table, n) for n in range(most)]
         """The first pair of every column, then the second of those that have two, and so on."""
-        pairs = [(column, i, row[i]) for column, row in enumerate(table) for i in sorted(row)]
-        self._keys = np.asarray([column * self.checks + i for column, i, _ in pairs], np.intp)
-        """Ascending: columns, and checks in each."""
-        self._weight = np.asarray([weight for _, _, weight in pairs], np.float64)
-        self._dense: NDArray[np.float64] | None = None
-        """The same weights by key, where they take little memory: found without a search."""
-        if (size := self.checks * len(watch)) <= _DENSE:
-            self._dense = np.zeros(size)
-            self._dense[self._keys] = self._weight
 
-    def scores(self, found: Active) -> NDArray[np.float64]:
-        """Σ weight · reading, `[rows, checks]`."""
-        rows, columns, values = len(found), found.columns, found.values
-        base = np.repeat(np.arange(rows) * self.checks, found.counts)
-        out, more = np.zeros(rows * self.checks), []
+    def shares(self, found: Active) -> tuple[Shares, ...]:
+        """All shares of some rows, in two parts: of the first check that reads each column, and of all others."""
+        columns, values = found.columns, found.values
+        base = np.repeat(np.arange(len(found)) * self.checks, found.counts)
+        readings, parts = np.arange(len(columns)), []
         for number, (check, weight) in enumerate(self._layers):
             if number:  # few columns are read by several checks
                 mine = np.flatnonzero(check.take(columns) >= 0)
-                base, columns, values = base[mine], columns[mine], values[mine]
-            pairs = base + check.take(columns), values * weight.take(columns)
-            if number:
-                more.append(pairs)
-            else:
-                out += np.bincount(*pairs, len(out))
-        if more:
-            places, parts = (np.concatenate(own) for own in zip(*more, strict=True))
-            out += np.bincount(places, parts, len(out))
-        return np.asarray(out.reshape(rows, self.checks))
+                base, columns, values, readings = base[mine], columns[mine], values[mine], readings[mine]
+            parts.append(Shares(base + check.take(columns), readings, values * weight.take(columns)))
+        return (*parts[:1], _joined(parts[1:])) if len(parts) > 2 else tuple(parts)
 
-    def shares(self, columns: Indices, checks: Indices | int) -> NDArray[np.float64]:
-        """The weight of each column in a check; 0 where the check does not read it."""
-        if not len(self._keys):
-            return np.zeros(len(columns))
-        wanted = columns * self.checks + checks
-        if self._dense is not None:
-            return np.asarray(self._dense[wanted])
-        at = np.minimum(np.searchsorted(self._keys, wanted), len(self._keys) - 1)
-        return np.where(self._keys[at] == wanted, self._weight[at], 0.0)
+    def scores(self, shares: Sequence[Shares], rows: int) -> NDArray[np.float64]:
+        """Σ weight · reading, `[rows, checks]`."""
+        out = np.zeros(rows * self.checks)
+        for part in shares:
+            out += np.bincount(part.places, part.values, len(out))
+        return out.reshape(rows, self.checks)
+
+
+def _joined(parts: Sequence[Shares]) -> Shares:
+    return Shares(
+        np.concatenate([part.places for part in parts]),
+        np.concatenate([part.readings for part in parts]),
+        np.concatenate([part.values for part in parts]),
+    )
 
 
 def _layer(table: Sequence[Mapping[int, float]], n: int) -> tuple[Indices, NDArray[np.float64]]:
