@@ -76,8 +76,8 @@ class _Text:
         self.program = program
         self._read = active(readings[1:])
         self._count = len(self._read)
-        self._parts = program.weights.shares(self._read)
-        self._scores = program.weights.scores(self._parts, self._count)
+        self._gave = program.weights.shares(self._read)
+        self._scores = program.weights.scores(self._gave, self._count)
         self._lanes = Lanes(blank(program, 1), program.watches(phase)[None], program.reads(phase)[None])
         self._taken = self._step() if self._count else None
 
@@ -114,13 +114,12 @@ class _Text:
         return tuple(TokenShare(t + 1, float(scores[t]), self._features(t, check)) for t in best)
 
     def _features(self, t: int, check: int) -> tuple[FeatureReading, ...]:
-        place, found = t * len(self.program.checks) + check, []
-        for part in self._parts:
-            for i in np.flatnonzero((part.places == place) & (part.values > 0)).tolist():
-                found.append((-float(part.values[i]), int(part.readings[i])))
-        columns = [(int(self._read.columns[i]), float(self._read.values[i])) for _, i in sorted(found)]
-        features = self.program.watch.features
-        named = [
-            FeatureReading(features[column], value) for column, value in columns if column < len(features)
+        shares, features = self._gave, self.program.watch.features
+        own = np.flatnonzero((shares.places == t * len(self.program.checks) + check) & (shares.values > 0))
+        order = np.lexsort((shares.readings[own], -shares.values[own]))
+        strongest = shares.readings[own[order]]
+        columns, values = self._read.columns[strongest].tolist(), self._read.values[strongest].tolist()
+        found = [
+            FeatureReading(features[c], v) for c, v in zip(columns, values, strict=True) if c < len(features)
         ]
-        return tuple(named[:FEATURES])
+        return tuple(found[:FEATURES])

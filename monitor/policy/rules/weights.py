@@ -110,32 +110,24 @@ class Weights:
         self._layers = [_layer(table, n) for n in range(most)]
         """The first pair of every column, then the second of those that have two, and so on."""
 
-    def shares(self, found: Active) -> tuple[Shares, ...]:
-        """All shares of some rows, in two parts: of the first check that reads each column, and of all others."""
-        columns, values = found.columns, found.values
+    def shares(self, found: Active) -> Shares:
+        """All shares of some rows; those of one score stand in an order that other rows do not change."""
+        columns, values, readings = found.columns, found.values, np.arange(len(found.columns))
         base = np.repeat(np.arange(len(found)) * self.checks, found.counts)
-        readings, parts = np.arange(len(columns)), []
+        parts = []
         for number, (check, weight) in enumerate(self._layers):
             if number:  # few columns are read by several checks
-                mine = np.flatnonzero(check.take(columns) >= 0)
+                mine = (check.take(columns) >= 0).nonzero()[0]
                 base, columns, values, readings = base[mine], columns[mine], values[mine], readings[mine]
-            parts.append(Shares(base + check.take(columns), readings, values * weight.take(columns)))
-        return (*parts[:1], _joined(parts[1:])) if len(parts) > 2 else tuple(parts)
+            parts.append((base + check.take(columns), readings, values * weight.take(columns)))
+        if not parts:
+            return Shares(base, readings, np.zeros(len(values)))
+        return Shares(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
-    def scores(self, shares: Sequence[Shares], rows: int) -> NDArray[np.float64]:
+    def scores(self, shares: Shares, rows: int) -> NDArray[np.float64]:
         """Σ weight · reading, `[rows, checks]`."""
-        out = np.zeros(rows * self.checks)
-        for part in shares:
-            out += np.bincount(part.places, part.values, len(out))
-        return out.reshape(rows, self.checks)
-
-
-def _joined(parts: Sequence[Shares]) -> Shares:
-    return Shares(
-        np.concatenate([part.places for part in parts]),
-        np.concatenate([part.readings for part in parts]),
-        np.concatenate([part.values for part in parts]),
-    )
+        sums = np.bincount(shares.places, shares.values, rows * self.checks)
+        return np.asarray(sums.reshape(rows, self.checks), np.float64)  # integers where there are no shares
 
 
 def _layer(table: Sequence[Mapping[int, float]], n: int) -> tuple[Indices, NDArray[np.float64]]:
