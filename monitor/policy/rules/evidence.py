@@ -6,6 +6,7 @@ comparison with the weakest kept token tells.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import reduce
@@ -16,13 +17,15 @@ from numpy.typing import NDArray
 
 from monitor.policy.rules.program import Program
 from monitor.policy.rules.state import FIRST
-from monitor.policy.rules.weights import Active, Shares
+from monitor.policy.rules.weights import Scored
 from monitor.records import Evidence, FeatureReading, TokenText
 
 TOKENS = 5
 """Tokens kept per check."""
 FEATURES = 3
 """Features named per token."""
+_MOST_BYTES = 1 << 26
+"""Of blocks that wait; above it the oldest goes into the table."""
 _STRETCHES = 16
 """Into which a long block is cut to see which tokens cannot be among the best."""
 _TOKEN = np.dtype([("token_id", np.int32), ("columns", np.int32, FEATURES), ("values", np.float32, FEATURES)])
@@ -35,29 +38,46 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False)
 class Tokens:
-    """The tokens of one step, with what was read of them."""
+    """The tokens of one step."""
 
+    scored: Scored
+    """What was read in the pass, and what it comes to."""
+    rows: Indices
+    """`[tokens]` where each stands in `scored`."""
     positions: NDArray[np.int64]
     """`[tokens]`"""
     token_ids: NDArray[np.int64]
     """`[tokens]`"""
-    active: Active
-    shares: Shares
-    """What the readings in `active` give to the scores."""
     scores: NDArray[np.float64]
     """`[tokens, checks]`"""
 
-    @classmethod
-    def of(
-        cls, program: Program, positions: NDArray[np.int64], token_ids: NDArray[np.int64], read: Active
-    ) -> Tokens:
-        """Tokens with what was read of them, which is scored here."""
-        shares = program.weights.shares(read)
-        return cls(positions, token_ids, read, shares, program.weights.scores(shares, len(read)))
 
-    def some(self, which: Indices, program: Program) -> Tokens:
-        """Some of them, in that order."""
-        return Tokens.of(program, self.positions[which], self.token_ids[which], self.active.some(which))
+@dataclass(frozen=True, eq=False)
+class _Block:
+    """Several tokens each of some lanes, that wait until somebody asks for evidence."""
+
+    tokens: Tokens
+    scores: NDArray[np.float64]
+    """`[tokens, lanes, checks]`, 0 for padding."""
+    rows: Indices
+    """`[lanes]` in the store."""
+    firsts: Indices
+    """`[lanes]` where the tokens of each begin."""
+    wanted: Bools
+    """`[lanes, checks]` whose evidence anybody may ask for."""
+    ages: NDArray[np.int64]
+    """`[lanes]` of each row when the block came; −1 once its tokens are in the table."""
+
+    @property
+    def size(self) -> int:
+        """Bytes, all in all."""
+        scored = self.tokens.scored
+        return (
+            scored.scores.nbytes
+            + self.scores.nbytes
+            + scored.active.columns.nbytes
+            + scored.active.values.nbytes
+        )
 
 
 class EvidenceStore:
@@ -73,16 +93,31 @@ class EvidenceStore:
         """As `_scores`."""
         self._tokens = np.zeros((FIRST, self._checks, TOKENS), _BYTES)
         """As `_scores`: a `_TOKEN` each."""
+        self._age = np.zeros(FIRST, np.int64)
+        """`[rows]` grows with every phase of every request that a row was for."""
+        self._waits = np.zeros(FIRST, bool)
+        """`[rows]` True where blocks of the phase may wait."""
+        self._blocks: deque[_Block] = deque()
+        """Those that wait, the oldest first."""
+        self._size = 0
+        """Of all of them."""
 
     def begin(self, rows: Indices, again: Bools) -> None:
         """A phase of some requests begins. Where they had one before (`again`), evidence of conditions goes on."""
-        while len(self._least) <= rows.max():
-            self._least, self._scores = _doubled(self._least), _doubled(self._scores)
-            self._positions, self._tokens = _doubled(self._positions), _doubled(self._tokens)
+        self.end(rows)
         # Checks of conditions stand behind those of rules.
         rules, new = len(self._program.simple), rows[~again]
         self._least[rows, :rules] = self._least[new, rules:] = 0.0
         self._scores[rows, :rules] = self._scores[new, rules:] = 0.0
+
+    def end(self, rows: Indices) -> None:
+        """A phase of some requests is over, so nobody asks for what waits of it."""
+        while len(self._least) <= rows.max():
+            self._least, self._scores = _doubled(self._least), _doubled(self._scores)
+            self._positions, self._tokens = _doubled(self._positions), _doubled(self._tokens)
+            self._age, self._waits = _doubled(self._age), _doubled(self._waits)
+        self._age[rows] += 1
+        self._waits[rows] = False
 
     def add(
         self, tokens: Tokens, scores: NDArray[np.float64], rows: Indices, firsts: Indices, wanted: Bools
@@ -92,6 +127,43 @@ class EvidenceStore:
         `scores` are the step's as `[tokens, lanes, checks]`, 0 for padding. Lane `i` is row `rows[i]`, and its tokens
         begin at `firsts[i]` of `tokens`. `wanted` `[lanes, checks]` says whose evidence anybody may still ask for.
         """
+        # Most prompts end before any of their rules fires. Conditions are remembered beyond them.
+        if len(scores) > 1 and not len(self._program.leaves):
+            self._wait(_Block(tokens, scores, rows, firsts, wanted, self._age[rows]))
+            return
+        if self._waits[rows].any():
+            self._take_in(rows)
+        self._sort_in(tokens, scores, rows, firsts, wanted)
+
+    def _wait(self, block: _Block) -> None:
+        self._blocks.append(block)
+        self._size += block.size
+        self._waits[block.rows] = True
+        while self._blocks and (self._size > _MOST_BYTES or not len(self._lanes(self._blocks[0]))):
+            oldest = self._blocks.popleft()
+            self._size -= oldest.size
+            self._take(oldest, self._lanes(oldest))
+
+    def _take_in(self, rows: Indices) -> None:
+        """Put what waits of some rows into the table."""
+        for block in self._blocks:
+            lanes = self._lanes(block)
+            self._take(block, lanes[np.isin(block.rows[lanes], rows)])
+        self._waits[rows] = False
+
+    def _lanes(self, block: _Block) -> Indices:
+        """Lanes whose tokens are not in the table yet and are of the phase in which their request is."""
+        return np.asarray((block.ages == self._age[block.rows]).nonzero()[0])
+
+    def _take(self, block: _Block, lanes: Indices) -> None:
+        if len(lanes):
+            block.ages[lanes] = -1
+            scores, rows, firsts = block.scores[:, lanes], block.rows[lanes], block.firsts[lanes]
+            self._sort_in(block.tokens, scores, rows, firsts, block.wanted[lanes])
+
+    def _sort_in(
+        self, tokens: Tokens, scores: NDArray[np.float64], rows: Indices, firsts: Indices, wanted: Bools
+    ) -> None:
         place, pair, rank = _best(scores, np.where(wanted, self._least[rows], np.inf))
         if not len(rank):
             return
@@ -109,6 +181,8 @@ class EvidenceStore:
 
         `own`: the request's tokens of a step that were not added yet, up to the one at which it is asked.
         """
+        if self._waits[row]:
+            self._take_in(np.asarray([row]))
         own = own[np.argsort(-tokens.scores[own, check], kind="stable")[:TOKENS]]
         fresh = self._kept(tokens, own, np.full(len(own), check))
         scores = np.concatenate([self._scores[row, check], tokens.scores[own, check]])
@@ -138,34 +212,14 @@ class EvidenceStore:
         self._tokens.reshape(-1)[at] = token
 
     def _kept(self, tokens: Tokens, which: Indices, check: Indices) -> NDArray[np.void]:
-        """`[pairs]` tokens of a step as each is kept for a check, with the features that give most to its score."""
-        if 4 * len(which) < len(tokens.positions):  # the shares of few are found sooner alone than among all
-            tokens, which = tokens.some(which, self._program), np.arange(len(which))
+        """`[pairs]` tokens of a step as each is kept for a check."""
         kept = np.zeros(len(which), _TOKEN)
         kept["token_id"], kept["columns"] = tokens.token_ids[which], -1
-        pair, reading = self._strongest(tokens, which * self._checks + check)
-        rank = np.arange(len(pair)) - np.searchsorted(pair, np.arange(len(which)))[pair]
-        pair, reading, rank = pair[rank < FEATURES], reading[rank < FEATURES], rank[rank < FEATURES]
-        kept["columns"][pair, rank] = tokens.active.columns[reading]
-        kept["values"][pair, rank] = tokens.active.values[reading]
+        pair, rank, column, reading = self._program.weights.strongest(
+            tokens.scored, tokens.rows[which], check, FEATURES
+        )
+        kept["columns"][pair, rank], kept["values"][pair, rank] = column, reading
         return kept.view(_BYTES)
-
-    def _strongest(self, tokens: Tokens, places: Indices) -> tuple[Indices, Indices]:
-        """Of scores, by their places, the readings of features that give to them: which score, which reading.
-
-        Score by score, those that give most first; of equal ones the first.
-        """
-        shares, count = tokens.shares, len(tokens.positions) * self._checks
-        number = np.full(count, -1)
-        number[places] = np.arange(len(places))
-        score = number.take(shares.places)
-        own = ((score >= 0) & (shares.values > 0)).nonzero()[0]
-        # Probes and signals stand behind the features.
-        own = own[tokens.active.columns.take(shares.readings[own]) < len(self._program.watch.features)]
-        own = own[np.argsort(shares.readings[own], kind="stable")]
-        # Complex numbers are sorted by their real parts, then by the imaginary ones.
-        own = own[np.argsort(score[own] - 1j * shares.values[own], kind="stable")]
-        return score[own], shares.readings[own]
 
 
 def _best(scores: NDArray[np.float64], bound: NDArray[np.float64]) -> tuple[Indices, Indices, Indices]:

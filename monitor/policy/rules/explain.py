@@ -74,10 +74,8 @@ class _Text:
 
     def __init__(self, program: Program, readings: Readings, phase: Phase) -> None:
         self.program = program
-        self._read = active(readings[1:])
-        self._count = len(self._read)
-        self._gave = program.weights.shares(self._read)
-        self._scores = program.weights.scores(self._gave, self._count)
+        self._scored = program.weights.scored(active(readings[1:]))
+        self._count = len(self._scored.scores)
         self._lanes = Lanes(blank(program, 1), program.watches(phase)[None], program.reads(phase)[None])
         self._taken = self._step() if self._count else None
 
@@ -106,20 +104,16 @@ class _Text:
         return nearest(self.program, self._lanes, self._taken, 0, check, self._count)
 
     def _step(self) -> Step:
-        return step(self.program, self._lanes, self._scores[:, None], Extent(np.zeros(1, np.int64)))
+        return step(self.program, self._lanes, self._scored.scores[:, None], Extent(np.zeros(1, np.int64)))
 
     def _shares(self, check: int) -> tuple[TokenShare, ...]:
-        scores = self._scores[:, check]
-        best = [int(t) for t in np.argsort(-scores, kind="stable")[:TOKENS] if scores[t] > 0]
-        return tuple(TokenShare(t + 1, float(scores[t]), self._features(t, check)) for t in best)
-
-    def _features(self, t: int, check: int) -> tuple[FeatureReading, ...]:
-        shares, features = self._gave, self.program.watch.features
-        own = np.flatnonzero((shares.places == t * len(self.program.checks) + check) & (shares.values > 0))
-        order = np.lexsort((shares.readings[own], -shares.values[own]))
-        strongest = shares.readings[own[order]]
-        columns, values = self._read.columns[strongest].tolist(), self._read.values[strongest].tolist()
-        found = [
-            FeatureReading(features[c], v) for c, v in zip(columns, values, strict=True) if c < len(features)
-        ]
-        return tuple(found[:FEATURES])
+        scores = self._scored.scores[:, check]
+        best = np.argsort(-scores, kind="stable")[:TOKENS]
+        best = best[scores[best] > 0]
+        named: list[list[FeatureReading]] = [[] for _ in best]
+        found = self.program.weights.strongest(self._scored, best, np.full(len(best), check), FEATURES)
+        for n, _, column, reading in zip(*(array.tolist() for array in found), strict=True):
+            named[n].append(FeatureReading(self.program.watch.features[column], reading))
+        return tuple(
+            TokenShare(int(t) + 1, float(scores[t]), tuple(own)) for t, own in zip(best, named, strict=True)
+        )

@@ -24,7 +24,7 @@ from monitor.policy.rules.program import Program, strongest
 from monitor.policy.rules.sessions import SessionPools
 from monitor.policy.rules.state import NO_PHASE, PHASES, Table
 from monitor.policy.rules.step import Bools, InSession, Lanes, Step, settle, step
-from monitor.policy.rules.weights import Active, active, spread
+from monitor.policy.rules.weights import Active, Scored, active, spread
 from monitor.records import (
     Action,
     Blocks,
@@ -264,8 +264,10 @@ class Rules:
         """Decisions of blocks for whose requests something is new; what cannot be scored is left out and noted."""
         kept = self._accept(blocks, unscored)
         news: dict[int, list[Detection]] = {}
-        for part in kept.parts():
-            _Advance(self, blocks, part, read).run(news, unscored)
+        if len(kept.rows):
+            scored = self.program.weights.scored(read)
+            for part in kept.parts():
+                _Advance(self, blocks, part, scored).run(news, unscored)
         return {
             number: self._request(int(blocks.slots[number])).decision(tuple(found))
             for number, found in news.items()
@@ -344,6 +346,7 @@ class Rules:
 
     def _leave(self, slot: int) -> None:
         self._requests.pop(slot)
+        self._store.end(np.asarray([slot]))
         self._table.give(slot)
 
     def _request(self, slot: int) -> RequestRules:
@@ -356,11 +359,10 @@ class Rules:
 class _Advance:
     """One step of some lanes, from their readings to what is kept of them."""
 
-    def __init__(self, rules: Rules, blocks: Blocks, part: _Counted, read: Active) -> None:
+    def __init__(self, rules: Rules, blocks: Blocks, part: _Counted, scored: Scored) -> None:
         self._rules, self._part, self._program = rules, part, rules.program
-        self._tokens = Tokens.of(
-            rules.program, part.positions, blocks.token_ids[part.rows], read.some(part.rows)
-        )
+        token_ids, scores = blocks.token_ids[part.rows], scored.scores[part.rows]
+        self._tokens = Tokens(scored, part.rows, part.positions, token_ids, scores)
         alike = bool((part.lengths == part.lengths[0]).all())
         self._extent = Extent(part.before, None if alike else part.lengths)
 

@@ -16,8 +16,10 @@ from monitor.policy.policy import Check
 from monitor.records import Readings, WatchPlan
 
 Indices = NDArray[np.intp]
-_CACHED = 1 << 19
-"""Readings that a processor's cache holds with what is made of them."""
+_CACHED = 1 << 17
+"""Readings that are looked at together: as many as a processor's cache holds with what is made of them."""
+_TOGETHER = 1024
+"""Rows that are scored together, for the same reason."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,40 +41,42 @@ class Active:
 
     def some(self, rows: Indices) -> Active:
         """Some of the rows, in that order."""
-        count = len(rows)
-        if count and rows[-1] - rows[0] == count - 1 and (count < 3 or bool((np.diff(rows) == 1).all())):
-            starts = self.starts[rows[0] : rows[0] + count + 1]
-            own = slice(int(starts[0]), int(starts[-1]))
-            return Active(starts - starts[0], self.columns[own], self.values[own])
         counts = self.counts[rows]
         index = spread(self.starts[rows], counts)
         return Active(np.concatenate([[0], np.cumsum(counts)]), self.columns[index], self.values[index])
+
+    def between(self, first: int, last: int) -> Active:
+        """The rows from `first` to before `last`."""
+        starts = self.starts[first : last + 1]
+        own = slice(int(starts[0]), int(starts[-1]))
+        return Active(starts - starts[0], self.columns[own], self.values[own])
 
 
 def active(readings: Readings) -> Active:
     """What is not zero in readings `[rows, watched]`; NaN is not."""
     rows, width = readings.shape
     step = max(1, _CACHED // max(width, 1))
+    parts = [_not_zero(readings[i : i + step]) for i in range(0, max(rows, 1), step)]
+    if len(parts) == 1:
+        return parts[0]
+    counts = np.concatenate([part.counts for part in parts])
+    columns = np.concatenate([part.columns for part in parts])
+    values = np.concatenate([part.values for part in parts])
+    return Active(np.concatenate([[0], np.cumsum(counts)]), columns, values)
+
+
+def _not_zero(readings: Readings) -> Active:
+    """Looks at eight at a time, because few are not zero."""
+    rows, width = readings.shape
     flat = np.ascontiguousarray(readings).ravel()
-    marks = np.zeros(-(-min(step, rows) * width // 8) * 8, bool)
-    pieces = [_not_zero(flat[i * width : (i + step) * width], i * width, marks) for i in range(0, rows, step)]
-    found = pieces[0] if len(pieces) == 1 else np.concatenate([*pieces, np.zeros(0, np.intp)])
-    starts = np.searchsorted(found, np.arange(rows + 1) * width)
-    return Active(starts, found % max(width, 1), flat.take(found))
-
-
-def _not_zero(values: NDArray[np.float32], first: int, marks: NDArray[np.bool_]) -> Indices:
-    """Where values are not zero, numbered from `first`; few are. Looks at eight at a time.
-
-    `marks` has room for a mark of each value and is written to.
-    """
-    marks = marks[: -(-len(values) // 8) * 8]
-    marks[len(values) :] = False
-    np.not_equal(values, 0, out=marks[: len(values)])
+    marks = np.zeros(-(-len(flat) // 8) * 8, bool)
+    np.not_equal(flat, 0, out=marks[: len(flat)])
     words = marks.view(np.uint64)
-    there = np.flatnonzero(words != 0)
-    inside = np.flatnonzero(words.take(there).view(bool))
-    return np.asarray((there.take(inside >> 3) << 3) + (inside & 7) + first)
+    there = (words != 0).nonzero()[0]
+    inside = words.take(there).view(bool).nonzero()[0]
+    places = (there.take(inside >> 3) << 3) + (inside & 7)
+    starts = np.searchsorted(places, np.arange(rows + 1) * width)
+    return Active(starts, places % max(width, 1), flat.take(places))
 
 
 def spread(firsts: NDArray[Any], counts: Indices) -> NDArray[Any]:
@@ -93,11 +97,25 @@ class Shares:
     """`[shares]` weight · reading."""
 
 
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """What was read of some tokens, and what it comes to."""
+
+    active: Active
+    shares: tuple[Shares, ...]
+    """All that the scores are made of. Empty where there are many tokens: the shares of few are soon found again."""
+    scores: NDArray[np.float64]
+    """`[tokens, checks]` Σ weight · reading."""
+
+
+_NONE = np.zeros(0, np.intp)
+
+
 class Weights:
     """The weights of all checks, by watched column."""
 
     def __init__(self, watch: WatchPlan, checks: Sequence[Check]) -> None:
-        self.checks = len(checks)
+        self.checks, self._features = len(checks), len(watch.features)
         table: list[dict[int, float]] = [{} for _ in range(len(watch))]
         for i, check in enumerate(checks):
             for feature in check.features:
@@ -110,24 +128,69 @@ class Weights:
         self._layers = [_layer(table, n) for n in range(most)]
         """The first pair of every column, then the second of those that have two, and so on."""
 
-    def shares(self, found: Active) -> Shares:
-        """All shares of some rows; those of one score stand in an order that other rows do not change."""
+    def scored(self, found: Active) -> Scored:
+        """Scores of all rows."""
+        if len(found) <= _TOGETHER:
+            shares = self.shares(found)
+            return Scored(found, shares, self._sums(shares, len(found)))
+        scores = np.empty((len(found), self.checks))
+        for first in range(0, len(found), _TOGETHER):
+            part = found.between(first, min(first + _TOGETHER, len(found)))
+            scores[first : first + len(part)] = self._sums(self.shares(part), len(part))
+        return Scored(found, (), scores)
+
+    def shares(self, found: Active) -> tuple[Shares, ...]:
+        """All shares of some rows: those of the first check that reads each column, of the second, and so on."""
         columns, values, readings = found.columns, found.values, np.arange(len(found.columns))
         base = np.repeat(np.arange(len(found)) * self.checks, found.counts)
         parts = []
         for number, (check, weight) in enumerate(self._layers):
-            if number:  # few columns are read by several checks
+            if number:
                 mine = (check.take(columns) >= 0).nonzero()[0]
-                base, columns, values, readings = base[mine], columns[mine], values[mine], readings[mine]
-            parts.append((base + check.take(columns), readings, values * weight.take(columns)))
-        if not parts:
-            return Shares(base, readings, np.zeros(len(values)))
-        return Shares(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+                base, columns = base.take(mine), columns.take(mine)
+                values, readings = values.take(mine), readings.take(mine)
+            parts.append(Shares(base + check.take(columns), readings, values * weight.take(columns)))
+        return tuple(parts)
 
-    def scores(self, shares: Shares, rows: int) -> NDArray[np.float64]:
-        """Σ weight · reading, `[rows, checks]`."""
-        sums = np.bincount(shares.places, shares.values, rows * self.checks)
-        return np.asarray(sums.reshape(rows, self.checks), np.float64)  # integers where there are no shares
+    def strongest(
+        self, scored: Scored, tokens: Indices, checks: Indices, most: int
+    ) -> tuple[Indices, Indices, Indices, NDArray[np.float32]]:
+        """The features that give most to the scores of pairs of a token and a check, `most` of each at most.
+
+        Gives pair, rank from 0 on, column and reading of each; only what gives more than 0. Of equal ones the lower
+        column comes first.
+        """
+        read, shares = scored.active, scored.shares
+        if not shares or 4 * len(tokens) < len(read):
+            read, tokens = read.some(tokens), np.arange(len(tokens))
+            shares = self.shares(read)
+        pairs = np.full(len(read) * self.checks, -1)
+        pairs[tokens * self.checks + checks] = np.arange(len(tokens))
+        found = [self._giving(read, part, pairs.take(part.places)) for part in shares]
+        pair, reading, share = (np.concatenate([_NONE, *(own[i] for own in found)]) for i in range(3))
+        # Complex numbers are sorted by their real parts, then by the imaginary ones.
+        order = np.argsort(reading, kind="stable")
+        order = order[np.argsort((pair - 1j * share)[order], kind="stable")]
+        pair, reading = pair[order].astype(np.intp), reading[order].astype(np.intp)
+        rank = np.arange(len(pair)) - np.searchsorted(pair, pair)
+        kept = (rank < most).nonzero()[0]
+        return pair[kept], rank[kept], read.columns[reading[kept]], read.values[reading[kept]]
+
+    def _giving(
+        self, read: Active, part: Shares, pairs: Indices
+    ) -> tuple[Indices, Indices, NDArray[np.float64]]:
+        """Of the shares in `pairs` that features give: pair, reading and share. Probes and signals are no features."""
+        own = ((pairs >= 0) & (part.values > 0)).nonzero()[0]
+        own = own[read.columns.take(part.readings[own]) < self._features]
+        return pairs[own], part.readings[own], part.values[own]
+
+    def _sums(self, shares: tuple[Shares, ...], rows: int) -> NDArray[np.float64]:
+        out = np.zeros(rows * self.checks)
+        for parts in (shares[:1], shares[1:]):
+            if parts:
+                places = np.concatenate([part.places for part in parts])
+                out += np.bincount(places, np.concatenate([part.values for part in parts]), len(out))
+        return out.reshape(rows, self.checks)
 
 
 def _layer(table: Sequence[Mapping[int, float]], n: int) -> tuple[Indices, NDArray[np.float64]]:
