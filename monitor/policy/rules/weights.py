@@ -5,7 +5,7 @@ A row's scores do not depend on which rows stand beside it, to the last bit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,7 +43,7 @@ class Active:
         """Some of the rows, in that order."""
         counts = self.counts[rows]
         index = spread(self.starts[rows], counts)
-        return Active(np.concatenate([[0], np.cumsum(counts)]), self.columns[index], self.values[index])
+        return Active(_ends(counts), self.columns[index], self.values[index])
 
     def between(self, first: int, last: int) -> Active:
         """The rows from `first` to before `last`."""
@@ -62,7 +62,14 @@ def active(readings: Readings) -> Active:
     counts = np.concatenate([part.counts for part in parts])
     columns = np.concatenate([part.columns for part in parts])
     values = np.concatenate([part.values for part in parts])
-    return Active(np.concatenate([[0], np.cumsum(counts)]), columns, values)
+    return Active(_ends(counts), columns, values)
+
+
+def _ends(counts: Indices) -> Indices:
+    """`[rows + 1]` where rows of so many readings begin, and where the last ends."""
+    ends = np.zeros(len(counts) + 1, np.intp)
+    np.cumsum(counts, out=ends[1:])
+    return ends
 
 
 def _not_zero(readings: Readings) -> Active:
@@ -75,8 +82,9 @@ def _not_zero(readings: Readings) -> Active:
     there = (words != 0).nonzero()[0]
     inside = words.take(there).view(bool).nonzero()[0]
     places = (there.take(inside >> 3) << 3) + (inside & 7)
-    starts = np.searchsorted(places, np.arange(rows + 1) * width)
-    return Active(starts, places % max(width, 1), flat.take(places))
+    row = places // max(width, 1)  # numpy divides by one number many times as fast as it takes the remainder
+    counts = np.bincount(row, minlength=rows)
+    return Active(_ends(counts), places - row * width, flat.take(places))
 
 
 def spread(firsts: NDArray[Any], counts: Indices) -> NDArray[Any]:
@@ -126,31 +134,46 @@ class Weights:
                     table[watch.column(other)][i] = 1.0
         most = max((len(row) for row in table), default=0)
         self._layers = [_layer(table, n) for n in range(most)]
-        """The first pair of every column, then the second of those that have two, and so on."""
+        """The first check that reads every column, then the second of those that have two, and so on."""
 
     def scored(self, found: Active) -> Scored:
         """Scores of all rows."""
         if len(found) <= _TOGETHER:
             shares = self.shares(found)
-            return Scored(found, shares, self._sums(shares, len(found)))
+            return Scored(found, shares, self._sums(((own.places, own.values) for own in shares), len(found)))
         scores = np.empty((len(found), self.checks))
         for first in range(0, len(found), _TOGETHER):
             part = found.between(first, min(first + _TOGETHER, len(found)))
-            scores[first : first + len(part)] = self._sums(self.shares(part), len(part))
+            pairs = ((places, values) for _, places, values in self._parts(part))
+            scores[first : first + len(part)] = self._sums(pairs, len(part))
         return Scored(found, (), scores)
 
     def shares(self, found: Active) -> tuple[Shares, ...]:
         """All shares of some rows: those of the first check that reads each column, of the second, and so on."""
-        columns, values, readings = found.columns, found.values, np.arange(len(found.columns))
+        readings, shares = np.arange(len(found.columns)), []
+        for mine, places, values in self._parts(found):
+            readings = readings if mine is None else readings.take(mine)
+            shares.append(Shares(places, readings, values))
+        return tuple(shares)
+
+    def _parts(self, found: Active) -> Iterator[tuple[Indices | None, Indices, NDArray[np.float64]]]:
+        """The shares again, as places and values, and before these which of the part before are in this one."""
+        columns, values, mine = found.columns, found.values, None
         base = np.repeat(np.arange(len(found)) * self.checks, found.counts)
-        parts = []
-        for number, (check, weight) in enumerate(self._layers):
+        for number, (check, weight, read) in enumerate(self._layers):
             if number:
-                mine = (check.take(columns) >= 0).nonzero()[0]
-                base, columns = base.take(mine), columns.take(mine)
-                values, readings = values.take(mine), readings.take(mine)
-            parts.append(Shares(base + check.take(columns), readings, values * weight.take(columns)))
-        return tuple(parts)
+                mine = read.take(columns).nonzero()[0]
+                base, columns, values = base.take(mine), columns.take(mine), values.take(mine)
+            yield mine, base + check.take(columns), values * weight.take(columns)
+
+    def _sums(self, parts: Iterable[tuple[Indices, NDArray[np.float64]]], rows: int) -> NDArray[np.float64]:
+        """`[rows, checks]` sums of shares, given as places and values."""
+        first, *rest = [*parts] or [(_NONE, np.zeros(0))]
+        out = np.bincount(*first, rows * self.checks).astype(np.float64, copy=False)
+        if rest:
+            places, values = (np.concatenate(arrays) for arrays in zip(*rest, strict=True))
+            out += np.bincount(places, values, len(out))
+        return out.reshape(rows, self.checks)
 
     def strongest(
         self, scored: Scored, tokens: Indices, checks: Indices, most: int
@@ -184,16 +207,12 @@ class Weights:
         own = own[read.columns.take(part.readings[own]) < self._features]
         return pairs[own], part.readings[own], part.values[own]
 
-    def _sums(self, shares: tuple[Shares, ...], rows: int) -> NDArray[np.float64]:
-        out = np.zeros(rows * self.checks)
-        for parts in (shares[:1], shares[1:]):
-            if parts:
-                places = np.concatenate([part.places for part in parts])
-                out += np.bincount(places, np.concatenate([part.values for part in parts]), len(out))
-        return out.reshape(rows, self.checks)
 
-
-def _layer(table: Sequence[Mapping[int, float]], n: int) -> tuple[Indices, NDArray[np.float64]]:
-    """`[columns]` the n-th check that reads each and its weight. Nobody: −1, in the first layer any check by 0."""
-    pairs = [sorted(row.items())[n] if len(row) > n else (-1 if n else 0, 0.0) for row in table]
-    return np.asarray([i for i, _ in pairs], np.intp), np.asarray([w for _, w in pairs], np.float64)
+def _layer(
+    table: Sequence[Mapping[int, float]], n: int
+) -> tuple[Indices, NDArray[np.float64], NDArray[np.bool_]]:
+    """`[columns]` each: the n-th check that reads it, with its weight, and whether there is one."""
+    pairs = [sorted(row.items())[n] if len(row) > n else None for row in table]
+    checks = np.asarray([0 if pair is None else pair[0] for pair in pairs], np.intp)
+    weights = np.asarray([0.0 if pair is None else pair[1] for pair in pairs], np.float64)
+    return checks, weights, np.asarray([pair is not None for pair in pairs], bool)
