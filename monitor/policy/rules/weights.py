@@ -5,7 +5,7 @@ A row's scores do not depend on which rows stand beside it, to the last bit.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from monitor.records import Readings, WatchPlan
 Indices = NDArray[np.intp]
 _CACHED = 1 << 17
 """Readings that are looked at together: as many as a processor's cache holds with what is made of them."""
-_TOGETHER = 1024
+_TOGETHER = 512
 """Rows that are scored together, for the same reason."""
 
 
@@ -110,13 +110,14 @@ class Scored:
     """What was read of some tokens, and what it comes to."""
 
     active: Active
-    shares: tuple[Shares, ...]
-    """All that the scores are made of. Empty where there are many tokens: the shares of few are soon found again."""
+    shares: Shares | None
+    """All that the scores are made of. None where there are many tokens: the shares of few are soon found again."""
     scores: NDArray[np.float64]
     """`[tokens, checks]` Σ weight · reading."""
 
 
-_NONE = np.zeros(0, np.intp)
+_Pairs = tuple[Indices, NDArray[np.float64]]
+_NONE, _NOTHING = np.zeros(0, np.intp), np.zeros(0)
 
 
 class Weights:
@@ -138,41 +139,48 @@ class Weights:
 
     def scored(self, found: Active) -> Scored:
         """Scores of all rows."""
-        if len(found) <= _TOGETHER:
-            shares = self.shares(found)
-            return Scored(found, shares, self._sums(((own.places, own.values) for own in shares), len(found)))
+        if len(found) <= _TOGETHER or not self._layers:
+            shares, most = self.shares(found), len(found.columns)
+            first, rest = (
+                (shares.places[:most], shares.values[:most]),
+                (shares.places[most:], shares.values[most:]),
+            )
+            return Scored(found, shares, self._sums(first, rest, len(found)))
         scores = np.empty((len(found), self.checks))
-        for first in range(0, len(found), _TOGETHER):
-            part = found.between(first, min(first + _TOGETHER, len(found)))
-            pairs = ((places, values) for _, places, values in self._parts(part))
-            scores[first : first + len(part)] = self._sums(pairs, len(part))
-        return Scored(found, (), scores)
+        for start in range(0, len(found), _TOGETHER):
+            part = found.between(start, min(start + _TOGETHER, len(found)))
+            pairs = [(places, values) for _, places, values in self._parts(part)]
+            rest = _joined(pairs[1:]) if len(pairs) > 1 else (_NONE, _NOTHING)
+            scores[start : start + len(part)] = self._sums(pairs[0], rest, len(part))
+        return Scored(found, None, scores)
 
-    def shares(self, found: Active) -> tuple[Shares, ...]:
+    def shares(self, found: Active) -> Shares:
         """All shares of some rows: those of the first check that reads each column, of the second, and so on."""
-        readings, shares = np.arange(len(found.columns)), []
+        readings, parts = np.arange(len(found.columns)), [Shares(_NONE, _NONE, _NOTHING)]
         for mine, places, values in self._parts(found):
             readings = readings if mine is None else readings.take(mine)
-            shares.append(Shares(places, readings, values))
-        return tuple(shares)
+            parts.append(Shares(places, readings, values))
+        return Shares(
+            np.concatenate([part.places for part in parts]),
+            np.concatenate([part.readings for part in parts]),
+            np.concatenate([part.values for part in parts]),
+        )
 
     def _parts(self, found: Active) -> Iterator[tuple[Indices | None, Indices, NDArray[np.float64]]]:
         """The shares again, as places and values, and before these which of the part before are in this one."""
         columns, values, mine = found.columns, found.values, None
         base = np.repeat(np.arange(len(found)) * self.checks, found.counts)
         for number, (check, weight, read) in enumerate(self._layers):
-            if number:
+            if number:  # few columns are read by several checks
                 mine = read.take(columns).nonzero()[0]
                 base, columns, values = base.take(mine), columns.take(mine), values.take(mine)
             yield mine, base + check.take(columns), values * weight.take(columns)
 
-    def _sums(self, parts: Iterable[tuple[Indices, NDArray[np.float64]]], rows: int) -> NDArray[np.float64]:
-        """`[rows, checks]` sums of shares, given as places and values."""
-        first, *rest = [*parts] or [(_NONE, np.zeros(0))]
-        out = np.bincount(*first, rows * self.checks).astype(np.float64, copy=False)
-        if rest:
-            places, values = (np.concatenate(arrays) for arrays in zip(*rest, strict=True))
-            out += np.bincount(places, values, len(out))
+    def _sums(self, first: _Pairs, rest: _Pairs, rows: int) -> NDArray[np.float64]:
+        """`[rows, checks]` sums of shares, given as places and values: the first of each reading, then all others."""
+        out = np.zeros(rows * self.checks)
+        out += np.bincount(*first, len(out))
+        out += np.bincount(*rest, len(out))
         return out.reshape(rows, self.checks)
 
     def strongest(
@@ -184,28 +192,26 @@ class Weights:
         column comes first.
         """
         read, shares = scored.active, scored.shares
-        if not shares or 4 * len(tokens) < len(read):
+        if shares is None or 4 * len(tokens) < len(read):
             read, tokens = read.some(tokens), np.arange(len(tokens))
             shares = self.shares(read)
         pairs = np.full(len(read) * self.checks, -1)
         pairs[tokens * self.checks + checks] = np.arange(len(tokens))
-        found = [self._giving(read, part, pairs.take(part.places)) for part in shares]
-        pair, reading, share = (np.concatenate([_NONE, *(own[i] for own in found)]) for i in range(3))
+        pair = pairs.take(shares.places)
+        # Probes and signals stand behind the features.
+        own = ((pair >= 0) & (shares.values > 0)).nonzero()[0]
+        own = own[read.columns.take(shares.readings[own]) < self._features]
+        own = own[np.argsort(shares.readings[own], kind="stable")]
         # Complex numbers are sorted by their real parts, then by the imaginary ones.
-        order = np.argsort(reading, kind="stable")
-        order = order[np.argsort((pair - 1j * share)[order], kind="stable")]
-        pair, reading = pair[order].astype(np.intp), reading[order].astype(np.intp)
+        own = own[np.argsort(pair[own] - 1j * shares.values[own], kind="stable")]
+        pair, reading = pair[own], shares.readings[own]
         rank = np.arange(len(pair)) - np.searchsorted(pair, pair)
         kept = (rank < most).nonzero()[0]
         return pair[kept], rank[kept], read.columns[reading[kept]], read.values[reading[kept]]
 
-    def _giving(
-        self, read: Active, part: Shares, pairs: Indices
-    ) -> tuple[Indices, Indices, NDArray[np.float64]]:
-        """Of the shares in `pairs` that features give: pair, reading and share. Probes and signals are no features."""
-        own = ((pairs >= 0) & (part.values > 0)).nonzero()[0]
-        own = own[read.columns.take(part.readings[own]) < self._features]
-        return pairs[own], part.readings[own], part.values[own]
+
+def _joined(pairs: Sequence[_Pairs]) -> _Pairs:
+    return np.concatenate([places for places, _ in pairs]), np.concatenate([values for _, values in pairs])
 
 
 def _layer(
