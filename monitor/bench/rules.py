@@ -1,9 +1,9 @@
 """Cost of rules compared with a decode step: `python -m monitor.bench.rules`.
 
 Policies on random features are evaluated for one new token of every request, as the engine does after each forward
-pass: in one call for all requests. That is CPU time of the thread that does it. For comparison, a decode step of a Llama
-with random weights is timed on the same machine, one token per request with a KV cache; for this nothing else should run
-there.
+pass: in one call for all requests. That is CPU time of the thread that does it. For comparison, a decode step of a
+Llama with random weights is timed on the same machine, one token per request with a KV cache; nothing else should run
+there meanwhile.
 """
 
 from __future__ import annotations
