@@ -1,7 +1,8 @@
 """Evidence: the tokens that each check's score rests on, the best few per check, kept while a request runs.
 
-Of a kept token its score is kept, and the features that gave most of it. Most tokens are not among the best, which one
-comparison with the weakest kept token tells.
+A response's tokens go into a table as they come: of each check and request the best few, with the features that gave
+most of their scores. One comparison with the weakest of them tells that a token is not among them, as most are not.
+Blocks of a prompt wait outside the table, because most prompts end before anybody asks for their evidence.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monitor.policy.rules.program import Program
-from monitor.policy.rules.state import FIRST
+from monitor.policy.rules.state import FIRST, Table
 from monitor.policy.rules.weights import Scored
 from monitor.records import Evidence, FeatureReading, TokenText
 
@@ -25,13 +26,13 @@ TOKENS = 5
 FEATURES = 3
 """Features named per token."""
 _MOST_BYTES = 1 << 26
-"""Of blocks that wait; above it the oldest goes into the table."""
+"""Of all blocks that wait. Beyond it the oldest go into the table."""
 _STRETCHES = 16
 """Into which a long block is cut to see which tokens cannot be among the best."""
 _TOKEN = np.dtype([("token_id", np.int32), ("columns", np.int32, FEATURES), ("values", np.float32, FEATURES)])
 """A kept token: watched columns with the readings there, those that gave most first; −1 where there are no more."""
 _BYTES = np.dtype((np.void, _TOKEN.itemsize))
-"""As numpy copies it soonest."""
+"""The same as bytes, which numpy copies several times as fast as fields."""
 Indices = NDArray[np.intp]
 Bools = NDArray[np.bool_]
 
@@ -54,7 +55,7 @@ class Tokens:
 
 @dataclass(frozen=True, eq=False)
 class _Block:
-    """Several tokens each of some lanes, that wait until somebody asks for evidence."""
+    """The tokens of a step in which lanes have several, waiting outside the table."""
 
     tokens: Tokens
     scores: NDArray[np.float64]
@@ -70,7 +71,7 @@ class _Block:
 
     @property
     def size(self) -> int:
-        """Bytes, all in all."""
+        """Bytes that it keeps in memory. What it shares with other blocks of its pass counts for each of them."""
         scored = self.tokens.scored
         return (
             scored.scores.nbytes
@@ -81,10 +82,10 @@ class _Block:
 
 
 class EvidenceStore:
-    """The best tokens so far, of every request and check. Whoever uses it holds the lock of the rules."""
+    """The best tokens so far, of every check and row of a table. Whoever uses it holds the lock of the rules."""
 
-    def __init__(self, program: Program) -> None:
-        self._program, self._checks = program, len(program.checks)
+    def __init__(self, program: Program, table: Table) -> None:
+        self._program, self._table, self._checks = program, table, len(program.checks)
         self._least = np.zeros((FIRST, self._checks))
         """`[rows, checks]` what a token must score more than to be kept: the least of `_scores`."""
         self._scores = np.zeros((FIRST, self._checks, TOKENS))
@@ -93,8 +94,6 @@ class EvidenceStore:
         """As `_scores`."""
         self._tokens = np.zeros((FIRST, self._checks, TOKENS), _BYTES)
         """As `_scores`: a `_TOKEN` each."""
-        self._age = np.zeros(FIRST, np.int64)
-        """`[rows]` grows with every phase of every request that a row was for."""
         self._waits = np.zeros(FIRST, bool)
         """`[rows]` True where blocks of the phase may wait."""
         self._blocks: deque[_Block] = deque()
@@ -104,19 +103,14 @@ class EvidenceStore:
 
     def begin(self, rows: Indices, again: Bools) -> None:
         """A phase of some requests begins. Where they had one before (`again`), evidence of conditions goes on."""
-        self.end(rows)
+        while len(self._waits) <= rows.max():
+            self._least, self._scores = _doubled(self._least), _doubled(self._scores)
+            self._positions, self._tokens = _doubled(self._positions), _doubled(self._tokens)
+            self._waits = _doubled(self._waits)
         # Checks of conditions stand behind those of rules.
         rules, new = len(self._program.simple), rows[~again]
         self._least[rows, :rules] = self._least[new, rules:] = 0.0
         self._scores[rows, :rules] = self._scores[new, rules:] = 0.0
-
-    def end(self, rows: Indices) -> None:
-        """A phase of some requests is over, so nobody asks for what waits of it."""
-        while len(self._least) <= rows.max():
-            self._least, self._scores = _doubled(self._least), _doubled(self._scores)
-            self._positions, self._tokens = _doubled(self._positions), _doubled(self._tokens)
-            self._age, self._waits = _doubled(self._age), _doubled(self._waits)
-        self._age[rows] += 1
         self._waits[rows] = False
 
     def add(
@@ -129,7 +123,7 @@ class EvidenceStore:
         """
         # Most prompts end before any of their rules fires. Conditions are remembered beyond them.
         if len(scores) > 1 and not len(self._program.leaves):
-            self._wait(_Block(tokens, scores, rows, firsts, wanted, self._age[rows]))
+            self._wait(_Block(tokens, scores, rows, firsts, wanted, self._table.age[rows]))
             return
         if self._waits[rows].any():
             self._take_in(rows)
@@ -146,16 +140,19 @@ class EvidenceStore:
 
     def _take_in(self, rows: Indices) -> None:
         """Put what waits of some rows into the table."""
+        asked = np.zeros(len(self._waits), bool)
+        asked[rows] = True
         for block in self._blocks:
             lanes = self._lanes(block)
-            self._take(block, lanes[np.isin(block.rows[lanes], rows)])
+            self._take(block, lanes[asked[block.rows[lanes]]])
         self._waits[rows] = False
 
     def _lanes(self, block: _Block) -> Indices:
         """Lanes whose tokens are not in the table yet and are of the phase in which their request is."""
-        return np.asarray((block.ages == self._age[block.rows]).nonzero()[0])
+        return np.asarray((block.ages == self._table.age[block.rows]).nonzero()[0])
 
     def _take(self, block: _Block, lanes: Indices) -> None:
+        """Put a block's tokens of some lanes into the table."""
         if len(lanes):
             block.ages[lanes] = -1
             scores, rows, firsts = block.scores[:, lanes], block.rows[lanes], block.firsts[lanes]

@@ -201,7 +201,7 @@ class Rules:
     def __init__(self, program: Program) -> None:
         self.program = program
         self._table = Table(program)
-        self._store = EvidenceStore(program)
+        self._store = EvidenceStore(program, self._table)
         self._requests: dict[int, weakref.ref[RequestRules]] = {}
         self._gone: deque[int] = deque()
         """Slots whose requests nobody holds any more; a request may end anywhere, so its row is given back later."""
@@ -346,7 +346,6 @@ class Rules:
 
     def _leave(self, slot: int) -> None:
         self._requests.pop(slot)
-        self._store.end(np.asarray([slot]))
         self._table.give(slot)
 
     def _request(self, slot: int) -> RequestRules:

@@ -93,6 +93,8 @@ class Table:
         """`[rows]` positions below this one were shown to the rules."""
         self.left = np.zeros((FIRST, holders))
         """`[rows, holders]` tokens for which a policy's clamps still hold; infinite where to the end."""
+        self.age = np.zeros(FIRST, np.int64)
+        """`[rows]` grows with every phase of every request that a row was for."""
         self.special = np.zeros(FIRST, np.intp)
         """`[rows]` which tokens the rules pass over, by the number that the rules give a set of them."""
         self.session = np.zeros(FIRST, bool)
@@ -110,10 +112,12 @@ class Table:
         self.shown[row] = 0
         self.left[row] = 0.0
         self.phase[row] = NO_PHASE
+        self.age[row] += 1
         return row
 
     def give(self, row: int) -> None:
         """The request is over."""
+        self.age[row] += 1
         self._free.append(row)
 
     def begin(self, rows: Indices, phases: NDArray[np.int8]) -> None:
@@ -121,6 +125,7 @@ class Table:
         again = rows[self.phase[rows] != NO_PHASE] if len(self._leaves) else rows[:0]
         past = self.layout.views(self.numbers[again])
         self.phase[rows] = phases
+        self.age[rows] += 1
         self.numbers[rows] = self.layout.blank
         self.watching[rows] = self.armed[rows] = self._watched[phases] & self.rules[rows]
         self.reading[rows] = self._read[phases] & self.checks[rows]
@@ -159,8 +164,8 @@ class Table:
         self.rules, self.checks = _doubled(self.rules), _doubled(self.checks)
         self.watching, self.armed = _doubled(self.watching), _doubled(self.armed)
         self.reading, self.phase = _doubled(self.reading), _doubled(self.phase)
-        self.shown, self.special = _doubled(self.shown), _doubled(self.special)
-        self.session = _doubled(self.session)
+        self.shown, self.age = _doubled(self.shown), _doubled(self.age)
+        self.special, self.session = _doubled(self.special), _doubled(self.session)
         self._free = list(range(before, 2 * before))
 
 
