@@ -14,7 +14,7 @@ from monitor.policy.rules import evidence, weights
 from monitor.policy.rules.sessions import SessionStore
 from monitor.policy.schema.expression import AllOf, AnyOf, AtLeast
 from monitor.policy.schema.policy import Cumulative, LongestRun, Max, Mean, TopKMean
-from monitor.records import Action, Blocks, Coverage, Phase, Probe, Signal, TokenBlock
+from monitor.records import UNREAD, Action, Blocks, Clamp, Coverage, Failure, Phase, Probe, Signal, TokenBlock
 from tests.policy.conftest import policy, rule, word
 
 FEATURES, SPECIAL = 12, frozenset({7})
@@ -247,3 +247,19 @@ def test_a_row_scores_the_same_whatever_stands_beside_it():
     whole = table.scored(weights.active(rows)).scores
     for few in (rows[:1], rows[: weights._TOGETHER], rows[: weights._TOGETHER + 1]):
         assert (table.scored(weights.active(few)).scores == whole[: len(few)]).all()
+
+
+def test_what_no_tap_wrote_spoils_no_other_request():
+    """Infinite readings in a pass, some of them of a feature that is clamped and that no rule reads."""
+    policies = PolicySet((policy(rule(threshold=0.5), clamps=(Clamp(9, -1.0),)),), "")
+    assert len(policies.watch) == 2
+    judges = [policies.start(word) for _ in range(2)]
+    good = np.asarray([[0.0, 0.0], [0.9, 0.4]], np.float32)
+    bad = np.full((2, 2), UNREAD, np.float32)
+    blocks = [
+        (judge.slot, TokenBlock(Phase.PROMPT, 0, (1, 2), rows))
+        for judge, rows in zip(judges, (good, bad), strict=True)
+    ]
+    found = policies.rules.observe_batch(Blocks.of(blocks))
+    assert [e.score for e in found[0].detections[0].evidence] == [pytest.approx(0.9)]
+    assert found[1].failure is Failure.TAP_MISSED
