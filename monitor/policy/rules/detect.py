@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.policy.rules.evidence import TOKENS, EvidenceStore, Indices, Tokens, shown
+from monitor.policy.rules.evidence import TOKENS, EvidenceStore, Tokens, shown
 from monitor.policy.rules.pooling import State
 from monitor.policy.rules.program import Program
 from monitor.policy.rules.step import Bools, Lanes, Step, nearest
 from monitor.records import ConditionScore, Detection, Evidence, Phase, RuleScore, TokenText
+
+Indices = NDArray[np.intp]
 
 
 @dataclass(frozen=True, eq=False)

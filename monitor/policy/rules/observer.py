@@ -220,10 +220,8 @@ class Rules:
                 self._special[request.special] = _lookup(request.special)
             self._table.special[slot] = list(self._special).index(request.special)
             self._table.session[slot] = request.session is not None
-            self._table.rules[slot], self._table.checks[slot] = (
-                request.applying.rules,
-                request.applying.checks,
-            )
+            applying = request.applying
+            self._table.rules[slot], self._table.checks[slot] = applying.rules, applying.checks
             return slot
 
     def reach(self, request: RequestRules) -> tuple[int, list[Reach]]:

@@ -11,6 +11,7 @@ import pytest
 from monitor.policy.policy import Condition, WeightedFeature
 from monitor.policy.policyset import PolicySet
 from monitor.policy.rules import evidence, weights
+from monitor.policy.rules.explain import explain
 from monitor.policy.rules.sessions import SessionStore
 from monitor.policy.schema.expression import AllOf, AnyOf, AtLeast
 from monitor.policy.schema.policy import Cumulative, LongestRun, Max, Mean, TopKMean
@@ -263,3 +264,24 @@ def test_what_no_tap_wrote_spoils_no_other_request():
     found = policies.rules.observe_batch(Blocks.of(blocks))
     assert [e.score for e in found[0].detections[0].evidence] == [pytest.approx(0.9)]
     assert found[1].failure is Failure.TAP_MISSED
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_explanations_name_the_same_tokens_and_features(seed, monkeypatch):
+    rng = np.random.default_rng(seed)
+    policies = random_set(rng)
+    readings, _, _ = text(rng, policies, 60)
+    monkeypatch.setattr(weights, "_TOGETHER", 1 + 40 * (seed % 2))
+    wanted = Reference(policies, readings, [0] * len(readings), len(readings))
+    found = {
+        (one.policy.name, one.rule.name): one for one in explain(policies.policies, readings, Phase.PROMPT)
+    }
+    shown = 0
+    for owner in policies.policies:
+        checks = [(one.name, one) for one in owner.rules if one.when is None and Phase.PROMPT in one.phases]
+        for name, check in checks:
+            tokens = found[owner.name, name].tokens
+            told = [(t.position, t.score, [(r.feature, r.reading) for r in t.features]) for t in tokens]
+            assert told == wanted.best(check, [Phase.PROMPT], len(readings))
+            shown += len(told)
+    assert shown > 10
