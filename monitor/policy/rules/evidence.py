@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from monitor.policy.rules.program import Program
 from monitor.policy.rules.state import FIRST, Table
-from monitor.policy.rules.weights import Scored
+from monitor.policy.rules.weights import ScoredRows
 from monitor.records import Evidence, FeatureReading, TokenText
 
 TOKENS = 5
@@ -41,7 +41,7 @@ Bools = NDArray[np.bool_]
 class Tokens:
     """The tokens of one step."""
 
-    scored: Scored
+    scored: ScoredRows
     """What was read in the pass, and what it comes to."""
     rows: Indices
     """`[tokens]` where each stands in `scored`."""
@@ -130,6 +130,7 @@ class EvidenceStore:
         self._sort_in(tokens, scores, rows, firsts, wanted)
 
     def _wait(self, block: _Block) -> None:
+        """Keep a block outside the table, and drop or take in the oldest where too much waits."""
         self._blocks.append(block)
         self._size += block.size
         self._waits[block.rows] = True
@@ -161,6 +162,7 @@ class EvidenceStore:
     def _sort_in(
         self, tokens: Tokens, scores: NDArray[np.float64], rows: Indices, firsts: Indices, wanted: Bools
     ) -> None:
+        """Put those of a step's tokens into the table that are among the best; arguments are those of `add`."""
         place, pair, rank = _best(scores, np.where(wanted, self._least[rows], np.inf))
         if not len(rank):
             return

@@ -24,7 +24,7 @@ from monitor.policy.rules.program import Program, strongest
 from monitor.policy.rules.sessions import SessionPools
 from monitor.policy.rules.state import NO_PHASE, PHASES, Table
 from monitor.policy.rules.step import Bools, InSession, Lanes, Step, settle, step
-from monitor.policy.rules.weights import Active, Scored, active, spread
+from monitor.policy.rules.weights import Active, ScoredRows, active, spread
 from monitor.records import (
     Action,
     Blocks,
@@ -356,7 +356,7 @@ class Rules:
 class _Advance:
     """One step of some lanes, from their readings to what is kept of them."""
 
-    def __init__(self, rules: Rules, blocks: Blocks, part: _Counted, scored: Scored) -> None:
+    def __init__(self, rules: Rules, blocks: Blocks, part: _Counted, scored: ScoredRows) -> None:
         self._rules, self._part, self._program = rules, part, rules.program
         token_ids, scores = blocks.token_ids[part.rows], scored.scores[part.rows]
         self._tokens = Tokens(scored, part.rows, part.positions, token_ids, scores)

@@ -106,7 +106,7 @@ class Shares:
 
 
 @dataclass(frozen=True, eq=False)
-class Scored:
+class ScoredRows:
     """What was read of some tokens, and what it comes to."""
 
     active: Active
@@ -136,17 +136,17 @@ class Weights:
         self._layers = [_layer(table, n) for n in range(most)]
         """The first check that reads every column, then the second of those that have two, and so on."""
 
-    def scored(self, found: Active) -> Scored:
+    def scored(self, found: Active) -> ScoredRows:
         """Scores of all rows. Those of rows with a reading that is no number mean nothing."""
         with np.errstate(invalid="ignore"):  # infinity by a weight of 0
             if len(found) <= _TOGETHER or not self._layers:
                 shares = self.shares(found)
-                return Scored(found, shares, self._sums(shares, found))
+                return ScoredRows(found, shares, self._sums(shares, found))
             scores = np.empty((len(found), self.checks))
             for first in range(0, len(found), _TOGETHER):
                 part = found.between(first, min(first + _TOGETHER, len(found)))
                 scores[first : first + len(part)] = self._sums_alone(part)
-            return Scored(found, None, scores)
+            return ScoredRows(found, None, scores)
 
     def shares(self, found: Active) -> Shares:
         """All shares of some rows: those of the first check that reads each column, of the second, and so on."""
@@ -187,7 +187,7 @@ class Weights:
         return np.asarray(out.reshape(len(found), self.checks), np.float64)
 
     def strongest(
-        self, scored: Scored, tokens: Indices, checks: Indices, most: int
+        self, scored: ScoredRows, tokens: Indices, checks: Indices, most: int
     ) -> tuple[Indices, Indices, Indices, NDArray[np.float32]]:
         """The features that give most to the scores of pairs of a token and a check, `most` of each at most.
 
