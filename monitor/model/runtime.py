@@ -35,11 +35,13 @@ from monitor.model.tap.tap import Tap
 from monitor.records import (
     CallerClamps,
     Clamp,
+    Detection,
     Failure,
     FeatureReading,
     Signal,
     SuppressionNeeds,
     TokenText,
+    TokenTexts,
     WatchPlan,
 )
 
@@ -182,12 +184,25 @@ class Runtime:
     @property
     def special_ids(self) -> frozenset[int]:
         """Ids of special tokens, such as BOS and the markers between chat messages. They stand for no text."""
-        return frozenset(self.loaded.tokenizer.all_special_ids)
+        return self.loaded.text.special_ids
 
     @property
     def token_text(self) -> TokenText:
         """A function from a token id to its text."""
         return self._vocabulary.text
+
+    def placed(self, text: str) -> Sequence[tuple[int, int]]:
+        """Where each token of a text stands in it: its first character, and the first behind it. (0, 0): nowhere."""
+        return self.loaded.text.placed(text)[1]
+
+    @property
+    def token_texts(self) -> TokenTexts:
+        """A function from consecutive token ids to their texts."""
+        return self._vocabulary.pieces
+
+    def respelled(self, found: Detection, ids: Sequence[int]) -> Detection:
+        """A detection whose evidence shows whole characters where tokens are parts of them. `ids`: of the request."""
+        return self._vocabulary.respelled(found, ids)
 
     def start(self) -> None:
         """Attach the tap, start both threads, and compare a short generation with plain forward passes.

@@ -44,7 +44,7 @@ class MonitorServicer:
         return pb.ScoreResponse(
             request_id=current_call().request_id,
             verdict=responses.verdict(found.verdict),
-            tokens=responses.scored_tokens([found.tokens], self._runtime.token_text),
+            tokens=responses.scored_tokens([found.tokens], self._runtime.token_texts),
             digests=found.now.said,
         )
 
@@ -59,7 +59,7 @@ class MonitorServicer:
             text="".join(part.text for part in parts),
             finish_reason=enums.FINISH_REASON[run.ending.reason],
             verdict=responses.verdict(run.ending.verdict),
-            tokens=responses.scored_tokens((part.tokens for part in parts), self._runtime.token_text),
+            tokens=responses.scored_tokens((part.tokens for part in parts), self._runtime.token_texts),
             digests=run.now.said,
             refusal=run.ending.refusal,
         )
@@ -68,7 +68,7 @@ class MonitorServicer:
         """Generate in chunks."""
         async with self._runs.generation(requests.generation(request.generation, self._messages)) as run:
             while (events := await run.released()) is not None:
-                await _write(context, responses.messages(run.request_id, events, self._runtime.token_text))
+                await _write(context, responses.messages(run.request_id, events, self._runtime.token_texts))
         final = pb.Final(
             finish_reason=enums.FINISH_REASON[run.ending.reason],
             verdict=responses.verdict(run.ending.verdict),

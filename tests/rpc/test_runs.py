@@ -11,7 +11,17 @@ from monitor.rpc.server import Server, run_in_background
 from monitor.rpc.wire.requests import Input, InputLimits
 from monitor.v1 import monitor_pb2 as pb
 from monitor.v1.monitor_pb2_grpc import MonitorServiceStub
-from tests.rpc.conftest import DEADLINE, Served, connected, details, fails, fields, generation, settings
+from tests.rpc.conftest import (
+    DEADLINE,
+    Served,
+    connected,
+    details,
+    fails,
+    fields,
+    generation,
+    serving,
+    settings,
+)
 from tests.rpc.fake import FakeRuntime, policies
 from tests.rpc.secured import Callers
 from tests.waiting import wait_for
@@ -227,3 +237,23 @@ def test_other_repeated_fields_are_bounded_before_they_are_read(open_served):
             )
         )
     assert fields(caught[0]) == ["policies"]
+
+
+def test_an_answer_is_judged_by_the_rules_for_responses():
+    """Of a text all of it, of a conversation its last message."""
+    with serving() as served:
+        turns = [pb.ChatMessage(role=role, content=text) for role, text in ((2, "a lie here"), (3, "a bomb"))]
+        talk = pb.Input(conversation=pb.Conversation(messages=turns))
+
+        def phases(given, answer):
+            asked = pb.ScoreRequest(input=given, answer=answer)
+            found = served.stub.Score(asked, timeout=DEADLINE).verdict.detections
+            return {detection.policy: detection.phase for detection in found}
+
+        assert phases(talk, False) == {"deception": pb.PHASE_PROMPT, "weapons": pb.PHASE_PROMPT}
+        assert phases(talk, True) == {"deception": pb.PHASE_PROMPT, "weapons": pb.PHASE_RESPONSE}
+        assert phases(pb.Input(text="a lie"), True) == {"deception": pb.PHASE_RESPONSE}
+        only_asked = pb.Input(conversation=pb.Conversation(messages=turns[:1]))
+        assert phases(only_asked, True) == {"deception": pb.PHASE_RESPONSE}
+        two = pb.Input(conversation=pb.Conversation(messages=[turns[1], turns[0]]))
+        assert phases(two, True) == {"deception": pb.PHASE_PROMPT, "weapons": pb.PHASE_PROMPT}

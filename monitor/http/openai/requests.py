@@ -81,8 +81,8 @@ class Moderation:
 
 
 @dataclass(frozen=True)
-class _Extension:
-    """What stands in the object `sae_monitor`."""
+class Extension:
+    """What stands in the object `sae_monitor` of a request."""
 
     clamps: tuple[Clamp, ...]
     session: str
@@ -113,7 +113,7 @@ def chat(body: Mapping[str, Any], model: str, context: int, messages: int = MOST
     fields = Fields(body, problems)
     _check_model(fields, model)
     turns = _turns(fields, messages)
-    extension = _extension(fields)
+    extension = extension_in(fields)
     longest = "max_completion_tokens" if fields.has("max_completion_tokens") else "max_tokens"
     # No limit of its own: an answer ends by itself, or at the end of the context.
     sampling = _sampling(fields, problems, longest, fields.integer(longest, context))
@@ -131,7 +131,7 @@ def completion(body: Mapping[str, Any], model: str) -> Completion:
     fields = Fields(body, problems)
     _check_model(fields, model)
     prompts = _prompts(fields, "prompt")
-    extension = _extension(fields)
+    extension = extension_in(fields)
     longest = fields.integer("max_tokens", _COMPLETION_TOKENS)
     sampling = _sampling(fields, problems, "max_tokens", longest)
     fields.unused(_UNUSED)
@@ -150,7 +150,7 @@ def moderation(body: Mapping[str, Any], model: str) -> Moderation:
     if fields.has("model"):
         _check_model(fields, model)
     texts = _moderated(fields)
-    extension = _extension(fields)
+    extension = extension_in(fields)
     if extension.clamps:
         fields.wrong(f"{EXTENSION}.clamps", "a moderation generates nothing to clamp; leave it out")
     fields.unused(_UNUSED)
@@ -168,7 +168,7 @@ def _check_model(fields: Fields, served: str) -> None:
 
 
 def _completion(
-    fields: Fields, inputs: Sequence[Input], sampling: Sampling, extension: _Extension
+    fields: Fields, inputs: Sequence[Input], sampling: Sampling, extension: Extension
 ) -> Completion:
     choices = fields.integer("n", 1)
     if not 1 <= choices <= MOST_CHOICES or choices * len(inputs) > MOST_CHOICES:
@@ -307,7 +307,8 @@ def _refuse_sampling(fields: Fields) -> None:
     fields.refused("logit_bias", "is not available; leave it out", {})
 
 
-def _extension(fields: Fields) -> _Extension:
+def extension_in(fields: Fields) -> Extension:
+    """The extension object in a body."""
     given = fields.object(EXTENSION)
     problems = given.problems
     session, labels = session_and_labels(
@@ -316,7 +317,7 @@ def _extension(fields: Fields) -> _Extension:
     policies = given.texts("policies")
     if len(policies) > MOST_POLICIES:
         given.wrong("policies", f"has {len(policies)} names; write at most {MOST_POLICIES}")
-    found = _Extension(
+    found = Extension(
         _clamps(given),
         session,
         labels,

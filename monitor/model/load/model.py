@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from monitor.errors import ModelError
+from monitor.errors import InputError, ModelError
 from monitor.model.load.decoder import context_of, decoder_layers, text_config
 from monitor.model.load.devices import SPREAD, device_of, need_accelerate, parts_of
 from monitor.model.load.fair_lock import FairLock
 from monitor.model.load.gguf import gguf_file, unpacked
+from monitor.model.load.tokenizer import TextTokenizer
 from monitor.model.load.weights import load_weights
 
 __all__ = ["LoadedModel", "decoder_layers", "digest_folder", "load_model"]
@@ -58,6 +61,26 @@ class LoadedModel:
     passes: FairLock = field(default_factory=FairLock, compare=False, repr=False)
     """Held during every forward pass, by all threads. During continuous batching transformers sets `is_causal = False`
     on the shared configuration; a plain pass at the same time would attend in both directions."""
+
+    @cached_property
+    def text(self) -> TextTokenizer:
+        """What turns text into token ids, for all who do."""
+        return TextTokenizer(self.tokenizer, self.rows)
+
+    def check_ids(self, ids: Sequence[int]) -> None:
+        """InputError where there are no token ids, or where the model has no embedding for one of them."""
+        if not ids:
+            raise InputError("has no token to run; give at least one")
+        if not 0 <= min(ids) <= max(ids) < self.rows:
+            raise InputError(
+                f"has a token (id {max(ids) if min(ids) >= 0 else min(ids)}) that the model has no embedding for, "
+                f"which has {self.rows}; use the tokenizer that the model came with"
+            )
+
+    @cached_property
+    def rows(self) -> int:
+        """Rows of the embedding: token ids below this can be run."""
+        return int(self.model.get_input_embeddings().weight.shape[0])
 
     @property
     def devices(self) -> str:
@@ -178,5 +201,5 @@ def _load_tokenizer(folder: Path, name: str) -> Any:
 
     try:
         return AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelError(f"the tokenizer of {name} cannot be loaded: {error}") from None

@@ -49,6 +49,10 @@ class Input:
     """Policies without which the request must not run."""
     policies_field: str = "policies"
     """Path of that field."""
+    answer: bool = False
+    """The text, or the last message where an assistant wrote it, is what a model said: rules for responses read it."""
+    unread: int = 0
+    """Parts, such as images, that cannot be scored: the verdict is UNKNOWN."""
 
     cut: int = 0
     """Bytes that were dropped from the front before anything was tokenised."""
@@ -151,7 +155,7 @@ def score(message: pb.ScoreRequest, messages: int = MOST_MESSAGES) -> Input:
     problems = Problems()
     content = _input(message.input, "input", messages, problems)
     problems.raise_any()
-    return content
+    return replace(content, answer=message.answer)
 
 
 def generation(message: pb.Generation, messages: int = MOST_MESSAGES) -> GenerationSpec:
