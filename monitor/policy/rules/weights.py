@@ -76,7 +76,8 @@ def _not_zero(readings: Readings) -> Active:
     """Looks at eight at a time, because few are not zero."""
     rows, width = readings.shape
     flat = np.ascontiguousarray(readings).ravel()
-    marks = np.zeros(-(-len(flat) // 8) * 8, bool)
+    marks = np.empty(-(-len(flat) // 8) * 8, bool)
+    marks[len(flat) :] = False
     np.not_equal(flat, 0, out=marks[: len(flat)])
     words = marks.view(np.uint64)
     there = (words != 0).nonzero()[0]
