@@ -217,8 +217,9 @@ class Settings(BaseSettings):
     context_limit: Annotated[int, Field(ge=2)] | None = None
     """Maximum number of tokens of one request, prompt and response together. Default: the model's context."""
 
-    max_running: Annotated[int, Field(ge=1, le=4096)] = 64
-    """Maximum number of generations that run at once. Further ones wait in the queue."""
+    max_running: Annotated[int, Field(ge=0, le=4096)] = 64
+    """Maximum number of generations that run at once. Further ones wait in the queue. 0 generates nothing: texts are
+    only scored, and there is no key-value cache."""
 
     queue_size: Annotated[int, Field(ge=1)] = 256
     """Maximum number of generations that wait. Four times as many texts to score may wait. Further calls are refused
@@ -229,8 +230,8 @@ class Settings(BaseSettings):
     device."""
 
     max_cache_tokens: Annotated[int, Field(ge=1)] | None = None
-    """Size of the key-value cache in tokens, for all running requests together. Default: chosen for the device's
-    memory."""
+    """Size of the key-value cache in tokens, for all running requests together. Default: enough for max_running
+    requests of the whole context, but at most half of the memory that is free and, on the CPU, 4 GiB."""
 
     max_concurrent_calls: Annotated[int, Field(ge=1)] = 256
     """Maximum number of calls in progress. Further ones are refused with RESOURCE_EXHAUSTED and a time to wait."""

@@ -230,6 +230,7 @@ Labels = Annotated[
 ]
 
 DeviceOption = Annotated[str, _option("device")]
+SkipSelfTestOption = Annotated[bool, _option("skip_self_test")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 
@@ -252,10 +253,12 @@ def server_flags(
     device: str | None,
     dtype: str | None,
     dictionary_format: str | None = None,
+    skip_self_test: bool = False,
 ) -> dict[str, Any]:
     """The flags of the group "What runs" by the names of their settings; None if not given."""
     flags: dict[str, Any] = {"model": model, "dictionary": dictionary, "policies": policies}
     flags["dictionary_format"] = dictionary_format
+    flags["skip_self_test"] = skip_self_test or None
     return flags | {"layer": layer, "device": device, "dtype": dtype}
 
 

@@ -16,14 +16,20 @@ from monitor.settings import ClientSettings, load_settings, split_address
 
 
 @contextmanager
-def open_session(address: str | None, flags: Mapping[str, Any], timeout: float) -> Iterator[Client]:
-    """A client of the server at `address`, or, if that is None, of one started in this process with `flags`."""
+def open_session(
+    address: str | None, flags: Mapping[str, Any], timeout: float, *, generates: bool = True
+) -> Iterator[Client]:
+    """A client of the server at `address`, or, if that is None, of one started in this process with `flags`.
+
+    Where the command only scores, `generates` is False: the own server then needs no key-value cache.
+    """
     if address is not None:
         refuse_local_flags(flags)
         with connected(address, timeout) as client:
             yield client
         return
-    with stderr_console().status("loading the model …") as status, local_server(flags) as server:
+    own = flags if generates else {**flags, "max_running": 0}
+    with stderr_console().status("loading the model …") as status, local_server(own) as server:
         status.stop()
         with connect(server.address, timeout=timeout) as client:
             yield client

@@ -26,24 +26,24 @@ LEFT_OUT = "reads texts; left out"
 def run_tests(folder: Path, reader: PairReader | None) -> list[Result]:
     """Results of every case; skipped ones are of policies for other models, or on texts that nobody reads."""
     running = None if reader is None else running_of(reader.pair)
-    results: list[Result] = []
-    for source in read_folder(folder):
-        name = source.model.metadata.name
-        bound = "" if running is None else bound_elsewhere(source, running)
-        try:
-            tests = read_tests(source)
-            policy = None if bound else _policy(source, running)
-        except PolicyProblems as error:
-            results.append(Result(name, SETUP, False, _all(error)))
-            continue
-        if policy is None:
-            results += [
-                Result(name, case.name, False, f"{bound}; not tested on this model", skipped=True)
-                for case in tests.cases
-            ]
-        else:
-            results += [_ran(policy, case, _text_reader(reader)) for case in tests.cases]
-    return results
+    return [result for source in read_folder(folder) for result in results_of(source, reader, running)]
+
+
+def results_of(source: Source, reader: PairReader | None, running: Running | None) -> list[Result]:
+    """Results of every case of one policy for what runs; see `run_tests`."""
+    name = source.model.metadata.name
+    bound = "" if running is None else bound_elsewhere(source, running)
+    try:
+        tests = read_tests(source)
+        policy = None if bound else _policy(source, running)
+    except PolicyProblems as error:
+        return [Result(name, SETUP, False, _all(error))]
+    if policy is not None:
+        return [_ran(policy, case, _text_reader(reader)) for case in tests.cases]
+    return [
+        Result(name, case.name, False, f"{bound}; not tested on this model", skipped=True)
+        for case in tests.cases
+    ]
 
 
 def _ran(policy: Policy, case: Case, read: TextReader | None) -> Result:
@@ -74,7 +74,7 @@ def _text_reader(reader: PairReader | None) -> TextReader | None:
         return None
 
     def read(text: str, plan: WatchPlan) -> Readings:
-        return reader.watched(reader.ids(text), plan)
+        return reader.watched(reader.ids(text), plan)[1]
 
     return read
 

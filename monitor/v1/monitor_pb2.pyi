@@ -275,16 +275,18 @@ class RuleScore(_message.Message):
     def __init__(self, policy: _Optional[str] = ..., rule: _Optional[str] = ..., phase: _Optional[_Union[Phase, str]] = ..., score: _Optional[float] = ..., threshold: _Optional[float] = ..., conditions: _Optional[_Iterable[_Union[ConditionScore, _Mapping]]] = ...) -> None: ...
 
 class Coverage(_message.Message):
-    __slots__ = ("tokens_run", "tokens_scored", "tokens_truncated", "tokens_judged")
+    __slots__ = ("tokens_run", "tokens_scored", "tokens_truncated", "tokens_judged", "tokens_sinks")
     TOKENS_RUN_FIELD_NUMBER: _ClassVar[int]
     TOKENS_SCORED_FIELD_NUMBER: _ClassVar[int]
     TOKENS_TRUNCATED_FIELD_NUMBER: _ClassVar[int]
     TOKENS_JUDGED_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_SINKS_FIELD_NUMBER: _ClassVar[int]
     tokens_run: int
     tokens_scored: int
     tokens_truncated: int
     tokens_judged: int
-    def __init__(self, tokens_run: _Optional[int] = ..., tokens_scored: _Optional[int] = ..., tokens_truncated: _Optional[int] = ..., tokens_judged: _Optional[int] = ...) -> None: ...
+    tokens_sinks: int
+    def __init__(self, tokens_run: _Optional[int] = ..., tokens_scored: _Optional[int] = ..., tokens_truncated: _Optional[int] = ..., tokens_judged: _Optional[int] = ..., tokens_sinks: _Optional[int] = ...) -> None: ...
 
 class Suppression(_message.Message):
     __slots__ = ("policy", "features", "tokens_edited", "before", "after", "probe_score", "probe_threshold", "held_at_layer", "came_back", "held")

@@ -11,7 +11,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, JsonOption, ModelOption
+from monitor.cli.opened_pair import opened_pair
+from monitor.cli.options import (
+    DeviceOption,
+    DictionaryOption,
+    FormatOption,
+    JsonOption,
+    ModelOption,
+    SkipSelfTestOption,
+)
 from monitor.cli.show.console import stdout_console
 from monitor.cli.show.printable import one_line
 
@@ -36,15 +44,16 @@ def effect(
     dictionary_format: FormatOption = None,
     as_json: JsonOption = False,
     device: DeviceOption = "auto",
+    skip_self_test: SkipSelfTestOption = False,
 ) -> None:
     """Show what a feature does to the next token: with it taken away, by gradients, and directly.
 
     Without N, the features are ranked by attribution to the token, and the strongest are taken away one by one.
     """
     from monitor.lab.features import PromptEffects
-    from monitor.lab.pair import need_feature, open_pair
+    from monitor.lab.pair import need_feature
 
-    pair = open_pair(model, dictionary, device, dictionary_format)
+    pair = opened_pair(model, dictionary, dictionary_format, device, skip_self_test=skip_self_test)
     if feature is not None:
         need_feature(pair.dictionary, feature)
     effects = PromptEffects(pair, prompt, token)

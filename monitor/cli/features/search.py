@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from monitor.cli.features.table import FeatureTableRow, feature_table
-from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, JsonOption, ModelOption
+from monitor.cli.opened_pair import opened_pair
+from monitor.cli.options import (
+    DeviceOption,
+    DictionaryOption,
+    FormatOption,
+    JsonOption,
+    ModelOption,
+    SkipSelfTestOption,
+)
 from monitor.cli.show.console import stdout_console
 
 if TYPE_CHECKING:
@@ -23,13 +31,14 @@ def search(
     dictionary_format: FormatOption = None,
     limit: Annotated[int, typer.Option("-k", "--limit", min=1, help="Show at most so many features.")] = 20,
     device: DeviceOption = "auto",
+    skip_self_test: SkipSelfTestOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Find the features that fire on all of these texts together but rarely otherwise."""
     from monitor.lab.features import search_texts
-    from monitor.lab.pair import open_labels, open_pair
+    from monitor.lab.pair import open_labels
 
-    pair = open_pair(model, dictionary, device, dictionary_format)
+    pair = opened_pair(model, dictionary, dictionary_format, device, skip_self_test=skip_self_test)
     found = search_texts(pair, texts, limit)
     labels = open_labels(pair.dictionary)
     rows = [

@@ -13,7 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from monitor.cli.errors import ExitCode
-from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, ModelOption
+from monitor.cli.opened_pair import opened_pair
+from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, ModelOption, SkipSelfTestOption
 from monitor.cli.output import writable, write
 from monitor.cli.show.console import stdout_console
 from monitor.cli.show.printable import printable
@@ -35,15 +36,17 @@ def run(
         Path | None, typer.Option(metavar="FILE", help="Write the results to this file too, as JUnit XML.")
     ] = None,
     device: DeviceOption = "auto",
+    skip_self_test: SkipSelfTestOption = False,
 ) -> None:
     """Run NAME.test.yaml of every policy. A policy without a test fails. Exit code 1 where a case fails."""
     writable(junit)
     reader = None
     if not readings_only:
-        from monitor.lab.pair import open_pair
         from monitor.lab.readings import PairReader
 
-        reader = PairReader(open_pair(model, dictionary, device, dictionary_format))
+        reader = PairReader(
+            opened_pair(model, dictionary, dictionary_format, device, skip_self_test=skip_self_test)
+        )
     results = run_tests(policies, reader)
     console = stdout_console()
     console.print(result_table(results))

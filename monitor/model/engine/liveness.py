@@ -58,14 +58,15 @@ class _Answer:
         return self._there.wait(timeout) and self._seen
 
 
-def can_see(engine: _Engine, scorer: _Scorer, ids: tuple[int, ...], timeout: float) -> bool:
+def can_see(engine: _Engine | None, scorer: _Scorer, ids: tuple[int, ...], timeout: float) -> bool:
     """True where every token of a short text was scored, read and generated alike, within `timeout` seconds each.
 
-    Blocks. A queue that is full or an engine that is gone counts as blind: nobody could be served either.
+    Blocks. A queue that is full or an engine that is gone counts as blind: nobody could be served either. Where
+    nothing is generated, `engine` is None.
     """
     name = f"probe-{uuid.uuid4().hex}"
     seen = _scores(scorer, name, ids, timeout)
-    return seen and _generates(engine, name, ids, timeout)
+    return seen and (engine is None or _generates(engine, name, ids, timeout))
 
 
 def _scores(scorer: _Scorer, name: str, ids: tuple[int, ...], timeout: float) -> bool:

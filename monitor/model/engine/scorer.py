@@ -71,7 +71,7 @@ class Scorer:
     def submit(self, job: ScoreJob, done: Done) -> None:
         """Queue a text; the outcome goes to `done` on the scorer's thread, those of a pass together.
 
-        Raises Unavailable while stopping or after the thread died, Overloaded where the queue is full, InputError where
+        Raises Unavailable while stopping or after the thread died, Overloaded where the queue is full, BadRequest where
         the model cannot run the ids.
         """
         self._loaded.check_ids(job.ids)
@@ -153,10 +153,11 @@ class Scorer:
         for row, (job, _) in enumerate(batch):
             job.admitted()
             ids[row, : len(job.ids)] = torch.tensor(job.ids)
+        buffers.begin(range(0, ids.numel(), width))
         buffers.settle(self._bank)
         buffers.poison(ids.numel())
         # Padding stands on the right and attention is causal, so no token sees it.
-        with self._loaded.passes, suppress(LayerReached):
+        with self._loaded.reading([len(job.ids) for job, _ in batch]), suppress(LayerReached):
             self._loaded.model(input_ids=ids.to(self._loaded.device), use_cache=False)
         taken = self._readout.take(ids.numel())
         places = [_Place(job, row * width) for row, (job, _) in enumerate(batch)]
@@ -227,6 +228,7 @@ def _observed(
         counts=counts,
         token_ids=ids,
         readings=taken.watched(job.lease),
+        sinks=taken.sinks,
     )
     try:
         return job.observer.observe_batch(blocks)
@@ -238,7 +240,9 @@ def _outcome(place: _Place, decision: Decision, taken: Taken) -> ScoreOutcome:
     """What a pass says of one text."""
     job, cause = place.job, decision.failure
     count = len(job.ids)
-    coverage = Coverage(count, count if cause is None else 0, job.tokens_truncated)
+    sinks = taken.sinks_in(slice(place.first, place.first + count))
+    scored = (count, sinks) if cause is None else (0, 0)
+    coverage = Coverage(count, scored[0], job.tokens_truncated, tokens_sinks=scored[1])
     if cause is not None and decision.action is Action.BLOCK:
         return ScoreOutcome(coverage, error=MonitoringFailed(FAILED, cause))
     if not job.include_tokens:

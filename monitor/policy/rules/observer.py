@@ -292,7 +292,7 @@ class Rules:
                     assert session is not None
                     session.show(int(blocks.starts[number]), blocks.token_ids[blocks.rows(number)].tolist())
             counted = table.counted(slots)
-        return self._kept(blocks, unscored, (np.maximum(before, 1), kinds, counted))
+        return self._kept(blocks, unscored, (before, kinds, counted))
 
     def _kept(
         self,
@@ -300,13 +300,16 @@ class Rules:
         unscored: dict[int, Failure],
         known: tuple[NDArray[np.int64], Indices, NDArray[np.int64]],
     ) -> _Counted:
-        """Tokens of blocks that can be scored, special ones left out. `known` is, of every block's request, from which
-        position on tokens are new, which ones are special, and how many counted before.
+        """Tokens of blocks that can be scored, special ones and attention sinks left out.
+
+        `known` is, of every block's request, from which position on tokens are new, which ones are special, and how
+        many counted before.
         """
         first, kinds, before = known
         lane = np.repeat(np.arange(len(blocks)), blocks.counts)
         rows, positions = blocks.in_order(blocks.firsts), blocks.in_order(blocks.starts)
-        counted = (positions >= first[lane]) & ~self._passed_over(blocks.token_ids[rows], kinds[lane])
+        counted = (positions >= first[lane]) & blocks.ordinary()
+        counted &= ~self._passed_over(blocks.token_ids[rows], kinds[lane])
         if not self.program.rules:
             counted[:] = False
         if unscored:

@@ -92,7 +92,7 @@ class Table:
         self.shown = np.zeros(FIRST, np.int64)
         """`[rows]` positions below this one were shown to the rules."""
         self.judged = np.zeros(FIRST, np.int64)
-        """`[rows]` tokens of all phases that counted: neither a first token nor a special one."""
+        """`[rows]` tokens of all phases that counted: neither attention sinks nor special ones."""
         self.left = np.zeros((FIRST, holders))
         """`[rows, holders]` tokens for which a policy's clamps still hold; infinite where to the end."""
         self.age = np.zeros(FIRST, np.int64)

@@ -29,11 +29,11 @@ _LABELS = [*(str(bound) for bound in BOUNDS), "+Inf"]
 
 
 def _counted(blocks: Blocks) -> Readings:
-    """`[tokens, watched]` without position 0: an attention sink with huge readings, which rules pass over too."""
-    rows, positions = blocks.in_order(blocks.firsts), blocks.in_order(blocks.starts)
-    if len(rows) == len(blocks.readings) and (positions > 0).all():
+    """`[tokens, watched]` without attention sinks, whose readings are huge, and which rules pass over too."""
+    rows, ordinary = blocks.in_order(blocks.firsts), blocks.ordinary()
+    if len(rows) == len(blocks.readings) and ordinary.all():
         return blocks.readings
-    return blocks.readings[rows[positions > 0]]
+    return blocks.readings[rows[ordinary]]
 
 
 _EDGES = np.asarray(BOUNDS, dtype=np.float32)
