@@ -28,10 +28,10 @@ class Harvester:
         self.mix = torch.randn(WIDTH, WIDTH, generator=generator)
         self.head = torch.randn(WIDTH, WORDS, generator=generator)
 
-    def residuals(self, ids):
+    def residuals(self, ids, lengths=None):
         return self.embedding[ids].cumsum(1) / 2
 
-    def logits(self, ids, replace=None):
+    def logits(self, ids, replace=None, lengths=None):
         x = self.residuals(ids)
         x = x if replace is None else replace(x)
         return torch.tanh(x.cumsum(1) @ self.mix / 3) @ self.head
@@ -46,7 +46,7 @@ class Pair:
     def ids(self, text):
         return [0, *(int(word) for word in text.split())]
 
-    def residuals(self, ids):
+    def residuals(self, ids, lengths=None):
         return self.harvester.residuals(ids)
 
 
