@@ -6,7 +6,7 @@ Everything here is a frozen dataclass, an enum or a protocol, and imports nothin
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
@@ -171,6 +171,10 @@ class ErrorTerm(enum.StrEnum):
     DROP = "drop"
 
 
+LARGEST_TARGET = 100.0
+"""Largest target of a clamp, up or down, in recorded maxima. Published useful values are within 5."""
+
+
 @dataclass(frozen=True, slots=True)
 class Clamp:
     """Set one feature's activation to a value at the tapped layer, on prompt and response tokens alike."""
@@ -180,6 +184,14 @@ class Clamp:
     """In units of the feature's recorded maximum; negative suppresses below zero, positive amplifies."""
     where: Where = Where.ACTIVE
     error_term: ErrorTerm = ErrorTerm.KEEP
+
+    def __post_init__(self) -> None:
+        """Raise ValueError where the target is no number, or so large that the model would compute infinities."""
+        if not -LARGEST_TARGET <= self.target <= LARGEST_TARGET:
+            raise ValueError(
+                f"the target of feature {self.feature} is {self.target:g}; write a number from {-LARGEST_TARGET:g} to "
+                f"{LARGEST_TARGET:g} (recorded maxima)"
+            )
 
     def strengthened(self, other: Clamp | None) -> Clamp:
         """This clamp and another of the same feature as one: the lower target, everywhere if either says so,
@@ -209,6 +221,9 @@ recorded maximum, then probes and signals in their own units."""
 
 TokenText = Callable[[int], str]
 """The text of one token id, for evidence."""
+
+TokenTexts = Callable[[Sequence[int]], Sequence[str]]
+"""The texts of consecutive tokens. Where a character spans tokens, the last of them has it and the others are empty."""
 
 
 class Phase(enum.StrEnum):
@@ -257,12 +272,16 @@ class Failure(enum.StrEnum):
     """Tokens between two blocks were never shown to the rules."""
     INCOMPLETE = "incomplete"
     """The model ran more tokens than were scored."""
+    LEFT_OUT = "left_out"
+    """A text of the conversation is not in what the model ran: its chat template or its tokenizer drops it."""
     MISCOUNTED = "miscounted"
     """More tokens are said to be scored than the rules were shown."""
     NON_FINITE = "non_finite"
     """A reading was NaN or infinite."""
     NOT_CONCLUDED = "not_concluded"
     """The request ended before anybody asked for its verdict."""
+    NOT_JUDGED = "not_judged"
+    """Tokens were scored, and rules pass over all of them: there is only a first token, or only control tokens."""
     NOT_RUN = "not_run"
     """No token was scored at all."""
     PASS_FAILED = "pass_failed"
@@ -529,7 +548,11 @@ class Coverage:
     tokens_run: int = 0
     tokens_scored: int = 0
     tokens_truncated: int = 0
-    """Tokens of the input that were dropped before the model ran, at the caller's request."""
+    """Tokens of the input that were dropped before the model ran, at the caller's request. An estimate where most of
+    the input was dropped before it was tokenised."""
+    tokens_judged: int = 0
+    """Scored tokens that rules judged. They pass over a sequence's first token and over control tokens, such as BOS and
+    the marks between messages."""
 
     @property
     def complete(self) -> bool:
@@ -586,8 +609,8 @@ class ScoredTokens:
     edited: NDArray[np.bool_] | None = None
     """`[tokens]` which of them clamps edited; None where nothing was clamped."""
 
-    def records(self, token_text: TokenText) -> list[ScoredToken]:
-        """One record a token, with the features that are active there before or after clamps."""
+    def records(self, texts: Sequence[str]) -> list[ScoredToken]:
+        """One record a token, with its text and the features that are active there before or after clamps."""
         import numpy as np
 
         active = self.readings != 0
@@ -601,8 +624,8 @@ class ScoredTokens:
         ):
             found[row].append(FeatureReading(feature, value, after))
         return [
-            ScoredToken(self.start + i, token_id, token_text(token_id), self.phase, tuple(found[i]))
-            for i, token_id in enumerate(self.token_ids)
+            ScoredToken(self.start + i, token_id, text, self.phase, tuple(found[i]))
+            for i, (token_id, text) in enumerate(zip(self.token_ids, texts, strict=True))
         ]
 
     def _after(self, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> list[float | None]:
@@ -610,6 +633,17 @@ class ScoredTokens:
             return [None] * len(rows)
         values, edited = self.after[rows, columns].tolist(), self.edited[rows].tolist()
         return [value if changed else None for value, changed in zip(values, edited, strict=True)]
+
+
+def token_records(parts: Iterable[ScoredTokens | None], token_texts: TokenTexts) -> list[ScoredToken]:
+    """One record a token of consecutive parts of a sequence."""
+    held = [part for part in parts if part is not None]
+    texts = iter(token_texts([token_id for part in held for token_id in part.token_ids]))
+    return [
+        record
+        for part in held
+        for record in part.records([text for _, text in zip(part.token_ids, texts, strict=False)])
+    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,8 +126,8 @@ class Settings(BaseSettings):
     # Where it serves
 
     listen: Address = "127.0.0.1:50051"
-    """Address of the gRPC port; port 0 takes a free one. An address that other machines reach needs callers or
-    tls_client_ca, and tls_certificate; or insecure_listen."""
+    """Address of the gRPC port; port 0 takes a free one. An address that other machines reach needs callers and
+    tls_certificate; or insecure_listen."""
 
     http_listen: Address | None = None
     """Address of an HTTP port with the OpenAI API (/v1/chat/completions, /v1/completions, /v1/models and
@@ -173,7 +173,7 @@ class Settings(BaseSettings):
 
     tls_client_ca: Path | None = None
     """PEM file of certificate authorities, for mutual TLS. Only clients with a certificate that one of them issued
-    may connect."""
+    may connect. It needs callers, which says who they are and what they may do."""
 
     tls_minimum: Literal["1.2", "1.3"] = "1.2"
     """Oldest version of TLS over which calls are accepted."""
@@ -261,6 +261,9 @@ class Settings(BaseSettings):
     max_message_bytes: Annotated[int, Field(ge=1024, le=1 << 30)] = 4 << 20
     """Largest message that is accepted. A larger one is refused with RESOURCE_EXHAUSTED."""
 
+    max_messages: Annotated[int, Field(ge=1, le=1_000_000)] = 4096
+    """Maximum number of messages of one conversation. The chat template needs some 30 microseconds for each."""
+
     max_header_bytes: Annotated[int, Field(ge=1024, le=1 << 20)] = 16 << 10
     """Largest headers of a call, as HTTP/2 counts them. Larger ones are refused with RESOURCE_EXHAUSTED."""
 
@@ -290,8 +293,9 @@ class Settings(BaseSettings):
     """Time without traffic after which the server pings a client. The connection is closed where no answer comes
     within half of this time."""
 
-    min_ping_seconds: Seconds = 10.0
-    """Shortest time allowed between two pings of a client. A client that pings more often is disconnected."""
+    min_ping_seconds: Seconds = 5.0
+    """Shortest time allowed between two pings of a client; one that keeps pinging more often is disconnected. Keep it
+    well below the keepalive time of every client: the shortest that gRPC for Go takes is 10 seconds."""
 
     # What is written down
 
@@ -534,7 +538,10 @@ def cache_folder() -> Path:
 
 
 def decision_folder(settings: Settings, port: int) -> Path | None:
-    """The folder that `decision_log` stands for on a server with this gRPC port; None where it is off."""
+    """The folder that `decision_log` stands for on a server with this gRPC port; None where it is off.
+
+    Raises ConfigurationError where it is `auto` and this user has no home.
+    """
     chosen = settings.decision_log
     if chosen == "off" or (chosen == "auto" and port == 0):
         return None
@@ -543,5 +550,17 @@ def decision_folder(settings: Settings, port: int) -> Path | None:
     # systemd gives the unit a folder of its own; elsewhere https://specifications.freedesktop.org/basedir-spec
     if unit := os.environ.get("STATE_DIRECTORY", "").split(":")[0]:
         return Path(unit) / "decisions" / str(port)
-    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(state) / "sae-monitor" / "decisions" / str(port)
+    return _state_home() / "sae-monitor" / "decisions" / str(port)
+
+
+def _state_home() -> Path:
+    """The folder in which this user's programs keep their state. Raises ConfigurationError where there is none."""
+    if os.path.isabs(given := os.environ.get("XDG_STATE_HOME", "")):
+        return Path(given)
+    home = os.path.expanduser("~")
+    if os.path.isabs(home):
+        return Path(home) / ".local" / "state"
+    raise ConfigurationError(
+        f"decision_log: this process runs as user {os.getuid()}, which has no home to keep the log in; give a folder "
+        f"(for example {PREFIX}DECISION_LOG=/var/lib/sae-monitor), set HOME, or write off"
+    )

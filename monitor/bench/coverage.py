@@ -180,10 +180,10 @@ class _OpenRequests:
 def _generation(
     number: int, subject: Subject, dice: random.Random, features: Sequence[int]
 ) -> TrackedRequest:
-    vocabulary = len(subject.loaded.tokenizer)
+    vocabulary = min(len(subject.loaded.tokenizer), subject.loaded.rows)
     length = dice.choice((1, 3, 10, 30, 90))
     prompt = (
-        subject.loaded.tokenizer.bos_token_id or 0,
+        *subject.loaded.text.begin,
         *(dice.randrange(3, vocabulary) for _ in range(length)),
     )
     clamps = tuple(Clamp(feature, dice.choice((-1.0, 0.0))) for feature in dice.sample(list(features), 3))

@@ -110,17 +110,21 @@ def lazy_group(entries: Sequence[LazyEntry]) -> type[TyperGroup]:
 
 EXTRAS = {
     "serve": (
+        "accelerate",
         "cryptography",
+        "gguf",
         "grpc_reflection",
         "grpc_status",
         "huggingface_hub",
         "numpy",
         "prometheus_client",
         "psutil",
+        "starlette",
         "structlog",
         "tokenizers",
         "torch",
         "transformers",
+        "uvicorn",
     ),
     "fit": ("scipy", "sklearn"),
 }

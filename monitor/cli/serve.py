@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,22 +35,32 @@ def serve(**flags: Any) -> None:
 
 def _run(chosen: Settings) -> None:
     """Load everything, and serve until a signal comes."""
-    # Nothing could be loaded again yet, and by default the signal would end the process that is still loading.
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    from monitor.rpc.process.signals import exit_at_signals
+    from monitor.telemetry.logs import adopt_libraries, configure, lines_lost
+    from monitor.telemetry.output import take_over_output
+
+    take_over_output(lines_lost)
+    with exit_at_signals():
+        configure(chosen.log_level, chosen.log_format)
+        adopt_libraries()
+        _serve(chosen)
+
+
+def _serve(chosen: Settings) -> None:
     from monitor.rpc.access.layer import check_access
     from monitor.rpc.decisions.recorder import check_recorder
     from monitor.rpc.process.allocator import limit_retained_memory
+    from monitor.rpc.process.user import name_user
 
     # Before anything large is imported or loaded for nothing.
     check_access(chosen)
     check_recorder(chosen)
     limit_retained_memory()
+    name_user()
     from monitor.rpc.assembly import assemble
     from monitor.rpc.process.watchdog import force_exit
     from monitor.rpc.server import Server, run_in_foreground
-    from monitor.telemetry.logs import configure
 
-    configure(chosen.log_level, chosen.log_format)
     parts = assemble(chosen)
     server = Server(chosen, *parts, door=_door(chosen))
 

@@ -111,6 +111,9 @@ def local_server(flags: Mapping[str, Any]) -> Iterator[Endpoint]:
     chosen = load_settings({**flags, "listen": FREE_PORT, "metrics_listen": FREE_PORT, "decision_log": "off"})
     # Nobody else calls it, and the environment of a container may describe the server that runs beside this command.
     settings = chosen.model_copy(update={**dict.fromkeys(_OF_SERVERS), "caller_clamps": "any"})
+    from monitor.rpc.process.user import name_user
+
+    name_user()
     from monitor.rpc.server import in_background
     from monitor.telemetry.logs import configure
 

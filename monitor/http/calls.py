@@ -13,21 +13,24 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, TypeVar
 
 from starlette.types import Message, Receive, Scope, Send
 
 from monitor.errors import MonitorError, TooSlow
-from monitor.http.errors import HttpError, answer
+from monitor.http.errors import ErrorAnswer, HttpError, answer
 from monitor.http.fields import parse
 from monitor.rpc.access.call_checks import CallChecks
-from monitor.rpc.access.call_interceptor import Call, TimeLimits, enter, report
+from monitor.rpc.access.call_interceptor import Call, TimeLimits, current_call, enter, report
 from monitor.telemetry.metrics.metrics import Metrics
 from monitor.telemetry.tracing import context as tracing
 from monitor.telemetry.tracing.context import Tracing
 
+T = TypeVar("T")
 Headers = Mapping[str, str]
+ErrorBody = Callable[[ErrorAnswer], Mapping[str, Any]]
+"""How a contract words an error."""
 
 PEER = "monitor.peer"
 """Key of a connection's TLS names in the scope of its requests; the door puts it there."""
@@ -104,12 +107,19 @@ class Exchange:
             continue
         self.left = True
 
+    async def json_list(self, content: Sequence[Any]) -> None:
+        """Send a whole answer that is a list."""
+        await self._whole(content, {}, 200)
+
     async def json(
         self, content: Mapping[str, Any], headers: Headers | None = None, status: int = 200
     ) -> None:
         """Send a whole answer."""
+        await self._whole(content, headers or {}, status)
+
+    async def _whole(self, content: Any, headers: Headers, status: int) -> None:
         body = dumps(content)
-        sent = {"content-type": "application/json", "content-length": str(len(body))} | dict(headers or {})
+        sent = {"content-type": "application/json", "content-length": str(len(body))} | dict(headers)
         await self._start(status, sent)
         await self._send({"type": "http.response.body", "body": body})
 
@@ -125,11 +135,11 @@ class Exchange:
         """End a stream that came to its end."""
         await self._send(_piece(b"data: [DONE]\n\n", more=False))
 
-    async def failed(self, error: BaseException) -> None:
+    async def failed(self, error: BaseException, worded: ErrorBody) -> None:
         """Tell the caller of an error: by its status, or where that has been sent, as the stream's last event."""
         found = answer(error, self.request_id)
         if not self.begun:
-            await self.json(found.body, found.headers, found.status)
+            await self.json(worded(found), found.headers, found.status)
             return
         await self._send(_piece(b"data: " + dumps(found.body) + b"\n\n", more=False))
 
@@ -152,6 +162,10 @@ def _piece(body: bytes, *, more: bool) -> Message:
 Method = Callable[[Exchange], Awaitable[None]]
 
 
+def _openai(found: ErrorAnswer) -> Mapping[str, Any]:
+    return found.body
+
+
 class HttpCalls:
     """Makes ASGI applications of methods, each wrapped as described at the top of this module."""
 
@@ -161,12 +175,16 @@ class HttpCalls:
         self._checks, self._metrics, self._limits, self._traces = checks, metrics, limits, traces
         self._most_bytes = most_bytes
 
-    def endpoint(self, name: str, method: Method) -> HttpMethod:
-        """The ASGI application of a method, which is known by `name` to roles, metrics and decision log."""
-        return HttpMethod(self, name, method)
+    def endpoint(self, name: str, method: Method, worded: ErrorBody = _openai) -> HttpMethod:
+        """The ASGI application of a method, which is known by `name` to roles, metrics and decision log.
 
-    async def run(self, name: str, method: Method, scope: Scope, receive: Receive, send: Send) -> None:
+        `worded` makes the bodies of its errors, by default those of the OpenAI API.
+        """
+        return HttpMethod(self, name, method, worded)
+
+    async def run(self, served: HttpMethod, scope: Scope, receive: Receive, send: Send) -> None:
         """Run one call to its end."""
+        name, method = served.name, served.method
         call = Call(name, secrets.token_hex(16), time.perf_counter())
         enter(call)
         exchange = Exchange(scope, receive, send, call.request_id, self._most_bytes)
@@ -177,7 +195,7 @@ class HttpCalls:
             code = error.code if isinstance(error, MonitorError) else "INTERNAL"
             self._end(call, code)
             report(call, code, error)
-            await exchange.failed(error)
+            await exchange.failed(error, served.worded)
         except asyncio.CancelledError:
             self._end(call, "CANCELLED")
             if not exchange.left:
@@ -220,15 +238,38 @@ class HttpCalls:
         tracing.current_trace().end(code)
 
 
+@dataclass(frozen=True)
 class HttpMethod:
     """A method as an ASGI application."""
 
-    def __init__(self, calls: HttpCalls, name: str, method: Method) -> None:
-        self._calls, self._name, self._method = calls, name, method
+    calls: HttpCalls
+    name: str
+    method: Method
+    worded: ErrorBody
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        await self._calls.run(self._name, self._method, scope, receive, send)
+        await self.calls.run(self, scope, receive, send)
+
+
+async def together(work: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:
+    """Do all of it at once, each under a request id of its own where there is more than one.
+
+    Where one raises, the others are cancelled, and that error is raised.
+    """
+    call = current_call()
+
+    async def one(number: int) -> T:
+        if len(work) > 1:
+            enter(replace(call, request_id=f"{call.request_id}-{number}"))
+        return await work[number]()
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(number)) for number in range(len(work))]
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    return [task.result() for task in tasks]
 
 
 @contextmanager

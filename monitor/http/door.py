@@ -24,14 +24,21 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from monitor.errors import ConfigurationError, MonitorError
 from monitor.http.calls import PEER, HttpCalls
+from monitor.http.contracts import detectors, litellm, webhook
 from monitor.http.errors import HttpError, answer
 from monitor.http.openai.api import OpenAiApi, ServedModel
 from monitor.rpc.access.exposure import is_loopback
 from monitor.rpc.access.tls import Certificates, watched_certificates
 from monitor.rpc.server import DoorParts
 from monitor.settings import Settings, split_address
+from monitor.telemetry.metrics.http import listening_socket
 
-METHODS = ("ChatCompletions", "Completions", "Models", "Moderations")
+METHODS = (
+    *("ChatCompletions", "Completions", "Models", "Moderations"),
+    litellm.METHOD,
+    *webhook.METHODS,
+    *detectors.METHODS,
+)
 """Names of the methods in metrics, decision log and roles."""
 
 _LOOK = 2.0
@@ -104,7 +111,7 @@ def application(settings: Settings, parts: DoorParts) -> ASGIApp:
     """The ASGI application of a server."""
     calls = HttpCalls(parts.checks, parts.metrics, parts.limits, parts.traces, settings.max_message_bytes)
     runtime = parts.runtime
-    model = ServedModel(served_name(settings), runtime.context, int(time.time()), runtime.token_text)
+    model = ServedModel(served_name(settings), runtime.context, int(time.time()), runtime.token_texts)
 
     async def health(_: Request) -> Response:
         return PlainTextResponse(
@@ -116,7 +123,13 @@ def application(settings: Settings, parts: DoorParts) -> ASGIApp:
         texts = {404: "there is nothing at this path", 405: "this path takes another method"}
         return _error(HttpError(error.status_code, texts.get(error.status_code, "the request is wrong")))
 
-    routes = [*OpenAiApi(calls, parts.runs, parts.active, model).routes(), Route("/health", health)]
+    routes = [
+        *OpenAiApi(calls, parts.runs, parts.active, model).routes(),
+        *litellm.LiteLlmGuardrail(calls, parts.runs, parts.active).routes(),
+        *webhook.GuardrailWebhook(calls, parts.runs).routes(),
+        *detectors.Detectors(calls, parts.runs, parts.active, parts.runtime).routes(),
+        Route("/health", health),
+    ]
     app = Starlette(routes=routes, exception_handlers={HTTPException: wrong})
     app.router.redirect_slashes = False
     if parts.checks_callers or not is_loopback(settings.http_listen or ""):
@@ -166,8 +179,7 @@ def listening(address: str) -> socket.socket:
     """A socket that listens on HOST:PORT. Raises ConfigurationError where that is not possible."""
     host, port = split_address(address)
     try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        found = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        found = listening_socket(host, port, _BACKLOG)
     except OSError as error:
         raise ConfigurationError(
             f"http_listen: cannot listen on {address}: {error.strerror}; give another address"

@@ -10,6 +10,9 @@ from typing import Any, NoReturn
 from monitor.errors import BadRequest, Violation
 from monitor.rpc.wire.problems import Problems
 
+MOST_OBJECTS = 4096
+"""Maximum length of a list of objects."""
+
 
 def parse(body: bytes) -> dict[str, Any]:
     """The JSON object in a body. Raises BadRequest where it is anything else."""
@@ -110,13 +113,16 @@ class Fields:
             return ()
         return tuple(items)
 
-    def objects(self, name: str) -> list[Fields]:
-        """A list of objects."""
+    def objects(self, name: str, most: int = MOST_OBJECTS) -> list[Fields]:
+        """A list of at most so many objects; empty where it has more."""
         value = self.raw(name)
         if value is None:
             return []
         if not isinstance(value, list):
             self.wrong(name, f"is {kind_of(value)}; write a list")
+            return []
+        if len(value) > most:
+            self.wrong(name, f"has {len(value)} entries; write at most {most}")
             return []
         found = []
         for index, item in enumerate(value):
@@ -147,6 +153,8 @@ class Fields:
     def finish(self) -> None:
         """Note every field that was not read."""
         for name in self._content:
+            if self.problems.full:
+                return  # nobody is told of more, and each costs a search among the known names
             if name not in self._known:
                 close = difflib.get_close_matches(name, self._known, 1)
                 hint = f"did you mean `{close[0]}`?" if close else "leave it out"

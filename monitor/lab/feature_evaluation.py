@@ -268,8 +268,7 @@ class LabelledReader:
 
         Too long a text loses its end; a response loses its beginning instead, as its end is what is judged.
         """
-        coded = self.pair.loaded.tokenizer(row.text, return_offsets_mapping=True, verbose=False)
-        ids, offsets = coded["input_ids"], coded["offset_mapping"]
+        ids, offsets = self.pair.loaded.text.placed(row.text)
         begin = row.reply_start
         start = next((i for i, (_, end) in enumerate(offsets) if end > begin), len(ids) - 1) if begin else 1
         over = len(ids) - self._longest

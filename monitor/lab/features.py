@@ -234,7 +234,10 @@ class PromptEffects:
     def _next(self, wanted: str | None) -> int:
         if wanted is None:
             return int(self._prompted.probabilities.argmax())
-        ids = self._pair.loaded.tokenizer(wanted, add_special_tokens=False)["input_ids"]
+        text = self._pair.loaded.text
+        ids = [token.token_id for token in text.control.values() if token.text == wanted] or text.inner(
+            wanted
+        )
         if len(ids) != 1:
             raise InputError(
                 f"--token {wanted!r} is {len(ids)} tokens; write one, with the space before it where it has one"

@@ -47,15 +47,11 @@ class Pair:
     @property
     def bos(self) -> int | None:
         """The token that the tokenizer puts before a text; None where it puts none."""
-        ids, bos = self.loaded.tokenizer("a")["input_ids"], self.loaded.tokenizer.bos_token_id
-        return bos if ids and ids[0] == bos else None
+        return self.loaded.text.bos
 
     def ids(self, text: str) -> list[int]:
         """Token ids of a text as the model reads it, cut to the model's context."""
-        ids: list[int] = self.loaded.tokenizer(text, truncation=True, max_length=self.loaded.context)[
-            "input_ids"
-        ]
-        return ids
+        return self.loaded.text.ids(text)[: self.loaded.context]
 
     def all_ids(self, texts: Sequence[str], source: str) -> list[list[int]]:
         """Token ids of texts; InputError where one has nothing to read besides BOS."""

@@ -104,9 +104,7 @@ class FromText:
         response = text.get("response", "")
         if not response.strip():
             return prompt, len(prompt)
-        said = self._runtime.tokenise(response, truncate=True, room=0, reply=False).ids
-        if said and said[0] in self._runtime.special_ids:
-            said = said[1:]
+        said = self._runtime.loaded.text.inner(response, continued=True)
         return (*prompt, *said), len(prompt)
 
 

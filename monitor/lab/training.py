@@ -76,7 +76,7 @@ def open_subject(given: TrainingText) -> TrainingInputs:
     loaded = load_model(given.model, device=_device(given.device))
     harvester = Harvester(loaded, given.layer)
     length = min(given.length, loaded.context)
-    bos = _bos(loaded)
+    bos = loaded.text.bos
     return TrainingInputs(
         rows=partial(_rows, loaded, sources, length, bos, False),
         held_out=_held_out(_rows(loaded, sources, length, bos, True), given.held_out, length),
@@ -216,20 +216,10 @@ def _name(model: str) -> str:
     return Path(model).resolve().name if Path(model).exists() else model
 
 
-def _bos(loaded: LoadedModel) -> int | None:
-    """The token that the tokenizer puts before a text; None where it puts none."""
-    ids, bos = loaded.tokenizer("a")["input_ids"], loaded.tokenizer.bos_token_id
-    return int(bos) if ids and bos is not None and ids[0] == bos else None
-
-
 def _rows(
     loaded: LoadedModel, sources: Sequence[TextSource], length: int, bos: int | None, held_out: bool
 ) -> Iterator[Tensor]:
-    def tokenise(texts: list[str]) -> list[list[int]]:
-        ids: list[list[int]] = loaded.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
-        return ids
-
-    return rows(mixed(sources, held_out=held_out), tokenise, length, bos)
+    return rows(mixed(sources, held_out=held_out), loaded.text.batch, length, bos)
 
 
 def _held_out(found: Iterator[Tensor], tokens: int, length: int) -> list[Tensor]:

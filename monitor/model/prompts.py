@@ -1,7 +1,4 @@
-"""Tokenise what callers send: a text, or a conversation through the model's chat template.
-
-Prompts begin with the tokenizer's BOS token where it has one, and are checked against the model's context length.
-"""
+"""Prompts: what callers send, a text or a conversation, as token ids that fit the model's context."""
 
 from __future__ import annotations
 
@@ -9,31 +6,31 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import TemplateError
-
-from monitor.errors import BadRequest, TooLong, Violation
+from monitor.errors import BadRequest, InputError, TooLong, Violation
+from monitor.model.chat_template import ChatTemplate
 from monitor.model.load.model import LoadedModel
 
-Content = str | Sequence[Mapping[str, str]]
+Content = str | Sequence[Mapping[str, Any]]
 """A text, or the turns of a conversation as `{"role": …, "content": …}`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A tokenised prompt: token ids, with BOS first where the model has one."""
+    """A tokenised prompt. It begins as the model's tokenizer begins a text, or as its template a conversation."""
 
     ids: tuple[int, ...]
     truncated: int = 0
     """Tokens that were dropped from the front so that the rest fits the context."""
+    left_out: int = 0
+    """Texts of the conversation that are not in it, because the chat template or the tokenizer drops them."""
 
 
 class Prompter:
     """Turns texts and conversations into prompts for one model."""
 
     def __init__(self, loaded: LoadedModel) -> None:
-        self._tokenizer: Any = loaded.tokenizer
-        self._context = loaded.context
-        self._bos: int | None = loaded.tokenizer.bos_token_id
+        self._loaded, self._text = loaded, loaded.text
+        self._template = ChatTemplate(loaded.tokenizer, loaded.text)
 
     def __call__(self, content: Content, *, truncate: bool, room: int, reply: bool) -> Prompt:
         """Token ids of a text, or of a conversation through the model's own chat template.
@@ -45,64 +42,54 @@ class Prompter:
             reply: end with the header of the assistant's message (conversations only).
 
         Raises:
-            BadRequest: the content is empty, or the chat template refuses it. Field names are relative to `Input`.
+            BadRequest: nothing is left to run, the chat template refuses the content, or the model has no embedding for
+                one of its tokens. Field names are relative to `Input`.
             TooLong: the prompt does not fit and `truncate` is False.
         """
-        if isinstance(content, str):
-            return self._fit(self._text(content), truncate, room, "text")
-        return self._fit(self._chat(content, reply), truncate, room, "conversation")
-
-    def _text(self, text: str) -> list[int]:
-        if not text.strip():
-            raise BadRequest(
-                Violation("text", "is empty; give at least one character that is not white space")
-            )
-        return self._with_bos(list(self._tokenizer(text, add_special_tokens=True)["input_ids"]))
-
-    def _chat(self, turns: Sequence[Mapping[str, str]], reply: bool) -> list[int]:
-        field = "conversation.messages"
-        if not any(turn["content"].strip() for turn in turns):
-            raise BadRequest(Violation(field, "hold no text; give at least one message that is not empty"))
-        if self._tokenizer.chat_template is None:
-            raise BadRequest(
-                Violation("conversation", "this model has no chat template; send plain text in `text`")
-            )
+        field = "text" if isinstance(content, str) else "conversation.messages"
         try:
-            # The template writes BOS itself: tokenising with special tokens again would give two.
-            rendered = self._tokenizer.apply_chat_template(
-                [dict(turn) for turn in turns], tokenize=False, add_generation_prompt=reply
-            )
-        except (TemplateError, ValueError) as error:
-            raise BadRequest(Violation(field, f"the model's chat template refuses them: {error}")) from None
-        return self._with_bos(list(self._tokenizer(rendered, add_special_tokens=False)["input_ids"]))
+            prompt = self._of_text(content) if isinstance(content, str) else self._of_turns(content, reply)
+            self._loaded.check_ids(prompt.ids)
+        except InputError as error:
+            raise BadRequest(Violation(field, str(error))) from None
+        return self._fit(prompt, truncate, room, field.split(".", 1)[0])
 
-    def _with_bos(self, ids: list[int]) -> list[int]:
-        # A BOS id can be 0: never test it for truth.
-        if self._bos is None:
-            return ids
-        # All leading BOS tokens are replaced by one. A prompt may consist of nothing but BOS tokens.
-        first_other = next((at for at, found in enumerate(ids) if found != self._bos), len(ids))
-        return [self._bos, *ids[first_other:]]
+    def _of_text(self, text: str) -> Prompt:
+        if not text.strip():
+            raise InputError("is empty; give at least one character that is not white space")
+        if not (ids := self._text.inner(text)):
+            raise InputError("holds nothing that this model's tokenizer keeps; write other characters")
+        return Prompt((*self._text.begin, *ids))
 
-    def _fit(self, ids: list[int], truncate: bool, room: int, field: str) -> Prompt:
-        limit = self._context - room
+    def _of_turns(self, turns: Sequence[Mapping[str, Any]], reply: bool) -> Prompt:
+        if not any(str(turn.get("content") or "").strip() for turn in turns):
+            raise InputError("hold no text; give at least one message that is not empty")
+        if self._loaded.tokenizer.chat_template is None:
+            raise InputError("are sent to a model that has no chat template; send plain text in `text`")
+        rendered = self._template(turns, reply=reply)
+        return Prompt(rendered.ids, left_out=rendered.left_out)
+
+    def _fit(self, prompt: Prompt, truncate: bool, room: int, field: str) -> Prompt:
+        context = self._loaded.context
+        limit = context - room
         if limit < 2:
             raise BadRequest(
                 Violation(
-                    "sampling.max_new_tokens", f"{room} leaves no room in a context of {self._context} tokens"
+                    "sampling.max_new_tokens", f"{room} leaves no room in a context of {context} tokens"
                 )
             )
-        extra = len(ids) - limit
+        extra = len(prompt.ids) - limit
         if extra <= 0:
-            return Prompt(tuple(ids))
+            return prompt
         if not truncate:
             kept = f" less {room} for the response" if room else ""
             raise TooLong(
                 Violation(
                     field,
-                    f"is {len(ids)} tokens long; the context holds {self._context}{kept}. Shorten it or set `truncate` "
-                    "to drop tokens from the front",
+                    f"is {len(prompt.ids)} tokens long; the context holds {context}{kept}. Shorten it or set "
+                    "`truncate` to drop tokens from the front",
                 )
             )
-        head = ids[:1] if self._bos is not None else []
-        return Prompt((*head, *ids[len(head) + extra :]), extra)
+        begin = self._text.begin
+        head = begin if prompt.ids[: len(begin)] == begin else ()
+        return Prompt((*head, *prompt.ids[len(head) + extra :]), extra, prompt.left_out)

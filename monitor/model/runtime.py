@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import structlog
@@ -36,11 +37,13 @@ from monitor.model.tap.tap import Tap
 from monitor.records import (
     CallerClamps,
     Clamp,
+    Detection,
     Failure,
     FeatureReading,
     Signal,
     SuppressionNeeds,
     TokenText,
+    TokenTexts,
     WatchPlan,
 )
 
@@ -166,6 +169,14 @@ class Runtime:
         """Maximum number of tokens of a request, prompt and response together."""
         return self.loaded.context
 
+    @cached_property
+    def longest_token(self) -> int:
+        """Bytes of text that one token stands for at the most.
+
+        In a vocabulary a token is written at least as long as its text: bytes and spaces have characters of their own.
+        """
+        return max(len(token.encode()) for token in self.loaded.tokenizer.get_vocab())
+
     @property
     def model_digest(self) -> str:
         """`sha256:` over the model's files."""
@@ -179,12 +190,25 @@ class Runtime:
     @property
     def special_ids(self) -> frozenset[int]:
         """Ids of special tokens, such as BOS and the markers between chat messages. They stand for no text."""
-        return frozenset(self.loaded.tokenizer.all_special_ids)
+        return self.loaded.text.special_ids
 
     @property
     def token_text(self) -> TokenText:
         """A function from a token id to its text."""
         return self._vocabulary.text
+
+    def placed(self, text: str) -> Sequence[tuple[int, int]]:
+        """Where each token of a text stands in it: its first character, and the first behind it. (0, 0): nowhere."""
+        return self.loaded.text.placed(text)[1]
+
+    @property
+    def token_texts(self) -> TokenTexts:
+        """A function from consecutive token ids to their texts."""
+        return self._vocabulary.pieces
+
+    def respelled(self, found: Detection, ids: Sequence[int]) -> Detection:
+        """A detection whose evidence shows whole characters where tokens are parts of them. `ids`: of the request."""
+        return self._vocabulary.respelled(found, ids)
 
     def start(self) -> None:
         """Attach the tap, start both threads, and compare short generations with plain forward passes.

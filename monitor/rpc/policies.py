@@ -70,18 +70,30 @@ class Reloader:
     async def reload(self) -> ReloadResult:
         """Load the policy files and put them into force.
 
-        Where loading fails, the set in force stays, the failure is counted, and the error is raised.
+        Where loading fails, the set in force stays, the failure is counted, and the error is raised. Where the caller
+        is cancelled, the set in force stays too, and the next attempt waits until this one's threads have ended.
         """
-        async with self._lock:
-            try:
-                found = await asyncio.to_thread(self._load)
-                change = await self._put_into_force(found)
-            except MonitorError as error:
-                self._metrics.reload_failed()
-                _log.error("policies not reloaded; the last good set stays", error=_shortened(str(error)))
-                raise
-            _log.info("policies reloaded", digest=found.digest, changed=change.changed)
-            return change
+        await self._lock.acquire()
+        attempt = _Attempt()
+        work = asyncio.create_task(self._run(attempt))
+        # Not where the caller waits: a thread cannot be interrupted, and would go on beside the next attempt.
+        work.add_done_callback(lambda _: self._lock.release())
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            attempt.abandoned = True
+            raise
+
+    async def _run(self, attempt: _Attempt) -> ReloadResult:
+        try:
+            found = await asyncio.to_thread(self._load)
+            change = await self._put_into_force(found, attempt)
+        except MonitorError as error:
+            self._metrics.reload_failed()
+            _log.error("policies not reloaded; the last good set stays", error=_shortened(str(error)))
+            raise
+        _log.info("policies reloaded", digest=found.digest, changed=change.changed)
+        return change
 
     async def try_reload(self) -> None:
         """Reload where nobody waits for the result: a failure is logged and counted, not raised."""
@@ -110,7 +122,8 @@ class Reloader:
                 await self.try_reload()
             seen = now
 
-    async def _put_into_force(self, found: LoadedPolicies) -> ReloadResult:
+    async def _put_into_force(self, found: LoadedPolicies, attempt: _Attempt) -> ReloadResult:
+        attempt.check()
         old = self._active.now
         if found.digest == old.policies.digest:
             self._metrics.policies_changed(old.policies)
@@ -118,6 +131,7 @@ class Reloader:
         lease = await _await_lease(asyncio.ensure_future(asyncio.to_thread(self._lease, found)))
         digests = replace(old.digests, policies=found.digest)
         try:
+            attempt.check()
             observers = Observers.around(found, self._metrics, self._runtime, readings=self._readings)
             new = InForce(found, digests, observers, lease)
         except BaseException:
@@ -134,8 +148,22 @@ class Reloader:
         return self._runtime.lease(found.watch, found.clampable)
 
 
+@dataclass(slots=True)
+class _Attempt:
+    """One attempt to load a policy set."""
+
+    abandoned: bool = False
+    """Whoever asked for it has left."""
+
+    def check(self) -> None:
+        """Raise CancelledError where nobody waits for the result any more."""
+        if self.abandoned:
+            _log.info("reload abandoned, because its caller left; the set in force stays")
+            raise asyncio.CancelledError
+
+
 async def _await_lease(making: asyncio.Future[Lease]) -> Lease:
-    """Wait for a lease that a thread is making. If the caller is cancelled meanwhile, the lease is released."""
+    """Wait for a lease that a thread is making. If this is cancelled meanwhile, the lease is released."""
     try:
         return await asyncio.shield(making)
     except asyncio.CancelledError:

@@ -15,10 +15,12 @@ from monitor.records import (
     Clamp,
     Coverage,
     Decision,
+    Detection,
     Failure,
     Observer,
     SuppressionNeeds,
     TokenText,
+    TokenTexts,
     Verdict,
     WatchPlan,
 )
@@ -37,6 +39,10 @@ class TokenisedPrompt(Protocol):
     @property
     def truncated(self) -> int:
         """Number of tokens that were dropped from the front to fit the context."""
+
+    @property
+    def left_out(self) -> int:
+        """Number of texts of the input that are not in it, which makes the verdict UNKNOWN."""
 
 
 class GenerationEngine(Protocol):
@@ -109,6 +115,10 @@ class ModelRuntime(Protocol):
         """Maximum number of tokens of a request, prompt and response together."""
 
     @property
+    def longest_token(self) -> int:
+        """Bytes of text that one token stands for at the most."""
+
+    @property
     def model_digest(self) -> str:
         """`sha256:` over the model's files."""
 
@@ -157,6 +167,16 @@ class ModelRuntime(Protocol):
     @property
     def token_text(self) -> TokenText:
         """A function from a token id to its text."""
+
+    def placed(self, text: str) -> Sequence[tuple[int, int]]:
+        """Where each token of a text stands in it: its first character, and the first behind it. (0, 0): nowhere."""
+
+    @property
+    def token_texts(self) -> TokenTexts:
+        """A function from consecutive token ids to their texts."""
+
+    def respelled(self, found: Detection, ids: Sequence[int]) -> Detection:
+        """A detection whose evidence shows whole characters where tokens are parts of them. `ids`: of the request."""
 
 
 class RequestJudge(JudgedRequest, Protocol):

@@ -6,14 +6,16 @@ The gRPC servicer and the HTTP API call the same two methods. Everything here ru
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from itertools import takewhile
+from typing import NamedTuple, cast
 
 from monitor.errors import BadRequest, Violation
 from monitor.model.engine.requests import Event, Finished, GenerationRequest, Released, ScoreJob
-from monitor.records import FinishReason, ScoredTokens, Verdict
+from monitor.model.prompts import Prompt
+from monitor.records import Action, Coverage, Detection, Failure, FinishReason, ScoredTokens, Verdict
 from monitor.rpc.access.call_interceptor import Call, current_call
 from monitor.rpc.access.roles import caller
 from monitor.rpc.calls import Calls
@@ -29,7 +31,18 @@ from monitor.rpc.wire.problems import under
 from monitor.telemetry.metrics.metrics import Metrics
 
 _SHORT = 1024
-"""Characters that are tokenised on the event loop; a hop to a thread takes longer than they do."""
+"""Bytes that are tokenised on the event loop; a hop to a thread takes longer than they do."""
+_LONG = 32 << 10
+"""Bytes from which an input is tokenised among long ones, so that short ones never wait for it."""
+_MESSAGE = 64
+"""Bytes of text that take as long as the chat template needs for one message."""
+
+
+class TokenisingPools(NamedTuple):
+    """The threads that tokenise, for inputs of two sizes."""
+
+    short: ThreadPool
+    long: ThreadPool
 
 
 class Scored(NamedTuple):
@@ -65,9 +78,11 @@ class Generation:
         metrics: Metrics,
         entry: Entry,
         now: InForce,
+        respelled: Callable[[Detection, Sequence[int]], Detection],
     ) -> None:
         self.request_id, self.prompt_tokens, self.now = call.request_id, len(prompt.ids), now
         self._call, self._judge, self._metrics, self._entry = call, judge, metrics, entry
+        self._prompt, self._respelled = prompt, respelled
         self._box: Mailbox[Event]
         self._silent = True
         self._last: Finished | None = None
@@ -92,6 +107,10 @@ class Generation:
         self._entry.released(released)
         return released
 
+    def check(self) -> None:
+        """Raise MonitoringFailed where its prompt lacks a text of the input and a policy is closed."""
+        _refuse_unread(self._judge, self._prompt, 0, self._metrics, self._entry)
+
     def read_from(self, box: Mailbox[Event]) -> None:
         """Where its events arrive."""
         self._box = box
@@ -109,7 +128,8 @@ class Generation:
             judged=self._entry.judged,
             suppressions=last.suppressions,
         )
-        seen = replace(verdict, detections=shown(verdict.detections, last.released))
+        found = (self._respelled(one, last.ids) for one in shown(verdict.detections, last.released))
+        seen = replace(verdict, detections=tuple(found))
         said = refusal(self.now.policies.policies, verdict)
         self._ending = Ending(last.reason, seen, said, last.tokens_generated)
 
@@ -124,14 +144,17 @@ class Runs:
         calls: Calls,
         metrics: Metrics,
         books: DecisionRecorder,
-        tokenising: ThreadPool,
+        tokenising: TokenisingPools,
+        limits: requests.InputLimits,
     ) -> None:
+        self.limits = limits
         self._runtime, self._active, self._calls = runtime, active, calls
         self._metrics, self._books, self._tokenising = metrics, books, tokenising
 
     async def score(self, asked: requests.Input, *, include_tokens: bool = False) -> Scored:
         """Score a text or a conversation."""
         prompt = await self.tokenise(asked, room=0, reply=False)
+        written = await self._written(asked, prompt) if asked.answer else None
         with self._active.using() as now:
             judge, entry = self._judge(now, asked), self._entry(asked, now, prompt)
             entry.trail = trail = now.observers.open(judge)
@@ -140,12 +163,14 @@ class Runs:
                 prompt.ids,
                 now.observers.trails,
                 judge,
+                prompt=written,
                 include_tokens=include_tokens,
                 tokens_truncated=prompt.truncated,
                 lease=now.lease,
                 admitted=trail.admitted,
             )
             async with entry:
+                _refuse_unread(judge, prompt, asked.unread, self._metrics, entry)
                 with self._calls.scoring(job) as box:
                     (outcome,) = await box.read()
                 verdict = conclude(
@@ -156,6 +181,8 @@ class Runs:
                     error=outcome.error,
                     judged=entry.judged,
                 )
+        found = tuple(self._runtime.respelled(one, prompt.ids) for one in verdict.detections)
+        verdict = replace(verdict, detections=found)
         return Scored(verdict, outcome.tokens, len(prompt.ids), now)
 
     @asynccontextmanager
@@ -167,21 +194,54 @@ class Runs:
         with self._active.using() as now:
             job, run, entry = await self._begin(asked, now)
             async with entry:
+                run.check()
                 with self._calls.generation(job) as box:
                     run.read_from(box)
                     yield run
                 run.conclude()
 
-    async def tokenise(self, asked: requests.Input, *, room: int, reply: bool) -> TokenisedPrompt:
-        """Tokenise an input and charge its caller; on a thread where it is long."""
-
-        def work() -> TokenisedPrompt:
-            return self._runtime.tokenise(asked.content, truncate=asked.truncate, room=room, reply=reply)
-
+    async def _written(self, asked: requests.Input, prompt: TokenisedPrompt) -> int:
+        """How many tokens of a prompt stand before the answer in it."""
+        turns = asked.content
+        if isinstance(turns, str) or len(turns) == 1:
+            return 0
+        if turns[-1]["role"] != "assistant":
+            return len(prompt.ids)
         with under(asked.path):
-            prompt = work() if asked.size <= _SHORT else await self._tokenising.run(work)
-        current_call().charged(len(prompt.ids))
-        return prompt
+            fitted = self.limits.fitted(asked)
+        if prompt.truncated:
+            alone = await self._tokenised(replace(fitted, content=turns[-1]["content"]), room=0, reply=False)
+            return max(0, len(prompt.ids) - len(alone.ids) - alone.truncated)
+        asking = await self._tokenised(replace(fitted, content=turns[:-1]), room=0, reply=True)
+        same = takewhile(lambda pair: pair[0] == pair[1], zip(asking.ids, prompt.ids, strict=False))
+        return sum(1 for _ in same)
+
+    async def tokenise(self, asked: requests.Input, *, room: int, reply: bool) -> TokenisedPrompt:
+        """Tokenise an input and charge its caller; on a thread where it is long.
+
+        What cannot fit the context is refused or cut before, and the caller is charged before for as many tokens as
+        the input has at least. Raises BadRequest, TooLong and Overloaded.
+        """
+        with under(asked.path):
+            fitted = self.limits.fitted(asked)
+        size, call = fitted.size, current_call()
+        fewest = self.limits.fewest_tokens(size)
+        call.charged(fewest)
+        prompt = await self._tokenised(fitted, room=room, reply=reply)
+        call.charged(len(prompt.ids) - fewest)
+        return _counting_cut(prompt, fitted.cut, size)
+
+    async def _tokenised(self, fitted: requests.Input, *, room: int, reply: bool) -> TokenisedPrompt:
+        def work() -> TokenisedPrompt:
+            return self._runtime.tokenise(fitted.content, truncate=fitted.truncate, room=room, reply=reply)
+
+        cost = fitted.size + _MESSAGE * (0 if isinstance(fitted.content, str) else len(fitted.content))
+        with under(fitted.path):
+            return work() if cost <= _SHORT else await self._on_thread(work, cost)
+
+    async def _on_thread(self, work: Callable[[], TokenisedPrompt], cost: int) -> TokenisedPrompt:
+        pool = self._tokenising.long if cost >= _LONG else self._tokenising.short
+        return await pool.run(work, caller.get().name)
 
     async def _begin(
         self, asked: requests.GenerationSpec, now: InForce
@@ -210,7 +270,7 @@ class Runs:
             lease=now.lease,
             admitted=trail.admitted,
         )
-        return job, Generation(call, judge, prompt, self._metrics, entry, now), entry
+        return job, Generation(call, judge, prompt, self._metrics, entry, now, self._runtime.respelled), entry
 
     def _judge(self, now: InForce, asked: requests.Input) -> RequestJudge:
         runtime = self._runtime
@@ -234,6 +294,22 @@ class Runs:
         entry = self._books.ledger.open(asked, now.digests, now.policies.watch, len(prompt.ids))
         entry.session = asked.session
         return entry
+
+
+def _counting_cut(prompt: TokenisedPrompt, cut: int, size: int) -> TokenisedPrompt:
+    """The prompt, with an estimate of the tokens in `cut` bytes that were dropped before `size` were tokenised."""
+    if not cut:
+        return prompt
+    dropped = max(1, round(cut * (len(prompt.ids) + prompt.truncated) / size))
+    return replace(cast("Prompt", prompt), truncated=prompt.truncated + dropped)
+
+
+def _refuse_unread(
+    judge: RequestJudge, prompt: TokenisedPrompt, unread: int, metrics: Metrics, entry: Entry
+) -> None:
+    """Note that a part of the input is not in the prompt; raise MonitoringFailed where a policy is closed."""
+    if (prompt.left_out or unread) and judge.failed(Failure.LEFT_OUT).action is Action.BLOCK:
+        conclude(judge, metrics, Coverage(0, 0, prompt.truncated), expected=0, judged=entry.judged)
 
 
 def _shown(event: Released) -> Released:

@@ -9,11 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import structlog
-from grpc_health.v1 import health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from monitor import __version__
 from monitor.errors import ConfigurationError, EngineDied
@@ -30,12 +29,15 @@ from monitor.rpc.health import Health
 from monitor.rpc.policies import ActivePolicies, InForce, Load, Observers, Reloader, Signature
 from monitor.rpc.ports import LoadedPolicies, ModelRuntime
 from monitor.rpc.process.grpc_server import CoreServer, server_options
+from monitor.rpc.process.signals import STOPPING, ExitSignals, exit_at_signals
 from monitor.rpc.process.watchdog import StallDetector, force_exit
-from monitor.rpc.runs import Runs
+from monitor.rpc.reflection import add_reflection
+from monitor.rpc.runs import Runs, TokenisingPools
 from monitor.rpc.servicer import MonitorServicer
 from monitor.rpc.thread_pool import ThreadPool
+from monitor.rpc.wire.requests import InputLimits
 from monitor.settings import Settings, split_address
-from monitor.telemetry.logs import configure
+from monitor.telemetry.logs import configure, guard_libraries, places
 from monitor.telemetry.metrics.http import MetricsServer
 from monitor.telemetry.metrics.metrics import Metrics
 from monitor.telemetry.metrics.security import SecurityMetrics
@@ -142,28 +144,32 @@ class Server:
             can_log=self._decisions.ledger.healthy,
         )
         metrics.serving(lambda: self._health.serving)
-        self._workers = (
-            ThreadPool("tokenise", 2, 64, retry, metrics),
-            ThreadPool("inspect", 1, 16, retry, metrics),
+        self._tokenising = TokenisingPools(
+            ThreadPool("tokenise", 2, 64, retry, metrics), ThreadPool("tokenise-long", 1, 64, retry, metrics)
         )
+        self._inspecting = ThreadPool("inspect", 1, 16, retry, metrics)
         kept = self._decisions.ledger.contents.readings
         observers = Observers.around(policies, metrics, runtime, readings=kept)
         self._active = ActivePolicies(InForce(policies, digests, observers, runtime.first_lease()))
         self._reloader = Reloader(load or (lambda: policies), runtime, self._active, metrics, readings=kept)
-        self.runs = Runs(runtime, self._active, self._calls, metrics, self._decisions, self._workers[0])
+        limits = InputLimits(runtime.context, runtime.longest_token, settings.max_messages)
+        self.runs = Runs(
+            runtime, self._active, self._calls, metrics, self._decisions, self._tokenising, limits
+        )
         self._servicer = MonitorServicer(
             runtime,
             self._active,
             self._reloader,
             self.runs,
             self._decisions,
-            self._workers[1],
+            self._inspecting,
         )
 
     async def start(self) -> Addresses:
         """Start the engine and open both ports. Raises ConfigurationError where a port cannot be opened."""
         check_exposure(self._settings)
         announce_exposure(self._settings)
+        guard_libraries()
         host, port = split_address(self._settings.metrics_listen)
         self._http = MetricsServer.start(self._metrics.registry, host, port)
         try:
@@ -216,8 +222,7 @@ class Server:
         monitor_pb2_grpc.add_MonitorServiceServicer_to_server(self._servicer, self._grpc)
         health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, self._grpc)
         if reflects(settings):
-            names = (SERVICE.full_name, "grpc.health.v1.Health", reflection.SERVICE_NAME)
-            reflection.enable_server_reflection(names, self._grpc)
+            add_reflection(self._grpc, (pb.DESCRIPTOR, health_pb2.DESCRIPTOR))
         try:
             port = self._access.bind(self._grpc)
         except RuntimeError:
@@ -239,8 +244,8 @@ class Server:
         await asyncio.to_thread(self._runtime.stop, _LAST_BYTES)
         await self._decisions.stop()
         await asyncio.to_thread(self._access.traces.close, _LAST_BYTES)
-        for worker in self._workers:
-            worker.stop()
+        for pool in (*self._tokenising, self._inspecting):
+            pool.stop()
         await asyncio.to_thread(self._http.stop)
 
     async def reload(self) -> None:
@@ -278,12 +283,12 @@ def connect_metrics(
 def serve(settings: Settings, ready: Callable[[Addresses], None] | None = None) -> None:
     """Load everything, serve until SIGTERM or SIGINT, then drain. Must run on the main thread of the process.
 
-    `ready` is called with the addresses once calls are answered. Raises ConfigurationError before that.
+    A signal while everything is loaded ends the process at once. `ready` is called with the addresses once calls are
+    answered. Raises ConfigurationError before that.
     """
-    configure(settings.log_level, settings.log_format)
-    # SIGHUP reloads policies later. Until then it must be ignored, because by default it ends the process.
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    run_in_foreground(Server(settings, *assemble(settings)), settings.grace_seconds, ready)
+    with exit_at_signals():
+        configure(settings.log_level, settings.log_format)
+        run_in_foreground(Server(settings, *assemble(settings)), settings.grace_seconds, ready)
 
 
 def run_in_foreground(
@@ -292,34 +297,57 @@ def run_in_foreground(
     ready: Callable[[Addresses], None] | None = None,
     stopped: Callable[[], None] | None = None,
 ) -> None:
-    """Run a constructed server on the main thread; see `serve`. A second signal ends the draining at once.
+    """Run a constructed server on the main thread; see `serve`.
 
-    `stopped` is called once everything has stopped except threads, which may hang. Raises EngineDied where the engine
-    died; the process must end then, so that its supervisor starts another.
+    The first signal begins the draining, a second ends that at once, and a third ends the process. `stopped` is called
+    once everything has stopped except threads, which may hang. Raises EngineDied where the engine died; the process
+    must end then, so that its supervisor starts another.
     """
 
     async def run() -> None:
-        signals: asyncio.Queue[int] = asyncio.Queue()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, signals.put_nowait, number)
+        asyncio.get_running_loop().set_exception_handler(_report_failure)
         addresses = await server.start()
-        hung_up = asyncio.create_task(_reload_at_hangup(server))
-        if ready is not None:
-            ready(addresses)
-        died = await _first(signals, server)
-        hung_up.cancel()
-        if died:
-            force_exit(EngineDied.exit_code)
-        again = asyncio.create_task(signals.get())
-        again.add_done_callback(lambda _: server.hurry())
-        await server.stop(_LAST_BYTES if died else grace)
-        again.cancel()
+        with _queued_signals() as signals:
+            hung_up = asyncio.create_task(_reload_at_hangup(server))
+            if ready is not None:
+                ready(addresses)
+            died = await _first(signals, server)
+            hung_up.cancel()
+            if died:
+                force_exit(EngineDied.exit_code)
+            again = asyncio.create_task(_hurry(signals, server, at_once))
+            await server.stop(_LAST_BYTES if died else grace)
+            again.cancel()
+        at_once.arm(EngineDied.exit_code if died else 0)
         if stopped is not None:
             stopped()
         if died:
             raise EngineDied("the engine died; the reason is in the log above")
 
-    asyncio.run(run())
+    with exit_at_signals() as at_once:
+        asyncio.run(run())
+
+
+@contextmanager
+def _queued_signals() -> Iterator[asyncio.Queue[int]]:
+    """The signals that stop a server, as they come."""
+    signals: asyncio.Queue[int] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+    for number in STOPPING:
+        loop.add_signal_handler(number, signals.put_nowait, number)
+    try:
+        yield signals
+    finally:
+        for number in (*STOPPING, signal.SIGHUP):
+            loop.remove_signal_handler(number)
+
+
+async def _hurry(signals: asyncio.Queue[int], server: Server, at_once: ExitSignals) -> None:
+    """Wait for another signal, which ends the draining; one more ends the process."""
+    await signals.get()
+    server.hurry()
+    await signals.get()
+    at_once.end()
 
 
 async def _reload_at_hangup(server: Server) -> None:
@@ -340,6 +368,15 @@ async def _first(signals: asyncio.Queue[int], server: Server) -> bool:
     return tasks[1] in done
 
 
+def _report_failure(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log what no task waited for. The loop's own line would quote the arguments of callbacks, which are callers'."""
+    error = context.get("exception")
+    if isinstance(error, BaseException):
+        _log.error("a task failed", error=type(error).__name__, at=places(error.__traceback__))
+    else:
+        _log.error("a task failed")
+
+
 @contextmanager
 def in_background(settings: Settings) -> Iterator[Addresses]:
     """Load and run a server on a thread of this process until the context ends. Does not configure logging."""
@@ -353,6 +390,7 @@ def run_in_background(server: Server, grace: float) -> Iterator[Addresses]:
     started: Future[tuple[Addresses, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
 
     async def run() -> None:
+        asyncio.get_running_loop().set_exception_handler(_report_failure)
         asked = asyncio.Event()
         try:
             addresses = await server.start()

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from monitor.model.engine.requests import Released
 from monitor.records import Coverage
 from monitor.rpc.access.call_interceptor import Context, current_call
+from monitor.rpc.access.roles import caller
 from monitor.rpc.decisions.recorder import DecisionRecorder
 from monitor.rpc.policies import ActivePolicies, Reloader
 from monitor.rpc.ports import ModelRuntime
@@ -33,22 +34,24 @@ class MonitorServicer:
         self._reloader = reloader
         self._runs = runs
         self._books = books
-        self._inspecting = inspecting
+        self._inspecting, self._messages = inspecting, runs.limits.messages
 
     async def Score(self, request: pb.ScoreRequest, context: Context) -> pb.ScoreResponse:  # noqa: N802
         """Score a text or a conversation."""
-        found = await self._runs.score(requests.score(request), include_tokens=request.include_tokens)
+        found = await self._runs.score(
+            requests.score(request, self._messages), include_tokens=request.include_tokens
+        )
         return pb.ScoreResponse(
             request_id=current_call().request_id,
             verdict=responses.verdict(found.verdict),
-            tokens=responses.scored_tokens([found.tokens], self._runtime.token_text),
+            tokens=responses.scored_tokens([found.tokens], self._runtime.token_texts),
             digests=found.now.said,
         )
 
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> pb.GenerateResponse:  # noqa: N802
         """Generate in one piece."""
         parts: list[Released] = []
-        async with self._runs.generation(requests.generation(request.generation)) as run:
+        async with self._runs.generation(requests.generation(request.generation, self._messages)) as run:
             while (events := await run.released()) is not None:
                 parts += events
         return pb.GenerateResponse(
@@ -56,16 +59,16 @@ class MonitorServicer:
             text="".join(part.text for part in parts),
             finish_reason=enums.FINISH_REASON[run.ending.reason],
             verdict=responses.verdict(run.ending.verdict),
-            tokens=responses.scored_tokens((part.tokens for part in parts), self._runtime.token_text),
+            tokens=responses.scored_tokens((part.tokens for part in parts), self._runtime.token_texts),
             digests=run.now.said,
             refusal=run.ending.refusal,
         )
 
     async def GenerateStream(self, request: pb.GenerateStreamRequest, context: Context) -> None:  # noqa: N802
         """Generate in chunks."""
-        async with self._runs.generation(requests.generation(request.generation)) as run:
+        async with self._runs.generation(requests.generation(request.generation, self._messages)) as run:
             while (events := await run.released()) is not None:
-                await _write(context, responses.messages(run.request_id, events, self._runtime.token_text))
+                await _write(context, responses.messages(run.request_id, events, self._runtime.token_texts))
         final = pb.Final(
             finish_reason=enums.FINISH_REASON[run.ending.reason],
             verdict=responses.verdict(run.ending.verdict),
@@ -95,9 +98,11 @@ class MonitorServicer:
 
     async def Inspect(self, request: pb.InspectRequest, context: Context) -> pb.InspectResponse:  # noqa: N802
         """The strongest features of every token."""
-        asked = requests.inspection(request)
+        asked = requests.inspection(request, self._messages)
         prompt = await self._runs.tokenise(asked.input, room=0, reply=False)
-        tokens = await self._inspecting.run(lambda: self._runtime.inspect(prompt.ids, asked.top_k))
+        tokens = await self._inspecting.run(
+            lambda: self._runtime.inspect(prompt.ids, asked.top_k), caller.get().name
+        )
         return pb.InspectResponse(
             request_id=current_call().request_id,
             tokens=responses.inspected_tokens(tokens),

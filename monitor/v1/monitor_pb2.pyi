@@ -275,14 +275,16 @@ class RuleScore(_message.Message):
     def __init__(self, policy: _Optional[str] = ..., rule: _Optional[str] = ..., phase: _Optional[_Union[Phase, str]] = ..., score: _Optional[float] = ..., threshold: _Optional[float] = ..., conditions: _Optional[_Iterable[_Union[ConditionScore, _Mapping]]] = ...) -> None: ...
 
 class Coverage(_message.Message):
-    __slots__ = ("tokens_run", "tokens_scored", "tokens_truncated")
+    __slots__ = ("tokens_run", "tokens_scored", "tokens_truncated", "tokens_judged")
     TOKENS_RUN_FIELD_NUMBER: _ClassVar[int]
     TOKENS_SCORED_FIELD_NUMBER: _ClassVar[int]
     TOKENS_TRUNCATED_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_JUDGED_FIELD_NUMBER: _ClassVar[int]
     tokens_run: int
     tokens_scored: int
     tokens_truncated: int
-    def __init__(self, tokens_run: _Optional[int] = ..., tokens_scored: _Optional[int] = ..., tokens_truncated: _Optional[int] = ...) -> None: ...
+    tokens_judged: int
+    def __init__(self, tokens_run: _Optional[int] = ..., tokens_scored: _Optional[int] = ..., tokens_truncated: _Optional[int] = ..., tokens_judged: _Optional[int] = ...) -> None: ...
 
 class Suppression(_message.Message):
     __slots__ = ("policy", "features", "tokens_edited", "before", "after", "probe_score", "probe_threshold", "held_at_layer", "came_back", "held")
@@ -339,12 +341,14 @@ class Digests(_message.Message):
     def __init__(self, model: _Optional[str] = ..., dictionary: _Optional[str] = ..., policies: _Optional[str] = ...) -> None: ...
 
 class ScoreRequest(_message.Message):
-    __slots__ = ("input", "include_tokens")
+    __slots__ = ("input", "include_tokens", "answer")
     INPUT_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    ANSWER_FIELD_NUMBER: _ClassVar[int]
     input: Input
     include_tokens: bool
-    def __init__(self, input: _Optional[_Union[Input, _Mapping]] = ..., include_tokens: _Optional[bool] = ...) -> None: ...
+    answer: bool
+    def __init__(self, input: _Optional[_Union[Input, _Mapping]] = ..., include_tokens: _Optional[bool] = ..., answer: _Optional[bool] = ...) -> None: ...
 
 class ScoreResponse(_message.Message):
     __slots__ = ("request_id", "verdict", "tokens", "digests")

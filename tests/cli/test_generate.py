@@ -30,6 +30,7 @@ def test_json_is_the_response(run, serve):
         "tokensRun": 10,
         "tokensScored": 10,
         "tokensTruncated": 0,
+        "tokensJudged": 0,
     }
 
 

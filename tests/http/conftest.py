@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import httpx2 as httpx
 import openai
 import pytest
 
@@ -38,6 +39,12 @@ class Served:
         options = {"model": MODEL, "temperature": 0, "max_tokens": 6} | fields
         messages = [{"role": "user", "content": text}]
         return self.client().chat.completions.create(messages=messages, **options)
+
+    def post(self, path: str, body: Any, **options: Any) -> Any:
+        """An answer to JSON."""
+        return httpx.post(
+            f"{self.addresses.http}{path}", json=body, trust_env=False, timeout=DEADLINE, **options
+        )
 
     def metric(self, name: str, **labels: str) -> float:
         return sum(

@@ -16,12 +16,12 @@ from monitor.model.engine.requests import Event, Finished, GenerationRequest, Re
 from monitor.model.load.model import LoadedModel
 from monitor.model.tap.bank import FeatureBank
 from monitor.model.tap.tap import Tap
-from monitor.records import Clamp, Sampling, ScoredToken, WatchPlan
+from monitor.records import Clamp, Sampling, ScoredToken, WatchPlan, token_records
 from tests.model.tiny import Recorder, maxima, tokenizer
 
 LAYER = 2
 WATCHED = tuple(range(3, 19))
-TEXT = Vocabulary(tokenizer()).text
+TEXTS = Vocabulary(tokenizer()).pieces
 
 
 @dataclass
@@ -53,7 +53,7 @@ class Call:
     @property
     def tokens(self) -> list[ScoredToken]:
         parts = [event.tokens for event in self.events if isinstance(event, Released)]
-        return [token for part in parts if part is not None for token in part.records(TEXT)]
+        return token_records(parts, TEXTS)
 
     @property
     def readings(self) -> np.ndarray:

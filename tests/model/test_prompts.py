@@ -32,11 +32,11 @@ class TestPrompts:
         assert (len(prompt.ids), prompt.truncated, prompt.ids[0]) == (120, 81, 0)
         assert tokenizer().decode(prompt.ids[-100:]) == "b" * 100
 
-    def test_a_prompt_of_nothing_but_bos_is_read_in_one_step(self) -> None:
-        # Taken off one by one, these would keep a thread busy for a minute.
+    def test_a_text_of_nothing_but_control_tokens_is_text_and_read_in_one_step(self) -> None:
         begun = time.process_time()
-        prompt = self.prompter()("<s>" * 300_000 + "hi", truncate=False, room=0, reply=False)
-        assert (prompt.ids[0], len(prompt.ids)) == (0, 3)
+        prompt = self.prompter()("<s>" * 300_000 + "hi", truncate=True, room=0, reply=False)
+        assert (prompt.ids[0], prompt.ids.count(0), prompt.truncated) == (0, 1, 900_003 - 128)
+        assert tokenizer().decode(prompt.ids[1:]).endswith("<s><s>hi")
         assert time.process_time() - begun < 20
 
     def test_a_response_that_fills_the_context_is_refused(self) -> None:

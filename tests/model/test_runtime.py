@@ -1,5 +1,6 @@
 """A model folder and a dictionary folder become something that serves, or a clear refusal."""
 
+import random
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -132,3 +133,20 @@ def test_a_dictionary_without_statistics(folders: tuple[Path, Path]) -> None:
     (folders[1] / "statistics.safetensors").unlink()
     with pytest.raises(DictionaryError, match="dictionary describe"):
         load_pair(*folders, device="cpu")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_text_has_fewer_tokens_than_its_bytes_allow(folders: tuple[Path, Path], seed: int) -> None:
+    """What is refused by its bytes, before it is tokenised, could not have fitted."""
+    chance = random.Random(seed)
+    runtime = Runtime(load_pair(*folders, device="cpu"), WatchPlan((4, 9)))
+    vocabulary = runtime.loaded.tokenizer
+    longest = max(vocabulary.get_vocab().values(), key=lambda token: len(vocabulary.decode([token])))
+    texts = [
+        "".join(chance.choice(" aä😀\n-the") for _ in range(200)),
+        vocabulary.decode([longest] * 50),
+        "\u0000" * 99,
+    ]
+    for text in texts:
+        ids = vocabulary(text, add_special_tokens=False)["input_ids"]
+        assert len(ids) * runtime.longest_token >= len(text.encode())

@@ -6,6 +6,7 @@ cannot be read at all. A generation repeats the prompt's words until it has enou
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from monitor.policy.schema.policy import Max
 from monitor.records import (
     Action,
     Clamp,
+    Detection,
     FeatureReading,
     Mode,
     Phase,
@@ -69,7 +71,7 @@ class FakeRuntime:
     """`monitor.rpc.ports.ModelRuntime`."""
 
     def __init__(self, watch: WatchPlan, context: int = 64) -> None:
-        self.context = context
+        self.context, self.longest_token = context, 1024
         self.model_digest = "sha256:" + "a" * 64
         self.dictionary_digest = "sha256:" + "b" * 64
         self._vocabulary = Vocabulary()
@@ -81,6 +83,7 @@ class FakeRuntime:
         """Health checks that asked for the number of unscored passes."""
         self.leases, self._watch = 0, watch
         self.token_text = self._vocabulary.text
+        self.token_texts = lambda ids: [self._vocabulary.text(i) for i in ids]
         self.special_ids = frozenset({0})
 
     def start(self) -> None:
@@ -121,6 +124,12 @@ class FakeRuntime:
         if not truncate:
             raise TooLong(Violation("text", f"is {len(ids)} tokens long; {self.context} fit"))
         return Prompt((0, *ids[1 + extra :]), extra)
+
+    def respelled(self, found: Detection, ids: Sequence[int]) -> Detection:
+        return found
+
+    def placed(self, text: str) -> list[tuple[int, int]]:
+        return [(0, 0), *(found.span() for found in re.finditer(r"\S+", text))]
 
     def check_clamps(self, clamps: Sequence[Clamp]) -> None:
         wrong = [(i, c.feature) for i, c in enumerate(clamps) if c.feature >= FEATURES]

@@ -201,7 +201,10 @@ class FakeEngine(Loop):
         coverage = Coverage(run, item.scored, item.request.tokens_truncated)
         released = run - (1 if reason is FinishReason.POLICY else 0)
         self.running_now.pop(item.request.request_id, None)
-        item.say(Finished(reason, coverage, released, max(0, item.done - 1), error=error))
+        prompt = item.request.prompt_ids
+        words = prompt[1:] or (0,)
+        ids = (*prompt, *(words[at % len(words)] for at in range(max(0, item.done - 1))))[:released]
+        item.say(Finished(reason, coverage, released, max(0, item.done - 1), error=error, ids=ids))
         return False
 
 
@@ -224,10 +227,16 @@ class FakeScorer(Loop):
         assert isinstance(item, tuple)
         job, done = item
         ids = job.ids[: len(job.ids) - self.forget]
-        block, cause = read(self._vocabulary, self._watch, Phase.PROMPT, 0, ids)
-        observe(job, block, cause)
-        coverage = Coverage(len(ids), 0 if cause else len(ids), job.tokens_truncated)
-        tokens = shown(self._watch, block) if job.include_tokens else None
+        behind = len(ids) if job.prompt is None else min(job.prompt, len(ids))
+        parts = ((Phase.PROMPT, 0, ids[:behind]), (Phase.RESPONSE, behind, ids[behind:]))
+        block, failed = None, False
+        for phase, start, part in parts:
+            if part:
+                block, cause = read(self._vocabulary, self._watch, phase, start, part)
+                observe(job, block, cause)
+                failed = failed or cause is not None
+        coverage = Coverage(len(ids), 0 if failed else len(ids), job.tokens_truncated)
+        tokens = shown(self._watch, block) if job.include_tokens and block is not None else None
         done([(job.request_id, ScoreOutcome(coverage, tokens))])
         return False
 

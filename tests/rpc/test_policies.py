@@ -222,6 +222,44 @@ class TestASetThatTakesLongToRead:
         assert reload(asked).changed, "it can be asked for again"
         assert bank.read > len(bank.watched)
 
+    def test_the_next_reload_waits_until_the_one_whose_caller_left_has_ended(
+        self, asked: Faulty, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A thread goes on when its caller leaves. Two at once would load everything twice, into the same slots."""
+        inside, most, go, began = [0], [0], threading.Event(), threading.Semaphore(0)
+        load = asked.server._reloader._load
+
+        def slow() -> Any:
+            inside[0] += 1
+            most[0] = max(most[0], inside[0])
+            began.release()
+            assert go.wait(DEADLINE)
+            inside[0] -= 1
+            return load()
+
+        monkeypatch.setattr(asked.server._reloader, "_load", slow)
+        before = asked.score(SILENT).digests
+        edit(asked, "alerting", threshold=50.0)
+
+        def left() -> float:
+            return asked.metric("requests_total", method="ReloadPolicies", code="CANCELLED")
+
+        for number in range(1, 4):
+            call = asked.stub.ReloadPolicies.future(pb.ReloadPoliciesRequest(), timeout=DEADLINE)
+            if number == 1:
+                assert began.acquire(timeout=DEADLINE)
+            else:
+                assert not began.acquire(timeout=0.2), "it began beside the one that still runs"
+            call.cancel()
+            wait_for(lambda n=number: left() == n)  # type: ignore[misc]
+        last = asked.stub.ReloadPolicies.future(pb.ReloadPoliciesRequest(), timeout=DEADLINE)
+        assert not began.acquire(timeout=0.2)
+        assert asked.score(SILENT).digests == before
+        go.set()
+        assert last.result().changed
+        assert most[0] == 1
+        assert asked.score(SILENT).digests == last.result().digests
+
 
 class TestTheFolderIsWatched:
     @pytest.mark.slow

@@ -12,6 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from monitor.errors import ConfigurationError
+from monitor.http.door import HttpDoor
 from monitor.rpc.server import Server, run_in_background, serve
 from monitor.v1 import monitor_pb2 as pb
 from monitor.v1.monitor_pb2_grpc import MonitorServiceStub
@@ -303,3 +304,47 @@ def test_a_hangup_while_the_model_is_loaded_does_not_end_the_process(monkeypatch
         signal.signal(signal.SIGHUP, before)
         structlog.reset_defaults()
     assert found == [signal.SIG_IGN]
+
+
+def reached(host, address):
+    """Whether somebody takes a connection at a port of one of this machine's addresses."""
+    try:
+        with socket.create_connection((host, int(address.rpartition(":")[2])), timeout=10):
+            return True
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("host", "at"),
+    [
+        ("0.0.0.0", ["127.0.0.1", "::1"]),
+        ("[::]", ["127.0.0.1", "::1"]),
+        ("127.0.0.1", ["127.0.0.1"]),
+        ("[::1]", ["::1"]),
+        ("localhost", ["localhost"]),
+    ],
+)
+def test_every_port_reads_a_host_alike(host, at):
+    """Wildcards of either kind are reached over both, so that a machine with one kind of address reaches all ports."""
+    if not socket.has_dualstack_ipv6() or not reached_by_ipv6():
+        pytest.skip("this machine has no IPv6")
+    names = dict.fromkeys(("listen", "metrics_listen", "http_listen"), f"{host}:0")
+    chosen = policies()
+    asked = settings(**names, insecure_listen=True)
+    server = Server(asked, FakeRuntime(chosen.watch), chosen, door=HttpDoor)
+    with run_in_background(server, 1.0) as addresses:
+        for address in (addresses.grpc, addresses.metrics, addresses.http):
+            assert address.removeprefix("http://").startswith(f"{host}:")
+            assert all(reached(one, address) for one in at)
+            others = {"127.0.0.1", "::1"} - set(at) if host != "localhost" else set()
+            assert not any(reached(one, address) for one in others)
+
+
+def reached_by_ipv6():
+    with socket.socket(socket.AF_INET6) as probe:
+        try:
+            probe.bind(("::1", 0))
+        except OSError:
+            return False
+    return True

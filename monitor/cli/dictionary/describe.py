@@ -78,12 +78,7 @@ def describe(
 
 
 def _rows(pair: Pair, texts: Iterator[str], length: int) -> Iterator[PackedRow]:
-    tokenizer = pair.loaded.tokenizer
-
-    def tokenise(text: str) -> list[int]:
-        return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
-
-    return pack_rows(texts, tokenise, length, pair.bos)
+    return pack_rows(texts, pair.loaded.text.inner, length, pair.bos)
 
 
 def _write(pair: Pair, found: CorpusDescription, named: labels.Labels, contexts: int) -> list[Path]:

@@ -14,6 +14,7 @@ from monitor.errors import InputError
 from monitor.lab.pair import open_pair
 from monitor.lab.policies import load_set, running_of
 from monitor.lab.readings import PairReader
+from monitor.model.engine.detokenizer import Vocabulary
 from monitor.policy.rules.explain import Explanation, Part, TokenShare
 from monitor.policy.rules.explain import explain as explain_rules
 from monitor.records import Phase
@@ -36,7 +37,8 @@ def explain(
     ids = reader.ids(text)
     if len(ids) < 2:
         raise InputError("the text has no token to score")
-    words = [str(reader.pair.loaded.tokenizer.decode([i])) for i in ids]
+    vocabulary = Vocabulary(reader.pair.loaded.tokenizer)
+    words = [vocabulary.spelled(ids, position) for position in range(len(ids))]
     found = explain_rules(loaded.policies, reader.watched(ids, loaded.watch), phase)
     stdout_console().print(explanation_table(found, words))
 

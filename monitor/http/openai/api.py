@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from starlette.routing import Route
 
 from monitor.errors import BadRequest, MonitoringFailed, NotFound, TooLong, Violation
-from monitor.http.calls import Exchange, HttpCalls, ending_with
+from monitor.http.calls import Exchange, HttpCalls, ending_with, together
 from monitor.http.openai import requests, verdicts
 from monitor.http.openai.answers import (
     FINISH,
@@ -25,14 +24,12 @@ from monitor.http.openai.answers import (
 )
 from monitor.http.openai.moderations import result
 from monitor.model.engine.requests import Released
-from monitor.records import Failure, Status, TokenText
+from monitor.records import Failure, Status, TokenTexts
 from monitor.rpc.access import roles
-from monitor.rpc.access.call_interceptor import current_call, enter
 from monitor.rpc.error_status import REFUSED_TEXT
 from monitor.rpc.policies import ActivePolicies, InForce
 from monitor.rpc.runs import Runs, Scored
 
-T = TypeVar("T")
 Written = Callable[[int, list[Released]], Awaitable[None]]
 """Takes what was released of a choice, by its number."""
 
@@ -47,7 +44,7 @@ class ServedModel:
     """Longest prompt and answer together, in tokens."""
     since: int
     """When it was loaded, in seconds since 1970."""
-    token_text: TokenText
+    token_texts: TokenTexts
 
 
 class OpenAiApi:
@@ -72,9 +69,8 @@ class OpenAiApi:
 
     async def _chat(self, exchange: Exchange) -> None:
         body = await self._calls.read(exchange)
-        await self._complete(
-            exchange, requests.chat(body, self._model.name, self._model.context), ChatShape()
-        )
+        asked = requests.chat(body, self._model.name, self._model.context, self._runs.limits.messages)
+        await self._complete(exchange, asked, ChatShape())
 
     async def _completion(self, exchange: Exchange) -> None:
         body = await self._calls.read(exchange)
@@ -105,7 +101,7 @@ class OpenAiApi:
         content = verdicts.extension(exchange.request_id, found, now.digests)
         if asked.specs[0].include_tokens:
             content["tokens"] = [
-                verdicts.tokens((part.tokens for part in choice.parts), self._model.token_text)
+                verdicts.tokens((part.tokens for part in choice.parts), self._model.token_texts)
                 for choice in choices
             ]
         return content
@@ -239,26 +235,6 @@ class _Stream:
 
 async def _kept(index: int, events: list[Released]) -> None:
     """A whole answer is sent at its end."""
-
-
-async def together(work: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:
-    """Do all of it at once, each under a request id of its own where there is more than one.
-
-    Where one raises, the others are cancelled, and that error is raised.
-    """
-    call = current_call()
-
-    async def one(number: int) -> T:
-        if len(work) > 1:
-            enter(replace(call, request_id=f"{call.request_id}-{number}"))
-        return await work[number]()
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(number)) for number in range(len(work))]
-    except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from None
-    return [task.result() for task in tasks]
 
 
 @contextmanager

@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 
 from monitor.errors import NotFound
 from monitor.http.fields import Fields
-from monitor.records import Clamp, ErrorTerm, Sampling, Where
+from monitor.records import LARGEST_TARGET, Clamp, ErrorTerm, Sampling, Where
 from monitor.rpc.wire.problems import Problems
 from monitor.rpc.wire.requests import (
-    LARGEST_TARGET,
     MOST_CLAMPS,
+    MOST_MESSAGES,
     GenerationSpec,
     Input,
     check_sampling,
@@ -28,6 +28,10 @@ W = TypeVar("W", Where, ErrorTerm)
 EXTENSION = "sae_monitor"
 MOST_CHOICES = 16
 """Maximum of `n`, and of the prompts or inputs in one request."""
+MOST_PARTS = 1024
+"""Maximum number of parts of one message or input."""
+MOST_POLICIES = 64
+"""Maximum number of policies that one request relies on."""
 _COMPLETION_TOKENS = 16
 """What the API gives a completion that says no `max_tokens`."""
 _UNUSED = (
@@ -77,8 +81,8 @@ class Moderation:
 
 
 @dataclass(frozen=True)
-class _Extension:
-    """What stands in the object `sae_monitor`."""
+class Extension:
+    """What stands in the object `sae_monitor` of a request."""
 
     clamps: tuple[Clamp, ...]
     session: str
@@ -100,16 +104,16 @@ class _Extension:
         )
 
 
-def chat(body: Mapping[str, Any], model: str, context: int) -> Completion:
-    """Read a request of `/v1/chat/completions` for a model of this name and context length.
+def chat(body: Mapping[str, Any], model: str, context: int, messages: int = MOST_MESSAGES) -> Completion:
+    """Read a request of `/v1/chat/completions`, of at most so many messages, for a model of this name and context.
 
     Raises BadRequest, and NotFound for another model.
     """
     problems = Problems()
     fields = Fields(body, problems)
     _check_model(fields, model)
-    turns = _turns(fields)
-    extension = _extension(fields)
+    turns = _turns(fields, messages)
+    extension = extension_in(fields)
     longest = "max_completion_tokens" if fields.has("max_completion_tokens") else "max_tokens"
     # No limit of its own: an answer ends by itself, or at the end of the context.
     sampling = _sampling(fields, problems, longest, fields.integer(longest, context))
@@ -127,7 +131,7 @@ def completion(body: Mapping[str, Any], model: str) -> Completion:
     fields = Fields(body, problems)
     _check_model(fields, model)
     prompts = _prompts(fields, "prompt")
-    extension = _extension(fields)
+    extension = extension_in(fields)
     longest = fields.integer("max_tokens", _COMPLETION_TOKENS)
     sampling = _sampling(fields, problems, "max_tokens", longest)
     fields.unused(_UNUSED)
@@ -146,7 +150,7 @@ def moderation(body: Mapping[str, Any], model: str) -> Moderation:
     if fields.has("model"):
         _check_model(fields, model)
     texts = _moderated(fields)
-    extension = _extension(fields)
+    extension = extension_in(fields)
     if extension.clamps:
         fields.wrong(f"{EXTENSION}.clamps", "a moderation generates nothing to clamp; leave it out")
     fields.unused(_UNUSED)
@@ -164,7 +168,7 @@ def _check_model(fields: Fields, served: str) -> None:
 
 
 def _completion(
-    fields: Fields, inputs: Sequence[Input], sampling: Sampling, extension: _Extension
+    fields: Fields, inputs: Sequence[Input], sampling: Sampling, extension: Extension
 ) -> Completion:
     choices = fields.integer("n", 1)
     if not 1 <= choices <= MOST_CHOICES or choices * len(inputs) > MOST_CHOICES:
@@ -214,10 +218,10 @@ def _sampling(fields: Fields, problems: Problems, longest: str, most: int) -> Sa
     return sampling
 
 
-def _turns(fields: Fields) -> list[dict[str, str]]:
-    if not fields.objects("messages"):
+def _turns(fields: Fields, most: int) -> list[dict[str, str]]:
+    if fields.raw("messages") in (None, []):
         fields.wrong("messages", "is empty; write at least one message")
-    return [_turn(message) for message in fields.objects("messages")]
+    return [_turn(message) for message in fields.objects("messages", most)]
 
 
 def _turn(message: Fields) -> dict[str, str]:
@@ -239,7 +243,7 @@ def _content(message: Fields) -> str:
     """The text of a message: a text, or the texts of its parts on lines of their own."""
     value = message.raw("content")
     if isinstance(value, list):
-        return "\n".join(_part(part) for part in message.objects("content"))
+        return "\n".join(_part(part) for part in message.objects("content", MOST_PARTS))
     return message.text("content")
 
 
@@ -271,7 +275,7 @@ def _moderated(fields: Fields) -> tuple[str, ...]:
     """The texts of a moderation. Parts, which are objects, are together one input."""
     value = fields.raw("input")
     if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
-        return ("\n".join(_part(part) for part in fields.objects("input")),)
+        return ("\n".join(_part(part) for part in fields.objects("input", MOST_PARTS)),)
     return _prompts(fields, "input")
 
 
@@ -303,17 +307,21 @@ def _refuse_sampling(fields: Fields) -> None:
     fields.refused("logit_bias", "is not available; leave it out", {})
 
 
-def _extension(fields: Fields) -> _Extension:
+def extension_in(fields: Fields) -> Extension:
+    """The extension object in a body."""
     given = fields.object(EXTENSION)
     problems = given.problems
     session, labels = session_and_labels(
         _Named(given.text("session_id"), _labels(given)), given.path, problems
     )
-    found = _Extension(
+    policies = given.texts("policies")
+    if len(policies) > MOST_POLICIES:
+        given.wrong("policies", f"has {len(policies)} names; write at most {MOST_POLICIES}")
+    found = Extension(
         _clamps(given),
         session,
         labels,
-        frozenset(given.texts("policies")),
+        frozenset(policies[:MOST_POLICIES]),
         given.boolean("truncate"),
         given.boolean("include_tokens"),
     )
@@ -341,7 +349,7 @@ def _labels(given: Fields) -> dict[str, str]:
 
 def _clamps(given: Fields) -> tuple[Clamp, ...]:
     clamps: dict[int, Clamp] = {}
-    for asked in given.objects("clamps"):
+    for asked in given.objects("clamps", MOST_CLAMPS):
         feature, target = asked.integer("feature", -1), asked.number("target", float("nan"))
         where = _word(asked, "where", Where, Where.ACTIVE)
         term = _word(asked, "error_term", ErrorTerm, ErrorTerm.KEEP)
@@ -349,11 +357,9 @@ def _clamps(given: Fields) -> tuple[Clamp, ...]:
             asked.wrong("feature", "write the feature's index in the dictionary")
         if feature in clamps:
             asked.wrong("feature", f"feature {feature} is clamped twice; write it once")
-        given.problems.number(asked.at("target"), target, -LARGEST_TARGET, LARGEST_TARGET)
         asked.finish()
-        clamps[feature] = Clamp(feature, target, where, term)
-    if len(clamps) > MOST_CLAMPS:
-        given.wrong("clamps", f"has more than {MOST_CLAMPS} clamps; write fewer")
+        if given.problems.number(asked.at("target"), target, -LARGEST_TARGET, LARGEST_TARGET):
+            clamps[feature] = Clamp(feature, target, where, term)
     return tuple(clamps.values())
 
 

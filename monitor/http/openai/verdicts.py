@@ -8,7 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from monitor.records import Action, Detection, Digests, ScoredTokens, Status, TokenText, Verdict
+from monitor.records import (
+    Action,
+    Detection,
+    Digests,
+    ScoredTokens,
+    Status,
+    TokenTexts,
+    Verdict,
+    token_records,
+)
 from monitor.telemetry.decisions import codec
 
 HEADER_PREFIX = "x-sae-monitor-"
@@ -40,9 +49,9 @@ def detections(found: Iterable[Detection]) -> list[Any]:
     return [codec.dump(detection) for detection in found]
 
 
-def tokens(parts: Iterable[ScoredTokens | None], token_text: TokenText) -> list[Any]:
+def tokens(parts: Iterable[ScoredTokens | None], token_texts: TokenTexts) -> list[Any]:
     """Scored tokens with the readings that are not zero."""
-    return [codec.dump(record) for part in parts if part is not None for record in part.records(token_text)]
+    return [codec.dump(record) for record in token_records(parts, token_texts)]
 
 
 def headers(verdicts: Sequence[Verdict]) -> Mapping[str, str]:

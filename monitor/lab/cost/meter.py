@@ -126,7 +126,7 @@ class Meter:
         """What the model writes behind the prompts, up to its end-of-text token."""
         tokenizer, prepared = self._pair.loaded.tokenizer, self._prepared
         written = self._steered.write(prepared.prompts, edit, self._chance, prepared.temperature)
-        ends = set(tokenizer.all_special_ids)
+        ends = self._pair.loaded.text.special_ids
         texts = []
         for row in written.tolist():
             cut = next((i for i, token in enumerate(row) if token in ends), len(row))

@@ -21,6 +21,7 @@ from monitor.lab.policies import named_policy, running_of
 from monitor.lab.texts import corpus_files, in_equal_shares
 from monitor.policy.files.loader import read_folder
 from monitor.policy.policy import Policy
+from monitor.records import LARGEST_TARGET
 
 LONGEST = 64
 """Tokens that are read of a text."""
@@ -64,8 +65,10 @@ class CostStudy:
 
     def check(self) -> None:
         """NotFound or PolicyError where no such policy suppresses anything, InputError where a target is above 0."""
-        if any(target > 0 for target in self.targets):
-            raise InputError("a policy suppresses; write targets of 0 and below, e.g. --target -1")
+        if not all(-LARGEST_TARGET <= target <= 0 for target in self.targets):
+            raise InputError(
+                f"a policy suppresses; write targets of 0 and below, down to {-LARGEST_TARGET:g}, e.g. --target -1"
+            )
         sources = {source.model.metadata.name: source for source in read_folder(self.folder)}
         if self.name not in sources:
             raise NotFound(f"no policy called {self.name}; there are {', '.join(sorted(sources))}")

@@ -3,31 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
-from typing import Any
+from dataclasses import replace
+from functools import cached_property, lru_cache
+from itertools import takewhile
+from typing import Any, Protocol
 
 from tokenizers import Tokenizer
 from tokenizers.decoders import ByteLevel, DecodeStream
 
+from monitor.records import Detection, Evidence
+
 _INCOMPLETE = "\ufffd"
 """What tokenizers give for bytes that are no character, or not yet."""
+_LONGEST_CHARACTER = 4
+"""Bytes, and so tokens."""
+_CONTEXT = 8
+"""Tokens before a new one from which a tokenizer in Python decodes it."""
 
 
 class TextStream:
     """Text of one response, token by token.
 
-    Held back are bytes of an incomplete character and any end of the text that a stop string may begin with.
+    Held back are bytes of an incomplete character and any end of the text that a stop string may begin with. Control
+    tokens that the model writes are shown as they are spelled, so that a stop string may name one; only those that end
+    or fill a text have no text.
     """
 
     def __init__(
         self, vocabulary: Vocabulary, stop: tuple[str, ...] = (), prompt: Sequence[int] = ()
     ) -> None:
         """`prompt`: token ids before the response; without them its first token may lose the space it begins with."""
-        self._tokenizer, self._alone = vocabulary.core, vocabulary.alone
-        self._decode = DecodeStream(ids=self._context(prompt), skip_special_tokens=True)
-        self._pending: list[int] = []
-        """Tokens since the last piece of text that the decoder gave."""
-        self._given = False
+        self._vocabulary, self._alone = vocabulary, vocabulary.alone
+        self._silent = vocabulary.silent
+        self._decoder = vocabulary.decoder(prompt)
         self._stop = stop
         self._held = ""
         self.stopped = False
@@ -35,47 +43,27 @@ class TextStream:
 
     def push(self, token_id: int) -> str:
         """Text that is settled now that this token is known."""
-        piece = None if self._pending else self._alone(token_id)
+        if token_id in self._silent:
+            return self._end(token_id)
+        piece = None if self._decoder.pending else self._alone(token_id)
         if piece is None:
-            return self._up_to_stop(self._decoded(token_id))
-        self._given = True
+            return self._up_to_stop(self._decoder.push(token_id))
+        self._decoder.given = True
         return self._up_to_stop(piece) if self._stop else piece
 
     def finish(self) -> str:
         """What was held back, once no further token comes; bytes of an incomplete character are left out."""
-        rest = self._tokenizer.decode(self._pending, skip_special_tokens=True) if self._pending else ""
-        self._pending = []
-        text = self._up_to_stop(rest.rstrip(_INCOMPLETE)) + self._held
+        text = self._up_to_stop(self._decoder.rest().rstrip(_INCOMPLETE)) + self._held
         self._held = ""
         return text
 
-    def _decoded(self, token_id: int) -> str:
-        self._pending.append(token_id)
-        try:
-            piece = self._decode.step(self._tokenizer, token_id)
-        except Exception:  # noqa: BLE001  (the decoder raises nothing more special)
-            return self._decoded_anew()
-        if not piece:
+    def _end(self, token_id: int) -> str:
+        """What is settled by a token without text: all that came before it, where it is a stop string itself."""
+        if self.stopped or self._vocabulary.text(token_id) not in self._stop:
             return ""
-        self._pending, self._given = [], True
-        return str(piece)
-
-    def _decoded_anew(self) -> str:
-        """Bytes that are no character changed what the decoder makes of bytes before them, which were given already.
-
-        Those stay as they were given; the others begin anew.
-        """
-        waiting, self._pending = self._pending, []
-        self._decode = DecodeStream(skip_special_tokens=True)
-        if not self._given:
-            return _INCOMPLETE  # Not to be decoded at all.
-        self._given = False
-        return "".join(map(self._decoded, waiting))
-
-    def _context(self, prompt: Sequence[int]) -> list[int]:
-        """The token before the response, where it is whole characters."""
-        last = list(prompt[-1:])
-        return [] if self._tokenizer.decode(last).endswith(_INCOMPLETE) else last
+        text, self._held = self._up_to_stop(self._decoder.rest().rstrip(_INCOMPLETE)) + self._held, ""
+        self.stopped = True
+        return text
 
     def _up_to_stop(self, piece: str) -> str:
         """What of the text so far is sure to stand before a stop string."""
@@ -102,23 +90,177 @@ class TextStream:
         return 0
 
 
+class _Decoder(Protocol):
+    """Makes text of tokens in order; `pending` are those whose text was not given yet."""
+
+    pending: list[int]
+    given: bool
+    """True once any text was given."""
+
+    def push(self, token_id: int) -> str:
+        """Text that is settled now that this token is known."""
+
+    def rest(self) -> str:
+        """Text of the tokens that are pending, which are no longer so."""
+
+
+class _FastDecoder:
+    """Decodes by the `tokenizers` library."""
+
+    def __init__(self, core: Tokenizer, before: list[int]) -> None:
+        self._core = core
+        self._decode = DecodeStream(ids=before, skip_special_tokens=False)
+        self.pending: list[int] = []
+        self.given = False
+
+    def push(self, token_id: int) -> str:
+        """Text that is settled now that this token is known."""
+        self.pending.append(token_id)
+        try:
+            piece = self._decode.step(self._core, token_id)
+        except Exception:  # noqa: BLE001  (the decoder raises nothing more special)
+            return self._anew()
+        if not piece:
+            return ""
+        self.pending, self.given = [], True
+        return str(piece)
+
+    def rest(self) -> str:
+        """Text of the tokens that are pending, which are no longer so."""
+        waiting, self.pending = self.pending, []
+        return self._core.decode(waiting, skip_special_tokens=False) if waiting else ""
+
+    def _anew(self) -> str:
+        """Bytes that are no character changed what the decoder makes of bytes before them, which were given already.
+
+        Those stay as they were given; the others begin anew.
+        """
+        waiting, self.pending = self.pending, []
+        self._decode = DecodeStream(skip_special_tokens=False)
+        if not self.given:
+            return _INCOMPLETE  # Not to be decoded at all.
+        self.given = False
+        return "".join(map(self.push, waiting))
+
+
+class _SlowDecoder:
+    """Decodes by a tokenizer in Python: what a token says may change with the next, so each waits for one."""
+
+    def __init__(self, decode: Callable[[list[int]], str], before: list[int]) -> None:
+        self._decode, self._ids = decode, before
+        self._done = decode(before) if before else ""
+        """Text of ids and pending tokens that was given, or that stood before."""
+        self.pending: list[int] = []
+        self.given = False
+
+    def push(self, token_id: int) -> str:
+        """Text that is settled now that this token is known."""
+        before = self._decode([*self._ids, *self.pending])
+        self.pending.append(token_id)
+        after = self._decode([*self._ids, *self.pending])
+        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(before, after, strict=False)))
+        piece = self._give(before[:same].rstrip(_INCOMPLETE))
+        if self._done == before:
+            self._ids = [*self._ids, *self.pending[:-1]][-_CONTEXT:]
+            self._done, self.pending = self._decode(self._ids), [token_id]
+        return piece
+
+    def rest(self) -> str:
+        """Text of the tokens that are pending, which are no longer so."""
+        text = self._decode([*self._ids, *self.pending])
+        self._ids, self.pending = [*self._ids, *self.pending], []
+        return self._give(text)
+
+    def _give(self, text: str) -> str:
+        """What of a text was not given yet."""
+        if len(text) <= len(self._done):
+            return ""
+        piece, self._done = text[len(self._done) :], text
+        self.given = True
+        return piece
+
+
 class Vocabulary:
     """Text of single tokens: for evidence and shading, and for responses where that is what they become."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
-        self.core: Tokenizer = getattr(tokenizer, "_tokenizer", tokenizer)
-        """The tokenizer that decodes."""
+        core = getattr(tokenizer, "_tokenizer", tokenizer)
+        self._core: Tokenizer | None = core if isinstance(core, Tokenizer) else None
         self.text = lru_cache(maxsize=65536)(self._text)
         # Bytes that are whole characters are these whatever stands around them.
-        by_bytes = isinstance(self.core.decoder, ByteLevel)
+        by_bytes = self._core is not None and isinstance(self._core.decoder, ByteLevel)
         self.alone: Callable[[int], str | None] = (
             lru_cache(maxsize=1 << 18)(self._alone) if by_bytes else _never
         )
 
+    @cached_property
+    def silent(self) -> frozenset[int]:
+        """Tokens that end or fill a text, or stand for what is unknown: they have no text in a response."""
+        tokenizer = self._tokenizer
+        return frozenset({tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id} - {None})
+
+    def decoder(self, prompt: Sequence[int]) -> _Decoder:
+        """What makes text of the tokens behind a prompt."""
+        last = [token_id for token_id in prompt[-1:] if token_id not in self._special]
+        if last and self.decode(last).endswith(_INCOMPLETE):
+            last = []
+        return _SlowDecoder(self.decode, last) if self._core is None else _FastDecoder(self._core, last)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of consecutive tokens, control tokens as they are spelled."""
+        if self._core is not None:
+            return str(self._core.decode(list(ids), skip_special_tokens=False))
+        return str(self._tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
+
+    def spelled(self, ids: Sequence[int], position: int) -> str:
+        """Text of a token among others: where it is part of a character, that character."""
+        alone = self.text(ids[position])
+        if _INCOMPLETE not in alone:
+            return alone
+        for length in range(2, _LONGEST_CHARACTER + 1):
+            for first in range(max(0, position - length + 1), min(position, len(ids) - length) + 1):
+                found = self.decode(ids[first : first + length])
+                if _INCOMPLETE not in found:
+                    return found
+        return alone
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """Texts of consecutive tokens. Where a character spans tokens, the last of them has it and others are empty."""
+        found = [self.text(token_id) for token_id in ids]
+        at = 0
+        while at < len(ids):
+            end = self._character(ids, at) if _INCOMPLETE in found[at] else at + 1
+            if end > at + 1:
+                found[at:end] = [*("" for _ in range(end - at - 1)), self.decode(ids[at:end])]
+            at = end
+        return found
+
+    def _character(self, ids: Sequence[int], first: int) -> int:
+        """Behind which token the character ends that begins at one; the next, where none does."""
+        for end in range(first + 2, min(len(ids), first + _LONGEST_CHARACTER) + 1):
+            if _INCOMPLETE not in self.decode(ids[first:end]):
+                return end
+        return first + 1
+
+    def respelled(self, found: Detection, ids: Sequence[int]) -> Detection:
+        """A detection whose evidence shows whole characters where tokens are parts of them. `ids`: of the request."""
+        if not any(_INCOMPLETE in token.text for token in found.evidence):
+            return found
+        return replace(found, evidence=tuple(self._respelled(token, ids) for token in found.evidence))
+
+    def _respelled(self, token: Evidence, ids: Sequence[int]) -> Evidence:
+        if _INCOMPLETE not in token.text or token.position >= len(ids):
+            return token
+        return replace(token, text=self.spelled(ids, token.position))
+
+    @cached_property
+    def _special(self) -> frozenset[int]:
+        return frozenset(self._tokenizer.all_special_ids)
+
     def _alone(self, token_id: int) -> str | None:
         """The text of a token in any response; None where that depends on the tokens around it."""
-        text = self.core.decode([token_id], skip_special_tokens=True)
+        text = self.decode([token_id])
         return None if _INCOMPLETE in text else text
 
     def _text(self, token_id: int) -> str:

@@ -120,8 +120,8 @@ class Engine:
     def submit(self, request: GenerationRequest, emit: Emit) -> None:
         """Queue a request; its events go to `emit` on the engine thread, those of a pass together.
 
-        Raises Unavailable while stopping or after the engine died, Overloaded where the queue is full, and
-        ConfigurationError where nothing is generated.
+        Raises Unavailable while stopping or after the engine died, Overloaded where the queue is full, InputError where
+        the model cannot run the ids of its prompt, and ConfigurationError where nothing is generated.
         """
         if not self.generates:
             raise ConfigurationError("this server only scores texts: its setting max_running is 0")
@@ -129,6 +129,7 @@ class Engine:
             raise Unavailable("the server is stopping")
         if not self.healthy():
             raise Unavailable(DEAD)
+        self._loaded.check_ids(request.prompt_ids)
         limit = min(request.sampling.max_new_tokens, self._loaded.context - len(request.prompt_ids))
         self._hold(request)
         try:
@@ -239,10 +240,13 @@ class Engine:
         broken = {drawing[row] for row in work.sampler.broken(len(drawing))}
         unscored = self._score(spans, taken, ids)
         self._unscored += unscored or bool(broken)
-        for number, (sequence, token) in enumerate(zip(self._laid_out, tokens, strict=True)):
+        for number, (sequence, token, span) in enumerate(zip(self._laid_out, tokens, spans, strict=True)):
             if sequence is None:
                 continue
-            if token is not None:
+            if token is not None and span.count < 1:
+                # No row of the pass is its own, so the token was drawn from another's logits.
+                sequence.end(FinishReason.ERROR, Unavailable(BROKEN))
+            elif token is not None:
                 sequence.drew(token, broken=number in broken)
             if sequence.ended:
                 self._forget(sequence)

@@ -115,6 +115,8 @@ class Finished:
     suppressions: tuple[Suppression, ...] = ()
     """What became of the clamps of every policy that suppressed."""
     error: MonitorError | None = None
+    ids: tuple[int, ...] = ()
+    """Token ids of the prompt and of what was released of the response."""
 
 
 Event = Released | Finished

@@ -71,8 +71,10 @@ class Scorer:
     def submit(self, job: ScoreJob, done: Done) -> None:
         """Queue a text; the outcome goes to `done` on the scorer's thread, those of a pass together.
 
-        Raises Unavailable while stopping or after the thread died, Overloaded where the queue is full.
+        Raises Unavailable while stopping or after the thread died, Overloaded where the queue is full, InputError where
+        the model cannot run the ids.
         """
+        self._loaded.check_ids(job.ids)
         with self._wake:
             if self._stopping or not self._thread.is_alive():
                 raise Unavailable("the scorer does not run")

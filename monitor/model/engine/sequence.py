@@ -49,6 +49,7 @@ class Sequence:
         "_released",
         "_text",
         "_unscored",
+        "_vocabulary",
         "clamps",
         "draw",
         "ended",
@@ -93,6 +94,7 @@ class Sequence:
         """Policies whose clamps are among them."""
         self.places: dict[str, Watched] = {}
         """Where passes leave what becomes of them, by policy; the engine fills it in with `row`."""
+        self._vocabulary = vocabulary
         self._text = TextStream(vocabulary, request.sampling.stop, request.prompt_ids)
         self._end_ids, self._limit = end_ids, limit
         self._past: list[tuple[int, ClampRow | None]] = []
@@ -206,6 +208,7 @@ class Sequence:
             tokens_clamped=self._clamped,
             suppressions=tuple(check.found() for check in self._checks.values() if check.begun),
             error=error,
+            ids=tuple(self.ids[: self.released]),
         )
 
     def _write(self, start: int, end: int) -> str:
@@ -230,7 +233,9 @@ class Sequence:
         return taken.tokens(phase, start, ids, first, self.request.lease, slots)
 
     def _post(self, text: str, tokens: ScoredTokens | None, detections: tuple[Detection, ...]) -> None:
-        self.outbox.events.append((self.request_id, Released(text, tokens, detections, self.released)))
+        known = self.ids[: self.released]
+        seen = tuple(self._vocabulary.respelled(found, known) for found in detections)
+        self.outbox.events.append((self.request_id, Released(text, tokens, seen, self.released)))
 
     def _withhold(self, start: int, decision: Decision) -> None:
         """End the request; tokens from a position on are never shown."""

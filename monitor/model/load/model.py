@@ -7,13 +7,14 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from monitor.errors import ModelError
+from monitor.errors import InputError, ModelError
 from monitor.model.load.contribution import factor_of
 from monitor.model.load.decoder import context_of, decoder_layers, subtracts_mean, text_config
 from monitor.model.load.devices import SPREAD, device_of, need_accelerate, parts_of
@@ -22,6 +23,7 @@ from monitor.model.load.gguf import gguf_file, unpacked
 from monitor.model.load.hook_points import ATTN_OUT, MLP_OUT, Place, Site, site_of
 from monitor.model.load.host import bound_threads
 from monitor.model.load.rope import LengthRope
+from monitor.model.load.tokenizer import TextTokenizer
 from monitor.model.load.weights import load_weights, refuse_adapter
 
 __all__ = ["LoadedModel", "decoder_layers", "digest_folder", "load_model"]
@@ -98,6 +100,26 @@ class LoadedModel:
         """Around a plain forward pass: the turn for it, and how long the sequence of each row is, padding apart."""
         with self.passes, self.rope.lengths(lengths):
             yield
+
+    @cached_property
+    def text(self) -> TextTokenizer:
+        """What turns text into token ids, for all who do."""
+        return TextTokenizer(self.tokenizer, self.rows)
+
+    def check_ids(self, ids: Sequence[int]) -> None:
+        """InputError where there are no token ids, or where the model has no embedding for one of them."""
+        if not ids:
+            raise InputError("has no token to run; give at least one")
+        if not 0 <= min(ids) <= max(ids) < self.rows:
+            raise InputError(
+                f"has a token (id {max(ids) if min(ids) >= 0 else min(ids)}) that the model has no embedding for, "
+                f"which has {self.rows}; use the tokenizer that the model came with"
+            )
+
+    @cached_property
+    def rows(self) -> int:
+        """Rows of the embedding: token ids below this can be run."""
+        return int(self.model.get_input_embeddings().weight.shape[0])
 
     @property
     def devices(self) -> str:
@@ -233,5 +255,5 @@ def _load_tokenizer(folder: Path, name: str) -> Any:
 
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelError(f"the tokenizer of {name} cannot be loaded: {error}") from None

@@ -106,7 +106,7 @@ def pack(texts: Iterable[str], loaded: LoadedModel, length: int) -> Iterator[Ten
     """
     held: list[int] = []
     for text in texts:
-        held.extend(loaded.tokenizer(text)["input_ids"])
+        held.extend(loaded.text.ids(text))
         while len(held) >= length:
             yield torch.tensor(held[:length])
             del held[:length]

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from monitor.model.load.model import LoadedModel
-from monitor.model.prompts import Prompter
 
 FILE = Path(__file__).parent / "texts.jsonl"
 
@@ -34,8 +33,6 @@ def load_texts() -> tuple[list[str], str]:
 
 def texts_for(loaded: LoadedModel) -> Texts:
     """The texts, tokenised as the server tokenises requests."""
-    tokenise = Prompter(loaded)
     texts, digest = load_texts()
-    ids = tuple(tokenise(text, truncate=True, room=0, reply=False).ids for text in texts)
-    bos = loaded.tokenizer.bos_token_id
-    return Texts(ids, bos if all(row[0] == bos for row in ids) else None, digest)
+    ids = tuple(tuple(loaded.text.ids(text)[: loaded.context]) for text in texts)
+    return Texts(ids, loaded.text.bos, digest)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -49,8 +48,8 @@ def check_clamps(
 ) -> None:
     """Raise BadRequest that names every clamp of a request that cannot be applied.
 
-    These are clamps of features that do not exist, were never active or are named twice, clamps with a target that is
-    not finite, and clamps that the operator does not allow. `maximum` `[features]` holds the recorded maxima.
+    These are clamps of features that do not exist, were never active or are named twice, and clamps that the operator
+    does not allow. `maximum` `[features]` holds the recorded maxima.
     """
     wrong: list[Violation] = []
     seen: set[int] = set()
@@ -76,12 +75,6 @@ def check_clamps(
             )
         seen.add(clamp.feature)
         wrong.extend(allowed.violations(clamp, path))
-        if not math.isfinite(clamp.target):
-            wrong.append(
-                Violation(
-                    f"{path}.target", f"{clamp.target} is not a number; write a finite one, e.g. -2 (maxima)"
-                )
-            )
     if wrong:
         raise BadRequest(*wrong)
 

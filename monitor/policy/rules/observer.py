@@ -10,7 +10,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,8 +109,9 @@ class RequestRules:
 
     def verdict(self, coverage: Coverage) -> Verdict:
         """Everything about the request; UNKNOWN unless every token that was run was scored."""
-        shown, now = self._rules.reach(self)
-        shortfall = _shortfall(coverage, shown)
+        shown, judged, now = self._rules.reach(self)
+        coverage = replace(coverage, tokens_judged=judged)
+        shortfall = _shortfall(coverage, shown, ruled=bool(self._rules.program.rules))
         failure = self.failure or shortfall
         status = Status.CHECKED if failure is None else Status.UNKNOWN
         blocks = any(cause is not None and self._closed(cause) for cause in (self.failure, shortfall))
@@ -226,13 +227,13 @@ class Rules:
             self._table.session[slot] = request.session is not None
             return slot
 
-    def reach(self, request: RequestRules) -> tuple[int, list[Reach]]:
-        """How many tokens of a request were shown, and how far its checks have come in the phase that it is in."""
+    def reach(self, request: RequestRules) -> tuple[int, int, list[Reach]]:
+        """How many tokens of a request were shown, how many counted, and how far its checks have come in its phase."""
         table, slot = self._table, request.slot
         with self._lock:
-            shown, phase = int(table.shown[slot]), int(table.phase[slot])
+            shown, judged, phase = int(table.shown[slot]), int(table.judged[slot]), int(table.phase[slot])
             now = [self._reach(slot, phase)] if phase != NO_PHASE else []
-        return shown, now
+        return shown, judged, now
 
     def in_force(self, request: RequestRules) -> tuple[tuple[Clamp, ...], tuple[str, ...]]:
         """Clamps of a request's policies now, and the names of those that clamp."""
@@ -314,6 +315,7 @@ class Rules:
         own = np.flatnonzero(lengths)
         lengths = lengths[own]
         starts = np.cumsum(lengths) - lengths
+        self._table.judged[blocks.slots[own]] += lengths
         return _Counted(
             own, blocks.slots[own], starts, lengths, rows[counted], positions[counted], before[own]
         )
@@ -471,10 +473,12 @@ def _lookup(special: frozenset[int]) -> NDArray[np.bool_]:
     return lookup
 
 
-def _shortfall(coverage: Coverage, shown: int) -> Failure | None:
-    """What of a request's tokens was not scored, after so many were shown to the rules."""
+def _shortfall(coverage: Coverage, shown: int, *, ruled: bool) -> Failure | None:
+    """What of a request's tokens was not scored, after so many were shown to the rules; `ruled` where there are any."""
     if not coverage.complete:
         return Failure.INCOMPLETE
     if coverage.tokens_run == 0:
         return Failure.NOT_RUN
-    return Failure.MISCOUNTED if coverage.tokens_scored > shown else None
+    if coverage.tokens_scored > shown:
+        return Failure.MISCOUNTED
+    return Failure.NOT_JUDGED if ruled and not coverage.tokens_judged else None

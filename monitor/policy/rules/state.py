@@ -82,6 +82,8 @@ class Table:
         """`[rows]` 0 in the prompt, 1 in the response."""
         self.shown = np.zeros(FIRST, np.int64)
         """`[rows]` positions below this one were shown to the rules."""
+        self.judged = np.zeros(FIRST, np.int64)
+        """`[rows]` tokens of all phases that counted: neither a first token nor a special one."""
         self.left = np.zeros((FIRST, holders))
         """`[rows, holders]` tokens for which a policy's clamps still hold; infinite where to the end."""
         self.age = np.zeros(FIRST, np.int64)
@@ -100,7 +102,7 @@ class Table:
         if not self._free:
             self._grow()
         row = self._free.pop()
-        self.shown[row] = 0
+        self.shown[row] = self.judged[row] = 0
         self.left[row] = 0.0
         self.phase[row] = NO_PHASE
         self.age[row] += 1
@@ -143,6 +145,7 @@ class Table:
         self.reading, self.phase = _doubled(self.reading), _doubled(self.phase)
         self.shown, self.age = _doubled(self.shown), _doubled(self.age)
         self.special, self.session = _doubled(self.special), _doubled(self.session)
+        self.judged = _doubled(self.judged)
         self._free = list(range(before, 2 * before))
 
 

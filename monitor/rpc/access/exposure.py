@@ -27,7 +27,7 @@ def reflects(settings: Settings) -> bool:
     """Whether the reflection service is offered: as the setting says, else only on loopback without authentication."""
     if settings.reflection is not None:
         return settings.reflection
-    return is_loopback(settings.listen) and settings.callers is None and settings.tls_client_ca is None
+    return is_loopback(settings.listen) and settings.callers is None
 
 
 def check_exposure(settings: Settings) -> None:
@@ -63,7 +63,7 @@ def _ports(settings: Settings) -> dict[str, str]:
 def _problem(settings: Settings, address: str) -> str | None:
     if is_loopback(address):
         return None
-    if settings.callers is None and settings.tls_client_ca is None:
+    if settings.callers is None:
         return "callers are not authenticated: set callers (a file that `sae-monitor token new` writes lines for)"
     if settings.tls_certificate is None:
         return "tokens would travel unencrypted: set tls_certificate and tls_key"

@@ -25,6 +25,11 @@ from monitor.settings import Settings
 from monitor.telemetry.metrics.security import SecurityMetrics
 
 LARGEST_FILE = 1 << 20
+_NOBODY_NAMED = (
+    "tls_client_ca is set and callers is not: everybody with a certificate of that authority would have every role, "
+    "administrators' included, and all would share their sessions. Set callers to a file with a line for each of them, "
+    'such as {"name": "gateway", "roles": ["infer"], "certificate": "NAME-IN-THE-CERTIFICATE"}'
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +91,8 @@ def watched_certificates(settings: Settings, metrics: SecurityMetrics) -> Watche
     """The certificates of the settings, read again when their files change; None where no certificate is set.
 
     Raises ConfigurationError where a file is missing, unreadable, not PEM or expired, or where the key does not belong
-    to the certificate.
+    to the certificate. It is raised too where clients must show certificates and no callers file says who they are:
+    they could not be told from each other.
     """
     certificate, key, client_ca = settings.tls_certificate, settings.tls_key, settings.tls_client_ca
     if certificate is None and key is None and client_ca is None:
@@ -103,7 +109,10 @@ def watched_certificates(settings: Settings, metrics: SecurityMetrics) -> Watche
         return found
 
     paths = [path for path in (certificate, key, client_ca) if path is not None]
-    return WatchedFiles("tls", paths, read, metrics.read)
+    files = WatchedFiles("tls", paths, read, metrics.read)
+    if client_ca is not None and settings.callers is None:
+        raise ConfigurationError(_NOBODY_NAMED)
+    return files
 
 
 def read_certificates(certificate: Path, key: Path, client_ca: Path | None) -> Certificates:

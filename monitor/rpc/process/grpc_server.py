@@ -26,11 +26,15 @@ _UNKNOWN = "Method not found!"
 _PING_TIMEOUT_SHARE = 0.5
 """A ping must be answered within this share of the time between two pings, or the connection is closed."""
 
+_PING_STRIKES = 2
+"""Pings that may come too early before the connection is closed. Every message that the server sends forgives them."""
+
 
 def server_options(settings: Settings) -> list[tuple[str, int]]:
     """Options of `grpc.aio.server` that keep one client from using more than its share.
 
-    `grpc/impl/channel_arg_names.h` describes them.
+    `grpc/impl/channel_arg_names.h` describes them. gRPC ignores a name that it does not have, so the tests look up
+    every name in the library that is installed.
     """
     return [
         ("grpc.max_receive_message_length", settings.max_message_bytes),
@@ -48,8 +52,9 @@ def server_options(settings: Settings) -> list[tuple[str, int]]:
         # Connections without calls are pinged too.
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", _ms(settings.min_ping_seconds)),
-        ("grpc.http2.max_ping_strikes", 2),
+        # The constant is called GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, and its value has no `recv`.
+        ("grpc.http2.min_ping_interval_without_data_ms", _ms(settings.min_ping_seconds)),
+        ("grpc.http2.max_ping_strikes", _PING_STRIKES),
         # By default a second server could listen on the same port and take half of the calls.
         ("grpc.so_reuseport", 0),
     ]

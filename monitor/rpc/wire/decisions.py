@@ -12,6 +12,8 @@ from monitor.rpc.wire.problems import Problems
 from monitor.telemetry.decisions.record import DecisionRecord
 from monitor.v1 import monitor_pb2 as pb
 
+MOST_POLICIES = 1000
+"""Maximum number of policies that one stream names."""
 _RANK = {severity: rank for rank, severity in enumerate(Severity)}
 _SEVERITY = {number: severity for severity, number in enums.SEVERITY.items()}
 
@@ -50,6 +52,9 @@ class WatchFilter:
 def watched(message: pb.WatchDetectionsRequest) -> WatchFilter:
     """Read a request. Raises BadRequest that names every wrong field."""
     problems = Problems()
+    if len(message.policies) > MOST_POLICIES:
+        problems.add("policies", f"has {len(message.policies)} names; write at most {MOST_POLICIES}")
+        problems.raise_any()
     for index, name in enumerate(message.policies):
         if not name:
             problems.add(f"policies[{index}]", "is empty; write the name of a policy")

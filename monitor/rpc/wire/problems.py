@@ -8,6 +8,9 @@ from contextlib import contextmanager
 
 from monitor.errors import BadRequest, TooLong, Violation
 
+_MOST = 64
+"""Wrong fields that are noted; a message of megabytes may have a million."""
+
 
 class Problems:
     """The wrong fields found so far. Call `raise_any` once a message has been read."""
@@ -15,14 +18,22 @@ class Problems:
     def __init__(self) -> None:
         self._violations: list[Violation] = []
 
+    @property
+    def full(self) -> bool:
+        """True once no further wrong field is noted."""
+        return len(self._violations) >= _MOST
+
     def add(self, field: str, description: str) -> None:
         """Note one wrong field: its path, and a text that says what was found and what to write instead."""
-        self._violations.append(Violation(field, description))
+        if not self.full:
+            self._violations.append(Violation(field, description))
 
-    def number(self, field: str, value: float, low: float, high: float) -> None:
-        """Note a value that is not a finite number within `low` to `high`."""
-        if not (math.isfinite(value) and low <= value <= high):
-            self.add(field, f"is {_plain(value)}; write a number from {_plain(low)} to {_plain(high)}")
+    def number(self, field: str, value: float, low: float, high: float) -> bool:
+        """Note a value that is not a finite number within `low` to `high`, and return False for it."""
+        if math.isfinite(value) and low <= value <= high:
+            return True
+        self.add(field, f"is {_plain(value)}; write a number from {_plain(low)} to {_plain(high)}")
+        return False
 
     def raise_any(self) -> None:
         """Raise BadRequest with all wrong fields, if there are any."""

@@ -6,11 +6,12 @@ All that can be checked without the model is checked here; the runtime checks le
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from monitor.records import Clamp, Sampling
+from monitor.errors import BadRequest, TooLong, Violation
+from monitor.records import LARGEST_TARGET, Clamp, Sampling
 from monitor.rpc.wire import enums
 from monitor.rpc.wire.problems import Problems
 from monitor.v1 import monitor_pb2 as pb
@@ -18,11 +19,11 @@ from monitor.v1 import monitor_pb2 as pb
 MOST_STOPS = 16
 LONGEST_STOP = 256
 """Maximum length of a stop string, in characters."""
-LARGEST_TARGET = 100.0
-"""Largest target of a clamp, up or down, in recorded maxima. Published useful values are within 5."""
 MOST_CLAMPS = 64
 MOST_INSPECTED = 256
 DEFAULT_INSPECTED = 10
+MOST_MESSAGES = 4096
+"""Maximum number of messages of a conversation, where the operator sets no other."""
 COLDEST = 0.01
 """Lowest temperature above 0; below it logits overflow in half precision."""
 HOTTEST = 100.0
@@ -48,13 +49,85 @@ class Input:
     """Policies without which the request must not run."""
     policies_field: str = "policies"
     """Path of that field."""
+    answer: bool = False
+    """The text, or the last message where an assistant wrote it, is what a model said: rules for responses read it."""
+    unread: int = 0
+    """Parts, such as images, that cannot be scored: the verdict is UNKNOWN."""
+
+    cut: int = 0
+    """Bytes that were dropped from the front before anything was tokenised."""
 
     @property
     def size(self) -> int:
-        """Number of characters."""
-        if isinstance(self.content, str):
-            return len(self.content)
-        return sum(len(turn["content"]) for turn in self.content)
+        """Number of bytes of its texts."""
+        return sum(len(text.encode("utf-8", "surrogatepass")) for text in self.texts)
+
+    @property
+    def texts(self) -> Sequence[str]:
+        """Its text, or the contents of its messages."""
+        return [self.content] if isinstance(self.content, str) else [turn["content"] for turn in self.content]
+
+
+@dataclass(frozen=True, slots=True)
+class InputLimits:
+    """How large an input may be, so that what cannot fit the model's context is not tokenised to find that out."""
+
+    context: int
+    """Tokens of the model's context."""
+    longest_token: int
+    """Bytes of the longest token."""
+    messages: int = MOST_MESSAGES
+    """Maximum number of messages of a conversation."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the largest input that can fit the context."""
+        return self.context * self.longest_token
+
+    def fewest_tokens(self, size: int) -> int:
+        """The smallest number of tokens that a text of so many bytes can have."""
+        return -(-size // self.longest_token)
+
+    def fitted(self, asked: Input) -> Input:
+        """The input as it may be tokenised: cut at the front where it is too large and its caller allows that.
+
+        Raises TooLong where its caller does not, and BadRequest where it has too many messages. Fields are relative to
+        the input.
+        """
+        whole = isinstance(asked.content, str)
+        if not whole and len(asked.content) > self.messages:
+            raise BadRequest(
+                Violation("conversation.messages", f"has {len(asked.content)}; write at most {self.messages}")
+            )
+        size = asked.size
+        if size <= self.size:
+            return asked
+        if not asked.truncate:
+            raise TooLong(
+                Violation(
+                    "text" if whole else "conversation",
+                    f"is {size} bytes long; the context of {self.context} tokens holds no more than {self.size}. "
+                    "Shorten it or set `truncate` to drop tokens from the front",
+                )
+            )
+        kept = _tails(asked.texts, self.size)
+        if isinstance(asked.content, str):
+            content: str | Sequence[Mapping[str, str]] = kept[0]
+        else:
+            content = [dict(turn) | {"content": text} for turn, text in zip(asked.content, kept, strict=True)]
+        cut = replace(asked, content=content)
+        return replace(cut, cut=size - cut.size)
+
+
+def _tails(texts: Sequence[str], size: int) -> list[str]:
+    """The last `size` bytes of texts that follow each other. Of each at least the last character is kept."""
+    kept, left = [], size
+    for text in reversed(texts):
+        data = text.encode("utf-8", "surrogatepass")
+        tail = data[-left:].decode("utf-8", "ignore") if left > 0 else ""
+        kept.append(tail or text[-1:])
+        left -= len(data)
+    return kept[::-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,35 +150,35 @@ class Inspection:
     top_k: int
 
 
-def score(message: pb.ScoreRequest) -> Input:
-    """Read a request of Score. Raises BadRequest."""
+def score(message: pb.ScoreRequest, messages: int = MOST_MESSAGES) -> Input:
+    """Read a request of Score, of at most so many messages. Raises BadRequest."""
     problems = Problems()
-    content = _input(message.input, "input", problems)
+    content = _input(message.input, "input", messages, problems)
     problems.raise_any()
-    return content
+    return replace(content, answer=message.answer)
 
 
-def generation(message: pb.Generation) -> GenerationSpec:
+def generation(message: pb.Generation, messages: int = MOST_MESSAGES) -> GenerationSpec:
     """Read the generation in a request of Generate or GenerateStream. Raises BadRequest."""
     problems = Problems()
-    content = _input(message.input, "generation.input", problems)
+    content = _input(message.input, "generation.input", messages, problems)
     sampling = _sampling(message.sampling, "generation.sampling", problems)
     clamps = _clamps(message.clamps, "generation.clamps", problems)
     problems.raise_any()
     return GenerationSpec("generation", content, sampling, clamps, message.include_tokens)
 
 
-def inspection(message: pb.InspectRequest) -> Inspection:
+def inspection(message: pb.InspectRequest, messages: int = MOST_MESSAGES) -> Inspection:
     """Read a request of Inspect. Raises BadRequest."""
     problems = Problems()
-    content = _input(message.input, "input", problems)
+    content = _input(message.input, "input", messages, problems)
     top_k = message.top_k if message.HasField("top_k") else DEFAULT_INSPECTED
     problems.number("top_k", top_k, 1, MOST_INSPECTED)
     problems.raise_any()
     return Inspection(content, top_k)
 
 
-def _input(message: pb.Input, path: str, problems: Problems) -> Input:
+def _input(message: pb.Input, path: str, messages: int, problems: Problems) -> Input:
     kind = message.WhichOneof("content")
     if kind == "text":
         if not message.text:
@@ -114,7 +187,11 @@ def _input(message: pb.Input, path: str, problems: Problems) -> Input:
     if kind is None:
         problems.add(path, "has no content; set text or conversation")
         return Input(path, "", message.truncate)
-    turns = _turns(message.conversation.messages, f"{path}.conversation.messages", problems)
+    field = f"{path}.conversation.messages"
+    if len(message.conversation.messages) > messages:  # before any of them is looked at
+        problems.add(field, f"has {len(message.conversation.messages)}; write at most {messages}")
+        return Input(path, [], message.truncate)
+    turns = _turns(message.conversation.messages, field, problems)
     return Input(path, turns, message.truncate, *session_and_labels(message, path, problems))
 
 
@@ -141,7 +218,7 @@ def _sampling(message: pb.Sampling, path: str, problems: Problems) -> Sampling:
         top_k=value("top_k", default.top_k),
         top_p=value("top_p", default.top_p),
         seed=value("seed", None),
-        stop=tuple(message.stop),
+        stop=tuple(message.stop[: MOST_STOPS + 1]),
     )
     check_sampling(sampling, f"{path}.", problems)
     return sampling
@@ -160,32 +237,38 @@ def check_sampling(sampling: Sampling, path: str, problems: Problems, most: str 
 
 def _stops(stops: Sequence[str], path: str, problems: Problems) -> None:
     if len(stops) > MOST_STOPS:
-        problems.add(path, f"has {len(stops)} strings; write at most {MOST_STOPS}")
+        problems.add(path, f"has more than {MOST_STOPS} strings; write at most {MOST_STOPS}")
     for index, stop in enumerate(stops[:MOST_STOPS]):
         if not 0 < len(stop) <= LONGEST_STOP:
             problems.add(f"{path}[{index}]", f"has {len(stop)} characters; write 1 to {LONGEST_STOP}")
 
 
-def _clamps(messages: Iterable[pb.Clamp], path: str, problems: Problems) -> tuple[Clamp, ...]:
-    clamps: dict[int, Clamp] = {}
+def _clamps(messages: Sequence[pb.Clamp], path: str, problems: Problems) -> tuple[Clamp, ...]:
+    if len(messages) > MOST_CLAMPS:
+        problems.add(path, f"has {len(messages)} clamps; write at most {MOST_CLAMPS}")
+        return ()
+    read = [_clamp(message, f"{path}[{index}]", problems) for index, message in enumerate(messages)]
+    seen: set[int] = set()
     for index, message in enumerate(messages):
-        where, error_term = enums.WHERE_OF.get(message.where), enums.ERROR_TERM_OF.get(message.error_term)
-        if index >= MOST_CLAMPS:
-            problems.add(path, f"has more than {MOST_CLAMPS} clamps; write fewer")
-            break
-        if message.feature in clamps:
+        if message.feature in seen:
             problems.add(
                 f"{path}[{index}].feature", f"feature {message.feature} is clamped twice; write it once"
             )
-        if where is None:
-            problems.add(f"{path}[{index}].where", "write CLAMP_WHERE_ACTIVE or CLAMP_WHERE_EVERYWHERE")
-            continue
-        if error_term is None:
-            problems.add(f"{path}[{index}].error_term", "write ERROR_TERM_KEEP or ERROR_TERM_DROP")
-            continue
-        problems.number(f"{path}[{index}].target", message.target, -LARGEST_TARGET, LARGEST_TARGET)
-        clamps[message.feature] = Clamp(message.feature, message.target, where, error_term)
-    return tuple(clamps.values())
+        seen.add(message.feature)
+    return tuple(clamp for clamp in read if clamp is not None)
+
+
+def _clamp(message: pb.Clamp, path: str, problems: Problems) -> Clamp | None:
+    """A clamp; None where a field of it is wrong."""
+    where, error_term = enums.WHERE_OF.get(message.where), enums.ERROR_TERM_OF.get(message.error_term)
+    if where is None:
+        problems.add(f"{path}.where", "write CLAMP_WHERE_ACTIVE or CLAMP_WHERE_EVERYWHERE")
+    if error_term is None:
+        problems.add(f"{path}.error_term", "write ERROR_TERM_KEEP or ERROR_TERM_DROP")
+    in_range = problems.number(f"{path}.target", message.target, -LARGEST_TARGET, LARGEST_TARGET)
+    if where is None or error_term is None or not in_range:
+        return None
+    return Clamp(message.feature, message.target, where, error_term)
 
 
 LONGEST_SESSION = 128
@@ -210,10 +293,10 @@ def session_and_labels(message: _Bound, path: str, problems: Problems) -> tuple[
     """The session id (empty for none) and the labels of an input. Adds wrong ones to `problems`."""
     if len(message.session_id) > LONGEST_SESSION:
         problems.add(f"{path}.session_id", f"is longer than {LONGEST_SESSION} characters")
-    labels = dict(message.labels)
-    if len(labels) > MOST_LABELS:
+    if len(message.labels) > MOST_LABELS:
         problems.add(f"{path}.labels", f"has more than {MOST_LABELS} labels; write fewer")
         return message.session_id, {}
+    labels = dict(message.labels)
     for name, value in labels.items():
         if not _NAME.fullmatch(name):
             problems.add(

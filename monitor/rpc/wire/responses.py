@@ -18,8 +18,9 @@ from monitor.records import (
     RuleScore,
     ScoredTokens,
     Suppression,
-    TokenText,
+    TokenTexts,
     Verdict,
+    token_records,
 )
 from monitor.rpc.wire import enums
 from monitor.v1 import monitor_pb2 as pb
@@ -59,6 +60,7 @@ def coverage(record: Coverage) -> pb.Coverage:
         tokens_run=record.tokens_run,
         tokens_scored=record.tokens_scored,
         tokens_truncated=record.tokens_truncated,
+        tokens_judged=record.tokens_judged,
     )
 
 
@@ -110,7 +112,7 @@ def detection(record: Detection) -> pb.Detection:
     )
 
 
-def scored_tokens(parts: Iterable[ScoredTokens | None], token_text: TokenText) -> list[pb.ScoredToken]:
+def scored_tokens(parts: Iterable[ScoredTokens | None], token_texts: TokenTexts) -> list[pb.ScoredToken]:
     """Scored tokens with the readings that are not zero."""
     return [
         pb.ScoredToken(
@@ -120,9 +122,7 @@ def scored_tokens(parts: Iterable[ScoredTokens | None], token_text: TokenText) -
             phase=enums.PHASE[record.phase],
             readings=_readings(record.readings),
         )
-        for part in parts
-        if part is not None
-        for record in part.records(token_text)
+        for record in token_records(parts, token_texts)
     ]
 
 
@@ -208,7 +208,7 @@ def _readings(records: Iterable[FeatureReading]) -> list[pb.Reading]:
 
 
 def messages(
-    request_id: str, events: Iterable[Released], token_text: TokenText
+    request_id: str, events: Iterable[Released], token_texts: TokenTexts
 ) -> Iterator[pb.GenerateStreamResponse]:
     """Events of a generation as stream messages, in order. Texts and tokens between two detections become one chunk."""
     texts: list[str] = []
@@ -216,7 +216,7 @@ def messages(
 
     def flush() -> Iterator[pb.GenerateStreamResponse]:
         if texts or tokens:
-            chunk = pb.Chunk(text="".join(texts), tokens=scored_tokens(tokens, token_text))
+            chunk = pb.Chunk(text="".join(texts), tokens=scored_tokens(tokens, token_texts))
             yield pb.GenerateStreamResponse(request_id=request_id, chunk=chunk)
         texts.clear()
         tokens.clear()

@@ -6,11 +6,13 @@ others, compressed for clients that take gzip. Every other path is 404.
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterable
 from typing import Any
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.exposition import ThreadingWSGIServer
@@ -27,6 +29,9 @@ _POLL_SECONDS = 0.1
 OPENMETRICS = "application/openmetrics-text"
 """Media type of the OpenMetrics format. Without a version in the request the library writes version 1.0.0."""
 
+_EVERYWHERE = ("0.0.0.0", "::")
+"""Hosts that stand for all addresses of this machine."""
+
 Environ = dict[str, Any]
 Respond = Callable[..., Any]
 
@@ -41,21 +46,38 @@ class _Handler(WSGIRequestHandler):
 
 
 class _Server(ThreadingWSGIServer):
-    """Binds its port without resolving the host's own name, which may take seconds."""
+    """A WSGI server on a socket that listens already."""
 
-    def server_bind(self) -> None:
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.socket.bind(self.server_address)
-        self.server_address = self.socket.getsockname()
-        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+    def __init__(self, listening: socket.socket) -> None:
+        super().__init__(listening.getsockname()[:2], _Handler, bind_and_activate=False)
+        self.socket.close()
+        self.socket, self.address_family = listening, listening.family
+        host, port = listening.getsockname()[:2]
+        self.server_name, self.server_port = str(host), int(port)
         self.setup_environ()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Ignore errors of a connection, such as a client that hangs up."""
 
 
-class _Server6(_Server):
-    address_family = socket.AF_INET6
+def listening_socket(host: str, port: int, backlog: int = 128) -> socket.socket:
+    """A socket that listens on a host's port; port 0 takes a free one. Raises OSError where that is not possible.
+
+    0.0.0.0 and :: both stand for all addresses, those of IPv4 and of IPv6, as they do for a gRPC port: a machine may
+    have only one kind. Of a name's addresses the first that this machine has is taken, IPv4 before IPv6.
+    """
+    if host in _EVERYWHERE and socket.has_dualstack_ipv6():
+        return socket.create_server(
+            ("::", port), family=socket.AF_INET6, backlog=backlog, dualstack_ipv6=True
+        )
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    failed = OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
+    for family, *_, address in sorted(found, key=lambda info: info[0] != socket.AF_INET):
+        try:
+            return socket.create_server(address, family=family, backlog=backlog)
+        except OSError as error:
+            failed = error
+    raise failed
 
 
 class MetricsServer:
@@ -69,13 +91,13 @@ class MetricsServer:
     @classmethod
     def start(cls, registry: CollectorRegistry, host: str, port: int) -> MetricsServer:
         """Listen on `host:port`; port 0 takes a free one. Raises ConfigurationError where that is not possible."""
-        kind = _Server6 if ":" in host else _Server
         try:
-            server = make_server(host, port, _application(registry), kind, handler_class=_Handler)
+            server = _Server(listening_socket(host, port))
         except OSError as error:
             raise ConfigurationError(
                 f"cannot serve metrics on {host}:{port}: {error.strerror}; give another metrics_listen"
             ) from None
+        server.set_app(_application(registry))
         thread = threading.Thread(
             target=server.serve_forever, args=(_POLL_SECONDS,), name="metrics", daemon=True
         )

@@ -24,7 +24,8 @@ from monitor.telemetry.metrics.decisions import DecisionLogMetrics
 from monitor.telemetry.metrics.families import Families
 from monitor.telemetry.metrics.labels import Exemplar, PolicySetView, PolicyView, exemplar
 from monitor.telemetry.metrics.policies import PolicyMetrics
-from monitor.telemetry.metrics.server_state import HealthMetrics, QueueCollector
+from monitor.telemetry.metrics.server_state import HealthMetrics, LostLinesCollector, QueueCollector
+from monitor.telemetry.output import lost_lines
 
 FAILURES = tuple(cause for cause in Failure if cause is not Failure.NOT_CONCLUDED)
 """Causes of a monitoring failure that a verdict can have: label values."""
@@ -54,7 +55,7 @@ class Metrics:
         self.decision_log = DecisionLogMetrics(families)
         self.health = HealthMetrics(families)
         self._prepare(families)
-        for collector in (self._activations, self._work):
+        for collector in (self._activations, self._work, LostLinesCollector(lost_lines)):
             registry.register(collector)
         ProcessCollector(registry=registry)
 

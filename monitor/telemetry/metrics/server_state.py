@@ -1,6 +1,6 @@
 """Metrics of a server's state: its queues, the conversations that it keeps, and the health of its dictionary.
 
-Queues and conversations are read at each scrape.
+Queues, conversations and lost lines of the log are read at each scrape.
 """
 
 from __future__ import annotations
@@ -120,6 +120,22 @@ class SessionCollector(Collector):
         )
         returned.add_metric([], self._sessions.returned)
         yield returned
+
+
+class LostLinesCollector(Collector):
+    """Reads at each scrape how many lines of the log were lost."""
+
+    def __init__(self, lost: Callable[[], int]) -> None:
+        self._lost = lost
+
+    def collect(self) -> Iterator[Metric]:
+        """Lines that nobody read in time."""
+        lost = CounterMetricFamily(
+            "sae_monitor_log_lines_lost",
+            "Lines of standard output and standard error that were dropped, because nobody read them in time.",
+        )
+        lost.add_metric([], self._lost())
+        yield lost
 
 
 class HealthMetrics:

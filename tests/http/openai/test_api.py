@@ -34,7 +34,7 @@ def test_a_chat_is_answered_with_its_verdict(served):
     )
     said = answer.sae_monitor
     assert (said["status"], said["action"], said["matched"]) == ("checked", "allow", False)
-    assert said["verdicts"][0]["coverage"] == {"tokens_run": 9, "tokens_scored": 9}
+    assert said["verdicts"][0]["coverage"] == {"tokens_run": 9, "tokens_scored": 9, "tokens_judged": 8}
     assert said["digests"]["policies"].startswith("sha256:")
 
 

@@ -11,11 +11,13 @@ from monitor.model.engine.detokenizer import TextStream, Vocabulary
 from monitor.model.engine.readout import Taken
 from monitor.model.engine.requests import GenerationRequest
 from monitor.model.engine.sequence import Outbox, Sequence
+from monitor.model.load.tokenizer import TextTokenizer
 from monitor.model.tap.bank import FeatureBank
 from monitor.model.tap.span import Span
-from monitor.records import FinishReason, Sampling
+from monitor.records import Action, Detection, Evidence, FinishReason, Mode, Phase, Sampling, Severity
 from tests.model.running import Call
 from tests.model.tiny import Recorder, dictionary, maxima, tokenizer
+from tests.model.tokenizers import KINDS, built, ctrl
 
 WORDS = {"<unk>": 0, "<s>": 1, "</s>": 2, "▁I": 3, "▁want": 4, "▁to": 5, "▁go": 6, "!": 7}
 BYTES = len(WORDS)
@@ -167,3 +169,86 @@ class TestText:
 
     def test_special_tokens_have_no_text(self) -> None:
         assert TextStream(Vocabulary(tokenizer())).push(1) == ""
+
+
+class TestEveryKindOfTokenizer:
+    """What streams token by token is what the tokenizer makes of the whole."""
+
+    @pytest.mark.parametrize("kind", [*KINDS, "CTRL"])
+    def test_pieces_joined_are_the_text(self, kind, tmp_path):
+        own = ctrl(tmp_path) if kind == "CTRL" else built(kind)
+        reader = TextTokenizer(own)
+        for text in ("hello the fox", "the quick\n\nbrown fox. é 漢字 🙂 x", "a  b\n"):
+            ids = reader.inner(text)
+            stream = TextStream(Vocabulary(own))
+            pieces = [stream.push(i) for i in ids]
+            shown = [i for i in ids if i != own.unk_token_id]
+            whole = own.decode(shown, clean_up_tokenization_spaces=False)
+            assert "".join(pieces) + stream.finish() == whole
+            assert "\ufffd" not in whole
+
+    @pytest.mark.parametrize("kind", ["Python", "Python, bytes", "CTRL"])
+    def test_a_tokenizer_in_python_streams(self, kind, tmp_path):
+        own = ctrl(tmp_path) if kind == "CTRL" else built(kind)
+        stream, text = TextStream(Vocabulary(own)), "the quick brown fox jumps " * 20
+        pieces = [stream.push(i) for i in TextTokenizer(own).inner(text)]
+        assert sum(1 for piece in pieces if piece) > 50
+        assert ("".join(pieces) + stream.finish()).strip() == text.strip()
+
+    @pytest.mark.parametrize("kind", [*KINDS, "CTRL"])
+    @pytest.mark.parametrize("marker", ["<tool_call>", "<|im_start|>", "[INST]"])
+    def test_markers_that_the_model_writes_are_shown(self, kind, marker, tmp_path):
+        own = ctrl(tmp_path) if kind == "CTRL" else built(kind)
+        reader = TextTokenizer(own)
+        ids = [*reader.inner("hello"), own.convert_tokens_to_ids(marker), *reader.inner("the")]
+        stream = TextStream(Vocabulary(own))
+        text = "".join(map(stream.push, ids)) + stream.finish()
+        assert "".join(text.split()) == f"hello{marker}the"
+
+    @pytest.mark.parametrize("kind", [*KINDS, "CTRL"])
+    @pytest.mark.parametrize("marker", ["<tool_call>", "<|im_start|>", "</s>"])
+    def test_they_can_be_stop_strings(self, kind, marker, tmp_path):
+        own = ctrl(tmp_path) if kind == "CTRL" else built(kind)
+        reader = TextTokenizer(own)
+        marked = own.convert_tokens_to_ids(marker)
+        stream, text = TextStream(Vocabulary(own), (marker,)), ""
+        for token_id in [*reader.inner("hello"), marked, *reader.inner("fox the fox")]:
+            text += stream.push(token_id)
+            if stream.stopped:
+                break
+        assert stream.stopped
+        assert (text + stream.finish()).strip() == "hello"
+
+
+def test_part_of_a_character_is_spelled_as_that_character():
+    vocabulary = Vocabulary(tokenizer())
+    ids = tokenizer()("a漢é🙂!", add_special_tokens=False)["input_ids"]
+    assert [vocabulary.spelled(ids, at) for at in range(len(ids))] == [
+        "a",
+        *("漢" for _ in range(3)),
+        *("é" for _ in range(2)),
+        *("🙂" for _ in range(4)),
+        "!",
+    ]
+    broken = ids[1:3]
+    assert vocabulary.spelled(broken, 0) == "\ufffd"
+
+
+def test_evidence_shows_characters():
+    vocabulary = Vocabulary(tokenizer())
+    ids = tokenizer()("a漢!", add_special_tokens=False)["input_ids"]
+    evidence = tuple(Evidence(at, ids[at], vocabulary.text(ids[at]), 1.0) for at in (0, 2, 4))
+    found = Detection(
+        "p", "r", "", Severity.LOW, Action.ALERT, Mode.ENFORCE, Phase.PROMPT, 2, 1.0, 0.5, evidence
+    )
+    assert "\ufffd" in evidence[1].text
+    assert [token.text for token in vocabulary.respelled(found, ids).evidence] == ["a", "漢", "!"]
+    # Of a character that is not released whole, nothing is shown.
+    assert [token.text for token in vocabulary.respelled(found, ids[:3]).evidence][1] == "\ufffd"
+
+
+def test_texts_of_tokens_joined_are_the_text():
+    vocabulary = Vocabulary(tokenizer())
+    ids = tokenizer()("a漢é🙂!", add_special_tokens=False)["input_ids"]
+    assert vocabulary.pieces(ids) == ["a", "", "", "漢", "", "é", "", "", "", "🙂", "!"]
+    assert vocabulary.pieces(ids[2:5]) == ["\ufffd", "\ufffd", "\ufffd"], "what is cut off stays unknown"

@@ -101,7 +101,7 @@ def test_tokens_carry_their_readings() -> None:
         outcome = waiting.result("a")
     block = waiting.observers["a"].blocks[0]
     assert outcome.coverage.tokens_truncated == 4
-    tokens = outcome.tokens.records(str)
+    tokens = outcome.tokens.records([str(i) for i in outcome.tokens.token_ids])
     assert [t.token_id for t in tokens] == list(prompt(3))
     for position, token in enumerate(tokens):
         wanted = {f: v for f, v in zip(WATCHED, block.readings[position], strict=True) if v > 0}

@@ -53,7 +53,21 @@ def test_special_tokens_say_nothing():
     assert [evidence.position for evidence in found.evidence] == [2]
     only = PolicySet((policy(rule()),), "").start(word, frozenset({101, 102}))
     assert not only.observe(block(readings)).detections
-    assert only.verdict(Coverage(3, 3)).status is Status.CHECKED
+    verdict = only.verdict(Coverage(3, 3))
+    assert (verdict.status, verdict.failure) == (Status.UNKNOWN, Failure.NOT_JUDGED), "nothing was judged"
+
+
+def test_coverage_counts_what_rules_judged():
+    observer = PolicySet((policy(rule(threshold=9.0)),), "").start(word, frozenset({101}))
+    observer.observe(block([[0.1]]))
+    assert observer.verdict(coverage(1)).failure is Failure.NOT_JUDGED
+    observer.observe(block([[0.1], [0.1], [0.1]], start=1))
+    observer.observe(block([[0.1], [0.1]], start=4, phase=Phase.RESPONSE))
+    verdict = observer.verdict(coverage(6))
+    assert (verdict.status, verdict.coverage) == (Status.CHECKED, Coverage(6, 6, tokens_judged=4))
+    without_rules = PolicySet((), "").start(word)
+    without_rules.observe(block(np.zeros((3, 0))))
+    assert without_rules.verdict(coverage(3)).status is Status.CHECKED
 
 
 def test_shadow_detects_and_never_acts():

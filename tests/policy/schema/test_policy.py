@@ -41,6 +41,8 @@ def test_every_part_of_the_language_is_valid(text, editor, tmp_path):
         ("threshold: 0.8", "threshold: high", ["rules", 0, "threshold"]),
         ("threshold: 0.8", "threshold: 0.8\n    treshold: 1", ["rules", 0]),
         ("target: -1.5", "target: 1.5", ["suppress", "target"]),
+        ("target: -1.5", "target: -1.0e+30", ["suppress", "target"]),
+        ("target: -1.5", "target: -.inf", ["suppress", "target"]),
         ("name: greed", "name: Greed Is Bad", ["metadata", "name"]),
         ("index: 3", "index: -3", ["features", 0, "index"]),
     ],

@@ -1,5 +1,6 @@
 """Certificates: whose are taken, and how they change while the server runs."""
 
+import json
 import socket
 import ssl
 import warnings
@@ -7,6 +8,7 @@ import warnings
 import pytest
 
 from monitor.errors import ConfigurationError
+from monitor.rpc.access.layer import check_access
 from monitor.rpc.server import Server, run_in_background
 from tests.rpc.certificates import DAY, authority, issued
 from tests.rpc.conftest import fails, scrape, settings
@@ -80,12 +82,26 @@ def test_old_versions_of_tls(tmp_path, wanted):
 
 def test_mutual_tls_takes_only_clients_of_its_authority(tmp_path):
     (tmp_path / "ca.pem").write_bytes(OURS.pem)
-    with guarded(**SERVER.write(tmp_path), tls_client_ca=tmp_path / "ca.pem") as server:
+    path = tmp_path / "callers"
+    path.write_text(json.dumps({"name": "client", "roles": ["infer"], "certificate": "client"}))
+    with guarded(**SERVER.write(tmp_path), tls_client_ca=tmp_path / "ca.pem", callers=path) as server:
         with over_tls(server.addresses.grpc, OURS, CLIENT) as stub:
             assert listed(stub).policies
         for wrong in (None, STRANGER, issued(OURS, "client", -3 * DAY, -DAY)):
             with over_tls(server.addresses.grpc, OURS, wrong) as stub, fails("UNAVAILABLE"):
                 listed(stub)
+
+
+@pytest.mark.parametrize("more", [{}, {"insecure_listen": True}, {"listen": "0.0.0.0:0"}])
+def test_certificates_without_a_file_that_says_whose_they_are_are_refused(tmp_path, more):
+    """Otherwise every certificate would be an administrator, and all would share one space of sessions."""
+    (tmp_path / "ca.pem").write_bytes(OURS.pem)
+    asked = settings(**SERVER.write(tmp_path), tls_client_ca=tmp_path / "ca.pem", **more)
+    with pytest.raises(ConfigurationError, match="tls_client_ca is set and callers is not"):
+        check_access(asked)
+    server = Server(asked, FakeRuntime(policies().watch), policies())
+    with pytest.raises(ConfigurationError, match="callers"), run_in_background(server, 1.0):
+        pass
 
 
 @pytest.mark.slow

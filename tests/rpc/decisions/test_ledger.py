@@ -35,7 +35,7 @@ def test_a_record_says_who_what_where_and_how_much_but_not_what_was_said(tmp_pat
     assert (record["method"], record["outcome"], record["status"], record["action"]) == (
         "Score", "answered", "checked", "suppress",
     )  # fmt: skip
-    assert record["coverage"] == {"tokens_run": 5, "tokens_scored": 5}
+    assert record["coverage"] == {"tokens_run": 5, "tokens_scored": 5, "tokens_judged": 4}
     (found,) = record["detections"]
     assert (found["policy"], found["rule"], found["severity"], found["phase"]) == (
         "deception", "word", "high", "prompt",

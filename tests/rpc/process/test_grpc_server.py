@@ -3,16 +3,23 @@
 import asyncio
 import itertools
 import logging
+import re
 import socket
 import struct
+import threading
 import time
+from pathlib import Path
 
 import grpc
 import pytest
+from grpc._cython import cygrpc
 
+import monitor
+from monitor.rpc.process.grpc_server import server_options
 from monitor.v1 import monitor_pb2 as pb
+from monitor.v1.monitor_pb2_grpc import MonitorServiceStub
 from tests.rpc import http2
-from tests.rpc.conftest import DEADLINE, fails, serving
+from tests.rpc.conftest import DEADLINE, fails, serving, settings
 from tests.rpc.secured import PLAIN
 from tests.waiting import wait_for
 
@@ -114,3 +121,69 @@ def unknown_is_answered(address):
             channel.unary_unary("/x/y")(b"", timeout=5)
         except grpc.RpcError as error:
             return error.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def written_options():
+    """The names of all channel options in the code that ships, beside those that a server really passes."""
+    package = Path(monitor.__file__).parent
+    paths = [*package.rglob("*.py"), package.parent / "deploy" / "healthcheck.py"]
+    sources = [path.read_text() for path in paths if path.exists()]
+    written = {name for source in sources for name in re.findall(r'\("(grpc\.[\w.]+)",', source)}
+    return written | {name for name, _ in server_options(settings())}
+
+
+def test_every_channel_option_exists_in_the_installed_library():
+    """The library takes any name without a word; those it knows stand in it as text that ends with a zero byte."""
+    library = Path(cygrpc.__file__).read_bytes()
+    names = written_options()
+    assert len(names) > 15
+    assert [name for name in sorted(names) if name.encode() + b"\0" not in library] == []
+    assert b"grpc.http2.min_recv_ping_interval_without_data_ms\0" not in library
+
+
+def pinging(address, seconds):
+    """An ordinary client that sends keepalives, whether it has calls or not."""
+    options = [
+        ("grpc.keepalive_time_ms", round(seconds * 1000)),
+        ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+    ]
+    return grpc.insecure_channel(address, [*PLAIN, *options])
+
+
+class Connection:
+    """Notes whether the one connection of a channel was lost."""
+
+    def __init__(self, channel):
+        self.lost = threading.Event()
+        self._ready = threading.Event()
+        channel.subscribe(self._note, try_to_connect=True)
+        assert self._ready.wait(DEADLINE)
+
+    def _note(self, state):
+        if state is grpc.ChannelConnectivity.READY:
+            self._ready.set()
+        elif self._ready.is_set():
+            self.lost.set()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("calls", [0, 1, 20])
+@pytest.mark.parametrize(("shortest", "cut"), [(0.1, False), (60.0, True)])
+def test_ordinary_keepalives_are_allowed_and_more_frequent_ones_are_not(calls, shortest, cut):
+    """The client pings every 0.3 s; where the server allows one a minute, the same client is cut off."""
+    with serving(min_ping_seconds=shortest) as served, pinging(served.addresses.grpc, 0.3) as channel:
+        served.runtime.scorer.gate.clear()
+        stub, request = MonitorServiceStub(channel), pb.ScoreRequest(input=pb.Input(text="hold"))
+        connection = Connection(channel)
+        held = [stub.Score.future(request, timeout=DEADLINE) for _ in range(calls)]
+        wait_for(lambda: len(served.runtime.scorer.submitted) == calls)
+        assert connection.lost.wait(10.0 if cut else 2.5) == cut
+        served.runtime.scorer.gate.set()
+        assert {call.code().name for call in held} == ({"UNAVAILABLE" if cut else "OK"} if calls else set())
+
+
+def test_the_shortest_keepalive_of_any_client_library_is_allowed():
+    """Clients in Go send keepalives every ten seconds at the most; a ping may come early by a delay on its way."""
+    assert dict(server_options(settings()))["grpc.http2.min_ping_interval_without_data_ms"] <= 5000

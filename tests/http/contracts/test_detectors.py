@@ -1,0 +1,69 @@
+"""The detector API of the FMS guardrails orchestrator."""
+
+import pytest
+
+PATH = "/api/v1/text"
+HEADERS = {"detector-id": "sae-monitor"}
+
+
+def post(served, path, body, detector="sae-monitor"):
+    return served.post(f"{PATH}/{path}", body, headers={"detector-id": detector})
+
+
+def test_contents_get_a_list_each_with_the_characters_found(served):
+    first, second = post(served, "contents", {"contents": ["tell a lie now", "fine"]}).json()
+    assert second == []
+    (found,) = first
+    assert (found["start"], found["end"], found["text"]) == (7, 10, "lie")
+    assert (found["detection"], found["detection_type"]) == ("deception/word", "deception")
+    assert 0.5 < found["score"] <= 1
+    assert found["evidence"] == [{"name": "token", "value": "lie", "score": 1.0}]
+
+
+@pytest.mark.parametrize(("detector", "number"), [("deception", 1), ("weapons", 0), ("sae-monitor", 1)])
+def test_a_detector_is_a_policy_a_category_or_all(served, detector, number):
+    (found,) = post(served, "contents", {"contents": ["a lie"]}, detector).json()
+    assert len(found) == number
+
+
+def test_an_unknown_detector_is_404_with_the_names_that_there_are(served):
+    answer = post(served, "contents", {"contents": ["a lie"]}, "nothing")
+    assert answer.status_code == 404
+    assert answer.json()["code"] == 404
+    assert "deception, weapons" in answer.json()["message"]
+
+
+def test_the_threshold_leaves_out_weaker_detections(served):
+    body = {"contents": ["a lie"], "detector_params": {"threshold": 0.999}}
+    assert post(served, "contents", body).json() == [[]]
+    assert post(served, "contents", body | {"detector_params": {"threshold": 2}}).status_code == 400
+
+
+def test_chat_reads_the_last_answer_as_what_a_model_said(served):
+    messages = [{"role": "user", "content": "a lie"}, {"role": "assistant", "content": "a lie too"}]
+    found = post(served, "chat", {"messages": messages}).json()
+    assert sorted(one["metadata"]["phase"] for one in found) == ["prompt", "response"]
+
+
+def test_generation_tells_of_the_generated_text_alone(served):
+    found = post(served, "generation", {"prompt": "a lie", "generated_text": "one bomb"}).json()
+    assert [one["detection"] for one in found] == ["weapons/word"]
+    assert post(served, "generation", {"prompt": "a lie", "generated_text": "fine"}).json() == []
+
+
+def test_what_could_not_be_checked_is_an_error(served):
+    answer = post(served, "contents", {"contents": ["sick"]})
+    assert answer.status_code == 503
+    assert set(answer.json()) == {"code", "message"}
+    image = [{"role": "user", "content": [{"type": "text", "text": "x"}, {"type": "image_url"}]}]
+    assert post(served, "chat", {"messages": image}).status_code == 503
+
+
+def test_wrong_bodies(served):
+    for path, body in (
+        ("contents", {}),
+        ("contents", {"contents": [""]}),
+        ("chat", {}),
+        ("generation", {"prompt": "x"}),
+    ):
+        assert post(served, path, body).status_code == 400

@@ -1,0 +1,109 @@
+"""LiteLLM's generic guardrail."""
+
+import pytest
+
+from monitor.http.contracts.litellm import read
+from monitor.policy.policyset import PolicySet
+from monitor.policy.schema.policy import Match
+from monitor.records import Action
+from tests.http.conftest import serving
+from tests.rpc.fake import policies, policy
+
+PATH = "/beta/litellm_basic_guardrail_api"
+
+
+def body(*texts, **fields):
+    """A request as LiteLLM sends it, with all its fields."""
+    return {
+        "texts": list(texts),
+        "input_type": "request",
+        "litellm_call_id": "c",
+        "litellm_trace_id": "t",
+        "images": None,
+        "tools": None,
+        "tool_calls": None,
+        "structured_messages": None,
+        "request_data": {"user_api_key_alias": "k"},
+        "request_headers": {"user-agent": "x"},
+        "litellm_version": "1.0",
+        "additional_provider_specific_params": {},
+    } | fields
+
+
+def test_benign_texts_pass_and_the_verdict_is_there(served):
+    answer = served.post(PATH, body("one two", "three")).json()
+    assert answer["action"] == "NONE"
+    assert "blocked_reason" not in answer
+    assert answer["sae_monitor"]["status"] == "checked"
+    assert len(answer["sae_monitor"]["verdicts"]) == 2
+
+
+@pytest.mark.parametrize("direction", ["request", "response"])
+def test_an_offending_text_blocks(served, direction):
+    answer = served.post(PATH, body("one", "the bomb", input_type=direction)).json()
+    assert answer["action"] == "BLOCKED"
+    assert answer["blocked_reason"] == "the content violates a policy"
+    (phase,) = {d["phase"] for v in answer["sae_monitor"]["verdicts"] for d in v.get("detections", ())}
+    assert phase == ("prompt" if direction == "request" else "response")
+
+
+def test_what_only_alerts_passes(served):
+    answer = served.post(PATH, body("a lie")).json()
+    assert answer["action"] == "NONE"
+    assert answer["sae_monitor"]["action"] == "suppress"
+
+
+def test_what_could_not_be_checked_is_blocked_where_a_policy_is_closed_and_said_where_open():
+    """Never an error, which LiteLLM may be set to let through."""
+    with serving() as running:
+        answer = running.post(PATH, body("sick"))
+        assert answer.status_code == 200
+        assert answer.json() == {"action": "BLOCKED", "blocked_reason": "the request could not be served"}
+        assert running.post(PATH, body("fine", images=["aGk="])).json()["action"] == "BLOCKED"
+    with serving(chosen=policies(closed=False)) as running:
+        answer = running.post(PATH, body("fine", images=["aGk="])).json()
+        assert (answer["action"], answer["sae_monitor"]["status"]) == ("NONE", "unknown")
+
+
+def test_a_conversation_is_read_as_one_and_its_tools_beside_it():
+    messages = [
+        {"role": "system", "content": "be kind"},
+        {
+            "role": "user",
+            "content": [{"type": "text", "text": "look"}, {"type": "image_url", "image_url": {}}],
+        },
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}],
+        },
+        {"role": "tool", "content": "42"},
+    ]
+    talk, tool = read(
+        body("be kind", "look", structured_messages=messages, tools=[{"function": {"name": "f"}}])
+    )
+    assert [turn["role"] for turn in talk.content] == ["system", "user", "assistant", "user"]
+    assert '"name": "f"' in talk.content[2]["content"]
+    assert (talk.unread, talk.answer) == (1, False)
+    assert '"name": "f"' in tool.content
+
+
+def test_tool_calls_of_an_answer_are_read():
+    first, call = read(
+        body("hello", input_type="response", tool_calls=[{"function": {"arguments": "rm -rf"}}])
+    )
+    assert first.answer
+    assert call.answer
+    assert "rm -rf" in call.content
+
+
+def test_policies_can_be_bound_to_what_litellm_knows_of_its_caller():
+    bound = policy("weapons", 9, Action.BLOCK, match=Match(labels={"team": "search"}))
+    with serving(chosen=PolicySet((bound,), "sha256:" + "c" * 64)) as running:
+        known = {"user_api_key_team_alias": "search"}
+        assert running.post(PATH, body("bomb", request_data=known)).json()["action"] == "BLOCKED"
+        assert running.post(PATH, body("bomb")).json()["action"] == "NONE"
+
+
+def test_a_request_without_anything_is_wrong(served):
+    assert served.post(PATH, body()).status_code == 400

@@ -1,0 +1,146 @@
+"""LiteLLM's own proxy, with this server as its guardrail and another one as the model behind it.
+
+Runs where LITELLM names the proxy's executable or `litellm` is on the path. `pip install 'litellm[proxy]'` brings it,
+best into an environment of its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2 as httpx
+import openai
+import pytest
+
+from monitor.policy.policyset import PolicySet
+from monitor.records import Action, Phase
+from tests.http.conftest import MODEL, serving
+from tests.rpc.fake import policies, policy
+from tests.waiting import wait_for
+
+LITELLM = os.environ.get("LITELLM") or shutil.which("litellm")
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.slow,
+    pytest.mark.skipif(LITELLM is None, reason="LiteLLM's proxy is not installed (see the top of this file)"),
+]
+CONFIG = """
+model_list:
+  - model_name: fake
+    litellm_params: {{model: openai/{model}, api_base: "{upstream}/v1", api_key: none}}
+guardrails:
+  - guardrail_name: sae-monitor
+    litellm_params:
+      guardrail: generic_guardrail_api
+      mode: [pre_call, post_call]
+      api_base: "{guard}"
+      default_on: true
+      unreachable_fallback: fail_closed
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+@contextmanager
+def proxy(folder: Path, upstream: str, guard: str) -> Iterator[openai.OpenAI]:
+    """LiteLLM's proxy, and a client of it."""
+    assert LITELLM is not None
+    config, key, port = folder / "config.yaml", f"sk-{secrets.token_urlsafe(32)}", free_port()
+    config.write_text(CONFIG.format(model=MODEL, upstream=upstream, guard=guard))
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment |= {"LITELLM_MASTER_KEY": key, "LITELLM_LOCAL_MODEL_COST_MAP": "True", "NO_PROXY": "*"}
+    command = [LITELLM, "--config", str(config), "--host", "127.0.0.1", "--port", str(port)]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=log)
+        try:
+            wait_for(lambda: alive(process, port), 120.0)
+            with openai.OpenAI(
+                base_url=f"http://127.0.0.1:{port}/v1",
+                api_key=key,
+                max_retries=0,
+                http_client=openai.DefaultHttpxClient(trust_env=False),
+            ) as client:
+                yield client
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def alive(process: subprocess.Popen[bytes], port: int) -> bool:
+    assert process.poll() is None, "the proxy ended"
+    try:
+        url = f"http://127.0.0.1:{port}/health/liveliness"
+        return httpx.get(url, trust_env=False, timeout=5).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def watching() -> PolicySet:
+    """`weapons` blocks in answers alone, and `deception` in prompts."""
+    weapons, deception = policy("weapons", 9, Action.BLOCK), policy("deception", 7, Action.BLOCK)
+    answers = dataclasses.replace(weapons.rules[0], phases=(Phase.RESPONSE,))
+    prompts = dataclasses.replace(deception.rules[0], phases=(Phase.PROMPT,))
+    found = (
+        dataclasses.replace(weapons, rules=(answers,)),
+        dataclasses.replace(deception, rules=(prompts,)),
+    )
+    return PolicySet(found, "sha256:" + "c" * 64)
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory):
+    nothing = PolicySet((), "sha256:" + "d" * 64)
+    with (
+        serving(chosen=nothing) as upstream,
+        serving(chosen=watching()) as guard,
+        proxy(tmp_path_factory.mktemp("proxy"), upstream.addresses.http, guard.addresses.http) as found,
+    ):
+        found.guard = guard
+        yield found
+
+
+def chat(client, text, **fields):
+    messages = [{"role": "user", "content": text}]
+    return client.chat.completions.create(model="fake", messages=messages, max_tokens=6, **fields)
+
+
+def test_benign_chats_pass_whole_and_streamed(client):
+    assert chat(client, "one two").choices[0].message.content == "one two one two one two "
+    pieces = list(chat(client, "one two", stream=True))
+    assert "".join(p.choices[0].delta.content or "" for p in pieces) == "one two one two one two "
+    assert client.guard.metric("requests_total", method="LiteLlmGuardrail", code="OK") >= 3
+
+
+def test_an_offending_prompt_does_not_reach_the_model(client):
+    with pytest.raises(openai.BadRequestError, match="violates a policy"):
+        chat(client, "a lie")
+
+
+def test_an_offending_answer_does_not_reach_the_caller(client):
+    with pytest.raises(openai.APIStatusError, match="violates a policy"):
+        chat(client, "one bomb")
+
+
+def test_what_could_not_be_checked_is_blocked(client):
+    with pytest.raises(openai.BadRequestError, match="could not be served"):
+        chat(client, "sick")
+
+
+def test_a_guardrail_that_is_gone_blocks(tmp_path):
+    chosen = policies()
+    with serving(chosen=chosen) as upstream:
+        gone = f"http://127.0.0.1:{free_port()}"
+        with proxy(tmp_path, upstream.addresses.http, gone) as client, pytest.raises(openai.APIStatusError):
+            chat(client, "one two")

@@ -1,0 +1,53 @@
+"""The guardrail webhook of agentgateway, kgateway and Gloo AI Gateway."""
+
+from tests.http.conftest import serving
+from tests.rpc.fake import policies
+
+
+def asked(*contents):
+    return {"body": {"messages": [{"role": "user", "content": content} for content in contents]}}
+
+
+def answered(*contents):
+    return {"body": {"choices": [{"message": {"role": "assistant", "content": text}} for text in contents]}}
+
+
+def test_a_benign_prompt_passes(served):
+    assert served.post("/request", asked("one two")).json() == {"action": {}}
+
+
+def test_what_was_found_and_did_not_block_is_the_reason(served):
+    assert served.post("/request", asked("a lie")).json() == {"action": {"reason": "detected: deception"}}
+
+
+def test_an_offending_prompt_is_rejected(served):
+    action = served.post("/request", asked("one", "the bomb")).json()["action"]
+    assert action["status_code"] == 403
+    assert action["body"] == "the content violates a policy"
+
+
+def test_of_several_choices_the_offending_one_is_replaced_and_the_number_stays(served):
+    action = served.post("/response", answered("fine", "a bomb", "")).json()["action"]
+    texts = [choice["message"]["content"] for choice in action["body"]["choices"]]
+    assert texts == ["fine", "the content violates a policy", ""]
+    assert served.post("/response", answered("fine", "")).json() == {"action": {}}
+
+
+def test_what_could_not_be_checked_does_not_go_on_where_a_policy_is_closed(served):
+    assert "status_code" in served.post("/request", asked("sick")).json()["action"]
+    action = served.post("/response", answered("sick")).json()["action"]
+    assert action["body"]["choices"][0]["message"]["content"] == "the request could not be served"
+    with serving(chosen=policies(closed=False)) as running:
+        assert running.post("/request", asked("sick")).json() == {"action": {}}
+        assert running.metric("fail_open_requests_total") == 1
+
+
+def test_wrong_bodies_have_the_errors_of_the_contract(served):
+    for path, wrong in (
+        ("/request", {}),
+        ("/request", asked("")),
+        ("/response", {"body": {"choices": [{}]}}),
+    ):
+        answer = served.post(path, wrong)
+        assert answer.status_code == 400
+        assert set(answer.json()["detail"][0]) == {"loc", "msg", "type"}
