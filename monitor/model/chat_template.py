@@ -376,7 +376,7 @@ def _folded(text: str, reader: TextTokenizer) -> tuple[str, Sequence[int]]:
         character: unicodedata.normalize("NFKC", reader.normalised(character)).casefold()
         for character in set(text)
     }
-    folded = text.translate(str.maketrans(alike))
+    folded = text.translate({ord(character): one for character, one in alike.items()})
     if all(len(one) == 1 for one in alike.values()):
         return folded, range(len(text))
     return folded, [at for at, character in enumerate(text) for _ in alike[character]]
