@@ -52,6 +52,8 @@ class Prompter:
             self._loaded.check_ids(prompt.ids)
         except InputError as error:
             raise BadRequest(Violation(field, str(error))) from None
+        except BadRequest as error:
+            raise BadRequest(*(Violation(field, found.description) for found in error.violations)) from None
         return self._fit(prompt, truncate, room, field.split(".", 1)[0])
 
     def _of_text(self, text: str) -> Prompt:

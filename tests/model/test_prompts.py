@@ -1,12 +1,14 @@
 """Prompts: one BOS, truncation, and what is refused."""
 
 import time
+from dataclasses import replace
 
 import pytest
 
 from monitor.errors import BadRequest, TooLong
 from monitor.model.prompts import Prompter
 from tests.model.tiny import loaded_model, tokenizer
+from tests.model.tokenizers import built
 
 
 class TestPrompts:
@@ -42,3 +44,19 @@ class TestPrompts:
     def test_a_response_that_fills_the_context_is_refused(self) -> None:
         with pytest.raises(BadRequest, match="no room"):
             self.prompter()("hello", truncate=True, room=127, reply=False)
+
+    def test_ids_beyond_the_embedding_are_an_error_of_the_request(self) -> None:
+        loaded = loaded_model()
+        loaded.tokenizer.add_special_tokens({"pad_token": "<image>"})
+        loaded.tokenizer.chat_template = "<image>{{ messages[0].content }}"
+        asked = [{"role": "user", "content": "hello"}]
+        with pytest.raises(BadRequest, match=r"messages: has a token \(id 258\) beyond the 258"):
+            Prompter(loaded)(asked, truncate=False, room=0, reply=False)
+        assert max(Prompter(loaded)("a <image>", truncate=False, room=0, reply=False).ids) < 258
+
+    def test_a_text_of_which_nothing_is_left_is_refused(self) -> None:
+        loaded = replace(loaded_model(), tokenizer=built("letters"))
+        for content in ("\u200b", [{"role": "user", "content": "\u200b"}]):
+            loaded.tokenizer.chat_template = "{{ messages[0].content }}"
+            with pytest.raises(BadRequest, match="nothing"):
+                Prompter(loaded)(content, truncate=False, room=0, reply=False)

@@ -1,4 +1,4 @@
-"""What a front door has the model do: texts that the template drops make it UNKNOWN, evidence shows characters."""
+"""Texts that the chat template drops make a verdict UNKNOWN; evidence shows whole characters."""
 
 from dataclasses import replace
 

@@ -120,7 +120,7 @@ class Engine:
     def submit(self, request: GenerationRequest, emit: Emit) -> None:
         """Queue a request; its events go to `emit` on the engine thread, those of a pass together.
 
-        Raises Unavailable while stopping or after the engine died, Overloaded where the queue is full, InputError where
+        Raises Unavailable while stopping or after the engine died, Overloaded where the queue is full, BadRequest where
         the model cannot run the ids of its prompt, and ConfigurationError where nothing is generated.
         """
         if not self.generates:

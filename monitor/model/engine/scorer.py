@@ -71,7 +71,7 @@ class Scorer:
     def submit(self, job: ScoreJob, done: Done) -> None:
         """Queue a text; the outcome goes to `done` on the scorer's thread, those of a pass together.
 
-        Raises Unavailable while stopping or after the thread died, Overloaded where the queue is full, InputError where
+        Raises Unavailable while stopping or after the thread died, Overloaded where the queue is full, BadRequest where
         the model cannot run the ids.
         """
         self._loaded.check_ids(job.ids)

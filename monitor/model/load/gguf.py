@@ -26,7 +26,6 @@ from torch import Tensor
 
 from monitor.errors import ModelError
 from monitor.model.load.weights import no_progress_bar
-from monitor.settings import cache_folder
 
 ENDING = ".gguf"
 _ON_HUB = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+):(?P<file>[^:]+\.gguf)", re.IGNORECASE)
@@ -109,6 +108,8 @@ def unpacked(file: GgufFile, dtype: torch.dtype, cache: Path | None = None) -> P
     Raises ModelError where transformers cannot read the file, and where the disk has no room for it.
     """
     name = f"{file.digest.removeprefix('sha256:')[:32]}-{str(dtype).removeprefix('torch.')}-{_version()}"
+    from monitor.settings import cache_folder  # a notebook needs no settings
+
     wanted = (cache or cache_folder()) / "gguf"
     if (wanted / name).is_dir():
         return wanted / name

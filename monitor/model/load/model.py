@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from monitor.errors import InputError, ModelError
+from monitor.errors import BadRequest, ModelError, Violation
 from monitor.model.load.contribution import factor_of
 from monitor.model.load.decoder import context_of, decoder_layers, subtracts_mean, text_config
 from monitor.model.load.devices import SPREAD, device_of, need_accelerate, parts_of
@@ -107,13 +107,16 @@ class LoadedModel:
         return TextTokenizer(self.tokenizer, self.rows)
 
     def check_ids(self, ids: Sequence[int]) -> None:
-        """InputError where there are no token ids, or where the model has no embedding for one of them."""
+        """BadRequest where there are no token ids, or where the model has no embedding for one of them."""
         if not ids:
-            raise InputError("has no token to run; give at least one")
+            raise BadRequest(Violation("input", "has no tokens; give a text that is not empty"))
         if not 0 <= min(ids) <= max(ids) < self.rows:
-            raise InputError(
-                f"has a token (id {max(ids) if min(ids) >= 0 else min(ids)}) that the model has no embedding for, "
-                f"which has {self.rows}; use the tokenizer that the model came with"
+            raise BadRequest(
+                Violation(
+                    "input",
+                    f"has a token (id {max(ids) if min(ids) >= 0 else min(ids)}) beyond the {self.rows} that the model "
+                    "has embeddings for; use the tokenizer that the model came with",
+                )
             )
 
     @cached_property

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from monitor.errors import InputError, MonitorError
+from monitor.errors import BadRequest, MonitorError
 from monitor.model.engine.engine import Engine
 from monitor.model.engine.requests import GenerationRequest, ScoreJob
 from monitor.model.engine.scorer import Scorer
@@ -22,7 +22,7 @@ class TestRefused:
     @pytest.mark.slow
     def test_generations(self, ids: tuple[int, ...]) -> None:
         with running(loaded_model(), dictionary()) as run:
-            with pytest.raises(InputError, match="token"):
+            with pytest.raises(BadRequest, match="token"):
                 run.call(ids)
             assert run.call(prompt(4), new=3).finished().reason is FinishReason.LENGTH
 
@@ -31,7 +31,7 @@ class TestRefused:
         bank = FeatureBank(dictionary(), maxima(), (3, 4))
         scorer = Scorer(loaded, bank, Tap(bank, loaded.layers[LAYER]))
         recorder = Recorder()
-        with pytest.raises(InputError, match="token"):
+        with pytest.raises(BadRequest, match="token"):
             scorer.submit(ScoreJob("a", ids, recorder, recorder), lambda _: None)
 
 
