@@ -114,7 +114,10 @@ Truncate = Annotated[
 ]
 
 AsJson = Annotated[
-    bool, typer.Option("--json", help="Print the response as JSON instead of text.", rich_help_panel=SHOWS)
+    bool,
+    typer.Option(
+        "--json", help="Print the response as one line of JSON instead of text.", rich_help_panel=SHOWS
+    ),
 ]
 Svg = Annotated[
     Path | None,
@@ -231,7 +234,7 @@ Labels = Annotated[
 
 DeviceOption = Annotated[str, _option("device")]
 SkipSelfTestOption = Annotated[bool, _option("skip_self_test")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one line of JSON instead of text.")]
 
 
 def belonging(content: pb.Input, session: str | None, labels: Sequence[str] | None) -> pb.Input:

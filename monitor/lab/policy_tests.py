@@ -9,7 +9,7 @@ from monitor.lab.policies import bound_elsewhere, running_of
 from monitor.policy.files.cases import Case, Result, TextReader, read_tests, run_case
 from monitor.policy.files.loader import read_folder
 from monitor.policy.files.resolve import resolve
-from monitor.policy.files.source import Running, Source
+from monitor.policy.files.source import Running, Source, orphans
 from monitor.policy.files.yaml_document import PolicyProblems, Problem
 from monitor.policy.policy import Policy
 from monitor.records import Readings, WatchPlan
@@ -24,9 +24,15 @@ LEFT_OUT = "reads texts; left out"
 
 
 def run_tests(folder: Path, reader: PairReader | None) -> list[Result]:
-    """Results of every case; skipped ones are of policies for other models, or on texts that nobody reads."""
+    """Results of every case, and of test files and locks whose policy is not there, which fail.
+
+    Skipped ones are of policies for other models, or on texts that nobody reads.
+    """
     running = None if reader is None else running_of(reader.pair)
-    return [result for source in read_folder(folder) for result in results_of(source, reader, running)]
+    results = [Result(_stem(one), SETUP, False, _all(PolicyProblems([one]))) for one in orphans(folder)]
+    for source in read_folder(folder):
+        results += results_of(source, reader, running)
+    return results
 
 
 def results_of(source: Source, reader: PairReader | None, running: Running | None) -> list[Result]:
@@ -73,10 +79,18 @@ def _text_reader(reader: PairReader | None) -> TextReader | None:
     if reader is None:
         return None
 
-    def read(text: str, plan: WatchPlan) -> Readings:
-        return reader.watched(reader.ids(text), plan)[1]
+    def read(prompt: str, response: str, plan: WatchPlan) -> tuple[Readings, Readings]:
+        ids = reader.ids(prompt)
+        # Behind the prompt, as the model would have written it: without the tokens that begin a text.
+        written = reader.pair.loaded.text.inner(response, continued=True) if response else []
+        return reader.watched_parts(ids, written, plan)
 
     return read
+
+
+def _stem(problem: Problem) -> str:
+    """Name of the policy that a file of this problem belongs to."""
+    return Path(problem.file).name.partition(".")[0]
 
 
 def _all(error: PolicyProblems) -> str:

@@ -182,10 +182,24 @@ class PairReader:
         These are the first one and all that are no attention sinks; columns are features, probes and signals of a watch
         plan.
         """
+        kept, residual = self._shown(ids)
+        return list(compress(ids, kept.tolist())), self.columns(residual[kept], plan)
+
+    def watched_parts(
+        self, prompt: Sequence[int], response: Sequence[int], plan: WatchPlan
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Readings as of `watched`, of a prompt and of the response behind it, read in one pass."""
+        kept, residual = self._shown([*prompt, *response])
+        found = self.columns(residual[kept], plan)
+        behind = int(kept[: len(prompt)].sum())
+        return found[:behind], found[behind:]
+
+    def _shown(self, ids: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Which tokens rules are shown `[tokens]`, and the residuals of all `[tokens, d_model]`."""
         residual = self.pair.residuals(torch.tensor([list(ids)]))[0]
         kept = ~self.pair.sinks(residual)
         kept[:1] = True
-        return list(compress(ids, kept.tolist())), self.columns(residual[kept], plan)
+        return kept, residual
 
     def columns(self, residual: Tensor, plan: WatchPlan) -> NDArray[np.float32]:
         """Readings `[tokens, watched]` of residuals `[tokens, d_model]`, columns as in a watch plan."""

@@ -543,11 +543,11 @@ class WatchDetectionsRequest(_message.Message):
     minimum_severity: Severity
     include_shadow: bool
     include_unknown: bool
-    after: int
-    def __init__(self, policies: _Optional[_Iterable[str]] = ..., minimum_severity: _Optional[_Union[Severity, str]] = ..., include_shadow: _Optional[bool] = ..., include_unknown: _Optional[bool] = ..., after: _Optional[int] = ...) -> None: ...
+    after: str
+    def __init__(self, policies: _Optional[_Iterable[str]] = ..., minimum_severity: _Optional[_Union[Severity, str]] = ..., include_shadow: _Optional[bool] = ..., include_unknown: _Optional[bool] = ..., after: _Optional[str] = ...) -> None: ...
 
 class WatchDetectionsResponse(_message.Message):
-    __slots__ = ("cursor", "dropped", "time", "request_id", "trace_id", "session_id", "caller", "method", "outcome", "status", "failure", "action", "detections", "coverage", "digests")
+    __slots__ = ("cursor", "dropped", "time", "request_id", "trace_id", "session_id", "caller", "method", "outcome", "status", "failure", "action", "detections", "coverage", "digests", "record")
     CURSOR_FIELD_NUMBER: _ClassVar[int]
     DROPPED_FIELD_NUMBER: _ClassVar[int]
     TIME_FIELD_NUMBER: _ClassVar[int]
@@ -563,7 +563,8 @@ class WatchDetectionsResponse(_message.Message):
     DETECTIONS_FIELD_NUMBER: _ClassVar[int]
     COVERAGE_FIELD_NUMBER: _ClassVar[int]
     DIGESTS_FIELD_NUMBER: _ClassVar[int]
-    cursor: int
+    RECORD_FIELD_NUMBER: _ClassVar[int]
+    cursor: str
     dropped: int
     time: _timestamp_pb2.Timestamp
     request_id: str
@@ -578,4 +579,5 @@ class WatchDetectionsResponse(_message.Message):
     detections: _containers.RepeatedCompositeFieldContainer[Detection]
     coverage: Coverage
     digests: Digests
-    def __init__(self, cursor: _Optional[int] = ..., dropped: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., request_id: _Optional[str] = ..., trace_id: _Optional[str] = ..., session_id: _Optional[str] = ..., caller: _Optional[str] = ..., method: _Optional[str] = ..., outcome: _Optional[str] = ..., status: _Optional[_Union[CheckStatus, str]] = ..., failure: _Optional[str] = ..., action: _Optional[_Union[Action, str]] = ..., detections: _Optional[_Iterable[_Union[Detection, _Mapping]]] = ..., coverage: _Optional[_Union[Coverage, _Mapping]] = ..., digests: _Optional[_Union[Digests, _Mapping]] = ...) -> None: ...
+    record: int
+    def __init__(self, cursor: _Optional[str] = ..., dropped: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., request_id: _Optional[str] = ..., trace_id: _Optional[str] = ..., session_id: _Optional[str] = ..., caller: _Optional[str] = ..., method: _Optional[str] = ..., outcome: _Optional[str] = ..., status: _Optional[_Union[CheckStatus, str]] = ..., failure: _Optional[str] = ..., action: _Optional[_Union[Action, str]] = ..., detections: _Optional[_Iterable[_Union[Detection, _Mapping]]] = ..., coverage: _Optional[_Union[Coverage, _Mapping]] = ..., digests: _Optional[_Union[Digests, _Mapping]] = ..., record: _Optional[int] = ...) -> None: ...

@@ -1,9 +1,13 @@
 """The tests beside the policies of a folder, run without a pair and with one."""
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 
-from monitor.lab.policy_tests import LEFT_OUT, SETUP, run_tests
+from monitor.lab.policy_tests import LEFT_OUT, SETUP, _text_reader, run_tests
 from monitor.lab.readings import PairReader
+from monitor.records import WatchPlan
 from tests.policy.policy_files import CONCEPT, PINNED, write_concept, write_policy
 
 CASES = """\
@@ -67,3 +71,35 @@ def test_texts_are_read_by_the_pair(tmp_path, opened):
     found = {one.case: one for one in run_tests(tmp_path, PairReader(opened))}
     assert not found["text"].skipped
     assert found["text"].passed == ("fired" not in found["text"].detail or "0 of 1" in found["text"].detail)
+
+
+class Reader:
+    """Reads `<s>` before a text, one token a word, and each token's number of letters."""
+
+    def __init__(self):
+        self.passes = []
+        text = SimpleNamespace(inner=self._inner)
+        self.pair = SimpleNamespace(loaded=SimpleNamespace(text=text))
+
+    def _inner(self, text, *, continued):
+        assert continued, "a response begins no text"
+        return [len(word) for word in text.split()]
+
+    def ids(self, text):
+        return [0, *(len(word) for word in text.split())]
+
+    def watched_parts(self, prompt, response, plan):
+        self.passes.append([*prompt, *response])
+        return tuple(np.asarray(ids, np.float32)[:, None] for ids in (prompt, response))
+
+
+def test_a_response_is_read_behind_its_prompt_in_one_pass():
+    reader = Reader()
+    prompt, response = _text_reader(reader)("how are you", "quite well", WatchPlan((3,)))
+    assert reader.passes == [[0, 3, 3, 3, 5, 4]]
+    assert (prompt.ravel().tolist(), response.ravel().tolist()) == ([0, 3, 3, 3], [5, 4])
+
+
+def test_a_text_alone_has_no_response():
+    prompt, response = _text_reader(Reader())("hello", "", WatchPlan((3,)))
+    assert (len(prompt), len(response)) == (2, 0)

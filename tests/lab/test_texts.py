@@ -87,3 +87,17 @@ def test_files_that_cannot_be_read_are_named(tmp_path, name, content, said):
     (tmp_path / name).write_text(content)
     with pytest.raises(InputError, match=said):
         read_texts(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.txt", "first\nsecond\n"),
+        ("a.jsonl", '{"text": "first"}\n{"text": "second"}\n'),
+        ("a.csv", "text\nfirst\nsecond\n"),
+    ],
+)
+def test_a_byte_order_mark_is_no_part_of_a_text_or_of_a_column(tmp_path, name, text):
+    path = tmp_path / name
+    path.write_text(text, "utf-8-sig")
+    assert [found.text for found in read_texts(path)] == ["first", "second"]

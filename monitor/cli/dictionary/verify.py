@@ -55,7 +55,7 @@ def verify(
     test = self_test(parts, thorough=True, records=() if replace else None)
     saved = save_record(parts.dictionary.path, test.record) if test.passed or replace else None
     if as_json:
-        typer.echo(json.dumps(_as_json(test, saved), indent=1))
+        typer.echo(json.dumps(_as_json(test, saved)))
     else:
         _print(stdout_console(), parts, test, saved)
     if saved is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +17,7 @@ from monitor.cli.options import (
     ModelOption,
     SkipSelfTestOption,
 )
+from monitor.cli.output import json_line
 from monitor.cli.show.console import stdout_console
 from monitor.cli.show.progress import work_of
 from monitor.dictionary.cards.labels import Labels
@@ -71,7 +71,7 @@ def contrast(
     rows = [_row(item, named, pair.dictionary.statistics) for item in found]
     sizes = {"positive": sum(labels), "negative": len(labels) - sum(labels), "pool": pool.value}
     if as_json:
-        typer.echo(json.dumps(sizes | {"features": [row.record() for row in rows]}, ensure_ascii=False))
+        typer.echo(json_line(sizes | {"features": [row.record() for row in rows]}))
         return
     console = stdout_console()
     console.print(

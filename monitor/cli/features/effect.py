@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +19,7 @@ from monitor.cli.options import (
     ModelOption,
     SkipSelfTestOption,
 )
+from monitor.cli.output import json_line
 from monitor.cli.show.console import stdout_console
 from monitor.cli.show.printable import one_line
 
@@ -59,7 +59,7 @@ def effect(
     effects = PromptEffects(pair, prompt, token)
     record = _ranking(effects, top) if feature is None else _one(effects, feature, top)
     if as_json:
-        typer.echo(json.dumps(record, ensure_ascii=False))
+        typer.echo(json_line(record))
     elif feature is None:
         _print_ranking(stdout_console(), record)
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +17,7 @@ from monitor.cli.options import (
     ModelOption,
     SkipSelfTestOption,
 )
+from monitor.cli.output import json_line
 from monitor.cli.show.console import stdout_console
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def search(
     ]
     if as_json:
         records = [row.record() | {"peaks": list(one.peaks)} for row, one in zip(rows, found, strict=True)]
-        typer.echo(json.dumps({"texts": len(texts), "features": records}, ensure_ascii=False))
+        typer.echo(json_line({"texts": len(texts), "features": records}))
     elif rows:
         stdout_console().print(feature_table(rows))
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from monitor.cli.options import (
     ModelOption,
     SkipSelfTestOption,
 )
+from monitor.cli.output import json_line
 from monitor.cli.policy.data_flags import (
     ManifestOption,
     SplitSeedOption,
@@ -158,7 +158,7 @@ def as_record(found: ComparedSets, show: int) -> str:
         }
 
     result = found.result
-    return json.dumps(
+    return json_line(
         {
             "texts": result.texts,
             "digests": {"a": found.digests[0], "b": found.digests[1]},
@@ -169,6 +169,4 @@ def as_record(found: ComparedSets, show: int) -> str:
                 {"a": x.name.lower(), "b": y.name.lower(), "texts": count} for x, y, count in result.actions
             ],
         },
-        indent=1,
-        ensure_ascii=False,
     )

@@ -18,6 +18,7 @@ from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, Mo
 from monitor.cli.output import writable, write
 from monitor.cli.show.console import stdout_console
 from monitor.cli.show.printable import printable
+from monitor.errors import InputError
 from monitor.lab.policy_tests import LEFT_OUT, run_tests
 from monitor.policy.files.cases import Result
 
@@ -38,7 +39,11 @@ def run(
     device: DeviceOption = "auto",
     skip_self_test: SkipSelfTestOption = False,
 ) -> None:
-    """Run NAME.test.yaml of every policy. A policy without a test fails. Exit code 1 where a case fails."""
+    """Run NAME.test.yaml of every policy.
+
+    A policy without a test fails, and so does a test or a lock without its policy. Exit codes: 0 every case that ran
+    has passed, 1 one has failed, 2 an error, or no case ran.
+    """
     writable(junit)
     reader = None
     if not readings_only:
@@ -55,6 +60,15 @@ def run(
     console.print(summary(results))
     if any(not result.passed and not result.skipped for result in results):
         raise typer.Exit(ExitCode.MATCHED)
+    if all(result.skipped for result in results):
+        raise InputError(f"no case of {policies} ran, so nothing was tested: {_needed(results)}")
+
+
+def _needed(results: Sequence[Result]) -> str:
+    """What to do where no case ran."""
+    if any(result.detail == LEFT_OUT for result in results):
+        return "leave out --readings-only, or write cases on `readings`"
+    return "give the model that the policies are for with --model"
 
 
 def summary(results: Sequence[Result]) -> str:

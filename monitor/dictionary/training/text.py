@@ -122,8 +122,8 @@ def _endless(path: Path, held_out: bool) -> Iterator[str]:
 
 def _open(path: Path) -> IO[str]:
     if path.name.endswith(".xz"):
-        return lzma.open(path, "rt", encoding="utf-8")
-    return path.open(encoding="utf-8")
+        return lzma.open(path, "rt", encoding="utf-8-sig")
+    return path.open(encoding="utf-8-sig")
 
 
 def _parsed(path: Path, number: int, line: str) -> str:

@@ -66,7 +66,7 @@ def test_verify_says_what_is_wrong(run, tmp_path):
     torn = run("decisions", "verify", "--log", tmp_path)
     assert torn.exit_code == 1
     assert "the line has no end; it is not read" in torn.stdout
-    assert "2 records (1 to 2) in 1 file: 1 fault" in torn.stdout
+    assert "2 records (1 to 2) in 1 file: 2 faults (1 record missing)" in torn.stdout
 
 
 def test_follow_shows_what_comes(run, tmp_path, monkeypatch):

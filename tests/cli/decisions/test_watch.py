@@ -1,6 +1,7 @@
 """`decisions watch`: what a running server detects, from stream to stream."""
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -12,8 +13,20 @@ from google.protobuf import timestamp_pb2
 
 from monitor.cli.decisions import watch
 from monitor.cli.decisions.watch import said
+from monitor.telemetry.decisions.folder import LogState
 from monitor.v1 import monitor_pb2 as pb
 from tests.rpc.conftest import serving
+
+
+def read_json(arguments, count):
+    """The first lines of a command that prints one JSON object on each."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "monitor", *arguments], stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            return [json.loads(process.stdout.readline()) for _ in range(count)]
+        finally:
+            process.kill()
 
 
 @pytest.mark.slow
@@ -22,9 +35,9 @@ def test_watch_shows_what_a_server_detects_and_begins_where_it_is_told(run, tmp_
         first = served.score("lie").request_id
         served.generate("bomb", max_new_tokens=1)
         arguments = ["decisions", "watch", "--connect", served.addresses.grpc, "--after"]
-        shown = run(*arguments, "9")
+        shown = run(*arguments, f"{LogState.read(tmp_path).id}-9")
         assert shown.exit_code == 2
-        assert "the log's last record is 2" in shown.stderr
+        assert "the last one of this log is 2" in shown.stderr
         process = subprocess.Popen(
             [sys.executable, "-m", "monitor", *arguments, "0"],
             stdout=subprocess.PIPE,
@@ -39,6 +52,7 @@ def test_watch_shows_what_a_server_detects_and_begins_where_it_is_told(run, tmp_
             time.sleep(3)  # The first stream is over by now, and another one goes on where it ended.
             last = served.score("lie").request_id
             lines += [process.stdout.readline() for _ in range(2)]
+            as_json = read_json([*arguments, "0", "--json"], 3)
         finally:
             process.send_signal(signal.SIGINT)
             try:
@@ -47,6 +61,8 @@ def test_watch_shows_what_a_server_detects_and_begins_where_it_is_told(run, tmp_
                 process.kill()
                 process.communicate()
     assert process.returncode == 0, said
+    assert said == f"go on with --after {as_json[-1]['cursor']}\n"
+    assert [event["record"] for event in as_json] == ["1", "2", "3"]
     assert first in lines[0]
     assert "● deception / word  high  suppress  in the prompt, at token 1" in lines[1]
     assert " block " in lines[2]

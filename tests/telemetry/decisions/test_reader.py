@@ -29,8 +29,9 @@ def test_a_damaged_line_in_the_middle_is_passed_over_and_reported(tmp_path):
     raw[20] ^= 1
     path.write_bytes(bytes(raw))
     assert ids(tmp_path) == ["b"]
-    (fault,) = verify(tmp_path).faults
-    assert fault.endswith(":0: the line does not match its checksum; it is not read")
+    damaged, gone = verify(tmp_path).faults
+    assert damaged.endswith(":0: the line does not match its checksum; it is not read")
+    assert "record 1 is missing" in gone
     writer = tape(tmp_path)
     assert writer.next == 3
     writer.close()
@@ -43,7 +44,8 @@ def test_a_missing_file_is_reported(tmp_path):
     writer.close()
     segments(tmp_path)[1].path.unlink()
     (fault,) = verify(tmp_path).faults
-    assert "record 3 follows record 1" in fault
+    assert "record 3 follows record 1: record 2 is missing" in fault
+    assert verify(tmp_path).missing == 1
 
 
 def several(folder):

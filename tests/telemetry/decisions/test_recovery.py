@@ -45,7 +45,7 @@ def test_a_file_cut_anywhere_loses_only_what_was_cut(tmp_path):
         path.write_bytes(raw[:size])
         writer = tape(tmp_path)
         expected = 0 if size < first else 1
-        assert writer.next == expected + 1
+        assert writer.next == 3  # The numbers of lost records are not given again.
         assert len(ids(tmp_path)) == expected
         writer.close()
 

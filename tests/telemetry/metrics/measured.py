@@ -22,6 +22,8 @@ def full(metrics):
     metrics.serving(lambda: True)
     metrics.decision_log.enabled(lambda: 2, 1000)
     metrics.decision_log.committed(3, 900, 0.004)
+    metrics.decision_log.displaced("removed", 7)
+    metrics.decision_log.displaced("moved", 5)
     metrics.call_ended("Score", "OK", 0.004)
     metrics.first_token(0.1)
     return chosen, meter
