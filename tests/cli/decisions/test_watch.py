@@ -91,7 +91,9 @@ def test_a_line_for_the_request_and_one_for_each_rule():
         phase=pb.PHASE_PROMPT,
         position=4,
     )
-    first, second = said(event(cursor=7, caller="a\x1b", detections=[found])).plain.splitlines()
+    first, second = said(
+        event(cursor="1f-7", record=7, caller="a\x1b", detections=[found])
+    ).plain.splitlines()
     assert first == "     7  1970-01-02 00:00:00Z    block     Score  r1  a\\x1b"
     assert second.strip().startswith("● greed / wants")
     unchecked = event(failure="gap")
@@ -102,7 +104,7 @@ def test_a_line_for_the_request_and_one_for_each_rule():
 def test_the_next_stream_begins_where_the_last_one_ended(monkeypatch):
     monkeypatch.setattr(watch, "_PAUSE", 0.0)
     asked = []
-    streams = iter([[event(cursor=3), event()], [], [event(cursor=9)]])
+    streams = iter([[event(cursor="1f-3"), event()], [], [event(cursor="1f-9")]])
 
     class Client:
         @contextlib.contextmanager
@@ -117,6 +119,6 @@ def test_the_next_stream_begins_where_the_last_one_ended(monkeypatch):
     events = watch._events(Client(), None, {"policies": ("greed",)})
     with pytest.raises(KeyboardInterrupt):
         seen.extend(one.cursor for one in events)
-    assert seen == [3, 0, 9]
-    assert [after for after, _ in asked] == [None, 3, 3, 9]
+    assert seen == ["1f-3", "", "1f-9"]
+    assert [after for after, _ in asked] == [None, "1f-3", "1f-3", "1f-9"]
     assert asked[0][1] == {"policies": ("greed",)}

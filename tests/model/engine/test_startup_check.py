@@ -7,9 +7,7 @@ import torch
 from monitor.errors import ModelError, NotComputed
 from monitor.model.engine.requests import Finished, Released
 from monitor.model.engine.startup_check import rehearse
-from monitor.model.offline.residuals import Harvester
 from monitor.records import Coverage, FinishReason, Phase, ScoredTokens
-from tests.model.running import LAYER
 from tests.model.tiny import loaded_model, prompt
 
 IDS = prompt(3)
@@ -17,6 +15,8 @@ IDS = prompt(3)
 
 class Engine:
     """Generates what `choose` says of the logits of a plain pass."""
+
+    rows = 16
 
     def __init__(self, loaded, choose=None, last=None):
         self.loaded, self.choose, self.last = loaded, choose, last
@@ -43,7 +43,7 @@ def loaded():
 
 
 def rehearsed(loaded, engine, timeout=30.0):
-    rehearse(engine, Harvester(loaded, LAYER), IDS, timeout)
+    rehearse(engine, loaded, IDS, timeout)
 
 
 def test_what_the_model_would_choose_passes(loaded):

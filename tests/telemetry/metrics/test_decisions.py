@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry
 from monitor.telemetry.metrics.decisions import DROPS, ERRORS, DecisionLogMetrics, WatchMeter
 from monitor.telemetry.metrics.families import Families
 from tests.telemetry.metrics.measured import full
+from tests.telemetry.metrics.measured import value as sample
 
 
 @pytest.fixture
@@ -72,8 +73,8 @@ def test_streams_that_watch_and_what_they_missed(registry):
 
 
 def test_a_log_file_that_others_took_away_moves_a_metric_and_only_a_removed_one_loses_records(metrics):
-    assert value(metrics, "decision_log_displaced_files_total", cause="truncated") == 0
+    assert sample(metrics, "decision_log_displaced_files_total", cause="truncated") == 0
     full(metrics)
-    assert value(metrics, "decision_log_displaced_files_total", cause="removed") == 1
-    assert value(metrics, "decision_log_displaced_files_total", cause="moved") == 1
-    assert value(metrics, "decision_log_dropped_total", cause="removed") == 7
+    assert sample(metrics, "decision_log_displaced_files_total", cause="removed") == 1
+    assert sample(metrics, "decision_log_displaced_files_total", cause="moved") == 1
+    assert sample(metrics, "decision_log_dropped_total", cause="removed") == 7

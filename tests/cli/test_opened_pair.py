@@ -1,0 +1,43 @@
+"""The pair that a command opens, and the test that its parts fit."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from monitor.cli.opened_pair import opened_pair
+from monitor.errors import SelfTestFailed
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What was asked of the loader and of the self-test."""
+    seen = []
+
+    def open_pair(*given, **more):
+        seen.append((given, more))
+        return SimpleNamespace(loaded_pair="loaded")
+
+    monkeypatch.setattr("monitor.lab.pair.open_pair", open_pair)
+    monkeypatch.setattr("monitor.model.selftest.self_test.require_fit", seen.append)
+    return seen
+
+
+def test_the_pair_is_opened_as_the_flags_say_and_tested(asked, tmp_path):
+    found = opened_pair("m", tmp_path, "saelens", "cpu", skip_self_test=False, measured=False)
+    assert found.loaded_pair == "loaded"
+    assert asked == [(("m", tmp_path, "cpu", "saelens"), {"measured": False}), "loaded"]
+
+
+def test_a_test_that_is_skipped_is_said(asked, capsys):
+    opened_pair(None, None, None, "auto", skip_self_test=True)
+    assert len(asked) == 1
+    assert "self-test skipped" in capsys.readouterr().err
+
+
+def test_parts_that_do_not_fit_are_no_pair(asked, monkeypatch):
+    def refused(_):
+        raise SelfTestFailed("they do not fit")
+
+    monkeypatch.setattr("monitor.model.selftest.self_test.require_fit", refused)
+    with pytest.raises(SelfTestFailed, match="do not fit"):
+        opened_pair(None, None, None, "auto", skip_self_test=False)
