@@ -2,11 +2,12 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 
 from monitor.bench.around import shipped
-from monitor.bench.host_time import _choice, _emitting, _pool, _prompts, _quarter, _show
+from monitor.bench.host_time import _choice, _emitting, _pool, _prompts, _show, _times, _told
 from monitor.bench.models import demo
 from monitor.model.tap.bank import FeatureBank
 from monitor.records import Sampling
@@ -35,13 +36,16 @@ def test_readings_are_of_every_token_of_benign_texts(measured):
 @pytest.mark.slow
 def test_prompts_and_choices_take_time(measured):
     _, policies, _, pool, _ = measured
-    assert _prompts(policies, pool, 16, 2) > 0
-    assert _choice(4, 100, Sampling(temperature=0.7, top_k=5)) > 0
+    assert bool((_prompts(policies, pool, 16, 2) > 0).all())
+    assert bool((_choice(4, 100, Sampling(temperature=0.7, top_k=5)) > 0).all())
 
 
-def test_the_quarter_of_many_is_taken():
-    times = itertools.cycle([9.0, 1.0, 5.0, 3.0, 7.0])
-    assert _quarter(lambda: next(times), 5) == 3.0
+def test_every_time_is_kept_and_told_by_its_quarter_mean_and_tail():
+    times = itertools.count(1.0)
+    found = _times(lambda: next(times), 5)
+    assert sorted(found.tolist()) == [found.min() + n for n in range(5)]
+    told = list(_told(np.arange(101.0)).values())
+    assert told == pytest.approx([25.0, 50.0, 99.0])
 
 
 @pytest.mark.parametrize("full", [False, True])
@@ -52,7 +56,7 @@ def test_events_go_nowhere_or_into_mailboxes_that_are_read(full):
 
 
 def test_numbers_are_shown_by_name(capsys):
-    _show({"one thing": 1.234})
+    _show({"one thing": np.full(4, 1.234)})
     said = " ".join(capsys.readouterr().out.split())
     assert "one thing" in said
     assert "1.23" in said
