@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from monitor.errors import ModelError
+from monitor.model.engine.attention import each_apart
 from monitor.model.load.model import LoadedModel
 from monitor.model.tap.span import Span
 
@@ -112,6 +113,7 @@ class Batcher:
         self._manager: Any = loaded.model.init_continuous_batching(generation, config)
         self._manager.output_router = _Discard()
         self._config, self._attention = loaded.model.config, loaded.model.config._attn_implementation
+        self._apart = self._attention if self.static else each_apart(self._attention)
         create = self._manager._create_batch_processor
         self._manager._create_batch_processor = lambda: self._instrument(create())
         record = self._manager.background_thread_status.record_fatal_error
@@ -188,7 +190,7 @@ class Batcher:
 
         def generation_step(model: Any) -> None:
             with self._passes:
-                plain, self._config._attn_implementation = self._config._attn_implementation, self._attention
+                plain, self._config._attn_implementation = self._config._attn_implementation, self._apart
                 try:
                     step(model)
                 finally:
