@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -47,6 +47,8 @@ from monitor.records import (
 
 PROBE = "The sun rose over the hills."
 """Text that is scored and generated from to test whether tokens can be scored at all."""
+_ENCODED = 1 << 22
+"""Activations that are held at once while a text is inspected."""
 
 
 @dataclass(frozen=True)
@@ -289,12 +291,16 @@ class Runtime:
         check_clamps(clamps, self.dictionary.autoencoder.features, self._maximum, allowed=allowed)
 
     @torch.no_grad()
-    def inspect(self, ids: Sequence[int], top_k: int) -> tuple[InspectedToken, ...]:
+    def inspect(
+        self, ids: Sequence[int], top_k: int, gone: Callable[[], bool] = lambda: False
+    ) -> tuple[InspectedToken, ...]:
         """The `top_k` strongest features of every token, in units of their recorded maxima. Blocks.
 
-        Encodes with the whole dictionary. Features that were never active over its corpus have no unit and are left
-        out. Raises DictionaryError where the dictionary is too large for memory, because every call would read all
-        of its files; raises MonitoringFailed where the residuals are not finite, because no feature would look active.
+        Encodes with the whole dictionary, some tokens at a time; ends early once `gone` says that nobody waits any
+        more. Features that were never active over its corpus have no unit and are left out. Raises DictionaryError
+        where the dictionary is too large for memory, because every call would read all of its files; TooLong where the
+        model cannot run so long a text; MonitoringFailed where the residuals are not finite, because no feature would
+        look active.
         """
         autoencoder = self.dictionary.autoencoder
         if isinstance(autoencoder, StoredAutoencoder) and not autoencoder.resident:
@@ -302,21 +308,29 @@ class Runtime:
                 f"inspecting needs all {autoencoder.features} features, {readable_size(autoencoder.cost)} in float32, "
                 "and this dictionary is read from its files: name features, or watch them with a policy"
             )
-        residuals = self._harvester.residuals(torch.tensor([list(ids)])).cpu()
-        if not bool(residuals.isfinite().all()):
-            raise MonitoringFailed("the text could not be inspected", Failure.NON_FINITE)
         unit = torch.where(self._maximum > 0, 1 / self._maximum, torch.zeros(()))
-        strongest = (autoencoder.encode(residuals[0]) * unit).topk(min(top_k, autoencoder.features), dim=-1)
-        return tuple(
-            InspectedToken(
-                position,
-                token_id,
-                self._vocabulary.text(token_id),
-                tuple(
-                    FeatureReading(int(f), float(v)) for f, v in zip(features, values, strict=True) if v > 0
-                ),
-            )
-            for position, (token_id, features, values) in enumerate(
-                zip(ids, strongest.indices, strongest.values, strict=True)
-            )
-        )
+        step = max(1, _ENCODED // autoencoder.features)
+        found: list[InspectedToken] = []
+        for _, residuals in self.scorer.chunks.residuals(ids, gone):
+            for part in residuals.cpu().split(step):
+                if gone():
+                    break
+                if not bool(part.isfinite().all()):
+                    raise MonitoringFailed("the text could not be inspected", Failure.NON_FINITE)
+                values, features = (autoencoder.encode(part) * unit).topk(
+                    min(top_k, autoencoder.features), dim=-1
+                )
+                found += self._inspected(len(found), ids, values.tolist(), features.tolist())
+        return tuple(found)
+
+    def _inspected(
+        self,
+        first: int,
+        ids: Sequence[int],
+        values: Sequence[Sequence[float]],
+        features: Sequence[Sequence[int]],
+    ) -> Iterator[InspectedToken]:
+        """Tokens from a position on, with their strongest features and readings, both in descending order."""
+        for position, (mine, read) in enumerate(zip(features, values, strict=True), first):
+            active = tuple(FeatureReading(f, v) for f, v in zip(mine, read, strict=True) if v > 0)
+            yield InspectedToken(position, ids[position], self._vocabulary.text(ids[position]), active)

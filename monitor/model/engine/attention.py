@@ -8,6 +8,7 @@ so what it computes also costs nothing for the others' and is rounded as if it r
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -64,7 +65,9 @@ class _Apart:
 
         Keys and values are those of the pass's tokens; the past is read from the cache.
         """
-        key, value = cache.update(key_states=key, value_states=value, layer_idx=module.layer_idx, kwargs=options)
+        key, value = cache.update(
+            key_states=key, value_states=value, layer_idx=module.layer_idx, kwargs=options
+        )
         if attention_mask is None:
             raise ValueError("paged attention without a flash kernel needs a mask")
         parts = [
@@ -87,4 +90,4 @@ class _Apart:
 def _parts(bounds: Tensor) -> Sequence[slice]:
     """The stretch of each request, from cumulative lengths `[requests + 1]`."""
     edges = bounds.tolist()
-    return [slice(first, end) for first, end in zip(edges, edges[1:], strict=False)]
+    return [slice(first, end) for first, end in itertools.pairwise(edges)]

@@ -81,7 +81,9 @@ def test_a_prompt_that_breaks_takes_nobody_with_it(kind: str, value: float) -> N
         spoil(run, value)
         shown = Recorder(on_error=Action.ALLOW)
         theirs, mine = beside(
-            run, {"ids": (0, 5, SPOILT, 9), "new": NEW}, {"ids": (0, 8, SPOILT), "new": NEW, "observer": shown}
+            run,
+            {"ids": (0, 5, SPOILT, 9), "new": NEW},
+            {"ids": (0, 8, SPOILT), "new": NEW, "observer": shown},
         )
         same(mine, expected)
         assert isinstance(theirs[0].finished().error, MonitoringFailed)
