@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -260,18 +261,11 @@ class Runtime:
                 "a policy reads the reconstruction error, which cannot be added to captured CUDA graphs; restart the "
                 "server"
             )
-        release_others = others.hold(watch)
-        try:
-            release = self._bank.hold(named)
-        except MonitorError:
-            release_others()
-            raise
-
-        def release_all() -> None:
-            release()
-            release_others()
-
-        return Lease(self._bank.columns(watch), release_all, others.where(watch))
+        with ExitStack() as held:
+            held.callback(others.hold(watch))
+            held.callback(self._bank.hold(named))
+            columns = self._bank.columns(watch), others.where(watch)
+            return Lease(columns[0], held.pop_all().close, columns[1])
 
     def first_lease(self) -> Lease:
         """The lease of the policy set that this runtime was constructed with."""
@@ -312,7 +306,7 @@ class Runtime:
         step = max(1, _ENCODED // autoencoder.features)
         found: list[InspectedToken] = []
         for _, residuals in self.scorer.chunks.residuals(ids, gone):
-            for part in residuals.cpu().split(step):
+            for part in torch.split(residuals.cpu(), step):
                 if gone():
                     break
                 if not bool(part.isfinite().all()):

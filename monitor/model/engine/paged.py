@@ -7,7 +7,7 @@ It reports which rows of a pass belong to which request, and which token each re
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -172,6 +172,7 @@ class Batcher:
                 inputs = processor.inputs_and_outputs
                 self._running = len(inputs.requests_in_batch)
                 self._spans = _spans(inputs.requests_in_batch)
+                _check_draws(self._spans, inputs.req_id_to_new_token_position)
                 self._steps.before(self._spans, inputs.num_q_tokens)
             return ready
 
@@ -234,6 +235,13 @@ def _spans(requests: Sequence[Any]) -> list[Span]:
         spans.append(Span(future.state.request_id, first, count, position, future.has_new_token))
         first += count
     return spans
+
+
+def _check_draws(spans: Sequence[Span], rows: Mapping[str, int]) -> None:
+    """Raise RuntimeError where a token would be drawn from another row than the last one of its own request."""
+    for span in spans:
+        if span.draws and span.count and rows.get(span.request_id) != span.first + span.count - 1:
+            raise RuntimeError("a token would be drawn from a row that is not its request's last")
 
 
 def _tokens(requests: Sequence[Any], drawn: Sequence[int]) -> list[int | None]:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from monitor.errors import MonitorError, MonitoringFailed, Overloaded, Unavailable
 from monitor.model.engine.chunks import Chunks
 from monitor.model.engine.readout import Readout, Taken
-from monitor.model.engine.requests import Done, ScoreJob, ScoreOutcome
+from monitor.model.engine.requests import Done, ScoreJob, ScoreOutcome, pass_failed
 from monitor.model.load.model import LoadedModel
 from monitor.model.tap.bank import FeatureBank
 from monitor.model.tap.tap import Tap, TapBuffers
@@ -334,7 +334,7 @@ class _Text:
 
     def failed(self, error: Exception) -> ScoreOutcome:
         """What is said where it could not be run to its end. If its rules cannot take that in, it is withheld."""
-        self.heard(_told(self.job, self.position), 0)
+        self.heard(pass_failed(self.job.observer, self.job.observed, self.position), 0)
         known = error if isinstance(error, MonitorError) else MonitoringFailed(FAILED, Failure.PASS_FAILED)
         coverage = Coverage(len(self.job.ids), self.position - self.unscored, self.job.tokens_truncated)
         return ScoreOutcome(coverage, error=known if self.closed else None)
@@ -404,22 +404,3 @@ def _observed(
         return rows[0].text.job.observer.observe_batch(blocks)
     except Exception:  # noqa: BLE001  (nothing unscored may look clean, and nobody may wait for ever)
         return dict.fromkeys(range(len(rows)), _CRASHED)
-
-
-def _told(job: ScoreJob, position: int) -> Decision:
-    """What the rules say where the pass over the tokens from a position on failed."""
-    nothing = np.zeros(1, np.int64)
-    try:
-        blocks = Blocks(
-            slots=np.asarray([job.observed.slot], np.intp),
-            responses=np.zeros(1, bool),
-            starts=nothing + position,
-            firsts=nothing,
-            counts=nothing,
-            token_ids=nothing[:0],
-            readings=np.zeros((0, 0), np.float32),
-            faults={0: Failure.PASS_FAILED},
-        )
-        return job.observer.observe_batch(blocks)[0]
-    except Exception:  # noqa: BLE001  (nobody may wait for ever, and nothing unscored may look clean)
-        return _CRASHED
