@@ -276,7 +276,10 @@ class Runtime:
         return self.engine.unscored_passes() + self.scorer.unscored_passes()
 
     def can_see(self, timeout: float = 5.0) -> bool:
-        """True where a few tokens can be scored and generated now. Blocks for up to `timeout` seconds for each."""
+        """True where tokens are scored now: passes since the last fault show it, or a few tokens of its own do.
+
+        Blocks for up to `timeout` seconds for each of scoring and generating.
+        """
         return can_see(self.engine, self.scorer, self._probe, timeout)
 
     def check_clamps(self, clamps: Sequence[Clamp]) -> None:

@@ -152,7 +152,7 @@ class ModelRuntime(Protocol):
         """Number of passes since the start in which a token could not be scored."""
 
     def can_see(self) -> bool:
-        """True where a few tokens can be scored and generated now. Blocks."""
+        """True where tokens are scored now: passes since the last fault show it, or a few tokens do. Blocks."""
 
     def check_clamps(self, clamps: Sequence[Clamp]) -> None:
         """Raise BadRequest, with fields such as `clamps[0].feature`, where a clamp cannot be applied."""
