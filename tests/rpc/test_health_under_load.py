@@ -1,4 +1,4 @@
-"""Health after a fault, in a server with a backlog: a replica whose passes are clean serves, one that is blind does not."""
+"""Health after a fault, in a server with a backlog: whose passes are clean serves, who is blind does not."""
 
 from __future__ import annotations
 
