@@ -29,19 +29,19 @@ _LOOK = 0.05
 """Seconds between two looks at a queue."""
 
 
-class _Queue(Protocol):
+class _PassRunner(Protocol):
     def running(self) -> int: ...
 
     def clean_passes(self) -> int: ...
 
 
-class _Engine(_Queue, Protocol):
+class _Engine(_PassRunner, Protocol):
     def submit(self, request: GenerationRequest, emit: Emit) -> None: ...
 
     def cancel(self, request_id: str) -> None: ...
 
 
-class _Scorer(_Queue, Protocol):
+class _Scorer(_PassRunner, Protocol):
     def submit(self, job: ScoreJob, done: Done) -> None: ...
 
     def cancel(self, request_id: str) -> None: ...
@@ -134,5 +134,5 @@ def _shows(
     return answer.seen if answer.there(0) else _clean(queue)
 
 
-def _clean(queue: _Queue) -> bool:
+def _clean(queue: _PassRunner) -> bool:
     return queue.running() > 0 and queue.clean_passes() >= CLEAN

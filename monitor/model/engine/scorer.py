@@ -50,8 +50,8 @@ class Scorer:
         self.chunks = Chunks(loaded, tap.site, batch_tokens)
         """The passes, for whoever else reads texts at the tapped layer."""
         self._capacity = waiting
-        self._waiting: deque[_Text] = deque()
-        self._long: _Text | None = None
+        self._waiting: deque[_Scoring] = deque()
+        self._long: _Scoring | None = None
         """The text that runs in chunks."""
         self._long_next = False
         """True where it is its turn."""
@@ -90,7 +90,7 @@ class Scorer:
                 raise Unavailable("the scorer does not run")
             if len(self._waiting) >= self._capacity:
                 raise Overloaded(f"{self._capacity} texts wait already; try again", retry_after=0.5)
-            text = _Text(job, done)
+            text = _Scoring(job, done)
             text.heard(job.observed.first, 0)
             if job.lease is not None:
                 job.lease.acquire()
@@ -138,7 +138,7 @@ class Scorer:
         while (batch := self._next()) is not None:
             self._pass([text for text in batch if self._begins(text)], buffers, readout)
 
-    def _next(self) -> Sequence[_Text] | None:
+    def _next(self) -> Sequence[_Scoring] | None:
         """The texts of the next pass; waits for the first. None: stop.
 
         The long text and the others take turns, pass by pass. The next long one begins where it is the oldest.
@@ -160,10 +160,10 @@ class Scorer:
                     return None
                 self._wake.wait(0.5)
 
-    def _batch(self, waiting: Sequence[_Text]) -> Sequence[_Text]:
+    def _batch(self, waiting: Sequence[_Scoring]) -> Sequence[_Scoring]:
         """Texts of similar length, oldest first, that fit one pass, out of those that are not cut."""
         longest = len(waiting[0].job.ids)
-        batch: list[_Text] = []
+        batch: list[_Scoring] = []
         for text in sorted(waiting, key=lambda text: abs(len(text.job.ids) - longest)):
             width = max(longest, len(text.job.ids))
             if not batch or (len(batch) + 1) * width <= self.chunks.most:
@@ -186,7 +186,7 @@ class Scorer:
             elif not text.over:
                 self._deliver([(text, text.unfinished(Unavailable("the server is stopping")))])
 
-    def _begins(self, text: _Text) -> bool:
+    def _begins(self, text: _Scoring) -> bool:
         """Tell whoever wants to know that a text is in its first pass; False where that ends it."""
         if text.position:
             return True
@@ -197,7 +197,7 @@ class Scorer:
             return False
         return True
 
-    def _pass(self, batch: Sequence[_Text], buffers: TapBuffers, readout: Readout) -> None:
+    def _pass(self, batch: Sequence[_Scoring], buffers: TapBuffers, readout: Readout) -> None:
         """Run texts, or the next chunk of one, and show the rules what was read."""
         if not batch:
             return
@@ -215,7 +215,7 @@ class Scorer:
             return
         self._judge(rows, taken, ids.numpy().ravel())
 
-    def _run(self, batch: Sequence[_Text], buffers: TapBuffers) -> tuple[Sequence[_Rows], torch.Tensor]:
+    def _run(self, batch: Sequence[_Scoring], buffers: TapBuffers) -> tuple[Sequence[_Rows], torch.Tensor]:
         """Run a pass; gives the rows of each text, and the token ids `[texts, tokens]` that ran."""
         text = batch[0]
         cut = self.chunks.cuts(len(text.job.ids))
@@ -243,7 +243,7 @@ class Scorer:
         self._passes += 1
         self._unscored += unscored
         self._clean = 0 if unscored else self._clean + 1
-        over: list[tuple[_Text, ScoreOutcome]] = []
+        over: list[tuple[_Scoring, ScoreOutcome]] = []
         for part in rows:
             try:
                 part.text.ran(part, taken)
@@ -253,14 +253,14 @@ class Scorer:
                 self._fail(part.text, error)
         self._deliver(over)
 
-    def _fail(self, text: _Text, error: Exception) -> None:
+    def _fail(self, text: _Scoring, error: Exception) -> None:
         """End a text that could not be run."""
         _log.error("a text could not be scored", request_id=text.request_id, error=type(error).__name__)
         self._unscored += 1
         self._clean = 0
         self._deliver([(text, text.failed(error))])
 
-    def _deliver(self, outcomes: Sequence[tuple[_Text, ScoreOutcome]]) -> None:
+    def _deliver(self, outcomes: Sequence[tuple[_Scoring, ScoreOutcome]]) -> None:
         """Hand over texts that have ended, to each of those who submitted them at once."""
         by_taker: dict[Done, list[tuple[str, ScoreOutcome]]] = {}
         for text, outcome in outcomes:
@@ -279,7 +279,7 @@ class Scorer:
 
 
 @dataclass(slots=True, eq=False)
-class _Text:
+class _Scoring:
     """A text on its way: how far it ran, and what the rules said of it."""
 
     job: ScoreJob
@@ -355,7 +355,7 @@ class _Text:
 class _Rows:
     """Where tokens of a text stand in a pass."""
 
-    text: _Text
+    text: _Scoring
     first: int
     """Row of the first of them."""
     start: int
