@@ -8,12 +8,12 @@ so what it computes also costs nothing for the others' and is rounded as if it r
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 
 _DENSE = ("sdpa", "paged|eager")
 """The implementations that multiply everything by everything."""
@@ -32,7 +32,7 @@ def each_apart(name: str) -> str:
     if name not in _DENSE:
         return name
     inner: _Attention = ALL_ATTENTION_FUNCTIONS[name]
-    ALL_ATTENTION_FUNCTIONS.register(_PREFIX + name, _Apart(inner))
+    ALL_ATTENTION_FUNCTIONS.register(_PREFIX + name, _Apart(inner, plain=name == "sdpa"))
     return _PREFIX + name
 
 
@@ -47,8 +47,9 @@ class _Held:
 class _Apart:
     """An attention function that calls another one for each request of a pass."""
 
-    def __init__(self, inner: _Attention) -> None:
-        self._inner = inner
+    def __init__(self, inner: _Attention, *, plain: bool) -> None:
+        """`plain`: `inner` does nothing but scaled dot-product attention."""
+        self._inner, self._plain = inner, plain
 
     def __call__(
         self,
@@ -70,24 +71,32 @@ class _Apart:
         )
         if attention_mask is None:
             raise ValueError("paged attention without a flash kernel needs a mask")
-        parts = [
-            self._inner(
-                module,
-                query[:, :, rows],
-                key[:, :, past],
-                value[:, :, past],
-                attention_mask[:, :, rows, past],
-                cache=_Held(),
-                **options,
-            )[0]
-            for rows, past in zip(
-                _parts(options["cu_seq_lens_q"]), _parts(options["cu_seq_lens_k"]), strict=True
-            )
-        ]
-        return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0], None
+        edges = options["cu_seq_lens_q"].tolist()
+        pasts = options["cu_seq_lens_k"].tolist()
+        if len(edges) == 2:
+            return self._inner(module, query, key, value, attention_mask, cache=_HELD, **options)[0], None
+        out = []
+        plain = self._plain and options.get("position_bias") is None
+        for first, end, begin, stop in zip(edges, edges[1:], pasts, pasts[1:], strict=False):
+            keys, values = key[:, :, begin:stop], value[:, :, begin:stop]
+            mask = attention_mask[:, :, first:end, begin:stop]
+            if plain and end - first == 1:
+                out.append(_one(query[:, :, first:end], keys, values, mask, options.get("scaling")))
+            else:
+                rows = query[:, :, first:end]
+                out.append(self._inner(module, rows, keys, values, mask, cache=_HELD, **options)[0])
+        return torch.cat(out, dim=1), None
 
 
-def _parts(bounds: Tensor) -> Sequence[slice]:
-    """The stretch of each request, from cumulative lengths `[requests + 1]`."""
-    edges = bounds.tolist()
-    return [slice(first, end) for first, end in itertools.pairwise(edges)]
+def _one(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float | None) -> Tensor:
+    """The output `[1, 1, heads, width]` of one query `[1, heads, 1, width]`, which is most of what is decoded.
+
+    Heads that share keys and values stand as rows beside each other, so that nothing is repeated.
+    """
+    shared, heads = key.shape[1], query.shape[1]
+    rows = query.reshape(1, shared, heads // shared, query.shape[3])
+    found = scaled_dot_product_attention(rows, key, value, attn_mask=mask, scale=scale)
+    return found.reshape(1, 1, heads, found.shape[3])
+
+
+_HELD = _Held()
