@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import SimpleNamespace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from monitor.errors import BadRequest, MonitoringFailed, TooLong, Unavailable
+from monitor.errors import InputError, MonitoringFailed, TooLong, Unavailable
 from monitor.model.engine.chunks import Chunks
 from monitor.model.engine.requests import ScoreJob
 from monitor.model.engine.scorer import Scorer
@@ -99,7 +99,7 @@ def test_where_length_turns_every_token_texts_run_whole_and_alone(rope: str) -> 
 
 def test_later_chunks_are_shorter_so_that_each_costs_about_the_same() -> None:
     loaded = loaded_model()
-    chunks = Chunks(SimpleNamespace(**vars(loaded) | {"context": 1 << 17}), loaded.layers[LAYER], 2048)
+    chunks = Chunks(replace(loaded, context=1 << 17), loaded.layers[LAYER], 2048)
     start, shortest = 0, 0
     while start < chunks.longest:
         end = chunks.end(start, chunks.longest)
@@ -260,7 +260,7 @@ class TestScoring:
         assert scorer.unscored_passes() == 6
 
     def test_nothing_is_scored_of_no_tokens(self) -> None:
-        with scoring() as scorer, pytest.raises(BadRequest, match="no tokens"):
+        with scoring() as scorer, pytest.raises(InputError, match="no token to run"):
             scorer.submit(ScoreJob("a", (), Recorder(), Recorder()), lambda _: None)
 
 
