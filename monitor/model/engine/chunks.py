@@ -28,6 +28,7 @@ _LEAST = 128
 """Fewest tokens of a chunk that is not a text's last."""
 _WHOLE = 4
 """A text that cannot be cut may be so many passes long."""
+FORGETS = "its recurrent layers forget what came before a second part"
 _CACHE = "past_key_values"
 _REHEARSED = (24, 17, 1, 22)
 """Tokens of the chunks in which a text is run at the start, and held against one pass over all of them."""
@@ -78,14 +79,7 @@ class Chunks:
     def check(self, tokens: int) -> None:
         """Raise TooLong where a text of so many tokens cannot be run."""
         if tokens > self.longest:
-            name = type(self._loaded.model).__name__
-            raise TooLong(
-                Violation(
-                    "input",
-                    f"is {tokens} tokens long, and at most {self.longest} run in one pass here; {name} cannot read a "
-                    f"text in parts ({self.why_whole}). Send it in parts of its own",
-                )
-            )
+            raise too_long(self._loaded, tokens, self.longest, self.why_whole)
 
     def end(self, start: int, tokens: int) -> int:
         """Where the chunk that begins at `start` ends, in a text of so many tokens.
@@ -169,10 +163,27 @@ class Chunks:
         return kept[0].to(self._loaded.device).float()
 
 
+def longest_prompt(loaded: LoadedModel) -> int:
+    """Most tokens of a prompt that is generated from: the context, or less where it runs in one pass."""
+    return _WHOLE * PASS[loaded.device.type == "cpu"] if recurrent(loaded.model) else loaded.context
+
+
+def too_long(loaded: LoadedModel, tokens: int, longest: int, why: str = FORGETS) -> TooLong:
+    """What is said of a text that would run in one pass and is too long for it."""
+    name = type(loaded.model).__name__
+    return TooLong(
+        Violation(
+            "input",
+            f"is {tokens} tokens long, and at most {longest} run in one pass here; {name} cannot read a text in parts "
+            f"({why}). Send it in parts of its own",
+        )
+    )
+
+
 def _why_whole(model: Any, by_length: bool) -> str:
     """Why a text cannot be run in chunks, as far as the structure of the model shows; empty where it can."""
     if recurrent(model):
-        return "its recurrent layers forget what came before a second part"
+        return FORGETS
     if by_length:
         return "its rotary embedding depends on the length of the text"
     if "chunked_attention" in kinds_of(model):

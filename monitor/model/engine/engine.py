@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from monitor.errors import MonitorError, MonitoringFailed, Overloaded, Unavailable
+from monitor.model.engine.chunks import longest_prompt, too_long
 from monitor.model.engine.detokenizer import Vocabulary
 from monitor.model.engine.paged import Batcher, Batching, Limits, Steps
 from monitor.model.engine.readout import Readout, Taken
@@ -95,6 +96,7 @@ class Engine:
         self._laid_out: list[Sequence | None] = []
         """Whose the spans of the pass are; None where the request has ended."""
         self._work: _Work | None = None
+        self._longest = longest_prompt(loaded)
         self._end_ids = _end_ids(loaded)
         self._vocabulary = Vocabulary(loaded.tokenizer)
         self._why = why_not_batched(loaded.model)
@@ -121,13 +123,16 @@ class Engine:
         """Queue a request; its events go to `emit` on the engine thread, those of a pass together.
 
         Raises Unavailable while stopping or after the engine died, Overloaded where the queue is full, BadRequest where
-        the model cannot run the ids of its prompt. Whatever it raises, nothing is held for the request.
+        the model cannot run the ids of its prompt, TooLong where it would have to run too many in one pass. Whatever it
+        raises, nothing is held for the request.
         """
         if self._draining:
             raise Unavailable("the server is stopping")
         if not self.healthy():
             raise Unavailable(DEAD)
         self._loaded.check_ids(request.prompt_ids)
+        if len(request.prompt_ids) > self._longest:
+            raise too_long(self._loaded, len(request.prompt_ids), self._longest)
         limit = min(request.sampling.max_new_tokens, self._loaded.context - len(request.prompt_ids))
         with ExitStack() as undo:
             held = self._hold(request)

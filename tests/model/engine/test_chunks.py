@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from monitor.errors import InputError, MonitoringFailed, TooLong, Unavailable
+from monitor.model.engine import chunks
 from monitor.model.engine.chunks import Chunks
 from monitor.model.engine.requests import ScoreJob
 from monitor.model.engine.scorer import Scorer
@@ -20,7 +21,7 @@ from monitor.model.tap.tap import Tap
 from monitor.records import Action, Failure
 from tests.model.engine.test_scorer import Waiting
 from tests.model.families import FAMILIES, RECURRENT, family_model
-from tests.model.running import LAYER, WATCHED
+from tests.model.running import LAYER, WATCHED, running
 from tests.model.tiny import CONFIGS, CONTEXT, Recorder, dictionary, loaded_model, maxima, prompt
 from tests.waiting import wait_for
 
@@ -32,18 +33,18 @@ def model(kind: str):
 
 
 def whole(loaded, ids) -> torch.Tensor:
-    chunks = Chunks(loaded, loaded.layers[LAYER], CONTEXT)
-    return torch.cat([part for _, part in chunks.residuals(ids)])
+    texts = Chunks(loaded, loaded.layers[LAYER], CONTEXT)
+    return torch.cat([part for _, part in texts.residuals(ids)])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", sorted({*CONFIGS, *FAMILIES} - RECURRENT.keys()))
 def test_chunks_read_what_one_pass_reads(kind: str) -> None:
     loaded = model(kind)
-    chunks = Chunks(loaded, loaded.layers[LAYER], 16)
-    chunks.rehearse()
-    assert chunks.why_whole == ""
-    parts = list(chunks.residuals(LONG))
+    texts = Chunks(loaded, loaded.layers[LAYER], 16)
+    texts.rehearse()
+    assert texts.why_whole == ""
+    parts = list(texts.residuals(LONG))
     assert [start for start, _ in parts] == list(range(0, CONTEXT, 16))
     torch.testing.assert_close(torch.cat([x for _, x in parts]), whole(loaded, LONG), rtol=1e-4, atol=1e-5)
 
@@ -52,12 +53,20 @@ def test_chunks_read_what_one_pass_reads(kind: str) -> None:
 @pytest.mark.parametrize("kind", sorted(RECURRENT))
 def test_recurrent_families_run_whole_up_to_a_limit(kind: str) -> None:
     loaded = model(kind)
-    chunks = Chunks(loaded, loaded.layers[LAYER], 16)
-    chunks.rehearse()
-    assert "recurrent" in chunks.why_whole
-    assert [start for start, _ in chunks.residuals(LONG[:64])] == [0]
+    texts = Chunks(loaded, loaded.layers[LAYER], 16)
+    texts.rehearse()
+    assert "recurrent" in texts.why_whole
+    assert [start for start, _ in texts.residuals(LONG[:64])] == [0]
     with pytest.raises(TooLong, match=r"65 tokens long, and at most 64 run in one pass here"):
-        next(chunks.residuals(LONG[:65]))
+        next(texts.residuals(LONG[:65]))
+
+
+def test_prompts_of_recurrent_families_are_bounded_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunks, "PASS", {True: 16, False: 16})
+    with running(family_model("rwkv"), dictionary()) as run:
+        with pytest.raises(TooLong, match="65 tokens long, and at most 64 run in one pass here"):
+            run.call(LONG[:65])
+        assert run.call(LONG[:64], new=2).finished().coverage.complete
 
 
 def test_a_family_that_forgets_its_past_is_found_out() -> None:
@@ -68,9 +77,9 @@ def test_a_family_that_forgets_its_past_is_found_out() -> None:
         return forward(*args, past_key_values=None, **options)
 
     loaded.model.model.forward = forgetful
-    chunks = Chunks(loaded, loaded.layers[LAYER], 16)
-    chunks.rehearse()
-    assert chunks.why_whole == "it reads a text in parts otherwise than whole"
+    texts = Chunks(loaded, loaded.layers[LAYER], 16)
+    texts.rehearse()
+    assert texts.why_whole == "it reads a text in parts otherwise than whole"
 
 
 def test_a_family_that_fails_over_a_past_is_found_out() -> None:
@@ -83,26 +92,26 @@ def test_a_family_that_fails_over_a_past_is_found_out() -> None:
         return forward(*args, past_key_values=past_key_values, **options)
 
     loaded.model.model.forward = failing
-    chunks = Chunks(loaded, loaded.layers[LAYER], 16)
-    chunks.rehearse()
-    assert "NotImplementedError" in chunks.why_whole
+    texts = Chunks(loaded, loaded.layers[LAYER], 16)
+    texts.rehearse()
+    assert "NotImplementedError" in texts.why_whole
 
 
 @pytest.mark.parametrize("rope", ["dynamic", "longrope"])
 def test_where_length_turns_every_token_texts_run_whole_and_alone(rope: str) -> None:
     loaded = loaded_model()
     loaded.model.config.rope_parameters = {"rope_type": rope, "rope_theta": 1e4}
-    chunks = Chunks(loaded, loaded.layers[LAYER], 16)
-    assert chunks.alone
-    assert "length" in chunks.why_whole
+    texts = Chunks(loaded, loaded.layers[LAYER], 16)
+    assert texts.alone
+    assert "length" in texts.why_whole
 
 
 def test_later_chunks_are_shorter_so_that_each_costs_about_the_same() -> None:
     loaded = loaded_model()
-    chunks = Chunks(replace(loaded, context=1 << 17), loaded.layers[LAYER], 2048)
+    texts = Chunks(replace(loaded, context=1 << 17), loaded.layers[LAYER], 2048)
     start, shortest = 0, 0
-    while start < chunks.longest:
-        end = chunks.end(start, chunks.longest)
+    while start < texts.longest:
+        end = texts.end(start, texts.longest)
         assert (end - start) * end <= 2048**2 or end - start == 128
         shortest += end - start == 128
         start = end
