@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from monitor.errors import InputError, MonitoringFailed, TooLong, Unavailable
+from monitor.errors import BadRequest, MonitoringFailed, TooLong, Unavailable
 from monitor.model.engine import chunks
 from monitor.model.engine.chunks import Chunks
 from monitor.model.engine.requests import ScoreJob
@@ -269,7 +269,7 @@ class TestScoring:
         assert scorer.unscored_passes() == 6
 
     def test_nothing_is_scored_of_no_tokens(self) -> None:
-        with scoring() as scorer, pytest.raises(InputError, match="no token to run"):
+        with scoring() as scorer, pytest.raises(BadRequest, match="no token to run"):
             scorer.submit(ScoreJob("a", (), Recorder(), Recorder()), lambda _: None)
 
 
