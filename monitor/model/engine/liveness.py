@@ -79,14 +79,16 @@ class _Answer:
         return self._there.is_set() and self._seen
 
 
-def can_see(engine: _Engine, scorer: _Scorer, ids: tuple[int, ...], timeout: float) -> bool:
+def can_see(engine: _Engine | None, scorer: _Scorer, ids: tuple[int, ...], timeout: float) -> bool:
     """True where tokens are scored, read and generated alike, or are so again after a fault.
 
     A queue that is busy shows it by its passes since the last fault, one that is idle by a short text of its own, which
     must end within `timeout` seconds. Blocks. An engine that is gone counts as blind: nobody could be served either.
+    Where nothing is generated, `engine` is None.
     """
     name = f"probe-{uuid.uuid4().hex}"
-    return _scores(scorer, name, ids, timeout) and _generates(engine, name, ids, timeout)
+    seen = _scores(scorer, name, ids, timeout)
+    return seen and (engine is None or _generates(engine, name, ids, timeout))
 
 
 def _scores(scorer: _Scorer, name: str, ids: tuple[int, ...], timeout: float) -> bool:
