@@ -154,7 +154,7 @@ class ConditionScore:
 
 
 class Where(enum.StrEnum):
-    """Which tokens a clamp edits: those on which the feature is active, or all; never a sequence's first."""
+    """Which tokens a clamp edits: those on which the feature is active, or all; never attention sinks."""
 
     ACTIVE = "active"
     EVERYWHERE = "everywhere"
@@ -281,7 +281,7 @@ class Failure(enum.StrEnum):
     NOT_CONCLUDED = "not_concluded"
     """The request ended before anybody asked for its verdict."""
     NOT_JUDGED = "not_judged"
-    """Tokens were scored, and rules pass over all of them: there is only a first token, or only control tokens."""
+    """Tokens were scored, and rules pass over all of them: there are only attention sinks and control tokens."""
     NOT_RUN = "not_run"
     """No token was scored at all."""
     PASS_FAILED = "pass_failed"
@@ -324,6 +324,8 @@ class Sampling:
     """0 keeps all."""
     top_p: float = 1.0
     seed: int | None = None
+    """Random numbers of the request's own. Its tokens repeat exactly where each pass runs one request; beside others
+    the probabilities are rounded otherwise, which in bfloat16 often changes a token."""
     stop: tuple[str, ...] = ()
 
 
@@ -337,10 +339,16 @@ class TokenBlock:
     token_ids: tuple[int, ...]
     readings: Readings
     """`[len(token_ids), watched]`, columns in the order of the watch plan."""
+    sinks: tuple[int, ...] = ()
+    """Positions of attention sinks among the tokens; that of a sequence's first token need not be named."""
 
 
 UNREAD = float("-inf")
 """Stands where a reading should be that no tap wrote. A tap writes NaN for what is not finite, never this."""
+
+
+def _positions(block: TokenBlock) -> range:
+    return range(block.start, block.start + len(block.token_ids))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -367,6 +375,9 @@ class Blocks:
     """`[rows, watched]`, columns in the order of the watch plan; `UNREAD` where no tap wrote."""
     faults: Mapping[int, Failure] = field(default_factory=dict)
     """Blocks, by number, that the caller knows to be unscored, whatever their readings say."""
+    sinks: NDArray[np.bool_] | None = None
+    """`[rows]` True at attention sinks, whose readings mean nothing: nothing is judged by them. None where there
+    are none but the first tokens of sequences."""
 
     def __len__(self) -> int:
         return len(self.slots)
@@ -388,7 +399,9 @@ class Blocks:
                 "blocks of one call have the same columns; observe others in a call of their own"
             )
         counts[list(faults)] = 0
-        kept = [block.token_ids for i, (_, block) in enumerate(blocks) if i not in faults]
+        named = {i: block for i, (_, block) in enumerate(blocks) if i not in faults}
+        kept = [block.token_ids for block in named.values()]
+        sinks = [at in block.sinks for block in named.values() for at in _positions(block)]
         return cls(
             slots=np.asarray([slot for slot, _ in blocks], np.intp),
             responses=np.asarray([block.phase is Phase.RESPONSE for _, block in blocks], bool),
@@ -398,14 +411,16 @@ class Blocks:
             token_ids=np.asarray([i for ids in kept for i in ids], np.int64),
             readings=np.concatenate(whole) if whole else np.zeros((0, 0), np.float32),
             faults=faults,
+            sinks=np.asarray(sinks, bool) if any(sinks) else None,
         )
 
     def block(self, number: int) -> TokenBlock:
         """One of them on its own."""
         rows = self.rows(number)
         phase = Phase.RESPONSE if self.responses[number] else Phase.PROMPT
-        ids = tuple(self.token_ids[rows].tolist())
-        return TokenBlock(phase, int(self.starts[number]), ids, self.readings[rows])
+        ids, start = tuple(self.token_ids[rows].tolist()), int(self.starts[number])
+        marks = () if self.sinks is None else tuple((start + self.sinks[rows].nonzero()[0]).tolist())
+        return TokenBlock(phase, start, ids, self.readings[rows], marks)
 
     def rows(self, number: int) -> slice:
         """Its rows in `token_ids` and `readings`."""
@@ -429,6 +444,7 @@ class Blocks:
             self.counts[kept],
             self.token_ids,
             self.readings,
+            sinks=self.sinks,
         )
 
     def in_order(self, firsts: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -442,6 +458,14 @@ class Blocks:
             return firsts
         before = np.cumsum(self.counts) - self.counts
         return np.asarray(np.arange(int(self.counts.sum())) + np.repeat(firsts - before, self.counts))
+
+    def ordinary(self) -> NDArray[np.bool_]:
+        """`[tokens]`: of all blocks one after the other, the tokens whose readings mean something.
+
+        These are all but attention sinks, and so all but the first of a sequence.
+        """
+        found = self.in_order(self.starts) > 0
+        return found if self.sinks is None else found & ~self.sinks[self.in_order(self.firsts)]
 
     def unscored(self) -> dict[int, Failure]:
         """Blocks that count as unscored, by number: those with a fault, and those with a reading that is no number."""
@@ -549,8 +573,11 @@ class Coverage:
     """Tokens of the input that were dropped before the model ran, at the caller's request. An estimate where most of
     the input was dropped before it was tokenised."""
     tokens_judged: int = 0
-    """Scored tokens that rules judged. They pass over a sequence's first token and over control tokens, such as BOS and
-    the marks between messages."""
+    """Scored tokens that rules judged. They pass over attention sinks and over control tokens, such as BOS and the
+    marks between messages."""
+    tokens_sinks: int = 0
+    """Tokens among the scored ones that are attention sinks, the first of the text among them. No rule judges by them
+    and no clamp edits them."""
 
     @property
     def complete(self) -> bool:

@@ -6,23 +6,29 @@ the file wins over the defaults written here. No other module reads any of the t
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
-from pydantic_settings.exceptions import SettingsError
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import AliasEvent, NodeEvent
+from ruamel.yaml.nodes import MappingNode, Node
 
+from monitor import utf8
 from monitor.errors import ConfigurationError
 
 PREFIX = "SAE_MONITOR_"
+CLIENT_PREFIX = "SAE_MONITOR_CLIENT_"
 _LARGEST_FILE = 1 << 20
 _ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):(?P<port>[0-9]{1,5})")
 
@@ -52,19 +58,75 @@ MASKS = {
 """Default of `decision_log_masks`: e-mail addresses, and numbers of four digits or more."""
 
 
-def _plain(value: object) -> object:
-    """A path as text, and False as `off`, because YAML 1.1 reads the word off as a boolean."""
+_NO_NAMES = (
+    *("true", "false", "yes", "no", "on", "off", "enable", "enabled", "disable", "disabled"),
+    *("none", "null", "nil", "undefined", "nan", "~", "0", "1"),
+)
+"""Words by which people mean a switch or nothing, and hardly ever a file."""
+
+
+def _named(value: object) -> object:
+    """The name of a file, a folder or a model. Refuses what is rather a switch, nothing, or meant for a shell.
+
+    The value of a variable reaches no shell, so that its quotation marks, `~` and `$` would become parts of a name.
+    """
+    if isinstance(value, bool):
+        raise ValueError("write a name, or leave it out")
+    if isinstance(value, Path) and value.exists():
+        return value
+    text = str(value) if isinstance(value, str | Path) else ""
+    if text.strip().lower() in _NO_NAMES:
+        raise ValueError(f"write a name, or leave it out; ./{text.strip()} if something is really called so")
+    if not text.strip() and isinstance(value, str):
+        raise ValueError("is empty; write a name, or leave it out")
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
+        raise ValueError("write it without quotation marks")
+    if text.startswith(("~", "$")) or "${" in text:
+        raise ValueError("write it out: `~` and variables are not replaced here")
+    return value
+
+
+def _log_folder(value: object) -> object:
+    """As `_named`, for `decision_log`: `off` and `auto` are words of its own. YAML 1.1 reads off as a boolean."""
     if value is False:
         return "off"
-    return str(value) if isinstance(value, Path) else value
+    if isinstance(value, str) and value.lower() in ("off", "auto"):
+        return value.lower()
+    try:
+        named = _named(value)
+    except ValueError as error:
+        raise ValueError(f"{error}. To log no decisions, write off") from None
+    return str(named) if isinstance(named, Path) else named
 
 
 def _from_json(value: object) -> object:
-    """Parse a mapping that was given as JSON text in a flag; other values stay as they are."""
-    return json.loads(value) if isinstance(value, str) else value
+    """Parse a mapping that was given as JSON text in a flag or a variable; other values stay as they are."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError) as error:
+        why = (
+            f"{error.msg} at character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else error
+        )
+        raise ValueError(f'not JSON ({why}); write an object, such as {{"card": "[0-9]{{16}}"}}') from None
 
 
+def _compiled(value: object) -> object:
+    """The regular expression that a text stands for; other values stay as they are."""
+    if not isinstance(value, str):
+        return value
+    try:
+        with warnings.catch_warnings(action="ignore"):  # Of what `re` may read otherwise one day.
+            return re.compile(value)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ValueError(f"write a regular expression that Python's `re` can read ({error})") from None
+
+
+Mask = Annotated[re.Pattern[str], BeforeValidator(_compiled)]
 Address = Annotated[str, AfterValidator(_checked_address)]
+NamedText = Annotated[str, BeforeValidator(_named)]
+NamedPath = Annotated[Path, BeforeValidator(_named)]
 
 
 class Settings(BaseSettings):
@@ -85,25 +147,25 @@ class Settings(BaseSettings):
 
     # What runs
 
-    settings: Path | None = None
+    settings: NamedPath | None = None
     """YAML file with any of these settings, one `name: value` per line. Flags and environment variables win
     over it."""
 
-    model: str | None = None
+    model: NamedText | None = None
     """Language model to watch: a name on the Hugging Face hub, a folder, a GGUF file, or ORG/REPO:FILE.gguf for one on
     the hub. Default: the bundled demo model."""
 
-    dictionary: Path | None = None
+    dictionary: NamedPath | None = None
     """Sparse autoencoder of that model: a folder, a weights file, or hub:ORG/NAME[@REVISION][/FOLDER]. Default:
     the bundled demo model's; any other model needs its own."""
 
-    dictionary_format: str | None = None
+    dictionary_format: NamedText | None = None
     """Checkpoint family of the dictionary, such as saelens. Default: found from its files."""
 
-    policies: Path | None = None
+    policies: NamedPath | None = None
     """Folder of policy files. Default: the bundled policies, which fit the demo model."""
 
-    cache: Path | None = None
+    cache: NamedPath | None = None
     """Folder for what is made once and used again, such as unpacked GGUF files; it may be deleted at any time. Default:
     sae-monitor in the user's cache folder."""
 
@@ -161,17 +223,17 @@ class Settings(BaseSettings):
 
     # Who may call
 
-    callers: Path | None = None
+    callers: NamedPath | None = None
     """File of callers, one JSON object per line, each with a name, roles and the hash of a token; `sae-monitor
     token new NAME` makes one. Default: callers are not authenticated."""
 
-    tls_certificate: Path | None = None
+    tls_certificate: NamedPath | None = None
     """PEM file of the server's certificate and its chain. Read again whenever it changes."""
 
-    tls_key: Path | None = None
+    tls_key: NamedPath | None = None
     """PEM file of the private key of that certificate, without a password."""
 
-    tls_client_ca: Path | None = None
+    tls_client_ca: NamedPath | None = None
     """PEM file of certificate authorities, for mutual TLS. Only clients with a certificate that one of them issued
     may connect. It needs callers, which says who they are and what they may do."""
 
@@ -217,8 +279,9 @@ class Settings(BaseSettings):
     context_limit: Annotated[int, Field(ge=2)] | None = None
     """Maximum number of tokens of one request, prompt and response together. Default: the model's context."""
 
-    max_running: Annotated[int, Field(ge=1, le=4096)] = 64
-    """Maximum number of generations that run at once. Further ones wait in the queue."""
+    max_running: Annotated[int, Field(ge=0, le=4096)] = 64
+    """Maximum number of generations that run at once. Further ones wait in the queue. 0 generates nothing: texts are
+    only scored, and there is no key-value cache."""
 
     queue_size: Annotated[int, Field(ge=1)] = 256
     """Maximum number of generations that wait. Four times as many texts to score may wait. Further calls are refused
@@ -229,8 +292,8 @@ class Settings(BaseSettings):
     device."""
 
     max_cache_tokens: Annotated[int, Field(ge=1)] | None = None
-    """Size of the key-value cache in tokens, for all running requests together. Default: chosen for the device's
-    memory."""
+    """Size of the key-value cache in tokens, for all running requests together. Default: enough for max_running
+    requests of the whole context, but at most half of the memory that is free and, on the CPU, 4 GiB."""
 
     max_concurrent_calls: Annotated[int, Field(ge=1)] = 256
     """Maximum number of calls in progress. Further ones are refused with RESOURCE_EXHAUSTED and a time to wait."""
@@ -298,7 +361,7 @@ class Settings(BaseSettings):
 
     # What is written down
 
-    decision_log: Annotated[str, BeforeValidator(_plain), Field(min_length=1)] = "auto"
+    decision_log: Annotated[str, BeforeValidator(_log_folder)] = "auto"
     """Folder in which every decision is written down before its caller is answered; off writes none. auto is a
     folder of this user and this port, or off where the port is 0."""
 
@@ -313,7 +376,7 @@ class Settings(BaseSettings):
     decision_log_text: bool = False
     """Write prompts and released responses into records, after masking."""
 
-    decision_log_masks: Annotated[dict[str, re.Pattern[str]], BeforeValidator(_from_json)] = MASKS
+    decision_log_masks: Annotated[dict[str, Mask], NoDecode, BeforeValidator(_from_json)] = MASKS
     """Regular expressions by name, as a JSON object. What one of them matches in logged text becomes [NAME].
     They take the place of the two built-in ones, for e-mail addresses and for numbers of four digits or
     more."""
@@ -322,7 +385,7 @@ class Settings(BaseSettings):
     """Write the readings of the watched features at every token into records, so that `decisions replay` needs
     no model."""
 
-    decision_log_salt_file: Path | None = None
+    decision_log_salt_file: NamedPath | None = None
     """File with 16 bytes or more, the key of the prompt hashes in records. Default: a new key at every start,
     so that hashes of two runs cannot be compared."""
 
@@ -346,7 +409,7 @@ class Settings(BaseSettings):
 
     # Tracing
 
-    otlp_endpoint: str | None = None
+    otlp_endpoint: NamedText | None = None
     """Collector that spans are sent to over OTLP/gRPC, such as http://127.0.0.1:4317 (needs the extra `otel`).
     Default: spans are not sent."""
 
@@ -372,71 +435,222 @@ class _FileSource(PydanticBaseSettingsSource):
 
     def __call__(self) -> dict[str, Any]:
         path = self.current_state.get("settings")
-        return {} if path is None else _read(Path(path))
+        try:
+            return {} if path is None else _SettingsFile.read(Path(str(_named(path)))).values
+        except ValueError:  # The check of the setting itself says what is wrong with it.
+            return {}
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
         """Part of the base class; values come all at once from `__call__`."""
         return None, field_name, False
 
 
-def load_settings(flags: Mapping[str, Any] | None = None) -> Settings:
-    """Settings from flags (None means not given), the environment and the settings file.
+class _SettingsFile(NamedTuple):
+    """A settings file that was read."""
 
-    Raises ConfigurationError that names each wrong setting, what was found and what is expected.
-    """
-    given = {name: value for name, value in (flags or {}).items() if value is not None}
-    try:
-        return Settings(**given)
-    except (ValidationError, SettingsError) as error:
-        raise ConfigurationError(_explain(error, given)) from None
+    path: Path
+    values: dict[str, Any]
+    lines: dict[tuple[str | int, ...], int]
+    """Line of each setting and of each part of one, by its path, counted from 1."""
+
+    @classmethod
+    def read(cls, path: Path) -> _SettingsFile:
+        """Read a file. Raises ConfigurationError where it cannot be read, or is not one mapping."""
+        text = _file_text(path)
+        try:
+            for event in _yaml().parse(text):
+                if isinstance(event, NodeEvent) and event.anchor:
+                    what = "aliases" if isinstance(event, AliasEvent) else "anchors"
+                    where = f"{path}:{event.start_mark.line + 1}"
+                    raise ConfigurationError(f"{where}: {what} are refused; write the value out")
+            content = _yaml().load(text)
+            lines = dict(_lines(_yaml().compose(text), ()))
+        except MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            line = mark.line + 1 if mark is not None else 1
+            raise ConfigurationError(f"{path}:{line}: not YAML: {error.problem or error.context}") from None
+        except (YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
+            raise ConfigurationError(f"{path}: not YAML: {error}") from None
+        except (ArithmeticError, AssertionError):  # A character beyond Unicode, `%YAML 1.3`.
+            raise ConfigurationError(f"{path}: not YAML that this version can read") from None
+        if content is None:
+            return cls(path, {}, {})
+        if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+            raise ConfigurationError(
+                f"{path}: write one `name: value` per line, such as `listen: 127.0.0.1:50051`"
+            )
+        if "settings" in content:
+            where = f"{path}:{lines.get(('settings',), 1)}"
+            raise ConfigurationError(f"{where}: a settings file cannot name another; remove `settings`")
+        return cls(path, {name: value for name, value in content.items() if value is not None}, lines)
+
+    def where(self, place: tuple[str | int, ...]) -> str:
+        """`FILE:LINE` of a setting or a part of one; of the setting where the part has no line of its own."""
+        line = self.lines.get(place) or self.lines.get(place[:1], 1)
+        return f"{self.path}:{line}"
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """The mapping in a settings file. Raises ConfigurationError where there is none."""
+def _file_text(path: Path) -> str:
     try:
         if path.stat().st_size > _LARGEST_FILE:
             raise ConfigurationError(
                 f"{path}: larger than {_LARGEST_FILE} bytes; this is not a settings file"
             )
-        content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from None
-    except (YAMLError, ValueError, TypeError, RecursionError) as error:
-        raise ConfigurationError(f"{path}: not YAML: {error}") from None
-    if content is None:
-        return {}
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise ConfigurationError(
-            f"{path}: write one `name: value` per line, such as `listen: 127.0.0.1:50051`"
-        )
-    if "settings" in content:
-        raise ConfigurationError(f"{path}: a settings file cannot name another; remove `settings`")
-    return {name: value for name, value in content.items() if value is not None}
+        if not path.is_file():  # a pipe would be waited for
+            raise ConfigurationError(f"{path}: cannot be read: it is not a file")
+        return utf8.decode(path.read_bytes())
+    except (OSError, ValueError) as error:
+        if isinstance(error, utf8.NotUtf8):
+            raise ConfigurationError(f"{path}:{error.line}: not YAML: {error}") from None
+        why = error.strerror if isinstance(error, OSError) else error
+        raise ConfigurationError(f"{path}: cannot be read: {why}") from None
 
 
-def _explain(error: ValidationError | SettingsError, flags: Mapping[str, Any]) -> str:
-    """One line for each wrong setting: where it was given, its name, what was found, what is expected."""
-    if isinstance(error, SettingsError):
-        return str(error)
+def _lines(node: Node | None, above: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], int]]:
+    """Path and line of every value below a node, counted from 1. No setting has parts of parts."""
+    if isinstance(node, MappingNode) and len(above) < 2:
+        for key, value in node.value:
+            here = (*above, str(key.value))
+            yield here, key.start_mark.line + 1
+            yield from _lines(value, here)
+
+
+def _yaml() -> YAML:
+    return YAML(typ="safe", pure=True)
+
+
+def load_settings(flags: Mapping[str, Any] | None = None) -> Settings:
+    """Settings from flags (None means not given), the environment and the settings file.
+
+    Raises ConfigurationError that names each wrong setting where it was given, what was found and what to write.
+    """
+    given = {name: value for name, value in (flags or {}).items() if value is not None}
+    problems = _unknown_variables()
+    try:
+        chosen = Settings(**given)
+    except ValidationError as error:
+        problems += _explain(error, given)
+    if problems:
+        raise ConfigurationError("\n".join(problems))
+    return chosen
+
+
+def load_client_settings() -> ClientSettings:
+    """Settings of a client from the environment. Raises ConfigurationError that names each wrong variable."""
+    problems = _unknown_variables()
+    try:
+        chosen = ClientSettings()
+    except ValidationError as error:
+        problems += [
+            _variable_problem(CLIENT_PREFIX + str(one["loc"][0]).upper(), one) for one in error.errors()
+        ]
+    if problems:
+        raise ConfigurationError("\n".join(problems))
+    return chosen
+
+
+_OF_KUBERNETES = re.compile(r"(.+_)?(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_.+)?)")
+"""Ends of variables that Kubernetes sets for every service of a namespace, such as one called `sae-monitor`."""
+
+
+def _unknown_variables() -> list[str]:
+    """A line for each variable that begins as ours do, has a value, and stands for no setting."""
+    known = [name.upper() for name in Settings.model_fields]
+    known += [f"CLIENT_{name.upper()}" for name in ClientSettings.model_fields]
+    found = []
+    for name, value in sorted(os.environ.items()):
+        rest = name.upper().removeprefix(PREFIX)
+        ours = rest != name.upper() or _misspelt_prefix(name.upper(), known)
+        if not ours or rest in known or not value:
+            continue
+        by_kubernetes = _OF_KUBERNETES.fullmatch(rest) or (rest.endswith("PORT") and "://" in value)
+        if not by_kubernetes:
+            found.append(f"{name}: there is no such variable; {_nearest(rest, known, PREFIX)}")
+    return found
+
+
+def _misspelt_prefix(name: str, known: Iterable[str]) -> bool:
+    """True for a name such as SAE_MONITR_LISTEN."""
+    listed = [PREFIX + rest for rest in known]
+    return name.startswith("SAE") and bool(difflib.get_close_matches(name, listed, n=1, cutoff=0.92))
+
+
+def _nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """Advice that names what is spelt most alike; all that is known, where nothing is."""
+    listed = sorted(known)
+    # With the prefix where that is misspelt; else without it, because it would make everything alike.
+    whole = difflib.get_close_matches(name, [prefix + one for one in listed], n=1, cutoff=0.9)
+    close = [one.removeprefix(prefix) for one in whole]
+    close = close or difflib.get_close_matches(name, listed, n=1, cutoff=0.6)
+    return (
+        f"did you mean {prefix}{close[0]}?" if close else f"there are {', '.join(prefix + x for x in listed)}"
+    )
+
+
+def _explain(error: ValidationError, flags: Mapping[str, Any]) -> list[str]:
+    """One line for each wrong setting: where it was given, its name, what was found, what to write."""
     lines = []
     for problem in error.errors():
-        name = ".".join(str(part) for part in problem["loc"])
+        place = problem["loc"]
+        name = str(place[0]) if place else ""
+        where = _where(place, flags)
         if problem["type"] == "extra_forbidden":
-            lines.append(f"{name}: there is no such setting; there are {', '.join(Settings.model_fields)}")
-            continue
-        expected = problem["msg"].removeprefix("Value error, ")
-        lines.append(f"{_where(name, flags)}: found {problem['input']!r}: {expected}")
-    return "\n".join(lines)
+            lines.append(f"{where}: there is no such setting; {_nearest(name, Settings.model_fields)}")
+        else:
+            lines.append(_variable_problem(where, problem))
+    return lines
 
 
-def _where(name: str, flags: Mapping[str, Any]) -> str:
-    """The name under which the operator gave a setting, or a part of one: flag, variable or entry of the file."""
-    setting, _, part = name.partition(".")
-    inside = f" ({part})" if part else ""
+def _variable_problem(where: str, problem: ErrorDetails) -> str:
+    found = repr(problem["input"])
+    found = found if len(found) <= 80 else f"{found[:77]}..."
+    return f"{where}: found {found}: {_expected(problem)}"
+
+
+_EXPECTED = {
+    "int_parsing": "write a whole number",
+    "int_from_float": "write a whole number",
+    "int_type": "write a whole number",
+    "float_parsing": "write a number",
+    "float_type": "write a number",
+    "finite_number": "write a finite number",
+    "bool_parsing": "write true or false",
+    "bool_type": "write true or false",
+    "string_type": "write a text, in quotation marks where YAML would read something else",
+    "path_type": "write the name of a file or a folder",
+    "pattern_type": "write a regular expression that Python's `re` can read",
+    "dict_type": 'write a mapping, such as {"card": "[0-9]{16}"}',
+}
+
+
+def _expected(problem: ErrorDetails) -> str:
+    """What to write instead of a wrong value."""
+    if problem["type"] in _EXPECTED:
+        return _EXPECTED[problem["type"]]
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "literal_error":
+        return message.replace("Input should be ", "write ")
+    return message.replace("Input should be ", "write a number ")
+
+
+def _variable(name: str) -> str:
+    """The variable that a setting was given by, as it is spelt in the environment; empty where it was not."""
+    wanted = PREFIX + name.upper()
+    return next((found for found, value in os.environ.items() if found.upper() == wanted and value), "")
+
+
+def _where(place: tuple[str | int, ...], flags: Mapping[str, Any]) -> str:
+    """How the operator gave a setting, or a part of one: flag, variable, or file and line."""
+    if not place:
+        return "the settings"
+    setting, parts = str(place[0]), [str(part) for part in place[1:]]
+    inside = f" ({'.'.join(parts)})" if parts else ""
     if setting in flags:
         return f"--{setting.replace('_', '-')}{inside}"
-    variable = PREFIX + setting.upper()
-    return f"{variable}{inside}" if os.environ.get(variable) else f"settings file: {name}"
+    if variable := _variable(setting):
+        return f"{variable}{inside}"
+    path = flags.get("settings") or os.environ.get(_variable("settings"), "")
+    return f"{_SettingsFile.read(Path(str(path))).where(place)}: {'.'.join([setting, *parts])}"
 
 
 GROUPS = {
@@ -476,6 +690,7 @@ _VALUES = {
     "dictionary": "PLACE",
     "dictionary_format": "NAME",
     "policies": "FOLDER",
+    "cache": "FOLDER",
     "device": "DEVICE",
     "decision_log": "FOLDER|off",
     "decision_log_masks": "JSON",
@@ -498,10 +713,16 @@ def _values(name: str, annotation: Any) -> str:
         return _VALUES[name]
     if get_origin(annotation) is Literal:
         return "CHOICE"
-    kinds = {annotation, *get_args(annotation)}
+    # Of a union of annotated types, what is annotated.
+    kinds = {annotation, *map(_plain, get_args(annotation))}
     if bool in kinds:
         return ""
     return "FILE" if Path in kinds else _UNITS.get(name.rpartition("_")[2], "NUMBER")
+
+
+def _plain(annotation: Any) -> Any:
+    """The type that is annotated, where one is."""
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
 
 
 class ClientSettings(BaseSettings):
@@ -509,22 +730,22 @@ class ClientSettings(BaseSettings):
     list of processes.
     """
 
-    model_config = SettingsConfigDict(env_prefix="SAE_MONITOR_CLIENT_", frozen=True, env_ignore_empty=True)
+    model_config = SettingsConfigDict(env_prefix=CLIENT_PREFIX, frozen=True, env_ignore_empty=True)
 
     token: SecretStr | None = None
     """The caller's token, which is sent as `authorization: Bearer …`."""
 
-    token_file: Path | None = None
+    token_file: NamedPath | None = None
     """File that holds the token and nothing else."""
 
-    ca: Path | None = None
+    ca: NamedPath | None = None
     """PEM file of certificate authorities that the server's certificate is checked against. Setting it turns
     TLS on."""
 
-    certificate: Path | None = None
+    certificate: NamedPath | None = None
     """PEM file of this client's certificate, for servers that ask clients for one."""
 
-    key: Path | None = None
+    key: NamedPath | None = None
     """PEM file of that certificate's key."""
 
 

@@ -8,10 +8,10 @@ import pytest
 
 @pytest.fixture(scope="session")
 def data_folder() -> Path:
-    """The external corpora, from SAE_MONITOR_DATA or beside the checkout; skips where they are absent."""
-    folder = Path(os.environ.get("SAE_MONITOR_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    """The external corpora, from MONITOR_TEST_DATA or beside the checkout; skips where they are absent."""
+    folder = Path(os.environ.get("MONITOR_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
     if not (folder / "corpus").is_dir():
-        pytest.skip(f"no corpora at {folder}: set SAE_MONITOR_DATA to a folder with corpus/ and labelled/")
+        pytest.skip(f"no corpora at {folder}: set MONITOR_TEST_DATA to a folder with corpus/ and labelled/")
     return folder
 
 
@@ -20,7 +20,7 @@ def few_threads() -> None:
     """Small tensors gain nothing from many threads, and workers of xdist would fight for the cores."""
     import torch
 
-    torch.set_num_threads(int(os.environ.get("SAE_MONITOR_TEST_THREADS", "1")))
+    torch.set_num_threads(int(os.environ.get("MONITOR_TEST_THREADS", "1")))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -9,7 +9,14 @@ from pydantic import ValidationError
 
 from monitor import settings as module
 from monitor.errors import ConfigurationError
-from monitor.settings import PREFIX, Settings, load_settings, split_address
+from monitor.settings import (
+    PREFIX,
+    Settings,
+    all_settings,
+    load_client_settings,
+    load_settings,
+    split_address,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -79,7 +86,7 @@ def test_variables_that_kubernetes_sets_for_a_service_do_no_harm(monkeypatch):
         ({"metrics_listen": "a:99999"}, "--metrics-listen: found 'a:99999'"),
         ({"grace_seconds": float("nan")}, "--grace-seconds: found nan"),
         ({"layer": -1}, "--layer: found -1"),
-        ({"dtype": "int8"}, "--dtype: found 'int8': Input should be 'auto', 'float32'"),
+        ({"dtype": "int8"}, "--dtype: found 'int8': write 'auto', 'float32'"),
         ({"nonsense": 1}, "nonsense: there is no such setting; there are"),
     ],
 )
@@ -107,10 +114,37 @@ def test_every_wrong_setting_is_named_at_once():
         ("- a\n- b\n", "write one `name: value` per line"),
         ("1: 2\n", "write one `name: value` per line"),
         ("lisen: 127.0.0.1:1\n", "lisen: there is no such setting"),
-        ("queue_size: 0\n", "settings file: queue_size: found 0"),
+        (
+            "queue_size: 0\n",
+            "settings.yaml:1: queue_size: found 0: write a number greater than or equal to 1",
+        ),
         ("settings: other.yaml\n", "cannot name another"),
         ("a: &a [x]\nb: *a\nmodel: {<<: 3}\n", "settings.yaml"),
         ("#" + "x" * (1 << 20), "larger than"),
+        (
+            "listen: 127.0.0.1:1\nlisen: 127.0.0.1:1\n",
+            "settings.yaml:2: lisen: there is no such setting; did you mean",
+        ),
+        ("\n\nlog_level: loud\n", "settings.yaml:3: log_level: found 'loud': write 'debug', 'info'"),
+        ("layer: 1.5\n", "settings.yaml:1: layer: found 1.5: write a whole number"),
+        ("insecure_listen: perhaps\n", "found 'perhaps': write true or false"),
+        ("model: 7\n", "settings.yaml:1: model: found 7: write a text"),
+        ("policies: no\n", "settings.yaml:1: policies: found 'no': write a name, or leave it out; ./no if"),
+        ("callers: true\n", "settings.yaml:1: callers: found True: write a name, or leave it out"),
+        (
+            "dictionary: '~/sae'\n",
+            "settings.yaml:1: dictionary: found '~/sae': write it out: `~` and variables",
+        ),
+        (
+            "decision_log_masks:\n  a: x\n  b: '['\n",
+            "settings.yaml:3: decision_log_masks.b: found '[': write a regular",
+        ),
+        ("decision_log_masks: 5\n", "settings.yaml:1: decision_log_masks: found 5: write a mapping"),
+        ("a: 1\n\tb: 2\n", "settings.yaml:2: not YAML"),
+        ("listen: a:1\nlisten: b:1\n", "settings.yaml:2: not YAML: found duplicate key"),
+        ("\na: *x\n", "settings.yaml:2: aliases are refused"),
+        ("a: &x [*x]\n", "settings.yaml:1: anchors are refused"),
+        ("a: &a [x, x]\nb: &b [*a, *a]\n", "settings.yaml:1: anchors are refused"),
     ],
 )
 def test_wrong_files(written, text, said):
@@ -153,3 +187,162 @@ def test_addresses(address, parts):
 def test_wrong_addresses(address):
     with pytest.raises(ValueError, match="HOST:PORT"):
         split_address(address)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (
+            "SAE_MONITOR_LISEN",
+            "SAE_MONITOR_LISEN: there is no such variable; did you mean SAE_MONITOR_LISTEN?",
+        ),
+        ("SAE_MONITOR_DECISIONLOG", "did you mean SAE_MONITOR_DECISION_LOG?"),
+        ("SAE_MONITOR_RELOAD_SECOND", "did you mean SAE_MONITOR_RELOAD_SECONDS?"),
+        ("SAE_MONITOR_CLIENT_TOKN", "did you mean SAE_MONITOR_CLIENT_TOKEN?"),
+        (
+            "sae_monitor_lisen",
+            "sae_monitor_lisen: there is no such variable; did you mean SAE_MONITOR_LISTEN?",
+        ),
+        ("SAE_MONITOR_", "there is no such variable; there are SAE_MONITOR_"),
+        ("SAE_MONITOR_VERSION", "SAE_MONITOR_VERSION: there is no such variable"),
+        (
+            "SAE_MONITR_LISTEN",
+            "SAE_MONITR_LISTEN: there is no such variable; did you mean SAE_MONITOR_LISTEN?",
+        ),
+        ("SAEMONITOR_QUEUE_SIZE", "did you mean SAE_MONITOR_QUEUE_SIZE?"),
+    ],
+)
+@pytest.mark.parametrize("load", [load_settings, load_client_settings])
+def test_a_variable_that_begins_as_ours_and_is_none_of_ours_is_named(monkeypatch, name, said, load):
+    monkeypatch.setenv(name, "127.0.0.1:1")
+    with pytest.raises(ConfigurationError, match=re.escape(said)):
+        load()
+
+
+@pytest.mark.parametrize("name", ["SAE_FOLDER", "SAELENS_CACHE", "MONITOR_LISTEN", "LISTEN"])
+def test_variables_of_other_programs_are_left_alone(monkeypatch, name):
+    monkeypatch.setenv(name, "x")
+    load_settings()
+
+
+def test_misspelt_and_wrong_variables_are_told_together(monkeypatch):
+    monkeypatch.setenv("SAE_MONITOR_LISEN", "a:1")
+    monkeypatch.setenv("SAE_MONITOR_LAYER", "x")
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings({"queue_size": 0})
+    assert len(str(caught.value).splitlines()) == 3
+
+
+def test_variables_in_lower_case_count_and_are_named_as_they_were_written(monkeypatch):
+    monkeypatch.setenv("sae_monitor_layer", "3")
+    assert load_settings().layer == 3
+    monkeypatch.setenv("sae_monitor_layer", "-3")
+    with pytest.raises(ConfigurationError, match="sae_monitor_layer: found '-3'"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SERVICE_HOST", "10.0.0.1"),
+        ("SERVICE_PORT", "50051"),
+        ("SERVICE_PORT_GRPC", "50051"),
+        ("PORT", "tcp://10.0.0.1:50051"),
+        ("PORT_50051_TCP", "tcp://10.0.0.1:50051"),
+        ("PORT_50051_TCP_ADDR", "10.0.0.1"),
+        ("GUARD_SERVICE_HOST", "10.0.0.1"),
+        ("GUARD_PORT", "udp://10.0.0.1:50051"),
+        ("GUARD_PORT_9464_TCP_PROTO", "tcp"),
+    ],
+)
+def test_every_variable_of_a_kubernetes_service_is_left_alone(monkeypatch, name, value):
+    monkeypatch.setenv(PREFIX + name, value)
+    load_settings()
+
+
+def test_a_port_that_an_operator_set_is_not_one_of_kubernetes(monkeypatch):
+    monkeypatch.setenv("SAE_MONITOR_PORT", "50051")
+    with pytest.raises(ConfigurationError, match="SAE_MONITOR_PORT: there is no such variable"):
+        load_settings()
+
+
+NAMED = [
+    name
+    for name, setting in ((s.name, s) for s in all_settings())
+    if setting.values in ("FILE", "FOLDER", "PLACE")
+]
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["false", "True", "no", "none", "NULL", "0", " off ", "' '", '"/log"', "~/log", "$HOME/x", "/a/${B}"],
+)
+@pytest.mark.parametrize("name", [*NAMED, "decision_log", "model"])
+def test_what_is_no_name_of_a_file_makes_none(monkeypatch, tmp_path, name, value):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(PREFIX + name.upper(), value)
+    with pytest.raises(ConfigurationError, match=f"^SAE_MONITOR_{name.upper()}: found .*: write") as caught:
+        load_settings()
+    assert len(str(caught.value).splitlines()) == 1
+    assert ("To log no decisions, write off" in str(caught.value)) == (name == "decision_log")
+
+
+def test_a_folder_may_be_called_so_all_the_same(monkeypatch, tmp_path):
+    monkeypatch.setenv("SAE_MONITOR_DECISION_LOG", "./false")
+    assert load_settings().decision_log == "./false"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "none").mkdir()
+    assert load_settings({"policies": Path("none")}).policies == Path("none")
+
+
+@pytest.mark.parametrize(
+    ("value", "meant"), [("off", "off"), ("OFF", "off"), ("Auto", "auto"), ("/off", "/off")]
+)
+def test_the_words_of_the_decision_log(monkeypatch, value, meant):
+    monkeypatch.setenv("SAE_MONITOR_DECISION_LOG", value)
+    assert load_settings().decision_log == meant
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("{", "SAE_MONITOR_DECISION_LOG_MASKS: found '{': not JSON (Expecting property name"),
+        ("card=[0-9]{16}", "not JSON (Expecting value at character 1); write an object, such as"),
+        ("[1]", "SAE_MONITOR_DECISION_LOG_MASKS: found [1]: write a mapping"),
+        ('{"card": "["}', "SAE_MONITOR_DECISION_LOG_MASKS (card): found '[': write a regular expression"),
+        (
+            '{"card": "a{99999999999}"}',
+            "SAE_MONITOR_DECISION_LOG_MASKS (card): found 'a{99999999999}': write a regular",
+        ),
+        ("[" * 100_000, "SAE_MONITOR_DECISION_LOG_MASKS: found '[[["),
+    ],
+)
+@pytest.mark.parametrize("way", ["variable", "flag"])
+def test_wrong_json_is_named_by_its_variable_or_flag(monkeypatch, value, said, way):
+    if way == "flag":
+        with pytest.raises(
+            ConfigurationError,
+            match=re.escape(said.replace("SAE_MONITOR_DECISION_LOG_MASKS", "--decision-log-masks")),
+        ):
+            load_settings({"decision_log_masks": value})
+        return
+    monkeypatch.setenv("SAE_MONITOR_DECISION_LOG_MASKS", value)
+    with pytest.raises(ConfigurationError, match=re.escape(said)) as caught:
+        load_settings()
+    assert len(str(caught.value)) < 400
+
+
+def test_json_in_a_variable_counts(monkeypatch):
+    monkeypatch.setenv("SAE_MONITOR_DECISION_LOG_MASKS", '{"card": "[0-9]{16}"}')
+    assert load_settings().decision_log_masks == {"card": re.compile("[0-9]{16}")}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_files_of_other_editors(tmp_path, encoding):
+    path = tmp_path / "settings.yaml"
+    path.write_text("queue_size: 3\n", encoding)
+    if encoding == "utf-8-sig":
+        assert load_settings({"settings": path}).queue_size == 3
+        return
+    with pytest.raises(ConfigurationError, match=r"settings.yaml:1: not YAML: is UTF-16, not UTF-8"):
+        load_settings({"settings": path})

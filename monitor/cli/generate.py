@@ -46,6 +46,7 @@ def generate(
     layer: options.Layer = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
+    skip_self_test: options.SkipSelfTestOption = False,
     timeout: options.Timeout = 600.0,
     json: options.AsJson = False,
     svg: options.Svg = None,
@@ -55,7 +56,9 @@ def generate(
 
     Exit codes: 0 no enforced rule matched, 1 one did, 2 an error, or tokens that were not scored.
     """
-    flags = options.server_flags(model, dictionary, policies, layer, device, dtype, dictionary_format)
+    flags = options.server_flags(
+        model, dictionary, policies, layer, device, dtype, dictionary_format, skip_self_test
+    )
     flags["drop_error_term"] = True if drop_error_term and connect is None else None
     request = pb.Generation(
         input=belonging(

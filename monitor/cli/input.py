@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from monitor import utf8
 from monitor.errors import InputError
 from monitor.v1 import monitor_pb2 as pb
 
@@ -66,13 +67,11 @@ def _encoded(argument: str) -> bytes:
 
 
 def _text(source: str, data: bytes) -> str:
+    """The text without a byte order mark: the mark is no part of what was written."""
     try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(_not_utf8(source, data, error.start)) from error
-
-
-def _not_utf8(source: str, data: bytes, offset: int) -> str:
-    line = data.count(b"\n", 0, offset) + 1
-    where = f"byte 0x{data[offset]:02x} at offset {offset} (line {line})"
-    return f"{source} is not valid UTF-8: {where}; convert it first, for example with iconv"
+        return utf8.decode(data)
+    except utf8.NotUtf8 as error:
+        where = f"{error.found} at offset {error.offset} (line {error.line})"
+        raise InputError(
+            f"{source} is not valid UTF-8: {where}; convert it first, for example with iconv"
+        ) from error

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -145,15 +144,17 @@ def _named_extra(command: str, error: ModuleNotFoundError, extra: str = "") -> M
 def _files_named() -> Iterator[None]:
     """Turn an OSError or EOFError in the block into an InputError that names the file and the reason.
 
-    A closed pipe (`| head`) ends the command with exit code 2. Typer would end both with 1, the code of a match.
+    Typer would end both with 1, the code of a match. A pipe that nobody reads ends the command with 2, unless it is
+    standard output: `monitor.cli.streams` drops what nobody reads.
     """
     from monitor.cli.errors import ExitCode
+    from monitor.cli.streams import drop
     from monitor.errors import InputError
 
     try:
         yield
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or what is still buffered fails once more at the end
+        drop(1)  # or what is still buffered fails once more at the end
         raise typer.Exit(ExitCode.ERROR) from None
     except OSError as error:
         if error.strerror is None:

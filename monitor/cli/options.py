@@ -114,7 +114,10 @@ Truncate = Annotated[
 ]
 
 AsJson = Annotated[
-    bool, typer.Option("--json", help="Print the response as JSON instead of text.", rich_help_panel=SHOWS)
+    bool,
+    typer.Option(
+        "--json", help="Print the response as one line of JSON instead of text.", rich_help_panel=SHOWS
+    ),
 ]
 Svg = Annotated[
     Path | None,
@@ -230,7 +233,8 @@ Labels = Annotated[
 ]
 
 DeviceOption = Annotated[str, _option("device")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+SkipSelfTestOption = Annotated[bool, _option("skip_self_test")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one line of JSON instead of text.")]
 
 
 def belonging(content: pb.Input, session: str | None, labels: Sequence[str] | None) -> pb.Input:
@@ -252,10 +256,12 @@ def server_flags(
     device: str | None,
     dtype: str | None,
     dictionary_format: str | None = None,
+    skip_self_test: bool = False,
 ) -> dict[str, Any]:
     """The flags of the group "What runs" by the names of their settings; None if not given."""
     flags: dict[str, Any] = {"model": model, "dictionary": dictionary, "policies": policies}
     flags["dictionary_format"] = dictionary_format
+    flags["skip_self_test"] = skip_self_test or None
     return flags | {"layer": layer, "device": device, "dtype": dtype}
 
 

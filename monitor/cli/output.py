@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,19 @@ from monitor.cli.show.svg import save_svg
 from monitor.errors import InputError
 from monitor.v1 import monitor_pb2 as pb
 
+_LINE_ENDS = re.compile("[\x85\u2028\u2029]")
+
 
 def as_json(message: Any) -> str:
-    """The message in the protocol's JSON form; fields that are false, zero or empty are written out."""
-    return json_format.MessageToJson(message, always_print_fields_with_no_presence=True, ensure_ascii=False)
+    """The message in the protocol's JSON form, on one line; fields that are false, zero or empty are written out."""
+    return json_line(json_format.MessageToDict(message, always_print_fields_with_no_presence=True))
+
+
+def json_line(value: object) -> str:
+    """A value as JSON on one line, also for readers that take U+2028 and its like for the end of a line."""
+    text = json.dumps(value, ensure_ascii=False)
+    # They can only stand inside of strings.
+    return _LINE_ENDS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def exit_code(verdict: pb.Verdict, exit_zero: bool) -> ExitCode:

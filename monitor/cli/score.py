@@ -33,6 +33,7 @@ def score(
     layer: options.Layer = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
+    skip_self_test: options.SkipSelfTestOption = False,
     timeout: options.Timeout = 120.0,
     json: options.AsJson = False,
     tokens: Annotated[
@@ -51,10 +52,12 @@ def score(
     The forward pass stops after the layer that is read; nothing is generated. Exit codes: 0 no enforced rule
     matched, 1 one did, 2 an error, or tokens that were not scored.
     """
-    flags = options.server_flags(model, dictionary, policies, layer, device, dtype, dictionary_format)
+    flags = options.server_flags(
+        model, dictionary, policies, layer, device, dtype, dictionary_format, skip_self_test
+    )
     content = as_input(read_text(text, file), chat=chat, system=system, truncate=truncate)
     belonging(content, session, label)
-    with open_session(connect, flags, timeout) as client:
+    with open_session(connect, flags, timeout, generates=False) as client:
         rules = RuleScores.of(client.policies().policies)
         answer = client.score(content, include_tokens=tokens)
     picture(svg, "sae-monitor score", rules, lambda painter: scored(answer, painter))

@@ -9,21 +9,28 @@ from typing import Any
 
 import typer
 
+from monitor import utf8
 from monitor.cli.show.console import stderr_console
 from monitor.client import Client, connect
 from monitor.errors import ConfigurationError
-from monitor.settings import ClientSettings, load_settings, split_address
+from monitor.settings import ClientSettings, load_client_settings, load_settings, split_address
 
 
 @contextmanager
-def open_session(address: str | None, flags: Mapping[str, Any], timeout: float) -> Iterator[Client]:
-    """A client of the server at `address`, or, if that is None, of one started in this process with `flags`."""
+def open_session(
+    address: str | None, flags: Mapping[str, Any], timeout: float, *, generates: bool = True
+) -> Iterator[Client]:
+    """A client of the server at `address`, or, if that is None, of one started in this process with `flags`.
+
+    Where the command only scores, `generates` is False: the own server then needs no key-value cache.
+    """
     if address is not None:
         refuse_local_flags(flags)
         with connected(address, timeout) as client:
             yield client
         return
-    with stderr_console().status("loading the model …") as status, local_server(flags) as server:
+    own = flags if generates else {**flags, "max_running": 0}
+    with stderr_console().status("loading the model …") as status, local_server(own) as server:
         status.stop()
         with connect(server.address, timeout=timeout) as client:
             yield client
@@ -34,7 +41,7 @@ def connected(address: str, timeout: float | None = None) -> Client:
 
     Raises ConfigurationError where those cannot be used, and `Unreachable` where no server answers.
     """
-    settings = ClientSettings()
+    settings = load_client_settings()
     own = (settings.certificate is not None, settings.key is not None)
     if settings.token is not None and settings.token_file is not None:
         raise ConfigurationError(
@@ -62,9 +69,11 @@ def _token(settings: ClientSettings) -> str:
     if settings.token_file is None:
         return ""
     try:
-        return settings.token_file.read_bytes().decode("ascii", "replace").strip()
+        return utf8.decode(settings.token_file.read_bytes()).strip()
     except OSError as error:
         raise ConfigurationError(f"{settings.token_file}: cannot be read: {error.strerror}") from None
+    except utf8.NotUtf8 as error:  # Without its text: it says which byte is wrong.
+        raise ConfigurationError(f"{settings.token_file}: this is not the file of a token") from error
 
 
 def checked(address: str) -> str:

@@ -152,7 +152,7 @@ class AsyncClient:
         minimum_severity: str = "",
         include_shadow: bool = False,
         include_unknown: bool = False,
-        after: int | None = None,
+        after: str | None = None,
         timeout: float | None = None,
     ) -> AsyncEventStream[pb.WatchDetectionsResponse]:
         """Stream what is detected in the requests of all callers, until the server's `max_call_seconds` are over.
@@ -164,7 +164,7 @@ class AsyncClient:
             minimum_severity: Lowest severity: `low`, `medium`, `high` or `critical`; all where it is empty.
             include_shadow: Include detections of rules in shadow mode.
             include_unknown: Include requests that could not be scored in full.
-            after: Number of a record of the decision log: begin after it; 0 begins with the oldest. Default: new ones.
+            after: The `cursor` of an event: begin after it; "0" begins with the oldest record. Default: new ones.
             timeout: Deadline in seconds, at which the stream ends with `CallFailed` (DEADLINE_EXCEEDED). Default: none.
         """
         request = pb.WatchDetectionsRequest(

@@ -11,7 +11,7 @@ from monitor.dictionary.cards import statistics as recorded
 from monitor.dictionary.cards.statistics import FeatureStatistics
 from monitor.dictionary.digest import digest
 from monitor.dictionary.formats import DictionaryCard, OpenedDictionary, read_dictionary
-from monitor.dictionary.sae import SparseAutoencoder
+from monitor.dictionary.sae import InputNorm, SparseAutoencoder
 from monitor.errors import DictionaryError
 
 
@@ -35,12 +35,25 @@ class Dictionary:
     files: tuple[Path, ...] = ()
     """The files that define its numbers."""
 
+    @property
+    def norm_limit(self) -> float | None:
+        """Norm above which a residual is an attention sink's, as training or else describing had it; None if unknown.
+
+        Both are of the hook point that the card names.
+        """
+        if self.card.norm_limit is not None:
+            return self.card.norm_limit
+        return None if self.statistics is None else self.statistics.norm_limit
+
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Dictionary:
         """The same dictionary on another device, or with weights of another type; see `SparseAutoencoder.to`."""
         return replace(self, autoencoder=self.autoencoder.to(device, dtype))
 
-    def fits(self, d_model: int) -> Dictionary:
-        """Return this dictionary, after checking that it reads a residual stream of width `d_model`.
+    def fits(self, d_model: int, *, subtracts_mean: bool = True) -> Dictionary:
+        """This dictionary as it reads a model whose residual stream is `d_model` wide.
+
+        Where the model's norms do not subtract the mean of a token (`subtracts_mean`), TransformerLens never centres
+        its weights, whatever it was told, so that a dictionary's inputs are not centred either.
 
         Raises DictionaryError where it reads another width.
         """
@@ -50,6 +63,8 @@ class Dictionary:
                 f"the dictionary in {self.source or self.path}{trained} reads a residual stream "
                 f"{self.autoencoder.d_model} wide, and the model's is {d_model} wide: use the dictionary of this model"
             )
+        if self.autoencoder.input_norm is InputNorm.CENTRED and not subtracts_mean:
+            return replace(self, autoencoder=replace(self.autoencoder, input_norm=InputNorm.NONE))
         return self
 
 

@@ -1,8 +1,4 @@
-"""The sparse autoencoder that every file format is read into, and its arithmetic: encode, decode, single features.
-
-`residual_norm` and `reconstruction_error` are anomaly signals: one number for each token, computed from its whole
-residual. Policies can read them instead of features.
-"""
+"""The sparse autoencoder that every file format is read into, and its arithmetic: encode, decode, single features."""
 
 from __future__ import annotations
 
@@ -45,6 +41,9 @@ class InputNorm(enum.StrEnum):
     Undone with the bare deviation, as OpenAI's and SAELens's own decoders do."""
     CONSTANT_NORM = "constant_norm"
     """Scale to norm √d_model."""
+    CENTRED = "centred"
+    """Subtract the mean over the width. So reads a dictionary that was trained on a model whose weights TransformerLens
+    had centred (`center_writing_weights`)."""
 
 
 class FeatureRow(NamedTuple):
@@ -150,6 +149,9 @@ class SparseAutoencoder:
         if self.input_norm is InputNorm.CONSTANT_NORM:
             scale = x.norm(dim=-1, keepdim=True).clamp_min(1e-8) / self.d_model**0.5
             return x / scale, None, scale
+        if self.input_norm is InputNorm.CENTRED:
+            shift = x.mean(-1, keepdim=True)
+            return x - shift, shift, None
         return x, None, None
 
     def pre_activations(self, x: Tensor) -> Tensor:
@@ -271,21 +273,3 @@ class SparseAutoencoder:
         rank = pre * self.decoder.norm(dim=-1) if self.rank_by_decoder_norm else pre
         chosen = rank.topk(self.k, dim=-1).indices
         return torch.zeros_like(pre).scatter(-1, chosen, pre.gather(-1, chosen)).relu()
-
-
-def residual_norm(x: Tensor) -> Tensor:
-    """‖x‖₂ / √d_model `[...]` of residuals `[..., d_model]`."""
-    return torch.as_tensor(x.norm(dim=-1) / x.shape[-1] ** 0.5)
-
-
-def reconstruction_error(autoencoder: SparseAutoencoder, x: Tensor) -> Tensor:
-    """‖x − x̂‖² / ‖x − x̂₀‖² `[...]` of residuals `[..., d_model]`; x̂₀ is the reconstruction without any feature.
-
-    It is 0 for a perfect reconstruction, 1 for one that is no better than x̂₀, and above 1 for one that is worse. It is
-    the fraction of variance unexplained (FVU) of a single token, with x̂₀ in the place of the mean residual.
-    """
-    _, shift, scale = autoencoder.normalise(x)
-    nothing = autoencoder.decoder_bias if scale is None else autoencoder.decoder_bias * scale
-    nothing = nothing if shift is None else nothing + shift
-    missed = (x - autoencoder.reconstruct(x)).square().sum(-1)
-    return missed / (x - nothing).square().sum(-1).clamp_min(torch.finfo(x.dtype).tiny)

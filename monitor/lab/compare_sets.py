@@ -110,6 +110,7 @@ def compare_folders(
     sets = [load_set(folder, running) for folder in (a, b)]
     reader = PairReader(pair, {signal for policies in sets for signal in policies.watch.signals})
     progress(f"reading {len(on.texts)} texts")
+    reader.tell = progress
     read = reader.read(on.texts)
     first, second = (outcomes(policies, read, phase) for policies in sets)
     result = compare(first, second, *(_rules(policies) for policies in sets))

@@ -116,7 +116,7 @@ def as_markdown(found: PolicyEvaluation) -> str:
 
 
 def as_record(found: PolicyEvaluation) -> str:
-    """Everything as JSON."""
+    """Everything as JSON, on one line."""
     record = {
         "folder": found.folder,
         "digests": found.digests,
@@ -125,7 +125,7 @@ def as_record(found: PolicyEvaluation) -> str:
         "notes": list(found.notes),
         "rates": [{**dataclasses.asdict(rate), "interval": rate.interval} for rate in found.rates],
     }
-    return json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(record, ensure_ascii=False) + "\n"
 
 
 def _plain(result: RuleOnSource) -> dict[str, object]:

@@ -250,7 +250,7 @@ class LabelledReader:
             [ids for ids, _ in tokens],
             self.pair.residuals,
             self.pair.dictionary.autoencoder,
-            bos=self.pair.bos,
+            limit=self.pair.norm_limit,
             starts=[start for _, start in tokens],
         )
         return LabelledReadings(
@@ -282,7 +282,8 @@ class LabelledReader:
         """The place in a row where a feature fires most, with its surroundings."""
         ids, start = self.tokens(row)
         x = self.pair.residuals(torch.tensor([ids]))[0]
-        activation = self.pair.dictionary.autoencoder.encode(x)[:, feature].float().cpu()
+        activation = self.pair.dictionary.autoencoder.encode(x)[:, feature].float()
+        activation = activation.masked_fill(self.pair.sinks(x), 0.0).cpu()
         peak = start + int(activation[start:].argmax())
         window = range(max(1, peak - before), min(len(ids), peak + after + 1))
         percent = (100 * activation / max(float(self._maximum[feature]), 1e-9)).round().int()

@@ -53,7 +53,9 @@ def contrast_texts(
             f"{count} positive and {len(texts) - count} negative texts; a contrast needs two of each side"
         )
     ids = pair.all_ids(texts, "contrast")
-    pooled = pool_texts(ids, pair.residuals, pair.dictionary.autoencoder, bos=pair.bos, progress=progress)
+    pooled = pool_texts(
+        ids, pair.residuals, pair.dictionary.autoencoder, limit=pair.norm_limit, progress=progress
+    )
     return rank(pooled, list(positive), pool, both_ways=both_ways)
 
 
@@ -82,7 +84,7 @@ def search_texts(pair: Pair, texts: Sequence[str], limit: int) -> list[FoundFeat
         raise InputError("a text is empty; give texts with at least one word")
     statistics = need_statistics(pair.dictionary)
     ids = pair.all_ids(texts, "search")
-    pooled = pool_texts(ids, pair.residuals, pair.dictionary.autoencoder, bos=pair.bos)
+    pooled = pool_texts(ids, pair.residuals, pair.dictionary.autoencoder, limit=pair.norm_limit)
     return [FoundFeature(hit, _peaks(pair, hit, ids)) for hit in find(pooled, statistics, limit=limit)]
 
 
@@ -153,7 +155,14 @@ class PromptEffects:
         head = None if unembedding is None else lambda x: unembedding.head(unembedding.norm(x))
         self._maximum: Tensor = need_statistics(pair.dictionary).maximum
         self._pair = pair
-        self._prompted = Prompted(pair.harvester, pair.dictionary.autoencoder, self._maximum, self._ids, head)
+        self._prompted = Prompted(
+            pair.harvester,
+            pair.dictionary.autoencoder,
+            self._maximum,
+            self._ids,
+            head,
+            limit=pair.norm_limit,
+        )
         self._token = self._next(token)
 
     @property
@@ -191,10 +200,9 @@ class PromptEffects:
     def ranking(self, top: int) -> list[RankedFeature]:
         """The features that matter most to the token by attribution, each taken away once.
 
-        The first position counts for nothing: dictionaries do not explain it.
+        Attention sinks count for nothing: dictionaries do not explain them.
         """
         attribution = self._prompted.attribution(self._token)
-        attribution[0] = 0
         usable = (self._maximum > 0).to(attribution.device)
         total = torch.where(usable, attribution.sum(0), 0.0)
         rows = []

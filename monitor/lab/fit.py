@@ -84,6 +84,7 @@ class PolicyFit:
     def run(self, pair: Pair, settings: FitSettings, progress: Tell, written: Tell) -> FittedPolicies:
         """Fit every policy and write its lock. `progress` is told what it is at, `written` what came of it."""
         reader = PairReader(pair, signals_of(self.sources))
+        reader.tell = progress
         progress(f"reading {len(self.texts.learnt) + len(self.texts.aside)} benign texts")
         inputs = _inputs(reader, self.texts)
         made: list[LockModel] = []

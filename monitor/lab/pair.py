@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from monitor.dictionary.bundle import Dictionary, load_dictionary
@@ -16,11 +18,13 @@ from monitor.dictionary.cards.detokenizer import Detokenizer
 from monitor.dictionary.cards.labels import Labels
 from monitor.dictionary.cards.logit_lens import Unembedding
 from monitor.dictionary.cards.statistics import FeatureStatistics
+from monitor.dictionary.residual_signals import sinks
 from monitor.errors import DictionaryError, InputError, NotFound
 
 if TYPE_CHECKING:
     from monitor.model.load.model import LoadedModel
     from monitor.model.offline.residuals import Harvester
+    from monitor.model.runtime import LoadedPair
 
 
 _FINAL_NORMS = ("norm", "final_layernorm", "final_layer_norm", "ln_f")
@@ -61,9 +65,28 @@ class Pair:
                 raise InputError(f"{source}: text {number} has no token to read; give longer texts")
         return found
 
-    def residuals(self, ids: Tensor) -> Tensor:
-        """Residuals `[batch, time, d_model]` of token ids `[batch, time]`."""
-        return self.harvester.residuals(ids)
+    @cached_property
+    def loaded_pair(self) -> LoadedPair:
+        """The two as the self-test takes them."""
+        from monitor.model.runtime import LoadedPair
+
+        return LoadedPair(self.loaded, self.dictionary, self.harvester.place)
+
+    @cached_property
+    def norm_limit(self) -> float:
+        """The norm above which a residual is an attention sink's; see `monitor.dictionary.residual_signals.sinks`."""
+        from monitor.model.selftest.self_test import with_norm_limit
+
+        return with_norm_limit(self.loaded_pair).norm_limit
+
+    def sinks(self, residuals: Tensor) -> Tensor:
+        """`[…, time]` bool: which tokens are attention sinks, of residuals `[…, time, d_model]` of whole texts."""
+        positions = torch.arange(residuals.shape[-2], device=residuals.device)
+        return sinks(residuals, positions.expand(residuals.shape[:-1]), self.norm_limit)
+
+    def residuals(self, ids: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
+        """Residuals `[batch, time, d_model]` of token ids `[batch, time]`; `lengths` where some rows are padded."""
+        return self.harvester.residuals(ids, lengths)
 
     @property
     def speller(self) -> Detokenizer:
@@ -128,7 +151,9 @@ def open_pair(
 
         model = str(model_path())
     loaded = load_model(str(model), device=device, dtype=dtype)
-    opened = open_dictionary(dictionary, str(loaded.device), format, measured).fits(loaded.d_model)
+    opened = open_dictionary(dictionary, str(loaded.device), format, measured).fits(
+        loaded.d_model, subtracts_mean=loaded.subtracts_mean
+    )
     return Pair(loaded, opened, Harvester(loaded, place_of(opened.card, layer, loaded.middle)))
 
 

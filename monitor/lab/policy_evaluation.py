@@ -113,7 +113,7 @@ class PolicyEvaluator:
         progress: Progress | None = None,
     ) -> PolicyEvaluation:
         """Everything. `watcher` is shown the texts of every policy while they are in memory."""
-        told = progress or _silent
+        told = self.reader.tell = progress or _silent
         told("reading benign texts")
         requests = data.requests(4 * rows)
         benign = [text for own in requests.values() for text in own]

@@ -9,7 +9,7 @@ from monitor.lab.policies import bound_elsewhere, running_of
 from monitor.policy.files.cases import Case, Result, TextReader, read_tests, run_case
 from monitor.policy.files.loader import read_folder
 from monitor.policy.files.resolve import resolve
-from monitor.policy.files.source import Running, Source
+from monitor.policy.files.source import Running, Source, orphans
 from monitor.policy.files.yaml_document import PolicyProblems, Problem
 from monitor.policy.policy import Policy
 from monitor.records import Readings, WatchPlan
@@ -24,26 +24,32 @@ LEFT_OUT = "reads texts; left out"
 
 
 def run_tests(folder: Path, reader: PairReader | None) -> list[Result]:
-    """Results of every case; skipped ones are of policies for other models, or on texts that nobody reads."""
+    """Results of every case, and of test files and locks whose policy is not there, which fail.
+
+    Skipped ones are of policies for other models, or on texts that nobody reads.
+    """
     running = None if reader is None else running_of(reader.pair)
-    results: list[Result] = []
+    results = [Result(_stem(one), SETUP, False, _all(PolicyProblems([one]))) for one in orphans(folder)]
     for source in read_folder(folder):
-        name = source.model.metadata.name
-        bound = "" if running is None else bound_elsewhere(source, running)
-        try:
-            tests = read_tests(source)
-            policy = None if bound else _policy(source, running)
-        except PolicyProblems as error:
-            results.append(Result(name, SETUP, False, _all(error)))
-            continue
-        if policy is None:
-            results += [
-                Result(name, case.name, False, f"{bound}; not tested on this model", skipped=True)
-                for case in tests.cases
-            ]
-        else:
-            results += [_ran(policy, case, _text_reader(reader)) for case in tests.cases]
+        results += results_of(source, reader, running)
     return results
+
+
+def results_of(source: Source, reader: PairReader | None, running: Running | None) -> list[Result]:
+    """Results of every case of one policy for what runs; see `run_tests`."""
+    name = source.model.metadata.name
+    bound = "" if running is None else bound_elsewhere(source, running)
+    try:
+        tests = read_tests(source)
+        policy = None if bound else _policy(source, running)
+    except PolicyProblems as error:
+        return [Result(name, SETUP, False, _all(error))]
+    if policy is not None:
+        return [_ran(policy, case, _text_reader(reader)) for case in tests.cases]
+    return [
+        Result(name, case.name, False, f"{bound}; not tested on this model", skipped=True)
+        for case in tests.cases
+    ]
 
 
 def _ran(policy: Policy, case: Case, read: TextReader | None) -> Result:
@@ -73,10 +79,18 @@ def _text_reader(reader: PairReader | None) -> TextReader | None:
     if reader is None:
         return None
 
-    def read(text: str, plan: WatchPlan) -> Readings:
-        return reader.watched(reader.ids(text), plan)
+    def read(prompt: str, response: str, plan: WatchPlan) -> tuple[Readings, Readings]:
+        ids = reader.ids(prompt)
+        # Behind the prompt, as the model would have written it: without the tokens that begin a text.
+        written = reader.pair.loaded.text.inner(response, continued=True) if response else []
+        return reader.watched_parts(ids, written, plan)
 
     return read
+
+
+def _stem(problem: Problem) -> str:
+    """Name of the policy that a file of this problem belongs to."""
+    return Path(problem.file).name.partition(".")[0]
 
 
 def _all(error: PolicyProblems) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,12 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
+from monitor.dictionary.training.progress import WorkLines
 from monitor.errors import InputError
 from monitor.lab.pair import Pair, need_feature, need_statistics, open_labels
 from monitor.lab.policies import load_set, running_of
-from monitor.model.offline.residuals import Harvester
+from monitor.model.load.hook_points import Place
+from monitor.model.selftest.capture import one_pass
 from monitor.model.tap.probe_columns import ProbeColumns
 from monitor.policy.fit.readings import TextReadings, TokenReadings
 from monitor.records import Signal, WatchPlan
@@ -33,7 +36,7 @@ KEPT = 1 << 30
 class PairReadings:
     """What a pair reads in texts, token by token.
 
-    The first position of each text, where most tokenizers put a token of their own, is left out, as rules leave it out.
+    Attention sinks, the first token of each text among them, are left out, as rules leave them out.
     """
 
     columns: tuple[int | str, ...]
@@ -107,16 +110,21 @@ def read(
     plan = _plan(pair, features, policies)
     reader = PairReader(pair)
     rows: dict[int, NDArray[np.float32]] = {}
+    spelt: dict[int, tuple[str, ...]] = {}
     for which, ids, lengths in reader.batches(texts):
-        residual = pair.residuals(ids)
+        residual = pair.residuals(ids, lengths)
+        read = ~pair.sinks(residual)
         for row, (text, length) in enumerate(zip(which, lengths, strict=True)):
-            rows[text] = reader.columns(residual[row, 1 : max(length, 1)], plan)
+            kept = read[row, :length]
+            rows[text] = reader.columns(residual[row, :length][kept], plan)
+            pieces = pair.speller.pieces(ids[row, 1:length].tolist())
+            spelt[text] = tuple(compress(pieces, kept[1:].tolist()))
     counts = [len(rows[i]) for i in range(len(texts))]
     return PairReadings(
         columns=tuple(column_names(plan)),
         values=np.concatenate([rows[i] for i in range(len(texts))]),
         starts=np.concatenate([[0], np.cumsum(counts)]).astype(np.intp),
-        tokens=tuple(tuple(pair.speller.pieces(reader.ids(text)[1:])) for text in texts),
+        tokens=tuple(spelt[i] for i in range(len(texts))),
     )
 
 
@@ -137,6 +145,8 @@ class PairReader:
     def __init__(self, pair: Pair, signals: Collection[Signal] = ()) -> None:
         """`signals` are those that `read` gives; an error of reconstruction costs as much as reading again."""
         self.pair = pair
+        self.tell: Callable[[str], None] = lambda line: None
+        """Is told how far a long reading of texts is."""
         self._asked = tuple(signals)
         self._held: tuple[WatchPlan, ProbeColumns] | None = None
         self._autoencoder = pair.dictionary.autoencoder
@@ -166,9 +176,30 @@ class PairReader:
         """Readings `[tokens, len(features)]` of every token of one text."""
         return self._features(self.pair.residuals(torch.tensor([list(ids)]))[0], features)
 
-    def watched(self, ids: Sequence[int], plan: WatchPlan) -> NDArray[np.float32]:
-        """Readings `[tokens, watched]` of every token of one text: features, probes and signals of a watch plan."""
-        return self.columns(self.pair.residuals(torch.tensor([list(ids)]))[0], plan)
+    def watched(self, ids: Sequence[int], plan: WatchPlan) -> tuple[list[int], NDArray[np.float32]]:
+        """The tokens of one text that rules are shown, and their readings `[tokens, watched]`.
+
+        These are the first one and all that are no attention sinks; columns are features, probes and signals of a watch
+        plan.
+        """
+        kept, residual = self._shown(ids)
+        return list(compress(ids, kept.tolist())), self.columns(residual[kept], plan)
+
+    def watched_parts(
+        self, prompt: Sequence[int], response: Sequence[int], plan: WatchPlan
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Readings as of `watched`, of a prompt and of the response behind it, read in one pass."""
+        kept, residual = self._shown([*prompt, *response])
+        found = self.columns(residual[kept], plan)
+        behind = int(kept[: len(prompt)].sum())
+        return found[:behind], found[behind:]
+
+    def _shown(self, ids: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Which tokens rules are shown `[tokens]`, and the residuals of all `[tokens, d_model]`."""
+        residual = self.pair.residuals(torch.tensor([list(ids)]))[0]
+        kept = ~self.pair.sinks(residual)
+        kept[:1] = True
+        return kept, residual
 
     def columns(self, residual: Tensor, plan: WatchPlan) -> NDArray[np.float32]:
         """Readings `[tokens, watched]` of residuals `[tokens, d_model]`, columns as in a watch plan."""
@@ -192,15 +223,20 @@ class PairReader:
         return self._held[1]
 
     def read(self, texts: Sequence[str]) -> TextReadings:
-        """Readings, residuals and anomaly signals of texts, first positions left out."""
+        """Readings, residuals and anomaly signals of texts, attention sinks left out."""
         found: dict[int, tuple[sparse.csr_matrix, NDArray[np.float32], dict[str, NDArray[np.float64]]]] = {}
+        places: dict[int, NDArray[np.intp]] = {}
+        advance = WorkLines("reading", len(texts), "texts", self.tell)
         for which, ids, lengths in self.batches(texts):
-            residual = self.pair.residuals(ids)
+            residual = self.pair.residuals(ids, lengths)
+            kept = ~self.pair.sinks(residual)
             for row, (text, length) in enumerate(zip(which, lengths, strict=True)):
-                x = residual[row, 1:length]
+                x = residual[row, :length][kept[row, :length]]
+                places[text] = np.flatnonzero(kept[row, :length].cpu().numpy())
                 active = self._autoencoder.encode(x)
                 read = sparse.csr_matrix((active * self._unit).cpu().numpy())
                 found[text] = (read, x.float().cpu().numpy().copy(), self._signals(x, active))
+            advance(len(which))
         matrices = [found[i][0] for i in range(len(texts))]
         starts = np.concatenate([[0], np.cumsum([m.shape[0] for m in matrices])]).astype(np.intp)
         return TextReadings(
@@ -210,6 +246,7 @@ class PairReader:
                 str(name): np.concatenate([found[i][2][name] for i in range(len(texts))])
                 for name in self._asked
             },
+            np.concatenate([places[i] for i in range(len(texts))]),
         )
 
     def _signals(self, x: Tensor, active: Tensor) -> dict[str, NDArray[np.float64]]:
@@ -241,9 +278,11 @@ class PairReader:
         total = torch.zeros(self._autoencoder.features, dtype=torch.float64, device=self.pair.loaded.device)
         for _, ids, lengths in self.batches(texts):
             residual, gradient = self._gradient(ids, lengths)
+            kept = ~self.pair.sinks(residual)
             for row, length in enumerate(lengths):
-                if length > 1:
-                    total += self._effect(residual[row, 1:length], gradient[row, 1:length])
+                mine = kept[row, :length]
+                if bool(mine.any()):
+                    total += self._effect(residual[row, :length][mine], gradient[row, :length][mine])
         return np.asarray((total / max(len(texts), 1)).cpu().numpy())
 
     def _effect(self, x: Tensor, gradient: Tensor) -> Tensor:
@@ -262,7 +301,7 @@ class PairReader:
             return kept[0]
 
         with torch.enable_grad():
-            logits = self.pair.harvester.logits(ids, watch).float()
+            logits = self.pair.harvester.logits(ids, watch, lengths).float()
             target = ids.to(logits.device)[:, 1:]
             each = torch.log_softmax(logits[:, :-1], -1).gather(-1, target[..., None])[..., 0]
             ends = torch.tensor(list(lengths), device=logits.device)
@@ -290,19 +329,28 @@ class LaterResiduals:
     def __init__(self, reader: PairReader, layer: int) -> None:
         self.layer = layer
         self._reader = reader
-        self._harvester = Harvester(reader.pair.loaded, layer)
         self._kept: dict[str, NDArray[np.float32]] = {}
         self._bytes = 0
 
     def residuals(self, texts: Sequence[str]) -> list[NDArray[np.float64]]:
-        """Residuals `[tokens, d_model]` of each text, first positions left out."""
+        """Residuals `[tokens, d_model]` of each text, without attention sinks of the tapped layer."""
         found = {text: self._kept[text] for text in texts if text in self._kept}
         missing = [text for text in dict.fromkeys(texts) if text not in found]
         for which, ids, lengths in self._reader.batches(missing):
-            residual = self._harvester.residuals(ids)
+            residual, kept = self._behind(ids, lengths)
             for row, (number, length) in enumerate(zip(which, lengths, strict=True)):
-                found[missing[number]] = self._keep(missing[number], residual[row, 1:length].cpu().numpy())
+                rows = residual[row, :length][kept[row, :length]]
+                found[missing[number]] = self._keep(missing[number], rows.cpu().numpy())
         return [found[text].astype(np.float64) for text in texts]
+
+    @torch.no_grad()
+    def _behind(self, ids: Tensor, lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Residuals `[texts, time, d_model]` at the later layer, and which tokens `[texts, time]` are no sinks."""
+        pair = self._reader.pair
+        tapped, later = pair.harvester.place, Place(self.layer)
+        seen = one_pass(pair.loaded, [tapped, later], ids, lengths=lengths)
+        kept = ~pair.sinks(seen[tapped].to(pair.loaded.device))
+        return seen[later].to(pair.loaded.device).float(), kept
 
     def _keep(self, text: str, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         if self._bytes + rows.nbytes <= KEPT:

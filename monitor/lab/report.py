@@ -157,9 +157,11 @@ class _Heat:
 
     def _heat(self, scored: ScoredTexts, text: int, share: float) -> Heat:
         pair = self._evaluator.reader.pair
-        ids = self._evaluator.reader.ids(scored.texts[text])[1:]
+        pieces = pair.speller.pieces(self._evaluator.reader.ids(scored.texts[text]))
         scores = self._trial.tokens(scored.read, text)
-        pieces = pair.speller.pieces(ids)
+        if scored.read.positions is not None:
+            starts = scored.read.tokens.starts
+            pieces = [pieces[at] for at in scored.read.positions[starts[text] : starts[text + 1]]]
         tokens = [Token(piece, float(score)) for piece, score in zip(pieces, scores, strict=False)]
         peak = int(np.argmax(self._trial.course(scored.read, text))) if len(scores) else 0
         start = max(0, min(peak - LONGEST // 2, len(tokens) - LONGEST))

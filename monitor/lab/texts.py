@@ -253,5 +253,5 @@ def _opened(path: Path, errors: str = "strict") -> TextIO:
     newline = "" if kind_of(path) == ".csv" else None
     opener = _OPENERS.get(path.suffix)
     if opener is None:
-        return path.open(encoding="utf-8", errors=errors, newline=newline)
-    return cast(TextIO, opener(path, "rt", encoding="utf-8", errors=errors, newline=newline))
+        return path.open(encoding="utf-8-sig", errors=errors, newline=newline)
+    return cast(TextIO, opener(path, "rt", encoding="utf-8-sig", errors=errors, newline=newline))

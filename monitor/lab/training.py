@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -18,21 +16,28 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from monitor.dictionary.bundle import load_dictionary
 from monitor.dictionary.formats import DictionaryCard
+from monitor.dictionary.packed_text import PackedText, batches, pack
 from monitor.dictionary.training import processes
+from monitor.dictionary.training.quality import CROSS_ENTROPY_BATCHES
 from monitor.dictionary.training.report import TrainingReport
-from monitor.dictionary.training.run import StepCallback, Storage, TrainingInputs, save_run, train_dictionary
+from monitor.dictionary.training.run import RunProgress, Storage, TrainingInputs, save_run, train_dictionary
 from monitor.dictionary.training.settings import TrainSettings
 from monitor.dictionary.training.stream import FORWARD
 from monitor.dictionary.training.sweep import summary
-from monitor.dictionary.training.text import TextSource, mixed, rows
-from monitor.dictionary.training.trainer import StepMetrics
+from monitor.dictionary.training.text import TextSource, mixed
 from monitor.errors import ConfigurationError
+from monitor.model.load.hook_points import Place
 from monitor.model.load.model import LoadedModel, load_model
 from monitor.model.offline.residuals import Harvester
+from monitor.model.runtime import LoadedPair
+from monitor.model.selftest.result import SelfTest
+from monitor.model.selftest.self_test import self_test
+from monitor.model.selftest.verified_records import save_record
 
-LINE_SECONDS = 30.0
-"""Seconds between two progress lines where standard error is no terminal."""
+MOST_HELD_OUT, FEWEST_HELD_OUT = 200_000, 8_192
+"""Bounds of the number of tokens that a dictionary is measured on by default."""
 WEIGHTS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 """In which types the weights of a dictionary can be stored."""
 
@@ -54,6 +59,27 @@ class TrainingText:
     device: str
 
 
+def held_out_for(tokens: int) -> int:
+    """How many tokens to measure a dictionary on that is trained on so many: a tenth, within bounds."""
+    return min(MOST_HELD_OUT, max(FEWEST_HELD_OUT, tokens // 10))
+
+
+@dataclass(frozen=True)
+class TrainingSubject:
+    """A loaded model with the text that a dictionary is trained on."""
+
+    loaded: LoadedModel
+    place: Place
+    """The hook point that the dictionary will read."""
+    inputs: TrainingInputs
+
+    @property
+    def measured(self) -> int:
+        """Tokens that are read in measuring: all held-out ones, and those of the cross-entropies once more."""
+        batches = self.inputs.held_out
+        return sum(batch.tokens for batch in (*batches, *batches[:CROSS_ENTROPY_BATCHES]))
+
+
 @contextmanager
 def together() -> Iterator[None]:
     """Join the other processes where `torchrun` started this one, and leave them at the end.
@@ -70,31 +96,30 @@ def together() -> Iterator[None]:
     processes.leave(together=True)
 
 
-def open_subject(given: TrainingText) -> TrainingInputs:
+def open_subject(given: TrainingText) -> TrainingSubject:
     """Load the model and prepare the text. Raises ModelError or ConfigurationError."""
     sources = [TextSource.parse(text) for text in given.data]
     loaded = load_model(given.model, device=_device(given.device))
     harvester = Harvester(loaded, given.layer)
     length = min(given.length, loaded.context)
-    bos = loaded.text.bos
-    return TrainingInputs(
-        rows=partial(_rows, loaded, sources, length, bos, False),
-        held_out=_held_out(_rows(loaded, sources, length, bos, True), given.held_out, length),
+    inputs = TrainingInputs(
+        rows=partial(_rows, loaded, sources, length, held_out=False),
+        held_out=_held_out(_rows(loaded, sources, length, held_out=True), given.held_out, length),
         residuals=partial(_rough, harvester),
         exact_residuals=harvester.residuals,
         logits=partial(_logits, harvester),
-        bos=bos,
         d_model=loaded.d_model,
         device=loaded.device,
         card=DictionaryCard(
             model_name=_name(given.model),
             hook_name=f"blocks.{harvester.layer}.hook_resid_post",
             layer=harvester.layer,
-            prepend_bos=bos is not None,
+            prepend_bos=loaded.text.bos is not None,
             context_size=length,
             dataset=", ".join(source.path.name for source in sources),
         ),
     )
+    return TrainingSubject(loaded, harvester.place, inputs)
 
 
 def storage_of(folder: Path, *, restart: bool = False, weights: str = "float32") -> Storage:
@@ -110,13 +135,18 @@ def is_first() -> bool:
 
 
 def train_into(
-    storage: Storage, settings: TrainSettings, subject: TrainingInputs, on_step: StepCallback, *, plot: bool
+    storage: Storage,
+    settings: TrainSettings,
+    subject: TrainingSubject,
+    progress: RunProgress,
+    *,
+    plot: bool,
 ) -> TrainingReport:
     """Train a dictionary, measure it and write it with its report; `plot` adds training.png.
 
     A run that was stopped goes on from its checkpoint. Of several processes, the first one writes.
     """
-    report = train_dictionary(settings, subject, storage, on_step)
+    report = train_dictionary(settings, subject.inputs, storage, progress)
     if is_first():
         save_run(report, storage)
         if plot:
@@ -126,8 +156,23 @@ def train_into(
     return report
 
 
+def verify_trained(folder: Path, subject: TrainingSubject) -> SelfTest:
+    """Measure a dictionary that was just trained as the self-test does, and record it beside the dictionary.
+
+    Every later command that opens the pair compares with the record. Nothing is recorded where the test fails. The
+    training's own measures are no expectation here, since they are of other texts.
+    """
+    found = load_dictionary(folder, measured=False)
+    card = dataclasses.replace(found.card, l0=None, explained_variance=None)
+    pair = LoadedPair(subject.loaded, dataclasses.replace(found, card=card), subject.place)
+    test = self_test(pair, thorough=True, records=())
+    if test.passed:
+        save_record(folder, test.record)
+    return test
+
+
 def train_for_sweep(
-    out: Path, settings: TrainSettings, subject: TrainingInputs, on_step: StepCallback
+    out: Path, settings: TrainSettings, subject: TrainingSubject, progress: RunProgress
 ) -> dict[str, Any]:
     """The numbers of one run of a sweep, from its folder in `out` where it is finished already.
 
@@ -138,7 +183,8 @@ def train_for_sweep(
     asked = json.loads(json.dumps(dataclasses.asdict(settings)))
     if row.is_file():
         return _finished(row, asked)
-    found = summary(train_into(storage_of(folder), settings, subject, on_step, plot=False), subject.d_model)
+    report = train_into(storage_of(folder), settings, subject, progress, plot=False)
+    found = summary(report, subject.inputs.d_model)
     if is_first():
         row.write_text(json.dumps(found | {"asked": asked}) + "\n", "utf-8")
     return found
@@ -160,50 +206,6 @@ def _finished(row: Path, asked: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-class ProgressLines:
-    """Plain progress lines for output that is no terminal: at the first step, every 30 seconds and at the last step."""
-
-    def __init__(
-        self,
-        settings: TrainSettings,
-        write: Callable[[str], None],
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._settings, self._write, self._clock = settings, write, clock
-        self._started = self._last_line = clock()
-        self._tokens_before: int | None = None
-        write(
-            f"training {settings.features:,} features on {settings.tokens:,} tokens; "
-            f"a line follows every {LINE_SECONDS:.0f} seconds"
-        )
-
-    def __call__(self, metrics: StepMetrics) -> None:
-        """Write a line where one is due."""
-        now, last = self._clock(), metrics.step == self._settings.steps - 1
-        if self._tokens_before is None:
-            self._tokens_before = metrics.tokens - self._settings.batch
-        elif now - self._last_line < LINE_SECONDS and not last:
-            return
-        self._last_line = now
-        self._write(self._line(metrics, metrics.tokens - self._tokens_before, now - self._started))
-        if last:
-            self._write("training is complete; measuring the dictionary on held-out text")
-
-    def _line(self, metrics: StepMetrics, tokens: int, seconds: float) -> str:
-        """`tokens` were trained on in `seconds`; a resumed run began with more."""
-        rate = tokens / max(seconds, 1e-9)
-        left = timedelta(seconds=round((self._settings.tokens - metrics.tokens) / rate))
-        return (
-            f"{metrics.tokens:,} of {self._settings.tokens:,} tokens  {numbers_of(metrics)}  "
-            f"{rate:,.0f} tokens/s  {left} remaining"
-        )
-
-
-def numbers_of(metrics: StepMetrics) -> str:
-    """Fraction of variance unexplained, active features at a token and dead features, in one line."""
-    return f"FVU {metrics.fvu:.4f}  L0 {metrics.l0:.1f}  dead {100 * metrics.dead:.1f} %"
-
-
 def _device(asked: str) -> str:
     """Of several processes on one machine, each takes its own GPU."""
     if asked == "auto" and torch.cuda.is_available() and dist.is_initialized():
@@ -217,16 +219,16 @@ def _name(model: str) -> str:
 
 
 def _rows(
-    loaded: LoadedModel, sources: Sequence[TextSource], length: int, bos: int | None, held_out: bool
-) -> Iterator[Tensor]:
-    return rows(mixed(sources, held_out=held_out), loaded.text.batch, length, bos)
+    loaded: LoadedModel, sources: Sequence[TextSource], length: int, *, held_out: bool
+) -> Iterator[PackedText]:
+    return pack(mixed(sources, held_out=held_out), loaded.text.batch, length, loaded.text.begin)
 
 
-def _held_out(found: Iterator[Tensor], tokens: int, length: int) -> list[Tensor]:
-    kept = list(islice(found, max(1, -(-tokens // length))))
+def _held_out(found: Iterator[PackedText], tokens: int, length: int) -> list[PackedText]:
+    kept = list(batches(islice(found, max(1, -(-tokens // length))), FORWARD))
     if not kept:
         raise ConfigurationError("the text is too short for a single row; give more")
-    return [torch.stack(kept[start : start + FORWARD]) for start in range(0, len(kept), FORWARD)]
+    return kept
 
 
 def _rough(harvester: Harvester, ids: Tensor) -> Tensor:

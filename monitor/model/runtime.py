@@ -5,26 +5,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+import structlog
 import torch
 
 from monitor.dictionary.bundle import Dictionary, load_dictionary
 from monitor.dictionary.formats import DictionaryCard
 from monitor.dictionary.storage.stored_autoencoder import StoredAutoencoder, readable_size
 from monitor.errors import ConfigurationError, DictionaryError, ModelError, MonitorError, MonitoringFailed
+from monitor.model.engine.cache_room import NoRoom
 from monitor.model.engine.detokenizer import Vocabulary
 from monitor.model.engine.engine import Engine
 from monitor.model.engine.liveness import can_see
 from monitor.model.engine.paged import Limits
 from monitor.model.engine.requests import Lease
 from monitor.model.engine.scorer import Scorer
-from monitor.model.engine.startup_check import rehearse
-from monitor.model.load.hook_points import Place, names_a_place, parse_place, site_of
+from monitor.model.engine.startup_check import check_causal, rehearse
+from monitor.model.load.hook_points import Place, names_a_place, parse_place
 from monitor.model.load.model import LoadedModel, load_model
 from monitor.model.offline.residuals import Harvester
 from monitor.model.prompts import Prompter
@@ -46,6 +49,8 @@ from monitor.records import (
     WatchPlan,
 )
 
+_log = structlog.get_logger(__name__)
+
 PROBE = "The sun rose over the hills."
 """Text that is scored and generated from to test whether tokens can be scored at all."""
 _ENCODED = 1 << 22
@@ -60,6 +65,9 @@ class LoadedPair:
     dictionary: Dictionary
     place: Place
     """Hook point whose tensor the dictionary encodes."""
+    norm_limit: float = math.inf
+    """Norm above which a residual is an attention sink's (see `sinks`); infinite as long as it is not known. The
+    self-test's `with_norm_limit` measures it where neither training nor describing recorded it."""
 
     @property
     def layer(self) -> int:
@@ -94,15 +102,18 @@ def load_pair(
     dictionary alone.
     """
     loaded = load_model(model, device=device, dtype=dtype, cache=cache)
-    found = load_dictionary(dictionary, format=format).fits(loaded.d_model)
+    found = load_dictionary(dictionary, format=format).fits(
+        loaded.d_model, subtracts_mean=loaded.subtracts_mean
+    )
     if found.statistics is None:
         raise DictionaryError(
             f"the dictionary in {dictionary} has no statistics.safetensors, so its features have no unit; run "
             "`sae-monitor dictionary describe` on it first"
         )
     place = place_of(found.card, layer, loaded.middle)
-    site_of(loaded.layers, place)  # raises where this model has no such layer or module
-    return LoadedPair(loaded, found, place)
+    loaded.site(place)  # raises where this model has no such layer or module
+    known = found.norm_limit if place == place_of(found.card, None, loaded.middle) else None
+    return LoadedPair(loaded, found, place, math.inf if known is None else known)
 
 
 def place_of(card: DictionaryCard, layer: int | None, middle: int) -> Place:
@@ -139,7 +150,7 @@ class Runtime:
         self.loaded = loaded
         self.watch = watch
         precise = torch.float64 if loaded.dtype is torch.float64 else torch.float32
-        site = site_of(loaded.layers, pair.place)
+        site = loaded.site(pair.place)
         bank = self._bank = FeatureBank(
             self.dictionary.autoencoder,
             self._maximum,
@@ -150,7 +161,7 @@ class Runtime:
             device=loaded.device_of(site.module),
             dtype=precise,
         )
-        self.tap = Tap(bank, site)
+        self.tap = Tap(bank, site, norm_limit=pair.norm_limit)
         self._later = LaterTaps(loaded.layers, self.tap, self.layer)
         self.engine = Engine(loaded, bank, self.tap, limits=limits, waiting=waiting, later=self._later)
         self._callers, self._drop = callers, drop
@@ -208,15 +219,19 @@ class Runtime:
         return self._vocabulary.respelled(found, ids)
 
     def start(self) -> None:
-        """Attach the tap, start both threads, and compare a short generation with plain forward passes.
+        """Attach the tap, start both threads, and compare short generations with plain forward passes.
 
-        Raises ModelError where the engine does not compute what the model does.
+        A model that continuous batching runs wrongly, or not at all, is run one request per pass. Raises ModelError
+        where that does not compute what the model does either.
         """
         self.tap.attach()
         self._later.attach()
         try:
-            self.engine.start()
-            rehearse(self.engine, self._harvester, self._probe)
+            self._harvester.residuals(
+                torch.tensor([self._probe])
+            )  # raises where the hook point gives no residuals
+            check_causal(self.loaded, self._probe)
+            self._start_engine()
         except MonitorError:
             self.engine.stop(0)
             raise
@@ -225,6 +240,23 @@ class Runtime:
             name, what = type(self.loaded.model).__name__, f"{type(error).__name__}: {error}"
             raise ModelError(f"{name} cannot be generated from ({what})") from error
         self.scorer.start()
+
+    def _start_engine(self) -> None:
+        try:
+            self._rehearsed()
+        except Exception as error:
+            if self.engine.why_separate or isinstance(error, NoRoom):
+                raise
+            why = f"continuous batching failed its test at the start ({_briefly(error)})"
+            self.engine.run_separately(why)
+            self._rehearsed()
+            # Only now: where both fail, the message is that of the last.
+            _log.warning("every pass of this model runs one request, and requests take turns", why=why)
+
+    def _rehearsed(self) -> None:
+        self.engine.start()
+        if self.engine.generates:
+            rehearse(self.engine, self.loaded, self._probe)
 
     def stop(self, grace: float) -> None:
         """Refuse new requests, wait up to `grace` seconds for running ones, then remove the tap."""
@@ -280,7 +312,8 @@ class Runtime:
 
         Blocks for up to `timeout` seconds for each of scoring and generating.
         """
-        return can_see(self.engine, self.scorer, self._probe, timeout)
+        engine = self.engine if self.engine.generates else None
+        return can_see(engine, self.scorer, self._probe, timeout)
 
     def check_clamps(self, clamps: Sequence[Clamp]) -> None:
         """Raise BadRequest, with fields such as `clamps[0].feature`, where a clamp of a request cannot be applied."""
@@ -331,3 +364,9 @@ class Runtime:
         for position, (mine, read) in enumerate(zip(features, values, strict=True), first):
             active = tuple(FeatureReading(f, v) for f, v in zip(mine, read, strict=True) if v > 0)
             yield InspectedToken(position, ids[position], self._vocabulary.text(ids[position]), active)
+
+
+def _briefly(error: Exception) -> str:
+    """The first sentence of what went wrong."""
+    kind = "" if isinstance(error, MonitorError) else f"{type(error).__name__}: "
+    return kind + (str(error).strip().splitlines() or [""])[0].split(". ")[0]

@@ -275,16 +275,18 @@ class RuleScore(_message.Message):
     def __init__(self, policy: _Optional[str] = ..., rule: _Optional[str] = ..., phase: _Optional[_Union[Phase, str]] = ..., score: _Optional[float] = ..., threshold: _Optional[float] = ..., conditions: _Optional[_Iterable[_Union[ConditionScore, _Mapping]]] = ...) -> None: ...
 
 class Coverage(_message.Message):
-    __slots__ = ("tokens_run", "tokens_scored", "tokens_truncated", "tokens_judged")
+    __slots__ = ("tokens_run", "tokens_scored", "tokens_truncated", "tokens_judged", "tokens_sinks")
     TOKENS_RUN_FIELD_NUMBER: _ClassVar[int]
     TOKENS_SCORED_FIELD_NUMBER: _ClassVar[int]
     TOKENS_TRUNCATED_FIELD_NUMBER: _ClassVar[int]
     TOKENS_JUDGED_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_SINKS_FIELD_NUMBER: _ClassVar[int]
     tokens_run: int
     tokens_scored: int
     tokens_truncated: int
     tokens_judged: int
-    def __init__(self, tokens_run: _Optional[int] = ..., tokens_scored: _Optional[int] = ..., tokens_truncated: _Optional[int] = ..., tokens_judged: _Optional[int] = ...) -> None: ...
+    tokens_sinks: int
+    def __init__(self, tokens_run: _Optional[int] = ..., tokens_scored: _Optional[int] = ..., tokens_truncated: _Optional[int] = ..., tokens_judged: _Optional[int] = ..., tokens_sinks: _Optional[int] = ...) -> None: ...
 
 class Suppression(_message.Message):
     __slots__ = ("policy", "features", "tokens_edited", "before", "after", "probe_score", "probe_threshold", "held_at_layer", "came_back", "held")
@@ -541,11 +543,11 @@ class WatchDetectionsRequest(_message.Message):
     minimum_severity: Severity
     include_shadow: bool
     include_unknown: bool
-    after: int
-    def __init__(self, policies: _Optional[_Iterable[str]] = ..., minimum_severity: _Optional[_Union[Severity, str]] = ..., include_shadow: _Optional[bool] = ..., include_unknown: _Optional[bool] = ..., after: _Optional[int] = ...) -> None: ...
+    after: str
+    def __init__(self, policies: _Optional[_Iterable[str]] = ..., minimum_severity: _Optional[_Union[Severity, str]] = ..., include_shadow: _Optional[bool] = ..., include_unknown: _Optional[bool] = ..., after: _Optional[str] = ...) -> None: ...
 
 class WatchDetectionsResponse(_message.Message):
-    __slots__ = ("cursor", "dropped", "time", "request_id", "trace_id", "session_id", "caller", "method", "outcome", "status", "failure", "action", "detections", "coverage", "digests")
+    __slots__ = ("cursor", "dropped", "time", "request_id", "trace_id", "session_id", "caller", "method", "outcome", "status", "failure", "action", "detections", "coverage", "digests", "record")
     CURSOR_FIELD_NUMBER: _ClassVar[int]
     DROPPED_FIELD_NUMBER: _ClassVar[int]
     TIME_FIELD_NUMBER: _ClassVar[int]
@@ -561,7 +563,8 @@ class WatchDetectionsResponse(_message.Message):
     DETECTIONS_FIELD_NUMBER: _ClassVar[int]
     COVERAGE_FIELD_NUMBER: _ClassVar[int]
     DIGESTS_FIELD_NUMBER: _ClassVar[int]
-    cursor: int
+    RECORD_FIELD_NUMBER: _ClassVar[int]
+    cursor: str
     dropped: int
     time: _timestamp_pb2.Timestamp
     request_id: str
@@ -576,4 +579,5 @@ class WatchDetectionsResponse(_message.Message):
     detections: _containers.RepeatedCompositeFieldContainer[Detection]
     coverage: Coverage
     digests: Digests
-    def __init__(self, cursor: _Optional[int] = ..., dropped: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., request_id: _Optional[str] = ..., trace_id: _Optional[str] = ..., session_id: _Optional[str] = ..., caller: _Optional[str] = ..., method: _Optional[str] = ..., outcome: _Optional[str] = ..., status: _Optional[_Union[CheckStatus, str]] = ..., failure: _Optional[str] = ..., action: _Optional[_Union[Action, str]] = ..., detections: _Optional[_Iterable[_Union[Detection, _Mapping]]] = ..., coverage: _Optional[_Union[Coverage, _Mapping]] = ..., digests: _Optional[_Union[Digests, _Mapping]] = ...) -> None: ...
+    record: int
+    def __init__(self, cursor: _Optional[str] = ..., dropped: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., request_id: _Optional[str] = ..., trace_id: _Optional[str] = ..., session_id: _Optional[str] = ..., caller: _Optional[str] = ..., method: _Optional[str] = ..., outcome: _Optional[str] = ..., status: _Optional[_Union[CheckStatus, str]] = ..., failure: _Optional[str] = ..., action: _Optional[_Union[Action, str]] = ..., detections: _Optional[_Iterable[_Union[Detection, _Mapping]]] = ..., coverage: _Optional[_Union[Coverage, _Mapping]] = ..., digests: _Optional[_Union[Digests, _Mapping]] = ..., record: _Optional[int] = ...) -> None: ...

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from tokenizers.processors import TemplateProcessing
 
 from monitor.dictionary.formats import DictionaryCard, save_saelens
+from monitor.dictionary.sae import SparseAutoencoder
+from monitor.model.load.model import LoadedModel
+from monitor.model.offline.residuals import Harvester
 from tests.model.families import family_model
 from tests.model.tiny import CONFIGS, dictionary, loaded_model
 
@@ -41,15 +45,19 @@ def write_small_pair(folder: Path, kind: str = "llama") -> SmallPair:
     loaded.model.save_pretrained(pair.model)
     loaded.tokenizer.save_pretrained(pair.model)
     save_saelens(
-        pair.dictionary, _writable(), DictionaryCard(model_name="small", layer=LAYER, prepend_bos=True)
+        pair.dictionary, _writable(loaded), DictionaryCard(model_name="small", layer=LAYER, prepend_bos=True)
     )
     lines = (" ".join(WORDS[(3 * i + j * (1 + i % 5)) % len(WORDS)] for j in range(6)) for i in range(200))
     pair.corpus.write_text("\n".join(lines))
     return pair
 
 
-def _writable():
-    """A random dictionary of the kind that the SAELens layout can express."""
-    from dataclasses import replace
+def _writable(loaded: LoadedModel) -> SparseAutoencoder:
+    """A random dictionary of the kind that the SAELens layout can express.
 
-    return replace(dictionary("jumprelu", FEATURES), input_bias=None)
+    What it reconstructs stays close to the model's mean residual, so that the self-test does not refuse it.
+    """
+    found = dictionary("jumprelu", FEATURES)
+    ids = [loaded.text.ids(" ".join(WORDS[number:])) for number in range(6)]
+    residuals = torch.cat([Harvester(loaded, LAYER).residuals(torch.tensor([row]))[0, 1:] for row in ids])
+    return replace(found, input_bias=None, decoder=found.decoder * 0.02, decoder_bias=residuals.mean(0))

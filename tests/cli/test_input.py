@@ -86,3 +86,29 @@ def test_sampling_that_cannot_be_sent(given, said):
 def test_a_system_turn_must_be_text():
     with pytest.raises(InputError, match="--system is not valid UTF-8: byte 0xff at offset 0"):
         as_input("hi", chat=True, system="\udcff", truncate=False)
+
+
+def test_a_byte_order_mark_is_not_scored(tmp_path, monkeypatch):
+    path = tmp_path / "text"
+    path.write_text("hello", "utf-8-sig")
+    monkeypatch.setattr(sys, "stdin", Stdin(path.read_bytes()))
+    assert read_text(None, path) == read_text("-", None) == read_text("\ufeffhello", None) == "hello"
+    made = as_input("hi", chat=True, system="\ufeffbe kind", truncate=False)
+    assert made.conversation.messages[0].content == "be kind"
+
+
+def test_a_byte_order_mark_alone_is_nothing(tmp_path):
+    path = tmp_path / "text"
+    path.write_text("", "utf-8-sig")
+    with pytest.raises(InputError, match="is empty"):
+        read_text(None, path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_utf_16_is_named(tmp_path, encoding):
+    path = tmp_path / "text"
+    path.write_text("hello, world", encoding)
+    with pytest.raises(
+        InputError, match=r"is not valid UTF-8: UTF-(16|32) at offset 0 \(line 1\); convert it first"
+    ):
+        read_text(None, path)

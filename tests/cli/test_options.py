@@ -39,6 +39,19 @@ def test_every_setting_is_a_flag_with_a_help_of_its_own():
     assert len({flag.help for flag in found.values()}) == len(found)
 
 
+def test_placeholders_say_what_to_give():
+    given = {setting.name: setting.values for setting in all_settings()}
+    kinds = {
+        "callers": "FILE",
+        "tls_key": "FILE",
+        "settings": "FILE",
+        "policies": "FOLDER",
+        "layer": "NUMBER",
+    }
+    kinds |= {"model": "NAME|FOLDER", "decision_log": "FOLDER|off", "insecure_listen": "", "dtype": "CHOICE"}
+    assert {name: given[name] for name in kinds} == kinds
+
+
 def test_groups_begin_at_settings_and_hold_all():
     assert next(iter(GROUPS)) == next(iter(Settings.model_fields))
     assert set(GROUPS) <= set(Settings.model_fields)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import tempfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from monitor.policy.files.lock import lock_path, write_lock
 from monitor.rpc.access.callers import entry_line, new_token, read_callers
 from monitor.rpc.access.roles import Role
 from monitor.rpc.assembly import bundled_policies
-from monitor.settings import load_settings
+from monitor.settings import load_client_settings, load_settings
 from monitor.telemetry.decisions import codec, lines
 from monitor.telemetry.decisions.reader import read, verify
 from monitor.telemetry.decisions.record import DecisionRecord, from_json
@@ -139,6 +140,15 @@ class SettingsFiles(FolderTarget):
         b"max_running: ",
         b"memory_watermark: ",
         b"settings: x",
+        *(
+            b"decision_log: false",
+            b"decision_log_masks: {a: '['}",
+            b"policies: ~/x",
+            b"&a [*a]",
+            b"*a",
+            b"<<: ",
+        ),
+        *(b"\xef\xbb\xbf", b"\xff\xfe", b"lisen: ", b"0x", b"!!python/name:os.system", b"---"),
     )
 
     def corpus(self) -> Sequence[bytes]:
@@ -155,6 +165,70 @@ class SettingsFiles(FolderTarget):
         except ConfigurationError as error:
             return refused(error)
         return ACCEPTED
+
+
+class Environments(BytesTarget):
+    """Variables of a server and of a client, as lines `NAME=value`, and their command line's flags."""
+
+    name = "environment"
+    words = (
+        *(b"SAE_MONITOR_", b"LISTEN", b"DECISION_LOG", b"DECISION_LOG_MASKS", b"CLIENT_TOKEN", b"_SECONDS"),
+        *(
+            b"=false",
+            b"=auto",
+            b"=",
+            b"\n",
+            b"SETTINGS=",
+            b"/dev/null",
+            b"{",
+            b"SERVICE_HOST",
+            b"PORT=tcp://",
+        ),
+        *(b"=nan", b"=inf", b"=1e999", b"=\xef\xbb\xbf", b"=~/x", b"=${A}", "=\u0665".encode()),
+    )
+
+    def corpus(self) -> Sequence[bytes]:
+        return [
+            b"SAE_MONITOR_LISTEN=127.0.0.1:0\nSAE_MONITOR_QUEUE_SIZE=3\nSAE_MONITOR_CLIENT_TOKEN=abc",
+            b'SAE_MONITOR_DECISION_LOG=off\nsae_monitor_decision_log_masks={"card": "[0-9]{16}"}\nPATH=/bin',
+            b"SAE_MONITOR_PORT=tcp://10.0.0.1:1\nSAE_MONITOR_SERVICE_HOST=10.0.0.1\nSAE_MONITOR_RELOAD_SECONDS=0.5",
+        ]
+
+    def run(self, data: bytes) -> str:
+        given = [line.partition(b"=") for line in data.replace(b"\0", b"").split(b"\n")]
+        variables = {
+            os.fsdecode(name): os.fsdecode(value) for name, equals, value in given if name and equals
+        }
+        flags = {name.lower().removeprefix("sae_monitor_"): value for name, value in variables.items()}
+        words = set()
+        with _environment(variables):
+            words = {_settled(load_settings), _settled(load_client_settings)}
+        with _environment({}):
+            words.add(_settled(lambda: load_settings(flags)))
+        return ACCEPTED if ACCEPTED in words else REFUSED
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """The process with these variables alone."""
+    before = dict(os.environ)
+    os.environ.clear()
+    try:
+        os.environ.update(variables)
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _settled(load: Callable[[], object]) -> str:
+    try:
+        load()
+    except ConfigurationError as error:
+        if len(str(error)) > 1 << 16:
+            raise AssertionError("an error that nobody can read") from error
+        return refused(error)
+    return ACCEPTED
 
 
 class CallerFiles(FolderTarget):
@@ -233,4 +307,13 @@ def _resealed(line: bytes) -> bytes:
     return b'%s,"crc32":"%08x"}' % (head, zlib.crc32(head)) if head else line
 
 
-__all__ = ["CallerFiles", "DecisionLogs", "ExampleFiles", "Locks", "Policies", "SettingsFiles", "codec"]
+__all__ = [
+    "CallerFiles",
+    "DecisionLogs",
+    "Environments",
+    "ExampleFiles",
+    "Locks",
+    "Policies",
+    "SettingsFiles",
+    "codec",
+]

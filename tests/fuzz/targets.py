@@ -6,7 +6,15 @@ from collections.abc import Callable
 
 from tests.fuzz.calls import Calls, Headers, Wire
 from tests.fuzz.dictionaries import Cards, Dictionaries
-from tests.fuzz.files import CallerFiles, DecisionLogs, ExampleFiles, Locks, Policies, SettingsFiles
+from tests.fuzz.files import (
+    CallerFiles,
+    DecisionLogs,
+    Environments,
+    ExampleFiles,
+    Locks,
+    Policies,
+    SettingsFiles,
+)
 from tests.fuzz.frames import Frames
 from tests.fuzz.target import Target
 
@@ -21,6 +29,7 @@ TARGETS: dict[str, Callable[[], Target]] = {
         Locks,
         ExampleFiles,
         SettingsFiles,
+        Environments,
         CallerFiles,
         DecisionLogs,
         Dictionaries,
@@ -28,7 +37,7 @@ TARGETS: dict[str, Callable[[], Target]] = {
     )
 }
 SHARES = {
-    "wire": 700,
+    "wire": 640,
     "rpc": 200,
     "headers": 300,
     "frames": 10,
@@ -36,6 +45,7 @@ SHARES = {
     "lock": 10,
     "examples": 120,
     "settings": 40,
+    "environment": 60,
     "callers": 300,
     "decisions": 220,
     "dictionary": 50,

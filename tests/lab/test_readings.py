@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from monitor.dictionary.cards.statistics import FeatureStatistics
+from monitor.dictionary.residual_signals import sinks
 from monitor.dictionary.sae import Activation, SparseAutoencoder
 from monitor.errors import InputError, NotFound
 from monitor.lab.pair import open_pair
@@ -28,10 +29,10 @@ class Harvester:
         self.mix = torch.randn(WIDTH, WIDTH, generator=generator)
         self.head = torch.randn(WIDTH, WORDS, generator=generator)
 
-    def residuals(self, ids):
+    def residuals(self, ids, lengths=None):
         return self.embedding[ids].cumsum(1) / 2
 
-    def logits(self, ids, replace=None):
+    def logits(self, ids, replace=None, lengths=None):
         x = self.residuals(ids)
         x = x if replace is None else replace(x)
         return torch.tanh(x.cumsum(1) @ self.mix / 3) @ self.head
@@ -46,8 +47,12 @@ class Pair:
     def ids(self, text):
         return [0, *(int(word) for word in text.split())]
 
-    def residuals(self, ids):
+    def residuals(self, ids, lengths=None):
         return self.harvester.residuals(ids)
+
+    def sinks(self, residuals):
+        positions = torch.arange(residuals.shape[-2]).expand(residuals.shape[:-1])
+        return sinks(residuals, positions, 1e6)
 
 
 @pytest.fixture
@@ -140,7 +145,7 @@ def test_read_takes_what_policies_watch(bundled):
     assert found.columns[: len(watch.features)] == watch.features
     reader = PairReader(bundled)
     np.testing.assert_allclose(
-        found[0], reader.watched(reader.ids("I want more power."), watch)[1:], rtol=1e-4, atol=1e-5
+        found[0], reader.watched(reader.ids("I want more power."), watch)[1][1:], rtol=1e-4, atol=1e-5
     )
 
 

@@ -49,3 +49,17 @@ def test_a_broken_file_of_texts_is_named(tmp_path, name):
 def test_a_corpus_that_is_not_there_is_not_called_empty(tmp_path):
     with pytest.raises(InputError, match="no file or folder at"):
         corpus_files([tmp_path / "none.txt"])
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.txt", "first\nsecond\n"),
+        ("a.jsonl", '{"text": "first"}\n{"text": "second"}\n'),
+        ("a.csv", "text\nfirst\nsecond\n"),
+    ],
+)
+def test_a_byte_order_mark_is_no_part_of_a_text_or_of_a_column(tmp_path, name, text):
+    path = tmp_path / name
+    path.write_text(text, "utf-8-sig")
+    assert [found.text for found in read_texts(path)] == ["first", "second"]

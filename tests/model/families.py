@@ -24,6 +24,8 @@ _TOWER = {
 _QWEN_TOWER = {"depth": LAYERS, "num_heads": 2}
 _MROPE = {"rope_type": "default", "type": "mrope", "mrope_section": [1, 1, 2]}
 
+_MINIMAX = ("full_attn", "linear_attn", "mlp")
+
 TEXT: dict[str, dict] = {
     "mistral": _LLAMA_LIKE | {"sliding_window": 16},
     "qwen2_moe": _LLAMA_LIKE | _EXPERTS | {"shared_expert_intermediate_size": 16},
@@ -33,11 +35,12 @@ TEXT: dict[str, dict] = {
     "phi": _LLAMA_LIKE,
     "olmo": _LLAMA_LIKE,
     "opt": _COMMON | {"ffn_dim": 64, "max_position_embeddings": CONTEXT, "word_embed_proj_dim": WIDTH},
-    "granite": _LLAMA_LIKE,
+    "granite": _LLAMA_LIKE | {"residual_multiplier": 0.22, "logits_scaling": 2.0},
     "cohere": _LLAMA_LIKE,
     "starcoder2": _LLAMA_LIKE,
     "glm4": _LLAMA_LIKE | {"head_dim": 8, "pad_token_id": 0},
     "smollm3": _LLAMA_LIKE | {"pad_token_id": 0},
+    "gpt_bigcode": CONFIGS["gpt2"],
     "gpt_oss": _LLAMA_LIKE
     | _SLIDING
     | {
@@ -135,6 +138,11 @@ RECURRENT: dict[str, dict] = {
         "use_mamba_kernels": False,
     },
     "lfm2": _LLAMA_LIKE | {"layer_types": ["conv", "full_attention"] * 2},
+    "minimax": _LLAMA_LIKE
+    | {"head_dim": 8, "num_local_experts": 4, "num_experts_per_tok": 2}
+    | {"layer_types": ["linear_attention", "full_attention"] * 2}
+    | {f"{kind}_alpha_factor": 3.5 for kind in _MINIMAX}
+    | {f"{kind}_beta_factor": 0.7 for kind in _MINIMAX},
     "qwen3_next": _LLAMA_LIKE
     | _EXPERTS
     | {
@@ -151,7 +159,25 @@ RECURRENT: dict[str, dict] = {
 SEPARATE = UNPAGED | RECURRENT
 """Families that continuous batching cannot run."""
 
-FAMILIES = TEXT | WRAPPERS | SEPARATE
+FALLBACK: dict[str, dict] = {
+    "nemotron": _LLAMA_LIKE,
+    "diffllama": _LLAMA_LIKE,
+    "doge": _LLAMA_LIKE,
+    "jetmoe": _LLAMA_LIKE
+    | {"num_key_value_heads": 4, "kv_channels": 8, "num_local_experts": 4, "num_experts_per_tok": 2},
+    "gemma4_text": _LLAMA_LIKE
+    | _SLIDING
+    | {
+        "global_head_dim": 16,
+        "hidden_size_per_layer_input": 0,
+        "num_kv_shared_layers": 0,
+        "pad_token_id": 0,
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+    },
+}
+"""Families of which nothing tells before a try that continuous batching dies of them, or runs them wrongly."""
+
+FAMILIES = TEXT | WRAPPERS | SEPARATE | FALLBACK
 
 
 def family_model(kind: str, dtype: torch.dtype = torch.float32) -> LoadedModel:

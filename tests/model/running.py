@@ -1,5 +1,6 @@
 """Start an engine on a tiny model and collect what it emits."""
 
+import math
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -106,12 +107,13 @@ def running(
     limits: Limits | None = None,
     waiting: int = 256,
     plan: WatchPlan | None = None,
+    norm_limit: float = math.inf,
     **options: object,
 ) -> Iterator[Running]:
     unit = maxima(sae.features)
     features = watched if plan is None else plan.features
     bank = FeatureBank(sae, unit, features, clampable, plan=plan, device=loaded.device)
-    tap = Tap(bank, loaded.layers[LAYER])
+    tap = Tap(bank, loaded.layers[LAYER], norm_limit=norm_limit)
     engine = Engine(
         loaded, bank, tap, limits=limits or Limits(running=16, batch_tokens=96), waiting=waiting, **options
     )

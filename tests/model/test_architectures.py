@@ -2,28 +2,37 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from structlog.testing import capture_logs
+from transformers import AutoConfig, AutoModelForCausalLM
 
+from monitor.dictionary.bundle import Dictionary
+from monitor.dictionary.cards.statistics import FeatureStatistics
+from monitor.dictionary.formats import DictionaryCard
 from monitor.dictionary.sae import SparseAutoencoder
 from monitor.errors import ModelError
-from monitor.model.engine.paged import Batcher
+from monitor.model.engine.paged import Batcher, Limits
 from monitor.model.engine.scorer import Scorer
 from monitor.model.engine.serial import why_not_batched
-from monitor.model.engine.startup_check import rehearse
+from monitor.model.engine.startup_check import check_causal, rehearse
 from monitor.model.load.hook_points import ATTN_OUT, MLP_OUT, Place, Side
 from monitor.model.load.model import LoadedModel
 from monitor.model.offline.residuals import Harvester
+from monitor.model.runtime import LoadedPair, Runtime
 from monitor.model.tap.bank import FeatureBank
 from monitor.model.tap.tap import Tap
-from monitor.records import Clamp, Where
+from monitor.records import Clamp, WatchPlan, Where
 from tests.model.engine.test_scorer import Waiting
-from tests.model.families import FAMILIES, RECURRENT, SEPARATE, TEXT, WRAPPERS, family_model
-from tests.model.running import LAYER, WATCHED, running
+from tests.model.families import FALLBACK, FAMILIES, RECURRENT, SEPARATE, TEXT, WRAPPERS, family_model
+from tests.model.running import LAYER, WATCHED, Running, running
 from tests.model.tiny import (
+    COMMON,
     CONFIGS,
+    CONTEXT,
     WIDTH,
     dictionary,
     encode_all,
@@ -31,13 +40,14 @@ from tests.model.tiny import (
     maxima,
     plain_generate,
     prompt,
+    wrapped,
 )
 
 CLAMPS = (Clamp(3, -1.0), Clamp(40, -2.0, Where.EVERYWHERE), Clamp(41, 0.5))
 NO_MLP = ("opt",)
 """Families whose MLP is no module of its own."""
-SCALED = ("granite",)
-"""Families that scale what attention and MLP add."""
+WEIGHED = ("doge",)
+"""Families that multiply the residual stream before they add to it."""
 ADDED_INSIDE = {"bloom": (ATTN_OUT, MLP_OUT), "mpt": (MLP_OUT,)}
 """Families with modules that add the residual stream themselves."""
 
@@ -54,6 +64,58 @@ def scoring(loaded: LoadedModel, sae: SparseAutoencoder) -> Iterator[Scorer]:
     finally:
         scorer.stop(5)
         tap.detach()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", list(FALLBACK))
+def test_where_batching_fails_its_rehearsal_requests_take_turns(kind: str) -> None:
+    """Generations of prompts of several lengths, some longer than a pass, against plain float64."""
+    exact, sae = family_model(kind, torch.float64), dictionary()
+    bundle = Dictionary(
+        sae, DictionaryCard(), FeatureStatistics(maxima(), torch.full((96,), 0.1), 1), "sha256:0", Path()
+    )
+    pair = LoadedPair(family_model(kind), bundle, Place(LAYER))
+    runtime = Runtime(pair, WatchPlan(WATCHED), range(96), limits=Limits(running=8, batch_tokens=24))
+    assert not runtime.engine.why_separate
+    with capture_logs() as told:
+        runtime.start()
+    try:
+        assert "failed its test at the start" in runtime.engine.why_separate
+        [line] = [line for line in told if line["event"].startswith("every pass of this model runs one")]
+        assert line["why"] == runtime.engine.why_separate
+        run = Running(runtime.engine, runtime.tap, runtime.tap.bank, maxima())
+        calls = [(run.call(prompt(n), new=5, clamps=c), c) for n in range(3) for c in ((), CLAMPS)]
+        for call, clamps in calls:
+            assert call.finished().coverage.complete
+            tokens, activations = plain_generate(
+                exact.model, exact.layers[LAYER], sae, maxima(), call.ids, 5, clamps
+            )
+            assert [token.token_id for token in call.tokens] == tokens
+            wanted = (activations[:, list(WATCHED)] / maxima()[list(WATCHED)]).numpy()
+            # Gemma 4 norms queries, keys and values, which makes more of float32's rounding in so small a model.
+            rounding = 2e-4 if kind == "gemma4_text" else 1e-5
+            np.testing.assert_allclose(call.readings, wanted, rtol=1e-4, atol=rounding)
+    finally:
+        runtime.stop(5)
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "electra"])
+def test_a_model_that_reads_in_both_directions_is_refused(kind: str) -> None:
+    config = AutoConfig.for_model(
+        kind, **COMMON, intermediate_size=64, max_position_embeddings=CONTEXT, pad_token_id=0
+    )
+    loaded = wrapped(AutoModelForCausalLM.from_config(config), kind, torch.float32)
+    with pytest.raises(ModelError, match="does not continue texts from left to right"):
+        check_causal(loaded, prompt(3)[:10])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    "kind", ["llama", "gpt2", "mixtral", "gemma2", "mamba", "rwkv", "qwen3_next", "doge"]
+)
+def test_models_that_read_from_left_to_right_are_not(kind: str, dtype: torch.dtype) -> None:
+    make = family_model if kind in FAMILIES else loaded_model
+    check_causal(make(kind, dtype=dtype), prompt(3)[:10])
 
 
 @pytest.mark.slow
@@ -107,7 +169,7 @@ def test_a_layer_adds_its_attention_and_its_mlp(kind: str) -> None:
             places["mlp"] = Place(layer, MLP_OUT)
         found = {name: _residual(Harvester(loaded, place), ids) for name, place in places.items()}
         assert all(x.shape == (len(ids), WIDTH) for x in found.values())
-        if kind in NO_MLP or kind in SCALED:
+        if kind in (*NO_MLP, *WEIGHED):
             continue
         total = found["before"] + found["attention"] + found["mlp"]
         torch.testing.assert_close(total, found["after"], rtol=1e-4, atol=1e-4)
@@ -120,13 +182,13 @@ def _residual(harvester: Harvester, ids: tuple[int, ...]) -> torch.Tensor:
 @pytest.mark.parametrize("kind", [*CONFIGS, *FAMILIES])
 def test_what_cannot_be_batched_is_known_before_it_is_tried(kind: str) -> None:
     loaded = family_model(kind) if kind in FAMILIES else loaded_model(kind)
-    assert bool(why_not_batched(loaded.model)) == (kind in SEPARATE)
+    assert bool(why_not_batched(loaded)) == (kind in SEPARATE)
 
 
 class TestRehearsal:
     def rehearsed(self, loaded: LoadedModel, plain: LoadedModel) -> None:
         with running(loaded, dictionary(), batcher=Batcher) as run:
-            rehearse(run.engine, Harvester(plain, LAYER), prompt(3), 30)
+            rehearse(run.engine, plain, prompt(3), 30)
 
     @pytest.mark.slow
     @pytest.mark.parametrize("kind", ["llama", "gemma3", "qwen3_vl"])

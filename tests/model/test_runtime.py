@@ -4,6 +4,7 @@ import random
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,11 +13,13 @@ from monitor.dictionary.bundle import load_dictionary
 from monitor.dictionary.cards.statistics import FeatureStatistics
 from monitor.dictionary.cards.statistics import save as save_statistics
 from monitor.dictionary.formats import DictionaryCard, save_saelens
+from monitor.dictionary.sae import InputNorm
 from monitor.errors import BadRequest, DictionaryError, ModelError, MonitoringFailed
 from monitor.model.engine.requests import Finished, GenerationRequest, ScoreJob
+from monitor.model.offline.residuals import Harvester
 from monitor.model.runtime import Runtime, load_pair
 from monitor.records import Clamp, Sampling, WatchPlan
-from tests.model.tiny import Recorder, dictionary, encode_all, loaded_model, maxima
+from tests.model.tiny import Recorder, dictionary, encode_all, loaded_model, maxima, prompt
 
 
 @pytest.fixture
@@ -30,6 +33,41 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
     digest = load_dictionary(sae).digest
     save_statistics(sae, FeatureStatistics(maxima(), torch.full((96,), 0.1), 1000, "test", digest))
     return model, sae
+
+
+@pytest.mark.parametrize(("kind", "norm"), [("gpt2", InputNorm.CENTRED), ("llama", InputNorm.NONE)])
+def test_a_dictionary_of_a_model_with_centred_weights(tmp_path: Path, kind: str, norm: InputNorm) -> None:
+    """TransformerLens centres only where a layer norm makes the mean of a token meaningless, as in GPT-2."""
+    model, sae = tmp_path / "model", tmp_path / "dictionary"
+    loaded = loaded_model(kind)
+    loaded.model.save_pretrained(model)
+    loaded.tokenizer.save_pretrained(model)
+    stated = replace(dictionary(), input_bias=None, input_norm=InputNorm.CENTRED)
+    save_saelens(sae, stated, DictionaryCard(hook_name="blocks.2.hook_resid_post"))
+    digest = load_dictionary(sae).digest
+    save_statistics(sae, FeatureStatistics(maxima(), torch.full((96,), 0.1), 1000, "test", digest))
+    parts, ids = load_pair(model, sae, device="cpu"), torch.tensor([prompt(3)])
+    found = parts.dictionary.autoencoder
+    assert found.input_norm is norm
+    if kind == "gpt2":
+        centred = loaded_model(kind)
+        _centre_writing_weights(centred.model.transformer)
+        residuals = Harvester(centred, 2).residuals(ids)
+        assert float(residuals.mean(-1).abs().max()) < 1e-5
+        wanted = replace(stated, input_norm=InputNorm.NONE).encode(residuals)
+        torch.testing.assert_close(
+            found.encode(Harvester(parts.loaded, 2).residuals(ids)), wanted, rtol=1e-4, atol=1e-5
+        )
+
+
+def _centre_writing_weights(decoder: Any) -> None:
+    """Take the mean over the width out of everything that a GPT-2 writes into the residual stream."""
+    writers = [decoder.wte.weight, decoder.wpe.weight]
+    for layer in decoder.h:
+        for part in (layer.attn.c_proj, layer.mlp.c_proj):
+            writers += [part.weight, part.bias]
+    for weight in writers:
+        weight -= weight.mean(-1, keepdim=True)
 
 
 @pytest.mark.slow

@@ -40,8 +40,9 @@ def _log(page: Page) -> None:
     )
     page.number(
         "Failed writes",
-        "In the time shown.",
-        f"sum(increase(sae_monitor_decision_log_errors_total{{{JOB}}}[$__range]))",
+        "In the time shown, together with files that others took away or changed.",
+        f"sum(increase(sae_monitor_decision_log_errors_total{{{JOB}}}[$__range]))"
+        f" + sum(increase(sae_monitor_decision_log_displaced_files_total{{{JOB}}}[$__range]))",
         "short",
         Limits(0.5, 1),
     )

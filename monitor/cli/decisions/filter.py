@@ -14,6 +14,7 @@ import typer
 from monitor.cli.decisions import view
 from monitor.cli.decisions.log import AsJson, Log, decisions, log_folder, readable
 from monitor.cli.show.console import stdout_console
+from monitor.cli.streams import stopping
 from monitor.errors import InputError
 from monitor.records import Action, Detection, Severity, Status
 from monitor.telemetry.decisions import reader
@@ -165,7 +166,7 @@ def select(
     """List the decisions that match all conditions, oldest first."""
     wanted = conditions(policy, rule, severity, action, status, caller, session, since, until)
     folder, console = log_folder(log), stdout_console()
-    with readable(folder):
+    with readable(folder), stopping():
         for content, record in decisions(reader.read(folder)):
             if record is None or not wanted.hold(record):
                 continue

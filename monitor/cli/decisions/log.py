@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,11 +39,9 @@ def log_folder(given: Path | None) -> Path:
 
 @contextmanager
 def readable(folder: Path) -> Iterator[None]:
-    """Turn an OSError in the block into an InputError. Ctrl-C and a closed pipe end the command without a message."""
+    """Turn an OSError in the block into an InputError. Ctrl-C ends it without a message."""
     try:
         yield
-    except BrokenPipeError:
-        sys.stderr.close()
     except KeyboardInterrupt:
         raise typer.Exit(0) from None
     except OSError as error:

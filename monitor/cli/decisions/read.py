@@ -11,6 +11,7 @@ from monitor.cli.decisions.log import AsJson, Log, decisions, log_folder, readab
 from monitor.cli.errors import ExitCode
 from monitor.cli.show import words
 from monitor.cli.show.console import stdout_console
+from monitor.cli.streams import stopping
 from monitor.errors import InputError
 from monitor.telemetry.decisions import reader
 
@@ -30,7 +31,7 @@ def tail(
 ) -> None:
     """Show the last decisions, and with -f those to come."""
     folder, console = log_folder(log), stdout_console()
-    with readable(folder):
+    with readable(folder), stopping():
         after = max(0, reader.newest(folder) - number)
         found = reader.follow(folder, after) if follow else reader.read(folder, after)
         for content, record in decisions(found):
@@ -87,6 +88,9 @@ def check(log: Log = None) -> None:
     span = f"{report.first} to {report.last}" if report.records else "none yet"
     faults = len(report.faults)
     state = words.counted(faults, "fault") if faults else "every line is whole, none is missing"
+    state += f" ({words.counted(report.missing, 'record')} missing)" if report.missing else ""
+    if report.deleted:
+        state += f"; {words.counted(report.deleted, 'older record')} were deleted by retention"
     writing = "; a line is being written now" if report.writing else ""
     records, files = words.counted(report.records, "record"), words.counted(report.files, "file")
     console.print(f"{records} ({span}) in {files}: {state}{writing}", soft_wrap=True)

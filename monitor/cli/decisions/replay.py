@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as jsons
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,6 +16,7 @@ from monitor.cli.decisions import view
 from monitor.cli.decisions.filter import PolicyName, Since, Until, conditions
 from monitor.cli.decisions.log import Log, decisions, log_folder, readable
 from monitor.cli.errors import ExitCode
+from monitor.cli.output import json_line
 from monitor.cli.show import words
 from monitor.cli.show.console import stdout_console
 from monitor.errors import InputError
@@ -57,7 +57,7 @@ def replay(
     A record that holds readings (decision_log_readings) is judged from them, without the model. The text in a record
     (decision_log_text) is read again by the model, which must be the one that the record was made with, and so must the
     dictionary. The replay judges the tokens that were generated then; it cannot tell what the model would have
-    generated after another action. Exit code 2 where a record could not be replayed.
+    generated after another action. Exit code 2 where a record could not be replayed, or where there was none to replay.
     """
     wanted = conditions(policy, None, None, None, None, None, None, since, until)
     folder, counts, missing = log_folder(log), ReplayCounts(), set(which or [])
@@ -81,6 +81,8 @@ def replay(
         raise InputError(
             f"{folder} has no decision {names} for these conditions; `sae-monitor decisions tail` lists the last"
         )
+    if not counts.replayed and not counts.skipped:
+        raise InputError(f"no record of {folder} meets these conditions, so nothing was replayed")
     raise typer.Exit(ExitCode.ERROR if counts.skipped else ExitCode.CLEAN)
 
 
@@ -168,7 +170,7 @@ def _print(content: dict[str, Any], record: DecisionRecord, now: Verdict, json: 
         found = [codec.dump(without_text(detection)) for detection in now.detections]
         was, is_now = (a.name.lower() for a in (record.action, now.action))
         answer = {"seq": content["seq"], "request_id": record.request_id, "was": was, "now": is_now}
-        typer.echo(jsons.dumps({**answer, "differs": differs(record, now), "detections": found}))
+        typer.echo(json_line({**answer, "differs": differs(record, now), "detections": found}))
     elif differs(record, now):
         stdout_console().print(_line(content, record, now), soft_wrap=True)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -12,6 +11,7 @@ from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
+from monitor.cli.output import json_line
 from monitor.cli.show import verdict as render
 from monitor.cli.show import words
 from monitor.cli.show.printable import one_line, printable
@@ -22,7 +22,7 @@ from monitor.telemetry.decisions.record import DecisionRecord
 
 def as_json(content: Mapping[str, Any]) -> str:
     """The JSON of a line of the log, without its checksum."""
-    return json.dumps(content, ensure_ascii=False)
+    return json_line(content)
 
 
 def line(content: Mapping[str, Any], record: DecisionRecord | None) -> Text:

@@ -13,9 +13,10 @@ from monitor.cli.decisions.filter import one_of
 from monitor.cli.output import as_json
 from monitor.cli.session import connected
 from monitor.cli.show import words
-from monitor.cli.show.console import stdout_console
+from monitor.cli.show.console import stderr_console, stdout_console
 from monitor.cli.show.printable import one_line, printable
 from monitor.cli.show.verdict import detection_line
+from monitor.cli.streams import stopping
 from monitor.client import Client
 from monitor.records import Severity
 from monitor.v1 import monitor_pb2 as pb
@@ -41,14 +42,16 @@ def watch(
         bool, typer.Option("--shadow", help="Also show what rules in shadow mode would have done.")
     ] = False,
     after: Annotated[
-        int | None,
+        str | None,
         typer.Option(
-            min=0,
-            metavar="NUMBER",
-            help="Begin after the record with this number; 0 begins with the oldest. Default: only new records.",
+            metavar="CURSOR|0",
+            help="Begin after the event with this cursor, which --json shows and Ctrl-C prints; 0 begins "
+            "with the oldest record. Default: only new records.",
         ),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print each event as JSON instead of text.")] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print each event as one line of JSON instead of text.")
+    ] = False,
 ) -> None:
     """Show what a running server detects, as it is decided, and which requests it could not check.
 
@@ -58,10 +61,11 @@ def watch(
         one_of("severity", severity, {s.value: s for s in Severity})
     wanted: dict[str, Any] = {"policies": policy or (), "minimum_severity": (severity or "").lower()}
     wanted |= {"include_shadow": shadow, "include_unknown": True}
-    console, dropped = stdout_console(), 0
+    console, dropped, last = stdout_console(), 0, ""
     try:
-        with connected(address) as client:
+        with stopping(), connected(address) as client:
             for event in _events(client, after, wanted):
+                last = event.cursor or last
                 if json:
                     typer.echo(as_json(event))
                     continue
@@ -72,11 +76,13 @@ def watch(
                 dropped = event.dropped
                 console.print(said(event), soft_wrap=True)
     except KeyboardInterrupt:
+        if last and not json:
+            stderr_console().print(f"go on with --after {last}", style="dim", soft_wrap=True)
         raise typer.Exit(0) from None
 
 
 def _events(
-    client: Client, after: int | None, wanted: dict[str, Any]
+    client: Client, after: str | None, wanted: dict[str, Any]
 ) -> Iterator[pb.WatchDetectionsResponse]:
     """Events of one stream after another. The server ends each stream shortly before `max_call_seconds` are over.
 
@@ -93,7 +99,7 @@ def _events(
 def said(event: pb.WatchDetectionsResponse) -> Text:
     """A line for the request, and one for each rule that fired in it."""
     when = event.time.ToDatetime().strftime("%Y-%m-%d %H:%M:%SZ")
-    number = str(event.cursor) if event.cursor else "-"
+    number = str(event.record) if event.record else "-"
     text = Text.assemble(
         (f"{number:>6}  {when}  ", "dim"),
         (f" {words.action(event.action):^8} ", words.ACTION_STYLE.get(event.action, "bold")),

@@ -38,13 +38,16 @@ def demo(
     layer: options.Layer = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
+    skip_self_test: options.SkipSelfTestOption = False,
     svg: options.Svg = None,
 ) -> None:
     """Start a server on free ports, send it prompts, and show what the monitor does with each.
 
     Exit codes: 0 every expectation held, 1 one did not, 2 an error.
     """
-    flags = options.server_flags(model, dictionary, policies, layer, device, dtype, dictionary_format)
+    flags = options.server_flags(
+        model, dictionary, policies, layer, device, dtype, dictionary_format, skip_self_test
+    )
     console = recorder() if svg else stdout_console()
     expect = run(console, lambda: local_server(flags), SCRIPT)
     if svg:

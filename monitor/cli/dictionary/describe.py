@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import itertools
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, ModelOption
-from monitor.cli.show.console import stderr_console, stdout_console
+from monitor.cli.opened_pair import opened_pair
+from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, ModelOption, SkipSelfTestOption
+from monitor.cli.show.console import stdout_console
+from monitor.cli.show.progress import work_of
 from monitor.dictionary.cards import card_file, labels, statistics
 from monitor.dictionary.cards.auto_labels import name_features
-from monitor.dictionary.cards.description import CorpusDescription, DescribeOptions, PackedRow, pack_rows
+from monitor.dictionary.cards.description import CorpusDescription, DescribeOptions
 from monitor.dictionary.cards.description import describe as describe_features
 from monitor.dictionary.cards.feature_cards import make_cards
-from monitor.lab.pair import Pair, open_labels, open_pair
+from monitor.dictionary.packed_text import pack
+from monitor.lab.pair import Pair, open_labels
 from monitor.lab.texts import corpus_files, in_equal_shares
 
 
@@ -33,8 +34,13 @@ def describe(
     dictionary: DictionaryOption = None,
     dictionary_format: FormatOption = None,
     tokens: Annotated[
-        int, typer.Option(min=1, help="Number of tokens to read, the same share from each file.")
-    ] = 4_000_000,
+        int,
+        typer.Option(
+            min=1,
+            help="Number of tokens to read, the same share from each file. How long that takes is said after the "
+            "first seconds.",
+        ),
+    ] = 1_000_000,
     length: Annotated[
         int, typer.Option(min=2, help="Tokens that the model reads at once, at most its context.")
     ] = 256,
@@ -50,24 +56,30 @@ def describe(
         ),
     ] = "",
     device: DeviceOption = "auto",
+    skip_self_test: SkipSelfTestOption = False,
 ) -> None:
     """Measure every feature over a corpus: maximum, density, top contexts, promoted tokens, neighbours, labels.
 
     Writes statistics.safetensors, cards.jsonl.xz and the automatic labels of labels.json beside the dictionary.
     """
     files = corpus_files(data)
-    pair = open_pair(model, dictionary, device, dictionary_format, measured=False)
+    pair = opened_pair(
+        model, dictionary, dictionary_format, device, skip_self_test=skip_self_test, measured=False
+    )
     named = open_labels(pair.dictionary)  # before the long part: labels of another dictionary are refused
     length = min(length, pair.loaded.context)
-    rows = itertools.islice(_rows(pair, in_equal_shares(files, document), length), -(-tokens // length))
+    text = pair.loaded.text
+    rows = islice(
+        pack(in_equal_shares(files, document), text.batch, length, text.begin), -(-tokens // length)
+    )
     said = corpus or ", ".join(path.name for path in data)
     started = time.monotonic()
-    with _progress(tokens) as advance:
+    with work_of("reading", tokens, "tokens") as advance:
         found = describe_features(
             rows,
             pair.residuals,
             pair.dictionary.autoencoder,
-            DescribeOptions(bos=pair.bos, keep=2 * contexts),
+            DescribeOptions(pair.norm_limit, keep=2 * contexts),
             corpus=said,
             dictionary_digest=pair.dictionary.digest,
             progress=advance,
@@ -75,10 +87,6 @@ def describe(
     seconds = time.monotonic() - started
     written = _write(pair, found, named, contexts)
     _report(found, seconds, written)
-
-
-def _rows(pair: Pair, texts: Iterator[str], length: int) -> Iterator[PackedRow]:
-    return pack_rows(texts, pair.loaded.text.inner, length, pair.bos)
 
 
 def _write(pair: Pair, found: CorpusDescription, named: labels.Labels, contexts: int) -> list[Path]:
@@ -91,7 +99,11 @@ def _write(pair: Pair, found: CorpusDescription, named: labels.Labels, contexts:
         tokens=found.statistics.tokens,
     )
     sae = pair.dictionary.autoencoder
-    made = list(make_cards(found, sae, pair.unembedding, pair.speller, bos=pair.bos, contexts=contexts))
+    made = list(
+        make_cards(
+            found, sae, pair.unembedding, pair.speller, start=pair.loaded.text.begin, contexts=contexts
+        )
+    )
     return [
         statistics.save(folder, found.statistics),
         card_file.save(folder, header, made),
@@ -113,19 +125,3 @@ def _report(found: CorpusDescription, seconds: float, written: list[Path]) -> No
     )
     for path in written:
         console.print(f"{path}  {path.stat().st_size / 1e6:.2f} MB", soft_wrap=True)
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on standard error, counting tokens."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("reading"),
-        BarColumn(),
-        TextColumn("{task.completed:,.0f} tokens"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=stderr_console(), transient=True) as bar:
-        task = bar.add_task("", total=total)
-        yield lambda tokens: bar.advance(task, tokens)

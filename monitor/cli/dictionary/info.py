@@ -97,7 +97,12 @@ def _arithmetic(sae: SparseAutoencoder) -> dict[str, Any]:
     if sae.threshold is not None:
         low, high = (float(value) for value in sae.threshold.aminmax())
         lines["thresholds"] = f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
-    norms = {"none": "as it is", "layer_norm": "layer norm", "constant_norm": "every token to length √width"}
+    norms = {
+        "none": "as it is",
+        "layer_norm": "layer norm",
+        "constant_norm": "every token to length √width",
+        "centred": "every token less its mean",
+    }
     lines["input"] = norms[sae.input_norm] + (
         ", then a bias is subtracted" if sae.input_bias is not None else ""
     )

@@ -19,10 +19,16 @@ from monitor.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress
 
     from monitor.dictionary.training.report import TrainingReport
-    from monitor.dictionary.training.run import TrainingInputs
+    from monitor.dictionary.training.run import RunProgress
     from monitor.dictionary.training.trainer import StepMetrics
+    from monitor.lab.training import TrainingSubject
+    from monitor.model.selftest.result import SelfTest
+
+SWEEP_HELD_OUT = 50_000
+"""Most tokens that each dictionary of a sweep is measured on by default."""
 
 Number = TypeVar("Number", int, float)
 
@@ -59,7 +65,12 @@ Sparsity = Annotated[
 Batch = Annotated[int, typer.Option(help="Tokens in one training step.")]
 Length = Annotated[int, typer.Option(min=2, help="Tokens that the model reads at once, at most its context.")]
 HeldOut = Annotated[
-    int, typer.Option(min=1, help="Number of tokens to keep out of training, for measuring the result.")
+    int | None,
+    typer.Option(
+        min=1,
+        help="Number of tokens to keep out of training, for measuring the result. Default: a tenth of the tokens to "
+        "train on, between 8,192 and 200,000.",
+    ),
 ]
 Buffer = Annotated[int, typer.Option(help="Number of activations that are shuffled together in memory.")]
 Device = Annotated[str, typer.Option(help="Device to train on: auto, cpu, cuda or cuda:N.")]
@@ -81,7 +92,7 @@ def train(
     ] = None,
     batch: Batch = 4096,
     length: Length = 256,
-    held_out: HeldOut = 200_000,
+    held_out: HeldOut = None,
     buffer: Buffer = 262_144,
     weights: Annotated[
         str, typer.Option(help="Number type of the weights in the saved dictionary: float32 or bfloat16.")
@@ -112,14 +123,15 @@ def train(
         buffer=buffer,
         seed=seed,
     )
-    from monitor.lab.training import is_first, storage_of, train_into
+    from monitor.lab.training import held_out_for, is_first, storage_of, train_into, verify_trained
 
-    with _subject(model, layer, data, length, held_out, device) as subject:
+    with _subject(model, layer, data, length, held_out or held_out_for(tokens), device) as subject:
         storage = storage_of(out, restart=restart, weights=weights)
-        with _stoppable(out), _progress(settings) as on_step:
-            report = train_into(storage, settings, subject, on_step, plot=plot)
+        with _stoppable(out), _progress(settings, subject) as progress:
+            report = train_into(storage, settings, subject, progress, plot=plot)
         if is_first():
             _print(report, out)
+            _print_test(verify_trained(out, subject))
 
 
 def sweep(
@@ -141,7 +153,7 @@ def sweep(
     sparsity: Sparsity = None,
     batch: Batch = 4096,
     length: Length = 256,
-    held_out: HeldOut = 50_000,
+    held_out: HeldOut = None,
     buffer: Buffer = 131_072,
     device: Device = "auto",
     seed: Seed = 0,
@@ -155,12 +167,14 @@ def sweep(
     """
     _can_draw(plot)
     from monitor.dictionary.training.sweep import SweepPlan, write_sweep
+    from monitor.lab.training import held_out_for
 
     plan = SweepPlan(_numbers(features, int), _numbers(tokens, int), _numbers(learning_rates, float))
     base = TrainSettings(
         plan.features[0], plan.tokens[0], objective, k, sparsity, batch=batch, buffer=buffer, seed=seed
     )
-    with _subject(model, layer, data, length, held_out, device) as subject:
+    measured = held_out or min(held_out_for(max(plan.tokens)), SWEEP_HELD_OUT)
+    with _subject(model, layer, data, length, measured, device) as subject:
         rows = [_swept(out, settings, subject) for settings in plan.runs(base)]
     write_sweep(out, rows)
     if plot:
@@ -198,7 +212,7 @@ def _numbers(text: str, kind: Callable[[str], Number]) -> tuple[Number, ...]:
 @contextmanager
 def _subject(
     model: str, layer: int | None, data: list[str], length: int, held_out: int, device: str
-) -> Iterator[TrainingInputs]:
+) -> Iterator[TrainingSubject]:
     from monitor.lab.training import TrainingText, open_subject, together
 
     with together():
@@ -215,11 +229,11 @@ def _stoppable(out: Path) -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
-def _swept(out: Path, settings: TrainSettings, subject: TrainingInputs) -> dict[str, Any]:
+def _swept(out: Path, settings: TrainSettings, subject: TrainingSubject) -> dict[str, Any]:
     from monitor.lab.training import train_for_sweep
 
-    with _stoppable(out), _progress(settings) as on_step:
-        return train_for_sweep(out, settings, subject, on_step)
+    with _stoppable(out), _progress(settings, subject) as progress:
+        return train_for_sweep(out, settings, subject, progress)
 
 
 def _print(report: TrainingReport, out: Path) -> None:
@@ -229,43 +243,82 @@ def _print(report: TrainingReport, out: Path) -> None:
     stdout_console().print(f"saved in {out}", soft_wrap=True)
 
 
+def _print_test(test: SelfTest) -> None:
+    found = test.measured
+    if test.passed:
+        stdout_console().print(
+            f"verified: on the self-test's texts L0 {found.l0:.1f}, explained variance "
+            f"{found.explained_variance:.3f}; recorded for the commands that open this pair",
+            soft_wrap=True,
+        )
+        return
+    stderr_console().print(f"not verified, and nothing is recorded: {test.explained()}", soft_wrap=True)
+
+
 @contextmanager
-def _progress(settings: TrainSettings) -> Iterator[Callable[[StepMetrics], None]]:
+def _progress(settings: TrainSettings, subject: TrainingSubject) -> Iterator[RunProgress]:
     """Progress on standard error: a bar on a terminal, plain lines elsewhere; only the first process shows any."""
-    from monitor.lab.training import ProgressLines, is_first
+    from monitor.dictionary.training.progress import RunLines
+    from monitor.lab.training import is_first
 
     console = stderr_console()
     if not is_first():
-        yield lambda metrics: None
+        yield RunLines(settings, subject.measured, lambda line: None)
     elif console.is_terminal:
-        with _bar(settings, console) as on_step:
-            yield on_step
+        with _bar(settings, subject.measured, console) as progress:
+            yield progress
     else:
-        yield ProgressLines(settings, partial(console.print, soft_wrap=True))
+        yield RunLines(settings, subject.measured, partial(console.print, soft_wrap=True))
 
 
 @contextmanager
-def _bar(settings: TrainSettings, console: Console) -> Iterator[Callable[[StepMetrics], None]]:
+def _bar(settings: TrainSettings, measured: int, console: Console) -> Iterator[RunProgress]:
     """A progress bar, and a line of numbers at every twentieth of the run."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TextColumn
 
-    from monitor.lab.training import numbers_of
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:.0f} %"),
-        TimeRemainingColumn(),
-    )
-    each = max(1, settings.steps // 20)
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %"))
     with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("training", total=settings.steps)
+        yield RunBar(bar, settings, measured)
 
-        def on_step(metrics: StepMetrics) -> None:
-            bar.update(task, completed=metrics.step + 1, description=numbers_of(metrics))
-            if metrics.step % each == 0 or metrics.step == settings.steps - 1:
-                bar.console.print(
-                    f"{metrics.tokens:>12,} tokens  loss {metrics.loss:9.3f}  {numbers_of(metrics)}"
-                )
 
-        yield on_step
+class RunBar:
+    """`RunProgress` as a bar on a terminal."""
+
+    def __init__(self, bar: Progress, settings: TrainSettings, measured: int) -> None:
+        from monitor.dictionary.training.progress import RunPace
+
+        self._bar, self._settings = bar, settings
+        self._task = bar.add_task("reading the first text", total=settings.steps)
+        self._measuring = bar.add_task("measuring", total=measured, visible=False)
+        self._pace = RunPace(settings, measured)
+        self._begun = False
+
+    def read(self, tokens: int) -> None:
+        """The model has read so many more tokens."""
+        from monitor.dictionary.training.progress import RunPart, duration
+
+        self._pace.add(RunPart.READ, tokens)
+        if not self._begun:
+            left = duration(self._pace.seconds_left())
+            self._bar.update(self._task, description=f"reading the first text, about {left} left in all")
+
+    def step(self, metrics: StepMetrics) -> None:
+        """A step of training has ended."""
+        from monitor.dictionary.training.progress import RunPart, duration, numbers_of
+
+        if not self._begun:
+            self._pace.resume(metrics.tokens - self._settings.batch)
+            self._begun = True
+        self._pace.add(RunPart.TRAIN, self._settings.batch)
+        left = duration(self._pace.seconds_left())
+        self._bar.update(
+            self._task, completed=metrics.step + 1, description=f"{numbers_of(metrics)}  about {left} left"
+        )
+        if metrics.step % max(1, self._settings.steps // 20) == 0 or metrics.step == self._settings.steps - 1:
+            self._bar.console.print(
+                f"{metrics.tokens:>12,} tokens  loss {metrics.loss:9.3f}  {numbers_of(metrics)}"
+            )
+
+    def measured(self, tokens: int) -> None:
+        """The dictionary was measured on so many more tokens."""
+        self._bar.update(self._measuring, advance=tokens, visible=True)

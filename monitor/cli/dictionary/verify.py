@@ -55,7 +55,7 @@ def verify(
     test = self_test(parts, thorough=True, records=() if replace else None)
     saved = save_record(parts.dictionary.path, test.record) if test.passed or replace else None
     if as_json:
-        typer.echo(json.dumps(_as_json(test, saved), indent=1))
+        typer.echo(json.dumps(_as_json(test, saved)))
     else:
         _print(stdout_console(), parts, test, saved)
     if saved is None:
@@ -89,7 +89,7 @@ def _print(console: Console, parts: LoadedPair, test: SelfTest, saved: Path | No
     if test.suspects:
         console.print("\nWhat was tried, first what restores the numbers:")
         console.print(_suspects(test))
-        console.print(f"To do: {_advice(test)}", soft_wrap=True)
+        console.print(_advice(test), soft_wrap=True)
     console.print()
     _print_end(console, test, saved)
 
@@ -131,7 +131,7 @@ def _suspects(test: SelfTest) -> Table:
         found = suspect.measured
         l0 = "" if found is None else f"{found.l0:.1f}"
         variance = "" if found is None else f"{found.explained_variance:.3f}"
-        restores = "seen" if found is None else ("yes" if suspect.off <= 1 else "no")
+        restores = "seen" if found is None else ("yes" if suspect.restores else "no")
         table.add_row(str(suspect.cause), suspect.what, l0, variance, restores)
     return table
 
@@ -139,7 +139,9 @@ def _suspects(test: SelfTest) -> Table:
 def _advice(test: SelfTest) -> str:
     from monitor.model.selftest.causes import ADVICE
 
-    return ADVICE[test.suspects[0].cause]
+    if test.causes:
+        return f"To do: {ADVICE[test.causes[0].cause]}"
+    return "Nothing that was tried restores the numbers, so no cause is known."
 
 
 def _as_json(test: SelfTest, saved: Path | None) -> dict[str, Any]:
@@ -152,7 +154,7 @@ def _as_json(test: SelfTest, saved: Path | None) -> dict[str, Any]:
         "lines": lines,
         "problems": [asdict(problem) for problem in test.problems],
         "suspects": [
-            {"cause": str(one.cause), "tried": one.what, "off": one.off, "restores": one.off <= 1}
+            {"cause": str(one.cause), "tried": one.what, "off": one.off, "restores": one.restores}
             for one in test.suspects
         ],
     }

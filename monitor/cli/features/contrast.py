@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from monitor.cli.features.table import FeatureTableRow, feature_table
-from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, JsonOption, ModelOption
-from monitor.cli.show.console import stderr_console, stdout_console
+from monitor.cli.opened_pair import opened_pair
+from monitor.cli.options import (
+    DeviceOption,
+    DictionaryOption,
+    FormatOption,
+    JsonOption,
+    ModelOption,
+    SkipSelfTestOption,
+)
+from monitor.cli.output import json_line
+from monitor.cli.show.console import stdout_console
+from monitor.cli.show.progress import work_of
 from monitor.dictionary.cards.labels import Labels
 from monitor.dictionary.cards.statistics import FeatureStatistics
 from monitor.dictionary.explore.contrast import FeatureContrast, TextPooling
 from monitor.errors import InputError
 from monitor.lab.features import contrast_texts
-from monitor.lab.pair import open_labels, open_pair
+from monitor.lab.pair import open_labels
 from monitor.lab.texts import read_texts
 
 
@@ -48,6 +55,7 @@ def contrast(
         bool, typer.Option("--both-ways", help="Rank features that mark the negatives, too.")
     ] = False,
     device: DeviceOption = "auto",
+    skip_self_test: SkipSelfTestOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Rank features by how well they separate positive from negative texts: AUROC with its 95 % interval.
@@ -56,14 +64,14 @@ def contrast(
     on other texts.
     """
     texts, labels = _sides(positive, negative, labelled)
-    pair = open_pair(model, dictionary, device, dictionary_format)
-    with _progress(len(texts)) as advance:
+    pair = opened_pair(model, dictionary, dictionary_format, device, skip_self_test=skip_self_test)
+    with work_of("reading", len(texts), "texts") as advance:
         found = contrast_texts(pair, texts, labels, pool=pool, both_ways=both_ways, progress=advance)[:limit]
     named = open_labels(pair.dictionary)
     rows = [_row(item, named, pair.dictionary.statistics) for item in found]
     sizes = {"positive": sum(labels), "negative": len(labels) - sum(labels), "pool": pool.value}
     if as_json:
-        typer.echo(json.dumps(sizes | {"features": [row.record() for row in rows]}, ensure_ascii=False))
+        typer.echo(json_line(sizes | {"features": [row.record() for row in rows]}))
         return
     console = stdout_console()
     console.print(
@@ -100,12 +108,3 @@ def _sides(
     else:
         raise InputError("give --positive and --negative, or --labelled alone")
     return [text for text, _ in pairs], [label for _, label in pairs]
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], None]]:
-    from rich.progress import Progress
-
-    with Progress(console=stderr_console(), transient=True) as bar:
-        task = bar.add_task("reading", total=total)
-        yield lambda texts: bar.advance(task, texts)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +10,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, JsonOption, ModelOption
+from monitor.cli.opened_pair import opened_pair
+from monitor.cli.options import (
+    DeviceOption,
+    DictionaryOption,
+    FormatOption,
+    JsonOption,
+    ModelOption,
+    SkipSelfTestOption,
+)
+from monitor.cli.output import json_line
 from monitor.cli.show.console import stdout_console
 from monitor.cli.show.printable import one_line
 
@@ -36,21 +44,22 @@ def effect(
     dictionary_format: FormatOption = None,
     as_json: JsonOption = False,
     device: DeviceOption = "auto",
+    skip_self_test: SkipSelfTestOption = False,
 ) -> None:
     """Show what a feature does to the next token: with it taken away, by gradients, and directly.
 
     Without N, the features are ranked by attribution to the token, and the strongest are taken away one by one.
     """
     from monitor.lab.features import PromptEffects
-    from monitor.lab.pair import need_feature, open_pair
+    from monitor.lab.pair import need_feature
 
-    pair = open_pair(model, dictionary, device, dictionary_format)
+    pair = opened_pair(model, dictionary, dictionary_format, device, skip_self_test=skip_self_test)
     if feature is not None:
         need_feature(pair.dictionary, feature)
     effects = PromptEffects(pair, prompt, token)
     record = _ranking(effects, top) if feature is None else _one(effects, feature, top)
     if as_json:
-        typer.echo(json.dumps(record, ensure_ascii=False))
+        typer.echo(json_line(record))
     elif feature is None:
         _print_ranking(stdout_console(), record)
     else:

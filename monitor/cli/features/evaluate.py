@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, ModelOption
+from monitor.cli.opened_pair import opened_pair
+from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, ModelOption, SkipSelfTestOption
 from monitor.cli.policy.data_flags import (
     PANEL,
     LabelledOption,
@@ -17,7 +18,8 @@ from monitor.cli.policy.data_flags import (
     SplitSeedOption,
     data_folder,
 )
-from monitor.cli.show.console import stderr_console, stdout_console
+from monitor.cli.show.console import stdout_console
+from monitor.cli.show.progress import followed
 
 if TYPE_CHECKING:
     from monitor.dictionary.evaluation.source import LabelledSource
@@ -73,6 +75,7 @@ def evaluate(
     ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Fit so many sources at the same time.")] = 2,
     device: DeviceOption = "auto",
+    skip_self_test: SkipSelfTestOption = False,
 ) -> None:
     """Measure features on labelled texts: best single one, sparse rule and dense rule, beside three baselines.
 
@@ -81,7 +84,6 @@ def evaluate(
     trained on.
     """
     from monitor.lab.feature_evaluation import evaluate_features
-    from monitor.lab.pair import open_pair
 
     folder = data_folder(
         data,
@@ -93,8 +95,9 @@ def evaluate(
         split_seed=split_seed,
     )
     out.mkdir(parents=True, exist_ok=True)
+    pair = opened_pair(model, dictionary, dictionary_format, device, skip_self_test=skip_self_test)
     found = evaluate_features(
-        open_pair(model, dictionary, device, dictionary_format),
+        pair,
         folder,
         only=only or (),
         rows=rows,
@@ -110,11 +113,5 @@ def evaluate(
 
 
 def _tracked(sources: Sequence[LabelledSource]) -> Iterable[LabelledSource]:
-    """The sources with a bar on standard error."""
-    from rich.progress import Progress
-
-    def track() -> Iterator[LabelledSource]:
-        with Progress(console=stderr_console(), transient=True) as bar:
-            yield from bar.track(sources, description="sources")
-
-    return track()
+    """The sources, with progress of what is read and fitted of them."""
+    return followed(sources, "reading and fitting", len(sources), "sources")

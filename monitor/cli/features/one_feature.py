@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +14,7 @@ from rich.text import Text
 
 from monitor.cli.features.table import FeatureTableRow, feature_table
 from monitor.cli.options import DictionaryOption, FormatOption, JsonOption
+from monitor.cli.output import json_line
 from monitor.cli.show.console import has_colour, stdout_console
 from monitor.cli.show.printable import one_line
 from monitor.cli.show.shade import Painter
@@ -44,7 +44,7 @@ def show(
     card = feature_card(opened, need_feature(opened, feature))
     labels = open_labels(opened)
     if as_json:
-        typer.echo(json.dumps(_record(opened, card, labels, contexts), ensure_ascii=False))
+        typer.echo(json_line(_record(opened, card, labels, contexts)))
         return
     _print(stdout_console(), opened, card, labels, contexts)
 
@@ -73,9 +73,7 @@ def near(
     ]
     if as_json:
         typer.echo(
-            json.dumps(
-                {"feature": feature, "label": labels.best(feature), "near": [r.record() for r in rows]}
-            )
+            json_line({"feature": feature, "label": labels.best(feature), "near": [r.record() for r in rows]})
         )
         return
     console = stdout_console()

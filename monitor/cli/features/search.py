@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from monitor.cli.features.table import FeatureTableRow, feature_table
-from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, JsonOption, ModelOption
+from monitor.cli.opened_pair import opened_pair
+from monitor.cli.options import (
+    DeviceOption,
+    DictionaryOption,
+    FormatOption,
+    JsonOption,
+    ModelOption,
+    SkipSelfTestOption,
+)
+from monitor.cli.output import json_line
 from monitor.cli.show.console import stdout_console
 
 if TYPE_CHECKING:
@@ -23,13 +31,14 @@ def search(
     dictionary_format: FormatOption = None,
     limit: Annotated[int, typer.Option("-k", "--limit", min=1, help="Show at most so many features.")] = 20,
     device: DeviceOption = "auto",
+    skip_self_test: SkipSelfTestOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Find the features that fire on all of these texts together but rarely otherwise."""
     from monitor.lab.features import search_texts
-    from monitor.lab.pair import open_labels, open_pair
+    from monitor.lab.pair import open_labels
 
-    pair = open_pair(model, dictionary, device, dictionary_format)
+    pair = opened_pair(model, dictionary, dictionary_format, device, skip_self_test=skip_self_test)
     found = search_texts(pair, texts, limit)
     labels = open_labels(pair.dictionary)
     rows = [
@@ -43,7 +52,7 @@ def search(
     ]
     if as_json:
         records = [row.record() | {"peaks": list(one.peaks)} for row, one in zip(rows, found, strict=True)]
-        typer.echo(json.dumps({"texts": len(texts), "features": records}, ensure_ascii=False))
+        typer.echo(json_line({"texts": len(texts), "features": records}))
     elif rows:
         stdout_console().print(feature_table(rows))
     else:

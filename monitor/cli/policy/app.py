@@ -29,6 +29,12 @@ COMMANDS = (
         "fit",
     ),
     LazyEntry(
+        "lock",
+        "monitor.cli.policy.lock:lock",
+        "Say which locks are of this model and dictionary; bind those that still hold.",
+        "fit",
+    ),
+    LazyEntry(
         "evaluate",
         "monitor.cli.policy.evaluate:evaluate",
         "Measure policies on labelled and benign texts.",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,17 +13,26 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, JsonOption, ModelOption
+from monitor.cli.opened_pair import opened_pair
+from monitor.cli.options import (
+    DeviceOption,
+    DictionaryOption,
+    FormatOption,
+    JsonOption,
+    ModelOption,
+    SkipSelfTestOption,
+)
+from monitor.cli.output import json_line
 from monitor.cli.policy.data_flags import (
     ManifestOption,
     SplitSeedOption,
     TrainFractionOption,
     data_folder,
 )
-from monitor.cli.show.console import stderr_console, stdout_console
+from monitor.cli.show.console import stdout_console
 from monitor.cli.show.printable import one_line
+from monitor.cli.show.progress import steps_of
 from monitor.lab.compare_sets import ComparedSets, RuleFlips, compare_folders, file_texts, folder_texts
-from monitor.lab.pair import open_pair
 from monitor.records import Phase
 
 SHOWN = 160
@@ -60,6 +68,7 @@ def compare(
     ] = 0,
     as_json: JsonOption = False,
     device: DeviceOption = "auto",
+    skip_self_test: SkipSelfTestOption = False,
 ) -> None:
     """Say on which texts two policy sets disagree, rule by rule, and whether that is more than chance.
 
@@ -70,9 +79,9 @@ def compare(
         texts, notes = folder_texts(data, rows), data.notes
     else:
         texts, notes = file_texts(on), ()
-    pair = open_pair(model, dictionary, device, dictionary_format)
-    with stderr_console().status("loading") as status:
-        found = compare_folders(pair, a, b, texts, phase, status.update)
+    pair = opened_pair(model, dictionary, dictionary_format, device, skip_self_test=skip_self_test)
+    with steps_of("reading the policies") as step:
+        found = compare_folders(pair, a, b, texts, phase, step)
     found = replace(found, notes=(*found.notes, *notes))
     if as_json:
         typer.echo(as_record(found, show))
@@ -149,7 +158,7 @@ def as_record(found: ComparedSets, show: int) -> str:
         }
 
     result = found.result
-    return json.dumps(
+    return json_line(
         {
             "texts": result.texts,
             "digests": {"a": found.digests[0], "b": found.digests[1]},
@@ -160,6 +169,4 @@ def as_record(found: ComparedSets, show: int) -> str:
                 {"a": x.name.lower(), "b": y.name.lower(), "texts": count} for x, y, count in result.actions
             ],
         },
-        indent=1,
-        ensure_ascii=False,
     )

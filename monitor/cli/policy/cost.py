@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, ModelOption
+from monitor.cli.opened_pair import opened_pair
+from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, ModelOption, SkipSelfTestOption
 from monitor.cli.policy.data_flags import AboutOption, ManifestOption, SplitSeedOption, data_folder
 from monitor.cli.show.console import stderr_console, stdout_console
+from monitor.cli.show.progress import steps_of
 
 if TYPE_CHECKING:
     from monitor.lab.cost.report import CostReport
@@ -90,10 +92,10 @@ def cost(
         int, typer.Option(help="Draw everything random from this number; the same gives the same report.")
     ] = 0,
     device: DeviceOption = "auto",
+    skip_self_test: SkipSelfTestOption = False,
 ) -> None:
     """Measure what a policy's suppression does and what it costs, beside a dense direction and other rivals."""
     from monitor.lab.cost.study import CostSizes, CostStudy
-    from monitor.lab.pair import open_pair
 
     started = time.monotonic()
     data = None
@@ -113,8 +115,9 @@ def cost(
     study.check()
     for note in data.notes if data is not None else ():
         stderr_console().print(note, soft_wrap=True)
-    with stderr_console().status("loading") as status:
-        report = study.run(open_pair(model, dictionary, device, dictionary_format), status.update)
+    pair = opened_pair(model, dictionary, dictionary_format, device, skip_self_test=skip_self_test)
+    with steps_of("reading the policies") as step:
+        report = study.run(pair, step)
     written = _written(report, output)
     stdout_console().print(f"{written} written in {time.monotonic() - started:.0f} s", soft_wrap=True)
 

@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, JsonOption, ModelOption
+from monitor.cli.opened_pair import opened_pair
+from monitor.cli.options import (
+    DeviceOption,
+    DictionaryOption,
+    FormatOption,
+    JsonOption,
+    ModelOption,
+    SkipSelfTestOption,
+)
 from monitor.cli.output import writable, write_text
 from monitor.cli.policy.data_flags import (
     AboutOption,
@@ -22,6 +30,7 @@ from monitor.cli.policy.data_flags import (
     data_folder,
 )
 from monitor.cli.show.console import stderr_console, stdout_console
+from monitor.cli.show.progress import steps_of
 
 RowsOption = Annotated[
     int, typer.Option(min=50, help="Read at most so many rows of each labelled source, half of each label.")
@@ -53,6 +62,7 @@ def evaluate(
         typer.Option("--output", "-o", help="Write the tables to this file instead of standard output."),
     ] = None,
     device: DeviceOption = "auto",
+    skip_self_test: SkipSelfTestOption = False,
 ) -> None:
     """Measure every policy on labelled sources, and its false positives on benign text.
 
@@ -60,7 +70,6 @@ def evaluate(
     false positives holds by length.
     """
     from monitor.lab.evaluation_results import as_markdown, as_record
-    from monitor.lab.pair import open_pair
     from monitor.lab.policy_evaluation import evaluate as measure
 
     writable(output)
@@ -75,9 +84,9 @@ def evaluate(
         train_fraction=train_fraction,
         split_seed=split_seed,
     )
-    pair = open_pair(model, dictionary, device, dictionary_format)
-    with stderr_console().status("loading") as status:
-        found = measure(pair, policies, folder, rows=rows, texts=texts, progress=status.update)
+    pair = opened_pair(model, dictionary, dictionary_format, device, skip_self_test=skip_self_test)
+    with steps_of("reading the policies") as step:
+        found = measure(pair, policies, folder, rows=rows, texts=texts, progress=step)
     text = as_record(found) if as_json else as_markdown(found)
     if output is not None:
         write_text(output, text)

@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, ModelOption
+from monitor.cli.opened_pair import opened_pair
+from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, ModelOption, SkipSelfTestOption
 from monitor.cli.show.console import stdout_console
 from monitor.errors import InputError
-from monitor.lab.pair import open_pair
 from monitor.lab.policies import load_set, running_of
 from monitor.lab.readings import PairReader
 from monitor.model.engine.detokenizer import Vocabulary
@@ -30,16 +30,19 @@ def explain(
         Phase, typer.Option(help="Take the text for what a caller sent (prompt) or a model wrote (response).")
     ] = Phase.PROMPT,
     device: DeviceOption = "auto",
+    skip_self_test: SkipSelfTestOption = False,
 ) -> None:
     """Show for every rule how far it is from its threshold, and which tokens and features it rests on."""
-    reader = PairReader(open_pair(model, dictionary, device, dictionary_format))
+    reader = PairReader(
+        opened_pair(model, dictionary, dictionary_format, device, skip_self_test=skip_self_test)
+    )
     loaded = load_set(policies, running_of(reader.pair))
-    ids = reader.ids(text)
+    ids, readings = reader.watched(reader.ids(text), loaded.watch)
     if len(ids) < 2:
         raise InputError("the text has no token to score")
     vocabulary = Vocabulary(reader.pair.loaded.tokenizer)
     words = [vocabulary.spelled(ids, position) for position in range(len(ids))]
-    found = explain_rules(loaded.policies, reader.watched(ids, loaded.watch), phase)
+    found = explain_rules(loaded.policies, readings, phase)
     stdout_console().print(explanation_table(found, words))
 
 

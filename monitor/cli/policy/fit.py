@@ -13,9 +13,11 @@ from rich.box import SIMPLE
 from rich.console import Group
 from rich.table import Table
 
-from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, ModelOption
+from monitor.cli.opened_pair import opened_pair
+from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, ModelOption, SkipSelfTestOption
 from monitor.cli.policy.data_flags import AboutOption, ManifestOption, SplitSeedOption, data_folder
 from monitor.cli.show.console import stderr_console, stdout_console
+from monitor.cli.show.progress import steps_of
 from monitor.cli.show.words import counted
 from monitor.policy.files.lock import LockModel, Separation
 
@@ -104,10 +106,10 @@ def fit(
         typer.Option(help="Draw halves, folds and resamples from this number; the same gives the same lock."),
     ] = 0,
     device: DeviceOption = "auto",
+    skip_self_test: SkipSelfTestOption = False,
 ) -> None:
     """Find features, set thresholds, choose clamps and measure every policy; write NAME.lock.yaml beside each."""
     from monitor.lab.fit import PolicyFit
-    from monitor.lab.pair import open_pair
     from monitor.lab.splits import Split
     from monitor.policy.fit import FitSettings
 
@@ -123,9 +125,9 @@ def fit(
     console = stderr_console()
     for note in asked.notes:
         console.print(note, soft_wrap=True)
-    with console.status("loading") as status:
-        pair = open_pair(model, dictionary, device, dictionary_format)
-        made = asked.run(pair, settings, status.update, lambda line: console.print(line, soft_wrap=True))
+    pair = opened_pair(model, dictionary, dictionary_format, device, skip_self_test=skip_self_test)
+    with steps_of("reading the policies") as step:
+        made = asked.run(pair, settings, step, lambda line: console.print(line, soft_wrap=True))
     _print(made.locks, time.monotonic() - started)
     made.check()
 

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, ModelOption
+from monitor.cli.opened_pair import opened_pair
+from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, ModelOption, SkipSelfTestOption
 from monitor.cli.output import writable, write_text
 from monitor.cli.policy.data_flags import (
     AboutOption,
@@ -23,6 +24,7 @@ from monitor.cli.policy.data_flags import (
 )
 from monitor.cli.policy.evaluate import RowsOption, TextsOption
 from monitor.cli.show.console import stderr_console
+from monitor.cli.show.progress import steps_of
 
 
 def report(
@@ -49,13 +51,13 @@ def report(
     ] = 4,
     title: Annotated[str, typer.Option(help="Write this as the page's title.")] = "Policy report",
     device: DeviceOption = "auto",
+    skip_self_test: SkipSelfTestOption = False,
 ) -> None:
     """Write one self-contained HTML page: cards, curves, per-source tables, and token heat maps of hits and misses.
 
     With `--data` everything is measured on texts that no fit has seen; without, the page shows cards and the
     policies' own examples.
     """
-    from monitor.lab.pair import open_pair
     from monitor.lab.policy_evaluation import PolicyEvaluator
     from monitor.lab.report import build_report
     from monitor.policy.report import page
@@ -74,10 +76,10 @@ def report(
             train_fraction=train_fraction,
             split_seed=split_seed,
         )
-    evaluator = PolicyEvaluator(open_pair(model, dictionary, device, dictionary_format), policies)
-    with stderr_console().status("loading") as status:
-        found = build_report(
-            evaluator, folder, rows=rows, texts=texts, show=show, title=title, progress=status.update
-        )
+    evaluator = PolicyEvaluator(
+        opened_pair(model, dictionary, dictionary_format, device, skip_self_test=skip_self_test), policies
+    )
+    with steps_of("reading the policies") as step:
+        found = build_report(evaluator, folder, rows=rows, texts=texts, show=show, title=title, progress=step)
     write_text(output, page(found))
     stderr_console().print(f"{output} written ({output.stat().st_size // 1024} KiB)", soft_wrap=True)

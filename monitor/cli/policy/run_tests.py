@@ -13,10 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from monitor.cli.errors import ExitCode
-from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, ModelOption
+from monitor.cli.opened_pair import opened_pair
+from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, ModelOption, SkipSelfTestOption
 from monitor.cli.output import writable, write
 from monitor.cli.show.console import stdout_console
 from monitor.cli.show.printable import printable
+from monitor.errors import InputError
 from monitor.lab.policy_tests import LEFT_OUT, run_tests
 from monitor.policy.files.cases import Result
 
@@ -35,15 +37,21 @@ def run(
         Path | None, typer.Option(metavar="FILE", help="Write the results to this file too, as JUnit XML.")
     ] = None,
     device: DeviceOption = "auto",
+    skip_self_test: SkipSelfTestOption = False,
 ) -> None:
-    """Run NAME.test.yaml of every policy. A policy without a test fails. Exit code 1 where a case fails."""
+    """Run NAME.test.yaml of every policy.
+
+    A policy without a test fails, and so does a test or a lock without its policy. Exit codes: 0 every case that ran
+    has passed, 1 one has failed, 2 an error, or no case ran.
+    """
     writable(junit)
     reader = None
     if not readings_only:
-        from monitor.lab.pair import open_pair
         from monitor.lab.readings import PairReader
 
-        reader = PairReader(open_pair(model, dictionary, device, dictionary_format))
+        reader = PairReader(
+            opened_pair(model, dictionary, dictionary_format, device, skip_self_test=skip_self_test)
+        )
     results = run_tests(policies, reader)
     console = stdout_console()
     console.print(result_table(results))
@@ -52,6 +60,15 @@ def run(
     console.print(summary(results))
     if any(not result.passed and not result.skipped for result in results):
         raise typer.Exit(ExitCode.MATCHED)
+    if all(result.skipped for result in results):
+        raise InputError(f"no case of {policies} ran, so nothing was tested: {_needed(results)}")
+
+
+def _needed(results: Sequence[Result]) -> str:
+    """What to do where no case ran."""
+    if any(result.detail == LEFT_OUT for result in results):
+        return "leave out --readings-only, or write cases on `readings`"
+    return "give the model that the policies are for with --model"
 
 
 def summary(results: Sequence[Result]) -> str:

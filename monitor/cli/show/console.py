@@ -9,20 +9,32 @@ from typing import TextIO
 
 from rich.console import Console
 
+from monitor.cli.streams import NARROWEST, columns
+
 PIPE_WIDTH = 100
 """Columns where nobody has a window."""
 
 
 def _tolerant(stream: TextIO) -> TextIO:
     """The stream, set to replace characters that its encoding lacks."""
-    if isinstance(stream, io.TextIOWrapper):
+    if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
         stream.reconfigure(errors="replace")
     return stream
 
 
+class _Console(Console):
+    """A console that leaves it to `monitor.cli.streams` what a reader who left means for the exit code."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise the error on. The base class would exit with 1, the code of a match."""
+        raise
+
+
 def _console(stream: TextIO) -> Console:
-    width = None if stream.isatty() or "COLUMNS" in os.environ else PIPE_WIDTH
-    return Console(file=_tolerant(stream), highlight=False, markup=False, emoji=False, width=width)
+    width = columns(os.environ) or (None if stream.isatty() else PIPE_WIDTH)
+    console = _Console(file=_tolerant(stream), highlight=False, markup=False, emoji=False, width=width)
+    console.width = max(console.width, NARROWEST)
+    return console
 
 
 def stdout_console() -> Console:

@@ -66,6 +66,8 @@ def status_line(verdict: pb.Verdict) -> Text:
     """Whether the request was checked at all. Never says anything about a match."""
     coverage = verdict.coverage
     counted = f"{coverage.tokens_scored} of {coverage.tokens_run} tokens scored"
+    if coverage.tokens_sinks > 1:
+        counted += f", {coverage.tokens_sinks} of them attention sinks that no rule judges"
     if coverage.tokens_truncated:
         counted += f", {coverage.tokens_truncated} dropped before the model ran"
     if verdict.status == pb.CHECK_STATUS_CHECKED:

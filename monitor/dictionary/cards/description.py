@@ -1,19 +1,18 @@
-"""Description of a dictionary on a corpus: how strongly, how often and where every feature fires, in one pass.
-
-`pack_rows` cuts documents into rows of token ids of one length, and `describe` runs over them.
-"""
+"""Description of a dictionary on a corpus: how strongly, how often and where every feature fires, in one pass."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from monitor.dictionary.cards.contexts import ActivationBatch, TopContexts
 from monitor.dictionary.cards.statistics import FeatureStatistics
+from monitor.dictionary.packed_text import PackedText, batches
+from monitor.dictionary.residual_signals import sinks
 from monitor.dictionary.sae import SparseAutoencoder
 from monitor.errors import DictionaryError
 
@@ -21,43 +20,11 @@ _CHUNK_NUMBERS = 2**24
 
 
 @dataclass(frozen=True)
-class PackedRow:
-    """One sequence for a forward pass; it may hold several documents or part of one."""
-
-    ids: Tensor
-    """`[length]`: token ids."""
-    documents: Tensor
-    """`[length]`: index of each token's document, never decreasing from row to row."""
-
-
-def pack_rows(
-    texts: Iterable[str], tokenise: Callable[[str], list[int]], length: int, bos: int | None
-) -> Iterator[PackedRow]:
-    """Pack documents one after another into rows of `length` tokens.
-
-    Each document and each row begin with `bos`, unless it is None. `tokenise` gives the ids of a text without special
-    tokens. Tokens that do not fill the last row are dropped.
-    """
-    start = [] if bos is None else [bos]
-    ids: list[int] = []
-    documents: list[int] = []
-    for number, text in enumerate(texts):
-        new = [*start, *tokenise(text)]
-        ids.extend(new)
-        documents.extend([number] * len(new))
-        while len(ids) >= length:
-            yield PackedRow(torch.tensor(ids[:length]), torch.tensor(documents[:length]))
-            ids, documents = ids[length:], documents[length:]
-            if start and ids and ids[0] != bos:
-                ids, documents = [*start, *ids], [documents[0], *documents]
-
-
-@dataclass(frozen=True)
 class DescribeOptions:
     """How a corpus is read, and how many contexts are kept."""
 
-    bos: int | None = None
-    """Id of the token that begins a text. Its positions are left out, and so is the first of every row."""
+    limit: float
+    """The pair's norm limit: attention sinks are left out, as in training; see `sinks`."""
     keep: int = 8
     """Number of contexts per feature, each from another document."""
     before: int = 16
@@ -66,9 +33,6 @@ class DescribeOptions:
     """Tokens of a context after the strongest one."""
     batch_tokens: int = 8192
     """Tokens per forward pass."""
-    outlier_norm: float = 10.0
-    """Tokens whose residual norm exceeds the batch's median by this factor are left out: they are attention sinks
-    other than BOS, on which dictionaries are not trained either."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +42,7 @@ class CorpusDescription:
     statistics: FeatureStatistics
     contexts: TopContexts
     outliers: int
-    """Number of tokens left out because of their norm."""
+    """Number of tokens left out because of their norm, or because their residual was not finite."""
 
     @property
     def l0(self) -> float:
@@ -104,7 +68,7 @@ class _RunningCounts:
 
 @torch.no_grad()
 def describe(
-    rows: Iterable[PackedRow],
+    rows: Iterable[PackedText],
     residuals: Callable[[Tensor], Tensor],
     autoencoder: SparseAutoencoder,
     options: DescribeOptions,
@@ -133,10 +97,10 @@ def describe(
         autoencoder.features, keep=options.keep, before=options.before, after=options.after, device=device
     )
     first_row = 0
-    for ids, documents in _batches(rows, options.batch_tokens):
-        x = residuals(ids).to(device)
-        ids, documents = ids.to(device), documents.to(device)
-        counted = _counted(ids, x, options, counts)
+    for batch in _batches(rows, options.batch_tokens):
+        x = residuals(batch.ids).to(device)
+        ids, documents = batch.ids.to(device), batch.documents.to(device)
+        counted = _counted(batch.positions, x, options, counts)
         for part in torch.split(
             torch.arange(len(ids), device=device), _rows_at_once(autoencoder, ids.shape[1])
         ):
@@ -148,34 +112,26 @@ def describe(
         first_row += len(ids)
         if progress is not None:
             progress(ids.numel())
-    return CorpusDescription(_statistics(counts, corpus, dictionary_digest), contexts, counts.outliers)
+    statistics = replace(_statistics(counts, corpus, dictionary_digest), norm_limit=options.limit)
+    return CorpusDescription(statistics, contexts, counts.outliers)
 
 
-def _batches(rows: Iterable[PackedRow], batch_tokens: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Token ids and document indices, `[batch, length]` each, of about `batch_tokens` tokens."""
+def _batches(rows: Iterable[PackedText], batch_tokens: int) -> Iterator[PackedText]:
+    """Batches of about `batch_tokens` tokens."""
     source = iter(rows)
-    first = next(source, None)
-    if first is None:
-        return
-    source = itertools.chain([first], source)
-    while batch := list(itertools.islice(source, max(1, batch_tokens // len(first.ids)))):
-        yield torch.stack([row.ids for row in batch]), torch.stack([row.documents for row in batch])
+    if (first := next(source, None)) is not None:
+        yield from batches(itertools.chain([first], source), max(1, batch_tokens // first.tokens))
 
 
 def _rows_at_once(autoencoder: SparseAutoencoder, length: int) -> int:
     return max(1, _CHUNK_NUMBERS // (autoencoder.features * length))
 
 
-def _counted(ids: Tensor, x: Tensor, options: DescribeOptions, counts: _RunningCounts) -> Tensor:
-    """`[batch, length]`: True where a token counts, so neither first in its row, nor BOS, nor of outlying norm."""
-    norm = x.norm(dim=-1)
-    usual: Tensor = norm <= options.outlier_norm * norm[:, 1:].nanmedian()
-    begins = torch.zeros_like(usual)
-    begins[:, 0] = True
-    if options.bos is not None:
-        begins |= ids == options.bos
-    counts.outliers += int((~usual & ~begins).sum())
-    return usual & ~begins
+def _counted(positions: Tensor, x: Tensor, options: DescribeOptions, counts: _RunningCounts) -> Tensor:
+    """`[batch, length]`: True where a token counts: it is no attention sink, and its residual is finite."""
+    counted = ~sinks(x, positions, options.limit) & x.isfinite().all(-1)
+    counts.outliers += int((~counted & (positions > 0).to(x.device)).sum())
+    return counted
 
 
 def _statistics(counts: _RunningCounts, corpus: str, dictionary_digest: str) -> FeatureStatistics:

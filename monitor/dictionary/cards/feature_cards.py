@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ def make_cards(
     unembedding: Unembedding | None,
     detokenizer: Detokenizer,
     *,
-    bos: int | None = None,
+    start: Sequence[int] = (),
     contexts: int = 8,
 ) -> Iterator[FeatureCard]:
     """Make one card per feature, in order.
@@ -41,7 +41,7 @@ def make_cards(
         autoencoder: the dictionary that was described.
         unembedding: the model's last norm and head. With None, cards have no promoted or suppressed tokens.
         detokenizer: turns token ids into text.
-        bos: id of the token that begins a text; it is left out of contexts.
+        start: ids of the tokens that begin a text; they are left out where a context begins with them.
         contexts: most contexts per card.
     """
     decoder = autoencoder.decoder
@@ -50,7 +50,7 @@ def make_cards(
     for feature in range(len(decoder)):
         yield FeatureCard(
             feature=feature,
-            contexts=tuple(itertools.islice(_contexts(description, feature, detokenizer, bos), contexts)),
+            contexts=tuple(itertools.islice(_contexts(description, feature, detokenizer, start), contexts)),
             promoted=_spelt(tokens.raised[feature], tokens.raised_by[feature], detokenizer) if tokens else (),
             suppressed=_spelt(tokens.lowered[feature], tokens.lowered_by[feature], detokenizer)
             if tokens
@@ -60,13 +60,15 @@ def make_cards(
 
 
 def _contexts(
-    description: CorpusDescription, feature: int, detokenizer: Detokenizer, bos: int | None
+    description: CorpusDescription, feature: int, detokenizer: Detokenizer, start: Sequence[int]
 ) -> Iterator[Context]:
     top = description.contexts
     maximum = float(description.statistics.maximum[feature])
     seen: set[tuple[int, ...]] = set()
     for peak, ids, levels in zip(top.peaks[feature], top.ids[feature], top.levels[feature], strict=True):
-        inside = (ids != EMPTY) & (ids != (EMPTY if bos is None else bos))
+        inside = ids != EMPTY
+        if start and ids[inside][: len(start)].tolist() == list(start):
+            inside[inside.nonzero().squeeze(1)[: len(start)]] = False
         at = int(inside[: top.before].sum())
         window = ids[inside].tolist()
         before = tuple(window[max(0, at + 1 - _ALIKE) : at + 1])

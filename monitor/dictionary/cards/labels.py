@@ -61,7 +61,7 @@ def _read(path: Path, dictionary_digest: str) -> Labels:
     if not path.exists():
         return Labels(dictionary_digest=dictionary_digest)
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(path.read_text(encoding="utf-8-sig"))
         if record["format"] != _FORMAT:
             raise DictionaryError(
                 f"{FILE} has format {record['format']!r}; this version reads {_FORMAT!r}: move it away"

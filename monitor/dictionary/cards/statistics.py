@@ -23,7 +23,7 @@ _FORMAT = "sae-monitor.statistics.v1"
 
 @dataclass(frozen=True)
 class FeatureStatistics:
-    """Maximum and density of every feature over the tokens of a corpus, without BOS positions."""
+    """Maximum and density of every feature over the tokens of a corpus, without attention sinks."""
 
     maximum: Tensor
     """`[features]` float32: the highest activation; 0 where the feature was never active."""
@@ -35,6 +35,8 @@ class FeatureStatistics:
     """Description of the corpus, in words."""
     dictionary_digest: str = ""
     """Digest of the dictionary that was measured; empty where it was not recorded."""
+    norm_limit: float | None = None
+    """Norm above which a residual counted as an attention sink's and was left out; None where it was not recorded."""
 
     def __post_init__(self) -> None:
         """Raise DictionaryError for contradicting shapes, negative or non-finite numbers, or no tokens."""
@@ -48,6 +50,8 @@ class FeatureStatistics:
                 raise DictionaryError(f"statistics: `{name}` holds negative or non-finite numbers")
         if bool((self.density > 1).any()) or self.tokens < 1:
             raise DictionaryError("statistics: densities are shares of at least one token, between 0 and 1")
+        if self.norm_limit is not None and not self.norm_limit > 0:
+            raise DictionaryError(f"statistics: the norm limit is {self.norm_limit}; it must be above 0")
 
     @property
     def features(self) -> int:
@@ -67,6 +71,7 @@ def save(folder: Path, statistics: FeatureStatistics) -> Path:
         "tokens": statistics.tokens,
         "corpus": statistics.corpus,
         "dictionary_digest": statistics.dictionary_digest,
+        "norm_limit": statistics.norm_limit,
     }
     tensors = {
         "maximum": statistics.maximum.detach().float().cpu().contiguous(),
@@ -97,6 +102,7 @@ def load(folder: Path) -> FeatureStatistics | None:
             tokens=int(record["tokens"]),
             corpus=str(record["corpus"]),
             dictionary_digest=str(record["dictionary_digest"]),
+            norm_limit=None if record.get("norm_limit") is None else float(record["norm_limit"]),
         )
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
         raise DictionaryError(f"{path.name} is not a statistics file of sae-monitor: {error}") from error

@@ -1,6 +1,6 @@
 """Pooling of activations and residuals over the tokens of a text: maximum and mean.
 
-BOS, the first position and padding do not count.
+Attention sinks and padding do not count.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from monitor.dictionary.residual_signals import sinks
 from monitor.dictionary.sae import SparseAutoencoder
+from monitor.errors import InputError
 
 _CHUNK_NUMBERS = 2**24
 
@@ -35,10 +37,10 @@ class PooledTexts:
 @torch.no_grad()
 def pool(
     texts: Sequence[Sequence[int]],
-    residuals: Callable[[Tensor], Tensor],
+    residuals: Callable[[Tensor, Sequence[int]], Tensor],
     autoencoder: SparseAutoencoder,
     *,
-    bos: int | None,
+    limit: float,
     starts: Sequence[int] | None = None,
     batch_tokens: int = 8192,
     progress: Callable[[int], None] | None = None,
@@ -47,16 +49,17 @@ def pool(
 
     Args:
         texts: token ids of each text, with BOS first where the model has one.
-        residuals: maps ids `[batch, time]`, padded on the right, to residuals `[batch, time, d_model]`.
+        residuals: maps ids `[batch, time]`, padded on the right, and the lengths of the texts to residuals `[batch,
+            time, d_model]`.
         autoencoder: the dictionary.
-        bos: id of the token that begins a text; None where the model has none.
+        limit: the pair's norm limit; see `sinks`.
         starts: for each text the first position that counts, such as that of the answer to a prompt. Without it, all
             positions but the first count.
         batch_tokens: tokens per forward pass, with padding.
         progress: called after each batch with its number of texts.
 
     Raises:
-        ValueError: a text has no token to count.
+        InputError: a text has no token to count.
     """
     begin = [max(1, start) for start in starts] if starts is not None else [1] * len(texts)
     count, features, width = len(texts), autoencoder.features, autoencoder.d_model
@@ -68,11 +71,13 @@ def pool(
         tokens=torch.zeros(count, dtype=torch.int64),
     )
     for batch in _batches(texts, min(batch_tokens, max(1, _CHUNK_NUMBERS // features))):
-        ids, counted = _padded([texts[index] for index in batch], [begin[index] for index in batch], bos)
+        ids, real = _padded([texts[index] for index in batch], [begin[index] for index in batch])
+        x = residuals(ids, [len(texts[index]) for index in batch])
+        counted = real & ~sinks(x, torch.arange(ids.shape[1]).expand_as(ids), limit).cpu()
         if not bool(counted.any(1).all()):
             empty = batch[int((~counted.any(1)).nonzero()[0])]
-            raise ValueError(f"text {empty} has no token to count")
-        _pool_batch(out, torch.tensor(batch), residuals(ids), counted, autoencoder)
+            raise InputError(f"text {empty + 1} has no token to count; give longer texts")
+        _pool_batch(out, torch.tensor(batch), x, counted, autoencoder)
         if progress is not None:
             progress(len(batch))
     return out
@@ -101,12 +106,12 @@ def _batches(texts: Sequence[Sequence[int]], tokens: int) -> Iterator[list[int]]
         order = order[size:]
 
 
-def _padded(texts: Sequence[Sequence[int]], begin: Sequence[int], bos: int | None) -> tuple[Tensor, Tensor]:
-    """Token ids `[batch, time]`, padded with 0 on the right, and a mask of the positions that count."""
+def _padded(texts: Sequence[Sequence[int]], begin: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Token ids `[batch, time]`, padded with 0 on the right, and a mask of the positions from each beginning on."""
     time = max(map(len, texts), default=0)
     ids = torch.zeros(len(texts), max(time, 1), dtype=torch.int64)
     counted = torch.zeros_like(ids, dtype=torch.bool)
     for row, text in enumerate(texts):
         ids[row, : len(text)] = torch.tensor(text, dtype=torch.int64)
         counted[row, begin[row] : len(text)] = True
-    return ids, counted if bos is None else counted & (ids != bos)
+    return ids, counted

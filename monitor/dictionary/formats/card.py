@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 
 _TRANSFORMER_LENS = re.compile(
-    r"^blocks\.(\d+)\.hook_(resid_post|resid_pre|mlp_out|resid_mid|attn_out|mlp_in)$"
+    r"^blocks\.(\d+)\.hook_(resid_post|resid_pre|mlp_out|resid_mid|attn_out|mlp_in|out|in)$"
 )
 _HUGGING_FACE = re.compile(r"^(?:model\.|transformer\.|gpt_neox\.)*(?:layers|h)\.(\d+)(?:\.output)?$")
 
@@ -34,19 +34,22 @@ class DictionaryCard:
     """Stated mean number of active features per token."""
     explained_variance: float | None = None
     """Stated 1 − FVU (fraction of variance unexplained)."""
+    norm_limit: float | None = None
+    """Norm above which a residual counts as an attention sink's, which training left out; None where not stated."""
 
 
 def layer_of(hook_name: str | None) -> int | None:
     """Index of the decoder layer whose output this hook point is; None for any other hook point.
 
-    `hook_resid_pre` of layer L is the output of layer L − 1. For layer 0 the result is None.
+    `hook_resid_pre` of layer L is the output of layer L − 1. For layer 0 the result is None. TransformerLens 3 writes
+    `hook_in` and `hook_out`.
     """
     if hook_name is None:
         return None
     if match := _HUGGING_FACE.match(hook_name):
         return int(match[1])
     match = _TRANSFORMER_LENS.match(hook_name)
-    if match is None or match[2] not in ("resid_post", "resid_pre"):
+    if match is None or match[2] not in ("resid_post", "resid_pre", "out", "in"):
         return None
-    layer = int(match[1]) - (match[2] == "resid_pre")
+    layer = int(match[1]) - (match[2] in ("resid_pre", "in"))
     return layer if layer >= 0 else None

@@ -11,6 +11,9 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from monitor.dictionary.formats.card import DictionaryCard, layer_of
 from monitor.dictionary.formats.files import read_json
 from monitor.dictionary.formats.location import Location
@@ -135,23 +138,32 @@ def _topk(tensors: Tensors) -> Read:
 
 def _batch_topk(tensors: Tensors) -> Read:
     matrices, parts = _linear(tensors, bias="b_dec", extra=("k", "threshold"), kind="a BatchTopKSAE")
-    threshold = tensors.per_feature("threshold", matrices["encoder"].shape[0])
-    checked = _checked_threshold(threshold, tensors)
-    return matrices, {**parts, "activation": Activation.JUMPRELU, "threshold": checked}
+    threshold = _inference_threshold(tensors, matrices["encoder"].shape[0])
+    return matrices, {**parts, "activation": Activation.JUMPRELU, "threshold": threshold}
 
 
 def _matryoshka(tensors: Tensors) -> Read:
     extra = ("k", "group_sizes")
+    if tensors.plain("threshold") is None:
+        _inference_threshold(tensors, 1)
     matrices, parts = _direct(tensors, subtract=True, kind="a MatryoshkaBatchTopKSAE", extra=extra)
-    return matrices, {**parts, "threshold": _checked_threshold(parts["threshold"], tensors)}
+    threshold = _inference_threshold(tensors, matrices["encoder"].shape[0])
+    return matrices, {**parts, "threshold": threshold}
 
 
-def _checked_threshold(threshold: Any, tensors: Tensors) -> Any:
-    """The threshold; DictionaryError where it is −1, which training writes until it begins to measure one."""
+def _inference_threshold(tensors: Tensors, features: int) -> Tensor:
+    """The threshold `[features]` that takes the place of a batch's top k at inference.
+
+    DictionaryError where there is none, or where it is −1, which training writes until it begins to measure one.
+    """
+    absent = tensors.plain("threshold") is None
+    threshold = torch.full((features,), -1.0) if absent else tensors.per_feature("threshold", features)
     if bool((threshold < 0).any()):
+        what = "there is no `threshold`" if absent else "the threshold was never set (it is −1)"
         raise DictionaryError(
-            f"{tensors.path}: the threshold was never set (it is −1), so features can only be chosen as the top k of "
-            "a training batch; train it beyond the step at which the threshold is first set, or set it in the file"
+            f"{tensors.path}: {what}, so features can only be chosen as the top k of a training batch; train it beyond "
+            "the step at which the threshold is first set, or store `threshold` in the file: the mean, over batches, "
+            "of the smallest activation that is among a batch's top k"
         )
     return threshold
 

@@ -67,7 +67,7 @@ def parse_config(cfg: dict[str, Any], where: str) -> SaeLensConfig:
         architecture=architecture,
         d_in=_whole(flat, "d_in", where),
         d_sae=_whole(flat, "d_sae", where),
-        input_norm=_NORMS[norm],
+        input_norm=_centred(_NORMS[norm], where) if _centres(flat) else _NORMS[norm],
         input_scale=_input_scale(flat, where) if norm == "expected_average_only_in" else 1.0,
         subtract_decoder_bias=bool(flat.get("apply_b_dec_to_input", True)),
         k=_whole(flat, "k", where) if architecture == "topk" else None,
@@ -130,6 +130,21 @@ def _norm_name(flat: dict[str, Any]) -> str:
     return "none" if value is None else str(value)
 
 
+def _centres(flat: dict[str, Any]) -> bool:
+    """True where TransformerLens was told to centre what the model's weights write into the residual stream."""
+    return bool((flat.get("model_from_pretrained_kwargs") or {}).get("center_writing_weights", False))
+
+
+def _centred(norm: InputNorm, where: str) -> InputNorm:
+    """The normalisation for residuals that are not centred yet; a layer norm centres them anyway."""
+    if norm is InputNorm.CONSTANT_NORM:
+        raise DictionaryError(
+            f"{where}: constant_norm_rescale on a model with center_writing_weights cannot be read; train without one "
+            "of them"
+        )
+    return norm if norm is InputNorm.LAYER_NORM else InputNorm.CENTRED
+
+
 def _input_scale(flat: dict[str, Any], where: str) -> float:
     factor = flat.get("norm_scaling_factor")
     if not isinstance(factor, int | float) or isinstance(factor, bool) or not factor > 0:
@@ -161,4 +176,12 @@ def _card(flat: dict[str, Any]) -> DictionaryCard:
         neuronpedia_id=flat.get("neuronpedia_id"),
         l0=flat.get("l0"),
         explained_variance=flat.get("explained_variance"),
+        norm_limit=_norm_limit(flat),
     )
+
+
+def _norm_limit(flat: dict[str, Any]) -> float | None:
+    value = flat.get("norm_limit")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if value > 0 else None

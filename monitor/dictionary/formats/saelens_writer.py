@@ -32,6 +32,7 @@ _NORMS = {
     InputNorm.NONE: "none",
     InputNorm.LAYER_NORM: "layer_norm",
     InputNorm.CONSTANT_NORM: "constant_norm_rescale",
+    InputNorm.CENTRED: "none",
 }
 
 
@@ -133,6 +134,8 @@ def _config(sae: SparseAutoencoder, card: DictionaryCard) -> dict[str, Any]:
         "reshape_activations": "none",
         "metadata": _metadata(card),
     }
+    if sae.input_norm is InputNorm.CENTRED:
+        config["metadata"]["model_from_pretrained_kwargs"] = {"center_writing_weights": True}
     if sae.activation is Activation.TOPK:
         config["k"] = sae.k
     return config
@@ -150,6 +153,7 @@ def _metadata(card: DictionaryCard) -> dict[str, Any]:
         "neuronpedia_id": card.neuronpedia_id,
         "l0": card.l0,
         "explained_variance": card.explained_variance,
+        "norm_limit": card.norm_limit,
     }
     known = {name: value for name, value in stated.items() if value is not None}
     return {"sae_lens_version": _LAYOUT_VERSION, **known}

@@ -75,7 +75,7 @@ class Tensors:
 
     def per_feature(self, name: str, features: int) -> Tensor:
         """`[features]` in float32, stored as one number per feature or as one number for all."""
-        value = self._found[name]
+        value = self._found.get(name)
         if isinstance(value, Tensor | FileTensor) and len(value.shape) == 1 and value.shape[0] == features:
             return self.vector(name, features)
         return torch.full((features,), self.number(name))

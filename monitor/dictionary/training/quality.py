@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from monitor.dictionary.packed_text import PackedText
+from monitor.dictionary.residual_signals import sinks
 from monitor.dictionary.sae import SparseAutoencoder
-from monitor.dictionary.training.stream import Residuals, trained_positions
+from monitor.dictionary.training.stream import Residuals
 
 Logits = Callable[[Tensor, Callable[[Tensor], Tensor] | None], Tensor]
 """Maps token ids `[rows, length]` to logits `[rows, length, vocabulary]`.
@@ -18,10 +20,15 @@ Logits = Callable[[Tensor, Callable[[Tensor], Tensor] | None], Tensor]
 The second argument is a function that replaces the residuals `[rows, length, d]` on the way; None replaces nothing.
 """
 
+_ROWS = 8
+"""Rows whose logits are in memory at a time."""
+CROSS_ENTROPY_BATCHES = 8
+"""Cross-entropies are measured on this many of the first held-out batches."""
+
 
 @dataclass(frozen=True)
 class DictionaryQuality:
-    """Measures of a dictionary on held-out text, at `trained_positions`."""
+    """Measures of a dictionary on held-out text, without attention sinks."""
 
     tokens: int
     """Number of tokens that all measures but the cross-entropies are taken over."""
@@ -60,33 +67,41 @@ class DictionaryQuality:
 @torch.no_grad()
 def measure_quality(
     sae: SparseAutoencoder,
-    held_out: Sequence[Tensor],
+    held_out: Sequence[PackedText],
     residuals: Residuals,
     logits: Logits,
     *,
-    bos: int | None,
-    ce_batches: int = 8,
+    limit: float,
+    ce_batches: int = CROSS_ENTROPY_BATCHES,
+    progress: Callable[[int], None] | None = None,
 ) -> DictionaryQuality:
     """Measure a dictionary on held-out text.
 
     Args:
         sae: the dictionary.
-        held_out: batches of token ids `[rows, length]`.
+        held_out: batches of packed text.
         residuals: maps ids to residuals.
         logits: maps ids to logits.
-        bos: id of the token that begins a text; None where there is none.
+        limit: the pair's norm limit; see `sinks`.
         ce_batches: cross-entropies are measured on this many of the first batches.
+        progress: called with a number of tokens whenever so many more were measured. Each counts once for the
+            reconstruction and once for the cross-entropies, where those are measured on it.
     """
+    told = progress or (lambda tokens: None)
     sums = _Sums(sae)
-    for ids in held_out:
-        x = residuals(ids)
-        sums.add(x[trained_positions(ids, bos).to(x.device)])
     entropies = [0.0, 0.0, 0.0]
     predicted = 0
-    for ids in held_out[:ce_batches]:
-        count, found = _cross_entropies(sae, ids, logits, bos)
-        predicted += count
-        entropies = [total + count * value for total, value in zip(entropies, found, strict=True)]
+    for number, batch in enumerate(held_out):
+        x = residuals(batch.ids)
+        kept = ~sinks(x, batch.positions, limit)
+        sums.add(x[kept])
+        told(batch.tokens)
+        for part in torch.split(torch.arange(len(kept)), _ROWS) if number < ce_batches else ():
+            some = PackedText(batch.ids[part], batch.documents[part])
+            count, found = _cross_entropies(sae, some, logits, kept[part.to(kept.device)])
+            predicted += count
+            entropies = [total + value for total, value in zip(entropies, found, strict=True)]
+            told(some.tokens)
     clean, spliced, zero = (value / predicted for value in entropies)
     density = sums.active / sums.tokens
     return DictionaryQuality(
@@ -141,10 +156,13 @@ def nearest_cosines(decoder: Tensor) -> Tensor:
 
 
 def _cross_entropies(
-    sae: SparseAutoencoder, ids: Tensor, logits: Logits, bos: int | None
+    sae: SparseAutoencoder, batch: PackedText, logits: Logits, kept: Tensor
 ) -> tuple[int, tuple[float, float, float]]:
-    """Number of predicted tokens, and (clean, spliced, zero) cross-entropies. Only trained positions are replaced."""
-    keep = trained_positions(ids, bos)
+    """Number of predicted tokens, and their (clean, spliced, zero) cross-entropies added up.
+
+    `kept` `[rows, length]` is False at attention sinks. They keep their residuals, and are not predicted.
+    """
+    keep = kept.cpu()
 
     def splice(x: Tensor) -> Tensor:
         return torch.where(keep.to(x.device).unsqueeze(-1), sae.reconstruct(x.float()).to(x.dtype), x)
@@ -153,10 +171,11 @@ def _cross_entropies(
         return x.masked_fill(keep.to(x.device).unsqueeze(-1), 0)
 
     wanted = keep[:, 1:]
-    targets = ids[:, 1:][wanted]
+    targets = batch.ids[:, 1:][wanted]
 
     def nats(replace: Callable[[Tensor], Tensor] | None) -> float:
-        out = logits(ids, replace)[:, :-1].float()
-        return float(functional.cross_entropy(out[wanted.to(out.device)], targets.to(out.device)))
+        out = logits(batch.ids, replace)[:, :-1].float()
+        found = functional.cross_entropy(out[wanted.to(out.device)], targets.to(out.device), reduction="sum")
+        return float(found)
 
     return int(wanted.sum()), (nats(None), nats(splice), nats(zero))

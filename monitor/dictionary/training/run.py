@@ -7,52 +7,77 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from monitor.dictionary.formats import DictionaryCard, save_saelens
+from monitor.dictionary.packed_text import PackedText
+from monitor.dictionary.residual_signals import norm_limit
 from monitor.dictionary.training import checkpoint, processes
 from monitor.dictionary.training.quality import Logits, measure_quality
 from monitor.dictionary.training.report import TrainingReport, write_report
 from monitor.dictionary.training.settings import TrainSettings
 from monitor.dictionary.training.stream import ActivationStream, Residuals
 from monitor.dictionary.training.trainer import DictionaryTrainer, StepMetrics
-from monitor.errors import ConfigurationError
+from monitor.errors import ConfigurationError, DictionaryError
 
 METRICS = "metrics.jsonl"
 """File of step metrics in the run's folder."""
 LOGGED = 400
 """Approximate number of lines in the metrics file of a run."""
 
-StepCallback = Callable[[StepMetrics], None]
-"""Called after every step with its metrics, for progress."""
+
+class RunProgress(Protocol):
+    """Is told how far a run is."""
+
+    def read(self, tokens: int) -> None:
+        """The model has read so many more tokens to train on."""
+
+    def step(self, metrics: StepMetrics) -> None:
+        """A step of training has ended."""
+
+    def measured(self, tokens: int) -> None:
+        """The dictionary was measured on so many more held-out tokens."""
 
 
 @dataclass(frozen=True)
 class TrainingInputs:
     """The model, as functions, and its text, as token ids."""
 
-    rows: Callable[[], Iterator[Tensor]]
-    """Gives a new iterator over the training rows of token ids `[length]`; they are the same every time."""
-    held_out: Sequence[Tensor]
-    """Batches of token ids `[rows, length]` for measuring."""
+    rows: Callable[[], Iterator[PackedText]]
+    """Gives a new iterator over the training rows; they are the same every time."""
+    held_out: Sequence[PackedText]
+    """Batches of rows for measuring."""
     residuals: Residuals
     """Gives residuals for training. They may be of low precision."""
     exact_residuals: Residuals
     """Gives residuals for measuring."""
     logits: Logits
-    bos: int | None
-    """Id of the token that begins a text; None where there is none."""
     d_model: int
     device: torch.device
     card: DictionaryCard
     """Card of the dictionary to be trained: model, hook point and so on, without measured values."""
+
+    def measured_limit(self) -> float:
+        """The norm above which a residual is an attention sink's, from the first held-out batch.
+
+        It is the same for every process and for a run that goes on. Raises DictionaryError where all residuals are NaN.
+        """
+        batch = self.held_out[0]
+        limit = norm_limit(self.exact_residuals(batch.ids), batch.positions)
+        if math.isinf(limit):
+            raise DictionaryError(
+                "all residuals are NaN where the dictionary reads the model; give the model another dtype"
+            )
+        return limit
 
 
 @dataclass(frozen=True)
@@ -69,7 +94,7 @@ class Storage:
 
 
 def train_dictionary(
-    settings: TrainSettings, inputs: TrainingInputs, storage: Storage, on_step: StepCallback
+    settings: TrainSettings, inputs: TrainingInputs, storage: Storage, progress: RunProgress
 ) -> TrainingReport:
     """Train a dictionary, measure it and save it. A run that was stopped is resumed from its checkpoint.
 
@@ -77,20 +102,22 @@ def train_dictionary(
         settings: how to train.
         inputs: the model and its text.
         storage: where to save. Of several processes, only the first one saves.
-        on_step: called after every step with its metrics.
+        progress: is told how far the run is.
 
     Raises:
         ConfigurationError: the settings contradict the checkpoint, or the text ends too soon.
         DictionaryError: the loss is not finite.
     """
     trainer = DictionaryTrainer(settings, inputs.d_model, device=inputs.device)
-    harvest = _Timed(inputs.residuals)
+    limit = inputs.measured_limit()
+    harvest = _Timed(inputs.residuals, progress)
     stream = ActivationStream(
         inputs.rows,
         harvest,
-        bos=inputs.bos,
+        limit=limit,
         batch=trainer.local_batch,
-        buffer=trainer.settings.buffer,
+        # A short run would otherwise fill a buffer of which it trains on a part.
+        buffer=min(trainer.settings.buffer, trainer.settings.tokens // processes.size()),
         seed=trainer.settings.seed,
     )
     resumed = not storage.restart and checkpoint.load(storage.folder, trainer)
@@ -98,9 +125,9 @@ def train_dictionary(
     batches = stream.batches(first_step)
     if not resumed:
         batches = _initialised(trainer, batches)
-    history = _loop(trainer, batches, storage, on_step)
+    history = _loop(trainer, batches, storage, progress)
     seconds = time.monotonic() - started
-    report = _measured(trainer, inputs, storage, history)
+    report = _measured(trainer, inputs, storage, (history, limit), progress)
     return dataclasses.replace(
         report,
         seconds=seconds,
@@ -117,10 +144,10 @@ def save_run(report: TrainingReport, storage: Storage) -> None:
 
 
 class _Timed:
-    """Calls a residuals function and sums the time that it takes."""
+    """Calls a residuals function, sums the time that it takes and tells of the tokens."""
 
-    def __init__(self, residuals: Residuals) -> None:
-        self._residuals = residuals
+    def __init__(self, residuals: Residuals, progress: RunProgress) -> None:
+        self._residuals, self._progress = residuals, progress
         self.seconds = 0.0
 
     def __call__(self, ids: Tensor) -> Tensor:
@@ -129,6 +156,7 @@ class _Timed:
         if out.device.type == "cuda":
             torch.cuda.synchronize(out.device)
         self.seconds += time.monotonic() - started
+        self._progress.read(ids.numel())
         return out
 
 
@@ -143,7 +171,7 @@ def _initialised(trainer: DictionaryTrainer, batches: Iterator[Tensor]) -> Itera
 
 
 def _loop(
-    trainer: DictionaryTrainer, batches: Iterator[Tensor], storage: Storage, on_step: StepCallback
+    trainer: DictionaryTrainer, batches: Iterator[Tensor], storage: Storage, progress: RunProgress
 ) -> tuple[StepMetrics, ...]:
     storage.folder.mkdir(parents=True, exist_ok=True)
     path = storage.folder / METRICS
@@ -153,7 +181,7 @@ def _loop(
     first = processes.rank() == 0
     try:
         for metrics in trainer.run(batches):
-            on_step(metrics)
+            progress.step(metrics)
             if metrics.step % each == 0 or metrics.step == trainer.settings.steps - 1:
                 history.append(metrics)
                 if first:
@@ -189,11 +217,26 @@ def _append(path: Path, metrics: StepMetrics) -> None:
 
 
 def _measured(
-    trainer: DictionaryTrainer, inputs: TrainingInputs, storage: Storage, history: tuple[StepMetrics, ...]
+    trainer: DictionaryTrainer,
+    inputs: TrainingInputs,
+    storage: Storage,
+    trained: tuple[tuple[StepMetrics, ...], float],
+    progress: RunProgress,
 ) -> TrainingReport:
+    """The report, without times; `trained` is the history of the run and the norm limit that it used."""
+    history, limit = trained
     sae = trainer.dictionary().to(dtype=storage.weights).to(dtype=torch.float32)  # as it will be read back
-    found = measure_quality(sae, inputs.held_out, inputs.exact_residuals, inputs.logits, bos=inputs.bos)
-    card = dataclasses.replace(inputs.card, l0=found.l0, explained_variance=found.explained_variance)
+    found = measure_quality(
+        sae,
+        inputs.held_out,
+        inputs.exact_residuals,
+        inputs.logits,
+        limit=limit,
+        progress=progress.measured,
+    )
+    card = dataclasses.replace(
+        inputs.card, l0=found.l0, explained_variance=found.explained_variance, norm_limit=limit
+    )
     if processes.rank() == 0:
         save_saelens(storage.folder, sae, card, density=found.density, dtype=storage.weights)
     return TrainingReport(trainer.settings, card, found, history, 0.0, 0.0, 0, 0)

@@ -7,35 +7,24 @@ on the text of earlier buffers.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import islice
 
 import torch
 from torch import Tensor
 
+from monitor.dictionary.packed_text import PackedText, batches
+from monitor.dictionary.residual_signals import outlying
 from monitor.dictionary.training import processes
 from monitor.errors import DictionaryError
 
 FORWARD = 32
 """Number of rows in one forward pass."""
 
-OUTLIER = 10.0
-"""Positions whose norm exceeds the buffer's median by this factor are attention sinks and are left out."""
-
 Residuals = Callable[[Tensor], Tensor]
 """Maps token ids `[rows, length]` to residuals `[rows, length, d]`."""
 
 
-def trained_positions(ids: Tensor, bos: int | None) -> Tensor:
-    """`[rows, length]` bool: True for all positions but the first of a row and BOS, which are attention sinks."""
-    keep = torch.ones_like(ids, dtype=torch.bool)
-    if bos is not None:
-        keep = torch.ne(ids, bos)
-    keep[:, 0] = False
-    return keep
-
-
 class ActivationStream:
-    """Batches `[batch, d]` of unscaled residuals.
+    """Batches `[batch, d]` of unscaled residuals, without attention sinks.
 
     A buffer of `buffer` positions, rounded down to whole batches, is filled, shuffled and given out as batches; then
     the next one is filled. Of n processes, each runs every n-th forward pass.
@@ -43,10 +32,10 @@ class ActivationStream:
 
     def __init__(
         self,
-        rows: Callable[[], Iterator[Tensor]],
+        rows: Callable[[], Iterator[PackedText]],
         residuals: Residuals,
         *,
-        bos: int | None,
+        limit: float,
         batch: int,
         buffer: int,
         seed: int = 0,
@@ -54,7 +43,7 @@ class ActivationStream:
     ) -> None:
         self._rows = rows
         self._residuals = residuals
-        self._bos = bos
+        self._limit = limit
         self._batch = batch
         self._per_buffer = max(1, buffer // batch)
         self._seed = seed
@@ -81,37 +70,38 @@ class ActivationStream:
                 yield held[order[at * self._batch : (at + 1) * self._batch]]
             offset, number = 0, number + 1
 
-    def _forwards(self) -> Iterator[Tensor]:
-        """Token ids `[FORWARD, length]` of this process's forward passes."""
-        rows = self._rows()
-        number = 0
-        while group := list(islice(rows, FORWARD)):
+    def _forwards(self) -> Iterator[PackedText]:
+        """Batches of `FORWARD` rows: the forward passes of this process."""
+        for number, group in enumerate(batches(self._rows(), FORWARD)):
             if number % processes.size() == processes.rank():
-                yield torch.stack(group)
-            number += 1
+                yield group
 
-    def _fill(self, forwards: Iterator[Tensor]) -> Iterator[Tensor]:
-        """Token ids of the forward passes that fill one buffer."""
+    def _fill(self, forwards: Iterator[PackedText]) -> Iterator[PackedText]:
+        """The forward passes that fill one buffer."""
         wanted = self._per_buffer * self._batch
         while wanted > 0:
-            ids = next(forwards, None)
-            if ids is None:
+            group = next(forwards, None)
+            if group is None:
                 return
-            wanted -= int(trained_positions(ids, self._bos).sum())
-            yield ids
+            wanted -= int((group.positions > 0).sum())
+            yield group
 
-    def _harvest(self, passes: list[Tensor]) -> Tensor | None:
-        """Residuals `[positions, d]` of these passes; None where they do not fill a buffer, at the end of the text."""
+    def _harvest(self, passes: list[PackedText]) -> Tensor | None:
+        """Residuals `[positions, d]` of these passes; None where they do not fill a buffer, at the end of the text.
+
+        First positions are left out. Outlying norms stay, since how much text fills a buffer must be known without the
+        model; `_order` leaves them out.
+        """
         wanted = self._per_buffer * self._batch
-        if sum(int(trained_positions(ids, self._bos).sum()) for ids in passes) < wanted:
+        if sum(int((group.positions > 0).sum()) for group in passes) < wanted:
             return None
         held: Tensor | None = None
         filled = 0
-        for ids in passes:
-            found = self._residuals(ids)
-            found = found[trained_positions(ids, self._bos).to(found.device)]
+        for group in passes:
+            found = self._residuals(group.ids)
+            found = found[(group.positions > 0).to(found.device)]
             if held is None:
-                room = wanted + FORWARD * ids.shape[1]
+                room = wanted + group.tokens
                 held = torch.empty(room, found.shape[1], dtype=self._dtype, device=found.device)
             held[filled : filled + found.shape[0]] = found
             filled += found.shape[0]
@@ -120,13 +110,12 @@ class ActivationStream:
         return held[:filled]
 
     def _order(self, held: Tensor, number: int) -> Tensor:
-        """A random order of the buffer's positions without outliers.
+        """A random order of the buffer's positions without sinks and without what is not finite.
 
         Where fewer positions are left than the buffer has, some are repeated. DictionaryError where none is left.
         """
-        norms = held.float().norm(dim=1)
-        # A norm that is NaN is ignored in the median, compares as False, and is left out.
-        good = (norms <= OUTLIER * norms.nanmedian()).nonzero().squeeze(1)
+        # The sum of a row is finite where all of it is, at a fraction of the memory of looking at each number.
+        good = (~outlying(held, self._limit) & held.sum(1).isfinite()).nonzero().squeeze(1)
         if not len(good):
             raise DictionaryError(
                 "all residuals are NaN where the dictionary reads the model; give the model another dtype"

@@ -1,16 +1,13 @@
-"""Training text: `.jsonl`, `.jsonl.xz` and `.txt` files, mixed in given shares and cut into rows of token ids."""
+"""Training text: `.jsonl`, `.jsonl.xz` and `.txt` files, cut into pieces and mixed in given shares."""
 
 from __future__ import annotations
 
 import json
 import lzma
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
-
-import torch
-from torch import Tensor
 
 from monitor.errors import ConfigurationError
 
@@ -21,9 +18,6 @@ HELD_OUT = 50
 """One in this many pieces is held out for measuring."""
 _XZ = 4
 """Approximate size of a text relative to its compressed file."""
-
-Tokenise = Callable[[list[str]], list[list[int]]]
-"""Maps texts to the token ids of each, without special tokens."""
 
 
 @dataclass(frozen=True)
@@ -108,26 +102,6 @@ def mixed(sources: Sequence[TextSource], *, held_out: bool = False) -> Iterator[
         yield text
 
 
-def rows(texts: Iterator[str], tokenise: Tokenise, length: int, bos: int | None) -> Iterator[Tensor]:
-    """Rows of token ids `[length]`, packed from one text after the other.
-
-    Each row and each text begin with `bos`, unless it is None. Tokens that do not fill the last row are dropped.
-    """
-    held: list[int] = []
-    while True:
-        group = [text for text, _ in zip(texts, range(64), strict=False)]
-        if not group:
-            return
-        for ids in tokenise(group):
-            held.extend(ids if bos is None else [bos, *ids])
-        at = 0
-        while at + length <= len(held):
-            first = [] if bos is None or held[at] == bos else [bos]
-            yield torch.tensor(first + held[at : at + length - len(first)])
-            at += length - len(first)
-        del held[:at]
-
-
 def _by_size(source: TextSource) -> list[tuple[Path, float]]:
     files = source.files()
     sizes = [path.stat().st_size * (_XZ if path.name.endswith(".xz") else 1) + 1 for path in files]
@@ -148,8 +122,8 @@ def _endless(path: Path, held_out: bool) -> Iterator[str]:
 
 def _open(path: Path) -> IO[str]:
     if path.name.endswith(".xz"):
-        return lzma.open(path, "rt", encoding="utf-8")
-    return path.open(encoding="utf-8")
+        return lzma.open(path, "rt", encoding="utf-8-sig")
+    return path.open(encoding="utf-8-sig")
 
 
 def _parsed(path: Path, number: int, line: str) -> str:

@@ -69,32 +69,38 @@ def ways(pair: Pair, policy: Policy, direction: Tensor, targets: Sequence[float]
         yield Way(
             ABLATED,
             count,
-            ablated(pair.dictionary.autoencoder, statistics.maximum, features, pair.loaded.device),
+            ablated(
+                pair.dictionary.autoencoder,
+                statistics.maximum,
+                features,
+                pair.loaded.device,
+                limit=pair.norm_limit,
+            ),
         )
     for multiple in MULTIPLES:
-        yield Way(DENSE, multiple, Subtracted(direction, multiple))
+        yield Way(DENSE, multiple, Subtracted(direction, multiple, limit=pair.norm_limit))
 
 
 def difference_of_means(
     pair: Pair, positive: Sequence[Sequence[int]], negative: Sequence[Sequence[int]]
 ) -> Tensor:
-    """Mean residual of positives minus that of negatives `[d_model]`; first positions left out."""
+    """Mean residual of positives minus that of negatives `[d_model]`; attention sinks left out."""
     return _mean(pair, positive) - _mean(pair, negative)
 
 
 def _mean(pair: Pair, texts: Sequence[Sequence[int]]) -> Tensor:
     total, tokens = torch.zeros(pair.loaded.d_model, dtype=torch.float64), 0
     for ids, real in batches(texts):
-        counts = real[:, 1:].double()
-        rows = pair.residuals(ids)[:, 1:].double().cpu()
-        total += (rows * counts[..., None]).sum((0, 1))
-        tokens += int(counts.sum())
+        x = pair.residuals(ids, real.sum(1).tolist())
+        counted = real.to(x.device) & ~pair.sinks(x)
+        total += x[counted].sum(0, dtype=torch.float64).cpu()
+        tokens += int(counted.sum())
     return (total / max(tokens, 1)).float()
 
 
 def _clamped(pair: Pair, clamps: Sequence[Clamp]) -> Edit:
     maximum = need_statistics(pair.dictionary).maximum
-    return Clamped(pair.dictionary.autoencoder, maximum, clamps, pair.loaded.device)
+    return Clamped(pair.dictionary.autoencoder, maximum, clamps, pair.loaded.device, limit=pair.norm_limit)
 
 
 def _detectors(policy: Policy, count: int) -> list[int]:

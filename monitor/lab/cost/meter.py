@@ -92,7 +92,8 @@ class Meter:
         self._pair, self._prepared, self._classifier = pair, prepared, classifier
         self._rule = reading_rule(policy)
         self._probe: LaterProbe | None = policy.later
-        self._steered = SteeredModel(pair.harvester, None if self._probe is None else self._probe.layer)
+        later = None if self._probe is None else self._probe.layer
+        self._steered = SteeredModel(pair.harvester, later, limit=pair.norm_limit)
         maximum = need_statistics(pair.dictionary).maximum.to(pair.loaded.device)
         self._unit = torch.where(maximum > 0, 1 / maximum, torch.zeros_like(maximum))
         make = torch.Generator().manual_seed(prepared.seed)
@@ -137,10 +138,10 @@ class Meter:
         """Pooled scores of the rule and of the later probe on every positive."""
         own, later = [], []
         for ids, real in batches(self._prepared.positives):
-            ran = self._steered.read(ids, edit)
-            for row, length in enumerate(real.sum(1).tolist()):
-                own.append(self._own(ran.edited[row, 1:length]))
-                later.append(self._later(None if ran.later is None else ran.later[row, 1:length]))
+            ran = self._steered.read(ids, edit, real.sum(1).tolist())
+            for row, counted in enumerate(real.to(ran.sinks.device) & ~ran.sinks):
+                own.append(self._own(ran.edited[row][counted]))
+                later.append(self._later(None if ran.later is None else ran.later[row][counted]))
         return np.asarray(own), np.asarray(later)
 
     def _own(self, x: Tensor) -> float:
@@ -163,8 +164,9 @@ class Meter:
         divergence = surprise = 0.0
         tokens = 0
         for number, (ids, real) in enumerate(batches(self._prepared.benign)):
-            before = self._unedited(number, ids)
-            after = self._steered.read(ids, edit).logits[:, :-1].log_softmax(-1)
+            lengths = real.sum(1).tolist()
+            before = self._unedited(number, ids, lengths)
+            after = self._steered.read(ids, edit, lengths).logits[:, :-1].log_softmax(-1)
             counts = real[:, 1:].to(after.device)
             target = ids[:, 1:, None].to(after.device)
             each = (before.exp() * (before - after)).sum(-1)
@@ -173,11 +175,11 @@ class Meter:
             tokens += int(counts.sum())
         return max(0.0, divergence / tokens), float(np.exp(surprise / tokens))
 
-    def _unedited(self, number: int, ids: Tensor) -> Tensor:
+    def _unedited(self, number: int, ids: Tensor, lengths: Sequence[int]) -> Tensor:
         """Log-probabilities of a batch of benign texts without an edit."""
         if (kept := self._before.get(number)) is not None:
             return kept
-        found = self._steered.read(ids, unchanged).logits[:, :-1].log_softmax(-1)
+        found = self._steered.read(ids, unchanged, lengths).logits[:, :-1].log_softmax(-1)
         if (1 + len(self._before)) * found.nbytes <= KEPT:
             self._before[number] = found
         return found

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import math
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -36,8 +36,6 @@ _APART = {torch.float32: 1e-2, torch.float64: 1e-3}
 """Largest relative difference between residuals of a text in chunks and whole; a past that is not read gives one of
 about 1."""
 _APART_ELSE = 0.1
-_LENGTH_ROPES = frozenset({"dynamic", "longrope"})
-"""Rotary embeddings that turn every token by the length of the longest text in the pass."""
 
 
 class HookPoint(Protocol):
@@ -58,9 +56,7 @@ class Chunks:
         self._loaded, self._site = loaded, site
         self.most = min(most or PASS[loaded.device.type == "cpu"], loaded.context)
         """Most tokens of a pass over texts that are not cut, and of a chunk."""
-        self.alone = bool(_rope_types(loaded.model.config.get_text_config()) & _LENGTH_ROPES)
-        """True where what is read of a text depends on how long others in the same pass are."""
-        self.why_whole = _why_whole(loaded.model, self.alone)
+        self.why_whole = _why_whole(loaded.model)
 
     @property
     def longest(self) -> int:
@@ -97,13 +93,14 @@ class Chunks:
 
         return DynamicCache(config=self._loaded.model.config)
 
-    def run(self, ids: Tensor, past: Any = None) -> None:
+    def run(self, ids: Tensor, lengths: Sequence[int], past: Any = None) -> None:
         """A pass over token ids `[texts, tokens]`; with a `past`, over what follows it, which is added to it.
 
-        The pass ends where a hook raises LayerReached. Padding on the right changes no other token.
+        `lengths` are those of the whole texts: some rotary embeddings depend on them. The pass ends where a hook raises
+        LayerReached. Padding on the right changes no other token.
         """
         cache = {"use_cache": False} if past is None else {"use_cache": True, _CACHE: past}
-        with torch.no_grad(), self._loaded.passes, suppress(LayerReached):
+        with torch.no_grad(), self._loaded.reading(lengths), suppress(LayerReached):
             self._loaded.model(input_ids=ids.to(self._loaded.device), **cache)
 
     def residuals(
@@ -118,7 +115,7 @@ class Chunks:
         start = 0
         while start < len(ids) and not gone():
             end = len(ids) if past is None else self.end(start, len(ids))
-            yield start, self._residual(torch.tensor([ids[start:end]]), past)[0]
+            yield start, self._residual(torch.tensor([ids[start:end]]), len(ids), past)[0]
             start = end
 
     def rehearse(self) -> None:
@@ -129,10 +126,12 @@ class Chunks:
             torch.arange(sum(_REHEARSED)).unsqueeze(0)
             % self._loaded.model.config.get_text_config().vocab_size
         )
-        whole = self._residual(ids, None)
+        whole = self._residual(ids, ids.shape[1], None)
         try:
             past = self.past()
-            cut = torch.cat([self._residual(part, past) for part in ids.split(_REHEARSED, dim=1)], dim=1)
+            cut = torch.cat(
+                [self._residual(part, ids.shape[1], past) for part in ids.split(_REHEARSED, dim=1)], dim=1
+            )
         except Exception as error:  # noqa: BLE001  (whatever a family cannot do, its texts run whole)
             self.why_whole = f"its pass over a second part fails with {type(error).__name__}"
             return
@@ -140,8 +139,8 @@ class Chunks:
         if not bool(((cut - whole).norm(dim=-1) <= most * whole.norm(dim=-1)).all()):
             self.why_whole = "it reads a text in parts otherwise than whole"
 
-    def _residual(self, ids: Tensor, past: Any) -> Tensor:
-        """The tensor at the hook point `[texts, tokens, d_model]`, float32, of one pass."""
+    def _residual(self, ids: Tensor, length: int, past: Any) -> Tensor:
+        """The tensor at the hook point `[1, tokens, d_model]`, float32, of one pass over a text of some length."""
         kept: list[Tensor] = []
         # The hook is called for every thread; an engine that runs this layer on another thread must not be stopped.
         mine = threading.get_ident()
@@ -155,7 +154,7 @@ class Chunks:
         with self._loaded.passes:
             handle = self._site.register_forward_hook(keep)
             try:
-                self.run(ids, past)
+                self.run(ids, [length], past)
             finally:
                 handle.remove()
         if not kept:
@@ -180,26 +179,12 @@ def too_long(loaded: LoadedModel, tokens: int, longest: int, why: str = FORGETS)
     )
 
 
-def _why_whole(model: Any, by_length: bool) -> str:
+def _why_whole(model: Any) -> str:
     """Why a text cannot be run in chunks, as far as the structure of the model shows; empty where it can."""
     if recurrent(model):
         return FORGETS
-    if by_length:
-        return "its rotary embedding depends on the length of the text"
     if "chunked_attention" in kinds_of(model):
         return "its layers attend in blocks of fixed size"
     if _CACHE not in inspect.signature(model.forward).parameters:
         return "its forward pass takes no keys and values"
     return ""
-
-
-def _rope_types(config: Any) -> set[str]:
-    """The kinds of rotary embeddings that a configuration names, at any depth."""
-    found: set[str] = set()
-    waiting: list[object] = [config.to_dict().get(name) for name in ("rope_parameters", "rope_scaling")]
-    while waiting:
-        item = waiting.pop()
-        if isinstance(item, Mapping):
-            found |= {str(item[name]) for name in ("rope_type", "type") if name in item}
-            waiting += item.values()
-    return found

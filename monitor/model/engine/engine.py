@@ -33,7 +33,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from monitor.errors import MonitorError, MonitoringFailed, Overloaded, Unavailable
+from monitor.errors import (
+    ConfigurationError,
+    MonitorError,
+    MonitoringFailed,
+    Overloaded,
+    Unavailable,
+)
 from monitor.model.engine.chunks import longest_prompt, too_long
 from monitor.model.engine.detokenizer import Vocabulary
 from monitor.model.engine.paged import Batcher, Batching, Limits, Steps
@@ -41,7 +47,7 @@ from monitor.model.engine.readout import Readout, Taken
 from monitor.model.engine.requests import Emit, GenerationRequest, pass_failed
 from monitor.model.engine.sampler import Sampler
 from monitor.model.engine.sequence import FAILED, Outbox, Sequence, ran_others
-from monitor.model.engine.serial import SeparateBatcher, why_not_batched
+from monitor.model.engine.serial import NoBatcher, SeparateBatcher, why_not_batched
 from monitor.model.load.model import LoadedModel
 from monitor.model.tap.bank import FeatureBank
 from monitor.model.tap.clamps import ClampRow, clamp_row, write_rows
@@ -97,10 +103,11 @@ class Engine:
         """Whose the spans of the pass are; None where the request has ended."""
         self._work: _Work | None = None
         self._longest = longest_prompt(loaded)
+        self._rows = 0
         self._end_ids = _end_ids(loaded)
         self._vocabulary = Vocabulary(loaded.tokenizer)
-        self._why = why_not_batched(loaded.model)
-        make: MakeBatching = batcher or (SeparateBatcher if self._why else Batcher)
+        self._why = why_not_batched(loaded) if self._limits.running else ""
+        make: MakeBatching = batcher or self._kind()
         self._batcher = make(loaded, self._limits, self)
 
     def start(self) -> None:
@@ -123,9 +130,11 @@ class Engine:
         """Queue a request; its events go to `emit` on the engine thread, those of a pass together.
 
         Raises Unavailable while stopping or after the engine died, Overloaded where the queue is full, BadRequest where
-        the model cannot run the ids of its prompt, TooLong where it would have to run too many in one pass. Whatever it
-        raises, nothing is held for the request.
+        the model cannot run the ids of its prompt, TooLong where it would have to run too many in one pass, and
+        ConfigurationError where nothing is generated. Whatever it raises, nothing is held for the request.
         """
+        if not self.generates:
+            raise ConfigurationError("this server only scores texts: its setting max_running is 0")
         if self._draining:
             raise Unavailable("the server is stopping")
         if not self.healthy():
@@ -143,6 +152,23 @@ class Engine:
             undo.pop_all()
         if not self._batcher.alive():
             self._end_all(Unavailable(DEAD))
+
+    def run_separately(self, why: str) -> None:
+        """Take another batcher, which runs one request per pass, because of `why`. Requests that run end."""
+        self._batcher.stop(timeout=10.0)
+        self._end_all(Unavailable(DEAD))
+        self._why, self._work = why, None
+        self._batcher = SeparateBatcher(self._loaded, self._limits, self)
+
+    @property
+    def rows(self) -> int:
+        """Most tokens of one pass; 0 before `start`."""
+        return self._rows
+
+    @property
+    def generates(self) -> bool:
+        """False where requests are refused, because texts are only scored."""
+        return self._limits.running > 0
 
     @property
     def why_separate(self) -> str:
@@ -184,7 +210,7 @@ class Engine:
 
     def ready(self, rows: int) -> None:
         """`Steps`: allocate what the tap and the sampler write."""
-        static = self._batcher.static
+        static, self._rows = self._batcher.static, rows
         buffers = TapBuffers(self._bank, rows, static=static, later=COLUMNS if self._later else 0)
         sampler = Sampler(rows, self._loaded.device, static=static)
         self._work = _Work(buffers, Readout(self._bank, buffers), sampler)
@@ -213,6 +239,7 @@ class Engine:
                 sequences[number] = None
                 self._deliver()
         write_rows(buffers, parts, rows)
+        buffers.begin([span.first for span in spans if span.position == 0])
         buffers.settle(self._bank)
         buffers.poison(rows)
         self._prepare([number for number, span in enumerate(spans) if span.draws])
@@ -249,6 +276,11 @@ class Engine:
     def died(self, error: BaseException) -> None:
         """`Steps`: every request ends with an error; none was released unscored."""
         self._end_all(Unavailable(DEAD))
+
+    def _kind(self) -> MakeBatching:
+        if not self.generates:
+            return NoBatcher
+        return SeparateBatcher if self._why else Batcher
 
     def _working(self) -> _Work:
         assert self._work is not None, "the batcher calls `ready` first"
@@ -472,6 +504,7 @@ class _Group:
             token_ids=run,
             readings=taken.watched(sequences[0].request.lease),
             faults=self.faults,
+            sinks=taken.sinks,
         )
 
 

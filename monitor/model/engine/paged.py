@@ -11,25 +11,36 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import structlog
 import torch
 from torch import Tensor
 
-from monitor.errors import ModelError
 from monitor.model.engine.attention import each_apart
+from monitor.model.engine.cache_room import CacheRoom, check_capacity, room_on
 from monitor.model.load.model import LoadedModel
 from monitor.model.tap.span import Span
+
+_INSTALL_FLASH = "pip install 'sae-monitor[flash]' --no-build-isolation, and use bfloat16 or float16"
+_log = structlog.get_logger(__name__)
+
+_CHUNK, _ACCELERATOR_CHUNK = 512, 8192
+"""Most tokens of a pass where the operator sets none, on the CPU and (transformers' own choice) elsewhere."""
+_ACCELERATOR_SHARE = 0.8
+"""Of an accelerator's free memory, for the cache where it cannot hold all; texts that are scored need room too."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Sizes of the running batch. None has them chosen from the memory that is free (accelerators only)."""
+    """Sizes of the running batch. None has them chosen for the device and the memory that is free there."""
 
     running: int = 64
-    """Most requests in one pass, or that take turns where a pass runs one."""
+    """Most requests in one pass, or that take turns where a pass runs one; 0 where texts are only scored."""
     batch_tokens: int | None = None
     """Most tokens in one pass; longer prompts are split over passes."""
     cache_tokens: int | None = None
-    """Most tokens whose keys and values are held."""
+    """Tokens whose keys and values are held."""
+    memory: int | None = None
+    """Bytes of the host's memory that this process may use."""
     page: int = 32
     """Tokens per cache page."""
     graphs: bool | None = None
@@ -96,20 +107,23 @@ class Batcher:
         self._processor: Any = None
         self._spans: list[Span] = []
         """Of the pass that was laid out last."""
+        self._limits, self._loaded = limits, loaded
         small = loaded.device.type == "cpu"
-        cache_tokens = limits.cache_tokens or (limits.running * loaded.context if small else None)
         config = ContinuousBatchingConfig(
             page_size=limits.page,
-            num_blocks=None if cache_tokens is None else -(-cache_tokens // limits.page),
-            max_batch_tokens=limits.batch_tokens or (512 if small else None),
+            max_batch_tokens=limits.batch_tokens or (_CHUNK if small else None),
             max_requests_per_batch=limits.running,
+            max_memory_percent=0.9 if small else _ACCELERATOR_SHARE,
             use_cuda_graph=limits.graphs,
             # Shared prefixes would skip forwards (tokens unscored) and leak clamped keys and values.
             allow_block_sharing=False,
             # A detection must act on the very next step, so the host waits for each.
             use_async_batching=False,
+            # Flash attention computes in half precision alone.
+            auto_switch_to_flash=loaded.dtype in (torch.float16, torch.bfloat16),
         )
         generation = GenerationConfig(do_sample=False, eos_token_id=-1, pad_token_id=0, max_new_tokens=1)
+        self._own_attention = loaded.model.config._attn_implementation
         self._manager: Any = loaded.model.init_continuous_batching(generation, config)
         self._manager.output_router = _Discard()
         self._config, self._attention = loaded.model.config, loaded.model.config._attn_implementation
@@ -125,7 +139,10 @@ class Batcher:
         return any(self._manager.continuous_batching_config.cuda_graph_booleans)
 
     def start(self) -> None:
-        """Allocate the cache, capture graphs where there are any, and start the engine thread."""
+        """Allocate the cache, capture graphs where there are any, and start the engine thread. ModelError."""
+        self._size_cache()
+        if self._loaded.device.type == "cuda" and (slow := why_slow(self._attention)):
+            _log.warning("requests are batched slowly", why=slow, do=_INSTALL_FLASH)
         with torch.no_grad():
             self._manager.warmup()
         if self._attention == "paged|eager":
@@ -137,6 +154,7 @@ class Batcher:
         """End the engine thread at once; requests that still run are dropped."""
         if self._manager._generation_thread is not None:
             self._manager.stop(block=True, timeout=timeout, hard_stop=True)
+        self._loaded.model.set_attn_implementation(self._own_attention)
 
     def alive(self) -> bool:
         """True where the engine thread runs and takes requests."""
@@ -158,6 +176,16 @@ class Batcher:
         """Drop a request before the next pass and free its cache. Any thread."""
         self._manager.cancel_request(request_id)
         self._removed.set()
+
+    def _size_cache(self) -> None:
+        """Say how many pages the cache has. On an accelerator that has too few for all, transformers fills it."""
+        loaded, limits, config = self._loaded, self._limits, self._manager.continuous_batching_config
+        rows = config.max_batch_tokens or _ACCELERATOR_CHUNK
+        room = _room(loaded, limits, rows)
+        tokens = room.tokens(limits.running, loaded.context, limits.cache_tokens)
+        enough = limits.cache_tokens is not None or tokens == limits.running * loaded.context
+        if loaded.device.type == "cpu" or enough:
+            config.num_blocks = -(-tokens // limits.page)
 
     def _instrument(self, processor: Any) -> Any:
         prepare, update = processor.prepare_next_batch, processor.update_batch
@@ -199,7 +227,7 @@ class Batcher:
 
         if processor is self._processor:
             return processor
-        capacity = processor.cache.num_blocks * self._manager.continuous_batching_config.page_size
+        capacity = processor.cache.num_blocks * self._limits.page
         # One sequence that can never be scheduled ends transformers' loop, and every request with it.
         check_capacity(capacity, self._context)
         self._processor = processor
@@ -217,13 +245,31 @@ class Batcher:
         return record_fatal_error
 
 
-def check_capacity(tokens: int, context: int) -> None:
-    """ModelError where a cache of so many tokens cannot hold one sequence of the longest kind."""
-    if tokens < context:
-        raise ModelError(
-            f"the cache holds {tokens} tokens and one sequence may have {context}; raise max_cache_tokens or lower "
-            "context_limit"
-        )
+def why_slow(attention: str) -> str:
+    """Why batches on an accelerator take longer than they must, as a phrase; empty for flash attention.
+
+    Others compute every request's attention over the keys of all, under a mask, and no pass is a CUDA graph.
+    """
+    return "" if "flash" in attention else f"their attention is {attention}, not flash attention"
+
+
+def _room(loaded: LoadedModel, limits: Limits, rows: int) -> CacheRoom:
+    """The memory that the paged cache and the passes over it need, `rows` tokens each, as transformers counts it."""
+    from transformers.generation.continuous_batching.cache import group_layers_by_attn_type
+    from transformers.generation.continuous_batching.utils import find_head_dim, find_num_key_value_heads
+
+    config, item = loaded.model.config.get_text_config(), loaded.dtype.itemsize
+    heads, width = find_num_key_value_heads(config), find_head_dim(config)
+    held = 2 * heads * width * config.num_hidden_layers
+    read = (
+        2 * config.num_attention_heads + heads
+    ) * width  # a layer's keys and values, repeated for all heads
+    masks = (
+        len(group_layers_by_attn_type(config)) * rows
+    )  # one for each kind of layers, over all of the cache
+    logits = 4 * config.vocab_size * max(limits.running, rows)
+    needed = item * rows * (read + masks + 4 * config.hidden_size) + logits
+    return room_on(loaded.device, item * (held + read + masks), needed=needed, memory=limits.memory)
 
 
 def _spans(requests: Sequence[Any]) -> list[Span]:

@@ -25,11 +25,13 @@ class Readout:
     def take(self, rows: int) -> Taken:
         """Readings of the first rows of the pass that just ended."""
         buffers, slots = self._buffers, self._buffers.slots(self._bank)
+        sinks = buffers.sinks[:rows].to("cpu", copy=True).numpy()
         taken = Taken(
             self._bank,
             _host(buffers.readings[:rows, :slots]),
             buffers.read,
             _host(buffers.others[:rows]) if buffers.reads_others else None,
+            sinks=sinks if sinks.any() else None,
         )
         if buffers.clamping:
             taken.after = _host(buffers.after[:rows, :slots])
@@ -49,6 +51,8 @@ class Taken:
     """How many slots, from the first, policy sets hold."""
     others: Readings | None = None
     """`[rows, probes and signals]` at the tapped layer; None where no policy set reads any."""
+    sinks: NDArray[np.bool_] | None = None
+    """`[rows]` attention sinks, which rules pass over and clamps leave alone; None where there are none."""
     after: Readings | None = None
     """As `readings`; None, like all below, where the pass clamped nothing."""
     chosen: NDArray[np.bool_] | None = None
@@ -66,11 +70,17 @@ class Taken:
             found = self._watched[id(lease)] = self._shown(lease)
         return found
 
+    def sinks_in(self, rows: slice) -> int:
+        """Number of attention sinks among some rows."""
+        return 0 if self.sinks is None else int(np.count_nonzero(self.sinks[rows]))
+
     def check(self, rows: slice, place: Watched) -> CheckRows:
         """What rows of a pass that clamps say about the clamps of a policy."""
         assert self.after is not None
         assert self.chosen is not None
         later = None if self.later is None or place.column is None else self.later[rows, place.column]
+        if later is not None and self.sinks is not None:
+            later = later[~self.sinks[rows]]
         return check_rows(place.slots, self.readings[rows], self.after[rows], self.chosen[rows], later)
 
     def tokens(

@@ -2,7 +2,8 @@
 
 No vocabulary is sorted. A token is drawn by inverting the distribution at a number in [0, 1): first the stretch of the
 vocabulary in which it falls, then the place in that. Requests with `top_k` or `top_p` draw from their likeliest tokens
-alone. A seeded request has random numbers of its own, so its tokens do not depend on what runs beside it.
+alone. A seeded request has random numbers of its own. Its tokens still depend on what runs beside it, as far as the
+model's logits do: they are rounded otherwise in a batch.
 """
 
 from __future__ import annotations

@@ -169,8 +169,6 @@ class Scorer:
             if not batch or (len(batch) + 1) * width <= self.chunks.most:
                 batch.append(text)
                 longest = width
-            if self.chunks.alone:
-                break
         taken = set(batch)
         self._waiting = deque(text for text in self._waiting if text not in taken)
         self._running = len(batch) + (self._long is not None)
@@ -231,10 +229,11 @@ class Scorer:
             ids[number] = part[-1]
             ids[number, : len(part)] = torch.tensor(part)
             rows.append(_Rows(text, number * width, text.position, len(part)))
+        buffers.begin([part.first for part in rows if part.start == 0])
         buffers.settle(self._bank)
         buffers.poison(ids.numel())
         # Padding stands on the right and attention is causal, so no token sees it.
-        self.chunks.run(ids, text.past if cut else None)
+        self.chunks.run(ids, [len(text.job.ids) for text in batch], text.past if cut else None)
         return rows, ids
 
     def _judge(self, rows: Sequence[_Rows], taken: Taken, ids: NDArray[np.int64]) -> None:
@@ -288,6 +287,10 @@ class _Scoring:
     """Tokens that ran."""
     unscored: int = 0
     """Of those, tokens that could not be scored."""
+    before: int = 0
+    """Of the unscored tokens, those of earlier passes."""
+    sinks: int = 0
+    """Of those that were scored, attention sinks."""
     failure: Failure | None = None
     """The first cause for which something could not be scored."""
     closed: bool = False
@@ -321,13 +324,16 @@ class _Scoring:
     def ran(self, part: _Rows, taken: Taken) -> None:
         """Note that its next tokens ran, and their readings where the caller asked for them."""
         job, self.position = self.job, self.position + part.count
+        if self.unscored == self.before:
+            self.sinks += taken.sinks_in(slice(part.first, part.first + part.count))
+        self.before = self.unscored
         if job.include_tokens and not self.closed:
             ids = job.ids[part.start : self.position]
             self.tokens.append(taken.tokens(Phase.PROMPT, part.start, ids, part.first, job.lease))
 
     def outcome(self) -> ScoreOutcome:
         """What is said of all of it."""
-        coverage = Coverage(self.position, self.position - self.unscored, self.job.tokens_truncated)
+        coverage = self._coverage(self.position)
         if self.failure is not None and self.closed:
             return ScoreOutcome(coverage, error=MonitoringFailed(FAILED, self.failure))
         return ScoreOutcome(coverage, joined(self.tokens) if self.tokens else None)
@@ -336,8 +342,12 @@ class _Scoring:
         """What is said where it could not be run to its end. If its rules cannot take that in, it is withheld."""
         self.heard(pass_failed(self.job.observer, self.job.observed, self.position), 0)
         known = error if isinstance(error, MonitorError) else MonitoringFailed(FAILED, Failure.PASS_FAILED)
-        coverage = Coverage(len(self.job.ids), self.position - self.unscored, self.job.tokens_truncated)
+        coverage = self._coverage(len(self.job.ids))
         return ScoreOutcome(coverage, error=known if self.closed else None)
+
+    def _coverage(self, run: int) -> Coverage:
+        scored = self.position - self.unscored
+        return Coverage(run, scored, self.job.tokens_truncated, tokens_sinks=self.sinks)
 
     def unfinished(self, error: MonitorError) -> ScoreOutcome:
         """What is said where the scorer stops before its end."""
@@ -400,6 +410,7 @@ def _observed(
             counts=counts,
             token_ids=ids,
             readings=taken.watched(rows[0].text.job.lease),
+            sinks=taken.sinks,
         )
         return rows[0].text.job.observer.observe_batch(blocks)
     except Exception:  # noqa: BLE001  (nothing unscored may look clean, and nobody may wait for ever)

@@ -48,6 +48,7 @@ class Sequence:
         "_past",
         "_plain",
         "_released",
+        "_sinks",
         "_text",
         "_unscored",
         "_vocabulary",
@@ -105,7 +106,7 @@ class Sequence:
         """Clamps that no longer hold, each with the position before which they did."""
         self._plain = not (request.include_tokens or request.sampling.stop)
         """True where of a token only its text is wanted, which nothing ends."""
-        self._unscored = self._clamped = 0
+        self._unscored = self._clamped = self._sinks = 0
         self._released: int | None = None
         """Where positions from some below `scored` on were withheld: the first of those."""
         self._checks = {plan.policy: Check(plan) for plan in request.plans}
@@ -153,6 +154,8 @@ class Sequence:
     def saw(self, end: int, decision: Decision | None, taken: Taken, span: Span) -> None:
         """The rules have seen the tokens up to position `end`; None: and had nothing to say that is new."""
         start, self.scored = self.scored, end
+        if decision is None or decision.failure is None:
+            self._sinks += taken.sinks_in(slice(span.first + start - span.position, span.first + span.count))
         if decision is None and self._plain and end - start == 1 and start >= self.prompt:
             # Most tokens: one more of a response, of which nothing but its text is wanted.
             if text := self._text.push(self.ids[start]):
@@ -205,7 +208,7 @@ class Sequence:
         """Post the last event, once, where something failed that may fail again: text and checks are left alone."""
         if not self.ended:
             scored = self.scored - self._unscored
-            coverage = Coverage(self.scored, scored, self.request.tokens_truncated)
+            coverage = Coverage(self.scored, scored, self.request.tokens_truncated, tokens_sinks=self._sinks)
             generated = max(0, self.released - self.prompt)
             self._last(
                 Finished(FinishReason.ERROR, coverage, self.released, generated, self._clamped, error=error)
@@ -224,7 +227,7 @@ class Sequence:
         scored = self.scored - self._unscored
         return Finished(
             reason=reason,
-            coverage=Coverage(self.scored, scored, self.request.tokens_truncated),
+            coverage=Coverage(self.scored, scored, self.request.tokens_truncated, tokens_sinks=self._sinks),
             released=self.released,
             tokens_generated=max(0, self.released - self.prompt),
             tokens_clamped=self._clamped,

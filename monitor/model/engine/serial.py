@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from monitor.errors import ModelError
-from monitor.model.engine.paged import Limits, Steps, check_capacity
+from monitor.model.engine.cache_room import room_on
+from monitor.model.engine.paged import Limits, Steps
 from monitor.model.load.devices import why_spread
 from monitor.model.load.model import LoadedModel
 from monitor.model.tap.span import Span
@@ -32,14 +33,18 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(slots=True, eq=False)
 class _Turn:
-    """A request: what it has run is in its cache, what it will run is in `todo`."""
+    """A request: what it has run is in its cache, what it will run stands behind it in `ids`."""
 
     request_id: str
-    todo: list[int]
+    ids: list[int]
+    """Its prompt and what was drawn so far."""
     room: int
     """Most tokens that its cache will hold."""
     position: int = 0
+    """Number of tokens in its cache."""
     cache: Any = None
+    regime: tuple[int, int] = (0, 0)
+    """Lengths of sequences whose rotary frequencies the cache was made with."""
 
 
 class SeparateBatcher:
@@ -70,15 +75,13 @@ class SeparateBatcher:
         """Look at the model's cache, decide how many tokens are held at once, start the thread. ModelError."""
         probe = [0] * min(_PROBE, self._loaded.context)
         with torch.no_grad():
-            cache, _ = self._forward(probe, None)
+            cache, _ = self._forward(probe, None, len(probe))
         if cache is None:
             raise ModelError(
                 f"{type(self._loaded.model).__name__} hands out no cache, so what one request has read cannot be "
                 "kept apart from the others'; it cannot be served"
             )
-        most = self._limits.running * self._loaded.context
-        self._capacity = self._limits.cache_tokens or tokens_that_fit(cache, len(probe), most)
-        check_capacity(self._capacity, self._loaded.context)
+        self._capacity = self._tokens_that_fit(cache, len(probe))
         self._steps.ready(self._chunk)
         self._thread.start()
 
@@ -144,30 +147,87 @@ class SeparateBatcher:
             self._turns[name] = self._waiting.pop(name)
 
     def _pass(self, run: _Turn) -> None:
-        ids = run.todo[: self._chunk]
-        span = Span(run.request_id, 0, len(ids), run.position, draws=len(ids) == len(run.todo))
+        self._begin_again_if_outgrown(run)
+        ids = run.ids[run.position : run.position + self._chunk]
+        span = Span(run.request_id, 0, len(ids), run.position, run.position + len(ids) == len(run.ids))
         self._steps.before([span], len(ids))
         if not self._runs(run):  # it ended while the pass was laid out
             return
-        cache, logits = self._forward(ids, run.cache)
+        cache, logits = self._forward(ids, run.cache, len(run.ids))
         token = int(self._steps.draw(logits)[0]) if span.draws else None
         run.position += len(ids)
-        run.todo = run.todo[len(ids) :] if token is None else [token]
+        if token is not None:
+            run.ids.append(token)
         with self._wake:
             run.cache = cache if self._runs(run) else None
         del cache
         self._steps.after([span], [token], ids)
 
+    def _begin_again_if_outgrown(self, run: _Turn) -> None:
+        """Drop a cache that was made with the rotary frequencies of shorter sequences, and run the sequence again."""
+        regime = self._loaded.rope.regime(len(run.ids))
+        if regime != run.regime:
+            run.position, run.cache, run.regime = 0, None, regime
+
+    def _tokens_that_fit(self, cache: Any, held: int) -> int:
+        """How many tokens can be cached on the devices where the cache of `held` tokens lies. ModelError."""
+        limits, context = self._limits, self._loaded.context
+        sizes: dict[torch.device, int] = {}
+        for tensor in _tensors(cache):
+            sizes[tensor.device] = sizes.get(tensor.device, 0) + tensor.nbytes
+        return min(
+            (
+                room_on(device, size / held, memory=limits.memory).tokens(
+                    limits.running, context, limits.cache_tokens
+                )
+                for device, size in sizes.items()
+                if size
+            ),
+            default=limits.cache_tokens or limits.running * context,
+        )
+
     def _runs(self, run: _Turn) -> bool:
         return self._turns.get(run.request_id) is run
 
-    def _forward(self, ids: list[int], cache: Any) -> tuple[Any, Tensor]:
-        """The cache after these tokens, and the last one's logits `[1, vocabulary]` in float32."""
+    def _forward(self, ids: list[int], cache: Any, length: int) -> tuple[Any, Tensor]:
+        """The cache after these tokens of a sequence of `length`, and the last one's logits `[1, vocabulary]`."""
         given = torch.tensor([ids], device=self._loaded.device)
-        with self._loaded.passes:
+        with self._loaded.reading([length]):
             found = self._loaded.model(input_ids=given, **{self._name: cache}, **self._options)
         logits: Tensor = found.logits[0, -1:].to(self._loaded.device, torch.float32)
         return getattr(found, self._name, None), logits
+
+
+class NoBatcher:
+    """Runs nothing and holds no cache: for servers that only score texts."""
+
+    static = False
+    """No pass is a CUDA-graph replay."""
+
+    def __init__(self, loaded: LoadedModel, limits: Limits, steps: Steps) -> None:
+        self._stopped = False
+
+    def start(self) -> None:
+        """Nothing to allocate."""
+
+    def stop(self, timeout: float) -> None:
+        """Nothing runs."""
+        self._stopped = True
+
+    def alive(self) -> bool:
+        """True until it is stopped."""
+        return not self._stopped
+
+    def running(self) -> int:
+        """No request ever runs."""
+        return 0
+
+    def add(self, request_id: str, prompt_ids: Sequence[int], max_new_tokens: int) -> None:
+        """The engine refuses requests before they come here."""
+        raise ModelError("nothing is generated here")
+
+    def remove(self, request_id: str) -> None:
+        """There is no request."""
 
 
 def _chunk(loaded: LoadedModel, limits: Limits) -> int:
@@ -183,15 +243,18 @@ _KEYS_AND_VALUES = _PAGED | {"chunked_attention", "attention", "moe", "sparse", 
 """Kinds of layers that carry keys and values from token to token, or nothing."""
 
 
-def why_not_batched(model: Any) -> str:
+def why_not_batched(loaded: LoadedModel) -> str:
     """Why continuous batching cannot run this model; empty where it can.
 
     Attention that does not go through transformers' attention interface ignores the paged cache: some of these
     families crash at the first decoded token, others run and silently read a wrong past. Recurrent layers keep what
     no page holds. The cache itself lies on one device.
     """
+    model = loaded.model
     if why := why_spread(model):
         return why
+    if loaded.rope.changes_within(loaded.context):
+        return f"the rotary frequencies of {type(model).__name__} depend on the length of each sequence"
     name, config = type(model).__name__, model.config.get_text_config()
     if recurrent(model):
         return (
@@ -220,8 +283,6 @@ def kinds_of(model: Any) -> set[str]:
 
 _NAMES = ("past_key_values", "cache_params", "state")
 """What families call the past, in the arguments and in the results of a pass."""
-_SHARE = 0.5
-"""Of an accelerator's free memory, for caches; growing one copies a layer of it, and passes need room too."""
 
 
 def cache_name(model: Any) -> str:
@@ -233,16 +294,6 @@ def cache_name(model: Any) -> str:
     raise ModelError(
         f"the forward pass of {type(model).__name__} takes no cache ({', '.join(_NAMES)}); it cannot generate"
     )
-
-
-def tokens_that_fit(cache: Any, held: int, most: int) -> int:
-    """How many tokens can be cached where the cache of `held` tokens lies; `most` where that is no accelerator."""
-    sizes: dict[torch.device, int] = {}
-    for tensor in _tensors(cache):
-        if tensor.is_cuda:
-            sizes[tensor.device] = sizes.get(tensor.device, 0) + tensor.nbytes
-    fits = (_SHARE * torch.cuda.mem_get_info(device)[0] * held / size for device, size in sizes.items())
-    return int(min([most, *fits]))
 
 
 def _tensors(cache: Any) -> Iterator[Tensor]:

@@ -6,12 +6,15 @@ sound are skipped.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
+import torch
 from torch import nn
 
 from monitor.errors import ModelError
 
+_NORM = re.compile(r"norm|\bln", re.IGNORECASE)
 _CONTEXT_NAMES = ("max_position_embeddings", "max_seq_len", "seq_length")
 _USUAL_CONTEXT = 2048
 _UNLIMITED = 1 << 30
@@ -56,6 +59,16 @@ def context_of(model: Any, tokenizer: Any) -> int:
             return value
     limit = getattr(tokenizer, "model_max_length", None)
     return int(limit) if isinstance(limit, int) and 0 < limit < _UNLIMITED else _USUAL_CONTEXT
+
+
+@torch.no_grad()
+def subtracts_mean(layer: nn.Module, width: int) -> bool:
+    """True where the first norm of a layer gives the same for a vector with a number added to all of its entries."""
+    norm = next((m for name, m in layer.named_children() if _NORM.search(f"{name} {type(m).__name__}")), None)
+    if norm is None:
+        return False
+    x = torch.linspace(-1, 1, width).square()[None].to(next(layer.parameters()))
+    return bool(torch.allclose(norm(x), norm(x + 1), atol=0.05))
 
 
 def _text_modules(module: nn.Module, path: str) -> list[tuple[str, nn.Module]]:

@@ -1,7 +1,8 @@
 """Hook points: parse the name that a dictionary gives to its tensor, and find that tensor in a loaded model.
 
-A name may be one of TransformerLens (`blocks.4.hook_resid_post`), of a Hugging Face module (`model.layers.4`,
-`gpt_neox.layers.4.mlp`, `….output`, `….input`) or of dictionary_learning (`resid_post_layer_4`).
+A name may be one of TransformerLens (`blocks.4.hook_resid_post`; from version 3 on `blocks.4.hook_out`), of a Hugging
+Face module (`model.layers.4`, `gpt_neox.layers.4.mlp`, `….output`, `….input`) or of dictionary_learning
+(`resid_post_layer_4`).
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from __future__ import annotations
 import enum
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from monitor.errors import ModelError
@@ -20,9 +22,13 @@ from monitor.errors import ModelError
 MLP_OUT, ATTN_OUT = "mlp_out", "attn_out"
 """What a layer's MLP or attention adds to the residual stream; after its output norm in families that have one."""
 
+MLP, ATTN = "mlp", "attn"
+"""The MLP or the attention module of a layer, under whichever name a family gives it: its output as it is."""
+
 SUPPORTED = (
-    "blocks.N.hook_resid_pre, blocks.N.hook_resid_post, blocks.N.hook_mlp_out, blocks.N.hook_attn_out, or the name of "
-    "a module such as model.layers.N, layers.N.output, gpt_neox.layers.N or transformer.h.N.mlp"
+    "blocks.N.hook_resid_pre, blocks.N.hook_resid_post, blocks.N.hook_mlp_out, blocks.N.hook_attn_out, "
+    "blocks.N.hook_in, blocks.N.hook_out, blocks.N.mlp.hook_out, blocks.N.attn.hook_out, or the name of a module such "
+    "as model.layers.N, layers.N.output, gpt_neox.layers.N or transformer.h.N.mlp"
 )
 
 _TRANSFORMER_LENS = re.compile(r"^blocks\.(\d+)\.(?:hook_)?(.+)$")
@@ -31,7 +37,16 @@ _MODULE = re.compile(
 )
 _FLAT = re.compile(r"^(resid_pre|resid_post|resid|mlp_out|mlp|attn_out|attn)_layer_?(\d+)$")
 _SOME_HOOK = re.compile(r"hook|\b(?:layers?|h|blocks?)[._]\d|_layer_?\d|\.")
-_POINTS = {"mlp_out": MLP_OUT, "mlp": MLP_OUT, "attn_out": ATTN_OUT, "attn": ATTN_OUT}
+_POINTS = {
+    "mlp_out": MLP_OUT,
+    "mlp": MLP_OUT,
+    "ln2_post.hook_out": MLP_OUT,
+    "mlp.hook_out": MLP,
+    "attn_out": ATTN_OUT,
+    "attn": ATTN_OUT,
+    "ln1_post.hook_out": ATTN_OUT,
+    "attn.hook_out": ATTN,
+}
 _MLPS = ("mlp", "feed_forward", "feedforward", "ffn", "block_sparse_moe", "moe")
 _ATTENTIONS = ("self_attn", "self_attention", "attention", "attn")
 _NORMS_AFTER_MLP = ("post_feedforward_layernorm", "post_mlp_layernorm")
@@ -93,9 +108,9 @@ def parse_place(hook_name: str) -> Place:
 
 
 def _named(layer: int, point: str) -> Place | None:
-    if point in ("resid_post", "resid"):
+    if point in ("resid_post", "resid", "out"):
         return Place(layer)
-    if point == "resid_pre":
+    if point in ("resid_pre", "in"):
         return _before(layer)
     return Place(layer, _POINTS[point]) if point in _POINTS else None
 
@@ -125,11 +140,13 @@ class Site:
 
     module: nn.Module
     side: Side = Side.OUTPUT
+    factor: float = 1.0
+    """What the layer multiplies the tensor with before it adds it to the residual stream; hooks see the product."""
 
     def register_forward_hook(self, hook: Hook) -> Any:
         """Call `hook(module, arguments, tensor)` in every pass. A result other than None replaces the tensor."""
         if self.side is Side.OUTPUT:
-            return self.module.register_forward_hook(hook)
+            return self.module.register_forward_hook(hook if self.factor == 1 else self._multiplied(hook))
 
         def before(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
             edited = hook(module, args, args[0] if args else named["hidden_states"])
@@ -139,9 +156,23 @@ class Site:
 
         return self.module.register_forward_pre_hook(before, with_kwargs=True)
 
+    def _multiplied(self, hook: Hook) -> Hook:
+        """The hook for the module's own output. What the hook leaves as it is stays as it is to the bit."""
+
+        def multiplied(module: nn.Module, args: Any, output: Any) -> Any:
+            raw = hidden_of(output)
+            seen = raw * self.factor
+            edited = hook(module, args, replace_hidden(output, seen))
+            if edited is None:
+                return None
+            change = (hidden_of(edited) - seen) / self.factor
+            return replace_hidden(edited, torch.where(change == 0, raw, raw + change))
+
+        return multiplied
+
 
 def site_of(layers: nn.ModuleList, place: Place) -> Site:
-    """The hook point in this model. Raises ModelError where the model has no such layer or module."""
+    """The hook point in these layers, without its factor. ModelError where there is no such layer or module."""
     if not 0 <= place.layer < len(layers):
         raise ModelError(f"layer {place.layer} does not exist; the model has layers 0 to {len(layers) - 1}")
     layer = layers[place.layer]
@@ -152,6 +183,8 @@ def site_of(layers: nn.ModuleList, place: Place) -> Site:
     try:
         return Site(layer.get_submodule(place.point), place.side)
     except AttributeError:
+        if found := _named_child(layer, {MLP: _MLPS, ATTN: _ATTENTIONS}.get(place.point, ())):
+            return Site(found, place.side)
         raise ModelError(
             f"layer {place.layer} of this model has no module {place.point!r}; it has {_children(layer)}"
         ) from None
@@ -170,7 +203,7 @@ def _contribution(layer: nn.Module, place: Place) -> nn.Module:
         # These norm the attention's output only in families that also norm the MLP's output. In all others a norm of
         # this name is the input norm of the MLP.
         names = ("post_self_attn_layernorm", "post_attention_layernorm", *_ATTENTIONS)
-    found = next((children[name] for name in names if name in children), None)
+    found = _named_child(layer, names)
     if found is None:
         raise ModelError(
             f"the module that gives {place.point} was not found in layer {place.layer}, which has {_children(layer)}; "
@@ -182,6 +215,12 @@ def _contribution(layer: nn.Module, place: Place) -> nn.Module:
             "stream itself; take a dictionary of hook_resid_post"
         )
     return found
+
+
+def _named_child(layer: nn.Module, names: Sequence[str]) -> nn.Module | None:
+    """The first of these modules that a layer has."""
+    children = dict(layer.named_children())
+    return next((children[name] for name in names if name in children), None)
 
 
 def _children(layer: nn.Module) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,16 @@ import torch
 from torch import nn
 
 from monitor.errors import BadRequest, ModelError, Violation
-from monitor.model.load.decoder import context_of, decoder_layers, text_config
+from monitor.model.load.contribution import factor_of
+from monitor.model.load.decoder import context_of, decoder_layers, subtracts_mean, text_config
 from monitor.model.load.devices import SPREAD, device_of, need_accelerate, parts_of
 from monitor.model.load.fair_lock import FairLock
 from monitor.model.load.gguf import gguf_file, unpacked
+from monitor.model.load.hook_points import ATTN_OUT, MLP_OUT, Place, Site, site_of
+from monitor.model.load.host import bound_threads
+from monitor.model.load.rope import LengthRope
 from monitor.model.load.tokenizer import TextTokenizer
-from monitor.model.load.weights import load_weights
+from monitor.model.load.weights import load_weights, refuse_adapter
 
 __all__ = ["LoadedModel", "decoder_layers", "digest_folder", "load_model"]
 
@@ -28,14 +34,17 @@ _DTYPES = {
     "float16": torch.float16,
     "float64": torch.float64,
 }
-_DIGESTED = (
-    "config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "tokenizer.model",
-    "chat_template.jinja",
-    "*.safetensors",
+_KINDS = (
+    *("json", "safetensors", "jinja", "py"),
+    *("txt", "model", "tiktoken", "vocab", "bpe", "codes", "spm", "tokenizer"),  # vocabularies
 )
+"""Endings of the files that transformers reads from a model's folder."""
+_TEMPLATES = "additional_chat_templates"
+_TELLS_ONLY = re.compile(
+    r"\.|(readme|licen[cs]e|notice|use_policy|requirements|trainer_state|training_args|(all|train|eval)_results)\b",
+    re.IGNORECASE,
+)
+"""Files that tell about a model or its training, by how their names begin. No reader of models opens them."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +63,43 @@ class LoadedModel:
     name: str
     """Path or name on the hub, as given."""
     digest: str
-    """`sha256:` over configuration, tokenizer and weights."""
+    """`sha256:` over every file that decides what is computed; see `digest_folder`."""
     device: torch.device
     """The device that takes token ids and returns logits; the only one, unless the model is spread over several."""
     dtype: torch.dtype
     passes: FairLock = field(default_factory=FairLock, compare=False, repr=False)
     """Held during every forward pass, by all threads. During continuous batching transformers sets `is_causal = False`
     on the shared configuration; a plain pass at the same time would attend in both directions."""
+    _factors: dict[Place, float] = field(default_factory=dict, compare=False, repr=False)
+    """What was measured of its hook points of MLP and attention."""
+
+    def site(self, place: Place) -> Site:
+        """A hook point in this model. ModelError where it has none there, or none that can be tapped.
+
+        The first time for each MLP or attention takes two passes, which measure the factor of its output.
+        """
+        site = site_of(self.layers, place)
+        if place.point not in (MLP_OUT, ATTN_OUT):
+            return site
+        if place not in self._factors:
+            self._factors[place] = factor_of(self, place)
+        return replace(site, factor=self._factors[place])
+
+    @property
+    def subtracts_mean(self) -> bool:
+        """True where the norms at its layers subtract the mean of a token, as a layer norm does and an RMS norm not."""
+        return subtracts_mean(self.layers[0], self.d_model)
+
+    @property
+    def rope(self) -> LengthRope:
+        """Its rotary embeddings that depend on the length of a sequence."""
+        return LengthRope.of(self.model)
+
+    @contextmanager
+    def reading(self, lengths: Sequence[int]) -> Iterator[None]:
+        """Around a plain forward pass: the turn for it, and how long the sequence of each row is, padding apart."""
+        with self.passes, self.rope.lengths(lengths):
+            yield
 
     @cached_property
     def text(self) -> TextTokenizer:
@@ -113,6 +152,7 @@ def load_model(
     spread = device == SPREAD
     if spread:
         need_accelerate()
+    bound_threads()
     chosen = _device("auto" if spread else device)
     packed = gguf_file(name_or_path)
     folder = _folder(name_or_path) if packed is None else unpacked(packed, _gguf_dtype(dtype, chosen), cache)
@@ -132,13 +172,24 @@ def load_model(
 
 
 def digest_folder(folder: Path) -> str:
-    """`sha256:` over the names and contents of the files that decide what the model computes."""
+    """`sha256:` over the names and contents of all files that decide what the model computes.
+
+    These are weights, configurations, tokenizer and vocabularies, chat templates, the settings of generation, adapters
+    and code. Files that only tell about the model, such as its README, are left out.
+    """
     total = hashlib.sha256()
-    for path in sorted({path for pattern in _DIGESTED for path in folder.glob(pattern)}):
+    for path in _deciding(folder):
         with path.open("rb") as file:
             content = hashlib.file_digest(file, "sha256").digest()
-        total.update(path.name.encode() + b"\0" + content)
+        total.update(path.relative_to(folder).as_posix().encode() + b"\0" + content)
     return f"sha256:{total.hexdigest()}"
+
+
+def _deciding(folder: Path) -> list[Path]:
+    """The files of a folder that decide what its model computes, in the order of their names."""
+    found = (path for kind in _KINDS for path in folder.glob(f"*.{kind}"))
+    own = (path for path in found if path.is_file() and not _TELLS_ONLY.match(path.name))
+    return sorted({*own, *folder.glob(f"{_TEMPLATES}/*.jinja")})
 
 
 def _embedding_device(model: Any) -> torch.device:
@@ -176,6 +227,7 @@ def _gguf_dtype(name: str, device: torch.device) -> torch.dtype:
 def _folder(name_or_path: str | Path) -> Path:
     path = Path(name_or_path)
     if path.is_dir():
+        refuse_adapter(path)
         if not (path / "config.json").is_file():
             raise ModelError(f"{path} holds no config.json; give a folder written by save_pretrained")
         return path
@@ -191,18 +243,20 @@ def _hub_snapshot(name: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
-        return Path(snapshot_download(name, allow_patterns=[*_DIGESTED, "*.json", "*.txt", "*.jinja"]))
+        folder = Path(snapshot_download(name, allow_patterns=[f"*.{kind}" for kind in _KINDS]))
     except (HFValidationError, HfHubHTTPError, OSError) as error:
         raise ModelError(
             f"no model folder at {name}, and the hub does not give it ({type(error).__name__}); check the name "
             "or download it first and give the folder"
         ) from None
+    refuse_adapter(folder)
+    return folder
 
 
 def _load_tokenizer(folder: Path, name: str) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(folder)
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelError(f"the tokenizer of {name} cannot be loaded: {error}") from None

@@ -1,32 +1,42 @@
 """Load the weights of a transformers model from a folder.
 
-Only safetensors are read, no Python code from the folder is run, and quantised weights stay quantised.
+Only safetensors are read, no Python code from the folder is run, and quantised weights stay quantised. A folder whose
+model would not compute what its files say is refused: one that lacks weights, that holds an adapter, or whose
+quantisation is unknown.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import structlog
 import torch
 
 from monitor.errors import ModelError
 
+_ADAPTER = "adapter_config.json"
+_SHOWN = 5
+"""Number of weights that a message names."""
+
+_log = structlog.get_logger(__name__)
+
 
 def load_weights(folder: Path, name: str, dtype: torch.dtype | str, device: torch.device | None) -> Any:
-    """The model in evaluation mode, without gradients, on `device`. Raises ModelError.
+    """The model in evaluation mode, without gradients, on `device`.
 
     With `device` None its layers are spread over all devices. A multimodal model is loaded whole and used with text
-    alone. A quantised model needs the library of its quantisation to be installed.
+    alone. A quantised model needs the library of its quantisation to be installed. Raises ModelError where the model
+    cannot be loaded, or some of its weights are not in the folder.
     """
     from safetensors import SafetensorError
 
     _refuse_pickles(folder, name)
     config = _configuration(folder, name)
     options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": False}
-    quantised = getattr(config, "quantization_config", None) is not None
+    quantised = _quantised(config, name)
     if device is None:
         options["device_map"] = "auto"
     elif quantised:
@@ -34,7 +44,9 @@ def load_weights(folder: Path, name: str, dtype: torch.dtype | str, device: torc
         options["device_map"] = {"": device}
     try:
         with no_progress_bar():
-            model = _auto_class(config, name).from_pretrained(folder, config=config, **options)
+            model, report = _auto_class(config, name).from_pretrained(
+                folder, config=config, output_loading_info=True, **options
+            )
     except (ImportError, ValueError) as error:
         if "offload_folder" in str(error):
             raise ModelError(
@@ -49,9 +61,69 @@ def load_weights(folder: Path, name: str, dtype: torch.dtype | str, device: torc
         raise ModelError(f"the model {name} cannot be loaded: {error}") from None
     except (OSError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"the model {name} cannot be loaded: {error}") from None
+    _check_complete(report, folder, name)
     if device is not None and not quantised:
         model = model.to(device)
     return model.eval().requires_grad_(False)
+
+
+def refuse_adapter(folder: Path) -> None:
+    """Raise ModelError where a folder holds a PEFT adapter, which counts or not by what else is installed."""
+    if (folder / _ADAPTER).is_file():
+        raise ModelError(
+            f"{folder} holds an adapter ({_ADAPTER}), and only whole models are run; merge it into its model "
+            "(`merge_and_unload` of PEFT, then `save_pretrained`), or remove the adapter's files to run the model "
+            "without it"
+        )
+
+
+def _quantised(config: Any, name: str) -> bool:
+    """True where the configuration says that weights are quantised. ModelError for a method that nothing here reads.
+
+    Transformers skips such a method and reads the numbers as they stand.
+    """
+    from transformers.quantizers.auto import AutoHfQuantizer
+
+    found = [
+        given
+        for part in (config, config.get_text_config())
+        for field in ("quantization_config", "compression_config")
+        if (given := getattr(part, field, None)) is not None
+    ]
+    for given in found:
+        stated = given if isinstance(given, dict) else given.to_dict()
+        try:
+            known = AutoHfQuantizer.supports_quant_method(stated)
+        except ValueError:
+            known = False
+        if not known:
+            raise ModelError(
+                f"the weights of {name} are quantised in a way that is unknown here (quant_method "
+                f"{stated.get('quant_method')!r}); use the original weights, or ones quantised in another way"
+            )
+    return bool(found)
+
+
+def _check_complete(report: dict[str, Any], folder: Path, name: str) -> None:
+    """Raise ModelError where weights were not in the folder. Transformers fills those with random numbers.
+
+    Weights that the model shares with others, such as a head tied to the embedding, count as there. Weights in the
+    folder that the model has no place for are logged.
+    """
+    missing = sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})
+    if missing:
+        raise ModelError(
+            f"{folder} lacks weights of {name}: {_listed(missing)}; they would be random numbers. Copy or download the "
+            "model again, with all its *.safetensors files"
+        )
+    if unused := sorted(report["unexpected_keys"]):
+        _log.warning("the model has no place for some weights in its folder", weights=_listed(unused))
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first few names, and how many there are beyond."""
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
 
 
 def _refuse_pickles(folder: Path, name: str) -> None:

@@ -5,11 +5,13 @@ Clamps run through the same tap as in the server. Subtracting a direction is the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
+from monitor.dictionary.residual_signals import sinks
 from monitor.dictionary.sae import SparseAutoencoder
 from monitor.model.offline.steered_model import Edit
 from monitor.model.tap.bank import FeatureBank
@@ -21,16 +23,25 @@ from monitor.records import Clamp, ErrorTerm
 
 
 class Clamped:
-    """An edit that clamps features on every token but the first, through the same tap as in the server."""
+    """An edit that clamps features on all tokens but attention sinks, through the same tap as in the server.
+
+    `limit` is the pair's norm limit, above which a residual is a sink's.
+    """
 
     def __init__(
-        self, autoencoder: SparseAutoencoder, maximum: Tensor, clamps: Sequence[Clamp], device: torch.device
+        self,
+        autoencoder: SparseAutoencoder,
+        maximum: Tensor,
+        clamps: Sequence[Clamp],
+        device: torch.device,
+        *,
+        limit: float = math.inf,
     ) -> None:
         features = [clamp.feature for clamp in clamps]
         self._bank = FeatureBank(autoencoder, maximum, features, spare=0, device=device)
         drops = any(clamp.error_term is ErrorTerm.DROP for clamp in clamps)
         dropper = ErrorTermDropper(autoencoder, self._bank.device, self._bank.dtype) if drops else None
-        self._tap = Tap(self._bank, nn.Identity(), dropper)
+        self._tap = Tap(self._bank, nn.Identity(), dropper, norm_limit=limit)
         self._row = clamp_row(clamps, self._bank)
 
     def __call__(self, x: Tensor, first: int) -> Tensor:
@@ -39,6 +50,7 @@ class Clamped:
         buffers = TapBuffers(self._bank, rows * time)
         spans = [(Span(str(row), row * time, time, first, False), self._row) for row in range(rows)]
         write_rows(buffers, spans, rows * time)
+        buffers.begin([row * time for row in range(rows)] if first == 0 else [])
         buffers.settle(self._bank)
         edited = self._tap.apply(x.reshape(-1, width), buffers)
         assert edited is not None
@@ -46,24 +58,29 @@ class Clamped:
 
 
 class Subtracted:
-    """An edit that subtracts a direction: x' = x − strength · direction, on every token but the first.
+    """An edit that subtracts a direction: x' = x − strength · direction, on all tokens but attention sinks.
 
-    The first token is an attention sink, whose residual is unlike all others.
+    `limit` is the pair's norm limit, above which a residual is a sink's.
     """
 
-    def __init__(self, direction: Tensor, strength: float) -> None:
-        self._shift = direction * strength
+    def __init__(self, direction: Tensor, strength: float, *, limit: float = math.inf) -> None:
+        self._shift, self._limit = direction * strength, limit
 
     def __call__(self, x: Tensor, first: int) -> Tensor:
         """Edited residuals, from residuals `[rows, time, d_model]` whose first column is at position `first`."""
-        edited = x - self._shift.to(x)
-        if first == 0:
-            edited[:, 0] = x[:, 0]
-        return edited
+        positions = torch.arange(first, first + x.shape[1]).expand(x.shape[:2])
+        kept = sinks(x, positions, self._limit).unsqueeze(-1)
+        return torch.where(kept, x, x - self._shift.to(x))
 
 
 def ablated(
-    autoencoder: SparseAutoencoder, maximum: Tensor, features: Sequence[int], device: torch.device
+    autoencoder: SparseAutoencoder,
+    maximum: Tensor,
+    features: Sequence[int],
+    device: torch.device,
+    *,
+    limit: float = math.inf,
 ) -> Edit:
     """An edit that sets the features' activations to 0 where they are active (zero ablation)."""
-    return Clamped(autoencoder, maximum, [Clamp(feature, 0.0) for feature in features], device)
+    clamps = [Clamp(feature, 0.0) for feature in features]
+    return Clamped(autoencoder, maximum, clamps, device, limit=limit)

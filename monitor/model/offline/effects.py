@@ -1,13 +1,14 @@
 """Effects of a prompt's features on the next token: by ablation, by attribution, and directly on the logits.
 
 Each is a change of the token's logit relative to the mean over the vocabulary. Ablation runs the model again with the
-feature at 0 on every token but the first, which no clamp edits; it is exact. Attribution, Σ_t a_t · (∂logit/∂x_t ·
+feature at 0 on all tokens but attention sinks, which no clamp edits; it is exact. Attribution, Σ_t a_t · (∂logit/∂x_t ·
 W_dec), is its first-order estimate from one backward pass, as Templeton et al. (2024) rank features. The direct effect
 is what the feature at the last position adds through the final norm and the unembedding alone, without later layers.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from monitor.dictionary.residual_signals import sinks
 from monitor.dictionary.sae import SparseAutoencoder
 from monitor.model.load.hook_points import hidden_of
 from monitor.model.offline.edits import ablated
@@ -49,7 +51,11 @@ class Prompted:
         maximum: Tensor,
         ids: Sequence[int],
         head: Head | None = None,
+        *,
+        limit: float = math.inf,
     ) -> None:
+        """`limit` is the pair's norm limit, above which a residual is an attention sink's."""
+        self._limit = limit
         self._harvester, self._autoencoder, self._maximum, self._head = harvester, autoencoder, maximum, head
         self._ids = torch.tensor([list(ids)])
         kept: list[Tensor] = []
@@ -70,8 +76,9 @@ class Prompted:
         self._x, self._last = kept[0], last[0][0, -1:]
         with torch.no_grad():
             x = self._x.detach()[0].float()
-            self.activations = autoencoder.encode(x)
-            """`[time, features]` activations of all features at each token."""
+            self._sinks = sinks(x, torch.arange(len(x)), limit)
+            self.activations = autoencoder.encode(x).masked_fill(self._sinks[:, None], 0.0)
+            """`[time, features]` activations of all features at each token; 0 at attention sinks."""
             self._scale = autoencoder.normalise(x)[2]
 
     @property
@@ -82,20 +89,18 @@ class Prompted:
     def attribution(self, token: int) -> Tensor:
         """`[time, features]` first-order effect of each feature at each position on the logit of `token`.
 
-        It is 0 at the first position, which no clamp edits.
+        It is 0 at attention sinks, which no clamp edits.
         """
         wanted = self._logits[token] - self._logits.mean()
         (gradient,) = torch.autograd.grad(wanted, self._x, retain_graph=True)
         reach = gradient[0].float() @ self._autoencoder.decoder.T.float()
-        found = self.activations * (reach if self._scale is None else reach * self._scale)
-        found[0] = 0
-        return found
+        return self.activations * (reach if self._scale is None else reach * self._scale)
 
     @torch.no_grad()
     def effect(self, feature: int) -> Effect:
         """Run the prompt again without one feature and compare."""
         loaded = self._harvester.loaded
-        edit = ablated(self._autoencoder, self._maximum, [feature], loaded.device)
+        edit = ablated(self._autoencoder, self._maximum, [feature], loaded.device, limit=self._limit)
         after = self._harvester.logits(self._ids, lambda x: edit(x, 0))[0, -1].float()
         change = self._logits.detach() - after
         return Effect(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from monitor.errors import ModelError
-from monitor.model.load.hook_points import Place, hidden_of, replace_hidden, site_of
+from monitor.model.load.hook_points import Place, hidden_of, replace_hidden
 from monitor.model.load.model import LoadedModel
 
 
@@ -28,15 +28,15 @@ class Harvester:
         self.loaded = loaded
         self.place = layer if isinstance(layer, Place) else Place(loaded.middle if layer is None else layer)
         self.layer = self.place.layer
-        self.site = site_of(loaded.layers, self.place)
+        self.site = loaded.site(self.place)
         self.d_model = loaded.d_model
 
     @torch.no_grad()
-    def residuals(self, ids: Tensor) -> Tensor:
+    def residuals(self, ids: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
         """Residuals `[batch, time, d_model]` in float32 of token ids `[batch, time]`, on the model's first device.
 
-        The forward pass ends at the hook point. Padding on the right changes no other token, because attention is
-        causal; drop the rows of the padding afterwards.
+        The forward pass ends at the hook point. `lengths` are those of the texts where some rows are padded on the
+        right. Padding then changes no other token, because attention is causal; drop its rows afterwards.
         """
         kept: list[Tensor] = []
         # The hook is called for every thread; an engine that runs this layer on another thread must not be stopped.
@@ -49,7 +49,7 @@ class Harvester:
             raise _Reached
 
         # No other thread may be in a forward pass while a hook is registered or removed.
-        with self.loaded.passes:
+        with self.loaded.reading(_lengths(ids, lengths)):
             handle = self.site.register_forward_hook(stop)
             try:
                 self.loaded.model(input_ids=ids.to(self.loaded.device), use_cache=False)
@@ -61,11 +61,16 @@ class Harvester:
             raise ModelError(f"the forward pass never reached {self.place}; the model cannot be tapped there")
         return kept[0].to(self.loaded.device).float()
 
-    def logits(self, ids: Tensor, replace: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+    def logits(
+        self,
+        ids: Tensor,
+        replace: Callable[[Tensor], Tensor] | None = None,
+        lengths: Sequence[int] | None = None,
+    ) -> Tensor:
         """Logits `[batch, time, vocabulary]` of a whole forward pass over token ids `[batch, time]`.
 
         `replace` maps the residuals `[batch, time, d_model]` at the hook point to others; they are on the model's first
-        device. Gradients are recorded where the caller has enabled them.
+        device. `lengths` as for `residuals`. Gradients are recorded where the caller has enabled them.
         """
         edit: Callable[..., Any] | None = None
         if replace is not None:
@@ -78,7 +83,7 @@ class Harvester:
                 edited = replace(hidden.to(self.loaded.device))
                 return replace_hidden(output, edited.to(hidden.device))
 
-        with self.loaded.passes:
+        with self.loaded.reading(_lengths(ids, lengths)):
             handle = None if edit is None else self.site.register_forward_hook(edit)
             try:
                 logits: Tensor = self.loaded.model(
@@ -90,14 +95,5 @@ class Harvester:
         return logits
 
 
-def pack(texts: Iterable[str], loaded: LoadedModel, length: int) -> Iterator[Tensor]:
-    """Pack texts into rows `[length]` of token ids, one text after the other, as the tokenizer begins each.
-
-    Tokens that do not fill a last row are dropped.
-    """
-    held: list[int] = []
-    for text in texts:
-        held.extend(loaded.text.ids(text))
-        while len(held) >= length:
-            yield torch.tensor(held[:length])
-            del held[:length]
+def _lengths(ids: Tensor, lengths: Sequence[int] | None) -> Sequence[int]:
+    return [ids.shape[1]] * ids.shape[0] if lengths is None else lengths

@@ -5,6 +5,7 @@ Edits apply to prompt and response tokens alike, as clamps do in the engine.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from monitor.dictionary.residual_signals import sinks
 from monitor.model.load.hook_points import hidden_of, replace_hidden
 from monitor.model.offline.residuals import Harvester
 
@@ -34,23 +36,35 @@ class SteeredPass:
     """`[texts, time, vocabulary]`"""
     edited: Tensor
     """`[texts, time, d_model]` residuals at the hook point, after the edit."""
+    sinks: Tensor
+    """`[texts, time]` bool: attention sinks, by the residuals before the edit."""
     later: Tensor | None
     """`[texts, time, d_model]` residuals after the later layer; None where none was asked for."""
 
 
 class SteeredModel:
-    """A model with an edit at a harvester's hook point. Do not use it while an engine runs the same model."""
+    """A model with an edit at a harvester's hook point. Do not use it while an engine runs the same model.
 
-    def __init__(self, harvester: Harvester, later: int | None = None) -> None:
+    `limit` is the pair's norm limit, above which a residual is an attention sink's.
+    """
+
+    def __init__(self, harvester: Harvester, later: int | None = None, *, limit: float = math.inf) -> None:
         self._harvester, self._loaded, self._later = harvester, harvester.loaded, later
+        self._limit = limit
 
     @torch.no_grad()
-    def read(self, ids: Tensor, edit: Edit) -> SteeredPass:
-        """Run padded token ids `[texts, time]`, which begin at position 0, under an edit."""
-        with self._hooked(edit, 0) as seen:
+    def read(self, ids: Tensor, edit: Edit, lengths: Sequence[int] | None = None) -> SteeredPass:
+        """Run token ids `[texts, time]`, which begin at position 0, under an edit.
+
+        `lengths` are those of the texts where some rows are padded on the right.
+        """
+        with self._hooked(edit, 0, lengths or [ids.shape[1]] * len(ids)) as seen:
             logits = self._loaded.model(input_ids=ids.to(self._loaded.device), use_cache=False).logits
-        there = {name: found.to(logits.device).float() for name, found in seen.items()}
-        return SteeredPass(logits.float(), there["edited"], there.get("later"))
+        there = {name: found.to(logits.device) for name, found in seen.items()}
+        later = there.get("later")
+        return SteeredPass(
+            logits.float(), there["edited"].float(), there["sinks"], None if later is None else later.float()
+        )
 
     @torch.no_grad()
     def write(self, ids: Tensor, edit: Edit, chance: Tensor, temperature: float) -> Tensor:
@@ -62,7 +76,7 @@ class SteeredModel:
         loaded, cache, written = self._loaded, None, []
         following, first = ids.to(loaded.device), 0
         for number in range(chance.shape[1]):
-            with self._hooked(edit, first):
+            with self._hooked(edit, first, [ids.shape[1] + chance.shape[1]] * len(ids)):
                 out: Any = loaded.model(input_ids=following, past_key_values=cache, use_cache=True)
             cache, first = out.past_key_values, first + following.shape[1]
             following = _drawn(out.logits[:, -1].float(), chance[:, number].to(loaded.device), temperature)
@@ -70,17 +84,19 @@ class SteeredModel:
         return torch.cat(written, dim=1)
 
     @contextmanager
-    def _hooked(self, edit: Edit, first: int) -> Iterator[dict[str, Tensor]]:
+    def _hooked(self, edit: Edit, first: int, lengths: Sequence[int]) -> Iterator[dict[str, Tensor]]:
         seen: dict[str, Tensor] = {}
 
         def change(_module: object, _args: object, output: Any) -> Any:
-            seen["edited"] = edit(hidden_of(output), first)
+            x = hidden_of(output)
+            positions = torch.arange(first, first + x.shape[1], device=x.device).expand(x.shape[:2])
+            seen["sinks"], seen["edited"] = sinks(x, positions, self._limit), edit(x, first)
             return replace_hidden(output, seen["edited"])
 
         def look(_module: object, _args: object, output: Any) -> None:
             seen["later"] = hidden_of(output)
 
-        with self._loaded.passes:
+        with self._loaded.reading(lengths):
             handles = [self._harvester.site.register_forward_hook(change)]
             if self._later is not None:
                 handles.append(self._loaded.layers[self._later].register_forward_hook(look))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from monitor.errors import ModelError
-from monitor.model.load.hook_points import Place, hidden_of, site_of
+from monitor.model.load.hook_points import Place, hidden_of
 from monitor.model.load.model import LoadedModel
 
 BATCH = 16
@@ -34,7 +34,8 @@ def capture(
     order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
     for start in range(0, len(order), BATCH):
         rows = order[start : start + BATCH]
-        seen = one_pass(loaded, places, _padded([ids[row] for row in rows]))
+        texts = [ids[row] for row in rows]
+        seen = one_pass(loaded, places, _padded(texts), lengths=[len(text) for text in texts])
         for place, hidden in seen.items():
             for at, row in enumerate(rows):
                 found[place][row] = hidden[at, : len(ids[row])].float().cpu()
@@ -42,11 +43,17 @@ def capture(
 
 
 def one_pass(
-    loaded: LoadedModel, places: Sequence[Place], ids: Tensor, *, whole: bool = False
+    loaded: LoadedModel,
+    places: Sequence[Place],
+    ids: Tensor,
+    *,
+    whole: bool = False,
+    lengths: Sequence[int] = (),
 ) -> Mapping[Place, Tensor]:
     """Tensors `[batch, time, width]` at the hook points when the model reads token ids `[batch, time]`.
 
-    With `whole` the forward pass runs to its end. Raises ModelError as `capture` does.
+    With `whole` the forward pass runs to its end. `lengths` are those of the texts, where some are padded. Raises
+    ModelError as `capture` does.
     """
     seen: dict[Place, Tensor] = {}
     twice: list[Place] = []
@@ -62,9 +69,11 @@ def one_pass(
 
         return hook
 
-    handles = [site_of(loaded.layers, place).register_forward_hook(hook_for(place)) for place in places]
+    # Before any hook is there: a site that is new takes passes of its own.
+    sites = [loaded.site(place) for place in places]
+    handles = [site.register_forward_hook(hook_for(place)) for site, place in zip(sites, places, strict=True)]
     try:
-        with loaded.passes:
+        with loaded.reading(lengths or [ids.shape[1]] * len(ids)):
             loaded.model(input_ids=ids.to(loaded.device), use_cache=False)
     except _AllSeen:
         pass

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from monitor.dictionary.sae import SparseAutoencoder
 from monitor.dictionary.storage.stored_autoencoder import StoredAutoencoder
 from monitor.errors import DictionaryError, ModelError
-from monitor.model.load.hook_points import ATTN_OUT, MLP_OUT, Place, parse_place, site_of
+from monitor.model.load.hook_points import ATTN_OUT, MLP_OUT, Place, parse_place
 from monitor.model.load.model import LoadedModel
 from monitor.model.runtime import LoadedPair
 from monitor.model.selftest.capture import capture
@@ -42,6 +42,11 @@ class Suspect:
     rank: float
     """Sort key, most likely first: `off`, plus 0.4 for a fitted number, less 0.5 for direct evidence."""
 
+    @property
+    def restores(self) -> bool:
+        """True where an experiment undid the mistake, and the numbers were then right."""
+        return self.measured is not None and self.off <= 1
+
 
 def diagnose(pair: LoadedPair, texts: Texts, rows: ResidualRows, expected: Expected) -> tuple[Suspect, ...]:
     """Possible causes, most likely first.
@@ -49,7 +54,7 @@ def diagnose(pair: LoadedPair, texts: Texts, rows: ResidualRows, expected: Expec
     For a dictionary that does not fit into memory, only other hook points and other BOS tokens are tried, because the
     other experiments change its weights.
     """
-    tried = [*_other_places(pair, texts, expected), *_other_tokens(pair, texts)]
+    tried = [*_other_places(pair, texts, expected), *other_tokens(pair, texts)]
     sae = _resident(pair.dictionary.autoencoder)
     if sae is None:
         return _ranked(tried, frozenset(), expected)
@@ -116,7 +121,7 @@ def _around(pair: LoadedPair, reach: int) -> list[int]:
 
 def _exists(loaded: LoadedModel, place: Place) -> bool:
     try:
-        site_of(loaded.layers, place)
+        loaded.site(place)
     except ModelError:
         return False
     return True
@@ -127,26 +132,25 @@ def _at(pair: LoadedPair, texts: Texts, places: Sequence[Place]) -> dict[Place, 
         return {}
     captured = capture(pair.loaded, places, texts.ids)
     sae = pair.dictionary.autoencoder
-    skip = int(texts.bos is not None)
     return {
-        place: measure(rows_of(found, skip=skip).to(pair.loaded.device), sae)
+        place: measure(rows_of(found, kinds=texts.kinds).to(pair.loaded.device), sae)
         for place, found in captured.items()
         if found[0].shape[-1] == sae.d_model
     }
 
 
-def _other_tokens(pair: LoadedPair, texts: Texts) -> Iterator[Experiment]:
-    """Experiments with BOS before every text where there is none, or without it where there is one."""
+def other_tokens(pair: LoadedPair, texts: Texts) -> Iterator[Experiment]:
+    """Experiments: BOS before every text where there is none, or no BOS where there is one."""
     sae = pair.dictionary.autoencoder
     if texts.bos is not None:
         found = capture(pair.loaded, [pair.place], [ids[1:] for ids in texts.ids])[pair.place]
-        rows = rows_of(found, skip=0).to(pair.loaded.device)
+        rows = rows_of(found, kinds=texts.kinds).to(pair.loaded.device)
         yield Experiment(Cause.EXTRA_BOS, "without BOS", measure(rows, sae))
         return
     limit = pair.loaded.context
     for bos in _possible_bos(pair.loaded):
         found = capture(pair.loaded, [pair.place], [(bos, *ids)[:limit] for ids in texts.ids])[pair.place]
-        rows = rows_of(found, skip=1).to(pair.loaded.device)
+        rows = rows_of(found, kinds=texts.kinds).to(pair.loaded.device)
         yield Experiment(Cause.NO_BOS, f"with token {bos} before every text", measure(rows, sae))
 
 

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 
 from monitor.dictionary.formats.card import DictionaryCard
-from monitor.model.selftest.measurement import Measurement
+from monitor.model.selftest.measurement import KindNumbers, Measurement
 from monitor.model.selftest.verified_records import Record
 
 
@@ -53,6 +53,10 @@ BOUNDS = {
 }
 
 
+_KIND = Bounds(1.35, 0.1)
+"""Bounds of declared values beside the numbers of one kind of text."""
+WELL = 0.3
+"""Explained variance from which on a dictionary of which nothing is declared counts as read right."""
 _SAMPLED = 1.5
 """Greatest factor for L0 where it is estimated from a sample of the features."""
 
@@ -73,6 +77,10 @@ class Expected:
     outliers: float | None = None
     place: str | None = None
     """Hook point of the record; None without a record."""
+    kinds: tuple[KindNumbers, ...] = ()
+    """What a record has of each kind of text."""
+    least: float = WELL
+    """Where nothing is expected, the explained variance from which on an experiment counts as right."""
 
     @property
     def bounds(self) -> Bounds:
@@ -108,6 +116,7 @@ def expected_of(card: DictionaryCard, record: Record | None, dtype: str) -> Expe
             found.norm,
             found.outliers,
             record.place,
+            found.kinds,
         )
     if card.l0 is not None or card.explained_variance is not None:
         return Expected(ExpectedSource.DECLARED, card.l0, card.explained_variance)
@@ -127,14 +136,8 @@ def compare(
             _difference("norm", "norm outliers", found.outliers, expected.outliers, bounds.outliers),
         )
     return (
-        _ratio("l0", "L0", found.l0, expected.l0, bounds.ratio),
-        _difference(
-            "variance",
-            "explained variance",
-            found.explained_variance,
-            expected.explained_variance,
-            bounds.variance,
-        ),
+        *_overall(found, expected, bounds),
+        *_by_kind(found, expected, bounds),
         _ratio("bos", "L0, first tokens", found.early_l0, expected.early_l0, bounds.early_ratio),
         _difference(
             "bos",
@@ -148,12 +151,61 @@ def compare(
     )
 
 
+def _overall(found: Measurement, expected: Expected, bounds: Bounds) -> tuple[ComparedNumber, ...]:
+    """L0 and explained variance of all texts.
+
+    Declared values are of texts of a kind that nobody knows, such as dialogue alone. So they are compared with those of
+    all texts, and within closer bounds with those of each kind; what comes nearest counts, both numbers together.
+    """
+    whole = _both(KindNumbers("", found.l0, found.explained_variance), expected, bounds)
+    if expected.source is not ExpectedSource.DECLARED:
+        return whole
+    close = Bounds(min(bounds.ratio, _KIND.ratio), min(bounds.variance, _KIND.variance))
+    kinds = (_both(numbers, expected, close) for numbers in found.kinds)
+    return min((whole, *kinds), key=distance)
+
+
+def _both(numbers: KindNumbers, expected: Expected, bounds: Bounds) -> tuple[ComparedNumber, ...]:
+    name = f", {numbers.kind}" if numbers.kind else ""
+    return (
+        _ratio("l0", f"L0{name}", numbers.l0, expected.l0, bounds.ratio),
+        _difference(
+            "variance",
+            f"explained variance{name}",
+            numbers.explained_variance,
+            expected.explained_variance,
+            bounds.variance,
+        ),
+    )
+
+
+def _by_kind(found: Measurement, expected: Expected, bounds: Bounds) -> list[ComparedNumber]:
+    """Both numbers of each kind of text that a record has."""
+    here = {numbers.kind: numbers for numbers in found.kinds}
+    lines: list[ComparedNumber] = []
+    for known in expected.kinds:
+        if (mine := here.get(known.kind)) is not None:
+            lines.append(_ratio("l0", f"L0, {known.kind}", mine.l0, known.l0, bounds.early_ratio))
+            lines.append(
+                _difference(
+                    "variance",
+                    f"explained variance, {known.kind}",
+                    mine.explained_variance,
+                    known.explained_variance,
+                    bounds.early_variance,
+                )
+            )
+    return lines
+
+
 def far(found: Measurement, expected: Expected) -> float:
     """Greatest deviation of a measurement, divided by the one that is allowed, for ranking possible causes.
 
     Values from the card have closer bounds here than in the self-test. A result of at most 1 means that the measurement
-    matches the expected values.
+    matches the expected values; where there are none, that it explains the variance well.
     """
+    if expected.source is ExpectedSource.NONE:
+        return _or_infinite(max(1 - found.explained_variance, 0.0) / (1 - expected.least))
     declared = expected.source is ExpectedSource.DECLARED
     return distance(compare(found, expected, _CLOSE if declared else None))
 

@@ -9,12 +9,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from monitor.dictionary.residual_signals import norm_limit, sinks
 from monitor.dictionary.sae import Activation, InputNorm, SparseAutoencoder
 
-OUTLIER = 10.0
-"""A token whose residual is this many times as long as the median is a norm outlier, as attention sinks are."""
 EARLY = 8
-"""Number of tokens at the beginning of each text that are also measured by themselves; they show a missing BOS."""
+"""Number of tokens behind the first of each text that are also measured by themselves; they show a missing BOS."""
 _TOKENS = 512
 """Tokens that are encoded at a time."""
 _FEATURES = 16_384
@@ -25,25 +24,42 @@ _RUNS, _RUN = 16, 512
 
 @dataclass(frozen=True, slots=True)
 class ResidualRows:
-    """Residuals of the test texts, without BOS and without norm outliers."""
+    """Residuals of the test texts, without attention sinks."""
 
     x: Tensor
     """`[tokens, d_model]` float32."""
     early: Tensor
     """`[tokens]` bool: whether the token is among the first EARLY tokens of its text."""
     outliers: float
-    """Share of tokens that were left out for their norm."""
+    """Share of tokens behind the first ones that were left out for their norm."""
+    limit: float
+    """The norm above which they were."""
+    kinds: tuple[str, ...]
+    """Names of the kinds of text."""
+    kind: Tensor
+    """`[tokens]` the kind of each token's text, as a number in `kinds`."""
     finite: bool
     """False where the residual of any token was not finite; such tokens are left out too."""
 
     def thinned(self, most: int) -> ResidualRows:
         """About `most` of the rows, evenly spread."""
         step = max(1, len(self.x) // most)
-        return replace(self, x=self.x[::step], early=self.early[::step])
+        return replace(self, x=self.x[::step], early=self.early[::step], kind=self.kind[::step])
 
     def to(self, device: torch.device) -> ResidualRows:
         """The same rows on another device."""
-        return replace(self, x=self.x.to(device), early=self.early.to(device))
+        return replace(self, x=self.x.to(device), early=self.early.to(device), kind=self.kind.to(device))
+
+
+@dataclass(frozen=True, slots=True)
+class KindNumbers:
+    """The numbers of one kind of text: prose, code and so on."""
+
+    kind: str
+    l0: float
+    """Mean number of active features per token."""
+    explained_variance: float
+    """1 − Σ‖x − x̂‖² / Σ‖x − mean‖², with the mean of these tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +79,9 @@ class Measurement:
     norm: float
     """Median norm of the residuals."""
     outliers: float
-    """Share of tokens that were left out because their norm is more than ten times the median."""
+    """Share of tokens that were left out because their norm is above the pair's limit."""
+    kinds: tuple[KindNumbers, ...] = ()
+    """The first two numbers for each kind of text; empty where only a sample of the features was read."""
 
     @property
     def whole(self) -> bool:
@@ -71,17 +89,32 @@ class Measurement:
         return not math.isnan(self.explained_variance)
 
 
-def rows_of(texts: Sequence[Tensor], *, skip: int) -> ResidualRows:
-    """The rows of texts, each `[tokens, d_model]`, without their first `skip` tokens (BOS)."""
-    kept = [text[skip:] for text in texts]
-    x = torch.cat(kept)
-    early = torch.cat([torch.arange(len(text)) < EARLY for text in kept])
-    finite = torch.isfinite(x).all(-1)
-    norms = x.norm(dim=-1)
-    median = norms[finite].median() if bool(finite.any()) else torch.zeros(())
-    far = norms > OUTLIER * median
-    keep = finite & ~far
-    return ResidualRows(x[keep], early[keep], float((far & finite).float().mean()), bool(finite.all()))
+def rows_of(
+    texts: Sequence[Tensor], *, limit: float | None = None, kinds: Sequence[str] | None = None
+) -> ResidualRows:
+    """The rows of texts, each `[tokens, d_model]`, without attention sinks and without what is not finite.
+
+    `limit` is the pair's norm limit. Without it, the limit that these texts show is taken. `kinds` says of each text
+    what kind it is.
+    """
+    named = tuple(dict.fromkeys(kinds or ()))
+    of = torch.tensor([named.index(kind) for kind in kinds] if kinds else [0] * len(texts))
+    kind = of.repeat_interleave(torch.tensor([len(text) for text in texts]))
+    x = torch.cat(list(texts))
+    positions = torch.cat([torch.arange(len(text)) for text in texts])
+    if limit is None:
+        limit = norm_limit(x, positions)
+    finite, left_out, behind = x.isfinite().all(-1), sinks(x, positions, limit), positions > 0
+    keep = finite & ~left_out
+    return ResidualRows(
+        x[keep],
+        (positions <= EARLY)[keep],
+        float(left_out[behind].float().mean()),
+        limit,
+        named,
+        kind[keep],
+        bool(finite[behind].all()),
+    )
 
 
 @torch.no_grad()
@@ -99,6 +132,11 @@ def measure(rows: ResidualRows, sae: SparseAutoencoder, *, scale: float = 1.0) -
         early_explained_variance=_explained(rows.x[rows.early], left[rows.early]),
         norm=float(rows.x.norm(dim=-1).median()),
         outliers=rows.outliers,
+        kinds=tuple(
+            KindNumbers(name, float(active[mine].mean()), _explained(rows.x[mine], left[mine]))
+            for name, mine in ((name, rows.kind == number) for number, name in enumerate(rows.kinds))
+            if int(mine.sum()) > 1
+        ),
     )
 
 

@@ -45,7 +45,12 @@ class SelfTest:
     problems: tuple[FailedCheck, ...]
     """The checks that failed; empty where the test passed."""
     suspects: tuple[Suspect, ...]
-    """Likely causes, most likely first; empty where the test passed."""
+    """What was tried or seen, most likely first; empty where the test passed."""
+
+    @property
+    def causes(self) -> tuple[Suspect, ...]:
+        """The suspects that an experiment confirmed: undoing the mistake restored the numbers. Most likely first."""
+        return tuple(suspect for suspect in self.suspects if suspect.restores)
 
     @property
     def passed(self) -> bool:
@@ -72,12 +77,19 @@ class SelfTest:
         """What is wrong, what probably causes it and what to do, as lines of text."""
         wrong = [f"  {problem.what}" for problem in self.problems]
         lines = [f"at {self.record.place} the dictionary does not do what it should ({self.source}):", *wrong]
-        if self.suspects:
-            lines.append("likely causes, first what restored the numbers when it was tried:")
+        if self.causes:
+            lines.append("likely causes, which were undone and then the numbers were right:")
             lines += [
-                f"  {rank}. {suspect_line(suspect)}" for rank, suspect in enumerate(self.suspects[:_SHOWN], 1)
+                f"  {rank}. {suspect_line(suspect)}" for rank, suspect in enumerate(self.causes[:_SHOWN], 1)
             ]
-            lines.append(f"to do: {ADVICE[self.suspects[0].cause]}")
+            lines.append(f"to do: {ADVICE[self.causes[0].cause]}")
+        elif self.suspects:
+            lines.append(
+                "no cause was found: each of the usual mistakes was undone, and none of that restored the numbers"
+            )
+        lines += [
+            f"seen, and not to be tried here: {seen_line(s)}" for s in self.suspects if s.measured is None
+        ]
         return "\n".join(lines)
 
 
@@ -85,7 +97,12 @@ def suspect_line(suspect: Suspect) -> str:
     """One possible cause in one line: the cause, what was tried, and the result."""
     found = suspect.measured
     if found is None:
-        return f"{suspect.cause}: {suspect.what}"
+        return seen_line(suspect)
     numbers = f"L0 {found.l0:.1f}, explained variance {found.explained_variance:.3f}"
-    verdict = "restores the numbers" if suspect.off <= 1 else "does not restore them"
+    verdict = "restores the numbers" if suspect.restores else "does not restore them"
     return f"{suspect.cause}: {suspect.what}: {numbers}, which {verdict}"
+
+
+def seen_line(suspect: Suspect) -> str:
+    """A possible cause for which there is direct evidence and no experiment, in one line."""
+    return f"{suspect.cause}: {suspect.what} ({ADVICE[suspect.cause]})"

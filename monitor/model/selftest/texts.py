@@ -22,6 +22,8 @@ class Texts:
     """The token that every text begins with; None where none does."""
     digest: str
     """`sha256:` over the file of texts."""
+    kinds: tuple[str, ...]
+    """What kind of text each is: prose, dialogue, code and so on."""
 
 
 def load_texts() -> tuple[list[str], str]:
@@ -35,4 +37,10 @@ def texts_for(loaded: LoadedModel) -> Texts:
     """The texts, tokenised as the server tokenises requests."""
     texts, digest = load_texts()
     ids = tuple(tuple(loaded.text.ids(text)[: loaded.context]) for text in texts)
-    return Texts(ids, loaded.text.bos, digest)
+    kinds = _kinds()
+    return Texts(ids, loaded.text.bos, digest, tuple(kinds[text] for text in texts))
+
+
+def _kinds() -> dict[str, str]:
+    lines = map(json.loads, FILE.read_text("utf-8").splitlines())
+    return {line["text"]: line["kind"] for line in lines}

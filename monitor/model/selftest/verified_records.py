@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from monitor.errors import DictionaryError
-from monitor.model.selftest.measurement import Measurement
+from monitor.model.selftest.measurement import KindNumbers, Measurement
 
 FILE = "verified.json"
 _FORMAT = "sae-monitor.verified.v1"
@@ -31,6 +31,8 @@ class Record:
     texts: str
     """Digest of the test texts."""
     measured: Measurement
+    norm_limit: float | None = None
+    """Norm above which a residual counted as an attention sink's; None in a record that does not say."""
 
 
 def load_records(folder: Path) -> tuple[Record, ...]:
@@ -88,9 +90,14 @@ def _key(record: Record) -> tuple[str, ...]:
 
 
 def _record(entry: dict[str, Any]) -> Record:
-    names = {field.name for field in fields(Measurement)}
-    numbers = {name: float(value) for name, value in entry["measured"].items() if name in names}
+    names = {field.name for field in fields(Measurement)} - {"kinds"}
+    given = entry["measured"]
+    numbers = {name: float(value) for name, value in given.items() if name in names}
+    kinds = tuple(
+        KindNumbers(str(kind["kind"]), float(kind["l0"]), float(kind["explained_variance"]))
+        for kind in given.get("kinds", ())
+    )
     if not all(math.isfinite(value) for value in numbers.values()):
         raise ValueError("a number is not finite")
-    measured = Measurement(**{**numbers, "tokens": int(numbers["tokens"])})  # type: ignore[arg-type]
+    measured = Measurement(**{**numbers, "tokens": int(numbers["tokens"])}, kinds=kinds)  # type: ignore[arg-type]
     return replace(Record(**{**entry, "measured": measured}))

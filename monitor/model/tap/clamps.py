@@ -126,8 +126,7 @@ def clamp_row(clamps: Sequence[Clamp], bank: FeatureBank) -> ClampRow:
 def write_rows(buffers: TapBuffers, spans: Sequence[tuple[Span, ClampRow | None]], rows: int) -> None:
     """Write the clamps of the next pass into the buffers.
 
-    `spans` pairs each request's rows with its clamps, None for none; `rows` is the number of rows in the pass. The
-    first token of every sequence is never clamped.
+    `spans` pairs each request's rows with its clamps, None for none; `rows` is the number of rows in the pass.
     """
     clamping = any(row is not None for _, row in spans)
     # Clamps of an earlier pass, which may have been longer, must not stay in the buffers.
@@ -144,8 +143,3 @@ def write_rows(buffers: TapBuffers, spans: Sequence[tuple[Span, ClampRow | None]
             buffers.active[mine] = row.active
             buffers.everywhere[mine] = row.everywhere
             buffers.drop[mine] = row.drop
-            if span.position == 0:
-                # The first token is an attention sink, and dictionaries are not trained on such tokens. Its readings
-                # are far too high and mean nothing, rules skip it, and a clamp there would change the whole text.
-                for edits in (buffers.active, buffers.everywhere, buffers.drop):
-                    edits[span.first] = False

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import linear
 
-from monitor.dictionary.sae import SparseAutoencoder, reconstruction_error, residual_norm
+from monitor.dictionary.residual_signals import reconstruction_error, residual_norm
+from monitor.dictionary.sae import SparseAutoencoder
 from monitor.errors import ConfigurationError, ModelError
 from monitor.records import Probe, Signal, WatchPlan
 

@@ -26,12 +26,7 @@ class CheckRows:
     after: NDArray[np.float32]
     """`[tokens]` sum of the features' readings of the clamped residuals."""
     later: NDArray[np.float32] | None
-    """`[tokens]` the later probe's score; None where the policy has none."""
-
-    def part(self, start: int, stop: int) -> CheckRows:
-        """The measurements of the tokens from index `start` up to, but without, `stop`."""
-        later = None if self.later is None else self.later[start:stop]
-        return CheckRows(self.applied[start:stop], self.before[start:stop], self.after[start:stop], later)
+    """`[tokens]` the later probe's score, attention sinks left out; None where the policy has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +92,13 @@ def check_rows(
 ) -> CheckRows:
     """The measurements of one policy, from those of its request.
 
-    `before`, `after` and `chosen` are `[tokens, slots]` and `later` is `[tokens]`. `slots` are the policy's own.
+    `before`, `after` and `chosen` are `[tokens, slots]`. `slots` are the policy's own, and `later` has a score for each
+    token that is no attention sink.
     """
     mine = list(slots)
     return CheckRows(
-        np.any(chosen[:, mine], axis=1), before[:, mine].sum(axis=1), after[:, mine].sum(axis=1), later
+        np.any(chosen[:, mine], axis=1),
+        before[:, mine].sum(axis=1),
+        after[:, mine].sum(axis=1),
+        later,
     )

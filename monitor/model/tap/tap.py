@@ -6,12 +6,15 @@ captured CUDA graph replays the same reads and edits; Python hooks themselves do
 
 from __future__ import annotations
 
+import math
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from monitor.dictionary.residual_signals import outlying
 from monitor.model.load.hook_points import Site, hidden_of, replace_hidden
 from monitor.model.tap.bank import FeatureBank
 from monitor.model.tap.error_term import ErrorTermDropper
@@ -48,12 +51,18 @@ class TapBuffers:
         """`[rows, slots]` clamp the feature here whether it is active or not."""
         self.chosen = torch.zeros(edited, bank.width, dtype=torch.bool, device=bank.device)
         """`[rows, slots]` whether the feature was clamped here; valid in passes that clamp."""
+        self.first = torch.zeros(rows, dtype=torch.bool, device=bank.device)
+        """`[rows]` True where the token is the first of its sequence."""
+        self.sinks = torch.zeros(rows, dtype=torch.bool, device=bank.device)
+        """`[rows]` True where the token is an attention sink, which no rule reads and no clamp edits; see `sinks`."""
         self.drop = torch.zeros(edited, dtype=torch.bool, device=bank.device)
         """`[rows]` drop the error term if any feature is clamped here."""
         self.dropping = False
         """True where any row of this pass drops its error term."""
         self.written = 0
         """Number of rows, from 0, that may contain clamps of the last pass; a captured graph would apply them."""
+        self.begun: list[int] = []
+        """Rows at which `first` is True."""
         self.later = torch.zeros(rows, later, **place)
         """`[rows, probes]` scores of the probes at later layers; valid in passes that clamp."""
         self.reads_others = bank.others.read_any
@@ -77,6 +86,15 @@ class TapBuffers:
         self.readings[:rows].fill_(UNREAD)
         self.others[:rows].fill_(UNREAD)
         self.later[:rows].fill_(torch.nan)
+        self.sinks[:rows].fill_(False)
+
+    def begin(self, rows: Sequence[int]) -> None:
+        """Say which rows of the next pass are the first tokens of their sequences."""
+        if self.begun:
+            self.first[self.begun] = False
+        self.begun = list(rows)
+        if self.begun:
+            self.first[self.begun] = True
 
     def settle(self, bank: FeatureBank) -> None:
         """Fix how many slots the next pass computes. Policy sets and requests may change the bank while it runs."""
@@ -93,15 +111,22 @@ class Tap:
     """A forward hook at one hook point: readings = encode(x), x' = x + Σ_i (c_i − a_i) · W_dec[i].
 
     All activations a_i are read from the original x; the sum is taken in the bank's dtype and cast once. Rows without a
-    clamp stay bit-identical. Forward passes of threads that did not call `use` are not touched. Where x is on another
-    device than the bank, it is moved there to be read, and the result is moved back.
+    clamp stay bit-identical, and so do attention sinks: rows that `TapBuffers.begin` named and rows whose norm is above
+    `norm_limit`. Forward passes of threads that did not call `use` are not touched. Where x is on another device than
+    the bank, it is moved there to be read, and the result is moved back.
     """
 
     def __init__(
-        self, bank: FeatureBank, layer: nn.Module | Site, dropper: ErrorTermDropper | None = None
+        self,
+        bank: FeatureBank,
+        layer: nn.Module | Site,
+        dropper: ErrorTermDropper | None = None,
+        *,
+        norm_limit: float = math.inf,
     ) -> None:
         self.bank = bank
         self.dropper = dropper
+        self.norm_limit = norm_limit
         self.site = layer
         """Where it is installed."""
         self._handle: Any = None
@@ -145,6 +170,7 @@ class Tap:
         rows, slots = x.shape[0], buffers.slots(self.bank)
         bank, home = self.bank, x.device
         x = x.to(bank.device)
+        buffers.sinks[:rows] = buffers.first[:rows] | outlying(x, self.norm_limit)
         activations, scale = bank.activations(x, slots)
         torch.mul(activations, bank.unit[:slots], out=buffers.readings[:rows, :slots])
         if buffers.reads_others or buffers.static:
@@ -152,6 +178,7 @@ class Tap:
         if not (buffers.clamping or buffers.static):
             return None
         chosen = buffers.everywhere[:rows, :slots] | (buffers.active[:rows, :slots] & (activations > 0))
+        chosen &= ~buffers.sinks[:rows, None]
         buffers.chosen[:rows, :slots] = chosen
         difference = torch.where(chosen, buffers.target[:rows, :slots] - activations, 0)
         delta = difference @ bank.decoder[:slots]

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from monitor.policy.files.diagnostics import validate
 from monitor.policy.files.source import Source
 from monitor.policy.files.yaml_document import PolicyProblems, Problem, read_document
 from monitor.policy.policy import Check, Policy
-from monitor.policy.schema.base import FieldCheck
+from monitor.policy.schema.base import FieldCheck, places
 from monitor.policy.schema.policy import Name, Strict, Text, refuse
 from monitor.records import Phase, Probe, Readings, Signal, Status, TokenBlock, WatchPlan
 
@@ -22,22 +23,45 @@ if TYPE_CHECKING:
 
 UNSCORED = "(could not be scored)"
 """Stands among the rules that fired where readings are not finite, so that such a text never counts as quiet."""
-TextReader = Callable[[str, WatchPlan], Readings]
-"""Reads a text: the readings `[tokens, watched]` of what the plan names."""
+TextReader = Callable[[str, str, WatchPlan], tuple[Readings, Readings]]
+"""Reads a prompt and a response, which may be empty: the readings `[tokens, watched]` of each for a watch plan."""
+
+Series = Annotated[dict[str, list[float]], Field(min_length=1)]
+
+
+class PromptAndResponse(Strict):
+    """A prompt with the response to it."""
+
+    prompt: Text
+    """What the caller sent."""
+    response: Text
+    """What the model wrote. It is read behind the prompt, as plain text."""
+
+
+def _form(value: Any) -> str:
+    return "(both)" if isinstance(value, dict | PromptAndResponse) else "(text)"
+
+
+TextOrBoth = Annotated[
+    Annotated[Text, Tag("(text)")] | Annotated[PromptAndResponse, Tag("(both)")], Discriminator(_form)
+]
 
 
 class Case(Strict):
     """One case of a test file: readings or texts, and the rules that must fire on them."""
 
     name: Annotated[str, Field(min_length=1, max_length=200)]
-    readings: dict[str, list[float]] | None = None
+    readings: Series | None = None
     """Readings of each token, position 0 first. The key says of what: a feature's index, `all` features that the rules
     read, `positive` for those with a positive weight, `probe`, or the name of a signal. `all` and `positive` include
     the probe."""
-    texts: Annotated[list[Text], Field(min_length=1)] | None = None
-    """Texts for the running model to read, instead of readings."""
+    response_readings: Series | None = None
+    """Readings of the tokens that the model wrote after those of `readings`, which are then the prompt's."""
+    texts: Annotated[list[TextOrBoth], Field(min_length=1)] | None = None
+    """Texts for the running model to read, instead of readings. Where a rule needs both, write `{prompt: …, response:
+    …}` in place of a text."""
     phase: Annotated[Phase, Field(strict=False)] = Phase.PROMPT
-    """Who wrote the tokens: `prompt` for the caller, `response` for the model."""
+    """Who wrote the tokens: `prompt` for the caller, `response` for the model. Not where both did."""
     fires: list[Name]
     """The rules that must fire; no other may. Empty means that none may fire."""
     at_least: Annotated[int, Field(ge=1)] | None = None
@@ -48,14 +72,27 @@ class Case(Strict):
     def checks(self) -> Iterable[FieldCheck]:
         """Check the fields against each other.
 
-        A case has readings or texts. Its lists of readings are equally long. `at_least` needs rules in `fires`, and
-        `at_most` needs an empty `fires`.
+        A case has readings or texts. Its lists of readings are equally long. `at_least` needs texts and rules in
+        `fires`, `at_most` needs texts and an empty `fires`. No field stands where it would change nothing.
         """
-        return (self._one_source, self._counts, self._equally_long)
+        yield from (self._one_source, self._counted_texts, self._counts, self._reachable, self._both_phases)
+        yield from (self._once, self._equally_long, self._response_equally_long)
 
     def _one_source(self) -> None:
         if (self.readings is None) == (self.texts is None):
             raise refuse([], "a case needs either `readings:` or `texts:`")
+
+    def _counted_texts(self) -> None:
+        for name in ("at_least", "at_most"):
+            if getattr(self, name) is not None and self.texts is None:
+                raise refuse(
+                    [name],
+                    f"`{name}` counts texts; beside `readings` remove it, for they fire or they do not",
+                )
+        if self.response_readings is not None and self.readings is None:
+            raise refuse(
+                ["response_readings"], "`response_readings` needs `readings:`, those of the prompt before it"
+            )
 
     def _counts(self) -> None:
         if self.at_least is not None and not self.fires:
@@ -65,14 +102,43 @@ class Case(Strict):
         if self.at_most is not None and self.fires:
             raise refuse(["at_most"], "`at_most` needs `fires: []`; beside rules in `fires` write `at_least`")
 
-    def _equally_long(self) -> None:
-        if self.readings is not None and len({len(series) for series in self.readings.values()}) != 1:
+    def _reachable(self) -> None:
+        """Refuses numbers of texts with which a case could not pass, or could not fail."""
+        texts = len(self.texts or ())
+        if self.at_least is not None and self.texts is not None and self.at_least > texts:
+            raise refuse(["at_least"], f"there are {texts} texts here; write {texts} at most, or more texts")
+        if self.at_most is not None and self.texts is not None and self.at_most >= texts:
             raise refuse(
-                ["readings"], "every feature needs one reading per token, so all lists are equally long"
+                ["at_most"], f"rules may fire on all of the {texts} texts then; write {texts - 1} at most"
             )
+
+    def _both_phases(self) -> None:
+        both = self.response_readings is not None or any(
+            isinstance(one, PromptAndResponse) for one in self.texts or ()
+        )
+        if both and "phase" in self.model_fields_set:
+            raise refuse(["phase"], "`phase` does not go with a prompt and a response; remove it")
+
+    def _once(self) -> None:
+        for i, rule in enumerate(self.fires):
+            if rule in self.fires[:i]:
+                raise refuse(["fires", i], f"`{rule}` stands here twice; name it once")
+
+    def _equally_long(self) -> None:
+        _same_length(self.readings, ["readings"])
         if self.readings is not None and len(next(iter(self.readings.values()))) < 2:
             message = "no token is read: rules pass over position 0, so write two readings or more"
             raise refuse(["readings"], message)
+
+    def _response_equally_long(self) -> None:
+        _same_length(self.response_readings, ["response_readings"])
+        if self.response_readings is not None and not next(iter(self.response_readings.values())):
+            raise refuse(["response_readings"], "no token is read; write a reading or more")
+
+
+def _same_length(series: dict[str, list[float]] | None, at: list[str]) -> None:
+    if series is not None and len({len(values) for values in series.values()}) != 1:
+        raise refuse(at, "every feature needs one reading per token, so all lists are equally long")
 
 
 class TestModel(Strict):
@@ -82,6 +148,14 @@ class TestModel(Strict):
     api_version: Annotated[Literal["monitor/v1"], Field(alias="apiVersion")]
     policy: Name
     cases: Annotated[list[Case], Field(min_length=1)]
+
+    def checks(self) -> Iterable[FieldCheck]:
+        """No two cases have one name, for results are told by name."""
+        yield from (partial(self._own_name, i) for i in places(self.cases))
+
+    def _own_name(self, i: int) -> None:
+        if self.cases[i].name in [earlier.name for earlier in self.cases[:i]]:
+            raise refuse(["cases", i, "name"], "a second case has this name; rename one")
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,13 +211,13 @@ def run_case(policy: Policy, case: Case, read: TextReader | None) -> Result | No
     # A case says what fires, whichever requests the policy is bound to.
     alone = PolicySet((replace(policy, match=None),), "")
     if case.readings is not None:
-        found = _fired(alone, _synthetic(policy, alone, case.readings), case.phase)
+        found = _fired(alone, _blocks(policy, alone, case))
         passed = found == set(case.fires)
         detail = "" if passed else f"fired: {', '.join(sorted(found)) or 'nothing'}"
         return Result(policy.name, case.name, passed, detail)
     if read is None:
         return None
-    fired = [_fired(alone, read(text, alone.watch), case.phase) for text in case.texts or []]
+    fired = [_fired(alone, _read(read, alone, text, case.phase)) for text in case.texts or []]
     return _judge(policy.name, case, fired)
 
 
@@ -158,10 +232,30 @@ def _judge(policy: str, case: Case, fired: Sequence[set[str]]) -> Result:
     return Result(policy, case.name, hits >= least, f"fired on {hits} of {len(fired)}, at least {least}")
 
 
-def _fired(policies: PolicySet, readings: Readings, phase: Phase) -> set[str]:
-    observer = policies.start(str)
-    block = TokenBlock(phase, 0, tuple(range(len(readings))), readings)
-    found = {detection.rule for detection in observer.observe(block).detections}
+Phases = Sequence[tuple[Phase, Readings]]
+
+
+def _blocks(policy: Policy, alone: PolicySet, case: Case) -> Phases:
+    """What the tokens of a case on readings read."""
+    written = [(case.phase, case.readings), (Phase.RESPONSE, case.response_readings)]
+    return [(phase, _synthetic(policy, alone, series)) for phase, series in written if series is not None]
+
+
+def _read(read: TextReader, alone: PolicySet, text: str | PromptAndResponse, phase: Phase) -> Phases:
+    """What the model reads in a text, or in a prompt and its response."""
+    if isinstance(text, str):
+        return [(phase, read(text, "", alone.watch)[0])]
+    prompt, response = read(text.prompt, text.response, alone.watch)
+    return [(Phase.PROMPT, prompt), (Phase.RESPONSE, response)]
+
+
+def _fired(policies: PolicySet, phases: Phases) -> set[str]:
+    observer, start = policies.start(str), 0
+    found: set[str] = set()
+    for phase, readings in phases:
+        block = TokenBlock(phase, start, tuple(range(start, start + len(readings))), readings)
+        found |= {detection.rule for detection in observer.observe(block).detections}
+        start += len(readings)
     return found if observer.status is Status.CHECKED else {*found, UNSCORED}
 
 

@@ -189,7 +189,7 @@ def leaves_of(expression: AnyExpression, conditions: dict[str, Condition]) -> di
 def _rule(source: Source, rule: RuleModel, conditions: dict[str, Condition]) -> Rule:
     locked = source.lock.rules.get(rule.name) if source.lock is not None else None
     severity = rule.severity or source.model.metadata.severity
-    mode = rule.mode or _measured_mode(source)
+    mode = rule.mode or measured_mode(source)
     phases = tuple(rule.phases)
     if rule.when is not None:
         leaves = leaves_of(rule.when, conditions).values()
@@ -243,7 +243,7 @@ def _lengths(check: CheckModel, locked: LockedRule | None) -> Lengths:
     return thresholds_by_length(threshold)
 
 
-def _measured_mode(source: Source) -> Mode:
+def measured_mode(source: Source) -> Mode:
     """The mode of rules that set none: shadow where the card says `experimental`, else enforce."""
     card = source.lock.card if source.lock is not None else None
     return Mode.SHADOW if card is not None and card.maturity == "experimental" else Mode.ENFORCE

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from monitor.policy.files.diagnostics import validate
-from monitor.policy.files.examples import Example, concept_examples, read_examples
+from monitor.policy.files.examples import BENIGN_FILE, Example, concept_examples, read_examples
 from monitor.policy.files.lock import MAX_LOCK_BYTES, LockModel, lock_path
 from monitor.policy.files.probe_weights import read_weights
 from monitor.policy.files.yaml_document import PolicyProblems, Problem, YamlDocument, read_document
 from monitor.policy.schema.policy import FILE, NAME, PolicyModel
+
+_BESIDE = (".lock.yaml", ".test.yaml")
+"""Ends of the names of files that belong to a policy."""
 
 
 @dataclass(frozen=True)
@@ -66,11 +70,34 @@ def policy_paths(folder: Path) -> list[Path]:
     ]
     if overlooked:
         raise PolicyProblems(overlooked)
-    beside = (".lock.yaml", ".test.yaml")
-    paths = [path for path in names if path.suffix == ".yaml" and not path.name.endswith(beside)]
+    paths = [path for path in names if path.suffix == ".yaml" and not path.name.endswith(_BESIDE)]
     if not paths:
         raise PolicyProblems([Problem(str(folder), 1, 1, "holds no policy", "write a NAME.yaml there")])
     return paths
+
+
+def orphans(folder: Path) -> list[Problem]:
+    """A problem for every lock and every test file of a folder whose policy is not there."""
+    stems = [path.stem for path in policy_paths(folder)]
+    found = []
+    for path in sorted(folder.iterdir()):
+        end = next((end for end in _BESIDE if path.name.endswith(end)), "")
+        stem = path.name.removesuffix(end)
+        if end and stem not in stems:
+            close = difflib.get_close_matches(stem, stems, n=1)
+            hint = f"rename it to {close[0]}{end}" if close else "put the policy back, or remove this file"
+            found.append(Problem(str(path), 1, 1, f"belongs to a policy {stem}.yaml that is not here", hint))
+    return found
+
+
+def unused(folder: Path, sources: Sequence[Source]) -> list[Problem]:
+    """A problem for every file of examples or weights in a folder that none of its policies names."""
+    named = {path for source in sources for path in source.files} | {folder / BENIGN_FILE}
+    return [
+        Problem(str(path), 1, 1, "belongs to no policy here", "name it in a policy, or remove it")
+        for path in sorted(folder.iterdir())
+        if path.suffix in (".jsonl", ".safetensors") and path not in named
+    ]
 
 
 def read_source(path: Path, *, locks: bool = True) -> Source:

@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.events import (
     AliasEvent,
+    Event,
     MappingEndEvent,
     MappingStartEvent,
     NodeEvent,
@@ -23,8 +24,10 @@ from ruamel.yaml.events import (
     SequenceStartEvent,
 )
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.parser import Parser
 from ruamel.yaml.reader import ReaderError
 
+from monitor import utf8
 from monitor.errors import PolicyError
 
 MAX_BYTES = 256 * 1024
@@ -135,12 +138,10 @@ def read_text(path: Path, limit: int) -> str:
         hint = "split it; examples belong into a JSONL file beside the policy"
         raise PolicyProblems([Problem(name, 1, 1, f"is larger than {limit} bytes", hint)])
     try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        before = raw[: error.start].decode("utf-8", "replace")
-        line, column = before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
-        message = f"byte 0x{raw[error.start]:02x} is not UTF-8"
-        raise PolicyProblems([Problem(name, line, column, message, "save the file as UTF-8")]) from error
+        return utf8.decode(raw)
+    except utf8.NotUtf8 as error:
+        message, _, hint = str(error).partition("; ")
+        raise PolicyProblems([Problem(name, error.line, error.column, message, hint)]) from error
 
 
 def read_bounded(path: Path, limit: int) -> bytes:
@@ -154,49 +155,79 @@ def read_bounded(path: Path, limit: int) -> bytes:
 
 
 def _parse(document: YamlDocument, text: str) -> None:
+    yaml = YAML(typ="safe", pure=True)
+    refusals = _Refusals(document)
+    yaml.composer.warn_double_anchors = False  # They are refused.
+    yaml.Parser = lambda loader: _ListeningParser(loader, refusals)
     try:
-        problems = list(_refused_events(document, text))
-        if not problems:
-            document.root = YAML(typ="safe", pure=True).compose(text)
-            document.data = _plain(document, document.root, document.problems)
-    except MarkedYAMLError as error:
+        root = yaml.compose(text)
+        if not refusals.problems:
+            document.root = root
+            document.data = _plain(document, root, document.problems)
+    except PolicyProblems:
+        raise
+    except _PARSER as error:
+        # What was refused before may be why the rest makes no sense.
+        raise PolicyProblems(refusals.problems or [_unreadable(document, text, error)]) from error
+    if refusals.problems:
+        raise PolicyProblems(refusals.problems)
+
+
+def _unreadable(document: YamlDocument, text: str, error: Exception) -> Problem:
+    """The problem for what the parser raised."""
+    if isinstance(error, MarkedYAMLError):
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line, mark.column) if mark is not None else (0, 0)
-        raise PolicyProblems([document.at(line, column, *_explain(error))]) from error
-    except ReaderError as error:
+        return document.at(line, column, *_explain(error))
+    if isinstance(error, ReaderError):
         line, column = _line_column(text, int(error.position))
         found = error.character
         code = found if isinstance(found, int) else ord(str(found)[0])
-        message = f"character U+{code:04X} is not allowed in YAML"
-        raise PolicyProblems([document.at(line, column, message, "remove it")]) from error
-    except _PARSER as error:
-        raise PolicyProblems([document.at(0, 0, f"is not valid YAML: {error}")]) from error
-    if problems:
-        raise PolicyProblems(problems)
+        return document.at(line, column, f"character U+{code:04X} is not allowed in YAML", "remove it")
+    return document.at(0, 0, f"is not valid YAML: {error}")
 
 
-def _refused_events(document: YamlDocument, text: str) -> Iterable[Problem]:
+class _Refusals:
     """Anchors, aliases, explicit tags and deep nesting, found before anything is built from them."""
-    depth = 0
-    for event in YAML(typ="safe", pure=True).parse(text):
+
+    def __init__(self, document: YamlDocument) -> None:
+        self.problems: list[Problem] = []
+        self._document = document
+        self._depth = 0
+
+    def see(self, event: Event) -> None:
+        """Note what an event has that is refused. Raises PolicyProblems where it is nested too deep to go on."""
         mark = event.start_mark
         if isinstance(event, AliasEvent):
-            yield document.at(mark.line, mark.column, "aliases are refused", "write the value out")
+            self._refuse(mark, "aliases are refused", "write the value out")
         elif isinstance(event, NodeEvent) and event.anchor:
-            yield document.at(
-                mark.line, mark.column, "anchors are refused", "write the value out where it is used"
-            )
-        elif getattr(event, "tag", None):
-            yield document.at(
-                mark.line, mark.column, f"the tag {event.tag} is refused", "write the plain value"
-            )
+            self._refuse(mark, "anchors are refused", "write the value out where it is used")
+        elif tag := getattr(event, "tag", None):
+            self._refuse(mark, f"the tag {tag} is refused", "write the plain value")
         if isinstance(event, MappingStartEvent | SequenceStartEvent):
-            depth += 1
-            if depth > MAX_DEPTH:
-                yield document.at(mark.line, mark.column, f"is nested deeper than {MAX_DEPTH} levels")
-                return
+            self._depth += 1
+            if self._depth > MAX_DEPTH:
+                self._refuse(mark, f"is nested deeper than {MAX_DEPTH} levels", "")
+                raise PolicyProblems(self.problems)
         elif isinstance(event, MappingEndEvent | SequenceEndEvent):
-            depth -= 1
+            self._depth -= 1
+
+    def _refuse(self, mark: Any, message: str, hint: str) -> None:
+        self.problems.append(self._document.at(mark.line, mark.column, message, hint))
+
+
+class _ListeningParser(Parser):
+    """A parser that shows every event to `_Refusals` before the composer gets it."""
+
+    def __init__(self, loader: Any, refusals: _Refusals) -> None:
+        super().__init__(loader)
+        self._refusals = refusals
+
+    def get_event(self) -> Any:
+        """The next event."""
+        event = super().get_event()
+        self._refusals.see(event)
+        return event
 
 
 def _plain(document: YamlDocument, node: Node | None, problems: list[Problem]) -> Any:

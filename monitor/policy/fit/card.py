@@ -104,9 +104,12 @@ def note_of(
 ) -> str:
     """What the card says about relying on the policy, in a few sentences."""
     mine = measures["policy"]
+    beta = "misses many at a low rate of false positives"
+    if mine.recall >= STABLE[1]:  # It is the interval that keeps it from `stable`.
+        beta = "these are too few to tell how well"
     verdict = {
         "stable": "Separates well on held-out examples.",
-        "beta": "Separates on held-out examples, and misses many at a low rate of false positives.",
+        "beta": f"Separates on held-out examples, and {beta}.",
         "experimental": "Does not separate well enough to act on; rules without a `mode` stay in shadow.",
     }[maturity]
     parts = [verdict, f"AUROC {mine.auroc:.2f}, recall {mine.recall:.0%} where 1 % of benign texts fire."]

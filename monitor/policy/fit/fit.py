@@ -182,9 +182,11 @@ def _learn(rows: FitRows, recipe: Recipe, kind: str, policy: str) -> Detector:
         return learn_probe(rows, rows.everything, recipe)
     found = learn_features(rows, rows.everything, recipe)
     if not len(found.indices):
+        unlike = "tells" if recipe.signed else "is more active on"
+        other = "from" if recipe.signed else "than on"
         raise PolicyError(
-            f"no feature of this dictionary is more active on the positive examples of `{policy}` "
-            "than on the negative ones; give other examples, or another dictionary"
+            f"no feature of this dictionary {unlike} the positive examples of `{policy}` {other} the negative ones; "
+            "give other examples, or another dictionary"
         )
     return found
 

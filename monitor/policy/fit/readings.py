@@ -17,7 +17,7 @@ Indices = NDArray[np.intp]
 
 @dataclass(frozen=True)
 class TokenReadings:
-    """Readings of every token of every text, sparse. A text's first position is left out, as rules ignore it."""
+    """Readings of every token of every text, sparse. Attention sinks are left out, as rules ignore them."""
 
     matrix: sparse.csr_matrix
     """`[tokens, features]`, in units of each feature's recorded maximum."""
@@ -73,13 +73,15 @@ class TextReadings:
     """`[tokens, d_model]`: the residual stream at the tapped layer, in the same rows as `tokens`."""
     signals: dict[str, Floats] = field(default_factory=dict)
     """For each anomaly signal by name, its value at every token `[tokens]`."""
+    positions: Indices | None = None
+    """`[tokens]`: position of each in its text, where that is known; attention sinks are left out between them."""
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     @property
     def lengths(self) -> Indices:
-        """`[texts]`: number of tokens of each text, the first position left out."""
+        """`[texts]`: number of tokens of each text, attention sinks left out."""
         return np.diff(self.tokens.starts)
 
     def residual(self, text: int) -> NDArray[np.float32]:
@@ -95,7 +97,8 @@ class TextReadings:
         """The readings of the texts `which`, in that order."""
         rows = np.concatenate([np.arange(self.tokens.starts[i], self.tokens.starts[i + 1]) for i in which])
         signals = {name: values[rows] for name, values in self.signals.items()}
-        return TextReadings(self.tokens.take(which), self.residuals[rows], signals)
+        places = None if self.positions is None else self.positions[rows]
+        return TextReadings(self.tokens.take(which), self.residuals[rows], signals, places)
 
     @staticmethod
     def empty() -> TextReadings:
@@ -116,10 +119,12 @@ class TextReadings:
 
 def join_texts(parts: Sequence[TextReadings]) -> TextReadings:
     """All texts of all parts, in order."""
+    places = [part.positions for part in parts]
     return TextReadings(
         join([part.tokens for part in parts]),
         np.concatenate([part.residuals for part in parts]),
         {name: np.concatenate([part.signals[name] for part in parts]) for name in parts[0].signals},
+        None if any(p is None for p in places) else np.concatenate([p for p in places if p is not None]),
     )
 
 

@@ -142,9 +142,16 @@ class RunningRuleScorer:
     named: Rule
     how: RulePooling
     """The pooling of the baselines that the rule is compared with."""
-    asked: float | None = None
-    """The false-positive rate that the rule was fitted to; None where it has no fitted threshold of its own."""
-    features: int = 0
+
+    @property
+    def asked(self) -> None:
+        """None: the rule has no fitted threshold of its own."""
+        return
+
+    @property
+    def features(self) -> int:
+        """0: a lock would say how many were chosen for it."""
+        return 0
 
     @property
     def policy(self) -> str:

@@ -14,6 +14,8 @@ from monitor.policy.rules.program import Program
 from monitor.policy.rules.step import Bools, Lanes, Step, nearest
 from monitor.records import ConditionScore, Detection, Evidence, Phase, RuleScore, TokenText
 
+Indices = NDArray[np.intp]
+
 
 @dataclass(frozen=True, eq=False)
 class Firing:
@@ -24,7 +26,11 @@ class Firing:
     taken: Step
     lane: int
     tokens: Tokens
-    """Of the lane, in the step."""
+    """Of the step."""
+    own: Indices
+    """`[tokens]` those of the lane, in order."""
+    row: int
+    """Of the lane's request in the store."""
     store: EvidenceStore
     phase: Phase
     token_text: TokenText
@@ -41,7 +47,7 @@ class Firing:
             action=spec.action,
             mode=spec.mode,
             phase=self.phase,
-            position=int(self.tokens.positions[at]),
+            position=int(self.tokens.positions[self.own[at]]),
             score=score,
             threshold=threshold,
             evidence=evidence,
@@ -78,9 +84,8 @@ class Firing:
 
     def _evidence(self, check: int, at: int, name: str, *, counts: bool) -> tuple[Evidence, ...]:
         """`counts`: the check looks at this phase, so that tokens of the step are evidence too."""
-        row = int(self.tokens.rows[0])
-        tokens = self.tokens.upto(at + 1 if counts else 0)
-        return shown(self.program, self.store.best(row, check, tokens), self.token_text, name)
+        own = self.own[: at + 1 if counts else 0]
+        return shown(self.program, self.store.best(self.row, check, self.tokens, own), self.token_text, name)
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ from monitor.policy.rules.pooling import Extent
 from monitor.policy.rules.program import Program, compile_program
 from monitor.policy.rules.state import blank
 from monitor.policy.rules.step import Lanes, Step, nearest, step
-from monitor.policy.rules.weights import Active, active
+from monitor.policy.rules.weights import active
 from monitor.records import FeatureReading, Phase, Readings
 
 TOKENS = 5
@@ -74,10 +74,8 @@ class _Text:
 
     def __init__(self, program: Program, readings: Readings, phase: Phase) -> None:
         self.program = program
-        self._readings = readings
-        found: Active = active(readings[1:])
-        self._count = max(len(readings) - 1, 0)
-        self._scores = program.weights.scores(found)
+        self._scored = program.weights.scored(active(readings[1:]))
+        self._count = len(self._scored.scores)
         self._lanes = Lanes(blank(program, 1), program.watches(phase)[None], program.reads(phase)[None])
         self._taken = self._step() if self._count else None
 
@@ -106,16 +104,16 @@ class _Text:
         return nearest(self.program, self._lanes, self._taken, 0, check, self._count)
 
     def _step(self) -> Step:
-        return step(self.program, self._lanes, self._scores[:, None], Extent(np.zeros(1, np.int64)))
+        return step(self.program, self._lanes, self._scored.scores[:, None], Extent(np.zeros(1, np.int64)))
 
     def _shares(self, check: int) -> tuple[TokenShare, ...]:
-        scores = self._scores[:, check]
-        best = [int(t) for t in np.argsort(-scores, kind="stable")[:TOKENS] if scores[t] > 0]
-        return tuple(TokenShare(t + 1, float(scores[t]), self._features(t, check)) for t in best)
-
-    def _features(self, t: int, check: int) -> tuple[FeatureReading, ...]:
-        weights, features = self.program.weights, self.program.watch.features
-        row = self._readings[t + 1]
-        parts = row[: len(features)] * weights.shares(np.arange(len(features)), check)
-        best = [i for i in np.argsort(-parts, kind="stable")[:FEATURES] if parts[i] > 0]
-        return tuple(FeatureReading(features[i], float(row[i])) for i in best)
+        scores = self._scored.scores[:, check]
+        best = np.argsort(-scores, kind="stable")[:TOKENS]
+        best = best[scores[best] > 0]
+        named: list[list[FeatureReading]] = [[] for _ in best]
+        found = self.program.weights.strongest(self._scored, best, np.full(len(best), check), FEATURES)
+        for n, _, column, reading in zip(*(array.tolist() for array in found), strict=True):
+            named[n].append(FeatureReading(self.program.watch.features[column], reading))
+        return tuple(
+            TokenShare(int(t) + 1, float(scores[t]), tuple(own)) for t, own in zip(best, named, strict=True)
+        )

@@ -19,12 +19,12 @@ from monitor.policy.policy import Policy
 from monitor.policy.rules import suppression
 from monitor.policy.rules.detect import Firing, Reach
 from monitor.policy.rules.evidence import EvidenceStore, Tokens
-from monitor.policy.rules.pooling import CHUNK, Extent, Scores, State
+from monitor.policy.rules.pooling import CHUNK, Extent, Scores
 from monitor.policy.rules.program import Program, strongest
 from monitor.policy.rules.sessions import SessionPools
-from monitor.policy.rules.state import NO_PHASE, Table
+from monitor.policy.rules.state import NO_PHASE, PHASES, Table
 from monitor.policy.rules.step import Bools, InSession, Lanes, Step, settle, step
-from monitor.policy.rules.weights import Active, active, spread
+from monitor.policy.rules.weights import Active, ScoredRows, active, spread
 from monitor.records import (
     Action,
     Blocks,
@@ -33,15 +33,12 @@ from monitor.records import (
     Decision,
     Detection,
     Failure,
-    Phase,
     Status,
     TokenBlock,
     TokenText,
     Verdict,
 )
 
-PHASES = (Phase.PROMPT, Phase.RESPONSE)
-"""As the table numbers them."""
 _MOST_TOKENS = 2048
 """Tokens of one step, padding included; longer blocks go in pieces, which changes no number."""
 Indices = NDArray[np.intp]
@@ -211,7 +208,6 @@ class Rules:
         """Slots whose requests nobody holds any more; a request may end anywhere, so its row is given back later."""
         self._special: dict[frozenset[int], NDArray[np.bool_]] = {}
         self._lock = threading.Lock()
-        self._masks = {phase: (program.watches(phase), program.reads(phase)) for phase in PHASES}
 
     def take(self, request: RequestRules) -> int:
         """A slot for a request, which is its own as long as anybody holds it."""
@@ -225,6 +221,8 @@ class Rules:
                 self._special[request.special] = _lookup(request.special)
             self._table.special[slot] = list(self._special).index(request.special)
             self._table.session[slot] = request.session is not None
+            applying = request.applying
+            self._table.rules[slot], self._table.checks[slot] = applying.rules, applying.checks
             return slot
 
     def reach(self, request: RequestRules) -> tuple[int, int, list[Reach]]:
@@ -272,8 +270,10 @@ class Rules:
         """Decisions of blocks for whose requests something is new; what cannot be scored is left out and noted."""
         kept = self._accept(blocks, unscored)
         news: dict[int, list[Detection]] = {}
-        for part in kept.parts():
-            _Advance(self, blocks, part, read).run(news, unscored)
+        if len(kept.rows):
+            scored = self.program.weights.scored(read)
+            for part in kept.parts():
+                _Advance(self, blocks, part, scored).run(news, unscored)
         decisions: dict[int, Decision] = {}
         for number, found in news.items():
             if number not in unscored:
@@ -292,9 +292,10 @@ class Rules:
             for number in np.flatnonzero(blocks.starts > before).tolist():
                 if unscored.get(number) is not Failure.SHAPE and number not in blocks.faults:
                     unscored[number] = Failure.GAP
-            for number in np.flatnonzero(table.phase[slots] != blocks.responses).tolist():
-                if number not in unscored and blocks.counts[number]:
-                    self._enter(int(slots[number]), int(blocks.responses[number]))
+            begun = (table.phase[slots] != blocks.responses) & (blocks.counts > 0)
+            begun[list(unscored)] = False
+            if begun.any():
+                self._begin(slots[begun], blocks.responses[begun].astype(np.int8))
             for number in np.flatnonzero(table.session[slots]).tolist():
                 if number not in unscored:
                     try:
@@ -306,7 +307,7 @@ class Rules:
                     except Exception:  # noqa: BLE001  (the other requests of the call have no part in it)
                         unscored[number] = Failure.RULE_ERROR
             counted = table.counted(slots)
-        return self._kept(blocks, unscored, (np.maximum(before, 1), kinds, counted))
+        return self._kept(blocks, unscored, (before, kinds, counted))
 
     def _kept(
         self,
@@ -314,13 +315,16 @@ class Rules:
         unscored: dict[int, Failure],
         known: tuple[NDArray[np.int64], Indices, NDArray[np.int64]],
     ) -> _Counted:
-        """Tokens of blocks that can be scored, special ones left out. `known` is, of every block's request, from which
-        position on tokens are new, which ones are special, and how many counted before.
+        """Tokens of blocks that can be scored, special ones and attention sinks left out.
+
+        `known` is, of every block's request, from which position on tokens are new, which ones are special, and how
+        many counted before.
         """
         first, kinds, before = known
         lane = np.repeat(np.arange(len(blocks)), blocks.counts)
         rows, positions = blocks.in_order(blocks.firsts), blocks.in_order(blocks.starts)
-        counted = (positions >= first[lane]) & ~self._passed_over(blocks.token_ids[rows], kinds[lane])
+        counted = (positions >= first[lane]) & blocks.ordinary()
+        counted &= ~self._passed_over(blocks.token_ids[rows], kinds[lane])
         if not self.program.rules:
             counted[:] = False
         if unscored:
@@ -345,25 +349,14 @@ class Rules:
             out |= own & (kinds == kind)
         return out
 
-    def _enter(self, slot: int, phase: int) -> None:
-        """A request's next phase begins. Conditions are remembered from phase to phase. The lock is held."""
-        table, program, request = self._table, self.program, self._request(slot)
-        before, leaves = int(table.phase[slot]), program.leaves
-        past: State = {}
-        if before != NO_PHASE:
-            request.past.append(self._reach(slot, before))
-            past = {name: array.copy() for name, array in table.of(slot).items()} if len(leaves) else {}
-        if past:
-            self._store.sort_in()
-        watching, reading = self._masks[PHASES[phase]]
-        table.begin(slot, phase, watching & request.applying.rules, reading & request.applying.checks)
-        self._store.begin(slot, remember=bool(past))
-        if past:
-            now = table.of(slot)
-            now["until"][:], now["clock"][:] = past["until"], past["clock"]
-            now["best"][:, leaves] = past["best"][:, leaves]
-            if program.thresholds.vary:
-                now["best_threshold"][:, leaves] = past["best_threshold"][:, leaves]
+    def _begin(self, slots: Indices, phases: NDArray[np.int8]) -> None:
+        """The next phase of some requests. The lock is held."""
+        table = self._table
+        again = table.phase[slots] != NO_PHASE
+        for slot in slots[again].tolist():
+            self._request(slot).past.append(self._reach(slot, int(table.phase[slot])))
+        table.begin(slots, phases)
+        self._store.begin(slots, again)
 
     def _reach(self, slot: int, phase: int) -> Reach:
         table = self._table
@@ -383,16 +376,10 @@ class Rules:
 class _Advance:
     """One step of some lanes, from their readings to what is kept of them."""
 
-    def __init__(self, rules: Rules, blocks: Blocks, part: _Counted, read: Active) -> None:
+    def __init__(self, rules: Rules, blocks: Blocks, part: _Counted, scored: ScoredRows) -> None:
         self._rules, self._part, self._program = rules, part, rules.program
-        found = read.some(part.rows)
-        self._tokens = Tokens(
-            np.repeat(part.slots, part.lengths),
-            part.positions,
-            blocks.token_ids[part.rows],
-            rules.program.weights.scores(found),
-            found,
-        )
+        token_ids, scores = blocks.token_ids[part.rows], scored.scores[part.rows]
+        self._tokens = Tokens(scored, part.rows, part.positions, token_ids, scores)
         alike = bool((part.lengths == part.lengths[0]).all())
         self._extent = Extent(part.before, None if alike else part.lengths)
 
@@ -402,7 +389,7 @@ class _Advance:
         table, store = rules._table, rules._store
         with rules._lock:
             lanes, numbers = table.lanes(part.slots)
-        taken = step(self._program, lanes, scores, self._extent, self._sessions(scores))
+        taken = step(self._program, lanes, scores, self._extent, self._sessions())
         fired = np.asarray(taken.hits.any(axis=0)) if taken.hits.any() else np.zeros(lanes.armed.shape, bool)
         with rules._lock:
             for lane in np.flatnonzero(fired.any(axis=1)).tolist():
@@ -412,8 +399,15 @@ class _Advance:
                     unscored[int(part.lanes[lane])] = Failure.RULE_ERROR
             settle(self._program, lanes, taken)
             self._hold(fired, taken, news)
-            table.keep(part.slots, numbers, lanes.armed & ~fired)
-            store.add(self._tokens if len(scores) == 1 else self._worth_keeping(scores))
+            armed = lanes.armed & ~fired
+            table.keep(part.slots, numbers, armed)
+            store.add(self._tokens, scores, part.slots, part.firsts, self._wanted(lanes.reading, armed))
+
+    def _wanted(self, reading: Bools, armed: Bools) -> Bools:
+        """`[lanes, checks]` whose evidence anybody may still ask for: a rule's until it has fired."""
+        wanted, simple = reading.copy(), self._program.simple
+        wanted[:, : len(simple)] &= armed[:, simple]
+        return wanted
 
     def _padded(self) -> Scores:
         """`[tokens, lanes, checks]`, 0 where a lane has no more tokens."""
@@ -429,34 +423,35 @@ class _Advance:
         ] = flat
         return scores
 
-    def _sessions(self, scores: Scores) -> list[InSession]:
-        found, part = [], self._part
-        for lane in np.flatnonzero(self._rules._table.session[part.slots]).tolist():
+    def _sessions(self) -> list[InSession]:
+        found, part, table = [], self._part, self._rules._table
+        for lane in np.flatnonzero(table.session[part.slots]).tolist():
             session = self._rules._request(int(part.slots[lane])).session
             assert session is not None
-            tokens, phase = self._lane(lane), int(self._rules._table.phase[part.slots[lane]])
-            own = tokens.scores[:, self._program.in_session]
-            found.append(InSession(lane, *session.push(own, tokens.positions, PHASES[phase])))
+            own, phase = self._own(lane), PHASES[int(table.phase[part.slots[lane]])]
+            scored = self._tokens.scores[own][:, self._program.in_session]
+            found.append(InSession(lane, *session.push(scored, self._tokens.positions[own], phase)))
         return found
 
-    def _lane(self, lane: int) -> Tokens:
-        """Of one request."""
-        first, count = int(self._part.firsts[lane]), int(self._part.lengths[lane])
-        own, tokens = slice(first, first + count), self._tokens
-        return Tokens(
-            tokens.rows[own],
-            tokens.positions[own],
-            tokens.token_ids[own],
-            tokens.scores[own],
-            tokens.active,
-            first,
-        )
+    def _own(self, lane: int) -> Indices:
+        """Which tokens of the step are a lane's."""
+        first = int(self._part.firsts[lane])
+        return np.arange(first, first + int(self._part.lengths[lane]))
 
     def _fire(self, lane: int, lanes: Lanes, taken: Step, news: dict[int, list[Detection]]) -> None:
         rules, slot = self._rules, int(self._part.slots[lane])
         request, phase = rules._request(slot), PHASES[int(rules._table.phase[slot])]
         firing = Firing(
-            self._program, lanes, taken, lane, self._lane(lane), rules._store, phase, request.token_text
+            self._program,
+            lanes,
+            taken,
+            lane,
+            self._tokens,
+            self._own(lane),
+            slot,
+            rules._store,
+            phase,
+            request.token_text,
         )
         hits = taken.hits[:, lane]
         which = np.flatnonzero(hits.any(axis=0)).tolist()
@@ -474,11 +469,6 @@ class _Advance:
         table.left[slots] = left
         for lane in np.flatnonzero(changed).tolist():
             news.setdefault(int(self._part.lanes[lane]), [])
-
-    def _worth_keeping(self, scores: Scores) -> Tokens:
-        found = self._rules._store.best_of(scores, self._part.slots)
-        place, lane = np.divmod(found, scores.shape[1])
-        return self._tokens.some(np.sort(self._part.firsts[lane] + place))
 
 
 def _lookup(special: frozenset[int]) -> NDArray[np.bool_]:

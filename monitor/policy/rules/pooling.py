@@ -162,8 +162,10 @@ class EmaPool:
         np.cumsum(sums, axis=1, out=sums)
         anchors = np.empty((chunks + 1, lanes, checks))
         anchors[0] = state["anchor"]
-        for i, total in enumerate(self._rate * sums[:, -1]):
-            anchors[i + 1] = self._down[-1] * (anchors[i] + total)
+        now, whole_chunk = anchors[0], self._down[-1]
+        for after, total in zip(anchors[1:], self._rate * sums[:, -1], strict=True):
+            np.add(now, total, out=after)
+            now = np.multiply(after, whole_chunk, out=after)
         out = self._rate * sums
         out += anchors[:-1, None]
         out *= self._down[:, None]

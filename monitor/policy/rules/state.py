@@ -15,9 +15,12 @@ from numpy.typing import NDArray
 from monitor.policy.rules.pooling import State
 from monitor.policy.rules.program import Program
 from monitor.policy.rules.step import Lanes
+from monitor.records import Phase
 
 FIRST = 8
 """Rows of a new table; doubled when they do not suffice."""
+PHASES = (Phase.PROMPT, Phase.RESPONSE)
+"""As the table numbers them."""
 NO_PHASE = -1
 Indices = NDArray[np.intp]
 
@@ -69,9 +72,15 @@ class Table:
     def __init__(self, program: Program) -> None:
         self.layout = Layout(blank(program, 1))
         rules, checks, holders = len(program.rules), len(program.checks), len(program.holders)
-        self._tokens = self.layout.place("tokens")
+        self._tokens, self._leaves = self.layout.place("tokens"), program.leaves
+        self._watched = np.asarray([program.watches(phase) for phase in PHASES])
+        self._read = np.asarray([program.reads(phase) for phase in PHASES])
         self.numbers = np.tile(self.layout.blank, (FIRST, 1))
         """`[rows, numbers]` as in `layout`."""
+        self.rules = np.zeros((FIRST, rules), bool)
+        """`[rows, rules]` that apply to the request."""
+        self.checks = np.zeros((FIRST, checks), bool)
+        """`[rows, checks]` that apply to the request."""
         self.watching = np.zeros((FIRST, rules), bool)
         """`[rows, rules]` that look at the request's phase."""
         self.armed = np.zeros((FIRST, rules), bool)
@@ -83,7 +92,7 @@ class Table:
         self.shown = np.zeros(FIRST, np.int64)
         """`[rows]` positions below this one were shown to the rules."""
         self.judged = np.zeros(FIRST, np.int64)
-        """`[rows]` tokens of all phases that counted: neither a first token nor a special one."""
+        """`[rows]` tokens of all phases that counted: neither attention sinks nor special ones."""
         self.left = np.zeros((FIRST, holders))
         """`[rows, holders]` tokens for which a policy's clamps still hold; infinite where to the end."""
         self.age = np.zeros(FIRST, np.int64)
@@ -113,13 +122,26 @@ class Table:
         self.age[row] += 1
         self._free.append(row)
 
-    def begin(self, row: int, phase: int, watching: NDArray[np.bool_], reading: NDArray[np.bool_]) -> None:
-        """A phase of a request begins."""
-        self.phase[row] = phase
-        self.age[row] += 1
-        self.numbers[row] = self.layout.blank
-        self.watching[row] = self.armed[row] = watching
-        self.reading[row] = reading
+    def begin(self, rows: Indices, phases: NDArray[np.int8]) -> None:
+        """A phase of some requests begins. What became of conditions in the phase before is remembered."""
+        again = rows[self.phase[rows] != NO_PHASE] if len(self._leaves) else rows[:0]
+        past = self.layout.views(self.numbers[again])
+        self.phase[rows] = phases
+        self.age[rows] += 1
+        self.numbers[rows] = self.layout.blank
+        self.watching[rows] = self.armed[rows] = self._watched[phases] & self.rules[rows]
+        self.reading[rows] = self._read[phases] & self.checks[rows]
+        if len(again):
+            self._remember(again, past)
+
+    def _remember(self, rows: Indices, past: State) -> None:
+        numbers = self.numbers[rows]
+        now = self.layout.views(numbers)
+        now["until"][:], now["clock"][:] = past["until"], past["clock"]
+        now["best"][:, self._leaves] = past["best"][:, self._leaves]
+        if now["best_threshold"].size:
+            now["best_threshold"][:, self._leaves] = past["best_threshold"][:, self._leaves]
+        self.numbers[rows] = numbers
 
     def counted(self, rows: Indices) -> NDArray[np.int64]:
         """`[rows]` tokens of the phase that counted so far."""
@@ -141,6 +163,7 @@ class Table:
     def _grow(self) -> None:
         before = len(self)
         self.numbers, self.left = _doubled(self.numbers), _doubled(self.left)
+        self.rules, self.checks = _doubled(self.rules), _doubled(self.checks)
         self.watching, self.armed = _doubled(self.watching), _doubled(self.armed)
         self.reading, self.phase = _doubled(self.reading), _doubled(self.phase)
         self.shown, self.age = _doubled(self.shown), _doubled(self.age)

@@ -224,7 +224,7 @@ class PolicyModel(Strict):
         for i in places(self.rules):
             yield from (partial(self._own_name, i), partial(self._can_suppress, i), partial(self._falls, i))
         yield from condition_checks(self.conditions, self.rules)
-        yield from (self._clamped_features, self._ever_detected)
+        yield from (self._clamped_features, self._ever_detected, self._source_read, self._refusal_shown)
 
     def _sources(self) -> list[str]:
         return [name for name in ("concept", "features", "probe") if getattr(self, name) is not None]
@@ -273,6 +273,24 @@ class PolicyModel(Strict):
         if wanted and all(rule.action != "suppress" for rule in self.rules):
             raise refuse(
                 ["suppress", "when"], "`detected` needs a rule with `action: suppress`; or write `always`"
+            )
+
+    def _source_read(self) -> None:
+        """Refuses a source that nothing reads, since every rule and condition names its own."""
+        named = self._sources()
+        clamped = self.suppress is not None and self.suppress.features is None
+        if len(named) != 1 or not self.rules or (named[0] == "concept" and clamped):
+            return
+        leaves = self.leaves().values()
+        if leaves and all(check.own_columns for check in leaves):
+            message = f"nothing reads `{named[0]}`: every rule and condition names its own features or signal"
+            raise refuse([named[0]], f"{message}; remove it, or theirs")
+
+    def _refusal_shown(self) -> None:
+        if self.refusal and all(rule.action != "block" for rule in self.rules):
+            raise refuse(
+                ["refusal"],
+                "`refusal` is shown where a rule blocks; give a rule `action: block`, or remove it",
             )
 
     def leaves(self) -> dict[tuple[str, str], CheckModel]:

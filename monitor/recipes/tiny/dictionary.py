@@ -10,8 +10,16 @@ from typing import Annotated
 import torch
 import typer
 
+from monitor.dictionary.training.progress import RunLines
 from monitor.dictionary.training.settings import TrainSettings
-from monitor.lab.training import ProgressLines, TrainingText, open_subject, storage_of, together, train_into
+from monitor.lab.training import (
+    TrainingText,
+    open_subject,
+    storage_of,
+    together,
+    train_into,
+    verify_trained,
+)
 from monitor.recipes.tiny.corpus import corpora
 from monitor.recipes.tiny.gradients import keep_freed_memory
 from monitor.recipes.tiny.plan import END_MIXTURE
@@ -71,7 +79,10 @@ def main(
     with together():
         subject = open_subject(TrainingText(str(model), None, sources, CONTEXT, HELD_OUT, "auto"))
         storage = storage_of(out, weights="bfloat16")
-        train_into(storage, settings, subject, ProgressLines(settings, typer.echo), plot=True)
+        progress = RunLines(settings, subject.measured, typer.echo)
+        train_into(storage, settings, subject, progress, plot=True)
+        if not (test := verify_trained(out, subject)).passed:
+            typer.echo(test.explained())
     typer.echo(f"saved in {out}")
 
 

@@ -18,6 +18,7 @@ from datetime import UTC, date, datetime, time
 from pathlib import Path
 from typing import Any
 
+from monitor import utf8
 from monitor.errors import ConfigurationError
 from monitor.rpc.access.roles import Caller, Role
 
@@ -108,11 +109,11 @@ def _text(path: Path) -> str:
             raise ConfigurationError(
                 f"{path}: larger than {LARGEST_FILE} bytes; this is not a file of callers"
             )
-        return raw.decode("utf-8")
+        return utf8.decode(raw)
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ConfigurationError(f"{path}: not UTF-8; this is not a file of callers") from None
+    except utf8.NotUtf8 as error:
+        raise ConfigurationError(f"{path}:{error.line}: {error}") from None
 
 
 def _entry(line: str) -> CallerEntry:

@@ -6,13 +6,13 @@ from functools import cached_property
 
 import grpc
 
+from monitor.model.load.host import Memory
 from monitor.rpc.access.admission import Admission
 from monitor.rpc.access.authentication import Authenticator
 from monitor.rpc.access.call_checks import CallChecks
 from monitor.rpc.access.call_interceptor import CallInterceptor, TimeLimits
 from monitor.rpc.access.callers import read_callers
 from monitor.rpc.access.exposure import check_exposure
-from monitor.rpc.access.memory import Memory
 from monitor.rpc.access.other_services import BesidesInterceptor
 from monitor.rpc.access.quota import CallerQuotas
 from monitor.rpc.access.tls import credentials

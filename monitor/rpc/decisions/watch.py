@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from monitor.errors import BadRequest, Violation
 from monitor.rpc.access.call_interceptor import Context
 from monitor.rpc.decisions.ledger import Ledger
 from monitor.rpc.wire import decisions
-from monitor.rpc.wire.decisions import WatchFilter
+from monitor.rpc.wire.decisions import Cursor, WatchFilter
 from monitor.telemetry.decisions.feed import Subscription
 from monitor.telemetry.decisions.reader import read
 from monitor.telemetry.decisions.record import KIND, DecisionRecord, from_json
@@ -49,53 +48,75 @@ class DetectionWatch:
                     return
                 seq, record = found
                 if seq > last or not seq:  # Others were sent from the log already.
-                    await context.write(decisions.response(seq, record, wanted, missed + live.dropped))
+                    await context.write(
+                        decisions.response(self._at(seq), record, wanted, missed + live.dropped)
+                    )
 
-    def _checked(self, after: int | None) -> int:
-        """The sequence number after which to begin. Raises BadRequest where the log does not reach it."""
+    def _at(self, seq: int) -> Cursor | None:
+        """The place of a record in the log; None where it has no number."""
+        log = self._ledger.log
+        return Cursor(log.id, seq) if log is not None and seq else None
+
+    def _checked(self, after: Cursor | None) -> int:
+        """The sequence number after which to begin. Raises BadRequest for a cursor that is not one of this log."""
         if after is None:
             return 0
         log = self._ledger.log
         if log is None:
             raise BadRequest(Violation("after", "this server keeps no decision log; leave it out"))
-        if after > log.last:
-            raise BadRequest(Violation("after", f"is {after}, and the log's last record is {log.last}"))
-        return after
+        if after.log and after.log != log.id:
+            message = (
+                f"is a cursor of log {after.log}, and this server writes log {log.id}: it is another replica"
+            )
+            raise BadRequest(
+                Violation(
+                    "after", f"{message}, or its log was begun anew; write 0 to begin with its oldest record"
+                )
+            )
+        if after.record > log.last:
+            message = f"is record {after.record}, and the last one of this log is {log.last}"
+            raise BadRequest(Violation("after", f"{message}; write the `cursor` of an event"))
+        return after.record
 
     async def _catch_up(
         self, wanted: WatchFilter, live: Subscription, context: Context, after: int, deadline: float
     ) -> tuple[int, int]:
         """Send the records in the log, until the live queue holds everything after them.
 
-        Returns the last sequence number that was sent, and the number of records that retention had deleted.
+        Returns the last sequence number up to which everything is accounted for, and the number of records after the
+        first `after` that are not in the log any more.
         """
+        log = self._ledger.log
         assert self._folder is not None
-        missed, known = 0, False
+        assert log is not None
+        missed = 0
         while time.monotonic() < deadline:
             live.start_replay()
+            there = log.last
             records = read(self._folder, after)
             while chunk := await asyncio.to_thread(lambda source: list(islice(source, _CHUNK)), records):
-                if not known:
-                    missed, known = chunk[0]["seq"] - after - 1, True
-                after = chunk[-1]["seq"]
-                for seq, record in _decisions(chunk):
-                    if wanted.wants(record):
-                        await context.write(decisions.response(seq, record, wanted, missed))
+                for content in chunk:
+                    if content["seq"] <= after:  # A damaged log may give a number twice.
+                        continue
+                    missed, after = missed + content["seq"] - after - 1, content["seq"]
+                    found = _decision(content)
+                    if found is not None and wanted.wants(found):
+                        await context.write(decisions.response(self._at(after), found, wanted, missed))
+            missed, after = missed + max(0, there - after), max(there, after)
             if not live.dropped:
                 break
         live.stop_replay()
         return after, missed
 
 
-def _decisions(chunk: list[dict[str, object]]) -> Iterator[tuple[int, DecisionRecord]]:
-    """The decision records among lines of the log, with their sequence numbers. Unknown schemas are skipped."""
-    for content in chunk:
-        if content.get("kind") != KIND:
-            continue
-        try:
-            yield int(str(content["seq"])), from_json(content)
-        except ValueError:
-            continue
+def _decision(content: dict[str, object]) -> DecisionRecord | None:
+    """The record in a line of the log; None for lines of other kinds and for schemas that are not known."""
+    if content.get("kind") != KIND:
+        return None
+    try:
+        return from_json(content)
+    except ValueError:
+        return None
 
 
 async def _next(live: Subscription, seconds: float) -> tuple[int, DecisionRecord] | None:

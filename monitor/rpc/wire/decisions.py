@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from typing import Self
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -16,6 +18,33 @@ MOST_POLICIES = 1000
 """Maximum number of policies that one stream names."""
 _RANK = {severity: rank for rank, severity in enumerate(Severity)}
 _SEVERITY = {number: severity for severity, number in enums.SEVERITY.items()}
+_CURSOR = re.compile(r"(?P<log>[0-9a-f]{1,32})-(?P<record>[0-9]{1,16})")
+_BEGINNING = "0"
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """A record of one log, as clients keep it to go on behind it: `LOG-NUMBER`, or `0` for the beginning of any log."""
+
+    log: str
+    """Name of the log; empty for the beginning of any."""
+    record: int
+    """Sequence number of the record; 0 for the beginning."""
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The cursor that a text stands for. Raises ValueError where it is none."""
+        if text == _BEGINNING:
+            return cls("", 0)
+        found = _CURSOR.fullmatch(text)
+        if found is None:
+            raise ValueError(
+                "is no cursor; write the `cursor` of an event, or 0 for the beginning of the log"
+            )
+        return cls(found["log"], int(found["record"]))
+
+    def __str__(self) -> str:
+        return f"{self.log}-{self.record}" if self.log else _BEGINNING
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +59,8 @@ class WatchFilter:
     """Whether detections of rules in shadow mode count."""
     unknown: bool
     """Whether requests that could not be scored in full are wanted."""
-    after: int | None
-    """Sequence number in the log after which to begin; None for live records only."""
+    after: Cursor | None
+    """The record after which to begin; None for live records only."""
 
     def detections(self, record: DecisionRecord) -> tuple[Detection, ...]:
         """The detections of a record that pass the filter."""
@@ -62,24 +91,34 @@ def watched(message: pb.WatchDetectionsRequest) -> WatchFilter:
     minimum = _SEVERITY.get(asked, Severity.LOW)
     if asked != pb.SEVERITY_UNSPECIFIED and asked not in _SEVERITY:
         problems.add("minimum_severity", "write SEVERITY_LOW, _MEDIUM, _HIGH or _CRITICAL, or leave it out")
+    after = None
+    if message.HasField("after"):
+        try:
+            after = Cursor.parse(message.after)
+        except ValueError as error:
+            problems.add("after", str(error))
     problems.raise_any()
     return WatchFilter(
         policies=frozenset(message.policies),
         minimum=minimum,
         shadow=message.include_shadow,
         unknown=message.include_unknown,
-        after=message.after if message.HasField("after") else None,
+        after=after,
     )
 
 
 def response(
-    seq: int, record: DecisionRecord, wanted: WatchFilter, dropped: int
+    at: Cursor | None, record: DecisionRecord, wanted: WatchFilter, dropped: int
 ) -> pb.WatchDetectionsResponse:
-    """The message for a record. `dropped` is the number of records that the stream has missed so far."""
+    """The message for a record. `at` is its place in the log, None without one.
+
+    `dropped` is the number of records that the stream has missed so far.
+    """
     when = Timestamp()
     when.FromNanoseconds(round(record.time * 1e9))
     return pb.WatchDetectionsResponse(
-        cursor=seq,
+        cursor=str(at) if at is not None else "",
+        record=at.record if at is not None else 0,
         dropped=dropped,
         time=when,
         request_id=record.request_id,

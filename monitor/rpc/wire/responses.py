@@ -61,6 +61,7 @@ def coverage(record: Coverage) -> pb.Coverage:
         tokens_scored=record.tokens_scored,
         tokens_truncated=record.tokens_truncated,
         tokens_judged=record.tokens_judged,
+        tokens_sinks=record.tokens_sinks,
     )
 
 

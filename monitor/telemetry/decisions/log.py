@@ -1,7 +1,8 @@
 """The decision log of a server: a queue of records in front of the thread that writes them to disk.
 
 Records that arrive while the thread waits for the disk are written together, with one sync. Where the disk
-fails, requests are refused or records are dropped, as the operator chose.
+fails, requests are refused or records are dropped, as the operator chose. Where others take a file away, the log goes
+on in a new one, which begins with a line that says how many records are gone.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from typing import Any, Literal, Protocol
 
 import structlog
 
-from monitor.errors import Unavailable
+from monitor.errors import ConfigurationError, Unavailable
 from monitor.telemetry.decisions import lines
-from monitor.telemetry.decisions.writer import LogWriter
+from monitor.telemetry.decisions.writer import Appended, Displaced, LogWriter
 
 REFUSED = (
     "the decision could not be logged, and this server answers nothing that it cannot log; try another one"
@@ -55,6 +56,9 @@ class LogMeter(Protocol):
 
     def failed(self, cause: str) -> None:
         """Called when an operation on the disk failed."""
+
+    def displaced(self, cause: str, records: int) -> None:
+        """Called when others removed, moved, cut or changed a file that was being written, with `records` in it."""
 
 
 @dataclass(slots=True)
@@ -116,6 +120,11 @@ class DecisionLog:
         return self._drop or not self._failing
 
     @property
+    def id(self) -> str:
+        """Name of the log, which the folder keeps. Sequence numbers mean something together with it only."""
+        return self._writer.state.id
+
+    @property
     def last(self) -> int:
         """Sequence number of the newest record on disk."""
         return self._writer.next - 1
@@ -158,7 +167,7 @@ class DecisionLog:
             return
         began = time.perf_counter()
         try:
-            first, size = self._writer.append([record for _, record in made])
+            first, size = self._append([record for _, record in made])
         except Exception as error:  # noqa: BLE001  (no request may wait for ever)
             self._failed(error)
             self._lose_all([waiting for waiting, _ in made])
@@ -166,6 +175,37 @@ class DecisionLog:
         self._meter.committed(len(made), size, time.perf_counter() - began)
         for index, (waiting, _) in enumerate(made):
             waiting.done.set_result(first + index)
+
+    def _append(self, records: list[bytes]) -> Appended:
+        """Write records. Where others took the file away, write them to a new one, behind a line that says so."""
+        try:
+            return self._writer.append(records)
+        except Displaced as gone:
+            self._since = time.time()
+            self._displaced(gone)
+            written = self._writer.append([self._gap(str(gone.strerror)), *records])
+        self._lost = 0
+        return Appended(written.first + 1, written.size)
+
+    def _displaced(self, gone: Displaced) -> None:
+        self._lost += gone.records
+        self._meter.displaced(gone.cause, gone.records)
+        _log.error(
+            "a file of the decision log is not where, or not as, it was left",
+            reason=gone.strerror,
+            records=gone.records,
+        )
+
+    def _gap(self, reason: str) -> bytes:
+        """The line that says how many records before it are missing, since when and why."""
+        content = {
+            "kind": GAP,
+            "time": time.time(),
+            "since": self._since,
+            "lost": self._lost,
+            "reason": reason,
+        }
+        return lines.body(content)
 
     def _made(self, waiting: _Waiting) -> bytes | None:
         try:
@@ -180,7 +220,9 @@ class DecisionLog:
         full = isinstance(error, OSError) and error.errno in _FULL
         self._cause = "disk_full" if full else "error"
         self._meter.failed("disk_full" if full else "write")
-        reason = (error.strerror if isinstance(error, OSError) else None) or type(error).__name__
+        if isinstance(error, Displaced):
+            self._displaced(error)
+        reason = _reason(error)
         if not self._failing:
             self._since = time.time()
             does = "decisions are dropped" if self._drop else "requests are refused"
@@ -189,15 +231,8 @@ class DecisionLog:
 
     def _recover(self) -> None:
         """Try to write again after a failure, beginning with a line that says which records are missing."""
-        gap = {
-            "kind": GAP,
-            "time": time.time(),
-            "since": self._since,
-            "lost": self._lost,
-            "reason": self._failing,
-        }
         try:
-            self._writer.append([lines.body(gap)])
+            self._writer.append([self._gap(self._failing)])
         except Exception as error:  # noqa: BLE001  (no request may wait for ever)
             self._failed(error)
             return
@@ -228,3 +263,9 @@ class DecisionLog:
         except OSError as error:
             self._meter.failed("delete")
             _log.warning("old files of the decision log could not be deleted", error=error.strerror)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ConfigurationError):
+        return str(error)
+    return (error.strerror if isinstance(error, OSError) else None) or type(error).__name__

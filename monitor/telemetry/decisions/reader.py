@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from monitor.telemetry.decisions import lines
-from monitor.telemetry.decisions.folder import Segment, has_writer, segments
+from monitor.telemetry.decisions.folder import LogState, Segment, has_writer, segments
 
 _POLL = 0.2
 """Seconds between two checks for new records while a log is followed."""
@@ -113,6 +114,10 @@ class LogReport:
     """Sequence number of the oldest record; 0 where there is none."""
     last: int = 0
     """Sequence number of the newest record."""
+    missing: int = 0
+    """Number of records that were written and are not there: before the first, between two, or after the last."""
+    deleted: int = 0
+    """Number of records before the first that retention has deleted; they do not count as missing."""
     faults: list[str] = field(default_factory=list)
     """Everything that is wrong, as `FILE:BYTE: what`."""
     writing: bool = False
@@ -125,24 +130,53 @@ def verify(folder: Path) -> LogReport:
     Raises OSError where the folder cannot be read.
     """
     report = LogReport()
+    before = LogState.read(folder)
     for found in segments(folder):
         report.files += 1
-        for line in scan(found.path):
-            at = f"{found.path.name}:{line.start}"
-            if line.content is not None:
-                _count(report, line.content["seq"], at)
-            elif not line.finished and has_writer(folder):
-                report.writing = True
-            else:
-                report.faults.append(f"{at}: the line {line.fault}; it is not read")
+        with suppress(FileNotFoundError):  # Retention deleted it meanwhile.
+            _check(folder, found, report)
+    _count_ends(folder, report, before)
     return report
 
 
+def _check(folder: Path, found: Segment, report: LogReport) -> None:
+    for line in scan(found.path):
+        at = f"{found.path.name}:{line.start}"
+        if line.content is not None:
+            _count(report, line.content["seq"], at)
+        elif not line.finished and has_writer(folder):
+            report.writing = True
+        else:
+            report.faults.append(f"{at}: the line {line.fault}; it is not read")
+
+
 def _count(report: LogReport, seq: int, at: str) -> None:
-    if report.records and seq != report.last + 1:
-        report.faults.append(
-            f"{at}: record {seq} follows record {report.last}; what was between them is missing"
-        )
+    if report.records and seq > report.last + 1:
+        _miss(report, report.last + 1, seq - 1, f"{at}: record {seq} follows record {report.last}")
+    elif report.records and seq <= report.last:
+        report.faults.append(f"{at}: record {seq} follows record {report.last}; its number was given before")
     report.first = report.first or seq
-    report.last = seq
+    report.last = max(report.last, seq)
     report.records += 1
+
+
+def _count_ends(folder: Path, report: LogReport, before: LogState | None) -> None:
+    """Count what is missing before the first record and after the last, by what the folder says of its log."""
+    after = LogState.read(folder)  # Retention may have deleted files while they were read.
+    deleted = after.deleted if after is not None else 0
+    report.deleted = min(deleted, report.first - 1) if report.records else deleted
+    if report.first > report.deleted + 1:
+        why = (
+            "retention did not delete them" if after is not None else "nothing says whether they were deleted"
+        )
+        _miss(report, report.deleted + 1, report.first - 1, f"before the first record, and {why}")
+    known = before.next - 1 if before is not None else 0
+    if known > max(report.last, report.deleted):
+        _miss(report, max(report.last, report.deleted) + 1, known, "at the end")
+
+
+def _miss(report: LogReport, first: int, last: int, where: str) -> None:
+    count = last - first + 1
+    report.missing += count
+    span = f"record {first} is" if count == 1 else f"{count} records, {first} to {last}, are"
+    report.faults.append(f"{where}: {span} missing")

@@ -56,21 +56,34 @@ def recover(folder: Path) -> End:
 
 def _set_aside(folder: Path, newest: Segment, good: int) -> None:
     """Move what follows byte `good` to the folder `torn`. The copy is on disk before the file is cut."""
-    aside = folder / QUARANTINE
-    aside.mkdir(mode=0o700, exist_ok=True)
-    name = f"{newest.path.stem}-{good}-{time.time_ns()}.bin"
+    there = _aside(folder, newest, good)
     with newest.path.open("rb") as file:
         file.seek(good)
         tail = file.read()
-    handle = os.open(aside / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    handle = os.open(there, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(handle, "wb") as copy:
         copy.write(tail)
         copy.flush()
         os.fsync(copy.fileno())
-    sync_folder(aside)
+    sync_folder(there.parent)
     handle = os.open(newest.path, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.ftruncate(handle, good)
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def set_aside_whole(folder: Path, found: Segment) -> None:
+    """Move a file that others have put in the place of the log's next one to the folder `torn`."""
+    there = _aside(folder, found, 0)
+    found.path.rename(there)
+    sync_folder(there.parent)
+    _log.warning("a file stood where the decision log's next one belongs; it was set aside", file=there.name)
+
+
+def _aside(folder: Path, found: Segment, good: int) -> Path:
+    """A place in the folder `torn` for what follows byte `good` of a file."""
+    aside = folder / QUARANTINE
+    aside.mkdir(mode=0o700, exist_ok=True)
+    return aside / f"{found.path.stem}-{good}-{time.time_ns()}.bin"

@@ -1,6 +1,6 @@
 """Readings of a request as a record holds them: sparse, exact, without a word of the text.
 
-Special tokens (BOS, turn markers) are marked by position, because rules pass over them.
+Special tokens (BOS, turn markers) and attention sinks are marked by position, because rules pass over them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Stretch:
     start: int
     tokens: int
     special: tuple[int, ...] = ()
-    """Positions of special tokens."""
+    """Positions of special tokens and of attention sinks."""
     values: tuple[tuple[int, int, float], ...] = ()
     """(token from the start, column, reading)."""
     failure: Failure | None = None
@@ -45,7 +45,8 @@ def stretch(block: TokenBlock, special: frozenset[int]) -> Stretch:
     rows, columns = np.nonzero(block.readings)
     found = block.readings[rows, columns]
     values = zip(rows.tolist(), columns.tolist(), (float(f"{v:.9g}") for v in found.tolist()), strict=True)
-    marks = tuple(block.start + at for at, token_id in enumerate(block.token_ids) if token_id in special)
+    places = enumerate(block.token_ids, block.start)
+    marks = tuple(at for at, token_id in places if token_id in special or at in block.sinks)
     return Stretch(block.phase, block.start, len(block.token_ids), marks, tuple(values))
 
 

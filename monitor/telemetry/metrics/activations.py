@@ -29,16 +29,17 @@ _LABELS = [*(str(bound) for bound in BOUNDS), "+Inf"]
 
 
 def _counted(blocks: Blocks) -> Readings:
-    """`[tokens, watched]` without position 0: an attention sink with huge readings, which rules pass over too."""
-    rows, positions = blocks.in_order(blocks.firsts), blocks.in_order(blocks.starts)
-    if len(rows) == len(blocks.readings) and (positions > 0).all():
+    """`[tokens, watched]` without attention sinks, whose readings are huge, and which rules pass over too."""
+    rows, ordinary = blocks.in_order(blocks.firsts), blocks.ordinary()
+    if len(rows) == len(blocks.readings) and ordinary.all():
         return blocks.readings
-    return blocks.readings[rows[positions > 0]]
+    return blocks.readings[rows[ordinary]]
 
 
 _EDGES = np.asarray(BOUNDS, dtype=np.float32)
-_PENDING_TOKENS = 4096
-_PENDING_BLOCKS = 1024
+_PENDING_READINGS = 1 << 16
+"""Readings that wait: as many as a processor's cache holds, so that counting them costs little and holds up no pass."""
+_PENDING_PASSES = 1024
 _BUCKETS = len(BOUNDS) + 1
 
 
@@ -97,8 +98,8 @@ class ActivationLedger:
         """Take readings in the columns of `plan`; they must not be written to again."""
         self._pending.append((plan, blocks))
         # Two threads may lose a count here; it only delays the counting.
-        self._waiting += int(blocks.counts.sum())
-        if self._waiting >= _PENDING_TOKENS or len(self._pending) >= _PENDING_BLOCKS:
+        self._waiting += blocks.readings.size
+        if self._waiting >= _PENDING_READINGS or len(self._pending) >= _PENDING_PASSES:
             with self._lock:
                 self._count()
 
@@ -140,38 +141,41 @@ class ActivationLedger:
             self._tokens[Phase.PROMPT] += whole - responses
             groups.setdefault(id(plan), (plan, []))[1].append(_counted(blocks))
         for plan, rows in groups.values():
-            self._add(self._aligned(plan, np.concatenate(rows)))
+            self._add(self._columns(plan), rows[0] if len(rows) == 1 else np.concatenate(rows))
 
-    def _aligned(self, plan: WatchPlan, values: Readings) -> tuple[Readings, NDArray[np.intp]]:
-        """The columns of `plan` that still have a row, and which row; NaN anywhere in a token drops the token.
+    def _columns(self, plan: WatchPlan) -> NDArray[np.intp]:
+        """Of each column of `plan` the row that it is counted in; −1 for features that nobody watches any more.
 
         Probes and signals stand behind the features and are not counted.
         """
+        others = len(plan) - len(plan.features)
+        rows = [self._rows.get(feature, -1) for feature in plan.features] + others * [-1]
+        return np.asarray(rows, dtype=np.intp)
+
+    def _add(self, rows: NDArray[np.intp], values: Readings) -> None:
+        """Count `[tokens, columns]` readings into the rows of their columns. A NaN in a token drops the token."""
+        columns, found = _not_zero(values)
         with np.errstate(over="ignore", invalid="ignore"):
-            finite = np.isfinite(values.sum())
+            finite = np.isfinite(found.sum())
         if not finite:  # or the sum of finite numbers overflowed
             values = values[np.isfinite(values).all(axis=1)]
-        if plan is self._plan:
-            return values[:, : len(plan.features)], np.arange(len(plan.features))
-        kept = [column for column, feature in enumerate(plan.features) if feature in self._rows]
-        rows = np.asarray([self._rows[plan.features[column]] for column in kept], dtype=np.intp)
-        return values[:, kept], rows
+            columns, found = _not_zero(values)
+        row = rows.take(columns)
+        kept = (row >= 0).nonzero()[0]
+        row, found, height = row[kept], found[kept], len(self._rows)
+        slots = row * _BUCKETS + np.searchsorted(_EDGES, found, side="left")
+        self._counts += np.bincount(slots, minlength=height * _BUCKETS).reshape(height, _BUCKETS)
+        self._counts[rows[rows >= 0], 0] += len(values)
+        self._counts[:, 0] -= np.bincount(row, minlength=height)
+        self._sums += np.bincount(row, weights=found, minlength=height)
+        np.maximum.at(self._maxima, row, found.astype(np.float64))  # of one type: many times as fast
 
-    def _add(self, aligned: tuple[Readings, NDArray[np.intp]]) -> None:
-        """Count `[tokens, columns]` readings into the columns' rows, each of which occurs once."""
-        values, rows = aligned
-        width = values.shape[1]
-        flat = np.ascontiguousarray(values).ravel()
-        # numpy finds what is true in booleans many times as fast as what is not zero in floats.
-        places = np.flatnonzero(flat != 0)
-        columns, found = places % max(width, 1), flat[places]
-        slots = columns * _BUCKETS + np.searchsorted(_EDGES, found, side="left")
-        counts = np.bincount(slots, minlength=width * _BUCKETS).reshape(width, _BUCKETS)
-        counts[:, 0] += len(values) - np.bincount(columns, minlength=width)
-        self._counts[rows] += counts
-        self._sums[rows] += np.bincount(columns, weights=found, minlength=width)
-        if len(values):
-            self._maxima[rows] = np.maximum(self._maxima[rows], values.max(axis=0))
+
+def _not_zero(values: Readings) -> tuple[NDArray[np.intp], Readings]:
+    """Column and value of all readings that are not zero. numpy finds booleans many times as fast as floats."""
+    flat = np.ascontiguousarray(values).ravel()
+    places = (flat != 0).nonzero()[0]
+    return places % max(values.shape[1], 1), flat.take(places)
 
 
 class ActivationMeter:

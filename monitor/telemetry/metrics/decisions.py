@@ -8,11 +8,14 @@ from prometheus_client import CollectorRegistry
 
 from monitor.telemetry.metrics.families import Families
 
-DROPS = ("queue_full", "disk_full", "error", "stopping")
+DROPS = ("queue_full", "disk_full", "error", "stopping", "removed")
 """Values of the label `cause` for lost records."""
 
 ERRORS = ("write", "sync", "rotate", "delete", "disk_full", "other")
 """Values of the label `cause` for failed operations; one that is not listed counts as `other`."""
+
+DISPLACED = ("removed", "moved", "truncated", "changed")
+"""Values of the label `cause` for files that others did something to."""
 
 
 class DecisionLogMetrics:
@@ -31,6 +34,11 @@ class DecisionLogMetrics:
             "decision_log_dropped", "Records that the decision log did not keep.", "cause"
         )
         self._errors = families.counter("decision_log_errors", "Failed writes of the decision log.", "cause")
+        self._displaced = families.counter(
+            "decision_log_displaced_files",
+            "Files of the decision log that others removed, moved, cut or changed while they were written.",
+            "cause",
+        )
         self._commit = families.histogram(
             "decision_log_commit_seconds", "Time to write one group of records and to sync it to disk."
         )
@@ -39,6 +47,8 @@ class DecisionLogMetrics:
             self._dropped.labels(cause)
         for cause in ERRORS:
             self._errors.labels(cause)
+        for cause in DISPLACED:
+            self._displaced.labels(cause)
 
     def enabled(self, queued: Callable[[], int], limit: int) -> None:
         """Show that decisions are logged. `queued` is called at each scrape; at most `limit` records may wait."""
@@ -59,6 +69,12 @@ class DecisionLogMetrics:
     def failed(self, cause: str) -> None:
         """Count a failed write, sync, rotation or deletion; `cause` is one of ERRORS."""
         self._errors.labels(cause if cause in ERRORS else "other").inc()
+
+    def displaced(self, cause: str, records: int) -> None:
+        """Count a file that others took away. Where it was removed, its records are lost; `cause` is of DISPLACED."""
+        self._displaced.labels(cause).inc()
+        if cause == "removed":
+            self.dropped("removed", records)
 
 
 class WatchMeter:

@@ -13,7 +13,7 @@ import pytest
 
 from monitor.cli.decisions.filter import instant
 from monitor.errors import InputError
-from monitor.telemetry.decisions.folder import segments
+from monitor.telemetry.decisions.folder import LogState, segments
 from monitor.telemetry.decisions.reader import read
 from tests.rpc.conftest import serving
 from tests.telemetry.decisions.logs import log
@@ -136,7 +136,7 @@ def test_verify_says_what_is_wrong(run, tmp_path):
     torn = run("decisions", "verify", "--log", tmp_path)
     assert torn.exit_code == 1
     assert "the line has no end; it is not read" in torn.stdout
-    assert "2 records (1 to 2) in 1 file: 1 fault" in torn.stdout
+    assert "2 records (1 to 2) in 1 file: 2 faults (1 record missing)" in torn.stdout
 
 
 def test_a_gap_and_an_unreadable_schema_are_said(run, tmp_path):
@@ -178,14 +178,25 @@ def test_follow_shows_what_comes(run, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+def read_json(arguments, count):
+    """The first lines of a command that prints one JSON object on each."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "monitor", *arguments], stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            return [json.loads(process.stdout.readline()) for _ in range(count)]
+        finally:
+            process.kill()
+
+
 def test_watch_shows_what_a_server_detects_and_begins_where_it_is_told(run, tmp_path):
     with serving(decision_log=tmp_path, max_call_seconds=3.0) as served:
         first = served.score("lie").request_id
         served.generate("bomb", max_new_tokens=1)
         arguments = ["decisions", "watch", "--connect", served.addresses.grpc, "--after"]
-        shown = run(*arguments, "9")
+        shown = run(*arguments, f"{LogState.read(tmp_path).id}-9")
         assert shown.exit_code == 2
-        assert "the log's last record is 2" in shown.stderr
+        assert "the last one of this log is 2" in shown.stderr
         process = subprocess.Popen(
             [sys.executable, "-m", "monitor", *arguments, "0"],
             stdout=subprocess.PIPE,
@@ -200,6 +211,7 @@ def test_watch_shows_what_a_server_detects_and_begins_where_it_is_told(run, tmp_
             time.sleep(3)  # The first stream is over by now, and another one goes on where it ended.
             last = served.score("lie").request_id
             lines += [process.stdout.readline() for _ in range(2)]
+            as_json = read_json([*arguments, "0", "--json"], 3)
         finally:
             process.send_signal(signal.SIGINT)
             try:
@@ -208,6 +220,8 @@ def test_watch_shows_what_a_server_detects_and_begins_where_it_is_told(run, tmp_
                 process.kill()
                 process.communicate()
     assert process.returncode == 0, said
+    assert said == f"go on with --after {as_json[-1]['cursor']}\n"
+    assert [event["record"] for event in as_json] == ["1", "2", "3"]
     assert first in lines[0]
     assert "● deception / word  high  suppress  in the prompt, at token 1" in lines[1]
     assert " block " in lines[2]

@@ -123,3 +123,12 @@ def test_from_text_by_the_model(run, pair, tmp_path, monkeypatch):
     same = run("decisions", "replay", "--policies", flags["policies"], *here)
     assert same.exit_code == 0, same.stderr
     assert same.stdout.startswith("3 replayed: 0 differ"), same.stdout
+
+
+def test_a_replay_in_which_nothing_was_replayed_is_no_success(run, logged, tmp_path):
+    write(tmp_path / "p", "deception", 7, "suppress")
+    done = run(
+        "decisions", "replay", "--policies", tmp_path / "p", "--log", logged[0], "--until", "2001-01-01"
+    )
+    assert done.exit_code == 2
+    assert "so nothing was replayed" in done.stderr

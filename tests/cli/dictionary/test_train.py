@@ -9,9 +9,13 @@ from typer.testing import CliRunner
 
 from monitor.cli.dictionary.app import dictionary_app
 from monitor.dictionary.bundle import load_dictionary
-from monitor.dictionary.training.settings import TrainSettings
-from monitor.dictionary.training.trainer import StepMetrics
-from monitor.lab.training import ProgressLines
+from monitor.dictionary.formats import DictionaryCard, save_saelens
+from monitor.dictionary.sae import Activation, SparseAutoencoder
+from monitor.lab.training import held_out_for
+from monitor.model.runtime import load_pair
+from monitor.model.selftest.expected import ExpectedSource
+from monitor.model.selftest.self_test import self_test
+from monitor.model.selftest.verified_records import load_records
 from tests.dictionary.training.tiny_model import options, write_model, write_text
 
 run = CliRunner()
@@ -35,11 +39,12 @@ def test_train_and_info(model, data, tmp_path):
     assert done.exit_code == 0, (done.output, done.exception)
     assert "ce recovered" in done.output
     lines = done.stderr.splitlines()
-    assert lines[0] == "training 64 features on 5,120 tokens; a line follows every 30 seconds"
+    assert lines[0].startswith("training 64 features on 5,120 tokens; the first estimate")
     assert re.fullmatch(
-        r"[\d,]+ of 5,120 tokens  FVU [\d.]+  L0 [\d.]+ .*[\d,]+ tokens/s  \d+:\d\d:\d\d remaining", lines[1]
+        r"trained on 5,120 of 5,120 tokens  FVU [\d.]+  L0 [\d.]+ .*[\d,]+ tokens/s  about \d+:\d\d:\d\d left",
+        lines[-2],
     )
-    assert "training is complete" in lines[-1]
+    assert lines[-1].startswith("measuring: ")
     found = load_dictionary(tmp_path)
     assert (found.autoencoder.features, found.card.layer, found.card.prepend_bos) == (64, 2, True)
     assert found.card.context_size == 32
@@ -52,18 +57,51 @@ def test_train_and_info(model, data, tmp_path):
         assert part in shown.output
 
 
-def test_where_there_is_no_terminal_a_line_comes_every_thirty_seconds():
-    lines, clock = [], iter(range(0, 100_000, 10))
-    settings = TrainSettings(features=64, tokens=100 * 256, batch=256, buffer=256)
-    progress = ProgressLines(settings, lines.append, lambda: float(next(clock)))
-    for step in range(60, 100):  # resumed after 60 steps; each takes ten seconds
-        progress(StepMetrics(step, (step + 1) * 256, 1.0, 0.25, 31.9, 0.0, 1e-3, 0.0))
-    steps = [int(line.split(" of ")[0].replace(",", "")) // 256 - 1 for line in lines[1:-1]]
-    assert steps == [*range(60, 100, 3)]
-    assert (
-        lines[2] == "16,384 of 25,600 tokens  FVU 0.2500  L0 31.9  dead 0.0 %  26 tokens/s  0:06:00 remaining"
+def test_the_next_commands_take_what_was_trained(tmp_path, data):
+    """Also with a tokenizer that has a BOS token and puts it before no text, as chat models have."""
+    model = write_model(tmp_path / "model", begins=False)
+    out = tmp_path / "out"
+    more = ("--features", "32", "--tokens", "5120", "--no-plot")
+    done = run.invoke(dictionary_app, ["train", *options(model, data, out, *more)])
+    assert done.exit_code == 0, (done.output, done.exception)
+    assert "verified: on the self-test's texts" in done.output
+    (record,) = load_records(out)
+    assert record.norm_limit == load_dictionary(out).card.norm_limit > 0
+    assert load_dictionary(out).card.prepend_bos is False
+    pair = ["--model", str(model), "--dictionary", str(out)]
+    described = run.invoke(
+        dictionary_app, ["describe", *pair, "--data", str(data), "--tokens", "2000", "--length", "32"]
     )
-    assert "0:00:00 remaining" in lines[-2]
+    assert described.exit_code == 0, (described.output, described.exception)
+    assert load_dictionary(out).statistics.norm_limit == record.norm_limit
+    test = self_test(load_pair(str(model), out, device="cpu"))
+    assert (test.passed, test.expected.source) == (True, ExpectedSource.RECORDED)
+
+
+def test_what_reconstructs_nothing_is_refused_though_nothing_is_declared(tmp_path, data):
+    model, out = write_model(tmp_path / "model"), tmp_path / "out"
+    sae = SparseAutoencoder(
+        Activation.RELU, torch.ones(4, 32), torch.ones(4), 10 * torch.ones(4, 32), torch.zeros(32)
+    )
+    save_saelens(out, sae, DictionaryCard(layer=2))
+    pair = ["--model", str(model), "--dictionary", str(out), "--data", str(data), "--tokens", "500"]
+    refused = run.invoke(dictionary_app, ["describe", *pair, "--length", "32"])
+    assert refused.exit_code == 2
+    assert "explained variance is -" in refused.stderr
+    assert "--skip-self-test" in refused.stderr
+    assert not (out / "statistics.safetensors").exists()
+    again = run.invoke(dictionary_app, ["describe", *pair, "--length", "32", "--skip-self-test"])
+    assert again.exit_code == 0, (again.output, again.exception)
+
+
+def test_a_short_run_reads_and_measures_no_more_than_it_needs(model, data, tmp_path):
+    given = options(model, data, tmp_path, "--features", "16", "--tokens", "2048", "--no-plot")
+    at = given.index("--held-out")
+    done = run.invoke(dictionary_app, ["train", *given[:at], *given[at + 2 :]])
+    assert done.exit_code == 0, (done.output, done.exception)
+    report = json.loads((tmp_path / "training.json").read_text())
+    assert report["results"]["held_out_tokens"] <= 8192
+    assert [held_out_for(tokens) for tokens in (2048, 10**6, 10**9)] == [8192, 100_000, 200_000]
 
 
 def test_bfloat16_weights_and_another_layer(model, data, tmp_path):

@@ -50,6 +50,29 @@ def test_test_needs_no_model_for_readings(tmp_path):
     assert "1 passed, 0 failed, 1 on texts left out" in done.output
 
 
+TEXTS_ONLY = TESTS.replace("  - {name: strong, readings: {all: [0, 1]}, fires: [stated]}\n", "")
+
+
+def test_a_run_in_which_nothing_ran_is_no_success(tmp_path):
+    write_concept(tmp_path)
+    (tmp_path / "greed.test.yaml").write_text(TEXTS_ONLY)
+    done = run("test", tmp_path, "--readings-only")
+    assert done.exit_code == 2
+    assert "0 passed, 0 failed, 1 on texts left out" in done.output
+
+
+def test_a_test_and_a_lock_whose_policy_is_gone_fail(tmp_path):
+    write_concept(tmp_path)
+    (tmp_path / "greed.test.yaml").write_text(TESTS)
+    (tmp_path / "gone.test.yaml").write_text(TESTS.replace("greed", "gone"))
+    done = run("test", tmp_path, "--readings-only", "--junit", tmp_path / "out.xml")
+    assert done.exit_code == 1
+    assert "1 passed, 1 failed" in done.output
+    suite = ElementTree.parse(tmp_path / "out.xml").getroot()
+    failure = suite.find(".//testsuite[@name='gone']/testcase/failure")
+    assert "belongs to a policy gone.yaml that is not here" in failure.get("message")
+
+
 def test_junit_names_every_case_and_why_it_failed(tmp_path):
     results = [
         Result("a", "one", True, "fired on 2 of 2"),

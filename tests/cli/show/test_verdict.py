@@ -48,6 +48,14 @@ def test_checked_and_not_matched_are_two_statements():
     assert lines[1].strip() == "NOT MATCHED   no rule fired"
 
 
+def test_sinks_behind_the_first_token_are_counted_apart():
+    coverage = pb.Coverage(tokens_run=10, tokens_scored=10, tokens_sinks=3)
+    line = shown(render.status_line(verdict(coverage=coverage)))
+    assert "10 of 10 tokens scored, 3 of them attention sinks that no rule judges" in line
+    first = pb.Coverage(tokens_run=10, tokens_scored=10, tokens_sinks=1)
+    assert "sinks" not in shown(render.status_line(verdict(coverage=first)))
+
+
 def test_unknown_never_reads_as_clean():
     given = verdict(scored=4, status=pb.CHECK_STATUS_UNKNOWN, failure="tap_missed")
     text = shown(render.verdict_block(given))

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import lzma
+import math
 
 import pytest
 import torch
 
 from monitor.dictionary.cards import card_file
-from monitor.dictionary.cards.description import DescribeOptions, PackedRow, describe
+from monitor.dictionary.cards.description import DescribeOptions, describe
 from monitor.dictionary.cards.detokenizer import Detokenizer
 from monitor.dictionary.cards.feature_cards import make_cards
 from monitor.dictionary.cards.logit_lens import Unembedding
+from monitor.dictionary.packed_text import PackedText
 from monitor.errors import DictionaryError, NotFound
 from tests.dictionary.small_dictionary import (
     BOS,
@@ -28,10 +30,10 @@ def _spelt(ids):
 
 @pytest.fixture
 def made():
-    found = describe(small_rows(30, 16), residuals_of, small_autoencoder(), DescribeOptions(bos=BOS, keep=3))
+    found = describe(small_rows(30, 16), residuals_of, small_autoencoder(), DescribeOptions(math.inf, keep=3))
     head = torch.randn(VOCABULARY, WIDTH, generator=torch.Generator().manual_seed(2))
     unembedding = Unembedding(norm=lambda x: x, head=lambda x: x @ head.T)
-    return found, list(make_cards(found, small_autoencoder(), unembedding, Detokenizer(_spelt), bos=BOS))
+    return found, list(make_cards(found, small_autoencoder(), unembedding, Detokenizer(_spelt), start=(BOS,)))
 
 
 def _save(folder, made_cards):
@@ -62,10 +64,10 @@ def test_a_card_says_what_the_pass_found(made):
 
 def test_documents_that_repeat_each_other_give_one_context():
     rows = small_rows(6, 16, bos_share=0.0)
-    again = [PackedRow(row.ids, row.documents + number) for number in range(1, 4) for row in rows]
-    found = describe(again, residuals_of, small_autoencoder(), DescribeOptions(bos=BOS, keep=3))
+    again = [PackedText(row.ids, row.documents + number) for number in range(1, 4) for row in rows]
+    found = describe(again, residuals_of, small_autoencoder(), DescribeOptions(math.inf, keep=3))
     assert int((found.contexts.peaks > 0).sum(1).max()) == 3
-    cards_of = make_cards(found, small_autoencoder(), None, Detokenizer(_spelt), bos=BOS)
+    cards_of = make_cards(found, small_autoencoder(), None, Detokenizer(_spelt), start=(BOS,))
     for card in cards_of:
         assert len(card.contexts) <= 1
         assert card.promoted == card.suppressed == ()

@@ -1,23 +1,26 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
 from monitor.dictionary.cards.contexts import EMPTY
-from monitor.dictionary.cards.description import DescribeOptions, PackedRow, describe, pack_rows
+from monitor.dictionary.cards.description import DescribeOptions, describe
+from monitor.dictionary.packed_text import PackedText
 from monitor.errors import DictionaryError
 from tests.dictionary.small_dictionary import BOS, FEATURES, residuals_of, small_autoencoder, small_rows
 
 
-def _plain(rows, options):
+def _plain(rows):
     """The same in plain loops and float64: per feature maximum, share of active tokens, best place per document."""
     autoencoder = small_autoencoder().to(dtype=torch.float64)
     best: list[dict[int, tuple[float, int, int]]] = [{} for _ in range(FEATURES)]
     active, tokens = torch.zeros(FEATURES), 0
     for number, row in enumerate(rows):
         activations = autoencoder.encode(residuals_of(row.ids[None])[0].double())
-        for at, (token, document) in enumerate(zip(row.ids.tolist(), row.documents.tolist(), strict=True)):
-            if at == 0 or token == options.bos:
+        for at, document in enumerate(row.documents.tolist()):
+            if at == 0 or row.documents[at] != row.documents[at - 1]:
                 continue
             tokens += 1
             for feature in range(FEATURES):
@@ -28,13 +31,12 @@ def _plain(rows, options):
     return best, active / tokens, tokens
 
 
-@pytest.mark.parametrize("bos", [BOS, None])
 @pytest.mark.parametrize("batch_tokens", [16, 64, 10_000])
-def test_one_pass_finds_what_plain_loops_find(bos, batch_tokens):
+def test_one_pass_finds_what_plain_loops_find(batch_tokens):
     rows = small_rows(23, 16)
-    options = DescribeOptions(bos=bos, keep=4, before=3, after=2, batch_tokens=batch_tokens, outlier_norm=1e9)
+    options = DescribeOptions(math.inf, keep=4, before=3, after=2, batch_tokens=batch_tokens)
     found = describe(rows, residuals_of, small_autoencoder(), options)
-    best, density, tokens = _plain(rows, options)
+    best, density, tokens = _plain(rows)
     assert found.statistics.tokens == tokens
     assert torch.allclose(found.statistics.density, density.float())
     for feature in range(FEATURES):
@@ -46,9 +48,9 @@ def test_one_pass_finds_what_plain_loops_find(bos, batch_tokens):
 
 def test_windows_hold_the_tokens_around_the_peak_of_one_document():
     rows = small_rows(23, 16)
-    options = DescribeOptions(bos=BOS, keep=4, before=3, after=2, batch_tokens=64, outlier_norm=1e9)
+    options = DescribeOptions(math.inf, keep=4, before=3, after=2, batch_tokens=64)
     found = describe(rows, residuals_of, small_autoencoder(), options)
-    best, _, _ = _plain(rows, options)
+    best, _, _ = _plain(rows)
     for feature in range(FEATURES):
         places = sorted(best[feature].values(), reverse=True)[:4]
         for slot, (value, row, at) in enumerate(places):
@@ -65,26 +67,9 @@ def test_windows_hold_the_tokens_around_the_peak_of_one_document():
 def test_contexts_come_from_different_documents_even_over_batches():
     one_long = small_rows(8, 16, bos_share=0.0)
     found = describe(
-        one_long, residuals_of, small_autoencoder(), DescribeOptions(bos=BOS, keep=3, batch_tokens=16)
+        one_long, residuals_of, small_autoencoder(), DescribeOptions(math.inf, keep=3, batch_tokens=16)
     )
     assert int((found.contexts.peaks > 0).sum(1).max()) == 1
-
-
-def test_packing_loses_nothing_and_knows_the_documents():
-    texts = ["abc", "defghij", "k", "lmnopqrstu"]
-    rows = list(pack_rows(texts, lambda text: [ord(c) for c in text], 6, BOS))
-    ids = [token for row in rows for token in row.ids.tolist() if token != BOS]
-    assert "".join(map(chr, ids)) == "abcdefghijklmnopq"
-    assert all(row.ids[0] == BOS for row in rows)
-    for row in rows:
-        for token, document in zip(row.ids.tolist(), row.documents.tolist(), strict=True):
-            assert token == BOS or chr(token) in texts[document]
-    assert [row.documents[row.ids == BOS].tolist() for row in rows] == [[0, 1], [1], [1, 2, 3], [3]]
-
-
-def test_packing_without_a_start_token_adds_none():
-    rows = pack_rows(["ab", "cd"], lambda text: [ord(c) for c in text], 2, None)
-    assert [row.ids.tolist() for row in rows] == [[97, 98], [99, 100]]
 
 
 def test_tokens_of_outlying_norm_are_left_out():
@@ -95,26 +80,26 @@ def test_tokens_of_outlying_norm_are_left_out():
         x[:, 5] *= 1e4
         return x
 
-    found = describe(rows, with_sink, small_autoencoder(), DescribeOptions(bos=BOS, outlier_norm=10.0))
+    found = describe(rows, with_sink, small_autoencoder(), DescribeOptions(100.0))
     assert found.outliers == 4
     assert float(found.statistics.maximum.max()) < 100
-    kept = describe(rows, with_sink, small_autoencoder(), DescribeOptions(bos=BOS, outlier_norm=1e9))
+    kept = describe(rows, with_sink, small_autoencoder(), DescribeOptions(math.inf))
     assert float(kept.statistics.maximum.max()) > 100
 
 
 def test_a_token_that_is_no_number_takes_no_other_with_it():
     ids = torch.tensor([[BOS, 5, 6, 7], [BOS, 8, 9, 10]])
-    rows = [PackedRow(row, torch.zeros(4, dtype=torch.int64)) for row in ids]
+    rows = [PackedText(row, torch.zeros(4, dtype=torch.int64)) for row in ids]
 
     def broken(given):
         x = torch.ones(*given.shape, small_autoencoder().d_model)
         x[given == 6] = torch.nan
         return x
 
-    found = describe(rows, broken, small_autoencoder(), DescribeOptions(bos=BOS))
+    found = describe(rows, broken, small_autoencoder(), DescribeOptions(100.0))
     assert (found.statistics.tokens, found.outliers) == (5, 1)
 
 
 def test_no_rows_is_an_error():
     with pytest.raises(DictionaryError, match="no token was read"):
-        describe([], residuals_of, small_autoencoder(), DescribeOptions())
+        describe([], residuals_of, small_autoencoder(), DescribeOptions(100.0))

@@ -137,6 +137,16 @@ def test_a_threshold_that_was_never_set(tmp_path, kind):
     refused(tmp_path / learned(tmp_path, kind, threshold=-1.0).source, "threshold was never set")
 
 
+@pytest.mark.parametrize("kind", ["BatchTopKSAE", "MatryoshkaBatchTopKSAE"])
+@pytest.mark.parametrize("stored", [{}, {"threshold": None}])
+def test_a_file_without_a_threshold(tmp_path, kind, stored):
+    source = tmp_path / learned(tmp_path, kind).source
+    tensors = torch.load(source / "ae.pt")
+    del tensors["threshold"]
+    torch.save(tensors | stored, source / "ae.pt")
+    refused(source, "there is no `threshold`.*store `threshold` in the file: the mean")
+
+
 def test_an_unknown_class(tmp_path):
     source = tmp_path / learned(tmp_path, "AutoEncoder").source
     write_json(source / "config.json", {"trainer": {"dict_class": "CrossCoder"}})

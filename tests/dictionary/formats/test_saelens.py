@@ -55,6 +55,31 @@ def test_bfloat16_weights_keep_float32_thresholds(tmp_path):
     assert torch.equal(found.threshold, sae.threshold)
 
 
+@pytest.mark.parametrize("where", ["metadata", "top"])
+@pytest.mark.parametrize("subtract", [True, False])
+def test_a_model_with_centred_weights(tmp_path, where, subtract):
+    """TransformerLens takes the mean out of all that writes into the residual stream; the model here has it still."""
+    stated = {"model_from_pretrained_kwargs": {"center_writing_weights": True}}
+    given = {"metadata": stated} if where == "metadata" else stated
+    tensors = weights("b_enc")
+    found = read_dictionary(store(tmp_path, tensors, apply_b_dec_to_input=subtract, **given)).autoencoder
+    w, x = double(tensors), inputs().double() + 5
+    mean = x.mean(-1, keepdim=True)
+    expected = ((x - mean - (w["b_dec"] if subtract else 0)) @ w["W_enc"] + w["b_enc"]).relu()
+    torch.testing.assert_close(found.encode(x.float()).double(), expected, atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(
+        found.reconstruct(x.float()).double(), expected @ w["W_dec"] + w["b_dec"] + mean, atol=1e-4, rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("norm", "wanted"), [("layer_norm", InputNorm.LAYER_NORM), ("none", InputNorm.CENTRED)]
+)
+def test_a_layer_norm_centres_anyway(tmp_path, norm, wanted):
+    cfg = {"model_from_pretrained_kwargs": {"center_writing_weights": True}, "normalize_activations": norm}
+    assert read_dictionary(store(tmp_path, weights("b_enc"), **cfg)).autoencoder.input_norm is wanted
+
+
 def test_standard_subtracts_the_decoder_bias_by_default(tmp_path):
     tensors = weights("b_enc")
     found = read_dictionary(store(tmp_path, tensors)).autoencoder
@@ -158,6 +183,13 @@ def test_configuration_from_before_version_6(tmp_path):
         ({"architecture": "temporal"}, "cannot be watched: its features depend on earlier tokens"),
         ({"architecture": "unheard of"}, "not one of standard"),
         ({"architecture": "batchtopk"}, "training checkpoint"),
+        (
+            {
+                "model_from_pretrained_kwargs": {"center_writing_weights": True},
+                "normalize_activations": "constant_norm_rescale",
+            },
+            "center_writing_weights cannot be read",
+        ),
         ({"activation_fn": "tanh-relu"}, "activation function 'tanh-relu'"),
         ({"normalize_activations": "covariance_whitening"}, "covariance_whitening"),
         ({"normalize_activations": "expected_average_only_in"}, "norm_scaling_factor"),

@@ -1,13 +1,16 @@
 """Measures against numbers worked out by hand in float64."""
 
+import dataclasses
+import math
+
 import pytest
 import torch
 
+from monitor.dictionary.packed_text import PackedText
 from monitor.dictionary.sae import Activation, SparseAutoencoder
 from monitor.dictionary.training.quality import measure_quality, nearest_cosines
-from monitor.dictionary.training.stream import trained_positions
 
-VOCABULARY, WIDTH, BOS = 11, 6, 0
+VOCABULARY, WIDTH = 11, 6
 
 
 class Model:
@@ -27,10 +30,15 @@ class Model:
 
 
 def ids():
-    out = torch.randint(1, VOCABULARY, (12, 9), generator=torch.Generator().manual_seed(1))
-    out[:, 0] = BOS
-    out[3, 4] = BOS
-    return out
+    return torch.randint(1, VOCABULARY, (12, 9), generator=torch.Generator().manual_seed(1))
+
+
+def packed(*batches):
+    """Each row a document, but the fourth, in which a second one begins."""
+    documents = torch.arange(12)[:, None] * 2 + torch.zeros(9, dtype=torch.int64)
+    documents[3, 4:] += 1
+    whole = PackedText(ids(), documents)
+    return [PackedText(whole.ids[part], whole.documents[part]) for part in batches or [slice(None)]]
 
 
 def perfect():
@@ -39,9 +47,16 @@ def perfect():
     return SparseAutoencoder(Activation.RELU, both, torch.zeros(2 * WIDTH), both, torch.zeros(WIDTH))
 
 
+def half_as_strong():
+    sae = perfect()
+    return dataclasses.replace(sae, decoder=sae.decoder * 0.5)
+
+
 def test_a_perfect_dictionary():
     model = Model()
-    found = measure_quality(perfect(), [ids()[:6], ids()[6:]], model.residuals, model.logits, bos=BOS)
+    found = measure_quality(
+        perfect(), packed(slice(6), slice(6, 12)), model.residuals, model.logits, limit=math.inf
+    )
     assert found.tokens == 12 * 8 - 1
     assert found.fvu == pytest.approx(0, abs=1e-9)
     assert found.ce_recovered == pytest.approx(1, abs=1e-6)
@@ -55,28 +70,42 @@ def test_a_dictionary_that_says_nothing():
     silent = SparseAutoencoder(
         Activation.RELU, torch.zeros(3, WIDTH), torch.zeros(3), torch.eye(3, WIDTH), torch.zeros(WIDTH)
     )
-    found = measure_quality(silent, [ids()], model.residuals, model.logits, bos=BOS)
+    found = measure_quality(silent, packed(), model.residuals, model.logits, limit=math.inf)
     assert found.ce_recovered == pytest.approx(0, abs=1e-6)
     assert found.dead == 1
     assert found.l0 == 0
-    x = model.embed[ids()][trained_positions(ids(), BOS)].double()
+    x = model.embed[ids()][packed()[0].positions > 0].double()
     assert found.fvu == pytest.approx(float(x.square().sum() / (x - x.mean(0)).square().sum()))
 
 
 def test_cross_entropies_by_hand():
     model, rows = Model(), ids()
-    half = perfect()
-    half = SparseAutoencoder(
-        Activation.RELU, half.encoder, half.encoder_bias, half.decoder * 0.5, half.decoder_bias
-    )
-    found = measure_quality(half, [rows], model.residuals, model.logits, bos=BOS)
-    keep = trained_positions(rows, BOS)
+    half = half_as_strong()
+    found = measure_quality(half, packed(), model.residuals, model.logits, limit=math.inf)
+    keep = packed()[0].positions > 0
     x = model.embed[rows].double()
     spliced = torch.where(keep.unsqueeze(-1), 0.5 * x, x)
     for name, stream in (("ce_clean", x), ("ce_spliced", spliced), ("ce_zero", x * ~keep.unsqueeze(-1))):
         odds = (stream @ model.head.double()).log_softmax(-1)[:, :-1]
         nats = -odds.gather(-1, rows[:, 1:, None]).squeeze(-1)[keep[:, 1:]].mean()
         assert getattr(found, name) == pytest.approx(float(nats), rel=1e-5)
+
+
+def test_a_token_of_outlying_norm_is_no_part_of_any_measure():
+    """A sink behind the first position, such as a full stop, once took the explained variance below zero."""
+    model = Model()
+    model.embed[7] *= 1000
+    found = measure_quality(half_as_strong(), packed(), model.residuals, model.logits, limit=100.0)
+    kept = (packed()[0].positions > 0) & (ids() != 7)
+    assert found.tokens == int(kept.sum())
+    x = model.embed[ids()][kept].double()
+    error = (0.5 * x).square().sum()
+    assert found.fvu == pytest.approx(float(error / (x - x.mean(0)).square().sum()), rel=1e-4)
+    assert found.ce_tokens == int(kept[:, 1:].sum())
+    spliced = torch.where(kept.unsqueeze(-1), 0.5 * model.embed[ids()], model.embed[ids()]).double()
+    odds = (spliced @ model.head.double()).log_softmax(-1)[:, :-1]
+    nats = -odds.gather(-1, ids()[:, 1:, None]).squeeze(-1)[kept[:, 1:]].mean()
+    assert found.ce_spliced == pytest.approx(float(nats), rel=1e-4)
 
 
 def test_nearest_cosines():

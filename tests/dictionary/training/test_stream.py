@@ -5,11 +5,12 @@ from itertools import islice
 import pytest
 import torch
 
+from monitor.dictionary.packed_text import PackedText
 from monitor.dictionary.training import stream
-from monitor.dictionary.training.stream import ActivationStream, trained_positions
+from monitor.dictionary.training.stream import ActivationStream
 from monitor.errors import DictionaryError
 
-BOS = 0
+BOS, LIMIT = 0, 500.0
 
 
 def token_rows(count=200, length=8):
@@ -17,6 +18,10 @@ def token_rows(count=200, length=8):
     ids = torch.randint(0, 50, (count, length), generator=random)
     ids[:, 0] = BOS
     return ids
+
+
+def packed(ids):
+    return [PackedText(row, torch.full_like(row, number)) for number, row in enumerate(ids)]
 
 
 def residuals(ids):
@@ -32,20 +37,37 @@ def made(rows=None, calls=None, **options):
             calls.append(ids.shape[0])
         return residuals(ids)
 
-    return ActivationStream(lambda: iter(rows), counted, bos=BOS, batch=16, **{"buffer": 256, **options})
+    return ActivationStream(
+        lambda: iter(packed(rows)), counted, limit=LIMIT, batch=16, **{"buffer": 256, **options}
+    )
 
 
-def test_bos_and_first_positions_are_left_out():
-    assert trained_positions(torch.tensor([[0, 5, 0, 7]]), 0).tolist() == [[False, True, False, True]]
-    assert trained_positions(torch.tensor([[3, 5]]), None).tolist() == [[False, True]]
-    assert all((batch[:, 0] != BOS).all() for batch in islice(made().batches(), 20))
+def bos_share(rows):
+    return float((torch.cat(list(islice(made(rows).batches(), 64)))[:, 0] == BOS).float().mean())
+
+
+def test_first_positions_are_left_out_by_where_they_stand_and_never_by_their_id():
+    assert bos_share(token_rows()) == pytest.approx(1 / 50, abs=0.01)
+    turns = token_rows()
+    turns[:, 4] = BOS  # as each turn of a conversation may begin
+    assert bos_share(turns) == pytest.approx(1 / 7 + 6 / 7 / 50, abs=0.02)
+
+
+def test_the_first_tokens_of_all_documents_of_a_row_are_left_out():
+    ids = torch.arange(1, 17).view(2, 8)
+    rows = [
+        PackedText(ids[0], torch.tensor([0, 0, 0, 1, 1, 1, 1, 2])),
+        PackedText(ids[1], torch.full((8,), 2)),
+    ]
+    stream = ActivationStream(lambda: iter(rows), residuals, limit=LIMIT, batch=6, buffer=12)
+    assert sorted(torch.cat(list(stream.batches()))[:, 0].tolist()) == [2, 3, 5, 6, 7, *range(10, 17)]
 
 
 def test_batches_are_shuffled_copies_of_what_was_read():
     batches = list(islice(made().batches(), 16))
     seen = torch.cat(batches)[:, 0]
     ids = token_rows()
-    ordered = ids[trained_positions(ids, BOS)].float()
+    ordered = ids[:, 1:].flatten().float()
     assert not torch.equal(seen, ordered[:256])
     available = ordered[: 64 * 8].tolist()
     for value in seen.tolist():
@@ -72,11 +94,15 @@ def test_what_is_no_number_is_left_out_too():
         out[ids == 49] = torch.nan
         return out
 
-    source = ActivationStream(lambda: iter(token_rows()), broken, bos=BOS, batch=16, buffer=256)
+    source = ActivationStream(lambda: iter(packed(token_rows())), broken, limit=LIMIT, batch=16, buffer=256)
     assert all(bool(batch.isfinite().all()) for batch in islice(source.batches(), 16))
     assert source.outliers > 0
     nothing = ActivationStream(
-        lambda: iter(token_rows()), lambda ids: residuals(ids) * torch.nan, bos=BOS, batch=16, buffer=256
+        lambda: iter(packed(token_rows())),
+        lambda ids: residuals(ids) * torch.nan,
+        limit=LIMIT,
+        batch=16,
+        buffer=256,
     )
     with pytest.raises(DictionaryError, match="residuals are NaN"):
         next(nothing.batches())
@@ -90,7 +116,7 @@ def test_outliers_are_left_out_and_counted():
         out[ids == 49] *= 1e4
         return out
 
-    source = ActivationStream(lambda: iter(rows), spiked, bos=BOS, batch=16, buffer=256)
+    source = ActivationStream(lambda: iter(packed(rows)), spiked, limit=LIMIT, batch=16, buffer=256)
     batches = list(islice(source.batches(), 16))
     assert all(batch.shape == (16, 2) for batch in batches)
     assert max(float(batch.max()) for batch in batches) < 1e3

@@ -7,7 +7,7 @@ from itertools import islice
 import pytest
 
 from monitor.dictionary.training import text
-from monitor.dictionary.training.text import TextSource, documents, mixed, pieces, rows
+from monitor.dictionary.training.text import TextSource, documents, mixed, pieces
 from monitor.errors import ConfigurationError
 
 
@@ -18,10 +18,6 @@ def lines(path, texts):
     else:
         path.write_text(data)
     return path
-
-
-def spell(texts):
-    return [[ord(c) for c in t] for t in texts]
 
 
 def test_documents(tmp_path):
@@ -101,19 +97,3 @@ def test_sources_are_parsed(tmp_path):
     (tmp_path / "b.bin").write_text("")
     with pytest.raises(ConfigurationError, match="expected a file"):
         TextSource.parse(str(tmp_path / "b.bin"))
-
-
-def test_every_row_begins_with_bos_and_no_token_is_lost():
-    texts = ["abcde", "fg", "hijklmnop", "q"] * 5
-    found = list(rows(iter(texts), spell, 6, bos=0))
-    assert all(row.shape == (6,) and row[0] == 0 for row in found)
-    flat = [int(i) for row in found for i in row if i != 0]
-    whole = [ord(c) for t in texts for c in t]
-    assert flat == whole[: len(flat)]
-    assert len(whole) - len(flat) < 6
-    assert not any((row[1:-1] == 0).logical_and(row[2:] == 0).any() for row in found)
-
-
-def test_rows_without_bos():
-    found = list(rows(iter(["abcd", "ef", "ghi"]), spell, 4, bos=None))
-    assert ["".join(map(chr, row.tolist())) for row in found] == ["abcd", "efgh"]

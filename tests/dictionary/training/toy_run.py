@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from monitor.dictionary.formats import DictionaryCard
+from monitor.dictionary.packed_text import PackedText, batches
 from monitor.dictionary.training.run import Storage, TrainingInputs, train_dictionary
 from monitor.dictionary.training.settings import TrainSettings
 
@@ -34,18 +35,33 @@ class Toy:
 def rows(count=3000):
     ids = torch.randint(1, VOCABULARY, (count, 12), generator=torch.Generator().manual_seed(5))
     ids[:, 0] = BOS
-    return ids
+    return [PackedText(row, torch.full((12,), number)) for number, row in enumerate(ids)]
 
 
-def inputs(model=None, count=3000):
+class Told:
+    """What a run tells of its progress."""
+
+    def __init__(self):
+        self.steps, self.tokens_read, self.tokens_measured = [], 0, 0
+
+    def read(self, tokens):
+        self.tokens_read += tokens
+
+    def step(self, metrics):
+        self.steps.append(metrics)
+
+    def measured(self, tokens):
+        self.tokens_measured += tokens
+
+
+def inputs(model=None, count=3000, exact=None):
     model = model or Toy()
     return TrainingInputs(
         rows=lambda: iter(rows(count)),
-        held_out=[rows()[:32], rows()[32:64]],
+        held_out=list(batches(rows()[:64], 32)),
         residuals=model.residuals,
-        exact_residuals=Toy().residuals,
+        exact_residuals=(exact or Toy()).residuals,
         logits=model.logits,
-        bos=BOS,
         d_model=WIDTH,
         device=torch.device("cpu"),
         card=DictionaryCard("toy", "blocks.1.hook_resid_post", 1, True, 12, "made up"),
@@ -55,7 +71,7 @@ def inputs(model=None, count=3000):
 SETTINGS = TrainSettings(64, 60 * 128, k=4, batch=128, buffer=1024, learning_rate=3e-3)
 
 
-def train(folder, model=None, settings=SETTINGS, count=3000, on_step=None, **storage):
+def train(folder, model=None, settings=SETTINGS, count=3000, progress=None, exact=None, **storage):
     return train_dictionary(
-        settings, inputs(model, count), Storage(folder, **storage), on_step or (lambda metrics: None)
+        settings, inputs(model, count, exact), Storage(folder, **storage), progress or Told()
     )

@@ -3,6 +3,7 @@
 import time
 
 import pytest
+import torch
 
 from monitor.model.engine.paged import Limits
 from monitor.model.engine.requests import GenerationRequest
@@ -35,6 +36,37 @@ def test_what_was_blocked_leaves_no_cache_behind() -> None:
 
 
 @pytest.mark.slow
+class TestSeeds:
+    """Sixteen seeded requests, alone one after the other, and all at once."""
+
+    def tokens(self, dtype: torch.dtype, running_at_once: int, *, together: bool) -> list[list[int]]:
+        found: list[list[int]] = []
+        with running(
+            loaded_model(dtype=dtype), dictionary(), limits=Limits(running=running_at_once, batch_tokens=96)
+        ) as run:
+            calls = []
+            for number in range(16):
+                calls.append(run.call(prompt(number), new=24, temperature=1.3, seed=number))
+                if not together:
+                    calls[-1].finished()
+            for call in calls:
+                assert call.finished().coverage.complete
+                found.append([token.token_id for token in call.tokens])
+        return found
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    def test_one_request_a_pass_repeats_exactly(self, dtype: torch.dtype) -> None:
+        alone = self.tokens(dtype, 1, together=False)
+        assert self.tokens(dtype, 1, together=True) == alone
+
+    @pytest.mark.slow
+    def test_beside_others_float32_repeats_as_far_as_it_goes(self) -> None:
+        """A token may change where its random number lies within rounding of a boundary: not in these."""
+        alone = self.tokens(torch.float32, 16, together=False)
+        assert self.tokens(torch.float32, 16, together=True) == alone
+
+
 def test_a_seed_says_the_same_however_the_prompt_was_split() -> None:
     ids, said = prompt(7, longest=60), []
     assert len(ids) > 16

@@ -4,13 +4,14 @@ import inspect
 import threading
 
 import pytest
+import torch
 from transformers.generation.continuous_batching import continuous_api as api
 from transformers.generation.continuous_batching.input_outputs import ContinuousBatchingIOs
 from transformers.generation.continuous_batching.model_runner import ModelRunner
 from transformers.generation.continuous_batching.requests import FutureRequestState, RequestState
 from transformers.generation.continuous_batching.scheduler import Scheduler
 
-from monitor.model.engine.paged import Batcher, Limits
+from monitor.model.engine.paged import Batcher, Limits, why_slow
 from monitor.model.tap.span import Span
 from tests.model.tiny import loaded_model, prompt
 
@@ -124,3 +125,23 @@ def test_spans_cover_every_row_and_every_position_once() -> None:
         for span in spans:
             wanted = prompts[span.request_id][span.position : span.position + span.count]
             assert tuple(ids[span.first : span.first + len(wanted)]) == wanted
+
+
+class TestFlashAttention:
+    @pytest.mark.parametrize(
+        ("dtype", "wanted"), [(torch.bfloat16, "flash_attention_2"), (torch.float32, "sdpa")]
+    )
+    def test_only_half_precision_takes_it(
+        self, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, wanted: str
+    ) -> None:
+        """It computes in half precision alone, and transformers takes it wherever it is installed."""
+        loaded, chosen = loaded_model(dtype=dtype), []
+        monkeypatch.setattr(api, "is_flash_attn_3_available", lambda **_: False)
+        monkeypatch.setattr(api, "is_flash_attn_2_available", lambda **_: True)
+        monkeypatch.setattr(loaded.model, "set_attn_implementation", chosen.append)
+        Batcher(loaded, Limits(), Passes())
+        assert (chosen or ["sdpa"]) == [wanted]
+
+    def test_what_else_is_slow(self) -> None:
+        assert [why_slow(name) for name in ("flash_attention_2", "paged|flash_attention_3")] == ["", ""]
+        assert "sdpa, not flash attention" in why_slow("sdpa")

@@ -137,7 +137,9 @@ class TestTurns:
 class TestRefusals:
     def test_a_cache_that_cannot_hold_one_sequence_is_refused(self) -> None:
         small = Limits(cache_tokens=CONTEXT - 1)
-        with pytest.raises(ModelError, match="raise max_cache_tokens"):
+        with pytest.raises(
+            ModelError, match=r"set max_cache_tokens to at least 128, or context_limit to at most 127"
+        ):
             SeparateBatcher(family_model("falcon"), small, Passes()).start()
 
     def test_a_model_that_keeps_the_past_in_itself_is_refused(self) -> None:

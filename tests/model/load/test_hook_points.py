@@ -30,6 +30,13 @@ NAMES = {
     "resid_post_layer_3": Place(3),
     "resid_pre_layer_3": Place(2),
     "mlp_out_layer_3": Place(3, MLP_OUT),
+    "blocks.3.hook_out": Place(3),
+    "blocks.3.hook_in": Place(2),
+    "blocks.0.hook_in": Place(0, side=Side.INPUT),
+    "blocks.3.attn.hook_out": Place(3, "attn"),
+    "blocks.3.mlp.hook_out": Place(3, "mlp"),
+    "blocks.3.ln1_post.hook_out": Place(3, ATTN_OUT),
+    "blocks.3.ln2_post.hook_out": Place(3, MLP_OUT),
 }
 
 
@@ -42,6 +49,10 @@ def test_names(name: str, place: Place) -> None:
     "name",
     [
         "blocks.3.hook_resid_mid",
+        "blocks.3.ln2.hook_in",
+        "blocks.3.ln2.hook_out",
+        "blocks.3.attn.hook_in",
+        "blocks.3.mlp.in.hook_out",
         "blocks.3.attn.hook_z",
         "blocks.3.ln1.hook_normalized",
         "blocks.3.hook_mlp_in",
@@ -101,6 +112,17 @@ class TestSites:
             harvester = Harvester(loaded_model("gpt2"), Place(2, point))
             changed = harvester.logits(self.ids, torch.zeros_like)
             assert not torch.allclose(changed, harvester.logits(self.ids))
+
+    @pytest.mark.parametrize("kind", ["llama", "gpt2", "gpt_neox", "gemma2", "mixtral"])
+    def test_modules_by_the_names_of_transformer_lens_3(self, kind: str) -> None:
+        """`attn.hook_out` is what the module gives; `ln1_post.hook_out` is what is added, normed in some families."""
+        loaded = loaded_model(kind)
+        for module, normed in (("attn", "ln1_post"), ("mlp", "ln2_post")):
+            raw, added = (
+                Harvester(loaded, parse_place(f"blocks.2.{name}.hook_out")).residuals(self.ids)
+                for name in (module, normed)
+            )
+            assert torch.equal(raw, added) == (kind != "gemma2")
 
     def test_what_a_model_does_not_have(self) -> None:
         layers = loaded_model().layers

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from structlog.testing import capture_logs
 
 from monitor.errors import ModelError
 from monitor.model.load.model import digest_folder, load_model
@@ -72,6 +74,114 @@ def test_a_quantisation_whose_library_is_missing_is_named(tmp_path: Path) -> Non
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ModelError, match=r"sae-monitor\[quantised\]"):
         load_model(tmp_path, device="cpu")
+
+
+class TestIncompleteWeights:
+    """What is not in the files would be filled with random numbers."""
+
+    def without(self, folder: Path, *parts: str, kind: str = "llama") -> Path:
+        weights = saved(folder, kind) / "model.safetensors"
+        kept = {k: v for k, v in load_file(weights).items() if not any(part in k for part in parts)}
+        save_file(kept, weights, {"format": "pt"})
+        return folder
+
+    @pytest.mark.parametrize(
+        ("part", "named"),
+        [
+            ("lm_head", "lm_head.weight"),
+            ("layers.2.mlp.up_proj", "model.layers.2.mlp.up_proj.weight"),
+            ("layers.3.", "model.layers.3.input_layernorm.weight"),
+            ("embed_tokens", "model.embed_tokens.weight"),
+            ("model.norm", "model.norm.weight"),
+            ("layers", r"and \d+ more"),
+        ],
+    )
+    def test_what_is_missing_is_named(self, tmp_path: Path, part: str, named: str) -> None:
+        with pytest.raises(ModelError, match=f"lacks weights.*{named}"):
+            load_model(self.without(tmp_path, part), device="cpu")
+
+    def test_no_weights_at_all(self, tmp_path: Path) -> None:
+        saved(tmp_path, "llama")
+        save_file({"other": torch.zeros(2)}, tmp_path / "model.safetensors", {"format": "pt"})
+        with pytest.raises(ModelError, match="lacks weights"):
+            load_model(tmp_path, device="cpu")
+
+    @pytest.mark.parametrize("kind", ["gemma2", "gpt2", "gemma3"])
+    def test_a_head_tied_to_the_embedding_is_not_missing(self, tmp_path: Path, kind: str) -> None:
+        loaded = load_model(self.without(tmp_path, "lm_head", kind=kind), device="cpu")
+        ids = torch.tensor([prompt(3)])
+        wanted = loaded_model(kind) if kind in CONFIGS else family_model(kind)
+        assert wanted.model.config.get_text_config().tie_word_embeddings
+        with torch.no_grad():
+            head = loaded.model.get_output_embeddings().weight
+            assert head is loaded.model.get_input_embeddings().weight
+            assert torch.isfinite(loaded.model(ids).logits).all()
+
+    def test_weights_without_a_place_are_told(self, tmp_path: Path) -> None:
+        weights = saved(tmp_path, "llama") / "model.safetensors"
+        save_file({**load_file(weights), "model.layers.9.x": torch.zeros(2)}, weights, {"format": "pt"})
+        with capture_logs() as told:
+            load_model(tmp_path, device="cpu")
+        assert [line["weights"] for line in told if "no place" in line["event"]] == ["model.layers.9.x"]
+
+
+def configured(folder: Path, **changes: object) -> Path:
+    path = saved(folder, "llama") / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    return folder
+
+
+@pytest.mark.parametrize("method", ["nobodys", None, "gptq-v9"])
+@pytest.mark.parametrize("field", ["quantization_config", "compression_config"])
+def test_an_unknown_quantisation_is_refused(tmp_path: Path, method: str | None, field: str) -> None:
+    with pytest.raises(ModelError, match=f"quant_method {method!r}"):
+        load_model(configured(tmp_path, **{field: {"quant_method": method, "bits": 4}}), device="cpu")
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_an_adapter_is_refused_whatever_is_installed(tmp_path: Path, whole: bool) -> None:
+    if whole:
+        saved(tmp_path, "llama")
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "x"}')
+    with pytest.raises(ModelError, match=r"holds an adapter.*merge it"):
+        load_model(tmp_path, device="cpu")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("config.json", "generation_config.json", "model.safetensors", "model.safetensors.index.json"),
+        *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+        *(
+            "vocab.json",
+            "merges.txt",
+            "vocab.txt",
+            "spiece.model",
+            "tokenizer.model",
+            "sentencepiece.bpe.model",
+        ),
+        *("qwen.tiktoken", "tekken.json", "bpe.codes", "prophetnet.tokenizer"),
+        *("chat_template.jinja", "chat_template.json", "additional_chat_templates/tools.jinja"),
+        *("adapter_config.json", "adapter_model.safetensors", "modeling_mine.py", "processor_config.json"),
+    ],
+)
+def test_every_file_that_decides_is_in_the_digest(tmp_path: Path, name: str) -> None:
+    saved(tmp_path, "llama")
+    before, path = digest_folder(tmp_path), tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes((path.read_bytes() if path.exists() else b"") + b" ")
+    after = digest_folder(tmp_path)
+    path.write_bytes(path.read_bytes() + b" ")
+    assert len({before, after, digest_folder(tmp_path)}) == 3
+
+
+@pytest.mark.parametrize(
+    "name", ["README.md", "LICENSE.txt", "trainer_state.json", ".hidden.json", "plot.png", "all_results.json"]
+)
+def test_files_that_only_tell_are_not(tmp_path: Path, name: str) -> None:
+    before = digest_folder(saved(tmp_path, "llama"))
+    (tmp_path / name).write_text("{}")
+    assert digest_folder(tmp_path) == before
 
 
 class TestLoading:

@@ -1,11 +1,11 @@
-"""Residuals of texts against the hidden states of transformers, and packed rows."""
+"""Residuals of texts against the hidden states of transformers."""
 
 import pytest
 import torch
 
 from monitor.errors import ModelError
-from monitor.model.offline.residuals import Harvester, pack
-from tests.model.tiny import loaded_model, tokenizer
+from monitor.model.offline.residuals import Harvester
+from tests.model.tiny import loaded_model
 
 
 class TestHarvest:
@@ -23,15 +23,3 @@ class TestHarvest:
     def test_a_layer_that_does_not_exist(self) -> None:
         with pytest.raises(ModelError, match="layers 0 to 3"):
             Harvester(loaded_model(), 4)
-
-    def test_packed_rows_begin_documents_with_bos(self) -> None:
-        rows = list(pack(["ab", "cde", "f" * 20], loaded_model(), 8))
-        assert len(rows) == 3
-        assert (
-            rows[0].tolist()
-            == [
-                *tokenizer()("ab")["input_ids"],
-                *tokenizer()("cde")["input_ids"],
-                *tokenizer()("fff")["input_ids"],
-            ][:8]
-        )

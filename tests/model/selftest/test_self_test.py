@@ -17,7 +17,14 @@ from monitor.model.offline.residuals import Harvester
 from monitor.model.selftest import measurement as measuring
 from monitor.model.selftest.capture import capture, one_pass
 from monitor.model.selftest.expected import ExpectedSource, compare, distance, expected_of
-from monitor.model.selftest.measurement import Measurement, ResidualRows, measure, measure_sample, rows_of
+from monitor.model.selftest.measurement import (
+    KindNumbers,
+    Measurement,
+    ResidualRows,
+    measure,
+    measure_sample,
+    rows_of,
+)
 from monitor.model.selftest.texts import load_texts, texts_for
 from monitor.model.selftest.verified_records import FILE, Record, best_record, load_records, save_record
 from tests.model.tiny import KINDS, WIDTH, decode_all, dictionary, encode_all, loaded_model, prompt
@@ -28,7 +35,7 @@ RECORD = Record("sha256:d", "sha256:m", "blocks.1.hook_resid_post", "float32", "
 
 def some_rows(count: int = 200) -> ResidualRows:
     x = torch.randn(count, WIDTH, generator=torch.Generator().manual_seed(3)) * 2 + 0.3
-    return rows_of(x.split(20), skip=1)
+    return rows_of(x.split(20))
 
 
 def plain(x: torch.Tensor, sae) -> tuple[float, float]:
@@ -97,7 +104,7 @@ def test_scaling_the_input_is_scaling_the_dictionary_the_other_way() -> None:
 def test_bos_outliers_and_what_is_not_finite_are_left_out() -> None:
     text = torch.ones(12, WIDTH)
     text[0], text[4], text[7, 2] = 900.0, 90.0, math.nan
-    rows = rows_of([text], skip=1)
+    rows = rows_of([text], limit=60.0)
     assert len(rows.x) == 9
     assert bool((rows.x == 1).all())
     assert rows.outliers == pytest.approx(1 / 11)
@@ -198,6 +205,44 @@ class TestRecords:
         path.write_text(json.dumps(content))
         with pytest.raises(DictionaryError, match="not finite"):
             load_records(tmp_path)
+
+
+class TestKinds:
+    """What is expected is expected of a kind of text."""
+
+    KINDS = (KindNumbers("prose", 32.0, 0.85), KindNumbers("code", 25.0, 0.6))
+
+    def test_are_measured_apart(self) -> None:
+        x = torch.randn(60, WIDTH, generator=torch.Generator().manual_seed(3)) * 2 + 0.3
+        rows = rows_of(x.split(20), limit=math.inf, kinds=["prose", "code", "prose"])
+        sae = dictionary("relu")
+        found = measure(rows, sae)
+        assert [numbers.kind for numbers in found.kinds] == ["prose", "code"]
+        for numbers, mine in zip(found.kinds, (torch.cat([x[1:20], x[41:60]]), x[21:40]), strict=True):
+            l0, explained = plain(mine, sae)
+            assert numbers.l0 == pytest.approx(l0, abs=0.05)
+            assert numbers.explained_variance == pytest.approx(explained, rel=1e-3)
+
+    def test_a_declared_value_is_met_by_the_kind_that_is_nearest(self) -> None:
+        found = replace(FOUND, explained_variance=0.62, kinds=self.KINDS)
+        declared = expected_of(DictionaryCard(l0=31.0, explained_variance=0.86), None, "float32")
+        lines = {line.check: line for line in compare(found, declared)}
+        assert (lines["variance"].name, lines["l0"].name) == ("explained variance, prose", "L0, prose")
+        assert distance(tuple(lines.values())) < 1
+        assert distance(compare(replace(found, kinds=()), declared)) > 1
+        # No kind may lend its L0 to another one's explained variance.
+        far = (replace(self.KINDS[0], l0=50.0), replace(self.KINDS[1], l0=31.0))
+        assert distance(compare(replace(found, kinds=far), declared)) > 1
+
+    def test_a_record_is_kept_and_compared_kind_by_kind(self, tmp_path: Path) -> None:
+        record = replace(RECORD, measured=replace(FOUND, kinds=self.KINDS), norm_limit=240.0)
+        save_record(tmp_path, record)
+        assert load_records(tmp_path) == (record,)
+        expected = expected_of(DictionaryCard(), record, "float32")
+        assert distance(compare(record.measured, expected)) == 0
+        worse = replace(FOUND, kinds=(self.KINDS[0], replace(self.KINDS[1], explained_variance=0.5)))
+        off = [line.name for line in compare(worse, expected) if line.off > 1]
+        assert off == ["explained variance, code"]
 
 
 class TestExpected:

@@ -38,6 +38,7 @@ def test_no_row_obeys_a_clamp_of_an_earlier_pass_nor_does_a_first_position(stati
         spans = some_pass(chance)
         rows = spans[-1][0].first + spans[-1][0].count
         write_rows(buffers, [(span, mine if clamped else None) for span, clamped in spans], rows)
+        buffers.begin([span.first for span, _ in spans if span.position == 0])
         buffers.settle(bank)
         edited = tap.apply(x[:rows], buffers)
         wanted = torch.tensor(

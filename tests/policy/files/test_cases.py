@@ -35,8 +35,10 @@ def test_cases_on_readings(readings, fires, passed):
 
 
 def test_cases_on_texts_count():
-    def read(text, features):
-        return block([[0.0] * len(features), [float(text)] * len(features)]).readings
+    def read(text, response, features):
+        assert not response
+        found = block([[0.0] * len(features), [float(text)] * len(features)]).readings
+        return found, found[:0]
 
     texts = ["0", "0.1", "0.5", "0.6"]
     assert run_case(TWO, case(texts=texts, fires=["low"]), None) is None
@@ -67,6 +69,35 @@ def test_a_feature_that_no_rule_reads_is_refused():
         ("- {name: a, readings: {all: []}, fires: []}", "no token is read"),
         ("- {name: a, readings: {all: [1]}, fires: []}", "no token is read"),
         ("[]", "must not be empty"),
+        ("- {name: a, readings: {all: [0, 1]}, fires: [stated], at_least: 1}", "`at_least` counts texts"),
+        ("- {name: a, readings: {all: [0, 1]}, fires: [], at_most: 1}", "`at_most` counts texts"),
+        (
+            "- {name: a, texts: [x, y], fires: [stated], at_least: 3}",
+            "there are 2 texts here; write 2 at most",
+        ),
+        ("- {name: a, texts: [x, y], fires: [], at_most: 2}", "write 1 at most"),
+        ("- {name: a, texts: [x], fires: [stated, stated]}", "`stated` stands here twice"),
+        (
+            "- {name: a, texts: [x], fires: []}\n  - {name: a, texts: [y], fires: []}",
+            "a second case has this name",
+        ),
+        ("- {name: a, readings: {}, fires: []}", "must not be empty"),
+        ("- {name: a, texts: [x], response_readings: {all: [1]}, fires: []}", "needs `readings:`"),
+        ("- {name: a, readings: {all: [0, 1]}, response_readings: {all: []}, fires: []}", "no token is read"),
+        (
+            "- {name: a, readings: {all: [0, 1]}, response_readings: {all: [0], '3': [1, 2]}, fires: []}",
+            "equally long",
+        ),
+        (
+            "- {name: a, readings: {all: [0, 1]}, response_readings: {all: [0]}, phase: response, fires: []}",
+            "`phase` does not go with a prompt and a response",
+        ),
+        (
+            "- {name: a, texts: [{prompt: x, response: y}], phase: prompt, fires: []}",
+            "`phase` does not go with",
+        ),
+        ("- {name: a, texts: [{prompt: x}], fires: []}", "`cases[0].texts[0].response` is missing"),
+        ("- {name: a, texts: [{prompt: x, reponse: y}], fires: []}", "did you mean `response`?"),
     ],
 )
 def test_test_files_are_checked_like_policies(tmp_path, cases, word):
@@ -112,3 +143,32 @@ def test_cases_name_probes_signals_and_conditions_whoever_the_policy_is_bound_to
         assert run_case(one, case(readings=readings, fires=fires), None).passed
     with pytest.raises(PolicyProblems, match="no rule reads `reconstruction_error`"):
         run_case(one, case(readings={"reconstruction_error": [0, 0]}, fires=[]), None)
+
+
+ANSWERED = policy(
+    rule("answered", features=(), phases=(Phase.RESPONSE,), threshold=0.0, when=AllOf(all=["asked", "told"])),
+    conditions=(
+        Condition("asked", features=(WeightedFeature(0, 1.0),), threshold=0.5, phases=(Phase.PROMPT,)),
+        Condition("told", features=(WeightedFeature(1, 1.0),), threshold=0.5, phases=(Phase.RESPONSE,)),
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("asked", "told", "fires"), [(1, 1, ["answered"]), (0, 1, []), (1, 0, []), (0, 0, [])]
+)
+def test_a_rule_of_the_response_that_rests_on_the_prompt_can_be_tested(asked, told, fires):
+    given = {"readings": {"0": [0, asked]}, "response_readings": {"1": [0, told, 0]}}
+    assert run_case(ANSWERED, case(**given, fires=fires), None).passed
+
+    def read(prompt, response, plan):
+        found = block([[0.0, 0.0], [float(prompt), 0.0], [0.0, float(response)]]).readings
+        return found[:2], found[2:]
+
+    texts = [{"prompt": str(asked), "response": str(told)}]
+    assert run_case(ANSWERED, case(texts=texts, fires=fires), read).passed
+
+
+def test_position_0_of_a_response_is_read():
+    given = {"readings": {"0": [0, 1]}, "response_readings": {"1": [1]}}
+    assert run_case(ANSWERED, case(**given, fires=["answered"]), None).passed

@@ -15,9 +15,10 @@ from typer.testing import CliRunner
 
 from monitor.cli.policy.app import policy_app
 from monitor.policy.files.lint import check_folder
+from monitor.policy.files.lock import write_lock
 from monitor.policy.files.source import read_source
 from monitor.policy.files.yaml_document import PolicyProblems
-from tests.policy.policy_files import PINNED
+from tests.policy.policy_files import CONCEPT, EXAMPLES, PINNED, lock_for, write_concept
 
 FOLDER = Path(__file__).parents[1] / "malformed"
 ROWS = [line.split("\t") for line in (FOLDER / "expected.tsv").read_text().splitlines()]
@@ -262,3 +263,98 @@ def test_files_beside_a_policy_that_is_wrong_are_told_with_it(tmp_path):
         check_folder(path.parent)
     files = {Path(p.file).name for p in caught.value.problems}
     assert files == {"greed.yaml", "greed.lock.yaml", "greed.test.yaml", "benign.jsonl"}
+
+
+ORPHANS = [
+    (
+        "gone.test.yaml",
+        "apiVersion: monitor/v1\npolicy: gone\ncases: []\n",
+        "belongs to a policy gone.yaml that is not here",
+    ),
+    ("gone.lock.yaml", "nothing\n", "belongs to a policy gone.yaml that is not here"),
+    ("gred.test.yaml", "nothing\n", "rename it to greed.test.yaml"),
+    ("gone.examples.jsonl", "{}\n", "belongs to no policy here"),
+    ("gone.safetensors", "", "belongs to no policy here"),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "said"), ORPHANS, ids=[name for name, *_ in ORPHANS])
+def test_files_of_policies_that_are_gone_are_told(tmp_path, name, text, said):
+    written(tmp_path, PINNED)
+    check_folder(tmp_path)
+    (tmp_path / name).write_text(text)
+    with pytest.raises(PolicyProblems) as caught:
+        check_folder(tmp_path)
+    (problem,) = caught.value.problems
+    assert problem.file == str(tmp_path / name)
+    assert said in str(problem)
+
+
+def test_files_that_belong_to_nobody_are_told_once_it_is_known_what_belongs(tmp_path):
+    written(tmp_path, PINNED.replace("threshold: 0.8", "threshold: x"))
+    (tmp_path / "perhaps.jsonl").write_text("{}\n")
+    with pytest.raises(PolicyProblems) as caught:
+        check_folder(tmp_path)
+    assert [Path(problem.file).name for problem in caught.value.problems] == ["greed.yaml"]
+
+
+def test_the_benign_texts_and_other_files_may_stand_there(tmp_path):
+    written(tmp_path, PINNED)
+    (tmp_path / "benign.jsonl").write_text('{"text": "a"}\n')
+    (tmp_path / "README.md").write_text("x")
+    (tmp_path / "costs").mkdir()
+    assert check_folder(tmp_path).policies == 1
+
+
+def test_a_threshold_of_a_rule_that_is_gone_is_noted(tmp_path):
+    write_concept(tmp_path)
+    assert not any("is gone" in note for note in check_folder(tmp_path).notes)
+    text = (tmp_path / "greed.yaml").read_text()
+    (tmp_path / "greed.yaml").write_text(text.replace("name: stated", "name: said"))
+    assert "greed: the lock holds a threshold for `stated`, which is gone" in check_folder(tmp_path).notes
+
+
+ALWAYS = PINNED.replace("    action: suppress\n", "    mode: MODE\n").replace(
+    "  target: -1.5", "  target: -1.5\n  when: always"
+)
+
+
+@pytest.mark.parametrize(("mode", "told_of"), [("shadow", True), ("enforce", False)])
+def test_clamps_that_never_act_are_noted(tmp_path, mode, told_of):
+    written(tmp_path, ALWAYS.replace("MODE", mode))
+    assert any("clamps nothing" in note for note in check_folder(tmp_path).notes) is told_of
+
+
+OWN = "    features: [{index: 5}]\n    threshold: 0.8"
+PINS = "features:\n  - {index: 3, label: wants}\n  - {index: 7, weight: 0.5}"
+OWNING = PINNED.replace("    threshold: 0.8", OWN)
+MEANINGLESS = [
+    (OWNING, 9, "nothing reads `features`: every rule and condition names its own"),
+    (OWNING.replace(PINS, "probe: {weights: [1]}"), 8, "nothing reads `probe`: every rule"),
+    (PINNED + "refusal: Ask another.\n", 18, "`refusal` is shown where a rule blocks"),
+]
+
+
+@pytest.mark.parametrize(("text", "line", "said"), MEANINGLESS)
+def test_a_field_that_another_one_makes_meaningless_is_refused_at_its_line(tmp_path, text, line, said):
+    (problem,) = refused(written(tmp_path, text))
+    assert said in problem.message
+    assert abs(problem.line - line) <= 1
+
+
+@pytest.mark.parametrize("end", [".yaml", ".test.yaml", ".lock.yaml"])
+def test_a_byte_order_mark_is_no_part_of_a_file_and_utf_16_is_named(tmp_path, end):
+    path = tmp_path / f"greed{end}"
+    written(tmp_path, CONCEPT)
+    write_lock(tmp_path / "greed.yaml", lock_for(EXAMPLES))
+    (tmp_path / "greed.test.yaml").write_text(
+        "apiVersion: monitor/v1\npolicy: greed\ncases:\n  - {name: a, texts: [x], fires: []}\n"
+    )
+    text = path.read_text()
+    path.write_text(text, "utf-8-sig")
+    check_folder(tmp_path)
+    path.write_text(text, "utf-16")
+    with pytest.raises(
+        PolicyProblems, match=r"is UTF-16, not UTF-8(.|\n)*convert it, for example with `iconv"
+    ):
+        check_folder(tmp_path)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from monitor.policy.files.lock import Difference
-from monitor.policy.fit.card import clearly_better
+from monitor.policy.files.lock import Difference, Separation
+from monitor.policy.fit.card import clearly_better, maturity_of, note_of
 
 
 def gain(auroc=(0.0, -0.1, 0.1), recall=(0.0, -0.1, 0.1)):
@@ -22,3 +22,20 @@ def gain(auroc=(0.0, -0.1, 0.1), recall=(0.0, -0.1, 0.1)):
 )
 def test_clearly_better_means_that_an_interval_excludes_zero(one, better):
     assert clearly_better(one) is better
+
+
+@pytest.mark.parametrize(
+    ("low", "recall", "said"),
+    [
+        (0.95, 0.9, "Separates well"),
+        (0.75, 0.3, "misses many at a low rate of false positives"),
+        (0.75, 0.95, "these are too few to tell how well"),
+        (0.5, 0.95, "Does not separate"),
+    ],
+)
+def test_the_note_says_what_keeps_a_policy_from_being_stable(low, recall, said):
+    mine = Separation(auroc=0.97, auroc_low=low, auroc_high=1, recall=recall, recall_low=0.1, recall_high=1)
+    measures = dict.fromkeys(("policy", "probe", "bag_of_words", "random_features"), mine)
+    note = note_of(measures, gain(), "probe", 0.0, maturity_of(mine, 0.0))
+    assert said in note
+    assert ("misses many" in note) == (said.startswith("misses"))

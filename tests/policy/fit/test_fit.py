@@ -1,5 +1,7 @@
 """Fitting on a synthetic reader whose features are known: which are found, and what the lock then does."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -78,14 +80,17 @@ def test_fitting_twice_gives_the_same_lock(lock):
 
 
 @pytest.mark.slow
-def test_a_concept_that_no_feature_follows_is_an_error():
+@pytest.mark.parametrize(
+    ("signed", "said"), [(True, "tells the positive examples of"), (False, "is more active on the positive")]
+)
+def test_a_concept_that_no_feature_follows_is_an_error(signed, said):
     class Silent(Synthetic):
         def _one(self, text):
             rows, residuals = super()._one(text)
             return rows * 0, residuals
 
-    with pytest.raises(PolicyError, match="no feature of this dictionary"):
-        fit_policy(policy(), examples(), inputs(Silent()), settings=QUICK)
+    with pytest.raises(PolicyError, match=f"no feature of this dictionary {said}"):
+        fit_policy(policy(), examples(), inputs(Silent()), settings=replace(QUICK, signed=signed))
 
 
 def test_pinned_features_get_thresholds_only():

@@ -154,33 +154,6 @@ def test_together_is_alone(some_poolings, seed):
         assert one == other
 
 
-@pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize(
-    "limits",
-    [{"evidence._MOST_STEPS": 1}, {"evidence._MOST_SCORES": 1}, {"weights._DENSE": 0}],
-    ids=["every pass", "many rules", "large table"],
-)
-def test_when_evidence_is_sorted_and_how_weights_are_found_changes_nothing(
-    some_poolings, seed, limits, monkeypatch
-):
-    def said():
-        rng = np.random.default_rng(seed)
-        policies = random_set(rng, some_poolings)
-        requests = [list(blocks(rng, *text)) for text in texts(rng, policies, 6)]
-        observers = [policies.start(word, SPECIAL) for _ in requests]
-        decisions = []
-        for given in itertools.zip_longest(*requests):
-            work = [(o, b) for o, b in zip(observers, given, strict=True) if b is not None]
-            decisions.append(together(policies, work))
-        return decisions
-
-    usual = said()
-    assert any(found.evidence for step in usual for one in step for found in one.detections)
-    for name, value in limits.items():
-        monkeypatch.setattr(f"monitor.policy.rules.{name}", value)
-    assert said() == usual
-
-
 def test_nothing_is_said_where_nothing_is_new():
     policies = PolicySet((policy(rule(threshold=0.5)),), "")
     observers = [policies.start(word) for _ in range(3)]

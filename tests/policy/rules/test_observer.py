@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -68,6 +69,25 @@ def test_coverage_counts_what_rules_judged():
     without_rules = PolicySet((), "").start(word)
     without_rules.observe(block(np.zeros((3, 0))))
     assert without_rules.verdict(coverage(3)).status is Status.CHECKED
+
+
+@pytest.mark.parametrize("sinks", [(), (1,), (2,), (1, 2)])
+def test_attention_sinks_say_nothing(sinks):
+    """A token of outlying norm is passed over as the first of a text is, wherever it stands and whatever it is."""
+    request = PolicySet((policy(rule()),), "").start(word, frozenset())
+    decision = request.observe(replace(block([[9.0], [0.9], [0.9]]), sinks=sinks))
+    left = [at for at in (1, 2) if at not in sinks]
+    assert [found.position for found in decision.detections] == left[:1]
+    for found in decision.detections:
+        assert {evidence.position for evidence in found.evidence} <= set(left)
+    verdict = request.verdict(Coverage(3, 3, tokens_sinks=1 + len(sinks)))
+    assert verdict.status is (Status.CHECKED if left else Status.UNKNOWN)
+
+
+def test_what_is_no_number_is_unscored_at_a_sink_too():
+    request = PolicySet((policy(rule()),), "").start(word, frozenset())
+    request.observe(replace(block([[0.0], [np.nan], [0.9]]), sinks=(1,)))
+    assert request.verdict(Coverage(3, 3)).failure is Failure.NON_FINITE
 
 
 def test_shadow_detects_and_never_acts():

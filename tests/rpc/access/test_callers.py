@@ -11,7 +11,7 @@ from monitor.http.door import METHODS as HTTP_METHODS
 from monitor.rpc.access import callers as callers_module
 from monitor.rpc.access import roles
 from monitor.rpc.access.authentication import REFUSED, Authenticator
-from monitor.rpc.access.callers import find_token, new_token, read_callers, token_hash
+from monitor.rpc.access.callers import entry_line, find_token, new_token, read_callers, token_hash
 from monitor.rpc.access.roles import Caller, Role
 from monitor.rpc.server import SERVICE
 from monitor.telemetry.metrics.security import SecurityMetrics
@@ -293,6 +293,18 @@ def test_files_that_are_no_files_of_callers(tmp_path):
         read_callers(path)
     path.write_bytes(b" " * (2 << 20))
     with pytest.raises(ConfigurationError, match="larger than"):
+        read_callers(path)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_line_and_utf_16_is_named(tmp_path):
+    path = tmp_path / "callers"
+    line = entry_line("gateway", [Role.INFER], new_token())
+    path.write_text(line + "\n", "utf-8-sig")
+    assert [entry.caller.name for entry in read_callers(path)] == ["gateway"]
+    path.write_text("# who may call\n" + line + "\n", "utf-8-sig")
+    assert len(read_callers(path)) == 1
+    path.write_text(line + "\n", "utf-16")
+    with pytest.raises(ConfigurationError, match="callers:1: is UTF-16, not UTF-8; convert it"):
         read_callers(path)
 
 

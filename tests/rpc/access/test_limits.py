@@ -6,9 +6,7 @@ import time
 import grpc
 import pytest
 
-from monitor.rpc.access import memory as memory_module
 from monitor.rpc.access.exposure import is_loopback
-from monitor.rpc.access.memory import Memory, memory_limit
 from monitor.rpc.access.roles import Role
 from monitor.rpc.server import Server, run_in_background
 from monitor.v1 import monitor_pb2 as pb
@@ -117,54 +115,6 @@ def test_calls_are_refused_before_memory_is_gone():
         assert details(caught[0])["RetryInfo"].retry_delay.ToSeconds() == 1
         assert served.metric("rejected_requests_total", reason="memory") == 1
         assert served.metric("memory_used_ratio") > 1
-
-
-def test_memory_goes_below_the_watermark_again(monkeypatch):
-    monkeypatch.setattr(memory_module, "_EVERY", 0.0)
-    memory, used = Memory(1000, 0.9), [0]
-    monkeypatch.setattr(Memory, "used_ratio", lambda _: used[0] / 1000)
-    monkeypatch.setattr(Memory, "_machine_is_full", lambda _: False)
-    seen = []
-    for value in (100, 899, 901, 2000, 899):
-        used[0] = value
-        seen.append(memory.low())
-    assert seen == [False, False, True, True, False]
-
-
-@pytest.mark.parametrize(
-    ("own", "file"),
-    [
-        ("0::/", "memory.max"),
-        ("4:memory:/", "memory/memory.limit_in_bytes"),
-        ("0::/docker/abc", "memory.max"),
-        ("0::/../..", "memory.max"),
-        ("0::/system.slice/sae-monitor.service", "system.slice/sae-monitor.service/memory.max"),
-        ("0::/system.slice/sae-monitor.service", "system.slice/memory.max"),
-        ("5:cpu:/other\n4:memory,x:/a/b", "memory/a/b/memory.limit_in_bytes"),
-    ],
-)
-def test_the_limit_of_a_control_group_counts(monkeypatch, tmp_path, own, file):
-    """In a container its group is the root; a service of systemd has one of its own, in another's."""
-    group = tmp_path / "groups" / file
-    group.parent.mkdir(parents=True)
-    (tmp_path / "own").write_text(f"{own}\n")
-    monkeypatch.setattr(memory_module, "_OWN_GROUPS", tmp_path / "own")
-    monkeypatch.setattr(memory_module, "_GROUPS", tmp_path / "groups")
-    machine = memory_limit(None)
-    for text, limit in (("max\n", machine), ("1000000\n", 1_000_000), (str(machine * 4), machine)):
-        group.write_text(text)
-        assert memory_limit(None) == limit
-    assert memory_limit(5000) == 5000
-
-
-def test_the_smallest_limit_around_it_counts(monkeypatch, tmp_path):
-    (tmp_path / "own").write_text("0::/a/b\n")
-    for folder, text in (("a/b", "3000000"), ("a", "2000000"), ("", "max")):
-        (tmp_path / "groups" / folder).mkdir(parents=True, exist_ok=True)
-        (tmp_path / "groups" / folder / "memory.max").write_text(text)
-    monkeypatch.setattr(memory_module, "_OWN_GROUPS", tmp_path / "own")
-    monkeypatch.setattr(memory_module, "_GROUPS", tmp_path / "groups")
-    assert memory_limit(None) == 2_000_000
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from monitor.errors import ConfigurationError
 from monitor.records import Action
 from monitor.rpc.server import Server, run_in_background
 from monitor.telemetry.decisions import writer
+from monitor.telemetry.decisions.folder import segments
 from monitor.telemetry.decisions.reader import read, verify
 from monitor.telemetry.decisions.record import from_json
 from monitor.v1 import monitor_pb2 as pb
@@ -238,3 +239,40 @@ def test_every_action_and_failure_is_notable():
     assert not record(Status.CHECKED, Action.ALLOW).notable
     assert record(Status.UNKNOWN, Action.ALLOW).notable
     assert all(record(Status.CHECKED, action).notable for action in Action if action)
+
+
+@pytest.mark.parametrize("on_full", ["refuse", "drop"])
+def test_a_file_that_is_removed_while_serving_is_noticed_by_the_next_decision(tmp_path, on_full):
+    with serving(decision_log=tmp_path, decision_log_on_full=on_full) as served:
+        for _ in range(3):
+            served.score("lie")
+        segments(tmp_path)[0].path.unlink()
+        answer = served.score("lie")
+        assert served.metric("decision_log_displaced_files_total", cause="removed") == 1
+        assert served.metric("decision_log_dropped_total", cause="removed") == 3
+        assert health(served) == SERVING
+    assert [content["request_id"] for content in records(tmp_path)] == [answer.request_id]
+    assert verify(tmp_path).missing == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("on_full", ["refuse", "drop"])
+def test_a_folder_that_is_gone_is_treated_as_the_setting_says(tmp_path, on_full):
+    folder = tmp_path / "log"
+    with serving(decision_log=folder, decision_log_on_full=on_full) as served:
+        served.score("lie")
+        folder.rename(tmp_path / "away")
+        if on_full == "refuse":
+            with fails("UNAVAILABLE"):
+                served.score("lie")
+            wait_for(lambda: health(served) == NOT_SERVING)
+        else:
+            served.score("lie")
+            assert served.metric("decision_log_dropped_total") == 1
+        assert served.metric("decision_log_errors_total") >= 1
+        (tmp_path / "away").rename(folder)
+        wait_for(lambda: len(list(read(folder))) == 2)
+        wait_for(lambda: health(served) == SERVING)
+        served.score("lie")
+    assert len(records(folder)) == 2
+    assert verify(folder).faults == []

@@ -11,6 +11,7 @@ import pytest
 from monitor.policy.policyset import PolicySet
 from monitor.records import Action, Mode
 from monitor.telemetry.decisions import writer
+from monitor.telemetry.decisions.folder import LogState, segments
 from monitor.telemetry.decisions.reader import read
 from monitor.v1 import monitor_pb2 as pb
 from monitor.v1.monitor_pb2_grpc import MonitorServiceStub
@@ -58,7 +59,7 @@ def test_what_is_detected_is_streamed_as_it_is_decided(tmp_path):
         answer = served.score("lie")
         event = watcher.next()
         assert watcher.seen.empty()
-    assert (event.request_id, event.cursor, event.method, event.outcome) == (
+    assert (event.request_id, event.record, event.method, event.outcome) == (
         answer.request_id, 1, "Score", "answered",
     )  # fmt: skip
     assert event.digests == answer.digests
@@ -88,9 +89,9 @@ def test_a_caller_who_leaves_while_its_record_is_written_is_watched_too(tmp_path
             wait_for(lambda: served.metric("requests_total", method="Score", code="CANCELLED") == 1)
         finally:
             go.set()
-        assert watcher.next().cursor == 1
+        assert watcher.next().record == 1
         served.score("lie")
-        assert watcher.next().cursor == 2
+        assert watcher.next().record == 2
     assert len(list(read(tmp_path))) == 2
 
 
@@ -98,9 +99,9 @@ def test_without_a_log_it_works_live_and_has_no_place_to_begin():
     with serving() as served, watching(served) as watcher:
         served.score("lie")
         event = watcher.next()
-        assert (event.cursor, event.detections[0].policy) == (0, "deception")
+        assert (event.cursor, event.record, event.detections[0].policy) == ("", 0, "deception")
         with fails("INVALID_ARGUMENT"):
-            next(served.stub.WatchDetections(pb.WatchDetectionsRequest(after=0), timeout=DEADLINE))
+            next(served.stub.WatchDetections(pb.WatchDetectionsRequest(after="0"), timeout=DEADLINE))
 
 
 def shadowing():
@@ -136,14 +137,16 @@ def test_a_stream_begins_behind_a_record_and_goes_on_live(tmp_path):
     with serving(decision_log=tmp_path) as served:
         asked = [served.score("lie").request_id for _ in range(5)]
     with serving(decision_log=tmp_path, decision_log_file_bytes=4096) as served:
-        with watching(served, after=2) as watcher:
+        with watching(served, after="0") as watcher:
+            second = [watcher.next() for _ in range(2)][-1].cursor
+        with watching(served, after=second) as watcher:
             events = [watcher.next() for _ in range(3)]
             asked += [served.score("lie").request_id for _ in range(20)]
             events += [watcher.next() for _ in range(20)]
-        assert [event.cursor for event in events] == list(range(3, 26))
+        assert [event.record for event in events] == list(range(3, 26))
         assert [event.request_id for event in events] == asked[2:]
-        with fails("INVALID_ARGUMENT"):
-            next(served.stub.WatchDetections(pb.WatchDetectionsRequest(after=99), timeout=DEADLINE))
+        log = second.partition("-")[0]
+        refused(served, f"{log}-99", "is record 99, and the last one of this log is 25")
 
 
 @pytest.mark.slow
@@ -151,8 +154,8 @@ def test_catching_up_while_records_come_misses_and_repeats_nothing(tmp_path):
     with serving(decision_log=tmp_path) as served:
         for _ in range(100):
             served.score("lie")
-        with beside(*[lambda: served.score("lie")] * 3), watching(served, after=0) as watcher:
-            cursors = [watcher.next().cursor for _ in range(300)]
+        with beside(*[lambda: served.score("lie")] * 3), watching(served, after="0") as watcher:
+            cursors = [watcher.next().record for _ in range(300)]
     assert cursors == list(range(1, 301))
 
 
@@ -166,14 +169,14 @@ def test_what_came_while_the_log_was_read_does_not_count_as_missed(tmp_path, mon
 
     monkeypatch.setattr("monitor.rpc.decisions.watch.read", held)
     monkeypatch.setattr("monitor.rpc.decisions.recorder._WATCHER_QUEUE", 4)
-    with serving(decision_log=tmp_path) as served, watching(served, after=0) as watcher:
+    with serving(decision_log=tmp_path) as served, watching(served, after="0") as watcher:
         try:
             assert reading.wait(DEADLINE)
             for _ in range(20):
                 served.score("lie")
         finally:
             go.set()
-        assert [watcher.next().cursor for _ in range(20)] == list(range(1, 21))
+        assert [watcher.next().record for _ in range(20)] == list(range(1, 21))
         assert served.metric("watch_missed_records_total") == 0
 
 
@@ -183,10 +186,87 @@ def test_what_is_not_kept_any_more_is_counted(tmp_path):
             served.score("lie")
         wait_for(lambda: next(read(tmp_path))["seq"] > 10)
         first = next(read(tmp_path))["seq"]
-        with watching(served, after=1) as watcher:
+        with watching(served, after=f"{LogState.read(tmp_path).id}-1") as watcher:
             event = watcher.next()
-    assert event.cursor >= first
-    assert event.dropped == event.cursor - 2
+    assert event.record >= first
+    assert event.dropped == event.record - 2
+
+
+def test_what_others_took_out_of_the_middle_and_off_the_end_is_counted(tmp_path):
+    with serving(decision_log=tmp_path, decision_log_file_bytes=4096) as served:
+        while len(segments(tmp_path)) < 5:
+            served.score("lie")
+        one, _, three, *_rest = (found.first for found in segments(tmp_path))
+        segments(tmp_path)[1].path.unlink()
+        for found in segments(tmp_path)[-2:]:
+            found.path.unlink()
+        with watching(served, after="0") as watcher:
+            seen = [watcher.next() for _ in range(len(list(read(tmp_path))))]
+            served.score("lie")
+            last = watcher.next()
+    middle = next(event for event in seen if event.record == three)
+    assert seen[0].record == one
+    assert middle.dropped == three - seen[[e.record for e in seen].index(three) - 1].record - 1
+    assert (
+        last.record - 1 - last.dropped == len(seen) + 1
+    )  # The line that says what is missing has a number too.
+
+
+def cursors(served, count):
+    with watching(served, after="0") as watcher:
+        return [watcher.next().cursor for _ in range(count)]
+
+
+def refused(served, after, said):
+    with pytest.raises(grpc.RpcError) as caught:
+        next(served.stub.WatchDetections(pb.WatchDetectionsRequest(after=after), timeout=DEADLINE))
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert said in caught.value.details()
+
+
+def test_a_cursor_of_another_replica_is_refused(tmp_path):
+    with serving(decision_log=tmp_path / "one") as served:
+        served.score("lie")
+        served.score("lie")
+        first, _ = cursors(served, 2)
+    with serving(decision_log=tmp_path / "two") as served:
+        for _ in range(3):
+            served.score("lie")
+        refused(served, first, "is a cursor of log")
+        assert len(cursors(served, 3)) == 3
+
+
+def test_a_cursor_of_a_log_that_was_begun_anew_is_refused(tmp_path):
+    with serving(decision_log=tmp_path) as served:
+        served.score("lie")
+        (cursor,) = cursors(served, 1)
+    for path in [found.path for found in segments(tmp_path)]:
+        path.unlink()
+    with serving(decision_log=tmp_path) as served:
+        served.score("lie")
+        refused(served, cursor, "its log was begun anew; write 0")
+
+
+def test_a_cursor_outlives_restarts_and_a_file_that_others_rotate(tmp_path):
+    with serving(decision_log=tmp_path) as served:
+        served.score("lie")
+        (cursor,) = cursors(served, 1)
+    with serving(decision_log=tmp_path) as served:
+        segments(tmp_path)[0].path.rename(tmp_path / "away")
+        served.score("lie")
+        with watching(served, after=cursor) as watcher:
+            event = watcher.next()
+    assert (event.record, event.dropped) == (3, 0)
+
+
+@pytest.mark.parametrize(
+    "after", ["", "17", "-1", "x-1", "0-", "abc-", "abc-1-2", "ABC-1", "abc-99999999999999999", " 0"]
+)
+def test_what_is_no_cursor_is_refused(tmp_path, after):
+    with serving(decision_log=tmp_path) as served:
+        refused(
+            served, after, "is no cursor; write the `cursor` of an event, or 0 for the beginning of the log"
+        )
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ class Meter:
     """Counts like the real one."""
 
     def __init__(self):
-        self.records, self.commits, self.drops, self.errors = 0, 0, [], []
+        self.records, self.commits, self.drops, self.errors, self.taken = 0, 0, [], [], []
         self.queued = lambda: 0
 
     def enabled(self, queued, limit):
@@ -28,6 +28,9 @@ class Meter:
 
     def failed(self, cause):
         self.errors.append(cause)
+
+    def displaced(self, cause, records):
+        self.taken.append((cause, records))
 
 
 class BadDisk(Disk):

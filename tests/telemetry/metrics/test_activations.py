@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from monitor.records import Blocks, Phase, Probe, TokenBlock, WatchPlan
-from monitor.telemetry.metrics.activations import BOUNDS, ActivationCollector, ActivationLedger, shown
+from monitor.telemetry.metrics.activations import (
+    _PENDING_READINGS,
+    BOUNDS,
+    ActivationCollector,
+    ActivationLedger,
+    shown,
+)
 from tests.children import beside, four_at_once
 
 
@@ -203,3 +209,18 @@ def test_rows_of_a_pass_that_belong_to_other_sets_are_not_counted():
     found = samples(meter)
     assert expected([0.25, 0.5, 0.75]).items() <= found.items()
     assert (found["tokens_scored_total", "response"], found["tokens_scored_total", "prompt"]) == (2, 2)
+
+
+def test_no_pass_pays_for_those_before_it():
+    """A pass with many readings is counted by itself; those with few wait, though not beyond as many readings."""
+    plan = WatchPlan(tuple(range(100)))
+    ledger = ActivationLedger()
+    meter = ledger.watch(plan)
+    for _ in range(4):
+        meter.observe(block(np.ones((_PENDING_READINGS // 100 + 1, 100))))
+        assert not ledger._pending
+    for _ in range(2000):
+        meter.observe(block(np.ones((2, 100))))
+        assert sum(blocks.readings.size for _, blocks in ledger._pending) < _PENDING_READINGS
+    assert ledger._pending
+    assert ledger.counts()[1][0].cumulated[-1] == 4 * (_PENDING_READINGS // 100 + 1) + 4000

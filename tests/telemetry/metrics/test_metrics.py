@@ -54,6 +54,8 @@ def full(metrics):
     metrics.serving(lambda: True)
     metrics.decision_log.enabled(lambda: 2, 1000)
     metrics.decision_log.committed(3, 900, 0.004)
+    metrics.decision_log.displaced("removed", 7)
+    metrics.decision_log.displaced("moved", 5)
     metrics.call_ended("Score", "OK", 0.004)
     metrics.first_token(0.1)
     return chosen, meter
@@ -92,6 +94,14 @@ def test_durations_fall_into_their_buckets(metrics):
     assert value(metrics, "request_duration_seconds_bucket", method="Score", le="0.005") == 1
     assert value(metrics, "requests_total", method="Score", code="OK") == 1
     assert value(metrics, "requests_total", method="Score", code="INTERNAL") == 0
+
+
+def test_a_log_file_that_others_took_away_moves_a_metric_and_only_a_removed_one_loses_records(metrics):
+    assert value(metrics, "decision_log_displaced_files_total", cause="truncated") == 0
+    full(metrics)
+    assert value(metrics, "decision_log_displaced_files_total", cause="removed") == 1
+    assert value(metrics, "decision_log_displaced_files_total", cause="moved") == 1
+    assert value(metrics, "decision_log_dropped_total", cause="removed") == 7
 
 
 def test_the_dictionary_is_not_measured_until_it_is(metrics):

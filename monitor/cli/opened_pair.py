@@ -1,0 +1,40 @@
+"""The pair of a model and a dictionary that a command works on: opened, and tested that the two fit each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from monitor.cli.show.console import stderr_console
+from monitor.cli.show.progress import steps_of
+
+if TYPE_CHECKING:
+    from monitor.lab.pair import Pair
+
+
+def opened_pair(
+    model: str | None,
+    dictionary: Path | None,
+    dictionary_format: str | None,
+    device: str,
+    *,
+    skip_self_test: bool,
+    measured: bool = True,
+) -> Pair:
+    """Open what the flags of a command name; the bundled pair where they name nothing.
+
+    Raises SelfTestFailed where the two do not fit each other, unless `skip_self_test`; the errors of `open_pair` where
+    one cannot be used. `measured` as there.
+    """
+    from monitor.lab.pair import open_pair
+
+    with steps_of("loading the model") as step:
+        pair = open_pair(model, dictionary, device, dictionary_format, measured=measured)
+        if not skip_self_test:
+            from monitor.model.selftest.self_test import require_fit
+
+            step("testing that the dictionary fits the model")
+            require_fit(pair.loaded_pair)
+    if skip_self_test:
+        stderr_console().print("self-test skipped: nobody has checked that this dictionary fits this model")
+    return pair
