@@ -176,6 +176,8 @@ class Server:
             addresses = Addresses(self._listen(), _address(host, self._http.port), self._decisions.place)
             self._decisions.start()
             self._runtime.start()
+            # Only now: where the test of batching fails, requests take turns.
+            self._metrics.engine(separate=bool(self._runtime.engine.why_separate))
             await self._health.check()
             addresses = replace(addresses, http=await self._open_door())
             await self._grpc.start()
@@ -267,7 +269,6 @@ def connect_metrics(
     metrics.queue("generate", limit, engine.queue_depth, engine.running)
     metrics.queue("score", _SCORINGS_PER_GENERATION * limit, scorer.queue_depth, scorer.running)
     metrics.passes(engine.passes)
-    metrics.engine(separate=bool(engine.why_separate))
     if health is None:
         return
     metrics.health.skipped(health.skipped)

@@ -10,6 +10,7 @@ import pytest
 from monitor.cli.options import belonging
 from monitor.client import Unreachable, connect
 from monitor.errors import InputError
+from monitor.model.engine import cache_room
 from monitor.v1 import monitor_pb2 as pb
 from tests.cli.scripted import DIGESTS
 
@@ -180,3 +181,14 @@ def test_session_and_labels_travel_with_the_text() -> None:
     assert (found.session_id, dict(found.labels)) == ("talk-1", {"team": "risk", "note": "a=b"})
     with pytest.raises(InputError, match="NAME=VALUE"):
         belonging(pb.Input(text="a"), None, ["team"])
+
+
+@pytest.mark.slow
+def test_scoring_needs_no_room_for_a_cache(run, monkeypatch):
+    """The bundled pair, on a machine without any memory to spare: only generating needs some."""
+    monkeypatch.setattr(cache_room, "free_memory", lambda _: 0)
+    done = run("score", CALM)
+    assert (done.exit_code, "CHECKED" in done.stdout) == (0, True)
+    refused = run("generate", CALM)
+    assert refused.exit_code == 2
+    assert "give this process more memory" in str(refused.exception) + refused.output

@@ -23,9 +23,9 @@ class Reader:
     def ids(self, text):
         return [0, *(len(word) for word in text.split())]
 
-    def watched(self, ids, plan):
-        self.passes.append(list(ids))
-        return np.asarray(ids, np.float32)[:, None]
+    def watched_parts(self, prompt, response, plan):
+        self.passes.append([*prompt, *response])
+        return tuple(np.asarray(ids, np.float32)[:, None] for ids in (prompt, response))
 
 
 def test_a_response_is_read_behind_its_prompt_in_one_pass():

@@ -15,6 +15,7 @@ from monitor.errors import InputError, NotFound
 from monitor.lab.pair import open_pair
 from monitor.lab.policies import load_set, running_of
 from monitor.lab.readings import PairReader, later_layer, read
+from monitor.records import WatchPlan
 
 POLICIES = Path(__file__).parents[2] / "policies"
 WIDTH, FEATURES, WORDS = 6, 15, 20
@@ -173,3 +174,13 @@ def test_a_feature_that_is_not_there_is_named(bundled):
 @pytest.mark.parametrize(("tapped", "last", "later"), [(3, 7, 5), (4, 7, 6), (6, 7, 7), (7, 7, None)])
 def test_the_later_layer_is_half_way_to_the_last(tapped, last, later):
     assert later_layer(tapped, last) == later
+
+
+def test_a_prompt_and_its_response_are_told_apart_though_sinks_are_left_out(reader, monkeypatch):
+    monkeypatch.setattr(reader.pair, "sinks", lambda residual: torch.arange(len(residual)) == 2)
+    plan, prompt, response = WatchPlan((1, 2)), [0, 3, 4, 5], [6, 7]
+    asked, said = reader.watched_parts(prompt, response, plan)
+    ids, whole = reader.watched([*prompt, *response], plan)
+    assert ids == [0, 3, 5, 6, 7]
+    assert (asked.shape, said.shape) == ((3, 2), (2, 2))
+    np.testing.assert_array_equal(np.concatenate([asked, said]), whole)

@@ -139,9 +139,8 @@ RECURRENT: dict[str, dict] = {
     },
     "lfm2": _LLAMA_LIKE | {"layer_types": ["conv", "full_attention"] * 2},
     "minimax": _LLAMA_LIKE
-    | {"head_dim": 8, "num_local_experts": 4, "num_experts_per_tok": 2}
+    | {"head_dim": 8, "num_local_experts": 4, "num_experts_per_tok": 2, "block_size": 16}
     | {"layer_types": ["linear_attention", "full_attention"] * 2}
-    | {f"{kind}_alpha_factor": 3.5 for kind in _MINIMAX}
     | {f"{kind}_beta_factor": 0.7 for kind in _MINIMAX},
     "qwen3_next": _LLAMA_LIKE
     | _EXPERTS

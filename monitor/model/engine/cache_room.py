@@ -16,6 +16,8 @@ _HOST_MOST = 4 << 30
 _MOST = 0.9
 """Of the memory that is free, where one sequence needs more than its share, or the operator names a size."""
 _GIB = 1 << 30
+_LEAST = 16
+"""Tokens of a context that is still worth setting."""
 
 
 class NoRoom(ModelError):
@@ -47,7 +49,12 @@ class CacheRoom:
         if asked is None and context > most:
             raise NoRoom(
                 f"the keys and values of one sequence of {context} tokens take {self._size(context)}, and "
-                f"{self._size(most)} are free for them; set context_limit to at most {most}"
+                f"{self._size(most)} are free for them; "
+                + (
+                    f"set context_limit to at most {most}"
+                    if most >= _LEAST
+                    else "give this process more memory"
+                )
             )
         if asked is not None:
             check_capacity(asked, context)

@@ -61,6 +61,7 @@ class SeparateBatcher:
         self._loaded, self._limits, self._steps = loaded, limits, steps
         self._name = cache_name(loaded.model)
         accepted = inspect.signature(loaded.model.forward).parameters
+        self._takes_positions = "position_ids" in accepted
         self._options = {"use_cache": True} | ({"logits_to_keep": 1} if "logits_to_keep" in accepted else {})
         self._chunk = _chunk(loaded, limits)
         self._capacity = 0
@@ -153,7 +154,7 @@ class SeparateBatcher:
         self._steps.before([span], len(ids))
         if not self._runs(run):  # it ended while the pass was laid out
             return
-        cache, logits = self._forward(ids, run.cache, len(run.ids))
+        cache, logits = self._forward(ids, run.cache, len(run.ids), run.position)
         token = int(self._steps.draw(logits)[0]) if span.draws else None
         run.position += len(ids)
         if token is not None:
@@ -189,11 +190,25 @@ class SeparateBatcher:
     def _runs(self, run: _Turn) -> bool:
         return self._turns.get(run.request_id) is run
 
-    def _forward(self, ids: list[int], cache: Any, length: int) -> tuple[Any, Tensor]:
+    def _positions(self, cache: Any, position: int, count: int) -> dict[str, Tensor]:
+        """The positions of a pass, where the model would take others: it asks its cache how long the past is.
+
+        A cache whose first layer is recurrent does not count tokens (MiniMax).
+        """
+        try:
+            told = int(cache.get_seq_length()) if self._takes_positions and cache is not None else position
+        except (AttributeError, ValueError):  # a cache of another kind, or one that counts no tokens at all
+            return {}
+        if told == position:
+            return {}
+        return {"position_ids": torch.arange(position, position + count, device=self._loaded.device)[None]}
+
+    def _forward(self, ids: list[int], cache: Any, length: int, position: int = 0) -> tuple[Any, Tensor]:
         """The cache after these tokens of a sequence of `length`, and the last one's logits `[1, vocabulary]`."""
         given = torch.tensor([ids], device=self._loaded.device)
+        where = self._positions(cache, position, len(ids))
         with self._loaded.reading([length]):
-            found = self._loaded.model(input_ids=given, **{self._name: cache}, **self._options)
+            found = self._loaded.model(input_ids=given, **{self._name: cache}, **self._options, **where)
         logits: Tensor = found.logits[0, -1:].to(self._loaded.device, torch.float32)
         return getattr(found, self._name, None), logits
 

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from monitor.errors import ModelError
+from monitor.model.load.devices import device_of
 
 _NORM = re.compile(r"norm|\bln", re.IGNORECASE)
 _CONTEXT_NAMES = ("max_position_embeddings", "max_seq_len", "seq_length")
@@ -67,7 +68,10 @@ def subtracts_mean(layer: nn.Module, width: int) -> bool:
     norm = next((m for name, m in layer.named_children() if _NORM.search(f"{name} {type(m).__name__}")), None)
     if norm is None:
         return False
-    x = torch.linspace(-1, 1, width).square()[None].to(next(layer.parameters()))
+    stored = next(layer.parameters())
+    # Weights of a spread model may stay on the disk until its hooks move them to the device that computes.
+    device = device_of(norm) or (torch.device("cpu") if stored.is_meta else stored.device)
+    x = torch.linspace(-1, 1, width).square()[None].to(device, stored.dtype)
     return bool(torch.allclose(norm(x), norm(x + 1), atol=0.05))
 
 

@@ -137,7 +137,9 @@ class TestFailures:
     def test_a_cache_that_cannot_hold_one_sequence_is_refused_at_start(self) -> None:
         size = Limits(running=4, batch_tokens=64, cache_tokens=96, page=8)
         with (
-            pytest.raises(ModelError, match="raise max_cache_tokens"),
+            pytest.raises(
+                ModelError, match=r"set max_cache_tokens to at least 128, or context_limit to at most 96"
+            ),
             running(loaded_model(), dictionary(), limits=size),
         ):
             pass
