@@ -671,6 +671,18 @@ def token_records(parts: Iterable[ScoredTokens | None], token_texts: TokenTexts)
     ]
 
 
+def joined(parts: Sequence[ScoredTokens]) -> ScoredTokens:
+    """Consecutive stretches of tokens that no clamp edited, with the same columns, as one."""
+    import numpy as np
+
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    ids = tuple(token for part in parts for token in part.token_ids)
+    readings = np.concatenate([part.readings for part in parts])
+    return ScoredTokens(first.phase, first.start, ids, first.features, readings)
+
+
 @dataclass(frozen=True, slots=True)
 class Digests:
     """What ran, so that a verdict can be traced: `sha256:` and 64 hexadecimal digits each."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from monitor.dictionary.packed_text import plain
 from monitor.errors import InputError
 from monitor.lab.splits import Side, Split
 from monitor.lab.texts import corpus_files, in_equal_shares
@@ -77,7 +78,7 @@ def documents(files: Sequence[Path], side: Side, split: Split = HALVES) -> Itera
 
 
 def _on_side(path: Path, side: Side, split: Split) -> Iterator[str]:
-    for text in in_equal_shares([path], WHOLE):
+    for text in map(plain, in_equal_shares([path], WHOLE)):
         if split.document_side(text.split(ANSWERED, 1)[0][:400]) == side:
             yield from _pieces(text)
 

@@ -18,6 +18,7 @@ from monitor.dictionary.cards.detokenizer import Detokenizer
 from monitor.dictionary.cards.labels import Labels
 from monitor.dictionary.cards.logit_lens import Unembedding
 from monitor.dictionary.cards.statistics import FeatureStatistics
+from monitor.dictionary.packed_text import Tokenise
 from monitor.dictionary.residual_signals import sinks
 from monitor.errors import DictionaryError, InputError, NotFound
 
@@ -87,6 +88,13 @@ class Pair:
     def residuals(self, ids: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
         """Residuals `[batch, time, d_model]` of token ids `[batch, time]`; `lengths` where some rows are padded."""
         return self.harvester.residuals(ids, lengths)
+
+    @property
+    def document_reader(self) -> Tokenise:
+        """Token ids of documents, conversations among them, as the model is to read them."""
+        from monitor.model.prompts import DocumentReader
+
+        return DocumentReader(self.loaded)
 
     @property
     def speller(self) -> Detokenizer:

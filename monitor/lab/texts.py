@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO, cast
 
+from monitor.dictionary.packed_text import Document, characters_of, document_of, shortened
 from monitor.errors import InputError
 
 _OPENERS: dict[str, Callable[..., Any]] = {".xz": lzma.open, ".gz": gzip.open}
@@ -88,8 +89,10 @@ def corpus_files(paths: Iterable[Path]) -> list[Path]:
     return files
 
 
-def in_equal_shares(files: Iterable[Path], characters: int) -> Iterator[str]:
+def in_equal_shares(files: Iterable[Path], characters: int) -> Iterator[Document]:
     """Documents of all files, the file that gave least so far coming next; of each its first `characters`.
+
+    A line of JSON may hold the `messages` of a conversation instead of a `text`.
 
     A `.txt` file is read whole, in pieces of that many characters. The `.md`, `.rst` and `.py` files of a kind
     count as one file together.
@@ -102,9 +105,9 @@ def in_equal_shares(files: Iterable[Path], characters: int) -> Iterator[str]:
         if text is None:
             del given[name]
             continue
-        given[name] += min(len(text), characters)
-        if text.strip():
-            yield text[:characters]
+        given[name] += min(characters_of(text), characters)
+        if not isinstance(text, str) or text.strip():
+            yield shortened(text, characters)
 
 
 def kind_of(path: Path) -> str:
@@ -112,11 +115,13 @@ def kind_of(path: Path) -> str:
     return Path(path.stem).suffix if path.suffix in _OPENERS else path.suffix
 
 
-def _sources(files: Iterable[Path], characters: int) -> dict[str, Iterator[str]]:
-    sources: dict[str, Iterator[str]] = {}
+def _sources(files: Iterable[Path], characters: int) -> dict[str, Iterator[Document]]:
+    sources: dict[str, Iterator[Document]] = {}
     whole: dict[str, list[Path]] = {}
     for path in files:
-        if kind_of(path) in (".jsonl", ".csv"):
+        if kind_of(path) == ".jsonl":
+            sources[str(path)] = _documents(path)
+        elif kind_of(path) == ".csv":
             sources[str(path)] = (row.text for row in _rows(path))
         elif kind_of(path) == ".txt":
             sources[str(path)] = _pieces(path, characters)
@@ -136,6 +141,17 @@ def _check(path: Path) -> None:
         raise InputError(
             f"{path.name} is neither .txt (a text per line), .jsonl (objects with `text`) nor .csv (a header line)"
         )
+
+
+def _documents(path: Path) -> Iterator[Document]:
+    """Texts and conversations, a line each."""
+    with _opened(path) as file, _readable(path):
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                try:
+                    yield document_of(json.loads(line))
+                except (ValueError, RecursionError) as error:
+                    raise InputError(f"{path.name}:{number}: {error}") from None
 
 
 def _pieces(path: Path, characters: int) -> Iterator[str]:

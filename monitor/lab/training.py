@@ -31,6 +31,7 @@ from monitor.errors import ConfigurationError
 from monitor.model.load.hook_points import Place
 from monitor.model.load.model import LoadedModel, load_model
 from monitor.model.offline.residuals import Harvester
+from monitor.model.prompts import DocumentReader
 from monitor.model.runtime import LoadedPair
 from monitor.model.selftest.result import SelfTest
 from monitor.model.selftest.self_test import self_test
@@ -221,7 +222,8 @@ def _name(model: str) -> str:
 def _rows(
     loaded: LoadedModel, sources: Sequence[TextSource], length: int, *, held_out: bool
 ) -> Iterator[PackedText]:
-    return pack(mixed(sources, held_out=held_out), loaded.text.batch, length, loaded.text.begin)
+    read = DocumentReader(loaded)
+    return pack(mixed(sources, held_out=held_out), read, length, loaded.text.begin)
 
 
 def _held_out(found: Iterator[PackedText], tokens: int, length: int) -> list[PackedText]:

@@ -25,6 +25,27 @@ class Prompt:
     """Texts of the conversation that are not in it, because the chat template or the tokenizer drops them."""
 
 
+class DocumentReader:
+    """Turns documents, texts and conversations, into token ids as one model is to read them; see `Prompter`."""
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        self._text, self._template = loaded.text, ChatTemplate(loaded.tokenizer, loaded.text)
+        self._takes_turns = loaded.tokenizer.chat_template is not None
+
+    def __call__(self, documents: Sequence[str | Sequence[Mapping[str, str]]]) -> list[list[int]]:
+        """Token ids of each. Raises InputError for a conversation that the model's chat template does not take."""
+        texts = iter(self._text.batch([found for found in documents if isinstance(found, str)]))
+        begin = self._text.begin
+        return [
+            [*begin, *next(texts)] if isinstance(found, str) else self._turns(found) for found in documents
+        ]
+
+    def _turns(self, turns: Sequence[Mapping[str, str]]) -> list[int]:
+        if not self._takes_turns:
+            raise InputError("there are conversations, and this model has no chat template; give plain texts")
+        return list(self._template(turns, reply=False).ids)
+
+
 class Prompter:
     """Turns texts and conversations into prompts for one model."""
 

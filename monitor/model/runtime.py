@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -52,6 +53,8 @@ _log = structlog.get_logger(__name__)
 
 PROBE = "The sun rose over the hills."
 """Text that is scored and generated from to test whether tokens can be scored at all."""
+_ENCODED = 1 << 22
+"""Activations that are held at once while a text is inspected."""
 
 
 @dataclass(frozen=True)
@@ -290,18 +293,11 @@ class Runtime:
                 "a policy reads the reconstruction error, which cannot be added to captured CUDA graphs; restart the "
                 "server"
             )
-        release_others = others.hold(watch)
-        try:
-            release = self._bank.hold(named)
-        except MonitorError:
-            release_others()
-            raise
-
-        def release_all() -> None:
-            release()
-            release_others()
-
-        return Lease(self._bank.columns(watch), release_all, others.where(watch))
+        with ExitStack() as held:
+            held.callback(others.hold(watch))
+            held.callback(self._bank.hold(named))
+            columns = self._bank.columns(watch), others.where(watch)
+            return Lease(columns[0], held.pop_all().close, columns[1])
 
     def first_lease(self) -> Lease:
         """The lease of the policy set that this runtime was constructed with."""
@@ -312,7 +308,10 @@ class Runtime:
         return self.engine.unscored_passes() + self.scorer.unscored_passes()
 
     def can_see(self, timeout: float = 5.0) -> bool:
-        """True where a few tokens can be scored and generated now. Blocks for up to `timeout` seconds for each."""
+        """True where tokens are scored now: passes since the last fault show it, or a few tokens of its own do.
+
+        Blocks for up to `timeout` seconds for each of scoring and generating.
+        """
         engine = self.engine if self.engine.generates else None
         return can_see(engine, self.scorer, self._probe, timeout)
 
@@ -322,12 +321,16 @@ class Runtime:
         check_clamps(clamps, self.dictionary.autoencoder.features, self._maximum, allowed=allowed)
 
     @torch.no_grad()
-    def inspect(self, ids: Sequence[int], top_k: int) -> tuple[InspectedToken, ...]:
+    def inspect(
+        self, ids: Sequence[int], top_k: int, gone: Callable[[], bool] = lambda: False
+    ) -> tuple[InspectedToken, ...]:
         """The `top_k` strongest features of every token, in units of their recorded maxima. Blocks.
 
-        Encodes with the whole dictionary. Features that were never active over its corpus have no unit and are left
-        out. Raises DictionaryError where the dictionary is too large for memory, because every call would read all
-        of its files; raises MonitoringFailed where the residuals are not finite, because no feature would look active.
+        Encodes with the whole dictionary, some tokens at a time; ends early once `gone` says that nobody waits any
+        more. Features that were never active over its corpus have no unit and are left out. Raises DictionaryError
+        where the dictionary is too large for memory, because every call would read all of its files; TooLong where the
+        model cannot run so long a text; MonitoringFailed where the residuals are not finite, because no feature would
+        look active.
         """
         autoencoder = self.dictionary.autoencoder
         if isinstance(autoencoder, StoredAutoencoder) and not autoencoder.resident:
@@ -335,24 +338,32 @@ class Runtime:
                 f"inspecting needs all {autoencoder.features} features, {readable_size(autoencoder.cost)} in float32, "
                 "and this dictionary is read from its files: name features, or watch them with a policy"
             )
-        residuals = self._harvester.residuals(torch.tensor([list(ids)])).cpu()
-        if not bool(residuals.isfinite().all()):
-            raise MonitoringFailed("the text could not be inspected", Failure.NON_FINITE)
         unit = torch.where(self._maximum > 0, 1 / self._maximum, torch.zeros(()))
-        strongest = (autoencoder.encode(residuals[0]) * unit).topk(min(top_k, autoencoder.features), dim=-1)
-        return tuple(
-            InspectedToken(
-                position,
-                token_id,
-                self._vocabulary.text(token_id),
-                tuple(
-                    FeatureReading(int(f), float(v)) for f, v in zip(features, values, strict=True) if v > 0
-                ),
-            )
-            for position, (token_id, features, values) in enumerate(
-                zip(ids, strongest.indices, strongest.values, strict=True)
-            )
-        )
+        step = max(1, _ENCODED // autoencoder.features)
+        found: list[InspectedToken] = []
+        for _, residuals in self.scorer.chunks.residuals(ids, gone):
+            for part in torch.split(residuals.cpu(), step):
+                if gone():
+                    break
+                if not bool(part.isfinite().all()):
+                    raise MonitoringFailed("the text could not be inspected", Failure.NON_FINITE)
+                values, features = (autoencoder.encode(part) * unit).topk(
+                    min(top_k, autoencoder.features), dim=-1
+                )
+                found += self._inspected(len(found), ids, values.tolist(), features.tolist())
+        return tuple(found)
+
+    def _inspected(
+        self,
+        first: int,
+        ids: Sequence[int],
+        values: Sequence[Sequence[float]],
+        features: Sequence[Sequence[int]],
+    ) -> Iterator[InspectedToken]:
+        """Tokens from a position on, with their strongest features and readings, both in descending order."""
+        for position, (mine, read) in enumerate(zip(features, values, strict=True), first):
+            active = tuple(FeatureReading(f, v) for f, v in zip(mine, read, strict=True) if v > 0)
+            yield InspectedToken(position, ids[position], self._vocabulary.text(ids[position]), active)
 
 
 def _briefly(error: Exception) -> str:

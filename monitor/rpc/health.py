@@ -28,12 +28,13 @@ _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 class Health:
     """Checks the engine and sets the health status. Where the engine has died, all waiting calls are ended.
 
-    Where a token could not be scored since the last check, the next check runs a short text as a probe. While probes
-    cannot be scored, the status is NOT_SERVING and every check runs another one, because a server that gets no traffic
-    would never recover otherwise.
+    Where a token could not be scored since the last check, the next check asks whether tokens can be scored now: by the
+    passes since then where there is traffic, by a short text of its own where there is none. While they cannot, the
+    status is NOT_SERVING and every check asks again, because a server that gets no traffic would never recover
+    otherwise. Waiting in a queue is no fault.
 
     `healthy` says whether engine and scorer run, `unscored` how many passes had tokens that could not be scored,
-    `can_see` whether a probe can be scored now (it blocks), and `can_log` whether decisions can be logged.
+    `can_see` whether tokens can be scored now (it blocks), and `can_log` whether decisions can be logged.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class Health:
     async def check(self) -> None:
         """Check once and set the status. Where the engine has died, set `dead` and end all waiting calls."""
         healthy = self._healthy()
-        serving = healthy and self._can_log() and await self._probe_passes()
+        serving = healthy and self._can_log() and await self._sees_tokens()
         await self._set_status(serving)
         if not healthy:
             self.dead.set()
@@ -86,8 +87,8 @@ class Health:
         for service in self._services:
             await self.servicer.set(service, _SERVING if serving else _NOT_SERVING)
 
-    async def _probe_passes(self) -> bool:
-        """False while probe requests cannot be scored."""
+    async def _sees_tokens(self) -> bool:
+        """False while tokens cannot be scored."""
         unscored = self._unscored()
         if self._sees and unscored == self._known:
             return True

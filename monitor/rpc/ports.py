@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from monitor.model.engine.requests import Done, Emit, GenerationRequest, Lease, ScoreJob
@@ -152,13 +152,13 @@ class ModelRuntime(Protocol):
         """Number of passes since the start in which a token could not be scored."""
 
     def can_see(self) -> bool:
-        """True where a few tokens can be scored and generated now. Blocks."""
+        """True where tokens are scored now: passes since the last fault show it, or a few tokens do. Blocks."""
 
     def check_clamps(self, clamps: Sequence[Clamp]) -> None:
         """Raise BadRequest, with fields such as `clamps[0].feature`, where a clamp cannot be applied."""
 
-    def inspect(self, ids: Sequence[int], top_k: int) -> Sequence[TokenFeatures]:
-        """The `top_k` strongest features of every token, by a full encode. Blocks."""
+    def inspect(self, ids: Sequence[int], top_k: int, gone: Callable[[], bool]) -> Sequence[TokenFeatures]:
+        """The `top_k` strongest features of every token, by a full encode. Blocks, until `gone` is True at most."""
 
     @property
     def special_ids(self) -> frozenset[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
 
 from monitor.model.engine.requests import Released
@@ -100,9 +101,13 @@ class MonitorServicer:
         """The strongest features of every token."""
         asked = requests.inspection(request, self._messages)
         prompt = await self._runs.tokenise(asked.input, room=0, reply=False)
-        tokens = await self._inspecting.run(
-            lambda: self._runtime.inspect(prompt.ids, asked.top_k), caller.get().name
-        )
+        gone = threading.Event()
+        try:
+            tokens = await self._inspecting.run(
+                lambda: self._runtime.inspect(prompt.ids, asked.top_k, gone.is_set), caller.get().name
+            )
+        finally:
+            gone.set()  # a thread cannot be interrupted, but what runs for nobody ends
         return pb.InspectResponse(
             request_id=current_call().request_id,
             tokens=responses.inspected_tokens(tokens),

@@ -15,6 +15,8 @@ def reference(sae, x):
     x = x.double()
     if sae.input_norm is InputNorm.LAYER_NORM:
         x = (x - x.mean(-1, keepdim=True)) / (x.std(-1, keepdim=True) + 1e-5)
+    elif sae.input_norm is InputNorm.CENTRED:
+        x = x - x.mean(-1, keepdim=True)
     elif sae.input_norm is InputNorm.CONSTANT_NORM:
         x = x * WIDTH**0.5 / x.norm(dim=-1, keepdim=True)
     if sae.input_bias is not None:
@@ -42,6 +44,8 @@ def test_encode_and_decode(kind, norm, subtract):
     out = expected @ sae.decoder.double() + sae.decoder_bias.double()
     if norm is InputNorm.LAYER_NORM:
         out = out * (x.double().std(-1, keepdim=True) + 1e-5) + x.double().mean(-1, keepdim=True)
+    elif norm is InputNorm.CENTRED:
+        out = out + x.double().mean(-1, keepdim=True)
     elif norm is InputNorm.CONSTANT_NORM:
         out = out * x.double().norm(dim=-1, keepdim=True) / WIDTH**0.5
     torch.testing.assert_close(sae.reconstruct(x).double(), out, atol=1e-3, rtol=1e-4)

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from monitor.errors import BadRequest, TooLong
-from monitor.model.prompts import Prompter
+from monitor.errors import BadRequest, InputError, TooLong
+from monitor.model.prompts import DocumentReader, Prompter
 from tests.model.tiny import loaded_model, tokenizer
 from tests.model.tokenizers import built
 
@@ -60,3 +60,20 @@ class TestPrompts:
             loaded.tokenizer.chat_template = "{{ messages[0].content }}"
             with pytest.raises(BadRequest, match="nothing"):
                 Prompter(loaded)(content, truncate=False, room=0, reply=False)
+
+
+class TestDocuments:
+    def test_texts_and_conversations_are_read_as_they_are_served(self) -> None:
+        loaded = loaded_model()
+        talk = ({"role": "user", "content": "hello"}, {"role": "assistant", "content": "<s>hi"})
+        serve = Prompter(loaded)
+        expected = [
+            list(serve(content, truncate=False, room=0, reply=False).ids) for content in ("one", talk, "two")
+        ]
+        assert DocumentReader(loaded)(["one", talk, "two"]) == expected
+
+    def test_conversations_need_a_chat_template(self) -> None:
+        loaded = loaded_model()
+        loaded.tokenizer.chat_template = None
+        with pytest.raises(InputError, match="no chat template"):
+            DocumentReader(loaded)([({"role": "user", "content": "hello"},)])

@@ -136,7 +136,7 @@ class FakeRuntime:
         if wrong:
             raise BadRequest(*(Violation(f"clamps[{i}].feature", f"{f} does not exist") for i, f in wrong))
 
-    def inspect(self, ids: Sequence[int], top_k: int) -> tuple[Inspected, ...]:
+    def inspect(self, ids: Sequence[int], top_k: int, gone: Callable[[], bool]) -> tuple[Inspected, ...]:
         self.inspecting()
         return tuple(
             Inspected(i, t, self.token_text(t), tuple(FeatureReading(f, 1.0 / (f + 1)) for f in range(top_k)))

@@ -68,9 +68,9 @@ def describe(
     )
     named = open_labels(pair.dictionary)  # before the long part: labels of another dictionary are refused
     length = min(length, pair.loaded.context)
-    text = pair.loaded.text
+    read = pair.document_reader
     rows = islice(
-        pack(in_equal_shares(files, document), text.batch, length, text.begin), -(-tokens // length)
+        pack(in_equal_shares(files, document), read, length, pair.loaded.text.begin), -(-tokens // length)
     )
     said = corpus or ", ".join(path.name for path in data)
     started = time.monotonic()

@@ -1,4 +1,7 @@
-"""Training text: `.jsonl`, `.jsonl.xz` and `.txt` files, cut into pieces and mixed in given shares."""
+"""Training text: `.jsonl`, `.jsonl.xz` and `.txt` files, cut into pieces and mixed in given shares.
+
+A line of JSON holds a `text`, or the `messages` of a conversation, which goes through the model's chat template whole.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from monitor.dictionary.packed_text import Document, characters_of, document_of
 from monitor.errors import ConfigurationError
 
 ENDINGS = (".jsonl", ".jsonl.xz", ".txt")
@@ -50,13 +54,13 @@ class TextSource:
         if not found or not all(p.name.endswith(ENDINGS) for p in found):
             raise ConfigurationError(
                 f"--data {self.path}: expected a file or a folder of {', '.join(ENDINGS)} "
-                '(JSON lines with a "text" field)'
+                '(JSON lines with "text" or "messages")'
             )
         return found
 
 
-def documents(path: Path) -> Iterator[str]:
-    """The texts of a file, in order. A `.txt` file is one text.
+def documents(path: Path) -> Iterator[Document]:
+    """The documents of a file, in order. A `.txt` file is one text.
 
     Raises ConfigurationError for a line without a text, and for a file that is cut short or not UTF-8.
     """
@@ -72,21 +76,29 @@ def documents(path: Path) -> Iterator[str]:
             raise ConfigurationError(f"{path} cannot be read: {error}") from error
 
 
-def pieces(path: Path, *, held_out: bool) -> Iterator[str]:
-    """The documents of a file, cut into pieces of at most `PIECE` characters.
+def pieces(path: Path, *, held_out: bool) -> Iterator[Document]:
+    """The documents of a file: conversations whole, texts cut into pieces of at most `PIECE` characters.
 
     With `held_out`, these are every `HELD_OUT`-th piece; else all others.
     """
     number = 0
-    for text in documents(path):
-        for start in range(0, len(text), PIECE):
+    for document in documents(path):
+        for piece in _cut(document):
             number += 1
-            piece = text[start : start + PIECE]
-            if (number % HELD_OUT == 0) is held_out and piece.strip():
+            blank = isinstance(piece, str) and not piece.strip()
+            if (number % HELD_OUT == 0) is held_out and not blank:
                 yield piece
 
 
-def mixed(sources: Sequence[TextSource], *, held_out: bool = False) -> Iterator[str]:
+def _cut(document: Document) -> Iterator[Document]:
+    if not isinstance(document, str):
+        yield document
+        return
+    for start in range(0, len(document), PIECE):
+        yield document[start : start + PIECE]
+
+
+def mixed(sources: Sequence[TextSource], *, held_out: bool = False) -> Iterator[Document]:
     """An endless mixture of pieces from all sources in their shares. A file that has ended is read again.
 
     The files of a folder have shares by their sizes. The order is the same every time: the next piece is from the file
@@ -98,7 +110,7 @@ def mixed(sources: Sequence[TextSource], *, held_out: bool = False) -> Iterator[
     while True:
         following = min(range(len(shares)), key=given.__getitem__)
         text = next(streams[following])
-        given[following] += len(text) / shares[following][1]
+        given[following] += characters_of(text) / shares[following][1]
         yield text
 
 
@@ -108,7 +120,7 @@ def _by_size(source: TextSource) -> list[tuple[Path, float]]:
     return [(path, source.share * size / sum(sizes)) for path, size in zip(files, sizes, strict=True)]
 
 
-def _endless(path: Path, held_out: bool) -> Iterator[str]:
+def _endless(path: Path, held_out: bool) -> Iterator[Document]:
     while True:
         text = None
         for text in pieces(path, held_out=held_out):
@@ -126,18 +138,10 @@ def _open(path: Path) -> IO[str]:
     return path.open(encoding="utf-8-sig")
 
 
-def _parsed(path: Path, number: int, line: str) -> str:
+def _parsed(path: Path, number: int, line: str) -> Document:
     try:
-        return _text(json.loads(line))
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        return document_of(json.loads(line))
+    except (ValueError, RecursionError) as error:
         raise ConfigurationError(
-            f'{path}:{number}: each line must be a JSON object with a string "text" ({error})'
+            f'{path}:{number}: each line must be a JSON object with "text" or "messages" ({error})'
         ) from error
-
-
-def _text(record: object) -> str:
-    text = record["text"]  # type: ignore[index]
-    if not isinstance(text, str):
-        raise TypeError(f'"text" is a {type(text).__name__}')
-    text.encode()  # JSON can write half a surrogate pair, which no tokenizer takes
-    return text

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from monitor.dictionary.packed_text import plain
 from monitor.errors import InputError, NotFound, PolicyError
 from monitor.lab.cost.advice import advise
 from monitor.lab.cost.edits import difference_of_means, ways
@@ -161,7 +162,7 @@ def _first(files: Sequence[Path], count: int) -> list[str]:
     found: list[str] = []
     if files:
         for text in in_equal_shares(corpus_files(files), EXCERPT):
-            found.append(text)
+            found.append(plain(text))
             if len(found) == count:
                 break
     return found

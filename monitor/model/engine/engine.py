@@ -24,6 +24,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Items
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,13 +33,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from monitor.errors import ConfigurationError, MonitorError, Overloaded, Unavailable
+from monitor.errors import (
+    ConfigurationError,
+    MonitorError,
+    MonitoringFailed,
+    Overloaded,
+    Unavailable,
+)
+from monitor.model.engine.chunks import longest_prompt, too_long
 from monitor.model.engine.detokenizer import Vocabulary
 from monitor.model.engine.paged import Batcher, Batching, Limits, Steps
 from monitor.model.engine.readout import Readout, Taken
-from monitor.model.engine.requests import Emit, GenerationRequest
+from monitor.model.engine.requests import Emit, GenerationRequest, pass_failed
 from monitor.model.engine.sampler import Sampler
-from monitor.model.engine.sequence import Outbox, Sequence, ran_others
+from monitor.model.engine.sequence import FAILED, Outbox, Sequence, ran_others
 from monitor.model.engine.serial import NoBatcher, SeparateBatcher, why_not_batched
 from monitor.model.load.model import LoadedModel
 from monitor.model.tap.bank import FeatureBank
@@ -90,10 +98,11 @@ class Engine:
         self._cancelled: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._draining = False
         self._passes = 0
-        self._unscored = 0
+        self._unscored = self._clean = 0
         self._laid_out: list[Sequence | None] = []
         """Whose the spans of the pass are; None where the request has ended."""
         self._work: _Work | None = None
+        self._longest = longest_prompt(loaded)
         self._rows = 0
         self._end_ids = _end_ids(loaded)
         self._vocabulary = Vocabulary(loaded.tokenizer)
@@ -121,7 +130,8 @@ class Engine:
         """Queue a request; its events go to `emit` on the engine thread, those of a pass together.
 
         Raises Unavailable while stopping or after the engine died, Overloaded where the queue is full, BadRequest where
-        the model cannot run the ids of its prompt, and ConfigurationError where nothing is generated.
+        the model cannot run the ids of its prompt, TooLong where it would have to run too many in one pass, and
+        ConfigurationError where nothing is generated. Whatever it raises, nothing is held for the request.
         """
         if not self.generates:
             raise ConfigurationError("this server only scores texts: its setting max_running is 0")
@@ -130,14 +140,16 @@ class Engine:
         if not self.healthy():
             raise Unavailable(DEAD)
         self._loaded.check_ids(request.prompt_ids)
+        if len(request.prompt_ids) > self._longest:
+            raise too_long(self._loaded, len(request.prompt_ids), self._longest)
         limit = min(request.sampling.max_new_tokens, self._loaded.context - len(request.prompt_ids))
-        self._hold(request)
-        try:
-            self._admit(request, emit, limit)
-        except MonitorError:
-            self._release(request)
-            raise
-        self._batcher.add(request.request_id, request.prompt_ids, limit)
+        with ExitStack() as undo:
+            held = self._hold(request)
+            undo.callback(held.close)
+            sequence = self._admit(request, emit, limit, held)
+            undo.callback(self._forget, sequence)
+            self._batcher.add(request.request_id, request.prompt_ids, limit)
+            undo.pop_all()
         if not self._batcher.alive():
             self._end_all(Unavailable(DEAD))
 
@@ -188,6 +200,10 @@ class Engine:
         """Passes since the start of which some row could not be scored, or no token be drawn."""
         return self._unscored
 
+    def clean_passes(self) -> int:
+        """Passes in a row, up to the last one, of which every row was scored."""
+        return self._clean
+
     def healthy(self) -> bool:
         """True where the engine thread runs."""
         return self._batcher.alive()
@@ -209,21 +225,24 @@ class Engine:
         find = self._sequences.get
         self._laid_out = sequences = [find(span.request_id) for span in spans]
         parts: list[tuple[Span, ClampRow | None]] = []
-        for span, sequence in zip(spans, sequences, strict=True):
+        free = 0
+        for number, (span, sequence) in enumerate(zip(spans, sequences, strict=True)):
+            if span.first != free:
+                raise RuntimeError("the rows of a pass do not lie one request behind the other")
+            free += max(0, span.count)
             if sequence is None:
                 continue
-            if not sequence.started:
-                sequence.started = True
-                sequence.request.admitted()
-            if sequence.clamps:
-                self._place(sequence)
-                parts += sequence.clamped(span)
+            try:
+                parts += self._lay_out(sequence, span)
+            except Exception as error:  # noqa: BLE001  (one request must not end the others)
+                self._broke(sequence, error)
+                sequences[number] = None
+                self._deliver()
         write_rows(buffers, parts, rows)
         buffers.begin([span.first for span in spans if span.position == 0])
         buffers.settle(self._bank)
         buffers.poison(rows)
-        drawing = zip(spans, sequences, strict=True)
-        work.sampler.prepare([s.draw if s is not None else None for span, s in drawing if span.draws])
+        self._prepare([number for number, span in enumerate(spans) if span.draws])
         if self._loaded.device.type == "cuda":
             # The pass runs on the stream of transformers' engine, which does not wait for this one.
             torch.cuda.current_stream().synchronize()
@@ -239,18 +258,19 @@ class Engine:
         taken = work.readout.take(spans[-1].first + spans[-1].count)
         drawing = [number for number, token in enumerate(tokens) if token is not None]
         broken = {drawing[row] for row in work.sampler.broken(len(drawing))}
-        unscored = self._score(spans, taken, ids)
-        self._unscored += unscored or bool(broken)
-        for number, (sequence, token, span) in enumerate(zip(self._laid_out, tokens, spans, strict=True)):
+        self._clean += 1
+        if self._score(spans, taken, ids) or broken:
+            self._not_clean()
+        for number, (sequence, token) in enumerate(zip(self._laid_out, tokens, strict=True)):
             if sequence is None:
                 continue
-            if token is not None and span.count < 1:
-                # No row of the pass is its own, so the token was drawn from another's logits.
-                sequence.end(FinishReason.ERROR, Unavailable(BROKEN))
-            elif token is not None:
-                sequence.drew(token, broken=number in broken)
-            if sequence.ended:
-                self._forget(sequence)
+            try:
+                if token is not None:
+                    sequence.drew(token, broken=number in broken)
+                if sequence.ended:
+                    self._forget(sequence)
+            except Exception as error:  # noqa: BLE001  (one request must not end the others)
+                self._broke(sequence, error)
         self._deliver()
 
     def died(self, error: BaseException) -> None:
@@ -272,27 +292,98 @@ class Engine:
         for span, sequence in zip(spans, self._laid_out, strict=True):
             if sequence is None or sequence.ended:
                 continue
-            if taken.edited is not None and sequence.row is not None:
-                sequence.look(taken, span)
+            try:
+                if taken.edited is not None and sequence.row is not None:
+                    sequence.look(taken, span)
+                strange = ran_others(sequence, span, ids)
+            except Exception as error:  # noqa: BLE001  (one request must not end the others)
+                self._broke(sequence, error)
+                continue
             if span.position + span.count > sequence.scored:
                 group = groups.get(id(sequence.observer))
                 if group is None:
-                    group = groups[id(sequence.observer)] = _Group(sequence.observer, [], [])
+                    group = groups[id(sequence.observer)] = _Group(sequence.observer, [], [], {})
+                if strange:
+                    group.faults[len(group.sequences)] = Failure.ROW_MISMATCH
                 group.sequences.append(sequence)
                 group.spans.append(span)
         run = np.asarray(ids, np.int64)
         failed = False
         for group in groups.values():
-            decisions = _observed(group.observer, group.blocks(taken, run, ids))
+            decisions = group.observed(taken, run, ids)
             failed |= any(decision.failure is not None for decision in decisions.values())
             for number, (sequence, span) in enumerate(zip(group.sequences, group.spans, strict=True)):
+                before = sequence.scored
                 try:
                     sequence.saw(span.position + span.count, decisions.get(number), taken, span)
-                except Exception:  # noqa: BLE001  (one request must not end the others)
-                    sequence.end(FinishReason.ERROR, Unavailable(BROKEN))
+                except Exception as error:  # noqa: BLE001  (one request must not end the others)
+                    sequence.withhold(before)
+                    self._broke(sequence, error)
         return failed
 
-    def _admit(self, request: GenerationRequest, emit: Emit, limit: int) -> None:
+    def _lay_out(self, sequence: Sequence, span: Span) -> list[tuple[Span, ClampRow | None]]:
+        """The clamps of a request's rows in the pass."""
+        if span.count < 1:
+            raise RuntimeError("a request without rows in the pass, which could draw from another's alone")
+        if not sequence.started:
+            sequence.started = True
+            sequence.request.admitted()
+        if not sequence.clamps:
+            return []
+        self._place(sequence)
+        return sequence.clamped(span)
+
+    def _prepare(self, drawing: Items[int]) -> None:
+        """Hand the sampler the settings of the requests that draw, given by their numbers in the pass."""
+        sampler = self._working().sampler
+        draws = [None if (sequence := self._laid_out[n]) is None else sequence.draw for n in drawing]
+        try:
+            sampler.prepare(draws)
+            return
+        except Exception as error:  # noqa: BLE001  (whose settings they were shows below)
+            cause = error
+        for place, number in enumerate(drawing):
+            sequence = self._laid_out[number]
+            try:
+                sampler.prepare([draws[place]])
+            except Exception as error:  # noqa: BLE001  (one request must not end the others)
+                assert sequence is not None
+                self._broke(sequence, error)
+                self._laid_out[number] = draws[place] = None
+        try:
+            sampler.prepare(draws)
+        except Exception:  # noqa: BLE001  (they cannot be told apart, so all of them end)
+            for number in drawing:
+                if (sequence := self._laid_out[number]) is not None:
+                    self._broke(sequence, cause)
+                    self._laid_out[number] = None
+            sampler.prepare([None] * len(drawing))
+        self._deliver()
+
+    def _broke(self, sequence: Sequence, error: Exception) -> None:
+        """End a request in which something failed that has to do with it alone, as its policies say."""
+        _log.error(
+            "a request failed and ends alone", request_id=sequence.request_id, error=type(error).__name__
+        )
+        self._not_clean()
+        decision = pass_failed(sequence.observer, sequence.request.observed, sequence.scored)
+        closed = decision.action is Action.BLOCK
+        sequence.fail(MonitoringFailed(FAILED, Failure.PASS_FAILED) if closed else Unavailable(BROKEN))
+        self._forget(sequence)
+
+    def _end(self, sequence: Sequence, reason: FinishReason, error: MonitorError | None = None) -> None:
+        """End a request from outside."""
+        try:
+            sequence.end(reason, error)
+        except Exception:  # noqa: BLE001  (one request must not keep others from ending)
+            sequence.fail(error or Unavailable(BROKEN))
+        self._forget(sequence)
+
+    def _not_clean(self) -> None:
+        self._unscored += 1
+        self._clean = 0
+
+    def _admit(self, request: GenerationRequest, emit: Emit, limit: int, held: ExitStack) -> Sequence:
         with self._lock:
             if len(self._sequences) >= self._capacity:
                 raise Overloaded(
@@ -302,9 +393,11 @@ class Engine:
                 raise Unavailable(f"request id {request.request_id} runs already")
             outbox = self._outboxes.get(emit) or Outbox(emit)
             sequence = Sequence(request, outbox, self._vocabulary, self._end_ids, limit)
+            sequence.held = held
             self._outboxes[emit] = outbox
             outbox.users += 1
             self._sequences[request.request_id] = sequence
+            return sequence
 
     def _place(self, sequence: Sequence) -> None:
         """Look up where the tap has a request's clamps, and what becomes of those of policies."""
@@ -324,17 +417,22 @@ class Engine:
         while not self._cancelled.empty():
             sequence = self._sequences.get(self._cancelled.get_nowait())
             if sequence is not None:
-                sequence.end(FinishReason.CANCELLED)
-                self._forget(sequence)
+                self._end(sequence, FinishReason.CANCELLED)
                 self._deliver()
 
     def _forget(self, sequence: Sequence) -> None:
         with self._lock:
             known = self._sequences.pop(sequence.request_id, None)
-            sequence.outbox.users -= known is not None
-        if known is not None:
-            self._release(sequence.request)
-            self._batcher.remove(sequence.request_id)
+            if known is None:
+                return
+            known.outbox.users -= 1
+            if not (known.outbox.users or known.outbox.events):
+                self._outboxes.pop(known.outbox.emit, None)
+        for give_back in (known.held.close, lambda: self._batcher.remove(known.request_id)):
+            try:
+                give_back()
+            except Exception as error:  # noqa: BLE001  (the rest is given back all the same)
+                _log.error("a request's share was not given back in full", error=type(error).__name__)
 
     def _deliver(self) -> None:
         for outbox in list(self._outboxes.values()):
@@ -346,31 +444,26 @@ class Engine:
                 if not (outbox.users or outbox.events):
                     self._outboxes.pop(outbox.emit, None)
 
-    def _hold(self, request: GenerationRequest) -> None:
-        if self._later is not None:
-            self._later.acquire(_probes(request))
-        try:
-            self._bank.acquire([clamp.feature for clamp in request.clamps])
-        except MonitorError:
-            self._release_later(request)
-            raise
-        if request.lease is not None:
-            request.lease.acquire()
+    def _hold(self, request: GenerationRequest) -> ExitStack:
+        """Take what a request needs besides its cache: all of it or, where something raises, nothing.
 
-    def _release(self, request: GenerationRequest) -> None:
-        self._release_later(request)
-        self._bank.release([clamp.feature for clamp in request.clamps])
-        if request.lease is not None:
-            request.lease.release()
-
-    def _release_later(self, request: GenerationRequest) -> None:
-        if self._later is not None:
-            self._later.release(_probes(request))
+        Closing the stack gives it back.
+        """
+        with ExitStack() as held:
+            if self._later is not None and (probes := _probes(request)):
+                self._later.acquire(probes)
+                held.callback(self._later.release, probes)
+            if features := [clamp.feature for clamp in request.clamps]:
+                self._bank.acquire(features)
+                held.callback(self._bank.release, features)
+            if request.lease is not None:
+                request.lease.acquire()
+                held.callback(request.lease.release)
+            return held.pop_all()
 
     def _end_all(self, error: MonitorError) -> None:
         for sequence in list(self._sequences.values()):
-            sequence.end(FinishReason.ERROR, error)
-            self._forget(sequence)
+            self._end(sequence, FinishReason.ERROR, error)
         self._deliver()
 
 
@@ -381,6 +474,16 @@ class _Group:
     observer: Observer
     sequences: list[Sequence]
     spans: list[Span]
+    faults: dict[int, Failure]
+    """Of sequences, by number, that the pass ran other tokens for."""
+
+    def observed(self, taken: Taken, run: NDArray[np.int64], ids: Items[int]) -> Mapping[int, Decision]:
+        """What the observer says. One that crashes can no longer say what is closed, so its requests end."""
+        try:
+            return self.observer.observe_batch(self.blocks(taken, run, ids))
+        except Exception:  # noqa: BLE001  (nothing unscored may look clean, and the engine goes on)
+            crashed = Decision(action=Action.BLOCK, failure=Failure.RULE_ERROR)
+            return dict.fromkeys(range(len(self.sequences)), crashed)
 
     def blocks(self, taken: Taken, run: NDArray[np.int64], ids: Items[int]) -> Blocks:
         """What of the spans is new to the observer.
@@ -400,21 +503,9 @@ class _Group:
             counts=count - skip,
             token_ids=run,
             readings=taken.watched(sequences[0].request.lease),
-            faults={
-                number: Failure.ROW_MISMATCH
-                for number, (sequence, span) in enumerate(zip(sequences, spans, strict=True))
-                if ran_others(sequence, span, ids)
-            },
+            faults=self.faults,
             sinks=taken.sinks,
         )
-
-
-def _observed(observer: Observer, blocks: Blocks) -> Mapping[int, Decision]:
-    """What an observer says. One that crashes can no longer say what is closed, so its requests end."""
-    try:
-        return observer.observe_batch(blocks)
-    except Exception:  # noqa: BLE001  (nothing unscored may look clean, and the engine goes on)
-        return dict.fromkeys(range(len(blocks)), Decision(action=Action.BLOCK, failure=Failure.RULE_ERROR))
 
 
 def _probes(request: GenerationRequest) -> list[LaterProbe]:

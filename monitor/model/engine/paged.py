@@ -7,7 +7,7 @@ It reports which rows of a pass belong to which request, and which token each re
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,6 +15,7 @@ import structlog
 import torch
 from torch import Tensor
 
+from monitor.model.engine.attention import each_apart
 from monitor.model.engine.cache_room import CacheRoom, check_capacity, room_on
 from monitor.model.load.model import LoadedModel
 from monitor.model.tap.span import Span
@@ -126,6 +127,7 @@ class Batcher:
         self._manager: Any = loaded.model.init_continuous_batching(generation, config)
         self._manager.output_router = _Discard()
         self._config, self._attention = loaded.model.config, loaded.model.config._attn_implementation
+        self._apart = self._attention if self.static else each_apart(self._attention)
         create = self._manager._create_batch_processor
         self._manager._create_batch_processor = lambda: self._instrument(create())
         record = self._manager.background_thread_status.record_fatal_error
@@ -198,6 +200,7 @@ class Batcher:
                 inputs = processor.inputs_and_outputs
                 self._running = len(inputs.requests_in_batch)
                 self._spans = _spans(inputs.requests_in_batch)
+                _check_draws(self._spans, inputs.req_id_to_new_token_position)
                 self._steps.before(self._spans, inputs.num_q_tokens)
             return ready
 
@@ -216,7 +219,7 @@ class Batcher:
 
         def generation_step(model: Any) -> None:
             with self._passes:
-                plain, self._config._attn_implementation = self._config._attn_implementation, self._attention
+                plain, self._config._attn_implementation = self._config._attn_implementation, self._apart
                 try:
                     step(model)
                 finally:
@@ -278,6 +281,13 @@ def _spans(requests: Sequence[Any]) -> list[Span]:
         spans.append(Span(future.state.request_id, first, count, position, future.has_new_token))
         first += count
     return spans
+
+
+def _check_draws(spans: Sequence[Span], rows: Mapping[str, int]) -> None:
+    """Raise RuntimeError where a token would be drawn from another row than the last one of its own request."""
+    for span in spans:
+        if span.draws and span.count and rows.get(span.request_id) != span.first + span.count - 1:
+            raise RuntimeError("a token would be drawn from a row that is not its request's last")
 
 
 def _tokens(requests: Sequence[Any], drawn: Sequence[int]) -> list[int | None]:

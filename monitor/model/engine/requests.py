@@ -16,9 +16,13 @@ from numpy.typing import NDArray
 
 from monitor.errors import MonitorError
 from monitor.records import (
+    Action,
+    Blocks,
     Clamp,
     Coverage,
+    Decision,
     Detection,
+    Failure,
     FinishReason,
     ObservedRequest,
     Observer,
@@ -156,3 +160,25 @@ class ScoreOutcome:
 
 Done = Callable[[Sequence[tuple[str, ScoreOutcome]]], None]
 """Takes what a pass has for whoever submitted jobs with it: request ids and outcomes."""
+
+
+def pass_failed(observer: Observer, observed: ObservedRequest, position: int) -> Decision:
+    """What the rules say of a request whose tokens from a position on were not scored, because something failed.
+
+    An observer that cannot take that in can no longer say what is closed, so the request is withheld.
+    """
+    nothing = np.zeros(1, np.int64)
+    try:
+        blocks = Blocks(
+            slots=np.asarray([observed.slot], np.intp),
+            responses=np.zeros(1, bool),
+            starts=nothing + position,
+            firsts=nothing,
+            counts=nothing,
+            token_ids=nothing[:0],
+            readings=np.zeros((0, 0), np.float32),
+            faults={0: Failure.PASS_FAILED},
+        )
+        return observer.observe_batch(blocks)[0]
+    except Exception:  # noqa: BLE001  (nobody may wait for ever, and nothing unscored may look clean)
+        return Decision(action=Action.BLOCK, failure=Failure.RULE_ERROR)

@@ -1,35 +1,37 @@
 """The scorer: texts are scored without generating, by forward passes that end after the tapped layer.
 
-No head, no sampling, no cache: about half the work of a forward pass. Texts of about one length share a pass.
+No head and no sampling: about half the work of a forward pass. Texts of about one length share a pass. A text that is
+longer than a pass runs in chunks, in turn with the passes of shorter ones.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+import structlog
 import torch
 from numpy.typing import NDArray
 
 from monitor.errors import MonitorError, MonitoringFailed, Overloaded, Unavailable
+from monitor.model.engine.chunks import Chunks
 from monitor.model.engine.readout import Readout, Taken
-from monitor.model.engine.requests import Done, ScoreJob, ScoreOutcome
+from monitor.model.engine.requests import Done, ScoreJob, ScoreOutcome, pass_failed
 from monitor.model.load.model import LoadedModel
 from monitor.model.tap.bank import FeatureBank
-from monitor.model.tap.tap import LayerReached, Tap, TapBuffers
-from monitor.records import Action, Blocks, Coverage, Decision, Failure, Phase
+from monitor.model.tap.tap import Tap, TapBuffers
+from monitor.records import Action, Blocks, Coverage, Decision, Failure, Phase, ScoredTokens, joined
 
 FAILED = "the text could not be monitored"
 """What callers are told; the cause is for the operator."""
 _CRASHED = Decision(action=Action.BLOCK, failure=Failure.RULE_ERROR)
 """Of texts whose observer crashed: it can no longer say what is closed."""
-_PASS = {True: 2048, False: 4096}
-"""Most tokens of a pass, on the CPU and elsewhere. Generations wait for its end; `monitor.bench.load` scores a third
-less with 512."""
+
+_log = structlog.get_logger(__name__)
 
 
 class Scorer:
@@ -45,18 +47,24 @@ class Scorer:
         waiting: int = 1024,
     ) -> None:
         self._loaded, self._bank, self._tap = loaded, bank, tap
-        self._rows = max(batch_tokens or _PASS[loaded.device.type == "cpu"], loaded.context)
+        self.chunks = Chunks(loaded, tap.site, batch_tokens)
+        """The passes, for whoever else reads texts at the tapped layer."""
         self._capacity = waiting
-        self._waiting: deque[tuple[ScoreJob, Done]] = deque()
+        self._waiting: deque[_Scoring] = deque()
+        self._long: _Scoring | None = None
+        """The text that runs in chunks."""
+        self._long_next = False
+        """True where it is its turn."""
         self._wake = threading.Condition()
-        self._stopping = False
+        self._stopping = self._ended = False
         self._running = 0
-        self._passes = 0
+        self._passes = self._clean = 0
         self._unscored = 0
         self._thread = threading.Thread(target=self._loop, name="scorer", daemon=True)
 
     def start(self) -> None:
-        """Begin to score."""
+        """Find out whether texts can be cut, and begin to score."""
+        self.chunks.rehearse()
         self._thread.start()
 
     def stop(self, grace: float) -> None:
@@ -66,222 +74,344 @@ class Scorer:
             self._wake.notify()
         if self._thread.is_alive():
             self._thread.join(grace)
+        self._ended = True
         self._end_waiting(Unavailable("the server is stopping"))
 
     def submit(self, job: ScoreJob, done: Done) -> None:
         """Queue a text; the outcome goes to `done` on the scorer's thread, those of a pass together.
 
-        Raises Unavailable while stopping or after the thread died, Overloaded where the queue is full, BadRequest where
-        the model cannot run the ids.
+        Raises Unavailable while stopping or after the thread died, Overloaded where the queue is full, TooLong where
+        the model can neither run the text in one pass nor in chunks, BadRequest where it cannot run the ids.
         """
         self._loaded.check_ids(job.ids)
+        self.chunks.check(len(job.ids))
         with self._wake:
             if self._stopping or not self._thread.is_alive():
                 raise Unavailable("the scorer does not run")
             if len(self._waiting) >= self._capacity:
                 raise Overloaded(f"{self._capacity} texts wait already; try again", retry_after=0.5)
+            text = _Scoring(job, done)
+            text.heard(job.observed.first, 0)
             if job.lease is not None:
                 job.lease.acquire()
-            self._waiting.append((job, done))
+            self._waiting.append(text)
             self._wake.notify()
 
     def cancel(self, request_id: str) -> None:
-        """Drop a text that waits; one that runs is scored to its end (a pass takes milliseconds)."""
+        """Drop a text. One that runs is dropped before its next chunk, or scored to its end where it has none."""
         with self._wake:
-            dropped = [job for job, _ in self._waiting if job.request_id == request_id]
-            self._waiting = deque(item for item in self._waiting if item[0].request_id != request_id)
-        for job in dropped:
-            _let_go(job)
+            dropped = [text for text in self._waiting if text.request_id == request_id]
+            self._waiting = deque(text for text in self._waiting if text.request_id != request_id)
+            if self._long is not None and self._long.request_id == request_id:
+                self._long.gone = True
+        for text in dropped:
+            text.let_go()
 
     def queue_depth(self) -> int:
         """Texts that wait."""
         return len(self._waiting)
 
     def running(self) -> int:
-        """Texts in the pass that runs now."""
+        """Texts in the pass that runs now, and the one that runs in chunks."""
         return self._running
 
     def passes(self) -> int:
-        """Passes that ended since the start, well or not."""
+        """Passes that ended since the start, well or not. Every chunk of a long text is one."""
         return self._passes
 
     def unscored_passes(self) -> int:
         """Passes since the start of which some row could not be scored."""
         return self._unscored
 
+    def clean_passes(self) -> int:
+        """Passes in a row, up to the last one, of which every row was scored."""
+        return self._clean
+
     def healthy(self) -> bool:
         """True where the thread runs."""
         return self._thread.is_alive()
 
     def _loop(self) -> None:
-        buffers = TapBuffers(self._bank, self._rows, stop=True)
-        self._readout = Readout(self._bank, buffers)
+        buffers = TapBuffers(self._bank, self.chunks.rows, stop=True)
+        readout = Readout(self._bank, buffers)
         self._tap.use(buffers)
-        while (batch := self._next_batch()) is not None:
-            self._running = len(batch)
-            try:
-                self._score(batch, buffers)
-            except Exception as error:  # noqa: BLE001  (one bad pass must not end the thread; its texts are UNKNOWN)
-                self._fail(batch, error)
-            for job, _ in batch:
-                _let_go(job)
-            self._passes += 1
-            self._running = 0
+        while (batch := self._next()) is not None:
+            self._pass([text for text in batch if self._begins(text)], buffers, readout)
 
-    def _next_batch(self) -> list[tuple[ScoreJob, Done]] | None:
-        """Texts of similar length, oldest first, that fit one pass; waits for the first. None: stop."""
+    def _next(self) -> Sequence[_Scoring] | None:
+        """The texts of the next pass; waits for the first. None: stop.
+
+        The long text and the others take turns, pass by pass. The next long one begins where it is the oldest.
+        """
         with self._wake:
-            while not self._waiting:
+            while True:
+                self._drop_long()
+                self._running = int(self._long is not None)
+                short = [text for text in self._waiting if not self.chunks.cuts(len(text.job.ids))]
+                if self._long is None and self._waiting and self.chunks.cuts(len(self._waiting[0].job.ids)):
+                    self._long, self._long_next = self._waiting.popleft(), True
+                if self._long is not None and (self._long_next or not short):
+                    self._long_next, self._running = False, 1
+                    return [self._long]
+                if short:
+                    self._long_next = True
+                    return self._batch(short)
                 if self._stopping:
                     return None
                 self._wake.wait(0.5)
-            longest = len(self._waiting[0][0].ids)
-            batch: list[tuple[ScoreJob, Done]] = []
-            for item in sorted(self._waiting, key=lambda item: abs(len(item[0].ids) - longest)):
-                width = max(longest, len(item[0].ids))
-                if (len(batch) + 1) * width <= self._rows:
-                    batch.append(item)
-                    longest = width
-            taken = {id(item) for item in batch}
-            self._waiting = deque(item for item in self._waiting if id(item) not in taken)
-            return batch
 
-    @torch.no_grad()
-    def _score(self, batch: Sequence[tuple[ScoreJob, Done]], buffers: TapBuffers) -> None:
-        width = max(len(job.ids) for job, _ in batch)
-        ids = torch.zeros(len(batch), width, dtype=torch.int64)
-        for row, (job, _) in enumerate(batch):
-            job.admitted()
-            ids[row, : len(job.ids)] = torch.tensor(job.ids)
-        buffers.begin(range(0, ids.numel(), width))
+    def _batch(self, waiting: Sequence[_Scoring]) -> Sequence[_Scoring]:
+        """Texts of similar length, oldest first, that fit one pass, out of those that are not cut."""
+        longest = len(waiting[0].job.ids)
+        batch: list[_Scoring] = []
+        for text in sorted(waiting, key=lambda text: abs(len(text.job.ids) - longest)):
+            width = max(longest, len(text.job.ids))
+            if not batch or (len(batch) + 1) * width <= self.chunks.most:
+                batch.append(text)
+                longest = width
+        taken = set(batch)
+        self._waiting = deque(text for text in self._waiting if text not in taken)
+        self._running = len(batch) + (self._long is not None)
+        return batch
+
+    def _drop_long(self) -> None:
+        """Forget the long text where it has ended, or where nobody waits for it any more."""
+        text = self._long
+        if text is not None and (text.over or text.gone or self._ended):
+            self._long = None
+            if text.gone:
+                text.let_go()
+            elif not text.over:
+                self._deliver([(text, text.unfinished(Unavailable("the server is stopping")))])
+
+    def _begins(self, text: _Scoring) -> bool:
+        """Tell whoever wants to know that a text is in its first pass; False where that ends it."""
+        if text.position:
+            return True
+        try:
+            text.job.admitted()
+        except Exception as error:  # noqa: BLE001  (the other texts of the pass have no part in it)
+            self._fail(text, error)
+            return False
+        return True
+
+    def _pass(self, batch: Sequence[_Scoring], buffers: TapBuffers, readout: Readout) -> None:
+        """Run texts, or the next chunk of one, and show the rules what was read."""
+        if not batch:
+            return
+        try:
+            rows, ids = self._run(batch, buffers)
+            taken = readout.take(ids.numel())
+        except Exception as error:  # noqa: BLE001  (one bad pass must not end the thread; its texts are UNKNOWN)
+            self._passes += 1
+            if len(batch) == 1:
+                self._fail(batch[0], error)
+            else:
+                # Which of them it was shows when each runs alone.
+                for text in batch:
+                    self._pass([text], buffers, readout)
+            return
+        self._judge(rows, taken, ids.numpy().ravel())
+
+    def _run(self, batch: Sequence[_Scoring], buffers: TapBuffers) -> tuple[Sequence[_Rows], torch.Tensor]:
+        """Run a pass; gives the rows of each text, and the token ids `[texts, tokens]` that ran."""
+        text = batch[0]
+        cut = self.chunks.cuts(len(text.job.ids))
+        if cut and text.past is None:
+            text.past = self.chunks.past()
+        ends = [self.chunks.end(text.position, len(text.job.ids)) if cut else len(t.job.ids) for t in batch]
+        width = max(end - text.position for end, text in zip(ends, batch, strict=True))
+        ids = torch.empty(len(batch), width, dtype=torch.int64)
+        rows: list[_Rows] = []
+        for number, (end, text) in enumerate(zip(ends, batch, strict=True)):
+            part = text.job.ids[text.position : end]
+            # Padded with a token of its own: what is wrong with a token must not reach texts that do not hold it.
+            ids[number] = part[-1]
+            ids[number, : len(part)] = torch.tensor(part)
+            rows.append(_Rows(text, number * width, text.position, len(part)))
+        buffers.begin([part.first for part in rows if part.start == 0])
         buffers.settle(self._bank)
         buffers.poison(ids.numel())
         # Padding stands on the right and attention is causal, so no token sees it.
-        with self._loaded.reading([len(job.ids) for job, _ in batch]), suppress(LayerReached):
-            self._loaded.model(input_ids=ids.to(self._loaded.device), use_cache=False)
-        taken = self._readout.take(ids.numel())
-        places = [_Place(job, row * width) for row, (job, _) in enumerate(batch)]
-        decisions = _observe(places, taken, ids.numpy().ravel())
-        self._unscored += any(decision.failure is not None for decision in decisions)
-        _deliver(
-            (done, job.request_id, _outcome(place, decision, taken))
-            for (job, done), place, decision in zip(batch, places, decisions, strict=True)
-        )
+        self.chunks.run(ids, [len(text.job.ids) for text in batch], text.past if cut else None)
+        return rows, ids
 
-    def _fail(self, batch: Sequence[tuple[ScoreJob, Done]], error: Exception) -> None:
+    def _judge(self, rows: Sequence[_Rows], taken: Taken, ids: NDArray[np.int64]) -> None:
+        """Show the rules what a pass read, and deliver the texts that have ended with it."""
+        unscored = _observe(rows, taken, ids)
+        self._passes += 1
+        self._unscored += unscored
+        self._clean = 0 if unscored else self._clean + 1
+        over: list[tuple[_Scoring, ScoreOutcome]] = []
+        for part in rows:
+            try:
+                part.text.ran(part, taken)
+                if part.text.finished:
+                    over.append((part.text, part.text.outcome()))
+            except Exception as error:  # noqa: BLE001  (the other texts of the pass have no part in it)
+                self._fail(part.text, error)
+        self._deliver(over)
+
+    def _fail(self, text: _Scoring, error: Exception) -> None:
+        """End a text that could not be run."""
+        _log.error("a text could not be scored", request_id=text.request_id, error=type(error).__name__)
         self._unscored += 1
-        _deliver((done, job.request_id, _failed(job, error)) for job, done in batch)
+        self._clean = 0
+        self._deliver([(text, text.failed(error))])
+
+    def _deliver(self, outcomes: Sequence[tuple[_Scoring, ScoreOutcome]]) -> None:
+        """Hand over texts that have ended, to each of those who submitted them at once."""
+        by_taker: dict[Done, list[tuple[str, ScoreOutcome]]] = {}
+        for text, outcome in outcomes:
+            text.let_go()
+            by_taker.setdefault(text.done, []).append((text.request_id, outcome))
+        for done, mine in by_taker.items():
+            try:
+                done(mine)
+            except Exception as error:  # noqa: BLE001  (whoever takes outcomes ends neither the scorer nor others)
+                _log.error("outcomes of a pass were not taken", error=type(error).__name__)
 
     def _end_waiting(self, error: MonitorError) -> None:
         with self._wake:
             rest, self._waiting = list(self._waiting), deque()
-        for job, _ in rest:
-            _let_go(job)
-        _deliver(
-            (done, job.request_id, ScoreOutcome(Coverage(0, 0, job.tokens_truncated), error=error))
-            for job, done in rest
-        )
+        self._deliver([(text, text.unfinished(error)) for text in rest])
+
+
+@dataclass(slots=True, eq=False)
+class _Scoring:
+    """A text on its way: how far it ran, and what the rules said of it."""
+
+    job: ScoreJob
+    done: Done
+    position: int = 0
+    """Tokens that ran."""
+    unscored: int = 0
+    """Of those, tokens that could not be scored."""
+    before: int = 0
+    """Of the unscored tokens, those of earlier passes."""
+    sinks: int = 0
+    """Of those that were scored, attention sinks."""
+    failure: Failure | None = None
+    """The first cause for which something could not be scored."""
+    closed: bool = False
+    """True where the rules withhold it for that."""
+    past: Any = None
+    """Keys and values of the tokens that ran, where it runs in chunks."""
+    gone: bool = False
+    """True where nobody waits for it any more."""
+    over: bool = False
+    """True once its policy set's columns are not read for it any more, because it has ended."""
+    tokens: list[ScoredTokens] = field(default_factory=list)
+
+    @property
+    def request_id(self) -> str:
+        """The request's."""
+        return self.job.request_id
+
+    @property
+    def finished(self) -> bool:
+        """True where all of it ran."""
+        return self.position == len(self.job.ids)
+
+    def heard(self, decision: Decision, tokens: int) -> None:
+        """Note what the rules said of some tokens."""
+        if decision.failure is None:
+            return
+        self.unscored += tokens
+        self.failure = self.failure or decision.failure
+        self.closed |= decision.action is Action.BLOCK
+
+    def ran(self, part: _Rows, taken: Taken) -> None:
+        """Note that its next tokens ran, and their readings where the caller asked for them."""
+        job, self.position = self.job, self.position + part.count
+        if self.unscored == self.before:
+            self.sinks += taken.sinks_in(slice(part.first, part.first + part.count))
+        self.before = self.unscored
+        if job.include_tokens and not self.closed:
+            ids = job.ids[part.start : self.position]
+            self.tokens.append(taken.tokens(Phase.PROMPT, part.start, ids, part.first, job.lease))
+
+    def outcome(self) -> ScoreOutcome:
+        """What is said of all of it."""
+        coverage = self._coverage(self.position)
+        if self.failure is not None and self.closed:
+            return ScoreOutcome(coverage, error=MonitoringFailed(FAILED, self.failure))
+        return ScoreOutcome(coverage, joined(self.tokens) if self.tokens else None)
+
+    def failed(self, error: Exception) -> ScoreOutcome:
+        """What is said where it could not be run to its end. If its rules cannot take that in, it is withheld."""
+        self.heard(pass_failed(self.job.observer, self.job.observed, self.position), 0)
+        known = error if isinstance(error, MonitorError) else MonitoringFailed(FAILED, Failure.PASS_FAILED)
+        coverage = self._coverage(len(self.job.ids))
+        return ScoreOutcome(coverage, error=known if self.closed else None)
+
+    def _coverage(self, run: int) -> Coverage:
+        scored = self.position - self.unscored
+        return Coverage(run, scored, self.job.tokens_truncated, tokens_sinks=self.sinks)
+
+    def unfinished(self, error: MonitorError) -> ScoreOutcome:
+        """What is said where the scorer stops before its end."""
+        return ScoreOutcome(Coverage(0, 0, self.job.tokens_truncated), error=error)
+
+    def let_go(self) -> None:
+        """Its policy set's columns are not read for it any more, and its keys and values are free."""
+        if not self.over:
+            self.over, self.past = True, None
+            if self.job.lease is not None:
+                self.job.lease.release()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Place:
-    """Where a text stands in a pass."""
+class _Rows:
+    """Where tokens of a text stand in a pass."""
 
-    job: ScoreJob
+    text: _Scoring
     first: int
-    """Row of its first token."""
+    """Row of the first of them."""
+    start: int
+    """Its position in the text."""
+    count: int
 
     def part(self, *, response: bool) -> tuple[int, int]:
-        """Where the part that a caller wrote, or the other, begins in the text, and how many tokens it has."""
-        end = len(self.job.ids)
-        boundary = end if self.job.prompt is None else min(self.job.prompt, end)
-        return (boundary, end - boundary) if response else (0, boundary)
+        """Of what a caller wrote, or of the rest: the position of its first token here, and how many there are."""
+        job, end = self.text.job, self.start + self.count
+        boundary = len(job.ids) if job.prompt is None else min(job.prompt, len(job.ids))
+        first, stop = (max(self.start, boundary), end) if response else (self.start, min(end, boundary))
+        return first, max(0, stop - first)
 
 
-def _observe(places: Sequence[_Place], taken: Taken, ids: NDArray[np.int64]) -> list[Decision]:
-    """What the rules say of each text in the end: its prompt first, then its response, where it has one."""
-    said = [place.job.observed.first for place in places]
+def _observe(rows: Sequence[_Rows], taken: Taken, ids: NDArray[np.int64]) -> bool:
+    """Show the rules what a pass read: prompts first, then responses. True where something could not be scored."""
+    failed = False
     for response in (False, True):
-        groups: dict[int, list[int]] = {}
-        for number, place in enumerate(places):
-            if place.part(response=response)[1]:
-                groups.setdefault(id(place.job.observer), []).append(number)
-        for numbers in groups.values():
-            mine = [places[number] for number in numbers]
+        groups: dict[int, list[_Rows]] = {}
+        for part in rows:
+            if part.part(response=response)[1]:
+                groups.setdefault(id(part.text.job.observer), []).append(part)
+        for mine in groups.values():
             for i, decision in _observed(mine, taken, ids, response=response).items():
-                before = said[numbers[i]].failure
-                said[numbers[i]] = decision if before is None else replace(decision, failure=before)
-    return said
+                mine[i].text.heard(decision, mine[i].part(response=response)[1])
+                failed |= decision.failure is not None
+    return failed
 
 
 def _observed(
-    places: Sequence[_Place], taken: Taken, ids: NDArray[np.int64], *, response: bool
+    rows: Sequence[_Rows], taken: Taken, ids: NDArray[np.int64], *, response: bool
 ) -> Mapping[int, Decision]:
     """One call of the observer that some texts share. One that crashes can no longer say what is closed."""
-    job = places[0].job
-    starts, counts = np.asarray([place.part(response=response) for place in places], np.int64).T
-    blocks = Blocks(
-        slots=np.asarray([place.job.observed.slot for place in places], np.intp),
-        responses=np.full(len(places), response),
-        starts=starts,
-        firsts=np.asarray([place.first for place in places], np.intp) + starts,
-        counts=counts,
-        token_ids=ids,
-        readings=taken.watched(job.lease),
-        sinks=taken.sinks,
-    )
     try:
-        return job.observer.observe_batch(blocks)
+        starts, counts = np.asarray([part.part(response=response) for part in rows], np.int64).T
+        first = np.asarray([part.first - part.start for part in rows], np.int64)
+        blocks = Blocks(
+            slots=np.asarray([part.text.job.observed.slot for part in rows], np.intp),
+            responses=np.full(len(rows), response),
+            starts=starts,
+            firsts=first + starts,
+            counts=counts,
+            token_ids=ids,
+            readings=taken.watched(rows[0].text.job.lease),
+            sinks=taken.sinks,
+        )
+        return rows[0].text.job.observer.observe_batch(blocks)
     except Exception:  # noqa: BLE001  (nothing unscored may look clean, and nobody may wait for ever)
-        return dict.fromkeys(range(len(places)), _CRASHED)
-
-
-def _outcome(place: _Place, decision: Decision, taken: Taken) -> ScoreOutcome:
-    """What a pass says of one text."""
-    job, cause = place.job, decision.failure
-    count = len(job.ids)
-    sinks = taken.sinks_in(slice(place.first, place.first + count))
-    scored = (count, sinks) if cause is None else (0, 0)
-    coverage = Coverage(count, scored[0], job.tokens_truncated, tokens_sinks=scored[1])
-    if cause is not None and decision.action is Action.BLOCK:
-        return ScoreOutcome(coverage, error=MonitoringFailed(FAILED, cause))
-    if not job.include_tokens:
-        return ScoreOutcome(coverage)
-    return ScoreOutcome(coverage, taken.tokens(Phase.PROMPT, 0, job.ids, place.first, job.lease))
-
-
-def _failed(job: ScoreJob, error: Exception) -> ScoreOutcome:
-    """A text whose pass failed; one whose rules cannot even take that in is withheld."""
-    nothing = np.zeros(1, np.int64)
-    blocks = Blocks(
-        slots=np.asarray([job.observed.slot], np.intp),
-        responses=np.zeros(1, bool),
-        starts=nothing,
-        firsts=nothing,
-        counts=nothing,
-        token_ids=nothing[:0],
-        readings=np.zeros((0, 0), np.float32),
-        faults={0: Failure.PASS_FAILED},
-    )
-    try:
-        decision = job.observer.observe_batch(blocks)[0]
-    except Exception:  # noqa: BLE001  (nobody may wait for ever, and nothing unscored may look clean)
-        decision = _CRASHED
-    known = error if isinstance(error, MonitorError) else MonitoringFailed(FAILED, Failure.PASS_FAILED)
-    closed = decision.action is Action.BLOCK
-    return ScoreOutcome(Coverage(len(job.ids), 0, job.tokens_truncated), error=known if closed else None)
-
-
-def _deliver(outcomes: Iterable[tuple[Done, str, ScoreOutcome]]) -> None:
-    """Hand over what a pass has, to each of those who submitted its texts at once."""
-    by_taker: dict[Done, list[tuple[str, ScoreOutcome]]] = {}
-    for done, request_id, outcome in outcomes:
-        by_taker.setdefault(done, []).append((request_id, outcome))
-    for done, mine in by_taker.items():
-        done(mine)
-
-
-def _let_go(job: ScoreJob) -> None:
-    """Its policy set's columns are not read for it any more."""
-    if job.lease is not None:
-        job.lease.release()
+        return dict.fromkeys(range(len(rows)), _CRASHED)

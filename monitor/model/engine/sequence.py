@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as Items
+from contextlib import ExitStack
 
 from monitor.errors import MonitorError, MonitoringFailed, NotComputed
 from monitor.model.engine.detokenizer import TextStream, Vocabulary
@@ -54,6 +55,7 @@ class Sequence:
         "clamps",
         "draw",
         "ended",
+        "held",
         "ids",
         "observer",
         "outbox",
@@ -88,6 +90,8 @@ class Sequence:
         self.started = False
         """True once it was in a pass."""
         self.ended = False
+        self.held = ExitStack()
+        """Gives back, when it is closed, what the engine took for the request."""
         self.clamps: tuple[Clamp, ...] = ()
         self.row: ClampRow | None = None
         """The clamps as the tap wants them; the engine fills it in when `clamps` changes."""
@@ -193,13 +197,31 @@ class Sequence:
         """Post the last event, once."""
         if self.ended:
             return
-        self.ended = True
         if reason in (FinishReason.STOP, FinishReason.LENGTH):
             if rest := self._text.finish():
                 self.outbox.events.append((self.request_id, Released(rest)))
             # A stop string may stand in what was held back until now.
             reason = FinishReason.STOP if self._text.stopped else reason
-        self.outbox.events.append((self.request_id, self._finished(reason, error)))
+        self._last(self._finished(reason, error))
+
+    def fail(self, error: MonitorError) -> None:
+        """Post the last event, once, where something failed that may fail again: text and checks are left alone."""
+        if not self.ended:
+            scored = self.scored - self._unscored
+            coverage = Coverage(self.scored, scored, self.request.tokens_truncated, tokens_sinks=self._sinks)
+            generated = max(0, self.released - self.prompt)
+            self._last(
+                Finished(FinishReason.ERROR, coverage, self.released, generated, self._clamped, error=error)
+            )
+
+    def withhold(self, position: int) -> None:
+        """Note that tokens from a position on were not released."""
+        if self._released is None:
+            self._released = position
+
+    def _last(self, event: Finished) -> None:
+        self.ended = True
+        self.outbox.events.append((self.request_id, event))
 
     def _finished(self, reason: FinishReason, error: MonitorError | None) -> Finished:
         scored = self.scored - self._unscored

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,16 +67,25 @@ class LaterTaps:
         for probe in wanted.values():
             self._check(probe)
         with self._lock:
-            changed: set[int] = set()
-            for key, probe in wanted.items():
-                if key in self._columns:
-                    self._columns.move_to_end(key)  # in one step: the engine reads without the lock
-                elif (column := self._assign(probe, changed)) is not None:
-                    self._columns[key] = column
-            for layer in changed:
-                self._at[layer] = self._layer(layer)
-            if self._attached:
-                self._hook_all()
+            before = OrderedDict(self._columns), list(self._probes), dict(self._at)
+            try:
+                self._add(wanted)
+            except BaseException:
+                # Such as want of memory: what the engine reads stays what it was.
+                self._columns, self._probes, self._at = before
+                raise
+
+    def _add(self, wanted: Mapping[bytes, LaterProbe]) -> None:
+        changed: set[int] = set()
+        for key, probe in wanted.items():
+            if key in self._columns:
+                self._columns.move_to_end(key)  # in one step: the engine reads without the lock
+            elif (column := self._assign(probe, changed)) is not None:
+                self._columns[key] = column
+        for layer in changed:
+            self._at[layer] = self._layer(layer)
+        if self._attached:
+            self._hook_all()
 
     def acquire(self, probes: Iterable[LaterProbe]) -> None:
         """Add probes for a request and keep their columns until `release`."""

@@ -87,11 +87,15 @@ class ProbeColumns:
                 )
             for probe in new:
                 _check(probe, self._d_model)
-            for probe in new:
-                self._fill(self._free.pop(), probe)
             if Signal.RECONSTRUCTION_ERROR in plan.signals and self._whole is None:
                 self._whole = self._autoencoder.whole().to(self._place["device"], self._place["dtype"])
             self._held.update(named)
+            try:
+                for probe in new:
+                    self._fill(probe)
+            except BaseException:
+                self._release(named)
+                raise
         return lambda: self._release(named)
 
     def where(self, plan: WatchPlan) -> NDArray[np.intp] | None:
@@ -114,11 +118,12 @@ class ProbeColumns:
         probes = linear(x, self._weights, self._bias)
         return torch.cat([probes, norm[:, None], error[:, None]], dim=1) + 0 * x.sum(-1, keepdim=True)
 
-    def _fill(self, slot: int, probe: Probe) -> None:
+    def _fill(self, probe: Probe) -> None:
         row = torch.tensor(probe.weights, dtype=torch.float64) / probe.scale
+        bias = probe.bias / probe.scale
+        slot = self._of[probe] = self._free.pop()
         self._weights[slot] = row.to(**self._place)
-        self._bias[slot] = probe.bias / probe.scale
-        self._of[probe] = slot
+        self._bias[slot] = bias
 
     def _release(self, named: Sequence[Probe | Signal]) -> None:
         with self._lock:
@@ -126,8 +131,7 @@ class ProbeColumns:
                 self._held[held] -= 1
                 if self._held[held] == 0:
                     del self._held[held]
-                    if isinstance(held, Probe):
-                        slot = self._of.pop(held)
+                    if isinstance(held, Probe) and (slot := self._of.pop(held, None)) is not None:
                         self._weights[slot] = 0
                         self._bias[slot] = 0
                         self._free.append(slot)

@@ -12,7 +12,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from monitor.errors import ConfigurationError, MonitorError, Overloaded
+from monitor.errors import ConfigurationError, Overloaded
 
 Fill = Callable[[int, int], None]
 """Loads a feature into a slot: (slot, feature). Where it raises, the slot stays free."""
@@ -86,10 +86,11 @@ class Slots:
                 self._place(feature)
                 holders[feature] += 1
                 held.append(feature)
-        except MonitorError:
+            self._measure()
+        except BaseException:
+            # Whatever it was, such as a file that cannot be read: none of them is held.
             self._release(held, holders)
             raise
-        self._measure()
 
     def _place(self, feature: int) -> None:
         if feature in self._of:

@@ -35,25 +35,27 @@ class TapBuffers:
         self, bank: FeatureBank, rows: int, *, stop: bool = False, static: bool = False, later: int = 0
     ) -> None:
         place: dict[str, Any] = {"device": bank.device, "dtype": bank.dtype}
+        edited = 0 if stop else rows
+        """Rows that may be clamped: a pass that stops at the tap clamps nothing."""
         self.readings = torch.zeros(rows, bank.width, **place)
         """`[rows, slots]` readings before any clamp, in units of each feature's recorded maximum."""
         self.others = torch.zeros(rows, bank.others.width, **place)
         """`[rows, probes and signals]` values before any clamp, in their own units; valid where `reads_others`."""
-        self.after = torch.zeros(rows, bank.width, **place)
+        self.after = torch.zeros(edited, bank.width, **place)
         """`[rows, slots]` readings of the clamped residuals; valid in passes that clamp."""
-        self.target = torch.zeros(rows, bank.width, **place)
+        self.target = torch.zeros(edited, bank.width, **place)
         """`[rows, slots]` target activations, not in units of the maximum."""
-        self.active = torch.zeros(rows, bank.width, dtype=torch.bool, device=bank.device)
+        self.active = torch.zeros(edited, bank.width, dtype=torch.bool, device=bank.device)
         """`[rows, slots]` clamp the feature here if it is active."""
-        self.everywhere = torch.zeros(rows, bank.width, dtype=torch.bool, device=bank.device)
+        self.everywhere = torch.zeros(edited, bank.width, dtype=torch.bool, device=bank.device)
         """`[rows, slots]` clamp the feature here whether it is active or not."""
-        self.chosen = torch.zeros(rows, bank.width, dtype=torch.bool, device=bank.device)
+        self.chosen = torch.zeros(edited, bank.width, dtype=torch.bool, device=bank.device)
         """`[rows, slots]` whether the feature was clamped here; valid in passes that clamp."""
         self.first = torch.zeros(rows, dtype=torch.bool, device=bank.device)
         """`[rows]` True where the token is the first of its sequence."""
         self.sinks = torch.zeros(rows, dtype=torch.bool, device=bank.device)
         """`[rows]` True where the token is an attention sink, which no rule reads and no clamp edits; see `sinks`."""
-        self.drop = torch.zeros(rows, dtype=torch.bool, device=bank.device)
+        self.drop = torch.zeros(edited, dtype=torch.bool, device=bank.device)
         """`[rows]` drop the error term if any feature is clamped here."""
         self.dropping = False
         """True where any row of this pass drops its error term."""
@@ -125,14 +127,15 @@ class Tap:
         self.bank = bank
         self.dropper = dropper
         self.norm_limit = norm_limit
-        self._layer = layer
+        self.site = layer
+        """Where it is installed."""
         self._handle: Any = None
         self._current = threading.local()
 
     def attach(self) -> None:
         """Install the hook; does nothing where it is installed."""
         if self._handle is None:
-            self._handle = self._layer.register_forward_hook(self._hook)
+            self._handle = self.site.register_forward_hook(self._hook)
 
     def detach(self) -> None:
         """Remove the hook."""

@@ -247,8 +247,15 @@ class Rules:
             decisions = {}
             unscored = dict.fromkeys(range(len(blocks)), Failure.RULE_ERROR) | unscored
         for number, cause in unscored.items():
-            decisions[number] = self._request(int(blocks.slots[number])).failed(cause)
+            decisions[number] = self._failed(int(blocks.slots[number]), cause)
         return decisions
+
+    def _failed(self, slot: int, cause: Failure) -> Decision:
+        """What a request's rules say where it was not scored; one that cannot take that in is withheld alone."""
+        try:
+            return self._request(slot).failed(cause)
+        except Exception:  # noqa: BLE001  (the other requests of the call have no part in it)
+            return Decision(action=Action.BLOCK, failure=cause)
 
     def _unscored(self, blocks: Blocks, read: Active) -> dict[int, Failure]:
         """Blocks that are at fault by themselves."""
@@ -267,11 +274,14 @@ class Rules:
             scored = self.program.weights.scored(read)
             for part in kept.parts():
                 _Advance(self, blocks, part, scored).run(news, unscored)
-        return {
-            number: self._request(int(blocks.slots[number])).decision(tuple(found))
-            for number, found in news.items()
-            if number not in unscored
-        }
+        decisions: dict[int, Decision] = {}
+        for number, found in news.items():
+            if number not in unscored:
+                try:
+                    decisions[number] = self._request(int(blocks.slots[number])).decision(tuple(found))
+                except Exception:  # noqa: BLE001  (the other requests of the call were scored)
+                    unscored[number] = Failure.RULE_ERROR
+        return decisions
 
     def _accept(self, blocks: Blocks, unscored: dict[int, Failure]) -> _Counted:
         """Look at every block, once: what is wrong with it, and which of its tokens count."""
@@ -288,9 +298,14 @@ class Rules:
                 self._begin(slots[begun], blocks.responses[begun].astype(np.int8))
             for number in np.flatnonzero(table.session[slots]).tolist():
                 if number not in unscored:
-                    session = self._request(int(slots[number])).session
-                    assert session is not None
-                    session.show(int(blocks.starts[number]), blocks.token_ids[blocks.rows(number)].tolist())
+                    try:
+                        session = self._request(int(slots[number])).session
+                        assert session is not None
+                        session.show(
+                            int(blocks.starts[number]), blocks.token_ids[blocks.rows(number)].tolist()
+                        )
+                    except Exception:  # noqa: BLE001  (the other requests of the call have no part in it)
+                        unscored[number] = Failure.RULE_ERROR
             counted = table.counted(slots)
         return self._kept(blocks, unscored, (before, kinds, counted))
 

@@ -1,6 +1,8 @@
 """Detect an engine that hangs: it has requests, and no forward pass ends. Only a new process helps then.
 
-A device that never answers raises no exception, and the thread that waits for it looks alive.
+A device that never answers raises no exception, and the thread that waits for it looks alive. Passes are what progress
+is told by: each is bounded, because long prompts and long texts run in chunks, so a limit for one pass is no limit for
+a text.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ class Queue(Protocol):
         """Number of requests that run."""
 
     def passes(self) -> int:
-        """Number of forward passes that have ended since the start."""
+        """Number of forward passes that have ended since the start, chunks of long texts among them."""
 
 
 @dataclass(slots=True)

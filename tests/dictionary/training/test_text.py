@@ -6,8 +6,9 @@ from itertools import islice
 
 import pytest
 
+from monitor.dictionary.packed_text import characters_of
 from monitor.dictionary.training import text
-from monitor.dictionary.training.text import TextSource, documents, mixed, pieces
+from monitor.dictionary.training.text import PIECE, TextSource, documents, mixed, pieces
 from monitor.errors import ConfigurationError
 
 
@@ -97,3 +98,12 @@ def test_sources_are_parsed(tmp_path):
     (tmp_path / "b.bin").write_text("")
     with pytest.raises(ConfigurationError, match="expected a file"):
         TextSource.parse(str(tmp_path / "b.bin"))
+
+
+def test_conversations_are_whole_pieces(tmp_path):
+    turns = [{"role": "user", "content": "x" * (PIECE + 1)}, {"role": "assistant", "content": "y"}]
+    path = tmp_path / "talk.jsonl"
+    path.write_text(json.dumps({"messages": turns}) + "\n" + json.dumps({"text": "z" * (PIECE + 1)}) + "\n")
+    assert next(documents(path)) == tuple(turns)
+    assert [characters_of(piece) for piece in pieces(path, held_out=False)] == [PIECE + 2, PIECE, 1]
+    assert next(mixed([TextSource(path)])) == tuple(turns)
