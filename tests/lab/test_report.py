@@ -13,7 +13,7 @@ from tests.policy.policy_files import PINNED, write_policy
 
 def heat(tokens=5, peak=0):
     """Heat maps of texts whose tokens are numbered and whose scores are their numbers."""
-    ids = list(range(tokens + 1))
+    ids = list(range(1, tokens + 1))
     pair = SimpleNamespace(speller=SimpleNamespace(pieces=lambda own: [f"<{i}>" for i in own]))
     evaluator = SimpleNamespace(reader=SimpleNamespace(pair=pair, ids=lambda _: ids))
     course = np.zeros(tokens)
@@ -54,6 +54,12 @@ def test_of_a_long_text_the_part_around_its_peak_is_shown(peak, first):
     (one,) = heat(300, peak).pick([scored(2.0)], 1, fires=True)
     assert len(one.tokens) == LONGEST
     assert one.tokens[0].text == f"<{first}>"
+
+
+def test_tokens_that_were_left_out_are_not_shown():
+    read = SimpleNamespace(positions=[1, 3], tokens=SimpleNamespace(starts=[0, 2]))
+    one = heat()._heat(ScoredTexts("s", ["text"], read, np.asarray([2.0])), 0, 2.0)
+    assert [(token.text, token.score) for token in one.tokens] == [("<2>", 1.0), ("<4>", 2.0)]
 
 
 def test_without_data_a_page_has_policies_and_nothing_measured(tmp_path, opened):

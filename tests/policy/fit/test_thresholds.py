@@ -50,7 +50,7 @@ def test_what_reads_the_policys_detector():
 
 def test_a_policy_that_learns_nothing_is_measured_with_one_pooling():
     only = {"name": "own", "signal": "residual_norm", "threshold": 0.5, "action": "alert"}
-    assert poolings(policy([only], suppress=None)) == (RulePooling(TopKMean()),)
+    assert poolings(policy([only], concept=None, suppress=None)) == (RulePooling(TopKMean()),)
 
 
 @pytest.mark.parametrize("rate", [0.01, 0.05, 0.2])
