@@ -111,6 +111,9 @@ class _Laid:
     def running(self) -> int:
         return 0
 
+    def cache_used(self) -> float:
+        return 0.0
+
     def add(self, request_id: str, prompt_ids: Sequence[int], max_new_tokens: int) -> None: ...
 
     def remove(self, request_id: str) -> None: ...

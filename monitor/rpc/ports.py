@@ -67,6 +67,9 @@ class GenerationEngine(Protocol):
     def running(self) -> int:
         """Number of requests that run."""
 
+    def cache_used(self) -> float:
+        """Share of the key-value cache that requests hold, from 0 to 1."""
+
     def passes(self) -> int:
         """Number of forward passes since the start."""
 

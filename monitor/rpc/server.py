@@ -269,6 +269,7 @@ def connect_metrics(
     metrics.queue("generate", limit, engine.queue_depth, engine.running)
     metrics.queue("score", _SCORINGS_PER_GENERATION * limit, scorer.queue_depth, scorer.running)
     metrics.passes(engine.passes)
+    metrics.cache(engine.cache_used)
     if health is None:
         return
     metrics.health.skipped(health.skipped)

@@ -110,6 +110,9 @@ class Loop:
     def running(self) -> int:
         return 0
 
+    def cache_used(self) -> float:
+        return min(1.0, len(self._items) / self.capacity)
+
     def passes(self) -> int:
         return len(self.submitted)
 

@@ -192,6 +192,11 @@ class Engine:
         """Requests in the last pass, or that take turns where a pass runs one."""
         return self._batcher.running() if self._sequences else 0
 
+    def cache_used(self) -> float:
+        """Share of the key-value cache that requests hold, 0 to 1. Any thread."""
+        # Transformers frees what an ended request held when the next pass begins.
+        return self._batcher.cache_used() if self._sequences else 0.0
+
     def passes(self) -> int:
         """Forward passes since the start."""
         return self._passes

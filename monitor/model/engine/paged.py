@@ -85,6 +85,9 @@ class Batching(Protocol):
     def running(self) -> int:
         """Requests that are being run."""
 
+    def cache_used(self) -> float:
+        """Share of the key-value cache that requests hold, 0 to 1. Any thread."""
+
     def add(self, request_id: str, prompt_ids: Sequence[int], max_new_tokens: int) -> None:
         """Queue a request, which draws tokens until `remove`."""
 
@@ -164,6 +167,12 @@ class Batcher:
     def running(self) -> int:
         """Requests in the last pass."""
         return self._running
+
+    def cache_used(self) -> float:
+        """Share of the key-value cache that requests hold, 0 to 1. Any thread."""
+        if self._processor is None:
+            return 0.0
+        return 1.0 - float(self._processor.cache.compute_free_capacity())
 
     def add(self, request_id: str, prompt_ids: Sequence[int], max_new_tokens: int) -> None:
         """Queue a request. It draws tokens until `remove`: end-of-text and stop strings are the caller's business."""

@@ -102,6 +102,12 @@ class SeparateBatcher:
         """Requests that take turns."""
         return len(self._turns)
 
+    def cache_used(self) -> float:
+        """Share of the key-value cache that requests hold, 0 to 1. Any thread."""
+        with self._wake:
+            held = sum(turn.room for turn in self._turns.values())
+        return min(1.0, held / self._capacity) if self._capacity else 0.0
+
     def add(self, request_id: str, prompt_ids: Sequence[int], max_new_tokens: int) -> None:
         """Queue a request. It draws tokens until `remove`: end-of-text and stop strings are the caller's business."""
         run = _Turn(request_id, list(prompt_ids), len(prompt_ids) + max_new_tokens)
@@ -236,6 +242,10 @@ class NoBatcher:
     def running(self) -> int:
         """No request ever runs."""
         return 0
+
+    def cache_used(self) -> float:
+        """There is no cache."""
+        return 0.0
 
     def add(self, request_id: str, prompt_ids: Sequence[int], max_new_tokens: int) -> None:
         """The engine refuses requests before they come here."""

@@ -135,6 +135,10 @@ class Metrics:
         """Read the number of forward passes of the engine at each scrape."""
         self._work.passes(passes)
 
+    def cache(self, used: Callable[[], float]) -> None:
+        """Read the share of the key-value cache that is in use at each scrape."""
+        self._work.cache(used)
+
     def engine(self, *, separate: bool) -> None:
         """Set `engine_info`: whether every forward pass runs one request, or passes run many requests together."""
         self._engine.labels("separate" if separate else "continuous").set(1)

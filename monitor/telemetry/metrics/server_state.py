@@ -33,6 +33,7 @@ class QueueCollector(Collector):
         self._queues: dict[str, _Queue] = {}
         self._passes: Callable[[], int] = int
         self._serving: Callable[[], bool] = bool
+        self._cache: Callable[[], float] = float
 
     def queue(self, name: str, limit: int, queued: Callable[[], int], running: Callable[[], int]) -> None:
         """Export a queue, in which at most `limit` requests may wait."""
@@ -41,6 +42,10 @@ class QueueCollector(Collector):
     def passes(self, passes: Callable[[], int]) -> None:
         """Export the number of forward passes since the start."""
         self._passes = passes
+
+    def cache(self, used: Callable[[], float]) -> None:
+        """Export the share of the key-value cache that is in use."""
+        self._cache = used
 
     def serving(self, serving: Callable[[], bool]) -> None:
         """Export whether the health service says SERVING."""
@@ -52,18 +57,24 @@ class QueueCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Depth, limit and running requests of every queue; passes of the engine; health status."""
-        depth, limit, running, passes, serving = _queue_families()
+        depth, limit, running, passes, serving, cache = _queue_families()
         for name, queue in self._queues.items():
             depth.add_metric([name], queue.queued())
             limit.add_metric([name], queue.limit)
             running.add_metric([name], queue.running())
         passes.add_metric([], self._passes())
         serving.add_metric([], float(self._serving()))
-        yield from (depth, limit, running, passes, serving)
+        cache.add_metric([], self._cache())
+        yield from (depth, limit, running, passes, serving, cache)
 
 
 def _queue_families() -> tuple[
-    GaugeMetricFamily, GaugeMetricFamily, GaugeMetricFamily, CounterMetricFamily, GaugeMetricFamily
+    GaugeMetricFamily,
+    GaugeMetricFamily,
+    GaugeMetricFamily,
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    GaugeMetricFamily,
 ]:
     return (
         GaugeMetricFamily(
@@ -77,6 +88,9 @@ def _queue_families() -> tuple[
         ),
         CounterMetricFamily("sae_monitor_engine_passes", "Forward passes of the engine."),
         GaugeMetricFamily("sae_monitor_serving", "1 where the health service says SERVING."),
+        GaugeMetricFamily(
+            "sae_monitor_cache_used_ratio", "Share of the engine's key-value cache that requests hold."
+        ),
     )
 
 

@@ -8,6 +8,7 @@ import torch
 from monitor.model.engine.paged import Limits
 from monitor.model.engine.requests import GenerationRequest
 from monitor.records import Action, Decision, Sampling
+from tests.model.families import family_model
 from tests.model.running import running
 from tests.model.tiny import Recorder, dictionary, loaded_model, prompt
 
@@ -33,6 +34,27 @@ def test_what_was_blocked_leaves_no_cache_behind() -> None:
                 break
             time.sleep(0.01)
     assert held[-1] == empty, held
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["llama", "falcon"])
+def test_the_share_of_the_cache_in_use_is_told(kind) -> None:
+    """In passes of many requests, and where a pass runs one."""
+    seen: list[float] = []
+
+    class Looking(Recorder):
+        def observe(self, block):
+            seen.append(run.engine.cache_used())
+            return super().observe(block)
+
+    loaded = loaded_model() if kind == "llama" else family_model(kind)
+    with running(loaded, dictionary(), limits=Limits(running=2, batch_tokens=96)) as run:
+        assert run.engine.cache_used() == 0
+        calls = [run.call(prompt(number), new=20, observer=Looking()) for number in (2, 3)]
+        for call in calls:
+            call.finished()
+        assert run.engine.cache_used() == 0
+    assert all(0 < share <= 1 for share in seen)
 
 
 @pytest.mark.slow
