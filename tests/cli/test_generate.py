@@ -31,6 +31,7 @@ def test_json_is_the_response(run, serve):
         "tokensScored": 10,
         "tokensTruncated": 0,
         "tokensJudged": 0,
+        "tokensSinks": 0,
     }
 
 
