@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from monitor.errors import NotComputed, Overloaded
-from monitor.model.engine.liveness import Nobody, can_see
+from monitor.model.engine.liveness import CLEAN, Nobody, can_see
 from monitor.model.engine.requests import Finished, Released, ScoreOutcome
 from monitor.records import Action, Blocks, Coverage, Failure, FinishReason, Phase, TokenBlock
 
@@ -13,9 +13,10 @@ FULL = Coverage(3, 3)
 
 
 class Scorer:
-    """Answers with an outcome, at once or never."""
+    """Answers with an outcome, at once or never; `busy`: with so many clean passes since the last fault."""
 
-    def __init__(self, *outcomes, error=None):
+    def __init__(self, *outcomes, error=None, busy=None):
+        self.busy = busy
         self.outcomes, self.error, self.cancelled, self.jobs = outcomes, error, [], []
 
     def submit(self, job, done):
@@ -27,6 +28,12 @@ class Scorer:
 
     def cancel(self, request_id):
         self.cancelled.append(request_id)
+
+    def running(self):
+        return int(self.busy is not None)
+
+    def clean_passes(self):
+        return self.busy or 0
 
 
 class Engine(Scorer):
@@ -69,6 +76,21 @@ def test_a_monitor_that_sees():
 )
 def test_everything_else_is_blind(scorer, engine):
     assert not can_see(engine, scorer, IDS, 0.01)
+
+
+def test_a_busy_queue_is_judged_by_its_passes_and_asked_nothing():
+    scorer, engine = Scorer(busy=CLEAN), Engine(busy=CLEAN)
+    assert can_see(engine, scorer, IDS, 1.0)
+    assert (scorer.jobs, engine.jobs) == ([], [])
+
+
+@pytest.mark.parametrize("error", [None, Overloaded("full", 1.0)])
+def test_too_few_passes_since_a_fault_show_nothing(error):
+    assert not can_see(None, Scorer(busy=CLEAN - 1, error=error), IDS, 0.01)
+
+
+def test_where_nothing_is_generated_the_scorer_is_enough():
+    assert can_see(None, Scorer(scored()), IDS, 1.0)
 
 
 def test_nobody_minds_nothing_but_what_was_not_scored():
