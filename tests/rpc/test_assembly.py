@@ -66,7 +66,9 @@ def _exported(health: object) -> dict[object, float]:
     from monitor.rpc.server import connect_metrics
 
     metrics = Metrics()
-    queue = SimpleNamespace(queue_depth=lambda: 0, running=lambda: 0, passes=lambda: 0, why_separate="")
+    queue = SimpleNamespace(
+        queue_depth=lambda: 0, running=lambda: 0, passes=lambda: 0, cache_used=lambda: 0.0, why_separate=""
+    )
     connect_metrics(metrics, load_settings({}), SimpleNamespace(engine=queue, scorer=queue), health)
     samples = [sample for family in metrics.registry.collect() for sample in family.samples]
     return {(s.name, s.labels["check"]) if "check" in s.labels else s.name: s.value for s in samples}

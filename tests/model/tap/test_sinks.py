@@ -128,9 +128,9 @@ def test_the_scorer_knows_them_in_texts_of_many_lengths() -> None:
             done.set()
 
     tap.attach()
-    for name, ids in texts.items():
-        scorer._waiting.append((ScoreJob(name, ids, observers[name], observers[name]), keep))
     scorer.start()
+    for name, ids in texts.items():
+        scorer.submit(ScoreJob(name, ids, observers[name], observers[name]), keep)
     assert done.wait(60)
     scorer.stop(5)
     tap.detach()
