@@ -36,6 +36,7 @@ def test_score_and_generate_start_their_own_server(run, pair):
         "tokensScored": 10,
         "tokensTruncated": 0,
         "tokensJudged": 9,
+        "tokensSinks": 1,
     }
     left = [r["valueAfterClamp"] for t in answer["tokens"] for r in t["readings"] if "valueAfterClamp" in r]
     assert max(left, default=0.0) <= 0.01

@@ -146,7 +146,8 @@ def test_a_clamp_reports_what_is_left_of_the_feature(live):
     ]
     assert clamped
     assert all(reading.value > 0 for reading in clamped)
-    assert sum(r.value_after_clamp for r in clamped) < 0.5 * sum(r.value for r in clamped)
+    # How much is left depends on the scene's decoder; exact values are tested beside the tap.
+    assert all(reading.value_after_clamp < reading.value for reading in clamped)
 
 
 def test_sampling_with_a_seed_can_be_repeated(live):

@@ -168,8 +168,8 @@ class Pair:
         """As a fault: holds the first generation until the second is there."""
         wait_for(lambda: self._engine.running() + self._engine.queue_depth() == 2)
 
-    def _spans(self, requests: Any) -> list[Span]:
-        spans = self._right(requests)
+    def _spans(self, requests: Any, drawn_from: Any) -> list[Span]:
+        spans = self._right(requests, drawn_from)
         if len(spans) != 2 or not spans[0].count == spans[1].count == 1:
             if not self.sound:
                 self._ran |= {span.request_id: span.position + span.count for span in spans}

@@ -301,6 +301,8 @@ class Engine:
                 if taken.edited is not None and sequence.row is not None:
                     sequence.look(taken, span)
                 strange = ran_others(sequence, span, ids)
+                if span.elsewhere and not strange:
+                    raise RuntimeError("its token was drawn from a row that is not its last")
             except Exception as error:  # noqa: BLE001  (one request must not end the others)
                 self._broke(sequence, error)
                 continue

@@ -208,8 +208,7 @@ class Batcher:
             if ready:
                 inputs = processor.inputs_and_outputs
                 self._running = len(inputs.requests_in_batch)
-                self._spans = _spans(inputs.requests_in_batch)
-                _check_draws(self._spans, inputs.req_id_to_new_token_position)
+                self._spans = _spans(inputs.requests_in_batch, inputs.req_id_to_new_token_position)
                 self._steps.before(self._spans, inputs.num_q_tokens)
             return ready
 
@@ -281,22 +280,18 @@ def _room(loaded: LoadedModel, limits: Limits, rows: int) -> CacheRoom:
     return room_on(loaded.device, item * (held + read + masks), needed=needed, memory=limits.memory)
 
 
-def _spans(requests: Sequence[Any]) -> list[Span]:
+def _spans(requests: Sequence[Any], drawn_from: Mapping[str, int]) -> list[Span]:
+    """The rows of each request, and whether its token is drawn from the last of them."""
     spans: list[Span] = []
     first = 0
     for future in requests:
         count = future.query_length
         position = future.state.position_offset - count
-        spans.append(Span(future.state.request_id, first, count, position, future.has_new_token))
+        name, draws = future.state.request_id, future.has_new_token
+        elsewhere = draws and count > 0 and drawn_from.get(name) != first + count - 1
+        spans.append(Span(name, first, count, position, draws, elsewhere))
         first += count
     return spans
-
-
-def _check_draws(spans: Sequence[Span], rows: Mapping[str, int]) -> None:
-    """Raise RuntimeError where a token would be drawn from another row than the last one of its own request."""
-    for span in spans:
-        if span.draws and span.count and rows.get(span.request_id) != span.first + span.count - 1:
-            raise RuntimeError("a token would be drawn from a row that is not its request's last")
 
 
 def _tokens(requests: Sequence[Any], drawn: Sequence[int]) -> list[int | None]:

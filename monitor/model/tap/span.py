@@ -18,3 +18,5 @@ class Span:
     """Position of the first of these tokens in the sequence."""
     draws: bool
     """True where the pass samples a new token for this request; False for a part of a prompt that is not the last."""
+    elsewhere: bool = False
+    """True where that token would be drawn from another row than the last one of these."""

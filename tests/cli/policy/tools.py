@@ -25,7 +25,7 @@ def output_of(*arguments):
     """What a command that succeeds prints."""
     done = run(*arguments)
     assert done.exit_code == 0, done.output
-    return done.output
+    return done.stdout
 
 
 def write_rows(path, rows):

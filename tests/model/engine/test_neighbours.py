@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 
+from monitor.model.engine import paged
 from monitor.model.tap.error_term import ErrorTermDropper
 from monitor.records import Clamp, Decision, ErrorTerm, Where
 from tests.model.running import running
@@ -79,3 +80,23 @@ def test_neighbours_are_bit_identical(kind: str, clamps: Sequence[Clamp], from_p
         assert len(plain[name]) == len(beside[name]) > NEW
         assert all(map(torch.equal, plain[name], beside[name]))
     assert not all(map(torch.equal, plain["r2"], beside["r2"]))
+
+
+@pytest.mark.slow
+def test_a_token_from_another_row_ends_its_request_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The batching library says from which row each request's token is drawn; it must be the request's own last one."""
+    right = paged._spans
+
+    def told_wrong(requests, drawn_from):
+        return right(requests, {name: row + (name == "r1") for name, row in drawn_from.items()})
+
+    with running(loaded_model(), dictionary()) as run:
+        expected = run.call(prompt(3), new=6)
+        expected.finished()
+        monkeypatch.setattr(paged, "_spans", told_wrong)
+        run.count = 0
+        wrong, neighbour = run.call(prompt(2), new=6), run.call(prompt(3), new=6)
+        assert wrong.finished().error is not None or not wrong.finished().coverage.complete
+        assert neighbour.finished().coverage.complete
+        assert [t.token_id for t in neighbour.tokens] == [t.token_id for t in expected.tokens]
+        assert wrong.text == ""

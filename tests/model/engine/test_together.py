@@ -51,7 +51,9 @@ def test_requests_that_run_together_are_scored_together(policies):
         for block in blocks:
             alone.observe(block)
         tokens = sum(len(block.token_ids) for block in blocks)
-        assert end.coverage == Coverage(tokens, tokens)
+        assert end.coverage == Coverage(
+            tokens, tokens, tokens_judged=end.coverage.tokens_judged, tokens_sinks=1
+        )
         verdict = own.verdict(end.coverage)
         assert verdict == alone.verdict(end.coverage)
         matched += verdict.matched

@@ -92,7 +92,7 @@ class TestVerification:
         assert found.before == pytest.approx(float(before.mean()), rel=1e-3)
         assert found.after == pytest.approx(float(after.mean()), rel=1e-3, abs=1e-4)
         average, highest, keep = 0.0, -np.inf, 2 ** (-1 / 4)
-        for score in (seen["later"][0] @ torch.from_numpy(PROBE.weights).double() + PROBE.bias).tolist():
+        for score in (seen["later"][0, 1:] @ torch.from_numpy(PROBE.weights).double() + PROBE.bias).tolist():
             average = keep * average + (1 - keep) * score
             highest = max(highest, average)
         assert found.probe_score == pytest.approx(highest, rel=1e-3)
