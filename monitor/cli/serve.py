@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from monitor.rpc.server import Addresses, DoorMaker
 
 
+_LONGEST_OPENING = 120
+
+
 @with_every_setting
 def serve(**flags: Any) -> None:
     """Serve a model over gRPC, score every token that it runs, and export metrics for Prometheus.
@@ -92,6 +95,7 @@ def start_block(runtime: Runtime, policies: PolicySet, addresses: Addresses) -> 
         "layer": f"{runtime.layer} of 0 to {len(loaded.layers) - 1}, {loaded.d_model} wide, context {loaded.context}",
         "dictionary": f"{_name(dictionary.path)}  {words.short_digest(dictionary.digest)}  {features} features",
         "requests": _together(runtime),
+        "chats": _chats(runtime.tokenise.opening),
         "watched": f"{len(policies.watch)} features, {len(policies.clampable)} of which policies may clamp",
         "policies": f"{_policies(policies)}  {words.short_digest(policies.digest)}",
         "decisions": addresses.decisions,
@@ -107,6 +111,16 @@ def start_block(runtime: Runtime, policies: PolicySet, addresses: Addresses) -> 
 def _together(runtime: Runtime) -> str:
     why = runtime.engine.why_separate
     return f"one in a pass, in turns: {why}" if why else "many in a pass (continuous batching)"
+
+
+def _chats(opening: str | None) -> str:
+    """What stands before a conversation, in one line."""
+    if opening is None:
+        return "none: this model has no chat template"
+    written = " ".join(opening.split())
+    if not written:
+        return "begin with what callers send"
+    return f"begin with {written[:_LONGEST_OPENING]}{' …' if len(written) > _LONGEST_OPENING else ''}"
 
 
 def _policies(policies: PolicySet) -> str:

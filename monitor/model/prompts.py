@@ -53,6 +53,20 @@ class Prompter:
         self._loaded, self._text = loaded, loaded.text
         self._template = ChatTemplate(loaded.tokenizer, loaded.text)
 
+    @property
+    def opening(self) -> str | None:
+        """What the chat template writes before a first message of the user; None where there is no chat template.
+
+        Many templates write a system message of their own there. It is part of what runs in serving and in training,
+        and no policy is told of it otherwise.
+        """
+        if self._loaded.tokenizer.chat_template is None:
+            return None
+        try:
+            return self._template.opening
+        except InputError:  # it takes no conversation that begins so
+            return ""
+
     def __call__(self, content: Content, *, truncate: bool, room: int, reply: bool) -> Prompt:
         """Token ids of a text, or of a conversation through the model's own chat template.
 

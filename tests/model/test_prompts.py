@@ -77,3 +77,17 @@ class TestDocuments:
         loaded.tokenizer.chat_template = None
         with pytest.raises(InputError, match="no chat template"):
             DocumentReader(loaded)([({"role": "user", "content": "hello"},)])
+
+
+def test_what_a_template_writes_by_itself_is_known() -> None:
+    loaded = loaded_model()
+    assert Prompter(loaded).opening == "<s>user: "
+    loaded.tokenizer.chat_template = (
+        "{% if messages[0].role != 'system' %}system: be kind\n{% endif %}"
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    )
+    assert Prompter(loaded).opening == "system: be kind\nuser: "
+    loaded.tokenizer.chat_template = "{{ raise_exception('no') }}"
+    assert Prompter(loaded).opening == ""
+    loaded.tokenizer.chat_template = None
+    assert Prompter(loaded).opening is None
