@@ -201,7 +201,9 @@ def test_a_slow_reader_gets_few_large_chunks(served):
     messages = list(call)
     text = "".join(message.chunk.text for message in messages)
     assert text == "one two " * 10_000
-    assert len(messages) < 15_000
+    # How many small ones fit into the buffers of the connection before it is full depends on the machine.
+    assert max(len(message.chunk.text.split()) for message in messages) > 20
+    assert len(messages) < 19_000
 
 
 def test_an_engine_error_reaches_the_caller(served):

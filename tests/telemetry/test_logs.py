@@ -12,6 +12,7 @@ import grpc
 import pytest
 import structlog
 
+from monitor.telemetry import logs
 from monitor.telemetry.logs import WITHHELD, configure, guard_libraries
 from monitor.v1 import monitor_pb2 as pb
 from monitor.v1.monitor_pb2_grpc import MonitorServiceStub
@@ -20,8 +21,10 @@ from tests.telemetry.test_output import talking
 
 
 @pytest.fixture(autouse=True)
-def restored():
+def restored(monkeypatch):
     factory = logging.getLogRecordFactory()
+    # Another test of this process may have begun to serve in it.
+    monkeypatch.setattr(logs._guard(), "everything", False)
     yield
     structlog.reset_defaults()
     logging.setLogRecordFactory(factory)
