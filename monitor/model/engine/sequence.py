@@ -154,7 +154,7 @@ class Sequence:
     def saw(self, end: int, decision: Decision | None, taken: Taken, span: Span) -> None:
         """The rules have seen the tokens up to position `end`; None: and had nothing to say that is new."""
         start, self.scored = self.scored, end
-        if decision is None or decision.failure is None:
+        if taken.sinks is not None and (decision is None or decision.failure is None):
             self._sinks += taken.sinks_in(slice(span.first + start - span.position, span.first + span.count))
         if decision is None and self._plain and end - start == 1 and start >= self.prompt:
             # Most tokens: one more of a response, of which nothing but its text is wanted.
@@ -188,7 +188,7 @@ class Sequence:
             self.end(FinishReason.ERROR, NotComputed(NO_NUMBER))
         elif token_id in self._end_ids:
             self.end(FinishReason.STOP)
-        elif self.remaining <= 0:
+        elif len(self.ids) - self.prompt >= self._limit:
             self.end(FinishReason.LENGTH)
         else:
             self.ids.append(token_id)

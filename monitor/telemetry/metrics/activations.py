@@ -125,6 +125,9 @@ class ActivationLedger:
                 was = old[feature]
                 counts[row], sums[row], maxima[row] = self._counts[was], self._sums[was], self._maxima[was]
         self._plan = plan
+        self._looked_up: WatchPlan | None = None
+        """The plan whose columns were looked up last, while the rows are these."""
+        self._found: NDArray[np.intp] = np.zeros(0, np.intp)
         self._rows = {feature: row for row, feature in enumerate(plan.features)}
         self._counts: NDArray[np.int64] = counts
         self._sums: NDArray[np.float64] = sums
@@ -148,9 +151,11 @@ class ActivationLedger:
 
         Probes and signals stand behind the features and are not counted.
         """
-        others = len(plan) - len(plan.features)
-        rows = [self._rows.get(feature, -1) for feature in plan.features] + others * [-1]
-        return np.asarray(rows, dtype=np.intp)
+        if plan is not self._looked_up:
+            others = len(plan) - len(plan.features)
+            rows = [self._rows.get(feature, -1) for feature in plan.features] + others * [-1]
+            self._looked_up, self._found = plan, np.asarray(rows, dtype=np.intp)
+        return self._found
 
     def _add(self, rows: NDArray[np.intp], values: Readings) -> None:
         """Count `[tokens, columns]` readings into the rows of their columns. A NaN in a token drops the token."""
