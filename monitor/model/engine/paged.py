@@ -43,6 +43,8 @@ class Limits:
     """Bytes of the host's memory that this process may use."""
     page: int = 32
     """Tokens per cache page."""
+    apart: bool = False
+    """Compute the attention of each request by itself: what is no number in one request's rows reaches no other's."""
     graphs: bool | None = None
     """Capture passes as CUDA graphs; None lets transformers decide by the attention implementation."""
 
@@ -130,7 +132,8 @@ class Batcher:
         self._manager: Any = loaded.model.init_continuous_batching(generation, config)
         self._manager.output_router = _Discard()
         self._config, self._attention = loaded.model.config, loaded.model.config._attn_implementation
-        self._apart = self._attention if self.static else each_apart(self._attention)
+        apart = limits.apart and not self.static
+        self._apart = each_apart(self._attention) if apart else self._attention
         create = self._manager._create_batch_processor
         self._manager._create_batch_processor = lambda: self._instrument(create())
         record = self._manager.background_thread_status.record_fatal_error
