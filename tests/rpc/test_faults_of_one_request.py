@@ -26,7 +26,8 @@ NEW = 24
 
 @pytest.fixture(scope="module", params=["closed", "open"])
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faulty]:
-    with faulty(tmp_path_factory.mktemp("pair"), blocks=False, on_error=request.param) as running:
+    folder, options = tmp_path_factory.mktemp("pair"), {"blocks": False, "attention_apart": True}
+    with faulty(folder, on_error=request.param, **options) as running:
         running.on_error = request.param
         yield running
 
