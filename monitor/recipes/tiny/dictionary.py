@@ -20,7 +20,7 @@ from monitor.lab.training import (
     train_into,
     verify_trained,
 )
-from monitor.recipes.tiny.corpus import corpora
+from monitor.recipes.corpus import corpora
 from monitor.recipes.tiny.gradients import keep_freed_memory
 from monitor.recipes.tiny.plan import END_MIXTURE
 

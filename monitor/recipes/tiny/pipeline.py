@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from monitor.recipes.tiny.corpus import CorpusText, corpora
+from monitor.recipes.corpus import CorpusText, corpora
 from monitor.recipes.tiny.evaluate import Held, held_out_losses, samples
 from monitor.recipes.tiny.plan import Budget, PretrainingPlan
 from monitor.recipes.tiny.sampler import RowSampler

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
 from monitor.lab.splits import Side
-from monitor.recipes.tiny.corpus import CorpusText
+from monitor.recipes.corpus import CorpusText
 from monitor.recipes.tiny.tokenizer import encode_documents
 
 Rows = NDArray[np.uint16]

@@ -8,8 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from monitor.dictionary.bundle import load_dictionary
+from monitor.recipes.corpus import corpora
 from monitor.recipes.tiny import dictionary
-from monitor.recipes.tiny.corpus import corpora
 from tests.dictionary.training.tiny_model import write_model
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from monitor.recipes.tiny.corpus import corpora
+from monitor.recipes.corpus import corpora
 from monitor.recipes.tiny.pipeline import Folder, finish, prepare, train, trainer_of
 from monitor.recipes.tiny.plan import Budget, PretrainingPlan
 from tests.recipes.tiny.runs import silent

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
-from monitor.recipes.tiny.corpus import CorpusText
+from monitor.recipes.corpus import CorpusText
 from monitor.recipes.tiny.shards import build_shards, have_shards, open_shards, pack
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from monitor.errors import InputError
 from monitor.lab.texts import read_labelled
-from monitor.recipes.tiny.corpus import CorpusText, corpora
+from monitor.recipes.corpus import CorpusText, corpora
 
 Documents = dict[str, list[CorpusText]]
 

@@ -1,0 +1,117 @@
+"""`python -m monitor.recipes.smollm2`: makes the dictionary of the pair `smollm2`, step by step.
+
+`answers` lets the model speak, `texts` writes what the dictionary learns from, `sweep` compares layers, widths and
+sparsities at two million tokens, `train` makes the dictionary. Each goes on from what lies in its folder.
+"""
+
+import json
+import lzma
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from monitor.recipes.corpus import corpora
+from monitor.recipes.smollm2.plan import SWEEP, SWEEP_HELD_OUT, SWEEP_TOKENS
+
+app = typer.Typer(add_completion=False, no_args_is_help=True)
+
+Data = Annotated[
+    Path,
+    typer.Option(
+        help="Read corpora and labelled sets from this folder, in corpus/ and labelled/.",
+        exists=True,
+        file_okay=False,
+    ),
+]
+Model = Annotated[str, typer.Option(help="The model: a GGUF file, a folder or a name on the hub.")]
+
+
+@app.callback()
+def _steps() -> None:
+    """Makes the dictionary of the pair `smollm2`: answers, texts, sweep, train."""
+
+
+@app.command("answers")
+def answer(
+    data: Data,
+    model: Model,
+    out: Annotated[
+        Path, typer.Option(help="Write the answers to this file, as JSON lines; go on where it ends.")
+    ],
+    batch: Annotated[int, typer.Option(help="Generate so many answers together.", min=1)] = 128,
+    longest: Annotated[int, typer.Option(help="Cut an answer after so many tokens.", min=1)] = 384,
+) -> None:
+    """Lets the model answer all questions, and writes what it says without the questions' words."""
+    from monitor.model.load.model import load_model
+    from monitor.recipes.smollm2.answers import SamplingPlan, answers
+    from monitor.recipes.smollm2.progress import Pace
+    from monitor.recipes.smollm2.questions import questions
+
+    asked = questions(corpora(data))
+    done = _answered(out)
+    left = [question for question in asked if question.digest not in done]
+    typer.echo(f"{len(asked):,} questions, {len(left):,} of them to be answered")
+    loaded = load_model(model, device="cpu", dtype="bfloat16")
+    pace = Pace(typer.echo)
+    plan = SamplingPlan(batch=batch, longest=longest)
+    with out.open("a", encoding="utf-8") as file:
+        for number, found in enumerate(answers(loaded, left, plan, pace.add), 1):
+            row = {
+                "source": found.question.source,
+                "number": found.question.number,
+                "asked": found.question.digest,
+                "kind": found.question.kind,
+                "finished": found.finished,
+                "text": found.text,
+            }
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            pace.done = number / len(left)
+    typer.echo(f"{pace.tokens:,} tokens in {out}")
+
+
+Answers = Annotated[
+    Path, typer.Option(help="The model's own answers, as JSON lines, also .xz.", exists=True, dir_okay=False)
+]
+Out = Annotated[Path, typer.Option(help="Work in this folder, outside the repository.")]
+
+
+@app.command("sweep")
+def compare(
+    data: Data,
+    model: Model,
+    answers: Answers,
+    out: Out,
+    tokens: Annotated[
+        int, typer.Option(help="Train each dictionary on so many tokens.", min=1)
+    ] = SWEEP_TOKENS,
+) -> None:
+    """Trains a dictionary for each layer, width and sparsity that is compared; finished ones are kept."""
+    from monitor.recipes.smollm2.sweep import SweepText, sweep
+
+    sources = _texts(data, answers, out / "texts")
+    sweep(SweepText(model, sources, tokens, SWEEP_HELD_OUT), SWEEP, out, typer.echo)
+
+
+def _texts(data: Path, answers: Path, folder: Path) -> tuple[str, ...]:
+    from monitor.recipes.smollm2.questions import questions
+    from monitor.recipes.smollm2.texts import write_texts
+
+    found = corpora(data)
+    return tuple(write_texts(found, read_answers(answers), questions(found), folder))
+
+
+def read_answers(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file of answers."""
+    text = lzma.decompress(path.read_bytes()) if path.suffix == ".xz" else path.read_bytes()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def _answered(path: Path) -> set[str]:
+    if not path.exists():
+        return set()
+    return {json.loads(line)["asked"] for line in path.read_text("utf-8").splitlines()}
+
+
+if __name__ == "__main__":
+    app()

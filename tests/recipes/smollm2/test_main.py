@@ -1,0 +1,51 @@
+"""The commands of the recipe, end to end on a toy model."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from monitor.recipes.corpus import corpora
+from monitor.recipes.smollm2 import __main__ as command
+from monitor.recipes.smollm2 import questions, sweep
+from monitor.recipes.smollm2.plan import SweepRun
+from tests.recipes.smollm2.small import write_chat_model
+
+
+def _run(*arguments: object) -> str:
+    done = CliRunner().invoke(command.app, [str(part) for part in arguments])
+    assert done.exit_code == 0, (done.output, done.exception)
+    return done.output
+
+
+@pytest.mark.slow
+def test_answers_go_on_where_they_end_and_the_sweep_reads_them(
+    tmp_path: Path, data: Path, library: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "corpora", lambda folder: corpora(folder, library))
+    monkeypatch.setattr(questions, "TOPICS", ("bread",))
+    monkeypatch.setattr(questions, "CODE_TASKS", ("adds two numbers",))
+    monkeypatch.setattr(questions, "IDENTITY", ("Who are you?",))
+    model, out = write_chat_model(tmp_path / "model"), tmp_path / "answers.jsonl"
+    ask = ("answers", "--data", data, "--model", model, "--out", out, "--longest", 6, "--batch", 16)
+    first = _run(*ask)
+    lines = out.read_text("utf-8").splitlines()
+    asked = questions.questions(corpora(data, library))
+    assert {json.loads(line)["asked"] for line in lines} == {question.digest for question in asked}
+    assert f"{len(asked)} questions, {len(asked)} of them to be answered" in first
+
+    out.write_text("".join(f"{line}\n" for line in lines[:-2]), "utf-8")
+    assert "2 of them to be answered" in _run(*ask)
+    assert len(out.read_text("utf-8").splitlines()) == len(lines)
+
+    for name, value in (("CONTEXT", 32), ("BUFFER", 4096)):
+        monkeypatch.setattr(sweep, name, value)
+    monkeypatch.setattr(command, "SWEEP", (SweepRun(1, 64, 4),))
+    monkeypatch.setattr(command, "SWEEP_HELD_OUT", 600)
+    shown = _run(
+        "sweep", "--data", data, "--model", model, "--answers", out, "--out", tmp_path / "s", "--tokens", 4096
+    )
+    assert "layer1-64-k4" in shown
+    assert (tmp_path / "s" / "texts" / "answers.jsonl").exists()
+    assert json.loads((tmp_path / "s" / "sweep.json").read_text())["runs"][0]["features"] == 64
