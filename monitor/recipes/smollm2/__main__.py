@@ -44,8 +44,7 @@ def answer(
 ) -> None:
     """Lets the model answer all questions, and writes what it says without the questions' words."""
     from monitor.model.load.model import load_model
-    from monitor.recipes.smollm2.answers import SamplingPlan, answers
-    from monitor.recipes.smollm2.progress import Pace
+    from monitor.recipes.smollm2.answers import Pace, SamplingPlan, answers
     from monitor.recipes.smollm2.questions import questions
 
     asked = questions(corpora(data))

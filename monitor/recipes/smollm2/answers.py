@@ -6,6 +6,7 @@ values are rows of one product, so that nothing is repeated; answers that have e
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,8 @@ from monitor.recipes.smollm2.questions import Question
 
 ATTENTION = "grouped_slice"
 """Name under which the attention of this module is registered with transformers."""
+LINES_EVERY = 60.0
+"""Seconds between lines about the pace."""
 COMPACT_BELOW = 0.75
 """A batch is made smaller once fewer than this share of its answers go on."""
 
@@ -37,7 +40,7 @@ class SamplingPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class GivenAnswer:
     """What the model said."""
 
     question: Question
@@ -51,7 +54,7 @@ class Answer:
 @torch.no_grad()
 def answers(
     loaded: LoadedModel, questions: Sequence[Question], plan: SamplingPlan, report: Callable[[int], None]
-) -> Iterator[Answer]:
+) -> Iterator[GivenAnswer]:
     """The model's answers, in an order of its own; `report` is told the tokens of each step.
 
     Draws depend on the seed and on how questions fall into batches, so the same call gives the same answers.
@@ -67,9 +70,30 @@ def answers(
             batch = _Batch(loaded, [prompts[n] for n in group], plan, plan.seed + start)
             for place, ids, finished in batch.run(report):
                 text = loaded.tokenizer.decode(ids, skip_special_tokens=True).strip()
-                yield Answer(questions[group[place]], text, len(ids), finished)
+                yield GivenAnswer(questions[group[place]], text, len(ids), finished)
     finally:
         loaded.model.set_attn_implementation("sdpa")
+
+
+class Pace:
+    """Counts tokens and tells how fast they come."""
+
+    def __init__(self, tell: Callable[[str], None], every: float = LINES_EVERY) -> None:
+        self._tell, self._every = tell, every
+        self._started = self._told = time.monotonic()
+        self.tokens = 0
+        self.done = 0.0
+        """Share of the work that is finished, 0 to 1."""
+
+    def add(self, tokens: int) -> None:
+        """Count tokens."""
+        self.tokens += tokens
+        now = time.monotonic()
+        if now - self._told >= self._every:
+            self._told = now
+            seconds = now - self._started
+            left = f", about {seconds / self.done * (1 - self.done) / 60:.0f} min left" if self.done else ""
+            self._tell(f"{self.tokens:>10,} tokens, {self.tokens / seconds:,.0f} a second{left}")
 
 
 class _Batch:
@@ -124,7 +148,7 @@ class _Batch:
     def _forward(self, ids: Tensor, positions: Tensor, filled: int) -> Tensor:
         """Scores of the next token `[rows, vocabulary]`; the cache then holds `filled` positions."""
         first = filled - ids.shape[1]
-        out = self._loaded.model(
+        found: Tensor = self._loaded.model(
             input_ids=ids,
             position_ids=positions,
             past_key_values=self._cache,
@@ -132,8 +156,8 @@ class _Batch:
             logits_to_keep=1,
             cache_position=torch.arange(first, filled),
             attention_mask=self._allowed(first, filled),
-        )
-        return out.logits[:, -1].float()
+        ).logits[:, -1]
+        return found.float()
 
     def _allowed(self, first: int, filled: int) -> Tensor:
         """Where queries may look, `[rows, 1, queries, filled]`."""
@@ -144,8 +168,7 @@ class _Batch:
         allowed = self._mask[:, None, :filled] & causal
         if first:
             allowed[:, :, self._width :] = True
-        self._seen = (allowed | own).unsqueeze(1)
-        return self._seen
+        return (allowed | own).unsqueeze(1)
 
     def _draw(self, scores: Tensor) -> Tensor:
         top = scores.topk(self._plan.top_k, dim=1)

@@ -5,7 +5,8 @@ import torch
 
 from monitor.model.chat_template import ChatTemplate
 from monitor.model.load.model import LoadedModel, load_model
-from monitor.recipes.smollm2.answers import Answer, SamplingPlan, answers
+from monitor.recipes.smollm2 import answers as module
+from monitor.recipes.smollm2.answers import GivenAnswer, Pace, SamplingPlan, answers
 from monitor.recipes.smollm2.conversations import assistant, user
 from monitor.recipes.smollm2.questions import Question
 from tests.recipes.smollm2.small import write_chat_model
@@ -24,7 +25,7 @@ def _questions(count: int) -> list[Question]:
     ]
 
 
-def _said(loaded: LoadedModel, plan: SamplingPlan, count: int = 9) -> dict[int, Answer]:
+def _said(loaded: LoadedModel, plan: SamplingPlan, count: int = 9) -> dict[int, GivenAnswer]:
     counted: list[int] = []
     found = {a.question.number: a for a in answers(loaded, _questions(count), plan, counted.append)}
     assert sum(counted) == sum(answer.tokens for answer in found.values())
@@ -81,3 +82,21 @@ def test_a_seed_repeats_its_answers_and_another_gives_others(loaded: LoadedModel
 def test_the_models_own_attention_is_back_afterwards(loaded: LoadedModel) -> None:
     _said(loaded, SamplingPlan(longest=2), count=2)
     assert loaded.model.config._attn_implementation == "sdpa"
+
+
+def test_a_line_tells_rate_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    lines: list[str] = []
+    pace = Pace(lines.append, every=60)
+    now[0] = 30.0
+    pace.add(3000)
+    assert not lines
+    pace.done = 0.25
+    now[0] = 60.0
+    pace.add(3000)
+    assert lines == ["     6,000 tokens, 100 a second, about 3 min left"]
+    now[0] = 100.0
+    pace.add(1)
+    assert len(lines) == 1
+    assert pace.tokens == 6001
