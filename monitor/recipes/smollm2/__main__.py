@@ -1,7 +1,8 @@
 """`python -m monitor.recipes.smollm2`: makes the dictionary of the pair `smollm2`, step by step.
 
 `answers` lets the model speak, `texts` writes what the dictionary learns from, `sweep` compares layers, widths and
-sparsities at two million tokens, `train` makes the dictionary. Each goes on from what lies in its folder.
+sparsities at two million tokens, `train` makes the dictionary, `measure` tells how good it is on each corpus. Each goes
+on from what lies in its folder.
 """
 
 import json
@@ -12,7 +13,15 @@ from typing import Annotated, Any
 import typer
 
 from monitor.recipes.corpus import corpora
-from monitor.recipes.smollm2.plan import SWEEP, SWEEP_HELD_OUT, SWEEP_TOKENS
+from monitor.recipes.smollm2.plan import (
+    CONTEXT,
+    HELD_OUT,
+    SHIPPED,
+    SWEEP,
+    SWEEP_HELD_OUT,
+    SWEEP_TOKENS,
+    TOKENS,
+)
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
@@ -90,6 +99,46 @@ def compare(
 
     sources = _texts(data, answers, out / "texts")
     sweep(SweepText(model, sources, tokens, SWEEP_HELD_OUT), SWEEP, out, typer.echo)
+
+
+@app.command("train")
+def learn(
+    data: Data,
+    model: Model,
+    answers: Answers,
+    out: Out,
+    tokens: Annotated[int, typer.Option(help="Train on so many tokens.", min=1)] = TOKENS,
+    held_out: Annotated[int, typer.Option(help="Measure on so many tokens.", min=1)] = HELD_OUT,
+) -> None:
+    """Trains the dictionary; the same command goes on from the checkpoint of a run that was stopped."""
+    from monitor.dictionary.training.progress import RunLines
+    from monitor.dictionary.training.settings import TrainSettings
+    from monitor.lab.training import TrainingText, open_subject, storage_of, train_into, verify_trained
+
+    sources = _texts(data, answers, out / "texts")
+    settings = TrainSettings(features=SHIPPED.features, tokens=tokens, k=SHIPPED.k)
+    subject = open_subject(TrainingText(model, SHIPPED.layer, sources, CONTEXT, held_out, "auto"))
+    progress = RunLines(settings, subject.measured, typer.echo)
+    folder = out / "dictionary"
+    train_into(storage_of(folder, weights="bfloat16"), settings, subject, progress, plot=True)
+    if not (test := verify_trained(folder, subject)).passed:
+        typer.echo(test.explained())
+    typer.echo(f"saved in {folder}")
+
+
+@app.command("measure")
+def measure(
+    data: Data,
+    model: Model,
+    dictionary: Annotated[Path, typer.Option(help="The dictionary's folder.", exists=True, file_okay=False)],
+    tokens: Annotated[int, typer.Option(help="Measure on so many tokens of each corpus.", min=1)] = 20_000,
+) -> None:
+    """Measures the dictionary on the held-out documents of each corpus, and prints a table."""
+    from monitor.recipes.smollm2.quality import as_table, quality_by_corpus, write_quality
+
+    found = quality_by_corpus(model, dictionary, corpora(data), tokens=tokens)
+    write_quality(found, dictionary)
+    typer.echo(as_table(found))
 
 
 def _texts(data: Path, answers: Path, folder: Path) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from monitor.lab.splits import Side
 from monitor.recipes.corpus import CorpusText
 from monitor.recipes.smollm2.conversations import Turn, assistant, turns_of, user
 from monitor.recipes.smollm2.plan import ANSWERS, SHARES
@@ -41,7 +42,7 @@ def write_texts(
     Raises ValueError where an answer belongs to a question that is not asked here, which is so with other data.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    found = {name: _of_corpus(name, corpora.get(name, ())) for name in SHARES if name != ANSWERS}
+    found = {name: records_of(name, corpora.get(name, ())) for name in SHARES if name != ANSWERS}
     found[ANSWERS] = _of_answers(answers, questions)
     return [
         f"{path}={share}"
@@ -59,9 +60,10 @@ def _written(path: Path, records: Iterator[Record]) -> bool:
     return lines > 0
 
 
-def _of_corpus(name: str, documents: Sequence[CorpusText]) -> Iterator[Record]:
+def records_of(name: str, documents: Sequence[CorpusText], half: Side = "train") -> Iterator[Record]:
+    """The documents of one half of a corpus in the forms in which the model meets them."""
     for number, document in enumerate(documents):
-        if document.split != "train":
+        if document.split != half:
             continue
         text = document.text
         turns = turns_of(text)

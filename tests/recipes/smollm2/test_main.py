@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from monitor.dictionary.bundle import load_dictionary
 from monitor.recipes.corpus import corpora
 from monitor.recipes.smollm2 import __main__ as command
 from monitor.recipes.smollm2 import questions, sweep
@@ -49,3 +50,12 @@ def test_answers_go_on_where_they_end_and_the_sweep_reads_them(
     assert "layer1-64-k4" in shown
     assert (tmp_path / "s" / "texts" / "answers.jsonl").exists()
     assert json.loads((tmp_path / "s" / "sweep.json").read_text())["runs"][0]["features"] == 64
+
+    monkeypatch.setattr(command, "SHIPPED", SweepRun(1, 64, 4))
+    monkeypatch.setattr(command, "CONTEXT", 32)
+    more = ("--answers", out, "--out", tmp_path / "run", "--tokens", 8192, "--held-out", 600)
+    assert "8,192 of 8,192 tokens" in _run("train", "--data", data, "--model", model, *more)
+    trained = tmp_path / "run" / "dictionary"
+    assert load_dictionary(trained).card.layer == 1
+    assert "| held-out corpus |" in _run("measure", "--data", data, "--model", model, "--dictionary", trained)
+    assert "labelled/statements" in json.loads((trained / "corpora.json").read_text())
