@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tests.fuzz.calls import Calls, Headers, Wire
+from tests.fuzz.conversations import Conversations, Templates
 from tests.fuzz.dictionaries import Cards, Dictionaries
 from tests.fuzz.files import (
     CallerFiles,
@@ -25,6 +26,8 @@ TARGETS: dict[str, Callable[[], Target]] = {
         Calls,
         Headers,
         Frames,
+        Conversations,
+        Templates,
         Policies,
         Locks,
         ExampleFiles,
@@ -41,6 +44,8 @@ SHARES = {
     "rpc": 200,
     "headers": 300,
     "frames": 10,
+    "conversations": 120,
+    "templates": 60,
     "policy": 40,
     "lock": 10,
     "examples": 120,
