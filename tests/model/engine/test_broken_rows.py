@@ -17,7 +17,7 @@ from tests.model.tiny import Recorder, dictionary, loaded_model, prompt
 SPOILT = 201
 """A token whose embedding is no number."""
 NEW = 12
-APART = Limits(running=16, batch_tokens=96, apart=True)
+SPLIT = Limits(running=16, batch_tokens=96)
 NEIGHBOURS = (1, 2, 5)
 
 
@@ -77,7 +77,7 @@ def same(mine: list[Call], expected: list[Call]) -> None:
 @pytest.mark.parametrize("kind", ["llama", "gemma2", "mixtral", "gpt_neox"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_prompt_that_breaks_takes_nobody_with_it(kind: str, value: float) -> None:
-    with running(loaded_model(kind), dictionary(), limits=APART) as run:
+    with running(loaded_model(kind), dictionary(), limits=SPLIT) as run:
         expected = alone(run)
         never_drawn(expected)
         spoil(run, value)
@@ -96,7 +96,7 @@ def test_a_prompt_that_breaks_takes_nobody_with_it(kind: str, value: float) -> N
 
 @pytest.mark.slow
 def test_a_token_that_breaks_in_the_midst_of_a_response() -> None:
-    with running(loaded_model(), dictionary(), limits=APART) as run:
+    with running(loaded_model(), dictionary(), limits=SPLIT) as run:
         expected = alone(run)
         never_drawn(expected)
         drawn, draw = [0], run.engine.draw
@@ -121,7 +121,7 @@ def test_a_token_that_breaks_in_the_midst_of_a_response() -> None:
 @pytest.mark.slow
 def test_a_clamp_that_overflows_behind_the_layer() -> None:
     # LayerNorm turns what is near the largest number into NaN; RMSNorm would turn it into zero.
-    with running(loaded_model("gpt_neox"), dictionary(), limits=APART) as run:
+    with running(loaded_model("gpt_neox"), dictionary(), limits=SPLIT) as run:
         expected = alone(run)
         run.bank.decoder[run.bank.slot(5)] *= 1e37
         huge = [Clamp(5, 100.0, Where.EVERYWHERE)]
