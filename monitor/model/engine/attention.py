@@ -43,8 +43,8 @@ def each_apart(name: str) -> str:
 class Windows:
     """Keys and values in sliding windows that a pass overwrites, for a second run of the pass, which reads them.
 
-    A layer with a sliding window keeps its last tokens in a ring. All other layers write behind what they read, so
-    that a second run finds what the first one found.
+    A layer with a sliding window keeps its last tokens in a ring, where several tokens of a prompt may overwrite what
+    the first of them attends to. All else is written where nothing is read.
     """
 
     def __init__(self, cache: Any) -> None:
@@ -57,8 +57,8 @@ class Windows:
         """Copy what the pass that is laid out in transformers' `inputs` overwrites, before it runs."""
         self._kept = []
         for ring in self._rings:
-            if not any(span.position and span.position + span.count > ring.sliding_window for span in spans):
-                continue  # nothing is written where something stands
+            if not any(_overwrites(span, ring.sliding_window) for span in spans):
+                continue
             places = inputs.write_index_storage[ring.index, : inputs.true_write_sizes[ring.index]].clone()
             for held in (one for both in ring._kv_token_views.values() for one in both):
                 self._kept.append((held, places, held.index_select(0, places)))
@@ -67,6 +67,11 @@ class Windows:
         """Put it back."""
         for held, places, values in self._kept:
             held.index_copy_(0, places, values)
+
+
+def _overwrites(span: Span, window: int) -> bool:
+    """True where tokens of a span overwrite a ring of `window` places that the first of them attends to."""
+    return span.position > 0 and span.count > 1 and span.position + span.count > window
 
 
 class _Held:
