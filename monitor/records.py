@@ -304,7 +304,8 @@ class FinishReason(enum.StrEnum):
     STOP = "stop"
     """The model's end-of-text token, or a stop string."""
     LENGTH = "length"
-    """`max_new_tokens`, or the end of the model's context."""
+    """`max_new_tokens`, or the end of the model's context. Under `on_error: open` also where the model computed what
+    is no number, so that nothing can follow; the verdict says so."""
     POLICY = "policy"
     """A rule with action `block`, or a monitoring failure under `on_error: closed`."""
     CANCELLED = "cancelled"

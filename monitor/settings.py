@@ -287,11 +287,6 @@ class Settings(BaseSettings):
     """Maximum number of generations that wait. Four times as many texts to score may wait. Further calls are refused
     with RESOURCE_EXHAUSTED."""
 
-    attention_apart: bool = False
-    """Compute the attention of each request by itself, so that NaN or infinity in one request reaches no other in the
-    same pass. Costs up to a third of the speed on the CPU where prompts are short. Without it such requests may end as
-    not checked together; none is released unscored."""
-
     max_batch_tokens: Annotated[int, Field(ge=1)] | None = None
     """Maximum number of tokens in one forward pass; longer prompts are split over several. Default: chosen for the
     device."""

@@ -56,7 +56,6 @@ def assemble(settings: Settings) -> Assembly:
         running=settings.max_running,
         batch_tokens=settings.max_batch_tokens,
         cache_tokens=settings.max_cache_tokens,
-        apart=settings.attention_apart,
         memory=settings.memory_limit_bytes,
     )
     runtime = Runtime(

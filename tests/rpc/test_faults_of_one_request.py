@@ -26,8 +26,7 @@ NEW = 24
 
 @pytest.fixture(scope="module", params=["closed", "open"])
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faulty]:
-    folder, options = tmp_path_factory.mktemp("pair"), {"blocks": False, "attention_apart": True}
-    with faulty(folder, on_error=request.param, **options) as running:
+    with faulty(tmp_path_factory.mktemp("pair"), on_error=request.param, blocks=False) as running:
         running.on_error = request.param
         yield running
 

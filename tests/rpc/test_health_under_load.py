@@ -60,6 +60,42 @@ def test_one_unscored_pass_changes_nothing_where_the_others_are_clean(busy: Faul
     assert statuses.count(pb.CHECK_STATUS_UNKNOWN) <= 2, "those of the pass that was struck"
 
 
+@pytest.mark.parametrize("on_error", ["closed", "open"])
+def test_requests_that_break_one_after_another_leave_the_others_and_health_alone(
+    tmp_path: Path, on_error: str
+) -> None:
+    """A caller whose every request holds a token that is no number, among callers whose requests do not."""
+    with faulty(tmp_path, blocks=False, on_error=on_error, max_running=4, queue_size=64) as server:
+        token = server.runtime.tokenise("~", truncate=False, room=0, reply=False).ids[-1]
+
+        def embed(_module: object, args: tuple, embedded: torch.Tensor) -> torch.Tensor:
+            return embedded.masked_fill((args[0] == token).unsqueeze(-1), float("nan"))
+
+        def generate(text: str) -> pb.GenerateResponse:
+            return server.generate(text, max_new_tokens=30)
+
+        expected = generate(SILENT).text
+        handle = server.runtime.loaded.model.get_input_embeddings().register_forward_hook(embed)
+        with before_layer(server, lambda _: time.sleep(0.01)), ThreadPoolExecutor(CALLS) as threads:
+            broken = [threads.submit(generate, "~ this one") for _ in range(CALLS // 2)]
+            sound = [threads.submit(generate, SILENT) for _ in range(CALLS // 2)]
+            while not all(call.done() for call in sound):
+                assert server.health() == SERVING
+                time.sleep(0.05)
+        handle.remove()
+        for call in sound:
+            assert call.result().text == expected
+            assert call.result().verdict.status == pb.CHECK_STATUS_CHECKED
+        for call in broken:
+            if on_error == "closed":
+                assert call.exception().code().name == "FAILED_PRECONDITION"
+            else:
+                verdict = call.result().verdict
+                assert (verdict.status, verdict.failure) == (pb.CHECK_STATUS_UNKNOWN, "non_finite")
+                assert verdict.coverage.tokens_scored == 0
+        assert not any(sequence.suspect for sequence in server.runtime.engine._sequences.values())
+
+
 def test_passes_that_are_all_unscored_end_it_and_clean_ones_bring_it_back(busy: Faulty) -> None:
     with backlog(busy) as calls:
         with before_layer(busy, lambda x: torch.full_like(x, float("nan"))):

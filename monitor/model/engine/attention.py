@@ -1,19 +1,23 @@
 """Attention in passes of many requests, computed for each request by itself.
 
 transformers' paged attention multiplies the queries of a pass by the keys and values of all of its requests, and adds
-a mask. A mask cannot take out what is no number: NaN or infinity in one request's keys or values would make the
-outputs of all requests NaN, because zero times NaN is NaN. Here every request attends to its own keys and values only,
-so what it computes also costs nothing for the others' and is rounded as if it ran alone.
+a mask. A mask cannot take out what is no number: NaN or infinity in one request's keys or values makes the outputs of
+all requests NaN, because zero times NaN is NaN. Here every request attends to its own keys and values only.
+
+That takes longer where many requests decode a token each. So a pass runs as transformers runs it, and runs once more,
+apart, where it computed what is no number.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
+
+from monitor.model.tap.span import Span
 
 _DENSE = ("sdpa", "paged|eager")
 """The implementations that multiply everything by everything."""
@@ -34,6 +38,40 @@ def each_apart(name: str) -> str:
     inner: _Attention = ALL_ATTENTION_FUNCTIONS[name]
     ALL_ATTENTION_FUNCTIONS.register(_PREFIX + name, _Apart(inner, plain=name == "sdpa"))
     return _PREFIX + name
+
+
+class Windows:
+    """Keys and values in sliding windows that a pass overwrites, for a second run of the pass, which reads them.
+
+    A layer with a sliding window keeps its last tokens in a ring, where several tokens of a prompt may overwrite what
+    the first of them attends to. All else is written where nothing is read.
+    """
+
+    def __init__(self, cache: Any) -> None:
+        """`cache`: the paged cache of transformers."""
+        self._rings = [ring for ring in cache.cache_allocators.values() if hasattr(ring, "sliding_window")]
+        self._kept: list[tuple[Tensor, Tensor, Tensor]] = []
+        """Of each layer keys, or values: the whole ring, which places in it, and what was there."""
+
+    def keep(self, inputs: Any, spans: Sequence[Span]) -> None:
+        """Copy what the pass that is laid out in transformers' `inputs` overwrites, before it runs."""
+        self._kept = []
+        for ring in self._rings:
+            if not any(_overwrites(span, ring.sliding_window) for span in spans):
+                continue
+            places = inputs.write_index_storage[ring.index, : inputs.true_write_sizes[ring.index]].clone()
+            for held in (one for both in ring._kv_token_views.values() for one in both):
+                self._kept.append((held, places, held.index_select(0, places)))
+
+    def restore(self) -> None:
+        """Put it back."""
+        for held, places, values in self._kept:
+            held.index_copy_(0, places, values)
+
+
+def _overwrites(span: Span, window: int) -> bool:
+    """True where tokens of a span overwrite a ring of `window` places that the first of them attends to."""
+    return span.position > 0 and span.count > 1 and span.position + span.count > window
 
 
 class _Held:

@@ -60,6 +60,8 @@ from monitor.records import Action, Blocks, Decision, Failure, FinishReason, Lat
 DEAD = "the engine does not run; the server must be restarted"
 BROKEN = "the generation ended with an internal error"
 
+_KEPT = "a request's share was not given back in full"
+
 _log = structlog.get_logger(__name__)
 
 MakeBatching = Callable[[LoadedModel, Limits, Steps], Batching]
@@ -99,6 +101,9 @@ class Engine:
         self._draining = False
         self._passes = 0
         self._unscored = self._clean = 0
+        self._apart = self._again = False
+        """Of the pass: whether attention was computed for each request by itself, and whether it ran a second time."""
+        self._pass_rows = 0
         self._laid_out: list[Sequence | None] = []
         """Whose the spans of the pass are; None where the request has ended."""
         self._work: _Work | None = None
@@ -202,11 +207,11 @@ class Engine:
         return self._passes
 
     def unscored_passes(self) -> int:
-        """Passes since the start of which some row could not be scored, or no token be drawn."""
+        """Passes since the start of which some row could not be scored at first, or no token be drawn."""
         return self._unscored
 
     def clean_passes(self) -> int:
-        """Passes in a row, up to the last one, of which every row was scored."""
+        """Passes in a row, up to the last one, of which every row was scored at once."""
         return self._clean
 
     def healthy(self) -> bool:
@@ -225,6 +230,8 @@ class Engine:
         """`Steps`: lay out clamps and sampling of a pass."""
         work = self._working()
         buffers = work.buffers
+        self._apart = self._again = False
+        self._pass_rows = rows
         self._tap.use(buffers)
         self._drop_cancelled()
         find = self._sequences.get
@@ -248,13 +255,28 @@ class Engine:
         buffers.settle(self._bank)
         buffers.poison(rows)
         self._prepare([number for number, span in enumerate(spans) if span.draws])
-        if self._loaded.device.type == "cuda":
-            # The pass runs on the stream of transformers' engine, which does not wait for this one.
-            torch.cuda.current_stream().synchronize()
+        self._written()
+
+    def suspect(self) -> bool:
+        """`Steps`: whether a request of the pass may spoil the others'."""
+        self._apart = any(sequence is not None and sequence.suspect for sequence in self._laid_out)
+        return self._apart
 
     def draw(self, logits: Tensor) -> Tensor:
         """`Steps`: choose the next tokens."""
         return self._working().sampler.choose(logits)
+
+    def again(self) -> bool:
+        """`Steps`: whether the pass must run once more; a second run finds the same clamps and random numbers."""
+        work, rows = self._working(), self._pass_rows
+        later = () if self._later is None else self._later.columns()
+        if work.buffers.finite(self._bank, rows, later) and work.sampler.finite():
+            return False
+        self._apart = self._again = True
+        _log.warning("a pass computed what is no number, and runs again with its requests apart")
+        work.buffers.poison(rows)
+        self._written()
+        return True
 
     def after(self, spans: Items[Span], tokens: Items[int | None], ids: Items[int]) -> None:
         """`Steps`: score what ran, release it, end what is done."""
@@ -264,12 +286,18 @@ class Engine:
         drawing = [number for number, token in enumerate(tokens) if token is not None]
         broken = {drawing[row] for row in work.sampler.broken(len(drawing))}
         self._clean += 1
-        if self._score(spans, taken, ids) or broken:
+        failed = self._score(spans, taken, ids)
+        if failed or broken or self._again:
             self._not_clean()
         for number, (sequence, token) in enumerate(zip(self._laid_out, tokens, strict=True)):
             if sequence is None:
                 continue
             try:
+                if self._apart:
+                    # What is wrong behind the tapped layer shows once a token is drawn.
+                    span = spans[number]
+                    finite = taken.finite(slice(span.first, span.first + span.count))
+                    sequence.suspect = token is None or not finite
                 if token is not None:
                     sequence.drew(token, broken=number in broken)
                 if sequence.ended:
@@ -281,6 +309,12 @@ class Engine:
     def died(self, error: BaseException) -> None:
         """`Steps`: every request ends with an error; none was released unscored."""
         self._end_all(Unavailable(DEAD))
+
+    def _written(self) -> None:
+        """Wait until what was written is there for the pass."""
+        if self._loaded.device.type == "cuda":
+            # The pass runs on the stream of transformers' engine, which does not wait for this one.
+            torch.cuda.current_stream().synchronize()
 
     def _kind(self) -> MakeBatching:
         if not self.generates:
@@ -428,18 +462,23 @@ class Engine:
                 self._deliver()
 
     def _forget(self, sequence: Sequence) -> None:
+        name, outbox = sequence.request_id, sequence.outbox
         with self._lock:
-            known = self._sequences.pop(sequence.request_id, None)
-            if known is None:
+            if self._sequences.get(name) is not sequence:
                 return
-            known.outbox.users -= 1
-            if not (known.outbox.users or known.outbox.events):
-                self._outboxes.pop(known.outbox.emit, None)
-        for give_back in (known.held.close, lambda: self._batcher.remove(known.request_id)):
             try:
-                give_back()
+                # As soon as its id is free another request may take it, which the batcher must not drop.
+                self._batcher.remove(name)
             except Exception as error:  # noqa: BLE001  (the rest is given back all the same)
-                _log.error("a request's share was not given back in full", error=type(error).__name__)
+                _log.error(_KEPT, error=type(error).__name__)
+            del self._sequences[name]
+            outbox.users -= 1
+            if not (outbox.users or outbox.events):
+                self._outboxes.pop(outbox.emit, None)
+        try:
+            sequence.held.close()
+        except Exception as error:  # noqa: BLE001  (the request has ended all the same)
+            _log.error(_KEPT, error=type(error).__name__)
 
     def _deliver(self) -> None:
         for outbox in list(self._outboxes.values()):

@@ -6,6 +6,7 @@ It reports which rows of a pass belong to which request, and which token each re
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import structlog
 import torch
 from torch import Tensor
 
-from monitor.model.engine.attention import each_apart
+from monitor.model.engine.attention import Windows, each_apart
 from monitor.model.engine.cache_room import CacheRoom, check_capacity, room_on
 from monitor.model.load.model import LoadedModel
 from monitor.model.tap.span import Span
@@ -43,8 +44,6 @@ class Limits:
     """Bytes of the host's memory that this process may use."""
     page: int = 32
     """Tokens per cache page."""
-    apart: bool = False
-    """Compute the attention of each request by itself: what is no number in one request's rows reaches no other's."""
     graphs: bool | None = None
     """Capture passes as CUDA graphs; None lets transformers decide by the attention implementation."""
 
@@ -58,8 +57,23 @@ class Steps(Protocol):
     def before(self, spans: Sequence[Span], rows: int) -> None:
         """The pass is laid out; `rows` includes padding."""
 
+    def suspect(self) -> bool:
+        """True where a request of the pass holds what is no number, so that attention is computed apart at once.
+
+        Asked, as `again` is, before passes in which the attention of one request could reach another's alone.
+        """
+
     def draw(self, logits: Tensor) -> Tensor:
-        """Next tokens `[requests]` from logits `[requests, vocabulary]`; drawing requests come first, in order."""
+        """Next tokens `[requests]` from logits `[requests, vocabulary]`; drawing requests come first, in order.
+
+        Called a second time where the pass runs again.
+        """
+
+    def again(self) -> bool:
+        """True where the pass that just ran computed what is no number, and so must run once more, apart.
+
+        What it wrote is then ready to be written anew.
+        """
 
     def after(self, spans: Sequence[Span], tokens: Sequence[int | None], ids: Sequence[int]) -> None:
         """The pass is done: the token that each request drew, and the token id that each row of the pass ran."""
@@ -112,6 +126,9 @@ class Batcher:
         self._processor: Any = None
         self._spans: list[Span] = []
         """Of the pass that was laid out last."""
+        self._names: dict[str, str] = {}
+        """By request id, what the manager calls a request: a new name each time, though an id may come again."""
+        self._numbers = itertools.count()
         self._limits, self._loaded = limits, loaded
         small = loaded.device.type == "cpu"
         config = ContinuousBatchingConfig(
@@ -132,8 +149,8 @@ class Batcher:
         self._manager: Any = loaded.model.init_continuous_batching(generation, config)
         self._manager.output_router = _Discard()
         self._config, self._attention = loaded.model.config, loaded.model.config._attn_implementation
-        apart = limits.apart and not self.static
-        self._apart = each_apart(self._attention) if apart else self._attention
+        self._apart = self._attention if self.static else each_apart(self._attention)
+        """The same attention, computed for each request by itself; one name where it always is."""
         create = self._manager._create_batch_processor
         self._manager._create_batch_processor = lambda: self._instrument(create())
         record = self._manager.background_thread_status.record_fatal_error
@@ -180,14 +197,17 @@ class Batcher:
     def add(self, request_id: str, prompt_ids: Sequence[int], max_new_tokens: int) -> None:
         """Queue a request. It draws tokens until `remove`: end-of-text and stop strings are the caller's business."""
         # Two more than wanted, so that transformers never ends a request before its last token was scored.
+        name = self._names[request_id] = f"{request_id}{_MARK}{next(self._numbers)}"
         self._manager.add_request(
-            list(prompt_ids), request_id=request_id, max_new_tokens=max_new_tokens + 2, eos_token_id=[-1]
+            list(prompt_ids), request_id=name, max_new_tokens=max_new_tokens + 2, eos_token_id=[-1]
         )
 
     def remove(self, request_id: str) -> None:
         """Drop a request before the next pass and free its cache. Any thread."""
-        self._manager.cancel_request(request_id)
-        self._removed.set()
+        # The manager takes in new requests before it drops old ones: one of the same name would be dropped as well.
+        if name := self._names.pop(request_id, None):
+            self._manager.cancel_request(name)
+            self._removed.set()
 
     def _size_cache(self) -> None:
         """Say how many pages the cache has. On an accelerator that has too few for all, transformers fills it."""
@@ -211,7 +231,9 @@ class Batcher:
             if ready:
                 inputs = processor.inputs_and_outputs
                 self._running = len(inputs.requests_in_batch)
-                self._spans = _spans(inputs.requests_in_batch, inputs.req_id_to_new_token_position)
+                drawn_from = inputs.req_id_to_new_token_position
+                drawn_from = {_request_id(name): row for name, row in drawn_from.items()}
+                self._spans = _spans(inputs.requests_in_batch, drawn_from)
                 self._steps.before(self._spans, inputs.num_q_tokens)
             return ready
 
@@ -228,16 +250,30 @@ class Batcher:
 
         step = processor._generation_step
 
+        def run(model: Any, attention: str) -> None:
+            plain, self._config._attn_implementation = self._config._attn_implementation, attention
+            try:
+                step(model)
+            finally:
+                self._config._attn_implementation = plain
+
         def generation_step(model: Any) -> None:
+            steps = self._steps
             with self._passes:
-                plain, self._config._attn_implementation = self._config._attn_implementation, self._apart
-                try:
-                    step(model)
-                finally:
-                    self._config._attn_implementation = plain
+                if self._apart == self._attention or len(self._spans) == 1:
+                    run(model, self._attention)
+                elif steps.suspect():
+                    run(model, self._apart)
+                else:
+                    windows.keep(processor.inputs_and_outputs, self._spans)
+                    run(model, self._attention)
+                    if steps.again():
+                        windows.restore()
+                        run(model, self._apart)
 
         if processor is self._processor:
             return processor
+        windows = Windows(processor.cache)
         capacity = processor.cache.num_blocks * self._limits.page
         # One sequence that can never be scheduled ends transformers' loop, and every request with it.
         check_capacity(capacity, self._context)
@@ -290,11 +326,19 @@ def _spans(requests: Sequence[Any], drawn_from: Mapping[str, int]) -> list[Span]
     for future in requests:
         count = future.query_length
         position = future.state.position_offset - count
-        name, draws = future.state.request_id, future.has_new_token
+        name, draws = _request_id(future.state.request_id), future.has_new_token
         elsewhere = draws and count > 0 and drawn_from.get(name) != first + count - 1
         spans.append(Span(name, first, count, position, draws, elsewhere))
         first += count
     return spans
+
+
+_MARK = "#"
+
+
+def _request_id(name: str) -> str:
+    """The request that the manager knows by a name."""
+    return name.rpartition(_MARK)[0]
 
 
 def _tokens(requests: Sequence[Any], drawn: Sequence[int]) -> list[int | None]:

@@ -70,6 +70,11 @@ class Taken:
             found = self._watched[id(lease)] = self._shown(lease)
         return found
 
+    def finite(self, rows: slice) -> bool:
+        """True where all that was read of some rows are numbers, or nothing was read."""
+        parts = [self.readings[rows]] if self.others is None else [self.readings[rows], self.others[rows]]
+        return all(part.max(initial=UNREAD) < np.inf for part in parts)
+
     def sinks_in(self, rows: slice) -> int:
         """Number of attention sinks among some rows."""
         return 0 if self.sinks is None else int(np.count_nonzero(self.sinks[rows]))

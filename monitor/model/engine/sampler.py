@@ -62,6 +62,8 @@ class Sampler:
         self._top_p = torch.ones(rows, **place)
         self._uniform = torch.zeros(rows, dtype=torch.float64, **place)
         self._broken = torch.zeros(rows, dtype=torch.bool, **place)
+        self._chosen = 0
+        """Rows of the last choice."""
         self._static = static
         self._drawn: list[int] = []
         """Rows that are not greedy."""
@@ -91,7 +93,7 @@ class Sampler:
 
     def choose(self, logits: Tensor) -> Tensor:
         """Next token ids `[rows]` from logits `[rows, vocabulary]`, float32."""
-        rows = len(logits)
+        self._chosen = rows = len(logits)
         # Of a row that holds NaN, the largest is NaN.
         largest = logits.amax(-1)
         self._broken[:rows] = ~largest.isfinite()
@@ -109,6 +111,10 @@ class Sampler:
         """Of the first rows of the last choice those whose logits were no numbers, so that it means nothing."""
         found = self._broken[:count]
         return frozenset(found.nonzero().squeeze(-1).tolist()) if bool(found.any()) else frozenset()
+
+    def finite(self) -> bool:
+        """True where all logits of the last choice were numbers, those of rows that draw nothing included."""
+        return not bool(self._broken[: self._chosen].any())
 
     def _draw(self, logits: Tensor, largest: Tensor) -> Tensor:
         """Tokens `[rows]` of rows that are not greedy, as `prepare` noted them."""

@@ -68,6 +68,7 @@ class Sequence:
         "slot",
         "started",
         "suppressing",
+        "suspect",
     )
 
     def __init__(
@@ -89,6 +90,8 @@ class Sequence:
         """The cursor: the rules were shown the tokens below this position, and what is not withheld was released."""
         self.started = False
         """True once it was in a pass."""
+        self.suspect = False
+        """True where its keys and values may hold what is no number."""
         self.ended = False
         self.held = ExitStack()
         """Gives back, when it is closed, what the engine took for the request."""
@@ -178,17 +181,17 @@ class Sequence:
     def drew(self, token_id: int, *, broken: bool = False) -> None:
         """The model chose the next token. It is released once the next pass has scored it.
 
-        `broken`: from logits that are no numbers, so that it means nothing. Where a policy goes on although its
-        reading failed (`on_error: open`), the verdict says so already.
+        `broken`: from logits that are no numbers, so that it means nothing and nothing can follow it. Where policies
+        go on although a reading failed (`on_error: open`), the verdict says so already, and what was released stands.
         """
         if self.ended or len(self.ids) > self.scored:
             return
         self.draw.taken()
         if broken and not self._unscored:
             self.end(FinishReason.ERROR, NotComputed(NO_NUMBER))
-        elif token_id in self._end_ids:
+        elif token_id in self._end_ids and not broken:
             self.end(FinishReason.STOP)
-        elif len(self.ids) - self.prompt >= self._limit:
+        elif broken or len(self.ids) - self.prompt >= self._limit:
             self.end(FinishReason.LENGTH)
         else:
             self.ids.append(token_id)

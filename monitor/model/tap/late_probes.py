@@ -124,6 +124,10 @@ class LaterTaps:
         """Column of a probe's scores in `buffers.later`; None where it is not read."""
         return None if probe is None else self._columns.get(_key(probe))
 
+    def columns(self) -> list[int]:
+        """Columns of `buffers.later` that passes write."""
+        return list(self._columns.values())
+
     def attach(self) -> None:
         """Install the hooks; does nothing where they are installed."""
         with self._lock:

@@ -102,6 +102,19 @@ class TapBuffers:
         self.reads_others = bank.others.read_any
         self.computed = bank.in_use if self.clamping else bank.read
 
+    def finite(self, bank: FeatureBank, rows: int, later: Sequence[int] = ()) -> bool:
+        """True where the pass that just ended computed numbers alone for its first rows.
+
+        `later`: the columns of late probes that passes write. What no tap wrote (UNREAD) says nothing of the numbers.
+        """
+        parts = [self.readings[:rows, : self.slots(bank)]]
+        if self.reads_others:
+            parts.append(self.others[:rows])
+        if self.clamping and later:
+            parts.append(self.later[:rows, list(later)])
+        # The largest of values among which is NaN is NaN.
+        return all(part.numel() == 0 or bool(part.amax() < torch.inf) for part in parts)
+
     def slots(self, bank: FeatureBank) -> int:
         """Number of slots that this pass computes, as fixed by `settle`."""
         return bank.width if self.static else self.computed

@@ -21,6 +21,7 @@ from tests.model.tiny import (
     plain_generate,
     prompt,
 )
+from tests.waiting import wait_for
 
 CLAMPS = (Clamp(3, -1.0), Clamp(40, -2.0, Where.EVERYWHERE), Clamp(41, 0.5))
 
@@ -191,3 +192,25 @@ class TestEnds:
                 call.finished()
         for one, two in zip(before, after, strict=True):
             assert [t.token_id for t in one.tokens] == [t.token_id for t in two.tokens]
+
+
+@pytest.mark.slow
+def test_an_id_may_come_again_as_soon_as_its_request_has_ended() -> None:
+    """The end of the first is not taken for the end of the second, which is submitted while the engine tells of it."""
+    with running(loaded_model(), dictionary()) as run:
+        again: list[Call] = []
+        deliver = Call.emit
+
+        def emit(call: Call, events: object) -> None:
+            deliver(call, events)
+            if call.done.is_set() and not again:
+                run.count -= 1
+                again.append(run.call(prompt(3), new=6))
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Call, "emit", emit)
+            first = run.call(prompt(3), new=6)
+            first.finished()
+            wait_for(lambda: again)
+        assert again[0].finished().reason is first.finished().reason
+        assert [t.token_id for t in again[0].tokens] == [t.token_id for t in first.tokens]

@@ -82,8 +82,14 @@ class Passes:
     def before(self, spans, rows) -> None:
         self.passes.append((list(spans), rows))
 
+    def suspect(self) -> bool:
+        return False
+
     def draw(self, logits):
         return logits.argmax(-1)
+
+    def again(self) -> bool:
+        return False
 
     def after(self, spans, tokens, ids) -> None:
         self.ids.append((list(spans), list(ids)))

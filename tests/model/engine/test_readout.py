@@ -90,3 +90,15 @@ def test_probes_and_signals_of_a_set_that_came_during_the_pass_are_unread():
     found = Taken(bank, rows, bank.read).watched(None)
     assert found.shape == (2, 5)
     assert (found[:, 3:] == UNREAD).all()
+
+
+def test_rows_that_are_no_numbers_are_told(bank):
+    buffers = TapBuffers(bank, 4)
+    buffers.readings[1, 2] = torch.nan
+    buffers.others[2, 0] = torch.inf
+    buffers.readings[3] = UNREAD
+    taken = Readout(bank, buffers).take(4)
+    assert [taken.finite(slice(row, row + 1)) for row in range(4)] == [True, False, True, True]
+    buffers.reads_others = True
+    taken = Readout(bank, buffers).take(4)
+    assert [taken.finite(slice(row, row + 1)) for row in range(4)] == [True, False, False, True]

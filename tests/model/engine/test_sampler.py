@@ -111,3 +111,28 @@ def test_a_number_stays_until_its_token_is_taken() -> None:
     assert draw.uniform() == first == other.uniform()
     draw.taken()
     assert draw.uniform() != first
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_choice_says_whether_all_logits_were_numbers(value: float) -> None:
+    sampler = Sampler(4, torch.device("cpu"))
+    sampler.prepare([Draw(Sampling())])
+    logits = torch.zeros(3, 9)
+    sampler.choose(logits)
+    assert sampler.finite()
+    logits[2, 4] = value
+    sampler.choose(logits)
+    assert not sampler.finite(), "rows that draw nothing are looked at as well"
+    sampler.choose(logits[:2])
+    assert sampler.finite()
+
+
+def test_a_second_choice_is_the_first_one() -> None:
+    sampler = Sampler(4, torch.device("cpu"))
+    draws = [Draw(Sampling(temperature=1.0, seed=seed, top_k=5 * seed)) for seed in range(4)]
+    logits = torch.randn(4, 300, generator=torch.Generator().manual_seed(1))
+    sampler.prepare(draws)
+    first = sampler.choose(torch.full_like(logits, float("nan")))
+    assert len(first) == 4
+    second, third = sampler.choose(logits.clone()), sampler.choose(logits.clone())
+    assert second.tolist() == third.tolist()

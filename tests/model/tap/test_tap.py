@@ -65,7 +65,30 @@ class TestBankAndTap:
         tap = Tap(bank, torch.nn.Identity())
         assert tap.apply(x, dynamic) is None
         assert torch.equal(tap.apply(x, static), x)
-        assert torch.equal(dynamic.readings[:, :10], static.readings[:, :10])
+        # A product of another width may be rounded otherwise.
+        torch.testing.assert_close(dynamic.readings[:, :10], static.readings[:, :10])
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    def test_a_pass_says_whether_it_computed_numbers_alone(self, value: float) -> None:
+        bank = FeatureBank(dictionary(), maxima(), range(10), reserve=4)
+        buffers = TapBuffers(bank, 8, later=3)
+        buffers.clamping = True
+        buffers.later[:, 1] = torch.nan  # a column that no probe writes
+        assert buffers.finite(bank, 8, [0, 2])
+        buffers.readings[5, 14:] = value
+        assert buffers.finite(bank, 8, [0, 2]), "slots that this pass does not compute"
+        for written, column in ((buffers.readings, 9), (buffers.others, 1), (buffers.later, 2)):
+            buffers.reads_others = written is buffers.others
+            written[5, column] = value
+            assert buffers.finite(bank, 5, [0, 2]), "rows behind those of the pass"
+            assert not buffers.finite(bank, 6, [0, 2])
+            written[5, column] = 0.0
+
+    def test_a_tap_that_did_not_run_says_nothing_of_the_numbers(self) -> None:
+        bank = FeatureBank(dictionary(), maxima(), range(10))
+        buffers = TapBuffers(bank, 8)
+        buffers.poison(8)
+        assert buffers.finite(bank, 8)
 
     def test_features_without_a_unit_are_refused(self) -> None:
         unit = maxima()
