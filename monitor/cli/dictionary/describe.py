@@ -13,11 +13,11 @@ from monitor.cli.opened_pair import opened_pair
 from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, ModelOption, SkipSelfTestOption
 from monitor.cli.show.console import stdout_console
 from monitor.cli.show.progress import work_of
-from monitor.dictionary.cards import card_file, labels, statistics
+from monitor.dictionary.cards import card_file, firing_file, labels, statistics
 from monitor.dictionary.cards.auto_labels import name_features
 from monitor.dictionary.cards.description import CorpusDescription, DescribeOptions
 from monitor.dictionary.cards.description import describe as describe_features
-from monitor.dictionary.cards.feature_cards import make_cards
+from monitor.dictionary.cards.feature_cards import make_cards, make_firings, make_places
 from monitor.dictionary.packed_text import pack
 from monitor.lab.pair import Pair, open_labels
 from monitor.lab.texts import corpus_files, in_equal_shares
@@ -104,8 +104,13 @@ def _write(pair: Pair, found: CorpusDescription, named: labels.Labels, contexts:
             found, sae, pair.unembedding, pair.speller, start=pair.loaded.text.begin, contexts=contexts
         )
     )
+    start, speller = pair.loaded.text.begin, pair.speller
+    firings = firing_file.Firings(
+        tuple(make_places(found, speller, start=start)), list(make_firings(found, speller, start=start))
+    )
     return [
         statistics.save(folder, found.statistics),
+        firing_file.save(folder, pair.dictionary.digest, firings),
         card_file.save(folder, header, made),
         labels.save(folder, named.with_auto(name_features(made))),
     ]

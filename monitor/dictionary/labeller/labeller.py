@@ -1,0 +1,244 @@
+"""`Labeller`: finds the label that tells places where a feature fires from all others.
+
+Every candidate is one trait, alternatives of one kind, or both a trait of the word and one of its surroundings. It is worth
+`c · log2(c / b)`, with `c` the share of the feature's places that it covers and `b` the share of other places: the
+information that it gives of firing. Rare words that cover much are worth most, and a class of words is worth more than
+a list that covers little of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence, Set
+from dataclasses import dataclass
+
+from monitor.dictionary.labeller.background import Background
+from monitor.dictionary.labeller.lexicon import lexicon
+from monitor.dictionary.labeller.meaning import Meaning, spell
+from monitor.dictionary.labeller.places import Place
+from monitor.dictionary.labeller.traits import AROUND, MAIN, Kind, Trait, all_traits
+
+_ALTERNATIVES = {Kind.WORD: 3, Kind.NAME: 3, Kind.BASE: 3, Kind.FIRST: 2, Kind.AFTER: 3, Kind.BEFORE: 3, Kind.NEAR: 3}
+"""Most alternatives in a label; 1 for other kinds."""
+_ALTERNATIVE = 0.1
+"""A further alternative has to cover this share of the places."""
+_LEAST = 0.25
+"""A candidate has to cover this share of the places."""
+_JOINED = 1.1
+"""A word with its surroundings has to be worth so many times what the better of the two is worth alone."""
+_CLOSE = 0.25
+"""Weight of the other tokens around the feature's places against the corpus, in the share of other places."""
+_PREFERRED = {
+    Kind.NAME: 1.03,
+    Kind.WORD: 1.02,
+    Kind.CATEGORY: 1.0,
+    Kind.CLASS: 1.0,
+    Kind.BASE: 1.0,
+    Kind.FIRST: 0.97,
+    Kind.LAST: 0.97,
+    Kind.INNER: 0.97,
+    Kind.ENDING: 0.95,
+    Kind.PART: 0.85,
+    Kind.POSITION: 1.0,
+    Kind.AFTER: 0.9,
+    Kind.BEFORE: 0.9,
+    Kind.SECOND: 0.75,
+    Kind.NEAR: 0.85,
+    Kind.TEXT: 0.7,
+}
+"""Between two candidates of nearly the same worth, a reader understands the one with the higher factor sooner."""
+_PROMOTED = 1.15
+"""Factor of the word after, where the feature's decoder row promotes that word."""
+_SPECIES = 3
+"""A category or class of words is named where so many of its words were seen; otherwise the words are."""
+_JOINED_BEST = 6
+"""Of words and of surroundings, so many of the best candidates are tried together."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A meaning with its worth, and the share of the feature's places that it covers."""
+
+    meaning: Meaning
+    worth: float
+    covered: float
+    elsewhere: float
+    """Share of other places that it covers."""
+
+
+@dataclass(frozen=True)
+class Label:
+    """What the labeller says of a feature."""
+
+    text: str
+    candidate: Candidate
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Alternatives of one kind: which of the feature's places they cover (a bit each), and how common they are."""
+
+    traits: tuple[Trait, ...]
+    cover: int
+    elsewhere: float
+    worth: float
+
+
+class Labeller:
+    """Labels features from places where they fire, against a background."""
+
+    def __init__(self, background: Background) -> None:
+        self._background = background
+
+    def label(
+        self, firing: Sequence[Place], silent: Sequence[Place], promoted: Sequence[str] = ()
+    ) -> Label | None:
+        """The best label; None where no candidate covers enough.
+
+        Args:
+            firing: places where the feature fires.
+            silent: places near these where it does not.
+            promoted: the tokens that its decoder row promotes most.
+        """
+        if not firing:
+            return None
+        search = _Search(self._background, firing, silent, promoted)
+        best = search.best()
+        return None if best is None else Label(self._spelt(best, firing, search.traits), best)
+
+    def _spelt(self, best: Candidate, firing: Sequence[Place], traits: Sequence[Set[Trait]]) -> str:
+        main = best.meaning.main
+        fitting = Counter(
+            _example(place, main) for place, own in zip(firing, traits, strict=True) if best.meaning.score(own) == 1
+        )
+        proper = {
+            trait.value
+            for trait in main
+            if trait.kind is Kind.NAME and trait.value.replace(" ", "").isalpha() and self._background.is_proper(trait.value)
+        }
+        return spell(best.meaning, [word for word, _ in fitting.most_common(6) if word.strip()], proper)
+
+
+def _example(place: Place, main: Sequence[Trait]) -> str:
+    """The place's word, with the other word of its name where the label is of such names."""
+    word = place.word
+    if main and main[0].kind is Kind.CATEGORY:
+        before, after = place.neighbour(-1), place.neighbour(1)
+        for first, second in ((before, word), (word, after)):
+            if first[:1].isupper() and f"{first}_{second}".lower() in lexicon().names:
+                return f"{first} {second}"
+    return word
+
+
+class _Search:
+    """The search for one feature's label."""
+
+    def __init__(
+        self, background: Background, firing: Sequence[Place], silent: Sequence[Place], promoted: Sequence[str]
+    ) -> None:
+        self.traits = [all_traits(place) for place in firing]
+        self._background = background
+        self._words = [place.word.lower() for place in firing]
+        self._silent = [all_traits(place) for place in silent]
+        self._promoted = tuple(token.strip().lower() for token in promoted if token.strip())
+        self._cover: defaultdict[Kind, dict[Trait, int]] = defaultdict(dict)
+        for bit, own in enumerate(self.traits):
+            for trait in own:
+                held = self._cover[trait.kind]
+                held[trait] = held.get(trait, 0) | 1 << bit
+
+    def best(self) -> Candidate | None:
+        """The candidate of the highest worth; None where none covers enough."""
+        mains = sorted(self._groups(MAIN), key=_by_worth)
+        arounds = sorted(self._groups(AROUND), key=_by_worth)
+        single = [(group.worth, Meaning(group.traits), group) for group in mains]
+        single += [(group.worth, Meaning((), group.traits), group) for group in arounds]
+        found = [
+            Candidate(meaning, worth, self._covered(group.cover), group.elsewhere)
+            for worth, meaning, group in single
+            if self._covered(group.cover) >= _LEAST
+        ]
+        found += [
+            joined
+            for main in mains[:_JOINED_BEST]
+            for around in arounds[:_JOINED_BEST]
+            if (joined := self._join(main, around)) is not None
+        ]
+        return max(found, key=lambda candidate: candidate.worth, default=None)
+
+    def _groups(self, kinds: Sequence[Kind]) -> Iterator[_Group]:
+        for kind in kinds:
+            least = 1 if len(self.traits) < 4 else 2
+            own = [
+                self._group((trait,), cover)
+                for trait, cover in self._cover[kind].items()
+                if cover.bit_count() >= least and self._is_named(trait, cover)
+            ]
+            own.sort(key=_by_worth)
+            if own:
+                yield from own[:3]
+                yield self._with_alternatives(own, _ALTERNATIVES.get(kind, 1))
+
+    def _with_alternatives(self, own: Sequence[_Group], most: int) -> _Group:
+        best = own[0]
+        for other in own[1:40]:
+            if len(best.traits) == most:
+                break
+            fresh = other.cover & ~best.cover
+            if fresh.bit_count() >= max(2, _ALTERNATIVE * len(self.traits)):
+                joined = self._group((*best.traits, *other.traits), best.cover | other.cover)
+                if joined.worth > best.worth:
+                    best = joined
+        return best
+
+    def _is_named(self, trait: Trait, cover: int) -> bool:
+        """False for a trait that says less than the words themselves."""
+        if trait.kind in (Kind.CATEGORY, Kind.CLASS, Kind.ENDING):
+            words = {word for bit, word in enumerate(self._words) if cover >> bit & 1}
+            return len(words) >= _SPECIES or not next(iter(words))[0].isalnum()
+        if trait.kind is Kind.BASE:
+            return len({word for bit, word in enumerate(self._words) if cover >> bit & 1}) > 1
+        return trait.kind is not Kind.WORD or not trait.value.isspace()
+
+    def _group(self, traits: tuple[Trait, ...], cover: int) -> _Group:
+        elsewhere = self._elsewhere(
+            self._background.share(traits), lambda own: any(trait in own for trait in traits)
+        )
+        worth = self._worth(cover, elsewhere) * _PREFERRED[traits[0].kind]
+        if traits[0].kind is Kind.BEFORE and self._promotes(traits):
+            worth *= _PROMOTED
+        return _Group(traits, cover, elsewhere, worth)
+
+    def _join(self, main: _Group, around: _Group) -> Candidate | None:
+        cover = main.cover & around.cover
+        if self._covered(cover) < _LEAST:
+            return None
+        meaning = Meaning(main.traits, around.traits)
+        elsewhere = self._elsewhere(
+            self._background.joint_share(main.traits, around.traits), lambda own: meaning.score(own) == 1
+        )
+        factor = _PREFERRED[main.traits[0].kind] * _PREFERRED[around.traits[0].kind] ** 0.5 / _JOINED
+        return Candidate(meaning, self._worth(cover, elsewhere) * factor, self._covered(cover), elsewhere)
+
+    def _elsewhere(self, share: float, fits: Callable[[Set[Trait]], bool]) -> float:
+        """The share of other places: of the corpus, and of the places close to the feature's own."""
+        if not self._silent:
+            return share
+        close = sum(map(fits, self._silent)) / len(self._silent)
+        return (1 - _CLOSE) * share + _CLOSE * close
+
+    def _covered(self, cover: int) -> float:
+        return cover.bit_count() / len(self.traits)
+
+    def _worth(self, cover: int, elsewhere: float) -> float:
+        covered = cover.bit_count() / (len(self.traits) + 1)
+        return covered * math.log2(covered / elsewhere) if covered > elsewhere else 0.0
+
+    def _promotes(self, traits: Sequence[Trait]) -> bool:
+        return any(trait.value.startswith(token) for trait in traits for token in self._promoted[:5])
+
+
+def _by_worth(group: _Group) -> tuple[float, tuple[Trait, ...]]:
+    """Sorts the best first; ties by the traits, so that the same cards give the same labels."""
+    return -group.worth, group.traits
