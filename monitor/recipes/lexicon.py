@@ -1,7 +1,7 @@
 """The lexicon of the labeller, from WordNet 3.0: `python -m monitor.recipes.lexicon FOLDER OUT`.
 
 FOLDER holds WordNet's `data.noun`, `index.noun`, `cntlist.rev` and the like (Debian: `/usr/share/wordnet` of
-`wordnet-base`). OUT is `monitor/dictionary/labeller/lexicon.txt.xz`; its layout is in `monitor.dictionary.labeller.lexicon`.
+`wordnet-base`). OUT is `monitor/dictionary/labeller/lexicon.txt.xz`; the module `lexicon` beside it has its layout.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ natural_language=languages;letter#2=letters of the alphabet;number#2=names of nu
 calendar_month=calendar months;day_of_the_week=weekdays;calendar_day=days;holiday=holidays;season#1=seasons
 time_period=periods of time;time_unit=units of time;hour=hours;monetary_unit=currencies;money=money
 unit_of_measurement=units of measurement;linear_unit=units of length;payment=payments;cost=costs
-possession=possessions;sport=sports;game=games;contest=contests;dance=dances;music=music;musical_composition=pieces of music
+possession=possessions;sport=sports;game=games;contest=contests;dance=dances;music=music
+musical_composition=pieces of music
 play#1=plays;movie=films;book=books;document=documents;publication=publications;writing#2=writings;story#1=stories
 news=news;message=messages;letter=letters;speech_act=acts of speech;statement=statements;question=questions
 request#1=requests;promise=promises;agreement=agreements;falsehood=falsehoods;word=words;name=names
@@ -135,7 +136,9 @@ def make(folder: Path) -> str:
     groups: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for word, senses in nouns.senses.items():
         if _is_wanted(word, nouns.synsets[senses[0]]) and _share(counts, word, "1") >= _LEAST_SHARE:
-            own = [named[a] for sense in _common(counts, word, senses) for a in nouns.chain(sense) if a in named]
+            own = [
+                named[a] for sense in _common(counts, word, senses) for a in nouns.chain(sense) if a in named
+            ]
             if own or (sum(counts.get((word, "1"), ())) and "_" not in word):
                 own += [IMPLIED[phrase] for phrase in own if phrase in IMPLIED]
                 groups[tuple(dict.fromkeys(own))].append(word)
@@ -161,7 +164,9 @@ def _common(counts: dict[tuple[str, str], list[int]], word: str, senses: tuple[s
     """The first sense, and further ones that are common."""
     tagged = counts.get((word, "1"), [])
     total = sum(tagged)
-    return [s for n, s in enumerate(senses) if not n or (n < len(tagged) and tagged[n] >= _SENSE_SHARE * total)]
+    return [
+        s for n, s in enumerate(senses) if not n or (n < len(tagged) and tagged[n] >= _SENSE_SHARE * total)
+    ]
 
 
 def _share(counts: dict[tuple[str, str], list[int]], word: str, part: str) -> float:

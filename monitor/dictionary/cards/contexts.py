@@ -97,6 +97,7 @@ class TopContexts:
         )
         self.ids[changed], self.levels[changed] = ids, levels
 
+
 def windows(
     batch: ActivationBatch, positions: Tensor, features: Tensor, offsets: Tensor
 ) -> tuple[Tensor, Tensor]:

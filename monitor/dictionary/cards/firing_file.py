@@ -1,4 +1,4 @@
-"""The file of what labels are made from besides cards, `firings.jsonl.xz`: places where features fire, and places drawn.
+"""The file of what labels are made from besides cards, `firings.jsonl.xz`: places where features fire, and others.
 
 A header line, then one line per place that was drawn from the whole corpus, then one line per feature, in order. It is
 needed to make labels again without reading the corpus, and for nothing else: a dictionary works without it.
@@ -48,9 +48,7 @@ def save(folder: Path, dictionary_digest: str, firings: Firings) -> Path:
     path = folder / FILE
     with lzma.open(path, "wt", encoding="utf-8", preset=_PRESET) as file:
         file.write(
-            _line(
-                {"format": _FORMAT, "dictionary_digest": dictionary_digest, "places": len(firings.places)}
-            )
+            _line({"format": _FORMAT, "dictionary_digest": dictionary_digest, "places": len(firings.places)})
         )
         file.writelines(_line(asdict(place)) for place in firings.places)
         file.writelines(_line([asdict(context) for context in own]) for own in firings.contexts)
@@ -70,7 +68,9 @@ def load(folder: Path, dictionary_digest: str) -> Firings | None:
         if header is None or header["format"] != _FORMAT:
             raise DictionaryError(f"{FILE} is of another format than {_FORMAT}; {_WRITE}")
         if header["dictionary_digest"] != dictionary_digest:
-            raise DictionaryError(f"{FILE} is of another dictionary ({header['dictionary_digest']}); {_WRITE}")
+            raise DictionaryError(
+                f"{FILE} is of another dictionary ({header['dictionary_digest']}); {_WRITE}"
+            )
         places = tuple(_place(next(lines)) for _ in range(int(header["places"])))
     except (KeyError, ValueError, TypeError, StopIteration) as error:
         raise DictionaryError(f"{FILE} does not begin as it should ({error!r}); {_WRITE}") from None
@@ -82,12 +82,16 @@ def _contexts(lines: Iterator[Any]) -> Iterator[tuple[Context, ...]]:
         try:
             yield tuple(context_of(context) for context in record)
         except (KeyError, ValueError, TypeError, OverflowError) as error:
-            raise DictionaryError(f"{FILE} holds a line that is no list of contexts ({error!r}); {_WRITE}") from None
+            raise DictionaryError(
+                f"{FILE} holds a line that is no list of contexts ({error!r}); {_WRITE}"
+            ) from None
 
 
 def _place(record: dict[str, Any]) -> DrawnPlace:
     return DrawnPlace(
-        int(record["at"]), tuple(map(str, record["tokens"])), tuple(int(feature) for feature in record["active"])
+        int(record["at"]),
+        tuple(map(str, record["tokens"])),
+        tuple(int(feature) for feature in record["active"]),
     )
 
 

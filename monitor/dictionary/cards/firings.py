@@ -1,4 +1,4 @@
-"""Samples of a corpus for labels: places where each feature fires, at all strengths, and places drawn without regard to it.
+"""Samples of a corpus for labels: places where each feature fires, at all strengths, and places drawn from the whole.
 
 Top contexts alone would show what a feature does at its strongest only. A label is made from both, and measured on
 places of these samples that it was not made from.
@@ -34,7 +34,14 @@ class FiringSample:
     """
 
     def __init__(
-        self, features: int, *, keep: int, before: int, after: int, device: torch.device | str = "cpu", seed: int = 0
+        self,
+        features: int,
+        *,
+        keep: int,
+        before: int,
+        after: int,
+        device: torch.device | str = "cpu",
+        seed: int = 0,
     ) -> None:
         self.keep = keep
         self.before = before
@@ -60,7 +67,12 @@ class FiringSample:
         drawn = torch.rand(len(position), generator=self._random, device=position.device)
         key = drawn.clamp(min=1e-30).log() / activation
         chance = key > self._least[feature]
-        position, feature, activation, key = position[chance], feature[chance], activation[chance], key[chance]
+        position, feature, activation, key = (
+            position[chance],
+            feature[chance],
+            activation[chance],
+            key[chance],
+        )
         document = batch.documents[position]
         held = len(self._key)
         all_feature = torch.cat([self.feature, feature])
@@ -124,12 +136,14 @@ class PlaceSample:
         return DrawnPlaces(
             self._ids.cpu(),
             torch.arange(len(counts)).repeat_interleave(counts),
-            torch.cat([active.cpu() for active in self._active]) if self._active else torch.empty(0, dtype=torch.int64),
+            torch.cat([active.cpu() for active in self._active])
+            if self._active
+            else torch.empty(0, dtype=torch.int64),
         )
 
 
 def _best(feature: Tensor, document: Tensor, key: Tensor, keep: int) -> Tensor:
-    """Indices of the entries to keep: of each feature and document the one with the highest key, then the best `keep`."""
+    """Indices of the entries to keep: of each feature and document the one with the highest key, then the best."""
     order = key.argsort(descending=True, stable=True)
     order = order[document[order].argsort(stable=True)]
     order = order[feature[order].argsort(stable=True)]

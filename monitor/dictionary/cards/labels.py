@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -12,6 +13,39 @@ from monitor.errors import DictionaryError
 
 FILE = "labels.json"
 _FORMAT = "sae-monitor.labels.v1"
+_CERTAIN = 1.645
+"""Standard errors by which a label has to be above chance."""
+
+
+@dataclass(frozen=True)
+class LabelScore:
+    """How well a label predicts where its feature fires, on places that it was not made from."""
+
+    auroc: float
+    """Probability that a place where the feature fires fits the label better than one where it does not."""
+    strong: float | None
+    """The same for places with at least half of the feature's maximum; None where there are none."""
+    accuracy: float
+    """Balanced accuracy: the mean of the shares of both kinds of places that the label is right about."""
+    firing: int
+    """Number of places where the feature fires."""
+    strongly: int
+    """Number of these with at least half of its maximum."""
+    silent: int
+    """Number of places where it does not fire."""
+
+    @property
+    def above_chance(self) -> bool:
+        """True where either AUROC is above one half by more than its error."""
+        strong = self.strong is not None and _is_above(self.strong, self.strongly, self.silent)
+        return strong or _is_above(self.auroc, self.firing, self.silent)
+
+
+def _is_above(auroc: float, firing: int, silent: int) -> bool:
+    """Whether an AUROC exceeds one half; its error is by Hanley and McNeil (1982)."""
+    a, n, m = auroc, firing, silent
+    both = (n - 1) * (a / (2 - a) - a * a) + (m - 1) * (2 * a * a / (1 + a) - a * a)
+    return a - _CERTAIN * math.sqrt(max(0.0, a * (1 - a) + both) / (n * m)) > 0.5
 
 
 @dataclass(frozen=True)
@@ -24,6 +58,10 @@ class Labels:
     """Automatic labels."""
     dictionary_digest: str = ""
     """Digest of the dictionary; empty where it was not recorded."""
+    scores: Mapping[int, LabelScore] = field(default_factory=dict)
+    """How well automatic labels predict; features without places to try a label on are missing."""
+    guesses: Mapping[int, str] = field(default_factory=dict)
+    """Of features whose automatic label is `unclear`, the label that was tried."""
 
     def best(self, feature: int) -> str:
         """The feature's hand label, else its automatic label, else an empty text."""
@@ -38,9 +76,14 @@ class Labels:
         kept = {index: label for index, label in self.hand.items() if index != feature}
         return replace(self, hand=kept | ({feature: text.strip()} if text.strip() else {}))
 
-    def with_auto(self, labels: Mapping[int, str]) -> Labels:
-        """A copy with these automatic labels in place of the earlier automatic ones."""
-        return replace(self, auto=dict(labels))
+    def with_auto(
+        self,
+        labels: Mapping[int, str],
+        scores: Mapping[int, LabelScore] | None = None,
+        guesses: Mapping[int, str] | None = None,
+    ) -> Labels:
+        """A copy with these automatic labels, their scores and guesses in place of the earlier ones."""
+        return replace(self, auto=dict(labels), scores=dict(scores or {}), guesses=dict(guesses or {}))
 
 
 def load(folder: Path, dictionary_digest: str) -> Labels:
@@ -67,7 +110,11 @@ def _read(path: Path, dictionary_digest: str) -> Labels:
                 f"{FILE} has format {record['format']!r}; this version reads {_FORMAT!r}: move it away"
             )
         return Labels(
-            _by_feature(record["hand"]), _by_feature(record["auto"]), str(record["dictionary_digest"])
+            _by_feature(record["hand"]),
+            _by_feature(record["auto"]),
+            str(record["dictionary_digest"]),
+            {int(feature): _score(numbers) for feature, numbers in record.get("scores", {}).items()},
+            _by_feature(record.get("guesses", {})),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DictionaryError(
@@ -86,10 +133,48 @@ def save(folder: Path, labels: Labels) -> Path:
         "hand": _by_text(labels.hand),
         "auto": _by_text(labels.auto),
     }
+    if labels.guesses:
+        record["guesses"] = _by_text(labels.guesses)
     draft = path.with_suffix(".json.part")
-    draft.write_text(json.dumps(record, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    draft.write_text(
+        _with_scores(json.dumps(record, ensure_ascii=False, indent=1), labels.scores), encoding="utf-8"
+    )
     os.replace(draft, path)
     return path
+
+
+def _with_scores(record: str, scores: Mapping[int, LabelScore]) -> str:
+    """The record with the scores at its end, one line for each: indented they would fill thousands of lines."""
+    if not scores:
+        return record + "\n"
+    rows = (
+        f"  {json.dumps(str(feature))}: {json.dumps(_numbers(scores[feature]))}" for feature in sorted(scores)
+    )
+    return record.removesuffix("\n}") + ',\n "scores": {\n' + ",\n".join(rows) + "\n }\n}\n"
+
+
+def _numbers(score: LabelScore) -> list[float | int | None]:
+    strong = None if score.strong is None else round(score.strong, 3)
+    return [
+        round(score.auroc, 3),
+        strong,
+        round(score.accuracy, 3),
+        score.firing,
+        score.strongly,
+        score.silent,
+    ]
+
+
+def _score(numbers: list[float]) -> LabelScore:
+    auroc, strong, accuracy, firing, strongly, silent = numbers
+    return LabelScore(
+        float(auroc),
+        None if strong is None else float(strong),
+        float(accuracy),
+        int(firing),
+        int(strongly),
+        int(silent),
+    )
 
 
 def _by_feature(record: Mapping[str, str]) -> dict[int, str]:

@@ -38,7 +38,9 @@ class Background:
                 self._count_case(place.word, place.neighbour(-1))
                 self._owner.append(self._windows)
             self._windows += 1
-        self._of_place = np.frombuffer(self._owner, dtype=np.uint32) if self._owner else np.empty(0, np.uint32)
+        self._of_place = (
+            np.frombuffer(self._owner, dtype=np.uint32) if self._owner else np.empty(0, np.uint32)
+        )
         self._found = {trait: np.frombuffer(places, dtype=np.uint32) for trait, places in found.items()}
         self._near = {trait: np.frombuffer(held, dtype=np.uint32) for trait, held in near.items()}
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from monitor.dictionary.cards.card_file import Context, FeatureCard
 from monitor.dictionary.cards.firing_file import DrawnPlace, Firings
+from monitor.dictionary.cards.labels import Labels, LabelScore
 from monitor.dictionary.labeller.background import Background
 from monitor.dictionary.labeller.evidence import DrawnTrials, Evidence, gather, window_of
 from monitor.dictionary.labeller.labeller import Labeller
 from monitor.dictionary.labeller.meaning import UNCLEAR, UNSEEN, read
-from monitor.dictionary.labeller.trials import LabelScore, score
+from monitor.dictionary.labeller.trials import score
 
 _FOR_TRIALS = 3
 """One of so many drawn places is kept for trials; the others are the background."""
@@ -35,15 +36,53 @@ class FeatureLabel:
     """The score on this feature's places of another feature's label."""
 
 
-def label_dictionary(
-    cards: Sequence[FeatureCard], firings: Firings | None = None, progress: Callable[[int], None] | None = None
-) -> Iterator[FeatureLabel]:
-    """A label for every card, in order. Without `firings`, from the contexts on the cards alone.
+@dataclass(frozen=True)
+class LabelSummary:
+    """How well the labels of a dictionary predict, as means over the features that could be tried."""
 
-    Args:
-        cards: all cards of a dictionary.
-        firings: the places that `describe` drew.
-        progress: called after each feature with 1.
+    tried: int
+    """Number of features whose label was tried."""
+    auroc: float
+    strong: float
+    """The mean AUROC on places with at least half of a feature's maximum."""
+    accuracy: float
+    shuffled: float
+    """The mean AUROC of other features' labels on the same places: what chance gives."""
+    unclear: int
+    """Number of features that no label predicts; those without contexts are not among them."""
+
+
+def summary(labels: Sequence[FeatureLabel]) -> LabelSummary:
+    """The means of the labels' scores; a feature for which no label was found counts as chance."""
+    tried = [label for label in labels if label.score is not None]
+    guessless = sum(label.text == UNCLEAR and label.score is None for label in labels)
+    return LabelSummary(
+        len(tried) + guessless,
+        _mean([label.score.auroc for label in tried if label.score] + [0.5] * guessless),
+        _mean([label.score.strong for label in tried if label.score and label.score.strong is not None]),
+        _mean([label.score.accuracy for label in tried if label.score] + [0.5] * guessless),
+        _mean([label.shuffled.auroc for label in labels if label.shuffled is not None]),
+        sum(label.text == UNCLEAR for label in labels),
+    )
+
+
+def in_place_of(labels: Labels, made: Sequence[FeatureLabel]) -> Labels:
+    """Labels with these automatic ones in place of the earlier."""
+    return labels.with_auto(
+        {label.feature: label.text for label in made},
+        {label.feature: label.score for label in made if label.score is not None},
+        {label.feature: label.guess for label in made if label.text == UNCLEAR and label.guess},
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.5
+
+
+def label_dictionary(cards: Sequence[FeatureCard], firings: Firings | None = None) -> Iterator[FeatureLabel]:
+    """A label for every card of a dictionary, in order.
+
+    `firings` are the places that `describe` drew; without them labels are made from the contexts on the cards alone.
     """
     places = firings.places if firings is not None else _places_of(cards)
     labeller = Labeller(Background(map(window_of, (p for n, p in enumerate(places) if n % _FOR_TRIALS))))
@@ -54,8 +93,6 @@ def label_dictionary(
         made = _label(labeller, card, gather(card, own, drawn), other)
         other = made.guess or other
         yield made
-        if progress is not None:
-            progress(1)
 
 
 def _label(labeller: Labeller, card: FeatureCard, evidence: Evidence, other: str) -> FeatureLabel:
@@ -64,12 +101,12 @@ def _label(labeller: Labeller, card: FeatureCard, evidence: Evidence, other: str
     found = labeller.label(evidence.firing, evidence.silent, [token for token, _ in card.promoted])
     if found is None:
         return FeatureLabel(card.feature, UNCLEAR)
-    measured = score(read(found.text), evidence.trials)
+    measured = score(read(found), evidence.trials)
     clear = measured is None or measured.above_chance
     return FeatureLabel(
         card.feature,
-        found.text if clear else UNCLEAR,
-        found.text,
+        found if clear else UNCLEAR,
+        found,
         measured,
         score(read(other), evidence.trials) if other else None,
     )

@@ -48,7 +48,9 @@ class DrawnTrials:
     def corpus(self, feature: int, count: int) -> list[Trial]:
         """Up to `count` places where the feature does not fire, the same ones at every call."""
         drawn = random.Random(feature).sample(range(len(self._places)), min(2 * count, len(self._places)))
-        return self._trials([at for at in drawn if feature not in self._places[at].active], Origin.CORPUS, count)
+        return self._trials(
+            [at for at in drawn if feature not in self._places[at].active], Origin.CORPUS, count
+        )
 
     def neighbours(self, feature: int, neighbours: Iterable[int], count: int) -> list[Trial]:
         """Up to `count` places where a neighbour fires and the feature does not; those of the nearest first."""
@@ -89,13 +91,17 @@ def gather(card: FeatureCard, firings: Sequence[Context], drawn: DrawnTrials) ->
     else:
         made_from = [c for n, c in enumerate(card.contexts) if n % _HELD_OUT != _HELD_OUT - 1]
         held = list(card.contexts[_HELD_OUT - 1 :: _HELD_OUT])
-    shown = {_before(context) for context in made_from}
-    fresh = [context for context in held if _before(context) not in shown]
+    made_from = _distinct(made_from, set())
+    fresh = _distinct(held, {_before(context) for context in made_from})
     making = [(context, window_of(context)) for context in made_from]
     firing = [place for context, window in making if (place := window.place(context.at)) is not None]
     silent = [place for context, window in making for place in _silent(context, window)]
     neighbours = [other for other, _ in card.neighbours]
-    return Evidence(tuple(firing), tuple(silent), tuple(_trials(card.feature, fresh, neighbours, drawn)))
+    return Evidence(
+        tuple(firing),
+        tuple(silent),
+        tuple(_trials(card.feature, fresh, neighbours, drawn)),
+    )
 
 
 def _trials(
@@ -121,6 +127,16 @@ def _silent(context: Context, window: Window, count: int = _SILENT) -> list[Plac
     tokens = [at for at, level in enumerate(context.levels) if not level and 0 < at < len(context.levels) - 1]
     chosen = random.Random(len(window.text)).sample(tokens, min(count, len(tokens)))
     return [place for at in chosen if (place := window.place(at)) is not None]
+
+
+def _distinct(contexts: Iterable[Context], seen: set[str]) -> list[Context]:
+    """The contexts without those whose text up to the place was seen before; `seen` grows."""
+    found = []
+    for context in contexts:
+        if (text := _before(context)) not in seen:
+            seen.add(text)
+            found.append(context)
+    return found
 
 
 def _before(context: Context) -> str:

@@ -1,9 +1,10 @@
 """`Labeller`: finds the label that tells places where a feature fires from all others.
 
-Every candidate is one trait, alternatives of one kind, or both a trait of the word and one of its surroundings. It is worth
-`c · log2(c / b)`, with `c` the share of the feature's places that it covers and `b` the share of other places: the
-information that it gives of firing. Rare words that cover much are worth most, and a class of words is worth more than
-a list that covers little of it.
+A label has one clause, or two where the second covers places that the first does not: many features have two senses.
+Every candidate for a clause is one trait, alternatives of one kind, or both a trait of the word and one of its
+surroundings. It is worth `c · log2(c / b)`, with `c` the share of the feature's places that it covers and `b` the share
+of other places: the information that it gives of firing. Rare words that cover much are worth most, and a class of
+words is worth more than a list that covers little of it.
 """
 
 from __future__ import annotations
@@ -15,16 +16,28 @@ from dataclasses import dataclass
 
 from monitor.dictionary.labeller.background import Background
 from monitor.dictionary.labeller.lexicon import lexicon
-from monitor.dictionary.labeller.meaning import Meaning, spell
+from monitor.dictionary.labeller.meaning import Clause, spell
 from monitor.dictionary.labeller.places import Place
 from monitor.dictionary.labeller.traits import AROUND, MAIN, Kind, Trait, all_traits
 
-_ALTERNATIVES = {Kind.WORD: 3, Kind.NAME: 3, Kind.BASE: 3, Kind.FIRST: 2, Kind.AFTER: 3, Kind.BEFORE: 3, Kind.NEAR: 3}
+_ALTERNATIVES = {
+    Kind.WORD: 3,
+    Kind.NAME: 3,
+    Kind.BASE: 3,
+    Kind.FIRST: 2,
+    Kind.AFTER: 3,
+    Kind.BEFORE: 3,
+    Kind.NEAR: 3,
+}
 """Most alternatives in a label; 1 for other kinds."""
 _ALTERNATIVE = 0.1
 """A further alternative has to cover this share of the places."""
 _LEAST = 0.25
 """A candidate has to cover this share of the places."""
+_LEAST_SECOND = 0.15
+"""A second clause has to cover this share of the places besides the first."""
+_WORTH_SECOND = 3.0
+"""A second clause has to be worth so much for the share of places that it covers: eight times as common there."""
 _JOINED = 1.1
 """A word with its surroundings has to be worth so many times what the better of the two is worth alone."""
 _CLOSE = 0.25
@@ -58,21 +71,11 @@ _JOINED_BEST = 6
 
 @dataclass(frozen=True)
 class Candidate:
-    """A meaning with its worth, and the share of the feature's places that it covers."""
+    """A clause with its worth, and which of the feature's places it covers, a bit each."""
 
-    meaning: Meaning
+    clause: Clause
     worth: float
-    covered: float
-    elsewhere: float
-    """Share of other places that it covers."""
-
-
-@dataclass(frozen=True)
-class Label:
-    """What the labeller says of a feature."""
-
-    text: str
-    candidate: Candidate
+    cover: int
 
 
 @dataclass(frozen=True)
@@ -92,9 +95,12 @@ class Labeller:
         self._background = background
 
     def label(
-        self, firing: Sequence[Place], silent: Sequence[Place], promoted: Sequence[str] = ()
-    ) -> Label | None:
-        """The best label; None where no candidate covers enough.
+        self,
+        firing: Sequence[Place],
+        silent: Sequence[Place],
+        promoted: Sequence[str] = (),
+    ) -> str | None:
+        """The best label's text; None where no candidate covers enough.
 
         Args:
             firing: places where the feature fires.
@@ -104,20 +110,35 @@ class Labeller:
         if not firing:
             return None
         search = _Search(self._background, firing, silent, promoted)
-        best = search.best()
-        return None if best is None else Label(self._spelt(best, firing, search.traits), best)
+        first = search.best(0)
+        if first is None:
+            return None
+        second = search.best(first.cover)
+        clauses = [first.clause] if second is None else _together(first.clause, second.clause)
+        return self._spelt(clauses, firing, search.traits)
 
-    def _spelt(self, best: Candidate, firing: Sequence[Place], traits: Sequence[Set[Trait]]) -> str:
-        main = best.meaning.main
-        fitting = Counter(
-            _example(place, main) for place, own in zip(firing, traits, strict=True) if best.meaning.score(own) == 1
-        )
-        proper = {
-            trait.value
-            for trait in main
-            if trait.kind is Kind.NAME and trait.value.replace(" ", "").isalpha() and self._background.is_proper(trait.value)
-        }
-        return spell(best.meaning, [word for word, _ in fitting.most_common(6) if word.strip()], proper)
+    def _spelt(self, clauses: Sequence[Clause], firing: Sequence[Place], traits: Sequence[Set[Trait]]) -> str:
+        given = []
+        for clause in clauses:
+            fitting = Counter(
+                _example(place, clause.main)
+                for place, own in zip(firing, traits, strict=True)
+                if clause.score(own) == 1
+            )
+            given.append((clause, [word for word, _ in fitting.most_common(6) if word.strip()]))
+        return spell(given, {name for clause in clauses for name in self._proper(clause.main)})
+
+    def _proper(self, main: Sequence[Trait]) -> list[str]:
+        """The names among the traits that are names elsewhere as well."""
+        names = [t.value for t in main if t.kind is Kind.NAME and t.value.replace(" ", "").isalpha()]
+        return [name for name in names if self._background.is_proper(name)]
+
+
+def _together(first: Clause, second: Clause) -> list[Clause]:
+    """Both clauses; one where the second only says that the surroundings of the first are not needed."""
+    if first.around and not second.around and set(first.main) <= set(second.main):
+        return [Clause(second.main, first.around, hint=True)]
+    return [first, second]
 
 
 def _example(place: Place, main: Sequence[Trait]) -> str:
@@ -135,10 +156,15 @@ class _Search:
     """The search for one feature's label."""
 
     def __init__(
-        self, background: Background, firing: Sequence[Place], silent: Sequence[Place], promoted: Sequence[str]
+        self,
+        background: Background,
+        firing: Sequence[Place],
+        silent: Sequence[Place],
+        promoted: Sequence[str],
     ) -> None:
         self.traits = [all_traits(place) for place in firing]
         self._background = background
+        self._open = -1
         self._words = [place.word.lower() for place in firing]
         self._silent = [all_traits(place) for place in silent]
         self._promoted = tuple(token.strip().lower() for token in promoted if token.strip())
@@ -148,32 +174,35 @@ class _Search:
                 held = self._cover[trait.kind]
                 held[trait] = held.get(trait, 0) | 1 << bit
 
-    def best(self) -> Candidate | None:
-        """The candidate of the highest worth; None where none covers enough."""
+    def best(self, covered: int) -> Candidate | None:
+        """The candidate of the highest worth besides what is `covered`; None where none covers enough."""
+        self._open = ~covered
+        least = _LEAST if not covered else _LEAST_SECOND
         mains = sorted(self._groups(MAIN), key=_by_worth)
         arounds = sorted(self._groups(AROUND), key=_by_worth)
-        single = [(group.worth, Meaning(group.traits), group) for group in mains]
-        single += [(group.worth, Meaning((), group.traits), group) for group in arounds]
-        found = [
-            Candidate(meaning, worth, self._covered(group.cover), group.elsewhere)
-            for worth, meaning, group in single
-            if self._covered(group.cover) >= _LEAST
-        ]
+        found = [Candidate(Clause(group.traits), group.worth, group.cover) for group in mains]
+        found += [Candidate(Clause((), group.traits), group.worth, group.cover) for group in arounds]
         found += [
             joined
             for main in mains[:_JOINED_BEST]
             for around in arounds[:_JOINED_BEST]
             if (joined := self._join(main, around)) is not None
         ]
-        return max(found, key=lambda candidate: candidate.worth, default=None)
+        enough = [c for c in found if self._covered(c.cover) >= least and c.cover.bit_count() > bool(covered)]
+        best = max(enough, key=lambda candidate: candidate.worth, default=None)
+        return (
+            best
+            if best and (not covered or best.worth >= _WORTH_SECOND * self._covered(best.cover))
+            else None
+        )
 
     def _groups(self, kinds: Sequence[Kind]) -> Iterator[_Group]:
         for kind in kinds:
             least = 1 if len(self.traits) < 4 else 2
             own = [
                 self._group((trait,), cover)
-                for trait, cover in self._cover[kind].items()
-                if cover.bit_count() >= least and self._is_named(trait, cover)
+                for trait, whole in self._cover[kind].items()
+                if (cover := whole & self._open).bit_count() >= least and self._is_named(trait, cover)
             ]
             own.sort(key=_by_worth)
             if own:
@@ -186,7 +215,7 @@ class _Search:
             if len(best.traits) == most:
                 break
             fresh = other.cover & ~best.cover
-            if fresh.bit_count() >= max(2, _ALTERNATIVE * len(self.traits)):
+            if fresh.bit_count() >= 2 and self._covered(fresh) >= _ALTERNATIVE:
                 joined = self._group((*best.traits, *other.traits), best.cover | other.cover)
                 if joined.worth > best.worth:
                     best = joined
@@ -212,14 +241,14 @@ class _Search:
 
     def _join(self, main: _Group, around: _Group) -> Candidate | None:
         cover = main.cover & around.cover
-        if self._covered(cover) < _LEAST:
+        if not cover:
             return None
-        meaning = Meaning(main.traits, around.traits)
+        clause = Clause(main.traits, around.traits)
         elsewhere = self._elsewhere(
-            self._background.joint_share(main.traits, around.traits), lambda own: meaning.score(own) == 1
+            self._background.joint_share(main.traits, around.traits), lambda own: clause.score(own) == 1
         )
         factor = _PREFERRED[main.traits[0].kind] * _PREFERRED[around.traits[0].kind] ** 0.5 / _JOINED
-        return Candidate(meaning, self._worth(cover, elsewhere) * factor, self._covered(cover), elsewhere)
+        return Candidate(clause, self._worth(cover, elsewhere) * factor, cover)
 
     def _elsewhere(self, share: float, fits: Callable[[Set[Trait]], bool]) -> float:
         """The share of other places: of the corpus, and of the places close to the feature's own."""
@@ -232,7 +261,8 @@ class _Search:
         return cover.bit_count() / len(self.traits)
 
     def _worth(self, cover: int, elsewhere: float) -> float:
-        covered = cover.bit_count() / (len(self.traits) + 1)
+        # One more place that is not covered: two of three places are less certain than twenty of thirty.
+        covered = self._covered(cover) * len(self.traits) / (len(self.traits) + 1)
         return covered * math.log2(covered / elsewhere) if covered > elsewhere else 0.0
 
     def _promotes(self, traits: Sequence[Trait]) -> bool:

@@ -1,8 +1,8 @@
 """The lexicon: categories of nouns and verbs, such as cities or verbs of saying, and base forms of words.
 
-It was made from WordNet 3.0 by `monitor.recipes.lexicon`. The file's first line lists the categories, separated by `; `.
-Each further line has the indices of some of them (or of none), a tab, and the words that belong to these; `_` joins the two words of
-a name. The line that begins with `=` lists irregular forms as `form=base`.
+It was made from WordNet 3.0 by `monitor.recipes.lexicon`. The file's first line lists the categories with `; ` between
+them. Each further line has the indices of some of them, or of none, a tab, and the words that belong to these; `_`
+joins the two words of a name. The line that begins with `=` lists irregular forms as `form=base`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,18 @@ from pathlib import Path
 from monitor.dictionary.labeller.word_classes import FUNCTION_WORDS
 
 _FILE = Path(__file__).with_name("lexicon.txt.xz")
-_ENDINGS = (("men", "man"), ("ies", "y"), ("ied", "y"), ("es", ""), ("es", "e"), ("s", ""), ("ed", ""), ("ed", "e"), ("ing", ""), ("ing", "e"))
+_ENDINGS = (
+    ("men", "man"),
+    ("ies", "y"),
+    ("ied", "y"),
+    ("es", ""),
+    ("es", "e"),
+    ("s", ""),
+    ("ed", ""),
+    ("ed", "e"),
+    ("ing", ""),
+    ("ing", "e"),
+)
 _DOUBLED = ("ed", "ing")
 
 

@@ -1,4 +1,4 @@
-"""`Meaning`: what a label says, as traits; its text; and what any label's text says, read back.
+"""`Meaning`: what a label says, as clauses of traits; its text; and what any label's text says, read back.
 
 A label is measured by its text alone, so whatever a label is to say has to stand in it.
 """
@@ -6,7 +6,7 @@ A label is measured by its text alone, so whatever a label is to say has to stan
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 
 from monitor.dictionary.labeller.lexicon import lexicon
@@ -17,8 +17,10 @@ UNSEEN = "(never active)"
 """Label of a feature without contexts."""
 UNCLEAR = "unclear"
 """Label of a feature whose firing no label predicts."""
-_LONGEST = 72
-_QUOTED = r"“(?:.+?)”(?=$|,? “|, “| or “| in any form| \(| inside words| after | before | near | two words | in )"
+_LONGEST = 80
+_QUOTED = (
+    r"“(?:.+?)”(?=$|,? “|, “| or “| in any form| \(| inside words| after | before | near | two words | in )"
+)
 _LIST = rf"{_QUOTED}(?:(?:, | or ){_QUOTED})*"
 _AROUND = {
     Kind.AFTER: "after",
@@ -27,11 +29,13 @@ _AROUND = {
     Kind.NEAR: "near",
 }
 _PIECES = {
-    Kind.FIRST: ("words that begin with ", "", "{}-"),
+    Kind.FIRST: ("words beginning with ", "", "{}-"),
     Kind.INNER: ("", " inside words", "-{}-"),
-    Kind.LAST: ("words that end with ", "", "-{}"),
+    Kind.LAST: ("words ending in ", "", "-{}"),
     Kind.ENDING: ("words in ", "", "-{}"),
 }
+_OFTEN = ", often "
+"""Stands before surroundings that are frequent and not needed."""
 _ANY = "words"
 """Stands for what a feature fires on where only what stands around it is known."""
 _SHOWN = {"\n": "↵", "\t": "⇥", " ": "␣"}
@@ -39,15 +43,15 @@ _READ = {shown: character for character, shown in _SHOWN.items()}
 
 
 @dataclass(frozen=True)
-class Meaning:
-    """What a label says: traits of the word, traits of what stands around it; one of each is to be there."""
+class Clause:
+    """Traits of the word, and traits of what stands around it; one of each is to be there."""
 
     main: tuple[Trait, ...]
     """What the feature fires on, all of one kind but in free texts; empty where the label does not say."""
     around: tuple[Trait, ...] = ()
     """Where, all of one kind; empty where the label does not say."""
     hint: bool = False
-    """True where `around` was listed beside the words, without the claim that the feature fires nowhere else."""
+    """True where `around` is frequent, without the claim that the feature fires nowhere else."""
 
     def score(self, traits: Set[Trait]) -> float:
         """How well a place with these traits fits: 1 wholly, 0.5 by the word alone, 0.25 by its surroundings, or 0."""
@@ -58,24 +62,47 @@ class Meaning:
         return 1.0 if word and where else 0.5 * word + 0.25 * where
 
     def claims(self, traits: Set[Trait]) -> bool:
-        """True where the label says that the feature fires at a place with these traits."""
+        """True where the clause says that the feature fires at a place with these traits."""
         return self.score(traits) >= (0.5 if self.hint else 1.0)
 
 
-def spell(meaning: Meaning, examples: Iterable[str] = (), proper: Set[str] = frozenset()) -> str:
-    """The label's text; `examples` are words that fit, most telling first, `proper` what is spelt without quotes."""
-    around = _spell_around(meaning.around)
-    if not meaning.main:
-        return around if meaning.around and meaning.around[0].kind is Kind.TEXT else f"{_ANY} {around}"
-    head = _spell_main(meaning.main, proper)
-    tail = f" {around}" if around else ""
-    for count in (3, 2):
-        shown = list(dict.fromkeys(_plain(word) for word in examples))[:count]
-        if _takes_examples(meaning.main[0]) and len(shown) > 1:
-            text = f"{head} ({', '.join(shown)}){tail}"
-            if len(text) <= _LONGEST:
-                return text
-    return head + tail
+@dataclass(frozen=True)
+class Meaning:
+    """What a label says: the feature fires where one of the clauses holds."""
+
+    clauses: tuple[Clause, ...]
+
+    def score(self, traits: Set[Trait]) -> float:
+        """How well a place with these traits fits the clause that it fits best."""
+        return max(clause.score(traits) for clause in self.clauses)
+
+    def claims(self, traits: Set[Trait]) -> bool:
+        """True where the label says that the feature fires at a place with these traits."""
+        return any(clause.claims(traits) for clause in self.clauses)
+
+
+def spell(clauses: Iterable[tuple[Clause, Sequence[str]]], proper: Set[str] = frozenset()) -> str:
+    """The label's text, of clauses with words that fit them, most telling first.
+
+    `proper` are the names that are spelt without quotes. Examples are left out where they make the label too long.
+    """
+    given = list(clauses)
+    for count in (3, 2, 0):
+        text = "; ".join(_spell_clause(clause, examples[:count], proper) for clause, examples in given)
+        if len(text) <= _LONGEST:
+            return text
+    return text
+
+
+def _spell_clause(clause: Clause, examples: Sequence[str], proper: Set[str]) -> str:
+    around = _spell_around(clause.around)
+    if not clause.main:
+        return around if clause.around[0].kind is Kind.TEXT else f"{_ANY} {around}"
+    head = _spell_main(clause.main, proper)
+    shown = list(dict.fromkeys(_plain(word) for word in examples))
+    if _takes_examples(clause.main[0]) and len(shown) > 1:
+        head += f" ({', '.join(shown)})"
+    return f"{head}{_OFTEN if clause.hint else ' '}{around}" if around else head
 
 
 def _spell_main(main: tuple[Trait, ...], proper: Set[str]) -> str:
@@ -107,11 +134,13 @@ def _takes_examples(trait: Trait) -> bool:
     return trait.kind in (*_PIECES, Kind.CATEGORY, Kind.PART, Kind.POSITION)
 
 
-_WITHOUT_EXAMPLES = frozenset(
-    "commas;full stops;question marks;exclamation marks;colons;semicolons;double quotation marks;apostrophes;"
-    "slashes;asterisks;equals signs;hash signs;underscores;line breaks;blank lines;indentations;articles;"
-    "single digits;single letters".split(";")
+_MARKS = (
+    "commas;full stops;question marks;exclamation marks;colons;semicolons;double quotation marks;apostrophes;slashes;"
+    "asterisks;equals signs;hash signs;underscores;line breaks;blank lines;indentations;articles;single digits;"
+    "single letters"
 )
+_WITHOUT_EXAMPLES = frozenset(_MARKS.split(";"))
+"""Classes whose name lists all that is in them, or nearly so."""
 
 
 def _alternatives(values: list[str], last: str = "or") -> str:
@@ -124,11 +153,19 @@ def _plain(text: str) -> str:
 
 def read(label: str) -> Meaning:
     """What a label's text says; of a text that no labeller wrote, its words, and after `near` those that stand near."""
-    head, around = _read_around(label)
+    clauses = [_read_clause(part) for part in re.split(r"; (?![^“]*”)", label)]
+    known = tuple(clause for clause in clauses if clause is not None)
+    return Meaning(known if len(known) == len(clauses) else (_read_free(label),))
+
+
+def _read_clause(text: str) -> Clause | None:
+    head, around = _read_around(text)
+    if around and head.endswith(_OFTEN.rstrip()):
+        return Clause(_read_main(head.removesuffix(_OFTEN.rstrip())), around, hint=True)
     if head in ("", _ANY) and around:
-        return Meaning((), around)
+        return Clause((), around)
     main = _read_main(head)
-    return Meaning(main, around) if main else _read_free(label)
+    return Clause(main, around) if main else None
 
 
 def _read_around(label: str) -> tuple[str, tuple[Trait, ...]]:
@@ -143,7 +180,7 @@ def _read_around(label: str) -> tuple[str, tuple[Trait, ...]]:
 
 
 def _read_main(head: str) -> tuple[Trait, ...]:
-    head = re.sub(r" \([^()“”]*(?:\([^()]*\))?[^()“”]*\)$", "", head)
+    head = re.sub(r" \(\S.*\)$", "", head)
     for kind, (before, after, frame) in _PIECES.items():
         if head.startswith(f"{before}“") and head.endswith(f"”{after}"):
             values = _quoted(head[len(before) : len(head) - len(after)])
@@ -165,6 +202,8 @@ def _read_phrases(head: str) -> tuple[Trait, ...]:
     known = _known_phrases()
     if head in known:
         return (known[head],)
+    if head == _ANY:
+        return ()
     parts = re.split(r", | or | and ", head)
     if all(part in known for part in parts):
         return tuple(known[part] for part in parts)
@@ -186,12 +225,12 @@ def _known_phrases() -> dict[str, Trait]:
 _PHRASES: dict[str, Trait] = {}
 
 
-def _read_free(label: str) -> Meaning:
+def _read_free(label: str) -> Clause:
     """The words of a label that a person, or an earlier labeller, wrote."""
     words, _, near = label.partition("near ")
     main = [Trait(kind, value) for value in _free_words(words) for kind in (Kind.WORD, Kind.BASE)]
     around = [Trait(Kind.NEAR, lexicon().base(value)) for value in _free_words(near)]
-    return Meaning(tuple(main), tuple(around), hint=True)
+    return Clause(tuple(main), tuple(around), hint=True)
 
 
 def _free_words(text: str) -> list[str]:

@@ -12,7 +12,9 @@ from functools import cached_property
 
 _WORD = re.compile(r"<\|[^|<>\s]*\|>|\w+(?:['’]\w+)*|[^\w\s]+|\n+|[ \t]{2,}")
 _NAME = re.compile(r"[^\W\d_]")
-_CODE = re.compile(r"[{}=;<>()\[\]]|\b(?:def|import|return|self|const|var|function|class|None|int|void)\b|->|::|//")
+_CODE = re.compile(
+    r"[{}=;<>()\[\]]|\b(?:def|import|return|self|const|var|function|class|None|int|void)\b|->|::|//"
+)
 _ROLE = re.compile(r"(?:<\|(?:im_start\|>)?)?\b(user|human|assistant|system)\b(?::|\|>|\n)", re.IGNORECASE)
 _CODE_SIGNS = 5
 """A window counts as code from this number of brackets, operators and keywords."""

@@ -154,7 +154,9 @@ def _names(place: Place, word: str) -> list[Trait]:
     for first, second in ((before, word), (word, after)):
         if f"{first}_{second}".lower() in known and first[:1].isupper() and second[:1].isupper():
             found.append(Trait(Kind.NAME, f"{first} {second}"))
-            found += [Trait(Kind.CATEGORY, name) for name in lexicon().categories(f"{first}_{second}".lower())]
+            found += [
+                Trait(Kind.CATEGORY, name) for name in lexicon().categories(f"{first}_{second}".lower())
+            ]
     if before[:1].isupper() and before.isalpha() and before.lower() not in FUNCTION_WORDS and before != word:
         found.append(Trait(Kind.NAME, f"{before} {word}"))
     return found
@@ -204,7 +206,9 @@ def texts_of(place: Place) -> list[Trait]:
 def _topics(words: frozenset[str]) -> frozenset[str]:
     base = lexicon().base
     return frozenset(
-        base(word) for word in words if len(word) > 2 and word not in FUNCTION_WORDS and word not in _ROLE_WORDS
+        base(word)
+        for word in words
+        if len(word) > 2 and word not in FUNCTION_WORDS and word not in _ROLE_WORDS
     )
 
 

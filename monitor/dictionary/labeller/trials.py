@@ -7,16 +7,16 @@ same result everywhere, and no model is needed.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from enum import StrEnum
 
+from monitor.dictionary.cards.labels import LabelScore
 from monitor.dictionary.labeller.meaning import Meaning
 from monitor.dictionary.labeller.traits import Trait
 
-_CERTAIN = 1.645
-"""Standard errors by which a label has to be above chance."""
+_STRONG = 0.5
+"""A place counts as strong from this share of the feature's maximum."""
 
 
 class Origin(StrEnum):
@@ -46,43 +46,23 @@ class Trial:
         return self.origin is Origin.FIRING
 
 
-@dataclass(frozen=True)
-class LabelScore:
-    """How well a label predicts where its feature fires, on places that it was not made from."""
-
-    auroc: float
-    """Probability that a place where the feature fires fits the label better than one where it does not."""
-    accuracy: float
-    """Balanced accuracy: the mean of the shares of both kinds of places that the label is right about."""
-    firing: int
-    """Number of places where the feature fires."""
-    silent: int
-
-    @property
-    def above_chance(self) -> bool:
-        """True where the AUROC is above one half by more than its error (Hanley and McNeil, 1982)."""
-        return self.auroc - _CERTAIN * self._error > 0.5
-
-    @property
-    def _error(self) -> float:
-        a, n, m = self.auroc, self.firing, self.silent
-        both = (n - 1) * (a / (2 - a) - a * a) + (m - 1) * (2 * a * a / (1 + a) - a * a)
-        return math.sqrt(max(0.0, a * (1 - a) + both) / (n * m))
-
-
 def score(meaning: Meaning, trials: Sequence[Trial]) -> LabelScore | None:
     """How well a label with this meaning predicts; None where the trials are all of one kind."""
     firing = [trial for trial in trials if trial.fires]
     silent = [trial for trial in trials if not trial.fires]
     if not firing or not silent:
         return None
+    strong = [trial for trial in firing if trial.strength >= _STRONG]
     right = sum(meaning.claims(trial.traits) for trial in firing) / len(firing)
     wrong = sum(meaning.claims(trial.traits) for trial in silent) / len(silent)
+    fits = [meaning.score(trial.traits) for trial in silent]
     return LabelScore(
-        _auroc([meaning.score(t.traits) for t in firing], [meaning.score(t.traits) for t in silent]),
-        (right + 1 - wrong) / 2,
-        len(firing),
-        len(silent),
+        auroc=_auroc([meaning.score(trial.traits) for trial in firing], fits),
+        strong=_auroc([meaning.score(trial.traits) for trial in strong], fits) if strong else None,
+        accuracy=(right + 1 - wrong) / 2,
+        firing=len(firing),
+        strongly=len(strong),
+        silent=len(silent),
     )
 
 

@@ -81,10 +81,11 @@ _SHAPES = {
     "blank lines": r"\n\n+",
     "indentations": r"[ \t]{2,}",
 }
-ENDINGS = (
+_ENDINGS = (
     "ing ed ly tion tions sion ness ment ments able ible ism ist ists ity ities ous ive ful less ology ship ance ence "
     "ation ations er ers est al ic ical ate ates ize izes ized ise"
-).split()
+)
+ENDINGS = frozenset(_ENDINGS.split())
 """Endings of words that labels name, as in `words in “-tion”`."""
 _OF_WORD: dict[str, list[str]] = {}
 for _name, _words in _LISTED.items():
@@ -105,9 +106,7 @@ _SCRIPTS = {
     "DEVANAGARI": "Devanagari letters",
 }
 ACCENTED = "words with accents"
-NAMES = frozenset(
-    {*_LISTED, *_MARKS, *_SHAPES, _PYTHON, *_SCRIPTS.values(), ACCENTED, "other signs"}
-)
+NAMES = frozenset({*_LISTED, *_MARKS, *_SHAPES, _PYTHON, *_SCRIPTS.values(), ACCENTED, "other signs"})
 """The names of all classes."""
 FUNCTION_WORDS = frozenset(_OF_WORD) - frozenset(
     f"{_LISTED['months']} {_LISTED['days of the week']} {_LISTED['titles before names']}".split()
