@@ -54,8 +54,8 @@ _PREFERRED = {
     Kind.ENDING: 0.95,
     Kind.PART: 0.85,
     Kind.POSITION: 1.0,
-    Kind.AFTER: 0.9,
-    Kind.BEFORE: 0.9,
+    Kind.AFTER: 0.85,
+    Kind.BEFORE: 0.85,
     Kind.SECOND: 0.75,
     Kind.NEAR: 0.85,
     Kind.TEXT: 0.7,
@@ -247,7 +247,7 @@ class _Search:
         elsewhere = self._elsewhere(
             self._background.joint_share(main.traits, around.traits), lambda own: clause.score(own) == 1
         )
-        factor = _PREFERRED[main.traits[0].kind] * _PREFERRED[around.traits[0].kind] ** 0.5 / _JOINED
+        factor = _PREFERRED[main.traits[0].kind] * _PREFERRED[around.traits[0].kind] ** 0.25 / _JOINED
         return Candidate(clause, self._worth(cover, elsewhere) * factor, cover)
 
     def _elsewhere(self, share: float, fits: Callable[[Set[Trait]], bool]) -> float:

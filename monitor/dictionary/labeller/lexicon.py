@@ -67,7 +67,7 @@ class Lexicon:
         return word if not found or self._is_base(word) else found[0]
 
     def _is_base(self, word: str) -> bool:
-        return word in self._categories and not word.endswith(("s", "ed", "ing"))
+        return bool(self._categories.get(word)) and not word.endswith(("s", "ed", "ing"))
 
 
 @lru_cache(maxsize=1)
@@ -81,7 +81,7 @@ def _bases(word: str) -> list[str]:
     found = []
     for ending, instead in _ENDINGS:
         stem = word.removesuffix(ending)
-        if stem != word and len(stem) > 2:
+        if stem != word and (len(stem) > 2 or ending == "men"):
             if ending in _DOUBLED and stem[-1] == stem[-2]:
                 found.append(stem[:-1])
             found.append(stem + instead)

@@ -148,7 +148,8 @@ def _alternatives(values: list[str], last: str = "or") -> str:
 
 
 def _plain(text: str) -> str:
-    return "".join(_SHOWN.get(character, character) for character in text)
+    """The text with breaks made visible, and spaces where nothing else would be seen."""
+    return "".join(c if c == " " and not text.isspace() else _SHOWN.get(c, c) for c in text)
 
 
 def read(label: str) -> Meaning:

@@ -108,9 +108,8 @@ _SCRIPTS = {
 ACCENTED = "words with accents"
 NAMES = frozenset({*_LISTED, *_MARKS, *_SHAPES, _PYTHON, *_SCRIPTS.values(), ACCENTED, "other signs"})
 """The names of all classes."""
-FUNCTION_WORDS = frozenset(_OF_WORD) - frozenset(
-    f"{_LISTED['months']} {_LISTED['days of the week']} {_LISTED['titles before names']}".split()
-)
+_TELLING = {"months", "days of the week", "titles before names"}
+FUNCTION_WORDS = frozenset(word for word, names in _OF_WORD.items() if not _TELLING.issuperset(names))
 """Words that say little about what a text is about."""
 
 
