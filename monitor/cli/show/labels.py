@@ -13,7 +13,7 @@ def summary_text(found: LabelSummary) -> str:
     return (
         f"labels tried on places that they were not made from: AUROC {found.auroc:.3f} "
         f"(strong activations {found.strong:.3f}, labels of other features {found.shuffled:.3f}), balanced accuracy "
-        f"{found.accuracy:.3f}, unclear {found.unclear} of {found.tried}"
+        f"{found.accuracy:.3f}, unclear {found.unclear:,} of {found.tried:,}"
     )
 
 

@@ -6,6 +6,7 @@ needed to make labels again without reading the corpus, and for nothing else: a 
 
 from __future__ import annotations
 
+import itertools
 import json
 import lzma
 from collections.abc import Iterable, Iterator
@@ -71,8 +72,10 @@ def load(folder: Path, dictionary_digest: str) -> Firings | None:
             raise DictionaryError(
                 f"{FILE} is of another dictionary ({header['dictionary_digest']}); {_WRITE}"
             )
-        places = tuple(_place(next(lines)) for _ in range(int(header["places"])))
-    except (KeyError, ValueError, TypeError, StopIteration) as error:
+        places = tuple(map(_place, itertools.islice(lines, int(header["places"]))))
+        if len(places) < int(header["places"]):
+            raise ValueError(f"{len(places)} of {header['places']} places")
+    except (KeyError, ValueError, TypeError) as error:
         raise DictionaryError(f"{FILE} does not begin as it should ({error!r}); {_WRITE}") from None
     return Firings(places, _contexts(lines))
 

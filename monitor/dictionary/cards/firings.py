@@ -132,7 +132,7 @@ class PlaceSample:
     @property
     def places(self) -> DrawnPlaces:
         """What was drawn, in the order of the corpus."""
-        counts = torch.tensor([len(active) for active in self._active])
+        counts = torch.tensor([len(active) for active in self._active], dtype=torch.int64)
         return DrawnPlaces(
             self._ids.cpu(),
             torch.arange(len(counts)).repeat_interleave(counts),

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from monitor.dictionary.labeller.places import Window
 from monitor.dictionary.labeller.traits import Kind, Trait, texts_of, topics_of, traits_of
+from monitor.dictionary.labeller.word_classes import FUNCTION_WORDS
 
 _PRIOR = 0.5
 """Added to each count: a trait that was not seen is rare, not impossible."""
@@ -50,8 +51,11 @@ class Background:
         return len(self._owner)
 
     def is_proper(self, name: str) -> bool:
-        """True where the words of a name stand with a capital in most places where no sentence begins."""
-        return all(self.capitals[word.lower()] > 2 * self.lower[word.lower()] for word in name.split())
+        """True for words that stand with a capital where no sentence begins, if they stand there at all."""
+        words = name.lower().split()
+        return all(
+            word not in FUNCTION_WORDS and self.capitals[word] >= 2 * self.lower[word] for word in words
+        )
 
     def share(self, traits: Sequence[Trait]) -> float:
         """Share of the places that have at least one of these traits, all of one kind."""

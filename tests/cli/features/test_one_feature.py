@@ -46,6 +46,31 @@ def test_a_hand_label_shows_and_automatic_labelling_keeps_it(tmp_path):
     assert record["label"] != "wants power"
 
 
+def test_automatic_labels_are_made_again_from_what_describe_kept(tmp_path):
+    own = write_small_pair(tmp_path)
+    described(*own.options, "--data", own.corpus, "--tokens", "1000", "--length", "64")
+    file = own.dictionary / "labels.json"
+    first = json.loads(file.read_text())
+    said = run("features", "label", "--auto", *own.dictionary_option).stdout
+    assert json.loads(file.read_text()) == first
+    assert "labels of other features" in said
+    (own.dictionary / "firings.jsonl.xz").unlink()
+    run("features", "label", "--auto", *own.dictionary_option)  # the cards alone give labels too
+    assert set(json.loads(file.read_text())["auto"]) == set(first["auto"])
+
+
+def test_show_tells_how_well_the_label_predicts(pair):
+    records = [
+        json.loads(run("features", "show", n, *pair.dictionary_option, "--json").stdout) for n in range(4)
+    ]
+    tried = next(record for record in records if record["label_score"])
+    assert 0 <= tried["label_score"]["auroc"] <= 1
+    text = run("features", "show", tried["feature"], *pair.dictionary_option).stdout
+    assert f"AUROC {tried['label_score']['auroc']:.2f} on " in " ".join(text.split())
+    if tried["label"] == "unclear":
+        assert tried["label_tried"]
+
+
 @pytest.mark.slow
 def test_map_writes_a_picture(pair, tmp_path):
     pytest.importorskip("matplotlib")

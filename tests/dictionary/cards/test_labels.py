@@ -31,3 +31,32 @@ def test_other_files_are_refused(tmp_path, content):
     (tmp_path / labels.FILE).write_text(content)
     with pytest.raises(DictionaryError, match="labels"):
         labels.load(tmp_path, "sha256:a")
+
+
+def test_scores_and_guesses_are_kept_beside_automatic_labels(tmp_path):
+    scores = {2: labels.LabelScore(0.9, 0.95, 0.85, 12, 4, 24), 1: labels.LabelScore(0.5, None, 0.5, 3, 0, 6)}
+    wrote = labels.Labels(dictionary_digest="sha256:a").with_auto(
+        {1: "unclear", 2: "“a”"}, scores, {1: "“the”"}
+    )
+    path = labels.save(tmp_path, wrote)
+    assert labels.load(tmp_path, "sha256:a") == wrote
+    assert len(path.read_text().splitlines()) < 25  # a line for each score
+    labels.save(tmp_path, wrote.with_auto({1: "x"}))
+    assert labels.load(tmp_path, "sha256:a").scores == {}
+
+
+@pytest.mark.parametrize("scores", ['{"1": [0.5]}', '{"1": ["a", 1, 1, 1, 1, 1]}', "[]", '{"1": null}'])
+def test_broken_scores_are_refused(tmp_path, scores):
+    head = '{"format": "sae-monitor.labels.v1", "dictionary_digest": "", "hand": {}, "auto": {}'
+    (tmp_path / labels.FILE).write_text(f'{head}, "scores": {scores}}}')
+    with pytest.raises(DictionaryError, match="labels"):
+        labels.load(tmp_path, "sha256:a")
+
+
+def test_above_chance_needs_more_than_luck():
+    assert labels.LabelScore(1.0, None, 1.0, 2, 0, 4).above_chance
+    assert not labels.LabelScore(0.5, None, 0.5, 100, 0, 200).above_chance
+    assert not labels.LabelScore(0.6, None, 0.6, 3, 0, 6).above_chance
+    assert labels.LabelScore(0.6, None, 0.6, 100, 0, 200).above_chance
+    assert labels.LabelScore(0.5, 0.9, 0.5, 20, 10, 40).above_chance  # strong activations are enough
+    assert not labels.LabelScore(0.3, None, 0.3, 20, 0, 40).above_chance

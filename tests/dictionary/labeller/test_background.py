@@ -41,3 +41,5 @@ def test_names_are_what_stands_with_a_capital_inside_of_sentences(background):
     assert background.is_proper("Paris")
     assert not background.is_proper("Cat")
     assert not background.is_proper("Paris Cat")
+    assert background.is_proper("Oslo")  # nothing speaks against it
+    assert not background.is_proper("We")

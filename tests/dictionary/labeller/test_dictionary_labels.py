@@ -17,7 +17,8 @@ from monitor.dictionary.labeller.dictionary_labels import (
 from monitor.dictionary.labeller.meaning import UNCLEAR, UNSEEN
 from tests.dictionary.labeller.windows import card, context
 
-WORDS = ["the", "house", "stood", "near", "old", "river", "and", "she", "walked", "into", "town", "that", "he", "said", "of", "king", "was", "great", "again"]
+SAID = "the house stood near old river and she walked into town that he said of king was great again"
+WORDS = SAID.split()
 
 
 def sentence(rng, word, level=100):
