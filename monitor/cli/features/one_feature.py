@@ -192,7 +192,7 @@ def _print(console: Console, dictionary: Dictionary, card: FeatureCard, labels: 
 
 def _automatic(labels: Labels, feature: int) -> str:
     guess = labels.guesses.get(feature)
-    tried = f"“{one_line(guess)}” was tried" if guess else ""
+    tried = f"tried {one_line(guess)}" if guess else ""
     return ": ".join(filter(None, ("automatic label", tried, score_text(labels.scores.get(feature)))))
 
 

@@ -12,7 +12,7 @@ from monitor.dictionary.cards.labels import Labels, LabelScore
 from monitor.dictionary.labeller.background import Background
 from monitor.dictionary.labeller.evidence import DrawnTrials, Evidence, gather, window_of
 from monitor.dictionary.labeller.labeller import Labeller
-from monitor.dictionary.labeller.meaning import UNCLEAR, UNSEEN, read
+from monitor.dictionary.labeller.meaning import UNCLEAR, UNSEEN, Meaning, read
 from monitor.dictionary.labeller.trials import score
 
 _FOR_TRIALS = 3
@@ -53,14 +53,13 @@ class LabelSummary:
 
 
 def summary(labels: Sequence[FeatureLabel]) -> LabelSummary:
-    """The means of the labels' scores; a feature for which no label was found counts as chance."""
-    tried = [label for label in labels if label.score is not None]
-    guessless = sum(label.text == UNCLEAR and label.score is None for label in labels)
+    """The means of the labels' scores, those of unclear labels among them; no label at all is as good as chance."""
+    scores = [label.score for label in labels if label.score is not None]
     return LabelSummary(
-        len(tried) + guessless,
-        _mean([label.score.auroc for label in tried if label.score] + [0.5] * guessless),
-        _mean([label.score.strong for label in tried if label.score and label.score.strong is not None]),
-        _mean([label.score.accuracy for label in tried if label.score] + [0.5] * guessless),
+        len(scores),
+        _mean([score.auroc for score in scores]),
+        _mean([score.strong for score in scores if score.strong is not None]),
+        _mean([score.accuracy for score in scores]),
         _mean([label.shuffled.auroc for label in labels if label.shuffled is not None]),
         sum(label.text == UNCLEAR for label in labels),
     )
@@ -99,9 +98,9 @@ def _label(labeller: Labeller, card: FeatureCard, evidence: Evidence, other: str
     if not card.contexts:
         return FeatureLabel(card.feature, UNSEEN)
     found = labeller.label(evidence.firing, evidence.silent, [token for token, _ in card.promoted])
+    measured = score(Meaning(()) if found is None else read(found), evidence.trials)
     if found is None:
-        return FeatureLabel(card.feature, UNCLEAR)
-    measured = score(read(found), evidence.trials)
+        return FeatureLabel(card.feature, UNCLEAR, score=measured)
     clear = measured is None or measured.above_chance
     return FeatureLabel(
         card.feature,

@@ -68,13 +68,13 @@ class Clause:
 
 @dataclass(frozen=True)
 class Meaning:
-    """What a label says: the feature fires where one of the clauses holds."""
+    """What a label says: the feature fires where one of the clauses holds; without any it says nothing."""
 
     clauses: tuple[Clause, ...]
 
     def score(self, traits: Set[Trait]) -> float:
         """How well a place with these traits fits the clause that it fits best."""
-        return max(clause.score(traits) for clause in self.clauses)
+        return max((clause.score(traits) for clause in self.clauses), default=0.0)
 
     def claims(self, traits: Set[Trait]) -> bool:
         """True where the label says that the feature fires at a place with these traits."""
