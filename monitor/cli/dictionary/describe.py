@@ -116,7 +116,8 @@ def _write(
     )
     start, speller = pair.loaded.text.begin, pair.speller
     firings = firing_file.Firings(
-        tuple(make_places(found, speller, start=start)), list(make_firings(found, speller, start=start))
+        tuple(make_places(found, speller, start=start)),
+        list(make_firings(found, speller, start=start, contexts=contexts)),
     )
     written = [
         statistics.save(folder, found.statistics),

@@ -21,5 +21,8 @@ def score_text(score: LabelScore | None) -> str:
     """How well one label predicts; an empty text where it was not tried."""
     if score is None:
         return ""
-    strong = "" if score.strong is None else f", strong activations {score.strong:.2f}"
-    return f"AUROC {score.auroc:.2f} on {score.firing + score.silent} other places{strong}"
+    strong = "" if score.strong is None else f" ({score.strong:.2f} where it fires strongly)"
+    return (
+        f"AUROC {score.auroc:.2f}{strong} on {score.firing + score.silent} other places; it holds at {score.right} of "
+        f"{score.firing} where the feature fires and at {score.common:.2%} of all"
+    )

@@ -6,15 +6,17 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 
 from monitor.errors import DictionaryError
 
 FILE = "labels.json"
 _FORMAT = "sae-monitor.labels.v1"
-_CERTAIN = 1.645
-"""Standard errors by which a label has to be above chance."""
+_CHANCE = 0.05
+"""A label is above chance where chance would give as many places with less than this probability."""
+_LEAST = 0.55
+"""The AUROC, of all or of strong activations, that it needs besides."""
 
 
 @dataclass(frozen=True)
@@ -33,19 +35,22 @@ class LabelScore:
     """Number of these with at least half of its maximum."""
     silent: int
     """Number of places where it does not fire."""
+    right: int
+    """Number of places where the feature fires and the label says so."""
+    common: float
+    """Share of all places of the corpus at which the label says that the feature fires."""
 
     @property
     def above_chance(self) -> bool:
-        """True where either AUROC is above one half by more than its error."""
-        strong = self.strong is not None and _is_above(self.strong, self.strongly, self.silent)
-        return strong or _is_above(self.auroc, self.firing, self.silent)
+        """True where the label finds more places at which the feature fires than it would find anywhere."""
+        if max(self.auroc, self.strong or 0.0) < _LEAST:
+            return False
+        return _at_least(self.right, self.firing, self.common) < _CHANCE
 
 
-def _is_above(auroc: float, firing: int, silent: int) -> bool:
-    """Whether an AUROC exceeds one half; its error is by Hanley and McNeil (1982)."""
-    a, n, m = auroc, firing, silent
-    both = (n - 1) * (a / (2 - a) - a * a) + (m - 1) * (2 * a * a / (1 + a) - a * a)
-    return a - _CERTAIN * math.sqrt(max(0.0, a * (1 - a) + both) / (n * m)) > 0.5
+def _at_least(right: int, of: int, share: float) -> float:
+    """The probability of so many places or more, where each is right with the probability `share`."""
+    return sum(math.comb(of, n) * share**n * (1 - share) ** (of - n) for n in range(right, of + 1))
 
 
 @dataclass(frozen=True)
@@ -154,19 +159,11 @@ def _with_scores(record: str, scores: Mapping[int, LabelScore]) -> str:
 
 
 def _numbers(score: LabelScore) -> list[float | int | None]:
-    strong = None if score.strong is None else round(score.strong, 3)
-    return [
-        round(score.auroc, 3),
-        strong,
-        round(score.accuracy, 3),
-        score.firing,
-        score.strongly,
-        score.silent,
-    ]
+    return [None if value is None else round(value, 5) for value in astuple(score)]
 
 
 def _score(numbers: list[float]) -> LabelScore:
-    auroc, strong, accuracy, firing, strongly, silent = numbers
+    auroc, strong, accuracy, firing, strongly, silent, right, common = numbers
     return LabelScore(
         float(auroc),
         None if strong is None else float(strong),
@@ -174,6 +171,8 @@ def _score(numbers: list[float]) -> LabelScore:
         int(firing),
         int(strongly),
         int(silent),
+        int(right),
+        float(common),
     )
 
 

@@ -98,7 +98,8 @@ def _label(labeller: Labeller, card: FeatureCard, evidence: Evidence, other: str
     if not card.contexts:
         return FeatureLabel(card.feature, UNSEEN)
     found = labeller.label(evidence.firing, evidence.silent, [token for token, _ in card.promoted])
-    measured = score(Meaning(()) if found is None else read(found), evidence.trials)
+    meaning = Meaning(()) if found is None else read(found)
+    measured = score(meaning, evidence.trials, labeller.common(meaning))
     if found is None:
         return FeatureLabel(card.feature, UNCLEAR, score=measured)
     clear = measured is None or measured.above_chance

@@ -20,7 +20,8 @@ _ALIKE = 24
 _SILENT = 2
 """Number of tokens near each place where the feature fires that are taken as places where it does not."""
 _HELD_OUT = 3
-"""Of a card alone, every third context is held out."""
+_ENOUGH = 4
+"""With fewer places than this held out, every third context of the card is held out with them."""
 
 
 @dataclass(frozen=True)
@@ -83,14 +84,9 @@ def window_of(shown: Context | DrawnPlace) -> Window:
 def gather(card: FeatureCard, firings: Sequence[Context], drawn: DrawnTrials) -> Evidence:
     """The evidence of one feature, from its card and from places where it fires; see `feature_cards.make_firings`.
 
-    Of the places every second one, by strength, is held out. Without any, every third context of the card is.
+    Of the places every second one, by strength, is held out; where these are few, every third context of the card too.
     """
-    if firings:
-        ordered = sorted(firings, key=lambda context: -context.peak)
-        made_from, held = [*card.contexts, *ordered[1::2]], ordered[::2]
-    else:
-        made_from = [c for n, c in enumerate(card.contexts) if n % _HELD_OUT != _HELD_OUT - 1]
-        held = list(card.contexts[_HELD_OUT - 1 :: _HELD_OUT])
+    made_from, held = split(card.contexts, firings)
     made_from = _distinct(made_from, set())
     fresh = _distinct(held, {_before(context) for context in made_from})
     making = [(context, window_of(context)) for context in made_from]
@@ -102,6 +98,16 @@ def gather(card: FeatureCard, firings: Sequence[Context], drawn: DrawnTrials) ->
         tuple(silent),
         tuple(_trials(card.feature, fresh, neighbours, drawn)),
     )
+
+
+def split(contexts: Sequence[Context], firings: Sequence[Context]) -> tuple[list[Context], list[Context]]:
+    """What a label is made from, and what is held out, of a card's contexts and of places where its feature fires."""
+    ordered = sorted(firings, key=lambda context: -context.peak)
+    made_from, held = ordered[1::2], ordered[::2]
+    if len(held) >= _ENOUGH:
+        return [*contexts, *made_from], held
+    shown = [context for n, context in enumerate(contexts) if n % _HELD_OUT != _HELD_OUT - 1]
+    return [*shown, *made_from], [*contexts[_HELD_OUT - 1 :: _HELD_OUT], *held]
 
 
 def _trials(

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from monitor.dictionary.labeller.background import Background
 from monitor.dictionary.labeller.lexicon import lexicon
-from monitor.dictionary.labeller.meaning import Clause, spell
+from monitor.dictionary.labeller.meaning import Clause, Meaning, spell
 from monitor.dictionary.labeller.places import Place
 from monitor.dictionary.labeller.traits import AROUND, MAIN, Kind, Trait, all_traits
 
@@ -30,8 +30,8 @@ _ALTERNATIVES = {
     Kind.NEAR: 3,
 }
 """Most alternatives in a label; 1 for other kinds."""
-_ALTERNATIVE = 0.1
-"""A further alternative has to cover this share of the places."""
+_ALTERNATIVE = {True: 0.15, False: 0.1}
+"""A further alternative has to cover this share of the places; more of them where it is about the surroundings."""
 _LEAST = 0.25
 """A candidate has to cover this share of the places."""
 _LEAST_SECOND = 0.15
@@ -61,8 +61,12 @@ _PREFERRED = {
     Kind.TEXT: 0.7,
 }
 """Between two candidates of nearly the same worth, a reader understands the one with the higher factor sooner."""
+_PLACES = {Kind.AFTER: 3, Kind.BEFORE: 3, Kind.SECOND: 4, Kind.NEAR: 4, Kind.PART: 4, Kind.TEXT: 8}
+"""So many places at least have to have a trait of such a kind: they are common, and few places share one by chance."""
 _PROMOTED = 1.15
 """Factor of the word after, where the feature's decoder row promotes that word."""
+_BITS = 8.0
+"""Most bits per place: the counts of a background are too small to tell rarer traits apart."""
 _SPECIES = 3
 """A category or class of words is named where so many of its words were seen; otherwise the words are."""
 _JOINED_BEST = 6
@@ -117,6 +121,16 @@ class Labeller:
         clauses = [first.clause] if second is None else _together(first.clause, second.clause)
         return self._spelt(clauses, firing, search.traits)
 
+    def common(self, meaning: Meaning) -> float:
+        """The share of the corpus's places at which a label with this meaning says that the feature fires."""
+        shares = (
+            self._background.joint_share(clause.main, clause.around)
+            if clause.main and clause.around and not clause.hint
+            else self._background.share(clause.main or clause.around)
+            for clause in meaning.clauses
+        )
+        return min(1.0, sum(shares))
+
     def _spelt(self, clauses: Sequence[Clause], firing: Sequence[Place], traits: Sequence[Set[Trait]]) -> str:
         given = []
         for clause in clauses:
@@ -136,7 +150,8 @@ class Labeller:
 
 def _together(first: Clause, second: Clause) -> list[Clause]:
     """Both clauses; one where the second only says that the surroundings of the first are not needed."""
-    if first.around and not second.around and set(first.main) <= set(second.main):
+    same = first.main and set(first.main) <= set(second.main)
+    if same and first.around and not second.around:
         return [Clause(second.main, first.around, hint=True)]
     return [first, second]
 
@@ -198,7 +213,7 @@ class _Search:
 
     def _groups(self, kinds: Sequence[Kind]) -> Iterator[_Group]:
         for kind in kinds:
-            least = 1 if len(self.traits) < 4 else 2
+            least = _PLACES.get(kind, 1 if len(self.traits) < 4 else 2)
             own = [
                 self._group((trait,), cover)
                 for trait, whole in self._cover[kind].items()
@@ -215,7 +230,7 @@ class _Search:
             if len(best.traits) == most:
                 break
             fresh = other.cover & ~best.cover
-            if fresh.bit_count() >= 2 and self._covered(fresh) >= _ALTERNATIVE:
+            if fresh.bit_count() >= 2 and self._covered(fresh) >= _ALTERNATIVE[best.traits[0].kind in AROUND]:
                 joined = self._group((*best.traits, *other.traits), best.cover | other.cover)
                 if joined.worth > best.worth:
                     best = joined
@@ -263,7 +278,7 @@ class _Search:
     def _worth(self, cover: int, elsewhere: float) -> float:
         # One more place that is not covered: two of three places are less certain than twenty of thirty.
         covered = self._covered(cover) * len(self.traits) / (len(self.traits) + 1)
-        return covered * math.log2(covered / elsewhere) if covered > elsewhere else 0.0
+        return covered * min(_BITS, math.log2(covered / elsewhere)) if covered > elsewhere else 0.0
 
     def _promotes(self, traits: Sequence[Trait]) -> bool:
         return any(trait.value.startswith(token) for trait in traits for token in self._promoted[:5])

@@ -149,6 +149,8 @@ def _alternatives(values: list[str], last: str = "or") -> str:
 
 def _plain(text: str) -> str:
     """The text with breaks made visible, and spaces where nothing else would be seen."""
+    if text == "i":
+        return "I"
     return "".join(c if c == " " and not text.isspace() else _SHOWN.get(c, c) for c in text)
 
 
@@ -176,7 +178,9 @@ def _read_around(label: str) -> tuple[str, tuple[Trait, ...]]:
     for kind, words in sorted(_AROUND.items(), key=lambda item: -len(item[1])):
         found = re.search(rf"(?:^| ){words} ({_LIST})$", label)
         if found is not None:
-            return label[: found.start()], tuple(Trait(kind, value) for value in _quoted(found.group(1)))
+            return label[: found.start()], tuple(
+                Trait(kind, value.lower()) for value in _quoted(found.group(1))
+            )
     return label, ()
 
 

@@ -110,7 +110,7 @@ def traits_of(place: Place) -> set[Trait]:
     found.update(_positions(place))
     before, second, after = place.neighbour(-1), place.neighbour(-2), place.neighbour(1)
     if before:
-        found.add(Trait(Kind.AFTER, before.lower()))
+        found.add(Trait(Kind.AFTER, before.lower().replace("’", "'")))
     if second:
         found.add(Trait(Kind.SECOND, second.lower()))
     if after:
@@ -120,7 +120,7 @@ def traits_of(place: Place) -> set[Trait]:
 
 @lru_cache(maxsize=200_000)
 def _traits_of_word(word: str) -> tuple[Trait, ...]:
-    lowered = word.lower()
+    lowered = word.lower().replace("’", "'")
     found = [Trait(Kind.WORD, lowered)]
     found += [Trait(Kind.CLASS, name) for name in classes_of(word)]
     if word.isalpha():

@@ -46,23 +46,28 @@ class Trial:
         return self.origin is Origin.FIRING
 
 
-def score(meaning: Meaning, trials: Sequence[Trial]) -> LabelScore | None:
-    """How well a label with this meaning predicts; None where the trials are all of one kind."""
+def score(meaning: Meaning, trials: Sequence[Trial], common: float = 0.0) -> LabelScore | None:
+    """How well a label with this meaning predicts; None where the trials are all of one kind.
+
+    `common` is the share of all places of the corpus at which it says that the feature fires.
+    """
     firing = [trial for trial in trials if trial.fires]
     silent = [trial for trial in trials if not trial.fires]
     if not firing or not silent:
         return None
     strong = [trial for trial in firing if trial.strength >= _STRONG]
-    right = sum(meaning.claims(trial.traits) for trial in firing) / len(firing)
+    right = sum(meaning.claims(trial.traits) for trial in firing)
     wrong = sum(meaning.claims(trial.traits) for trial in silent) / len(silent)
     fits = [meaning.score(trial.traits) for trial in silent]
     return LabelScore(
         auroc=_auroc([meaning.score(trial.traits) for trial in firing], fits),
         strong=_auroc([meaning.score(trial.traits) for trial in strong], fits) if strong else None,
-        accuracy=(right + 1 - wrong) / 2,
+        accuracy=(right / len(firing) + 1 - wrong) / 2,
         firing=len(firing),
         strongly=len(strong),
         silent=len(silent),
+        right=right,
+        common=common,
     )
 
 

@@ -67,12 +67,15 @@ def test_show_tells_how_well_the_label_predicts(tmp_path):
     own = write_small_pair(tmp_path)
     described(*own.options, "--data", own.corpus, "--tokens", "1000", "--length", "64")
     found = labels.load(own.dictionary, load_dictionary(own.dictionary).digest)
-    score = labels.LabelScore(0.5, None, 0.5, 6, 0, 12)
+    score = labels.LabelScore(0.5, None, 0.5, 6, 0, 12, 0, 0.001)
     labels.save(own.dictionary, found.with_auto({1: "unclear"}, {1: score}, {1: "“rain”"}))
     record = json.loads(run("features", "show", 1, *own.dictionary_option, "--json").stdout)
     assert (record["label_score"]["auroc"], record["label_tried"]) == (0.5, "“rain”")
     text = " ".join(run("features", "show", 1, *own.dictionary_option).stdout.split())
-    assert "unclear (automatic label: tried “rain”: AUROC 0.50 on 18 other places)" in text
+    assert (
+        "unclear (automatic label: tried “rain”: AUROC 0.50 on 18 other places; it holds at 0 of 6 where"
+        in text
+    )
     record = json.loads(run("features", "show", 2, *own.dictionary_option, "--json").stdout)
     assert (record["label_score"], record["label_tried"]) == (None, None)
 

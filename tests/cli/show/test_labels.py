@@ -6,11 +6,13 @@ from monitor.dictionary.labeller.dictionary_labels import LabelSummary
 
 
 def test_a_score_is_said_with_the_places_that_it_was_measured_on():
-    assert (
-        score_text(LabelScore(0.912, 0.987, 0.9, 12, 4, 24))
-        == "AUROC 0.91 on 36 other places, strong activations 0.99"
+    assert score_text(LabelScore(0.912, 0.987, 0.9, 12, 4, 24, 9, 0.0012)) == (
+        "AUROC 0.91 (0.99 where it fires strongly) on 36 other places; it holds at 9 of 12 where the feature fires and "
+        "at 0.12% of all"
     )
-    assert score_text(LabelScore(0.9, None, 0.9, 12, 0, 24)) == "AUROC 0.90 on 36 other places"
+    assert score_text(LabelScore(0.9, None, 0.9, 12, 0, 24, 9, 0.0)).startswith(
+        "AUROC 0.90 on 36 other places;"
+    )
     assert score_text(None) == ""
 
 

@@ -58,7 +58,7 @@ def test_a_broken_file_is_named_with_what_to_do(tmp_path, content):
 
 def test_places_of_features_are_of_other_documents_than_their_cards(made):
     found, _ = made
-    firings = list(make_firings(found, Detokenizer(spelt), start=(BOS,)))
+    firings = list(make_firings(found, Detokenizer(spelt), start=(BOS,), contexts=3))
     assert len(firings) == FEATURES
     for feature, own in enumerate(firings):
         drawn = found.firings.document[found.firings.of(feature)]

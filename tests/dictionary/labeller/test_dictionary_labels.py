@@ -80,13 +80,17 @@ def test_the_same_evidence_gives_the_same_labels(made):
 
 
 def test_the_summary_is_of_all_labels_that_were_tried():
-    score = LabelScore(0.9, 1.0, 0.8, 10, 5, 20)
+    score = LabelScore(0.9, 1.0, 0.8, 10, 5, 20, 8, 0.1)
     labels = [
         FeatureLabel(0, "“a”", "“a”", score),
-        FeatureLabel(1, UNCLEAR, score=LabelScore(0.5, 0.5, 0.5, 10, 5, 20)),
+        FeatureLabel(1, UNCLEAR, score=LabelScore(0.5, 0.5, 0.5, 10, 5, 20, 0, 0.0)),
         FeatureLabel(2, UNSEEN),
         FeatureLabel(
-            3, UNCLEAR, "“b”", LabelScore(0.4, None, 0.5, 10, 0, 20), LabelScore(0.5, None, 0.5, 10, 0, 20)
+            3,
+            UNCLEAR,
+            "“b”",
+            LabelScore(0.4, None, 0.5, 10, 0, 20, 0, 0.1),
+            LabelScore(0.5, None, 0.5, 10, 0, 20, 0, 0.1),
         ),
     ]
     found = summary(labels)

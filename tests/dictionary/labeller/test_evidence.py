@@ -21,12 +21,12 @@ def words(trials, origin):
 
 
 def test_every_second_drawn_place_is_held_out_and_no_text_is_on_both_sides():
-    firings = [context(f"some text {n} before[ word{n}] and after", peak=9.0 - n) for n in range(6)]
+    firings = [context(f"some text {n} before[ word{n}] and after", peak=9.0 - n) for n in range(8)]
     again = replace(firings[1], peak=0.5)
     found = gather(card(0, context("the[ top] one here")), [*firings, again], drawn("a[ place] here"))
     made_from = [place.word for place in found.firing]
-    assert made_from == ["top", "word1", "word3", "word5"]
-    assert words(found.trials, Origin.FIRING) == ["word0", "word2", "word4"]
+    assert made_from == ["top", "word1", "word3", "word5", "word7"]
+    assert words(found.trials, Origin.FIRING) == ["word0", "word2", "word4", "word6"]
 
 
 def test_a_card_alone_holds_out_every_third_context():
@@ -34,6 +34,13 @@ def test_a_card_alone_holds_out_every_third_context():
     found = gather(card(0, *contexts), [], drawn("a[ place] here"))
     assert [place.word for place in found.firing] == ["word0", "word1", "word3", "word4"]
     assert words(found.trials, Origin.FIRING) == ["word2", "word5"]
+
+
+def test_with_too_few_places_held_out_contexts_of_the_card_are_too():
+    contexts = [context(f"context number {n} has[ word{n}] inside") for n in range(4)]
+    found = gather(card(0, *contexts), [context("it was[ drawn] here")], drawn())
+    assert words(found.trials, Origin.FIRING) == ["word2", "drawn"]
+    assert [place.word for place in found.firing] == ["word0", "word1", "word3"]
 
 
 def test_silent_places_are_tokens_where_the_feature_does_not_fire():

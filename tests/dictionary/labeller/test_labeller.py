@@ -6,6 +6,7 @@ import pytest
 
 from monitor.dictionary.labeller.background import Background
 from monitor.dictionary.labeller.labeller import Labeller
+from monitor.dictionary.labeller.meaning import Meaning, read
 from monitor.dictionary.labeller.places import Window
 from tests.dictionary.labeller.windows import place, tokens_of
 
@@ -91,3 +92,12 @@ def test_nothing_in_common_gives_no_label(labeller):
 def test_what_the_decoder_promotes_speaks_for_the_word_after(labeller):
     texts = [f"{word} of it[ {word}] ground" for word in ("common", "holy", "middle", "high")]
     assert "before “ground”" in label(labeller, *texts, promoted=[" ground"])
+
+
+def test_how_common_a_label_is_counts_where_it_holds(labeller):
+    share = labeller.common(read("“the”"))
+    assert 0.05 < share < 0.3
+    assert labeller.common(read("“the” after “of”")) < share
+    assert labeller.common(read("“the”, often after “of”")) == share
+    assert labeller.common(read("“the”; “and”")) > share
+    assert labeller.common(Meaning(())) == 0.0

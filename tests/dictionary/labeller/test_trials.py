@@ -15,7 +15,8 @@ def trial(word, origin=Origin.FIRING, strength=1.0, before=""):
 
 def test_a_label_that_is_always_right_scores_one():
     trials = [trial("power"), trial("power"), trial("the", Origin.CORPUS), trial("a", Origin.CONTEXT)]
-    assert score(read("“power”"), trials) == LabelScore(1.0, 1.0, 1.0, firing=2, strongly=2, silent=2)
+    expected = LabelScore(1.0, 1.0, 1.0, firing=2, strongly=2, silent=2, right=2, common=0.1)
+    assert score(read("“power”"), trials, 0.1) == expected
 
 
 def test_chance_scores_one_half_and_the_opposite_zero():
