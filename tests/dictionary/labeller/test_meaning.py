@@ -41,9 +41,9 @@ CASES = [
     (Clause((), traits(Kind.NEAR, "flight", "airport")), (), "words near “flight” or “airport”"),
     (Clause((), traits(Kind.TEXT, "in code")), (), "in code"),
     (
-        Clause(traits(Kind.WORD, "i"), traits(Kind.TEXT, "in an assistant's answer")),
+        Clause(traits(Kind.WORD, "it"), traits(Kind.TEXT, "in an assistant's answer")),
         (),
-        "“i” in an assistant's answer",
+        "“it” in an assistant's answer",
     ),
 ]
 
