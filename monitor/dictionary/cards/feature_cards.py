@@ -80,7 +80,7 @@ def _shown(description: CorpusDescription, feature: int, start: Sequence[int], m
     """Indices of the kept contexts that the card shows: no duplicates, and at most so many."""
     top = description.contexts
     seen: set[tuple[int, ...]] = set()
-    found = []
+    found: list[int] = []
     for slot, (peak, ids) in enumerate(zip(top.peaks[feature], top.ids[feature], strict=True)):
         inside, at = _inside(ids, top.before, start)
         before = tuple(ids[inside].tolist()[max(0, at + 1 - _ALIKE) : at + 1])

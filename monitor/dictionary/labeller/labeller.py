@@ -22,7 +22,6 @@ from monitor.dictionary.labeller.traits import AROUND, MAIN, Kind, Trait, all_tr
 
 _ALTERNATIVES = {
     Kind.WORD: 3,
-    Kind.NAME: 3,
     Kind.BASE: 3,
     Kind.FIRST: 2,
     Kind.AFTER: 3,
@@ -216,13 +215,27 @@ class _Search:
             least = _PLACES.get(kind, 1 if len(self.traits) < 4 else 2)
             own = [
                 self._group((trait,), cover)
-                for trait, whole in self._cover[kind].items()
+                for trait, whole in self._members(kind)
                 if (cover := whole & self._open).bit_count() >= least and self._is_named(trait, cover)
             ]
             own.sort(key=_by_worth)
             if own:
                 yield from own[:3]
                 yield self._with_alternatives(own, _ALTERNATIVES.get(kind, 1))
+
+    def _members(self, kind: Kind) -> Iterator[tuple[Trait, int]]:
+        """The traits of a kind with the places that have them; words and names are alternatives of each other."""
+        if kind is not Kind.WORD:
+            yield from self._cover[kind].items()
+            return
+        names = self._cover[Kind.NAME]
+        yield from names.items()
+        proper = {
+            (trait.value.lower(), cover)
+            for trait, cover in names.items()
+            if self._background.is_proper(trait.value)
+        }
+        yield from ((t, c) for t, c in self._cover[Kind.WORD].items() if (t.value, c) not in proper)
 
     def _with_alternatives(self, own: Sequence[_Group], most: int) -> _Group:
         best = own[0]

@@ -47,7 +47,10 @@ class Clause:
     """Traits of the word, and traits of what stands around it; one of each is to be there."""
 
     main: tuple[Trait, ...]
-    """What the feature fires on, all of one kind but in free texts; empty where the label does not say."""
+    """What the feature fires on; all of one kind but for names, which stand with words, and in texts that people wrote.
+
+    Empty where the label does not say.
+    """
     around: tuple[Trait, ...] = ()
     """Where, all of one kind; empty where the label does not say."""
     hint: bool = False
@@ -110,7 +113,7 @@ def _spell_main(main: tuple[Trait, ...], proper: Set[str]) -> str:
     if kind in _PIECES:
         before, after, frame = _PIECES[kind]
         return before + _alternatives([f"“{frame.format(value)}”" for value in values]) + after
-    if kind is Kind.NAME and all(value in proper for value in values):
+    if all(trait.kind is Kind.NAME and trait.value in proper for trait in main):
         return _alternatives(values, "and")
     if kind in (Kind.WORD, Kind.NAME):
         return _alternatives([f"“{_plain(value)}”" for value in values])

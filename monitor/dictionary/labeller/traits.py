@@ -53,7 +53,6 @@ class Kind(StrEnum):
 
 MAIN = (
     Kind.WORD,
-    Kind.NAME,
     Kind.BASE,
     Kind.FIRST,
     Kind.INNER,
@@ -64,7 +63,7 @@ MAIN = (
     Kind.PART,
     Kind.POSITION,
 )
-"""Kinds that say what the feature fires on."""
+"""Kinds that say what the feature fires on; names go with words."""
 AROUND = (Kind.AFTER, Kind.SECOND, Kind.BEFORE, Kind.NEAR, Kind.TEXT)
 """Kinds that say where."""
 

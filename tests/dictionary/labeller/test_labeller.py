@@ -47,6 +47,17 @@ def test_names_are_spelt_as_names(labeller):
     assert label(labeller, *texts) == "Boston and Chicago"
 
 
+def test_words_and_names_stand_together(labeller):
+    texts = [
+        "moved to[ Boston] again",
+        "a[ train] he",
+        "near[ Boston] he",
+        "the[ train] with",
+        "in[ Boston] or",
+    ]
+    assert label(labeller, *texts) == "“Boston” or “train”"
+
+
 def test_many_words_of_one_category_are_called_by_it(labeller):
     words = ("poodle", "sparrow", "horse", "goat", "salmon", "wolf", "cow", "bee")
     texts = [f"x{n} y{n}[ {word}] z{n}" for n, word in enumerate(words)]
