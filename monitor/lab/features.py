@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from monitor.dictionary.bundle import Dictionary
+from monitor.dictionary.cards import card_file, firing_file
 from monitor.dictionary.cards.labels import Labels
 from monitor.dictionary.cards.neighbours import nearest
 from monitor.dictionary.explore.contrast import FeatureContrast, TextPooling
@@ -17,8 +18,9 @@ from monitor.dictionary.explore.contrast import contrast as rank
 from monitor.dictionary.explore.search import SearchHit
 from monitor.dictionary.explore.search import search as find
 from monitor.dictionary.explore.text_pooling import pool as pool_texts
+from monitor.dictionary.labeller.dictionary_labels import FeatureLabel, label_dictionary
 from monitor.errors import InputError
-from monitor.lab.pair import Pair, need_feature, need_statistics, open_labels
+from monitor.lab.pair import Pair, feature_card, need_feature, need_statistics, open_labels
 from monitor.model.offline.effects import Effect, Prompted
 
 Progress = Callable[[int], None]
@@ -76,6 +78,16 @@ def nearest_features(dictionary: Dictionary, feature: int, limit: int) -> list[t
     need_feature(dictionary, feature)
     others, cosines = nearest(dictionary.autoencoder.decoder, torch.tensor([feature]), limit)
     return list(zip(others[0].tolist(), cosines[0].tolist(), strict=True))
+
+
+def label_features(dictionary: Dictionary) -> Iterator[FeatureLabel]:
+    """New automatic labels from the dictionary's cards, and from the places that `dictionary describe` drew.
+
+    DictionaryError where the dictionary has no cards, or where either is of another dictionary.
+    """
+    feature_card(dictionary, 0)
+    firings = firing_file.load(dictionary.path, dictionary.digest)
+    return label_dictionary(list(card_file.load_cards(dictionary.path)), firings)
 
 
 def search_texts(pair: Pair, texts: Sequence[str], limit: int) -> list[FoundFeature]:

@@ -12,12 +12,18 @@ import typer
 from monitor.cli.opened_pair import opened_pair
 from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, ModelOption, SkipSelfTestOption
 from monitor.cli.show.console import stdout_console
-from monitor.cli.show.progress import work_of
-from monitor.dictionary.cards import card_file, labels, statistics
-from monitor.dictionary.cards.auto_labels import name_features
+from monitor.cli.show.labels import summary_text
+from monitor.cli.show.progress import followed, work_of
+from monitor.dictionary.cards import card_file, firing_file, labels, statistics
 from monitor.dictionary.cards.description import CorpusDescription, DescribeOptions
 from monitor.dictionary.cards.description import describe as describe_features
-from monitor.dictionary.cards.feature_cards import make_cards
+from monitor.dictionary.cards.feature_cards import make_cards, make_firings, make_places
+from monitor.dictionary.labeller.dictionary_labels import (
+    FeatureLabel,
+    in_place_of,
+    label_dictionary,
+    summary,
+)
 from monitor.dictionary.packed_text import pack
 from monitor.lab.pair import Pair, open_labels
 from monitor.lab.texts import corpus_files, in_equal_shares
@@ -60,7 +66,8 @@ def describe(
 ) -> None:
     """Measure every feature over a corpus: maximum, density, top contexts, promoted tokens, neighbours, labels.
 
-    Writes statistics.safetensors, cards.jsonl.xz and the automatic labels of labels.json beside the dictionary.
+    Writes statistics.safetensors, cards.jsonl.xz and the automatic labels of labels.json beside the dictionary, and
+    firings.jsonl.xz, from which `features label --auto` makes the labels again.
     """
     files = corpus_files(data)
     pair = opened_pair(
@@ -85,11 +92,14 @@ def describe(
             progress=advance,
         )
     seconds = time.monotonic() - started
-    written = _write(pair, found, named, contexts)
+    made, written = _write(pair, found, named, contexts)
     _report(found, seconds, written)
+    stdout_console().print(summary_text(summary(made)), soft_wrap=True)
 
 
-def _write(pair: Pair, found: CorpusDescription, named: labels.Labels, contexts: int) -> list[Path]:
+def _write(
+    pair: Pair, found: CorpusDescription, named: labels.Labels, contexts: int
+) -> tuple[list[FeatureLabel], list[Path]]:
     folder = pair.dictionary.path
     header = card_file.CardsHeader(
         features=pair.dictionary.autoencoder.features,
@@ -104,11 +114,18 @@ def _write(pair: Pair, found: CorpusDescription, named: labels.Labels, contexts:
             found, sae, pair.unembedding, pair.speller, start=pair.loaded.text.begin, contexts=contexts
         )
     )
-    return [
+    start, speller = pair.loaded.text.begin, pair.speller
+    firings = firing_file.Firings(
+        tuple(make_places(found, speller, start=start)),
+        list(make_firings(found, speller, start=start, contexts=contexts)),
+    )
+    written = [
         statistics.save(folder, found.statistics),
+        firing_file.save(folder, pair.dictionary.digest, firings),
         card_file.save(folder, header, made),
-        labels.save(folder, named.with_auto(name_features(made))),
     ]
+    new = list(followed(label_dictionary(made, firings), "labelling", len(made), "features"))
+    return new, [*written, labels.save(folder, in_place_of(named, new))]
 
 
 def _report(found: CorpusDescription, seconds: float, written: list[Path]) -> None:

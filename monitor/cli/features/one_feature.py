@@ -16,15 +16,17 @@ from monitor.cli.features.table import FeatureTableRow, feature_table
 from monitor.cli.options import DictionaryOption, FormatOption, JsonOption
 from monitor.cli.output import json_line
 from monitor.cli.show.console import has_colour, stdout_console
+from monitor.cli.show.labels import score_text, summary_text
 from monitor.cli.show.printable import one_line
+from monitor.cli.show.progress import followed
 from monitor.cli.show.shade import Painter
 from monitor.cli.show.strength import FeatureReadings
 from monitor.dictionary.bundle import Dictionary
-from monitor.dictionary.cards.auto_labels import name_features
-from monitor.dictionary.cards.card_file import Context, FeatureCard, load_cards
+from monitor.dictionary.cards.card_file import Context, FeatureCard
 from monitor.dictionary.cards.labels import Labels, save
+from monitor.dictionary.labeller.dictionary_labels import in_place_of, summary
 from monitor.errors import InputError
-from monitor.lab.features import nearest_features
+from monitor.lab.features import label_features, nearest_features
 from monitor.lab.pair import feature_card, need_feature, need_statistics, open_dictionary, open_labels
 
 SUFFIXES = (".png", ".svg", ".pdf")
@@ -89,12 +91,18 @@ def label(
     dictionary: DictionaryOption = None,
     dictionary_format: FormatOption = None,
     auto: Annotated[
-        bool, typer.Option("--auto", help="Derive a label for every feature from its card; hand labels stay.")
+        bool,
+        typer.Option(
+            "--auto",
+            help="Make a label for every feature again, from its card and the places that `dictionary describe` kept; "
+            "hand labels stay.",
+        ),
     ] = False,
 ) -> None:
     """Label a feature by hand, or all of them automatically; hand labels override automatic ones.
 
-    An automatic label is a list of the words that the feature fires on and near. It is no interpretation.
+    An automatic label says on which words the feature fires and what stands around them. It is tried on places that it
+    was not made from, and reads "unclear" where it predicts them no better than chance.
     """
     opened = open_dictionary(dictionary, format=dictionary_format)
     if auto and feature is None and text is None:
@@ -107,12 +115,16 @@ def label(
 
 
 def _label_all(dictionary: Dictionary) -> None:
-    feature_card(dictionary, 0)
-    labels = open_labels(dictionary).with_auto(name_features(load_cards(dictionary.path)))
+    named = open_labels(dictionary)  # before the long part: labels of another dictionary are refused
+    features = dictionary.autoencoder.features
+    made = list(followed(label_features(dictionary), "labelling", features, "features"))
+    labels = in_place_of(named, made)
     path = save(dictionary.path, labels)
-    stdout_console().print(
+    console = stdout_console()
+    console.print(
         f"{path} written: {len(labels.auto)} automatic, {len(labels.hand)} hand labels", soft_wrap=True
     )
+    console.print(summary_text(summary(made)), soft_wrap=True)
 
 
 def draw_map(
@@ -155,7 +167,7 @@ def painter_for(console: Console) -> Painter:
 def _print(console: Console, dictionary: Dictionary, card: FeatureCard, labels: Labels, limit: int) -> None:
     statistics = need_statistics(dictionary)
     maximum, density = float(statistics.maximum[card.feature]), float(statistics.density[card.feature])
-    kind = "hand label" if labels.by_hand(card.feature) else "automatic label"
+    kind = "hand label" if labels.by_hand(card.feature) else _automatic(labels, card.feature)
     named = labels.best(card.feature)
     console.print(
         Text.assemble(
@@ -176,6 +188,12 @@ def _print(console: Console, dictionary: Dictionary, card: FeatureCard, labels: 
     _print_words(console, "promotes", card.promoted)
     _print_words(console, "suppresses", card.suppressed)
     _print_neighbours(console, card, labels)
+
+
+def _automatic(labels: Labels, feature: int) -> str:
+    guess = labels.guesses.get(feature)
+    tried = f"tried {one_line(guess)}" if guess else ""
+    return ": ".join(filter(None, ("automatic label", tried, score_text(labels.scores.get(feature)))))
 
 
 def _print_words(console: Console, verb: str, tokens: Iterable[tuple[str, float]]) -> None:
@@ -203,6 +221,8 @@ def _record(dictionary: Dictionary, card: FeatureCard, labels: Labels, limit: in
         "feature": card.feature,
         "label": labels.best(card.feature),
         "label_by_hand": labels.by_hand(card.feature),
+        "label_score": asdict(score) if (score := labels.scores.get(card.feature)) else None,
+        "label_tried": labels.guesses.get(card.feature),
         "maximum": float(statistics.maximum[card.feature]),
         "density": float(statistics.density[card.feature]),
         "tokens": statistics.tokens,

@@ -140,7 +140,7 @@ def _card(line: str) -> FeatureCard:
         record = json.loads(line)
         return FeatureCard(
             feature=int(record["feature"]),
-            contexts=tuple(_context(context) for context in record["contexts"]),
+            contexts=tuple(context_of(context) for context in record["contexts"]),
             promoted=tuple((str(text), float(value)) for text, value in record["promoted"]),
             suppressed=tuple((str(text), float(value)) for text, value in record["suppressed"]),
             neighbours=tuple((int(other), float(cosine)) for other, cosine in record["neighbours"]),
@@ -149,7 +149,8 @@ def _card(line: str) -> FeatureCard:
         raise DictionaryError(f"{FILE} holds a line that is no card ({error}); {_WRITE}") from None
 
 
-def _context(record: dict[str, Any]) -> Context:
+def context_of(record: dict[str, Any]) -> Context:
+    """A context from its record in a file."""
     return Context(
         peak=float(record["peak"]),
         at=int(record["at"]),

@@ -90,23 +90,35 @@ class TopContexts:
         ids = self.ids[changed].gather(1, window_index)
         levels = self.levels[changed].gather(1, window_index)
         feature = changed[:, None].expand_as(chosen)[is_new]
-        ids[is_new], levels[is_new] = self._windows(batch, position[is_new], feature)
+        ids[is_new], levels[is_new] = windows(batch, position[is_new], feature, self.offsets)
         self.peaks[changed] = peaks
         self.documents[changed] = torch.where(
             is_new, documents[changed].gather(1, new), self.documents[changed].gather(1, old)
         )
         self.ids[changed], self.levels[changed] = ids, levels
 
-    def _windows(self, batch: ActivationBatch, positions: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Token ids and activations `[m, window]` around `positions` `[m]`, of `features` `[m]`."""
-        around = positions[:, None] + self.offsets
-        inside = (around >= 0) & (around < len(batch.ids))
-        around = around.clamp(0, len(batch.ids) - 1)
-        for key in (batch.rows, batch.documents):
-            inside &= key[around] == key[positions][:, None]
-        ids = batch.ids[around].masked_fill(~inside, EMPTY).int()
-        levels = batch.activations[around, features[:, None]].masked_fill(~inside, 0.0)
-        return ids, levels
+
+def windows(
+    batch: ActivationBatch, positions: Tensor, features: Tensor, offsets: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Token ids and activations `[m, window]` around `positions` `[m]`, of `features` `[m]`.
+
+    `offsets` `[window]` are relative to the positions. A window stays within its document and row; outside it holds
+    `EMPTY` and 0.
+    """
+    ids, inside = token_windows(batch, positions, offsets)
+    around = (positions[:, None] + offsets).clamp(0, len(batch.ids) - 1)
+    return ids, batch.activations[around, features[:, None]].masked_fill(~inside, 0.0)
+
+
+def token_windows(batch: ActivationBatch, positions: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+    """Token ids `[m, window]` around `positions` `[m]`, and which of them are inside of the document and row."""
+    around = positions[:, None] + offsets
+    inside = (around >= 0) & (around < len(batch.ids))
+    around = around.clamp(0, len(batch.ids) - 1)
+    for key in (batch.rows, batch.documents):
+        inside &= key[around] == key[positions][:, None]
+    return batch.ids[around].masked_fill(~inside, EMPTY).int(), inside
 
 
 def _peaks_per_document(batch: ActivationBatch, keep: int) -> tuple[Tensor, Tensor]:

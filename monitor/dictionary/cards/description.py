@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from monitor.dictionary.cards.contexts import ActivationBatch, TopContexts
+from monitor.dictionary.cards.firings import DrawnPlaces, FiringSample, PlaceSample
 from monitor.dictionary.cards.statistics import FeatureStatistics
 from monitor.dictionary.packed_text import PackedText, batches
 from monitor.dictionary.residual_signals import sinks
@@ -33,6 +35,10 @@ class DescribeOptions:
     """Tokens of a context after the strongest one."""
     batch_tokens: int = 8192
     """Tokens per forward pass."""
+    firings: int = 24
+    """Number of documents per feature from which one place each is drawn where the feature fires; for labels."""
+    places: int = 6144
+    """Number of places that are drawn from the whole corpus; for labels."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,8 @@ class CorpusDescription:
 
     statistics: FeatureStatistics
     contexts: TopContexts
+    firings: FiringSample
+    places: DrawnPlaces
     outliers: int
     """Number of tokens left out because of their norm, or because their residual was not finite."""
 
@@ -77,7 +85,7 @@ def describe(
     dictionary_digest: str = "",
     progress: Callable[[int], None] | None = None,
 ) -> CorpusDescription:
-    """Measure statistics and top contexts of every feature.
+    """Measure statistics and top contexts of every feature, and draw places for its label.
 
     Args:
         rows: packed documents, all of one length.
@@ -93,9 +101,10 @@ def describe(
     """
     device = autoencoder.encoder.device
     counts = _RunningCounts(autoencoder.features, device)
-    contexts = TopContexts(
-        autoencoder.features, keep=options.keep, before=options.before, after=options.after, device=device
-    )
+    window: dict[str, Any] = {"before": options.before, "after": options.after, "device": device}
+    contexts = TopContexts(autoencoder.features, keep=options.keep, **window)
+    firings = FiringSample(autoencoder.features, keep=options.firings, **window)
+    places = PlaceSample(keep=options.places, **window)
     first_row = 0
     for batch in _batches(rows, options.batch_tokens):
         x = residuals(batch.ids).to(device)
@@ -108,12 +117,15 @@ def describe(
             activations[~counted[part].flatten()] = 0.0
             counts.add(activations, counted[part])
             row = (first_row + part)[:, None].expand(-1, ids.shape[1]).flatten()
-            contexts.update(ActivationBatch(ids[part].flatten(), row, documents[part].flatten(), activations))
+            seen = ActivationBatch(ids[part].flatten(), row, documents[part].flatten(), activations)
+            contexts.update(seen)
+            firings.update(seen)
+            places.update(seen, counted[part].flatten())
         first_row += len(ids)
         if progress is not None:
             progress(ids.numel())
     statistics = replace(_statistics(counts, corpus, dictionary_digest), norm_limit=options.limit)
-    return CorpusDescription(statistics, contexts, counts.outliers)
+    return CorpusDescription(statistics, contexts, firings, places.places, counts.outliers)
 
 
 def _batches(rows: Iterable[PackedText], batch_tokens: int) -> Iterator[PackedText]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -12,6 +11,7 @@ from monitor.dictionary.cards.card_file import Context, FeatureCard
 from monitor.dictionary.cards.contexts import EMPTY
 from monitor.dictionary.cards.description import CorpusDescription
 from monitor.dictionary.cards.detokenizer import Detokenizer
+from monitor.dictionary.cards.firing_file import DrawnPlace
 from monitor.dictionary.cards.logit_lens import Unembedding, promoted
 from monitor.dictionary.cards.neighbours import nearest
 from monitor.dictionary.sae import SparseAutoencoder
@@ -50,7 +50,7 @@ def make_cards(
     for feature in range(len(decoder)):
         yield FeatureCard(
             feature=feature,
-            contexts=tuple(itertools.islice(_contexts(description, feature, detokenizer, start), contexts)),
+            contexts=tuple(_contexts(description, feature, detokenizer, start, contexts)),
             promoted=_spelt(tokens.raised[feature], tokens.raised_by[feature], detokenizer) if tokens else (),
             suppressed=_spelt(tokens.lowered[feature], tokens.lowered_by[feature], detokenizer)
             if tokens
@@ -60,24 +60,96 @@ def make_cards(
 
 
 def _contexts(
-    description: CorpusDescription, feature: int, detokenizer: Detokenizer, start: Sequence[int]
+    description: CorpusDescription, feature: int, detokenizer: Detokenizer, start: Sequence[int], most: int
 ) -> Iterator[Context]:
     top = description.contexts
     maximum = float(description.statistics.maximum[feature])
-    seen: set[tuple[int, ...]] = set()
-    for peak, ids, levels in zip(top.peaks[feature], top.ids[feature], top.levels[feature], strict=True):
-        inside = ids != EMPTY
-        if start and ids[inside][: len(start)].tolist() == list(start):
-            inside[inside.nonzero().squeeze(1)[: len(start)]] = False
-        at = int(inside[: top.before].sum())
-        window = ids[inside].tolist()
-        before = tuple(window[max(0, at + 1 - _ALIKE) : at + 1])
-        if peak <= 0 or before in seen:
-            continue
-        seen.add(before)
-        yield Context(
-            round(float(peak), 4), at, tuple(detokenizer.pieces(window)), _percent(levels[inside], maximum)
+    for slot in _shown(description, feature, start, most):
+        yield _context(
+            float(top.peaks[feature, slot]),
+            top.ids[feature, slot],
+            top.levels[feature, slot],
+            maximum,
+            top.before,
+            detokenizer,
+            start,
         )
+
+
+def _shown(description: CorpusDescription, feature: int, start: Sequence[int], most: int) -> list[int]:
+    """Indices of the kept contexts that the card shows: no duplicates, and at most so many."""
+    top = description.contexts
+    seen: set[tuple[int, ...]] = set()
+    found: list[int] = []
+    for slot, (peak, ids) in enumerate(zip(top.peaks[feature], top.ids[feature], strict=True)):
+        inside, at = _inside(ids, top.before, start)
+        before = tuple(ids[inside].tolist()[max(0, at + 1 - _ALIKE) : at + 1])
+        if peak > 0 and before not in seen and len(found) < most:
+            seen.add(before)
+            found.append(slot)
+    return found
+
+
+def make_firings(
+    description: CorpusDescription,
+    detokenizer: Detokenizer,
+    *,
+    start: Sequence[int] = (),
+    contexts: int = 8,
+) -> Iterator[tuple[Context, ...]]:
+    """The places drawn where each feature fires, in the order of the features; see `FiringSample`.
+
+    Documents that the feature's card shows, which has at most `contexts` of them, are left out: a label that was made
+    from the card can be measured on the others. `at` is the drawn token, not the strongest.
+    """
+    drawn, documents = description.firings, description.contexts.documents
+    for feature in range(len(documents)):
+        own = drawn.of(feature)
+        on_card = documents[feature, _shown(description, feature, start, contexts)]
+        fresh = ~torch.isin(drawn.document[own], on_card)
+        maximum = float(description.statistics.maximum[feature])
+        yield tuple(
+            _context(float(peak), ids, levels, maximum, drawn.before, detokenizer, start)
+            for peak, ids, levels in zip(
+                drawn.activation[own][fresh], drawn.ids[own][fresh], drawn.levels[own][fresh], strict=True
+            )
+        )
+
+
+def make_places(
+    description: CorpusDescription, detokenizer: Detokenizer, *, start: Sequence[int] = ()
+) -> Iterator[DrawnPlace]:
+    """The places that were drawn from the whole corpus, with the features that are active there."""
+    drawn = description.places
+    active: list[list[int]] = [[] for _ in range(len(drawn.ids))]
+    for place, feature in zip(drawn.place.tolist(), drawn.feature.tolist(), strict=True):
+        active[place].append(feature)
+    for ids, features in zip(drawn.ids, active, strict=True):
+        inside, at = _inside(ids, description.firings.before, start)
+        yield DrawnPlace(at, tuple(detokenizer.pieces(ids[inside].tolist())), tuple(features))
+
+
+def _context(
+    peak: float,
+    ids: Tensor,
+    levels: Tensor,
+    maximum: float,
+    before: int,
+    detokenizer: Detokenizer,
+    start: Sequence[int],
+) -> Context:
+    inside, at = _inside(ids, before, start)
+    return Context(
+        round(peak, 4), at, tuple(detokenizer.pieces(ids[inside].tolist())), _percent(levels[inside], maximum)
+    )
+
+
+def _inside(ids: Tensor, before: int, start: Sequence[int]) -> tuple[Tensor, int]:
+    """Which positions of a window are shown, and the index of its middle token among them."""
+    inside = ids != EMPTY
+    if start and ids[inside][: len(start)].tolist() == list(start):
+        inside[inside.nonzero().squeeze(1)[: len(start)]] = False
+    return inside, int(inside[:before].sum())
 
 
 def _percent(levels: Tensor, maximum: float) -> tuple[int, ...]:

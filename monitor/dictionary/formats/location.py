@@ -14,7 +14,14 @@ from monitor.dictionary.formats.files import WEIGHTS
 from monitor.errors import DictionaryError
 
 STATISTICS = "statistics.safetensors"
-OWN = (STATISTICS, "sparsity.safetensors", "cards.jsonl.xz", "labels.json", "training.json")
+OWN = (
+    STATISTICS,
+    "sparsity.safetensors",
+    "cards.jsonl.xz",
+    "firings.jsonl.xz",
+    "labels.json",
+    "training.json",
+)
 """Files that sae-monitor and SAELens keep beside a dictionary; they are not taken for its weights."""
 _DEPTH = 3
 

@@ -46,6 +46,7 @@ def test_a_dictionary_that_was_trained_again_is_described_again(bare, tmp_path):
     assert "another dictionary" in refused
     assert "labels.json" in refused
     (folder / "labels.json").unlink()
+    (folder / "firings.jsonl.xz").write_bytes(b"of another dictionary, and written over")
     described(*options)
     assert load_dictionary(folder).statistics is not None
     assert load_dictionary(folder).digest != before
@@ -67,12 +68,13 @@ def test_what_is_written_and_what_is_said_of_it(tmp_path):
         "mine",
     )
     folder = own.dictionary
-    for name in ("statistics.safetensors", "cards.jsonl.xz", "labels.json"):
+    for name in ("statistics.safetensors", "firings.jsonl.xz", "cards.jsonl.xz", "labels.json"):
         assert f"{folder / name}  0." in done.stdout
     statistics = load_dictionary(folder).statistics
     assert f"{statistics.tokens:,} tokens in " in done.stdout
     dead = int((statistics.maximum == 0).sum())
     assert f"never active {dead} of {FEATURES}" in done.stdout
     assert statistics.corpus == "mine"
+    assert "labels: none could be tried" in done.stdout  # the corpus is one document
     record = json.loads(run("features", "show", 1, "--json", *own.dictionary_option).stdout)
     assert len(record["contexts"]) <= 2

@@ -9,6 +9,8 @@ import pytest
 from rich.console import Console
 
 from monitor.cli.features.one_feature import painter_for, shaded
+from monitor.dictionary.bundle import load_dictionary
+from monitor.dictionary.cards import labels
 from monitor.dictionary.cards.card_file import Context
 from tests.cli.features.described import described, run
 from tests.cli.small_pair import write_small_pair
@@ -44,6 +46,38 @@ def test_a_hand_label_shows_and_automatic_labelling_keeps_it(tmp_path):
     record = json.loads(run("features", "show", 3, *own.dictionary_option, "--json").stdout)
     assert record["label_by_hand"] is False
     assert record["label"] != "wants power"
+
+
+def test_automatic_labels_are_made_again_from_what_describe_kept(tmp_path):
+    own = write_small_pair(tmp_path)
+    described(*own.options, "--data", own.corpus, "--tokens", "1000", "--length", "64")
+    file = own.dictionary / "labels.json"
+    first = json.loads(file.read_text())
+    said = run("features", "label", "--auto", *own.dictionary_option).stdout
+    assert json.loads(file.read_text()) == first
+    assert (
+        "labels: none could be tried" in said
+    )  # the corpus is one document, so nothing is left to try them on
+    (own.dictionary / "firings.jsonl.xz").unlink()
+    run("features", "label", "--auto", *own.dictionary_option)  # the cards alone give labels too
+    assert set(json.loads(file.read_text())["auto"]) == set(first["auto"])
+
+
+def test_show_tells_how_well_the_label_predicts(tmp_path):
+    own = write_small_pair(tmp_path)
+    described(*own.options, "--data", own.corpus, "--tokens", "1000", "--length", "64")
+    found = labels.load(own.dictionary, load_dictionary(own.dictionary).digest)
+    score = labels.LabelScore(0.5, None, 0.5, 6, 0, 12, 0, 0.001)
+    labels.save(own.dictionary, found.with_auto({1: "unclear"}, {1: score}, {1: "“rain”"}))
+    record = json.loads(run("features", "show", 1, *own.dictionary_option, "--json").stdout)
+    assert (record["label_score"]["auroc"], record["label_tried"]) == (0.5, "“rain”")
+    text = " ".join(run("features", "show", 1, *own.dictionary_option).stdout.split())
+    assert (
+        "unclear (automatic label: tried “rain”: AUROC 0.50 on 18 other places; it holds at 0 of 6 where"
+        in text
+    )
+    record = json.loads(run("features", "show", 2, *own.dictionary_option, "--json").stdout)
+    assert (record["label_score"], record["label_tried"]) == (None, None)
 
 
 @pytest.mark.slow
