@@ -27,6 +27,7 @@ class SourceTexts:
 
     name: str
     texts: Sequence[str]
+    """As people read them; a statement that is read as a prompt and as an answer stands here twice."""
     read: TextReadings
     positive: Indices
     """`[texts]`: 1 where the text shows the concept, else 0."""
@@ -148,7 +149,7 @@ def _methods(
         return {"policy": scorer.score(read)}
     everything = rows.everything
     y, importance, means = rows.positive, rows.importance, rows.read.means
-    recipe = Recipe((scorer.how,), DRAWN, 1, seed, signed=True)
+    recipe = Recipe((scorer.how,), DRAWN, seed, signed=True)
     ever = np.flatnonzero(rows.read.tokens.density() > 0)
     count = scorer.features or DRAWN
     drawn = weighted(rows, everything, recipe, random_features(ever, count, seed))
