@@ -93,4 +93,4 @@ def inputs(reader, texts=150, aside=0):
     return Inputs(reader, model, dictionary, benign, read, read.tokens.density(), **more)
 
 
-QUICK = FitSettings(features=8)
+QUICK = FitSettings(features=8, detector="features")

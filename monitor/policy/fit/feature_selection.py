@@ -1,8 +1,8 @@
 """Which features of the dictionary a policy uses: those that detect its concept, and those that suppression clamps.
 
-Detecting features are chosen forward: the features along which the loss of a logistic regression falls fastest are taken
-in, and the regression on all that were taken is fitted again (fully corrective selection, Shalev-Shwartz et al., 2010).
-So a feature that says the same as another is passed over. Features to clamp are chosen by their causal effect
+Detecting features are chosen forward: those along which the loss of a logistic regression falls fastest are taken in,
+and the regression on all that were taken is fitted again (fully corrective selection, Shalev-Shwartz et al., 2010). What
+is said by earlier ones already counts less for the next. Features to clamp are chosen by their causal effect
 (attribution patching, Nanda 2023, with the gradient at the tapped layer).
 """
 
