@@ -213,6 +213,17 @@ class PairReader:
         behind = int(kept[: len(prompt)].sum())
         return found[:behind], found[behind:]
 
+    def judged_columns(self, text: Document, plan: WatchPlan) -> NDArray[np.float32]:
+        """Readings `[1 + tokens, watched]` of the tokens of a text that rules judge, zero in the first row.
+
+        So they can be put to rules, which pass over the first token of a sequence.
+        """
+        placed = self.placed(text)
+        ids = torch.tensor([list(placed.ids)])
+        residual = self.pair.residuals(ids)
+        rows = self.columns(residual[0][self.judged(residual, ids, [placed.begin])[0]], plan)
+        return np.concatenate([np.zeros((1, len(plan)), np.float32), rows])
+
     def _shown(self, ids: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Which tokens rules are shown `[tokens]`, and the residuals of all `[tokens, d_model]`."""
         residual = self.pair.residuals(torch.tensor([list(ids)]))[0]

@@ -22,8 +22,9 @@ from monitor.cli.show.words import counted
 from monitor.policy.files.lock import LockModel, Separation
 
 CAPTION = (
-    "by: what detects (features by their number, probe, or both); c: clamps. AUROC (95 %) against own negatives. recall: where 1 % of benign texts fire (95 %). "
-    "caught: positives on which the rules fire as locked. topic: own negatives that fire at 1 % too."
+    "by: what detects (features by their number, a probe, or both); c: clamps. AUROC (95 %) against own negatives. "
+    "recall: where 1 % of benign texts fire (95 %). caught: positives on which the rules fire as locked. topic: own "
+    "negatives that fire at 1 % too."
 )
 METHODS = {
     "policy": "policy",

@@ -144,8 +144,8 @@ class Explained(Strict):
     """How far features of the dictionary account for the scores of a probe."""
 
     named: Share
-    """Of what all features add to the scores of the strongest tokens of positives, the share that the features add which
-    the lock names."""
+    """The share that the features of the lock have in what all features add to the scores of positives' strongest
+    tokens."""
     correlation: Annotated[float, Field(ge=-1, le=1)]
     """Between the probe's token scores and what all features together add to them."""
 
@@ -170,8 +170,8 @@ class PolicyCard(Strict):
     detector: Detector = "features"
     """What scores tokens when the policy runs."""
     methods: dict[str, Separation]
-    """`policy` is the rule's pooling with what was chosen: `features`, a `probe` or both `combined`. Each text is scored
-    by a detector that was both learnt and chosen without it. Beside it stand those three with the same pooling,
+    """`policy` is the rule's pooling with what was chosen: `features`, a `probe` or both `combined`. Each text is
+    scored by a detector that was both learnt and chosen without it. Beside it stand those three with the same pooling,
     `linear_probe` and `difference_of_means` on mean residuals, `bag_of_words`, and `random_features`, as many as the
     policy would have."""
     sizes: dict[str, Separation] = Field(default_factory=dict)
@@ -242,8 +242,8 @@ class LockModel(Strict):
     extra: Digest | None = None
     """Digest of the extra labelled texts that were learnt from; null where there were none."""
     detector: Detector = "features"
-    """What a rule or condition reads where it names neither features nor a signal. `combined` is the sum of the weighted
-    features and the probe."""
+    """What a rule or condition reads where it names neither features nor a signal. `combined` is the sum of the
+    weighted features and the probe."""
     features: list[LockedFeature]
     """The features that detect; empty where the detector is the probe."""
     probe: ProbeModel | None = None

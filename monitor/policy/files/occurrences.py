@@ -10,6 +10,7 @@ import enum
 import hashlib
 import re
 from collections.abc import Mapping
+from itertools import pairwise
 
 Document = str | tuple[Mapping[str, str], ...]
 """A text by itself, or the turns of a conversation as `{"role": …, "content": …}`. What is judged is the text; of a
@@ -55,7 +56,8 @@ def kind_called(word: str) -> Kind:
 def occurrences(text: str, kind: Kind, *, turns: bool) -> tuple[Document, ...]:
     """A text as a model meets it, once or for a statement twice; `turns` where the model has a chat template.
 
-    A text that is written as a dialogue (`Human: …`, a blank line, `Assistant: …`) is that conversation, whatever its kind.
+    A text that is written as a dialogue (`Human: …`, a blank line, `Assistant: …`) is that conversation, of whatever
+    kind it is.
     """
     if not turns or kind is Kind.TEXT:
         return (text,)
@@ -81,7 +83,7 @@ def dialogue_of(text: str) -> tuple[Mapping[str, str], ...]:
         role, name = ("user", ASKED.strip()) if part.startswith(ASKED.strip()) else ("assistant", ANSWERED)
         if said := part.removeprefix(name).strip():
             found.append({"role": role, "content": said})
-    alternating = all(one["role"] != other["role"] for one, other in zip(found, found[1:], strict=False))
+    alternating = all(one["role"] != other["role"] for one, other in pairwise(found))
     return tuple(found) if found and found[0]["role"] == "user" and alternating else ()
 
 

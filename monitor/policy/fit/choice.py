@@ -1,4 +1,4 @@
-"""The choice of a detector by scores of texts that it did not learn from: features, a probe or both, and how many features.
+"""The choice of a detector by texts that it did not learn from: features, a probe or both, and how many features.
 
 The simplest candidate is taken that is not worse than the best by more than the standard error of the difference, over
 resamples of whole groups (the one-standard-error rule of Breiman et al., 1984, for paired differences). Fewer features

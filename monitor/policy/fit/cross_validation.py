@@ -60,7 +60,7 @@ class HeldOutScores:
     rules: list[BucketMaxima]
     """For each rule, scores by detectors of this choice."""
     methods: dict[str, Floats]
-    """Scores `[texts]`: `policy` by what was chosen without the text's fold, each kind of detector, and the baselines."""
+    """Scores `[texts]`: `policy` by what was chosen without the text's fold; each kind of detector; the baselines."""
     sizes: dict[str, Floats]
     """Scores `[texts]` by features alone, by their number; `all` are all that are ever active."""
     aggregates: dict[str, Floats]
@@ -163,11 +163,10 @@ def _methods(
     found: dict[str, Floats] = {}
     for model, held, choice in zip(models, parts, choices, strict=True):
         kinds = {kind: model.scores(choice.of(kind), held) for kind in KINDS}
-        for name, scores in {
-            "policy": kinds[choice.kind],
-            **kinds,
-            **_baselines(model, held, choice.size),
-        }.items():
+        scored: dict[str, Floats] = {"policy": kinds[choice.kind], **_baselines(model, held, choice.size)}
+        for kind, scores in kinds.items():
+            scored[kind] = scores
+        for name, scores in scored.items():
             found.setdefault(name, np.full(len(rows.documents), np.nan))[held] = scores
     return found
 

@@ -18,7 +18,7 @@ from monitor.policy.fit.feature_selection import SIZES, candidates_of, ranked
 from monitor.policy.fit.pooling import RulePooling
 from monitor.policy.fit.readings import Floats, Indices, TextReadings
 from monitor.policy.fit.rows import FitRows
-from monitor.policy.fit.weights import PARETO, STANDARD, logistic, weigh
+from monitor.policy.fit.weights import DENSE, SPARSE, logistic, weigh
 from monitor.policy.schema.policy import CheckModel, Pin, ProbeModel
 
 SLIGHT = 1e-3
@@ -183,7 +183,7 @@ def learn_all_features(rows: FitRows, which: Indices, recipe: Recipe) -> Feature
     means = rows.read.feature_means[which]
     active = candidates_of(means, rows.positive[which], recipe.signed)
     weights, _ = logistic(
-        means[:, active].toarray(), rows.positive[which], rows.importance[which], recipe.signed, PARETO
+        means[:, active].toarray(), rows.positive[which], rows.importance[which], recipe.signed, SPARSE
     )
     return FeatureDetector(active, weights / (np.abs(weights).max(initial=0.0) + 1e-12))
 
@@ -194,7 +194,7 @@ def weighted(rows: FitRows, which: Indices, recipe: Recipe, features: Indices) -
         return FeatureDetector(features, np.zeros(0))
     texts = rows.read.tokens.take(which).columns(features)
     y, importance = rows.positive[which], rows.importance[which]
-    return FeatureDetector(features, weigh(texts, y, importance, recipe.poolings[0], recipe.signed, PARETO))
+    return FeatureDetector(features, weigh(texts, y, importance, recipe.poolings[0], recipe.signed, SPARSE))
 
 
 def _useful(found: FeatureDetector) -> FeatureDetector:
@@ -212,7 +212,7 @@ def learn_probe(rows: FitRows, which: Indices, recipe: Recipe) -> ProbeDetector:
     centre, scale = means.mean(axis=0), means.std(axis=0) + 1e-6
     texts = [((rows.read.residual(int(i)) - centre) / scale).astype(np.float32) for i in which]
     y, importance = rows.positive[which], rows.importance[which]
-    weights = weigh(texts, y, importance, recipe.poolings[0], True, STANDARD)
+    weights = weigh(texts, y, importance, recipe.poolings[0], True, DENSE)
     strongest = max((float(np.abs(text @ weights).max()) for text in texts if len(text)), default=1.0)
     return ProbeDetector(weights / scale, float(-(weights / scale) @ centre), max(strongest, 1e-9))
 

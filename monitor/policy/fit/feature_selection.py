@@ -1,8 +1,8 @@
 """Which features of the dictionary a policy uses: those that detect its concept, and those that suppression clamps.
 
 Detecting features are chosen forward: those along which the loss of a logistic regression falls fastest are taken in,
-and the regression on all that were taken is fitted again (fully corrective selection, Shalev-Shwartz et al., 2010). What
-is said by earlier ones already counts less for the next. Features to clamp are chosen by their causal effect
+and the regression on all that were taken is fitted again (fully corrective selection, Shalev-Shwartz et al., 2010).
+What earlier ones say already counts less for the next. Features to clamp are chosen by their causal effect
 (attribution patching, Nanda 2023, with the gradient at the tapped layer).
 """
 
@@ -16,7 +16,7 @@ from scipy.special import expit
 
 from monitor.policy.files.lock import LockedClamp
 from monitor.policy.fit.readings import Floats, Indices
-from monitor.policy.fit.weights import PARETO, costs, logistic, scales
+from monitor.policy.fit.weights import SPARSE, costs, logistic, scales
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 """Numbers of features of which detectors are made."""
@@ -48,7 +48,7 @@ def ranked(
     x = mean[:, candidates].tocsc()
     middle = np.asarray(x.mean(axis=0)).ravel()
     square = np.asarray(x.multiply(x).mean(axis=0)).ravel()
-    scale = scales(np.sqrt(np.maximum(square - middle**2, 0.0)), PARETO)
+    scale = scales(np.sqrt(np.maximum(square - middle**2, 0.0)), SPARSE.power)
     sign, cost = 2.0 * y - 1.0, costs(y, importance)
     order: list[int] = []
     margin = np.zeros(len(y))
@@ -62,7 +62,7 @@ def ranked(
         if not order:
             break
         taken = x[:, order].toarray()
-        weights, bias = logistic(taken, y, importance, signed, PARETO)
+        weights, bias = logistic(taken, y, importance, signed, SPARSE)
         margin = sign * (taken @ weights + bias)
     return np.asarray(candidates[order], np.intp)
 

@@ -209,7 +209,7 @@ def _probe_in(detector: LearntKind) -> ProbeDetector | None:
 def _explain(
     probe: ProbeDetector, inputs: Inputs, rows: FitRows
 ) -> tuple[list[LockedExplanation], Explained]:
-    """The features that add most to a probe's scores of the strongest tokens of positives, and what they account for."""
+    """The features that add most to a probe's scores of positives' strongest tokens, and what they account for."""
     reader, tokens = inputs.reader, rows.read.tokens
     adds = reader.reach(probe.weights) / probe.scale
     scores = probe.tokens(rows.read, rows.everything)

@@ -31,7 +31,7 @@ class RulePooling:
     """The rule's `for`: the pooled score must stay at or above the threshold for this many tokens in a row."""
 
     def score(self, texts: Sequence[Floats]) -> Floats:
-        """`[texts]`: the highest pooled score of each text, from its token scores `[tokens]`; 0 for one without tokens."""
+        """`[texts]`: the highest pooled score of each text, from its token scores `[tokens]`; 0 for no tokens."""
         if isinstance(self.pooling, Ema) and self.hold == 1:
             best = _averages(texts, self.pooling).max(axis=1, initial=-np.inf)
             return np.where(np.isfinite(best), best, 0.0)

@@ -192,8 +192,9 @@ class Weights:
     ) -> tuple[Indices, Indices, Indices, NDArray[np.float32]]:
         """The features that give most to the scores of pairs of a token and a check, `most` of each at most.
 
-        To a probe's score a feature gives what its direction in the dictionary has in common with the probe. Gives pair, rank from 0 on, column and reading of each; only what gives more than 0. Of equal ones the lower
-        column comes first.
+        To a probe's score a feature gives what its direction in the dictionary has in common with the probe. Gives
+        pair, rank from 0 on, column and reading of each; only what gives more than 0. Of equal ones the lower column
+        comes first.
         """
         read, shares = scored.active, scored.shares
         if shares is None or self._named is not None or 4 * len(tokens) < len(read):

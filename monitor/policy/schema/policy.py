@@ -76,7 +76,7 @@ class Concept(Strict):
 
     examples: Annotated[str, Field(pattern=FILE, max_length=200)] | None = None
     """Name of a JSONL file beside the policy. Each row has `text` or the `messages` of a conversation, and a `label`
-    (positive, negative or hard_negative); it may have a `kind`, and a `group` that ties variants of one text together."""
+    (positive, negative or hard_negative). It may have a `kind`, and a `group` that ties variants of a text together."""
     positive: list[Text] = []
     """Texts that show the concept, beside those of the file."""
     negative: list[Text] = []
@@ -84,11 +84,12 @@ class Concept(Strict):
     hard_negative: list[Text] = []
     """Benign texts that look like positives, beside those of the file."""
     kind: Literal["request", "response", "statement", "text"] | None = None
-    """Where the texts occur, unless a row says it itself: a `request` is a user's turn, a `response` the model's turn, a
-    `statement` is read as both, and a `text` stands alone, without a chat template. Left out, they are statements."""
+    """Where the texts occur, unless a row says it itself: a `request` is a user's turn, a `response` the model's turn,
+    a `statement` is read as both, and a `text` stands alone, without a chat template. Left out, they are statements."""
     detector: Literal["features", "probe", "combined"] | None = None
-    """What `policy fit` learns: weighted `features`, a `probe` on the residual stream, or both `combined`. Left out, the
-    option `--detector` of the fit decides, which takes what detects best on examples that it was not learnt from."""
+    """What `policy fit` learns: weighted `features`, a `probe` on the residual stream, or both `combined`. Left out,
+    the option `--detector` of the fit decides, which takes what detects best on examples that it was not learnt
+    from."""
 
     def checks(self) -> Iterable[FieldCheck]:
         """There are positive texts and others to learn from."""

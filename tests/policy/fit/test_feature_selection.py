@@ -16,7 +16,7 @@ def test_clamps_leave_out_what_benign_text_uses():
 
 
 def planted(texts=120):
-    """Noise on 40 features; 7 marks positives, 8 says the same as 7, and 21 marks other positives. 30 marks negatives."""
+    """Noise on 40 features; 7 marks positives, 8 says the same, 21 marks other positives, and 30 marks negatives."""
     rng = np.random.default_rng(5)
     y = np.arange(texts) % 2
     x = rng.exponential(0.1, (texts, 40)) * (rng.random((texts, 40)) < 0.2)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from monitor.policy.fit.pooling import RulePooling
-from monitor.policy.fit.weights import PARETO, RIDGE, STANDARD, costs, logistic, scales, weigh
+from monitor.policy.fit.weights import DENSE, SPARSE, Penalty, costs, logistic, scales, weigh
 from monitor.policy.schema.policy import Ema, Max, TopKMean
 
 
@@ -21,7 +21,7 @@ def test_logistic_weights_minimise_the_loss_they_claim(signed):
 
     def loss(found, middle):
         margin = (2.0 * y - 1.0) * (x @ found + middle)
-        return cost @ np.log1p(np.exp(-margin)) + RIDGE * np.square(found * spread).sum()
+        return cost @ np.log1p(np.exp(-margin)) + DENSE.ridge * np.square(found * spread).sum()
 
     least = loss(weights, bias)
     for _ in range(50):
@@ -35,15 +35,15 @@ def test_both_classes_count_the_same():
 
 
 def test_a_rare_feature_does_not_get_the_weight_of_its_rarity():
-    """Two features that say as much; one is active in few texts. Scaled by its spread it would weigh many times as much."""
+    """One of two features is active in few texts. Scaled by its spread it would weigh many times as much."""
     rng = np.random.default_rng(1)
     y = np.arange(400) % 2
     often = (rng.random(400) < 0.5) * 0.5 + 0.3 * y
     rare = (rng.random(400) < 0.02) * (y == 1) * 0.5
     x = np.stack([often, rare], axis=1)
-    by_spread, by_root = (logistic(x, y, np.ones(400), True, scaling)[0] for scaling in (STANDARD, PARETO))
+    by_spread, by_root = (logistic(x, y, np.ones(400), True, Penalty(0.1, power))[0] for power in (1.0, 0.5))
     assert by_root[1] / by_root[0] < 0.5 * by_spread[1] / by_spread[0]
-    np.testing.assert_allclose(scales(np.asarray([1.0, 4.0, 16.0]), PARETO), [2.0, 4.0, 8.0], rtol=1e-5)
+    np.testing.assert_allclose(scales(np.asarray([1.0, 4.0, 16.0]), SPARSE.power), [2.0, 4.0, 8.0], rtol=1e-5)
 
 
 @pytest.mark.parametrize("pooling", [Ema(half_life=4), Max(), TopKMean(k=3)])

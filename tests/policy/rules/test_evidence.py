@@ -132,7 +132,7 @@ class Reference:
 
     def named(self, check, t):
         features = self.policies.watch.features
-        gives = {column: 0.0 for column in range(len(features))}
+        gives = dict.fromkeys(range(len(features)), 0.0)
         for share, column in self.shares(check, t):
             if column < len(features):
                 gives[column] += share
