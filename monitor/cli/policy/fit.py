@@ -209,4 +209,4 @@ def _row(lock: LockModel) -> list[str]:
 
 
 def _short(measure: Separation | None) -> str:
-    return "" if measure is None else f"{measure.auroc:.2f} {100 * measure.recall:3.0f}"
+    return "" if measure is None else f"{measure.auroc:.2f} {100 * measure.recall:2.0f}"
