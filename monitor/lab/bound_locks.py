@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 from monitor.lab.policies import bound_elsewhere, running_of
 from monitor.lab.policy_evaluation import signals_of
 from monitor.lab.policy_tests import results_of
-from monitor.policy.files.examples import BENIGN_FILE, read_benign
+from monitor.policy.files.examples import BENIGN_FILE, read_benign_kinds
 from monitor.policy.files.loader import read_folder
 from monitor.policy.files.lock import LockModel, lock_path
+from monitor.policy.files.occurrences import one_occurrence
 from monitor.policy.files.resolve import resolve
 from monitor.policy.files.source import Running, Source
 from monitor.policy.files.yaml_document import Problem
@@ -69,7 +70,9 @@ def bind(pair: Pair, folder: Path, progress: Callable[[str], None]) -> list[Bind
             found.append(Binding(lock.policy, ()))
             continue
         if benign is None and (folder / BENIGN_FILE).exists():
-            benign = reader.read(list(read_benign(folder / BENIGN_FILE)))
+            kinds = read_benign_kinds(folder / BENIGN_FILE)
+            turns = reader.takes_turns
+            benign = reader.read([one_occurrence(text, kind, turns=turns) for text, kind in kinds.items()])
         bound = _bound(lock, running)
         why = tuple(_objections(replace(source, lock=bound), reader, benign))
         if not why:
@@ -121,8 +124,9 @@ def _objections(source: Source, reader: PairReader, benign: TextReadings | None)
     if source.lock is None or resolve(source, running, problems) is None:
         yield from (problem.message for problem in problems)
         return
-    positive = [example.text for example in source.examples if example.label == "positive"]
-    read = reader.read(positive) if positive else None
+    positive = [example for example in source.examples if example.label == "positive"]
+    met = [one for example in positive for one in example.occurrences(turns=reader.takes_turns)]
+    read = reader.read(met) if met else None
     for scorer in locked_scorers(source.model, source.lock, source.path.parent):
         caught, said = scorer.locked.caught, scorer.locked.benign_rate
         if read is not None and caught is not None and (now := _rate(scorer.fired(read))) < caught - SLACK:

@@ -18,6 +18,7 @@ from monitor.lab.readings import PairReader
 from monitor.lab.texts import read_texts
 from monitor.policy.files.examples import read_examples
 from monitor.policy.files.loader import read_folder
+from monitor.policy.files.occurrences import Kind, one_occurrence
 from monitor.policy.files.source import Running
 from monitor.policy.fit.readings import TextReadings
 from monitor.policy.fit.rule_scorers import columns
@@ -111,7 +112,8 @@ def compare_folders(
     reader = PairReader(pair, {signal for policies in sets for signal in policies.watch.signals})
     progress(f"reading {len(on.texts)} texts")
     reader.tell = progress
-    read = reader.read(on.texts)
+    kind = Kind.REQUEST if phase is Phase.PROMPT else Kind.RESPONSE
+    read = reader.read([one_occurrence(text, kind, turns=reader.takes_turns) for text in on.texts])
     first, second = (outcomes(policies, read, phase) for policies in sets)
     result = compare(first, second, *(_rules(policies) for policies in sets))
     notes = [note for name, folder in (("A", a), ("B", b)) for note in _left_out(name, folder, running)]

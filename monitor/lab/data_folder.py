@@ -19,6 +19,7 @@ from typing import Any
 from monitor.errors import InputError
 from monitor.lab.splits import Split, group_names_source
 from monitor.lab.texts import ROWS, LabelledText, first_row, kind_of, read_labelled, read_texts
+from monitor.policy.files.occurrences import kind_called
 from monitor.policy.files.yaml_document import PolicyProblems, Problem, YamlDocument, read_document
 from monitor.policy.fit.rows import LabelledTexts
 
@@ -150,11 +151,14 @@ class DataFolder:
         """Rows that may teach a policy beside its examples; empty where the folder has nothing on it."""
         sources = [source for source in self.about(policy, category) if source.learn != "none"]
         rows = [
-            (row.text[:EXTRA_CHARACTERS], bool(row.label), source.group_of(row))
-            for source in sources
-            for row in self._teaching(source, EXTRA_ROWS // len(sources))
+            (source, row) for source in sources for row in self._teaching(source, EXTRA_ROWS // len(sources))
         ]
-        return LabelledTexts([r[0] for r in rows], [r[1] for r in rows], [r[2] for r in rows])
+        return LabelledTexts(
+            [row.text[:EXTRA_CHARACTERS] for _, row in rows],
+            [bool(row.label) for _, row in rows],
+            [source.group_of(row) for source, row in rows],
+            [kind_called(row.kind) for _, row in rows],
+        )
 
     def _teaching(self, source: LabelledFile, most: int) -> Iterator[LabelledText]:
         kept = [

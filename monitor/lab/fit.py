@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,8 +15,10 @@ from monitor.lab.policies import bound_elsewhere, running_of
 from monitor.lab.policy_evaluation import idle_sources, signals_of
 from monitor.lab.readings import PairReader, later_residuals
 from monitor.lab.splits import Split
+from monitor.policy.files.examples import BENIGN_FILE, read_benign_kinds
 from monitor.policy.files.loader import read_folder
 from monitor.policy.files.lock import DictionaryRef, LockModel, ModelRef, write_lock
+from monitor.policy.files.occurrences import Kind, one_occurrence
 from monitor.policy.files.probe_weights import store_probe
 from monitor.policy.files.resolve import unfit
 from monitor.policy.files.source import Source
@@ -80,13 +82,14 @@ class PolicyFit:
         if extra is not None:
             self.notes = (*extra.notes, *idle_sources(extra, everything))
         self.texts: BenignTexts = benign_texts(folder, benign, split or HALVES)
+        self.kinds = _kinds(folder)
 
     def run(self, pair: Pair, settings: FitSettings, progress: Tell, written: Tell) -> FittedPolicies:
         """Fit every policy and write its lock. `progress` is told what it is at, `written` what came of it."""
         reader = PairReader(pair, signals_of(self.sources))
         reader.tell = progress
         progress(f"reading {len(self.texts.learnt) + len(self.texts.aside)} benign texts")
-        inputs = _inputs(reader, self.texts)
+        inputs = _inputs(reader, self.texts, self.kinds)
         made: list[LockModel] = []
         failed: list[str] = []
         for number, source in enumerate(self.sources, 1):
@@ -135,19 +138,30 @@ def _chosen(sources: Sequence[Source], only: Sequence[str]) -> list[Source]:
     return [source for source in sources if not only or source.model.metadata.name in only]
 
 
-def _inputs(reader: PairReader, texts: BenignTexts) -> Inputs:
+def _inputs(reader: PairReader, texts: BenignTexts, kinds: Mapping[str, Kind]) -> Inputs:
+    """What all policies are fitted with; `kinds` says of some benign texts where they occur."""
     pair = reader.pair
-    read = reader.read(texts.learnt)
+    learnt, aside = (
+        [one_occurrence(text, kinds.get(text, Kind.STATEMENT), turns=reader.takes_turns) for text in some]
+        for some in (texts.learnt, texts.aside)
+    )
+    read = reader.read(learnt)
     return Inputs(
         reader=reader,
         model=ModelRef(name=Path(pair.loaded.name).name, digest=pair.loaded.digest),
         dictionary=DictionaryRef(
             digest=pair.dictionary.digest, features=pair.dictionary.autoencoder.features
         ),
-        benign=texts.learnt,
+        benign=learnt,
         benign_readings=read,
         benign_density=read.tokens.density(),
-        aside=texts.aside,
-        aside_readings=reader.read(texts.aside) if texts.aside else None,
+        aside=aside,
+        aside_readings=reader.read(aside) if aside else None,
         later=later_residuals(reader),
     )
+
+
+def _kinds(folder: Path) -> dict[str, Kind]:
+    """Where the benign texts of a folder occur."""
+    path = folder / BENIGN_FILE
+    return read_benign_kinds(path) if path.exists() else {}

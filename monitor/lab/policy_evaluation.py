@@ -17,8 +17,9 @@ from monitor.lab.evaluation_results import ANY, PolicyEvaluation
 from monitor.lab.pair import Pair
 from monitor.lab.policies import bound_elsewhere, load_set, running_of
 from monitor.lab.readings import PairReader
-from monitor.policy.files.examples import BENIGN_FILE, read_benign
+from monitor.policy.files.examples import BENIGN_FILE, read_benign_kinds
 from monitor.policy.files.loader import read_folder
+from monitor.policy.files.occurrences import Document, Kind, kind_called, one_occurrence
 from monitor.policy.files.source import Source
 from monitor.policy.fit.evaluation import (
     CORPUS,
@@ -53,7 +54,7 @@ class PolicyTexts:
     rule: RuleScorer
     """Its first rule, ready to score."""
     sources: Sequence[SourceTexts]
-    requests: Sequence[str]
+    requests: Sequence[Document]
     read: TextReadings
     """What was read of `requests`."""
 
@@ -115,7 +116,10 @@ class PolicyEvaluator:
         """Everything. `watcher` is shown the texts of every policy while they are in memory."""
         told = self.reader.tell = progress or _silent
         told("reading benign texts")
-        requests = data.requests(4 * rows)
+        requests = {
+            name: [self._met(text, Kind.REQUEST) for text in own]
+            for name, own in data.requests(4 * rows).items()
+        }
         benign = [text for own in requests.values() for text in own]
         read = self.reader.read(benign)
         results: list[RuleOnSource] = []
@@ -161,7 +165,7 @@ class PolicyEvaluator:
         found = {}
         for corpus in data.corpora:
             unseen = itertools.islice(documents([corpus.path], "heldout", data.halved), most)
-            texts = [text for text in (excerpt(one, *SPREAD) for one in unseen) if text.strip()]
+            texts = [self._met(text) for text in (excerpt(one, *SPREAD) for one in unseen) if text.strip()]
             if texts:
                 kind = UNLIKE if corpus.unlike else CORPUS
                 found[corpus.name] = kind, self.reader.read(texts)
@@ -190,7 +194,7 @@ class PolicyEvaluator:
                     f"side of the split that fits leave out; at least {FEWEST_ROWS} and one positive are needed"
                 )
                 continue
-            texts = [row.text for row in kept]
+            texts = [self._met(row.text, kind_called(row.kind)) for row in kept]
             labels = np.asarray([bool(row.label) for row in kept], np.intp)
             groups = [row.group for row in kept]
             found.append(SourceTexts(file.name, texts, self.reader.read(texts), labels, groups))
@@ -201,7 +205,7 @@ class PolicyEvaluator:
         source: Source,
         data: DataFolder,
         rows: int,
-        requests: tuple[Sequence[str], TextReadings],
+        requests: tuple[Sequence[Document], TextReadings],
         notes: list[str],
         watcher: Watcher | None,
     ) -> list[RuleOnSource]:
@@ -215,10 +219,15 @@ class PolicyEvaluator:
             return [r for one in ready for r in on_sources(one, None, sources, read, told, seed=0)]
         meta = source.model.metadata
         path = self.folder / BENIGN_FILE
-        benign = list(read_benign(path)) if path.exists() else []
+        kinds = read_benign_kinds(path) if path.exists() else {}
+        benign = [self._met(text, kind) for text, kind in kinds.items()]
         extra = data.extra_rows(meta.name, meta.category)
         learnt = read_rows(self.reader, source.examples, ReadTexts(benign, self.reader.read(benign)), extra)
         return on_sources(ready[0], learnt, sources, read, told, seed=0)
+
+    def _met(self, text: str, kind: Kind = Kind.STATEMENT) -> Document:
+        """A text where it may occur; one that may be asked and said, as one of the two."""
+        return one_occurrence(text, kind, turns=self.reader.takes_turns)
 
     def _rates(self, benign: Mapping[str, tuple[str, TextReadings]]) -> list[BenignRate]:
         found: list[BenignRate] = []
@@ -305,7 +314,7 @@ def _owner(source: Source, policies: PolicySet) -> Policy:
 
 
 def _by_source(
-    requests: Mapping[str, Sequence[str]], read: TextReadings
+    requests: Mapping[str, Sequence[Document]], read: TextReadings
 ) -> dict[str, tuple[str, TextReadings]]:
     """What was read of each source of requests."""
     ends = np.cumsum([0, *(len(texts) for texts in requests.values())])

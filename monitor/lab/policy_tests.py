@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from monitor.lab.policies import bound_elsewhere, running_of
 from monitor.policy.files.cases import Case, Result, TextReader, read_tests, run_case
 from monitor.policy.files.loader import read_folder
+from monitor.policy.files.occurrences import Kind, occurrences
 from monitor.policy.files.resolve import resolve
 from monitor.policy.files.source import Running, Source, orphans
 from monitor.policy.files.yaml_document import PolicyProblems, Problem
@@ -80,12 +81,31 @@ def _text_reader(reader: PairReader | None) -> TextReader | None:
         return None
 
     def read(prompt: str, response: str, plan: WatchPlan) -> tuple[Readings, Readings]:
-        ids = reader.ids(prompt)
-        # Behind the prompt, as the model would have written it: without the tokens that begin a text.
-        written = reader.pair.loaded.text.inner(response, continued=True) if response else []
-        return reader.watched_parts(ids, written, plan)
+        if not reader.takes_turns:
+            return _plainly(reader, prompt, response, plan)
+        if not prompt:
+            answer = reader.judged_columns(occurrences(response, Kind.RESPONSE, turns=True)[0], plan)
+            return answer[:0], answer
+        asked = occurrences(prompt, Kind.REQUEST, turns=True)[0]
+        before = reader.judged_columns(asked, plan)
+        if not response or isinstance(asked, str):
+            return before, before[:0]
+        answer = reader.judged_columns((*asked, {"role": "assistant", "content": response}), plan)
+        return before, answer[
+            1:
+        ]  # There has been a token that rules pass over, so its first row is not needed.
 
     return read
+
+
+def _plainly(reader: PairReader, prompt: str, response: str, plan: WatchPlan) -> tuple[Readings, Readings]:
+    """A prompt and a response of a model without a chat template."""
+    if not prompt:
+        found = reader.watched(reader.ids(response), plan)[1]
+        return found[:0], found
+    # Behind the prompt, as the model would have written it: without the tokens that begin a text.
+    written = reader.pair.loaded.text.inner(response, continued=True) if response else []
+    return reader.watched_parts(reader.ids(prompt), written, plan)
 
 
 def _stem(problem: Problem) -> str:

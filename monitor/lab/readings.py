@@ -19,8 +19,10 @@ from monitor.errors import InputError
 from monitor.lab.pair import Pair, need_feature, need_statistics, open_labels
 from monitor.lab.policies import load_set, running_of
 from monitor.model.load.hook_points import Place
+from monitor.model.prompts import DocumentReader, PlacedText
 from monitor.model.selftest.capture import one_pass
 from monitor.model.tap.probe_columns import ProbeColumns
+from monitor.policy.files.occurrences import Document
 from monitor.policy.fit.readings import TextReadings, TokenReadings
 from monitor.records import Signal, WatchPlan
 from monitor.telemetry.decisions.tokens import column_names
@@ -168,9 +170,26 @@ class PairReader:
         """What the dictionary calls a feature."""
         return self._labels.get(feature, "")[:100]
 
-    def ids(self, text: str) -> list[int]:
+    @cached_property
+    def takes_turns(self) -> bool:
+        """Whether the model has a chat template, so that conversations can be read."""
+        return self._documents.takes_turns
+
+    @cached_property
+    def _documents(self) -> DocumentReader:
+        return DocumentReader(self.pair.loaded)
+
+    def ids(self, text: Document) -> list[int]:
         """Token ids of a text, cut to the model's context and to what is read."""
-        return self.pair.ids(text)[:LONGEST]
+        return list(self.placed(text).ids)
+
+    def placed(self, text: Document) -> PlacedText:
+        """A text as a server runs it, cut to the model's context and to what is read."""
+        if isinstance(text, str):
+            return PlacedText(tuple(self.pair.ids(text)[:LONGEST]))
+        found = self._documents.placed(text)
+        most = min(self.pair.loaded.context, found.begin + LONGEST)
+        return PlacedText(found.ids[:most], found.begin, found.lead)
 
     def readings(self, ids: Sequence[int], features: Sequence[int]) -> NDArray[np.float32]:
         """Readings `[tokens, len(features)]` of every token of one text."""
@@ -193,6 +212,17 @@ class PairReader:
         found = self.columns(residual[kept], plan)
         behind = int(kept[: len(prompt)].sum())
         return found[:behind], found[behind:]
+
+    def judged_columns(self, text: Document, plan: WatchPlan) -> NDArray[np.float32]:
+        """Readings `[1 + tokens, watched]` of the tokens of a text that rules judge, zero in the first row.
+
+        So they can be put to rules, which pass over the first token of a sequence.
+        """
+        placed = self.placed(text)
+        ids = torch.tensor([list(placed.ids)])
+        residual = self.pair.residuals(ids)
+        rows = self.columns(residual[0][self.judged(residual, ids, [placed.begin])[0]], plan)
+        return np.concatenate([np.zeros((1, len(plan)), np.float32), rows])
 
     def _shown(self, ids: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Which tokens rules are shown `[tokens]`, and the residuals of all `[tokens, d_model]`."""
@@ -222,14 +252,18 @@ class PairReader:
             self._held = plan, ProbeColumns(self._autoencoder, plan, device=device, dtype=torch.float32)
         return self._held[1]
 
-    def read(self, texts: Sequence[str]) -> TextReadings:
-        """Readings, residuals and anomaly signals of texts, attention sinks left out."""
+    def read(self, texts: Sequence[Document]) -> TextReadings:
+        """Readings, residuals and anomaly signals of texts, of conversations those of what is judged.
+
+        Left out is what rules pass over: attention sinks and control tokens.
+        """
         found: dict[int, tuple[sparse.csr_matrix, NDArray[np.float32], dict[str, NDArray[np.float64]]]] = {}
         places: dict[int, NDArray[np.intp]] = {}
+        placed = [self.placed(text) for text in texts]
         advance = WorkLines("reading", len(texts), "texts", self.tell)
-        for which, ids, lengths in self.batches(texts):
+        for which, ids, lengths in _batches([one.ids for one in placed]):
             residual = self.pair.residuals(ids, lengths)
-            kept = ~self.pair.sinks(residual)
+            kept = self.judged(residual, ids, [placed[text].begin for text in which])
             for row, (text, length) in enumerate(zip(which, lengths, strict=True)):
                 x = residual[row, :length][kept[row, :length]]
                 places[text] = np.flatnonzero(kept[row, :length].cpu().numpy())
@@ -247,7 +281,16 @@ class PairReader:
                 for name in self._asked
             },
             np.concatenate([places[i] for i in range(len(texts))]),
+            np.asarray(
+                [int((places[i] < one.begin + one.lead).sum()) for i, one in enumerate(placed)], np.intp
+            ),
         )
+
+    def judged(self, residual: Tensor, ids: Tensor, begins: Sequence[int]) -> Tensor:
+        """`[texts, time]`: which tokens rules judge, of residuals `[texts, time, d_model]`, from `begins` on."""
+        special = torch.tensor(sorted(self.pair.loaded.text.special_ids), dtype=ids.dtype)
+        judged = ~torch.isin(ids, special) & (torch.arange(ids.shape[1]) >= torch.tensor(begins)[:, None])
+        return ~self.pair.sinks(residual) & judged.to(residual.device)
 
     def _signals(self, x: Tensor, active: Tensor) -> dict[str, NDArray[np.float64]]:
         """By signal asked for, its value at every token `[tokens]`; definitions in `Signal`."""
@@ -273,12 +316,21 @@ class PairReader:
         """Decoder rows `[features, d_model]`."""
         return np.asarray(self._autoencoder.decoder.float().cpu().numpy())
 
-    def attribution(self, texts: Sequence[str]) -> NDArray[np.float64]:
-        """`[features]`: mean over texts and tokens of a_i · (∂ log p(text)/∂x · W_dec_i), nats per token."""
+    def reach(self, direction: NDArray[np.float64]) -> NDArray[np.float64]:
+        """`[features]`: what a reading of 1 of each feature adds to the product of the residual and `direction`."""
+        return np.asarray((self._decoder @ direction) * self.maxima)
+
+    def attribution(self, texts: Sequence[Document]) -> NDArray[np.float64]:
+        """`[features]`: mean over texts and tokens of a_i · (∂ log p(text)/∂x · W_dec_i), nats per token.
+
+        Of a conversation these are the tokens that are judged, and their log-probability.
+        """
         total = torch.zeros(self._autoencoder.features, dtype=torch.float64, device=self.pair.loaded.device)
-        for _, ids, lengths in self.batches(texts):
-            residual, gradient = self._gradient(ids, lengths)
-            kept = ~self.pair.sinks(residual)
+        placed = [self.placed(text) for text in texts]
+        for which, ids, lengths in _batches([one.ids for one in placed]):
+            begins = [placed[text].begin for text in which]
+            residual, gradient = self._gradient(ids, lengths, begins)
+            kept = self.judged(residual, ids, begins)
             for row, length in enumerate(lengths):
                 mine = kept[row, :length]
                 if bool(mine.any()):
@@ -292,8 +344,8 @@ class PairReader:
         reach = gradient @ self._autoencoder.decoder.T
         return (active * (reach if scale is None else reach * scale)).double().mean(0)
 
-    def _gradient(self, ids: Tensor, lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Residuals and ∂ log p(text)/∂x, both `[texts, time, d_model]`."""
+    def _gradient(self, ids: Tensor, lengths: Sequence[int], begins: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Residuals and ∂ log p(text)/∂x, both `[texts, time, d_model]`; `begins`: where each text begins."""
         kept: list[Tensor] = []
 
         def watch(x: Tensor) -> Tensor:
@@ -305,22 +357,27 @@ class PairReader:
             target = ids.to(logits.device)[:, 1:]
             each = torch.log_softmax(logits[:, :-1], -1).gather(-1, target[..., None])[..., 0]
             ends = torch.tensor(list(lengths), device=logits.device)
-            real = torch.arange(1, ids.shape[1], device=logits.device)[None, :] < ends[:, None]
+            places = torch.arange(1, ids.shape[1], device=logits.device)[None, :]
+            starts = torch.tensor(list(begins), device=logits.device)
+            real = (places < ends[:, None]) & (places >= starts[:, None])
             (gradient,) = torch.autograd.grad((each * real).sum(), kept)
         return kept[0].detach().float(), gradient.float()
 
-    def batches(self, texts: Sequence[str]) -> Iterator[tuple[list[int], Tensor, list[int]]]:
+    def batches(self, texts: Sequence[Document]) -> Iterator[tuple[list[int], Tensor, list[int]]]:
         """Texts of like length together: their numbers, padded ids `[texts, time]`, and lengths."""
-        ids = [self.ids(text) for text in texts]
-        order = sorted(range(len(texts)), key=lambda i: len(ids[i]))
-        while order:
-            longest = max(len(ids[order[-1]]), 1)
-            count = max(1, BATCH_TOKENS // longest)
-            which, order = order[-count:], order[:-count]
-            padded = torch.zeros(len(which), longest, dtype=torch.long)
-            for row, i in enumerate(which):
-                padded[row, : len(ids[i])] = torch.tensor(ids[i])
-            yield which, padded, [len(ids[i]) for i in which]
+        return _batches([self.ids(text) for text in texts])
+
+
+def _batches(ids: Sequence[Sequence[int]]) -> Iterator[tuple[list[int], Tensor, list[int]]]:
+    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+    while order:
+        longest = max(len(ids[order[-1]]), 1)
+        count = max(1, BATCH_TOKENS // longest)
+        which, order = order[-count:], order[:-count]
+        padded = torch.zeros(len(which), longest, dtype=torch.long)
+        for row, i in enumerate(which):
+            padded[row, : len(ids[i])] = torch.tensor(ids[i])
+        yield which, padded, [len(ids[i]) for i in which]
 
 
 class LaterResiduals:
@@ -329,30 +386,31 @@ class LaterResiduals:
     def __init__(self, reader: PairReader, layer: int) -> None:
         self.layer = layer
         self._reader = reader
-        self._kept: dict[str, NDArray[np.float32]] = {}
+        self._kept: dict[PlacedText, NDArray[np.float32]] = {}
         self._bytes = 0
 
-    def residuals(self, texts: Sequence[str]) -> list[NDArray[np.float64]]:
-        """Residuals `[tokens, d_model]` of each text, without attention sinks of the tapped layer."""
-        found = {text: self._kept[text] for text in texts if text in self._kept}
-        missing = [text for text in dict.fromkeys(texts) if text not in found]
-        for which, ids, lengths in self._reader.batches(missing):
-            residual, kept = self._behind(ids, lengths)
+    def residuals(self, texts: Sequence[Document]) -> list[NDArray[np.float64]]:
+        """Residuals `[tokens, d_model]` of what is judged of each text."""
+        placed = [self._reader.placed(text) for text in texts]
+        found = {one: self._kept[one] for one in placed if one in self._kept}
+        missing = [one for one in dict.fromkeys(placed) if one not in found]
+        for which, ids, lengths in _batches([one.ids for one in missing]):
+            residual, kept = self._behind(ids, lengths, [missing[number].begin for number in which])
             for row, (number, length) in enumerate(zip(which, lengths, strict=True)):
                 rows = residual[row, :length][kept[row, :length]]
                 found[missing[number]] = self._keep(missing[number], rows.cpu().numpy())
-        return [found[text].astype(np.float64) for text in texts]
+        return [found[one].astype(np.float64) for one in placed]
 
     @torch.no_grad()
-    def _behind(self, ids: Tensor, lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Residuals `[texts, time, d_model]` at the later layer, and which tokens `[texts, time]` are no sinks."""
+    def _behind(self, ids: Tensor, lengths: Sequence[int], begins: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Residuals `[texts, time, d_model]` at the later layer, and which tokens `[texts, time]` are judged."""
         pair = self._reader.pair
         tapped, later = pair.harvester.place, Place(self.layer)
         seen = one_pass(pair.loaded, [tapped, later], ids, lengths=lengths)
-        kept = ~pair.sinks(seen[tapped].to(pair.loaded.device))
+        kept = self._reader.judged(seen[tapped].to(pair.loaded.device), ids, begins)
         return seen[later].to(pair.loaded.device).float(), kept
 
-    def _keep(self, text: str, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _keep(self, text: PlacedText, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         if self._bytes + rows.nbytes <= KEPT:
             self._kept[text] = rows
             self._bytes += rows.nbytes

@@ -11,6 +11,7 @@ from monitor.lab.data_folder import DataFolder
 from monitor.lab.evaluation_results import ANY, PolicyEvaluation
 from monitor.lab.policy_evaluation import PolicyEvaluator, PolicyTexts, Progress
 from monitor.policy.files.examples import Label
+from monitor.policy.files.occurrences import Document
 from monitor.policy.files.source import Source
 from monitor.policy.fit.evaluation import SourceTexts
 from monitor.policy.fit.readings import Floats, TextReadings
@@ -26,7 +27,7 @@ class ScoredTexts:
     """Texts of one kind under one rule."""
 
     source: str
-    texts: Sequence[str]
+    texts: Sequence[Document]
     read: TextReadings
     shares: Floats
     """`[texts]`: highest pooled score as a share of the threshold that held there."""
@@ -134,11 +135,13 @@ def _of_sources(trial: RuleScorer, sources: Sequence[SourceTexts], label: int) -
 
 
 def _own(evaluator: PolicyEvaluator, trial: RuleScorer, source: Source, positive: bool) -> list[ScoredTexts]:
-    texts = [e.text for e in source.examples if (e.label is Label.POSITIVE) == positive]
+    turns = evaluator.reader.takes_turns
+    chosen = [e for e in source.examples if (e.label is Label.POSITIVE) == positive]
+    texts = [document for example in chosen for document in example.occurrences(turns=turns)]
     return [_scored(trial, "own example", texts, evaluator.reader.read(texts))] if texts else []
 
 
-def _scored(trial: RuleScorer, source: str, texts: Sequence[str], read: TextReadings) -> ScoredTexts:
+def _scored(trial: RuleScorer, source: str, texts: Sequence[Document], read: TextReadings) -> ScoredTexts:
     return ScoredTexts(source, texts, read, np.asarray([trial.share(read, i) for i in range(len(read))]))
 
 

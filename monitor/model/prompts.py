@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import takewhile
 from typing import Any
 
 from monitor.errors import BadRequest, InputError, TooLong, Violation
@@ -25,12 +27,24 @@ class Prompt:
     """Texts of the conversation that are not in it, because the chat template or the tokenizer drops them."""
 
 
+@dataclass(frozen=True, slots=True)
+class PlacedText:
+    """A document as a server runs it: the tokens, and which of them are judged together."""
+
+    ids: tuple[int, ...]
+    begin: int = 0
+    """The first token of what is judged: of an answer its first, otherwise the first of all."""
+    lead: int = 0
+    """How many tokens, from `begin` on, the chat template writes before what anybody said."""
+
+
 class DocumentReader:
     """Turns documents, texts and conversations, into token ids as one model is to read them; see `Prompter`."""
 
     def __init__(self, loaded: LoadedModel) -> None:
         self._text, self._template = loaded.text, ChatTemplate(loaded.tokenizer, loaded.text)
-        self._takes_turns = loaded.tokenizer.chat_template is not None
+        self.takes_turns = loaded.tokenizer.chat_template is not None
+        """Whether the model has a chat template, so that conversations can be read."""
 
     def __call__(self, documents: Sequence[str | Sequence[Mapping[str, str]]]) -> list[list[int]]:
         """Token ids of each. Raises InputError for a conversation that the model's chat template does not take."""
@@ -40,10 +54,42 @@ class DocumentReader:
             [*begin, *next(texts)] if isinstance(found, str) else self._turns(found) for found in documents
         ]
 
+    def placed(self, document: str | Sequence[Mapping[str, str]]) -> PlacedText:
+        """A document as a server that generates runs it. Raises InputError as calling the reader does.
+
+        A text stands alone. A conversation that ends with a user's turn is a prompt, closed by the header of the
+        answer to come. One that ends with an answer is its prompt and then that answer, up to what ends its turn.
+        """
+        if isinstance(document, str):
+            return PlacedText(tuple(self._text.ids(document)))
+        asking = document[:-1] if document[-1]["role"] == "assistant" else document
+        self._need_turns()
+        prompt = self._template(asking, reply=True).ids if asking else ()
+        if asking is document:
+            return PlacedText(prompt, 0, min(_alike(prompt, self._opening), len(prompt)))
+        whole = self._template(document, reply=False).ids
+        begin = _alike(prompt, whole)
+        ends = (at for at in range(begin, len(whole)) if whole[at] in self._text.special_ids)
+        return PlacedText(whole[: next(ends, len(whole))], begin)
+
+    @cached_property
+    def _opening(self) -> tuple[int, ...]:
+        """What every conversation begins with that opens with a user's turn."""
+        one, other = (self._template([{"role": "user", "content": word}], reply=False).ids for word in "aZ")
+        return one[: _alike(one, other)]
+
     def _turns(self, turns: Sequence[Mapping[str, str]]) -> list[int]:
-        if not self._takes_turns:
-            raise InputError("there are conversations, and this model has no chat template; give plain texts")
+        self._need_turns()
         return list(self._template(turns, reply=False).ids)
+
+    def _need_turns(self) -> None:
+        if not self.takes_turns:
+            raise InputError("there are conversations, and this model has no chat template; give plain texts")
+
+
+def _alike(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two sequences begin with alike."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 class Prompter:

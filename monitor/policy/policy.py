@@ -43,7 +43,9 @@ class Rule:
     benign_rate: float | None = None
     """Share of the calibration texts on which it fires; None where its lock has no threshold for it."""
     probe: Probe | None = None
-    """A probe to read instead of features."""
+    """A probe to read instead of features, or beside them: then a token's score is the sum of both."""
+    explains: tuple[WeightedFeature, ...] = ()
+    """Features that are watched to say what the probe's score comes from; they are no part of the score."""
     signal: Signal | None = None
     """An anomaly signal to read instead of features."""
     lengths: Lengths = ()
@@ -68,6 +70,7 @@ class Condition:
     phases: tuple[Phase, ...] = (Phase.PROMPT, Phase.RESPONSE)
     features: tuple[WeightedFeature, ...] = ()
     probe: Probe | None = None
+    explains: tuple[WeightedFeature, ...] = ()
     signal: Signal | None = None
     pooling: Pooling = field(default_factory=Max)
     hold: int = 1

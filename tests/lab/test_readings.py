@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,7 +16,10 @@ from monitor.errors import InputError, NotFound
 from monitor.lab.pair import open_pair
 from monitor.lab.policies import load_set, running_of
 from monitor.lab.readings import PairReader, later_layer, read
-from monitor.records import WatchPlan
+from monitor.model.engine.requests import Finished, GenerationRequest, Released
+from monitor.model.runtime import Runtime
+from monitor.records import Phase, Sampling, WatchPlan
+from tests.model.tiny import Recorder
 
 POLICIES = Path(__file__).parents[2] / "policies"
 WIDTH, FEATURES, WORDS = 6, 15, 20
@@ -70,7 +74,9 @@ def reader():
     maximum = torch.linspace(0, 7, FEATURES)
     statistics = FeatureStatistics(maximum=maximum, density=torch.full((FEATURES,), 0.1), tokens=100)
     dictionary = SimpleNamespace(autoencoder=sae, statistics=statistics)
-    return PairReader(Pair(SimpleNamespace(device=torch.device("cpu")), dictionary, Harvester()))
+    text = SimpleNamespace(special_ids=frozenset({19}))
+    loaded = SimpleNamespace(device=torch.device("cpu"), text=text, context=1000)
+    return PairReader(Pair(loaded, dictionary, Harvester()))
 
 
 TEXTS = ["3 4 5 6 7", "1", "9 9 2 3 4 5 6 11 12", "", "14 2"]
@@ -184,3 +190,58 @@ def test_a_prompt_and_its_response_are_told_apart_though_sinks_are_left_out(read
     assert ids == [0, 3, 5, 6, 7]
     assert (asked.shape, said.shape) == ((3, 2), (2, 2))
     np.testing.assert_array_equal(np.concatenate([asked, said]), whole)
+
+
+def test_control_tokens_are_left_out_as_rules_pass_over_them(reader):
+    read, plain = reader.read(["3 19 5 19", "3 4"]), reader.read(["3 4"])
+    assert read.lengths.tolist() == [2, 2]
+    np.testing.assert_array_equal(read.positions, [1, 3, 1, 2])
+    np.testing.assert_array_equal(read.tokens.of(1).toarray(), plain.tokens.of(0).toarray())
+
+
+def test_what_a_feature_adds_to_a_direction(reader):
+    sae, direction = reader.pair.dictionary.autoencoder, np.random.default_rng(0).normal(size=WIDTH)
+    active = torch.zeros(2, FEATURES)
+    active[1, 7] = float(reader.maxima[7])
+    empty, one = sae.decode(active, torch.zeros(2, WIDTH)).double().numpy() @ direction
+    assert reader.reach(direction)[7] == pytest.approx(one - empty, rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("asked", ["What do you want most of all?", "Tell me about the sea."])
+def test_a_fit_reads_of_a_conversation_what_the_server_reads(bundled, asked):
+    reader = PairReader(bundled)
+    question = ({"role": "user", "content": asked},)
+    features = tuple(int(i) for i in np.flatnonzero(reader.read([question]).tokens.density() > 0.1)[:40])
+    said, rows = served(bundled, question, features)
+    answer = (*question, {"role": "assistant", "content": said})
+    read = reader.read([question, answer])
+    for text, phase in enumerate((Phase.PROMPT, Phase.RESPONSE)):
+        found = read.tokens.of(text)[:, list(features)].toarray()
+        assert len(found) > 3
+        np.testing.assert_allclose(found, rows[phase][: len(found)], rtol=1e-3, atol=1e-4)
+    assert len(read.tokens.of(0).toarray()) == len(rows[Phase.PROMPT])
+
+
+def served(pair, turns, features):
+    """What the server answers, and by phase the readings of the tokens that rules judge."""
+    runtime, seen, ended, said = Runtime(pair.loaded_pair, WatchPlan(features)), Recorder(), Event(), []
+
+    def heard(events):
+        said.extend(event.text for _, event in events if isinstance(event, Released))
+        if isinstance(events[-1][1], Finished):
+            ended.set()
+
+    runtime.start()
+    try:
+        ids = runtime.tokenise(turns, truncate=False, room=8, reply=True).ids
+        runtime.engine.submit(GenerationRequest("g", ids, Sampling(max_new_tokens=8), seen, seen, ()), heard)
+        assert ended.wait(60)
+    finally:
+        runtime.stop(5)
+    rows = {Phase.PROMPT: [], Phase.RESPONSE: []}
+    for block in seen.blocks:
+        for at, (token, row) in enumerate(zip(block.token_ids, block.readings, strict=True), block.start):
+            if at and token not in runtime.special_ids:
+                rows[block.phase].append(row)
+    return "".join(said).strip(), rows

@@ -91,3 +91,48 @@ def test_what_a_template_writes_by_itself_is_known() -> None:
     assert Prompter(loaded).opening == ""
     loaded.tokenizer.chat_template = None
     assert Prompter(loaded).opening is None
+
+
+CHAT = (
+    "{% for m in messages %}{% if loop.first and m['role'] != 'system' %}Be kind.\n{% endif %}"
+    "{{ m['role'] + ': ' + m['content'] + eos_token + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}assistant: {% endif %}"
+)
+
+
+class TestPlacedTexts:
+    def reader(self, template: str | None = CHAT) -> DocumentReader:
+        loaded = loaded_model()
+        loaded.tokenizer.chat_template = template
+        return DocumentReader(loaded)
+
+    def test_a_text_is_judged_whole(self) -> None:
+        found = self.reader().placed("hello")
+        assert (found.begin, found.lead) == (0, 0)
+        assert tokenizer().decode(found.ids[1:]) == "hello"
+
+    def test_a_prompt_is_what_the_server_runs_and_knows_what_the_template_wrote(self) -> None:
+        loaded = loaded_model()
+        loaded.tokenizer.chat_template = CHAT
+        turns = ({"role": "user", "content": "hello"},)
+        found = DocumentReader(loaded).placed(turns)
+        assert found.ids == Prompter(loaded)(turns, truncate=False, room=0, reply=True).ids
+        assert found.begin == 0
+        assert tokenizer().decode(found.ids[: found.lead]) == "Be kind.\nuser: "
+
+    def test_an_answer_is_judged_from_its_first_token_to_the_end_of_its_turn(self) -> None:
+        turns = ({"role": "user", "content": "hello"}, {"role": "assistant", "content": "no and no"})
+        found = self.reader().placed(turns)
+        asked = self.reader().placed(turns[:1])
+        assert found.ids[: found.begin] == asked.ids
+        assert tokenizer().decode(found.ids[found.begin :]) == "no and no"
+        assert found.lead == 0
+
+    def test_a_system_message_of_ones_own_is_no_lead(self) -> None:
+        turns = ({"role": "system", "content": "Be rude."}, {"role": "user", "content": "hello"})
+        found = self.reader().placed(turns)
+        assert "user: " not in tokenizer().decode(found.ids[: found.lead])
+
+    def test_a_conversation_needs_a_chat_template(self) -> None:
+        with pytest.raises(InputError, match="no chat template"):
+            self.reader(None).placed(({"role": "user", "content": "hello"},))

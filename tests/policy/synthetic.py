@@ -20,6 +20,7 @@ class Synthetic:
     """Reads texts of the form `LABEL NUMBER`: noise on all features, and the concept's on label `yes`."""
 
     maxima = np.where(np.arange(FEATURES) < 50, 2.0, 0.0)
+    takes_turns = False
 
     def __init__(self, strength=1.0, leaning=0.5, longest=25):
         self.strength = strength
@@ -49,6 +50,9 @@ class Synthetic:
         effect = np.full(FEATURES, -0.01)
         effect[[CAUSAL, 2]] = 0.5 if texts[0].startswith("yes") else 0.0
         return effect
+
+    def reach(self, direction):
+        return np.where(np.isin(np.arange(FEATURES), CONCEPT), 1.0, 0.0) * np.abs(direction).sum()
 
     def label(self, feature):
         return f"feature {feature}"
@@ -89,4 +93,4 @@ def inputs(reader, texts=150, aside=0):
     return Inputs(reader, model, dictionary, benign, read, read.tokens.density(), **more)
 
 
-QUICK = FitSettings(features=8, rounds=6)
+QUICK = FitSettings(features=8, detector="features")

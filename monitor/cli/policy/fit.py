@@ -22,13 +22,15 @@ from monitor.cli.show.words import counted
 from monitor.policy.files.lock import LockModel, Separation
 
 CAPTION = (
-    "f/c: features and clamps. AUROC (95 %) against own negatives. recall: where 1 % of benign texts fire (95 %). "
-    "caught: positives on which the rules fire as locked. topic: own negatives that fire at 1 % too."
+    "by: what detects (features by their number, a probe, or both); c: clamps. AUROC (95 %) against own negatives. "
+    "recall: where 1 % of benign texts fire (95 %). caught: positives on which the rules fire as locked. topic: own "
+    "negatives that fire at 1 % too."
 )
 METHODS = {
     "policy": "policy",
     "features": "features",
     "probe": "probe",
+    "combined": "both",
     "linear_probe": "linear",
     "difference_of_means": "means",
     "bag_of_words": "words",
@@ -42,6 +44,7 @@ class DetectorKind(enum.StrEnum):
 
     FEATURES = "features"
     PROBE = "probe"
+    COMBINED = "combined"
     AUTO = "auto"
 
 
@@ -67,8 +70,9 @@ def fit(
         typer.Option(
             "--benign",
             metavar="PATH",
-            help="Set thresholds on these files or folders of benign texts, beside benign.jsonl in the policies' "
-            "folder. Half of their documents are read; `policy evaluate` measures on the other half. Repeatable.",
+            help="Learn from these files or folders of benign texts as negatives, and set thresholds on them, beside "
+            "benign.jsonl in the policies' folder. Half of their documents are read; `policy evaluate` measures on the "
+            "other half. Repeatable.",
         ),
     ] = None,
     train_fraction: Annotated[
@@ -86,24 +90,26 @@ def fit(
         typer.Option(metavar="NAME", help="Fit this policy; all where none is named. Repeatable."),
     ] = None,
     features: Annotated[
-        int, typer.Option(min=1, max=256, help="Let a policy read at most so many features.")
-    ] = 48,
-    rounds: Annotated[
         int,
-        typer.Option(min=2, max=200, help="Draw so many random halves of the examples to vote on features."),
-    ] = 12,
+        typer.Option(
+            min=1,
+            max=256,
+            help="Let a policy read at most so many features. The fewest are taken that detect about as well as more.",
+        ),
+    ] = 64,
     positive_only: Annotated[
         bool, typer.Option("--positive-only", help="Let no feature speak against a concept.")
     ] = False,
     detector: Annotated[
         DetectorKind,
         typer.Option(
-            help="Score tokens by features, by a probe, or (auto) by the probe where it is clearly better."
+            help="Score tokens by features, by a probe, by both combined, or (auto) by what detects best on examples "
+            "that it did not learn from; where that makes no difference, by features."
         ),
-    ] = DetectorKind.FEATURES,
+    ] = DetectorKind.AUTO,
     seed: Annotated[
         int,
-        typer.Option(help="Draw halves, folds and resamples from this number; the same gives the same lock."),
+        typer.Option(help="Draw folds and resamples from this number; the same gives the same lock."),
     ] = 0,
     device: DeviceOption = "auto",
     skip_self_test: SkipSelfTestOption = False,
@@ -121,7 +127,7 @@ def fit(
     if data is not None:
         split = data.halved
     asked = PolicyFit(policies, only=only or (), benign=benign or (), extra=data, split=split)
-    settings = FitSettings(features, rounds, seed, not positive_only, detector.value)
+    settings = FitSettings(features, seed, not positive_only, detector.value)
     console = stderr_console()
     for note in asked.notes:
         console.print(note, soft_wrap=True)
@@ -144,7 +150,7 @@ def _print(locks: Sequence[LockModel], seconds: float) -> None:
 def card_table(locks: Sequence[LockModel]) -> Group:
     """One row per lock: the rule's held-out numbers, and below those of the baselines."""
     cards = _table("Held-out measurements, cross-validated over groups", CAPTION)
-    for name in ("policy", "f/c", "AUROC", "recall", "caught", "topic", "look-alikes", "maturity"):
+    for name in ("policy", "by/c", "AUROC", "recall", "caught", "topic", "look-alikes", "maturity"):
         cards.add_column(name, no_wrap=True)
     beside = _table("Beside it: AUROC, recall in %", "probe: token by token; linear, means: mean residual")
     beside.add_column("policy", no_wrap=True)
@@ -154,7 +160,29 @@ def card_table(locks: Sequence[LockModel]) -> Group:
         cards.add_row(*_row(lock))
         if lock.card is not None:
             beside.add_row(lock.policy, *(_short(lock.card.methods.get(name)) for name in METHODS))
-    return Group(cards, beside)
+    return Group(cards, beside, *_more(locks))
+
+
+def _more(locks: Sequence[LockModel]) -> list[Table]:
+    """What so many features buy, and what other ways to make one number of a text's tokens would."""
+    known = [(lock.policy, lock.card) for lock in locks if lock.card is not None and lock.card.sizes]
+    if not known:
+        return []
+    sizes = _table(
+        "Recall in % by number of features, of features alone", "all: every feature that is ever active"
+    )
+    others = _table(
+        "Recall in % if the tokens of a text were pooled otherwise", "rule: as the policy's rule pools"
+    )
+    for table, names in ((sizes, known[0][1].sizes), (others, {"rule": None, **known[0][1].aggregates})):
+        table.add_column("policy", no_wrap=True)
+        for name in names:
+            table.add_column(name, no_wrap=True, justify="right")
+    for policy, card in known:
+        sizes.add_row(policy, *(f"{100 * one.recall:.0f}" for one in card.sizes.values()))
+        pooled = (card.methods["policy"], *card.aggregates.values())
+        others.add_row(policy, *(f"{100 * one.recall:.0f}" for one in pooled))
+    return [sizes, others]
 
 
 def _table(title: str, caption: str) -> Table:
@@ -162,7 +190,8 @@ def _table(title: str, caption: str) -> Table:
 
 
 def _row(lock: LockModel) -> list[str]:
-    head = [lock.policy, f"{len(lock.features) or lock.detector}/{len(lock.suppress)}"]
+    read = {"features": str(len(lock.features)), "probe": "probe", "combined": f"{len(lock.features)}+probe"}
+    head = [lock.policy, f"{read[lock.detector]}/{len(lock.suppress)}"]
     caught = "/".join(f"{r.caught:.2f}" for r in lock.rules.values() if r.caught is not None)
     card = lock.card
     if card is None:
@@ -180,4 +209,4 @@ def _row(lock: LockModel) -> list[str]:
 
 
 def _short(measure: Separation | None) -> str:
-    return "" if measure is None else f"{measure.auroc:.2f} {100 * measure.recall:3.0f}"
+    return "" if measure is None else f"{measure.auroc:.2f} {100 * measure.recall:2.0f}"

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 UNSCORED = "(could not be scored)"
 """Stands among the rules that fired where readings are not finite, so that such a text never counts as quiet."""
 TextReader = Callable[[str, str, WatchPlan], tuple[Readings, Readings]]
-"""Reads a prompt and a response, which may be empty: the readings `[tokens, watched]` of each for a watch plan."""
+"""Reads a prompt and a response, either of which may be empty: the readings `[tokens, watched]` of each for a watch
+plan. The first row of all is that of a token that rules pass over."""
 
 Series = Annotated[dict[str, list[float]], Field(min_length=1)]
 
@@ -35,7 +36,7 @@ class PromptAndResponse(Strict):
     prompt: Text
     """What the caller sent."""
     response: Text
-    """What the model wrote. It is read behind the prompt, as plain text."""
+    """What the model wrote. It is read behind the prompt, as its answer where the model has a chat template."""
 
 
 def _form(value: Any) -> str:
@@ -244,7 +245,8 @@ def _blocks(policy: Policy, alone: PolicySet, case: Case) -> Phases:
 def _read(read: TextReader, alone: PolicySet, text: str | PromptAndResponse, phase: Phase) -> Phases:
     """What the model reads in a text, or in a prompt and its response."""
     if isinstance(text, str):
-        return [(phase, read(text, "", alone.watch)[0])]
+        asked = phase is Phase.PROMPT
+        return [(phase, read(text, "", alone.watch)[0] if asked else read("", text, alone.watch)[1])]
     prompt, response = read(text.prompt, text.response, alone.watch)
     return [(Phase.PROMPT, prompt), (Phase.RESPONSE, response)]
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 Digest = Annotated[str, Field(pattern=DIGEST)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Detector = Literal["features", "probe", "combined"]
 Maturity = Literal["experimental", "beta", "stable"]
 MAX_LOCK_BYTES = 1024 * 1024
 HEADER = "# Written by `sae-monitor policy fit`; run it again instead of editing.\n"
@@ -60,7 +61,15 @@ class LockedFeature(LockedEntry):
     weight: Weight
     label: str = ""
     stability: Share = 1.0
-    """Share of the random halves of the examples that chose this feature."""
+    """Share of the parts of the examples, of cross-validation, that chose this feature too."""
+
+
+class LockedExplanation(LockedEntry):
+    """A feature by which a probe's scores are explained: where a probe detects, it is named as evidence."""
+
+    weight: Weight
+    """What a reading of 1 adds to the probe's score, as the dictionary has it: decoder direction · weights / scale."""
+    label: str = ""
 
 
 class LockedClamp(LockedEntry):
@@ -131,6 +140,16 @@ class Difference(Strict):
     recall_high: float
 
 
+class Explained(Strict):
+    """How far features of the dictionary account for the scores of a probe."""
+
+    named: Share
+    """The share that the features of the lock have in what all features add to the scores of positives' strongest
+    tokens."""
+    correlation: Annotated[float, Field(ge=-1, le=1)]
+    """Between the probe's token scores and what all features together add to them."""
+
+
 CURVE = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """The false-positive rates at which a card's curves state the recall."""
 
@@ -148,16 +167,26 @@ class PolicyCard(Strict):
     """Number of groups among the examples."""
     extra: int = 0
     """Number of extra texts that the fit learnt from; none of them is measured."""
-    detector: Literal["features", "probe"] = "features"
+    detector: Detector = "features"
     """What scores tokens when the policy runs."""
     methods: dict[str, Separation]
-    """`policy` is the rule's pooling with the detector that runs. Beside it stand the other detector (`probe` or
-    `features`) with the same pooling, `linear_probe` and `difference_of_means` on mean residuals, `bag_of_words`, and
-    `random_features`, as many as the policy has."""
+    """`policy` is the rule's pooling with what was chosen: `features`, a `probe` or both `combined`. Each text is
+    scored by a detector that was both learnt and chosen without it. Beside it stand those three with the same pooling,
+    `linear_probe` and `difference_of_means` on mean residuals, `bag_of_words`, and `random_features`, as many as the
+    policy would have."""
+    sizes: dict[str, Separation] = Field(default_factory=dict)
+    """By number of features, what these do alone, with the same pooling. `all` are all that are ever active."""
+    aggregates: dict[str, Separation] = Field(default_factory=dict)
+    """What the chosen detector does where a text's token scores become one number otherwise: `mean`, `max`, `last`, and
+    `top_k_mean` of the 8 strongest tokens."""
+    explained: Explained | None = None
+    """How far features account for the probe's scores; null where no probe detects."""
     curves: dict[str, list[Share]] = Field(default_factory=dict)
     """For each method, its recall where 0, 0.2, 0.5, 1, 2, 5, 10, 20, 50 and 100 % of the benign texts fire."""
     probe_gain: Difference | None = None
     """The probe minus the features."""
+    gain: Difference | None = None
+    """What was chosen minus the bag of words."""
     negative_rate: Share
     """Share of the own negatives, look-alikes included, that reach the threshold which 1 % of the benign texts reach. A
     high share means that the policy sees the topic rather than the concept."""
@@ -212,12 +241,15 @@ class LockModel(Strict):
     """Digest of the benign texts that set the thresholds."""
     extra: Digest | None = None
     """Digest of the extra labelled texts that were learnt from; null where there were none."""
-    detector: Literal["features", "probe"] = "features"
-    """What a rule or condition reads where it names neither features nor a signal."""
+    detector: Detector = "features"
+    """What a rule or condition reads where it names neither features nor a signal. `combined` is the sum of the
+    weighted features and the probe."""
     features: list[LockedFeature]
     """The features that detect; empty where the detector is the probe."""
     probe: ProbeModel | None = None
-    """The probe that detects; null where the detector is features."""
+    """The probe that detects, or detects beside features; null where features alone do."""
+    explain: list[LockedExplanation] = Field(default_factory=list)
+    """The features that are watched to say what a probe's score comes from; empty where no probe detects."""
     rules: dict[str, LockedRule]
     """The rules with a threshold of their own, by name. Rules that combine conditions have none."""
     conditions: dict[str, LockedRule] = Field(default_factory=dict)
@@ -230,12 +262,12 @@ class LockModel(Strict):
     """What was measured; null for a policy without a concept."""
 
     def checks(self) -> Iterable[FieldCheck]:
-        """Where the detector is a probe, the section `probe:` is there."""
+        """Where the detector has a probe, the section `probe:` is there."""
         return (self._probe_given,)
 
     def _probe_given(self) -> None:
-        if self.detector == "probe" and self.probe is None:
-            raise refuse(["detector"], "`probe` as detector needs the section `probe:`")
+        if self.detector != "features" and self.probe is None:
+            raise refuse(["detector"], f"`{self.detector}` as detector needs the section `probe:`")
 
 
 def lock_path(policy: Path) -> Path:

@@ -98,7 +98,7 @@ def _clamps(source: Source) -> tuple[Clamp, ...]:
 def _named(policy: Policy) -> set[int]:
     """Indices of the features that a policy reads or clamps."""
     checks: list[Check] = [*policy.rules, *policy.conditions]
-    named = {feature.index for check in checks for feature in check.features}
+    named = {feature.index for check in checks for feature in (*check.features, *check.explains)}
     return named | {clamp.feature for clamp in policy.clamps}
 
 
@@ -125,7 +125,7 @@ def _bad_features(source: Source, named: set[int], running: Running) -> list[Pro
 
 def _locked_maxima(lock: LockModel) -> dict[int, float]:
     pins = [pin for part in (lock.rules, lock.conditions) for locked in part.values() for pin in locked.pins]
-    entries: list[LockedEntry] = [*pins, *lock.features, *lock.suppress]
+    entries: list[LockedEntry] = [*pins, *lock.features, *lock.explain, *lock.suppress]
     return {entry.index: entry.maximum for entry in entries}
 
 
@@ -149,7 +149,7 @@ def _at_locked(source: Source, index: int, message: str, hint: str) -> Problem:
     assert document is not None
     assert lock is not None
     parts: tuple[tuple[str, Sequence[LockedEntry]], ...]
-    parts = (("features", lock.features), ("suppress", lock.suppress))
+    parts = (("features", lock.features), ("explain", lock.explain), ("suppress", lock.suppress))
     for part, entries in parts:
         for i, entry in enumerate(entries):
             if entry.index == index:
@@ -209,6 +209,7 @@ def _rule(source: Source, rule: RuleModel, conditions: dict[str, Condition]) -> 
         mode=mode,
         benign_rate=locked.benign_rate if locked is not None else None,
         probe=_probe(source, rule),
+        explains=_explains(source, rule),
         signal=rule.signal,
         lengths=lengths if len(lengths) > 1 else (),
         session=rule.scope == "session",
@@ -224,6 +225,7 @@ def _condition(source: Source, name: str, part: ConditionModel) -> Condition:
         phases=tuple(part.phases),
         features=_features(source, part),
         probe=_probe(source, part),
+        explains=_explains(source, part),
         signal=part.signal,
         pooling=pooling_of(part.pooling),
         hold=part.for_,
@@ -251,12 +253,16 @@ def measured_mode(source: Source) -> Mode:
 
 def _features(source: Source, check: CheckModel) -> tuple[WeightedFeature, ...]:
     pins: list[Pin] | None = check.features or source.model.features
-    if check.signal is not None or (check.features is None and _shared_probe(source) is not None):
+    lock = source.lock
+    beside = lock is not None and lock.detector == "combined" and source.model.concept is not None
+    if check.signal is not None:
+        return ()
+    if check.features is None and _shared_probe(source) is not None and not beside:
         return ()
     if pins is not None:
         return tuple(WeightedFeature(pin.index, pin.weight, pin.label) for pin in pins)
-    assert source.lock is not None
-    return tuple(WeightedFeature(f.index, f.weight, f.label) for f in source.lock.features)
+    assert lock is not None
+    return tuple(WeightedFeature(f.index, f.weight, f.label) for f in lock.features)
 
 
 def _probe(source: Source, check: CheckModel) -> Probe | None:
@@ -267,10 +273,19 @@ def _probe(source: Source, check: CheckModel) -> Probe | None:
     return Probe(source.model.metadata.name, source.weights, shared.bias, shared.scale)
 
 
+def _explains(source: Source, check: CheckModel) -> tuple[WeightedFeature, ...]:
+    """The features that explain the probe that a check reads, where the probe was learnt."""
+    if check.own_columns or source.lock is None or source.model.probe is not None:
+        return ()
+    if _shared_probe(source) is None:
+        return ()
+    return tuple(WeightedFeature(f.index, f.weight, f.label) for f in source.lock.explain)
+
+
 def _shared_probe(source: Source) -> ProbeModel | None:
     """The probe of the policy or its lock, read by rules and conditions that name nothing themselves; None without."""
     if source.model.probe is not None:
         return source.model.probe
     lock = source.lock
-    learnt = source.model.concept is not None and lock is not None and lock.detector == "probe"
+    learnt = source.model.concept is not None and lock is not None and lock.detector != "features"
     return lock.probe if lock is not None and learnt else None

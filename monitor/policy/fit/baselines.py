@@ -14,14 +14,14 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from monitor.policy.fit.readings import Floats, Indices
+from monitor.policy.fit.weights import logistic
 
 
 def linear_probe(means: Floats, y: Indices, importance: Floats, held_out: Floats) -> Floats:
     """Scores of held-out mean residuals `[texts, d_model]` by a ridge logistic regression on `means`."""
     centre, scale = means.mean(axis=0), means.std(axis=0) + 1e-6
-    model = LogisticRegression(C=0.05, class_weight="balanced", max_iter=500, tol=1e-3)
-    model.fit((means - centre) / scale, y, sample_weight=importance)
-    return np.asarray(model.decision_function((held_out - centre) / scale))
+    weights, bias = logistic((means - centre) / scale, y, importance)
+    return np.asarray((held_out - centre) / scale @ weights + bias)
 
 
 def difference_of_means(means: Floats, y: Indices, importance: Floats, held_out: Floats) -> Floats:

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
-from monitor.policy.files.lock import Difference, Maturity, PolicyCard, Separation
+from monitor.policy.files.lock import Difference, Explained, Maturity, PolicyCard, Separation
 from monitor.policy.fit.cross_validation import HeldOutScores
-from monitor.policy.fit.metrics import RATE, Truth, curve, difference, measure_all, threshold_at
-from monitor.policy.fit.readings import Floats
+from monitor.policy.fit.metrics import (
+    RATE,
+    RESAMPLES,
+    ResampledSeparation,
+    Truth,
+    curve,
+    difference,
+    measure_all,
+    threshold_at,
+)
+from monitor.policy.fit.readings import Floats, Indices
 from monitor.policy.fit.rows import FitRows
 
 STABLE = (0.90, 0.60)
@@ -18,41 +29,66 @@ TOPIC = 2.0
 """Recall must be at least this multiple of the share of own negatives that fire. Below it the policy detects the topic
 and not the concept, and is `experimental`."""
 CLOSE = 0.03
-"""A baseline counts as doing as well as the policy where its AUROC is less than this much lower."""
+"""A baseline counts as doing as well as the policy where it is less than this much lower, words in recall too."""
+
+POOLINGS = ("mean", "max", "top_k_mean")
+"""Aggregates that rules have as a pooling."""
+MUCH = 0.1
+"""By so much more recall another pooling is worth a word."""
+FEW = 100
+"""Resamples for what stands beside the methods: sizes and aggregates."""
 
 
-def make_card(rows: FitRows, crossed: HeldOutScores, asked: str, seed: int) -> PolicyCard:
-    """Make the card from held-out scores. The card also says which detector is used.
-
-    `asked` is `features` or `probe`, or `auto`, which takes the probe where it is clearly better.
-    """
+def make_card(
+    rows: FitRows, crossed: HeldOutScores, seed: int, explained: Explained | None = None
+) -> PolicyCard:
+    """Make the card from held-out scores; `explained` where a probe detects."""
     kept = np.flatnonzero(rows.measured == 1)
-    scores = {
-        "features": crossed.features[0].overall,
-        "probe": crossed.probe[0].overall,
-        **crossed.baselines,
-    }
     truth = Truth(rows.positive[kept], rows.own[kept], rows.hard[kept], rows.groups[kept])
-    measured = measure_all({name: values[kept] for name, values in scores.items()}, truth, seed)
-    gain = difference(measured["probe"], measured["features"])
-    detector = ("probe" if clearly_better(gain) else "features") if asked == "auto" else asked
-    measures = {"policy": measured[detector].measure}
-    measures |= {name: found.measure for name, found in measured.items() if name != detector}
-    by_topic = _by_topic(scores[detector], rows)
+
+    def measured(methods: dict[str, Floats], resamples: int) -> dict[str, ResampledSeparation]:
+        return measure_all({name: scores[kept] for name, scores in methods.items()}, truth, seed, resamples)
+
+    found = measured(crossed.methods, RESAMPLES)
+    sizes, aggregates = (measured(scores, FEW) for scores in (crossed.sizes, crossed.aggregates))
+    measures = {name: one.measure for name, one in found.items()}
+    gain = difference(found["probe"], found["features"])
+    by_topic = _by_topic(crossed.methods["policy"], rows)
     maturity = maturity_of(measures["policy"], by_topic)
     return PolicyCard.model_validate(
         {
             **_counts(rows),
-            "detector": detector,
+            "detector": crossed.choice.kind,
             "methods": measures,
-            "curves": _curves(scores, rows, detector),
+            "sizes": {name: one.measure for name, one in sizes.items()},
+            "aggregates": {name: one.measure for name, one in aggregates.items()},
+            "explained": explained,
+            "curves": _curves(crossed.methods, rows),
             "probe_gain": gain,
+            "gain": difference(found["policy"], found["bag_of_words"]),
             "negative_rate": by_topic,
             "hard_negative_auroc": measures["policy"].hard_auroc,
             "maturity": maturity,
-            "note": note_of(measures, gain, detector, by_topic, maturity),
+            "note": " ".join(
+                [
+                    note_of(measures, gain, crossed.choice.kind, by_topic, maturity),
+                    *pooled_better(
+                        {name: one.measure for name, one in aggregates.items()}, measures["policy"]
+                    ),
+                ]
+            ),
         }
     )
+
+
+def pooled_better(aggregates: Mapping[str, Separation], mine: Separation) -> list[str]:
+    """A sentence on the pooling that would catch many more; none where none of those that rules have would."""
+    name = max(POOLINGS, key=lambda one: aggregates[one].recall)
+    if aggregates[name].recall <= mine.recall + MUCH:
+        return []
+    return [
+        f"Pooled by `{name}` over whole texts, the same detector would catch {aggregates[name].recall:.0%}."
+    ]
 
 
 def clearly_better(gain: Difference) -> bool:
@@ -63,22 +99,23 @@ def clearly_better(gain: Difference) -> bool:
 
 def _counts(rows: FitRows) -> dict[str, int]:
     own = rows.own == 1
+
+    def texts(which: Indices) -> int:  # a statement is two rows
+        return len({rows.texts[int(i)] for i in np.flatnonzero(which)})
+
     return {
-        "positive": int((own & (rows.positive == 1)).sum()),
-        "negative": int((own & (rows.positive == 0) & (rows.hard == 0)).sum()),
-        "hard_negative": int(rows.hard.sum()),
+        "positive": texts(own & (rows.positive == 1)),
+        "negative": texts(own & (rows.positive == 0) & (rows.hard == 0)),
+        "hard_negative": texts(rows.hard == 1),
         "groups": len(np.unique(rows.groups[own])),
         "extra": int((rows.measured == 0).sum()),
     }
 
 
-def _curves(scores: dict[str, Floats], rows: FitRows, detector: str) -> dict[str, list[float]]:
+def _curves(scores: dict[str, Floats], rows: FitRows) -> dict[str, list[float]]:
     """For each method, its recall at the false-positive rates of `CURVE`."""
     yes = np.flatnonzero((rows.own == 1) & (rows.positive == 1))
-    return {
-        "policy" if name == detector else name: curve(values[yes], values[rows.benign])
-        for name, values in scores.items()
-    }
+    return {name: curve(values[yes], values[rows.benign]) for name, values in scores.items()}
 
 
 def _by_topic(scores: Floats, rows: FitRows) -> float:
@@ -119,11 +156,13 @@ def note_of(
         probe = measures["probe"]
         parts.append(
             f"A probe is clearly better (AUROC {probe.auroc:.2f}, recall {probe.recall:.0%}): "
-            "`policy fit --detector probe` uses it."
+            "`policy fit` without `--detector` uses what is best."
         )
-    if measures["bag_of_words"].auroc > mine.auroc - CLOSE:
-        words = measures["bag_of_words"].auroc
-        parts.append(f"A bag of words does as well ({words:.2f}): what is detected may be wording.")
+    words = measures["bag_of_words"]
+    if words.auroc > mine.auroc - CLOSE and words.recall > mine.recall - CLOSE:
+        parts.append(
+            f"A bag of words does as well ({words.auroc:.2f}, {words.recall:.0%}): what is detected may be wording."
+        )
     if measures["random_features"].auroc > mine.auroc - CLOSE:
         drawn = measures["random_features"].auroc
         parts.append(f"Random features do as well ({drawn:.2f}): these features are nothing special.")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from monitor.policy.files.lock import Separation
+from monitor.policy.files.occurrences import Document, plain
 from monitor.policy.fit.baselines import bag_of_words, difference_of_means, linear_probe, random_features
 from monitor.policy.fit.detectors import Detector, Recipe, learn_probe, weighted
 from monitor.policy.fit.metrics import Truth, measure_all
@@ -26,7 +27,8 @@ class SourceTexts:
     """Held-out rows of one labelled source, with their readings."""
 
     name: str
-    texts: Sequence[str]
+    texts: Sequence[Document]
+    """Each where it may occur."""
     read: TextReadings
     positive: Indices
     """`[texts]`: 1 where the text shows the concept, else 0."""
@@ -91,7 +93,7 @@ def on_sources(
     rows: FitRows | None,
     sources: Sequence[SourceTexts],
     benign: TextReadings,
-    request_texts: Sequence[str],
+    request_texts: Sequence[Document],
     seed: int,
 ) -> list[RuleOnSource]:
     """Measure a rule and its baselines on labelled sources.
@@ -100,7 +102,7 @@ def on_sources(
     unseen benign requests, and `request_texts` the texts of these requests.
     """
     parts = [source.read for source in sources] + [benign]
-    texts = [text for source in sources for text in source.texts] + list(request_texts)
+    texts = [plain(text) for source in sources for text in source.texts] + [plain(t) for t in request_texts]
     scores = _methods(scorer, rows, join_texts(parts), texts, seed)
     ends = np.cumsum([len(part) for part in parts])
     requests = np.arange(ends[-2] if len(ends) > 1 else 0, ends[-1])
@@ -148,7 +150,7 @@ def _methods(
         return {"policy": scorer.score(read)}
     everything = rows.everything
     y, importance, means = rows.positive, rows.importance, rows.read.means
-    recipe = Recipe((scorer.how,), DRAWN, 1, seed, signed=True)
+    recipe = Recipe((scorer.how,), DRAWN, seed, signed=True)
     ever = np.flatnonzero(rows.read.tokens.density() > 0)
     count = scorer.features or DRAWN
     drawn = weighted(rows, everything, recipe, random_features(ever, count, seed))

@@ -1,25 +1,27 @@
 """Which features of the dictionary a policy uses: those that detect its concept, and those that suppression clamps.
 
-Detecting features are chosen by stability selection (Meinshausen and Bühlmann, 2010): an L1 logistic regression is
-fitted on each of many random halves of the groups, and features that enough halves choose are taken. Features to clamp
-are chosen by their causal effect (attribution patching, Nanda 2023, with the gradient at the tapped layer).
+Detecting features are chosen forward: those along which the loss of a logistic regression falls fastest are taken in,
+and the regression on all that were taken is fitted again (fully corrective selection, Shalev-Shwartz et al., 2010).
+What earlier ones say already counts less for the next. Features to clamp are chosen by their causal effect
+(attribution patching, Nanda 2023, with the gradient at the tapped layer).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy import sparse
-from sklearn.linear_model import LogisticRegression
+from scipy.special import expit
 
 from monitor.policy.files.lock import LockedClamp
 from monitor.policy.fit.readings import Floats, Indices
+from monitor.policy.fit.weights import SPARSE, costs, logistic, scales
 
-CANDIDATES = 300
-"""Features that the regressions look at: those with the greatest standardised difference of means."""
+SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
+"""Numbers of features of which detectors are made."""
 LEAST_TEXTS = 3
 """A candidate is active in at least this many texts: positive ones, or with `signed` any."""
-STABLE = 0.25
-"""A feature is taken where at least this share of the halves chose it."""
 LEAST_RATIO = 4.0
 """A clamped feature is active at least this many times as often on the concept as on benign text."""
 LEAST_DENSITY = 0.002
@@ -29,39 +31,46 @@ SHOWN_RATIO = 1000.0
 """Largest ratio that is written to a lock. The true one is unbounded where benign text never activates the feature."""
 
 
-def select(
+def ranked(
     mean: sparse.csr_matrix,
-    positive: Indices,
-    groups: Indices,
+    y: Indices,
+    importance: Floats,
+    sizes: Sequence[int] = SIZES,
     *,
-    limit: int,
-    rounds: int,
-    seed: int,
-    signed: bool = False,
-) -> tuple[Indices, Floats]:
-    """At most `limit` features and their stabilities, from mean readings `[texts, features]`.
+    signed: bool = True,
+) -> Indices:
+    """The features that detect best together, the first taken in first; at most as many as the largest of `sizes`.
 
-    `positive` is 0 or 1 and `groups` an integer for each text. A feature's stability is the share of the `rounds`
-    halves whose regression gave it a positive weight, or with `signed` any weight but zero. Where fewer than three
-    features are stable, the three most stable are taken. Nothing is returned where there are no candidates: features
-    active in `LEAST_TEXTS` texts with a higher mean on positives, or with `signed` a different one.
+    `mean` holds mean readings `[texts, features]`; `y` is 0 or 1 and `importance` a weight for each text. After each of
+    the sizes the regression is fitted again. Unless `signed`, features are taken for positives alone.
     """
-    candidates = _screen(mean, positive, signed)
-    if not len(candidates):
-        return candidates, np.zeros(0)
-    dense = np.asarray(mean[:, candidates].toarray(), np.float64)
-    dense /= dense.std(axis=0) + 1e-9
-    rng = np.random.default_rng(seed)
-    chosen = np.zeros(len(candidates))
-    for _ in range(rounds):
-        rows = _half(groups, positive, rng)
-        weights = _sparse_weights(dense[rows], positive[rows], limit, signed)
-        chosen += weights != 0 if signed else weights > 0
-    stability = chosen / rounds
-    best = np.argsort(-stability, kind="stable")[:limit]
-    stable = best[stability[best] >= STABLE]
-    kept = stable if len(stable) >= 3 else best[:3]
-    return candidates[kept], stability[kept]
+    candidates = candidates_of(mean, y, signed)
+    x = mean[:, candidates].tocsc()
+    middle = np.asarray(x.mean(axis=0)).ravel()
+    square = np.asarray(x.multiply(x).mean(axis=0)).ravel()
+    scale = scales(np.sqrt(np.maximum(square - middle**2, 0.0)), SPARSE.power)
+    sign, cost = 2.0 * y - 1.0, costs(y, importance)
+    order: list[int] = []
+    margin = np.zeros(len(y))
+    for size in sizes:
+        pull = cost * sign * expit(-margin)
+        gain = (x.T @ pull - middle * pull.sum()) / scale
+        gain = np.abs(gain) if signed else gain
+        gain[order] = -np.inf
+        best = np.argsort(-gain, kind="stable")[: size - len(order)]
+        order += best[gain[best] > 0].tolist()
+        if not order:
+            break
+        taken = x[:, order].toarray()
+        weights, bias = logistic(taken, y, importance, signed, SPARSE)
+        margin = sign * (taken @ weights + bias)
+    return np.asarray(candidates[order], np.intp)
+
+
+def candidates_of(mean: sparse.csr_matrix, y: Indices, signed: bool = True) -> Indices:
+    """The features that are active in at least three texts, or unless `signed` in three positive ones."""
+    often = np.asarray(((mean if signed else mean[y == 1]) > 0).sum(axis=0)).ravel() >= LEAST_TEXTS
+    return np.flatnonzero(often)
 
 
 def choose_clamps(
@@ -87,47 +96,3 @@ def choose_clamps(
         )
         for i in best
     ]
-
-
-def _screen(mean: sparse.csr_matrix, positive: Indices, signed: bool) -> Indices:
-    """Features with the greatest standardised difference of means, positives above negatives (or either way)."""
-    yes, no = mean[positive == 1], mean[positive == 0]
-    often = np.asarray(((mean if signed else yes) > 0).sum(axis=0)).ravel() >= LEAST_TEXTS
-    up, down = (np.asarray(part.mean(axis=0)).ravel() for part in (yes, no))
-    square = np.asarray(mean.multiply(mean).mean(axis=0)).ravel()
-    spread = np.sqrt(np.maximum(square - np.asarray(mean.mean(axis=0)).ravel() ** 2, 1e-12))
-    gap = np.abs(up - down) if signed else up - down
-    effect = np.where(often, gap / spread, -np.inf)
-    order = np.argsort(-effect, kind="stable")[:CANDIDATES]
-    return np.asarray(order[effect[order] > 0], np.intp)
-
-
-def _half(groups: Indices, positive: Indices, rng: np.random.Generator) -> Indices:
-    """Rows of a random half of the groups, with both classes in it."""
-    names = np.unique(groups)
-    for _ in range(20):
-        rows = np.flatnonzero(np.isin(groups, rng.permutation(names)[: max(2, len(names) // 2)]))
-        if len(np.unique(positive[rows])) == 2:
-            return rows
-    return np.arange(len(groups))
-
-
-def _sparse_weights(x: Floats, y: Indices, limit: int, signed: bool) -> Floats:
-    """Weights of the least regularised L1 logistic regression on the path with at most `limit` wanted ones."""
-    weights = np.zeros(x.shape[1])
-    for strength in np.geomspace(0.003, 1.0, 9):
-        # liblinear shuffles; left out, the random state would be numpy's global one, and no lock could be made again.
-        model = LogisticRegression(
-            l1_ratio=1.0,
-            C=strength,
-            solver="liblinear",
-            class_weight="balanced",
-            tol=1e-3,
-            max_iter=200,
-            random_state=0,
-        )
-        found = model.fit(x, y).coef_[0]
-        if (found != 0 if signed else found > 0).sum() > limit:
-            break
-        weights = found
-    return np.asarray(weights)

@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 
 from monitor.errors import PolicyError
-from monitor.policy.files.examples import Example, Label, examples_digest, texts_digest
+from monitor.policy.files.examples import Example, documents_digest, examples_digest, texts_digest
 from monitor.policy.files.lock import (
     DictionaryRef,
+    Explained,
     LockedClamp,
+    LockedExplanation,
     LockedFeature,
     LockedRule,
     LockModel,
     ModelRef,
 )
+from monitor.policy.files.occurrences import Document
 from monitor.policy.files.pins import locked_pins, probe_digest
 from monitor.policy.fit.card import make_card
+from monitor.policy.fit.choice import Choice
 from monitor.policy.fit.cross_validation import cross_validate
 from monitor.policy.fit.detectors import (
-    Detector,
+    CombinedDetector,
     FeatureDetector,
+    LearntKind,
     ProbeDetector,
     Recipe,
-    learn_features,
-    learn_probe,
+    learn,
     pinned_features,
 )
 from monitor.policy.fit.feature_selection import choose_clamps
@@ -37,23 +41,25 @@ from monitor.policy.fit.rows import FitRows, LabelledTexts, ReadTexts, read_rows
 from monitor.policy.fit.thresholds import Leaf, LearntDetector, lock_thresholds, poolings
 from monitor.policy.schema.policy import PolicyModel, ProbeModel
 
-Asked = Literal["features", "probe", "auto"]
-"""The detector that was asked for; `auto` takes the probe where it is clearly better than features."""
+Asked = Literal["features", "probe", "combined", "auto"]
+"""The detector that was asked for; `auto` takes what detects best on held-out groups."""
+EXPLAINING = 32
+"""Largest number of features that are watched to explain a probe's scores."""
+STRONGEST = 5
+"""Tokens of each positive text by which these features are chosen: so many are evidence of a detection."""
 
 
 @dataclass(frozen=True)
 class FitSettings:
     """Options of a fit."""
 
-    features: int = 48
+    features: int = 64
     """Largest number of detecting features per policy."""
-    rounds: int = 12
-    """Number of random halves of the groups, in stability selection."""
     seed: int = 0
-    """Seed for the folds, the random halves, the resamples and the random features."""
+    """Seed for the folds, the resamples and the random features."""
     signed: bool = True
     """Whether a feature may have a negative weight. If none has, no other content can keep a rule from firing."""
-    detector: Asked = "features"
+    detector: Asked = "auto"
 
 
 @dataclass(frozen=True)
@@ -63,14 +69,14 @@ class Inputs:
     reader: FitReader
     model: ModelRef
     dictionary: DictionaryRef
-    benign: Sequence[str]
-    """Benign texts that detectors learn from."""
+    benign: Sequence[Document]
+    """Benign texts, each where it may occur, that detectors learn from as negatives."""
     benign_readings: TextReadings
     benign_density: Floats = field(repr=False)
     """`[features]`: share of benign tokens on which each feature is active."""
     later: LaterReader | None = None
     """Reads the residual stream at a layer after the tapped one; None where the model has no later layer."""
-    aside: Sequence[str] = ()
+    aside: Sequence[Document] = ()
     """Further benign texts, which set thresholds and which no detector learns from."""
     aside_readings: TextReadings | None = None
 
@@ -113,22 +119,25 @@ def fit_policy(
 
     # 1. Read the examples, the benign texts and the extra texts.
     rows = read_rows(inputs.reader, examples, ReadTexts(inputs.benign, inputs.benign_readings), extra)
-    recipe = Recipe(poolings(policy), settings.features, settings.rounds, settings.seed, settings.signed)
+    recipe = Recipe(poolings(policy), settings.features, settings.seed, settings.signed)
 
-    # 2. Cross-validate features, probe and baselines; the card measures them, and chooses features or probe.
-    held_out = cross_validate(rows, recipe)
-    card = make_card(rows, held_out, policy.concept.detector or settings.detector, settings.seed)
+    # 2. Cross-validate features, probe and baselines; this also chooses what detects.
+    asked = policy.concept.detector or (None if settings.detector == "auto" else settings.detector)
+    held_out = cross_validate(rows, recipe, asked)
 
     # 3. Learn the chosen detector again, from every row.
-    detector = _learn(rows, recipe, card.detector, name)
+    detector = _learn(rows, recipe, held_out.choice, name)
+    probe = _probe_in(detector)
+    explain, explained = _explain(probe, inputs, rows) if probe is not None else ([], None)
+    card = make_card(rows, held_out, settings.seed, explained)
 
     # 4. Set thresholds on benign texts that this detector did not learn from.
-    fitted = LearntDetector(rows, recipe, detector, held_out.of(card.detector), inputs.aside_readings)
+    fitted = LearntDetector(rows, recipe, detector, held_out.rules, inputs.aside_readings)
     thresholds = lock_thresholds(policy, inputs.calibration, fitted=fitted)
 
     # 5. Choose what suppression clamps, and learn the probe that checks it.
-    clamps = _clamps(policy, examples, inputs, rows)
-    later = fit_later(policy, examples, inputs.benign, inputs.later) if inputs.later is not None else None
+    clamps = _clamps(policy, inputs, rows)
+    later = fit_later(policy, rows, inputs.later) if inputs.later is not None else None
 
     return _lock(
         policy,
@@ -137,8 +146,9 @@ def fit_policy(
         thresholds,
         extra=texts_digest(extra.texts) if len(extra.texts) else None,
         detector=card.detector,
-        features=_features(detector, inputs) if isinstance(detector, FeatureDetector) else [],
-        probe=store(detector) if isinstance(detector, ProbeDetector) else None,
+        features=_features(detector, inputs, held_out.stability),
+        probe=store(probe) if probe is not None else None,
+        explain=explain,
         suppress=clamps,
         later_probe=later,
         card=card,
@@ -167,7 +177,7 @@ def _lock(
             "model": inputs.model,
             "dictionary": inputs.dictionary,
             "examples": examples_digest(examples),
-            "benign": texts_digest([*inputs.benign, *inputs.aside]),
+            "benign": documents_digest([*inputs.benign, *inputs.aside]),
             "features": [],
             "suppress": [],
             **learnt,
@@ -176,12 +186,10 @@ def _lock(
     )
 
 
-def _learn(rows: FitRows, recipe: Recipe, kind: str, policy: str) -> Detector:
+def _learn(rows: FitRows, recipe: Recipe, choice: Choice, policy: str) -> LearntKind:
     """The detector that will run, learnt from every row."""
-    if kind == "probe":
-        return learn_probe(rows, rows.everything, recipe)
-    found = learn_features(rows, rows.everything, recipe)
-    if not len(found.indices):
+    found = learn(rows, rows.everything, recipe, recipe.sizes).detector(choice)
+    if choice.kind != "probe" and isinstance(found, FeatureDetector) and not len(found.indices):
         unlike = "tells" if recipe.signed else "is more active on"
         other = "from" if recipe.signed else "than on"
         raise PolicyError(
@@ -191,30 +199,65 @@ def _learn(rows: FitRows, recipe: Recipe, kind: str, policy: str) -> Detector:
     return found
 
 
-def _clamps(
-    policy: PolicyModel, examples: Sequence[Example], inputs: Inputs, rows: FitRows
-) -> list[LockedClamp]:
+def _probe_in(detector: LearntKind) -> ProbeDetector | None:
+    """The probe that a detector is, or has; None where it is features alone."""
+    if isinstance(detector, CombinedDetector):
+        return detector.probe
+    return detector if isinstance(detector, ProbeDetector) else None
+
+
+def _explain(
+    probe: ProbeDetector, inputs: Inputs, rows: FitRows
+) -> tuple[list[LockedExplanation], Explained]:
+    """The features that add most to a probe's scores of positives' strongest tokens, and what they account for."""
+    reader, tokens = inputs.reader, rows.read.tokens
+    adds = reader.reach(probe.weights) / probe.scale
+    scores = probe.tokens(rows.read, rows.everything)
+    strongest = [
+        int(tokens.starts[i]) + np.argsort(-scores[i], kind="stable")[:STRONGEST] for i in rows.own_positive
+    ]
+    read = np.asarray(tokens.matrix[np.concatenate(strongest)].sum(axis=0)).ravel()
+    added = np.where(reader.maxima > 0, np.maximum(adds * read, 0.0), 0.0)
+    best = [int(i) for i in np.argsort(-added, kind="stable")[:EXPLAINING] if added[i] > 0]
+    known = np.corrcoef(tokens.matrix @ adds, np.concatenate(scores))[0, 1]
+    explained = Explained(
+        named=float(added[best].sum() / max(added.sum(), 1e-12)), correlation=float(np.nan_to_num(known))
+    )
+    named = [
+        LockedExplanation(
+            index=i, weight=float(adds[i]), maximum=float(reader.maxima[i]), label=reader.label(i)
+        )
+        for i in best
+    ]
+    return named, explained
+
+
+def _clamps(policy: PolicyModel, inputs: Inputs, rows: FitRows) -> list[LockedClamp]:
     """The features that suppression clamps; none where the policy does not suppress, or names its features."""
     wish = policy.suppress
     if wish is None or wish.features is not None:
         return []
-    yes = rows.own_positive
-    no = [e.text for e in examples if e.label is not Label.POSITIVE]
-    effect = inputs.reader.attribution([rows.texts[int(i)] for i in yes]) - inputs.reader.attribution(no)
+    yes, no = rows.own_positive, rows.own_negative
+    effect = inputs.reader.attribution([rows.documents[int(i)] for i in yes]) - inputs.reader.attribution(
+        [rows.documents[int(i)] for i in no]
+    )
     density = rows.read.tokens.take(yes).density()
     return choose_clamps(effect, density, inputs.benign_density, inputs.reader.maxima, wish.target)
 
 
-def _features(detector: FeatureDetector, inputs: Inputs) -> list[LockedFeature]:
-    """The detector's features as a lock lists them, the greatest weight first."""
-    order = np.argsort(-np.abs(detector.weights), kind="stable")
+def _features(detector: LearntKind, inputs: Inputs, stability: Mapping[int, float]) -> list[LockedFeature]:
+    """The detector's features as a lock lists them, the greatest weight first; none of a probe."""
+    if isinstance(detector, ProbeDetector):
+        return []
+    found = detector.features if isinstance(detector, CombinedDetector) else detector
+    order = np.argsort(-np.abs(found.weights), kind="stable")
     return [
         LockedFeature(
-            index=int(detector.indices[i]),
-            weight=float(detector.weights[i]),
-            maximum=float(inputs.reader.maxima[detector.indices[i]]),
-            label=inputs.reader.label(int(detector.indices[i])),
-            stability=float(detector.stability[i]),
+            index=int(found.indices[i]),
+            weight=float(found.weights[i]),
+            maximum=float(inputs.reader.maxima[found.indices[i]]),
+            label=inputs.reader.label(int(found.indices[i])),
+            stability=stability.get(int(found.indices[i]), 0.0),
         )
         for i in order
     ]

@@ -7,12 +7,13 @@ from typing import Protocol
 
 import numpy as np
 from scipy.signal import lfilter
-from sklearn.linear_model import LogisticRegression
 
-from monitor.policy.files.examples import Example, Label
 from monitor.policy.files.lock import LockedProbe, packed
+from monitor.policy.files.occurrences import Document
 from monitor.policy.fit.metrics import auroc, threshold_at
 from monitor.policy.fit.readings import Floats, Indices
+from monitor.policy.fit.rows import FitRows
+from monitor.policy.fit.weights import logistic
 from monitor.policy.schema.policy import Ema, PolicyModel, pooling_of
 
 RATE = 0.01
@@ -29,34 +30,29 @@ class LaterReader(Protocol):
     def layer(self) -> int:
         """The decoder layer whose output is read."""
 
-    def residuals(self, texts: Sequence[str]) -> list[Floats]:
-        """Residuals `[tokens, d_model]` of each text, the first position left out."""
+    def residuals(self, texts: Sequence[Document]) -> list[Floats]:
+        """Residuals `[tokens, d_model]` of what is judged of each text, attention sinks left out."""
 
 
-def fit_later(
-    policy: PolicyModel,
-    examples: Sequence[Example],
-    benign: Sequence[str],
-    reader: LaterReader,
-    seed: int = 0,
-) -> LockedProbe | None:
+def fit_later(policy: PolicyModel, rows: FitRows, reader: LaterReader, seed: int = 0) -> LockedProbe | None:
     """The later probe of a policy that suppresses; None where it does not, or has no positive examples.
 
     It learns from mean residuals of the examples and of half of the benign texts. The other half sets its threshold.
     """
-    if policy.suppress is None or not any(e.label is Label.POSITIVE for e in examples):
+    mine = np.flatnonzero(rows.own == 1)
+    if policy.suppress is None or not len(rows.own_positive):
         return None
-    own, other = reader.residuals([e.text for e in examples]), reader.residuals(benign)
+    own, other = (reader.residuals([rows.documents[int(i)] for i in which]) for which in (mine, rows.benign))
     rng = np.random.default_rng(seed)
     teaches = rng.permutation(len(other)) % 2 == 0
     x = np.stack([*map(mean, own), *(mean(other[i]) for i in np.flatnonzero(teaches))])
-    y = np.asarray([e.label is Label.POSITIVE for e in examples] + [False] * int(teaches.sum()), np.intp)
-    names = [f"own {e.group}" for e in examples] + [f"benign {i}" for i in range(int(teaches.sum()))]
+    y = np.concatenate([rows.positive[mine], np.zeros(int(teaches.sum()), np.intp)])
+    names = np.concatenate([rows.groups[mine], rows.groups[rows.benign][teaches]])
     groups = np.unique(names, return_inverse=True)[1].astype(np.intp)
     weights, bias = linear(x, y)
     half_life = _half_life(policy)
     unseen = [other[i] for i in np.flatnonzero(~teaches)]
-    scores = np.asarray([highest(rows @ weights + bias, half_life) for rows in unseen])
+    scores = np.asarray([highest(tokens @ weights + bias, half_life) for tokens in unseen])
     return LockedProbe(
         layer=reader.layer,
         weights=packed(weights.astype(np.float32)),
@@ -64,17 +60,16 @@ def fit_later(
         threshold=threshold_at(scores, RATE),
         half_life=half_life,
         benign_rate=RATE,
-        auroc=_crossed(x, y, groups, len(examples), rng),
+        auroc=_crossed(x, y, groups, len(mine), rng),
     )
 
 
 def linear(x: Floats, y: Indices) -> tuple[Floats, float]:
     """Weights `[d_model]` and bias of a ridge logistic regression on standardised rows `[texts, d_model]`."""
     centre, scale = x.mean(axis=0), x.std(axis=0) + 1e-6
-    model = LogisticRegression(C=0.05, class_weight="balanced", max_iter=500, tol=1e-3)
-    model.fit((x - centre) / scale, y)
-    weights = np.asarray(model.coef_[0] / scale, np.float64)
-    return weights, float(model.intercept_[0] - centre @ weights)
+    found, bias = logistic((x - centre) / scale, y, np.ones(len(y)))
+    weights = found / scale
+    return weights, float(bias - centre @ weights)
 
 
 def highest(scores: Floats, half_life: float) -> float:

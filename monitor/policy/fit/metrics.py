@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import rankdata
 
 from monitor.policy.files.lock import CURVE, Difference, Separation
 from monitor.policy.fit.readings import Floats, Indices
@@ -18,15 +17,12 @@ INTERVAL = (0.025, 0.975)
 
 
 def auroc(positive: Floats, negative: Floats) -> float:
-    """Probability that a positive scores above a negative, ties counting half; 0.5 where either is missing.
-
-    Computed from ranks (Mann-Whitney U).
-    """
+    """Probability that a positive scores above a negative, ties counting half; 0.5 where either is missing."""
     if not len(positive) or not len(negative):
         return 0.5
-    ranks = rankdata(np.concatenate([positive, negative]))[: len(positive)]
-    wins = ranks.sum() - len(positive) * (len(positive) + 1) / 2
-    return float(wins / (len(positive) * len(negative)))
+    ranked = np.sort(negative)
+    wins = np.searchsorted(ranked, positive, "left") + np.searchsorted(ranked, positive, "right")
+    return float(wins.sum() / (2 * len(positive) * len(negative)))
 
 
 def threshold_at(negative: Floats, rate: float) -> float:
@@ -66,12 +62,14 @@ def curve(positive: Floats, benign: Floats) -> list[float]:
     return [float((positive >= limit).mean()) for limit in limits]
 
 
-def measure_all(methods: dict[str, Floats], truth: Truth, seed: int) -> dict[str, ResampledSeparation]:
+def measure_all(
+    methods: dict[str, Floats], truth: Truth, seed: int, resamples: int = RESAMPLES
+) -> dict[str, ResampledSeparation]:
     """Measure methods, given their scores `[texts]`, with 95 % intervals.
 
     All methods are measured on the same resamples of groups, so that they can be compared.
     """
-    draws = _draws(truth.groups, seed)
+    draws = resampled(truth.groups, seed, resamples)
     return {name: _measured(scores, truth, draws) for name, scores in methods.items()}
 
 
@@ -88,13 +86,14 @@ def difference(one: ResampledSeparation, other: ResampledSeparation) -> Differen
     )
 
 
-def _draws(groups: Indices, seed: int) -> list[Indices]:
+def resampled(groups: Indices, seed: int, count: int) -> list[Indices]:
+    """So many resamples of the rows, by drawing whole groups; `groups` is an integer for each row."""
     rng = np.random.default_rng(seed)
     order = np.argsort(groups, kind="stable")
     members = np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)
     return [
         np.concatenate([members[i] for i in rng.integers(0, len(members), len(members))])
-        for _ in range(RESAMPLES)
+        for _ in range(count)
     ]
 
 

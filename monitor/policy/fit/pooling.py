@@ -31,8 +31,18 @@ class RulePooling:
     """The rule's `for`: the pooled score must stay at or above the threshold for this many tokens in a row."""
 
     def score(self, texts: Sequence[Floats]) -> Floats:
-        """`[texts]`: the highest pooled score of each text, from its token scores `[tokens]`."""
+        """`[texts]`: the highest pooled score of each text, from its token scores `[tokens]`; 0 for no tokens."""
+        if isinstance(self.pooling, Ema) and self.hold == 1:
+            best = _averages(texts, self.pooling).max(axis=1, initial=-np.inf)
+            return np.where(np.isfinite(best), best, 0.0)
         return np.asarray([pooled(scores, self.pooling, self.hold) for scores in texts])
+
+    def attentions(self, texts: Sequence[Floats]) -> Floats:
+        """`[tokens of all texts]`: the weight α of each token in its text's pooled score; see `attention`."""
+        if isinstance(self.pooling, Ema) and self.hold == 1:
+            return _ema_attentions(texts, self.pooling)
+        parts = [attention(scores, self.pooling, self.hold) for scores in texts]
+        return np.concatenate(parts) if parts else np.zeros(0)
 
     def course(self, scores: Floats) -> Floats:
         """The pooled score after each token, `[tokens]`, from token scores `[tokens]`."""
@@ -81,6 +91,27 @@ def attention(scores: Floats, pooling: Pooling, hold: int) -> Floats:
         width = hold if isinstance(pooling, Max) else _run(scores, pooling, end)
         alpha[max(0, end + 1 - width) : end + 1] = 1.0 / width
     return alpha
+
+
+def _averages(texts: Sequence[Floats], pooling: Ema) -> Floats:
+    """`[texts, longest]`: the moving averages of all texts at once; minus infinity behind a text's end."""
+    lengths = np.asarray([len(scores) for scores in texts], np.intp)
+    there = np.arange(int(lengths.max(initial=0))) < lengths[:, None]
+    padded = np.zeros(there.shape)
+    if there.any():
+        padded[there] = np.concatenate(texts)
+    keep = 2.0 ** (-1.0 / pooling.half_life)
+    return np.where(there, lfilter([1.0 - keep], [1.0, -keep], padded, axis=1), -np.inf)
+
+
+def _ema_attentions(texts: Sequence[Floats], pooling: Ema) -> Floats:
+    averages = _averages(texts, pooling)
+    if not averages.size:
+        return np.zeros(0)
+    behind = averages.argmax(axis=1)[:, None] - np.arange(averages.shape[1])
+    keep = 2.0 ** (-1.0 / pooling.half_life)
+    alpha = np.where(behind >= 0, (1.0 - keep) * keep ** np.maximum(behind, 0), 0.0)
+    return np.asarray(alpha[np.isfinite(averages)])
 
 
 def _run(scores: Floats, pooling: LongestRun, end: int) -> int:

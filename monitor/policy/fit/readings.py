@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from monitor.policy.files.occurrences import Document
+
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
@@ -43,10 +45,17 @@ class TokenReadings:
         dense = self.matrix[:, features].toarray().astype(np.float64)
         return np.split(dense, self.starts[1:-1])
 
-    def means(self) -> sparse.csr_matrix:
-        """Mean reading `[texts, features]` of each text; zero for a text without tokens."""
+    def means(self, leads: Indices | None = None) -> sparse.csr_matrix:
+        """Mean reading `[texts, features]` of each text; zero for a text without tokens.
+
+        `leads` `[texts]`: how many tokens are left out at the beginning of each.
+        """
         lengths = np.diff(self.starts)
-        share = np.repeat(1.0 / np.maximum(lengths, 1), lengths)
+        lead = np.zeros(len(self), np.intp) if leads is None else np.minimum(leads, lengths)
+        counted = np.arange(int(lengths.sum())) >= np.repeat(
+            self.starts[:-1] - self.starts[0] + lead, lengths
+        )
+        share = np.repeat(1.0 / np.maximum(lengths - lead, 1), lengths) * counted
         rows = np.repeat(np.arange(len(self)), lengths)
         average = sparse.csr_matrix((share, (rows, np.arange(len(rows)))), (len(self), self.matrix.shape[0]))
         return average @ self.matrix
@@ -75,6 +84,9 @@ class TextReadings:
     """For each anomaly signal by name, its value at every token `[tokens]`."""
     positions: Indices | None = None
     """`[tokens]`: position of each in its text, where that is known; attention sinks are left out between them."""
+    leads: Indices | None = None
+    """`[texts]`: how many tokens a chat template wrote before the text; None where it wrote none. Rules read them, and
+    means leave them out, because they are the same in all texts."""
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -98,7 +110,8 @@ class TextReadings:
         rows = np.concatenate([np.arange(self.tokens.starts[i], self.tokens.starts[i + 1]) for i in which])
         signals = {name: values[rows] for name, values in self.signals.items()}
         places = None if self.positions is None else self.positions[rows]
-        return TextReadings(self.tokens.take(which), self.residuals[rows], signals, places)
+        leads = None if self.leads is None else self.leads[which]
+        return TextReadings(self.tokens.take(which), self.residuals[rows], signals, places, leads)
 
     @staticmethod
     def empty() -> TextReadings:
@@ -112,19 +125,27 @@ class TextReadings:
         """`[texts, d_model]`: mean residual of each text; zero for a text without tokens."""
         out = np.zeros((len(self), self.residuals.shape[1]))
         for i in range(len(self)):
-            if self.lengths[i]:
-                out[i] = self.residual(i).mean(axis=0, dtype=np.float64)
+            own = self.residual(i)[0 if self.leads is None else int(self.leads[i]) :]
+            if len(own):
+                out[i] = own.mean(axis=0, dtype=np.float64)
         return out
+
+    @cached_property
+    def feature_means(self) -> sparse.csr_matrix:
+        """Mean reading `[texts, features]` of each text; zero for a text without tokens."""
+        return self.tokens.means(self.leads).tocsr()
 
 
 def join_texts(parts: Sequence[TextReadings]) -> TextReadings:
     """All texts of all parts, in order."""
     places = [part.positions for part in parts]
+    leads = [np.zeros(len(part), np.intp) if part.leads is None else part.leads for part in parts]
     return TextReadings(
         join([part.tokens for part in parts]),
         np.concatenate([part.residuals for part in parts]),
         {name: np.concatenate([part.signals[name] for part in parts]) for name in parts[0].signals},
         None if any(p is None for p in places) else np.concatenate([p for p in places if p is not None]),
+        np.concatenate(leads),
     )
 
 
@@ -135,10 +156,17 @@ class FitReader(Protocol):
     def maxima(self) -> Floats:
         """`[features]`: recorded maxima; 0 for a feature that was never seen active."""
 
-    def read(self, texts: Sequence[str]) -> TextReadings:
-        """Readings of texts."""
+    @property
+    def takes_turns(self) -> bool:
+        """Whether the model has a chat template, so that texts are read inside of conversations."""
 
-    def attribution(self, texts: Sequence[str]) -> Floats:
+    def read(self, texts: Sequence[Document]) -> TextReadings:
+        """Readings of texts, of conversations those of what is judged."""
+
+    def reach(self, direction: Floats) -> Floats:
+        """`[features]`: what a reading of 1 of each feature adds to the product of the residual and `direction`."""
+
+    def attribution(self, texts: Sequence[Document]) -> Floats:
         """`[features]`: effect of each feature's activity a_i on the log-probability of the texts, in nats per token.
 
         It is the mean over texts and tokens of a_i · (∂ log p(text)/∂x · W_dec_i).

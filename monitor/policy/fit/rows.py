@@ -1,13 +1,18 @@
-"""The rows of one fit: own examples, benign texts and extra texts, with labels and readings."""
+"""The rows of one fit: own examples, benign texts and extra texts, with labels and readings.
+
+Benign texts are negatives like a policy's own. Whatever learns, a detector or a baseline, learns from the same rows.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from monitor.policy.files.examples import Example, Label
+from monitor.policy.files.occurrences import Document, Kind, one_occurrence, plain
 from monitor.policy.fit.readings import FitReader, Floats, Indices, TextReadings, join_texts
 
 BENIGN_IMPORTANCE = 1.0
@@ -24,21 +29,23 @@ class LabelledTexts:
     """True where the text shows the concept."""
     groups: Sequence[str] = ()
     """Texts of one group are variants of each other."""
+    kinds: Sequence[Kind] = ()
+    """Where each text occurs; statements where none is given."""
 
 
 @dataclass(frozen=True)
 class ReadTexts:
     """Texts with their readings."""
 
-    texts: Sequence[str]
+    texts: Sequence[Document]
     read: TextReadings
 
 
 @dataclass(frozen=True)
 class FitRows:
-    """All texts of one fit, in one order. Every array is `[texts]`."""
+    """All texts of one fit, in one order, a statement as a prompt and as an answer. Every array is `[texts]`."""
 
-    texts: Sequence[str]
+    documents: Sequence[Document]
     read: TextReadings
     positive: Indices
     """1 where the text shows the concept, else 0."""
@@ -64,29 +71,45 @@ class FitRows:
         return np.flatnonzero((self.own == 1) & (self.positive == 1))
 
     @property
+    def own_negative(self) -> Indices:
+        """Indices of the own negatives, look-alikes among them."""
+        return np.flatnonzero((self.own == 1) & (self.positive == 0))
+
+    @property
     def everything(self) -> Indices:
         """Indices of all rows."""
-        return np.arange(len(self.texts))
+        return np.arange(len(self.documents))
+
+    @cached_property
+    def texts(self) -> Sequence[str]:
+        """What is written in each."""
+        return [plain(document) for document in self.documents]
 
 
 def read_rows(reader: FitReader, own: Sequence[Example], benign: ReadTexts, extra: LabelledTexts) -> FitRows:
     """Read own examples and extra texts; the rows are own, benign and extra texts, in that order."""
-    parts = [reader.read([e.text for e in own]), benign.read]
-    if len(extra.texts):
-        parts.append(reader.read(extra.texts))
-    counts = (len(own), len(benign.texts), len(extra.texts))
-    names = [f"own {e.group}" for e in own] + [f"benign {i}" for i in range(counts[1])]
+    turns = reader.takes_turns
+    met = [(example, document) for example in own for document in example.occurrences(turns=turns)]
+    kinds = extra.kinds or [Kind.STATEMENT] * len(extra.texts)
+    others = [one_occurrence(text, kind, turns=turns) for text, kind in zip(extra.texts, kinds, strict=True)]
+    parts = [reader.read([document for _, document in met]), benign.read]
+    if others:
+        parts.append(reader.read(others))
+    counts = (len(met), len(benign.texts), len(others))
+    names = [f"own {e.group}" for e, _ in met] + [f"benign {i}" for i in range(counts[1])]
     names += [f"extra {g}" for g in extra.groups]
-    others = [False] * counts[1]
+    calm = [False] * counts[1]
     return FitRows(
-        texts=[*(e.text for e in own), *benign.texts, *extra.texts],
+        documents=[*(document for _, document in met), *benign.texts, *others],
         read=join_texts(parts),
         positive=np.asarray(
-            [e.label is Label.POSITIVE for e in own] + others + list(extra.positive), np.intp
+            [e.label is Label.POSITIVE for e, _ in met] + calm + list(extra.positive), np.intp
         ),
         groups=np.unique(names, return_inverse=True)[1].astype(np.intp),
         measured=np.repeat([1, 1, 0], counts),
         own=np.repeat([1, 0, 0], counts),
-        hard=np.asarray([e.label is Label.HARD_NEGATIVE for e in own] + [False] * sum(counts[1:]), np.intp),
+        hard=np.asarray(
+            [e.label is Label.HARD_NEGATIVE for e, _ in met] + [False] * sum(counts[1:]), np.intp
+        ),
         importance=np.repeat([1.0, BENIGN_IMPORTANCE, EXTRA_IMPORTANCE], counts),
     )

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from monitor.policy.files.lock import LockedRule, LockModel
 from monitor.policy.fit.detectors import (
+    CombinedDetector,
     Detector,
     FeatureDetector,
     own_detector,
@@ -101,7 +102,8 @@ class LockedRuleScorer:
     @property
     def features(self) -> int:
         """How many features it reads; 0 where it reads a probe or a signal."""
-        return len(self.detector.indices) if isinstance(self.detector, FeatureDetector) else 0
+        found = self.detector.features if isinstance(self.detector, CombinedDetector) else self.detector
+        return len(found.indices) if isinstance(found, FeatureDetector) else 0
 
     def score(self, read: TextReadings) -> Floats:
         """`[texts]`: the highest pooled score of each text."""
@@ -249,12 +251,12 @@ def _shared(policy: PolicyModel, lock: LockModel, folder: Path) -> Detector | No
         return probe_detector(policy.probe, folder)
     if policy.concept is None:
         return None
+    probe = probe_detector(lock.probe, folder) if lock.probe is not None else None
     if lock.detector == "probe":
-        assert lock.probe is not None
-        return probe_detector(lock.probe, folder)
+        return probe
     indices = np.asarray([f.index for f in lock.features], np.intp)
-    weights = np.asarray([f.weight for f in lock.features])
-    return FeatureDetector(indices, weights, np.ones(len(indices)))
+    features = FeatureDetector(indices, np.asarray([f.weight for f in lock.features]))
+    return features if probe is None or lock.detector == "features" else CombinedDetector(features, probe)
 
 
 def phase_of(rule: Rule) -> Phase:

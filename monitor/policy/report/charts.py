@@ -14,6 +14,7 @@ from monitor.policy.report.markup import element, safe
 METHODS = {
     "policy": "this policy",
     "features": "features",
+    "combined": "features and probe",
     "probe": "probe, per token",
     "linear_probe": "linear probe, means",
     "difference_of_means": "difference of means",

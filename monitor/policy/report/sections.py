@@ -134,7 +134,7 @@ def _sources(results: Sequence[RuleOnSource]) -> str:
             f"<b>{r.methods['policy'].recall:.0%}</b>",
             f"{r.caught:.0%}",
             "–" if r.fired is None else f"{r.fired:.1%}",
-            *(_both(r.methods.get(name), bool(r.negative)) for name in list(METHODS)[2:]),
+            *(_both(r.methods.get(name), bool(r.negative)) for name in list(METHODS)[3:]),
         ]
         for r in results
     ]
@@ -147,7 +147,7 @@ def _sources(results: Sequence[RuleOnSource]) -> str:
         "recall at 1 %",
         "caught",
         "negatives that fire",
-        *list(METHODS.values())[2:],
+        *list(METHODS.values())[3:],
     )
     note = (
         "Halves of labelled sources that nothing learnt from. AUROC within the source; recall where 1 % of unseen "

@@ -151,7 +151,7 @@ def watch_plan(policies: Sequence[Policy]) -> WatchPlan:
     checks: list[Check] = []
     for policy in policies:
         checks += [*policy.rules, *policy.conditions]
-    named = {feature.index for check in checks for feature in check.features}
+    named = {feature.index for check in checks for feature in (*check.features, *check.explains)}
     named |= {clamp.feature for p in policies for clamp in p.clamps}
     probes: dict[str, Probe] = {check.probe.name: check.probe for check in checks if check.probe is not None}
     signals = {check.signal for check in checks if check.signal is not None}

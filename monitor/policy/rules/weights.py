@@ -125,17 +125,11 @@ class Weights:
 
     def __init__(self, watch: WatchPlan, checks: Sequence[Check]) -> None:
         self.checks, self._features = len(checks), len(watch.features)
-        table: list[dict[int, float]] = [{} for _ in range(len(watch))]
-        for i, check in enumerate(checks):
-            for feature in check.features:
-                row = table[watch.column(feature.index)]
-                row[i] = row.get(i, 0.0) + feature.weight
-            for other in (check.probe, check.signal):
-                if other is not None:
-                    table[watch.column(other)][i] = 1.0
-        most = max((len(row) for row in table), default=0)
-        self._layers = [_layer(table, n) for n in range(most)]
+        self._layers = _layers(watch, checks, explained=False)
         """The first check that reads every column, then the second of those that have two, and so on."""
+        explained = any(check.explains for check in checks)
+        self._named = _layers(watch, checks, explained=True) if explained else None
+        """The same with the features by which probes are explained; None where there are none."""
 
     def scored(self, found: Active) -> ScoredRows:
         """Scores of all rows. Those of rows with a reading that is no number mean nothing."""
@@ -149,10 +143,14 @@ class Weights:
                 scores[first : first + len(part)] = self._sums_alone(part)
             return ScoredRows(found, None, scores)
 
-    def shares(self, found: Active) -> Shares:
-        """All shares of some rows: those of the first check that reads each column, of the second, and so on."""
+    def shares(self, found: Active, *, named: bool = False) -> Shares:
+        """All shares of some rows: those of the first check that reads each column, of the second, and so on.
+
+        `named`: with those of features that explain a probe, which are no part of a score.
+        """
         readings, parts = np.arange(len(found.columns)), [Shares(_NONE, _NONE, _NOTHING)]
-        for mine, places, values in self._parts(found):
+        layers = self._named if named and self._named is not None else self._layers
+        for mine, places, values in self._parts(found, layers):
             readings = readings if mine is None else readings.take(mine)
             parts.append(Shares(places, readings, values))
         return Shares(
@@ -161,11 +159,13 @@ class Weights:
             np.concatenate([part.values for part in parts]),
         )
 
-    def _parts(self, found: Active) -> Iterator[tuple[Indices | None, Indices, NDArray[np.float64]]]:
+    def _parts(
+        self, found: Active, layers: Sequence[_Layer]
+    ) -> Iterator[tuple[Indices | None, Indices, NDArray[np.float64]]]:
         """The shares again, as places and values, and before these which of the part before are in this one."""
         columns, values, mine = found.columns, found.values, None
         base = np.repeat(np.arange(len(found)) * self.checks, found.counts)
-        for number, (check, weight, read) in enumerate(self._layers):
+        for number, (check, weight, read) in enumerate(layers):
             if number:  # few columns are read by several checks
                 mine = read.take(columns).nonzero()[0]
                 base, columns, values = base.take(mine), columns.take(mine), values.take(mine)
@@ -180,7 +180,7 @@ class Weights:
 
     def _sums_alone(self, found: Active) -> NDArray[np.float64]:
         """The same without the shares, in half the time where there are many."""
-        first, *others = ((places, values) for _, places, values in self._parts(found))
+        first, *others = ((places, values) for _, places, values in self._parts(found, self._layers))
         out = np.bincount(*first, len(found) * self.checks)
         if others:
             places, values = (np.concatenate(arrays) for arrays in zip(*others, strict=True))
@@ -192,13 +192,14 @@ class Weights:
     ) -> tuple[Indices, Indices, Indices, NDArray[np.float32]]:
         """The features that give most to the scores of pairs of a token and a check, `most` of each at most.
 
-        Gives pair, rank from 0 on, column and reading of each; only what gives more than 0. Of equal ones the lower
-        column comes first.
+        To a probe's score a feature gives what its direction in the dictionary has in common with the probe. Gives
+        pair, rank from 0 on, column and reading of each; only what gives more than 0. Of equal ones the lower column
+        comes first.
         """
         read, shares = scored.active, scored.shares
-        if shares is None or 4 * len(tokens) < len(read):
+        if shares is None or self._named is not None or 4 * len(tokens) < len(read):
             read, tokens = read.some(tokens), np.arange(len(tokens))
-            shares = self.shares(read)
+            shares = self.shares(read, named=True)
         pairs = np.full(len(read) * self.checks, -1)
         pairs[tokens * self.checks + checks] = np.arange(len(tokens))
         pair = pairs.take(shares.places)
@@ -214,9 +215,24 @@ class Weights:
         return pair[kept], rank[kept], read.columns[reading[kept]], read.values[reading[kept]]
 
 
-def _layer(
-    table: Sequence[Mapping[int, float]], n: int
-) -> tuple[Indices, NDArray[np.float64], NDArray[np.bool_]]:
+_Layer = tuple[Indices, NDArray[np.float64], NDArray[np.bool_]]
+
+
+def _layers(watch: WatchPlan, checks: Sequence[Check], *, explained: bool) -> list[_Layer]:
+    """Which checks read every column and with what weights, layer by layer; `explained` adds what explains probes."""
+    table: list[dict[int, float]] = [{} for _ in range(len(watch))]
+    for i, check in enumerate(checks):
+        for feature in (*check.features, *(check.explains if explained else ())):
+            row = table[watch.column(feature.index)]
+            row[i] = row.get(i, 0.0) + feature.weight
+        for other in (check.probe, check.signal):
+            if other is not None:
+                table[watch.column(other)][i] = 1.0
+    most = max((len(row) for row in table), default=0)
+    return [_layer(table, n) for n in range(most)]
+
+
+def _layer(table: Sequence[Mapping[int, float]], n: int) -> _Layer:
     """`[columns]` each: the n-th check that reads it, with its weight, and whether there is one."""
     pairs = [sorted(row.items())[n] if len(row) > n else None for row in table]
     checks = np.asarray([0 if pair is None else pair[0] for pair in pairs], np.intp)

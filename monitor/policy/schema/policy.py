@@ -75,17 +75,21 @@ class Concept(Strict):
     """What the policy looks for, stated by example texts. `policy fit` learns from them what to read."""
 
     examples: Annotated[str, Field(pattern=FILE, max_length=200)] | None = None
-    """Name of a JSONL file beside the policy. Each row has `text`, `label` (positive, negative or hard_negative), and
-    may have a `group` that ties variants of one text together."""
+    """Name of a JSONL file beside the policy. Each row has `text` or the `messages` of a conversation, and a `label`
+    (positive, negative or hard_negative). It may have a `kind`, and a `group` that ties variants of a text together."""
     positive: list[Text] = []
     """Texts that show the concept, beside those of the file."""
     negative: list[Text] = []
     """Texts that do not show the concept, beside those of the file."""
     hard_negative: list[Text] = []
     """Benign texts that look like positives, beside those of the file."""
-    detector: Literal["features", "probe"] | None = None
-    """What `policy fit` learns: weighted `features`, or a `probe` on the residual stream. Left out, the option
-    `--detector` of the fit decides."""
+    kind: Literal["request", "response", "statement", "text"] | None = None
+    """Where the texts occur, unless a row says it itself: a `request` is a user's turn, a `response` the model's turn,
+    a `statement` is read as both, and a `text` stands alone, without a chat template. Left out, they are statements."""
+    detector: Literal["features", "probe", "combined"] | None = None
+    """What `policy fit` learns: weighted `features`, a `probe` on the residual stream, or both `combined`. Left out,
+    the option `--detector` of the fit decides, which takes what detects best on examples that it was not learnt
+    from."""
 
     def checks(self) -> Iterable[FieldCheck]:
         """There are positive texts and others to learn from."""

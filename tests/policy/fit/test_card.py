@@ -3,7 +3,7 @@
 import pytest
 
 from monitor.policy.files.lock import Difference, Separation
-from monitor.policy.fit.card import clearly_better, maturity_of, note_of
+from monitor.policy.fit.card import clearly_better, maturity_of, note_of, pooled_better
 
 
 def gain(auroc=(0.0, -0.1, 0.1), recall=(0.0, -0.1, 0.1)):
@@ -39,3 +39,26 @@ def test_the_note_says_what_keeps_a_policy_from_being_stable(low, recall, said):
     note = note_of(measures, gain(), "probe", 0.0, maturity_of(mine, 0.0))
     assert said in note
     assert ("misses many" in note) == (said.startswith("misses"))
+
+
+def separation(recall):
+    return Separation(auroc=0.9, auroc_low=0.8, auroc_high=1, recall=recall, recall_low=0, recall_high=1)
+
+
+def test_another_pooling_is_named_where_it_would_catch_many_more():
+    aggregates = {
+        name: separation(recall)
+        for name, recall in {"mean": 0.7, "max": 0.2, "last": 1.0, "top_k_mean": 0.5}.items()
+    }
+    assert pooled_better(aggregates, separation(0.65)) == []
+    (said,) = pooled_better(aggregates, separation(0.4))
+    assert "`mean`" in said
+    assert "70%" in said
+
+
+def test_words_do_as_well_only_where_they_catch_as_much():
+    mine, words = separation(0.8), separation(0.4)
+    measures = dict.fromkeys(("policy", "probe", "random_features"), mine)
+    few = note_of({**measures, "bag_of_words": words}, gain(), "probe", 0.0, "stable")
+    assert "bag of words" not in few, "as good by AUROC alone"
+    assert "bag of words" in note_of({**measures, "bag_of_words": mine}, gain(), "probe", 0.0, "stable")

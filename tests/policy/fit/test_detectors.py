@@ -4,15 +4,17 @@ import numpy as np
 import pytest
 
 from monitor.policy.fit import FitSettings, ProbeDetector, fit_policy
+from monitor.policy.fit.detectors import FeatureDetector, combined
 from monitor.policy.schema.policy import ProbeModel
 from tests.policy.fit.test_fit import fires
-from tests.policy.synthetic import QUICK, WIDTH, Synthetic, examples, inputs, policy
+from tests.policy.synthetic import CAUSAL, CONCEPT, QUICK, WIDTH, Synthetic, examples, inputs, policy
 
+LEARNT = {"policy", "features", "probe", "combined"}
 METHODS = {"linear_probe", "difference_of_means", "bag_of_words", "random_features"}
 
 
 def settings(detector):
-    return FitSettings(features=8, rounds=6, detector=detector)
+    return FitSettings(features=8, detector=detector)
 
 
 @pytest.fixture(scope="module")
@@ -22,24 +24,80 @@ def dull():
 
 
 @pytest.mark.slow
-def test_auto_takes_a_clearly_better_probe_and_the_note_of_features_says_so(dull):
+def test_a_probe_is_taken_where_only_the_residual_separates_and_the_note_of_features_says_so(dull):
     auto = fit_policy(policy(), examples(), inputs(dull), settings=settings("auto"))
     assert auto.detector == auto.card.detector == "probe"
-    assert set(auto.card.methods) == METHODS | {"policy", "features"}
+    assert set(auto.card.methods) == METHODS | LEARNT
     assert auto.features == []
     stayed = fit_policy(policy(), examples(), inputs(dull), settings=settings("features"))
     assert stayed.detector == "features"
-    assert set(stayed.card.methods) == METHODS | {"policy", "probe"}
-    assert "--detector probe" in stayed.card.note
+    assert set(stayed.card.methods) == METHODS | LEARNT
+    assert "A probe is clearly better" in stayed.card.note
     assert auto.card.methods["policy"] == stayed.card.methods["probe"]
+    assert stayed.card.methods["policy"] == stayed.card.methods["features"]
 
 
 @pytest.mark.slow
-def test_auto_keeps_features_where_the_probe_is_no_better():
+def test_features_are_taken_where_the_probe_is_no_better():
     lock = fit_policy(policy(), examples(), inputs(Synthetic(leaning=0.0)), settings=settings("auto"))
     assert lock.detector == "features"
     assert lock.probe is None
-    assert "--detector probe" not in lock.card.note
+    assert lock.explain == []
+    assert lock.card.explained is None
+    assert "A probe is clearly better" not in lock.card.note
+
+
+@pytest.mark.slow
+def test_both_are_taken_where_each_sees_what_the_other_does_not():
+    lock = fit_policy(policy(), examples(), inputs(Halves()), settings=settings("auto"))
+    assert lock.detector == "combined"
+    assert lock.features
+    assert lock.probe is not None
+    measures = lock.card.methods
+    assert measures["policy"].recall > max(measures["features"].recall, measures["probe"].recall)
+
+
+class Halves(Synthetic):
+    """Positives with even numbers show in features alone, the others in the residual alone."""
+
+    def _one(self, text):
+        rows, residual = super()._one(text)
+        kind, number = text.split()
+        if kind == "yes" and int(number) % 2:
+            rows[:, [*CONCEPT, CAUSAL]] = 0
+            residual = residual + 2.0
+        elif kind == "yes":
+            residual = residual - self.leaning
+        return rows, residual
+
+
+def test_both_combined_score_as_their_shares_say():
+    reader = Synthetic()
+    read, which = reader.read([f"yes {i}" for i in range(9)]), np.arange(9)
+    features = FeatureDetector(np.asarray([4, 17]), np.asarray([1.0, -0.5]))
+    probe = ProbeDetector(np.arange(8.0), 0.5, 2.0)
+    found = combined(features, probe, (3.0, 0.5), 0.25).tokens(read, which)
+    for both, one, other in zip(found, features.tokens(read, which), probe.tokens(read, which), strict=True):
+        np.testing.assert_allclose(both / 3.0 * 0.75, 0.75 * one / 3.0 + 0.25 * other / 0.5, rtol=1e-9)
+
+
+@pytest.mark.slow
+def test_a_probe_is_explained_by_the_features_that_add_to_it(dull):
+    lock = fit_policy(policy(), examples(), inputs(Leaning()), settings=settings("probe"))
+    assert {one.index for one in lock.explain} <= set(CONCEPT), "no other feature adds to any direction"
+    assert all(one.weight > 0 and one.maximum == 2.0 and one.label for one in lock.explain)
+    assert lock.card.explained.named == pytest.approx(1.0)
+    assert lock.card.explained.correlation > 0.3
+    strongest = max(lock.explain, key=lambda one: one.weight)
+    assert strongest.weight == pytest.approx(np.abs(lock.probe.weights).sum() / lock.probe.scale)
+
+
+class Leaning(Synthetic):
+    """The residual is what the features of the concept add up to, and noise."""
+
+    def _one(self, text):
+        rows, residual = super()._one(text)
+        return rows, 0.3 * residual + rows[:, CONCEPT].sum(axis=1, keepdims=True)
 
 
 @pytest.mark.slow
@@ -73,7 +131,7 @@ def test_large_probes_go_where_the_store_puts_them(dull):
 
 @pytest.mark.slow
 def test_random_features_are_worse_than_chosen_ones():
-    few = FitSettings(features=4, rounds=6, seed=1)
+    few = FitSettings(features=4, seed=1, detector="features")
     card = fit_policy(policy(), examples(), inputs(Synthetic(strength=0.8)), settings=few).card
     assert card.methods["random_features"].auroc_high < card.methods["policy"].auroc_low
     assert card.methods["policy"].hard_auroc > 0.95

@@ -25,12 +25,15 @@ def lock():
     return fit_policy(policy(), examples(), inputs(reader), settings=QUICK)
 
 
-def test_the_features_of_the_concept_are_found(lock):
+def test_features_that_mark_the_concept_are_found_and_no_more_than_it_takes(lock):
     found = [f.index for f in lock.features]
-    assert set(CONCEPT) <= set(found)
-    assert len(found) <= 8
-    assert all(f.maximum == 2.0 for f in lock.features)
-    assert all(f.weight > 0 for f in lock.features if f.index in CONCEPT)
+    assert 1 <= len(found) <= 8
+    assert set(found) <= {*CONCEPT, CAUSAL}
+    assert all(f.maximum == 2.0 and f.weight > 0 and f.stability > 0.5 for f in lock.features)
+    recalls = {size: one.recall for size, one in lock.card.sizes.items()}
+    assert list(recalls) == ["1", "2", "4", "8", "16", "32", "64", "128", "all"]
+    assert recalls["8"] <= lock.card.methods["features"].recall + 0.05
+    assert set(lock.card.aggregates) == {"mean", "max", "last", "top_k_mean"}
 
 
 def test_suppression_takes_the_causal_and_specific_feature_alone(lock):

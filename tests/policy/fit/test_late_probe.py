@@ -7,7 +7,9 @@ from pydantic import ValidationError
 from monitor.policy.files.examples import Example, Label
 from monitor.policy.files.lock import LockedProbe, packed, probe_of
 from monitor.policy.fit.late_probe import RATE, fit_later, highest
+from monitor.policy.fit.rows import LabelledTexts, ReadTexts, read_rows
 from tests.policy.fit.test_fit import policy
+from tests.policy.synthetic import Synthetic
 
 WIDTH = 12
 DIRECTION = np.eye(WIDTH)[3] * 2
@@ -32,8 +34,13 @@ def examples(count=60):
     return yes + [Example(f"no {i}", Label.NEGATIVE, str(i)) for i in range(count)]
 
 
+def rows(own, benign):
+    reader = Synthetic()
+    return read_rows(reader, own, ReadTexts(benign, reader.read(benign)), LabelledTexts())
+
+
 def fitted():
-    found = fit_later(policy(), examples(), [f"benign {i}" for i in range(100, 700)], Residuals())
+    found = fit_later(policy(), rows(examples(), [f"benign {i}" for i in range(100, 700)]), Residuals())
     assert found is not None
     return found
 
@@ -54,17 +61,13 @@ def test_finds_the_direction_and_keeps_its_rate_on_texts_it_never_saw():
 
 def test_half_life_is_that_of_the_rule_that_suppresses():
     rule = {"name": "r", "threshold": 1.0, "action": "suppress", "pooling": {"kind": "ema", "half_life": 5}}
-    found = fit_later(policy([rule]), examples(20), ["benign 1", "benign 2", "benign 3"], Residuals())
+    found = fit_later(policy([rule]), rows(examples(20), ["benign 1", "benign 2", "benign 3"]), Residuals())
     assert found.half_life == 5
 
 
 def test_policies_that_do_not_suppress_need_none():
-    assert (
-        fit_later(
-            policy(suppress=None, rules=[{"name": "r", "threshold": 1.0}]), examples(), ["b 1"], Residuals()
-        )
-        is None
-    )
+    made = policy(suppress=None, rules=[{"name": "r", "threshold": 1.0}])
+    assert fit_later(made, rows(examples(), ["benign 1"]), Residuals()) is None
 
 
 def test_the_moving_average_is_the_running_one():

@@ -55,7 +55,7 @@ def test_a_policy_that_learns_nothing_is_measured_with_one_pooling():
 
 @pytest.mark.parametrize("rate", [0.01, 0.05, 0.2])
 def test_at_most_the_rate_that_is_asked_for_fires(benign, rate):
-    detector = FeatureDetector(np.array([4]), np.array([1.0]), np.array([1.0]))
+    detector = FeatureDetector(np.array([4]), np.array([1.0]))
     found = lock_thresholds(pinned(threshold={"false_positive_rate": rate}), [benign], pinned=detector)
     locked = found["rules", "r"]
     assert isinstance(locked, LockedRule)
@@ -66,7 +66,7 @@ def test_at_most_the_rate_that_is_asked_for_fires(benign, rate):
 
 
 def test_a_threshold_that_is_given_is_measured_and_not_changed(benign):
-    detector = FeatureDetector(np.array([4]), np.array([1.0]), np.array([1.0]))
+    detector = FeatureDetector(np.array([4]), np.array([1.0]))
     locked = lock_thresholds(pinned(threshold=0.4), [benign], pinned=detector)["rules", "r"]
     assert (locked.threshold, locked.asked_rate) == (0.4, None)
     assert locked.benign_rate == pytest.approx(np.mean(highest(benign, 4) >= 0.4))

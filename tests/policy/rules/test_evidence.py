@@ -57,6 +57,11 @@ def random_set(rng, sessions=None, *, conditions=True):
         rule("all", features=[(f, 1.0) for f in range(FEATURES)], pooling=Cumulative(), threshold=25.0)
     )
     simple.append(rule("probe", features=(), probe=Probe("p", (1.0,)), **late(rng)))
+    mine = np.random.default_rng(rng.integers(1000))
+    told = tuple(WeightedFeature(*pair) for pair in read(mine))
+    both = {"probe": Probe("q", (2.0,)), "explains": told}
+    simple.append(rule("explained", features=(), **both, **late(mine)))
+    simple.append(rule("combined", features=read(mine), **both, **late(mine)))
     simple.append(rule("signal", features=(), signal=Signal.RESIDUAL_NORM, **late(rng)))
     sets = [policy(*simple)]
     if conditions:
@@ -127,8 +132,15 @@ class Reference:
 
     def named(self, check, t):
         features = self.policies.watch.features
-        order = sorted((-share, column) for share, column in self.shares(check, t) if share > 0)
-        columns = [column for _, column in order if column < len(features)]
+        gives = dict.fromkeys(range(len(features)), 0.0)
+        for share, column in self.shares(check, t):
+            if column < len(features):
+                gives[column] += share
+        for one in check.explains:
+            column = self.policies.watch.column(one.index)
+            gives[column] += one.weight * float(self.readings[t, column])
+        order = sorted((-share, column) for column, share in gives.items() if share > 0)
+        columns = [column for _, column in order]
         return [(features[c], float(self.readings[t, c])) for c in columns[:3]]
 
     def same(self, detection):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from monitor.policy.policy import WeightedFeature
 from monitor.policy.policyset import PolicySet
 from monitor.policy.rules.explain import explain
 from monitor.policy.rules.weights import active, spread
@@ -93,3 +94,18 @@ def test_a_feature_that_is_written_twice_counts_with_both_weights():
     one = policy(rule(features=((3, 1.0), (3, 0.5), (4, 1.0))))
     (told,) = explain((one,), np.asarray([[0, 0], [2.0, 1.0]], np.float32), Phase.PROMPT)
     assert told.score == pytest.approx(4.0)
+
+
+def test_features_that_explain_a_probe_are_named_and_not_counted():
+    probe = Probe("p", (1.0,))
+    told = tuple(WeightedFeature(index, weight) for index, weight in ((3, 2.0), (4, 1.0), (5, -4.0)))
+    one = policy(rule("probed", features=(), probe=probe, explains=told), rule("read", features=((4, 1.0),)))
+    watch = PolicySet((one,), "").watch
+    assert watch.features == (3, 4, 5)
+    row = np.asarray([0.5, 0.75, 1.0, 2.0], np.float32)
+    probed, read = explain((one,), np.stack([row, row]), Phase.PROMPT)
+    assert (probed.score, read.score) == (2.0, 0.75)
+    (token,) = probed.tokens
+    assert [(r.feature, r.reading) for r in token.features] == [(3, 0.5), (4, 0.75)], "5 speaks against it"
+    (other,) = read.tokens
+    assert [r.feature for r in other.features] == [4]
