@@ -44,6 +44,8 @@ class _Row(Strict):
 
 class _BenignRow(Strict):
     text: Text
+    kind: str | None = None
+    group: str = ""
 
 
 def concept_examples(concept: Concept, folder: Path) -> tuple[Example, ...]:
@@ -72,7 +74,7 @@ def read_examples(path: Path) -> tuple[Example, ...]:
 
 
 def read_benign(path: Path) -> tuple[str, ...]:
-    """The benign texts of a file with rows `{"text": ...}`; PolicyProblems with every bad line."""
+    """The benign texts of a file with rows `{"text": ...}`; PolicyProblems with every bad line. See `benign` too."""
     return tuple(row.text for _, row in _rows(path, _BenignRow) if isinstance(row, _BenignRow))
 
 

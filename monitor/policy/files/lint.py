@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from monitor.policy.files.benign import folder_benign_texts
 from monitor.policy.files.cases import TestModel, read_tests, test_path
 from monitor.policy.files.diagnostics import validate
-from monitor.policy.files.examples import BENIGN_FILE, examples_digest, read_benign
+from monitor.policy.files.examples import examples_digest
 from monitor.policy.files.lock_checks import stale_checks
 from monitor.policy.files.resolve import measured_mode
 from monitor.policy.files.source import Source, orphans, policy_paths, read_source, unused
@@ -41,8 +42,7 @@ def check_folder(folder: Path) -> Checked:
             problems.extend(error.problems)
             problems.extend(_test_alone(path, error))
     try:
-        if (folder / BENIGN_FILE).exists():
-            read_benign(folder / BENIGN_FILE)
+        folder_benign_texts(folder)
     except PolicyProblems as error:
         problems.extend(error.problems)
     if len(sources) == len(paths):  # Where one cannot be read, nobody knows which files it names.
