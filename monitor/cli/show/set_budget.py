@@ -21,15 +21,21 @@ def _costs(budget: SetBudget) -> Table:
         title=f"Benign texts on which any rule that acts fires; budget {budget.rate:.2%}",
         caption=f"95 % intervals in brackets. Nothing is promised of fewer than {budget.sufficient} texts.",
     )
+    phases = _phases(budget)
     table.add_column("texts", no_wrap=True)
-    for phase in PHASES:
+    for phase in phases:
         table.add_column(f"{phase}s", no_wrap=True)
     rows: list[tuple[str, str, int, int | None]] = [("all", ANY, 0, None)]
     rows += [(_length(low, up), ANY, low, up) for low, up in budget.lengths]
     rows += [(kind, kind, 0, None) for kind in budget.kinds]
     for name, kind, low, up in rows:
-        table.add_row(name, *(_cell(budget, phase, kind, low, up) for phase in PHASES))
+        table.add_row(name, *(_cell(budget, phase, kind, low, up) for phase in phases))
     return table
+
+
+def _phases(budget: SetBudget) -> list[Phase]:
+    """The phases that there are texts of; requests with a prompt and a response only where there are any."""
+    return [phase for phase in PHASES if phase != "request" or budget.rate_of(phase, ANY) is not None]
 
 
 def _length(low: int, up: int | None) -> str:
@@ -39,7 +45,7 @@ def _length(low: int, up: int | None) -> str:
 def _cell(budget: SetBudget, phase: Phase, kind: str, low: int, up: int | None) -> str:
     rate = budget.rate_of(phase, kind, low, up)
     if rate is None or not rate.texts:
-        return "" if phase == "request" else "no text"
+        return "no text"
     if rate.texts < budget.sufficient:
         return f"too few: {rate.fired} of {rate.texts:,}"
     return f"{rate.share:.2%} ({100 * rate.low:.2f}-{100 * rate.high:.2f}) of {rate.texts:,}"
@@ -53,10 +59,10 @@ def _policies(budget: SetBudget) -> Table:
     )
     table.add_column("policy", no_wrap=True)
     table.add_column("weight", justify="right")
-    for phase in PHASES:
+    for phase in _phases(budget):
         table.add_column(f"{phase}s", no_wrap=True)
     for name, policy in budget.policies.items():
-        shares = [_spent(budget.rate_of(phase, ANY), name) for phase in PHASES]
+        shares = [_spent(budget.rate_of(phase, ANY), name) for phase in _phases(budget)]
         table.add_row(name, f"{policy.weight:g}", *(shares if policy.enforced else ["in shadow"]))
     return table
 

@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
+from monitor.policy.files.benign import CODE, DIALOGUE, INSTRUCTIONS, PROSE
 from monitor.policy.files.lock import (
     BudgetShare,
     DictionaryRef,
@@ -32,6 +33,8 @@ from monitor.policy.schema.policy import AskedRate
 from monitor.records import Mode
 
 BUDGET_FILE = "budget.json"
+USUAL = (DIALOGUE, INSTRUCTIONS, PROSE, CODE)
+"""Kinds of text that a budget is to hold for."""
 ANY = "any"
 """Stands for all kinds of text together."""
 Phase = Literal["prompt", "response", "request"]
@@ -126,8 +129,11 @@ class SetBudget(Strict):
         """Lengths, then kinds, for which there were too few prompts or responses; nothing is promised for them."""
         found = []
         for phase in PHASES[:2]:
-            cells = [(ANY, *length) for length in self.lengths] + [(kind, 0, None) for kind in self.kinds]
-            for kind, low, up in cells:
+            # Nobody answers with an instruction.
+            kinds = [*USUAL, *(kind for kind in self.kinds if kind not in USUAL)]
+            kinds = [kind for kind in kinds if phase == "prompt" or kind != INSTRUCTIONS]
+            cells: list[tuple[str, int, int | None]] = [(ANY, *length) for length in self.lengths]
+            for kind, low, up in cells + [(kind, 0, None) for kind in kinds]:
                 rate = self.rate_of(phase, kind, low, up)
                 texts = rate.texts if rate is not None else 0
                 if texts < self.sufficient:
@@ -230,6 +236,18 @@ def budgeted_sources(budget: SetBudget | None, sources: Sequence[Source]) -> lis
         if source.model.metadata.name not in budget.left_out
         and (source.lock is None or source.lock.model.digest == budget.model.digest)
     ]
+
+
+def set_notes(folder: Path, sources: Sequence[Source]) -> tuple[str, ...]:
+    """What must be known of the set that is loaded from a folder of policies with locks; see `budget_notes`."""
+    try:
+        budget = read_budget(folder)
+    except PolicyProblems as error:
+        return (str(error),)
+    locks = [source.lock for source in sources if source.lock is not None]
+    if budget is not None and any(lock.model.digest != budget.model.digest for lock in locks):
+        return (f"{BUDGET_FILE} is of another model, {budget.model.name}; run `sae-monitor policy budget`",)
+    return tuple(budget_notes(budget, sources))
 
 
 def budget_notes(budget: SetBudget | None, sources: Sequence[Source]) -> Iterator[str]:
