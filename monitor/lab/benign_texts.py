@@ -14,8 +14,8 @@ from typing import TypeVar
 from monitor.dictionary.packed_text import plain
 from monitor.errors import InputError
 from monitor.lab.splits import Side, Split
-from monitor.lab.texts import corpus_files, in_equal_shares, kind_of
-from monitor.policy.files.benign import CODE, DIALOGUE, PROSE, BenignText, Turn, folder_benign_texts
+from monitor.lab.texts import corpus_files, documents_with_rows, in_equal_shares, kind_of
+from monitor.policy.files.benign import CODE, DIALOGUE, KIND, PROSE, BenignText, Turn, folder_benign_texts
 from monitor.policy.files.examples import BENIGN_FILE
 
 LEAST_BENIGN = 100
@@ -111,17 +111,22 @@ def _topics() -> Iterator[tuple[str, str]]:
 
 
 def _of_file(path: Path, split: Split) -> Iterator[BenignText]:
-    """The texts of one file: of code, of prose, or written as dialogues."""
-    kind = CODE if kind_of(path) == ".py" else PROSE
-    for document in in_equal_shares([path], WHOLE):
+    """The texts of one file. A row of a .jsonl file may name its kind and group; other files hold code or prose."""
+    if kind_of(path) == ".jsonl":
+        found = documents_with_rows(path)
+    else:
+        found = ((document, {}) for document in in_equal_shares([path], WHOLE))
+    for document, row in found:
         opening = plain(document).split(ANSWERED, 1)[0][:400]
-        if split.document_side(opening) != "train":
+        group = str(row.get("group") or hashlib.sha256(opening.encode()).hexdigest()[:16])
+        if split.document_side(str(row.get("group") or opening)) != "train":
             continue
-        group = hashlib.sha256(opening.encode()).hexdigest()[:16]
-        if not isinstance(document, str):
-            yield BenignText(DIALOGUE, messages=tuple(document), group=group)
-        elif turns := dialogue_turns(document):
-            yield BenignText(DIALOGUE, messages=turns, group=group)
+        turns = dialogue_turns(document) if isinstance(document, str) else tuple(document)
+        kind = DIALOGUE if turns else CODE if kind_of(path) == ".py" else PROSE
+        if isinstance(named := row.get("kind"), str) and re.fullmatch(KIND, named):
+            kind = named
+        if turns or isinstance(document, tuple):
+            yield BenignText(kind, messages=turns, group=group)
         else:
             yield from (BenignText(kind, piece, group=group) for piece in _pieces(document))
 

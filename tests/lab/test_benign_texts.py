@@ -102,6 +102,7 @@ def test_further_files_say_their_kind_by_what_they_are(tmp_path):
     (tmp_path / "a.py").write_text("def f():\n    return 1\n")
     (tmp_path / "b.md").write_text("It rained.")
     rows = [{"text": "Human: Hi.\n\nAssistant: Hello."}, {"messages": [{"role": "user", "content": "Why?"}]}]
+    rows += [{"text": "O sky", "kind": "poems", "group": "7"}]
     (tmp_path / "c.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     found = {(row.kind, row.plain) for row in further_texts([tmp_path], Split(1.0))}
     assert found == {
@@ -109,7 +110,10 @@ def test_further_files_say_their_kind_by_what_they_are(tmp_path):
         ("prose", "It rained."),
         ("dialogue", "Hi.\n\nHello."),
         ("dialogue", "Why?"),
+        ("poems", "O sky"),
     }
+    groups = {row.plain: row.group for row in further_texts([tmp_path], Split(1.0))}
+    assert groups["O sky"] == "7"
 
 
 def test_the_standard_library_is_code_and_prose():

@@ -73,13 +73,13 @@ def score_set(
 
     Attention sinks and control tokens are passed over, as in serving. Raises PolicyError where a score is no number.
     """
-    work = _Scoring(pair, policies)
+    work = _SetScoring(pair, policies)
     for number, prompt, response in work.read(requests, tell):
         work.add(number, requests[number], prompt, response)
     return work.result()
 
 
-class _Scoring:
+class _SetScoring:
     """The scores of the requests that were read so far."""
 
     def __init__(self, pair: Pair, policies: PolicySet) -> None:

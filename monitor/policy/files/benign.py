@@ -60,14 +60,14 @@ class BenignText:
         return self.text or "\n\n".join(turn["content"] for turn in self.messages)
 
 
-class _Message(Strict):
+class _BenignTurn(Strict):
     role: Literal["system", "user", "assistant"]
     content: Written
 
 
 class _BenignTextRow(Strict):
     text: Written | None = None
-    messages: Annotated[list[_Message], Field(min_length=1, max_length=200)] | None = None
+    messages: Annotated[list[_BenignTurn], Field(min_length=1, max_length=200)] | None = None
     kind: Annotated[str, Field(pattern=KIND)] | None = None
     group: Annotated[str, Field(max_length=100)] = ""
 
