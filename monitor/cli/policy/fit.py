@@ -158,10 +158,13 @@ def fit(
     pair = opened_pair(model, dictionary, dictionary_format, device, skip_self_test=skip_self_test)
     with steps_of("reading the policies") as step:
         made = asked.run(pair, settings, step, lambda line: console.print(line, soft_wrap=True))
-    _print(made.locks, time.monotonic() - started)
-    if budget and made.locks and asked.texts.calibrating:
+    locks, shared = made.locks, None
+    if budget and locks and asked.texts.calibrating:
         with steps_of("sharing the budget") as step:
             shared = share_set(pair, policies, asked.texts.calibrating, wanted, step)
+        locks = shared.locks([lock.policy for lock in locks])
+    _print(locks, time.monotonic() - started)
+    if shared is not None:
         print_shared(shared)
     made.check()
 

@@ -18,7 +18,7 @@ from monitor.lab.policies import bound_elsewhere, running_of
 from monitor.policy.files.benign import BENIGN_FOLDER, BenignText
 from monitor.policy.files.examples import Label, texts_digest
 from monitor.policy.files.loader import read_folder
-from monitor.policy.files.lock import DictionaryRef, LockedRule, ModelRef, write_lock
+from monitor.policy.files.lock import DictionaryRef, LockedRule, LockModel, ModelRef, write_lock
 from monitor.policy.files.resolve import resolve
 from monitor.policy.files.set_budget import MeasuredRate, SetBudget, budgeted, write_budget
 from monitor.policy.files.source import Running, Source
@@ -67,6 +67,11 @@ class SharedSet:
     budget: SetBudget
     sources: tuple[Source, ...]
     """The policies of the set, with their new locks."""
+
+    def locks(self, policies: Sequence[str]) -> tuple[LockModel, ...]:
+        """The locks of the policies named, in that order."""
+        found = {source.model.metadata.name: source.lock for source in self.sources}
+        return tuple(lock for name in policies if (lock := found.get(name)) is not None)
 
 
 def share_set(

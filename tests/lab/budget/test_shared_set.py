@@ -14,7 +14,9 @@ from monitor.lab.budget.shared_set import BudgetSettings, share_set
 from monitor.lab.policies import load_set, running_of
 from monitor.policy.files.benign import BenignText
 from monitor.policy.files.loader import read_folder
+from monitor.policy.files.lock import packed, write_lock
 from monitor.policy.files.set_budget import budget_notes, read_budget
+from monitor.policy.fit.lengths import EDGES
 from monitor.records import Mode
 from tests.policy.policy_files import PINNED, write_policy
 
@@ -108,6 +110,19 @@ def test_rules_in_shadow_take_their_own_rate(shared, opened, shipped):
     assert shadow.rules[0].mode is Mode.SHADOW
     assert shadow.rules[0].benign_rate <= 0.02
     assert not any("unsafe-code-bug" in rate.by_policy for rate in shared.budget.rates)
+
+
+def test_what_a_rule_catches_is_known_for_its_new_thresholds(opened, shipped, tmp_path):
+    folder = shutil.copytree(shipped, tmp_path / "policies")
+    (source,) = [one for one in read_folder(folder) if one.path.stem == "scams"]
+    held_out = np.full((4, len(EDGES) + 1), -np.inf, np.float32)
+    held_out[:, 1] = [-1, 0, 50, 60]
+    rule = source.lock.rules["written"].model_copy(update={"held_out": packed(held_out)})
+    write_lock(source.path, source.lock.model_copy(update={"rules": {"written": rule}}))
+    found = share_set(opened, folder, list(benign(0, 60)), SETTINGS, lambda line: None)
+    (lock,) = found.locks(["scams", "unknown"])
+    assert lock.rules["written"].caught == 0.5
+    assert lock.rules["written"].held_out == rule.held_out
 
 
 def test_too_few_texts_leave_thresholds_alone_and_say_so(opened, shipped, tmp_path):
