@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from monitor.dictionary.training.progress import WorkLines
-from monitor.errors import PolicyError
+from monitor.errors import BadRequest, InputError, PolicyError
 from monitor.lab.budget.requests import BenignRequest
 from monitor.lab.pair import Pair
 from monitor.lab.readings import BATCH_TOKENS, PairReader
@@ -71,7 +71,8 @@ def score_set(
 ) -> SetScores:
     """Score requests by every rule and condition of a set, each in the phases that it looks at and in all others.
 
-    Attention sinks and control tokens are passed over, as in serving. Raises PolicyError where a score is no number.
+    Attention sinks and control tokens are passed over, as in serving. Raises PolicyError where a score is no number,
+    and InputError where the model's chat template refuses a conversation.
     """
     work = _SetScoring(pair, policies)
     for number, prompt, response in work.read(requests, tell):
@@ -118,7 +119,10 @@ class _SetScoring:
         if isinstance(request.prompt, str):
             asked = tuple(self._pair.ids(request.prompt)[: loaded.context - room])
         else:
-            asked = self._prompter(request.prompt, truncate=True, room=room, reply=True).ids
+            try:
+                asked = self._prompter(request.prompt, truncate=True, room=room, reply=True).ids
+            except BadRequest as error:
+                raise InputError(f"a benign conversation (group {request.group!r}): {error}") from None
         return _Tokens(asked, tuple(said[: loaded.context - len(asked)]))
 
     def add(self, number: int, request: BenignRequest, prompt: Rows, response: Rows) -> None:

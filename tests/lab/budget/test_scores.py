@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from monitor.errors import PolicyError
+from monitor.errors import InputError, PolicyError
 from monitor.lab.budget.requests import BenignRequest
 from monitor.lab.budget.scores import score_set
 from monitor.lab.policies import running_of
@@ -125,6 +125,12 @@ def test_what_fires_is_what_fires_in_serving(scores, policies, opened):
         assert both == ((phase, "combined", "both") in fired)
         seen.add((both,))
     assert seen == {True, False, (True,), (False,)}
+
+
+def test_a_conversation_that_the_chat_template_refuses_is_named(opened, policies):
+    wrong = BenignRequest("dialogue", "page 7", ({"role": "robot", "content": "beep"},))
+    with pytest.raises(InputError, match=r"a benign conversation \(group 'page 7'\): .*robot"):
+        score_set(opened, policies, [wrong], lambda line: None)
 
 
 def test_a_reading_that_is_no_number_ends_the_work(opened, policies, monkeypatch):
