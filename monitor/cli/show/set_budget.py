@@ -19,12 +19,12 @@ def _costs(budget: SetBudget) -> Table:
         box=SIMPLE,
         padding=(0, 1, 0, 0),
         title=f"Benign texts on which any rule that acts fires; budget {budget.rate:.2%}",
-        caption=f"95 % intervals in brackets. Nothing is promised of fewer than {budget.sufficient} texts.",
+        caption=f"Rates with 95 % intervals. Nothing is promised of fewer than {budget.sufficient} texts.",
     )
     phases = _phases(budget)
-    table.add_column("texts", no_wrap=True)
+    table.add_column("texts")
     for phase in phases:
-        table.add_column(f"{phase}s", no_wrap=True)
+        table.add_column(f"{phase}s")
     rows: list[tuple[str, str, int, int | None]] = [("all", ANY, 0, None)]
     rows += [(_length(low, up), ANY, low, up) for low, up in budget.lengths]
     rows += [(kind, kind, 0, None) for kind in budget.kinds]
@@ -39,7 +39,7 @@ def _phases(budget: SetBudget) -> list[Phase]:
 
 
 def _length(low: int, up: int | None) -> str:
-    return f"more than {low:,} tokens" if up is None else f"{low + 1:,} to {up:,} tokens"
+    return f"over {low:,} tokens" if up is None else f"{low + 1:,}-{up:,} tokens"
 
 
 def _cell(budget: SetBudget, phase: Phase, kind: str, low: int, up: int | None) -> str:
@@ -48,7 +48,7 @@ def _cell(budget: SetBudget, phase: Phase, kind: str, low: int, up: int | None) 
         return "no text"
     if rate.texts < budget.sufficient:
         return f"too few: {rate.fired} of {rate.texts:,}"
-    return f"{rate.share:.2%} ({100 * rate.low:.2f}-{100 * rate.high:.2f}) of {rate.texts:,}"
+    return f"{rate.share:.2%} {100 * rate.low:.2f}-{100 * rate.high:.2f} of {rate.texts:,}"
 
 
 def _policies(budget: SetBudget) -> Table:
@@ -57,10 +57,10 @@ def _policies(budget: SetBudget) -> Table:
         padding=(0, 1, 0, 0),
         title="What each policy spends: texts on which it fires, and on which it alone does",
     )
-    table.add_column("policy", no_wrap=True)
+    table.add_column("policy")
     table.add_column("weight", justify="right")
     for phase in _phases(budget):
-        table.add_column(f"{phase}s", no_wrap=True)
+        table.add_column(f"{phase}s")
     for name, policy in budget.policies.items():
         shares = [_spent(budget.rate_of(phase, ANY), name) for phase in _phases(budget)]
         table.add_row(name, f"{policy.weight:g}", *(shares if policy.enforced else ["in shadow"]))

@@ -122,8 +122,8 @@ class SetBudget(Strict):
     @property
     def lengths(self) -> list[tuple[int, int | None]]:
         """(longer than, up to) of each range of lengths that the model's context holds, in tokens."""
-        ends = [edge for edge in self.edges if edge < self.context]
-        return list(zip((0, *ends), (*ends, None), strict=True))
+        ranges = zip((0, *self.edges), (*self.edges, None), strict=True)
+        return [(low, up) for low, up in ranges if low < self.context]
 
     def uncalibrated(self) -> list[UncalibratedTexts]:
         """Lengths, then kinds, for which there were too few prompts or responses; nothing is promised for them."""

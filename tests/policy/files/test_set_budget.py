@@ -45,12 +45,12 @@ def rate(phase, kind, low, up, texts, fired, **more):
 
 def enough(phase, kinds, context):
     """Rates of all lengths and kinds, with texts enough."""
-    ends = [edge for edge in EDGES if edge < context]
     yield rate(
         phase, "any", 0, None, 2000, 12, by_policy={"greed": 8, "loud": 5}, alone={"greed": 7, "loud": 4}
     )
-    for low, up in zip((0, *ends), (*ends, None), strict=True):
-        yield rate(phase, "any", low, up, 400, 3)
+    for low, up in zip((0, *EDGES), (*EDGES, None), strict=True):
+        if low < context:
+            yield rate(phase, "any", low, up, 400, 3)
     for kind in kinds:
         yield rate(phase, kind, 0, None, 500, 3)
 
@@ -112,10 +112,10 @@ def test_texts_that_are_too_few_are_named(folder):
     kept = [
         one for one in budget.rates if (one.phase, one.longer_than) != ("prompt", 128) and one.kind != "code"
     ]
-    few = rate("prompt", "any", 128, None, 7, 0)
+    few = rate("prompt", "any", 128, 512, 7, 0)
     found = notes(budget.model_copy(update={"rates": [*kept, few]}), folder)
     assert found == [
-        "no rate is promised for prompts of more than 128 tokens (7), kind code (0): 200 benign texts are needed of "
+        "no rate is promised for prompts of 129 to 512 tokens (7), kind code (0): 200 benign texts are needed of "
         "each; name more with `policy budget --benign`",
         "no rate is promised for responses of kind code (0): 200 benign texts are needed of each; name more with "
         "`policy budget --benign`",
