@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from monitor.lab.policies import bound_elsewhere, running_of
 from monitor.lab.policy_evaluation import signals_of
 from monitor.lab.policy_tests import results_of
-from monitor.policy.files.examples import BENIGN_FILE, read_benign_kinds
+from monitor.policy.files.benign import read_benign_kinds
+from monitor.policy.files.examples import BENIGN_FILE
 from monitor.policy.files.loader import read_folder
 from monitor.policy.files.lock import LockModel, lock_path
 from monitor.policy.files.occurrences import one_occurrence

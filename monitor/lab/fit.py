@@ -15,7 +15,8 @@ from monitor.lab.policies import bound_elsewhere, running_of
 from monitor.lab.policy_evaluation import idle_sources, signals_of
 from monitor.lab.readings import PairReader, later_residuals
 from monitor.lab.splits import Split
-from monitor.policy.files.examples import BENIGN_FILE, read_benign_kinds
+from monitor.policy.files.benign import read_benign_kinds
+from monitor.policy.files.examples import BENIGN_FILE
 from monitor.policy.files.loader import read_folder
 from monitor.policy.files.lock import DictionaryRef, LockModel, ModelRef, write_lock
 from monitor.policy.files.occurrences import Kind, one_occurrence

@@ -17,7 +17,8 @@ from monitor.lab.evaluation_results import ANY, PolicyEvaluation
 from monitor.lab.pair import Pair
 from monitor.lab.policies import bound_elsewhere, load_set, running_of
 from monitor.lab.readings import PairReader
-from monitor.policy.files.examples import BENIGN_FILE, read_benign_kinds
+from monitor.policy.files.benign import read_benign_kinds
+from monitor.policy.files.examples import BENIGN_FILE
 from monitor.policy.files.loader import read_folder
 from monitor.policy.files.occurrences import Document, Kind, kind_called, one_occurrence
 from monitor.policy.files.source import Source

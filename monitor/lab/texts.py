@@ -12,7 +12,7 @@ import gzip
 import json
 import lzma
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,11 +145,17 @@ def _check(path: Path) -> None:
 
 def _documents(path: Path) -> Iterator[Document]:
     """Texts and conversations, a line each."""
+    return (document for document, _ in documents_with_rows(path))
+
+
+def documents_with_rows(path: Path) -> Iterator[tuple[Document, Mapping[str, Any]]]:
+    """Texts and conversations of a .jsonl file, each with the whole object that it stands in; InputError for others."""
     with _opened(path) as file, _readable(path):
         for number, line in enumerate(file, 1):
             if line.strip():
                 try:
-                    yield document_of(json.loads(line))
+                    row = json.loads(line)
+                    yield document_of(row), row
                 except (ValueError, RecursionError) as error:
                     raise InputError(f"{path.name}:{number}: {error}") from None
 

@@ -17,11 +17,18 @@ class PolicySet:
     """Resolved policies; immutable, so requests in flight finish on the set that they began with."""
 
     def __init__(
-        self, policies: tuple[Policy, ...], digest: str, *, sessions: SessionStore | None = None
+        self,
+        policies: tuple[Policy, ...],
+        digest: str,
+        *,
+        sessions: SessionStore | None = None,
+        notes: tuple[str, ...] = (),
     ) -> None:
         self.policies = policies
         self.digest = digest
         """`sha256:` over the contents of every file that the set was read from."""
+        self.notes = notes
+        """What whoever runs the set must know of it, such as texts for which no rate of false positives is promised."""
         self._program = compile_program(policies)
         self.rules = Rules(self._program)
         """What scores requests under this set."""

@@ -76,7 +76,7 @@ def assemble(settings: Settings) -> Assembly:
 
 def _load_policies(folder: Path, pair: LoadedPair, sessions: SessionStore) -> PolicySet:
     statistics = pair.dictionary.statistics
-    return load_policies(
+    policies = load_policies(
         folder,
         dictionary_digest=pair.dictionary.digest,
         model_digest=pair.loaded.digest,
@@ -86,6 +86,9 @@ def _load_policies(folder: Path, pair: LoadedPair, sessions: SessionStore) -> Po
         names=(pair.loaded.name, Path(pair.loaded.name).name),
         sessions=sessions,
     )
+    for note in policies.notes:
+        _log.warning("false positives of the policies", note=note)
+    return policies
 
 
 def bundled_policies() -> Path:

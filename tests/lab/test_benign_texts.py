@@ -1,10 +1,22 @@
+import itertools
 import json
 from pathlib import Path
 
 import pytest
 
 from monitor.errors import InputError
-from monitor.lab.benign_texts import SPREAD, benign_texts, documents, excerpt
+from monitor.lab.benign_texts import (
+    LEARNT,
+    LEAST_BENIGN,
+    SPREAD,
+    STANDARD_LIBRARY,
+    benign_texts,
+    dialogue_turns,
+    documents,
+    excerpt,
+    further_texts,
+    standard_library,
+)
 from monitor.lab.splits import Split
 
 SHIPPED = Path(__file__).parents[2] / "policies"
@@ -47,3 +59,66 @@ def test_long_documents_give_pieces_from_all_over(tmp_path):
     assert 4 <= len(pieces) <= 10
     assert all(piece in book for piece in pieces)
     assert len({excerpt(piece, *SPREAD) for piece in pieces}) == len(pieces)
+
+
+def folder_of(path, count, groups):
+    path.mkdir(exist_ok=True)
+    rows = [{"text": f"{i} apples lay in the grass.", "group": f"g{i % groups}"} for i in range(count)]
+    (path / "benign").mkdir()
+    (path / "benign" / "prose.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_half_of_the_texts_teach_and_no_group_is_parted(tmp_path):
+    found = benign_texts(folder_of(tmp_path / "some", 400, 80), [])
+    assert 200 <= len(found.learnt) <= 205
+    assert len(found.learnt) + len(found.calibrating) == 400
+    taught = {int(text.split()[0]) % 80 for text in found.learnt}
+    assert not taught & {int(row.text.split()[0]) % 80 for row in found.calibrating}
+    assert set(found.aside) == {row.text for row in found.calibrating}
+    again = benign_texts(tmp_path / "some", [])
+    assert again == found
+
+
+def test_few_texts_all_teach_and_of_many_most_set_thresholds(tmp_path):
+    few = benign_texts(folder_of(tmp_path / "few", LEAST_BENIGN, 100), [])
+    assert (len(few.learnt), few.calibrating) == (LEAST_BENIGN, [])
+    many = benign_texts(folder_of(tmp_path / "many", 2000, 2000), [])
+    assert (len(many.learnt), len(many.calibrating)) == (LEARNT, 2000 - LEARNT)
+
+
+def test_a_written_dialogue_is_a_conversation():
+    text = "Human: Hi.\n\nAssistant: Hello.\n\nHuman: A poem\n\nin lines?\n\nAssistant: Yes:\n\nO sky"
+    assert [(turn["role"], turn["content"]) for turn in dialogue_turns(text)] == [
+        ("user", "Hi."),
+        ("assistant", "Hello."),
+        ("user", "A poem\n\nin lines?"),
+        ("assistant", "Yes:\n\nO sky"),
+    ]
+    assert dialogue_turns("It rained. Human: yes") == ()
+
+
+def test_further_files_say_their_kind_by_what_they_are(tmp_path):
+    (tmp_path / "a.py").write_text("def f():\n    return 1\n")
+    (tmp_path / "b.md").write_text("It rained.")
+    rows = [{"text": "Human: Hi.\n\nAssistant: Hello."}, {"messages": [{"role": "user", "content": "Why?"}]}]
+    rows += [{"text": "O sky", "kind": "poems", "group": "7"}]
+    (tmp_path / "c.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = {(row.kind, row.plain) for row in further_texts([tmp_path], Split(1.0))}
+    assert found == {
+        ("code", "def f():\n    return 1\n"),
+        ("prose", "It rained."),
+        ("dialogue", "Hi.\n\nHello."),
+        ("dialogue", "Why?"),
+        ("poems", "O sky"),
+    }
+    groups = {row.plain: row.group for row in further_texts([tmp_path], Split(1.0))}
+    assert groups["O sky"] == "7"
+
+
+def test_the_standard_library_is_code_and_prose():
+    found = list(itertools.islice(standard_library(), 40))
+    assert {row.kind for row in found} == {"code", "prose"}
+    assert all(row.text.strip() for row in found)
+    assert len({row.group for row in found}) == 40
+    assert list(itertools.islice(further_texts([STANDARD_LIBRARY]), 40)) == found

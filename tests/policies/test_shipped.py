@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from monitor.lab.policy_tests import run_tests
-from monitor.policy.files.examples import Label, read_benign
+from monitor.policy.files.benign import read_benign
+from monitor.policy.files.examples import Label
 from monitor.policy.files.lint import check_folder
 from monitor.policy.files.loader import read_folder
 from monitor.policy.schema.policy import json_schema

@@ -60,6 +60,15 @@ def test_a_pair_of_which_nothing_is_known_is_warned_about(tmp_path: Path) -> Non
     assert "dictionary verify" in log["do"]
 
 
+def test_a_set_of_which_nobody_knows_what_it_costs_is_warned_about(tmp_path: Path) -> None:
+    scene = small_scene(tmp_path)
+    with structlog.testing.capture_logs() as logs:
+        assemble(load_settings(scene.flags))
+    [log] = [log for log in logs if log["event"] == "false positives of the policies"]
+    assert log["log_level"] == "warning"
+    assert "the 2 policies fire together: `sae-monitor policy budget` shares one rate" in log["note"]
+
+
 def _exported(health: object) -> dict[object, float]:
     from types import SimpleNamespace
 

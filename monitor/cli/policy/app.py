@@ -29,6 +29,12 @@ COMMANDS = (
         "fit",
     ),
     LazyEntry(
+        "budget",
+        "monitor.cli.policy.budget:budget",
+        "Share one rate of false positives over all rules that act.",
+        "fit",
+    ),
+    LazyEntry(
         "lock",
         "monitor.cli.policy.lock:lock",
         "Say which locks are of this model and dictionary; bind those that still hold.",

@@ -15,6 +15,14 @@ from rich.table import Table
 
 from monitor.cli.opened_pair import opened_pair
 from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, ModelOption, SkipSelfTestOption
+from monitor.cli.policy.budget import (
+    RATE,
+    TOKENS,
+    TokensOption,
+    WeightOption,
+    print_shared,
+    weights_of,
+)
 from monitor.cli.policy.data_flags import AboutOption, ManifestOption, SplitSeedOption, data_folder
 from monitor.cli.show.console import stderr_console, stdout_console
 from monitor.cli.show.progress import steps_of
@@ -71,8 +79,8 @@ def fit(
             "--benign",
             metavar="PATH",
             help="Learn from these files or folders of benign texts as negatives, and set thresholds on them, beside "
-            "benign.jsonl in the policies' folder. Half of their documents are read; `policy evaluate` measures on the "
-            "other half. Repeatable.",
+            "benign.jsonl and benign/ in the policies' folder; `stdlib` stands for the standard library of this "
+            "Python. Half of their documents are read; `policy evaluate` measures on the other half. Repeatable.",
         ),
     ] = None,
     train_fraction: Annotated[
@@ -87,7 +95,11 @@ def fit(
     split_seed: SplitSeedOption = None,
     only: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Fit this policy; all where none is named. Repeatable."),
+        typer.Option(
+            metavar="NAME",
+            help="Fit this policy; all where none is named. The budget is shared over all that have a lock. "
+            "Repeatable.",
+        ),
     ] = None,
     features: Annotated[
         int,
@@ -111,15 +123,32 @@ def fit(
         int,
         typer.Option(help="Draw folds and resamples from this number; the same gives the same lock."),
     ] = 0,
+    budget: Annotated[
+        float,
+        typer.Option(
+            metavar="RATE",
+            min=0,
+            max=0.5,
+            help="Let the rules that act fire on this share of benign requests, all rules together, at every length "
+            "and for every kind of text. With 0 every rule takes the rate that it asks for.",
+        ),
+    ] = RATE,
+    weight: WeightOption = None,
+    benign_tokens: TokensOption = TOKENS,
     device: DeviceOption = "auto",
     skip_self_test: SkipSelfTestOption = False,
 ) -> None:
-    """Find features, set thresholds, choose clamps and measure every policy; write NAME.lock.yaml beside each."""
+    """Find features, set thresholds, choose clamps and measure every policy; write NAME.lock.yaml beside each.
+
+    In the end one budget of false positives is shared over all rules that act, as `policy budget` does.
+    """
+    from monitor.lab.budget.shared_set import BudgetSettings, share_set
     from monitor.lab.fit import PolicyFit
     from monitor.lab.splits import Split
     from monitor.policy.fit import FitSettings
 
     started = time.monotonic()
+    wanted = BudgetSettings(budget or RATE, weights_of(weight or ()), benign_tokens, seed)
     data = None
     if extra is not None:
         data = data_folder(extra, manifest, about=about, train_fraction=train_fraction, split_seed=split_seed)
@@ -134,7 +163,14 @@ def fit(
     pair = opened_pair(model, dictionary, dictionary_format, device, skip_self_test=skip_self_test)
     with steps_of("reading the policies") as step:
         made = asked.run(pair, settings, step, lambda line: console.print(line, soft_wrap=True))
-    _print(made.locks, time.monotonic() - started)
+    locks, shared = made.locks, None
+    if budget and locks and asked.texts.calibrating:
+        with steps_of("sharing the budget") as step:
+            shared = share_set(pair, policies, asked.texts.calibrating, wanted, step)
+        locks = shared.locks([lock.policy for lock in locks])
+    _print(locks, time.monotonic() - started)
+    if shared is not None:
+        print_shared(shared)
     made.check()
 
 

@@ -24,6 +24,10 @@ def check(policies: Annotated[Path, typer.Argument(help="Folder of policies.")])
     console = stdout_console()
     for line in checked.notes:
         console.print(line, soft_wrap=True)
+    if checked.budget is not None:
+        from monitor.cli.show.set_budget import budget_tables
+
+        console.print(budget_tables(checked.budget))
     files, rules = words.counted(checked.policies, "policy", "policies"), words.counted(checked.rules, "rule")
     console.print(f"{files}, {rules}, {words.counted(checked.examples, 'example')}: no problem found")
 

@@ -11,7 +11,8 @@ from monitor.errors import InputError
 from monitor.lab.data_folder import DataFolder, LabelledFile
 from monitor.lab.splits import Side
 from monitor.lab.texts import LabelledText
-from monitor.policy.files.examples import BENIGN_FILE, Label, read_benign
+from monitor.policy.files.benign import read_benign
+from monitor.policy.files.examples import BENIGN_FILE, Label
 from monitor.policy.files.source import Source
 
 REPLY = "\n\nAssistant: "

@@ -49,6 +49,12 @@ class Example:
         return occurrences(self.text, self.kind, turns=turns)
 
 
+def dialogue_of(messages: Iterable[Mapping[str, str]]) -> str:
+    """A conversation, written as a dialogue."""
+    named = {"user": ASKED, "assistant": ANSWERED + " ", "system": ""}
+    return "\n\n".join(named[turn["role"]] + turn["content"] for turn in messages)
+
+
 class _Message(Strict):
     role: Literal["system", "user", "assistant"]
     content: Text
@@ -76,9 +82,7 @@ class _Spoken(Strict):
     @property
     def whole(self) -> str:
         """The text; of a conversation its turns, written as a dialogue."""
-        named = {"user": ASKED, "assistant": ANSWERED + " ", "system": ""}
-        turns = self.messages or []
-        return self.text or "\n\n".join(named[turn.role] + turn.content for turn in turns)
+        return self.text or dialogue_of(self.turns)
 
     @property
     def turns(self) -> tuple[Mapping[str, str], ...]:
@@ -89,10 +93,6 @@ class _Spoken(Strict):
 class _Row(_Spoken):
     label: Annotated[Label, Field(strict=False)]
     group: Annotated[str, Field(min_length=1, max_length=100)] = ""
-
-
-class _BenignRow(_Spoken):
-    pass
 
 
 def concept_examples(concept: Concept, folder: Path) -> tuple[Example, ...]:
@@ -122,17 +122,6 @@ def read_examples(path: Path, kind: Kind = Kind.STATEMENT) -> tuple[Example, ...
         Example(row.whole, row.label, row.group or f"line {n}", row.kind or kind, row.turns)
         for n, row in rows
     )
-
-
-def read_benign(path: Path) -> tuple[str, ...]:
-    """The benign texts of a file with rows `{"text": ...}`; PolicyProblems with every bad line."""
-    return tuple(read_benign_kinds(path))
-
-
-def read_benign_kinds(path: Path) -> dict[str, Kind]:
-    """The benign texts of a file, each with where it occurs; PolicyProblems with every bad line."""
-    rows = (row for _, row in _rows(path, _BenignRow) if isinstance(row, _BenignRow))
-    return {row.whole: row.kind or Kind.STATEMENT for row in rows}
 
 
 def examples_digest(examples: Iterable[Example]) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from monitor.policy.files.benign import folder_benign_texts
 from monitor.policy.files.cases import TestModel, read_tests, test_path
 from monitor.policy.files.diagnostics import validate
-from monitor.policy.files.examples import BENIGN_FILE, examples_digest, read_benign
+from monitor.policy.files.examples import examples_digest
 from monitor.policy.files.lock_checks import stale_checks
 from monitor.policy.files.resolve import measured_mode
+from monitor.policy.files.set_budget import SetBudget, budget_notes, budgeted_sources, read_budget
 from monitor.policy.files.source import Source, orphans, policy_paths, read_source, unused
 from monitor.policy.files.yaml_document import PolicyProblems, Problem, read_document
 from monitor.records import Mode
@@ -22,6 +24,8 @@ class Checked:
     policies: int
     rules: int
     examples: int
+    budget: SetBudget | None
+    """What the set costs on benign texts; None where nobody has shared a budget."""
     notes: tuple[str, ...]
     """One line for each thing that is worth knowing and no error, such as a missing test file or a stale lock."""
 
@@ -41,8 +45,12 @@ def check_folder(folder: Path) -> Checked:
             problems.extend(error.problems)
             problems.extend(_test_alone(path, error))
     try:
-        if (folder / BENIGN_FILE).exists():
-            read_benign(folder / BENIGN_FILE)
+        folder_benign_texts(folder)
+    except PolicyProblems as error:
+        problems.extend(error.problems)
+    budget: SetBudget | None = None
+    try:
+        budget = read_budget(folder)
     except PolicyProblems as error:
         problems.extend(error.problems)
     if len(sources) == len(paths):  # Where one cannot be read, nobody knows which files it names.
@@ -53,7 +61,11 @@ def check_folder(folder: Path) -> Checked:
         policies=len(sources),
         rules=sum(len(source.model.rules) for source in sources),
         examples=sum(len(source.examples) for source in sources),
-        notes=tuple(note for source in sources for note in _notes(source)),
+        budget=budget,
+        notes=(
+            *(note for source in sources for note in _notes(source)),
+            *(f"budget: {note}" for note in budget_notes(budget, budgeted_sources(budget, sources))),
+        ),
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from monitor.policy.files.resolve import applies, resolve
+from monitor.policy.files.set_budget import set_notes
 from monitor.policy.files.source import Running, Source, policy_paths, read_source
 from monitor.policy.files.yaml_document import PolicyProblems, Problem
 from monitor.policy.policyset import PolicySet
@@ -45,7 +46,9 @@ def load_policies(
     if problems:
         raise PolicyProblems(problems)
     resolved = tuple(policy for policy in policies if policy is not None)
-    return PolicySet(resolved, set_digest(sources, folder), sessions=sessions)
+    return PolicySet(
+        resolved, set_digest(sources, folder), sessions=sessions, notes=set_notes(folder, sources)
+    )
 
 
 def read_folder(folder: Path, *, locks: bool = True) -> tuple[Source, ...]:

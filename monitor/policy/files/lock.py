@@ -111,6 +111,9 @@ class LockedRule(Strict):
     """Number of calibration texts."""
     caught: Share | None = None
     """Share of the held-out positive examples on which the rule fires; null where nothing was learnt."""
+    held_out: Annotated[str, Field(pattern=r"^[A-Za-z0-9+/=]*$")] | None = None
+    """`[positive examples, lengths]` float32, little-endian, in base64: the highest held-out score of each at each
+    length, which tells what a rule catches at any threshold; null where nothing was learnt."""
 
 
 class Separation(Strict):
@@ -226,6 +229,50 @@ class LockedProbe(Strict):
             raise refuse(["weights"], "these are not finite float32 numbers; run `policy fit` again")
 
 
+class UncalibratedTexts(Strict):
+    """A length or kind of text of which too few were there to promise anything for it."""
+
+    phase: Literal["prompt", "response", "request"]
+    kind: str
+    """The kind of text; `any` for all kinds together."""
+    longer_than: Annotated[int, Field(ge=0)]
+    up_to: Annotated[int, Field(ge=1)] | None
+    """The texts are at most so long, in tokens; null for no limit."""
+    texts: Annotated[int, Field(ge=0)]
+    """How many there were."""
+
+
+class BudgetShare(Strict):
+    """What a policy spends on benign texts of one phase, beside what the whole set spends."""
+
+    phase: Literal["prompt", "response", "request"]
+    texts: Annotated[int, Field(ge=0)]
+    fired: Share
+    """Share of the texts on which an enforced rule of this policy fires."""
+    low: Share
+    """Lower end of its 95 % interval."""
+    high: Share
+    """Upper end of its 95 % interval."""
+    alone: Share
+    """Share of the texts on which no other policy's rule fires."""
+    set: Share
+    """Share of the texts on which an enforced rule of any policy fires."""
+
+
+class LockedBudget(Strict):
+    """The policy's part in the budget of its set; `budget.json` beside the locks has the whole."""
+
+    rate: Share
+    """The share of benign texts of any length and kind on which the rules of the set may fire, all together."""
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    """The policy's part in it, beside 1 for an ordinary policy."""
+    sufficient: Annotated[int, Field(ge=1)]
+    """How many texts a length or kind needs."""
+    shares: list[BudgetShare]
+    uncalibrated: list[UncalibratedTexts]
+    """Lengths and kinds for which nothing is promised."""
+
+
 class LockModel(Strict):
     """A lock file."""
 
@@ -260,6 +307,8 @@ class LockModel(Strict):
     """The probe on a later layer by which suppression is checked."""
     card: PolicyCard | None = None
     """What was measured; null for a policy without a concept."""
+    budget: LockedBudget | None = None
+    """The policy's part in the budget of its set; null where its rules take what each asks for."""
 
     def checks(self) -> Iterable[FieldCheck]:
         """Where the detector has a probe, the section `probe:` is there."""

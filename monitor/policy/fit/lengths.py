@@ -16,10 +16,12 @@ import numpy as np
 from monitor.errors import PolicyError
 from monitor.policy.fit.readings import Floats, Indices
 
-EDGES = (16, 48, 128)
+EDGES = (16, 48, 128, 512, 2048)
 """Last token of each length bucket; one more bucket has no end."""
 FEWEST = 200
 """A bucket with fewer calibration texts is joined to the one before it."""
+SPENT = 0.5
+"""Share of what is left of a rate that a bucket may spend."""
 NEVER = -np.inf
 """Score of a text in a bucket that it is too short for."""
 
@@ -88,6 +90,11 @@ def stack(parts: Sequence[BucketMaxima]) -> BucketMaxima:
     return BucketMaxima(np.concatenate([part.best for part in parts]), parts[0].edges)
 
 
+def spent(rate: float, buckets: int) -> list[float]:
+    """How much of a rate may be spent by the end of each of so many buckets."""
+    return [*(rate * (1 - (1 - SPENT) ** n) for n in range(1, buckets)), rate]
+
+
 def calibrate(benign: BucketMaxima, rate: float, least: float = NEVER) -> list[CalibratedThreshold]:
     """A threshold per bucket, so that at most `rate` of the benign texts of any length fire; none is below `least`.
 
@@ -96,13 +103,11 @@ def calibrate(benign: BucketMaxima, rate: float, least: float = NEVER) -> list[C
     """
     buckets: list[CalibratedThreshold] = []
     fired = np.zeros(len(benign.best), bool)
-    spent = 0.0
     groups = _joined(benign)
-    for number, (columns, up_to) in enumerate(groups):
-        spent = rate if number == len(groups) - 1 else spent + (rate - spent) / 2
+    for (columns, up_to), whole in zip(groups, spent(rate, len(groups)), strict=True):
         scores = benign.best[:, columns].max(axis=1)
         here = np.isfinite(scores)
-        allowed = max(0, int(np.floor(spent * (here.sum() + 1))) - 1 - int(fired[here].sum()))
+        allowed = max(0, int(np.floor(whole * (here.sum() + 1))) - 1 - int(fired[here].sum()))
         threshold = max(_above(scores[here & ~fired], allowed), least)
         fired |= scores >= threshold
         buckets.append(CalibratedThreshold(up_to, float(threshold), int(here.sum())))

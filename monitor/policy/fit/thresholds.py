@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from monitor.policy.files.lock import LockedRule
+from monitor.policy.files.lock import LockedRule, packed
 from monitor.policy.fit.cross_validation import scale_of
 from monitor.policy.fit.detectors import Detector, Recipe, own_detector
 from monitor.policy.fit.lengths import NEVER, BucketMaxima, calibrate, fires, stack
@@ -100,6 +100,7 @@ def _calibrated(
             "benign_rate": float(fires(scores, pairs).mean()),
             "benign_texts": len(scores.best),
             "caught": None if positives is None else float(fires(positives, pairs).mean()),
+            "held_out": None if positives is None else packed(positives.best.astype(np.float32)),
         }
     )
 

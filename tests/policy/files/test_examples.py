@@ -9,8 +9,6 @@ from monitor.policy.files.examples import (
     Label,
     concept_examples,
     examples_digest,
-    read_benign,
-    read_benign_kinds,
     read_examples,
 )
 from monitor.policy.files.occurrences import Kind
@@ -86,10 +84,3 @@ def test_where_a_text_occurs_is_part_of_the_digest_and_statements_count_as_ever(
         Example("a", Label.POSITIVE, "g", messages=tuple(TURNS)),
     ]
     assert len({examples_digest([example]) for example in [one, *others]}) == 4
-
-
-def test_benign_rows_have_kinds_too(tmp_path):
-    path = written(tmp_path / "b.jsonl", {"text": "a"}, {"text": "b", "kind": "request"}, {"messages": TURNS})
-    dialogue = "Human: Is it flat?\n\nAssistant: Yes, clever you."
-    assert read_benign(path) == ("a", "b", dialogue)
-    assert read_benign_kinds(path) == {"a": Kind.STATEMENT, "b": Kind.REQUEST, dialogue: Kind.STATEMENT}

@@ -1,15 +1,19 @@
 """Thresholds of rules and conditions, against counts over benign texts."""
 
+import base64
+
 import numpy as np
 import pytest
 
 from monitor.policy.files.lock import LockedRule
+from monitor.policy.fit import fit_policy
 from monitor.policy.fit.detectors import FeatureDetector
+from monitor.policy.fit.lengths import EDGES, BucketMaxima, fires
 from monitor.policy.fit.pooling import RulePooling
 from monitor.policy.fit.thresholds import learnt, lock_thresholds, poolings
 from monitor.policy.schema.policy import Max, PolicyModel, TopKMean
-from monitor.policy.schema.threshold import threshold_at
-from tests.policy.synthetic import Synthetic, policy
+from monitor.policy.schema.threshold import threshold_at, thresholds_by_length
+from tests.policy.synthetic import QUICK, Synthetic, examples, inputs, policy
 
 HEAD = {"name": "p", "title": "P", "category": "c", "severity": "low", "description": "d"}
 
@@ -74,3 +78,12 @@ def test_a_threshold_that_is_given_is_measured_and_not_changed(benign):
     rest = benign.take(np.arange(200, 400))
     parts = lock_thresholds(pinned(threshold=0.4), [half, rest], pinned=detector)["rules", "r"]
     assert parts == locked, "benign texts in parts are benign texts"
+
+
+def test_a_lock_holds_what_positives_score_so_that_any_threshold_says_what_it_catches():
+    lock = fit_policy(policy(), examples(20), inputs(Synthetic()), settings=QUICK)
+    for locked in lock.rules.values():
+        scores = np.frombuffer(base64.b64decode(locked.held_out), "<f4").reshape(-1, len(EDGES) + 1)
+        assert len(scores) >= 20
+        fired = fires(BucketMaxima(scores.astype(float), EDGES), thresholds_by_length(locked.threshold))
+        assert fired.mean() == locked.caught
