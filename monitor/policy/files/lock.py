@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 Digest = Annotated[str, Field(pattern=DIGEST)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Base64 = Annotated[str, Field(pattern=r"^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$")]
 Maturity = Literal["experimental", "beta", "stable"]
 MAX_LOCK_BYTES = 1024 * 1024
 HEADER = "# Written by `sae-monitor policy fit`; run it again instead of editing.\n"
@@ -174,9 +175,7 @@ class LockedProbe(Strict):
 
     layer: Annotated[int, Field(ge=0)]
     """The decoder layer whose output it reads."""
-    weights: Annotated[
-        str, Field(pattern=r"^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$")
-    ]
+    weights: Base64
     """`[d_model]` float32, little-endian, in base64."""
     bias: float
     threshold: float
@@ -195,6 +194,26 @@ class LockedProbe(Strict):
         raw = base64.b64decode(self.weights)
         if not raw or len(raw) % 4 or not all(math.isfinite(w) for (w,) in struct.iter_unpack("<f", raw)):
             raise refuse(["weights"], "these are not finite float32 numbers; run `policy fit` again")
+
+
+class LockedReference(Strict):
+    """What the rules score with the pair that they were fitted to, on texts that lie beside the policy.
+
+    A recheck reads the same texts with another pair, and compares text by text. `monitor.lab.recheck.scores` packs and
+    unpacks it.
+    """
+
+    dtype: str
+    """Number type in which the model ran, such as `float32`."""
+    edges: list[int]
+    """Last token of each range of lengths that scores are given for; one more range has no end."""
+    texts: Base64
+    """`[texts]` uint32, little-endian: the beginning of each text's SHA-256, by which it is known again."""
+    rules: dict[str, Base64]
+    """By rule, the highest pooled scores `[texts, ranges]`: float32, little-endian, packed by zlib. A score is minus
+    infinity where the text ends before the range."""
+    conditions: dict[str, Base64] = Field(default_factory=dict)
+    """The same by condition."""
 
 
 class LockModel(Strict):
@@ -228,6 +247,8 @@ class LockModel(Strict):
     """The probe on a later layer by which suppression is checked."""
     card: PolicyCard | None = None
     """What was measured; null for a policy without a concept."""
+    reference: LockedReference | None = None
+    """What `policy recheck` compares with; null where nobody has recorded it."""
 
     def checks(self) -> Iterable[FieldCheck]:
         """Where the detector is a probe, the section `probe:` is there."""

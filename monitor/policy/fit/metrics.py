@@ -71,7 +71,7 @@ def measure_all(methods: dict[str, Floats], truth: Truth, seed: int) -> dict[str
 
     All methods are measured on the same resamples of groups, so that they can be compared.
     """
-    draws = _draws(truth.groups, seed)
+    draws = resamples(truth.groups, seed)
     return {name: _measured(scores, truth, draws) for name, scores in methods.items()}
 
 
@@ -88,7 +88,8 @@ def difference(one: ResampledSeparation, other: ResampledSeparation) -> Differen
     )
 
 
-def _draws(groups: Indices, seed: int) -> list[Indices]:
+def resamples(groups: Indices, seed: int) -> list[Indices]:
+    """Rows of each of `RESAMPLES` draws of whole groups, with replacement; `groups` `[rows]` are integers."""
     rng = np.random.default_rng(seed)
     order = np.argsort(groups, kind="stable")
     members = np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)
