@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from monitor.errors import NotFound, PolicyError
 from monitor.lab.benign_texts import HALVES, BenignTexts, benign_texts
 from monitor.lab.data_folder import DataFolder
@@ -14,7 +16,9 @@ from monitor.lab.pair import Pair
 from monitor.lab.policies import bound_elsewhere, running_of
 from monitor.lab.policy_evaluation import idle_sources, signals_of
 from monitor.lab.readings import PairReader, later_residuals
+from monitor.lab.recheck.scores import number_type, reference_of
 from monitor.lab.splits import Split
+from monitor.policy.files.examples import BENIGN_FILE, read_benign
 from monitor.policy.files.loader import read_folder
 from monitor.policy.files.lock import DictionaryRef, LockModel, ModelRef, write_lock
 from monitor.policy.files.probe_weights import store_probe
@@ -23,6 +27,8 @@ from monitor.policy.files.source import Source
 from monitor.policy.files.yaml_document import PolicyProblems
 from monitor.policy.fit import FitSettings, Inputs, LabelledTexts, ProbeDetector, fit_policy
 from monitor.policy.fit.detectors import probe_detector
+from monitor.policy.fit.readings import TextReadings
+from monitor.policy.fit.rows import ReadTexts
 from monitor.policy.schema.policy import ProbeModel
 
 Tell = Callable[[str], None]
@@ -70,6 +76,7 @@ class PolicyFit:
             NotFound: There is no policy of such a name.
             InputError: There are too few benign texts, or a file is wrong.
         """
+        self.folder = folder
         everything = read_folder(folder, locks=False)
         sources = _chosen(everything, only)
         self.sources = [source for source in sources if source.model.needs_lock]
@@ -87,6 +94,7 @@ class PolicyFit:
         reader.tell = progress
         progress(f"reading {len(self.texts.learnt) + len(self.texts.aside)} benign texts")
         inputs = _inputs(reader, self.texts)
+        beside = _beside(self.folder, inputs)
         made: list[LockModel] = []
         failed: list[str] = []
         for number, source in enumerate(self.sources, 1):
@@ -101,6 +109,7 @@ class PolicyFit:
                 if problems := unfit(source, running_of(pair)):
                     raise PolicyProblems(problems)
                 lock = _fit(source, inputs, self.extra_rows(source), settings)
+                lock = _recorded(replace(source, lock=lock), lock, reader, beside)
             except PolicyError as error:
                 failed.append(str(error))
                 continue
@@ -125,6 +134,22 @@ def _fit(source: Source, inputs: Inputs, extra: LabelledTexts | None, settings: 
     named = source.model.probe
     pinned = probe_detector(named, source.path.parent) if named is not None else None
     return fit_policy(source.model, source.examples, inputs, extra, settings, store=store, pinned=pinned)
+
+
+def _recorded(source: Source, lock: LockModel, reader: PairReader, beside: ReadTexts) -> LockModel:
+    """The lock with what its rules score, which a later recheck compares with."""
+    dtype = number_type(reader.pair)
+    held = reference_of(reader, source, beside.texts, beside.read, dtype)
+    return lock.model_copy(update={"reference": held})
+
+
+def _beside(folder: Path, inputs: Inputs) -> ReadTexts:
+    """The benign texts that lie beside the policies, which the fit has read."""
+    path = folder / BENIGN_FILE
+    own = dict.fromkeys(read_benign(path)) if path.exists() else {}
+    rows = [row for row, text in enumerate(inputs.benign) if text in own]
+    read = inputs.benign_readings.take(np.asarray(rows)) if rows else TextReadings.empty()
+    return ReadTexts([inputs.benign[row] for row in rows], read)
 
 
 def _chosen(sources: Sequence[Source], only: Sequence[str]) -> list[Source]:

@@ -1,9 +1,9 @@
 """Tests of whether something stayed the same, moved, or cannot be told.
 
 That a difference is not significant shows nothing: with few texts hardly any is. Sameness is shown by two one-sided
-tests (Schuirmann, 1987): the whole interval must lie within a margin. Each test is at 5 %, so all intervals here are of
-90 %. Where sameness is not shown, and the interval does not hold zero, something has moved. Where it holds zero as well,
-the texts are too few, and `Checked` says how many more would probably do.
+tests (Schuirmann, 1987): the whole interval must lie within a margin. Each test is at 5 %, so all intervals here are
+of 90 %. Where sameness is not shown, and the interval leaves out zero, something has moved. Where it holds zero, the
+texts are too few, and `Checked` says how many more would probably do.
 """
 
 from __future__ import annotations

@@ -28,6 +28,7 @@ from monitor.lab.recheck.scores import (
     LeafScores,
     calibration_texts,
     from_lock,
+    number_type,
     recorded,
     score_leaves,
 )
@@ -311,11 +312,6 @@ class Rechecker:
                 held = recorded(scores.policies[name], self.texts(source).recorded)
                 written.append(str(write_lock(source.path, lock.model_copy(update={"reference": held}))))
         return written
-
-
-def number_type(pair: Pair) -> str:
-    """Number type in which a pair's model runs, such as `float32`."""
-    return str(pair.loaded.dtype).removeprefix("torch.")
 
 
 def differences(lock: LockModel, running: Running, then_dtype: str, now_dtype: str) -> tuple[PairChange, ...]:

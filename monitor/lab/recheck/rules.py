@@ -268,10 +268,9 @@ def _separation(scores: RuleScores, margins: Margins) -> Iterator[Checked]:
     benign = len(scores.rows("benign"))
     # Recall turns on the few benign texts above the threshold, where these are fewer than the positives.
     limiting: TextKind = "benign" if RATE * benign < positive else "positive"
-    for column, name, margin, kind in (
-        (0, "auroc", margins.auroc, "positive"),
-        (1, "recall", margins.recall, limiting),
-    ):
+    tests: tuple[tuple[int, str, float, TextKind], ...]
+    tests = ((0, "auroc", margins.auroc, "positive"), (1, "recall", margins.recall, limiting))
+    for column, name, margin, kind in tests:
         count = positive if kind == "positive" else benign
         value, draws = getattr(measured["now"].measure, name), measured["now"].draws[:, column]
         now = drawn(value, draws)

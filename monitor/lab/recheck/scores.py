@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,9 @@ from monitor.policy.fit.lengths import EDGES, BucketMaxima
 from monitor.policy.fit.readings import FitReader, Floats, Indices, TextReadings, join_texts
 from monitor.policy.fit.rule_scorers import locked_leaves
 from monitor.policy.fit.thresholds import Leaf
+
+if TYPE_CHECKING:
+    from monitor.lab.pair import Pair
 
 Keys = NDArray[np.uint32]
 RECORDED = 600
@@ -136,6 +140,24 @@ def recorded(scores: LeafScores, rows: Indices) -> LockedReference:
         rules=sections["rules"],
         conditions=sections["conditions"],
     )
+
+
+def number_type(pair: Pair) -> str:
+    """Number type in which a pair's model runs, such as `float32`."""
+    return str(pair.loaded.dtype).removeprefix("torch.")
+
+
+def reference_of(
+    reader: FitReader, source: Source, beside: Sequence[str], read: TextReadings, dtype: str
+) -> LockedReference | None:
+    """What a new lock records: the scores of the reader's pair, to which the lock of `source` was just fitted.
+
+    `beside` are the benign texts of its folder and `read` their readings. None where there is no text at all.
+    """
+    texts = calibration_texts(source, beside)
+    if not len(texts.texts):
+        return None
+    return recorded(score_leaves(reader, source, texts, read, dtype), texts.recorded)
 
 
 def from_lock(lock: LockModel) -> LeafScores | None:
