@@ -101,6 +101,8 @@ class RuleRecheck:
     checks: tuple[Checked, ...]
     thresholds: Thresholds
     """The thresholds that were checked."""
+    flips: int | None = None
+    """Texts on which it fires now and did not, or did and does not; None where that is not known."""
     proposed: Thresholds | None = None
     """New thresholds; None unless the verdict is STALE."""
     after: tuple[Checked, ...] = ()
@@ -142,7 +144,8 @@ def recheck_rule(
     found += _separation(scores, margins)
     checks = tuple(map(_enough, found))
     verdict = _verdict(checks)
-    rule = RuleRecheck(*leaf, locked.asked_rate, verdict, scores.then is not None, checks, thresholds)
+    paired, flips = scores.then is not None, _flips(scores, thresholds)
+    rule = RuleRecheck(*leaf, locked.asked_rate, verdict, paired, checks, thresholds, flips)
     if verdict is not RecheckVerdict.STALE:
         return rule
     proposed = _proposed(locked, scores, thresholds, moved, margins)
@@ -151,6 +154,13 @@ def recheck_rule(
     return replace(
         rule, proposed=proposed, after=tuple(_rates(locked, scores, thresholds, proposed, margins))
     )
+
+
+def _flips(scores: RuleScores, thresholds: Thresholds) -> int | None:
+    if scores.then is None:
+        return None
+    changed = fires(scores.now, thresholds) != fires(scores.then, thresholds)
+    return int(changed[scores.known].sum())
 
 
 def _verdict(checks: Sequence[Checked]) -> RecheckVerdict:
