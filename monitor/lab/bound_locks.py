@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from monitor.lab.policies import bound_elsewhere, running_of
 from monitor.lab.policy_tests import results_of
-from monitor.lab.recheck.equivalence import Checked, Sameness
+from monitor.lab.recheck.equivalence import Sameness, SamenessTest
 from monitor.lab.recheck.policies import PolicyRecheck, Rechecker
 from monitor.lab.recheck.rules import RecheckVerdict
 from monitor.policy.files.loader import read_folder
@@ -135,7 +135,7 @@ def _objections(source: Source, reader: PairReader, rechecked: PolicyRecheck) ->
             yield f"its test `{result.case}` fails: {result.detail}"
 
 
-def _phrase(check: Checked) -> str:
+def _phrase(check: SamenessTest) -> str:
     """What a test found that does not show sameness, after the name of its rule."""
     now, then = (0.0 if check.now is None else check.now.value), check.then or 0.0
     said = {

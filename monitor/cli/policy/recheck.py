@@ -31,9 +31,9 @@ from monitor.cli.show.printable import printable
 from monitor.cli.show.progress import steps_of
 from monitor.cli.show.words import counted, short_digest
 from monitor.errors import InputError
-from monitor.lab.recheck.equivalence import Checked, Sameness
+from monitor.lab.recheck.equivalence import Sameness, SamenessTest
 from monitor.lab.recheck.policies import PairChange, PairScores, PolicyRecheck, Recheck, Rechecker
-from monitor.lab.recheck.rules import RecheckVerdict, RuleRecheck, Thresholds
+from monitor.lab.recheck.rules import Margins, RecheckVerdict, RuleRecheck, Thresholds
 from monitor.lab.splits import Split
 
 if TYPE_CHECKING:
@@ -113,6 +113,23 @@ def recheck(
     ] = None,
     train_fraction: TrainFractionOption = None,
     split_seed: SplitSeedOption = None,
+    margin_false_alarms: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Let so many more of the benign texts fire, as a share, and still call it the same.",
+        ),
+    ] = Margins.false_positives,
+    margin_caught: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Let so many more or fewer of the positive examples be caught, as a share, and still call it the "
+            "same.",
+        ),
+    ] = Margins.caught,
     write: Annotated[
         bool,
         typer.Option(
@@ -150,7 +167,8 @@ def recheck(
         )
     folder, names = (policies.parent, [policies.stem]) if policies.is_file() else (policies, only or ())
     split = Split(0.5 if train_fraction is None else train_fraction, split_seed or 0)
-    rechecker = Rechecker(folder, only=names, benign=benign or (), split=split)
+    margins = Margins(margin_false_alarms, margin_caught, recall=margin_caught)
+    rechecker = Rechecker(folder, only=names, benign=benign or (), split=split, margins=margins)
 
     def opened(model: str | None, dictionary: Path | None, dtype: str | None) -> Pair:
         return opened_pair(
@@ -263,7 +281,7 @@ def _verdict(verdict: RecheckVerdict) -> Text:
     return Text(f" {verdict.upper()} ", STYLES[verdict])
 
 
-def _cell(check: Checked | None) -> Text:
+def _cell(check: SamenessTest | None) -> Text:
     """A value then and now; below it the interval of its change, or its own where that is not known."""
     if check is None or check.now is None or check.then is None:
         return Text("-", "dim")
@@ -279,11 +297,11 @@ def _moved(rule: RuleRecheck) -> Text:
     return text.append(f"\n({_interval(check)})", "dim not bold")
 
 
-def _weight(check: Checked) -> str:
+def _weight(check: SamenessTest) -> str:
     return "" if check.found is Sameness.SAME else "bold"
 
 
-def _interval(check: Checked) -> str:
+def _interval(check: SamenessTest) -> str:
     spread, sign = (check.change, "+") if check.change is not None else (check.now, "")
     assert spread is not None
     form = f"{sign}.2f" if check.name == "auroc" else f"{sign}.0%"

@@ -3,7 +3,7 @@
 That a difference is not significant shows nothing: with few texts hardly any is. Sameness is shown by two one-sided
 tests (Schuirmann, 1987): the whole interval must lie within a margin. Each test is at 5 %, so all intervals here are
 of 90 %. Where sameness is not shown, and the interval leaves out zero, something has moved. Where it holds zero, the
-texts are too few, and `Checked` says how many more would probably do.
+texts are too few, and `SamenessTest` says how many more would probably do.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Checked:
+class SamenessTest:
     """One test: what was measured then and now, how far it may move, and what came of it."""
 
     name: str

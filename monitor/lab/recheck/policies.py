@@ -17,9 +17,9 @@ from monitor.lab.policy_evaluation import signals_of
 from monitor.lab.recheck.rules import (
     WORST_FIRST,
     Margins,
+    PairedScores,
     RecheckVerdict,
     RuleRecheck,
-    RuleScores,
     Thresholds,
     recheck_rule,
 )
@@ -433,7 +433,7 @@ def _rule_scores(
     texts: CalibrationTexts,
     now: LeafScores,
     then: LeafScores | None,
-) -> RuleScores:
+) -> PairedScores:
     """The scores of one rule now and then; then only of texts that were scored then too."""
     card = None
     learning = list(learnt(source.model))
@@ -441,10 +441,10 @@ def _rule_scores(
         card = lock.card.methods.get("policy")
     everything = np.arange(len(texts.texts))
     if then is None or leaf not in then.best:
-        return RuleScores(texts, now.of(leaf), None, everything, card)
+        return PairedScores(texts, now.of(leaf), None, everything, card)
     places = then.rows(texts.keys)
     before = then.of(leaf).take(np.maximum(places, 0))
-    return RuleScores(texts, now.of(leaf), before, np.flatnonzero(places >= 0), card)
+    return PairedScores(texts, now.of(leaf), before, np.flatnonzero(places >= 0), card)
 
 
 def _notes(

@@ -17,9 +17,9 @@ from functools import partial
 import numpy as np
 
 from monitor.lab.recheck.equivalence import (
-    Checked,
     Estimate,
     Sameness,
+    SamenessTest,
     TextKind,
     change_of_shares,
     drawn,
@@ -98,23 +98,23 @@ class RuleRecheck:
     verdict: RecheckVerdict
     paired: bool
     """Whether each text was compared with itself."""
-    checks: tuple[Checked, ...]
+    checks: tuple[SamenessTest, ...]
     thresholds: Thresholds
     """The thresholds that were checked."""
     flips: int | None = None
     """Texts on which it fires now and did not, or did and does not; None where that is not known."""
     proposed: Thresholds | None = None
     """New thresholds; None unless the verdict is STALE."""
-    after: tuple[Checked, ...] = ()
+    after: tuple[SamenessTest, ...] = ()
     """False positives and caught positives with the new thresholds."""
 
-    def check(self, name: str) -> Checked | None:
+    def check(self, name: str) -> SamenessTest | None:
         """The test of one thing; None where it was not made."""
         return next((one for one in self.checks if one.name == name), None)
 
 
 @dataclass(frozen=True)
-class RuleScores:
+class PairedScores:
     """What one rule or condition scores on the texts of its policy, now and with the pair that it was fitted to."""
 
     texts: CalibrationTexts
@@ -133,7 +133,7 @@ class RuleScores:
 
 
 def recheck_rule(
-    leaf: Leaf, locked: LockedRule, thresholds: Thresholds, scores: RuleScores, margins: Margins
+    leaf: Leaf, locked: LockedRule, thresholds: Thresholds, scores: PairedScores, margins: Margins
 ) -> RuleRecheck:
     """Recheck one rule or condition of a lock with the `thresholds` that run."""
     moved = None
@@ -156,14 +156,14 @@ def recheck_rule(
     )
 
 
-def _flips(scores: RuleScores, thresholds: Thresholds) -> int | None:
+def _flips(scores: PairedScores, thresholds: Thresholds) -> int | None:
     if scores.then is None:
         return None
     changed = fires(scores.now, thresholds) != fires(scores.then, thresholds)
     return int(changed[scores.known].sum())
 
 
-def _verdict(checks: Sequence[Checked]) -> RecheckVerdict:
+def _verdict(checks: Sequence[SamenessTest]) -> RecheckVerdict:
     """Separation first: where that is lost or unknown, thresholds do not matter."""
     for names, moved in (
         (("auroc", "recall"), RecheckVerdict.DEGRADED),
@@ -177,7 +177,7 @@ def _verdict(checks: Sequence[Checked]) -> RecheckVerdict:
     return RecheckVerdict.HOLDS
 
 
-def _enough(check: Checked) -> Checked:
+def _enough(check: SamenessTest) -> SamenessTest:
     """The test itself, or one that decides nothing where there are too few texts for any."""
     lacking = FEWEST[check.kind] - check.texts
     if lacking <= 0:
@@ -186,8 +186,8 @@ def _enough(check: Checked) -> Checked:
 
 
 def _rates(
-    locked: LockedRule, scores: RuleScores, then: Thresholds, now: Thresholds, margins: Margins
-) -> Iterator[Checked]:
+    locked: LockedRule, scores: PairedScores, then: Thresholds, now: Thresholds, margins: Margins
+) -> Iterator[SamenessTest]:
     """False positives and caught positives, with thresholds `then` and `now`."""
     yield _false_positives(locked, scores, then, now, margins.false_positives)
     if (caught := _caught(locked, scores, then, now, margins.caught)) is not None:
@@ -195,8 +195,8 @@ def _rates(
 
 
 def _false_positives(
-    locked: LockedRule, scores: RuleScores, then: Thresholds, now: Thresholds, margin: float
-) -> Checked:
+    locked: LockedRule, scores: PairedScores, then: Thresholds, now: Thresholds, margin: float
+) -> SamenessTest:
     """Benign texts on which the rule fires: at most `margin` more than before, or at most so many more than it may."""
     everything = scores.rows("benign", known=False)
     fired, total = int(fires(scores.now, now)[everything].sum()), len(everything)
@@ -209,9 +209,9 @@ def _false_positives(
             Sameness.SAME if rate.high < limit else Sameness.MOVED if rate.low > limit else Sameness.UNKNOWN
         )
 
-    def made(then: float, change: Estimate | None, texts: int, decides: Decision) -> Checked:
+    def made(then: float, change: Estimate | None, texts: int, decides: Decision) -> SamenessTest:
         rate, more = share(fired, total), more_texts(texts, decides)
-        return Checked("false_positives", then, rate, change, margin, decides(1), "benign", texts, more)
+        return SamenessTest("false_positives", then, rate, change, margin, decides(1), "benign", texts, more)
 
     if scores.then is None:
         return made(locked.benign_rate, None, total, alone)
@@ -229,8 +229,8 @@ def _false_positives(
 
 
 def _caught(
-    locked: LockedRule, scores: RuleScores, then: Thresholds, now: Thresholds, margin: float
-) -> Checked | None:
+    locked: LockedRule, scores: PairedScores, then: Thresholds, now: Thresholds, margin: float
+) -> SamenessTest | None:
     """Positives on which the rule fires; None where there are none, or where nobody knows how many there were."""
     rows = scores.rows("positive")
     if not len(rows) or (scores.then is None and locked.caught is None):
@@ -241,9 +241,9 @@ def _caught(
     after = fires(scores.now, now)[rows]
     caught = float(after.sum()) * scale
 
-    def made(then: float, change: Estimate | None, decides: Decision) -> Checked:
+    def made(then: float, change: Estimate | None, decides: Decision) -> SamenessTest:
         rate, more = share(caught, count), more_texts(count, decides)
-        return Checked("caught", then, rate, change, margin, decides(1), "positive", count, more)
+        return SamenessTest("caught", then, rate, change, margin, decides(1), "positive", count, more)
 
     if scores.then is None:
         said = locked.caught or 0.0
@@ -262,7 +262,7 @@ def _caught(
     return made(float(before.mean()), change_of_shares(gained, lost, count), decides)
 
 
-def _separation(scores: RuleScores, margins: Margins) -> Iterator[Checked]:
+def _separation(scores: PairedScores, margins: Margins) -> Iterator[SamenessTest]:
     """AUROC and recall where 1 % of benign texts fire, each with how much it may fall."""
     rows, texts = scores.known, scores.texts
     if not len(scores.rows("positive")) or not len(scores.rows("benign")):
@@ -292,12 +292,12 @@ def _separation(scores: RuleScores, margins: Margins) -> Iterator[Checked]:
         change = drawn(value - then, draws - measured["then"].draws[:, column])
         decides = partial(no_fall, margin=margin)
         more = more_for_draws(count, change, decides)
-        yield Checked(name, then, now, change, margin, decides(change), kind, count, more)
+        yield SamenessTest(name, then, now, change, margin, decides(change), kind, count, more)
 
 
 def _beside_card(
     name: str, now: Estimate, card: Separation, margin: float, kind: TextKind, count: int
-) -> Checked:
+) -> SamenessTest:
     """A test against what the card says; lost is what lies below all that the card was sure of."""
     then, least = getattr(card, name), getattr(card, f"{name}_low")
 
@@ -307,12 +307,12 @@ def _beside_card(
         return Sameness.MOVED if value.high < least else Sameness.UNKNOWN
 
     more = more_for_draws(count, now, decides)
-    return Checked(name, then, now, None, margin, decides(now), kind, count, more)
+    return SamenessTest(name, then, now, None, margin, decides(now), kind, count, more)
 
 
 def _shift(
-    scores: RuleScores, before: BucketMaxima, thresholds: Thresholds, margin: float
-) -> tuple[Checked, Thresholds]:
+    scores: PairedScores, before: BucketMaxima, thresholds: Thresholds, margin: float
+) -> tuple[SamenessTest, Thresholds]:
     """How far scores at the thresholds have moved, and where the thresholds would have to be now.
 
     The straight line that gives the scores of then the mean and the deviation of those of now takes a threshold along.
@@ -332,7 +332,9 @@ def _shift(
     count, decides = len(scores.rows("benign")), partial(within, margin=margin)
     more = more_for_draws(count, change, decides)
     moved = tuple((up_to, slope * t + offset) for up_to, t in thresholds)
-    return Checked("score_shift", None, None, change, margin, decides(change), "benign", count, more), moved
+    return SamenessTest(
+        "score_shift", None, None, change, margin, decides(change), "benign", count, more
+    ), moved
 
 
 def _sums(then: Floats, now: Floats) -> Floats:
@@ -358,7 +360,7 @@ def _middle(values: Floats) -> float:
 
 def _proposed(
     locked: LockedRule,
-    scores: RuleScores,
+    scores: PairedScores,
     thresholds: Thresholds,
     moved: Thresholds | None,
     margins: Margins,

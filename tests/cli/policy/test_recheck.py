@@ -8,9 +8,9 @@ import pytest
 from typer.testing import CliRunner
 
 from monitor.cli.app import app
-from monitor.lab.recheck.equivalence import Checked, Estimate, Sameness
+from monitor.lab.recheck.equivalence import Estimate, Sameness, SamenessTest
 from monitor.lab.recheck.policies import PairChange, PairScores, PolicyRecheck, Recheck
-from monitor.lab.recheck.rules import RecheckVerdict, RuleRecheck
+from monitor.lab.recheck.rules import Margins, RecheckVerdict, RuleRecheck
 
 SAME, MOVED, UNKNOWN = Sameness.SAME, Sameness.MOVED, Sameness.UNKNOWN
 HOLDS, STALE, DEGRADED, INCONCLUSIVE = (
@@ -23,7 +23,7 @@ HOLDS, STALE, DEGRADED, INCONCLUSIVE = (
 
 def check(name, found=SAME, *, then=0.5, now=0.52, kind="positive", more=0):
     change = Estimate(now - then, now - then - 0.01, now - then + 0.01)
-    return Checked(name, then, Estimate(now, now - 0.1, now + 0.1), change, 0.05, found, kind, 80, more)
+    return SamenessTest(name, then, Estimate(now, now - 0.1, now + 0.1), change, 0.05, found, kind, 80, more)
 
 
 def rule(verdict, *checks, **more):
@@ -45,7 +45,7 @@ def world(monkeypatch, tmp_path):
 
     class Fake:
         def __init__(self, folder, **more):
-            asked.append((folder, more["only"], more["benign"], more["split"]))
+            asked.append((folder, more["only"], more["benign"], more["margins"]))
 
         def scores(self, pair, tell):
             return PairScores(pair, "float32", ("", ""), {})
@@ -131,6 +131,13 @@ def test_one_policy_is_rechecked_alone(world):
     assert world.asked[0][:2] == (world.folder, ["greed"])
     world("--only", "scams", "--benign", "x.jsonl")
     assert world.asked[2][1:3] == (["scams"], [Path("x.jsonl")])
+
+
+def test_margins_are_those_that_were_asked_for(world):
+    world()
+    assert world.asked[0][3] == Margins()
+    world("--margin-false-alarms", "0.005", "--margin-caught", "0.2")
+    assert world.asked[2][3] == Margins(false_positives=0.005, caught=0.2, recall=0.2)
 
 
 def test_what_holds_is_said_in_a_table(world):

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from monitor.lab.recheck.rules import Margins, RecheckVerdict, RuleScores, recheck_rule
+from monitor.lab.recheck.rules import Margins, PairedScores, RecheckVerdict, recheck_rule
 from monitor.lab.recheck.scores import CalibrationTexts
 from monitor.policy.files.lock import LockedRule, Separation
 from monitor.policy.fit.lengths import EDGES, NEVER, BucketMaxima, calibrate, fires
@@ -62,7 +62,7 @@ CARD = Separation(auroc=0.97, auroc_low=0.95, auroc_high=0.99, recall=0.7, recal
 
 
 def rechecked(texts, then, now, thresholds=((None, 2.2),), card=None, margins=None):
-    scores = RuleScores(texts, now, then, np.arange(len(texts.texts)), card)
+    scores = PairedScores(texts, now, then, np.arange(len(texts.texts)), card)
     return recheck_rule(LEAF, locked(), thresholds, scores, margins or Margins())
 
 
@@ -174,7 +174,7 @@ def test_a_rule_without_examples_is_judged_by_benign_texts_alone():
 def test_texts_that_nobody_scored_then_count_only_as_what_fires_now(texts):
     then = scored(texts)
     known = np.flatnonzero((texts.own == 1) | (np.arange(len(texts.texts)) % 2 == 0))
-    scores = RuleScores(texts, then, then, known, None)
+    scores = PairedScores(texts, then, then, known, None)
     found = recheck_rule(LEAF, locked(), ((None, 2.2),), scores, Margins())
     assert found.check("false_positives").texts == 300
     assert found.check("false_positives").now.value == fires(then, [(None, 2.2)])[texts.benign].mean()
