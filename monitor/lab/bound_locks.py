@@ -141,6 +141,7 @@ def _phrase(check: SamenessTest) -> str:
     said = {
         "false_positives": f"fires on {now:.1%} of the benign texts and its lock says {then:.1%}",
         "caught": f"catches {now:.0%} of the examples and its lock says {then:.0%}",
+        "held_out_auroc": f"would separate unseen texts with an AUROC of {now:.2f} and its lock says {then:.2f}",
         "auroc": f"separates with an AUROC of {now:.2f} and its lock says {then:.2f}",
         "recall": f"has a recall of {now:.0%} at 1% false positives and its lock says {then:.0%}",
     }.get(check.name, "scores otherwise near its threshold")

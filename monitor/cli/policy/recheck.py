@@ -33,7 +33,7 @@ from monitor.cli.show.words import counted, short_digest
 from monitor.errors import InputError
 from monitor.lab.recheck.equivalence import Sameness, SamenessTest
 from monitor.lab.recheck.policies import PairChange, PairScores, PolicyRecheck, Recheck, Rechecker
-from monitor.lab.recheck.rules import Margins, RecheckVerdict, RuleRecheck, Thresholds
+from monitor.lab.recheck.rules import SEPARATION, Margins, RecheckVerdict, RuleRecheck, Thresholds
 from monitor.lab.splits import Split
 
 if TYPE_CHECKING:
@@ -57,19 +57,23 @@ NAMES = {
     "caught": "what it catches",
     "score_shift": "scores at the threshold",
     "auroc": "AUROC",
+    "held_out_auroc": "AUROC on unseen texts",
     "recall": "recall at 1 % false alarms",
 }
 """What a test is of, by its name."""
 LEGEND = (
     "Each number: when fitted → now. false alarms: share of benign texts on which the rule fires. caught: share of its "
-    "positive examples. AUROC: how often a positive example scores above a negative one. recall: share of positives "
-    "above 99 % of benign texts. moved: how far scores at the threshold went, by its height above ordinary text. Bold: "
-    "not shown to be the same. "
+    "positive examples. AUROC: how often a positive scores above a negative one. recall: share of positives above 99 % "
+    "of benign texts. moved: how far scores at the threshold went, by its height above ordinary text. Bold: not shown "
+    "to be the same. "
 )
-
-
-OF_CHANGE = "In brackets: 90 % interval of the change, text by text."
-OF_NOW = "When fitted: on held-out texts. In brackets: 90 % interval."
+OF_CHANGE = (
+    "In brackets: 90 % interval of the change, text by text. AUROC is that of unseen texts, estimated from how scores "
+    "scatter; all else is of texts that the rule has learnt from."
+)
+OF_NOW = (
+    "When fitted: on held-out texts; now: on texts that the rule has learnt from. In brackets: 90 % interval."
+)
 
 
 def recheck(
@@ -272,7 +276,9 @@ def _table(found: Recheck) -> Table:
             table.add_row(one.policy, Text(" NOT MEASURED ", STYLES[RecheckVerdict.DEGRADED]))
         for rule in one.rules:
             name = one.policy if len(one.rules) == 1 else f"{one.policy} {rule.name}"
-            cells = [_cell(rule.check(test)) for test in ("false_positives", "caught", "auroc", "recall")]
+            auroc = rule.check("held_out_auroc") or rule.check("auroc")
+            cells = [_cell(rule.check(test)) for test in ("false_positives", "caught")]
+            cells += [_cell(auroc), _cell(rule.check("recall"))]
             table.add_row(name, _verdict(rule.verdict), *cells, _moved(rule))
     return table
 
@@ -304,12 +310,12 @@ def _weight(check: SamenessTest) -> str:
 def _interval(check: SamenessTest) -> str:
     spread, sign = (check.change, "+") if check.change is not None else (check.now, "")
     assert spread is not None
-    form = f"{sign}.2f" if check.name == "auroc" else f"{sign}.0%"
+    form = f"{sign}.2f" if check.name.endswith("auroc") else f"{sign}.0%"
     return f"{spread.low:{form}} … {spread.high:{form}}"
 
 
 def _value(name: str, value: float) -> str:
-    if name == "auroc":
+    if name.endswith("auroc"):
         return f"{value:.2f}"
     return f"{value:.1%}" if name == "false_positives" else f"{value:.0%}"
 
@@ -366,7 +372,7 @@ def _range(up_to: int | None) -> str:
 
 
 def _degraded(rule: RuleRecheck) -> str:
-    lost = [one for one in rule.checks if one.name in ("auroc", "recall") and one.found is Sameness.MOVED]
+    lost = [one for one in rule.checks if one.name in SEPARATION and one.found is Sameness.MOVED]
     what = " and ".join(
         f"{NAMES[one.name]} from {_value(one.name, one.then or 0)} to {_value(one.name, one.now.value)}"
         for one in lost

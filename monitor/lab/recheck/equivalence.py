@@ -53,7 +53,8 @@ class SamenessTest:
     """One test: what was measured then and now, how far it may move, and what came of it."""
 
     name: str
-    """What is measured: `false_positives`, `caught`, `score_shift`, `auroc` or `recall`."""
+    """What is measured: `false_positives`, `caught`, `score_shift`, `held_out_auroc`, `auroc` or
+    `recall`."""
     then: float | None
     """The value that is compared with; None where only the change has a meaning."""
     now: Estimate | None

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
+from scipy.stats import norm
 
 from monitor.lab.recheck.equivalence import (
     Estimate,
@@ -41,6 +42,8 @@ from monitor.policy.fit.thresholds import LEAST_SHARE, Leaf
 FEWEST: dict[TextKind, int] = {"positive": 20, "benign": 100}
 """Fewer independent texts than these decide nothing, whatever they show."""
 SEED = 0
+SEPARATION = ("auroc", "held_out_auroc", "recall")
+"""The tests of how well scores separate."""
 Thresholds = tuple[tuple[int | None, float], ...]
 """Pairs of (last token, threshold) in growing order; the last pair has None as its last token."""
 
@@ -166,7 +169,7 @@ def _flips(scores: PairedScores, thresholds: Thresholds) -> int | None:
 def _verdict(checks: Sequence[SamenessTest]) -> RecheckVerdict:
     """Separation first: where that is lost or unknown, thresholds do not matter."""
     for names, moved in (
-        (("auroc", "recall"), RecheckVerdict.DEGRADED),
+        (SEPARATION, RecheckVerdict.DEGRADED),
         (("false_positives", "caught", "score_shift"), RecheckVerdict.STALE),
     ):
         found = [one.found for one in checks if one.name in names]
@@ -280,6 +283,8 @@ def _separation(scores: PairedScores, margins: Margins) -> Iterator[SamenessTest
     limiting: TextKind = "benign" if RATE * benign < positive else "positive"
     tests: tuple[tuple[int, str, float, TextKind], ...]
     tests = ((0, "auroc", margins.auroc, "positive"), (1, "recall", margins.recall, limiting))
+    if scores.then is not None and scores.card is not None:
+        yield _held_out(scores, scores.then, scores.card, margins.auroc)
     for column, name, margin, kind in tests:
         count = positive if kind == "positive" else benign
         value, draws = getattr(measured["now"].measure, name), measured["now"].draws[:, column]
@@ -293,6 +298,38 @@ def _separation(scores: PairedScores, margins: Margins) -> Iterator[SamenessTest
         decides = partial(no_fall, margin=margin)
         more = more_for_draws(count, change, decides)
         yield SamenessTest(name, then, now, change, margin, decides(change), kind, count, more)
+
+
+def _held_out(scores: PairedScores, then: BucketMaxima, card: Separation, margin: float) -> SamenessTest:
+    """The AUROC on texts that were held out, estimated from that of the card and from how far scores scatter.
+
+    A rule that has learnt its examples by heart separates them even where its scores scatter widely. On unseen texts it
+    would not. With scores of two normal distributions, AUROC is Φ(d), and scatter shrinks d by the correlation of the
+    scores of then and now within a class.
+    """
+    texts = scores.texts
+    rows = np.intersect1d(np.flatnonzero(texts.own == 1), scores.known)
+    a, b = then.overall[rows].copy(), scores.now.overall[rows].copy()
+    for label in (0, 1):
+        mine = texts.positive[rows] == label
+        if mine.any():
+            a[mine] -= a[mine].mean()
+            b[mine] -= b[mine].mean()
+    products = np.stack([a * b, a * a, b * b], axis=1)
+    distance = float(norm.ppf(np.clip(card.auroc, 0.5, 0.999)))
+
+    def fallen(sums: Floats) -> float:
+        alike = float(np.clip(sums[0] / np.sqrt(max(sums[1] * sums[2], 1e-30)), 0.0, 1.0))
+        return float(norm.cdf(alike * distance) - norm.cdf(distance))
+
+    draws = [fallen(products[one].sum(axis=0)) for one in resamples(texts.groups[rows], SEED)]
+    change = drawn(fallen(products.sum(axis=0)), np.asarray(draws))
+    now = Estimate(*(card.auroc + end for end in (change.value, change.low, change.high)))
+    decides, count = partial(no_fall, margin=margin), independent(texts.groups[scores.rows("positive")])
+    more = more_for_draws(count, change, decides)
+    return SamenessTest(
+        "held_out_auroc", card.auroc, now, change, margin, decides(change), "positive", count, more
+    )
 
 
 def _beside_card(

@@ -112,7 +112,7 @@ def test_the_pair_itself_holds(folder: Path, pair: Pair, base: PairScores) -> No
     one = only(found)
     assert (found.verdict, one.differs, one.problems) == (HOLDS, (), ())
     changes = [check.change.value for rule in one.rules for check in rule.checks if check.change]
-    assert changes == pytest.approx([0.0] * 5, abs=1e-6)
+    assert changes == pytest.approx([0.0] * 6, abs=1e-6)
     assert dict(one.more) == {}
 
 

@@ -146,6 +146,21 @@ def test_a_loss_that_hides_behind_seen_texts_shows_only_text_by_text(texts):
     assert rechecked(texts, None, now, card=low_card).check("auroc").found == "same"
 
 
+def test_a_rule_that_knows_its_examples_by_heart_is_judged_by_how_far_scores_scatter(texts):
+    """Far apart as they are, these scores separate as before. On unseen texts, which lie closer, they would not."""
+    then = scored(texts)
+    apart = BucketMaxima(then.best + 20 * (texts.own * texts.positive)[:, None], EDGES)
+    noise = np.random.default_rng(4).normal(0, 1.0, then.best.shape)
+    card = Separation(auroc=0.9, auroc_low=0.85, auroc_high=0.95, recall=0.5, recall_low=0.3, recall_high=0.7)
+    found = rechecked(texts, apart, BucketMaxima(apart.best + noise, EDGES), card=card)
+    assert found.check("auroc").change.value == 0
+    assert found.check("held_out_auroc").now.value == pytest.approx(0.82, abs=0.02)
+    assert found.verdict is DEGRADED
+    little = rechecked(texts, apart, BucketMaxima(apart.best + 0.1 * noise, EDGES), card=card)
+    assert little.check("held_out_auroc").change.value == pytest.approx(0, abs=0.005)
+    assert little.verdict is HOLDS
+
+
 def test_without_recorded_scores_the_lock_stands_in(texts):
     now = scored(texts)
     held = rechecked(texts, None, now, card=CARD)
