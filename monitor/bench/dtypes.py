@@ -3,7 +3,8 @@
 A pair is opened in float32 and in another type, and both read the same texts. Compared are residuals and readings token
 by token, the rules of a folder of locked policies text by text (as `sae-monitor policy recheck` does), the actions of
 the whole set, and tokens per second. A ratio of speeds is taken within a round, in which both types run in turns;
-nothing else should run on the machine.
+nothing else should run on the machine. With --bits the other pair is also quantised, by rounding its weights as the
+formats Q8_0 and Q4_1 of llama.cpp do; it computes with the rounded weights, so its speed says nothing.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import torch
 import typer
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
 from monitor.errors import PolicyError
 from monitor.lab.compare_sets import outcomes
@@ -34,6 +36,8 @@ from monitor.records import Phase
 from monitor.rpc.assembly import bundled_policies
 
 FLOAT32 = "float32"
+BLOCK = 32
+"""Weights that share a scale."""
 PARTS = (0.5, 0.95, 0.99, 1.0)
 """Quantiles of a difference that are stated."""
 
@@ -92,6 +96,7 @@ def main(
     dictionary: Annotated[Path | None, typer.Option(help="Its dictionary.")] = None,
     only: Annotated[list[str] | None, typer.Option(help="Only this policy. Repeatable.")] = None,
     dtype: Annotated[str, typer.Option(help="The number type to compare with float32.")] = "bfloat16",
+    bits: Annotated[int, typer.Option(help="Round the weights to 8 or 4 bits first; 0 leaves them.")] = 0,
     texts: Annotated[
         int,
         typer.Option(help="Read so many texts for readings, actions and speed. Rules read all of theirs."),
@@ -105,12 +110,16 @@ def main(
     out: Annotated[Path | None, typer.Option(help="Write all numbers here as JSON.")] = None,
 ) -> None:
     """Compare float32 and another number type: readings, rules, actions and tokens per second."""
+    if bits and bits not in ROUNDINGS:
+        raise typer.BadParameter(f"{bits} is not among them; write 8 or 4", param_hint="--bits")
     if threads:
         torch.set_num_threads(threads)
     folder = policies or bundled_policies()
     rechecker = Rechecker(folder, only=only or ())
     pairs = [open_pair(model, dictionary, device, dtype=kind) for kind in (FLOAT32, dtype)]
     chosen = sample(rechecker, texts)
+    if bits:
+        quantise(pairs[1], bits)
     signals = signals_of(rechecker.sources)
     read = [PairReader(pair, signals).read(chosen) for pair in pairs]
     readings = compare_readings(*read)
@@ -121,12 +130,37 @@ def main(
         speed("read to the tapped layer", pairs, lambda pair: _read(pair, chosen), rounds),
         speed("generate, one request", pairs, lambda pair: _generate(pair, chosen[0], new_tokens), rounds),
     ]
-    show(Console(width=110), dtype, readings, rules, actions, speeds)
+    name = f"{dtype}, weights of {bits} bits" if bits else dtype
+    show(Console(width=110), name, readings, rules, actions, speeds)
     if out is not None:
-        record = {"threads": torch.get_num_threads(), "dtype": dtype, "readings": asdict(readings)}
+        record = {"threads": torch.get_num_threads(), "dtype": dtype, "bits": bits}
+        record |= {"readings": asdict(readings)}
         record |= {"actions": None if actions is None else asdict(actions)}
         record |= {"rules": [asdict(one) for one in rules], "speed": [asdict(one) for one in speeds]}
         out.write_text(json.dumps(record, indent=1))
+
+
+def quantise(pair: Pair, bits: int) -> None:
+    """Round all matrices of a model in place, in blocks of 32 weights with a scale each, and with 4 bits an offset."""
+    with torch.no_grad():
+        for weights in pair.loaded.model.parameters():
+            if weights.dim() == 2 and weights.numel() % BLOCK == 0:
+                blocks = weights.float().reshape(-1, BLOCK)
+                weights.copy_(ROUNDINGS[bits](blocks).reshape(weights.shape))
+
+
+def _q8_0(blocks: Tensor) -> Tensor:
+    scale = (blocks.abs().amax(1, keepdim=True) / 127).half().float().clamp_min(1e-12)
+    return (blocks / scale).round().clamp(-127, 127) * scale
+
+
+def _q4_1(blocks: Tensor) -> Tensor:
+    low, high = blocks.amin(1, keepdim=True), blocks.amax(1, keepdim=True)
+    scale, offset = ((high - low) / 15).half().float().clamp_min(1e-12), low.half().float()
+    return ((blocks - offset) / scale).round().clamp(0, 15) * scale + offset
+
+
+ROUNDINGS = {8: _q8_0, 4: _q4_1}
 
 
 def sample(rechecker: Rechecker, count: int) -> list[str]:

@@ -2,14 +2,16 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from scipy import sparse
 from typer.testing import CliRunner
 
 from monitor.bench import dtypes
-from monitor.bench.dtypes import app, compare_readings, speed
+from monitor.bench.dtypes import app, compare_readings, quantise, speed
 from monitor.policy.fit.readings import TextReadings, TokenReadings
 
 
@@ -57,6 +59,20 @@ def test_a_ratio_is_taken_within_a_round_and_both_take_turns(monkeypatch):
     assert found.ratios == (4.0, 4.0)
     assert found.tokens_per_second == 2.0
     assert order == ["fast", "slow", "slow", "fast", "fast", "slow"]
+
+
+@pytest.mark.parametrize(("bits", "worst"), [(8, 0.005), (4, 0.08)])
+def test_weights_are_rounded_in_blocks(bits, worst):
+    model = torch.nn.Linear(64, 8)
+    before = {name: one.detach().clone() for name, one in model.named_parameters()}
+    quantise(SimpleNamespace(loaded=SimpleNamespace(model=model)), bits)
+    change = (model.weight - before["weight"]).abs()
+    assert 0 < change.max() < worst * before["weight"].abs().max()
+    assert torch.equal(model.bias, before["bias"]), "only matrices are quantised"
+    levels = {len(block.unique()) for block in model.weight.detach().reshape(-1, 32)}
+    assert max(levels) <= 2**bits
+    refused = CliRunner().invoke(app, ["--bits", "5"])
+    assert (refused.exit_code, "write 8 or 4" in refused.output) == (2, True)
 
 
 @pytest.mark.slow

@@ -268,18 +268,18 @@ def _shown(value: str) -> str:
 
 def _table(found: Recheck) -> Table:
     table = Table(box=SIMPLE, padding=(0, 1, 0, 0))
-    table.add_column("policy", overflow="fold")
-    for name in ("verdict", "false alarms", "caught", "AUROC", "recall", "moved"):
+    for name in ("policy", "false alarms", "caught", "AUROC", "recall", "moved"):
         table.add_column(name, no_wrap=True)
     for one in found.policies:
         if one.verdict is None:
-            table.add_row(one.policy, Text(" NOT MEASURED ", STYLES[RecheckVerdict.DEGRADED]))
+            refused = Text(" NOT MEASURED ", STYLES[RecheckVerdict.DEGRADED])
+            table.add_row(Text.assemble(f"{one.policy}\n", refused))
         for rule in one.rules:
-            name = one.policy if len(one.rules) == 1 else f"{one.policy} {rule.name}"
+            name = one.policy if len(one.rules) == 1 else f"{one.policy}\n{rule.name}"
             auroc = rule.check("held_out_auroc") or rule.check("auroc")
             cells = [_cell(rule.check(test)) for test in ("false_positives", "caught")]
             cells += [_cell(auroc), _cell(rule.check("recall"))]
-            table.add_row(name, _verdict(rule.verdict), *cells, _moved(rule))
+            table.add_row(Text.assemble(f"{name}\n", _verdict(rule.verdict)), *cells, _moved(rule))
     return table
 
 
@@ -333,7 +333,7 @@ def _advice(one: PolicyRecheck) -> Iterator[Text]:
             RecheckVerdict.INCONCLUSIVE: _inconclusive,
         }.get(rule.verdict)
         if lines is not None:
-            yield Text.assemble(head, f"{rule.name} is ", _verdict(rule.verdict), f"  {lines(rule)}")
+            yield Text.assemble(head, f"{rule.name} is ", rule.verdict.upper(), f". {lines(rule)}")
     if one.written:
         yield Text.assemble(head, f"{one.written} written")
     elif one.verdict is RecheckVerdict.STALE:

@@ -147,8 +147,7 @@ def test_what_holds_is_said_in_a_table(world):
     done, text = world(policies=(changed,))
     assert "Do the locked thresholds hold for model in bfloat16?" in text
     assert "number type: float32 when fitted, bfloat16 now" in text
-    assert "greed HOLDS 50.0% → 52.0% 50% → 52% 0.50 → 0.52" in text
-    assert "(+1% … +3%)" in text
+    assert "greed 50.0% → 52.0% 50% → 52% 0.50 → 0.52 50% → 52% - HOLDS (+1% … +3%)" in text
     assert "greed: mind this" in text
     assert "1 policy: 1 holds" in text
     assert done.exit_code == 0
