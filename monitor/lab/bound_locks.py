@@ -12,26 +12,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from monitor.lab.policies import bound_elsewhere, running_of
-from monitor.lab.policy_evaluation import signals_of
 from monitor.lab.policy_tests import results_of
-from monitor.policy.files.benign import read_benign_kinds
-from monitor.policy.files.examples import BENIGN_FILE
+from monitor.lab.recheck.equivalence import Sameness, SamenessTest
+from monitor.lab.recheck.policies import PolicyRecheck, Rechecker
+from monitor.lab.recheck.rules import RecheckVerdict
 from monitor.policy.files.loader import read_folder
 from monitor.policy.files.lock import LockModel, lock_path
-from monitor.policy.files.occurrences import one_occurrence
 from monitor.policy.files.resolve import resolve
 from monitor.policy.files.source import Running, Source
 from monitor.policy.files.yaml_document import Problem
-from monitor.policy.fit.rule_scorers import locked_scorers
 
 if TYPE_CHECKING:
     from monitor.lab.pair import Pair
     from monitor.lab.readings import PairReader
-    from monitor.policy.fit.readings import TextReadings
-
-SLACK = 0.02
-"""A rule may catch so much less of the positives, or fire on so much more of the benign texts, than its lock says: what
-a lock says of both was measured on held-out texts, and here a rule meets those that it learnt from as well."""
 
 
 @dataclass(frozen=True)
@@ -56,30 +49,38 @@ def bind(pair: Pair, folder: Path, progress: Callable[[str], None]) -> list[Bind
     """Bind the locks of a folder to a pair, each where its numbers still hold; write those that do.
 
     Nothing but the digests of model and dictionary changes in a lock. It holds where policy, examples and recorded
-    maxima are those that it was fitted with; every rule catches as many of the examples and fires on as few benign
-    texts as the lock says; and the policy's own tests pass. PolicyError where the folder cannot be read.
+    maxima are those that it was fitted with, a recheck finds that it does, and the policy's own tests pass. PolicyError
+    where the folder cannot be read.
     """
     from monitor.lab.readings import PairReader
 
     running, found = running_of(pair), []
     sources = list(_locked(pair, folder))
-    reader = PairReader(pair, signals_of([source for source, _ in sources]))
-    benign: TextReadings | None = None
+    rechecked = _rechecked(pair, folder, [lock for _, lock in sources], progress)
+    reader = PairReader(pair)
     for source, lock in sources:
-        progress(f"measuring {lock.policy}")
+        progress(f"testing {lock.policy}")
         if not (differs := _differs(lock, running)):
             found.append(Binding(lock.policy, ()))
             continue
-        if benign is None and (folder / BENIGN_FILE).exists():
-            kinds = read_benign_kinds(folder / BENIGN_FILE)
-            turns = reader.takes_turns
-            benign = reader.read([one_occurrence(text, kind, turns=turns) for text, kind in kinds.items()])
         bound = _bound(lock, running)
-        why = tuple(_objections(replace(source, lock=bound), reader, benign))
+        why = tuple(_objections(replace(source, lock=bound), reader, rechecked[lock.policy]))
         if not why:
             _write(lock_path(source.path), lock, bound)
         found.append(Binding(lock.policy, differs, why, written=not why))
     return found
+
+
+def _rechecked(
+    pair: Pair, folder: Path, locks: list[LockModel], progress: Callable[[str], None]
+) -> dict[str, PolicyRecheck]:
+    """What a recheck finds of those locks that are of another pair, by policy."""
+    running = running_of(pair)
+    stale = [lock.policy for lock in locks if _differs(lock, running)]
+    if not stale:
+        return {}
+    rechecker = Rechecker(folder, only=stale)
+    return {one.policy: one for one in rechecker.compare(pair, rechecker.scores(pair, progress)).policies}
 
 
 def _locked(pair: Pair, folder: Path) -> Iterator[tuple[Source, LockModel]]:
@@ -118,28 +119,34 @@ def _write(path: Path, then: LockModel, now: LockModel) -> None:
     partial.replace(path)
 
 
-def _objections(source: Source, reader: PairReader, benign: TextReadings | None) -> Iterator[str]:
+def _objections(source: Source, reader: PairReader, rechecked: PolicyRecheck) -> Iterator[str]:
     """What speaks against a lock that claims to be of the reader's pair, each as a phrase."""
     running = running_of(reader.pair)
     problems: list[Problem] = []
     if source.lock is None or resolve(source, running, problems) is None:
         yield from (problem.message for problem in problems)
         return
-    positive = [example for example in source.examples if example.label == "positive"]
-    met = [one for example in positive for one in example.occurrences(turns=reader.takes_turns)]
-    read = reader.read(met) if met else None
-    for scorer in locked_scorers(source.model, source.lock, source.path.parent):
-        caught, said = scorer.locked.caught, scorer.locked.benign_rate
-        if read is not None and caught is not None and (now := _rate(scorer.fired(read))) < caught - SLACK:
-            yield f"`{scorer.rule}` catches {now:.0%} of the examples and its lock says {caught:.0%}"
-        if benign is not None and (now := _rate(scorer.fired(benign))) > said + SLACK:
-            yield f"`{scorer.rule}` fires on {now:.1%} of the benign texts and its lock says {said:.1%}"
+    for rule in rechecked.rules:
+        for check in rule.checks if rule.verdict is not RecheckVerdict.HOLDS else ():
+            if check.found is not Sameness.SAME:
+                yield f"`{rule.name}` {_phrase(check)}"
     for result in results_of(source, reader, running):
         if not (result.passed or result.skipped):
             yield f"its test `{result.case}` fails: {result.detail}"
 
 
-def _rate(fired: object) -> float:
-    import numpy as np
-
-    return float(np.mean(np.asarray(fired)))
+def _phrase(check: SamenessTest) -> str:
+    """What a test found that does not show sameness, after the name of its rule."""
+    now, then = (0.0 if check.now is None else check.now.value), check.then or 0.0
+    said = {
+        "false_positives": f"fires on {now:.1%} of the benign texts and its lock says {then:.1%}",
+        "caught": f"catches {now:.0%} of the examples and its lock says {then:.0%}",
+        "held_out_auroc": f"would separate unseen texts with an AUROC of {now:.2f} and its lock says {then:.2f}",
+        "auroc": f"separates with an AUROC of {now:.2f} and its lock says {then:.2f}",
+        "recall": f"has a recall of {now:.0%} at 1% false positives and its lock says {then:.0%}",
+    }.get(check.name, "scores otherwise near its threshold")
+    if check.found is Sameness.MOVED:
+        return said
+    more = "many more" if check.more is None else f"{check.more:,} more"
+    texts = "benign texts" if check.kind == "benign" else "positive examples"
+    return f"{said}; {check.texts:,} {texts} are too few to tell, {more} would do"

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from monitor.errors import NotFound, PolicyError
 from monitor.lab.benign_texts import HALVES, BenignTexts, benign_texts
 from monitor.lab.data_folder import DataFolder
@@ -14,18 +16,21 @@ from monitor.lab.pair import Pair
 from monitor.lab.policies import bound_elsewhere, running_of
 from monitor.lab.policy_evaluation import idle_sources, signals_of
 from monitor.lab.readings import PairReader, later_residuals
+from monitor.lab.recheck.scores import number_type, reference_of
 from monitor.lab.splits import Split
 from monitor.policy.files.benign import read_benign_kinds
 from monitor.policy.files.examples import BENIGN_FILE
 from monitor.policy.files.loader import read_folder
 from monitor.policy.files.lock import DictionaryRef, LockModel, ModelRef, write_lock
-from monitor.policy.files.occurrences import Kind, one_occurrence
+from monitor.policy.files.occurrences import Document, Kind, one_occurrence
 from monitor.policy.files.probe_weights import store_probe
 from monitor.policy.files.resolve import unfit
 from monitor.policy.files.source import Source
 from monitor.policy.files.yaml_document import PolicyProblems
 from monitor.policy.fit import FitSettings, Inputs, LabelledTexts, ProbeDetector, fit_policy
 from monitor.policy.fit.detectors import probe_detector
+from monitor.policy.fit.readings import TextReadings, join_texts
+from monitor.policy.fit.rows import ReadTexts
 from monitor.policy.schema.policy import ProbeModel
 
 Tell = Callable[[str], None]
@@ -73,6 +78,7 @@ class PolicyFit:
             NotFound: There is no policy of such a name.
             InputError: There are too few benign texts, or a file is wrong.
         """
+        self.folder = folder
         everything = read_folder(folder, locks=False)
         sources = _chosen(everything, only)
         self.sources = [source for source in sources if source.model.needs_lock]
@@ -91,6 +97,7 @@ class PolicyFit:
         reader.tell = progress
         progress(f"reading {len(self.texts.learnt) + len(self.texts.aside)} benign texts")
         inputs = _inputs(reader, self.texts, self.kinds)
+        beside = _beside(inputs, self.texts, self.kinds)
         made: list[LockModel] = []
         failed: list[str] = []
         for number, source in enumerate(self.sources, 1):
@@ -105,6 +112,7 @@ class PolicyFit:
                 if problems := unfit(source, running_of(pair)):
                     raise PolicyProblems(problems)
                 lock = _fit(source, inputs, self.extra_rows(source), settings)
+                lock = _recorded(replace(source, lock=lock), lock, reader, beside)
             except PolicyError as error:
                 failed.append(str(error))
                 continue
@@ -129,6 +137,27 @@ def _fit(source: Source, inputs: Inputs, extra: LabelledTexts | None, settings: 
     named = source.model.probe
     pinned = probe_detector(named, source.path.parent) if named is not None else None
     return fit_policy(source.model, source.examples, inputs, extra, settings, store=store, pinned=pinned)
+
+
+def _recorded(source: Source, lock: LockModel, reader: PairReader, beside: ReadTexts) -> LockModel:
+    """The lock with what its rules score, which a later recheck compares with."""
+    dtype = number_type(reader.pair)
+    held = reference_of(reader, source, beside.texts, beside.read, dtype)
+    return lock.model_copy(update={"reference": held})
+
+
+def _beside(inputs: Inputs, texts: BenignTexts, kinds: Mapping[str, Kind]) -> ReadTexts:
+    """The benign texts that lie beside the policies, as far as the fit has read them; `kinds` names them all."""
+    parts = [(texts.learnt, inputs.benign, inputs.benign_readings)]
+    if inputs.aside_readings is not None:
+        parts.append((texts.aside, inputs.aside, inputs.aside_readings))
+    met: list[Document] = []
+    read: list[TextReadings] = []
+    for own, documents, readings in parts:
+        rows = [row for row, text in enumerate(own) if text in kinds]
+        met += [documents[row] for row in rows]
+        read += [readings.take(np.asarray(rows))] if rows else []
+    return ReadTexts(met, join_texts(read) if read else TextReadings.empty())
 
 
 def _chosen(sources: Sequence[Source], only: Sequence[str]) -> list[Source]:

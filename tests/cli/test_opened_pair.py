@@ -25,7 +25,7 @@ def asked(monkeypatch):
 def test_the_pair_is_opened_as_the_flags_say_and_tested(asked, tmp_path):
     found = opened_pair("m", tmp_path, "saelens", "cpu", skip_self_test=False, measured=False)
     assert found.loaded_pair == "loaded"
-    assert asked == [(("m", tmp_path, "cpu", "saelens"), {"measured": False}), "loaded"]
+    assert asked == [(("m", tmp_path, "cpu", "saelens", "auto"), {"measured": False}), "loaded"]
 
 
 def test_a_test_that_is_skipped_is_said(asked, capsys):

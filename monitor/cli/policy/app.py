@@ -41,6 +41,12 @@ COMMANDS = (
         "fit",
     ),
     LazyEntry(
+        "recheck",
+        "monitor.cli.policy.recheck:recheck",
+        "Say whether locked thresholds hold for another model, number type or dictionary.",
+        "fit",
+    ),
+    LazyEntry(
         "evaluate",
         "monitor.cli.policy.evaluate:evaluate",
         "Measure policies on labelled and benign texts.",

@@ -35,8 +35,8 @@ def lock(
     """Say of each lock whether it is of this model and dictionary.
 
     With --rebind, a stale lock is bound to them where its policy, examples and recorded maxima are those that it was
-    fitted with, its rules catch as many of the examples and fire on as few benign texts as it says, and the policy's
-    tests pass. Exit code 1 where a lock stays stale; run `policy fit` for those.
+    fitted with, `policy recheck` finds that it holds, and the policy's tests pass. Exit code 1 where a lock stays
+    stale; `policy recheck` says more about those.
     """
     from monitor.lab.pair import open_pair
 

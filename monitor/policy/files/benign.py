@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
-from monitor.policy.files.examples import BENIGN_FILE, MAX_EXAMPLE_BYTES, dialogue_of
+from monitor.policy.files.examples import BENIGN_FILE, MAX_EXAMPLE_BYTES, as_dialogue
 from monitor.policy.files.occurrences import Kind
 from monitor.policy.files.yaml_document import PolicyProblems, Problem, YamlDocument, read_text
 from monitor.policy.schema.base import FieldCheck, Strict, refuse
@@ -63,7 +63,7 @@ class BenignText:
     @property
     def whole(self) -> str:
         """The text; of a conversation its turns, written as a dialogue."""
-        return self.text or dialogue_of(self.messages)
+        return self.text or as_dialogue(self.messages)
 
 
 class _BenignTurn(Strict):

@@ -49,7 +49,7 @@ class Example:
         return occurrences(self.text, self.kind, turns=turns)
 
 
-def dialogue_of(messages: Iterable[Mapping[str, str]]) -> str:
+def as_dialogue(messages: Iterable[Mapping[str, str]]) -> str:
     """A conversation, written as a dialogue."""
     named = {"user": ASKED, "assistant": ANSWERED + " ", "system": ""}
     return "\n\n".join(named[turn["role"]] + turn["content"] for turn in messages)
@@ -82,7 +82,7 @@ class _Spoken(Strict):
     @property
     def whole(self) -> str:
         """The text; of a conversation its turns, written as a dialogue."""
-        return self.text or dialogue_of(self.turns)
+        return self.text or as_dialogue(self.turns)
 
     @property
     def turns(self) -> tuple[Mapping[str, str], ...]:

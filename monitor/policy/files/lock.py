@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 Digest = Annotated[str, Field(pattern=DIGEST)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Detector = Literal["features", "probe", "combined"]
+Base64 = Annotated[str, Field(pattern=r"^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$")]
 Maturity = Literal["experimental", "beta", "stable"]
 MAX_LOCK_BYTES = 1024 * 1024
 HEADER = "# Written by `sae-monitor policy fit`; run it again instead of editing.\n"
@@ -206,9 +207,7 @@ class LockedProbe(Strict):
 
     layer: Annotated[int, Field(ge=0)]
     """The decoder layer whose output it reads."""
-    weights: Annotated[
-        str, Field(pattern=r"^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$")
-    ]
+    weights: Base64
     """`[d_model]` float32, little-endian, in base64."""
     bias: float
     threshold: float
@@ -273,6 +272,26 @@ class LockedBudget(Strict):
     """Lengths and kinds for which nothing is promised."""
 
 
+class LockedReference(Strict):
+    """What the rules score with the pair that they were fitted to, on texts that lie beside the policy.
+
+    A recheck reads the same texts with another pair, and compares text by text. `monitor.lab.recheck.scores` packs and
+    unpacks it.
+    """
+
+    dtype: str
+    """Number type in which the model ran, such as `float32`."""
+    edges: list[int]
+    """Last token of each range of lengths that scores are given for; one more range has no end."""
+    texts: Base64
+    """`[texts]` uint32, little-endian: the beginning of each text's SHA-256, by which it is known again."""
+    rules: dict[str, Base64]
+    """By rule, the highest pooled scores `[texts, ranges]`: float32, little-endian, packed by zlib. A score is minus
+    infinity where the text ends before the range."""
+    conditions: dict[str, Base64] = Field(default_factory=dict)
+    """The same by condition."""
+
+
 class LockModel(Strict):
     """A lock file."""
 
@@ -309,6 +328,8 @@ class LockModel(Strict):
     """What was measured; null for a policy without a concept."""
     budget: LockedBudget | None = None
     """The policy's part in the budget of its set; null where its rules take what each asks for."""
+    reference: LockedReference | None = None
+    """What `policy recheck` compares with; null where nobody has recorded it."""
 
     def checks(self) -> Iterable[FieldCheck]:
         """Where the detector has a probe, the section `probe:` is there."""

@@ -232,14 +232,26 @@ class RunningRuleScorer:
 
 def locked_scorers(policy: PolicyModel, lock: LockModel, folder: Path) -> list[LockedRuleScorer]:
     """A scorer for every rule with thresholds in the lock; `folder` holds the probe where that is a file."""
+    found = locked_leaves(policy, lock, folder)
+    return [scorer for (section, _), scorer in found.items() if section == "rules"]
+
+
+def locked_leaves(
+    policy: PolicyModel, lock: LockModel, folder: Path
+) -> dict[tuple[str, str], LockedRuleScorer]:
+    """A scorer for every rule and condition with thresholds in the lock, by its section there and its name.
+
+    `folder` holds the probe where that is a file.
+    """
     shared = _shared(policy, lock, folder)
-    found = []
-    for (section, rule), leaf in policy.leaves().items():
-        locked = lock.rules.get(rule) if section == "rules" else None
+    sections = {"rules": lock.rules, "conditions": lock.conditions}
+    found = {}
+    for (section, name), leaf in policy.leaves().items():
+        locked = sections[section].get(name)
         detector = own_detector(leaf) or shared
         if locked is not None and detector is not None:
             how = RulePooling(locked.pooling, locked.for_)
-            found.append(LockedRuleScorer(policy.metadata.name, rule, detector, how, locked))
+            found[section, name] = LockedRuleScorer(policy.metadata.name, name, detector, how, locked)
     return found
 
 
