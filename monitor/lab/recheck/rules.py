@@ -35,7 +35,7 @@ from monitor.lab.recheck.equivalence import (
 from monitor.lab.recheck.scores import CalibrationTexts
 from monitor.policy.files.lock import LockedRule, Separation
 from monitor.policy.fit.lengths import NEVER, BucketMaxima, calibrate, fires
-from monitor.policy.fit.metrics import RATE, Truth, measure_all, resamples
+from monitor.policy.fit.metrics import RATE, RESAMPLES, Truth, measure_all, resampled
 from monitor.policy.fit.readings import Floats, Indices
 from monitor.policy.fit.thresholds import LEAST_SHARE, Leaf
 
@@ -322,7 +322,7 @@ def _held_out(scores: PairedScores, then: BucketMaxima, card: Separation, margin
         alike = float(np.clip(sums[0] / np.sqrt(max(sums[1] * sums[2], 1e-30)), 0.0, 1.0))
         return float(norm.cdf(alike * distance) - norm.cdf(distance))
 
-    draws = [fallen(products[one].sum(axis=0)) for one in resamples(texts.groups[rows], SEED)]
+    draws = [fallen(products[one].sum(axis=0)) for one in resampled(texts.groups[rows], SEED, RESAMPLES)]
     change = drawn(fallen(products.sum(axis=0)), np.asarray(draws))
     now = Estimate(*(card.auroc + end for end in (change.value, change.low, change.high)))
     decides, count = partial(no_fall, margin=margin), independent(texts.groups[scores.rows("positive")])
@@ -364,7 +364,7 @@ def _shift(
     parts = [(slope * t + offset - t) / h for (_, t), h in zip(thresholds, heights, strict=True)]
     far = int(np.argmax(np.abs(parts)))
     limit, height = thresholds[far][1], heights[far]
-    lines = [_line(sums[one].sum(axis=0)) for one in resamples(scores.texts.groups[rows], SEED)]
+    lines = [_line(sums[one].sum(axis=0)) for one in resampled(scores.texts.groups[rows], SEED, RESAMPLES)]
     change = drawn(parts[far], np.asarray([(a * limit + b - limit) / height for a, b in lines]))
     count, decides = len(scores.rows("benign")), partial(within, margin=margin)
     more = more_for_draws(count, change, decides)

@@ -71,7 +71,7 @@ def measure_all(methods: dict[str, Floats], truth: Truth, seed: int) -> dict[str
 
     All methods are measured on the same resamples of groups, so that they can be compared.
     """
-    draws = resamples(truth.groups, seed)
+    draws = resampled(truth.groups, seed, RESAMPLES)
     return {name: _measured(scores, truth, draws) for name, scores in methods.items()}
 
 
@@ -88,14 +88,14 @@ def difference(one: ResampledSeparation, other: ResampledSeparation) -> Differen
     )
 
 
-def resamples(groups: Indices, seed: int) -> list[Indices]:
-    """Rows of each of `RESAMPLES` draws of whole groups, with replacement; `groups` `[rows]` are integers."""
+def resampled(groups: Indices, seed: int, count: int) -> list[Indices]:
+    """So many resamples of rows, drawn by whole groups; `groups` `[rows]` are integers."""
     rng = np.random.default_rng(seed)
     order = np.argsort(groups, kind="stable")
     members = np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)
     return [
         np.concatenate([members[i] for i in rng.integers(0, len(members), len(members))])
-        for _ in range(RESAMPLES)
+        for _ in range(count)
     ]
 
 
