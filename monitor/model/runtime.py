@@ -26,7 +26,7 @@ from monitor.model.engine.liveness import can_see
 from monitor.model.engine.paged import Limits
 from monitor.model.engine.requests import Lease
 from monitor.model.engine.scorer import Scorer
-from monitor.model.engine.startup_check import check_causal, rehearse
+from monitor.model.engine.startup_check import check_causal, check_prefixes, rehearse
 from monitor.model.load.hook_points import Place, names_a_place, parse_place
 from monitor.model.load.model import LoadedModel, load_model
 from monitor.model.offline.residuals import Harvester
@@ -231,6 +231,7 @@ class Runtime:
                 torch.tensor([self._probe])
             )  # raises where the hook point gives no residuals
             check_causal(self.loaded, self._probe)
+            check_prefixes(self.loaded, self.tap.site, self._probe, cached=self.engine.generates)
             self._start_engine()
         except MonitorError:
             self.engine.stop(0)

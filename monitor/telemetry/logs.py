@@ -162,7 +162,7 @@ def adopt_libraries() -> None:
     """
     _guard().everything = True
     _adopt_handlers()
-    warnings.showwarning = _warned
+    warnings.showwarning = _log_warning
     threading.excepthook = _thread_died
     sys.unraisablehook = _not_raised
 
@@ -195,7 +195,7 @@ def _error(failure: Any) -> dict[str, Any]:
     return {"error": failure[0].__name__, "at": places(failure[2])}
 
 
-def _warned(
+def _log_warning(
     message: Warning | str,
     category: type[Warning],
     filename: str,

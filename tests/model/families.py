@@ -176,13 +176,19 @@ FALLBACK: dict[str, dict] = {
 }
 """Families of which nothing tells before a try that continuous batching dies of them, or runs them wrongly."""
 
+PICKING: dict[str, dict] = {
+    kind: UNPAGED["deepseek_v3"] | {"index_topk": 16, "index_head_dim": 8, "index_n_heads": 4}
+    for kind in ("deepseek_v32", "glm_moe_dsa", "axk2")
+}
+"""Families whose attention picks some of the tokens before, other ones in a longer text: none is served."""
+
 FAMILIES = TEXT | WRAPPERS | SEPARATE | FALLBACK
 
 
 def family_model(kind: str, dtype: torch.dtype = torch.float32) -> LoadedModel:
     """A random model of a family, wrapped as if it had been loaded."""
     torch.manual_seed(0)
-    given = FAMILIES[kind]
+    given = (FAMILIES | PICKING)[kind]
     ids = {} if "text_config" in given else {"bos_token_id": 0, "eos_token_id": 1}
     config = AutoConfig.for_model(kind, **given, **ids)
     auto = (

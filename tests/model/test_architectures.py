@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from monitor.errors import ModelError
 from monitor.model.engine.paged import Batcher, Limits
 from monitor.model.engine.scorer import Scorer
 from monitor.model.engine.serial import why_not_batched
-from monitor.model.engine.startup_check import check_causal, rehearse
+from monitor.model.engine.startup_check import check_causal, check_prefixes, rehearse
 from monitor.model.load.hook_points import ATTN_OUT, MLP_OUT, Place, Side
 from monitor.model.load.model import LoadedModel
 from monitor.model.offline.residuals import Harvester
@@ -27,7 +28,16 @@ from monitor.model.tap.bank import FeatureBank
 from monitor.model.tap.tap import Tap
 from monitor.records import Clamp, WatchPlan, Where
 from tests.model.engine.test_scorer import Waiting
-from tests.model.families import FALLBACK, FAMILIES, RECURRENT, SEPARATE, TEXT, WRAPPERS, family_model
+from tests.model.families import (
+    FALLBACK,
+    FAMILIES,
+    PICKING,
+    RECURRENT,
+    SEPARATE,
+    TEXT,
+    WRAPPERS,
+    family_model,
+)
 from tests.model.running import LAYER, WATCHED, Running, running
 from tests.model.tiny import (
     COMMON,
@@ -116,6 +126,79 @@ def test_a_model_that_reads_in_both_directions_is_refused(kind: str) -> None:
 def test_models_that_read_from_left_to_right_are_not(kind: str, dtype: torch.dtype) -> None:
     make = family_model if kind in FAMILIES else loaded_model
     check_causal(make(kind, dtype=dtype), prompt(3)[:10])
+
+
+def beginnings(loaded: LoadedModel, *, cached: bool = True) -> None:
+    check_prefixes(loaded, loaded.layers[LAYER], prompt(3)[:10], cached=cached)
+
+
+@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize("kind", list(PICKING))
+def test_a_model_that_reads_a_beginning_otherwise_in_a_longer_text_is_refused(
+    kind: str, cached: bool
+) -> None:
+    with pytest.raises(ModelError, match="Set context_limit to 16") as refused:
+        beginnings(family_model(kind), cached=cached)
+    assert "its attention picks 16 of the tokens before" in str(refused.value)
+
+
+@pytest.mark.parametrize("kind", list(PICKING))
+def test_it_is_not_where_its_context_holds_no_more_than_it_attends_to(kind: str) -> None:
+    beginnings(replace(family_model(kind), context=16))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", [*CONFIGS, *(kind for kind in FAMILIES if kind not in CONFIGS)])
+def test_models_that_read_beginnings_alike_are_not(kind: str, dtype: torch.dtype) -> None:
+    beginnings((family_model if kind in FAMILIES else loaded_model)(kind, dtype=dtype))
+
+
+class TestWhatDependsOnTheText:
+    def changed(self, when: object) -> LoadedModel:
+        """A model whose second layer adds what depends on a pass's length and first token."""
+        loaded = loaded_model()
+
+        def more(_module: object, args: tuple) -> tuple:
+            x = args[0]
+            return (x * (1.5 if when(x.shape[1], float(x[0, 1 % x.shape[1], 0])) else 1.0), *args[1:])
+
+        loaded.layers[1].register_forward_pre_hook(more)
+        return loaded
+
+    @pytest.mark.parametrize("cached", [True, False])
+    def test_the_number_of_tokens(self, cached: bool) -> None:
+        with pytest.raises(ModelError, match=r"in parts, otherwise.*Use another model"):
+            beginnings(self.changed(lambda tokens, _: tokens > 15), cached=cached)
+
+    def test_a_past(self) -> None:
+        with pytest.raises(ModelError, match=r"in parts, otherwise.*Use another model"):
+            beginnings(self.changed(lambda tokens, _: tokens == 1))
+
+    def test_one_text_alone_is_rounding(self) -> None:
+        seen: list[float] = []
+
+        def first_text(tokens: int, value: float) -> bool:
+            seen.append(value)
+            return tokens > 15 and value == seen[0]
+
+        beginnings(self.changed(first_text))
+        assert len(set(seen)) > 1, "a second text was tried"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", list(PICKING))
+def test_such_a_model_does_not_start(kind: str) -> None:
+    bundle = Dictionary(
+        dictionary(),
+        DictionaryCard(),
+        FeatureStatistics(maxima(), torch.full((96,), 0.1), 1),
+        "sha256:0",
+        Path(),
+    )
+    pair = LoadedPair(family_model(kind), bundle, Place(LAYER))
+    runtime = Runtime(pair, WatchPlan(WATCHED), range(96), limits=Limits(running=8, batch_tokens=24))
+    with pytest.raises(ModelError, match="Set context_limit to 16"):
+        runtime.start()
 
 
 @pytest.mark.slow

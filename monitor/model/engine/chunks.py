@@ -33,8 +33,8 @@ _CACHE = "past_key_values"
 _REHEARSED = (24, 17, 1, 22)
 """Tokens of the chunks in which a text is run at the start, and held against one pass over all of them."""
 _APART = {torch.float32: 1e-2, torch.float64: 1e-3}
-"""Largest relative difference between residuals of a text in chunks and whole; a past that is not read gives one of
-about 1."""
+"""Largest relative difference between residuals of a token that was computed in two ways; a past that is not read
+gives one of about 1."""
 _APART_ELSE = 0.1
 
 
@@ -135,8 +135,7 @@ class Chunks:
         except Exception as error:  # noqa: BLE001  (whatever a family cannot do, its texts run whole)
             self.why_whole = f"its pass over a second part fails with {type(error).__name__}"
             return
-        most = _APART.get(self._loaded.dtype, _APART_ELSE)
-        if not bool(((cut - whole).norm(dim=-1) <= most * whole.norm(dim=-1)).all()):
+        if not alike(cut, whole, self._loaded.dtype):
             self.why_whole = "it reads a text in parts otherwise than whole"
 
     def _residual(self, ids: Tensor, length: int, past: Any) -> Tensor:
@@ -160,6 +159,12 @@ class Chunks:
         if not kept:
             raise ModelError("the forward pass never reached the tapped layer")
         return kept[0].to(self._loaded.device).float()
+
+
+def alike(found: Tensor, wanted: Tensor, dtype: torch.dtype) -> bool:
+    """True where residuals `[..., d_model]` of the same tokens differ by no more than a model of a dtype rounds."""
+    most = _APART.get(dtype, _APART_ELSE)
+    return bool(((found - wanted).norm(dim=-1) <= most * wanted.norm(dim=-1)).all())
 
 
 def longest_prompt(loaded: LoadedModel) -> int:

@@ -6,7 +6,8 @@ The way of a token, module by module:
 2. `paged` (or `serial`, for models that cannot be batched) decides which tokens run in the next pass, and tells the
    engine by `Span`s of rows. `Engine.before` lays out the clamps of every sequence (`tap/clamps`) and the settings of
    the `sampler`.
-3. `tap/tap` reads the watched features at its layer, and clamps; the `sampler` chooses the next tokens.
+3. `tap/tap` reads the watched features at its layer, and clamps; the `sampler` chooses the next tokens. A pass of
+   several requests that computed what is no number runs once more, `attention` of each by itself (`Engine.again`).
 4. `readout` copies what was read to the host, once for the pass.
 5. `Engine.after` shows the tokens that are new to the rules, in one `observe_batch` for all sequences of a policy set
    (`records.Observer`; `policy/rules/observer` implements it, `telemetry` wraps it). A decision comes back where

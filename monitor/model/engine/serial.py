@@ -59,10 +59,7 @@ class SeparateBatcher:
 
     def __init__(self, loaded: LoadedModel, limits: Limits, steps: Steps) -> None:
         self._loaded, self._limits, self._steps = loaded, limits, steps
-        self._name = cache_name(loaded.model)
-        accepted = inspect.signature(loaded.model.forward).parameters
-        self._takes_positions = "position_ids" in accepted
-        self._options = {"use_cache": True} | ({"logits_to_keep": 1} if "logits_to_keep" in accepted else {})
+        self._cached = CachedPasses(loaded)
         self._chunk = _chunk(loaded, limits)
         self._capacity = 0
         self._waiting: dict[str, _Turn] = {}
@@ -76,7 +73,7 @@ class SeparateBatcher:
         """Look at the model's cache, decide how many tokens are held at once, start the thread. ModelError."""
         probe = [0] * min(_PROBE, self._loaded.context)
         with torch.no_grad():
-            cache, _ = self._forward(probe, None, len(probe))
+            cache, _ = self._cached.run(probe, None, len(probe))
         if cache is None:
             raise ModelError(
                 f"{type(self._loaded.model).__name__} hands out no cache, so what one request has read cannot be "
@@ -160,7 +157,7 @@ class SeparateBatcher:
         self._steps.before([span], len(ids))
         if not self._runs(run):  # it ended while the pass was laid out
             return
-        cache, logits = self._forward(ids, run.cache, len(run.ids), run.position)
+        cache, logits = self._cached.run(ids, run.cache, len(run.ids), run.position)
         token = int(self._steps.draw(logits)[0]) if span.draws else None
         run.position += len(ids)
         if token is not None:
@@ -196,6 +193,27 @@ class SeparateBatcher:
     def _runs(self, run: _Turn) -> bool:
         return self._turns.get(run.request_id) is run
 
+
+class CachedPasses:
+    """Passes over one sequence, each behind a cache of what went before, whatever the model calls that."""
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        """ModelError where the model takes no cache."""
+        self._loaded = loaded
+        self._name = cache_name(loaded.model)
+        accepted = inspect.signature(loaded.model.forward).parameters
+        self._takes_positions = "position_ids" in accepted
+        self._options = {"use_cache": True} | ({"logits_to_keep": 1} if "logits_to_keep" in accepted else {})
+
+    def run(self, ids: Sequence[int], cache: Any, length: int, position: int = 0) -> tuple[Any, Tensor]:
+        """The cache after these tokens of a sequence of `length`, and the last one's logits `[1, vocabulary]`."""
+        given = torch.tensor([list(ids)], device=self._loaded.device)
+        where = self._positions(cache, position, len(ids))
+        with self._loaded.reading([length]):
+            found = self._loaded.model(input_ids=given, **{self._name: cache}, **self._options, **where)
+        logits: Tensor = found.logits[0, -1:].to(self._loaded.device, torch.float32)
+        return getattr(found, self._name, None), logits
+
     def _positions(self, cache: Any, position: int, count: int) -> dict[str, Tensor]:
         """The positions of a pass, where the model would take others: it asks its cache how long the past is.
 
@@ -208,15 +226,6 @@ class SeparateBatcher:
         if told == position:
             return {}
         return {"position_ids": torch.arange(position, position + count, device=self._loaded.device)[None]}
-
-    def _forward(self, ids: list[int], cache: Any, length: int, position: int = 0) -> tuple[Any, Tensor]:
-        """The cache after these tokens of a sequence of `length`, and the last one's logits `[1, vocabulary]`."""
-        given = torch.tensor([ids], device=self._loaded.device)
-        where = self._positions(cache, position, len(ids))
-        with self._loaded.reading([length]):
-            found = self._loaded.model(input_ids=given, **{self._name: cache}, **self._options, **where)
-        logits: Tensor = found.logits[0, -1:].to(self._loaded.device, torch.float32)
-        return getattr(found, self._name, None), logits
 
 
 class NoBatcher:

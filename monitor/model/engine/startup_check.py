@@ -1,4 +1,5 @@
-"""The checks at the start: whether the model reads from left to right, and the engine computes what the model computes.
+"""The checks at the start: whether the model reads a token by what stands before it and by nothing else, and the engine
+computes what the model computes.
 
 A family that continuous batching runs wrongly, or that crashes it at the first decoded token, is found here, not in the
 middle of somebody's request. Two requests run at once, and one prompt is longer than a pass.
@@ -7,17 +8,22 @@ middle of somebody's request. Two requests run at once, and one prompt is longer
 from __future__ import annotations
 
 import inspect
+import random
 import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from monitor.errors import ModelError
+from monitor.model.engine.chunks import HookPoint, alike
 from monitor.model.engine.liveness import Nobody
 from monitor.model.engine.requests import Emit, Event, Finished, GenerationRequest
+from monitor.model.engine.serial import CachedPasses, recurrent
+from monitor.model.load.hook_points import hidden_of
 from monitor.model.load.model import LoadedModel
 from monitor.records import FinishReason, Sampling
 
@@ -29,6 +35,10 @@ _TIE = 0.05
 """A chosen token may be so far below the best, as a share of the range of all logits: rounding breaks ties."""
 _LONGEST = 1 << 14
 """Most tokens of the long prompt; a plain pass over it must fit in memory."""
+_TRIES = 3
+"""Texts that a model must read otherwise in parts: in one of them a router may stand where rounding decides."""
+_PICKED, _MOST_TEXTS = 4096, 32
+"""Tokens of all texts that are tried where attention picks some of the tokens before, and most of these texts."""
 
 
 class _SubmittingEngine(Protocol):
@@ -110,6 +120,87 @@ def check_causal(plain: LoadedModel, ids: Sequence[int]) -> None:
             f"{type(plain.model).__name__} reads a token otherwise if others follow, so it does not continue texts "
             "from left to right; it cannot be monitored"
         )
+
+
+@torch.no_grad()
+def check_prefixes(plain: LoadedModel, site: HookPoint, ids: Sequence[int], *, cached: bool = True) -> None:
+    """Raise ModelError where tokens are read otherwise in a longer text, or behind a cache.
+
+    `site` is the hook point that is read; `cached`: there are passes behind a cache. The beginning of a text is run
+    alone, and what follows it behind the cache that this leaves; both are held against one pass over all of it.
+    Attention that picks the best of the tokens before may pick others in a longer text: where scores are equal, their
+    number decides. It is tried with many texts, in which it has to pick.
+    """
+    picks = _picked(plain)
+    cut = picks + max(len(ids), min(picks, 64)) if picks else len(ids)
+    length = min(cut + len(ids), plain.context)
+    cut = min(cut, length - 2)
+    if cut < 1 or plain.rope.regime(cut) != plain.rope.regime(length):
+        return
+    count = max(1, min(_MOST_TEXTS, _PICKED // length)) if picks else _TRIES
+    texts = (random.Random(seed).choices(ids[1:] or ids, k=length - 1) for seed in range(count))
+    differ = (_differs(plain, site, [ids[0], *text], cut, cached) for text in texts)
+    if not (any(differ) if picks else all(differ)):
+        return
+    why = (
+        f"{type(plain.model).__name__} reads a token of a longer text, or of one that runs in parts, otherwise than "
+        "the same beginning alone"
+    )
+    if not picks:
+        raise ModelError(
+            f"{why}, so what is read of it means nothing; it cannot be monitored. Use another model"
+        )
+    raise ModelError(
+        f"{why}: its attention picks {picks} of the tokens before, and where their scores are equal the length of the "
+        f"text decides which. Set context_limit to {picks}, where it attends to all of them, or use a model that "
+        "always does"
+    )
+
+
+def _picked(plain: LoadedModel) -> int:
+    """How many tokens the attention of a model picks in a text that has more; 0 where it picks none."""
+    picks = getattr(plain.model.config.get_text_config(), "index_topk", None)
+    return picks if isinstance(picks, int) and 0 < picks < plain.context else 0
+
+
+def _differs(plain: LoadedModel, site: HookPoint, text: Sequence[int], cut: int, cached: bool) -> bool:
+    """True where a text is read otherwise whole than its first `cut` tokens alone, or the rest behind these."""
+    with _residuals(plain, site) as read:
+        _logits(plain, text, 1)
+        whole = read()
+        if not cached:
+            _logits(plain, text[:cut], 1)
+            return not alike(read(), whole[:cut], plain.dtype)
+        run = CachedPasses(plain).run
+        past, _ = run(text[:cut], None, cut)
+        if not alike(read(), whole[:cut], plain.dtype):
+            return True
+        # As tokens are generated, and then a part of a prompt, unless the model runs none in parts.
+        for size in (1, 1 if recurrent(plain.model) else len(text) - cut - 1):
+            past, _ = run(text[cut : cut + size], past, len(text), cut)
+            if not alike(read(), whole[cut : cut + size], plain.dtype):
+                return True
+            cut += size
+    return False
+
+
+@contextmanager
+def _residuals(plain: LoadedModel, site: HookPoint) -> Iterator[Callable[[], Tensor]]:
+    """Gives what the last pass of this thread read at a hook point, `[tokens, d_model]` in float32."""
+    kept: list[Tensor] = []
+    mine = threading.get_ident()
+
+    def keep(_module: object, _args: object, output: object) -> None:
+        if threading.get_ident() == mine:
+            kept[:] = [hidden_of(output)[0].float().cpu()]
+
+    # No other thread may be in a forward pass while a hook is registered or removed.
+    with plain.passes:
+        handle = site.register_forward_hook(keep)
+        try:
+            yield kept.pop
+        finally:
+            handle.remove()
 
 
 def _check(plain: LoadedModel, generation: _Rehearsal, name: str) -> None:

@@ -1,7 +1,8 @@
 """Trails: what happened to each request, noted while it happens: detections, tokens, times, and readings if asked.
 
 `Trails` wraps an Observer and hands everything on unchanged. With a trail, a request that nobody waited for can be
-logged too.
+logged too. A request whose trail cannot be kept counts as unscored, because the decision log would say too little of
+it; all others go on.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
 from monitor.records import (
@@ -26,9 +28,12 @@ from monitor.records import (
     ObservedRequest,
     Observer,
     Phase,
+    TokenBlock,
 )
 from monitor.telemetry.decisions.tokens import MOST_VALUES, Stretch, stretch
 
+_log = structlog.get_logger(__name__)
+_WITHHELD = Decision(action=Action.BLOCK, failure=Failure.RULE_ERROR)
 _FIRST = 64
 """Slots at first; doubled when they do not suffice."""
 
@@ -141,13 +146,17 @@ class Trails:
         """After each forward; what could not be scored is not counted."""
         before = time.time_ns()
         decisions = self._inner.observe_batch(blocks)
-        self._count(blocks.scored(decisions), before, time.time_ns())
-        if self._readings:
-            self._keep(blocks, decisions)
-        for number, decision in decisions.items():
-            if (trail := self._open.get(int(blocks.slots[number]))) is not None:
-                self._note(trail, decision)
-        return decisions
+        try:
+            self._count(blocks.scored(decisions), before, time.time_ns())
+        except Exception:  # noqa: BLE001  (what is wrong with one of them must not end the others)
+            lost = set(range(len(blocks)))
+        else:
+            lost = {
+                number
+                for number in self._numbers(blocks, decisions)
+                if not self._kept(blocks, number, decisions)
+            }
+        return self._unkept(blocks, decisions, sorted(lost)) if lost else decisions
 
     def times(self, trail: Trail) -> Times:
         """When what happened to a request."""
@@ -170,16 +179,56 @@ class Trails:
             self._clock[slots, 1] = now
             self._clock[slots, 2] += rules
 
-    def _keep(self, blocks: Blocks, decisions: Mapping[int, Decision]) -> None:
-        for number, slot in enumerate(blocks.slots.tolist()):
-            decision, trail = decisions.get(number), self._open.get(slot)
-            if trail is None or not trail.whole:
-                continue
-            block = blocks.block(number)
-            if decision is not None and decision.failure is not None:
-                trail.keep(Stretch(block.phase, block.start, 0, failure=decision.failure))
-            else:
-                trail.keep(stretch(block, self._special))
+    def _numbers(self, blocks: Blocks, decisions: Mapping[int, Decision]) -> Iterable[int]:
+        """The blocks of which something may be kept besides their number of tokens."""
+        return range(len(blocks)) if self._readings else decisions
+
+    def _kept(self, blocks: Blocks, number: int, decisions: Mapping[int, Decision]) -> bool:
+        """Keep what was read of a block and decided; False where that failed."""
+        trail, decision = self._open.get(int(blocks.slots[number])), decisions.get(number)
+        if trail is None:
+            return True
+        try:
+            if self._readings and trail.whole:
+                self._keep(trail, blocks.block(number), decision)
+            if decision is not None:
+                self._note(trail, decision)
+        except Exception as error:  # noqa: BLE001  (the other requests of the pass have no part in it)
+            _log.error("what happened to a request could not be kept", error=type(error).__name__)
+            return False
+        return True
+
+    def _keep(self, trail: Trail, block: TokenBlock, decision: Decision | None) -> None:
+        if decision is not None and decision.failure is not None:
+            trail.keep(Stretch(block.phase, block.start, 0, failure=decision.failure))
+        else:
+            trail.keep(stretch(block, self._special))
+
+    def _unkept(
+        self, blocks: Blocks, decisions: Mapping[int, Decision], lost: list[int]
+    ) -> dict[int, Decision]:
+        """The decisions, with those of the blocks in `lost` as the rules decide of what was not scored."""
+        nothing = np.zeros(len(lost), np.intp)
+        told = Blocks(
+            slots=blocks.slots[lost],
+            responses=blocks.responses[lost],
+            starts=blocks.starts[lost] + blocks.counts[lost],
+            firsts=nothing,
+            counts=nothing,
+            token_ids=blocks.token_ids[:0],
+            readings=blocks.readings[:0],
+            faults=dict.fromkeys(range(len(lost)), Failure.RULE_ERROR),
+        )
+        try:
+            said = self._inner.observe_batch(told)
+        except Exception:  # noqa: BLE001  (who cannot take that in can no longer say what is closed)
+            said = {}
+        out = dict(decisions)
+        for place, number in enumerate(lost):
+            found = decisions[number].detections if number in decisions else ()
+            failed = said.get(place) or _WITHHELD
+            out[number] = replace(failed, detections=(*found, *failed.detections))
+        return out
 
     def _note(self, trail: Trail, decision: Decision) -> None:
         if decision.detections:
