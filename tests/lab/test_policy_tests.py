@@ -76,6 +76,8 @@ def test_texts_are_read_by_the_pair(tmp_path, opened):
 class Reader:
     """Reads `<s>` before a text, one token a word, and each token's number of letters."""
 
+    takes_turns = False
+
     def __init__(self):
         self.passes = []
         text = SimpleNamespace(inner=self._inner)
@@ -103,3 +105,30 @@ def test_a_response_is_read_behind_its_prompt_in_one_pass():
 def test_a_text_alone_has_no_response():
     prompt, response = _text_reader(Reader())("hello", "", WatchPlan((3,)))
     assert (len(prompt), len(response)) == (2, 0)
+
+
+class ChatReader:
+    """Reads conversations: a row of zero, then of what is judged a row for each word, its number of letters."""
+
+    takes_turns = True
+
+    def __init__(self):
+        self.read = []
+
+    def judged_columns(self, text, plan):
+        self.read.append(text)
+        return np.asarray([0, *(len(word) for word in text[-1]["content"].split())], np.float32)[:, None]
+
+
+def test_with_a_chat_template_texts_are_read_where_they_occur():
+    reader = ChatReader()
+    read, plan = _text_reader(reader), WatchPlan((3,))
+    prompt, response = read("how are you", "quite well", plan)
+    assert (prompt.ravel().tolist(), response.ravel().tolist()) == ([0, 3, 3, 3], [5, 4])
+    asked = {"role": "user", "content": "how are you"}
+    assert reader.read == [(asked,), (asked, {"role": "assistant", "content": "quite well"})]
+    prompt, response = read("", "quite well", plan)
+    assert (len(prompt), response.ravel().tolist()) == (0, [0, 5, 4])
+    assert [turn["role"] for turn in reader.read[-1]] == ["user", "assistant"]
+    prompt, response = read("hello", "", plan)
+    assert (prompt.ravel().tolist(), len(response)) == ([0, 5], 0)

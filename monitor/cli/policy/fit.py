@@ -226,7 +226,11 @@ def _table(title: str, caption: str) -> Table:
 
 
 def _row(lock: LockModel) -> list[str]:
-    read = {"features": str(len(lock.features)), "probe": "probe", "combined": f"{len(lock.features)}+probe"}
+    read = {
+        "features": str(len(lock.features) or "features"),
+        "probe": "probe",
+        "combined": f"{len(lock.features)}+probe",
+    }
     head = [lock.policy, f"{read[lock.detector]}/{len(lock.suppress)}"]
     caught = "/".join(f"{r.caught:.2f}" for r in lock.rules.values() if r.caught is not None)
     card = lock.card

@@ -27,7 +27,7 @@ RESAMPLES = 60
 
 
 @dataclass(frozen=True)
-class Choice:
+class DetectorChoice:
     """Which detector runs."""
 
     kind: Kind
@@ -36,7 +36,7 @@ class Choice:
     share: float = 0.5
     """What the probe contributes to a combined detector's score."""
 
-    def of(self, kind: Kind) -> Choice:
+    def of(self, kind: Kind) -> DetectorChoice:
         """The same with a detector of another kind."""
         return replace(self, kind=kind)
 
@@ -83,14 +83,14 @@ def simplest(candidates: Sequence[Quality]) -> int:
 
 
 def choose(
-    judge: Judge, scores: Callable[[Choice], Floats], sizes: Sequence[int], asked: Kind | None
-) -> Choice:
+    judge: Judge, scores: Callable[[DetectorChoice], Floats], sizes: Sequence[int], asked: Kind | None
+) -> DetectorChoice:
     """The detector to take, from held-out scores `[texts]` of each that may be; of the kind `asked`, where one is."""
-    by_size = [judge.quality(scores(Choice("features", size))) for size in sizes]
+    by_size = [judge.quality(scores(DetectorChoice("features", size))) for size in sizes]
     place = simplest(by_size)
-    mixed = [judge.quality(scores(Choice("combined", sizes[place], share))) for share in SHARES]
+    mixed = [judge.quality(scores(DetectorChoice("combined", sizes[place], share))) for share in SHARES]
     best = int(np.argmax([one.value for one in mixed]))
-    found = Choice("features", sizes[place], SHARES[best])
+    found = DetectorChoice("features", sizes[place], SHARES[best])
     if asked is not None:
         return found.of(asked)
     probe = judge.quality(scores(found.of("probe")))

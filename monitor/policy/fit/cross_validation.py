@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from monitor.policy.fit.baselines import bag_of_words, difference_of_means, linear_probe, random_features
-from monitor.policy.fit.choice import KINDS, Choice, Judge, Kind, choose
+from monitor.policy.fit.choice import KINDS, DetectorChoice, Judge, Kind, choose
 from monitor.policy.fit.detectors import (
     Detector,
     LearntDetectors,
@@ -55,7 +55,7 @@ class HeldOutScores:
     not scored: they hold minus infinity in `rules`, and NaN elsewhere.
     """
 
-    choice: Choice
+    choice: DetectorChoice
     """The detector that was chosen by all folds; it is the one that runs."""
     rules: list[BucketMaxima]
     """For each rule, scores by detectors of this choice."""
@@ -93,7 +93,7 @@ def cross_validate(rows: FitRows, recipe: Recipe, asked: Kind | None = None) -> 
             rows, recipe, {j: pairs[frozenset({i, j})] for j in range(len(parts)) if j != i}, parts, asked
         )
         if pairs
-        else Choice(asked or "features", recipe.limit)
+        else DetectorChoice(asked or "features", recipe.limit)
         for i in range(len(parts))
     ]
     choice = _chosen(rows, recipe, dict(enumerate(alone)), parts, asked) if len(parts) > 1 else choices[0]
@@ -115,7 +115,7 @@ class _FoldModel:
         self.rest = np.setdiff1d(rows.everything, np.concatenate(held))
         self.learnt: LearntDetectors = learn(rows, self.rest, recipe, sizes)
 
-    def scores(self, choice: Choice, held: Indices) -> Floats:
+    def scores(self, choice: DetectorChoice, held: Indices) -> Floats:
         """Standardised scores `[held]` as the first rule pools them."""
         return self.pooled(self.learnt.detector(choice), held)
 
@@ -128,19 +128,23 @@ class _FoldModel:
 
 def _chosen(
     rows: FitRows, recipe: Recipe, models: dict[int, _FoldModel], parts: Sequence[Indices], asked: Kind | None
-) -> Choice:
+) -> DetectorChoice:
     """What is chosen by the scores that models give to the folds that they are named after."""
     seen = np.concatenate([parts[i] for i in models])
     judge = Judge(Truth(rows.positive[seen], rows.own[seen], rows.hard[seen], rows.groups[seen]), recipe.seed)
 
-    def scores(choice: Choice) -> Floats:
+    def scores(choice: DetectorChoice) -> Floats:
         return np.concatenate([model.scores(choice, parts[i]) for i, model in models.items()])
 
     return choose(judge, scores, recipe.sizes, asked)
 
 
 def _by_rule(
-    rows: FitRows, recipe: Recipe, models: Sequence[_FoldModel], parts: Sequence[Indices], choice: Choice
+    rows: FitRows,
+    recipe: Recipe,
+    models: Sequence[_FoldModel],
+    parts: Sequence[Indices],
+    choice: DetectorChoice,
 ) -> list[BucketMaxima]:
     count = len(rows.documents)
     out = [BucketMaxima(np.full((count, len(EDGES) + 1), NEVER), EDGES) for _ in recipe.poolings]
@@ -158,7 +162,7 @@ def _methods(
     recipe: Recipe,
     models: Sequence[_FoldModel],
     parts: Sequence[Indices],
-    choices: Sequence[Choice],
+    choices: Sequence[DetectorChoice],
 ) -> dict[str, Floats]:
     found: dict[str, Floats] = {}
     for model, held, choice in zip(models, parts, choices, strict=True):
@@ -198,14 +202,14 @@ def _by_size(
     found[ALL] = np.full(len(rows.documents), np.nan)
     for model, held in zip(models, parts, strict=True):
         for size in SIZES:
-            found[str(size)][held] = model.scores(Choice("features", size), held)
+            found[str(size)][held] = model.scores(DetectorChoice("features", size), held)
         every = learn_all_features(rows, model.rest, recipe)
         found[ALL][held] = model.pooled(every, held)
     return found
 
 
 def _aggregates(
-    rows: FitRows, models: Sequence[_FoldModel], parts: Sequence[Indices], choice: Choice
+    rows: FitRows, models: Sequence[_FoldModel], parts: Sequence[Indices], choice: DetectorChoice
 ) -> dict[str, Floats]:
     found = {name: np.full(len(rows.documents), np.nan) for name in AGGREGATES}
     leads = rows.read.leads if rows.read.leads is not None else np.zeros(len(rows.documents), np.intp)

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from monitor.policy.files.probe_weights import read_weights
-from monitor.policy.fit.choice import Choice
+from monitor.policy.fit.choice import DetectorChoice
 from monitor.policy.fit.feature_selection import SIZES, candidates_of, ranked
 from monitor.policy.fit.pooling import RulePooling
 from monitor.policy.fit.readings import Floats, Indices, TextReadings
@@ -137,7 +137,7 @@ class LearntDetectors:
     spreads: dict[int, tuple[float, float]]
     """By the number of features, the spreads of the features' and of the probe's scores on negatives."""
 
-    def detector(self, choice: Choice) -> LearntKind:
+    def detector(self, choice: DetectorChoice) -> LearntKind:
         """The one that was chosen."""
         if choice.kind == "probe":
             return self.probe

@@ -23,7 +23,7 @@ from monitor.policy.files.lock import (
 from monitor.policy.files.occurrences import Document
 from monitor.policy.files.pins import locked_pins, probe_digest
 from monitor.policy.fit.card import make_card
-from monitor.policy.fit.choice import Choice
+from monitor.policy.fit.choice import DetectorChoice
 from monitor.policy.fit.cross_validation import cross_validate
 from monitor.policy.fit.detectors import (
     CombinedDetector,
@@ -186,7 +186,7 @@ def _lock(
     )
 
 
-def _learn(rows: FitRows, recipe: Recipe, choice: Choice, policy: str) -> LearntKind:
+def _learn(rows: FitRows, recipe: Recipe, choice: DetectorChoice, policy: str) -> LearntKind:
     """The detector that will run, learnt from every row."""
     found = learn(rows, rows.everything, recipe, recipe.sizes).detector(choice)
     if choice.kind != "probe" and isinstance(found, FeatureDetector) and not len(found.indices):

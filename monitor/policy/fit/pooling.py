@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.signal import lfilter
 
 from monitor.policy.fit.lengths import EDGES, BucketMaxima, bucket_maxima
@@ -32,17 +33,45 @@ class RulePooling:
 
     def score(self, texts: Sequence[Floats]) -> Floats:
         """`[texts]`: the highest pooled score of each text, from its token scores `[tokens]`; 0 for no tokens."""
-        if isinstance(self.pooling, Ema) and self.hold == 1:
-            best = _averages(texts, self.pooling).max(axis=1, initial=-np.inf)
-            return np.where(np.isfinite(best), best, 0.0)
-        return np.asarray([pooled(scores, self.pooling, self.hold) for scores in texts])
+        if self.hold == 1 and isinstance(self.pooling, TopKMean):
+            return _strongest(texts, self.pooling.k)
+        if (found := self._courses(texts)) is None:
+            return np.asarray([pooled(scores, self.pooling, self.hold) for scores in texts])
+        best = found.max(axis=1, initial=-np.inf)
+        return np.where(np.isfinite(best), best, 0.0)
 
     def attentions(self, texts: Sequence[Floats]) -> Floats:
         """`[tokens of all texts]`: the weight α of each token in its text's pooled score; see `attention`."""
-        if isinstance(self.pooling, Ema) and self.hold == 1:
-            return _ema_attentions(texts, self.pooling)
-        parts = [attention(scores, self.pooling, self.hold) for scores in texts]
-        return np.concatenate(parts) if parts else np.zeros(0)
+        found = self._courses(texts)
+        if found is None or not found.size:
+            parts = [attention(scores, self.pooling, self.hold) for scores in texts]
+            return np.concatenate(parts) if parts else np.zeros(0)
+        behind = found.argmax(axis=1)[:, None] - np.arange(found.shape[1])
+        if isinstance(self.pooling, Ema):
+            keep = 2.0 ** (-1.0 / self.pooling.half_life)
+            weights = (1.0 - keep) * keep ** np.maximum(behind, 0)
+        elif isinstance(self.pooling, Mean):
+            counted = np.maximum(found.argmax(axis=1) + 1, self.pooling.min_tokens)
+            weights = np.broadcast_to(1.0 / counted[:, None], behind.shape)
+        else:
+            weights = np.where(behind == 0, 1.0, 0.0)
+        return np.asarray(np.where(behind >= 0, weights, 0.0)[np.isfinite(found)])
+
+    def _courses(self, texts: Sequence[Floats]) -> Floats | None:
+        """`[texts, longest]`: pooled scores after each token of all texts at once, minus infinity behind a text's end.
+
+        None for poolings that are computed text by text.
+        """
+        if self.hold > 1 or not isinstance(self.pooling, Ema | Mean | Max):
+            return None
+        scores, there = _padded(texts)
+        if isinstance(self.pooling, Ema):
+            keep = 2.0 ** (-1.0 / self.pooling.half_life)
+            scores = lfilter([1.0 - keep], [1.0, -keep], scores, axis=1)
+        elif isinstance(self.pooling, Mean):
+            counts = np.maximum(np.arange(1, scores.shape[1] + 1), self.pooling.min_tokens)
+            scores = scores.cumsum(axis=1) / counts
+        return np.where(there, scores, -np.inf)
 
     def course(self, scores: Floats) -> Floats:
         """The pooled score after each token, `[tokens]`, from token scores `[tokens]`."""
@@ -93,25 +122,20 @@ def attention(scores: Floats, pooling: Pooling, hold: int) -> Floats:
     return alpha
 
 
-def _averages(texts: Sequence[Floats], pooling: Ema) -> Floats:
-    """`[texts, longest]`: the moving averages of all texts at once; minus infinity behind a text's end."""
+def _padded(texts: Sequence[Floats]) -> tuple[Floats, NDArray[np.bool_]]:
+    """`[texts, longest]`: the scores of all texts, 0 behind a text's end, and where there are any."""
     lengths = np.asarray([len(scores) for scores in texts], np.intp)
     there = np.arange(int(lengths.max(initial=0))) < lengths[:, None]
     padded = np.zeros(there.shape)
     if there.any():
         padded[there] = np.concatenate(texts)
-    keep = 2.0 ** (-1.0 / pooling.half_life)
-    return np.where(there, lfilter([1.0 - keep], [1.0, -keep], padded, axis=1), -np.inf)
+    return padded, there
 
 
-def _ema_attentions(texts: Sequence[Floats], pooling: Ema) -> Floats:
-    averages = _averages(texts, pooling)
-    if not averages.size:
-        return np.zeros(0)
-    behind = averages.argmax(axis=1)[:, None] - np.arange(averages.shape[1])
-    keep = 2.0 ** (-1.0 / pooling.half_life)
-    alpha = np.where(behind >= 0, (1.0 - keep) * keep ** np.maximum(behind, 0), 0.0)
-    return np.asarray(alpha[np.isfinite(averages)])
+def _strongest(texts: Sequence[Floats], k: int) -> Floats:
+    """`[texts]`: the mean of the k largest positive scores of each; missing ones are zero."""
+    padded, _ = _padded(texts)
+    return np.asarray(-np.sort(-np.maximum(padded, 0.0), axis=1)[:, :k].sum(axis=1) / k)
 
 
 def _run(scores: Floats, pooling: LongestRun, end: int) -> int:

@@ -57,7 +57,7 @@ figcaption small{display:block;font-weight:400;color:var(--soft)}
 .chart .grid{stroke:var(--line);stroke-width:1}.chart .mark{stroke:var(--mark);stroke-width:1.5;stroke-dasharray:5 4}
 .whisker{stroke:currentColor;stroke-width:3;stroke-linecap:round}.dot{fill:currentColor}.bar{fill:currentColor}
 .curve{fill:none;stroke:currentColor;stroke-width:2.5;stroke-linejoin:round}
-.c-policy{color:var(--c-policy)}.c-features,.c-linear_probe,.c-difference_of_means{color:var(--c-other)}
+.c-policy{color:var(--c-policy)}.c-features,.c-combined,.c-linear_probe,.c-difference_of_means{color:var(--c-other)}
 .c-probe{color:var(--c-probe)}.c-bag_of_words{color:var(--c-words)}.c-random_features,.c-benign{color:var(--c-random)}
 .c-positive{color:var(--c-probe)}.c-negative{color:var(--c-other)}
 .curve.c-policy{stroke-width:4}.curve.c-probe,.curve.c-features{stroke-dasharray:9 4}

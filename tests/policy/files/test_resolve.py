@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from monitor.policy.files.diagnostics import validate
 from monitor.policy.files.loader import load_policies, set_digest
@@ -13,7 +14,7 @@ from monitor.policy.files.source import Running, read_source
 from monitor.policy.files.yaml_document import PolicyProblems, read_document
 from monitor.policy.policyset import PolicySet
 from monitor.policy.schema.threshold import LengthThreshold, threshold_at
-from tests.policy.files.resolved import WEIGHTS, WIDTH, resolved, with_probe
+from tests.policy.files.resolved import WEIGHTS, WIDTH, relocked, resolved, with_probe
 from tests.policy.policy_files import CONCEPT, DICTIONARY, EXAMPLES, MODEL, PINNED, lock_for, write_policy
 
 
@@ -87,3 +88,44 @@ def test_policies_of_other_models_are_left_out(tmp_path):
     (tmp_path / "envy.yaml").unlink()
     with pytest.raises(PolicyProblems, match=r"no policy applies to the model mine"):
         load("mine")
+
+
+EXPLAIN = [
+    {"index": 8, "weight": 0.75, "maximum": 2.0, "label": "wants"},
+    {"index": 9, "weight": 0.5, "maximum": 1.0},
+]
+
+
+def test_a_learnt_probe_brings_the_features_that_explain_it(tmp_path):
+    path = with_probe(tmp_path)
+    probe = {"weights": WEIGHTS, "bias": -0.5, "scale": 2.0}
+    write_lock(path, relocked(detector="probe", probe=probe, explain=EXPLAIN))
+    policy, problems = resolved(path)
+    assert not problems
+    (rule,) = policy.rules
+    assert rule.features == ()
+    assert [(one.index, one.weight, one.label) for one in rule.explains] == [(8, 0.75, "wants"), (9, 0.5, "")]
+    assert PolicySet((policy,), "").watch.features == (6, 8, 9), "and what it clamps"
+
+
+def test_features_and_a_probe_are_read_together_where_the_lock_says_so(tmp_path):
+    path = with_probe(tmp_path)
+    probe = {"weights": WEIGHTS, "bias": -0.5, "scale": 2.0}
+    write_lock(path, relocked(detector="combined", probe=probe, explain=EXPLAIN))
+    policy, problems = resolved(path)
+    assert not problems
+    (rule,) = policy.rules
+    assert [(one.index, one.weight) for one in rule.features] == [(5, 1.0)]
+    assert rule.probe.weights == tuple(WEIGHTS)
+    assert [one.index for one in rule.explains] == [8, 9]
+    with pytest.raises(ValidationError, match="`combined` as detector needs the section `probe:`"):
+        relocked(detector="combined", probe=None)
+
+
+def test_a_feature_that_explains_must_be_one_of_the_dictionary(tmp_path):
+    path = with_probe(tmp_path)
+    probe = {"weights": WEIGHTS, "bias": -0.5, "scale": 2.0}
+    write_lock(path, relocked(detector="probe", probe=probe, explain=[{**EXPLAIN[0], "index": 100}]))
+    policy, problems = resolved(path)
+    assert policy is None
+    assert ["feature 100 does not exist" in problem.message for problem in problems] == [True]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from monitor.policy.fit.choice import Choice, Judge, Quality, choose, simplest
+from monitor.policy.fit.choice import DetectorChoice, Judge, Quality, choose, simplest
 from monitor.policy.fit.metrics import Truth
 
 TEXTS = 600
@@ -70,4 +70,6 @@ def test_as_many_features_are_taken_as_buy_something(truth):
     def scored(choice):
         return scores(truth, 0.5 * min(choice.size, 8) ** 0.9)
 
-    assert choose(Judge(truth, 0), scored, (1, 2, 4, 8, 16, 32), "features") == Choice("features", 8, 0.25)
+    assert choose(Judge(truth, 0), scored, (1, 2, 4, 8, 16, 32), "features") == DetectorChoice(
+        "features", 8, 0.25
+    )

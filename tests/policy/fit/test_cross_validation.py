@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from monitor.policy.fit.choice import Choice
+from monitor.policy.fit.choice import DetectorChoice
 from monitor.policy.fit.cross_validation import AGGREGATES, ALL, FOLDS, cross_validate, folds, scale_of
 from monitor.policy.fit.detectors import Recipe, learn
 from monitor.policy.fit.feature_selection import SIZES
@@ -86,8 +86,8 @@ def test_what_has_no_part_in_a_choice_measures_it(rows, monkeypatch):
     asked = []
 
     def spied(judge, scores, sizes, kind):
-        asked.append(len(scores(Choice("features", 4))))
-        return Choice("features", 4)
+        asked.append(len(scores(DetectorChoice("features", 4))))
+        return DetectorChoice("features", 4)
 
     monkeypatch.setattr("monitor.policy.fit.cross_validation.choose", spied)
     found = cross_validate(rows, RECIPE)
