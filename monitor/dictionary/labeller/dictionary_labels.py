@@ -10,9 +10,9 @@ from monitor.dictionary.cards.card_file import Context, FeatureCard
 from monitor.dictionary.cards.firing_file import DrawnPlace, Firings
 from monitor.dictionary.cards.labels import Labels, LabelScore
 from monitor.dictionary.labeller.background import Background
-from monitor.dictionary.labeller.evidence import DrawnTrials, Evidence, gather, window_of
+from monitor.dictionary.labeller.evidence import DrawnTrials, FeatureEvidence, gather, window_of
+from monitor.dictionary.labeller.label_text import UNCLEAR, UNSEEN, Meaning, read
 from monitor.dictionary.labeller.labeller import Labeller
-from monitor.dictionary.labeller.meaning import UNCLEAR, UNSEEN, Meaning, read
 from monitor.dictionary.labeller.trials import score
 
 _FOR_TRIALS = 3
@@ -94,7 +94,7 @@ def label_dictionary(cards: Sequence[FeatureCard], firings: Firings | None = Non
         yield made
 
 
-def _label(labeller: Labeller, card: FeatureCard, evidence: Evidence, other: str) -> FeatureLabel:
+def _label(labeller: Labeller, card: FeatureCard, evidence: FeatureEvidence, other: str) -> FeatureLabel:
     if not card.contexts:
         return FeatureLabel(card.feature, UNSEEN)
     found = labeller.label(evidence.firing, evidence.silent, [token for token, _ in card.promoted])

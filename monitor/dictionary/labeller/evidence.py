@@ -1,6 +1,6 @@
 """Evidence of features: which of their places a label is made from, and on which it is tried.
 
-The two never share a document, and never a text: a held-out place that repeats one of the others is left out.
+Drawn places are of other documents than the card shows; a held-out place that repeats the text of another is left out.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from monitor.dictionary.cards.card_file import Context, FeatureCard
 from monitor.dictionary.cards.firing_file import DrawnPlace
-from monitor.dictionary.labeller.places import FROM_TEXT_START, Place, Window
+from monitor.dictionary.labeller.places import FROM_TEXT_START, TokenPlace, Window
 from monitor.dictionary.labeller.traits import all_traits
 from monitor.dictionary.labeller.trials import Origin, Trial
 
@@ -25,11 +25,11 @@ _ENOUGH = 4
 
 
 @dataclass(frozen=True)
-class Evidence:
+class FeatureEvidence:
     """What is known of a feature: places to make a label from, and trials of it."""
 
-    firing: tuple[Place, ...]
-    silent: tuple[Place, ...]
+    firing: tuple[TokenPlace, ...]
+    silent: tuple[TokenPlace, ...]
     """Places near those where the feature does not fire."""
     trials: tuple[Trial, ...]
 
@@ -81,7 +81,7 @@ def window_of(shown: Context | DrawnPlace) -> Window:
     return Window(shown.tokens, opens_text=shown.at < FROM_TEXT_START)
 
 
-def gather(card: FeatureCard, firings: Sequence[Context], drawn: DrawnTrials) -> Evidence:
+def gather(card: FeatureCard, firings: Sequence[Context], drawn: DrawnTrials) -> FeatureEvidence:
     """The evidence of one feature, from its card and from places where it fires; see `feature_cards.make_firings`.
 
     Of the places every second one, by strength, is held out; where these are few, every third context of the card too.
@@ -93,7 +93,7 @@ def gather(card: FeatureCard, firings: Sequence[Context], drawn: DrawnTrials) ->
     firing = [place for context, window in making if (place := window.place(context.at)) is not None]
     silent = [place for context, window in making for place in _silent(context, window)]
     neighbours = [other for other, _ in card.neighbours]
-    return Evidence(
+    return FeatureEvidence(
         tuple(firing),
         tuple(silent),
         tuple(_trials(card.feature, fresh, neighbours, drawn)),
@@ -128,7 +128,7 @@ def _trials(
     yield from drawn.neighbours(feature, neighbours, count // 2)
 
 
-def _silent(context: Context, window: Window, count: int = _SILENT) -> list[Place]:
+def _silent(context: Context, window: Window, count: int = _SILENT) -> list[TokenPlace]:
     """Tokens of a context at which the feature does not fire, the same ones at every call."""
     tokens = [at for at, level in enumerate(context.levels) if not level and 0 < at < len(context.levels) - 1]
     chosen = random.Random(len(window.text)).sample(tokens, min(count, len(tokens)))

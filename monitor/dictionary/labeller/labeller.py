@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 
 from monitor.dictionary.labeller.background import Background
+from monitor.dictionary.labeller.label_text import Clause, Meaning, spell
 from monitor.dictionary.labeller.lexicon import lexicon
-from monitor.dictionary.labeller.meaning import Clause, Meaning, spell
-from monitor.dictionary.labeller.places import Place
+from monitor.dictionary.labeller.places import TokenPlace
 from monitor.dictionary.labeller.traits import AROUND, MAIN, Kind, Trait, all_traits
 
 _ALTERNATIVES = {
@@ -82,7 +82,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class _Group:
+class _Alternatives:
     """Alternatives of one kind: which of the feature's places they cover (a bit each), and how common they are."""
 
     traits: tuple[Trait, ...]
@@ -99,8 +99,8 @@ class Labeller:
 
     def label(
         self,
-        firing: Sequence[Place],
-        silent: Sequence[Place],
+        firing: Sequence[TokenPlace],
+        silent: Sequence[TokenPlace],
         promoted: Sequence[str] = (),
     ) -> str | None:
         """The best label's text; None where no candidate covers enough.
@@ -130,7 +130,9 @@ class Labeller:
         )
         return min(1.0, sum(shares))
 
-    def _spelt(self, clauses: Sequence[Clause], firing: Sequence[Place], traits: Sequence[Set[Trait]]) -> str:
+    def _spelt(
+        self, clauses: Sequence[Clause], firing: Sequence[TokenPlace], traits: Sequence[Set[Trait]]
+    ) -> str:
         given = []
         for clause in clauses:
             fitting = Counter(
@@ -155,7 +157,7 @@ def _together(first: Clause, second: Clause) -> list[Clause]:
     return [first, second]
 
 
-def _example(place: Place, main: Sequence[Trait]) -> str:
+def _example(place: TokenPlace, main: Sequence[Trait]) -> str:
     """The place's word, with the other word of its name where the label is of such names."""
     word = place.word
     if main and main[0].kind is Kind.CATEGORY:
@@ -172,8 +174,8 @@ class _Search:
     def __init__(
         self,
         background: Background,
-        firing: Sequence[Place],
-        silent: Sequence[Place],
+        firing: Sequence[TokenPlace],
+        silent: Sequence[TokenPlace],
         promoted: Sequence[str],
     ) -> None:
         self.traits = [all_traits(place) for place in firing]
@@ -210,7 +212,7 @@ class _Search:
             else None
         )
 
-    def _groups(self, kinds: Sequence[Kind]) -> Iterator[_Group]:
+    def _groups(self, kinds: Sequence[Kind]) -> Iterator[_Alternatives]:
         for kind in kinds:
             least = _PLACES.get(kind, 1 if len(self.traits) < 4 else 2)
             own = [
@@ -237,7 +239,7 @@ class _Search:
         }
         yield from ((t, c) for t, c in self._cover[Kind.WORD].items() if (t.value, c) not in proper)
 
-    def _with_alternatives(self, own: Sequence[_Group], most: int) -> _Group:
+    def _with_alternatives(self, own: Sequence[_Alternatives], most: int) -> _Alternatives:
         best = own[0]
         for other in own[1:40]:
             if len(best.traits) == most:
@@ -258,16 +260,16 @@ class _Search:
             return len({word for bit, word in enumerate(self._words) if cover >> bit & 1}) > 1
         return trait.kind is not Kind.WORD or not trait.value.isspace()
 
-    def _group(self, traits: tuple[Trait, ...], cover: int) -> _Group:
+    def _group(self, traits: tuple[Trait, ...], cover: int) -> _Alternatives:
         elsewhere = self._elsewhere(
             self._background.share(traits), lambda own: any(trait in own for trait in traits)
         )
         worth = self._worth(cover, elsewhere) * _PREFERRED[traits[0].kind]
         if traits[0].kind is Kind.BEFORE and self._promotes(traits):
             worth *= _PROMOTED
-        return _Group(traits, cover, elsewhere, worth)
+        return _Alternatives(traits, cover, elsewhere, worth)
 
-    def _join(self, main: _Group, around: _Group) -> Candidate | None:
+    def _join(self, main: _Alternatives, around: _Alternatives) -> Candidate | None:
         cover = main.cover & around.cover
         if not cover:
             return None
@@ -297,6 +299,6 @@ class _Search:
         return any(trait.value.startswith(token) for trait in traits for token in self._promoted[:5])
 
 
-def _by_worth(group: _Group) -> tuple[float, tuple[Trait, ...]]:
+def _by_worth(group: _Alternatives) -> tuple[float, tuple[Trait, ...]]:
     """Sorts the best first; ties by the traits, so that the same cards give the same labels."""
     return -group.worth, group.traits

@@ -73,16 +73,16 @@ class Window:
             for found in _ROLE.finditer(self.text)
         ]
 
-    def place(self, token: int) -> Place | None:
+    def place(self, token: int) -> TokenPlace | None:
         """The place of a token; None where it has no text of its own."""
         text, start = self.tokens[token], self.starts[token]
         owners = [self._word_at[i] for i in range(start, start + len(text)) if self._word_at[i] >= 0]
         if not owners:
             return None
         # A token such as ` (` belongs to the word that it ends with; one such as `),` to the run of punctuation.
-        return Place(self, token, owners[-1])
+        return TokenPlace(self, token, owners[-1])
 
-    def places(self, tokens: Iterator[int] | None = None) -> Iterator[Place]:
+    def places(self, tokens: Iterator[int] | None = None) -> Iterator[TokenPlace]:
         """The places of these tokens, or of all."""
         for token in range(len(self.tokens)) if tokens is None else tokens:
             if (found := self.place(token)) is not None:
@@ -90,7 +90,7 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class TokenPlace:
     """One token of a window, and its word."""
 
     window: Window

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from monitor.dictionary.labeller.lexicon import lexicon
-from monitor.dictionary.labeller.places import Place, Window
+from monitor.dictionary.labeller.places import TokenPlace, Window
 from monitor.dictionary.labeller.word_classes import FUNCTION_WORDS, classes_of, ending_of
 
 
@@ -98,7 +98,7 @@ class Trait(NamedTuple):
     value: str
 
 
-def traits_of(place: Place) -> set[Trait]:
+def traits_of(place: TokenPlace) -> set[Trait]:
     """All traits of a place but those of the kinds `near` and `text`, which `topics_of` and `texts_of` give."""
     word = place.word
     found = set(_traits_of_word(word))
@@ -131,7 +131,7 @@ def _traits_of_word(word: str) -> tuple[Trait, ...]:
     return tuple(found)
 
 
-def _pieces(place: Place, word: str) -> list[Trait]:
+def _pieces(place: TokenPlace, word: str) -> list[Trait]:
     piece = place.piece.lower()
     if place.begins:
         part = [Trait(Kind.PART, FIRST_PIECES)]
@@ -143,7 +143,7 @@ def _pieces(place: Place, word: str) -> list[Trait]:
     return [Trait(Kind.INNER, piece), Trait(Kind.PART, INNER_PIECES)]
 
 
-def _names(place: Place, word: str) -> list[Trait]:
+def _names(place: TokenPlace, word: str) -> list[Trait]:
     """The word as a name; with the one before or after it where that makes a longer name."""
     found = [Trait(Kind.NAME, word)]
     if not _opens_sentence(place) and len(word) > 1 and not word.isupper():
@@ -161,12 +161,12 @@ def _names(place: Place, word: str) -> list[Trait]:
     return found
 
 
-def _opens_sentence(place: Place) -> bool:
+def _opens_sentence(place: TokenPlace) -> bool:
     before = place.neighbour(-1)
     return place.opens_text or before[-1:] in (".", "!", "?", "\n", ":", "“", "”", '"') or not before
 
 
-def _positions(place: Place) -> list[Trait]:
+def _positions(place: TokenPlace) -> list[Trait]:
     found = []
     if place.opens_text:
         found.append(OPENS_TEXT)
@@ -187,13 +187,13 @@ def topics_of(window: Window) -> frozenset[str]:
     return frozenset(_topics(window.lowered))
 
 
-def near_of(place: Place) -> set[Trait]:
+def near_of(place: TokenPlace) -> set[Trait]:
     """What the place's window is about apart from the word itself."""
     own = lexicon().base(place.word.lower())
     return {Trait(Kind.NEAR, topic) for topic in topics_of(place.window) if topic != own}
 
 
-def texts_of(place: Place) -> list[Trait]:
+def texts_of(place: TokenPlace) -> list[Trait]:
     """What kind of text the place is in."""
     found = [CODE] if place.window.is_code else []
     if role := place.role:
@@ -214,6 +214,6 @@ def _topics(words: frozenset[str]) -> frozenset[str]:
 _ROLE_WORDS = frozenset({"human", "user", "assistant", "system", "im_start", "im_end"})
 
 
-def all_traits(place: Place) -> set[Trait]:
+def all_traits(place: TokenPlace) -> set[Trait]:
     """Every trait of a place."""
     return traits_of(place) | near_of(place) | set(texts_of(place))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from monitor.dictionary.cards.labels import LabelScore
-from monitor.dictionary.labeller.meaning import Meaning
+from monitor.dictionary.labeller.label_text import Meaning
 from monitor.dictionary.labeller.traits import Trait
 
 _STRONG = 0.5

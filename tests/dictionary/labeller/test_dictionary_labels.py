@@ -14,7 +14,7 @@ from monitor.dictionary.labeller.dictionary_labels import (
     label_dictionary,
     summary,
 )
-from monitor.dictionary.labeller.meaning import UNCLEAR, UNSEEN
+from monitor.dictionary.labeller.label_text import UNCLEAR, UNSEEN
 from tests.dictionary.labeller.windows import card, context
 
 SAID = "the house stood near old river and she walked into town that he said of king was great again"

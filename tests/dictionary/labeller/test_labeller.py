@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from monitor.dictionary.labeller.background import Background
+from monitor.dictionary.labeller.label_text import Meaning, read
 from monitor.dictionary.labeller.labeller import Labeller
-from monitor.dictionary.labeller.meaning import Meaning, read
 from monitor.dictionary.labeller.places import Window
 from tests.dictionary.labeller.windows import place, tokens_of
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from monitor.dictionary.cards.labels import LabelScore
-from monitor.dictionary.labeller.meaning import read
+from monitor.dictionary.labeller.label_text import read
 from monitor.dictionary.labeller.traits import Kind, Trait
 from monitor.dictionary.labeller.trials import Origin, Trial, score
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from monitor.dictionary.labeller.meaning import Clause, read, spell
+from monitor.dictionary.labeller.label_text import Clause, read, spell
 from monitor.dictionary.labeller.traits import Kind, Trait
 
 
