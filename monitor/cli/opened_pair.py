@@ -20,16 +20,17 @@ def opened_pair(
     *,
     skip_self_test: bool,
     measured: bool = True,
+    dtype: str = "auto",
 ) -> Pair:
     """Open what the flags of a command name; the bundled pair where they name nothing.
 
     Raises SelfTestFailed where the two do not fit each other, unless `skip_self_test`; the errors of `open_pair` where
-    one cannot be used. `measured` as there.
+    one cannot be used. `measured` and `dtype` as there.
     """
     from monitor.lab.pair import open_pair
 
     with steps_of("loading the model") as step:
-        pair = open_pair(model, dictionary, device, dictionary_format, measured=measured)
+        pair = open_pair(model, dictionary, device, dictionary_format, dtype, measured=measured)
         if not skip_self_test:
             from monitor.model.selftest.self_test import require_fit
 
