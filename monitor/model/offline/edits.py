@@ -92,6 +92,19 @@ class Projected:
         return torch.where(kept, x, x - self._share * (x @ unit).unsqueeze(-1) * unit)
 
 
+class ByRows:
+    """An edit of many texts at once under several edits: the first so many rows under the first of them, and so on."""
+
+    def __init__(self, parts: Sequence[tuple[int, Edit]]) -> None:
+        """Pairs of (number of rows, their edit), in the order of the rows."""
+        self._counts, self._edits = [count for count, _ in parts], [edit for _, edit in parts]
+
+    def __call__(self, x: Tensor, first: int) -> Tensor:
+        """Edited residuals, from residuals `[rows, time, d_model]` whose first column is at position `first`."""
+        pieces = torch.split(x, self._counts)
+        return torch.cat([edit(piece, first) for edit, piece in zip(self._edits, pieces, strict=True)])
+
+
 def ablated(
     autoencoder: SparseAutoencoder,
     maximum: Tensor,
