@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.padding import Padding
 
 from monitor.cli import options
-from monitor.cli.demo import steering, view
+from monitor.cli.demo import demonstrations, view
 from monitor.cli.demo.expectations import Expectations
 from monitor.cli.demo.scrape import scrape
 from monitor.cli.demo.script import SCRIPT, DemoScript
@@ -112,8 +112,10 @@ def _steer(
 ) -> NoReturn:
     from monitor.lab.demonstrations.study import DemonstrationSizes
 
-    asked = steering.chosen(names)  # before the model is loaded: a name may be wrong
-    raise typer.Exit(steering.steer(stdout_console(), opened(), asked, DemonstrationSizes(*sizes), output))
+    asked = demonstrations.chosen(names)  # before the model is loaded: a name may be wrong
+    raise typer.Exit(
+        demonstrations.steer(stdout_console(), opened(), asked, DemonstrationSizes(*sizes), output)
+    )
 
 
 def run(console: Console, start: Start, script: DemoScript) -> Expectations:

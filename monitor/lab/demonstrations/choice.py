@@ -17,8 +17,8 @@ from monitor.dictionary.explore.auroc import auroc
 from monitor.dictionary.explore.search import search
 from monitor.dictionary.explore.text_pooling import PooledTexts, pool
 from monitor.errors import InputError
-from monitor.lab.demonstrations.demonstration import Demonstration, Setting, Turns
-from monitor.lab.demonstrations.writing import Writer, Written
+from monitor.lab.demonstrations.demonstration import ClampSetting, Demonstration, Turns
+from monitor.lab.demonstrations.writer import Writer, Written
 from monitor.lab.pair import Pair, need_statistics, open_labels
 
 CANDIDATES = 9
@@ -50,12 +50,12 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Choice:
+class FeatureChoice:
     """The feature that a demonstration clamps, and those that it was chosen among."""
 
     chosen: Candidate
     candidates: tuple[Candidate, ...]
-    setting: Setting
+    setting: ClampSetting
     """The setting at which the demonstration is judged: the clearest on the development prompts, of equals the
     mildest."""
 
@@ -159,7 +159,7 @@ def choose(
     found: Sequence[Candidate],
     writer: Writer,
     tell: Callable[[str], None] = lambda line: None,
-) -> Choice:
+) -> FeatureChoice:
     """The candidate and setting under which the development prompts are answered most clearly as judged."""
     settings, prompts = demonstration.settings, demonstration.development
     middle = [settings[(2 * i + 1) * len(settings) // (2 * TRIED)] for i in range(TRIED)]
@@ -172,7 +172,7 @@ def choose(
     chosen = max(tried, key=lambda one: (round(one.degree, 3), one.auroc))
     tell(f"{demonstration.name}: feature {chosen.feature} at {len(settings)} strengths")
     texts = writer.write(prompts, [(setting.clamp(chosen.feature),) for setting in settings])
-    return Choice(chosen, tried, settings[int(np.argmax(_degrees(demonstration, texts)))])
+    return FeatureChoice(chosen, tried, settings[int(np.argmax(_degrees(demonstration, texts)))])
 
 
 def _degrees(demonstration: Demonstration, written: Sequence[Sequence[Written]]) -> list[float]:

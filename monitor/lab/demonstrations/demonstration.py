@@ -17,7 +17,7 @@ DEVELOPMENT = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class ClampSetting:
     """What a feature is set to, and on which tokens."""
 
     target: float
@@ -64,7 +64,7 @@ class Demonstration:
         return self.prompts[DEVELOPMENT:]
 
     @property
-    def settings(self) -> tuple[Setting, ...]:
+    def settings(self) -> tuple[ClampSetting, ...]:
         """What is tried. Amplifying holds on every token; taking away is tried where the feature is active as well."""
         return tuple(_settings(self.targets))
 
@@ -84,8 +84,8 @@ def text_of(content: Content) -> str:
     return content if isinstance(content, str) else "\n".join(turn["content"] for turn in content)
 
 
-def _settings(targets: Sequence[float]) -> Iterator[Setting]:
+def _settings(targets: Sequence[float]) -> Iterator[ClampSetting]:
     for target in targets:
         if target <= 0:
-            yield Setting(target, Where.ACTIVE)
-        yield Setting(target, Where.EVERYWHERE)
+            yield ClampSetting(target, Where.ACTIVE)
+        yield ClampSetting(target, Where.EVERYWHERE)

@@ -8,7 +8,7 @@ from typing import Any
 
 from monitor.lab.cost.points import Share
 from monitor.lab.demonstrations.study import Answers, Demonstrated
-from monitor.lab.demonstrations.writing import MEASURED
+from monitor.lab.demonstrations.writer import MEASURED
 
 SAMPLES, FAILURES = 3, 3
 HEADS = (

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from monitor.lab.cost.points import Share, share
-from monitor.lab.demonstrations.choice import Choice, candidates, choose, contrast_of
-from monitor.lab.demonstrations.demonstration import Demonstration, Setting, text_of
+from monitor.lab.demonstrations.choice import FeatureChoice, candidates, choose, contrast_of
+from monitor.lab.demonstrations.demonstration import ClampSetting, Demonstration, text_of
 from monitor.lab.demonstrations.judgement import loops
 from monitor.lab.demonstrations.related import Neighbours, SharedFeatures, neighbours, shared_features
-from monitor.lab.demonstrations.writing import Distance, Writer, Written
+from monitor.lab.demonstrations.writer import Distance, Writer, Written
 from monitor.lab.pair import Pair
 
 
@@ -21,7 +21,7 @@ from monitor.lab.pair import Pair
 class Answers:
     """What was written to every prompt under one setting, and how it was judged."""
 
-    setting: Setting | None
+    setting: ClampSetting | None
     """None without a clamp."""
     texts: tuple[str, ...]
     holds: tuple[bool, ...]
@@ -42,7 +42,7 @@ class Demonstrated:
     """A demonstration, and what came of it."""
 
     demonstration: Demonstration
-    choice: Choice
+    choice: FeatureChoice
     prompts: tuple[str, ...]
     plain: Answers
     """Without a clamp."""
@@ -101,7 +101,7 @@ def demonstrate(
     feature, settings = choice.chosen.feature, demonstration.settings
     tell(f"{demonstration.name}: feature {feature} at {len(settings)} settings")
     prompts = demonstration.test[: sizes.prompts]
-    kinds: list[Setting | None] = [None, *settings]
+    kinds: list[ClampSetting | None] = [None, *settings]
     clamps = [() if setting is None else (setting.clamp(feature),) for setting in kinds]
     written = writer.write(prompts, clamps)
     answers = [
@@ -120,7 +120,7 @@ def demonstrate(
 
 
 def _answers(
-    demonstration: Demonstration, setting: Setting | None, written: Sequence[Written], distance: Distance
+    demonstration: Demonstration, setting: ClampSetting | None, written: Sequence[Written], distance: Distance
 ) -> Answers:
     texts = tuple(one.text for one in written)
     return Answers(

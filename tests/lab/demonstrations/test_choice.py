@@ -13,7 +13,7 @@ from monitor.lab.demonstrations.choice import (
     telling_tokens,
 )
 from monitor.lab.demonstrations.judgement import Judgement
-from monitor.lab.demonstrations.writing import Writer
+from monitor.lab.demonstrations.writer import Writer
 from tests.lab.demonstrations.planted import PLANTED
 
 

@@ -1,6 +1,6 @@
 """What a demonstration is made of."""
 
-from monitor.lab.demonstrations.demonstration import Setting, answered, asked, text_of
+from monitor.lab.demonstrations.demonstration import ClampSetting, answered, asked, text_of
 from monitor.records import Clamp, Where
 from tests.lab.demonstrations.planted import PLANTED
 
@@ -12,9 +12,9 @@ def test_development_prompts_measure_nothing():
 
 
 def test_amplifying_holds_everywhere_and_taking_away_is_tried_both_ways():
-    both = Setting(-1.0, Where.ACTIVE), Setting(-1.0, Where.EVERYWHERE)
+    both = ClampSetting(-1.0, Where.ACTIVE), ClampSetting(-1.0, Where.EVERYWHERE)
     down = type(PLANTED)(**{**vars(PLANTED), "targets": (-1.0, 0.5)})
-    assert down.settings == (*both, Setting(0.5, Where.EVERYWHERE))
+    assert down.settings == (*both, ClampSetting(0.5, Where.EVERYWHERE))
     assert both[0].clamp(7) == Clamp(7, -1.0, Where.ACTIVE)
     assert [str(setting) for setting in down.settings] == [
         "-1 × maximum, where active",

@@ -5,12 +5,12 @@ import json
 import pytest
 
 from monitor.lab.cost.points import Share
-from monitor.lab.demonstrations.choice import Candidate, Choice
-from monitor.lab.demonstrations.demonstration import Setting
+from monitor.lab.demonstrations.choice import Candidate, FeatureChoice
+from monitor.lab.demonstrations.demonstration import ClampSetting
 from monitor.lab.demonstrations.related import Neighbour, Neighbours, Shared, SharedFeatures
 from monitor.lab.demonstrations.report import HEADS, as_json, failures, page, rows, samples
 from monitor.lab.demonstrations.study import Answers, Demonstrated
-from monitor.lab.demonstrations.writing import Distance
+from monitor.lab.demonstrations.writer import Distance
 from monitor.records import Where
 from tests.lab.demonstrations.planted import PLANTED
 
@@ -26,15 +26,15 @@ def answers(setting, texts, kl):
 
 @pytest.fixture
 def one():
-    setting = Setting(2.0, Where.EVERYWHERE)
+    setting = ClampSetting(2.0, Where.EVERYWHERE)
     chosen = Candidate(7, "power", 0.95, 1.0, 0.25, 0.5)
     other = Candidate(9, "", 0.9, 0.5, 0.0, 0.0)
     return Demonstrated(
         PLANTED,
-        Choice(chosen, (chosen, other), setting),
+        FeatureChoice(chosen, (chosen, other), setting),
         tuple(f"prompt {i}" for i in range(6)),
         answers(None, PLAIN, 0.0),
-        (answers(Setting(1.0, Where.EVERYWHERE), PLAIN, 0.1), answers(setting, STEERED, 0.75)),
+        (answers(ClampSetting(1.0, Where.EVERYWHERE), PLAIN, 0.1), answers(setting, STEERED, 0.75)),
         Neighbours((Neighbour(3, "strength", 0.5, 0.75),), Share(0.25, 0.2, 0.3, 400)),
         SharedFeatures((Shared(0, 1, 7, "power", 0.75, 0.0), Shared(0, 2, -1, "", 0.0, 0.0))),
     )

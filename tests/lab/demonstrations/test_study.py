@@ -4,7 +4,7 @@ import pytest
 
 from monitor.lab.demonstrations.demonstration import text_of
 from monitor.lab.demonstrations.study import DemonstrationSizes, demonstrate
-from monitor.lab.demonstrations.writing import Writer
+from monitor.lab.demonstrations.writer import Writer
 from tests.lab.demonstrations.planted import PLANTED
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from monitor.lab.demonstrations.writing import Writer
+from monitor.lab.demonstrations.writer import Writer
 from monitor.lab.pair import need_statistics
 from monitor.model.offline.edits import Clamped
 from monitor.records import Clamp, Where
