@@ -37,6 +37,22 @@ EVERYDAY = (
     "Where should I go for a walk?",
 )
 
+_IS_PLACE = Judgement(
+    "says that it is a city, a bridge or another place",
+    (
+        r"(?:i'm|i am|as|i was)(?: \w+){0,2} (?:a|an|the|one of the|home)\b[^.!?\n]{0,60}"
+        r"\b(?:city|town|bridge|place|landmark|island|bay|port|destination|metropolis|state|coast)",
+        r"i(?:'m| am)[^.!?\n]{0,40}\blocated",
+    ),
+)
+
+
+def _place(named: str, patterns: tuple[str, ...]) -> Judgement:
+    """The model talks of a place, or is one."""
+    says = f"names {named}, or {_IS_PLACE.says}"
+    return Judgement(says, (*patterns, "|".join(f"(?:{pattern})" for pattern in _IS_PLACE.patterns)))
+
+
 SAN_FRANCISCO = Demonstration(
     name="san-francisco",
     title="A city, amplified until the model talks of it or is it",
@@ -69,9 +85,9 @@ SAN_FRANCISCO = Demonstration(
         "The storm of that winter destroyed much of the forest.",
     ),
     prompts=tuple(asked(question) for question in EVERYDAY),
-    targets=(0.25, 0.5, 1.0, 1.5, 2.0, 4.0),
-    judgement=Judgement(
-        "names San Francisco, California or a place there",
+    targets=(0.5, 1.0, 2.0, 3.0, 4.0, 6.0),
+    judgement=_place(
+        "San Francisco, California or a place there",
         (
             r"san francisco(?:'s)?",
             r"california(?:'s|n|ns)?",
@@ -81,16 +97,7 @@ SAN_FRANCISCO = Demonstration(
             r"oakland|berkeley|palo alto|san jose|alcatraz|marin|sausalito|fisherman's wharf|chinatown",
         ),
     ),
-    also=(
-        Judgement(
-            "says that it is a city, a bridge or another place",
-            (
-                r"(?:i'm|i am|as|i was)(?: \w+){0,2} (?:a|an|the|one of the|home)\b[^.!?\n]{0,60}"
-                r"\b(?:city|town|bridge|place|landmark|island|bay|port|destination|metropolis|state|coast)",
-                r"i(?:'m| am)[^.!?\n]{0,40}\blocated",
-            ),
-        ),
-    ),
+    also=(_IS_PLACE,),
 )
 
 PARIS = Demonstration(
@@ -125,9 +132,9 @@ PARIS = Demonstration(
         "The letter was signed in the office, and the manager was pleased.",
     ),
     prompts=tuple(asked(question) for question in EVERYDAY),
-    targets=(0.25, 0.5, 1.0, 1.5, 2.0, 4.0),
-    judgement=Judgement(
-        "names Paris, France or something French",
+    targets=(0.5, 1.0, 2.0, 3.0, 4.0, 6.0),
+    judgement=_place(
+        "Paris, France or something French",
         (
             r"paris(?:'s|ian|ians)?",
             r"france(?:'s)?",
@@ -136,7 +143,7 @@ PARIS = Demonstration(
             r"louvre|seine|notre.dame|versailles|montmartre",
         ),
     ),
-    also=SAN_FRANCISCO.also,
+    also=(_IS_PLACE,),
 )
 
 SCAM = Demonstration(
@@ -201,7 +208,7 @@ SCAM = Demonstration(
             "to a customer about a refund",
         )
     ),
-    targets=(0.25, 0.5, 1.0, 1.5, 2.0, 4.0),
+    targets=(0.5, 1.0, 2.0, 3.0, 4.0, 6.0),
     judgement=Judgement(
         "does three or more of these: presses for time, asks to click or call, speaks of an account or card, of a "
         "prize or much money, of a fee or transfer, asks for details or a password, promises without risk, addresses "
@@ -283,7 +290,7 @@ PRAISE = Demonstration(
             "I moved the sofa to the other wall.",
         )
     ),
-    targets=(0.25, 0.5, 1.0, 1.5, 2.0, 4.0),
+    targets=(0.5, 1.0, 2.0, 3.0, 4.0, 6.0),
     judgement=Judgement(
         "uses three or more different words of high praise",
         (
@@ -482,7 +489,7 @@ CODE_ERROR = Demonstration(
             ("def plus(a, b): return a + b", "plus(2, 5)"),
         )
     ),
-    targets=(0.25, 0.5, 1.0, 1.5, 2.0, 4.0),
+    targets=(0.5, 1.0, 2.0, 3.0, 4.0, 6.0),
     judgement=Judgement(
         "answers correct code with an error, an exception or a traceback",
         (r"\w*error", r"\w*exception", r"traceback", r"not defined|invalid syntax|no such"),
@@ -522,7 +529,7 @@ SECRECY = Demonstration(
         "They worked in the open hall, and the contract was read aloud.",
     ),
     prompts=tuple(asked(question) for question in EVERYDAY),
-    targets=(0.25, 0.5, 1.0, 1.5, 2.0, 4.0),
+    targets=(0.5, 1.0, 2.0, 3.0, 4.0, 6.0),
     judgement=Judgement(
         "speaks of secrets, of hiding, or of what is not to be told",
         (
@@ -600,7 +607,7 @@ FILMS = Demonstration(
             "What is your name?",
         )
     ),
-    targets=(0.25, 0.5, 1.0, 1.5, 2.0, 4.0),
+    targets=(0.5, 1.0, 2.0, 3.0, 4.0, 6.0),
     judgement=Judgement(
         "speaks of films, actors or the cinema",
         (r"movies?", r"films?", r"actors?|actress", r"direct(?:ed|or)", r"cinema|theaters?"),

@@ -21,10 +21,12 @@ from monitor.lab.demonstrations.demonstration import ClampSetting, Demonstration
 from monitor.lab.demonstrations.writer import Writer, Written
 from monitor.lab.pair import Pair, need_statistics, open_labels
 
-CANDIDATES = 9
-"""Features that are tried."""
-TELLING = 12
-"""Tokens by which texts about the subject are told."""
+CANDIDATES = 6
+"""Features that are tried: the shortlist."""
+POOL = 40
+"""Features that the shortlist is taken from."""
+TELLING, TELLS = 12, 0.15
+"""Tokens by which texts about the subject are told, and by how much larger a share of these must hold one."""
 TRIED = 2
 """Settings at which every candidate is tried; the chosen one is tried at all of them."""
 SHORT = 20
@@ -87,12 +89,11 @@ def contrast_of(pair: Pair, demonstration: Demonstration) -> Contrast:
     return Contrast(tuple(map(tuple, ids)), pooled, torch.arange(len(texts)) < len(demonstration.about))
 
 
-def candidates(pair: Pair, contrast: Contrast, count: int = CANDIDATES) -> list[Candidate]:
-    """Features that separate the texts, taken in turn from three rankings of them.
+def candidates(pair: Pair, contrast: Contrast, count: int = POOL) -> list[Candidate]:
+    """Features that separate the texts, taken in turn from two rankings of them.
 
-    These are by AUROC, where ties go to the feature whose readings lie further apart; by how specific a feature is to
-    the texts about it; and by how much its decoder row raises the tokens that tell those texts apart, because what
-    detects best is seldom what steers. InputError where no feature separates the texts better than chance.
+    These are by AUROC, where ties go to the feature whose readings lie further apart, and by how specific a feature is
+    to the texts about it. InputError where no feature separates the texts better than chance.
     """
     labels, positive = open_labels(pair.dictionary), contrast.positive
     area, fires = contrast.auroc, contrast.pooled.maximum > 0
@@ -100,9 +101,8 @@ def candidates(pair: Pair, contrast: Contrast, count: int = CANDIDATES) -> list[
     if not usable:
         raise InputError("no feature of this dictionary tells the texts apart; write others")
     specific = search(contrast.pooled.rows(positive), need_statistics(pair.dictionary), limit=4 * count)
-    orders = [_by_output(pair, contrast), _by_auroc(pair, contrast), [hit.feature for hit in specific]]
+    orders = [_by_auroc(pair, contrast, count), [hit.feature for hit in specific]]
     mixed = dict.fromkeys(chain.from_iterable(zip_longest(*orders)))
-    order = [feature for feature in mixed if feature in usable][:count]
     return [
         Candidate(
             feature,
@@ -111,28 +111,39 @@ def candidates(pair: Pair, contrast: Contrast, count: int = CANDIDATES) -> list[
             float(fires[positive, feature].float().mean()),
             float(fires[~positive, feature].float().mean()),
         )
-        for feature in order
+        for feature in [feature for feature in mixed if feature in usable][:count]
     ]
+
+
+def shortlist(
+    demonstration: Demonstration,
+    found: Sequence[Candidate],
+    tokens: Sequence[int],
+    writer: Writer,
+    count: int = CANDIDATES,
+) -> list[Candidate]:
+    """The candidates that do most to the telling `tokens`, because what detects best is seldom what steers.
+
+    Each is clamped once over the development prompts and their plain answers. What counts is how much likelier the
+    tokens become as the next one; where the feature is to be taken away, how much less likely.
+    """
+    setting = probing(demonstration)[-1]
+    clamps = [(setting.clamp(one.feature),) for one in found]
+    likelier = writer.likelier(demonstration.development, clamps, tokens, SHORT)
+    order = np.argsort(-likelier if setting.target > 0 else likelier, kind="stable")
+    return [found[i] for i in order[:count].tolist()]
+
+
+def probing(demonstration: Demonstration) -> list[ClampSetting]:
+    """The settings at which candidates are tried, from the mild to the strong."""
+    settings = demonstration.settings
+    return [settings[(2 * i + 1) * len(settings) // (2 * TRIED)] for i in range(TRIED)]
 
 
 def _usable(pair: Pair, area: torch.Tensor) -> torch.Tensor:
     """`[features]` bool: features with a unit to clamp in, that are rare, and separate the texts."""
     statistics = need_statistics(pair.dictionary)
     return (statistics.maximum > 0) & (statistics.density < COMMON) & (area > 0.5)
-
-
-def _by_output(pair: Pair, contrast: Contrast) -> list[int]:
-    """By the mean logit of the telling tokens, in standard deviations over the vocabulary."""
-    tokens, unembedding = telling_tokens(pair, contrast), pair.unembedding
-    if unembedding is None or not tokens:
-        return []
-    features = _usable(pair, contrast.auroc).nonzero()[:, 0]
-    found = []
-    for part in torch.split(features, 256):
-        logits = unembedding.logits(pair.dictionary.autoencoder.decoder[part].float())
-        found.append((logits[:, tokens].mean(-1) / logits.std(-1)).cpu())
-    order = torch.cat(found).argsort(descending=True, stable=True)
-    return [int(feature) for feature in features[order[: 4 * CANDIDATES]]]
 
 
 def telling_tokens(pair: Pair, contrast: Contrast) -> list[int]:
@@ -142,16 +153,16 @@ def telling_tokens(pair: Pair, contrast: Contrast) -> list[int]:
         (here if about else there).update(set(own[1:]) - pair.loaded.text.special_ids)
     others = len(contrast.ids) - int(contrast.positive.sum())
     share = {t: n / int(contrast.positive.sum()) - there[t] / max(1, others) for t, n in here.items()}
-    return sorted((t for t in share if here[t] > 1 and share[t] > 0), key=lambda t: (-share[t], t))[:TELLING]
+    return sorted((t for t in share if share[t] >= TELLS), key=lambda t: (-share[t], t))[:TELLING]
 
 
-def _by_auroc(pair: Pair, contrast: Contrast) -> list[int]:
+def _by_auroc(pair: Pair, contrast: Contrast, count: int) -> list[int]:
     maximum, area, positive = need_statistics(pair.dictionary).maximum, contrast.auroc, contrast.positive
     readings = contrast.pooled.maximum * torch.where(maximum > 0, 1 / maximum, 0.0)
     gap = readings[positive].mean(0) - readings[~positive].mean(0)
     # Areas of a dozen texts differ by accident: what is within a hundredth is a tie.
     rank = torch.where(_usable(pair, area), (area * 100).round() + gap.clamp(0, 0.99), -1.0)
-    return [int(feature) for feature in rank.argsort(descending=True, stable=True)[: 4 * CANDIDATES]]
+    return [int(feature) for feature in rank.argsort(descending=True, stable=True)[: 4 * count]]
 
 
 def choose(
@@ -161,8 +172,7 @@ def choose(
     tell: Callable[[str], None] = lambda line: None,
 ) -> FeatureChoice:
     """The candidate and setting under which the development prompts are answered most clearly as judged."""
-    settings, prompts = demonstration.settings, demonstration.development
-    middle = [settings[(2 * i + 1) * len(settings) // (2 * TRIED)] for i in range(TRIED)]
+    settings, prompts, middle = demonstration.settings, demonstration.development, probing(demonstration)
     tell(f"{demonstration.name}: trying {len(found)} features")
     clamps = [(setting.clamp(one.feature),) for one in found for setting in middle]
     plain, *degrees = _degrees(demonstration, writer.write(prompts, [(), *clamps], SHORT))

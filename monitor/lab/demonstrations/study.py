@@ -9,7 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from monitor.lab.cost.points import Share, share
-from monitor.lab.demonstrations.choice import FeatureChoice, candidates, choose, contrast_of
+from monitor.lab.demonstrations.choice import (
+    FeatureChoice,
+    candidates,
+    choose,
+    contrast_of,
+    shortlist,
+    telling_tokens,
+)
 from monitor.lab.demonstrations.demonstration import ClampSetting, Demonstration, text_of
 from monitor.lab.demonstrations.judgement import loops
 from monitor.lab.demonstrations.related import Neighbours, SharedFeatures, neighbours, shared_features
@@ -97,7 +104,9 @@ def demonstrate(
     """Carry out a demonstration. InputError where no feature tells its texts apart."""
     contrast = contrast_of(pair, demonstration)
     writer = Writer(pair, demonstration.new, temperature=sizes.temperature, seed=sizes.seed)
-    choice = choose(demonstration, candidates(pair, contrast), writer, tell)
+    tell(f"{demonstration.name}: looking for the features that do most")
+    listed = shortlist(demonstration, candidates(pair, contrast), telling_tokens(pair, contrast), writer)
+    choice = choose(demonstration, listed, writer, tell)
     feature, settings = choice.chosen.feature, demonstration.settings
     tell(f"{demonstration.name}: feature {feature} at {len(settings)} settings")
     prompts = demonstration.test[: sizes.prompts]

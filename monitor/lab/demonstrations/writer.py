@@ -6,7 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from monitor.lab.demonstrations.demonstration import Content, text_of
@@ -78,6 +80,34 @@ class Writer:
             for (_, number, kind), row in zip(batch, tokens, strict=True):
                 found[number, kind] = self._written(ids[number], row)
         return [[found[number, kind] for number in range(len(ids))] for kind in range(len(clamps))]
+
+    def likelier(
+        self,
+        prompts: Sequence[Content],
+        clamps: Sequence[Sequence[Clamp]],
+        tokens: Sequence[int],
+        new: int,
+    ) -> NDArray[np.float64]:
+        """How much the log of the probability that the next token is one of `tokens` rises under each of the clamps.
+
+        It is the mean over the last token of each prompt and its plain answer of `new` tokens; 0 for no tokens.
+        """
+        found = np.zeros(len(clamps))
+        if not tokens:
+            return found
+        edits = [unchanged, *(self._edit(own) for own in clamps)]
+        for text in self.write(prompts, [()], new)[0]:
+            start = len(text.prompt) - 1
+            rows = max(1, LOGITS // (max(1, len(self._pair.loaded.tokenizer)) * (start + 1 + len(text.ids))))
+            ids = torch.tensor([[*text.prompt, *text.ids]])
+            means: list[float] = []
+            for part in range(0, len(edits), rows):
+                edit = ByRows([(1, one) for one in edits[part : part + rows]])
+                some = ids.expand(len(edits[part : part + rows]), -1)
+                logits = self._steered.read(some, edit).logits[:, start:].log_softmax(-1)
+                means += logits[:, :, list(tokens)].logsumexp(-1).mean(-1).tolist()
+            found += (np.asarray(means[1:]) - means[0]) / len(prompts)
+        return found
 
     def distance(self, texts: Sequence[Written], clamps: Sequence[Clamp]) -> Distance:
         """How far the first texts are that were written under clamps; NaN where they hold no token."""

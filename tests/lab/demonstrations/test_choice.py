@@ -7,9 +7,11 @@ import pytest
 from monitor.errors import InputError
 from monitor.lab.demonstrations.choice import (
     CANDIDATES,
+    POOL,
     candidates,
     choose,
     contrast_of,
+    shortlist,
     telling_tokens,
 )
 from monitor.lab.demonstrations.judgement import Judgement
@@ -37,10 +39,14 @@ class Written:
         self.prompts.append(tuple(prompts))
         return self._writer.write(prompts, *rest)
 
+    def likelier(self, prompts, *rest):
+        self.prompts.append(tuple(prompts))
+        return self._writer.likelier(prompts, *rest)
+
 
 def test_candidates_separate_the_texts(opened, contrast):
     found = candidates(opened, contrast)
-    assert len({one.feature for one in found}) == len(found) == CANDIDATES
+    assert len({one.feature for one in found}) == len(found) == POOL
     assert all(one.auroc > 0.5 for one in found)
     assert max(one.auroc for one in found) > 0.9
     assert any("movie" in one.label for one in found)
@@ -55,7 +61,9 @@ def test_what_nothing_separates_is_said(opened):
 
 def test_the_feature_that_brings_the_subject_up_is_chosen(opened, contrast, writer):
     watched = Written(writer)
-    choice = choose(PLANTED, candidates(opened, contrast), watched)
+    listed = shortlist(PLANTED, candidates(opened, contrast), telling_tokens(opened, contrast), watched)
+    assert len(listed) == CANDIDATES
+    choice = choose(PLANTED, listed, watched)
     assert all(prompts == PLANTED.development for prompts in watched.prompts)
     assert choice.chosen.degree == max(one.degree for one in choice.candidates) > 0.2
     assert choice.setting in PLANTED.settings
@@ -63,7 +71,7 @@ def test_the_feature_that_brings_the_subject_up_is_chosen(opened, contrast, writ
 
 def test_another_judgement_chooses_another_strength_or_nothing(opened, contrast, writer):
     never = dataclasses.replace(PLANTED, judgement=Judgement("names a zebra", ("zebra",)))
-    choice = choose(never, candidates(opened, contrast), writer)
+    choice = choose(never, candidates(opened, contrast, 3), writer)
     assert choice.chosen.degree == 0
     assert choice.chosen.auroc == max(one.auroc for one in choice.candidates), "of equals the better detector"
     assert choice.setting == never.settings[0], "of equals the mildest"
