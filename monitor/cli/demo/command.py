@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -16,6 +17,7 @@ from monitor.cli.demo import demonstrations, view
 from monitor.cli.demo.expectations import Expectations
 from monitor.cli.demo.scrape import scrape
 from monitor.cli.demo.script import SCRIPT, DemoScript
+from monitor.cli.demo.slider import slider_view
 from monitor.cli.demo.steps import DemoSteps
 from monitor.cli.demo.tally import CallTally
 from monitor.cli.opened_pair import opened_pair
@@ -100,7 +102,7 @@ def demo(
         model, dictionary, policies, layer, device, dtype, dictionary_format, skip_self_test
     )
     console = recorder() if svg else stdout_console()
-    expect = run(console, lambda: local_server(flags), SCRIPT)
+    expect = run(console, lambda: local_server(flags), SCRIPT if model is None else _elsewhere(SCRIPT))
     if svg:
         typer.echo(console.export_text(clear=False))
         save_recorded(console, svg, "sae-monitor demo")
@@ -130,6 +132,13 @@ def run(console: Console, start: Start, script: DemoScript) -> Expectations:
     return expect
 
 
+def _elsewhere(script: DemoScript) -> DemoScript:
+    """The script for another pair than the bundled one: what a feature brings up is shown there, and not expected."""
+    return (
+        script if script.slider is None else replace(script, slider=replace(script.slider, must_show=False))
+    )
+
+
 def _on_server(console: Console, endpoint: Endpoint, script: DemoScript, expect: Expectations) -> None:
     """Everything between start and stop."""
     before = scrape(endpoint.metrics_address)
@@ -150,6 +159,9 @@ def _on_server(console: Console, endpoint: Endpoint, script: DemoScript, expect:
         comparison = steps.suppress(script.suppression, listed.policies)
         if comparison is not None:
             console.print(view.side_by_side(comparison, painter.colour))
+        if script.slider is not None and (turned := steps.turn_up(script.slider)) is not None:
+            console.print(view.heading(f"One feature, turned up: {script.slider.demonstration}"))
+            console.print(slider_view(turned))
         steps.coverage()
         console.print(view.heading("Metrics that moved"))
         console.print(view.counters(steps.counters(endpoint.metrics_address, before)))

@@ -6,7 +6,7 @@ Nothing here sees the prompts that a demonstration is measured on.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, zip_longest
 
@@ -118,19 +118,19 @@ def candidates(pair: Pair, contrast: Contrast, count: int = POOL) -> list[Candid
 def shortlist(
     demonstration: Demonstration,
     found: Sequence[Candidate],
-    tokens: Sequence[int],
+    tokens: Mapping[int, float],
     writer: Writer,
     count: int = CANDIDATES,
 ) -> list[Candidate]:
     """The candidates that do most to the telling `tokens`, because what detects best is seldom what steers.
 
-    Each is clamped once over the development prompts and their plain answers. What counts is how much likelier the
-    tokens become as the next one; where the feature is to be taken away, how much less likely.
+    Each is clamped once over the development prompts and their plain answers. What counts is how much more the logits
+    of the tokens rise than those of all others; where the feature is to be taken away, how much more they fall.
     """
-    setting = probing(demonstration)[-1]
+    setting = probing(demonstration)[0]
     clamps = [(setting.clamp(one.feature),) for one in found]
-    likelier = writer.likelier(demonstration.development, clamps, tokens, SHORT)
-    order = np.argsort(-likelier if setting.target > 0 else likelier, kind="stable")
+    raised = writer.specificity(demonstration.development, clamps, tokens, SHORT)
+    order = np.argsort(-raised if setting.target > 0 else raised, kind="stable")
     return [found[i] for i in order[:count].tolist()]
 
 
@@ -146,14 +146,20 @@ def _usable(pair: Pair, area: torch.Tensor) -> torch.Tensor:
     return (statistics.maximum > 0) & (statistics.density < COMMON) & (area > 0.5)
 
 
-def telling_tokens(pair: Pair, contrast: Contrast) -> list[int]:
-    """Tokens that stand in more of the texts about the subject than in others, the most telling first."""
+def telling_tokens(pair: Pair, contrast: Contrast) -> dict[int, float]:
+    """Tokens that stand in more of the texts about the subject than in others, and by how much larger a share of them.
+
+    The most telling come first.
+    """
     here, there = Counter[int](), Counter[int]()
     for own, about in zip(contrast.ids, contrast.positive.tolist(), strict=True):
         (here if about else there).update(set(own[1:]) - pair.loaded.text.special_ids)
-    others = len(contrast.ids) - int(contrast.positive.sum())
-    share = {t: n / int(contrast.positive.sum()) - there[t] / max(1, others) for t, n in here.items()}
-    return sorted((t for t in share if share[t] >= TELLS), key=lambda t: (-share[t], t))[:TELLING]
+    texts = int(contrast.positive.sum())
+    others = max(1, len(contrast.ids) - texts)
+    # Words that hold a text together stand on both sides, and say nothing even where they happen to differ.
+    share = {t: n / texts - there[t] / others for t, n in here.items() if n / texts >= 4 * there[t] / others}
+    order = sorted((t for t in share if share[t] >= TELLS), key=lambda t: (-share[t], t))[:TELLING]
+    return {token: share[token] for token in order}
 
 
 def _by_auroc(pair: Pair, contrast: Contrast, count: int) -> list[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -81,32 +81,36 @@ class Writer:
                 found[number, kind] = self._written(ids[number], row)
         return [[found[number, kind] for number in range(len(ids))] for kind in range(len(clamps))]
 
-    def likelier(
+    def specificity(
         self,
         prompts: Sequence[Content],
         clamps: Sequence[Sequence[Clamp]],
-        tokens: Sequence[int],
+        tokens: Mapping[int, float],
         new: int,
     ) -> NDArray[np.float64]:
-        """How much the log of the probability that the next token is one of `tokens` rises under each of the clamps.
+        """How much more each of the clamps raises the logits of `tokens` than those of all others, `[clamps]`.
 
-        It is the mean over the last token of each prompt and its plain answer of `new` tokens; 0 for no tokens.
+        In standard deviations of the change over the vocabulary, the mean over the tokens by their weights, and over
+        the last token of each prompt and its plain answer of `new` tokens; 0 for no tokens and where nothing changes.
         """
         found = np.zeros(len(clamps))
         if not tokens:
             return found
-        edits = [unchanged, *(self._edit(own) for own in clamps)]
+        which = list(tokens)
+        weights = torch.tensor([tokens[token] for token in which], dtype=torch.float64)
         for text in self.write(prompts, [()], new)[0]:
             start = len(text.prompt) - 1
-            rows = max(1, LOGITS // (max(1, len(self._pair.loaded.tokenizer)) * (start + 1 + len(text.ids))))
             ids = torch.tensor([[*text.prompt, *text.ids]])
-            means: list[float] = []
-            for part in range(0, len(edits), rows):
-                edit = ByRows([(1, one) for one in edits[part : part + rows]])
-                some = ids.expand(len(edits[part : part + rows]), -1)
-                logits = self._steered.read(some, edit).logits[:, start:].log_softmax(-1)
-                means += logits[:, :, list(tokens)].logsumexp(-1).mean(-1).tolist()
-            found += (np.asarray(means[1:]) - means[0]) / len(prompts)
+            plain = self._steered.read(ids, unchanged).logits[:, start:]
+            rows = max(1, LOGITS // (max(1, len(self._pair.loaded.tokenizer)) * ids.shape[1]))
+            for part in range(0, len(clamps), rows):
+                some = clamps[part : part + rows]
+                edit = ByRows([(1, self._edit(own)) for own in some])
+                change = self._steered.read(ids.expand(len(some), -1), edit).logits[:, start:] - plain
+                spread = change.std(-1, keepdim=True).clamp_min(1e-6)
+                each = ((change[..., which] - change.mean(-1, keepdim=True)) / spread).double().cpu()
+                scores = (each * weights).sum(-1).mean(-1) / weights.sum()
+                found[part : part + len(some)] += scores.numpy() / len(prompts)
         return found
 
     def distance(self, texts: Sequence[Written], clamps: Sequence[Clamp]) -> Distance:

@@ -39,9 +39,9 @@ class Written:
         self.prompts.append(tuple(prompts))
         return self._writer.write(prompts, *rest)
 
-    def likelier(self, prompts, *rest):
+    def specificity(self, prompts, *rest):
         self.prompts.append(tuple(prompts))
-        return self._writer.likelier(prompts, *rest)
+        return self._writer.specificity(prompts, *rest)
 
 
 def test_candidates_separate_the_texts(opened, contrast):

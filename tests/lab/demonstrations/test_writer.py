@@ -75,19 +75,22 @@ def test_nothing_written_has_no_distance(writer):
     assert math.isnan(writer.distance([], ()).kl)
 
 
-def test_tokens_become_likelier_by_so_much(opened, writer, clamp):
-    tokens = [5, 9, 200]
+def test_tokens_are_raised_by_so_much_more_than_others(opened, writer, clamp):
+    tokens = {5: 1.0, 9: 0.5, 200: 0.25}
     maximum = need_statistics(opened.dictionary).maximum
     edit = Clamped(
         opened.dictionary.autoencoder, maximum, [clamp], opened.loaded.device, limit=opened.norm_limit
     )
-    gaps = []
+    scores = []
     for text in writer.write(PROMPTS, [()], 4)[0]:
         ids, start = torch.tensor([[*text.prompt, *text.ids]]), len(text.prompt) - 1
-        plain = opened.harvester.logits(ids)[0, start:].double().log_softmax(-1)
-        edited = opened.harvester.logits(ids, lambda x: edit(x, 0))[0, start:].double().log_softmax(-1)
-        gaps.append(float((edited[:, tokens].logsumexp(-1) - plain[:, tokens].logsumexp(-1)).mean()))
-    found = writer.likelier(PROMPTS, [(), (clamp,)], tokens, 4)
-    assert found[0] == 0
-    assert found[1] == pytest.approx(sum(gaps) / len(gaps), rel=1e-3)
-    assert writer.likelier(PROMPTS, [(clamp,)], [], 4).tolist() == [0]
+        plain = opened.harvester.logits(ids)[0, start:].double()
+        change = opened.harvester.logits(ids, lambda x: edit(x, 0))[0, start:].double() - plain
+        raised = sum(
+            weight * (change[:, token] - change.mean(-1)) / change.std(-1) for token, weight in tokens.items()
+        )
+        scores.append(float((raised / 1.75).mean()))
+    found = writer.specificity(PROMPTS, [(), (clamp,)], tokens, 4)
+    assert found[0] == pytest.approx(0, abs=0.05)
+    assert found[1] == pytest.approx(sum(scores) / len(scores), rel=1e-3)
+    assert writer.specificity(PROMPTS, [(clamp,)], {}, 4).tolist() == [0]
