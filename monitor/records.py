@@ -159,6 +159,14 @@ class Where(enum.StrEnum):
     ACTIVE = "active"
     EVERYWHERE = "everywhere"
 
+    @classmethod
+    def by_default(cls, target: float) -> Where:
+        """Where a request's clamp applies that does not say: amplifying, everywhere; else where the feature is active.
+
+        A feature is amplified to bring up what the text is not about, so it is active nowhere yet.
+        """
+        return cls.EVERYWHERE if target > 0 else cls.ACTIVE
+
 
 class ErrorTerm(enum.StrEnum):
     """What becomes of the part of the residual that the dictionary does not explain, on tokens that are edited.
@@ -194,12 +202,14 @@ class Clamp:
             )
 
     def strengthened(self, other: Clamp | None) -> Clamp:
-        """This clamp and another of the same feature as one: the lower target, everywhere if either says so,
-        without the error term if either says so.
+        """This clamp and another of the same feature as one: the lower target, without the error term if either says
+        so, and everywhere if either says so. One that amplifies does not widen one that suppresses.
         """
         if other is None:
             return self
-        where = Where.EVERYWHERE if Where.EVERYWHERE in (self.where, other.where) else Where.ACTIVE
+        counted = [clamp for clamp in (self, other) if clamp.target <= 0] or [self, other]
+        wide = any(clamp.where is Where.EVERYWHERE for clamp in counted)
+        where = Where.EVERYWHERE if wide else Where.ACTIVE
         drop = ErrorTerm.DROP in (self.error_term, other.error_term)
         error_term = ErrorTerm.DROP if drop else ErrorTerm.KEEP
         return Clamp(self.feature, min(self.target, other.target), where, error_term)

@@ -65,6 +65,9 @@ def test_a_clamp_is_only_ever_strengthened():
     assert mild.strengthened(None) is mild
     other = Clamp(3, -2.0, Where.EVERYWHERE)
     assert mild.strengthened(other) == other.strengthened(mild) == other
+    amplified = Clamp(3, 4.0, Where.EVERYWHERE)
+    assert mild.strengthened(amplified) == amplified.strengthened(mild) == mild
+    assert amplified.strengthened(Clamp(3, 2.0)) == Clamp(3, 2.0, Where.EVERYWHERE)
     dropped = Clamp(3, 0.0, error_term=ErrorTerm.DROP)
     assert mild.strengthened(dropped) == Clamp(3, -0.5, Where.ACTIVE, ErrorTerm.DROP)
 

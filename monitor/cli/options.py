@@ -141,8 +141,8 @@ Clamps = Annotated[
         "--clamp",
         parser=parse_clamp,
         metavar=SYNTAX,
-        help="Set a feature to this value, in units of its recorded maximum, on tokens where it is active (the "
-        "default) or everywhere. Repeatable.",
+        help="Set a feature to this value, in units of its recorded maximum, on tokens where it is active or "
+        "everywhere. Where neither is said: everywhere for a value above 0, else where it is active. Repeatable.",
         rich_help_panel=SAMPLES,
     ),
 ]
@@ -160,7 +160,8 @@ Compared = Annotated[
         "--compare",
         parser=parse_compare,
         metavar=COMPARED,
-        help="Generate once without and once with each of these values of a feature, and show them side by side.",
+        help="Generate once without and once with each of these values of a feature, and show them side by side. "
+        "Where neither is said, a value above 0 holds on every token, any other where the feature is active.",
         rich_help_panel=SAMPLES,
     ),
 ]

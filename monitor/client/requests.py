@@ -11,7 +11,11 @@ Prompt = str | Iterable[Mapping[str, str]] | pb.Input
 """A text, the turns of a conversation as `{"role": …, "content": …}` (roles system, user, assistant), or an `Input`."""
 
 Clamps = Mapping[int, float] | Iterable[pb.Clamp]
-"""Targets by feature, in units of its recorded maximum, or `Clamp` messages, which have more fields."""
+"""Targets by feature, in units of its recorded maximum, or `Clamp` messages, which have more fields.
+
+A clamp that does not say where it applies edits every token where its target is above 0, else those on which the
+feature is active.
+"""
 
 _ROLES = {"system": pb.ROLE_SYSTEM, "user": pb.ROLE_USER, "assistant": pb.ROLE_ASSISTANT}
 

@@ -22,12 +22,21 @@ from prometheus_client import CollectorRegistry, Counter, start_http_server
 from monitor.v1 import monitor_pb2 as pb
 from monitor.v1 import monitor_pb2_grpc
 
-POWER, LIES = 11, 22
-WORDS = {"power": (POWER, 0.9), "control": (POWER, 0.5), "lie": (LIES, 0.7), "deceive": (LIES, 0.8)}
+POWER, LIES, FILMS = 11, 22, 33
+WORDS = {
+    "power": (POWER, 0.9),
+    "control": (POWER, 0.5),
+    "lie": (LIES, 0.7),
+    "deceive": (LIES, 0.8),
+    "movie": (FILMS, 0.9),
+    "film": (FILMS, 0.8),
+}
 """What a word reads."""
 THRESHOLD = 0.6
 PLAIN = ("more", "power", "gives", "more", "control", ".")
 CLAMPED = ("friends", "help", "one", "another", ".")
+TURNED_UP = ("I", "watched", "a", "movie", ".")
+"""What is written where the feature of films is turned up."""
 DIGESTS = pb.Digests(
     model="sha256:" + "a1" * 32, dictionary="sha256:" + "b2" * 32, policies="sha256:" + "c3" * 32
 )
@@ -92,6 +101,18 @@ class Scripted(monitor_pb2_grpc.MonitorServiceServicer):
         shown = tokens if request.include_tokens else []
         return pb.ScoreResponse(request_id="r-1", verdict=verdict, tokens=shown, digests=DIGESTS)
 
+    def Inspect(self, request: pb.InspectRequest, context: grpc.ServicerContext) -> pb.InspectResponse:
+        tokens = _tokens(_words(_text(request.input, context)), pb.PHASE_PROMPT, 0, ())
+        self._calls.labels("Inspect", "OK").inc()
+        return pb.InspectResponse(
+            tokens=[
+                pb.InspectedToken(
+                    position=t.position, text=t.text, features=[] if self.faults.deaf else t.readings
+                )
+                for t in tokens
+            ]
+        )
+
     def Generate(self, request: pb.GenerateRequest, context: grpc.ServicerContext) -> pb.GenerateResponse:
         tokens, text, finish = self._run(request.generation, context)
         verdict = self._verdict(tokens)
@@ -128,7 +149,8 @@ class Scripted(monitor_pb2_grpc.MonitorServiceServicer):
         if self.faults.clamps_always:
             clamps = (pb.Clamp(feature=POWER),)
         prompt = _tokens(_words(_text(generation.input, context)), pb.PHASE_PROMPT, 0, clamps)
-        words = [f" {word}" for word in (CLAMPED if clamps else PLAIN)]
+        turned_up = any(clamp.feature == FILMS and clamp.target > 0 for clamp in clamps)
+        words = [f" {word}" for word in (TURNED_UP if turned_up else CLAMPED if clamps else PLAIN)]
         if self.faults.moody:
             self._turn += 1
             words.append(f" {self._turn}")

@@ -138,7 +138,9 @@ def test_the_callers_settings_reach_the_engine(served):
         stop=["end"],
         clamps=[
             pb.Clamp(feature=3, target=-1.5),
-            pb.Clamp(feature=4, target=2, where=pb.CLAMP_WHERE_EVERYWHERE),
+            pb.Clamp(feature=4, target=2, where=pb.CLAMP_WHERE_ACTIVE),
+            pb.Clamp(feature=5, target=2),
+            pb.Clamp(feature=6, target=0),
         ],
     )
     (request,) = seen
@@ -147,7 +149,9 @@ def test_the_callers_settings_reach_the_engine(served):
     assert (sampling.top_p, sampling.seed, sampling.stop) == (0.9, -4, ("end",))
     assert [(c.feature, c.target, c.where) for c in request.clamps] == [
         (3, -1.5, "active"),
-        (4, 2.0, "everywhere"),
+        (4, 2.0, "active"),
+        (5, 2.0, "everywhere"),
+        (6, 0.0, "active"),
     ]
     assert isinstance(request.clamps[0], Clamp)
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from monitor.cli.demo.slider import DemoSlider
+
 BENIGN = ""
 
 
@@ -40,10 +42,12 @@ class DemoSuppression:
 
 @dataclass(frozen=True, slots=True)
 class DemoScript:
-    """All inputs of the demonstration: lines to score, and a prompt to continue."""
+    """All inputs of the demonstration: lines to score, a prompt to continue, and a feature to turn up."""
 
     lines: tuple[DemoLine, ...]
     suppression: DemoSuppression
+    slider: DemoSlider | None = None
+    """A feature that is turned up, if any."""
 
 
 OFFENDING = (
@@ -123,4 +127,5 @@ SCRIPT = DemoScript(
     lines=OFFENDING + HARMLESS,
     # Short, so that the policy's own suppression, which begins at a detection, does not touch the plain answer.
     suppression=DemoSuppression("I want more power and", policy="power-seeking", max_new_tokens=10),
+    slider=DemoSlider("films", "What makes you happy?"),
 )

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from monitor.cli.demo.expectations import Expectations
 from monitor.cli.demo.scrape import MetricScrape
 from monitor.cli.demo.script import DemoLine, DemoSuppression
+from monitor.cli.demo.slider import (
+    STRONGEST,
+    DemoSlider,
+    SliderAnswers,
+    asked,
+    highest_readings,
+    telling_features,
+)
 from monitor.cli.demo.tally import CallTally, Moved
 from monitor.cli.show.comparison import ClampComparison, edited
 from monitor.cli.show.verdict import closest, enforced
@@ -63,6 +71,54 @@ class DemoSteps:
         self.expect.check("the same request without clamps gives the same text", same, quoted(again.text))
         self._clamped(comparison)
         return comparison
+
+    def turn_up(self, plan: DemoSlider) -> SliderAnswers | None:
+        """Find a feature by contrast, and ask with more and more of it; None where no feature tells the texts apart."""
+        about = plan.about()
+        sides = [[self._read(text) for text in texts[: plan.texts]] for texts in (about.about, about.other)]
+        found = telling_features(sides[0], sides[1], plan.tried)
+        if not self.expect.check(
+            f"a feature tells texts about {about.name} from others", bool(found), "none"
+        ):
+            return None
+        tried = {feature: self._ask(plan, about.prompts[0], feature, plan.targets[-1]) for feature in found}
+        feature = max(found, key=lambda f: about.judgement.degree(tried[f].text))
+        question = asked(plan.question)
+        answers = [self._ask(plan, question, feature, target) for target in (None, *plan.targets)]
+        turned = SliderAnswers(plan, feature, tuple(answers))
+        self._turned_up(turned)
+        return turned
+
+    def _turned_up(self, turned: SliderAnswers) -> None:
+        plain, *clamped = turned.edited
+        claim = "a feature that is turned up edits tokens without being told which"
+        self.expect.check(claim, plain == 0 and min(clamped) > 0, f"{plain}, then {clamped} tokens")
+        if turned.plan.must_show:
+            says = turned.plan.about().judgement.says
+            claim = f"turned up, the answer {says}; as it is, it does not"
+            shown = turned.shown
+            last = quoted(turned.answers[-1].text)
+            self.expect.check(claim, any(shown[1:]) and not shown[0], f"{shown}; at the last: {last}")
+
+    def _read(self, content: str | Sequence[Mapping[str, str]]) -> dict[int, float]:
+        answer = self.client.inspect(content, top_k=STRONGEST)
+        self.tally.called("Inspect")
+        return highest_readings(answer)
+
+    def _ask(
+        self, plan: DemoSlider, content: str | Sequence[Mapping[str, str]], feature: int, target: float | None
+    ) -> pb.GenerateResponse:
+        """A greedy answer; the clamp does not say which tokens it edits."""
+        clamps = {} if target is None else {feature: target}
+        answer = self.client.generate(
+            content,
+            max_new_tokens=plan.max_new_tokens,
+            temperature=0.0,
+            clamps=clamps,
+            include_tokens=True,
+        )
+        self.tally.called("Generate", answer.verdict)
+        return answer
 
     def coverage(self) -> None:
         """Check that every token that ran in any call was scored."""

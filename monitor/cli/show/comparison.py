@@ -65,7 +65,8 @@ def edited(answer: pb.GenerateResponse) -> int:
 
 def _applies(clamp: pb.Clamp, reading: pb.Reading) -> bool:
     """Whether the clamp edits this token: everywhere, or where the feature was active before."""
-    return clamp.where == pb.CLAMP_WHERE_EVERYWHERE or reading.value > 0
+    amplified = clamp.where == pb.CLAMP_WHERE_UNSPECIFIED and clamp.target > 0
+    return amplified or clamp.where == pb.CLAMP_WHERE_EVERYWHERE or reading.value > 0
 
 
 def _readings(answer: pb.GenerateResponse, features: Iterable[int]) -> Iterator[pb.Reading]:

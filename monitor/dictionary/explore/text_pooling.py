@@ -33,6 +33,11 @@ class PooledTexts:
     tokens: Tensor
     """`[texts]` int64: number of tokens that counted."""
 
+    def rows(self, which: Tensor | Sequence[int]) -> PooledTexts:
+        """Some of the texts: a mask `[texts]`, or their numbers."""
+        kept = [self.maximum, self.mean, self.peak, self.residual, self.tokens]
+        return PooledTexts(*(tensor[which] for tensor in kept))
+
 
 @torch.no_grad()
 def pool(

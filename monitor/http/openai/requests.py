@@ -351,7 +351,7 @@ def _clamps(given: Fields) -> tuple[Clamp, ...]:
     clamps: dict[int, Clamp] = {}
     for asked in given.objects("clamps", MOST_CLAMPS):
         feature, target = asked.integer("feature", -1), asked.number("target", float("nan"))
-        where = _word(asked, "where", Where, Where.ACTIVE)
+        where = _word(asked, "where", Where, Where.by_default(target))
         term = _word(asked, "error_term", ErrorTerm, ErrorTerm.KEEP)
         if not 0 <= feature < 2**32:
             asked.wrong("feature", "write the feature's index in the dictionary")

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from monitor.lab.cost.edits import DENSE, DETECTORS, DROPPED, NOTHING, OWN
+from monitor.lab.cost.edits import DENSE, DETECTORS, DROPPED, NOTHING, OWN, PROJECTED
 from monitor.lab.cost.points import Point
 
 
@@ -53,7 +53,7 @@ def at_damage(points: Sequence[Point], way: str, damage: float) -> float | None:
 
 def _beside(points: Sequence[Point], chosen: Point) -> list[str]:
     found = []
-    for way in (DENSE, DETECTORS):
+    for way in (DENSE, PROJECTED, DETECTORS):
         other = at_damage(points, way, chosen.kl)
         if other is None:
             found.append(f"{way} was not measured at that KL")

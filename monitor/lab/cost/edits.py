@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from monitor.errors import PolicyError
-from monitor.lab.cost.meter import batches, reading_rule
+from monitor.errors import InputError, PolicyError
+from monitor.lab.cost.readers import followed_rule
 from monitor.lab.pair import Pair, need_statistics
-from monitor.model.offline.edits import Clamped, Subtracted, ablated
-from monitor.model.offline.steered_model import Edit, unchanged
+from monitor.model.offline.edits import Clamped, Projected, Subtracted, ablated
+from monitor.model.offline.steered_model import Edit, batches, unchanged
 from monitor.policy.policy import Policy
 from monitor.records import Clamp, ErrorTerm, Where
 
@@ -23,6 +23,9 @@ DROPPED = "policy, no error term"
 DETECTORS = "best detectors"
 ABLATED = "zero ablation"
 DENSE = "difference of means"
+PROJECTED = "difference of means, ablated"
+RIVALS = (DENSE, PROJECTED)
+"""What a policy's own clamps are compared with at equal KL."""
 
 ABOUT = {
     OWN: "the features that the policy clamps, to a target in units of their maxima",
@@ -31,6 +34,7 @@ ABOUT = {
     DETECTORS: "as many of the features that its rule weighs most, instead of those that steer",
     ABLATED: "so many of the policy's features set to 0, in their order in the lock",
     DENSE: "this many times the difference of the mean residuals of positives and negatives, subtracted",
+    PROJECTED: "this share of what lies along that difference taken away; 1 leaves nothing of it, 2 mirrors it",
 }
 MULTIPLES = (0.5, 1.0, 2.0, 4.0)
 MILD = -1.0
@@ -46,8 +50,29 @@ class Way:
     edit: Edit
 
 
-def ways(pair: Pair, policy: Policy, direction: Tensor, targets: Sequence[float]) -> Iterator[Way]:
-    """Every edit that is measured, that of nothing first. PolicyError where the policy clamps nothing."""
+def rival(pair: Pair, name: str, direction: Tensor, strength: float) -> Edit:
+    """An edit of `RIVALS` at one strength."""
+    if name == DENSE:
+        return Subtracted(direction, strength, limit=pair.norm_limit)
+    return Projected(direction, strength, limit=pair.norm_limit)
+
+
+def ways(
+    pair: Pair, policy: Policy, direction: Tensor, targets: Sequence[float], only: Sequence[str] = ()
+) -> Iterator[Way]:
+    """Every edit that is measured, that of nothing first, or beside that one those that `only` names.
+
+    Raises PolicyError where the policy clamps nothing, InputError for a name that there is not.
+    """
+    unknown = [name for name in only if name not in ABOUT]
+    if unknown:
+        raise InputError(f"no edit is called {unknown[0]!r}; there are: {', '.join(ABOUT)}")
+    for way in _all_ways(pair, policy, direction, targets):
+        if not only or way.name in (NOTHING, *only):
+            yield way
+
+
+def _all_ways(pair: Pair, policy: Policy, direction: Tensor, targets: Sequence[float]) -> Iterator[Way]:
     if not policy.clamps:
         raise PolicyError(f"`{policy.name}` clamps no feature; there is nothing to measure")
     yield Way(NOTHING, 0.0, unchanged)
@@ -77,8 +102,9 @@ def ways(pair: Pair, policy: Policy, direction: Tensor, targets: Sequence[float]
                 limit=pair.norm_limit,
             ),
         )
-    for multiple in MULTIPLES:
-        yield Way(DENSE, multiple, Subtracted(direction, multiple, limit=pair.norm_limit))
+    for name in RIVALS:
+        for multiple in MULTIPLES:
+            yield Way(name, multiple, rival(pair, name, direction, multiple))
 
 
 def difference_of_means(
@@ -105,6 +131,6 @@ def _clamped(pair: Pair, clamps: Sequence[Clamp]) -> Edit:
 
 def _detectors(policy: Policy, count: int) -> list[int]:
     """The features that the rule weighs most, for the concept."""
-    rule = reading_rule(policy)
+    rule = followed_rule(policy)
     found = sorted(rule.features if rule else (), key=lambda feature: -feature.weight)
     return [feature.index for feature in found if feature.weight > 0][:count]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -14,16 +15,19 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import Pipeline
 from torch import Tensor
 
-from monitor.lab.cost.points import Point, difference, share
-from monitor.lab.pair import Pair, need_statistics
-from monitor.model.offline.steered_model import Edit, SteeredModel, padded, unchanged
+from monitor.lab.cost.minimal_pairs import PairTest
+from monitor.lab.cost.points import Point, Share, difference, share
+from monitor.lab.cost.readers import FollowedRule, HeldOutProbe, endings, followed_rule, means_of
+from monitor.lab.pair import Pair
+from monitor.lab.readings import PairReader
+from monitor.model.offline.steered_model import Edit, SteeredModel, batches, unchanged
 from monitor.policy.fit.late_probe import highest
 from monitor.policy.fit.metrics import auroc
-from monitor.policy.fit.pooling import pooled
-from monitor.policy.policy import Policy, Rule
+from monitor.policy.policy import Policy
 from monitor.records import LaterProbe
 
-BATCH_TOKENS = 4096
+LOGITS = 1 << 26
+"""Logits of one pass over benign texts at most: a vocabulary is large, and a divergence needs several copies."""
 KEPT = 1 << 30
 """Bytes of unedited log-probabilities that are kept; beyond them they are computed again for every edit."""
 
@@ -85,73 +89,129 @@ class CostInputs:
     seed: int
 
 
+Column: TypeAlias = "NDArray[np.bool_] | None"
+
+
+@dataclass(frozen=True, eq=False)
+class Hits:
+    """What each continuation, and each minimal pair, was judged to be under one edit."""
+
+    unsafe: NDArray[np.bool_]
+    """`[prompts]`: unsafe by its words."""
+    fired: Column
+    """`[prompts]`: the policy's own rule fires on it; None where the policy has no rule."""
+    probed: Column
+    """`[prompts]`: the held-out probe finds the concept; None without a probe."""
+    right: Column
+    """`[pairs]`: the good sentence is the likelier one; None without minimal pairs."""
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """One edit: its numbers, and what they are the shares of."""
+
+    point: Point
+    hits: Hits
+
+
 class Meter:
     """Measures edits of one pair for one policy."""
 
-    def __init__(self, pair: Pair, policy: Policy, prepared: CostInputs, classifier: WordClassifier) -> None:
+    def __init__(
+        self,
+        pair: Pair,
+        policy: Policy,
+        prepared: CostInputs,
+        classifier: WordClassifier,
+        probe: HeldOutProbe | None = None,
+        pairs: PairTest | None = None,
+    ) -> None:
         self._pair, self._prepared, self._classifier = pair, prepared, classifier
-        self._rule = reading_rule(policy)
+        self._held_out, self._pairs = probe, pairs
+        rule = followed_rule(policy)
+        self._rule = None if rule is None else FollowedRule(policy, rule, PairReader(pair))
         self._probe: LaterProbe | None = policy.later
         later = None if self._probe is None else self._probe.layer
         self._steered = SteeredModel(pair.harvester, later, limit=pair.norm_limit)
-        maximum = need_statistics(pair.dictionary).maximum.to(pair.loaded.device)
-        self._unit = torch.where(maximum > 0, 1 / maximum, torch.zeros_like(maximum))
         make = torch.Generator().manual_seed(prepared.seed)
         self._before: dict[int, Tensor] = {}
         self._chance = torch.rand(len(prepared.prompts), prepared.new, generator=make)
-        self._base = self.continuations(unchanged)
-        self._base_unsafe = classifier.unsafe(self._base)
+        self._base = self._hits(unchanged)
         self._base_perplexity = self._damage(unchanged)[1]
 
-    def point(self, way: str, strength: float, edit: Edit) -> Point:
+    @property
+    def seed(self) -> int:
+        """From which everything random is drawn."""
+        return self._prepared.seed
+
+    def measure(self, way: str, strength: float, edit: Edit) -> Measured:
         """Everything about one edit."""
-        own, later = self._read(edit)
-        unsafe = self._classifier.unsafe(self.continuations(edit))
+        own, fires, later = self._read(edit)
+        hits, written = self._base if edit is unchanged else self._hits(edit)
         kl, perplexity = self._damage(edit)
-        rule, probe = self._rule, self._probe
-        return Point(
+        rule, probe, base = self._rule, self._probe, self._base[0]
+        point = Point(
             way=way,
             strength=strength,
-            own_score=None if rule is None else float(own.mean()),
-            own_share=None if rule is None else float((own >= rule.threshold).mean()),
+            own_score=None if rule is None else _mean(own),
+            own_share=None if rule is None else float(fires.mean()),
             later_score=None if probe is None else float(later.mean()),
             later_share=None if probe is None else float((later >= probe.threshold).mean()),
-            unsafe=share(unsafe),
-            change=difference(unsafe, self._base_unsafe, self._prepared.seed),
+            unsafe=share(hits.unsafe),
+            change=difference(hits.unsafe, base.unsafe, self.seed),
             kl=kl,
             perplexity=perplexity,
             perplexity_ratio=perplexity / self._base_perplexity,
+            written_score=None if rule is None else _mean(written),
+            fired=_share(hits.fired),
+            probed=_share(hits.probed),
+            right=_share(hits.right),
+            right_change=None
+            if hits.right is None or base.right is None
+            else difference(hits.right, base.right, self.seed),
         )
+        return Measured(point, hits)
 
-    def continuations(self, edit: Edit) -> list[str]:
-        """What the model writes behind the prompts, up to its end-of-text token."""
-        tokenizer, prepared = self._pair.loaded.tokenizer, self._prepared
-        written = self._steered.write(prepared.prompts, edit, self._chance, prepared.temperature)
-        ends = self._pair.loaded.text.special_ids
-        texts = []
-        for row in written.tolist():
-            cut = next((i for i, token in enumerate(row) if token in ends), len(row))
-            texts.append(str(tokenizer.decode(row[:cut])))
-        return texts
+    def divergence(self, edit: Edit) -> float:
+        """KL of an edit on benign texts, in nats per token."""
+        return self._damage(edit)[0]
 
-    def _read(self, edit: Edit) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Pooled scores of the rule and of the later probe on every positive."""
-        own, later = [], []
+    def written(self, edit: Edit) -> list[list[int]]:
+        """Tokens that the model writes behind the prompts, up to its end-of-text token."""
+        prepared, ends = self._prepared, self._pair.loaded.text.special_ids
+        rows = self._steered.write(prepared.prompts, edit, self._chance, prepared.temperature).tolist()
+        return [row[: next((i for i, token in enumerate(row) if token in ends), len(row))] for row in rows]
+
+    def _hits(self, edit: Edit) -> tuple[Hits, NDArray[np.float64]]:
+        """What its continuations are, and the own rule's scores of them, read by the unedited model."""
+        written = self.written(edit)
+        unsafe = self._classifier.unsafe([str(self._pair.loaded.tokenizer.decode(row)) for row in written])
+        whole = [[*head, *row] for head, row in zip(self._prepared.prompts.tolist(), written, strict=True)]
+        rows = endings(self._pair, whole, [self._prepared.prompts.shape[1]] * len(whole))
+        scores, fires = self._by_rule(rows)
+        probe, pairs = self._held_out, self._pairs
+        return Hits(
+            unsafe=unsafe,
+            fired=None if self._rule is None else fires,
+            probed=None if probe is None else _found(probe, rows),
+            right=None if pairs is None else pairs.right(self._steered, edit),
+        ), scores
+
+    def _by_rule(self, rows: Sequence[Tensor]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Scores and detections of the own rule in residuals of texts; NaN and False where it cannot read one."""
+        rule = self._rule
+        read = [rule.read(x) if rule is not None and len(x) else (np.nan, False) for x in rows]
+        return np.asarray([score for score, _ in read]), np.asarray([fired for _, fired in read], bool)
+
+    def _read(self, edit: Edit) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]:
+        """Scores and detections of the rule, and scores of the later probe, on every positive."""
+        rows, later = [], []
         for ids, real in batches(self._prepared.positives):
             ran = self._steered.read(ids, edit, real.sum(1).tolist())
             for row, counted in enumerate(real.to(ran.sinks.device) & ~ran.sinks):
-                own.append(self._own(ran.edited[row][counted]))
+                rows.append(ran.edited[row][counted])
                 later.append(self._later(None if ran.later is None else ran.later[row][counted]))
-        return np.asarray(own), np.asarray(later)
-
-    def _own(self, x: Tensor) -> float:
-        if self._rule is None:
-            return 0.0
-        readings = self._pair.dictionary.autoencoder.encode(x) * self._unit
-        columns = [feature.index for feature in self._rule.features]
-        weights = torch.tensor([feature.weight for feature in self._rule.features], dtype=torch.float64)
-        scores = (readings[:, columns].double().cpu() @ weights).numpy()
-        return pooled(scores, self._rule.pooling, self._rule.hold)
+        return *self._by_rule(rows), np.asarray(later)
 
     def _later(self, x: Tensor | None) -> float:
         if self._probe is None or x is None:
@@ -163,7 +223,8 @@ class Meter:
         """KL in nats per token from the unedited model, and perplexity, on benign texts."""
         divergence = surprise = 0.0
         tokens = 0
-        for number, (ids, real) in enumerate(batches(self._prepared.benign)):
+        room = max(256, LOGITS // max(1, len(self._pair.loaded.tokenizer)))
+        for number, (ids, real) in enumerate(batches(self._prepared.benign, room)):
             lengths = real.sum(1).tolist()
             before = self._unedited(number, ids, lengths)
             after = self._steered.read(ids, edit, lengths).logits[:, :-1].log_softmax(-1)
@@ -185,17 +246,15 @@ class Meter:
         return found
 
 
-def reading_rule(policy: Policy) -> Rule | None:
-    """The rule whose score is followed: the first that suppresses and reads features, else the first that does."""
-    reading = [rule for rule in policy.rules if rule.features and rule.when is None]
-    suppressing = [rule for rule in reading if rule.action.name == "SUPPRESS"]
-    return next(iter([*suppressing, *reading]), None)
+def _found(probe: HeldOutProbe, rows: Sequence[Tensor]) -> NDArray[np.bool_]:
+    """On which texts the probe finds the concept; on none that is empty."""
+    written = np.asarray([len(x) > 0 for x in rows])
+    return np.asarray((probe.score(means_of(rows)) >= probe.threshold) & written)
 
 
-def batches(texts: Sequence[Sequence[int]]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Padded ids `[texts, time]` of texts of like length, and which positions hold tokens."""
-    rest = sorted(texts, key=len)
-    while rest:
-        count = max(1, BATCH_TOKENS // len(rest[-1]))
-        yield padded(rest[-count:])
-        del rest[-count:]
+def _mean(scores: NDArray[np.float64]) -> float:
+    return float(np.nanmean(scores)) if np.isfinite(scores).any() else 0.0
+
+
+def _share(hits: NDArray[np.bool_] | None) -> Share | None:
+    return None if hits is None else share(hits)

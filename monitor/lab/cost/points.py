@@ -46,6 +46,17 @@ class Point:
     """Of the benign texts under the edit."""
     perplexity_ratio: float
     """To that without an edit."""
+    written_score: float | None = None
+    """Mean pooled score of the policy's rule on the continuations, as the unedited model reads them; None where the
+    policy has no rule."""
+    fired: Share | None = None
+    """Continuations on which that rule fires."""
+    probed: Share | None = None
+    """Continuations that a probe finds which learnt from texts that the policy was not fitted with."""
+    right: Share | None = None
+    """Minimal pairs of which the good sentence is likelier under the edit; None where none were given."""
+    right_change: Share | None = None
+    """Its difference from that without an edit, on the same pairs."""
 
     @property
     def damage(self) -> float:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from monitor.dictionary.packed_text import plain
 from monitor.errors import InputError, NotFound, PolicyError
 from monitor.lab.cost.advice import advise
-from monitor.lab.cost.edits import difference_of_means, ways
-from monitor.lab.cost.meter import CostInputs, Meter, WordClassifier, learn_classifier
+from monitor.lab.cost.edits import RIVALS, difference_of_means, rival, ways
+from monitor.lab.cost.equal_kl import EqualKl, compare_at_equal_kl
+from monitor.lab.cost.meter import CostInputs, Measured, Meter, WordClassifier, learn_classifier
+from monitor.lab.cost.minimal_pairs import PairTest, read_pairs
+from monitor.lab.cost.readers import HeldOutProbe, endings, learn_probe, means_of
 from monitor.lab.cost.report import CostReport
 from monitor.lab.cost.texts import CostTexts, cost_texts, spread
 from monitor.lab.data_folder import DataFolder
@@ -46,6 +51,8 @@ class CostSizes:
     """Benign texts that are read under each edit."""
     temperature: float
     seed: int
+    each: int = 5
+    """Minimal pairs of every paradigm."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,10 @@ class CostStudy:
     """Labelled texts; without any, the policy's own examples."""
     benign: Sequence[Path] = ()
     """Files of benign texts; without any, the folder's `benign.jsonl`."""
+    minimal_pairs: Path | None = None
+    """A file of minimal pairs; without it, grammar is not measured."""
+    only: Sequence[str] = ()
+    """Names of the edits to measure; all where it is empty."""
 
     def check(self) -> None:
         """NotFound or PolicyError where no such policy suppresses anything, InputError where a target is above 0."""
@@ -75,6 +86,8 @@ class CostStudy:
             raise NotFound(f"no policy called {self.name}; there are {', '.join(sorted(sources))}")
         if sources[self.name].model.suppress is None:
             raise PolicyError(f"`{self.name}` has no `suppress:` section; there is nothing to measure")
+        if self.minimal_pairs is not None:
+            read_pairs(self.minimal_pairs, self.sizes.each)
 
     def run(self, pair: Pair, progress: Callable[[str], None]) -> CostReport:
         """Measure every edit at every target. InputError where there are too few texts."""
@@ -82,12 +95,18 @@ class CostStudy:
         calm = [text[:EXCERPT] for text in _first(self.benign, 4 * self.sizes.benign)]
         found = cost_texts(source, self.data, calm)
         progress("learning a judge")
-        meter, told = _meter(pair, policy, found, self.sizes)
+        meter, told = _meter(pair, policy, found, self.sizes, self.minimal_pairs)
         direction = _direction(pair, found, self.sizes)
-        points = []
-        for way in ways(pair, policy, direction, self.targets):
+        measured: list[Measured] = []
+        for way in ways(pair, policy, direction, self.targets, self.only):
             progress(f"{way.name} at {way.strength:g}")
-            points.append(meter.point(way.name, way.strength, way.edit))
+            measured.append(meter.measure(way.name, way.strength, way.edit))
+        points = [one.point for one in measured]
+        rivals = {name: partial(rival, pair, name, direction) for name in self._rivals()}
+        equal: list[EqualKl] = []
+        for comparison, point in compare_at_equal_kl(meter, measured, rivals, progress):
+            equal.append(comparison)
+            points.append(point)
         return CostReport(
             policy=policy.name,
             model=pair.loaded.digest,
@@ -96,7 +115,19 @@ class CostStudy:
             advice=advise(points, self.budget),
             written=policy.clamps[0].target,
             texts=told,
+            equal_kl=tuple(equal),
         )
+
+    def _rivals(self) -> list[str]:
+        return [name for name in RIVALS if not self.only or name in self.only]
+
+
+def suppressing(folder: Path) -> list[str]:
+    """Names of the policies of a folder that suppress something; PolicyError where there are none."""
+    names = [s.model.metadata.name for s in read_folder(folder) if s.model.suppress is not None]
+    if not names:
+        raise PolicyError(f"no policy in {folder} has a `suppress:` section; there is nothing to measure")
+    return sorted(names)
 
 
 def _classifier(pair: Pair, texts: CostTexts, sizes: CostSizes) -> WordClassifier:
@@ -112,8 +143,23 @@ def _classifier(pair: Pair, texts: CostTexts, sizes: CostSizes) -> WordClassifie
     )
 
 
-def _meter(pair: Pair, policy: Policy, texts: CostTexts, sizes: CostSizes) -> tuple[Meter, dict[str, Any]]:
-    classifier = _classifier(pair, texts, sizes)
+def _probe(pair: Pair, texts: CostTexts, sizes: CostSizes) -> HeldOutProbe:
+    """Learnt from the residuals where a continuation would stand, as the unedited model has them."""
+    whole = [(row.text, row.positive, row.group) for row in texts.taught]
+    whole += [(text, False, f"benign {number}") for number, text in enumerate(texts.benign)]
+    ids = [pair.ids(text)[: sizes.head + sizes.new] for text, _, _ in whole]
+    long = [i for i, own in enumerate(ids) if len(own) > sizes.head]
+    rows = endings(pair, [ids[i] for i in long], [sizes.head] * len(long))
+    kept = [(i, x) for i, x in zip(long, rows, strict=True) if len(x)]
+    positive = np.asarray([whole[i][1] for i, _ in kept])
+    return learn_probe(means_of([x for _, x in kept]), positive, [whole[i][2] for i, _ in kept])
+
+
+def _meter(
+    pair: Pair, policy: Policy, texts: CostTexts, sizes: CostSizes, minimal_pairs: Path | None
+) -> tuple[Meter, dict[str, Any]]:
+    classifier, probe = _classifier(pair, texts, sizes), _probe(pair, texts, sizes)
+    pairs = None if minimal_pairs is None else PairTest(pair, read_pairs(minimal_pairs, sizes.each))
     positives = spread([row for row in texts.measured if row.positive], 10**6)
     ids = [pair.ids(row.text)[:LONGEST] for row in positives]
     heads = [own[: sizes.head] for own in ids if len(own) > sizes.head][: sizes.prompts]
@@ -138,10 +184,12 @@ def _meter(pair: Pair, policy: Policy, texts: CostTexts, sizes: CostSizes) -> tu
         "judge_texts": classifier.texts,
         "judge_auroc": classifier.auroc,
         "judge_false": classifier.false_positives,
+        "probe_auroc": probe.auroc,
+        "minimal_pairs": 0 if pairs is None else len(pairs),
         "held_out": texts.held_out,
         "note": texts.note,
     }
-    return Meter(pair, policy, prepared, classifier), told
+    return Meter(pair, policy, prepared, classifier, probe, pairs), told
 
 
 def _direction(pair: Pair, texts: CostTexts, sizes: CostSizes) -> torch.Tensor:

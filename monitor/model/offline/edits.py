@@ -73,6 +73,38 @@ class Subtracted:
         return torch.where(kept, x, x - self._shift.to(x))
 
 
+class Projected:
+    """An edit that takes away a share of what lies along a direction: x' = x − share · (x·d) d, d of unit length.
+
+    A share of 1 leaves nothing of the direction (directional ablation), 2 mirrors it. Attention sinks are left alone;
+    `limit` is the pair's norm limit, above which a residual is a sink's.
+    """
+
+    def __init__(self, direction: Tensor, share: float, *, limit: float = math.inf) -> None:
+        self._unit = direction / direction.norm().clamp_min(1e-30)
+        self._share, self._limit = share, limit
+
+    def __call__(self, x: Tensor, first: int) -> Tensor:
+        """Edited residuals, from residuals `[rows, time, d_model]` whose first column is at position `first`."""
+        positions = torch.arange(first, first + x.shape[1]).expand(x.shape[:2])
+        kept = sinks(x, positions, self._limit).unsqueeze(-1)
+        unit = self._unit.to(x)
+        return torch.where(kept, x, x - self._share * (x @ unit).unsqueeze(-1) * unit)
+
+
+class ByRows:
+    """An edit of many texts at once under several edits: the first so many rows under the first of them, and so on."""
+
+    def __init__(self, parts: Sequence[tuple[int, Edit]]) -> None:
+        """Pairs of (number of rows, their edit), in the order of the rows."""
+        self._counts, self._edits = [count for count, _ in parts], [edit for _, edit in parts]
+
+    def __call__(self, x: Tensor, first: int) -> Tensor:
+        """Edited residuals, from residuals `[rows, time, d_model]` whose first column is at position `first`."""
+        pieces = torch.split(x, self._counts)
+        return torch.cat([edit(piece, first) for edit, piece in zip(self._edits, pieces, strict=True)])
+
+
 def ablated(
     autoencoder: SparseAutoencoder,
     maximum: Tensor,

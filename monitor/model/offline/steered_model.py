@@ -18,6 +18,9 @@ from monitor.dictionary.residual_signals import sinks
 from monitor.model.load.hook_points import hidden_of, replace_hidden
 from monitor.model.offline.residuals import Harvester
 
+BATCH_TOKENS = 4096
+"""Tokens of a batch with padding."""
+
 Edit = Callable[[Tensor, int], Tensor]
 """Maps residuals `[rows, time, d_model]` to edited ones. The number is the position of the first column in the
 sequence."""
@@ -124,3 +127,12 @@ def padded(ids: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         rows[row, : len(own)] = torch.tensor(list(own))
     ends = torch.tensor([len(own) for own in ids])
     return rows, torch.arange(longest)[None, :] < ends[:, None]
+
+
+def batches(texts: Sequence[Sequence[int]], tokens: int = BATCH_TOKENS) -> Iterator[tuple[Tensor, Tensor]]:
+    """Padded ids `[texts, time]` of texts of like length, and which positions hold tokens; so many tokens a batch."""
+    rest = sorted(texts, key=len)
+    while rest:
+        count = max(1, tokens // len(rest[-1]))
+        yield padded(rest[-count:])
+        del rest[-count:]

@@ -29,8 +29,9 @@ FINISH_REASON = {
 ROLE = {pb.ROLE_SYSTEM: "system", pb.ROLE_USER: "user", pb.ROLE_ASSISTANT: "assistant"}
 """Roles of messages, from the wire to the names that chat templates use."""
 
-WHERE_OF = {pb.CLAMP_WHERE_UNSPECIFIED: Where.ACTIVE} | {number: where for where, number in WHERE.items()}
-"""From the wire to the record. Numbers that this version does not know are missing."""
+WHERE_OF = {number: where for where, number in WHERE.items()}
+"""From the wire to the record. Numbers that this version does not know are missing, and so is UNSPECIFIED: see
+`Where.by_default`."""
 
 ERROR_TERM_OF = {pb.ERROR_TERM_UNSPECIFIED: ErrorTerm.KEEP} | {
     number: term for term, number in ERROR_TERM.items()

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from monitor.errors import BadRequest, TooLong, Violation
-from monitor.records import LARGEST_TARGET, Clamp, Sampling
+from monitor.records import LARGEST_TARGET, Clamp, Sampling, Where
 from monitor.rpc.wire import enums
 from monitor.rpc.wire.problems import Problems
 from monitor.v1 import monitor_pb2 as pb
@@ -260,7 +260,9 @@ def _clamps(messages: Sequence[pb.Clamp], path: str, problems: Problems) -> tupl
 
 def _clamp(message: pb.Clamp, path: str, problems: Problems) -> Clamp | None:
     """A clamp; None where a field of it is wrong."""
-    where, error_term = enums.WHERE_OF.get(message.where), enums.ERROR_TERM_OF.get(message.error_term)
+    unsaid = message.where == pb.CLAMP_WHERE_UNSPECIFIED
+    where = Where.by_default(message.target) if unsaid else enums.WHERE_OF.get(message.where)
+    error_term = enums.ERROR_TERM_OF.get(message.error_term)
     if where is None:
         problems.add(f"{path}.where", "write CLAMP_WHERE_ACTIVE or CLAMP_WHERE_EVERYWHERE")
     if error_term is None:

@@ -36,6 +36,13 @@ def test_a_clamp_everywhere_answers_for_every_token():
     assert not fall.held
 
 
+def test_amplifying_answers_for_every_token_unless_told_otherwise():
+    clamped = answer([], [reading(1, 0.0, 0.7)])
+    for where, judged in ((pb.CLAMP_WHERE_UNSPECIFIED, 0.7), (pb.CLAMP_WHERE_ACTIVE, 0.0)):
+        (fall,) = compare(clamped, pb.Clamp(feature=1, target=0.7, where=where)).falls
+        assert fall.clamped == pytest.approx(judged)
+
+
 @pytest.mark.parametrize(
     ("target", "after", "held"), [(-1, 0.1, False), (0.3, 0.32, True), (0.3, 0.4, False), (-1, 0, True)]
 )

@@ -69,6 +69,16 @@ def test_the_extension_arrives():
     assert given.relies_on == {"a"}
 
 
+@pytest.mark.parametrize(
+    ("target", "where"), [(4, Where.EVERYWHERE), (0, Where.ACTIVE), (-2, Where.ACTIVE), (-0.0, Where.ACTIVE)]
+)
+def test_amplifying_edits_every_token_unless_told_otherwise(target, where):
+    clamp = {"feature": 3, "target": target}
+    assert chat(sae_monitor={"clamps": [clamp]}).specs[0].clamps == (Clamp(3, target, where),)
+    told = chat(sae_monitor={"clamps": [clamp | {"where": "active"}]})
+    assert told.specs[0].clamps == (Clamp(3, target, Where.ACTIVE),)
+
+
 def test_fields_that_ask_nothing_of_a_model_are_let_pass():
     chat(user="u", store=False, metadata={}, tools=[], tool_choice="none", logprobs=False, logit_bias={})
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from monitor.errors import PolicyError
+from monitor.errors import InputError, PolicyError
 from monitor.lab.cost.edits import (
     ABLATED,
     ABOUT,
@@ -14,6 +14,7 @@ from monitor.lab.cost.edits import (
     MULTIPLES,
     NOTHING,
     OWN,
+    PROJECTED,
     difference_of_means,
     ways,
 )
@@ -49,6 +50,7 @@ def test_every_edit_is_measured_at_every_strength(made):
         DETECTORS: [-0.5, -2.0],
         ABLATED: [2, 4, 8],
         DENSE: list(MULTIPLES),
+        PROJECTED: list(MULTIPLES),
     }
     assert set(found) - {NOTHING} == set(ABOUT)
 
@@ -62,6 +64,14 @@ def test_edits_differ_from_each_other_and_leave_the_first_token_alone(opened, ma
         assert torch.equal(edited[:, 0], x[:, 0])
     everywhere, own = found[EVERYWHERE, -0.5], found[OWN, -0.5]
     assert float((everywhere - x).norm()) > float((own - x).norm())
+
+
+def test_some_of_the_edits_beside_none(opened, clamping):
+    direction = torch.ones(opened.loaded.d_model)
+    found = [way.name for way in ways(opened, clamping, direction, [-1.0], [OWN, DENSE])]
+    assert found == [NOTHING, OWN, *[DENSE] * len(MULTIPLES)]
+    with pytest.raises(InputError, match="no edit is called 'magic'; there are: policy, "):
+        next(ways(opened, clamping, direction, [-1.0], ["magic"]))
 
 
 def test_what_clamps_nothing_cannot_be_measured(opened):

@@ -1,11 +1,12 @@
 """A measurement of cost: what it refuses before a model is loaded, and which texts it is put to."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
 from monitor.errors import InputError, NotFound, PolicyError
-from monitor.lab.cost.study import CostSizes, CostStudy
+from monitor.lab.cost.study import CostSizes, CostStudy, suppressing
 from tests.policy.policy_files import PINNED, write_policy
 
 SIZES = CostSizes(prompts=20, head=3, new=4, positives=20, benign=20, temperature=0.0, seed=0)
@@ -27,10 +28,19 @@ def test_what_can_be_measured_is_not_refused(study):
     study.check()
 
 
+def test_policies_that_suppress_are_found(study, tmp_path):
+    assert suppressing(study.folder) == ["greed"]
+    (tmp_path / "none").mkdir()
+    write_policy(tmp_path / "none", (tmp_path / "quiet.yaml").read_text(), "quiet")
+    with pytest.raises(PolicyError, match="there is nothing to measure"):
+        suppressing(tmp_path / "none")
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "said"),
     [
         ({"targets": (-1.0, 0.5)}, InputError, "write targets of 0 and below"),
+        ({"minimal_pairs": Path("nowhere")}, InputError, "no file of minimal pairs can be read there"),
         ({"name": "envy"}, NotFound, "no policy called envy; there are greed, quiet"),
         ({"name": "quiet"}, PolicyError, "`quiet` has no `suppress:` section; there is nothing to measure"),
     ],

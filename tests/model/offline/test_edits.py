@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from monitor.model.offline.edits import Clamped, Subtracted, ablated
+from monitor.model.offline.edits import Clamped, Projected, Subtracted, ablated
 from monitor.records import Clamp, ErrorTerm, Where
 from tests.model.tap.test_error_term import edited
 from tests.model.tiny import (
@@ -44,6 +44,17 @@ class TestEdits:
         assert torch.equal(found[:, 0], self.x[:, 0])
         assert torch.equal(found[:, 1:], self.x[:, 1:] - 2)
         assert torch.equal(Subtracted(direction, 2.0)(self.x, 5), self.x - 2)
+
+    def test_what_lies_along_a_direction_is_taken_away(self) -> None:
+        direction = torch.randn(WIDTH, generator=torch.Generator().manual_seed(4))
+        unit = direction / direction.norm()
+        found = Projected(direction, 1.0)(self.x, 0)
+        assert torch.equal(found[:, 0], self.x[:, 0])
+        torch.testing.assert_close(found[:, 1:] @ unit, torch.zeros(2, 5), rtol=0, atol=1e-5)
+        across = self.x[:, 1:] - (self.x[:, 1:] @ unit)[..., None] * unit
+        torch.testing.assert_close(found[:, 1:], across, rtol=1e-4, atol=1e-5)
+        mirrored = Projected(3 * direction, 2.0)(self.x, 5)
+        torch.testing.assert_close(mirrored @ unit, -(self.x @ unit), rtol=1e-4, atol=1e-5)
 
     def test_ablation_is_a_target_of_zero(self) -> None:
         sae, unit = dictionary(), maxima()

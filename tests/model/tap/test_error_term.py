@@ -146,7 +146,7 @@ class TestWhatCallersMay:
         policy = [Clamp(1, -1.0, error_term=ErrorTerm.DROP), Clamp(2, 0.0)]
         caller = [Clamp(1, 5.0, Where.EVERYWHERE), Clamp(2, 3.0), Clamp(3, 4.0)]
         assert merge(policy, caller) == (
-            Clamp(1, -1.0, Where.EVERYWHERE, ErrorTerm.DROP),
+            Clamp(1, -1.0, Where.ACTIVE, ErrorTerm.DROP),
             Clamp(2, 0.0),
             Clamp(3, 4.0),
         )
