@@ -25,8 +25,8 @@ from monitor.model.engine.engine import Engine
 from monitor.model.engine.liveness import can_see
 from monitor.model.engine.paged import Limits
 from monitor.model.engine.requests import Lease
-from monitor.model.engine.scorer import Scorer
 from monitor.model.engine.startup_check import check_causal, rehearse
+from monitor.model.engine.streams import StreamScorer
 from monitor.model.load.hook_points import Place, names_a_place, parse_place
 from monitor.model.load.model import LoadedModel, load_model
 from monitor.model.offline.residuals import Harvester
@@ -166,7 +166,15 @@ class Runtime:
         self.engine = Engine(loaded, bank, self.tap, limits=limits, waiting=waiting, later=self._later)
         self._callers, self._drop = callers, drop
         self.prepare(replace(needs or SuppressionNeeds(), whole=drop or bool(needs and needs.whole)))
-        self.scorer = Scorer(loaded, bank, self.tap, waiting=4 * waiting)
+        self.scorer = StreamScorer(
+            loaded,
+            bank,
+            self.tap,
+            waiting=4 * waiting,
+            streams=4 * waiting,
+            held_tokens=limits.cache_tokens if limits and not limits.running else None,
+            memory=limits.memory if limits else None,
+        )
         self.tokenise = Prompter(loaded)
         self._vocabulary = Vocabulary(loaded.tokenizer)
         self._harvester = Harvester(loaded, pair.place)
