@@ -217,6 +217,11 @@ class Runtime:
         """Where each token of a text stands in it: its first character, and the first behind it. (0, 0): nowhere."""
         return self.loaded.text.placed(text)[1]
 
+    def placed_behind(self, token: int, text: str) -> tuple[Sequence[int], Sequence[tuple[int, int]]]:
+        """Token ids of a text that stands behind a token, and where each stands in it. Raises InputError."""
+        begins = token in self.special_ids and not self.loaded.text.first_only
+        return self.loaded.text.placed_inner(text, continued=not begins)
+
     @property
     def token_texts(self) -> TokenTexts:
         """A function from consecutive token ids to their texts."""
