@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,11 +35,12 @@ def serve(**flags: Any) -> None:
     SIGTERM and Ctrl-C let running calls finish. Exit codes: 0 stopped by a signal, 2 wrong settings, files or policies,
     3 the engine died.
     """
-    _run(load_settings(flags))
+    chosen = load_settings(flags)
+    run(chosen, partial(_door, chosen))
 
 
-def _run(chosen: Settings) -> None:
-    """Load everything, and serve until a signal comes."""
+def run(chosen: Settings, door: Callable[[], DoorMaker | None]) -> None:
+    """Load everything, and serve until a signal comes. `door` makes another front door beside gRPC."""
     from monitor.rpc.process.signals import exit_at_signals
     from monitor.telemetry.logs import adopt_libraries, configure, lines_lost
     from monitor.telemetry.output import take_over_output
@@ -46,10 +49,10 @@ def _run(chosen: Settings) -> None:
     with exit_at_signals():
         configure(chosen.log_level, chosen.log_format)
         adopt_libraries()
-        _serve(chosen)
+        _serve(chosen, door)
 
 
-def _serve(chosen: Settings) -> None:
+def _serve(chosen: Settings, door: Callable[[], DoorMaker | None]) -> None:
     from monitor.rpc.access.layer import check_access
     from monitor.rpc.decisions.recorder import check_recorder
     from monitor.rpc.process.allocator import limit_retained_memory
@@ -65,7 +68,7 @@ def _serve(chosen: Settings) -> None:
     from monitor.rpc.server import Server, run_in_foreground
 
     parts = assemble(chosen)
-    server = Server(chosen, *parts, door=_door(chosen))
+    server = Server(chosen, *parts, door=door())
 
     def ready(addresses: Addresses) -> None:
         if chosen.log_format == "console":

@@ -1,1 +1,1 @@
-"""Streams of text that other servers write, and what of a request and an answer is text: for a watching model to read."""
+"""Text that other servers are asked and write: what of it is text, and in which pieces a watching model reads it."""

@@ -61,6 +61,10 @@ class Exchange:
         """True once the status line has been sent."""
         self.left = False
         """True once the caller has gone away."""
+        self.passed_on = False
+        """True where the body is another server's, of which nothing is known."""
+        self.stream_headers: dict[str, str] = {}
+        """Further headers of a stream."""
 
     @property
     def path(self) -> Mapping[str, str]:
@@ -76,6 +80,10 @@ class Exchange:
             raise HttpError(415, "send the body as JSON, with the header `content-type: application/json`")
         if self.header("content-encoding").strip().lower() not in ("", "identity"):
             raise HttpError(415, "send the body without compression")
+        return parse(await self.content())
+
+    async def content(self) -> bytes:
+        """The bytes of the body. Raises HttpError where it is too large."""
         declared = self.header("content-length")
         if declared.isdecimal() and int(declared) > self._most:
             raise self._too_large()
@@ -90,7 +98,7 @@ class Exchange:
                 raise self._too_large()
             parts.append(message.get("body", b""))
             if not message.get("more_body"):
-                return parse(b"".join(parts))
+                return b"".join(parts)
 
     def _too_large(self) -> HttpError:
         return HttpError(413, f"the body is larger than {self._most} bytes; send less")
@@ -125,11 +133,25 @@ class Exchange:
 
     async def event(self, content: Mapping[str, Any]) -> None:
         """Send one event of a stream; the first one sends the headers before it."""
+        await self.raw_event(b"data: " + dumps(content) + b"\n\n")
+
+    async def raw_event(self, event: bytes) -> None:
+        """Send one event of a stream as it is."""
         if not self.begun:
             # Some proxies hold a stream back unless they are asked not to.
             quick = {"cache-control": "no-cache", "x-accel-buffering": "no"}
-            await self._start(200, {"content-type": "text/event-stream; charset=utf-8"} | quick)
-        await self._send(_piece(b"data: " + dumps(content) + b"\n\n", more=True))
+            kind = {"content-type": "text/event-stream; charset=utf-8"}
+            await self._start(200, kind | quick | self.stream_headers)
+        await self._send(_piece(event, more=True))
+
+    async def begin(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        """Send the head of an answer of another server, whose body is passed on by `piece`."""
+        self.begun = self.passed_on = True
+        await self._send({"type": "http.response.start", "status": status, "headers": list(headers)})
+
+    async def piece(self, body: bytes, *, more: bool) -> None:
+        """Send a part of a body."""
+        await self._send(_piece(body, more=more))
 
     async def done(self) -> None:
         """End a stream that came to its end."""
@@ -138,6 +160,8 @@ class Exchange:
     async def failed(self, error: BaseException, worded: ErrorBody) -> None:
         """Tell the caller of an error: by its status, or where that has been sent, as the stream's last event."""
         found = answer(error, self.request_id)
+        if self.passed_on:
+            return  # without its end, so that the connection is closed
         if not self.begun:
             await self.json(worded(found), found.headers, found.status)
             return
@@ -228,8 +252,15 @@ class HttpCalls:
 
     async def read(self, exchange: Exchange) -> dict[str, Any]:
         """The body of a request. Raises TooSlow where it does not arrive in time."""
+        return await self._read(exchange.body())
+
+    async def read_bytes(self, exchange: Exchange) -> bytes:
+        """The body of a request, whatever it is. Raises TooSlow where it does not arrive in time."""
+        return await self._read(exchange.content())
+
+    async def _read(self, body: Awaitable[T]) -> T:
         try:
-            return await asyncio.wait_for(exchange.body(), self._limits.message)
+            return await asyncio.wait_for(body, self._limits.message)
         except TimeoutError:
             raise TooSlow(f"no body came within {self._limits.message:g} seconds") from None
 

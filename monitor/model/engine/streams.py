@@ -155,7 +155,7 @@ class StreamScorer(Scorer):
                     stream.let_go()
 
     def running(self) -> int:
-        """Texts in the pass that runs now, the one that runs in chunks, and streams with tokens that did not run yet."""
+        """Texts in the pass that runs now, the one that runs in chunks, and streams that have tokens to run."""
         return super().running() + len(self._ready) + self._reading
 
     def stop(self, grace: float) -> None:
