@@ -79,7 +79,7 @@ class Watch:
     @property
     def blocked(self) -> bool:
         """True where nothing more may leave: a rule blocks it, or it was not scored and a policy is closed."""
-        return max(self._action, self._judge.action) is Action.BLOCK
+        return self._action is Action.BLOCK
 
     @property
     def allowed(self) -> int:
@@ -166,7 +166,7 @@ class Watch:
 
     def unreadable(self) -> None:
         """Something of the answer is not text, and cannot be scored."""
-        self._judge.failed(Failure.LEFT_OUT)
+        self._fail(Failure.LEFT_OUT)
 
     def read_from(self, box: Mailbox[StreamRead]) -> None:
         """Where it is told how far the model has read."""
@@ -236,7 +236,10 @@ class Watch:
     def _lose(self, cause: Failure) -> None:
         """Nothing more of it is read. Where no policy is closed it may leave all the same."""
         self._lost = True
-        self._judge.failed(cause)
+        self._fail(cause)
+
+    def _fail(self, cause: Failure) -> None:
+        self._action = max(self._action, self._judge.failed(cause).action)
 
 
 class Watches:
