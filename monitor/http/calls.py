@@ -56,9 +56,11 @@ class Exchange:
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, request_id: str, most_bytes: int) -> None:
         self.scope, self.request_id = scope, request_id
-        self._receive, self._send, self._most = receive, send, most_bytes
+        self._receive, self._to, self._most = receive, send, most_bytes
         self.begun = False
         """True once the status line has been sent."""
+        self.ended = False
+        """True once all of the answer was sent."""
         self.left = False
         """True once the caller has gone away."""
         self.passed_on = False
@@ -113,7 +115,7 @@ class Exchange:
         """Return once the caller has left. Call it when the body has been read."""
         while (await self._receive())["type"] != "http.disconnect":
             continue
-        self.left = True
+        self.left = not self.ended
 
     async def json_list(self, content: Sequence[Any]) -> None:
         """Send a whole answer that is a list."""
@@ -166,6 +168,10 @@ class Exchange:
             await self.json(worded(found), found.headers, found.status)
             return
         await self._send(_piece(b"data: " + dumps(found.body) + b"\n\n", more=False))
+
+    async def _send(self, message: Message) -> None:
+        self.ended = message["type"] == "http.response.body" and not message.get("more_body", False)
+        await self._to(message)
 
     async def _start(self, status: int, headers: Headers) -> None:
         self.begun = True
@@ -311,7 +317,8 @@ def ending_with(exchange: Exchange) -> Iterator[None]:
 
     async def watch() -> None:
         await exchange.gone()
-        task.cancel()
+        if not exchange.ended:
+            task.cancel()
 
     watching = asyncio.ensure_future(watch())
     try:
