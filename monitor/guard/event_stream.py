@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from dataclasses import dataclass
 
@@ -23,6 +24,8 @@ class Event:
     """As it came, with the empty line behind it."""
     data: bytes | None
     """Its data, lines joined; None for comments, by which servers keep a connection open."""
+    name: bytes = b""
+    """What it is called; most events have no name."""
 
 
 class EventReader:
@@ -32,9 +35,13 @@ class EventReader:
         """`longest`: bytes of an event."""
         self._longest = longest
         self._held = b""
+        self._begun = False
 
     def feed(self, chunk: bytes) -> list[Event]:
         """The events that end in this chunk. Raises EventTooLong."""
+        if not self._begun and (self._held + chunk):
+            # A byte order mark may stand before the first event, and comes in one chunk with it or alone.
+            chunk, self._begun = chunk.removeprefix(codecs.BOM_UTF8), True
         # The line break that ended the last event may have come in two halves.
         held = self._held + chunk if self._held else chunk.lstrip(b"\r\n")
         found, at = [], 0
@@ -55,5 +62,7 @@ class EventReader:
 
 
 def _event(raw: bytes) -> Event:
-    lines = [line[5:].removeprefix(b" ") for line in _LINE.split(raw) if line.startswith(b"data:")]
-    return Event(raw, b"\n".join(lines) if lines else None)
+    fields = [line.partition(b":") for line in _LINE.split(raw) if line]
+    data = [value.removeprefix(b" ") for name, _, value in fields if name == b"data"]
+    called = [value.removeprefix(b" ") for name, _, value in fields if name == b"event"]
+    return Event(raw, b"\n".join(data) if data else None, called[-1] if called else b"")

@@ -29,7 +29,7 @@ from monitor.rpc.wire.requests import Input
 from monitor.telemetry.metrics.metrics import Metrics
 
 
-class Watched(NamedTuple):
+class WatchEnding(NamedTuple):
     """How the watching of an answer ended."""
 
     verdict: Verdict
@@ -37,7 +37,7 @@ class Watched(NamedTuple):
     """What the policy that blocked wants to be shown; empty where none did or it says nothing."""
 
 
-class Watch:
+class AnswerWatch:
     """A conversation and its answer. `prompt` first; then `write`, `caught_up` and `allowed`; `conclude` at the end."""
 
     def __init__(
@@ -143,7 +143,7 @@ class Watch:
         self._released = max(self._released, characters)
         self._entry.released([Released(text)])
 
-    def conclude(self, reason: FinishReason) -> Watched:
+    def conclude(self, reason: FinishReason) -> WatchEnding:
         """The verdict, once the answer has ended.
 
         Raises MonitoringFailed where something was not scored and a policy is closed.
@@ -162,7 +162,7 @@ class Watch:
             judged=self._entry.judged,
         )
         seen = replace(verdict, detections=self._as_shown(verdict.detections))
-        return Watched(seen, refusal(self.now.policies.policies, verdict))
+        return WatchEnding(seen, refusal(self.now.policies.policies, verdict))
 
     def unreadable(self) -> None:
         """Something of the answer is not text, and cannot be scored."""
@@ -254,7 +254,7 @@ class Watches:
     @asynccontextmanager
     async def open(
         self, asked: Input, *, seconds: float, expected: int, number: int = 0
-    ) -> AsyncIterator[Watch]:
+    ) -> AsyncIterator[AnswerWatch]:
         """Begin a watch; its decision is in the log once the context was left.
 
         Args:
@@ -283,7 +283,7 @@ class Watches:
                     lease=now.lease,
                     admitted=trail.admitted,
                 )
-                watch = Watch(self._runtime, self._metrics, judge, entry, prompt, now, seconds)
+                watch = AnswerWatch(self._runtime, self._metrics, judge, entry, prompt, now, seconds)
                 enter(call)
                 async with entry:
                     refuse_unread(judge, prompt, given.unread, self._metrics, entry)

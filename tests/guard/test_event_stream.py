@@ -52,3 +52,9 @@ def test_an_event_that_does_not_end_is_refused():
     reader = EventReader(10)
     with pytest.raises(EventTooLong):
         reader.feed(b"data: " + b"x" * 20)
+
+
+def test_names_and_a_mark_of_byte_order():
+    first, second = EventReader(100).feed(b"\xef\xbb\xbfevent: error\ndata: a\n\ndata\n\n")
+    assert (first.name, first.data) == (b"error", b"a")
+    assert (second.name, second.data) == (b"", b"")

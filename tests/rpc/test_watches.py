@@ -14,7 +14,7 @@ from monitor.policy.policyset import PolicySet
 from monitor.records import Action, Failure, FinishReason, Phase, Status
 from monitor.rpc.access.call_interceptor import Call, enter
 from monitor.rpc.server import Server
-from monitor.rpc.watches import Watch, Watches
+from monitor.rpc.watches import AnswerWatch, Watches
 from monitor.rpc.wire.requests import Input
 from tests.rpc.conftest import settings
 from tests.rpc.fake import FakeRuntime, policies, policy
@@ -58,7 +58,7 @@ def run(test) -> None:
     asyncio.run(asyncio.wait_for(test(), 60))
 
 
-async def wrote(watch: Watch, *pieces: str) -> None:
+async def wrote(watch: AnswerWatch, *pieces: str) -> None:
     for piece in pieces:
         watch.write(piece)
     watch.settle()

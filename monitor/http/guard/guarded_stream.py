@@ -14,7 +14,7 @@ from monitor.guard.event_stream import DONE, Event, EventReader, EventTooLong
 from monitor.guard.openai_texts import answer
 from monitor.http.calls import Exchange
 from monitor.http.errors import UpstreamError
-from monitor.http.guard.session import UPSTREAM_EXTENSION, GuardedChoice, GuardSession, Part
+from monitor.http.guard.session import UPSTREAM_EXTENSION, GuardedChoice, GuardSession, WrittenText
 from monitor.http.guard.upstream import MOST_BYTES, UpstreamAnswer
 from monitor.http.openai import verdicts
 from monitor.http.openai.requests import EXTENSION
@@ -30,7 +30,7 @@ class _HeldEvent:
     raw: bytes
     content: dict[str, Any] | None
     """None for comments."""
-    parts: dict[int, list[Part]] = field(default_factory=dict)
+    parts: dict[int, list[WrittenText]] = field(default_factory=dict)
     """Texts in it, by choice."""
     changed: bool = False
     """True where it is not sent as it came."""
@@ -241,7 +241,7 @@ class GuardedStream:
         if self._last is None:
             await self._emit(held)
 
-    def _account(self, choice: GuardedChoice, parts: Sequence[Part]) -> None:
+    def _account(self, choice: GuardedChoice, parts: Sequence[WrittenText]) -> None:
         """Note what leaves, and what of it was not scored yet."""
         watch = choice.watch
         for part in parts:

@@ -16,7 +16,7 @@ from monitor.http.calls import Exchange, HttpCalls, dumps, ending_with
 from monitor.http.errors import HttpError, UpstreamError
 from monitor.http.fields import Fields, parse
 from monitor.http.guard.guarded_stream import GuardedStream
-from monitor.http.guard.session import UPSTREAM_EXTENSION, GuardedChoice, GuardMode, GuardSession, Part
+from monitor.http.guard.session import UPSTREAM_EXTENSION, GuardedChoice, GuardMode, GuardSession, WrittenText
 from monitor.http.guard.upstream import Upstream, UpstreamAnswer, unpacked
 from monitor.http.openai import verdicts
 from monitor.http.openai.answers import Answer, ChatShape, Choice, CompletionShape, fingerprint
@@ -186,7 +186,7 @@ class GuardProxy:
 
     async def _written(
         self, session: GuardSession, place: int, given: Any
-    ) -> tuple[GuardedChoice, list[Part]]:
+    ) -> tuple[GuardedChoice, list[WrittenText]]:
         index = given.get("index") if isinstance(given, dict) else None
         choice = await session.choice(index if isinstance(index, int) else place)
         if not isinstance(given, dict):
@@ -236,7 +236,7 @@ class GuardProxy:
         await exchange.piece(b"", more=False)
 
 
-async def _finished(choice: GuardedChoice, parts: Sequence[Part], given: Any) -> None:
+async def _finished(choice: GuardedChoice, parts: Sequence[WrittenText], given: Any) -> None:
     """Conclude a whole choice, and take out of it what may not leave."""
     watch = choice.watch
     if watch.blocked:

@@ -10,7 +10,7 @@ from typing import Any
 from monitor.guard.openai_texts import AnswerText, AnswerTexts
 from monitor.http.openai import verdicts
 from monitor.records import FinishReason, Verdict
-from monitor.rpc.watches import Watch, Watched, Watches
+from monitor.rpc.watches import AnswerWatch, WatchEnding, Watches
 from monitor.rpc.wire.requests import Input
 
 UPSTREAM_EXTENSION = "sae_monitor_upstream"
@@ -34,7 +34,7 @@ class GuardMode:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class WrittenText:
     """Where a text of an answer stands among all that was written to its watch."""
 
     place: str
@@ -46,7 +46,7 @@ class Part:
 class GuardedChoice:
     """An answer that the upstream server writes, and its watch."""
 
-    def __init__(self, watch: Watch, stack: AsyncExitStack) -> None:
+    def __init__(self, watch: AnswerWatch, stack: AsyncExitStack) -> None:
         self.watch, self._stack = watch, stack
         self.finish: str | None = None
         """Why the upstream server ended it; None while it goes on."""
@@ -54,16 +54,16 @@ class GuardedChoice:
         """Tokens that were checked."""
         self.closed = False
         """True once nothing more of it may leave."""
-        self.watched: Watched | None = None
+        self.watched: WatchEnding | None = None
         self._place = ""
 
-    def write(self, found: AnswerTexts) -> list[Part]:
+    def write(self, found: AnswerTexts) -> list[WrittenText]:
         """Have texts read; where each stands."""
         if found.unread:
             self.watch.unreadable()
         return [self._part(text) for text in found.texts]
 
-    def _part(self, text: AnswerText) -> Part:
+    def _part(self, text: AnswerText) -> WrittenText:
         if self._place and text.place != self._place:
             # What is thought, said and called are texts of their own.
             self.watch.settle()
@@ -71,9 +71,9 @@ class GuardedChoice:
         self._place = text.place
         begin = self.watch.written
         self.watch.write(text.text)
-        return Part(text.place, begin, self.watch.written, text.text)
+        return WrittenText(text.place, begin, self.watch.written, text.text)
 
-    async def conclude(self, reason: FinishReason | None = None) -> Watched:
+    async def conclude(self, reason: FinishReason | None = None) -> WatchEnding:
         """Its verdict; its decision is in the log then. Raises MonitoringFailed where that is what a policy says."""
         ended = reason or _REASONS.get(self.finish or "", FinishReason.STOP)
         self.watched = self.watch.conclude(ended)

@@ -72,7 +72,7 @@ def _grown(held: tuple[Tensor, Tensor] | None, which: int, new: Tensor, end: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Stretch:
+class Continuation:
     """Consecutive tokens of a sequence, in a pass."""
 
     past: KeysValues
@@ -82,8 +82,8 @@ class Stretch:
 
 
 @dataclass(slots=True)
-class _Pass:
-    stretches: Sequence[Stretch]
+class _RunningPass:
+    stretches: Sequence[Continuation]
     inner: _Attention | None
     """None: the one that the model's own module defines."""
 
@@ -111,7 +111,7 @@ class RaggedPasses:
         self._name = f"{_NAME}-{id(self)}"
         ALL_ATTENTION_FUNCTIONS.register(self._name, self._attend)
 
-    def run(self, stretches: Sequence[Stretch]) -> Tensor:
+    def run(self, stretches: Sequence[Continuation]) -> Tensor:
         """Run a pass; gives its token ids `[1, tokens]`. The pass ends where a hook raises LayerReached.
 
         It changes nothing that an earlier pass wrote, so that it can be run again.
@@ -119,7 +119,7 @@ class RaggedPasses:
         ids = torch.tensor([[number for part in stretches for number in part.ids]])
         places = torch.cat([torch.arange(p.position, p.position + len(p.ids)) for p in stretches])
         device = self.loaded.device
-        self._now.running = _Pass(stretches, self._inner)
+        self._now.running = _RunningPass(stretches, self._inner)
         try:
             with torch.no_grad(), self.loaded.reading([1]), self._attention(), suppress(LayerReached):
                 self.loaded.model(
@@ -153,7 +153,7 @@ class RaggedPasses:
             which = [s for s, parts in enumerate(_REHEARSED) if number < len(parts)]
             sizes = [_REHEARSED[s][number] for s in which]
             stretches = [
-                Stretch(held[s], done[s], texts[s][done[s] : done[s] + size])
+                Continuation(held[s], done[s], texts[s][done[s] : done[s] + size])
                 for s, size in zip(which, sizes, strict=True)
             ]
             read = torch.split(chunks.read_during(partial(self.run, stretches))[0], sizes)
@@ -182,7 +182,7 @@ class RaggedPasses:
         **options: Any,
     ) -> tuple[Tensor, None]:
         """Outputs `[1, tokens, heads, width]` of queries `[1, heads, tokens, width]`."""
-        running: _Pass = self._now.running
+        running: _RunningPass = self._now.running
         inner = running.inner or sys.modules[type(module).__module__].eager_attention_forward
         window, out, first = options.get("sliding_window"), [], 0
         options.pop("cache", None)

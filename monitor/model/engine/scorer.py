@@ -393,7 +393,7 @@ class _Rows:
         return first, max(0, stop - first)
 
 
-class Judged(Protocol):
+class ObservedSequence(Protocol):
     """A sequence as what it is judged by."""
 
     @property
@@ -404,11 +404,11 @@ class Judged(Protocol):
         """Note what the rules said of some tokens."""
 
 
-class Rows(Protocol):
+class PassRows(Protocol):
     """Where tokens of a sequence stand in a pass."""
 
     @property
-    def text(self) -> Judged:
+    def text(self) -> ObservedSequence:
         """The sequence."""
 
     @property
@@ -423,11 +423,11 @@ class Rows(Protocol):
         """Of what a caller wrote, or of the rest: the position of its first token here, and how many there are."""
 
 
-def observe(rows: Sequence[Rows], taken: Taken, ids: NDArray[np.int64]) -> bool:
+def observe(rows: Sequence[PassRows], taken: Taken, ids: NDArray[np.int64]) -> bool:
     """Show the rules what a pass read: prompts first, then responses. True where something could not be scored."""
     failed = False
     for response in (False, True):
-        groups: dict[int, list[Rows]] = {}
+        groups: dict[int, list[PassRows]] = {}
         for part in rows:
             if part.part(response=response)[1]:
                 groups.setdefault(id(part.text.job.observer), []).append(part)
@@ -439,7 +439,7 @@ def observe(rows: Sequence[Rows], taken: Taken, ids: NDArray[np.int64]) -> bool:
 
 
 def _observed(
-    rows: Sequence[Rows], taken: Taken, ids: NDArray[np.int64], *, response: bool
+    rows: Sequence[PassRows], taken: Taken, ids: NDArray[np.int64], *, response: bool
 ) -> Mapping[int, Decision]:
     """One call of the observer that some texts share. One that crashes can no longer say what is closed."""
     try:

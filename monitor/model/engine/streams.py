@@ -24,7 +24,7 @@ from monitor.errors import (
     Violation,
 )
 from monitor.model.engine.cache_room import room_on
-from monitor.model.engine.ragged_pass import KeysValues, RaggedPasses, Stretch
+from monitor.model.engine.ragged_pass import Continuation, KeysValues, RaggedPasses
 from monitor.model.engine.readout import Readout, Taken
 from monitor.model.engine.requests import Read, StreamJob, StreamRead, pass_failed
 from monitor.model.engine.scorer import FAILED, Scorer, observe
@@ -65,8 +65,8 @@ class StreamScorer(Scorer):
         super().__init__(loaded, bank, tap, batch_tokens=batch_tokens, waiting=waiting)
         self._ragged = RaggedPasses(loaded)
         self._most, self._held, self._memory = streams, held_tokens, memory
-        self._streams: dict[str, _Stream] = {}
-        self._ready: OrderedDict[str, _Stream] = OrderedDict()
+        self._streams: dict[str, _ReadStream] = {}
+        self._ready: OrderedDict[str, _ReadStream] = OrderedDict()
         """Those with tokens to run; whose turn it is comes first."""
         self._reading = 0
         """Streams in the pass that runs now."""
@@ -116,7 +116,7 @@ class StreamScorer(Scorer):
                 raise Overloaded(f"{self._most} streams are read already; try again", _RETRY)
             if self._tokens_held() >= self.held_tokens:
                 raise Overloaded("the streams that are read fill the memory for them; try again", _RETRY)
-            stream = _Stream(job, read)
+            stream = _ReadStream(job, read)
             stream.heard(job.observed.first, 0)
             if job.lease is not None:
                 job.lease.acquire()
@@ -171,7 +171,7 @@ class StreamScorer(Scorer):
             return 0
         held = KeysValues()
         try:
-            self.chunks.read_during(lambda: self._ragged.run([Stretch(held, 0, [0, 0])]))
+            self.chunks.read_during(lambda: self._ragged.run([Continuation(held, 0, [0, 0])]))
             each = held.bytes / max(1, held.room)
         except Exception:  # noqa: BLE001  (streams run one by one then, and keep what the model itself makes)
             config = self._loaded.model.config.get_text_config()
@@ -198,22 +198,22 @@ class StreamScorer(Scorer):
             for portion in portions:
                 self._settle(portion.text)
 
-    def _portions(self) -> list[_Portion]:
+    def _portions(self) -> list[_StreamRows]:
         """What the next pass reads: of each stream in turn what comes next, of one phase, as far as there are rows."""
-        portions: list[_Portion] = []
+        portions: list[_StreamRows] = []
         rows = 0
         for stream in list(self._ready.values()):
             ids, response = stream.waiting[0]
             ids = ids[: min(self.chunks.most - rows, self.chunks.end(stream.position, self.longest_stream))]
             if not ids or (portions and self.why_separate):
                 break
-            portions.append(_Portion(stream, rows, stream.position, ids, response))
+            portions.append(_StreamRows(stream, rows, stream.position, ids, response))
             stream.take(len(ids))
             rows += len(ids)
             self._ready.pop(stream.job.request_id)
         return portions
 
-    def _settle(self, stream: _Stream) -> None:
+    def _settle(self, stream: _ReadStream) -> None:
         """After a pass: a stream that has more to run waits for its next turn, one that is gone lets go."""
         stream.runs = False
         if stream.gone or stream.over:
@@ -221,7 +221,7 @@ class StreamScorer(Scorer):
         elif stream.waiting:
             self._ready[stream.job.request_id] = stream
 
-    def _stream_begins(self, stream: _Stream) -> bool:
+    def _stream_begins(self, stream: _ReadStream) -> bool:
         """Tell whoever wants to know that a stream is in its first pass; False where that ends it."""
         if stream.position:
             return True
@@ -232,7 +232,7 @@ class StreamScorer(Scorer):
             return False
         return True
 
-    def _read(self, portions: Sequence[_Portion], buffers: TapBuffers, readout: Readout) -> None:
+    def _read(self, portions: Sequence[_StreamRows], buffers: TapBuffers, readout: Readout) -> None:
         """Run a pass over streams, and show the rules what was read."""
         for number, portion in enumerate(portions):
             portion.first = sum(len(before.ids) for before in portions[:number])
@@ -257,9 +257,9 @@ class StreamScorer(Scorer):
             portion.text.ran(portion, taken)
         self._deliver_streams([(portion.text, portion.text.read()) for portion in portions])
 
-    def _run_streams(self, portions: Sequence[_Portion]) -> torch.Tensor:
+    def _run_streams(self, portions: Sequence[_StreamRows]) -> torch.Tensor:
         if not self.why_separate:
-            return self._ragged.run([Stretch(p.text.past, p.start, p.ids) for p in portions])
+            return self._ragged.run([Continuation(p.text.past, p.start, p.ids) for p in portions])
         (portion,) = portions
         stream = portion.text
         if stream.cache is None:
@@ -268,13 +268,13 @@ class StreamScorer(Scorer):
         self.chunks.run(ids, [portion.start + len(portion.ids)], stream.cache)
         return ids
 
-    def _fail_stream(self, stream: _Stream, error: Exception) -> None:
+    def _fail_stream(self, stream: _ReadStream, error: Exception) -> None:
         _log.error("a stream could not be read", request_id=stream.job.request_id, error=type(error).__name__)
         self._unscored += 1
         self._clean = 0
         self._deliver_streams([(stream, stream.ended(error))])
 
-    def _deliver_streams(self, found: Sequence[tuple[_Stream, StreamRead]]) -> None:
+    def _deliver_streams(self, found: Sequence[tuple[_ReadStream, StreamRead]]) -> None:
         """Hand over how far streams were read, to each of those who opened them at once."""
         by_taker: dict[Read, list[tuple[str, StreamRead]]] = {}
         for stream, read in found:
@@ -287,7 +287,7 @@ class StreamScorer(Scorer):
 
 
 @dataclass(slots=True, eq=False)
-class _Stream:
+class _ReadStream:
     """A stream on its way: how far it was read, and what the rules said of it."""
 
     job: StreamJob
@@ -332,7 +332,7 @@ class _Stream:
             self.unscored += tokens
             self.failure = self.failure or decision.failure
 
-    def ran(self, portion: _Portion, taken: Taken) -> None:
+    def ran(self, portion: _StreamRows, taken: Taken) -> None:
         """Note that its next tokens ran."""
         self.position = portion.start + len(portion.ids)
         if self.unscored == self.before:
@@ -364,10 +364,10 @@ class _Stream:
 
 
 @dataclass(slots=True, eq=False)
-class _Portion:
+class _StreamRows:
     """Tokens of a stream in a pass."""
 
-    text: _Stream
+    text: _ReadStream
     first: int
     """Row of the first of them."""
     start: int

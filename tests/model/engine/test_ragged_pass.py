@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from monitor.model.engine.chunks import Chunks
-from monitor.model.engine.ragged_pass import KeysValues, RaggedPasses, Stretch
+from monitor.model.engine.ragged_pass import Continuation, KeysValues, RaggedPasses
 from tests.model.families import FAMILIES, RECURRENT, family_model
 from tests.model.running import LAYER
 from tests.model.tiny import CONFIGS, loaded_model
@@ -54,10 +54,10 @@ def test_a_pass_may_be_run_again() -> None:
     """What was written of tokens whose pass failed is overwritten."""
     loaded = loaded_model()
     passes, chunks, held = RaggedPasses(loaded), chunks_of(loaded), KeysValues()
-    chunks.read_during(lambda: passes.run([Stretch(held, 0, [0, 5, 6])]))
-    first = chunks.read_during(lambda: passes.run([Stretch(held, 3, [7, 8])]))
-    chunks.read_during(lambda: passes.run([Stretch(held, 3, [90])]))
-    torch.testing.assert_close(chunks.read_during(lambda: passes.run([Stretch(held, 3, [7, 8])])), first)
+    chunks.read_during(lambda: passes.run([Continuation(held, 0, [0, 5, 6])]))
+    first = chunks.read_during(lambda: passes.run([Continuation(held, 3, [7, 8])]))
+    chunks.read_during(lambda: passes.run([Continuation(held, 3, [90])]))
+    torch.testing.assert_close(chunks.read_during(lambda: passes.run([Continuation(held, 3, [7, 8])])), first)
 
 
 def test_keys_and_values_grow_and_keep_what_they_hold() -> None:
