@@ -54,10 +54,13 @@ class HttpError(BadRequest):
 
 
 class UpstreamError(Unavailable):
-    """The server behind this one did not answer, or not to the end; `http_status` says how."""
+    """The server behind this one did not answer, or not to the end; `http_status` says how.
 
-    def __init__(self, http_status: int, text: str) -> None:
-        self.http_status = http_status
+    `fault` is a label value of the guard's metrics.
+    """
+
+    def __init__(self, http_status: int, text: str, fault: str) -> None:
+        self.http_status, self.fault = http_status, fault
         super().__init__(text)
 
 

@@ -143,7 +143,9 @@ class Runtime:
         needs: SuppressionNeeds | None = None,
         callers: CallerClamps = CallerClamps.ANY,
         drop: bool = False,
+        reads_only: bool = False,
     ) -> None:
+        """`reads_only`: nothing is ever generated or clamped, so what stands behind the tapped layer is let go."""
         loaded, self.dictionary, self.layer = pair.loaded, pair.dictionary, pair.layer
         assert self.dictionary.statistics is not None
         self._maximum = self.dictionary.statistics.maximum
@@ -165,6 +167,7 @@ class Runtime:
         self._later = LaterTaps(loaded.layers, self.tap, self.layer)
         self.engine = Engine(loaded, bank, self.tap, limits=limits, waiting=waiting, later=self._later)
         self._callers, self._drop = callers, drop
+        self._reads_only = reads_only
         self.prepare(replace(needs or SuppressionNeeds(), whole=drop or bool(needs and needs.whole)))
         self.scorer = StreamScorer(
             loaded,
@@ -252,7 +255,17 @@ class Runtime:
             self.engine.stop(0)
             name, what = type(self.loaded.model).__name__, f"{type(error).__name__}: {error}"
             raise ModelError(f"{name} cannot be generated from ({what})") from error
+        if self._reads_only:
+            self._let_go_of_the_rest()
         self.scorer.start()
+
+    def _let_go_of_the_rest(self) -> None:
+        """Free the weights that no pass to the tapped layer needs: later layers, and a head of its own."""
+        model, layers = self.loaded.model, self.loaded.layers
+        del layers[self.layer + 1 :]
+        head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+        if head is not None and head.weight.data_ptr() != embedding.weight.data_ptr():
+            head.weight = torch.nn.Parameter(head.weight.new_empty(0), requires_grad=False)
 
     def _start_engine(self) -> None:
         try:
@@ -284,6 +297,8 @@ class Runtime:
         Policies that drop the error term need the whole dictionary. Raises ModelError, DictionaryError or
         ConfigurationError where a need cannot be met.
         """
+        if self._reads_only:
+            return
         self._later.add(plan.probe for plan in needs.plans if plan.probe is not None)
         if not needs.whole or self.tap.dropper is not None:
             return

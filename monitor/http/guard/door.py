@@ -12,6 +12,7 @@ from monitor.http.guard.session import GuardMode
 from monitor.http.guard.upstream import Upstream, with_own_authorization
 from monitor.rpc.server import DoorParts
 from monitor.settings import Settings
+from monitor.telemetry.metrics.guard import GuardMetrics
 
 DEFAULT_LISTEN = "127.0.0.1:8080"
 """Where the guard listens where no setting says otherwise."""
@@ -63,6 +64,7 @@ def guard_application(settings: Settings, parts: DoorParts, upstream: Upstream) 
         parts.active,
         upstream,
         mode,
+        GuardMetrics(parts.metrics.registry),
         passes=passes,
         most_bytes=settings.max_message_bytes,
     )

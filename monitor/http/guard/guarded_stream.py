@@ -15,10 +15,10 @@ from monitor.guard.openai_texts import answer
 from monitor.http.calls import Exchange
 from monitor.http.errors import UpstreamError
 from monitor.http.guard.session import UPSTREAM_EXTENSION, GuardedChoice, GuardSession, WrittenText
-from monitor.http.guard.upstream import MOST_BYTES, UpstreamAnswer
+from monitor.http.guard.upstream import MOST_BYTES, UpstreamAnswer, broken
 from monitor.http.openai import verdicts
 from monitor.http.openai.requests import EXTENSION
-from monitor.records import FinishReason
+from monitor.records import FinishReason, Phase
 
 _UNREADABLE = "the upstream server sent an event that cannot be read"
 
@@ -73,7 +73,7 @@ class GuardedStream:
         await self._check(everything=True)
         await self._release()
         if gone is None and not (self._ended or self._failed):
-            gone = UpstreamError(502, "the upstream server ended its answer before it was complete")
+            gone = broken()
         await self._finish(gone)
 
     @property
@@ -98,7 +98,7 @@ class GuardedStream:
                     for event in reader.feed(chunk) if chunk is not None else ():
                         await self._take(event)
                 except EventTooLong:
-                    raise UpstreamError(502, _UNREADABLE) from None
+                    raise UpstreamError(502, _UNREADABLE, "unreadable") from None
                 if chunk is None:
                     for choice in self._session.choices.values():
                         choice.watch.settle()
@@ -143,7 +143,7 @@ class GuardedStream:
         except (ValueError, RecursionError):
             content = None
         if not isinstance(content, dict):
-            raise UpstreamError(502, _UNREADABLE)
+            raise UpstreamError(502, _UNREADABLE, "unreadable")
         held = _HeldEvent(event.raw, content)
         if EXTENSION in content:
             content[UPSTREAM_EXTENSION], held.changed = content.pop(EXTENSION), True
@@ -171,7 +171,8 @@ class GuardedStream:
             watch, ended = choice.watch, choice.finish is not None
             due = watch.tokens - choice.checked >= self._mode.tokens
             if everything or ended or self._mode.name == "hold" or (self._mode.name == "sample" and due):
-                await watch.caught_up()
+                with self._session.metrics.waiting(Phase.RESPONSE):
+                    await watch.caught_up()
                 choice.checked = watch.tokens
 
     async def _release(self) -> None:

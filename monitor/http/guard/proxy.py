@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -21,13 +22,14 @@ from monitor.http.guard.upstream import Upstream, UpstreamAnswer, unpacked
 from monitor.http.openai import verdicts
 from monitor.http.openai.answers import Answer, ChatShape, Choice, CompletionShape, fingerprint
 from monitor.http.openai.requests import EXTENSION, Extension, extension_in
-from monitor.records import Failure, FinishReason
+from monitor.records import Failure, FinishReason, Phase
 from monitor.rpc.error_status import REFUSED_TEXT
 from monitor.rpc.policies import ActivePolicies
 from monitor.rpc.runs import Ending
 from monitor.rpc.watches import Watches
 from monitor.rpc.wire.problems import Problems
 from monitor.rpc.wire.requests import Input
+from monitor.telemetry.metrics.guard import GuardMetrics
 
 METHODS = ("GuardChatCompletions", "GuardCompletions", "GuardOther")
 """Names of the methods in metrics, decision log and roles."""
@@ -50,13 +52,15 @@ class GuardProxy:
         active: ActivePolicies,
         upstream: Upstream,
         mode: GuardMode,
+        metrics: GuardMetrics,
         *,
         passes: frozenset[str],
         most_bytes: int,
     ) -> None:
         """`passes` are paths that are passed on although they are not read; `most_bytes`: of an unpacked request."""
         self._calls, self._watches, self._active = calls, watches, active
-        self._upstream, self._mode, self._passes, self._most_bytes = upstream, mode, passes, most_bytes
+        self._upstream, self._mode, self._metrics = upstream, mode, metrics
+        self._passes, self._most_bytes = passes, most_bytes
 
     def routes(self) -> list[Route]:
         """Every path."""
@@ -68,10 +72,21 @@ class GuardProxy:
         ]
 
     async def _chat(self, exchange: Exchange) -> None:
-        await self._answer(exchange, chat=True)
+        with self._counted():
+            await self._answer(exchange, chat=True)
 
     async def _completion(self, exchange: Exchange) -> None:
-        await self._answer(exchange, chat=False)
+        with self._counted():
+            await self._answer(exchange, chat=False)
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """Count a fault of the upstream server."""
+        try:
+            yield
+        except UpstreamError as error:
+            self._metrics.fault(error.fault)
+            raise
 
     async def _answer(self, exchange: Exchange, *, chat: bool) -> None:
         body = await self._body(exchange)
@@ -84,11 +99,14 @@ class GuardProxy:
             )
         field = "messages" if chat else "prompt"
         prompts = [_input(extension, field, text) for text in texts]
-        session = GuardSession(self._watches, prompts, self._mode, per_prompt=each, expected=_expected(body))
+        session = GuardSession(
+            self._watches, prompts, self._mode, self._metrics, per_prompt=each, expected=_expected(body)
+        )
         with ending_with(exchange):
             async with session:
                 await session.begin()
                 if session.blocked:
+                    self._metrics.blocked()
                     await self._refuse(exchange, session, body, chat=chat)
                 else:
                     await self._forward(exchange, session, body, chat=chat)
@@ -152,6 +170,7 @@ class GuardProxy:
         self, exchange: Exchange, session: GuardSession, found: UpstreamAnswer
     ) -> None:
         """Pass an error of the upstream server on as it is. What was asked was scored, and nothing was answered."""
+        self._metrics.fault("status")
         content = await found.content()
         for choice in session.choices.values():
             await choice.conclude(FinishReason.ERROR)
@@ -171,14 +190,16 @@ class GuardProxy:
         except (ValueError, RecursionError):
             content = None
         if not isinstance(content, dict) or not isinstance(content.get("choices"), list):
-            raise UpstreamError(502, "the upstream server's answer is no completion, and cannot be read")
+            text = "the upstream server's answer is no completion, and cannot be read"
+            raise UpstreamError(502, text, "unreadable")
         if EXTENSION in content:
             content[UPSTREAM_EXTENSION] = content.pop(EXTENSION)
         written = [await self._written(session, place, c) for place, c in enumerate(content["choices"])]
         for choice, _ in written:
             choice.watch.settle()
-        for choice, _ in written:
-            await choice.watch.caught_up()
+        with self._metrics.waiting(Phase.RESPONSE):
+            for choice, _ in written:
+                await choice.watch.caught_up()
         for (choice, parts), given in zip(written, content["choices"], strict=True):
             await _finished(choice, parts, given)
         content[EXTENSION] = session.extension(exchange.request_id)

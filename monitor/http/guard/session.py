@@ -9,9 +9,10 @@ from typing import Any
 
 from monitor.guard.openai_texts import AnswerText, AnswerTexts
 from monitor.http.openai import verdicts
-from monitor.records import FinishReason, Verdict
+from monitor.records import FinishReason, Phase, Verdict
 from monitor.rpc.watches import AnswerWatch, WatchEnding, Watches
 from monitor.rpc.wire.requests import Input
+from monitor.telemetry.metrics.guard import GuardMetrics
 
 UPSTREAM_EXTENSION = "sae_monitor_upstream"
 """What our own extension is renamed to where the upstream server sends one: it is not the guard's word."""
@@ -85,10 +86,17 @@ class GuardSession:
     """All choices of one request. Use it as a context: what is not concluded by its end is logged as such."""
 
     def __init__(
-        self, watches: Watches, prompts: Sequence[Input], mode: GuardMode, *, per_prompt: int, expected: int
+        self,
+        watches: Watches,
+        prompts: Sequence[Input],
+        mode: GuardMode,
+        metrics: GuardMetrics,
+        *,
+        per_prompt: int,
+        expected: int,
     ) -> None:
         """`per_prompt`: choices of each prompt; `expected`: tokens of each choice."""
-        self.mode, self.count = mode, per_prompt * len(prompts)
+        self.mode, self.metrics, self.count = mode, metrics, per_prompt * len(prompts)
         self._watches, self._prompts, self._each, self._expected = watches, prompts, per_prompt, expected
         self.choices: dict[int, GuardedChoice] = {}
         self._stack = AsyncExitStack()
@@ -117,7 +125,8 @@ class GuardSession:
                 )
             )
             watch.mode = self.mode.name
-            await watch.prompt()
+            with self.metrics.waiting(Phase.PROMPT):
+                await watch.prompt()
             self.choices[index] = GuardedChoice(watch, stack)
         return self.choices[index]
 
@@ -136,5 +145,6 @@ class GuardSession:
         first = next(iter(self.choices.values())).watch
         said = verdicts.extension(request_id, self.verdicts(), first.now.digests)
         unread = sum(choice.watch.left_unread for choice in self.choices.values())
+        self.metrics.left_unread(self.mode.name, unread)
         mode = {"mode": self.mode.name, "released_unread": unread}
         return said | ({"sample_tokens": self.mode.tokens} if self.mode.name == "sample" else {}) | mode

@@ -144,7 +144,9 @@ class UpstreamAnswer:
                     yield unpack.decompress(piece, 1 << 20)
                     piece = unpack.unconsumed_tail
             except zlib.error:
-                raise UpstreamError(502, "the upstream server's answer cannot be unpacked") from None
+                raise UpstreamError(
+                    502, "the upstream server's answer cannot be unpacked", "unreadable"
+                ) from None
 
     async def raw(self) -> AsyncGenerator[bytes, None]:
         """Its body as it comes. Raises UpstreamError where it does not come to its end."""
@@ -158,7 +160,9 @@ class UpstreamAnswer:
         async for piece in self.pieces():
             size += len(piece)
             if size > MOST_BYTES:
-                raise UpstreamError(502, f"the upstream server's answer is larger than {MOST_BYTES} bytes")
+                raise UpstreamError(
+                    502, f"the upstream server's answer is larger than {MOST_BYTES} bytes", "unreadable"
+                )
             parts.append(piece)
         return b"".join(parts)
 
@@ -186,17 +190,22 @@ def unpacked(body: bytes, encoding: str, most: int) -> bytes | None:
     return found if unpack.eof and len(found) <= most else None
 
 
+def broken() -> UpstreamError:
+    """What is said where an answer has no end."""
+    return UpstreamError(502, "the upstream server ended its answer before it was complete", "broken")
+
+
 @contextmanager
 def _told() -> Iterator[None]:
     """Make errors of the connection to the upstream server such that callers may see them."""
     try:
         yield
     except (httpx2.ConnectTimeout, httpx2.ConnectError):
-        raise UpstreamError(502, "the upstream server cannot be reached") from None
+        raise UpstreamError(502, "the upstream server cannot be reached", "unreachable") from None
     except httpx2.TimeoutException:
-        raise UpstreamError(504, "the upstream server sent nothing for too long") from None
+        raise UpstreamError(504, "the upstream server sent nothing for too long", "timeout") from None
     except (httpx2.TransportError, httpx2.StreamError):
-        raise UpstreamError(502, "the upstream server ended its answer before it was complete") from None
+        raise broken() from None
 
 
 def with_own_authorization(scope: Any, *, checks_callers: bool) -> dict[str, Any]:

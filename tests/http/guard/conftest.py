@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import openai
@@ -24,6 +24,7 @@ class Guarded(Served):
     """A running guard, and what it guards."""
 
     upstream: Upstream
+    clients: list[openai.OpenAI] = field(default_factory=list)
 
     def chat(self, text: str, **fields: Any) -> Any:
         messages = fields.pop("messages", [{"role": "user", "content": text}])
@@ -31,7 +32,8 @@ class Guarded(Served):
 
     def client(self, **changes: Any) -> openai.OpenAI:
         options = {"api_key": "for-upstream", "max_retries": 0, "timeout": DEADLINE} | changes
-        return openai.OpenAI(base_url=f"{self.addresses.http}/v1", **options)
+        self.clients.append(openai.OpenAI(base_url=f"{self.addresses.http}/v1", **options))
+        return self.clients[-1]
 
 
 @contextmanager
@@ -46,7 +48,12 @@ def guarding(
     options = {"http_listen": "127.0.0.1:0", "upstream": behind.url, "max_running": 0} | changes
     server = Server(settings(**options), runtime, chosen, door=GuardDoor)
     with run_in_background(server, 5.0) as addresses:
-        yield Guarded(runtime, addresses, server, behind)
+        found = Guarded(runtime, addresses, server, behind)
+        try:
+            yield found
+        finally:
+            for client in found.clients:
+                client.close()
 
 
 @pytest.fixture(scope="module")

@@ -156,6 +156,19 @@ def test_an_upstream_server_that_is_gone():
     assert failed.value.body["code"] == "upstream"
 
 
+def test_faults_and_waits_are_counted(guard, behind):
+    behind.script = lambda reply: reply.connection.close()
+    faults = guard.metric("guard_upstream_faults_total", fault="broken")
+    blocked = guard.metric("guard_blocked_prompts_total")
+    waits = guard.metric("guard_wait_seconds_count", phase="prompt")
+    with pytest.raises(openai.InternalServerError):
+        guard.chat("hello")
+    guard.chat("a bomb")
+    assert guard.metric("guard_upstream_faults_total", fault="broken") == faults + 1
+    assert guard.metric("guard_blocked_prompts_total") == blocked + 1
+    assert guard.metric("guard_wait_seconds_count", phase="prompt") == waits + 2
+
+
 def test_an_upstream_server_that_hangs_up_or_is_silent(behind):
     def silent(reply):
         assert reply.closed()
