@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import NamedTuple
 
-from monitor.errors import BadRequest, InputError, MonitorError, TooLong
+from monitor.errors import BadRequest, InputError, MonitorError, Overloaded, TooLong
 from monitor.guard.settled_text import Settled, SettledText, Span
 from monitor.model.engine.requests import Finished, Released, StreamJob, StreamRead
 from monitor.records import Action, Coverage, Detection, Failure, FinishReason, Mode, Phase, Verdict
@@ -180,7 +180,7 @@ class AnswerWatch:
             found = settle()
             if found.ids:
                 self._feed(found.ids, response=True)
-        except (InputError, BadRequest):
+        except (InputError, BadRequest, Overloaded):
             self._lose(Failure.INCOMPLETE)
             return
         self._ends += found.ends
@@ -189,7 +189,7 @@ class AnswerWatch:
     def _feed(self, ids: Sequence[int], *, response: bool) -> None:
         try:
             self._runtime.scorer.feed(self._request_id, ids, response=response)
-        except BadRequest:
+        except (BadRequest, Overloaded):
             if response:
                 raise
             self._lose(Failure.INCOMPLETE)

@@ -68,6 +68,8 @@ class StreamScorer(Scorer):
         self._streams: dict[str, _ReadStream] = {}
         self._ready: OrderedDict[str, _ReadStream] = OrderedDict()
         """Those with tokens to run; whose turn it is comes first."""
+        self._given = 0
+        """Tokens of all streams."""
         self._reading = 0
         """Streams in the pass that runs now."""
 
@@ -114,7 +116,7 @@ class StreamScorer(Scorer):
                 raise Unavailable("the scorer does not run")
             if len(self._streams) >= self._most:
                 raise Overloaded(f"{self._most} streams are read already; try again", _RETRY)
-            if self._tokens_held() >= self.held_tokens:
+            if self._given >= self.held_tokens:
                 raise Overloaded("the streams that are read fill the memory for them; try again", _RETRY)
             stream = _ReadStream(job, read)
             stream.heard(job.observed.first, 0)
@@ -125,8 +127,9 @@ class StreamScorer(Scorer):
     def feed(self, request_id: str, ids: Sequence[int], *, response: bool) -> None:
         """Append tokens to a stream, which a caller wrote or the model.
 
-        Raises BadRequest where the model cannot run the ids and TooLong where the stream would outgrow it; nothing is
-        appended then. A stream that has ended takes nothing.
+        Raises BadRequest where the model cannot run the ids, TooLong where the stream would outgrow it, and Overloaded
+        where all streams together would outgrow the memory for them; nothing is appended then. A stream that has ended
+        takes nothing.
         """
         self._loaded.check_ids(ids)
         with self._wake:
@@ -139,6 +142,9 @@ class StreamScorer(Scorer):
                         "input", f"is longer than the {self.longest_stream} tokens that this model can read"
                     )
                 )
+            if self._given + len(ids) > max(self.held_tokens, self.longest_stream):
+                raise Overloaded("the streams that are read fill the memory for them; try again", _RETRY)
+            self._given += len(ids)
             stream.fed += len(ids)
             stream.waiting.append((tuple(ids), response))
             self._ready[request_id] = stream
@@ -150,6 +156,7 @@ class StreamScorer(Scorer):
             stream = self._streams.pop(request_id, None)
             self._ready.pop(request_id, None)
             if stream is not None:
+                self._given -= stream.fed
                 stream.gone = True
                 if not stream.runs:
                     stream.let_go()
@@ -179,9 +186,6 @@ class StreamScorer(Scorer):
         # Twice: keys and values have room for as many tokens again before they are copied to a larger place.
         room = room_on(self._loaded.device, 2 * each, memory=self._memory)
         return max(self.longest_stream, int(room.usual / room.token_bytes))
-
-    def _tokens_held(self) -> int:
-        return sum(stream.fed for stream in self._streams.values())
 
     def _waits(self) -> bool:
         return bool(self._ready)

@@ -254,6 +254,20 @@ def test_there_is_room_for_so_many_streams_and_tokens() -> None:
         scorer.end_stream("c")
 
 
+def test_streams_that_grow_stay_within_their_memory() -> None:
+    with reading(held_tokens=CONTEXT) as (scorer, _):
+        first, second = Reader(scorer, "a"), Reader(scorer, "b")
+        first.feed((0, *range(2, 101)))
+        second.feed((0, *range(2, CONTEXT - 99)))
+        with pytest.raises(Overloaded, match="memory"):
+            scorer.feed("b", (5,), response=True)
+        scorer.end_stream("a")
+        second.feed((5,), response=True)
+        assert second.read().coverage.complete
+        scorer.end_stream("b")
+        assert scorer._given == 0
+
+
 def test_what_a_stream_held_is_free_when_it_ends() -> None:
     released = []
     with reading() as (scorer, _):
