@@ -168,6 +168,8 @@ class Runtime:
         self.engine = Engine(loaded, bank, self.tap, limits=limits, waiting=waiting, later=self._later)
         self._callers, self._drop = callers, drop
         self._reads_only = reads_only
+        self.layers = len(loaded.layers)
+        """Of the model, also where those behind the tapped one were let go."""
         self.prepare(replace(needs or SuppressionNeeds(), whole=drop or bool(needs and needs.whole)))
         self.scorer = StreamScorer(
             loaded,
