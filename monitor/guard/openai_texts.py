@@ -40,6 +40,10 @@ _PLAIN_OF_CHOICE = _words(
     "index finish_reason stop_reason logprobs token_ids prompt_token_ids prompt_logprobs "
     "native_finish_reason matched_stop content_filter_results"
 )
+_PLAIN_OF_ANSWER = _words(
+    "id object created model choices usage system_fingerprint service_tier obfuscation error timings provider "
+    "prompt_filter_results prompt_token_ids prompt_logprobs kv_transfer_params sae_monitor sae_monitor_upstream"
+)
 _MEDIA = _words("image_url image input_image input_audio audio audio_url video_url video file input_file")
 """Types of parts that are no text, whatever texts, such as addresses and file names, they hold."""
 _BYTES = ("data", "b64_json", "file_data")
@@ -118,6 +122,18 @@ def answer(choice: Mapping[str, Any]) -> AnswerTexts:
         elif name not in _PLAIN_OF_CHOICE and (text := _described(value)):
             texts.append(AnswerText(name, text))
     return AnswerTexts(tuple(found for found in texts if found.text), unread)
+
+
+def beside(content: Mapping[str, Any]) -> AnswerTexts:
+    """The texts of an answer, whole or a piece, that stand in none of its choices."""
+    unknown = {name: value for name, value in content.items() if name not in _PLAIN_OF_ANSWER}
+    texts = [AnswerText(name, text) for name, value in unknown.items() if (text := _described(value))]
+    return AnswerTexts(tuple(texts), sum(map(_holds_bytes, unknown.values())))
+
+
+def without_beside(content: Mapping[str, Any]) -> dict[str, Any]:
+    """An answer, whole or a piece, without what `beside` reads."""
+    return {name: value for name, value in content.items() if name in _PLAIN_OF_ANSWER}
 
 
 def _said(message: Mapping[str, Any]) -> AnswerTexts:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
+from monitor.guard import openai_texts
 from monitor.guard.event_stream import DONE, Event, EventReader, EventTooLong
-from monitor.guard.openai_texts import answer
 from monitor.http.calls import Exchange
 from monitor.http.errors import UpstreamError
 from monitor.http.guard.session import UPSTREAM_EXTENSION, GuardedChoice, GuardSession, WrittenText
@@ -20,20 +20,15 @@ from monitor.http.openai import verdicts
 from monitor.http.openai.requests import EXTENSION
 from monitor.records import FinishReason, Phase
 
-_UNREADABLE = "the upstream server sent an event that cannot be read"
-
 
 @dataclass(slots=True, eq=False)
 class _HeldEvent:
     """An event that has not left."""
 
-    raw: bytes
     content: dict[str, Any] | None
-    """None for comments."""
+    """None for comments, of which nothing is passed on but that there was one."""
     parts: dict[int, list[WrittenText]] = field(default_factory=dict)
     """Texts in it, by choice."""
-    changed: bool = False
-    """True where it is not sent as it came."""
 
     @property
     def closes(self) -> bool:
@@ -93,23 +88,30 @@ class GuardedStream:
     async def _pass_on(self) -> None:
         reader = EventReader(MOST_BYTES)
         async with aclosing(self._upstream.pieces()) as pieces:
-            async for chunk in self._in_time(pieces):
-                try:
-                    for event in reader.feed(chunk) if chunk is not None else ():
-                        await self._take(event)
-                except EventTooLong:
-                    raise UpstreamError(502, _UNREADABLE, "unreadable") from None
-                if chunk is None:
-                    for choice in self._session.choices.values():
-                        choice.watch.settle()
-                await self._check()
-                await self._release()
-                if self._done or self._stopped:
-                    return
+            async with aclosing(self._in_time(pieces)) as chunks:
+                async for chunk in chunks:
+                    await self._read(reader, chunk)
+                    await self._check()
+                    await self._release()
+                    if self._done or self._stopped:
+                        return
             for event in reader.finish():
                 await self._take(event)
 
-    async def _in_time(self, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes | None]:
+    async def _read(self, reader: EventReader, chunk: bytes | None) -> None:
+        """Take the events that a chunk completes; without one, take what waits for whole words."""
+        if chunk is None:
+            for choice in self._session.choices.values():
+                choice.watch.settle()
+            return
+        try:
+            events = reader.feed(chunk)
+        except EventTooLong:
+            raise _unreadable() from None
+        for event in events:
+            await self._take(event)
+
+    async def _in_time(self, pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes | None, None]:
         """Chunks as they come; None where none came for a while and a word waits for its end."""
         coming: asyncio.Future[bytes] | None = None
         try:
@@ -133,7 +135,7 @@ class GuardedStream:
     async def _take(self, event: Event) -> None:
         """Have the texts of an event read, and hold it."""
         if event.data is None:
-            self._events.append(_HeldEvent(event.raw, None))
+            self._events.append(_HeldEvent(None))
             return
         if event.data.strip() == DONE:
             self._done = True
@@ -142,25 +144,27 @@ class GuardedStream:
             content = json.loads(event.data)
         except (ValueError, RecursionError):
             content = None
-        if not isinstance(content, dict):
-            raise UpstreamError(502, _UNREADABLE, "unreadable")
-        held = _HeldEvent(event.raw, content)
+        choices = content.get("choices", []) if isinstance(content, dict) else None
+        if not (isinstance(choices, list) and all(isinstance(choice, dict) for choice in choices)):
+            raise _unreadable()
+        held = _HeldEvent(content)
         if EXTENSION in content:
-            content[UPSTREAM_EXTENSION], held.changed = content.pop(EXTENSION), True
+            content[UPSTREAM_EXTENSION] = content.pop(EXTENSION)
         self._head = {name: content[name] for name in ("id", "object", "created", "model") if name in content}
-        choices = content.get("choices")
-        content["choices"] = [c for c in choices if isinstance(c, dict)] if isinstance(choices, list) else []
         self._failed = self._failed or bool(content.get("error"))
-        for choice in content["choices"]:
+        for choice in choices:
             await self._write(held, choice)
-        if choices is None:
-            del content["choices"]
+        if (beside := openai_texts.beside(content)).texts:
+            number = next(iter(held.parts), min(self._session.choices))
+            held.parts.setdefault(number, []).extend(self._session.choices[number].write(beside))
         self._events.append(held)
 
     async def _write(self, held: _HeldEvent, choice: Mapping[str, Any]) -> None:
         number = _index(choice)
+        if not 0 <= number < self._session.count:
+            raise _unreadable()
         mine = await self._session.choice(number)
-        held.parts.setdefault(number, []).extend(mine.write(answer(choice)))
+        held.parts.setdefault(number, []).extend(mine.write(openai_texts.answer(choice)))
         if choice.get("finish_reason") is not None:
             mine.finish = str(choice["finish_reason"])
             mine.watch.settle()
@@ -200,8 +204,9 @@ class GuardedStream:
         if held.content is None or not choices:
             return True
         kept = [found for choice in choices if (found := self._allowed_of(choice, held)) is not None]
-        held.changed = held.changed or kept != choices
         held.content["choices"] = kept
+        if any(self._session.choices[_index(choice)].watch.blocked for choice in choices):
+            held.content = openai_texts.without_beside(held.content)
         return bool(kept)
 
     def _allowed_of(self, choice: dict[str, Any], held: _HeldEvent) -> dict[str, Any] | None:
@@ -226,7 +231,7 @@ class GuardedStream:
         if self._chat:
             said = {"delta": {"refusal": refusal} if refusal else {}}
         choice = {"index": index, **said, "logprobs": None, "finish_reason": "content_filter"}
-        return _HeldEvent(b"", self._head | {"choices": [choice]}, changed=True)
+        return _HeldEvent(self._head | {"choices": [choice]})
 
     async def _send(self, held: _HeldEvent) -> None:
         """Send an event, but keep back one that may be the last."""
@@ -234,7 +239,7 @@ class GuardedStream:
             self._account(self._session.choices[index], parts)
         self._tell_news(held)
         if held.content is None:
-            await self._exchange.raw_event(held.raw)
+            await self._exchange.raw_event(b":\n\n")
             return
         before, self._last = self._last, held if held.closes else None
         if before is not None:
@@ -258,13 +263,11 @@ class GuardedStream:
             for detection in mine.watch.news()
         ]
         if found and held.content is not None:
-            held.content[EXTENSION], held.changed = {"detections": verdicts.detections(found)}, True
+            held.content[EXTENSION] = {"detections": verdicts.detections(found)}
 
     async def _emit(self, held: _HeldEvent) -> None:
-        if held.changed:
-            await self._exchange.event(held.content or {})
-        else:
-            await self._exchange.raw_event(held.raw)
+        # Written anew, never as it came: what leaves is what was read.
+        await self._exchange.event(held.content or {})
 
     async def _finish(self, gone: UpstreamError | None) -> None:
         """Conclude all choices, and end the stream as it ended."""
@@ -281,12 +284,15 @@ class GuardedStream:
             await self._exchange.piece(b"", more=False)
             return
         if last is None:
-            last = _HeldEvent(b"", self._head | {"choices": []})
+            last = _HeldEvent(self._head | {"choices": []})
         assert last.content is not None
         last.content[EXTENSION] = self._session.extension(self._exchange.request_id)
-        last.changed = True
         await self._emit(last)
         await self._exchange.done()
+
+
+def _unreadable() -> UpstreamError:
+    return UpstreamError(502, "the upstream server sent an event that cannot be read", "unreadable")
 
 
 def _index(choice: Mapping[str, Any]) -> int:

@@ -194,25 +194,33 @@ class GuardProxy:
             raise UpstreamError(502, text, "unreadable")
         if EXTENSION in content:
             content[UPSTREAM_EXTENSION] = content.pop(EXTENSION)
-        written = [await self._written(session, place, c) for place, c in enumerate(content["choices"])]
+        given = content["choices"]
+        if len(given) > session.count or not all(isinstance(choice, dict) for choice in given):
+            raise UpstreamError(
+                502, "the upstream server's answer has choices that cannot be read", "unreadable"
+            )
+        places = [choice.get("index") for choice in given]
+        if sorted(place for place in places if isinstance(place, int)) != list(range(len(given))):
+            places = list(range(len(given)))
+        written = [await self._written(session, n, one) for n, one in zip(places, given, strict=True)]
+        first = min(session.choices)
+        session.choices[first].write(openai_texts.beside(content))
         for choice, _ in written:
             choice.watch.settle()
         with self._metrics.waiting(Phase.RESPONSE):
             for choice, _ in written:
                 await choice.watch.caught_up()
-        for (choice, parts), given in zip(written, content["choices"], strict=True):
-            await _finished(choice, parts, given)
+        if session.blocked:
+            content = openai_texts.without_beside(content)
+        for (choice, parts), one in zip(written, given, strict=True):
+            await _finished(choice, parts, one)
         content[EXTENSION] = session.extension(exchange.request_id)
         await self._send(exchange, found, dumps(content), verdicts.headers(session.verdicts()))
 
     async def _written(
-        self, session: GuardSession, place: int, given: Any
+        self, session: GuardSession, place: int, given: Mapping[str, Any]
     ) -> tuple[GuardedChoice, list[WrittenText]]:
-        index = given.get("index") if isinstance(given, dict) else None
-        choice = await session.choice(index if isinstance(index, int) else place)
-        if not isinstance(given, dict):
-            choice.watch.unreadable()
-            return choice, []
+        choice = await session.choice(place)
         choice.finish = str(given.get("finish_reason"))
         return choice, choice.write(openai_texts.answer(given))
 
@@ -229,7 +237,7 @@ class GuardProxy:
         """Pass a request on that is not read, unless a policy is closed and it holds text."""
         body = await self._calls.read_bytes(exchange)
         path = str(exchange.scope["path"])
-        quiet = exchange.scope["method"] in _NOTHING_SENT and not path.startswith(_STORED)
+        quiet = exchange.scope["method"] in _NOTHING_SENT and not body and not path.startswith(_STORED)
         if quiet or path in self._passes:
             with ending_with(exchange):
                 await self._pass(exchange, body, {} if quiet else _unknown())
@@ -305,7 +313,8 @@ def _input(extension: Extension, field: str, text: RequestText) -> Input:
 
 def _count(body: Mapping[str, Any]) -> int:
     found = body.get("n")
-    return found if isinstance(found, int) and not isinstance(found, bool) and found > 0 else 1
+    whole = int(found) if isinstance(found, float) and found.is_integer() else found
+    return whole if isinstance(whole, int) and not isinstance(whole, bool) and whole > 0 else 1
 
 
 def _expected(body: Mapping[str, Any]) -> int:

@@ -477,3 +477,72 @@ def test_streams_of_completions(guard, behind):
     chunks = list(guard.client().completions.create(model="up", prompt="a prompt", stream=True))
     assert "".join(c.choices[0].text for c in chunks).strip() == "so the"
     assert chunks[-1].choices[0].finish_reason == "content_filter"
+
+
+def ended(reply):
+    reply.event(chunk({}, "stop"))
+    reply.chunk(b"data: [DONE]\n\n")
+    reply.end()
+
+
+def test_text_beside_the_choices_is_scored_too(guard, behind):
+    def script(reply):
+        reply.stream()
+        reply.event(chunk({"content": "fine "}, search_results=[{"title": "a bomb"}]))
+        ended(reply)
+
+    behind.script = script
+    chunks = list(guard.chat("hello", stream=True))
+    assert chunks[-1].choices[0].finish_reason == "content_filter"
+    assert "bomb" not in "".join(c.model_dump_json() for c in chunks)
+
+
+def test_what_leaves_is_what_was_read(guard, behind):
+    """A field that is there twice, and lines of an event that are not its data, could say what nobody scored."""
+
+    def script(reply):
+        reply.stream()
+        reply.chunk(b": a bomb\n\n")
+        choice = b'{"index": 0, "delta": {"content": "a bomb"}, "delta": {"content": "fine"}}'
+        reply.chunk(b'event: bomb\nid: bomb\ndata: {"choices": [' + choice + b"]}\n\n")
+        ended(reply)
+
+    behind.script = script
+    body = {"model": "up", "stream": True, "messages": [{"role": "user", "content": "hello"}]}
+    found = guard.post("/v1/chat/completions", body).text
+    assert "fine" in found
+    assert "bomb" not in found
+    assert found.startswith(":\n\n")
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"choices": {"text": "a bomb"}},
+        {"choices": ["a bomb"]},
+        {"choices": [{"index": 5, "delta": {"content": "x"}}]},
+        ["a bomb"],
+    ],
+)
+def test_events_of_another_form_are_not_passed_on(guard, behind, event):
+    def script(reply):
+        reply.stream()
+        reply.event(event)
+        ended(reply)
+
+    behind.script = script
+    with pytest.raises(openai.APIError, match="cannot be read"):
+        list(guard.chat("hello", stream=True))
+
+
+def test_an_error_while_a_word_is_awaited_is_told_as_it_is(guard, behind):
+    """Nothing comes from upstream meanwhile, so that reading from there has to be given up."""
+
+    def script(reply):
+        reply.stream()
+        reply.event(chunk({"content": "sick"}))
+        assert reply.closed()
+
+    behind.script = script
+    with pytest.raises(openai.APIError, match="could not be served"):
+        list(guard.chat("hello", stream=True))

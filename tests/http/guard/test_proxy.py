@@ -366,3 +366,24 @@ def test_calls_are_counted_like_those_of_every_door(guard, behind):
 def test_our_own_action_words_are_those_of_the_records(guard, behind):
     behind.says("a lie")
     assert guard.chat("hello").sae_monitor["action"] == Action.SUPPRESS.name.lower()
+
+
+def test_text_beside_the_choices_is_scored_too(guard, behind):
+    behind.script = lambda reply: reply.whole(chat("fine") | {"citations": ["a bomb"]})
+    found = guard.chat("hello")
+    assert found.choices[0].finish_reason == "content_filter"
+    assert "bomb" not in found.model_dump_json()
+
+
+@pytest.mark.parametrize("choices", [["a bomb"], [{"index": 0, "text": "x"}] * 2, {"text": "a bomb"}])
+def test_answers_of_another_form_are_not_passed_on(guard, behind, choices):
+    behind.script = lambda reply: reply.whole({"choices": choices})
+    with pytest.raises(openai.InternalServerError, match="cannot be read"):
+        guard.chat("hello")
+
+
+def test_a_request_with_a_body_is_not_quiet(guard, behind):
+    before = len(behind.asked)
+    url = f"{guard.addresses.http}/generate"
+    assert httpx.request("GET", url, content=b"text", trust_env=False).status_code == 503
+    assert len(behind.asked) == before
