@@ -488,7 +488,7 @@ def ended(reply):
 def test_text_beside_the_choices_is_scored_too(guard, behind):
     def script(reply):
         reply.stream()
-        reply.event(chunk({"content": "fine "}, search_results=[{"title": "a bomb"}]))
+        reply.event(chunk({"content": "fine "}, search_results=[{"title": "a bomb here"}]))
         ended(reply)
 
     behind.script = script

@@ -369,7 +369,7 @@ def test_our_own_action_words_are_those_of_the_records(guard, behind):
 
 
 def test_text_beside_the_choices_is_scored_too(guard, behind):
-    behind.script = lambda reply: reply.whole(chat("fine") | {"citations": ["a bomb"]})
+    behind.script = lambda reply: reply.whole(chat("fine") | {"citations": ["a bomb here"]})
     found = guard.chat("hello")
     assert found.choices[0].finish_reason == "content_filter"
     assert "bomb" not in found.model_dump_json()
