@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
@@ -44,6 +45,15 @@ def split_address(address: str) -> tuple[str, int]:
 def _checked_address(address: str) -> str:
     split_address(address)
     return address
+
+
+def _checked_url(url: str) -> str:
+    found = urlsplit(url)
+    if found.scheme not in ("http", "https") or not found.hostname or found.query or found.fragment:
+        raise ValueError("write a URL such as http://127.0.0.1:8000, without a query")
+    if found.username is not None or found.password is not None:
+        raise ValueError("write it without a password; give a token with upstream_token_file")
+    return url.rstrip("/")
 
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -130,7 +140,7 @@ NamedPath = Annotated[Path, BeforeValidator(_named)]
 
 
 class Settings(BaseSettings):
-    """Everything that an operator can decide about `sae-monitor serve`.
+    """Everything that an operator can decide about `sae-monitor serve` and `sae-monitor guard`.
 
     The text below each setting is also the help of its flag and its line in the reference. There is no setting `port`:
     Kubernetes sets SAE_MONITOR_PORT to something else where a service is called sae-monitor.
@@ -417,6 +427,46 @@ class Settings(BaseSettings):
     """Share of requests that are traced, from 0 to 1. A caller whose headers contain a traceparent decides for its
     own requests."""
 
+    # In front of another server
+
+    upstream: Annotated[str, AfterValidator(_checked_url)] | None = None
+    """URL of the server that `sae-monitor guard` stands in front of, such as http://127.0.0.1:8000. A path in it stands
+    before that of every request."""
+
+    upstream_token_file: NamedPath | None = None
+    """File that holds a token and nothing else, which is sent to the upstream server where a caller sends none that is
+    meant for it."""
+
+    upstream_ca: NamedPath | None = None
+    """PEM file of certificate authorities that the upstream server's certificate is checked against. Default: those of
+    this machine."""
+
+    upstream_connect_seconds: Seconds = 10.0
+    """Longest time to connect to the upstream server."""
+
+    upstream_silence_seconds: Seconds = 300.0
+    """Longest time in which the upstream server may send nothing while it answers."""
+
+    guard_mode: Literal["hold", "sample", "end"] = "hold"
+    """When streamed text may leave: hold waits until it was scored; sample lets up to guard_sample_tokens leave between
+    two checks; end lets all leave and checks before the stream ends. Whole answers are always held. Verdicts say which
+    it was."""
+
+    guard_sample_tokens: Annotated[int, Field(ge=1, le=1_000_000)] = 32
+    """Number of tokens that may leave between two checks, where guard_mode is sample."""
+
+    guard_read_seconds: Seconds = 10.0
+    """Longest time that text waits to be scored. Beyond it the request counts as not scored, and `on_error` of its
+    policies decides."""
+
+    guard_settle_seconds: Annotated[float, Field(gt=0, le=60)] = 0.1
+    """Time for which the end of a stream is held back because a word may go on, where the upstream server sends
+    nothing more."""
+
+    guard_pass_paths: str = "/v1/embeddings,/v1/moderations,/tokenize,/detokenize"
+    """Paths, separated by commas, whose requests are passed on although they hold text that nobody scores. Requests to
+    other paths that are not read are refused where a policy says `on_error: closed`."""
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -662,6 +712,7 @@ GROUPS = {
     "max_calls_per_caller": "Limits of one caller, call or connection",
     "decision_log": "What is written down",
     "otlp_endpoint": "Tracing",
+    "upstream": "In front of another server",
 }
 """Heading of each group of settings, by the group's first setting."""
 
@@ -695,6 +746,8 @@ _VALUES = {
     "decision_log": "FOLDER|off",
     "decision_log_masks": "JSON",
     "otlp_endpoint": "URL",
+    "upstream": "URL",
+    "guard_pass_paths": "PATHS",
 }
 
 

@@ -126,6 +126,7 @@ EXTRAS = {
         "uvicorn",
     ),
     "fit": ("scipy", "sklearn"),
+    "guard": ("httpx2",),
 }
 """Packages that commands import, by the extra that installs them."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,11 +35,12 @@ def serve(**flags: Any) -> None:
     SIGTERM and Ctrl-C let running calls finish. Exit codes: 0 stopped by a signal, 2 wrong settings, files or policies,
     3 the engine died.
     """
-    _run(load_settings(flags))
+    chosen = load_settings(flags)
+    run(chosen, partial(_door, chosen))
 
 
-def _run(chosen: Settings) -> None:
-    """Load everything, and serve until a signal comes."""
+def run(chosen: Settings, door: Callable[[], DoorMaker | None]) -> None:
+    """Load everything, and serve until a signal comes. `door` makes another front door beside gRPC."""
     from monitor.rpc.process.signals import exit_at_signals
     from monitor.telemetry.logs import adopt_libraries, configure, lines_lost
     from monitor.telemetry.output import take_over_output
@@ -46,10 +49,10 @@ def _run(chosen: Settings) -> None:
     with exit_at_signals():
         configure(chosen.log_level, chosen.log_format)
         adopt_libraries()
-        _serve(chosen)
+        _serve(chosen, door)
 
 
-def _serve(chosen: Settings) -> None:
+def _serve(chosen: Settings, door: Callable[[], DoorMaker | None]) -> None:
     from monitor.rpc.access.layer import check_access
     from monitor.rpc.decisions.recorder import check_recorder
     from monitor.rpc.process.allocator import limit_retained_memory
@@ -65,11 +68,13 @@ def _serve(chosen: Settings) -> None:
     from monitor.rpc.server import Server, run_in_foreground
 
     parts = assemble(chosen)
-    server = Server(chosen, *parts, door=_door(chosen))
+    server = Server(chosen, *parts, door=door())
 
     def ready(addresses: Addresses) -> None:
         if chosen.log_format == "console":
-            stderr_console().print(start_block(parts.runtime, parts.policies, addresses))
+            stderr_console().print(
+                start_block(parts.runtime, parts.policies, addresses, chosen.upstream or "")
+            )
 
     # A pass or a reload that hangs would keep Python from ending, long after everybody was told that the server stops.
     run_in_foreground(server, chosen.grace_seconds, ready, lambda: force_exit(ExitCode.DIED))
@@ -84,15 +89,18 @@ def _door(chosen: Settings) -> DoorMaker | None:
     return HttpDoor
 
 
-def start_block(runtime: Runtime, policies: PolicySet, addresses: Addresses) -> Table:
-    """A table of what the server runs and where it listens, printed once it is ready."""
+def start_block(runtime: Runtime, policies: PolicySet, addresses: Addresses, upstream: str = "") -> Table:
+    """A table of what the server runs and where it listens, printed once it is ready.
+
+    `upstream` is the server that it guards, if it does.
+    """
     loaded, dictionary = runtime.loaded, runtime.dictionary
     features, dtype = dictionary.autoencoder.features, str(loaded.dtype).removeprefix("torch.")
     model = f"{_name(Path(loaded.name))}  {words.short_digest(loaded.digest)}"
     table = Table.grid(padding=(0, 2))
     rows = {
         "model": f"{model}  {loaded.devices} {dtype}",
-        "layer": f"{runtime.layer} of 0 to {len(loaded.layers) - 1}, {loaded.d_model} wide, context {loaded.context}",
+        "layer": f"{runtime.layer} of 0 to {runtime.layers - 1}, {loaded.d_model} wide, context {loaded.context}",
         "dictionary": f"{_name(dictionary.path)}  {words.short_digest(dictionary.digest)}  {features} features",
         "requests": _together(runtime),
         "chats": _chats(runtime.tokenise.opening),
@@ -103,6 +111,8 @@ def start_block(runtime: Runtime, policies: PolicySet, addresses: Addresses) -> 
         "http": addresses.http,
         "metrics": f"http://{addresses.metrics}/metrics",
     }
+    if upstream:
+        rows = {"guards": upstream} | rows | {"requests": _streams(runtime)}
     for name, value in rows.items():
         table.add_row(Text(f"  {name}", style="dim"), Text(printable(value)))
     return table
@@ -111,6 +121,11 @@ def start_block(runtime: Runtime, policies: PolicySet, addresses: Addresses) -> 
 def _together(runtime: Runtime) -> str:
     why = runtime.engine.why_separate
     return f"one in a pass, in turns: {why}" if why else "many in a pass (continuous batching)"
+
+
+def _streams(runtime: Runtime) -> str:
+    why = runtime.scorer.why_separate
+    return f"streams are read one by one: {why}" if why else "streams are read many in a pass"
 
 
 def _chats(opening: str | None) -> str:

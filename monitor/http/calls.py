@@ -56,11 +56,17 @@ class Exchange:
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, request_id: str, most_bytes: int) -> None:
         self.scope, self.request_id = scope, request_id
-        self._receive, self._send, self._most = receive, send, most_bytes
+        self._receive, self._to, self._most = receive, send, most_bytes
         self.begun = False
         """True once the status line has been sent."""
+        self.ended = False
+        """True once all of the answer was sent."""
         self.left = False
         """True once the caller has gone away."""
+        self.passed_on = False
+        """True where the body is another server's, of which nothing is known."""
+        self.stream_headers: dict[str, str] = {}
+        """Further headers of a stream."""
 
     @property
     def path(self) -> Mapping[str, str]:
@@ -76,6 +82,10 @@ class Exchange:
             raise HttpError(415, "send the body as JSON, with the header `content-type: application/json`")
         if self.header("content-encoding").strip().lower() not in ("", "identity"):
             raise HttpError(415, "send the body without compression")
+        return parse(await self.content())
+
+    async def content(self) -> bytes:
+        """The bytes of the body. Raises HttpError where it is too large."""
         declared = self.header("content-length")
         if declared.isdecimal() and int(declared) > self._most:
             raise self._too_large()
@@ -90,7 +100,7 @@ class Exchange:
                 raise self._too_large()
             parts.append(message.get("body", b""))
             if not message.get("more_body"):
-                return parse(b"".join(parts))
+                return b"".join(parts)
 
     def _too_large(self) -> HttpError:
         return HttpError(413, f"the body is larger than {self._most} bytes; send less")
@@ -105,7 +115,7 @@ class Exchange:
         """Return once the caller has left. Call it when the body has been read."""
         while (await self._receive())["type"] != "http.disconnect":
             continue
-        self.left = True
+        self.left = not self.ended
 
     async def json_list(self, content: Sequence[Any]) -> None:
         """Send a whole answer that is a list."""
@@ -125,11 +135,25 @@ class Exchange:
 
     async def event(self, content: Mapping[str, Any]) -> None:
         """Send one event of a stream; the first one sends the headers before it."""
+        await self.raw_event(b"data: " + dumps(content) + b"\n\n")
+
+    async def raw_event(self, event: bytes) -> None:
+        """Send one event of a stream as it is."""
         if not self.begun:
             # Some proxies hold a stream back unless they are asked not to.
             quick = {"cache-control": "no-cache", "x-accel-buffering": "no"}
-            await self._start(200, {"content-type": "text/event-stream; charset=utf-8"} | quick)
-        await self._send(_piece(b"data: " + dumps(content) + b"\n\n", more=True))
+            kind = {"content-type": "text/event-stream; charset=utf-8"}
+            await self._start(200, kind | quick | self.stream_headers)
+        await self._send(_piece(event, more=True))
+
+    async def begin(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        """Send the head of an answer of another server, whose body is passed on by `piece`."""
+        self.begun = self.passed_on = True
+        await self._send({"type": "http.response.start", "status": status, "headers": list(headers)})
+
+    async def piece(self, body: bytes, *, more: bool) -> None:
+        """Send a part of a body."""
+        await self._send(_piece(body, more=more))
 
     async def done(self) -> None:
         """End a stream that came to its end."""
@@ -138,10 +162,16 @@ class Exchange:
     async def failed(self, error: BaseException, worded: ErrorBody) -> None:
         """Tell the caller of an error: by its status, or where that has been sent, as the stream's last event."""
         found = answer(error, self.request_id)
+        if self.passed_on:
+            return  # without its end, so that the connection is closed
         if not self.begun:
             await self.json(worded(found), found.headers, found.status)
             return
         await self._send(_piece(b"data: " + dumps(found.body) + b"\n\n", more=False))
+
+    async def _send(self, message: Message) -> None:
+        self.ended = message["type"] == "http.response.body" and not message.get("more_body", False)
+        await self._to(message)
 
     async def _start(self, status: int, headers: Headers) -> None:
         self.begun = True
@@ -228,8 +258,15 @@ class HttpCalls:
 
     async def read(self, exchange: Exchange) -> dict[str, Any]:
         """The body of a request. Raises TooSlow where it does not arrive in time."""
+        return await self._read(exchange.body())
+
+    async def read_bytes(self, exchange: Exchange) -> bytes:
+        """The body of a request, whatever it is. Raises TooSlow where it does not arrive in time."""
+        return await self._read(exchange.content())
+
+    async def _read(self, body: Awaitable[T]) -> T:
         try:
-            return await asyncio.wait_for(exchange.body(), self._limits.message)
+            return await asyncio.wait_for(body, self._limits.message)
         except TimeoutError:
             raise TooSlow(f"no body came within {self._limits.message:g} seconds") from None
 
@@ -280,7 +317,8 @@ def ending_with(exchange: Exchange) -> Iterator[None]:
 
     async def watch() -> None:
         await exchange.gone()
-        task.cancel()
+        if not exchange.ended:
+            task.cancel()
 
     watching = asyncio.ensure_future(watch())
     try:

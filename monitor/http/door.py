@@ -8,7 +8,7 @@ import ipaddress
 import socket
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +56,15 @@ class HttpDoor:
         assert settings.http_listen is not None
         self._settings, self._parts = settings, parts
         self._listen = settings.http_listen
-        parts.metrics.methods(METHODS, parts.codes)
-        self._app = application(settings, parts)
+        self._app = self._application()
         self._socket: socket.socket
         self._running: list[tuple[_Uvicorn, asyncio.Task[None]]] = []
         self._watching: asyncio.Task[None] | None = None
+
+    def _application(self) -> ASGIApp:
+        """What answers requests."""
+        self._parts.metrics.methods(METHODS, self._parts.codes)
+        return application(self._settings, self._parts)
 
     async def start(self) -> str:
         """Open the port; its URL. Raises ConfigurationError where that is not possible."""
@@ -113,6 +117,18 @@ def application(settings: Settings, parts: DoorParts) -> ASGIApp:
     runtime = parts.runtime
     model = ServedModel(served_name(settings), runtime.context, int(time.time()), runtime.token_texts)
 
+    routes = [
+        *OpenAiApi(calls, parts.runs, parts.active, model).routes(),
+        *litellm.LiteLlmGuardrail(calls, parts.runs, parts.active).routes(),
+        *webhook.GuardrailWebhook(calls, parts.runs).routes(),
+        *detectors.Detectors(calls, parts.runs, parts.active, parts.runtime).routes(),
+    ]
+    return app_of(routes, settings, parts)
+
+
+def app_of(routes: Sequence[Route], settings: Settings, parts: DoorParts) -> ASGIApp:
+    """An application with these routes and `/health`, which refuses what a web page may send by a trick."""
+
     async def health(_: Request) -> Response:
         return PlainTextResponse(
             "serving\n" if parts.serving() else "not serving\n", 200 if parts.serving() else 503
@@ -123,14 +139,7 @@ def application(settings: Settings, parts: DoorParts) -> ASGIApp:
         texts = {404: "there is nothing at this path", 405: "this path takes another method"}
         return _error(HttpError(error.status_code, texts.get(error.status_code, "the request is wrong")))
 
-    routes = [
-        *OpenAiApi(calls, parts.runs, parts.active, model).routes(),
-        *litellm.LiteLlmGuardrail(calls, parts.runs, parts.active).routes(),
-        *webhook.GuardrailWebhook(calls, parts.runs).routes(),
-        *detectors.Detectors(calls, parts.runs, parts.active, parts.runtime).routes(),
-        Route("/health", health),
-    ]
-    app = Starlette(routes=routes, exception_handlers={HTTPException: wrong})
+    app = Starlette(routes=[Route("/health", health), *routes], exception_handlers={HTTPException: wrong})
     app.router.redirect_slashes = False
     if parts.checks_callers or not is_loopback(settings.http_listen or ""):
         return app

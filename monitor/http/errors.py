@@ -13,6 +13,7 @@ from monitor.errors import (
     MonitorError,
     MonitoringFailed,
     Overloaded,
+    Unavailable,
     Violation,
 )
 from monitor.rpc.error_status import INTERNAL_TEXT, REASONS, REFUSED_TEXT
@@ -52,6 +53,17 @@ class HttpError(BadRequest):
         super().__init__(Violation("request", text))
 
 
+class UpstreamError(Unavailable):
+    """The server behind this one did not answer, or not to the end; `http_status` says how.
+
+    `fault` is a label value of the guard's metrics.
+    """
+
+    def __init__(self, http_status: int, text: str, fault: str) -> None:
+        self.http_status, self.fault = http_status, fault
+        super().__init__(text)
+
+
 class ErrorAnswer(NamedTuple):
     """An error on its way to a caller."""
 
@@ -65,8 +77,9 @@ def answer(error: BaseException, request_id: str) -> ErrorAnswer:
     headers: dict[str, str] = {}
     if not isinstance(error, MonitorError) or error.code == MonitorError.code:
         return ErrorAnswer(500, _body(500, INTERNAL_TEXT, "internal", None, request_id), headers)
-    status = error.http_status if isinstance(error, HttpError) else STATUS[error.code]
+    status = error.http_status if isinstance(error, HttpError | UpstreamError) else STATUS[error.code]
     reason = next((name for kind, name in REASONS.items() if isinstance(error, kind)), "INTERNAL")
+    reason = "UPSTREAM" if isinstance(error, UpstreamError) else reason
     if isinstance(error, Overloaded):
         headers["retry-after"] = str(math.ceil(error.retry_after))
         headers["retry-after-ms"] = str(math.ceil(error.retry_after * 1000))

@@ -25,8 +25,8 @@ from monitor.model.engine.engine import Engine
 from monitor.model.engine.liveness import can_see
 from monitor.model.engine.paged import Limits
 from monitor.model.engine.requests import Lease
-from monitor.model.engine.scorer import Scorer
 from monitor.model.engine.startup_check import check_causal, check_prefixes, rehearse
+from monitor.model.engine.streams import StreamScorer
 from monitor.model.load.hook_points import Place, names_a_place, parse_place
 from monitor.model.load.model import LoadedModel, load_model
 from monitor.model.offline.residuals import Harvester
@@ -143,7 +143,9 @@ class Runtime:
         needs: SuppressionNeeds | None = None,
         callers: CallerClamps = CallerClamps.ANY,
         drop: bool = False,
+        reads_only: bool = False,
     ) -> None:
+        """`reads_only`: nothing is ever generated or clamped, so what stands behind the tapped layer is let go."""
         loaded, self.dictionary, self.layer = pair.loaded, pair.dictionary, pair.layer
         assert self.dictionary.statistics is not None
         self._maximum = self.dictionary.statistics.maximum
@@ -165,8 +167,19 @@ class Runtime:
         self._later = LaterTaps(loaded.layers, self.tap, self.layer)
         self.engine = Engine(loaded, bank, self.tap, limits=limits, waiting=waiting, later=self._later)
         self._callers, self._drop = callers, drop
+        self._reads_only = reads_only
+        self.layers = len(loaded.layers)
+        """Of the model, also where those behind the tapped one were let go."""
         self.prepare(replace(needs or SuppressionNeeds(), whole=drop or bool(needs and needs.whole)))
-        self.scorer = Scorer(loaded, bank, self.tap, waiting=4 * waiting)
+        self.scorer = StreamScorer(
+            loaded,
+            bank,
+            self.tap,
+            waiting=4 * waiting,
+            streams=4 * waiting,
+            held_tokens=limits.cache_tokens if limits and not limits.running else None,
+            memory=limits.memory if limits else None,
+        )
         self.tokenise = Prompter(loaded)
         self._vocabulary = Vocabulary(loaded.tokenizer)
         self._harvester = Harvester(loaded, pair.place)
@@ -209,6 +222,11 @@ class Runtime:
         """Where each token of a text stands in it: its first character, and the first behind it. (0, 0): nowhere."""
         return self.loaded.text.placed(text)[1]
 
+    def placed_behind(self, token: int, text: str) -> tuple[Sequence[int], Sequence[tuple[int, int]]]:
+        """Token ids of a text that stands behind a token, and where each stands in it. Raises InputError."""
+        begins = token in self.special_ids and not self.loaded.text.first_only
+        return self.loaded.text.placed_inner(text, continued=not begins)
+
     @property
     def token_texts(self) -> TokenTexts:
         """A function from consecutive token ids to their texts."""
@@ -240,7 +258,17 @@ class Runtime:
             self.engine.stop(0)
             name, what = type(self.loaded.model).__name__, f"{type(error).__name__}: {error}"
             raise ModelError(f"{name} cannot be generated from ({what})") from error
+        if self._reads_only:
+            self._let_go_of_the_rest()
         self.scorer.start()
+
+    def _let_go_of_the_rest(self) -> None:
+        """Free the weights that no pass to the tapped layer needs: later layers, and a head of its own."""
+        model, layers = self.loaded.model, self.loaded.layers
+        del layers[self.layer + 1 :]
+        head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+        if head is not None and head.weight.data_ptr() != embedding.weight.data_ptr():
+            head.weight = torch.nn.Parameter(head.weight.new_empty(0), requires_grad=False)
 
     def _start_engine(self) -> None:
         try:
@@ -272,6 +300,8 @@ class Runtime:
         Policies that drop the error term need the whole dictionary. Raises ModelError, DictionaryError or
         ConfigurationError where a need cannot be met.
         """
+        if self._reads_only:
+            return
         self._later.add(plan.probe for plan in needs.plans if plan.probe is not None)
         if not needs.whole or self.tap.dropper is not None:
             return

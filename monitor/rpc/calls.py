@@ -8,7 +8,14 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from monitor.errors import MonitorError, Overloaded, Unavailable
-from monitor.model.engine.requests import Event, GenerationRequest, ScoreJob, ScoreOutcome
+from monitor.model.engine.requests import (
+    Event,
+    GenerationRequest,
+    ScoreJob,
+    ScoreOutcome,
+    StreamJob,
+    StreamRead,
+)
 from monitor.rpc.mailbox import Mailbox, PostOffice
 from monitor.rpc.ports import ModelRuntime
 from monitor.telemetry.metrics.metrics import Metrics
@@ -17,6 +24,7 @@ from monitor.telemetry.metrics.metrics import Metrics
 class _Offices(NamedTuple):
     events: PostOffice[Event]
     outcomes: PostOffice[ScoreOutcome]
+    reads: PostOffice[StreamRead]
 
 
 class Calls:
@@ -53,6 +61,18 @@ class Calls:
                 scorer.cancel(job.request_id)
                 raise
 
+    @contextmanager
+    def streaming(self, job: StreamJob) -> Iterator[Mailbox[StreamRead]]:
+        """How far a stream was read, pass by pass; leaving ends it."""
+        scorer, office = self._runtime.scorer, self._offices().reads
+        with office.box(job.request_id) as box:
+            with self._counting():
+                scorer.open_stream(job, office.deliver)
+            try:
+                yield box
+            finally:
+                scorer.end_stream(job.request_id)
+
     def fail_all(self, error: MonitorError) -> None:
         """Tell everybody who waits that nothing more will come."""
         for office in self._opened or ():
@@ -61,7 +81,7 @@ class Calls:
     def _offices(self) -> _Offices:
         if self._opened is None:
             loop = asyncio.get_running_loop()
-            self._opened = _Offices(PostOffice(loop), PostOffice(loop))
+            self._opened = _Offices(PostOffice(loop), PostOffice(loop), PostOffice(loop))
         return self._opened
 
     @contextmanager

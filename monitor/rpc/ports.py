@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from monitor.model.engine.requests import Done, Emit, GenerationRequest, Lease, ScoreJob
+from monitor.model.engine.requests import Done, Emit, GenerationRequest, Lease, Read, ScoreJob, StreamJob
 from monitor.model.prompts import Content
 from monitor.policy.policy import Policy
 from monitor.records import (
@@ -88,6 +88,23 @@ class ScoringEngine(Protocol):
 
     def cancel(self, request_id: str) -> None:
         """Drop a job; an unknown id is ignored."""
+
+    @property
+    def why_whole(self) -> str:
+        """Why texts cannot be read in parts, as a phrase; empty where they can."""
+
+    def open_stream(self, job: StreamJob, read: Read) -> None:
+        """Begin a sequence that is read as it grows. `read` is called with how far, on the scorer's own thread.
+
+        Raises Overloaded where there is no room, Unavailable where the scorer does not run, and BadRequest where texts
+        cannot be read in parts.
+        """
+
+    def feed(self, request_id: str, ids: Sequence[int], *, response: bool) -> None:
+        """Append tokens, of the prompt or of the response. Raises TooLong where the model can read no more."""
+
+    def end_stream(self, request_id: str) -> None:
+        """Forget a stream; an unknown id is ignored. To be called in every case."""
 
     def queue_depth(self) -> int:
         """Number of jobs that wait."""
@@ -173,6 +190,9 @@ class ModelRuntime(Protocol):
 
     def placed(self, text: str) -> Sequence[tuple[int, int]]:
         """Where each token of a text stands in it: its first character, and the first behind it. (0, 0): nowhere."""
+
+    def placed_behind(self, token: int, text: str) -> tuple[Sequence[int], Sequence[tuple[int, int]]]:
+        """Token ids of a text that stands behind a token, and where each stands in it. Raises InputError."""
 
     @property
     def token_texts(self) -> TokenTexts:

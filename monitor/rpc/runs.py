@@ -109,7 +109,7 @@ class Generation:
 
     def check(self) -> None:
         """Raise MonitoringFailed where its prompt lacks a text of the input and a policy is closed."""
-        _refuse_unread(self._judge, self._prompt, 0, self._metrics, self._entry)
+        refuse_unread(self._judge, self._prompt, 0, self._metrics, self._entry)
 
     def read_from(self, box: Mailbox[Event]) -> None:
         """Where its events arrive."""
@@ -156,7 +156,7 @@ class Runs:
         prompt = await self.tokenise(asked, room=0, reply=False)
         written = await self._written(asked, prompt) if asked.answer else None
         with self._active.using() as now:
-            judge, entry = self._judge(now, asked), self._entry(asked, now, prompt)
+            judge, entry = self.judge(now, asked), self.entry(asked, now, prompt)
             entry.trail = trail = now.observers.open(judge)
             job = ScoreJob(
                 current_call().request_id,
@@ -170,7 +170,7 @@ class Runs:
                 admitted=trail.admitted,
             )
             async with entry:
-                _refuse_unread(judge, prompt, asked.unread, self._metrics, entry)
+                refuse_unread(judge, prompt, asked.unread, self._metrics, entry)
                 with self._calls.scoring(job) as box:
                     (outcome,) = await box.read()
                 verdict = conclude(
@@ -254,7 +254,7 @@ class Runs:
         prompt = await self.tokenise(asked.input, room=wanted if asked.input.truncate else 1, reply=True)
         call = current_call()
         call.charged(min(asked.sampling.max_new_tokens, self._runtime.context - len(prompt.ids)))
-        judge, entry = self._judge(now, asked.input), self._entry(asked.input, now, prompt)
+        judge, entry = self.judge(now, asked.input), self.entry(asked.input, now, prompt)
         entry.sampling = asked.sampling
         entry.trail = trail = now.observers.open(judge)
         job = GenerationRequest(
@@ -272,7 +272,8 @@ class Runs:
         )
         return job, Generation(call, judge, prompt, self._metrics, entry, now, self._runtime.respelled), entry
 
-    def _judge(self, now: InForce, asked: requests.Input) -> RequestJudge:
+    def judge(self, now: InForce, asked: requests.Input) -> RequestJudge:
+        """The rules of a request that begins now. BadRequest where a policy that it relies on is not in force."""
         runtime = self._runtime
         missing = asked.relies_on - now.policies.applying(caller.get().name, asked.labels)
         if missing:
@@ -290,7 +291,8 @@ class Runs:
             session=asked.session,
         )
 
-    def _entry(self, asked: requests.Input, now: InForce, prompt: TokenisedPrompt) -> Entry:
+    def entry(self, asked: requests.Input, now: InForce, prompt: TokenisedPrompt) -> Entry:
+        """The entry of a request that begins now in the decision log."""
         entry = self._books.ledger.open(asked, now.digests, now.policies.watch, len(prompt.ids))
         entry.session = asked.session
         return entry
@@ -304,7 +306,7 @@ def _counting_cut(prompt: TokenisedPrompt, cut: int, size: int) -> TokenisedProm
     return replace(cast("Prompt", prompt), truncated=prompt.truncated + dropped)
 
 
-def _refuse_unread(
+def refuse_unread(
     judge: RequestJudge, prompt: TokenisedPrompt, unread: int, metrics: Metrics, entry: Entry
 ) -> None:
     """Note that a part of the input is not in the prompt; raise MonitoringFailed where a policy is closed."""

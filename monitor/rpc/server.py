@@ -35,6 +35,7 @@ from monitor.rpc.reflection import add_reflection
 from monitor.rpc.runs import Runs, TokenisingPools
 from monitor.rpc.servicer import MonitorServicer
 from monitor.rpc.thread_pool import ThreadPool
+from monitor.rpc.watches import Watches
 from monitor.rpc.wire.requests import InputLimits
 from monitor.settings import Settings, split_address
 from monitor.telemetry.logs import configure, guard_libraries, places
@@ -76,6 +77,7 @@ class DoorParts(NamedTuple):
 
     runtime: ModelRuntime
     runs: Runs
+    watches: Watches
     active: ActivePolicies
     checks: CallChecks
     limits: TimeLimits
@@ -199,6 +201,7 @@ class Server:
         parts = DoorParts(
             self._runtime,
             self.runs,
+            Watches(self._runtime, self._active, self._calls, self._metrics, self.runs),
             self._active,
             self._access.checks,
             self._access.limits,

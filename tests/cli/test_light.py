@@ -138,6 +138,7 @@ def test_a_running_server_is_asked_from_the_base():
     [
         (["serve"], "serve"),
         (["demo"], "serve"),
+        (["guard", "--upstream", "http://127.0.0.1:8000"], "guard"),
         (["score", "hello"], "serve"),
         (["policy", "test", "policies"], "fit"),
         (["policy", "explain", "policies", "hello"], "fit"),

@@ -15,6 +15,7 @@ from monitor.dictionary.cards.statistics import save as save_statistics
 from monitor.dictionary.formats import DictionaryCard, save_saelens
 from monitor.dictionary.sae import InputNorm
 from monitor.errors import BadRequest, DictionaryError, ModelError, MonitoringFailed
+from monitor.model.engine.paged import Limits
 from monitor.model.engine.requests import Finished, GenerationRequest, ScoreJob
 from monitor.model.offline.residuals import Harvester
 from monitor.model.runtime import Runtime, load_pair
@@ -103,6 +104,28 @@ def test_everything_joins(folders: tuple[Path, Path]) -> None:
     )
     with pytest.raises(BadRequest, match="does not exist"):
         runtime.check_clamps([Clamp(96, 1.0)])
+
+
+def test_a_model_that_only_reads_lets_go_of_what_it_does_not_need(folders: tuple[Path, Path]) -> None:
+    parts = load_pair(*folders, device="cpu")
+    whole = sum(p.numel() for p in parts.loaded.model.parameters())
+    ids = (0, 70, 80, 90)
+    wanted = encode_all(
+        parts.dictionary.autoencoder, Harvester(parts.loaded, 1).residuals(torch.tensor([ids]))[0]
+    )
+    runtime = Runtime(parts, WatchPlan((4, 9)), limits=Limits(running=0), reads_only=True)
+    runtime.start()
+    try:
+        assert len(parts.loaded.layers) == 2
+        assert sum(p.numel() for p in parts.loaded.model.parameters()) < 0.65 * whole
+        done, observer = threading.Event(), Recorder()
+        runtime.scorer.submit(ScoreJob("s", ids, observer, observer), lambda _: done.set())
+        assert done.wait(30)
+        assert runtime.can_see()
+    finally:
+        runtime.stop(5)
+    read = (wanted / maxima())[:, [4, 9]].float().numpy()
+    assert observer.blocks[0].readings == pytest.approx(read, rel=1e-4, abs=1e-5)
 
 
 def test_nothing_is_inspected_where_the_model_computes_no_numbers(folders: tuple[Path, Path]) -> None:

@@ -131,6 +131,10 @@ class FakeRuntime:
     def placed(self, text: str) -> list[tuple[int, int]]:
         return [(0, 0), *(found.span() for found in re.finditer(r"\S+", text))]
 
+    def placed_behind(self, token: int, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        found = list(re.finditer(r"\S+", text))
+        return [self._vocabulary.id(one[0]) for one in found], [one.span() for one in found]
+
     def check_clamps(self, clamps: Sequence[Clamp]) -> None:
         wrong = [(i, c.feature) for i, c in enumerate(clamps) if c.feature >= FEATURES]
         if wrong:

@@ -9,16 +9,19 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from monitor.errors import MonitorError, Overloaded, Unavailable
+from monitor.errors import MonitorError, Overloaded, TooLong, Unavailable, Violation
 from monitor.model.engine.requests import (
     Done,
     Emit,
     Event,
     Finished,
     GenerationRequest,
+    Read,
     Released,
     ScoreJob,
     ScoreOutcome,
+    StreamJob,
+    StreamRead,
 )
 from monitor.records import (
     Action,
@@ -211,12 +214,28 @@ class FakeEngine(Loop):
         return False
 
 
+@dataclass(eq=False)
+class Reading:
+    """One stream of the fake scorer."""
+
+    job: StreamJob
+    read: Read
+    action: Action
+    fed: int = 0
+    position: int = 0
+    scored: int = 0
+
+
 class FakeScorer(Loop):
     """Scores a whole text at a time."""
 
     def __init__(self, vocabulary: Vocabulary, watch: WatchPlan) -> None:
         super().__init__()
         self._vocabulary, self._watch = vocabulary, watch
+        self.streams: dict[str, Reading] = {}
+        self.ended: list[str] = []
+        """Streams that were open."""
+        self.why_whole, self.longest_stream = "", 1000
         self.forget = 0
         """Tokens that it leaves out without saying so."""
 
@@ -226,8 +245,39 @@ class FakeScorer(Loop):
     def cancel(self, request_id: str) -> None:
         self.cancelled.append(request_id)
 
+    def open_stream(self, job: StreamJob, read: Read) -> None:
+        if not self._alive:
+            raise Unavailable("the engine does not run")
+        if len(self.streams) >= self.capacity:
+            raise Overloaded("too many streams; try again", retry_after=0.25)
+        self.streams[job.request_id] = Reading(job, read, job.observed.first.action)
+
+    def feed(self, request_id: str, ids: tuple[int, ...], *, response: bool) -> None:
+        found = self.streams[request_id]
+        if found.fed + len(ids) > self.longest_stream:
+            raise TooLong(Violation("input", "is longer than the model can read"))
+        found.fed += len(ids)
+        self._queue(request_id, (found, tuple(ids), response))
+
+    def end_stream(self, request_id: str) -> None:
+        if self.streams.pop(request_id, None) is not None:
+            self.ended.append(request_id)
+
+    def _read(self, stream: Reading, ids: tuple[int, ...], response: bool) -> None:
+        phase = Phase.RESPONSE if response else Phase.PROMPT
+        block, cause = read(self._vocabulary, self._watch, phase, stream.position, ids)
+        decision = observe(stream.job, block, cause)
+        stream.position += len(ids)
+        stream.scored += 0 if cause else len(ids)
+        stream.action = max(stream.action, decision.action)
+        coverage = Coverage(stream.position, stream.scored)
+        stream.read([(stream.job.request_id, StreamRead(coverage, stream.action, decision.detections))])
+
     def step(self, item: object) -> bool:
         assert isinstance(item, tuple)
+        if isinstance(item[0], Reading):
+            self._read(*item)
+            return False
         job, done = item
         ids = job.ids[: len(job.ids) - self.forget]
         behind = len(ids) if job.prompt is None else min(job.prompt, len(ids))
@@ -259,7 +309,9 @@ def read(
     return TokenBlock(phase, start, ids, readings), cause
 
 
-def observe(asked: GenerationRequest | ScoreJob, block: TokenBlock, cause: Failure | None) -> Decision:
+def observe(
+    asked: GenerationRequest | ScoreJob | StreamJob, block: TokenBlock, cause: Failure | None
+) -> Decision:
     """What the engine does with a block; where nothing is new, a decision without anything."""
     blocks = Blocks.of([(asked.observed.slot, block)])
     blocks = replace(blocks, faults={} if cause is None else {0: cause})

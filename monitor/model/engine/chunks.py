@@ -140,6 +140,10 @@ class Chunks:
 
     def _residual(self, ids: Tensor, length: int, past: Any) -> Tensor:
         """The tensor at the hook point `[1, tokens, d_model]`, float32, of one pass over a text of some length."""
+        return self.read_during(lambda: self.run(ids, [length], past))
+
+    def read_during(self, run: Callable[[], object]) -> Tensor:
+        """The tensor at the hook point `[1, tokens, d_model]`, float32, of the pass that `run` makes on this thread."""
         kept: list[Tensor] = []
         # The hook is called for every thread; an engine that runs this layer on another thread must not be stopped.
         mine = threading.get_ident()
@@ -153,7 +157,7 @@ class Chunks:
         with self._loaded.passes:
             handle = self._site.register_forward_hook(keep)
             try:
-                self.run(ids, [length], past)
+                run()
             finally:
                 handle.remove()
         if not kept:

@@ -158,6 +158,38 @@ class ScoreOutcome:
     error: MonitorError | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class StreamJob:
+    """A sequence that is read as it grows: its tokens come in parts, of the prompt and then of the response."""
+
+    request_id: str
+    observer: Observer
+    """What scores its tokens, for all requests of a policy set."""
+    observed: ObservedRequest
+    """The request, as the observer knows it."""
+    lease: Lease | None = None
+    """What the observer is shown; None: the columns of the first policy set."""
+    admitted: Callable[[], None] = _unnoticed
+    """Called before its first pass, so that somebody may note when it began to run."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRead:
+    """How far a sequence has been read, after a pass that read some of it."""
+
+    coverage: Coverage
+    """Of all that was fed and ran so far."""
+    action: Action
+    """The strongest enforced action so far."""
+    detections: tuple[Detection, ...] = ()
+    """New ones."""
+    error: MonitorError | None = None
+    """Why nothing more of it will be read; its rules have been told."""
+
+
+Read = Callable[[Sequence[tuple[str, StreamRead]]], None]
+"""Takes what a pass has for whoever opened streams with it: request ids and how far each was read."""
+
 Done = Callable[[Sequence[tuple[str, ScoreOutcome]]], None]
 """Takes what a pass has for whoever submitted jobs with it: request ids and outcomes."""
 

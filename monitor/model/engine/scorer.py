@@ -10,7 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import structlog
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from monitor.errors import MonitorError, MonitoringFailed, Overloaded, Unavailable
 from monitor.model.engine.chunks import Chunks
 from monitor.model.engine.readout import Readout, Taken
-from monitor.model.engine.requests import Done, ScoreJob, ScoreOutcome, pass_failed
+from monitor.model.engine.requests import Done, ScoreJob, ScoreOutcome, StreamJob, pass_failed
 from monitor.model.load.model import LoadedModel
 from monitor.model.tap.bank import FeatureBank
 from monitor.model.tap.tap import Tap, TapBuffers
@@ -137,9 +137,17 @@ class Scorer:
         self._tap.use(buffers)
         while (batch := self._next()) is not None:
             self._pass([text for text in batch if self._begins(text)], buffers, readout)
+            self._beside(buffers, readout)
+
+    def _waits(self) -> bool:
+        """True where `_beside` has something to do; the lock is held."""
+        return False
+
+    def _beside(self, buffers: TapBuffers, readout: Readout) -> None:
+        """What else runs on this thread, between two passes over texts."""
 
     def _next(self) -> Sequence[_Scoring] | None:
-        """The texts of the next pass; waits for the first. None: stop.
+        """The texts of the next pass; waits for the first. None: stop. Empty where only `_beside` has something to do.
 
         The long text and the others take turns, pass by pass. The next long one begins where it is the oldest.
         """
@@ -156,6 +164,8 @@ class Scorer:
                 if short:
                     self._long_next = True
                     return self._batch(short)
+                if self._waits():
+                    return ()
                 if self._stopping:
                     return None
                 self._wake.wait(0.5)
@@ -238,10 +248,7 @@ class Scorer:
 
     def _judge(self, rows: Sequence[_Rows], taken: Taken, ids: NDArray[np.int64]) -> None:
         """Show the rules what a pass read, and deliver the texts that have ended with it."""
-        unscored = _observe(rows, taken, ids)
-        self._passes += 1
-        self._unscored += unscored
-        self._clean = 0 if unscored else self._clean + 1
+        self._count(observe(rows, taken, ids))
         over: list[tuple[_Scoring, ScoreOutcome]] = []
         for part in rows:
             try:
@@ -251,6 +258,12 @@ class Scorer:
             except Exception as error:  # noqa: BLE001  (the other texts of the pass have no part in it)
                 self._fail(part.text, error)
         self._deliver(over)
+
+    def _count(self, unscored: bool) -> None:
+        """Count a pass that ended."""
+        self._passes += 1
+        self._unscored += unscored
+        self._clean = 0 if unscored else self._clean + 1
 
     def _fail(self, text: _Scoring, error: Exception) -> None:
         """End a text that could not be run."""
@@ -380,11 +393,41 @@ class _Rows:
         return first, max(0, stop - first)
 
 
-def _observe(rows: Sequence[_Rows], taken: Taken, ids: NDArray[np.int64]) -> bool:
+class ObservedSequence(Protocol):
+    """A sequence as what it is judged by."""
+
+    @property
+    def job(self) -> ScoreJob | StreamJob:
+        """What was asked for."""
+
+    def heard(self, decision: Decision, tokens: int) -> None:
+        """Note what the rules said of some tokens."""
+
+
+class PassRows(Protocol):
+    """Where tokens of a sequence stand in a pass."""
+
+    @property
+    def text(self) -> ObservedSequence:
+        """The sequence."""
+
+    @property
+    def first(self) -> int:
+        """Row of the first of them."""
+
+    @property
+    def start(self) -> int:
+        """Its position in the sequence."""
+
+    def part(self, *, response: bool) -> tuple[int, int]:
+        """Of what a caller wrote, or of the rest: the position of its first token here, and how many there are."""
+
+
+def observe(rows: Sequence[PassRows], taken: Taken, ids: NDArray[np.int64]) -> bool:
     """Show the rules what a pass read: prompts first, then responses. True where something could not be scored."""
     failed = False
     for response in (False, True):
-        groups: dict[int, list[_Rows]] = {}
+        groups: dict[int, list[PassRows]] = {}
         for part in rows:
             if part.part(response=response)[1]:
                 groups.setdefault(id(part.text.job.observer), []).append(part)
@@ -396,7 +439,7 @@ def _observe(rows: Sequence[_Rows], taken: Taken, ids: NDArray[np.int64]) -> boo
 
 
 def _observed(
-    rows: Sequence[_Rows], taken: Taken, ids: NDArray[np.int64], *, response: bool
+    rows: Sequence[PassRows], taken: Taken, ids: NDArray[np.int64], *, response: bool
 ) -> Mapping[int, Decision]:
     """One call of the observer that some texts share. One that crashes can no longer say what is closed."""
     try:

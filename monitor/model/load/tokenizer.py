@@ -118,10 +118,17 @@ class TextTokenizer:
 
     def placed(self, text: str) -> tuple[list[int], list[Span]]:
         """Token ids of a text, begun as the tokenizer begins it, and where each stands in it. Raises InputError."""
-        found, spans, at = list(self.begin), [(0, 0) for _ in self.begin], 0
-        (whole,) = self._encoded([text], False)
-        for part, ids in self._unforged(text, whole, False):
-            places = self._backend.spans(part, ids, continued=at > 0) or self._found(part, ids)
+        found, spans = self.placed_inner(text)
+        return [*self.begin, *found], [*((0, 0) for _ in self.begin), *spans]
+
+    def placed_inner(self, text: str, *, continued: bool = False) -> tuple[list[int], list[Span]]:
+        """Token ids as `inner` gives them, and where each stands in the text. Raises InputError."""
+        found: list[int] = []
+        spans: list[Span] = []
+        at = 0
+        (whole,) = self._encoded([text], continued)
+        for part, ids in self._unforged(text, whole, continued):
+            places = self._backend.spans(part, ids, continued=continued or at > 0) or self._found(part, ids)
             found += ids
             spans += [(at + start, at + end) for start, end in places]
             at += len(part)

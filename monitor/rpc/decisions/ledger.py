@@ -68,6 +68,8 @@ class Entry:
         self.prompt_tokens = prompt_tokens
         self.sampling: Sampling | None = None
         self.session = ""
+        self.mode = ""
+        """How the text of another server was held while it was scored; empty for text of this one."""
         self.trail: Trail | None = None
         self.verdict: Verdict | None = None
         self.finish: Finished | None = None
@@ -120,6 +122,7 @@ class Entry:
             trace_id=self._trace.trace_id,
             session=self.session,
             caller=self._caller,
+            mode=self.mode,
         )
 
     def notable(self, made: DecisionRecord) -> bool:

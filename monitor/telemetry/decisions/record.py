@@ -49,6 +49,8 @@ class DecisionRecord:
     trace_id: str = ""
     session: str = ""
     caller: str = ""
+    mode: str = ""
+    """How the text of another server was held while it was scored: `hold`, `sample` or `end`; else empty."""
 
     @property
     def notable(self) -> bool:

@@ -1,0 +1,272 @@
+"""What of requests and answers in the form of the OpenAI API is text, and what is not.
+
+Everything in them that is a text is read, also under names that nobody knows yet. What is no text, such as an image,
+is counted: nothing that holds it counts as checked.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from monitor.guard.settled_text import whole_characters
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_ROLES = {"system": "system", "developer": "system", "assistant": "assistant"}
+"""Roles that every chat template knows. What tools return was written neither by the model nor by the operator."""
+_PLAIN_OF_REQUEST = _words(
+    "model messages prompt stream stream_options n best_of max_tokens max_completion_tokens min_tokens "
+    "temperature top_p top_k min_p typical_p seed stop stop_token_ids frequency_penalty presence_penalty "
+    "repetition_penalty length_penalty logit_bias logprobs top_logprobs prompt_logprobs echo user "
+    "safety_identifier prompt_cache_key service_tier store metadata modalities audio parallel_tool_calls "
+    "tool_choice function_call reasoning_effort verbosity include_reasoning ignore_eos "
+    "skip_special_tokens spaces_between_special_tokens add_special_tokens add_generation_prompt "
+    "continue_final_message use_beam_search early_stopping truncate_prompt_tokens priority request_id "
+    "cache_salt return_token_ids return_tokens_as_token_ids sae_monitor"
+)
+"""Fields that hold nothing for the model to read."""
+_UNREADABLE = ("prompt_embeds", "chat_template", "mm_processor_kwargs")
+"""Fields that change what the model reads in a way that cannot be followed."""
+_PLAIN_OF_MESSAGE = _words("role index id type tool_call_id call_id status object")
+_PLAIN_OF_CHOICE = _words(
+    "index finish_reason stop_reason logprobs token_ids prompt_token_ids prompt_logprobs "
+    "native_finish_reason matched_stop content_filter_results"
+)
+_PLAIN_OF_ANSWER = _words(
+    "id object created model choices usage system_fingerprint service_tier obfuscation error timings provider "
+    "prompt_filter_results prompt_token_ids prompt_logprobs kv_transfer_params sae_monitor sae_monitor_upstream"
+)
+_MEDIA = _words("image_url image input_image input_audio audio audio_url video_url video file input_file")
+"""Types of parts that are no text, whatever texts, such as addresses and file names, they hold."""
+_BYTES = ("data", "b64_json", "file_data")
+_NAME = re.compile(r"[A-Za-z0-9_]{1,32}")
+
+
+@dataclass(frozen=True, slots=True)
+class RequestText:
+    """What the model is asked to read."""
+
+    content: str | tuple[Mapping[str, str], ...]
+    """A text, or turns as `{"role": …, "content": …}`."""
+    unread: int
+    """Parts that hold no text."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerText:
+    """A text in an answer, or in a piece of one."""
+
+    place: str
+    """`content` for what is said, another word for what is thought, called or refused."""
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerTexts:
+    """All texts of a choice, in the order in which they are read."""
+
+    texts: tuple[AnswerText, ...]
+    unread: int
+    """Parts that hold no text."""
+
+
+def chat(body: Mapping[str, Any]) -> RequestText:
+    """The conversation of a chat completion. Descriptions of tools and the like are read as the operator's."""
+    texts, unread = _besides(body)
+    turns = [("system", "\n".join(texts))] if texts else []
+    messages = body.get("messages")
+    for message in messages if isinstance(messages, list) else []:
+        role, text, others = _message(message)
+        unread += others
+        if text.strip():
+            turns.append((role, text))
+    joined = tuple(
+        {"role": role, "content": "\n\n".join(text for _, text in same)}
+        for role, same in groupby(turns, key=lambda turn: turn[0])
+    )
+    return RequestText(joined, unread)
+
+
+def completions(body: Mapping[str, Any]) -> list[RequestText]:
+    """The prompts of a completion."""
+    texts, unread = _besides(body)
+    given = body.get("prompt")
+    prompts = given if isinstance(given, list) and not _token_ids(given) else [given]
+    found = []
+    for prompt in prompts:
+        text = whole_characters(prompt) if isinstance(prompt, str) else "[tokens]"
+        others = unread + (not isinstance(prompt, str))
+        found.append(RequestText("\n\n".join([*texts, text]), others))
+    return found
+
+
+def answer(choice: Mapping[str, Any]) -> AnswerTexts:
+    """The texts of a choice, whole (`message` or `text`) or a piece of one (`delta` or `text`)."""
+    texts: list[AnswerText] = []
+    unread = 0
+    for name, value in choice.items():
+        if name in ("message", "delta") and isinstance(value, Mapping):
+            found = _said(value)
+            texts += found.texts
+            unread += found.unread
+        elif name == "text" and isinstance(value, str):
+            texts.append(AnswerText("content", whole_characters(value)))
+        elif name not in _PLAIN_OF_CHOICE and (text := _described(value)):
+            texts.append(AnswerText(name, text))
+    return AnswerTexts(tuple(found for found in texts if found.text), unread)
+
+
+def beside(content: Mapping[str, Any]) -> AnswerTexts:
+    """The texts of an answer, whole or a piece, that stand in none of its choices."""
+    unknown = {name: value for name, value in content.items() if name not in _PLAIN_OF_ANSWER}
+    texts = [AnswerText(name, text) for name, value in unknown.items() if (text := _described(value))]
+    return AnswerTexts(tuple(texts), sum(map(_holds_bytes, unknown.values())))
+
+
+def without_beside(content: Mapping[str, Any]) -> dict[str, Any]:
+    """An answer, whole or a piece, without what `beside` reads."""
+    return {name: value for name, value in content.items() if name in _PLAIN_OF_ANSWER}
+
+
+def _said(message: Mapping[str, Any]) -> AnswerTexts:
+    """The texts of an assistant's message: what it thought first, then what it said, then what it calls."""
+    texts: list[AnswerText] = []
+    unread = 0
+    for name in sorted(message, key=_reading_order):
+        value = message[name]
+        if name in _PLAIN_OF_MESSAGE or value in (None, "", [], {}):
+            continue
+        if name == "content":
+            said, others = _content(value)
+            texts += [AnswerText("content", text) for text in said]
+            unread += others
+        elif name == "audio":
+            unread += 1
+            transcript = value.get("transcript") if isinstance(value, Mapping) else None
+            texts += (
+                [AnswerText("audio", whole_characters(transcript))] if isinstance(transcript, str) else []
+            )
+        elif name in ("tool_calls", "function_call"):
+            texts += [AnswerText(name, text) for text in _calls(value)]
+        elif isinstance(value, str):
+            texts.append(AnswerText(name, whole_characters(value)))
+        elif text := _described(value):
+            texts.append(AnswerText(name, text))
+            unread += _holds_bytes(value)
+    return AnswerTexts(tuple(texts), unread)
+
+
+def _reading_order(name: str) -> int:
+    order = ("reasoning_content", "reasoning", "thinking", "content", "refusal", "tool_calls")
+    return order.index(name) if name in order else len(order)
+
+
+def _calls(value: Any) -> Iterator[str]:
+    """Names and arguments of calls of tools, which come in pieces."""
+    for call in value if isinstance(value, list) else [value]:
+        function = call.get("function", call) if isinstance(call, Mapping) else {}
+        for name, part in function.items() if isinstance(function, Mapping) else ():
+            if name not in _PLAIN_OF_MESSAGE and part:
+                yield whole_characters(part) if isinstance(part, str) else _described(part)
+        custom = call.get("custom") if isinstance(call, Mapping) else None
+        if custom:
+            yield _described(custom)
+
+
+def _message(message: Any) -> tuple[str, str, int]:
+    """Role and text of a message, and how many of its parts are no text."""
+    if not isinstance(message, Mapping):
+        return "user", _described(message), 0
+    role = _ROLES.get(str(message.get("role")), "user")
+    texts, unread = _content(message.get("content"))
+    for name, value in message.items():
+        if name in ("content", *_PLAIN_OF_MESSAGE) or value in (None, "", [], {}):
+            continue
+        unread += name == "audio" or _holds_bytes(value)
+        if name != "audio":
+            texts.append(whole_characters(value) if isinstance(value, str) else _described(value))
+    return role, "\n".join(texts), unread
+
+
+def _content(content: Any) -> tuple[list[str], int]:
+    """The texts in a message's content, and the number of parts that are none, which are named in brackets."""
+    if isinstance(content, str):
+        return [whole_characters(content)], 0
+    found, unread = [], 0
+    parts = content if isinstance(content, list) else [content]
+    for part in parts:
+        if part is None:
+            continue
+        kind = part.get("type") if isinstance(part, Mapping) else None
+        text = (
+            next((part[n] for n in ("text", "refusal", "thinking") if isinstance(part.get(n), str)), None)
+            if (isinstance(part, Mapping))
+            else part
+        )
+        known = isinstance(text, str) and kind not in _MEDIA
+        if isinstance(text, str):
+            found.append(whole_characters(text))
+        if not known:
+            unread += 1
+            found.append(f"[{kind if isinstance(kind, str) and _NAME.fullmatch(kind) else 'unknown'}]")
+        elif isinstance(part, Mapping) and (rest := _rest_of(part)):
+            found.append(rest)
+    return found, unread
+
+
+def _rest_of(part: Mapping[str, Any]) -> str:
+    """What a part of text holds beside its text."""
+    names = ("type", "text", "refusal", "thinking", "cache_control")
+    rest = {name: value for name, value in part.items() if name not in names and value}
+    return _described(rest) if rest else ""
+
+
+def _besides(body: Mapping[str, Any]) -> tuple[list[str], int]:
+    """What a request gives the model to read besides messages or prompts: tools, schemas, documents."""
+    texts, unread = [], 0
+    for name, value in body.items():
+        if name in _UNREADABLE and value:
+            unread += 1
+        if name in _PLAIN_OF_REQUEST or name == "prompt_embeds":
+            continue
+        texts += [_described(item) for item in (value if isinstance(value, list) else [value])]
+        unread += _holds_bytes(value)
+    return [text for text in texts if text], unread
+
+
+def _described(value: Any) -> str:
+    """A value as text; empty where it holds none."""
+    if isinstance(value, str):
+        return whole_characters(value)
+    return whole_characters(json.dumps(value, ensure_ascii=False)) if _holds_text(value) else ""
+
+
+def _holds_text(value: Any) -> bool:
+    if isinstance(value, str):
+        return bool(value.strip())
+    if isinstance(value, Mapping):
+        return any(_holds_text(name) for name in value) or any(map(_holds_text, value.values()))
+    return isinstance(value, Sequence) and any(map(_holds_text, value))
+
+
+def _holds_bytes(value: Any) -> bool:
+    """True where a value holds what stands for bytes, such as a picture."""
+    if isinstance(value, Mapping):
+        return (
+            value.get("type") in _MEDIA
+            or any(name in value for name in _BYTES)
+            or any(map(_holds_bytes, value.values()))
+        )
+    return isinstance(value, list) and any(map(_holds_bytes, value))
+
+
+def _token_ids(prompt: Sequence[Any]) -> bool:
+    return bool(prompt) and isinstance(prompt[0], int) and not isinstance(prompt[0], bool)

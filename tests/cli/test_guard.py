@@ -1,0 +1,63 @@
+"""`sae-monitor guard` on a tiny real pair, in front of a server that answers as the test says."""
+
+import os
+import re
+import subprocess
+import sys
+
+import openai
+import pytest
+
+from tests.children import ending
+from tests.http.guard.upstream import upstream
+from tests.waiting import wait_for
+
+FREE = ["--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"]
+
+
+def test_an_upstream_server_must_be_named(run):
+    found = run("guard")
+    assert found.exit_code == 2
+    assert "--upstream http://127.0.0.1:8000" in found.stderr
+
+
+def test_a_wrong_url_is_refused(run):
+    found = run("guard", "--upstream", "127.0.0.1")
+    assert found.exit_code == 2
+    assert "--upstream" in found.stderr
+
+
+def test_the_help_says_what_it_does(run):
+    found = run("guard", "--help")
+    assert found.exit_code == 0
+    assert "--guard-mode" in found.stdout
+
+
+@pytest.mark.slow
+def test_it_stands_in_front_of_a_server(pair):
+    command = [sys.executable, "-m", "monitor", "guard", *FREE, "--log-format", "json", *pair.flags]
+    with upstream() as behind:
+        behind.streams(["Hello", "! ", "there"])
+        child = subprocess.Popen(
+            [*command, "--upstream", behind.url],
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+        with ending(child):
+            lines: list[str] = []
+            address = None
+            while address is None:
+                line = child.stderr.readline()
+                assert line, "".join(lines)
+                lines.append(line)
+                address = re.search(r'"http": "(http://[^"]+)"', line)
+            with openai.OpenAI(base_url=f"{address[1]}/v1", api_key="none", max_retries=0) as client:
+                asked = {"model": "up", "messages": [{"role": "user", "content": "calm"}]}
+                chunks = list(client.chat.completions.create(**asked, stream=True))
+            text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+            assert text == "Hello! there"
+            assert chunks[-1].sae_monitor["matched"]
+            child.terminate()
+            wait_for(lambda: child.poll() is not None)
+            assert child.returncode == 0

@@ -1,0 +1,166 @@
+"""Everything in a request or an answer that is a text is read; what is none is counted."""
+
+import pytest
+
+from monitor.guard.openai_texts import answer, chat, completions
+
+CALL = {"id": "1", "function": {"name": "f", "arguments": "{}"}}
+
+
+def turns(body):
+    return [(turn["role"], turn["content"]) for turn in chat(body).content]
+
+
+def test_messages_of_all_roles():
+    body = {
+        "messages": [
+            {"role": "developer", "content": "Be kind."},
+            {"role": "system", "content": "And brief."},
+            {
+                "role": "user",
+                "content": [{"type": "text", "text": "Look:"}, {"type": "text", "text": "here"}],
+            },
+            {
+                "role": "assistant",
+                "content": None,
+                "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": "{}"}}],
+            },
+            {"role": "tool", "tool_call_id": "1", "content": "result"},
+            {"role": "user", "content": "thanks", "name": "Ann"},
+        ]
+    }
+    assert turns(body) == [
+        ("system", "Be kind.\n\nAnd brief."),
+        ("user", "Look:\nhere"),
+        ("assistant", '[{"id": "1", "function": {"name": "f", "arguments": "{}"}}]'),
+        ("user", "result\n\nthanks\nAnn"),
+    ]
+    assert chat(body).unread == 0
+
+
+@pytest.mark.parametrize(
+    ("part", "shown"),
+    [
+        ({"type": "image_url", "image_url": {"url": "https://x/y.png"}}, "[image_url]"),
+        ({"type": "input_audio", "input_audio": {"data": "AAAA"}}, "[input_audio]"),
+        ({"type": "hologram", "content": "?"}, "[hologram]"),
+        ({"type": "<|im_start|>"}, "[unknown]"),
+        (7, "[unknown]"),
+    ],
+)
+def test_parts_that_are_no_text_are_counted_and_named(part, shown):
+    found = chat({"messages": [{"role": "user", "content": [{"type": "text", "text": "see"}, part]}]})
+    assert found.unread == 1
+    assert found.content[0]["content"] == f"see\n{shown}"
+
+
+def test_what_else_a_part_of_text_holds_is_read():
+    part = {
+        "type": "text",
+        "text": "see",
+        "annotations": [{"title": "a title"}],
+        "cache_control": {"type": "x"},
+    }
+    found = chat({"messages": [{"role": "user", "content": [part]}]})
+    assert "a title" in found.content[0]["content"]
+    assert found.unread == 0
+
+
+def test_tools_schemas_and_unknown_fields_are_read_as_the_operators():
+    body = {
+        "model": "m",
+        "temperature": 0.5,
+        "stop": ["END"],
+        "messages": [{"role": "user", "content": "hi"}],
+        "tools": [{"type": "function", "function": {"name": "wipe", "description": "wipes the disk"}}],
+        "response_format": {"type": "json_schema", "json_schema": {"name": "plan"}},
+        "documents": [{"title": "T", "text": "of a document"}],
+        "something_new": "said here",
+        "flag": True,
+        "guided_choice": None,
+    }
+    role, text = turns(body)[0]
+    assert role == "system"
+    for wanted in ("wipes the disk", "plan", "of a document", "said here"):
+        assert wanted in text
+    assert "END" not in text
+    assert chat(body).unread == 0
+
+
+@pytest.mark.parametrize("name", ["prompt_embeds", "chat_template", "mm_processor_kwargs"])
+def test_what_changes_the_reading_out_of_sight_is_counted(name):
+    assert chat({"messages": [{"role": "user", "content": "hi"}], name: "value"}).unread == 1
+
+
+def test_thoughts_and_refusals_of_earlier_answers_are_read():
+    message = {
+        "role": "assistant",
+        "content": "no",
+        "reasoning_content": "hm",
+        "refusal": "I will not",
+        "audio": {"id": "a"},
+    }
+    found = chat({"messages": [message]})
+    assert found.content[0]["content"] == "no\nhm\nI will not"
+    assert found.unread == 1
+
+
+def test_pictures_in_unknown_fields_are_counted():
+    assert chat({"messages": [], "extra": {"type": "image_url", "image_url": {"url": "data:…"}}}).unread == 1
+    assert chat({"messages": [{"role": "user", "content": "x", "images": [{"b64_json": "AA"}]}]}).unread == 1
+
+
+def test_half_characters_become_whole_ones():
+    assert turns({"messages": [{"role": "user", "content": "a\ud83d"}]}) == [("user", "a\ufffd")]
+
+
+@pytest.mark.parametrize("messages", [None, "text", [], [None], [{"content": {"a": 1}}]])
+def test_requests_that_are_wrong_are_read_all_the_same(messages):
+    chat({"messages": messages})
+
+
+def test_prompts_of_completions():
+    assert [p.content for p in completions({"prompt": "one", "suffix": "tail"})] == ["tail\n\none"]
+    assert [p.content for p in completions({"prompt": ["one", "two"]})] == ["one", "two"]
+    (tokens,) = completions({"prompt": [1, 2, 3]})
+    assert (tokens.content, tokens.unread) == ("[tokens]", 1)
+    assert [p.unread for p in completions({"prompt": [[1], [2]]})] == [1, 1]
+    assert completions({})[0].unread == 1
+
+
+def test_texts_of_an_answer_in_the_order_in_which_they_came_to_be():
+    choice = {
+        "index": 0,
+        "finish_reason": "stop",
+        "logprobs": {"content": [{"token": "x"}]},
+        "message": {
+            "role": "assistant",
+            "tool_calls": [{"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}],
+            "content": "said",
+            "reasoning": "thought",
+            "annotations": [],
+            "refusal": None,
+        },
+    }
+    found = answer(choice)
+    assert [(t.place, t.text) for t in found.texts] == [
+        ("reasoning", "thought"),
+        ("content", "said"),
+        ("tool_calls", "f"),
+        ("tool_calls", "{}"),
+    ]
+    assert found.unread == 0
+
+
+def test_pieces_of_an_answer():
+    assert [t.text for t in answer({"delta": {"role": "assistant", "content": ""}}).texts] == []
+    assert [t.text for t in answer({"delta": {"content": "a"}}).texts] == ["a"]
+    assert [t.text for t in answer({"text": "b", "index": 3}).texts] == ["b"]
+    assert [(t.place, t.text) for t in answer({"delta": {"novelty": {"say": "c"}}}).texts] == [
+        ("novelty", '{"say": "c"}')
+    ]
+    assert answer({"delta": {"audio": {"data": "AA", "transcript": "t"}}}).unread == 1
+    assert answer({"message": {"content": [{"type": "image_url"}]}}).unread == 1
+    custom = {"index": 0, "type": "custom", "custom": {"name": "n", "input": "i"}}
+    assert "n" in "".join(t.text for t in answer({"delta": {"tool_calls": [custom]}}).texts)
+    assert [t.text for t in answer({"delta": {"function_call": {"name": "g"}}}).texts] == ["g"]

@@ -1,0 +1,389 @@
+"""Whole answers, errors, headers and paths through the guard."""
+
+import gzip
+import json
+import time
+import zlib
+
+import httpx2 as httpx
+import openai
+import pytest
+
+from monitor.records import Action
+from tests.http.conftest import DEADLINE
+from tests.http.guard.conftest import guarding
+from tests.http.guard.upstream import chat, upstream
+from tests.rpc.fake import policies
+from tests.waiting import wait_for
+
+
+def test_a_whole_answer_with_its_verdict(guard, behind):
+    behind.says("one two three")
+    raw = guard.client().chat.completions.with_raw_response.create(
+        model="up", messages=[{"role": "user", "content": "hello there"}]
+    )
+    found = raw.parse()
+    assert found.choices[0].message.content == "one two three"
+    assert found.usage.total_tokens == 2
+    said = found.sae_monitor
+    assert (said["status"], said["action"], said["mode"]) == ("checked", "allow", "hold")
+    assert said["verdicts"][0]["coverage"]["tokens_scored"] == 6
+    assert said["digests"]["policies"].startswith("sha256:")
+    assert raw.headers["x-sae-monitor-status"] == "checked"
+    assert raw.headers["x-sae-monitor-request-id"] == said["request_id"]
+
+
+def test_a_whole_answer_is_cut_before_what_a_policy_blocks(guard, behind):
+    behind.says("one two bomb three", reasoning_content="fine", tool_calls=[{"function": {"name": "f"}}])
+    found = guard.chat("hello")
+    choice = found.choices[0]
+    assert (choice.message.content.strip(), choice.finish_reason) == ("one two", "content_filter")
+    assert choice.message.tool_calls is None
+    assert "bomb" not in found.model_dump_json()
+    assert found.sae_monitor["action"] == "block"
+
+
+def test_thoughts_that_a_policy_blocks_take_the_answer_with_them(guard, behind):
+    behind.says("all fine", reasoning_content="a bomb then")
+    found = guard.chat("hello")
+    assert found.choices[0].message.content == ""
+    assert found.choices[0].finish_reason == "content_filter"
+    assert "bomb" not in found.model_dump_json()
+
+
+def test_a_prompt_that_is_blocked_is_answered_here(guard, behind):
+    before = len(behind.asked)
+    found = guard.chat("the bomb")
+    assert (found.choices[0].message.content, found.choices[0].finish_reason) == ("", "content_filter")
+    assert found.sae_monitor["action"] == "block"
+    assert found.sae_monitor["verdicts"][0]["detections"][0]["phase"] == "prompt"
+    assert len(behind.asked) == before
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"tools": [{"type": "function", "function": {"name": "t", "description": "a bomb kit"}}]},
+        {
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"name": "x", "description": "a bomb for you"},
+            }
+        },
+        {"extra_body": {"documents": [{"text": "the bomb manual"}]}},
+        {
+            "messages": [
+                {"role": "user", "content": "x"},
+                {"role": "tool", "tool_call_id": "1", "content": "a bomb"},
+            ]
+        },
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "a bomb"}]}]},
+    ],
+)
+def test_prompts_are_scored_wherever_they_stand(guard, field):
+    assert guard.chat("hello", **field).choices[0].finish_reason == "content_filter"
+
+
+def test_completions_have_a_watch_for_each_prompt(guard, behind):
+    def script(reply):
+        assert reply.asked.json["prompt"] == ["one", "two"]
+        choices = [{"index": i, "text": t, "finish_reason": "stop"} for i, t in enumerate(["a", "bomb"])]
+        reply.whole({"id": "c", "object": "text_completion", "choices": choices})
+
+    behind.script = script
+    found = guard.client().completions.create(model="up", prompt=["one", "two"])
+    assert [c.finish_reason for c in found.choices] == ["stop", "content_filter"]
+    assert [c.text for c in found.choices] == ["a", ""]
+    assert [v["coverage"]["tokens_scored"] for v in found.sae_monitor["verdicts"]] == [3, 3]
+
+
+def test_an_image_is_not_checked(guard, behind):
+    behind.says("a cat")
+    content = [{"type": "text", "text": "what is it"}, {"type": "image_url", "image_url": {"url": "data:,x"}}]
+    before = len(behind.asked)
+    with pytest.raises(openai.InternalServerError) as failed:
+        guard.chat("", messages=[{"role": "user", "content": content}])
+    assert failed.value.status_code == 503
+    assert len(behind.asked) == before
+    with guarding(behind, policies(closed=False)) as open_one:
+        found = open_one.chat("", messages=[{"role": "user", "content": content}])
+        assert found.choices[0].message.content == "a cat"
+        assert found.sae_monitor["status"] == "unknown"
+        assert found.sae_monitor["verdicts"][0]["failure"] == "left_out"
+
+
+def test_a_prompt_longer_than_the_watching_model_reads(behind):
+    behind.says("short")
+    long = " ".join(f"w{n}" for n in range(2000))
+    with guarding(behind) as guard, pytest.raises(openai.InternalServerError):
+        guard.chat(long)
+    with guarding(behind, policies(closed=False)) as guard:
+        said = guard.chat(long).sae_monitor
+        assert said["status"] == "unknown"
+        assert said["verdicts"][0]["coverage"]["tokens_truncated"] > 0
+
+
+def test_an_answer_longer_than_the_watching_model_reads(behind):
+    behind.says(" ".join(f"w{n}" for n in range(2000)))
+    with guarding(behind) as guard, pytest.raises(openai.InternalServerError):
+        guard.chat("hello")
+    with guarding(behind, policies(closed=False)) as guard:
+        found = guard.chat("hello")
+        assert found.choices[0].message.content.endswith("w1999")
+        assert found.sae_monitor["verdicts"][0]["failure"] == "incomplete"
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 429, 500, 503])
+def test_errors_of_the_upstream_server_come_through(guard, behind, status):
+    error = {"error": {"message": "no such thing", "type": "x", "code": "y"}}
+    behind.script = lambda reply: reply.whole(error, status, "retry-after: 7", "x-request-id: up-1")
+    with pytest.raises(openai.APIStatusError, match="no such thing") as failed:
+        guard.chat("hello")
+    assert failed.value.status_code == status
+    assert failed.value.response.headers["retry-after"] == "7"
+    assert failed.value.response.headers["x-request-id"] == "up-1"
+
+
+def test_an_upstream_server_that_is_gone():
+    with upstream() as behind:
+        pass
+    with (
+        guarding(behind) as guard,
+        pytest.raises(openai.InternalServerError, match="cannot be reached") as failed,
+    ):
+        guard.chat("hello")
+    assert failed.value.status_code == 502
+    assert failed.value.body["code"] == "upstream"
+
+
+def test_faults_and_waits_are_counted(guard, behind):
+    behind.script = lambda reply: reply.connection.close()
+    faults = guard.metric("guard_upstream_faults_total", fault="broken")
+    blocked = guard.metric("guard_blocked_prompts_total")
+    waits = guard.metric("guard_wait_seconds_count", phase="prompt")
+    with pytest.raises(openai.InternalServerError):
+        guard.chat("hello")
+    guard.chat("a bomb")
+    assert guard.metric("guard_upstream_faults_total", fault="broken") == faults + 1
+    assert guard.metric("guard_blocked_prompts_total") == blocked + 1
+    assert guard.metric("guard_wait_seconds_count", phase="prompt") == waits + 2
+
+
+def test_an_upstream_server_that_hangs_up_or_is_silent(behind):
+    def silent(reply):
+        assert reply.closed()
+
+    behind.script = silent
+    with guarding(behind, upstream_silence_seconds=0.3) as guard:
+        with pytest.raises(openai.InternalServerError) as failed:
+            guard.chat("hello")
+        assert failed.value.status_code == 504
+        behind.script = lambda reply: reply.connection.close()
+        with pytest.raises(openai.InternalServerError) as failed:
+            guard.chat("hello")
+        assert failed.value.status_code == 502
+
+
+def test_an_answer_that_is_none(guard, behind):
+    behind.script = lambda reply: reply.whole(b"<html>")
+    with pytest.raises(openai.InternalServerError, match="no completion"):
+        guard.chat("hello")
+
+
+def packed(body: bytes, coding: str) -> bytes:
+    return gzip.compress(body) if coding == "gzip" else zlib.compress(body)
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate"])
+def test_compressed_bodies_are_unpacked_and_scored(guard, behind, coding):
+    body = packed(json.dumps(chat("one bomb")).encode(), coding)
+    behind.script = lambda reply: reply.whole(body, 200, f"content-encoding: {coding}")
+    asked = {"model": "up", "messages": [{"role": "user", "content": "hello"}]}
+    headers = {"content-type": "application/json", "content-encoding": coding}
+    found = httpx.post(
+        f"{guard.addresses.http}/v1/chat/completions",
+        content=packed(json.dumps(asked).encode(), coding),
+        headers=headers,
+        trust_env=False,
+        timeout=DEADLINE,
+    )
+    assert found.json()["choices"][0]["finish_reason"] == "content_filter"
+    assert "content-encoding" not in found.headers
+    assert behind.asked[-1].json == asked
+    assert "content-encoding" not in behind.asked[-1].headers
+    assert behind.asked[-1].headers["accept-encoding"] == "identity"
+
+
+def test_bodies_that_cannot_be_unpacked(guard, behind):
+    asked = json.dumps({"model": "up", "messages": []}).encode()
+    for coding, content in (("br", asked), ("gzip", asked), ("gzip", gzip.compress(b" " * (8 << 20)))):
+        headers = {"content-type": "application/json", "content-encoding": coding}
+        url = f"{guard.addresses.http}/v1/chat/completions"
+        assert httpx.post(url, content=content, headers=headers, trust_env=False).status_code == 415
+    behind.script = lambda reply: reply.whole(b"????", 200, "content-encoding: br")
+    with pytest.raises(openai.InternalServerError, match="could not be served"):
+        guard.chat("hello")
+    with guarding(behind, policies(closed=False)) as open_one:
+        found = open_one.post(
+            "/v1/chat/completions", {"model": "up", "messages": [{"role": "user", "content": "x"}]}
+        )
+        assert found.headers["x-sae-monitor-status"] == "unknown"
+
+
+def test_what_is_sent_upstream_is_what_was_asked(guard, behind):
+    behind.says("fine")
+    client = guard.client(
+        default_headers={"x-custom": "kept", "connection": "x-hop, close", "x-hop": "dropped"}
+    )
+    client.chat.completions.create(
+        model="up",
+        messages=[{"role": "user", "content": "hello"}],
+        seed=7,
+        extra_body={"top_k": 5, "sae_monitor": {"session_id": "s", "labels": {"team": "a"}}},
+        extra_headers={"x-sae-monitor-status": "checked"},
+    )
+    asked = behind.asked[-1]
+    assert asked.json == {
+        "model": "up",
+        "messages": [{"role": "user", "content": "hello"}],
+        "seed": 7,
+        "top_k": 5,
+    }
+    assert asked.headers["authorization"] == "Bearer for-upstream"
+    assert asked.headers["x-custom"] == "kept"
+    assert asked.headers["host"] == behind.url.removeprefix("http://")
+    assert not {"x-hop", "te", "x-sae-monitor-status"} & asked.headers.keys()
+
+
+def test_headers_between_neighbours_stay_between_them(guard, behind):
+    lines = (
+        "connection: x-hop",
+        "x-hop: a",
+        "x-kept: b",
+        "set-cookie: c=1",
+        "set-cookie: d=2",
+        "keep-alive: 5",
+    )
+    behind.script = lambda reply: reply.whole(chat("fine"), 200, *lines)
+    body = {"model": "up", "messages": [{"role": "user", "content": "hello"}]}
+    found = guard.post("/v1/chat/completions", body)
+    assert found.headers["x-kept"] == "b"
+    assert found.headers.get_list("set-cookie") == ["c=1", "d=2"]
+    assert not {"x-hop", "keep-alive"} & set(found.headers)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"sae_monitor": {"clamps": [{"feature": 1, "target": -1}]}},
+        {"sae_monitor": {"policies": ["unknown"]}},
+        {"sae_monitor": {"nonsense": 1}},
+        {"n": 1000},
+        {"messages": []},
+    ],
+)
+def test_wrong_requests_are_refused_here(guard, wrong):
+    body = {"model": "up", "messages": [{"role": "user", "content": "hello"}]} | wrong
+    found = guard.post("/v1/chat/completions", body)
+    assert found.status_code == 400
+    assert found.json()["error"]["type"] == "invalid_request_error"
+
+
+def test_only_json_is_read(guard):
+    url = f"{guard.addresses.http}/v1/chat/completions"
+    assert (
+        httpx.post(url, content=b"{}", headers={"content-type": "text/plain"}, trust_env=False).status_code
+        == 415
+    )
+
+
+def test_other_paths_pass_where_they_hold_no_text(guard, behind):
+    behind.script = lambda reply: reply.whole({"object": "list", "data": []})
+    found = guard.client().models.list()
+    assert found.data == []
+    assert behind.asked[-1].target == "/v1/models"
+    assert httpx.get(f"{guard.addresses.http}/version?x=1&y=%2F", trust_env=False).status_code == 200
+    assert behind.asked[-1].target == "/version?x=1&y=%2F"
+    assert httpx.get(f"{guard.addresses.http}/health", trust_env=False).text == "serving\n"
+
+
+def test_paths_with_text_that_nobody_reads_are_refused_or_told(guard, behind):
+    behind.script = lambda reply: reply.whole({"fine": True})
+    before = len(behind.asked)
+    assert guard.post("/v1/responses", {"input": "a bomb"}).status_code == 503
+    stored = httpx.get(f"{guard.addresses.http}/v1/chat/completions/chatcmpl-1", trust_env=False)
+    assert stored.status_code == 503
+    assert len(behind.asked) == before
+    found = guard.post("/v1/embeddings", {"input": "text"})
+    assert (found.json(), found.headers["x-sae-monitor-status"]) == ({"fine": True}, "unknown")
+    with guarding(behind, policies(closed=False)) as open_one:
+        found = open_one.post("/v1/responses", {"input": "a bomb"})
+        assert (found.status_code, found.headers["x-sae-monitor-status"]) == (200, "unknown")
+
+
+def test_a_path_of_the_upstream_url_stands_before_every_path(behind):
+    behind.says("fine")
+    with guarding(behind, upstream=f"{behind.url}/base/") as guard:
+        guard.chat("hello")
+    assert behind.asked[-1].target == "/base/v1/chat/completions"
+
+
+def test_a_request_in_progress_ends_when_its_caller_goes(guard, behind):
+    def script(reply):
+        assert reply.closed()
+        behind.gone.set()
+
+    behind.gone.clear()
+    behind.script = script
+    with pytest.raises(openai.APITimeoutError):
+        guard.client(timeout=0.5).chat.completions.create(
+            model="up", messages=[{"role": "user", "content": "hello"}]
+        )
+    assert behind.gone.wait(30)
+
+
+def test_a_hanging_watching_model_lets_no_prompt_through(behind):
+    behind.says("fine")
+    with guarding(behind, guard_read_seconds=0.3) as guard:
+        guard.runtime.scorer.gate.clear()
+        before, begun = len(behind.asked), time.monotonic()
+        try:
+            with pytest.raises(openai.InternalServerError):
+                guard.chat("hello")
+        finally:
+            guard.runtime.scorer.gate.set()
+        assert time.monotonic() - begun < 10
+        assert len(behind.asked) == before
+
+
+def test_calls_are_counted_like_those_of_every_door(guard, behind):
+    behind.says("fine")
+    before = guard.metric("requests_total", method="GuardChatCompletions", code="OK")
+    guard.chat("hello")
+    wait_for(lambda: guard.metric("requests_total", method="GuardChatCompletions", code="OK") == before + 1)
+
+
+def test_our_own_action_words_are_those_of_the_records(guard, behind):
+    behind.says("a lie")
+    assert guard.chat("hello").sae_monitor["action"] == Action.SUPPRESS.name.lower()
+
+
+def test_text_beside_the_choices_is_scored_too(guard, behind):
+    behind.script = lambda reply: reply.whole(chat("fine") | {"citations": ["a bomb here"]})
+    found = guard.chat("hello")
+    assert found.choices[0].finish_reason == "content_filter"
+    assert "bomb" not in found.model_dump_json()
+
+
+@pytest.mark.parametrize("choices", [["a bomb"], [{"index": 0, "text": "x"}] * 2, {"text": "a bomb"}])
+def test_answers_of_another_form_are_not_passed_on(guard, behind, choices):
+    behind.script = lambda reply: reply.whole({"choices": choices})
+    with pytest.raises(openai.InternalServerError, match="cannot be read"):
+        guard.chat("hello")
+
+
+def test_a_request_with_a_body_is_not_quiet(guard, behind):
+    before = len(behind.asked)
+    url = f"{guard.addresses.http}/generate"
+    assert httpx.request("GET", url, content=b"text", trust_env=False).status_code == 503
+    assert len(behind.asked) == before

@@ -1,0 +1,85 @@
+"""One request through the guard: its watches, and what is said of them."""
+
+import asyncio
+
+import pytest
+
+from monitor.guard.openai_texts import AnswerText, AnswerTexts
+from monitor.http.guard.session import GuardMode, GuardSession
+from monitor.records import Action
+from monitor.rpc.wire.requests import Input
+from monitor.telemetry.metrics.guard import GuardMetrics
+from tests.rpc.test_watches import parts
+
+MODE = GuardMode("sample", 7, 20.0, 0.1)
+
+
+def texts(*found: tuple[str, str]) -> AnswerTexts:
+    return AnswerTexts(tuple(AnswerText(place, text) for place, text in found), 0)
+
+
+def session(found, *prompts: str, each: int = 1) -> GuardSession:
+    asked = [Input("prompt", text, truncate=False) for text in prompts]
+    return GuardSession(found.watches, asked, MODE, GuardMetrics(), per_prompt=each, expected=5)
+
+
+def test_choices_answer_the_prompts_in_order() -> None:
+    async def test() -> None:
+        async with parts() as found, session(found, "one", "two words", each=2) as asked:
+            assert asked.count == 4
+            await asked.begin()
+            assert sorted(asked.choices) == [0, 2]
+            assert [c.watch.prompt_tokens for c in asked.choices.values()] == [2, 3]
+            assert (await asked.choice(1)).watch.prompt_tokens == 2
+            assert (await asked.choice(9)).watch.prompt_tokens == 3
+            assert (await asked.choice(9)) is asked.choices[9]
+            assert len(found.runtime.scorer.streams) == 4
+        assert not found.runtime.scorer.streams
+
+    asyncio.run(asyncio.wait_for(test(), 60))
+
+
+def test_texts_of_different_kinds_do_not_run_into_each_other() -> None:
+    async def test() -> None:
+        async with parts() as found, session(found, "hello") as asked:
+            choice = await asked.choice(0)
+            first, second, third = choice.write(
+                texts(("reasoning", "bo"), ("content", "mb"), ("content", "er"))
+            )
+            assert [(p.begin, p.end) for p in (first, second, third)] == [(0, 2), (3, 5), (5, 7)]
+            choice.watch.settle()
+            await choice.watch.caught_up()
+            assert not choice.watch.blocked
+            watched = await choice.conclude()
+            assert watched.verdict.coverage.tokens_scored == 4  # begin of text, hello, bo, mber
+
+    asyncio.run(asyncio.wait_for(test(), 60))
+
+
+def test_the_extension_says_how_the_answer_was_held() -> None:
+    async def test() -> None:
+        async with parts() as found, session(found, "a lie", each=2) as asked:
+            await asked.begin()
+            other = await asked.choice(1)
+            other.watch.left_unread = 12
+            assert not asked.blocked
+            for choice in asked.choices.values():
+                await choice.conclude()
+            said = asked.extension("id")
+            assert (said["mode"], said["sample_tokens"], said["released_unread"]) == ("sample", 7, 12)
+            assert (said["request_id"], said["action"], len(said["verdicts"])) == ("id", "suppress", 2)
+
+    asyncio.run(asyncio.wait_for(test(), 60))
+
+
+@pytest.mark.parametrize("prompt", ["fine", "a bomb"])
+def test_a_session_is_blocked_where_a_prompt_is(prompt: str) -> None:
+    async def test() -> None:
+        async with parts() as found, session(found, "fine", prompt) as asked:
+            await asked.begin()
+            assert asked.blocked == (prompt != "fine")
+            for choice in asked.choices.values():
+                await choice.conclude()
+            assert (Action.BLOCK in [v.action for v in asked.verdicts()]) == (prompt != "fine")
+
+    asyncio.run(asyncio.wait_for(test(), 60))
