@@ -70,7 +70,7 @@ class CostStudy:
             raise InputError(
                 f"a policy suppresses; write targets of 0 and below, down to {-LARGEST_TARGET:g}, e.g. --target -1"
             )
-        sources = {source.model.metadata.name: source for source in read_folder(self.folder)}
+        sources = {source.model.metadata.name: source for source in read_folder(self.folder, None)}
         if self.name not in sources:
             raise NotFound(f"no policy called {self.name}; there are {', '.join(sorted(sources))}")
         if sources[self.name].model.suppress is None:
