@@ -153,7 +153,7 @@ class Settings(BaseSettings):
 
     pair: NamedText | None = None
     """Model and dictionary by one name: smollm2 (SmolLM2-135M-Instruct) or tiny (the demo pair, which needs nothing
-    else). Not together with dictionary. Default: tiny, where neither model nor dictionary is given."""
+    else). Not together with dictionary."""
 
     model: NamedText | None = None
     """Language model to watch: a name on the Hugging Face hub, a folder, a GGUF file, or ORG/REPO:FILE.gguf for one on

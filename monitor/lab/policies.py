@@ -1,6 +1,4 @@
-"""Policies as they apply to a pair: what they are resolved for, which of a folder are bound to other models, and where the
-pair's locks lie.
-"""
+"""Policies as they apply to a pair: what they are resolved for, which are bound to other models, where its locks lie."""
 
 from __future__ import annotations
 
@@ -37,15 +35,15 @@ def running_of(pair: Pair) -> Running:
 def lock_folder(folder: Path, running: Running, asked: str | None = None) -> str:
     """The name of the folder below `locks/` that the locks for what runs are written to, in a folder of policies.
 
-    It is `asked`; else the folder that holds locks for it already; else the name of the pair; else one that is made from
-    the model's name and both digests. InputError where `asked` is no name, or another folder holds such locks.
+    It is `asked`; else the folder that holds locks for it already; else the name of the pair; else a name made of the
+    model's and both digests. InputError where `asked` is no name, or another folder holds such locks.
     """
     there = sorted({path.parent.name for path in all_locks(folder) if not digests_missing(path, running)})
     if asked is not None:
         if other := [name for name in there if name != asked]:
             raise InputError(
-                f"{folder / LOCKS}/{other[0]} holds locks of this model and dictionary: leave out --locks to write there, "
-                "or rename that folder"
+                f"{folder / LOCKS}/{other[0]} holds locks of this model and dictionary: leave out --locks to write "
+                "there, or rename that folder"
             )
         return checked_name(asked)
     if running.pair in there or not there:

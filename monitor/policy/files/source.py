@@ -16,7 +16,15 @@ from pathlib import Path
 from monitor.policy.files.diagnostics import validate
 from monitor.policy.files.examples import BENIGN_FILE, Example, concept_examples, read_examples
 from monitor.policy.files.lock import MAX_LOCK_BYTES, LockModel
-from monitor.policy.files.lock_folders import ENDING, all_locks, lock_path, locks_of, misplaced, pair_folders, policy_of
+from monitor.policy.files.lock_folders import (
+    ENDING,
+    all_locks,
+    lock_path,
+    locks_of,
+    misplaced,
+    pair_folders,
+    policy_of,
+)
 from monitor.policy.files.probe_weights import read_weights
 from monitor.policy.files.yaml_document import (
     PolicyProblems,
@@ -245,9 +253,7 @@ def _with_lock(source: Source, of: LockOf) -> Source:
     if found is None:
         return source
     path, document, lock = found
-    return replace(
-        source, lock=lock, lock_document=document, lock_file=path, files=(*source.files, path)
-    )
+    return replace(source, lock=lock, lock_document=document, lock_file=path, files=(*source.files, path))
 
 
 def _with_probe(source: Source) -> Source:
