@@ -552,8 +552,8 @@ def _excluded(chosen: Settings, flags: Mapping[str, Any]) -> Iterator[str]:
     if chosen.pair is not None and chosen.dictionary is not None:
         pair, dictionary = (_where((name,), flags) for name in ("pair", "dictionary"))
         yield (
-            f"{pair} and {dictionary} exclude each other, because a pair brings its own dictionary: leave out one of them, "
-            "and give model with dictionary"
+            f"{pair} and {dictionary} exclude each other, because a pair brings its own dictionary: leave out one of "
+            "them, and give model with dictionary"
         )
 
 

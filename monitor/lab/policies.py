@@ -1,4 +1,4 @@
-"""Policies as they apply to a pair: what they are resolved for, which are bound to other models, where its locks lie."""
+"""Policies as they apply to a pair: what they are resolved for, which are bound to others, where its locks lie."""
 
 from __future__ import annotations
 

@@ -85,8 +85,8 @@ def chosen_pair(
     if pair is None and model is not None:
         if str(model) not in _PAIRS:
             raise ConfigurationError(
-                f"which dictionary reads {model}? A dictionary only fits the model that it was trained on: give --model "
-                f"and --dictionary together, or --pair NAME ({' or '.join(names())}), or none of them"
+                f"which dictionary reads {model}? One only fits the model that it was trained on: give --model and "
+                f"--dictionary together, or --pair NAME ({' or '.join(names())}), or none of them"
             )
         pair, model = str(model), None
     found = named(pair)

@@ -1,7 +1,7 @@
 """Where locks lie: `locks/PAIR/NAME.lock.yaml` below the folder of the policies, one folder for each pair.
 
-The name of such a folder is for people. Which pair a lock belongs to is said by the digests in it, so that a folder may be
-called anything. What belongs to a lock, such as the weights of a long probe, lies beside it.
+The name of such a folder is for people. Which pair a lock belongs to is said by the digests in it, so that a folder may
+be called anything. What belongs to a lock, such as the weights of a long probe, lies beside it.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ def misplaced(folder: Path) -> list[Problem]:
             1,
             1,
             "is not read here: each pair has a folder of locks of its own",
-            f"move it to {folder / LOCKS}/PAIR/{path.name}, and {policy_of(path)}.probe.safetensors with it where it has "
-            "one; PAIR is any name for its model and dictionary, `tiny` for the pair that comes with sae-monitor",
+            f"move it to {folder / LOCKS}/PAIR/{path.name}, and {policy_of(path)}.probe.safetensors with it where it "
+            "has one; PAIR is any name for its model and dictionary, such as tiny for the pair of that name",
         )
         for place in (folder, folder / LOCKS)
         for path in sorted(place.glob(f"*{ENDING}"))
@@ -82,7 +82,7 @@ def checked_name(pair: str) -> str:
 
 
 def made_name(model: str, model_digest: str, dictionary_digest: str) -> str:
-    """A name for the locks of a pair that has none: the last part of the model's, and the beginnings of both digests."""
+    """A name for the locks of a pair that has none: the last part of its model's, and how both digests begin."""
     base = _ODD.sub("-", Path(model).name).strip("-._")[:_LONGEST] or "model"
     model_part, dictionary_part = (
         digest.removeprefix("sha256:")[:8] for digest in (model_digest, dictionary_digest)

@@ -1,7 +1,7 @@
 """A policy as it is written: its file, examples, lock and probe, each read and checked on its own.
 
-A folder may hold locks of a policy for several pairs. Which of them is read, the caller says: that of what runs, found by
-the digests of model and dictionary, or that in a folder of a certain name.
+A folder may hold locks of a policy for several pairs. Which of them is read, the caller says: that of what runs, found
+by the digests of model and dictionary, or that in a folder of a certain name.
 """
 
 from __future__ import annotations
