@@ -44,7 +44,7 @@ def test_policies_that_are_bound_to_other_models(tmp_path, models, where):
         else PINNED.replace("features:\n", f"match: {{models: {models}}}\nfeatures:\n", 1)
     )
     path = write_policy(tmp_path, text)
-    assert bound_elsewhere(read_source(path), RUNNING) == where
+    assert bound_elsewhere(read_source(path, None), RUNNING) == where
     write_policy(tmp_path, PINNED.replace("name: greed", "name: envy"), "envy")
     loaded = {policy.name for policy in load_set(tmp_path, RUNNING).policies}
     assert loaded == ({"envy"} if where else {"envy", "greed"})
