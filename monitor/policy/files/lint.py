@@ -185,7 +185,11 @@ def _lock_notes(locked: Source) -> list[str]:
     gone = (
         f"{name}: the lock for {pair} holds a threshold for `{gone}`, which is gone" for gone in _gone(locked)
     )
-    return [*notes, *gone, *(f"{name}, {pair}: {problem.message}" for problem in stale_checks(locked, lock))]
+    return [
+        *notes,
+        *gone,
+        *(f"{name}: {problem.message} (locks/{pair})" for problem in stale_checks(locked, lock)),
+    ]
 
 
 def _gone(locked: Source) -> list[str]:
