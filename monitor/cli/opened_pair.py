@@ -29,6 +29,7 @@ def opened_pair(
     """
     from monitor.lab.pair import open_pair
 
+    log_to_stderr()
     with steps_of("loading the model") as step:
         opened = open_pair(
             model, dictionary, device, dictionary_format, measured=measured, pair=pair_name, tell=told
@@ -41,6 +42,13 @@ def opened_pair(
     if skip_self_test:
         stderr_console().print("self-test skipped: nobody has checked that this dictionary fits this model")
     return opened
+
+
+def log_to_stderr() -> None:
+    """Have log lines, such as that a GGUF file is unpacked, written to standard error and not among the results."""
+    from monitor.telemetry.logs import configure
+
+    configure("info", "console")
 
 
 def told(line: str) -> None:

@@ -66,7 +66,8 @@ class ChosenPair:
         return (
             f"{self.model} is {what} the model of the pair {pair.name} ({pair.what}): with other weights or files it "
             f"is another model, of the digest {digest[:19]}…. The dictionary was trained on the pair's, and locks for "
-            f"{pair.name} are refused here; `sae-monitor policy recheck` tells whether they hold for this model"
+            f"{pair.name} are refused here; `sae-monitor policy recheck FOLDER --pair {pair.name} --model {self.model}`"
+            " tells whether they hold for this model"
         )
 
 

@@ -86,7 +86,8 @@ def test_other_weights_with_the_dictionary_of_a_pair_are_not_the_pair_and_that_i
     note = chosen.note(other)
     assert note.startswith("/models/other.gguf is not the model of the pair mine (a model of mine, Q4_1)")
     assert other[:19] in note
-    assert "`sae-monitor policy recheck` tells whether they hold for this model" in note
+    recheck = "`sae-monitor policy recheck FOLDER --pair mine --model /models/other.gguf`"
+    assert f"{recheck} tells whether they hold for this model" in note
 
 
 @pytest.mark.parametrize("original", ["me/Mine-1B", "/models/mine-1b/"])

@@ -46,7 +46,7 @@ class TestFolder:
 
     @pytest.mark.slow
     def test_every_case_passes_on_the_bundled_pair(self):
-        done = command("policy", "test", EXAMPLES)
+        done = command("policy", "test", EXAMPLES, "--pair", "tiny")
         assert done.returncode == 0, done.stdout
         assert " 0 failed" in done.stdout
         assert "skipped" not in done.stdout
@@ -240,8 +240,17 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
         tokens[name] = command("token", "new", name, "--append", callers, *flags).stdout.strip()
     settings.write_text(f"callers: {callers}\ndrop_error_term: true\nsession_limit: 3\nreload_seconds: 0\n")
     listen, metrics = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
-    flags = ["--policies", policies, "--settings", settings, "--listen", listen, "--metrics-listen", metrics]
-    words = [sys.executable, "-m", "monitor", "serve", *flags]
+    flags = [
+        "--policies",
+        policies,
+        "--settings",
+        settings,
+        "--listen",
+        listen,
+        "--metrics-listen",
+        metrics,
+    ]
+    words = [sys.executable, "-m", "monitor", "serve", "--pair", "tiny", *flags]
     with (
         process(words, folder / "server.log", ROOT, f"http://{metrics}/metrics"),
         grpc.insecure_channel(listen, [("grpc.enable_http_proxy", 0)]) as channel,

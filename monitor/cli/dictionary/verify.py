@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from monitor.cli.errors import ExitCode
-from monitor.cli.opened_pair import told
+from monitor.cli.opened_pair import log_to_stderr, told
 from monitor.cli.options import (
     DeviceOption,
     DictionaryOption,
@@ -83,6 +83,7 @@ def _parts(
     """The pair with or without statistics: verifying is what one does first."""
     from monitor.model.runtime import LoadedPair
 
+    log_to_stderr()
     pair = open_pair(model, dictionary, device, format, dtype, layer, pair=pair_name, tell=told)
     return LoadedPair(pair.loaded, pair.dictionary, pair.harvester.place)
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from monitor.cli.errors import ExitCode
-from monitor.cli.opened_pair import told
+from monitor.cli.opened_pair import log_to_stderr, told
 from monitor.cli.options import (
     DeviceOption,
     DictionaryOption,
@@ -60,6 +60,7 @@ def lock(
     """
     from monitor.lab.pair import open_pair
 
+    log_to_stderr()
     with stderr_console().status("loading") as status:
         pair = open_pair(model, dictionary, device, dictionary_format, pair=pair_name, tell=told)
         binding = partial(bind, progress=status.update) if rebind else bindings
