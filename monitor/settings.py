@@ -161,19 +161,24 @@ class Settings(BaseSettings):
     """YAML file with any of these settings, one `name: value` per line. Flags and environment variables win
     over it."""
 
+    pair: NamedText | None = None
+    """Model and dictionary by one name: smollm2 (SmolLM2-135M-Instruct) or tiny (the demo pair, which needs nothing
+    else). Not together with dictionary."""
+
     model: NamedText | None = None
     """Language model to watch: a name on the Hugging Face hub, a folder, a GGUF file, or ORG/REPO:FILE.gguf for one on
-    the hub. Default: the bundled demo model."""
+    the hub. With pair, weights in place of the pair's own. Default: the pair's."""
 
     dictionary: NamedPath | None = None
-    """Sparse autoencoder of that model: a folder, a weights file, or hub:ORG/NAME[@REVISION][/FOLDER]. Default:
-    the bundled demo model's; any other model needs its own."""
+    """Sparse autoencoder of that model: a folder, a weights file, or hub:ORG/NAME[@REVISION][/FOLDER]. Default: the
+    pair's; any other model needs its own."""
 
     dictionary_format: NamedText | None = None
     """Checkpoint family of the dictionary, such as saelens. Default: found from its files."""
 
     policies: NamedPath | None = None
-    """Folder of policy files. Default: the bundled policies, which fit the demo model."""
+    """Folder of policy files; the locks in it that belong to the running pair are taken. Default: the bundled
+    policies."""
 
     cache: NamedPath | None = None
     """Folder for what is made once and used again, such as unpacked GGUF files; it may be deleted at any time. Default:
@@ -580,9 +585,21 @@ def load_settings(flags: Mapping[str, Any] | None = None) -> Settings:
         chosen = Settings(**given)
     except ValidationError as error:
         problems += _explain(error, given)
+    else:
+        problems += _excluded(chosen, given)
     if problems:
         raise ConfigurationError("\n".join(problems))
     return chosen
+
+
+def _excluded(chosen: Settings, flags: Mapping[str, Any]) -> Iterator[str]:
+    """A line where a pair and a dictionary are given, which exclude each other."""
+    if chosen.pair is not None and chosen.dictionary is not None:
+        pair, dictionary = (_where((name,), flags) for name in ("pair", "dictionary"))
+        yield (
+            f"{pair} and {dictionary} exclude each other, because a pair brings its own dictionary: leave out one of "
+            "them, and give model with dictionary"
+        )
 
 
 def load_client_settings() -> ClientSettings:
@@ -737,6 +754,7 @@ class Setting(NamedTuple):
 
 _UNITS = {"seconds": "SECONDS", "bytes": "BYTES", "listen": "HOST:PORT"}
 _VALUES = {
+    "pair": "NAME",
     "model": "NAME|FOLDER",
     "dictionary": "PLACE",
     "dictionary_format": "NAME",

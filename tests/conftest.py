@@ -24,6 +24,14 @@ def few_threads() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def tiny_by_default() -> None:
+    """Tests that name no pair take the one that needs nothing else, whichever pair users get by default."""
+    from monitor.pairs import registry
+
+    registry.DEFAULT = "tiny"
+
+
+@pytest.fixture(scope="session", autouse=True)
 def state_elsewhere(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Servers on ports of their own keep a decision log: not among the logs of whoever runs the tests."""
     os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))

@@ -346,3 +346,23 @@ def test_files_of_other_editors(tmp_path, encoding):
         return
     with pytest.raises(ConfigurationError, match=r"settings.yaml:1: not YAML: is UTF-16, not UTF-8"):
         load_settings({"settings": path})
+
+
+class TestPairs:
+    def test_a_pair_is_a_setting(self, monkeypatch):
+        monkeypatch.setenv("SAE_MONITOR_PAIR", "tiny")
+        assert load_settings().pair == "tiny"
+        assert load_settings({"pair": "smollm2", "model": "some/file.gguf"}).pair == "smollm2"
+
+    def test_a_pair_and_a_dictionary_exclude_each_other_and_both_places_are_named(
+        self, monkeypatch, tmp_path
+    ):
+        with pytest.raises(ConfigurationError, match=r"^--pair and --dictionary exclude each other"):
+            load_settings({"pair": "tiny", "model": "m", "dictionary": "d"})
+        path = tmp_path / "settings.yaml"
+        path.write_text("grace_seconds: 3\ndictionary: mine\n")
+        monkeypatch.setenv("SAE_MONITOR_PAIR", "tiny")
+        with pytest.raises(ConfigurationError) as caught:
+            load_settings({"settings": path})
+        assert str(caught.value).startswith(f"SAE_MONITOR_PAIR and {path}:2: dictionary exclude each other")
+        assert "leave out one of them" in str(caught.value)

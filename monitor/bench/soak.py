@@ -192,7 +192,7 @@ def _generation(chance: random.Random, asked: pb.Input, tokens: int = 24) -> pb.
 @cache
 def _stated() -> tuple[str, ...]:
     """The positive examples of the bundled policies."""
-    sources = read_folder(bundled_policies(), locks=False)
+    sources = read_folder(bundled_policies(), None)
     return tuple(e.text for source in sources for e in source.examples if e.label is Label.POSITIVE)
 
 

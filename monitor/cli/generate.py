@@ -39,6 +39,7 @@ def generate(
     seed: options.Seed = None,
     stop: options.Stop = None,
     connect: options.Connect = None,
+    pair: options.PairOption = None,
     model: options.ModelOption = None,
     dictionary: options.DictionaryOption = None,
     dictionary_format: options.FormatOption = None,
@@ -57,7 +58,7 @@ def generate(
     Exit codes: 0 no enforced rule matched, 1 one did, 2 an error, or tokens that were not scored.
     """
     flags = options.server_flags(
-        model, dictionary, policies, layer, device, dtype, dictionary_format, skip_self_test
+        model, dictionary, policies, layer, device, dtype, dictionary_format, skip_self_test, pair
     )
     flags["drop_error_term"] = True if drop_error_term and connect is None else None
     request = pb.Generation(

@@ -14,6 +14,7 @@ from monitor.cli.clamps import SYNTAX, parse_clamp
 from monitor.cli.show.side_by_side import SYNTAX as COMPARED
 from monitor.cli.show.side_by_side import Compare, parse_compare
 from monitor.errors import InputError
+from monitor.pairs import registry
 from monitor.settings import Setting, all_settings
 from monitor.v1 import monitor_pb2 as pb
 
@@ -36,12 +37,21 @@ def _option(name: str) -> Any:
         help=escape(setting.help + _default(setting)),
         rich_help_panel=setting.group,
         show_default=False,
-        autocompletion=(lambda: list(setting.choices)) if setting.choices else None,
+        autocompletion=_words(setting),
     )
+
+
+def _words(setting: Setting) -> Callable[[], list[str]] | None:
+    """The words that a shell completes the value of a flag with; None where there are none."""
+    if setting.name == "pair":
+        return lambda: list(registry.names())
+    return (lambda: list(setting.choices)) if setting.choices else None
 
 
 def _default(setting: Setting) -> str:
     """The end of a flag's help: its choices and its default."""
+    if setting.name == "pair":
+        return f" Default: {registry.DEFAULT}, where neither model nor dictionary is given."
     value, unit = setting.default, setting.name.rpartition("_")[2]
     if value is None or isinstance(value, bool | dict):
         return ""
@@ -53,6 +63,7 @@ def _default(setting: Setting) -> str:
     return f" Default: {value:g}." if isinstance(value, float) else f" Default: {value}."
 
 
+PairOption = Annotated[str | None, _option("pair")]
 ModelOption = Annotated[str | None, _option("model")]
 DictionaryOption = Annotated[Path | None, _option("dictionary")]
 FormatOption = Annotated[str | None, _option("dictionary_format")]
@@ -233,6 +244,15 @@ Labels = Annotated[
     ),
 ]
 
+LocksOption = Annotated[
+    str | None,
+    typer.Option(
+        "--locks",
+        metavar="NAME",
+        help="Keep the locks of this model and dictionary in the folder locks/NAME of the policies. Default: the "
+        "folder with such locks; else the name of the pair; else one made of the model's name and both digests.",
+    ),
+]
 DeviceOption = Annotated[str, _option("device")]
 SkipSelfTestOption = Annotated[bool, _option("skip_self_test")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one line of JSON instead of text.")]
@@ -258,9 +278,10 @@ def server_flags(
     dtype: str | None,
     dictionary_format: str | None = None,
     skip_self_test: bool = False,
+    pair: str | None = None,
 ) -> dict[str, Any]:
     """The flags of the group "What runs" by the names of their settings; None if not given."""
-    flags: dict[str, Any] = {"model": model, "dictionary": dictionary, "policies": policies}
+    flags: dict[str, Any] = {"pair": pair, "model": model, "dictionary": dictionary, "policies": policies}
     flags["dictionary_format"] = dictionary_format
     flags["skip_self_test"] = skip_self_test or None
     return flags | {"layer": layer, "device": device, "dtype": dtype}

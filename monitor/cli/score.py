@@ -26,6 +26,7 @@ def score(
     session: Session = None,
     label: Labels = None,
     connect: options.Connect = None,
+    pair: options.PairOption = None,
     model: options.ModelOption = None,
     dictionary: options.DictionaryOption = None,
     dictionary_format: options.FormatOption = None,
@@ -53,7 +54,7 @@ def score(
     matched, 1 one did, 2 an error, or tokens that were not scored.
     """
     flags = options.server_flags(
-        model, dictionary, policies, layer, device, dtype, dictionary_format, skip_self_test
+        model, dictionary, policies, layer, device, dtype, dictionary_format, skip_self_test, pair
     )
     content = as_input(read_text(text, file), chat=chat, system=system, truncate=truncate)
     belonging(content, session, label)

@@ -30,8 +30,8 @@ _LONGEST_OPENING = 120
 def serve(**flags: Any) -> None:
     """Serve a model over gRPC, score every token that it runs, and export metrics for Prometheus.
 
-    Without arguments it serves the bundled demo model and policies, to this machine only. Every flag can also be an
-    environment variable (SAE_MONITOR_LISTEN=…) or a line of the settings file (listen: …); a flag wins over both.
+    Without arguments it serves the default pair with the bundled policies, to this machine only. Every flag can also
+    be an environment variable (SAE_MONITOR_LISTEN=…) or a line of the settings file (listen: …); a flag wins over both.
     SIGTERM and Ctrl-C let running calls finish. Exit codes: 0 stopped by a signal, 2 wrong settings, files or policies,
     3 the engine died.
     """

@@ -27,6 +27,7 @@ from monitor.http.calls import PEER, HttpCalls
 from monitor.http.contracts import detectors, litellm, webhook
 from monitor.http.errors import HttpError, answer
 from monitor.http.openai.api import OpenAiApi, ServedModel
+from monitor.pairs.registry import named
 from monitor.rpc.access.exposure import is_loopback
 from monitor.rpc.access.tls import Certificates, watched_certificates
 from monitor.rpc.server import DoorParts
@@ -175,11 +176,11 @@ class HostCheck:
 
 
 def served_name(settings: Settings) -> str:
-    """What the API calls the model: the setting, else its name on the hub or its folder's."""
+    """What the API calls the model: the setting, else what its pair calls it, its name on the hub or its folder's."""
     if settings.served_model_name:
         return settings.served_model_name
     if settings.model is None:
-        return "tiny"
+        return named(settings.pair).model
     path = Path(settings.model)
     return path.resolve().name if path.exists() else settings.model
 

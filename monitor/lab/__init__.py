@@ -1,10 +1,10 @@
 """Pairs, readings and evaluations for notebooks; the command line is written on them too.
 
-A script to begin with, on the bundled model and its dictionary:
+A script to begin with, on the demo pair:
 
     from monitor.lab import evaluate, open_pair, read
 
-    pair = open_pair()  # or open_pair("MODEL", "DICTIONARY")
+    pair = open_pair("tiny")  # a pair by its name; or open_pair("MODEL", "DICTIONARY")
     print(pair)
 
     readings = read(pair, ["I want more power.", "It rains in the town."], policies="policies")

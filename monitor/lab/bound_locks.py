@@ -11,15 +11,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from monitor.lab.policies import bound_elsewhere, running_of
+from monitor.lab.policies import bound_elsewhere, lock_folder, running_of
+from monitor.lab.policy_evaluation import signals_of
 from monitor.lab.policy_tests import results_of
 from monitor.lab.recheck.equivalence import Sameness, SamenessTest
 from monitor.lab.recheck.policies import PolicyRecheck, Rechecker
 from monitor.lab.recheck.rules import RecheckVerdict
 from monitor.policy.files.loader import read_folder
-from monitor.policy.files.lock import LockModel, lock_path
+from monitor.policy.files.lock import LockModel, put
+from monitor.policy.files.lock_folders import lock_path
 from monitor.policy.files.resolve import resolve
-from monitor.policy.files.source import Running, Source
+from monitor.policy.files.source import Running, Source, with_lock
 from monitor.policy.files.yaml_document import Problem
 
 if TYPE_CHECKING:
@@ -29,66 +31,102 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Binding:
-    """A lock beside a pair."""
+    """A policy's lock beside a pair."""
 
     policy: str
-    differs: tuple[str, ...]
+    folder: str
+    """The folder below `locks/` that the lock lies in, or would lie in."""
+    differs: tuple[str, ...] = ()
     """What the lock is bound to another of: `model`, `dictionary`, or both; empty where it is bound to the pair."""
     why_not: tuple[str, ...] = ()
     """Why it does not hold for the pair; empty where it does, or where nobody has measured."""
     written: bool = False
     """Whether it was bound to the pair now."""
+    missing: bool = False
+    """Whether there is none."""
 
 
-def bindings(pair: Pair, folder: Path) -> list[Binding]:
-    """Every lock of a folder that is about this model, with what it is bound to another of. Measures nothing."""
-    return [Binding(lock.policy, _differs(lock, running_of(pair))) for _, lock in _locked(pair, folder)]
+def bindings(pair: Pair, folder: Path, locks: str | None = None, taken: str | None = None) -> list[Binding]:
+    """Every policy of a folder that needs a lock for this model, with the lock there is. Measures nothing.
+
+    Args:
+        pair: The model and its dictionary.
+        folder: The policies.
+        locks: The folder below `locks/` of this pair; without it see `lock_folder`.
+        taken: The folder that locks are taken from where the pair has none; the pair's own by default.
+    """
+    running, place = running_of(pair), lock_folder(folder, running_of(pair), locks)
+    return [
+        Binding(source.model.metadata.name, _folder_of(source, place), _differs(source.lock, running))
+        if source.lock is not None
+        else Binding(source.model.metadata.name, place, missing=True)
+        for source in _needing(running, folder, taken or place)
+    ]
 
 
-def bind(pair: Pair, folder: Path, progress: Callable[[str], None]) -> list[Binding]:
+def bind(
+    pair: Pair,
+    folder: Path,
+    progress: Callable[[str], None],
+    locks: str | None = None,
+    taken: str | None = None,
+) -> list[Binding]:
     """Bind the locks of a folder to a pair, each where its numbers still hold; write those that do.
 
     Nothing but the digests of model and dictionary changes in a lock. It holds where policy, examples and recorded
-    maxima are those that it was fitted with, a recheck finds that it does, and the policy's own tests pass. PolicyError
+    maxima are those that it was fitted with, a recheck finds that it does, and the policy's own tests pass. Locks that
+    are taken from the folder of another pair stay there as they are. The arguments are those of `bindings`. PolicyError
     where the folder cannot be read.
     """
     from monitor.lab.readings import PairReader
 
-    running, found = running_of(pair), []
-    sources = list(_locked(pair, folder))
-    rechecked = _rechecked(pair, folder, [lock for _, lock in sources], progress)
-    reader = PairReader(pair)
-    for source, lock in sources:
-        progress(f"testing {lock.policy}")
-        if not (differs := _differs(lock, running)):
-            found.append(Binding(lock.policy, ()))
+    running, place = running_of(pair), lock_folder(folder, running_of(pair), locks)
+    sources = _needing(running, folder, taken or place)
+    rechecked = _rechecked(pair, folder, sources, taken or place, progress)
+    reader = PairReader(pair, signals_of(sources))
+    found = []
+    for source in sources:
+        name, lock = source.model.metadata.name, source.lock
+        if lock is None or not (differs := _differs(lock, running)):
+            found.append(Binding(name, _folder_of(source, place), missing=lock is None))
             continue
+        progress(f"testing {name}")
         bound = _bound(lock, running)
         why = tuple(_objections(replace(source, lock=bound), reader, rechecked[lock.policy]))
         if not why:
-            _write(lock_path(source.path), lock, bound)
-        found.append(Binding(lock.policy, differs, why, written=not why))
+            _write(source, lock_path(source.path, place), bound)
+        found.append(Binding(name, place, differs, why, written=not why))
     return found
 
 
 def _rechecked(
-    pair: Pair, folder: Path, locks: list[LockModel], progress: Callable[[str], None]
+    pair: Pair, folder: Path, sources: list[Source], taken: str, progress: Callable[[str], None]
 ) -> dict[str, PolicyRecheck]:
-    """What a recheck finds of those locks that are of another pair, by policy."""
+    """What a recheck finds of those locks that are of another pair, by policy; they lie in the folder `taken`."""
     running = running_of(pair)
-    stale = [lock.policy for lock in locks if _differs(lock, running)]
+    stale = [
+        source.model.metadata.name
+        for source in sources
+        if source.lock is not None and _differs(source.lock, running)
+    ]
     if not stale:
         return {}
-    rechecker = Rechecker(folder, only=stale)
+    rechecker = Rechecker(folder, only=stale, locks=taken)
     return {one.policy: one for one in rechecker.compare(pair, rechecker.scores(pair, progress)).policies}
 
 
-def _locked(pair: Pair, folder: Path) -> Iterator[tuple[Source, LockModel]]:
-    """The policies of a folder that apply to the pair's model and have a lock, with it."""
-    running = running_of(pair)
-    for source in read_folder(folder):
-        if source.lock is not None and source.model.needs_lock and not bound_elsewhere(source, running):
-            yield source, source.lock
+def _needing(running: Running, folder: Path, taken: str) -> list[Source]:
+    """The policies of a folder that need a lock for what runs, with theirs; else with that of the folder `taken`."""
+    sources = (
+        source
+        for source in read_folder(folder, running)
+        if source.model.needs_lock and not bound_elsewhere(source, running)
+    )
+    return [source if source.lock is not None else with_lock(source, taken) for source in sources]
+
+
+def _folder_of(source: Source, place: str) -> str:
+    return place if source.lock_file is None else source.lock_file.parent.name
 
 
 def _differs(lock: LockModel, running: Running) -> tuple[str, ...]:
@@ -109,14 +147,17 @@ def _bound(lock: LockModel, running: Running) -> LockModel:
     )
 
 
-def _write(path: Path, then: LockModel, now: LockModel) -> None:
-    """Put other digests into a lock file, and leave every other character as it is. A reader never sees half of it."""
-    text = path.read_text(encoding="utf-8")
+def _write(source: Source, path: Path, now: LockModel) -> None:
+    """Write a policy's lock to `path` with other digests and every other character as it is; its probe's file too."""
+    then, file = source.lock, source.lock_file
+    assert then is not None
+    assert file is not None
+    text = file.read_text(encoding="utf-8")
     text = text.replace(then.model.digest, now.model.digest)
     text = text.replace(then.dictionary.digest, now.dictionary.digest)
-    partial = path.with_suffix(".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    if path != file and now.probe is not None and now.probe.weights_file is not None:
+        put(path.with_name(now.probe.weights_file), (file.parent / now.probe.weights_file).read_bytes())
+    put(path, text.encode())
 
 
 def _objections(source: Source, reader: PairReader, rechecked: PolicyRecheck) -> Iterator[str]:

@@ -150,7 +150,7 @@ def _outcome(policies: PolicySet, rows: NDArray[np.float32], phase: Phase) -> Se
 
 def _left_out(name: str, folder: Path, running: Running) -> Iterator[str]:
     """The policies of set `name` that do not apply to the model that reads."""
-    for source in read_folder(folder):
+    for source in read_folder(folder, None):
         if where := bound_elsewhere(source, running):
             yield f"{source.model.metadata.name} of {name}: {where}; not compared on this model"
 

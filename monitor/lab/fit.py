@@ -13,7 +13,7 @@ from monitor.errors import NotFound, PolicyError
 from monitor.lab.benign_texts import HALVES, BenignTexts, benign_texts
 from monitor.lab.data_folder import DataFolder
 from monitor.lab.pair import Pair
-from monitor.lab.policies import bound_elsewhere, running_of
+from monitor.lab.policies import bound_elsewhere, lock_folder, running_of
 from monitor.lab.policy_evaluation import idle_sources, signals_of
 from monitor.lab.readings import PairReader, later_residuals
 from monitor.lab.recheck.scores import number_type, reference_of
@@ -22,6 +22,7 @@ from monitor.policy.files.benign import read_benign_kinds
 from monitor.policy.files.examples import BENIGN_FILE
 from monitor.policy.files.loader import read_folder
 from monitor.policy.files.lock import DictionaryRef, LockModel, ModelRef, write_lock
+from monitor.policy.files.lock_folders import lock_path
 from monitor.policy.files.occurrences import Document, Kind, one_occurrence
 from monitor.policy.files.probe_weights import store_probe
 from monitor.policy.files.resolve import unfit
@@ -78,8 +79,8 @@ class PolicyFit:
             NotFound: There is no policy of such a name.
             InputError: There are too few benign texts, or a file is wrong.
         """
-        self.folder = folder
-        everything = read_folder(folder, locks=False)
+        everything = read_folder(folder, None)
+        self._folder = folder
         sources = _chosen(everything, only)
         self.sources = [source for source in sources if source.model.needs_lock]
         self.extra = extra if extra is None or extra.split_asked else replace(extra, split=Split(1.0))
@@ -91,8 +92,21 @@ class PolicyFit:
         self.texts: BenignTexts = benign_texts(folder, benign, split or HALVES)
         self.kinds = _kinds(folder)
 
-    def run(self, pair: Pair, settings: FitSettings, progress: Tell, written: Tell) -> FittedPolicies:
-        """Fit every policy and write its lock. `progress` is told what it is at, `written` what came of it."""
+    def run(
+        self,
+        pair: Pair,
+        settings: FitSettings,
+        progress: Tell,
+        written: Tell,
+        *,
+        locks: str | None = None,
+    ) -> FittedPolicies:
+        """Fit every policy and write its lock. `progress` is told what it is at, `written` what came of it.
+
+        `locks` names the folder below `locks/` that they are written to; without it see `lock_folder`.
+        """
+        running = running_of(pair)
+        place = lock_folder(self._folder, running, locks)
         reader = PairReader(pair, signals_of(self.sources))
         reader.tell = progress
         progress(f"reading {len(self.texts.learnt) + len(self.texts.aside)} benign texts")
@@ -104,19 +118,19 @@ class PolicyFit:
             name = source.model.metadata.name
             progress(f"fitting {name} ({number} of {len(self.sources)})")
             started = time.monotonic()
-            if where := bound_elsewhere(source, running_of(pair)):
+            if where := bound_elsewhere(source, running):
                 # Its lock belongs to that model and stays.
                 written(f"{name}: {where}; not fitted to this model")
                 continue
             try:
-                if problems := unfit(source, running_of(pair)):
+                if problems := unfit(source, running):
                     raise PolicyProblems(problems)
-                lock = _fit(source, inputs, self.extra_rows(source), settings)
-                lock = _recorded(replace(source, lock=lock), lock, reader, beside)
+                lock = _fit(source, inputs, self.extra_rows(source), settings, place)
+                lock = _recorded(source, lock, reader, beside, place)
             except PolicyError as error:
                 failed.append(str(error))
                 continue
-            path = write_lock(source.path, lock)
+            path = write_lock(source.path, lock, place)
             made.append(lock)
             written(f"{path} ({time.monotonic() - started:.0f} s)")
         return FittedPolicies(tuple(made), tuple(failed))
@@ -128,20 +142,25 @@ class PolicyFit:
         return self.extra.extra_rows(source.model.metadata.name, source.model.metadata.category)
 
 
-def _fit(source: Source, inputs: Inputs, extra: LabelledTexts | None, settings: FitSettings) -> LockModel:
-    """The lock of one policy; a probe with many weights goes into a file beside it."""
+def _fit(
+    source: Source, inputs: Inputs, extra: LabelledTexts | None, settings: FitSettings, place: str
+) -> LockModel:
+    """The lock of one policy for the folder `place`; a probe with many weights goes into a file there."""
 
     def store(probe: ProbeDetector) -> ProbeModel:
-        return store_probe(source.path, probe.weights, bias=probe.bias, scale=probe.scale)
+        return store_probe(lock_path(source.path, place), probe.weights, bias=probe.bias, scale=probe.scale)
 
     named = source.model.probe
     pinned = probe_detector(named, source.path.parent) if named is not None else None
     return fit_policy(source.model, source.examples, inputs, extra, settings, store=store, pinned=pinned)
 
 
-def _recorded(source: Source, lock: LockModel, reader: PairReader, beside: ReadTexts) -> LockModel:
-    """The lock with what its rules score, which a later recheck compares with."""
+def _recorded(
+    source: Source, lock: LockModel, reader: PairReader, beside: ReadTexts, place: str
+) -> LockModel:
+    """The lock for the folder `place` with what its rules score, which a later recheck compares with."""
     dtype = number_type(reader.pair)
+    source = replace(source, lock=lock, lock_file=lock_path(source.path, place))
     held = reference_of(reader, source, beside.texts, beside.read, dtype)
     return lock.model_copy(update={"reference": held})
 

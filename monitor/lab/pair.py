@@ -1,8 +1,9 @@
-"""A model and its dictionary, opened for looking at features; the bundled pair unless told otherwise."""
+"""A model and its dictionary, opened for looking at features; the default pair unless told otherwise."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,7 @@ from monitor.dictionary.cards.statistics import FeatureStatistics
 from monitor.dictionary.packed_text import Tokenise
 from monitor.dictionary.residual_signals import sinks
 from monitor.errors import DictionaryError, InputError, NotFound
+from monitor.pairs.registry import chosen_dictionary, chosen_pair
 
 if TYPE_CHECKING:
     from monitor.model.load.model import LoadedModel
@@ -40,6 +42,8 @@ class Pair:
     dictionary: Dictionary
     harvester: Harvester
     """Runs the model up to the dictionary's layer."""
+    name: str = ""
+    """Name of the pair (`monitor.pairs.registry`); empty where it has none, or runs with another model than its own."""
 
     def __repr__(self) -> str:
         """What the two are called, and their sizes."""
@@ -115,13 +119,15 @@ def open_dictionary(
     device: str = "cpu",
     format: str | None = None,
     measured: bool = True,
+    pair: str | None = None,
 ) -> Dictionary:
-    """The dictionary of a folder, a file or a hub repository, or the bundled one."""
-    if dictionary is None:
-        from monitor.pairs.tiny import dictionary_path
+    """The dictionary of a folder, a file or a hub repository, or that of a pair by its name, or the default one."""
+    place = chosen_dictionary(pair, dictionary)
+    return load_dictionary(place, format=format, device=device, measured=measured)
 
-        dictionary = dictionary_path()
-    return load_dictionary(dictionary, format=format, device=device, measured=measured)
+
+def _warn(line: str) -> None:
+    warnings.warn(line, stacklevel=3)
 
 
 def open_pair(
@@ -132,37 +138,41 @@ def open_pair(
     dtype: str = "auto",
     layer: int | None = None,
     measured: bool = True,
+    *,
+    pair: str | None = None,
+    tell: Callable[[str], None] = _warn,
 ) -> Pair:
-    """Open a model and its dictionary, or the bundled pair where neither is named.
+    """Open a pair by its name, or a model and its dictionary; the default pair where nothing is named.
 
     Args:
-        model: A folder, or a name on the Hugging Face hub.
+        model: A folder, a GGUF file, or a name on the Hugging Face hub. Beside `pair`, weights in place of its own. The
+            name of a pair may stand here alone: `open_pair("tiny")`.
         dictionary: A folder, a file, or `hub:ORG/NAME/…`.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `spread`.
         format: The dictionary's checkpoint family, where its files do not tell.
         dtype: `auto`, `float32`, `bfloat16` or `float16`.
         layer: The decoder layer that is read, where the dictionary does not tell.
         measured: Whether the dictionary's recorded statistics are read, without which there are no readings.
+        pair: The name of a pair; not together with `dictionary`.
+        tell: Is told what must be known of the pair, such as that the model is not the one that belongs to it.
 
     Raises:
-        InputError: Only one of the two is named.
+        ConfigurationError: Only one of model and dictionary is named, or there is no pair of this name.
         ModelError, DictionaryError: One cannot be loaded, or the two do not fit each other.
     """
     from monitor.model.load.model import load_model
     from monitor.model.offline.residuals import Harvester
     from monitor.model.runtime import place_of
 
-    if (model is None) != (dictionary is None):
-        raise InputError("give --model and --dictionary together, or neither for the bundled pair")
-    if model is None:
-        from monitor.pairs.tiny import model_path
-
-        model = str(model_path())
-    loaded = load_model(str(model), device=device, dtype=dtype)
-    opened = open_dictionary(dictionary, str(loaded.device), format, measured).fits(
-        loaded.d_model, subtracts_mean=loaded.subtracts_mean
-    )
-    return Pair(loaded, opened, Harvester(loaded, place_of(opened.card, layer, loaded.middle)))
+    chosen = chosen_pair(pair, model, dictionary)
+    loaded = load_model(chosen.model, device=device, dtype=dtype)
+    if note := chosen.note(loaded.digest):
+        tell(note)
+    opened = load_dictionary(
+        chosen.dictionary, format=format, device=str(loaded.device), measured=measured
+    ).fits(loaded.d_model, subtracts_mean=loaded.subtracts_mean)
+    harvester = Harvester(loaded, place_of(opened.card, layer, loaded.middle))
+    return Pair(loaded, opened, harvester, chosen.name(loaded.digest))
 
 
 def need_statistics(dictionary: Dictionary) -> FeatureStatistics:

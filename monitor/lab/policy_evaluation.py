@@ -95,9 +95,9 @@ class PolicyEvaluator:
 
     def __init__(self, pair: Pair, policies: Path) -> None:
         self.folder = policies
-        everything = read_folder(policies)
-        self.reader = PairReader(pair, signals_of(everything))
         running = running_of(pair)
+        everything = read_folder(policies, running)
+        self.reader = PairReader(pair, signals_of(everything))
         self.set = load_set(policies, running)
         bound = {source.model.metadata.name: bound_elsewhere(source, running) for source in everything}
         self.policies = [source for source in everything if not bound[source.model.metadata.name]]
@@ -270,7 +270,7 @@ def tried(source: Source, policies: PolicySet) -> list[RuleScorer]:
     owner = _owner(source, policies)
     locked: dict[str, RuleScorer] = {}
     if source.lock is not None:
-        locked = {one.rule: one for one in locked_scorers(source.model, source.lock, source.path.parent)}
+        locked = {one.rule: one for one in locked_scorers(source.model, source.lock, source.probe_folder)}
     how = poolings(source.model)[0]
     return [locked.get(rule.name) or RunningRuleScorer(owner, rule, how) for rule in owner.rules]
 

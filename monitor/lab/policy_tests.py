@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from monitor.lab.policies import bound_elsewhere, running_of
 from monitor.policy.files.cases import Case, Result, TextReader, read_tests, run_case
 from monitor.policy.files.loader import read_folder
+from monitor.policy.files.lock_folders import locks_of
 from monitor.policy.files.occurrences import Kind, occurrences
 from monitor.policy.files.resolve import resolve
-from monitor.policy.files.source import Running, Source, orphans
+from monitor.policy.files.source import Running, Source, orphans, with_lock
 from monitor.policy.files.yaml_document import PolicyProblems, Problem
 from monitor.policy.policy import Policy
 from monitor.records import Readings, WatchPlan
@@ -24,15 +26,34 @@ LEFT_OUT = "reads texts; left out"
 """Why a case was skipped that needs a pair where there is none."""
 
 
-def run_tests(folder: Path, reader: PairReader | None) -> list[Result]:
+def run_tests(folder: Path, reader: PairReader | None, pair: str = "") -> list[Result]:
     """Results of every case, and of test files and locks whose policy is not there, which fail.
 
-    Skipped ones are of policies for other models, or on texts that nobody reads.
+    Without a reader, the cases of a policy run with each of its locks, or with that in the folder `pair` alone. Skipped
+    ones are of policies for other models, or on texts that nobody reads.
     """
     running = None if reader is None else running_of(reader.pair)
     results = [Result(_stem(one), SETUP, False, _all(PolicyProblems([one]))) for one in orphans(folder)]
-    for source in read_folder(folder):
-        results += results_of(source, reader, running)
+    for source in read_folder(folder, running):
+        if running is None:
+            results += _with_each_lock(source, pair)
+        else:
+            results += results_of(source, reader, running)
+    return results
+
+
+def _with_each_lock(source: Source, pair: str) -> list[Result]:
+    """Results on readings alone; where there are several locks, each case says which one it ran with."""
+    pairs = [name for name in locks_of(source.path) if pair in ("", name)]
+    if not pairs:
+        return results_of(source, None, None)
+    results: list[Result] = []
+    for name in pairs:
+        try:
+            mine = results_of(with_lock(source, name), None, None)
+        except PolicyProblems as error:
+            mine = [Result(source.model.metadata.name, SETUP, False, _all(error))]
+        results += mine if len(pairs) == 1 else [replace(one, case=f"{one.case} ({name})") for one in mine]
     return results
 
 

@@ -87,7 +87,7 @@ class InspectedToken:
 
 def load_pair(
     model: str | Path,
-    dictionary: Path,
+    dictionary: str | Path,
     *,
     layer: int | None = None,
     device: str = "auto",

@@ -1,1 +1,1 @@
-"""Pairs of a language model and its dictionary (sparse autoencoder) that come with the package."""
+"""Pairs of a language model and its dictionary (sparse autoencoder) that have a name; `registry` finds them."""

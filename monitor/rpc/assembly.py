@@ -17,7 +17,7 @@ from monitor.model.runtime import LoadedPair, Runtime, load_pair
 from monitor.model.selftest.expected import ExpectedSource
 from monitor.model.selftest.health import DictionaryHealth, dictionary_health
 from monitor.model.selftest.self_test import require_fit, with_norm_limit
-from monitor.pairs import tiny
+from monitor.pairs.registry import ChosenPair, chosen_pair
 from monitor.policy.files.loader import load_policies
 from monitor.policy.policyset import PolicySet
 from monitor.policy.rules.sessions import SessionStore
@@ -45,10 +45,16 @@ def assemble(settings: Settings) -> Assembly:
 
     Raises ConfigurationError, or one of its subclasses, where the model, the dictionary or the policies cannot be used.
     """
-    pair = with_norm_limit(_chosen_pair(settings))
+    chosen = chosen_pair(settings.pair, settings.model, settings.dictionary)
+    pair = with_norm_limit(_loaded(chosen, settings))
+    if note := chosen.note(pair.loaded.digest):
+        _log.warning("this model is not the one that the pair's dictionary was trained on", note=note)
     sessions = SessionStore(settings.session_limit, settings.session_ttl_seconds)
     folder = settings.policies or bundled_policies()
-    load, seen = partial(_load_policies, folder, pair, sessions), signature(folder)
+    load, seen = (
+        partial(_load_policies, folder, pair, chosen.name(pair.loaded.digest), sessions),
+        signature(folder),
+    )
     policies = load()
     health = checked(pair, skip=settings.skip_self_test)
     pair = _within(pair, settings.context_limit)
@@ -75,7 +81,7 @@ def assemble(settings: Settings) -> Assembly:
     return Assembly(runtime, policies, health, load, seen)
 
 
-def _load_policies(folder: Path, pair: LoadedPair, sessions: SessionStore) -> PolicySet:
+def _load_policies(folder: Path, pair: LoadedPair, name: str, sessions: SessionStore) -> PolicySet:
     statistics = pair.dictionary.statistics
     policies = load_policies(
         folder,
@@ -85,6 +91,7 @@ def _load_policies(folder: Path, pair: LoadedPair, sessions: SessionStore) -> Po
         maxima=None if statistics is None else statistics.maximum.tolist(),
         width=pair.loaded.d_model,
         names=(pair.loaded.name, Path(pair.loaded.name).name),
+        pair=name,
         sessions=sessions,
     )
     for note in policies.notes:
@@ -99,18 +106,10 @@ def bundled_policies() -> Path:
     return inside if inside.is_dir() else package.parent / "policies"
 
 
-def _chosen_pair(settings: Settings) -> LoadedPair:
-    model, dictionary = settings.model, settings.dictionary
-    if model is None and dictionary is None:
-        model, dictionary = str(tiny.model_path()), tiny.dictionary_path()
-    if model is None or dictionary is None:
-        raise ConfigurationError(
-            "give both a model and its dictionary, or neither for the bundled pair: a dictionary only fits the model "
-            "that it was trained on"
-        )
+def _loaded(chosen: ChosenPair, settings: Settings) -> LoadedPair:
     return load_pair(
-        model,
-        dictionary,
+        chosen.model,
+        chosen.dictionary,
         layer=settings.layer,
         device=settings.device,
         dtype=settings.dtype,

@@ -17,6 +17,7 @@ import structlog
 from monitor import __version__
 from monitor.errors import MonitorError
 from monitor.model.engine.requests import Lease
+from monitor.policy.files.lock_folders import pair_folders
 from monitor.records import Digests
 from monitor.rpc.ports import LoadedPolicies, ModelRuntime, RequestJudge
 from monitor.rpc.wire import responses
@@ -27,7 +28,7 @@ from monitor.v1 import monitor_pb2 as pb
 
 Load = Callable[[], LoadedPolicies]
 Signature = tuple[tuple[str, int, int, int], ...]
-"""Name, size, modification time (ns) and inode of every file of a folder."""
+"""Name, size, modification time (ns) and inode of every file that a folder of policies is read from."""
 
 _LOGGED_LINES = 12
 """Lines of an error that are logged; `policy check` shows all of them."""
@@ -184,17 +185,21 @@ def _shortened(text: str) -> str:
 
 
 def signature(folder: Path) -> Signature:
-    """The signature of a folder, which changes when its files do; empty where it cannot be read."""
+    """The signature of a folder of policies and of its locks, which changes when their files do.
+
+    Empty where the folder cannot be read.
+    """
+    return tuple(sorted(mark for place in (folder, *pair_folders(folder)) for mark in _marks(folder, place)))
+
+
+def _marks(folder: Path, place: Path) -> Iterator[tuple[str, int, int, int]]:
     try:
-        with os.scandir(folder) as entries:
-            return tuple(sorted(_mark(entry) for entry in entries if entry.is_file()))
+        with os.scandir(place) as entries:
+            found = [(entry.name, entry.stat()) for entry in entries if entry.is_file()]
     except OSError:
-        return ()
-
-
-def _mark(entry: os.DirEntry[str]) -> tuple[str, int, int, int]:
-    found = entry.stat()
-    return entry.name, found.st_size, found.st_mtime_ns, found.st_ino
+        return
+    for name, stat in found:
+        yield str((place / name).relative_to(folder)), stat.st_size, stat.st_mtime_ns, stat.st_ino
 
 
 @dataclass(frozen=True)

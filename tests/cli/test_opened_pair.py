@@ -3,8 +3,9 @@
 from types import SimpleNamespace
 
 import pytest
+import structlog
 
-from monitor.cli.opened_pair import opened_pair
+from monitor.cli.opened_pair import opened_pair, told
 from monitor.errors import SelfTestFailed
 
 
@@ -19,13 +20,32 @@ def asked(monkeypatch):
 
     monkeypatch.setattr("monitor.lab.pair.open_pair", open_pair)
     monkeypatch.setattr("monitor.model.selftest.self_test.require_fit", seen.append)
-    return seen
+    yield seen
+    structlog.reset_defaults()
 
 
 def test_the_pair_is_opened_as_the_flags_say_and_tested(asked, tmp_path):
     found = opened_pair("m", tmp_path, "saelens", "cpu", skip_self_test=False, measured=False)
     assert found.loaded_pair == "loaded"
-    assert asked == [(("m", tmp_path, "cpu", "saelens", "auto"), {"measured": False}), "loaded"]
+    more = {"measured": False, "pair": None, "tell": told}
+    assert asked == [(("m", tmp_path, "cpu", "saelens", "auto"), more), "loaded"]
+
+
+def test_a_pair_is_opened_by_its_name(asked):
+    opened_pair(None, None, None, "cpu", pair_name="mine", skip_self_test=False)
+    assert asked[0][1]["pair"] == "mine"
+
+
+def test_log_lines_of_what_is_opened_are_not_among_the_results(asked, capsys):
+    opened_pair(None, None, None, "cpu", skip_self_test=False)
+    structlog.get_logger().info("unpacking a file, once")
+    said = capsys.readouterr()
+    assert ("unpacking a file, once" in said.err, said.out) == (True, "")
+
+
+def test_what_must_be_known_of_a_pair_goes_to_standard_error(capsys):
+    told("x is the unquantised original of y " + "z" * 200)
+    assert capsys.readouterr().err == "x is the unquantised original of y " + "z" * 200 + "\n"
 
 
 def test_a_test_that_is_skipped_is_said(asked, capsys):

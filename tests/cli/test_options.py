@@ -8,6 +8,7 @@ from typer.main import get_command
 
 from monitor.cli import options
 from monitor.cli.options import with_every_setting
+from monitor.pairs import registry
 from monitor.settings import GROUPS, Settings, all_settings, load_settings
 
 
@@ -48,7 +49,13 @@ def test_placeholders_say_what_to_give():
         "policies": "FOLDER",
         "layer": "NUMBER",
     }
-    kinds |= {"model": "NAME|FOLDER", "decision_log": "FOLDER|off", "insecure_listen": "", "dtype": "CHOICE"}
+    kinds |= {
+        "pair": "NAME",
+        "model": "NAME|FOLDER",
+        "decision_log": "FOLDER|off",
+        "insecure_listen": "",
+        "dtype": "CHOICE",
+    }
     assert {name: given[name] for name in kinds} == kinds
 
 
@@ -69,6 +76,13 @@ def test_flags_are_checked_as_settings_are():
     assert found.decision_log_masks == {"word": re.compile("a+")}
     assert found.decision_log_keep_seconds == 60.0
     assert found.max_running == Settings.model_fields["max_running"].default
+
+
+def test_names_of_pairs_are_completed_and_told_in_the_help():
+    flag = flags()["pair"]
+    found = [item.value for item in flag.shell_complete(None, "")]
+    assert found == list(registry.names())
+    assert all(name in flag.help for name in registry.names())
 
 
 def test_a_flag_wins_over_the_environment(monkeypatch):
@@ -100,4 +114,5 @@ def test_defaults_in_the_help_are_those_that_hold():
     assert texts["max_header_bytes"] == " Default: 16384 (16 KiB)."
     assert texts["grace_seconds"] == " Default: 20."
     assert texts["tls_minimum"] == " One of 1.2, 1.3. Default: 1.2."
+    assert texts["pair"] == f" Default: {registry.DEFAULT}, where neither model nor dictionary is given."
     assert texts["model"] == texts["drop_error_term"] == ""

@@ -20,6 +20,7 @@ from typing import Any
 
 import grpc
 
+from monitor.policy.files.lock_folders import LOCKS
 from monitor.rpc.assembly import bundled_policies
 from monitor.v1 import monitor_pb2 as pb
 from monitor.v1.monitor_pb2_grpc import MonitorServiceStub
@@ -95,6 +96,7 @@ def sidecar(folder: Path, **more: object) -> Iterator[Sidecar]:
     for path in bundled_policies().iterdir():
         if path.is_file() and not (scene.flags["policies"] / path.name).exists():
             shutil.copy(path, scene.flags["policies"])
+    shutil.copytree(bundled_policies() / LOCKS, scene.flags["policies"] / LOCKS)
     listen, metrics = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
     flags = scene.flags | {"listen": listen, "metrics_listen": metrics}
     if more:

@@ -76,7 +76,7 @@ def test_it_serves_and_stops_on_a_read_only_root_without_capabilities(state, tmp
     log = tmp_path / "said"
     options = possible(state, log)
     address = f"127.0.0.1:{free_port()}"
-    serve = [sys.executable, "-m", "monitor", "serve", "--listen", address]
+    serve = [sys.executable, "-m", "monitor", "serve", "--pair", "tiny", "--listen", address]
     process = confined(state, log, *options, *serve, "--metrics-listen", f"127.0.0.1:{free_port()}")
     try:
 

@@ -3,10 +3,12 @@
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
 
+from monitor.policy.files.lock_folders import lock_path, pair_folders
 from monitor.rpc.assembly import bundled_policies
 from monitor.settings import Settings, decision_folder, load_settings, split_address
 from tests.deploy.test_image import DOCKERFILE, settings_named
@@ -210,8 +212,27 @@ def test_selectors_select_the_pods_they_mean():
     assert rule["name"]["as"] == scaler["spec"]["metrics"][0]["pods"]["metric"]["name"]
 
 
-def test_the_bundled_policies_fit_a_config_map():
+def test_the_bundled_policies_and_the_locks_of_each_pair_fit_a_config_map():
     """A ConfigMap holds a mebibyte, and keys of letters, digits, dots, dashes and underscores."""
-    files = [path for path in bundled_policies().iterdir() if path.is_file()]
-    assert sum(path.stat().st_size for path in files) < 900_000
-    assert all(re.fullmatch(r"[-._a-zA-Z0-9]+", path.name) for path in files)
+    pairs = pair_folders(bundled_policies())
+    assert pairs
+    for folder in (bundled_policies(), *pairs):
+        files = [path for path in folder.iterdir() if path.is_file()]
+        assert sum(path.stat().st_size for path in files) < 900_000
+        assert all(re.fullmatch(r"[-._a-zA-Z0-9]+", path.name) for path in files)
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_locks_are_mounted_where_the_server_looks_for_them(overlay):
+    policies = load_settings({"settings": FOLDER / "base" / "settings.yaml"}).policies
+    volumes = {
+        volume["name"]: volume["configMap"]["name"]
+        for volume in pod(overlay)[1]["volumes"]
+        if "configMap" in volume
+    }
+    mounts = {mount["mountPath"]: volumes.get(mount["name"]) for mount in container(overlay)["volumeMounts"]}
+    assert mounts[str(policies)] == "sae-monitor-policies"
+    (place,) = [Path(path) for path, name in mounts.items() if name == "sae-monitor-locks"]
+    assert lock_path(policies / "any.yaml", place.name).parent == place
+    named = re.findall(r"create configmap (\S+) --from-file=(\S+)", (DEPLOY / "README.md").read_text())
+    assert dict(named) == {"sae-monitor-policies": "policies/", "sae-monitor-locks": "policies/locks/tiny/"}

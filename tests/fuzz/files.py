@@ -14,7 +14,8 @@ from pathlib import Path
 from monitor.errors import ConfigurationError, PolicyError
 from monitor.policy.files.examples import read_examples
 from monitor.policy.files.loader import load_policies
-from monitor.policy.files.lock import lock_path, write_lock
+from monitor.policy.files.lock import write_lock
+from monitor.policy.files.lock_folders import lock_path
 from monitor.rpc.access.callers import entry_line, new_token, read_callers
 from monitor.rpc.access.roles import Role
 from monitor.rpc.assembly import bundled_policies
@@ -23,7 +24,16 @@ from monitor.telemetry.decisions import codec, lines
 from monitor.telemetry.decisions.reader import read, verify
 from monitor.telemetry.decisions.record import DecisionRecord, from_json
 from tests.fuzz.target import ACCEPTED, REFUSED, BytesTarget, refused
-from tests.policy.policy_files import CONCEPT, DICTIONARY, EXAMPLES, MODEL, PINNED, lock_for, write_policy
+from tests.policy.policy_files import (
+    CONCEPT,
+    DICTIONARY,
+    EXAMPLES,
+    MODEL,
+    PAIR,
+    PINNED,
+    lock_for,
+    write_policy,
+)
 
 _MEMORY = Path("/dev/shm")
 _FEATURES = 100
@@ -97,11 +107,12 @@ class Locks(FolderTarget):
     def corpus(self) -> Sequence[bytes]:
         with tempfile.TemporaryDirectory() as folder:
             path = write_policy(Path(folder), CONCEPT)
-            write_lock(path, lock_for(EXAMPLES))
-            return [lock_path(path).read_bytes()]
+            return [write_lock(path, lock_for(EXAMPLES), PAIR).read_bytes()]
 
     def run(self, data: bytes) -> str:
-        lock_path(self.folder / "greed.yaml").write_bytes(data)
+        path = lock_path(self.folder / "greed.yaml", PAIR)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
         return _loaded(self.folder)
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from monitor.errors import ConfigurationError
 from monitor.http.door import served_name
+from monitor.pairs.registry import named
 from monitor.rpc.access.exposure import check_exposure
 from monitor.rpc.access.roles import Role
 from tests.http.conftest import DEADLINE, MODEL, closed, serving
@@ -283,7 +284,9 @@ def test_an_http_port_that_others_reach_needs_callers_and_certificates():
 
 
 def test_the_name_of_the_model(tmp_path):
-    assert served_name(settings()) == "tiny"
+    assert served_name(settings()) == named().model
+    assert served_name(settings(pair="tiny")) == "tiny"
+    assert served_name(settings(pair="smollm2")) == "SmolLM2-135M-Instruct"
     assert served_name(settings(model="org/name")) == "org/name"
     assert served_name(settings(model=str(tmp_path))) == tmp_path.name
     assert served_name(settings(served_model_name="mine")) == "mine"

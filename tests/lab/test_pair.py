@@ -1,13 +1,14 @@
 """A pair that is opened for looking at features: its tokens, and what is said where something is missing."""
 
 import dataclasses
+import shutil
 
 import pytest
 import torch
 
 from monitor.dictionary.formats import DictionaryCard, save_saelens
 from monitor.dictionary.sae import Activation
-from monitor.errors import DictionaryError, InputError, NotFound
+from monitor.errors import ConfigurationError, DictionaryError, InputError, NotFound
 from monitor.lab.pair import (
     feature_card,
     need_feature,
@@ -16,7 +17,10 @@ from monitor.lab.pair import (
     open_labels,
     open_pair,
 )
+from monitor.pairs import tiny
+from monitor.pairs.named_pair import NamedPair
 from tests.dictionary.formats.saes import make
+from tests.pairs.registered import registered
 
 
 def test_the_bundled_pair(opened):
@@ -56,10 +60,55 @@ def test_the_unembedding_gives_the_models_own_logits(opened):
     torch.testing.assert_close(found, logits.float(), atol=1e-3, rtol=1e-3)
 
 
-def test_both_are_named_or_neither():
+def test_both_are_named_or_neither_or_a_pair():
     for one in ({"model": "a"}, {"dictionary": "b"}):
-        with pytest.raises(InputError, match="give --model and --dictionary together, or neither"):
+        with pytest.raises(ConfigurationError, match="--model and --dictionary together, or --pair NAME"):
             open_pair(**one)
+    with pytest.raises(ConfigurationError, match="--pair tiny brings its own dictionary"):
+        open_pair(pair="tiny", dictionary="b")
+    with pytest.raises(ConfigurationError, match="there is no pair 'small'"):
+        open_pair(pair="small")
+
+
+def test_a_pair_is_opened_by_its_name_alone(opened):
+    for found in (open_pair("tiny", device="cpu"), open_pair(pair="tiny", device="cpu")):
+        assert (found.name, found.loaded.digest) == ("tiny", opened.loaded.digest)
+        assert found.dictionary.digest == opened.dictionary.digest
+    assert open_dictionary(pair="tiny").digest == opened.dictionary.digest
+
+
+def test_a_pair_that_lies_elsewhere_is_opened_by_its_name_and_its_weights_are_known_by_digest(
+    opened, tmp_path
+):
+    shutil.copytree(tiny.model_path(), tmp_path / "weights")
+    pair = NamedPair(
+        name="mine",
+        what="the tiny pair, elsewhere",
+        licence="Apache-2.0",
+        model="Mine",
+        weights=lambda: tmp_path / "weights",
+        dictionary=shutil.copytree(tiny.dictionary_path(), tmp_path / "dictionary"),
+        digest=opened.loaded.digest,
+        original="me/model",
+    )
+    with registered(pair):
+        assert open_pair("mine", device="cpu").name == "mine"
+        assert open_pair(pair="mine", model=tiny.model_path(), device="cpu").name == "mine"
+        (tmp_path / "weights" / "chat_template.jinja").write_text("{{ messages[0].content }}")
+        told = []
+        other = open_pair(pair="mine", device="cpu", tell=told.append)
+        assert other.name == ""
+        (note,) = told
+        assert f"of the digest {other.loaded.digest[:19]}" in note
+        with pytest.warns(UserWarning, match="is the unquantised original of the model of the pair mine"):
+            open_pair(tiny_named(tmp_path), pair.dictionary, device="cpu")
+
+
+def tiny_named(folder):
+    """Another model of the name of the original."""
+    model = shutil.copytree(folder / "weights", folder / "model")
+    (model / "chat_template.jinja").write_text("{{ messages[-1].content }}")
+    return model
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ suppress: {features: [3], target: -1, when: always}
 
 
 def sources_and_set(folder, **texts):
-    sources = [read_source(write_policy(folder, text, name)) for name, text in texts.items()]
+    sources = [read_source(write_policy(folder, text, name), None) for name, text in texts.items()]
     running = Running(MODEL, DICTIONARY, 100)
     problems = []
     policies = tuple(resolve(source, running, problems) for source in sources)

@@ -7,8 +7,17 @@ import pytest
 
 from monitor.lab.policy_tests import LEFT_OUT, SETUP, _text_reader, run_tests
 from monitor.lab.readings import PairReader
+from monitor.policy.files.lock import LockModel, write_lock
 from monitor.records import WatchPlan
-from tests.policy.policy_files import CONCEPT, PINNED, write_concept, write_policy
+from tests.policy.policy_files import (
+    CONCEPT,
+    EXAMPLES,
+    NOTHING,
+    PINNED,
+    lock_for,
+    write_concept,
+    write_policy,
+)
 
 CASES = """\
 apiVersion: monitor/v1
@@ -62,7 +71,22 @@ def test_a_lock_of_another_model_fails_on_this_one(folder, opened):
     assert CONCEPT in (folder / "greed.yaml").read_text()
     (found,) = run_tests(folder, PairReader(opened))
     assert (found.case, found.passed) == (SETUP, False)
-    assert "was fitted to another model" in found.detail
+    assert "`greed` has no lock for the running model" in found.detail
+
+
+def test_without_a_pair_cases_run_with_every_lock(folder):
+    lock = lock_for(EXAMPLES).model_dump(by_alias=True)
+    lock["model"]["digest"] = NOTHING
+    lock["rules"]["stated"]["threshold"] = 0.05
+    write_lock(folder / "greed.yaml", LockModel.model_validate(lock), "other")
+    found = {one.case: one.passed for one in run_tests(folder, None) if not one.skipped}
+    assert found == {
+        "strong (mine)": True,
+        "weak (mine)": False,
+        "strong (other)": True,
+        "weak (other)": True,
+    }
+    assert [one.case for one in run_tests(folder, None, "other")] == ["strong", "weak", "text"]
 
 
 def test_texts_are_read_by_the_pair(tmp_path, opened):

@@ -46,7 +46,7 @@ class TestFolder:
 
     @pytest.mark.slow
     def test_every_case_passes_on_the_bundled_pair(self):
-        done = command("policy", "test", EXAMPLES)
+        done = command("policy", "test", EXAMPLES, "--pair", "tiny")
         assert done.returncode == 0, done.stdout
         assert " 0 failed" in done.stdout
         assert "skipped" not in done.stdout
@@ -69,7 +69,7 @@ class TestFolder:
 
 
 class TestShippedFolder:
-    """A folder of policies is read flat: what lies in `policies/examples` is not among the policies of `policies`."""
+    """Below a folder of policies nothing but locks is read: `policies/examples` is not among those of `policies`."""
 
     @pytest.fixture
     def alone(self, tmp_path):
@@ -79,14 +79,15 @@ class TestShippedFolder:
         for path in POLICIES.iterdir():
             if path.is_file():
                 shutil.copy(path, folder)
+        shutil.copytree(POLICIES / "locks", folder / "locks")
         return folder
 
     @pytest.mark.slow
     def test_it_loads_the_same_with_and_without_examples(self, alone):
         from monitor.policy.files.loader import read_folder, set_digest
 
-        shipped, copied = read_folder(POLICIES), read_folder(alone)
-        assert set_digest(shipped, POLICIES) == set_digest(copied, alone)
+        shipped, copied = read_folder(POLICIES, "tiny"), read_folder(alone, "tiny")
+        assert set_digest(shipped) == set_digest(copied)
         assert not {source.model.metadata.name for source in shipped} & set(NAMES)
 
     @pytest.mark.slow
@@ -104,7 +105,8 @@ class TestShippedFolder:
         with zipfile.ZipFile(built) as file:
             inside = file.namelist()
         for folder, prefix in ((POLICIES, "monitor/policies/"), (EXAMPLES, "monitor/policies/examples/")):
-            names = [prefix + path.name for path in folder.iterdir() if path.is_file()]
+            there = (path for path in (*folder.iterdir(), *folder.glob("locks/*/*")) if path.is_file())
+            names = [prefix + path.relative_to(folder).as_posix() for path in there]
             assert [inside.count(name) for name in names] == [1] * len(names)
 
 
@@ -179,7 +181,7 @@ def policy_documents(folder: Path) -> list[Any]:
 def test_every_field_of_a_policy_is_used_by_a_shipped_policy_or_shown_by_an_example():
     schema = read(POLICIES / "policy.schema.json")
     shown = Shown(schema)
-    locks = [read(path) for path in EXAMPLES.glob("*.lock.yaml")]
+    locks = [read(path) for path in EXAMPLES.glob("locks/tiny/*.lock.yaml")]
     probes = [lock["probe"] for lock in locks if lock["probe"] is not None]
     for document in [*policy_documents(POLICIES), *policy_documents(EXAMPLES), *probes]:
         shown.take(document)
@@ -238,8 +240,17 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
         tokens[name] = command("token", "new", name, "--append", callers, *flags).stdout.strip()
     settings.write_text(f"callers: {callers}\ndrop_error_term: true\nsession_limit: 3\nreload_seconds: 0\n")
     listen, metrics = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
-    flags = ["--policies", policies, "--settings", settings, "--listen", listen, "--metrics-listen", metrics]
-    words = [sys.executable, "-m", "monitor", "serve", *flags]
+    flags = [
+        "--policies",
+        policies,
+        "--settings",
+        settings,
+        "--listen",
+        listen,
+        "--metrics-listen",
+        metrics,
+    ]
+    words = [sys.executable, "-m", "monitor", "serve", "--pair", "tiny", *flags]
     with (
         process(words, folder / "server.log", ROOT, f"http://{metrics}/metrics"),
         grpc.insecure_channel(listen, [("grpc.enable_http_proxy", 0)]) as channel,
@@ -587,7 +598,7 @@ class TestAsksForAPerson:
         assert self.RULE not in fired(live.score("Where is my parcel?"))
 
     def test_it_is_not_loaded_for_a_model_of_another_name_and_needs_no_lock_there(self, live, edited):
-        lock = live.policies / "asks-for-a-person.lock.yaml"
+        lock = live.policies / "locks" / "tiny" / "asks-for-a-person.lock.yaml"
         assert "asks-for-a-person" in live.loaded()
         lock.rename(lock.with_suffix(".away"))
         try:

@@ -6,14 +6,15 @@ from pathlib import Path
 import pytest
 
 from monitor.policy.files.cases import read_tests
-from monitor.policy.files.lock import LockModel, lock_path, write_lock
+from monitor.policy.files.lock import LockModel, write_lock
+from monitor.policy.files.lock_folders import locks_of
 from monitor.policy.files.pins import locked_pins
 from monitor.policy.files.resolve import resolve
 from monitor.policy.files.source import Running, read_source
 from monitor.policy.files.yaml_document import read_document
 from monitor.policy.policyset import PolicySet
 from monitor.policy.schema.policy import AskedRate, PolicyModel
-from tests.policy.policy_files import DICTIONARY, EXAMPLES, MODEL, PINNED, lock_for
+from tests.policy.policy_files import DICTIONARY, EXAMPLES, MODEL, PAIR, PINNED, lock_for
 
 README = Path(__file__).parents[2] / "policies" / "README.md"
 HEAD = PINNED.split("features:\n")[0]
@@ -30,10 +31,10 @@ def blocks():
 def test_parts_of_policies_load_and_run(block, tmp_path):
     path = tmp_path / "greed.yaml"
     path.write_text(HEAD + block + "\n")
-    source = read_source(path)
+    source = read_source(path, None)
     if source.model.needs_lock:
-        write_lock(path, calibrated(source.model))
-        source = read_source(path)
+        write_lock(path, calibrated(source.model), PAIR)
+        source = read_source(path, PAIR)
     problems = []
     policy = resolve(source, Running(MODEL, DICTIONARY, 100), problems)
     assert not problems
@@ -86,9 +87,9 @@ def test_the_first_policy_of_the_readme_reads(tmp_path):
     path.write_text("\n".join(line[7:] for line in lines[start:end]))
     rows = '{"text": "a", "label": "positive"}\n{"text": "b", "label": "negative"}\n'
     (tmp_path / "gossip.examples.jsonl").write_text(rows)
-    assert read_source(path).model.metadata.name == "gossip"
+    assert read_source(path, None).model.metadata.name == "gossip"
     assert read_document(path).data
-    assert not lock_path(path).exists()
+    assert not locks_of(path)
 
 
 def test_the_table_names_every_field():
@@ -110,5 +111,5 @@ def test_the_first_policy_and_its_test_are_read(tmp_path):
     (cases,) = (text for text in texts if text.startswith("apiVersion") and "cases:" in text)
     for end, text in (("examples.jsonl", rows), ("yaml", policy), ("test.yaml", cases)):
         (tmp_path / f"gossip.{end}").write_text(text)
-    tests = read_tests(read_source(tmp_path / "gossip.yaml"))
+    tests = read_tests(read_source(tmp_path / "gossip.yaml", None))
     assert {tuple(case.fires) for case in tests.cases} == {("told",), ()}

@@ -13,7 +13,7 @@ from monitor.policy.files.loader import read_folder
 from monitor.policy.schema.policy import json_schema
 
 POLICIES = Path(__file__).parents[2] / "policies"
-SOURCES = read_folder(POLICIES)
+SOURCES = read_folder(POLICIES, "tiny")
 NAMED = {
     "deception",
     "power-seeking",

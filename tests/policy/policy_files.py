@@ -8,6 +8,8 @@ from monitor.policy.files.lock import LockModel, write_lock
 MODEL = "sha256:" + "a" * 64
 DICTIONARY = "sha256:" + "b" * 64
 NOTHING = "sha256:" + "0" * 64
+PAIR = "mine"
+"""The folder of the locks that tests write."""
 
 PINNED = """\
 apiVersion: monitor/v1
@@ -66,7 +68,7 @@ def write_policy(folder, text, name="greed"):
 def write_concept(folder):
     """A policy with inline examples and a lock that fits."""
     path = write_policy(folder, CONCEPT)
-    write_lock(path, lock_for(EXAMPLES))
+    write_lock(path, lock_for(EXAMPLES), PAIR)
     return path, EXAMPLES
 
 

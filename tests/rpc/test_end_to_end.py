@@ -277,7 +277,7 @@ def test_a_process_serves_until_sigterm_and_lets_a_stream_finish(tmp_path):
     ("changes", "said"),
     [
         ({"context_limit": 100_000}, "lower the limit"),
-        ({"dictionary": None}, "give both a model and its dictionary"),
+        ({"dictionary": None}, "give --model and --dictionary together, or --pair NAME"),
         ({"layer": 99}, "layer 99 does not exist"),
     ],
 )

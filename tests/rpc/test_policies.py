@@ -13,6 +13,7 @@ import pytest
 
 from monitor.errors import ConfigurationError
 from monitor.model.engine.requests import Lease
+from monitor.policy.files.lock_folders import lock_path
 from monitor.rpc.assembly import assemble
 from monitor.rpc.policies import signature
 from monitor.rpc.server import Server, run_in_background
@@ -291,6 +292,23 @@ class TestTheFolderIsWatched:
             edit(server, "alerting", threshold="high")
             wait_for(lambda: server.metric("policies_last_reload_success") == 0)
             assert server.score(SPEAKS).digests == before
+
+    def test_a_lock_of_any_pair_that_changes_shows(self, tmp_path: Path) -> None:
+        (tmp_path / "a.yaml").write_text("same")
+        seen = [signature(tmp_path)]
+        for pair in ("first", "second"):
+            path = lock_path(tmp_path / "a.yaml", pair)
+            path.parent.mkdir(parents=True)
+            path.write_text("same")
+            seen.append(signature(tmp_path))
+        path.write_text("other")
+        seen.append(signature(tmp_path))
+        assert len(set(seen)) == len(seen)
+        assert [name for name, *_ in seen[-1]] == [
+            "a.yaml",
+            "locks/first/a.lock.yaml",
+            "locks/second/a.lock.yaml",
+        ]
 
     def test_a_swapped_link_shows(self, tmp_path: Path) -> None:
         """As Kubernetes updates a mounted ConfigMap."""

@@ -46,6 +46,7 @@ def replay(
     policy: PolicyName = None,
     since: Since = None,
     until: Until = None,
+    pair_name: options.PairOption = None,
     model: options.ModelOption = None,
     dictionary: options.DictionaryOption = None,
     dictionary_format: options.FormatOption = None,
@@ -61,7 +62,7 @@ def replay(
     """
     wanted = conditions(policy, None, None, None, None, None, None, since, until)
     folder, counts, missing = log_folder(log), ReplayCounts(), set(which or [])
-    with readable(folder), _runner(policies, model, dictionary, device, dictionary_format) as run:
+    with readable(folder), _runner(policies, pair_name, model, dictionary, device, dictionary_format) as run:
         for content, record in decisions(reader.read(folder)):
             if record is None or not wanted.hold(record) or not _named(which, record):
                 continue
@@ -114,6 +115,7 @@ class ReplayCounts:
 @contextmanager
 def _runner(
     policies: Path,
+    pair_name: str | None,
     model: str | None,
     dictionary: Path | None,
     device: str | None,
@@ -130,7 +132,7 @@ def _runner(
             if "text" not in content:
                 raise CannotReplay(NOTHING_LOGGED)
             if not by_text:
-                reader = _reading_texts(policies, model, dictionary, device, dictionary_format)
+                reader = _reading_texts(policies, pair_name, model, dictionary, device, dictionary_format)
                 by_text.append(stack.enter_context(reader))
             return by_text[0].run(content, record)
 
@@ -140,6 +142,7 @@ def _runner(
 @contextmanager
 def _reading_texts(
     policies: Path,
+    pair_name: str | None,
     model: str | None,
     dictionary: Path | None,
     device: str | None,
@@ -151,7 +154,13 @@ def _reading_texts(
     from monitor.telemetry.logs import configure
 
     configure("warning", "console")
-    flags = {"model": model, "dictionary": dictionary, "policies": policies, "device": device}
+    flags = {
+        "pair": pair_name,
+        "model": model,
+        "dictionary": dictionary,
+        "policies": policies,
+        "device": device,
+    }
     flags["dictionary_format"] = dictionary_format
     runtime, chosen, *_ = assemble(load_settings({**flags, "decision_log": "off"}))
     runtime.start()

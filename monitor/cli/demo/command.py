@@ -40,6 +40,7 @@ Start = Callable[[], AbstractContextManager[Endpoint]]
 
 
 def demo(
+    pair: options.PairOption = None,
     model: options.ModelOption = None,
     dictionary: options.DictionaryOption = None,
     dictionary_format: options.FormatOption = None,
@@ -99,7 +100,7 @@ def demo(
             output,
         )
     flags = options.server_flags(
-        model, dictionary, policies, layer, device, dtype, dictionary_format, skip_self_test
+        model, dictionary, policies, layer, device, dtype, dictionary_format, skip_self_test, pair
     )
     console = recorder() if svg else stdout_console()
     expect = run(console, lambda: local_server(flags), SCRIPT if model is None else _elsewhere(SCRIPT))

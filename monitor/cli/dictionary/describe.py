@@ -10,7 +10,14 @@ from typing import Annotated
 import typer
 
 from monitor.cli.opened_pair import opened_pair
-from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, ModelOption, SkipSelfTestOption
+from monitor.cli.options import (
+    DeviceOption,
+    DictionaryOption,
+    FormatOption,
+    ModelOption,
+    PairOption,
+    SkipSelfTestOption,
+)
 from monitor.cli.show.console import stdout_console
 from monitor.cli.show.labels import summary_text
 from monitor.cli.show.progress import followed, work_of
@@ -36,6 +43,7 @@ def describe(
             help="Texts to read: .txt, .jsonl (also .xz, .gz), .md, .rst or .py files, or folders of them. Repeatable."
         ),
     ],
+    pair_name: PairOption = None,
     model: ModelOption = None,
     dictionary: DictionaryOption = None,
     dictionary_format: FormatOption = None,
@@ -71,7 +79,13 @@ def describe(
     """
     files = corpus_files(data)
     pair = opened_pair(
-        model, dictionary, dictionary_format, device, skip_self_test=skip_self_test, measured=False
+        model,
+        dictionary,
+        dictionary_format,
+        device,
+        pair_name=pair_name,
+        skip_self_test=skip_self_test,
+        measured=False,
     )
     named = open_labels(pair.dictionary)  # before the long part: labels of another dictionary are refused
     length = min(length, pair.loaded.context)

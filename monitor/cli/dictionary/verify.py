@@ -15,7 +15,15 @@ from rich.table import Table
 from rich.text import Text
 
 from monitor.cli.errors import ExitCode
-from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, JsonOption, ModelOption
+from monitor.cli.opened_pair import log_to_stderr, told
+from monitor.cli.options import (
+    DeviceOption,
+    DictionaryOption,
+    FormatOption,
+    JsonOption,
+    ModelOption,
+    PairOption,
+)
 from monitor.cli.show.console import stdout_console
 from monitor.lab.pair import open_pair
 
@@ -25,6 +33,7 @@ if TYPE_CHECKING:
 
 
 def verify(
+    pair_name: PairOption = None,
     model: ModelOption = None,
     dictionary: DictionaryOption = None,
     dictionary_format: FormatOption = None,
@@ -51,7 +60,7 @@ def verify(
     from monitor.model.selftest.self_test import self_test
     from monitor.model.selftest.verified_records import save_record
 
-    parts = _parts(model, dictionary, dictionary_format, layer, device, dtype)
+    parts = _parts(pair_name, model, dictionary, dictionary_format, layer, device, dtype)
     test = self_test(parts, thorough=True, records=() if replace else None)
     saved = save_record(parts.dictionary.path, test.record) if test.passed or replace else None
     if as_json:
@@ -63,12 +72,19 @@ def verify(
 
 
 def _parts(
-    model: str | None, dictionary: Path | None, format: str | None, layer: int | None, device: str, dtype: str
+    pair_name: str | None,
+    model: str | None,
+    dictionary: Path | None,
+    format: str | None,
+    layer: int | None,
+    device: str,
+    dtype: str,
 ) -> LoadedPair:
     """The pair with or without statistics: verifying is what one does first."""
     from monitor.model.runtime import LoadedPair
 
-    pair = open_pair(model, dictionary, device, format, dtype, layer)
+    log_to_stderr()
+    pair = open_pair(model, dictionary, device, format, dtype, layer, pair=pair_name, tell=told)
     return LoadedPair(pair.loaded, pair.dictionary, pair.harvester.place)
 
 

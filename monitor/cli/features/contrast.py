@@ -15,6 +15,7 @@ from monitor.cli.options import (
     FormatOption,
     JsonOption,
     ModelOption,
+    PairOption,
     SkipSelfTestOption,
 )
 from monitor.cli.output import json_line
@@ -47,6 +48,7 @@ def contrast(
         TextPooling,
         typer.Option(help="Make one number of a text's tokens by their highest or their mean reading."),
     ] = TextPooling.MAX,
+    pair_name: PairOption = None,
     model: ModelOption = None,
     dictionary: DictionaryOption = None,
     dictionary_format: FormatOption = None,
@@ -64,7 +66,9 @@ def contrast(
     on other texts.
     """
     texts, labels = _sides(positive, negative, labelled)
-    pair = opened_pair(model, dictionary, dictionary_format, device, skip_self_test=skip_self_test)
+    pair = opened_pair(
+        model, dictionary, dictionary_format, device, pair_name=pair_name, skip_self_test=skip_self_test
+    )
     with work_of("reading", len(texts), "texts") as advance:
         found = contrast_texts(pair, texts, labels, pool=pool, both_ways=both_ways, progress=advance)[:limit]
     named = open_labels(pair.dictionary)

@@ -17,6 +17,7 @@ from monitor.cli.options import (
     FormatOption,
     JsonOption,
     ModelOption,
+    PairOption,
     SkipSelfTestOption,
 )
 from monitor.cli.output import json_line
@@ -39,6 +40,7 @@ def effect(
         str | None, typer.Option(help="Explain this next token; without it, the likeliest one.")
     ] = None,
     top: Annotated[int, typer.Option(min=1, max=100, help="Show so many rows in each table.")] = 8,
+    pair_name: PairOption = None,
     model: ModelOption = None,
     dictionary: DictionaryOption = None,
     dictionary_format: FormatOption = None,
@@ -53,7 +55,9 @@ def effect(
     from monitor.lab.features import PromptEffects
     from monitor.lab.pair import need_feature
 
-    pair = opened_pair(model, dictionary, dictionary_format, device, skip_self_test=skip_self_test)
+    pair = opened_pair(
+        model, dictionary, dictionary_format, device, pair_name=pair_name, skip_self_test=skip_self_test
+    )
     if feature is not None:
         need_feature(pair.dictionary, feature)
     effects = PromptEffects(pair, prompt, token)

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from monitor.cli.opened_pair import opened_pair
-from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, ModelOption, SkipSelfTestOption
+from monitor.cli.options import (
+    DeviceOption,
+    DictionaryOption,
+    FormatOption,
+    ModelOption,
+    PairOption,
+    SkipSelfTestOption,
+)
 from monitor.cli.policy.data_flags import (
     PANEL,
     LabelledOption,
@@ -61,6 +68,7 @@ def evaluate(
         ),
     ] = None,
     split_seed: SplitSeedOption = None,
+    pair_name: PairOption = None,
     model: ModelOption = None,
     dictionary: DictionaryOption = None,
     dictionary_format: FormatOption = None,
@@ -95,7 +103,9 @@ def evaluate(
         split_seed=split_seed,
     )
     out.mkdir(parents=True, exist_ok=True)
-    pair = opened_pair(model, dictionary, dictionary_format, device, skip_self_test=skip_self_test)
+    pair = opened_pair(
+        model, dictionary, dictionary_format, device, pair_name=pair_name, skip_self_test=skip_self_test
+    )
     found = evaluate_features(
         pair,
         folder,

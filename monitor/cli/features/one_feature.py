@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from monitor.cli.features.table import FeatureTableRow, feature_table
-from monitor.cli.options import DictionaryOption, FormatOption, JsonOption
+from monitor.cli.options import DictionaryOption, FormatOption, JsonOption, PairOption
 from monitor.cli.output import json_line
 from monitor.cli.show.console import has_colour, stdout_console
 from monitor.cli.show.labels import score_text, summary_text
@@ -36,13 +36,14 @@ FeatureArgument = Annotated[int, typer.Argument(help="Index of the feature.", me
 
 def show(
     feature: FeatureArgument,
+    pair_name: PairOption = None,
     dictionary: DictionaryOption = None,
     dictionary_format: FormatOption = None,
     contexts: Annotated[int, typer.Option(min=0, help="Show at most so many contexts.")] = 8,
     as_json: JsonOption = False,
 ) -> None:
     """Show one feature: maximum, density, label, where it fires, tokens it promotes, neighbours."""
-    opened = open_dictionary(dictionary, format=dictionary_format)
+    opened = open_dictionary(dictionary, format=dictionary_format, pair=pair_name)
     card = feature_card(opened, need_feature(opened, feature))
     labels = open_labels(opened)
     if as_json:
@@ -53,13 +54,14 @@ def show(
 
 def near(
     feature: FeatureArgument,
+    pair_name: PairOption = None,
     dictionary: DictionaryOption = None,
     dictionary_format: FormatOption = None,
     limit: Annotated[int, typer.Option("-k", "--limit", min=1, help="Show so many neighbours.")] = 20,
     as_json: JsonOption = False,
 ) -> None:
     """List the features whose decoder rows point the most nearly the same way."""
-    opened = open_dictionary(dictionary, format=dictionary_format)
+    opened = open_dictionary(dictionary, format=dictionary_format, pair=pair_name)
     labels, statistics = open_labels(opened), opened.statistics
     rows = [
         FeatureTableRow(
@@ -88,6 +90,7 @@ def label(
     text: Annotated[
         str | None, typer.Argument(help="The label; an empty text removes the hand label.")
     ] = None,
+    pair_name: PairOption = None,
     dictionary: DictionaryOption = None,
     dictionary_format: FormatOption = None,
     auto: Annotated[
@@ -104,7 +107,7 @@ def label(
     An automatic label says on which words the feature fires and what stands around them. It is tried on places that it
     was not made from, and reads "unclear" where it predicts them no better than chance.
     """
-    opened = open_dictionary(dictionary, format=dictionary_format)
+    opened = open_dictionary(dictionary, format=dictionary_format, pair=pair_name)
     if auto and feature is None and text is None:
         _label_all(opened)
     elif not auto and feature is not None and text is not None:
@@ -132,6 +135,7 @@ def draw_map(
     out: Annotated[
         Path, typer.Option(metavar="FILE", help="Write the picture to this .png, .svg or .pdf file.")
     ],
+    pair_name: PairOption = None,
     dictionary: DictionaryOption = None,
     dictionary_format: FormatOption = None,
     size: Annotated[int, typer.Option(min=10, max=1000, help="Draw so many neighbours.")] = 150,
@@ -143,7 +147,7 @@ def draw_map(
         raise InputError(
             f"cannot write {out}; give a file in an existing folder that ends in {', '.join(SUFFIXES)}"
         )
-    opened = open_dictionary(dictionary, format=dictionary_format)
+    opened = open_dictionary(dictionary, format=dictionary_format, pair=pair_name)
     around = neighbourhood(opened.autoencoder.decoder, need_feature(opened, feature), size)
     labels = open_labels(opened)
     density = opened.statistics.density[list(around.features)].tolist() if opened.statistics else None

@@ -15,6 +15,7 @@ from monitor.cli.options import (
     FormatOption,
     JsonOption,
     ModelOption,
+    PairOption,
     SkipSelfTestOption,
 )
 from monitor.cli.output import json_line
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 def search(
     texts: Annotated[list[str], typer.Argument(help="One or more texts, each in quotes.", metavar="TEXT…")],
+    pair_name: PairOption = None,
     model: ModelOption = None,
     dictionary: DictionaryOption = None,
     dictionary_format: FormatOption = None,
@@ -38,7 +40,9 @@ def search(
     from monitor.lab.features import search_texts
     from monitor.lab.pair import open_labels
 
-    pair = opened_pair(model, dictionary, dictionary_format, device, skip_self_test=skip_self_test)
+    pair = opened_pair(
+        model, dictionary, dictionary_format, device, pair_name=pair_name, skip_self_test=skip_self_test
+    )
     found = search_texts(pair, texts, limit)
     labels = open_labels(pair.dictionary)
     rows = [

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from monitor.cli.opened_pair import opened_pair
-from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, ModelOption, SkipSelfTestOption
+from monitor.cli.options import (
+    DeviceOption,
+    DictionaryOption,
+    FormatOption,
+    ModelOption,
+    PairOption,
+    SkipSelfTestOption,
+)
 from monitor.cli.policy.data_flags import SplitSeedOption
 from monitor.cli.show.console import stderr_console, stdout_console
 from monitor.cli.show.progress import steps_of
@@ -45,6 +52,7 @@ def budget(
     policies: Annotated[
         Path, typer.Argument(help="Folder of fitted policies; their locks are written anew.")
     ],
+    pair_name: PairOption = None,
     model: ModelOption = None,
     dictionary: DictionaryOption = None,
     dictionary_format: FormatOption = None,
@@ -99,7 +107,9 @@ def budget(
     settings = BudgetSettings(rate, weights_of(weight or ()), benign_tokens, seed)
     split = Split(0.5 if train_fraction is None else train_fraction, split_seed or 0)
     texts = benign_texts(policies, benign or (), split).calibrating
-    pair = opened_pair(model, dictionary, dictionary_format, device, skip_self_test=skip_self_test)
+    pair = opened_pair(
+        model, dictionary, dictionary_format, device, pair_name=pair_name, skip_self_test=skip_self_test
+    )
     with steps_of("reading the policies") as step:
         found = share_set(pair, policies, texts, settings, step)
     print_shared(found)

@@ -20,6 +20,7 @@ from monitor.cli.options import (
     FormatOption,
     JsonOption,
     ModelOption,
+    PairOption,
     SkipSelfTestOption,
 )
 from monitor.cli.output import json_line
@@ -53,6 +54,7 @@ def compare(
     manifest: ManifestOption = None,
     train_fraction: TrainFractionOption = None,
     split_seed: SplitSeedOption = None,
+    pair_name: PairOption = None,
     model: ModelOption = None,
     dictionary: DictionaryOption = None,
     dictionary_format: FormatOption = None,
@@ -79,7 +81,9 @@ def compare(
         texts, notes = folder_texts(data, rows), data.notes
     else:
         texts, notes = file_texts(on), ()
-    pair = opened_pair(model, dictionary, dictionary_format, device, skip_self_test=skip_self_test)
+    pair = opened_pair(
+        model, dictionary, dictionary_format, device, pair_name=pair_name, skip_self_test=skip_self_test
+    )
     with steps_of("reading the policies") as step:
         found = compare_folders(pair, a, b, texts, phase, step)
     found = replace(found, notes=(*found.notes, *notes))

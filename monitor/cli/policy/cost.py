@@ -17,6 +17,7 @@ from monitor.cli.options import (
     Dtype,
     FormatOption,
     ModelOption,
+    PairOption,
     SkipSelfTestOption,
 )
 from monitor.cli.policy.data_flags import AboutOption, ManifestOption, SplitSeedOption, data_folder
@@ -44,6 +45,7 @@ def cost(
             metavar="FOLDER", help="Take the policy from this folder.", show_default="the bundled policies"
         ),
     ] = None,
+    pair_name: PairOption = None,
     model: ModelOption = None,
     dictionary: DictionaryOption = None,
     dictionary_format: FormatOption = None,
@@ -165,7 +167,13 @@ def cost(
     for note in data.notes if data is not None else ():
         stderr_console().print(note, soft_wrap=True)
     pair = opened_pair(
-        model, dictionary, dictionary_format, device, skip_self_test=skip_self_test, dtype=dtype or "auto"
+        model,
+        dictionary,
+        dictionary_format,
+        device,
+        pair_name=pair_name,
+        skip_self_test=skip_self_test,
+        dtype=dtype or "auto",
     )
     reports = []
     for study in studies:

@@ -14,6 +14,7 @@ from monitor.cli.options import (
     FormatOption,
     JsonOption,
     ModelOption,
+    PairOption,
     SkipSelfTestOption,
 )
 from monitor.cli.output import writable, write_text
@@ -51,6 +52,7 @@ def evaluate(
     about: AboutOption = None,
     train_fraction: TrainFractionOption = None,
     split_seed: SplitSeedOption = None,
+    pair_name: PairOption = None,
     model: ModelOption = None,
     dictionary: DictionaryOption = None,
     dictionary_format: FormatOption = None,
@@ -84,7 +86,9 @@ def evaluate(
         train_fraction=train_fraction,
         split_seed=split_seed,
     )
-    pair = opened_pair(model, dictionary, dictionary_format, device, skip_self_test=skip_self_test)
+    pair = opened_pair(
+        model, dictionary, dictionary_format, device, pair_name=pair_name, skip_self_test=skip_self_test
+    )
     with steps_of("reading the policies") as step:
         found = measure(pair, policies, folder, rows=rows, texts=texts, progress=step)
     text = as_record(found) if as_json else as_markdown(found)

@@ -9,7 +9,14 @@ import typer
 from rich.table import Table
 
 from monitor.cli.opened_pair import opened_pair
-from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, ModelOption, SkipSelfTestOption
+from monitor.cli.options import (
+    DeviceOption,
+    DictionaryOption,
+    FormatOption,
+    ModelOption,
+    PairOption,
+    SkipSelfTestOption,
+)
 from monitor.cli.show.console import stdout_console
 from monitor.errors import InputError
 from monitor.lab.policies import load_set, running_of
@@ -23,6 +30,7 @@ from monitor.records import Phase
 def explain(
     policies: Annotated[Path, typer.Argument(help="Folder of policies.")],
     text: Annotated[str, typer.Argument(help="The text to explain.")],
+    pair_name: PairOption = None,
     model: ModelOption = None,
     dictionary: DictionaryOption = None,
     dictionary_format: FormatOption = None,
@@ -34,7 +42,9 @@ def explain(
 ) -> None:
     """Show for every rule how far it is from its threshold, and which tokens and features it rests on."""
     reader = PairReader(
-        opened_pair(model, dictionary, dictionary_format, device, skip_self_test=skip_self_test)
+        opened_pair(
+            model, dictionary, dictionary_format, device, pair_name=pair_name, skip_self_test=skip_self_test
+        )
     )
     loaded = load_set(policies, running_of(reader.pair))
     ids, readings = reader.watched(reader.ids(text), loaded.watch)

@@ -14,7 +14,15 @@ from rich.console import Group
 from rich.table import Table
 
 from monitor.cli.opened_pair import opened_pair
-from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, ModelOption, SkipSelfTestOption
+from monitor.cli.options import (
+    DeviceOption,
+    DictionaryOption,
+    FormatOption,
+    LocksOption,
+    ModelOption,
+    PairOption,
+    SkipSelfTestOption,
+)
 from monitor.cli.policy.budget import (
     RATE,
     TOKENS,
@@ -58,8 +66,9 @@ class DetectorKind(enum.StrEnum):
 
 def fit(
     policies: Annotated[
-        Path, typer.Argument(help="Folder of policies; NAME.lock.yaml is written beside each.")
+        Path, typer.Argument(help="Folder of policies; locks are written to locks/PAIR/NAME.lock.yaml in it.")
     ],
+    pair_name: PairOption = None,
     model: ModelOption = None,
     dictionary: DictionaryOption = None,
     dictionary_format: FormatOption = None,
@@ -135,10 +144,11 @@ def fit(
     ] = RATE,
     weight: WeightOption = None,
     benign_tokens: TokensOption = TOKENS,
+    locks: LocksOption = None,
     device: DeviceOption = "auto",
     skip_self_test: SkipSelfTestOption = False,
 ) -> None:
-    """Find features, set thresholds, choose clamps and measure every policy; write NAME.lock.yaml beside each.
+    """Find features, set thresholds, choose clamps and measure every policy; write locks/PAIR/NAME.lock.yaml.
 
     In the end one budget of false positives is shared over all rules that act, as `policy budget` does.
     """
@@ -160,15 +170,17 @@ def fit(
     console = stderr_console()
     for note in asked.notes:
         console.print(note, soft_wrap=True)
-    pair = opened_pair(model, dictionary, dictionary_format, device, skip_self_test=skip_self_test)
+    pair = opened_pair(
+        model, dictionary, dictionary_format, device, pair_name=pair_name, skip_self_test=skip_self_test
+    )
     with steps_of("reading the policies") as step:
-        made = asked.run(pair, settings, step, lambda line: console.print(line, soft_wrap=True))
-    locks, shared = made.locks, None
-    if budget and locks and asked.texts.calibrating:
+        made = asked.run(pair, settings, step, lambda line: console.print(line, soft_wrap=True), locks=locks)
+    written, shared = made.locks, None
+    if budget and written and asked.texts.calibrating:
         with steps_of("sharing the budget") as step:
             shared = share_set(pair, policies, asked.texts.calibrating, wanted, step)
-        locks = shared.locks([lock.policy for lock in locks])
-    _print(locks, time.monotonic() - started)
+        written = shared.locks([lock.policy for lock in written])
+    _print(written, time.monotonic() - started)
     if shared is not None:
         print_shared(shared)
     made.check()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,25 +12,44 @@ import typer
 from monitor.cli.output import writable, write_text
 from monitor.cli.show import words
 from monitor.cli.show.console import stdout_console
+from monitor.pairs import registry
 
 if TYPE_CHECKING:
+    from monitor.policy.files.lint import PairLocks
     from monitor.v1 import monitor_pb2 as pb
 
 
 def check(policies: Annotated[Path, typer.Argument(help="Folder of policies.")]) -> None:
-    """Read every policy with its examples, lock and test; print every problem with its position."""
+    """Read every policy with its examples, locks and test; print every problem with its position.
+
+    It also says for which pairs there are locks, and of which policies one is missing.
+    """
     from monitor.policy.files.lint import check_folder
 
     checked = check_folder(policies)
     console = stdout_console()
-    for line in checked.notes:
+    for line in (*checked.notes, *lock_lines(checked.locks, policies)):
         console.print(line, soft_wrap=True)
-    if checked.budget is not None:
+    for pair, budget in checked.budgets:
         from monitor.cli.show.set_budget import budget_tables
 
-        console.print(budget_tables(checked.budget))
+        console.print(f"locks/{pair}:", budget_tables(budget))
     files, rules = words.counted(checked.policies, "policy", "policies"), words.counted(checked.rules, "rule")
     console.print(f"{files}, {rules}, {words.counted(checked.examples, 'example')}: no problem found")
+
+
+def lock_lines(found: Sequence[PairLocks], policies: Path) -> Iterator[str]:
+    """A line for each folder of locks; and, where there are locks of a pair with a name, for the other such pairs."""
+    known = registry.names()
+    for one in found:
+        line = f"locks/{one.pair}: {words.counted(len(one.there), 'lock')}"
+        if one.missing:
+            flags = f"--pair {one.pair}" if one.pair in known else "--model MODEL --dictionary DICTIONARY"
+            line += f"; missing for {', '.join(one.missing)}: `sae-monitor policy fit {policies} {flags}` makes them"
+        yield line
+    there = {one.pair for one in found}
+    for name in (name for name in known if name not in there and there & set(known)):
+        yield f"locks/{name}: none; `sae-monitor policy fit {policies} --pair {name}` makes them"
 
 
 def schema(

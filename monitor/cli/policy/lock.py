@@ -1,8 +1,9 @@
-"""`sae-monitor policy lock`: the flags, and what each lock is bound to as a table."""
+"""`sae-monitor policy lock`: the flags, and what each policy's lock is bound to as a table."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -11,14 +12,22 @@ from rich.table import Table
 from rich.text import Text
 
 from monitor.cli.errors import ExitCode
-from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, ModelOption
+from monitor.cli.opened_pair import log_to_stderr, told
+from monitor.cli.options import (
+    DeviceOption,
+    DictionaryOption,
+    FormatOption,
+    LocksOption,
+    ModelOption,
+    PairOption,
+)
 from monitor.cli.show.console import stderr_console, stdout_console
 from monitor.cli.show.printable import printable
 from monitor.lab.bound_locks import Binding, bind, bindings
 
 
 def lock(
-    policies: Annotated[Path, typer.Argument(help="Folder of policies with NAME.lock.yaml beside each.")],
+    policies: Annotated[Path, typer.Argument(help="Folder of policies with locks/PAIR/NAME.lock.yaml.")],
     rebind: Annotated[
         bool,
         typer.Option(
@@ -27,12 +36,23 @@ def lock(
             "that do. Every other number of a lock stays as it is.",
         ),
     ] = False,
+    pair_name: PairOption = None,
     model: ModelOption = None,
     dictionary: DictionaryOption = None,
     dictionary_format: FormatOption = None,
+    locks: LocksOption = None,
+    taken: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="NAME",
+            help="Where this model and dictionary have no lock, take that in the folder locks/NAME, such as that of "
+            "the same model in another quantisation. It stays there, and a copy is bound. Default: the own folder's.",
+        ),
+    ] = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Say of each lock whether it is of this model and dictionary.
+    """Say of each policy whether it has a lock for this model and dictionary.
 
     With --rebind, a stale lock is bound to them where its policy, examples and recorded maxima are those that it was
     fitted with, `policy recheck` finds that it holds, and the policy's tests pass. Exit code 1 where a lock stays
@@ -40,18 +60,25 @@ def lock(
     """
     from monitor.lab.pair import open_pair
 
+    log_to_stderr()
     with stderr_console().status("loading") as status:
-        pair = open_pair(model, dictionary, device, dictionary_format)
-        found = bind(pair, policies, status.update) if rebind else bindings(pair, policies)
+        pair = open_pair(model, dictionary, device, dictionary_format, pair=pair_name, tell=told)
+        binding = partial(bind, progress=status.update) if rebind else bindings
+        found = binding(pair, policies, locks=locks, taken=taken)
     stdout_console().print(_table(found))
-    if any(one.differs and not one.written for one in found):
+    if any(one.missing or (one.differs and not one.written) for one in found):
         raise typer.Exit(ExitCode.MATCHED)
 
 
 def _table(found: Sequence[Binding]) -> Table:
-    table = Table("policy", "lock", "why")
+    table = Table("policy", "lock", "in locks/", "why")
     for one in found:
-        state = "of this pair" if not one.differs else "bound now" if one.written else "stale"
         why = "; ".join(one.why_not) or (f"of another {' and '.join(one.differs)}" if one.differs else "")
-        table.add_row(one.policy, state, Text(printable(why)))
+        table.add_row(one.policy, _state(one), one.folder, Text(printable(why)))
     return table
+
+
+def _state(one: Binding) -> str:
+    if one.missing:
+        return "missing"
+    return "of this pair" if not one.differs else "bound now" if one.written else "stale"

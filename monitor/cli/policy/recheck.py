@@ -22,6 +22,7 @@ from monitor.cli.options import (
     FormatOption,
     JsonOption,
     ModelOption,
+    PairOption,
     SkipSelfTestOption,
 )
 from monitor.cli.output import json_line
@@ -80,6 +81,7 @@ def recheck(
     policies: Annotated[
         Path, typer.Argument(help="Folder of policies with their locks, or the file of one policy.")
     ],
+    pair_name: PairOption = None,
     model: ModelOption = None,
     dictionary: DictionaryOption = None,
     dictionary_format: FormatOption = None,
@@ -105,6 +107,14 @@ def recheck(
     against_dtype: Annotated[
         str | None,
         typer.Option(metavar="DTYPE", help="Number type of the model compared with, such as float32."),
+    ] = None,
+    locks: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Recheck the locks in the folder locks/NAME of the policies. Default: those of --pair; else the only "
+            "ones that are there, or those of the default pair.",
+        ),
     ] = None,
     benign: Annotated[
         list[Path] | None,
@@ -172,7 +182,9 @@ def recheck(
     folder, names = (policies.parent, [policies.stem]) if policies.is_file() else (policies, only or ())
     split = Split(0.5 if train_fraction is None else train_fraction, split_seed or 0)
     margins = Margins(margin_false_alarms, margin_caught, recall=margin_caught)
-    rechecker = Rechecker(folder, only=names, benign=benign or (), split=split, margins=margins)
+    rechecker = Rechecker(
+        folder, only=names, benign=benign or (), split=split, margins=margins, locks=locks or pair_name
+    )
 
     def opened(model: str | None, dictionary: Path | None, dtype: str | None) -> Pair:
         return opened_pair(
@@ -180,6 +192,7 @@ def recheck(
             dictionary,
             dictionary_format,
             device,
+            pair_name=pair_name,
             skip_self_test=skip_self_test,
             dtype=dtype or "auto",
         )

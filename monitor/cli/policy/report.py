@@ -8,7 +8,14 @@ from typing import Annotated
 import typer
 
 from monitor.cli.opened_pair import opened_pair
-from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, ModelOption, SkipSelfTestOption
+from monitor.cli.options import (
+    DeviceOption,
+    DictionaryOption,
+    FormatOption,
+    ModelOption,
+    PairOption,
+    SkipSelfTestOption,
+)
 from monitor.cli.output import writable, write_text
 from monitor.cli.policy.data_flags import (
     AboutOption,
@@ -41,6 +48,7 @@ def report(
     about: AboutOption = None,
     train_fraction: TrainFractionOption = None,
     split_seed: SplitSeedOption = None,
+    pair_name: PairOption = None,
     model: ModelOption = None,
     dictionary: DictionaryOption = None,
     dictionary_format: FormatOption = None,
@@ -77,7 +85,10 @@ def report(
             split_seed=split_seed,
         )
     evaluator = PolicyEvaluator(
-        opened_pair(model, dictionary, dictionary_format, device, skip_self_test=skip_self_test), policies
+        opened_pair(
+            model, dictionary, dictionary_format, device, pair_name=pair_name, skip_self_test=skip_self_test
+        ),
+        policies,
     )
     with steps_of("reading the policies") as step:
         found = build_report(evaluator, folder, rows=rows, texts=texts, show=show, title=title, progress=step)

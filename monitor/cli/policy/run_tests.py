@@ -14,7 +14,14 @@ from rich.text import Text
 
 from monitor.cli.errors import ExitCode
 from monitor.cli.opened_pair import opened_pair
-from monitor.cli.options import DeviceOption, DictionaryOption, FormatOption, ModelOption, SkipSelfTestOption
+from monitor.cli.options import (
+    DeviceOption,
+    DictionaryOption,
+    FormatOption,
+    ModelOption,
+    PairOption,
+    SkipSelfTestOption,
+)
 from monitor.cli.output import writable, write
 from monitor.cli.show.console import stdout_console
 from monitor.cli.show.printable import printable
@@ -27,6 +34,7 @@ _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 def run(
     policies: Annotated[Path, typer.Argument(help="Folder of policies with NAME.test.yaml beside each.")],
+    pair_name: PairOption = None,
     model: ModelOption = None,
     dictionary: DictionaryOption = None,
     dictionary_format: FormatOption = None,
@@ -50,9 +58,16 @@ def run(
         from monitor.lab.readings import PairReader
 
         reader = PairReader(
-            opened_pair(model, dictionary, dictionary_format, device, skip_self_test=skip_self_test)
+            opened_pair(
+                model,
+                dictionary,
+                dictionary_format,
+                device,
+                pair_name=pair_name,
+                skip_self_test=skip_self_test,
+            )
         )
-    results = run_tests(policies, reader)
+    results = run_tests(policies, reader, pair_name or "")
     console = stdout_console()
     console.print(result_table(results))
     if junit is not None:

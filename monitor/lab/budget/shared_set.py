@@ -14,11 +14,12 @@ from monitor.errors import InputError, NotFound, PolicyError
 from monitor.lab.budget.requests import MOST_TOKENS, BenignRequest, RequestPlan, benign_requests
 from monitor.lab.budget.scores import SetScores, score_set
 from monitor.lab.pair import Pair
-from monitor.lab.policies import bound_elsewhere, running_of
+from monitor.lab.policies import bound_elsewhere, lock_folder, running_of
 from monitor.policy.files.benign import BENIGN_FOLDER, BenignText
 from monitor.policy.files.examples import Label, texts_digest
 from monitor.policy.files.loader import read_folder
 from monitor.policy.files.lock import DictionaryRef, LockedRule, LockModel, ModelRef, write_lock
+from monitor.policy.files.lock_folders import LOCKS
 from monitor.policy.files.resolve import resolve
 from monitor.policy.files.set_budget import MeasuredRate, SetBudget, budgeted, write_budget
 from monitor.policy.files.source import Running, Source
@@ -93,7 +94,8 @@ def share_set(
             f"every benign text of {folder} taught a detector, and none is left to set a budget on; put more into "
             f"{folder / BENIGN_FOLDER}, or name files with --benign"
         )
-    loaded = _loaded(folder, running_of(pair))
+    running = running_of(pair)
+    loaded, place = _loaded(folder, running), lock_folder(folder, running)
     if unknown := sorted(settings.weights.keys() - {s.model.metadata.name for s in loaded.sources}):
         known = ", ".join(s.model.metadata.name for s in loaded.sources)
         raise NotFound(
@@ -109,8 +111,8 @@ def share_set(
     done = tuple(_with_share(source, budget) for source in sources)
     for source in done:
         if source.lock is not None and source.model.needs_lock:
-            write_lock(source.path, source.lock)
-    write_budget(folder, budget)
+            write_lock(source.path, source.lock, place)
+    write_budget(folder / LOCKS / place, budget)
     return SharedSet(budget, done)
 
 
@@ -126,7 +128,7 @@ class _Loaded:
 def _loaded(folder: Path, running: Running) -> _Loaded:
     """Every policy of a folder that fits what runs, and why each of the others does not."""
     sources, policies, left_out = [], [], {}
-    for source in read_folder(folder):
+    for source in read_folder(folder, running):
         problems: list[Problem] = []
         where = bound_elsewhere(source, running)
         policy = None if where else resolve(source, running, problems)

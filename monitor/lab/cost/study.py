@@ -81,7 +81,7 @@ class CostStudy:
             raise InputError(
                 f"a policy suppresses; write targets of 0 and below, down to {-LARGEST_TARGET:g}, e.g. --target -1"
             )
-        sources = {source.model.metadata.name: source for source in read_folder(self.folder)}
+        sources = {source.model.metadata.name: source for source in read_folder(self.folder, None)}
         if self.name not in sources:
             raise NotFound(f"no policy called {self.name}; there are {', '.join(sorted(sources))}")
         if sources[self.name].model.suppress is None:
@@ -124,7 +124,7 @@ class CostStudy:
 
 def suppressing(folder: Path) -> list[str]:
     """Names of the policies of a folder that suppress something; PolicyError where there are none."""
-    names = [s.model.metadata.name for s in read_folder(folder) if s.model.suppress is not None]
+    names = [s.model.metadata.name for s in read_folder(folder, None) if s.model.suppress is not None]
     if not names:
         raise PolicyError(f"no policy in {folder} has a `suppress:` section; there is nothing to measure")
     return sorted(names)

@@ -12,7 +12,7 @@ import numpy as np
 
 from monitor.errors import InputError, NotFound, PolicyError
 from monitor.lab.benign_texts import ASIDE, HALVES, SPREAD, documents, excerpt
-from monitor.lab.policies import bound_elsewhere, running_of
+from monitor.lab.policies import bound_elsewhere, lock_folder, running_of
 from monitor.lab.policy_evaluation import signals_of
 from monitor.lab.recheck.rules import (
     WORST_FIRST,
@@ -33,10 +33,12 @@ from monitor.lab.recheck.scores import (
     score_leaves,
 )
 from monitor.lab.splits import Split
+from monitor.pairs import registry
 from monitor.policy.files.benign import read_benign_kinds
 from monitor.policy.files.examples import BENIGN_FILE
 from monitor.policy.files.loader import read_folder
-from monitor.policy.files.lock import LockedRule, LockModel, write_lock
+from monitor.policy.files.lock import LockedRule, LockModel, put, write_lock
+from monitor.policy.files.lock_folders import LOCKS, all_locks, checked_name, lock_path
 from monitor.policy.files.occurrences import Kind, one_occurrence
 from monitor.policy.files.resolve import resolve
 from monitor.policy.files.source import Running, Source
@@ -148,6 +150,7 @@ class Rechecker:
         benign: Sequence[Path] = (),
         split: Split = HALVES,
         margins: Margins | None = None,
+        locks: str | None = None,
     ) -> None:
         """Read all files.
 
@@ -157,13 +160,16 @@ class Rechecker:
             benign: Files of benign documents beside the folder's `benign.jsonl`.
             split: Which of these documents are read: those that no fit learns from.
             margins: How much may change and still count as the same.
+            locks: Name of the folder below `locks/` whose locks are rechecked; where there is one only, it need not be
+                said.
 
         Raises:
             NotFound: There is no policy of such a name.
             PolicyError: A policy is wrong, or none has thresholds in a lock.
             InputError: A file of texts is wrong, or there is no benign text.
         """
-        everything = read_folder(folder)
+        self.folder = folder
+        everything = read_folder(folder, _locks(folder, locks))
         if unknown := sorted(set(only) - {source.model.metadata.name for source in everything}):
             raise NotFound(f"no policy called {', '.join(unknown)} in {folder}")
         chosen = [one for one in everything if not only or one.model.metadata.name in only]
@@ -278,10 +284,11 @@ class Rechecker:
         Others stay as they are, and so does a policy with a stale threshold that its own file gives.
         """
         running, written = running_of(pair), []
+        place = lock_folder(self.folder, running)
         for one in found.policies:
             source = next(s for s in self.sources if s.model.metadata.name == one.policy)
             lock = self._new_lock(source, running, one, scores)
-            path = "" if lock is None else str(write_lock(source.path, lock))
+            path = "" if lock is None else str(_put(source, lock, place))
             written.append(replace(one, written=path))
         return replace(found, policies=tuple(written))
 
@@ -318,8 +325,37 @@ class Rechecker:
             if bound and name in scores.policies:
                 texts = self.texts(source, turns=scores.turns)
                 held = recorded(scores.policies[name], texts.recorded)
-                written.append(str(write_lock(source.path, lock.model_copy(update={"reference": held}))))
+                assert source.lock_file is not None
+                new = lock.model_copy(update={"reference": held})
+                written.append(str(write_lock(source.path, new, source.lock_file.parent.name)))
         return written
+
+
+def _locks(folder: Path, asked: str | None) -> str:
+    """Whose locks of a folder are rechecked; InputError where that must be said and is not."""
+    if asked is not None:
+        return checked_name(asked)
+    names = sorted({path.parent.name for path in all_locks(folder)})
+    if len(names) > 1 and registry.DEFAULT not in names:
+        raise InputError(
+            f"{folder / LOCKS} holds locks of several pairs; say with --locks whose to recheck: {', '.join(names)}"
+        )
+    return names[0] if len(names) == 1 else registry.DEFAULT
+
+
+def _put(source: Source, lock: LockModel, place: str) -> Path:
+    """Write a lock into a folder of locks, and the weights of its probe, where those are a file elsewhere."""
+    path = lock_path(source.path, place)
+    if (
+        lock.probe is not None
+        and lock.probe.weights_file is not None
+        and source.lock_file not in (None, path)
+    ):
+        put(
+            path.with_name(lock.probe.weights_file),
+            (source.probe_folder / lock.probe.weights_file).read_bytes(),
+        )
+    return write_lock(source.path, lock, place)
 
 
 def differences(lock: LockModel, running: Running, then_dtype: str, now_dtype: str) -> tuple[PairChange, ...]:

@@ -136,7 +136,7 @@ def score_leaves(
     read = join_texts(
         [part for part in (reader.read(own) if own else None, benign) if part is not None and len(part)]
     )
-    scorers = locked_leaves(source.model, source.lock, source.path.parent)
+    scorers = locked_leaves(source.model, source.lock, source.probe_folder)
     best = {leaf: scorer.bucket_maxima(read).best for leaf, scorer in scorers.items()}
     return LeafScores(dtype, texts.keys, best)
 

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-__all__ = ["dictionary_path", "model_path"]
+from monitor.pairs.named_pair import NamedPair
+
+__all__ = ["PAIR", "dictionary_path", "model_path"]
 
 
 def model_path() -> Path:
@@ -13,3 +15,13 @@ def model_path() -> Path:
 def dictionary_path() -> Path:
     """The folder of the dictionary, in the SAELens layout, with statistics, cards and labels."""
     return Path(__file__).parent / "dictionary"
+
+
+PAIR = NamedPair(
+    name="tiny",
+    what="a demonstration model of 8.4 million parameters, 8 layers, 256 wide; part of this package",
+    licence="Apache-2.0; the texts that it was trained on are named in NOTICE.md",
+    model="tiny",
+    weights=model_path,
+    dictionary=dictionary_path(),
+)

@@ -34,7 +34,7 @@ _UNWRITTEN = ("number", "rate", "lengths", "settings", "[key]")
 """Parts that pydantic adds to the path of a field and that are not in the file. So are all words in parentheses."""
 
 _FORMS = {
-    PROBE_FILE: "the name of a .safetensors file beside the policy, without folders",
+    PROBE_FILE: "the name of a .safetensors file beside this file, without folders",
     LABEL: "letters, digits, `_`, `.` or `-`, no digit first",
     NAME: "lower-case words with hyphens, such as power-seeking",
     CATEGORY: "lower-case words with underscores, such as power_seeking",

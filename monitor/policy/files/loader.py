@@ -8,7 +8,7 @@ from pathlib import Path
 
 from monitor.policy.files.resolve import applies, resolve
 from monitor.policy.files.set_budget import set_notes
-from monitor.policy.files.source import Running, Source, policy_paths, read_source
+from monitor.policy.files.source import LockOf, Running, Source, policy_paths, read_source
 from monitor.policy.files.yaml_document import PolicyProblems, Problem
 from monitor.policy.policyset import PolicySet
 from monitor.policy.rules.sessions import SessionStore
@@ -23,6 +23,7 @@ def load_policies(
     maxima: Sequence[float] | None = None,
     width: int | None = None,
     names: Sequence[str] = (),
+    pair: str = "",
     sessions: SessionStore | None = None,
 ) -> PolicySet:
     """Read, check and resolve all policies of a folder for the running model and dictionary.
@@ -30,11 +31,11 @@ def load_policies(
     `features` is the number of features in the dictionary. `maxima` `[features]` are the recorded maxima that readings
     are divided by; with them, locks that were fitted with other maxima and features that were never active are
     refused. `width` is the width of the residual stream, which a probe must have. Policies whose `match.models` match
-    none of the model's `names` are left out. `sessions` is the store of the set that this one replaces. Raises
-    PolicyProblems, a PolicyError, with every problem of every file.
+    none of the model's `names` are left out. `pair` is the name of the pair, where it has one. `sessions` is the store
+    of the set that this one replaces. Raises PolicyProblems, a PolicyError, with every problem of every file.
     """
-    running = Running(model_digest, dictionary_digest, features, maxima, width, tuple(names))
-    everything = read_folder(folder)
+    running = Running(model_digest, dictionary_digest, features, maxima, width, tuple(names), pair)
+    everything = read_folder(folder, running)
     sources = [source for source in everything if applies(source, running)]
     problems: list[Problem] = []
     if not sources:
@@ -46,22 +47,20 @@ def load_policies(
     if problems:
         raise PolicyProblems(problems)
     resolved = tuple(policy for policy in policies if policy is not None)
-    return PolicySet(
-        resolved, set_digest(sources, folder), sessions=sessions, notes=set_notes(folder, sources)
-    )
+    return PolicySet(resolved, set_digest(sources), sessions=sessions, notes=set_notes(sources))
 
 
-def read_folder(folder: Path, *, locks: bool = True) -> tuple[Source, ...]:
+def read_folder(folder: Path, lock: LockOf) -> tuple[Source, ...]:
     """Every policy of a folder, in order of file names, each checked on its own; PolicyProblems with every problem.
 
-    With `locks=False` no lock is read, because new ones are about to be written.
+    `lock` says which of a policy's locks is read.
     """
     paths = policy_paths(folder)
     sources: list[Source] = []
     problems: list[Problem] = []
     for path in paths:
         try:
-            sources.append(read_source(path, locks=locks))
+            sources.append(read_source(path, lock))
         except PolicyProblems as error:
             problems.extend(error.problems)
     if problems:
@@ -69,10 +68,13 @@ def read_folder(folder: Path, *, locks: bool = True) -> tuple[Source, ...]:
     return tuple(sources)
 
 
-def set_digest(sources: Sequence[Source], folder: Path) -> str:
-    """`sha256:` over names and contents of every file that the policies were read from."""
+def set_digest(sources: Sequence[Source]) -> str:
+    """`sha256:` over names and contents of every file that the policies were read from.
+
+    The names are without folders: what the folder of a pair's locks is called means nothing.
+    """
     total = hashlib.sha256()
-    for path in sorted(path for source in sources for path in source.files):
-        content = hashlib.sha256(path.read_bytes()).hexdigest()
-        total.update(f"{path.relative_to(folder)}\0{content}\n".encode())
+    files = (path for source in sources for path in source.files)
+    for name, content in sorted((path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in files):
+        total.update(f"{name}\0{content}\n".encode())
     return "sha256:" + total.hexdigest()

@@ -1,6 +1,6 @@
 """The lock of a policy, `NAME.lock.yaml`: the numbers that it resolves to for one model and one dictionary.
 
-A lock is bound to both by digest. It holds numbers only, and no text of any example.
+A lock is bound to both by digest. It holds numbers only, and no text of any example. Where it lies says `lock_folders`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 from ruamel.yaml import YAML
 
+from monitor.policy.files.lock_folders import lock_path
 from monitor.policy.schema.base import FieldCheck, Strict, Weight, refuse
 from monitor.policy.schema.policy import DIGEST, FeatureIndex, Name, PoolingModel, ProbeModel
 from monitor.policy.schema.threshold import FixedThreshold
@@ -340,11 +341,6 @@ class LockModel(Strict):
             raise refuse(["detector"], f"`{self.detector}` as detector needs the section `probe:`")
 
 
-def lock_path(policy: Path) -> Path:
-    """`NAME.lock.yaml` beside `NAME.yaml`."""
-    return policy.with_name(policy.stem + ".lock.yaml")
-
-
 def lock_text(lock: LockModel) -> str:
     """The text of a lock file, with numbers to five significant digits. The same lock always gives the same text."""
     yaml = YAML(typ="safe", pure=True)
@@ -356,13 +352,19 @@ def lock_text(lock: LockModel) -> str:
     return HEADER + out.getvalue()
 
 
-def write_lock(policy: Path, lock: LockModel) -> Path:
-    """Write the lock beside its policy and return its path. A reader never sees half of the file."""
-    path = lock_path(policy)
-    partial = path.with_suffix(".partial")
-    partial.write_text(lock_text(lock), encoding="utf-8")
-    partial.replace(path)
+def write_lock(policy: Path, lock: LockModel, pair: str) -> Path:
+    """Write the lock of a policy into the folder of a pair and return its path; see `lock_folders`."""
+    path = lock_path(policy, pair)
+    put(path, lock_text(lock).encode())
     return path
+
+
+def put(path: Path, content: bytes) -> None:
+    """Write a file that belongs to a lock, and its folder where it is missing. A reader never sees half of the file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_bytes(content)
+    partial.replace(path)
 
 
 def as_written(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Weights of a probe in a policy or a lock: in place, or in a safetensors file beside it."""
+"""Weights of a probe in a policy or a lock: in place, or in a safetensors file beside whichever of the two names it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError, deserialize
 
+from monitor.policy.files.lock import put
+from monitor.policy.files.lock_folders import policy_of
 from monitor.policy.files.yaml_document import read_bounded
 from monitor.policy.schema.probe import MOST_INLINE, ProbeModel
 
@@ -22,25 +24,23 @@ TENSOR = "weights"
 MAX_PROBE_BYTES = 16 * 1024 * 1024
 
 
-def probe_path(policy: Path) -> Path:
-    """`NAME.probe.safetensors` beside `NAME.yaml`."""
-    return policy.with_name(policy.stem + ".probe.safetensors")
+def probe_path(lock: Path) -> Path:
+    """`NAME.probe.safetensors` beside the lock of NAME."""
+    return lock.with_name(policy_of(lock) + ".probe.safetensors")
 
 
 def store_probe(
-    policy: Path, weights: Sequence[float] | NDArray[np.float64], *, bias: float, scale: float
+    lock: Path, weights: Sequence[float] | NDArray[np.float64], *, bias: float, scale: float
 ) -> ProbeModel:
-    """A probe for a policy's lock, from weights `[d_model]`; more than 1,024 go into a file beside the policy."""
+    """A probe for the lock at a path, from weights `[d_model]`; more than 1,024 go into a file beside the lock."""
     import numpy as np
     from safetensors.numpy import save
 
     row = np.asarray(weights, np.float32)
     if len(row) <= MOST_INLINE:
         return ProbeModel(weights=[float(w) for w in row], bias=bias, scale=scale)
-    path, raw = probe_path(policy), save({TENSOR: row})
-    partial = path.with_suffix(".partial")
-    partial.write_bytes(raw)
-    partial.replace(path)
+    path, raw = probe_path(lock), save({TENSOR: row})
+    put(path, raw)
     digest = "sha256:" + hashlib.sha256(raw).hexdigest()
     return ProbeModel(weights_file=path.name, digest=digest, bias=bias, scale=scale)
 

@@ -119,7 +119,7 @@ def _bad_features(source: Source, named: set[int], running: Running) -> list[Pro
                 )
             elif source.model.needs_lock and not math.isclose(locked.get(index, now), now, rel_tol=_SAME):
                 what = f"feature {index} was fitted with the maximum {locked[index]:.5g}; it is {now:.5g} now"
-                found.append(_at_feature(source, index, what, mend(source)))
+                found.append(_at_feature(source, index, what, mend(source, running)))
     return found
 
 

@@ -178,6 +178,7 @@ def budget_path(locks: Path) -> Path:
 def write_budget(locks: Path, budget: SetBudget) -> Path:
     """Write the budget beside the locks and return its path. A reader never sees half of the file."""
     path = budget_path(locks)
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     data = as_written(budget.model_dump(mode="json", by_alias=True))
     rates = ",\n  ".join(json.dumps(rate) for rate in data.pop("rates"))
@@ -238,10 +239,11 @@ def budgeted_sources(budget: SetBudget | None, sources: Sequence[Source]) -> lis
     ]
 
 
-def set_notes(folder: Path, sources: Sequence[Source]) -> tuple[str, ...]:
-    """What must be known of the set that is loaded from a folder of policies with locks; see `budget_notes`."""
+def set_notes(sources: Sequence[Source]) -> tuple[str, ...]:
+    """What must be known of the set of policies that is loaded with the locks of one pair; see `budget_notes`."""
+    places = {source.lock_file.parent for source in sources if source.lock_file is not None}
     try:
-        budget = read_budget(folder)
+        budget = read_budget(min(places)) if places else None
     except PolicyProblems as error:
         return (str(error),)
     locks = [source.lock for source in sources if source.lock is not None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from monitor.errors import ConfigurationError
+from monitor.pairs.registry import named
 from monitor.rpc.decisions.ledger import Contents, Ledger
 from monitor.rpc.decisions.watch import DetectionWatch
 from monitor.settings import Settings, decision_folder, split_address
@@ -19,8 +20,6 @@ from monitor.telemetry.tracing import tracing_to
 
 _WATCHER_QUEUE = 256
 """Maximum number of records that wait for one client of WatchDetections. Beyond it the oldest is dropped."""
-_DEMO = "sae-monitor-demo"
-"""Name of the bundled model in traces."""
 
 
 def check_recorder(settings: Settings) -> None:
@@ -47,7 +46,7 @@ class DecisionRecorder:
         )
         meter = WatchMeter(metrics.registry)
         feed = Feed(settings.watch_subscribers, _WATCHER_QUEUE, settings.retry_after_seconds, meter)
-        self.ledger = Ledger(feed, contents, _model_name(settings.model), metrics.rejected)
+        self.ledger = Ledger(feed, contents, _model_name(settings), metrics.rejected)
         self.watch = DetectionWatch(self.ledger, self._folder, settings.max_call_seconds)
 
     def start(self) -> None:
@@ -82,8 +81,8 @@ def _writer(settings: Settings, folder: Path) -> LogWriter:
         raise ConfigurationError(f"decision_log: {folder} cannot be used: {error.strerror}") from None
 
 
-def _model_name(model: str | None) -> str:
-    """Name of the model in traces: a hub name as it is, of a folder its last part."""
-    if model is None:
-        return _DEMO
-    return Path(model).name if Path(model).is_dir() else model
+def _model_name(settings: Settings) -> str:
+    """Name of the model in traces: as its pair calls it, a hub name as it is, of a folder its last part."""
+    if settings.model is None:
+        return named(settings.pair).model
+    return Path(settings.model).name if Path(settings.model).is_dir() else settings.model

@@ -10,7 +10,7 @@ from monitor.rpc.assembly import bundled_policies
 
 @pytest.mark.slow
 def test_the_whole_command_on_the_bundled_pair(run, tmp_path):
-    locks = {path: path.read_text() for path in bundled_policies().glob("*.lock.yaml")}
+    locks = {path: path.read_text() for path in bundled_policies().glob("locks/tiny/*.lock.yaml")}
     name = next(path.name.split(".")[0] for path, text in locks.items() if "attribution:" in text)
     sizes = ["--prompts", "20", "--texts", "20", "--new", "4", "--head", "3", "--target", "-1"]
     pairs = tmp_path / "pairs.jsonl"

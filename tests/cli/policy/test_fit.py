@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 
 from monitor.cli.policy.fit import card_table
+from monitor.policy.files.lock_folders import lock_path
 from tests.cli.policy.tools import run
 from tests.policy.policy_files import EXAMPLES, PINNED, lock_for, write_concept, write_policy
 
@@ -47,7 +48,8 @@ def test_a_fit_leaves_policies_of_other_models_alone(tmp_path):
     write_concept(tmp_path)
     file = tmp_path / "greed.yaml"
     file.write_text(file.read_text().replace("concept:", bound, 1))
-    lock = tmp_path / "greed.lock.yaml"
+    lock = lock_path(file, "other")
+    lock.parent.mkdir(parents=True, exist_ok=True)
     lock.write_text("of the other model\n")
     done = run("fit", tmp_path)
     assert done.exit_code == 0, done.output

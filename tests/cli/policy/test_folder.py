@@ -5,10 +5,11 @@ import json
 import pytest
 
 from monitor.cli.policy.folder import in_force
+from monitor.policy.files.lock_folders import lock_path
 from monitor.policy.schema.policy import json_schema
 from monitor.v1 import monitor_pb2 as pb
 from tests.cli.policy.tools import run
-from tests.policy.policy_files import PINNED, write_concept, write_policy
+from tests.policy.policy_files import PAIR, PINNED, write_concept, write_policy
 
 
 def test_check_says_what_is_wrong_and_exits_with_2(tmp_path):
@@ -50,3 +51,19 @@ def test_check_notes_rules_that_changed_since_they_were_fitted(tmp_path):
 def test_what_is_in_force_after_a_reload(answer, said):
     digests = pb.Digests(policies="sha256:" + "ab" * 32)
     assert in_force(pb.ReloadPoliciesResponse(digests=digests, **answer)) == said
+
+
+def test_check_lists_the_pairs_that_there_are_locks_for_and_lack_them(tmp_path):
+    path, _ = write_concept(tmp_path)
+    (tmp_path / "envy.yaml").write_text(path.read_text().replace("name: greed", "name: envy"))
+    said = run("check", tmp_path).output
+    hint = f"`sae-monitor policy fit {tmp_path} --model MODEL --dictionary DICTIONARY` makes them"
+    assert f"locks/{PAIR}: 1 lock; missing for envy: {hint}\n" in said
+    assert "locks/tiny" not in said, "a folder for a model of one's own needs no locks for others"
+    lock_path(path, PAIR).parent.rename(tmp_path / "locks" / "tiny")
+    said = run("check", tmp_path).output
+    assert (
+        f"locks/tiny: 1 lock; missing for envy: `sae-monitor policy fit {tmp_path} --pair tiny` makes them\n"
+        in said
+    )
+    assert f"locks/smollm2: none; `sae-monitor policy fit {tmp_path} --pair smollm2` makes them\n" in said

@@ -8,16 +8,22 @@ from typer.testing import CliRunner
 from monitor.cli.app import app
 
 
-def binding(name, differs=(), *, written=False, why_not=()):
-    return SimpleNamespace(policy=name, differs=differs, written=written, why_not=why_not)
+def binding(name, differs=(), *, written=False, why_not=(), missing=False):
+    return SimpleNamespace(
+        policy=name, folder="tiny", differs=differs, written=written, why_not=why_not, missing=missing
+    )
 
 
 def locked(monkeypatch, found, *more):
     """The command over these locks."""
     asked = []
     monkeypatch.setattr("monitor.lab.pair.open_pair", lambda *_, **__: "pair")
-    monkeypatch.setattr("monitor.cli.policy.lock.bindings", lambda *given: asked.append("say") or found)
-    monkeypatch.setattr("monitor.cli.policy.lock.bind", lambda *given: asked.append("bind") or found)
+    monkeypatch.setattr(
+        "monitor.cli.policy.lock.bindings", lambda *_, **given: asked.append(("say", given)) or found
+    )
+    monkeypatch.setattr(
+        "monitor.cli.policy.lock.bind", lambda *_, **given: asked.append(("bind", given)) or found
+    )
     return CliRunner().invoke(app, ["policy", "lock", "folder", *more]), asked
 
 
@@ -29,14 +35,18 @@ def locked(monkeypatch, found, *more):
         (binding("a", ("model", "dictionary")), "model and dictionary", 1),
         (binding("a", ("model",), written=True), "bound now", 0),
         (binding("a", ("model",), why_not=("it is too old",)), "it is too old", 1),
+        (binding("a", missing=True), "missing", 1),
     ],
 )
 def test_a_stale_lock_is_told_with_its_reason(monkeypatch, one, words, code):
     done, asked = locked(monkeypatch, [binding("other"), one])
-    assert (done.exit_code, asked) == (code, ["say"]), done.output
+    assert (done.exit_code, asked) == (code, [("say", {"locks": None, "taken": None})]), done.output
     assert words in " ".join(done.output.split())
 
 
 def test_locks_are_bound_where_asked_for(monkeypatch):
-    done, asked = locked(monkeypatch, [binding("a")], "--rebind")
-    assert (done.exit_code, asked) == (0, ["bind"]), done.output
+    done, asked = locked(monkeypatch, [binding("a")], "--rebind", "--locks", "mine", "--from", "other")
+    [(what, given)] = asked
+    assert (done.exit_code, what) == (0, "bind"), done.output
+    assert (given["locks"], given["taken"]) == ("mine", "other")
+    assert given["progress"]

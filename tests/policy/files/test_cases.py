@@ -101,7 +101,7 @@ def test_a_feature_that_no_rule_reads_is_refused():
     ],
 )
 def test_test_files_are_checked_like_policies(tmp_path, cases, word):
-    source = read_source(write_policy(tmp_path, PINNED))
+    source = read_source(write_policy(tmp_path, PINNED), None)
     with pytest.raises(PolicyProblems, match="has no test"):
         read_tests(source)
     (tmp_path / "greed.test.yaml").write_text(f"apiVersion: monitor/v1\npolicy: greed\ncases:\n  {cases}\n")

@@ -14,7 +14,7 @@ def told(tmp_path, text, name="greed"):
     path = tmp_path / f"{name}.yaml"
     path.write_text(text)
     with pytest.raises(PolicyProblems) as caught:
-        read_source(path)
+        read_source(path, None)
     return [f"{problem.line}: {problem.message}" for problem in caught.value.problems]
 
 
@@ -114,7 +114,7 @@ def test_a_wrong_field_is_not_told_again_under_another_name(pairs, words, tmp_pa
     path = tmp_path / "greed.yaml"
     path.write_text(text)
     with pytest.raises(PolicyProblems) as caught:
-        read_source(path)
+        read_source(path, None)
     assert len(caught.value.problems) == 1, str(caught.value)
     assert words in str(caught.value)
 

@@ -15,10 +15,11 @@ from typer.testing import CliRunner
 
 from monitor.cli.policy.app import policy_app
 from monitor.policy.files.lint import check_folder
-from monitor.policy.files.lock import write_lock
+from monitor.policy.files.lock import LockModel, write_lock
+from monitor.policy.files.lock_folders import lock_path
 from monitor.policy.files.source import read_source
 from monitor.policy.files.yaml_document import PolicyProblems
-from tests.policy.policy_files import CONCEPT, EXAMPLES, PINNED, lock_for, write_concept
+from tests.policy.policy_files import CONCEPT, EXAMPLES, NOTHING, PAIR, PINNED, lock_for, write_concept
 
 FOLDER = Path(__file__).parents[1] / "malformed"
 ROWS = [line.split("\t") for line in (FOLDER / "expected.tsv").read_text().splitlines()]
@@ -117,7 +118,7 @@ def refused(path):
 def told(path):
     """The problems of a file, each at a place that the file has; none where it is fine."""
     try:
-        read_source(path)
+        read_source(path, None)
     except PolicyProblems as error:
         problems = error.problems
     else:
@@ -158,7 +159,7 @@ def test_every_file_of_a_folder_is_told_in_one_run(tmp_path):
 
 
 def test_the_whole_language_is_fine_as_it_is(tmp_path):
-    assert read_source(written(tmp_path, FULL)).model.metadata.name == "greed"
+    assert read_source(written(tmp_path, FULL), None).model.metadata.name == "greed"
 
 
 @pytest.mark.slow
@@ -216,7 +217,7 @@ def test_bytes(name, tmp_path):
 
 
 def test_a_byte_order_mark_at_the_start_is_no_problem(tmp_path):
-    assert read_source(written(tmp_path, b"\xef\xbb\xbf" + PINNED.encode()))
+    assert read_source(written(tmp_path, b"\xef\xbb\xbf" + PINNED.encode()), None)
 
 
 def test_what_is_no_file(tmp_path):
@@ -250,13 +251,15 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
 
 def refused_message(path):
     with pytest.raises(PolicyProblems) as caught:
-        read_source(path)
+        read_source(path, None)
     return caught.value.problems[0].message
 
 
 def test_files_beside_a_policy_that_is_wrong_are_told_with_it(tmp_path):
     path = written(tmp_path, PINNED.replace("severity: high", "severity: hi"))
-    (tmp_path / "greed.lock.yaml").write_text("apiVersion: monitor/v2\n")
+    locks = lock_path(path, PAIR).parent
+    locks.mkdir(parents=True)
+    (locks / "greed.lock.yaml").write_text("apiVersion: monitor/v2\n")
     (tmp_path / "greed.test.yaml").write_text("cases: 3\n")
     (tmp_path / "benign.jsonl").write_text("{}\n")
     with pytest.raises(PolicyProblems) as caught:
@@ -271,7 +274,11 @@ ORPHANS = [
         "apiVersion: monitor/v1\npolicy: gone\ncases: []\n",
         "belongs to a policy gone.yaml that is not here",
     ),
-    ("gone.lock.yaml", "nothing\n", "belongs to a policy gone.yaml that is not here"),
+    ("locks/mine/gone.lock.yaml", "nothing\n", "belongs to a policy gone.yaml that is not here"),
+    ("locks/mine/gred.lock.yaml", "nothing\n", "rename it to greed.lock.yaml"),
+    ("locks/mine/gone.probe.safetensors", "", "belongs to no policy here"),
+    ("greed.lock.yaml", "nothing\n", "move it to"),
+    ("locks/greed.lock.yaml", "nothing\n", "each pair has a folder of locks of its own"),
     ("gred.test.yaml", "nothing\n", "rename it to greed.test.yaml"),
     ("gone.examples.jsonl", "{}\n", "belongs to no policy here"),
     ("gone.safetensors", "", "belongs to no policy here"),
@@ -282,6 +289,7 @@ ORPHANS = [
 def test_files_of_policies_that_are_gone_are_told(tmp_path, name, text, said):
     written(tmp_path, PINNED)
     check_folder(tmp_path)
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / name).write_text(text)
     with pytest.raises(PolicyProblems) as caught:
         check_folder(tmp_path)
@@ -311,7 +319,10 @@ def test_a_threshold_of_a_rule_that_is_gone_is_noted(tmp_path):
     assert not any("is gone" in note for note in check_folder(tmp_path).notes)
     text = (tmp_path / "greed.yaml").read_text()
     (tmp_path / "greed.yaml").write_text(text.replace("name: stated", "name: said"))
-    assert "greed: the lock holds a threshold for `stated`, which is gone" in check_folder(tmp_path).notes
+    assert (
+        "greed: the lock for mine holds a threshold for `stated`, which is gone"
+        in check_folder(tmp_path).notes
+    )
 
 
 ALWAYS = PINNED.replace("    action: suppress\n", "    mode: MODE\n").replace(
@@ -344,9 +355,9 @@ def test_a_field_that_another_one_makes_meaningless_is_refused_at_its_line(tmp_p
 
 @pytest.mark.parametrize("end", [".yaml", ".test.yaml", ".lock.yaml"])
 def test_a_byte_order_mark_is_no_part_of_a_file_and_utf_16_is_named(tmp_path, end):
-    path = tmp_path / f"greed{end}"
     written(tmp_path, CONCEPT)
-    write_lock(tmp_path / "greed.yaml", lock_for(EXAMPLES))
+    lock = write_lock(tmp_path / "greed.yaml", lock_for(EXAMPLES), PAIR)
+    path = lock if end == ".lock.yaml" else tmp_path / f"greed{end}"
     (tmp_path / "greed.test.yaml").write_text(
         "apiVersion: monitor/v1\npolicy: greed\ncases:\n  - {name: a, texts: [x], fires: []}\n"
     )
@@ -358,3 +369,51 @@ def test_a_byte_order_mark_is_no_part_of_a_file_and_utf_16_is_named(tmp_path, en
         PolicyProblems, match=r"is UTF-16, not UTF-8(.|\n)*convert it, for example with `iconv"
     ):
         check_folder(tmp_path)
+
+
+def relocked(**changes):
+    return LockModel.model_validate(lock_for(EXAMPLES).model_dump(by_alias=True) | changes)
+
+
+def test_pairs_are_listed_with_the_policies_that_have_locks_and_lack_them(tmp_path):
+    path, _ = write_concept(tmp_path)
+    written_as = {
+        "envy": CONCEPT,
+        "bound": CONCEPT.replace("concept:", "match: {models: [other]}\nconcept:", 1),
+    }
+    for name, text in {**written_as, "pinned": PINNED}.items():
+        (tmp_path / f"{name}.yaml").write_text(text.replace("name: greed", f"name: {name}"))
+    other = relocked(model={"name": "other", "digest": NOTHING}, policy="envy")
+    write_lock(tmp_path / "envy.yaml", other, "second")
+    found = {one.pair: (one.there, one.missing) for one in check_folder(tmp_path).locks}
+    assert found == {PAIR: (("greed",), ("envy",)), "second": (("envy",), ("bound", "greed"))}
+    assert path.exists()
+
+
+def test_notes_on_a_lock_say_whose_it_is(tmp_path):
+    path, _ = write_concept(tmp_path)
+    write_lock(path, relocked(examples=NOTHING, model={"name": "m", "digest": NOTHING}), "second")
+    notes = check_folder(tmp_path).notes
+    assert "greed: the examples changed since it was fitted to second" in notes
+    path.write_text(path.read_text().replace("pooling: max", "pooling: mean"))
+    notes = check_folder(tmp_path).notes
+    changed = "greed: `stated` changed its pooling, `for`, signal or rate since it was fitted (locks/{})"
+    assert {changed.format("mine"), changed.format("second")} <= set(notes)
+
+
+def test_two_locks_of_a_policy_for_one_pair_are_a_problem(tmp_path):
+    path, _ = write_concept(tmp_path)
+    again = write_lock(path, lock_for(EXAMPLES), "again")
+    with pytest.raises(PolicyProblems) as caught:
+        check_folder(tmp_path)
+    (problem,) = caught.value.problems
+    assert (problem.file, problem.message) == (str(lock_path(path, PAIR)), f"is of the same pair as {again}")
+
+
+def test_a_broken_lock_of_any_pair_is_told(tmp_path):
+    path, _ = write_concept(tmp_path)
+    lock_path(path, "second").parent.mkdir()
+    lock_path(path, "second").write_text("rules: [\n")
+    with pytest.raises(PolicyProblems) as caught:
+        check_folder(tmp_path)
+    assert {problem.file for problem in caught.value.problems} == {str(lock_path(path, "second"))}

@@ -1,7 +1,5 @@
 """The lock file: written, read back, and refused where its numbers are none."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from pydantic import ValidationError
@@ -12,31 +10,26 @@ from monitor.policy.files.lock import (
     LockedProbe,
     LockModel,
     as_written,
-    lock_path,
     lock_text,
     packed,
     probe_of,
     write_lock,
 )
-from tests.policy.policy_files import EXAMPLES, lock_for, write_concept
+from tests.policy.policy_files import EXAMPLES, PAIR, lock_for, write_concept
 
 
 def test_a_lock_survives_writing_and_reading(tmp_path):
     path, examples = write_concept(tmp_path)
     lock = lock_for(examples)
-    write_lock(path, lock)
-    (source,) = read_folder(tmp_path)
+    write_lock(path, lock, PAIR)
+    (source,) = read_folder(tmp_path, PAIR)
     assert source.lock == lock
-    assert not list(tmp_path.glob("*.partial"))
+    assert not list(tmp_path.rglob("*.partial"))
 
 
 def stored(**changes):
     """A valid lock as plain data, with these entries instead."""
     return {**lock_for(EXAMPLES).model_dump(by_alias=True), **changes}
-
-
-def test_a_lock_stands_beside_its_policy():
-    assert lock_path(Path("folder/greed.yaml")) == Path("folder/greed.lock.yaml")
 
 
 def test_numbers_have_five_digits_and_the_same_lock_the_same_text():

@@ -8,7 +8,7 @@ from monitor.policy.files.resolve import resolve
 from monitor.policy.files.source import Running, read_source
 from monitor.policy.fit import fit_policy
 from monitor.policy.fit.detectors import ProbeDetector
-from tests.policy.policy_files import DICTIONARY, MODEL, write_policy
+from tests.policy.policy_files import DICTIONARY, MODEL, PAIR, write_policy
 from tests.policy.synthetic import FEATURES, QUICK, Synthetic, inputs
 
 HEAD = """\
@@ -26,15 +26,15 @@ PROBE = f"probe: {{weights: [1, 0, 0, 0, 0, 0, 0, 0]}}\nrules:\n  - {{name: r, {
 
 def fitted(folder, text):
     path = write_policy(folder, HEAD + text)
-    source = read_source(path)
+    source = read_source(path, None)
     probe = source.model.probe and ProbeDetector(np.asarray(source.weights), 0.0, 1.0)
-    write_lock(path, fit_policy(source.model, (), inputs(Synthetic()), settings=QUICK, pinned=probe))
+    write_lock(path, fit_policy(source.model, (), inputs(Synthetic()), settings=QUICK, pinned=probe), PAIR)
     return path
 
 
 def complaints(path, maxima=Synthetic.maxima):
-    problems = []
-    resolve(read_source(path), Running(MODEL, DICTIONARY, FEATURES, maxima=maxima), problems)
+    problems, running = [], Running(MODEL, DICTIONARY, FEATURES, maxima=maxima)
+    resolve(read_source(path, running), running, problems)
     return [problem.message for problem in problems]
 
 

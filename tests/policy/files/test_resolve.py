@@ -8,41 +8,52 @@ from pydantic import ValidationError
 
 from monitor.policy.files.diagnostics import validate
 from monitor.policy.files.loader import load_policies, set_digest
-from monitor.policy.files.lock import LockModel, lock_path, write_lock
+from monitor.policy.files.lock import LockModel, write_lock
+from monitor.policy.files.lock_folders import lock_path
 from monitor.policy.files.probe_weights import probe_path
 from monitor.policy.files.source import Running, read_source
 from monitor.policy.files.yaml_document import PolicyProblems, read_document
 from monitor.policy.policyset import PolicySet
 from monitor.policy.schema.threshold import LengthThreshold, threshold_at
 from tests.policy.files.resolved import WEIGHTS, WIDTH, relocked, resolved, with_probe
-from tests.policy.policy_files import CONCEPT, DICTIONARY, EXAMPLES, MODEL, PINNED, lock_for, write_policy
+from tests.policy.policy_files import (
+    CONCEPT,
+    DICTIONARY,
+    EXAMPLES,
+    MODEL,
+    PAIR,
+    PINNED,
+    lock_for,
+    write_policy,
+)
 
 
 @pytest.mark.parametrize("size", [WIDTH, 2048])
 def test_a_probe_comes_from_the_lock_inline_or_from_its_file(tmp_path, size):
     weights = np.resize(np.asarray(WEIGHTS, np.float32), size)
     path = with_probe(tmp_path, weights)
-    assert probe_path(path).exists() == (size > 1024)
+    file = probe_path(lock_path(path, PAIR))
+    assert file.exists() == (size > 1024)
     policy, problems = resolved(path, Running(MODEL, DICTIONARY, 100, width=size))
     assert not problems
     (rule,) = policy.rules
     assert (rule.features, rule.probe.name, rule.probe.bias, rule.probe.scale) == ((), "greed", -0.5, 2.0)
     np.testing.assert_allclose(rule.probe.weights, weights, rtol=1e-5)
     assert PolicySet((policy,), "").watch.probes == (rule.probe,)
-    source = read_source(path)
-    assert (probe_path(path) in source.files) == (size > 1024)
-    without = replace(source, files=tuple(file for file in source.files if file != probe_path(path)))
-    assert (set_digest([source], tmp_path) != set_digest([without], tmp_path)) == (size > 1024)
+    source = read_source(path, PAIR)
+    assert (file in source.files) == (size > 1024)
+    without = replace(source, files=tuple(one for one in source.files if one != file))
+    assert (set_digest([source]) != set_digest([without])) == (size > 1024)
 
 
 def test_a_probe_file_that_is_not_the_one_is_refused(tmp_path):
     path = with_probe(tmp_path, np.resize(np.asarray(WEIGHTS, np.float32), 2048))
-    file = probe_path(path)
+    file = probe_path(lock_path(path, PAIR))
     good = file.read_bytes()
     for content, word in ((good + b"\0", "digest"), (b"", "digest"), (None, "cannot be read")):
         file.unlink() if content is None else file.write_bytes(content)
         with pytest.raises(PolicyProblems, match=word) as caught:
-            read_source(path)
+            read_source(path, PAIR)
         assert caught.value.problems[0].file.endswith(".lock.yaml")
 
 
@@ -53,8 +64,8 @@ def test_thresholds_by_length_come_from_the_lock(tmp_path):
         {"up_to": 16, "threshold": 0.5},
         {"up_to": None, "threshold": 0.25},
     ]
-    write_lock(path, LockModel.model_validate(lock))
-    again = validate(read_document(lock_path(path)), LockModel)
+    write_lock(path, LockModel.model_validate(lock), PAIR)
+    again = validate(read_document(lock_path(path, PAIR)), LockModel)
     assert again.rules["stated"].threshold == [
         LengthThreshold(up_to=16, threshold=0.5),
         LengthThreshold(up_to=None, threshold=0.25),
@@ -99,7 +110,7 @@ EXPLAIN = [
 def test_a_learnt_probe_brings_the_features_that_explain_it(tmp_path):
     path = with_probe(tmp_path)
     probe = {"weights": WEIGHTS, "bias": -0.5, "scale": 2.0}
-    write_lock(path, relocked(detector="probe", probe=probe, explain=EXPLAIN))
+    write_lock(path, relocked(detector="probe", probe=probe, explain=EXPLAIN), PAIR)
     policy, problems = resolved(path)
     assert not problems
     (rule,) = policy.rules
@@ -111,7 +122,7 @@ def test_a_learnt_probe_brings_the_features_that_explain_it(tmp_path):
 def test_features_and_a_probe_are_read_together_where_the_lock_says_so(tmp_path):
     path = with_probe(tmp_path)
     probe = {"weights": WEIGHTS, "bias": -0.5, "scale": 2.0}
-    write_lock(path, relocked(detector="combined", probe=probe, explain=EXPLAIN))
+    write_lock(path, relocked(detector="combined", probe=probe, explain=EXPLAIN), PAIR)
     policy, problems = resolved(path)
     assert not problems
     (rule,) = policy.rules
@@ -125,7 +136,7 @@ def test_features_and_a_probe_are_read_together_where_the_lock_says_so(tmp_path)
 def test_a_feature_that_explains_must_be_one_of_the_dictionary(tmp_path):
     path = with_probe(tmp_path)
     probe = {"weights": WEIGHTS, "bias": -0.5, "scale": 2.0}
-    write_lock(path, relocked(detector="probe", probe=probe, explain=[{**EXPLAIN[0], "index": 100}]))
+    write_lock(path, relocked(detector="probe", probe=probe, explain=[{**EXPLAIN[0], "index": 100}]), PAIR)
     policy, problems = resolved(path)
     assert policy is None
     assert ["feature 100 does not exist" in problem.message for problem in problems] == [True]

@@ -118,7 +118,7 @@ def test_each_is_refused_at_its_line(name, tmp_path):
     path = tmp_path / "greed.yaml"
     path.write_text(text)
     with pytest.raises(PolicyProblems) as caught:
-        read_source(path)
+        read_source(path, None)
     shown = str(caught.value)
     assert word in shown
     lines = [p.line for p in caught.value.problems]
@@ -130,24 +130,24 @@ def test_bytes_that_are_not_utf8_are_named_with_their_place(tmp_path):
     path = tmp_path / "greed.yaml"
     path.write_bytes(PINNED.replace("Greed\n", "Gr").encode() + b"\xffeed\n")
     with pytest.raises(PolicyProblems) as caught:
-        read_source(path)
+        read_source(path, None)
     assert "byte 0xff is not UTF-8" in caught.value.problems[0].message
     path.write_bytes(PINNED.encode("utf-16"))
     with pytest.raises(PolicyProblems, match="not UTF-8"):
-        read_source(path)
+        read_source(path, None)
 
 
 def test_a_huge_file_is_not_parsed(tmp_path):
     path = tmp_path / "greed.yaml"
     path.write_text("# " + "x" * (MAX_BYTES + 10))
     with pytest.raises(PolicyProblems, match="is larger than"):
-        read_source(path)
+        read_source(path, None)
 
 
 def test_a_file_that_cannot_be_read_is_a_problem(tmp_path):
     (tmp_path / "greed.yaml").mkdir()
     with pytest.raises(PolicyProblems, match="cannot be read"):
-        read_source(tmp_path / "greed.yaml")
+        read_source(tmp_path / "greed.yaml", None)
 
 
 NOISE = [
@@ -197,7 +197,7 @@ def test_random_edits_give_a_policy_or_problems(seed, tmp_path):
     path = tmp_path / "greed.yaml"
     path.write_bytes(spoilt(np.random.default_rng(seed)))
     try:
-        read_source(path)
+        read_source(path, None)
         found = ()
     except PolicyProblems as error:
         found = error.problems
@@ -217,7 +217,7 @@ def test_random_edits_give_a_policy_or_problems(seed, tmp_path):
 )
 def test_what_the_parser_itself_stumbles_over_is_one_problem(tmp_path, text, place, message):
     with pytest.raises(PolicyProblems) as caught:
-        read_folder(write_policy(tmp_path, text).parent)
+        read_folder(write_policy(tmp_path, text).parent, None)
     (problem,) = caught.value.problems
     assert (problem.line, problem.column) == place
     assert message in problem.message

@@ -16,7 +16,7 @@ from tests.policy.policy_files import CONCEPT, EXAMPLES, lock_for
 @pytest.fixture
 def source(tmp_path):
     (tmp_path / "greed.yaml").write_text(CONCEPT)
-    return read_source(tmp_path / "greed.yaml").model
+    return read_source(tmp_path / "greed.yaml", None).model
 
 
 def cells(text):

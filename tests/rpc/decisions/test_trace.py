@@ -48,8 +48,8 @@ def test_a_generation_is_one_span_below_the_callers_with_its_parts(exported):
         answer = served.stub.Generate(request, timeout=DEADLINE, metadata=HEADER)
         served.score("lie")  # Not sampled, and its caller did not ask for it.
     spans = by_name(exported)
-    assert set(spans) == {"text_completion sae-monitor-demo", "queue", "prefill", "decode", "rules"}
-    request_span = spans["text_completion sae-monitor-demo"]
+    assert set(spans) == {"text_completion tiny", "queue", "prefill", "decode", "rules"}
+    request_span = spans["text_completion tiny"]
     assert f"{request_span.context.trace_id:032x}" == TRACE
     assert f"{request_span.parent.span_id:016x}" == PARENT
     assert request_span.kind is SpanKind.SERVER
@@ -57,7 +57,7 @@ def test_a_generation_is_one_span_below_the_callers_with_its_parts(exported):
     assert {
         names.GEN_AI_OPERATION_NAME: "text_completion",
         names.GEN_AI_PROVIDER_NAME: "sae_monitor",
-        names.GEN_AI_REQUEST_MODEL: "sae-monitor-demo",
+        names.GEN_AI_REQUEST_MODEL: "tiny",
         names.GEN_AI_REQUEST_MAX_TOKENS: 3,
         names.GEN_AI_REQUEST_TEMPERATURE: 0.5,
         names.GEN_AI_REQUEST_SEED: 4,
@@ -89,7 +89,7 @@ def test_no_span_holds_text(exported):
         served.stub.Score(pb.ScoreRequest(input=chat), timeout=DEADLINE)
         list(served.stream("lie about plans", max_new_tokens=3, stop=["never"]))
     spans = exported.get_finished_spans()
-    assert {span.name for span in spans} >= {"score sae-monitor-demo", "text_completion sae-monitor-demo"}
+    assert {span.name for span in spans} >= {"score tiny", "text_completion tiny"}
     said = " ".join(span.to_json() for span in spans)
     assert not any(word in said for word in ("about", "plans", "never", '"lie'))
 

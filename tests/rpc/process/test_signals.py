@@ -18,7 +18,8 @@ from tests.rpc.conftest import DEADLINE, connected, generation
 from tests.telemetry.test_output import talking
 from tests.waiting import wait_for
 
-SERVE = [sys.executable, "-m", "monitor", "serve", "--listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0"]
+PORTS = ["--listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0"]
+SERVE = [sys.executable, "-m", "monitor", "serve", "--pair=tiny", *PORTS]
 LOADING = [sys.executable, "-m", "tests.rpc.talking", "load"]
 CONTAINER = ["unshare", "--pid", "--fork", "--kill-child"]
 """Runs a command as the first process of a namespace, as a container does."""
