@@ -39,6 +39,9 @@ def test_from_texts_to_tables(tmp_path):
     for name in ("power-seeking", "scams"):
         for path in SHIPPED.glob(f"{name}.*"):
             shutil.copy(path, tmp_path)
+        lock = tmp_path / "locks" / "tiny" / f"{name}.lock.yaml"
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(SHIPPED / lock.relative_to(tmp_path), lock)
     (tmp_path / "benign").mkdir()
     lines = (SHIPPED / "benign.jsonl").read_text().splitlines()
     rows = [{"kind": "instructions", **json.loads(line)} for line in lines]

@@ -41,14 +41,15 @@ def policy(verdict, *checks, name="greed", **more):
 @pytest.fixture
 def world(monkeypatch, tmp_path):
     """Stands in for pairs and texts: what was asked, and what a recheck is to find."""
-    asked, found = [], {"policies": (policy(HOLDS),)}
+    asked, asked_locks, found = [], [], {"policies": (policy(HOLDS),)}
 
     class Fake:
         def __init__(self, folder, **more):
             asked.append((folder, more["only"], more["benign"], more["margins"]))
+            asked_locks.append(more["locks"])
 
         def scores(self, pair, tell):
-            return PairScores(pair, "float32", ("", ""), {})
+            return PairScores(pair, "float32", ("", ""), False, {})
 
         def compare(self, pair, scores, against=None):
             asked.append((pair, against and against.model))
@@ -67,7 +68,7 @@ def world(monkeypatch, tmp_path):
             asked.append("record")
             return ["greed.lock.yaml"]
 
-    def opened(model, dictionary, kind, device, *, skip_self_test, dtype):
+    def opened(model, dictionary, kind, device, *, pair_name, skip_self_test, dtype):
         return f"{model} {dictionary} {dtype}"
 
     monkeypatch.setattr("monitor.cli.policy.recheck.Rechecker", Fake)
@@ -78,7 +79,7 @@ def world(monkeypatch, tmp_path):
         done = CliRunner().invoke(app, ["policy", "recheck", str(tmp_path), *more], env={"COLUMNS": "120"})
         return done, " ".join(done.output.split())
 
-    run.asked, run.folder = asked, tmp_path
+    run.asked, run.locks, run.folder = asked, asked_locks, tmp_path
     return run
 
 
@@ -104,6 +105,14 @@ def test_exit_codes_are_in_the_help():
         CliRunner().invoke(app, ["policy", "recheck", "--help"], env={"COLUMNS": "200"}).output.split()
     )
     assert "0 all hold, 10 stale, 11 degraded, 12 inconclusive, 2 an error" in text
+
+
+@pytest.mark.parametrize(
+    ("flags", "locks"), [([], None), (["--pair", "tiny"], "tiny"), (["--pair", "tiny", "--locks", "old"], "old")]
+)
+def test_the_locks_of_a_pair_are_those_of_its_name_unless_said(world, flags, locks):
+    world(*flags)
+    assert world.locks == [locks]
 
 
 def test_the_named_pair_is_opened_and_compared_with_the_locks(world):

@@ -21,6 +21,7 @@ from monitor.records import Mode
 from tests.policy.policy_files import PINNED, write_policy
 
 SHIPPED = Path(__file__).parents[3] / "policies"
+LOCKS = Path("locks/tiny")
 RATE = 0.1
 NAMES = ("power-seeking", "scams", "unsafe-code-bug")
 WORDS = "the river walks slowly beside old houses where people bake bread and talk about rain money power"
@@ -45,9 +46,11 @@ def benign(first, count):
 @pytest.fixture(scope="module")
 def shipped(tmp_path_factory):
     folder = tmp_path_factory.mktemp("policies")
+    (folder / LOCKS).mkdir(parents=True)
     for name in NAMES:
         for path in SHIPPED.glob(f"{name}.*"):
             shutil.copy(path, folder)
+        shutil.copy(SHIPPED / LOCKS / f"{name}.lock.yaml", folder / LOCKS)
     return folder
 
 
@@ -57,10 +60,10 @@ def shared(opened, shipped):
 
 
 def test_thresholds_are_written_into_every_lock(shared, shipped, opened):
-    locks = {source.model.metadata.name: source.lock for source in read_folder(shipped)}
+    locks = {source.model.metadata.name: source.lock for source in read_folder(shipped, "tiny")}
     for name in NAMES:
         (rule,) = locks[name].rules.values()
-        before = read_folder(SHIPPED)
+        before = read_folder(SHIPPED, "tiny")
         (old,) = next(s.lock for s in before if s.model.metadata.name == name).rules.values()
         assert rule.threshold != old.threshold
         assert rule.benign_texts > 240
@@ -71,8 +74,8 @@ def test_thresholds_are_written_into_every_lock(shared, shipped, opened):
 
 
 def test_the_budget_file_says_what_the_set_costs(shared, shipped):
-    budget = read_budget(shipped)
-    assert budget == shared.budget.model_validate(json.loads((shipped / "budget.json").read_text()))
+    budget = read_budget(shipped / LOCKS)
+    assert budget == shared.budget.model_validate(json.loads((shipped / LOCKS / "budget.json").read_text()))
     assert budget.shared
     assert budget.policies["unsafe-code-bug"].enforced == [], "it is experimental, and in shadow"
     assert budget.policies["scams"].enforced == ["written"]
@@ -114,11 +117,11 @@ def test_rules_in_shadow_take_their_own_rate(shared, opened, shipped):
 
 def test_what_a_rule_catches_is_known_for_its_new_thresholds(opened, shipped, tmp_path):
     folder = shutil.copytree(shipped, tmp_path / "policies")
-    (source,) = [one for one in read_folder(folder) if one.path.stem == "scams"]
+    (source,) = [one for one in read_folder(folder, "tiny") if one.path.stem == "scams"]
     held_out = np.full((4, len(EDGES) + 1), -np.inf, np.float32)
     held_out[:, 1] = [-1, 0, 50, 60]
     rule = source.lock.rules["written"].model_copy(update={"held_out": packed(held_out)})
-    write_lock(source.path, source.lock.model_copy(update={"rules": {"written": rule}}))
+    write_lock(source.path, source.lock.model_copy(update={"rules": {"written": rule}}), "tiny")
     found = share_set(opened, folder, list(benign(0, 60)), SETTINGS, lambda line: None)
     (lock,) = found.locks(["scams", "unknown"])
     assert lock.rules["written"].caught == 0.5
@@ -127,10 +130,10 @@ def test_what_a_rule_catches_is_known_for_its_new_thresholds(opened, shipped, tm
 
 def test_too_few_texts_leave_thresholds_alone_and_say_so(opened, shipped, tmp_path):
     folder = shutil.copytree(shipped, tmp_path / "policies")
-    before = {source.path.name: source.lock.rules for source in read_folder(folder)}
+    before = {source.path.name: source.lock.rules for source in read_folder(folder, "tiny")}
     found = share_set(opened, folder, list(benign(0, 12)), SETTINGS, lambda line: None)
     assert not found.budget.shared
-    assert {source.path.name: source.lock.rules for source in read_folder(folder)} == before
+    assert {source.path.name: source.lock.rules for source in read_folder(folder, "tiny")} == before
     assert "too few benign texts to share a budget (20 of a length" in " ".join(
         budget_notes(found.budget, found.sources)
     )

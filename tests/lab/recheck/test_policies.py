@@ -102,7 +102,7 @@ def only(found: Recheck) -> PolicyRecheck:
 
 
 def lock(folder: Path) -> LockModel:
-    [source] = read_folder(folder)
+    [source] = read_folder(folder, "tiny")
     assert source.lock is not None
     return source.lock
 

@@ -20,7 +20,7 @@ from monitor.policy.files.loader import read_folder
 from monitor.policy.files.lock import LockModel, lock_text
 from monitor.policy.fit.lengths import EDGES
 from monitor.policy.fit.readings import TextReadings, TokenReadings
-from tests.policy.policy_files import write_concept
+from tests.policy.policy_files import PAIR, write_concept
 
 RULE = ("rules", "stated")
 
@@ -29,13 +29,15 @@ RULE = ("rules", "stated")
 def source(tmp_path):
     """A policy that reads feature 5, with its lock."""
     write_concept(tmp_path)
-    (found,) = read_folder(tmp_path)
+    (found,) = read_folder(tmp_path, PAIR)
     return found
 
 
 @dataclass
 class LengthReader:
     """Reads feature 5 of every text as its number of words, at each of its words."""
+
+    takes_turns = False
 
     def read(self, texts):
         lengths = [len(text.split()) for text in texts]

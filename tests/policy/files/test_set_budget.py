@@ -24,6 +24,7 @@ from tests.policy.policy_files import (
     EXAMPLES,
     MODEL,
     NOTHING,
+    PAIR,
     PINNED,
     lock_for,
     write_concept,
@@ -63,8 +64,13 @@ def folder(tmp_path):
     return tmp_path
 
 
+def place(folder):
+    """The folder of the locks."""
+    return folder / "locks" / PAIR
+
+
 def made(folder, **changed):
-    sources = read_folder(folder)
+    sources = read_folder(folder, PAIR)
     kinds = ("dialogue", "instructions", "prose", "code")
     return SetBudget.model_validate(
         {
@@ -84,7 +90,7 @@ def made(folder, **changed):
 
 
 def notes(budget, folder):
-    return list(budget_notes(budget, read_folder(folder)))
+    return list(budget_notes(budget, read_folder(folder, PAIR)))
 
 
 def test_a_budget_that_holds_for_everything_has_nothing_to_say(folder):
@@ -93,18 +99,18 @@ def test_a_budget_that_holds_for_everything_has_nothing_to_say(folder):
 
 def test_it_is_read_as_it_was_written(folder):
     budget = made(folder)
-    path = write_budget(folder, budget)
+    path = write_budget(place(folder), budget)
     assert path.name == BUDGET_FILE
-    assert read_budget(folder) == SetBudget.model_validate(as_written(budget.model_dump(by_alias=True)))
+    assert read_budget(place(folder)) == SetBudget.model_validate(as_written(budget.model_dump(by_alias=True)))
     assert len(path.read_text().splitlines()) < 120, "a rate stands in one line"
-    assert [source.model.metadata.name for source in read_folder(folder)] == ["greed", "loud"], (
+    assert [source.model.metadata.name for source in read_folder(folder, PAIR)] == ["greed", "loud"], (
         "and is no policy"
     )
     path.write_text('{"rate": 2}')
     with pytest.raises(PolicyProblems, match=r"(?s)budget\.json:1:1: .*run `sae-monitor policy budget`"):
         check_folder(folder)
     path.unlink()
-    assert read_budget(folder) is None
+    assert read_budget(place(folder)) is None
 
 
 def test_texts_that_are_too_few_are_named(folder):
@@ -143,7 +149,7 @@ def test_a_length_that_fires_more_than_the_budget_is_named_with_the_rules_that_n
 
 def test_a_set_that_changed_since_is_named(folder):
     budget = made(folder)
-    lock = folder / "greed.lock.yaml"
+    lock = place(folder) / "greed.lock.yaml"
     lock.write_text(lock.read_text().replace("threshold: 0.25", "threshold: 0.3"))
     moved = "greed: thresholds or modes are not those that the budget was shared over; run `sae-monitor policy budget`"
     assert notes(budget, folder) == [moved]
@@ -160,25 +166,25 @@ def test_a_set_that_changed_since_is_named(folder):
 
 
 def test_a_digest_is_of_thresholds_alone(folder):
-    (source, _) = read_folder(folder)
+    (source, _) = read_folder(folder, PAIR)
     before = thresholds_digest(source)
-    lock = folder / "greed.lock.yaml"
+    lock = place(folder) / "greed.lock.yaml"
     lock.write_text(lock.read_text().replace("benign_rate: 0.01", "benign_rate: 0.02"))
-    assert thresholds_digest(read_folder(folder)[0]) == before
+    assert thresholds_digest(read_folder(folder, PAIR)[0]) == before
 
 
 def test_policy_check_shows_it_and_a_server_warns_of_it(folder):
-    write_budget(folder, made(folder, context=8192))
+    write_budget(place(folder), made(folder, context=8192))
     checked = check_folder(folder)
-    assert checked.budget.rate == 0.01
-    assert any(note.startswith("budget: no rate is promised for prompts of") for note in checked.notes)
+    assert [(pair, budget.rate) for pair, budget in checked.budgets] == [(PAIR, 0.01)]
+    assert any(note.startswith(f"locks/{PAIR}: budget: no rate is promised for prompts of") for note in checked.notes)
     loaded = load_policies(folder, dictionary_digest=DICTIONARY, model_digest=MODEL, features=100)
     assert len(loaded.notes) == 2
     budget = made(folder, model={"name": "other", "digest": NOTHING})
-    write_budget(folder, budget)
+    write_budget(place(folder), budget)
     other = load_policies(folder, dictionary_digest=DICTIONARY, model_digest=MODEL, features=100)
     assert other.notes == ("budget.json is of another model, other; run `sae-monitor policy budget`",)
-    assert [source.model.metadata.name for source in budgeted_sources(budget, read_folder(folder))] == [
+    assert [source.model.metadata.name for source in budgeted_sources(budget, read_folder(folder, PAIR))] == [
         "loud"
     ]
 
@@ -192,8 +198,8 @@ def test_a_lock_says_what_its_policy_spends(folder):
     ]
     assert (found.shares[0].low, found.shares[0].high, found.uncalibrated) == (0.001, 0.009, [])
     lock = lock_for(EXAMPLES).model_copy(update={"budget": found})
-    (folder / "greed.lock.yaml").write_text(lock_text(lock))
-    assert read_folder(folder)[0].lock.budget == found
+    (place(folder) / "greed.lock.yaml").write_text(lock_text(lock))
+    assert read_folder(folder, PAIR)[0].lock.budget == found
     assert (
         json.loads(LockModel.model_validate(lock.model_dump(by_alias=True)).model_dump_json())["budget"][
             "rate"
