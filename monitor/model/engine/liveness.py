@@ -27,6 +27,8 @@ CLEAN = 3
 """So many passes in a row of which every row was scored show as much as a request of its own."""
 _LOOK = 0.05
 """Seconds between two looks at a queue."""
+_SOON = 0.5
+"""Seconds in which the passes of a busy queue may show it, before a request is submitted."""
 
 
 class _PassRunner(Protocol):
@@ -120,7 +122,12 @@ def _shows(
 ) -> bool:
     """True where a queue scores what it runs, by its passes where it is busy, or by the request of `submit`."""
     until = time.monotonic() + timeout
-    if _clean(queue):
+    soon = min(until, time.monotonic() + _SOON)
+    while not _clean(queue):
+        if queue.running() == 0 or time.monotonic() >= soon:
+            break
+        time.sleep(_LOOK)  # whoever runs anyway may show it, and then needs no other request beside it
+    else:
         return True
     try:
         submit()
