@@ -149,7 +149,8 @@ def test_scaled_weights_are_stale_and_new_thresholds_mend_that(
     assert (now.rules[rule.name].benign_rate, now.card) == (then.rules[rule.name].benign_rate, then.card)
     again = Rechecker(folder)
     assert again.compare(other, scores).verdict is HOLDS
-    assert again.compare(pair, base).verdict is STALE
+    # Lowered thresholds fire more; whether recall holds too cannot be told from so few texts.
+    assert again.compare(pair, base).verdict in (STALE, INCONCLUSIVE)
 
 
 def test_a_destroyed_direction_is_degraded_and_stays_as_it_is(folder: Path) -> None:
@@ -200,7 +201,7 @@ def test_another_digest_does_not_matter_and_is_said_and_written(
 ) -> None:
     path, other = next(folder.rglob("*.lock.yaml")), "sha256:" + "5" * 64
     path.write_text(path.read_text().replace(pair.loaded.digest, other))
-    with pytest.raises(PolicyError, match="was fitted to another model"):
+    with pytest.raises(PolicyError, match="is of another model"):
         load_set(folder, running_of(pair))
     rechecker = Rechecker(folder)
     found = rechecker.compare(pair, base)
