@@ -20,6 +20,11 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(_PAIRS))
 
 
+def complete() -> tuple[str, ...]:
+    """The names of those pairs whose dictionary this installation has."""
+    return tuple(name for name in names() if _PAIRS[name].dictionary.is_dir())
+
+
 def named(name: str | None = None) -> NamedPair:
     """The pair of a name, or the default one; ConfigurationError that says which there are."""
     pair = _PAIRS.get(name or DEFAULT)
@@ -91,7 +96,9 @@ def chosen_pair(
             )
         pair, model = str(model), None
     found = named(pair)
-    return ChosenPair(str(model or found.model_path()), found.dictionary_path(), found)
+    # Nobody is to fetch weights for which there is no dictionary.
+    own = found.dictionary_path()
+    return ChosenPair(str(model or found.model_path()), own, found)
 
 
 def chosen_dictionary(pair: str | None = None, dictionary: str | Path | None = None) -> str | Path:

@@ -1,5 +1,6 @@
 """Pairs by name: which there are, what is chosen from what is given, and what is said where parts are missing."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,17 @@ def test_the_pairs_have_names_and_one_is_the_default():
     assert named("tiny") is tiny.PAIR
     with pytest.raises(ConfigurationError, match=r"there is no pair 'small'. There are smollm2: .*; tiny: "):
         named("small")
+
+
+def test_a_pair_is_complete_with_its_dictionary_and_its_weights_are_asked_for_after_that(mine):
+    assert {"mine", "tiny"} <= set(registry.complete())
+    mine.dictionary.rmdir()
+    assert "mine" not in registry.complete()
+    with (
+        registered(replace(mine, weights=lambda: None)),
+        pytest.raises(DictionaryError, match="no dictionary"),
+    ):
+        chosen_pair("mine")
 
 
 def test_every_pair_says_what_it_is_and_whose():

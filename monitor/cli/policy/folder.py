@@ -40,7 +40,7 @@ def check(policies: Annotated[Path, typer.Argument(help="Folder of policies.")])
 
 def lock_lines(found: Sequence[PairLocks], policies: Path) -> Iterator[str]:
     """A line for each folder of locks; and, where there are locks of a pair with a name, for the other such pairs."""
-    known = registry.names()
+    known = registry.complete()
     for one in found:
         line = f"locks/{one.pair}: {words.counted(len(one.there), 'lock')}"
         if one.missing:

@@ -1,14 +1,17 @@
 """`policy check`, `schema` and `reload`: what needs no model."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from monitor.cli.policy.folder import in_force
+from monitor.pairs import tiny
 from monitor.policy.files.lock_folders import lock_path
 from monitor.policy.schema.policy import json_schema
 from monitor.v1 import monitor_pb2 as pb
 from tests.cli.policy.tools import run
+from tests.pairs.registered import registered
 from tests.policy.policy_files import PAIR, PINNED, write_concept, write_policy
 
 
@@ -66,4 +69,7 @@ def test_check_lists_the_pairs_that_there_are_locks_for_and_lack_them(tmp_path):
         f"locks/tiny: 1 lock; missing for envy: `sae-monitor policy fit {tmp_path} --pair tiny` makes them\n"
         in said
     )
-    assert f"locks/smollm2: none; `sae-monitor policy fit {tmp_path} --pair smollm2` makes them\n" in said
+    assert "locks/smollm2" not in said, "its dictionary is not here"
+    with registered(replace(tiny.PAIR, name="twin")):
+        said = run("check", tmp_path).output
+    assert f"locks/twin: none; `sae-monitor policy fit {tmp_path} --pair twin` makes them\n" in said

@@ -108,7 +108,8 @@ def test_exit_codes_are_in_the_help():
 
 
 @pytest.mark.parametrize(
-    ("flags", "locks"), [([], None), (["--pair", "tiny"], "tiny"), (["--pair", "tiny", "--locks", "old"], "old")]
+    ("flags", "locks"),
+    [([], None), (["--pair", "tiny"], "tiny"), (["--pair", "tiny", "--locks", "old"], "old")],
 )
 def test_the_locks_of_a_pair_are_those_of_its_name_unless_said(world, flags, locks):
     world(*flags)

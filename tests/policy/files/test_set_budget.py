@@ -101,7 +101,9 @@ def test_it_is_read_as_it_was_written(folder):
     budget = made(folder)
     path = write_budget(place(folder), budget)
     assert path.name == BUDGET_FILE
-    assert read_budget(place(folder)) == SetBudget.model_validate(as_written(budget.model_dump(by_alias=True)))
+    assert read_budget(place(folder)) == SetBudget.model_validate(
+        as_written(budget.model_dump(by_alias=True))
+    )
     assert len(path.read_text().splitlines()) < 120, "a rate stands in one line"
     assert [source.model.metadata.name for source in read_folder(folder, PAIR)] == ["greed", "loud"], (
         "and is no policy"
@@ -177,7 +179,9 @@ def test_policy_check_shows_it_and_a_server_warns_of_it(folder):
     write_budget(place(folder), made(folder, context=8192))
     checked = check_folder(folder)
     assert [(pair, budget.rate) for pair, budget in checked.budgets] == [(PAIR, 0.01)]
-    assert any(note.startswith(f"locks/{PAIR}: budget: no rate is promised for prompts of") for note in checked.notes)
+    assert any(
+        note.startswith(f"locks/{PAIR}: budget: no rate is promised for prompts of") for note in checked.notes
+    )
     loaded = load_policies(folder, dictionary_digest=DICTIONARY, model_digest=MODEL, features=100)
     assert len(loaded.notes) == 2
     budget = made(folder, model={"name": "other", "digest": NOTHING})
