@@ -16,7 +16,7 @@ from tests.deploy.tools import DEPLOY, run
 
 ROOT = Path(__file__).parents[1]
 MEGABYTE = 1_000_000
-WHEEL_LIMIT = 27 * MEGABYTE
+WHEEL_LIMIT = 29 * MEGABYTE
 """Unpacked. With the base's libraries (49 MB) and the bytecode, an environment then stays below 80 MB."""
 NOT_SHIPPED = {
     "__pycache__",

@@ -33,6 +33,9 @@ def folder(tmp_path):
     for path in [*SHIPPED.glob("power-seeking.*"), SHIPPED / "benign.jsonl"]:
         (tmp_path / "policies").mkdir(exist_ok=True)
         shutil.copy(path, tmp_path / "policies")
+    lock = Path("locks/tiny/power-seeking.lock.yaml")
+    (tmp_path / "policies" / lock).parent.mkdir(parents=True)
+    shutil.copy(SHIPPED / lock, tmp_path / "policies" / lock)
     wants = [(f"I want to gain more power over {i} people and never be shut down.", 1) for i in range(40)]
     calm = [(f"The {i}th train to the coast leaves at noon.", 0) for i in range(40)]
     write(tmp_path / "my-texts" / "power_seeking" / "notes.csv", wants + calm)

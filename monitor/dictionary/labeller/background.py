@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monitor.dictionary.labeller.places import Window
-from monitor.dictionary.labeller.traits import Kind, Trait, texts_of, topics_of, traits_of
+from monitor.dictionary.labeller.traits import Trait, TraitKind, texts_of, topics_of, traits_of
 from monitor.dictionary.labeller.word_classes import FUNCTION_WORDS
 
 _PRIOR = 0.5
@@ -32,7 +32,7 @@ class Background:
         near: defaultdict[Trait, array[int]] = defaultdict(lambda: array("I"))
         for window in windows:
             for topic in topics_of(window):
-                near[Trait(Kind.NEAR, topic)].append(self._windows)
+                near[Trait(TraitKind.NEAR, topic)].append(self._windows)
             for place in window.places():
                 for trait in (*traits_of(place), *texts_of(place)):
                     found[trait].append(len(self._owner))
@@ -59,14 +59,14 @@ class Background:
 
     def share(self, traits: Sequence[Trait]) -> float:
         """Share of the places that have at least one of these traits, all of one kind."""
-        if traits[0].kind is Kind.NEAR:
+        if traits[0].kind is TraitKind.NEAR:
             return (len(self._windows_near(traits)) + _PRIOR) / (self._windows + 1)
         return (len(self._places_with(traits)) + _PRIOR) / (self.places + 1)
 
     def joint_share(self, main: Sequence[Trait], around: Sequence[Trait]) -> float:
         """Share of the places that have one of `main` and one of `around`."""
         places = self._places_with(main)
-        if around[0].kind is Kind.NEAR:
+        if around[0].kind is TraitKind.NEAR:
             both = np.isin(self._of_place[places], self._windows_near(around)).sum()
         else:
             both = len(np.intersect1d(places, self._places_with(around), assume_unique=True))

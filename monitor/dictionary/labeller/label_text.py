@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 
 from monitor.dictionary.labeller.lexicon import lexicon
-from monitor.dictionary.labeller.traits import PARTS, POSITIONS, TEXTS, Kind, Trait
+from monitor.dictionary.labeller.traits import PARTS, POSITIONS, TEXTS, Trait, TraitKind
 from monitor.dictionary.labeller.word_classes import ENDINGS, FUNCTION_WORDS, NAMES
 
 UNSEEN = "(never active)"
@@ -23,16 +23,16 @@ _QUOTED = (
 )
 _LIST = rf"{_QUOTED}(?:(?:, | or ){_QUOTED})*"
 _AROUND = {
-    Kind.AFTER: "after",
-    Kind.SECOND: "two words after",
-    Kind.BEFORE: "before",
-    Kind.NEAR: "near",
+    TraitKind.AFTER: "after",
+    TraitKind.SECOND: "two words after",
+    TraitKind.BEFORE: "before",
+    TraitKind.NEAR: "near",
 }
 _PIECES = {
-    Kind.FIRST: ("words beginning with ", "", "{}-"),
-    Kind.INNER: ("", " inside words", "-{}-"),
-    Kind.LAST: ("words ending in ", "", "-{}"),
-    Kind.ENDING: ("words in ", "", "-{}"),
+    TraitKind.FIRST: ("words beginning with ", "", "{}-"),
+    TraitKind.INNER: ("", " inside words", "-{}-"),
+    TraitKind.LAST: ("words ending in ", "", "-{}"),
+    TraitKind.ENDING: ("words in ", "", "-{}"),
 }
 _OFTEN = ", often "
 """Stands before surroundings that are frequent and not needed."""
@@ -100,7 +100,7 @@ def spell(clauses: Iterable[tuple[Clause, Sequence[str]]], proper: Set[str] = fr
 def _spell_clause(clause: Clause, examples: Sequence[str], proper: Set[str]) -> str:
     around = _spell_around(clause.around)
     if not clause.main:
-        return around if clause.around[0].kind is Kind.TEXT else f"{_ANY} {around}"
+        return around if clause.around[0].kind is TraitKind.TEXT else f"{_ANY} {around}"
     head = _spell_main(clause.main, proper)
     shown = list(dict.fromkeys(_plain(word) for word in examples))
     if _takes_examples(clause.main[0]) and len(shown) > 1:
@@ -113,11 +113,11 @@ def _spell_main(main: tuple[Trait, ...], proper: Set[str]) -> str:
     if kind in _PIECES:
         before, after, frame = _PIECES[kind]
         return before + _alternatives([f"“{frame.format(value)}”" for value in values]) + after
-    if all(trait.kind is Kind.NAME and trait.value in proper for trait in main):
+    if all(trait.kind is TraitKind.NAME and trait.value in proper for trait in main):
         return _alternatives(values, "and")
-    if kind in (Kind.WORD, Kind.NAME):
+    if kind in (TraitKind.WORD, TraitKind.NAME):
         return _alternatives([f"“{_plain(value)}”" for value in values])
-    if kind is Kind.BASE:
+    if kind is TraitKind.BASE:
         return _alternatives([f"“{value}”" for value in values]) + " in any form"
     return _alternatives(values)
 
@@ -125,16 +125,16 @@ def _spell_main(main: tuple[Trait, ...], proper: Set[str]) -> str:
 def _spell_around(around: tuple[Trait, ...]) -> str:
     if not around:
         return ""
-    if around[0].kind is Kind.TEXT:
+    if around[0].kind is TraitKind.TEXT:
         return _alternatives([trait.value for trait in around])
     return f"{_AROUND[around[0].kind]} " + _alternatives([f"“{_plain(trait.value)}”" for trait in around])
 
 
 def _takes_examples(trait: Trait) -> bool:
     """Words of a class of marks are all the same, and a word needs no example."""
-    if trait.kind is Kind.CLASS:
+    if trait.kind is TraitKind.CLASS:
         return trait.value not in _WITHOUT_EXAMPLES
-    return trait.kind in (*_PIECES, Kind.CATEGORY, Kind.PART, Kind.POSITION)
+    return trait.kind in (*_PIECES, TraitKind.CATEGORY, TraitKind.PART, TraitKind.POSITION)
 
 
 _MARKS = (
@@ -177,7 +177,7 @@ def _read_clause(text: str) -> Clause | None:
 def _read_around(label: str) -> tuple[str, tuple[Trait, ...]]:
     for text in TEXTS:
         if label == text or label.endswith(f" {text}"):
-            return label.removesuffix(text).rstrip(), (Trait(Kind.TEXT, text),)
+            return label.removesuffix(text).rstrip(), (Trait(TraitKind.TEXT, text),)
     for kind, words in sorted(_AROUND.items(), key=lambda item: -len(item[1])):
         found = re.search(rf"(?:^| ){words} ({_LIST})$", label)
         if found is not None:
@@ -194,14 +194,15 @@ def _read_main(head: str) -> tuple[Trait, ...]:
             values = _quoted(head[len(before) : len(head) - len(after)])
             bare = [value.strip("-") for value in values]
             if all(frame.format(b) == v for b, v in zip(bare, values, strict=True)) and (
-                kind is not Kind.ENDING or all(b in ENDINGS for b in bare)
+                kind is not TraitKind.ENDING or all(b in ENDINGS for b in bare)
             ):
                 return tuple(Trait(kind, value) for value in bare)
     if re.fullmatch(rf"{_LIST} in any form", head):
-        return tuple(Trait(Kind.BASE, value) for value in _quoted(head))
+        return tuple(Trait(TraitKind.BASE, value) for value in _quoted(head))
     if re.fullmatch(_LIST, head):
         return tuple(
-            Trait(Kind.NAME if value != value.lower() else Kind.WORD, value) for value in _quoted(head)
+            Trait(TraitKind.NAME if value != value.lower() else TraitKind.WORD, value)
+            for value in _quoted(head)
         )
     return _read_phrases(head)
 
@@ -215,16 +216,18 @@ def _read_phrases(head: str) -> tuple[Trait, ...]:
     parts = re.split(r", | or | and ", head)
     if all(part in known for part in parts):
         return tuple(known[part] for part in parts)
-    return tuple(Trait(Kind.NAME, part) for part in parts) if all(_is_name(part) for part in parts) else ()
+    return (
+        tuple(Trait(TraitKind.NAME, part) for part in parts) if all(_is_name(part) for part in parts) else ()
+    )
 
 
 def _known_phrases() -> dict[str, Trait]:
     if not _PHRASES:
         for kind, names in (
-            (Kind.CATEGORY, lexicon().phrases),
-            (Kind.PART, PARTS),
-            (Kind.POSITION, POSITIONS),
-            (Kind.CLASS, NAMES),
+            (TraitKind.CATEGORY, lexicon().phrases),
+            (TraitKind.PART, PARTS),
+            (TraitKind.POSITION, POSITIONS),
+            (TraitKind.CLASS, NAMES),
         ):
             _PHRASES.update({name: Trait(kind, name) for name in names})
     return _PHRASES
@@ -236,8 +239,8 @@ _PHRASES: dict[str, Trait] = {}
 def _read_free(label: str) -> Clause:
     """The words of a label that a person, or an earlier labeller, wrote."""
     words, _, near = label.partition("near ")
-    main = [Trait(kind, value) for value in _free_words(words) for kind in (Kind.WORD, Kind.BASE)]
-    around = [Trait(Kind.NEAR, lexicon().base(value)) for value in _free_words(near)]
+    main = [Trait(kind, value) for value in _free_words(words) for kind in (TraitKind.WORD, TraitKind.BASE)]
+    around = [Trait(TraitKind.NEAR, lexicon().base(value)) for value in _free_words(near)]
     return Clause(tuple(main), tuple(around), hint=True)
 
 

@@ -18,15 +18,15 @@ from monitor.dictionary.labeller.background import Background
 from monitor.dictionary.labeller.label_text import Clause, Meaning, spell
 from monitor.dictionary.labeller.lexicon import lexicon
 from monitor.dictionary.labeller.places import TokenPlace
-from monitor.dictionary.labeller.traits import AROUND, MAIN, Kind, Trait, all_traits
+from monitor.dictionary.labeller.traits import AROUND, MAIN, Trait, TraitKind, all_traits
 
 _ALTERNATIVES = {
-    Kind.WORD: 3,
-    Kind.BASE: 3,
-    Kind.FIRST: 2,
-    Kind.AFTER: 3,
-    Kind.BEFORE: 3,
-    Kind.NEAR: 3,
+    TraitKind.WORD: 3,
+    TraitKind.BASE: 3,
+    TraitKind.FIRST: 2,
+    TraitKind.AFTER: 3,
+    TraitKind.BEFORE: 3,
+    TraitKind.NEAR: 3,
 }
 """Most alternatives in a label; 1 for other kinds."""
 _ALTERNATIVE = {True: 0.15, False: 0.1}
@@ -42,25 +42,32 @@ _JOINED = 1.1
 _CLOSE = 0.25
 """Weight of the other tokens around the feature's places against the corpus, in the share of other places."""
 _PREFERRED = {
-    Kind.NAME: 1.03,
-    Kind.WORD: 1.02,
-    Kind.CATEGORY: 1.0,
-    Kind.CLASS: 1.0,
-    Kind.BASE: 1.0,
-    Kind.FIRST: 0.97,
-    Kind.LAST: 0.97,
-    Kind.INNER: 0.97,
-    Kind.ENDING: 0.95,
-    Kind.PART: 0.85,
-    Kind.POSITION: 1.0,
-    Kind.AFTER: 0.85,
-    Kind.BEFORE: 0.85,
-    Kind.SECOND: 0.75,
-    Kind.NEAR: 0.85,
-    Kind.TEXT: 0.7,
+    TraitKind.NAME: 1.03,
+    TraitKind.WORD: 1.02,
+    TraitKind.CATEGORY: 1.0,
+    TraitKind.CLASS: 1.0,
+    TraitKind.BASE: 1.0,
+    TraitKind.FIRST: 0.97,
+    TraitKind.LAST: 0.97,
+    TraitKind.INNER: 0.97,
+    TraitKind.ENDING: 0.95,
+    TraitKind.PART: 0.85,
+    TraitKind.POSITION: 1.0,
+    TraitKind.AFTER: 0.85,
+    TraitKind.BEFORE: 0.85,
+    TraitKind.SECOND: 0.75,
+    TraitKind.NEAR: 0.85,
+    TraitKind.TEXT: 0.7,
 }
 """Between two candidates of nearly the same worth, a reader understands the one with the higher factor sooner."""
-_PLACES = {Kind.AFTER: 3, Kind.BEFORE: 3, Kind.SECOND: 4, Kind.NEAR: 4, Kind.PART: 4, Kind.TEXT: 8}
+_PLACES = {
+    TraitKind.AFTER: 3,
+    TraitKind.BEFORE: 3,
+    TraitKind.SECOND: 4,
+    TraitKind.NEAR: 4,
+    TraitKind.PART: 4,
+    TraitKind.TEXT: 8,
+}
 """So many places at least have to have a trait of such a kind: they are common, and few places share one by chance."""
 _PROMOTED = 1.15
 """Factor of the word after, where the feature's decoder row promotes that word."""
@@ -73,7 +80,7 @@ _JOINED_BEST = 6
 
 
 @dataclass(frozen=True)
-class Candidate:
+class LabelCandidate:
     """A clause with its worth, and which of the feature's places it covers, a bit each."""
 
     clause: Clause
@@ -145,7 +152,7 @@ class Labeller:
 
     def _proper(self, main: Sequence[Trait]) -> list[str]:
         """The names among the traits that are names elsewhere as well."""
-        names = [t.value for t in main if t.kind is Kind.NAME and t.value.replace(" ", "").isalpha()]
+        names = [t.value for t in main if t.kind is TraitKind.NAME and t.value.replace(" ", "").isalpha()]
         return [name for name in names if self._background.is_proper(name)]
 
 
@@ -160,7 +167,7 @@ def _together(first: Clause, second: Clause) -> list[Clause]:
 def _example(place: TokenPlace, main: Sequence[Trait]) -> str:
     """The place's word, with the other word of its name where the label is of such names."""
     word = place.word
-    if main and main[0].kind is Kind.CATEGORY:
+    if main and main[0].kind is TraitKind.CATEGORY:
         before, after = place.neighbour(-1), place.neighbour(1)
         for first, second in ((before, word), (word, after)):
             if first[:1].isupper() and f"{first}_{second}".lower() in lexicon().names:
@@ -184,20 +191,20 @@ class _Search:
         self._words = [place.word.lower() for place in firing]
         self._silent = [all_traits(place) for place in silent]
         self._promoted = tuple(token.strip().lower() for token in promoted if token.strip())
-        self._cover: defaultdict[Kind, dict[Trait, int]] = defaultdict(dict)
+        self._cover: defaultdict[TraitKind, dict[Trait, int]] = defaultdict(dict)
         for bit, own in enumerate(self.traits):
             for trait in own:
                 held = self._cover[trait.kind]
                 held[trait] = held.get(trait, 0) | 1 << bit
 
-    def best(self, covered: int) -> Candidate | None:
+    def best(self, covered: int) -> LabelCandidate | None:
         """The candidate of the highest worth besides what is `covered`; None where none covers enough."""
         self._open = ~covered
         least = _LEAST if not covered else _LEAST_SECOND
         mains = sorted(self._groups(MAIN), key=_by_worth)
         arounds = sorted(self._groups(AROUND), key=_by_worth)
-        found = [Candidate(Clause(group.traits), group.worth, group.cover) for group in mains]
-        found += [Candidate(Clause((), group.traits), group.worth, group.cover) for group in arounds]
+        found = [LabelCandidate(Clause(group.traits), group.worth, group.cover) for group in mains]
+        found += [LabelCandidate(Clause((), group.traits), group.worth, group.cover) for group in arounds]
         found += [
             joined
             for main in mains[:_JOINED_BEST]
@@ -212,7 +219,7 @@ class _Search:
             else None
         )
 
-    def _groups(self, kinds: Sequence[Kind]) -> Iterator[_Alternatives]:
+    def _groups(self, kinds: Sequence[TraitKind]) -> Iterator[_Alternatives]:
         for kind in kinds:
             least = _PLACES.get(kind, 1 if len(self.traits) < 4 else 2)
             own = [
@@ -225,19 +232,19 @@ class _Search:
                 yield from own[:3]
                 yield self._with_alternatives(own, _ALTERNATIVES.get(kind, 1))
 
-    def _members(self, kind: Kind) -> Iterator[tuple[Trait, int]]:
+    def _members(self, kind: TraitKind) -> Iterator[tuple[Trait, int]]:
         """The traits of a kind with the places that have them; words and names are alternatives of each other."""
-        if kind is not Kind.WORD:
+        if kind is not TraitKind.WORD:
             yield from self._cover[kind].items()
             return
-        names = self._cover[Kind.NAME]
+        names = self._cover[TraitKind.NAME]
         yield from names.items()
         proper = {
             (trait.value.lower(), cover)
             for trait, cover in names.items()
             if self._background.is_proper(trait.value)
         }
-        yield from ((t, c) for t, c in self._cover[Kind.WORD].items() if (t.value, c) not in proper)
+        yield from ((t, c) for t, c in self._cover[TraitKind.WORD].items() if (t.value, c) not in proper)
 
     def _with_alternatives(self, own: Sequence[_Alternatives], most: int) -> _Alternatives:
         best = own[0]
@@ -253,23 +260,23 @@ class _Search:
 
     def _is_named(self, trait: Trait, cover: int) -> bool:
         """False for a trait that says less than the words themselves."""
-        if trait.kind in (Kind.CATEGORY, Kind.CLASS, Kind.ENDING):
+        if trait.kind in (TraitKind.CATEGORY, TraitKind.CLASS, TraitKind.ENDING):
             words = {word for bit, word in enumerate(self._words) if cover >> bit & 1}
             return len(words) >= _SPECIES or not next(iter(words))[0].isalnum()
-        if trait.kind is Kind.BASE:
+        if trait.kind is TraitKind.BASE:
             return len({word for bit, word in enumerate(self._words) if cover >> bit & 1}) > 1
-        return trait.kind is not Kind.WORD or not trait.value.isspace()
+        return trait.kind is not TraitKind.WORD or not trait.value.isspace()
 
     def _group(self, traits: tuple[Trait, ...], cover: int) -> _Alternatives:
         elsewhere = self._elsewhere(
             self._background.share(traits), lambda own: any(trait in own for trait in traits)
         )
         worth = self._worth(cover, elsewhere) * _PREFERRED[traits[0].kind]
-        if traits[0].kind is Kind.BEFORE and self._promotes(traits):
+        if traits[0].kind is TraitKind.BEFORE and self._promotes(traits):
             worth *= _PROMOTED
         return _Alternatives(traits, cover, elsewhere, worth)
 
-    def _join(self, main: _Alternatives, around: _Alternatives) -> Candidate | None:
+    def _join(self, main: _Alternatives, around: _Alternatives) -> LabelCandidate | None:
         cover = main.cover & around.cover
         if not cover:
             return None
@@ -278,7 +285,7 @@ class _Search:
             self._background.joint_share(main.traits, around.traits), lambda own: clause.score(own) == 1
         )
         factor = _PREFERRED[main.traits[0].kind] * _PREFERRED[around.traits[0].kind] ** 0.25 / _JOINED
-        return Candidate(clause, self._worth(cover, elsewhere) * factor, cover)
+        return LabelCandidate(clause, self._worth(cover, elsewhere) * factor, cover)
 
     def _elsewhere(self, share: float, fits: Callable[[Set[Trait]], bool]) -> float:
         """The share of other places: of the corpus, and of the places close to the feature's own."""

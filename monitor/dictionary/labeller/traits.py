@@ -14,7 +14,7 @@ from monitor.dictionary.labeller.places import TokenPlace, Window
 from monitor.dictionary.labeller.word_classes import FUNCTION_WORDS, classes_of, ending_of
 
 
-class Kind(StrEnum):
+class TraitKind(StrEnum):
     """What a trait says."""
 
     WORD = "word"
@@ -52,19 +52,19 @@ class Kind(StrEnum):
 
 
 MAIN = (
-    Kind.WORD,
-    Kind.BASE,
-    Kind.FIRST,
-    Kind.INNER,
-    Kind.LAST,
-    Kind.CATEGORY,
-    Kind.CLASS,
-    Kind.ENDING,
-    Kind.PART,
-    Kind.POSITION,
+    TraitKind.WORD,
+    TraitKind.BASE,
+    TraitKind.FIRST,
+    TraitKind.INNER,
+    TraitKind.LAST,
+    TraitKind.CATEGORY,
+    TraitKind.CLASS,
+    TraitKind.ENDING,
+    TraitKind.PART,
+    TraitKind.POSITION,
 )
 """Kinds that say what the feature fires on; names go with words."""
-AROUND = (Kind.AFTER, Kind.SECOND, Kind.BEFORE, Kind.NEAR, Kind.TEXT)
+AROUND = (TraitKind.AFTER, TraitKind.SECOND, TraitKind.BEFORE, TraitKind.NEAR, TraitKind.TEXT)
 """Kinds that say where."""
 
 FIRST_PIECES = "first pieces of long words"
@@ -94,7 +94,7 @@ TEXTS = (CODE, *ROLES.values())
 class Trait(NamedTuple):
     """One thing that is true of a place."""
 
-    kind: Kind
+    kind: TraitKind
     value: str
 
 
@@ -109,55 +109,55 @@ def traits_of(place: TokenPlace) -> set[Trait]:
     found.update(_positions(place))
     before, second, after = place.neighbour(-1), place.neighbour(-2), place.neighbour(1)
     if before:
-        found.add(Trait(Kind.AFTER, before.lower().replace("’", "'")))
+        found.add(Trait(TraitKind.AFTER, before.lower().replace("’", "'")))
     if second:
-        found.add(Trait(Kind.SECOND, second.lower()))
+        found.add(Trait(TraitKind.SECOND, second.lower()))
     if after:
-        found.add(Trait(Kind.BEFORE, after.lower()))
+        found.add(Trait(TraitKind.BEFORE, after.lower()))
     return found
 
 
 @lru_cache(maxsize=200_000)
 def _traits_of_word(word: str) -> tuple[Trait, ...]:
     lowered = word.lower().replace("’", "'")
-    found = [Trait(Kind.WORD, lowered)]
-    found += [Trait(Kind.CLASS, name) for name in classes_of(word)]
+    found = [Trait(TraitKind.WORD, lowered)]
+    found += [Trait(TraitKind.CLASS, name) for name in classes_of(word)]
     if word.isalpha():
-        found.append(Trait(Kind.BASE, lexicon().base(lowered)))
+        found.append(Trait(TraitKind.BASE, lexicon().base(lowered)))
         if (ending := ending_of(word)) is not None:
-            found.append(Trait(Kind.ENDING, ending))
+            found.append(Trait(TraitKind.ENDING, ending))
         # A name that is spelt like a noun is no case of the noun: May Bell is neither a month nor an instrument.
-        found += [Trait(Kind.CATEGORY, name) for name in lexicon().categories(lowered)]
+        found += [Trait(TraitKind.CATEGORY, name) for name in lexicon().categories(lowered)]
     return tuple(found)
 
 
 def _pieces(place: TokenPlace, word: str) -> list[Trait]:
     piece = place.piece.lower()
     if place.begins:
-        part = [Trait(Kind.PART, FIRST_PIECES)]
+        part = [Trait(TraitKind.PART, FIRST_PIECES)]
         if word[0].isupper():
-            part.append(Trait(Kind.PART, NAME_PIECES))
-        return [Trait(Kind.FIRST, piece), *part]
+            part.append(Trait(TraitKind.PART, NAME_PIECES))
+        return [Trait(TraitKind.FIRST, piece), *part]
     if place.ends:
-        return [Trait(Kind.LAST, piece), Trait(Kind.PART, LAST_PIECES)]
-    return [Trait(Kind.INNER, piece), Trait(Kind.PART, INNER_PIECES)]
+        return [Trait(TraitKind.LAST, piece), Trait(TraitKind.PART, LAST_PIECES)]
+    return [Trait(TraitKind.INNER, piece), Trait(TraitKind.PART, INNER_PIECES)]
 
 
 def _names(place: TokenPlace, word: str) -> list[Trait]:
     """The word as a name; with the one before or after it where that makes a longer name."""
-    found = [Trait(Kind.NAME, word)]
+    found = [Trait(TraitKind.NAME, word)]
     if not _opens_sentence(place) and len(word) > 1 and not word.isupper():
-        found.append(Trait(Kind.PART, CAPITALISED))
+        found.append(Trait(TraitKind.PART, CAPITALISED))
     before, after = place.neighbour(-1), place.neighbour(1)
     known = lexicon().names
     for first, second in ((before, word), (word, after)):
         if f"{first}_{second}".lower() in known and first[:1].isupper() and second[:1].isupper():
-            found.append(Trait(Kind.NAME, f"{first} {second}"))
+            found.append(Trait(TraitKind.NAME, f"{first} {second}"))
             found += [
-                Trait(Kind.CATEGORY, name) for name in lexicon().categories(f"{first}_{second}".lower())
+                Trait(TraitKind.CATEGORY, name) for name in lexicon().categories(f"{first}_{second}".lower())
             ]
     if before[:1].isupper() and before.isalpha() and before.lower() not in FUNCTION_WORDS and before != word:
-        found.append(Trait(Kind.NAME, f"{before} {word}"))
+        found.append(Trait(TraitKind.NAME, f"{before} {word}"))
     return found
 
 
@@ -171,7 +171,7 @@ def _positions(place: TokenPlace) -> list[Trait]:
     if place.opens_text:
         found.append(OPENS_TEXT)
     if not place.begins or not place.word[0].isalnum():
-        return [Trait(Kind.POSITION, name) for name in found]
+        return [Trait(TraitKind.POSITION, name) for name in found]
     before = place.neighbour(-1)
     if before.startswith("\n"):
         found.append(OPENS_LINE)
@@ -179,7 +179,7 @@ def _positions(place: TokenPlace) -> list[Trait]:
         found.append(OPENS_SENTENCE)
     if turn := place.opens_turn:
         found.append(TURNS[turn])
-    return [Trait(Kind.POSITION, name) for name in found]
+    return [Trait(TraitKind.POSITION, name) for name in found]
 
 
 def topics_of(window: Window) -> frozenset[str]:
@@ -190,7 +190,7 @@ def topics_of(window: Window) -> frozenset[str]:
 def near_of(place: TokenPlace) -> set[Trait]:
     """What the place's window is about apart from the word itself."""
     own = lexicon().base(place.word.lower())
-    return {Trait(Kind.NEAR, topic) for topic in topics_of(place.window) if topic != own}
+    return {Trait(TraitKind.NEAR, topic) for topic in topics_of(place.window) if topic != own}
 
 
 def texts_of(place: TokenPlace) -> list[Trait]:
@@ -198,7 +198,7 @@ def texts_of(place: TokenPlace) -> list[Trait]:
     found = [CODE] if place.window.is_code else []
     if role := place.role:
         found.append(ROLES[role])
-    return [Trait(Kind.TEXT, name) for name in found]
+    return [Trait(TraitKind.TEXT, name) for name in found]
 
 
 @lru_cache(maxsize=20_000)

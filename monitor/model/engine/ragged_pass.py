@@ -136,7 +136,7 @@ class RaggedPasses:
             return
         rows = self.loaded.model.config.get_text_config().vocab_size
         texts = [[(7 * n * n + 3 * n + s) % rows for n in range(sum(p))] for s, p in enumerate(_REHEARSED)]
-        whole = [next(iter(chunks.residuals(ids)))[1] for ids in texts]
+        whole = [torch.cat([part for _, part in chunks.residuals(ids)]) for ids in texts]
         try:
             parts = self._in_parts(texts, chunks)
         except Exception as error:  # noqa: BLE001  (whatever a family cannot do, its sequences run one by one)

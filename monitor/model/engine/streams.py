@@ -57,7 +57,7 @@ class StreamScorer(Scorer):
         held_tokens: int | None = None,
         memory: int | None = None,
     ) -> None:
-        """Holds at most so many streams at once, with `held_tokens` tokens together.
+        """Holds at most so many streams at once, 0 for none, with `held_tokens` tokens together.
 
         Without `held_tokens` they take half of the memory that is free, and on the CPU at most 4 GiB. `memory` are
         the bytes that this process may use.
@@ -95,12 +95,12 @@ class StreamScorer(Scorer):
         return self._held
 
     def start(self) -> None:
-        """Find out how streams can be read, and begin to score."""
+        """Find out how streams can be read, where there may be any, and begin to score."""
         self.chunks.rehearse()
-        if not self.chunks.why_whole:
+        if self._most and not self.chunks.why_whole:
             self._ragged.rehearse(self.chunks)
         if self._held is None:
-            self._held = self._room()
+            self._held = self._room() if self._most else 0
         self._thread.start()
 
     def open_stream(self, job: StreamJob, read: Read) -> None:
@@ -179,7 +179,8 @@ class StreamScorer(Scorer):
         held = KeysValues()
         try:
             self.chunks.read_during(lambda: self._ragged.run([Continuation(held, 0, [0, 0])]))
-            each = held.bytes / max(1, held.room)
+            # Nothing is kept by a model that is read before its first layer.
+            each = max(1.0, held.bytes / max(1, held.room))
         except Exception:  # noqa: BLE001  (streams run one by one then, and keep what the model itself makes)
             config = self._loaded.model.config.get_text_config()
             each = 2.0 * config.hidden_size * config.num_hidden_layers * self._loaded.dtype.itemsize

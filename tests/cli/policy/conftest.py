@@ -28,7 +28,7 @@ def fitted(tmp_path_factory, data):
         if "lock" not in path.name:
             shutil.copy(path, folder)
     shutil.copy(SHIPPED / "benign.jsonl", folder)
-    output = output_of("fit", folder, "--features", 8, "--rounds", 2, "--extra", data, *HALF)
+    output = output_of("fit", folder, "--features", 8, "--extra", data, *HALF)
     assert "scams" in output
     return folder
 
@@ -40,5 +40,5 @@ def mixed(fitted, tmp_path_factory):
     shutil.copytree(fitted, folder)
     for name, text in (("both", BOTH), ("elsewhere", ELSEWHERE), ("loud", LOUD)):
         (folder / f"{name}.yaml").write_text(text)
-    output_of("fit", folder, "--only", "both", "--features", 8, "--rounds", 2)
+    output_of("fit", folder, "--only", "both", "--features", 8)
     return folder

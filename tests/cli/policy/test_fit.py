@@ -73,4 +73,4 @@ def test_a_row_for_every_lock_and_the_baselines_of_those_with_a_card():
     lines = [line.split() for line in text.splitlines() if line.split()[:1] == ["greed"]]
     assert lines[0] == ["greed", "1/1", "0.90", "0.80-0.95", "0.50", "0.40-0.60", "0.10", "beta"]
     assert lines[1] == ["greed", "0.90", "50", "0.90", "50", "0.90", "50"], "policy, linear and words"
-    assert rows["envy"] == ["envy", "0/0"]
+    assert rows["envy"] == ["envy", "features/0"]

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from monitor.dictionary.cards.firing_file import DrawnPlace
 from monitor.dictionary.labeller.evidence import DrawnTrials, gather, window_of
-from monitor.dictionary.labeller.traits import Kind, Trait
+from monitor.dictionary.labeller.traits import Trait, TraitKind
 from monitor.dictionary.labeller.trials import Origin
 from tests.dictionary.labeller.windows import card, context
 
@@ -16,7 +16,11 @@ def drawn(*texts, active=()):
 
 def words(trials, origin):
     return [
-        t.value for trial in trials if trial.origin is origin for t in trial.traits if t.kind is Kind.WORD
+        t.value
+        for trial in trials
+        if trial.origin is origin
+        for t in trial.traits
+        if t.kind is TraitKind.WORD
     ]
 
 
@@ -78,5 +82,6 @@ def test_a_window_that_is_cut_short_at_its_start_begins_its_text():
     long = context(" ".join(f"w{n}" for n in range(16)) + "[ here] it")
     assert not window_of(long).opens_text
     assert (
-        Trait(Kind.POSITION, "first words of texts") in next(iter(drawn("[Once] upon").corpus(0, 1))).traits
+        Trait(TraitKind.POSITION, "first words of texts")
+        in next(iter(drawn("[Once] upon").corpus(0, 1))).traits
     )

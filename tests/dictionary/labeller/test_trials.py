@@ -4,13 +4,13 @@ import pytest
 
 from monitor.dictionary.cards.labels import LabelScore
 from monitor.dictionary.labeller.label_text import read
-from monitor.dictionary.labeller.traits import Kind, Trait
+from monitor.dictionary.labeller.traits import Trait, TraitKind
 from monitor.dictionary.labeller.trials import Origin, Trial, score
 
 
 def trial(word, origin=Origin.FIRING, strength=1.0, before=""):
-    around = {Trait(Kind.AFTER, before)} if before else set()
-    return Trial({Trait(Kind.WORD, word), *around}, origin, strength)
+    around = {Trait(TraitKind.AFTER, before)} if before else set()
+    return Trial({Trait(TraitKind.WORD, word), *around}, origin, strength)
 
 
 def test_a_label_that_is_always_right_scores_one():
