@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from monitor.dictionary.cards.labels import LabelScore
 from monitor.dictionary.labeller.dictionary_labels import LabelSummary
+from monitor.dictionary.labeller.wordnet import wordnet_folder
+
+NO_WORDNET = (
+    "no label names a category such as cities, because WordNet is not on this machine (Debian: wordnet-base)"
+)
 
 
 def summary_text(found: LabelSummary) -> str:
     """How well the labels of a dictionary predict, beside labels of other features."""
     if not found.tried:
         return "labels: none could be tried, for lack of places that they were not made from"
+    lacking = "" if wordnet_folder() else f"; {NO_WORDNET}"
     return (
         f"labels tried on places that they were not made from: AUROC {found.auroc:.3f} "
         f"(strong activations {found.strong:.3f}, labels of other features {found.shuffled:.3f}), balanced accuracy "
-        f"{found.accuracy:.3f}, unclear {found.unclear:,} of {found.tried:,}"
+        f"{found.accuracy:.3f}, unclear {found.unclear:,} of {found.tried:,}{lacking}"
     )
 
 

@@ -1,19 +1,17 @@
 """The lexicon: categories of nouns and verbs, such as cities or verbs of saying, and base forms of words.
 
-It was made from WordNet 3.0 by `monitor.recipes.lexicon`. The file's first line lists the categories with `; ` between
-them. Each further line has the indices of some of them, or of none, a tab, and the words that belong to these; `_`
-joins the two words of a name. The line that begins with `=` lists irregular forms as `form=base`.
+It follows from WordNet, where that is on the machine (`wordnet`). Its text's first line lists the categories with `; `
+between them. Each further line has the indices of some of them, or of none, a tab, and the words that belong to these;
+`_` joins the two words of a name. The line that begins with `=` lists irregular forms as `form=base`.
 """
 
 from __future__ import annotations
 
-import lzma
 from functools import lru_cache
-from pathlib import Path
 
 from monitor.dictionary.labeller.word_classes import FUNCTION_WORDS
+from monitor.dictionary.labeller.wordnet import lexicon_text, phrases, wordnet_folder
 
-_FILE = Path(__file__).with_name("lexicon.txt.xz")
 _ENDINGS = (
     ("men", "man"),
     ("ies", "y"),
@@ -33,7 +31,7 @@ class Lexicon:
     """Categories and base forms of English words."""
 
     def __init__(self, text: str) -> None:
-        """`text` is the content of the lexicon's file."""
+        """`text` is laid out as said above."""
         first, *lines = text.splitlines()
         self.phrases = tuple(first.split("; "))
         """The names of the categories, in the plural."""
@@ -72,8 +70,9 @@ class Lexicon:
 
 @lru_cache(maxsize=1)
 def lexicon() -> Lexicon:
-    """The lexicon that ships with the package."""
-    return Lexicon(lzma.decompress(_FILE.read_bytes()).decode())
+    """The lexicon of this machine; without WordNet it knows the names of categories and no words."""
+    folder = wordnet_folder()
+    return Lexicon("; ".join(phrases()) if folder is None else lexicon_text(folder))
 
 
 def _bases(word: str) -> list[str]:

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
+
 from monitor.cli.show.labels import score_text, summary_text
 from monitor.dictionary.cards.labels import LabelScore
 from monitor.dictionary.labeller.dictionary_labels import LabelSummary
@@ -21,6 +25,13 @@ def test_a_summary_stands_beside_chance():
     assert "AUROC 0.800" in text
     assert "labels of other features 0.500" in text
     assert "unclear 12 of 4,096" in text
+
+
+@pytest.mark.parametrize("folder", [None, Path("somewhere")])
+def test_a_summary_says_where_categories_are_lacking(monkeypatch, folder):
+    monkeypatch.setattr("monitor.cli.show.labels.wordnet_folder", lambda: folder)
+    text = summary_text(LabelSummary(4096, 0.8, 0.9, 0.75, 0.5, 12))
+    assert ("Debian: wordnet-base" in text) is (folder is None)
 
 
 def test_labels_that_were_not_tried_say_so():

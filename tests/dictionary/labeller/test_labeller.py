@@ -8,6 +8,7 @@ from monitor.dictionary.labeller.background import Background
 from monitor.dictionary.labeller.label_text import Meaning, read
 from monitor.dictionary.labeller.labeller import Labeller
 from monitor.dictionary.labeller.places import Window
+from tests.dictionary.labeller.needs import needs_wordnet
 from tests.dictionary.labeller.windows import place, tokens_of
 
 CORPUS = (
@@ -58,6 +59,7 @@ def test_words_and_names_stand_together(labeller):
     assert label(labeller, *texts) == "“Boston” or “train”"
 
 
+@needs_wordnet
 def test_many_words_of_one_category_are_called_by_it(labeller):
     words = ("poodle", "sparrow", "horse", "goat", "salmon", "wolf", "cow", "bee")
     texts = [f"x{n} y{n}[ {word}] z{n}" for n, word in enumerate(words)]

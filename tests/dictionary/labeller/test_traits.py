@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from monitor.dictionary.labeller.traits import Trait, TraitKind, all_traits, near_of, topics_of, traits_of
+from tests.dictionary.labeller.needs import needs_wordnet
 from tests.dictionary.labeller.windows import place
 
 
@@ -8,6 +9,7 @@ def values(text, kind, **options):
     return {trait.value for trait in all_traits(place(text, **options)) if trait.kind is kind}
 
 
+@needs_wordnet
 def test_a_word_has_its_form_its_base_and_its_category():
     assert values("he has two[ dogs] now", TraitKind.WORD) == {"dogs"}
     assert values("he has two[ dogs] now", TraitKind.BASE) == {"dog"}
@@ -15,6 +17,7 @@ def test_a_word_has_its_form_its_base_and_its_category():
     assert values("an[ explanation] of it", TraitKind.ENDING) == {"ation"}
 
 
+@needs_wordnet
 def test_names_of_two_words_are_names_at_either_word():
     assert "San Francisco" in values("in San[ Francisco] today", TraitKind.NAME)
     assert "San Francisco" in values("in[ San] Francisco today", TraitKind.NAME)
@@ -48,6 +51,7 @@ def test_starts_of_sentences_lines_texts_and_turns():
     assert values("he left then[ she]", TraitKind.POSITION) == set()
 
 
+@needs_wordnet
 def test_topics_are_words_in_their_base_form_without_the_word_itself():
     here = place("two[ flights] leave the airports")
     assert topics_of(here.window) == {"flight", "leave", "airport"}

@@ -1,11 +1,11 @@
-"""The lexicon's recipe, on a WordNet of a few words in the layout of its files."""
+"""WordNet's files as a lexicon: a few words in their layout, and where the folder is looked for."""
 
 from __future__ import annotations
 
 import pytest
 
+from monitor.dictionary.labeller import wordnet
 from monitor.dictionary.labeller.lexicon import Lexicon
-from monitor.recipes import lexicon as recipe
 
 NOUNS = """\
   1 a licence
@@ -33,7 +33,7 @@ COUNTS = "say%2:32:00:: 1 100\ndog%1:05:00:: 1 9\nsay%1:04:00:: 1 2\n"
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(recipe, "CATEGORIES", "city=cities;dog=dogs")
+    monkeypatch.setattr(wordnet, "CATEGORIES", "city=cities;dog=dogs")
     for name, text in (
         ("data.noun", NOUNS),
         ("index.noun", NOUN_INDEX),
@@ -47,8 +47,16 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+def test_the_folder_is_the_one_that_is_named_or_the_usual_one(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(wordnet, "PLACE", tmp_path / "nowhere")
+    monkeypatch.delenv("WNSEARCHDIR", raising=False)
+    assert wordnet.wordnet_folder() is None
+    monkeypatch.setenv("WNSEARCHDIR", str(folder))
+    assert wordnet.wordnet_folder() == folder
+
+
 def test_words_get_the_categories_above_them(folder):
-    made = Lexicon(recipe.make(folder))
+    made = Lexicon(wordnet.lexicon_text(folder))
     assert made.categories("oslo") == made.categories("new_york") == ("cities",)
     assert made.categories("poodles") == ("dogs",)
     assert made.categories("said") == ("verbs of saying",)  # the noun is too rare to count
@@ -58,6 +66,6 @@ def test_words_get_the_categories_above_them(folder):
 
 
 def test_every_category_is_written_as_a_phrase():
-    phrases = [entry.partition("=")[2] for entry in recipe.CATEGORIES.replace("\n", ";").split(";") if entry]
+    phrases = [entry.partition("=")[2] for entry in wordnet.CATEGORIES.replace("\n", ";").split(";") if entry]
     assert all(phrases)
     assert not any(mark in phrase for phrase in phrases for mark in ";,“”()=")

@@ -1,13 +1,13 @@
-"""The lexicon of the labeller, from WordNet 3.0: `python -m monitor.recipes.lexicon FOLDER OUT`.
+"""WordNet 3.0, read from the files that its own installers put on a machine, as the text of a lexicon.
 
-FOLDER holds WordNet's `data.noun`, `index.noun`, `cntlist.rev` and the like (Debian: `/usr/share/wordnet` of
-`wordnet-base`). OUT is `monitor/dictionary/labeller/lexicon.txt.xz`; the module `lexicon` beside it has its layout.
+WordNet is not part of this package. Its folder holds `data.noun`, `index.noun`, `cntlist.rev` and the like: that of the
+variable WNSEARCHDIR, as for WordNet's own programs, or `/usr/share/wordnet` (Debian and Ubuntu: the package
+`wordnet-base`). `lexicon` has the layout of the text.
 """
 
 from __future__ import annotations
 
-import lzma
-import sys
+import os
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +66,8 @@ symbol=symbols;signal=signals;program#7=programs;data=data;information=informati
 substance=substances;activity=activities;action=actions;act#2=acts;attitude=attitudes
 """
 """What may be named in labels: WordNet's noun with the number of its sense, and the phrase that stands in a label."""
+PLACE = Path("/usr/share/wordnet")
+"""Where Debian's package puts it."""
 IMPLIED = {"capital cities": "cities"}
 """WordNet does not count capitals among cities."""
 VERBS = {
@@ -90,6 +92,19 @@ _LEAST_SHARE = 0.34
 """A word counts as a noun, or as a verb, from this share of its tagged occurrences."""
 _SENSE_SHARE = 0.3
 """A further sense of a word counts from this share of the word's tagged occurrences."""
+
+
+def wordnet_folder() -> Path | None:
+    """The folder of WordNet's files on this machine; None where there is none."""
+    asked = os.environ.get("WNSEARCHDIR")
+    folder = Path(asked) if asked else PLACE
+    return folder if (folder / "data.noun").is_file() else None
+
+
+def phrases() -> tuple[str, ...]:
+    """The names of all categories, sorted."""
+    named = {entry.split("=")[1] for entry in CATEGORIES.replace("\n", ";").split(";") if entry}
+    return tuple(sorted(named | set(VERBS.values())))
 
 
 @dataclass(frozen=True)
@@ -128,8 +143,8 @@ def categories(nouns: WordNet) -> dict[str, str]:
     return found
 
 
-def make(folder: Path) -> str:
-    """The lexicon's text."""
+def lexicon_text(folder: Path) -> str:
+    """The text of the lexicon that follows from WordNet's files in a folder."""
     counts = _counts(folder / "cntlist.rev")
     nouns, verbs = WordNet(folder, "noun"), WordNet(folder, "verb")
     named = categories(nouns)
@@ -145,10 +160,10 @@ def make(folder: Path) -> str:
     for word, senses in verbs.senses.items():
         if word.isalpha() and _share(counts, word, "2") >= _LEAST_SHARE:
             groups[(VERBS[verbs.synsets[senses[0]].file],)].append(word)
-    phrases = sorted({phrase for group in groups for phrase in group})
-    lines = ["; ".join(phrases)]  # words without a category follow too: their base forms are of use
+    known = phrases()
+    lines = ["; ".join(known)]  # words without a category follow too: their base forms are of use
     for group, words in sorted(groups.items()):
-        lines.append(",".join(str(phrases.index(p)) for p in group) + "\t" + " ".join(sorted(words)))
+        lines.append(",".join(str(known.index(p)) for p in group) + "\t" + " ".join(sorted(words)))
     irregular = [line.split()[:2] for part in ("noun", "verb") for line in _lines(folder / f"{part}.exc")]
     lines.append("=\t" + " ".join(f"{form}={base}" for form, base in irregular if (form + base).isalpha()))
     return "\n".join(lines) + "\n"
@@ -203,7 +218,3 @@ def _synset(line: str) -> tuple[str, Synset]:
 def _senses(line: str) -> tuple[str, tuple[str, ...]]:
     fields = line.split()
     return fields[0], tuple(fields[-int(fields[2]) :])
-
-
-if __name__ == "__main__":
-    Path(sys.argv[2]).write_bytes(lzma.compress(make(Path(sys.argv[1])).encode(), preset=9))
