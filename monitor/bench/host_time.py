@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -73,7 +74,7 @@ def main(
     for tokens, texts in ((64, 32), (512, 4), (8192, 1)):
         name = f"rules of {texts} prompt{'s' * (texts > 1)} of {tokens} tokens"
         found[f"{name}: µs per token"] = _prompts(policies, pool, tokens, texts)
-        found[f"{name}, most rules firing: µs per token"] = _prompts(policies, 6.0 * pool, tokens, texts)
+        found[f"{name}, most rules firing: µs per token"] = _prompts(policies, pool.times(6.0), tokens, texts)
     for rows, vocabulary in ((32, 8192), (32, 128_256)):
         for name, sampling in _SAMPLINGS.items():
             found[f"choice of {rows} tokens of {vocabulary}, {name}: ms"] = _choice(
@@ -119,26 +120,53 @@ class _Laid:
     def remove(self, request_id: str) -> None: ...
 
 
+@dataclass(frozen=True)
+class Pool:
+    """What policies read, `[tokens, …]` each, at half of what it was, so that hardly anything fires."""
+
+    readings: torch.Tensor
+    """Of the watched features."""
+    others: torch.Tensor
+    """Of probes and signals, by their columns in the tap."""
+    read: NDArray[np.intp]
+    """Columns of those that policies read."""
+
+    def times(self, factor: float) -> Pool:
+        """All of it, so many times as high."""
+        return Pool(factor * self.readings, factor * self.others, self.read)
+
+    def rows(self, chosen: torch.Tensor) -> Readings:
+        """Some tokens as rules get them: features, then probes and signals."""
+        others = self.others[chosen].numpy()[:, self.read]
+        return np.concatenate([self.readings[chosen].numpy(), others], axis=1)
+
+
 @torch.no_grad()
-def _pool(subject: Subject, bank: FeatureBank) -> tuple[torch.Tensor, list[int]]:
-    """Readings `[tokens, watched]` of benign texts, and their token ids."""
+def _pool(subject: Subject, bank: FeatureBank) -> tuple[Pool, list[int]]:
+    """What policies read in benign texts, and the ids of their tokens."""
     prompter = Prompter(subject.loaded)
     plain = Harvester(subject.loaded, subject.layer)
     rows: list[torch.Tensor] = []
+    others: list[torch.Tensor] = []
     ids: list[int] = []
     for line in (bundled_policies() / "benign.jsonl").read_text().splitlines()[:200]:
         own = prompter(json.loads(line)["text"], truncate=True, room=1, reply=False).ids
-        read, _ = bank.activations(plain.residuals(torch.tensor([list(own)]))[0, 1:], bank.read)
+        x = plain.residuals(torch.tensor([list(own)]))[0, 1:]
+        read, _ = bank.activations(x, bank.read)
         rows.append(0.5 * read * bank.unit[: bank.read])
+        others.append(0.5 * bank.others.read(x))
         ids += own[1:]
-    return torch.cat(rows), ids
+    none = np.zeros(0, np.intp)
+    return Pool(
+        torch.cat(rows), torch.cat(others), none if bank.first_others is None else bank.first_others
+    ), ids
 
 
 def _decode(
     subject: Subject,
     bank: FeatureBank,
     policies: PolicySet,
-    pool: torch.Tensor,
+    pool: Pool,
     ids: list[int],
     how: tuple[str, int, int, float],
 ) -> NDArray[np.float64]:
@@ -218,20 +246,22 @@ def _emitting(requests: int, *, full: bool) -> Iterator[Emit]:
         loop.close()
 
 
-def _pass(engine: Engine, pool: torch.Tensor, ids: list[int], chance: random.Random, number: int) -> float:
+def _pass(engine: Engine, pool: Pool, ids: list[int], chance: random.Random, number: int) -> float:
     """Seconds of one pass, all that the model and the choice of tokens take left out."""
     sequences = list(engine._sequences.values())
     count, position = (PROMPT, 0) if number == 0 else (1, PROMPT + number - 1)
     rows = count * len(sequences)
     run = [token for s in sequences for token in s.ids[position : position + count]]
     drawn: list[int | None] = [chance.choice(ids) for _ in sequences]
-    filler = pool[torch.randint(len(pool), (rows,))]
+    chosen = torch.randint(len(pool.readings), (rows,))
+    filler, others = pool.readings[chosen], pool.others[chosen]
     began = time.thread_time()
     spans = [Span(s.request_id, i * count, count, position, True) for i, s in enumerate(sequences)]
     engine.before(spans, rows)
     laid_out = time.thread_time()
     assert engine._work is not None
     engine._work.buffers.readings[:rows, : filler.shape[1]] = filler
+    engine._work.buffers.others[:rows, : others.shape[1]] = others
     engine._work.sampler._broken[: len(sequences)] = False
     ran = time.thread_time()
     engine.after(spans, drawn, run)
@@ -241,7 +271,7 @@ def _pass(engine: Engine, pool: torch.Tensor, ids: list[int], chance: random.Ran
     return (laid_out - began) + (ended - ran)
 
 
-def _prompts(policies: PolicySet, pool: torch.Tensor, tokens: int, texts: int) -> NDArray[np.float64]:
+def _prompts(policies: PolicySet, pool: Pool, tokens: int, texts: int) -> NDArray[np.float64]:
     """Microseconds per token of prompts that are scored in one call."""
     chance = np.random.default_rng(0)
 
@@ -255,8 +285,8 @@ def _prompts(policies: PolicySet, pool: torch.Tensor, tokens: int, texts: int) -
     return _times(once) / (tokens * texts) * 1e6
 
 
-def _block(pool: torch.Tensor, chance: np.random.Generator, tokens: int) -> TokenBlock:
-    readings: Readings = pool[torch.from_numpy(chance.integers(0, len(pool), tokens))].numpy()
+def _block(pool: Pool, chance: np.random.Generator, tokens: int) -> TokenBlock:
+    readings = pool.rows(torch.from_numpy(chance.integers(0, len(pool.readings), tokens)))
     return TokenBlock(Phase.PROMPT, 0, tuple(chance.integers(5, 8000, tokens).tolist()), readings)
 
 
@@ -274,10 +304,10 @@ def _choice(rows: int, vocabulary: int, sampling: Sampling) -> NDArray[np.float6
     return _times(once) * 1e3
 
 
-def _tokens(bank: FeatureBank, pool: torch.Tensor, tokens: int = 2048) -> NDArray[np.float64]:
+def _tokens(bank: FeatureBank, pool: Pool, tokens: int = 2048) -> NDArray[np.float64]:
     """Microseconds per token of what the scorer keeps for callers who ask for readings."""
     readings: NDArray[np.float32] = np.zeros((tokens, bank.width), np.float32)
-    readings[:, : pool.shape[1]] = pool[:tokens].numpy()
+    readings[:, : pool.readings.shape[1]] = pool.readings[:tokens].numpy()
     taken = Taken(bank, readings, bank.read)
 
     def once() -> float:
