@@ -121,7 +121,7 @@ class _Laid:
 
 
 @dataclass(frozen=True)
-class Pool:
+class ReadPool:
     """What policies read, `[tokens, …]` each, at half of what it was, so that hardly anything fires."""
 
     readings: torch.Tensor
@@ -131,9 +131,9 @@ class Pool:
     read: NDArray[np.intp]
     """Columns of those that policies read."""
 
-    def times(self, factor: float) -> Pool:
+    def times(self, factor: float) -> ReadPool:
         """All of it, so many times as high."""
-        return Pool(factor * self.readings, factor * self.others, self.read)
+        return ReadPool(factor * self.readings, factor * self.others, self.read)
 
     def rows(self, chosen: torch.Tensor) -> Readings:
         """Some tokens as rules get them: features, then probes and signals."""
@@ -142,7 +142,7 @@ class Pool:
 
 
 @torch.no_grad()
-def _pool(subject: Subject, bank: FeatureBank) -> tuple[Pool, list[int]]:
+def _pool(subject: Subject, bank: FeatureBank) -> tuple[ReadPool, list[int]]:
     """What policies read in benign texts, and the ids of their tokens."""
     prompter = Prompter(subject.loaded)
     plain = Harvester(subject.loaded, subject.layer)
@@ -157,7 +157,7 @@ def _pool(subject: Subject, bank: FeatureBank) -> tuple[Pool, list[int]]:
         others.append(0.5 * bank.others.read(x))
         ids += own[1:]
     none = np.zeros(0, np.intp)
-    return Pool(
+    return ReadPool(
         torch.cat(rows), torch.cat(others), none if bank.first_others is None else bank.first_others
     ), ids
 
@@ -166,7 +166,7 @@ def _decode(
     subject: Subject,
     bank: FeatureBank,
     policies: PolicySet,
-    pool: Pool,
+    pool: ReadPool,
     ids: list[int],
     how: tuple[str, int, int, float],
 ) -> NDArray[np.float64]:
@@ -246,7 +246,7 @@ def _emitting(requests: int, *, full: bool) -> Iterator[Emit]:
         loop.close()
 
 
-def _pass(engine: Engine, pool: Pool, ids: list[int], chance: random.Random, number: int) -> float:
+def _pass(engine: Engine, pool: ReadPool, ids: list[int], chance: random.Random, number: int) -> float:
     """Seconds of one pass, all that the model and the choice of tokens take left out."""
     sequences = list(engine._sequences.values())
     count, position = (PROMPT, 0) if number == 0 else (1, PROMPT + number - 1)
@@ -271,7 +271,7 @@ def _pass(engine: Engine, pool: Pool, ids: list[int], chance: random.Random, num
     return (laid_out - began) + (ended - ran)
 
 
-def _prompts(policies: PolicySet, pool: Pool, tokens: int, texts: int) -> NDArray[np.float64]:
+def _prompts(policies: PolicySet, pool: ReadPool, tokens: int, texts: int) -> NDArray[np.float64]:
     """Microseconds per token of prompts that are scored in one call."""
     chance = np.random.default_rng(0)
 
@@ -285,7 +285,7 @@ def _prompts(policies: PolicySet, pool: Pool, tokens: int, texts: int) -> NDArra
     return _times(once) / (tokens * texts) * 1e6
 
 
-def _block(pool: Pool, chance: np.random.Generator, tokens: int) -> TokenBlock:
+def _block(pool: ReadPool, chance: np.random.Generator, tokens: int) -> TokenBlock:
     readings = pool.rows(torch.from_numpy(chance.integers(0, len(pool.readings), tokens)))
     return TokenBlock(Phase.PROMPT, 0, tuple(chance.integers(5, 8000, tokens).tolist()), readings)
 
@@ -304,7 +304,7 @@ def _choice(rows: int, vocabulary: int, sampling: Sampling) -> NDArray[np.float6
     return _times(once) * 1e3
 
 
-def _tokens(bank: FeatureBank, pool: Pool, tokens: int = 2048) -> NDArray[np.float64]:
+def _tokens(bank: FeatureBank, pool: ReadPool, tokens: int = 2048) -> NDArray[np.float64]:
     """Microseconds per token of what the scorer keeps for callers who ask for readings."""
     readings: NDArray[np.float32] = np.zeros((tokens, bank.width), np.float32)
     readings[:, : pool.readings.shape[1]] = pool.readings[:tokens].numpy()

@@ -26,10 +26,13 @@ def measured():
 @pytest.mark.slow
 def test_readings_are_of_every_token_of_benign_texts(measured):
     _, policies, bank, pool, ids = measured
-    assert pool.shape == (len(ids), bank.read)
-    assert len(ids) > 1000
-    assert bool(torch.isfinite(pool).all())
-    assert 0 < float((pool > 0).float().mean()) < 0.5
+    assert pool.readings.shape == (len(ids), bank.read)
+    assert len(pool.others) == len(ids) > 1000
+    assert bool(torch.isfinite(pool.readings).all() & torch.isfinite(pool.others).all())
+    assert 0 < float((pool.readings > 0).float().mean()) < 0.5
+    rows = pool.times(2.0).rows(torch.tensor([0, 3]))
+    assert rows.shape == (2, len(policies.watch)), "as rules get them: features, then probes and signals"
+    assert rows[1, : bank.read] == pytest.approx(2 * pool.readings[3].numpy())
     assert len(policies.policies) == 11
 
 
