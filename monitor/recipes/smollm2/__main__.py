@@ -1,8 +1,7 @@
 """`python -m monitor.recipes.smollm2`: makes the dictionary of the pair `smollm2`, step by step.
 
-`answers` lets the model speak, `texts` writes what the dictionary learns from, `sweep` compares layers, widths and
-sparsities at two million tokens, `train` makes the dictionary, `measure` tells how good it is on each corpus. Each goes
-on from what lies in its folder.
+`answers` lets the model speak, `sweep` compares layers, widths and sparsities at two million tokens, `train` makes the
+dictionary, `measure` tells how good it is on each corpus. Each goes on from what lies in its folder.
 """
 
 import json
@@ -38,7 +37,7 @@ Model = Annotated[str, typer.Option(help="The model: a GGUF file, a folder or a 
 
 @app.callback()
 def _steps() -> None:
-    """Makes the dictionary of the pair `smollm2`: answers, texts, sweep, train."""
+    """Makes the dictionary of the pair `smollm2`: answers, sweep, train, measure."""
 
 
 @app.command("answers")

@@ -53,7 +53,7 @@ class LayerCache:
 
             return hook
 
-        sites = [(layer, self._loaded.site(Place(layer))) for layer in self._layers[:]]
+        sites = [(layer, self._loaded.site(Place(layer))) for layer in self._layers]
         handles = [
             site.register_forward_hook(keep(layer)) for layer, site in sites if layer != self._last.layer
         ]

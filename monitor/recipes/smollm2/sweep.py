@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from monitor.dictionary.training.progress import RunLines
 from monitor.dictionary.training.settings import TrainSettings
 from monitor.lab.training import TrainingSubject, TrainingText, open_subject, train_for_sweep
@@ -68,9 +66,3 @@ def _subject(text: SweepText, layer: int, layers: Sequence[int], folder: Path) -
     subject = open_subject(given)
     cache = LayerCache(subject.loaded, layers, folder)
     return dataclasses.replace(subject, inputs=dataclasses.replace(subject.inputs, residuals=cache.of(layer)))
-
-
-def keep_threads(threads: int | None) -> None:
-    """Use so many threads; all where None."""
-    if threads is not None:
-        torch.set_num_threads(threads)
