@@ -10,7 +10,7 @@ from typing import Any, Generic, Self, TypeVar, Unpack
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from monitor.client.channel import Destination, Pem
+from monitor.client.channel import Destination, Pem, await_end_of_watch
 from monitor.client.errors import Unreachable, failure
 from monitor.client.requests import (
     GenerateOptions,
@@ -218,10 +218,13 @@ class Client:
             settled.wait(seconds)
         finally:
             self._channel.unsubscribe(note)
+        if seen and seen[0] is grpc.ChannelConnectivity.READY:
+            return
+        # Callers close a client that does not connect at once.
+        await_end_of_watch(self._channel)
         if not seen:
             raise Unreachable(f"no answer from {self._address} within {seconds:g} seconds")
-        if seen[0] is not grpc.ChannelConnectivity.READY:
-            raise refused(self._address)
+        raise refused(self._address)
 
     def close(self) -> None:
         """Close the connection and end its calls in progress."""

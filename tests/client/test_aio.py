@@ -34,9 +34,11 @@ def test_asyncio(served):
             assert (await client.inspect("a", top_k=1)).tokens
             kinds = [e.WhichOneof("event") async for e in client.generate_stream("a b", max_new_tokens=2)]
             assert kinds[-1] == "final"
-            async with client.generate_stream("a calm day", max_new_tokens=50) as events:
-                await anext(events)
-            assert [event async for event in events] == []
+            with served.runtime.engine.stopped_behind(3):
+                async with client.generate_stream("a calm day", max_new_tokens=50) as events:
+                    await anext(events)
+                assert [event async for event in events] == []
+                await asyncio.to_thread(wait_for, lambda: served.runtime.engine.cancelled)
             with pytest.raises(CallFailed) as caught:
                 await client.generate("a", clamps={99: -1.0})
             assert caught.value.violations[0].field == "generation.clamps[0].feature"

@@ -12,7 +12,7 @@ import grpc
 import pytest
 
 from monitor.client import CallFailed, Client, connect
-from monitor.client.channel import MAX_RESPONSE_BYTES, Destination, service_config
+from monitor.client.channel import MAX_RESPONSE_BYTES, Destination, await_end_of_watch, service_config
 from monitor.errors import ConfigurationError, Overloaded, Unavailable
 from monitor.rpc import error_status
 from monitor.v1 import monitor_pb2 as pb
@@ -79,6 +79,16 @@ def test_retries_can_be_turned_off_and_the_time_to_wait_is_told():
     with busy(9, error) as (address, service), connect(address, retries=0) as client, refused as caught:
         client.score("a")
     assert (len(service.times), caught.value.code, caught.value.retry_after) == (1, "RESOURCE_EXHAUSTED", 2.5)
+
+
+def test_a_channel_whose_watch_has_ended_closes_in_peace():
+    with busy(0, Unavailable("no")) as (address, _), grpc.insecure_channel(address) as channel:
+        grpc.channel_ready_future(channel).result(timeout=10)
+        watch = channel._connectivity_state
+        assert watch.polling, "grpcio's thread follows the state; the attribute has another name now"
+        await_end_of_watch(channel)
+        assert not watch.polling
+        await_end_of_watch(channel)  # Without a watch there is nothing to wait for.
 
 
 @pytest.mark.parametrize(

@@ -70,16 +70,19 @@ def test_a_stream_ends_with_the_verdict(client):
 
 
 def test_a_stream_that_is_left_ends_on_the_server(served, client):
-    with client.generate_stream("a calm day", max_new_tokens=50) as events:
-        next(events)
+    with served.runtime.engine.stopped_behind(3):
+        with client.generate_stream("a calm day", max_new_tokens=50) as events:
+            next(events)
+        wait_for(lambda: served.runtime.engine.cancelled)
     wait_for(lambda: served.metric("requests_total", method="GenerateStream", code="CANCELLED") == 1)
 
 
-def test_iterating_a_cancelled_stream_ends(client):
-    events = client.generate_stream("a calm day", max_new_tokens=50)
-    next(events)
-    events.cancel()
-    assert len(list(events)) < 50
+def test_iterating_a_cancelled_stream_ends(served, client):
+    with served.runtime.engine.stopped_behind(10):
+        events = client.generate_stream("a calm day", max_new_tokens=50)
+        next(events)
+        events.cancel()
+        assert len(list(events)) < 10
 
 
 def test_the_other_calls(served, client):

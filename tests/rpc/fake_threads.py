@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -152,6 +154,17 @@ class FakeEngine(Loop):
         self.fault: MonitorError | None = None
         self.crash = False
         self.running_now: dict[str, Generating] = {}
+        self.steps_left: int | None = None
+
+    @contextlib.contextmanager
+    def stopped_behind(self, steps: int) -> Iterator[None]:
+        """The engine makes so many steps, and no more until the block has been left."""
+        self.steps_left = steps
+        try:
+            yield
+        finally:
+            self.steps_left = None
+            self.gate.set()
 
     def submit(self, request: GenerationRequest, emit: Emit) -> None:
         generating = Generating(request, emit)
@@ -167,6 +180,10 @@ class FakeEngine(Loop):
 
     def step(self, item: object) -> bool:
         assert isinstance(item, Generating)
+        if self.steps_left is not None:
+            self.steps_left -= 1
+            if self.steps_left <= 0:
+                self.gate.clear()
         if item.cancelled:
             return self._finish(item, FinishReason.CANCELLED)
         if self.fault is not None:

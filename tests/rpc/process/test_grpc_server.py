@@ -15,6 +15,7 @@ import pytest
 from grpc._cython import cygrpc
 
 import monitor
+from monitor.client.channel import await_end_of_watch
 from monitor.rpc.process.grpc_server import server_options
 from monitor.v1 import monitor_pb2 as pb
 from monitor.v1.monitor_pb2_grpc import MonitorServiceStub
@@ -49,6 +50,7 @@ def test_a_path_that_is_not_text_ends_nothing(path):
         assert served.score("still here").verdict.status == pb.CHECK_STATUS_CHECKED
         with grpc.insecure_channel(served.addresses.grpc, PLAIN) as channel:
             grpc.channel_ready_future(channel).result(timeout=10)
+            await_end_of_watch(channel)
 
 
 @pytest.mark.parametrize(
@@ -153,13 +155,21 @@ def pinging(address, seconds):
 
 
 class Connection:
-    """Notes whether the one connection of a channel was lost."""
+    """Notes whether the one connection of a channel was lost, until its `with` block ends."""
 
     def __init__(self, channel):
         self.lost = threading.Event()
         self._ready = threading.Event()
+        self._channel = channel
         channel.subscribe(self._note, try_to_connect=True)
+
+    def __enter__(self):
         assert self._ready.wait(DEADLINE)
+        return self
+
+    def __exit__(self, *error):
+        self._channel.unsubscribe(self._note)
+        await_end_of_watch(self._channel)
 
     def _note(self, state):
         if state is grpc.ChannelConnectivity.READY:
@@ -176,10 +186,10 @@ def test_ordinary_keepalives_are_allowed_and_more_frequent_ones_are_not(calls, s
     with serving(min_ping_seconds=shortest) as served, pinging(served.addresses.grpc, 0.3) as channel:
         served.runtime.scorer.gate.clear()
         stub, request = MonitorServiceStub(channel), pb.ScoreRequest(input=pb.Input(text="hold"))
-        connection = Connection(channel)
-        held = [stub.Score.future(request, timeout=DEADLINE) for _ in range(calls)]
-        wait_for(lambda: len(served.runtime.scorer.submitted) == calls)
-        assert connection.lost.wait(10.0 if cut else 2.5) == cut
+        with Connection(channel) as connection:
+            held = [stub.Score.future(request, timeout=DEADLINE) for _ in range(calls)]
+            wait_for(lambda: len(served.runtime.scorer.submitted) == calls)
+            assert connection.lost.wait(10.0 if cut else 2.5) == cut
         served.runtime.scorer.gate.set()
         assert {call.code().name for call in held} == ({"UNAVAILABLE" if cut else "OK"} if calls else set())
 
