@@ -1,7 +1,8 @@
 """`python -m monitor.recipes.smollm2`: makes the dictionary of the pair `smollm2`, step by step.
 
-`answers` lets the model speak, `sweep` compares layers, widths and sparsities at two million tokens, `train` makes the
-dictionary, `measure` tells how good it is on each corpus. Each goes on from what lies in its folder.
+`answers` lets the model speak, `layers` asks what a linear probe finds at each layer, `sweep` compares layers, widths
+and sparsities at two million tokens, `train` makes the dictionary, `measure` tells how good it is on each corpus. Each
+goes on from what lies in its folder.
 """
 
 import json
@@ -15,6 +16,7 @@ from monitor.recipes.corpus import corpora
 from monitor.recipes.smollm2.plan import (
     CONTEXT,
     HELD_OUT,
+    PROBED,
     SHIPPED,
     SWEEP,
     SWEEP_HELD_OUT,
@@ -37,7 +39,7 @@ Model = Annotated[str, typer.Option(help="The model: a GGUF file, a folder or a 
 
 @app.callback()
 def _steps() -> None:
-    """Makes the dictionary of the pair `smollm2`: answers, sweep, train, measure."""
+    """Makes the dictionary of the pair `smollm2`: answers, layers, sweep, train, measure."""
 
 
 @app.command("answers")
@@ -81,6 +83,20 @@ Answers = Annotated[
     Path, typer.Option(help="The model's own answers, as JSON lines, also .xz.", exists=True, dir_okay=False)
 ]
 Out = Annotated[Path, typer.Option(help="Work in this folder, outside the repository.")]
+
+
+@app.command("layers")
+def probe(
+    data: Data,
+    model: Model,
+    rows: Annotated[int, typer.Option(help="Read so many rows of each labelled set.", min=20)] = 300,
+) -> None:
+    """Tells how well a linear probe at each layer tells the labelled concepts apart, and prints a table."""
+    from monitor.model.load.model import load_model
+    from monitor.recipes.smollm2.concepts import as_table, auroc_by_layer, labelled_sets
+
+    loaded = load_model(model, device="cpu")
+    typer.echo(as_table(auroc_by_layer(loaded, PROBED, labelled_sets(data, rows))))
 
 
 @app.command("sweep")

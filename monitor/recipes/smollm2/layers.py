@@ -1,4 +1,4 @@
-"""`LayerCache`: the residuals of several layers from one pass over the text, kept in a folder.
+"""The residuals of several layers from one pass of the model; `LayerCache` keeps them in a folder.
 
 A sweep trains many dictionaries on the same text. The model reads it once, and every later run reads the files.
 """
@@ -24,7 +24,6 @@ class LayerCache:
 
     def __init__(self, loaded: LoadedModel, layers: Sequence[int], folder: Path) -> None:
         self._loaded, self._layers, self._folder = loaded, tuple(layers), folder
-        self._last = Harvester(loaded, max(layers))
         folder.mkdir(parents=True, exist_ok=True)
 
     def of(self, layer: int) -> Callable[[Tensor], Tensor]:
@@ -39,28 +38,33 @@ class LayerCache:
         digest = hashlib.sha256(ids.numpy().tobytes()).hexdigest()[:24]
         files = [self._folder / f"{digest}-{number}.safetensors" for number in self._layers]
         if not all(file.exists() for file in files):
-            for file, found in zip(files, self._run(ids), strict=True):
+            for file, found in zip(files, residuals_of_layers(self._loaded, self._layers, ids), strict=True):
                 save_file({"residuals": found.to(torch.bfloat16).contiguous()}, file)
         return load_file(self._folder / f"{digest}-{layer}.safetensors")["residuals"]
 
-    def _run(self, ids: Tensor) -> list[Tensor]:
-        """The residuals of all layers, from one forward pass."""
-        kept: dict[int, Tensor] = {}
 
-        def keep(layer: int) -> Callable[..., None]:
-            def hook(_module: object, _args: object, output: Any) -> None:
-                kept[layer] = hidden_of(output)
+def residuals_of_layers(
+    loaded: LoadedModel, layers: Sequence[int], ids: Tensor, lengths: Sequence[int] | None = None
+) -> list[Tensor]:
+    """Residuals `[rows, length, d_model]` behind each layer, from one forward pass under autocast to bfloat16.
 
-            return hook
+    `ids` is `[rows, length]`; `lengths` are those of the texts where rows are padded on the right.
+    """
+    kept: dict[int, Tensor] = {}
+    last = Harvester(loaded, max(layers))
 
-        sites = [(layer, self._loaded.site(Place(layer))) for layer in self._layers]
-        handles = [
-            site.register_forward_hook(keep(layer)) for layer, site in sites if layer != self._last.layer
-        ]
-        try:
-            with torch.autocast(self._loaded.device.type, torch.bfloat16):
-                kept[self._last.layer] = self._last.residuals(ids)
-        finally:
-            for handle in handles:
-                handle.remove()
-        return [kept[layer] for layer in self._layers]
+    def keep(layer: int) -> Callable[..., None]:
+        def hook(_module: object, _args: object, output: Any) -> None:
+            kept[layer] = hidden_of(output)
+
+        return hook
+
+    earlier = [(layer, loaded.site(Place(layer))) for layer in layers if layer != last.layer]
+    handles = [site.register_forward_hook(keep(layer)) for layer, site in earlier]
+    try:
+        with torch.autocast(loaded.device.type, torch.bfloat16):
+            kept[last.layer] = last.residuals(ids, lengths)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [kept[layer] for layer in layers]

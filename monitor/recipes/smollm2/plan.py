@@ -49,6 +49,9 @@ class SweepRun:
 LAYERS = (9, 12, 15, 18, 21)
 """Layers around the middle of 30, whose residual streams are compared."""
 
+PROBED = (3, 6, 9, 12, 15, 18, 21, 24, 27)
+"""Layers at which a linear probe is tried."""
+
 SWEEP = (
     *(SweepRun(layer, 8192, 32) for layer in LAYERS),
     SweepRun(15, 4096, 32),
