@@ -8,6 +8,9 @@ from pathlib import Path
 
 from monitor.errors import DictionaryError, ModelError
 
+GET_DATA = "pip install sae-monitor-pairs"
+"""Brings the dictionaries, and the weights of `tiny`; a checkout has them."""
+
 
 @dataclass(frozen=True)
 class NamedPair:
@@ -25,7 +28,7 @@ class NamedPair:
     dictionary: Path
     """The folder of the dictionary."""
     get: str = ""
-    """The command that gets weights which are not here; empty where they come with the package."""
+    """The command that gets weights which are not here; empty where they come with the dictionary."""
     digest: str = ""
     """Digest of the model, where the weights come from elsewhere and could be others; else empty."""
     original: str = ""
@@ -35,9 +38,10 @@ class NamedPair:
         """Where the model lies. ModelError with the command that gets it, where it is not here."""
         found = self.weights()
         if found is None:
+            more = ", or give a file with --model; `--pair tiny` needs nothing" if self.get else ""
             raise ModelError(
-                f"the weights of the pair {self.name} ({self.what}) are not on this machine: `{self.get}` gets them, "
-                "or give a file with --model; `--pair tiny` needs nothing"
+                f"the weights of the pair {self.name} ({self.what}) are not on this machine: `{self.get or GET_DATA}` "
+                f"gets them{more}"
             )
         return found
 
@@ -45,7 +49,7 @@ class NamedPair:
         """Where the dictionary lies. DictionaryError where this installation has none."""
         if not self.dictionary.is_dir():
             raise DictionaryError(
-                f"the pair {self.name} has no dictionary in this installation ({self.dictionary}): give one with "
-                "--model and --dictionary, or take --pair tiny"
+                f"the dictionary of the pair {self.name} is not in this installation ({self.dictionary}): `{GET_DATA}` "
+                "gets it, or give --model and --dictionary"
             )
         return self.dictionary

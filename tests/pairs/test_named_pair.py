@@ -21,5 +21,11 @@ def test_what_is_missing_is_said_in_one_line_with_what_to_do(tmp_path):
         "the weights of the pair mine (a model of mine) are not on this machine: `pip install it` gets them, or give a "
         "file with --model; `--pair tiny` needs nothing"
     )
-    with pytest.raises(DictionaryError, match="the pair mine has no dictionary in this installation"):
+    with pytest.raises(DictionaryError, match="`pip install sae-monitor-pairs` gets it"):
         pair.dictionary_path()
+
+
+def test_weights_that_come_with_the_dictionary_are_got_with_it(tmp_path):
+    pair = NamedPair("mine", "a model of mine", "none", "Mine", lambda: None, tmp_path / "none")
+    with pytest.raises(ModelError, match=r"on this machine: `pip install sae-monitor-pairs` gets them$"):
+        pair.model_path()

@@ -48,7 +48,7 @@ def test_a_pair_is_complete_with_its_dictionary_and_its_weights_are_asked_for_af
     assert "mine" not in registry.complete()
     with (
         registered(replace(mine, weights=lambda: None)),
-        pytest.raises(DictionaryError, match="no dictionary"),
+        pytest.raises(DictionaryError, match="the dictionary of the pair mine is not"),
     ):
         chosen_pair("mine")
 
@@ -135,7 +135,7 @@ def test_too_much_and_too_little(mine, tmp_path):
 def test_what_is_not_here_is_said_with_the_way_out(mine, tmp_path):
     mine.dictionary.rmdir()
     with pytest.raises(
-        DictionaryError, match=r"the pair mine has no dictionary in this installation .* --pair tiny"
+        DictionaryError, match=r"the dictionary of the pair mine is not in this .* --model and --dict"
     ):
         chosen_pair("mine")
     lacking = NamedPair("far", "far away", "none", "Far", lambda: None, tmp_path, "pip install far")

@@ -17,11 +17,15 @@ def dictionary_path() -> Path:
     return Path(__file__).parent / "dictionary"
 
 
+def _weights() -> Path | None:
+    return model_path() if model_path().is_dir() else None
+
+
 PAIR = NamedPair(
     name="tiny",
-    what="a demonstration model of 8.4 million parameters, 8 layers, 256 wide; part of this package",
+    what="a demonstration model of 8.4 million parameters, 8 layers, 256 wide",
     licence="Apache-2.0; the texts that it was trained on are named in NOTICE.md",
     model="tiny",
-    weights=model_path,
+    weights=_weights,
     dictionary=dictionary_path(),
 )
