@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -24,12 +24,13 @@ from monitor.dictionary.training.quality import CROSS_ENTROPY_BATCHES
 from monitor.dictionary.training.report import TrainingReport
 from monitor.dictionary.training.run import RunProgress, Storage, TrainingInputs, save_run, train_dictionary
 from monitor.dictionary.training.settings import TrainSettings
-from monitor.dictionary.training.stream import FORWARD
+from monitor.dictionary.training.stream import FORWARD, Residuals
 from monitor.dictionary.training.sweep import summary
 from monitor.dictionary.training.text import TextSource, mixed
 from monitor.errors import ConfigurationError
 from monitor.model.load.hook_points import Place
 from monitor.model.load.model import LoadedModel, load_model
+from monitor.model.offline.compiled_layers import CompiledLayers
 from monitor.model.offline.residuals import Harvester
 from monitor.model.prompts import DocumentReader
 from monitor.model.runtime import LoadedPair
@@ -58,6 +59,8 @@ class TrainingText:
     held_out: int
     """Tokens that are kept apart and measured on."""
     device: str
+    compile: bool = False
+    """Whether the model's layers are compiled first, to read the text that is learnt from."""
 
 
 def held_out_for(tokens: int) -> int:
@@ -106,7 +109,7 @@ def open_subject(given: TrainingText) -> TrainingSubject:
     inputs = TrainingInputs(
         rows=partial(_rows, loaded, sources, length, held_out=False),
         held_out=_held_out(_rows(loaded, sources, length, held_out=True), given.held_out, length),
-        residuals=partial(_rough, harvester),
+        residuals=rough_residuals(harvester, compile=given.compile),
         exact_residuals=harvester.residuals,
         logits=partial(_logits, harvester),
         d_model=loaded.d_model,
@@ -233,10 +236,19 @@ def _held_out(found: Iterator[PackedText], tokens: int, length: int) -> list[Pac
     return kept
 
 
-def _rough(harvester: Harvester, ids: Tensor) -> Tensor:
-    """Residuals in bfloat16 arithmetic where that is faster: an error that is small beside the dictionary's."""
-    with torch.autocast(harvester.loaded.device.type, torch.bfloat16):
-        return harvester.residuals(ids)
+def rough_residuals(harvester: Harvester, *, compile: bool = False) -> Residuals:
+    """A function from ids `[rows, length]` to residuals in bfloat16 arithmetic, where that is faster.
+
+    Its error is small beside the dictionary's. `compile`: the layers are compiled at the first call.
+    """
+    layers = CompiledLayers(harvester.loaded, harvester.layer) if compile else None
+
+    def residuals(ids: Tensor) -> Tensor:
+        placed = layers.in_place() if layers is not None else nullcontext()
+        with placed, torch.autocast(harvester.loaded.device.type, torch.bfloat16):
+            return harvester.residuals(ids)
+
+    return residuals
 
 
 @torch.no_grad()

@@ -74,6 +74,12 @@ HeldOut = Annotated[
 ]
 Buffer = Annotated[int, typer.Option(help="Number of activations that are shuffled together in memory.")]
 Device = Annotated[str, typer.Option(help="Device to train on: auto, cpu, cuda or cuda:N.")]
+Compile = Annotated[
+    bool,
+    typer.Option(
+        "--compile", help="Compile the model's layers first: it reads faster, after some seconds (g++)."
+    ),
+]
 Seed = Annotated[int, typer.Option(help="Seed of the initial weights and of the order of texts.")]
 
 
@@ -98,6 +104,7 @@ def train(
         str, typer.Option(help="Number type of the weights in the saved dictionary: float32 or bfloat16.")
     ] = "float32",
     device: Device = "auto",
+    compile: Compile = False,
     seed: Seed = 0,
     restart: Annotated[
         bool,
@@ -125,7 +132,7 @@ def train(
     )
     from monitor.lab.training import held_out_for, is_first, storage_of, train_into, verify_trained
 
-    with _subject(model, layer, data, length, held_out or held_out_for(tokens), device) as subject:
+    with _subject(model, layer, data, length, held_out or held_out_for(tokens), device, compile) as subject:
         storage = storage_of(out, restart=restart, weights=weights)
         with _stoppable(out), _progress(settings, subject) as progress:
             report = train_into(storage, settings, subject, progress, plot=plot)
@@ -156,6 +163,7 @@ def sweep(
     held_out: HeldOut = None,
     buffer: Buffer = 131_072,
     device: Device = "auto",
+    compile: Compile = False,
     seed: Seed = 0,
     plot: Annotated[
         bool, typer.Option(help="Draw loss against compute as sweep.png (needs the extra `plots`).")
@@ -174,7 +182,7 @@ def sweep(
         plan.features[0], plan.tokens[0], objective, k, sparsity, batch=batch, buffer=buffer, seed=seed
     )
     measured = held_out or min(held_out_for(max(plan.tokens)), SWEEP_HELD_OUT)
-    with _subject(model, layer, data, length, measured, device) as subject:
+    with _subject(model, layer, data, length, measured, device, compile) as subject:
         rows = [_swept(out, settings, subject) for settings in plan.runs(base)]
     write_sweep(out, rows)
     if plot:
@@ -211,12 +219,12 @@ def _numbers(text: str, kind: Callable[[str], Number]) -> tuple[Number, ...]:
 
 @contextmanager
 def _subject(
-    model: str, layer: int | None, data: list[str], length: int, held_out: int, device: str
+    model: str, layer: int | None, data: list[str], length: int, held_out: int, device: str, compile: bool
 ) -> Iterator[TrainingSubject]:
     from monitor.lab.training import TrainingText, open_subject, together
 
     with together():
-        yield open_subject(TrainingText(model, layer, tuple(data), length, held_out, device))
+        yield open_subject(TrainingText(model, layer, tuple(data), length, held_out, device, compile))
 
 
 @contextmanager

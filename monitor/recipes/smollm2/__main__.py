@@ -132,7 +132,9 @@ def learn(
 
     sources = _texts(data, answers, out / "texts")
     settings = TrainSettings(features=SHIPPED.features, tokens=tokens, k=SHIPPED.k)
-    subject = open_subject(TrainingText(model, SHIPPED.layer, sources, CONTEXT, held_out, "auto"))
+    subject = open_subject(
+        TrainingText(model, SHIPPED.layer, sources, CONTEXT, held_out, "auto", compile=True)
+    )
     progress = RunLines(settings, subject.measured, typer.echo)
     folder = out / "dictionary"
     train_into(storage_of(folder, weights="bfloat16"), settings, subject, progress, plot=True)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from monitor.dictionary.packed_text import Document
 from monitor.dictionary.residual_signals import norm_limit, sinks
+from monitor.lab.splits import group_names_source
 from monitor.lab.texts import LabelledText, read_labelled
 from monitor.model.load.model import LoadedModel
 from monitor.model.prompts import DocumentReader
@@ -44,26 +45,23 @@ class LabelledSet:
     name: str
     """`CONCEPT/SOURCE`"""
     rows: tuple[LabelledText, ...]
+    groups: NDArray[np.intp]
+    """`[texts]`: a number for each group of rows that belong together."""
 
     @property
     def positive(self) -> NDArray[np.intp]:
         """`[texts]`: 1 where the concept is there."""
         return np.array([bool(row.label) for row in self.rows], dtype=np.intp)
 
-    @property
-    def groups(self) -> NDArray[np.intp]:
-        """`[texts]`: a number for each group; a row without one is its own."""
-        names = [row.group or f"row {number}" for number, row in enumerate(self.rows)]
-        return np.unique(names, return_inverse=True)[1]
-
 
 def labelled_sets(data: Path, most: int) -> list[LabelledSet]:
-    """At most `most` rows of each labelled file that has both labels; which, depends on their groups alone."""
+    """At most `most` rows, drawn by their texts, of each labelled file that has both labels and groups enough."""
     found = []
     for path in sorted((data / "labelled").glob("*/*.jsonl")):
-        rows = sorted(read_labelled(path), key=lambda row: _draw(row.group or row.text))[:most]
-        if len({row.label for row in rows}) > 1:
-            found.append(LabelledSet(f"{path.parent.name}/{path.stem}", tuple(rows)))
+        rows = sorted(read_labelled(path), key=lambda row: _draw(row.text))[:most]
+        groups = np.unique([_group(path.stem, row) for row in rows], return_inverse=True)[1]
+        if len({row.label for row in rows}) > 1 and groups.max() >= FOLDS:
+            found.append(LabelledSet(f"{path.parent.name}/{path.stem}", tuple(rows), groups))
     return found
 
 
@@ -89,6 +87,10 @@ def as_table(found: Mapping[str, Mapping[int, float]]) -> str:
         f"| {name} | {' | '.join(f'{row[layer]:.3f}' for layer in layers)} |\n"
         for name, row in {**found, "mean": mean}.items()
     )
+
+
+def _group(name: str, row: LabelledText) -> str:
+    return row.text if not row.group or group_names_source(name, row.group) else row.group
 
 
 def _draw(key: str) -> bytes:

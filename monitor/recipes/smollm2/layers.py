@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,18 @@ from torch import Tensor
 
 from monitor.model.load.hook_points import Place, hidden_of
 from monitor.model.load.model import LoadedModel
+from monitor.model.offline.compiled_layers import CompiledLayers
 from monitor.model.offline.residuals import Harvester
 
 
 class LayerCache:
     """Residuals of each layer in bfloat16, one file for each batch of token ids."""
 
-    def __init__(self, loaded: LoadedModel, layers: Sequence[int], folder: Path) -> None:
+    def __init__(
+        self, loaded: LoadedModel, layers: Sequence[int], folder: Path, *, compile: bool = False
+    ) -> None:
         self._loaded, self._layers, self._folder = loaded, tuple(layers), folder
+        self._compiled = CompiledLayers(loaded, max(layers)) if compile else None
         folder.mkdir(parents=True, exist_ok=True)
 
     def of(self, layer: int) -> Callable[[Tensor], Tensor]:
@@ -38,7 +43,9 @@ class LayerCache:
         digest = hashlib.sha256(ids.numpy().tobytes()).hexdigest()[:24]
         files = [self._folder / f"{digest}-{number}.safetensors" for number in self._layers]
         if not all(file.exists() for file in files):
-            for file, found in zip(files, residuals_of_layers(self._loaded, self._layers, ids), strict=True):
+            with self._compiled.in_place() if self._compiled is not None else nullcontext():
+                read = residuals_of_layers(self._loaded, self._layers, ids)
+            for file, found in zip(files, read, strict=True):
                 save_file({"residuals": found.to(torch.bfloat16).contiguous()}, file)
         return load_file(self._folder / f"{digest}-{layer}.safetensors")["residuals"]
 

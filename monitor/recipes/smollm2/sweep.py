@@ -64,5 +64,5 @@ def _trained(
 def _subject(text: SweepText, layer: int, layers: Sequence[int], folder: Path) -> TrainingSubject:
     given = TrainingText(text.model, layer, text.sources, CONTEXT, text.held_out, "auto")
     subject = open_subject(given)
-    cache = LayerCache(subject.loaded, layers, folder)
+    cache = LayerCache(subject.loaded, layers, folder, compile=True)
     return dataclasses.replace(subject, inputs=dataclasses.replace(subject.inputs, residuals=cache.of(layer)))

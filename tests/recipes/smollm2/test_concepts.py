@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from monitor.dictionary.residual_signals import norm_limit, sinks
+from monitor.lab.texts import LabelledText
 from monitor.model.load.model import LoadedModel, load_model
 from monitor.model.offline.residuals import Harvester
 from monitor.model.prompts import DocumentReader
@@ -41,6 +42,7 @@ def test_a_probe_finds_what_is_there_and_no_more(loaded: LoadedModel, tmp_path: 
     )
     write(tmp_path, "c/nothing.jsonl", [(word, n % 2) for n, word in enumerate(words)])
     write(tmp_path, "c/one_label.jsonl", [(word, 1) for word in words])
+    write(tmp_path, "c/few.jsonl", [(word, n % 2) for n, word in enumerate(words[:6])])
     sets = labelled_sets(tmp_path, 100)
     assert [(part.name, len(part.rows)) for part in sets] == [("c/letters", 100), ("c/nothing", 100)]
     found = auroc_by_layer(loaded, (0, 2), sets)
@@ -52,14 +54,13 @@ def test_a_probe_finds_what_is_there_and_no_more(loaded: LoadedModel, tmp_path: 
 
 
 @torch.no_grad()
-def test_means_are_those_of_each_text_alone(loaded: LoadedModel, tmp_path: Path) -> None:
+def test_means_are_those_of_each_text_alone(loaded: LoadedModel) -> None:
     texts = [
         "short",
         "a text that is a good deal longer than the other one",
         "Human: hello\n\nAssistant: hello you",
     ]
-    write(tmp_path, "c/s.jsonl", [(text, n % 2) for n, text in enumerate(texts)])
-    rows = labelled_sets(tmp_path, 9)[0].rows
+    rows = [LabelledText(text) for text in texts]
     together = _means(loaded, (0, 2), rows)
     for number, row in enumerate(rows):
         ids = torch.tensor(DocumentReader(loaded)([_placed(row.text)]))
