@@ -85,6 +85,20 @@ Answers = Annotated[
 Out = Annotated[Path, typer.Option(help="Work in this folder, outside the repository.")]
 
 
+@app.command("benign")
+def benign(
+    answers: Annotated[
+        Path,
+        typer.Option(help="The model's own answers, as JSON lines, also .xz.", exists=True, dir_okay=False),
+    ],
+    out: Annotated[Path, typer.Option(help="Write the texts into this folder, such as policies/benign.")],
+) -> None:
+    """Writes what the model says to the questions that were written here, as benign texts for policies."""
+    from monitor.recipes.smollm2.benign import write_benign
+
+    typer.echo(str(write_benign(read_answers(answers), out)))
+
+
 @app.command("layers")
 def probe(
     data: Data,

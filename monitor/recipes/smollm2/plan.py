@@ -65,6 +65,6 @@ SWEEP_TOKENS, SWEEP_HELD_OUT = 2_000_000, 50_000
 """Tokens that each dictionary of the sweep learns from, and is measured on."""
 
 SHIPPED = SweepRun(15, 16384, 32)
-"""The dictionary that the pair ships: the best of the sweep that fits into 48 MB."""
+"""The dictionary that the pair ships: at the first of the layers where probes find most, as wide as fits into 48 MB."""
 TOKENS, HELD_OUT = 20_000_000, 200_000
 """Tokens that it learns from, and is measured on."""

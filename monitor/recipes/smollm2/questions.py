@@ -113,7 +113,7 @@ class Question:
 
 def questions(corpora: Mapping[str, Sequence[CorpusText]]) -> list[Question]:
     """All questions, source by source."""
-    found = list(_written_here())
+    found = list(written_here())
     for source, most in SHARES.items():
         texts = [document.text for document in corpora.get(source, ()) if document.split == "train"]
         random.Random(0).shuffle(texts)
@@ -122,7 +122,8 @@ def questions(corpora: Mapping[str, Sequence[CorpusText]]) -> list[Question]:
     return found
 
 
-def _written_here() -> Iterator[Question]:
+def written_here() -> Iterator[Question]:
+    """The questions that need no corpus."""
     number = 0
     for kind, forms, things in (
         ("prose", FORMS, TOPICS),
