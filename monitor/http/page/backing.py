@@ -1,0 +1,132 @@
+"""What the page's methods share: the server's parts, its dictionary's features, the overlay, and work on threads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import parse_qs
+
+from monitor.errors import BadRequest, NotFound, Violation
+from monitor.http.calls import Exchange, HttpCalls
+from monitor.http.door import served_name
+from monitor.http.page.overlay import Overlay
+from monitor.lab.feature_book import FeatureBook
+from monitor.lab.pair import Pair, served_pair
+from monitor.model.runtime import Runtime
+from monitor.pairs.registry import chosen_pair
+from monitor.policy.files.source import Running
+from monitor.policy.rules.token_scores import TokenScores
+from monitor.rpc.access.roles import caller
+from monitor.rpc.assembly import bundled_policies
+from monitor.rpc.policies import InForce
+from monitor.rpc.server import DoorParts
+from monitor.settings import Settings
+
+T = TypeVar("T")
+LARGEST_COST = 4 << 20
+"""Bytes of a cost report that is read."""
+
+
+class PageBacking:
+    """Everything behind the page of one server."""
+
+    def __init__(self, settings: Settings, parts: DoorParts) -> None:
+        """Raises ConfigurationError where the overlay cannot be used."""
+        self.settings, self.parts = settings, parts
+        self.calls = HttpCalls(
+            parts.checks, parts.metrics, parts.limits, parts.traces, settings.max_message_bytes
+        )
+        self.model = served_name(settings)
+        self.folder = settings.policies or bundled_policies()
+        self.overlay = Overlay(settings.page_overlay) if settings.page_overlay is not None else None
+        runtime = parts.runtime
+        self.runtime = runtime if isinstance(runtime, Runtime) else None
+        """None where the engine shows only what policies watch."""
+        self._scores: tuple[InForce, TokenScores] | None = None
+
+    @cached_property
+    def book(self) -> FeatureBook | None:
+        """The features of the dictionary; None where the engine shows only what policies watch."""
+        if self.runtime is None:
+            return None
+        dictionary = self.runtime.dictionary
+        own = self.overlay.labels(dictionary.digest) if self.overlay is not None else None
+        return FeatureBook(dictionary, own)
+
+    @cached_property
+    def pair(self) -> Pair:
+        """Model and dictionary, for reading texts beside the requests. Raises NotFound as `need_book`."""
+        if self.runtime is None:
+            raise NotFound("this engine reads no features besides those that policies watch")
+        chosen = chosen_pair(self.settings.pair, self.settings.model, self.settings.dictionary)
+        return served_pair(self.runtime, chosen.name(self.runtime.model_digest))
+
+    @cached_property
+    def running(self) -> Running:
+        """What policies are resolved for."""
+        from monitor.lab.policies import running_of
+
+        return running_of(self.pair)
+
+    def scores(self, now: InForce) -> TokenScores:
+        """What tokens score under a policy set."""
+        if self._scores is None or self._scores[0] is not now:
+            self._scores = now, TokenScores(now.policies.policies)
+        return self._scores[1]
+
+    async def work(self, what: Callable[[], T]) -> T:
+        """Do something long on the server's thread for such work, its callers in turns."""
+        return await self.parts.inspecting.run(what, caller.get().name)
+
+    @cached_property
+    def costs(self) -> dict[str, list[dict[str, Any]]]:
+        """By policy, what its clamps were measured to cost on this pair, by target; from `NAME.cost.json`."""
+        folders = [self.folder / "costs", self.overlay.folder / "costs" if self.overlay is not None else None]
+        paths = [
+            path for folder in folders if folder is not None for path in sorted(folder.glob("*.cost.json"))
+        ]
+        here = (self.parts.runtime.model_digest, self.parts.runtime.dictionary_digest)
+        found = {}
+        for path in paths:
+            report = _cost_report(path)
+            if report is not None and (report.get("model"), report.get("dictionary")) == here:
+                found[str(report["policy"])] = [
+                    {key: point[key] for key in ("strength", "perplexity_ratio", "kl")}
+                    for point in report["points"]
+                    if point["way"] == "policy"
+                ]
+        return found
+
+
+def _cost_report(path: Path) -> dict[str, Any] | None:
+    """A report as `policy cost` writes it; None where the file is something else."""
+    if path.stat().st_size > LARGEST_COST:
+        return None
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return report if isinstance(report, dict) and {"policy", "points"} <= report.keys() else None
+
+
+def query(exchange: Exchange) -> Mapping[str, list[str]]:
+    """The parameters behind the question mark. Raises BadRequest where they are too many."""
+    try:
+        return parse_qs(exchange.scope["query_string"].decode("latin-1"), max_num_fields=100)
+    except ValueError:
+        raise BadRequest(Violation("query", "has too many parameters; write fewer")) from None
+
+
+def one(found: Mapping[str, list[str]], name: str, default: str = "") -> str:
+    """The last value of a parameter."""
+    return found.get(name, [default])[-1]
+
+
+def number(text: str, name: str, low: int, high: int) -> int:
+    """A whole number from `low` to `high`. Raises BadRequest."""
+    if not text.isdecimal() or len(text) > 15 or not low <= int(text) <= high:
+        raise BadRequest(Violation(name, f"write a whole number from {low} to {high}"))
+    return int(text)
