@@ -7,10 +7,9 @@ import os
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-from monitor.dictionary.cards.card_file import CardsHeader, FeatureCard, card_of, opened_lines
-from monitor.errors import NotFound
+from monitor.dictionary.cards.card_file import FILE, FeatureCard, card_of, opened_lines
+from monitor.errors import DictionaryError, NotFound
 
 
 class CardIndex:
@@ -18,21 +17,17 @@ class CardIndex:
 
     def __init__(self, folder: Path) -> None:
         """Unpack the cards of a folder. Raises DictionaryError where there are none or the file is broken."""
-        self.header: CardsHeader
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115  (it lives as long as the index)
+        self.header, lines = opened_lines(folder)
         self._places: list[tuple[int, int]] = []
         self._texts: list[str] = []
         self.promoted: list[tuple[str, ...]] = []
         """For each feature the tokens that it promotes most, strongest first."""
-        self.header, lines = opened_lines(folder)
-        place = 0
-        for line in lines:
-            raw = line.encode()
-            self._file.write(raw)
-            self._places.append((place, len(raw)))
-            place += len(raw)
-            self._note(json.loads(line))
-        self._file.flush()
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115  (it lives as long as the index)
+        try:
+            self._unpack(lines)
+        except BaseException:
+            self.close()
+            raise
 
     def __len__(self) -> int:
         return len(self._places)
@@ -55,8 +50,22 @@ class CardIndex:
         """Give the file back."""
         self._file.close()
 
-    def _note(self, record: dict[str, Any]) -> None:
-        said = tuple(str(text) for text, _ in record["promoted"])
-        contexts = ("".join(map(str, context["tokens"])) for context in record["contexts"])
+    def _unpack(self, lines: Iterable[str]) -> None:
+        place = 0
+        for line in lines:
+            raw = line.encode()
+            self._file.write(raw)
+            self._places.append((place, len(raw)))
+            place += len(raw)
+            self._note(line)
+        self._file.flush()
+
+    def _note(self, line: str) -> None:
+        try:
+            record = json.loads(line)
+            said = tuple(str(text) for text, _ in record["promoted"])
+            contexts = ["".join(map(str, context["tokens"])) for context in record["contexts"]]
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise DictionaryError(f"{FILE} holds a line that is no card ({error})") from None
         self._texts.append("\n".join((*contexts, *said)).lower())
         self.promoted.append(said)

@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from time import time
 from typing import Any, cast
@@ -24,7 +25,7 @@ from monitor.rpc.access.call_interceptor import Context
 from monitor.rpc.policies import InForce
 from monitor.rpc.wire.problems import Problems
 from monitor.telemetry.decisions import reader
-from monitor.telemetry.decisions.record import KIND, DecisionRecord, from_json
+from monitor.telemetry.decisions.record import KIND, DecisionRecord, from_json, without_text
 from monitor.v1 import monitor_pb2 as pb
 
 RECENT = 500
@@ -88,7 +89,7 @@ class PageAlerts:
                 raise InputError(str(error)) from None
         await exchange.json(
             {
-                "verdict": verdict(found),
+                "verdict": verdict(_without_text(found)),
                 "differs": differs(record, found),
                 "stronger": stronger(record, found),
             }
@@ -142,6 +143,11 @@ class PageAlerts:
         if self._folder is None:
             raise NotFound("this server keeps no decision log; set decision_log")
         return self._folder
+
+
+def _without_text(found: Verdict) -> Verdict:
+    """A verdict of readings, whose tokens are told apart by position alone."""
+    return replace(found, detections=tuple(map(without_text, found.detections)))
 
 
 class _Sink:

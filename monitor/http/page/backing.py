@@ -26,8 +26,8 @@ from monitor.rpc.server import DoorParts
 from monitor.settings import Settings
 
 T = TypeVar("T")
-LARGEST_COST = 4 << 20
-"""Bytes of a cost report that is read."""
+LARGEST_REPORT = 16 << 20
+"""Bytes of a report of a measurement that is read."""
 
 
 class PageBacking:
@@ -77,21 +77,42 @@ class PageBacking:
             self._scores = now, TokenScores(now.policies.policies)
         return self._scores[1]
 
+    def evaluation(self, policy: str) -> dict[str, Any] | None:
+        """What `policy evaluate --json` measured of a policy on this pair, from `evaluation.json`; None without one.
+
+        Blocks. `same` is False where the policies have changed since.
+        """
+        here = self.parts.active.now.digests
+        for path in (folder / "evaluation.json" for folder in reversed(self._measured)):
+            found = _record(path, {"digests", "sources", "rates"})
+            digests = found["digests"] if found is not None else {}
+            if found is not None and (digests.get("model"), digests.get("dictionary")) == (
+                here.model,
+                here.dictionary,
+            ):
+                mine = {
+                    key: [row for row in found[key] if row["policy"] == policy]
+                    for key in ("sources", "rates")
+                }
+                return mine | {"same": here.policies in digests.values()}
+        return None
+
     async def work(self, what: Callable[[], T]) -> T:
         """Do something long on the server's thread for such work, its callers in turns."""
         return await self.parts.inspecting.run(what, caller.get().name)
 
+    @property
+    def _measured(self) -> list[Path]:
+        """The folders in which measurements of policies are looked for."""
+        return [self.folder, *([self.overlay.folder] if self.overlay is not None else [])]
+
     @cached_property
     def costs(self) -> dict[str, list[dict[str, Any]]]:
-        """By policy, what its clamps were measured to cost on this pair, by target; from `NAME.cost.json`."""
-        folders = [self.folder / "costs", self.overlay.folder / "costs" if self.overlay is not None else None]
-        paths = [
-            path for folder in folders if folder is not None for path in sorted(folder.glob("*.cost.json"))
-        ]
+        """By policy, what its clamps were measured to cost on this pair, by target; from `costs/NAME.cost.json`."""
         here = (self.parts.runtime.model_digest, self.parts.runtime.dictionary_digest)
         found = {}
-        for path in paths:
-            report = _cost_report(path)
+        for path in (path for folder in self._measured for path in sorted(folder.glob("costs/*.cost.json"))):
+            report = _record(path, {"policy", "points"})
             if report is not None and (report.get("model"), report.get("dictionary")) == here:
                 found[str(report["policy"])] = [
                     {key: point[key] for key in ("strength", "perplexity_ratio", "kl")}
@@ -101,15 +122,15 @@ class PageBacking:
         return found
 
 
-def _cost_report(path: Path) -> dict[str, Any] | None:
-    """A report as `policy cost` writes it; None where the file is something else."""
-    if path.stat().st_size > LARGEST_COST:
-        return None
+def _record(path: Path, keys: set[str]) -> dict[str, Any] | None:
+    """A report of a measurement, as its command writes it; None where the file is something else, or not there."""
     try:
-        report = json.loads(path.read_text(encoding="utf-8"))
+        if path.stat().st_size > LARGEST_REPORT:
+            return None
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
-    return report if isinstance(report, dict) and {"policy", "points"} <= report.keys() else None
+    return found if isinstance(found, dict) and keys <= found.keys() else None
 
 
 def query(exchange: Exchange) -> Mapping[str, list[str]]:

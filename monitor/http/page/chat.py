@@ -1,4 +1,4 @@
-"""Chat: a conversation goes on, under clamps if asked; each token comes with what was read of it once it is released."""
+"""Chat: a conversation goes on, under clamps if asked; each token comes with what was read of it at its release."""
 
 from __future__ import annotations
 

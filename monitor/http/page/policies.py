@@ -189,6 +189,7 @@ class PagePolicies:
             "text": read_text(path, MAX_BYTES) if path is not None else "",
             "draft": path is not None and path.parent != self._backing.folder,
             "false_positives": list(source.model.metadata.false_positives) if source is not None else [],
+            "evaluation": self._backing.evaluation(name),
             "lock": _locked(source.lock) if source is not None and source.lock is not None else None,
         }
 

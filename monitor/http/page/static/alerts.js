@@ -1,7 +1,7 @@
 // Alerts: decisions as they happen, filtered; one in full, judged again, or marked as a false positive.
 
 import { get, post } from "./api.js";
-import { button, failed, field, h, say, select, several, show } from "./dom.js";
+import { button, failed, field, h, reveal, say, select, several, show } from "./dom.js";
 import { badge, detectionView, scoresView, verdictView } from "./readings.js";
 
 const KEPT = 500;
@@ -94,7 +94,7 @@ export class AlertsView {
     const shown = this.records.filter((one) => this.passes(one));
     show(this.rows, shown.map((one) => h("tr", {},
       h("td", { class: "mono" }, new Date(one.time).toLocaleTimeString()),
-      h("td", {}, button((one.detections ?? []).map((d) => `${d.policy} / ${d.rule}`).join(", ") || `not checked: ${one.failure ?? "unknown"}`, () => this.open(one), { class: "link" }),
+      h("td", {}, button([...new Set((one.detections ?? []).map((d) => `${d.policy} / ${d.rule}`))].join(", ") || `not checked: ${one.failure ?? "unknown"}`, () => this.open(one), { class: "link" }),
         (one.detections ?? []).every((d) => word(d.mode) === "shadow") && one.detections?.length ? badge("shadow", "shadow") : null),
       h("td", {}, badge(word(one.action), word(one.action)), word(one.status) === "unknown" ? badge("unknown", "bad") : null),
       h("td", { class: "muted" }, one.caller || "–"))));
@@ -102,6 +102,7 @@ export class AlertsView {
   }
 
   async open(record) {
+    reveal(this.detail);
     if (!Number(record.record)) {
       show(this.detail, h("section", { class: "card" }, h("h2", {}, "Decision"), facts(record),
         h("ul", { class: "rows" }, (record.detections ?? []).map((one) => detectionView({ ...one, action: word(one.action), mode: word(one.mode), severity: word(one.severity), phase: word(one.phase) })))));

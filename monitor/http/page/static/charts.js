@@ -2,11 +2,13 @@
 
 import { h, number, percent, s } from "./dom.js";
 
-const WIDTH = 640;
 const KINDS = 6;
 
+/** Units of a chart's width: fewer on a narrow screen, so that its texts stay readable. */
+const width = () => (window.innerWidth < 640 ? 400 : 640);
+
 function frame(title, height, children) {
-  return s("svg", { viewBox: `0 0 ${WIDTH} ${height}`, class: "chart", role: "img", "aria-label": title }, s("title", {}, title), children);
+  return s("svg", { viewBox: `0 0 ${width()} ${height}`, class: "chart", role: "img", "aria-label": title }, s("title", {}, title), children);
 }
 
 export function key(names) {
@@ -16,7 +18,7 @@ export function key(names) {
 
 /** Lines over tokens. `lines`: [{name, values}], `starts`: [{start, role}] where turns begin, `mark`: a value to show. */
 export function lines(title, list, count, starts, mark) {
-  const top = 12, bottom = 170, left = 36, right = WIDTH - 8;
+  const top = 12, bottom = 170, left = 36, right = width() - 8;
   const most = Math.max(mark * 1.2, ...list.flatMap((one) => one.values)) || 1;
   const x = (i) => left + ((right - left) * i) / Math.max(1, count - 1);
   const y = (value) => bottom - ((bottom - top) * Math.min(value, most)) / most;
@@ -32,11 +34,12 @@ export function lines(title, list, count, starts, mark) {
 
 /** Rows of shades over tokens, in at most so many cells: each shows the highest value in it. */
 export function heat(title, rows, count, levels, chosen) {
-  const cells = Math.min(count, 160), height = 22, left = 180, right = WIDTH - 4;
-  const width = (right - left) / Math.max(1, cells);
+  const left = width() < 640 ? 140 : 190;
+  const cells = Math.min(count, left < 190 ? 100 : 160), height = 22, right = width() - 4;
+  const step = (right - left) / Math.max(1, cells);
   const level = (value) => levels.filter((low) => value >= low).length;
   return frame(title, rows.length * height + 6, rows.map((row, n) => [
-    s("text", { class: "name", x: left - 8, y: n * height + 16, "text-anchor": "end" }, row.name.slice(0, 28)),
+    s("text", { class: "name", x: left - 8, y: n * height + 16, "text-anchor": "end" }, row.name.slice(0, left < 190 ? 22 : 31)),
     s("rect", { class: "empty", x: left, y: n * height + 3, width: right - left, height: height - 5 }),
     Array.from({ length: cells }, (_, cell) => {
       const first = Math.floor((cell * count) / cells), last = Math.max(first + 1, Math.floor(((cell + 1) * count) / cells));
@@ -45,7 +48,7 @@ export function heat(title, rows, count, levels, chosen) {
       const at = level(value);
       if (!at) return null;
       const where = first + part.indexOf(value);
-      return s("rect", { class: `fill-${at}`, x: left + cell * width, y: n * height + 3, width: Math.max(0.6, width - 0.4), height: height - 5, on: { click: () => chosen(where) } },
+      return s("rect", { class: `fill-${at}`, x: left + cell * step, y: n * height + 3, width: Math.max(0.6, step - 0.4), height: height - 5, on: { click: () => chosen(where) } },
         s("title", {}, `${row.name}: ${number(value)} at token ${where}`));
     }),
   ]));
@@ -53,7 +56,7 @@ export function heat(title, rows, count, levels, chosen) {
 
 /** Recall against the share of benign texts that fire, on a logarithmic axis, with a movable mark. */
 export function curves(title, rates, named, at) {
-  const top = 10, bottom = 190, left = 44, right = WIDTH - 12;
+  const top = 10, bottom = 190, left = 44, right = width() - 26;
   const shown = rates.map((rate, i) => [rate, i]).filter(([rate]) => rate > 0);
   const least = Math.log(shown[0][0]);
   const x = (rate) => left + (right - left) * (1 - Math.log(Math.max(rate, shown[0][0])) / least);
@@ -78,7 +81,7 @@ export function recallAt(rates, values, rate) {
 
 /** Counts by the hour, enforced below and shadow above. */
 export function bars(title, hours, counts, now) {
-  const top = 10, bottom = 120, left = 36, right = WIDTH - 8;
+  const top = 10, bottom = 120, left = 36, right = width() - 8;
   const total = (hour, mode) => counts.filter((one) => one.hour === hour && one.mode === mode).reduce((sum, one) => sum + one.count, 0);
   const all = Array.from({ length: hours }, (_, hour) => [total(hour, "enforce"), total(hour, "shadow")]);
   const most = Math.max(1, ...all.map(([a, b]) => a + b));
@@ -90,7 +93,7 @@ export function bars(title, hours, counts, now) {
     all.map(([enforced, shadow], hour) => [
       s("rect", { class: "bar-enforced", x: left + hour * step + 1, y: bottom - height(enforced), width: Math.max(1, step - 2), height: height(enforced) }, s("title", {}, `${enforced} enforced`)),
       s("rect", { class: "bar-shadow", x: left + hour * step + 1, y: bottom - height(enforced + shadow), width: Math.max(1, step - 2), height: height(shadow) }, s("title", {}, `${shadow} in shadow`)),
-      hours <= 12 || hour % Math.ceil(hours / 8) === 0 ? s("text", { class: "tick", x: left + (hour + 0.5) * step, y: bottom + 16, "text-anchor": "middle" },
+      hour % Math.ceil(hours / (width() < 640 ? 4 : 8)) === 0 ? s("text", { class: "tick", x: left + (hour + 0.5) * step, y: bottom + 16, "text-anchor": "middle" },
         new Date((now - 3600 * (hours - hour)) * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" })) : null,
     ]),
   ]);

@@ -121,7 +121,7 @@ export class ChatView {
     this.drawShades();
     this.element = h("div", { class: "two" },
       h("div", { class: "stack" }, h("h1", {}, "Chat"), this.shades, this.legend, this.log, form),
-      h("aside", { class: "stack", "aria-label": "Readings" }, this.verdictCard, this.tokenCard, this.steering.element));
+      h("aside", { class: "stack", "aria-label": "Readings" }, this.verdictCard, this.steering.element, this.tokenCard));
   }
 
   drawShades() {
@@ -199,7 +199,7 @@ export class ChatView {
   }
 
   names() {
-    return this.steering.held.map((one) => `${one.policy ?? one.feature} at ${number(one.target)}`).join(", ");
+    return this.steering.held.map((one) => `${one.policy ?? `feature ${one.feature}`} at ${number(one.target)}`).join(", ");
   }
 
   async run(answer, body) {

@@ -27,6 +27,12 @@ export function show(element, ...children) {
   return element;
 }
 
+/** Bring a part into sight where the page is one column. */
+export function reveal(element) {
+  if (window.innerWidth <= 1020) requestAnimationFrame(() => element.scrollIntoView({ block: "start" }));
+  return element;
+}
+
 /** Tell a screen reader. */
 export function say(text) {
   document.getElementById("said").textContent = text;

@@ -1,7 +1,7 @@
 // Features: search by words or by example texts, one feature's card, its map, and its name.
 
 import { forget, get, post } from "./api.js";
-import { button, failed, field, h, number, percent, s, say, several, show } from "./dom.js";
+import { button, failed, field, h, number, percent, reveal, s, say, several, show } from "./dom.js";
 import { badge, counted, featureLink } from "./readings.js";
 import { READING_LEVELS } from "./tokens.js";
 
@@ -42,7 +42,7 @@ export class FeaturesView {
 
   async open(feature) {
     if (this.about.features === null || feature === undefined) return;
-    show(this.detail, h("p", { class: "muted" }, "loading …"));
+    reveal(show(this.detail, h("p", { class: "muted" }, "loading …")));
     try {
       this.draw(await get(`/api/features/${encodeURIComponent(feature)}`));
     } catch (error) {
@@ -73,7 +73,7 @@ export class FeaturesView {
         show(this.results, h("p", { class: "muted" }, "no feature found"));
         return;
       }
-      show(this.results, h("div", { class: "scroll" }, h("table", {},
+      show(this.results, h("div", { class: "scroll tall" }, h("table", {},
         h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "feature"), h("th", { scope: "col" }, what), h("th", { scope: "col" }, "promotes"))),
         h("tbody", {}, features.map((one) => h("tr", {},
           h("td", {}, h("a", { href: `#features/${one.feature}` }, h("span", { class: "mono" }, `${one.feature} `), one.label), one.by_hand ? badge("by hand") : null),
@@ -142,7 +142,14 @@ function neighbourMap(points) {
       r: one === points[0] ? 9 : 4 + 5 * Math.max(0, one.cosine),
       vars: { "--share": Math.max(0.15, Math.min(1, one.cosine * 1.6)) },
     }), s("title", {}, `${one.feature} ${one.label} (cosine ${number(one.cosine)})`)));
-  const named = points.slice(0, 9).map((one) => s("text", { class: one === points[0] ? "name focus" : "name", x: across(one) + 11, y: down(one) + 4, "aria-hidden": "true" }, `${one.feature} ${one.label}`.slice(0, 30)));
+  const placed = [];
+  const free = points.slice(0, 24).filter((one) => {
+    const [x, y] = [across(one) + 11, down(one)];
+    if (placed.some(([ox, oy]) => Math.abs(oy - y) < 13 && Math.abs(ox - x) < 190)) return false;
+    placed.push([x, y]);
+    return true;
+  });
+  const named = free.slice(0, 12).map((one) => s("text", { class: one === points[0] ? "name focus" : "name", x: across(one) + (one.x > 0.65 ? -11 : 11), y: down(one) + 4, "text-anchor": one.x > 0.65 ? "end" : "start", "aria-hidden": "true" }, `${one.feature} ${one.label}`.slice(0, 30)));
   return h("figure", {}, s("svg", { viewBox: "0 0 640 420", class: "map", role: "group", "aria-label": `Map of ${points.length - 1} neighbours` }, dots, named),
     h("figcaption", { class: "muted" }, "t-SNE: only nearness has a meaning. Larger and darker dots point more nearly the same way."));
 }

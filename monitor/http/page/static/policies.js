@@ -2,8 +2,8 @@
 
 import { get, post } from "./api.js";
 import { bars, curves, key, recallAt } from "./charts.js";
-import { button, failed, field, h, number, percent, say, select, several, show } from "./dom.js";
-import { badge, featureLink } from "./readings.js";
+import { button, failed, field, h, number, percent, reveal, say, select, several, show } from "./dom.js";
+import { badge, featureLink, meter } from "./readings.js";
 
 const METHODS = { policy: "this policy", features: "features", combined: "features and probe", probe: "probe, per token", linear_probe: "linear probe", difference_of_means: "difference of means", bag_of_words: "bag of words", random_features: "random features" };
 const DRAWN = ["policy", "probe", "features", "bag_of_words", "random_features"];
@@ -50,7 +50,7 @@ export class PoliciesView {
 
   async open(name) {
     if (!name) return;
-    show(this.detail, h("p", { class: "muted" }, "loading …"));
+    reveal(show(this.detail, h("p", { class: "muted" }, "loading …")));
     try {
       this.draw(await get(`/api/policies/${encodeURIComponent(name)}`));
     } catch (error) {
@@ -96,7 +96,25 @@ export class PoliciesView {
         one.false_positives.length ? [h("h3", {}, "Known false positives"), h("ul", {}, one.false_positives.map((text) => h("li", {}, text)))] : null),
       policy ? this.rules(policy, one.lock) : null,
       one.lock?.card ? this.card(one.lock) : policy ? h("p", { class: "muted" }, "Its lock has no card: nothing was measured.") : null,
+      one.evaluation ? this.evaluation(one.evaluation) : null,
       this.editor(one.name, one.text));
+  }
+
+  /** What was measured on unseen texts: on each labelled source, and on benign texts of each length. */
+  evaluation({ sources, rates, same }) {
+    const lengths = (one) => `${one.longer_than + 1} ${one.up_to === null ? "and more" : `to ${one.up_to}`}`;
+    return h("section", { class: "card" }, h("h2", {}, "On unseen texts"),
+      same ? null : h("p", { class: "warning" }, "Measured under other policies than those in force."),
+      sources.length ? [h("h3", {}, "By source"), h("div", { class: "scroll" }, h("table", {},
+        h("thead", {}, h("tr", {}, ["source", "texts", "AUROC", "caught", "benign that fire"].map((name) => h("th", { scope: "col" }, name)))),
+        h("tbody", {}, sources.map((one) => h("tr", {}, h("th", { scope: "row" }, one.source), h("td", { class: "mono" }, `${one.positive} / ${one.negative}`),
+          h("td", { class: "mono" }, one.negative ? `${number(one.methods.policy?.auroc)} (${number(one.methods.policy?.auroc_low)}–${number(one.methods.policy?.auroc_high)})` : "–"),
+          h("td", { class: "mono" }, meter(one.caught), " ", percent(one.caught)), h("td", { class: "mono" }, one.fired === null ? "–" : percent(one.fired, 1)))))))] : null,
+      rates.length ? [h("h3", {}, "Benign texts that fire, by length in tokens"), h("div", { class: "scroll" }, h("table", {},
+        h("thead", {}, h("tr", {}, ["rule", "texts from", "tokens", "fire", "asked for"].map((name) => h("th", { scope: "col" }, name)))),
+        h("tbody", {}, rates.map((one) => h("tr", {}, h("th", { scope: "row" }, one.rule), h("td", {}, one.source), h("td", { class: "mono" }, lengths(one)),
+          h("td", { class: "mono" }, one.texts ? `${percent(one.fired / one.texts, 1)} (${percent(one.interval[0], 1)}–${percent(one.interval[1], 1)}) of ${one.texts}` : "–"),
+          h("td", { class: "mono" }, one.asked === null ? "–" : percent(one.asked, 1)))))))] : null);
   }
 
   rules(policy, lock) {
@@ -120,7 +138,7 @@ export class PoliciesView {
     const told = h("p", { "aria-live": "polite" });
     const asked = Object.values(lock.rules)[0]?.asked_rate ?? 0.01;
     const steps = rates.filter((rate) => rate > 0);
-    const range = h("input", { type: "range", min: 0, max: 100, step: 1, on: { input: () => move() } });
+    const range = h("input", { type: "range", min: 0, max: 100, step: 0.1, on: { input: () => move() } });
     const [low, high] = [Math.log(steps[0]), Math.log(0.5)];
     range.value = (100 * (Math.log(asked) - low)) / (high - low);
     const move = () => {
@@ -157,9 +175,6 @@ class Editor {
     this.area = h("textarea", { class: "code mono", spellcheck: "false", wrap: "off", rows: Math.min(34, Math.max(14, text.split("\n").length + 1)), value: text, on: {
       input: () => this.typed(),
       scroll: () => (this.gutter.scrollTop = this.area.scrollTop),
-      keydown: (event) => {
-        if (event.key === "Tab" && !event.shiftKey && !event.ctrlKey && this.area.selectionStart !== this.area.selectionEnd) return;
-      },
     } });
     this.gutter = h("div", { class: "gutter mono", "aria-hidden": "true" });
     this.problems = h("ul", { class: "rows", role: "status" });
