@@ -192,6 +192,8 @@ class Server:
             await self._grpc.start()
         except BaseException:
             self._http.stop()
+            for door in self._doors:
+                await door.stop(0)
             await self._decisions.stop()
             raise
         self._watching = asyncio.create_task(self._health.watch())

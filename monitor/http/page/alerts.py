@@ -71,7 +71,9 @@ class PageAlerts:
         if log is None:
             return wanted
         recent = number(one(asked, "recent", "100"), "recent", 0, RECENT)
-        wanted.after = cursor or f"{log.id}-{max(0, log.last - recent)}"
+        # A cursor of another log, from before this server began one, would be refused for ever.
+        known = cursor.startswith(f"{log.id}-")
+        wanted.after = cursor if known else f"{log.id}-{max(0, log.last - recent)}"
         return wanted
 
     async def decision(self, exchange: Exchange) -> None:

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from urllib.parse import parse_qs
 
 from monitor.errors import BadRequest, NotFound, Violation
 from monitor.http.calls import Exchange, HttpCalls
 from monitor.http.door import served_name
 from monitor.http.page.overlay import Overlay
+from monitor.lab.cost.edits import OWN
 from monitor.lab.feature_book import FeatureBook
 from monitor.lab.pair import Pair, served_pair
 from monitor.model.runtime import Runtime
 from monitor.pairs.registry import chosen_pair
 from monitor.policy.files.source import Running
 from monitor.policy.rules.token_scores import TokenScores
+from monitor.rpc.access.call_interceptor import current_call
 from monitor.rpc.access.roles import caller
 from monitor.rpc.assembly import bundled_policies
 from monitor.rpc.policies import InForce
@@ -26,6 +29,9 @@ from monitor.rpc.server import DoorParts
 from monitor.settings import Settings
 
 T = TypeVar("T")
+MOST_PARAMETERS = 250
+"""Behind the question mark of a path."""
+_MEASURED = ("sources", "rates")
 LARGEST_REPORT = 16 << 20
 """Bytes of a report of a measurement that is read."""
 
@@ -85,17 +91,18 @@ class PageBacking:
         here = self.parts.active.now.digests
         for path in (folder / "evaluation.json" for folder in reversed(self._measured)):
             found = _record(path, {"digests", "sources", "rates"})
-            digests = found["digests"] if found is not None else {}
-            if found is not None and (digests.get("model"), digests.get("dictionary")) == (
-                here.model,
-                here.dictionary,
-            ):
-                mine = {
-                    key: [row for row in found[key] if row["policy"] == policy]
-                    for key in ("sources", "rates")
-                }
+            if found is None:
+                continue
+            digests = found["digests"]
+            if (digests.get("model"), digests.get("dictionary")) == (here.model, here.dictionary):
+                mine = {key: [row for row in found[key] if row["policy"] == policy] for key in _MEASURED}
                 return mine | {"same": here.policies in digests.values()}
         return None
+
+    def charge(self, texts: Iterable[str]) -> None:
+        """Charge the caller of the present call for texts that are read. Raises Overloaded and BadRequest."""
+        size = sum(len(text.encode("utf-8", "replace")) for text in texts)
+        current_call().charged(self.parts.runs.limits.fewest_tokens(size))
 
     async def work(self, what: Callable[[], T]) -> T:
         """Do something long on the server's thread for such work, its callers in turns."""
@@ -114,12 +121,17 @@ class PageBacking:
         for path in (path for folder in self._measured for path in sorted(folder.glob("costs/*.cost.json"))):
             report = _record(path, {"policy", "points"})
             if report is not None and (report.get("model"), report.get("dictionary")) == here:
-                found[str(report["policy"])] = [
-                    {key: point[key] for key in ("strength", "perplexity_ratio", "kl")}
-                    for point in report["points"]
-                    if point["way"] == "policy"
-                ]
+                found[str(report["policy"])] = list(_costs(report["points"]))
         return found
+
+
+def _costs(points: Any) -> Iterator[dict[str, float]]:
+    """What a report says of the policy's own clamps; points that lack a number are left out."""
+    for point in points if isinstance(points, list) else ():
+        if isinstance(point, dict) and point.get("way") == OWN:
+            numbers = {key: point.get(key) for key in ("strength", "perplexity_ratio", "kl")}
+            if all(isinstance(value, int | float) and math.isfinite(value) for value in numbers.values()):
+                yield cast("dict[str, float]", numbers)
 
 
 def _record(path: Path, keys: set[str]) -> dict[str, Any] | None:
@@ -136,7 +148,7 @@ def _record(path: Path, keys: set[str]) -> dict[str, Any] | None:
 def query(exchange: Exchange) -> Mapping[str, list[str]]:
     """The parameters behind the question mark. Raises BadRequest where they are too many."""
     try:
-        return parse_qs(exchange.scope["query_string"].decode("latin-1"), max_num_fields=100)
+        return parse_qs(exchange.scope["query_string"].decode("latin-1"), max_num_fields=MOST_PARAMETERS)
     except ValueError:
         raise BadRequest(Violation("query", "has too many parameters; write fewer")) from None
 

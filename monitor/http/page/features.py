@@ -18,6 +18,8 @@ MOST_BRIEFS = 200
 MOST_TEXTS = 64
 LONGEST_TEXT = 20_000
 """Characters of an example text."""
+MOST_CHARACTERS = 100_000
+"""Of all example texts of one question."""
 MAP = 80
 """Neighbours on a map."""
 
@@ -46,8 +48,8 @@ class PageFeatures:
         if len(asked) > MOST_BRIEFS:
             raise BadRequest(Violation("f", f"name at most {MOST_BRIEFS} features"))
         features = [number(text, "f", 0, book.dictionary.autoencoder.features - 1) for text in asked]
-        found = await self._backing.work(lambda: book.briefs(features))
-        await exchange.json({"features": [self._told(brief) for brief in found]})
+        found = await self._backing.work(lambda: [self._told(brief) for brief in book.briefs(features)])
+        await exchange.json({"features": found})
 
     async def card(self, exchange: Exchange) -> None:
         """`GET /api/features/N`: contexts, promoted tokens and neighbours."""
@@ -87,8 +89,11 @@ class PageFeatures:
             problems.add("with", f"write at most {MOST_TEXTS} texts")
         if any(not text.strip() or len(text) > LONGEST_TEXT for text in (*positive, *negative)):
             problems.add("with", f"a text has 1 to {LONGEST_TEXT} characters")
+        if sum(map(len, (*positive, *negative))) > MOST_CHARACTERS:
+            problems.add("with", f"write at most {MOST_CHARACTERS} characters in all texts together")
         problems.raise_any()
         book = self._book
+        self._backing.charge((*positive, *negative))
         rows = await self._backing.work(lambda: self._telling(book, positive, negative))
         await exchange.json({"how": "contrast" if negative else "search", "features": rows})
 

@@ -67,7 +67,7 @@ class Overlay:
         return f"policies/{name}.yaml"
 
     def mark(self, row: Mapping[str, Any]) -> bool:
-        """Append a benign example; False where one of the same group is there already. Blocks.
+        """Append a benign example, which has a `group`; False where one of the same group is there already. Blocks.
 
         Raises InputError where it is empty or too long.
         """
@@ -77,12 +77,21 @@ class Overlay:
         path = self.policies / "benign" / MARKED
         with self._lock, _writing():
             there = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-            if any(json.loads(line).get("group") == row.get("group") for line in there if line.strip()):
+            if any(_group(line) == row["group"] for line in there):
                 return False
             _put(
                 path, "".join(f"{line}\n" for line in (*there, json.dumps(row, ensure_ascii=False))).encode()
             )
         return True
+
+
+def _group(line: str) -> Any:
+    """The group of a row; None where a person has made something else of the line."""
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return found.get("group") if isinstance(found, dict) else None
 
 
 def _put(path: Path, content: bytes) -> None:

@@ -93,6 +93,7 @@ class PagePolicies:
         name, text, texts, phase = await self._draft(exchange)
         if not texts:
             raise BadRequest(Violation("texts", "is empty; write at least one text"))
+        self._backing.charge(texts)
         await exchange.json(await self._backing.work(lambda: self._tried(name, text, texts, phase)))
 
     async def save(self, exchange: Exchange) -> None:

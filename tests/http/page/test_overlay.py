@@ -53,6 +53,16 @@ def test_marks_are_benign_texts_that_a_fit_reads(tmp_path):
     ]
 
 
+def test_lines_that_a_person_has_broken_are_left_as_they_are(tmp_path):
+    overlay = Overlay(tmp_path)
+    overlay.mark({"text": "a", "group": "1"})
+    path = overlay.policies / "benign" / "marked.jsonl"
+    path.write_text(path.read_text() + "not json\n[]\n")
+    assert overlay.mark({"text": "b", "group": "2"})
+    assert not overlay.mark({"text": "b", "group": "1"})
+    assert path.read_text().splitlines()[1:3] == ["not json", "[]"]
+
+
 @pytest.mark.parametrize("row", [{"text": " "}, {"text": "a" * (LONGEST_TEXT + 1)}, {"messages": []}])
 def test_marks_without_a_text_are_refused(tmp_path, row):
     with pytest.raises(InputError, match="benign example"):

@@ -1,7 +1,7 @@
 // Alerts: decisions as they happen, filtered; one in full, judged again, or marked as a false positive.
 
 import { get, post } from "./api.js";
-import { button, failed, field, h, reveal, say, select, several, show } from "./dom.js";
+import { button, failed, field, h, reveal, say, scroller, select, several, show } from "./dom.js";
 import { badge, detectionView, scoresView, verdictView } from "./readings.js";
 
 const KEPT = 500;
@@ -34,7 +34,7 @@ export class AlertsView {
       field("Contains", text), h("label", { class: "check" }, this.pause, "hold the list still"));
     this.element = h("div", { class: "two wide" },
       h("div", { class: "stack" }, h("h1", {}, "Alerts"), this.state, filters,
-        h("div", { class: "scroll" }, h("table", { class: "feed" }, h("caption", { class: "visually-hidden" }, "Decisions, newest first"),
+        scroller("Decisions", h("table", { class: "feed" }, h("caption", { class: "visually-hidden" }, "Decisions, newest first"),
           h("thead", {}, h("tr", {}, ["time", "what", "action", "caller"].map((name) => h("th", { scope: "col" }, name)))), this.rows))),
       this.detail);
   }

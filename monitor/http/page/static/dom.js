@@ -55,6 +55,9 @@ export function select(options, value, change) {
 
 export const button = (text, click, props) => h("button", { type: "button", on: { click }, ...props }, text);
 
+/** What is wider than its place: it can be scrolled, by keyboard too. */
+export const scroller = (label, ...inside) => h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": label }, inside);
+
 export async function copy(text, what) {
   try {
     await navigator.clipboard.writeText(text);

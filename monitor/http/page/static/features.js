@@ -1,7 +1,7 @@
 // Features: search by words or by example texts, one feature's card, its map, and its name.
 
 import { forget, get, post } from "./api.js";
-import { button, failed, field, h, number, percent, reveal, s, say, several, show } from "./dom.js";
+import { button, failed, field, h, number, percent, reveal, s, say, scroller, several, show } from "./dom.js";
 import { badge, counted, featureLink } from "./readings.js";
 import { READING_LEVELS } from "./tokens.js";
 
@@ -73,7 +73,7 @@ export class FeaturesView {
         show(this.results, h("p", { class: "muted" }, "no feature found"));
         return;
       }
-      show(this.results, h("div", { class: "scroll tall" }, h("table", {},
+      show(this.results, scroller("Features that were found", h("table", {},
         h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "feature"), h("th", { scope: "col" }, what), h("th", { scope: "col" }, "promotes"))),
         h("tbody", {}, features.map((one) => h("tr", {},
           h("td", {}, h("a", { href: `#features/${one.feature}` }, h("span", { class: "mono" }, `${one.feature} `), one.label), one.by_hand ? badge("by hand") : null),

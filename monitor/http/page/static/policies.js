@@ -2,7 +2,7 @@
 
 import { get, post } from "./api.js";
 import { bars, curves, key, recallAt } from "./charts.js";
-import { button, failed, field, h, number, percent, reveal, say, select, several, show } from "./dom.js";
+import { button, failed, field, h, number, percent, reveal, say, scroller, select, several, show } from "./dom.js";
 import { badge, featureLink, meter } from "./readings.js";
 
 const METHODS = { policy: "this policy", features: "features", combined: "features and probe", probe: "probe, per token", linear_probe: "linear probe", difference_of_means: "difference of means", bag_of_words: "bag of words", random_features: "random features" };
@@ -78,7 +78,7 @@ export class PoliciesView {
       }
       show(this.activity, head, counts.length ? [bars(`Detections by the hour, last ${hours} hours`, hours, counts, now),
         h("p", { class: "legend" }, h("span", { class: "swatch bar-enforced" }, " "), h("span", {}, "enforced"), h("span", { class: "swatch bar-shadow" }, " "), h("span", {}, "shadow")),
-        h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, ["policy", "enforced", "shadow"].map((name) => h("th", { scope: "col" }, name)))),
+        scroller("Detections by policy", h("table", {}, h("thead", {}, h("tr", {}, ["policy", "enforced", "shadow"].map((name) => h("th", { scope: "col" }, name)))),
           h("tbody", {}, [...by].sort((a, b) => b[1].enforce + b[1].shadow - a[1].enforce - a[1].shadow).map(([name, held]) => h("tr", {}, h("td", {}, h("a", { href: `#policies/${name}` }, name)), h("td", { class: "mono" }, held.enforce), h("td", { class: "mono" }, held.shadow))))))]
         : h("p", { class: "muted" }, "Nothing was detected."));
     } catch (error) {
@@ -105,12 +105,12 @@ export class PoliciesView {
     const lengths = (one) => `${one.longer_than + 1} ${one.up_to === null ? "and more" : `to ${one.up_to}`}`;
     return h("section", { class: "card" }, h("h2", {}, "On unseen texts"),
       same ? null : h("p", { class: "warning" }, "Measured under other policies than those in force."),
-      sources.length ? [h("h3", {}, "By source"), h("div", { class: "scroll" }, h("table", {},
+      sources.length ? [h("h3", {}, "By source"), scroller("Results by source", h("table", {},
         h("thead", {}, h("tr", {}, ["source", "texts", "AUROC", "caught", "benign that fire"].map((name) => h("th", { scope: "col" }, name)))),
         h("tbody", {}, sources.map((one) => h("tr", {}, h("th", { scope: "row" }, one.source), h("td", { class: "mono" }, `${one.positive} / ${one.negative}`),
           h("td", { class: "mono" }, one.negative ? `${number(one.methods.policy?.auroc)} (${number(one.methods.policy?.auroc_low)}–${number(one.methods.policy?.auroc_high)})` : "–"),
           h("td", { class: "mono" }, meter(one.caught), " ", percent(one.caught)), h("td", { class: "mono" }, one.fired === null ? "–" : percent(one.fired, 1)))))))] : null,
-      rates.length ? [h("h3", {}, "Benign texts that fire, by length in tokens"), h("div", { class: "scroll" }, h("table", {},
+      rates.length ? [h("h3", {}, "Benign texts that fire, by length in tokens"), scroller("Benign texts by length", h("table", {},
         h("thead", {}, h("tr", {}, ["rule", "texts from", "tokens", "fire", "asked for"].map((name) => h("th", { scope: "col" }, name)))),
         h("tbody", {}, rates.map((one) => h("tr", {}, h("th", { scope: "row" }, one.rule), h("td", {}, one.source), h("td", { class: "mono" }, lengths(one)),
           h("td", { class: "mono" }, one.texts ? `${percent(one.fired / one.texts, 1)} (${percent(one.interval[0], 1)}–${percent(one.interval[1], 1)}) of ${one.texts}` : "–"),
@@ -118,7 +118,7 @@ export class PoliciesView {
   }
 
   rules(policy, lock) {
-    return h("section", { class: "card" }, h("h2", {}, "Rules"), h("div", { class: "scroll" }, h("table", {},
+    return h("section", { class: "card" }, h("h2", {}, "Rules"), scroller("Rules", h("table", {},
       h("thead", {}, h("tr", {}, ["rule", "phases", "action", "reads", "threshold by tokens", "benign texts that fire", "caught"].map((name) => h("th", { scope: "col" }, name)))),
       h("tbody", {}, policy.rules.map((rule) => {
         const held = lock?.rules[rule.name];
@@ -152,7 +152,7 @@ export class PoliciesView {
     return h("section", { class: "card" }, h("h2", {}, "What was measured"),
       h("p", { class: "muted" }, `Cross-validation over ${several(card.groups, "group")} of its own examples: ${card.positive} positive, ${card.negative} negative, ${card.hard_negative} look-alikes. Fires by topic alone on ${percent(card.negative_rate)} of its negatives.`),
       card.curves.policy ? [field("False-positive rate", range), told, chart, key(named.map(([name]) => name))] : null,
-      h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, ["method", "AUROC", "recall at 1 %", "look-alikes, AUROC"].map((name) => h("th", { scope: "col" }, name)))),
+      scroller("Methods beside each other", h("table", {}, h("thead", {}, h("tr", {}, ["method", "AUROC", "recall at 1 %", "look-alikes, AUROC"].map((name) => h("th", { scope: "col" }, name)))),
         h("tbody", {}, Object.entries(card.methods).map(([name, one]) => h("tr", {}, h("th", { scope: "row" }, METHODS[name] ?? name), h("td", { class: "mono" }, `${number(one.auroc)} (${number(one.auroc_low)}–${number(one.auroc_high)})`), h("td", { class: "mono" }, `${percent(one.recall)} (${percent(one.recall_low)}–${percent(one.recall_high)})`), h("td", { class: "mono" }, one.hard_auroc === null ? "–" : number(one.hard_auroc))))))));
   }
 
@@ -197,7 +197,7 @@ class Editor {
   }
 
   get name() {
-    return this.area.value.match(/^\s+name:\s*["']?([a-z0-9-]+)/m)?.[1] ?? "draft";
+    return this.area.value.match(/\bname:\s*["']?([a-z0-9-]+)/)?.[1] ?? "draft";
   }
 
   typed() {
@@ -254,7 +254,7 @@ class Editor {
     try {
       const { problems, results } = await this.ask("/api/drafts/try", { texts, phase: this.phase.value });
       if (problems.length) this.list(problems);
-      show(this.results, results.length ? h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, ["text", "rule", "score", "threshold", "", "tokens"].map((name) => h("th", { scope: "col" }, name)))),
+      show(this.results, results.length ? scroller("Results on the texts", h("table", {}, h("thead", {}, h("tr", {}, ["text", "rule", "score", "threshold", "", "tokens"].map((name) => h("th", { scope: "col" }, name)))),
         h("tbody", {}, results.flatMap((one) => one.rules.map((rule) => h("tr", {}, h("td", {}, one.text.slice(0, 60)), h("td", {}, rule.rule), h("td", { class: "mono" }, rule.score === null ? "–" : number(rule.score, 3)), h("td", { class: "mono" }, number(rule.threshold, 3)), h("td", {}, rule.fired ? badge(rule.action, rule.action) : badge("quiet")),
           h("td", { class: "mono muted" }, rule.tokens.slice(0, 3).map((token) => token.text.trim()).join(" · ")))))))) : h("p", { class: "muted" }, "Nothing was read: it has problems."));
       say("texts were read");

@@ -2,7 +2,7 @@
 
 import { post } from "./api.js";
 import { heat, key, lines } from "./charts.js";
-import { button, download, failed, field, h, number, say, select, several, show } from "./dom.js";
+import { button, download, failed, field, h, number, say, scroller, select, several, show } from "./dom.js";
 import { finder } from "./finder.js";
 import { badge, evidenceOf, scoresView, tokenPanel, verdictView } from "./readings.js";
 import { byFeature, byRules, legend, READING_LEVELS, RULE_LEVELS, TokenStrip } from "./tokens.js";
@@ -190,7 +190,7 @@ export class TranscriptsView {
 
 function turnTable(found, rules) {
   const ends = [...found.turns.slice(1).map((one) => one.start), found.tokens.length];
-  return h("details", {}, h("summary", {}, "Highest score of each turn"), h("div", { class: "scroll" }, h("table", {},
+  return h("details", {}, h("summary", {}, "Highest score of each turn"), scroller("Highest score of each turn", h("table", {},
     h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "turn"), rules.map((one) => h("th", { scope: "col" }, one.name)))),
     h("tbody", {}, found.turns.map((turn, i) => h("tr", {}, h("th", { scope: "row" }, `${i + 1} ${turn.role}`),
       rules.map((one) => h("td", { class: "mono" }, number(Math.max(0, ...one.values.slice(turn.start, ends[i])))))))))));
