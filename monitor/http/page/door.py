@@ -84,4 +84,4 @@ def methods_of(backing: PageBacking) -> list[tuple[str, str, str, _Served]]:
 
 
 async def _index(_: Request) -> Response:
-    return FileResponse(STATIC / "index.html", headers={"cache-control": "no-cache"})
+    return FileResponse(STATIC / "index.html")

@@ -181,8 +181,8 @@ async def _refused(why: str, scope: Scope, receive: Receive, send: Send) -> None
 def _with_headers(send: Send, *, private: bool) -> Send:
     """The way out, on which every answer gets the page's headers."""
     named = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
-    if private:
-        named.append((b"cache-control", b"no-store"))
+    # Its files may be kept, and are asked for again: those of two versions do not go together.
+    named.append((b"cache-control", b"no-store" if private else b"no-cache"))
 
     async def sent(message: Message) -> None:
         if message["type"] == "http.response.start":

@@ -30,6 +30,8 @@ from monitor.records import Mode, Phase
 from monitor.rpc.access import roles
 from monitor.rpc.wire.problems import Problems
 
+LARGEST_DRAFT = 64 << 10
+"""Bytes of a draft: it is parsed again and again while somebody writes."""
 MOST_TEXTS = 50
 """Texts that a draft is tried on at once."""
 LONGEST_TRIED = 20_000
@@ -122,8 +124,10 @@ class PagePolicies:
         fields.finish()
         if not re.fullmatch(NAME, name):
             problems.add("name", "write lower-case words with hyphens, such as power-seeking")
-        if len(text.encode("utf-8", "replace")) > MAX_BYTES:
-            problems.add("text", f"is larger than {MAX_BYTES} bytes")
+        if len(text.encode("utf-8", "replace")) > LARGEST_DRAFT:
+            problems.add(
+                "text", f"is larger than {LARGEST_DRAFT} bytes; put examples into a file of their own"
+            )
         if len(texts) > MOST_TEXTS or any(len(one) > LONGEST_TRIED for one in texts):
             problems.add("texts", f"write at most {MOST_TEXTS} texts of {LONGEST_TRIED} characters")
         if phase not in list(Phase):

@@ -251,13 +251,12 @@ def test_transcripts_are_drawn_and_exported(watched, tmp_path):
 def test_alerts_arrive_and_are_judged_again_and_marked(watched, everything, tiny):
     tab = watched.open("alerts")
     tab.get_by_text(re.compile("^live")).wait_for()
-    before = tab.locator("table.feed button").count()
     asked = everything.post("/api/transcript", TALK).json()
     assert asked["verdict"]["detections"]
-    tab.wait_for_function("n => document.querySelectorAll('table.feed button').length > n", arg=before)
     tab.get_by_label("Contains").fill(asked["request_id"])
-    tab.wait_for_function("document.querySelectorAll('table.feed button').length === 1")
-    tab.locator("table.feed button").click()
+    arrived = tab.locator("table.feed button")
+    sync_api.expect(arrived).to_have_count(1, timeout=DEADLINE)
+    arrived.click()
     tab.get_by_role("heading", name=re.compile("^Decision")).wait_for()
     assert tab.get_by_text(TALK["messages"][0]["content"]).is_visible()
     tab.get_by_role("button", name="Judge it again").click()
@@ -298,7 +297,8 @@ def test_policies_are_shown_and_drafts_edited_tried_and_saved(watched, tiny):
 
 def test_everything_can_be_reached_by_keyboard(watched):
     tab = watched.tab
-    tab.locator("body").evaluate("b => b.focus()")
+    tab.reload()
+    tab.get_by_role("heading", name="Chat", exact=True).wait_for()
     tab.keyboard.press("Tab")
     assert tab.evaluate("document.activeElement.textContent") == "Skip to content"
     names = []

@@ -66,6 +66,7 @@ def test_every_answer_has_the_headers(fake, guarded):
         found = page.get(path).headers
         assert {name: found[name] for name in HEADERS} == HEADERS
     assert fake.get("/api/about").headers["cache-control"] == "no-store"
+    assert fake.get("/static/app.js").headers["cache-control"] == "no-cache"
     assert "unsafe" not in HEADERS["content-security-policy"]
     assert "default-src 'none'" in HEADERS["content-security-policy"]
 

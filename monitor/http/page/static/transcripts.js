@@ -18,7 +18,7 @@ export function parsed(text) {
   if (whole !== undefined) return (Array.isArray(whole) && whole.every((one) => one?.role) ? [{ messages: whole }] : [whole].flat()).map(row);
   const rows = trimmed.split("\n").filter((line) => line.trim());
   const read = rows.map(json);
-  if (rows.length && "{[".includes(trimmed[0])) {
+  if (read.some((one) => one !== undefined)) {
     return read.map((one, i) => {
       if (one === undefined) throw new Error(`line ${i + 1} is not JSON`);
       return row(one, i);
