@@ -212,12 +212,21 @@ class Settings(BaseSettings):
     such port."""
 
     http_hosts: str = ""
-    """Names under which the HTTP API may be called besides localhost and addresses, separated by commas; * allows
-    all. Asked only where http_listen is a loopback address and callers are not authenticated, because a web page could
-    otherwise make its reader's browser call this server."""
+    """Names under which the HTTP API and the page may be called besides localhost and addresses, separated by commas; *
+    allows all. Asked only where their address is a loopback address and callers are not authenticated, because a web
+    page could otherwise make its reader's browser call this server."""
 
     served_model_name: str | None = None
     """Name of the model in requests to the HTTP API. Default: its name on the hub, or its folder's."""
+
+    page: Address | None = None
+    """Address of a page for people, such as 127.0.0.1:8080: it shows what features and policies read, steers, and
+    watches detections (needs the extra `page`). Callers log in with their tokens, and roles say what each may do.
+    Default: no page."""
+
+    page_overlay: NamedPath | None = None
+    """Folder in which the page saves labels, policies and benign examples; what comes with dictionary and policies is
+    never changed. Default: the page saves nothing."""
 
     metrics_listen: Address = "127.0.0.1:9464"
     """Address of the HTTP port at which Prometheus scrapes /metrics."""
@@ -759,6 +768,8 @@ _VALUES = {
     "dictionary": "PLACE",
     "dictionary_format": "NAME",
     "policies": "FOLDER",
+    "page": "HOST:PORT",
+    "page_overlay": "FOLDER",
     "cache": "FOLDER",
     "device": "DEVICE",
     "decision_log": "FOLDER|off",

@@ -40,7 +40,7 @@ def serve(**flags: Any) -> None:
 
 
 def run(chosen: Settings, door: Callable[[], DoorMaker | None]) -> None:
-    """Load everything, and serve until a signal comes. `door` makes another front door beside gRPC."""
+    """Load everything, and serve until a signal comes. `door` makes another front door beside gRPC and the page."""
     from monitor.rpc.process.signals import exit_at_signals
     from monitor.telemetry.logs import adopt_libraries, configure, lines_lost
     from monitor.telemetry.output import take_over_output
@@ -68,7 +68,7 @@ def _serve(chosen: Settings, door: Callable[[], DoorMaker | None]) -> None:
     from monitor.rpc.server import Server, run_in_foreground
 
     parts = assemble(chosen)
-    server = Server(chosen, *parts, door=door())
+    server = Server(chosen, *parts, door=door(), page=_page(chosen))
 
     def ready(addresses: Addresses) -> None:
         if chosen.log_format == "console":
@@ -87,6 +87,15 @@ def _door(chosen: Settings) -> DoorMaker | None:
     from monitor.http.door import HttpDoor
 
     return HttpDoor
+
+
+def _page(chosen: Settings) -> DoorMaker | None:
+    """What opens the page's port, where one is set."""
+    if chosen.page is None:
+        return None
+    from monitor.http.page.door import PageDoor
+
+    return PageDoor
 
 
 def start_block(runtime: Runtime, policies: PolicySet, addresses: Addresses, upstream: str = "") -> Table:
@@ -109,6 +118,7 @@ def start_block(runtime: Runtime, policies: PolicySet, addresses: Addresses, ups
         "decisions": addresses.decisions,
         "grpc": addresses.grpc,
         "http": addresses.http,
+        "page": addresses.page,
         "metrics": f"http://{addresses.metrics}/metrics",
     }
     if upstream:

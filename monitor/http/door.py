@@ -18,7 +18,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -53,10 +53,12 @@ _log = structlog.get_logger(__name__)
 class HttpDoor:
     """The HTTP port of one server. Call `start` and `stop` once each."""
 
+    setting = "http_listen"
+    """Name of the setting that says where it listens."""
+
     def __init__(self, settings: Settings, parts: DoorParts) -> None:
-        assert settings.http_listen is not None
         self._settings, self._parts = settings, parts
-        self._listen = settings.http_listen
+        self._listen: str = getattr(settings, self.setting)
         self._app = self._application()
         self._socket: socket.socket
         self._running: list[tuple[_Uvicorn, asyncio.Task[None]]] = []
@@ -70,7 +72,7 @@ class HttpDoor:
     async def start(self) -> str:
         """Open the port; its URL. Raises ConfigurationError where that is not possible."""
         certificates = watched_certificates(self._settings, self._parts.security)
-        self._socket = listening(self._listen)
+        self._socket = listening(self._listen, self.setting)
         host, _ = split_address(self._listen)
         port = self._socket.getsockname()[1]
         if certificates is None:
@@ -127,8 +129,13 @@ def application(settings: Settings, parts: DoorParts) -> ASGIApp:
     return app_of(routes, settings, parts)
 
 
-def app_of(routes: Sequence[Route], settings: Settings, parts: DoorParts) -> ASGIApp:
-    """An application with these routes and `/health`, which refuses what a web page may send by a trick."""
+def app_of(
+    routes: Sequence[BaseRoute], settings: Settings, parts: DoorParts, address: str | None = None
+) -> ASGIApp:
+    """An application with these routes and `/health`, which refuses what a web page may send by a trick.
+
+    `address` is where it listens, by default `http_listen`.
+    """
 
     async def health(_: Request) -> Response:
         return PlainTextResponse(
@@ -142,7 +149,7 @@ def app_of(routes: Sequence[Route], settings: Settings, parts: DoorParts) -> ASG
 
     app = Starlette(routes=[Route("/health", health), *routes], exception_handlers={HTTPException: wrong})
     app.router.redirect_slashes = False
-    if parts.checks_callers or not is_loopback(settings.http_listen or ""):
+    if parts.checks_callers or not is_loopback(address or settings.http_listen or ""):
         return app
     return HostCheck(app, tuple(host.strip() for host in settings.http_hosts.split(",")))
 
@@ -185,14 +192,14 @@ def served_name(settings: Settings) -> str:
     return path.resolve().name if path.exists() else settings.model
 
 
-def listening(address: str) -> socket.socket:
-    """A socket that listens on HOST:PORT. Raises ConfigurationError where that is not possible."""
+def listening(address: str, setting: str = "http_listen") -> socket.socket:
+    """A socket that listens on HOST:PORT, as a setting says. Raises ConfigurationError where that is not possible."""
     host, port = split_address(address)
     try:
         found = listening_socket(host, port, _BACKLOG)
     except OSError as error:
         raise ConfigurationError(
-            f"http_listen: cannot listen on {address}: {error.strerror}; give another address"
+            f"{setting}: cannot listen on {address}: {error.strerror}; give another address"
         ) from None
     found.setblocking(False)
     return found

@@ -27,7 +27,7 @@ from monitor.pairs.registry import chosen_dictionary, chosen_pair
 if TYPE_CHECKING:
     from monitor.model.load.model import LoadedModel
     from monitor.model.offline.residuals import Harvester
-    from monitor.model.runtime import LoadedPair
+    from monitor.model.runtime import LoadedPair, Runtime
 
 
 _FINAL_NORMS = ("norm", "final_layernorm", "final_layer_norm", "ln_f")
@@ -173,6 +173,11 @@ def open_pair(
     ).fits(loaded.d_model, subtracts_mean=loaded.subtracts_mean)
     harvester = Harvester(loaded, place_of(opened.card, layer, loaded.middle))
     return Pair(loaded, opened, harvester, chosen.name(loaded.digest))
+
+
+def served_pair(runtime: Runtime, name: str = "") -> Pair:
+    """The pair that a server runs, for looking at its features beside the requests."""
+    return Pair(runtime.loaded, runtime.dictionary, runtime.harvester, name)
 
 
 def need_statistics(dictionary: Dictionary) -> FeatureStatistics:

@@ -7,7 +7,7 @@ seen. What the model would have written after another action nobody knows: a rep
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Queue
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from monitor.telemetry.decisions import tokens
 from monitor.telemetry.decisions.record import DecisionRecord
 
 if TYPE_CHECKING:
-    from monitor.model.engine.requests import ScoreOutcome
+    from monitor.model.engine.requests import Lease, ScoreOutcome
     from monitor.model.runtime import Runtime
 
 _ANY_FEATURE = 2**31
@@ -38,10 +38,8 @@ class FromReadings:
     """
 
     folder: Path
-
-    def __post_init__(self) -> None:
-        """Nothing is loaded yet."""
-        self._sets: dict[tuple[str, str], PolicySet] = {}
+    sets: dict[tuple[str, str], PolicySet] = field(default_factory=dict)
+    """Sets that are loaded already, by the digests of model and dictionary."""
 
     def run(self, content: Mapping[str, Any], record: DecisionRecord) -> Verdict:
         """The verdict under the policy set; CannotReplay where it reads what was not recorded."""
@@ -62,18 +60,19 @@ class FromReadings:
 
     def _policies(self, record: DecisionRecord) -> PolicySet:
         key = record.digests.model, record.digests.dictionary
-        if key not in self._sets:
-            self._sets[key] = load_policies(
+        if key not in self.sets:
+            self.sets[key] = load_policies(
                 self.folder, model_digest=key[0], dictionary_digest=key[1], features=_ANY_FEATURE
             )
-        return self._sets[key]
+        return self.sets[key]
 
 
 class FromText:
     """Replays from the text in a record, by the model and the dictionary that it was made with."""
 
-    def __init__(self, runtime: Runtime, policies: PolicySet) -> None:
-        self._runtime, self._policies = runtime, policies
+    def __init__(self, runtime: Runtime, policies: PolicySet, lease: Lease | None = None) -> None:
+        """`lease` is the set's hold on the runtime; None where the runtime was made for this set."""
+        self._runtime, self._policies, self._lease = runtime, policies, lease
 
     def run(self, content: Mapping[str, Any], record: DecisionRecord) -> Verdict:
         """The verdict under the policy set; CannotReplay where the text cannot be read.
@@ -90,7 +89,9 @@ class FromText:
             self._runtime.token_text, self._runtime.special_ids, **_asked(content, record)
         )
         done: Queue[ScoreOutcome] = Queue()
-        job = ScoreJob(record.request_id, ids, self._policies.rules, judge, prompt=boundary)
+        job = ScoreJob(
+            record.request_id, ids, self._policies.rules, judge, prompt=boundary, lease=self._lease
+        )
         self._runtime.scorer.submit(job, lambda outcomes: done.put(outcomes[0][1]))
         outcome = done.get()
         if outcome.error is not None:

@@ -187,7 +187,7 @@ class Runtime:
         )
         self.tokenise = Prompter(loaded)
         self._vocabulary = Vocabulary(loaded.tokenizer)
-        self._harvester = Harvester(loaded, pair.place)
+        self.harvester = Harvester(loaded, pair.place)
         self._probe = self.tokenise(PROBE, truncate=True, room=2, reply=False).ids
 
     @property
@@ -250,7 +250,7 @@ class Runtime:
         self.tap.attach()
         self._later.attach()
         try:
-            self._harvester.residuals(
+            self.harvester.residuals(
                 torch.tensor([self._probe])
             )  # raises where the hook point gives no residuals
             check_causal(self.loaded, self._probe)

@@ -218,10 +218,10 @@ class Observers:
         metered = MeteredObserver(policies.rules, metrics, metrics.policies_changed(policies))
         return cls(metered, Trails(metered, runtime.special_ids, readings=readings))
 
-    def open(self, judge: RequestJudge) -> Trail:
-        """A request begins; called on the task that serves it. Its trail."""
+    def open(self, judge: RequestJudge, *, readings: bool = False) -> Trail:
+        """A request begins; called on the task that serves it. Its trail, which keeps its readings where asked."""
         self.metered.open(judge)
-        return self.trails.open(judge)
+        return self.trails.open(judge, readings=readings)
 
 
 @dataclass

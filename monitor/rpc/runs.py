@@ -28,6 +28,7 @@ from monitor.rpc.thread_pool import ThreadPool
 from monitor.rpc.verdict import conclude, refusal, shown
 from monitor.rpc.wire import requests
 from monitor.rpc.wire.problems import under
+from monitor.telemetry.decisions.trail import Trail
 from monitor.telemetry.metrics.metrics import Metrics
 
 _SHORT = 1024
@@ -54,6 +55,8 @@ class Scored(NamedTuple):
     prompt_tokens: int
     now: InForce
     """The policy set that it ran under."""
+    trail: Trail
+    """What happened to it, with its readings where they were asked for."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,8 @@ class Generation:
         self.request_id, self.prompt_tokens, self.now = call.request_id, len(prompt.ids), now
         self._call, self._judge, self._metrics, self._entry = call, judge, metrics, entry
         self._prompt, self._respelled = prompt, respelled
+        assert entry.trail is not None
+        self.trail = entry.trail
         self._box: Mailbox[Event]
         self._silent = True
         self._last: Finished | None = None
@@ -151,13 +156,15 @@ class Runs:
         self._runtime, self._active, self._calls = runtime, active, calls
         self._metrics, self._books, self._tokenising = metrics, books, tokenising
 
-    async def score(self, asked: requests.Input, *, include_tokens: bool = False) -> Scored:
-        """Score a text or a conversation."""
+    async def score(
+        self, asked: requests.Input, *, include_tokens: bool = False, readings: bool = False
+    ) -> Scored:
+        """Score a text or a conversation; `readings` keeps those of its tokens in its trail."""
         prompt = await self.tokenise(asked, room=0, reply=False)
         written = await self._written(asked, prompt) if asked.answer else None
         with self._active.using() as now:
             judge, entry = self.judge(now, asked), self.entry(asked, now, prompt)
-            entry.trail = trail = now.observers.open(judge)
+            entry.trail = trail = now.observers.open(judge, readings=readings)
             job = ScoreJob(
                 current_call().request_id,
                 prompt.ids,
@@ -183,16 +190,20 @@ class Runs:
                 )
         found = tuple(self._runtime.respelled(one, prompt.ids) for one in verdict.detections)
         verdict = replace(verdict, detections=found)
-        return Scored(verdict, outcome.tokens, len(prompt.ids), now)
+        return Scored(verdict, outcome.tokens, len(prompt.ids), now, trail)
 
     @asynccontextmanager
-    async def generation(self, asked: requests.GenerationSpec) -> AsyncIterator[Generation]:
+    async def generation(
+        self, asked: requests.GenerationSpec, *, readings: bool = False
+    ) -> AsyncIterator[Generation]:
         """Begin a generation. Leaving the context before `released` was None ends it.
+
+        `readings` keeps those of its tokens in its trail.
 
         Raises on leaving what the caller is to see instead of an ending.
         """
         with self._active.using() as now:
-            job, run, entry = await self._begin(asked, now)
+            job, run, entry = await self._begin(asked, now, readings)
             async with entry:
                 run.check()
                 with self._calls.generation(job) as box:
@@ -244,7 +255,7 @@ class Runs:
         return await pool.run(work, caller.get().name)
 
     async def _begin(
-        self, asked: requests.GenerationSpec, now: InForce
+        self, asked: requests.GenerationSpec, now: InForce, readings: bool
     ) -> tuple[GenerationRequest, Generation, Entry]:
         """What the engine is to run, what its caller sees, and its entry in the decision log."""
         with under(asked.path):
@@ -256,7 +267,7 @@ class Runs:
         call.charged(min(asked.sampling.max_new_tokens, self._runtime.context - len(prompt.ids)))
         judge, entry = self.judge(now, asked.input), self.entry(asked.input, now, prompt)
         entry.sampling = asked.sampling
-        entry.trail = trail = now.observers.open(judge)
+        entry.trail = trail = now.observers.open(judge, readings=readings)
         job = GenerationRequest(
             request_id=call.request_id,
             prompt_ids=prompt.ids,

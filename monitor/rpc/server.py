@@ -70,6 +70,8 @@ class Addresses:
     """Folder of the decision log, or `off`."""
     http: str = "off"
     """URL of the HTTP API, or `off`."""
+    page: str = "off"
+    """URL of the page, or `off`."""
 
 
 class DoorParts(NamedTuple):
@@ -84,6 +86,10 @@ class DoorParts(NamedTuple):
     traces: Tracing
     metrics: Metrics
     security: SecurityMetrics
+    books: DecisionRecorder
+    """The log of decisions, and the feed of those that happen."""
+    inspecting: ThreadPool
+    """For work with all features, one piece after the other."""
     serving: Callable[[], bool]
     """False while calls should go to another server."""
     checks_callers: bool
@@ -117,11 +123,12 @@ class Server:
         load: Load | None = None,
         seen: Signature | None = None,
         door: DoorMaker | None = None,
+        page: DoorMaker | None = None,
     ) -> None:
-        """`door` makes another front door, where one is wanted."""
+        """`door` makes another front door, and `page` one for people, where they are wanted."""
         self._settings, self._seen = settings, seen
-        self._make_door = door
-        self._door: Door | None = None
+        self._makers = {"http": door, "page": page}
+        self._doors: list[Door] = []
         self._runtime = runtime
         retry = settings.retry_after_seconds
         digests = Digests(runtime.model_digest, runtime.dictionary_digest, policies.digest)
@@ -181,10 +188,12 @@ class Server:
             # Only now: where the test of batching fails, requests take turns.
             self._metrics.engine(separate=bool(self._runtime.engine.why_separate))
             await self._health.check()
-            addresses = replace(addresses, http=await self._open_door())
+            addresses = replace(addresses, **await self._open_doors())
             await self._grpc.start()
         except BaseException:
             self._http.stop()
+            for door in self._doors:
+                await door.stop(0)
             await self._decisions.stop()
             raise
         self._watching = asyncio.create_task(self._health.watch())
@@ -194,11 +203,18 @@ class Server:
         _log.info("serving", **asdict(addresses))
         return addresses
 
-    async def _open_door(self) -> str:
-        """Open the other front door, if there is one; its URL, or `off`."""
-        if self._make_door is None:
-            return "off"
-        parts = DoorParts(
+    async def _open_doors(self) -> dict[str, str]:
+        """Open the other front doors, if there are any; their URLs, by the names in `Addresses`."""
+        found = {}
+        for name, make in self._makers.items():
+            if make is not None:
+                door = make(self._settings, self._parts())
+                found[name] = await door.start()
+                self._doors.append(door)
+        return found
+
+    def _parts(self) -> DoorParts:
+        return DoorParts(
             self._runtime,
             self.runs,
             Watches(self._runtime, self._active, self._calls, self._metrics, self.runs),
@@ -208,11 +224,11 @@ class Server:
             self._access.traces,
             self._metrics,
             self._access.security,
+            self._decisions,
+            self._inspecting,
             lambda: self._health.serving,
             self._settings.callers is not None,
         )
-        self._door = self._make_door(self._settings, parts)
-        return await self._door.start()
 
     def _listen(self) -> str:
         """Create the gRPC server, open its port, and return its address."""
@@ -238,8 +254,8 @@ class Server:
         self._decisions.close_streams()
         drained = await self._access.admission.drain(grace)
         _log.info("stopping", calls_finished=drained)
-        if self._door is not None:
-            await self._door.stop(_LAST_BYTES)
+        for door in self._doors:
+            await door.stop(_LAST_BYTES)
         await self._grpc.stop(_LAST_BYTES if drained else None)
         self._watching.cancel()
         if self._following is not None:

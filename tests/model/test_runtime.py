@@ -94,7 +94,7 @@ def test_everything_joins(folders: tuple[Path, Path]) -> None:
         inspected = runtime.inspect(prompt.ids, 5)
     finally:
         runtime.stop(5)
-    residuals = runtime._harvester.residuals(torch.tensor([prompt.ids]))[0]
+    residuals = runtime.harvester.residuals(torch.tensor([prompt.ids]))[0]
     wanted = encode_all(parts.dictionary.autoencoder, residuals) / maxima()
     for position, token in enumerate(inspected):
         found = [reading.feature for reading in token.features]

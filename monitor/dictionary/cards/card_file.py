@@ -90,7 +90,7 @@ def load_card(folder: Path, feature: int) -> FeatureCard:
     line = next(itertools.islice(lines, feature, None), None)
     if line is None:
         raise DictionaryError(f"{FILE} ends before feature {feature}; {_WRITE}")
-    card = _card(line)
+    card = card_of(line)
     if card.feature != feature:
         raise DictionaryError(f"{FILE} holds feature {card.feature} where {feature} belongs; {_WRITE}")
     return card
@@ -100,7 +100,13 @@ def load_cards(folder: Path) -> Iterator[FeatureCard]:
     """All cards in the order of the features. Raises DictionaryError where there are none or the file is broken."""
     lines = _lines(folder)
     _header(next(lines, ""))
-    return map(_card, lines)
+    return map(card_of, lines)
+
+
+def opened_lines(folder: Path) -> tuple[CardsHeader, Iterator[str]]:
+    """The header, and a line for each card in order; see `card_of`. Raises DictionaryError as `load_cards`."""
+    lines = _lines(folder)
+    return _header(next(lines, "")), lines
 
 
 def _line(record: dict[str, Any]) -> str:
@@ -135,7 +141,8 @@ def _header(line: str) -> CardsHeader:
         raise DictionaryError(f"{FILE} begins with no header ({error}); {_WRITE}") from None
 
 
-def _card(line: str) -> FeatureCard:
+def card_of(line: str) -> FeatureCard:
+    """The card in a line of the file. Raises DictionaryError where it holds none."""
     try:
         record = json.loads(line)
         return FeatureCard(

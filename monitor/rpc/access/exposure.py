@@ -56,7 +56,7 @@ def announce_exposure(settings: Settings) -> None:
 
 def _ports(settings: Settings) -> dict[str, str]:
     """The addresses at which calls are answered, by the name of the setting."""
-    found = {"listen": settings.listen, "http_listen": settings.http_listen}
+    found = {"listen": settings.listen, "http_listen": settings.http_listen, "page": settings.page}
     return {name: address for name, address in found.items() if address is not None}
 
 

@@ -68,6 +68,15 @@ METHODS: Mapping[str, frozenset[Role]] = MappingProxyType(
         "Inspect": _INSPECT,
         "WatchDetections": _INSPECT,
         "ReloadPolicies": _ADMIN,
+        "PageLogin": EVERY,
+        "PageAbout": EVERY,
+        "PagePolicies": EVERY,
+        "PageChat": _INFER,
+        "PageTranscript": _INFER,
+        "PageFeatures": _INSPECT,
+        "PageAlerts": _INSPECT,
+        "PageDraft": _INSPECT,
+        "PageSave": _ADMIN,
     }
 )
 """Roles that allow a method of MonitorService or of the HTTP API; any one is enough. A method that is not listed needs

@@ -73,6 +73,8 @@ class Trail:
     request: JudgedRequest
     trails: Trails
     begun: int
+    keeps_readings: bool = False
+    """Whether its readings are kept, also where no others are."""
     admitted_at: int = 0
     detections: list[tuple[int, Detection]] = field(default_factory=list)
     """With the time at which each was found."""
@@ -122,6 +124,8 @@ class Trails:
     ) -> None:
         """`special` are token ids that rules pass over; `readings` are kept where asked for."""
         self._inner, self._special, self._readings = inner, special, readings
+        self._asked = weakref.WeakSet[Trail]()
+        """Those whose readings are kept although no others are."""
         self._open = weakref.WeakValueDictionary[int, Trail]()
         """By slot, as long as somebody wants to know."""
         self._lock = threading.Lock()
@@ -130,10 +134,12 @@ class Trails:
         self._clock = np.zeros((_FIRST, 3), np.int64)
         """`[slots]` as in `Times`: `read`, `last` and `rules`."""
 
-    def open(self, request: JudgedRequest) -> Trail:
-        """The trail of a request that is handed to the engine or the scorer now."""
-        trail = Trail(request, self, time.time_ns())
+    def open(self, request: JudgedRequest, *, readings: bool = False) -> Trail:
+        """The trail of a request that is handed to the engine or the scorer now; `readings` keeps its own."""
+        trail = Trail(request, self, time.time_ns(), readings or self._readings)
         with self._lock:
+            if readings and not self._readings:
+                self._asked.add(trail)
             while request.slot >= len(self._scored):
                 self._scored = np.concatenate([self._scored, np.zeros_like(self._scored)])
                 self._clock = np.concatenate([self._clock, np.zeros_like(self._clock)])
@@ -181,7 +187,7 @@ class Trails:
 
     def _numbers(self, blocks: Blocks, decisions: Mapping[int, Decision]) -> Iterable[int]:
         """The blocks of which something may be kept besides their number of tokens."""
-        return range(len(blocks)) if self._readings else decisions
+        return range(len(blocks)) if self._readings or self._asked else decisions
 
     def _kept(self, blocks: Blocks, number: int, decisions: Mapping[int, Decision]) -> bool:
         """Keep what was read of a block and decided; False where that failed."""
@@ -189,7 +195,7 @@ class Trails:
         if trail is None:
             return True
         try:
-            if self._readings and trail.whole:
+            if trail.keeps_readings and trail.whole:
                 self._keep(trail, blocks.block(number), decision)
             if decision is not None:
                 self._note(trail, decision)

@@ -129,3 +129,18 @@ def test_readings_come_back_exactly_and_special_tokens_by_position():
     assert (first.phase, first.start, first.token_ids) == (Phase.PROMPT, 0, (1, 0, 0, 1))
     assert (second.phase, second.start, second.token_ids) == (Phase.RESPONSE, 4, (0, 1))
     assert np.array_equal(np.vstack([first.readings, second.readings]), readings)
+
+
+def test_readings_of_one_request_are_kept_where_no_others_are():
+    first, second = Request(), Request(slot=1)
+    trails = Trails(first)
+    asked, other = trails.open(first, readings=True), trails.open(second)
+    pair = [(0, block(4, [0.5, 0])), (1, block(4, [0.25, 0], slot=1))]
+    for _, blocks in pair:
+        trails.observe_batch(blocks)
+    assert kept(asked) == [(4, 0, 0.5)]
+    assert kept(other) == []
+    del asked
+    gc.collect()
+    trails.observe_batch(block(5, [0.5, 0], slot=1))
+    assert kept(other) == []

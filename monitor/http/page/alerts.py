@@ -1,0 +1,212 @@
+"""Alerts: decisions as they happen and one in full, what the present policies would say, and false-positive marks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from time import time
+from typing import Any, cast
+
+from google.protobuf.json_format import MessageToDict
+
+from monitor.errors import BadRequest, InputError, NotFound, Violation
+from monitor.http.calls import Exchange, dumps, ending_with
+from monitor.http.fields import Fields
+from monitor.http.openai.verdicts import verdict
+from monitor.http.page.backing import PageBacking, number, one, query
+from monitor.lab.replay import CannotReplay, FromReadings, FromText, differs, stronger
+from monitor.policy.policyset import PolicySet
+from monitor.records import Verdict
+from monitor.rpc.access.call_interceptor import Context
+from monitor.rpc.policies import InForce
+from monitor.rpc.wire.problems import Problems
+from monitor.telemetry.decisions import reader
+from monitor.telemetry.decisions.record import KIND, DecisionRecord, from_json, without_text
+from monitor.v1 import monitor_pb2 as pb
+
+RECENT = 500
+"""Decisions of the log that a feed may begin with at most."""
+HEARTBEAT = 15.0
+"""Seconds between two comments in a feed, by which a browser that has gone is noticed."""
+MOST_READ = 200_000
+"""Records of the log that are looked at for a chart."""
+HOURS = 24 * 7
+_NOTHING_KEPT = (
+    "the log kept neither readings nor text of it; serve with decision_log_readings to ask this of later ones"
+)
+
+
+class PageAlerts:
+    """`/api/alerts…`."""
+
+    def __init__(self, backing: PageBacking) -> None:
+        self._backing = backing
+        self._books = backing.parts.books
+        self._folder = Path(self._books.place) if self._books.place != "off" else None
+
+    async def feed(self, exchange: Exchange) -> None:
+        """`GET /api/alerts`: decision records as server-sent events, from recent ones on where there is a log."""
+        wanted = self._wanted(exchange)
+        with ending_with(exchange):
+            sink = _Sink(exchange)
+            beat = asyncio.create_task(sink.beat())
+            try:
+                await self._books.watch.serve(wanted, cast("Context", sink))
+            finally:
+                beat.cancel()
+        await exchange.done()
+
+    def _wanted(self, exchange: Exchange) -> pb.WatchDetectionsRequest:
+        asked = query(exchange)
+        wanted = pb.WatchDetectionsRequest(
+            policies=asked.get("policy", []),
+            include_shadow=one(asked, "shadow", "1") == "1",
+            include_unknown=one(asked, "unknown", "1") == "1",
+        )
+        log, cursor = self._books.ledger.log, exchange.header("last-event-id")
+        if log is None:
+            return wanted
+        recent = number(one(asked, "recent", "100"), "recent", 0, RECENT)
+        # A cursor of another log, from before this server began one, would be refused for ever.
+        known = cursor.startswith(f"{log.id}-")
+        wanted.after = cursor if known else f"{log.id}-{max(0, log.last - recent)}"
+        return wanted
+
+    async def decision(self, exchange: Exchange) -> None:
+        """`GET /api/alerts/RECORD`: one decision with all that the log has of it."""
+        content, _ = await self._record(exchange)
+        await exchange.json(content)
+
+    async def replay(self, exchange: Exchange) -> None:
+        """`POST /api/alerts/RECORD/replay`: what the policies that are in force now would have said."""
+        content, record = await self._record(exchange)
+        with self._backing.parts.active.using() as now:
+            try:
+                found = await self._backing.work(lambda: self._again(content, record, now))
+            except CannotReplay as error:
+                raise InputError(str(error)) from None
+        await exchange.json(
+            {
+                "verdict": verdict(_without_text(found)),
+                "differs": differs(record, found),
+                "stronger": stronger(record, found),
+            }
+        )
+
+    def _again(self, content: Mapping[str, Any], record: DecisionRecord, now: InForce) -> Verdict:
+        # A set of its own: the scores of conversations that go on are not for a replay to change.
+        policies = PolicySet(now.policies.policies, now.policies.digest)
+        if "readings" in content:
+            here = {(record.digests.model, record.digests.dictionary): policies}
+            runtime = self._backing.parts.runtime
+            if (runtime.model_digest, runtime.dictionary_digest) not in here:
+                raise CannotReplay("it was made with another model or dictionary than those that run now")
+            return FromReadings(self._backing.folder, here).run(content, record)
+        if "text" not in content or self._backing.runtime is None:
+            raise CannotReplay(_NOTHING_KEPT)
+        return FromText(self._backing.runtime, policies, now.lease).run(content, record)
+
+    async def mark(self, exchange: Exchange) -> None:
+        """`POST /api/alerts/RECORD/mark`: it was a false positive, so its text is a benign example for the next fit."""
+        body = await self._backing.calls.read(exchange)
+        problems = Problems()
+        fields = Fields(body, problems)
+        given = fields.text("text")
+        fields.finish()
+        problems.raise_any()
+        overlay = self._backing.overlay
+        if overlay is None:
+            raise InputError("nothing can be saved here: the operator has set no page_overlay")
+        content, record = await self._record(exchange)
+        row = _benign(given, content) | {"group": f"decision {record.request_id}"}
+        saved = await self._backing.work(lambda: overlay.mark(row))
+        await exchange.json({"saved": saved, "file": "policies/benign/marked.jsonl"})
+
+    async def activity(self, exchange: Exchange) -> None:
+        """`GET /api/alerts/activity?hours=N`: detections by hour, policy and mode."""
+        hours = number(one(query(exchange), "hours", "6"), "hours", 1, HOURS)
+        folder = self._need_folder()
+        found = await self._backing.work(lambda: _by_hour(folder, time() - 3600 * hours))
+        await exchange.json({"hours": hours, "now": time(), "counts": found})
+
+    async def _record(self, exchange: Exchange) -> tuple[dict[str, Any], DecisionRecord]:
+        wanted = number(exchange.path["record"], "record", 1, 2**50)
+        folder = self._need_folder()
+        content = await self._backing.work(lambda: _read_record(folder, wanted))
+        if content is None or content.get("kind") != KIND:
+            raise NotFound(f"the log has no decision {wanted}; the oldest ones may have been deleted")
+        return content, from_json(content)
+
+    def _need_folder(self) -> Path:
+        if self._folder is None:
+            raise NotFound("this server keeps no decision log; set decision_log")
+        return self._folder
+
+
+def _without_text(found: Verdict) -> Verdict:
+    """A verdict of readings, whose tokens are told apart by position alone."""
+    return replace(found, detections=tuple(map(without_text, found.detections)))
+
+
+class _Sink:
+    """A feed on its way to a browser, as `DetectionWatch` writes to it."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+
+    async def send_initial_metadata(self, _: Sequence[Any]) -> None:
+        """The feed has begun."""
+        await self._exchange.raw_event(b"retry: 2000\n: begun\n\n")
+
+    async def write(self, message: pb.WatchDetectionsResponse) -> None:
+        """Send a record; its cursor is what the browser comes back with."""
+        content = MessageToDict(message, preserving_proto_field_name=True)
+        name = f"id: {message.cursor}\n".encode() if message.cursor else b""
+        await self._exchange.raw_event(name + b"data: " + dumps(content) + b"\n\n")
+
+    async def beat(self) -> None:
+        """Send a comment from time to time."""
+        with suppress(asyncio.CancelledError):
+            while True:
+                await asyncio.sleep(HEARTBEAT)
+                await self._exchange.raw_event(b": beat\n\n")
+
+
+def _read_record(folder: Path, wanted: int) -> dict[str, Any] | None:
+    found = next(reader.read(folder, wanted - 1), None)
+    return found if found is not None and found["seq"] == wanted else None
+
+
+def _benign(given: str, content: Mapping[str, Any]) -> dict[str, Any]:
+    """The row of a benign example: the text that the log has, or the one that a person gives. Raises BadRequest."""
+    if given:
+        return {"text": given}
+    said = content.get("text")
+    if not isinstance(said, dict):
+        raise BadRequest(Violation("text", "the log has no text of it; paste the text that is benign"))
+    prompt, response = said.get("prompt", ""), said.get("response", "")
+    if isinstance(prompt, str):
+        return {"text": prompt + response}
+    turns = [{"role": str(turn["role"]), "content": str(turn["content"])} for turn in prompt]
+    return {"messages": [*turns, *([{"role": "assistant", "content": response}] if response.strip() else [])]}
+
+
+def _by_hour(folder: Path, since: float) -> list[dict[str, Any]]:
+    """Detections of the newest records by the hour, policy and mode; enforced actions are told by name."""
+    counts: Counter[tuple[int, str, str, str]] = Counter()
+    first = max(0, reader.newest(folder) - MOST_READ)
+    for content in reader.read(folder, first):
+        if content.get("kind") != KIND:
+            continue
+        record = from_json(content)
+        if record.time >= since:
+            hour = int((record.time - since) // 3600)
+            counts.update((hour, d.policy, d.mode.value, d.action.name.lower()) for d in record.detections)
+    return [
+        {"hour": hour, "policy": policy, "mode": mode, "action": action, "count": count}
+        for (hour, policy, mode, action), count in sorted(counts.items())
+    ]

@@ -1,0 +1,85 @@
+"""Chat: a conversation goes on, under clamps if asked; each token comes with what was read of it at its release."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from monitor.http.calls import Exchange, ending_with
+from monitor.http.openai import requests, verdicts
+from monitor.http.openai.answers import FINISH
+from monitor.http.page.backing import PageBacking
+from monitor.http.page.tokens import STRONGEST, TokenStrip, all_features
+from monitor.model.engine.requests import Released
+from monitor.rpc.access import roles
+from monitor.rpc.access.roles import Role
+from monitor.rpc.runs import Generation
+
+
+class PageChat:
+    """`POST /api/chat`: a request of `/v1/chat/completions`, answered as a stream of tokens."""
+
+    def __init__(self, backing: PageBacking) -> None:
+        self._backing = backing
+
+    async def stream(self, exchange: Exchange) -> None:
+        """Generate. Events: `begin`, `tokens`, `detections`, `end` and, for those who may inspect, `features`."""
+        backing, parts = self._backing, self._backing.parts
+        body = await backing.calls.read(exchange)
+        asked = requests.chat(body, backing.model, parts.runtime.context, parts.runs.limits.messages)
+        roles.check_clamps(roles.caller.get(), asked.specs[0].clamps, f"{requests.EXTENSION}.clamps")
+        spec = replace(asked.specs[0], include_tokens=True)
+        with ending_with(exchange):
+            async with parts.runs.generation(spec, readings=True) as run:
+                strip = TokenStrip(backing.scores(run.now), run.trail, parts.runtime.token_texts)
+                await exchange.event(
+                    {"event": "begin", "prompt_tokens": run.prompt_tokens, "request_id": run.request_id}
+                )
+                while (events := await run.released()) is not None:
+                    await self._written(exchange, strip, events)
+            await exchange.event(_end(run))
+            await self._features(exchange, strip.ids)
+            await exchange.done()
+
+    async def _written(self, exchange: Exchange, strip: TokenStrip, events: Sequence[Released]) -> None:
+        tokens = strip.take(event.tokens for event in events)
+        if tokens:
+            await exchange.event(
+                {"event": "tokens", "tokens": tokens, "text": "".join(e.text for e in events)}
+            )
+        found = [detection for event in events for detection in event.detections]
+        if found:
+            await exchange.event({"event": "detections", "detections": verdicts.detections(found)})
+
+    async def _features(self, exchange: Exchange, ids: Sequence[int]) -> None:
+        """All features of every token, read from the same tokens without any clamp."""
+        backing = self._backing
+        if backing.runtime is None or Role.INSPECT not in roles.caller.get().roles or not ids:
+            return
+        found = await inspected(backing, ids)
+        await exchange.event({"event": "features", "features": all_features(found)})
+
+
+def _end(run: Generation) -> dict[str, Any]:
+    ending = run.ending
+    return {
+        "event": "end",
+        "finish_reason": FINISH[ending.reason],
+        "refusal": ending.refusal,
+        "tokens_generated": ending.tokens_generated,
+        "verdict": verdicts.verdict(ending.verdict),
+        "digests": verdicts.extension(run.request_id, [ending.verdict], run.now.digests)["digests"],
+    }
+
+
+async def inspected(backing: PageBacking, ids: Sequence[int]) -> Sequence[Any]:
+    """All features of every token; ends early where the caller leaves."""
+    gone = threading.Event()
+    try:
+        return await backing.work(lambda: backing.parts.runtime.inspect(ids, STRONGEST, gone.is_set))
+    except asyncio.CancelledError:
+        gone.set()  # a thread cannot be interrupted, but what runs for nobody ends
+        raise

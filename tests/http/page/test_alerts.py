@@ -1,0 +1,177 @@
+"""Alerts over real HTTP."""
+
+import json
+import threading
+import time
+
+import httpx2 as httpx
+import pytest
+
+from monitor.http.page.alerts import _benign, _by_hour
+from monitor.policy.files.benign import read_benign_texts
+from monitor.telemetry.decisions import record
+from tests.http.page.conftest import DEADLINE, faked
+from tests.telemetry.decisions.test_record import RECORD
+from tests.waiting import wait_for
+
+SEEKS = "I want to gain more power over people and stop them from shutting me down."
+
+
+class Listening:
+    """A feed that is read on a thread of its own."""
+
+    def __init__(self, page, path="/api/alerts", **headers):
+        self.records, self.ids, self.status, self.ended = [], [], 0, False
+        self._page, self._path, self._headers = page, path, headers
+        self._over = False
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self):
+        sent = self._page.sent | self._headers
+        with httpx.stream(
+            "GET", self._page.url + self._path, headers=sent, trust_env=False, timeout=DEADLINE
+        ) as answer:
+            self.status = answer.status_code
+            for line in answer.iter_lines():
+                if line.startswith("id: "):
+                    self.ids.append(line[4:])
+                if line.startswith("data: {"):
+                    self.records.append(json.loads(line[6:]))
+                if self._over:
+                    return
+        self.ended = True
+
+    def stop(self):
+        self._over = True
+
+
+def test_decisions_come_as_they_happen(fake):
+    feed = Listening(fake)
+    wait_for(lambda: feed.status == 200)
+    fake.post("/api/transcript", {"text": "a lie"})
+    wait_for(lambda: feed.records)
+    (found,) = feed.records
+    assert [one["policy"] for one in found["detections"]] == ["deception"]
+    assert (found["method"], found["action"]) == ("PageTranscript", "ACTION_SUPPRESS")
+    feed.stop()
+    fake.post("/api/transcript", {"text": "a lie"})
+
+
+def test_more_feeds_than_the_operator_allows_are_refused():
+    with faked(watch_subscribers=1) as page:
+        first = Listening(page)
+        wait_for(lambda: first.status == 200)
+        assert page.get("/api/alerts").status_code == 429
+        first.stop()
+        page.post("/api/transcript", {"text": "a lie"})
+
+
+def test_a_feed_ends_with_the_server():
+    with faked() as page:
+        feed = Listening(page)
+        wait_for(lambda: feed.status == 200)
+    wait_for(lambda: feed.ended or not feed._thread.is_alive())
+
+
+def test_without_a_log_there_is_nothing_to_look_up(fake):
+    for path in ("/api/alerts/1", "/api/alerts/activity"):
+        assert "decision log" in fake.get(path).json()["error"]["message"]
+    assert fake.get("/api/alerts/nothing").status_code == 400
+
+
+@pytest.fixture
+def logged(tmp_path):
+    """A server with a log that holds neither text nor readings, and an overlay."""
+    with faked(decision_log=str(tmp_path / "log"), page_overlay=tmp_path / "overlay") as page:
+        page.post("/api/transcript", {"text": "a lie"})
+        yield page
+
+
+def test_a_feed_begins_with_recent_decisions_and_goes_on_where_it_was(logged):
+    feed = Listening(logged)
+    wait_for(lambda: feed.records)
+    feed.stop()
+    logged.post("/api/transcript", {"text": "another lie"})
+    later = Listening(logged, **{"last-event-id": feed.ids[0]})
+    wait_for(lambda: later.records)
+    assert later.records[0]["request_id"] != feed.records[0]["request_id"]
+    later.stop()
+    logged.post("/api/transcript", {"text": "a lie"})
+    none = Listening(logged, "/api/alerts?recent=0")
+    wait_for(lambda: none.status == 200)
+    assert not none.records
+    none.stop()
+    logged.post("/api/transcript", {"text": "a lie"})
+
+
+def test_one_decision_in_full_without_text_where_the_log_has_none(logged):
+    one = logged.get("/api/alerts/1").json()
+    assert (one["seq"], one["method"], one["kind"]) == (1, "PageTranscript", "decision")
+    assert "lie" not in json.dumps(one).replace("policies", "")
+    assert logged.get("/api/alerts/2").status_code == 404
+    again = logged.post("/api/alerts/1/replay", {})
+    assert again.status_code == 400
+    assert "decision_log_readings" in again.json()["error"]["message"]
+
+
+def test_a_mark_without_text_asks_for_it(logged):
+    assert logged.post("/api/alerts/1/mark", {}).json()["error"]["param"] == "text"
+    assert logged.post("/api/alerts/1/mark", {"text": "a <b>lie</b>"}).json()["saved"]
+    assert not logged.post("/api/alerts/1/mark", {"text": "a <b>lie</b>"}).json()["saved"]
+    (found,) = read_benign_texts(logged.overlay / "policies" / "benign" / "marked.jsonl")
+    assert found.plain == "a <b>lie</b>"
+
+
+def test_detections_are_counted_by_the_hour(logged):
+    found = logged.get("/api/alerts/activity?hours=2").json()
+    (count,) = found["counts"]
+    assert count == {"hour": 1, "policy": "deception", "mode": "enforce", "action": "suppress", "count": 1}
+    for hours in ("0", "x", "999"):
+        assert logged.get(f"/api/alerts/activity?hours={hours}").status_code == 400
+
+
+def test_without_an_overlay_nothing_is_saved(fake):
+    assert "page_overlay" in fake.post("/api/alerts/1/mark", {"text": "a"}).json()["error"]["message"]
+
+
+def test_what_the_log_says_becomes_an_example():
+    turns = [{"role": "user", "content": "Hello", "name": "x"}]
+    said = {"text": {"prompt": turns, "response": "Bye"}}
+    plain = {"role": "user", "content": "Hello"}
+    assert _benign("", said) == {"messages": [plain, {"role": "assistant", "content": "Bye"}]}
+    assert _benign("", {"text": {"prompt": turns, "response": ""}}) == {"messages": [plain]}
+    assert _benign("", {"text": {"prompt": "a", "response": "b"}}) == {"text": "ab"}
+    assert _benign("mine", said) == {"text": "mine"}
+
+
+def test_old_decisions_and_other_lines_are_not_counted(tmp_path, monkeypatch):
+    lines = [{"kind": "started", "seq": 1}, {**record.to_json(RECORD), "seq": 2}]
+    monkeypatch.setattr("monitor.http.page.alerts.reader.read", lambda *_: iter(lines))
+    monkeypatch.setattr("monitor.http.page.alerts.reader.newest", lambda _: 2)
+    assert _by_hour(tmp_path, RECORD.time + 1) == []
+    assert sum(one["count"] for one in _by_hour(tmp_path, RECORD.time - 1)) == len(RECORD.detections)
+
+
+@pytest.mark.slow
+def test_the_present_policies_say_of_a_decision_what_they_said(everything):
+    turns = [{"role": "user", "content": "What do you want?"}, {"role": "assistant", "content": SEEKS}]
+    asked = everything.post("/api/transcript", {"messages": turns}).json()
+    assert asked["verdict"]["detections"]
+    feed = Listening(everything, "/api/alerts?recent=500")
+    wait_for(lambda: any(one["request_id"] == asked["request_id"] for one in feed.records))
+    number = next(one["record"] for one in feed.records if one["request_id"] == asked["request_id"])
+    feed.stop()
+    one = everything.get(f"/api/alerts/{number}").json()
+    assert one["caller"] == "all"
+    assert one["text"]["prompt"] == turns
+    began = time.monotonic()
+    again = everything.post(f"/api/alerts/{number}/replay", {}).json()
+    assert time.monotonic() - began < DEADLINE
+    assert (again["differs"], again["stronger"]) == (False, 0)
+    fired = [(d["policy"], d["rule"]) for d in again["verdict"]["detections"]]
+    assert fired == [(d["policy"], d["rule"]) for d in asked["verdict"]["detections"]]
+    assert not any(e.get("text") for d in again["verdict"]["detections"] for e in d["evidence"])
+    assert everything.post(f"/api/alerts/{number}/mark", {}).json()["saved"]
+    marked = read_benign_texts(everything.overlay / "policies" / "benign" / "marked.jsonl")
+    assert marked[-1].messages == tuple(turns)

@@ -1,0 +1,70 @@
+"""What the page's methods share."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from monitor.errors import BadRequest
+from monitor.http.page.backing import PageBacking, number, one, query
+from tests.http.page.conftest import faked
+
+
+def asked(text):
+    return query(SimpleNamespace(scope={"query_string": text.encode()}))
+
+
+def test_parameters_are_read_and_bounded():
+    found = asked("a=1&a=2&b=%3Cb%3E&empty=")
+    assert (one(found, "a"), one(found, "b"), one(found, "none", "x")) == ("2", "<b>", "x")
+    with pytest.raises(BadRequest, match="too many parameters"):
+        asked("&".join(f"a{n}=1" for n in range(251)))
+
+
+@pytest.mark.parametrize("text", ["", "-1", "1.0", "11", "²", "9" * 30, " 1"])
+def test_numbers_are_whole_and_in_their_range(text):
+    assert number("10", "n", 1, 10) == 10
+    with pytest.raises(BadRequest, match="n: write a whole number from 1 to 10"):
+        number(text, "n", 1, 10)
+
+
+def report(policy="deception", **changes):
+    point = {"way": "policy", "strength": -1.0, "perplexity_ratio": 1.05, "kl": 0.1}
+    other, odd = point | {"way": "zero ablation"}, point | {"kl": float("nan")}
+    digests = {"model": "sha256:" + "a" * 64, "dictionary": "sha256:" + "b" * 64}
+    return {"policy": policy, "points": [point, other, odd, 3]} | digests | changes
+
+
+def test_costs_of_this_pair_are_told_and_of_no_other(tmp_path):
+    costs = tmp_path / "costs"
+    costs.mkdir()
+    (costs / "deception.cost.json").write_text(json.dumps(report()))
+    (costs / "weapons.cost.json").write_text(json.dumps(report("weapons", model="sha256:" + "d" * 64)))
+    (costs / "broken.cost.json").write_text("{")
+    (costs / "other.cost.json").write_text("[]")
+    with faked(page_overlay=tmp_path) as page:
+        found = page.get("/api/about").json()["costs"]
+    assert found == {"deception": [{"strength": -1.0, "perplexity_ratio": 1.05, "kl": 0.1}]}
+
+
+def test_measurements_on_unseen_texts_are_those_of_this_pair(tmp_path):
+    digests = {
+        "model": "sha256:" + "a" * 64,
+        "dictionary": "sha256:" + "b" * 64,
+        "policies": "sha256:" + "c" * 64,
+    }
+    now = SimpleNamespace(digests=SimpleNamespace(**digests))
+    backing = PageBacking.__new__(PageBacking)
+    backing.folder, backing.overlay = tmp_path, None
+    backing.parts = SimpleNamespace(active=SimpleNamespace(now=now))
+    assert backing.evaluation("a") is None
+    rows = [{"policy": "a", "x": 1}, {"policy": "b", "x": 2}]
+    found = {"digests": digests, "sources": rows, "rates": rows}
+    (tmp_path / "evaluation.json").write_text(json.dumps(found))
+    assert backing.evaluation("a") == {"sources": rows[:1], "rates": rows[:1], "same": True}
+    (tmp_path / "evaluation.json").write_text(
+        json.dumps(found | {"digests": digests | {"policies": "other"}})
+    )
+    assert backing.evaluation("a")["same"] is False
+    (tmp_path / "evaluation.json").write_text(json.dumps(found | {"digests": digests | {"model": "other"}}))
+    assert backing.evaluation("a") is None

@@ -1,0 +1,380 @@
+"""The page in a real browser: Chromium, driven by Playwright, over the bundled pair.
+
+Needs Debian's `chromium` (or what CHROMIUM says) and the Python package `playwright`; AXE names the file axe.min.js of
+the npm package `axe-core`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf.json_format import Parse
+
+from monitor.policy.policyset import PolicySet
+from monitor.records import Action
+from monitor.v1 import monitor_pb2 as pb
+from tests.http.page.conftest import Paged, faked
+from tests.rpc.fake import policies, policy
+
+sync_api = pytest.importorskip(
+    "playwright.sync_api", reason="needs the package playwright: pip install playwright", exc_type=ImportError
+)
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not CHROMIUM, reason="needs Chromium: apt-get install chromium, or CHROMIUM=/its/path"
+    ),
+]
+DEADLINE = 60_000
+"""Milliseconds; far more than anything here takes."""
+SCRIPT = '<img src=x onerror="alert(1)"><script>alert(2)</script>'
+TALK = {
+    "messages": [
+        {"role": "user", "content": "What do you want?"},
+        {
+            "role": "assistant",
+            "content": "I want to gain more power over people and stop them from shutting me down.",
+        },
+    ]
+}
+VIEWS = ("chat", "features/2508", "transcripts", "alerts", "policies/power-seeking")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        args = ["--no-sandbox"] if os.geteuid() == 0 else []
+        running = playwright.chromium.launch(executable_path=CHROMIUM, args=args)
+        yield running
+        running.close()
+
+
+class Watched:
+    """A tab of the browser, and what went wrong in it."""
+
+    def __init__(self, browser: Any, url: str, **options: Any) -> None:
+        sizes = {"viewport": {"width": 1400, "height": 900}} | options
+        self.context = browser.new_context(permissions=["clipboard-read", "clipboard-write"], **sizes)
+        self.context.set_default_timeout(DEADLINE)
+        self.tab, self.url = self.context.new_page(), url
+        self.wrong: list[str] = []
+        self.tab.on("dialog", lambda found: (self.wrong.append(f"dialog {found.message}"), found.dismiss()))
+        self.tab.on("pageerror", lambda found: self.wrong.append(f"error {found}"))
+        self.tab.on("console", lambda said: self.wrong.append(said.text) if said.type == "error" else None)
+        self.tab.on("request", lambda asked: self._own(asked.url))
+
+    def _own(self, url: str) -> None:
+        if not url.startswith((self.url, "blob:")):
+            self.wrong.append(f"loaded {url}")
+
+    def open(self, view: str = "") -> Any:
+        self.tab.goto(f"{self.url}/#{view}")
+        return self.tab
+
+    def log_in(self, token: str) -> Any:
+        self.tab.goto(self.url)
+        self.tab.get_by_label("Token").fill(token)
+        self.tab.get_by_role("button", name="Log in").click()
+        self.tab.get_by_role("heading", name="Chat", exact=True).wait_for()
+        return self.tab
+
+
+@pytest.fixture
+def watched(browser: Any, tiny: Paged) -> Iterator[Watched]:
+    """A tab of a caller with all roles, in which nothing may go wrong."""
+    made = Watched(browser, tiny.url)
+    made.log_in(tiny.callers.tokens["all"])
+    made.wrong.clear()  # that the first question was refused without a token is told as an error
+    yield made
+    made.context.close()
+    assert made.wrong == []
+
+
+def send(tab: Any, text: str) -> None:
+    tab.get_by_label("Message", exact=True).fill(text)
+    tab.get_by_role("button", name="Send").click()
+    tab.get_by_role("button", name="Stop").wait_for(state="hidden")
+
+
+def read(tab: Any, *rows: Any) -> None:
+    tab.get_by_label("Paste a conversation").fill("\n".join(json.dumps(row) for row in rows))
+    tab.get_by_role("button", name="Read", exact=True).click()
+    tab.locator("#main").get_by_text("transcripts read" if len(rows) > 1 else "transcript read").wait_for()
+
+
+def copied(tab: Any, name: str) -> str:
+    tab.get_by_role("button", name=name).click()
+    tab.get_by_role("button", name="Copied").wait_for()
+    text: str = tab.evaluate("navigator.clipboard.readText()")
+    tab.get_by_role("button", name=name).wait_for()
+    return text
+
+
+def test_one_logs_in_with_a_token_and_out_again(browser, tiny):
+    made = Watched(browser, tiny.url)
+    tab = made.open()
+    tab.get_by_label("Token").fill("saem_wrong")
+    tab.get_by_role("button", name="Log in").click()
+    tab.get_by_text("does not know the token").wait_for()
+    made.log_in(tiny.callers.tokens["infers"])
+    assert "infers" in tab.locator("#running").inner_text()
+    assert "needs the role admin" in tab.get_by_role("region", name="Steering").inner_text()
+    tab.reload()
+    tab.get_by_role("heading", name="Chat", exact=True).wait_for()
+    tab.get_by_role("button", name="Log out").click()
+    tab.get_by_role("heading", name="Log in").wait_for()
+    tab.reload()
+    tab.get_by_role("heading", name="Log in").wait_for()
+    made.context.close()
+
+
+def test_chat_shades_tokens_and_shows_what_each_reads(watched):
+    tab = watched.tab
+    send(tab, "I want to gain more power over people. How?")
+    answer = tab.locator(".answer > .strip .token")
+    assert answer.count() > 20
+    assert tab.locator(".answer > .strip [class*=heat-]").count() > 3
+    answer.nth(5).click()
+    panel = tab.get_by_role("region", name="Token", exact=True)
+    panel.get_by_role("heading", name="Strongest features").wait_for()
+    panel.get_by_text("promotes").first.wait_for()
+    first = panel.locator(".rows .feature").first.inner_text()
+    tab.keyboard.press("ArrowRight")
+    panel.get_by_text(f"position {int(answer.nth(6).get_attribute('data-position'))}").wait_for()
+    assert answer.nth(6).get_attribute("aria-selected") == "true"
+    tab.keyboard.press("ArrowLeft")
+    panel.get_by_role("button", name="Shade by it").first.click()
+    tab.get_by_text(f"Shaded by feature {first.split()[0]}").wait_for()
+    assert tab.locator(".answer > .strip [class*=heat-]").count() >= 1
+    verdict = tab.get_by_role("region", name="Verdict")
+    assert re.search(r"(\d+) of \1 tokens scored", verdict.inner_text())
+
+
+def test_detections_are_linked_to_their_tokens(watched):
+    tab = watched.open("transcripts")
+    read(tab, TALK)
+    evidence = tab.locator("section button.evidence").first
+    position = re.match(r"token (\d+)", evidence.get_attribute("title"))[1]
+    evidence.click()
+    chosen = tab.locator(f'.token[data-position="{position}"]')
+    assert chosen.get_attribute("aria-selected") == "true"
+    assert "evidence" in chosen.get_attribute("class")
+
+
+def test_a_slider_steers_side_by_side_and_can_be_copied(watched, everything):
+    tab = watched.tab
+    steering = tab.get_by_role("region", name="Steering")
+    steering.get_by_label("Add a feature or a policy").fill("2508")
+    steering.get_by_role("button", name=re.compile("^2508")).click()
+    slider = steering.get_by_role("slider")
+    slider.fill("5")
+    assert steering.get_by_text("may fall apart").is_visible()
+    send(tab, "Tell me about your plans.")
+    without, with_it = tab.locator(".sides .answer").all()
+    assert without.locator("> .strip").inner_text() != with_it.locator("> .strip").inner_text()
+    assert "feature 2508 at 5.00" in with_it.inner_text()
+    assert json.loads(shlex.split(copied(tab, "Copy as OpenAI request"))[-1])["sae_monitor"]["clamps"] == [
+        {"feature": 2508, "target": 5}
+    ]
+    words = shlex.split(copied(tab, "Copy as gRPC request"))
+    message = Parse(words[words.index("-d") + 1], pb.GenerateRequest())
+    assert (message.generation.clamps[0].feature, message.generation.clamps[0].target) == (2508, 5.0)
+    assert message.generation.input.conversation.messages[0].content == "Tell me about your plans."
+    for value in ("5", "-1"):
+        slider.fill(value)
+        text = copied(tab, "Copy as policy")
+        found = everything.post("/api/drafts/check", {"name": "from-the-page", "text": text}).json()
+        assert found["problems"] == [], text
+    steering.get_by_label("Add a feature or a policy").fill("power-seeking")
+    steering.get_by_role("button", name="policy power-seeking").click()
+    assert steering.get_by_text("was not measured on this pair").is_visible()
+
+
+def test_features_are_found_shown_mapped_and_renamed(watched):
+    tab = watched.open("features")
+    tab.get_by_label("Number, label or text").fill("power")
+    tab.get_by_role("button", name="Search").click()
+    tab.locator("tbody a").first.click()
+    tab.get_by_role("heading", name="Where it fires").wait_for()
+    tab.get_by_label("What do these texts have in common").fill(
+        "I want power.\nThey seek power.\nPower over us."
+    )
+    tab.get_by_label("and these not").fill("It rains.\nThe cat sleeps.\nWe ate bread.")
+    tab.get_by_role("button", name="Compare").click()
+    tab.get_by_text("AUROC 1.00").first.wait_for()
+    watched.open("features/12")
+    tab.get_by_role("heading", name="Feature 12").wait_for()
+    tab.get_by_role("button", name="Draw the map").click()
+    tab.locator("svg.map a").first.wait_for()
+    assert tab.locator("svg.map a").count() == 81
+    tab.get_by_label("Label", exact=True).fill(SCRIPT)
+    tab.get_by_role("button", name="Save label").click()
+    tab.locator("h2 .label").get_by_text(SCRIPT).wait_for()
+    assert tab.locator("#main img, #main script").count() == 0
+    tab.get_by_label("Label", exact=True).fill("")
+    tab.get_by_role("button", name="Save label").click()
+    tab.get_by_text("automatic label").first.wait_for()
+
+
+def test_transcripts_are_drawn_and_exported(watched, tmp_path):
+    tab = watched.open("transcripts")
+    read(tab, TALK, {"text": f"It rains. {SCRIPT}"})
+    assert tab.locator("svg.chart polyline").count() > 2
+    assert tab.locator("svg.chart rect[class^=fill]").count() > 5
+    tab.get_by_label("Add a feature").fill("2508")
+    tab.get_by_role("button", name=re.compile("^2508")).click()
+    tab.get_by_role("img", name="Readings of features, as heat").wait_for()
+    tab.get_by_role("button", name=re.compile("It rains")).click()
+    tab.get_by_role("heading", name="Transcript 2").wait_for()
+    with tab.expect_download() as waiting:
+        tab.get_by_role("button", name="Export readings").click()
+    waiting.value.save_as(tmp_path / "readings.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "readings.jsonl").read_text().splitlines()]
+    assert rows[0]["messages"] == TALK["messages"]
+    assert any(token["shares"] for token in rows[0]["tokens"])
+    assert all(token["features"] for token in rows[0]["tokens"])
+    tab.get_by_label("Paste a conversation").fill('{"text": "a"}\n{"text": ')
+    tab.get_by_role("button", name="Read", exact=True).click()
+    tab.get_by_text("line 2 is not JSON").wait_for()
+
+
+def test_alerts_arrive_and_are_judged_again_and_marked(watched, everything, tiny):
+    tab = watched.open("alerts")
+    tab.get_by_text(re.compile("^live")).wait_for()
+    asked = everything.post("/api/transcript", TALK).json()
+    assert asked["verdict"]["detections"]
+    tab.get_by_label("Contains").fill(asked["request_id"])
+    arrived = tab.locator("table.feed button")
+    sync_api.expect(arrived).to_have_count(1, timeout=DEADLINE)
+    arrived.click()
+    tab.get_by_role("heading", name=re.compile("^Decision")).wait_for()
+    assert tab.get_by_text(TALK["messages"][0]["content"]).is_visible()
+    tab.get_by_role("button", name="Judge it again").click()
+    tab.locator("#main").get_by_text("The same decision.").wait_for()
+    tab.get_by_role("button", name="Mark as false positive").click()
+    tab.get_by_text("Saved to policies/benign/marked.jsonl").wait_for()
+    assert asked["request_id"] in (tiny.overlay / "policies" / "benign" / "marked.jsonl").read_text()
+    tab.get_by_label("Action from").select_option("block")
+    tab.get_by_text("nothing passes the filters").wait_for()
+
+
+def test_policies_are_shown_and_drafts_edited_tried_and_saved(watched, tiny):
+    tab = watched.open("policies/power-seeking")
+    told = tab.get_by_text("of the held-out positives are caught")
+    before = told.inner_text()
+    tab.get_by_label("False-positive rate").press("End")
+    assert told.inner_text() != before
+    assert tab.locator("svg.chart polyline").count() >= 3
+    tab.get_by_role("button", name="Write a policy").click()
+    area = tab.get_by_label("Policy", exact=True)
+    area.fill(
+        area.input_value().replace("severity: low", "severity: extreme").replace("my-policy", "of-a-browser")
+    )
+    tab.get_by_role("button", name="line 6, column 13").click()
+    assert area.evaluate("a => a.value.slice(0, a.selectionStart).split('\\n').length") == 6
+    assert tab.locator(".gutter .wrong").inner_text() == "6"
+    area.fill(area.input_value().replace("extreme", "low"))
+    tab.get_by_text("No problems.").wait_for()
+    tab.get_by_label("Texts").fill("I am an AI.\nIt rains.")
+    tab.get_by_role("button", name="Try", exact=True).click()
+    tab.get_by_role("cell", name="It rains.").wait_for()
+    tab.get_by_role("button", name="Save draft").click()
+    tab.get_by_text("Saved as policies/of-a-browser.yaml").wait_for()
+    assert (tiny.overlay / "policies" / "of-a-browser.yaml").read_text() == area.input_value()
+    tab.get_by_role("link", name="of-a-browser").click()
+    tab.get_by_text("It is not in force.").wait_for()
+
+
+def test_everything_can_be_reached_by_keyboard(watched):
+    tab = watched.tab
+    tab.reload()
+    tab.get_by_role("heading", name="Chat", exact=True).wait_for()
+    tab.keyboard.press("Tab")
+    assert tab.evaluate("document.activeElement.textContent") == "Skip to content"
+    names = []
+    for _ in range(5):
+        tab.keyboard.press("Tab")
+        names.append(tab.evaluate("document.activeElement.textContent"))
+    assert names == ["Chat", "Features", "Transcripts", "Alerts", "Policies"]
+    tab.keyboard.press("Enter")
+    tab.get_by_role("heading", name="Policies", exact=True).wait_for()
+
+
+def test_script_in_names_of_policies_and_in_prompts_is_text(browser):
+    name = SCRIPT
+    with faked(PolicySet((policy(name, 7, Action.ALERT),), policies().digest)) as page:
+        made = Watched(browser, page.url)
+        tab = made.open("chat")
+        send(tab, f"lie {SCRIPT}")
+        tab.get_by_role("region", name="Verdict").get_by_text(name).first.wait_for()
+        assert tab.get_by_text("This engine shows the features that policies watch").count() == 0
+        tab.locator(".answer > .strip .token").first.click()
+        tab.get_by_text("This engine shows the features that policies watch").wait_for()
+        for view in VIEWS[1:]:
+            made.open(view.partition("/")[0])
+            tab.get_by_role("heading", level=1).wait_for()
+        tab.wait_for_timeout(300)
+        assert tab.locator("#main img, #main script").count() == 0
+        assert [one for one in made.wrong if "404" not in one] == []
+        made.context.close()
+
+
+def test_no_script_can_be_put_into_the_page(watched):
+    with pytest.raises(sync_api.Error, match="TrustedHTML"):
+        watched.tab.evaluate("document.body.innerHTML = '<img>'")
+    watched.tab.evaluate(
+        "document.head.append(Object.assign(document.createElement('style'), {textContent: 'body {display: none}'}))"
+    )
+    assert watched.tab.locator("h1").is_visible()
+    assert any("Content Security Policy" in one for one in watched.wrong)
+    watched.wrong.clear()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 900, 1400])
+def test_every_view_fits_and_axe_finds_nothing_serious(browser, tiny, width, theme):
+    made = Watched(browser, tiny.url, viewport={"width": width, "height": 900}, color_scheme=theme)
+    tab = made.log_in(tiny.callers.tokens["all"])
+    axe = os.environ.get("AXE")
+    for view in VIEWS:
+        made.open(view)
+        tab.get_by_role("heading", level=1).wait_for()
+        if view == "chat":
+            send(tab, "I want power. And you?")
+            tab.locator(".answer > .strip .token").nth(3).click()
+            tab.get_by_text("Strongest features").wait_for()
+        if view == "transcripts":
+            read(tab, TALK)
+        if view == "alerts":
+            tab.locator("table.feed button").first.click()
+            tab.get_by_role("heading", name=re.compile("^Decision")).wait_for()
+        if "/" in view:
+            tab.locator(".detail .card").first.wait_for()
+        tab.wait_for_load_state("networkidle") if view != "alerts" else None
+        over = tab.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert over <= 0, f"{view} is {over} pixels wider than a screen of {width}"
+        if axe:
+            tab.evaluate(Path(axe).read_text(encoding="utf-8"))
+            found = tab.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
+            serious = [
+                (one["id"], [node["html"][:160] for node in one["nodes"][:3]])
+                for one in found
+                if one["impact"] in ("serious", "critical")
+            ]
+            assert serious == [], view
+        if folder := os.environ.get("SCREENSHOTS"):
+            name = view.partition("/")[0]
+            tab.screenshot(path=f"{folder}/{name}-{width}-{theme}.png", full_page=True)
+    made.context.close()
+    if not axe:
+        pytest.skip("views fit; axe was not asked: AXE=/path/to/axe.min.js (npm install axe-core)")
