@@ -33,6 +33,7 @@ from monitor.rpc.process.signals import STOPPING, ExitSignals, exit_at_signals
 from monitor.rpc.process.watchdog import StallDetector, force_exit
 from monitor.rpc.reflection import add_reflection
 from monitor.rpc.runs import Runs, TokenisingPools
+from monitor.rpc.score_stream import ScoreStreams, StreamTimes
 from monitor.rpc.servicer import MonitorServicer
 from monitor.rpc.thread_pool import ThreadPool
 from monitor.rpc.watches import Watches
@@ -158,6 +159,8 @@ class Server:
         self.runs = Runs(
             runtime, self._active, self._calls, metrics, self._decisions, self._tokenising, limits
         )
+        self.watches = Watches(runtime, self._active, self._calls, metrics, self.runs)
+        times = StreamTimes(settings.guard_read_seconds, settings.guard_settle_seconds)
         self._servicer = MonitorServicer(
             runtime,
             self._active,
@@ -165,6 +168,7 @@ class Server:
             self.runs,
             self._decisions,
             self._inspecting,
+            ScoreStreams(self.watches, limits, times),
         )
 
     async def start(self) -> Addresses:
@@ -201,7 +205,7 @@ class Server:
         parts = DoorParts(
             self._runtime,
             self.runs,
-            Watches(self._runtime, self._active, self._calls, self._metrics, self.runs),
+            self.watches,
             self._active,
             self._access.checks,
             self._access.limits,

@@ -38,8 +38,8 @@ _ANSWER_TOKENS = 1024
 _MOST_CHOICES = 128
 _REQUEST_ID = "x-sae-monitor-request-id"
 _NOTHING_SENT = ("GET", "HEAD", "OPTIONS", "DELETE")
-_STORED = ("/v1/chat/completions/", "/v1/completions/", "/v1/responses", "/v1/conversations", "/v1/threads")
-"""Paths below which servers keep what models wrote."""
+_STORED = frozenset(("completions", "responses", "conversations", "threads", "files", "batches"))
+"""Parts of paths below which servers keep what models wrote."""
 
 
 class GuardProxy:
@@ -205,15 +205,18 @@ class GuardProxy:
         written = [await self._written(session, n, one) for n, one in zip(places, given, strict=True)]
         first = min(session.choices)
         session.choices[first].write(openai_texts.beside(content))
-        for choice, _ in written:
+        for choice in session.choices.values():
             choice.watch.settle()
         with self._metrics.waiting(Phase.RESPONSE):
-            for choice, _ in written:
+            for choice in session.choices.values():
                 await choice.watch.caught_up()
         if session.blocked:
             content = openai_texts.without_beside(content)
         for (choice, parts), one in zip(written, given, strict=True):
             await _finished(choice, parts, one)
+        for choice in session.choices.values():
+            if choice.watched is None:  # it was asked for and not given
+                await choice.conclude()
         content[EXTENSION] = session.extension(exchange.request_id)
         await self._send(exchange, found, dumps(content), verdicts.headers(session.verdicts()))
 
@@ -237,7 +240,8 @@ class GuardProxy:
         """Pass a request on that is not read, unless a policy is closed and it holds text."""
         body = await self._calls.read_bytes(exchange)
         path = str(exchange.scope["path"])
-        quiet = exchange.scope["method"] in _NOTHING_SENT and not body and not path.startswith(_STORED)
+        stored = not _STORED.isdisjoint(path.lower().split("/"))
+        quiet = exchange.scope["method"] in _NOTHING_SENT and not body and not stored
         if quiet or path in self._passes:
             with ending_with(exchange):
                 await self._pass(exchange, body, {} if quiet else _unknown())
@@ -276,11 +280,13 @@ async def _finished(choice: GuardedChoice, parts: Sequence[WrittenText], given: 
         if cut is not None:
             said += cut.text[: max(0, limit - cut.begin)]
         watch.released(limit, said)
+        watch.left_unread += max(0, limit - watch.scored)
         watched = await choice.conclude(FinishReason.POLICY)
         _blocked(given, said, watched.refusal)
         return
     for part in parts:
         watch.released(part.end, part.text)
+    watch.left_unread += max(0, watch.written - watch.scored)
     await choice.conclude()
 
 

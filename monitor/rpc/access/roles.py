@@ -51,6 +51,7 @@ METHODS: Mapping[str, frozenset[Role]] = MappingProxyType(
         "Score": _INFER,
         "Generate": _INFER,
         "GenerateStream": _INFER,
+        "ScoreStream": _INFER,
         "ChatCompletions": _INFER,
         "Completions": _INFER,
         "Moderations": _INFER,
