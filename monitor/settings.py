@@ -442,6 +442,10 @@ class Settings(BaseSettings):
     """URL of the server that `sae-monitor guard` stands in front of, such as http://127.0.0.1:8000. A path in it stands
     before that of every request."""
 
+    envoy: bool = False
+    """Serve Envoy's external processing at the gRPC port, so that `sae-monitor guard` reads what goes through an Envoy
+    in front of the server. upstream may be left out then."""
+
     upstream_token_file: NamedPath | None = None
     """File that holds a token and nothing else, which is sent to the upstream server where a caller sends none that is
     meant for it."""

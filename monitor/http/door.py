@@ -127,8 +127,13 @@ def application(settings: Settings, parts: DoorParts) -> ASGIApp:
     return app_of(routes, settings, parts)
 
 
-def app_of(routes: Sequence[Route], settings: Settings, parts: DoorParts) -> ASGIApp:
-    """An application with these routes and `/health`, which refuses what a web page may send by a trick."""
+def app_of(
+    routes: Sequence[Route], settings: Settings, parts: DoorParts, *, any_host: bool = False
+) -> ASGIApp:
+    """An application with these routes and `/health`, which refuses what a web page may send by a trick.
+
+    `any_host`: somebody else has looked at the host that requests name.
+    """
 
     async def health(_: Request) -> Response:
         return PlainTextResponse(
@@ -142,7 +147,7 @@ def app_of(routes: Sequence[Route], settings: Settings, parts: DoorParts) -> ASG
 
     app = Starlette(routes=[Route("/health", health), *routes], exception_handlers={HTTPException: wrong})
     app.router.redirect_slashes = False
-    if parts.checks_callers or not is_loopback(settings.http_listen or ""):
+    if any_host or parts.checks_callers or not is_loopback(settings.http_listen or ""):
         return app
     return HostCheck(app, tuple(host.strip() for host in settings.http_hosts.split(",")))
 

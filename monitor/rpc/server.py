@@ -25,6 +25,7 @@ from monitor.rpc.access.layer import AccessLayer
 from monitor.rpc.assembly import assemble, bundled_policies
 from monitor.rpc.calls import Calls
 from monitor.rpc.decisions.recorder import DecisionRecorder
+from monitor.rpc.envoy.processor import Application, ExternalProcessor
 from monitor.rpc.health import Health
 from monitor.rpc.policies import ActivePolicies, InForce, Load, Observers, Reloader, Signature
 from monitor.rpc.ports import LoadedPolicies, ModelRuntime
@@ -89,6 +90,8 @@ class DoorParts(NamedTuple):
     """False while calls should go to another server."""
     checks_callers: bool
     """True where callers must authenticate."""
+    add_envoy: Callable[[Application], None]
+    """Has what goes through Envoy go through an application, at the gRPC port. Called before the door is started."""
     codes: Sequence[str] = CODES
     """Statuses that calls end with, as label values of metrics."""
 
@@ -214,6 +217,7 @@ class Server:
             self._access.security,
             lambda: self._health.serving,
             self._settings.callers is not None,
+            lambda application: ExternalProcessor(application, self._access.limits).add_to(self._grpc),
         )
         self._door = self._make_door(self._settings, parts)
         return await self._door.start()
