@@ -308,6 +308,27 @@ class Failure(enum.StrEnum):
     """The pass ran and the tap wrote no reading."""
 
 
+class Holding(enum.StrEnum):
+    """When text that another server writes may leave."""
+
+    HOLD = "hold"
+    """Once it was scored."""
+    SAMPLE = "sample"
+    """Up to some tokens before they were scored."""
+    END = "end"
+    """At once; it is scored by the end."""
+
+    @property
+    def holds(self) -> bool:
+        """True where nothing leaves before it was scored."""
+        return self is Holding.HOLD
+
+    @property
+    def samples(self) -> bool:
+        """True where some tokens may leave before they were scored."""
+        return self is Holding.SAMPLE
+
+
 class FinishReason(enum.StrEnum):
     """Why a generation ended."""
 
@@ -614,6 +635,11 @@ class Verdict:
     def matched(self) -> bool:
         """True where a rule fired, enforced or in shadow. Says nothing about whether all was checked."""
         return bool(self.detections)
+
+    @property
+    def rule_blocks(self) -> bool:
+        """True where an enforced rule blocks, and not only that something was not scored."""
+        return any(d.action is Action.BLOCK and d.mode is Mode.ENFORCE for d in self.detections)
 
 
 @dataclass(frozen=True, slots=True)

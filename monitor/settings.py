@@ -311,6 +311,10 @@ class Settings(BaseSettings):
     """Maximum number of generations that wait. Four times as many texts to score may wait. Further calls are refused
     with RESOURCE_EXHAUSTED."""
 
+    max_streams: Annotated[int, Field(ge=0, le=1_000_000)] = 1024
+    """Maximum number of answers of other servers that are read at once while they are written, by the guard and by
+    ScoreStream. Further ones are refused with RESOURCE_EXHAUSTED. 0 reads none."""
+
     max_batch_tokens: Annotated[int, Field(ge=1)] | None = None
     """Maximum number of tokens in one forward pass; longer prompts are split over several. Default: chosen for the
     device."""
@@ -447,6 +451,10 @@ class Settings(BaseSettings):
     """URL of the server that `sae-monitor guard` stands in front of, such as http://127.0.0.1:8000. A path in it stands
     before that of every request."""
 
+    envoy: bool = False
+    """Serve Envoy's external processing at the gRPC port, so that `sae-monitor guard` reads what goes through an Envoy
+    in front of the server. upstream may be left out then."""
+
     upstream_token_file: NamedPath | None = None
     """File that holds a token and nothing else, which is sent to the upstream server where a caller sends none that is
     meant for it."""
@@ -470,8 +478,8 @@ class Settings(BaseSettings):
     """Number of tokens that may leave between two checks, where guard_mode is sample."""
 
     guard_read_seconds: Seconds = 10.0
-    """Longest time that text waits to be scored. Beyond it the request counts as not scored, and `on_error` of its
-    policies decides."""
+    """Longest time in which nothing of a text that waits to be scored is scored. Beyond it the request counts as not
+    scored, and `on_error` of its policies decides. A policy may set a `deadline_seconds` for the whole wait."""
 
     guard_settle_seconds: Annotated[float, Field(gt=0, le=60)] = 0.1
     """Time for which the end of a stream is held back because a word may go on, where the upstream server sends

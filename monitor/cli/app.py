@@ -15,7 +15,7 @@ COMMANDS = (
         "Start a server, send it prompts, and show what the monitor does.",
     ),
     LazyEntry("serve", "monitor.cli.serve:serve", "Serve a model over gRPC and score every token."),
-    LazyEntry("guard", "monitor.cli.guard:guard", "Score what another server reads and writes.", "guard"),
+    LazyEntry("guard", "monitor.cli.guard:guard_app", "Score what another server reads and writes.", "guard"),
     LazyEntry("score", "monitor.cli.score:score", "Score a text against the policies."),
     LazyEntry(
         "generate",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.markup import escape
@@ -287,14 +287,23 @@ def server_flags(
     return flags | {"layer": layer, "device": device, "dtype": dtype}
 
 
-def with_every_setting(command: Callable[..., None]) -> Callable[..., None]:
+Command = TypeVar("Command", bound=Callable[..., None])
+
+
+def with_every_setting(*others: inspect.Parameter) -> Callable[[Command], Command]:
     """Give a command a flag for every setting of a server. It is called with the flags by name, None if not given.
 
-    Values stay text. `load_settings` checks them, as it checks environment variables and the settings file.
+    Values stay text. `load_settings` checks them, as it checks environment variables and the settings file. `others`
+    are parameters that the command has besides.
     """
-    parameters = list(_parameters())
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    return command
+    first = [one for one in others if one.kind is not inspect.Parameter.KEYWORD_ONLY]
+    last = [one for one in others if one.kind is inspect.Parameter.KEYWORD_ONLY]
+
+    def given(command: Command) -> Command:
+        command.__signature__ = inspect.Signature([*first, *_parameters(), *last])  # type: ignore[attr-defined]
+        return command
+
+    return given
 
 
 def _parameters() -> Iterator[inspect.Parameter]:

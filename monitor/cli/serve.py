@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _LONGEST_OPENING = 120
 
 
-@with_every_setting
+@with_every_setting()
 def serve(**flags: Any) -> None:
     """Serve a model over gRPC, score every token that it runs, and export metrics for Prometheus.
 

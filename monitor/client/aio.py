@@ -13,6 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from monitor.client.channel import Destination, Pem
 from monitor.client.client import CALL_SECONDS, CONNECT_SECONDS, refused
 from monitor.client.errors import Unreachable, failure
+from monitor.client.pieces import StreamOptions, beginning
 from monitor.client.requests import (
     GenerateOptions,
     InputOptions,
@@ -21,6 +22,7 @@ from monitor.client.requests import (
     as_input,
     as_severity,
 )
+from monitor.client.score_stream import AsyncScoreStream
 from monitor.v1 import monitor_pb2 as pb
 from monitor.v1 import monitor_pb2_grpc
 
@@ -175,6 +177,24 @@ class AsyncClient:
             after=after,
         )
         return self._stream(self._calls.WatchDetections, request, timeout)
+
+    def score_stream(
+        self,
+        prompt: Prompt | None = None,
+        *,
+        timeout: float | None = None,
+        **options: Unpack[StreamOptions],
+    ) -> AsyncScoreStream:
+        """Have what another server is asked and writes scored, while it writes it.
+
+        Without a prompt its pieces are sent by `ask`. The timeout is that of the whole call.
+        """
+        return AsyncScoreStream(
+            self._calls.ScoreStream,
+            beginning(prompt, options),
+            timeout=self._timeout if timeout is None else timeout,
+            metadata=self._metadata,
+        )
 
     async def policies(self, *, timeout: float | None = None) -> pb.ListPoliciesResponse:
         """Return the loaded policies with their rules and clamps."""

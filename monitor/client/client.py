@@ -12,6 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from monitor.client.channel import Destination, Pem, await_end_of_watch
 from monitor.client.errors import Unreachable, failure
+from monitor.client.pieces import StreamOptions, beginning
 from monitor.client.requests import (
     GenerateOptions,
     InputOptions,
@@ -20,6 +21,7 @@ from monitor.client.requests import (
     as_input,
     as_severity,
 )
+from monitor.client.score_stream import ScoreStream
 from monitor.v1 import monitor_pb2 as pb
 from monitor.v1 import monitor_pb2_grpc
 
@@ -184,6 +186,24 @@ class Client:
             after=after,
         )
         return self._stream(self._calls.WatchDetections, request, timeout)
+
+    def score_stream(
+        self,
+        prompt: Prompt | None = None,
+        *,
+        timeout: float | None = None,
+        **options: Unpack[StreamOptions],
+    ) -> ScoreStream:
+        """Have what another server is asked and writes scored, while it writes it.
+
+        Without a prompt its pieces are sent by `ask`. The timeout is that of the whole call.
+        """
+        return ScoreStream(
+            self._calls.ScoreStream,
+            beginning(prompt, options),
+            timeout=self._timeout if timeout is None else timeout,
+            metadata=self._metadata,
+        )
 
     def policies(self, *, timeout: float | None = None) -> pb.ListPoliciesResponse:
         """Return the loaded policies with their rules and clamps."""

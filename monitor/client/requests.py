@@ -8,7 +8,10 @@ from typing import TypedDict, Unpack
 from monitor.v1 import monitor_pb2 as pb
 
 Prompt = str | Iterable[Mapping[str, str]] | pb.Input
-"""A text, the turns of a conversation as `{"role": …, "content": …}` (roles system, user, assistant), or an `Input`."""
+"""A text, the turns of a conversation as `{"role": …, "content": …}`, or an `Input`.
+
+Roles are system, user, assistant and tool.
+"""
 
 Clamps = Mapping[int, float] | Iterable[pb.Clamp]
 """Targets by feature, in units of its recorded maximum, or `Clamp` messages, which have more fields.
@@ -17,7 +20,12 @@ A clamp that does not say where it applies edits every token where its target is
 feature is active.
 """
 
-_ROLES = {"system": pb.ROLE_SYSTEM, "user": pb.ROLE_USER, "assistant": pb.ROLE_ASSISTANT}
+_ROLES = {
+    "system": pb.ROLE_SYSTEM,
+    "user": pb.ROLE_USER,
+    "assistant": pb.ROLE_ASSISTANT,
+    "tool": pb.ROLE_TOOL,
+}
 
 
 class InputOptions(TypedDict, total=False):

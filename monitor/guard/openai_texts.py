@@ -20,8 +20,15 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-_ROLES = {"system": "system", "developer": "system", "assistant": "assistant"}
-"""Roles that every chat template knows. What tools return was written neither by the model nor by the operator."""
+_ROLES = {
+    "system": "system",
+    "developer": "system",
+    "assistant": "assistant",
+    "tool": "tool",
+    "function": "tool",
+}
+"""Roles as chat templates call them; all others are the caller's. So is what tools return where the watching model's
+template knows no tools: neither the model nor the operator wrote it."""
 _PLAIN_OF_REQUEST = _words(
     "model messages prompt stream stream_options n best_of max_tokens max_completion_tokens min_tokens "
     "temperature top_p top_k min_p typical_p seed stop stop_token_ids frequency_penalty presence_penalty "

@@ -130,11 +130,17 @@ def application(settings: Settings, parts: DoorParts) -> ASGIApp:
 
 
 def app_of(
-    routes: Sequence[BaseRoute], settings: Settings, parts: DoorParts, address: str | None = None
+    routes: Sequence[BaseRoute],
+    settings: Settings,
+    parts: DoorParts,
+    address: str | None = None,
+    *,
+    any_host: bool = False,
 ) -> ASGIApp:
     """An application with these routes and `/health`, which refuses what a web page may send by a trick.
 
-    `address` is where it listens, by default `http_listen`.
+    `address` is where it listens, by default `http_listen`. `any_host`: somebody else has looked at the host that
+    requests name.
     """
 
     async def health(_: Request) -> Response:
@@ -149,7 +155,7 @@ def app_of(
 
     app = Starlette(routes=[Route("/health", health), *routes], exception_handlers={HTTPException: wrong})
     app.router.redirect_slashes = False
-    if parts.checks_callers or not is_loopback(address or settings.http_listen or ""):
+    if any_host or parts.checks_callers or not is_loopback(address or settings.http_listen or ""):
         return app
     return HostCheck(app, tuple(host.strip() for host in settings.http_hosts.split(",")))
 

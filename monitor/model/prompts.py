@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import takewhile
+from itertools import groupby, takewhile
 from typing import Any
 
 from monitor.errors import BadRequest, InputError, TooLong, Violation
-from monitor.model.chat_template import ChatTemplate
+from monitor.model.chat_template import ChatTemplate, Rendered
 from monitor.model.load.model import LoadedModel
 
 Content = str | Sequence[Mapping[str, Any]]
 """A text, or the turns of a conversation as `{"role": …, "content": …}`."""
+
+
+TOOL = "tool"
+"""Role of what a tool returned, which not every chat template knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +97,15 @@ def _alike(one: Sequence[int], other: Sequence[int]) -> int:
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
+def _of_callers(turns: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The conversation with what tools returned as turns of the caller; neighbours of one role become one turn."""
+    roles = [("user" if turn.get("role") == TOOL else turn.get("role"), turn) for turn in turns]
+    return [
+        {"role": role, "content": "\n\n".join(str(turn.get("content") or "") for _, turn in same)}
+        for role, same in groupby(roles, key=lambda pair: pair[0])
+    ]
+
+
 class Prompter:
     """Turns texts and conversations into prompts for one model."""
 
@@ -149,8 +163,23 @@ class Prompter:
             raise InputError("hold no text; give at least one message that is not empty")
         if self._loaded.tokenizer.chat_template is None:
             raise InputError("are sent to a model that has no chat template; send plain text in `text`")
-        rendered = self._template(turns, reply=reply)
+        rendered = self._rendered(turns, reply)
         return Prompt(rendered.ids, left_out=rendered.left_out)
+
+    def _rendered(self, turns: Sequence[Mapping[str, Any]], reply: bool) -> Rendered:
+        """A conversation through the template; what tools returned as the caller's, where it has no role for tools."""
+        if all(turn.get("role") != TOOL for turn in turns):
+            return self._template(turns, reply=reply)
+        try:
+            found = self._template(turns, reply=reply)
+        except InputError:
+            return self._template(_of_callers(turns), reply=reply)
+        if not found.left_out:
+            return found
+        with suppress(InputError):
+            other = self._template(_of_callers(turns), reply=reply)
+            found = other if other.left_out < found.left_out else found
+        return found
 
     def _fit(self, prompt: Prompt, truncate: bool, room: int, field: str) -> Prompt:
         context = self._loaded.context

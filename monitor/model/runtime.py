@@ -144,12 +144,12 @@ class Runtime:
         callers: CallerClamps = CallerClamps.ANY,
         drop: bool = False,
         reads_only: bool = False,
-        streams: bool = False,
+        streams: int = 0,
     ) -> None:
         """A runtime of this pair, not started.
 
         `reads_only`: nothing is ever generated or clamped, so what stands behind the tapped layer is let go. `streams`:
-        texts may be read as they grow (`StreamScorer`).
+        so many texts may be read at once as they grow (`StreamScorer`).
         """
         loaded, self.dictionary, self.layer = pair.loaded, pair.dictionary, pair.layer
         assert self.dictionary.statistics is not None
@@ -181,7 +181,7 @@ class Runtime:
             bank,
             self.tap,
             waiting=4 * waiting,
-            streams=4 * waiting if streams else 0,
+            streams=streams,
             held_tokens=limits.cache_tokens if limits and not limits.running else None,
             memory=limits.memory if limits else None,
         )

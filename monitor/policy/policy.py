@@ -107,6 +107,8 @@ class Policy:
     """True where the clamps hold from the first token; False where an enforced rule starts them."""
     closed: bool = True
     """True where a request whose tokens could not be scored is blocked (`on_error: closed`)."""
+    deadline: float | None = None
+    """Longest time in seconds that text of another server waits to be scored; None for any."""
     hold: int | None = None
     """For how many tokens clamps stay after the score was last at the release level; None keeps them to the end."""
     release_below: float = 1.0

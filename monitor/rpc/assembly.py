@@ -74,8 +74,8 @@ def assemble(settings: Settings) -> Assembly:
         needs=policies.suppression,
         callers=CallerClamps(settings.caller_clamps),
         drop=settings.drop_error_term,
-        reads_only=settings.upstream is not None and settings.max_running == 0,
-        streams=settings.upstream is not None,
+        reads_only=(settings.upstream is not None or settings.envoy) and settings.max_running == 0,
+        streams=settings.max_streams,
     )
     if why := runtime.engine.why_separate:
         _log.warning("every pass of this model runs one request, and requests take turns", why=why)

@@ -25,6 +25,7 @@ from monitor.rpc.access.layer import AccessLayer
 from monitor.rpc.assembly import assemble, bundled_policies
 from monitor.rpc.calls import Calls
 from monitor.rpc.decisions.recorder import DecisionRecorder
+from monitor.rpc.envoy.processor import Application, ExternalProcessor
 from monitor.rpc.health import Health
 from monitor.rpc.policies import ActivePolicies, InForce, Load, Observers, Reloader, Signature
 from monitor.rpc.ports import LoadedPolicies, ModelRuntime
@@ -33,6 +34,7 @@ from monitor.rpc.process.signals import STOPPING, ExitSignals, exit_at_signals
 from monitor.rpc.process.watchdog import StallDetector, force_exit
 from monitor.rpc.reflection import add_reflection
 from monitor.rpc.runs import Runs, TokenisingPools
+from monitor.rpc.score_stream import ScoreStreams, StreamTimes
 from monitor.rpc.servicer import MonitorServicer
 from monitor.rpc.thread_pool import ThreadPool
 from monitor.rpc.watches import Watches
@@ -94,6 +96,8 @@ class DoorParts(NamedTuple):
     """False while calls should go to another server."""
     checks_callers: bool
     """True where callers must authenticate."""
+    add_envoy: Callable[[Application], None]
+    """Has what goes through Envoy go through an application, at the gRPC port. Called before the door is started."""
     codes: Sequence[str] = CODES
     """Statuses that calls end with, as label values of metrics."""
 
@@ -165,6 +169,8 @@ class Server:
         self.runs = Runs(
             runtime, self._active, self._calls, metrics, self._decisions, self._tokenising, limits
         )
+        self.watches = Watches(runtime, self._active, self._calls, metrics, self.runs)
+        times = StreamTimes(settings.guard_read_seconds, settings.guard_settle_seconds)
         self._servicer = MonitorServicer(
             runtime,
             self._active,
@@ -172,6 +178,7 @@ class Server:
             self.runs,
             self._decisions,
             self._inspecting,
+            ScoreStreams(self.watches, limits, times),
         )
 
     async def start(self) -> Addresses:
@@ -217,7 +224,7 @@ class Server:
         return DoorParts(
             self._runtime,
             self.runs,
-            Watches(self._runtime, self._active, self._calls, self._metrics, self.runs),
+            self.watches,
             self._active,
             self._access.checks,
             self._access.limits,
@@ -228,6 +235,7 @@ class Server:
             self._inspecting,
             lambda: self._health.serving,
             self._settings.callers is not None,
+            lambda application: ExternalProcessor(application, self._access.limits).add_to(self._grpc),
         )
 
     def _listen(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 
 from monitor.model.engine.requests import Released
 from monitor.records import Coverage
@@ -13,6 +13,7 @@ from monitor.rpc.decisions.recorder import DecisionRecorder
 from monitor.rpc.policies import ActivePolicies, Reloader
 from monitor.rpc.ports import ModelRuntime
 from monitor.rpc.runs import Runs
+from monitor.rpc.score_stream import ScoreStreams
 from monitor.rpc.thread_pool import ThreadPool
 from monitor.rpc.wire import enums, requests, responses
 from monitor.v1 import monitor_pb2 as pb
@@ -29,12 +30,13 @@ class MonitorServicer:
         runs: Runs,
         books: DecisionRecorder,
         inspecting: ThreadPool,
+        streams: ScoreStreams,
     ) -> None:
         self._runtime = runtime
         self._active = active
         self._reloader = reloader
         self._runs = runs
-        self._books = books
+        self._books, self._streams = books, streams
         self._inspecting, self._messages = inspecting, runs.limits.messages
 
     async def Score(self, request: pb.ScoreRequest, context: Context) -> pb.ScoreResponse:  # noqa: N802
@@ -77,6 +79,12 @@ class MonitorServicer:
             refusal=run.ending.refusal,
         )
         await context.write(pb.GenerateStreamResponse(request_id=run.request_id, final=final))
+
+    async def ScoreStream(  # noqa: N802
+        self, messages: AsyncIterator[pb.ScoreStreamRequest], context: Context
+    ) -> None:
+        """Score what another server is asked and writes, while it writes it."""
+        await self._streams.serve(messages, context)
 
     async def ListPolicies(  # noqa: N802
         self, request: pb.ListPoliciesRequest, context: Context

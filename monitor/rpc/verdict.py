@@ -82,8 +82,4 @@ def refusal(policies: Sequence[Policy], verdict: Verdict) -> str:
 
 def _refused(verdict: Verdict) -> bool:
     """True where the request is blocked because it was not scored, and not because a rule fired."""
-    return (
-        verdict.status is Status.UNKNOWN
-        and verdict.action is Action.BLOCK
-        and not any(d.action is Action.BLOCK and d.mode is Mode.ENFORCE for d in verdict.detections)
-    )
+    return verdict.status is Status.UNKNOWN and verdict.action is Action.BLOCK and not verdict.rule_blocks

@@ -11,6 +11,7 @@ from bisect import bisect_right
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 from monitor.errors import BadRequest, InputError, MonitorError, Overloaded, TooLong
@@ -18,6 +19,7 @@ from monitor.guard.settled_text import Settled, SettledText, Span
 from monitor.model.engine.requests import Finished, Released, StreamJob, StreamRead
 from monitor.records import Action, Coverage, Detection, Failure, FinishReason, Mode, Phase, Verdict
 from monitor.rpc.access.call_interceptor import current_call, enter
+from monitor.rpc.access.roles import caller
 from monitor.rpc.calls import Calls
 from monitor.rpc.decisions.ledger import Entry
 from monitor.rpc.mailbox import Mailbox
@@ -28,6 +30,9 @@ from monitor.rpc.verdict import conclude, refusal, shown
 from monitor.rpc.wire.requests import Input
 from monitor.telemetry.metrics.metrics import Metrics
 
+_PORTION = 4096
+"""Characters that are tokenised at once: of a very long text no more than the model can read."""
+
 
 class WatchEnding(NamedTuple):
     """How the watching of an answer ended."""
@@ -35,6 +40,15 @@ class WatchEnding(NamedTuple):
     verdict: Verdict
     refusal: str
     """What the policy that blocked wants to be shown; empty where none did or it says nothing."""
+
+
+class Patience(NamedTuple):
+    """How long text waits to be scored, in seconds."""
+
+    silent: float
+    """Longest time in which nothing of it is scored."""
+    longest: float | None
+    """Longest time altogether; None for any."""
 
 
 class AnswerWatch:
@@ -48,7 +62,7 @@ class AnswerWatch:
         entry: Entry,
         prompt: TokenisedPrompt,
         now: InForce,
-        seconds: float,
+        patience: Patience,
     ) -> None:
         self.now, self.prompt_tokens = now, len(prompt.ids)
         self.left_unread = 0
@@ -56,7 +70,7 @@ class AnswerWatch:
         self.mode = ""
         """How the answer was held, for the record of the decision."""
         self._runtime, self._metrics, self._judge, self._entry = runtime, metrics, judge, entry
-        self._prompt, self._seconds = prompt, seconds
+        self._prompt, self._patience = prompt, patience
         self._request_id = current_call().request_id
         self._box: Mailbox[StreamRead]
         self._text = SettledText(self._tokenise)
@@ -89,6 +103,11 @@ class AnswerWatch:
         return self._came if self._lost else self._read_characters()
 
     @property
+    def scored(self) -> int:
+        """Characters of the answer whose tokens were read, whether or not more of it may leave."""
+        return self._read_characters()
+
+    @property
     def written(self) -> int:
         """Characters of the answer that came."""
         return self._came
@@ -111,8 +130,10 @@ class AnswerWatch:
     def write(self, piece: str) -> None:
         """More of the answer has come."""
         self._came += len(piece)
-        if not (self._lost or self.blocked):
-            self._settled(lambda: self._text.push(piece))
+        for begin in range(0, len(piece), _PORTION):
+            if self._lost or self.blocked:
+                return
+            self._settled(partial(self._text.push, piece[begin : begin + _PORTION]))
 
     def settle(self) -> None:
         """Take all that came for whole words, so that it is read now."""
@@ -120,11 +141,16 @@ class AnswerWatch:
             self._settled(self._text.finish)
 
     async def caught_up(self) -> None:
-        """Return once all that can be read was read, or a rule blocks, or it took too long."""
+        """Return once all that can be read was read, or a rule blocks, or it took too long.
+
+        Too long is where nothing of it was read for a while, and where a policy does not let text wait for more.
+        """
         try:
-            async with asyncio.timeout(self._seconds):
+            async with asyncio.timeout(self._patience.longest):
                 while not (self._lost or self.blocked) and self._ran < len(self._ids):
-                    for read in await self._box.read():
+                    async with asyncio.timeout(self._patience.silent):
+                        found = await self._box.read()
+                    for read in found:
                         self._take(read)
         except TimeoutError:
             self._lose(Failure.INCOMPLETE)
@@ -236,6 +262,7 @@ class AnswerWatch:
     def _lose(self, cause: Failure) -> None:
         """Nothing more of it is read. Where no policy is closed it may leave all the same."""
         self._lost = True
+        self._runtime.scorer.end_stream(self._request_id)
         self._fail(cause)
 
     def _fail(self, cause: Failure) -> None:
@@ -259,7 +286,7 @@ class Watches:
 
         Args:
             asked: the conversation. What is too long for the model is cut, and counts as not scored.
-            seconds: longest time that the model may take to read what it was given.
+            seconds: longest time in which the model reads nothing of what it was given.
             expected: tokens of the answer, which are charged to the caller.
             number: of the answer, where a request has several; each has a request id of its own.
 
@@ -283,7 +310,8 @@ class Watches:
                     lease=now.lease,
                     admitted=trail.admitted,
                 )
-                watch = AnswerWatch(self._runtime, self._metrics, judge, entry, prompt, now, seconds)
+                patience = Patience(seconds, _longest_wait(now, given))
+                watch = AnswerWatch(self._runtime, self._metrics, judge, entry, prompt, now, patience)
                 enter(call)
                 async with entry:
                     refuse_unread(judge, prompt, given.unread, self._metrics, entry)
@@ -306,3 +334,18 @@ class Watches:
             # This model's template takes other conversations; the words can be read all the same.
             text = "\n\n".join(turn["content"] for turn in asked.content)
             return await self._tokenised(replace(asked, content=text))
+
+
+def _longest_wait(now: InForce, asked: Input) -> float | None:
+    """For how long text may wait, by the deadlines of the policies that act on a request; None where they set none.
+
+    The shortest of those that are closed blocks what was not scored by then. Where all are open, text leaves unscored
+    once none of them wants it to wait any longer.
+    """
+    names = now.policies.applying(caller.get().name, asked.labels)
+    acting = [policy for policy in now.policies.policies if policy.name in names and policy.enforced]
+    closed = [policy.deadline for policy in acting if policy.closed and policy.deadline is not None]
+    if closed or any(policy.closed for policy in acting):
+        return min(closed, default=None)
+    waits = [policy.deadline for policy in acting]
+    return max((wait for wait in waits if wait is not None), default=None) if all(waits) else None

@@ -62,6 +62,14 @@ class FinishReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FINISH_REASON_STOP: _ClassVar[FinishReason]
     FINISH_REASON_LENGTH: _ClassVar[FinishReason]
     FINISH_REASON_POLICY: _ClassVar[FinishReason]
+    FINISH_REASON_ERROR: _ClassVar[FinishReason]
+
+class Holding(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    HOLDING_UNSPECIFIED: _ClassVar[Holding]
+    HOLDING_HOLD: _ClassVar[Holding]
+    HOLDING_SAMPLE: _ClassVar[Holding]
+    HOLDING_END: _ClassVar[Holding]
 
 class Role(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -69,6 +77,7 @@ class Role(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ROLE_SYSTEM: _ClassVar[Role]
     ROLE_USER: _ClassVar[Role]
     ROLE_ASSISTANT: _ClassVar[Role]
+    ROLE_TOOL: _ClassVar[Role]
 PHASE_UNSPECIFIED: Phase
 PHASE_PROMPT: Phase
 PHASE_RESPONSE: Phase
@@ -98,10 +107,16 @@ FINISH_REASON_UNSPECIFIED: FinishReason
 FINISH_REASON_STOP: FinishReason
 FINISH_REASON_LENGTH: FinishReason
 FINISH_REASON_POLICY: FinishReason
+FINISH_REASON_ERROR: FinishReason
+HOLDING_UNSPECIFIED: Holding
+HOLDING_HOLD: Holding
+HOLDING_SAMPLE: Holding
+HOLDING_END: Holding
 ROLE_UNSPECIFIED: Role
 ROLE_SYSTEM: Role
 ROLE_USER: Role
 ROLE_ASSISTANT: Role
+ROLE_TOOL: Role
 
 class ChatMessage(_message.Message):
     __slots__ = ("role", "content")
@@ -425,6 +440,92 @@ class GenerateStreamResponse(_message.Message):
     detection: Detection
     final: Final
     def __init__(self, request_id: _Optional[str] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., detection: _Optional[_Union[Detection, _Mapping]] = ..., final: _Optional[_Union[Final, _Mapping]] = ...) -> None: ...
+
+class StreamBegin(_message.Message):
+    __slots__ = ("input", "holding", "sample_tokens", "expected_tokens", "unread")
+    INPUT_FIELD_NUMBER: _ClassVar[int]
+    HOLDING_FIELD_NUMBER: _ClassVar[int]
+    SAMPLE_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    UNREAD_FIELD_NUMBER: _ClassVar[int]
+    input: Input
+    holding: Holding
+    sample_tokens: int
+    expected_tokens: int
+    unread: int
+    def __init__(self, input: _Optional[_Union[Input, _Mapping]] = ..., holding: _Optional[_Union[Holding, str]] = ..., sample_tokens: _Optional[int] = ..., expected_tokens: _Optional[int] = ..., unread: _Optional[int] = ...) -> None: ...
+
+class StreamPiece(_message.Message):
+    __slots__ = ("role", "text", "part", "settle", "unread")
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    PART_FIELD_NUMBER: _ClassVar[int]
+    SETTLE_FIELD_NUMBER: _ClassVar[int]
+    UNREAD_FIELD_NUMBER: _ClassVar[int]
+    role: Role
+    text: str
+    part: str
+    settle: bool
+    unread: int
+    def __init__(self, role: _Optional[_Union[Role, str]] = ..., text: _Optional[str] = ..., part: _Optional[str] = ..., settle: _Optional[bool] = ..., unread: _Optional[int] = ...) -> None: ...
+
+class StreamEnd(_message.Message):
+    __slots__ = ("finish_reason",)
+    FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
+    finish_reason: FinishReason
+    def __init__(self, finish_reason: _Optional[_Union[FinishReason, str]] = ...) -> None: ...
+
+class ScoreStreamRequest(_message.Message):
+    __slots__ = ("begin", "piece", "end")
+    BEGIN_FIELD_NUMBER: _ClassVar[int]
+    PIECE_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    begin: StreamBegin
+    piece: StreamPiece
+    end: StreamEnd
+    def __init__(self, begin: _Optional[_Union[StreamBegin, _Mapping]] = ..., piece: _Optional[_Union[StreamPiece, _Mapping]] = ..., end: _Optional[_Union[StreamEnd, _Mapping]] = ...) -> None: ...
+
+class StreamProgress(_message.Message):
+    __slots__ = ("characters", "bytes", "blocked")
+    CHARACTERS_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    BLOCKED_FIELD_NUMBER: _ClassVar[int]
+    characters: int
+    bytes: int
+    blocked: bool
+    def __init__(self, characters: _Optional[int] = ..., bytes: _Optional[int] = ..., blocked: _Optional[bool] = ...) -> None: ...
+
+class StreamFinal(_message.Message):
+    __slots__ = ("finish_reason", "verdict", "digests", "refusal", "holding", "released_unread", "prompt_tokens", "answer_tokens")
+    FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
+    VERDICT_FIELD_NUMBER: _ClassVar[int]
+    DIGESTS_FIELD_NUMBER: _ClassVar[int]
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    HOLDING_FIELD_NUMBER: _ClassVar[int]
+    RELEASED_UNREAD_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    ANSWER_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    finish_reason: FinishReason
+    verdict: Verdict
+    digests: Digests
+    refusal: str
+    holding: Holding
+    released_unread: int
+    prompt_tokens: int
+    answer_tokens: int
+    def __init__(self, finish_reason: _Optional[_Union[FinishReason, str]] = ..., verdict: _Optional[_Union[Verdict, _Mapping]] = ..., digests: _Optional[_Union[Digests, _Mapping]] = ..., refusal: _Optional[str] = ..., holding: _Optional[_Union[Holding, str]] = ..., released_unread: _Optional[int] = ..., prompt_tokens: _Optional[int] = ..., answer_tokens: _Optional[int] = ...) -> None: ...
+
+class ScoreStreamResponse(_message.Message):
+    __slots__ = ("request_id", "progress", "detection", "final")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    DETECTION_FIELD_NUMBER: _ClassVar[int]
+    FINAL_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    progress: StreamProgress
+    detection: Detection
+    final: StreamFinal
+    def __init__(self, request_id: _Optional[str] = ..., progress: _Optional[_Union[StreamProgress, _Mapping]] = ..., detection: _Optional[_Union[Detection, _Mapping]] = ..., final: _Optional[_Union[StreamFinal, _Mapping]] = ...) -> None: ...
 
 class ListPoliciesRequest(_message.Message):
     __slots__ = ()

@@ -67,6 +67,11 @@ class MonitorServiceStub:
                 request_serializer=monitor_dot_v1_dot_monitor__pb2.WatchDetectionsRequest.SerializeToString,
                 response_deserializer=monitor_dot_v1_dot_monitor__pb2.WatchDetectionsResponse.FromString,
                 _registered_method=True)
+        self.ScoreStream = channel.stream_stream(
+                '/monitor.v1.MonitorService/ScoreStream',
+                request_serializer=monitor_dot_v1_dot_monitor__pb2.ScoreStreamRequest.SerializeToString,
+                response_deserializer=monitor_dot_v1_dot_monitor__pb2.ScoreStreamResponse.FromString,
+                _registered_method=True)
         self.Inspect = channel.unary_unary(
                 '/monitor.v1.MonitorService/Inspect',
                 request_serializer=monitor_dot_v1_dot_monitor__pb2.InspectRequest.SerializeToString,
@@ -124,6 +129,15 @@ class MonitorServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ScoreStream(self, request_iterator, context):
+        """Scores what another server is asked and writes, while it writes it. Each token is read once. The first message has
+        `begin`; what is written follows in pieces. The first answer comes once the prompt was read, further ones say how much
+        of the text may be shown, and the last one carries the verdict. A policy that blocks ends the call with status OK.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Inspect(self, request, context):
         """Encodes a text with the whole dictionary and returns the strongest features of every token.
         """
@@ -163,6 +177,11 @@ def add_MonitorServiceServicer_to_server(servicer, server):
                     servicer.WatchDetections,
                     request_deserializer=monitor_dot_v1_dot_monitor__pb2.WatchDetectionsRequest.FromString,
                     response_serializer=monitor_dot_v1_dot_monitor__pb2.WatchDetectionsResponse.SerializeToString,
+            ),
+            'ScoreStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.ScoreStream,
+                    request_deserializer=monitor_dot_v1_dot_monitor__pb2.ScoreStreamRequest.FromString,
+                    response_serializer=monitor_dot_v1_dot_monitor__pb2.ScoreStreamResponse.SerializeToString,
             ),
             'Inspect': grpc.unary_unary_rpc_method_handler(
                     servicer.Inspect,
@@ -335,6 +354,33 @@ class MonitorService:
             '/monitor.v1.MonitorService/WatchDetections',
             monitor_dot_v1_dot_monitor__pb2.WatchDetectionsRequest.SerializeToString,
             monitor_dot_v1_dot_monitor__pb2.WatchDetectionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ScoreStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/monitor.v1.MonitorService/ScoreStream',
+            monitor_dot_v1_dot_monitor__pb2.ScoreStreamRequest.SerializeToString,
+            monitor_dot_v1_dot_monitor__pb2.ScoreStreamResponse.FromString,
             options,
             channel_credentials,
             insecure,

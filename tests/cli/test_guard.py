@@ -1,5 +1,6 @@
 """`sae-monitor guard` on a tiny real pair, in front of a server that answers as the test says."""
 
+import json
 import os
 import re
 import subprocess
@@ -31,6 +32,24 @@ def test_the_help_says_what_it_does(run):
     found = run("guard", "--help")
     assert found.exit_code == 0
     assert "--guard-mode" in found.stdout
+
+
+def test_a_check_needs_something_to_check(run):
+    found = run("guard", "check")
+    assert found.exit_code == 2
+    assert "--door" in found.stderr
+    found = run("guard", "--upstream", "http://127.0.0.1:1", "check")
+    assert found.exit_code == 2
+    assert "write it behind" in found.stderr
+
+
+def test_a_check_of_a_door_has_an_exit_code_and_json(run):
+    with upstream() as behind:
+        found = run("guard", "check", "--door", behind.url, "--json")
+    assert found.exit_code == 1
+    said = json.loads(found.stdout)
+    assert not said["passed"]
+    assert [one["name"] for one in said["checks"]][:2] == ["it answers", "what is benign passes"]
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ def given(*words):
     """The settings that a command line of `serve` gives."""
     seen = {}
     app = typer.Typer(add_completion=False)
-    app.command()(with_every_setting(lambda **found: seen.update(found)))
+    app.command()(with_every_setting()(lambda **found: seen.update(found)))
     get_command(app).main(list(words), standalone_mode=False)
     return load_settings(seen)
 

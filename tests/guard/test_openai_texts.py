@@ -33,7 +33,8 @@ def test_messages_of_all_roles():
         ("system", "Be kind.\n\nAnd brief."),
         ("user", "Look:\nhere"),
         ("assistant", '[{"id": "1", "function": {"name": "f", "arguments": "{}"}}]'),
-        ("user", "result\n\nthanks\nAnn"),
+        ("tool", "result"),
+        ("user", "thanks\nAnn"),
     ]
     assert chat(body).unread == 0
 

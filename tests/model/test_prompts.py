@@ -22,6 +22,35 @@ class TestPrompts:
         assert (chat.ids[0], chat.ids.count(0)) == (0, 1)
         assert tokenizer().decode(chat.ids[1:]) == "user: hello\nassistant:"
 
+    @pytest.mark.parametrize(
+        ("template", "wanted"),
+        [
+            (
+                "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}",
+                "<user>ask<tool>told<user>more",
+            ),
+            (
+                "{% for m in messages %}{% if m.role != 'user' %}{{ raise_exception('no') }}{% endif %}"
+                "<{{ m.role }}>{{ m.content }}{% endfor %}",
+                "<user>ask\n\ntold\n\nmore",
+            ),
+            (
+                "{% for m in messages %}{% if m.role == 'user' %}<user>{{ m.content }}{% endif %}{% endfor %}",
+                "<user>ask\n\ntold\n\nmore",
+            ),
+        ],
+    )
+    def test_what_tools_return_is_a_turn_of_its_own_where_the_template_has_one(
+        self, template: str, wanted: str
+    ) -> None:
+        loaded = loaded_model()
+        loaded.tokenizer.chat_template = template
+        turns = [("user", "ask"), ("tool", "told"), ("user", "more")]
+        asked = [{"role": role, "content": text} for role, text in turns]
+        prompt = Prompter(loaded)(asked, truncate=False, room=0, reply=False)
+        assert tokenizer().decode(prompt.ids).removeprefix("<s>") == wanted
+        assert prompt.left_out == 0
+
     @pytest.mark.parametrize("content", ["", " \n\t", [], [{"role": "user", "content": ""}]])
     def test_empty_input_is_refused(self, content: object) -> None:
         with pytest.raises(BadRequest):

@@ -10,9 +10,11 @@ from contextlib import asynccontextmanager
 import pytest
 
 from monitor.errors import MonitoringFailed, Overloaded, Unavailable
+from monitor.model.engine.requests import StreamRead
 from monitor.policy.policyset import PolicySet
-from monitor.records import Action, Failure, FinishReason, Phase, Status
+from monitor.records import Action, Coverage, Failure, FinishReason, Phase, Status
 from monitor.rpc.access.call_interceptor import Call, enter
+from monitor.rpc.mailbox import Mailbox
 from monitor.rpc.server import Server
 from monitor.rpc.watches import AnswerWatch, Watches
 from monitor.rpc.wire.requests import Input
@@ -234,3 +236,88 @@ def test_each_answer_has_a_record_that_says_how_it_was_held(tmp_path) -> None:
     assert [record["outcome"] for record in records] == ["answered", "answered", "failed"]
     assert [record.get("finish") for record in records] == ["length", "length", None]
     assert records[0]["tokens_generated"] == 2
+
+
+def test_a_long_text_is_tokenised_no_further_than_the_model_reads() -> None:
+    async def test() -> None:
+        async with parts(policies(closed=False)) as found, found.open() as watch:
+            found.runtime.scorer.longest_stream = 10
+            sizes: list[int] = []
+            tokenise = found.runtime.placed_behind
+
+            def counted(token: int, text: str):
+                sizes.append(len(text))
+                return tokenise(token, text)
+
+            found.runtime.placed_behind = counted  # type: ignore[method-assign]
+            await watch.prompt()
+            watch.write("word " * 100_000)
+            assert sum(sizes) < 10_000
+            assert watch.written == watch.allowed == 500_000
+            assert watch.scored == 0
+            assert not found.runtime.scorer.streams  # which is not read any further
+            assert watch.conclude(FinishReason.STOP).verdict.failure is Failure.INCOMPLETE
+
+    run(test)
+
+
+def test_a_text_that_is_read_slowly_is_read() -> None:
+    """The time without any progress is limited, not the whole."""
+
+    async def test() -> None:
+        async with parts() as found, found.open(seconds=0.5) as watch:
+            await watch.prompt()
+            scorer = found.runtime.scorer
+            scorer.gate.clear()
+            watch.write("one two")
+            watch.settle()
+            box: Mailbox[StreamRead] = Mailbox()
+            watch.read_from(box)
+            waiting = asyncio.create_task(watch.caught_up())
+            for _ in range(5):
+                await asyncio.sleep(0.2)
+                box.put(StreamRead(Coverage(3, 3), Action.ALLOW))
+            assert not waiting.done()
+            box.put(StreamRead(Coverage(5, 5), Action.ALLOW))
+            await waiting
+            assert watch.allowed == 7
+            scorer.gate.set()
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("deadlines", "wait", "blocked"),
+    [
+        ({"a": (0.1, True), "b": (30.0, False)}, True, True),
+        ({"a": (0.1, False), "b": (None, True)}, False, False),
+        ({"a": (0.1, False), "b": (0.2, False)}, True, False),
+        ({"a": (0.1, False), "b": (None, False)}, False, False),
+    ],
+)
+def test_the_deadlines_of_policies(
+    deadlines: dict[str, tuple[float | None, bool]], wait: bool, blocked: bool
+) -> None:
+    """Whether text stops waiting within a second, and whether it is withheld then."""
+    chosen = PolicySet(
+        tuple(
+            policy(name, 9, Action.BLOCK, deadline=deadline, closed=closed)
+            for name, (deadline, closed) in deadlines.items()
+        ),
+        "sha256:" + "e" * 64,
+    )
+
+    async def test() -> None:
+        async with parts(chosen) as found, found.open() as watch:
+            await watch.prompt()
+            found.runtime.scorer.gate.clear()
+            watch.write("one two")
+            watch.settle()
+            waiting = asyncio.create_task(watch.caught_up())
+            done, _ = await asyncio.wait([waiting], timeout=1)
+            assert bool(done) == wait
+            assert watch.blocked == blocked
+            found.runtime.scorer.gate.set()
+            await waiting
+
+    run(test)

@@ -251,7 +251,7 @@ class GuardedStream:
         """Note what leaves, and what of it was not scored yet."""
         watch = choice.watch
         for part in parts:
-            watch.left_unread += max(0, part.end - max(part.begin, watch.allowed))
+            watch.left_unread += max(0, part.end - max(part.begin, watch.scored))
             watch.released(part.end, part.text)
 
     def _tell_news(self, held: _HeldEvent) -> None:

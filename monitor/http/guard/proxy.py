@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from starlette.routing import Route
 
@@ -18,7 +18,7 @@ from monitor.http.errors import HttpError, UpstreamError
 from monitor.http.fields import Fields, parse
 from monitor.http.guard.guarded_stream import GuardedStream
 from monitor.http.guard.session import UPSTREAM_EXTENSION, GuardedChoice, GuardMode, GuardSession, WrittenText
-from monitor.http.guard.upstream import Upstream, UpstreamAnswer, unpacked
+from monitor.http.guard.upstream import UpstreamAnswer, unpacked
 from monitor.http.openai import verdicts
 from monitor.http.openai.answers import Answer, ChatShape, Choice, CompletionShape, fingerprint
 from monitor.http.openai.requests import EXTENSION, Extension, extension_in
@@ -33,13 +33,24 @@ from monitor.telemetry.metrics.guard import GuardMetrics
 
 METHODS = ("GuardChatCompletions", "GuardCompletions", "GuardOther")
 """Names of the methods in metrics, decision log and roles."""
+ENVOY_METHODS = ("EnvoyChatCompletions", "EnvoyCompletions", "EnvoyOther")
+"""The same of requests that come through Envoy."""
 _ANSWER_TOKENS = 1024
 """Tokens of an answer that are charged to a caller who does not say how many it wants."""
 _MOST_CHOICES = 128
 _REQUEST_ID = "x-sae-monitor-request-id"
 _NOTHING_SENT = ("GET", "HEAD", "OPTIONS", "DELETE")
-_STORED = ("/v1/chat/completions/", "/v1/completions/", "/v1/responses", "/v1/conversations", "/v1/threads")
-"""Paths below which servers keep what models wrote."""
+_STORED = frozenset(("completions", "responses", "conversations", "threads", "files", "batches"))
+"""Parts of paths below which servers keep what models wrote."""
+
+
+class Behind(Protocol):
+    """How the server behind the guard is reached."""
+
+    def answer(
+        self, scope: Any, body: bytes, *, encoding: str = ""
+    ) -> AbstractAsyncContextManager[UpstreamAnswer]:
+        """Send a request with this body, and give its answer. Raises UpstreamError where there is none."""
 
 
 class GuardProxy:
@@ -50,21 +61,23 @@ class GuardProxy:
         calls: HttpCalls,
         watches: Watches,
         active: ActivePolicies,
-        upstream: Upstream,
+        upstream: Behind,
         mode: GuardMode,
         metrics: GuardMetrics,
         *,
         passes: frozenset[str],
         most_bytes: int,
+        methods: tuple[str, str, str] = METHODS,
     ) -> None:
         """`passes` are paths that are passed on although they are not read; `most_bytes`: of an unpacked request."""
         self._calls, self._watches, self._active = calls, watches, active
         self._upstream, self._mode, self._metrics = upstream, mode, metrics
         self._passes, self._most_bytes = passes, most_bytes
+        self._methods = methods
 
     def routes(self) -> list[Route]:
         """Every path."""
-        chat, text, other = METHODS
+        chat, text, other = self._methods
         return [
             Route("/v1/chat/completions", self._calls.endpoint(chat, self._chat), methods=["POST"]),
             Route("/v1/completions", self._calls.endpoint(text, self._completion), methods=["POST"]),
@@ -205,15 +218,18 @@ class GuardProxy:
         written = [await self._written(session, n, one) for n, one in zip(places, given, strict=True)]
         first = min(session.choices)
         session.choices[first].write(openai_texts.beside(content))
-        for choice, _ in written:
+        for choice in session.choices.values():
             choice.watch.settle()
         with self._metrics.waiting(Phase.RESPONSE):
-            for choice, _ in written:
+            for choice in session.choices.values():
                 await choice.watch.caught_up()
         if session.blocked:
             content = openai_texts.without_beside(content)
         for (choice, parts), one in zip(written, given, strict=True):
             await _finished(choice, parts, one)
+        for choice in session.choices.values():
+            if choice.watched is None:  # it was asked for and not given
+                await choice.conclude()
         content[EXTENSION] = session.extension(exchange.request_id)
         await self._send(exchange, found, dumps(content), verdicts.headers(session.verdicts()))
 
@@ -237,7 +253,8 @@ class GuardProxy:
         """Pass a request on that is not read, unless a policy is closed and it holds text."""
         body = await self._calls.read_bytes(exchange)
         path = str(exchange.scope["path"])
-        quiet = exchange.scope["method"] in _NOTHING_SENT and not body and not path.startswith(_STORED)
+        stored = not _STORED.isdisjoint(path.lower().split("/"))
+        quiet = exchange.scope["method"] in _NOTHING_SENT and not body and not stored
         if quiet or path in self._passes:
             with ending_with(exchange):
                 await self._pass(exchange, body, {} if quiet else _unknown())
@@ -276,11 +293,13 @@ async def _finished(choice: GuardedChoice, parts: Sequence[WrittenText], given: 
         if cut is not None:
             said += cut.text[: max(0, limit - cut.begin)]
         watch.released(limit, said)
+        watch.left_unread += max(0, limit - watch.scored)
         watched = await choice.conclude(FinishReason.POLICY)
         _blocked(given, said, watched.refusal)
         return
     for part in parts:
         watch.released(part.end, part.text)
+    watch.left_unread += max(0, watch.written - watch.scored)
     await choice.conclude()
 
 

@@ -47,8 +47,9 @@ class Upstream:
     def __init__(self, settings: Settings) -> None:
         """Raises ConfigurationError where the files of its token or its certificates cannot be used."""
         assert settings.upstream is not None
-        self._url = httpx2.URL(settings.upstream)
-        self._token = _token(settings)
+        self.url = httpx2.URL(settings.upstream)
+        """Where requests go."""
+        self._token = token_of(settings)
         timeout = httpx2.Timeout(
             settings.upstream_silence_seconds, connect=settings.upstream_connect_seconds, pool=None
         )
@@ -72,8 +73,8 @@ class Upstream:
         """
         path = scope["raw_path"].partition(b"?")[0]
         query = scope.get("query_string", b"")
-        target = self._url.raw_path.rstrip(b"/") + path + (b"?" + query if query else b"")
-        url = self._url.copy_with(raw_path=target)
+        target = self.url.raw_path.rstrip(b"/") + path + (b"?" + query if query else b"")
+        url = self.url.copy_with(raw_path=target)
         headers = self._headers(scope, body, encoding)
         request = self._client.build_request(scope["method"], url, headers=headers, content=body or None)
         with _told():
@@ -221,7 +222,8 @@ def with_own_authorization(scope: Any, *, checks_callers: bool) -> dict[str, Any
     return dict(scope) | {"headers": kept, AUTHORIZATION: theirs}
 
 
-def _token(settings: Settings) -> bytes:
+def token_of(settings: Settings) -> bytes:
+    """The operator's token for the upstream server; empty for none. Raises ConfigurationError."""
     if settings.upstream_token_file is None:
         return b""
     try:

@@ -77,6 +77,7 @@ def _policy(source: Source) -> Policy:
         clamps=_clamps(source),
         clamps_always=model.suppress is not None and model.suppress.when == "always",
         closed=model.on_error == "closed",
+        deadline=model.deadline_seconds,
         hold=model.suppress.hold if model.suppress else None,
         release_below=model.suppress.release_below if model.suppress else 1.0,
         refusal=model.refusal or "",

@@ -218,6 +218,9 @@ class PolicyModel(Strict):
     on_error: Literal["closed", "open"] = "closed"
     """What happens to a request whose tokens could not be scored: `closed` blocks it; `open` lets it pass, and its
     verdict is `UNKNOWN`."""
+    deadline_seconds: Annotated[float, Field(gt=0, le=3600)] | None = None
+    """Longest time that text of another server waits to be scored, in front of which this stands as a guard. What was
+    not scored by then is left to `on_error`. Left out, it waits as long as the guard's own settings say."""
     refusal: Annotated[str, Field(min_length=1, max_length=2000)] | None = None
     """A text that the caller may be shown in place of the rest, where a rule of this policy blocks."""
 

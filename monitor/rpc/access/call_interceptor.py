@@ -3,7 +3,8 @@
 It checks the caller, enforces time limits, gives the call a request id, turns errors into statuses, and counts and logs
 how calls end. It is the only place that catches all exceptions. It never logs what a caller sent, nor the text of an
 unexpected exception, which may quote it. Every method is registered as a stream of messages, which is the same on the
-wire, so that no message is read before its caller was accepted. Calls of other services are passed on.
+wire, so that no message is read before its caller was accepted; one that takes many messages gets an iterator of them.
+Calls of other services are passed on.
 """
 
 from __future__ import annotations
@@ -132,16 +133,17 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def _wrap(self, method: str, handler: Handler) -> Handler:
         """The handler, wrapped so that its message is read here and a malformed one ends as a bad request."""
-        streaming = handler.response_streaming
+        streaming, many = handler.response_streaming, handler.request_streaming
         # The stubs describe handlers of the synchronous server only.
-        behaviour = cast("Behaviour", handler.unary_stream if streaming else handler.unary_unary)
+        kinds = handler.stream_stream if many else handler.unary_stream if streaming else handler.unary_unary
+        behaviour = cast("Behaviour", kinds)
         parse = handler.request_deserializer
 
         async def wrapped(_: Any, context: Context) -> None:
             async with self._call(method, context), self._in_time():
                 request = _parsed(parse, await self._message(context))
                 self._checks.check(request)
-                answer = await behaviour(request, context)
+                answer = await behaviour(_and_others(request, parse, context) if many else request, context)
                 if not streaming:
                     await context.write(answer)
 
@@ -219,6 +221,17 @@ def _parsed(parse: Callable[[bytes], Any] | None, data: bytes) -> Any:
         raise BadRequest(
             Violation("request", "is not a message of this method; strings must be valid UTF-8")
         ) from None
+
+
+async def _and_others(
+    first: Any, parse: Callable[[bytes], Any] | None, context: Context
+) -> AsyncIterator[Any]:
+    """The messages of a call, of which the first was read already, as they come. Raises BadRequest."""
+    yield first
+    while isinstance(data := await context.read(), bytes):
+        yield _parsed(parse, data)
+    if context.cancelled():
+        raise asyncio.CancelledError
 
 
 def _cancelled(call: Call, context: Context) -> str:

@@ -25,6 +25,8 @@ from monitor.rpc.access.call_checks import CallChecks
 from monitor.telemetry.metrics.metrics import Metrics
 
 HEALTH = "/grpc.health.v1.Health/"
+ENVOY = "/envoy.service.ext_proc.v3.ExternalProcessor/"
+"""Its calls are requests of callers, and pass the checks of those; see `rpc/envoy`."""
 MOST_STREAMS = 32
 MOST_OF_ONE = 64
 """Maximum number of calls in progress on one connection. gRPC counts a call until the client has taken its last byte,
@@ -50,7 +52,7 @@ class BesidesInterceptor(grpc.aio.ServerInterceptor):
         message_seconds: float = 10.0,
     ) -> None:
         """`message_seconds` limits the time for a message to arrive and, in unary calls, for its answer to be taken."""
-        self._own = f"/{service}/"
+        self._own = (f"/{service}/", ENVOY)
         self._gate, self._retry_after, self._metrics = gate, retry_after, metrics
         self._seconds = message_seconds
         self._streams = 0

@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from monitor.errors import BadRequest, TooLong, Violation
-from monitor.records import LARGEST_TARGET, Clamp, Sampling, Where
+from monitor.records import LARGEST_TARGET, Clamp, FinishReason, Holding, Sampling, Where
 from monitor.rpc.wire import enums
 from monitor.rpc.wire.problems import Problems
 from monitor.v1 import monitor_pb2 as pb
@@ -22,6 +22,9 @@ LONGEST_STOP = 256
 MOST_CLAMPS = 64
 MOST_INSPECTED = 256
 DEFAULT_INSPECTED = 10
+DEFAULT_SAMPLE = 32
+"""Tokens that may be shown before they were scored, where a caller samples and says no number."""
+LONGEST_PART = 64
 MOST_MESSAGES = 4096
 """Maximum number of messages of a conversation, where the operator sets no other."""
 COLDEST = 0.01
@@ -158,6 +161,85 @@ def score(message: pb.ScoreRequest, messages: int = MOST_MESSAGES) -> Input:
     return replace(content, answer=message.answer)
 
 
+@dataclass(frozen=True, slots=True)
+class StreamStart:
+    """How a caller begins to push text that another server writes."""
+
+    input: Input
+    """What that server was asked; its content is empty where it comes in pieces."""
+    holding: Holding
+    sample_tokens: int
+    """Of `Holding.SAMPLE`: tokens that may be shown before they were scored."""
+    expected: int
+    """Tokens that the answer will have."""
+
+
+class StreamedPiece(NamedTuple):
+    """A piece of text on its way."""
+
+    role: str
+    text: str
+    part: str
+    """What it is a part of; empty for what is said."""
+    settle: bool
+    unread: int
+
+    @property
+    def answer(self) -> bool:
+        """True where it is of the answer, False where it is of the prompt."""
+        return self.role == "assistant"
+
+
+def stream_start(message: pb.ScoreStreamRequest, messages: int = MOST_MESSAGES) -> StreamStart:
+    """Read the first message of a ScoreStream. Raises BadRequest."""
+    problems = Problems()
+    if message.WhichOneof("event") != "begin":
+        problems.add("begin", "is missing; begin with the message `begin`")
+        problems.raise_any()
+    begin = message.begin
+    if begin.input.WhichOneof("content") is None:
+        content = Input("begin.input", "", False, *session_and_labels(begin.input, "begin.input", problems))
+    else:
+        content = _input(begin.input, "begin.input", messages, problems)
+    if begin.holding not in enums.HOLDING_OF:
+        problems.add("begin.holding", "write HOLDING_HOLD, HOLDING_SAMPLE or HOLDING_END")
+    problems.raise_any()
+    return StreamStart(
+        replace(content, unread=begin.unread),
+        enums.HOLDING_OF[begin.holding],
+        begin.sample_tokens or DEFAULT_SAMPLE,
+        begin.expected_tokens,
+    )
+
+
+def stream_piece(message: pb.ScoreStreamRequest) -> StreamedPiece | None:
+    """Read a later message of a ScoreStream; None where it is its end. Raises BadRequest."""
+    kind = message.WhichOneof("event")
+    if kind == "end":
+        return None
+    problems, piece = Problems(), message.piece
+    if kind != "piece":
+        problems.add("event", "is missing or comes twice; send `piece` or `end`")
+    role = "assistant" if piece.role == pb.ROLE_UNSPECIFIED else enums.ROLE.get(piece.role, "")
+    if not role:
+        problems.add("piece.role", "write ROLE_SYSTEM, ROLE_USER, ROLE_TOOL or ROLE_ASSISTANT")
+    if len(piece.part) > LONGEST_PART:
+        problems.add("piece.part", f"is longer than {LONGEST_PART} characters")
+    if role != "assistant" and (piece.part or piece.unread):
+        problems.add("piece", "`part` and `unread` are of the assistant; leave them out")
+    problems.raise_any()
+    return StreamedPiece(role, piece.text, piece.part, piece.settle, piece.unread)
+
+
+def stream_end(message: pb.ScoreStreamRequest) -> FinishReason:
+    """Why the other server ended its answer. Raises BadRequest."""
+    reason = message.end.finish_reason
+    if reason not in enums.FINISH_OF:
+        wrong = "write FINISH_REASON_STOP, FINISH_REASON_LENGTH or FINISH_REASON_ERROR"
+        raise BadRequest(Violation("end.finish_reason", wrong))
+    return enums.FINISH_OF[reason]
+
+
 def generation(message: pb.Generation, messages: int = MOST_MESSAGES) -> GenerationSpec:
     """Read the generation in a request of Generate or GenerateStream. Raises BadRequest."""
     problems = Problems()
@@ -200,7 +282,7 @@ def _turns(messages: Sequence[pb.ChatMessage], path: str, problems: Problems) ->
         problems.add(path, "is empty; write at least one message")
     for index, message in enumerate(messages):
         if message.role not in enums.ROLE:
-            problems.add(f"{path}[{index}].role", "write ROLE_SYSTEM, ROLE_USER or ROLE_ASSISTANT")
+            problems.add(f"{path}[{index}].role", "write ROLE_SYSTEM, ROLE_USER, ROLE_ASSISTANT or ROLE_TOOL")
         if not message.content:
             problems.add(f"{path}[{index}].content", "is empty; write at least one character")
     return [{"role": enums.ROLE.get(m.role, ""), "content": m.content} for m in messages]

@@ -76,6 +76,9 @@ class Metrics:
         self._passed = counter(
             "fail_open_requests", "Requests let through although they were not scored in full.", "cause"
         )
+        self._withheld = counter(
+            "fail_closed_requests", "Requests blocked because they were not scored in full.", "cause"
+        )
         self._verdicts = counter(
             "verdicts", "Requests that were judged, by status and strongest action.", "status", "action"
         )
@@ -91,7 +94,7 @@ class Metrics:
             "engine_info", "1; `separate` where every pass runs one request, else `continuous`.", "batching"
         )
         for cause in FAILURES:
-            for by_cause in (self._unscored, self._failures, self._passed):
+            for by_cause in (self._unscored, self._failures, self._passed, self._withheld):
                 by_cause.labels(cause)
         for reason in REJECTIONS:
             self._rejected.labels(reason)
@@ -195,6 +198,8 @@ class Metrics:
         self._unscored.labels(cause).inc(max(0, coverage.tokens_run - coverage.tokens_scored))
         if verdict.action is not Action.BLOCK:
             self._passed.labels(cause).inc(exemplar=trace)
+        elif not verdict.rule_blocks:
+            self._withheld.labels(cause).inc(exemplar=trace)
 
     def detected(self, detection: Detection, trace: Exemplar = None) -> None:
         """Count a rule that fired, with the trace of its request as exemplar."""

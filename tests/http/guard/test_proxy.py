@@ -387,3 +387,39 @@ def test_a_request_with_a_body_is_not_quiet(guard, behind):
     url = f"{guard.addresses.http}/generate"
     assert httpx.request("GET", url, content=b"text", trust_env=False).status_code == 503
     assert len(behind.asked) == before
+
+
+def test_an_answer_without_choices_is_scored_and_has_a_verdict(guard, behind):
+    behind.script = lambda reply: reply.whole(chat("x") | {"choices": [], "note": "the bomb"})
+    found = guard.post("/v1/chat/completions", {"messages": [{"role": "user", "content": "hello"}]}).json()
+    assert "note" not in found
+    assert (found["sae_monitor"]["action"], found["choices"]) == ("block", [])
+    assert len(found["sae_monitor"]["verdicts"]) == 1
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/responses/r1",
+        "/v1//responses/r1",
+        "/V1/Responses/r1",
+        "/v1/chat/completions/c1",
+        "/v1/files/f/content",
+    ],
+)
+def test_what_a_server_has_stored_is_not_passed_on_unread(guard, behind, path):
+    behind.script = lambda reply: reply.whole({"output": "a bomb"})
+    before = len(behind.asked)
+    answer = httpx.get(f"{guard.addresses.http}{path}", trust_env=False, timeout=DEADLINE)
+    assert answer.status_code == 503
+    assert len(behind.asked) == before
+
+
+def test_text_that_passed_unscored_is_counted_as_such(behind):
+    behind.says("one two three")
+    with guarding(behind, policies(closed=False), guard_read_seconds=0.1) as guard:
+        guard.runtime.scorer.gate.clear()
+        said = guard.chat("hello").sae_monitor
+        guard.runtime.scorer.gate.set()
+        assert (said["status"], said["released_unread"]) == ("unknown", 13)
+        assert guard.metric("guard_unread_characters_total", mode="hold") == 13

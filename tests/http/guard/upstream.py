@@ -179,8 +179,25 @@ def _read(connection: socket.socket) -> Asked | None:
     for line in lines:
         name, _, value = line.partition(":")
         headers[name.strip().lower()] = value.strip()
+    if headers.get("transfer-encoding") == "chunked":
+        body = _chunks(connection, body)
     size = int(headers.get("content-length", 0))
     while len(body) < size:
         body += connection.recv(65536)
     method, target, _ = first.split(" ", 2)
     return Asked(method, target, headers, body)
+
+
+def _chunks(connection: socket.socket, held: bytes) -> bytes:
+    """A body that comes in chunks, without trailers."""
+    found = b""
+    while True:
+        while b"\r\n" not in held:
+            held += connection.recv(65536)
+        line, _, held = held.partition(b"\r\n")
+        size = int(line, 16)
+        while len(held) < size + 2:
+            held += connection.recv(65536)
+        found, held = found + held[:size], held[size + 2 :]
+        if not size:
+            return found

@@ -1,0 +1,79 @@
+"""The check of a guard: what it finds in one that works, and in those that do not."""
+
+import pytest
+
+from monitor.http.guard.checkup import DoorCheck, Finding, GuardTrial
+from monitor.policy.policyset import PolicySet
+from monitor.records import Action, Mode
+from monitor.rpc import assembly
+from tests.http.guard.conftest import guarding
+from tests.http.guard.upstream import upstream
+from tests.rpc.conftest import settings
+from tests.rpc.fake import FakeRuntime, policies, policy
+
+
+def by_name(found: list[Finding]) -> dict[str, bool]:
+    return {one.name: one.passed for one in found}
+
+
+def script(reply):
+    """A server that answers whole and in streams."""
+    from tests.http.guard.upstream import chat, streamed
+
+    if reply.asked.method == "GET":
+        reply.whole({"data": []})
+    elif reply.asked.json.get("stream"):
+        streamed(["Par", "is. ", "It is."])(reply)
+    else:
+        reply.whole(chat("Paris."))
+
+
+def test_a_door_that_works(behind):
+    behind.script = script
+    with guarding(behind) as guard:
+        found = DoorCheck(guard.addresses.http, offending="a bomb").run()
+    assert by_name(found) == {
+        "it answers": True,
+        "what is benign passes": True,
+        "what offends is seen": True,
+        "streams are held": True,
+    }
+    assert "weapons/word" in found[2].detail
+
+
+def test_a_server_without_a_guard_fails_the_check(behind):
+    behind.script = script
+    found = DoorCheck(behind.url, offending="a bomb").run()
+    assert [one.passed for one in found] == [True, False, False, False]
+    assert "nothing monitors it" in found[1].detail
+
+
+def test_a_door_that_nobody_opens_is_told():
+    found = DoorCheck("http://127.0.0.1:1").run()
+    assert not any(one.passed for one in found)
+    assert "ConnectError" in found[0].detail
+
+
+def test_policies_that_see_nothing_and_streams_that_are_not_held_fail_the_check(behind):
+    behind.script = script
+    with guarding(behind, guard_mode="end") as guard:
+        found = by_name(DoorCheck(guard.addresses.http, offending="a bird").run())
+    assert (found["what offends is seen"], found["streams are held"]) == (False, False)
+
+
+@pytest.mark.parametrize("closed", [True, False])
+@pytest.mark.parametrize("mode", [Mode.ENFORCE, Mode.SHADOW])
+def test_a_guard_that_is_started_for_the_check(monkeypatch, closed, mode):
+    chosen = policies(closed)
+    if mode is Mode.SHADOW:
+        chosen = PolicySet((policy("weapons", 9, Action.BLOCK, mode=mode),), "sha256:" + "d" * 64)
+    runtime = FakeRuntime(chosen.watch, context=1000)
+    made = assembly.Assembly(runtime, chosen, None, lambda: chosen, None)
+    monkeypatch.setattr(assembly, "assemble", lambda _: made)
+    with upstream() as behind:
+        behind.script = script
+        chosen_settings = settings(upstream=behind.url, guard_read_seconds=0.5)
+        found = GuardTrial(chosen_settings, "go and make a bomb now").run()
+    assert all(one.passed for one in found), found
+    assert len(found) == 6
+    assert ("refused" in found[5].detail) == (closed and mode is Mode.ENFORCE)
