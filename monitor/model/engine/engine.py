@@ -112,7 +112,7 @@ class Engine:
         self._rows = 0
         self._end_ids = _end_ids(loaded)
         self._vocabulary = Vocabulary(loaded.tokenizer)
-        self._why = why_not_batched(loaded) if self._limits.running else ""
+        self._why = why_not_batched(loaded) if self._limits.running and batcher is None else ""
         make: MakeBatching = batcher or self._kind()
         self._batcher = make(loaded, self._limits, self)
 
@@ -218,6 +218,10 @@ class Engine:
     def healthy(self) -> bool:
         """True where the engine thread runs."""
         return self._batcher.alive()
+
+    def taken(self, rows: int) -> Taken:
+        """What the pass that just ended wrote for its first rows, on the host. Engine thread."""
+        return self._working().readout.take(rows)
 
     def ready(self, rows: int) -> None:
         """`Steps`: allocate what the tap and the sampler write."""

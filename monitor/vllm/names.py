@@ -1,0 +1,138 @@
+"""Every name of vLLM that this project relies on beyond its command line.
+
+The contract tests in `tests/vllm/test_names.py` fail on an upgrade that changes what stands here. No other module of
+the project imports vllm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from vllm import SamplingParams
+from vllm.engine.arg_utils import EngineArgs
+from vllm.platforms import current_platform
+from vllm.v1.core.sched.scheduler import Scheduler
+from vllm.v1.engine import EngineCoreRequest, FinishReason
+from vllm.v1.engine.core import EngineCore
+from vllm.v1.executor import Executor
+from vllm.v1.outputs import SamplerOutput
+from vllm.v1.request import RequestStatus
+from vllm.version import __version__ as VERSION  # noqa: N812
+
+from monitor.errors import ConfigurationError
+
+if current_platform.is_cpu():
+    from vllm.v1.worker.cpu_worker import CPUWorker as PlatformWorker
+else:
+    from vllm.v1.worker.gpu_worker import Worker as PlatformWorker
+
+__all__ = [
+    "VERSION",
+    "EngineArgs",
+    "EngineCore",
+    "EngineCoreRequest",
+    "Executor",
+    "FinishReason",
+    "Part",
+    "PlatformWorker",
+    "RequestStatus",
+    "SamplingParams",
+    "Scheduler",
+]
+
+TESTED = ("0.32.",)
+"""Versions of vLLM, by how they begin, that the contract tests and the others were run with."""
+
+
+def check_version(version: str = VERSION) -> None:
+    """Raise ConfigurationError for a version of vLLM that the monitor was not tested with."""
+    if not version.startswith(TESTED):
+        raise ConfigurationError(
+            f"the monitor was tested inside vLLM {', '.join(f'{v}*' for v in TESTED)} and finds {version}; install "
+            "a version that was tested"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The tokens of one request in a pass of vLLM. Parts lie in the pass one behind the other."""
+
+    name: str
+    """vLLM's id of the request."""
+    count: int
+    position: int
+    """Position of the first of its tokens in the sequence."""
+
+
+def parts_of_pass(runner: Any, scheduled: Mapping[str, int]) -> list[Part]:
+    """Whose rows a pass has, in order, once the runner has laid it out."""
+    batch = runner.input_batch
+    computed = batch.num_computed_tokens_cpu
+    return [Part(name, int(scheduled[name]), int(computed[i])) for i, name in enumerate(batch.req_ids)]
+
+
+def token_ids_of_pass(runner: Any, rows: int) -> list[int]:
+    """Token ids of the first rows of a pass, once the runner has laid it out."""
+    ids: list[int] = runner.input_ids.cpu[:rows].tolist()
+    return ids
+
+
+def watch_passes(runner: Any, before: Callable[[], None]) -> None:
+    """Have `before` called before each forward pass over scheduled tokens, once it is laid out."""
+    forward = runner._model_forward
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        before()
+        return forward(*args, **kwargs)
+
+    runner._model_forward = watched
+
+
+class DrawingSampler:
+    """Stands in for vLLM's sampler: tokens are drawn by `draw`, or as vLLM does where that gives None."""
+
+    def __init__(self, runner: Any, draw: Callable[[Tensor], Tensor | None]) -> None:
+        self._sampler, self._draw = runner.sampler, draw
+        runner.sampler = self
+
+    def __call__(self, logits: Tensor, sampling_metadata: Any, **options: Any) -> Any:
+        """The next token `[requests, 1]` of each request of the pass from logits `[requests, vocabulary]`."""
+        chosen = self._draw(logits)
+        if chosen is None:
+            return self._sampler(logits=logits, sampling_metadata=sampling_metadata, **options)
+        return SamplerOutput(sampled_token_ids=chosen.to(torch.int32).unsqueeze(-1), logprobs_tensors=None)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sampler, name)
+
+
+def drawn_tokens(output: Any) -> dict[str, Sequence[int]]:
+    """The tokens that each request of a pass drew, by vLLM's id; empty where its prompt has not run to the end."""
+    sampled = output.sampled_token_ids
+    return {name: sampled[index] if sampled else () for name, index in output.req_id_to_index.items()}
+
+
+def refuse_configuration(config: Any) -> None:
+    """Raise ConfigurationError where vLLM is set up in a way in which not every token would be scored."""
+    parallel, scheduler = config.parallel_config, config.scheduler_config
+    refused = {
+        "a tensor_parallel_size above 1": parallel.tensor_parallel_size > 1,
+        "a pipeline_parallel_size above 1": parallel.pipeline_parallel_size > 1,
+        "a data_parallel_size above 1": parallel.data_parallel_size > 1,
+        "async scheduling (write --no-async-scheduling)": scheduler.async_scheduling,
+        "speculative decoding": config.speculative_config is not None,
+        "LoRA adapters: policies were fitted to the model without them": config.lora_config is not None,
+        "transfer of keys and values between servers": config.kv_transfer_config is not None,
+        "Model Runner V2 (set VLLM_USE_V2_MODEL_RUNNER=0)": config.use_v2_model_runner,
+        "dual batch overlap": bool(getattr(parallel, "use_ubatching", False)),
+        "pooling models": config.model_config.runner_type == "pooling",
+        "the fast prefill of shared caches": config.cache_config.kv_sharing_fast_prefill,
+    }
+    if found := [what for what, here in refused.items() if here]:
+        raise ConfigurationError(
+            f"the monitor does not support these settings of vLLM yet: {'; '.join(found)}"
+        )
