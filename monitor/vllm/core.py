@@ -19,10 +19,22 @@ from typing import Any
 import structlog
 
 from monitor.errors import ConfigurationError, ModelError, MonitorError
-from monitor.model.engine.paged import Limits, Steps
+from monitor.model.engine.cache_room import room_on
+from monitor.model.engine.paged import Limits
+from monitor.model.load.model import LoadedModel, weights_folder
+from monitor.model.runtime import LoadedPair
 from monitor.vllm.gate import Gate
-from monitor.vllm.names import EngineArgs, EngineCore, EngineCoreRequest, Executor, SamplingParams
+from monitor.vllm.names import (
+    EngineArgs,
+    EngineCore,
+    EngineCoreRequest,
+    Executor,
+    SamplingParams,
+    finished_requests,
+)
 from monitor.vllm.operator import Seat
+from monitor.vllm.prefixes import TapMemory
+from monitor.vllm.scorer import ServedSteps
 from monitor.vllm.station import Station, opened
 
 _ENVIRONMENT = {
@@ -32,6 +44,8 @@ _ENVIRONMENT = {
     "VLLM_CONFIGURE_LOGGING": "0",
 }
 """Of vLLM; what the operator set stands."""
+_BLOCK = 128
+"""Most tokens of a block of vLLM's cache."""
 _START_SECONDS = 3600.0
 """Longest time in which vLLM may load and compile a model."""
 
@@ -48,21 +62,53 @@ class CoreOptions:
     longest: int
     """Most tokens of a sequence, the last of which is never run."""
     batch_tokens: int | None = None
-    eager: bool = False
-    """Without compilation and CUDA graphs."""
-    prefix_caching: bool = True
+    prefix_caching: bool = False
     cache_bytes: int | None = None
     """Of keys and values; None lets vLLM take what is free."""
     more: Mapping[str, Any] = field(default_factory=dict)
     """Further arguments of vLLM's `EngineArgs`."""
 
+    @property
+    def eager(self) -> bool:
+        """True where the model is neither compiled nor captured in CUDA graphs."""
+        return bool(self.more.get("enforce_eager", False))
+
+
+def core_options(
+    pair: LoadedPair, limits: Limits, cache: Path | None = None, more: Mapping[str, Any] | None = None
+) -> CoreOptions:
+    """How vLLM is to run the model of a pair, within the limits of a server. Raises NoRoom, a ModelError."""
+    loaded = pair.loaded
+    return CoreOptions(
+        weights_folder(loaded.name, loaded.dtype, cache),
+        str(loaded.dtype).removeprefix("torch."),
+        loaded.context,
+        batch_tokens=limits.batch_tokens,
+        cache_bytes=None if "kv_cache_memory_bytes" in (more or {}) else _cache_bytes(loaded, limits),
+        more=more or {},
+    )
+
+
+def _cache_bytes(loaded: LoadedModel, limits: Limits) -> int | None:
+    """Bytes for keys and values; None: what vLLM finds free on an accelerator."""
+    if loaded.device.type != "cpu" and limits.cache_tokens is None:
+        return None
+    config = loaded.model.config.get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    token = 2 * config.num_hidden_layers * heads * head * loaded.dtype.itemsize
+    room = room_on(loaded.device, token, memory=limits.memory)
+    tokens = room.tokens(limits.running, loaded.context, limits.cache_tokens)
+    # Blocks are given whole, and one is vLLM's own.
+    return int(token * (tokens + _BLOCK * (limits.running + 1)))
+
 
 class CoreBatcher:
     """Owns vLLM's engine core and its thread. `add` and `remove` may be called from any thread."""
 
-    def __init__(self, limits: Limits, steps: Steps, options: CoreOptions, seat: Seat) -> None:
+    def __init__(self, limits: Limits, steps: ServedSteps, options: CoreOptions, seat: Seat) -> None:
         self._limits, self._steps, self._options, self._seat = limits, steps, options, seat
-        self.gate = Gate(steps)
+        self.gate = Gate(steps, TapMemory(seat.tap))
         self._core: Any = None
         self._added: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._wake = threading.Event()
@@ -114,7 +160,8 @@ class CoreBatcher:
         name = self.gate.admit(request_id, len(prompt_ids))
         try:
             # Two more than wanted, so that the engine ends it, after its last token was scored.
-            self._added.put(self._request(name, prompt_ids, max_new_tokens + 2))
+            shares = self._steps.plain(request_id)
+            self._added.put(self._request(name, prompt_ids, max_new_tokens + 2, shares))
         except BaseException:
             self.gate.withdraw(request_id)
             raise
@@ -125,19 +172,19 @@ class CoreBatcher:
         self.gate.withdraw(request_id)
         self._wake.set()
 
-    def _request(self, name: str, ids: Sequence[int], most: int) -> Any:
-        """A request as the core takes it."""
+    def _request(self, name: str, ids: Sequence[int], most: int, shares: bool) -> Any:
+        """A request as the core takes it. One that does not share runs all of its tokens, and no other takes them."""
+        sampling = SamplingParams(max_tokens=most, temperature=0.0, ignore_eos=True, detokenize=False)
+        sampling.skip_reading_prefix_cache = not shares
         asked = EngineCoreRequest(
             request_id=name,
             prompt_token_ids=list(ids),
             mm_features=None,
-            sampling_params=SamplingParams(
-                max_tokens=most, temperature=0.0, ignore_eos=True, detokenize=False
-            ),
+            sampling_params=sampling,
             pooling_params=None,
             arrival_time=time.time(),
             lora_request=None,
-            cache_salt=None,
+            cache_salt=None if shares else os.urandom(16).hex(),
             data_parallel_rank=None,
         )
         return self._core.preprocess_add_request(asked)
@@ -170,8 +217,11 @@ class CoreBatcher:
             self._running = 0
             self._wake.wait(0.5)
             return
-        self._core.step()
+        outputs, _ = self._core.step()
         self._running = len(scheduler.running)
+        for name in finished_requests(outputs):
+            if (request := self.gate.request_of(name)) is not None:
+                self._steps.lost(request)
 
     def _made(self) -> Any:
         for name, value in _ENVIRONMENT.items():
@@ -192,7 +242,6 @@ class CoreBatcher:
             "dtype": options.dtype,
             "max_model_len": options.longest,
             "max_num_seqs": limits.running,
-            "enforce_eager": options.eager,
             "enable_prefix_caching": options.prefix_caching,
             "async_scheduling": False,
             "trust_remote_code": False,

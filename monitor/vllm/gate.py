@@ -10,22 +10,53 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from monitor.model.engine.paged import Steps
 from monitor.model.tap.span import Span
-from monitor.vllm.names import Part
+from monitor.vllm.prefixes import GrowingBlock, PrefixRows, TapMemory, TapRows
+from monitor.vllm.scorer import ServedSteps
 
 _MARK = "\x00"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The tokens of one request in a pass of vLLM. Parts lie in the pass one behind the other."""
+
+    name: str
+    """vLLM's id of the request."""
+    count: int
+    position: int
+    """Position of the first of its tokens in the sequence."""
+
+
+class SharedBlocks(Protocol):
+    """The blocks of vLLM's prefix cache that requests share."""
+
+    def hashes(self, name: str) -> Sequence[bytes]:
+        """What a request's full blocks are known by, in order."""
+
+    def part(self, name: str, tokens: int) -> None:
+        """From now on something is clamped for a request, which has run `tokens`: share no further block of it."""
 
 
 class Gate:
     """The requests that vLLM runs and the pass that it is in. `admit` and `withdraw` may be called from any thread."""
 
-    def __init__(self, steps: Steps) -> None:
-        self._steps = steps
+    def __init__(self, steps: ServedSteps, memory: TapMemory | None = None) -> None:
+        """With `memory`, what is read is kept for vLLM's prefix cache, once `share` says how."""
+        self._steps, self._memory = steps, memory
+        self._blocks: SharedBlocks | None = None
+        self._rows: PrefixRows | None = None
+        self._due: dict[str, list[TapRows]] = {}
+        """By vLLM's name, the rows of a request's first tokens that vLLM took from its cache."""
+        self._growing: dict[str, GrowingBlock] = {}
+        self._shared: list[bool] = []
+        """Of the spans of the pass, whether what is read of them holds for other requests."""
         self._lock = threading.Lock()
         self._numbers = itertools.count()
         self._names: dict[str, str] = {}
@@ -54,6 +85,8 @@ class Gate:
             name = self._names.pop(request_id, None)
             if name is not None:
                 del self._of[name], self._known[name]
+                self._due.pop(name, None)
+                self._growing.pop(name, None)
                 self._gone.append(name)
 
     def take_gone(self) -> list[str]:
@@ -68,6 +101,8 @@ class Gate:
 
     def lay_out(self, parts: Sequence[Part], ids: Sequence[int]) -> None:
         """A pass is about to run these tokens: whose they are and their ids, in the order of its rows."""
+        if self._due:
+            self._replay(parts)
         spans: list[Span] = []
         first = 0
         for part in parts:
@@ -76,6 +111,10 @@ class Gate:
             spans.append(Span(self._of.get(part.name, part.name), first, part.count, part.position, draws))
             first += part.count
         self._parts, self._spans, self._ids = parts, spans, ids
+        # Asked before the pass: what it decides holds from the next one on.
+        self._shared = (
+            [self._steps.plain(span.request_id) for span in spans] if self._rows is not None else []
+        )
         self._steps.before(spans, first)
 
     def draw(self, logits: Tensor) -> Tensor | None:
@@ -103,8 +142,96 @@ class Gate:
         parts, spans, ids = self._parts, self._spans, self._ids
         self._parts = None
         tokens = [self._drew(part, span, drawn) for part, span in zip(parts, spans, strict=True)]
-        if spans:
-            self._steps.after(spans, tokens, ids)
+        if not spans:
+            return
+        if self._rows is not None:
+            self._keep(parts, spans, ids, self._rows)
+        self._steps.after(spans, tokens, ids)
+        if self._blocks is not None:
+            for part, span, shared in zip(parts, spans, self._shared, strict=True):
+                if shared and part.name in self._known and not self._steps.plain(span.request_id):
+                    self._growing.pop(part.name, None)
+                    self._blocks.part(part.name, part.position + part.count)
+
+    def share(self, blocks: SharedBlocks, size: int, most: int) -> None:
+        """Take note that vLLM has a prefix cache of at most so many blocks of `size` tokens.
+
+        Raises RuntimeError where the gate has no memory.
+        """
+        if self._memory is None:
+            raise RuntimeError("vLLM caches prefixes, and nobody keeps what was read of them")
+        self._blocks, self._rows = blocks, PrefixRows(most, size)
+
+    def reach(self, name: str, blocks: Sequence[bytes], tokens: int) -> int:
+        """How many of the first tokens of a request may be taken from vLLM's cache, where it holds `tokens` of them.
+
+        Those are the ones that the rules have seen, or can see without a pass over them.
+        """
+        request = self._of.get(name)
+        self._due.pop(name, None)
+        if request is None or self._rows is None or self._memory is None:
+            return 0
+        scored = self._steps.scored(request)
+        if tokens <= scored:
+            return tokens
+        if scored:
+            return 0  # evicted while its prompt ran, which is seldom: all of it runs again
+        rows = self._rows.first(blocks[: tokens // self._rows.size], self._memory.layout())
+        if rows:
+            self._due[name] = rows
+        return len(rows) * self._rows.size
+
+    def _replay(self, parts: Sequence[Part]) -> None:
+        """Show the rules what was read of the tokens that vLLM took from its cache, before their requests go on."""
+        assert self._memory is not None
+        waiting: list[tuple[str, int, TapRows]] = []
+        for part in parts:
+            request, rows = self._of.get(part.name), self._due.pop(part.name, None)
+            if rows and request is not None and self._steps.scored(request) == 0:
+                waiting.append((request, 0, TapRows.joined(rows).part(0, part.position)))
+        while waiting:
+            waiting = self._replay_pass(waiting, self._memory)
+
+    def _replay_pass(
+        self, waiting: Sequence[tuple[str, int, TapRows]], memory: TapMemory
+    ) -> list[tuple[str, int, TapRows]]:
+        """Show as many rows as a pass may have; the rest, each with the position of its first token."""
+        spans: list[Span] = []
+        shown: list[TapRows] = []
+        rest: list[tuple[str, int, TapRows]] = []
+        # No pass may have run on this thread yet: `before` takes the buffers into use.
+        self._steps.before([], 0)
+        free, first = memory.most, 0
+        for request, position, rows in waiting:
+            count = min(free - first, len(rows))
+            if count:
+                spans.append(Span(request, first, count, position, draws=False))
+                shown.append(rows.part(0, count))
+                first += count
+            if count < len(rows):
+                rest.append((request, position + count, rows.part(count, len(rows))))
+        self._steps.before(spans, first)
+        for span, rows in zip(spans, shown, strict=True):
+            memory.write(span.first, rows)
+        self._steps.after(spans, [None] * len(spans), [token for rows in shown for token in rows.ids])
+        return [item for item in rest if item[0] in self._names]
+
+    def _keep(
+        self, parts: Sequence[Part], spans: Sequence[Span], ids: Sequence[int], kept: PrefixRows
+    ) -> None:
+        """Keep what the pass read, block by block, of tokens that nothing was clamped for."""
+        assert self._memory is not None
+        assert self._blocks is not None
+        read, layout = self._memory.take(ids), self._memory.layout()
+        for part, span, shared in zip(parts, spans, self._shared, strict=True):
+            if not shared or part.name not in self._known:
+                continue
+            growing = self._growing.setdefault(part.name, GrowingBlock(part.position))
+            rows = read.part(span.first, span.first + span.count)
+            for number, block in growing.add(part.position, rows, layout, kept.size):
+                hashes = self._blocks.hashes(part.name)
+                if number < len(hashes):
+                    kept.put(hashes[number], layout, block)
 
     def _drew(self, part: Part, span: Span, drawn: Mapping[str, Sequence[int]]) -> int | None:
         found = drawn.get(part.name, ())

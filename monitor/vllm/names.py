@@ -6,8 +6,9 @@ the project imports vllm.
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,11 +20,13 @@ from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.engine import EngineCoreRequest, FinishReason
 from vllm.v1.engine.core import EngineCore
 from vllm.v1.executor import Executor
+from vllm.v1.kv_cache_interface import FullAttentionSpec
 from vllm.v1.outputs import SamplerOutput
 from vllm.v1.request import RequestStatus
 from vllm.version import __version__ as VERSION  # noqa: N812
 
 from monitor.errors import ConfigurationError
+from monitor.vllm.gate import Part
 
 if current_platform.is_cpu():
     from vllm.v1.worker.cpu_worker import CPUWorker as PlatformWorker
@@ -32,12 +35,12 @@ else:
 
 __all__ = [
     "VERSION",
+    "CachedBlocks",
     "EngineArgs",
     "EngineCore",
     "EngineCoreRequest",
     "Executor",
     "FinishReason",
-    "Part",
     "PlatformWorker",
     "RequestStatus",
     "SamplingParams",
@@ -55,17 +58,6 @@ def check_version(version: str = VERSION) -> None:
             f"the monitor was tested inside vLLM {', '.join(f'{v}*' for v in TESTED)} and finds {version}; install "
             "a version that was tested"
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """The tokens of one request in a pass of vLLM. Parts lie in the pass one behind the other."""
-
-    name: str
-    """vLLM's id of the request."""
-    count: int
-    position: int
-    """Position of the first of its tokens in the sequence."""
 
 
 def parts_of_pass(runner: Any, scheduled: Mapping[str, int]) -> list[Part]:
@@ -116,6 +108,16 @@ def drawn_tokens(output: Any) -> dict[str, Sequence[int]]:
     return {name: sampled[index] if sampled else () for name, index in output.req_id_to_index.items()}
 
 
+def finished_requests(outputs: Mapping[int, Any]) -> list[str]:
+    """Requests that vLLM ended in a step of its core, by its ids."""
+    return [
+        output.request_id
+        for of_client in outputs.values()
+        for output in of_client.outputs
+        if output.finish_reason is not None
+    ]
+
+
 def refuse_configuration(config: Any) -> None:
     """Raise ConfigurationError where vLLM is set up in a way in which not every token would be scored."""
     parallel, scheduler = config.parallel_config, config.scheduler_config
@@ -136,3 +138,43 @@ def refuse_configuration(config: Any) -> None:
         raise ConfigurationError(
             f"the monitor does not support these settings of vLLM yet: {'; '.join(found)}"
         )
+
+
+class CachedBlocks:
+    """The prefix cache of one scheduler, whose hits go only as far as `reach` lets them."""
+
+    def __init__(self, scheduler: Any, reach: Callable[[str, Sequence[bytes], int], int]) -> None:
+        self._scheduler, self._manager, self._reach = scheduler, scheduler.kv_cache_manager, reach
+        self._computed = self._manager.get_computed_blocks
+        self._manager.get_computed_blocks = self._found
+        groups = scheduler.kv_cache_config.kv_cache_groups
+        self._divisible = len(groups) == 1 and type(groups[0].kv_cache_spec) is FullAttentionSpec
+        """A part of a hit is a hit: not so where layers attend to the last tokens alone."""
+        self.size = int(scheduler.hash_block_size)
+        self.most = int(scheduler.kv_cache_config.num_blocks)
+
+    def hashes(self, name: str) -> Sequence[bytes]:
+        """What a request's full blocks are known by, in order."""
+        request = self._scheduler.requests.get(name)
+        return () if request is None else request.block_hashes
+
+    def part(self, name: str, tokens: int) -> None:
+        """Share no further block of a request, which has run `tokens`: known by names of its own from now on."""
+        request = self._scheduler.requests.get(name)
+        if request is None or request._block_hasher is None:
+            return
+        hasher, mark = request._block_hasher, os.urandom(16)
+        request._block_hasher = lambda of: [hashlib.sha256(mark + block).digest() for block in hasher(of)]
+        del request.block_hashes[tokens // self.size :]
+        request.update_block_hashes()
+
+    def _found(self, request: Any) -> Any:
+        """As `get_computed_blocks`: blocks, how many tokens they hold, and where a shared prefix ends."""
+        blocks, tokens, boundary = self._computed(request)
+        reach = self._reach(request.request_id, request.block_hashes, tokens) if tokens else 0
+        if reach >= tokens:
+            return blocks, tokens, boundary
+        if not (self._divisible and reach):
+            return self._manager.empty_kv_cache_blocks, 0, 0
+        cut = tuple(list(group[: reach // self.size]) for group in blocks.blocks)
+        return self._manager.create_kv_cache_blocks(cut), reach, 0

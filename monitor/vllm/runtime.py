@@ -81,8 +81,8 @@ class CoreRuntime(Runtime):
         layers = {plan.probe.layer for plan in needs.plans if plan.probe is not None}
         if new := layers - set(self._later_layers):
             raise ConfigurationError(
-                f"a policy's later probe reads layer {min(new)}, which cannot be added to a compiled model; restart the "
-                "server"
+                f"a policy's later probe reads layer {min(new)}, which cannot be added to a compiled model; restart "
+                "the server"
             )
         super().prepare(needs)
 
@@ -97,6 +97,7 @@ class CoreRuntime(Runtime):
         seat = Seat(self.tap, self.layer, self._later, self._later_layers)
 
         def batcher(_loaded: LoadedModel, limits: Limits, steps: Steps) -> CoreBatcher:
+            assert isinstance(steps, Engine)
             shared = SharedSteps(
                 steps, lambda: getattr(self, "scorer", None), lambda rows: self.engine.taken(rows)
             )

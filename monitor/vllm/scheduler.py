@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from monitor.vllm import station
-from monitor.vllm.names import RequestStatus, Scheduler, drawn_tokens, refuse_configuration
+from monitor.vllm.names import CachedBlocks, RequestStatus, Scheduler, drawn_tokens, refuse_configuration
 
 
 class GatedScheduler(Scheduler):  # type: ignore[misc]
@@ -18,6 +18,9 @@ class GatedScheduler(Scheduler):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         refuse_configuration(self.vllm_config)
         self._gate = station.found().gate
+        if self.cache_config.enable_prefix_caching:
+            cached = CachedBlocks(self, self._gate.reach)
+            self._gate.share(cached, cached.size, cached.most)
 
     def schedule(self, *args: Any, **kwargs: Any) -> Any:
         """Lay out a pass, without the requests that the gate has ended."""

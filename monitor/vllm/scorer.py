@@ -131,11 +131,11 @@ class CoreScorer:
     def before(self, spans: Sequence[Span]) -> None:
         """A pass is about to run: tell those who want to know that their texts begin."""
         for text, span in self._mine(spans):
-            if span.position == 0 and not text.over:
+            if span.position == text.position == 0 and not text.over:
                 try:
                     text.job.admitted()
                 except Exception as error:  # noqa: BLE001  (the other texts of the pass have no part in it)
-                    self._fail(text, error)
+                    self.fail(text, error)
 
     def after(self, spans: Sequence[Span], ids: Sequence[int], taken: Callable[[int], Taken]) -> None:
         """A pass is over: show the rules what was read of the texts in it, and deliver those that have ended."""
@@ -147,7 +147,7 @@ class CoreScorer:
         rows: list[TextRows] = []
         for text, span in mine:
             if text.position < span.position or _ran_others(text, span, ids):
-                self._fail(text, RuntimeError("vLLM ran other tokens than those of the text"))
+                self.fail(text, RuntimeError("vLLM ran other tokens than those of the text"))
                 continue
             # What ran before an eviction runs again, and was judged.
             known = text.position - span.position
@@ -166,18 +166,23 @@ class CoreScorer:
                 if part.text.finished:
                     over.append((part.text, part.text.outcome()))
             except Exception as error:  # noqa: BLE001  (the other texts of the pass have no part in it)
-                self._fail(part.text, error)
+                self.fail(part.text, error)
         self._deliver(over)
 
     def died(self) -> None:
-        """vLLM has failed: every text ends with an error."""
+        """End every text with an error, because vLLM has failed."""
         self._end_all(Unavailable("the scorer does not run; the server must be restarted"))
 
+    def text(self, request_id: str) -> Scoring | None:
+        """The text that a batching knows by an id; None for other requests."""
+        return self._texts.get(_bare(request_id))
+
     def _mine(self, spans: Sequence[Span]) -> list[tuple[Scoring, Span]]:
-        found = ((self._texts.get(_bare(span.request_id)), span) for span in spans)
+        found = ((self.text(span.request_id), span) for span in spans)
         return [(text, span) for text, span in found if text is not None]
 
-    def _fail(self, text: Scoring, error: Exception) -> None:
+    def fail(self, text: Scoring, error: Exception) -> None:
+        """End a text that could not be run."""
         _log.error("a text could not be scored", request_id=text.request_id, error=type(error).__name__)
         self._unscored += 1
         self._clean = 0
@@ -209,11 +214,24 @@ class CoreScorer:
         return True
 
 
+class ServedSteps(Steps, Protocol):
+    """The `Steps` of an engine, which also says how its requests stand."""
+
+    def scored(self, request_id: str) -> int:
+        """Tokens of a request, from its first, that the rules were shown."""
+
+    def plain(self, request_id: str) -> bool:
+        """True where what is read of a request's tokens would be read of them for any other."""
+
+    def lost(self, request_id: str) -> None:
+        """Be told that vLLM has ended a request that was not over."""
+
+
 class SharedSteps:
     """The `Steps` of an engine and of a scorer whose requests share the passes."""
 
     def __init__(
-        self, engine: Steps, scorer: Callable[[], CoreScorer | None], taken: Callable[[int], Taken]
+        self, engine: ServedSteps, scorer: Callable[[], CoreScorer | None], taken: Callable[[int], Taken]
     ) -> None:
         self._engine, self._scorer, self._taken = engine, scorer, taken
 
@@ -226,6 +244,18 @@ class SharedSteps:
         self._engine.before(spans, rows)
         if (scorer := self._scorer()) is not None:
             scorer.before(spans)
+
+    def scored(self, request_id: str) -> int:
+        """As `ServedSteps.scored`, of a text too."""
+        scorer = self._scorer()
+        known = None if scorer is None else scorer.text(request_id)
+        return self._engine.scored(request_id) if known is None else known.position
+
+    def plain(self, request_id: str) -> bool:
+        """As `ServedSteps.plain`, of a text too."""
+        scorer = self._scorer()
+        known = None if scorer is None else scorer.text(request_id)
+        return self._engine.plain(request_id) if known is None else not known.job.include_tokens
 
     def suspect(self) -> bool:
         """As `Steps.suspect`."""
@@ -244,6 +274,14 @@ class SharedSteps:
         if (scorer := self._scorer()) is not None:
             scorer.after(spans, ids, self._taken)
         self._engine.after(spans, tokens, ids)
+
+    def lost(self, request_id: str) -> None:
+        """As `ServedSteps.lost`, of a text too."""
+        scorer = self._scorer()
+        if scorer is not None and (text := scorer.text(request_id)) is not None:
+            scorer.fail(text, RuntimeError("it was dropped before its end"))
+        else:
+            self._engine.lost(request_id)
 
     def died(self, error: BaseException) -> None:
         """As `Steps.died`."""

@@ -15,7 +15,7 @@ from monitor.vllm.names import (
 )
 
 
-class MonitoredWorker(PlatformWorker):  # type: ignore[misc,valid-type]
+class MonitoredWorker(PlatformWorker):  # type: ignore[misc]
     """A worker of vLLM whose model is tapped."""
 
     def load_model(self, *args: Any, **kwargs: Any) -> None:

@@ -219,6 +219,19 @@ class Engine:
         """True where the engine thread runs."""
         return self._batcher.alive()
 
+    def scored(self, request_id: str) -> int:
+        """Tokens of a request, from its first, that the rules were shown; 0 for one that is unknown."""
+        sequence = self._sequences.get(request_id)
+        return 0 if sequence is None else sequence.scored
+
+    def plain(self, request_id: str) -> bool:
+        """True where what is read of a request's tokens is what would be read of them for any other request.
+
+        That is so where nothing is clamped for it; who asks for readings at every token is told of clamps too.
+        """
+        sequence = self._sequences.get(request_id)
+        return sequence is not None and not (sequence.clamps or sequence.request.include_tokens)
+
     def taken(self, rows: int) -> Taken:
         """What the pass that just ended wrote for its first rows, on the host. Engine thread."""
         return self._working().readout.take(rows)
@@ -310,6 +323,12 @@ class Engine:
             except Exception as error:  # noqa: BLE001  (one request must not end the others)
                 self._broke(sequence, error)
         self._deliver()
+
+    def lost(self, request_id: str) -> None:
+        """Whoever runs passes has dropped a request that was not over: it ends as its policies say. Engine thread."""
+        if (sequence := self._sequences.get(request_id)) is not None:
+            self._broke(sequence, RuntimeError("it was dropped before its end"))
+            self._deliver()
 
     def died(self, error: BaseException) -> None:
         """`Steps`: every request ends with an error; none was released unscored."""
