@@ -62,7 +62,7 @@ class CoreOptions:
     longest: int
     """Most tokens of a sequence, the last of which is never run."""
     batch_tokens: int | None = None
-    prefix_caching: bool = False
+    prefix_caching: bool = True
     cache_bytes: int | None = None
     """Of keys and values; None lets vLLM take what is free."""
     more: Mapping[str, Any] = field(default_factory=dict)
