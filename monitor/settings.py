@@ -196,6 +196,13 @@ class Settings(BaseSettings):
     """Further arguments of vLLM's EngineArgs, as a JSON object, such as {"enforce_eager": true}. What the monitor sets
     itself is refused."""
 
+    vllm_plugin: bool = False
+    """For `vllm serve` with the monitor as a plug-in: its API server refuses what cannot be monitored, and says why."""
+
+    vllm_xargs: bool = False
+    """For `vllm serve` with the monitor as a plug-in: callers may clamp features (as caller_clamps says) and name
+    policies in `vllm_xargs`. Without it, requests that do are refused."""
+
     device: str = "auto"
     """Device that computes model and dictionary: auto (CUDA where there is one), cpu, cuda, cuda:1 and so on, or
     spread, which divides a model too large for one device over all of them (needs the extra `spread`)."""

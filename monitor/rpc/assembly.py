@@ -40,8 +40,11 @@ class Assembly(NamedTuple):
     """State of the policy folder before it was read. Loading a model takes minutes, in which its files may change."""
 
 
-def assemble(settings: Settings) -> Assembly:
-    """Load everything that serving needs.
+MakeRuntime = Callable[..., Runtime]
+
+
+def assemble(settings: Settings, make: MakeRuntime | None = None) -> Assembly:
+    """Load everything that serving needs. `make` makes the runtime, where another than the settings name is wanted.
 
     Raises ConfigurationError, or one of its subclasses, where the model, the dictionary or the policies cannot be used.
     """
@@ -64,7 +67,7 @@ def assemble(settings: Settings) -> Assembly:
         cache_tokens=settings.max_cache_tokens,
         memory=settings.memory_limit_bytes,
     )
-    runtime = _maker(settings, pair, limits)(
+    runtime = (make or _maker(settings, pair, limits))(
         pair,
         policies.watch,
         policies.clampable,
@@ -82,7 +85,7 @@ def assemble(settings: Settings) -> Assembly:
     return Assembly(runtime, policies, health, load, seen)
 
 
-def _maker(settings: Settings, pair: LoadedPair, limits: Limits) -> Callable[..., Runtime]:
+def _maker(settings: Settings, pair: LoadedPair, limits: Limits) -> MakeRuntime:
     """What makes the runtime: that of the built-in engine, or of vLLM."""
     if settings.engine != "vllm":
         return Runtime

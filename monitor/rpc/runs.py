@@ -186,13 +186,16 @@ class Runs:
         return Scored(verdict, outcome.tokens, len(prompt.ids), now)
 
     @asynccontextmanager
-    async def generation(self, asked: requests.GenerationSpec) -> AsyncIterator[Generation]:
+    async def generation(
+        self, asked: requests.GenerationSpec, prompt: TokenisedPrompt | None = None
+    ) -> AsyncIterator[Generation]:
         """Begin a generation. Leaving the context before `released` was None ends it.
 
+        `prompt` is given where somebody else has tokenised the input.
         Raises on leaving what the caller is to see instead of an ending.
         """
         with self._active.using() as now:
-            job, run, entry = await self._begin(asked, now)
+            job, run, entry = await self._begin(asked, now, prompt)
             async with entry:
                 run.check()
                 with self._calls.generation(job) as box:
@@ -244,14 +247,15 @@ class Runs:
         return await pool.run(work, caller.get().name)
 
     async def _begin(
-        self, asked: requests.GenerationSpec, now: InForce
+        self, asked: requests.GenerationSpec, now: InForce, prompt: TokenisedPrompt | None
     ) -> tuple[GenerationRequest, Generation, Entry]:
         """What the engine is to run, what its caller sees, and its entry in the decision log."""
         with under(asked.path):
             self._runtime.check_clamps(asked.clamps)
         # A prompt that was cut to fit must leave room for an answer; one that fits needs room for a token.
         wanted = min(asked.sampling.max_new_tokens, self._runtime.context // 2)
-        prompt = await self.tokenise(asked.input, room=wanted if asked.input.truncate else 1, reply=True)
+        if prompt is None:
+            prompt = await self.tokenise(asked.input, room=wanted if asked.input.truncate else 1, reply=True)
         call = current_call()
         call.charged(min(asked.sampling.max_new_tokens, self._runtime.context - len(prompt.ids)))
         judge, entry = self.judge(now, asked.input), self.entry(asked.input, now, prompt)

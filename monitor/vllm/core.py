@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import queue
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -27,9 +26,8 @@ from monitor.vllm.gate import Gate
 from monitor.vllm.names import (
     EngineArgs,
     EngineCore,
-    EngineCoreRequest,
     Executor,
-    SamplingParams,
+    core_request,
     finished_requests,
 )
 from monitor.vllm.operator import Seat
@@ -161,7 +159,8 @@ class CoreBatcher:
         try:
             # Two more than wanted, so that the engine ends it, after its last token was scored.
             shares = self._steps.plain(request_id)
-            self._added.put(self._request(name, prompt_ids, max_new_tokens + 2, shares))
+            asked = core_request(name, prompt_ids, max_new_tokens + 2, shares=shares)
+            self._added.put(self._core.preprocess_add_request(asked))
         except BaseException:
             self.gate.withdraw(request_id)
             raise
@@ -171,23 +170,6 @@ class CoreBatcher:
         """Drop a request before the next pass and free its cache. Any thread."""
         self.gate.withdraw(request_id)
         self._wake.set()
-
-    def _request(self, name: str, ids: Sequence[int], most: int, shares: bool) -> Any:
-        """A request as the core takes it. One that does not share runs all of its tokens, and no other takes them."""
-        sampling = SamplingParams(max_tokens=most, temperature=0.0, ignore_eos=True, detokenize=False)
-        sampling.skip_reading_prefix_cache = not shares
-        asked = EngineCoreRequest(
-            request_id=name,
-            prompt_token_ids=list(ids),
-            mm_features=None,
-            sampling_params=sampling,
-            pooling_params=None,
-            arrival_time=time.time(),
-            lora_request=None,
-            cache_salt=None if shares else os.urandom(16).hex(),
-            data_parallel_rank=None,
-        )
-        return self._core.preprocess_add_request(asked)
 
     def _loop(self) -> None:
         try:

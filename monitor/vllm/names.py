@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
+from types import FrameType
 from typing import Any
 
 import torch
@@ -17,12 +19,19 @@ from vllm import SamplingParams
 from vllm.engine.arg_utils import EngineArgs
 from vllm.platforms import current_platform
 from vllm.v1.core.sched.scheduler import Scheduler
-from vllm.v1.engine import EngineCoreRequest, FinishReason
+from vllm.v1.engine import (
+    EngineCoreOutput,
+    EngineCoreOutputs,
+    EngineCoreRequest,
+    EngineCoreRequestType,
+    FinishReason,
+)
 from vllm.v1.engine.core import EngineCore
+from vllm.v1.engine.input_processor import InputProcessor
 from vllm.v1.executor import Executor
 from vllm.v1.kv_cache_interface import FullAttentionSpec
 from vllm.v1.outputs import SamplerOutput
-from vllm.v1.request import RequestStatus
+from vllm.v1.request import Request, RequestStatus
 from vllm.version import __version__ as VERSION  # noqa: N812
 
 from monitor.errors import ConfigurationError
@@ -38,9 +47,11 @@ __all__ = [
     "CachedBlocks",
     "EngineArgs",
     "EngineCore",
-    "EngineCoreRequest",
+    "EngineCoreOutput",
+    "EngineCoreOutputs",
     "Executor",
     "FinishReason",
+    "InputProcessor",
     "PlatformWorker",
     "RequestStatus",
     "SamplingParams",
@@ -100,6 +111,60 @@ class DrawingSampler:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._sampler, name)
+
+
+def core_of(caller: FrameType | None) -> Any:
+    """The engine core that makes a scheduler, by the frame that calls the scheduler's constructor; None for others."""
+    found = None if caller is None else caller.f_locals.get("self")
+    return found if isinstance(found, EngineCore) else None
+
+
+def wake(core: Any) -> None:
+    """Have a core that waits for requests look at its scheduler. Any thread. A core that is called needs none."""
+    waiting = getattr(core, "input_queue", None)
+    if waiting is not None:
+        waiting.put_nowait((EngineCoreRequestType.WAKEUP, None))
+
+
+def make_request(
+    name: str, ids: Sequence[int], most: int, *, shares: bool, hasher: Callable[[Any], Any] | None = None
+) -> Any:
+    """A request of the monitor's own for the scheduler; see `core_request`."""
+    return Request.from_engine_core_request(core_request(name, ids, most, shares=shares), hasher)
+
+
+def core_request(name: str, ids: Sequence[int], most: int, *, shares: bool) -> Any:
+    """A request that draws `most` tokens. One that does not share runs all of its tokens, and no other takes them."""
+    sampling = SamplingParams(max_tokens=most, temperature=0.0, ignore_eos=True, detokenize=False)
+    sampling.skip_reading_prefix_cache = not shares
+    return EngineCoreRequest(
+        request_id=name,
+        prompt_token_ids=list(ids),
+        mm_features=None,
+        sampling_params=sampling,
+        pooling_params=None,
+        arrival_time=time.time(),
+        lora_request=None,
+        cache_salt=None if shares else os.urandom(16).hex(),
+        data_parallel_rank=None,
+    )
+
+
+def why_refused(request: Any) -> str:
+    """Why a request of vLLM cannot be monitored, as a phrase that says what to leave out; empty where it can."""
+    asked = request.sampling_params
+    if asked is None:
+        return "only generations are monitored; pooling is not"
+    refused = {
+        "logprobs: they name tokens that were not scored": asked.logprobs is not None,
+        "prompt_logprobs: they name tokens that were not scored": asked.prompt_logprobs is not None,
+        "a LoRA adapter: policies were fitted to the model without it": request.lora_request is not None,
+        "images, sound and other inputs that are not text": bool(request.mm_features),
+        "prompt_embeds: only tokens are scored": getattr(request, "prompt_embeds", None) is not None,
+        "inputs that are streamed": bool(getattr(request, "resumable", False)),
+        "kv_transfer_params": bool((asked.extra_args or {}).get("kv_transfer_params")),
+    }
+    return "; ".join(what for what, here in refused.items() if here)
 
 
 def drawn_tokens(output: Any) -> dict[str, Sequence[int]]:

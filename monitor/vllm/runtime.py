@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 from monitor.errors import ConfigurationError, DictionaryError
 from monitor.model.engine.engine import Engine
-from monitor.model.engine.paged import Limits, Steps
+from monitor.model.engine.paged import Batching, Limits, Steps
 from monitor.model.load.model import LoadedModel
 from monitor.model.prompts import Prompter
 from monitor.model.runtime import PROBE, LoadedPair, Runtime
@@ -18,13 +18,20 @@ from monitor.vllm.model import without_weights
 from monitor.vllm.names import check_version
 from monitor.vllm.operator import Seat
 from monitor.vllm.reference import Reference, compare, reference_of
-from monitor.vllm.scorer import CoreScorer, SharedSteps
+from monitor.vllm.scorer import CoreScorer, SharedSteps, TextBatching
+
+
+class CoreBatching(Batching, TextBatching, Protocol):
+    """What runs generations and texts."""
 
 
 class CoreRuntime(Runtime):
     """A model that vLLM runs, with the tap in it, an engine that generates and a scorer. It does not inspect texts."""
 
     scorer: CoreScorer  # type: ignore[assignment]
+    seat: Seat
+    """What the operators in its model do."""
+    _finds_ends = True
 
     def __init__(
         self,
@@ -52,7 +59,7 @@ class CoreRuntime(Runtime):
         self._options = replace(core, longest=pair.loaded.context + 1)
         later = {plan.probe.layer for plan in (needs or SuppressionNeeds()).plans if plan.probe is not None}
         self._later_layers = tuple(sorted(later))
-        self._batcher: CoreBatcher | None = None
+        self._batcher: TextBatching | None = None
         super().__init__(pair, watch, clampable, limits=limits, needs=needs, **options)
 
     def start(self) -> None:
@@ -62,12 +69,17 @@ class CoreRuntime(Runtime):
         """
         self.engine.start()
         self.scorer.start()
-        lease = self.lease(WatchPlan((), (), (Signal.RESIDUAL_NORM,)), ())
         try:
-            compare(self.engine.submit, self._reference, lease)
+            self.check()
         except BaseException:
             self.engine.stop(0)
             raise
+
+    def check(self) -> None:
+        """Hold what vLLM computes of a short text against a plain forward pass. Blocks. Raises ModelError."""
+        lease = self.lease(WatchPlan((), (), (Signal.RESIDUAL_NORM,)), ())
+        try:
+            compare(self.engine.submit, self._reference, lease)
         finally:
             lease.release()
 
@@ -94,15 +106,15 @@ class CoreRuntime(Runtime):
         )
 
     def _make_engine(self, limits: Limits, waiting: int) -> Engine:
-        seat = Seat(self.tap, self.layer, self._later, self._later_layers)
+        seat = self.seat = Seat(self.tap, self.layer, self._later, self._later_layers)
 
-        def batcher(_loaded: LoadedModel, limits: Limits, steps: Steps) -> CoreBatcher:
+        def batcher(_loaded: LoadedModel, limits: Limits, steps: Steps) -> CoreBatching:
             assert isinstance(steps, Engine)
             shared = SharedSteps(
                 steps, lambda: getattr(self, "scorer", None), lambda rows: self.engine.taken(rows)
             )
-            self._batcher = CoreBatcher(limits, shared, self._options, seat)
-            return self._batcher
+            made = self._batcher = self._make_batcher(limits, shared, seat)
+            return made
 
         return Engine(
             self.loaded,
@@ -112,11 +124,15 @@ class CoreRuntime(Runtime):
             waiting=waiting,
             later=self._later,
             batcher=batcher,
+            finds_ends=self._finds_ends,
         )
+
+    def _make_batcher(self, limits: Limits, steps: SharedSteps, seat: Seat) -> CoreBatching:
+        return CoreBatcher(limits, steps, self._options, seat)
 
     def _make_scorer(self, limits: Limits, waiting: int, streams: bool) -> CoreScorer:  # type: ignore[override]
         return CoreScorer(self.loaded, self._running_batcher, waiting=waiting)
 
-    def _running_batcher(self) -> CoreBatcher:
+    def _running_batcher(self) -> TextBatching:
         assert self._batcher is not None
         return self._batcher

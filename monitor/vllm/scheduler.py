@@ -36,4 +36,5 @@ class GatedScheduler(Scheduler):  # type: ignore[misc]
 
     def _drop(self) -> None:
         if gone := self._gate.take_gone():
-            self.finish_requests(gone, RequestStatus.FINISHED_ABORTED)
+            # Not by a subclass's: those that the gate has ended may have outputs that are still to leave.
+            Scheduler.finish_requests(self, gone, RequestStatus.FINISHED_ABORTED)

@@ -90,7 +90,9 @@ class Engine:
         waiting: int = 256,
         later: LaterTaps | None = None,
         batcher: MakeBatching | None = None,
+        finds_ends: bool = True,
     ) -> None:
+        """`finds_ends`: tokens that end a text end its request; else whoever runs passes ends it (`finish`)."""
         self._loaded, self._bank, self._tap, self._later = loaded, bank, tap, later
         self._limits = limits or Limits()
         self._capacity = self._limits.running + waiting
@@ -110,7 +112,7 @@ class Engine:
         self._work: _Work | None = None
         self._longest = longest_prompt(loaded)
         self._rows = 0
-        self._end_ids = _end_ids(loaded)
+        self._end_ids = _end_ids(loaded) if finds_ends else frozenset()
         self._vocabulary = Vocabulary(loaded.tokenizer)
         self._why = why_not_batched(loaded) if self._limits.running and batcher is None else ""
         make: MakeBatching = batcher or self._kind()
@@ -323,6 +325,12 @@ class Engine:
             except Exception as error:  # noqa: BLE001  (one request must not end the others)
                 self._broke(sequence, error)
         self._deliver()
+
+    def finish(self, request_id: str, reason: FinishReason) -> None:
+        """End a request, because whoever runs passes has found its end. Engine thread."""
+        if (sequence := self._sequences.get(request_id)) is not None:
+            self._end(sequence, reason)
+            self._deliver()
 
     def lost(self, request_id: str) -> None:
         """Whoever runs passes has dropped a request that was not over: it ends as its policies say. Engine thread."""
