@@ -17,10 +17,11 @@ import structlog
 
 from monitor.errors import BadRequest, ConfigurationError, MonitorError, MonitoringFailed
 from monitor.model.engine.engine import Engine
+from monitor.model.engine.paged import Limits
 from monitor.model.engine.requests import Emit, Event, Finished, GenerationRequest
 from monitor.model.prompts import Prompt
+from monitor.plugin.batcher import HostedBatcher
 from monitor.plugin.extras import extras_of
-from monitor.plugin.runtime import HostedRuntime
 from monitor.records import FinishReason, Sampling
 from monitor.rpc.access.call_interceptor import Call, enter
 from monitor.rpc.assembly import assemble
@@ -29,6 +30,9 @@ from monitor.rpc.wire.requests import GenerationSpec, Input
 from monitor.settings import Settings, load_settings
 from monitor.telemetry.logs import configure
 from monitor.vllm.core import CoreOptions
+from monitor.vllm.operator import Seat
+from monitor.vllm.runtime import CoreRuntime
+from monitor.vllm.scorer import SharedSteps
 from monitor.vllm.station import Station
 
 _UNTIL_THE_END = 1 << 30
@@ -36,6 +40,43 @@ _UNTIL_THE_END = 1 << 30
 _START_SECONDS = 120.0
 _PROOF_SECONDS = 600.0
 _log = structlog.get_logger(__name__)
+
+
+class HostedRuntime(CoreRuntime):
+    """As `CoreRuntime`; vLLM finds the ends of texts, and requests wait until the check at the start has passed."""
+
+    _finds_ends = False
+
+    def __init__(self, *args: Any, static: bool, **options: Any) -> None:
+        """`static`: passes may be CUDA-graph replays."""
+        self._static = static
+        self.proven = threading.Event()
+        super().__init__(*args, **options)
+
+    def start(self) -> None:
+        """Begin the check, which runs once vLLM does. Where it fails, vLLM ends."""
+        self.engine.start()
+        self.scorer.start()
+        threading.Thread(target=self._prove, name="reference", daemon=True).start()
+
+    @property
+    def hosted(self) -> HostedBatcher:
+        """What stands between the engine and vLLM's scheduler."""
+        found = self._running_batcher()
+        assert isinstance(found, HostedBatcher)
+        return found
+
+    def _prove(self) -> None:
+        try:
+            self.check()
+        except Exception as error:  # noqa: BLE001  (whatever it was: nothing may be served)
+            _log.error("the check at the start failed", error=str(error))
+            self.hosted.fail(str(error))
+            return
+        self.proven.set()
+
+    def _make_batcher(self, limits: Limits, steps: SharedSteps, seat: Seat) -> HostedBatcher:
+        return HostedBatcher(steps, seat, static=self._static)
 
 
 class Verdicted(NamedTuple):

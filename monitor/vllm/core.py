@@ -18,11 +18,11 @@ from typing import Any
 import structlog
 
 from monitor.errors import ConfigurationError, ModelError, MonitorError
-from monitor.model.engine.cache_room import room_on
 from monitor.model.engine.paged import Limits
-from monitor.model.load.model import LoadedModel, weights_folder
+from monitor.model.load.model import weights_folder
 from monitor.model.runtime import LoadedPair
 from monitor.vllm.gate import Gate
+from monitor.vllm.model import cache_bytes
 from monitor.vllm.names import (
     EngineArgs,
     EngineCore,
@@ -42,8 +42,6 @@ _ENVIRONMENT = {
     "VLLM_CONFIGURE_LOGGING": "0",
 }
 """Of vLLM; what the operator set stands."""
-_BLOCK = 128
-"""Most tokens of a block of vLLM's cache."""
 _START_SECONDS = 3600.0
 """Longest time in which vLLM may load and compile a model."""
 
@@ -82,23 +80,9 @@ def core_options(
         str(loaded.dtype).removeprefix("torch."),
         loaded.context,
         batch_tokens=limits.batch_tokens,
-        cache_bytes=None if "kv_cache_memory_bytes" in (more or {}) else _cache_bytes(loaded, limits),
+        cache_bytes=None if "kv_cache_memory_bytes" in (more or {}) else cache_bytes(loaded, limits),
         more=more or {},
     )
-
-
-def _cache_bytes(loaded: LoadedModel, limits: Limits) -> int | None:
-    """Bytes for keys and values; None: what vLLM finds free on an accelerator."""
-    if loaded.device.type != "cpu" and limits.cache_tokens is None:
-        return None
-    config = loaded.model.config.get_text_config()
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    token = 2 * config.num_hidden_layers * heads * head * loaded.dtype.itemsize
-    room = room_on(loaded.device, token, memory=limits.memory)
-    tokens = room.tokens(limits.running, loaded.context, limits.cache_tokens)
-    # Blocks are given whole, and one is vLLM's own.
-    return int(token * (tokens + _BLOCK * (limits.running + 1)))
 
 
 class CoreBatcher:

@@ -24,7 +24,7 @@ _MARK = "\x00"
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class PassPart:
     """The tokens of one request in a pass of vLLM. Parts lie in the pass one behind the other."""
 
     name: str
@@ -67,7 +67,7 @@ class Gate:
         """By vLLM's name, the tokens that a request has: those of its prompt and all that were drawn."""
         self._gone: list[str] = []
         """Names of requests that vLLM is still to drop."""
-        self._parts: Sequence[Part] | None = None
+        self._parts: Sequence[PassPart] | None = None
         """Of the pass that was laid out and is not over; None between passes."""
         self._spans: list[Span] = []
         self._ids: Sequence[int] = ()
@@ -99,7 +99,7 @@ class Gate:
         """The request that vLLM knows by a name; None where it was withdrawn or never admitted."""
         return self._of.get(name)
 
-    def lay_out(self, parts: Sequence[Part], ids: Sequence[int]) -> None:
+    def lay_out(self, parts: Sequence[PassPart], ids: Sequence[int]) -> None:
         """A pass is about to run these tokens: whose they are and their ids, in the order of its rows."""
         if self._due:
             self._replay(parts)
@@ -181,7 +181,7 @@ class Gate:
             self._due[name] = rows
         return len(rows) * self._rows.size
 
-    def _replay(self, parts: Sequence[Part]) -> None:
+    def _replay(self, parts: Sequence[PassPart]) -> None:
         """Show the rules what was read of the tokens that vLLM took from its cache, before their requests go on."""
         assert self._memory is not None
         waiting: list[tuple[str, int, TapRows]] = []
@@ -217,7 +217,7 @@ class Gate:
         return [item for item in rest if item[0] in self._names]
 
     def _keep(
-        self, parts: Sequence[Part], spans: Sequence[Span], ids: Sequence[int], kept: PrefixRows
+        self, parts: Sequence[PassPart], spans: Sequence[Span], ids: Sequence[int], kept: PrefixRows
     ) -> None:
         """Keep what the pass read, block by block, of tokens that nothing was clamped for."""
         assert self._memory is not None
@@ -233,7 +233,7 @@ class Gate:
                 if number < len(hashes):
                     kept.put(hashes[number], layout, block)
 
-    def _drew(self, part: Part, span: Span, drawn: Mapping[str, Sequence[int]]) -> int | None:
+    def _drew(self, part: PassPart, span: Span, drawn: Mapping[str, Sequence[int]]) -> int | None:
         found = drawn.get(part.name, ())
         with self._lock:
             if part.name not in self._known:

@@ -9,9 +9,14 @@ import torch
 from torch import nn
 
 from monitor.errors import ModelError
+from monitor.model.engine.cache_room import room_on
+from monitor.model.engine.paged import Limits
 from monitor.model.load.hook_points import Side
 from monitor.model.load.model import LoadedModel
 from monitor.model.runtime import LoadedPair
+
+_BLOCK = 128
+"""Most tokens of a block of vLLM's cache."""
 
 
 @dataclass(frozen=True)
@@ -40,3 +45,17 @@ def without_weights(pair: LoadedPair) -> LoadedPair:
     if loaded.device.type == "cuda":
         torch.cuda.empty_cache()
     return replace(pair, loaded=WeightlessModel(**(kept | {"context": loaded.context - 1})))
+
+
+def cache_bytes(loaded: LoadedModel, limits: Limits) -> int | None:
+    """Bytes for keys and values; None: what vLLM finds free on an accelerator."""
+    if loaded.device.type != "cpu" and limits.cache_tokens is None:
+        return None
+    config = loaded.model.config.get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    token = 2 * config.num_hidden_layers * heads * head * loaded.dtype.itemsize
+    room = room_on(loaded.device, token, memory=limits.memory)
+    tokens = room.tokens(limits.running, loaded.context, limits.cache_tokens)
+    # Blocks are given whole, and one is vLLM's own.
+    return int(token * (tokens + _BLOCK * (limits.running + 1)))

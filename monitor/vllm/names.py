@@ -35,7 +35,7 @@ from vllm.v1.request import Request, RequestStatus
 from vllm.version import __version__ as VERSION  # noqa: N812
 
 from monitor.errors import ConfigurationError
-from monitor.vllm.gate import Part
+from monitor.vllm.gate import PassPart
 
 if current_platform.is_cpu():
     from vllm.v1.worker.cpu_worker import CPUWorker as PlatformWorker
@@ -71,11 +71,11 @@ def check_version(version: str = VERSION) -> None:
         )
 
 
-def parts_of_pass(runner: Any, scheduled: Mapping[str, int]) -> list[Part]:
+def parts_of_pass(runner: Any, scheduled: Mapping[str, int]) -> list[PassPart]:
     """Whose rows a pass has, in order, once the runner has laid it out."""
     batch = runner.input_batch
     computed = batch.num_computed_tokens_cpu
-    return [Part(name, int(scheduled[name]), int(computed[i])) for i, name in enumerate(batch.req_ids)]
+    return [PassPart(name, int(scheduled[name]), int(computed[i])) for i, name in enumerate(batch.req_ids)]
 
 
 def token_ids_of_pass(runner: Any, rows: int) -> list[int]:
@@ -133,9 +133,29 @@ def make_request(
     return Request.from_engine_core_request(core_request(name, ids, most, shares=shares), hasher)
 
 
-def core_request(name: str, ids: Sequence[int], most: int, *, shares: bool) -> Any:
+def bare_core(options: Any, running: int) -> Any:
+    """A core of vLLM without anything of the monitor, for comparison; `options` are a `CoreOptions`."""
+    wanted = {
+        "model": str(options.folder),
+        "dtype": options.dtype,
+        "max_model_len": options.longest,
+        "max_num_batched_tokens": options.batch_tokens,
+        "kv_cache_memory_bytes": options.cache_bytes,
+        "enable_prefix_caching": options.prefix_caching,
+    }
+    config = EngineArgs(
+        **{name: value for name, value in wanted.items() if value is not None},
+        skip_tokenizer_init=True,
+        generation_config="vllm",
+        max_num_seqs=running,
+        **options.more,
+    ).create_engine_config()
+    return EngineCore(config, Executor.get_class(config), log_stats=False)
+
+
+def core_request(name: str, ids: Sequence[int], most: int, *, shares: bool, temperature: float = 0.0) -> Any:
     """A request that draws `most` tokens. One that does not share runs all of its tokens, and no other takes them."""
-    sampling = SamplingParams(max_tokens=most, temperature=0.0, ignore_eos=True, detokenize=False)
+    sampling = SamplingParams(max_tokens=most, temperature=temperature, ignore_eos=True, detokenize=False)
     sampling.skip_reading_prefix_cache = not shares
     return EngineCoreRequest(
         request_id=name,

@@ -12,7 +12,7 @@ from monitor.records import Failure
 from tests.rpc.pairs import SILENT, SPEAKS, demo_scene
 from tests.waiting import wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 
 class Monitored:

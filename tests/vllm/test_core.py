@@ -11,7 +11,7 @@ from tests.model.running import LAYER
 from tests.model.tiny import Recorder, dictionary, encode_all, maxima, prompt
 from tests.vllm.running import FAMILIES, family, on_vllm, plain_readings, residuals, same
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from monitor.model.tap.span import Span
-from monitor.vllm.gate import Gate, Part
+from monitor.vllm.gate import Gate, PassPart
 
 
 @dataclass
@@ -46,20 +46,20 @@ def gate(told):
 
 def test_spans_follow_the_rows_of_the_pass(gate, told):
     one, two = gate.admit("one", 5), gate.admit("two", 3)
-    gate.lay_out([Part(two, 3, 0), Part(one, 4, 0)], [7, 8, 9, 1, 2, 3, 4])
+    gate.lay_out([PassPart(two, 3, 0), PassPart(one, 4, 0)], [7, 8, 9, 1, 2, 3, 4])
     spans, rows = told.befores[0]
     assert rows == 7
     assert spans == [Span("two", 0, 3, 0, True), Span("one", 3, 4, 0, False)]
     gate.passed({two: [50], one: []})
     assert told.afters == [(spans, [50, None], [7, 8, 9, 1, 2, 3, 4])]
-    gate.lay_out([Part(two, 1, 3), Part(one, 1, 4)], [50, 5])
+    gate.lay_out([PassPart(two, 1, 3), PassPart(one, 1, 4)], [50, 5])
     assert [span.draws for span in told.befores[1][0]] == [True, True]
 
 
 def test_logits_of_prompts_that_are_not_over_draw_nothing(gate, told):
     one, two = gate.admit("one", 5), gate.admit("two", 3)
     assert gate.draw(torch.zeros(2, 4)) is None
-    gate.lay_out([Part(one, 4, 0), Part(two, 3, 0)], [0] * 7)
+    gate.lay_out([PassPart(one, 4, 0), PassPart(two, 3, 0)], [0] * 7)
     logits = torch.eye(4)[[2, 3]]
     assert gate.draw(logits).tolist() == [0, 3]
     assert torch.equal(told.logits[0], logits[1:])
@@ -67,7 +67,7 @@ def test_logits_of_prompts_that_are_not_over_draw_nothing(gate, told):
 
 def test_a_request_that_was_withdrawn_is_dropped_and_not_told_of(gate, told):
     name = gate.admit("one", 3)
-    gate.lay_out([Part(name, 3, 0)], [1, 2, 3])
+    gate.lay_out([PassPart(name, 3, 0)], [1, 2, 3])
     gate.withdraw("one")
     gate.withdraw("one")
     gate.passed({name: [5]})
@@ -90,7 +90,11 @@ def test_a_pass_that_was_not_laid_out_is_an_error(gate):
 
 def test_more_tokens_than_expected_are_an_error(gate):
     name = gate.admit("one", 5)
-    for drawn, part in (([4], Part(name, 3, 0)), ([], Part(name, 5, 0)), ([1, 2], Part(name, 5, 0))):
+    for drawn, part in (
+        ([4], PassPart(name, 3, 0)),
+        ([], PassPart(name, 5, 0)),
+        ([1, 2], PassPart(name, 5, 0)),
+    ):
         gate.lay_out([part], [0] * part.count)
         with pytest.raises(RuntimeError, match="expected"):
             gate.passed({name: drawn})

@@ -41,7 +41,7 @@ SHARED = (
 )
 """Tests of the server with the built-in engine, which pytest finds here and gives the server below."""
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 EAGER = {"enforce_eager": True, "block_size": 32}
 
 

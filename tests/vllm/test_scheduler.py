@@ -12,7 +12,7 @@ from monitor.records import Action, Clamp, Coverage, Decision, WatchPlan, Where
 from tests.model.tiny import VOCABULARY, Recorder, dictionary
 from tests.vllm.running import family, on_vllm, plain_readings, same
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 BLOCK = 32
 
 
