@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import IO, Annotated, Any
 
@@ -84,20 +85,10 @@ def main(
     running = max(concurrency or [1, 8, 32, 64])
     results = []
     with ExitStack() as open_children:
+        options = [model, dtype, str(running), str(caching)]
         children = {
             name: open_children.enter_context(
-                _child(
-                    [
-                        environments[name.split()[0]],
-                        "-m",
-                        __spec__.name,
-                        name,
-                        model,
-                        dtype,
-                        str(running),
-                        str(caching),
-                    ]
-                )
+                _child([environments[name.split()[0]], "-m", "monitor.bench.engines", name, *options])
             )
             for name in names
         }
@@ -138,7 +129,7 @@ def _child(command: Sequence[str]) -> Iterator[Child]:
 
 
 def take_turns(children: dict[str, Child], asked: Sequence[Asked]) -> dict[str, list[dict[str, Any]]]:
-    """Answers of every counted round by variant; another order every round, so that none always follows the same one."""
+    """Answers of every counted round by variant, in another order every round."""
     answers: dict[str, list[dict[str, Any]]] = {name: [] for name in children}
     names = list(children)
     for number, round_ in enumerate(asked):
@@ -156,21 +147,15 @@ def show(result: dict[str, Any]) -> None:
     title = (
         f"{asked['count']} at once, {asked['shared']:.0%} of {asked['prompt_tokens']} prompt tokens shared"
     )
-    columns = (
-        "variant",
-        "tokens/s",
-        "of bare (smallest … largest)",
-        "first token p50 / p99 ms",
-        "between p50 / p99 ms",
-    )
-    table = Table(*columns, title=title)
+    times = "first token p50 / p99 ms", "between p50 / p99 ms"
+    table = Table("variant", "tokens/s", "of bare (smallest … largest)", *times, title=title)
     base = answers.get(BARE) or next(iter(answers.values()))
     for name, found in answers.items():
         ratios = sorted(b["seconds"] / own["seconds"] for b, own in zip(base, found, strict=True))
         tokens = asked["count"] * asked["new_tokens"] / statistics.median(own["seconds"] for own in found)
         spread = f"{statistics.median(ratios):.3f} ({ratios[0]:.3f} … {ratios[-1]:.3f})"
-        times = ([t for own in found for t in own[kind]] for kind in ("first", "between"))
-        table.add_row(name, f"{tokens:.0f}", spread, *map(_quantiles, times))
+        taken = ([t for own in found for t in own[kind]] for kind in ("first", "between"))
+        table.add_row(name, f"{tokens:.0f}", spread, *map(_quantiles, taken))
     Console(file=sys.stdout, width=120).print(table)
 
 
@@ -192,7 +177,7 @@ def prompts_of(asked: Asked) -> Prompts:
 def answer(run: Round, asked: Asked, times: list[list[float]]) -> Answered:
     """Run a round; `times` is what the variant fills."""
     seconds = run(prompts_of(asked), asked.new_tokens)
-    between = [later - sooner for one in times for sooner, later in zip(one, one[1:], strict=False)]
+    between = [later - sooner for one in times for sooner, later in pairwise(one)]
     return Answered(seconds, [one[0] for one in times if one], between)
 
 
