@@ -27,7 +27,7 @@ from monitor.vllm.names import (
     wake,
     why_refused,
 )
-from monitor.vllm.scheduler import GatedScheduler
+from monitor.vllm.parts import GatedScheduler
 
 _log = structlog.get_logger(__name__)
 

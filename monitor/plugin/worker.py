@@ -7,7 +7,7 @@ from typing import Any
 from monitor.plugin.host import host_for
 from monitor.vllm import station
 from monitor.vllm.names import refuse_configuration
-from monitor.vllm.worker import MonitoredWorker
+from monitor.vllm.parts import MonitoredWorker
 
 
 class HostedWorker(MonitoredWorker):

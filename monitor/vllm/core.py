@@ -211,8 +211,8 @@ class CoreBatcher:
             "enable_prefix_caching": options.prefix_caching,
             "async_scheduling": False,
             "trust_remote_code": False,
-            "worker_cls": "monitor.vllm.worker.MonitoredWorker",
-            "scheduler_cls": "monitor.vllm.scheduler.GatedScheduler",
+            "worker_cls": "monitor.vllm.parts.MonitoredWorker",
+            "scheduler_cls": "monitor.vllm.parts.GatedScheduler",
         }
         if options.batch_tokens is not None:
             wanted["max_num_batched_tokens"] = options.batch_tokens

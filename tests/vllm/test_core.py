@@ -192,10 +192,10 @@ class TestFaults:
         assert call.observer.failures == [Failure.NON_FINITE]
 
     def test_rows_of_another_request(self, run, monkeypatch):
-        from monitor.vllm import worker
+        from monitor.vllm import parts
 
-        real = worker.token_ids_of_pass
-        monkeypatch.setattr(worker, "token_ids_of_pass", lambda runner, rows: real(runner, rows)[::-1])
+        real = parts.token_ids_of_pass
+        monkeypatch.setattr(parts, "token_ids_of_pass", lambda runner, rows: real(runner, rows)[::-1])
         call = run.call(prompt(14))
         assert call.finished().reason is FinishReason.POLICY
         assert call.observer.failures == [Failure.ROW_MISMATCH]

@@ -1,4 +1,4 @@
-"""The worker taps the model that it loads, at the layer that its station names, and nowhere without a station."""
+"""What vLLM makes of our classes; `test_core` and `test_scheduler` have it at work."""
 
 import pytest
 
@@ -8,14 +8,14 @@ pytestmark = pytest.mark.slow
 
 
 def test_without_a_station_nothing_is_loaded(vllm):
-    from monitor.vllm.worker import MonitoredWorker
+    from monitor.vllm.parts import MonitoredWorker
 
     with pytest.raises(ConfigurationError, match="without a monitor"):
         MonitoredWorker.__new__(MonitoredWorker).load_model()
 
 
 def test_the_worker_is_one_of_vllms(vllm):
-    from monitor.vllm.worker import MonitoredWorker
+    from monitor.vllm.parts import MonitoredWorker
 
     assert issubclass(MonitoredWorker, vllm.PlatformWorker)
     for name in ("load_model", "execute_model"):
