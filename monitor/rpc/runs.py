@@ -194,16 +194,16 @@ class Runs:
 
     @asynccontextmanager
     async def generation(
-        self, asked: requests.GenerationSpec, *, readings: bool = False
+        self, asked: requests.GenerationSpec, prompt: TokenisedPrompt | None = None, *, readings: bool = False
     ) -> AsyncIterator[Generation]:
         """Begin a generation. Leaving the context before `released` was None ends it.
 
-        `readings` keeps those of its tokens in its trail.
+        `prompt` is given where somebody else has tokenised the input. `readings` keeps those of its tokens in its trail.
 
         Raises on leaving what the caller is to see instead of an ending.
         """
         with self._active.using() as now:
-            job, run, entry = await self._begin(asked, now, readings)
+            job, run, entry = await self._begin(asked, now, prompt, readings)
             async with entry:
                 run.check()
                 with self._calls.generation(job) as box:
@@ -255,14 +255,15 @@ class Runs:
         return await pool.run(work, caller.get().name)
 
     async def _begin(
-        self, asked: requests.GenerationSpec, now: InForce, readings: bool
+        self, asked: requests.GenerationSpec, now: InForce, prompt: TokenisedPrompt | None, readings: bool
     ) -> tuple[GenerationRequest, Generation, Entry]:
         """What the engine is to run, what its caller sees, and its entry in the decision log."""
         with under(asked.path):
             self._runtime.check_clamps(asked.clamps)
         # A prompt that was cut to fit must leave room for an answer; one that fits needs room for a token.
         wanted = min(asked.sampling.max_new_tokens, self._runtime.context // 2)
-        prompt = await self.tokenise(asked.input, room=wanted if asked.input.truncate else 1, reply=True)
+        if prompt is None:
+            prompt = await self.tokenise(asked.input, room=wanted if asked.input.truncate else 1, reply=True)
         call = current_call()
         call.charged(min(asked.sampling.max_new_tokens, self._runtime.context - len(prompt.ids)))
         judge, entry = self.judge(now, asked.input), self.entry(asked.input, now, prompt)

@@ -13,7 +13,7 @@ from monitor.dictionary.sae import SparseAutoencoder
 from monitor.model.engine.detokenizer import Vocabulary
 from monitor.model.engine.engine import Engine
 from monitor.model.engine.paged import Limits
-from monitor.model.engine.requests import Event, Finished, GenerationRequest, Released
+from monitor.model.engine.requests import Event, Finished, GenerationRequest, Lease, Released
 from monitor.model.load.model import LoadedModel
 from monitor.model.tap.bank import FeatureBank
 from monitor.model.tap.tap import Tap
@@ -80,6 +80,7 @@ class Running:
         observer: Recorder | None = None,
         observed: object = None,
         include_tokens: bool = True,
+        lease: Lease | None = None,
         **sampling: object,
     ) -> Call:
         self.count += 1
@@ -92,6 +93,7 @@ class Running:
             observed or call.observer,
             tuple(clamps),
             include_tokens=include_tokens,
+            lease=lease,
         )
         self.engine.submit(request, call.emit)
         return call
@@ -108,11 +110,12 @@ def running(
     waiting: int = 256,
     plan: WatchPlan | None = None,
     norm_limit: float = math.inf,
+    reserve: int = 0,
     **options: object,
 ) -> Iterator[Running]:
     unit = maxima(sae.features)
     features = watched if plan is None else plan.features
-    bank = FeatureBank(sae, unit, features, clampable, plan=plan, device=loaded.device)
+    bank = FeatureBank(sae, unit, features, clampable, reserve=reserve, plan=plan, device=loaded.device)
     tap = Tap(bank, loaded.layers[LAYER], norm_limit=norm_limit)
     engine = Engine(
         loaded, bank, tap, limits=limits or Limits(running=16, batch_tokens=96), waiting=waiting, **options

@@ -90,7 +90,9 @@ class Engine:
         waiting: int = 256,
         later: LaterTaps | None = None,
         batcher: MakeBatching | None = None,
+        finds_ends: bool = True,
     ) -> None:
+        """`finds_ends`: tokens that end a text end its request; else whoever runs passes ends it (`finish`)."""
         self._loaded, self._bank, self._tap, self._later = loaded, bank, tap, later
         self._limits = limits or Limits()
         self._capacity = self._limits.running + waiting
@@ -110,9 +112,9 @@ class Engine:
         self._work: _Work | None = None
         self._longest = longest_prompt(loaded)
         self._rows = 0
-        self._end_ids = _end_ids(loaded)
+        self._end_ids = _end_ids(loaded) if finds_ends else frozenset()
         self._vocabulary = Vocabulary(loaded.tokenizer)
-        self._why = why_not_batched(loaded) if self._limits.running else ""
+        self._why = why_not_batched(loaded) if self._limits.running and batcher is None else ""
         make: MakeBatching = batcher or self._kind()
         self._batcher = make(loaded, self._limits, self)
 
@@ -219,6 +221,23 @@ class Engine:
         """True where the engine thread runs."""
         return self._batcher.alive()
 
+    def scored(self, request_id: str) -> int:
+        """Tokens of a request, from its first, that the rules were shown; 0 for one that is unknown."""
+        sequence = self._sequences.get(request_id)
+        return 0 if sequence is None else sequence.scored
+
+    def plain(self, request_id: str) -> bool:
+        """True where what is read of a request's tokens is what would be read of them for any other request.
+
+        That is so where nothing is clamped for it; who asks for readings at every token is told of clamps too.
+        """
+        sequence = self._sequences.get(request_id)
+        return sequence is not None and not (sequence.clamps or sequence.request.include_tokens)
+
+    def taken(self, rows: int) -> Taken:
+        """What the pass that just ended wrote for its first rows, on the host. Engine thread."""
+        return self._working().readout.take(rows)
+
     def ready(self, rows: int) -> None:
         """`Steps`: allocate what the tap and the sampler write."""
         static, self._rows = self._batcher.static, rows
@@ -306,6 +325,18 @@ class Engine:
             except Exception as error:  # noqa: BLE001  (one request must not end the others)
                 self._broke(sequence, error)
         self._deliver()
+
+    def finish(self, request_id: str, reason: FinishReason) -> None:
+        """End a request, because whoever runs passes has found its end. Engine thread."""
+        if (sequence := self._sequences.get(request_id)) is not None:
+            self._end(sequence, reason)
+            self._deliver()
+
+    def lost(self, request_id: str) -> None:
+        """Whoever runs passes has dropped a request that was not over: it ends as its policies say. Engine thread."""
+        if (sequence := self._sequences.get(request_id)) is not None:
+            self._broke(sequence, RuntimeError("it was dropped before its end"))
+            self._deliver()
 
     def died(self, error: BaseException) -> None:
         """`Steps`: every request ends with an error; none was released unscored."""

@@ -16,11 +16,14 @@ import structlog
 import torch
 from torch import Tensor
 
+from monitor.errors import ModelError
 from monitor.model.engine.attention import Windows, each_apart
 from monitor.model.engine.cache_room import CacheRoom, check_capacity, room_on
 from monitor.model.load.model import LoadedModel
 from monitor.model.tap.span import Span
 
+TRANSFORMERS = (5, 23)
+"""Version of transformers, major and minor, whose private names this module relies on."""
 _INSTALL_FLASH = "pip install 'sae-monitor[flash]' --no-build-isolation, and use bfloat16 or float16"
 _log = structlog.get_logger(__name__)
 
@@ -46,6 +49,17 @@ class Limits:
     """Tokens per cache page."""
     graphs: bool | None = None
     """Capture passes as CUDA graphs; None lets transformers decide by the attention implementation."""
+
+
+def check_transformers(version: str) -> None:
+    """Raise ModelError for another version of transformers than the built-in engine was tested with."""
+    major, minor = version.split(".")[:2]
+    wanted = ".".join(map(str, TRANSFORMERS))
+    if (major, minor) != tuple(map(str, TRANSFORMERS)):
+        raise ModelError(
+            f"the built-in engine needs transformers {wanted} and finds {version}; `pip install "
+            f"'transformers=={wanted}.*'`, or serve with `--engine vllm`, which does not need it"
+        )
 
 
 class Steps(Protocol):
@@ -115,9 +129,10 @@ class Batcher:
     """Owns the manager of transformers' continuous batching and its thread."""
 
     def __init__(self, loaded: LoadedModel, limits: Limits, steps: Steps) -> None:
-        from transformers import GenerationConfig
+        from transformers import GenerationConfig, __version__
         from transformers.generation.configuration_utils import ContinuousBatchingConfig
 
+        check_transformers(__version__)
         self._steps = steps
         self._context = loaded.context
         self._passes = loaded.passes

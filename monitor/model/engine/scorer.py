@@ -50,8 +50,8 @@ class Scorer:
         self.chunks = Chunks(loaded, tap.site, batch_tokens)
         """The passes, for whoever else reads texts at the tapped layer."""
         self._capacity = waiting
-        self._waiting: deque[_Scoring] = deque()
-        self._long: _Scoring | None = None
+        self._waiting: deque[Scoring] = deque()
+        self._long: Scoring | None = None
         """The text that runs in chunks."""
         self._long_next = False
         """True where it is its turn."""
@@ -90,7 +90,7 @@ class Scorer:
                 raise Unavailable("the scorer does not run")
             if len(self._waiting) >= self._capacity:
                 raise Overloaded(f"{self._capacity} texts wait already; try again", retry_after=0.5)
-            text = _Scoring(job, done)
+            text = Scoring(job, done)
             text.heard(job.observed.first, 0)
             if job.lease is not None:
                 job.lease.acquire()
@@ -146,7 +146,7 @@ class Scorer:
     def _beside(self, buffers: TapBuffers, readout: Readout) -> None:
         """What else runs on this thread, between two passes over texts."""
 
-    def _next(self) -> Sequence[_Scoring] | None:
+    def _next(self) -> Sequence[Scoring] | None:
         """The texts of the next pass; waits for the first. None: stop. Empty where only `_beside` has something to do.
 
         The long text and the others take turns, pass by pass. The next long one begins where it is the oldest.
@@ -170,10 +170,10 @@ class Scorer:
                     return None
                 self._wake.wait(0.5)
 
-    def _batch(self, waiting: Sequence[_Scoring]) -> Sequence[_Scoring]:
+    def _batch(self, waiting: Sequence[Scoring]) -> Sequence[Scoring]:
         """Texts of similar length, oldest first, that fit one pass, out of those that are not cut."""
         longest = len(waiting[0].job.ids)
-        batch: list[_Scoring] = []
+        batch: list[Scoring] = []
         for text in sorted(waiting, key=lambda text: abs(len(text.job.ids) - longest)):
             width = max(longest, len(text.job.ids))
             if not batch or (len(batch) + 1) * width <= self.chunks.most:
@@ -194,7 +194,7 @@ class Scorer:
             elif not text.over:
                 self._deliver([(text, text.unfinished(Unavailable("the server is stopping")))])
 
-    def _begins(self, text: _Scoring) -> bool:
+    def _begins(self, text: Scoring) -> bool:
         """Tell whoever wants to know that a text is in its first pass; False where that ends it."""
         if text.position:
             return True
@@ -205,7 +205,7 @@ class Scorer:
             return False
         return True
 
-    def _pass(self, batch: Sequence[_Scoring], buffers: TapBuffers, readout: Readout) -> None:
+    def _pass(self, batch: Sequence[Scoring], buffers: TapBuffers, readout: Readout) -> None:
         """Run texts, or the next chunk of one, and show the rules what was read."""
         if not batch:
             return
@@ -223,7 +223,7 @@ class Scorer:
             return
         self._judge(rows, taken, ids.numpy().ravel())
 
-    def _run(self, batch: Sequence[_Scoring], buffers: TapBuffers) -> tuple[Sequence[_Rows], torch.Tensor]:
+    def _run(self, batch: Sequence[Scoring], buffers: TapBuffers) -> tuple[Sequence[TextRows], torch.Tensor]:
         """Run a pass; gives the rows of each text, and the token ids `[texts, tokens]` that ran."""
         text = batch[0]
         cut = self.chunks.cuts(len(text.job.ids))
@@ -232,13 +232,13 @@ class Scorer:
         ends = [self.chunks.end(text.position, len(text.job.ids)) if cut else len(t.job.ids) for t in batch]
         width = max(end - text.position for end, text in zip(ends, batch, strict=True))
         ids = torch.empty(len(batch), width, dtype=torch.int64)
-        rows: list[_Rows] = []
+        rows: list[TextRows] = []
         for number, (end, text) in enumerate(zip(ends, batch, strict=True)):
             part = text.job.ids[text.position : end]
             # Padded with a token of its own: what is wrong with a token must not reach texts that do not hold it.
             ids[number] = part[-1]
             ids[number, : len(part)] = torch.tensor(part)
-            rows.append(_Rows(text, number * width, text.position, len(part)))
+            rows.append(TextRows(text, number * width, text.position, len(part)))
         buffers.begin([part.first for part in rows if part.start == 0])
         buffers.settle(self._bank)
         buffers.poison(ids.numel())
@@ -246,10 +246,10 @@ class Scorer:
         self.chunks.run(ids, [len(text.job.ids) for text in batch], text.past if cut else None)
         return rows, ids
 
-    def _judge(self, rows: Sequence[_Rows], taken: Taken, ids: NDArray[np.int64]) -> None:
+    def _judge(self, rows: Sequence[TextRows], taken: Taken, ids: NDArray[np.int64]) -> None:
         """Show the rules what a pass read, and deliver the texts that have ended with it."""
         self._count(observe(rows, taken, ids))
-        over: list[tuple[_Scoring, ScoreOutcome]] = []
+        over: list[tuple[Scoring, ScoreOutcome]] = []
         for part in rows:
             try:
                 part.text.ran(part, taken)
@@ -265,14 +265,14 @@ class Scorer:
         self._unscored += unscored
         self._clean = 0 if unscored else self._clean + 1
 
-    def _fail(self, text: _Scoring, error: Exception) -> None:
+    def _fail(self, text: Scoring, error: Exception) -> None:
         """End a text that could not be run."""
         _log.error("a text could not be scored", request_id=text.request_id, error=type(error).__name__)
         self._unscored += 1
         self._clean = 0
         self._deliver([(text, text.failed(error))])
 
-    def _deliver(self, outcomes: Sequence[tuple[_Scoring, ScoreOutcome]]) -> None:
+    def _deliver(self, outcomes: Sequence[tuple[Scoring, ScoreOutcome]]) -> None:
         """Hand over texts that have ended, to each of those who submitted them at once."""
         by_taker: dict[Done, list[tuple[str, ScoreOutcome]]] = {}
         for text, outcome in outcomes:
@@ -291,7 +291,7 @@ class Scorer:
 
 
 @dataclass(slots=True, eq=False)
-class _Scoring:
+class Scoring:
     """A text on its way: how far it ran, and what the rules said of it."""
 
     job: ScoreJob
@@ -334,7 +334,7 @@ class _Scoring:
         self.failure = self.failure or decision.failure
         self.closed |= decision.action is Action.BLOCK
 
-    def ran(self, part: _Rows, taken: Taken) -> None:
+    def ran(self, part: TextRows, taken: Taken) -> None:
         """Note that its next tokens ran, and their readings where the caller asked for them."""
         job, self.position = self.job, self.position + part.count
         if self.unscored == self.before:
@@ -375,10 +375,10 @@ class _Scoring:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Rows:
+class TextRows:
     """Where tokens of a text stand in a pass."""
 
-    text: _Scoring
+    text: Scoring
     first: int
     """Row of the first of them."""
     start: int

@@ -285,7 +285,9 @@ class Sequence:
 
 
 def ran_others(sequence: Sequence, span: Span, ids: Items[int]) -> bool:
-    """True where a pass ran other tokens than the sequence's in its places."""
+    """True where a pass ran other tokens than the sequence's in its places, or left out some that were not scored."""
+    if span.position > sequence.scored:
+        return True
     if span.count == 1:
         return span.position >= len(sequence.ids) or ids[span.first] != sequence.ids[span.position]
     ran = ids[span.first : span.first + span.count]

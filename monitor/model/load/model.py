@@ -171,6 +171,12 @@ def load_model(
     )
 
 
+def weights_folder(name_or_path: str | Path, dtype: torch.dtype, cache: Path | None = None) -> Path:
+    """Folder with the safetensors of a model, which `load_model` has loaded: unpacked where it is a GGUF file."""
+    packed = gguf_file(name_or_path)
+    return _folder(name_or_path) if packed is None else unpacked(packed, dtype, cache)
+
+
 def digest_folder(folder: Path) -> str:
     """`sha256:` over the names and contents of all files that decide what the model computes.
 

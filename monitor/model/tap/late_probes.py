@@ -149,14 +149,20 @@ class LaterTaps:
     def _hook(self, layer: int) -> Any:
         def read(_module: nn.Module, _args: object, output: Any) -> None:
             buffers: TapBuffers | None = self._tap.current()
-            if buffers is None or not (buffers.clamping or buffers.static):
-                return
-            probes, hidden = self._at[layer], hidden_of(output)
-            # A later layer of a model on several devices may compute on another one than the tapped layer.
-            x = hidden.reshape(-1, hidden.shape[-1]).to(probes.weights)
-            buffers.later[: x.shape[0], probes.columns] = x @ probes.weights.T + probes.bias
+            if buffers is not None:
+                hidden = hidden_of(output)
+                self.read(layer, hidden.reshape(-1, hidden.shape[-1]), buffers)
 
         return read
+
+    def read(self, layer: int, x: Tensor, buffers: TapBuffers) -> None:
+        """Write the scores of a layer's probes for residuals `[rows, d_model]`, in a pass that clamps."""
+        probes = self._at.get(layer)
+        if probes is None or not (buffers.clamping or buffers.static):
+            return
+        # A later layer of a model on several devices may compute on another one than the tapped layer.
+        x = x.to(probes.weights)
+        buffers.later[: x.shape[0], probes.columns] = x @ probes.weights.T + probes.bias
 
     def _layer(self, layer: int) -> _LayerProbes:
         mine = [(column, probe) for column, probe in enumerate(self._probes) if probe.layer == layer]

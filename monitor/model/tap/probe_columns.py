@@ -52,6 +52,8 @@ class ProbeColumns:
         self._free = list(range(probes - 1, -1, -1))
         self._held: Counter[Probe | Signal] = Counter()
         self._whole: SparseAutoencoder | None = None
+        self.version = 0
+        """Grows whenever another probe or signal is read, or one is no longer: columns may mean something else then."""
         self._lock = threading.RLock()
         self.release_first = self.hold(plan)
         """Call it to release what the first policy set holds."""
@@ -90,6 +92,7 @@ class ProbeColumns:
             if Signal.RECONSTRUCTION_ERROR in plan.signals and self._whole is None:
                 self._whole = self._autoencoder.whole().to(self._place["device"], self._place["dtype"])
             self._held.update(named)
+            self.version += 1
             try:
                 for probe in new:
                     self._fill(probe)
@@ -127,6 +130,7 @@ class ProbeColumns:
 
     def _release(self, named: Sequence[Probe | Signal]) -> None:
         with self._lock:
+            self.version += 1
             for held in named:
                 self._held[held] -= 1
                 if self._held[held] == 0:

@@ -34,7 +34,11 @@ class _Wrong:
     def _unknown(self, *_: object) -> NoReturn:
         raise Unknown
 
-    __getattribute__ = __bool__ = __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = __hash__ = _unknown
+    def __getattribute__(self, name: str) -> NoReturn:
+        # vLLM asks every object of every module for this.
+        raise AttributeError(name) if name == "__dict__" else Unknown
+
+    __bool__ = __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = __hash__ = _unknown
     __len__ = __iter__ = __getitem__ = __contains__ = __call__ = _unknown
 
 

@@ -1,0 +1,277 @@
+"""The built-in engine and vLLM side by side: `python -m monitor.bench.engines`.
+
+Each engine runs in an environment of its own, because they want different versions of transformers. For each variant a
+process is started there, which loads the model once and waits for rounds on its standard input. Rounds go from process
+to process in turn, so that whatever else the machine does meets all of them; a ratio is taken within a round.
+
+    python -m monitor.bench.engines --python builtin=.venv/bin/python --python vllm=.venv-vllm/bin/python
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import IO, Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from monitor.bench.models import Subject, demo, random_llama
+from monitor.bench.variants import Prompts, Round, limits, watched
+from monitor.model.engine.paged import Limits
+from monitor.records import Clamp
+
+BARE = "vllm bare"
+VARIANTS = (BARE, "vllm watched", "vllm clamped", "builtin watched")
+"""`bare` is vLLM's core without anything of ours; what the others are is in `monitor.bench.variants`."""
+_LONGEST = 256
+"""Tokens of prompt and response together that a cache has room for, for each request."""
+
+app = typer.Typer(add_completion=False)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One round."""
+
+    count: int
+    prompt_tokens: int
+    new_tokens: int
+    shared: float
+    """Share of each prompt that all prompts of the round begin with."""
+    seed: int
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What a round took."""
+
+    seconds: float
+    first: list[float] = field(default_factory=list)
+    """Seconds until the first token of each request."""
+    between: list[float] = field(default_factory=list)
+    """Seconds between two tokens of a request, of all requests."""
+
+
+@app.command()
+def main(
+    python: Annotated[list[str], typer.Option(help="ENGINE=PYTHON, with builtin or vllm as the engine.")],
+    model: Annotated[str, typer.Option(help="demo or random.")] = "demo",
+    variant: Annotated[list[str] | None, typer.Option(help="Only these.")] = None,
+    concurrency: Annotated[list[int] | None, typer.Option(help="Requests at once.")] = None,
+    shared: Annotated[list[float] | None, typer.Option(help="Share of each prompt that is common.")] = None,
+    caching: Annotated[bool, typer.Option(help="vLLM's prefix cache.")] = True,
+    prompt_tokens: Annotated[int, typer.Option(help="Length of each prompt.")] = 128,
+    new_tokens: Annotated[int, typer.Option(help="Tokens to generate per request.")] = 64,
+    rounds: Annotated[int, typer.Option(help="The first is for warming up and not counted.")] = 6,
+    dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    out: Annotated[Path | None, typer.Option(help="Write all numbers here as JSON.")] = None,
+) -> None:
+    """Tokens per second and times between tokens, of each variant in its environment."""
+    environments = dict(part.split("=", 1) for part in python)
+    names = [name for name in variant or VARIANTS if name.split()[0] in environments]
+    running = max(concurrency or [1, 8, 32, 64])
+    results = []
+    with ExitStack() as open_children:
+        options = [model, dtype, str(running), str(caching)]
+        children = {
+            name: open_children.enter_context(
+                _child([environments[name.split()[0]], "-m", "monitor.bench.engines", name, *options])
+            )
+            for name in names
+        }
+        for count in concurrency or [1, 8, 32, 64]:
+            for share in shared or [0.0, 0.8]:
+                asked = [Asked(count, prompt_tokens, new_tokens, share, seed) for seed in range(rounds)]
+                results.append({"asked": asdict(asked[0]), "answers": take_turns(children, asked)})
+                show(results[-1])
+    if out is not None:
+        out.write_text(json.dumps(results, indent=1))
+
+
+class Child:
+    """A process that runs rounds of one variant."""
+
+    def __init__(self, into: IO[str], out: IO[str]) -> None:
+        self._into, self._out = into, out
+
+    def run(self, asked: Asked) -> Answered:
+        """Have it run a round. Raises RuntimeError where it has ended."""
+        print(json.dumps(asdict(asked)), file=self._into, flush=True)
+        for line in self._out:
+            if line.startswith("{"):  # libraries may write to the same stream
+                return Answered(**json.loads(line))
+        raise RuntimeError("a variant's process has ended; its error is above")
+
+
+@contextmanager
+def _child(command: Sequence[str]) -> Iterator[Child]:
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        yield Child(process.stdin, process.stdout)
+    finally:
+        process.stdin.close()
+        process.wait()
+
+
+def take_turns(children: dict[str, Child], asked: Sequence[Asked]) -> dict[str, list[dict[str, Any]]]:
+    """Answers of every counted round by variant, in another order every round."""
+    answers: dict[str, list[dict[str, Any]]] = {name: [] for name in children}
+    names = list(children)
+    for number, round_ in enumerate(asked):
+        by = number % len(names)
+        for name in names[by:] + names[:by]:
+            found = children[name].run(round_)
+            if number:
+                answers[name].append(asdict(found))
+    return answers
+
+
+def show(result: dict[str, Any]) -> None:
+    """A table of one setting."""
+    asked, answers = result["asked"], result["answers"]
+    title = (
+        f"{asked['count']} at once, {asked['shared']:.0%} of {asked['prompt_tokens']} prompt tokens shared"
+    )
+    times = "first token p50 / p99 ms", "between p50 / p99 ms"
+    table = Table("variant", "tokens/s", "of bare (smallest … largest)", *times, title=title)
+    base = answers.get(BARE) or next(iter(answers.values()))
+    for name, found in answers.items():
+        ratios = sorted(b["seconds"] / own["seconds"] for b, own in zip(base, found, strict=True))
+        tokens = asked["count"] * asked["new_tokens"] / statistics.median(own["seconds"] for own in found)
+        spread = f"{statistics.median(ratios):.3f} ({ratios[0]:.3f} … {ratios[-1]:.3f})"
+        taken = ([t for own in found for t in own[kind]] for kind in ("first", "between"))
+        table.add_row(name, f"{tokens:.0f}", spread, *map(_quantiles, taken))
+    Console(file=sys.stdout, width=120).print(table)
+
+
+def _quantiles(times: Sequence[float]) -> str:
+    if len(times) < 2:
+        return "-"
+    cut = statistics.quantiles(times, n=100, method="inclusive")
+    return f"{1000 * cut[49]:.1f} / {1000 * cut[98]:.1f}"
+
+
+def prompts_of(asked: Asked) -> Prompts:
+    """The prompts of a round: random tokens, of which the first part is common to all rounds and requests."""
+    common, chance = random.Random(0), random.Random(asked.seed + 1)
+    beginning = [common.randrange(5, 8000) for _ in range(int(asked.shared * asked.prompt_tokens))]
+    rest = asked.prompt_tokens - len(beginning)
+    return [beginning + [chance.randrange(5, 8000) for _ in range(rest)] for _ in range(asked.count)]
+
+
+def answer(run: Round, asked: Asked, times: list[list[float]]) -> Answered:
+    """Run a round; `times` is what the variant fills."""
+    seconds = run(prompts_of(asked), asked.new_tokens)
+    between = [later - sooner for one in times for sooner, later in pairwise(one)]
+    return Answered(seconds, [one[0] for one in times if one], between)
+
+
+def serve_rounds(
+    name: str, subject: Subject, running: int, caching: bool, given: IO[str], out: IO[str]
+) -> None:
+    """Load a variant, and run the rounds that come."""
+    size, times = limits(subject, running, _LONGEST), list[list[float]]()
+    with _variant(name, subject, size, caching, times) as run:
+        for line in given:
+            found = answer(run, Asked(**json.loads(line)), times)
+            print(json.dumps(asdict(found)), file=out, flush=True)
+
+
+@contextmanager
+def _variant(
+    name: str, subject: Subject, size: Limits, caching: bool, times: list[list[float]]
+) -> Iterator[Round]:
+    if name == "builtin watched":
+        with watched(subject, size, times=times) as run:
+            yield run
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        subject.loaded.model.save_pretrained(folder)
+        if name == BARE:
+            with _bare(subject, Path(folder), size, caching, times) as run:
+                yield run
+            return
+        clamps = _clamps(subject) if name == "vllm clamped" else ()
+        with watched(subject, size, clamps, _on_vllm(subject, Path(folder), caching), times) as run:
+            yield run
+
+
+def _clamps(subject: Subject) -> list[Clamp]:
+    alive = torch.nonzero(subject.maximum > 0).flatten()
+    return [Clamp(int(f), -2.0) for f in alive[torch.linspace(0, len(alive) - 1, 12).long()]]
+
+
+def _core(subject: Subject, folder: Path, size: Limits, caching: bool) -> Any:
+    from monitor.vllm.core import CoreOptions
+    from monitor.vllm.model import cache_bytes
+
+    dtype = str(subject.loaded.dtype).removeprefix("torch.")
+    room = cache_bytes(subject.loaded, size)
+    return CoreOptions(folder, dtype, subject.loaded.context, size.batch_tokens, caching, room)
+
+
+def _on_vllm(subject: Subject, folder: Path, caching: bool) -> Any:
+    from monitor.vllm.core import CoreBatcher
+    from monitor.vllm.operator import Seat
+
+    def batcher(_loaded: object, size: Limits, engine: Any) -> CoreBatcher:
+        return CoreBatcher(
+            size, engine, _core(subject, folder, size, caching), Seat(engine._tap, subject.layer)
+        )
+
+    return batcher
+
+
+@contextmanager
+def _bare(
+    subject: Subject, folder: Path, size: Limits, caching: bool, times: list[list[float]]
+) -> Iterator[Round]:
+    """VLLM's core as it comes, without its API server, as the others are measured."""
+    from monitor.vllm.names import bare_core, core_request
+
+    core = bare_core(_core(subject, folder, size, caching), size.running)
+
+    def run(prompts: Prompts, new: int) -> float:
+        began, seen = time.perf_counter(), dict[str, list[float]]()
+        for number, ids in enumerate(prompts):
+            name = f"{began}-{number}"
+            seen[name] = []
+            asked = core_request(name, ids, new, shares=True, temperature=0.7)
+            core.add_request(*core.preprocess_add_request(asked))
+        while core.scheduler.has_unfinished_requests():
+            outputs, _ = core.step()
+            now = time.perf_counter() - began
+            for of_client in outputs.values():
+                for output in of_client.outputs:
+                    seen[output.request_id] += [now] * bool(output.new_token_ids)
+        times[:] = seen.values()
+        return time.perf_counter() - began
+
+    try:
+        yield run
+    finally:
+        core.shutdown()
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1 and sys.argv[1] in VARIANTS:
+        chosen, kind, number_type, most, cached = sys.argv[1:6]
+        make = {"demo": demo, "random": random_llama}[kind]
+        serve_rounds(chosen, make("auto", number_type), int(most), cached == "True", sys.stdin, sys.stdout)
+    else:
+        app()

@@ -1,0 +1,265 @@
+"""Every name of vLLM that this project relies on beyond its command line.
+
+The contract tests in `tests/vllm/test_names.py` fail on an upgrade that changes what stands here. No other module of
+the project imports vllm.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+from vllm import SamplingParams
+from vllm.engine.arg_utils import EngineArgs
+from vllm.platforms import current_platform
+from vllm.v1.core.sched.scheduler import Scheduler
+from vllm.v1.engine import (
+    EngineCoreOutput,
+    EngineCoreOutputs,
+    EngineCoreRequest,
+    EngineCoreRequestType,
+    FinishReason,
+)
+from vllm.v1.engine.core import EngineCore
+from vllm.v1.engine.input_processor import InputProcessor
+from vllm.v1.executor import Executor
+from vllm.v1.kv_cache_interface import FullAttentionSpec
+from vllm.v1.outputs import SamplerOutput
+from vllm.v1.request import Request, RequestStatus
+from vllm.version import __version__ as VERSION  # noqa: N812
+
+from monitor.errors import ConfigurationError
+from monitor.vllm.gate import PassPart
+
+if current_platform.is_cpu():
+    from vllm.v1.worker.cpu_worker import CPUWorker as PlatformWorker
+else:
+    from vllm.v1.worker.gpu_worker import Worker as PlatformWorker
+
+__all__ = [
+    "VERSION",
+    "CachedBlocks",
+    "EngineArgs",
+    "EngineCore",
+    "EngineCoreOutput",
+    "EngineCoreOutputs",
+    "Executor",
+    "FinishReason",
+    "InputProcessor",
+    "PlatformWorker",
+    "RequestStatus",
+    "SamplingParams",
+    "Scheduler",
+]
+
+TESTED = ("0.32.",)
+"""Versions of vLLM, by how they begin, that the contract tests and the others were run with."""
+
+
+def check_version(version: str = VERSION) -> None:
+    """Raise ConfigurationError for a version of vLLM that the monitor was not tested with."""
+    if not version.startswith(TESTED):
+        raise ConfigurationError(
+            f"the monitor was tested inside vLLM {', '.join(f'{v}*' for v in TESTED)} and finds {version}; install "
+            "a version that was tested"
+        )
+
+
+def parts_of_pass(runner: Any, scheduled: Mapping[str, int]) -> list[PassPart]:
+    """Whose rows a pass has, in order, once the runner has laid it out."""
+    batch = runner.input_batch
+    computed = batch.num_computed_tokens_cpu
+    return [PassPart(name, int(scheduled[name]), int(computed[i])) for i, name in enumerate(batch.req_ids)]
+
+
+def token_ids_of_pass(runner: Any, rows: int) -> list[int]:
+    """Token ids of the first rows of a pass, once the runner has laid it out."""
+    ids: list[int] = runner.input_ids.cpu[:rows].tolist()
+    return ids
+
+
+def watch_passes(runner: Any, before: Callable[[], None]) -> None:
+    """Have `before` called before each forward pass over scheduled tokens, once it is laid out."""
+    forward = runner._model_forward
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        before()
+        return forward(*args, **kwargs)
+
+    runner._model_forward = watched
+
+
+class DrawingSampler:
+    """Stands in for vLLM's sampler: tokens are drawn by `draw`, or as vLLM does where that gives None."""
+
+    def __init__(self, runner: Any, draw: Callable[[Tensor], Tensor | None]) -> None:
+        self._sampler, self._draw = runner.sampler, draw
+        runner.sampler = self
+
+    def __call__(self, logits: Tensor, sampling_metadata: Any, **options: Any) -> Any:
+        """The next token `[requests, 1]` of each request of the pass from logits `[requests, vocabulary]`."""
+        chosen = self._draw(logits)
+        if chosen is None:
+            return self._sampler(logits=logits, sampling_metadata=sampling_metadata, **options)
+        return SamplerOutput(sampled_token_ids=chosen.to(torch.int32).unsqueeze(-1), logprobs_tensors=None)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sampler, name)
+
+
+def core_of(caller: FrameType | None) -> Any:
+    """The engine core that makes a scheduler, by the frame that calls the scheduler's constructor; None for others."""
+    found = None if caller is None else caller.f_locals.get("self")
+    return found if isinstance(found, EngineCore) else None
+
+
+def wake(core: Any) -> None:
+    """Have a core that waits for requests look at its scheduler. Any thread. A core that is called needs none."""
+    waiting = getattr(core, "input_queue", None)
+    if waiting is not None:
+        waiting.put_nowait((EngineCoreRequestType.WAKEUP, None))
+
+
+def make_request(
+    name: str, ids: Sequence[int], most: int, *, shares: bool, hasher: Callable[[Any], Any] | None = None
+) -> Any:
+    """A request of the monitor's own for the scheduler; see `core_request`."""
+    return Request.from_engine_core_request(core_request(name, ids, most, shares=shares), hasher)
+
+
+def bare_core(options: Any, running: int) -> Any:
+    """A core of vLLM without anything of the monitor, for comparison; `options` are a `CoreOptions`."""
+    wanted = {
+        "model": str(options.folder),
+        "dtype": options.dtype,
+        "max_model_len": options.longest,
+        "max_num_batched_tokens": options.batch_tokens,
+        "kv_cache_memory_bytes": options.cache_bytes,
+        "enable_prefix_caching": options.prefix_caching,
+    }
+    config = EngineArgs(
+        **{name: value for name, value in wanted.items() if value is not None},
+        skip_tokenizer_init=True,
+        generation_config="vllm",
+        max_num_seqs=running,
+        **options.more,
+    ).create_engine_config()
+    return EngineCore(config, Executor.get_class(config), log_stats=False)
+
+
+def core_request(name: str, ids: Sequence[int], most: int, *, shares: bool, temperature: float = 0.0) -> Any:
+    """A request that draws `most` tokens. One that does not share runs all of its tokens, and no other takes them."""
+    sampling = SamplingParams(max_tokens=most, temperature=temperature, ignore_eos=True, detokenize=False)
+    sampling.skip_reading_prefix_cache = not shares
+    return EngineCoreRequest(
+        request_id=name,
+        prompt_token_ids=list(ids),
+        mm_features=None,
+        sampling_params=sampling,
+        pooling_params=None,
+        arrival_time=time.time(),
+        lora_request=None,
+        cache_salt=None if shares else os.urandom(16).hex(),
+        data_parallel_rank=None,
+    )
+
+
+def why_refused(request: Any) -> str:
+    """Why a request of vLLM cannot be monitored, as a phrase that says what to leave out; empty where it can."""
+    asked = request.sampling_params
+    if asked is None:
+        return "only generations are monitored; pooling is not"
+    refused = {
+        "logprobs: they name tokens that were not scored": asked.logprobs is not None,
+        "prompt_logprobs: they name tokens that were not scored": asked.prompt_logprobs is not None,
+        "a LoRA adapter: policies were fitted to the model without it": request.lora_request is not None,
+        "images, sound and other inputs that are not text": bool(request.mm_features),
+        "prompt_embeds: only tokens are scored": getattr(request, "prompt_embeds", None) is not None,
+        "inputs that are streamed": bool(getattr(request, "resumable", False)),
+        "kv_transfer_params": bool((asked.extra_args or {}).get("kv_transfer_params")),
+    }
+    return "; ".join(what for what, here in refused.items() if here)
+
+
+def drawn_tokens(output: Any) -> dict[str, Sequence[int]]:
+    """The tokens that each request of a pass drew, by vLLM's id; empty where its prompt has not run to the end."""
+    sampled = output.sampled_token_ids
+    return {name: sampled[index] if sampled else () for name, index in output.req_id_to_index.items()}
+
+
+def finished_requests(outputs: Mapping[int, Any]) -> list[str]:
+    """Requests that vLLM ended in a step of its core, by its ids."""
+    return [
+        output.request_id
+        for of_client in outputs.values()
+        for output in of_client.outputs
+        if output.finish_reason is not None
+    ]
+
+
+def refuse_configuration(config: Any) -> None:
+    """Raise ConfigurationError where vLLM is set up in a way in which not every token would be scored."""
+    parallel, scheduler = config.parallel_config, config.scheduler_config
+    refused = {
+        "a tensor_parallel_size above 1": parallel.tensor_parallel_size > 1,
+        "a pipeline_parallel_size above 1": parallel.pipeline_parallel_size > 1,
+        "a data_parallel_size above 1": parallel.data_parallel_size > 1,
+        "async scheduling (write --no-async-scheduling)": scheduler.async_scheduling,
+        "speculative decoding": config.speculative_config is not None,
+        "LoRA adapters: policies were fitted to the model without them": config.lora_config is not None,
+        "transfer of keys and values between servers": config.kv_transfer_config is not None,
+        "Model Runner V2 (set VLLM_USE_V2_MODEL_RUNNER=0)": config.use_v2_model_runner,
+        "dual batch overlap": bool(getattr(parallel, "use_ubatching", False)),
+        "pooling models": config.model_config.runner_type == "pooling",
+        "the fast prefill of shared caches": config.cache_config.kv_sharing_fast_prefill,
+    }
+    if found := [what for what, here in refused.items() if here]:
+        raise ConfigurationError(
+            f"the monitor does not support these settings of vLLM yet: {'; '.join(found)}"
+        )
+
+
+class CachedBlocks:
+    """The prefix cache of one scheduler, whose hits go only as far as `reach` lets them."""
+
+    def __init__(self, scheduler: Any, reach: Callable[[str, Sequence[bytes], int], int]) -> None:
+        self._scheduler, self._manager, self._reach = scheduler, scheduler.kv_cache_manager, reach
+        self._computed = self._manager.get_computed_blocks
+        self._manager.get_computed_blocks = self._found
+        groups = scheduler.kv_cache_config.kv_cache_groups
+        self._divisible = len(groups) == 1 and type(groups[0].kv_cache_spec) is FullAttentionSpec
+        """A part of a hit is a hit: not so where layers attend to the last tokens alone."""
+        self.size = int(scheduler.hash_block_size)
+        self.most = int(scheduler.kv_cache_config.num_blocks)
+
+    def hashes(self, name: str) -> Sequence[bytes]:
+        """What a request's full blocks are known by, in order."""
+        request = self._scheduler.requests.get(name)
+        return () if request is None else request.block_hashes
+
+    def part(self, name: str, tokens: int) -> None:
+        """Share no further block of a request, which has run `tokens`: known by names of its own from now on."""
+        request = self._scheduler.requests.get(name)
+        if request is None or request._block_hasher is None:
+            return
+        hasher, mark = request._block_hasher, os.urandom(16)
+        request._block_hasher = lambda of: [hashlib.sha256(mark + block).digest() for block in hasher(of)]
+        del request.block_hashes[tokens // self.size :]
+        request.update_block_hashes()
+
+    def _found(self, request: Any) -> Any:
+        """As `get_computed_blocks`: blocks, how many tokens they hold, and where a shared prefix ends."""
+        blocks, tokens, boundary = self._computed(request)
+        reach = self._reach(request.request_id, request.block_hashes, tokens) if tokens else 0
+        if reach >= tokens:
+            return blocks, tokens, boundary
+        if not (self._divisible and reach):
+            return self._manager.empty_kv_cache_blocks, 0, 0
+        cut = tuple(list(group[: reach // self.size]) for group in blocks.blocks)
+        return self._manager.create_kv_cache_blocks(cut), reach, 0

@@ -1,0 +1,56 @@
+"""Rounds that go from process to process, without the engines."""
+
+import io
+import json
+
+import pytest
+
+from monitor.bench.engines import Answered, Asked, Child, answer, prompts_of, show, take_turns
+
+ASKED = Asked(count=3, prompt_tokens=10, new_tokens=4, shared=0.8, seed=1)
+
+
+class Counting:
+    def __init__(self, name, order):
+        self.name, self.order = name, order
+
+    def run(self, asked):
+        self.order.append((asked.seed, self.name))
+        return Answered(1.0 + (self.name == "b"), [0.1, 0.2], [0.01, 0.02, 0.03])
+
+
+def test_turns_are_taken_and_the_first_round_does_not_count(capsys):
+    order = []
+    children = {name: Counting(name, order) for name in "ab"}
+    asked = [Asked(2, 8, 4, 0.0, seed) for seed in range(3)]
+    found = take_turns(children, asked)
+    assert order == [(0, "a"), (0, "b"), (1, "b"), (1, "a"), (2, "a"), (2, "b")]
+    assert [len(answers) for answers in found.values()] == [2, 2]
+    show({"asked": {"count": 2, "prompt_tokens": 8, "new_tokens": 4, "shared": 0.0}, "answers": found})
+    assert "0.500" in capsys.readouterr().out
+
+
+def test_prompts_share_what_is_asked_for_and_nothing_more():
+    first, second = prompts_of(ASKED), prompts_of(Asked(3, 10, 4, 0.8, 2))
+    assert len({tuple(prompt[:8]) for prompt in [*first, *second]}) == 1
+    assert len({tuple(prompt[8:]) for prompt in [*first, *second]}) == 6
+    assert len({tuple(prompt) for prompt in prompts_of(Asked(3, 10, 4, 0.0, 1))}) == 3
+
+
+def test_a_process_is_asked_and_answers_in_lines():
+    into, out = io.StringIO(), io.StringIO("a library says something\n" + json.dumps({"seconds": 2.0}) + "\n")
+    child = Child(into, out)
+    assert child.run(ASKED) == Answered(2.0)
+    assert json.loads(into.getvalue())["shared"] == 0.8
+    with pytest.raises(RuntimeError, match="has ended"):
+        child.run(ASKED)
+
+
+def test_times_of_tokens_are_those_of_each_request():
+    times = []
+
+    def run(prompts, new):
+        times[:] = [[1.0, 1.5, 3.0] for _ in prompts]
+        return 3.0
+
+    assert answer(run, ASKED, times) == Answered(3.0, [1.0] * 3, [0.5, 1.5] * 3)

@@ -1,0 +1,215 @@
+"""vLLM's own front end with the monitor inside: what leaves was scored, and what a policy says is done."""
+
+import json
+import os
+import urllib.request
+import warnings
+
+import pytest
+import torch
+
+from monitor.records import Failure
+from tests.rpc.pairs import SILENT, SPEAKS, demo_scene
+from tests.waiting import wait_for
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+
+
+class Monitored:
+    """vLLM on the demo pair, with the monitor's flags."""
+
+    def __init__(self, folder):
+        self.folder, self.scene = folder, demo_scene(folder)
+        flags = self.scene.flags
+        policy = json.loads((flags["policies"] / "alerting.yaml").read_text())
+        policy["metadata"] |= {"name": "stops", "title": "stops"}
+        policy["features"] = [{"index": self.scene.blocking}]
+        policy["rules"] = [policy["rules"][0] | {"phases": ["prompt"], "action": "block"}]
+        policy["match"] = {"labels": {"strict": "yes"}}
+        (flags["policies"] / "stops.yaml").write_text(json.dumps(policy))
+        settings = {
+            "dictionary": str(flags["dictionary"]),
+            "policies": str(flags["policies"]),
+            "device": "cpu",
+            "listen": "127.0.0.1:0",
+            "metrics_listen": "127.0.0.1:0",
+            "decision_log": str(folder / "decisions"),
+            "decision_log_records": "all",
+            "reload_seconds": 0.2,
+            "vllm_plugin": True,
+            "vllm_xargs": True,
+        }
+        (folder / "settings.yaml").write_text(json.dumps(settings))
+        os.environ["SAE_MONITOR_SETTINGS"] = str(folder / "settings.yaml")
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from vllm import LLM
+
+            from monitor.plugin.front import register
+            from monitor.plugin.host import host_for
+
+            register()
+            self.llm = LLM(
+                str(flags["model"]),
+                dtype="float32",
+                enforce_eager=True,
+                block_size=32,
+                max_num_seqs=8,
+                max_num_batched_tokens=64,
+                max_model_len=512,
+                kv_cache_memory_bytes=64 << 20,
+                async_scheduling=False,
+                enable_prefix_caching=True,
+                worker_cls="monitor.plugin.worker.HostedWorker",
+                scheduler_cls="monitor.plugin.scheduler.HostedScheduler",
+            )
+        self.host = host_for(None)
+        self.metrics = self.host.addresses.metrics
+
+    def ask(self, prompts, **sampling):
+        from vllm import SamplingParams
+
+        given = [prompts] if isinstance(prompts, str) else prompts
+        asked = SamplingParams(**({"temperature": 0.0, "max_tokens": 12} | sampling))
+        found = self.llm.generate(given, asked, use_tqdm=False)
+        return found[0] if isinstance(prompts, str) else found
+
+    def metric(self, name):
+        with urllib.request.urlopen(f"http://{self.metrics}/metrics", timeout=20) as answer:
+            lines = answer.read().decode().splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"sae_monitor_{name}"))
+
+    def decisions(self):
+        files = sorted((self.folder / "decisions").rglob("*.jsonl"))
+        return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def served(vllm, tmp_path_factory):
+    yield Monitored(tmp_path_factory.mktemp("plugin"))
+    os.environ.pop("SAE_MONITOR_SETTINGS")
+
+
+@pytest.fixture(scope="module")
+def plain(served):
+    """The same model in transformers."""
+    from monitor.model.load.model import load_model
+
+    return load_model(served.scene.flags["model"], device="cpu", dtype="float32")
+
+
+def greedy(plain, prompt, count):
+    ids = list(prompt)
+    for _ in range(count):
+        with torch.no_grad():
+            ids.append(int(plain.model(input_ids=torch.tensor([ids])).logits[0, -1].argmax()))
+    return ids[len(prompt) :]
+
+
+def test_the_same_tokens_as_without_a_monitor_and_as_many_as_asked_for(served, plain):
+    answer = served.ask(SILENT)
+    wanted = greedy(plain, answer.prompt_token_ids, 12)
+    assert list(answer.outputs[0].token_ids) == wanted
+    assert answer.outputs[0].finish_reason == "length"
+    assert answer.outputs[0].text == plain.tokenizer.decode(wanted)
+
+
+def test_every_token_is_in_the_decision_log_as_scored(served):
+    answer = served.ask(SPEAKS, max_tokens=7)
+    last = served.decisions()[-1]
+    ran = len(answer.prompt_token_ids) + 7
+    assert last["coverage"]["tokens_run"] == last["coverage"]["tokens_scored"] == ran
+    assert last["status"] == "checked"
+    assert "alerting" in {found["policy"] for found in last["detections"]}
+
+
+def test_a_policy_ends_a_response_before_anything_of_it_leaves(served):
+    asked = {"sae_monitor_labels": '{"strict": "yes"}'}
+    answer = served.ask(SPEAKS, extra_args=asked)
+    assert answer.outputs[0].finish_reason == "abort"
+    assert answer.outputs[0].stop_reason.startswith("policy:")
+    assert list(answer.outputs[0].token_ids) == []
+    assert served.decisions()[-1]["action"] == "block"
+    assert served.ask(SILENT, extra_args=asked).outputs[0].finish_reason == "length"
+
+
+def test_many_at_once_and_several_answers(served, plain):
+    prompts = [f"{SILENT} {n} {SPEAKS if n % 3 else ''}" * (1 + n % 4) for n in range(16)]
+    answers = served.ask(prompts, max_tokens=5)
+    for answer in answers:
+        assert list(answer.outputs[0].token_ids) == greedy(plain, answer.prompt_token_ids, 5)
+    several = served.ask(SILENT, n=3, temperature=1.0, seed=5, max_tokens=4)
+    assert [len(one.token_ids) for one in several.outputs] == [4, 4, 4]
+
+
+def test_stop_strings_and_stop_tokens_end_where_they_do_without_a_monitor(served):
+    whole = served.ask(SILENT).outputs[0]
+    word = whole.text[3:5]
+    stopped = served.ask(SILENT, stop=[word]).outputs[0]
+    assert stopped.text == whole.text[: whole.text.index(word)]
+    assert stopped.finish_reason == "stop"
+    token = whole.token_ids[4]
+    first = list(whole.token_ids).index(token)
+    by_token = served.ask(SILENT, stop_token_ids=[token]).outputs[0]
+    assert by_token.finish_reason == "stop"
+    assert by_token.stop_reason == token
+    assert list(by_token.token_ids)[:first] == list(whole.token_ids)[:first]
+
+
+def test_structured_output_keeps_its_form(served):
+    from vllm.sampling_params import StructuredOutputsParams
+
+    answer = served.ask(SILENT, structured_outputs=StructuredOutputsParams(choice=["yes", "no"]))
+    assert answer.outputs[0].text in ("yes", "no")
+
+
+def test_what_cannot_be_monitored_is_refused_with_the_reason(served):
+    with pytest.raises(ValueError, match="logprobs"):
+        served.ask(SILENT, logprobs=2)
+    with pytest.raises(ValueError, match="prompt_logprobs"):
+        served.ask(SILENT, prompt_logprobs=2)
+    with pytest.raises(ValueError, match="sae_monitor_policies"):
+        served.ask(SILENT, extra_args={"sae_monitor_rules": "x"})
+
+
+def test_a_clamp_in_extra_arguments(served):
+    free = served.ask(SPEAKS)
+    clamp = json.dumps([{"feature": served.scene.alerting, "target": -3, "where": "everywhere"}])
+    clamped = served.ask(SPEAKS, extra_args={"sae_monitor_clamps": clamp})
+    assert list(free.outputs[0].token_ids) != list(clamped.outputs[0].token_ids)
+    amplified = json.dumps([{"feature": served.scene.alerting, "target": 3}])
+    refused = served.ask(SPEAKS, extra_args={"sae_monitor_clamps": amplified})
+    assert refused.outputs[0].finish_reason == "error"
+    assert list(refused.outputs[0].token_ids) == []
+
+
+def test_a_policy_that_is_not_in_force_refuses_who_relies_on_it(served):
+    answer = served.ask(SILENT, extra_args={"sae_monitor_policies": ["absent"]})
+    assert answer.outputs[0].finish_reason == "error"
+    answer = served.ask(SILENT, extra_args={"sae_monitor_policies": ["alerting"]})
+    assert answer.outputs[0].finish_reason == "length"
+
+
+def test_a_tap_that_does_not_run_lets_nothing_out(served, monkeypatch):
+    monkeypatch.setattr(served.host.runtime.tap, "apply", lambda x, buffers: None)
+    answer = served.ask("another beginning", max_tokens=4)
+    assert served.decisions()[-1]["failure"] == Failure.TAP_MISSED.value
+    assert answer.outputs[0].finish_reason == "error"
+    assert list(answer.outputs[0].token_ids) == []
+
+
+def test_metrics_have_it_all(served):
+    assert served.metric("tokens_scored_total") > 0
+    assert served.metric("detections_total") > 0
+
+
+def test_policies_are_reloaded(served):
+    before = served.metric("policies_reloads_total")
+    file = served.scene.flags["policies"] / "stops.yaml"
+    policy = json.loads(file.read_text())
+    policy["match"] = {"labels": {"strict": "always"}}
+    file.write_text(json.dumps(policy))
+    wait_for(lambda: served.metric("policies_reloads_total") > before, 30)
+    answer = served.ask(SPEAKS, extra_args={"sae_monitor_labels": '{"strict": "yes"}'})
+    assert answer.outputs[0].finish_reason == "length"

@@ -1,0 +1,67 @@
+"""The worker of the plug-in refuses settings of vLLM under which not every token would be scored."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from monitor.errors import ConfigurationError
+
+pytestmark = pytest.mark.slow
+
+
+def config(**changes):
+    parallel = {
+        "tensor_parallel_size": 1,
+        "pipeline_parallel_size": 1,
+        "data_parallel_size": 1,
+        "use_ubatching": False,
+    }
+    flat = {
+        "async_scheduling": False,
+        "speculative_config": None,
+        "lora_config": None,
+        "kv_transfer_config": None,
+    }
+    flat |= {"use_v2_model_runner": False, "runner_type": "generate", "kv_sharing_fast_prefill": False}
+    values = parallel | flat | changes
+    return SimpleNamespace(
+        parallel_config=SimpleNamespace(**{name: values[name] for name in parallel}),
+        scheduler_config=SimpleNamespace(async_scheduling=values["async_scheduling"]),
+        cache_config=SimpleNamespace(kv_sharing_fast_prefill=values["kv_sharing_fast_prefill"]),
+        model_config=SimpleNamespace(runner_type=values["runner_type"]),
+        **{
+            n: values[n]
+            for n in ("speculative_config", "lora_config", "kv_transfer_config", "use_v2_model_runner")
+        },
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"tensor_parallel_size": 2}, "tensor_parallel_size"),
+        ({"pipeline_parallel_size": 2}, "pipeline_parallel_size"),
+        ({"data_parallel_size": 2}, "data_parallel_size"),
+        ({"async_scheduling": True}, "--no-async-scheduling"),
+        ({"speculative_config": object()}, "speculative"),
+        ({"lora_config": object()}, "LoRA"),
+        ({"kv_transfer_config": object()}, "transfer"),
+        ({"use_v2_model_runner": True}, "VLLM_USE_V2_MODEL_RUNNER=0"),
+        ({"use_ubatching": True}, "overlap"),
+        ({"runner_type": "pooling"}, "pooling"),
+        ({"kv_sharing_fast_prefill": True}, "prefill"),
+    ],
+)
+def test_what_is_refused(vllm, change, said):
+    vllm.refuse_configuration(config())
+    with pytest.raises(ConfigurationError, match=said):
+        vllm.refuse_configuration(config(**change))
+
+
+def test_the_worker_looks_before_it_loads(vllm, monkeypatch):
+    from monitor.plugin.worker import HostedWorker
+
+    worker = HostedWorker.__new__(HostedWorker)
+    worker.vllm_config = config(async_scheduling=True)
+    with pytest.raises(ConfigurationError, match="async"):
+        worker.load_model()

@@ -1,0 +1,105 @@
+"""The engine on vLLM, over small random models that plain forward passes are compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from monitor.model.engine.paged import Limits
+from monitor.model.load.model import LoadedModel
+from tests.model.running import LAYER, WATCHED, Running, running
+from tests.model.tiny import CONTEXT, LAYERS, VOCABULARY, WIDTH, encode_all, maxima, tokenizer, wrapped
+
+# vLLM's attention on CPUs knows no head that is narrower than 32.
+_ONE_HEAD = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": WIDTH,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": 1,
+    "num_key_value_heads": 1,
+    "intermediate_size": 64,
+    "max_position_embeddings": CONTEXT,
+    "head_dim": WIDTH,
+}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "llama": _ONE_HEAD,
+    "mistral": _ONE_HEAD | {"sliding_window": None},
+    "qwen2": _ONE_HEAD,
+    "qwen3": _ONE_HEAD,
+    "gemma2": _ONE_HEAD | {"query_pre_attn_scalar": WIDTH},
+    "gemma3_text": _ONE_HEAD | {"query_pre_attn_scalar": WIDTH, "sliding_window": 16},
+}
+
+
+def family(kind: str, folder: Path) -> LoadedModel:
+    """A random model of a family, saved where vLLM can read it."""
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(kind, **FAMILIES[kind], bos_token_id=0, eos_token_id=1)
+    loaded = wrapped(AutoModelForCausalLM.from_config(config), kind, torch.float32)
+    loaded.model.save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    return replace(loaded, context=CONTEXT - 1)  # vLLM counts the last token, which never runs
+
+
+def residuals(loaded: LoadedModel, ids: Sequence[int]) -> torch.Tensor:
+    """`[tokens, d_model]` after the tapped layer, by a plain forward pass of this sequence alone."""
+    kept = []
+    handle = loaded.layers[LAYER].register_forward_hook(
+        lambda _module, _args, out: kept.append((out[0] if isinstance(out, tuple) else out).detach())
+    )
+    try:
+        with torch.no_grad():
+            loaded.model(input_ids=torch.tensor([list(ids)]))
+    finally:
+        handle.remove()
+    return kept[0].reshape(-1, kept[0].shape[-1])
+
+
+def plain_readings(
+    loaded: LoadedModel, sae: Any, ids: Sequence[int], watched: Sequence[int] = WATCHED
+) -> np.ndarray:
+    """`[tokens, watched]` by a plain forward pass."""
+    found = encode_all(sae, residuals(loaded, ids)) / maxima().double()
+    return found[:, list(watched)].float().numpy()
+
+
+def same(found: np.ndarray, wanted: np.ndarray) -> None:
+    """Equal up to the rounding of float32 sums taken in another order."""
+    scale = np.abs(wanted).mean()
+    assert scale > 0
+    np.testing.assert_allclose(found, wanted, atol=2e-4 * max(1.0, scale), rtol=2e-3)
+
+
+@contextmanager
+def on_vllm(
+    loaded: LoadedModel, folder: Path, sae: Any, *, options: dict[str, Any] | None = None, **more: Any
+) -> Iterator[Running]:
+    """As `running`, with vLLM's core as the batcher."""
+    from monitor.vllm.core import CoreBatcher, CoreOptions
+    from monitor.vllm.operator import Seat
+    from monitor.vllm.scorer import CoreScorer, SharedSteps
+
+    limits, caching = (
+        more.pop("limits", None) or Limits(running=16, batch_tokens=96),
+        more.pop("caching", False),
+    )
+    batchers: list[CoreBatcher] = []
+    scorer = CoreScorer(loaded, lambda: batchers[0])
+
+    def batcher(_loaded: LoadedModel, limits: Limits, engine: Any) -> CoreBatcher:
+        given = {"enforce_eager": True, "block_size": 32} | (options or {})
+        core = CoreOptions(folder, "float32", CONTEXT, limits.batch_tokens, caching, 32 << 20, given)
+        steps = SharedSteps(engine, lambda: scorer, engine.taken)
+        batchers.append(CoreBatcher(limits, steps, core, Seat(engine._tap, LAYER)))
+        return batchers[0]
+
+    with running(loaded, sae, limits=limits, batcher=batcher, **more) as run:
+        run.scorer = scorer
+        yield run

@@ -1,0 +1,275 @@
+"""The engine on vLLM's core against plain forward passes, one sequence at a time."""
+
+import threading
+
+import pytest
+import torch
+
+from monitor.model.engine.paged import Limits
+from monitor.records import Action, Clamp, Decision, Failure, FinishReason, Where
+from tests.model.running import LAYER
+from tests.model.tiny import Recorder, dictionary, encode_all, maxima, prompt
+from tests.vllm.running import FAMILIES, family, on_vllm, plain_readings, residuals, same
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+
+
+@pytest.fixture(scope="module")
+def llama(vllm, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("llama")
+    return family("llama", folder), folder
+
+
+@pytest.fixture(scope="module")
+def run(llama):
+    with on_vllm(*llama, dictionary(), clampable=[40], limits=Limits(running=64, batch_tokens=96)) as started:
+        yield started
+
+
+def ids_of(call):
+    return [token.token_id for token in call.tokens]
+
+
+def test_sixty_four_ragged_requests_read_what_plain_passes_read(run, llama):
+    loaded, _ = llama
+    calls = [run.call(prompt(number), new=3 + number % 9) for number in range(64)]
+    for call in calls:
+        end = call.finished()
+        assert end.error is None
+        assert end.coverage.complete
+        ids = ids_of(call)
+        assert tuple(ids[: len(call.ids)]) == call.ids
+        assert len(call.readings) == len(ids) == end.coverage.tokens_run
+        same(call.readings, plain_readings(loaded, dictionary(), ids))
+
+
+def test_the_same_greedy_tokens_as_a_plain_model(run, llama):
+    loaded, _ = llama
+    call = run.call(prompt(3), new=12)
+    call.finished()
+    new = ids_of(call)[len(call.ids) :]
+    assert new
+    with torch.no_grad():
+        logits = loaded.model(input_ids=torch.tensor([[*call.ids, *new]])).logits[0]
+    assert logits[len(call.ids) - 1 : -1].argmax(-1).tolist() == new
+
+
+def test_a_prompt_longer_than_a_pass_runs_in_parts(run, llama):
+    loaded, _ = llama
+    ids = (prompt(7, 60) * 20)[:115]
+    call = run.call(ids, new=6)
+    assert call.finished().coverage.complete
+    assert len(call.observer.blocks) > 2
+    same(call.readings, plain_readings(loaded, dictionary(), ids_of(call)))
+
+
+def clamped_reference(loaded, sae, ids, clamp, begin=0):
+    """Greedy continuation and residuals with a clamp in the plain model, from a position on."""
+    unit = float(maxima()[clamp.feature])
+
+    def hook(_module, _args, out):
+        x = out[0] if isinstance(out, tuple) else out
+        a = encode_all(sae, x[0]).float()
+        which = torch.arange(len(a)) >= max(1, begin)
+        if clamp.where is Where.ACTIVE:
+            which &= a[:, clamp.feature] > 0
+        delta = (clamp.target * unit - a[:, clamp.feature])[:, None] * sae.decoder[clamp.feature][None]
+        edited = x + torch.where(which[:, None], delta, 0.0)[None]
+        return (edited, *out[1:]) if isinstance(out, tuple) else edited
+
+    handle = loaded.layers[LAYER].register_forward_hook(hook)
+    try:
+        with torch.no_grad():
+            return loaded.model(input_ids=torch.tensor([list(ids)])).logits[0]
+    finally:
+        handle.remove()
+
+
+@pytest.mark.parametrize("where", list(Where))
+def test_clamped_tokens_are_those_of_a_clamped_plain_model(run, llama, where):
+    loaded, _ = llama
+    often = (encode_all(dictionary(), residuals(loaded, prompt(5)))[1:] > 0).sum(0).argmax()
+    clamp = Clamp(int(often), -3.0, where)
+    call, free = (run.call(prompt(5), new=10, clamps=clamps) for clamps in ([clamp], []))
+    end = call.finished()
+    free.finished()
+    new = ids_of(call)[len(call.ids) :]
+    logits = clamped_reference(loaded, dictionary(), [*call.ids, *new], clamp)
+    assert logits[len(call.ids) - 1 : -1].argmax(-1).tolist() == new
+    assert ids_of(free) != ids_of(call), "the clamp changed nothing, so nothing was tested"
+    assert end.tokens_clamped > len(call.ids) // 3
+
+
+def test_a_clamp_leaves_the_neighbours_alone(run, llama):
+    loaded, _ = llama
+    alone = run.call(prompt(11), new=8)
+    alone.finished()
+    clamped = [run.call(prompt(20 + n), new=8, clamps=[Clamp(40, -3.0, Where.EVERYWHERE)]) for n in range(5)]
+    beside = run.call(prompt(11), new=8)
+    for call in (*clamped, beside):
+        call.finished()
+    assert ids_of(beside) == ids_of(alone)
+    same(beside.readings, plain_readings(loaded, dictionary(), ids_of(beside)))
+
+
+def test_block_withholds_what_it_found_and_frees_the_cache(run):
+    class Blocks(Recorder):
+        def observe(self, block):
+            super().observe(block)
+            return Decision(action=Action.BLOCK) if block.start > len(ids) else Decision()
+
+    ids = prompt(9)
+    call = run.call(ids, new=30, observer=Blocks())
+    end = call.finished()
+    assert end.reason is FinishReason.POLICY
+    assert end.tokens_generated == 1
+    assert end.coverage.tokens_run == len(ids) + 2
+    last = run.call(prompt(1), new=1)
+    last.finished()
+    assert run.engine.cache_used() < 0.2
+
+
+def test_suppression_clamps_from_the_next_pass_on(run, llama):
+    loaded, _ = llama
+    clamp = Clamp(40, -3.0, Where.EVERYWHERE)
+
+    class Suppresses(Recorder):
+        def observe(self, block):
+            super().observe(block)
+            return Decision(clamps=(clamp,), suppressing=("policy",), action=Action.SUPPRESS)
+
+    ids = prompt(5)
+    call = run.call(ids, new=10, observer=Suppresses())
+    call.finished()
+    new = ids_of(call)[len(ids) :]
+    logits = clamped_reference(loaded, dictionary(), [*ids, *new], clamp, begin=len(ids))
+    assert logits[len(ids) - 1 : -1].argmax(-1).tolist() == new
+
+
+def test_cancelled_requests_end_and_others_go_on(run, llama):
+    loaded, _ = llama
+    calls = [run.call(prompt(number), new=60) for number in range(12)]
+    for call in calls[::2]:
+        run.engine.cancel(f"r{run.count - 11 + calls.index(call)}")
+    reasons = [call.finished().reason for call in calls]
+    assert set(reasons[::2]) <= {FinishReason.CANCELLED, FinishReason.LENGTH, FinishReason.STOP}
+    assert FinishReason.CANCELLED in reasons[::2]
+    for call in calls[1::2]:
+        same(call.readings, plain_readings(loaded, dictionary(), ids_of(call)))
+
+
+def test_the_whole_context_can_be_used(run):
+    call = run.call(prompt(2), new=1000)
+    end = call.finished()
+    assert end.coverage.complete
+    assert end.reason in (FinishReason.LENGTH, FinishReason.STOP)
+
+
+class TestFaults:
+    """Whatever fails: no unscored token leaves, and nobody waits for ever."""
+
+    def test_a_tap_that_does_not_run(self, run, monkeypatch):
+        monkeypatch.setattr(run.tap, "apply", lambda x, buffers: None)
+        call = run.call(prompt(4))
+        end = call.finished()
+        assert end.reason is FinishReason.POLICY
+        assert not call.text
+        assert end.coverage.tokens_scored == 0
+        assert call.observer.failures == [Failure.TAP_MISSED]
+
+    def test_readings_that_are_no_numbers(self, run, monkeypatch):
+        apply = run.tap.apply
+
+        def broken(x, buffers):
+            found = apply(x, buffers)
+            buffers.readings[: len(x)] = torch.nan
+            return found
+
+        monkeypatch.setattr(run.tap, "apply", broken)
+        call = run.call(prompt(4))
+        assert call.finished().reason is FinishReason.POLICY
+        assert not call.text
+        assert call.observer.failures == [Failure.NON_FINITE]
+
+    def test_rows_of_another_request(self, run, monkeypatch):
+        from monitor.vllm import parts
+
+        real = parts.token_ids_of_pass
+        monkeypatch.setattr(parts, "token_ids_of_pass", lambda runner, rows: real(runner, rows)[::-1])
+        call = run.call(prompt(14))
+        assert call.finished().reason is FinishReason.POLICY
+        assert call.observer.failures == [Failure.ROW_MISMATCH]
+
+    def test_rules_that_crash(self, run):
+        class Crashes(Recorder):
+            def observe(self, block):
+                raise ValueError
+
+        call = run.call(prompt(4), observer=Crashes())
+        assert call.finished().reason is FinishReason.POLICY
+        assert not call.text
+
+    def test_the_engine_goes_on_afterwards(self, run, llama):
+        loaded, _ = llama
+        call = run.call(prompt(4))
+        assert call.finished().coverage.complete
+        same(call.readings, plain_readings(loaded, dictionary(), ids_of(call)))
+
+
+def test_requests_that_vllm_evicts_run_again_and_read_the_same(llama):
+    loaded, _ = llama
+    tight = {"num_gpu_blocks_override": 13}
+    with on_vllm(*llama, dictionary(), options=tight, limits=Limits(running=8, batch_tokens=96)) as run:
+        evicted = threading.Event()
+        scheduler = run.engine._batcher._core.scheduler
+        preempt = scheduler._preempt_request
+
+        def noted(*args, **kwargs):
+            evicted.set()
+            return preempt(*args, **kwargs)
+
+        scheduler._preempt_request = noted
+        calls = [run.call(prompt(30 + number, 40), new=70) for number in range(8)]
+        for call in calls:
+            end = call.finished()
+            assert end.coverage.complete
+            ids = ids_of(call)
+            assert len(call.readings) == len(ids)
+            same(call.readings, plain_readings(loaded, dictionary(), ids))
+        assert evicted.is_set(), "nothing was evicted, so nothing was tested"
+
+
+def test_a_scheduler_that_fails_ends_every_request(llama):
+    with on_vllm(*llama, dictionary()) as run:
+        calls = [run.call(prompt(number), new=60) for number in range(4)]
+        run.engine._batcher._core.scheduler.schedule = lambda *_a, **_k: 1 / 0
+        for call in calls:
+            end = call.finished()
+            assert end.error is not None or end.coverage.complete
+        assert not run.engine.healthy()
+
+
+@pytest.mark.parametrize("kind", [kind for kind in FAMILIES if kind != "llama"])
+def test_families_read_what_plain_passes_read(vllm, tmp_path, kind):
+    loaded = family(kind, tmp_path)
+    with on_vllm(loaded, tmp_path, dictionary(), clampable=[40]) as run:
+        calls = [run.call(prompt(number), new=4) for number in range(4)]
+        for call in calls:
+            assert call.finished().coverage.complete
+            same(call.readings, plain_readings(loaded, dictionary(), ids_of(call)))
+        clamp = Clamp(40, -3.0, Where.EVERYWHERE)
+        call = run.call(prompt(5), new=4, clamps=[clamp])
+        call.finished()
+        new = ids_of(call)[len(call.ids) :]
+        logits = clamped_reference(loaded, dictionary(), [*call.ids, *new], clamp)
+        assert logits[len(call.ids) - 1 : -1].argmax(-1).tolist() == new
+
+
+@pytest.mark.parametrize("kind", ["topk", "gated", "layer_norm"])
+def test_dictionaries_of_other_kinds(llama, kind):
+    loaded, _ = llama
+    sae = dictionary(kind)
+    with on_vllm(*llama, sae) as run:
+        call = run.call(prompt(6), new=4)
+        call.finished()
+        same(call.readings, plain_readings(loaded, sae, ids_of(call)))

@@ -1,0 +1,107 @@
+"""Passes of vLLM as the engine is told of them, without vLLM."""
+
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+
+from monitor.model.tap.span import Span
+from monitor.vllm.gate import Gate, PassPart
+
+
+@dataclass
+class Told:
+    """`Steps` that note what they are told."""
+
+    befores: list = field(default_factory=list)
+    afters: list = field(default_factory=list)
+    logits: list = field(default_factory=list)
+
+    def before(self, spans, rows):
+        self.befores.append((list(spans), rows))
+
+    def after(self, spans, tokens, ids):
+        self.afters.append((list(spans), list(tokens), list(ids)))
+
+    def draw(self, logits):
+        self.logits.append(logits)
+        return logits.argmax(-1)
+
+    def scored(self, request_id):
+        return 0
+
+    def plain(self, request_id):
+        return True
+
+
+@pytest.fixture
+def told():
+    return Told()
+
+
+@pytest.fixture
+def gate(told):
+    return Gate(told)
+
+
+def test_spans_follow_the_rows_of_the_pass(gate, told):
+    one, two = gate.admit("one", 5), gate.admit("two", 3)
+    gate.lay_out([PassPart(two, 3, 0), PassPart(one, 4, 0)], [7, 8, 9, 1, 2, 3, 4])
+    spans, rows = told.befores[0]
+    assert rows == 7
+    assert spans == [Span("two", 0, 3, 0, True), Span("one", 3, 4, 0, False)]
+    gate.passed({two: [50], one: []})
+    assert told.afters == [(spans, [50, None], [7, 8, 9, 1, 2, 3, 4])]
+    gate.lay_out([PassPart(two, 1, 3), PassPart(one, 1, 4)], [50, 5])
+    assert [span.draws for span in told.befores[1][0]] == [True, True]
+
+
+def test_logits_of_prompts_that_are_not_over_draw_nothing(gate, told):
+    one, two = gate.admit("one", 5), gate.admit("two", 3)
+    assert gate.draw(torch.zeros(2, 4)) is None
+    gate.lay_out([PassPart(one, 4, 0), PassPart(two, 3, 0)], [0] * 7)
+    logits = torch.eye(4)[[2, 3]]
+    assert gate.draw(logits).tolist() == [0, 3]
+    assert torch.equal(told.logits[0], logits[1:])
+
+
+def test_a_request_that_was_withdrawn_is_dropped_and_not_told_of(gate, told):
+    name = gate.admit("one", 3)
+    gate.lay_out([PassPart(name, 3, 0)], [1, 2, 3])
+    gate.withdraw("one")
+    gate.withdraw("one")
+    gate.passed({name: [5]})
+    assert told.afters[0][1] == [None]
+    assert gate.take_gone() == [name]
+    assert gate.take_gone() == []
+    assert gate.request_of(name) is None
+
+
+def test_an_id_that_comes_again_is_another_request(gate):
+    first = gate.admit("one", 3)
+    gate.withdraw("one")
+    assert gate.admit("one", 3) != first
+
+
+def test_a_pass_that_was_not_laid_out_is_an_error(gate):
+    with pytest.raises(RuntimeError, match="not laid out"):
+        gate.passed({})
+
+
+def test_more_tokens_than_expected_are_an_error(gate):
+    name = gate.admit("one", 5)
+    for drawn, part in (
+        ([4], PassPart(name, 3, 0)),
+        ([], PassPart(name, 5, 0)),
+        ([1, 2], PassPart(name, 5, 0)),
+    ):
+        gate.lay_out([part], [0] * part.count)
+        with pytest.raises(RuntimeError, match="expected"):
+            gate.passed({name: drawn})
+
+
+def test_without_a_memory_nothing_is_taken_from_a_cache(gate):
+    name = gate.admit("one", 64)
+    assert gate.reach(name, [b"a", b"b"], 64) == 0
+    with pytest.raises(RuntimeError, match="nobody keeps"):
+        gate.share(None, 32, 10)

@@ -1,0 +1,109 @@
+"""What this project relies on in vLLM; a failure here means that vLLM has changed."""
+
+import inspect
+
+import pytest
+
+from monitor.errors import ConfigurationError
+
+pytestmark = pytest.mark.slow
+
+
+def source(thing):
+    return inspect.getsource(thing)
+
+
+def test_the_version_was_tested(vllm):
+    vllm.check_version()
+    with pytest.raises(ConfigurationError, match=r"finds 0\.99\.0"):
+        vllm.check_version("0.99.0")
+
+
+def test_a_step_of_the_core(vllm):
+    step = source(vllm.EngineCore.step)
+    order = [
+        "self.scheduler.schedule(",
+        "self.model_executor.execute_model(",
+        "self.model_executor.sample_tokens(",
+        "self.scheduler.update_from_output(",
+    ]
+    places = [step.index(part) for part in order]
+    assert places == sorted(places)
+    assert {"preprocess_add_request", "add_request", "shutdown"} <= set(dir(vllm.EngineCore))
+
+
+def test_the_runner_lays_a_pass_out_before_it_calls_the_model(vllm):
+    from vllm.v1.worker.gpu_model_runner import GPUModelRunner
+
+    execute = source(GPUModelRunner.execute_model)
+    assert execute.index("self._update_states(") < execute.index("self._prepare_inputs(")
+    assert execute.index("self._prepare_inputs(") < execute.index("self._model_forward(")
+    assert execute.count("self._model_forward(") == 1
+    assert "req_ids = self.input_batch.req_ids" in execute
+    assert "tokens = [scheduler_output.num_scheduled_tokens[i] for i in req_ids]" in execute
+    assert "self.model(" in source(GPUModelRunner._model_forward)
+    prepare = source(GPUModelRunner._prepare_inputs)
+    assert "num_computed_tokens_cpu" in prepare
+    assert "self.input_ids.cpu" in prepare
+    assert "return self.sampler(" in source(GPUModelRunner._sample)
+
+
+def test_each_request_draws_from_the_last_of_its_rows(vllm):
+    from vllm.v1.worker.gpu_model_runner import GPUModelRunner
+
+    assert "logits_indices = query_start_loc - 1" in source(GPUModelRunner._prepare_inputs) or (
+        "logits_indices = query_start_loc[1:] - 1" in source(GPUModelRunner._prepare_inputs)
+    )
+
+
+def test_the_scheduler(vllm):
+    scheduler = vllm.Scheduler
+    for name in ("schedule", "update_from_output", "finish_requests", "has_requests", "get_kv_cache_usage"):
+        assert callable(getattr(scheduler, name))
+    assert "self.kv_cache_manager.get_computed_blocks(request)" in source(scheduler)
+    update = source(scheduler.update_from_output)
+    assert "if request is None or request.is_finished():" in update
+    made = source(scheduler.__init__)
+    for name in (
+        "self.vllm_config",
+        "self.cache_config",
+        "self.kv_cache_config",
+        "self.requests",
+        "self.running",
+    ):
+        assert name in made
+    assert "hash_block_size" in inspect.signature(scheduler.__init__).parameters
+
+
+def test_blocks_are_named_by_tokens_salt_and_what_came_before(vllm):
+    from vllm.v1.core import kv_cache_utils
+    from vllm.v1.core.kv_cache_manager import KVCacheManager
+    from vllm.v1.request import Request
+
+    assert "cache_salt" in source(kv_cache_utils.generate_block_hash_extra_keys)
+    hasher = source(kv_cache_utils.get_request_block_hasher)
+    assert "len(request.block_hashes) * hash_block_size" in hasher
+    assert "request.block_hashes[-1] if request.block_hashes else None" in hasher
+    assert "self.block_hashes.extend(self._block_hasher(self))" in source(Request.update_block_hashes)
+    assert {"empty_kv_cache_blocks"} <= set(source(KVCacheManager.__init__).replace("self.", "").split())
+    assert callable(KVCacheManager.create_kv_cache_blocks)
+    assert len(inspect.signature(KVCacheManager.get_computed_blocks).parameters) == 2
+
+
+def test_what_is_refused_is_called_by_its_setting(vllm):
+    from vllm.config import CacheConfig, ParallelConfig, SchedulerConfig, VllmConfig
+
+    fields = lambda kind: set(kind.__dataclass_fields__)  # noqa: E731
+    assert {"tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"} <= fields(ParallelConfig)
+    assert "async_scheduling" in fields(SchedulerConfig)
+    assert "kv_sharing_fast_prefill" in fields(CacheConfig)
+    assert {"speculative_config", "lora_config", "kv_transfer_config", "additional_config"} <= fields(
+        VllmConfig
+    )
+    assert hasattr(ParallelConfig, "use_ubatching")
+    assert "additional_config" in source(VllmConfig.compute_hash)
+
+
+def test_what_names_takes_from_the_engine_is_there(vllm):
+    for name in vllm.__all__:
+        assert hasattr(vllm, name)

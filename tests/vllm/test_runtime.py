@@ -1,0 +1,87 @@
+"""The whole server on vLLM: the tests of the built-in engine's server, over the same sockets."""
+
+import json
+import urllib.request
+from dataclasses import dataclass
+
+import pytest
+
+from monitor.http.door import HttpDoor
+from monitor.rpc.assembly import assemble
+from monitor.rpc.server import Server, run_in_background
+from monitor.settings import load_settings
+from monitor.v1 import monitor_pb2 as pb
+from tests.rpc.conftest import DEADLINE, connected, fails
+from tests.rpc.pairs import SPEAKS, demo_scene
+from tests.rpc.test_end_to_end import (
+    Live,
+    test_a_cancelled_generation_leaves_the_server_serving,
+    test_a_clamp_reports_what_is_left_of_the_feature,
+    test_a_conversation_is_answered,
+    test_a_text_that_speaks_of_it_matches_and_another_does_not,
+    test_many_calls_of_every_kind_at_once,
+    test_metrics_moved,
+    test_readings_equal_a_plain_forward_of_the_text_alone,
+    test_sampling_with_a_seed_can_be_repeated,
+    test_stream_and_single_answer_agree,
+    test_unknown_features_and_long_texts_are_bad_requests,
+)
+
+SHARED = (
+    test_a_text_that_speaks_of_it_matches_and_another_does_not,
+    test_readings_equal_a_plain_forward_of_the_text_alone,
+    test_stream_and_single_answer_agree,
+    test_a_conversation_is_answered,
+    test_a_clamp_reports_what_is_left_of_the_feature,
+    test_sampling_with_a_seed_can_be_repeated,
+    test_many_calls_of_every_kind_at_once,
+    test_unknown_features_and_long_texts_are_bad_requests,
+    test_a_cancelled_generation_leaves_the_server_serving,
+    test_metrics_moved,
+)
+"""Tests of the server with the built-in engine, which pytest finds here and gives the server below."""
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+EAGER = {"enforce_eager": True, "block_size": 32}
+
+
+@dataclass
+class LiveDoors(Live):
+    """With an HTTP door."""
+
+    http: str
+
+    def post(self, path, **body):
+        request = urllib.request.Request(
+            f"{self.http}{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=DEADLINE) as answer:
+            return json.loads(answer.read())
+
+
+@pytest.fixture(scope="module")
+def live(vllm, tmp_path_factory):
+    scene = demo_scene(tmp_path_factory.mktemp("demo"))
+    flags = scene.flags | {
+        "engine": "vllm",
+        "vllm_options": EAGER,
+        "max_running": 16,
+        "http_listen": "127.0.0.1:0",
+    }
+    chosen = load_settings(flags)
+    server = Server(chosen, *assemble(chosen), door=HttpDoor)
+    with run_in_background(server, 5.0) as addresses, connected(addresses.grpc) as channel:
+        yield LiveDoors(scene, addresses.metrics, channel, addresses.http)
+
+
+def test_inspecting_is_refused_with_what_to_do_instead(live):
+    with fails("FAILED_PRECONDITION") as error:
+        live.stub.Inspect(pb.InspectRequest(input=pb.Input(text=SPEAKS), top_k=4), timeout=DEADLINE)
+    assert "built-in engine" in error[0].details()
+
+
+def test_the_openai_door_answers_and_is_scored(live):
+    answer = live.post("/v1/completions", model="any", prompt=SPEAKS, max_tokens=8, temperature=0)
+    whole = live.generate(SPEAKS, max_new_tokens=8)
+    assert answer["choices"][0]["text"] == whole.text
+    assert answer["usage"]["completion_tokens"] == 8
