@@ -198,9 +198,8 @@ class Runs:
     ) -> AsyncIterator[Generation]:
         """Begin a generation. Leaving the context before `released` was None ends it.
 
-        `prompt` is given where somebody else has tokenised the input. `readings` keeps those of its tokens in its trail.
-
-        Raises on leaving what the caller is to see instead of an ending.
+        `prompt` is given where somebody else has tokenised the input. `readings` keeps those of its tokens in its
+        trail. Raises on leaving what the caller is to see instead of an ending.
         """
         with self._active.using() as now:
             job, run, entry = await self._begin(asked, now, prompt, readings)

@@ -130,7 +130,7 @@ class CoreRuntime(Runtime):
     def _make_batcher(self, limits: Limits, steps: SharedSteps, seat: Seat) -> CoreBatching:
         return CoreBatcher(limits, steps, self._options, seat)
 
-    def _make_scorer(self, limits: Limits, waiting: int, streams: bool) -> CoreScorer:  # type: ignore[override]
+    def _make_scorer(self, limits: Limits, waiting: int, streams: int) -> CoreScorer:  # type: ignore[override]
         return CoreScorer(self.loaded, self._running_batcher, waiting=waiting)
 
     def _running_batcher(self) -> TextBatching:
