@@ -14,7 +14,9 @@ What another server writes is scored while it writes it, and comes out as far as
         print(stream.final.verdict)
 
 `ChatMonitor` does that for chats with a server of the OpenAI API, and `guarded_verdict` reads what a guard says of an
-answer. `AsyncClient` makes the same calls under asyncio. Answers are the messages of `monitor.v1.monitor_pb2`, described in
+answer.
+
+`AsyncClient` makes the same calls under asyncio. Answers are the messages of `monitor.v1.monitor_pb2`, described in
 `protos/monitor/v1/monitor.proto`. A call that fails raises `CallFailed`, a server that cannot be reached `Unreachable`;
 both are `MonitorError`. A call that the server turned away (UNAVAILABLE, RESOURCE_EXHAUSTED) is tried again three
 times, after the time that the server asks for.
