@@ -25,7 +25,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from monitor.errors import ConfigurationError, MonitorError
 from monitor.http.calls import PEER, HttpCalls
 from monitor.http.contracts import detectors, litellm, webhook
-from monitor.http.contracts.judgement import Judge
+from monitor.http.contracts.judgement import ContractJudge
 from monitor.http.errors import HttpError, answer
 from monitor.http.openai.api import OpenAiApi, ServedModel
 from monitor.pairs.registry import named
@@ -119,8 +119,8 @@ def application(settings: Settings, parts: DoorParts) -> ASGIApp:
     runtime = parts.runtime
     model = ServedModel(served_name(settings), runtime.context, int(time.time()), runtime.token_texts)
 
-    def judge(contract: str) -> Judge:
-        return Judge(parts.runs, parts.waits, contract)
+    def judge(contract: str) -> ContractJudge:
+        return ContractJudge(parts.runs, parts.waits, contract)
 
     routes = [
         *OpenAiApi(calls, parts.runs, parts.active, model).routes(),

@@ -28,7 +28,7 @@ from monitor.rpc.ports import ModelRuntime, RequestJudge, TokenisedPrompt
 from monitor.rpc.runs import Runs, refuse_unread
 from monitor.rpc.verdict import conclude, refusal, shown
 from monitor.rpc.wire.requests import Input
-from monitor.telemetry.metrics.guard import Result
+from monitor.telemetry.metrics.guard import WaitResult
 from monitor.telemetry.metrics.metrics import Metrics
 
 _PORTION = 4096
@@ -98,7 +98,7 @@ class AnswerWatch:
         return self._action is Action.BLOCK
 
     @property
-    def result(self) -> Result:
+    def result(self) -> WaitResult:
         """What became of it so far, as a label of metrics."""
         if self._lost or self._unreadable:
             return "not_scored"

@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from monitor.errors import BadRequest, MonitoringFailed, NotFound, Violation
 from monitor.http.calls import Exchange, HttpCalls, ending_with
-from monitor.http.contracts.judgement import Judge, Judged, conversation, enforced, unknown, whole
+from monitor.http.contracts.judgement import ContractJudge, Judged, conversation, enforced, unknown, whole
 from monitor.http.errors import ErrorAnswer
 from monitor.http.openai.moderations import scaled
 from monitor.policy.policy import Policy
@@ -34,7 +34,9 @@ _MOST = 64
 class Detectors:
     """The three endpoints."""
 
-    def __init__(self, calls: HttpCalls, judge: Judge, active: ActivePolicies, runtime: ModelRuntime) -> None:
+    def __init__(
+        self, calls: HttpCalls, judge: ContractJudge, active: ActivePolicies, runtime: ModelRuntime
+    ) -> None:
         self._calls, self._judge, self._active, self._runtime = calls, judge, active, runtime
 
     def routes(self) -> list[Route]:

@@ -21,7 +21,7 @@ from monitor.rpc.error_status import REFUSED_TEXT
 from monitor.rpc.runs import Runs, Scored
 from monitor.rpc.verdict import refusal
 from monitor.rpc.wire.requests import Input
-from monitor.telemetry.metrics.guard import Result, WaitMetrics
+from monitor.telemetry.metrics.guard import WaitMetrics, WaitResult
 
 _ROLES = {"system": "system", "developer": "system", "assistant": "assistant"}
 """Roles that every chat template knows. What tools return was written neither by the model nor by the operator."""
@@ -54,7 +54,7 @@ class Judged:
         return [] if self.scored is None else [self.scored.verdict]
 
 
-class Judge:
+class ContractJudge:
     """Scores texts for one contract."""
 
     def __init__(self, runs: Runs, waits: WaitMetrics, contract: str) -> None:
@@ -71,7 +71,7 @@ class Judge:
         return found
 
 
-def _result(found: Sequence[Judged]) -> Result:
+def _result(found: Sequence[Judged]) -> WaitResult:
     if not found or unknown(found):
         return "not_scored"
     return "blocked" if any(one.blocked for one in found) else "passed"

@@ -13,7 +13,7 @@ from typing import Any
 from starlette.routing import Route
 
 from monitor.http.calls import Exchange, HttpCalls, ending_with
-from monitor.http.contracts.judgement import Judge, conversation, described, whole
+from monitor.http.contracts.judgement import ContractJudge, conversation, described, whole
 from monitor.http.fields import Fields
 from monitor.http.openai import verdicts
 from monitor.http.openai.requests import EXTENSION, Extension, extension_in
@@ -35,7 +35,7 @@ _LABELS = {
 class LiteLlmGuardrail:
     """The endpoint."""
 
-    def __init__(self, calls: HttpCalls, judge: Judge, active: ActivePolicies) -> None:
+    def __init__(self, calls: HttpCalls, judge: ContractJudge, active: ActivePolicies) -> None:
         self._calls, self._judge, self._active = calls, judge, active
 
     def routes(self) -> list[Route]:

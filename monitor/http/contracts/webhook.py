@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from monitor.errors import BadRequest, Violation
 from monitor.http.calls import Exchange, HttpCalls, ending_with
-from monitor.http.contracts.judgement import Judge, Judged, conversation, whole
+from monitor.http.contracts.judgement import ContractJudge, Judged, conversation, whole
 from monitor.http.errors import ErrorAnswer
 from monitor.rpc.wire.requests import Input
 
@@ -26,7 +26,7 @@ _FORBIDDEN = 403
 class GuardrailWebhook:
     """The two endpoints."""
 
-    def __init__(self, calls: HttpCalls, judge: Judge) -> None:
+    def __init__(self, calls: HttpCalls, judge: ContractJudge) -> None:
         self._calls, self._judge = calls, judge
 
     def routes(self) -> list[Route]:

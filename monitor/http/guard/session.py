@@ -12,7 +12,7 @@ from monitor.http.openai import verdicts
 from monitor.records import FinishReason, Phase, Verdict
 from monitor.rpc.watches import AnswerWatch, WatchEnding, Watches
 from monitor.rpc.wire.requests import Input
-from monitor.telemetry.metrics.guard import Result, WaitMetrics
+from monitor.telemetry.metrics.guard import WaitMetrics, WaitResult
 
 UPSTREAM_EXTENSION = "sae_monitor_upstream"
 """What our own extension is renamed to where the upstream server sends one: it is not the guard's word."""
@@ -135,7 +135,7 @@ class GuardSession:
     def waiting(self, phase: Phase, *watches: AnswerWatch) -> AbstractContextManager[None]:
         """Measure the time of the block, in which text of these watches waits for its score."""
 
-        def result() -> Result:
+        def result() -> WaitResult:
             found = {watch.result for watch in watches}
             return next((one for one in ("not_scored", "blocked") if one in found), "passed")  # type: ignore[return-value]
 

@@ -18,8 +18,8 @@ MODES = tuple(holding.value for holding in Holding)
 """Values of the label `mode`: when streamed text may leave."""
 CONTRACTS = ("guard", "envoy", "score_stream", "litellm", "webhook", "detectors")
 """Values of the label `contract`: through which door text comes that another server is asked or writes."""
-Result = Literal["passed", "blocked", "not_scored"]
-RESULTS: tuple[Result, ...] = ("passed", "blocked", "not_scored")
+WaitResult = Literal["passed", "blocked", "not_scored"]
+RESULTS: tuple[WaitResult, ...] = ("passed", "blocked", "not_scored")
 """Values of the label `result`: what became of text that waited. All policies read it at once, in one pass."""
 
 
@@ -52,7 +52,7 @@ class WaitMetrics:
                 self._unread.labels(contract, mode)
 
     @contextmanager
-    def waiting(self, contract: str, phase: Phase, result: Callable[[], Result]) -> Iterator[None]:
+    def waiting(self, contract: str, phase: Phase, result: Callable[[], WaitResult]) -> Iterator[None]:
         """Measure the time of the block, in which text of a phase waits; `result` says afterwards what became of it."""
         begun = time.perf_counter()
         try:
