@@ -1,9 +1,9 @@
 """What a guard adds to a stream: `python -m monitor.bench.guard`.
 
-A recorded server writes the same words to everybody. Streams go to it directly, then through `sae-monitor guard` in each
-mode, in a process of its own, and to ScoreStream with the same pieces. Printed are the time to the first piece and the
-time between pieces, p50 and p99, and what each adds to the bare server. Then many streams run at once. The exit code is
-1 where one is lost, gets another's text, or has a verdict that is not complete.
+A recorded server writes the same words to everybody, behind what was asked. Streams go to it directly, then through
+`sae-monitor guard` in each mode, in a process of its own, and to ScoreStream with the same pieces. Printed are the time
+to the first piece and the time between pieces, p50 and p99, and what each adds to the bare server. Then many streams
+run at once. The exit code is 1 where one is lost, gets another's text, or has a verdict that is not complete.
 """
 
 from __future__ import annotations
