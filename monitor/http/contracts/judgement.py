@@ -23,8 +23,15 @@ from monitor.rpc.verdict import refusal
 from monitor.rpc.wire.requests import Input
 from monitor.telemetry.metrics.guard import WaitMetrics, WaitResult
 
-_ROLES = {"system": "system", "developer": "system", "assistant": "assistant"}
-"""Roles that every chat template knows. What tools return was written neither by the model nor by the operator."""
+_ROLES = {
+    "system": "system",
+    "developer": "system",
+    "assistant": "assistant",
+    "tool": "tool",
+    "function": "tool",
+}
+"""Roles as chat templates call them; all others are the caller's. So is what tools return where the template knows no
+tools: neither the model nor the operator wrote it."""
 BLOCKED_TEXT = "the content violates a policy"
 """Why something was blocked, where the policy says nothing."""
 
