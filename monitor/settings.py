@@ -460,6 +460,10 @@ class Settings(BaseSettings):
     """Share of requests that are traced, from 0 to 1. A caller whose headers contain a traceparent decides for its
     own requests."""
 
+    trace_findings: bool = False
+    """Say in traces what was detected in the names of OpenTelemetry's draft for guardrails too (gen_ai.security.*,
+    event gen_ai.security.finding). The draft may still change, and these names with it."""
+
     # In front of another server
 
     upstream: Annotated[str, AfterValidator(_checked_url)] | None = None

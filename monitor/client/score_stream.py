@@ -149,11 +149,14 @@ class ScoreStream:
     def _ended(self) -> None:
         """Let gRPC's own thread, which waits for messages, go."""
         self._over.set()
-        try:
-            self._out.put_nowait(None)
-        except queue.Full:
-            self._out.get_nowait()
-            self._out.put(None)
+        while True:
+            try:
+                self._out.put_nowait(None)
+            except queue.Full:
+                with suppress(queue.Empty):
+                    self._out.get_nowait()
+            else:
+                return
 
 
 class AsyncScoreStream:

@@ -25,6 +25,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from monitor.errors import ConfigurationError, MonitorError
 from monitor.http.calls import PEER, HttpCalls
 from monitor.http.contracts import detectors, litellm, webhook
+from monitor.http.contracts.judgement import ContractJudge
 from monitor.http.errors import HttpError, answer
 from monitor.http.openai.api import OpenAiApi, ServedModel
 from monitor.pairs.registry import named
@@ -120,11 +121,14 @@ def application(settings: Settings, parts: DoorParts) -> ASGIApp:
     runtime = parts.runtime
     model = ServedModel(served_name(settings), runtime.context, int(time.time()), runtime.token_texts)
 
+    def judge(contract: str) -> ContractJudge:
+        return ContractJudge(parts.runs, parts.waits, contract)
+
     routes = [
         *OpenAiApi(calls, parts.runs, parts.active, model).routes(),
-        *litellm.LiteLlmGuardrail(calls, parts.runs, parts.active).routes(),
-        *webhook.GuardrailWebhook(calls, parts.runs).routes(),
-        *detectors.Detectors(calls, parts.runs, parts.active, parts.runtime).routes(),
+        *litellm.LiteLlmGuardrail(calls, judge("litellm"), parts.active).routes(),
+        *webhook.GuardrailWebhook(calls, judge("webhook")).routes(),
+        *detectors.Detectors(calls, judge("detectors"), parts.active, parts.runtime).routes(),
     ]
     return app_of(routes, settings, parts)
 

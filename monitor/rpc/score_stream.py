@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from monitor.errors import BadRequest, TooLong, Violation
-from monitor.records import FinishReason
+from monitor.records import FinishReason, Phase
 from monitor.rpc.access.call_interceptor import Context, current_call
 from monitor.rpc.watches import AnswerWatch, WatchEnding, Watches
 from monitor.rpc.wire import enums, requests, responses
 from monitor.rpc.wire.requests import Input, InputLimits, StreamStart
+from monitor.telemetry.metrics.guard import WaitMetrics
 from monitor.v1 import monitor_pb2 as pb
 
 _AHEAD = 8
@@ -40,8 +41,8 @@ class StreamTimes(NamedTuple):
 class ScoreStreams:
     """The method ScoreStream of one server."""
 
-    def __init__(self, watches: Watches, limits: InputLimits, times: StreamTimes) -> None:
-        self._watches, self._limits, self._times = watches, limits, times
+    def __init__(self, watches: Watches, limits: InputLimits, times: StreamTimes, waits: WaitMetrics) -> None:
+        self._watches, self._limits, self._times, self._waits = watches, limits, times, waits
 
     async def serve(self, messages: AsyncIterator[pb.ScoreStreamRequest], context: Context) -> None:
         """Serve one call. Raises what its caller is to see instead of a verdict."""
@@ -53,7 +54,7 @@ class ScoreStreams:
             async with self._watches.open(
                 prompt.asked(), seconds=self._times.read, expected=start.expected
             ) as watch:
-                stream = _AnswerStream(watch, start, context, self._times.settle)
+                stream = _AnswerStream(watch, start, context, self._times.settle, self._waits)
                 await stream.run(arrivals, prompt.rest)
                 ending = stream.conclude()
             # Only now: the decision is in the log.
@@ -185,8 +186,16 @@ class _Shown:
 class _AnswerStream:
     """The answer of one call."""
 
-    def __init__(self, watch: AnswerWatch, start: StreamStart, context: Context, settle: float) -> None:
+    def __init__(
+        self,
+        watch: AnswerWatch,
+        start: StreamStart,
+        context: Context,
+        settle: float,
+        waits: WaitMetrics,
+    ) -> None:
         self._watch, self._start, self._context, self._settle = watch, start, context, settle
+        self._waits = waits
         self._request_id = current_call().request_id
         self._part: str | None = None
         self._breaks: list[int] = []
@@ -202,7 +211,8 @@ class _AnswerStream:
 
     async def run(self, arrivals: _Arrivals, first: Sequence[pb.ScoreStreamRequest]) -> None:
         """Read the prompt, then the answer as it comes, up to its end or to where a rule blocks it."""
-        await self._watch.prompt()
+        with self._waiting(Phase.PROMPT):
+            await self._watch.prompt()
         await self._tell(always=True)
         batch = list(first)
         while not self._watch.blocked:
@@ -220,6 +230,7 @@ class _AnswerStream:
 
     def conclude(self) -> WatchEnding:
         """The verdict. Raises MonitoringFailed where something was not scored and a policy is closed."""
+        self._waits.left_unread("score_stream", self._start.holding.value, self._unread)
         return self._watch.conclude(self._finish or FinishReason.STOP)
 
     def final(self, ending: WatchEnding) -> pb.ScoreStreamResponse:
@@ -276,8 +287,12 @@ class _AnswerStream:
         watch, holding = self._watch, self._start.holding
         due = watch.tokens - self._checked >= self._start.sample_tokens
         if everything or holding.holds or (holding.samples and due):
-            await watch.caught_up()
+            with self._waiting(Phase.RESPONSE):
+                await watch.caught_up()
             self._checked = watch.tokens
+
+    def _waiting(self, phase: Phase) -> AbstractContextManager[None]:
+        return self._waits.waiting("score_stream", phase, lambda: self._watch.result)
 
     async def _tell(self, *, always: bool = False) -> None:
         """Say what fired, and how much of the answer may be shown now."""

@@ -41,6 +41,7 @@ from monitor.rpc.watches import Watches
 from monitor.rpc.wire.requests import InputLimits
 from monitor.settings import Settings, split_address
 from monitor.telemetry.logs import configure, guard_libraries, places
+from monitor.telemetry.metrics.guard import WaitMetrics
 from monitor.telemetry.metrics.http import MetricsServer
 from monitor.telemetry.metrics.metrics import Metrics
 from monitor.telemetry.metrics.security import SecurityMetrics
@@ -87,6 +88,7 @@ class DoorParts(NamedTuple):
     limits: TimeLimits
     traces: Tracing
     metrics: Metrics
+    waits: WaitMetrics
     security: SecurityMetrics
     books: DecisionRecorder
     """The log of decisions, and the feed of those that happen."""
@@ -170,6 +172,8 @@ class Server:
             runtime, self._active, self._calls, metrics, self._decisions, self._tokenising, limits
         )
         self.watches = Watches(runtime, self._active, self._calls, metrics, self.runs)
+        self._waits = WaitMetrics(metrics.registry)
+        self._waits.serves("score_stream")
         times = StreamTimes(settings.guard_read_seconds, settings.guard_settle_seconds)
         self._servicer = MonitorServicer(
             runtime,
@@ -178,7 +182,7 @@ class Server:
             self.runs,
             self._decisions,
             self._inspecting,
-            ScoreStreams(self.watches, limits, times),
+            ScoreStreams(self.watches, limits, times, self._waits),
         )
 
     async def start(self) -> Addresses:
@@ -230,6 +234,7 @@ class Server:
             self._access.limits,
             self._access.traces,
             self._metrics,
+            self._waits,
             self._access.security,
             self._decisions,
             self._inspecting,

@@ -28,6 +28,7 @@ from monitor.rpc.ports import ModelRuntime, RequestJudge, TokenisedPrompt
 from monitor.rpc.runs import Runs, refuse_unread
 from monitor.rpc.verdict import conclude, refusal, shown
 from monitor.rpc.wire.requests import Input
+from monitor.telemetry.metrics.guard import WaitResult
 from monitor.telemetry.metrics.metrics import Metrics
 
 _PORTION = 4096
@@ -85,6 +86,7 @@ class AnswerWatch:
         self._action = judge.action
         self._lost = False
         """True where nothing more of it is read."""
+        self._unreadable = False
         self._found: list[Detection] = []
         self._stop: int | None = None
         """First character that a rule withholds."""
@@ -94,6 +96,13 @@ class AnswerWatch:
     def blocked(self) -> bool:
         """True where nothing more may leave: a rule blocks it, or it was not scored and a policy is closed."""
         return self._action is Action.BLOCK
+
+    @property
+    def result(self) -> WaitResult:
+        """What became of it so far, as a label of metrics."""
+        if self._lost or self._unreadable:
+            return "not_scored"
+        return "blocked" if self.blocked else "passed"
 
     @property
     def allowed(self) -> int:
@@ -192,6 +201,7 @@ class AnswerWatch:
 
     def unreadable(self) -> None:
         """Something of the answer is not text, and cannot be scored."""
+        self._unreadable = True
         self._fail(Failure.LEFT_OUT)
 
     def read_from(self, box: Mailbox[StreamRead]) -> None:

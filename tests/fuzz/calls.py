@@ -66,6 +66,13 @@ def _seeds() -> list[bytes]:
     return seeds
 
 
+def _streamed(message: Any) -> Any:
+    """A message of ScoreStream, which may be the first, one between, or the last."""
+    if message.WhichOneof("event") == "begin":
+        return requests.stream_start(message)
+    return requests.stream_piece(message) or requests.stream_end(message)
+
+
 class Wire(BytesTarget):
     """Messages to records: everything that is checked without a model. The first byte chooses the method."""
 
@@ -75,6 +82,7 @@ class Wire(BytesTarget):
         "InspectRequest": requests.inspection,
         "GenerateRequest": lambda message: requests.generation(message.generation),
         "GenerateStreamRequest": lambda message: requests.generation(message.generation),
+        "ScoreStreamRequest": _streamed,
     }
 
     def corpus(self) -> Sequence[bytes]:

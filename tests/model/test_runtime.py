@@ -113,7 +113,7 @@ def test_a_model_that_only_reads_lets_go_of_what_it_does_not_need(folders: tuple
     wanted = encode_all(
         parts.dictionary.autoencoder, Harvester(parts.loaded, 1).residuals(torch.tensor([ids]))[0]
     )
-    runtime = Runtime(parts, WatchPlan((4, 9)), limits=Limits(running=0), reads_only=True, streams=True)
+    runtime = Runtime(parts, WatchPlan((4, 9)), limits=Limits(running=0), reads_only=True, streams=8)
     runtime.start()
     try:
         assert len(parts.loaded.layers) == 2

@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from monitor.errors import BadRequest, MonitoringFailed, NotFound, Violation
 from monitor.http.calls import Exchange, HttpCalls, ending_with
-from monitor.http.contracts.judgement import Judged, conversation, enforced, judged, unknown, whole
+from monitor.http.contracts.judgement import ContractJudge, Judged, conversation, enforced, unknown, whole
 from monitor.http.errors import ErrorAnswer
 from monitor.http.openai.moderations import scaled
 from monitor.policy.policy import Policy
@@ -22,7 +22,6 @@ from monitor.records import Detection, Failure, Phase
 from monitor.rpc.error_status import REFUSED_TEXT
 from monitor.rpc.policies import ActivePolicies
 from monitor.rpc.ports import ModelRuntime
-from monitor.rpc.runs import Runs
 from monitor.rpc.wire.requests import Input
 
 METHODS = ("DetectContents", "DetectChat", "DetectGeneration")
@@ -35,8 +34,10 @@ _MOST = 64
 class Detectors:
     """The three endpoints."""
 
-    def __init__(self, calls: HttpCalls, runs: Runs, active: ActivePolicies, runtime: ModelRuntime) -> None:
-        self._calls, self._runs, self._active, self._runtime = calls, runs, active, runtime
+    def __init__(
+        self, calls: HttpCalls, judge: ContractJudge, active: ActivePolicies, runtime: ModelRuntime
+    ) -> None:
+        self._calls, self._judge, self._active, self._runtime = calls, judge, active, runtime
 
     def routes(self) -> list[Route]:
         """Their paths."""
@@ -81,7 +82,7 @@ class Detectors:
 
     async def _judged(self, exchange: Exchange, inputs: Sequence[Input]) -> list[Judged]:
         with ending_with(exchange):
-            found = await judged(self._runs, inputs)
+            found = await self._judge(inputs)
         if unknown(found):
             # An empty list would say that the text is clean.
             raise MonitoringFailed(REFUSED_TEXT, Failure.INCOMPLETE)

@@ -16,14 +16,22 @@ from typing import Any
 from monitor.errors import BadRequest, MonitoringFailed, TooLong
 from monitor.http.calls import together
 from monitor.http.fields import encodable
-from monitor.records import Action, Mode, Status, Verdict
+from monitor.records import Action, Mode, Phase, Status, Verdict
 from monitor.rpc.error_status import REFUSED_TEXT
 from monitor.rpc.runs import Runs, Scored
 from monitor.rpc.verdict import refusal
 from monitor.rpc.wire.requests import Input
+from monitor.telemetry.metrics.guard import WaitMetrics, WaitResult
 
-_ROLES = {"system": "system", "developer": "system", "assistant": "assistant"}
-"""Roles that every chat template knows. What tools return was written neither by the model nor by the operator."""
+_ROLES = {
+    "system": "system",
+    "developer": "system",
+    "assistant": "assistant",
+    "tool": "tool",
+    "function": "tool",
+}
+"""Roles as chat templates call them; all others are the caller's. So is what tools return where the template knows no
+tools: neither the model nor the operator wrote it."""
 BLOCKED_TEXT = "the content violates a policy"
 """Why something was blocked, where the policy says nothing."""
 
@@ -53,9 +61,27 @@ class Judged:
         return [] if self.scored is None else [self.scored.verdict]
 
 
-async def judged(runs: Runs, inputs: Sequence[Input]) -> list[Judged]:
-    """Score all inputs at once, each as a conversation where the model's chat template takes it, else as text."""
-    return await together([partial(_judged, runs, given) for given in inputs])
+class ContractJudge:
+    """Scores texts for one contract."""
+
+    def __init__(self, runs: Runs, waits: WaitMetrics, contract: str) -> None:
+        """`contract` is a label of metrics."""
+        self._runs, self._waits, self._contract = runs, waits, contract
+        waits.serves(contract)
+
+    async def __call__(self, inputs: Sequence[Input]) -> list[Judged]:
+        """Score all inputs at once, each as a conversation where the model's chat template takes it, else as text."""
+        found: list[Judged] = []
+        phase = Phase.RESPONSE if any(given.answer for given in inputs) else Phase.PROMPT
+        with self._waits.waiting(self._contract, phase, lambda: _result(found)):
+            found += await together([partial(_judged, self._runs, given) for given in inputs])
+        return found
+
+
+def _result(found: Sequence[Judged]) -> WaitResult:
+    if not found or unknown(found):
+        return "not_scored"
+    return "blocked" if any(one.blocked for one in found) else "passed"
 
 
 async def _judged(runs: Runs, given: Input) -> Judged:

@@ -13,12 +13,11 @@ from typing import Any
 from starlette.routing import Route
 
 from monitor.http.calls import Exchange, HttpCalls, ending_with
-from monitor.http.contracts.judgement import conversation, described, judged, whole
+from monitor.http.contracts.judgement import ContractJudge, conversation, described, whole
 from monitor.http.fields import Fields
 from monitor.http.openai import verdicts
 from monitor.http.openai.requests import EXTENSION, Extension, extension_in
 from monitor.rpc.policies import ActivePolicies
-from monitor.rpc.runs import Runs
 from monitor.rpc.wire.problems import Problems
 from monitor.rpc.wire.requests import LONGEST_LABEL, Input
 
@@ -36,8 +35,8 @@ _LABELS = {
 class LiteLlmGuardrail:
     """The endpoint."""
 
-    def __init__(self, calls: HttpCalls, runs: Runs, active: ActivePolicies) -> None:
-        self._calls, self._runs, self._active = calls, runs, active
+    def __init__(self, calls: HttpCalls, judge: ContractJudge, active: ActivePolicies) -> None:
+        self._calls, self._judge, self._active = calls, judge, active
 
     def routes(self) -> list[Route]:
         """Its path."""
@@ -47,7 +46,7 @@ class LiteLlmGuardrail:
     async def _check(self, exchange: Exchange) -> None:
         inputs = read(await self._calls.read(exchange))
         with ending_with(exchange):
-            found = await judged(self._runs, inputs)
+            found = await self._judge(inputs)
         said = [verdict for one in found for verdict in one.verdicts]
         blocked = next((one for one in found if one.blocked), None)
         content: dict[str, Any] = {"action": "NONE" if blocked is None else "BLOCKED"}

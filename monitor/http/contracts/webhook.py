@@ -15,9 +15,8 @@ from starlette.routing import Route
 
 from monitor.errors import BadRequest, Violation
 from monitor.http.calls import Exchange, HttpCalls, ending_with
-from monitor.http.contracts.judgement import Judged, conversation, judged, whole
+from monitor.http.contracts.judgement import ContractJudge, Judged, conversation, whole
 from monitor.http.errors import ErrorAnswer
-from monitor.rpc.runs import Runs
 from monitor.rpc.wire.requests import Input
 
 METHODS = ("WebhookRequest", "WebhookResponse")
@@ -27,8 +26,8 @@ _FORBIDDEN = 403
 class GuardrailWebhook:
     """The two endpoints."""
 
-    def __init__(self, calls: HttpCalls, runs: Runs) -> None:
-        self._calls, self._runs = calls, runs
+    def __init__(self, calls: HttpCalls, judge: ContractJudge) -> None:
+        self._calls, self._judge = calls, judge
 
     def routes(self) -> list[Route]:
         """Their paths."""
@@ -45,7 +44,7 @@ class GuardrailWebhook:
             raise BadRequest(Violation("body.messages", "hold no text; send at least one message"))
         asked = Input("body.messages", list(talk.turns), truncate=False, unread=talk.unread)
         with ending_with(exchange):
-            (found,) = await judged(self._runs, [asked])
+            (found,) = await self._judge([asked])
         await exchange.json({"action": _rejected(found) if found.blocked else _passed(found)})
 
     async def _response(self, exchange: Exchange) -> None:
@@ -53,7 +52,7 @@ class GuardrailWebhook:
         messages = [_message(choice) for choice in choices]
         inputs = [_answer(message) for message in messages]
         with ending_with(exchange):
-            found = iter(await judged(self._runs, [given for given in inputs if given is not None]))
+            found = iter(await self._judge([given for given in inputs if given is not None]))
         results = [None if given is None else next(found) for given in inputs]
         if not any(result is not None and result.blocked for result in results):
             passed = next((result for result in results if result is not None), None)

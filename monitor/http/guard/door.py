@@ -47,11 +47,13 @@ class GuardDoor(HttpDoor):
         metrics = GuardMetrics(parts.metrics.registry)
         if settings.envoy:
             parts.metrics.methods(ENVOY_METHODS, parts.codes)
+            parts.waits.serves("envoy")
             parts.add_envoy(envoy_application(settings, parts, metrics))
         if settings.upstream is None:
             return app_of([], settings, parts)
         self.upstream = Upstream(settings)
         parts.metrics.methods(METHODS, parts.codes)
+        parts.waits.serves("guard")
         return guard_application(settings, parts, self.upstream, metrics)
 
     async def stop(self, grace: float) -> None:
@@ -108,6 +110,7 @@ def _proxy(
         upstream,
         mode,
         metrics,
+        parts.waits,
         passes=frozenset(path.strip() for path in settings.guard_pass_paths.split(",") if path.strip()),
         most_bytes=settings.max_message_bytes,
         methods=methods,

@@ -175,7 +175,7 @@ class GuardedStream:
             watch, ended = choice.watch, choice.finish is not None
             due = watch.tokens - choice.checked >= self._mode.tokens
             if everything or ended or self._mode.name == "hold" or (self._mode.name == "sample" and due):
-                with self._session.metrics.waiting(Phase.RESPONSE):
+                with self._session.waiting(Phase.RESPONSE, watch):
                     await watch.caught_up()
                 choice.checked = watch.tokens
 

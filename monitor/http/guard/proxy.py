@@ -29,7 +29,7 @@ from monitor.rpc.runs import Ending
 from monitor.rpc.watches import Watches
 from monitor.rpc.wire.problems import Problems
 from monitor.rpc.wire.requests import Input
-from monitor.telemetry.metrics.guard import GuardMetrics
+from monitor.telemetry.metrics.guard import GuardMetrics, WaitMetrics
 
 METHODS = ("GuardChatCompletions", "GuardCompletions", "GuardOther")
 """Names of the methods in metrics, decision log and roles."""
@@ -64,6 +64,7 @@ class GuardProxy:
         upstream: Behind,
         mode: GuardMode,
         metrics: GuardMetrics,
+        waits: WaitMetrics,
         *,
         passes: frozenset[str],
         most_bytes: int,
@@ -73,7 +74,8 @@ class GuardProxy:
         self._calls, self._watches, self._active = calls, watches, active
         self._upstream, self._mode, self._metrics = upstream, mode, metrics
         self._passes, self._most_bytes = passes, most_bytes
-        self._methods = methods
+        self._methods, self._waits = methods, waits
+        self._contract = "envoy" if methods is ENVOY_METHODS else "guard"
 
     def routes(self) -> list[Route]:
         """Every path."""
@@ -113,7 +115,13 @@ class GuardProxy:
         field = "messages" if chat else "prompt"
         prompts = [_input(extension, field, text) for text in texts]
         session = GuardSession(
-            self._watches, prompts, self._mode, self._metrics, per_prompt=each, expected=_expected(body)
+            self._watches,
+            prompts,
+            self._mode,
+            self._waits,
+            contract=self._contract,
+            per_prompt=each,
+            expected=_expected(body),
         )
         with ending_with(exchange):
             async with session:
@@ -220,7 +228,7 @@ class GuardProxy:
         session.choices[first].write(openai_texts.beside(content))
         for choice in session.choices.values():
             choice.watch.settle()
-        with self._metrics.waiting(Phase.RESPONSE):
+        with session.waiting(Phase.RESPONSE, *(choice.watch for choice in session.choices.values())):
             for choice in session.choices.values():
                 await choice.watch.caught_up()
         if session.blocked:

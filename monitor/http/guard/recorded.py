@@ -1,4 +1,4 @@
-"""A server of the OpenAI API without a model: it answers every chat with the same recorded pieces.
+"""A server of the OpenAI API without a model: it answers every chat with recorded pieces.
 
 The guard is tried and measured in front of it, because it says what it is to say, as fast as it is to say it.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -17,10 +17,14 @@ _LARGEST = 64 << 20
 _HEAD = {"id": "chatcmpl-recorded", "object": "chat.completion.chunk", "created": 0, "model": "recorded"}
 
 
+Pieces = Sequence[str] | Callable[[Any], Sequence[str]]
+"""What is written: the same to everybody, or made of the JSON of a request."""
+
+
 class RecordedUpstream:
     """The server, on an event loop."""
 
-    def __init__(self, pieces: Sequence[str], *, pause: float = 0.0) -> None:
+    def __init__(self, pieces: Pieces, *, pause: float = 0.0) -> None:
         """`pause`: seconds before each piece of a stream."""
         self.pieces, self.pause = pieces, pause
         self.asked = 0
@@ -44,8 +48,9 @@ class RecordedUpstream:
         writer.close()
 
     async def _answer(self, writer: asyncio.StreamWriter, asked: Any) -> None:
+        pieces = self.pieces(asked) if callable(self.pieces) else self.pieces
         if not asked.get("stream"):
-            message = {"role": "assistant", "content": "".join(self.pieces)}
+            message = {"role": "assistant", "content": "".join(pieces)}
             choice = {"index": 0, "message": message, "finish_reason": "stop"}
             body = json.dumps(_HEAD | {"object": "chat.completion", "choices": [choice]}).encode()
             head = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
@@ -54,7 +59,7 @@ class RecordedUpstream:
         writer.write(
             b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
         )
-        for piece in self.pieces:
+        for piece in pieces:
             if self.pause:
                 await asyncio.sleep(self.pause)
             writer.write(_chunk(_event({"content": piece}, None)))
@@ -86,7 +91,7 @@ def _chunk(data: bytes) -> bytes:
 
 
 @contextmanager
-def recorded(pieces: Sequence[str], *, pause: float = 0.0) -> Iterator[tuple[RecordedUpstream, str]]:
+def recorded(pieces: Pieces, *, pause: float = 0.0) -> Iterator[tuple[RecordedUpstream, str]]:
     """A recorded server and its URL, on a thread of its own until the context ends."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="recorded-upstream", daemon=True)

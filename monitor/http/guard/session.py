@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AbstractContextManager, AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from monitor.http.openai import verdicts
 from monitor.records import FinishReason, Phase, Verdict
 from monitor.rpc.watches import AnswerWatch, WatchEnding, Watches
 from monitor.rpc.wire.requests import Input
-from monitor.telemetry.metrics.guard import GuardMetrics
+from monitor.telemetry.metrics.guard import WaitMetrics, WaitResult
 
 UPSTREAM_EXTENSION = "sae_monitor_upstream"
 """What our own extension is renamed to where the upstream server sends one: it is not the guard's word."""
@@ -90,13 +90,15 @@ class GuardSession:
         watches: Watches,
         prompts: Sequence[Input],
         mode: GuardMode,
-        metrics: GuardMetrics,
+        waits: WaitMetrics,
         *,
+        contract: str = "guard",
         per_prompt: int,
         expected: int,
     ) -> None:
-        """`per_prompt`: choices of each prompt; `expected`: tokens of each choice."""
-        self.mode, self.metrics, self.count = mode, metrics, per_prompt * len(prompts)
+        """`contract`: label of metrics; `per_prompt`: choices of each prompt; `expected`: tokens of each choice."""
+        self.mode, self.count = mode, per_prompt * len(prompts)
+        self._waits, self._contract = waits, contract
         self._watches, self._prompts, self._each, self._expected = watches, prompts, per_prompt, expected
         self.choices: dict[int, GuardedChoice] = {}
         self._stack = AsyncExitStack()
@@ -125,10 +127,19 @@ class GuardSession:
                 )
             )
             watch.mode = self.mode.name
-            with self.metrics.waiting(Phase.PROMPT):
+            with self.waiting(Phase.PROMPT, watch):
                 await watch.prompt()
             self.choices[index] = GuardedChoice(watch, stack)
         return self.choices[index]
+
+    def waiting(self, phase: Phase, *watches: AnswerWatch) -> AbstractContextManager[None]:
+        """Measure the time of the block, in which text of these watches waits for its score."""
+
+        def result() -> WaitResult:
+            found = {watch.result for watch in watches}
+            return next((one for one in ("not_scored", "blocked") if one in found), "passed")  # type: ignore[return-value]
+
+        return self._waits.waiting(self._contract, phase, result)
 
     @property
     def blocked(self) -> bool:
@@ -145,6 +156,6 @@ class GuardSession:
         first = next(iter(self.choices.values())).watch
         said = verdicts.extension(request_id, self.verdicts(), first.now.digests)
         unread = sum(choice.watch.left_unread for choice in self.choices.values())
-        self.metrics.left_unread(self.mode.name, unread)
+        self._waits.left_unread(self._contract, self.mode.name, unread)
         mode = {"mode": self.mode.name, "released_unread": unread}
         return said | ({"sample_tokens": self.mode.tokens} if self.mode.name == "sample" else {}) | mode

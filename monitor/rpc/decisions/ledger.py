@@ -169,6 +169,8 @@ class Entry:
         if self.trail is not None:
             describing.phases(self._trace, self.trail)
             describing.detections(self._trace, self.trail)
+            if self._ledger.findings:
+                describing.findings(self._trace, made, self.trail)
 
     def _unconcluded(self) -> Verdict:
         """What is known of a request that ended without a verdict: nothing that would let it look clean."""
@@ -184,9 +186,19 @@ class Ledger:
     """Opens entries and sees to it that each is logged, watched and traced once."""
 
     def __init__(
-        self, feed: Feed, contents: Contents, model: str, rejected: Callable[[str], None] = lambda _: None
+        self,
+        feed: Feed,
+        contents: Contents,
+        model: str,
+        rejected: Callable[[str], None] = lambda _: None,
+        *,
+        findings: bool = False,
     ) -> None:
-        """`model` is what traces call it; `rejected` counts requests that are turned away, by reason."""
+        """`model` is what traces call it; `rejected` counts requests that are turned away, by reason.
+
+        `findings`: traces say what was detected in the names of OpenTelemetry's draft for guardrails, too.
+        """
+        self.findings = findings
         self.feed, self.contents = feed, contents
         self._rejected = rejected
         self.log: DecisionLog | None = None

@@ -46,7 +46,9 @@ class DecisionRecorder:
         )
         meter = WatchMeter(metrics.registry)
         feed = Feed(settings.watch_subscribers, _WATCHER_QUEUE, settings.retry_after_seconds, meter)
-        self.ledger = Ledger(feed, contents, _model_name(settings), metrics.rejected)
+        self.ledger = Ledger(
+            feed, contents, _model_name(settings), metrics.rejected, findings=settings.trace_findings
+        )
         self.watch = DetectionWatch(self.ledger, self._folder, settings.max_call_seconds)
 
     def start(self) -> None:

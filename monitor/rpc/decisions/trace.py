@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from monitor.records import Detection, Phase
+from monitor.records import Action, Detection, Mode, Phase
 from monitor.telemetry.decisions.record import DecisionRecord
 from monitor.telemetry.decisions.trail import Trail
 from monitor.telemetry.tracing.context import Attribute, Trace
@@ -90,6 +90,45 @@ def detections(trace: Trace, trail: Trail) -> None:
     """Add one event for each rule that fired, at the time at which it fired."""
     for at, found in list(trail.detections):
         trace.event("sae_monitor.detection", at, _detection(found))
+
+
+_VERDICTS = {Action.BLOCK: "deny", Action.SUPPRESS: "modify", Action.ALERT: "warn", Action.ALLOW: "allow"}
+"""Values of `gen_ai.security.verdict.type`, by what is done."""
+_TARGETS = {Phase.PROMPT: "llm_input", Phase.RESPONSE: "llm_output"}
+
+
+def findings(trace: Trace, made: DecisionRecord, trail: Trail) -> None:
+    """Say the same in the names of OpenTelemetry's draft for guardrails, which may still change.
+
+    Attributes `gen_ai.security.*` of the request's span, and an event `gen_ai.security.finding` for each detection
+    (https://github.com/open-telemetry/semantic-conventions-genai/pull/427).
+    """
+    said: dict[str, Attribute] = {
+        "gen_ai.security.guardrail.name": PROVIDER,
+        "gen_ai.security.policy.version": made.digests.policies,
+        "gen_ai.security.verdict.type": _VERDICTS[made.action],
+        "gen_ai.security.action.type": made.action.name.lower(),
+        "gen_ai.security.target.type": _TARGETS[Phase.RESPONSE if made.finish else Phase.PROMPT],
+    }
+    if made.failure is not None:
+        said["gen_ai.security.verdict.reason"] = f"not scored: {made.failure.value}"
+    trace.add(said)
+    for at, found in list(trail.detections):
+        trace.event("gen_ai.security.finding", at, _finding(found))
+
+
+def _finding(found: Detection) -> dict[str, Attribute]:
+    enforced = found.action if found.mode is Mode.ENFORCE else Action.ALLOW
+    return {
+        "gen_ai.security.guardrail.name": PROVIDER,
+        "gen_ai.security.policy.name": found.policy,
+        "gen_ai.security.policy.rule.id": found.rule,
+        "gen_ai.security.verdict.type": _VERDICTS[enforced] if enforced is not Action.ALLOW else "audit",
+        "gen_ai.security.target.type": _TARGETS[found.phase],
+        "gen_ai.security.risk.finding": found.category,
+        "gen_ai.security.risk.severity": found.severity.value,
+        "gen_ai.security.risk.score": float(found.score),
+    }
 
 
 def _detection(found: Detection) -> dict[str, Attribute]:

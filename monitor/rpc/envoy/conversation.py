@@ -55,7 +55,7 @@ class UpstreamResponse:
     body: _Body
 
     async def parts(self) -> AsyncIterator[bytes]:
-        """Its body as it comes. Raises Gone."""
+        """Its body as it comes. Where Envoy goes, nothing more comes: `receive` says so."""
         while not self.body.absent and (part := await self.body.parts.get()) is not None:
             yield part
 
@@ -104,12 +104,15 @@ class Conversation:
 
     async def receive(self) -> dict[str, Any]:
         """The next part of the request's body, or that its caller is gone."""
-        if not self._read:
+        if self._read:
+            await self.gone.wait()
+            return {"type": "http.disconnect"}
+        try:
             part = None if self._request.absent else await self._next_part()
-            self._read = part is None
-            return {"type": "http.request", "body": part or b"", "more_body": part is not None}
-        await self.gone.wait()
-        return {"type": "http.disconnect"}
+        except Gone:
+            return {"type": "http.disconnect"}
+        self._read = part is None
+        return {"type": "http.request", "body": part or b"", "more_body": part is not None}
 
     async def ask(self, fields: Sequence[Header], body: bytes) -> UpstreamResponse:
         """Have the request passed on with these headers and this body; the response, whose body has not come.
@@ -173,7 +176,7 @@ class Conversation:
             await self._send(response_trailers=pb.TrailersResponse())
 
     async def _next_part(self) -> bytes | None:
-        """The next part of the request's body; None at its end. One that does not come is waited for in vain."""
+        """The next part of the request's body; None at its end. Raises Gone."""
         coming = asyncio.ensure_future(self._request.parts.get())
         gone = asyncio.ensure_future(self.gone.wait())
         try:

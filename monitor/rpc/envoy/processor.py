@@ -55,16 +55,17 @@ class ExternalProcessor:
     async def _process(self, _: Any, context: Context) -> None:
         conversation = Conversation(context)
         filling = asyncio.create_task(conversation.fill())
+        left = False
         try:
             await self._serve(conversation, context)
-        except Gone:
-            return
-        except grpc.aio.InternalError:  # the call ended while it was written to
-            return
+        except (Gone, grpc.aio.InternalError):  # the latter where the call ended while it was written to
+            left = True
         finally:
             filling.cancel()
             await asyncio.wait([filling])
             error = None if filling.cancelled() else filling.exception()
+        if left and error is None:
+            return
         if isinstance(error, OutOfOrder | DecodeError):
             _log.error(
                 "Envoy sends what cannot be processed",

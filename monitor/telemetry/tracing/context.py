@@ -32,6 +32,9 @@ class Trace:
     def describe(self, name: str, attributes: Mapping[str, Attribute]) -> None:
         """Set the name of the request's span and add attributes to it."""
 
+    def add(self, attributes: Mapping[str, Attribute]) -> None:
+        """Add attributes to the request's span."""
+
     def phase(self, name: str, start: int, end: int, attributes: Mapping[str, Attribute]) -> None:
         """Add a child span for a phase of the request. Times are in nanoseconds since 1970."""
 

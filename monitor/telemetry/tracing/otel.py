@@ -57,6 +57,10 @@ class SpanTrace(Trace):
         self._span.update_name(name)
         self._span.set_attributes(dict(attributes))
 
+    def add(self, attributes: Mapping[str, Attribute]) -> None:
+        """Add attributes to the span."""
+        self._span.set_attributes(dict(attributes))
+
     def phase(self, name: str, start: int, end: int, attributes: Mapping[str, Attribute]) -> None:
         """Export a child span with these times, in nanoseconds since 1970."""
         context = set_span_in_context(self._span)

@@ -82,7 +82,7 @@ def test_a_conversation_is_read_as_one_and_its_tools_beside_it():
     talk, tool = read(
         body("be kind", "look", structured_messages=messages, tools=[{"function": {"name": "f"}}])
     )
-    assert [turn["role"] for turn in talk.content] == ["system", "user", "assistant", "user"]
+    assert [turn["role"] for turn in talk.content] == ["system", "user", "assistant", "tool"]
     assert '"name": "f"' in talk.content[2]["content"]
     assert (talk.unread, talk.answer) == (1, False)
     assert '"name": "f"' in tool.content

@@ -8,7 +8,7 @@ from monitor.guard.openai_texts import AnswerText, AnswerTexts
 from monitor.http.guard.session import GuardMode, GuardSession
 from monitor.records import Action
 from monitor.rpc.wire.requests import Input
-from monitor.telemetry.metrics.guard import GuardMetrics
+from monitor.telemetry.metrics.guard import WaitMetrics
 from tests.rpc.test_watches import parts
 
 MODE = GuardMode("sample", 7, 20.0, 0.1)
@@ -20,7 +20,7 @@ def texts(*found: tuple[str, str]) -> AnswerTexts:
 
 def session(found, *prompts: str, each: int = 1) -> GuardSession:
     asked = [Input("prompt", text, truncate=False) for text in prompts]
-    return GuardSession(found.watches, asked, MODE, GuardMetrics(), per_prompt=each, expected=5)
+    return GuardSession(found.watches, asked, MODE, WaitMetrics(), per_prompt=each, expected=5)
 
 
 def test_choices_answer_the_prompts_in_order() -> None:

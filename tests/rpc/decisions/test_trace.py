@@ -160,3 +160,22 @@ def test_serving_needs_no_opentelemetry_and_says_what_to_install():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "pip install 'sae-monitor[otel]'" in done.stdout
+
+
+def test_detections_have_the_names_of_the_draft_for_guardrails_where_asked_for(exported):
+    with serving(trace_findings=True) as served:
+        score(served, "a lie and a bomb")
+    (span,) = [s for s in exported.get_finished_spans() if s.name.startswith("score")]
+    told = dict(span.attributes)
+    assert told["gen_ai.security.verdict.type"] == "deny"
+    assert told["gen_ai.security.target.type"] == "llm_input"
+    found = [dict(event.attributes) for event in span.events if event.name == "gen_ai.security.finding"]
+    assert [(one["gen_ai.security.policy.name"], one["gen_ai.security.verdict.type"]) for one in found] == [
+        ("deception", "modify"),
+        ("weapons", "deny"),
+    ]
+    assert found[0]["gen_ai.security.policy.rule.id"] == "word"
+    with serving() as served:
+        score(served, "a lie")
+    names_of = {name for s in exported.get_finished_spans()[-5:] for name in s.attributes}
+    assert not [name for name in names_of if name.startswith("gen_ai.security")]

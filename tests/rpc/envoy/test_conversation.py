@@ -148,8 +148,7 @@ def test_envoy_that_goes_is_told_to_whoever_waits():
         call.incoming.put_nowait(None)
         with pytest.raises(Gone):
             await asking
-        with pytest.raises(Gone):
-            await receiving
+        assert await receiving == {"type": "http.disconnect"}
 
     run(test)
 
