@@ -1,7 +1,7 @@
 """The parts that vLLM makes of our classes: a worker with the tap in its model, and a scheduler with the gate.
 
-Give them as `worker_cls` and `scheduler_cls`. The worker has each pass laid out before the gate. The scheduler shows the
-gate each pass before its tokens become outputs.
+Give them as `worker_cls` and `scheduler_cls`. The worker has each pass laid out before the gate. The scheduler shows
+the gate each pass before its tokens become outputs.
 """
 
 from __future__ import annotations
