@@ -91,6 +91,6 @@ def test_vllm_that_is_not_installed_is_named_with_what_to_install(tmp_path: Path
     scene = small_scene(tmp_path)
     with pytest.raises(ConfigurationError, match="pip install 'sae-monitor"):
         assemble(load_settings(scene.flags | {"engine": "vllm"}))
+    guarding = load_settings(scene.flags | {"engine": "vllm", "upstream": "http://127.0.0.1:1"})
     with pytest.raises(ConfigurationError, match="built-in engine"):
-        flags = scene.flags | {"engine": "vllm", "upstream": "http://127.0.0.1:1"}
-        assemble(load_settings(flags))
+        assemble(guarding)
