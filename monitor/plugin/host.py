@@ -111,6 +111,7 @@ class Host:
         self._emits: dict[Emit, Emit] = {}
         self._running: set[str] = set()
         """Requests of vLLM, from `begin` to `forget`."""
+        self._followed: set[Future[None]] = set()
         self._finished: dict[str, Finished] = {}
         self._ended: dict[str, Verdicted] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -129,7 +130,9 @@ class Host:
         assert self._loop is not None
         self._running.add(name)
         self.runtime.hosted.expect(name)
-        asyncio.run_coroutine_threadsafe(self._follow(name, ids, extra), self._loop)
+        followed = asyncio.run_coroutine_threadsafe(self._follow(name, ids, extra), self._loop)
+        self._followed.add(followed)
+        followed.add_done_callback(self._followed.discard)
 
     def released(self, name: str, prompt: int) -> int:
         """Tokens of the response that were scored and may leave."""
@@ -162,8 +165,8 @@ class Host:
         end = Verdicted(FinishReason.ERROR, "the request could not be monitored")
         try:
             enter(Call("VllmGenerate", name, time.perf_counter()))
-            proven = await asyncio.to_thread(self.runtime.proven.wait, _PROOF_SECONDS)
-            if not proven:
+            proven = self.runtime.proven
+            if not (proven.is_set() or await asyncio.to_thread(proven.wait, _PROOF_SECONDS)):
                 raise ConfigurationError("vLLM was not found to compute what a plain forward pass does")
             end = await self._run(name, ids, extra)
         except BadRequest as error:

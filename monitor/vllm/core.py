@@ -21,6 +21,7 @@ from monitor.errors import ConfigurationError, ModelError, MonitorError
 from monitor.model.engine.paged import Limits
 from monitor.model.load.model import weights_folder
 from monitor.model.runtime import LoadedPair
+from monitor.telemetry.logs import places
 from monitor.vllm.gate import Gate
 from monitor.vllm.model import cache_bytes
 from monitor.vllm.names import (
@@ -168,7 +169,7 @@ class CoreBatcher:
                 self._step()
         except BaseException as error:  # noqa: BLE001  (every request must end, and health must say so)
             self._failed = error
-            _log.error("vLLM failed", error=type(error).__name__, exc_info=error)
+            _log.error("vLLM failed", error=type(error).__name__, at=places(error.__traceback__))
             self._steps.died(error)
         finally:
             with suppress(Exception):

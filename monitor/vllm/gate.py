@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -55,6 +55,8 @@ class Gate:
         self._due: dict[str, list[TapRows]] = {}
         """By vLLM's name, the rows of a request's first tokens that vLLM took from its cache."""
         self._growing: dict[str, GrowingBlock] = {}
+        self._layout: Hashable = None
+        """What the columns of the pass mean."""
         self._shared: list[bool] = []
         """Of the spans of the pass, whether what is read of them holds for other requests."""
         self._lock = threading.Lock()
@@ -116,6 +118,8 @@ class Gate:
             [self._steps.plain(span.request_id) for span in spans] if self._rows is not None else []
         )
         self._steps.before(spans, first)
+        if self._rows is not None and self._memory is not None:
+            self._layout = self._memory.layout()
 
     def draw(self, logits: Tensor) -> Tensor | None:
         """Next tokens `[requests]` of a pass from logits `[requests, vocabulary]`; None between passes.
@@ -222,7 +226,10 @@ class Gate:
         """Keep what the pass read, block by block, of tokens that nothing was clamped for."""
         assert self._memory is not None
         assert self._blocks is not None
-        read, layout = self._memory.take(ids), self._memory.layout()
+        layout = self._memory.layout()
+        if layout != self._layout:
+            return  # another policy set came while the pass ran
+        read = self._memory.take(ids)
         for part, span, shared in zip(parts, spans, self._shared, strict=True):
             if not shared or part.name not in self._known:
                 continue

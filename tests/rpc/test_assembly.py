@@ -1,5 +1,6 @@
 """What the server does with the self-test: refuse, warn, or say that nobody looked."""
 
+import importlib.util
 from dataclasses import replace
 from pathlib import Path
 
@@ -81,3 +82,15 @@ def _exported(health: object) -> dict[object, float]:
     connect_metrics(metrics, load_settings({}), SimpleNamespace(engine=queue, scorer=queue), health)
     samples = [sample for family in metrics.registry.collect() for sample in family.samples]
     return {(s.name, s.labels["check"]) if "check" in s.labels else s.name: s.value for s in samples}
+
+
+@pytest.mark.slow
+def test_vllm_that_is_not_installed_is_named_with_what_to_install(tmp_path: Path) -> None:
+    if importlib.util.find_spec("vllm") is not None:
+        pytest.skip("vLLM is installed")
+    scene = small_scene(tmp_path)
+    with pytest.raises(ConfigurationError, match="pip install 'sae-monitor"):
+        assemble(load_settings(scene.flags | {"engine": "vllm"}))
+    guarding = load_settings(scene.flags | {"engine": "vllm", "upstream": "http://127.0.0.1:1"})
+    with pytest.raises(ConfigurationError, match="built-in engine"):
+        assemble(guarding)

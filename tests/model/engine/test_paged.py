@@ -11,7 +11,8 @@ from transformers.generation.continuous_batching.model_runner import ModelRunner
 from transformers.generation.continuous_batching.requests import FutureRequestState, RequestState
 from transformers.generation.continuous_batching.scheduler import Scheduler
 
-from monitor.model.engine.paged import Batcher, Limits, why_slow
+from monitor.errors import ModelError
+from monitor.model.engine.paged import Batcher, Limits, check_transformers, why_slow
 from monitor.model.tap.span import Span
 from tests.model.tiny import loaded_model, prompt
 
@@ -151,3 +152,10 @@ class TestFlashAttention:
     def test_what_else_is_slow(self) -> None:
         assert [why_slow(name) for name in ("flash_attention_2", "paged|flash_attention_3")] == ["", ""]
         assert "sdpa, not flash attention" in why_slow("sdpa")
+
+
+def test_another_version_of_transformers_is_refused_with_what_to_do() -> None:
+    check_transformers("5.23.4")
+    for version in ("5.19.0", "5.24.0", "4.23.0"):
+        with pytest.raises(ModelError, match=rf"finds {version}; .*--engine vllm"):
+            check_transformers(version)

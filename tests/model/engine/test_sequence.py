@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from monitor.model.engine.paged import Limits
 from monitor.model.engine.requests import Finished
+from monitor.model.engine.sequence import ran_others
+from monitor.model.tap.span import Span
 from monitor.records import Clamp, Decision, TokenBlock, Where
 from tests.model.running import Call, Running, running
 from tests.model.tiny import Recorder, dictionary, loaded_model, prompt
@@ -72,3 +76,11 @@ def test_an_eviction_changes_nothing(at: dict[int, tuple[Clamp, ...]]) -> None:
 
 def counts(found: Finished) -> tuple[object, ...]:
     return found.reason, found.tokens_clamped, found.coverage
+
+
+def test_a_pass_that_left_tokens_out_ran_others() -> None:
+    sequence = SimpleNamespace(scored=2, ids=[5, 6, 7, 8])
+    assert not ran_others(sequence, Span("a", 0, 2, 2, True), [7, 8])
+    assert not ran_others(sequence, Span("a", 0, 4, 0, True), [5, 6, 7, 8])
+    assert ran_others(sequence, Span("a", 0, 1, 3, True), [8]), "position 2 was never run"
+    assert ran_others(sequence, Span("a", 0, 2, 2, True), [7, 9])

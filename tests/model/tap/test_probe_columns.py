@@ -102,14 +102,18 @@ def test_a_later_policy_set_brings_probes_and_takes_them_away():
     x = torch.randn(5, WIDTH)
     later = WatchPlan((), (probe("a", 9), probe("b")), (Signal.RECONSTRUCTION_ERROR,))
     assert not columns.whole
+    version = columns.version
     let_go = columns.hold(later)
     assert columns.whole
+    assert columns.version > version
     got = columns.read(x)[:, columns.where(later)].double()
     torch.testing.assert_close(got, plain(dictionary(), later, x), rtol=1e-4, atol=1e-4)
     many = WatchPlan((), tuple(probe(f"m{i}") for i in range(RESERVE)))
     with pytest.raises(ConfigurationError, match="restart"):
         columns.hold(many)
+    version = columns.version
     let_go()
+    assert columns.version > version, "columns are free for others"
     columns.hold(many)()
     columns.release_first()
     assert not columns.read_any
