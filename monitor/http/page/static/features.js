@@ -134,7 +134,8 @@ export class FeaturesView {
 }
 
 function neighbourMap(points) {
-  const across = (one) => 20 + 560 * one.x;
+  const width = window.innerWidth < 640 ? 400 : 640;
+  const across = (one) => 16 + (width - 32) * one.x;
   const down = (one) => 20 + 380 * one.y;
   const dots = [...points].reverse().map((one) => s("a", { href: `#features/${one.feature}`, "aria-label": `feature ${one.feature} ${one.label}, cosine ${number(one.cosine)}` },
     s("circle", {
@@ -145,12 +146,13 @@ function neighbourMap(points) {
   const placed = [];
   const free = points.slice(0, 24).filter((one) => {
     const [x, y] = [across(one) + 11, down(one)];
-    if (placed.some(([ox, oy]) => Math.abs(oy - y) < 13 && Math.abs(ox - x) < 190)) return false;
+    if (placed.some(([ox, oy]) => Math.abs(oy - y) < 14 && Math.abs(ox - x) < 200)) return false;
     placed.push([x, y]);
     return true;
   });
-  const named = free.slice(0, 12).map((one) => s("text", { class: one === points[0] ? "name focus" : "name", x: across(one) + (one.x > 0.65 ? -11 : 11), y: down(one) + 4, "text-anchor": one.x > 0.65 ? "end" : "start", "aria-hidden": "true" }, `${one.feature} ${one.label}`.slice(0, 30)));
-  return h("figure", {}, s("svg", { viewBox: "0 0 640 420", class: "map", role: "group", "aria-label": `Map of ${points.length - 1} neighbours` }, dots, named),
+  const left = (one) => across(one) > width - 200;
+  const named = free.slice(0, width < 640 ? 8 : 14).map((one) => s("text", { class: one === points[0] ? "name focus" : "name", x: across(one) + (left(one) ? -11 : 11), y: down(one) + 4, "text-anchor": left(one) ? "end" : "start", "aria-hidden": "true" }, `${one.feature} ${one.label}`.slice(0, 30)));
+  return h("figure", {}, s("svg", { viewBox: `0 0 ${width} 420`, class: "map", role: "group", "aria-label": `Map of ${points.length - 1} neighbours` }, dots, named),
     h("figcaption", { class: "muted" }, "t-SNE: only nearness has a meaning. Larger and darker dots point more nearly the same way."));
 }
 

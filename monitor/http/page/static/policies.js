@@ -177,14 +177,14 @@ class Editor {
       scroll: () => (this.gutter.scrollTop = this.area.scrollTop),
     } });
     this.gutter = h("div", { class: "gutter mono", "aria-hidden": "true" });
-    this.problems = h("ul", { class: "rows", role: "status" });
+    this.problems = h("ul", { class: "rows" });
     this.texts = h("textarea", { rows: 3, placeholder: "one text in each line" });
     this.phase = select([["prompt", "what a user says"], ["response", "what the model says"]], "prompt", () => {});
     this.results = h("div", { "aria-live": "polite" });
     this.told = h("p", { role: "status", class: "muted" });
     const may = about.saves && about.roles.includes("admin");
     this.element = h("section", { class: "card" }, h("h2", {}, `Edit a draft of ${name}`),
-      h("div", { class: "editor" }, this.gutter, h("div", { class: "field grow" }, this.label(name), this.area)), this.problems,
+      h("div", { class: "editor" }, this.gutter, h("div", { class: "field grow" }, this.label(name), this.area)), h("div", { role: "status" }, this.problems),
       h("div", { class: "line wrap" }, button("Check", () => this.check()),
         may ? button("Save draft", () => this.save(), { class: "primary" }) : h("span", { class: "muted" }, about.saves ? "Saving needs the role admin." : "Saving needs the operator's page_overlay.")), this.told,
       h("h3", {}, "Try it on texts"), field("Texts", this.texts), h("div", { class: "line wrap" }, field("Read as", this.phase), button("Try", () => this.attempt())), this.results);
@@ -216,7 +216,7 @@ class Editor {
     this.numbers(problems.filter((one) => one.file === own));
     show(this.problems, problems.length ? problems.map((one) => h("li", { class: "stacked" },
       one.file === own ? button(`line ${one.line}, column ${one.column}`, () => this.go(one), { class: "small" }) : h("span", {}, `${one.file}, line ${one.line}`),
-      h("span", { class: "problem" }, one.message), one.hint ? h("span", { class: "muted" }, one.hint) : null)) : h("li", { class: "good" }, "No problems."));
+      h("div", { class: "problem" }, one.message), one.hint ? h("div", { class: "muted" }, one.hint) : null)) : h("li", { class: "good" }, "No problems."));
   }
 
   go({ line, column }) {
