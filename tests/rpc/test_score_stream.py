@@ -238,7 +238,7 @@ def test_text_shown_before_it_was_scored_is_blocked_late_and_said_to_be(served):
 
 @pytest.mark.parametrize("closed", [True, False])
 def test_text_that_nobody_scores_in_time_is_not_clean(closed):
-    with serving(chosen=policies(closed=closed), guard_read_seconds=0.1) as served, pushing(served) as call:
+    with serving(chosen=policies(closed=closed), guard_read_seconds=1.0) as served, pushing(served) as call:
         call.begin().hear()
         served.runtime.scorer.gate.clear()
         call.say("one two ")

@@ -417,7 +417,7 @@ def test_what_a_server_has_stored_is_not_passed_on_unread(guard, behind, path):
 
 def test_text_that_passed_unscored_is_counted_as_such(behind):
     behind.says("one two three")
-    with guarding(behind, policies(closed=False), guard_read_seconds=0.1) as guard:
+    with guarding(behind, policies(closed=False), guard_read_seconds=0.5) as guard:
         guard.runtime.scorer.gate.clear()
         said = guard.chat("hello").sae_monitor
         guard.runtime.scorer.gate.set()
