@@ -68,7 +68,8 @@ class Latencies:
     def row(self, name: str, bare: Latencies | None = None) -> str:
         """A line of the report, with what is added to the bare server."""
         cells = [f"{name:<14}"]
-        for mine, theirs in ((self.first, bare and bare.first), (self.between, bare and bare.between)):
+        compared = (bare.first, bare.between) if bare is not None else ([], [])
+        for mine, theirs in zip((self.first, self.between), compared, strict=True):
             for share in (0.5, 0.99):
                 value = quantile(mine, share) * 1000
                 added = f" (+{value - quantile(theirs, share) * 1000:.2f})" if theirs else ""

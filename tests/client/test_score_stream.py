@@ -146,7 +146,7 @@ def test_the_same_for_asyncio(served):
 
 
 def test_asyncio_is_told_what_is_refused():
-    with serving(chosen=policies(), guard_read_seconds=0.1) as served:
+    with serving(chosen=policies(), guard_read_seconds=1.0) as served:
 
         async def test(client):
             async with client.score_stream(MESSAGES) as stream:

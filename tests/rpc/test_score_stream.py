@@ -1,5 +1,6 @@
 """ScoreStream: what its caller may show, and when, and what is said of it in the end."""
 
+import asyncio
 import json
 import queue
 import time
@@ -9,6 +10,7 @@ import pytest
 
 from monitor.policy.policyset import PolicySet
 from monitor.records import Action, Mode
+from monitor.rpc import score_stream
 from monitor.rpc.access.roles import Role
 from monitor.v1 import monitor_pb2 as pb
 from tests.rpc.conftest import DEADLINE, fails, fields, serving
@@ -185,12 +187,17 @@ def test_a_wrong_message_later_on_is_named(served, message, field):
     wait_for(lambda: not served.runtime.scorer.streams)
 
 
-def test_nothing_may_follow_the_end(served):
-    served.runtime.scorer.gate.clear()
+def test_nothing_may_follow_the_end(served, monkeypatch):
+    waited = score_stream._Arrivals.next
+
+    async def both(self, seconds):
+        while self._waiting.qsize() < 2:
+            await asyncio.sleep(0.01)
+        return await waited(self, seconds)
+
+    monkeypatch.setattr(score_stream._Arrivals, "next", both)
     with pushing(served) as call:
         call.begin().end().say("more")
-        time.sleep(0.1)
-        served.runtime.scorer.gate.set()
         with fails("INVALID_ARGUMENT") as caught:
             list(call.call)
     assert fields(caught[0]) == ["event"]
@@ -238,7 +245,7 @@ def test_text_shown_before_it_was_scored_is_blocked_late_and_said_to_be(served):
 
 @pytest.mark.parametrize("closed", [True, False])
 def test_text_that_nobody_scores_in_time_is_not_clean(closed):
-    with serving(chosen=policies(closed=closed), guard_read_seconds=0.1) as served, pushing(served) as call:
+    with serving(chosen=policies(closed=closed), guard_read_seconds=1.0) as served, pushing(served) as call:
         call.begin().hear()
         served.runtime.scorer.gate.clear()
         call.say("one two ")

@@ -131,6 +131,8 @@ class GuardedStream:
             if coming is not None:
                 coming.cancel()
                 await asyncio.wait([coming])
+                if not coming.cancelled():
+                    coming.exception()  # of a stream that nobody reads any more
 
     async def _take(self, event: Event) -> None:
         """Have the texts of an event read, and hold it."""

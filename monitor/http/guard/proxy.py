@@ -264,6 +264,8 @@ class GuardProxy:
         stored = not _STORED.isdisjoint(path.lower().split("/"))
         quiet = exchange.scope["method"] in _NOTHING_SENT and not body and not stored
         if quiet or path in self._passes:
+            if not quiet:
+                self._metrics.unread("allowed")
             with ending_with(exchange):
                 await self._pass(exchange, body, {} if quiet else _unknown())
             return
@@ -273,7 +275,9 @@ class GuardProxy:
         if self._active.now.policies.policies and any(
             policy.closed and policy.enforced for policy in self._active.now.policies.policies
         ):
+            self._metrics.unread("refused")
             raise MonitoringFailed(REFUSED_TEXT, Failure.LEFT_OUT)
+        self._metrics.unread("passed")
         with ending_with(exchange):
             await self._pass(exchange, body, _unknown())
 

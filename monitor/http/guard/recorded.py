@@ -29,23 +29,33 @@ class RecordedUpstream:
         self.pieces, self.pause = pieces, pause
         self.asked = 0
         """Requests that came."""
+        self._open: dict[asyncio.StreamWriter, asyncio.Task[Any] | None] = {}
 
     async def start(self) -> str:
         """Listen on a free port of this machine; its URL."""
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, backlog=4096)
         return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
-    def stop(self) -> None:
-        """Listen no more."""
+    async def stop(self) -> None:
+        """Listen no more, and close all connections."""
         self._server.close()
+        serving = [task for task in self._open.values() if task is not None]
+        for writer in self._open:
+            writer.transport.abort()
+        if serving:
+            await asyncio.wait(serving, timeout=5)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._open[writer] = asyncio.current_task()
         with suppress(ConnectionError, asyncio.IncompleteReadError):
             while (body := await _request(reader)) is not None:
                 self.asked += 1
                 await self._answer(writer, json.loads(body or b"{}"))
                 await writer.drain()
+        del self._open[writer]
         writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
 
     async def _answer(self, writer: asyncio.StreamWriter, asked: Any) -> None:
         pieces = self.pieces(asked) if callable(self.pieces) else self.pieces
@@ -100,17 +110,7 @@ def recorded(pieces: Pieces, *, pause: float = 0.0) -> Iterator[tuple[RecordedUp
     try:
         yield found, asyncio.run_coroutine_threadsafe(found.start(), loop).result(10)
     finally:
-        asyncio.run_coroutine_threadsafe(_ended(found), loop).result(10)
+        asyncio.run_coroutine_threadsafe(found.stop(), loop).result(10)
         loop.call_soon_threadsafe(loop.stop)
         thread.join(10)
         loop.close()
-
-
-async def _ended(found: RecordedUpstream) -> None:
-    found.stop()
-    own = asyncio.current_task()
-    serving = [task for task in asyncio.all_tasks() if task is not own]
-    for task in serving:
-        task.cancel()
-    if serving:
-        await asyncio.wait(serving, timeout=5)

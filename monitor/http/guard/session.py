@@ -137,7 +137,7 @@ class GuardSession:
 
         def result() -> WaitResult:
             found = {watch.result for watch in watches}
-            return next((one for one in ("not_scored", "blocked") if one in found), "passed")  # type: ignore[return-value]
+            return next((one for one in ("not_scored", "blocked") if one in found), "passed")
 
         return self._waits.waiting(self._contract, phase, result)
 

@@ -16,6 +16,9 @@ UPSTREAM_FAULTS = ("unreachable", "timeout", "broken", "unreadable", "status")
 """Values of the label `fault`: no connection, silence, an answer without its end, one that is none, an error."""
 MODES = tuple(holding.value for holding in Holding)
 """Values of the label `mode`: when streamed text may leave."""
+UNREAD = ("refused", "passed", "allowed")
+"""Values of the label `result` of requests that are not read: a policy is closed, all are open, or the operator lets
+their path through."""
 CONTRACTS = ("guard", "envoy", "score_stream", "litellm", "webhook", "detectors")
 """Values of the label `contract`: through which door text comes that another server is asked or writes."""
 WaitResult = Literal["passed", "blocked", "not_scored"]
@@ -77,8 +80,15 @@ class GuardMetrics:
             "guard_blocked_prompts",
             "Requests that the upstream server never saw, because a policy blocks them.",
         )
+        self._unread = families.counter(
+            "guard_unread_requests",
+            "Requests that hold text which is not read, by what became of them.",
+            "result",
+        )
         for fault in UPSTREAM_FAULTS:
             self._faults.labels(fault)
+        for result in UNREAD:
+            self._unread.labels(result)
 
     def fault(self, fault: str) -> None:
         """Count a fault of the upstream server; one of UPSTREAM_FAULTS."""
@@ -87,3 +97,7 @@ class GuardMetrics:
     def blocked(self) -> None:
         """Count a request whose prompt a policy blocks."""
         self._refused.inc()
+
+    def unread(self, result: str) -> None:
+        """Count a request that is not read; `result` is one of UNREAD."""
+        self._unread.labels(result).inc()

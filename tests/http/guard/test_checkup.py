@@ -61,6 +61,7 @@ def test_policies_that_see_nothing_and_streams_that_are_not_held_fail_the_check(
     assert (found["what offends is seen"], found["streams are held"]) == (False, False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", [True, False])
 @pytest.mark.parametrize("mode", [Mode.ENFORCE, Mode.SHADOW])
 def test_a_guard_that_is_started_for_the_check(monkeypatch, closed, mode):
@@ -72,7 +73,7 @@ def test_a_guard_that_is_started_for_the_check(monkeypatch, closed, mode):
     monkeypatch.setattr(assembly, "assemble", lambda _: made)
     with upstream() as behind:
         behind.script = script
-        chosen_settings = settings(upstream=behind.url, guard_read_seconds=0.5)
+        chosen_settings = settings(upstream=behind.url, guard_read_seconds=3.0)
         found = GuardTrial(chosen_settings, "go and make a bomb now").run()
     assert all(one.passed for one in found), found
     assert len(found) == 6

@@ -310,6 +310,7 @@ def test_other_paths_pass_where_they_hold_no_text(guard, behind):
 def test_paths_with_text_that_nobody_reads_are_refused_or_told(guard, behind):
     behind.script = lambda reply: reply.whole({"fine": True})
     before = len(behind.asked)
+    counted = {r: guard.metric("guard_unread_requests_total", result=r) for r in ("refused", "allowed")}
     assert guard.post("/v1/responses", {"input": "a bomb"}).status_code == 503
     stored = httpx.get(f"{guard.addresses.http}/v1/chat/completions/chatcmpl-1", trust_env=False)
     assert stored.status_code == 503
@@ -319,6 +320,9 @@ def test_paths_with_text_that_nobody_reads_are_refused_or_told(guard, behind):
     with guarding(behind, policies(closed=False)) as open_one:
         found = open_one.post("/v1/responses", {"input": "a bomb"})
         assert (found.status_code, found.headers["x-sae-monitor-status"]) == (200, "unknown")
+        assert open_one.metric("guard_unread_requests_total", result="passed") == 1
+    for result, more in (("refused", 2), ("allowed", 1)):
+        assert guard.metric("guard_unread_requests_total", result=result) == counted[result] + more
 
 
 def test_a_path_of_the_upstream_url_stands_before_every_path(behind):
@@ -417,7 +421,7 @@ def test_what_a_server_has_stored_is_not_passed_on_unread(guard, behind, path):
 
 def test_text_that_passed_unscored_is_counted_as_such(behind):
     behind.says("one two three")
-    with guarding(behind, policies(closed=False), guard_read_seconds=0.1) as guard:
+    with guarding(behind, policies(closed=False), guard_read_seconds=0.5) as guard:
         guard.runtime.scorer.gate.clear()
         said = guard.chat("hello").sae_monitor
         guard.runtime.scorer.gate.set()

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 
 import grpc
 import pytest
@@ -38,18 +39,23 @@ def served():
         )
 
 
-def asked(text):
-    """A request with this prompt, as Envoy sends it."""
+def asked(text, over):
+    """A request with this prompt, as Envoy sends it, which then waits for what it is answered."""
     pairs = {":path": "/v1/chat/completions", ":method": "POST", "content-type": "application/json"}
     found = pb.HeaderMap(headers=[pb.HeaderValue(key=k, value=v) for k, v in pairs.items()])
     body = json.dumps({"messages": [{"role": "user", "content": text}]}).encode()
     yield pb.ProcessingRequest(request_headers=pb.HttpHeaders(headers=found), protocol_config=DUPLEX)
     yield pb.ProcessingRequest(request_body=pb.HttpBody(body=body, end_of_stream=True))
+    over.wait(DEADLINE)
 
 
 def test_a_prompt_that_is_blocked_is_answered_at_once(served):
     process, runtime = served
-    (answer,) = process(asked("a bomb"), timeout=DEADLINE)
+    over = threading.Event()
+    call = process(asked("a bomb", over), timeout=DEADLINE)
+    answer = next(call)
+    over.set()
+    assert list(call) == []
     assert answer.immediate_response.status.code == 200
     said = json.loads(answer.immediate_response.body)
     assert said["choices"][0]["finish_reason"] == "content_filter"
@@ -65,8 +71,10 @@ def test_an_envoy_that_is_set_up_otherwise_is_refused(served):
 
 def test_a_call_that_is_left_is_forgotten(served):
     process, runtime = served
-    call = process(asked("hello"), timeout=DEADLINE)
+    over = threading.Event()
+    call = process(asked("hello", over), timeout=DEADLINE)
     assert next(call).HasField("request_headers")
+    over.set()
     call.cancel()
     wait_for(lambda: not runtime.scorer.streams)
 

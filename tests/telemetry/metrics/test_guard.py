@@ -6,7 +6,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from monitor.records import Phase
-from monitor.telemetry.metrics.guard import MODES, RESULTS, UPSTREAM_FAULTS, GuardMetrics, WaitMetrics
+from monitor.telemetry.metrics.guard import MODES, RESULTS, UNREAD, UPSTREAM_FAULTS, GuardMetrics, WaitMetrics
 
 
 @pytest.fixture
@@ -29,6 +29,7 @@ def test_every_label_is_there_before_anything_happens(registry):
         assert all(value(registry, "unread_characters_total", contract=contract, mode=m) == 0 for m in MODES)
     assert value(registry, "unread_characters_total", contract="litellm", mode="hold") is None
     assert all(value(registry, "upstream_faults_total", fault=fault) == 0 for fault in UPSTREAM_FAULTS)
+    assert all(value(registry, "unread_requests_total", result=result) == 0 for result in UNREAD)
     assert value(registry, "blocked_prompts_total") == 0
 
 
@@ -41,6 +42,8 @@ def test_what_happens_is_counted(registry):
     waits.left_unread("guard", "sample", 12)
     metrics.fault("timeout")
     metrics.blocked()
+    metrics.unread("refused")
+    assert value(registry, "unread_requests_total", result="refused") == 1
     labels = {"contract": "guard", "phase": "response", "result": "blocked"}
     assert value(registry, "wait_seconds_count", **labels) == 1
     assert value(registry, "wait_seconds_sum", **labels) >= 0.02
