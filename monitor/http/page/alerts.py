@@ -17,7 +17,7 @@ from monitor.errors import BadRequest, InputError, NotFound, Violation
 from monitor.http.calls import Exchange, dumps, ending_with
 from monitor.http.fields import Fields
 from monitor.http.openai.verdicts import verdict
-from monitor.http.page.backing import PageBacking, number, one, query
+from monitor.http.page.resources import PageResources, number, one, query
 from monitor.lab.replay import CannotReplay, FromReadings, FromText, differs, stronger
 from monitor.policy.policyset import PolicySet
 from monitor.records import Verdict
@@ -43,9 +43,9 @@ _NOTHING_KEPT = (
 class PageAlerts:
     """`/api/alerts…`."""
 
-    def __init__(self, backing: PageBacking) -> None:
-        self._backing = backing
-        self._books = backing.parts.books
+    def __init__(self, resources: PageResources) -> None:
+        self._resources = resources
+        self._books = resources.parts.books
         self._folder = Path(self._books.place) if self._books.place != "off" else None
 
     async def feed(self, exchange: Exchange) -> None:
@@ -84,9 +84,9 @@ class PageAlerts:
     async def replay(self, exchange: Exchange) -> None:
         """`POST /api/alerts/RECORD/replay`: what the policies that are in force now would have said."""
         content, record = await self._record(exchange)
-        with self._backing.parts.active.using() as now:
+        with self._resources.parts.active.using() as now:
             try:
-                found = await self._backing.work(lambda: self._again(content, record, now))
+                found = await self._resources.work(lambda: self._again(content, record, now))
             except CannotReplay as error:
                 raise InputError(str(error)) from None
         await exchange.json(
@@ -102,41 +102,41 @@ class PageAlerts:
         policies = PolicySet(now.policies.policies, now.policies.digest)
         if "readings" in content:
             here = {(record.digests.model, record.digests.dictionary): policies}
-            runtime = self._backing.parts.runtime
+            runtime = self._resources.parts.runtime
             if (runtime.model_digest, runtime.dictionary_digest) not in here:
                 raise CannotReplay("it was made with another model or dictionary than those that run now")
-            return FromReadings(self._backing.folder, here).run(content, record)
-        if "text" not in content or self._backing.runtime is None:
+            return FromReadings(self._resources.folder, here).run(content, record)
+        if "text" not in content or self._resources.runtime is None:
             raise CannotReplay(_NOTHING_KEPT)
-        return FromText(self._backing.runtime, policies, now.lease).run(content, record)
+        return FromText(self._resources.runtime, policies, now.lease).run(content, record)
 
     async def mark(self, exchange: Exchange) -> None:
         """`POST /api/alerts/RECORD/mark`: it was a false positive, so its text is a benign example for the next fit."""
-        body = await self._backing.calls.read(exchange)
+        body = await self._resources.calls.read(exchange)
         problems = Problems()
         fields = Fields(body, problems)
         given = fields.text("text")
         fields.finish()
         problems.raise_any()
-        overlay = self._backing.overlay
+        overlay = self._resources.overlay
         if overlay is None:
             raise InputError("nothing can be saved here: the operator has set no page_overlay")
         content, record = await self._record(exchange)
         row = _benign(given, content) | {"group": f"decision {record.request_id}"}
-        saved = await self._backing.work(lambda: overlay.mark(row))
+        saved = await self._resources.work(lambda: overlay.mark(row))
         await exchange.json({"saved": saved, "file": "policies/benign/marked.jsonl"})
 
     async def activity(self, exchange: Exchange) -> None:
         """`GET /api/alerts/activity?hours=N`: detections by hour, policy and mode."""
         hours = number(one(query(exchange), "hours", "6"), "hours", 1, HOURS)
         folder = self._need_folder()
-        found = await self._backing.work(lambda: _by_hour(folder, time() - 3600 * hours))
+        found = await self._resources.work(lambda: _by_hour(folder, time() - 3600 * hours))
         await exchange.json({"hours": hours, "now": time(), "counts": found})
 
     async def _record(self, exchange: Exchange) -> tuple[dict[str, Any], DecisionRecord]:
         wanted = number(exchange.path["record"], "record", 1, 2**50)
         folder = self._need_folder()
-        content = await self._backing.work(lambda: _read_record(folder, wanted))
+        content = await self._resources.work(lambda: _read_record(folder, wanted))
         if content is None or content.get("kind") != KIND:
             raise NotFound(f"the log has no decision {wanted}; the oldest ones may have been deleted")
         return content, from_json(content)

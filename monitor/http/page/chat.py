@@ -11,7 +11,7 @@ from typing import Any
 from monitor.http.calls import Exchange, ending_with
 from monitor.http.openai import requests, verdicts
 from monitor.http.openai.answers import FINISH
-from monitor.http.page.backing import PageBacking
+from monitor.http.page.resources import PageResources
 from monitor.http.page.tokens import STRONGEST, TokenStrip, all_features
 from monitor.model.engine.requests import Released
 from monitor.rpc.access import roles
@@ -22,19 +22,19 @@ from monitor.rpc.runs import Generation
 class PageChat:
     """`POST /api/chat`: a request of `/v1/chat/completions`, answered as a stream of tokens."""
 
-    def __init__(self, backing: PageBacking) -> None:
-        self._backing = backing
+    def __init__(self, resources: PageResources) -> None:
+        self._resources = resources
 
     async def stream(self, exchange: Exchange) -> None:
         """Generate. Events: `begin`, `tokens`, `detections`, `end` and, for those who may inspect, `features`."""
-        backing, parts = self._backing, self._backing.parts
-        body = await backing.calls.read(exchange)
-        asked = requests.chat(body, backing.model, parts.runtime.context, parts.runs.limits.messages)
+        resources, parts = self._resources, self._resources.parts
+        body = await resources.calls.read(exchange)
+        asked = requests.chat(body, resources.model, parts.runtime.context, parts.runs.limits.messages)
         roles.check_clamps(roles.caller.get(), asked.specs[0].clamps, f"{requests.EXTENSION}.clamps")
         spec = replace(asked.specs[0], include_tokens=True)
         with ending_with(exchange):
             async with parts.runs.generation(spec, readings=True) as run:
-                strip = TokenStrip(backing.scores(run.now), run.trail, parts.runtime.token_texts)
+                strip = TokenStrip(resources.scores(run.now), run.trail, parts.runtime.token_texts)
                 await exchange.event(
                     {"event": "begin", "prompt_tokens": run.prompt_tokens, "request_id": run.request_id}
                 )
@@ -56,10 +56,10 @@ class PageChat:
 
     async def _features(self, exchange: Exchange, ids: Sequence[int]) -> None:
         """All features of every token, read from the same tokens without any clamp."""
-        backing = self._backing
-        if backing.runtime is None or Role.INSPECT not in roles.caller.get().roles or not ids:
+        resources = self._resources
+        if resources.runtime is None or Role.INSPECT not in roles.caller.get().roles or not ids:
             return
-        found = await inspected(backing, ids)
+        found = await inspected(resources, ids)
         await exchange.event({"event": "features", "features": all_features(found)})
 
 
@@ -75,11 +75,11 @@ def _end(run: Generation) -> dict[str, Any]:
     }
 
 
-async def inspected(backing: PageBacking, ids: Sequence[int]) -> Sequence[Any]:
+async def inspected(resources: PageResources, ids: Sequence[int]) -> Sequence[Any]:
     """All features of every token; ends early where the caller leaves."""
     gone = threading.Event()
     try:
-        return await backing.work(lambda: backing.parts.runtime.inspect(ids, STRONGEST, gone.is_set))
+        return await resources.work(lambda: resources.parts.runtime.inspect(ids, STRONGEST, gone.is_set))
     except asyncio.CancelledError:
         gone.set()  # a thread cannot be interrupted, but what runs for nobody ends
         raise

@@ -14,11 +14,11 @@ from starlette.types import ASGIApp
 from monitor.http.calls import Exchange
 from monitor.http.door import HttpDoor, app_of
 from monitor.http.page.alerts import PageAlerts
-from monitor.http.page.backing import PageBacking
 from monitor.http.page.chat import PageChat
 from monitor.http.page.features import PageFeatures
 from monitor.http.page.gate import PageGate, routes_of
 from monitor.http.page.policies import PagePolicies
+from monitor.http.page.resources import PageResources
 from monitor.http.page.transcripts import PageTranscripts
 from monitor.rpc.access.roles import METHODS as ROLES
 from monitor.rpc.server import DoorParts
@@ -43,23 +43,23 @@ class PageDoor(HttpDoor):
 
 def page_application(settings: Settings, parts: DoorParts) -> ASGIApp:
     """The ASGI application of the page. Raises ConfigurationError where the overlay cannot be used."""
-    backing, gate = PageBacking(settings, parts), PageGate()
+    resources, gate = PageResources(settings, parts), PageGate()
     routes: list[BaseRoute] = [
         Route("/", _index, methods=["GET"]),
-        *(Route(path, app, methods=[verb]) for path, (verb, app) in routes_of(gate, backing.calls).items()),
+        *(Route(path, app, methods=[verb]) for path, (verb, app) in routes_of(gate, resources.calls).items()),
         *(
-            Route(path, backing.calls.endpoint(name, method), methods=[verb])
-            for path, verb, name, method in methods_of(backing)
+            Route(path, resources.calls.endpoint(name, method), methods=[verb])
+            for path, verb, name, method in methods_of(resources)
         ),
         Mount("/static", StaticFiles(directory=STATIC)),
     ]
     return gate.around(app_of(routes, settings, parts, settings.page))
 
 
-def methods_of(backing: PageBacking) -> list[tuple[str, str, str, _Served]]:
+def methods_of(resources: PageResources) -> list[tuple[str, str, str, _Served]]:
     """Every method: path, verb, name and what runs."""
-    chat, transcripts, features = PageChat(backing), PageTranscripts(backing), PageFeatures(backing)
-    alerts, policies = PageAlerts(backing), PagePolicies(backing)
+    chat, transcripts, features = PageChat(resources), PageTranscripts(resources), PageFeatures(resources)
+    alerts, policies = PageAlerts(resources), PagePolicies(resources)
     return [
         ("/api/about", "GET", "PageAbout", policies.about),
         ("/api/chat", "POST", "PageChat", chat.stream),

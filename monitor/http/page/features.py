@@ -8,8 +8,8 @@ from typing import Any
 from monitor.errors import BadRequest, InputError, Violation
 from monitor.http.calls import Exchange
 from monitor.http.fields import Fields
-from monitor.http.page.backing import PageBacking, number, one, query
-from monitor.lab.feature_book import FeatureBook, FeatureBrief, counted_by, need_book
+from monitor.http.page.feature_book import FeatureBook, FeatureBrief, counted_by, need_book
+from monitor.http.page.resources import PageResources, number, one, query
 from monitor.lab.features import contrast_texts, search_texts
 from monitor.rpc.wire.problems import Problems
 
@@ -27,19 +27,19 @@ MAP = 80
 class PageFeatures:
     """`/api/features…`."""
 
-    def __init__(self, backing: PageBacking) -> None:
-        self._backing = backing
+    def __init__(self, resources: PageResources) -> None:
+        self._resources = resources
 
     @property
     def _book(self) -> FeatureBook:
-        return need_book(self._backing.book)
+        return need_book(self._resources.book)
 
     async def find(self, exchange: Exchange) -> None:
         """`GET /api/features?q=WORDS`: features by number, label and what stands in their contexts."""
         words, book = one(query(exchange), "q"), self._book
         if len(words) > 200:
             raise BadRequest(Violation("q", "write at most 200 characters"))
-        found = await self._backing.work(lambda: book.find(words, MOST_FOUND))
+        found = await self._resources.work(lambda: book.find(words, MOST_FOUND))
         await exchange.json({"features": [asdict(brief) for brief in found]})
 
     async def briefs(self, exchange: Exchange) -> None:
@@ -48,7 +48,7 @@ class PageFeatures:
         if len(asked) > MOST_BRIEFS:
             raise BadRequest(Violation("f", f"name at most {MOST_BRIEFS} features"))
         features = [number(text, "f", 0, book.dictionary.autoencoder.features - 1) for text in asked]
-        found = await self._backing.work(lambda: [self._told(brief) for brief in book.briefs(features)])
+        found = await self._resources.work(lambda: [self._told(brief) for brief in book.briefs(features)])
         await exchange.json({"features": found})
 
     async def card(self, exchange: Exchange) -> None:
@@ -65,12 +65,12 @@ class PageFeatures:
 
         statistics = book.dictionary.statistics
         corpus = {} if statistics is None else {"tokens": statistics.tokens, "corpus": statistics.corpus}
-        await exchange.json(await self._backing.work(work) | corpus)
+        await exchange.json(await self._resources.work(work) | corpus)
 
     async def neighbours(self, exchange: Exchange) -> None:
         """`GET /api/features/N/map`: the nearest features, laid out in the plane."""
         book, feature = self._book, self._feature(exchange)
-        found = await self._backing.work(lambda: book.neighbours(feature, MAP))
+        found = await self._resources.work(lambda: book.neighbours(feature, MAP))
         points = [
             asdict(point.brief) | {"cosine": point.cosine, "x": point.x, "y": point.y} for point in found
         ]
@@ -78,7 +78,7 @@ class PageFeatures:
 
     async def examples(self, exchange: Exchange) -> None:
         """`POST /api/features/examples`: what texts have in common, and others not."""
-        body = await self._backing.calls.read(exchange)
+        body = await self._resources.calls.read(exchange)
         problems = Problems()
         fields = Fields(body, problems)
         positive, negative = fields.texts("with"), fields.texts("without")
@@ -93,14 +93,14 @@ class PageFeatures:
             problems.add("with", f"write at most {MOST_CHARACTERS} characters in all texts together")
         problems.raise_any()
         book = self._book
-        self._backing.charge((*positive, *negative))
-        rows = await self._backing.work(lambda: self._telling(book, positive, negative))
+        self._resources.charge((*positive, *negative))
+        rows = await self._resources.work(lambda: self._telling(book, positive, negative))
         await exchange.json({"how": "contrast" if negative else "search", "features": rows})
 
     def _telling(
         self, book: FeatureBook, positive: tuple[str, ...], negative: tuple[str, ...]
     ) -> list[dict[str, Any]]:
-        pair = self._backing.pair
+        pair = self._resources.pair
         if not negative:
             return [
                 asdict(book.brief(found.hit.feature))
@@ -129,18 +129,18 @@ class PageFeatures:
 
     async def rename(self, exchange: Exchange) -> None:
         """`POST /api/features/N/label`: a label of this server's people; an empty one takes theirs away."""
-        body = await self._backing.calls.read(exchange)
+        body = await self._resources.calls.read(exchange)
         problems = Problems()
         fields = Fields(body, problems)
         text = fields.text("label")
         fields.finish()
         problems.raise_any()
         book, feature = self._book, self._feature(exchange)
-        await exchange.json(asdict(await self._backing.work(lambda: book.rename(feature, text))))
+        await exchange.json(asdict(await self._resources.work(lambda: book.rename(feature, text))))
 
     def _feature(self, exchange: Exchange) -> int:
         return number(exchange.path["feature"], "feature", 0, self._book.dictionary.autoencoder.features - 1)
 
     def _told(self, brief: FeatureBrief) -> dict[str, Any]:
-        counted = counted_by(self._backing.parts.active.now.policies.policies, brief.feature)
+        counted = counted_by(self._resources.parts.active.now.policies.policies, brief.feature)
         return asdict(brief) | {"counted_by": counted}

@@ -15,7 +15,7 @@ from monitor import __version__
 from monitor.errors import BadRequest, InputError, NotFound, Violation
 from monitor.http.calls import Exchange
 from monitor.http.fields import Fields
-from monitor.http.page.backing import PageBacking
+from monitor.http.page.resources import PageResources
 from monitor.lab.readings import PairReader
 from monitor.policy.files.lock import CURVE, LockModel
 from monitor.policy.files.lock_folders import lock_path, pair_folders
@@ -41,13 +41,13 @@ LONGEST_TRIED = 20_000
 class PagePolicies:
     """`/api/about`, `/api/policies…` and `/api/drafts…`."""
 
-    def __init__(self, backing: PageBacking) -> None:
-        self._backing = backing
+    def __init__(self, resources: PageResources) -> None:
+        self._resources = resources
 
     async def about(self, exchange: Exchange) -> None:
         """`GET /api/about`: what runs, who asks, and what that caller may do."""
-        backing, parts = self._backing, self._backing.parts
-        settings, who, now = backing.settings, roles.caller.get(), parts.active.now
+        resources, parts = self._resources, self._resources.parts
+        settings, who, now = resources.settings, roles.caller.get(), parts.active.now
         contents = parts.books.ledger.contents
         await exchange.json(
             {
@@ -55,13 +55,13 @@ class PagePolicies:
                 "caller": who.name,
                 "roles": sorted(who.roles),
                 "logs_in": parts.checks_callers,
-                "model": backing.model,
+                "model": resources.model,
                 "context": parts.runtime.context,
                 "digests": asdict(now.digests),
-                "features": backing.book.dictionary.autoencoder.features if backing.book else None,
+                "features": resources.book.dictionary.autoencoder.features if resources.book else None,
                 "generates": settings.max_running > 0,
                 "caller_clamps": settings.caller_clamps,
-                "saves": backing.overlay is not None,
+                "saves": resources.overlay is not None,
                 "log": {
                     "kept": parts.books.place != "off",
                     "text": contents.text is not None,
@@ -69,39 +69,39 @@ class PagePolicies:
                 },
                 "listen": settings.listen,
                 "http_listen": settings.http_listen,
-                "rules": [list(names) for names in backing.scores(now).rules],
+                "rules": [list(names) for names in resources.scores(now).rules],
                 "policies": [_shown(policy) for policy in now.policies.policies],
-                "costs": backing.costs,
+                "costs": resources.costs,
             }
         )
 
     async def one(self, exchange: Exchange) -> None:
         """`GET /api/policies/NAME`: its text and its lock's card. A name that is not loaded may be that of a draft."""
         name = _checked_name(exchange.path["name"])
-        await exchange.json(await self._backing.work(lambda: self._told(name)))
+        await exchange.json(await self._resources.work(lambda: self._told(name)))
 
     async def drafts(self, exchange: Exchange) -> None:
         """`GET /api/drafts`: names of the policies that were saved here."""
-        overlay = self._backing.overlay
+        overlay = self._resources.overlay
         await exchange.json({"drafts": overlay.policy_names() if overlay is not None else []})
 
     async def check(self, exchange: Exchange) -> None:
         """`POST /api/drafts/check`: every problem of a draft with its line, or none."""
         name, text, _, _ = await self._draft(exchange)
-        await exchange.json({"problems": await self._backing.work(lambda: self._problems(name, text))})
+        await exchange.json({"problems": await self._resources.work(lambda: self._problems(name, text))})
 
     async def attempt(self, exchange: Exchange) -> None:
         """`POST /api/drafts/try`: how near each rule of a draft comes on some texts."""
         name, text, texts, phase = await self._draft(exchange)
         if not texts:
             raise BadRequest(Violation("texts", "is empty; write at least one text"))
-        self._backing.charge(texts)
-        await exchange.json(await self._backing.work(lambda: self._tried(name, text, texts, phase)))
+        self._resources.charge(texts)
+        await exchange.json(await self._resources.work(lambda: self._tried(name, text, texts, phase)))
 
     async def save(self, exchange: Exchange) -> None:
         """`POST /api/drafts/save`: write a draft without problems into the overlay."""
         name, text, _, _ = await self._draft(exchange)
-        overlay = self._backing.overlay
+        overlay = self._resources.overlay
         if overlay is None:
             raise InputError("nothing can be saved here: the operator has set no page_overlay")
 
@@ -112,10 +112,10 @@ class PagePolicies:
                 beside = list(path.parent.glob("*.jsonl"))
                 return {"saved": True, "problems": [], "file": overlay.save_policy(name, text, beside)}
 
-        await exchange.json(await self._backing.work(work))
+        await exchange.json(await self._resources.work(work))
 
     async def _draft(self, exchange: Exchange) -> tuple[str, str, tuple[str, ...], Phase]:
-        body = await self._backing.calls.read(exchange)
+        body = await self._resources.calls.read(exchange)
         problems = Problems()
         fields = Fields(body, problems)
         name, text, texts, phase = (
@@ -150,7 +150,7 @@ class PagePolicies:
                 policy = self._resolved(path)
         except PolicyProblems as error:
             return {"problems": [_problem(one) for one in error.problems], "results": []}
-        reader, plan = PairReader(self._backing.pair), PolicySet((policy,), "").watch
+        reader, plan = PairReader(self._resources.pair), PolicySet((policy,), "").watch
         results = []
         for one in texts:
             ids, readings = reader.watched(reader.ids(one), plan)
@@ -162,7 +162,7 @@ class PagePolicies:
     def _resolved(self, path: Path) -> Policy:
         """The policy of a file as it would run here; PolicyProblems."""
         problems: list[Problem] = []
-        policy = resolve(read_source(path, self._backing.running), self._backing.running, problems)
+        policy = resolve(read_source(path, self._resources.running), self._resources.running, problems)
         if policy is None:
             raise PolicyProblems(problems)
         return policy
@@ -179,11 +179,11 @@ class PagePolicies:
 
     def _sources(self) -> list[Path]:
         """The folders that policies are looked for in, the overlay's first."""
-        overlay = self._backing.overlay
-        return [*([overlay.policies] if overlay is not None else []), self._backing.folder]
+        overlay = self._resources.overlay
+        return [*([overlay.policies] if overlay is not None else []), self._resources.folder]
 
     def _told(self, name: str) -> dict[str, Any]:
-        loaded = {policy.name: policy for policy in self._backing.parts.active.now.policies.policies}
+        loaded = {policy.name: policy for policy in self._resources.parts.active.now.policies.policies}
         path = next((f / f"{name}.yaml" for f in self._sources() if (f / f"{name}.yaml").is_file()), None)
         if path is None and name not in loaded:
             raise NotFound(f"there is no policy {name}")
@@ -192,19 +192,19 @@ class PagePolicies:
             "name": name,
             "policy": _shown(loaded[name]) if name in loaded else None,
             "text": read_text(path, MAX_BYTES) if path is not None else "",
-            "draft": path is not None and path.parent != self._backing.folder,
+            "draft": path is not None and path.parent != self._resources.folder,
             "false_positives": list(source.model.metadata.false_positives) if source is not None else [],
-            "evaluation": self._backing.evaluation(name),
+            "evaluation": self._resources.evaluation(name),
             "lock": _locked(source.lock) if source is not None and source.lock is not None else None,
         }
 
     def _read(self, name: str) -> Source | None:
         """The policy as it lies in the folder of the policies in force; None where it cannot be read."""
-        path = self._backing.folder / f"{name}.yaml"
-        if not path.is_file() or self._backing.runtime is None:
+        path = self._resources.folder / f"{name}.yaml"
+        if not path.is_file() or self._resources.runtime is None:
             return None
         try:
-            return read_source(path, self._backing.running)
+            return read_source(path, self._resources.running)
         except PolicyProblems:
             return None
 

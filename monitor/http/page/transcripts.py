@@ -9,8 +9,8 @@ from monitor.errors import MonitorError
 from monitor.http.calls import Exchange, ending_with
 from monitor.http.fields import Fields
 from monitor.http.openai import verdicts
-from monitor.http.page.backing import PageBacking
 from monitor.http.page.chat import inspected
+from monitor.http.page.resources import PageResources
 from monitor.http.page.tokens import TokenStrip, all_features, begins
 from monitor.rpc.access import roles
 from monitor.rpc.access.roles import Role
@@ -26,16 +26,16 @@ FORM = '{"messages": [{"role": "user", "content": "…"}]} or {"text": "…"}'
 class PageTranscripts:
     """`POST /api/transcript`."""
 
-    def __init__(self, backing: PageBacking) -> None:
-        self._backing = backing
+    def __init__(self, resources: PageResources) -> None:
+        self._resources = resources
 
     async def read(self, exchange: Exchange) -> None:
         """Score one transcript: tokens, verdict, where turns begin, and all features for those who may inspect."""
-        backing, parts = self._backing, self._backing.parts
-        asked = transcript(await backing.calls.read(exchange))
+        resources, parts = self._resources, self._resources.parts
+        asked = transcript(await resources.calls.read(exchange))
         with ending_with(exchange):
             found = await parts.runs.score(asked, include_tokens=True, readings=True)
-            strip = TokenStrip(backing.scores(found.now), found.trail, parts.runtime.token_texts)
+            strip = TokenStrip(resources.scores(found.now), found.trail, parts.runtime.token_texts)
             tokens = strip.take([found.tokens])
             content: dict[str, Any] = {
                 "request_id": exchange.request_id,
@@ -44,13 +44,13 @@ class PageTranscripts:
                 "verdict": verdicts.verdict(found.verdict),
                 "features": None,
             }
-            if backing.runtime is not None and Role.INSPECT in roles.caller.get().roles and strip.ids:
-                content["features"] = all_features(await inspected(backing, strip.ids))
+            if resources.runtime is not None and Role.INSPECT in roles.caller.get().roles and strip.ids:
+                content["features"] = all_features(await inspected(resources, strip.ids))
         await exchange.json(content)
 
     async def _turns(self, asked: Input, ids: list[int]) -> list[dict[str, Any]]:
         """Each turn's role and the token at which it begins."""
-        turns, runtime = asked.content, self._backing.parts.runtime
+        turns, runtime = asked.content, self._resources.parts.runtime
         if (
             isinstance(turns, str)
             or len(turns) > MOST_TURNS
@@ -65,7 +65,7 @@ class PageTranscripts:
             return [0, *begins(ids, parts)]
 
         try:
-            starts = await self._backing.work(work)
+            starts = await self._resources.work(work)
         except MonitorError:
             return []  # some templates take no conversation that ends so
         return [{"role": turn["role"], "start": start} for turn, start in zip(turns, starts, strict=True)]

@@ -1,7 +1,7 @@
 // Sliders: features and policies held at a value, what that was measured to cost, and the request to copy.
 
 import { brief, briefs } from "./api.js";
-import { copier, button, fresh, h, number, percent, show } from "./dom.js";
+import { button, copier, fresh, h, number, percent, several, show } from "./dom.js";
 import { finder } from "./finder.js";
 
 const LOW = -2;
@@ -75,7 +75,7 @@ export class Steering {
 
   slider(one) {
     const name = one.policy ? `policy ${one.policy}` : `feature ${one.feature}`;
-    const label = one.policy ? `${this.featuresOf(one).length} features` : brief(one.feature)?.label ?? "";
+    const label = one.policy ? several(this.featuresOf(one).length, "feature") : brief(one.feature)?.label ?? "";
     const value = h("output", { class: "mono" }, number(one.target));
     const warning = h("p", { class: "warning" });
     const warn = () => show(warning, this.damage(one));

@@ -13,9 +13,9 @@ from urllib.parse import parse_qs
 from monitor.errors import BadRequest, NotFound, Violation
 from monitor.http.calls import Exchange, HttpCalls
 from monitor.http.door import served_name
+from monitor.http.page.feature_book import FeatureBook
 from monitor.http.page.overlay import Overlay
 from monitor.lab.cost.edits import OWN
-from monitor.lab.feature_book import FeatureBook
 from monitor.lab.pair import Pair, served_pair
 from monitor.model.runtime import Runtime
 from monitor.pairs.registry import chosen_pair
@@ -36,7 +36,7 @@ LARGEST_REPORT = 16 << 20
 """Bytes of a report of a measurement that is read."""
 
 
-class PageBacking:
+class PageResources:
     """Everything behind the page of one server."""
 
     def __init__(self, settings: Settings, parts: DoorParts) -> None:

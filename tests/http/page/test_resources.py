@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from monitor.errors import BadRequest
-from monitor.http.page.backing import PageBacking, number, one, query
+from monitor.http.page.resources import PageResources, number, one, query
 from tests.http.page.conftest import faked
 
 
@@ -54,17 +54,17 @@ def test_measurements_on_unseen_texts_are_those_of_this_pair(tmp_path):
         "policies": "sha256:" + "c" * 64,
     }
     now = SimpleNamespace(digests=SimpleNamespace(**digests))
-    backing = PageBacking.__new__(PageBacking)
-    backing.folder, backing.overlay = tmp_path, None
-    backing.parts = SimpleNamespace(active=SimpleNamespace(now=now))
-    assert backing.evaluation("a") is None
+    resources = PageResources.__new__(PageResources)
+    resources.folder, resources.overlay = tmp_path, None
+    resources.parts = SimpleNamespace(active=SimpleNamespace(now=now))
+    assert resources.evaluation("a") is None
     rows = [{"policy": "a", "x": 1}, {"policy": "b", "x": 2}]
     found = {"digests": digests, "sources": rows, "rates": rows}
     (tmp_path / "evaluation.json").write_text(json.dumps(found))
-    assert backing.evaluation("a") == {"sources": rows[:1], "rates": rows[:1], "same": True}
+    assert resources.evaluation("a") == {"sources": rows[:1], "rates": rows[:1], "same": True}
     (tmp_path / "evaluation.json").write_text(
         json.dumps(found | {"digests": digests | {"policies": "other"}})
     )
-    assert backing.evaluation("a")["same"] is False
+    assert resources.evaluation("a")["same"] is False
     (tmp_path / "evaluation.json").write_text(json.dumps(found | {"digests": digests | {"model": "other"}}))
-    assert backing.evaluation("a") is None
+    assert resources.evaluation("a") is None

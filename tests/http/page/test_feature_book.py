@@ -6,12 +6,18 @@ import pytest
 
 from monitor.dictionary.cards import labels
 from monitor.errors import InputError, NotFound
-from monitor.lab.feature_book import FeatureBook, counted_by, need_book
+from monitor.http.page.feature_book import FeatureBook, counted_by, need_book
+from monitor.lab.pair import open_pair
 from monitor.policy.policy import WeightedFeature
 from monitor.records import Clamp
 from tests.policy.conftest import policy, rule
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def opened():
+    return open_pair(device="cpu")
 
 
 @pytest.fixture(scope="module")
