@@ -7,6 +7,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from ruamel.yaml import YAML
 
+from monitor.telemetry.metrics.guard import GuardMetrics, WaitMetrics
 from monitor.telemetry.metrics.metrics import Metrics
 from monitor.telemetry.metrics.security import SecurityMetrics
 from tests.deploy.tools import DEPLOY, RULES, found, run
@@ -111,6 +112,8 @@ def exported():
     registry = CollectorRegistry()
     Metrics(registry)
     SecurityMetrics(registry)
+    GuardMetrics(registry)
+    WaitMetrics(registry)
     suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_count", "_sum"]}
     return {
         family.name + suffix for family in registry.collect() for suffix in suffixes.get(family.type, [""])
