@@ -11,8 +11,6 @@ from pathlib import Path
 from time import time
 from typing import Any, cast
 
-from google.protobuf.json_format import MessageToDict
-
 from monitor.errors import BadRequest, InputError, NotFound, Violation
 from monitor.http.calls import Exchange, dumps, ending_with
 from monitor.http.fields import Fields
@@ -23,10 +21,10 @@ from monitor.policy.policyset import PolicySet
 from monitor.records import Verdict
 from monitor.rpc.access.call_interceptor import Context
 from monitor.rpc.policies import InForce
+from monitor.rpc.wire import decisions as wire
 from monitor.rpc.wire.problems import Problems
 from monitor.telemetry.decisions import reader
 from monitor.telemetry.decisions.record import KIND, DecisionRecord, from_json, without_text
-from monitor.v1 import monitor_pb2 as pb
 
 RECENT = 500
 """Decisions of the log that a feed may begin with at most."""
@@ -60,21 +58,18 @@ class PageAlerts:
                 beat.cancel()
         await exchange.done()
 
-    def _wanted(self, exchange: Exchange) -> pb.WatchDetectionsRequest:
+    def _wanted(self, exchange: Exchange) -> Any:
+        """What is asked for, as the message of WatchDetections."""
         asked = query(exchange)
-        wanted = pb.WatchDetectionsRequest(
-            policies=asked.get("policy", []),
-            include_shadow=one(asked, "shadow", "1") == "1",
-            include_unknown=one(asked, "unknown", "1") == "1",
-        )
+        shadow, unknown = one(asked, "shadow", "1") == "1", one(asked, "unknown", "1") == "1"
         log, cursor = self._books.ledger.log, exchange.header("last-event-id")
-        if log is None:
-            return wanted
-        recent = number(one(asked, "recent", "100"), "recent", 0, RECENT)
-        # A cursor of another log, from before this server began one, would be refused for ever.
-        known = cursor.startswith(f"{log.id}-")
-        wanted.after = cursor if known else f"{log.id}-{max(0, log.last - recent)}"
-        return wanted
+        after = None
+        if log is not None:
+            recent = number(one(asked, "recent", "100"), "recent", 0, RECENT)
+            # A cursor of another log, from before this server began one, would be refused for ever.
+            known = cursor.startswith(f"{log.id}-")
+            after = cursor if known else f"{log.id}-{max(0, log.last - recent)}"
+        return wire.request(asked.get("policy", []), shadow=shadow, unknown=unknown, after=after)
 
     async def decision(self, exchange: Exchange) -> None:
         """`GET /api/alerts/RECORD`: one decision with all that the log has of it."""
@@ -162,9 +157,9 @@ class _Sink:
         """The feed has begun."""
         await self._exchange.raw_event(b"retry: 2000\n: begun\n\n")
 
-    async def write(self, message: pb.WatchDetectionsResponse) -> None:
+    async def write(self, message: Any) -> None:
         """Send a record; its cursor is what the browser comes back with."""
-        content = MessageToDict(message, preserving_proto_field_name=True)
+        content = wire.as_json(message)
         name = f"id: {message.cursor}\n".encode() if message.cursor else b""
         await self._exchange.raw_event(name + b"data: " + dumps(content) + b"\n\n")
 

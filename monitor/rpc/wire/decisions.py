@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
+from google.protobuf.json_format import MessageToDict
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from monitor.records import Detection, Mode, Severity, Status
@@ -105,6 +107,21 @@ def watched(message: pb.WatchDetectionsRequest) -> WatchFilter:
         unknown=message.include_unknown,
         after=after,
     )
+
+
+def request(
+    policies: Sequence[str], *, shadow: bool, unknown: bool, after: str | None
+) -> pb.WatchDetectionsRequest:
+    """The message by which a front door asks for records; `after` is a cursor, None for live records only."""
+    message = pb.WatchDetectionsRequest(policies=policies, include_shadow=shadow, include_unknown=unknown)
+    if after is not None:
+        message.after = after
+    return message
+
+
+def as_json(message: pb.WatchDetectionsResponse) -> dict[str, Any]:
+    """An answer as JSON, with the names of the fields as they are in the .proto file."""
+    return MessageToDict(message, preserving_proto_field_name=True)
 
 
 def response(

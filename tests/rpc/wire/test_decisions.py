@@ -13,7 +13,7 @@ from monitor.records import (
     Severity,
     Status,
 )
-from monitor.rpc.wire.decisions import response, watched
+from monitor.rpc.wire.decisions import as_json, request, response, watched
 from monitor.telemetry.decisions.record import DecisionRecord
 from monitor.v1 import monitor_pb2 as pb
 
@@ -110,3 +110,12 @@ def test_a_message_tells_a_record_with_the_detections_that_pass():
     assert (told.digests.model, told.digests.dictionary, told.digests.policies) == ("m", "d", "p")
     assert (told.coverage.tokens_run, told.coverage.tokens_scored) == (4, 3)
     assert told.coverage.tokens_truncated == 2
+
+
+def test_other_doors_ask_with_the_same_message_and_answer_in_json():
+    found = watched(request(["a"], shadow=True, unknown=False, after="ab-7"))
+    assert (found.policies, found.shadow, found.unknown) == (frozenset({"a"}), True, False)
+    assert (found.after.log, found.after.record) == ("ab", 7)
+    assert watched(request([], shadow=False, unknown=True, after=None)).after is None
+    said = as_json(pb.WatchDetectionsResponse(cursor="ab-7", request_id="r", session_id="s"))
+    assert said == {"cursor": "ab-7", "request_id": "r", "session_id": "s"}
