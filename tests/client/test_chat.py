@@ -49,6 +49,7 @@ def test_a_chat_ends_before_what_a_policy_blocks_and_the_server_is_told(chat, be
         told.append(True)
 
     told = []
+    behind.gone.clear()
     behind.script = script
     found = chat.create(ASKED, model="up")
     assert (found.text.strip(), found.ending.finish_reason) == ("one", "content_filter")
