@@ -25,7 +25,7 @@ from typing import Any, Self
 
 from monitor.client.aio import AsyncClient
 from monitor.client.client import Client
-from monitor.client.messages import Asked, Message, asked, written
+from monitor.client.messages import AskedTurns, Message, asked, written
 from monitor.client.pieces import StreamOptions, TextPiece
 from monitor.client.score_stream import AsyncScoreStream, ScoreStream
 from monitor.v1 import monitor_pb2 as pb
@@ -223,7 +223,7 @@ class AsyncChatStream:
                 await self._stream.close()
 
 
-def _asked(messages: Sequence[Message], request: dict[str, Any]) -> Asked:
+def _asked(messages: Sequence[Message], request: dict[str, Any]) -> AskedTurns:
     """What is asked. Raises ValueError for what cannot be monitored as one stream."""
     if request.get("n") not in (None, 1):
         raise ValueError("several answers (`n`) are several streams; ask for one at a time")
@@ -235,7 +235,7 @@ def _asked(messages: Sequence[Message], request: dict[str, Any]) -> Asked:
     return found
 
 
-def _options(options: StreamOptions, request: dict[str, Any], found: Asked) -> StreamOptions:
+def _options(options: StreamOptions, request: dict[str, Any], found: AskedTurns) -> StreamOptions:
     expected = request.get("max_completion_tokens") or request.get("max_tokens") or 0
     known: StreamOptions = {"unread": found.unread, "expected_tokens": expected}
     return known | options

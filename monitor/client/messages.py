@@ -20,7 +20,7 @@ _ROLES = {
 _NO_TEXT = frozenset(("role", "tool_call_id", "id", "index", "type"))
 
 
-class Asked(NamedTuple):
+class AskedTurns(NamedTuple):
     """What a model is asked."""
 
     turns: list[dict[str, str]]
@@ -28,7 +28,7 @@ class Asked(NamedTuple):
     """Parts that are no text, such as images."""
 
 
-def asked(messages: Sequence[Message], tools: Sequence[Any] = ()) -> Asked:
+def asked(messages: Sequence[Message], tools: Sequence[Any] = ()) -> AskedTurns:
     """The turns of a chat. Descriptions of tools are read as the operator's, who wrote them."""
     turns: list[dict[str, str]] = []
     unread = 0
@@ -46,7 +46,7 @@ def asked(messages: Sequence[Message], tools: Sequence[Any] = ()) -> Asked:
             turns[-1]["content"] += f"\n\n{text}"
         else:
             turns.append({"role": role, "content": text})
-    return Asked(turns, unread)
+    return AskedTurns(turns, unread)
 
 
 def written(delta: Any) -> Iterator[TextPiece]:

@@ -44,14 +44,17 @@ def test_a_chat_ends_before_what_a_policy_blocks_and_the_server_is_told(chat, be
         reply.stream()
         for word in ("one ", "bomb ", "two ", "three "):
             reply.event(chunk({"content": word}))
-        told.append(reply.closed())
+        while not reply.closed(0.05):
+            reply.event(chunk({"content": "more "}))
+        told.append(True)
 
     told = []
+    behind.gone.clear()
     behind.script = script
     found = chat.create(ASKED, model="up")
     assert (found.text.strip(), found.ending.finish_reason) == ("one", "content_filter")
     assert found.ending.verdict.action == pb.ACTION_BLOCK
-    wait_for(lambda: told == [True])
+    wait_for(lambda: told == [True] or behind.gone.is_set())
 
 
 def test_a_prompt_that_is_blocked_is_never_asked(chat, behind):

@@ -9,7 +9,7 @@ from typing import Any
 from monitor.http.calls import PEER
 from monitor.http.errors import UpstreamError
 from monitor.http.guard.upstream import AUTHORIZATION, OURS, Header, UpstreamAnswer, token_of
-from monitor.rpc.envoy.conversation import CONVERSATION, Conversation, Gone, UpstreamResponse
+from monitor.rpc.envoy.conversation import CONVERSATION, EnvoyConversation, Gone, UpstreamResponse
 from monitor.rpc.envoy.processor import GRPC_PEER
 from monitor.settings import Settings
 
@@ -24,7 +24,7 @@ class EnvoyUpstream:
     @asynccontextmanager
     async def answer(self, scope: Any, body: bytes, *, encoding: str = "") -> AsyncIterator[UpstreamAnswer]:
         """Have a request go on with this body, and give its answer. Raises UpstreamError where there is none."""
-        conversation: Conversation = scope[CONVERSATION]
+        conversation: EnvoyConversation = scope[CONVERSATION]
         try:
             response = await conversation.ask(self._headers(scope, encoding), body)
         except Gone:

@@ -60,7 +60,7 @@ class UpstreamResponse:
             yield part
 
 
-class Conversation:
+class EnvoyConversation:
     """One call of `Process`."""
 
     def __init__(self, context: Context) -> None:

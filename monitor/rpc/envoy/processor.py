@@ -16,7 +16,7 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from monitor.rpc.access.call_interceptor import Context, TimeLimits
-from monitor.rpc.envoy.conversation import CONVERSATION, Conversation, Gone, OutOfOrder
+from monitor.rpc.envoy.conversation import CONVERSATION, EnvoyConversation, Gone, OutOfOrder
 from monitor.rpc.envoy.headers import Header
 from monitor.rpc.process.grpc_server import CoreServer
 
@@ -53,7 +53,7 @@ class ExternalProcessor:
         server.add_registered_method_handlers(SERVICE, handlers)
 
     async def _process(self, _: Any, context: Context) -> None:
-        conversation = Conversation(context)
+        conversation = EnvoyConversation(context)
         filling = asyncio.create_task(conversation.fill())
         left = False
         try:
@@ -76,7 +76,7 @@ class ExternalProcessor:
             with suppress(grpc.aio.InternalError):
                 await context.abort(grpc.StatusCode.INTERNAL, "the request could not be processed")
 
-    async def _serve(self, conversation: Conversation, context: Context) -> None:
+    async def _serve(self, conversation: EnvoyConversation, context: Context) -> None:
         try:
             async with asyncio.timeout(self._limits.message):
                 fields = await conversation.begin()

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from monitor.rpc.envoy.conversation import FULL_DUPLEX, Conversation, Gone, OutOfOrder
+from monitor.rpc.envoy.conversation import FULL_DUPLEX, EnvoyConversation, Gone, OutOfOrder
 from monitor.v1 import ext_proc_pb2 as pb
 
 
@@ -42,7 +42,7 @@ def fields(**pairs):
 def run(test):
     async def inside():
         call = Call()
-        conversation = Conversation(call)
+        conversation = EnvoyConversation(call)
         filling = asyncio.create_task(conversation.fill())
         try:
             await test(call, conversation)
@@ -168,10 +168,10 @@ def test_an_envoy_that_is_set_up_otherwise_is_refused(message):
     async def test(call, conversation):
         call.come(**message)
         with pytest.raises(OutOfOrder):
-            await Conversation.fill(conversation)
+            await EnvoyConversation.fill(conversation)
 
     async def inside():
         call = Call()
-        await test(call, Conversation(call))
+        await test(call, EnvoyConversation(call))
 
     asyncio.run(asyncio.wait_for(inside(), 60))
