@@ -96,7 +96,7 @@ def check(**flags: Any) -> None:
     found = _asked(door, offending, model) if door else _tried(load_settings(flags), offending, model)
     passed = all(one.passed for one in found)
     if as_json:
-        typer.echo(json.dumps({"passed": passed, "checks": [vars(one) for one in found]}, indent=2))
+        typer.echo(json.dumps({"passed": passed, "checks": [vars(one) for one in found]}))
     else:
         stdout_console().print(_table(found))
     raise typer.Exit(0 if passed else 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -27,7 +28,10 @@ class CompiledLayers:
                 "there is no C++ compiler to compile the layers with: install g++, or leave out --compile"
             )
         self._layers = list(loaded.layers[: last + 1])
-        self._compiled: list[Callable[..., Any]] = [torch.compile(layer.forward) for layer in self._layers]
+        with warnings.catch_warnings():
+            # Parts of torch that are imported now warn of other parts of torch.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self._compiled: list[Callable[..., Any]] = [torch.compile(one.forward) for one in self._layers]
 
     @contextmanager
     def in_place(self) -> Iterator[None]:

@@ -83,6 +83,7 @@ Answers = Annotated[
     Path, typer.Option(help="The model's own answers, as JSON lines, also .xz.", exists=True, dir_okay=False)
 ]
 Out = Annotated[Path, typer.Option(help="Work in this folder, outside the repository.")]
+Compile = Annotated[bool, typer.Option(help="Compile the model's layers first, with g++: it reads faster.")]
 
 
 @app.command("benign")
@@ -122,12 +123,13 @@ def compare(
     tokens: Annotated[
         int, typer.Option(help="Train each dictionary on so many tokens.", min=1)
     ] = SWEEP_TOKENS,
+    compile: Compile = True,
 ) -> None:
     """Trains a dictionary for each layer, width and sparsity that is compared; finished ones are kept."""
     from monitor.recipes.smollm2.sweep import SweepText, sweep
 
     sources = _texts(data, answers, out / "texts")
-    sweep(SweepText(model, sources, tokens, SWEEP_HELD_OUT), SWEEP, out, typer.echo)
+    sweep(SweepText(model, sources, tokens, SWEEP_HELD_OUT, compile), SWEEP, out, typer.echo)
 
 
 @app.command("train")
@@ -138,6 +140,7 @@ def learn(
     out: Out,
     tokens: Annotated[int, typer.Option(help="Train on so many tokens.", min=1)] = TOKENS,
     held_out: Annotated[int, typer.Option(help="Measure on so many tokens.", min=1)] = HELD_OUT,
+    compile: Compile = True,
 ) -> None:
     """Trains the dictionary; the same command goes on from the checkpoint of a run that was stopped."""
     from monitor.dictionary.training.progress import RunLines
@@ -147,7 +150,7 @@ def learn(
     sources = _texts(data, answers, out / "texts")
     settings = TrainSettings(features=SHIPPED.features, tokens=tokens, k=SHIPPED.k)
     subject = open_subject(
-        TrainingText(model, SHIPPED.layer, sources, CONTEXT, held_out, "auto", compile=True)
+        TrainingText(model, SHIPPED.layer, sources, CONTEXT, held_out, "auto", compile=compile)
     )
     progress = RunLines(settings, subject.measured, typer.echo)
     folder = out / "dictionary"

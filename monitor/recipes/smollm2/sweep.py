@@ -30,6 +30,8 @@ class SweepText:
     """`PATH=SHARE` of each text."""
     tokens: int
     held_out: int
+    compile: bool = True
+    """Whether the model's layers are compiled first."""
 
 
 def sweep(
@@ -64,5 +66,5 @@ def _trained(
 def _subject(text: SweepText, layer: int, layers: Sequence[int], folder: Path) -> TrainingSubject:
     given = TrainingText(text.model, layer, text.sources, CONTEXT, text.held_out, "auto")
     subject = open_subject(given)
-    cache = LayerCache(subject.loaded, layers, folder, compile=True)
+    cache = LayerCache(subject.loaded, layers, folder, compile=text.compile)
     return dataclasses.replace(subject, inputs=dataclasses.replace(subject.inputs, residuals=cache.of(layer)))

@@ -87,7 +87,7 @@ def test_a_dictionary_without_cards_is_still_searched_by_label(opened, tmp_path)
 
 def test_what_policies_do_with_a_feature():
     one = policy(rule("a", features=((3, 2.0),)), clamps=(Clamp(3, -1.0), Clamp(4, -1.0)))
-    other = policy(rule("b", explains=(WeightedFeature(3, 0.5),)))
+    other = policy(rule("b", features=((9, 1.0),), explains=(WeightedFeature(3, 0.5),)))
     found = [(each["how"], each["rule"], each["weight"]) for each in counted_by((one, other), 3)]
     assert found == [("reads", "a", 2.0), ("clamps", "", -1.0), ("explains", "b", 0.5)]
     with pytest.raises(NotFound, match="policies watch"):

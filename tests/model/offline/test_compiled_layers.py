@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def loaded():
-    return family_model("llama")
+    return family_model("mistral")
 
 
 @pytest.mark.slow

@@ -45,7 +45,18 @@ def test_answers_go_on_where_they_end_and_the_sweep_reads_them(
     monkeypatch.setattr(command, "SWEEP", (SweepRun(1, 64, 4),))
     monkeypatch.setattr(command, "SWEEP_HELD_OUT", 600)
     shown = _run(
-        "sweep", "--data", data, "--model", model, "--answers", out, "--out", tmp_path / "s", "--tokens", 4096
+        "sweep",
+        "--data",
+        data,
+        "--model",
+        model,
+        "--answers",
+        out,
+        "--out",
+        tmp_path / "s",
+        "--tokens",
+        4096,
+        "--no-compile",
     )
     assert "layer1-64-k4" in shown
     assert (tmp_path / "s" / "texts" / "answers.jsonl").exists()
@@ -53,7 +64,7 @@ def test_answers_go_on_where_they_end_and_the_sweep_reads_them(
 
     monkeypatch.setattr(command, "SHIPPED", SweepRun(1, 64, 4))
     monkeypatch.setattr(command, "CONTEXT", 32)
-    more = ("--answers", out, "--out", tmp_path / "run", "--tokens", 8192, "--held-out", 600)
+    more = ("--answers", out, "--out", tmp_path / "run", "--tokens", 8192, "--held-out", 600, "--no-compile")
     assert "8,192 of 8,192 tokens" in _run("train", "--data", data, "--model", model, *more)
     trained = tmp_path / "run" / "dictionary"
     assert load_dictionary(trained).card.layer == 1

@@ -7,6 +7,7 @@ import pytest
 
 from monitor.dictionary.training.settings import TrainSettings
 from monitor.lab.training import TrainingText, open_subject, train_for_sweep
+from monitor.recipes.smollm2 import layers
 from monitor.recipes.smollm2 import sweep as module
 from monitor.recipes.smollm2.plan import SweepRun
 from monitor.recipes.smollm2.sweep import SweepText, sweep
@@ -27,7 +28,7 @@ def test_layers_widths_and_sparsities_are_compared(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(module, "CONTEXT", 32)
     monkeypatch.setattr(module, "BUFFER", 4096)
     model, data = str(write_chat_model(tmp_path / "model")), write_text(tmp_path / "text.jsonl")
-    text = SweepText(model, (f"{data}=1",), 8192, 600)
+    text = SweepText(model, (f"{data}=1",), 8192, 600, compile=False)
     runs = [SweepRun(0, 64, 4), SweepRun(1, 64, 4), SweepRun(1, 128, 8)]
     lines: list[str] = []
     out = tmp_path / "sweep"
@@ -42,5 +43,7 @@ def test_layers_widths_and_sparsities_are_compared(tmp_path: Path, monkeypatch: 
     alone = train_for_sweep(tmp_path / "alone", settings, open_subject(given), _Silent())
     assert found[1]["fvu"] == pytest.approx(alone["fvu"], abs=0.02), "residuals are kept in bfloat16"
 
-    monkeypatch.setattr(module.LayerCache, "_run", lambda *_: pytest.fail("a finished run was made again"))
+    monkeypatch.setattr(
+        layers, "residuals_of_layers", lambda *_: pytest.fail("a finished run was made again")
+    )
     assert sweep(text, runs, out, lines.append) == found

@@ -10,6 +10,7 @@ from monitor.errors import ConfigurationError, PermissionDenied, Unauthenticated
 from monitor.http.door import METHODS as HTTP_METHODS
 from monitor.http.guard.proxy import ENVOY_METHODS
 from monitor.http.guard.proxy import METHODS as GUARD_METHODS
+from monitor.http.page.door import METHODS as PAGE_METHODS
 from monitor.rpc.access import callers as callers_module
 from monitor.rpc.access import roles
 from monitor.rpc.access.authentication import REFUSED, Authenticator
@@ -313,4 +314,4 @@ def test_a_byte_order_mark_is_no_part_of_a_line_and_utf_16_is_named(tmp_path):
 def test_every_method_has_its_roles_written_down():
     own = {method.name for method in SERVICE.methods}
     assert own.isdisjoint(HTTP_METHODS)
-    assert own | {*HTTP_METHODS, *GUARD_METHODS, *ENVOY_METHODS} == roles.METHODS.keys()
+    assert own | {*HTTP_METHODS, *GUARD_METHODS, *ENVOY_METHODS, *PAGE_METHODS} == roles.METHODS.keys()

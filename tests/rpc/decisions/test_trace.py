@@ -170,10 +170,10 @@ def test_detections_have_the_names_of_the_draft_for_guardrails_where_asked_for(e
     assert told["gen_ai.security.verdict.type"] == "deny"
     assert told["gen_ai.security.target.type"] == "llm_input"
     found = [dict(event.attributes) for event in span.events if event.name == "gen_ai.security.finding"]
-    assert [(one["gen_ai.security.policy.name"], one["gen_ai.security.verdict.type"]) for one in found] == [
-        ("deception", "modify"),
-        ("weapons", "deny"),
-    ]
+    assert {one["gen_ai.security.policy.name"]: one["gen_ai.security.verdict.type"] for one in found} == {
+        "deception": "modify",
+        "weapons": "deny",
+    }
     assert found[0]["gen_ai.security.policy.rule.id"] == "word"
     with serving() as served:
         score(served, "a lie")
