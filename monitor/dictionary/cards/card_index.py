@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import weakref
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -23,6 +24,7 @@ class CardIndex:
         self.promoted: list[tuple[str, ...]] = []
         """For each feature the tokens that it promotes most, strongest first."""
         self._file = tempfile.TemporaryFile()  # noqa: SIM115  (it lives as long as the index)
+        weakref.finalize(self, self._file.close)
         try:
             self._unpack(lines)
         except BaseException:
