@@ -43,7 +43,7 @@ app = typer.Typer(add_completion=False)
 
 
 @dataclass(frozen=True)
-class Asked:
+class RoundPlan:
     """One round."""
 
     count: int
@@ -94,7 +94,7 @@ def main(
         }
         for count in concurrency or [1, 8, 32, 64]:
             for share in shared or [0.0, 0.8]:
-                asked = [Asked(count, prompt_tokens, new_tokens, share, seed) for seed in range(rounds)]
+                asked = [RoundPlan(count, prompt_tokens, new_tokens, share, seed) for seed in range(rounds)]
                 results.append({"asked": asdict(asked[0]), "answers": take_turns(children, asked)})
                 show(results[-1])
     if out is not None:
@@ -107,7 +107,7 @@ class Child:
     def __init__(self, into: IO[str], out: IO[str]) -> None:
         self._into, self._out = into, out
 
-    def run(self, asked: Asked) -> Answered:
+    def run(self, asked: RoundPlan) -> Answered:
         """Have it run a round. Raises RuntimeError where it has ended."""
         print(json.dumps(asdict(asked)), file=self._into, flush=True)
         for line in self._out:
@@ -128,7 +128,7 @@ def _child(command: Sequence[str]) -> Iterator[Child]:
         process.wait()
 
 
-def take_turns(children: dict[str, Child], asked: Sequence[Asked]) -> dict[str, list[dict[str, Any]]]:
+def take_turns(children: dict[str, Child], asked: Sequence[RoundPlan]) -> dict[str, list[dict[str, Any]]]:
     """Answers of every counted round by variant, in another order every round."""
     answers: dict[str, list[dict[str, Any]]] = {name: [] for name in children}
     names = list(children)
@@ -166,7 +166,7 @@ def _quantiles(times: Sequence[float]) -> str:
     return f"{1000 * cut[49]:.1f} / {1000 * cut[98]:.1f}"
 
 
-def prompts_of(asked: Asked) -> Prompts:
+def prompts_of(asked: RoundPlan) -> Prompts:
     """The prompts of a round: random tokens, of which the first part is common to all rounds and requests."""
     common, chance = random.Random(0), random.Random(asked.seed + 1)
     beginning = [common.randrange(5, 8000) for _ in range(int(asked.shared * asked.prompt_tokens))]
@@ -174,7 +174,7 @@ def prompts_of(asked: Asked) -> Prompts:
     return [beginning + [chance.randrange(5, 8000) for _ in range(rest)] for _ in range(asked.count)]
 
 
-def answer(run: Round, asked: Asked, times: list[list[float]]) -> Answered:
+def answer(run: Round, asked: RoundPlan, times: list[list[float]]) -> Answered:
     """Run a round; `times` is what the variant fills."""
     seconds = run(prompts_of(asked), asked.new_tokens)
     between = [later - sooner for one in times for sooner, later in pairwise(one)]
@@ -188,7 +188,7 @@ def serve_rounds(
     size, times = limits(subject, running, _LONGEST), list[list[float]]()
     with _variant(name, subject, size, caching, times) as run:
         for line in given:
-            found = answer(run, Asked(**json.loads(line)), times)
+            found = answer(run, RoundPlan(**json.loads(line)), times)
             print(json.dumps(asdict(found)), file=out, flush=True)
 
 

@@ -5,9 +5,9 @@ import json
 
 import pytest
 
-from monitor.bench.engines import Answered, Asked, Child, answer, prompts_of, show, take_turns
+from monitor.bench.engines import Answered, Child, RoundPlan, answer, prompts_of, show, take_turns
 
-ASKED = Asked(count=3, prompt_tokens=10, new_tokens=4, shared=0.8, seed=1)
+ASKED = RoundPlan(count=3, prompt_tokens=10, new_tokens=4, shared=0.8, seed=1)
 
 
 class Counting:
@@ -22,7 +22,7 @@ class Counting:
 def test_turns_are_taken_and_the_first_round_does_not_count(capsys):
     order = []
     children = {name: Counting(name, order) for name in "ab"}
-    asked = [Asked(2, 8, 4, 0.0, seed) for seed in range(3)]
+    asked = [RoundPlan(2, 8, 4, 0.0, seed) for seed in range(3)]
     found = take_turns(children, asked)
     assert order == [(0, "a"), (0, "b"), (1, "b"), (1, "a"), (2, "a"), (2, "b")]
     assert [len(answers) for answers in found.values()] == [2, 2]
@@ -31,10 +31,10 @@ def test_turns_are_taken_and_the_first_round_does_not_count(capsys):
 
 
 def test_prompts_share_what_is_asked_for_and_nothing_more():
-    first, second = prompts_of(ASKED), prompts_of(Asked(3, 10, 4, 0.8, 2))
+    first, second = prompts_of(ASKED), prompts_of(RoundPlan(3, 10, 4, 0.8, 2))
     assert len({tuple(prompt[:8]) for prompt in [*first, *second]}) == 1
     assert len({tuple(prompt[8:]) for prompt in [*first, *second]}) == 6
-    assert len({tuple(prompt) for prompt in prompts_of(Asked(3, 10, 4, 0.0, 1))}) == 3
+    assert len({tuple(prompt) for prompt in prompts_of(RoundPlan(3, 10, 4, 0.0, 1))}) == 3
 
 
 def test_a_process_is_asked_and_answers_in_lines():

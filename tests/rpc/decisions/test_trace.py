@@ -175,9 +175,13 @@ def test_detections_have_the_names_of_the_draft_for_guardrails_where_asked_for(e
         "weapons": "deny",
     }
     assert found[0]["gen_ai.security.policy.rule.id"] == "word"
-    before = len(exported.get_finished_spans())
+
+
+def test_nothing_of_the_draft_is_exported_unless_it_is_asked_for(exported):
     with serving() as served:
-        score(served, "a lie")
-    names_of = {name for s in exported.get_finished_spans()[before:] for name in s.attributes}
-    assert names_of
-    assert not [name for name in names_of if name.startswith("gen_ai.security")]
+        score(served, "a lie and a bomb")
+    spans = exported.get_finished_spans()
+    named = {name for span in spans for name in span.attributes}
+    assert {"gen_ai.response.id"} <= named
+    assert not [name for name in named if name.startswith("gen_ai.security")]
+    assert not [event for span in spans for event in span.events if event.name.startswith("gen_ai.security")]
