@@ -12,7 +12,7 @@ from monitor.rpc.server import Server, run_in_background
 from monitor.settings import load_settings
 from monitor.v1 import monitor_pb2 as pb
 from tests.rpc.conftest import DEADLINE, connected, fails
-from tests.rpc.pairs import SPEAKS, demo_scene
+from tests.rpc.pairs import SILENT, SPEAKS, demo_scene
 from tests.rpc.test_end_to_end import (
     Live,
     test_a_cancelled_generation_leaves_the_server_serving,
@@ -64,6 +64,7 @@ def live(vllm, tmp_path_factory):
     scene = demo_scene(tmp_path_factory.mktemp("demo"))
     flags = scene.flags | {
         "engine": "vllm",
+        "served_model_name": "tiny",
         "vllm_options": EAGER,
         "max_running": 16,
         "http_listen": "127.0.0.1:0",
@@ -84,7 +85,7 @@ def test_inspecting_is_refused_with_what_to_do_instead(live):
 
 
 def test_the_openai_door_answers_and_is_scored(live):
-    answer = live.post("/v1/completions", model="any", prompt=SPEAKS, max_tokens=8, temperature=0)
-    whole = live.generate(SPEAKS, max_new_tokens=8)
+    answer = live.post("/v1/completions", model="tiny", prompt=SILENT, max_tokens=8, temperature=0)
+    whole = live.generate(SILENT, max_new_tokens=8)
     assert answer["choices"][0]["text"] == whole.text
     assert answer["usage"]["completion_tokens"] == 8
