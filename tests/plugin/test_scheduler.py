@@ -124,7 +124,9 @@ def test_the_same_tokens_as_without_a_monitor_and_as_many_as_asked_for(served, p
 
 def test_every_token_is_in_the_decision_log_as_scored(served):
     answer, last = served.last_of(SPEAKS, max_tokens=7, ignore_eos=True)
-    ran = len(answer.prompt_token_ids) + 7
+    # Policy `blocking` withholds the last token that was run.
+    assert (answer.outputs[0].finish_reason, last["action"]) == ("abort", "block")
+    ran = len(answer.prompt_token_ids) + len(answer.outputs[0].token_ids) + 1
     assert last["coverage"]["tokens_run"] == last["coverage"]["tokens_scored"] == ran
     assert last["status"] == "checked"
     assert "alerting" in {found["policy"] for found in last["detections"]}
