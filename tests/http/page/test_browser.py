@@ -38,7 +38,7 @@ pytestmark = [
 DEADLINE = 60_000
 """Milliseconds; far more than anything here takes."""
 SETTLED = 700
-"""Milliseconds in which a view draws what it has asked for. A feed of events is never idle: nobody can wait for that."""
+"""Milliseconds in which a view draws what it has asked for. A feed of events is never idle, so none waits for that."""
 SCRIPT = '<img src=x onerror="alert(1)"><script>alert(2)</script>'
 TALK = {
     "messages": [
