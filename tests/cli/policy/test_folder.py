@@ -69,7 +69,8 @@ def test_check_lists_the_pairs_that_there_are_locks_for_and_lack_them(tmp_path):
         f"locks/tiny: 1 lock; missing for envy: `sae-monitor policy fit {tmp_path} --pair tiny` makes them\n"
         in said
     )
-    assert "locks/smollm2" not in said, "its dictionary is not here"
+    with registered(replace(tiny.PAIR, name="absent", dictionary=tmp_path / "none")):
+        assert "locks/absent" not in run("check", tmp_path).output, "its dictionary is not here"
     with registered(replace(tiny.PAIR, name="twin")):
         said = run("check", tmp_path).output
     assert f"locks/twin: none; `sae-monitor policy fit {tmp_path} --pair twin` makes them\n" in said
