@@ -110,15 +110,19 @@ def test_sae_lens_opens_what_is_saved_here(tmp_path, sae_lens, data):
         folder, gated = tmp_path / f"gated-{subtract}", make(Activation.GATED, subtract=subtract)
         cases[folder] = replace(gated, encoder=gated.gate_encoder * torch.rand(FEATURES, 1).add(0.5))
         save_saelens(folder, cases[folder], card)
-    sae_lens(READ, data, *cases)
+    # SAELens is told to centre the model's weights (`center_writing_weights`), so it reads residuals of mean 0.
+    centred = [folder for folder, sae in cases.items() if sae.input_norm is InputNorm.CENTRED]
+    mean = inputs().mean(-1, keepdim=True)
+    save_file({"x": inputs() - mean}, tmp_path / "centred.safetensors")
+    sae_lens(READ, tmp_path / "centred.safetensors", *centred)
+    sae_lens(READ, data, *(folder for folder in cases if folder not in centred))
     for folder, sae in cases.items():
         theirs = load_file(folder / "theirs.safetensors")
-        scale = theirs["out"].abs().max()
+        out = theirs["out"] + mean if folder in centred else theirs["out"]
+        scale = out.abs().max()
         torch.testing.assert_close(sae.encode(inputs()), theirs["acts"], atol=1e-5, rtol=1e-5)
         # SAELens undoes its layer norm with the bare deviation, without the 1e-5 it divided by.
-        torch.testing.assert_close(
-            sae.reconstruct(inputs()) / scale, theirs["out"] / scale, atol=1e-5, rtol=1e-5
-        )
+        torch.testing.assert_close(sae.reconstruct(inputs()) / scale, out / scale, atol=1e-5, rtol=1e-5)
 
 
 def test_what_sae_lens_saves_is_read_here(tmp_path, sae_lens, data):
