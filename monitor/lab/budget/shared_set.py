@@ -101,7 +101,9 @@ def share_set(
         raise NotFound(
             f"a weight is given for {', '.join(unknown)}, which is no policy here; there are {known}"
         )
-    requests = benign_requests(texts, _plan(pair, settings), lambda text: len(pair.loaded.text.inner(text)))
+    requests = benign_requests(
+        texts, _plan(pair, settings, loaded.sources), lambda text: len(pair.loaded.text.inner(text))
+    )
     positives = _positives(loaded.sources)
     tell(f"scoring {len(requests)} benign requests")
     scores = score_set(pair, loaded.policies, [*requests, *(request for _, request in positives)], tell)
@@ -143,10 +145,21 @@ def _loaded(folder: Path, running: Running) -> _Loaded:
     return _Loaded(tuple(sources), PolicySet(tuple(policies), ""), left_out)
 
 
-def _plan(pair: Pair, settings: BudgetSettings) -> RequestPlan:
+def _plan(pair: Pair, settings: BudgetSettings, sources: Sequence[Source]) -> RequestPlan:
+    """So many requests that the set can be held to its rate, and a rule to its own where that is lower."""
     takes_turns = pair.loaded.tokenizer.chat_template is not None
-    needed = sufficient_texts(settings.rate)
+    asked = [rate for source in sources for rate in _asked(source).values()]
+    needed = sufficient_texts(min(settings.rate, max(asked, default=settings.rate)))
     return RequestPlan(EDGES, needed, pair.loaded.context, settings.most_tokens, takes_turns)
+
+
+def _asked(source: Source) -> dict[str, float]:
+    """The rates of false positives that a policy's rules ask for."""
+    return {
+        rule.name: rule.threshold.false_positive_rate
+        for rule in source.model.rules
+        if isinstance(rule.threshold, AskedRate)
+    }
 
 
 def _positives(sources: Sequence[Source]) -> list[tuple[str, BenignRequest]]:
@@ -174,10 +187,9 @@ class _Thresholds:
         self._scores, self._positives, self._benign = scores, list(positives), len(requests)
         self.settings = settings
         self._asked = {
-            (source.model.metadata.name, rule.name): rule.threshold.false_positive_rate
+            (source.model.metadata.name, rule): rate
             for source in loaded.sources
-            for rule in source.model.rules
-            if isinstance(rule.threshold, AskedRate)
+            for rule, rate in _asked(source).items()
         }
         self._learnt = {s.model.metadata.name for s in loaded.sources if s.model.concept is not None}
         program = scores.program

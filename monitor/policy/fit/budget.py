@@ -240,7 +240,9 @@ class _Sharing:
         for r, rule in enumerate(self._rules):
             if rule.ceiling < self._budget:
                 rates = rule.ceiling, whole * rule.ceiling / self._budget
-                rooms[r].append(self._units.room(columns, nothing, self.fired[:, r], rates, self.sufficient))
+                # A lower rate needs more texts: of few, it would let nothing fire at all.
+                enough = sufficient_texts(rule.ceiling)
+                rooms[r].append(self._units.room(columns, nothing, self.fired[:, r], rates, enough))
         return rooms
 
     def _reference(self, scores: Floats, rule: int) -> Indices:

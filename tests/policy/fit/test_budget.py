@@ -153,6 +153,14 @@ def test_no_rule_gets_more_than_its_policy_asks_for_and_weights_shift_the_shares
     assert sum(heavy.benign_rates[1:]) < sum(even.benign_rates[1:])
 
 
+def test_a_rate_below_the_budget_is_not_held_to_where_texts_are_too_few_for_it():
+    # Some 60 texts of each kind and length: enough for a budget of 5 %, and 1 % of them is less than one text.
+    scores, few = drawn(6, 480, 2), [replace(rule, ceiling=0.01) for rule in rules(2)]
+    found = share_budget(few, scores, 0.05)
+    assert sum(found.benign_rates) > 0.005
+    assert max(found.benign_rates) <= 0.015
+
+
 def test_rules_with_thresholds_of_their_own_spend_first(scored):
     rng = np.random.default_rng(1)
     given = np.zeros((2400, 1, 4), bool)
