@@ -107,11 +107,12 @@ def main(
     requests: Annotated[int, typer.Option(help="Benign requests of which 1 % fire.")] = 800,
     learnt: Annotated[int, typer.Option(help="Benign texts among the negatives.")] = 300,
     seed: Annotated[int, typer.Option(help="Draws folds and resamples.")] = 0,
+    dtype: Annotated[str, typer.Option(help="Number type of the model.")] = "auto",
     out: Annotated[Path | None, typer.Option(help="Write all numbers here as JSON.")] = None,
 ) -> None:
     """Measure detectors within and across labelled sources, beside words and the difference of means."""
     folder = policies or bundled_policies()
-    opened = open_pair(model, dictionary, pair=pair)
+    opened = open_pair(model, dictionary, dtype=dtype, pair=pair)
     reader = PairReader(opened)
     given = open_data(data, manifest=manifest)
     turns = reader.takes_turns

@@ -9,7 +9,7 @@ from monitor.errors import ConfigurationError
 from monitor.pairs import smollm2, tiny
 from monitor.pairs.named_pair import NamedPair
 
-DEFAULT = "tiny"
+DEFAULT = "smollm2"
 """The pair that is opened where nobody names one."""
 
 _PAIRS = {pair.name: pair for pair in (smollm2.PAIR, tiny.PAIR)}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -16,7 +15,7 @@ from monitor.cli import options
 from monitor.cli.demo import demonstrations, view
 from monitor.cli.demo.expectations import Expectations
 from monitor.cli.demo.scrape import scrape
-from monitor.cli.demo.script import SCRIPT, DemoScript
+from monitor.cli.demo.script import DemoScript, script_of
 from monitor.cli.demo.slider import slider_view
 from monitor.cli.demo.steps import DemoSteps
 from monitor.cli.demo.tally import CallTally
@@ -27,6 +26,7 @@ from monitor.cli.show.shade import Painter
 from monitor.cli.show.strength import RuleScores
 from monitor.cli.show.svg import recorder, save_recorded
 from monitor.client import Unreachable, connect
+from monitor.pairs import registry
 
 if TYPE_CHECKING:
     from monitor.lab.pair import Pair
@@ -93,6 +93,7 @@ def demo(
                 dictionary,
                 dictionary_format,
                 device or "auto",
+                pair_name=pair,
                 skip_self_test=skip_self_test,
                 dtype=dtype or "auto",
             ),
@@ -103,7 +104,7 @@ def demo(
         model, dictionary, policies, layer, device, dtype, dictionary_format, skip_self_test, pair
     )
     console = recorder() if svg else stdout_console()
-    expect = run(console, lambda: local_server(flags), SCRIPT if model is None else _elsewhere(SCRIPT))
+    expect = run(console, lambda: local_server(flags), script_of(_pair_named(pair, model, dictionary)))
     if svg:
         typer.echo(console.export_text(clear=False))
         save_recorded(console, svg, "sae-monitor demo")
@@ -133,11 +134,12 @@ def run(console: Console, start: Start, script: DemoScript) -> Expectations:
     return expect
 
 
-def _elsewhere(script: DemoScript) -> DemoScript:
-    """The script for another pair than the bundled one: what a feature brings up is shown there, and not expected."""
-    return (
-        script if script.slider is None else replace(script, slider=replace(script.slider, must_show=False))
-    )
+def _pair_named(pair: str | None, model: str | None, dictionary: Path | None) -> str:
+    """The name of the pair that is opened; empty where it is none of those that have one."""
+    if model in registry.names():
+        return model
+    own = model is None and dictionary is None
+    return registry.named(pair).name if own else ""
 
 
 def _on_server(console: Console, endpoint: Endpoint, script: DemoScript, expect: Expectations) -> None:

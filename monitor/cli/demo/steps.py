@@ -165,11 +165,14 @@ class DemoSteps:
 
 def line_input(line: DemoLine) -> pb.Input:
     """The `Input` message of a line."""
-    if len(line.turns) == 1:
-        return pb.Input(text=line.turns[0])
+    return pb.Input(text=line.turns[0]) if len(line.turns) == 1 else _conversation(line.turns)
+
+
+def _conversation(turns: Sequence[str]) -> pb.Input:
+    """Turns of the user and the model in alternation, as an `Input` message."""
     roles = (pb.ROLE_USER, pb.ROLE_ASSISTANT)
-    turns = [pb.ChatMessage(role=roles[i % 2], content=turn) for i, turn in enumerate(line.turns)]
-    return pb.Input(conversation=pb.Conversation(messages=turns))
+    messages = [pb.ChatMessage(role=roles[i % 2], content=turn) for i, turn in enumerate(turns)]
+    return pb.Input(conversation=pb.Conversation(messages=messages))
 
 
 def quoted(text: str, width: int = 48) -> str:
@@ -180,7 +183,7 @@ def quoted(text: str, width: int = 48) -> str:
 
 def _generation(plan: DemoSuppression, clamps: Sequence[pb.Clamp]) -> pb.Generation:
     sampling = pb.Sampling(max_new_tokens=plan.max_new_tokens, temperature=0, seed=SEED)
-    content = pb.Input(text=plan.prompt)
+    content = _conversation((plan.prompt,)) if plan.asked else pb.Input(text=plan.prompt)
     return pb.Generation(input=content, sampling=sampling, clamps=clamps, include_tokens=True)
 
 

@@ -67,7 +67,7 @@ def test_a_picture_of_the_demonstration(run, serve, tmp_path, monkeypatch):
         yield Endpoint(address, metrics)
 
     monkeypatch.setattr("monitor.cli.demo.command.local_server", start)
-    monkeypatch.setattr("monitor.cli.demo.command.SCRIPT", SHORT)
+    monkeypatch.setattr("monitor.cli.demo.command.script_of", lambda pair: SHORT)
     done = run("demo", "--svg", tmp_path / "demo.svg")
     assert "expectations held" in done.stdout
     assert "loading the model" not in done.stdout
