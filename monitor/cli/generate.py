@@ -16,6 +16,7 @@ from monitor.cli.show.console import stdout_console
 from monitor.cli.show.side_by_side import Compare, columns
 from monitor.cli.show.stream import show
 from monitor.cli.show.strength import RuleScores
+from monitor.cli.show.svg import WIDTH, save_svg
 from monitor.cli.show.verdict import generated
 from monitor.client import Client
 from monitor.v1 import monitor_pb2 as pb
@@ -71,7 +72,7 @@ def generate(
     )
     with open_session(connect, flags, timeout) as client:
         if compare is not None:
-            _compared(client, request, compare, json)
+            _compared(client, request, compare, json, svg)
         else:
             _alone(client, request, json, svg, exit_zero)
 
@@ -97,9 +98,11 @@ def _alone(client: Client, request: pb.Generation, json: bool, svg: Path | None,
     exit_by(answer.verdict, exit_zero)
 
 
-def _compared(client: Client, request: pb.Generation, compare: Compare, json: bool) -> None:
+def _compared(client: Client, request: pb.Generation, compare: Compare, json: bool, svg: Path | None) -> None:
     """The same prompt under every value, side by side."""
     answers = [client.generate(one) for one in compare.requests(request)]
+    if svg is not None:
+        save_svg(columns(compare, answers, WIDTH), svg, "sae-monitor generate")
     if json:
         for answer in answers:
             typer.echo(as_json(answer))

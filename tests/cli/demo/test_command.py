@@ -2,15 +2,18 @@
 
 import io
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from monitor.cli.demo.command import _pair_named
 from monitor.cli.demo.command import run as run_demo
-from monitor.cli.demo.script import BENIGN, DemoLine, DemoScript, DemoSuppression
+from monitor.cli.demo.script import BENIGN, DemoLine, DemoScript, DemoSuppression, script_of
 from monitor.cli.errors import ExitCode
 from monitor.cli.session import Endpoint, local_server
 from monitor.client import CallFailed
+from monitor.pairs import smollm2
 from tests.cli.demo.demonstrated import SHORT, broken, demonstrate
 from tests.cli.scripted import serving
 
@@ -79,3 +82,29 @@ def test_a_picture_of_the_demonstration(run, serve, tmp_path, monkeypatch):
 def test_holds_on_the_bundled_pair(run):
     done = run("demo")
     assert done.exit_code == 0, done.stdout
+
+
+@pytest.mark.slow
+def test_holds_on_the_default_pair(run):
+    if smollm2.PAIR.weights() is None:
+        pytest.skip(f"the weights of smollm2 are not installed: {smollm2.PAIR.get}")
+    done = run("demo", "--pair", "smollm2")
+    assert done.exit_code == 0, done.stdout
+    assert "San" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("flags", "name"),
+    [
+        ((None, None, None), "tiny"),
+        (("smollm2", None, None), "smollm2"),
+        ((None, "tiny", None), "tiny"),
+        ((None, "org/model", None), ""),
+        ((None, "org/model", Path("dictionary")), ""),
+    ],
+)
+def test_the_script_is_that_of_the_pair(flags, name):
+    assert _pair_named(*flags) == (name or "")
+    script = script_of(name)
+    assert script.slider is not None
+    assert script.slider.must_show is bool(name)

@@ -33,6 +33,18 @@ def test_every_value_is_asked_for_beside_none(run, serve):
         assert word in done.stdout
 
 
+def test_a_comparison_is_saved_as_a_picture(run, serve, tmp_path):
+    address, _, _ = serve()
+    path = tmp_path / "compare.svg"
+    assert (
+        run("generate", "Tell me why", "--connect", address, "--compare", "11=5", "--svg", path).exit_code
+        == 0
+    )
+    picture = path.read_text()
+    assert picture.startswith("<svg")
+    assert "at&#160;5" in picture
+
+
 def test_dropping_the_error_term_is_sent_with_clamps_and_needs_them(run, serve):
     address, _, service = serve()
     run("generate", "Tell me why", "--connect", address, "--clamp", "7=-1", "--drop-error-term")
