@@ -61,6 +61,8 @@ class PolicyTexts:
 
 
 Watcher = Callable[[PolicyTexts], None]
+ROWS = 400
+"""Rows of each labelled source that are measured on, unless somebody says otherwise."""
 
 
 def evaluate(
@@ -68,7 +70,7 @@ def evaluate(
     policies: str | Path,
     data: str | Path | DataFolder,
     *,
-    rows: int = 400,
+    rows: int = ROWS,
     texts: int = 400,
     progress: Progress | None = None,
 ) -> PolicyEvaluation:
@@ -78,7 +80,8 @@ def evaluate(
         pair: From `open_pair`; the policies must have been fitted to it.
         policies: A folder of policies with their locks.
         data: A folder as `open_data` reads it, or what `open_data` made of one.
-        rows: Most rows of each labelled source, half of each label; of benign requests four times as many.
+        rows: Most rows of each labelled source, half of each label; of benign requests four times as many. With 0,
+            false positives alone are counted.
         texts: Most texts of each benign corpus.
         progress: Is told what the evaluation is at.
 
@@ -119,13 +122,13 @@ class PolicyEvaluator:
         told("reading benign texts")
         requests = {
             name: [self._met(text, Kind.REQUEST) for text in own]
-            for name, own in data.requests(4 * rows).items()
+            for name, own in data.requests(4 * (rows or ROWS)).items()
         }
         benign = [text for own in requests.values() for text in own]
         read = self.reader.read(benign)
         results: list[RuleOnSource] = []
         notes = [*data.notes, *idle_sources(data, self.policies)]
-        for source in self.policies:
+        for source in self.policies if rows else ():
             told(f"measuring {source.model.metadata.name}")
             results += self._on_sources(source, data, rows, (benign, read), notes, watcher)
         told("counting false positives")

@@ -105,3 +105,14 @@ def test_a_pinned_policy_is_measured_without_baselines(tmp_path, data, opened):
         == "greed: learnt from no examples, so it has no card, and no baselines stand beside it"
     )
     assert found.digests["policies"] == PolicyEvaluator(opened, Path(folder)).set.digest
+
+
+def test_without_rows_false_positives_alone_are_counted(tmp_path, data, opened):
+    folder = tmp_path / "policies"
+    folder.mkdir()
+    write_policy(folder, PINNED)
+    told = []
+    found = evaluate(opened, folder, data, rows=0, texts=5, progress=told.append)
+    assert told == ["reading benign texts", "counting false positives"]
+    assert found.sources == ()
+    assert sum(rate.texts for rate in found.rates if rate.rule == "stated") == 60

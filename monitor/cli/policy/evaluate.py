@@ -36,6 +36,15 @@ from monitor.cli.show.progress import steps_of
 RowsOption = Annotated[
     int, typer.Option(min=50, help="Read at most so many rows of each labelled source, half of each label.")
 ]
+FEWEST_ROWS = 50
+RowsOrNoneOption = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="Read at most so many rows of each labelled source, half of each label; 50 or more, or 0 to count "
+        "false positives alone, which takes minutes less.",
+    ),
+]
 TextsOption = Annotated[
     int, typer.Option(min=50, help="Read at most so many texts of each file of --false-positives.")
 ]
@@ -56,7 +65,7 @@ def evaluate(
     model: ModelOption = None,
     dictionary: DictionaryOption = None,
     dictionary_format: FormatOption = None,
-    rows: RowsOption = 400,
+    rows: RowsOrNoneOption = 400,
     texts: TextsOption = 400,
     as_json: JsonOption = False,
     output: Annotated[
@@ -74,6 +83,8 @@ def evaluate(
     from monitor.lab.evaluation_results import as_markdown, as_record
     from monitor.lab.policy_evaluation import evaluate as measure
 
+    if 0 < rows < FEWEST_ROWS:
+        raise typer.BadParameter(f"{rows} is too few; write {FEWEST_ROWS} or more, or 0", param_hint="--rows")
     writable(output)
     folder = data_folder(
         data,

@@ -20,6 +20,10 @@ LEAST = 24
 """Fewest positives that can be measured on."""
 
 
+TAUGHT = 600
+"""Most rows of each label that a judge learns from, and a dense direction beside the policy's own examples."""
+
+
 @dataclass(frozen=True, slots=True)
 class BehaviourRow:
     """A labelled text; rows of one group are never split."""
@@ -66,7 +70,8 @@ def cost_texts(source: Source, data: DataFolder | None, benign: Sequence[str]) -
     else:
         rows = behaviour_rows(data, meta.name, meta.category)
         taught, measured = _halves([row for row, side in rows if side == "heldout"])
-        learnt = own + [row for row, side in rows if side == "train"]
+        taught = _some(taught)
+        learnt = own + _some([row for row, side in rows if side == "train"])
         count = len({row.source for row, _ in rows})
         counted = f"{count} {'source' if count == 1 else 'sources'}"
         note = f"the rows of {counted} about {meta.category} that no fit has read"
@@ -111,6 +116,13 @@ def spread(rows: Sequence[BehaviourRow], most: int) -> list[BehaviourRow]:
             if own and len(taken) < most:
                 taken.append(own.pop())
     return taken
+
+
+def _some(rows: Sequence[BehaviourRow]) -> list[BehaviourRow]:
+    """At most `TAUGHT` rows of each label: the model reads them all, and means hardly change with more."""
+    return [
+        row for label in (True, False) for row in spread([r for r in rows if r.positive is label], TAUGHT)
+    ]
 
 
 def _row(source: LabelledFile, row: LabelledText) -> BehaviourRow:

@@ -43,3 +43,9 @@ def test_every_rule_has_a_row_or_a_reason(mixed, data):
     assert "all prompt here, so `answered` cannot be reached" in notes
     assert "loud: learnt from no examples" in notes
     assert "- elsewhere: bound" in str(PolicyEvaluation("f", {}, (), notes=tuple(record["notes"])))
+
+
+def test_a_few_rows_are_refused(fitted, data, run):
+    done = run("policy", "evaluate", str(fitted), "--data", str(data), "--rows", "20")
+    assert done.exit_code == 2
+    assert "write 50 or more, or 0" in " ".join(done.stderr.replace("│", " ").split())
