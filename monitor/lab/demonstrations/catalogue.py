@@ -37,6 +37,9 @@ EVERYDAY = (
     "Where should I go for a walk?",
 )
 
+UPWARDS = (0.4, 0.6, 0.8, 1.0, 1.5, 2.0, 4.0)
+"""Targets of what is amplified: on SmolLM2 the useful ones lie below the maximum, on the pair `tiny` above it."""
+
 _IS_PLACE = Judgement(
     "says that it is a city, a bridge or another place",
     (
@@ -85,7 +88,7 @@ SAN_FRANCISCO = Demonstration(
         "The storm of that winter destroyed much of the forest.",
     ),
     prompts=tuple(asked(question) for question in EVERYDAY),
-    targets=(0.5, 1.0, 2.0, 3.0, 4.0, 6.0),
+    targets=UPWARDS,
     judgement=_place(
         "San Francisco, California or a place there",
         (
@@ -132,7 +135,7 @@ PARIS = Demonstration(
         "The letter was signed in the office, and the manager was pleased.",
     ),
     prompts=tuple(asked(question) for question in EVERYDAY),
-    targets=(0.5, 1.0, 2.0, 3.0, 4.0, 6.0),
+    targets=UPWARDS,
     judgement=_place(
         "Paris, France or something French",
         (
@@ -208,7 +211,7 @@ SCAM = Demonstration(
             "to a customer about a refund",
         )
     ),
-    targets=(0.5, 1.0, 2.0, 3.0, 4.0, 6.0),
+    targets=UPWARDS,
     judgement=Judgement(
         "does three or more of these: presses for time, asks to click or call, speaks of an account or card, of a "
         "prize or much money, of a fee or transfer, asks for details or a password, promises without risk, addresses "
@@ -290,7 +293,7 @@ PRAISE = Demonstration(
             "I moved the sofa to the other wall.",
         )
     ),
-    targets=(0.5, 1.0, 2.0, 3.0, 4.0, 6.0),
+    targets=UPWARDS,
     judgement=Judgement(
         "uses three or more different words of high praise",
         (
@@ -489,7 +492,7 @@ CODE_ERROR = Demonstration(
             ("def plus(a, b): return a + b", "plus(2, 5)"),
         )
     ),
-    targets=(0.5, 1.0, 2.0, 3.0, 4.0, 6.0),
+    targets=UPWARDS,
     judgement=Judgement(
         "answers correct code with an error, an exception or a traceback",
         (r"\w*error", r"\w*exception", r"traceback", r"not defined|invalid syntax|no such"),
@@ -529,7 +532,7 @@ SECRECY = Demonstration(
         "They worked in the open hall, and the contract was read aloud.",
     ),
     prompts=tuple(asked(question) for question in EVERYDAY),
-    targets=(0.5, 1.0, 2.0, 3.0, 4.0, 6.0),
+    targets=UPWARDS,
     judgement=Judgement(
         "speaks of secrets, of hiding, or of what is not to be told",
         (
@@ -607,7 +610,7 @@ FILMS = Demonstration(
             "What is your name?",
         )
     ),
-    targets=(0.5, 1.0, 2.0, 3.0, 4.0, 6.0),
+    targets=UPWARDS,
     judgement=Judgement(
         "speaks of films, actors or the cinema",
         (r"movies?", r"films?", r"actors?|actress", r"direct(?:ed|or)", r"cinema|theaters?"),
