@@ -22,7 +22,7 @@ from monitor.http.guard.upstream import UpstreamAnswer, unpacked
 from monitor.http.openai import verdicts
 from monitor.http.openai.answers import Answer, ChatShape, Choice, CompletionShape, fingerprint
 from monitor.http.openai.requests import EXTENSION, Extension, extension_in
-from monitor.records import Failure, FinishReason, Phase
+from monitor.records import Failure, FinishReason
 from monitor.rpc.error_status import REFUSED_TEXT
 from monitor.rpc.policies import ActivePolicies
 from monitor.rpc.runs import Ending
@@ -190,9 +190,18 @@ class GuardProxy:
     async def _failed_upstream(
         self, exchange: Exchange, session: GuardSession, found: UpstreamAnswer
     ) -> None:
-        """Pass an error of the upstream server on as it is. What was asked was scored, and nothing was answered."""
+        """Pass an error of the upstream server on as it is, but for what a model wrote in it that may not leave."""
+        if not found.readable:
+            text = "the upstream server answers with this status, in a coding that cannot be read here"
+            raise UpstreamError(found.status, text, "status")
         self._metrics.fault("status")
         content = await found.content()
+        told = _object(content) or {}
+        first = session.choices[min(session.choices)]
+        first.write(openai_texts.beside(told))
+        await session.scored()
+        if first.watch.blocked:
+            content = dumps(openai_texts.without_beside(told))
         for choice in session.choices.values():
             await choice.conclude(FinishReason.ERROR)
         await self._send(exchange, found, content, verdicts.headers(session.verdicts()))
@@ -206,11 +215,8 @@ class GuardProxy:
 
     async def _whole(self, exchange: Exchange, session: GuardSession, found: UpstreamAnswer) -> None:
         """Score a whole answer, take out what may not leave, and send the rest."""
-        try:
-            content = json.loads(await found.content())
-        except (ValueError, RecursionError):
-            content = None
-        if not isinstance(content, dict) or not isinstance(content.get("choices"), list):
+        content = _object(await found.content())
+        if content is None or not isinstance(content.get("choices"), list):
             text = "the upstream server's answer is no completion, and cannot be read"
             raise UpstreamError(502, text, "unreadable")
         if EXTENSION in content:
@@ -226,11 +232,7 @@ class GuardProxy:
         written = [await self._written(session, n, one) for n, one in zip(places, given, strict=True)]
         first = min(session.choices)
         session.choices[first].write(openai_texts.beside(content))
-        for choice in session.choices.values():
-            choice.watch.settle()
-        with session.waiting(Phase.RESPONSE, *(choice.watch for choice in session.choices.values())):
-            for choice in session.choices.values():
-                await choice.watch.caught_up()
+        await session.scored()
         if session.blocked:
             content = openai_texts.without_beside(content)
         for (choice, parts), one in zip(written, given, strict=True):
@@ -323,6 +325,15 @@ def _blocked(given: dict[str, Any], said: str, refusal: str) -> None:
     message = {"role": "assistant", "content": said, "refusal": refusal or None}
     given |= {"index": index, **({"message": message} if chat else {"text": said})}
     given |= {"logprobs": None, "finish_reason": "content_filter"}
+
+
+def _object(body: bytes) -> dict[str, Any] | None:
+    """The JSON object in a body; None where it is anything else."""
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _extension(body: Mapping[str, Any]) -> Extension:

@@ -132,6 +132,15 @@ class GuardSession:
             self.choices[index] = GuardedChoice(watch, stack)
         return self.choices[index]
 
+    async def scored(self) -> None:
+        """Wait until all that came of the answers was scored."""
+        watches = [choice.watch for choice in self.choices.values()]
+        for watch in watches:
+            watch.settle()
+        with self.waiting(Phase.RESPONSE, *watches):
+            for watch in watches:
+                await watch.caught_up()
+
     def waiting(self, phase: Phase, *watches: AnswerWatch) -> AbstractContextManager[None]:
         """Measure the time of the block, in which text of these watches waits for its score."""
 
