@@ -191,13 +191,17 @@ def _reading_order(name: str) -> int:
 def _calls(value: Any) -> Iterator[str]:
     """Names and arguments of calls of tools, which come in pieces."""
     for call in value if isinstance(value, list) else [value]:
-        function = call.get("function", call) if isinstance(call, Mapping) else {}
-        for name, part in function.items() if isinstance(function, Mapping) else ():
-            if name not in _PLAIN_OF_MESSAGE and part:
-                yield whole_characters(part) if isinstance(part, str) else _described(part)
-        custom = call.get("custom") if isinstance(call, Mapping) else None
-        if custom:
-            yield _described(custom)
+        if not isinstance(call, Mapping):
+            yield _described(call)
+            continue
+        kinds = [call[kind] for kind in ("function", "custom") if kind in call]
+        for called in kinds or [call]:
+            # Its name comes first, wherever a client library puts it.
+            for name in (
+                sorted(called, key=lambda field: field != "name") if isinstance(called, Mapping) else ()
+            ):
+                if name not in _PLAIN_OF_MESSAGE and called[name]:
+                    yield _described(called[name])
 
 
 def _message(message: Any) -> tuple[str, str, int]:
