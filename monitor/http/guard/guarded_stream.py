@@ -18,7 +18,7 @@ from monitor.http.guard.session import UPSTREAM_EXTENSION, GuardedChoice, GuardS
 from monitor.http.guard.upstream import MOST_BYTES, UpstreamAnswer, broken
 from monitor.http.openai import verdicts
 from monitor.http.openai.requests import EXTENSION
-from monitor.records import FinishReason, Phase
+from monitor.records import FinishReason
 
 
 @dataclass(slots=True, eq=False)
@@ -173,13 +173,13 @@ class GuardedStream:
 
     async def _check(self) -> None:
         """Wait until what the mode wants to be scored by now was scored."""
-        for choice in self._session.choices.values():
-            watch, ended = choice.watch, choice.finish is not None
-            due = watch.tokens - choice.checked >= self._mode.tokens
-            if ended or self._mode.name == "hold" or (self._mode.name == "sample" and due):
-                with self._session.waiting(Phase.RESPONSE, watch):
-                    await watch.caught_up()
-                choice.checked = watch.tokens
+        if due := [choice for choice in self._session.choices.values() if self._is_due(choice)]:
+            await self._session.caught_up(due)
+
+    def _is_due(self, choice: GuardedChoice) -> bool:
+        if choice.finish is not None or self._mode.name == "hold":
+            return True
+        return self._mode.name == "sample" and choice.watch.tokens - choice.checked >= self._mode.tokens
 
     async def _release(self) -> None:
         """Send what may leave, in order, and end what a rule blocks."""
