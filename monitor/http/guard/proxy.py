@@ -18,7 +18,7 @@ from monitor.http.errors import HttpError, UpstreamError
 from monitor.http.fields import Fields, parse
 from monitor.http.guard.guarded_stream import GuardedStream
 from monitor.http.guard.session import UPSTREAM_EXTENSION, GuardedChoice, GuardMode, GuardSession, WrittenText
-from monitor.http.guard.upstream import UpstreamAnswer, unpacked
+from monitor.http.guard.upstream import Header, UpstreamAnswer, unpacked
 from monitor.http.openai import verdicts
 from monitor.http.openai.answers import Answer, ChatShape, Choice, CompletionShape, fingerprint
 from monitor.http.openai.requests import EXTENSION, Extension, extension_in
@@ -39,9 +39,12 @@ _ANSWER_TOKENS = 1024
 """Tokens of an answer that are charged to a caller who does not say how many it wants."""
 _MOST_CHOICES = 128
 _REQUEST_ID = "x-sae-monitor-request-id"
+_JSON = "application/json"
 _NOTHING_SENT = ("GET", "HEAD", "OPTIONS", "DELETE")
-_STORED = frozenset(("completions", "responses", "conversations", "threads", "files", "batches"))
-"""Parts of paths below which servers keep what models wrote."""
+_STORED = frozenset(
+    ("completions", "responses", "conversations", "threads", "files", "batches", "evals", "slots")
+)
+"""Parts of paths below which servers keep what models wrote; llama.cpp's `/slots` has all prompts and answers."""
 
 
 class Behind(Protocol):
@@ -136,7 +139,7 @@ class GuardProxy:
         """The JSON object of a request, unpacked. Raises HttpError where it cannot be read."""
         kind = exchange.header("content-type").split(";")[0].strip().lower()
         # Another type is what a web page may send to any address without asking.
-        if kind != "application/json":
+        if kind != _JSON:
             raise HttpError(415, "send the body as JSON, with the header `content-type: application/json`")
         body = await self._calls.read_bytes(exchange)
         found = unpacked(body, exchange.header("content-encoding").strip().lower(), self._most_bytes)
@@ -176,7 +179,7 @@ class GuardProxy:
     ) -> None:
         """Ask the upstream server, and pass its answer on as far as it may leave."""
         sent = dumps({name: value for name, value in body.items() if name != EXTENSION})
-        async with self._upstream.answer(exchange.scope, sent) as found:
+        async with self._upstream.answer(_as_json(exchange.scope), sent) as found:
             if found.status >= 400:
                 await self._failed_upstream(exchange, session, found)
             elif not found.readable:
@@ -254,7 +257,10 @@ class GuardProxy:
         self, exchange: Exchange, found: UpstreamAnswer, content: bytes, ours: Mapping[str, str]
     ) -> None:
         """Send a body under the status and headers of the upstream server."""
-        headers = [*found.headers(whole=False), *_raw(exchange, ours)]
+        kept = found.headers(whole=False)
+        if found.kind == _JSON:
+            kept = _replaced(kept)
+        headers = [*kept, *_raw(exchange, ours)]
         headers.append((b"content-length", str(len(content)).encode()))
         await exchange.begin(found.status, headers)
         await exchange.piece(content, more=False)
@@ -374,6 +380,19 @@ def _unknown() -> Mapping[str, str]:
 def _raw(exchange: Exchange, ours: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
     pairs = {_REQUEST_ID: exchange.request_id} | dict(ours)
     return [(name.encode(), value.encode("latin-1")) for name, value in pairs.items()]
+
+
+def _as_json(scope: Any) -> dict[str, Any]:
+    """The scope of a request whose body is written anew. What its caller says of the body may be read otherwise there.
+
+    Some servers decode a body as the `charset` beside its type says.
+    """
+    return dict(scope) | {"headers": _replaced(scope["headers"])}
+
+
+def _replaced(headers: Sequence[Header]) -> list[Header]:
+    """Headers with the type of JSON, which is UTF-8, and no other."""
+    return [*(found for found in headers if found[0] != b"content-type"), (b"content-type", _JSON.encode())]
 
 
 def _stream_headers(found: UpstreamAnswer) -> dict[str, str]:

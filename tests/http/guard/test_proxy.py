@@ -409,6 +409,8 @@ def test_an_answer_without_choices_is_scored_and_has_a_verdict(guard, behind):
         "/V1/Responses/r1",
         "/v1/chat/completions/c1",
         "/v1/files/f/content",
+        "/slots",
+        "/v1/evals/e/runs/r/output_items",
     ],
 )
 def test_what_a_server_has_stored_is_not_passed_on_unread(guard, behind, path):
@@ -477,3 +479,21 @@ def test_half_characters_are_asked_and_answered_as_they_were_read(guard, behind)
     found = httpx.post(url, content=body.encode(), headers=headers, trust_env=False, timeout=DEADLINE)
     assert found.json()["choices"][0]["message"]["content"] == "one \ufffd"
     assert behind.asked[-1].json["messages"][0]["content"] == "hello \ufffd"
+
+
+def test_what_a_body_is_said_to_be_is_what_it_is(guard, behind):
+    """A server that decodes by `charset` would read something else than what was scored."""
+    sent = json.dumps({"model": "up", "messages": [{"role": "user", "content": "a +AGI-omb"}]}).encode()
+    body = json.dumps(chat("fine")).encode()
+
+    def script(reply):
+        lines = ("content-type: application/json; charset=utf-7", f"content-length: {len(body)}")
+        reply.head(200, *lines)
+        reply.connection.sendall(body)
+
+    behind.script = script
+    headers = {"content-type": "application/json; charset=utf-7"}
+    url = f"{guard.addresses.http}/v1/chat/completions"
+    found = httpx.post(url, content=sent, headers=headers, trust_env=False, timeout=DEADLINE)
+    assert behind.asked[-1].headers["content-type"] == "application/json"
+    assert found.headers["content-type"] == "application/json"
