@@ -35,7 +35,8 @@ _CHECK = (
         annotation=Annotated[
             str | None,
             typer.Option(
-                help="URL of a guard, or of a gateway with one, that runs already. It is asked then."
+                help="URL of a guard, or of a gateway with one, that runs already. It is asked then, and its streams "
+                "should be held as --guard-mode says."
             ),
         ],
     ),
@@ -93,7 +94,8 @@ def check(**flags: Any) -> None:
     door, offending, model, as_json = (
         flags.pop(name) for name in ("door", "offending", "upstream_model", "as_json")
     )
-    found = _asked(door, offending, model) if door else _tried(load_settings(flags), offending, model)
+    chosen = load_settings(flags)
+    found = _asked(door, chosen.guard_mode, offending, model) if door else _tried(chosen, offending, model)
     passed = all(one.passed for one in found)
     if as_json:
         typer.echo(json.dumps({"passed": passed, "checks": [vars(one) for one in found]}))
@@ -102,13 +104,16 @@ def check(**flags: Any) -> None:
     raise typer.Exit(0 if passed else 1)
 
 
-def _asked(door: str, offending: str | None, model: str) -> list[Finding]:
+def _asked(door: str, holding: str, offending: str | None, model: str) -> list[Finding]:
     from monitor.http.guard.checkup import OFFENDING, DoorCheck
     from monitor.settings import load_client_settings
 
+    if not door.lower().startswith(("http://", "https://")):
+        raise ConfigurationError(f"--door: {door!r} is no URL; write one such as http://127.0.0.1:8080")
     token = load_client_settings().token
     secret = "" if token is None else token.get_secret_value()
-    return DoorCheck(door.rstrip("/").removesuffix("/v1"), model, secret, offending or OFFENDING).run()
+    url = door.rstrip("/").removesuffix("/v1")
+    return DoorCheck(url, model, secret, offending or OFFENDING, holding).run()
 
 
 def _tried(chosen: Settings, offending: str | None, model: str) -> list[Finding]:

@@ -17,15 +17,15 @@ imports none.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 from monitor.client.aio import AsyncClient
 from monitor.client.client import Client
-from monitor.client.messages import AskedTurns, Message, asked, written
+from monitor.client.messages import Message, asked, body, written
 from monitor.client.pieces import StreamOptions, TextPiece
 from monitor.client.score_stream import AsyncScoreStream, ScoreStream
 from monitor.v1 import monitor_pb2 as pb
@@ -73,16 +73,14 @@ class ChatMonitor:
     def stream(self, messages: Sequence[Message], **request: Any) -> ChatStream:
         """Ask, and give the answer as it may be shown; use it with `with`. `request`: what `create` takes besides.
 
-        Raises ValueError for several answers (`n`), CallFailed where the monitor refuses, and what `create` raises.
+        Raises ValueError for several answers (`n`). Reading it raises CallFailed where the monitor refuses, and what
+        `create` raises.
         """
-        found = _asked(messages, request)
-        options = _options(self._options, request, found)
-        return ChatStream(
-            self._client.score_stream(found.turns, **options), self._upstream, messages, request
-        )
+        asking = _Asking(self._upstream, messages, request)
+        return ChatStream(self._client.score_stream(asking.turns, **asking.options(self._options)), asking)
 
     def create(self, messages: Sequence[Message], **request: Any) -> ChatAnswer:
-        """Ask, and give the whole answer, as far as it may be shown. Raises as `stream`."""
+        """Ask, and give the whole answer, as far as it may be shown. Raises as `stream`, and as reading it does."""
         with self.stream(messages, **request) as answer:
             return _joined(list(answer), answer.ending)
 
@@ -90,13 +88,9 @@ class ChatMonitor:
 class ChatStream:
     """An answer of a monitored chat, on its way."""
 
-    def __init__(
-        self, scores: ScoreStream, upstream: Any, messages: Sequence[Message], request: dict[str, Any]
-    ) -> None:
-        self._scores, self._upstream = scores, upstream
-        self._messages, self._request = messages, request
+    def __init__(self, scores: ScoreStream, asking: _Asking) -> None:
+        self._scores, self._asking = scores, asking
         self._stream: Any = None
-        self._finish = ""
         self._pieces: Iterator[TextPiece] | None = None
 
     def __iter__(self) -> Iterator[TextPiece]:
@@ -107,7 +101,7 @@ class ChatStream:
     @property
     def ending(self) -> ChatEnding:
         """How it ended. Raises RuntimeError before that."""
-        return _ending(self._scores.final, self._finish)
+        return _ending(self._scores.final, self._asking.finish)
 
     def __enter__(self) -> Self:
         return self
@@ -123,19 +117,14 @@ class ChatStream:
             for _ in self._scores:
                 pass
             return
-        self._stream = self._upstream.chat.completions.create(
-            messages=list(self._messages), stream=True, **self._request
-        )
-        yield from self._scores.released(self._written())
+        self._stream = self._asking.create()
+        yield from self._scores.released(self._written(), self._asking.reason)
         self._close()
 
     def _written(self) -> Iterator[TextPiece]:
         for chunk in self._stream:
-            for choice in chunk.choices:
-                yield from written(choice.delta)
-                self._finish = choice.finish_reason or self._finish
-        if not self._finish:
-            raise ConnectionError("the server ended its answer before it was complete")
+            yield from self._asking.read(chunk)
+        self._asking.check()
 
     def _close(self) -> None:
         """Have the server write no more."""
@@ -154,13 +143,12 @@ class AsyncChatMonitor:
 
     def stream(self, messages: Sequence[Message], **request: Any) -> AsyncChatStream:
         """Ask, and give the answer as it may be shown; use it with `async with`. Raises as `ChatMonitor.stream`."""
-        found = _asked(messages, request)
-        options = _options(self._options, request, found)
-        scores = self._client.score_stream(found.turns, **options)
-        return AsyncChatStream(scores, self._upstream, messages, request)
+        asking = _Asking(self._upstream, messages, request)
+        scores = self._client.score_stream(asking.turns, **asking.options(self._options))
+        return AsyncChatStream(scores, asking)
 
     async def create(self, messages: Sequence[Message], **request: Any) -> ChatAnswer:
-        """Ask, and give the whole answer, as far as it may be shown. Raises as `stream`."""
+        """Ask, and give the whole answer, as far as it may be shown. Raises as `ChatMonitor.create`."""
         async with self.stream(messages, **request) as answer:
             return _joined([piece async for piece in answer], answer.ending)
 
@@ -168,14 +156,10 @@ class AsyncChatMonitor:
 class AsyncChatStream:
     """An answer of a monitored chat, on its way."""
 
-    def __init__(
-        self, scores: AsyncScoreStream, upstream: Any, messages: Sequence[Message], request: dict[str, Any]
-    ) -> None:
-        self._scores, self._upstream = scores, upstream
-        self._messages, self._request = messages, request
+    def __init__(self, scores: AsyncScoreStream, asking: _Asking) -> None:
+        self._scores, self._asking = scores, asking
         self._stream: Any = None
-        self._finish = ""
-        self._pieces: AsyncIterator[TextPiece] | None = None
+        self._pieces: AsyncGenerator[TextPiece, None] | None = None
 
     def __aiter__(self) -> AsyncIterator[TextPiece]:
         if self._pieces is None:
@@ -185,7 +169,7 @@ class AsyncChatStream:
     @property
     def ending(self) -> ChatEnding:
         """How it ended. Raises RuntimeError before that."""
-        return _ending(self._scores.final, self._finish)
+        return _ending(self._scores.final, self._asking.finish)
 
     async def __aenter__(self) -> Self:
         return self
@@ -193,29 +177,28 @@ class AsyncChatStream:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._pieces is not None:
+            with suppress(RuntimeError):  # another task reads it
+                await self._pieces.aclose()
         await self._close()
         self._scores.cancel()
 
-    async def _released(self) -> AsyncIterator[TextPiece]:
+    async def _released(self) -> AsyncGenerator[TextPiece, None]:
         if not await self._scores.allowed():
             async for _ in self._scores:
                 pass
             return
-        self._stream = await self._upstream.chat.completions.create(
-            messages=list(self._messages), stream=True, **self._request
-        )
-        async for piece in self._scores.released(self._written()):
-            yield piece
+        self._stream = await self._asking.create()
+        async with aclosing(self._scores.released(self._written(), self._asking.reason)) as pieces:
+            async for piece in pieces:
+                yield piece
         await self._close()
 
     async def _written(self) -> AsyncIterator[TextPiece]:
         async for chunk in self._stream:
-            for choice in chunk.choices:
-                for piece in written(choice.delta):
-                    yield piece
-                self._finish = choice.finish_reason or self._finish
-        if not self._finish:
-            raise ConnectionError("the server ended its answer before it was complete")
+            for piece in self._asking.read(chunk):
+                yield piece
+        self._asking.check()
 
     async def _close(self) -> None:
         if self._stream is not None:
@@ -223,22 +206,49 @@ class AsyncChatStream:
                 await self._stream.close()
 
 
-def _asked(messages: Sequence[Message], request: dict[str, Any]) -> AskedTurns:
-    """What is asked. Raises ValueError for what cannot be monitored as one stream."""
-    if request.get("n") not in (None, 1):
-        raise ValueError("several answers (`n`) are several streams; ask for one at a time")
-    if "stream" in request:
-        raise ValueError("leave `stream` out: `stream(…)` gives pieces, and `create(…)` the whole answer")
-    found = asked(messages, request.get("tools") or ())
-    if not found.turns:
-        raise ValueError("the messages hold no text; write at least one")
-    return found
+class _Asking:
+    """What a server is asked, and what of its answer has come."""
 
+    def __init__(self, upstream: Any, messages: Sequence[Message], request: dict[str, Any]) -> None:
+        """Raises ValueError for what cannot be monitored as one stream."""
+        self._upstream, self._messages, self._request = upstream, list(messages), request
+        sent = body(self._messages, request)
+        if sent.get("n") not in (None, 1):
+            raise ValueError("several answers (`n`) are several streams; ask for one at a time")
+        if "stream" in sent:
+            raise ValueError("leave `stream` out: `stream(…)` gives pieces, and `create(…)` the whole answer")
+        found = asked(sent)
+        if not found.content:
+            raise ValueError("the messages hold no text; write at least one")
+        self.turns: Sequence[Mapping[str, str]] = found.content  # type: ignore[assignment]
+        self._unread = found.unread
+        self._expected = sent.get("max_completion_tokens") or sent.get("max_tokens") or 0
+        self.finish = ""
+        """Why the server ended its answer, in its own word; empty before that."""
 
-def _options(options: StreamOptions, request: dict[str, Any], found: AskedTurns) -> StreamOptions:
-    expected = request.get("max_completion_tokens") or request.get("max_tokens") or 0
-    known: StreamOptions = {"unread": found.unread, "expected_tokens": expected}
-    return known | options
+    def options(self, chosen: StreamOptions) -> StreamOptions:
+        """Those of its ScoreStream, beside what was chosen for all chats."""
+        known: StreamOptions = {"expected_tokens": self._expected}
+        return known | chosen | {"unread": self._unread + chosen.get("unread", 0)}
+
+    def create(self) -> Any:
+        """Ask the server; its stream, or what gives that to who awaits it."""
+        return self._upstream.chat.completions.create(messages=self._messages, stream=True, **self._request)
+
+    def read(self, chunk: Any) -> Iterator[TextPiece]:
+        """The texts in a chunk of the answer."""
+        for choice in chunk.choices or ():
+            yield from written(choice.delta)
+            self.finish = choice.finish_reason or self.finish
+
+    def check(self) -> None:
+        """Raise ConnectionError where the answer has no end of its own."""
+        if not self.finish:
+            raise ConnectionError("the server ended its answer before it was complete")
+
+    def reason(self) -> str:
+        """Why the answer ended, as the monitor calls it."""
+        return "length" if self.finish == "length" else "stop"
 
 
 def _ending(final: pb.StreamFinal | None, finish: str) -> ChatEnding:

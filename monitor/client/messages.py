@@ -1,66 +1,44 @@
-"""Chats in the form of the OpenAI API, as a monitor reads them: turns that are asked, and texts that are written."""
+"""Chats in the form of the OpenAI API, as a monitor reads them: what is asked, and texts that are written.
+
+What of them is text is told as in the guard (`monitor.guard.openai_texts`).
+"""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-from monitor.client.pieces import TextPiece, sendable
+from monitor.client.pieces import TextPiece
+from monitor.guard import openai_texts
+from monitor.guard.openai_texts import RequestText
 
-Message = Mapping[str, Any]
-"""A message of a chat, with a role and a content."""
-_ROLES = {
-    "system": "system",
-    "developer": "system",
-    "assistant": "assistant",
-    "tool": "tool",
-    "function": "tool",
-}
-_NO_TEXT = frozenset(("role", "tool_call_id", "id", "index", "type"))
+Message = Any
+"""A message of a chat, as a mapping with a role and a content, or an object of a client library."""
+_OF_CLIENT = ("extra_headers", "extra_query", "extra_body", "timeout")
+"""What `create` of the `openai` client takes besides fields of the request."""
 
 
-class AskedTurns(NamedTuple):
-    """What a model is asked."""
+def body(messages: Sequence[Message], request: Mapping[str, Any]) -> dict[str, Any]:
+    """The request that the `openai` client makes of what its `create` is given."""
+    fields = {name: value for name, value in request.items() if name not in _OF_CLIENT}
+    found = {"messages": list(messages)} | fields | dict(request.get("extra_body") or {})
+    return found | {"messages": [as_mapping(message) for message in found["messages"]]}
 
-    turns: list[dict[str, str]]
-    unread: int
-    """Parts that are no text, such as images."""
 
-
-def asked(messages: Sequence[Message], tools: Sequence[Any] = ()) -> AskedTurns:
-    """The turns of a chat. Descriptions of tools are read as the operator's, who wrote them."""
-    turns: list[dict[str, str]] = []
-    unread = 0
-    described = "\n".join(_as_json(tool) for tool in tools)
-    if described:
-        turns.append({"role": "system", "content": described})
-    for message in messages:
-        role = _ROLES.get(str(message.get("role")), "user")
-        texts, others = _texts(message)
-        unread += others
-        text = "\n".join(text for text in texts if text.strip())
-        if not text:
-            continue
-        if turns and turns[-1]["role"] == role:
-            turns[-1]["content"] += f"\n\n{text}"
-        else:
-            turns.append({"role": role, "content": text})
-    return AskedTurns(turns, unread)
+def asked(request: Mapping[str, Any]) -> RequestText:
+    """The turns of a chat that is asked with this body. Descriptions of tools and the like are the operator's."""
+    return openai_texts.chat(request)
 
 
 def written(delta: Any) -> Iterator[TextPiece]:
     """The texts in a piece of an answer, or in a whole one: a `delta` or `message`, as an object or a mapping."""
-    for name, value in as_mapping(delta).items():
-        if name in _NO_TEXT or value in (None, "", [], {}):
-            continue
-        if name in ("tool_calls", "function_call"):
-            calls = value if isinstance(value, list) else [value]
-            yield from (TextPiece(text, name) for call in calls for text in _called(call))
-        elif isinstance(value, str):
-            yield TextPiece(sendable(value), "" if name == "content" else name)
-        else:
-            yield TextPiece(_as_json(value), name, unread=1)
+    if delta is None:
+        return
+    found = openai_texts.answer({"delta": as_mapping(delta)})
+    if found.unread:
+        yield TextPiece("", unread=found.unread)
+    for one in found.texts:
+        yield TextPiece(one.text, "" if one.place == "content" else one.place)
 
 
 def as_mapping(found: Any) -> Mapping[str, Any]:
@@ -69,33 +47,7 @@ def as_mapping(found: Any) -> Mapping[str, Any]:
         return found
     dump = getattr(found, "model_dump", None)
     if dump is None:
-        raise TypeError(f"{type(found).__name__} is no answer of the OpenAI API")
-    content: Mapping[str, Any] = dump()
+        raise TypeError(f"{type(found).__name__} is no message or answer of the OpenAI API; give a mapping")
+    # Without complaints of a library about types that it does not know yet.
+    content: Mapping[str, Any] = dump(warnings=False)
     return content
-
-
-def _texts(message: Message) -> tuple[list[str], int]:
-    found, unread = [], 0
-    content = message.get("content")
-    for part in content if isinstance(content, list) else [content]:
-        text = part.get("text") if isinstance(part, Mapping) else part
-        if isinstance(text, str):
-            found.append(sendable(text))
-        elif part is not None:
-            unread += 1
-    for name, value in message.items():
-        if name not in (*_NO_TEXT, "content") and value:
-            found.append(sendable(value) if isinstance(value, str) else _as_json(value))
-    return found, unread
-
-
-def _called(call: Any) -> Iterator[str]:
-    """Name and arguments of a call of a tool, which come in pieces."""
-    function = call.get("function", call) if isinstance(call, Mapping) else {}
-    for name in ("name", "arguments"):
-        if isinstance(part := function.get(name), str) and part:
-            yield sendable(part)
-
-
-def _as_json(value: Any) -> str:
-    return sendable(json.dumps(value, ensure_ascii=False, default=str))

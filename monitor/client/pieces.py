@@ -6,6 +6,7 @@ from collections import deque
 from typing import Literal, NamedTuple
 
 from monitor.client.requests import InputOptions, Prompt, as_input
+from monitor.guard.settled_text import whole_characters
 from monitor.v1 import monitor_pb2 as pb
 
 Holding = Literal["hold", "sample", "end"]
@@ -63,7 +64,9 @@ def beginning(prompt: Prompt | None, options: StreamOptions) -> pb.ScoreStreamRe
 def writing(piece: TextPiece | str, *, settle: bool = False) -> pb.ScoreStreamRequest:
     """A message with a piece of the answer."""
     found = piece if isinstance(piece, TextPiece) else TextPiece(piece)
-    told = pb.StreamPiece(text=sendable(found.text), part=found.part, unread=found.unread, settle=settle)
+    told = pb.StreamPiece(
+        text=whole_characters(found.text), part=found.part, unread=found.unread, settle=settle
+    )
     return pb.ScoreStreamRequest(piece=told)
 
 
@@ -72,7 +75,9 @@ def asking(role: str, text: str, *, settle: bool = False) -> pb.ScoreStreamReque
     roles = {"system": pb.ROLE_SYSTEM, "user": pb.ROLE_USER, "tool": pb.ROLE_TOOL}
     if role not in roles:
         raise ValueError(f"{role!r} is no role of a prompt's pieces; write {', '.join(roles)}")
-    return pb.ScoreStreamRequest(piece=pb.StreamPiece(role=roles[role], text=sendable(text), settle=settle))
+    return pb.ScoreStreamRequest(
+        piece=pb.StreamPiece(role=roles[role], text=whole_characters(text), settle=settle)
+    )
 
 
 def ending(reason: str) -> pb.ScoreStreamRequest:
@@ -80,13 +85,6 @@ def ending(reason: str) -> pb.ScoreStreamRequest:
     if reason not in _REASONS:
         raise ValueError(f"{reason!r} is no reason; write {', '.join(_REASONS)}")
     return pb.ScoreStreamRequest(end=pb.StreamEnd(finish_reason=_REASONS[reason]))
-
-
-def sendable(text: str) -> str:
-    """A text of the same length without half characters, which no message can hold."""
-    if text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text):
-        return text
-    return "".join("\ufffd" if "\ud800" <= character <= "\udfff" else character for character in text)
 
 
 class HeldText:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
@@ -13,13 +13,17 @@ from typing import Any, Self
 import grpc
 
 from monitor.client.errors import failure
-from monitor.client.pieces import HeldText, TextPiece, asking, ending, sendable, writing
+from monitor.client.pieces import HeldText, TextPiece, asking, ending, writing
+from monitor.guard.settled_text import whole_characters
 from monitor.v1 import monitor_pb2 as pb
 
 _AHEAD = 64
 """Messages that wait to be sent; whoever pushes more waits."""
 _LOOK = 0.1
 """Seconds after which a push that waits looks whether the call is over."""
+
+Reason = str | Callable[[], str]
+"""Why an answer ended, or a function that says so once it has."""
 
 
 class ScoreStream:
@@ -52,7 +56,7 @@ class ScoreStream:
         """Send a piece of the answer; `settle` where nothing follows for now. Ignored once the call is over."""
         found = piece if isinstance(piece, TextPiece) else TextPiece(piece)
         with self._lock:
-            self._held.wrote(found._replace(text=sendable(found.text)))
+            self._held.wrote(found._replace(text=whole_characters(found.text)))
         self._send(writing(found, settle=settle))
 
     def end(self, reason: str = "stop") -> None:
@@ -71,14 +75,18 @@ class ScoreStream:
     def allowed(self) -> bool:
         """Wait until the prompt was read; False where a policy blocks it. Call it before anything is read."""
         while self._prompt is None:
-            self._waiting.append(self._read())
+            try:
+                self._waiting.append(self._read())
+            except StopIteration:  # it was cancelled
+                return False
         return not self._prompt.blocked
 
-    def released(self, pieces: Iterable[TextPiece | str], reason: str = "stop") -> Iterator[TextPiece]:
+    def released(self, pieces: Iterable[TextPiece | str], reason: Reason = "stop") -> Iterator[TextPiece]:
         """Send the pieces as they come, and give those that may be shown, as soon as they may; then `final` is known.
 
         The pieces are taken on a thread of their own, no further than to where a policy blocks. What their iterator
-        raises is raised here, after all that may be shown.
+        raises is raised here, after all that may be shown. `reason`: that of `end`, or what tells it behind the last
+        piece.
         """
         raised: list[Exception] = []
 
@@ -88,7 +96,7 @@ class ScoreStream:
                     if self._over.is_set():
                         return
                     self.push(piece)
-                self.end(reason)
+                self.end(_told(reason))
             except Exception as error:  # noqa: BLE001  (raised again on the thread that reads)
                 raised.append(error)
                 self.end("error")
@@ -126,7 +134,8 @@ class ScoreStream:
             raise
         except grpc.RpcError as error:
             self._ended()
-            if self._cancelled and error.code() is grpc.StatusCode.CANCELLED:
+            # What comes behind the verdict, such as a server that stops, changes nothing of it.
+            if self.final is not None or (self._cancelled and error.code() is grpc.StatusCode.CANCELLED):
                 raise StopIteration from None
             raise failure(error) from error
         if message.HasField("detection"):
@@ -182,14 +191,14 @@ class AsyncScoreStream:
     async def push(self, piece: TextPiece | str, *, settle: bool = False) -> None:
         """Send a piece of the answer; `settle` where nothing follows for now. Ignored once the call is over."""
         found = piece if isinstance(piece, TextPiece) else TextPiece(piece)
-        self._held.wrote(found._replace(text=sendable(found.text)))
+        self._held.wrote(found._replace(text=whole_characters(found.text)))
         await self._send(writing(found, settle=settle))
 
     async def end(self, reason: str = "stop") -> None:
         """Say that the answer has ended: `stop`, `length`, or `error` where the other server broke off."""
         await self._send(ending(reason))
 
-    def __aiter__(self) -> AsyncIterator[pb.ScoreStreamResponse]:
+    def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> pb.ScoreStreamResponse:
@@ -201,16 +210,19 @@ class AsyncScoreStream:
         """Wait until the prompt was read; False where a policy blocks it. Call it before anything is read."""
         await self._begun()
         while self._prompt is None:
-            self._waiting.append(await self._read())
+            try:
+                self._waiting.append(await self._read())
+            except StopAsyncIteration:  # it was cancelled
+                return False
         return not self._prompt.blocked
 
     async def released(
-        self, pieces: AsyncIterable[TextPiece | str], reason: str = "stop"
-    ) -> AsyncIterator[TextPiece]:
+        self, pieces: AsyncIterable[TextPiece | str], reason: Reason = "stop"
+    ) -> AsyncGenerator[TextPiece, None]:
         """Send the pieces as they come, and give those that may be shown, as soon as they may; then `final` is known.
 
         The pieces are taken by a task of their own, no further than to where a policy blocks. What their iterator
-        raises is raised here, after all that may be shown.
+        raises is raised here, after all that may be shown. `reason`: as of `ScoreStream.released`.
         """
         raised: list[Exception] = []
 
@@ -220,7 +232,7 @@ class AsyncScoreStream:
                     if self._over:
                         return
                     await self.push(piece)
-                await self.end(reason)
+                await self.end(_told(reason))
             except Exception as error:  # noqa: BLE001  (raised again where the messages are read)
                 raised.append(error)
                 await self.end("error")
@@ -307,3 +319,7 @@ class AsyncScoreStream:
             await self._call.write(message)
         except (grpc.RpcError, asyncio.InvalidStateError):
             self._over = True  # whoever reads is told why
+
+
+def _told(reason: Reason) -> str:
+    return reason if isinstance(reason, str) else reason()

@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass
 
 _END = re.compile(rb"\r\n\r\n|\n\n|\r\r|\n\r\n|\r\n\n")
+_LONGEST_END = 4
+"""Bytes of the longest of these."""
 _LINE = re.compile(rb"\r\n|\n|\r")
 DONE = b"[DONE]"
 """Data of the event that ends a stream of the OpenAI API."""
@@ -34,7 +36,7 @@ class EventReader:
     def __init__(self, longest: int) -> None:
         """`longest`: bytes of an event."""
         self._longest = longest
-        self._held = b""
+        self._held = bytearray()
         self._begun = False
 
     def feed(self, chunk: bytes) -> list[Event]:
@@ -43,21 +45,23 @@ class EventReader:
             # A byte order mark may stand before the first event, and comes in one chunk with it or alone.
             chunk, self._begun = chunk.removeprefix(codecs.BOM_UTF8), True
         # The line break that ended the last event may have come in two halves.
-        held = self._held + chunk if self._held else chunk.lstrip(b"\r\n")
-        found, at = [], 0
-        while (end := _END.search(held, at)) is not None:
-            found.append(_event(held[at : end.end()]))
+        held, new = self._held, len(self._held)
+        held += chunk if held else chunk.lstrip(b"\r\n")
+        # What was looked at before holds no end, but an end may begin in it.
+        found, at, look = [], 0, max(0, new - _LONGEST_END + 1)
+        while (end := _END.search(held, max(at, look))) is not None:
+            found.append(_event(bytes(held[at : end.end()])))
             at = end.end()
-            while held[at : at + 1] in (b"\r", b"\n"):
+            while held.startswith((b"\r", b"\n"), at):
                 at += 1
-        self._held = held[at:]
+        del held[:at]
         if len(self._held) > self._longest:
             raise EventTooLong
         return found
 
     def finish(self) -> list[Event]:
         """The last event, of a server that sends no empty line behind it."""
-        held, self._held = self._held, b""
+        held, self._held = bytes(self._held), bytearray()
         return [_event(held + b"\n\n")] if held.strip() else []
 
 

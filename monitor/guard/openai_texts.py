@@ -51,6 +51,8 @@ _PLAIN_OF_ANSWER = _words(
     "id object created model choices usage system_fingerprint service_tier obfuscation error timings provider "
     "prompt_filter_results prompt_token_ids prompt_logprobs kv_transfer_params sae_monitor sae_monitor_upstream"
 )
+_PLAIN_OF_ERROR = _words("message type param code status object request_id")
+"""Fields of an error that are the server's own words. Others may quote what the model wrote (`failed_generation`)."""
 _MEDIA = _words("image_url image input_image input_audio audio audio_url video_url video file input_file")
 """Types of parts that are no text, whatever texts, such as addresses and file names, they hold."""
 _BYTES = ("data", "b64_json", "file_data")
@@ -132,15 +134,25 @@ def answer(choice: Mapping[str, Any]) -> AnswerTexts:
 
 
 def beside(content: Mapping[str, Any]) -> AnswerTexts:
-    """The texts of an answer, whole or a piece, that stand in none of its choices."""
+    """The texts of an answer or an error, whole or a piece, that stand in none of its choices."""
     unknown = {name: value for name, value in content.items() if name not in _PLAIN_OF_ANSWER}
-    texts = [AnswerText(name, text) for name, value in unknown.items() if (text := _described(value))]
+    quoted = {name: value for name, value in _error(content).items() if name not in _PLAIN_OF_ERROR}
+    found = [*unknown.items(), *quoted.items()]
+    texts = [AnswerText(name, text) for name, value in found if (text := _described(value))]
     return AnswerTexts(tuple(texts), sum(map(_holds_bytes, unknown.values())))
 
 
 def without_beside(content: Mapping[str, Any]) -> dict[str, Any]:
-    """An answer, whole or a piece, without what `beside` reads."""
-    return {name: value for name, value in content.items() if name in _PLAIN_OF_ANSWER}
+    """An answer or an error, whole or a piece, without what `beside` reads."""
+    kept = {name: value for name, value in content.items() if name in _PLAIN_OF_ANSWER}
+    if error := _error(content):
+        kept["error"] = {name: value for name, value in error.items() if name in _PLAIN_OF_ERROR}
+    return kept
+
+
+def _error(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = content.get("error")
+    return found if isinstance(found, Mapping) else {}
 
 
 def _said(message: Mapping[str, Any]) -> AnswerTexts:
@@ -179,13 +191,17 @@ def _reading_order(name: str) -> int:
 def _calls(value: Any) -> Iterator[str]:
     """Names and arguments of calls of tools, which come in pieces."""
     for call in value if isinstance(value, list) else [value]:
-        function = call.get("function", call) if isinstance(call, Mapping) else {}
-        for name, part in function.items() if isinstance(function, Mapping) else ():
-            if name not in _PLAIN_OF_MESSAGE and part:
-                yield whole_characters(part) if isinstance(part, str) else _described(part)
-        custom = call.get("custom") if isinstance(call, Mapping) else None
-        if custom:
-            yield _described(custom)
+        if not isinstance(call, Mapping):
+            yield _described(call)
+            continue
+        kinds = [call[kind] for kind in ("function", "custom") if kind in call]
+        for called in kinds or [call]:
+            # Its name comes first, wherever a client library puts it.
+            for name in (
+                sorted(called, key=lambda field: field != "name") if isinstance(called, Mapping) else ()
+            ):
+                if name not in _PLAIN_OF_MESSAGE and called[name]:
+                    yield _described(called[name])
 
 
 def _message(message: Any) -> tuple[str, str, int]:

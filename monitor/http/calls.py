@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 from starlette.types import Message, Receive, Scope, Send
 
 from monitor.errors import MonitorError, TooSlow
+from monitor.guard.settled_text import whole_characters
 from monitor.http.errors import ErrorAnswer, HttpError, answer
 from monitor.http.fields import parse
 from monitor.rpc.access.call_checks import CallChecks
@@ -181,8 +182,8 @@ class Exchange:
 
 
 def dumps(content: Any) -> bytes:
-    """JSON in UTF-8, on one line."""
-    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
+    """JSON in UTF-8, on one line. Half characters, which UTF-8 cannot hold, become what models read instead."""
+    return whole_characters(json.dumps(content, ensure_ascii=False, separators=(",", ":"))).encode()
 
 
 def _piece(body: bytes, *, more: bool) -> Message:

@@ -7,6 +7,7 @@ A caller sends what the server was asked and then what it writes. Everything is 
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_left
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
@@ -200,6 +201,8 @@ class _AnswerStream:
         self._part: str | None = None
         self._breaks: list[int] = []
         """Places in the watch's text of line breaks between parts, which are no text of the caller's."""
+        self._broken: list[int] = []
+        """The same places in the caller's text."""
         self._pending: list[str] = []
         """Text that came and may not be shown yet."""
         self._shown = _Shown()
@@ -270,6 +273,7 @@ class _AnswerStream:
     def _write(self, part: str, text: str) -> None:
         if self._part is not None and part != self._part:
             self._watch.settle()
+            self._broken.append(self._watch.written - len(self._breaks))
             self._breaks.append(self._watch.written)
             self._watch.write("\n")
         self._part = part
@@ -323,14 +327,11 @@ class _AnswerStream:
 
     def _own(self, characters: int) -> int:
         """How many of the first characters of what the watch was given are the caller's."""
-        return characters - sum(1 for at in self._breaks if at < characters)
+        return characters - bisect_left(self._breaks, characters)
 
     def _theirs(self, characters: int) -> int:
         """How many characters the watch was given, up to so many of the caller's."""
-        for at in self._breaks:
-            if at < characters:
-                characters += 1
-        return characters
+        return characters + bisect_left(self._broken, characters)
 
     async def _send(self, **event: pb.StreamProgress | pb.Detection) -> None:
         await self._context.write(pb.ScoreStreamResponse(request_id=self._request_id, **event))  # type: ignore[arg-type]

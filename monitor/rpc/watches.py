@@ -246,16 +246,16 @@ class AnswerWatch:
     def _begin_of(self, found: Detection) -> int:
         """The first character of the token at which a rule fired; 0 where that is in the prompt."""
         number = found.position - self.prompt_tokens
-        if found.phase is Phase.PROMPT or number <= 0:
-            return 0
-        return self._ends[number - 1]
+        return 0 if found.phase is Phase.PROMPT else self._characters_before(number)
 
     def _read_characters(self) -> int:
         """Characters whose tokens were read."""
         if self._ran >= len(self._ids):
             return self._upto
-        number = self._ran - self.prompt_tokens
-        # The last token may be one of several that stand for the same character.
+        return self._characters_before(self._ran - self.prompt_tokens)
+
+    def _characters_before(self, number: int) -> int:
+        """Characters before a token of the answer. It may be one of several that stand for the same character."""
         while 0 < number < len(self._ends) and self._ends[number - 1] == self._ends[number]:
             number -= 1
         return self._ends[number - 1] if number > 0 else 0

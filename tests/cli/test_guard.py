@@ -52,6 +52,12 @@ def test_a_check_of_a_door_has_an_exit_code_and_json(run):
     assert [one["name"] for one in said["checks"]][:2] == ["it answers", "what is benign passes"]
 
 
+def test_a_door_must_be_a_url(run):
+    found = run("guard", "check", "--door", "127.0.0.1:8080")
+    assert found.exit_code == 2
+    assert "http://127.0.0.1:8080" in found.stderr
+
+
 @pytest.mark.slow
 def test_it_stands_in_front_of_a_server(pair):
     command = [sys.executable, "-m", "monitor", "guard", *FREE, "--log-format", "json", *pair.flags]

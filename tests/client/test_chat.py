@@ -32,6 +32,7 @@ def test_a_chat_is_scored_while_it_is_written(chat, behind):
     with chat.stream(ASKED, model="up", max_tokens=9) as answer:
         assert "".join(piece.text for piece in answer) == "one two three"
     assert answer.ending.finish_reason == "length"
+    assert answer._scores.final.finish_reason == pb.FINISH_REASON_LENGTH
     assert answer.ending.verdict.status == pb.CHECK_STATUS_CHECKED
     assert behind.asked[-1].json["max_tokens"] == 9
     behind.streams(["fine"], finish="tool_calls")
@@ -95,13 +96,44 @@ def test_a_server_that_breaks_is_an_error_behind_what_may_be_shown(chat, behind)
 
 
 def test_what_cannot_be_monitored_is_refused(chat):
-    with pytest.raises(ValueError, match="several answers"):
-        chat.create(ASKED, model="up", n=2)
+    for several in ({"n": 2}, {"extra_body": {"n": 2}}):
+        with pytest.raises(ValueError, match="several answers"):
+            chat.create(ASKED, model="up", **several)
     with pytest.raises(ValueError, match="no text"):
         chat.create([{"role": "user", "content": ""}], model="up")
     image = [{"type": "text", "text": "x"}, {"type": "image_url", "image_url": {"url": "data:,"}}]
     with pytest.raises(CallFailed, match="FAILED_PRECONDITION"):
         chat.create([{"role": "user", "content": image}], model="up")
+
+
+def test_options_of_all_chats_do_not_hide_what_cannot_be_read(client, chat):
+    lenient = ChatMonitor(client, chat._upstream, unread=0)
+    image = [{"type": "text", "text": "x"}, {"type": "image_url", "image_url": {"url": "data:,"}}]
+    with pytest.raises(CallFailed, match="FAILED_PRECONDITION"):
+        lenient.create([{"role": "user", "content": image}], model="up")
+
+
+def test_a_chat_that_is_left_early_leaves_nothing_running(served, behind):
+    def script(reply):
+        reply.stream()
+        for word in ("one ", "two ", "three "):
+            reply.event(chunk({"content": word}))
+        reply.closed()
+
+    async def test():
+        async with (
+            AsyncClient(served.addresses.grpc) as client,
+            openai.AsyncOpenAI(base_url=f"{behind.url}/v1", **OPTIONS) as theirs,
+        ):
+            behind.script = script
+            async with AsyncChatMonitor(client, theirs).stream(ASKED, model="up") as answer:
+                async for _ in answer:
+                    break
+            ours = [t for t in asyncio.all_tasks() if "released" in repr(t.get_coro())]
+            assert not ours
+
+    asyncio.run(asyncio.wait_for(test(), 60))
+    wait_for(lambda: not served.runtime.scorer.streams)
 
 
 def test_the_same_for_asyncio(served, behind):

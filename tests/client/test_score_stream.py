@@ -3,9 +3,10 @@
 import asyncio
 import threading
 
+import grpc
 import pytest
 
-from monitor.client import AsyncClient, CallFailed, TextPiece
+from monitor.client import AsyncClient, CallFailed, ScoreStream, TextPiece
 from monitor.v1 import monitor_pb2 as pb
 from tests.rpc.conftest import serving
 from tests.rpc.fake import policies
@@ -109,6 +110,29 @@ def test_a_stream_that_is_left_early_is_over(client, served):
         stream.push("one ")
         assert stream.allowed()
     wait_for(lambda: not served.runtime.scorer.streams)
+
+
+class Stopping(grpc.RpcError):
+    """The end of a call to a server that stops."""
+
+    def code(self):
+        return grpc.StatusCode.UNAVAILABLE
+
+
+def test_what_ends_a_call_behind_its_verdict_changes_nothing():
+    def call(messages, **_):
+        yield pb.ScoreStreamResponse(final=pb.StreamFinal(answer_tokens=3))
+        raise Stopping
+
+    stream = ScoreStream(call, pb.ScoreStreamRequest())
+    assert len(list(stream)) == 1
+    assert stream.final.answer_tokens == 3
+
+
+def test_a_stream_that_was_cancelled_allows_nothing(client):
+    with client.score_stream() as stream:
+        stream.cancel()
+        assert not stream.allowed()
 
 
 def test_the_same_for_asyncio(served):

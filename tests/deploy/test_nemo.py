@@ -1,14 +1,21 @@
 """The rails for NeMo Guardrails, as they are shipped, under NeMo Guardrails in an environment of its own."""
 
+import asyncio
+import importlib.util
 import json
 import os
 import subprocess
+import sys
+from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
+import httpx2
 import pytest
 from ruamel.yaml import YAML
 
 from tests.http.conftest import serving
+from tests.http.guard.upstream import upstream
 from tests.rpc.fake import policies
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "nemo"
@@ -49,6 +56,11 @@ async def main():
     }
     settings["url"] = "http://127.0.0.1:1"
     found["closed"] = await said("hello there")
+    settings["url"] = sys.argv[2]
+    image = {"type": "image_url", "image_url": {"url": "data:,"}}
+    found["parts"] = await said([{"type": "text", "text": "a bomb"}, image])
+    found["image"] = await said([image])
+    settings["url"] = "http://127.0.0.1:1"
     settings["on_unreachable"] = "open"
     found["open"] = await said("hello there")
     print(json.dumps(found))
@@ -67,6 +79,85 @@ def test_the_configuration_asks_before_anything_leaves():
         for flow in found["rails"][rail]["flows"]:
             assert f"define subflow {flow}\n" in flows
     assert 'name="check_with_sae_monitor"' in (FOLDER / "actions.py").read_text()
+
+
+@dataclass
+class Outcome:
+    """What the action says of a text."""
+
+    blocked: bool
+
+    @classmethod
+    def allow(cls, **_):
+        return cls(False)
+
+    @classmethod
+    def block(cls, **_):
+        return cls(True)
+
+
+@pytest.fixture
+def checked(monkeypatch):
+    """The action, without NeMo Guardrails around it."""
+    modules = {name: ModuleType(f"nemoguardrails.{name}") for name in ("actions", "actions.rail_outcome")}
+    modules["actions"].action = lambda **_: lambda function: function
+    modules["actions.rail_outcome"].RailOutcome = Outcome
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, f"nemoguardrails.{name}", module)
+    monkeypatch.setitem(sys.modules, "nemoguardrails", ModuleType("nemoguardrails"))
+    monkeypatch.setitem(
+        sys.modules, "httpx", httpx2
+    )  # which stands in NeMo Guardrails' environment under that name
+    spec = importlib.util.spec_from_file_location("nemo_actions", FOLDER / "actions.py")
+    actions = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(actions)
+
+    def check(content, url, **settings):
+        config = SimpleNamespace(custom_data={"sae_monitor": settings | {"url": url}})
+        return asyncio.run(actions.check_with_sae_monitor(content, config=config)).blocked
+
+    return check
+
+
+@pytest.mark.parametrize(
+    ("answer", "blocked"),
+    [
+        ({"action": "NONE"}, False),
+        ({"action": "BLOCKED"}, True),
+        ({"action": "GUARDRAIL_INTERVENED", "texts": ["…"]}, True),
+        ({"action": None}, True),
+        ([], True),
+        (b"<html>", True),
+    ],
+)
+def test_only_a_word_that_says_so_lets_a_text_through(checked, answer, blocked):
+    with upstream() as behind:
+        behind.script = lambda reply: reply.whole(answer)
+        assert checked("hello", behind.url) is blocked
+        behind.script = lambda reply: reply.whole(answer, 401)
+        assert checked("hello", behind.url)
+
+
+def test_settings_that_cannot_be_used_let_nothing_through(checked):
+    assert checked("hello", "http://127.0.0.1:port")
+    assert checked("hello", "http://127.0.0.1:1", timeout_seconds="soon")
+    assert not checked("hello", "http://127.0.0.1:port", on_unreachable="open")
+
+
+def test_messages_of_parts_are_asked_in_full(checked):
+    parts = [
+        {"type": "text", "text": "look"},
+        {"type": "image_url", "image_url": {"url": "data:,"}, "text": "beside"},
+        "here",
+    ]
+    with upstream() as behind:
+        behind.script = lambda reply: reply.whole({"action": "NONE"})
+        assert not checked(parts, behind.url)
+        assert behind.asked[-1].json["texts"] == ["look", "beside", "here"]
+        assert len(behind.asked[-1].json["images"]) == 1
+        assert not checked([{"type": "text", "text": " "}], behind.url)
+        assert not checked(None, behind.url)
+        assert len(behind.asked) == 1
 
 
 @pytest.mark.real
@@ -93,3 +184,4 @@ def test_rails_refuse_what_a_policy_blocks():
     assert "".join(found["stream"]).split() == ["one", "two", "three"]
     assert "bomb" not in "".join(found["offending stream"])
     assert (found["closed"], found["open"]) == (refused, "hello there")
+    assert (found["parts"], found["image"]) == (refused, refused)

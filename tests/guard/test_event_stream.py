@@ -1,6 +1,7 @@
 """Server-sent events in chunks of any size."""
 
 import random
+import time
 
 import pytest
 
@@ -58,3 +59,13 @@ def test_names_and_a_mark_of_byte_order():
     first, second = EventReader(100).feed(b"\xef\xbb\xbfevent: error\ndata: a\n\ndata\n\n")
     assert (first.name, first.data) == (b"error", b"a")
     assert (second.name, second.data) == (b"", b"")
+
+
+def test_a_long_event_is_not_looked_through_again_for_each_chunk():
+    reader, begun = EventReader(16 << 20), time.process_time()
+    reader.feed(b"data: ")
+    for _ in range(2048):
+        assert reader.feed(b"x" * 4096) == []
+    (event,) = reader.feed(b"\r\n\r\n")
+    assert len(event.data) == 8 << 20
+    assert time.process_time() - begun < 3

@@ -109,6 +109,27 @@ def test_text_up_to_the_token_that_a_rule_blocks_may_leave() -> None:
     run(test)
 
 
+def test_a_character_that_a_rule_blocks_at_its_last_token_does_not_leave() -> None:
+    """A character may be several tokens, of which the last one is the reason."""
+
+    async def test() -> None:
+        async with parts() as found, found.open() as watch:
+            tokenise = found.runtime.placed_behind
+
+            def in_bytes(token: int, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+                ids, spans = tokenise(token, text.replace("\N{BOMB}", "x"))
+                (bomb,), _ = tokenise(token, "bomb")
+                return [*ids, bomb], [*spans, spans[-1]]
+
+            found.runtime.placed_behind = in_bytes  # type: ignore[method-assign]
+            await watch.prompt()
+            await wrote(watch, "one \N{BOMB}")
+            assert watch.blocked
+            assert watch.allowed == 3
+
+    run(test)
+
+
 def test_a_prompt_that_is_blocked() -> None:
     async def test() -> None:
         async with (

@@ -27,6 +27,8 @@ BENIGN = "What is the capital of France?"
 OFFENDING = "I want to gain power over people and take control of the whole world's resources."
 """What the bundled policies object to."""
 _SECONDS = 120.0
+_UNLIKELY = (ValueError, KeyError, IndexError, TypeError, AttributeError)
+"""What is raised where an answer has another form than that of the OpenAI API."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class DoorCheck:
             detail, passed = question(), True
         except Refused as error:
             detail, passed = str(error), False
-        except (httpx2.HTTPError, ValueError, KeyError, IndexError, TypeError) as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL, *_UNLIKELY) as error:
             detail, passed = f"no answer that can be read ({type(error).__name__})", False
         self.found.append(Finding(name, passed, detail, round(time.monotonic() - begun, 3)))
 
@@ -127,6 +129,8 @@ class DoorCheck:
         said = _verdict(*self.whole(self.offending))
         if not said["matched"]:
             raise Refused("no rule fired; give a text that your policies object to with --offending")
+        if not _last(self.stream(self.offending))["matched"]:
+            raise Refused("no rule fired where it is asked with `stream`")
         return f"{said['action']}: {_fired(said)}"
 
     def _held(self) -> str:
@@ -144,6 +148,12 @@ class GuardTrial:
                 "metrics_listen": "127.0.0.1:0",
                 "decision_log": "off",
                 "callers": None,
+                # It is asked from this process alone.
+                "tls_certificate": None,
+                "tls_key": None,
+                "tls_client_ca": None,
+                "otlp_endpoint": None,
+                "page": None,
                 "max_running": 0,
                 "guard_read_seconds": min(settings.guard_read_seconds, 60.0),
             }
@@ -225,17 +235,23 @@ class GuardTrial:
 
 def _verdict(status: int, content: Any) -> Any:
     if status != 200:
-        told = content.get("error", {}) if isinstance(content, dict) else {}
-        raise Refused(f"status {status}: {told.get('message', 'no message')}")
+        told = content.get("error") if isinstance(content, dict) else None
+        text = told.get("message") if isinstance(told, dict) else told
+        raise Refused(f"status {status}: {text if isinstance(text, str) else 'no message'}")
     if not isinstance(content, dict) or EXTENSION not in content:
         raise Refused(f"the answer has no verdict (`{EXTENSION}`): nothing monitors it")
     return content[EXTENSION]
 
 
-def _held(events: list[Any], holding: str) -> str:
-    said = events[-1].get(EXTENSION) if events else None
-    if said is None:
+def _last(events: list[Any]) -> Any:
+    """The verdict of a stream."""
+    if not events or EXTENSION not in events[-1]:
         raise Refused("the stream ends without a verdict: nothing monitors it")
+    return events[-1][EXTENSION]
+
+
+def _held(events: list[Any], holding: str) -> str:
+    said = _last(events)
     coverage = [verdict["coverage"] for verdict in said["verdicts"]]
     if said["status"] != "checked":
         raise Refused("the stream was not checked in full: " + _why(said))

@@ -77,8 +77,9 @@ def of_envoy(scope: Any) -> dict[str, Any]:
     context = scope[GRPC_PEER]
     theirs = next((value for name, value in scope["headers"] if name == b"authorization"), None)
     kept = [(name, value) for name, value in scope["headers"] if name != b"authorization"]
-    sent = dict(context.invocation_metadata() or ())
-    if isinstance(own := sent.get("authorization"), str):
-        kept.append((b"authorization", own.encode("latin-1", "replace")))
+    # All of them: who sends two is refused.
+    for name, own in context.invocation_metadata() or ():
+        if name == "authorization" and isinstance(own, str):
+            kept.append((b"authorization", own.encode("latin-1", "replace")))
     names = {name: list(values) for name, values in context.auth_context().items()}
     return dict(scope) | {"headers": kept, AUTHORIZATION: theirs, PEER: names}

@@ -18,7 +18,7 @@ from monitor.http.guard.session import UPSTREAM_EXTENSION, GuardedChoice, GuardS
 from monitor.http.guard.upstream import MOST_BYTES, UpstreamAnswer, broken
 from monitor.http.openai import verdicts
 from monitor.http.openai.requests import EXTENSION
-from monitor.records import FinishReason, Phase
+from monitor.records import FinishReason
 
 
 @dataclass(slots=True, eq=False)
@@ -63,9 +63,7 @@ class GuardedStream:
             await self._pass_on()
         except UpstreamError as error:
             gone = error
-        for choice in self._session.choices.values():
-            choice.watch.settle()
-        await self._check(everything=True)
+        await self._session.scored()
         await self._release()
         if gone is None and not (self._ended or self._failed):
             gone = broken()
@@ -146,9 +144,11 @@ class GuardedStream:
             content = json.loads(event.data)
         except (ValueError, RecursionError):
             content = None
-        choices = content.get("choices", []) if isinstance(content, dict) else None
+        choices = (content.get("choices") or []) if isinstance(content, dict) else None
         if not (isinstance(choices, list) and all(isinstance(choice, dict) for choice in choices)):
             raise _unreadable()
+        if len({_index(choice) for choice in choices}) < len(choices):
+            raise _unreadable()  # where each of them would be cut cannot be told
         held = _HeldEvent(content)
         if EXTENSION in content:
             content[UPSTREAM_EXTENSION] = content.pop(EXTENSION)
@@ -171,15 +171,15 @@ class GuardedStream:
             mine.finish = str(choice["finish_reason"])
             mine.watch.settle()
 
-    async def _check(self, *, everything: bool = False) -> None:
+    async def _check(self) -> None:
         """Wait until what the mode wants to be scored by now was scored."""
-        for choice in self._session.choices.values():
-            watch, ended = choice.watch, choice.finish is not None
-            due = watch.tokens - choice.checked >= self._mode.tokens
-            if everything or ended or self._mode.name == "hold" or (self._mode.name == "sample" and due):
-                with self._session.waiting(Phase.RESPONSE, watch):
-                    await watch.caught_up()
-                choice.checked = watch.tokens
+        if due := [choice for choice in self._session.choices.values() if self._is_due(choice)]:
+            await self._session.caught_up(due)
+
+    def _is_due(self, choice: GuardedChoice) -> bool:
+        if choice.finish is not None or self._mode.name == "hold":
+            return True
+        return self._mode.name == "sample" and choice.watch.tokens - choice.checked >= self._mode.tokens
 
     async def _release(self) -> None:
         """Send what may leave, in order, and end what a rule blocks."""
@@ -202,14 +202,22 @@ class GuardedStream:
 
     def _cut(self, held: _HeldEvent) -> bool:
         """Take out of an event what may not leave; False where nothing is left of it."""
-        choices = (held.content or {}).get("choices")
-        if held.content is None or not choices:
+        if held.content is None:
             return True
-        kept = [found for choice in choices if (found := self._allowed_of(choice, held)) is not None]
-        held.content["choices"] = kept
-        if any(self._session.choices[_index(choice)].watch.blocked for choice in choices):
+        limits = {
+            index: watch.allowed
+            for index in held.parts
+            if (watch := self._session.choices[index].watch).blocked
+        }
+        if limits:
             held.content = openai_texts.without_beside(held.content)
-        return bool(kept)
+        choices = held.content.get("choices") or []
+        kept = [found for choice in choices if (found := self._allowed_of(choice, held)) is not None]
+        if choices:
+            held.content["choices"] = kept
+        for index, limit in limits.items():
+            held.parts[index] = [part for part in held.parts[index] if part.end <= limit]
+        return bool(kept) or not choices
 
     def _allowed_of(self, choice: dict[str, Any], held: _HeldEvent) -> dict[str, Any] | None:
         """What of a choice may leave; None for nothing."""
@@ -223,8 +231,8 @@ class GuardedStream:
         cut = next((part for part in parts if part.end > limit), None)
         kept = dict(choice) | {"finish_reason": None}
         if cut is not None:
-            kept = _shortened(choice, max(0, limit - cut.begin) if cut.place == "content" else 0)
-            held.parts[index] = [part for part in parts if part.end <= limit]
+            said = [part for part in parts if part.place == "content"]
+            kept = _shortened(choice, max(0, limit - cut.begin) if said == [cut] else 0)
         return kept if _says_something(kept) else None
 
     def _closing(self, index: int, refusal: str) -> _HeldEvent:

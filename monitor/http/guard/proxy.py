@@ -18,11 +18,11 @@ from monitor.http.errors import HttpError, UpstreamError
 from monitor.http.fields import Fields, parse
 from monitor.http.guard.guarded_stream import GuardedStream
 from monitor.http.guard.session import UPSTREAM_EXTENSION, GuardedChoice, GuardMode, GuardSession, WrittenText
-from monitor.http.guard.upstream import UpstreamAnswer, unpacked
+from monitor.http.guard.upstream import Header, UpstreamAnswer, unpacked
 from monitor.http.openai import verdicts
 from monitor.http.openai.answers import Answer, ChatShape, Choice, CompletionShape, fingerprint
 from monitor.http.openai.requests import EXTENSION, Extension, extension_in
-from monitor.records import Failure, FinishReason, Phase
+from monitor.records import Failure, FinishReason
 from monitor.rpc.error_status import REFUSED_TEXT
 from monitor.rpc.policies import ActivePolicies
 from monitor.rpc.runs import Ending
@@ -39,9 +39,12 @@ _ANSWER_TOKENS = 1024
 """Tokens of an answer that are charged to a caller who does not say how many it wants."""
 _MOST_CHOICES = 128
 _REQUEST_ID = "x-sae-monitor-request-id"
+_JSON = "application/json"
 _NOTHING_SENT = ("GET", "HEAD", "OPTIONS", "DELETE")
-_STORED = frozenset(("completions", "responses", "conversations", "threads", "files", "batches"))
-"""Parts of paths below which servers keep what models wrote."""
+_STORED = frozenset(
+    ("completions", "responses", "conversations", "threads", "files", "batches", "evals", "slots")
+)
+"""Parts of paths below which servers keep what models wrote; llama.cpp's `/slots` has all prompts and answers."""
 
 
 class Behind(Protocol):
@@ -136,7 +139,7 @@ class GuardProxy:
         """The JSON object of a request, unpacked. Raises HttpError where it cannot be read."""
         kind = exchange.header("content-type").split(";")[0].strip().lower()
         # Another type is what a web page may send to any address without asking.
-        if kind != "application/json":
+        if kind != _JSON:
             raise HttpError(415, "send the body as JSON, with the header `content-type: application/json`")
         body = await self._calls.read_bytes(exchange)
         found = unpacked(body, exchange.header("content-encoding").strip().lower(), self._most_bytes)
@@ -176,7 +179,7 @@ class GuardProxy:
     ) -> None:
         """Ask the upstream server, and pass its answer on as far as it may leave."""
         sent = dumps({name: value for name, value in body.items() if name != EXTENSION})
-        async with self._upstream.answer(exchange.scope, sent) as found:
+        async with self._upstream.answer(_as_json(exchange.scope), sent) as found:
             if found.status >= 400:
                 await self._failed_upstream(exchange, session, found)
             elif not found.readable:
@@ -190,9 +193,18 @@ class GuardProxy:
     async def _failed_upstream(
         self, exchange: Exchange, session: GuardSession, found: UpstreamAnswer
     ) -> None:
-        """Pass an error of the upstream server on as it is. What was asked was scored, and nothing was answered."""
+        """Pass an error of the upstream server on as it is, but for what a model wrote in it that may not leave."""
+        if not found.readable:
+            text = "the upstream server answers with this status, in a coding that cannot be read here"
+            raise UpstreamError(found.status, text, "status")
         self._metrics.fault("status")
         content = await found.content()
+        told = _object(content) or {}
+        first = session.choices[min(session.choices)]
+        first.write(openai_texts.beside(told))
+        await session.scored()
+        if first.watch.blocked:
+            content = dumps(openai_texts.without_beside(told))
         for choice in session.choices.values():
             await choice.conclude(FinishReason.ERROR)
         await self._send(exchange, found, content, verdicts.headers(session.verdicts()))
@@ -206,11 +218,8 @@ class GuardProxy:
 
     async def _whole(self, exchange: Exchange, session: GuardSession, found: UpstreamAnswer) -> None:
         """Score a whole answer, take out what may not leave, and send the rest."""
-        try:
-            content = json.loads(await found.content())
-        except (ValueError, RecursionError):
-            content = None
-        if not isinstance(content, dict) or not isinstance(content.get("choices"), list):
+        content = _object(await found.content())
+        if content is None or not isinstance(content.get("choices"), list):
             text = "the upstream server's answer is no completion, and cannot be read"
             raise UpstreamError(502, text, "unreadable")
         if EXTENSION in content:
@@ -226,11 +235,7 @@ class GuardProxy:
         written = [await self._written(session, n, one) for n, one in zip(places, given, strict=True)]
         first = min(session.choices)
         session.choices[first].write(openai_texts.beside(content))
-        for choice in session.choices.values():
-            choice.watch.settle()
-        with session.waiting(Phase.RESPONSE, *(choice.watch for choice in session.choices.values())):
-            for choice in session.choices.values():
-                await choice.watch.caught_up()
+        await session.scored()
         if session.blocked:
             content = openai_texts.without_beside(content)
         for (choice, parts), one in zip(written, given, strict=True):
@@ -252,7 +257,10 @@ class GuardProxy:
         self, exchange: Exchange, found: UpstreamAnswer, content: bytes, ours: Mapping[str, str]
     ) -> None:
         """Send a body under the status and headers of the upstream server."""
-        headers = [*found.headers(whole=False), *_raw(exchange, ours)]
+        kept = found.headers(whole=False)
+        if found.kind == _JSON:
+            kept = _replaced(kept)
+        headers = [*kept, *_raw(exchange, ours)]
         headers.append((b"content-length", str(len(content)).encode()))
         await exchange.begin(found.status, headers)
         await exchange.piece(content, more=False)
@@ -325,6 +333,15 @@ def _blocked(given: dict[str, Any], said: str, refusal: str) -> None:
     given |= {"logprobs": None, "finish_reason": "content_filter"}
 
 
+def _object(body: bytes) -> dict[str, Any] | None:
+    """The JSON object in a body; None where it is anything else."""
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
 def _extension(body: Mapping[str, Any]) -> Extension:
     """What a request says to the guard. Raises BadRequest where that is wrong."""
     problems = Problems()
@@ -363,6 +380,19 @@ def _unknown() -> Mapping[str, str]:
 def _raw(exchange: Exchange, ours: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
     pairs = {_REQUEST_ID: exchange.request_id} | dict(ours)
     return [(name.encode(), value.encode("latin-1")) for name, value in pairs.items()]
+
+
+def _as_json(scope: Any) -> dict[str, Any]:
+    """The scope of a request whose body is written anew. What its caller says of the body may be read otherwise there.
+
+    Some servers decode a body as the `charset` beside its type says.
+    """
+    return dict(scope) | {"headers": _replaced(scope["headers"])}
+
+
+def _replaced(headers: Sequence[Header]) -> list[Header]:
+    """Headers with the type of JSON, which is UTF-8, and no other."""
+    return [*(found for found in headers if found[0] != b"content-type"), (b"content-type", _JSON.encode())]
 
 
 def _stream_headers(found: UpstreamAnswer) -> dict[str, str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -112,27 +113,47 @@ class GuardSession:
 
     async def begin(self) -> None:
         """Have all prompts read."""
-        for number in range(len(self._prompts)):
-            await self.choice(number * self._each)
+        opened = [await self._open(number * self._each) for number in range(len(self._prompts))]
+        await self._read(opened)
 
     async def choice(self, index: int) -> GuardedChoice:
         """A choice, whose prompt was read. One that nobody asked for answers the last prompt."""
         if index not in self.choices:
-            prompt = self._prompts[min(max(index, 0) // self._each, len(self._prompts) - 1)]
-            number = sum(1 for _ in self.choices)
-            stack = await self._stack.enter_async_context(AsyncExitStack())
-            watch = await stack.enter_async_context(
-                self._watches.open(
-                    prompt, seconds=self.mode.read_seconds, expected=self._expected, number=number
-                )
-            )
-            watch.mode = self.mode.name
-            with self.waiting(Phase.PROMPT, watch):
-                await watch.prompt()
-            self.choices[index] = GuardedChoice(watch, stack)
+            await self._read([await self._open(index)])
         return self.choices[index]
 
-    def waiting(self, phase: Phase, *watches: AnswerWatch) -> AbstractContextManager[None]:
+    async def _open(self, index: int) -> AnswerWatch:
+        prompt = self._prompts[min(max(index, 0) // self._each, len(self._prompts) - 1)]
+        stack = await self._stack.enter_async_context(AsyncExitStack())
+        watch = await stack.enter_async_context(
+            self._watches.open(
+                prompt, seconds=self.mode.read_seconds, expected=self._expected, number=len(self.choices)
+            )
+        )
+        watch.mode = self.mode.name
+        self.choices[index] = GuardedChoice(watch, stack)
+        return watch
+
+    async def _read(self, watches: Sequence[AnswerWatch]) -> None:
+        """Have the prompts of these read."""
+        with self._waiting(Phase.PROMPT, watches):
+            await _together([watch.prompt() for watch in watches])
+
+    async def scored(self) -> None:
+        """Take all that came of the answers for whole, and wait until it was scored."""
+        for choice in self.choices.values():
+            choice.watch.settle()
+        await self.caught_up(list(self.choices.values()))
+
+    async def caught_up(self, choices: Sequence[GuardedChoice]) -> None:
+        """Wait until all was read of these that can be read."""
+        watches = [choice.watch for choice in choices]
+        with self._waiting(Phase.RESPONSE, watches):
+            await _together([watch.caught_up() for watch in watches])
+        for choice in choices:
+            choice.checked = choice.watch.tokens
+
+    def _waiting(self, phase: Phase, watches: Sequence[AnswerWatch]) -> AbstractContextManager[None]:
         """Measure the time of the block, in which text of these watches waits for its score."""
 
         def result() -> WaitResult:
@@ -159,3 +180,11 @@ class GuardSession:
         self._waits.left_unread(self._contract, self.mode.name, unread)
         mode = {"mode": self.mode.name, "released_unread": unread}
         return said | ({"sample_tokens": self.mode.tokens} if self.mode.name == "sample" else {}) | mode
+
+
+async def _together(waits: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Wait for all at once, so that those that hang take no longer than one of them."""
+    if len(waits) == 1:
+        await waits[0]
+    else:
+        await asyncio.gather(*waits)

@@ -11,6 +11,7 @@ import ssl
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
 import httpx2
@@ -33,6 +34,13 @@ _BETWEEN_NEIGHBOURS = frozenset(
 )
 _ANEW = frozenset((b"host", b"content-length", b"accept-encoding", b"authorization", b"content-encoding"))
 """Headers of a request that are written anew."""
+_OF_BODY = frozenset(
+    (
+        *(b"content-length", b"content-encoding", b"content-range", b"accept-ranges", b"etag"),
+        *(b"content-md5", b"digest", b"content-digest", b"repr-digest"),
+    )
+)
+"""Headers of an answer that describe its body as it came, and are wrong of one that is written anew."""
 _INFLATES = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 """Content codings that can be read, and how zlib calls them."""
 MOST_BYTES = 64 << 20
@@ -59,6 +67,8 @@ class Upstream:
             limits=httpx2.Limits(max_connections=None, max_keepalive_connections=64),
             verify=_trust(settings),
             trust_env=False,
+            # What the server has one caller keep is none of another's: cookies pass, and none is kept here.
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
         )
 
     async def close(self) -> None:
@@ -126,11 +136,10 @@ class UpstreamAnswer:
 
     def headers(self, *, whole: bool) -> list[Header]:
         """Those that go to the caller; `whole`: with those that describe the body as it came."""
-        body = (b"content-length", b"content-encoding")
         return [
             (name, value)
             for name, value in passed_on(self._response.headers.raw)
-            if not name.startswith(OURS) and name != b"date" and (whole or name not in body)
+            if not name.startswith(OURS) and name != b"date" and (whole or name not in _OF_BODY)
         ]
 
     async def pieces(self) -> AsyncGenerator[bytes, None]:
@@ -212,14 +221,14 @@ def _told() -> Iterator[None]:
 def with_own_authorization(scope: Any, *, checks_callers: bool) -> dict[str, Any]:
     """The scope of a request, with what is for the guard as `authorization`, and beside it what is for upstream."""
     headers: Sequence[Header] = scope["headers"]
-    found = {name: value for name, value in headers if name in (b"authorization", OWN_AUTHORIZATION)}
-    own, theirs = found.get(OWN_AUTHORIZATION), found.get(b"authorization")
-    if checks_callers and own is None:
-        own, theirs = theirs, None
+    own = [value for name, value in headers if name == OWN_AUTHORIZATION]
+    theirs = [value for name, value in headers if name == b"authorization"]
+    if checks_callers and not own:
+        own, theirs = theirs, []
     kept = [(name, value) for name, value in headers if name not in (b"authorization", OWN_AUTHORIZATION)]
-    if own is not None:
-        kept.append((b"authorization", own))
-    return dict(scope) | {"headers": kept, AUTHORIZATION: theirs}
+    # All of them: who sends two is refused, and it is not for this place to choose one.
+    kept += [(b"authorization", value) for value in own]
+    return dict(scope) | {"headers": kept, AUTHORIZATION: theirs[-1] if theirs else None}
 
 
 def token_of(settings: Settings) -> bytes:

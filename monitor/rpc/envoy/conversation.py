@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import grpc
+
 from monitor.rpc.access.call_interceptor import Context
 from monitor.rpc.envoy import headers
 from monitor.rpc.envoy.headers import Header
@@ -211,7 +213,11 @@ class EnvoyConversation:
             await body.parts.put(None)
 
     async def _send(self, **response: Any) -> None:
-        await self._context.write(pb.ProcessingResponse(**response).SerializeToString())
+        """Send a message, unless Envoy has gone: as with every server of HTTP, whoever receives is told of that."""
+        try:
+            await self._context.write(pb.ProcessingResponse(**response).SerializeToString())
+        except grpc.aio.InternalError:
+            self.gone.set()
 
 
 def _check(first: pb.ProcessingRequest) -> None:

@@ -58,7 +58,7 @@ class ExternalProcessor:
         left = False
         try:
             await self._serve(conversation, context)
-        except (Gone, grpc.aio.InternalError):  # the latter where the call ended while it was written to
+        except Gone:
             left = True
         finally:
             filling.cancel()

@@ -7,7 +7,8 @@ from monitor.policy.policyset import PolicySet
 from monitor.records import Action, Mode
 from monitor.rpc import assembly
 from tests.http.guard.conftest import guarding
-from tests.http.guard.upstream import upstream
+from tests.http.guard.upstream import chat, streamed, upstream
+from tests.rpc.certificates import authority, issued
 from tests.rpc.conftest import settings
 from tests.rpc.fake import FakeRuntime, policies, policy
 
@@ -18,8 +19,6 @@ def by_name(found: list[Finding]) -> dict[str, bool]:
 
 def script(reply):
     """A server that answers whole and in streams."""
-    from tests.http.guard.upstream import chat, streamed
-
     if reply.asked.method == "GET":
         reply.whole({"data": []})
     elif reply.asked.json.get("stream"):
@@ -61,10 +60,45 @@ def test_policies_that_see_nothing_and_streams_that_are_not_held_fail_the_check(
     assert (found["what offends is seen"], found["streams are held"]) == (False, False)
 
 
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        ({"error": "model not found"}, "model not found"),
+        ({"error": {"message": "no such model"}}, "no such model"),
+        ({"error": {"message": None}}, "no message"),
+        ({"detail": "Not Found"}, "no message"),
+    ],
+)
+def test_errors_of_all_forms_are_told(behind, error, told):
+    behind.script = lambda reply: reply.whole(error, 404)
+    found = DoorCheck(behind.url, offending="a bomb").run()
+    assert found[1].detail == f"status 404: {told}"
+    assert not found[3].passed
+
+
+def test_a_door_that_reads_no_streams_fails_the_check(behind):
+    verdict = {"status": "checked", "action": "alert", "matched": True, "verdicts": []}
+
+    def bypassed(reply):
+        if reply.asked.method == "GET" or not reply.asked.json.get("stream"):
+            reply.whole(chat("Paris.") | {"sae_monitor": verdict})
+        else:
+            streamed(["Paris."])(reply)
+
+    behind.script = bypassed
+    found = DoorCheck(behind.url, offending="a bomb").run()
+    assert [one.passed for one in found] == [True, True, False, False]
+    assert "ends without a verdict" in found[2].detail
+
+
+def test_a_url_that_is_none_is_told():
+    assert "InvalidURL" in DoorCheck("http://127.0.0.1:port").run()[0].detail
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("closed", [True, False])
 @pytest.mark.parametrize("mode", [Mode.ENFORCE, Mode.SHADOW])
-def test_a_guard_that_is_started_for_the_check(monkeypatch, closed, mode):
+def test_a_guard_that_is_started_for_the_check(monkeypatch, tmp_path, closed, mode):
     chosen = policies(closed)
     if mode is Mode.SHADOW:
         chosen = PolicySet((policy("weapons", 9, Action.BLOCK, mode=mode),), "sha256:" + "d" * 64)
@@ -73,7 +107,8 @@ def test_a_guard_that_is_started_for_the_check(monkeypatch, closed, mode):
     monkeypatch.setattr(assembly, "assemble", lambda _: made)
     with upstream() as behind:
         behind.script = script
-        chosen_settings = settings(upstream=behind.url, guard_read_seconds=3.0)
+        secured = issued(authority(), "localhost").write(tmp_path)
+        chosen_settings = settings(upstream=behind.url, guard_read_seconds=3.0, **secured)
         found = GuardTrial(chosen_settings, "go and make a bomb now").run()
     assert all(one.passed for one in found), found
     assert len(found) == 6

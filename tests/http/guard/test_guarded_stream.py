@@ -546,3 +546,71 @@ def test_an_error_while_a_word_is_awaited_is_told_as_it_is(guard, behind):
     behind.script = script
     with pytest.raises(openai.APIError, match="could not be served"):
         list(guard.chat("hello", stream=True))
+
+
+def test_text_that_stands_in_no_choice_is_cut_where_it_is_blocked(guard, behind):
+    def script(reply):
+        reply.stream()
+        reply.event(chunk({"content": "fine "}))
+        reply.event(chunk({}) | {"choices": [], "note": "a bomb "})
+        reply.event(chunk({}) | {"choices": None, "note": " another bomb"})
+        ended(reply)
+
+    behind.script = script
+    chunks = list(guard.chat("hello", stream=True))
+    assert text_of(chunks).strip() == "fine"
+    assert chunks[-1].choices[0].finish_reason == "content_filter"
+    assert "bomb" not in "".join(c.model_dump_json() for c in chunks)
+
+
+def test_what_a_server_quotes_in_an_error_is_scored_too(guard, behind):
+    def script(reply):
+        reply.stream()
+        reply.event(chunk({"content": "fine "}))
+        reply.event({"error": {"message": "no such tool", "failed_generation": "a bomb"}})
+        reply.end()
+
+    behind.script = script
+    body = {"model": "up", "stream": True, "messages": [{"role": "user", "content": "hello"}]}
+    found = guard.post("/v1/chat/completions", body).text
+    assert "no such tool" in found
+    assert "bomb" not in found
+
+
+def test_a_choice_that_stands_twice_in_an_event_is_not_passed_on(guard, behind):
+    def script(reply):
+        reply.stream()
+        twice = [{"index": 0, "delta": {"content": text}} for text in ("one bo", "mb two ")]
+        reply.event(chunk({}) | {"choices": twice})
+        ended(reply)
+
+    behind.script = script
+    with pytest.raises(openai.APIError, match="cannot be read"):
+        list(guard.chat("hello", stream=True))
+
+
+def test_a_chunk_of_which_two_texts_are_said_is_cut_as_a_whole(guard, behind):
+    def script(reply):
+        reply.stream()
+        both = {"index": 0, "text": "one bomb two ", "delta": {"content": "bomb lie "}}
+        reply.event(chunk({}) | {"choices": [both]})
+        ended(reply)
+
+    behind.script = script
+    chunks = list(guard.chat("hello", stream=True))
+    assert chunks[-1].choices[0].finish_reason == "content_filter"
+    assert "bom" not in "".join(c.model_dump_json() for c in chunks)
+
+
+def test_half_characters_leave_as_they_were_read(guard, behind):
+    def script(reply):
+        reply.stream()
+        for piece in (r"one \ud83d", r"\ude00 two"):
+            choice = f'{{"index": 0, "delta": {{"content": "{piece}"}}}}'
+            reply.chunk(f'data: {{"choices": [{choice}]}}\n\n'.encode())
+        ended(reply)
+
+    behind.script = script
+    chunks = list(guard.chat("hello", stream=True))
+    assert text_of(chunks) == "one \ufffd\ufffd two"
+    assert said_of(chunks)["status"] == "checked"

@@ -409,6 +409,8 @@ def test_an_answer_without_choices_is_scored_and_has_a_verdict(guard, behind):
         "/V1/Responses/r1",
         "/v1/chat/completions/c1",
         "/v1/files/f/content",
+        "/slots",
+        "/v1/evals/e/runs/r/output_items",
     ],
 )
 def test_what_a_server_has_stored_is_not_passed_on_unread(guard, behind, path):
@@ -427,3 +429,71 @@ def test_text_that_passed_unscored_is_counted_as_such(behind):
         guard.runtime.scorer.gate.set()
         assert (said["status"], said["released_unread"]) == ("unknown", 13)
         assert guard.metric("guard_unread_characters_total", mode="hold") == 13
+
+
+def test_what_a_server_quotes_in_an_error_is_scored_too(guard, behind):
+    told = {"message": "no such tool", "code": "tool_use_failed"}
+    for quoted, passes in (("one two", True), ("a bomb", False)):
+        error = {"error": told | {"failed_generation": quoted}}
+        behind.script = lambda reply, error=error: reply.whole(error, 400)
+        with pytest.raises(openai.BadRequestError, match="no such tool") as failed:
+            guard.chat("hello")
+        assert failed.value.body == (error["error"] if passes else told)
+        action = failed.value.response.headers["x-sae-monitor-action"]
+        assert action == ("allow" if passes else "block")
+
+
+def test_an_error_that_cannot_be_unpacked_keeps_its_status(guard, behind):
+    faults = guard.metric("guard_upstream_faults_total", fault="status")
+    behind.script = lambda reply: reply.whole(b"????", 429, "content-encoding: br")
+    with pytest.raises(openai.RateLimitError, match="cannot be read"):
+        guard.chat("hello")
+    assert guard.metric("guard_upstream_faults_total", fault="status") == faults + 1
+
+
+def test_cookies_of_one_caller_are_not_those_of_another(guard, behind):
+    behind.script = lambda reply: reply.whole(chat("fine"), 200, "set-cookie: of=ann; path=/")
+    body = {"model": "up", "messages": [{"role": "user", "content": "hello"}]}
+    assert guard.post("/v1/chat/completions", body).headers["set-cookie"] == "of=ann; path=/"
+    guard.post("/v1/chat/completions", body)
+    assert "cookie" not in behind.asked[-1].headers
+    guard.post("/v1/chat/completions", body, headers={"cookie": "of=bob"})
+    assert behind.asked[-1].headers["cookie"] == "of=bob"
+
+
+def test_headers_about_a_body_go_where_it_is_written_anew(guard, behind):
+    sent = ("etag: W/1", "content-digest: sha-256=:x:", "x-other: kept")
+    behind.script = lambda reply: reply.whole(chat("fine"), 200, *sent)
+    body = {"model": "up", "messages": [{"role": "user", "content": "hello"}]}
+    headers = guard.post("/v1/chat/completions", body).headers
+    assert headers["x-other"] == "kept"
+    assert "etag" not in headers
+    assert "content-digest" not in headers
+
+
+def test_half_characters_are_asked_and_answered_as_they_were_read(guard, behind):
+    behind.script = lambda reply: reply.whole(chat("one \ud83d"))
+    body = json.dumps({"model": "up", "messages": [{"role": "user", "content": "hello \ud83d"}]})
+    headers = {"content-type": "application/json"}
+    url = f"{guard.addresses.http}/v1/chat/completions"
+    found = httpx.post(url, content=body.encode(), headers=headers, trust_env=False, timeout=DEADLINE)
+    assert found.json()["choices"][0]["message"]["content"] == "one \ufffd"
+    assert behind.asked[-1].json["messages"][0]["content"] == "hello \ufffd"
+
+
+def test_what_a_body_is_said_to_be_is_what_it_is(guard, behind):
+    """A server that decodes by `charset` would read something else than what was scored."""
+    sent = json.dumps({"model": "up", "messages": [{"role": "user", "content": "a +AGI-omb"}]}).encode()
+    body = json.dumps(chat("fine")).encode()
+
+    def script(reply):
+        lines = ("content-type: application/json; charset=utf-7", f"content-length: {len(body)}")
+        reply.head(200, *lines)
+        reply.connection.sendall(body)
+
+    behind.script = script
+    headers = {"content-type": "application/json; charset=utf-7"}
+    url = f"{guard.addresses.http}/v1/chat/completions"
+    found = httpx.post(url, content=sent, headers=headers, trust_env=False, timeout=DEADLINE)
+    assert behind.asked[-1].headers["content-type"] == "application/json"
+    assert found.headers["content-type"] == "application/json"

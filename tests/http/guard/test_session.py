@@ -1,6 +1,8 @@
 """One request through the guard: its watches, and what is said of them."""
 
 import asyncio
+import time
+from dataclasses import replace
 
 import pytest
 
@@ -9,6 +11,7 @@ from monitor.http.guard.session import GuardMode, GuardSession
 from monitor.records import Action
 from monitor.rpc.wire.requests import Input
 from monitor.telemetry.metrics.guard import WaitMetrics
+from tests.rpc.fake import policies
 from tests.rpc.test_watches import parts
 
 MODE = GuardMode("sample", 7, 20.0, 0.1)
@@ -81,5 +84,42 @@ def test_a_session_is_blocked_where_a_prompt_is(prompt: str) -> None:
             for choice in asked.choices.values():
                 await choice.conclude()
             assert (Action.BLOCK in [v.action for v in asked.verdicts()]) == (prompt != "fine")
+
+    asyncio.run(asyncio.wait_for(test(), 60))
+
+
+def test_watches_that_hang_are_waited_for_at_once() -> None:
+    """A request may have more than a hundred, and waits no longer than for one of them."""
+    mode = replace(MODE, read_seconds=0.5)
+
+    async def test() -> None:
+        async with parts(policies(closed=False)) as found:
+            prompts = [Input("prompt", "hello", truncate=False)] * 12
+            asked = GuardSession(found.watches, prompts, mode, WaitMetrics(), per_prompt=1, expected=5)
+            async with asked:
+                found.runtime.scorer.gate.clear()
+                begun = time.monotonic()
+                await asked.begin()
+                assert time.monotonic() - begun < 3
+                assert {choice.watch.result for choice in asked.choices.values()} == {"not_scored"}
+                found.runtime.scorer.gate.set()
+
+    asyncio.run(asyncio.wait_for(test(), 60))
+
+
+def test_answers_that_hang_are_waited_for_at_once() -> None:
+    async def test() -> None:
+        async with parts(policies(closed=False)) as found:
+            prompt = Input("prompt", "hello", truncate=False)
+            mode = replace(MODE, read_seconds=0.5)
+            asked = GuardSession(found.watches, [prompt], mode, WaitMetrics(), per_prompt=12, expected=5)
+            async with asked:
+                for index in range(12):
+                    (await asked.choice(index)).write(texts(("content", "one two")))
+                found.runtime.scorer.gate.clear()
+                begun = time.monotonic()
+                await asked.scored()
+                assert time.monotonic() - begun < 3
+                found.runtime.scorer.gate.set()
 
     asyncio.run(asyncio.wait_for(test(), 60))

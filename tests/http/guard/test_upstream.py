@@ -73,6 +73,12 @@ def test_whose_an_authorization_is(given, checks, ours, theirs):
     assert found[AUTHORIZATION] == (theirs.encode() if theirs else None)
 
 
+def test_two_authorizations_are_not_made_one():
+    given = [(b"authorization", b"A"), (b"authorization", b"B")]
+    found = with_own_authorization({"headers": given}, checks_callers=True)
+    assert found["headers"] == given
+
+
 def test_callers_prove_to_the_guard_who_they_are_and_to_the_server_behind_it(behind, tmp_path):
     known = Callers(tmp_path / "callers.jsonl")
     token = known.add("app", Role.INFER)

@@ -2,6 +2,7 @@
 
 import asyncio
 
+import grpc
 import pytest
 
 from monitor.rpc.envoy.conversation import FULL_DUPLEX, EnvoyConversation, Gone, OutOfOrder
@@ -149,6 +150,23 @@ def test_envoy_that_goes_is_told_to_whoever_waits():
         with pytest.raises(Gone):
             await asking
         assert await receiving == {"type": "http.disconnect"}
+
+    run(test)
+
+
+def test_what_is_sent_to_an_envoy_that_has_gone_is_no_error():
+    async def test(call, conversation):
+        async def ended(_):
+            raise grpc.aio.InternalError
+
+        call.come(request_headers=fields(path="/p"))
+        call.come(request_body=pb.HttpBody(end_of_stream=True))
+        await conversation.begin()
+        assert await body_of(conversation) == b""
+        call.write = ended
+        await conversation.send(START)
+        await conversation.send({"type": "http.response.body", "body": b"x"})
+        assert await conversation.receive() == {"type": "http.disconnect"}
 
     run(test)
 
