@@ -31,7 +31,7 @@ def register() -> None:
 
 
 def _tell_whether_watched(names: Any) -> None:
-    from monitor.telemetry.metrics.plugin import watched_gauge
+    from monitor.telemetry.metrics.server_state import watched_gauge
 
     real, gauge = names.InputProcessor.__init__, watched_gauge()
 

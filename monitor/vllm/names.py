@@ -215,7 +215,10 @@ def http_error(status: int, why: str) -> Exception:
 
     An exception of another kind becomes an error 500 that says nothing.
     """
-    return VLLMValidationError(why) if status == 400 else GracefulHTTPError(why, HTTPStatus(status))
+    made: Exception = (
+        VLLMValidationError(why) if status == 400 else GracefulHTTPError(why, HTTPStatus(status))
+    )
+    return made
 
 
 def watch_errors(read: Callable[[object], tuple[int, str] | None]) -> None:

@@ -9,8 +9,8 @@ from ruamel.yaml import YAML
 
 from monitor.telemetry.metrics.guard import GuardMetrics, WaitMetrics
 from monitor.telemetry.metrics.metrics import Metrics
-from monitor.telemetry.metrics.plugin import watched_gauge
 from monitor.telemetry.metrics.security import SecurityMetrics
+from monitor.telemetry.metrics.server_state import watched_gauge
 from tests.deploy.tools import DEPLOY, RULES, found, run
 
 pytestmark = pytest.mark.real

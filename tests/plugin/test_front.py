@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 
 from monitor.plugin import front
 from monitor.plugin.refusals import Refusal
-from monitor.telemetry.metrics import plugin as metrics
+from monitor.telemetry.metrics import server_state as metrics
 
 
 def config(worker=front.WORKER, scheduler=front.SCHEDULER):

@@ -11,12 +11,12 @@ from pathlib import Path
 from time import time
 from typing import Any, cast
 
-from monitor.errors import BadRequest, InputError, NotFound, Violation
+from monitor.errors import BadRequest, InputError, MonitorError, NotFound, Violation
 from monitor.http.calls import Exchange, dumps, ending_with
 from monitor.http.fields import Fields
 from monitor.http.openai.verdicts import verdict
 from monitor.http.page.resources import PageResources, number, one, query
-from monitor.lab.replay import CannotReplay, FromReadings, FromText, differs, stronger
+from monitor.lab.replay import CannotReplay, FromReadings, FromText, differs, ids_of, stronger
 from monitor.policy.policyset import PolicySet
 from monitor.records import Verdict
 from monitor.rpc.access.call_interceptor import Context
@@ -73,7 +73,8 @@ class PageAlerts:
 
     async def decision(self, exchange: Exchange) -> None:
         """`GET /api/alerts/RECORD`: one decision with all that the log has of it."""
-        content, _ = await self._record(exchange)
+        content, record = await self._record(exchange)
+        await self._name(content.get("detections", ()), content, record)
         await exchange.json(content)
 
     async def replay(self, exchange: Exchange) -> None:
@@ -84,9 +85,11 @@ class PageAlerts:
                 found = await self._resources.work(lambda: self._again(content, record, now))
             except CannotReplay as error:
                 raise InputError(str(error)) from None
+        told = verdict(_without_text(found))
+        await self._name(told.get("detections", ()), content, record)
         await exchange.json(
             {
-                "verdict": verdict(_without_text(found)),
+                "verdict": told,
                 "differs": differs(record, found),
                 "stronger": stronger(record, found),
             }
@@ -104,6 +107,46 @@ class PageAlerts:
         if "text" not in content or self._resources.runtime is None:
             raise CannotReplay(_NOTHING_KEPT)
         return FromText(self._resources.runtime, policies, now.lease).run(content, record)
+
+    async def _name(
+        self, detections: Sequence[dict[str, Any]], content: Mapping[str, Any], record: DecisionRecord
+    ) -> None:
+        """Give evidence what people know it by: the token's text where the log has it, else its feature's label."""
+        evidence = [token for found in detections for token in found.get("evidence", ())]
+        if not evidence:
+            return
+
+        def work() -> None:
+            texts = self._texts(content, record)
+            for token in evidence:
+                text = texts[token["position"]] if token["position"] < len(texts) else ""
+                if text:
+                    token["text"] = text
+                elif readings := token.get("readings"):
+                    token["label"] = self._label(readings[0]["feature"])
+
+        await self._resources.work(work)
+
+    def _texts(self, content: Mapping[str, Any], record: DecisionRecord) -> Sequence[str]:
+        """Texts of the tokens that ran, by position, as far as the log's text has the tokens that were counted.
+
+        Masks, and words that were written in other tokens than they are read, give others.
+        """
+        runtime = self._resources.runtime
+        if runtime is None or not isinstance(content.get("text"), dict):
+            return ()
+        try:
+            ids, prompt = ids_of(runtime, content, record)
+        except MonitorError:
+            return ()
+        if prompt != content.get("prompt", {}).get("tokens"):
+            return ()
+        said = len(ids) - prompt == record.tokens_generated
+        return runtime.token_texts(ids if said else ids[:prompt])
+
+    def _label(self, feature: int) -> str:
+        book = self._resources.book
+        return (book.labels.best(feature) if book is not None else "") or f"feature {feature}"
 
     async def mark(self, exchange: Exchange) -> None:
         """`POST /api/alerts/RECORD/mark`: it was a false positive, so its text is a benign example for the next fit."""

@@ -7,6 +7,7 @@ import time
 import httpx2 as httpx
 import pytest
 
+from monitor.http.page import alerts
 from monitor.http.page.alerts import _benign, _by_hour
 from monitor.policy.files.benign import read_benign_texts
 from monitor.telemetry.decisions import record
@@ -171,7 +172,38 @@ def test_the_present_policies_say_of_a_decision_what_they_said(everything):
     assert (again["differs"], again["stronger"]) == (False, 0)
     fired = [(d["policy"], d["rule"]) for d in again["verdict"]["detections"]]
     assert fired == [(d["policy"], d["rule"]) for d in asked["verdict"]["detections"]]
-    assert not any(e.get("text") for d in again["verdict"]["detections"] for e in d["evidence"])
+    seen = {token["position"]: token["text"] for token in asked["tokens"]}
+    for verdict in (one, again["verdict"]):
+        evidence = [token for found in verdict["detections"] for token in found["evidence"]]
+        assert evidence
+        assert all(token["text"] == seen[token["position"]] for token in evidence)
     assert everything.post(f"/api/alerts/{number}/mark", {}).json()["saved"]
     marked = read_benign_texts(everything.overlay / "policies" / "benign" / "marked.jsonl")
     assert marked[-1].messages == tuple(turns)
+
+
+@pytest.mark.slow
+def test_evidence_of_which_the_log_holds_no_text_is_known_by_its_feature(everything, monkeypatch):
+    """The text was masked, so that other tokens come out of it than ran."""
+    asked = everything.post("/api/transcript", {"text": SEEKS}).json()
+    feed = Listening(everything, "/api/alerts?recent=500")
+    wait_for(lambda: any(one["request_id"] == asked["request_id"] for one in feed.records))
+    number = next(one["record"] for one in feed.records if one["request_id"] == asked["request_id"])
+    feed.stop()
+    real = alerts._read_record
+
+    def masked(folder, wanted):
+        content = real(folder, wanted)
+        content["text"]["prompt"] = f"[name] {content['text']['prompt']}"
+        return content
+
+    monkeypatch.setattr(alerts, "_read_record", masked)
+    one = everything.get(f"/api/alerts/{number}").json()
+    evidence = [token for found in one["detections"] for token in found["evidence"] if token.get("readings")]
+    assert evidence
+    for token in evidence:
+        feature = token["readings"][0]["feature"]
+        assert "text" not in token
+        assert token["label"] == (
+            everything.get(f"/api/features/{feature}").json()["label"] or f"feature {feature}"
+        )

@@ -30,6 +30,7 @@ def test_numbers_are_whole_and_in_their_range(text):
 
 def report(policy="deception", **changes):
     point = {"way": "policy", "strength": -1.0, "perplexity_ratio": 1.05, "kl": 0.1}
+    point |= {"change": {"value": -0.2}, "right_change": {"value": None}}
     other, odd = point | {"way": "zero ablation"}, point | {"kl": float("nan")}
     digests = {"model": "sha256:" + "a" * 64, "dictionary": "sha256:" + "b" * 64}
     return {"policy": policy, "points": [point, other, odd, 3]} | digests | changes
@@ -42,9 +43,13 @@ def test_costs_of_this_pair_are_told_and_of_no_other(tmp_path):
     (costs / "weapons.cost.json").write_text(json.dumps(report("weapons", model="sha256:" + "d" * 64)))
     (costs / "broken.cost.json").write_text("{")
     (costs / "other.cost.json").write_text("[]")
+    known = {"strength": -1.0, "perplexity_ratio": 1.05, "kl": 0.1, "change": -0.2}
     with faked(page_overlay=tmp_path) as page:
-        found = page.get("/api/about").json()["costs"]
-    assert found == {"deception": [{"strength": -1.0, "perplexity_ratio": 1.05, "kl": 0.1}]}
+        assert page.get("/api/about").json()["costs"] == {"deception": [known]}
+        assert page.get("/api/policies/deception").json()["costs"] == [known]
+        (costs / "deception.cost.json").write_text(json.dumps(report(dictionary="sha256:" + "d" * 64)))
+        assert page.get("/api/about").json()["costs"] == {}
+        assert page.get("/api/policies/deception").json()["costs"] == []
 
 
 def test_measurements_on_unseen_texts_are_those_of_this_pair(tmp_path):
