@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -32,6 +32,10 @@ HEARTBEAT = 15.0
 """Seconds between two comments in a feed, by which a browser that has gone is noticed."""
 MOST_READ = 200_000
 """Records of the log that are looked at for a chart."""
+GATHERED = 0.25
+"""Seconds for which a feed gathers what comes, behind what it has just sent. So many records cost one write."""
+_ENCODED = 64
+"""Events that are kept for the feeds that are still to send them."""
 HOURS = 24 * 7
 _NOTHING_KEPT = (
     "the log kept neither readings nor text of it; serve with decision_log_readings to ask this of later ones"
@@ -45,17 +49,20 @@ class PageAlerts:
         self._resources = resources
         self._books = resources.parts.books
         self._folder = Path(self._books.place) if self._books.place != "off" else None
+        self._events = _Events()
 
     async def feed(self, exchange: Exchange) -> None:
         """`GET /api/alerts`: decision records as server-sent events, from recent ones on where there is a log."""
         wanted = self._wanted(exchange)
         with ending_with(exchange):
-            sink = _Sink(exchange)
+            sink = _Sink(exchange, self._events)
             beat = asyncio.create_task(sink.beat())
             try:
                 await self._books.watch.serve(wanted, cast("Context", sink))
+                await sink.flush()
             finally:
                 beat.cancel()
+                sink.close()
         await exchange.done()
 
     def _wanted(self, exchange: Exchange) -> Any:
@@ -190,21 +197,61 @@ def _without_text(found: Verdict) -> Verdict:
     return replace(found, detections=tuple(map(without_text, found.detections)))
 
 
+class _Events:
+    """The newest messages as events: written out once for all feeds."""
+
+    def __init__(self) -> None:
+        self._made: OrderedDict[int, tuple[Any, bytes]] = OrderedDict()
+
+    def of(self, message: Any) -> bytes:
+        """A message as an event; its cursor is what the browser comes back with."""
+        held = self._made.get(id(message))
+        if held is None or held[0] is not message:
+            name = f"id: {message.cursor}\n".encode() if message.cursor else b""
+            written = name + b"data: " + dumps(wire.as_json(message)) + b"\n\n"
+            held = self._made[id(message)] = message, written
+            if len(self._made) > _ENCODED:
+                self._made.popitem(last=False)
+        return held[1]
+
+
 class _Sink:
     """A feed on its way to a browser, as `DetectionWatch` writes to it."""
 
-    def __init__(self, exchange: Exchange) -> None:
-        self._exchange = exchange
+    def __init__(self, exchange: Exchange, events: _Events) -> None:
+        self._exchange, self._events = exchange, events
+        self._waiting: list[bytes] = []
+        self._sending = asyncio.Lock()
+        """A browser that reads slowly holds up its own feed here, whose queue then drops the oldest."""
+        self._sent = -GATHERED
+        self._later: asyncio.Task[None] | None = None
 
     async def send_initial_metadata(self, _: Sequence[Any]) -> None:
         """The feed has begun."""
         await self._exchange.raw_event(b"retry: 2000\n: begun\n\n")
 
     async def write(self, message: Any) -> None:
-        """Send a record; its cursor is what the browser comes back with."""
-        content = wire.as_json(message)
-        name = f"id: {message.cursor}\n".encode() if message.cursor else b""
-        await self._exchange.raw_event(name + b"data: " + dumps(content) + b"\n\n")
+        """Send a record now, or with those that come within the next moment."""
+        async with self._sending:
+            self._waiting.append(self._events.of(message))
+        left = self._sent + GATHERED - asyncio.get_running_loop().time()
+        if left <= 0 or len(self._waiting) >= _ENCODED:
+            await self.flush()
+        elif self._later is None or self._later.done():
+            self._later = asyncio.create_task(self._flush_in(left))
+
+    async def flush(self) -> None:
+        """Send what waits."""
+        async with self._sending:
+            if self._waiting:
+                gathered, self._waiting = b"".join(self._waiting), []
+                self._sent = asyncio.get_running_loop().time()
+                await self._exchange.raw_event(gathered)
+
+    def close(self) -> None:
+        """Send nothing any more."""
+        if self._later is not None:
+            self._later.cancel()
 
     async def beat(self) -> None:
         """Send a comment from time to time."""
@@ -212,6 +259,10 @@ class _Sink:
             while True:
                 await asyncio.sleep(HEARTBEAT)
                 await self._exchange.raw_event(b": beat\n\n")
+
+    async def _flush_in(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        await self.flush()
 
 
 def _read_record(folder: Path, wanted: int) -> dict[str, Any] | None:
