@@ -79,9 +79,12 @@ def live(vllm, tmp_path_factory):
 
 
 def test_inspecting_is_refused_with_what_to_do_instead(live):
+    from monitor.vllm.runtime import CoreRuntime
+
     with fails("FAILED_PRECONDITION") as error:
         live.stub.Inspect(pb.InspectRequest(input=pb.Input(text=SPEAKS), top_k=4), timeout=DEADLINE)
     assert "built-in engine" in error[0].details()
+    assert not CoreRuntime.inspects, "the page asks this before it inspects"
 
 
 def test_the_openai_door_answers_and_is_scored(live):

@@ -87,6 +87,8 @@ class PageAlerts:
     async def replay(self, exchange: Exchange) -> None:
         """`POST /api/alerts/RECORD/replay`: what the policies that are in force now would have said."""
         content, record = await self._record(exchange)
+        if "readings" not in content and "text" in content:
+            self._resources.charge([dumps(content["text"]).decode()])  # the model reads it again
         with self._resources.parts.active.using() as now:
             try:
                 found = await self._resources.work(lambda: self._again(content, record, now))

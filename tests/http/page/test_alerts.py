@@ -283,3 +283,26 @@ def test_a_message_is_written_out_once_for_all_feeds(monkeypatch):
         events.of(message)
     assert len(made) == len(found)
     assert len(events._made) == alerts._ENCODED
+
+
+@pytest.mark.slow
+def test_judging_by_text_is_charged_as_reading_it_is(everything, monkeypatch):
+    asked = everything.post("/api/transcript", {"text": SEEKS}).json()
+    feed = Listening(everything, "/api/alerts?recent=500")
+    wait_for(lambda: any(one["request_id"] == asked["request_id"] for one in feed.records))
+    number = next(one["record"] for one in feed.records if one["request_id"] == asked["request_id"])
+    feed.stop()
+    charged, real = [], alerts._read_record
+
+    def without_readings(folder, wanted):
+        content = real(folder, wanted)
+        del content["readings"]
+        return content
+
+    monkeypatch.setattr(alerts.PageResources, "charge", lambda _, texts: charged.extend(texts))
+    assert everything.post(f"/api/alerts/{number}/replay", {}).json()["differs"] is False
+    assert not charged
+    monkeypatch.setattr(alerts, "_read_record", without_readings)
+    again = everything.post(f"/api/alerts/{number}/replay", {}).json()
+    assert again["differs"] is False, "a scored text is read without the beginning of an answer"
+    assert SEEKS in charged[0]

@@ -7,6 +7,7 @@ import pytest
 
 from monitor.errors import BadRequest
 from monitor.http.page.resources import PageResources, number, one, query
+from monitor.model.runtime import Runtime
 from tests.http.page.conftest import faked
 
 
@@ -73,3 +74,26 @@ def test_measurements_on_unseen_texts_are_those_of_this_pair(tmp_path):
     assert resources.evaluation("a")["same"] is False
     (tmp_path / "evaluation.json").write_text(json.dumps(found | {"digests": digests | {"model": "other"}}))
     assert resources.evaluation("a") is None
+
+
+@pytest.mark.slow
+def test_an_engine_that_cannot_inspect_says_so_and_does_the_rest(everything, monkeypatch):
+    """As inside vLLM: labels and cards are there, and no text is read with all features."""
+    monkeypatch.setattr(Runtime, "inspects", False)
+    about = everything.get("/api/about").json()
+    assert about["inspects"] is False
+    assert about["features"] > 0
+    events = everything.chat("Who are you?")
+    assert events[-1]["event"] == "end"
+    read = everything.post("/api/transcript", {"text": "Who are you?"}).json()
+    assert read["features"] is None
+    assert read["tokens"]
+    for path, body in (
+        ("/api/features/examples", {"with": ["a text"], "without": []}),
+        ("/api/drafts/try", {"name": "a", "text": "a", "texts": ["a text"]}),
+    ):
+        refused = everything.post(path, body)
+        assert refused.status_code == 404
+        assert "this engine reads no features besides those" in refused.json()["error"]["message"]
+    assert everything.get("/api/features/5").json()["feature"] == 5
+    assert everything.get("/api/policies/power-seeking").json()["lock"]["card"]
