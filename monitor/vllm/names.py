@@ -279,9 +279,8 @@ def refuse_configuration(config: Any) -> None:
         "a tensor_parallel_size above 1": parallel.tensor_parallel_size > 1,
         "a pipeline_parallel_size above 1": parallel.pipeline_parallel_size > 1,
         "a data_parallel_size above 1": parallel.data_parallel_size > 1,
-        "workers in processes of their own (leave --distributed-executor-backend out)": (
-            parallel.distributed_executor_backend not in (None, "uni")
-        ),
+        "a worker in a process of its own (leave --distributed-executor-backend out; without a GPU, set "
+        "VLLM_ENABLE_V1_MULTIPROCESSING=0)": (parallel.distributed_executor_backend not in (None, "uni")),
         "async scheduling (write --no-async-scheduling)": scheduler.async_scheduling,
         "speculative decoding": config.speculative_config is not None,
         "LoRA adapters: policies were fitted to the model without them": config.lora_config is not None,

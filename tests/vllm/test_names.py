@@ -139,3 +139,11 @@ def test_the_ends_of_texts_are_taken_from_both_configurations(vllm):
         hf_text_config=SimpleNamespace(eos_token_id=5),
     )
     assert vllm.end_ids(SimpleNamespace(model_config=made)) == {3, 4, 5}
+
+
+def test_a_worker_without_a_gpu_stays_in_the_process_of_its_core_where_the_guide_says(vllm):
+    from vllm.platforms.cpu import CpuPlatform
+
+    told = source(CpuPlatform.check_and_update_config)
+    assert 'os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING", "1") == "1"' in told
+    assert 'parallel_config.distributed_executor_backend = "mp"' in told
