@@ -230,7 +230,8 @@ def watch_errors(read: Callable[[object], tuple[int, str] | None]) -> None:
 
     @functools.wraps(put)
     def told(self: Any, output: Any) -> None:
-        ended = (one for one in getattr(output, "outputs", None) or () if _failed(one))
+        outputs = getattr(output, "outputs", None)
+        ended = [one for one in outputs if _failed(one)] if isinstance(outputs, list) else []
         found = next((told for one in ended if (told := read(one.stop_reason))), None)
         put(self, output if found is None else http_error(*found))
 

@@ -4,6 +4,7 @@ import asyncio
 from types import SimpleNamespace
 
 import pytest
+import torch
 from prometheus_client import CollectorRegistry
 
 from monitor.plugin import front
@@ -108,7 +109,7 @@ def test_a_wrong_clamp_is_an_error_400_that_says_what_to_write(vllm, monkeypatch
 @pytest.mark.slow
 @pytest.mark.parametrize("status", [400, 429, 503])
 def test_what_the_engine_core_refuses_reaches_the_caller_with_its_status(server, status):
-    from vllm.outputs import CompletionOutput, RequestOutput
+    from vllm.outputs import CompletionOutput, PoolingOutput, PoolingRequestOutput, RequestOutput
     from vllm.sampling_params import RequestOutputKind
 
     def ended(reason, stop):
@@ -125,6 +126,8 @@ def test_what_the_engine_core_refuses_reaches_the_caller_with_its_status(server,
         ("stop", str(Refusal(400, "said by a model"))),
         ("abort", None),
     ):
+        box.put(PoolingRequestOutput("one", PoolingOutput(torch.zeros(1)), [1], 0, finished=True))
+        assert asyncio.run(box.get()).finished
         box.put(ended(reason, stop))
         assert asyncio.run(box.get()).outputs[0].stop_reason == stop
 

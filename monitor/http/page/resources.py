@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
 from urllib.parse import parse_qs
@@ -162,12 +162,17 @@ def _share(found: Any) -> float | None:
 def _record(path: Path, keys: set[str]) -> dict[str, Any] | None:
     """A report of a measurement, as its command writes it; None where the file is something else, or not there."""
     try:
-        if path.stat().st_size > LARGEST_REPORT:
-            return None
-        found = json.loads(path.read_text(encoding="utf-8"))
+        there = path.stat()
+        found = _read(path, there.st_mtime_ns, there.st_size, there.st_ino)
     except (OSError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) and keys <= found.keys() else None
+
+
+@lru_cache(maxsize=64)
+def _read(path: Path, _changed: int, size: int, _node: int) -> Any:
+    """The JSON in a file as it was at that change: whoever opens a view asks for it again."""
+    return json.loads(path.read_text(encoding="utf-8")) if size <= LARGEST_REPORT else None
 
 
 def query(exchange: Exchange) -> Mapping[str, list[str]]:

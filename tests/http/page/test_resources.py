@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from monitor.errors import BadRequest
+from monitor.http.page import resources
 from monitor.http.page.resources import PageResources, number, one, query
 from monitor.model.runtime import Runtime
 from tests.http.page.conftest import faked
@@ -60,20 +61,20 @@ def test_measurements_on_unseen_texts_are_those_of_this_pair(tmp_path):
         "policies": "sha256:" + "c" * 64,
     }
     now = SimpleNamespace(digests=SimpleNamespace(**digests))
-    resources = PageResources.__new__(PageResources)
-    resources.folder, resources.overlay = tmp_path, None
-    resources.parts = SimpleNamespace(active=SimpleNamespace(now=now))
-    assert resources.evaluation("a") is None
+    mine = PageResources.__new__(PageResources)
+    mine.folder, mine.overlay = tmp_path, None
+    mine.parts = SimpleNamespace(active=SimpleNamespace(now=now))
+    assert mine.evaluation("a") is None
     rows = [{"policy": "a", "x": 1}, {"policy": "b", "x": 2}]
     found = {"digests": digests, "sources": rows, "rates": rows}
     (tmp_path / "evaluation.json").write_text(json.dumps(found))
-    assert resources.evaluation("a") == {"sources": rows[:1], "rates": rows[:1], "same": True}
+    assert mine.evaluation("a") == {"sources": rows[:1], "rates": rows[:1], "same": True}
     (tmp_path / "evaluation.json").write_text(
         json.dumps(found | {"digests": digests | {"policies": "other"}})
     )
-    assert resources.evaluation("a")["same"] is False
+    assert mine.evaluation("a")["same"] is False
     (tmp_path / "evaluation.json").write_text(json.dumps(found | {"digests": digests | {"model": "other"}}))
-    assert resources.evaluation("a") is None
+    assert mine.evaluation("a") is None
 
 
 @pytest.mark.slow
@@ -97,3 +98,17 @@ def test_an_engine_that_cannot_inspect_says_so_and_does_the_rest(everything, mon
         assert "this engine reads no features besides those" in refused.json()["error"]["message"]
     assert everything.get("/api/features/5").json()["feature"] == 5
     assert everything.get("/api/policies/power-seeking").json()["lock"]["card"]
+
+
+def test_a_report_is_read_once_as_long_as_it_stays_the_same(tmp_path, monkeypatch):
+    path, parsed, real = tmp_path / "deception.cost.json", [], json.loads
+    monkeypatch.setattr(resources.json, "loads", lambda text: parsed.append(text) or real(text))
+    path.write_text(json.dumps(report()))
+    for _ in range(3):
+        assert resources._record(path, {"policy"})["policy"] == "deception"
+    assert len(parsed) == 1
+    path.write_text(json.dumps(report("another")))
+    assert resources._record(path, {"policy"})["policy"] == "another"
+    monkeypatch.setattr(resources, "LARGEST_REPORT", 10)
+    path.write_text(json.dumps(report("a third")))
+    assert resources._record(path, {"policy"}) is None
