@@ -447,7 +447,7 @@ class Settings(BaseSettings):
     decision_log_keep_seconds: Annotated[float, Field(gt=0)] | None = None
     """A file of the log is deleted when its last record is this old. Default: never."""
 
-    watch_subscribers: Annotated[int, Field(ge=0)] = 16
+    watch_subscribers: Annotated[int, Field(ge=0)] = 64
     """Maximum number of open WatchDetections streams. A further one is refused with RESOURCE_EXHAUSTED."""
 
     # Tracing

@@ -75,7 +75,7 @@ def serving(environment: Mapping[str, str] | None = None) -> Iterator[tuple[psut
 
     `environment` is added to this process's environment variables.
     """
-    address, metrics = f"127.0.0.1:{_free_port()}", f"127.0.0.1:{_free_port()}"
+    address, metrics = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
     command = [sys.executable, "-m", "monitor", "serve", "--listen", address, "--metrics-listen", metrics]
     with tempfile.TemporaryDirectory() as folder:
         told = {**os.environ, "SAE_MONITOR_DECISION_LOG": f"{folder}/decisions", **(environment or {})}
@@ -88,7 +88,8 @@ def serving(environment: Mapping[str, str] | None = None) -> Iterator[tuple[psut
             process.wait(timeout=60)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A loopback port that nobody listens on now."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         return int(taken.getsockname()[1])

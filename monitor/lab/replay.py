@@ -84,7 +84,7 @@ class FromText:
         here = self._runtime.model_digest, self._runtime.dictionary_digest
         if here != (record.digests.model, record.digests.dictionary):
             raise CannotReplay("its text needs the model and the dictionary that it was made with")
-        ids, boundary = self._ids(content["text"], record)
+        ids, boundary = ids_of(self._runtime, content, record)
         judge = self._policies.start(
             self._runtime.token_text, self._runtime.special_ids, **_asked(content, record)
         )
@@ -98,15 +98,26 @@ class FromText:
             raise CannotReplay(f"its text could not be read: {outcome.error}")
         return judge.verdict(outcome.coverage)
 
-    def _ids(self, text: Mapping[str, Any], record: DecisionRecord) -> tuple[tuple[int, ...], int]:
-        """Tokens of prompt and response, and how many of them the prompt has."""
-        reply = record.method != "Score"
-        prompt = self._runtime.tokenise(text["prompt"], truncate=True, room=0, reply=reply).ids
-        response = text.get("response", "")
-        if not response.strip():
-            return prompt, len(prompt)
-        said = self._runtime.loaded.text.inner(response, continued=True)
-        return (*prompt, *said), len(prompt)
+
+def ids_of(
+    runtime: Runtime, content: Mapping[str, Any], record: DecisionRecord
+) -> tuple[tuple[int, ...], int]:
+    """Tokens of the prompt and the response in the text of a record, and how many of them the prompt has.
+
+    Whether an answer was asked for, and so whether the template opens one, is told by the number of tokens that ran.
+    """
+    text, ran = content["text"], content.get("prompt", {}).get("tokens")
+    usual = record.method != "Score"
+    read = [
+        runtime.tokenise(text["prompt"], truncate=True, room=0, reply=reply).ids
+        for reply in (usual, not usual)
+    ]
+    prompt = next((ids for ids in read if len(ids) == ran), read[0])
+    response = text.get("response", "")
+    if not response.strip():
+        return prompt, len(prompt)
+    said = runtime.loaded.text.inner(response, continued=True)
+    return (*prompt, *said), len(prompt)
 
 
 def _asked(content: Mapping[str, Any], record: DecisionRecord) -> dict[str, Any]:

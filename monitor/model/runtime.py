@@ -131,6 +131,9 @@ def place_of(card: DictionaryCard, layer: int | None, middle: int) -> Place:
 class Runtime:
     """One model with one tap, an engine that generates and a scorer that only reads."""
 
+    inspects = True
+    """Whether all features of a text can be read, and not only those that are watched."""
+
     def __init__(
         self,
         pair: LoadedPair,

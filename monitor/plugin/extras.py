@@ -8,10 +8,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from monitor.errors import BadRequest, Violation
-from monitor.records import Clamp, Where
+from monitor.http.fields import Fields, printable
+from monitor.http.openai.requests import MOST_POLICIES, Named, clamps_in, labels_in
+from monitor.records import Clamp
+from monitor.rpc.wire.problems import Problems
+from monitor.rpc.wire.requests import session_and_labels
 
 PREFIX = "sae_monitor_"
-_KNOWN = ("clamps", "policies", "labels", "session")
+_FIELD = "vllm_xargs"
+_CLAMPS, _LABELS = f"{PREFIX}clamps", f"{PREFIX}labels"
+_FORMS = {
+    _CLAMPS: 'a JSON list such as [{"feature": 17, "target": -2}]',
+    _LABELS: 'a JSON object such as {"app": "shop"}',
+}
+"""Fields whose values are JSON, which `vllm_xargs` takes as texts alone, and what to write in them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,68 +35,44 @@ class Extras:
     session: str = ""
 
 
+def at(name: str) -> str:
+    """Path of an argument in a request."""
+    return f"{_FIELD}.{PREFIX}{name}"
+
+
 def extras_of(given: Mapping[str, Any] | None, *, allowed: bool) -> Extras:
     """Read the arguments whose names begin with `sae_monitor_`. BadRequest where they are wrong or not allowed."""
-    mine = {
-        name.removeprefix(PREFIX): value for name, value in (given or {}).items() if name.startswith(PREFIX)
-    }
+    mine = {name: value for name, value in (given or {}).items() if name.startswith(PREFIX)}
     if not mine:
         return Extras()
     if not allowed:
-        raise BadRequest(_wrong(next(iter(mine)), "this server takes none (its setting vllm_xargs)"))
-    if unknown := sorted(mine.keys() - set(_KNOWN)):
-        raise BadRequest(
-            _wrong(unknown[0], f"is unknown; write one of {', '.join(PREFIX + n for n in _KNOWN)}")
-        )
-    return Extras(
-        _clamps(mine.get("clamps", "[]")),
-        frozenset(_names(mine.get("policies", []))),
-        _labels(mine.get("labels", "{}")),
-        str(mine.get("session", "")),
-    )
-
-
-def _clamps(text: object) -> tuple[Clamp, ...]:
-    found = _parsed("clamps", text, list)
-    try:
-        return tuple(
-            Clamp(
-                int(one["feature"]),
-                float(one["target"]),
-                Where(one["where"]) if "where" in one else Where.by_default(float(one["target"])),
-            )
-            for one in found
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise BadRequest(
-            _wrong("clamps", f'{error}; write a JSON list such as [{{"feature": 17, "target": -2}}]')
-        ) from None
-
-
-def _names(value: object) -> list[str]:
-    if isinstance(value, str):
-        return [name.strip() for name in value.split(",") if name.strip()]
-    if isinstance(value, list) and all(isinstance(name, str) for name in value):
-        return value
-    raise BadRequest(_wrong("policies", "write a list of names"))
-
-
-def _labels(text: object) -> dict[str, str]:
-    found = _parsed("labels", text, dict)
-    if not all(isinstance(value, str) for value in found.values()):
-        raise BadRequest(_wrong("labels", "write a JSON object whose values are texts"))
-    return dict(found)
-
-
-def _parsed(name: str, text: object, kind: type) -> Any:
-    try:
-        found = json.loads(text) if isinstance(text, str) else text
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, kind):
-        raise BadRequest(_wrong(name, f"write a JSON {'list' if kind is list else 'object'} as a text"))
+        first = printable(next(iter(mine)))
+        why = "this server takes none (its setting vllm_xargs); leave it out"
+        raise BadRequest(Violation(f"{_FIELD}.{first}", why))
+    problems = Problems()
+    fields = Fields({name: _parsed(name, value, problems) for name, value in mine.items()}, problems, _FIELD)
+    named = Named(fields.text(f"{PREFIX}session"), labels_in(fields, _LABELS))
+    session, labels = session_and_labels(named, _FIELD, problems, prefix=PREFIX, session="session")
+    found = Extras(clamps_in(fields, _CLAMPS), _policies(fields, f"{PREFIX}policies"), labels, session)
+    fields.finish()
+    problems.raise_any()
     return found
 
 
-def _wrong(name: str, why: str) -> Violation:
-    return Violation(f"vllm_xargs.{PREFIX}{name}", why)
+def _policies(fields: Fields, name: str) -> frozenset[str]:
+    """A list of names, or a text with commas between them."""
+    found = [part.strip() for text in fields.texts(name) for part in text.split(",")]
+    if len(found) > MOST_POLICIES:
+        fields.wrong(name, f"has {len(found)} names; write at most {MOST_POLICIES}")
+    return frozenset(part for part in found[:MOST_POLICIES] if part)
+
+
+def _parsed(name: str, value: Any, problems: Problems) -> Any:
+    """The value of a field, out of its text where it is JSON; None where the text is none."""
+    if name not in _FORMS or not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        problems.add(f"{_FIELD}.{name}", f"is not JSON; write {_FORMS[name]}, as a text")
+        return None

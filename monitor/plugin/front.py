@@ -1,4 +1,4 @@
-"""What the plug-in does in vLLM's API server: requests that cannot be monitored are refused there, with the reason.
+"""What the plug-in does in vLLM's API server: it says whether requests are monitored, and refuses those that cannot be.
 
 Loaded by the entry point `vllm.general_plugins` in each process of vLLM; does nothing unless `vllm_plugin` is set.
 """
@@ -15,31 +15,57 @@ WORKER, SCHEDULER = "monitor.plugin.worker.HostedWorker", "monitor.plugin.schedu
 
 
 def register() -> None:
-    """Have vLLM's API server refuse what the scheduler would refuse, with a message for its caller."""
-    if not load_settings().vllm_plugin:
-        return
-    from monitor.plugin.extras import extras_of
-    from monitor.vllm.names import InputProcessor, why_refused
+    """Have vLLM's API server refuse what the scheduler would refuse, and tell callers why.
 
-    if getattr(InputProcessor.process_inputs, "monitored", False):
+    Its metric `sae_monitor_vllm_watched`, and its `/health`, say whether its engine is monitored.
+    """
+    settings = load_settings()
+    if not settings.vllm_plugin:
         return
-    real, allowed = InputProcessor.process_inputs, load_settings().vllm_xargs
+    from monitor.vllm import names
+
+    if getattr(names.InputProcessor.process_inputs, "monitored", False):
+        return
+    _tell_whether_watched(names)
+    _refuse_requests(names, allowed=settings.vllm_xargs)
+
+
+def _tell_whether_watched(names: Any) -> None:
+    from monitor.telemetry.metrics.server_state import watched_gauge
+
+    real, gauge = names.InputProcessor.__init__, watched_gauge()
+
+    @functools.wraps(real)
+    def made(self: Any, vllm_config: Any, *args: Any, **kwargs: Any) -> None:
+        gauge.set(0 if why_unmonitored(vllm_config) else 1)
+        real(self, vllm_config, *args, **kwargs)
+
+    names.InputProcessor.__init__ = made
+    names.refuse_health(why_unmonitored)
+
+
+def _refuse_requests(names: Any, *, allowed: bool) -> None:
+    from monitor.plugin.extras import extras_of
+    from monitor.plugin.refusals import refusal_in, refusal_of
+
+    real = names.InputProcessor.process_inputs
 
     @functools.wraps(real)
     def process_inputs(self: Any, *args: Any, **kwargs: Any) -> Any:
         if why := why_unmonitored(self.vllm_config):
-            raise ValueError(why)
+            raise names.http_error(503, why)
         made = real(self, *args, **kwargs)
-        if why := why_refused(made):
-            raise ValueError(f"this server is monitored and does not take {why}")
+        if why := names.why_refused(made):
+            raise names.http_error(400, f"this server is monitored and does not take {why}")
         try:
             extras_of(made.sampling_params.extra_args, allowed=allowed)
         except MonitorError as error:
-            raise ValueError(str(error)) from None
+            raise names.http_error(*refusal_of(error, made.request_id)) from None
         return made
 
     process_inputs.monitored = True  # type: ignore[attr-defined]
-    InputProcessor.process_inputs = process_inputs
+    names.InputProcessor.process_inputs = process_inputs
+    names.watch_errors(refusal_in)
 
 
 def why_unmonitored(config: Any) -> str:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -21,8 +22,9 @@ from monitor.model.engine.paged import Limits
 from monitor.model.engine.requests import Emit, Event, Finished, GenerationRequest
 from monitor.model.prompts import Prompt
 from monitor.plugin.batcher import HostedBatcher
-from monitor.plugin.extras import extras_of
-from monitor.records import FinishReason, Sampling
+from monitor.plugin.extras import at, extras_of
+from monitor.plugin.refusals import Refusal, refusal_of
+from monitor.records import Clamp, FinishReason, Sampling
 from monitor.rpc.access.call_interceptor import Call, enter
 from monitor.rpc.assembly import assemble
 from monitor.rpc.server import Addresses, Server
@@ -84,7 +86,7 @@ class Verdicted(NamedTuple):
 
     reason: FinishReason
     """POLICY where a policy blocked it, ERROR where it could not be monitored or run."""
-    why: str = ""
+    why: str | Refusal = ""
     """What its caller may be told."""
 
 
@@ -94,6 +96,11 @@ class Host:
     def __init__(self, config: Any) -> None:
         """Load the dictionary and the policies for the model that vLLM was told to run. Raises ConfigurationError."""
         self.settings = hosted_settings(config)
+        if not self.settings.vllm_plugin:
+            raise ConfigurationError(
+                "vLLM runs under the monitor, and its API server does not know; set vllm_plugin in the settings file "
+                "that SAE_MONITOR_SETTINGS names"
+            )
         configure(self.settings.log_level, self.settings.log_format)
         core = CoreOptions(config.model_config.model, self.settings.dtype, config.model_config.max_model_len)
         static = config.device_config.device_type == "cuda" and not config.model_config.enforce_eager
@@ -109,6 +116,8 @@ class Host:
         self._submit = self.engine.submit
         self.engine.submit = self._noting  # type: ignore[method-assign]
         self._emits: dict[Emit, Emit] = {}
+        self._noted = threading.Lock()
+        """Held where something of a request is noted that `forget` is to forget."""
         self._running: set[str] = set()
         """Requests of vLLM, from `begin` to `forget`."""
         self._followed: set[Future[None]] = set()
@@ -145,9 +154,10 @@ class Host:
 
     def forget(self, name: str) -> None:
         """Forget a request whose last output has left."""
-        self._running.discard(name)
-        self._ended.pop(name, None)
-        self._finished.pop(name, None)
+        with self._noted:
+            self._running.discard(name)
+            self._ended.pop(name, None)
+            self._finished.pop(name, None)
 
     async def _serve(self, opened: Future[Addresses]) -> None:
         try:
@@ -162,38 +172,42 @@ class Host:
         self.runtime.hosted.fail("the monitor's engine died")
 
     async def _follow(self, name: str, ids: tuple[int, ...], extra: Mapping[str, Any] | None) -> None:
-        end = Verdicted(FinishReason.ERROR, "the request could not be monitored")
+        end = Verdicted(FinishReason.ERROR, Refusal(500, "the request could not be monitored"))
         try:
             enter(Call("VllmGenerate", name, time.perf_counter()))
             proven = self.runtime.proven
             if not (proven.is_set() or await asyncio.to_thread(proven.wait, _PROOF_SECONDS)):
                 raise ConfigurationError("vLLM was not found to compute what a plain forward pass does")
             end = await self._run(name, ids, extra)
-        except BadRequest as error:
-            end = Verdicted(FinishReason.ERROR, str(error))
-        except MonitoringFailed as error:
-            end = Verdicted(FinishReason.ERROR, str(error))
-        except MonitorError as error:
-            _log.error("a request of vLLM was not run", request_id=name, error=str(error))
         except Exception as error:  # noqa: BLE001  (nobody may wait for ever, and nothing may leave)
-            _log.error("a request of vLLM failed", request_id=name, error=type(error).__name__)
+            end = Verdicted(FinishReason.ERROR, refusal_of(error, name))
+            if not isinstance(error, BadRequest | MonitoringFailed):
+                said = str(error) if isinstance(error, MonitorError) else type(error).__name__
+                _log.error("a request of vLLM was not run", request_id=name, error=said)
         finally:
-            if name in self._running:
-                self._ended[name] = end
+            with self._noted:
+                if name in self._running:
+                    self._ended[name] = end
             self.runtime.hosted.remove(name)
 
     async def _run(self, name: str, ids: tuple[int, ...], extra: Mapping[str, Any] | None) -> Verdicted:
         asked = extras_of(extra, allowed=self.settings.vllm_xargs)
+        self._check_clamps(asked.clamps)
         text = self.runtime.loaded.tokenizer.decode(ids)
-        given = Input("prompt", text, False, asked.session, asked.labels, asked.policies)
-        spec = GenerationSpec(
-            "vllm_xargs", given, Sampling(max_new_tokens=_UNTIL_THE_END), asked.clamps, False
-        )
+        given = Input("prompt", text, False, asked.session, asked.labels, asked.policies, at("policies"))
+        spec = GenerationSpec("prompt", given, Sampling(max_new_tokens=_UNTIL_THE_END), asked.clamps, False)
         async with self._server.runs.generation(spec, Prompt(ids)) as run:
             while await run.released() is not None:
                 pass
         why = run.ending.refusal or "a policy ended this response"
         return Verdicted(run.ending.reason, why if run.ending.reason is FinishReason.POLICY else "")
+
+    def _check_clamps(self, clamps: Sequence[Clamp]) -> None:
+        """Raise BadRequest, with the names that the caller knows, for clamps that cannot be applied."""
+        try:
+            self.runtime.check_clamps(clamps)
+        except BadRequest as error:
+            raise BadRequest(*(replace(v, field=at(v.field)) for v in error.violations)) from None
 
     def _noting(self, request: GenerationRequest, emit: Emit) -> None:
         """As the engine's `submit`; ends are noted on its thread, for the scheduler."""
@@ -209,8 +223,10 @@ class Host:
         self._submit(request, noting)
 
     def _note(self, name: str, event: Event) -> None:
-        if isinstance(event, Finished) and name in self._running:
-            self._finished[name] = event
+        if isinstance(event, Finished):
+            with self._noted:
+                if name in self._running:
+                    self._finished[name] = event
 
 
 _host: list[Host] = []

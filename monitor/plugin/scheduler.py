@@ -16,6 +16,7 @@ from typing import Any
 import structlog
 
 from monitor.plugin.host import Host, Verdicted, host_for
+from monitor.plugin.refusals import Refusal
 from monitor.records import FinishReason as Reason
 from monitor.vllm import station
 from monitor.vllm.names import (
@@ -23,6 +24,7 @@ from monitor.vllm.names import (
     EngineCoreOutputs,
     FinishReason,
     core_of,
+    end_ids,
     make_request,
     wake,
     why_refused,
@@ -57,8 +59,10 @@ class HeldRequest:
 
     def output(self, released: int, ended: Verdicted | None) -> Any:
         """What may leave now; None where nothing may."""
-        if self.refused or (ended is not None and ended.reason is Reason.ERROR):
-            return self._made([], FinishReason.ERROR, self.refused or (ended.why if ended else ""))
+        if self.refused:
+            return self._made([], FinishReason.ERROR, str(Refusal(400, self.refused)))
+        if ended is not None and ended.reason is Reason.ERROR:
+            return self._made([], FinishReason.ERROR, str(ended.why))
         tokens = self.drawn[self.sent : released]
         if ended is None:
             return self._made(tokens) if tokens else None
@@ -97,6 +101,7 @@ class HostedScheduler(GatedScheduler):
         config = kwargs["vllm_config"] if "vllm_config" in kwargs else args[0]
         self._host: Host = host_for(config)
         self._batcher = self._host.runtime.hosted
+        self._ends = self._host.runtime.special_ids | end_ids(config)
         with station.opened(self._host.station):
             super().__init__(*args, **kwargs)
         self._batcher.wake = partial(wake, self._core)
@@ -107,7 +112,10 @@ class HostedScheduler(GatedScheduler):
 
     def add_request(self, request: Any) -> None:
         """Take a request from vLLM's API server: it runs once its rules were started."""
-        held = self._held[request.request_id] = HeldRequest(request, why_refused(request))
+        why = why_refused(request, self._ends)
+        if why:
+            why = f"this server is monitored and does not take {why}"
+        held = self._held[request.request_id] = HeldRequest(request, why)
         if held.refused:
             _log.warning("a request was refused", request_id=request.request_id, why=held.refused)
             return
@@ -152,8 +160,9 @@ class HostedScheduler(GatedScheduler):
         return found
 
     def has_requests(self) -> bool:
-        """True while a request runs, waits, or has an output that has not left."""
-        return bool(self._held) or not self._batcher.begun.empty() or bool(super().has_requests())
+        """True while a request runs, waits, or has an output that has not left, and where vLLM is to end."""
+        busy = bool(self._held) or not self._batcher.begun.empty() or bool(self._batcher.failed)
+        return busy or bool(super().has_requests())
 
     def get_num_unfinished_requests(self) -> int:
         """Those that vLLM knows, and those that wait for the monitor."""

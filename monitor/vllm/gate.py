@@ -87,15 +87,17 @@ class Gate:
             name = self._names.pop(request_id, None)
             if name is not None:
                 del self._of[name], self._known[name]
-                self._due.pop(name, None)
-                self._growing.pop(name, None)
                 self._gone.append(name)
 
     def take_gone(self) -> list[str]:
-        """Names of requests that were withdrawn since the last time."""
+        """Names of requests that were withdrawn since the last time. The thread that runs passes."""
         with self._lock:
             gone, self._gone = self._gone, []
-            return gone
+        for name in gone:
+            # Here and not in `withdraw`, which may come while a pass of this thread is keeping its rows.
+            self._due.pop(name, None)
+            self._growing.pop(name, None)
+        return gone
 
     def request_of(self, name: str) -> str | None:
         """The request that vLLM knows by a name; None where it was withdrawn or never admitted."""

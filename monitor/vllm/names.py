@@ -6,10 +6,12 @@ the project imports vllm.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from http import HTTPStatus
 from types import FrameType
 from typing import Any
 
@@ -17,6 +19,7 @@ import torch
 from torch import Tensor
 from vllm import SamplingParams
 from vllm.engine.arg_utils import EngineArgs
+from vllm.exceptions import GracefulHTTPError, VLLMValidationError
 from vllm.platforms import current_platform
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.engine import (
@@ -27,7 +30,9 @@ from vllm.v1.engine import (
     FinishReason,
 )
 from vllm.v1.engine.core import EngineCore
+from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.engine.input_processor import InputProcessor
+from vllm.v1.engine.output_processor import RequestOutputCollector
 from vllm.v1.executor import Executor
 from vllm.v1.kv_cache_interface import FullAttentionSpec
 from vllm.v1.outputs import SamplerOutput
@@ -49,10 +54,12 @@ __all__ = [
     "EngineCore",
     "EngineCoreOutput",
     "EngineCoreOutputs",
+    "EngineDeadError",
     "Executor",
     "FinishReason",
     "InputProcessor",
     "PlatformWorker",
+    "RequestOutputCollector",
     "RequestStatus",
     "SamplingParams",
     "Scheduler",
@@ -170,8 +177,21 @@ def core_request(name: str, ids: Sequence[int], most: int, *, shares: bool, temp
     )
 
 
-def why_refused(request: Any) -> str:
-    """Why a request of vLLM cannot be monitored, as a phrase that says what to leave out; empty where it can."""
+def end_ids(config: Any) -> frozenset[int]:
+    """Ids of the tokens with which the model ends a text, as its configuration has them."""
+    model = config.model_config
+    own = getattr(model.hf_text_config, "eos_token_id", None)
+    found = (model.try_get_generation_config().get("eos_token_id"), own)
+    return frozenset(
+        one for ids in found for one in (ids if isinstance(ids, list) else [ids]) if one is not None
+    )
+
+
+def why_refused(request: Any, ends: frozenset[int] | None = None) -> str:
+    """Why a request of vLLM cannot be monitored, as a phrase that says what to leave out; empty where it can.
+
+    `ends` are the ids of special tokens, and of those that end a text; None where nobody knows them.
+    """
     asked = request.sampling_params
     if asked is None:
         return "only generations are monitored; pooling is not"
@@ -183,8 +203,58 @@ def why_refused(request: Any) -> str:
         "prompt_embeds: only tokens are scored": getattr(request, "prompt_embeds", None) is not None,
         "inputs that are streamed": bool(getattr(request, "resumable", False)),
         "kv_transfer_params": bool((asked.extra_args or {}).get("kv_transfer_params")),
+        "stop_token_ids of ordinary tokens, which would be told and not scored; write their texts in `stop`": (
+            ends is not None and not ends.issuperset(asked.stop_token_ids or ())
+        ),
     }
     return "; ".join(what for what, here in refused.items() if here)
+
+
+def http_error(status: int, why: str) -> Exception:
+    """What to raise, or to hand to the caller of a request, for its API server to answer with this status and text.
+
+    An exception of another kind becomes an error 500 that says nothing.
+    """
+    made: Exception = (
+        VLLMValidationError(why) if status == 400 else GracefulHTTPError(why, HTTPStatus(status))
+    )
+    return made
+
+
+def watch_errors(read: Callable[[object], tuple[int, str] | None]) -> None:
+    """Have the API server answer a request that ended with an error as its stop reason says.
+
+    `read` makes status and text of a stop reason; None leaves vLLM's own error 500.
+    """
+    put = RequestOutputCollector.put
+
+    @functools.wraps(put)
+    def told(self: Any, output: Any) -> None:
+        outputs = getattr(output, "outputs", None)
+        ended = [one for one in outputs if _failed(one)] if isinstance(outputs, list) else []
+        found = next((told for one in ended if (told := read(one.stop_reason))), None)
+        put(self, output if found is None else http_error(*found))
+
+    RequestOutputCollector.put = told
+
+
+def _failed(completion: Any) -> bool:
+    return getattr(completion, "finish_reason", None) == str(FinishReason.ERROR)
+
+
+def refuse_health(why: Callable[[Any], str]) -> None:
+    """Have `/health` of the API server answer 503 where `why` gives a reason for its configuration."""
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    real = AsyncLLM.check_health
+
+    @functools.wraps(real)
+    async def checked(self: Any) -> None:
+        if why(self.vllm_config):
+            raise EngineDeadError
+        await real(self)
+
+    AsyncLLM.check_health = checked
 
 
 def drawn_tokens(output: Any) -> dict[str, Sequence[int]]:
@@ -210,6 +280,8 @@ def refuse_configuration(config: Any) -> None:
         "a tensor_parallel_size above 1": parallel.tensor_parallel_size > 1,
         "a pipeline_parallel_size above 1": parallel.pipeline_parallel_size > 1,
         "a data_parallel_size above 1": parallel.data_parallel_size > 1,
+        "a worker in a process of its own (leave --distributed-executor-backend out; without a GPU, set "
+        "VLLM_ENABLE_V1_MULTIPROCESSING=0)": (parallel.distributed_executor_backend not in (None, "uni")),
         "async scheduling (write --no-async-scheduling)": scheduler.async_scheduling,
         "speculative decoding": config.speculative_config is not None,
         "LoRA adapters: policies were fitted to the model without them": config.lora_config is not None,

@@ -29,6 +29,7 @@ class CoreRuntime(Runtime):
     """A model that vLLM runs, with the tap in it, an engine that generates and a scorer. It does not inspect texts."""
 
     scorer: CoreScorer  # type: ignore[assignment]
+    inspects = False
     seat: Seat
     """What the operators in its model do."""
     _finds_ends = True

@@ -14,7 +14,7 @@ from monitor.errors import BadRequest, MonitorError, Overloaded, TooLong, Unavai
 from monitor.model.engine.paged import Steps
 from monitor.model.engine.readout import Taken
 from monitor.model.engine.requests import Done, Read, ScoreJob, ScoreOutcome, StreamJob
-from monitor.model.engine.scorer import Scoring, TextRows, observe
+from monitor.model.engine.scorer import ScoredPasses, Scoring, TextRows, hand_over, observe
 from monitor.model.load.model import LoadedModel
 from monitor.model.tap.span import Span
 
@@ -34,7 +34,7 @@ class TextBatching(Protocol):
         """True where texts are run."""
 
 
-class CoreScorer:
+class CoreScorer(ScoredPasses):
     """The texts that vLLM runs to score them. `submit` and `cancel` may be called from any thread."""
 
     why_separate = ""
@@ -43,11 +43,12 @@ class CoreScorer:
     def __init__(
         self, loaded: LoadedModel, batching: Callable[[], TextBatching], *, waiting: int = 1024
     ) -> None:
+        super().__init__()
         self._loaded, self._batching, self._capacity = loaded, batching, waiting
         self._texts: dict[str, Scoring] = {}
         self._lock = threading.Lock()
         self._stopping = False
-        self._running = self._passes = self._clean = self._unscored = 0
+        self._running = 0
 
     def start(self) -> None:
         """Begin to take texts; vLLM runs already."""
@@ -112,18 +113,6 @@ class CoreScorer:
         """Texts in the last pass."""
         return self._running if self._texts else 0
 
-    def passes(self) -> int:
-        """Passes since the start that held a text."""
-        return self._passes
-
-    def unscored_passes(self) -> int:
-        """Passes of which some text could not be scored."""
-        return self._unscored
-
-    def clean_passes(self) -> int:
-        """Passes in a row, up to the last one, of which every text was scored."""
-        return self._clean
-
     def healthy(self) -> bool:
         """True where vLLM runs."""
         return self._batching().alive()
@@ -143,7 +132,6 @@ class CoreScorer:
         self._running = len(mine)
         if not mine:
             return
-        self._passes += 1
         rows: list[TextRows] = []
         for text, span in mine:
             if text.position < span.position or _ran_others(text, span, ids):
@@ -154,11 +142,10 @@ class CoreScorer:
             if known < span.count:
                 rows.append(TextRows(text, span.first + known, text.position, span.count - known))
         if not rows:
+            self._passes += 1
             return
         read = taken(spans[-1].first + spans[-1].count)
-        unscored = observe(rows, read, np.asarray(ids, np.int64))
-        self._unscored += unscored
-        self._clean = 0 if unscored else self._clean + 1
+        self._count(observe(rows, read, np.asarray(ids, np.int64)))
         over: list[tuple[Scoring, ScoreOutcome]] = []
         for part in rows:
             try:
@@ -184,24 +171,15 @@ class CoreScorer:
     def fail(self, text: Scoring, error: Exception) -> None:
         """End a text that could not be run."""
         _log.error("a text could not be scored", request_id=text.request_id, error=type(error).__name__)
-        self._unscored += 1
-        self._clean = 0
+        self._fell()
         self._deliver([(text, text.failed(error))])
 
     def _end_all(self, error: MonitorError) -> None:
         self._deliver([(text, text.unfinished(error)) for text in list(self._texts.values())])
 
     def _deliver(self, outcomes: Sequence[tuple[Scoring, ScoreOutcome]]) -> None:
-        """Hand over texts that have ended, to each of those who submitted them at once."""
-        by_taker: dict[Done, list[tuple[str, ScoreOutcome]]] = {}
-        for text, outcome in outcomes:
-            if self._forget(text):
-                by_taker.setdefault(text.done, []).append((text.request_id, outcome))
-        for done, mine in by_taker.items():
-            try:
-                done(mine)
-            except Exception as error:  # noqa: BLE001  (whoever takes outcomes ends neither vLLM nor others)
-                _log.error("outcomes of a pass were not taken", error=type(error).__name__)
+        """Hand over texts that have ended, but those that were dropped before."""
+        hand_over([(text, outcome) for text, outcome in outcomes if self._forget(text)])
 
     def _forget(self, text: Scoring) -> bool:
         """Drop a text; False where it was dropped before."""

@@ -5,7 +5,7 @@ import io
 import pytest
 
 from monitor.bench import load
-from monitor.bench.load import ScoreCalls, _counted, _free_port, _report
+from monitor.bench.load import ScoreCalls, _counted, _report, free_port
 
 
 def outcome(ok=100, failed=0, incomplete=0, resident=None):
@@ -55,5 +55,5 @@ def test_the_servers_own_count_is_of_scores_that_were_answered(monkeypatch):
     assert _counted("127.0.0.1:1") == 3
 
 
-def test_a_free_port_is_one():
-    assert 1024 < _free_port() < 65536
+def test_afree_port_is_one():
+    assert 1024 < free_port() < 65536

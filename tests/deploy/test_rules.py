@@ -10,6 +10,7 @@ from ruamel.yaml import YAML
 from monitor.telemetry.metrics.guard import GuardMetrics, WaitMetrics
 from monitor.telemetry.metrics.metrics import Metrics
 from monitor.telemetry.metrics.security import SecurityMetrics
+from monitor.telemetry.metrics.server_state import watched_gauge
 from tests.deploy.tools import DEPLOY, RULES, found, run
 
 pytestmark = pytest.mark.real
@@ -114,6 +115,7 @@ def exported():
     SecurityMetrics(registry)
     GuardMetrics(registry)
     WaitMetrics(registry)
+    watched_gauge(registry)
     suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_count", "_sum"]}
     return {
         family.name + suffix for family in registry.collect() for suffix in suffixes.get(family.type, [""])

@@ -1,5 +1,7 @@
 """What callers of vLLM's API may say to the monitor, and what is refused."""
 
+import json
+
 import pytest
 
 from monitor.errors import BadRequest
@@ -40,9 +42,18 @@ def test_everything_that_may_be_said():
         ("clamps", '[{"feature": 3}]'),
         ("clamps", '[{"feature": 3, "target": 1000}]'),
         ("clamps", '[{"feature": 3, "target": -1, "where": "here"}]'),
+        ("clamps", '[{"feature": 3, "target": -1, "wher": "everywhere"}]'),
+        ("clamps", '[{"feature": 3.5, "target": -1}]'),
+        ("clamps", '[{"feature": 3, "target": NaN}]'),
+        ("clamps", '[{"feature": 3, "target": -1}, {"feature": 3, "target": -2}]'),
+        ("clamps", "[" * 100_000),
         ("labels", "[]"),
         ("labels", '{"app": 3}'),
         ("policies", 3),
+        ("policies", ["p"] * 65),
+        ("labels", json.dumps({"app": "x" * 201})),
+        ("labels", json.dumps({f"n{n}": "" for n in range(17)})),
+        ("session", "s" * 129),
         ("rules", "x"),
     ],
 )
@@ -53,3 +64,17 @@ def test_what_is_wrong_names_its_field(name, value):
 
 def test_policies_may_be_a_text():
     assert extras_of({"sae_monitor_policies": "one, two"}, allowed=True).policies == {"one", "two"}
+
+
+def test_a_wrong_clamp_says_what_to_write_instead():
+    asked = {"sae_monitor_clamps": '[{"feature": 3, "target": 1000}]'}
+    with pytest.raises(
+        BadRequest, match=r"sae_monitor_clamps\[0\]\.target: is 1000; write a number from -100 to 100"
+    ):
+        extras_of(asked, allowed=True)
+    with pytest.raises(
+        BadRequest, match=r'is not JSON; write a JSON list such as \[{"feature": 17, "target": -2}\]'
+    ):
+        extras_of({"sae_monitor_clamps": "-2"[:1]}, allowed=True)
+    with pytest.raises(BadRequest, match="did you mean `sae_monitor_clamps`"):
+        extras_of({"sae_monitor_clamp": "[]"}, allowed=True)

@@ -1,10 +1,15 @@
 """What the plug-in does in vLLM's API server."""
 
+import asyncio
 from types import SimpleNamespace
 
 import pytest
+import torch
+from prometheus_client import CollectorRegistry
 
 from monitor.plugin import front
+from monitor.plugin.refusals import Refusal
+from monitor.telemetry.metrics import server_state as metrics
 
 
 def config(worker=front.WORKER, scheduler=front.SCHEDULER):
@@ -28,25 +33,116 @@ def test_a_server_that_was_started_without_the_flags_says_which():
     assert "--scheduler-cls monitor.plugin" in front.why_unmonitored(config(scheduler=None))
 
 
-@pytest.mark.slow
-def test_what_cannot_be_monitored_is_refused_once_the_setting_is_there(vllm, monkeypatch):
+class Server:
+    """What of vLLM's API server the plug-in changes, put back at the end of a test."""
+
+    def __init__(self, names, monkeypatch):
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        self.asked = SimpleNamespace(logprobs=None, prompt_logprobs=None, extra_args=None, stop_token_ids=[])
+        self.made = SimpleNamespace(
+            sampling_params=self.asked, lora_request=None, mm_features=None, request_id="one"
+        )
+        self.engine = AsyncLLM
+        monkeypatch.setattr(names.InputProcessor, "process_inputs", lambda processor: self.made)
+        monkeypatch.setattr(names.InputProcessor, "__init__", lambda processor, vllm_config: None)
+        monkeypatch.setattr(names.RequestOutputCollector, "put", names.RequestOutputCollector.put)
+        monkeypatch.setattr(AsyncLLM, "check_health", AsyncLLM.check_health)
+        self.registry = CollectorRegistry()
+        gauge = metrics.watched_gauge(self.registry)
+        monkeypatch.setattr(metrics, "watched_gauge", lambda: gauge)
+        self.names = names
+
+    def process(self, config):
+        return self.names.InputProcessor.process_inputs(SimpleNamespace(vllm_config=config))
+
+    def status(self, config):
+        """Status and text of the answer to a request."""
+        with pytest.raises(Exception) as error:
+            self.process(config)
+        return answered(error.value)
+
+
+def answered(error):
+    from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
+
+    found = create_error_response(error).error
+    return found.code, found.message
+
+
+@pytest.fixture
+def server(vllm, monkeypatch):
     monkeypatch.delenv("SAE_MONITOR_SETTINGS", raising=False)
     monkeypatch.setenv("SAE_MONITOR_VLLM_PLUGIN", "true")
-    asked = SimpleNamespace(logprobs=None, prompt_logprobs=None, extra_args=None)
-    made = SimpleNamespace(sampling_params=asked, lora_request=None, mm_features=None)
-    monkeypatch.setattr(vllm.InputProcessor, "process_inputs", lambda self: made)
+    made = Server(vllm, monkeypatch)
     front.register()
     front.register()
-    process, server = vllm.InputProcessor.process_inputs, SimpleNamespace(vllm_config=config())
-    assert process(server) is made
-    asked.logprobs = 3
-    with pytest.raises(ValueError, match="does not take logprobs"):
-        process(server)
-    asked.logprobs, asked.extra_args = None, {"sae_monitor_clamps": "[]"}
-    with pytest.raises(ValueError, match="vllm_xargs"):
-        process(server)
-    with pytest.raises(ValueError, match="started without"):
-        process(SimpleNamespace(vllm_config=config(scheduler=None)))
+    return made
+
+
+@pytest.mark.slow
+def test_what_cannot_be_monitored_is_refused_with_a_status_and_the_reason(server):
+    assert server.process(config()) is server.made
+    server.asked.logprobs = 3
+    assert server.status(config())[0] == 400
+    assert "does not take logprobs" in server.status(config())[1]
+    server.asked.logprobs, server.asked.extra_args = None, {"sae_monitor_clamps": "[]"}
+    code, said = server.status(config())
+    assert (code, "its setting vllm_xargs" in said) == (400, True)
+    code, said = server.status(config(scheduler=None))
+    assert (code, "started without --scheduler-cls" in said) == (503, True)
+
+
+@pytest.mark.slow
+def test_a_wrong_clamp_is_an_error_400_that_says_what_to_write(vllm, monkeypatch):
+    monkeypatch.delenv("SAE_MONITOR_SETTINGS", raising=False)
+    monkeypatch.setenv("SAE_MONITOR_VLLM_PLUGIN", "true")
+    monkeypatch.setenv("SAE_MONITOR_VLLM_XARGS", "true")
+    server = Server(vllm, monkeypatch)
+    front.register()
+    server.asked.extra_args = {"sae_monitor_clamps": '[{"feature": 3, "target": 1000}]'}
+    code, said = server.status(config())
+    assert code == 400
+    assert "vllm_xargs.sae_monitor_clamps[0].target: is 1000; write a number from" in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("status", [400, 429, 503])
+def test_what_the_engine_core_refuses_reaches_the_caller_with_its_status(server, status):
+    from vllm.outputs import CompletionOutput, PoolingOutput, PoolingRequestOutput, RequestOutput
+    from vllm.sampling_params import RequestOutputKind
+
+    def ended(reason, stop):
+        made = CompletionOutput(0, "", [], None, None, finish_reason=reason, stop_reason=stop)
+        return RequestOutput("one", None, [1], None, [made], finished=True)
+
+    box = server.names.RequestOutputCollector(RequestOutputKind.FINAL_ONLY, "one")
+    box.put(ended("error", str(Refusal(status, "write something else"))))
+    with pytest.raises(Exception) as error:
+        asyncio.run(box.get())
+    assert answered(error.value) == (status, "write something else")
+    for reason, stop in (
+        ("error", "another"),
+        ("stop", str(Refusal(400, "said by a model"))),
+        ("abort", None),
+    ):
+        box.put(PoolingRequestOutput("one", PoolingOutput(torch.zeros(1)), [1], 0, finished=True))
+        assert asyncio.run(box.get()).finished
+        box.put(ended(reason, stop))
+        assert asyncio.run(box.get()).outputs[0].stop_reason == stop
+
+
+@pytest.mark.slow
+def test_metric_and_health_say_whether_the_engine_is_monitored(server):
+    for given, watched in ((config(), 1), (config(worker="auto"), 0)):
+        server.names.InputProcessor(vllm_config=given)
+        assert server.registry.get_sample_value("sae_monitor_vllm_watched") == watched
+        healthy = server.engine.check_health(SimpleNamespace(vllm_config=given, errored=False))
+        if watched:
+            asyncio.run(healthy)
+        else:
+            with pytest.raises(server.names.EngineDeadError):
+                asyncio.run(healthy)
 
 
 @pytest.mark.slow

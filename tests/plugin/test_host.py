@@ -4,6 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from monitor.errors import ConfigurationError
+
 pytestmark = pytest.mark.slow
 
 
@@ -29,3 +31,12 @@ def test_vllms_arguments_win(vllm, monkeypatch, tmp_path):
         512,
     )
     assert hosted_settings(config(max_model_len=256)).context_limit == 256
+
+
+def test_a_monitor_of_which_the_api_server_does_not_know_does_not_start(vllm, monkeypatch, tmp_path):
+    from monitor.plugin.host import Host
+
+    (tmp_path / "settings.yaml").write_text("dtype: float32\n")
+    monkeypatch.setenv("SAE_MONITOR_SETTINGS", str(tmp_path / "settings.yaml"))
+    with pytest.raises(ConfigurationError, match="set vllm_plugin"):
+        Host(config())

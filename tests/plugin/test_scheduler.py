@@ -4,10 +4,13 @@ import json
 import os
 import urllib.request
 import warnings
+from queue import SimpleQueue
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from monitor.plugin.refusals import refusal_in
 from monitor.records import Failure
 from tests.rpc.pairs import SILENT, SPEAKS, demo_scene
 from tests.waiting import wait_for
@@ -157,12 +160,19 @@ def test_stop_strings_and_stop_tokens_end_where_they_do_without_a_monitor(served
     stopped = served.ask(SILENT, stop=[word]).outputs[0]
     assert stopped.text == whole.text[: whole.text.index(word)]
     assert stopped.finish_reason == "stop"
-    token = whole.token_ids[4]
-    first = list(whole.token_ids).index(token)
-    by_token = served.ask(SILENT, stop_token_ids=[token]).outputs[0]
-    assert by_token.finish_reason == "stop"
-    assert by_token.stop_reason == token
-    assert list(by_token.token_ids)[:first] == list(whole.token_ids)[:first]
+
+
+def test_a_token_that_ends_a_text_is_no_ordinary_one(served):
+    """It would be told to the caller, as the stop reason, and nobody scored it."""
+    whole = served.ask(SILENT).outputs[0]
+    refused = served.ask(SILENT, stop_token_ids=[whole.token_ids[4]]).outputs[0]
+    assert (refused.finish_reason, list(refused.token_ids)) == ("error", [])
+    assert refusal_in(refused.stop_reason) == (400, refused.stop_reason.partition(": ")[2])
+    assert "write their texts in `stop`" in refused.stop_reason
+    special = sorted(served.host.runtime.special_ids)
+    same = served.ask(SILENT, stop_token_ids=special).outputs[0]
+    assert list(same.token_ids) == list(whole.token_ids)[: len(same.token_ids)]
+    assert same.finish_reason in ("stop", "length")
 
 
 def test_structured_output_keeps_its_form(served):
@@ -173,12 +183,15 @@ def test_structured_output_keeps_its_form(served):
 
 
 def test_what_cannot_be_monitored_is_refused_with_the_reason(served):
-    with pytest.raises(ValueError, match="logprobs"):
-        served.ask(SILENT, logprobs=2)
-    with pytest.raises(ValueError, match="prompt_logprobs"):
-        served.ask(SILENT, prompt_logprobs=2)
-    with pytest.raises(ValueError, match="sae_monitor_policies"):
-        served.ask(SILENT, extra_args={"sae_monitor_rules": "x"})
+    from vllm.exceptions import VLLMValidationError
+
+    for asked, said in (
+        ({"logprobs": 2}, "logprobs"),
+        ({"prompt_logprobs": 2}, "prompt_logprobs"),
+        ({"extra_args": {"sae_monitor_policie": "x"}}, "did you mean `sae_monitor_policies`"),
+    ):
+        with pytest.raises(VLLMValidationError, match=said):
+            served.ask(SILENT, **asked)
 
 
 def test_a_clamp_in_extra_arguments(served):
@@ -187,14 +200,19 @@ def test_a_clamp_in_extra_arguments(served):
     clamped = served.ask(SPEAKS, extra_args={"sae_monitor_clamps": clamp})
     assert list(free.outputs[0].token_ids) != list(clamped.outputs[0].token_ids)
     amplified = json.dumps([{"feature": served.scene.alerting, "target": 3}])
-    refused = served.ask(SPEAKS, extra_args={"sae_monitor_clamps": amplified})
-    assert refused.outputs[0].finish_reason == "error"
-    assert list(refused.outputs[0].token_ids) == []
+    refused = served.ask(SPEAKS, extra_args={"sae_monitor_clamps": amplified}).outputs[0]
+    assert (refused.finish_reason, list(refused.token_ids)) == ("error", [])
+    assert refusal_in(refused.stop_reason).status == 400
+    assert "vllm_xargs.sae_monitor_clamps[0].target: 3 amplifies" in refused.stop_reason
+    absent = json.dumps([{"feature": 10**6, "target": -1}])
+    refused = served.ask(SPEAKS, extra_args={"sae_monitor_clamps": absent}).outputs[0]
+    assert "vllm_xargs.sae_monitor_clamps[0].feature: 1000000 does not exist" in refused.stop_reason
 
 
 def test_a_policy_that_is_not_in_force_refuses_who_relies_on_it(served):
     answer = served.ask(SILENT, extra_args={"sae_monitor_policies": ["absent"]})
     assert answer.outputs[0].finish_reason == "error"
+    assert "vllm_xargs.sae_monitor_policies: absent: not in force" in answer.outputs[0].stop_reason
     answer = served.ask(SILENT, extra_args={"sae_monitor_policies": ["alerting"]})
     assert answer.outputs[0].finish_reason == "length"
 
@@ -204,6 +222,7 @@ def test_a_tap_that_does_not_run_lets_nothing_out(served, monkeypatch):
     answer, last = served.last_of("another beginning", max_tokens=4)
     assert last["failure"] == Failure.TAP_MISSED.value
     assert answer.outputs[0].finish_reason == "error"
+    assert refusal_in(answer.outputs[0].stop_reason) == (503, "the request could not be served")
     assert list(answer.outputs[0].token_ids) == []
 
 
@@ -222,3 +241,18 @@ def test_policies_are_reloaded(served):
     answer = served.ask(SPEAKS, extra_args={"sae_monitor_labels": '{"strict": "yes"}'})
     assert answer.outputs[0].finish_reason in ("stop", "length")
     assert len(answer.outputs[0].token_ids) > 0
+
+
+def test_vllm_ends_where_the_monitor_has_failed_though_nobody_asks(served, monkeypatch):
+    from monitor.plugin import scheduler
+
+    batcher = SimpleNamespace(begun=SimpleQueue(), failed="")
+    idle = scheduler.HostedScheduler.__new__(scheduler.HostedScheduler)
+    idle._held, idle._batcher = {}, batcher
+    with monkeypatch.context() as patch:
+        patch.setattr(scheduler.GatedScheduler, "has_requests", lambda _: False)
+        assert not idle.has_requests()
+        batcher.failed = "the check at the start failed"
+        assert idle.has_requests()
+    with pytest.raises(RuntimeError, match="the check at the start failed"):
+        idle.schedule()

@@ -15,6 +15,7 @@ def config(**changes):
         "pipeline_parallel_size": 1,
         "data_parallel_size": 1,
         "use_ubatching": False,
+        "distributed_executor_backend": "uni",
     }
     flat = {
         "async_scheduling": False,
@@ -42,6 +43,7 @@ def config(**changes):
         ({"tensor_parallel_size": 2}, "tensor_parallel_size"),
         ({"pipeline_parallel_size": 2}, "pipeline_parallel_size"),
         ({"data_parallel_size": 2}, "data_parallel_size"),
+        ({"distributed_executor_backend": "mp"}, "VLLM_ENABLE_V1_MULTIPROCESSING=0"),
         ({"async_scheduling": True}, "--no-async-scheduling"),
         ({"speculative_config": object()}, "speculative"),
         ({"lora_config": object()}, "LoRA"),

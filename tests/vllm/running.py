@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from monitor.model.engine.paged import Limits
 from monitor.model.load.model import LoadedModel
+from monitor.model.tap.late_probes import LaterTaps
 from tests.model.running import LAYER, WATCHED, Running, running
 from tests.model.tiny import CONTEXT, LAYERS, VOCABULARY, WIDTH, encode_all, maxima, tokenizer, wrapped
 
@@ -79,9 +80,15 @@ def same(found: np.ndarray, wanted: np.ndarray) -> None:
 
 @contextmanager
 def on_vllm(
-    loaded: LoadedModel, folder: Path, sae: Any, *, options: dict[str, Any] | None = None, **more: Any
+    loaded: LoadedModel,
+    folder: Path,
+    sae: Any,
+    *,
+    options: dict[str, Any] | None = None,
+    later: tuple[int, ...] = (),
+    **more: Any,
 ) -> Iterator[Running]:
-    """As `running`, with vLLM's core as the batcher."""
+    """As `running`, with vLLM's core as the batcher, and operators for probes at the layers `later`."""
     from monitor.vllm.core import CoreBatcher, CoreOptions
     from monitor.vllm.operator import Seat
     from monitor.vllm.scorer import CoreScorer, SharedSteps
@@ -97,7 +104,9 @@ def on_vllm(
         given = {"enforce_eager": True, "block_size": 32} | (options or {})
         core = CoreOptions(folder, "float32", CONTEXT, limits.batch_tokens, caching, 32 << 20, given)
         steps = SharedSteps(engine, lambda: scorer, engine.taken)
-        batchers.append(CoreBatcher(limits, steps, core, Seat(engine._tap, LAYER)))
+        engine._later = LaterTaps(loaded.layers, engine._tap, LAYER)
+        seat = Seat(engine._tap, LAYER, engine._later, later)
+        batchers.append(CoreBatcher(limits, steps, core, seat))
         return batchers[0]
 
     with running(loaded, sae, limits=limits, batcher=batcher, **more) as run:

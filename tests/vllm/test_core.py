@@ -2,13 +2,25 @@
 
 import threading
 
+import numpy as np
 import pytest
 import torch
 
 from monitor.model.engine.paged import Limits
-from monitor.records import Action, Clamp, Decision, Failure, FinishReason, Where
-from tests.model.running import LAYER
-from tests.model.tiny import Recorder, dictionary, encode_all, maxima, prompt
+from monitor.model.engine.requests import GenerationRequest
+from monitor.records import (
+    Action,
+    Clamp,
+    Decision,
+    Failure,
+    FinishReason,
+    LaterProbe,
+    Sampling,
+    SuppressionPlan,
+    Where,
+)
+from tests.model.running import LAYER, Call
+from tests.model.tiny import WIDTH, Recorder, dictionary, encode_all, maxima, prompt
 from tests.vllm.running import FAMILIES, family, on_vllm, plain_readings, residuals, same
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
@@ -273,3 +285,66 @@ def test_dictionaries_of_other_kinds(llama, kind):
         call = run.call(prompt(6), new=4)
         call.finished()
         same(call.readings, plain_readings(loaded, sae, ids_of(call)))
+
+
+PROBE = LaterProbe(3, np.linspace(-1, 1, WIDTH, dtype=np.float32), 0.2, 0.5, 4.0)
+
+
+def suppressed(run, clamp):
+    """What became of a suppression that a probe at layer 3 checks, and the ids that ran."""
+
+    class Suppresses(Recorder):
+        def begin(self):
+            return Decision(clamps=(clamp,), suppressing=("p",))
+
+        def observe(self, block):
+            super().observe(block)
+            return self.begin()
+
+    call = Call(prompt(8), Suppresses())
+    plan = SuppressionPlan("p", (clamp.feature,), PROBE)
+    asked = Sampling(max_new_tokens=6)
+    run.engine.submit(
+        GenerationRequest("later", call.ids, asked, call.observer, call.observer, plans=(plan,)), call.emit
+    )
+    end = call.finished()
+    assert end.error is None
+    assert end.coverage.complete
+    (found,) = end.suppressions
+    return found, end.ids
+
+
+def average(scores, half_life):
+    """The highest value of an exponential average."""
+    value, highest, keep = 0.0, -np.inf, 2 ** (-1 / half_life)
+    for score in scores:
+        value = keep * value + (1 - keep) * score
+        highest = max(highest, value)
+    return highest
+
+
+@pytest.mark.parametrize("eager", [True, pytest.param(False, id="compiled")])
+def test_a_probe_at_a_later_layer_reads_what_a_clamped_plain_model_has_there(llama, eager):
+    loaded, _ = llama
+    clamp = Clamp(40, -2.0, Where.EVERYWHERE)
+    options = {"enforce_eager": eager}
+    with on_vllm(*llama, dictionary(), clampable=[40], later=(3,), options=options) as run:
+        found, ids = suppressed(run, clamp)
+    seen = []
+    handle = loaded.layers[3].register_forward_hook(
+        lambda _module, _args, out: seen.append(out[0] if isinstance(out, tuple) else out)
+    )
+    clamped_reference(loaded, dictionary(), ids, clamp)
+    handle.remove()
+    residual = seen[0].reshape(-1, WIDTH)[1:]
+    scores = (residual @ torch.from_numpy(PROBE.weights) + PROBE.bias).tolist()
+    assert found.probe_score == pytest.approx(average(scores, 4.0), rel=1e-3)
+    assert found.tokens_edited == len(ids) - 1
+
+
+def test_a_probe_at_a_layer_without_an_operator_never_looks_as_if_it_held(llama):
+    with on_vllm(*llama, dictionary(), clampable=[40]) as run:
+        found, _ = suppressed(run, Clamp(40, -2.0, Where.EVERYWHERE))
+    assert np.isnan(found.probe_score)
+    assert found.came_back
+    assert not found.held

@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass, field
 
+import numpy as np
 import pytest
 import torch
 
 from monitor.model.tap.span import Span
 from monitor.vllm.gate import Gate, PassPart
+from monitor.vllm.prefixes import TapRows
 
 
 @dataclass
@@ -105,3 +107,36 @@ def test_without_a_memory_nothing_is_taken_from_a_cache(gate):
     assert gate.reach(name, [b"a", b"b"], 64) == 0
     with pytest.raises(RuntimeError, match="nobody keeps"):
         gate.share(None, 32, 10)
+
+
+def test_what_is_withdrawn_while_its_rows_are_kept_leaves_nothing(gate, monkeypatch):
+    """`withdraw` may come from another thread, between the two steps in which a pass keeps the rows of a request."""
+
+    class Blocks:
+        def hashes(self, name):
+            return ()
+
+    class Memory:
+        def layout(self):
+            return ()
+
+        def take(self, ids):
+            rows = np.zeros((len(ids), 1), np.float32)
+            return TapRows(tuple(ids), rows, None, np.zeros(len(ids), bool))
+
+    gate._memory = Memory()
+    gate.share(Blocks(), 16, 64)
+    name = gate.admit("one", 3)
+    real, part = TapRows.part, []
+
+    def withdrawn(rows, start, stop):
+        if not part:
+            part.append(gate.withdraw("one"))
+        return real(rows, start, stop)
+
+    gate.lay_out([PassPart(name, 2, 0)], [7, 8])
+    monkeypatch.setattr(TapRows, "part", withdrawn)
+    gate.passed({name: []})
+    assert part
+    assert gate.take_gone() == [name]
+    assert not gate._growing

@@ -107,3 +107,43 @@ def test_what_is_refused_is_called_by_its_setting(vllm):
 def test_what_names_takes_from_the_engine_is_there(vllm):
     for name in vllm.__all__:
         assert hasattr(vllm, name)
+
+
+def test_an_error_that_a_caller_is_told_of(vllm):
+    """What the plug-in raises, and puts in the place of outputs, is answered with its own status and text."""
+    from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    for status in (400, 403, 429, 503):
+        found = create_error_response(vllm.http_error(status, "write something else")).error
+        assert (found.code, found.message) == (status, "write something else")
+    assert "except (VLLMClientError, GracefulHTTPError)" in source(AsyncLLM.generate)
+    assert "raise output" in source(vllm.RequestOutputCollector.get)
+    assert "raise output" in source(vllm.RequestOutputCollector.get_nowait)
+    assert str(vllm.FinishReason.ERROR) == "error"
+
+
+def test_health_asks_the_engine(vllm):
+    from vllm.entrypoints.serve.instrumentator import health
+
+    assert "await client.check_health()" in source(health.health)
+    assert "except EngineDeadError:" in source(health.health)
+    assert "Response(status_code=503)" in source(health.health)
+
+
+def test_the_ends_of_texts_are_taken_from_both_configurations(vllm):
+    from types import SimpleNamespace
+
+    made = SimpleNamespace(
+        try_get_generation_config=lambda: {"eos_token_id": [3, 4]},
+        hf_text_config=SimpleNamespace(eos_token_id=5),
+    )
+    assert vllm.end_ids(SimpleNamespace(model_config=made)) == {3, 4, 5}
+
+
+def test_a_worker_without_a_gpu_stays_in_the_process_of_its_core_where_the_guide_says(vllm):
+    from vllm.platforms.cpu import CpuPlatform
+
+    told = source(CpuPlatform.check_and_update_config)
+    assert 'os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING", "1") == "1"' in told
+    assert 'parallel_config.distributed_executor_backend = "mp"' in told

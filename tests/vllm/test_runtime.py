@@ -4,9 +4,12 @@ import json
 import urllib.request
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pytest
 
+from monitor.errors import ConfigurationError
 from monitor.http.door import HttpDoor
+from monitor.records import LaterProbe, SuppressionNeeds, SuppressionPlan
 from monitor.rpc.assembly import assemble
 from monitor.rpc.server import Server, run_in_background
 from monitor.settings import load_settings
@@ -79,9 +82,12 @@ def live(vllm, tmp_path_factory):
 
 
 def test_inspecting_is_refused_with_what_to_do_instead(live):
+    from monitor.vllm.runtime import CoreRuntime
+
     with fails("FAILED_PRECONDITION") as error:
         live.stub.Inspect(pb.InspectRequest(input=pb.Input(text=SPEAKS), top_k=4), timeout=DEADLINE)
     assert "built-in engine" in error[0].details()
+    assert not CoreRuntime.inspects, "the page asks this before it inspects"
 
 
 def test_the_openai_door_answers_and_is_scored(live):
@@ -89,3 +95,15 @@ def test_the_openai_door_answers_and_is_scored(live):
     whole = live.generate(SILENT, max_new_tokens=8)
     assert answer["choices"][0]["text"] == whole.text
     assert answer["usage"]["completion_tokens"] == 8
+
+
+def test_a_probe_at_a_layer_that_was_not_compiled_in_is_refused_by_name(vllm):
+    from monitor.vllm.runtime import CoreRuntime
+
+    runtime = CoreRuntime.__new__(CoreRuntime)
+    runtime._later_layers = (3,)
+    plan = SuppressionPlan("p", (40,), LaterProbe(2, np.zeros(4, np.float32), 0.0, 1.0, 4.0))
+    with pytest.raises(
+        ConfigurationError, match=r"reads layer 2, which cannot be added .* restart the server"
+    ):
+        runtime.prepare(SuppressionNeeds((plan,)))

@@ -312,13 +312,13 @@ def extension_in(fields: Fields) -> Extension:
     given = fields.object(EXTENSION)
     problems = given.problems
     session, labels = session_and_labels(
-        _Named(given.text("session_id"), _labels(given)), given.path, problems
+        Named(given.text("session_id"), labels_in(given)), given.path, problems
     )
     policies = given.texts("policies")
     if len(policies) > MOST_POLICIES:
         given.wrong("policies", f"has {len(policies)} names; write at most {MOST_POLICIES}")
     found = Extension(
-        _clamps(given),
+        clamps_in(given),
         session,
         labels,
         frozenset(policies[:MOST_POLICIES]),
@@ -330,26 +330,28 @@ def extension_in(fields: Fields) -> Extension:
 
 
 @dataclass(frozen=True)
-class _Named:
+class Named:
     """Session and labels of a request, as the check of gRPC messages reads them."""
 
     session_id: str
     labels: Mapping[str, str]
 
 
-def _labels(given: Fields) -> dict[str, str]:
-    value = given.raw("labels")
+def labels_in(given: Fields, name: str = "labels") -> dict[str, str]:
+    """The labels in a field; their names and lengths are still to be checked."""
+    value = given.raw(name)
     if value is None:
         return {}
     if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
-        given.wrong("labels", "write an object whose values are texts")
+        given.wrong(name, "write an object whose values are texts")
         return {}
     return dict(value)
 
 
-def _clamps(given: Fields) -> tuple[Clamp, ...]:
+def clamps_in(given: Fields, name: str = "clamps") -> tuple[Clamp, ...]:
+    """The clamps in a field."""
     clamps: dict[int, Clamp] = {}
-    for asked in given.objects("clamps", MOST_CLAMPS):
+    for asked in given.objects(name, MOST_CLAMPS):
         feature, target = asked.integer("feature", -1), asked.number("target", float("nan"))
         where = _word(asked, "where", Where, Where.by_default(target))
         term = _word(asked, "error_term", ErrorTerm, ErrorTerm.KEEP)

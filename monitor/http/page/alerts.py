@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -11,12 +11,12 @@ from pathlib import Path
 from time import time
 from typing import Any, cast
 
-from monitor.errors import BadRequest, InputError, NotFound, Violation
+from monitor.errors import BadRequest, InputError, MonitorError, NotFound, Violation
 from monitor.http.calls import Exchange, dumps, ending_with
 from monitor.http.fields import Fields
 from monitor.http.openai.verdicts import verdict
 from monitor.http.page.resources import PageResources, number, one, query
-from monitor.lab.replay import CannotReplay, FromReadings, FromText, differs, stronger
+from monitor.lab.replay import CannotReplay, FromReadings, FromText, differs, ids_of, stronger
 from monitor.policy.policyset import PolicySet
 from monitor.records import Verdict
 from monitor.rpc.access.call_interceptor import Context
@@ -32,6 +32,10 @@ HEARTBEAT = 15.0
 """Seconds between two comments in a feed, by which a browser that has gone is noticed."""
 MOST_READ = 200_000
 """Records of the log that are looked at for a chart."""
+GATHERED = 0.25
+"""Seconds for which a feed gathers what comes, behind what it has just sent. So many records cost one write."""
+_ENCODED = 64
+"""Events that are kept for the feeds that are still to send them."""
 HOURS = 24 * 7
 _NOTHING_KEPT = (
     "the log kept neither readings nor text of it; serve with decision_log_readings to ask this of later ones"
@@ -45,17 +49,20 @@ class PageAlerts:
         self._resources = resources
         self._books = resources.parts.books
         self._folder = Path(self._books.place) if self._books.place != "off" else None
+        self._events = _Events()
 
     async def feed(self, exchange: Exchange) -> None:
         """`GET /api/alerts`: decision records as server-sent events, from recent ones on where there is a log."""
         wanted = self._wanted(exchange)
         with ending_with(exchange):
-            sink = _Sink(exchange)
+            sink = _Sink(exchange, self._events)
             beat = asyncio.create_task(sink.beat())
             try:
                 await self._books.watch.serve(wanted, cast("Context", sink))
+                await sink.flush()
             finally:
                 beat.cancel()
+                sink.close()
         await exchange.done()
 
     def _wanted(self, exchange: Exchange) -> Any:
@@ -73,20 +80,25 @@ class PageAlerts:
 
     async def decision(self, exchange: Exchange) -> None:
         """`GET /api/alerts/RECORD`: one decision with all that the log has of it."""
-        content, _ = await self._record(exchange)
+        content, record = await self._record(exchange)
+        await self._name(content.get("detections", ()), content, record)
         await exchange.json(content)
 
     async def replay(self, exchange: Exchange) -> None:
         """`POST /api/alerts/RECORD/replay`: what the policies that are in force now would have said."""
         content, record = await self._record(exchange)
+        if "readings" not in content and "text" in content:
+            self._resources.charge([dumps(content["text"]).decode()])  # the model reads it again
         with self._resources.parts.active.using() as now:
             try:
                 found = await self._resources.work(lambda: self._again(content, record, now))
             except CannotReplay as error:
                 raise InputError(str(error)) from None
+        told = verdict(_without_text(found))
+        await self._name(told.get("detections", ()), content, record)
         await exchange.json(
             {
-                "verdict": verdict(_without_text(found)),
+                "verdict": told,
                 "differs": differs(record, found),
                 "stronger": stronger(record, found),
             }
@@ -104,6 +116,46 @@ class PageAlerts:
         if "text" not in content or self._resources.runtime is None:
             raise CannotReplay(_NOTHING_KEPT)
         return FromText(self._resources.runtime, policies, now.lease).run(content, record)
+
+    async def _name(
+        self, detections: Sequence[dict[str, Any]], content: Mapping[str, Any], record: DecisionRecord
+    ) -> None:
+        """Give evidence what people know it by: the token's text where the log has it, else its feature's label."""
+        evidence = [token for found in detections for token in found.get("evidence", ())]
+        if not evidence:
+            return
+
+        def work() -> None:
+            texts = self._texts(content, record)
+            for token in evidence:
+                text = texts[token["position"]] if token["position"] < len(texts) else ""
+                if text:
+                    token["text"] = text
+                elif readings := token.get("readings"):
+                    token["label"] = self._label(readings[0]["feature"])
+
+        await self._resources.work(work)
+
+    def _texts(self, content: Mapping[str, Any], record: DecisionRecord) -> Sequence[str]:
+        """Texts of the tokens that ran, by position, as far as the log's text has the tokens that were counted.
+
+        Masks, and words that were written in other tokens than they are read, give others.
+        """
+        runtime = self._resources.runtime
+        if runtime is None or not isinstance(content.get("text"), dict):
+            return ()
+        try:
+            ids, prompt = ids_of(runtime, content, record)
+        except MonitorError:
+            return ()
+        if prompt != content.get("prompt", {}).get("tokens"):
+            return ()
+        said = len(ids) - prompt == record.tokens_generated
+        return runtime.token_texts(ids if said else ids[:prompt])
+
+    def _label(self, feature: int) -> str:
+        book = self._resources.book
+        return (book.labels.best(feature) if book is not None else "") or f"feature {feature}"
 
     async def mark(self, exchange: Exchange) -> None:
         """`POST /api/alerts/RECORD/mark`: it was a false positive, so its text is a benign example for the next fit."""
@@ -147,21 +199,61 @@ def _without_text(found: Verdict) -> Verdict:
     return replace(found, detections=tuple(map(without_text, found.detections)))
 
 
+class _Events:
+    """The newest messages as events: written out once for all feeds."""
+
+    def __init__(self) -> None:
+        self._made: OrderedDict[int, tuple[Any, bytes]] = OrderedDict()
+
+    def of(self, message: Any) -> bytes:
+        """A message as an event; its cursor is what the browser comes back with."""
+        held = self._made.get(id(message))
+        if held is None or held[0] is not message:
+            name = f"id: {message.cursor}\n".encode() if message.cursor else b""
+            written = name + b"data: " + dumps(wire.as_json(message)) + b"\n\n"
+            held = self._made[id(message)] = message, written
+            if len(self._made) > _ENCODED:
+                self._made.popitem(last=False)
+        return held[1]
+
+
 class _Sink:
     """A feed on its way to a browser, as `DetectionWatch` writes to it."""
 
-    def __init__(self, exchange: Exchange) -> None:
-        self._exchange = exchange
+    def __init__(self, exchange: Exchange, events: _Events) -> None:
+        self._exchange, self._events = exchange, events
+        self._waiting: list[bytes] = []
+        self._sending = asyncio.Lock()
+        """A browser that reads slowly holds up its own feed here, whose queue then drops the oldest."""
+        self._sent = -GATHERED
+        self._later: asyncio.Task[None] | None = None
 
     async def send_initial_metadata(self, _: Sequence[Any]) -> None:
         """The feed has begun."""
         await self._exchange.raw_event(b"retry: 2000\n: begun\n\n")
 
     async def write(self, message: Any) -> None:
-        """Send a record; its cursor is what the browser comes back with."""
-        content = wire.as_json(message)
-        name = f"id: {message.cursor}\n".encode() if message.cursor else b""
-        await self._exchange.raw_event(name + b"data: " + dumps(content) + b"\n\n")
+        """Send a record now, or with those that come within the next moment."""
+        async with self._sending:
+            self._waiting.append(self._events.of(message))
+        left = self._sent + GATHERED - asyncio.get_running_loop().time()
+        if left <= 0 or len(self._waiting) >= _ENCODED:
+            await self.flush()
+        elif self._later is None or self._later.done():
+            self._later = asyncio.create_task(self._flush_in(left))
+
+    async def flush(self) -> None:
+        """Send what waits."""
+        async with self._sending:
+            if self._waiting:
+                gathered, self._waiting = b"".join(self._waiting), []
+                self._sent = asyncio.get_running_loop().time()
+                await self._exchange.raw_event(gathered)
+
+    def close(self) -> None:
+        """Send nothing any more."""
+        if self._later is not None:
+            self._later.cancel()
 
     async def beat(self) -> None:
         """Send a comment from time to time."""
@@ -169,6 +261,10 @@ class _Sink:
             while True:
                 await asyncio.sleep(HEARTBEAT)
                 await self._exchange.raw_event(b": beat\n\n")
+
+    async def _flush_in(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        await self.flush()
 
 
 def _read_record(folder: Path, wanted: int) -> dict[str, Any] | None:

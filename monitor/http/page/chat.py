@@ -57,7 +57,7 @@ class PageChat:
     async def _features(self, exchange: Exchange, ids: Sequence[int]) -> None:
         """All features of every token, read from the same tokens without any clamp."""
         resources = self._resources
-        if resources.runtime is None or Role.INSPECT not in roles.caller.get().roles or not ids:
+        if not resources.inspects or Role.INSPECT not in roles.caller.get().roles or not ids:
             return
         found = await inspected(resources, ids)
         await exchange.event({"event": "features", "features": all_features(found)})

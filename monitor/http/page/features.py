@@ -11,6 +11,7 @@ from monitor.http.fields import Fields
 from monitor.http.page.feature_book import FeatureBook, FeatureBrief, counted_by, need_book
 from monitor.http.page.resources import PageResources, number, one, query
 from monitor.lab.features import contrast_texts, search_texts
+from monitor.lab.pair import Pair
 from monitor.rpc.wire.problems import Problems
 
 MOST_FOUND = 60
@@ -92,40 +93,10 @@ class PageFeatures:
         if sum(map(len, (*positive, *negative))) > MOST_CHARACTERS:
             problems.add("with", f"write at most {MOST_CHARACTERS} characters in all texts together")
         problems.raise_any()
-        book = self._book
+        book, pair = self._book, self._resources.reading
         self._resources.charge((*positive, *negative))
-        rows = await self._resources.work(lambda: self._telling(book, positive, negative))
+        rows = await self._resources.work(lambda: _telling(book, pair, positive, negative))
         await exchange.json({"how": "contrast" if negative else "search", "features": rows})
-
-    def _telling(
-        self, book: FeatureBook, positive: tuple[str, ...], negative: tuple[str, ...]
-    ) -> list[dict[str, Any]]:
-        pair = self._resources.pair
-        if not negative:
-            return [
-                asdict(book.brief(found.hit.feature))
-                | {
-                    "score": found.hit.score,
-                    "fired": found.hit.fired,
-                    "reading": found.hit.reading,
-                    "peaks": found.peaks,
-                }
-                for found in search_texts(pair, positive, MOST_FOUND)
-            ]
-        if len(positive) < 2 or len(negative) < 2:
-            raise InputError("to tell texts apart, give at least two that have it and two that do not")
-        marks = [True] * len(positive) + [False] * len(negative)
-        density = book.dictionary.statistics.density if book.dictionary.statistics else None
-        ranked = sorted(
-            contrast_texts(pair, [*positive, *negative], marks),
-            # Few texts leave many ties, of which the rarest feature says most.
-            key=lambda one: (-one.auroc, 0.0 if density is None else float(density[one.feature])),
-        )[:MOST_FOUND]
-        return [
-            asdict(book.brief(found.feature))
-            | {"auroc_texts": found.auroc, "low": found.low, "high": found.high}
-            for found in ranked
-        ]
 
     async def rename(self, exchange: Exchange) -> None:
         """`POST /api/features/N/label`: a label of this server's people; an empty one takes theirs away."""
@@ -144,3 +115,33 @@ class PageFeatures:
     def _told(self, brief: FeatureBrief) -> dict[str, Any]:
         counted = counted_by(self._resources.parts.active.now.policies.policies, brief.feature)
         return asdict(brief) | {"counted_by": counted}
+
+
+def _telling(
+    book: FeatureBook, pair: Pair, positive: tuple[str, ...], negative: tuple[str, ...]
+) -> list[dict[str, Any]]:
+    """Features by what texts have in common, or by what tells the two kinds apart, best first."""
+    if not negative:
+        return [
+            asdict(book.brief(found.hit.feature))
+            | {
+                "score": found.hit.score,
+                "fired": found.hit.fired,
+                "reading": found.hit.reading,
+                "peaks": found.peaks,
+            }
+            for found in search_texts(pair, positive, MOST_FOUND)
+        ]
+    if len(positive) < 2 or len(negative) < 2:
+        raise InputError("to tell texts apart, give at least two that have it and two that do not")
+    marks = [True] * len(positive) + [False] * len(negative)
+    density = book.dictionary.statistics.density if book.dictionary.statistics else None
+    ranked = sorted(
+        contrast_texts(pair, [*positive, *negative], marks),
+        # Few texts leave many ties, of which the rarest feature says most.
+        key=lambda one: (-one.auroc, 0.0 if density is None else float(density[one.feature])),
+    )[:MOST_FOUND]
+    return [
+        asdict(book.brief(found.feature)) | {"auroc_texts": found.auroc, "low": found.low, "high": found.high}
+        for found in ranked
+    ]

@@ -46,6 +46,8 @@ HEADERS = {
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
 }
 MOST_SESSIONS = 1024
+MOST_OF_ONE = 32
+"""Sessions of one token, so that nobody ends those of others by logging in again and again."""
 LONGEST = 12 * 3600.0
 """Seconds after which a person logs in again."""
 UNUSED = 2 * 3600.0
@@ -69,8 +71,11 @@ class PageSessions:
         return len(self._held)
 
     def begin(self, token: str) -> str:
-        """Begin a session; its number. Beyond so many the one unused for longest ends."""
+        """Begin a session; its number. Beyond so many, of this token or of all, the one unused for longest ends."""
         number, now = secrets.token_urlsafe(32), self._now()
+        mine = [key for key, (held, _, _) in self._held.items() if held == token]
+        for key in mine[: len(mine) + 1 - MOST_OF_ONE]:
+            del self._held[key]
         self._held[_hash(number)] = token, now, now
         while len(self._held) > MOST_SESSIONS:
             self._held.popitem(last=False)

@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import math
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
+
 from monitor import __version__
 from monitor.errors import BadRequest, InputError, NotFound, Violation
 from monitor.http.calls import Exchange
 from monitor.http.fields import Fields
 from monitor.http.page.resources import PageResources
+from monitor.lab.pair import Pair
 from monitor.lab.readings import PairReader
-from monitor.policy.files.lock import CURVE, LockModel
+from monitor.policy.files.lock import CURVE, LockedRule, LockModel
 from monitor.policy.files.lock_folders import lock_path, pair_folders
 from monitor.policy.files.resolve import resolve
 from monitor.policy.files.source import Source, read_source
 from monitor.policy.files.yaml_document import MAX_BYTES, PolicyProblems, Problem, read_document, read_text
+from monitor.policy.fit.lengths import EDGES
 from monitor.policy.policy import Policy, Rule
 from monitor.policy.policyset import PolicySet
 from monitor.policy.rules.explain import Explanation, explain
 from monitor.policy.schema.policy import FILE, NAME
+from monitor.policy.schema.threshold import thresholds_by_length
 from monitor.records import Mode, Phase
 from monitor.rpc.access import roles
 from monitor.rpc.wire.problems import Problems
@@ -59,6 +67,7 @@ class PagePolicies:
                 "context": parts.runtime.context,
                 "digests": asdict(now.digests),
                 "features": resources.book.dictionary.autoencoder.features if resources.book else None,
+                "inspects": resources.inspects,
                 "generates": settings.max_running > 0,
                 "caller_clamps": settings.caller_clamps,
                 "saves": resources.overlay is not None,
@@ -71,7 +80,7 @@ class PagePolicies:
                 "http_listen": settings.http_listen,
                 "rules": [list(names) for names in resources.scores(now).rules],
                 "policies": [_shown(policy) for policy in now.policies.policies],
-                "costs": resources.costs,
+                "costs": await asyncio.to_thread(resources.costs),
             }
         )
 
@@ -95,8 +104,9 @@ class PagePolicies:
         name, text, texts, phase = await self._draft(exchange)
         if not texts:
             raise BadRequest(Violation("texts", "is empty; write at least one text"))
+        pair = self._resources.reading
         self._resources.charge(texts)
-        await exchange.json(await self._resources.work(lambda: self._tried(name, text, texts, phase)))
+        await exchange.json(await self._resources.work(lambda: self._tried(pair, name, text, texts, phase)))
 
     async def save(self, exchange: Exchange) -> None:
         """`POST /api/drafts/save`: write a draft without problems into the overlay."""
@@ -144,13 +154,15 @@ class PagePolicies:
             return [_problem(one) for one in error.problems]
         return []
 
-    def _tried(self, name: str, text: str, texts: tuple[str, ...], phase: Phase) -> dict[str, Any]:
+    def _tried(
+        self, pair: Pair, name: str, text: str, texts: tuple[str, ...], phase: Phase
+    ) -> dict[str, Any]:
         try:
             with self._workspace(name, text) as path:
                 policy = self._resolved(path)
         except PolicyProblems as error:
             return {"problems": [_problem(one) for one in error.problems], "results": []}
-        reader, plan = PairReader(self._resources.pair), PolicySet((policy,), "").watch
+        reader, plan = PairReader(pair), PolicySet((policy,), "").watch
         results = []
         for one in texts:
             ids, readings = reader.watched(reader.ids(one), plan)
@@ -195,6 +207,7 @@ class PagePolicies:
             "draft": path is not None and path.parent != self._resources.folder,
             "false_positives": list(source.model.metadata.false_positives) if source is not None else [],
             "evaluation": self._resources.evaluation(name),
+            "costs": self._resources.costs().get(name, []),
             "lock": _locked(source.lock) if source is not None and source.lock is not None else None,
         }
 
@@ -292,6 +305,7 @@ def _locked(lock: LockModel) -> dict[str, Any]:
                 "benign_rate": rule.benign_rate,
                 "benign_texts": rule.benign_texts,
                 "caught": rule.caught,
+                "multiples": _multiples(rule),
             }
             for name, rule in lock.rules.items()
         },
@@ -308,6 +322,28 @@ def _locked(lock: LockModel) -> dict[str, Any]:
             "negative_rate": card.negative_rate,
         },
     }
+
+
+def _multiples(rule: LockedRule) -> list[float] | None:
+    """How far each held-out positive of a rule comes, as a multiple of the threshold at its length, in order.
+
+    So a rule whose thresholds are all multiplied by such a number still catches those from there on. None where the
+    lock does not hold the scores.
+    """
+    if rule.held_out is None:
+        return None
+    scores = np.frombuffer(base64.b64decode(rule.held_out), "<f4").astype(np.float64)
+    thresholds = _by_length(thresholds_by_length(rule.threshold))
+    if not len(scores) or len(scores) % len(thresholds) or min(thresholds) <= 0:
+        return None
+    highest = (scores.reshape(-1, len(thresholds)) / thresholds).max(axis=1)
+    return [round(float(one), 4) for one in sorted(np.maximum(highest, 0.0))]
+
+
+def _by_length(pairs: Iterable[tuple[int | None, float]]) -> list[float]:
+    """The threshold of each range of lengths for which a lock holds scores."""
+    known = [(math.inf if up_to is None else up_to, value) for up_to, value in pairs]
+    return [next(value for up_to, value in known if up_to >= edge) for edge in (*EDGES, math.inf)]
 
 
 def _explained(found: Explanation, spelt: list[str]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
 from urllib.parse import parse_qs
@@ -50,12 +50,17 @@ class PageResources:
         self.overlay = Overlay(settings.page_overlay) if settings.page_overlay is not None else None
         runtime = parts.runtime
         self.runtime = runtime if isinstance(runtime, Runtime) else None
-        """None where the engine shows only what policies watch."""
+        """None where nothing is known of the dictionary besides what policies watch."""
         self._scores: tuple[InForce, TokenScores] | None = None
+
+    @property
+    def inspects(self) -> bool:
+        """True where all features of a text can be read; else only those that policies watch."""
+        return self.runtime is not None and self.runtime.inspects
 
     @cached_property
     def book(self) -> FeatureBook | None:
-        """The features of the dictionary; None where the engine shows only what policies watch."""
+        """The features of the dictionary, by name; None where nothing is known of them."""
         if self.runtime is None:
             return None
         dictionary = self.runtime.dictionary
@@ -64,11 +69,18 @@ class PageResources:
 
     @cached_property
     def pair(self) -> Pair:
-        """Model and dictionary, for reading texts beside the requests. Raises NotFound as `need_book`."""
+        """Model and dictionary. Raises NotFound as `need_book`."""
         if self.runtime is None:
             raise NotFound("this engine reads no features besides those that policies watch")
         chosen = chosen_pair(self.settings.pair, self.settings.model, self.settings.dictionary)
         return served_pair(self.runtime, chosen.name(self.runtime.model_digest))
+
+    @property
+    def reading(self) -> Pair:
+        """Model and dictionary, for reading texts beside the requests. NotFound where the engine cannot."""
+        if not self.inspects:
+            raise NotFound("this engine reads no features besides those that policies watch")
+        return self.pair
 
     @cached_property
     def running(self) -> Running:
@@ -113,9 +125,11 @@ class PageResources:
         """The folders in which measurements of policies are looked for."""
         return [self.folder, *([self.overlay.folder] if self.overlay is not None else [])]
 
-    @cached_property
     def costs(self) -> dict[str, list[dict[str, Any]]]:
-        """By policy, what its clamps were measured to cost on this pair, by target; from `costs/NAME.cost.json`."""
+        """By policy, what its clamps were measured to cost on this pair, by target; from `costs/NAME.cost.json`.
+
+        Blocks. Reports of another model or dictionary are left out.
+        """
         here = (self.parts.runtime.model_digest, self.parts.runtime.dictionary_digest)
         found = {}
         for path in (path for folder in self._measured for path in sorted(folder.glob("costs/*.cost.json"))):
@@ -130,19 +144,35 @@ def _costs(points: Any) -> Iterator[dict[str, float]]:
     for point in points if isinstance(points, list) else ():
         if isinstance(point, dict) and point.get("way") == OWN:
             numbers = {key: point.get(key) for key in ("strength", "perplexity_ratio", "kl")}
-            if all(isinstance(value, int | float) and math.isfinite(value) for value in numbers.values()):
-                yield cast("dict[str, float]", numbers)
+            if all(map(_finite, numbers.values())):
+                further = {key: _share(point.get(key)) for key in ("change", "right_change")}
+                yield cast("dict[str, float]", numbers | {k: v for k, v in further.items() if v is not None})
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _share(found: Any) -> float | None:
+    """The value of a share with its interval; None where there is none."""
+    value = found.get("value") if isinstance(found, dict) else None
+    return value if _finite(value) else None
 
 
 def _record(path: Path, keys: set[str]) -> dict[str, Any] | None:
     """A report of a measurement, as its command writes it; None where the file is something else, or not there."""
     try:
-        if path.stat().st_size > LARGEST_REPORT:
-            return None
-        found = json.loads(path.read_text(encoding="utf-8"))
+        there = path.stat()
+        found = _read(path, there.st_mtime_ns, there.st_size, there.st_ino)
     except (OSError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) and keys <= found.keys() else None
+
+
+@lru_cache(maxsize=64)
+def _read(path: Path, _changed: int, size: int, _node: int) -> Any:
+    """The JSON in a file as it was at that change: whoever opens a view asks for it again."""
+    return json.loads(path.read_text(encoding="utf-8")) if size <= LARGEST_REPORT else None
 
 
 def query(exchange: Exchange) -> Mapping[str, list[str]]:

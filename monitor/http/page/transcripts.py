@@ -44,7 +44,7 @@ class PageTranscripts:
                 "verdict": verdicts.verdict(found.verdict),
                 "features": None,
             }
-            if resources.runtime is not None and Role.INSPECT in roles.caller.get().roles and strip.ids:
+            if resources.inspects and Role.INSPECT in roles.caller.get().roles and strip.ids:
                 content["features"] = all_features(await inspected(resources, strip.ids))
         await exchange.json(content)
 

@@ -34,7 +34,37 @@ _CRASHED = Decision(action=Action.BLOCK, failure=Failure.RULE_ERROR)
 _log = structlog.get_logger(__name__)
 
 
-class Scorer:
+class ScoredPasses:
+    """Counts of the passes over texts, and of those in which some text could not be scored."""
+
+    def __init__(self) -> None:
+        self._passes = self._unscored = self._clean = 0
+
+    def passes(self) -> int:
+        """Passes that ended since the start, well or not. Every chunk of a long text is one."""
+        return self._passes
+
+    def unscored_passes(self) -> int:
+        """Passes since the start of which some row could not be scored."""
+        return self._unscored
+
+    def clean_passes(self) -> int:
+        """Passes in a row, up to the last one, of which every row was scored."""
+        return self._clean
+
+    def _count(self, unscored: bool) -> None:
+        """Count a pass that ended."""
+        self._passes += 1
+        self._unscored += unscored
+        self._clean = 0 if unscored else self._clean + 1
+
+    def _fell(self) -> None:
+        """A text could not be run: no pass in a row is clean."""
+        self._unscored += 1
+        self._clean = 0
+
+
+class Scorer(ScoredPasses):
     """Runs scoring passes on its own thread. `submit` and `cancel` may be called from any thread."""
 
     def __init__(
@@ -46,6 +76,7 @@ class Scorer:
         batch_tokens: int | None = None,
         waiting: int = 1024,
     ) -> None:
+        super().__init__()
         self._loaded, self._bank, self._tap = loaded, bank, tap
         self.chunks = Chunks(loaded, tap.site, batch_tokens)
         """The passes, for whoever else reads texts at the tapped layer."""
@@ -58,8 +89,6 @@ class Scorer:
         self._wake = threading.Condition()
         self._stopping = self._ended = False
         self._running = 0
-        self._passes = self._clean = 0
-        self._unscored = 0
         self._thread = threading.Thread(target=self._loop, name="scorer", daemon=True)
 
     def start(self) -> None:
@@ -114,18 +143,6 @@ class Scorer:
     def running(self) -> int:
         """Texts in the pass that runs now, and the one that runs in chunks."""
         return self._running
-
-    def passes(self) -> int:
-        """Passes that ended since the start, well or not. Every chunk of a long text is one."""
-        return self._passes
-
-    def unscored_passes(self) -> int:
-        """Passes since the start of which some row could not be scored."""
-        return self._unscored
-
-    def clean_passes(self) -> int:
-        """Passes in a row, up to the last one, of which every row was scored."""
-        return self._clean
 
     def healthy(self) -> bool:
         """True where the thread runs."""
@@ -259,35 +276,34 @@ class Scorer:
                 self._fail(part.text, error)
         self._deliver(over)
 
-    def _count(self, unscored: bool) -> None:
-        """Count a pass that ended."""
-        self._passes += 1
-        self._unscored += unscored
-        self._clean = 0 if unscored else self._clean + 1
-
     def _fail(self, text: Scoring, error: Exception) -> None:
         """End a text that could not be run."""
         _log.error("a text could not be scored", request_id=text.request_id, error=type(error).__name__)
-        self._unscored += 1
-        self._clean = 0
+        self._fell()
         self._deliver([(text, text.failed(error))])
 
     def _deliver(self, outcomes: Sequence[tuple[Scoring, ScoreOutcome]]) -> None:
         """Hand over texts that have ended, to each of those who submitted them at once."""
-        by_taker: dict[Done, list[tuple[str, ScoreOutcome]]] = {}
-        for text, outcome in outcomes:
+        for text, _ in outcomes:
             text.let_go()
-            by_taker.setdefault(text.done, []).append((text.request_id, outcome))
-        for done, mine in by_taker.items():
-            try:
-                done(mine)
-            except Exception as error:  # noqa: BLE001  (whoever takes outcomes ends neither the scorer nor others)
-                _log.error("outcomes of a pass were not taken", error=type(error).__name__)
+        hand_over(outcomes)
 
     def _end_waiting(self, error: MonitorError) -> None:
         with self._wake:
             rest, self._waiting = list(self._waiting), deque()
         self._deliver([(text, text.unfinished(error)) for text in rest])
+
+
+def hand_over(outcomes: Sequence[tuple[Scoring, ScoreOutcome]]) -> None:
+    """Give the outcomes of texts that have ended to those who submitted them, to each of them at once."""
+    by_taker: dict[Done, list[tuple[str, ScoreOutcome]]] = {}
+    for text, outcome in outcomes:
+        by_taker.setdefault(text.done, []).append((text.request_id, outcome))
+    for done, mine in by_taker.items():
+        try:
+            done(mine)
+        except Exception as error:  # noqa: BLE001  (whoever takes outcomes ends neither the scorer nor others)
+            _log.error("outcomes of a pass were not taken", error=type(error).__name__)
 
 
 @dataclass(slots=True, eq=False)

@@ -275,8 +275,7 @@ class StreamScorer(Scorer):
 
     def _fail_stream(self, stream: _ReadStream, error: Exception) -> None:
         _log.error("a stream could not be read", request_id=stream.job.request_id, error=type(error).__name__)
-        self._unscored += 1
-        self._clean = 0
+        self._fell()
         self._deliver_streams([(stream, stream.ended(error))])
 
     def _deliver_streams(self, found: Sequence[tuple[_ReadStream, StreamRead]]) -> None:

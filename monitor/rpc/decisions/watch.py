@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import OrderedDict
+from collections.abc import Hashable
 from itertools import islice
 from pathlib import Path
 
@@ -19,6 +21,8 @@ from monitor.v1 import monitor_pb2 as pb
 
 _CHUNK = 256
 """Number of records that are read from the log at a time, on a thread."""
+_KEPT = 64
+"""Messages that are kept for the streams that are still to send them."""
 _BEFORE_THE_END = 5.0
 """A stream ends itself this many seconds before the longest call is over; its client then calls again."""
 
@@ -30,6 +34,7 @@ class DetectionWatch:
         """`folder` is that of the log, None without one; `longest` is how many seconds a call may take."""
         self._ledger, self._folder = ledger, folder
         self._longest = max(longest - _BEFORE_THE_END, longest / 2)
+        self._messages = _Messages()
 
     async def serve(self, request: pb.WatchDetectionsRequest, context: Context) -> None:
         """Send records until the client leaves, the server stops, or the call has lasted as long as calls may."""
@@ -39,7 +44,7 @@ class DetectionWatch:
         with self._ledger.feed.subscribe(wanted.wants) as live:
             # Send headers at once, so that the client knows that its stream has begun.
             await context.send_initial_metadata(())
-            missed = 0
+            missed, kind = 0, wanted.kind
             if wanted.after is not None:
                 last, missed = await self._catch_up(wanted, live, context, last, deadline)
             while (left := deadline - time.monotonic()) > 0:
@@ -48,9 +53,8 @@ class DetectionWatch:
                     return
                 seq, record = found
                 if seq > last or not seq:  # Others were sent from the log already.
-                    await context.write(
-                        decisions.response(self._at(seq), record, wanted, missed + live.dropped)
-                    )
+                    key = kind, missed + live.dropped
+                    await context.write(self._messages.made(record, key, self._at(seq), wanted))
 
     def _at(self, seq: int) -> Cursor | None:
         """The place of a record in the log; None where it has no number."""
@@ -109,6 +113,25 @@ class DetectionWatch:
         return after, missed
 
 
+class _Messages:
+    """The messages of the newest records: made once for all streams that want the same of them."""
+
+    def __init__(self) -> None:
+        self._made: OrderedDict[Hashable, tuple[DecisionRecord, pb.WatchDetectionsResponse]] = OrderedDict()
+
+    def made(
+        self, record: DecisionRecord, key: tuple[Hashable, int], at: Cursor | None, wanted: WatchFilter
+    ) -> pb.WatchDetectionsResponse:
+        """The message of a record for streams of this kind that missed so many; not to be changed."""
+        place = id(record), key
+        held = self._made.get(place)
+        if held is None or held[0] is not record:
+            held = self._made[place] = record, decisions.response(at, record, wanted, key[1])
+            if len(self._made) > _KEPT:
+                self._made.popitem(last=False)
+        return held[1]
+
+
 def _decision(content: dict[str, object]) -> DecisionRecord | None:
     """The record in a line of the log; None for lines of other kinds and for schemas that are not known."""
     if content.get("kind") != KIND:
@@ -122,6 +145,7 @@ def _decision(content: dict[str, object]) -> DecisionRecord | None:
 async def _next(live: Subscription, seconds: float) -> tuple[int, DecisionRecord] | None:
     """The next record; None at the end of the feed or after `seconds`."""
     try:
-        return await asyncio.wait_for(live.next(), seconds)
+        async with asyncio.timeout(seconds):
+            return await live.next()
     except TimeoutError:
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -63,6 +63,11 @@ class WatchFilter:
     """Whether requests that could not be scored in full are wanted."""
     after: Cursor | None
     """The record after which to begin; None for live records only."""
+
+    @property
+    def kind(self) -> Hashable:
+        """Equal for filters that let the same through."""
+        return self.policies, self.minimum, self.shadow, self.unknown
 
     def detections(self, record: DecisionRecord) -> tuple[Detection, ...]:
         """The detections of a record that pass the filter."""

@@ -373,19 +373,23 @@ class _Bound(Protocol):
         """By name."""
 
 
-def session_and_labels(message: _Bound, path: str, problems: Problems) -> tuple[str, dict[str, str]]:
-    """The session id (empty for none) and the labels of an input. Adds wrong ones to `problems`."""
+def session_and_labels(
+    message: _Bound, path: str, problems: Problems, *, prefix: str = "", session: str = "session_id"
+) -> tuple[str, dict[str, str]]:
+    """The session id (empty for none) and the labels of an input. Adds wrong ones to `problems`.
+
+    `prefix` stands before the names of both fields, `session` is that of the session.
+    """
+    at_labels = f"{path}.{prefix}labels"
     if len(message.session_id) > LONGEST_SESSION:
-        problems.add(f"{path}.session_id", f"is longer than {LONGEST_SESSION} characters")
+        problems.add(f"{path}.{prefix}{session}", f"is longer than {LONGEST_SESSION} characters")
     if len(message.labels) > MOST_LABELS:
-        problems.add(f"{path}.labels", f"has more than {MOST_LABELS} labels; write fewer")
+        problems.add(at_labels, f"has more than {MOST_LABELS} labels; write fewer")
         return message.session_id, {}
     labels = dict(message.labels)
     for name, value in labels.items():
         if not _NAME.fullmatch(name):
-            problems.add(
-                f"{path}.labels", "a name must be 1 to 64 letters, digits, `_`, `.` or `-`, no digit first"
-            )
+            problems.add(at_labels, "a name must be 1 to 64 letters, digits, `_`, `.` or `-`, no digit first")
         if len(value) > LONGEST_LABEL:
-            problems.add(f"{path}.labels", f"a value is longer than {LONGEST_LABEL} characters")
+            problems.add(at_labels, f"a value is longer than {LONGEST_LABEL} characters")
     return message.session_id, labels

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from prometheus_client import REGISTRY, CollectorRegistry, Gauge
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from monitor.telemetry.metrics.families import Families
+from monitor.telemetry.metrics.families import NAMESPACE, Families
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,3 +203,17 @@ class HealthMetrics:
     def self_test(self, check: str, passed: bool) -> None:
         """Set the result of one check at load; `check` is one of `monitor.model.selftest.result.CHECKS`."""
         self._self_test.labels(check).set(float(passed))
+
+
+def watched_gauge(registry: CollectorRegistry = REGISTRY) -> Gauge:
+    """Of vLLM's API server: 1 where its engine was started with the monitor's worker and scheduler, else 0.
+
+    `registry` is by default the one whose metrics vLLM serves. Of several API servers the lowest value counts.
+    """
+    return Gauge(
+        "vllm_watched",
+        "1 where the engine of this vLLM runs under the monitor, 0 where it was to and does not.",
+        namespace=NAMESPACE,
+        registry=registry,
+        multiprocess_mode="min",
+    )

@@ -1,14 +1,19 @@
 """Alerts over real HTTP."""
 
+import asyncio
 import json
+import re
 import threading
 import time
+from dataclasses import replace
 
 import httpx2 as httpx
 import pytest
 
+from monitor.http.page import alerts
 from monitor.http.page.alerts import _benign, _by_hour
 from monitor.policy.files.benign import read_benign_texts
+from monitor.rpc.wire import decisions as wire
 from monitor.telemetry.decisions import record
 from tests.http.page.conftest import DEADLINE, faked
 from tests.telemetry.decisions.test_record import RECORD
@@ -171,7 +176,133 @@ def test_the_present_policies_say_of_a_decision_what_they_said(everything):
     assert (again["differs"], again["stronger"]) == (False, 0)
     fired = [(d["policy"], d["rule"]) for d in again["verdict"]["detections"]]
     assert fired == [(d["policy"], d["rule"]) for d in asked["verdict"]["detections"]]
-    assert not any(e.get("text") for d in again["verdict"]["detections"] for e in d["evidence"])
+    seen = {token["position"]: token["text"] for token in asked["tokens"]}
+    for verdict in (one, again["verdict"]):
+        evidence = [token for found in verdict["detections"] for token in found["evidence"]]
+        assert evidence
+        assert all(token["text"] == seen[token["position"]] for token in evidence)
     assert everything.post(f"/api/alerts/{number}/mark", {}).json()["saved"]
     marked = read_benign_texts(everything.overlay / "policies" / "benign" / "marked.jsonl")
     assert marked[-1].messages == tuple(turns)
+
+
+@pytest.mark.slow
+def test_evidence_of_which_the_log_holds_no_text_is_known_by_its_feature(everything, monkeypatch):
+    """The text was masked, so that other tokens come out of it than ran."""
+    asked = everything.post("/api/transcript", {"text": SEEKS}).json()
+    feed = Listening(everything, "/api/alerts?recent=500")
+    wait_for(lambda: any(one["request_id"] == asked["request_id"] for one in feed.records))
+    number = next(one["record"] for one in feed.records if one["request_id"] == asked["request_id"])
+    feed.stop()
+    real = alerts._read_record
+
+    def masked(folder, wanted):
+        content = real(folder, wanted)
+        content["text"]["prompt"] = f"[name] {content['text']['prompt']}"
+        return content
+
+    monkeypatch.setattr(alerts, "_read_record", masked)
+    one = everything.get(f"/api/alerts/{number}").json()
+    evidence = [token for found in one["detections"] for token in found["evidence"] if token.get("readings")]
+    assert evidence
+    for token in evidence:
+        feature = token["readings"][0]["feature"]
+        assert "text" not in token
+        assert token["label"] == (
+            everything.get(f"/api/features/{feature}").json()["label"] or f"feature {feature}"
+        )
+
+
+class Browser:
+    """An exchange that notes what is sent, and holds it up until `reads` is set."""
+
+    def __init__(self):
+        self.sent, self.reads = [], asyncio.Event()
+        self.reads.set()
+
+    async def raw_event(self, event):
+        await self.reads.wait()
+        self.sent.append(event.decode())
+
+
+def messages(count):
+    wanted = wire.watched(wire.request((), shadow=True, unknown=True, after=None))
+    return [wire.response(None, replace(RECORD, request_id=f"r{n}"), wanted, 0) for n in range(count)]
+
+
+def ids_in(sent):
+    return re.findall(r'"request_id":"(r\d+)"', "".join(sent))
+
+
+def test_records_that_come_together_are_sent_together_and_in_order(monkeypatch):
+    monkeypatch.setattr(alerts, "GATHERED", 0.05)
+
+    async def run():
+        browser = Browser()
+        sink = alerts._Sink(browser, alerts._Events())
+        for message in messages(20):
+            await sink.write(message)
+        assert ids_in(browser.sent) == ["r0"]
+        await asyncio.wait_for(asyncio.shield(sink._later), DEADLINE)
+        assert len(browser.sent) == 2
+        await sink.write(messages(21)[-1])
+        await sink.flush()
+        sink.close()
+        assert ids_in(browser.sent) == [f"r{n}" for n in range(21)]
+
+    asyncio.run(run())
+
+
+def test_a_browser_that_reads_slowly_holds_up_its_own_feed(monkeypatch):
+    monkeypatch.setattr(alerts, "_ENCODED", 4)
+
+    async def run():
+        browser = Browser()
+        sink = alerts._Sink(browser, alerts._Events())
+        browser.reads.clear()
+        begun = asyncio.create_task(sink.write(messages(1)[0]))
+        await asyncio.sleep(0)
+        further = [asyncio.create_task(sink.write(message)) for message in messages(10)[1:]]
+        await asyncio.sleep(0.01)
+        assert not any(task.done() for task in (begun, *further))
+        browser.reads.set()
+        await asyncio.gather(begun, *further)
+        await sink.flush()
+        sink.close()
+        assert ids_in(browser.sent) == [f"r{n}" for n in range(10)]
+
+    asyncio.run(run())
+
+
+def test_a_message_is_written_out_once_for_all_feeds(monkeypatch):
+    made, real = [], wire.as_json
+    monkeypatch.setattr(wire, "as_json", lambda message: made.append(message) or real(message))
+    events, found = alerts._Events(), messages(alerts._ENCODED + 1)
+    assert len({events.of(found[0]) for _ in range(50)}) == len(made) == 1
+    for message in found:
+        events.of(message)
+    assert len(made) == len(found)
+    assert len(events._made) == alerts._ENCODED
+
+
+@pytest.mark.slow
+def test_judging_by_text_is_charged_as_reading_it_is(everything, monkeypatch):
+    asked = everything.post("/api/transcript", {"text": SEEKS}).json()
+    feed = Listening(everything, "/api/alerts?recent=500")
+    wait_for(lambda: any(one["request_id"] == asked["request_id"] for one in feed.records))
+    number = next(one["record"] for one in feed.records if one["request_id"] == asked["request_id"])
+    feed.stop()
+    charged, real = [], alerts._read_record
+
+    def without_readings(folder, wanted):
+        content = real(folder, wanted)
+        del content["readings"]
+        return content
+
+    monkeypatch.setattr(alerts.PageResources, "charge", lambda _, texts: charged.extend(texts))
+    assert everything.post(f"/api/alerts/{number}/replay", {}).json()["differs"] is False
+    assert not charged
+    monkeypatch.setattr(alerts, "_read_record", without_readings)
+    again = everything.post(f"/api/alerts/{number}/replay", {}).json()
+    assert again["differs"] is False, "a scored text is read without the beginning of an answer"
+    assert SEEKS in charged[0]

@@ -263,6 +263,10 @@ def test_alerts_arrive_and_are_judged_again_and_marked(watched, everything, tiny
     assert tab.get_by_text(TALK["messages"][0]["content"]).is_visible()
     tab.get_by_role("button", name="Judge it again").click()
     tab.locator("#main").get_by_text("The same decision.").wait_for()
+    texts = {token["position"]: token["text"].strip() for token in asked["tokens"]}
+    (rested, *_) = asked["verdict"]["detections"][0]["evidence"]
+    named = f"{texts[rested['position']]} {rested['score']:.2f}"
+    sync_api.expect(tab.locator("[aria-live] .badge", has_text=named).first).to_be_visible()
     tab.get_by_role("button", name="Mark as false positive").click()
     tab.get_by_text("Saved to policies/benign/marked.jsonl").wait_for()
     assert asked["request_id"] in (tiny.overlay / "policies" / "benign" / "marked.jsonl").read_text()
@@ -295,6 +299,52 @@ def test_policies_are_shown_and_drafts_edited_tried_and_saved(watched, tiny):
     assert (tiny.overlay / "policies" / "of-a-browser.yaml").read_text() == area.input_value()
     tab.get_by_role("link", name="of-a-browser").click()
     tab.get_by_text("It is not in force.").wait_for()
+
+
+def test_the_slider_of_false_positives_tells_its_thresholds_and_suppression_its_cost(
+    watched, everything, tiny
+):
+    costs = tiny.overlay / "costs"
+    costs.mkdir()
+    digests = everything.get("/api/about").json()["digests"]
+    point = {
+        "way": "policy",
+        "strength": -0.5,
+        "perplexity_ratio": 1.02,
+        "kl": 0.059,
+        "change": {"value": -0.22},
+    }
+    of_this = {"policy": "power-seeking", "points": [point], **digests}
+    (costs / "power-seeking.cost.json").write_text(json.dumps(of_this))
+    (costs / "deception.cost.json").write_text(
+        json.dumps(of_this | {"policy": "deception", "model": "sha256:other"})
+    )
+
+    def scored(route):
+        """The answer as it is where the lock holds how far held-out positives come."""
+        found = route.fetch().json()
+        (rule,) = found["lock"]["rules"].values()
+        rule["multiples"] = [n / 50 for n in range(1, 101)]
+        route.fulfill(json=found)
+
+    watched.tab.route("**/api/policies/power-seeking", scored)
+    tab = watched.open("policies/power-seeking")
+    stands = tab.locator("li", has_text="Threshold of stated")
+    sync_api.expect(stands).to_contain_text("as written")
+    tab.get_by_label("False-positive rate").press("End")
+    sync_api.expect(stands).to_contain_text(re.compile(r"about 0\.\d+ to 16 tokens, .*beyond \(× 0\.\d\d\)"))
+    paid = tab.get_by_role("region", name="What suppression costs")
+    assert paid.locator("tbody tr > *").all_inner_texts() == [
+        "-0.50 × maximum",
+        "-22.0 %",
+        "–",
+        "+2.0 %",
+        "0.059",
+    ]
+    tab = watched.open("policies/deception")
+    tab.get_by_text("sae-monitor policy cost deception").wait_for()
+    tab.get_by_label("False-positive rate").press("End")
+    tab.get_by_text("its lock lacks the scores").wait_for()
 
 
 def test_everything_can_be_reached_by_keyboard(watched):

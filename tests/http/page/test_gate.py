@@ -55,6 +55,16 @@ def test_sessions_are_bounded_and_can_be_ended(monkeypatch):
     assert held.token(first) is None
 
 
+def test_who_logs_in_again_and_again_ends_nobody_elses_session(monkeypatch):
+    monkeypatch.setattr(gate, "MOST_SESSIONS", 5)
+    monkeypatch.setattr(gate, "MOST_OF_ONE", 3)
+    held = PageSessions()
+    other = held.begin("another")
+    mine = [held.begin("mine") for _ in range(9)]
+    assert held.token(other) == "another"
+    assert [held.token(one) for one in mine] == [None] * 6 + ["mine"] * 3
+
+
 def test_every_answer_has_the_headers(fake, guarded):
     for page, path in (
         (fake, "/"),

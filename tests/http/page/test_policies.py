@@ -1,8 +1,12 @@
 """Policies and drafts over real HTTP."""
 
+import numpy as np
 import pytest
 
+from monitor.http.page.policies import _multiples
 from monitor.policy.files.loader import read_folder
+from monitor.policy.files.lock import LockedRule, packed
+from monitor.policy.fit.lengths import EDGES
 from monitor.policy.policyset import PolicySet
 from monitor.records import Action
 from monitor.rpc.assembly import bundled_policies
@@ -148,3 +152,17 @@ def test_examples_from_other_folders_are_not_read(fake, tmp_path):
         done = page.post("/api/drafts/save", draft(text)).json()
     assert not done["saved"]
     assert "cannot be '../../../etc/passwd.jsonl'" in str(done["problems"])
+
+
+def test_how_far_positives_come_is_told_as_multiples_of_the_thresholds():
+    lengths = [{"up_to": 48, "threshold": 2.0}, {"up_to": None, "threshold": 4.0}]
+    # Three texts: one ends before the second range, one is strongest beyond 48 tokens, one reaches nothing.
+    scores = np.full((3, len(EDGES) + 1), -np.inf, np.float32)
+    scores[0, :1], scores[1, [0, 3]], scores[2, :] = 3.0, (1.0, 8.0), -1.0
+    fields = {"threshold": lengths, "pooling": {"kind": "max"}, "benign_rate": 0.01, "benign_texts": 100}
+    rule = LockedRule.model_validate(fields | {"held_out": packed(scores)})
+    assert _multiples(rule) == [0.0, 1.5, 2.0]
+    assert _multiples(LockedRule.model_validate(fields)) is None
+    assert _multiples(LockedRule.model_validate(fields | {"held_out": packed(scores[:, :1])})) is None
+    negative = fields | {"threshold": -1.0, "held_out": packed(scores)}
+    assert _multiples(LockedRule.model_validate(negative)) is None

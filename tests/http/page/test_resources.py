@@ -6,7 +6,9 @@ from types import SimpleNamespace
 import pytest
 
 from monitor.errors import BadRequest
+from monitor.http.page import resources
 from monitor.http.page.resources import PageResources, number, one, query
+from monitor.model.runtime import Runtime
 from tests.http.page.conftest import faked
 
 
@@ -30,6 +32,7 @@ def test_numbers_are_whole_and_in_their_range(text):
 
 def report(policy="deception", **changes):
     point = {"way": "policy", "strength": -1.0, "perplexity_ratio": 1.05, "kl": 0.1}
+    point |= {"change": {"value": -0.2}, "right_change": {"value": None}}
     other, odd = point | {"way": "zero ablation"}, point | {"kl": float("nan")}
     digests = {"model": "sha256:" + "a" * 64, "dictionary": "sha256:" + "b" * 64}
     return {"policy": policy, "points": [point, other, odd, 3]} | digests | changes
@@ -42,9 +45,13 @@ def test_costs_of_this_pair_are_told_and_of_no_other(tmp_path):
     (costs / "weapons.cost.json").write_text(json.dumps(report("weapons", model="sha256:" + "d" * 64)))
     (costs / "broken.cost.json").write_text("{")
     (costs / "other.cost.json").write_text("[]")
+    known = {"strength": -1.0, "perplexity_ratio": 1.05, "kl": 0.1, "change": -0.2}
     with faked(page_overlay=tmp_path) as page:
-        found = page.get("/api/about").json()["costs"]
-    assert found == {"deception": [{"strength": -1.0, "perplexity_ratio": 1.05, "kl": 0.1}]}
+        assert page.get("/api/about").json()["costs"] == {"deception": [known]}
+        assert page.get("/api/policies/deception").json()["costs"] == [known]
+        (costs / "deception.cost.json").write_text(json.dumps(report(dictionary="sha256:" + "d" * 64)))
+        assert page.get("/api/about").json()["costs"] == {}
+        assert page.get("/api/policies/deception").json()["costs"] == []
 
 
 def test_measurements_on_unseen_texts_are_those_of_this_pair(tmp_path):
@@ -54,17 +61,54 @@ def test_measurements_on_unseen_texts_are_those_of_this_pair(tmp_path):
         "policies": "sha256:" + "c" * 64,
     }
     now = SimpleNamespace(digests=SimpleNamespace(**digests))
-    resources = PageResources.__new__(PageResources)
-    resources.folder, resources.overlay = tmp_path, None
-    resources.parts = SimpleNamespace(active=SimpleNamespace(now=now))
-    assert resources.evaluation("a") is None
+    mine = PageResources.__new__(PageResources)
+    mine.folder, mine.overlay = tmp_path, None
+    mine.parts = SimpleNamespace(active=SimpleNamespace(now=now))
+    assert mine.evaluation("a") is None
     rows = [{"policy": "a", "x": 1}, {"policy": "b", "x": 2}]
     found = {"digests": digests, "sources": rows, "rates": rows}
     (tmp_path / "evaluation.json").write_text(json.dumps(found))
-    assert resources.evaluation("a") == {"sources": rows[:1], "rates": rows[:1], "same": True}
+    assert mine.evaluation("a") == {"sources": rows[:1], "rates": rows[:1], "same": True}
     (tmp_path / "evaluation.json").write_text(
         json.dumps(found | {"digests": digests | {"policies": "other"}})
     )
-    assert resources.evaluation("a")["same"] is False
+    assert mine.evaluation("a")["same"] is False
     (tmp_path / "evaluation.json").write_text(json.dumps(found | {"digests": digests | {"model": "other"}}))
-    assert resources.evaluation("a") is None
+    assert mine.evaluation("a") is None
+
+
+@pytest.mark.slow
+def test_an_engine_that_cannot_inspect_says_so_and_does_the_rest(everything, monkeypatch):
+    """As inside vLLM: labels and cards are there, and no text is read with all features."""
+    monkeypatch.setattr(Runtime, "inspects", False)
+    about = everything.get("/api/about").json()
+    assert about["inspects"] is False
+    assert about["features"] > 0
+    events = everything.chat("Who are you?")
+    assert events[-1]["event"] == "end"
+    read = everything.post("/api/transcript", {"text": "Who are you?"}).json()
+    assert read["features"] is None
+    assert read["tokens"]
+    for path, body in (
+        ("/api/features/examples", {"with": ["a text"], "without": []}),
+        ("/api/drafts/try", {"name": "a", "text": "a", "texts": ["a text"]}),
+    ):
+        refused = everything.post(path, body)
+        assert refused.status_code == 404
+        assert "this engine reads no features besides those" in refused.json()["error"]["message"]
+    assert everything.get("/api/features/5").json()["feature"] == 5
+    assert everything.get("/api/policies/power-seeking").json()["lock"]["card"]
+
+
+def test_a_report_is_read_once_as_long_as_it_stays_the_same(tmp_path, monkeypatch):
+    path, parsed, real = tmp_path / "deception.cost.json", [], json.loads
+    monkeypatch.setattr(resources.json, "loads", lambda text: parsed.append(text) or real(text))
+    path.write_text(json.dumps(report()))
+    for _ in range(3):
+        assert resources._record(path, {"policy"})["policy"] == "deception"
+    assert len(parsed) == 1
+    path.write_text(json.dumps(report("another")))
+    assert resources._record(path, {"policy"})["policy"] == "another"
+    monkeypatch.setattr(resources, "LARGEST_REPORT", 10)
+    path.write_text(json.dumps(report("a third")))
+    assert resources._record(path, {"policy"}) is None

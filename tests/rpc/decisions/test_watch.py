@@ -10,6 +10,7 @@ import pytest
 
 from monitor.policy.policyset import PolicySet
 from monitor.records import Action, Mode
+from monitor.rpc.wire import decisions
 from monitor.telemetry.decisions import writer
 from monitor.telemetry.decisions.folder import LogState, segments
 from monitor.telemetry.decisions.reader import read
@@ -325,3 +326,23 @@ def test_wrong_filters_are_named():
         for wrong in ({"policies": [""]}, {"minimum_severity": 9}):
             with fails("INVALID_ARGUMENT"):
                 next(served.stub.WatchDetections(pb.WatchDetectionsRequest(**wrong), timeout=DEADLINE))
+
+
+def test_a_record_is_written_out_once_for_all_streams_that_want_the_same(monkeypatch):
+    made, real = [], decisions.response
+
+    def counted(*args):
+        made.append(args)
+        return real(*args)
+
+    monkeypatch.setattr(decisions, "response", counted)
+    with serving() as served, ExitStack() as open_streams:
+        alike = [open_streams.enter_context(watching(served)) for _ in range(5)]
+        other = open_streams.enter_context(watching(served, include_unknown=True))
+        served.score("lie")
+        events = [watcher.next() for watcher in (*alike, other)]
+        served.score("lie")
+        later = [watcher.next() for watcher in (*alike, other)]
+    assert len(made) == 4
+    assert len({event.request_id for event in events}) == len({event.request_id for event in later}) == 1
+    assert events[0].request_id != later[0].request_id

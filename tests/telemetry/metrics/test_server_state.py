@@ -2,10 +2,15 @@
 
 import math
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, generate_latest
 
 from monitor.telemetry.metrics.families import Families
-from monitor.telemetry.metrics.server_state import HealthMetrics, QueueCollector, SessionCollector
+from monitor.telemetry.metrics.server_state import (
+    HealthMetrics,
+    QueueCollector,
+    SessionCollector,
+    watched_gauge,
+)
 from tests.telemetry.metrics.measured import full, value
 
 
@@ -88,3 +93,11 @@ def test_what_is_not_known_is_no_number():
     health.skipped(True)
     assert (value("self_test_passed", check="loss"), value("self_test_passed", check="norm")) == (1, 0)
     assert value("self_test_skipped") == 1
+
+
+def test_a_server_says_that_it_is_not_watched_until_it_is():
+    registry = CollectorRegistry()
+    gauge = watched_gauge(registry)
+    assert b"sae_monitor_vllm_watched 0.0" in generate_latest(registry)
+    gauge.set(1)
+    assert b"sae_monitor_vllm_watched 1.0" in generate_latest(registry)

@@ -129,7 +129,7 @@ export class ChatView {
     if (this.measure.key.startsWith("feature:")) options.push([this.measure.key, this.measure.name]);
     const pick = select(options, this.measure.key, (key) => this.shadeBy(key.startsWith("policy:") ? byRules(this.about, key.slice(7)) : key === "rules" ? byRules(this.about) : this.measure));
     show(this.shades, field("Shade tokens by", pick),
-      this.about.features !== null && this.about.roles.includes("inspect") ? finder("or by a feature", (one) => this.shadeBy(byFeature(one.feature))) : null);
+      this.about.inspects && this.about.roles.includes("inspect") ? finder("or by a feature", (one) => this.shadeBy(byFeature(one.feature))) : null);
     show(this.legend, legend(this.measure));
   }
 

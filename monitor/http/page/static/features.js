@@ -36,7 +36,8 @@ export class FeaturesView {
     h("button", { class: "primary" }, "Compare"));
     this.element = h("div", { class: "two wide" },
       h("div", { class: "stack" }, h("h1", {}, "Features"),
-        h("p", { class: "muted" }, `${about.features.toLocaleString("en")} features of the dictionary`), search, examples, this.results),
+        h("p", { class: "muted" }, `${about.features.toLocaleString("en")} features of the dictionary`), search,
+        about.inspects ? examples : h("p", { class: "muted" }, "This engine reads the features that policies watch, and no others: texts cannot be compared here."), this.results),
       this.detail);
   }
 

@@ -3,7 +3,7 @@
 import { get, post } from "./api.js";
 import { bars, curves, key, recallAt } from "./charts.js";
 import { button, failed, field, h, number, percent, reveal, say, scroller, select, several, show } from "./dom.js";
-import { badge, featureLink, meter } from "./readings.js";
+import { badge, costView, featureLink, meter } from "./readings.js";
 
 const METHODS = { policy: "this policy", features: "features", combined: "features and probe", probe: "probe, per token", linear_probe: "linear probe", difference_of_means: "difference of means", bag_of_words: "bag of words", random_features: "random features" };
 const DRAWN = ["policy", "probe", "features", "bag_of_words", "random_features"];
@@ -95,7 +95,8 @@ export class PoliciesView {
         h("p", {}, policy.description), policy.note ? h("p", { class: "note" }, policy.note) : null] : h("p", { class: "muted" }, "It is not in force."),
         one.false_positives.length ? [h("h3", {}, "Known false positives"), h("ul", {}, one.false_positives.map((text) => h("li", {}, text)))] : null),
       policy ? this.rules(policy, one.lock) : null,
-      one.lock?.card ? this.card(one.lock) : policy ? h("p", { class: "muted" }, "Its lock has no card: nothing was measured.") : null,
+      policy?.clamps.length ? h("section", { class: "card" }, h("h2", {}, "What suppression costs"), costView(one.name, one.costs)) : null,
+      one.lock?.card ? this.card(policy, one.lock) : policy ? h("p", { class: "muted" }, "Its lock has no card: nothing was measured.") : null,
       one.evaluation ? this.evaluation(one.evaluation) : null,
       this.editor(one.name, one.text));
   }
@@ -131,11 +132,12 @@ export class PoliciesView {
     policy.clamps.length ? h("p", { class: "muted" }, `Suppression holds ${several(policy.clamps.length, "feature")} at ${number(policy.clamps[0].target)} of their maxima, ${policy.clamps_always ? "always" : "once a rule has fired"}.`) : null);
   }
 
-  card(lock) {
+  card(policy, lock) {
     const { card, rates } = lock;
     const named = DRAWN.filter((name) => card.curves[name]).map((name) => [METHODS[name], card.curves[name]]);
     const chart = h("div");
     const told = h("p", { "aria-live": "polite" });
+    const stands = h("ul", { class: "rows", "aria-live": "polite" });
     const asked = Object.values(lock.rules)[0]?.asked_rate ?? 0.01;
     const steps = rates.filter((rate) => rate > 0);
     const range = h("input", { type: "range", min: 0, max: 100, step: 0.1, on: { input: () => move() } });
@@ -146,12 +148,13 @@ export class PoliciesView {
       const recall = recallAt(rates, card.curves.policy, rate);
       range.setAttribute("aria-valuetext", percent(rate, 1));
       told.textContent = `Where ${percent(rate, 1)} of benign texts fire (${Math.round(10000 * rate)} of 10,000), ${percent(recall)} of the held-out positives are caught; as written it asks for ${percent(asked, 1)}, which catches ${percent(recallAt(rates, card.curves.policy, asked))}.`;
+      show(stands, thresholdsAt(policy, lock, rate, asked));
       show(chart, curves("Recall against false positives", rates, named, rate));
     };
     if (card.curves.policy) move();
     return h("section", { class: "card" }, h("h2", {}, "What was measured"),
       h("p", { class: "muted" }, `Cross-validation over ${several(card.groups, "group")} of its own examples: ${card.positive} positive, ${card.negative} negative, ${card.hard_negative} look-alikes. Fires by topic alone on ${percent(card.negative_rate)} of its negatives.`),
-      card.curves.policy ? [field("False-positive rate", range), told, chart, key(named.map(([name]) => name))] : null,
+      card.curves.policy ? [field("False-positive rate", range), told, stands, chart, key(named.map(([name]) => name))] : null,
       scroller("Methods beside each other", h("table", {}, h("thead", {}, h("tr", {}, ["method", "AUROC", "recall at 1 %", "look-alikes, AUROC"].map((name) => h("th", { scope: "col" }, name)))),
         h("tbody", {}, Object.entries(card.methods).map(([name, one]) => h("tr", {}, h("th", { scope: "row" }, METHODS[name] ?? name), h("td", { class: "mono" }, `${number(one.auroc)} (${number(one.auroc_low)}–${number(one.auroc_high)})`), h("td", { class: "mono" }, `${percent(one.recall)} (${percent(one.recall_low)}–${percent(one.recall_high)})`), h("td", { class: "mono" }, one.hard_auroc === null ? "–" : number(one.hard_auroc))))))));
   }
@@ -166,6 +169,23 @@ export class PoliciesView {
     if (!about.roles.includes("inspect")) return h("section", { class: "card" }, h("h2", {}, "As written"), h("pre", { class: "mono", tabindex: 0 }, text));
     return new Editor(about, name, text, () => this.opened()).element;
   }
+}
+
+const byLength = (lengths, times) => lengths.map(([upTo, value]) => `${number(value * times, 4)}${lengths.length > 1 ? ` ${upTo === null ? "beyond" : `to ${upTo} tokens`}` : ""}`).join(", ");
+
+/** The thresholds that a false-positive rate stands for: those that catch as many of the held-out positives. */
+function thresholdsAt(policy, lock, rate, asked) {
+  const { rates, card } = lock;
+  return (policy?.rules ?? []).filter((rule) => lock.rules[rule.name]).map((rule) => {
+    const { multiples, caught } = lock.rules[rule.name];
+    const lengths = rule.lengths.length ? rule.lengths : [[null, rule.threshold]];
+    const head = h("span", { class: "grow" }, `Threshold of ${rule.name}`);
+    if (Math.abs(Math.log(rate / asked)) < 0.01) return h("li", {}, head, h("span", { class: "mono" }, `${byLength(lengths, 1)}, as written`));
+    if (!multiples?.length || caught === null) return h("li", {}, head, h("span", { class: "muted" }, `${byLength(lengths, 1)} as written; for other rates its lock lacks the scores that policy fit writes into it`));
+    const wanted = caught + recallAt(rates, card.curves.policy, rate) - recallAt(rates, card.curves.policy, asked);
+    const times = multiples[Math.max(0, Math.min(multiples.length - 1, Math.round((1 - wanted) * multiples.length)))];
+    return h("li", {}, head, h("span", { class: "mono" }, `about ${byLength(lengths, times)} (× ${number(times)})`));
+  });
 }
 
 /** A policy's text with line numbers, its problems at their lines, and texts to try it on. */

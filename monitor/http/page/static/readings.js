@@ -1,7 +1,7 @@
 // What is shown of a token, a verdict and a feature, wherever they stand.
 
 import { brief, briefs } from "./api.js";
-import { button, h, number, percent, several, show } from "./dom.js";
+import { button, h, number, percent, scroller, several, show } from "./dom.js";
 
 const SHOWN = 8;
 
@@ -43,7 +43,7 @@ export async function tokenPanel(panel, token, about, actions) {
       meter(share, 4), h("span", { class: "mono" }, `${number(share)} ×`)))) : null,
     h("h3", {}, token.features ? "Strongest features" : "Watched features that are active"),
     found.length ? list : h("p", { class: "muted" }, "none"),
-    token.features ? null : h("p", { class: "muted" }, about.features === null
+    token.features ? null : h("p", { class: "muted" }, !about.inspects
       ? "This engine shows the features that policies watch, and no others."
       : about.roles.includes("inspect") ? "All features come with the end of the answer."
       : "All features need the role inspect."),
@@ -99,8 +99,25 @@ export function detectionView(one, jump) {
         ? one.conditions.map((part) => `${part.name} ${number(part.score)} of ${number(part.threshold)}`).join(", ")
         : `score ${number(one.score, 3)}, threshold ${number(one.threshold, 3)}`),
     one.evidence?.length ? h("div", { class: "chips" }, "evidence ", one.evidence.map((part) => jump
-      ? button(part.text?.trim() || `token ${part.position}`, () => jump(part.position), { class: "small evidence", title: `token ${part.position}, score ${number(part.score)}` })
-      : badge(`${part.text?.trim() || `token ${part.position}`} ${number(part.score)}`))) : null);
+      ? button(evidenceName(part), () => jump(part.position), { class: "small evidence", title: `token ${part.position}, score ${number(part.score)}` })
+      : h("span", { class: "badge", title: `token ${part.position}` }, `${evidenceName(part)} ${number(part.score)}`))) : null);
+}
+
+/** A token that a detection rests on: its text; where the log holds none, what its strongest feature is called. */
+const evidenceName = (part) => part.text?.trim() || (part.label ? `token ${part.position} (${part.label})` : `token ${part.position}`);
+
+/** What a policy's suppression was measured to do and to cost, by target; or which command measures it. */
+export function costView(policy, points) {
+  if (!points?.length) {
+    return h("p", { class: "muted" }, "What its suppression costs was not measured on this pair. ",
+      h("code", {}, `sae-monitor policy cost ${policy} -o OVERLAY/costs`), " measures it.");
+  }
+  const change = (value, digits = 1) => (value === undefined ? "–" : `${value > 0 ? "+" : ""}${percent(value, digits)}`);
+  return scroller("What suppression costs", h("table", {},
+    h("thead", {}, h("tr", {}, ["held at", "unsafe answers", "minimal pairs", "benign perplexity", "KL, nats per token"].map((name) => h("th", { scope: "col" }, name)))),
+    h("tbody", {}, [...points].sort((a, b) => b.strength - a.strength).map((one) => h("tr", {}, h("th", { scope: "row", class: "mono" }, `${number(one.strength)} × maximum`),
+      h("td", { class: "mono" }, change(one.change)), h("td", { class: "mono" }, change(one.right_change)),
+      h("td", { class: "mono" }, change(one.perplexity_ratio - 1)), h("td", { class: "mono" }, number(one.kl, 3)))))));
 }
 
 export const evidenceOf = (verdict) => (verdict.detections ?? []).flatMap((one) => (one.evidence ?? []).map((part) => part.position));

@@ -110,7 +110,7 @@ export class Steering {
   damage(one) {
     const points = one.policy ? this.about.costs[one.policy] : undefined;
     if (!points?.length) {
-      if (one.policy) return "What this costs was not measured on this pair (policy cost).";
+      if (one.policy) return `What this costs was not measured on this pair; sae-monitor policy cost ${one.policy} measures it.`;
       return Math.abs(one.target) > 2 ? "So far from its ordinary range the text may fall apart." : null;
     }
     const near = points.reduce((a, b) => (Math.abs(b.strength - one.target) < Math.abs(a.strength - one.target) ? b : a));

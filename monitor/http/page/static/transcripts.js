@@ -154,7 +154,7 @@ export class TranscriptsView {
         found.features ? finder("Add a feature", ({ feature }) => {
           this.features = [...new Set([...this.features, feature])];
           this.draw();
-        }) : h("p", { class: "muted" }, this.about.features === null ? "This engine shows the features that policies watch, and no others." : "All features need the role inspect."),
+        }) : h("p", { class: "muted" }, !this.about.inspects ? "This engine shows the features that policies watch, and no others." : "All features need the role inspect."),
         chosen.length ? [lines("Readings of features over tokens", chosen.slice(0, DRAWN), found.tokens.length, found.turns, 1), key(chosen.slice(0, DRAWN).map((one) => one.name)),
           heat("Readings of features, as heat", chosen, found.tokens.length, READING_LEVELS, jump)] : null,
         h("div", { class: "chips" }, this.features.map((feature) => button(`Remove ${feature}`, () => {
