@@ -111,7 +111,7 @@ class PolicyFit:
         reader.tell = progress
         progress(f"reading {len(self.texts.learnt) + len(self.texts.aside)} benign texts")
         inputs = _inputs(reader, self.texts, self.kinds)
-        beside = _beside(inputs, self.texts, self.kinds)
+        beside = _beside(reader, inputs, self.texts, self.kinds)
         made: list[LockModel] = []
         failed: list[str] = []
         for number, source in enumerate(self.sources, 1):
@@ -165,17 +165,22 @@ def _recorded(
     return lock.model_copy(update={"reference": held})
 
 
-def _beside(inputs: Inputs, texts: BenignTexts, kinds: Mapping[str, Kind]) -> ReadTexts:
-    """The benign texts that lie beside the policies, as far as the fit has read them; `kinds` names them all."""
+def _beside(reader: PairReader, inputs: Inputs, texts: BenignTexts, kinds: Mapping[str, Kind]) -> ReadTexts:
+    """The benign texts of `benign.jsonl`, which `kinds` names; those that the fit has not met are read now."""
     parts = [(texts.learnt, inputs.benign, inputs.benign_readings)]
     if inputs.aside_readings is not None:
         parts.append((texts.aside, inputs.aside, inputs.aside_readings))
     met: list[Document] = []
     read: list[TextReadings] = []
+    left = dict(kinds)
     for own, documents, readings in parts:
-        rows = [row for row, text in enumerate(own) if text in kinds]
+        rows = [row for row, text in enumerate(own) if left.pop(text, None) is not None]
         met += [documents[row] for row in rows]
         read += [readings.take(np.asarray(rows))] if rows else []
+    if left:
+        others = [one_occurrence(text, kind, turns=reader.takes_turns) for text, kind in left.items()]
+        met += others
+        read.append(reader.read(others))
     return ReadTexts(met, join_texts(read) if read else TextReadings.empty())
 
 

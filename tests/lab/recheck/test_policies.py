@@ -20,6 +20,8 @@ from monitor.rpc.assembly import bundled_policies
 
 pytestmark = pytest.mark.slow
 NAME = "power-seeking"
+FEATURED = "model-identity"
+"""A policy whose detector reads features."""
 HOLDS, STALE, DEGRADED, INCONCLUSIVE = (
     RecheckVerdict.HOLDS,
     RecheckVerdict.STALE,
@@ -43,11 +45,11 @@ def scaled(pair: Pair, by: float) -> Pair:
 
 
 def shuffled(pair: Pair) -> Pair:
-    """Every feature reads the direction of another."""
-    encoder = pair.dictionary.autoencoder.encoder
-    order = torch.randperm(len(encoder), generator=torch.Generator().manual_seed(0))
+    """Every token is embedded as another one is, so that neither features nor probes find what they learnt."""
+    embedded = pair.loaded.model.get_input_embeddings().weight
+    order = torch.randperm(len(embedded), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        encoder.copy_(encoder[order].clone())
+        embedded.copy_(embedded[order].clone())
     return pair
 
 
@@ -60,6 +62,16 @@ def noisy(pair: Pair) -> Pair:
     return pair
 
 
+def shelved(folder: Path, name: str) -> Path:
+    """One shipped policy with its lock for the pair `tiny`, and the shipped benign texts."""
+    source = bundled_policies()
+    for path in (*source.glob(f"{name}.*"), *source.glob(f"locks/tiny/{name}.*"), source / "benign.jsonl"):
+        target = folder / path.relative_to(source)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def pair() -> Pair:
     return open_pair(device="cpu")
@@ -68,13 +80,7 @@ def pair() -> Pair:
 @pytest.fixture(scope="module")
 def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One shipped policy, with the shipped benign texts."""
-    folder = tmp_path_factory.mktemp("policies")
-    for path in (*bundled_policies().rglob(f"{NAME}.*"), bundled_policies() / "benign.jsonl"):
-        if path.suffix != ".md" and path.suffix != ".png":
-            target = folder / path.relative_to(bundled_policies())
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(path, target)
-    return folder
+    return shelved(tmp_path_factory.mktemp("policies"), NAME)
 
 
 @pytest.fixture(scope="module")
@@ -214,16 +220,20 @@ def test_another_digest_does_not_matter_and_is_said_and_written(
     assert lock(folder).reference == held, "what it was fitted to stays what it is compared with"
 
 
-def test_changed_maxima_are_a_difference_of_the_pair(folder: Path, pair: Pair, base: PairScores) -> None:
+def test_changed_maxima_are_a_difference_of_the_pair(tmp_path: Path, pair: Pair) -> None:
+    folder = shelved(tmp_path, FEATURED)
+    scores = Rechecker(folder).scores(pair, silent)
+    Rechecker(folder).record(pair, scores)
     path = next(folder.rglob("*.lock.yaml"))
     first = lock(folder).features[0].maximum
     path.write_text(path.read_text().replace(f"maximum: {first}", f"maximum: {first / 2:.5g}", 1))
-    one = only(Rechecker(folder).compare(pair, base))
+    one = only(Rechecker(folder).compare(pair, scores))
     assert [change.part for change in one.differs] == ["maxima"]
     assert one.verdict is HOLDS
 
 
-def test_what_cannot_be_scored_is_said(folder: Path, pair: Pair) -> None:
+def test_what_cannot_be_scored_is_said(tmp_path: Path, pair: Pair) -> None:
+    folder = shelved(tmp_path, FEATURED)
     path = next(folder.rglob("*.lock.yaml"))
     index = lock(folder).features[0].index
     path.write_text(path.read_text().replace(f"index: {index}\n", "index: 999999\n", 1))

@@ -96,10 +96,10 @@ def as_nobody(*command):
 
 @pytest.mark.slow
 def test_a_server_says_what_to_set_and_other_commands_work():
-    refused = as_nobody("serve", "--metrics-listen=127.0.0.1:0")
+    refused = as_nobody("serve", "--pair", "tiny", "--metrics-listen=127.0.0.1:0")
     assert refused.returncode == 2
     assert f"runs as user {NOBODY}, which has no home" in refused.stderr
     assert "Traceback" not in refused.stderr
-    scored = as_nobody("score", "hello there")
+    scored = as_nobody("score", "--pair", "tiny", "hello there")
     assert scored.returncode == 0, scored.stderr
     assert "Traceback" not in scored.stderr
