@@ -31,7 +31,7 @@ async def check_with_sae_monitor(
             return RailOutcome.block(reason=found.get("blocked_reason") or "the text violates a policy")
         # Such as to change the text, which these rails do not: it is no answer of a sae-monitor.
         raise ValueError("no action that is known")
-    except Exception as error:  # whatever it is, the text was not checked
+    except Exception as error:  # noqa: BLE001  whatever it is, the text was not checked
         # The error's own text may quote the request.
         _log.error("sae-monitor gave no answer (%s)", type(error).__name__)
         if settings.get("on_unreachable", "closed") == "open":
