@@ -24,10 +24,11 @@ from monitor.lab.pair import open_pair
 from monitor.lab.policies import running_of
 from monitor.lab.readings import PairReader
 from monitor.policy.files.loader import read_folder
-from monitor.policy.files.occurrences import Document, Kind, kind_called, one_occurrence
+from monitor.policy.files.occurrences import Document, kind_called, one_occurrence
+from monitor.policy.files.occurrences import Kind as Occurrence
 from monitor.policy.files.source import Source
 from monitor.policy.fit.baselines import bag_of_words, difference_of_means
-from monitor.policy.fit.choice import DetectorChoice
+from monitor.policy.fit.choice import KINDS, DetectorChoice, Kind
 from monitor.policy.fit.cross_validation import folds, scale_of
 from monitor.policy.fit.detectors import Detector, Recipe, learn
 from monitor.policy.fit.metrics import ResampledSeparation, Truth, difference, measure_all
@@ -116,9 +117,11 @@ def main(
     reader = PairReader(opened)
     given = open_data(data, manifest=manifest)
     turns = reader.takes_turns
-    calm = [one_occurrence(text, Kind.STATEMENT, turns=turns) for text in benign_texts(folder, ()).learnt]
+    calm = [
+        one_occurrence(text, Occurrence.STATEMENT, turns=turns) for text in benign_texts(folder, ()).learnt
+    ]
     asked = [
-        one_occurrence(text, Kind.REQUEST, turns=turns)
+        one_occurrence(text, Occurrence.REQUEST, turns=turns)
         for texts in given.requests(requests).values()
         for text in texts
     ]
@@ -221,11 +224,11 @@ def _scores(rows: FitRows, rest: Indices, held: Indices, seed: int) -> dict[str,
         middle, spread = scale_of(detector, POOLING, rows, rest)
         return np.asarray((POOLING.score(detector.tokens(rows.read, held)) - middle) / spread)
 
-    def chosen(kind: str) -> Floats:
-        return pooled(detectors.detector(DetectorChoice(kind, FEATURES)))  # type: ignore[arg-type]
+    def chosen(kind: Kind) -> Floats:
+        return pooled(detectors.detector(DetectorChoice(kind, FEATURES)))
 
     return {
-        **{kind: chosen(kind) for kind in ("features", "probe", "combined")},
+        **{kind: chosen(kind) for kind in KINDS},
         "difference_of_means": difference_of_means(means[rest], y, importance, means[held]),
         "bag_of_words": bag_of_words(texts, y, importance, [rows.texts[i] for i in held]),
     }

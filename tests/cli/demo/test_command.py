@@ -104,7 +104,7 @@ def test_holds_on_the_default_pair(run):
     ],
 )
 def test_the_script_is_that_of_the_pair(flags, name):
-    assert _pair_named(*flags) == (name or "")
+    assert _pair_named(*flags) == name
     script = script_of(name)
     assert script.slider is not None
     assert script.slider.must_show is bool(name)
