@@ -108,3 +108,17 @@ def test_the_script_is_that_of_the_pair(flags, name):
     script = script_of(name)
     assert script.slider is not None
     assert script.slider.must_show is bool(name)
+
+
+def test_steering_opens_the_pair_that_is_named(run, monkeypatch):
+    opened = []
+
+    def steer(console, pair, asked, sizes, output):
+        return ExitCode.CLEAN
+
+    monkeypatch.setattr(
+        "monitor.cli.demo.command.opened_pair", lambda *_, **more: opened.append(more["pair_name"])
+    )
+    monkeypatch.setattr("monitor.cli.demo.command.demonstrations.steer", steer)
+    assert run("demo", "--steer", "paris", "--pair", "smollm2").exit_code == 0
+    assert opened == ["smollm2"]
