@@ -320,14 +320,14 @@ def test_the_slider_of_false_positives_tells_its_thresholds_and_suppression_its_
         json.dumps(of_this | {"policy": "deception", "model": "sha256:other"})
     )
 
-    def scored(route):
-        """The answer as it is where the lock holds how far held-out positives come."""
+    def unscored(route):
+        """The answer as it is where the lock does not hold how far held-out positives come."""
         found = route.fetch().json()
-        (rule,) = found["lock"]["rules"].values()
-        rule["multiples"] = [n / 50 for n in range(1, 101)]
+        for rule in found["lock"]["rules"].values():
+            rule.pop("multiples", None)
         route.fulfill(json=found)
 
-    watched.tab.route("**/api/policies/power-seeking", scored)
+    watched.tab.route("**/api/policies/deception", unscored)
     tab = watched.open("policies/power-seeking")
     stands = tab.locator("li", has_text="Threshold of stated")
     sync_api.expect(stands).to_contain_text("as written")
