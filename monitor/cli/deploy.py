@@ -1,4 +1,4 @@
-"""`sae-monitor deploy`: the monitoring files that come with the package, written out for an operator to use."""
+"""`sae-monitor deploy`: the operator's files that come with the package, written out to be used."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from monitor.cli.show.words import counted
 from monitor.errors import InputError
 
 deploy_app = typer.Typer(
-    no_args_is_help=True, add_completion=False, help="Write the files that monitor a server."
+    no_args_is_help=True, add_completion=False, help="Write the files that an operator needs."
 )
 
 PARTS = (
@@ -25,6 +25,8 @@ PARTS = (
     "grafana/dashboards",
     "grafana/provisioning",
     "systemd",
+    "envoy",
+    "nemo",
     "runbook.md",
 )
 """Files and folders below `deploy/` that are exported."""
@@ -39,12 +41,14 @@ What to do with them:
   alertmanager/alertmanager.yml      routes and inhibitions; put your own receivers in
   grafana/dashboards/*.json          import them; grafana/provisioning does so at every start of Grafana
   systemd/sae-monitor.service        a unit for a server in /opt/sae-monitor
+  envoy/envoy.yaml                   Envoy before your inference server, with `sae-monitor guard --envoy` behind it
+  nemo/                              a configuration of NeMo Guardrails whose rails ask a sae-monitor
   runbook.md                         what to do at each alert"""
 
 
 @deploy_app.callback()
 def deploy() -> None:
-    """Write the files that monitor a server: Prometheus rules, alert routes and dashboards."""
+    """Write the files that an operator needs: Prometheus rules, alert routes, dashboards, gateways."""
 
 
 @deploy_app.command()
@@ -62,7 +66,10 @@ def export(
         ),
     ] = "runbook.md",
 ) -> None:
-    """Write Prometheus rules, Alertmanager routes, Grafana dashboards, a systemd unit and the runbook to a folder.
+    """Write what goes beside a server to a folder: what watches it, what runs it, and gateways that ask it.
+
+    These are Prometheus rules, Alertmanager routes, Grafana dashboards, a systemd unit, the runbook, and
+    configurations of Envoy and NeMo Guardrails.
 
     The files match the metrics of this version of the server. If a file exists and differs, nothing is written and the
     exit code is 2, unless --overwrite is given.
@@ -105,6 +112,8 @@ def _files(name: str, place: Traversable) -> Iterator[tuple[str, Traversable]]:
         yield name, place
         return
     for child in sorted(place.iterdir(), key=lambda found: found.name):
+        if child.name == "__pycache__":  # of a checkout
+            continue
         yield from _files(f"{name}/{child.name}", child)
 
 

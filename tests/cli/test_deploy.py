@@ -11,6 +11,9 @@ def test_files_are_written_and_said(run, tmp_path):
     for name in names:
         assert str(tmp_path / "a/b" / name) in done.stdout
     assert f"{len(names)} files written" in done.stdout
+    assert {name.split("/")[0] for name in names} == {
+        *("prometheus", "alertmanager", "grafana", "systemd", "envoy", "nemo", "runbook.md")
+    }
 
 
 def test_the_same_again_changes_nothing(run, tmp_path):
