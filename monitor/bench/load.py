@@ -1,7 +1,8 @@
 """Many `Score` calls to a real server: `python -m monitor.bench.load`.
 
-The server is `sae-monitor serve` in its own process; calls go over gRPC at a fixed concurrency. The checks are: no call
-is lost, none fails, the server's own counter agrees, and its memory does not grow. The exit code is 1 where one fails.
+The server is `sae-monitor serve` in its own process, with the pair `tiny` unless SAE_MONITOR_PAIR names another; calls
+go over gRPC at a fixed concurrency. The checks are: no call is lost, none fails, the server's own counter agrees, and
+its memory does not grow. The exit code is 1 where one fails.
 """
 
 from __future__ import annotations
@@ -73,12 +74,14 @@ def main(
 def serving(environment: Mapping[str, str] | None = None) -> Iterator[tuple[psutil.Process, str, str]]:
     """Run a server process on free loopback ports; gives the process, its gRPC address and its metrics address.
 
-    `environment` is added to this process's environment variables.
+    `environment` is added to this process's environment variables. The pair is `tiny` where neither names one, because
+    what is measured is the service, not the model.
     """
     address, metrics = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
     command = [sys.executable, "-m", "monitor", "serve", "--listen", address, "--metrics-listen", metrics]
     with tempfile.TemporaryDirectory() as folder:
-        told = {**os.environ, "SAE_MONITOR_DECISION_LOG": f"{folder}/decisions", **(environment or {})}
+        usual = {"SAE_MONITOR_PAIR": "tiny"}
+        told = {**usual, **os.environ, "SAE_MONITOR_DECISION_LOG": f"{folder}/decisions", **(environment or {})}
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=told)
         try:
             _wait_until_serving(process, address)
