@@ -17,6 +17,7 @@ from monitor.policy.policyset import PolicySet
 from monitor.rpc.access.roles import Role
 from monitor.rpc.assembly import assemble
 from monitor.rpc.server import Server, run_in_background
+from tests.http.page.tabs import chromium
 from tests.rpc.conftest import settings
 from tests.rpc.fake import FakeRuntime, policies
 from tests.rpc.secured import Callers
@@ -80,6 +81,12 @@ def faked(chosen: PolicySet | None = None, **changes: Any) -> Iterator[Paged]:
     server = Server(settings(**options), FakeRuntime(chosen.watch), chosen, page=PageDoor)
     with run_in_background(server, 5.0) as addresses:
         yield Paged(addresses.page, addresses.grpc, "fake", overlay=changes.get("page_overlay"))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

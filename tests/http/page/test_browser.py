@@ -1,18 +1,11 @@
-"""The page in a real browser: Chromium, driven by Playwright, over the bundled pair.
-
-Needs Debian's `chromium` (or what CHROMIUM says) and the Python package `playwright`; AXE names the file axe.min.js of
-the npm package `axe-core`.
-"""
+"""The page in a real browser, over the pair `tiny`; `tests.http.page.tabs` says what that needs."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,23 +15,28 @@ from monitor.policy.policyset import PolicySet
 from monitor.records import Action
 from monitor.v1 import monitor_pb2 as pb
 from tests.http.page.conftest import Paged, faked
+from tests.http.page.tabs import (
+    AXE,
+    CHROMIUM,
+    DEADLINE,
+    NEEDS,
+    Watched,
+    fits,
+    nothing_serious,
+    picture,
+    read,
+    send,
+)
 from tests.rpc.fake import policies, policy
 
 sync_api = pytest.importorskip(
     "playwright.sync_api", reason="needs the package playwright: pip install playwright", exc_type=ImportError
 )
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 pytestmark = [
     pytest.mark.real,
     pytest.mark.slow,
-    pytest.mark.skipif(
-        not CHROMIUM, reason="needs Chromium: apt-get install chromium, or CHROMIUM=/its/path"
-    ),
+    pytest.mark.skipif(not CHROMIUM, reason=NEEDS),
 ]
-DEADLINE = 60_000
-"""Milliseconds; far more than anything here takes."""
-SETTLED = 700
-"""Milliseconds in which a view draws what it has asked for. A feed of events is never idle, so none waits for that."""
 SCRIPT = '<img src=x onerror="alert(1)"><script>alert(2)</script>'
 TALK = {
     "messages": [
@@ -52,45 +50,6 @@ TALK = {
 VIEWS = ("chat", "features/2508", "transcripts", "alerts", "policies/power-seeking")
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        args = ["--no-sandbox"] if os.geteuid() == 0 else []
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=args)
-        yield running
-        running.close()
-
-
-class Watched:
-    """A tab of the browser, and what went wrong in it."""
-
-    def __init__(self, browser: Any, url: str, **options: Any) -> None:
-        sizes = {"viewport": {"width": 1400, "height": 900}} | options
-        self.context = browser.new_context(permissions=["clipboard-read", "clipboard-write"], **sizes)
-        self.context.set_default_timeout(DEADLINE)
-        self.tab, self.url = self.context.new_page(), url
-        self.wrong: list[str] = []
-        self.tab.on("dialog", lambda found: (self.wrong.append(f"dialog {found.message}"), found.dismiss()))
-        self.tab.on("pageerror", lambda found: self.wrong.append(f"error {found}"))
-        self.tab.on("console", lambda said: self.wrong.append(said.text) if said.type == "error" else None)
-        self.tab.on("request", lambda asked: self._own(asked.url))
-
-    def _own(self, url: str) -> None:
-        if not url.startswith((self.url, "blob:")):
-            self.wrong.append(f"loaded {url}")
-
-    def open(self, view: str = "") -> Any:
-        self.tab.goto(f"{self.url}/#{view}")
-        return self.tab
-
-    def log_in(self, token: str) -> Any:
-        self.tab.goto(self.url)
-        self.tab.get_by_label("Token").fill(token)
-        self.tab.get_by_role("button", name="Log in").click()
-        self.tab.get_by_role("heading", name="Chat", exact=True).wait_for()
-        return self.tab
-
-
 @pytest.fixture
 def watched(browser: Any, tiny: Paged) -> Iterator[Watched]:
     """A tab of a caller with all roles, in which nothing may go wrong."""
@@ -100,18 +59,6 @@ def watched(browser: Any, tiny: Paged) -> Iterator[Watched]:
     yield made
     made.context.close()
     assert made.wrong == []
-
-
-def send(tab: Any, text: str) -> None:
-    tab.get_by_label("Message", exact=True).fill(text)
-    tab.get_by_role("button", name="Send").click()
-    tab.get_by_role("button", name="Stop").wait_for(state="hidden")
-
-
-def read(tab: Any, *rows: Any) -> None:
-    tab.get_by_label("Paste a conversation").fill("\n".join(json.dumps(row) for row in rows))
-    tab.get_by_role("button", name="Read", exact=True).click()
-    tab.locator("#main").get_by_text("transcripts read" if len(rows) > 1 else "transcript read").wait_for()
 
 
 def copied(tab: Any, name: str) -> str:
@@ -397,7 +344,6 @@ def test_no_script_can_be_put_into_the_page(watched):
 def test_every_view_fits_and_axe_finds_nothing_serious(browser, tiny, width, theme):
     made = Watched(browser, tiny.url, viewport={"width": width, "height": 900}, color_scheme=theme)
     tab = made.log_in(tiny.callers.tokens["all"])
-    axe = os.environ.get("AXE")
     for view in VIEWS:
         made.open(view)
         tab.get_by_role("heading", level=1).wait_for()
@@ -412,21 +358,10 @@ def test_every_view_fits_and_axe_finds_nothing_serious(browser, tiny, width, the
             tab.get_by_role("heading", name=re.compile("^Decision")).wait_for()
         if "/" in view:
             tab.locator(".detail .card").first.wait_for()
-        tab.wait_for_timeout(SETTLED)
-        over = tab.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-        assert over <= 0, f"{view} is {over} pixels wider than a screen of {width}"
-        if axe:
-            tab.evaluate(Path(axe).read_text(encoding="utf-8"))
-            found = tab.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
-            serious = [
-                (one["id"], [node["html"][:160] for node in one["nodes"][:3]])
-                for one in found
-                if one["impact"] in ("serious", "critical")
-            ]
-            assert serious == [], view
-        if folder := os.environ.get("SCREENSHOTS"):
-            name = view.partition("/")[0]
-            tab.screenshot(path=f"{folder}/{name}-{width}-{theme}.png", full_page=True)
+        fits(tab, view, width)
+        if AXE:
+            nothing_serious(tab, view)
+        picture(tab, f"{view.partition('/')[0]}-{width}-{theme}")
     made.context.close()
-    if not axe:
+    if not AXE:
         pytest.skip("views fit; axe was not asked: AXE=/path/to/axe.min.js (npm install axe-core)")
