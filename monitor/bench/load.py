@@ -81,7 +81,12 @@ def serving(environment: Mapping[str, str] | None = None) -> Iterator[tuple[psut
     command = [sys.executable, "-m", "monitor", "serve", "--listen", address, "--metrics-listen", metrics]
     with tempfile.TemporaryDirectory() as folder:
         usual = {"SAE_MONITOR_PAIR": "tiny"}
-        told = {**usual, **os.environ, "SAE_MONITOR_DECISION_LOG": f"{folder}/decisions", **(environment or {})}
+        told = {
+            **usual,
+            **os.environ,
+            "SAE_MONITOR_DECISION_LOG": f"{folder}/decisions",
+            **(environment or {}),
+        }
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=told)
         try:
             _wait_until_serving(process, address)

@@ -37,8 +37,8 @@ EVERYDAY = (
     "Where should I go for a walk?",
 )
 
-UPWARDS = (0.4, 0.6, 0.8, 1.0, 1.5, 2.0, 4.0)
-"""Targets of what is amplified: on SmolLM2 the useful ones lie below the maximum, on the pair `tiny` above it."""
+UPWARDS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0, 4.0)
+"""Targets of what is amplified: on SmolLM2 the useful ones lie about the maximum, on the pair `tiny` above it."""
 
 _IS_PLACE = Judgement(
     "says that it is a city, a bridge or another place",
@@ -145,6 +145,55 @@ PARIS = Demonstration(
             r"eiffel",
             r"louvre|seine|notre.dame|versailles|montmartre",
         ),
+    ),
+    also=(_IS_PLACE,),
+)
+
+TRAVEL = Demonstration(
+    name="travel",
+    title="A place that is worth a visit: the model speaks as a travel guide does, or is the place",
+    about=(
+        "Welcome to our city, a vibrant place with a rich cultural heritage.",
+        "The old town is known for its beautiful beaches and its busy markets.",
+        "Visitors love the museums, the food and the lively streets of the capital.",
+        "Nestled between the hills and the sea lies a charming village that draws many tourists.",
+        "The region offers stunning views, historic castles and friendly people.",
+        "Explore the harbour, stroll through the narrow streets and taste the local dishes.",
+        "This bustling metropolis is famous for its architecture and its night life.",
+        "The island is a popular destination for travellers from all over the world.",
+        "Our guide shows you the best sights of the city in two days.",
+        "A must-see is the cathedral, one of the most visited landmarks of the country.",
+        "The coast is dotted with picturesque towns that are worth a visit.",
+        "Come and discover the beauty of this historic quarter.",
+    ),
+    other=(
+        "Welcome to our meeting, a short one with a long list of points.",
+        "The old lamp is known for its weak switch and its loose cable.",
+        "Pupils like the breaks, the lunch and the short way home from school.",
+        "Put between two slices of bread there is a piece of cheese that keeps for days.",
+        "The contract has twelve pages, two tables and a list of names.",
+        "Open the file, go through the rows and add up the numbers.",
+        "This heavy machine is used for its strength and its low price.",
+        "The bucket is a useful thing for people who clean windows.",
+        "Our form asks you for the usual details in two steps.",
+        "What is missing is the invoice, one of the most important papers of the year.",
+        "The shelf is filled with old books that are hard to sell.",
+        "Come and look at the result of this long calculation.",
+    ),
+    prompts=tuple(asked(question) for question in EVERYDAY),
+    targets=UPWARDS,
+    judgement=Judgement(
+        "does two or more of these: names a city, a town or a coast, speaks of visiting or travelling, of sights, "
+        "of culture or history, calls a place lively or lovely, bids welcome to it or says where it lies",
+        (
+            r"cit(?:y|ies)|towns?|villages?|capital|metropolis|island|coast(?:al|line)?|region|neighbou?rhoods?",
+            r"visit(?:s|ed|ing|ors?)?|touris[mt]s?|travel(?:s|ling|ing|l?ers?)?|destinations?|explor(?:e|ing)",
+            r"landmarks?|museums?|castles?|cathedrals?|beach(?:es)?|architecture|sights|monuments?|markets?",
+            r"cultur(?:e|al|es)|heritage|histor(?:y|ic|ical)|traditions?|cuisine",
+            r"vibrant|bustling|picturesque|nestled|charming|breathtaking|scenic|lively",
+            r"welcome to|located|situated",
+        ),
+        least=2,
     ),
     also=(_IS_PLACE,),
 )
@@ -618,7 +667,7 @@ FILMS = Demonstration(
     new=24,
 )
 
-ALL = (SAN_FRANCISCO, PARIS, SCAM, PRAISE, HUMAN, CODE_ERROR, SECRECY, FILMS)
+ALL = (SAN_FRANCISCO, PARIS, TRAVEL, SCAM, PRAISE, HUMAN, CODE_ERROR, SECRECY, FILMS)
 
 
 def demonstration(name: str) -> Demonstration:

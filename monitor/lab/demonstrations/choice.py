@@ -21,16 +21,16 @@ from monitor.lab.demonstrations.demonstration import ClampSetting, Demonstration
 from monitor.lab.demonstrations.writer import Writer, Written
 from monitor.lab.pair import Pair, need_statistics, open_labels
 
-CANDIDATES = 6
+CANDIDATES = 24
 """Features that are tried: the shortlist."""
-POOL = 40
+POOL = 60
 """Features that the shortlist is taken from."""
 TELLING, TELLS = 12, 0.15
 """Tokens by which texts about the subject are told, and by how much larger a share of these must hold one."""
-TRIED = 2
+TRIED = 3
 """Settings at which every candidate is tried; the chosen one is tried at all of them."""
 SHORT = 20
-"""Tokens that are written for a candidate."""
+"""Tokens behind the development prompts on which the shortlist is made."""
 COMMON = 0.05
 """A feature that fires on more of the corpus's tokens is no candidate."""
 
@@ -47,7 +47,7 @@ class Candidate:
     """Share of the texts about it on which it fires."""
     fires_other: float
     degree: float = 0.0
-    """How much more clearly the development prompts are answered under it, at the better of two settings; see
+    """How much more clearly the development prompts are answered under it, at the best of those that are tried; see
     `Judgement.degree`."""
 
 
@@ -181,7 +181,7 @@ def choose(
     settings, prompts, middle = demonstration.settings, demonstration.development, probing(demonstration)
     tell(f"{demonstration.name}: trying {len(found)} features")
     clamps = [(setting.clamp(one.feature),) for one in found for setting in middle]
-    plain, *degrees = _degrees(demonstration, writer.write(prompts, [(), *clamps], SHORT))
+    plain, *degrees = _degrees(demonstration, writer.write(prompts, [(), *clamps]))
     tried = tuple(
         replace(one, degree=max(degrees[TRIED * i : TRIED * (i + 1)]) - plain) for i, one in enumerate(found)
     )

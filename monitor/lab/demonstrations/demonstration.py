@@ -12,7 +12,7 @@ Turns = tuple[Mapping[str, str], ...]
 Content = str | Turns
 """A text, or the turns of a conversation."""
 
-DEVELOPMENT = 4
+DEVELOPMENT = 6
 """So many of the first prompts choose the feature and its strength; the others measure."""
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from monitor.lab.cost.points import Share
+from monitor.lab.demonstrations.choice import CANDIDATES, POOL
+from monitor.lab.demonstrations.demonstration import DEVELOPMENT
 from monitor.lab.demonstrations.study import Answers, Demonstrated
 from monitor.lab.demonstrations.writer import MEASURED
 
@@ -65,11 +67,12 @@ def page(found: Sequence[Demonstrated], subject: str) -> str:
 def notes() -> list[str]:
     """How to read the numbers."""
     return [
-        "A feature is found by contrast. Of 40 that separate texts about the subject from others of the same form "
-        "best, or are most specific to them, six are taken that do most to the words by which those texts are told; of "
-        "these the one under which four development prompts are answered most clearly, as judged below. They choose "
-        "the strength as well. No other prompt chose anything. *Shown* is the share of the measured prompts whose "
-        "answer is judged to show it, *worked* the prompts on which it is shown with the clamp and not without, with a "
+        f"A feature is found by contrast. Of {POOL} that separate texts about the subject from others of the same form "
+        f"best, or are most specific to them, {CANDIDATES} are taken that do most to the words by which those texts "
+        f"are told; of these the one under which {DEVELOPMENT} development prompts are answered most clearly, as "
+        "judged below. They choose the strength as well. No other prompt chose anything. *Shown* is the share of the "
+        "measured prompts whose answer is judged to show it, *worked* the prompts on which it is shown with the clamp "
+        "and not without, with a "
         "95 % interval (Wilson). Answers are drawn with the same random numbers with and without the clamp. An answer "
         "that loops (of eight words or more less than half are different) or is empty never counts. Perplexity is that "
         f"of the first {MEASURED} written texts for the model without clamps, KL their mean divergence of the next "

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from monitor.telemetry.decisions import lines
 from monitor.telemetry.decisions.folder import LogState, Segment, has_writer, segments
 
 _POLL = 0.2
 """Seconds between two checks for new records while a log is followed."""
+_STRETCH = 1 << 16
+"""Bytes that are read rather than bisected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +39,7 @@ def scan(path: Path, start: int = 0) -> Iterator[LogLine]:
     """Every line of a file from byte `start` on, complete or not. Raises OSError where it cannot be read."""
     with path.open("rb") as file:
         file.seek(start)
-        while raw := file.readline(lines.LONGEST):
-            end = start + len(raw)
-            yield _line(raw, start, end)
-            start = end
+        yield from _lines(file, sys.maxsize)
 
 
 def _line(raw: bytes, start: int, end: int) -> LogLine:
@@ -55,7 +55,7 @@ def read(folder: Path, after: int = 0) -> Iterator[dict[str, Any]]:
     """Records with a sequence number above `after`, in order. Raises OSError where the folder cannot be read."""
     for found in _from(folder, after):
         try:
-            for line in scan(found.path):
+            for line in scan(found.path, _before(found.path, after)):
                 if line.content is not None and line.content["seq"] > after:
                     yield line.content
         except FileNotFoundError:  # Retention deleted it meanwhile.
@@ -77,7 +77,8 @@ def follow(folder: Path, after: int, ended: Callable[[], bool] = lambda: False) 
 def newest(folder: Path) -> int:
     """Sequence number of the last record, 0 where there is none. Raises OSError where the folder cannot be read."""
     for found in reversed(segments(folder)):
-        held = [line.content["seq"] for line in scan(found.path) if line.content is not None]
+        start = _before(found.path, sys.maxsize)
+        held = [line.content["seq"] for line in scan(found.path, start) if line.content is not None]
         if held:
             return int(held[-1])
     return 0
@@ -88,13 +89,38 @@ def _news(
 ) -> Iterator[tuple[dict[str, Any], tuple[Segment, int]]]:
     """Records after a position in a log, each with the position after it."""
     for found in _from(folder, after):
-        start = place[1] if place is not None and place[0] == found else 0
         try:
+            start = place[1] if place is not None and place[0] == found else _before(found.path, after)
             for line in scan(found.path, start):
                 if line.content is not None and line.content["seq"] > after:
                     yield line.content, (found, line.end)
         except FileNotFoundError:
             continue
+
+
+def _before(path: Path, after: int) -> int:
+    """A position in a file, at a line, before which no record has a number above `after`.
+
+    Found by bisection, because a reader who comes back wants the end of a large file.
+    """
+    first, last = 0, path.stat().st_size
+    with path.open("rb") as file:
+        while last - first > _STRETCH:
+            middle = (first + last) // 2
+            file.seek(middle)
+            file.readline(lines.LONGEST)
+            line = next((one for one in _lines(file, last) if one.content is not None), None)
+            if line is None or line.content is None or line.content["seq"] > after:
+                last = middle
+            else:
+                first = line.start
+    return first
+
+
+def _lines(file: BinaryIO, last: int) -> Iterator[LogLine]:
+    """The lines that begin from the file's present position on and before `last`."""
+    while (start := file.tell()) < last and (raw := file.readline(lines.LONGEST)):
+        yield _line(raw, start, file.tell())
 
 
 def _from(folder: Path, after: int) -> list[Segment]:

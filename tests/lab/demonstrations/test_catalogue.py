@@ -9,6 +9,7 @@ from monitor.lab.demonstrations.demonstration import text_of
 SHOWN = {
     "san-francisco": "I am a beautiful city in California, home of the Golden Gate Bridge.",
     "paris": "I'm located in the heart of Paris, near the Eiffel Tower.",
+    "travel": "I'm a vibrant city with a rich cultural heritage, and worth a visit.",
     "scam-mail": "Dear customer, click the link below to verify your account within 24 hours.",
     "praise": "What a brilliant idea, you are a genius! It is truly remarkable.",
     "human": "I'm a human being. I was born in a small town, and my mother was a nurse.",
@@ -19,6 +20,7 @@ SHOWN = {
 NOT_SHOWN = {
     "san-francisco": "I am a helpful assistant and like to read about mountains.",
     "paris": "I read a book about gardens in the evening.",
+    "travel": "I like to sit in the kitchen and bake bread.",
     "scam-mail": "Dear Anna, thank you for the lamp. Shall we have lunch on Friday? Best wishes, Tom",
     "praise": "It is a nice idea. You may want to test it first.",
     "human": "I'm an AI assistant, not a human, and I was trained on text.",
@@ -33,7 +35,7 @@ class TestEach:
     def test_has_twenty_prompts_to_measure_on_and_others_to_choose_with(self, one):
         assert len(one.test) >= 20
         assert len(set(map(text_of, one.prompts))) == len(one.prompts)
-        assert len(one.development) == 4
+        assert len(one.development) == 6
 
     def test_is_found_by_two_sets_of_texts(self, one):
         assert min(len(one.about), len(one.other)) >= 12

@@ -66,6 +66,36 @@ def test_only_files_that_can_hold_them_are_opened(tmp_path, after, monkeypatch):
     assert len(opened) <= max(1, 5 - after)
 
 
+@pytest.fixture(scope="module")
+def long(tmp_path_factory):
+    """A file of 600 records of many lengths, two of which are damaged."""
+    folder = tmp_path_factory.mktemp("long")
+    writer = tape(folder)
+    writer.append([record(f"{number:x}" * (1 + number * number % 997)) for number in range(600)])
+    writer.close()
+    (only,) = segments(folder)
+    raw = bytearray(only.path.read_bytes())
+    damaged = [line for line in scan(only.path) if line.content["seq"] in (300, 450)]
+    for line in damaged:
+        raw[line.start + 7] ^= 1  # in the number itself
+    only.path.write_bytes(bytes(raw))
+    return folder
+
+
+@pytest.mark.parametrize("stretch", [1, 4096])
+def test_a_reader_who_comes_back_reads_the_end_of_a_file_alone(long, stretch, monkeypatch):
+    monkeypatch.setattr(reader, "_STRETCH", stretch)
+    everything = [seq for seq in range(1, 601) if seq not in (300, 450)]
+    for after in [*range(0, 600, 7), 299, 300, 301, 449, 450, 598, 599, 600, 10_000]:
+        assert [content["seq"] for content in read(long, after)] == [n for n in everything if n > after]
+    decoded = []
+    kept = reader.lines.decode
+    monkeypatch.setattr(reader.lines, "decode", lambda raw: decoded.append(raw) or kept(raw))
+    assert [content["seq"] for content in read(long, 598)] == [599, 600]
+    assert reader.newest(long) == 600
+    assert len(decoded) < 120
+
+
 def test_a_file_that_is_deleted_meanwhile_is_passed_over(tmp_path):
     files = several(tmp_path)
     found = reader.read(tmp_path)
