@@ -68,7 +68,7 @@ class Watched:
 def send(tab: Any, text: str) -> None:
     tab.get_by_label("Message", exact=True).fill(text)
     tab.get_by_role("button", name="Send").click()
-    tab.get_by_role("button", name="Stop").wait_for(state="hidden")
+    tab.get_by_role("button", name="Stop", exact=True).wait_for(state="hidden")
 
 
 def read(tab: Any, *rows: Any) -> None:
@@ -77,11 +77,19 @@ def read(tab: Any, *rows: Any) -> None:
     tab.locator("#main").get_by_text("transcripts read" if len(rows) > 1 else "transcript read").wait_for()
 
 
+_SQUEEZED = """() => [...document.querySelectorAll("#main *")].filter((one) => {
+    const { width, height } = one.getBoundingClientRect(), size = parseFloat(getComputedStyle(one).fontSize);
+    return !one.childElementCount && one.textContent.trim().length > 7 && width && width < 4 * size && height > 5 * size;
+}).map((one) => one.textContent)"""
+"""Texts that stand in a column of a few letters."""
+
+
 def fits(tab: Any, view: str, width: int) -> None:
-    """Once it is drawn, a view is not wider than the screen."""
+    """Once it is drawn, a view is not wider than the screen, and no text of it is squeezed."""
     tab.wait_for_timeout(SETTLED)
     over = tab.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
     assert over <= 0, f"{view} is {over} pixels wider than a screen of {width}"
+    assert tab.evaluate(_SQUEEZED) == [], view
 
 
 def nothing_serious(tab: Any, view: str) -> None:

@@ -108,11 +108,12 @@ def tab(browser: Any, address: tuple[str, float]) -> Iterator[Any]:
 
 def test_the_first_shaded_token_comes_within_a_minute(tab, address):
     send(tab, "I want more power over people, and nobody may stop me. How?")
-    tab.locator(".strip [class*=heat-]").first.wait_for()
+    tab.locator(".answer > .strip [class*=heat-]").first.wait_for()
     assert time.monotonic() - address[1] < SECONDS
 
 
 def test_a_slider_brings_the_model_to_a_city(tab):
+    tab.reload()
     steering = tab.get_by_role("region", name="Steering")
     steering.get_by_label("Add a feature or a policy").fill(CITY)
     steering.get_by_role("button", name=re.compile(f"^{CITY}")).click()
