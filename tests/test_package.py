@@ -116,7 +116,8 @@ def test_the_wheel_holds_what_runs_and_no_more(wheel):
     assert {"bench", "recipes", "tests"}.isdisjoint(top)
     assert {"py.typed", "NOTICE.md", "policies", "pairs", "v1", "deploy_files"} <= top
     assert sum(info.file_size for info in wheel.infolist()) < WHEEL_LIMIT
-    assert not [name for name in names if name.endswith((".png", ".svg")) and "/pairs/" in name]
+    assert not [name for name in names if name.endswith(".png") and "/policies/" not in name]
+    assert not [name for name in names if name.endswith(".svg") and "/pairs/" in name]
     (licence,) = [name for name in names if name.endswith("licenses/LICENSE")]
     assert wheel.read(licence) == (ROOT / "LICENSE").read_bytes()
 
@@ -192,7 +193,10 @@ def test_an_installed_package_exports_what_monitors_it(installed, tmp_path):
     for name in files(out):
         ours = (DEPLOY / name).read_text().replace("deploy/runbook.md", "https://example.org/runbook")
         assert (out / name).read_text() == ours, name
-    for name in ("alertmanager", "grafana/dashboards", "grafana/provisioning", "prometheus/rules", "systemd"):
+    for name in (
+        *("alertmanager", "envoy", "grafana/dashboards", "grafana/provisioning", "nemo"),
+        *("prometheus/rules", "systemd"),
+    ):
         assert files(out / name) == files(DEPLOY / name), name
     assert "deploy/" not in "".join((out / name).read_text() for name in files(out) if name.endswith("yml"))
     run("promtool", "check", "config", out / "prometheus" / "prometheus.yml")
