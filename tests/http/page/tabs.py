@@ -79,7 +79,8 @@ def read(tab: Any, *rows: Any) -> None:
 
 _SQUEEZED = """() => [...document.querySelectorAll("#main *")].filter((one) => {
     const { width, height } = one.getBoundingClientRect(), size = parseFloat(getComputedStyle(one).fontSize);
-    return !one.childElementCount && one.textContent.trim().length > 7 && width && width < 4 * size && height > 5 * size;
+    const told = !one.childElementCount && one.textContent.trim().length > 7;
+    return told && width && width < 4 * size && height > 5 * size;
 }).map((one) => one.textContent)"""
 """Texts that stand in a column of a few letters."""
 
