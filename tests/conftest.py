@@ -3,7 +3,17 @@
 import os
 from pathlib import Path
 
+import psutil
 import pytest
+
+WORKER_BYTES = 3 << 30
+"""Memory for a worker and the servers that its tests start."""
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """What `-n auto` means: three workers for two cores, because tests wait for other processes much of the time."""
+    cores = len(os.sched_getaffinity(0))
+    return max(1, min(cores + cores // 2, psutil.virtual_memory().available // WORKER_BYTES))
 
 
 @pytest.fixture(scope="session")
