@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -96,7 +97,11 @@ def test_every_module_has_its_test_beside_it():
 @pytest.mark.slow
 def test_docstrings_say_what_a_thing_is():
     bad = []
-    for path, tree in trees():
+    tests = (
+        (str(path.relative_to(ROOT)), ast.parse(path.read_text(encoding="utf-8")))
+        for path in (ROOT / "tests").rglob("*.py")
+    )
+    for path, tree in chain(trees(), tests):
         for node in ast.walk(tree):
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
                 text = ast.get_docstring(node) or ""

@@ -1,7 +1,6 @@
 """Runs a target for a number of cases and says what became of them.
 
-Knows seeds, time, memory. Does not know targets. A case is a function of target and number, so that
-`python -m tests.fuzz TARGET --only NUMBER` repeats it.
+A case is a function of target and number, so that `python -m tests.fuzz TARGET --only NUMBER` repeats it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Mutations of protobuf messages that keep the structure: fields set to odd values, dropped, doubled, nested.
 
-Knows descriptors. Does not know what a field means.
+They follow the descriptors alone, so a new field is mutated without anything to add here.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Mutations of bytes: flips, cuts, copies, numbers at their limits, words that mean something to the reader.
 
-Knows bytes only. Every mutation is a function of its random source, so that a seed repeats a case.
+Every mutation is a function of its random source, so that a seed repeats a case.
 """
 
 from __future__ import annotations
