@@ -55,7 +55,7 @@ def demo(
         typer.Option(
             metavar="NAME",
             help="Start no server; show instead what clamping one feature does to what the model writes: "
-            "san-francisco, paris, scam-mail, praise, human, code-error, secrecy, films or all. Repeatable.",
+            "san-francisco, paris, travel, scam-mail, praise, human, code-error, secrecy, films or all. Repeatable.",
             rich_help_panel=STEERS,
         ),
     ] = None,

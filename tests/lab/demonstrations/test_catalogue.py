@@ -4,7 +4,7 @@ import pytest
 
 from monitor.errors import NotFound
 from monitor.lab.demonstrations.catalogue import ALL, demonstration
-from monitor.lab.demonstrations.demonstration import text_of
+from monitor.lab.demonstrations.demonstration import DEVELOPMENT, text_of
 
 SHOWN = {
     "san-francisco": "I am a beautiful city in California, home of the Golden Gate Bridge.",
@@ -35,7 +35,7 @@ class TestEach:
     def test_has_twenty_prompts_to_measure_on_and_others_to_choose_with(self, one):
         assert len(one.test) >= 20
         assert len(set(map(text_of, one.prompts))) == len(one.prompts)
-        assert len(one.development) == 6
+        assert len(one.development) == DEVELOPMENT
 
     def test_is_found_by_two_sets_of_texts(self, one):
         assert min(len(one.about), len(one.other)) >= 12

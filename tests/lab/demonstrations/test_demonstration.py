@@ -1,12 +1,12 @@
 """What a demonstration is made of."""
 
-from monitor.lab.demonstrations.demonstration import ClampSetting, answered, asked, text_of
+from monitor.lab.demonstrations.demonstration import DEVELOPMENT, ClampSetting, answered, asked, text_of
 from monitor.records import Clamp, Where
 from tests.lab.demonstrations.planted import PLANTED
 
 
 def test_development_prompts_measure_nothing():
-    assert len(PLANTED.development) == 4
+    assert len(PLANTED.development) == DEVELOPMENT
     assert not [prompt for prompt in PLANTED.test if prompt in PLANTED.development]
     assert (*PLANTED.development, *PLANTED.test) == PLANTED.prompts
 
