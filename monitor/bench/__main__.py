@@ -20,7 +20,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from monitor.bench.models import Subject, demo, random_llama
+from monitor.bench.models import MAKERS, Subject
 from monitor.bench.variants import Prompts, limits, variants
 
 USUAL = ("watched", "clamped", "full hook")
@@ -31,7 +31,7 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def main(
-    model: Annotated[list[str] | None, typer.Option(help="random and/or demo.")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="random, demo or smollm2. Repeatable.")] = None,
     concurrency: Annotated[list[int] | None, typer.Option(help="Requests at once.")] = None,
     prompt_tokens: Annotated[int, typer.Option(help="Length of each prompt.")] = 64,
     new_tokens: Annotated[int, typer.Option(help="Tokens to generate per request.")] = 64,
@@ -53,12 +53,11 @@ def main(
     """
     if threads:
         torch.set_num_threads(threads)
-    makers = {"random": random_llama, "demo": demo}
     results = []
     for name in model or ["random", "demo"]:
-        if name not in makers:
-            raise typer.BadParameter(f"{name!r} is unknown; write random or demo", param_hint="--model")
-        subject = makers[name](device, dtype)
+        if name not in MAKERS:
+            raise typer.BadParameter(f"{name!r} is unknown; write {', '.join(MAKERS)}", param_hint="--model")
+        subject = MAKERS[name](device, dtype)
         for count in concurrency or [1, 8, 32]:
             results.append(measure(subject, count, prompt_tokens, new_tokens, rounds, variant or USUAL))
             show(results[-1])

@@ -1,7 +1,7 @@
 """What stands around a watched engine for users: eleven policies, metrics and the decision log.
 
-Of the bundled pair the policies are the shipped ones; of any other model as many of the same shape, on features that
-are active, with thresholds that nothing reaches.
+Of a pair that has a name the policies are the shipped ones; of any other model as many of the same shape, on features
+that are active, with thresholds that nothing reaches.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from monitor.bench.models import Subject
 from monitor.dictionary.bundle import load_dictionary
 from monitor.model.engine.requests import Finished
-from monitor.pairs import tiny
+from monitor.pairs.named_pair import NamedPair
 from monitor.policy.files.loader import load_policies
 from monitor.policy.policy import Policy, Rule, WeightedFeature
 from monitor.policy.policyset import PolicySet
@@ -41,17 +41,17 @@ _LENGTHS = ((16, 90.0), (48, 80.0), (128, 70.0), (None, 60.0))
 
 def policies_for(subject: Subject) -> PolicySet:
     """The policies that a subject is watched with."""
-    if subject.name == "demo":
-        return shipped(subject)
+    if subject.pair is not None:
+        return shipped(subject, subject.pair)
     alive = np.flatnonzero(subject.maximum.numpy() > 0)
     chance = np.random.default_rng(0)
     picked = [chance.choice(alive, min(FEATURES, len(alive)), replace=False) for _ in range(POLICIES)]
     return PolicySet(tuple(_policy(n, [int(f) for f in mine]) for n, mine in enumerate(picked)), "")
 
 
-def shipped(subject: Subject) -> PolicySet:
-    """The policies that come with the project, for the bundled pair."""
-    found = load_dictionary(tiny.dictionary_path())
+def shipped(subject: Subject, pair: NamedPair) -> PolicySet:
+    """The policies that come with the project, with their locks for a pair."""
+    found = load_dictionary(pair.dictionary_path())
     name = subject.loaded.name
     return load_policies(
         bundled_policies(),
@@ -61,6 +61,7 @@ def shipped(subject: Subject) -> PolicySet:
         maxima=subject.maximum.tolist(),
         width=subject.loaded.d_model,
         names=(name, Path(name).name),
+        pair=pair.name,
     )
 
 

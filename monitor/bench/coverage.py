@@ -20,7 +20,7 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from monitor.bench.models import Subject, demo, random_llama
+from monitor.bench.models import MAKERS, Subject
 from monitor.bench.random_requests import RandomObserver, TrackedRequest
 from monitor.model.engine.engine import Engine
 from monitor.model.engine.paged import Limits
@@ -196,7 +196,7 @@ def _generation(
 def main(
     tokens: Annotated[int, typer.Option(help="Number of tokens to generate.")] = 100_000,
     model: Annotated[
-        str, typer.Option(help="The model to run: demo, or random for random weights.")
+        str, typer.Option(help="The model to run: demo, smollm2, or random for random weights.")
     ] = "demo",
     running: Annotated[int, typer.Option(help="Largest number of requests in one forward pass.")] = 32,
     cache: Annotated[
@@ -211,10 +211,9 @@ def main(
     """Generate with random arrivals, cancellations, stop strings and blocks, and count scored tokens."""
     if threads:
         torch.set_num_threads(threads)
-    makers = {"demo": demo, "random": random_llama}
-    if model not in makers:
-        raise typer.BadParameter(f"{model!r} is unknown; write demo or random", param_hint="--model")
-    tally = cover(makers[model]("cpu", "float32"), tokens, running=running, seed=seed, cache=cache)
+    if model not in MAKERS:
+        raise typer.BadParameter(f"{model!r} is unknown; write {', '.join(MAKERS)}", param_hint="--model")
+    tally = cover(MAKERS[model]("cpu", "float32"), tokens, running=running, seed=seed, cache=cache)
     report(tally)
     sys.exit(0 if tally.complete else 1)
 

@@ -28,7 +28,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from monitor.bench.models import Subject, demo, random_llama
+from monitor.bench.models import MAKERS, Subject
 from monitor.bench.variants import Prompts, Round, limits, watched
 from monitor.model.engine.paged import Limits
 from monitor.records import Clamp
@@ -68,7 +68,7 @@ class Answered:
 @app.command()
 def main(
     python: Annotated[list[str], typer.Option(help="ENGINE=PYTHON, with builtin or vllm as the engine.")],
-    model: Annotated[str, typer.Option(help="demo or random.")] = "demo",
+    model: Annotated[str, typer.Option(help="demo, smollm2 or random.")] = "demo",
     variant: Annotated[list[str] | None, typer.Option(help="Only these.")] = None,
     concurrency: Annotated[list[int] | None, typer.Option(help="Requests at once.")] = None,
     shared: Annotated[list[float] | None, typer.Option(help="Share of each prompt that is common.")] = None,
@@ -271,7 +271,8 @@ def _bare(
 if __name__ == "__main__":
     if len(sys.argv) > 1 and sys.argv[1] in VARIANTS:
         chosen, kind, number_type, most, cached = sys.argv[1:6]
-        make = {"demo": demo, "random": random_llama}[kind]
-        serve_rounds(chosen, make("auto", number_type), int(most), cached == "True", sys.stdin, sys.stdout)
+        serve_rounds(
+            chosen, MAKERS[kind]("auto", number_type), int(most), cached == "True", sys.stdin, sys.stdout
+        )
     else:
         app()

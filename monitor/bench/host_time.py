@@ -39,6 +39,7 @@ from monitor.model.prompts import Prompter
 from monitor.model.tap.bank import FeatureBank
 from monitor.model.tap.span import Span
 from monitor.model.tap.tap import Tap
+from monitor.pairs.registry import named
 from monitor.policy.policyset import PolicySet
 from monitor.records import Blocks, Phase, Readings, Sampling, TokenBlock
 from monitor.rpc.assembly import bundled_policies
@@ -61,7 +62,7 @@ def main(
     """CPU time per request and pass, per token of a prompt, per choice of tokens, per text with its tokens."""
     torch.set_num_threads(1)
     subject = demo("cpu", "auto")
-    policies = shipped(subject)
+    policies = shipped(subject, named("tiny"))
     bank = FeatureBank(
         subject.autoencoder, subject.maximum, policies.watch.features, policies.clampable, plan=policies.watch
     )

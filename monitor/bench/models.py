@@ -1,7 +1,8 @@
-"""Models and dictionaries to measure on: random ones of a stated size, and the bundled pair."""
+"""Models and dictionaries to measure on: random ones of a stated size, and the pairs that have a name."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,8 @@ import torch
 from monitor.dictionary.bundle import load_dictionary
 from monitor.dictionary.sae import Activation, SparseAutoencoder
 from monitor.model.load.model import LoadedModel, decoder_layers, load_model
-from monitor.pairs.tiny import dictionary_path, model_path
+from monitor.pairs.named_pair import NamedPair
+from monitor.pairs.registry import named
 
 
 @dataclass(frozen=True)
@@ -22,16 +24,27 @@ class Subject:
     autoencoder: SparseAutoencoder
     maximum: torch.Tensor
     layer: int
+    pair: NamedPair | None = None
+    """The pair that it is, for which the shipped policies have locks."""
 
 
 def demo(device: str, dtype: str) -> Subject:
-    """The bundled pair."""
-    loaded = load_model(model_path(), device=device, dtype=dtype)
-    found = load_dictionary(dictionary_path())
+    """The pair `tiny`."""
+    return _of_pair("demo", "tiny", device, dtype)
+
+
+def smollm2(device: str, dtype: str) -> Subject:
+    """The pair `smollm2`."""
+    return _of_pair("smollm2", "smollm2", device, dtype)
+
+
+def _of_pair(name: str, pair: str, device: str, dtype: str) -> Subject:
+    one = named(pair)
+    loaded = load_model(one.model_path(), device=device, dtype=dtype)
+    found = load_dictionary(one.dictionary_path())
     assert found.statistics is not None
-    return Subject(
-        "demo", loaded, found.autoencoder, found.statistics.maximum, found.card.layer or loaded.middle
-    )
+    layer = found.card.layer or loaded.middle
+    return Subject(name, loaded, found.autoencoder, found.statistics.maximum, layer, one)
 
 
 def random_llama(device: str, dtype: str, *, features: int = 16384) -> Subject:
@@ -80,6 +93,10 @@ def random_llama(device: str, dtype: str, *, features: int = 16384) -> Subject:
         threshold=quantile.expand(features).clone(),
     )
     return Subject(loaded.name, loaded, autoencoder, torch.full((features,), float(quantile) * 2), 6)
+
+
+MAKERS: dict[str, Callable[[str, str], Subject]] = {"demo": demo, "smollm2": smollm2, "random": random_llama}
+"""By name; each is given a device and a number type."""
 
 
 def _tokenizer(size: int) -> Any:

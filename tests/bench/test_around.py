@@ -24,9 +24,9 @@ def subject():
 @pytest.mark.slow
 def test_the_bundled_pair_has_the_shipped_policies_and_others_have_policies_like_them(subject):
     own = policies_for(subject)
-    assert [policy.name for policy in own.policies] == [policy.name for policy in shipped(subject).policies]
+    assert [policy.name for policy in own.policies] == [policy.name for policy in shipped(subject, subject.pair).policies]
     assert len(own.policies) == POLICIES
-    like = policies_for(replace(subject, name="another"))
+    like = policies_for(replace(subject, name="another", pair=None))
     assert len(like.policies) == POLICIES
     for policy in like.policies:
         (rule,) = policy.rules
@@ -36,7 +36,7 @@ def test_the_bundled_pair_has_the_shipped_policies_and_others_have_policies_like
 
 
 def test_every_request_is_counted_and_logged(subject, monkeypatch):
-    policies = policies_for(replace(subject, name="another"))
+    policies = policies_for(replace(subject, name="another", pair=None))
     folders = []
     writer = around.LogWriter
     monkeypatch.setattr(
