@@ -24,7 +24,8 @@ def subject():
 @pytest.mark.slow
 def test_the_bundled_pair_has_the_shipped_policies_and_others_have_policies_like_them(subject):
     own = policies_for(subject)
-    assert [policy.name for policy in own.policies] == [policy.name for policy in shipped(subject, subject.pair).policies]
+    everything = shipped(subject, subject.pair)
+    assert [policy.name for policy in own.policies] == [policy.name for policy in everything.policies]
     assert len(own.policies) == POLICIES
     like = policies_for(replace(subject, name="another", pair=None))
     assert len(like.policies) == POLICIES

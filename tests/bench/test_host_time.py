@@ -16,7 +16,7 @@ from monitor.records import Sampling
 @pytest.fixture(scope="module")
 def measured():
     subject = demo("cpu", "auto")
-    policies = shipped(subject)
+    policies = shipped(subject, subject.pair)
     bank = FeatureBank(
         subject.autoencoder, subject.maximum, policies.watch.features, policies.clampable, plan=policies.watch
     )
