@@ -40,6 +40,25 @@ def test_a_door_that_works(behind):
     assert "weapons/word" in found[2].detail
 
 
+@pytest.mark.parametrize(("status", "passes"), [(404, True), (500, True), (502, False), (503, False)])
+def test_a_server_that_lists_no_models_answers_and_one_that_is_gone_does_not(behind, status, passes):
+    def lists_none(reply):
+        if reply.asked.method == "GET":
+            reply.whole({"error": "no list"}, status)
+        else:
+            script(reply)
+
+    behind.script = lists_none
+    with guarding(behind) as guard:
+        found = by_name(DoorCheck(guard.addresses.http, offending="a bomb").run())
+    assert found == {
+        "it answers": passes,
+        "what is benign passes": True,
+        "what offends is seen": True,
+        "streams are held": True,
+    }
+
+
 def test_a_server_without_a_guard_fails_the_check(behind):
     behind.script = script
     found = DoorCheck(behind.url, offending="a bomb").run()
