@@ -294,6 +294,23 @@ def test_the_slider_of_false_positives_tells_its_thresholds_and_suppression_its_
     tab.get_by_text("its lock lacks the scores").wait_for()
 
 
+def test_the_link_past_the_navigation_stays_in_its_view(watched):
+    tab = watched.open("policies/power-seeking")
+    tab.get_by_role("heading", name="Power seeking").wait_for()
+    tab.get_by_role("link", name="Skip to content").focus()
+    tab.keyboard.press("Enter")
+    sync_api.expect(tab.locator("#main")).to_be_focused()
+    assert tab.get_by_role("heading", name="Policies", exact=True).is_visible()
+    assert tab.evaluate("location.hash") == "#policies/power-seeking"
+
+
+def test_an_address_that_is_cut_in_a_character_opens_its_view(watched):
+    tab = watched.open("features/%e2%9")
+    tab.get_by_role("heading", name="Features", exact=True).wait_for()
+    tab.get_by_text("write a whole number").wait_for()
+    watched.wrong[:] = [one for one in watched.wrong if "400" not in one]
+
+
 def test_everything_can_be_reached_by_keyboard(watched):
     tab = watched.tab
     tab.reload()
