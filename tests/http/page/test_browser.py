@@ -311,6 +311,34 @@ def test_an_address_that_is_cut_in_a_character_opens_its_view(watched):
     watched.wrong[:] = [one for one in watched.wrong if "400" not in one]
 
 
+def test_a_new_conversation_begins_with_nothing_of_the_answer_that_it_ended(watched):
+    tab = watched.tab
+    tab.get_by_label("Message", exact=True).fill("Tell me about your plans.")
+    tab.get_by_role("button", name="Send").click()
+    tab.locator(".answer > .strip .token").nth(2).wait_for()
+    tab.get_by_role("button", name="New conversation").click()
+    tab.get_by_role("button", name="Stop", exact=True).wait_for(state="hidden")
+    with tab.expect_request("**/api/chat") as asked:
+        send(tab, "It rains.")
+    assert asked.value.post_data_json["messages"] == [{"role": "user", "content": "It rains."}]
+    assert tab.locator(".answer").count() == 1
+
+
+def test_reading_begins_anew_where_a_file_comes_while_another_is_read(watched):
+    tab = watched.open("transcripts")
+    area = tab.get_by_label("Paste a conversation")
+    area.fill("\n".join(json.dumps({"text": f"It rains {n} times."}) for n in range(30)))
+    tab.get_by_role("button", name="Read", exact=True).click()
+    tab.locator(".transcripts li").nth(1).wait_for()
+    tab.locator("input[type=file]").set_input_files(
+        {"name": "a.jsonl", "mimeType": "text/plain", "buffer": b'{"text": "One."}\n{"text": "Two."}\n'}
+    )
+    tab.locator("#main").get_by_text("2 transcripts read").wait_for()
+    tab.wait_for_timeout(1500)
+    assert tab.locator(".transcripts li").count() == 2
+    assert "2 transcripts read" in tab.locator("[role=status]", has_text="read").first.inner_text()
+
+
 def test_everything_can_be_reached_by_keyboard(watched):
     tab = watched.tab
     tab.reload()

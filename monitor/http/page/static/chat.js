@@ -194,6 +194,7 @@ export class ChatView {
       this.halt.hidden = true;
     }
     const last = made.at(-1);
+    if (!this.answers.includes(last)) return;  // of a conversation that was ended meanwhile
     if (last.text) this.turns.push({ role: "assistant", content: last.text });
     else this.turns.pop();
   }

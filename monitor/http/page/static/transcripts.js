@@ -90,6 +90,7 @@ export class TranscriptsView {
       show(this.state, failed(error));
       return;
     }
+    const mine = (this.turn = (this.turn ?? 0) + 1);
     const left = asked.length - MOST;
     asked = asked.slice(0, MOST);
     this.read = [];
@@ -97,8 +98,11 @@ export class TranscriptsView {
     for (const [i, one] of asked.entries()) {
       this.state.textContent = `reading ${i + 1} of ${asked.length} …`;
       try {
-        this.add(one, await post("/api/transcript", one));
+        const found = await post("/api/transcript", one);
+        if (mine !== this.turn) return;
+        this.add(one, found);
       } catch (error) {
+        if (mine !== this.turn) return;
         this.list.append(h("li", {}, failed(error)));
         if ([0, 401, 403].includes(error.status)) break;
       }
