@@ -78,7 +78,6 @@ class PagePolicies:
                 },
                 "listen": settings.listen,
                 "http_listen": settings.http_listen,
-                "rules": [list(names) for names in resources.scores(now).rules],
                 "policies": [_shown(policy) for policy in now.policies.policies],
                 "costs": await asyncio.to_thread(resources.costs),
             }

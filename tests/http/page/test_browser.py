@@ -339,6 +339,33 @@ def test_reading_begins_anew_where_a_file_comes_while_another_is_read(watched):
     assert "2 transcripts read" in tab.locator("[role=status]", has_text="read").first.inner_text()
 
 
+def test_rules_have_the_names_of_the_policies_that_judged_them(watched):
+    """The server has taken up other policies since the page was opened."""
+
+    def as_before(route):
+        found = route.fetch().json()
+        found["rules"] = [["gone", "before"]] * 30
+        found["digests"]["policies"] = "sha256:before"
+        route.fulfill(json=found)
+
+    tab = watched.tab
+    for view in ("chat", "transcripts"):
+        tab.route("**/api/about", as_before, times=1)
+        tab.reload()
+        watched.open(view)
+        if view == "chat":
+            send(tab, "I want to gain more power over people. How?")
+            token = tab.locator(".answer [class*=heat-]").last
+        else:
+            read(tab, TALK)
+            assert "power-seeking / stated" in tab.locator(".key").first.inner_text()
+            token = tab.locator(".strip [class*=heat-]").last
+        token.click()
+        panel = tab.get_by_role("region", name="Token", exact=True)
+        panel.get_by_role("heading", name="Near which rules").wait_for()
+        assert "gone" not in panel.inner_text()
+
+
 def test_everything_can_be_reached_by_keyboard(watched):
     tab = watched.tab
     tab.reload()

@@ -5,7 +5,7 @@ import { heat, key, lines } from "./charts.js";
 import { button, download, failed, field, h, number, say, scroller, select, several, show } from "./dom.js";
 import { finder } from "./finder.js";
 import { badge, evidenceOf, scoresView, tokenPanel, verdictView } from "./readings.js";
-import { byFeature, byRules, legend, READING_LEVELS, RULE_LEVELS, TokenStrip } from "./tokens.js";
+import { byFeature, byRules, legend, named, READING_LEVELS, RULE_LEVELS, TokenStrip } from "./tokens.js";
 
 const MOST = 200;
 const DRAWN = 6;
@@ -51,7 +51,7 @@ export class TranscriptsView {
     this.about = about;
     this.read = [];
     this.features = [];
-    this.measure = byRules(about);
+    this.measure = byRules();
     this.area = h("textarea", { rows: 8, placeholder: '{"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}\nor plain text' });
     this.file = h("input", { type: "file", accept: ".json,.jsonl,.txt", on: { change: () => this.dropped(this.file.files) } });
     this.list = h("ol", { class: "rows transcripts" });
@@ -116,6 +116,7 @@ export class TranscriptsView {
 
   add(asked, found) {
     const at = this.read.length;
+    named(found.tokens, found.rules);
     this.read.push({ asked, found });
     const first = asked.text ?? asked.messages[0].content;
     const action = found.verdict.action ?? "allow";
@@ -142,7 +143,7 @@ export class TranscriptsView {
     strip.mark(evidenceOf(found.verdict));
     this.strip = strip;
     const jump = (position) => strip.select(position, true);
-    const rules = this.about.rules.map(([policy, rule], n) => ({ name: `${policy} / ${rule}`, values: found.tokens.map((token) => (token.rules ?? []).find(([one]) => one === n)?.[1] ?? 0) }))
+    const rules = found.rules.map((rule) => ({ name: rule.join(" / "), values: found.tokens.map((token) => token.rules.find(([one]) => one === rule)?.[1] ?? 0) }))
       .map((one) => ({ ...one, most: Math.max(0, ...one.values) })).filter((one) => one.most > 0).sort((a, b) => b.most - a.most);
     const chosen = this.features.map((feature) => ({ name: `feature ${feature}`, values: found.tokens.map((token) => byFeature(feature).of(token)) }));
     const options = [["rules", "strongest policy"], ...this.about.policies.map((one) => [`policy:${one.name}`, one.title])];
@@ -166,7 +167,7 @@ export class TranscriptsView {
           this.draw();
         }, { class: "small" })))),
       h("section", { class: "card" }, h("h2", {}, "Tokens"),
-        field("Shade tokens by", select(options, this.measure.key, (name) => this.shadeBy(name.startsWith("policy:") ? byRules(this.about, name.slice(7)) : name === "rules" ? byRules(this.about) : this.measure))),
+        field("Shade tokens by", select(options, this.measure.key, (name) => this.shadeBy(name.startsWith("policy:") ? byRules(name.slice(7)) : name === "rules" ? byRules() : this.measure))),
         legend(this.measure), strip.element));
   }
 
@@ -185,8 +186,8 @@ export class TranscriptsView {
       ...asked,
       verdict: found.verdict,
       turns: found.turns,
-      rules: this.about.rules.map((one) => one.join("/")),
-      tokens: found.tokens.map(({ position, text, phase, readings, rules, passed_over: passed }, i) => ({ position, text, phase, readings: readings ?? [], shares: rules ?? [], passed_over: passed ?? false, ...(found.features ? { features: found.features[i] } : {}) })),
+      rules: found.rules.map((one) => one.join("/")),
+      tokens: found.tokens.map(({ position, text, phase, readings, rules, passed_over: passed }, i) => ({ position, text, phase, readings: readings ?? [], shares: rules.map(([rule, share]) => [found.rules.indexOf(rule), share]), passed_over: passed ?? false, ...(found.features ? { features: found.features[i] } : {}) })),
     }));
     download("readings.jsonl", `${rows.join("\n")}\n`, "application/jsonl");
   }
