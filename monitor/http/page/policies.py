@@ -76,6 +76,7 @@ class PagePolicies:
                     "text": contents.text is not None,
                     "readings": contents.readings,
                 },
+                "encrypted": settings.tls_certificate is not None,
                 "listen": settings.listen,
                 "http_listen": settings.http_listen,
                 "policies": [_shown(policy) for policy in now.policies.policies],

@@ -366,6 +366,19 @@ def test_rules_have_the_names_of_the_policies_that_judged_them(watched):
         assert "gone" not in panel.inner_text()
 
 
+def test_requests_are_copied_for_the_encrypted_ports_of_a_server_that_has_them(watched):
+    """So that nobody's token travels as it is."""
+    tab = watched.tab
+    tab.get_by_label("Message", exact=True).fill("Hello")
+    assert shlex.split(copied(tab, "Copy as OpenAI request"))[1].startswith("http://")
+    assert "-plaintext" in copied(tab, "Copy as gRPC request")
+    tab.route("**/api/about", lambda route: route.fulfill(json=route.fetch().json() | {"encrypted": True}))
+    tab.reload()
+    tab.get_by_label("Message", exact=True).fill("Hello")
+    assert shlex.split(copied(tab, "Copy as OpenAI request"))[1].startswith("https://")
+    assert "-plaintext" not in copied(tab, "Copy as gRPC request")
+
+
 def test_everything_can_be_reached_by_keyboard(watched):
     tab = watched.tab
     tab.reload()

@@ -121,7 +121,7 @@ export class Steering {
     const body = this.request();
     const at = this.about.http_listen ?? "127.0.0.1:8000";
     const shell = `'${JSON.stringify(body, null, 1).replaceAll("'", `'\\''`)}'`;
-    return `curl http://${at}/v1/chat/completions -H 'content-type: application/json'${this.about.logs_in ? " -H \"authorization: Bearer $TOKEN\"" : ""} -d ${shell}`;
+    return `curl http${this.about.encrypted ? "s" : ""}://${at}/v1/chat/completions -H 'content-type: application/json'${this.about.logs_in ? " -H \"authorization: Bearer $TOKEN\"" : ""} -d ${shell}`;
   }
 
   asGrpc() {
@@ -137,7 +137,7 @@ export class Steering {
       },
     };
     const shell = `'${JSON.stringify(message, null, 1).replaceAll("'", `'\\''`)}'`;
-    return `grpcurl -plaintext${this.about.logs_in ? " -H \"authorization: Bearer $TOKEN\"" : ""} -d ${shell} ${this.about.listen} monitor.v1.MonitorService/Generate`;
+    return `grpcurl${this.about.encrypted ? "" : " -plaintext"}${this.about.logs_in ? " -H \"authorization: Bearer $TOKEN\"" : ""} -d ${shell} ${this.about.listen} monitor.v1.MonitorService/Generate`;
   }
 
   asPolicy() {
