@@ -379,6 +379,27 @@ def test_requests_are_copied_for_the_encrypted_ports_of_a_server_that_has_them(w
     assert "-plaintext" not in copied(tab, "Copy as gRPC request")
 
 
+def test_a_slider_tells_no_damage_where_none_was_measured(watched):
+    points = [
+        {"strength": strength, "perplexity_ratio": 1.003, "kl": 0.045} for strength in (-0.5, -1.0)
+    ]
+
+    def measured(route):
+        route.fulfill(json=route.fetch().json() | {"costs": {"power-seeking": points}})
+
+    tab = watched.tab
+    tab.route("**/api/about", measured)
+    tab.reload()
+    steering = tab.get_by_role("region", name="Steering")
+    steering.get_by_label("Add a feature or a policy").fill("power-seeking")
+    steering.get_by_role("button", name="policy power-seeking").click()
+    warning = steering.locator(".warning")
+    sync_api.expect(warning).to_have_text(re.compile(r"Measured at -1\.00: benign perplexity \+0\.3 %"))
+    for value in ("-2", "0", "5"):
+        steering.get_by_role("slider").fill(value)
+        sync_api.expect(warning).to_have_text(re.compile(r"Nothing was measured here.* -1\.00 to -0\.50"))
+
+
 def test_everything_can_be_reached_by_keyboard(watched):
     tab = watched.tab
     tab.reload()

@@ -41,7 +41,7 @@ export class Steering {
 
   featuresOf(one) {
     if (one.feature !== undefined) return [one.feature];
-    return this.about.policies.find((policy) => policy.name === one.policy).clamps.map((clamp) => clamp.feature);
+    return (this.about.policies.find((policy) => policy.name === one.policy)?.clamps ?? []).map((clamp) => clamp.feature);
   }
 
   add(pick) {
@@ -106,13 +106,16 @@ export class Steering {
       warning);
   }
 
-  /** What was measured of a policy's clamps at the nearest target that was tried. */
+  /** What was measured of a policy's clamps at the nearest target that was tried, where the slider is among those. */
   damage(one) {
     const points = one.policy ? this.about.costs[one.policy] : undefined;
     if (!points?.length) {
       if (one.policy) return `What this costs was not measured on this pair; sae-monitor policy cost ${one.policy} measures it.`;
       return Math.abs(one.target) > 2 ? "So far from its ordinary range the text may fall apart." : null;
     }
+    const tried = points.map((point) => point.strength);
+    const [low, high] = [Math.min(...tried), Math.max(...tried)];
+    if (one.target < low || one.target > high) return `Nothing was measured here: targets that were tried go from ${number(low)} to ${number(high)}.`;
     const near = points.reduce((a, b) => (Math.abs(b.strength - one.target) < Math.abs(a.strength - one.target) ? b : a));
     return `Measured at ${number(near.strength)}: benign perplexity ${near.perplexity_ratio >= 1 ? "+" : ""}${percent(near.perplexity_ratio - 1, 1)}, KL ${number(near.kl, 3)} nats per token.`;
   }
