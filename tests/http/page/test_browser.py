@@ -400,6 +400,17 @@ def test_a_slider_tells_no_damage_where_none_was_measured(watched):
         sync_api.expect(warning).to_have_text(re.compile(r"Nothing was measured here.* -1\.00 to -0\.50"))
 
 
+def test_features_need_a_role_and_the_view_says_so(browser, tiny):
+    made = Watched(browser, tiny.url)
+    made.log_in(tiny.callers.tokens["infers"])
+    made.wrong.clear()
+    tab = made.open("features")
+    tab.get_by_text("needs the role inspect").wait_for()
+    assert tab.get_by_role("button", name="Search").count() == 0
+    made.context.close()
+    assert made.wrong == []
+
+
 def test_everything_can_be_reached_by_keyboard(watched):
     tab = watched.tab
     tab.reload()
