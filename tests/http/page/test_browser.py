@@ -411,6 +411,25 @@ def test_features_need_a_role_and_the_view_says_so(browser, tiny):
     assert made.wrong == []
 
 
+def test_features_are_told_by_turn_as_policies_are(watched, everything):
+    found = everything.post("/api/transcript", TALK).json()
+    starts = [*(turn["start"] for turn in found["turns"]), len(found["tokens"])]
+    turns = [found["features"][first:end] for first, end in zip(starts, starts[1:], strict=False)]
+    feature = turns[1][3][0][0]
+    highest = [max((dict(token).get(feature, 0.0) for token in turn), default=0.0) for turn in turns]
+    tab = watched.open("transcripts")
+    read(tab, TALK)
+    tab.get_by_label("Add a feature").fill(str(feature))
+    tab.get_by_role("button", name=re.compile(f"^{feature}")).click()
+    tab.get_by_text("Highest reading of each turn").click()
+    told = tab.get_by_role("region", name="Highest reading of each turn")
+    assert told.locator("thead th").all_inner_texts() == ["turn", f"feature {feature}"]
+    assert told.locator("tbody th").all_inner_texts() == ["1 user", "2 assistant"]
+    shown = [float(cell) for cell in told.locator("tbody td").all_inner_texts()]
+    assert shown == pytest.approx(highest, abs=0.006)
+    assert max(shown) > 0
+
+
 def test_everything_can_be_reached_by_keyboard(watched):
     tab = watched.tab
     tab.reload()

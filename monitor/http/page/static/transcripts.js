@@ -154,14 +154,14 @@ export class TranscriptsView {
         h("p", { class: "muted" }, "Each token's own score as a multiple of its rule's threshold. Rules pool these before they fire."),
         rules.length ? [lines("Scores of rules over tokens", rules.slice(0, DRAWN), found.tokens.length, found.turns, 1), key(rules.slice(0, DRAWN).map((one) => one.name)),
           heat("Scores of rules, as heat", rules.slice(0, 12), found.tokens.length, RULE_LEVELS, jump)] : h("p", { class: "muted" }, "No token scores for any rule."),
-        found.turns.length ? turnTable(found, rules.slice(0, DRAWN)) : null),
+        turnTable("Highest score of each turn", found, rules.slice(0, DRAWN))),
       h("section", { class: "card" }, h("h2", {}, "Features over tokens"),
         found.features ? finder("Add a feature", ({ feature }) => {
           this.features = [...new Set([...this.features, feature])];
           this.draw();
         }) : h("p", { class: "muted" }, !this.about.inspects ? "This engine shows the features that policies watch, and no others." : "All features need the role inspect."),
         chosen.length ? [lines("Readings of features over tokens", chosen.slice(0, DRAWN), found.tokens.length, found.turns, 1), key(chosen.slice(0, DRAWN).map((one) => one.name)),
-          heat("Readings of features, as heat", chosen, found.tokens.length, READING_LEVELS, jump)] : null,
+          heat("Readings of features, as heat", chosen, found.tokens.length, READING_LEVELS, jump), turnTable("Highest reading of each turn", found, chosen)] : null,
         h("div", { class: "chips" }, this.features.map((feature) => button(`Remove ${feature}`, () => {
           this.features = this.features.filter((one) => one !== feature);
           this.draw();
@@ -193,10 +193,12 @@ export class TranscriptsView {
   }
 }
 
-function turnTable(found, rules) {
+/** Of rules, or of features: [{name, values}]. */
+function turnTable(title, found, rows) {
+  if (!found.turns.length || !rows.length) return null;
   const ends = [...found.turns.slice(1).map((one) => one.start), found.tokens.length];
-  return h("details", {}, h("summary", {}, "Highest score of each turn"), scroller("Highest score of each turn", h("table", {},
-    h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "turn"), rules.map((one) => h("th", { scope: "col" }, one.name)))),
+  return h("details", {}, h("summary", {}, title), scroller(title, h("table", {},
+    h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "turn"), rows.map((one) => h("th", { scope: "col" }, one.name)))),
     h("tbody", {}, found.turns.map((turn, i) => h("tr", {}, h("th", { scope: "row" }, `${i + 1} ${turn.role}`),
-      rules.map((one) => h("td", { class: "mono" }, number(Math.max(0, ...one.values.slice(turn.start, ends[i])))))))))));
+      rows.map((one) => h("td", { class: "mono" }, number(Math.max(0, ...one.values.slice(turn.start, ends[i])))))))))));
 }
