@@ -430,6 +430,32 @@ def test_features_are_told_by_turn_as_policies_are(watched, everything):
     assert max(shown) > 0
 
 
+def test_what_is_in_force_is_shown_beside_a_draft_of_its_name(watched, everything, tiny):
+    shipped = everything.get("/api/policies/deception").json()["text"]
+    text = shipped.replace("title: Deception", "title: My deception")
+    assert text != shipped
+    assert everything.post("/api/drafts/save", {"name": "deception", "text": text}).json()["saved"]
+    tab = watched.open("policies/deception")
+    tab.get_by_text("As the folder of the policies has it").click()
+    assert tab.locator("pre").inner_text().strip() == shipped.strip()
+    assert tab.get_by_label("Policy", exact=True).input_value() == text
+    (tiny.overlay / "policies" / "deception.yaml").unlink()
+
+
+def test_a_policy_without_results_on_unseen_texts_says_what_makes_them(watched):
+    tab = watched.open("policies/power-seeking")
+    tab.get_by_role("heading", name="On unseen texts").wait_for()
+    tab.get_by_text("sae-monitor policy evaluate").wait_for()
+
+
+def test_the_slider_of_false_positives_begins_where_the_policy_stands(watched, everything):
+    for policy in everything.get("/api/about").json()["policies"]:
+        tab = watched.open(f"policies/{policy['name']}")
+        told = tab.get_by_text("of the held-out positives are caught")
+        tab.get_by_role("heading", name=policy["title"], exact=True).wait_for()
+        assert re.search(r"(\d+) % of the held-out positives.* catches \1 %", told.inner_text())
+
+
 def test_everything_can_be_reached_by_keyboard(watched):
     tab = watched.tab
     tab.reload()

@@ -33,14 +33,20 @@ export class PoliciesView {
       h("div", { class: "stack" }, h("h1", {}, "Policies"), h("section", { class: "card" }, h("h2", {}, "In force"), this.list), this.activity,
         h("section", { class: "card" }, h("h2", {}, "Drafts"), this.drafts = h("ul", { class: "rows" }), button("Write a policy", () => this.edit("my-policy", BLANK)))),
       this.detail);
-    show(this.list, about.policies.map((one) => h("li", {}, h("a", { class: "grow", href: `#policies/${one.name}` }, one.title),
-      one.enforced ? null : badge("shadow", "shadow"), badge(one.maturity), badge(one.severity, `severity-${one.severity}`))));
+    this.named();
     this.hours = 6;
+  }
+
+  named() {
+    show(this.list, this.about.policies.map((one) => h("li", {}, h("a", { class: "grow", href: `#policies/${one.name}` }, one.title),
+      one.enforced ? null : badge("shadow", "shadow"), badge(one.maturity), badge(one.severity, `severity-${one.severity}`))));
   }
 
   async opened() {
     this.watch();
     try {
+      Object.assign(this.about, await get("/api/about"));  // others may be in force by now
+      this.named();
       const { drafts } = await get("/api/drafts");
       show(this.drafts, drafts.length ? drafts.map((name) => h("li", {}, h("a", { href: `#policies/${name}` }, name))) : h("li", { class: "muted" }, this.about.saves ? "none saved yet" : "Drafts can be saved where the operator sets page_overlay."));
     } catch (error) {
@@ -97,8 +103,10 @@ export class PoliciesView {
       policy ? this.rules(policy, one.lock) : null,
       policy?.clamps.length ? h("section", { class: "card" }, h("h2", {}, "What suppression costs"), costView(one.name, one.costs)) : null,
       one.lock?.card ? this.card(policy, one.lock) : policy ? h("p", { class: "muted" }, "Its lock has no card: nothing was measured.") : null,
-      one.evaluation ? this.evaluation(one.evaluation) : null,
-      this.editor(one.name, one.text));
+      one.evaluation ? this.evaluation(one.evaluation) : policy ? h("section", { class: "card" }, h("h2", {}, "On unseen texts"), h("p", { class: "muted" }, "Results by source and by length were not measured on this pair. ",
+        h("code", {}, "sae-monitor policy evaluate --labelled DATA --json -o OVERLAY/evaluation.json"), " measures them.")) : null,
+      one.beneath ? h("section", { class: "card" }, h("details", {}, h("summary", {}, "As the folder of the policies has it"), h("pre", { class: "mono", tabindex: 0 }, one.beneath))) : null,
+      this.editor(one.name, one.text, one.draft));
   }
 
   /** What was measured on unseen texts: on each labelled source, and on benign texts of each length. */
@@ -144,7 +152,8 @@ export class PoliciesView {
     const [low, high] = [Math.log(steps[0]), Math.log(0.5)];
     range.value = (100 * (Math.log(asked) - low)) / (high - low);
     const move = () => {
-      const rate = Math.exp(low + ((high - low) * Number(range.value)) / 100);
+      const shown = Math.exp(low + ((high - low) * Number(range.value)) / 100);
+      const rate = Math.abs(Math.log(shown / asked)) < 0.01 ? asked : shown;  // the range has steps
       const recall = recallAt(rates, card.curves.policy, rate);
       range.setAttribute("aria-valuetext", percent(rate, 1));
       told.textContent = `Where ${percent(rate, 1)} of benign texts fire (${Math.round(10000 * rate)} of 10,000), ${percent(recall)} of the held-out positives are caught; as written it asks for ${percent(asked, 1)}, which catches ${percent(recallAt(rates, card.curves.policy, asked))}.`;
@@ -160,13 +169,13 @@ export class PoliciesView {
   }
 
   edit(name, text) {
-    show(this.detail, this.editor(name, text));
+    show(this.detail, this.editor(name, text, true));
     this.detail.querySelector("textarea").focus();
   }
 
-  editor(name, text) {
+  editor(name, text, draft) {
     const { about } = this;
-    if (!about.roles.includes("inspect")) return h("section", { class: "card" }, h("h2", {}, "As written"), h("pre", { class: "mono", tabindex: 0 }, text));
+    if (!about.roles.includes("inspect")) return h("section", { class: "card" }, h("h2", {}, draft ? "As it was saved here" : "As written"), h("pre", { class: "mono", tabindex: 0 }, text));
     return new Editor(about, name, text, () => this.opened()).element;
   }
 }
@@ -180,7 +189,7 @@ function thresholdsAt(policy, lock, rate, asked) {
     const { multiples, caught } = lock.rules[rule.name];
     const lengths = rule.lengths.length ? rule.lengths : [[null, rule.threshold]];
     const head = h("span", { class: "grow" }, `Threshold of ${rule.name}`);
-    if (Math.abs(Math.log(rate / asked)) < 0.01) return h("li", {}, head, h("span", { class: "mono" }, `${byLength(lengths, 1)}, as written`));
+    if (rate === asked) return h("li", {}, head, h("span", { class: "mono" }, `${byLength(lengths, 1)}, as written`));
     if (!multiples?.length || caught === null) return h("li", {}, head, h("span", { class: "muted" }, `${byLength(lengths, 1)} as written; for other rates its lock lacks the scores that policy fit writes into it`));
     const wanted = caught + recallAt(rates, card.curves.policy, rate) - recallAt(rates, card.curves.policy, asked);
     const times = multiples[Math.max(0, Math.min(multiples.length - 1, Math.round((1 - wanted) * multiples.length)))];
