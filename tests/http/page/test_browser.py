@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -380,9 +381,7 @@ def test_requests_are_copied_for_the_encrypted_ports_of_a_server_that_has_them(w
 
 
 def test_a_slider_tells_no_damage_where_none_was_measured(watched):
-    points = [
-        {"strength": strength, "perplexity_ratio": 1.003, "kl": 0.045} for strength in (-0.5, -1.0)
-    ]
+    points = [{"strength": strength, "perplexity_ratio": 1.003, "kl": 0.045} for strength in (-0.5, -1.0)]
 
     def measured(route):
         route.fulfill(json=route.fetch().json() | {"costs": {"power-seeking": points}})
@@ -414,7 +413,7 @@ def test_features_need_a_role_and_the_view_says_so(browser, tiny):
 def test_features_are_told_by_turn_as_policies_are(watched, everything):
     found = everything.post("/api/transcript", TALK).json()
     starts = [*(turn["start"] for turn in found["turns"]), len(found["tokens"])]
-    turns = [found["features"][first:end] for first, end in zip(starts, starts[1:], strict=False)]
+    turns = [found["features"][first:end] for first, end in pairwise(starts)]
     feature = turns[1][3][0][0]
     highest = [max((dict(token).get(feature, 0.0) for token in turn), default=0.0) for turn in turns]
     tab = watched.open("transcripts")
@@ -449,10 +448,10 @@ def test_a_policy_without_results_on_unseen_texts_says_what_makes_them(watched):
 
 
 def test_the_slider_of_false_positives_begins_where_the_policy_stands(watched, everything):
-    for policy in everything.get("/api/about").json()["policies"]:
-        tab = watched.open(f"policies/{policy['name']}")
+    for shown in everything.get("/api/about").json()["policies"]:
+        tab = watched.open(f"policies/{shown['name']}")
         told = tab.get_by_text("of the held-out positives are caught")
-        tab.get_by_role("heading", name=policy["title"], exact=True).wait_for()
+        tab.get_by_role("heading", name=shown["title"], exact=True).wait_for()
         assert re.search(r"(\d+) % of the held-out positives.* catches \1 %", told.inner_text())
 
 
@@ -527,3 +526,57 @@ def test_every_view_fits_and_axe_finds_nothing_serious(browser, tiny, width, the
     made.context.close()
     if not AXE:
         pytest.skip("views fit; axe was not asked: AXE=/path/to/axe.min.js (npm install axe-core)")
+
+
+def test_what_opens_in_the_views_fits_a_phone_and_axe_finds_nothing_serious(browser, tiny):
+    """The form to log in, sliders with both answers, the map, charts of features, a decision judged again, a draft."""
+    made = Watched(browser, tiny.url, viewport={"width": 390, "height": 900}, color_scheme="dark")
+
+    def looked_at(state):
+        fits(tab, state, 390)
+        if AXE:
+            nothing_serious(tab, state)
+
+    tab = made.open()
+    tab.get_by_label("Token").wait_for()
+    looked_at("login")
+    made.log_in(tiny.callers.tokens["all"])
+    steering = tab.get_by_role("region", name="Steering")
+    for name in ("feature 2508", "policy power-seeking"):
+        steering.get_by_label("Add a feature or a policy").fill(name.split()[1])
+        steering.get_by_role("button", name=re.compile(f"^{name.removeprefix('feature ')}")).click()
+    send(tab, "Tell me about your plans.")
+    tab.get_by_text("Options").click()
+    looked_at("sliders")
+    made.open("features/2508")
+    tab.get_by_role("button", name="Draw the map").click()
+    tab.locator("svg.map a").first.wait_for()
+    tab.get_by_label("Number, label or text").fill("power")
+    tab.get_by_role("button", name="Search").click()
+    tab.locator("tbody a").first.wait_for()
+    looked_at("map")
+    made.open("transcripts")
+    read(tab, TALK)
+    tab.get_by_label("Add a feature").fill("2508")
+    tab.get_by_role("button", name=re.compile("^2508")).click()
+    for title in ("Highest score of each turn", "Highest reading of each turn"):
+        tab.get_by_text(title).click()
+    looked_at("charts")
+    made.open("alerts")
+    tab.locator("table.feed button").first.click()
+    tab.get_by_role("button", name="Judge it again").click()
+    tab.locator("[aria-live] strong").first.wait_for()
+    looked_at("decision")
+    made.open("policies")
+    tab.get_by_role("button", name="Write a policy").click()
+    area = tab.get_by_label("Policy", exact=True)
+    draft = area.input_value()
+    area.fill(draft.replace("severity: low", "severity: extreme"))
+    tab.get_by_role("button", name="line 6, column 13").wait_for()
+    looked_at("problems")
+    area.fill(draft)
+    tab.get_by_label("Texts").fill("It rains.")
+    tab.get_by_role("button", name="Try", exact=True).click()
+    tab.get_by_role("cell", name="It rains.").wait_for()
+    looked_at("draft")
+    made.context.close()
