@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 from google.protobuf.json_format import Parse
 
+from monitor.lab.evaluation_results import PolicyEvaluation, as_record
+from monitor.policy.files.lock import Separation
+from monitor.policy.fit.evaluation import BenignRate, RuleOnSource
 from monitor.policy.policyset import PolicySet
 from monitor.records import Action
 from monitor.v1 import monitor_pb2 as pb
@@ -439,6 +442,57 @@ def test_what_is_in_force_is_shown_beside_a_draft_of_its_name(watched, everythin
     assert tab.locator("pre").inner_text().strip() == shipped.strip()
     assert tab.get_by_label("Policy", exact=True).input_value() == text
     (tiny.overlay / "policies" / "deception.yaml").unlink()
+
+
+def test_results_on_unseen_texts_are_told_by_source_and_drawn_by_length(watched, everything, tiny, request):
+    digests = everything.get("/api/about").json()["digests"]
+    told = {
+        "auroc": 0.9,
+        "auroc_low": 0.8,
+        "auroc_high": 0.95,
+        "recall": 0.7,
+        "recall_low": 0.6,
+        "recall_high": 0.8,
+    }
+    methods = {"policy": Separation(**told)}
+    name = f"held/{SCRIPT}"
+
+    def rate(source, longer_than, up_to, texts, fired):
+        return BenignRate("power-seeking", "stated", 0.01, source, longer_than, up_to, texts, fired)
+
+    found = PolicyEvaluation(
+        "data",
+        digests,
+        (),
+        sources=(
+            RuleOnSource("power-seeking", name, 40, 40, 0.75, 0.05, methods, "stated"),
+            RuleOnSource("power-seeking", "alone", 4, 0, 0.5, None, methods, "stated"),
+            RuleOnSource("deception", "other", 40, 40, 0.75, 0.05, methods, "stated"),
+        ),
+        rates=(
+            rate("requests", 0, 16, 400, 2),
+            rate("requests", 16, None, 400, 8),
+            rate(name, 0, 16, 0, 0),
+            rate(name, 16, None, 100, 1),
+        ),
+    )
+    path = tiny.overlay / "evaluation.json"
+    path.write_text(as_record(found))
+    request.addfinalizer(path.unlink)
+    tab = watched.open("policies/power-seeking")
+    by_source = tab.get_by_role("region", name="Results by source")
+    by_source.wait_for()
+    assert by_source.locator("tbody th").all_inner_texts() == [name, "alone"]
+    assert "0.90 (0.80–0.95)" in by_source.inner_text()
+    drawn = tab.get_by_role("img", name="Benign texts that fire, by length and source")
+    assert drawn.locator("circle title").all_text_contents() == [
+        "stated, requests: 0.5 %",
+        "stated, requests: 2.0 %",
+        f"stated, {name}: 1.0 %",
+    ]
+    assert "17 and more" in drawn.text_content()
+    assert tab.locator("#main img, #main script").count() == 0
+    fits(tab, "results", 1400)
 
 
 def test_a_policy_without_results_on_unseen_texts_says_what_makes_them(watched):

@@ -1,12 +1,13 @@
 // Policies: what each looks for, how well it was measured, what it did lately, and drafts.
 
 import { get, post } from "./api.js";
-import { bars, curves, key, recallAt } from "./charts.js";
+import { bars, byLengths, curves, key, recallAt } from "./charts.js";
 import { button, failed, field, h, number, percent, reveal, say, scroller, select, several, show } from "./dom.js";
 import { badge, costView, featureLink, meter } from "./readings.js";
 
 const METHODS = { policy: "this policy", features: "features", combined: "features and probe", probe: "probe, per token", linear_probe: "linear probe", difference_of_means: "difference of means", bag_of_words: "bag of words", random_features: "random features" };
 const DRAWN = ["policy", "probe", "features", "bag_of_words", "random_features"];
+const LINES = 6;
 const BLANK = `apiVersion: monitor/v1
 metadata:
   name: my-policy
@@ -119,11 +120,24 @@ export class PoliciesView {
         h("tbody", {}, sources.map((one) => h("tr", {}, h("th", { scope: "row" }, one.source), h("td", { class: "mono" }, `${one.positive} / ${one.negative}`),
           h("td", { class: "mono" }, one.negative ? `${number(one.methods.policy?.auroc)} (${number(one.methods.policy?.auroc_low)}–${number(one.methods.policy?.auroc_high)})` : "–"),
           h("td", { class: "mono" }, meter(one.caught), " ", percent(one.caught)), h("td", { class: "mono" }, one.fired === null ? "–" : percent(one.fired, 1)))))))] : null,
-      rates.length ? [h("h3", {}, "Benign texts that fire, by length in tokens"), scroller("Benign texts by length", h("table", {},
+      rates.length ? [h("h3", {}, "Benign texts that fire, by length in tokens"), this.lengths(rates, lengths), scroller("Benign texts by length", h("table", {},
         h("thead", {}, h("tr", {}, ["rule", "texts from", "tokens", "fire", "asked for"].map((name) => h("th", { scope: "col" }, name)))),
         h("tbody", {}, rates.map((one) => h("tr", {}, h("th", { scope: "row" }, one.rule), h("td", {}, one.source), h("td", { class: "mono" }, lengths(one)),
           h("td", { class: "mono" }, one.texts ? `${percent(one.fired / one.texts, 1)} (${percent(one.interval[0], 1)}–${percent(one.interval[1], 1)}) of ${one.texts}` : "–"),
           h("td", { class: "mono" }, one.asked === null ? "–" : percent(one.asked, 1)))))))] : null);
+  }
+
+  /** Of the sources with most texts, how the share of benign texts that fire goes with their length. */
+  lengths(rates, named) {
+    const ranges = [...new Map(rates.map((one) => [one.longer_than, named(one)])).entries()].sort(([a], [b]) => a - b);
+    const groups = Map.groupBy(rates, (one) => `${one.rule}, ${one.source}`);
+    const lines = [...groups].map(([name, rows]) => ({
+      name,
+      texts: rows.reduce((sum, one) => sum + one.texts, 0),
+      values: ranges.map(([from]) => rows.find((one) => one.longer_than === from && one.texts)).map((one) => (one ? one.fired / one.texts : null)),
+    })).filter((one) => one.texts).sort((a, b) => b.texts - a.texts).slice(0, LINES);
+    if (!lines.length) return null;
+    return [byLengths("Benign texts that fire, by length and source", ranges.map(([, name]) => name), lines, rates[0].asked), key(lines.map((one) => one.name))];
   }
 
   rules(policy, lock) {
