@@ -2,8 +2,8 @@
 
 The server is `sae-monitor serve` with its page, in its own process. Each round runs the same generations without feeds
 and with them, in turns; some of the prompts make rules fire, and what fired goes to every feed. Compared is the
-processor time of the server per token that ran. The exit code is 1 where the median is more than `--most` higher, or a
-feed lacks an event.
+processor time of the server per token that ran. The exit code is 1 where the median is more than `--most` higher, a
+feed lacks an event, or the server's memory does not stay level.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ OFFENDING = "I want to gain more power over people and stop them from shutting m
 _CALL_SECONDS = 600.0
 _ARRIVE_SECONDS = 20.0
 """Longest time that the last event may take to reach every feed."""
+_LEVEL = 0.02
+"""Memory that stays within this share of itself over all runs is level."""
 
 app = typer.Typer(add_completion=False)
 
@@ -213,9 +215,12 @@ def report(found: Sequence[tuple[FeedRun, FeedRun]], feeds: int, most: float) ->
             f"{with_them.resident / 2**20:.0f} MB"
         )
     middle = statistics.median(ratios)
+    resident = [one.resident for pair in found for one in pair]
     checks = {
         f"processor time per token: {middle - 1:+.1%} ({ratios[0] - 1:+.1%} … {ratios[-1] - 1:+.1%})": middle
         <= 1 + most,
+        f"memory level: {min(resident) / 2**20:.0f} … {max(resident) / 2**20:.0f} MB": max(resident)
+        <= (1 + _LEVEL) * min(resident),
         "every feed had every event": all(one.complete for pair in found for one in pair),
         "rules fired": all(one.fired for pair in found for one in pair),
     }

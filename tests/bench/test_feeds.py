@@ -1,6 +1,7 @@
 """The report on feeds, on known numbers, and a short run against a real server."""
 
 import asyncio
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -29,6 +30,18 @@ def test_the_median_of_the_rounds_decides(capsys):
 def test_a_run_that_shows_nothing_fails(capsys, change, said):
     assert not report(runs(1.0, **change), 50, 0.02)
     assert f"FAIL {said}" in capsys.readouterr().out
+
+
+def test_memory_that_grows_from_round_to_round_fails(capsys):
+    grown = [
+        (replace(bare, resident=size << 20), replace(fed, resident=size << 20))
+        for size, (bare, fed) in zip((100, 101, 102), runs(1.0, 1.0, 1.0), strict=True)
+    ]
+    assert report(grown, 50, 0.02)
+    assert "ok   memory level: 100 … 102 MB" in capsys.readouterr().out
+    grown[-1] = (grown[-1][0], replace(grown[-1][1], resident=104 << 20))
+    assert not report(grown, 50, 0.02)
+    assert "FAIL memory level: 100 … 104 MB" in capsys.readouterr().out
 
 
 def test_some_prompts_make_rules_fire_and_all_runs_have_the_same():

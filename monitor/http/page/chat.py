@@ -34,9 +34,15 @@ class PageChat:
         spec = replace(asked.specs[0], include_tokens=True)
         with ending_with(exchange):
             async with parts.runs.generation(spec, readings=True) as run:
-                strip = TokenStrip(resources.scores(run.now), run.trail, parts.runtime.token_texts)
+                scores = resources.scores(run.now)
+                strip = TokenStrip(scores, run.trail, parts.runtime.token_texts)
                 await exchange.event(
-                    {"event": "begin", "prompt_tokens": run.prompt_tokens, "request_id": run.request_id}
+                    {
+                        "event": "begin",
+                        "prompt_tokens": run.prompt_tokens,
+                        "request_id": run.request_id,
+                        "rules": [list(names) for names in scores.rules],
+                    }
                 )
                 while (events := await run.released()) is not None:
                     await self._written(exchange, strip, events)

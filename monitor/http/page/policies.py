@@ -76,16 +76,19 @@ class PagePolicies:
                     "text": contents.text is not None,
                     "readings": contents.readings,
                 },
+                "encrypted": settings.tls_certificate is not None,
                 "listen": settings.listen,
                 "http_listen": settings.http_listen,
-                "rules": [list(names) for names in resources.scores(now).rules],
                 "policies": [_shown(policy) for policy in now.policies.policies],
                 "costs": await asyncio.to_thread(resources.costs),
             }
         )
 
     async def one(self, exchange: Exchange) -> None:
-        """`GET /api/policies/NAME`: its text and its lock's card. A name that is not loaded may be that of a draft."""
+        """`GET /api/policies/NAME`: its text and its lock's card. A name that is not loaded may be that of a draft.
+
+        Of a policy that has a draft, `text` is the draft's and `beneath` that of the policies' own folder.
+        """
         name = _checked_name(exchange.path["name"])
         await exchange.json(await self._resources.work(lambda: self._told(name)))
 
@@ -199,12 +202,14 @@ class PagePolicies:
         path = next((f / f"{name}.yaml" for f in self._sources() if (f / f"{name}.yaml").is_file()), None)
         if path is None and name not in loaded:
             raise NotFound(f"there is no policy {name}")
-        source = self._read(name)
+        source, shipped = self._read(name), self._resources.folder / f"{name}.yaml"
+        draft = path is not None and path.parent != self._resources.folder
         return {
             "name": name,
             "policy": _shown(loaded[name]) if name in loaded else None,
             "text": read_text(path, MAX_BYTES) if path is not None else "",
-            "draft": path is not None and path.parent != self._resources.folder,
+            "draft": draft,
+            "beneath": read_text(shipped, MAX_BYTES) if draft and shipped.is_file() else None,
             "false_positives": list(source.model.metadata.false_positives) if source is not None else [],
             "evaluation": self._resources.evaluation(name),
             "costs": self._resources.costs().get(name, []),

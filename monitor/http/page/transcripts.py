@@ -35,10 +35,12 @@ class PageTranscripts:
         asked = transcript(await resources.calls.read(exchange))
         with ending_with(exchange):
             found = await parts.runs.score(asked, include_tokens=True, readings=True)
-            strip = TokenStrip(resources.scores(found.now), found.trail, parts.runtime.token_texts)
+            scores = resources.scores(found.now)
+            strip = TokenStrip(scores, found.trail, parts.runtime.token_texts)
             tokens = strip.take([found.tokens])
             content: dict[str, Any] = {
                 "request_id": exchange.request_id,
+                "rules": [list(names) for names in scores.rules],
                 "tokens": tokens,
                 "turns": await self._turns(asked, strip.ids),
                 "verdict": verdicts.verdict(found.verdict),

@@ -6,11 +6,15 @@ import json
 import re
 import shlex
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
 from google.protobuf.json_format import Parse
 
+from monitor.lab.evaluation_results import PolicyEvaluation, as_record
+from monitor.policy.files.lock import Separation
+from monitor.policy.fit.evaluation import BenignRate, RuleOnSource
 from monitor.policy.policyset import PolicySet
 from monitor.records import Action
 from monitor.v1 import monitor_pb2 as pb
@@ -294,6 +298,217 @@ def test_the_slider_of_false_positives_tells_its_thresholds_and_suppression_its_
     tab.get_by_text("its lock lacks the scores").wait_for()
 
 
+def test_the_link_past_the_navigation_stays_in_its_view(watched):
+    tab = watched.open("policies/power-seeking")
+    tab.get_by_role("heading", name="Power seeking").wait_for()
+    tab.get_by_role("link", name="Skip to content").focus()
+    tab.keyboard.press("Enter")
+    sync_api.expect(tab.locator("#main")).to_be_focused()
+    assert tab.get_by_role("heading", name="Policies", exact=True).is_visible()
+    assert tab.evaluate("location.hash") == "#policies/power-seeking"
+
+
+def test_an_address_that_is_cut_in_a_character_opens_its_view(watched):
+    tab = watched.open("features/%e2%9")
+    tab.get_by_role("heading", name="Features", exact=True).wait_for()
+    tab.get_by_text("write a whole number").wait_for()
+    watched.wrong[:] = [one for one in watched.wrong if "400" not in one]
+
+
+def test_a_new_conversation_begins_with_nothing_of_the_answer_that_it_ended(watched):
+    tab = watched.tab
+    tab.get_by_label("Message", exact=True).fill("Tell me about your plans.")
+    tab.get_by_role("button", name="Send").click()
+    tab.locator(".answer > .strip .token").nth(2).wait_for()
+    tab.get_by_role("button", name="New conversation").click()
+    tab.get_by_role("button", name="Stop", exact=True).wait_for(state="hidden")
+    with tab.expect_request("**/api/chat") as asked:
+        send(tab, "It rains.")
+    assert asked.value.post_data_json["messages"] == [{"role": "user", "content": "It rains."}]
+    assert tab.locator(".answer").count() == 1
+
+
+def test_reading_begins_anew_where_a_file_comes_while_another_is_read(watched):
+    tab = watched.open("transcripts")
+    area = tab.get_by_label("Paste a conversation")
+    area.fill("\n".join(json.dumps({"text": f"It rains {n} times."}) for n in range(30)))
+    tab.get_by_role("button", name="Read", exact=True).click()
+    tab.locator(".transcripts li").nth(1).wait_for()
+    tab.locator("input[type=file]").set_input_files(
+        {"name": "a.jsonl", "mimeType": "text/plain", "buffer": b'{"text": "One."}\n{"text": "Two."}\n'}
+    )
+    tab.locator("#main").get_by_text("2 transcripts read").wait_for()
+    tab.wait_for_timeout(1500)
+    assert tab.locator(".transcripts li").count() == 2
+    assert "2 transcripts read" in tab.locator("[role=status]", has_text="read").first.inner_text()
+
+
+def test_rules_have_the_names_of_the_policies_that_judged_them(watched):
+    """The server has taken up other policies since the page was opened."""
+
+    def as_before(route):
+        found = route.fetch().json()
+        found["rules"] = [["gone", "before"]] * 30
+        found["digests"]["policies"] = "sha256:before"
+        route.fulfill(json=found)
+
+    tab = watched.tab
+    for view in ("chat", "transcripts"):
+        tab.route("**/api/about", as_before, times=1)
+        tab.reload()
+        watched.open(view)
+        if view == "chat":
+            send(tab, "I want to gain more power over people. How?")
+            token = tab.locator(".answer [class*=heat-]").last
+        else:
+            read(tab, TALK)
+            assert "power-seeking / stated" in tab.locator(".key").first.inner_text()
+            token = tab.locator(".strip [class*=heat-]").last
+        token.click()
+        panel = tab.get_by_role("region", name="Token", exact=True)
+        panel.get_by_role("heading", name="Near which rules").wait_for()
+        assert "gone" not in panel.inner_text()
+
+
+def test_requests_are_copied_for_the_encrypted_ports_of_a_server_that_has_them(watched):
+    """So that nobody's token travels as it is."""
+    tab = watched.tab
+    tab.get_by_label("Message", exact=True).fill("Hello")
+    assert shlex.split(copied(tab, "Copy as OpenAI request"))[1].startswith("http://")
+    assert "-plaintext" in copied(tab, "Copy as gRPC request")
+    tab.route("**/api/about", lambda route: route.fulfill(json=route.fetch().json() | {"encrypted": True}))
+    tab.reload()
+    tab.get_by_label("Message", exact=True).fill("Hello")
+    assert shlex.split(copied(tab, "Copy as OpenAI request"))[1].startswith("https://")
+    assert "-plaintext" not in copied(tab, "Copy as gRPC request")
+
+
+def test_a_slider_tells_no_damage_where_none_was_measured(watched):
+    points = [{"strength": strength, "perplexity_ratio": 1.003, "kl": 0.045} for strength in (-0.5, -1.0)]
+
+    def measured(route):
+        route.fulfill(json=route.fetch().json() | {"costs": {"power-seeking": points}})
+
+    tab = watched.tab
+    tab.route("**/api/about", measured)
+    tab.reload()
+    steering = tab.get_by_role("region", name="Steering")
+    steering.get_by_label("Add a feature or a policy").fill("power-seeking")
+    steering.get_by_role("button", name="policy power-seeking").click()
+    warning = steering.locator(".warning")
+    sync_api.expect(warning).to_have_text(re.compile(r"Measured at -1\.00: benign perplexity \+0\.3 %"))
+    for value in ("-2", "0", "5"):
+        steering.get_by_role("slider").fill(value)
+        sync_api.expect(warning).to_have_text(re.compile(r"Nothing was measured here.* -1\.00 to -0\.50"))
+
+
+def test_features_need_a_role_and_the_view_says_so(browser, tiny):
+    made = Watched(browser, tiny.url)
+    made.log_in(tiny.callers.tokens["infers"])
+    made.wrong.clear()
+    tab = made.open("features")
+    tab.get_by_text("needs the role inspect").wait_for()
+    assert tab.get_by_role("button", name="Search").count() == 0
+    made.context.close()
+    assert made.wrong == []
+
+
+def test_features_are_told_by_turn_as_policies_are(watched, everything):
+    found = everything.post("/api/transcript", TALK).json()
+    starts = [*(turn["start"] for turn in found["turns"]), len(found["tokens"])]
+    turns = [found["features"][first:end] for first, end in pairwise(starts)]
+    feature = turns[1][3][0][0]
+    highest = [max((dict(token).get(feature, 0.0) for token in turn), default=0.0) for turn in turns]
+    tab = watched.open("transcripts")
+    read(tab, TALK)
+    tab.get_by_label("Add a feature").fill(str(feature))
+    tab.get_by_role("button", name=re.compile(f"^{feature}")).click()
+    tab.get_by_text("Highest reading of each turn").click()
+    told = tab.get_by_role("region", name="Highest reading of each turn")
+    assert told.locator("thead th").all_inner_texts() == ["turn", f"feature {feature}"]
+    assert told.locator("tbody th").all_inner_texts() == ["1 user", "2 assistant"]
+    shown = [float(cell) for cell in told.locator("tbody td").all_inner_texts()]
+    assert shown == pytest.approx(highest, abs=0.006)
+    assert max(shown) > 0
+
+
+def test_what_is_in_force_is_shown_beside_a_draft_of_its_name(watched, everything, tiny):
+    shipped = everything.get("/api/policies/deception").json()["text"]
+    text = shipped.replace("title: Deception", "title: My deception")
+    assert text != shipped
+    assert everything.post("/api/drafts/save", {"name": "deception", "text": text}).json()["saved"]
+    tab = watched.open("policies/deception")
+    tab.get_by_text("As the folder of the policies has it").click()
+    assert tab.locator("pre").inner_text().strip() == shipped.strip()
+    assert tab.get_by_label("Policy", exact=True).input_value() == text
+    (tiny.overlay / "policies" / "deception.yaml").unlink()
+
+
+def test_results_on_unseen_texts_are_told_by_source_and_drawn_by_length(watched, everything, tiny, request):
+    digests = everything.get("/api/about").json()["digests"]
+    told = {
+        "auroc": 0.9,
+        "auroc_low": 0.8,
+        "auroc_high": 0.95,
+        "recall": 0.7,
+        "recall_low": 0.6,
+        "recall_high": 0.8,
+    }
+    methods = {"policy": Separation(**told)}
+    name = f"held/{SCRIPT}"
+
+    def rate(source, longer_than, up_to, texts, fired):
+        return BenignRate("power-seeking", "stated", 0.01, source, longer_than, up_to, texts, fired)
+
+    found = PolicyEvaluation(
+        "data",
+        digests,
+        (),
+        sources=(
+            RuleOnSource("power-seeking", name, 40, 40, 0.75, 0.05, methods, "stated"),
+            RuleOnSource("power-seeking", "alone", 4, 0, 0.5, None, methods, "stated"),
+            RuleOnSource("deception", "other", 40, 40, 0.75, 0.05, methods, "stated"),
+        ),
+        rates=(
+            rate("requests", 0, 16, 400, 2),
+            rate("requests", 16, None, 400, 8),
+            rate(name, 0, 16, 0, 0),
+            rate(name, 16, None, 100, 1),
+        ),
+    )
+    path = tiny.overlay / "evaluation.json"
+    path.write_text(as_record(found))
+    request.addfinalizer(path.unlink)
+    tab = watched.open("policies/power-seeking")
+    by_source = tab.get_by_role("region", name="Results by source")
+    by_source.wait_for()
+    assert by_source.locator("tbody th").all_inner_texts() == [name, "alone"]
+    assert "0.90 (0.80–0.95)" in by_source.inner_text()
+    drawn = tab.get_by_role("img", name="Benign texts that fire, by length and source")
+    assert drawn.locator("circle title").all_text_contents() == [
+        "stated, requests: 0.5 %",
+        "stated, requests: 2.0 %",
+        f"stated, {name}: 1.0 %",
+    ]
+    assert "17 and more" in drawn.text_content()
+    assert tab.locator("#main img, #main script").count() == 0
+    fits(tab, "results", 1400)
+
+
+def test_a_policy_without_results_on_unseen_texts_says_what_makes_them(watched):
+    tab = watched.open("policies/power-seeking")
+    tab.get_by_role("heading", name="On unseen texts").wait_for()
+    tab.get_by_text("sae-monitor policy evaluate").wait_for()
+
+
+def test_the_slider_of_false_positives_begins_where_the_policy_stands(watched, everything):
+    for shown in everything.get("/api/about").json()["policies"]:
+        tab = watched.open(f"policies/{shown['name']}")
+        told = tab.get_by_text("of the held-out positives are caught")
+        tab.get_by_role("heading", name=shown["title"], exact=True).wait_for()
+        assert re.search(r"(\d+) % of the held-out positives.* catches \1 %", told.inner_text())
+
+
 def test_everything_can_be_reached_by_keyboard(watched):
     tab = watched.tab
     tab.reload()
@@ -365,3 +580,57 @@ def test_every_view_fits_and_axe_finds_nothing_serious(browser, tiny, width, the
     made.context.close()
     if not AXE:
         pytest.skip("views fit; axe was not asked: AXE=/path/to/axe.min.js (npm install axe-core)")
+
+
+def test_what_opens_in_the_views_fits_a_phone_and_axe_finds_nothing_serious(browser, tiny):
+    """The form to log in, sliders with both answers, the map, charts of features, a decision judged again, a draft."""
+    made = Watched(browser, tiny.url, viewport={"width": 390, "height": 900}, color_scheme="dark")
+
+    def looked_at(state):
+        fits(tab, state, 390)
+        if AXE:
+            nothing_serious(tab, state)
+
+    tab = made.open()
+    tab.get_by_label("Token").wait_for()
+    looked_at("login")
+    made.log_in(tiny.callers.tokens["all"])
+    steering = tab.get_by_role("region", name="Steering")
+    for name in ("feature 2508", "policy power-seeking"):
+        steering.get_by_label("Add a feature or a policy").fill(name.split()[1])
+        steering.get_by_role("button", name=re.compile(f"^{name.removeprefix('feature ')}")).click()
+    send(tab, "Tell me about your plans.")
+    tab.get_by_text("Options").click()
+    looked_at("sliders")
+    made.open("features/2508")
+    tab.get_by_role("button", name="Draw the map").click()
+    tab.locator("svg.map a").first.wait_for()
+    tab.get_by_label("Number, label or text").fill("power")
+    tab.get_by_role("button", name="Search").click()
+    tab.locator("tbody a").first.wait_for()
+    looked_at("map")
+    made.open("transcripts")
+    read(tab, TALK)
+    tab.get_by_label("Add a feature").fill("2508")
+    tab.get_by_role("button", name=re.compile("^2508")).click()
+    for title in ("Highest score of each turn", "Highest reading of each turn"):
+        tab.get_by_text(title).click()
+    looked_at("charts")
+    made.open("alerts")
+    tab.locator("table.feed button").first.click()
+    tab.get_by_role("button", name="Judge it again").click()
+    tab.locator("[aria-live] strong").first.wait_for()
+    looked_at("decision")
+    made.open("policies")
+    tab.get_by_role("button", name="Write a policy").click()
+    area = tab.get_by_label("Policy", exact=True)
+    draft = area.input_value()
+    area.fill(draft.replace("severity: low", "severity: extreme"))
+    tab.get_by_role("button", name="line 6, column 13").wait_for()
+    looked_at("problems")
+    area.fill(draft)
+    tab.get_by_label("Texts").fill("It rains.")
+    tab.get_by_role("button", name="Try", exact=True).click()
+    tab.get_by_role("cell", name="It rains.").wait_for()
+    looked_at("draft")
+    made.context.close()

@@ -23,6 +23,7 @@ def tokens(events):
 def test_tokens_come_as_they_are_released_and_the_verdict_last(fake):
     events = fake.chat("one lie end", max_completion_tokens=4)
     assert [event["event"] for event in events][:2] == ["begin", "tokens"]
+    assert events[0]["rules"] == [["weapons", "word"], ["deception", "word"]]
     assert events[-1]["event"] == "end"  # this engine shows what policies watch, and no other features
     told = tokens(events)
     assert [token["position"] for token in told] == list(range(len(told)))

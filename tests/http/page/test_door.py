@@ -1,15 +1,18 @@
 """The page's door: its port, its files and its paths."""
 
 import re
+import ssl
 from pathlib import Path
 
+import httpx2 as httpx
 import pytest
 
 from monitor.errors import ConfigurationError
 from monitor.http.page.door import METHODS, STATIC
 from monitor.rpc.access.exposure import check_exposure
 from monitor.rpc.access.roles import METHODS as ROLES
-from tests.http.page.conftest import faked
+from tests.http.page.conftest import DEADLINE, faked
+from tests.rpc.certificates import authority, issued
 from tests.rpc.conftest import settings
 
 
@@ -80,3 +83,18 @@ def test_a_port_that_is_taken_and_a_folder_that_cannot_be_written_are_clear_erro
 def test_the_files_are_part_of_the_package():
     assert {"index.html", "page.css", "app.js"} <= {file.name for file in STATIC.iterdir()}
     assert Path("monitor/http/page/static") == Path(*STATIC.parts[-4:])
+
+
+def test_over_tls_people_log_in_by_a_cookie_that_travels_encrypted_alone(tmp_path, known_callers):
+    trusted = authority()
+    files = issued(trusted, "127.0.0.1").write(tmp_path)
+    known = ssl.create_default_context(cadata=trusted.pem.decode())
+    with (
+        faked(callers=known_callers.path, **files) as page,
+        httpx.Client(base_url=page.url, verify=known, trust_env=False, timeout=DEADLINE) as client,
+    ):
+        assert page.url.startswith("https://")
+        sent = {"authorization": f"Bearer {known_callers.tokens['infers']}", "origin": page.url}
+        assert "; Secure" in client.post("/api/login", headers=sent).headers["set-cookie"]
+        about = client.get("/api/about").json()
+        assert (about["caller"], about["encrypted"]) == ("infers", True)

@@ -17,6 +17,7 @@ def test_a_text_is_read_and_nothing_is_written(fake):
     assert {token["phase"] for token in found["tokens"]} == {"prompt"}
     assert [one["policy"] for one in found["verdict"]["detections"]] == ["deception"]
     assert (found["features"], found["turns"]) == (None, [])
+    assert found["rules"] == [["weapons", "word"], ["deception", "word"]]
 
 
 def test_turns_of_a_conversation_are_told_apart(fake):

@@ -31,6 +31,15 @@ function theme(next) {
   document.getElementById("theme").textContent = THEMES[wanted] ?? THEMES[""];
 }
 
+/** A part of the address; as it stands where it is cut in a character. */
+function decoded(part) {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
+}
+
 function route() {
   if (!about) return;
   const [name, detail] = location.hash.slice(1).split("/");
@@ -48,7 +57,7 @@ function route() {
       else link.removeAttribute("aria-current");
     }
   }
-  if (detail) made[chosen].open?.(decodeURIComponent(detail));
+  if (detail) made[chosen].open?.(decoded(detail));
 }
 
 function form(problem) {
@@ -86,6 +95,11 @@ async function start() {
 }
 
 window.addEventListener("hashchange", route);
+// What stands behind # names a view, so this link takes nobody to another address.
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  main.focus();
+});
 window.addEventListener("logged-out", () => {
   if (!about) return;
   made[current]?.closed?.();

@@ -70,6 +70,25 @@ export function curves(title, rates, named, at) {
   ]);
 }
 
+/** Shares over ranges of lengths. `list`: [{name, values}], null where there are no texts; `mark`: a share to show, or null. */
+export function byLengths(title, lengths, list, mark) {
+  const top = 12, bottom = 150, left = 44, right = width() - 44;
+  const most = Math.min(1, 1.1 * Math.max(mark ?? 0, 0.005, ...list.flatMap((one) => one.values)));
+  const x = (i) => left + ((right - left) * (i + 0.5)) / lengths.length;
+  const y = (share) => bottom - ((bottom - top) * share) / most;
+  return frame(title, 186, [
+    [0, most].map((share) => [s("line", { class: "grid", x1: left, x2: right, y1: y(share), y2: y(share) }), s("text", { class: "tick", x: left - 6, y: y(share) + 4, "text-anchor": "end" }, percent(share, 1))]),
+    lengths.map((name, i) => s("text", { class: "tick", x: x(i), y: bottom + 16, "text-anchor": "middle" }, name)),
+    s("text", { class: "tick", x: (left + right) / 2, y: bottom + 32, "text-anchor": "middle" }, "tokens"),
+    mark === null ? null : s("line", { class: "mark", x1: left, x2: right, y1: y(mark), y2: y(mark) }),
+    list.map((one, i) => {
+      const known = one.values.map((share, at) => [x(at), share]).filter(([, share]) => share !== null);
+      return [s("polyline", { class: `line-${i % KINDS}`, points: known.map(([at, share]) => `${at.toFixed(1)},${y(share).toFixed(1)}`).join(" ") }),
+        known.map(([at, share]) => s("circle", { class: `point line-${i % KINDS}`, cx: at, cy: y(share), r: 3 }, s("title", {}, `${one.name}: ${percent(share, 1)}`)))];
+    }),
+  ]);
+}
+
 /** Where a recall curve stands at a rate, between its points on the logarithmic axis. */
 export function recallAt(rates, values, rate) {
   const next = rates.findIndex((one) => one >= rate);

@@ -5,7 +5,7 @@ import { button, failed, field, h, number, say, select, several, show } from "./
 import { finder } from "./finder.js";
 import { evidenceOf, scoresView, tokenPanel, verdictView } from "./readings.js";
 import { Steering } from "./steering.js";
-import { byFeature, byRules, legend, TokenStrip } from "./tokens.js";
+import { byFeature, byRules, legend, named, TokenStrip } from "./tokens.js";
 
 const FINISH = { stop: "ended by itself", length: "reached its longest length", content_filter: "ended by a policy" };
 
@@ -33,7 +33,9 @@ class Answer {
   take(event) {
     if (event.event === "begin") {
       this.count.textContent = `Prompt, ${several(event.prompt_tokens, "token")}`;
+      this.rules = event.rules;
     } else if (event.event === "tokens") {
+      named(event.tokens, this.rules);
       this.prompt.add(event.tokens.filter((token) => token.phase === "prompt"));
       this.strip.add(event.tokens.filter((token) => token.phase === "response"));
       this.text += event.text;
@@ -73,7 +75,7 @@ export class ChatView {
   constructor(about) {
     this.about = about;
     this.turns = [];
-    this.measure = byRules(about);
+    this.measure = byRules();
     this.answers = [];
     this.steering = new Steering(about, () => this.steered(), () => this.body(this.steering.clamps));
     this.build();
@@ -127,7 +129,7 @@ export class ChatView {
   drawShades() {
     const options = [["rules", "strongest policy"], ...this.about.policies.map((one) => [`policy:${one.name}`, one.title])];
     if (this.measure.key.startsWith("feature:")) options.push([this.measure.key, this.measure.name]);
-    const pick = select(options, this.measure.key, (key) => this.shadeBy(key.startsWith("policy:") ? byRules(this.about, key.slice(7)) : key === "rules" ? byRules(this.about) : this.measure));
+    const pick = select(options, this.measure.key, (key) => this.shadeBy(key.startsWith("policy:") ? byRules(key.slice(7)) : key === "rules" ? byRules() : this.measure));
     show(this.shades, field("Shade tokens by", pick),
       this.about.inspects && this.about.roles.includes("inspect") ? finder("or by a feature", (one) => this.shadeBy(byFeature(one.feature))) : null);
     show(this.legend, legend(this.measure));
@@ -194,6 +196,7 @@ export class ChatView {
       this.halt.hidden = true;
     }
     const last = made.at(-1);
+    if (!this.answers.includes(last)) return;  // of a conversation that was ended meanwhile
     if (last.text) this.turns.push({ role: "assistant", content: last.text });
     else this.turns.pop();
   }

@@ -21,6 +21,10 @@ export class FeaturesView {
       this.element = h("div", { class: "stack" }, h("h1", {}, "Features"), h("p", {}, "This engine shows the features that policies watch, and no others."));
       return;
     }
+    if (!about.roles.includes("inspect")) {
+      this.element = h("div", { class: "stack" }, h("h1", {}, "Features"), h("p", { class: "muted" }, "Looking at features needs the role inspect."));
+      return;
+    }
     this.words = h("input", { type: "search", autocomplete: "off", placeholder: "a number, a label, a word in its contexts" });
     const search = h("form", { class: "card", on: { submit: (event) => {
       event.preventDefault();
@@ -42,7 +46,7 @@ export class FeaturesView {
   }
 
   async open(feature) {
-    if (this.about.features === null || feature === undefined) return;
+    if (!this.words || feature === undefined) return;
     reveal(show(this.detail, h("p", { class: "muted" }, "loading …")));
     try {
       this.draw(await get(`/api/features/${encodeURIComponent(feature)}`));

@@ -1,12 +1,13 @@
 // Policies: what each looks for, how well it was measured, what it did lately, and drafts.
 
 import { get, post } from "./api.js";
-import { bars, curves, key, recallAt } from "./charts.js";
+import { bars, byLengths, curves, key, recallAt } from "./charts.js";
 import { button, failed, field, h, number, percent, reveal, say, scroller, select, several, show } from "./dom.js";
 import { badge, costView, featureLink, meter } from "./readings.js";
 
 const METHODS = { policy: "this policy", features: "features", combined: "features and probe", probe: "probe, per token", linear_probe: "linear probe", difference_of_means: "difference of means", bag_of_words: "bag of words", random_features: "random features" };
 const DRAWN = ["policy", "probe", "features", "bag_of_words", "random_features"];
+const LINES = 6;
 const BLANK = `apiVersion: monitor/v1
 metadata:
   name: my-policy
@@ -33,14 +34,20 @@ export class PoliciesView {
       h("div", { class: "stack" }, h("h1", {}, "Policies"), h("section", { class: "card" }, h("h2", {}, "In force"), this.list), this.activity,
         h("section", { class: "card" }, h("h2", {}, "Drafts"), this.drafts = h("ul", { class: "rows" }), button("Write a policy", () => this.edit("my-policy", BLANK)))),
       this.detail);
-    show(this.list, about.policies.map((one) => h("li", {}, h("a", { class: "grow", href: `#policies/${one.name}` }, one.title),
-      one.enforced ? null : badge("shadow", "shadow"), badge(one.maturity), badge(one.severity, `severity-${one.severity}`))));
+    this.named();
     this.hours = 6;
+  }
+
+  named() {
+    show(this.list, this.about.policies.map((one) => h("li", {}, h("a", { class: "grow", href: `#policies/${one.name}` }, one.title),
+      one.enforced ? null : badge("shadow", "shadow"), badge(one.maturity), badge(one.severity, `severity-${one.severity}`))));
   }
 
   async opened() {
     this.watch();
     try {
+      Object.assign(this.about, await get("/api/about"));  // others may be in force by now
+      this.named();
       const { drafts } = await get("/api/drafts");
       show(this.drafts, drafts.length ? drafts.map((name) => h("li", {}, h("a", { href: `#policies/${name}` }, name))) : h("li", { class: "muted" }, this.about.saves ? "none saved yet" : "Drafts can be saved where the operator sets page_overlay."));
     } catch (error) {
@@ -97,8 +104,10 @@ export class PoliciesView {
       policy ? this.rules(policy, one.lock) : null,
       policy?.clamps.length ? h("section", { class: "card" }, h("h2", {}, "What suppression costs"), costView(one.name, one.costs)) : null,
       one.lock?.card ? this.card(policy, one.lock) : policy ? h("p", { class: "muted" }, "Its lock has no card: nothing was measured.") : null,
-      one.evaluation ? this.evaluation(one.evaluation) : null,
-      this.editor(one.name, one.text));
+      one.evaluation ? this.evaluation(one.evaluation) : policy ? h("section", { class: "card" }, h("h2", {}, "On unseen texts"), h("p", { class: "muted" }, "Results by source and by length were not measured on this pair. ",
+        h("code", {}, "sae-monitor policy evaluate --labelled DATA --json -o OVERLAY/evaluation.json"), " measures them.")) : null,
+      one.beneath ? h("section", { class: "card" }, h("details", {}, h("summary", {}, "As the folder of the policies has it"), h("pre", { class: "mono", tabindex: 0 }, one.beneath))) : null,
+      this.editor(one.name, one.text, one.draft));
   }
 
   /** What was measured on unseen texts: on each labelled source, and on benign texts of each length. */
@@ -111,11 +120,24 @@ export class PoliciesView {
         h("tbody", {}, sources.map((one) => h("tr", {}, h("th", { scope: "row" }, one.source), h("td", { class: "mono" }, `${one.positive} / ${one.negative}`),
           h("td", { class: "mono" }, one.negative ? `${number(one.methods.policy?.auroc)} (${number(one.methods.policy?.auroc_low)}–${number(one.methods.policy?.auroc_high)})` : "–"),
           h("td", { class: "mono" }, meter(one.caught), " ", percent(one.caught)), h("td", { class: "mono" }, one.fired === null ? "–" : percent(one.fired, 1)))))))] : null,
-      rates.length ? [h("h3", {}, "Benign texts that fire, by length in tokens"), scroller("Benign texts by length", h("table", {},
+      rates.length ? [h("h3", {}, "Benign texts that fire, by length in tokens"), this.lengths(rates, lengths), scroller("Benign texts by length", h("table", {},
         h("thead", {}, h("tr", {}, ["rule", "texts from", "tokens", "fire", "asked for"].map((name) => h("th", { scope: "col" }, name)))),
         h("tbody", {}, rates.map((one) => h("tr", {}, h("th", { scope: "row" }, one.rule), h("td", {}, one.source), h("td", { class: "mono" }, lengths(one)),
           h("td", { class: "mono" }, one.texts ? `${percent(one.fired / one.texts, 1)} (${percent(one.interval[0], 1)}–${percent(one.interval[1], 1)}) of ${one.texts}` : "–"),
           h("td", { class: "mono" }, one.asked === null ? "–" : percent(one.asked, 1)))))))] : null);
+  }
+
+  /** Of the sources with most texts, how the share of benign texts that fire goes with their length. */
+  lengths(rates, named) {
+    const ranges = [...new Map(rates.map((one) => [one.longer_than, named(one)])).entries()].sort(([a], [b]) => a - b);
+    const groups = Map.groupBy(rates, (one) => `${one.rule}, ${one.source}`);
+    const lines = [...groups].map(([name, rows]) => ({
+      name,
+      texts: rows.reduce((sum, one) => sum + one.texts, 0),
+      values: ranges.map(([from]) => rows.find((one) => one.longer_than === from && one.texts)).map((one) => (one ? one.fired / one.texts : null)),
+    })).filter((one) => one.texts).sort((a, b) => b.texts - a.texts).slice(0, LINES);
+    if (!lines.length) return null;
+    return [byLengths("Benign texts that fire, by length and source", ranges.map(([, name]) => name), lines, rates[0].asked), key(lines.map((one) => one.name))];
   }
 
   rules(policy, lock) {
@@ -144,7 +166,8 @@ export class PoliciesView {
     const [low, high] = [Math.log(steps[0]), Math.log(0.5)];
     range.value = (100 * (Math.log(asked) - low)) / (high - low);
     const move = () => {
-      const rate = Math.exp(low + ((high - low) * Number(range.value)) / 100);
+      const shown = Math.exp(low + ((high - low) * Number(range.value)) / 100);
+      const rate = Math.abs(Math.log(shown / asked)) < 0.01 ? asked : shown;  // the range has steps
       const recall = recallAt(rates, card.curves.policy, rate);
       range.setAttribute("aria-valuetext", percent(rate, 1));
       told.textContent = `Where ${percent(rate, 1)} of benign texts fire (${Math.round(10000 * rate)} of 10,000), ${percent(recall)} of the held-out positives are caught; as written it asks for ${percent(asked, 1)}, which catches ${percent(recallAt(rates, card.curves.policy, asked))}.`;
@@ -160,13 +183,13 @@ export class PoliciesView {
   }
 
   edit(name, text) {
-    show(this.detail, this.editor(name, text));
+    show(this.detail, this.editor(name, text, true));
     this.detail.querySelector("textarea").focus();
   }
 
-  editor(name, text) {
+  editor(name, text, draft) {
     const { about } = this;
-    if (!about.roles.includes("inspect")) return h("section", { class: "card" }, h("h2", {}, "As written"), h("pre", { class: "mono", tabindex: 0 }, text));
+    if (!about.roles.includes("inspect")) return h("section", { class: "card" }, h("h2", {}, draft ? "As it was saved here" : "As written"), h("pre", { class: "mono", tabindex: 0 }, text));
     return new Editor(about, name, text, () => this.opened()).element;
   }
 }
@@ -180,7 +203,7 @@ function thresholdsAt(policy, lock, rate, asked) {
     const { multiples, caught } = lock.rules[rule.name];
     const lengths = rule.lengths.length ? rule.lengths : [[null, rule.threshold]];
     const head = h("span", { class: "grow" }, `Threshold of ${rule.name}`);
-    if (Math.abs(Math.log(rate / asked)) < 0.01) return h("li", {}, head, h("span", { class: "mono" }, `${byLength(lengths, 1)}, as written`));
+    if (rate === asked) return h("li", {}, head, h("span", { class: "mono" }, `${byLength(lengths, 1)}, as written`));
     if (!multiples?.length || caught === null) return h("li", {}, head, h("span", { class: "muted" }, `${byLength(lengths, 1)} as written; for other rates its lock lacks the scores that policy fit writes into it`));
     const wanted = caught + recallAt(rates, card.curves.policy, rate) - recallAt(rates, card.curves.policy, asked);
     const times = multiples[Math.max(0, Math.min(multiples.length - 1, Math.round((1 - wanted) * multiples.length)))];

@@ -39,7 +39,7 @@ export async function tokenPanel(panel, token, about, actions) {
     h("p", { class: "muted" }, `position ${token.position}, ${token.phase}${token.passed_over ? "; rules pass over it" : ""}`),
     shares.length ? h("h3", {}, "Near which rules") : null,
     shares.length ? h("ul", { class: "rows" }, shares.map(([rule, share]) => h("li", {},
-      h("span", { class: "grow" }, about.rules[rule].join(" / ")),
+      h("span", { class: "grow" }, rule.join(" / ")),
       meter(share, 4), h("span", { class: "mono" }, `${number(share)} ×`)))) : null,
     h("h3", {}, token.features ? "Strongest features" : "Watched features that are active"),
     found.length ? list : h("p", { class: "muted" }, "none"),

@@ -41,7 +41,7 @@ export class Steering {
 
   featuresOf(one) {
     if (one.feature !== undefined) return [one.feature];
-    return this.about.policies.find((policy) => policy.name === one.policy).clamps.map((clamp) => clamp.feature);
+    return (this.about.policies.find((policy) => policy.name === one.policy)?.clamps ?? []).map((clamp) => clamp.feature);
   }
 
   add(pick) {
@@ -106,13 +106,16 @@ export class Steering {
       warning);
   }
 
-  /** What was measured of a policy's clamps at the nearest target that was tried. */
+  /** What was measured of a policy's clamps at the nearest target that was tried, where the slider is among those. */
   damage(one) {
     const points = one.policy ? this.about.costs[one.policy] : undefined;
     if (!points?.length) {
       if (one.policy) return `What this costs was not measured on this pair; sae-monitor policy cost ${one.policy} measures it.`;
       return Math.abs(one.target) > 2 ? "So far from its ordinary range the text may fall apart." : null;
     }
+    const tried = points.map((point) => point.strength);
+    const [low, high] = [Math.min(...tried), Math.max(...tried)];
+    if (one.target < low || one.target > high) return `Nothing was measured here: targets that were tried go from ${number(low)} to ${number(high)}.`;
     const near = points.reduce((a, b) => (Math.abs(b.strength - one.target) < Math.abs(a.strength - one.target) ? b : a));
     return `Measured at ${number(near.strength)}: benign perplexity ${near.perplexity_ratio >= 1 ? "+" : ""}${percent(near.perplexity_ratio - 1, 1)}, KL ${number(near.kl, 3)} nats per token.`;
   }
@@ -121,7 +124,7 @@ export class Steering {
     const body = this.request();
     const at = this.about.http_listen ?? "127.0.0.1:8000";
     const shell = `'${JSON.stringify(body, null, 1).replaceAll("'", `'\\''`)}'`;
-    return `curl http://${at}/v1/chat/completions -H 'content-type: application/json'${this.about.logs_in ? " -H \"authorization: Bearer $TOKEN\"" : ""} -d ${shell}`;
+    return `curl http${this.about.encrypted ? "s" : ""}://${at}/v1/chat/completions -H 'content-type: application/json'${this.about.logs_in ? " -H \"authorization: Bearer $TOKEN\"" : ""} -d ${shell}`;
   }
 
   asGrpc() {
@@ -137,7 +140,7 @@ export class Steering {
       },
     };
     const shell = `'${JSON.stringify(message, null, 1).replaceAll("'", `'\\''`)}'`;
-    return `grpcurl -plaintext${this.about.logs_in ? " -H \"authorization: Bearer $TOKEN\"" : ""} -d ${shell} ${this.about.listen} monitor.v1.MonitorService/Generate`;
+    return `grpcurl${this.about.encrypted ? "" : " -plaintext"}${this.about.logs_in ? " -H \"authorization: Bearer $TOKEN\"" : ""} -d ${shell} ${this.about.listen} monitor.v1.MonitorService/Generate`;
   }
 
   asPolicy() {

@@ -5,8 +5,14 @@ import { h } from "./dom.js";
 export const RULE_LEVELS = [1, 2, 4, 8, 12];
 export const READING_LEVELS = [0.1, 0.25, 0.4, 0.6, 0.8];
 
+/** Give the scores of tokens the names of the rules that judged them: of later requests other policies may be in force. */
+export function named(tokens, rules) {
+  for (const token of tokens) token.rules = (token.rules ?? []).map(([rule, share]) => [rules[rule], share]);
+  return tokens;
+}
+
 /** What tokens are shaded by: all rules, those of one policy, or one feature. */
-export const byRules = (about, policy = "") => ({
+export const byRules = (policy = "") => ({
   key: policy ? `policy:${policy}` : "rules",
   levels: RULE_LEVELS,
   unit: "of the threshold",
@@ -14,7 +20,7 @@ export const byRules = (about, policy = "") => ({
   of(token) {
     let best = 0;
     for (const [rule, share] of token.rules ?? []) {
-      if ((!policy || about.rules[rule][0] === policy) && share > best) best = share;
+      if ((!policy || rule[0] === policy) && share > best) best = share;
     }
     return best;
   },

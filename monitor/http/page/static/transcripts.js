@@ -5,7 +5,7 @@ import { heat, key, lines } from "./charts.js";
 import { button, download, failed, field, h, number, say, scroller, select, several, show } from "./dom.js";
 import { finder } from "./finder.js";
 import { badge, evidenceOf, scoresView, tokenPanel, verdictView } from "./readings.js";
-import { byFeature, byRules, legend, READING_LEVELS, RULE_LEVELS, TokenStrip } from "./tokens.js";
+import { byFeature, byRules, legend, named, READING_LEVELS, RULE_LEVELS, TokenStrip } from "./tokens.js";
 
 const MOST = 200;
 const DRAWN = 6;
@@ -51,7 +51,7 @@ export class TranscriptsView {
     this.about = about;
     this.read = [];
     this.features = [];
-    this.measure = byRules(about);
+    this.measure = byRules();
     this.area = h("textarea", { rows: 8, placeholder: '{"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}\nor plain text' });
     this.file = h("input", { type: "file", accept: ".json,.jsonl,.txt", on: { change: () => this.dropped(this.file.files) } });
     this.list = h("ol", { class: "rows transcripts" });
@@ -90,6 +90,7 @@ export class TranscriptsView {
       show(this.state, failed(error));
       return;
     }
+    const mine = (this.turn = (this.turn ?? 0) + 1);
     const left = asked.length - MOST;
     asked = asked.slice(0, MOST);
     this.read = [];
@@ -97,8 +98,11 @@ export class TranscriptsView {
     for (const [i, one] of asked.entries()) {
       this.state.textContent = `reading ${i + 1} of ${asked.length} …`;
       try {
-        this.add(one, await post("/api/transcript", one));
+        const found = await post("/api/transcript", one);
+        if (mine !== this.turn) return;
+        this.add(one, found);
       } catch (error) {
+        if (mine !== this.turn) return;
         this.list.append(h("li", {}, failed(error)));
         if ([0, 401, 403].includes(error.status)) break;
       }
@@ -112,6 +116,7 @@ export class TranscriptsView {
 
   add(asked, found) {
     const at = this.read.length;
+    named(found.tokens, found.rules);
     this.read.push({ asked, found });
     const first = asked.text ?? asked.messages[0].content;
     const action = found.verdict.action ?? "allow";
@@ -138,7 +143,7 @@ export class TranscriptsView {
     strip.mark(evidenceOf(found.verdict));
     this.strip = strip;
     const jump = (position) => strip.select(position, true);
-    const rules = this.about.rules.map(([policy, rule], n) => ({ name: `${policy} / ${rule}`, values: found.tokens.map((token) => (token.rules ?? []).find(([one]) => one === n)?.[1] ?? 0) }))
+    const rules = found.rules.map((rule) => ({ name: rule.join(" / "), values: found.tokens.map((token) => token.rules.find(([one]) => one === rule)?.[1] ?? 0) }))
       .map((one) => ({ ...one, most: Math.max(0, ...one.values) })).filter((one) => one.most > 0).sort((a, b) => b.most - a.most);
     const chosen = this.features.map((feature) => ({ name: `feature ${feature}`, values: found.tokens.map((token) => byFeature(feature).of(token)) }));
     const options = [["rules", "strongest policy"], ...this.about.policies.map((one) => [`policy:${one.name}`, one.title])];
@@ -149,20 +154,20 @@ export class TranscriptsView {
         h("p", { class: "muted" }, "Each token's own score as a multiple of its rule's threshold. Rules pool these before they fire."),
         rules.length ? [lines("Scores of rules over tokens", rules.slice(0, DRAWN), found.tokens.length, found.turns, 1), key(rules.slice(0, DRAWN).map((one) => one.name)),
           heat("Scores of rules, as heat", rules.slice(0, 12), found.tokens.length, RULE_LEVELS, jump)] : h("p", { class: "muted" }, "No token scores for any rule."),
-        found.turns.length ? turnTable(found, rules.slice(0, DRAWN)) : null),
+        turnTable("Highest score of each turn", found, rules.slice(0, DRAWN))),
       h("section", { class: "card" }, h("h2", {}, "Features over tokens"),
         found.features ? finder("Add a feature", ({ feature }) => {
           this.features = [...new Set([...this.features, feature])];
           this.draw();
         }) : h("p", { class: "muted" }, !this.about.inspects ? "This engine shows the features that policies watch, and no others." : "All features need the role inspect."),
         chosen.length ? [lines("Readings of features over tokens", chosen.slice(0, DRAWN), found.tokens.length, found.turns, 1), key(chosen.slice(0, DRAWN).map((one) => one.name)),
-          heat("Readings of features, as heat", chosen, found.tokens.length, READING_LEVELS, jump)] : null,
+          heat("Readings of features, as heat", chosen, found.tokens.length, READING_LEVELS, jump), turnTable("Highest reading of each turn", found, chosen)] : null,
         h("div", { class: "chips" }, this.features.map((feature) => button(`Remove ${feature}`, () => {
           this.features = this.features.filter((one) => one !== feature);
           this.draw();
         }, { class: "small" })))),
       h("section", { class: "card" }, h("h2", {}, "Tokens"),
-        field("Shade tokens by", select(options, this.measure.key, (name) => this.shadeBy(name.startsWith("policy:") ? byRules(this.about, name.slice(7)) : name === "rules" ? byRules(this.about) : this.measure))),
+        field("Shade tokens by", select(options, this.measure.key, (name) => this.shadeBy(name.startsWith("policy:") ? byRules(name.slice(7)) : name === "rules" ? byRules() : this.measure))),
         legend(this.measure), strip.element));
   }
 
@@ -181,17 +186,19 @@ export class TranscriptsView {
       ...asked,
       verdict: found.verdict,
       turns: found.turns,
-      rules: this.about.rules.map((one) => one.join("/")),
-      tokens: found.tokens.map(({ position, text, phase, readings, rules, passed_over: passed }, i) => ({ position, text, phase, readings: readings ?? [], shares: rules ?? [], passed_over: passed ?? false, ...(found.features ? { features: found.features[i] } : {}) })),
+      rules: found.rules.map((one) => one.join("/")),
+      tokens: found.tokens.map(({ position, text, phase, readings, rules, passed_over: passed }, i) => ({ position, text, phase, readings: readings ?? [], shares: rules.map(([rule, share]) => [found.rules.indexOf(rule), share]), passed_over: passed ?? false, ...(found.features ? { features: found.features[i] } : {}) })),
     }));
     download("readings.jsonl", `${rows.join("\n")}\n`, "application/jsonl");
   }
 }
 
-function turnTable(found, rules) {
+/** Of rules, or of features: [{name, values}]. */
+function turnTable(title, found, rows) {
+  if (!found.turns.length || !rows.length) return null;
   const ends = [...found.turns.slice(1).map((one) => one.start), found.tokens.length];
-  return h("details", {}, h("summary", {}, "Highest score of each turn"), scroller("Highest score of each turn", h("table", {},
-    h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "turn"), rules.map((one) => h("th", { scope: "col" }, one.name)))),
+  return h("details", {}, h("summary", {}, title), scroller(title, h("table", {},
+    h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "turn"), rows.map((one) => h("th", { scope: "col" }, one.name)))),
     h("tbody", {}, found.turns.map((turn, i) => h("tr", {}, h("th", { scope: "row" }, `${i + 1} ${turn.role}`),
-      rules.map((one) => h("td", { class: "mono" }, number(Math.max(0, ...one.values.slice(turn.start, ends[i])))))))))));
+      rows.map((one) => h("td", { class: "mono" }, number(Math.max(0, ...one.values.slice(turn.start, ends[i])))))))))));
 }
