@@ -15,7 +15,7 @@ def main() -> None:
     streams.prepare()
     words = [word for word in sys.argv[1:] if not word.startswith("-")]
     # Before anything large is imported, which takes seconds.
-    if words[:1] == ["serve"]:
+    if words[:1] == ["serve"] or (words[:1] == ["guard"] and words[:2] != ["guard", "check"]):
         with exit_at_signals():
             code = _run()
     else:

@@ -860,11 +860,20 @@ class ClientSettings(BaseSettings):
 
 
 def cache_folder() -> Path:
-    """The folder for what is made once and used again, where no setting names one."""
+    """The folder for what is made once and used again, where no setting names one.
+
+    Raises ConfigurationError where this user has no home.
+    """
     if chosen := os.environ.get(f"{PREFIX}CACHE") or os.environ.get("CACHE_DIRECTORY", "").split(":")[0]:
         return Path(chosen)
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "sae-monitor"
+    if given := os.environ.get("XDG_CACHE_HOME"):
+        return Path(given) / "sae-monitor"
+    if (home := _home()) is not None:
+        return home / ".cache" / "sae-monitor"
+    raise ConfigurationError(
+        f"cache: this process runs as user {os.getuid()}, which has no home; give a folder with {PREFIX}CACHE, or set "
+        "HOME"
+    )
 
 
 def decision_folder(settings: Settings, port: int) -> Path | None:
@@ -883,13 +892,18 @@ def decision_folder(settings: Settings, port: int) -> Path | None:
     return _state_home() / "sae-monitor" / "decisions" / str(port)
 
 
+def _home() -> Path | None:
+    """The home of this user; None where neither its environment nor the list of users names one."""
+    home = os.path.expanduser("~")
+    return Path(home) if os.path.isabs(home) else None
+
+
 def _state_home() -> Path:
     """The folder in which this user's programs keep their state. Raises ConfigurationError where there is none."""
     if os.path.isabs(given := os.environ.get("XDG_STATE_HOME", "")):
         return Path(given)
-    home = os.path.expanduser("~")
-    if os.path.isabs(home):
-        return Path(home) / ".local" / "state"
+    if (home := _home()) is not None:
+        return home / ".local" / "state"
     raise ConfigurationError(
         f"decision_log: this process runs as user {os.getuid()}, which has no home to keep the log in; give a folder "
         f"(for example {PREFIX}DECISION_LOG=/var/lib/sae-monitor), set HOME, or write off"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import time
 from collections.abc import Sequence
@@ -110,6 +111,7 @@ def _content(pem: Pem) -> bytes:
     if isinstance(pem, bytes):
         return pem
     try:
-        return Path(pem).read_bytes()
+        # gRPC finds no certificate behind a byte order mark.
+        return Path(pem).read_bytes().removeprefix(codecs.BOM_UTF8)
     except OSError as error:
         raise ConfigurationError(f"{pem}: cannot be read: {error.strerror}") from None

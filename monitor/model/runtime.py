@@ -82,6 +82,7 @@ class InspectedToken:
     position: int
     token_id: int
     text: str
+    """Where a character spans tokens, the last of them has it and others have none."""
     features: tuple[FeatureReading, ...]
 
 
@@ -385,6 +386,7 @@ class Runtime:
             )
         unit = torch.where(self._maximum > 0, 1 / self._maximum, torch.zeros(()))
         step = max(1, _ENCODED // autoencoder.features)
+        texts = self._vocabulary.pieces(ids)
         found: list[InspectedToken] = []
         for _, residuals in self.scorer.chunks.residuals(ids, gone):
             for part in torch.split(residuals.cpu(), step):
@@ -395,20 +397,21 @@ class Runtime:
                 values, features = (autoencoder.encode(part) * unit).topk(
                     min(top_k, autoencoder.features), dim=-1
                 )
-                found += self._inspected(len(found), ids, values.tolist(), features.tolist())
+                found += _inspected(len(found), ids, texts, values.tolist(), features.tolist())
         return tuple(found)
 
-    def _inspected(
-        self,
-        first: int,
-        ids: Sequence[int],
-        values: Sequence[Sequence[float]],
-        features: Sequence[Sequence[int]],
-    ) -> Iterator[InspectedToken]:
-        """Tokens from a position on, with their strongest features and readings, both in descending order."""
-        for position, (mine, read) in enumerate(zip(features, values, strict=True), first):
-            active = tuple(FeatureReading(f, v) for f, v in zip(mine, read, strict=True) if v > 0)
-            yield InspectedToken(position, ids[position], self._vocabulary.text(ids[position]), active)
+
+def _inspected(
+    first: int,
+    ids: Sequence[int],
+    texts: Sequence[str],
+    values: Sequence[Sequence[float]],
+    features: Sequence[Sequence[int]],
+) -> Iterator[InspectedToken]:
+    """Tokens from a position on, with their strongest features and readings, both in descending order."""
+    for position, (mine, read) in enumerate(zip(features, values, strict=True), first):
+        active = tuple(FeatureReading(f, v) for f, v in zip(mine, read, strict=True) if v > 0)
+        yield InspectedToken(position, ids[position], texts[position], active)
 
 
 def _briefly(error: Exception) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor
 from monitor.errors import BadRequest, MonitorError, Overloaded, TooLong, Unavailable, Violation
 from monitor.model.engine.paged import Steps
 from monitor.model.engine.readout import Taken
-from monitor.model.engine.requests import Done, Read, ScoreJob, ScoreOutcome, StreamJob
+from monitor.model.engine.requests import KEPT, Done, Read, ScoreJob, ScoreOutcome, StreamJob
 from monitor.model.engine.scorer import ScoredPasses, Scoring, TextRows, hand_over, observe
 from monitor.model.load.model import LoadedModel
 from monitor.model.tap.span import Span
@@ -187,7 +187,10 @@ class CoreScorer(ScoredPasses):
             if self._texts.get(text.request_id) is not text:
                 return False
             del self._texts[text.request_id]
-        self._batching().remove(_own(text.request_id))
+        try:
+            self._batching().remove(_own(text.request_id))
+        except Exception as error:  # noqa: BLE001  (the text has ended all the same, and others run on)
+            _log.error(KEPT, error=type(error).__name__)
         text.let_go()
         return True
 

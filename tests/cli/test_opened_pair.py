@@ -1,12 +1,19 @@
 """The pair that a command opens, and the test that its parts fit."""
 
+import os
+import pwd
+import tempfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import structlog
+from typer.testing import CliRunner
 
+from monitor.cli.app import app
 from monitor.cli.opened_pair import opened_pair, told
 from monitor.errors import SelfTestFailed
+from monitor.pairs import registry
 
 
 @pytest.fixture
@@ -28,12 +35,80 @@ def test_the_pair_is_opened_as_the_flags_say_and_tested(asked, tmp_path):
     found = opened_pair("m", tmp_path, "saelens", "cpu", skip_self_test=False, measured=False)
     assert found.loaded_pair == "loaded"
     more = {"measured": False, "pair": None, "tell": told}
-    assert asked == [(("m", tmp_path, "cpu", "saelens", "auto"), more), "loaded"]
+    assert asked == [(("m", tmp_path, "cpu", "saelens", "auto", None), more), "loaded"]
 
 
 def test_a_pair_is_opened_by_its_name(asked):
     opened_pair(None, None, None, "cpu", pair_name="mine", skip_self_test=False)
     assert asked[0][1]["pair"] == "mine"
+
+
+def test_what_no_flag_says_the_variables_say(asked, monkeypatch, capsys):
+    variables = {"DEVICE": "cpu", "DTYPE": "bfloat16", "LAYER": "3", "DICTIONARY_FORMAT": "saelens"}
+    for name, value in variables.items():
+        monkeypatch.setenv(f"SAE_MONITOR_{name}", value)
+    monkeypatch.setenv("SAE_MONITOR_PAIR", "tiny")
+    monkeypatch.setenv("SAE_MONITOR_SKIP_SELF_TEST", "true")
+    opened_pair(None, None, None, "auto", skip_self_test=False)
+    opened_pair(None, None, None, "auto", pair_name="mine", dtype="float32", skip_self_test=False)
+    ((first, named), (second, other)) = asked
+    assert first == (None, None, "cpu", "saelens", "bfloat16", 3)
+    assert named["pair"] == "tiny"
+    assert (second[4], other["pair"]) == ("float32", "mine"), "flags win"
+    assert "self-test skipped" in capsys.readouterr().err
+
+
+def test_a_settings_file_counts_too(asked, monkeypatch, tmp_path):
+    (tmp_path / "settings.yaml").write_text("pair: tiny\n")
+    monkeypatch.setenv("SAE_MONITOR_SETTINGS", str(tmp_path / "settings.yaml"))
+    opened_pair(None, None, None, "auto", skip_self_test=True)
+    assert asked[0][1]["pair"] == "tiny"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("SAE_MONITOR_PIAR", "tiny", "did you mean SAE_MONITOR_PAIR"),
+        ("SAE_MONITOR_DICTIONARY", "false", "SAE_MONITOR_DICTIONARY: found 'false'"),
+        ("SAE_MONITOR_CACHE", "~/cache", "SAE_MONITOR_CACHE: found"),
+        ("SAE_MONITOR_DTYPE", "fp8", "SAE_MONITOR_DTYPE: found 'fp8'"),
+    ],
+)
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("features", "show", "3"),
+        ("features", "search", "hello"),
+        ("policy", "lock", "folder"),
+        ("dictionary", "verify"),
+    ],
+)
+def test_a_wrong_variable_is_told_before_anything_is_opened(asked, monkeypatch, command, name, value, said):
+    monkeypatch.setenv(name, value)
+    monkeypatch.delenv("SAE_MONITOR_PAIR", raising=False)
+    done = CliRunner().invoke(app, command)
+    assert (done.exit_code, asked) == (2, [])
+    assert said in " ".join(done.output.split())
+
+
+@pytest.mark.parametrize("command", [("show", "5"), ("near", "5")])
+def test_a_dictionary_alone_is_that_of_the_pair_in_the_variable(monkeypatch, command):
+    monkeypatch.setattr(registry, "DEFAULT", "smollm2")
+    flagged = CliRunner().invoke(app, ["features", *command, "--pair", "tiny", "--json"])
+    monkeypatch.setenv("SAE_MONITOR_PAIR", "tiny")
+    assert CliRunner().invoke(app, ["features", *command, "--json"]).stdout == flagged.stdout
+    assert flagged.exit_code == 0
+
+
+def test_a_user_without_a_home_gets_one_for_caches(asked, monkeypatch, tmp_path):
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", lambda _: (_ for _ in ()).throw(KeyError()))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    try:
+        opened_pair(None, None, None, "auto", skip_self_test=True)
+        assert Path(os.environ["HOME"]).parent == tmp_path
+    finally:
+        os.environ.pop("HOME", None)
 
 
 def test_log_lines_of_what_is_opened_are_not_among_the_results(asked, capsys):

@@ -137,6 +137,15 @@ def test_nothing_is_inspected_where_the_model_computes_no_numbers(folders: tuple
         runtime.inspect(ids, 5)
 
 
+def test_an_inspected_character_of_several_tokens_is_whole(folders: tuple[Path, Path]) -> None:
+    runtime = Runtime(load_pair(*folders, device="cpu"), WatchPlan((4, 9)))
+    text = "a漢é🙂!"
+    ids = runtime.tokenise(text, truncate=False, room=0, reply=False).ids
+    shown = [token.text for token in runtime.inspect(ids, 5)]
+    assert shown == list(runtime.token_texts(ids)), "as Score shows them"
+    assert "".join(shown).endswith(text)
+
+
 def test_layers(folders: tuple[Path, Path]) -> None:
     assert load_pair(*folders, layer=3, device="cpu").layer == 3
     with pytest.raises(ModelError, match="layers 0 to 3"):

@@ -9,7 +9,7 @@ import pytest
 
 from monitor.errors import BadRequest, MonitoringFailed, Overloaded, TooLong, Unavailable
 from monitor.model.engine.readout import Taken
-from monitor.model.engine.requests import ScoreJob
+from monitor.model.engine.requests import Lease, ScoreJob
 from monitor.model.tap.bank import FeatureBank
 from monitor.model.tap.span import Span
 from monitor.records import Action, Failure, Phase
@@ -127,6 +127,18 @@ def test_a_text_that_nobody_waits_for_is_dropped(texts):
     assert texts.batching.removed == [name]
     texts.run([Span(name, 0, 6, 0, True)], IDS)
     assert not texts.outcomes
+
+
+def test_a_text_that_cannot_be_dropped_or_given_back_has_ended_all_the_same(texts, monkeypatch):
+    def stuck(*_):
+        raise KeyError("planted")
+
+    lease = Lease(slice(0, 1), stuck)
+    name = texts.submit(Recorder(), lease=lease)
+    lease.release()
+    monkeypatch.setattr(texts.batching, "remove", stuck)
+    texts.run([Span(name, 0, 6, 0, True)], IDS)
+    assert texts.outcomes[0][1].coverage.complete
 
 
 def test_vllm_that_dies_ends_every_text(texts):

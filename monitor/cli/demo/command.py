@@ -27,6 +27,7 @@ from monitor.cli.show.strength import RuleScores
 from monitor.cli.show.svg import recorder, save_recorded
 from monitor.client import Unreachable, connect
 from monitor.pairs import registry
+from monitor.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from monitor.lab.pair import Pair
@@ -104,7 +105,7 @@ def demo(
         model, dictionary, policies, layer, device, dtype, dictionary_format, skip_self_test, pair
     )
     console = recorder() if svg else stdout_console()
-    expect = run(console, lambda: local_server(flags), script_of(_pair_named(pair, model, dictionary)))
+    expect = run(console, lambda: local_server(flags), script_of(_pair_named(load_settings(flags))))
     if svg:
         typer.echo(console.export_text(clear=False))
         save_recorded(console, svg, "sae-monitor demo")
@@ -134,12 +135,12 @@ def run(console: Console, start: Start, script: DemoScript) -> Expectations:
     return expect
 
 
-def _pair_named(pair: str | None, model: str | None, dictionary: Path | None) -> str:
+def _pair_named(chosen: Settings) -> str:
     """The name of the pair that is opened; empty where it is none of those that have one."""
-    if model in registry.names():
-        return model
-    own = model is None and dictionary is None
-    return registry.named(pair).name if own else ""
+    if chosen.model in registry.names():
+        return chosen.model
+    own = chosen.model is None and chosen.dictionary is None
+    return registry.named(chosen.pair).name if own else ""
 
 
 def _on_server(console: Console, endpoint: Endpoint, script: DemoScript, expect: Expectations) -> None:

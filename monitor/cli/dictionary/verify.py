@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from monitor.cli.errors import ExitCode
-from monitor.cli.opened_pair import log_to_stderr, told
+from monitor.cli.opened_pair import opened_untested, what_runs
 from monitor.cli.options import (
     DeviceOption,
     DictionaryOption,
@@ -25,7 +25,6 @@ from monitor.cli.options import (
     PairOption,
 )
 from monitor.cli.show.console import stdout_console
-from monitor.lab.pair import open_pair
 
 if TYPE_CHECKING:
     from monitor.model.runtime import LoadedPair
@@ -83,8 +82,7 @@ def _parts(
     """The pair with or without statistics: verifying is what one does first."""
     from monitor.model.runtime import LoadedPair
 
-    log_to_stderr()
-    pair = open_pair(model, dictionary, device, format, dtype, layer, pair=pair_name, tell=told)
+    pair = opened_untested(what_runs(model, dictionary, format, pair_name, device, dtype, layer))
     return LoadedPair(pair.loaded, pair.dictionary, pair.harvester.place)
 
 

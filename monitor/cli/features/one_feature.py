@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from monitor.cli.features.table import FeatureTableRow, feature_table
+from monitor.cli.opened_pair import opened_dictionary
 from monitor.cli.options import DictionaryOption, FormatOption, JsonOption, PairOption
 from monitor.cli.output import json_line
 from monitor.cli.show.console import has_colour, stdout_console
@@ -27,7 +28,7 @@ from monitor.dictionary.cards.labels import Labels, save
 from monitor.dictionary.labeller.dictionary_labels import in_place_of, summary
 from monitor.errors import InputError
 from monitor.lab.features import label_features, nearest_features
-from monitor.lab.pair import feature_card, need_feature, need_statistics, open_dictionary, open_labels
+from monitor.lab.pair import feature_card, need_feature, need_statistics, open_labels
 
 SUFFIXES = (".png", ".svg", ".pdf")
 
@@ -43,7 +44,7 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Show one feature: maximum, density, label, where it fires, tokens it promotes, neighbours."""
-    opened = open_dictionary(dictionary, format=dictionary_format, pair=pair_name)
+    opened = opened_dictionary(pair_name, dictionary, dictionary_format)
     card = feature_card(opened, need_feature(opened, feature))
     labels = open_labels(opened)
     if as_json:
@@ -61,7 +62,7 @@ def near(
     as_json: JsonOption = False,
 ) -> None:
     """List the features whose decoder rows point the most nearly the same way."""
-    opened = open_dictionary(dictionary, format=dictionary_format, pair=pair_name)
+    opened = opened_dictionary(pair_name, dictionary, dictionary_format)
     labels, statistics = open_labels(opened), opened.statistics
     rows = [
         FeatureTableRow(
@@ -107,7 +108,7 @@ def label(
     An automatic label says on which words the feature fires and what stands around them. It is tried on places that it
     was not made from, and reads "unclear" where it predicts them no better than chance.
     """
-    opened = open_dictionary(dictionary, format=dictionary_format, pair=pair_name)
+    opened = opened_dictionary(pair_name, dictionary, dictionary_format)
     if auto and feature is None and text is None:
         _label_all(opened)
     elif not auto and feature is not None and text is not None:
@@ -147,7 +148,7 @@ def draw_map(
         raise InputError(
             f"cannot write {out}; give a file in an existing folder that ends in {', '.join(SUFFIXES)}"
         )
-    opened = open_dictionary(dictionary, format=dictionary_format, pair=pair_name)
+    opened = opened_dictionary(pair_name, dictionary, dictionary_format)
     around = neighbourhood(opened.autoencoder.decoder, need_feature(opened, feature), size)
     labels = open_labels(opened)
     density = opened.statistics.density[list(around.features)].tolist() if opened.statistics else None

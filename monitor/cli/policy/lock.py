@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from monitor.cli.errors import ExitCode
-from monitor.cli.opened_pair import log_to_stderr, told
+from monitor.cli.opened_pair import opened_untested, what_runs
 from monitor.cli.options import (
     DeviceOption,
     DictionaryOption,
@@ -58,11 +58,9 @@ def lock(
     fitted with, `policy recheck` finds that it holds, and the policy's tests pass. Exit code 1 where a lock stays
     stale; `policy recheck` says more about those.
     """
-    from monitor.lab.pair import open_pair
-
-    log_to_stderr()
+    chosen = what_runs(model, dictionary, dictionary_format, pair_name, device)
     with stderr_console().status("loading") as status:
-        pair = open_pair(model, dictionary, device, dictionary_format, pair=pair_name, tell=told)
+        pair = opened_untested(chosen)
         binding = partial(bind, progress=status.update) if rebind else bindings
         found = binding(pair, policies, locks=locks, taken=taken)
     stdout_console().print(_table(found))

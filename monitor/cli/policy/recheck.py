@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from monitor.cli.errors import ExitCode
-from monitor.cli.opened_pair import opened_pair
+from monitor.cli.opened_pair import opened_pair, what_runs
 from monitor.cli.options import (
     DeviceOption,
     DictionaryOption,
@@ -183,7 +183,12 @@ def recheck(
     split = Split(0.5 if train_fraction is None else train_fraction, split_seed or 0)
     margins = Margins(margin_false_alarms, margin_caught, recall=margin_caught)
     rechecker = Rechecker(
-        folder, only=names, benign=benign or (), split=split, margins=margins, locks=locks or pair_name
+        folder,
+        only=names,
+        benign=benign or (),
+        split=split,
+        margins=margins,
+        locks=locks or what_runs(pair_name=pair_name).pair,
     )
 
     def opened(model: str | None, dictionary: Path | None, dtype: str | None) -> Pair:

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from monitor.cli.errors import ExitCode
-from monitor.cli.opened_pair import opened_pair
+from monitor.cli.opened_pair import opened_pair, what_runs
 from monitor.cli.options import (
     DeviceOption,
     DictionaryOption,
@@ -67,7 +67,8 @@ def run(
                 skip_self_test=skip_self_test,
             )
         )
-    results = run_tests(policies, reader, pair_name or "")
+    chosen = what_runs(model, dictionary, dictionary_format, pair_name, device)
+    results = run_tests(policies, reader, chosen.pair or "")
     console = stdout_console()
     console.print(result_table(results))
     if junit is not None:

@@ -45,7 +45,7 @@ from monitor.model.engine.chunks import longest_prompt, too_long
 from monitor.model.engine.detokenizer import Vocabulary
 from monitor.model.engine.paged import Batcher, Batching, Limits, Steps
 from monitor.model.engine.readout import Readout, Taken
-from monitor.model.engine.requests import Emit, GenerationRequest, pass_failed
+from monitor.model.engine.requests import KEPT, Emit, GenerationRequest, pass_failed
 from monitor.model.engine.sampler import Sampler
 from monitor.model.engine.sequence import FAILED, Outbox, Sequence, ran_others
 from monitor.model.engine.serial import NoBatcher, SeparateBatcher, why_not_batched
@@ -60,8 +60,6 @@ from monitor.records import Action, Blocks, Decision, Failure, FinishReason, Lat
 
 DEAD = "the engine does not run; the server must be restarted"
 BROKEN = "the generation ended with an internal error"
-
-_KEPT = "a request's share was not given back in full"
 
 _log = structlog.get_logger(__name__)
 
@@ -502,7 +500,7 @@ class Engine:
                 # As soon as its id is free another request may take it, which the batcher must not drop.
                 self._batcher.remove(name)
             except Exception as error:  # noqa: BLE001  (the rest is given back all the same)
-                _log.error(_KEPT, error=type(error).__name__)
+                _log.error(KEPT, error=type(error).__name__)
             del self._sequences[name]
             outbox.users -= 1
             if not (outbox.users or outbox.events):
@@ -510,7 +508,7 @@ class Engine:
         try:
             sequence.held.close()
         except Exception as error:  # noqa: BLE001  (the request has ended all the same)
-            _log.error(_KEPT, error=type(error).__name__)
+            _log.error(KEPT, error=type(error).__name__)
 
     def _deliver(self) -> None:
         for outbox in list(self._outboxes.values()):

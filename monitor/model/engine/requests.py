@@ -37,6 +37,9 @@ def _unnoticed() -> None:
     """Nobody asks when a request began to run."""
 
 
+KEPT = "a request's share was not given back in full"
+"""What the operator is told where a request has ended and something that it held could not be released."""
+
 Columns = slice | NDArray[np.intp]
 """Columns of a pass's readings `[rows, slots]`, in the order of a watch plan."""
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from monitor.errors import MonitorError, MonitoringFailed, Overloaded, Unavailable
 from monitor.model.engine.chunks import Chunks
 from monitor.model.engine.readout import Readout, Taken
-from monitor.model.engine.requests import Done, ScoreJob, ScoreOutcome, StreamJob, pass_failed
+from monitor.model.engine.requests import KEPT, Done, Lease, ScoreJob, ScoreOutcome, StreamJob, pass_failed
 from monitor.model.load.model import LoadedModel
 from monitor.model.tap.bank import FeatureBank
 from monitor.model.tap.tap import Tap, TapBuffers
@@ -294,6 +294,15 @@ class Scorer(ScoredPasses):
         self._deliver([(text, text.unfinished(error)) for text in rest])
 
 
+def give_back(lease: Lease | None) -> None:
+    """Release what a sequence held of its policy set. Where that fails, it has ended all the same."""
+    try:
+        if lease is not None:
+            lease.release()
+    except Exception as error:  # noqa: BLE001  (whoever has ended ends neither the scorer nor others)
+        _log.error(KEPT, error=type(error).__name__)
+
+
 def hand_over(outcomes: Sequence[tuple[Scoring, ScoreOutcome]]) -> None:
     """Give the outcomes of texts that have ended to those who submitted them, to each of them at once."""
     by_taker: dict[Done, list[tuple[str, ScoreOutcome]]] = {}
@@ -386,8 +395,7 @@ class Scoring:
         """Its policy set's columns are not read for it any more, and its keys and values are free."""
         if not self.over:
             self.over, self.past = True, None
-            if self.job.lease is not None:
-                self.job.lease.release()
+            give_back(self.job.lease)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

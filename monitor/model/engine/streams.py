@@ -27,7 +27,7 @@ from monitor.model.engine.cache_room import room_on
 from monitor.model.engine.ragged_pass import Continuation, KeysValues, RaggedPasses
 from monitor.model.engine.readout import Readout, Taken
 from monitor.model.engine.requests import Read, StreamJob, StreamRead, pass_failed
-from monitor.model.engine.scorer import FAILED, Scorer, observe
+from monitor.model.engine.scorer import FAILED, Scorer, give_back, observe
 from monitor.model.load.model import LoadedModel
 from monitor.model.tap.bank import FeatureBank
 from monitor.model.tap.tap import Tap, TapBuffers
@@ -258,9 +258,14 @@ class StreamScorer(Scorer):
                     self._read([portion], buffers, readout)
             return
         self._count(observe(portions, taken, ids.numpy().ravel()))
+        found: list[tuple[_ReadStream, StreamRead]] = []
         for portion in portions:
-            portion.text.ran(portion, taken)
-        self._deliver_streams([(portion.text, portion.text.read()) for portion in portions])
+            try:
+                portion.text.ran(portion, taken)
+                found.append((portion.text, portion.text.read()))
+            except Exception as error:  # noqa: BLE001  (the other streams of the pass have no part in it)
+                self._fail_stream(portion.text, error)
+        self._deliver_streams(found)
 
     def _run_streams(self, portions: Sequence[_StreamRows]) -> torch.Tensor:
         if not self.why_separate:
@@ -363,8 +368,7 @@ class _ReadStream:
         if self._held:
             self._held, self.over = False, True
             self.past, self.cache = KeysValues(), None
-            if self.job.lease is not None:
-                self.job.lease.release()
+            give_back(self.job.lease)
 
 
 @dataclass(slots=True, eq=False)

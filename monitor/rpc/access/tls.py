@@ -57,7 +57,7 @@ class Certificates:
             context.load_cert_chain(certificate, key)
         if self.client_ca is not None:
             context.verify_mode = ssl.CERT_REQUIRED
-            context.load_verify_locations(cadata=self.client_ca.decode("ascii", "replace"))
+            context.load_verify_locations(cadata=self.client_ca.decode("ascii"))
         return context
 
 
@@ -117,15 +117,15 @@ def watched_certificates(settings: Settings, metrics: SecurityMetrics) -> Watche
 
 def read_certificates(certificate: Path, key: Path, client_ca: Path | None) -> Certificates:
     """Read and check the files. Raises ConfigurationError where they cannot be used now."""
-    chain_pem, key_pem = _read(certificate), _read(key)
-    chain = _parsed(certificate, chain_pem)
-    _check_key(certificate, chain[0], key, key_pem)
+    chain = _parsed(certificate, _read(certificate))
+    chain_pem, key_pem = _written(chain), _checked_key(certificate, chain[0], key, _read(key))
     expires = _valid_until(certificate, chain)
     if client_ca is None:
         return Certificates(chain_pem, key_pem, None, expires, None)
-    ca_pem = _read(client_ca)
-    authorities = _parsed(client_ca, ca_pem)
-    return Certificates(chain_pem, key_pem, ca_pem, expires, _valid_until(client_ca, authorities))
+    authorities = _parsed(client_ca, _read(client_ca))
+    return Certificates(
+        chain_pem, key_pem, _written(authorities), expires, _valid_until(client_ca, authorities)
+    )
 
 
 def _read(path: Path) -> bytes:
@@ -148,7 +148,17 @@ def _parsed(path: Path, content: bytes) -> Sequence[x509.Certificate]:
         ) from None
 
 
-def _check_key(certificate: Path, leaf: x509.Certificate, path: Path, content: bytes) -> None:
+def _written(certificates: Sequence[x509.Certificate]) -> bytes:
+    """The certificates as PEM and nothing else.
+
+    A file may hold more: a byte order mark, comments in any language. Of the three libraries that read PEM here, one
+    takes what another refuses without saying why.
+    """
+    return b"".join(found.public_bytes(serialization.Encoding.PEM) for found in certificates)
+
+
+def _checked_key(certificate: Path, leaf: x509.Certificate, path: Path, content: bytes) -> bytes:
+    """The private key as PEM and nothing else. Raises ConfigurationError where it is not the certificate's."""
     try:
         key = serialization.load_pem_private_key(content, password=None)
     except TypeError:
@@ -159,6 +169,8 @@ def _check_key(certificate: Path, leaf: x509.Certificate, path: Path, content: b
         raise ConfigurationError(
             f"{path}: is not the key of the first certificate in {certificate}; put the server's own certificate first"
         )
+    form = serialization.PrivateFormat.PKCS8
+    return key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
 
 
 def _public(key: object) -> bytes:

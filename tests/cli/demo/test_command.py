@@ -13,7 +13,9 @@ from monitor.cli.demo.script import BENIGN, DemoLine, DemoScript, DemoSuppressio
 from monitor.cli.errors import ExitCode
 from monitor.cli.session import Endpoint, local_server
 from monitor.client import CallFailed
-from monitor.pairs import smollm2
+from monitor.errors import ConfigurationError
+from monitor.pairs import registry, smollm2
+from monitor.settings import Settings
 from tests.cli.demo.demonstrated import SHORT, broken, demonstrate
 from tests.cli.scripted import serving
 
@@ -96,18 +98,32 @@ def test_holds_on_the_default_pair(run):
 @pytest.mark.parametrize(
     ("flags", "name"),
     [
-        ((None, None, None), "tiny"),
-        (("smollm2", None, None), "smollm2"),
-        ((None, "tiny", None), "tiny"),
-        ((None, "org/model", None), ""),
-        ((None, "org/model", Path("dictionary")), ""),
+        ({}, "tiny"),
+        ({"pair": "smollm2"}, "smollm2"),
+        ({"model": "tiny"}, "tiny"),
+        ({"model": "org/model"}, ""),
+        ({"model": "org/model", "dictionary": Path("dictionary")}, ""),
     ],
 )
 def test_the_script_is_that_of_the_pair(flags, name):
-    assert _pair_named(*flags) == name
+    assert _pair_named(Settings(**flags)) == name
     script = script_of(name)
     assert script.slider is not None
     assert script.slider.must_show is bool(name)
+
+
+def test_the_script_is_that_of_the_pair_in_the_variable(run, monkeypatch):
+    asked = []
+
+    def script(name):
+        asked.append(name)
+        raise ConfigurationError("enough")
+
+    monkeypatch.setattr("monitor.cli.demo.command.script_of", script)
+    monkeypatch.setattr(registry, "DEFAULT", "smollm2")
+    monkeypatch.setenv("SAE_MONITOR_PAIR", "tiny")
+    assert run("demo").exit_code == 2
+    assert asked == ["tiny"]
 
 
 def test_steering_opens_the_pair_that_is_named(run, monkeypatch):

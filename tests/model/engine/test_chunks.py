@@ -14,7 +14,7 @@ import torch
 from monitor.errors import BadRequest, MonitoringFailed, TooLong, Unavailable
 from monitor.model.engine import chunks
 from monitor.model.engine.chunks import Chunks
-from monitor.model.engine.requests import ScoreJob
+from monitor.model.engine.requests import Lease, ScoreJob
 from monitor.model.engine.scorer import Scorer
 from monitor.model.tap.bank import FeatureBank
 from monitor.model.tap.tap import Tap
@@ -344,4 +344,21 @@ class TestNeighbours:
                 gate.set()
                 assert waiting.result("sound").coverage.complete
             assert waiting.result("silent").error.cause is Failure.PASS_FAILED
+            assert scorer.healthy()
+
+    def test_a_share_that_cannot_be_given_back_ends_neither_the_scorer_nor_others(self) -> None:
+        def stuck() -> None:
+            raise KeyError("planted")
+
+        with scoring() as scorer:
+            waiting = Waiting(scorer)
+            for name, ids in (("short", LONG[:9]), ("in chunks", LONG)):
+                lease = Lease(slice(0, len(WATCHED)), stuck)
+                with held(scorer, 0) as gate:
+                    waiting.submit(name, ids, lease=lease)
+                    lease.release()
+                    gate.set()
+                assert waiting.result(name).coverage.complete
+            waiting.submit("sound", LONG[:9])
+            assert waiting.result("sound").coverage.complete
             assert scorer.healthy()

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from monitor.errors import BadRequest, MonitoringFailed, Overloaded, TooLong, Unavailable
+from monitor.model.engine import streams
 from monitor.model.engine.requests import Lease, ScoreJob, StreamJob, StreamRead
 from monitor.model.engine.streams import StreamScorer
 from monitor.model.tap.bank import FeatureBank
@@ -362,3 +363,44 @@ def test_texts_are_still_scored_as_ever() -> None:
         np.testing.assert_allclose(
             recorder.blocks[0].readings, plain("llama", "jumprelu", prompt(3)), rtol=1e-4, atol=1e-5
         )
+
+
+def test_a_share_that_cannot_be_given_back_ends_no_other_stream() -> None:
+    def stuck() -> None:
+        raise KeyError("planted")
+
+    with reading() as (scorer, _):
+        lease = Lease(slice(0, len(WATCHED)), stuck)
+        reader = Reader(scorer, "a", lease=lease)
+        lease.release()
+        with scorer._loaded.passes:
+            reader.feed((0, 3, 4))
+            wait_for(lambda: scorer._reading == 1)
+            scorer.end_stream("a")  # so that it is the scorer's thread that gives it back
+        sound = Reader(scorer, "b")
+        sound.feed((0, 3, 4))
+        assert sound.read().coverage.complete
+        assert scorer.healthy()
+
+
+def test_a_stream_whose_result_cannot_be_told_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = streams._ReadStream.ran
+
+    def fail(stream: streams._ReadStream, *given: object) -> None:
+        if stream.job.request_id == "broken":
+            raise IndexError
+        ran(stream, *given)
+
+    monkeypatch.setattr(streams._ReadStream, "ran", fail)
+    with reading() as (scorer, _):
+        with scorer._loaded.passes:
+            readers = {name: Reader(scorer, name) for name in ("first", "broken", "sound")}
+            readers["first"].feed((0, 3))
+            wait_for(lambda: scorer._reading == 1)
+            readers["broken"].feed((0, 3, 4))
+            readers["sound"].feed((0, 3, 4))
+        assert readers["sound"].read().coverage.complete
+        wait_for(lambda: readers["broken"].reads)
+        assert readers["broken"].reads[-1].error.cause is Failure.PASS_FAILED
+        assert readers["broken"].reads[-1].action is Action.BLOCK
+        assert scorer.healthy()

@@ -7,8 +7,10 @@ import warnings
 
 import pytest
 
+from monitor.client import connect
 from monitor.errors import ConfigurationError
 from monitor.rpc.access.layer import check_access
+from monitor.rpc.access.tls import read_certificates
 from monitor.rpc.server import Server, run_in_background
 from tests.rpc.certificates import DAY, authority, issued
 from tests.rpc.conftest import fails, scrape, settings
@@ -90,6 +92,28 @@ def test_mutual_tls_takes_only_clients_of_its_authority(tmp_path):
         for wrong in (None, STRANGER, issued(OURS, "client", -3 * DAY, -DAY)):
             with over_tls(server.addresses.grpc, OURS, wrong) as stub, fails("UNAVAILABLE"):
                 listed(stub)
+
+
+@pytest.mark.parametrize("before", ["\ufeff", "# Autoridad Raíz\n", "\ufeff# Autorité\r\n"])
+def test_what_editors_and_people_write_into_the_files_changes_nothing(tmp_path, before):
+    """A byte order mark, and comments in any language: the libraries that read PEM disagree about both."""
+    (tmp_path / "ca.pem").write_bytes(OURS.pem)
+    files = SERVER.write(tmp_path) | {"tls_client_ca": tmp_path / "ca.pem"}
+    for file in files.values():
+        file.write_bytes(before.encode() + file.read_bytes())
+    path = tmp_path / "callers"
+    path.write_text(json.dumps({"name": "client", "roles": ["infer"], "certificate": "client"}))
+    own = CLIENT.write(tmp_path, "client")
+    for file in own.values():
+        file.write_bytes(before.encode() + file.read_bytes())
+    with guarded(**files, callers=path) as server:
+        with over_tls(server.addresses.grpc, OURS, CLIENT) as stub:
+            assert listed(stub).policies
+        names = {"certificate": own["tls_certificate"], "key": own["tls_key"], "ca": files["tls_client_ca"]}
+        with connect(server.addresses.grpc, **names) as client:
+            assert client.policies().policies
+    found = read_certificates(*files.values())
+    assert len(found.context("1.2").get_ca_certs()) == 1, "the HTTP door takes them too"
 
 
 @pytest.mark.parametrize("more", [{}, {"insecure_listen": True}, {"listen": "0.0.0.0:0"}])

@@ -20,6 +20,7 @@ from tests.waiting import wait_for
 
 PORTS = ["--listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0"]
 SERVE = [sys.executable, "-m", "monitor", "serve", "--pair=tiny", *PORTS]
+GUARD = [*SERVE[:3], "guard", "--upstream=http://127.0.0.1:1", "--http-listen=127.0.0.1:0", *SERVE[4:]]
 LOADING = [sys.executable, "-m", "tests.rpc.talking", "load"]
 CONTAINER = ["unshare", "--pid", "--fork", "--kill-child"]
 """Runs a command as the first process of a namespace, as a container does."""
@@ -70,11 +71,12 @@ def has_loaded(pid, library):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("command", [SERVE, GUARD], ids=["serve", "guard"])
 @pytest.mark.parametrize("first", [False, True])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_the_first_instant(number, first):
+def test_the_first_instant(number, first, command):
     """The handler is there before anything large is imported, and works at once."""
-    with started(SERVE, first) as (process, pid):
+    with started(command, first) as (process, pid):
         wait_for(lambda: catches(pid, signal.SIGTERM))
         assert not has_loaded(pid, "libtorch")
         os.kill(pid, number)

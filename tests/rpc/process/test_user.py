@@ -12,7 +12,7 @@ import pytest
 
 from monitor.errors import ConfigurationError
 from monitor.rpc.process.user import name_user
-from monitor.settings import Settings, decision_folder
+from monitor.settings import Settings, cache_folder, decision_folder
 
 NOBODY = 54_321
 NAMES = ("HOME", "LOGNAME", "USER", "LNAME", "USERNAME", "XDG_STATE_HOME", "STATE_DIRECTORY")
@@ -70,6 +70,15 @@ def test_the_decision_log_is_not_kept_in_a_temporary_folder_without_a_word(unkno
     os.environ["XDG_STATE_HOME"] = "state"
     with pytest.raises(ConfigurationError, match="no home"):
         decision_folder(Settings(), 50051)
+
+
+def test_nor_are_caches_where_nothing_was_chosen_for_them(unknown, monkeypatch):
+    for name in ("SAE_MONITOR_CACHE", "CACHE_DIRECTORY", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ConfigurationError, match="no home; give a folder with SAE_MONITOR_CACHE"):
+        cache_folder()
+    home = name_user()
+    assert cache_folder() == home / ".cache" / "sae-monitor"
 
 
 def test_a_user_with_a_home_is_left_alone(monkeypatch, tmp_path):
