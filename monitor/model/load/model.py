@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -195,7 +196,22 @@ def _deciding(folder: Path) -> list[Path]:
     """The files of a folder that decide what its model computes, in the order of their names."""
     found = (path for kind in _KINDS for path in folder.glob(f"*.{kind}"))
     own = (path for path in found if path.is_file() and not _TELLS_ONLY.match(path.name))
-    return sorted({*own, *folder.glob(f"{_TEMPLATES}/*.jinja")})
+    return sorted({*own, *folder.glob(f"{_TEMPLATES}/*.jinja"), *_shards(folder)})
+
+
+def _shards(folder: Path) -> Iterator[Path]:
+    """The files of weights that an index names, also those in folders below. ModelError for one that lies outside."""
+    for index in folder.glob("*.safetensors.index.json"):
+        names: set[str] = set()
+        with suppress(
+            ValueError, KeyError, AttributeError, TypeError
+        ):  # weights may be in one file without an index
+            names = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
+        for name in names:
+            if not (folder / name).absolute().is_relative_to(folder.absolute()) or ".." in Path(name).parts:
+                raise ModelError(f"{index} names weights outside of its folder ({name}); move them into it")
+            if (folder / name).is_file():
+                yield folder / name
 
 
 def _embedding_device(model: Any) -> torch.device:

@@ -175,6 +175,20 @@ def test_every_file_that_decides_is_in_the_digest(tmp_path: Path, name: str) -> 
     assert len({before, after, digest_folder(tmp_path)}) == 3
 
 
+def test_weights_that_an_index_names_in_a_folder_below_are_in_the_digest(tmp_path: Path) -> None:
+    index = saved(tmp_path, "llama") / "model.safetensors.index.json"
+    below = tmp_path / "shards" / "model.safetensors"
+    below.parent.mkdir()
+    (tmp_path / "model.safetensors").rename(below)
+    index.write_text(json.dumps({"weight_map": dict.fromkeys(load_file(below), "shards/model.safetensors")}))
+    before = digest_folder(tmp_path)
+    below.write_bytes(below.read_bytes() + b" ")
+    assert digest_folder(tmp_path) != before
+    index.write_text(json.dumps({"weight_map": {"a": "../model.safetensors"}}))
+    with pytest.raises(ModelError, match="outside of its folder"):
+        digest_folder(tmp_path)
+
+
 @pytest.mark.parametrize(
     "name", ["README.md", "LICENSE.txt", "trainer_state.json", ".hidden.json", "plot.png", "all_results.json"]
 )
