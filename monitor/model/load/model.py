@@ -41,6 +41,7 @@ _KINDS = (
 )
 """Endings of the files that transformers reads from a model's folder."""
 _TEMPLATES = "additional_chat_templates"
+_MISTRAL, _PLAIN = "tekken.json", ("tokenizer.json", "tokenizer.model")
 _TELLS_ONLY = re.compile(
     r"\.|(readme|licen[cs]e|notice|use_policy|requirements|trainer_state|training_args|(all|train|eval)_results)\b",
     re.IGNORECASE,
@@ -278,7 +279,13 @@ def _hub_snapshot(name: str) -> Path:
 def _load_tokenizer(folder: Path, name: str) -> Any:
     from transformers import AutoTokenizer
 
+    if (folder / _MISTRAL).is_file() and not any((folder / kind).is_file() for kind in _PLAIN):
+        raise ModelError(
+            f"{name} has its tokenizer in {_MISTRAL} alone, which needs mistral-common and does not keep text apart "
+            "from control tokens; use a copy of the model with a tokenizer.json"
+        )
     try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        # Otherwise mistral-common would be asked first wherever it is installed, as it is beside vLLM.
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, mistral_format=False)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelError(f"the tokenizer of {name} cannot be loaded: {error}") from None
