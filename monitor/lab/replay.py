@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 from monitor.errors import MonitorError
 from monitor.policy.files.loader import load_policies
 from monitor.policy.policyset import PolicySet
-from monitor.records import Coverage, Failure, TokenBlock, Verdict
+from monitor.records import Action, Coverage, Failure, TokenBlock, Verdict
 from monitor.telemetry.decisions import tokens
 from monitor.telemetry.decisions.record import DecisionRecord
 
 if TYPE_CHECKING:
     from monitor.model.engine.requests import Lease, ScoreOutcome
+    from monitor.model.prompts import Prompt
     from monitor.model.runtime import Runtime
 
 _ANY_FEATURE = 2**31
@@ -84,13 +85,21 @@ class FromText:
         here = self._runtime.model_digest, self._runtime.dictionary_digest
         if here != (record.digests.model, record.digests.dictionary):
             raise CannotReplay("its text needs the model and the dictionary that it was made with")
-        ids, boundary = ids_of(self._runtime, content, record)
+        prompt, response = _tokenised(self._runtime, content, record)
         judge = self._policies.start(
             self._runtime.token_text, self._runtime.special_ids, **_asked(content, record)
         )
+        # A server refuses such a request before it runs, where a policy is closed.
+        if prompt.left_out and judge.failed(Failure.LEFT_OUT).action is Action.BLOCK:
+            return judge.verdict(Coverage(0, 0, prompt.truncated))
         done: Queue[ScoreOutcome] = Queue()
         job = ScoreJob(
-            record.request_id, ids, self._policies.rules, judge, prompt=boundary, lease=self._lease
+            record.request_id,
+            (*prompt.ids, *response),
+            self._policies.rules,
+            judge,
+            prompt=len(prompt.ids),
+            lease=self._lease,
         )
         self._runtime.scorer.submit(job, lambda outcomes: done.put(outcomes[0][1]))
         outcome = done.get()
@@ -102,22 +111,26 @@ class FromText:
 def ids_of(
     runtime: Runtime, content: Mapping[str, Any], record: DecisionRecord
 ) -> tuple[tuple[int, ...], int]:
-    """Tokens of the prompt and the response in the text of a record, and how many of them the prompt has.
+    """Tokens of the prompt and the response in the text of a record, and how many of them the prompt has."""
+    prompt, response = _tokenised(runtime, content, record)
+    return (*prompt.ids, *response), len(prompt.ids)
+
+
+def _tokenised(
+    runtime: Runtime, content: Mapping[str, Any], record: DecisionRecord
+) -> tuple[Prompt, Sequence[int]]:
+    """The prompt in the text of a record, and the tokens of the response.
 
     Whether an answer was asked for, and so whether the template opens one, is told by the number of tokens that ran.
     """
     text, ran = content["text"], content.get("prompt", {}).get("tokens")
     usual = record.method != "Score"
     read = [
-        runtime.tokenise(text["prompt"], truncate=True, room=0, reply=reply).ids
-        for reply in (usual, not usual)
+        runtime.tokenise(text["prompt"], truncate=True, room=0, reply=reply) for reply in (usual, not usual)
     ]
-    prompt = next((ids for ids in read if len(ids) == ran), read[0])
+    prompt = next((one for one in read if len(one.ids) == ran), read[0])
     response = text.get("response", "")
-    if not response.strip():
-        return prompt, len(prompt)
-    said = runtime.loaded.text.inner(response, continued=True)
-    return (*prompt, *said), len(prompt)
+    return prompt, runtime.loaded.text.inner(response, continued=True) if response.strip() else ()
 
 
 def _asked(content: Mapping[str, Any], record: DecisionRecord) -> dict[str, Any]:

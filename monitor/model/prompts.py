@@ -60,7 +60,10 @@ class DocumentReader:
         ]
 
     def placed(self, document: str | Sequence[Mapping[str, str]]) -> PlacedText:
-        """A document as a server that generates runs it. Raises InputError as calling the reader does.
+        """A document as a server that generates runs it.
+
+        Raises InputError as calling the reader does, and for a conversation of which the template drops a text: what is
+        read of it would be taken for what it says.
 
         A text stands alone. A conversation that ends with a user's turn is a prompt, closed by the header of the
         answer to come. One that ends with an answer is its prompt and then that answer, up to what ends its turn.
@@ -69,13 +72,23 @@ class DocumentReader:
             return PlacedText(tuple(self._text.ids(document)))
         asking = document[:-1] if document[-1]["role"] == "assistant" else document
         self._need_turns()
-        prompt = self._template(asking, reply=True).ids if asking else ()
+        prompt = self._whole(asking, reply=True) if asking else ()
         if asking is document:
             return PlacedText(prompt, 0, min(_alike(prompt, self._opening), len(prompt)))
-        whole = self._template(document, reply=False).ids
+        whole = self._whole(document, reply=False)
         begin = _alike(prompt, whole)
         ends = (at for at in range(begin, len(whole)) if whole[at] in self._text.special_ids)
         return PlacedText(whole[: next(ends, len(whole))], begin)
+
+    def _whole(self, turns: Sequence[Mapping[str, str]], *, reply: bool) -> tuple[int, ...]:
+        """Token ids of a conversation that the template writes with all its texts; InputError where it drops one."""
+        rendered = self._template(turns, reply=reply)
+        if rendered.left_out:
+            raise InputError(
+                f"a conversation of the roles {', '.join(turn['role'] for turn in turns)} has a text that this model's "
+                "chat template or its tokenizer leaves out; leave it out of the conversation, or give a plain text"
+            )
+        return rendered.ids
 
     @cached_property
     def _opening(self) -> tuple[int, ...]:

@@ -5,11 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 
-from monitor.lab.replay import CannotReplay, FromReadings, differs, stronger
+from monitor.lab.replay import CannotReplay, FromReadings, FromText, differs, stronger
 from monitor.records import Action, Coverage, Digests, Failure, Phase, Status, TokenBlock, Verdict
 from monitor.telemetry.decisions import tokens
 from monitor.telemetry.decisions.record import DecisionRecord
 from tests.policy.policy_files import DICTIONARY, MODEL, PINNED, write_policy
+from tests.rpc.fake import policies
+from tests.rpc.test_left_out import Dropping
 from tests.telemetry.decisions.test_record import DETECTION
 
 RECORD = DecisionRecord(
@@ -79,6 +81,26 @@ def test_a_probe_is_that_of_the_policies_it_was_recorded_under(tmp_path):
     same = replay._policies(RECORD).digest
     record = dataclasses.replace(RECORD, digests=Digests(MODEL, DICTIONARY, same))
     assert [found.rule for found in replay.run(content, record).detections] == ["stated"]
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_a_text_that_the_template_drops_is_not_checked_in_a_replay_either(closed):
+    chosen = policies(closed=closed)
+    runtime = Dropping(chosen.watch)
+    record = dataclasses.replace(
+        RECORD, digests=Digests(runtime.model_digest, runtime.dictionary_digest, "sha256:before")
+    )
+    turns = [{"role": "system", "content": "be bad"}, {"role": "user", "content": "hello there"}]
+    runtime.start()
+    try:
+        verdict, whole = (
+            FromText(runtime, chosen).run({"text": {"prompt": given}}, record) for given in (turns, turns[1:])
+        )
+    finally:
+        runtime.stop(5)
+    assert (verdict.status, verdict.failure) == (Status.UNKNOWN, Failure.LEFT_OUT)
+    assert (verdict.action is Action.BLOCK, verdict.coverage.tokens_run == 0) == (closed, closed)
+    assert whole.status is Status.CHECKED
 
 
 def verdict(action=Action.ALLOW, status=Status.CHECKED, detections=()):

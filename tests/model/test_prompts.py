@@ -149,6 +149,15 @@ class TestPlacedTexts:
         assert found.begin == 0
         assert tokenizer().decode(found.ids[: found.lead]) == "Be kind.\nuser: "
 
+    @pytest.mark.parametrize("role", ["system", "user", "assistant"])
+    def test_a_conversation_of_which_the_template_drops_a_text_is_not_read(self, role: str) -> None:
+        shown = f"{{% if m['role'] != '{role}' %}}{{{{ m['role'] + ': ' + m['content'] }}}}{{% endif %}}"
+        reader = self.reader("{% for m in messages %}" + shown + "{% endfor %}")
+        turns = [{"role": role, "content": "hello"} for role in ("system", "user", "assistant")]
+        with pytest.raises(InputError, match="leaves out"):
+            reader.placed(turns)
+        assert reader.placed([turn for turn in turns if turn["role"] != role]).ids
+
     def test_an_answer_is_judged_from_its_first_token_to_the_end_of_its_turn(self) -> None:
         turns = ({"role": "user", "content": "hello"}, {"role": "assistant", "content": "no and no"})
         found = self.reader().placed(turns)

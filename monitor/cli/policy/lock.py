@@ -21,8 +21,9 @@ from monitor.cli.options import (
     ModelOption,
     PairOption,
 )
-from monitor.cli.show.console import stderr_console, stdout_console
+from monitor.cli.show.console import stdout_console
 from monitor.cli.show.printable import printable
+from monitor.cli.show.progress import steps_of
 from monitor.lab.bound_locks import Binding, bind, bindings
 
 
@@ -59,9 +60,9 @@ def lock(
     stale; `policy recheck` says more about those.
     """
     chosen = what_runs(model, dictionary, dictionary_format, pair_name, device)
-    with stderr_console().status("loading") as status:
+    with steps_of("loading the model") as step:
         pair = opened_untested(chosen)
-        binding = partial(bind, progress=status.update) if rebind else bindings
+        binding = partial(bind, progress=step) if rebind else bindings
         found = binding(pair, policies, locks=locks, taken=taken)
     stdout_console().print(_table(found))
     if any(one.missing or (one.differs and not one.written) for one in found):

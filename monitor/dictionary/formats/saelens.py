@@ -29,6 +29,12 @@ _VECTORS = {
     "jumprelu": ("b_enc", "threshold"),
     "gated": ("b_gate", "b_mag", "r_mag"),
 }
+_CENTRED = (
+    *("GPT2-Small-SAEs-Reformatted", "GPT2-Small-Feature-Splitting-Experiment-Layer-8"),
+    "gpt2-small-mlp-out-saes",
+)
+"""Repositories of dictionaries of a centred model whose `cfg.json` does not say so; SAELens has a list of them too."""
+_MODEL = "model_from_pretrained_kwargs"
 _KINDS = {"standard": Activation.RELU, "topk": Activation.TOPK, "jumprelu": Activation.JUMPRELU}
 
 
@@ -49,7 +55,13 @@ class SaeLensReader:
     def read(self, location: Location) -> DictionaryParts:
         """See `FormatReader`."""
         files = (location.path(CONFIG), location.path(WEIGHTS))
-        config = parse_config(read_json(files[0]), str(files[0]))
+        stated = read_json(files[0])
+        unsaid = not stated.keys() & {_MODEL, "metadata"} and any(
+            name in location.address for name in _CENTRED
+        )
+        if unsaid:
+            stated = {**stated, _MODEL: {"center_writing_weights": True}}
+        config = parse_config(stated, str(files[0]))
         tensors = Tensors(files[1])
         logarithms = _check(tensors, config)
         encoder = tensors.matrix("W_enc", transposed=True)
@@ -61,7 +73,8 @@ class SaeLensReader:
                     f"states d_sae {config.d_sae} and d_in {config.d_in}: they are of different dictionaries"
                 )
         matrices, parts = _build(tensors, config, encoder, decoder, logarithms)
-        return DictionaryParts(matrices, parts, config.card, files)
+        facts = ("center_writing_weights",) if unsaid else ()
+        return DictionaryParts(matrices, parts, config.card, files, facts)
 
 
 def _check(tensors: Tensors, config: SaeLensConfig) -> bool:

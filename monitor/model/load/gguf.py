@@ -30,7 +30,7 @@ from monitor.model.load.weights import no_progress_bar
 ENDING = ".gguf"
 _ON_HUB = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+):(?P<file>[^:]+\.gguf)", re.IGNORECASE)
 _SPLIT = re.compile(r"-\d{5}-of-\d{5}\.gguf$", re.IGNORECASE)
-_LAYOUT = 1
+_LAYOUT = 2
 """Goes up where the same file would be unpacked into other weights or another tokenizer."""
 _SHARD = 1 << 30
 """Bytes of weights in one file. An interrupted unpacking goes on behind the last whole file."""
@@ -157,7 +157,25 @@ def _alone(path: Path) -> Iterator[None]:
 
 def _unpack(path: Path, dtype: torch.dtype, folder: Path) -> None:
     """Write the model in a GGUF file into `folder`."""
-    model = _model(path, dtype)
+    with _apart(path) as file:
+        _write(_model(file, dtype), _tokenizer(file), path, folder)
+
+
+@contextmanager
+def _apart(path: Path) -> Iterator[Path]:
+    """The file in a folder of its own.
+
+    Transformers reads what lies beside a GGUF file too, a `tokenizer.json` or an adapter, and the digest is of the file
+    alone.
+    """
+    with tempfile.TemporaryDirectory(prefix="sae-monitor-gguf-") as folder:
+        file = Path(folder) / path.name
+        file.symlink_to(path.resolve())
+        yield file
+
+
+def _write(model: Any, tokenizer: Any, path: Path, folder: Path) -> None:
+    """Write into `folder` what was read of the GGUF file at `path`, where the disk has room for it."""
     weights: dict[str, Tensor] = {
         name: tensor for name, tensor in model.state_dict().items() if name not in _tied(model)
     }
@@ -169,7 +187,7 @@ def _unpack(path: Path, dtype: torch.dtype, folder: Path) -> None:
     _write_weights(weights, folder)
     model.config.save_pretrained(folder)
     model.generation_config.save_pretrained(folder)
-    _tokenizer(path).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 def _model(path: Path, dtype: torch.dtype) -> Any:

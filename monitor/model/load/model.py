@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -40,6 +41,7 @@ _KINDS = (
 )
 """Endings of the files that transformers reads from a model's folder."""
 _TEMPLATES = "additional_chat_templates"
+_MISTRAL, _PLAIN = "tekken.json", ("tokenizer.json", "tokenizer.model")
 _TELLS_ONLY = re.compile(
     r"\.|(readme|licen[cs]e|notice|use_policy|requirements|trainer_state|training_args|(all|train|eval)_results)\b",
     re.IGNORECASE,
@@ -195,7 +197,22 @@ def _deciding(folder: Path) -> list[Path]:
     """The files of a folder that decide what its model computes, in the order of their names."""
     found = (path for kind in _KINDS for path in folder.glob(f"*.{kind}"))
     own = (path for path in found if path.is_file() and not _TELLS_ONLY.match(path.name))
-    return sorted({*own, *folder.glob(f"{_TEMPLATES}/*.jinja")})
+    return sorted({*own, *folder.glob(f"{_TEMPLATES}/*.jinja"), *_shards(folder)})
+
+
+def _shards(folder: Path) -> Iterator[Path]:
+    """The files of weights that an index names, also those in folders below. ModelError for one that lies outside."""
+    for index in folder.glob("*.safetensors.index.json"):
+        names: set[str] = set()
+        with suppress(
+            ValueError, KeyError, AttributeError, TypeError
+        ):  # weights may be in one file without an index
+            names = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
+        for name in names:
+            if not (folder / name).absolute().is_relative_to(folder.absolute()) or ".." in Path(name).parts:
+                raise ModelError(f"{index} names weights outside of its folder ({name}); move them into it")
+            if (folder / name).is_file():
+                yield folder / name
 
 
 def _embedding_device(model: Any) -> torch.device:
@@ -262,7 +279,13 @@ def _hub_snapshot(name: str) -> Path:
 def _load_tokenizer(folder: Path, name: str) -> Any:
     from transformers import AutoTokenizer
 
+    if (folder / _MISTRAL).is_file() and not any((folder / kind).is_file() for kind in _PLAIN):
+        raise ModelError(
+            f"{name} has its tokenizer in {_MISTRAL} alone, which needs mistral-common and does not keep text apart "
+            "from control tokens; use a copy of the model with a tokenizer.json"
+        )
     try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        # Otherwise mistral-common would be asked first wherever it is installed, as it is beside vLLM.
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, mistral_format=False)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelError(f"the tokenizer of {name} cannot be loaded: {error}") from None

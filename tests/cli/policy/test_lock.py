@@ -50,3 +50,14 @@ def test_locks_are_bound_where_asked_for(monkeypatch):
     assert (done.exit_code, what) == (0, "bind"), done.output
     assert (given["locks"], given["taken"]) == ("mine", "other")
     assert given["progress"]
+
+
+def test_a_long_rebinding_says_what_it_does_where_output_is_no_terminal(monkeypatch):
+    def bind(*_, progress, **__):
+        progress("testing a")
+        return [binding("a")]
+
+    monkeypatch.setattr("monitor.lab.pair.open_pair", lambda *_, **__: "pair")
+    monkeypatch.setattr("monitor.cli.policy.lock.bind", bind)
+    done = CliRunner().invoke(app, ["policy", "lock", "folder", "--rebind"])
+    assert "testing a" in done.stderr

@@ -56,6 +56,26 @@ def test_a_model_with_centred_weights(tmp_path, where, subtract):
 
 
 @pytest.mark.parametrize(
+    "name", ["GPT2-Small-SAEs-Reformatted", "models--jbloom--GPT2-Small-SAEs-Reformatted"]
+)
+def test_known_repositories_that_do_not_say_that_their_model_is_centred(tmp_path, name):
+    (tmp_path / name).mkdir()
+    old = {
+        "d_in": WIDTH,
+        "d_sae": FEATURES,
+        "model_name": "gpt2-small",
+        "hook_point": "blocks.8.hook_resid_pre",
+    }
+    for folder in (tmp_path / name / "blocks.8.hook_resid_pre", tmp_path / "other"):
+        write_json(store(folder, weights("b_enc")) / "cfg.json", old)
+    found, other = (read_dictionary(tmp_path / one) for one in (f"{name}/blocks.8.hook_resid_pre", "other"))
+    assert (found.autoencoder.input_norm, other.autoencoder.input_norm) == (InputNorm.CENTRED, InputNorm.NONE)
+    assert found.facts != other.facts
+    store(tmp_path / name / "new", weights("b_enc"), model_from_pretrained_kwargs={})
+    assert read_dictionary(tmp_path / name / "new").autoencoder.input_norm is InputNorm.NONE
+
+
+@pytest.mark.parametrize(
     ("norm", "wanted"), [("layer_norm", InputNorm.LAYER_NORM), ("none", InputNorm.CENTRED)]
 )
 def test_a_layer_norm_centres_anyway(tmp_path, norm, wanted):

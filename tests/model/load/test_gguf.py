@@ -8,7 +8,9 @@ import gguf
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers.models.auto import auto_factory
 
 from monitor.errors import ModelError
 from monitor.model.load import gguf as module
@@ -151,6 +153,23 @@ def test_tokenizer_and_template_come_from_the_file(tmp_path):
     assert ids[-1] == 2
     text = loaded.tokenizer.apply_chat_template([{"role": "user", "content": "hi"}], tokenize=False)
     assert text == "<|im_start|>user\nhi<|im_end|>\n"
+
+
+def test_what_lies_beside_the_file_decides_nothing(tmp_path, monkeypatch):
+    alone = load_model(write(tmp_path / "m.gguf", model()), device="cpu", cache=tmp_path / "one")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    path = write(folder / "m.gguf", model())
+    words = {"type": "WordLevel", "vocab": {"[UNK]": 0, "the": 1}, "unk_token": "[UNK]"}
+    Tokenizer.from_str(json.dumps({"version": "1.0", "model": words})).save(str(folder / "tokenizer.json"))
+    (folder / "generation_config.json").write_text('{"eos_token_id": 5}')
+    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "./nothing"}')
+    monkeypatch.setattr(auto_factory, "is_peft_available", lambda: True)
+    loaded = load_model(path, device="cpu", cache=tmp_path / "other")
+    assert loaded.digest == alone.digest
+    assert loaded.text.ids("the the") == alone.text.ids("the the")
+    assert loaded.model.generation_config.eos_token_id == 2
+    assert torch.equal(loaded.model(IDS).logits, alone.model(IDS).logits)
 
 
 def test_a_file_is_unpacked_once_for_each_number_type(tmp_path, cache, monkeypatch):

@@ -13,7 +13,7 @@ from monitor.errors import ModelError
 from monitor.model.load.model import digest_folder, load_model
 from monitor.model.offline.residuals import Harvester
 from tests.model.families import family_model
-from tests.model.tiny import CONFIGS, loaded_model, prompt
+from tests.model.tiny import CONFIGS, loaded_model, prompt, tokenizer
 
 
 def saved(folder: Path, kind: str) -> Path:
@@ -173,6 +173,37 @@ def test_every_file_that_decides_is_in_the_digest(tmp_path: Path, name: str) -> 
     after = digest_folder(tmp_path)
     path.write_bytes(path.read_bytes() + b" ")
     assert len({before, after, digest_folder(tmp_path)}) == 3
+
+
+def test_weights_that_an_index_names_in_a_folder_below_are_in_the_digest(tmp_path: Path) -> None:
+    index = saved(tmp_path, "llama") / "model.safetensors.index.json"
+    below = tmp_path / "shards" / "model.safetensors"
+    below.parent.mkdir()
+    (tmp_path / "model.safetensors").rename(below)
+    index.write_text(json.dumps({"weight_map": dict.fromkeys(load_file(below), "shards/model.safetensors")}))
+    before = digest_folder(tmp_path)
+    below.write_bytes(below.read_bytes() + b" ")
+    assert digest_folder(tmp_path) != before
+    index.write_text(json.dumps({"weight_map": {"a": "../model.safetensors"}}))
+    with pytest.raises(ModelError, match="outside of its folder"):
+        digest_folder(tmp_path)
+
+
+def test_the_tokenizer_does_not_depend_on_whether_mistral_common_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded_model().model.save_pretrained(tmp_path)
+    tokenizer().save_pretrained(tmp_path)
+    configured(tmp_path, model_type="mistral", architectures=["MistralForCausalLM"])
+    (tmp_path / "tekken.json").write_text("{}")
+    monkeypatch.setattr(
+        "transformers.integrations.mistral.tokenizer.is_mistral_common_available", lambda: True
+    )
+    loaded = load_model(tmp_path, device="cpu")
+    assert loaded.text.ids("hello") == loaded_model().text.ids("hello")
+    (tmp_path / "tokenizer.json").unlink()
+    with pytest.raises(ModelError, match=r"tekken.json alone.*tokenizer.json"):
+        load_model(tmp_path, device="cpu")
 
 
 @pytest.mark.parametrize(
