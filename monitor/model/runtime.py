@@ -17,6 +17,7 @@ import torch
 
 from monitor.dictionary.bundle import Dictionary, load_dictionary
 from monitor.dictionary.formats import DictionaryCard
+from monitor.dictionary.residual_signals import sinks
 from monitor.dictionary.storage.stored_autoencoder import StoredAutoencoder, readable_size
 from monitor.errors import ConfigurationError, DictionaryError, ModelError, MonitorError, MonitoringFailed
 from monitor.model.engine.cache_room import NoRoom
@@ -84,6 +85,8 @@ class InspectedToken:
     text: str
     """Where a character spans tokens, the last of them has it and others have none."""
     features: tuple[FeatureReading, ...]
+    sink: bool = False
+    """An attention sink, which no dictionary reads: it has no features."""
 
 
 def load_pair(
@@ -373,10 +376,10 @@ class Runtime:
         """The `top_k` strongest features of every token, in units of their recorded maxima. Blocks.
 
         Encodes with the whole dictionary, some tokens at a time; ends early once `gone` says that nobody waits any
-        more. Features that were never active over its corpus have no unit and are left out. Raises DictionaryError
-        where the dictionary is too large for memory, because every call would read all of its files; TooLong where the
-        model cannot run so long a text; MonitoringFailed where the residuals are not finite, because no feature would
-        look active.
+        more. Features that were never active over its corpus have no unit and are left out, and attention sinks have
+        no features: no dictionary reads them. Raises DictionaryError where the dictionary is too large for memory,
+        because every call would read all of its files; TooLong where the model cannot run so long a text;
+        MonitoringFailed where the residuals are not finite, because no feature would look active.
         """
         autoencoder = self.dictionary.autoencoder
         if isinstance(autoencoder, StoredAutoencoder) and not autoencoder.resident:
@@ -390,6 +393,7 @@ class Runtime:
         found: list[InspectedToken] = []
         for _, residuals in self.scorer.chunks.residuals(ids, gone):
             for part in torch.split(residuals.cpu(), step):
+                positions = torch.arange(len(found), len(found) + len(part))
                 if gone():
                     break
                 if not bool(part.isfinite().all()):
@@ -397,7 +401,8 @@ class Runtime:
                 values, features = (autoencoder.encode(part) * unit).topk(
                     min(top_k, autoencoder.features), dim=-1
                 )
-                found += _inspected(len(found), ids, texts, values.tolist(), features.tolist())
+                beyond = sinks(part, positions, self.tap.norm_limit).tolist()
+                found += _inspected(len(found), ids, texts, values.tolist(), features.tolist(), beyond)
         return tuple(found)
 
 
@@ -407,11 +412,12 @@ def _inspected(
     texts: Sequence[str],
     values: Sequence[Sequence[float]],
     features: Sequence[Sequence[int]],
+    beyond: Sequence[bool],
 ) -> Iterator[InspectedToken]:
     """Tokens from a position on, with their strongest features and readings, both in descending order."""
-    for position, (mine, read) in enumerate(zip(features, values, strict=True), first):
-        active = tuple(FeatureReading(f, v) for f, v in zip(mine, read, strict=True) if v > 0)
-        yield InspectedToken(position, ids[position], texts[position], active)
+    for position, (mine, read, sink) in enumerate(zip(features, values, beyond, strict=True), first):
+        active = () if sink else tuple(FeatureReading(f, v) for f, v in zip(mine, read, strict=True) if v > 0)
+        yield InspectedToken(position, ids[position], texts[position], active, sink)
 
 
 def _briefly(error: Exception) -> str:

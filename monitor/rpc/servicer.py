@@ -119,7 +119,11 @@ class MonitorServicer:
         return pb.InspectResponse(
             request_id=current_call().request_id,
             tokens=responses.inspected_tokens(tokens),
-            coverage=responses.coverage(Coverage(len(prompt.ids), len(tokens), prompt.truncated)),
+            coverage=responses.coverage(
+                Coverage(
+                    len(prompt.ids), len(tokens), prompt.truncated, tokens_sinks=sum(t.sink for t in tokens)
+                )
+            ),
             digests=self._active.now.said,
         )
 

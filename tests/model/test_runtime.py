@@ -96,7 +96,8 @@ def test_everything_joins(folders: tuple[Path, Path]) -> None:
         runtime.stop(5)
     residuals = runtime.harvester.residuals(torch.tensor([prompt.ids]))[0]
     wanted = encode_all(parts.dictionary.autoencoder, residuals) / maxima()
-    for position, token in enumerate(inspected):
+    assert (inspected[0].sink, inspected[0].features) == (True, ())
+    for position, token in enumerate(inspected[1:], 1):
         found = [reading.feature for reading in token.features]
         assert found == wanted[position].topk(5).indices.tolist()
     assert observer.blocks[0].readings[:, 0] == pytest.approx(

@@ -154,3 +154,4 @@ class Inspected:
     token_id: int
     text: str
     features: tuple[FeatureReading, ...]
+    sink: bool = False

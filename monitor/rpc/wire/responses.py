@@ -45,6 +45,10 @@ class TokenFeatures(Protocol):
         """Its text."""
 
     @property
+    def sink(self) -> bool:
+        """Whether it is an attention sink, which has no features."""
+
+    @property
     def features(self) -> Sequence[FeatureReading]:
         """Its features in descending order of their readings."""
 
