@@ -195,7 +195,9 @@ def test_transcripts_are_drawn_and_exported(watched, tmp_path):
     rows = [json.loads(line) for line in (tmp_path / "readings.jsonl").read_text().splitlines()]
     assert rows[0]["messages"] == TALK["messages"]
     assert any(token["shares"] for token in rows[0]["tokens"])
-    assert all(token["features"] for token in rows[0]["tokens"])
+    first, *others = rows[0]["tokens"]
+    assert first["features"] == [], "an attention sink, which no dictionary reads"
+    assert all(token["features"] for token in others)
     tab.get_by_label("Paste a conversation").fill('{"text": "a"}\n{"text": ')
     tab.get_by_role("button", name="Read", exact=True).click()
     tab.get_by_text("line 2 is not JSON").wait_for()
