@@ -289,7 +289,7 @@ def test_the_slider_of_false_positives_tells_its_thresholds_and_suppression_its_
     paid = tab.get_by_role("region", name="What suppression costs")
     assert paid.locator("tbody tr > *").all_inner_texts() == [
         "-0.50 × maximum",
-        "-22.0 %",
+        "-22.0 points",
         "–",
         "+2.0 %",
         "0.059",

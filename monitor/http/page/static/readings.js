@@ -112,11 +112,12 @@ export function costView(policy, points) {
     return h("p", { class: "muted" }, "What its suppression costs was not measured on this pair. ",
       h("code", {}, `sae-monitor policy cost ${policy} -o OVERLAY/costs`), " measures it.");
   }
-  const change = (value, digits = 1) => (value === undefined ? "–" : `${value > 0 ? "+" : ""}${percent(value, digits)}`);
+  const change = (value) => `${value > 0 ? "+" : ""}${percent(value, 1)}`;
+  const moved = (share) => (share === undefined ? "–" : `${share > 0 ? "+" : ""}${(100 * share).toFixed(1)} points`);
   return scroller("What suppression costs", h("table", {},
     h("thead", {}, h("tr", {}, ["held at", "unsafe answers", "minimal pairs", "benign perplexity", "KL, nats per token"].map((name) => h("th", { scope: "col" }, name)))),
     h("tbody", {}, [...points].sort((a, b) => b.strength - a.strength).map((one) => h("tr", {}, h("th", { scope: "row", class: "mono" }, `${number(one.strength)} × maximum`),
-      h("td", { class: "mono" }, change(one.change)), h("td", { class: "mono" }, change(one.right_change)),
+      h("td", { class: "mono" }, moved(one.change)), h("td", { class: "mono" }, moved(one.right_change)),
       h("td", { class: "mono" }, change(one.perplexity_ratio - 1)), h("td", { class: "mono" }, number(one.kl, 3)))))));
 }
 
