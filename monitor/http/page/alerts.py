@@ -32,7 +32,7 @@ HEARTBEAT = 15.0
 """Seconds between two comments in a feed, by which a browser that has gone is noticed."""
 MOST_READ = 200_000
 """Records of the log that are looked at for a chart."""
-GATHERED = 0.25
+GATHERED = 1.0
 """Seconds for which a feed gathers what comes, behind what it has just sent. So many records cost one write."""
 _ENCODED = 64
 """Events that are kept for the feeds that are still to send them."""
