@@ -69,7 +69,7 @@ def what_runs(
 
 
 def _said(value: str) -> str | None:
-    """The value of a flag; None for what it is without being given."""
+    """The value of a flag, or None where it is its default: then variables and the settings file count."""
     return None if value == AUTO else value
 
 
