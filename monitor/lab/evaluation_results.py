@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.policy.files.lock import LockModel, Separation
+from monitor.policy.files.lock import CURVE, LockModel, Separation
 from monitor.policy.fit.evaluation import CORPUS, REQUESTS, UNLIKE, BenignRate, RuleOnSource
 
 ANY = "any rule"
@@ -42,6 +42,8 @@ class PolicyEvaluation:
     """How often each rule fires on benign texts, by source and length; last any rule of the set."""
     notes: tuple[str, ...] = ()
     """What has no row and why, and which rows mean something else than the others."""
+    pair: str = ""
+    """Name of the pair; empty where it has none."""
     methods: tuple[str, ...] = field(default=METHODS, init=False)
     """The names along the second axis of `auroc` and `recall`."""
 
@@ -119,8 +121,10 @@ def as_record(found: PolicyEvaluation) -> str:
     """Everything as JSON, on one line."""
     record = {
         "folder": found.folder,
+        "pair": found.pair,
         "digests": found.digests,
         "cards": {lock.policy: lock.card.model_dump() for lock in found.locks if lock.card is not None},
+        "curve_rates": list(CURVE),
         "sources": [_plain(result) for result in found.sources],
         "notes": list(found.notes),
         "rates": [{**dataclasses.asdict(rate), "interval": rate.interval} for rate in found.rates],

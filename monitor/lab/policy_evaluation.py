@@ -154,6 +154,7 @@ class PolicyEvaluator:
             digests,
             tuple(s.lock for s in self.policies if s.lock is not None),
             notes=(*self.notes, *(note for source in self.policies for note in notes_on(source, self.set))),
+            pair=pair.name,
         )
 
     def locked(self) -> list[Source]:

@@ -17,6 +17,7 @@ from monitor.lab.evaluation_results import (
     source_table,
     table,
 )
+from monitor.policy.files.lock import CURVE
 from monitor.policy.fit.evaluation import REQUESTS, UNLIKE, BenignRate, RuleOnSource
 from tests.policy.policy_files import EXAMPLES, lock_for
 
@@ -37,13 +38,24 @@ RATES = (
     rate(ANY, "", "asks", 0, 32, 100, 2, REQUESTS, None),
     rate(ANY, "", "books", 32, None, 50, 6, asked=None),
 )
+CURVES = [n / len(CURVE) for n in range(len(CURVE))]
 SOURCES = (
     RuleOnSource(
-        "greed", "a", 40, 30, 0.8, 0.1, {"policy": SEPARATION, "bag_of_words": SEPARATION}, "stated"
+        "greed",
+        "a",
+        40,
+        30,
+        0.8,
+        0.1,
+        {"policy": SEPARATION, "bag_of_words": SEPARATION},
+        "stated",
+        {"policy": CURVES},
     ),
     RuleOnSource("greed", "b", 40, 0, 0.5, None, {"policy": SEPARATION}, "stated"),
 )
-FOUND = PolicyEvaluation("folder", {"model": "sha256:" + "a" * 64}, (LOCK,), SOURCES, RATES, ("a note",))
+FOUND = PolicyEvaluation(
+    "folder", {"model": "sha256:" + "a" * 64}, (LOCK,), SOURCES, RATES, ("a note",), "tiny"
+)
 
 
 def test_arrays_have_a_place_for_every_method():
@@ -95,6 +107,8 @@ def test_everything_on_one_page_and_as_json():
     )
     assert page.endswith("- a note\n")
     record = json.loads(as_record(FOUND))
+    assert (record["pair"], record["curve_rates"]) == ("tiny", list(CURVE))
+    assert (record["sources"][0]["curves"], record["sources"][1]["own_curves"]) == ({"policy": CURVES}, {})
     assert record["sources"][0]["methods"]["policy"]["auroc"] == 0.9
     assert record["rates"][0]["interval"] == list(RATES[0].interval)
     assert record["cards"]["greed"]["maturity"] == "beta"

@@ -96,20 +96,33 @@ class PageResources:
         return self._scores[1]
 
     def evaluation(self, policy: str) -> dict[str, Any] | None:
-        """What `policy evaluate --json` measured of a policy on this pair, from `evaluation.json`; None without one.
+        """What `policy evaluate --json` measured of a policy on this pair; None where no file says so.
 
-        Blocks. `same` is False where the policies have changed since.
+        Files are `evaluation.json` and `evaluations/PAIR.json`; whatever they are called, their digests tell which
+        pair they are of. Blocks. `same` is False where the policies have changed since; a file of the present ones
+        goes before others.
         """
         here = self.parts.active.now.digests
-        for path in (folder / "evaluation.json" for folder in reversed(self._measured)):
-            found = _record(path, {"digests", "sources", "rates"})
-            if found is None:
-                continue
+        of_pair = []
+        for found in filter(None, (_record(path, {"digests", *_MEASURED}) for path in self._evaluations())):
             digests = found["digests"]
             if (digests.get("model"), digests.get("dictionary")) == (here.model, here.dictionary):
-                mine = {key: [row for row in found[key] if row["policy"] == policy] for key in _MEASURED}
-                return mine | {"same": here.policies in digests.values()}
-        return None
+                of_pair.append((found, digests.get("policies") == here.policies))
+        if not of_pair:
+            return None
+        found, same = next((one for one in of_pair if one[1]), of_pair[0])
+        mine = {key: [row for row in found[key] if row["policy"] == policy] for key in _MEASURED}
+        return mine | {
+            "same": same,
+            "pair": found.get("pair", ""),
+            "curve_rates": found.get("curve_rates", []),
+        }
+
+    def _evaluations(self) -> Iterator[Path]:
+        """The files that may hold an evaluation, those of the overlay first."""
+        for folder in reversed(self._measured):
+            yield folder / "evaluation.json"
+            yield from sorted(folder.glob("evaluations/*.json"))
 
     def charge(self, texts: Iterable[str]) -> None:
         """Charge the caller of the present call for texts that are read. Raises Overloaded and BadRequest."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from monitor.policy.files.lock import Separation
 from monitor.policy.files.occurrences import Document, plain
 from monitor.policy.fit.baselines import bag_of_words, difference_of_means, linear_probe, random_features
 from monitor.policy.fit.detectors import Detector, Recipe, learn_probe, weighted
-from monitor.policy.fit.metrics import Truth, measure_all
+from monitor.policy.fit.metrics import Truth, curve, measure_all
 from monitor.policy.fit.readings import Floats, Indices, TextReadings, join_texts
 from monitor.policy.fit.rows import FitRows
 from monitor.policy.fit.rule_scorers import RuleScorer
@@ -53,6 +53,10 @@ class RuleOnSource:
     methods: dict[str, Separation]
     """The rule (`policy`) and its baselines: AUROC within the source, recall where 1 % of benign requests fire."""
     rule: str = ""
+    curves: dict[str, list[float]] = field(default_factory=dict)
+    """For each method the recall where so many benign requests fire, at the rates of `CURVE`."""
+    own_curves: dict[str, list[float]] = field(default_factory=dict)
+    """The same where so many of the source's negatives fire; empty where it has none."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +143,13 @@ def _result(
         fired=float(fired[~yes].mean()) if (~yes).any() else None,
         methods={name: found.measure for name, found in measured.items()},
         rule=scorer.rule,
+        curves={name: _curve(own[yes], benign) for name, (own, benign) in scores.items() if others},
+        own_curves={name: _curve(own[yes], own[~yes]) for name, (own, _) in scores.items() if not yes.all()},
     )
+
+
+def _curve(positive: Floats, benign: Floats) -> list[float]:
+    return [round(recall, 4) for recall in curve(positive, benign)] if len(positive) else []
 
 
 def _methods(

@@ -68,13 +68,44 @@ def test_measurements_on_unseen_texts_are_those_of_this_pair(tmp_path):
     rows = [{"policy": "a", "x": 1}, {"policy": "b", "x": 2}]
     found = {"digests": digests, "sources": rows, "rates": rows}
     (tmp_path / "evaluation.json").write_text(json.dumps(found))
-    assert mine.evaluation("a") == {"sources": rows[:1], "rates": rows[:1], "same": True}
+    shown = {"sources": rows[:1], "rates": rows[:1], "same": True, "pair": "", "curve_rates": []}
+    assert mine.evaluation("a") == shown
     (tmp_path / "evaluation.json").write_text(
         json.dumps(found | {"digests": digests | {"policies": "other"}})
     )
     assert mine.evaluation("a")["same"] is False
     (tmp_path / "evaluation.json").write_text(json.dumps(found | {"digests": digests | {"model": "other"}}))
     assert mine.evaluation("a") is None
+
+
+def test_of_several_pairs_each_has_its_own_evaluation(tmp_path):
+    digests = {"model": "m", "dictionary": "d", "policies": "p"}
+    mine = PageResources.__new__(PageResources)
+    mine.folder, mine.overlay = tmp_path, None
+    mine.parts = SimpleNamespace(
+        active=SimpleNamespace(now=SimpleNamespace(digests=SimpleNamespace(**digests)))
+    )
+    (tmp_path / "evaluations").mkdir()
+
+    def written(name, pair, **changes):
+        found = {
+            "digests": digests | changes,
+            "pair": pair,
+            "sources": [],
+            "rates": [],
+            "curve_rates": [0.01],
+        }
+        (tmp_path / name).write_text(json.dumps(found))
+
+    written("evaluations/a.json", "other", dictionary="another")
+    assert mine.evaluation("a") is None, "it is of another pair, and of the same model"
+    written("evaluations/b.json", "mine", policies="before")
+    assert (mine.evaluation("a")["pair"], mine.evaluation("a")["same"]) == ("mine", False)
+    written("evaluations/c.json", "mine, again")
+    found = mine.evaluation("a")
+    assert (found["pair"], found["same"], found["curve_rates"]) == ("mine, again", True, [0.01])
+    written("evaluation.json", "other", model="another")
+    assert mine.evaluation("a") == found
 
 
 @pytest.mark.slow

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
+from monitor.policy.files.lock import CURVE
 from monitor.policy.fit.evaluation import CORPUS, BenignRate, SourceTexts, on_sources, rates_of
+from monitor.policy.fit.metrics import threshold_at
 from tests.policy.synthetic import Synthetic
 
 
@@ -74,3 +76,12 @@ def test_a_rule_on_sources_without_baselines():
     assert both.methods["policy"].auroc == pytest.approx(np.mean(pairs))
     assert set(both.methods) == {"policy"}
     assert (alone.negative, alone.fired, alone.caught) == (0, None, both.caught)
+    requests = reader.read(benign).lengths
+    for n, rate in enumerate(CURVE[:-1]):
+        for others, found in ((requests, both.curves), (lengths[12:], both.own_curves)):
+            limit = threshold_at(others.astype(float), rate)
+            assert (others >= limit).mean() <= rate
+            assert found["policy"][n] == pytest.approx((lengths[:12] >= limit).mean(), abs=1e-4)
+    assert both.curves["policy"][-1] == both.own_curves["policy"][-1] == 1.0
+    assert both.curves["policy"][CURVE.index(0.01)] == pytest.approx(both.methods["policy"].recall, abs=1e-4)
+    assert (alone.curves, alone.own_curves) == (both.curves, {})
