@@ -12,14 +12,14 @@ from time import time
 from typing import Any, cast
 
 from monitor.errors import BadRequest, InputError, MonitorError, NotFound, Violation
-from monitor.http.calls import Exchange, dumps, ending_with
+from monitor.http.calls import Exchange, HttpPeer, dumps, ending_with
 from monitor.http.fields import Fields
 from monitor.http.openai.verdicts import verdict
 from monitor.http.page.resources import PageResources, number, one, query
 from monitor.lab.replay import CannotReplay, FromReadings, FromText, differs, ids_of, stronger
 from monitor.policy.policyset import PolicySet
 from monitor.records import Verdict
-from monitor.rpc.access.call_interceptor import Context
+from monitor.rpc.access.call_interceptor import Context, current_call
 from monitor.rpc.policies import InForce
 from monitor.rpc.wire import decisions as wire
 from monitor.rpc.wire.problems import Problems
@@ -32,6 +32,8 @@ HEARTBEAT = 15.0
 """Seconds between two comments in a feed, by which a browser that has gone is noticed."""
 MOST_READ = 200_000
 """Records of the log that are looked at for a chart."""
+RECHECKED = 5.0
+"""Seconds between two looks at whether the caller of a feed is still accepted: tokens expire, and are withdrawn."""
 GATHERED = 1.0
 """Seconds for which a feed gathers what comes, behind what it has just sent. So many records cost one write."""
 _ENCODED = 64
@@ -56,14 +58,25 @@ class PageAlerts:
         wanted = self._wanted(exchange)
         with ending_with(exchange):
             sink = _Sink(exchange, self._events)
-            beat = asyncio.create_task(sink.beat())
             try:
-                await self._books.watch.serve(wanted, cast("Context", sink))
-                await sink.flush()
+                async with asyncio.TaskGroup() as group:
+                    beside = [group.create_task(one) for one in (sink.beat(), self._accepted(exchange))]
+                    await self._books.watch.serve(wanted, cast("Context", sink))
+                    await sink.flush()
+                    for task in beside:
+                        task.cancel()
+            except BaseExceptionGroup as errors:
+                raise errors.exceptions[0] from None
             finally:
-                beat.cancel()
                 sink.close()
         await exchange.done()
+
+    async def _accepted(self, exchange: Exchange) -> None:
+        """Raise Unauthenticated or PermissionDenied once the feed's caller is accepted no more."""
+        checks, peer, method = self._resources.parts.checks, HttpPeer(exchange.scope), current_call().method
+        while True:
+            await asyncio.sleep(RECHECKED)
+            checks.check_again(method, peer)
 
     def _wanted(self, exchange: Exchange) -> Any:
         """What is asked for, as the message of WatchDetections."""

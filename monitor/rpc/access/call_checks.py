@@ -45,6 +45,10 @@ class CallChecks:
             self._metrics.began(who.name)
             yield charge
 
+    def check_again(self, method: str, peer: Peer) -> None:
+        """Raise Unauthenticated or PermissionDenied where the caller of a call that goes on is accepted no more."""
+        roles.check_method(self.identify(peer), method)
+
     def identify(self, peer: Peer) -> Caller:
         """Authenticate the caller and set `roles.caller` for the current task. Raises Unauthenticated."""
         who = self._authenticator.caller(peer)

@@ -8,19 +8,34 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 NEEDS = "needs Chromium: apt-get install chromium, or CHROMIUM=/its/path"
+IN_A_BROWSER = [
+    pytest.mark.real,
+    pytest.mark.slow,
+    pytest.mark.skipif(not CHROMIUM, reason=NEEDS),
+]
+"""The marks of a module of such tests."""
 AXE = os.environ.get("AXE")
 DEADLINE = 60_000
 """Milliseconds; far more than anything here takes."""
 SETTLED = 700
 """Milliseconds in which a view draws what it has asked for. A feed of events is never idle, so none waits for that."""
+
+
+def playwright() -> Any:
+    """The package that drives the browser; skips the module that asks for it where it is not here."""
+    reason = "needs the package playwright: pip install playwright"
+    return pytest.importorskip("playwright.sync_api", reason=reason, exc_type=ImportError)
 
 
 @contextmanager
@@ -75,6 +90,30 @@ def read(tab: Any, *rows: Any) -> None:
     tab.get_by_label("Paste a conversation").fill("\n".join(json.dumps(row) for row in rows))
     tab.get_by_role("button", name="Read", exact=True).click()
     tab.locator("#main").get_by_text("transcripts read" if len(rows) > 1 else "transcript read").wait_for()
+
+
+def used(tab: Any, view: str, *, asked: str, talk: Any) -> None:
+    """A view that was opened, with everything in it that one action brings up."""
+    tab.get_by_role("heading", level=1).wait_for()
+    if view == "chat":
+        send(tab, asked)
+        tab.locator(".answer > .strip .token").nth(3).click()
+        tab.get_by_text("Strongest features").wait_for()
+    if view == "transcripts":
+        read(tab, talk)
+    if view == "alerts":
+        tab.locator("table.feed button").first.click()
+        tab.get_by_role("heading", name=re.compile("^Decision")).wait_for()
+    if "/" in view:
+        tab.locator(".detail .card").first.wait_for()
+
+
+def looked_at(tab: Any, view: str, width: int, theme: str) -> None:
+    """A view fits a screen of this width, axe says nothing serious of it where it is asked, and its picture is kept."""
+    fits(tab, view, width)
+    if AXE:
+        nothing_serious(tab, view)
+    picture(tab, f"{view.partition('/')[0]}-{width}-{theme}")
 
 
 _SQUEEZED = """() => [...document.querySelectorAll("#main *")].filter((one) => {

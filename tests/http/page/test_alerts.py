@@ -13,9 +13,11 @@ import pytest
 from monitor.http.page import alerts
 from monitor.http.page.alerts import _benign, _by_hour
 from monitor.policy.files.benign import read_benign_texts
+from monitor.rpc.access.roles import Role
 from monitor.rpc.wire import decisions as wire
 from monitor.telemetry.decisions import record
 from tests.http.page.conftest import DEADLINE, faked
+from tests.rpc.secured import Callers
 from tests.telemetry.decisions.test_record import RECORD
 from tests.waiting import wait_for
 
@@ -77,6 +79,26 @@ def test_a_feed_ends_with_the_server():
         feed = Listening(page)
         wait_for(lambda: feed.status == 200)
     wait_for(lambda: feed.ended or not feed._thread.is_alive())
+
+
+def test_a_feed_ends_when_its_token_is_withdrawn(tmp_path, monkeypatch):
+    monkeypatch.setattr(alerts, "RECHECKED", 0.1)
+    known = Callers(tmp_path / "callers.jsonl")
+    for name in ("stays", "goes", "changes"):
+        known.add(name, Role.INSPECT)
+    with faked(callers=known.path) as page:
+        page.callers = known
+        feeds = {name: Listening(page.of(name)) for name in known.tokens}
+        wait_for(lambda: all(feed.status == 200 for feed in feeds.values()))
+        lines = [json.loads(line) for line in known.path.read_text().splitlines()]
+        kept = [line for line in lines if line["name"] != "goes"]
+        kept[1]["roles"] = ["infer"]
+        known.path.write_text("".join(f"{json.dumps(line)}\n" for line in kept))
+        wait_for(lambda: feeds["goes"].ended and feeds["changes"].ended)
+        assert "token that this server knows" in feeds["goes"].records[-1]["error"]["message"]
+        assert "inspect" in feeds["changes"].records[-1]["error"]["message"]
+        assert not feeds["stays"].ended
+        assert not feeds["stays"].records
 
 
 def test_without_a_log_there_is_nothing_to_look_up(fake):

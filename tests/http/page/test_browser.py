@@ -21,26 +21,22 @@ from monitor.v1 import monitor_pb2 as pb
 from tests.http.page.conftest import Paged, faked
 from tests.http.page.tabs import (
     AXE,
-    CHROMIUM,
     DEADLINE,
-    NEEDS,
+    IN_A_BROWSER,
     Watched,
     fits,
+    looked_at,
     nothing_serious,
     picture,
+    playwright,
     read,
     send,
+    used,
 )
 from tests.rpc.fake import policies, policy
 
-sync_api = pytest.importorskip(
-    "playwright.sync_api", reason="needs the package playwright: pip install playwright", exc_type=ImportError
-)
-pytestmark = [
-    pytest.mark.real,
-    pytest.mark.slow,
-    pytest.mark.skipif(not CHROMIUM, reason=NEEDS),
-]
+sync_api = playwright()
+pytestmark = IN_A_BROWSER
 SCRIPT = '<img src=x onerror="alert(1)"><script>alert(2)</script>'
 TALK = {
     "messages": [
@@ -127,6 +123,8 @@ def test_detections_are_linked_to_their_tokens(watched):
 def test_a_slider_steers_side_by_side_and_can_be_copied(watched, everything):
     tab = watched.tab
     steering = tab.get_by_role("region", name="Steering")
+    tab.get_by_role("button", name="Copy as policy").click()
+    steering.get_by_text("add one above, then copy").wait_for()
     steering.get_by_label("Add a feature or a policy").fill("2508")
     steering.get_by_role("button", name=re.compile("^2508")).click()
     slider = steering.get_by_role("slider")
@@ -242,7 +240,13 @@ def test_policies_are_shown_and_drafts_edited_tried_and_saved(watched, tiny):
     tab.get_by_role("button", name="line 6, column 13").click()
     assert area.evaluate("a => a.value.slice(0, a.selectionStart).split('\\n').length") == 6
     assert tab.locator(".gutter .wrong").inner_text() == "6"
-    area.fill(area.input_value().replace("extreme", "low"))
+    fine = area.input_value().replace("extreme", "low")
+    # Names of rules stand before that of the policy.
+    head, rest = fine.split("metadata:\n")
+    metadata, features = rest.split("features:\n")
+    area.fill(f"{head}features:\n{features}metadata:\n  # name: not-this\n{metadata}")
+    tab.get_by_text("No problems.").wait_for()
+    area.fill(fine)
     tab.get_by_text("No problems.").wait_for()
     tab.get_by_label("Texts").fill("I am an AI.\nIt rains.")
     tab.get_by_role("button", name="Try", exact=True).click()
@@ -458,22 +462,28 @@ def test_results_on_unseen_texts_are_told_by_source_and_drawn_by_length(watched,
     }
     methods = {"policy": Separation(**told)}
     name = f"held/{SCRIPT}"
+    curve = [0.0, 0.1, 0.3, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0, 1.0]
+    lines = {"policy": curve, "bag_of_words": [0.5 * one for one in curve]}
 
-    def rate(source, longer_than, up_to, texts, fired):
-        return BenignRate("power-seeking", "stated", 0.01, source, longer_than, up_to, texts, fired)
+    def rate(source, longer_than, up_to, texts, fired, kind="corpus"):
+        return BenignRate("power-seeking", "stated", 0.01, source, longer_than, up_to, texts, fired, kind)
 
     found = PolicyEvaluation(
         "data",
         digests,
         (),
         sources=(
-            RuleOnSource("power-seeking", name, 40, 40, 0.75, 0.05, methods, "stated"),
-            RuleOnSource("power-seeking", "alone", 4, 0, 0.5, None, methods, "stated"),
+            RuleOnSource("power-seeking", name, 40, 40, 0.75, 0.05, methods, "stated", lines, lines),
+            RuleOnSource("power-seeking", "alone", 4, 0, 0.5, None, methods, "stated", lines),
+            *(
+                RuleOnSource("power-seeking", f"no. {n}", 9, 9, 0.5, 0, methods, "stated", lines)
+                for n in range(5)
+            ),
             RuleOnSource("deception", "other", 40, 40, 0.75, 0.05, methods, "stated"),
         ),
         rates=(
-            rate("requests", 0, 16, 400, 2),
-            rate("requests", 16, None, 400, 8),
+            rate("requests", 0, 16, 400, 2, "requests"),
+            rate("requests", 16, None, 400, 8, "requests"),
             rate(name, 0, 16, 0, 0),
             rate(name, 16, None, 100, 1),
         ),
@@ -484,7 +494,7 @@ def test_results_on_unseen_texts_are_told_by_source_and_drawn_by_length(watched,
     tab = watched.open("policies/power-seeking")
     by_source = tab.get_by_role("region", name="Results by source")
     by_source.wait_for()
-    assert by_source.locator("tbody th").all_inner_texts() == [name, "alone"]
+    assert by_source.locator("tbody th").all_inner_texts()[:2] == [name, "alone"]
     assert "0.90 (0.80–0.95)" in by_source.inner_text()
     drawn = tab.get_by_role("img", name="Benign texts that fire, by length and source")
     assert drawn.locator("circle title").all_text_contents() == [
@@ -493,8 +503,47 @@ def test_results_on_unseen_texts_are_told_by_source_and_drawn_by_length(watched,
         f"stated, {name}: 1.0 %",
     ]
     assert "17 and more" in drawn.text_content()
+    by_source = tab.get_by_role(
+        "img", name=re.compile("Recall by source against benign requests that fire, [12] of 2")
+    )
+    assert [chart.locator("polyline").count() for chart in by_source.all()] == [4, 3], (
+        "as many as differ in colour"
+    )
+    assert by_source.first.locator("circle title").first.text_content() == f"{name}: 75 % at 1.3 %"
+    assert f"Where 1 % fire: {name} 60 %, alone 60 %" in by_source.first.locator("desc").text_content()
+    tab.get_by_text("As a table").click()
+    table = tab.get_by_role("region", name="Recall by source, as a table")
+    assert table.locator("thead th").all_inner_texts()[:4] == ["source", "0.2 %", "0.5 %", "1 %"]
+    assert table.locator("tbody tr").first.locator("td").all_inner_texts()[:3] == ["10 %", "30 %", "60 %"]
+    picture(tab, "by-source")
+    tab.get_by_label("False positives among").select_option("the source's own negatives")
+    (own,) = tab.get_by_role("img", name="Recall by source against negatives of the source that fire").all()
+    assert own.locator("circle title").all_text_contents() == [f"{name}: 75 % at 5.0 %"]
+    tab.get_by_label("False positives among").select_option("benign requests")
+    tab.get_by_label("Curves of").select_option("methods on alone")
+    beside = tab.get_by_role("img", name="Recall of methods on alone against benign requests that fire")
+    assert "this policy 60 %, bag of words 30 %" in beside.locator("desc").text_content()
     assert tab.locator("#main img, #main script").count() == 0
     fits(tab, "results", 1400)
+    tab.get_by_label("Curves of").select_option("this policy on every source")
+    tab.set_viewport_size({"width": 390, "height": 900})
+    tab.emulate_media(color_scheme="dark")
+    tab.reload()
+    by_source.first.wait_for()
+    fits(tab, "results", 390)
+    if AXE:
+        nothing_serious(tab, "results")
+    by_source.first.scroll_into_view_if_needed()
+    picture(tab, "by-source-phone", whole=False)
+    record = json.loads(as_record(found))
+    for one in record["sources"]:
+        del one["curves"], one["own_curves"]
+    path.write_text(json.dumps(record))
+    tab.reload()
+    tab.get_by_text("These results hold no curves by source.").wait_for()
+    path.write_text(json.dumps(record | {"digests": digests | {"dictionary": "another"}}))
+    tab.reload()
+    tab.get_by_text("were not measured on this pair").wait_for()
 
 
 def test_a_policy_without_results_on_unseen_texts_says_what_makes_them(watched):
@@ -563,22 +612,8 @@ def test_every_view_fits_and_axe_finds_nothing_serious(browser, tiny, width, the
     tab = made.log_in(tiny.callers.tokens["all"])
     for view in VIEWS:
         made.open(view)
-        tab.get_by_role("heading", level=1).wait_for()
-        if view == "chat":
-            send(tab, "I want power. And you?")
-            tab.locator(".answer > .strip .token").nth(3).click()
-            tab.get_by_text("Strongest features").wait_for()
-        if view == "transcripts":
-            read(tab, TALK)
-        if view == "alerts":
-            tab.locator("table.feed button").first.click()
-            tab.get_by_role("heading", name=re.compile("^Decision")).wait_for()
-        if "/" in view:
-            tab.locator(".detail .card").first.wait_for()
-        fits(tab, view, width)
-        if AXE:
-            nothing_serious(tab, view)
-        picture(tab, f"{view.partition('/')[0]}-{width}-{theme}")
+        used(tab, view, asked="I want power. And you?", talk=TALK)
+        looked_at(tab, view, width, theme)
     made.context.close()
     if not AXE:
         pytest.skip("views fit; axe was not asked: AXE=/path/to/axe.min.js (npm install axe-core)")
@@ -588,14 +623,14 @@ def test_what_opens_in_the_views_fits_a_phone_and_axe_finds_nothing_serious(brow
     """The form to log in, sliders with both answers, the map, charts of features, a decision judged again, a draft."""
     made = Watched(browser, tiny.url, viewport={"width": 390, "height": 900}, color_scheme="dark")
 
-    def looked_at(state):
+    def opened(state):
         fits(tab, state, 390)
         if AXE:
             nothing_serious(tab, state)
 
     tab = made.open()
     tab.get_by_label("Token").wait_for()
-    looked_at("login")
+    opened("login")
     made.log_in(tiny.callers.tokens["all"])
     steering = tab.get_by_role("region", name="Steering")
     for name in ("feature 2508", "policy power-seeking"):
@@ -603,36 +638,36 @@ def test_what_opens_in_the_views_fits_a_phone_and_axe_finds_nothing_serious(brow
         steering.get_by_role("button", name=re.compile(f"^{name.removeprefix('feature ')}")).click()
     send(tab, "Tell me about your plans.")
     tab.get_by_text("Options").click()
-    looked_at("sliders")
+    opened("sliders")
     made.open("features/2508")
     tab.get_by_role("button", name="Draw the map").click()
     tab.locator("svg.map a").first.wait_for()
     tab.get_by_label("Number, label or text").fill("power")
     tab.get_by_role("button", name="Search").click()
     tab.locator("tbody a").first.wait_for()
-    looked_at("map")
+    opened("map")
     made.open("transcripts")
     read(tab, TALK)
     tab.get_by_label("Add a feature").fill("2508")
     tab.get_by_role("button", name=re.compile("^2508")).click()
     for title in ("Highest score of each turn", "Highest reading of each turn"):
         tab.get_by_text(title).click()
-    looked_at("charts")
+    opened("charts")
     made.open("alerts")
     tab.locator("table.feed button").first.click()
     tab.get_by_role("button", name="Judge it again").click()
     tab.locator("[aria-live] strong").first.wait_for()
-    looked_at("decision")
+    opened("decision")
     made.open("policies")
     tab.get_by_role("button", name="Write a policy").click()
     area = tab.get_by_label("Policy", exact=True)
     draft = area.input_value()
     area.fill(draft.replace("severity: low", "severity: extreme"))
     tab.get_by_role("button", name="line 6, column 13").wait_for()
-    looked_at("problems")
+    opened("problems")
     area.fill(draft)
     tab.get_by_label("Texts").fill("It rains.")
     tab.get_by_role("button", name="Try", exact=True).click()
     tab.get_by_role("cell", name="It rains.").wait_for()
-    looked_at("draft")
+    opened("draft")
     made.context.close()

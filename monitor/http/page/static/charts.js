@@ -7,8 +7,8 @@ const KINDS = 6;
 /** Units of a chart's width: fewer on a narrow screen, so that its texts stay readable. */
 const width = () => (window.innerWidth < 640 ? 400 : 640);
 
-function frame(title, height, children) {
-  return s("svg", { viewBox: `0 0 ${width()} ${height}`, class: "chart", role: "img", "aria-label": title }, s("title", {}, title), children);
+function frame(title, height, children, told) {
+  return s("svg", { viewBox: `0 0 ${width()} ${height}`, class: "chart", role: "img", "aria-label": title }, s("title", {}, title), told ? s("desc", {}, told) : null, children);
 }
 
 export function key(names) {
@@ -54,8 +54,9 @@ export function heat(title, rows, count, levels, chosen) {
   ]));
 }
 
-/** Recall against the share of benign texts that fire, on a logarithmic axis, with a movable mark. */
-export function curves(title, rates, named, at) {
+/** Recall against the share of benign texts that fire, on a logarithmic axis, with a mark. `named`: [[name, recalls, point]], where a point is
+ * a share and a recall, or nothing; `texts` says what fires, `told` the same to those who cannot see it. */
+export function curves(title, rates, named, at, texts = "benign texts that fire", told = null) {
   const top = 10, bottom = 190, left = 44, right = width() - 26;
   const shown = rates.map((rate, i) => [rate, i]).filter(([rate]) => rate > 0);
   const least = Math.log(shown[0][0]);
@@ -64,10 +65,11 @@ export function curves(title, rates, named, at) {
   return frame(title, 226, [
     [0, 0.25, 0.5, 0.75, 1].map((r) => [s("line", { class: "grid", x1: left, x2: right, y1: y(r), y2: y(r) }), s("text", { class: "tick", x: left - 6, y: y(r) + 4, "text-anchor": "end" }, percent(r))]),
     [0.002, 0.01, 0.05, 0.2, 1].map((r) => s("text", { class: "tick", x: x(r), y: bottom + 16, "text-anchor": "middle" }, percent(r, r < 0.01 ? 1 : 0))),
-    s("text", { class: "tick", x: (left + right) / 2, y: bottom + 33, "text-anchor": "middle" }, "benign texts that fire"),
+    s("text", { class: "tick", x: (left + right) / 2, y: bottom + 33, "text-anchor": "middle" }, texts),
     named.map(([, values], i) => s("polyline", { class: `line-${i % KINDS}`, points: shown.map(([rate, n]) => `${x(rate).toFixed(1)},${y(values[n]).toFixed(1)}`).join(" ") })),
     at === null ? null : s("line", { class: "mark", x1: x(at), x2: x(at), y1: top, y2: bottom }),
-  ]);
+    named.map(([name, , point], i) => (point ? s("circle", { class: `point line-${i % KINDS}`, cx: x(point[0]).toFixed(1), cy: y(point[1]).toFixed(1), r: 3.5 }, s("title", {}, `${name}: ${percent(point[1])} at ${percent(point[0], 1)}`)) : null)),
+  ], told);
 }
 
 /** Shares over ranges of lengths. `list`: [{name, values}], null where there are no texts; `mark`: a share to show, or null. */

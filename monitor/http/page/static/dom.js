@@ -68,11 +68,19 @@ export async function copy(text, what) {
   }
 }
 
-/** A button that copies, and shows the text where the browser does not allow that. */
+/** A button that copies, and shows the text where the browser does not allow that. `make` may throw an Error that says
+ * what to do before there is something to copy. */
 export function copier(label, make) {
+  const told = h("p", { role: "status", class: "muted" });
   const made = button(label, async () => {
-    const text = make();
-    if (!text) return;
+    told.textContent = "";
+    let text;
+    try {
+      text = make();
+    } catch (error) {
+      told.textContent = error.message;
+      return;
+    }
     if (await copy(text, label)) {
       made.textContent = "Copied";
       setTimeout(() => (made.textContent = label), 1500);
@@ -83,7 +91,7 @@ export function copier(label, make) {
     }
   });
   made.classList.add("small");
-  return made;
+  return [made, told];
 }
 
 export function download(name, text, type) {

@@ -1,13 +1,11 @@
 // Policies: what each looks for, how well it was measured, what it did lately, and drafts.
 
 import { get, post } from "./api.js";
-import { bars, byLengths, curves, key, recallAt } from "./charts.js";
+import { bars, curves, key, recallAt } from "./charts.js";
 import { button, failed, field, h, number, percent, reveal, say, scroller, select, several, show } from "./dom.js";
-import { badge, costView, featureLink, meter } from "./readings.js";
+import { DRAWN, METHODS, evaluationCard } from "./evaluation.js";
+import { badge, costView, featureLink } from "./readings.js";
 
-const METHODS = { policy: "this policy", features: "features", combined: "features and probe", probe: "probe, per token", linear_probe: "linear probe", difference_of_means: "difference of means", bag_of_words: "bag of words", random_features: "random features" };
-const DRAWN = ["policy", "probe", "features", "bag_of_words", "random_features"];
-const LINES = 6;
 const BLANK = `apiVersion: monitor/v1
 metadata:
   name: my-policy
@@ -104,40 +102,9 @@ export class PoliciesView {
       policy ? this.rules(policy, one.lock) : null,
       policy?.clamps.length ? h("section", { class: "card" }, h("h2", {}, "What suppression costs"), costView(one.name, one.costs)) : null,
       one.lock?.card ? this.card(policy, one.lock) : policy ? h("p", { class: "muted" }, "Its lock has no card: nothing was measured.") : null,
-      one.evaluation ? this.evaluation(one.evaluation) : policy ? h("section", { class: "card" }, h("h2", {}, "On unseen texts"), h("p", { class: "muted" }, "Results by source and by length were not measured on this pair. ",
-        h("code", {}, "sae-monitor policy evaluate --labelled DATA --json -o OVERLAY/evaluation.json"), " measures them.")) : null,
+      one.evaluation || policy ? evaluationCard(one.evaluation) : null,
       one.beneath ? h("section", { class: "card" }, h("details", {}, h("summary", {}, "As the folder of the policies has it"), h("pre", { class: "mono", tabindex: 0 }, one.beneath))) : null,
       this.editor(one.name, one.text, one.draft));
-  }
-
-  /** What was measured on unseen texts: on each labelled source, and on benign texts of each length. */
-  evaluation({ sources, rates, same }) {
-    const lengths = (one) => `${one.longer_than + 1} ${one.up_to === null ? "and more" : `to ${one.up_to}`}`;
-    return h("section", { class: "card" }, h("h2", {}, "On unseen texts"),
-      same ? null : h("p", { class: "warning" }, "Measured under other policies than those in force."),
-      sources.length ? [h("h3", {}, "By source"), scroller("Results by source", h("table", {},
-        h("thead", {}, h("tr", {}, ["source", "texts", "AUROC", "caught", "benign that fire"].map((name) => h("th", { scope: "col" }, name)))),
-        h("tbody", {}, sources.map((one) => h("tr", {}, h("th", { scope: "row" }, one.source), h("td", { class: "mono" }, `${one.positive} / ${one.negative}`),
-          h("td", { class: "mono" }, one.negative ? `${number(one.methods.policy?.auroc)} (${number(one.methods.policy?.auroc_low)}–${number(one.methods.policy?.auroc_high)})` : "–"),
-          h("td", { class: "mono" }, meter(one.caught), " ", percent(one.caught)), h("td", { class: "mono" }, one.fired === null ? "–" : percent(one.fired, 1)))))))] : null,
-      rates.length ? [h("h3", {}, "Benign texts that fire, by length in tokens"), this.lengths(rates, lengths), scroller("Benign texts by length", h("table", {},
-        h("thead", {}, h("tr", {}, ["rule", "texts from", "tokens", "fire", "asked for"].map((name) => h("th", { scope: "col" }, name)))),
-        h("tbody", {}, rates.map((one) => h("tr", {}, h("th", { scope: "row" }, one.rule), h("td", {}, one.source), h("td", { class: "mono" }, lengths(one)),
-          h("td", { class: "mono" }, one.texts ? `${percent(one.fired / one.texts, 1)} (${percent(one.interval[0], 1)}–${percent(one.interval[1], 1)}) of ${one.texts}` : "–"),
-          h("td", { class: "mono" }, one.asked === null ? "–" : percent(one.asked, 1)))))))] : null);
-  }
-
-  /** Of the sources with most texts, how the share of benign texts that fire goes with their length. */
-  lengths(rates, named) {
-    const ranges = [...new Map(rates.map((one) => [one.longer_than, named(one)])).entries()].sort(([a], [b]) => a - b);
-    const groups = Map.groupBy(rates, (one) => `${one.rule}, ${one.source}`);
-    const lines = [...groups].map(([name, rows]) => ({
-      name,
-      texts: rows.reduce((sum, one) => sum + one.texts, 0),
-      values: ranges.map(([from]) => rows.find((one) => one.longer_than === from && one.texts)).map((one) => (one ? one.fired / one.texts : null)),
-    })).filter((one) => one.texts).sort((a, b) => b.texts - a.texts).slice(0, LINES);
-    if (!lines.length) return null;
-    return [byLengths("Benign texts that fire, by length and source", ranges.map(([, name]) => name), lines, rates[0].asked), key(lines.map((one) => one.name))];
   }
 
   rules(policy, lock) {
@@ -211,6 +178,12 @@ function thresholdsAt(policy, lock, rate, asked) {
   });
 }
 
+/** What `metadata.name` says in a policy's text, which need not be right yet; other names may stand before it. */
+function nameIn(text) {
+  const within = text.match(/^metadata:(.*(?:\n(?:[ \t].*|[ \t]*(?:#.*)?))*)/m)?.[1] ?? "";
+  return within.match(/(?:^|[{,])\s*["']?name["']?\s*:\s*["']?([a-z0-9-]+)/m)?.[1] ?? "draft";
+}
+
 /** A policy's text with line numbers, its problems at their lines, and texts to try it on. */
 class Editor {
   constructor(about, name, text, saved) {
@@ -240,7 +213,7 @@ class Editor {
   }
 
   get name() {
-    return this.area.value.match(/\bname:\s*["']?([a-z0-9-]+)/)?.[1] ?? "draft";
+    return nameIn(this.area.value);
   }
 
   typed() {

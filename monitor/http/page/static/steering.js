@@ -146,7 +146,7 @@ export class Steering {
   asPolicy() {
     const clamps = this.clamps;
     const features = clamps.map((one) => one.feature);
-    if (!features.length) return "";
+    if (!features.length) throw new Error(this.may ? "Hold a feature or a policy at a value first: add one above, then copy." : "There is no slider to copy: holding features at a value needs the role admin.");
     const target = Math.min(...clamps.map((one) => one.target));
     const names = features.map((f) => `#   ${f}  ${(brief(f)?.label ?? "").replace(/[^\x20-\x7e]/g, " ")}`);
     const head = [
