@@ -1,10 +1,15 @@
-"""What every test may ask for: the folder of external corpora, and one torch thread per worker."""
+"""What every test may ask for: the folder of external corpora, and one thread of computation per worker."""
 
 import os
 from pathlib import Path
 
-import psutil
-import pytest
+THREADS = os.environ.get("MONITOR_TEST_THREADS", "1")
+# Read when NumPy and SciPy are first imported, here, in workers, and in the servers that tests start. Threads of theirs
+# wait for each other by spinning: fits of small arrays cost four times the processor time with two.
+os.environ.setdefault("OMP_NUM_THREADS", THREADS)
+
+import psutil  # noqa: E402
+import pytest  # noqa: E402
 
 WORKER_BYTES = 3 << 30
 """Memory for a worker and the servers that its tests start."""
@@ -30,7 +35,7 @@ def few_threads() -> None:
     """Small tensors gain nothing from many threads, and workers of xdist would fight for the cores."""
     import torch
 
-    torch.set_num_threads(int(os.environ.get("MONITOR_TEST_THREADS", "1")))
+    torch.set_num_threads(int(THREADS))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -10,7 +10,7 @@ from tests.fuzz.conversations import Conversations
 from tests.fuzz.driver import GROWTH, case, fuzz
 from tests.fuzz.targets import SHARES, TARGETS
 
-GOOD, LEAST, CASES, SECONDS = 8, 60, 400, 2.0
+GOOD, LEAST, CASES, SECONDS = 8, 60, 400, 1.0
 """`LEAST` are tried however slow the machine is: few show nothing."""
 
 
