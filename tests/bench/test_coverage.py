@@ -23,6 +23,7 @@ def test_every_token_is_scored_and_none_is_released_before(running: int, cache: 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("running", "cache"), [(16, None), (24, 900)])
 def test_every_token_is_scored_on_vllm_with_its_prefix_cache(
     vllm: object, running: int, cache: int | None
