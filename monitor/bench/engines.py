@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
@@ -30,12 +30,15 @@ from rich.table import Table
 
 from monitor.bench.models import MAKERS, Subject
 from monitor.bench.variants import Prompts, Round, limits, watched
+from monitor.model.engine.engine import MakeBatching
 from monitor.model.engine.paged import Limits
 from monitor.records import Clamp
 
 BARE = "vllm bare"
 VARIANTS = (BARE, "vllm watched", "vllm clamped", "builtin watched")
 """`bare` is vLLM's core without anything of ours; what the others are is in `monitor.bench.variants`."""
+_BLOCK = 32
+"""Tokens of a block of vLLM's cache. On CPUs vLLM's own choice is 128, which short shared prompts never fill."""
 _LONGEST = 256
 """Tokens of prompt and response together that a cache has room for, for each request."""
 
@@ -95,7 +98,8 @@ def main(
         for count in concurrency or [1, 8, 32, 64]:
             for share in shared or [0.0, 0.8]:
                 asked = [RoundPlan(count, prompt_tokens, new_tokens, share, seed) for seed in range(rounds)]
-                results.append({"asked": asdict(asked[0]), "answers": take_turns(children, asked)})
+                answers = take_turns(children, asked)
+                results.append({"asked": asdict(asked[0]), "caching": caching, "answers": answers})
                 show(results[-1])
     if out is not None:
         out.write_text(json.dumps(results, indent=1))
@@ -145,7 +149,8 @@ def show(result: dict[str, Any]) -> None:
     """A table of one setting."""
     asked, answers = result["asked"], result["answers"]
     title = (
-        f"{asked['count']} at once, {asked['shared']:.0%} of {asked['prompt_tokens']} prompt tokens shared"
+        f"{asked['count']} at once, {asked['shared']:.0%} of {asked['prompt_tokens']} prompt tokens shared, "
+        f"prefix cache {'on' if result['caching'] else 'off'}"
     )
     times = "first token p50 / p99 ms", "between p50 / p99 ms"
     table = Table("variant", "tokens/s", "of bare (smallest … largest)", *times, title=title)
@@ -207,7 +212,7 @@ def _variant(
                 yield run
             return
         clamps = _clamps(subject) if name == "vllm clamped" else ()
-        with watched(subject, size, clamps, _on_vllm(subject, Path(folder), caching), times) as run:
+        with watched(subject, size, clamps, on_vllm(subject, Path(folder), caching), times) as run:
             yield run
 
 
@@ -216,22 +221,35 @@ def _clamps(subject: Subject) -> list[Clamp]:
     return [Clamp(int(f), -2.0) for f in alive[torch.linspace(0, len(alive) - 1, 12).long()]]
 
 
-def _core(subject: Subject, folder: Path, size: Limits, caching: bool) -> Any:
+def _core(
+    subject: Subject, folder: Path, size: Limits, caching: bool, more: Mapping[str, Any] | None = None
+) -> Any:
     from monitor.vllm.core import CoreOptions
     from monitor.vllm.model import cache_bytes
 
     dtype = str(subject.loaded.dtype).removeprefix("torch.")
     room = cache_bytes(subject.loaded, size)
-    return CoreOptions(folder, dtype, subject.loaded.context, size.batch_tokens, caching, room)
+    return CoreOptions(
+        folder,
+        dtype,
+        subject.loaded.context,
+        size.batch_tokens,
+        caching,
+        room,
+        {"block_size": _BLOCK, **(more or {})},
+    )
 
 
-def _on_vllm(subject: Subject, folder: Path, caching: bool) -> Any:
+def on_vllm(
+    subject: Subject, folder: Path, caching: bool, more: Mapping[str, Any] | None = None
+) -> MakeBatching:
+    """What makes an engine run on vLLM's core, with the weights in a folder; `more` are arguments of `EngineArgs`."""
     from monitor.vllm.core import CoreBatcher
     from monitor.vllm.operator import Seat
 
     def batcher(_loaded: object, size: Limits, engine: Any) -> CoreBatcher:
         return CoreBatcher(
-            size, engine, _core(subject, folder, size, caching), Seat(engine._tap, subject.layer)
+            size, engine, _core(subject, folder, size, caching, more), Seat(engine._tap, subject.layer)
         )
 
     return batcher

@@ -56,6 +56,8 @@ class TrackedRequest:
     prompt: tuple[int, ...]
     observer: RandomObserver
     cancel_after: int | None
+    told: bool = True
+    """Whether each token is told to the caller. Who is told every token shares no prefix with others on vLLM."""
     released: int = 0
     wrong: list[str] = field(default_factory=list)
     last: Finished | None = None
@@ -80,7 +82,11 @@ class TrackedRequest:
             self.wrong.append(
                 f"{coverage.tokens_run} run, {coverage.tokens_scored} scored, {len(seen.shown)} shown"
             )
-        if last.reason in (FinishReason.STOP, FinishReason.LENGTH) and self.released < last.released:
+        ids = last.ids[: last.released]
+        if any(seen.shown.get(position) != token for position, token in enumerate(ids)):
+            self.wrong.append("a token was released at the end and not scored")
+        whole = last.reason in (FinishReason.STOP, FinishReason.LENGTH)
+        if self.told and whole and self.released < last.released:
             self.wrong.append("text was kept back at the end")
         self.wrong += seen.failures
         self.last = last

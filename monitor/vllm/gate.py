@@ -193,7 +193,8 @@ class Gate:
         waiting: list[tuple[str, int, TapRows]] = []
         for part in parts:
             request, rows = self._of.get(part.name), self._due.pop(part.name, None)
-            if rows and request is not None and self._steps.scored(request) == 0:
+            # At position 0 vLLM runs it all: it was preempted before its first pass, and its blocks were evicted.
+            if rows and part.position and request is not None and self._steps.scored(request) == 0:
                 waiting.append((request, 0, TapRows.joined(rows).part(0, part.position)))
         while waiting:
             waiting = self._replay_pass(waiting, self._memory)

@@ -26,8 +26,11 @@ def test_turns_are_taken_and_the_first_round_does_not_count(capsys):
     found = take_turns(children, asked)
     assert order == [(0, "a"), (0, "b"), (1, "b"), (1, "a"), (2, "a"), (2, "b")]
     assert [len(answers) for answers in found.values()] == [2, 2]
-    show({"asked": {"count": 2, "prompt_tokens": 8, "new_tokens": 4, "shared": 0.0}, "answers": found})
-    assert "0.500" in capsys.readouterr().out
+    plan = {"count": 2, "prompt_tokens": 8, "new_tokens": 4, "shared": 0.0}
+    show({"asked": plan, "caching": False, "answers": found})
+    shown = capsys.readouterr().out
+    assert "0.500" in shown
+    assert "prefix cache off" in shown
 
 
 def test_prompts_share_what_is_asked_for_and_nothing_more():

@@ -67,6 +67,7 @@ class Monitored:
                 worker_cls="monitor.plugin.worker.HostedWorker",
                 scheduler_cls="monitor.plugin.scheduler.HostedScheduler",
             )
+        self.core = self.llm.llm_engine.engine_core.engine_core
         self.host = host_for(None)
         self.metrics = self.host.addresses.metrics
 
@@ -152,6 +153,49 @@ def test_many_at_once_and_several_answers(served, plain):
         assert list(answer.outputs[0].token_ids) == greedy(plain, answer.prompt_token_ids, 5)
     several = served.ask(SILENT, n=3, temperature=1.0, seed=5, max_tokens=4)
     assert [len(one.token_ids) for one in several.outputs] == [4, 4, 4]
+
+
+def test_preempted_requests_end_as_those_that_never_were(served, monkeypatch):
+    """One request at a time meets no other; sixteen in fourteen blocks push each other out."""
+    scheduler = served.core.scheduler
+    pool = scheduler.kv_cache_manager.block_pool
+    prompts = [f"{SILENT} {n} {SPEAKS if n % 3 else ''}" * (1 + n % 3) for n in range(16)]
+    extra = {"sae_monitor_labels": '{"strict": "no"}'}
+
+    def all_of(answers):
+        found = [one.outputs[0] for one in answers]
+        return [(list(out.token_ids), out.finish_reason, out.stop_reason) for out in found]
+
+    def decided(count):
+        wait_for(lambda: len(served.decisions()) >= count)
+        return sorted(verdict(one) for one in served.decisions()[count - 16 :])
+
+    def verdict(one):
+        found = [(d["policy"], d.get("rule"), d.get("action")) for d in one.get("detections") or ()]
+        assert one["coverage"]["tokens_run"] == one["coverage"]["tokens_scored"] > 0
+        return json.dumps([one["action"], one["status"], found])
+
+    before = len(served.decisions())
+    alone = [served.ask(prompt, max_tokens=40, ignore_eos=True, extra_args=extra) for prompt in prompts]
+    wanted = decided(before + 16)
+    evicted = []
+    preempt = scheduler._preempt_request
+    monkeypatch.setattr(
+        scheduler,
+        "_preempt_request",
+        lambda request, *more, **named: (
+            evicted.append(request.request_id),
+            preempt(request, *more, **named),
+        )[-1],
+    )
+    held = pool.get_new_blocks(pool.get_num_free_blocks() - 14)
+    try:
+        together = served.ask(prompts, max_tokens=40, ignore_eos=True, extra_args=extra)
+    finally:
+        pool.free_blocks(held)
+    assert evicted, "nothing was preempted, so nothing was tested"
+    assert all_of(together) == all_of(alone)
+    assert decided(before + 32) == wanted
 
 
 def test_stop_strings_and_stop_tokens_end_where_they_do_without_a_monitor(served):

@@ -6,8 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from monitor.bench.coverage import engine_of
+from monitor.bench.engines import on_vllm as bench_on_vllm
+from monitor.bench.models import MAKERS
 from monitor.model.engine.paged import Limits
 from monitor.model.engine.requests import GenerationRequest
+from monitor.model.offline.residuals import Harvester
 from monitor.records import (
     Action,
     Clamp,
@@ -348,3 +352,49 @@ def test_a_probe_at_a_layer_without_an_operator_never_looks_as_if_it_held(llama)
     assert np.isnan(found.probe_score)
     assert found.came_back
     assert not found.held
+
+
+def test_bfloat16_draws_what_bare_vllm_draws_and_reads_what_float32_reads(vllm, tmp_path):
+    subject, exact = (MAKERS["demo"]("cpu", dtype) for dtype in ("bfloat16", "float32"))
+    subject.loaded.model.save_pretrained(tmp_path)
+    asked = [(0, *prompt(number, 20 + number)[1:]) for number in range(12)]
+    options = {"enforce_eager": True, "block_size": 32}
+    from monitor.vllm.core import CoreOptions
+
+    core = vllm.bare_core(CoreOptions(tmp_path, "bfloat16", 512, 256, False, 64 << 20, options), 16)
+    bare = [drawn_alone(vllm, core, str(number), ids, 16) for number, ids in enumerate(asked)]
+    core.shutdown()
+    batcher = bench_on_vllm(subject, tmp_path, caching=False, more=options)
+    with engine_of(subject, 16, None, batcher) as (engine, watched):
+        engine._end_ids = frozenset()
+        calls = [Call(ids, Recorder()) for ids in asked]
+        for number, call in enumerate(calls):
+            wanted = Sampling(max_new_tokens=16)
+            engine.submit(
+                GenerationRequest(str(number), call.ids, wanted, call.observer, call.observer), call.emit
+            )
+            assert call.finished().coverage.complete
+    assert [list(call.finished().ids[len(call.ids) :]) for call in calls] == bare
+    for call in calls:
+        found, wanted = call.readings[1:], exact_readings(exact, watched, call.finished().ids)[1:]
+        found, wanted = found[: len(wanted)], wanted[: len(found)]
+        assert np.abs(found - wanted).mean() < 2e-3
+        # A reading that no rounding explains would be one of another token or layer.
+        assert np.mean((found > 0.5) != (wanted > 0.5)) < 0.005
+
+
+def drawn_alone(vllm, core, name, ids, count):
+    """What bare vLLM draws for a request that runs by itself."""
+    drawn = []
+    core.add_request(*core.preprocess_add_request(vllm.core_request(name, ids, count, shares=False)))
+    while core.scheduler.has_unfinished_requests():
+        outputs, _ = core.step()
+        drawn += [token for one in outputs.values() for out in one.outputs for token in out.new_token_ids]
+    return drawn
+
+
+def exact_readings(subject, watched, ids):
+    """`[tokens, watched]` by a plain forward pass."""
+    residual = Harvester(subject.loaded, subject.layer).residuals(torch.tensor([list(ids)]))
+    found = subject.autoencoder.encode(residual[0].float()) / subject.maximum
+    return found[:, watched].numpy()

@@ -140,3 +140,15 @@ def test_what_is_withdrawn_while_its_rows_are_kept_leaves_nothing(gate, monkeypa
     assert part
     assert gate.take_gone() == [name]
     assert not gate._growing
+
+
+def test_rows_of_a_hit_that_was_evicted_before_its_first_pass_are_not_shown(gate):
+    """VLLM preempts a request that has not run yet, and finds nothing in its cache when it comes again."""
+    name = gate.admit("one", 64)
+    rows = TapRows((1, 2), np.zeros((2, 1), np.float32), None, np.zeros(2, bool))
+    gate._memory, gate._due[name] = object(), [rows]
+    shown = []
+    gate._replay_pass = lambda waiting, memory: shown.extend(waiting) or []
+    gate._replay([PassPart(name, 64, 0)])
+    assert not shown
+    assert not gate._due
