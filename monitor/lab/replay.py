@@ -6,10 +6,11 @@ seen. What the model would have written after another action nobody knows: a rep
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from queue import Queue
+from queue import Empty, Queue
 from typing import TYPE_CHECKING, Any
 
 from monitor.errors import MonitorError
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from monitor.model.runtime import Runtime
 
 _ANY_FEATURE = 2**31
+_LOOKED = 0.1
+"""Seconds between two looks whether somebody still waits."""
 
 
 class CannotReplay(MonitorError):
@@ -75,10 +78,13 @@ class FromText:
         """`lease` is the set's hold on the runtime; None where the runtime was made for this set."""
         self._runtime, self._policies, self._lease = runtime, policies, lease
 
-    def run(self, content: Mapping[str, Any], record: DecisionRecord) -> Verdict:
+    def run(
+        self, content: Mapping[str, Any], record: DecisionRecord, gone: Callable[[], bool] = lambda: False
+    ) -> Verdict:
         """The verdict under the policy set; CannotReplay where the text cannot be read.
 
-        Prompt and response are read again; masks in the text are read as they stand.
+        Prompt and response are read again; masks in the text are read as they stand. Blocks, until `gone` says that
+        nobody waits any more at most.
         """
         from monitor.model.engine.requests import ScoreJob
 
@@ -102,10 +108,17 @@ class FromText:
             lease=self._lease,
         )
         self._runtime.scorer.submit(job, lambda outcomes: done.put(outcomes[0][1]))
-        outcome = done.get()
+        outcome = self._outcome(record.request_id, done, gone)
         if outcome.error is not None:
             raise CannotReplay(f"its text could not be read: {outcome.error}")
         return judge.verdict(outcome.coverage)
+
+    def _outcome(self, request_id: str, done: Queue[ScoreOutcome], gone: Callable[[], bool]) -> ScoreOutcome:
+        while not gone():
+            with suppress(Empty):
+                return done.get(timeout=_LOOKED)
+        self._runtime.scorer.cancel(request_id)
+        raise CannotReplay("nobody waits for it any more")
 
 
 def ids_of(

@@ -1,6 +1,8 @@
 """A record run through another policy set: from its readings, and what cannot be replayed."""
 
 import dataclasses
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -10,9 +12,10 @@ from monitor.records import Action, Coverage, Digests, Failure, Phase, Status, T
 from monitor.telemetry.decisions import tokens
 from monitor.telemetry.decisions.record import DecisionRecord
 from tests.policy.policy_files import DICTIONARY, MODEL, PINNED, write_policy
-from tests.rpc.fake import policies
+from tests.rpc.fake import FakeRuntime, policies
 from tests.rpc.test_left_out import Dropping
 from tests.telemetry.decisions.test_record import DETECTION
+from tests.waiting import wait_for
 
 RECORD = DecisionRecord(
     request_id="r",
@@ -101,6 +104,28 @@ def test_a_text_that_the_template_drops_is_not_checked_in_a_replay_either(closed
     assert (verdict.status, verdict.failure) == (Status.UNKNOWN, Failure.LEFT_OUT)
     assert (verdict.action is Action.BLOCK, verdict.coverage.tokens_run == 0) == (closed, closed)
     assert whole.status is Status.CHECKED
+
+
+def test_a_replay_ends_where_nobody_waits_any_more():
+    chosen = policies()
+    runtime, left = FakeRuntime(chosen.watch), threading.Event()
+    record = dataclasses.replace(
+        RECORD, digests=Digests(runtime.model_digest, runtime.dictionary_digest, "sha256:before")
+    )
+    runtime.start()
+    runtime.scorer.gate.clear()
+    try:
+        with ThreadPoolExecutor(1) as thread:
+            run = FromText(runtime, chosen).run
+            waiting = thread.submit(run, {"text": {"prompt": "a lie"}}, record, left.is_set)
+            wait_for(lambda: runtime.scorer.submitted)
+            left.set()
+            with pytest.raises(CannotReplay, match="nobody waits"):
+                waiting.result(10)
+        assert runtime.scorer.cancelled == [record.request_id]
+    finally:
+        runtime.scorer.gate.set()
+        runtime.stop(5)
 
 
 def verdict(action=Action.ALLOW, status=Status.CHECKED, detections=()):
