@@ -140,6 +140,7 @@ def open_pair(
     measured: bool = True,
     *,
     pair: str | None = None,
+    cache: Path | None = None,
     tell: Callable[[str], None] = _warn,
 ) -> Pair:
     """Open a pair by its name, or a model and its dictionary; the default pair where nothing is named.
@@ -154,6 +155,7 @@ def open_pair(
         layer: The decoder layer that is read, where the dictionary does not tell.
         measured: Whether the dictionary's recorded statistics are read, without which there are no readings.
         pair: The name of a pair; not together with `dictionary`.
+        cache: Where a GGUF file is unpacked; by default the user's cache folder (SAE_MONITOR_CACHE).
         tell: Is told what must be known of the pair, such as that the model is not the one that belongs to it.
 
     Raises:
@@ -165,7 +167,7 @@ def open_pair(
     from monitor.model.runtime import place_of
 
     chosen = chosen_pair(pair, model, dictionary)
-    loaded = load_model(chosen.model, device=device, dtype=dtype)
+    loaded = load_model(chosen.model, device=device, dtype=dtype, cache=cache)
     if note := chosen.note(loaded.digest):
         tell(note)
     opened = load_dictionary(

@@ -61,6 +61,8 @@ class TrainingText:
     device: str
     compile: bool = False
     """Whether the model's layers are compiled first, to read the text that is learnt from."""
+    cache: Path | None = None
+    """Where a GGUF file is unpacked; None for the user's cache folder."""
 
 
 def held_out_for(tokens: int) -> int:
@@ -103,7 +105,7 @@ def together() -> Iterator[None]:
 def open_subject(given: TrainingText) -> TrainingSubject:
     """Load the model and prepare the text. Raises ModelError or ConfigurationError."""
     sources = [TextSource.parse(text) for text in given.data]
-    loaded = load_model(given.model, device=_device(given.device))
+    loaded = load_model(given.model, device=_device(given.device), cache=given.cache)
     harvester = Harvester(loaded, given.layer)
     length = min(given.length, loaded.context)
     inputs = TrainingInputs(

@@ -16,6 +16,7 @@ from monitor.cli.dictionary.info import print_lines
 from monitor.cli.show.console import stderr_console, stdout_console
 from monitor.dictionary.training.settings import Objective, TrainSettings
 from monitor.errors import ConfigurationError
+from monitor.settings import load_settings
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -223,8 +224,11 @@ def _subject(
 ) -> Iterator[TrainingSubject]:
     from monitor.lab.training import TrainingText, open_subject, together
 
+    text = TrainingText(
+        model, layer, tuple(data), length, held_out, device, compile, cache=load_settings().cache
+    )
     with together():
-        yield open_subject(TrainingText(model, layer, tuple(data), length, held_out, device, compile))
+        yield open_subject(text)
 
 
 @contextmanager
