@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from queue import Empty, Queue
 from typing import TYPE_CHECKING, Any
@@ -135,11 +136,16 @@ def _tokenised(
     """The prompt in the text of a record, and the tokens of the response.
 
     Whether an answer was asked for, and so whether the template opens one, is told by the number of tokens that ran.
+    A chat template that writes the date writes that of the record, in the time zone of this machine: run a replay in
+    the server's, or a record of the hours around midnight is read with another day.
     """
     text, ran = content["text"], content.get("prompt", {}).get("tokens")
     usual = record.method != "Score"
+    # The prompt was written when the request came, on the clock of the server's machine.
+    at = datetime.fromtimestamp(record.time - record.seconds)
     read = [
-        runtime.tokenise(text["prompt"], truncate=True, room=0, reply=reply) for reply in (usual, not usual)
+        runtime.tokenise(text["prompt"], truncate=True, room=0, reply=reply, at=at)
+        for reply in (usual, not usual)
     ]
     prompt = next((one for one in read if len(one.ids) == ran), read[0])
     response = text.get("response", "")

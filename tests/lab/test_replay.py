@@ -3,6 +3,7 @@
 import dataclasses
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 
 import numpy as np
 import pytest
@@ -104,6 +105,30 @@ def test_a_text_that_the_template_drops_is_not_checked_in_a_replay_either(closed
     assert (verdict.status, verdict.failure) == (Status.UNKNOWN, Failure.LEFT_OUT)
     assert (verdict.action is Action.BLOCK, verdict.coverage.tokens_run == 0) == (closed, closed)
     assert whole.status is Status.CHECKED
+
+
+def test_a_text_is_read_as_its_template_wrote_it_on_the_day_of_the_record():
+    chosen = policies()
+    asked, came = [], datetime(2026, 3, 1, 23, 59, 58)
+
+    class Dated(FakeRuntime):
+        def tokenise(self, content, *, at=None, **options):
+            asked.append(at)
+            return super().tokenise(content, **options)
+
+    runtime = Dated(chosen.watch)
+    record = dataclasses.replace(
+        RECORD,
+        time=came.timestamp() + 5,
+        seconds=5.0,
+        digests=Digests(runtime.model_digest, runtime.dictionary_digest, "sha256:before"),
+    )
+    runtime.start()
+    try:
+        FromText(runtime, chosen).run({"text": {"prompt": "a lie"}}, record)
+    finally:
+        runtime.stop(5)
+    assert set(asked) == {came}, "the request came before midnight, and was decided after it"
 
 
 def test_a_replay_ends_where_nobody_waits_any_more():
