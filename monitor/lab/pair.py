@@ -19,7 +19,6 @@ from monitor.dictionary.cards.detokenizer import Detokenizer
 from monitor.dictionary.cards.labels import Labels
 from monitor.dictionary.cards.logit_lens import Unembedding
 from monitor.dictionary.cards.statistics import FeatureStatistics
-from monitor.dictionary.packed_text import Tokenise
 from monitor.dictionary.residual_signals import sinks
 from monitor.errors import DictionaryError, InputError, NotFound
 from monitor.pairs.registry import chosen_dictionary, chosen_pair
@@ -27,6 +26,7 @@ from monitor.pairs.registry import chosen_dictionary, chosen_pair
 if TYPE_CHECKING:
     from monitor.model.load.model import LoadedModel
     from monitor.model.offline.residuals import Harvester
+    from monitor.model.prompts import DocumentReader
     from monitor.model.runtime import LoadedPair, Runtime
 
 
@@ -94,7 +94,7 @@ class Pair:
         return self.harvester.residuals(ids, lengths)
 
     @property
-    def document_reader(self) -> Tokenise:
+    def document_reader(self) -> DocumentReader:
         """Token ids of documents, conversations among them, as the model is to read them."""
         from monitor.model.prompts import DocumentReader
 

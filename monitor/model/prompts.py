@@ -55,9 +55,14 @@ class DocumentReader:
         self._text, self._template = loaded.text, ChatTemplate(loaded.tokenizer, loaded.text)
         self.takes_turns = loaded.tokenizer.chat_template is not None
         """Whether the model has a chat template, so that conversations can be read."""
+        self.left_out = 0
+        """Texts of the conversations read so far that are not in what was read; see `Prompt.left_out`."""
 
     def __call__(self, documents: Sequence[str | Sequence[Mapping[str, str]]]) -> list[list[int]]:
-        """Token ids of each. Raises InputError for a conversation that the model's chat template does not take."""
+        """Token ids of each. Raises InputError for a conversation that the model's chat template does not take.
+
+        Texts that the template or the tokenizer leaves out are counted, for whoever reads a corpus to tell.
+        """
         texts = iter(self._text.batch([found for found in documents if isinstance(found, str)]))
         begin = self._text.begin
         return [
@@ -105,11 +110,18 @@ class DocumentReader:
 
     def _turns(self, turns: Sequence[Mapping[str, str]]) -> list[int]:
         self._need_turns()
-        return list(self._template(turns, reply=False, at=self._at).ids)
+        found = self._template(turns, reply=False, at=self._at)
+        self.left_out += found.left_out
+        return list(found.ids)
 
     def _need_turns(self) -> None:
         if not self.takes_turns:
             raise InputError("there are conversations, and this model has no chat template; give plain texts")
+
+
+def not_read(texts: int) -> str:
+    """Says that texts of conversations are not in what was read."""
+    return f"{texts:,} texts of conversations not read: the model's chat template or its tokenizer leaves them out"
 
 
 def _alike(one: Sequence[int], other: Sequence[int]) -> int:

@@ -109,6 +109,20 @@ class TestDocuments:
             DocumentReader(loaded)([({"role": "user", "content": "hello"},)])
 
 
+def test_texts_that_a_template_leaves_out_are_counted() -> None:
+    loaded = loaded_model()
+    loaded.tokenizer.chat_template = (
+        "{% for m in messages %}{% if m.role != 'system' %}"
+        "{{ m.role }}: {{ m.content }}\n{% endif %}{% endfor %}"
+    )
+    reader = DocumentReader(loaded)
+    talk = [{"role": role, "content": "hello"} for role in ("system", "user", "system", "assistant")]
+    reader(["plain", talk[1:2]])
+    assert reader.left_out == 0
+    reader([talk, talk[:2], "plain"])
+    assert reader.left_out == 3
+
+
 def test_documents_are_read_alike_whenever_the_day_changes(monkeypatch) -> None:
     class Clock(datetime):
         """A clock that is set by hand."""
