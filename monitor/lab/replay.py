@@ -14,7 +14,7 @@ from pathlib import Path
 from queue import Empty, Queue
 from typing import TYPE_CHECKING, Any
 
-from monitor.errors import MonitorError
+from monitor.errors import BadRequest, MonitorError, Unavailable
 from monitor.policy.files.loader import load_policies
 from monitor.policy.policyset import PolicySet
 from monitor.records import Action, Coverage, Failure, TokenBlock, Verdict
@@ -108,7 +108,10 @@ class FromText:
             prompt=len(prompt.ids),
             lease=self._lease,
         )
-        self._runtime.scorer.submit(job, lambda outcomes: done.put(outcomes[0][1]))
+        try:
+            self._runtime.scorer.submit(job, lambda outcomes: done.put(outcomes[0][1]))
+        except BadRequest as error:
+            raise CannotReplay(f"its text could not be read: {error}") from None
         outcome = self._outcome(record.request_id, done, gone)
         if outcome.error is not None:
             raise CannotReplay(f"its text could not be read: {outcome.error}")
@@ -118,6 +121,8 @@ class FromText:
         while not gone():
             with suppress(Empty):
                 return done.get(timeout=_LOOKED)
+            if not self._runtime.scorer.healthy() and done.empty():
+                raise Unavailable("the scorer does not run")
         self._runtime.scorer.cancel(request_id)
         raise CannotReplay("nobody waits for it any more")
 
@@ -136,6 +141,7 @@ def _tokenised(
     """The prompt in the text of a record, and the tokens of the response.
 
     Whether an answer was asked for, and so whether the template opens one, is told by the number of tokens that ran.
+    CannotReplay where the model cannot be given it.
     A chat template that writes the date writes that of the record, in the time zone of this machine: run a replay in
     the server's, or a record of the hours around midnight is read with another day.
     """
@@ -143,10 +149,13 @@ def _tokenised(
     usual = record.method != "Score"
     # The prompt was written when the request came, on the clock of the server's machine.
     at = datetime.fromtimestamp(record.time - record.seconds)
-    read = [
-        runtime.tokenise(text["prompt"], truncate=True, room=0, reply=reply, at=at)
-        for reply in (usual, not usual)
-    ]
+    try:
+        read = [
+            runtime.tokenise(text["prompt"], truncate=True, room=0, reply=reply, at=at)
+            for reply in (usual, not usual)
+        ]
+    except BadRequest as error:  # such as of a text that masks leave nothing of
+        raise CannotReplay(f"its text could not be read: {error}") from None
     prompt = next((one for one in read if len(one.ids) == ran), read[0])
     response = text.get("response", "")
     return prompt, runtime.loaded.text.inner(response, continued=True) if response.strip() else ()

@@ -8,6 +8,7 @@ from datetime import datetime
 import numpy as np
 import pytest
 
+from monitor.errors import BadRequest, Unavailable, Violation
 from monitor.lab.replay import CannotReplay, FromReadings, FromText, differs, stronger
 from monitor.records import Action, Coverage, Digests, Failure, Phase, Status, TokenBlock, Verdict
 from monitor.telemetry.decisions import tokens
@@ -129,6 +130,34 @@ def test_a_text_is_read_as_its_template_wrote_it_on_the_day_of_the_record():
     finally:
         runtime.stop(5)
     assert set(asked) == {came}, "the request came before midnight, and was decided after it"
+
+
+class Refusing(FakeRuntime):
+    """Reads no prompt that says `refused`."""
+
+    def tokenise(self, content, **options):
+        if "refused" in content:
+            raise BadRequest(Violation("text", "holds nothing that this model's tokenizer keeps"))
+        return super().tokenise(content, **options)
+
+
+def test_a_text_that_the_model_refuses_ends_no_replay_of_others():
+    chosen = policies()
+    runtime = Refusing(chosen.watch)
+    record = dataclasses.replace(
+        RECORD, digests=Digests(runtime.model_digest, runtime.dictionary_digest, "sha256:before")
+    )
+    runtime.start()
+    replay = FromText(runtime, chosen)
+    try:
+        with pytest.raises(CannotReplay, match="nothing that this model's tokenizer keeps"):
+            replay.run({"text": {"prompt": "refused"}}, record)
+        assert replay.run({"text": {"prompt": "calm"}}, record).status is Status.CHECKED
+        runtime.scorer.submit = lambda *_: runtime.scorer.die()
+        with pytest.raises(Unavailable, match="does not run"):
+            replay.run({"text": {"prompt": "calm"}}, record)
+    finally:
+        runtime.stop(5)
 
 
 def test_a_replay_ends_where_nobody_waits_any_more():
