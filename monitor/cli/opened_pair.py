@@ -89,6 +89,7 @@ def opened_untested(chosen: Settings, *, measured: bool = True) -> Pair:
         chosen.layer,
         measured=measured,
         pair=chosen.pair,
+        cache=chosen.cache,
         tell=told,
     )
 

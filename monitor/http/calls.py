@@ -64,6 +64,8 @@ class Exchange:
         """True once all of the answer was sent."""
         self.left = False
         """True once the caller has gone away."""
+        self.watched = False
+        """True while its work is cancelled where the caller goes away."""
         self.passed_on = False
         """True where the body is another server's, of which nothing is known."""
         self.stream_headers: dict[str, str] = {}
@@ -312,7 +314,13 @@ async def together(work: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:
 
 @contextmanager
 def ending_with(exchange: Exchange) -> Iterator[None]:
-    """Cancel the work in the block where the caller goes away. Enter it once the body has been read."""
+    """Cancel the work in the block where the caller goes away. Enter it once the body has been read.
+
+    A block within another adds nothing.
+    """
+    if exchange.watched:
+        yield
+        return
     task = asyncio.current_task()
     assert task is not None
 
@@ -321,8 +329,9 @@ def ending_with(exchange: Exchange) -> Iterator[None]:
         if not exchange.ended:
             task.cancel()
 
-    watching = asyncio.ensure_future(watch())
+    watching, exchange.watched = asyncio.ensure_future(watch()), True
     try:
         yield
     finally:
+        exchange.watched = False
         watching.cancel()

@@ -90,13 +90,20 @@ def label_features(dictionary: Dictionary) -> Iterator[FeatureLabel]:
     return label_dictionary(list(card_file.load_cards(dictionary.path)), firings)
 
 
-def search_texts(pair: Pair, texts: Sequence[str], limit: int) -> list[FoundFeature]:
-    """Features that fire on all texts together but rarely otherwise, at most so many, the best first."""
+def search_texts(
+    pair: Pair, texts: Sequence[str], limit: int, progress: Progress | None = None
+) -> list[FoundFeature]:
+    """Features that fire on all texts together but rarely otherwise, at most so many, the best first.
+
+    `progress` is told how many further texts were read.
+    """
     if not all(text.strip() for text in texts):
         raise InputError("a text is empty; give texts with at least one word")
     statistics = need_statistics(pair.dictionary)
     ids = pair.all_ids(texts, "search")
-    pooled = pool_texts(ids, pair.residuals, pair.dictionary.autoencoder, limit=pair.norm_limit)
+    pooled = pool_texts(
+        ids, pair.residuals, pair.dictionary.autoencoder, limit=pair.norm_limit, progress=progress
+    )
     return [FoundFeature(hit, _peaks(pair, hit, ids)) for hit in find(pooled, statistics, limit=limit)]
 
 

@@ -19,7 +19,6 @@ from monitor.dictionary.cards.detokenizer import Detokenizer
 from monitor.dictionary.cards.labels import Labels
 from monitor.dictionary.cards.logit_lens import Unembedding
 from monitor.dictionary.cards.statistics import FeatureStatistics
-from monitor.dictionary.packed_text import Tokenise
 from monitor.dictionary.residual_signals import sinks
 from monitor.errors import DictionaryError, InputError, NotFound
 from monitor.pairs.registry import chosen_dictionary, chosen_pair
@@ -27,6 +26,7 @@ from monitor.pairs.registry import chosen_dictionary, chosen_pair
 if TYPE_CHECKING:
     from monitor.model.load.model import LoadedModel
     from monitor.model.offline.residuals import Harvester
+    from monitor.model.prompts import DocumentReader
     from monitor.model.runtime import LoadedPair, Runtime
 
 
@@ -94,7 +94,7 @@ class Pair:
         return self.harvester.residuals(ids, lengths)
 
     @property
-    def document_reader(self) -> Tokenise:
+    def document_reader(self) -> DocumentReader:
         """Token ids of documents, conversations among them, as the model is to read them."""
         from monitor.model.prompts import DocumentReader
 
@@ -140,6 +140,7 @@ def open_pair(
     measured: bool = True,
     *,
     pair: str | None = None,
+    cache: Path | None = None,
     tell: Callable[[str], None] = _warn,
 ) -> Pair:
     """Open a pair by its name, or a model and its dictionary; the default pair where nothing is named.
@@ -154,6 +155,7 @@ def open_pair(
         layer: The decoder layer that is read, where the dictionary does not tell.
         measured: Whether the dictionary's recorded statistics are read, without which there are no readings.
         pair: The name of a pair; not together with `dictionary`.
+        cache: Where a GGUF file is unpacked; by default the user's cache folder (SAE_MONITOR_CACHE).
         tell: Is told what must be known of the pair, such as that the model is not the one that belongs to it.
 
     Raises:
@@ -165,7 +167,7 @@ def open_pair(
     from monitor.model.runtime import place_of
 
     chosen = chosen_pair(pair, model, dictionary)
-    loaded = load_model(chosen.model, device=device, dtype=dtype)
+    loaded = load_model(chosen.model, device=device, dtype=dtype, cache=cache)
     if note := chosen.note(loaded.digest):
         tell(note)
     opened = load_dictionary(

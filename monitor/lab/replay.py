@@ -6,13 +6,15 @@ seen. What the model would have written after another action nobody knows: a rep
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
-from queue import Queue
+from queue import Empty, Queue
 from typing import TYPE_CHECKING, Any
 
-from monitor.errors import MonitorError
+from monitor.errors import BadRequest, MonitorError, Unavailable
 from monitor.policy.files.loader import load_policies
 from monitor.policy.policyset import PolicySet
 from monitor.records import Action, Coverage, Failure, TokenBlock, Verdict
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from monitor.model.runtime import Runtime
 
 _ANY_FEATURE = 2**31
+_LOOKED = 0.1
+"""Seconds between two looks whether somebody still waits."""
 
 
 class CannotReplay(MonitorError):
@@ -75,10 +79,13 @@ class FromText:
         """`lease` is the set's hold on the runtime; None where the runtime was made for this set."""
         self._runtime, self._policies, self._lease = runtime, policies, lease
 
-    def run(self, content: Mapping[str, Any], record: DecisionRecord) -> Verdict:
+    def run(
+        self, content: Mapping[str, Any], record: DecisionRecord, gone: Callable[[], bool] = lambda: False
+    ) -> Verdict:
         """The verdict under the policy set; CannotReplay where the text cannot be read.
 
-        Prompt and response are read again; masks in the text are read as they stand.
+        Prompt and response are read again; masks in the text are read as they stand. Blocks, until `gone` says that
+        nobody waits any more at most.
         """
         from monitor.model.engine.requests import ScoreJob
 
@@ -101,11 +108,23 @@ class FromText:
             prompt=len(prompt.ids),
             lease=self._lease,
         )
-        self._runtime.scorer.submit(job, lambda outcomes: done.put(outcomes[0][1]))
-        outcome = done.get()
+        try:
+            self._runtime.scorer.submit(job, lambda outcomes: done.put(outcomes[0][1]))
+        except BadRequest as error:
+            raise CannotReplay(f"its text could not be read: {error}") from None
+        outcome = self._outcome(record.request_id, done, gone)
         if outcome.error is not None:
             raise CannotReplay(f"its text could not be read: {outcome.error}")
         return judge.verdict(outcome.coverage)
+
+    def _outcome(self, request_id: str, done: Queue[ScoreOutcome], gone: Callable[[], bool]) -> ScoreOutcome:
+        while not gone():
+            with suppress(Empty):
+                return done.get(timeout=_LOOKED)
+            if not self._runtime.scorer.healthy() and done.empty():
+                raise Unavailable("the scorer does not run")
+        self._runtime.scorer.cancel(request_id)
+        raise CannotReplay("nobody waits for it any more")
 
 
 def ids_of(
@@ -122,12 +141,21 @@ def _tokenised(
     """The prompt in the text of a record, and the tokens of the response.
 
     Whether an answer was asked for, and so whether the template opens one, is told by the number of tokens that ran.
+    CannotReplay where the model cannot be given it.
+    A chat template that writes the date writes that of the record, in the time zone of this machine: run a replay in
+    the server's, or a record of the hours around midnight is read with another day.
     """
     text, ran = content["text"], content.get("prompt", {}).get("tokens")
     usual = record.method != "Score"
-    read = [
-        runtime.tokenise(text["prompt"], truncate=True, room=0, reply=reply) for reply in (usual, not usual)
-    ]
+    # The prompt was written when the request came, on the clock of the server's machine.
+    at = datetime.fromtimestamp(record.time - record.seconds)
+    try:
+        read = [
+            runtime.tokenise(text["prompt"], truncate=True, room=0, reply=reply, at=at)
+            for reply in (usual, not usual)
+        ]
+    except BadRequest as error:  # such as of a text that masks leave nothing of
+        raise CannotReplay(f"its text could not be read: {error}") from None
     prompt = next((one for one in read if len(one.ids) == ran), read[0])
     response = text.get("response", "")
     return prompt, runtime.loaded.text.inner(response, continued=True) if response.strip() else ()

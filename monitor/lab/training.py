@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -61,6 +61,8 @@ class TrainingText:
     device: str
     compile: bool = False
     """Whether the model's layers are compiled first, to read the text that is learnt from."""
+    cache: Path | None = None
+    """Where a GGUF file is unpacked; None for the user's cache folder."""
 
 
 def held_out_for(tokens: int) -> int:
@@ -76,6 +78,10 @@ class TrainingSubject:
     place: Place
     """The hook point that the dictionary will read."""
     inputs: TrainingInputs
+    reader: DocumentReader
+    """What reads the text."""
+    held_out_left_out: int
+    """Texts that the chat template left out of the held-out conversations."""
 
     @property
     def measured(self) -> int:
@@ -103,12 +109,15 @@ def together() -> Iterator[None]:
 def open_subject(given: TrainingText) -> TrainingSubject:
     """Load the model and prepare the text. Raises ModelError or ConfigurationError."""
     sources = [TextSource.parse(text) for text in given.data]
-    loaded = load_model(given.model, device=_device(given.device))
+    loaded = load_model(given.model, device=_device(given.device), cache=given.cache)
     harvester = Harvester(loaded, given.layer)
     length = min(given.length, loaded.context)
+    reader = DocumentReader(loaded)
+    begin = loaded.text.begin
+    held_out = _held_out(pack(mixed(sources, held_out=True), reader, length, begin), given.held_out, length)
     inputs = TrainingInputs(
-        rows=partial(_rows, loaded, sources, length, held_out=False),
-        held_out=_held_out(_rows(loaded, sources, length, held_out=True), given.held_out, length),
+        rows=lambda: pack(mixed(sources, held_out=False), reader, length, begin),
+        held_out=held_out,
         residuals=rough_residuals(harvester, compile=given.compile),
         exact_residuals=harvester.residuals,
         logits=partial(_logits, harvester),
@@ -123,7 +132,7 @@ def open_subject(given: TrainingText) -> TrainingSubject:
             dataset=", ".join(source.path.name for source in sources),
         ),
     )
-    return TrainingSubject(loaded, harvester.place, inputs)
+    return TrainingSubject(loaded, harvester.place, inputs, reader, reader.left_out)
 
 
 def storage_of(folder: Path, *, restart: bool = False, weights: str = "float32") -> Storage:
@@ -150,7 +159,10 @@ def train_into(
 
     A run that was stopped goes on from its checkpoint. Of several processes, the first one writes.
     """
+    before = subject.reader.left_out
     report = train_dictionary(settings, subject.inputs, storage, progress)
+    left_out = subject.held_out_left_out + subject.reader.left_out - before
+    report = dataclasses.replace(report, texts_left_out=left_out)
     if is_first():
         save_run(report, storage)
         if plot:
@@ -220,13 +232,6 @@ def _device(asked: str) -> str:
 def _name(model: str) -> str:
     """A hub name as it is; of a folder its last part, since paths differ between machines."""
     return Path(model).resolve().name if Path(model).exists() else model
-
-
-def _rows(
-    loaded: LoadedModel, sources: Sequence[TextSource], length: int, *, held_out: bool
-) -> Iterator[PackedText]:
-    read = DocumentReader(loaded)
-    return pack(mixed(sources, held_out=held_out), read, length, loaded.text.begin)
 
 
 def _held_out(found: Iterator[PackedText], tokens: int, length: int) -> list[PackedText]:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import re
 import secrets
+import string
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date, datetime
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -30,6 +32,15 @@ _LEFT, _RIGHT = "\n \x1f", "\x1f \n"
 """White space around a marked text, by which is seen what of it a template takes away."""
 _TRIMS = ((3, ""), (2, "\n"), (1, " \n"))
 """How much of that is left, and which characters were taken away accordingly."""
+_FLAGS = ("", "-", "_", "0", "^", "#")
+"""What may stand between `%` and a letter."""
+_DIRECTIVES = "strftime_directives"
+_CLOCK = (
+    "{%- macro strftime_now(form) -%}{%- set said = namespace(text=form) -%}"
+    f"{{%- for directive, written in {_DIRECTIVES}.items() -%}}"
+    "{%- set said.text = said.text.replace(directive, written) -%}{%- endfor -%}{{- said.text -}}{%- endmacro %}\n"
+)
+"""A clock that is set, before a template: transformers gives templates its own and takes plain data alone."""
 _LINE_BEGIN = r"(?:^|(?<=[\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]))[^\w\n]{0,8}"
 
 
@@ -56,27 +67,39 @@ class ChatTemplate:
 
     def __init__(self, tokenizer: Any, reader: TextTokenizer) -> None:
         self._tokenizer, self._reader = tokenizer, reader
+        self._known: tuple[date | None, _Markers | None] | None = None
 
-    def __call__(self, turns: Sequence[Turn], *, reply: bool) -> Rendered:
+    @property
+    def dated(self) -> bool:
+        """Whether the template writes the date or the time, as that of Llama 3.2 does.
+
+        `strftime_now` is the only clock that transformers gives to templates. A template that asks for a variable, as
+        Llama 3.1's for `date_string`, writes what it writes without one, the same on every day.
+        """
+        return "strftime_now" in str(self._tokenizer.chat_template)
+
+    def __call__(self, turns: Sequence[Turn], *, reply: bool, at: datetime | None = None) -> Rendered:
         """Token ids of a conversation; `reply` ends it with the header of the assistant's message.
 
-        Raises InputError where the template raises, or where a text cannot be told from what the template writes.
+        `at` is the local time that a dated template writes, by default now. Raises InputError where the template
+        raises, or where a text cannot be told from what the template writes.
         """
         _check_roles(turns)
-        pieces, left_out = self._pieces(turns, reply)
-        ids = self._ids(pieces, reply)
+        at = at or datetime.now()
+        pieces, left_out = self._pieces(turns, reply, at)
+        ids = self._ids(pieces, reply, at)
         empty = sum(piece.written and not self._reader.keeps(piece.text) for piece in pieces)
         if empty and empty == sum(piece.written for piece in pieces):
             raise InputError("hold nothing that this model's tokenizer keeps; write other characters")
         return Rendered(tuple(ids), left_out + empty)
 
-    @cached_property
+    @property
     def opening(self) -> str:
         """What the template writes before a first message of the user: often a system message of its own."""
-        pieces, _ = self._pieces([{"role": "user", "content": "x"}], reply=False)
+        pieces, _ = self._pieces([{"role": "user", "content": "x"}], False, datetime.now())
         return pieces[0].text if pieces and not pieces[0].written else ""
 
-    def _pieces(self, turns: Sequence[Turn], reply: bool) -> tuple[list[Piece], int]:
+    def _pieces(self, turns: Sequence[Turn], reply: bool, at: datetime) -> tuple[list[Piece], int]:
         """The conversation in pieces, and how many texts are missing: from the first way to render that keeps all."""
         best: tuple[list[Piece], int] | None = None
         refusal: Exception | None = None
@@ -84,7 +107,7 @@ class ChatTemplate:
             for seen in (True, False):
                 marked = _Marked(turns, in_parts=in_parts, seen=seen)
                 try:
-                    found = marked.read(self._render(marked.turns, reply))
+                    found = marked.read(self._render(marked.turns, reply, at))
                 except Exception as error:  # noqa: BLE001  (a template may raise anything)
                     refusal = refusal or error
                     continue
@@ -96,18 +119,27 @@ class ChatTemplate:
             raise InputError(f"are refused by the model's chat template: {refusal}")
         return best
 
-    def _render(self, turns: Sequence[Turn], reply: bool) -> str:
-        found = self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=reply)
+    def _render(self, turns: Sequence[Turn], reply: bool, at: datetime) -> str:
+        clock: dict[str, Any] = {}
+        if self.dated:
+            clock = {
+                "chat_template": _CLOCK + self._tokenizer.get_chat_template(),
+                _DIRECTIVES: _directives(at),
+            }
+        found = self._tokenizer.apply_chat_template(
+            turns, tokenize=False, add_generation_prompt=reply, **clock
+        )
         return str(found)
 
-    def _ids(self, pieces: Sequence[Piece], reply: bool) -> list[int]:
+    def _ids(self, pieces: Sequence[Piece], reply: bool, at: datetime) -> list[int]:
+        markers = self._markers(at)
         ids: list[int] = []
         last: int | None = None
         for section in _sections(pieces, self._controls):
             if isinstance(section, ControlToken):
                 last = section.token_id
                 ids.append(last)
-            elif parts := self._parts(section):
+            elif parts := _parts(section, markers):
                 last = None
                 ids += self._reader.joined(parts, continued=bool(ids) and self._reader.first_only)
         # Behind an end-of-text the model would write another text.
@@ -115,24 +147,19 @@ class ChatTemplate:
             ids.pop()
         return ids
 
-    def _parts(self, section: Sequence[Piece]) -> list[str]:
-        """The text of a section, cut where a caller's text spells what the template writes between messages."""
-        text = "".join(piece.text for piece in section)
-        if self._markers is None:
-            return [text] if text else []
-        cuts, at = [0], 0
-        for piece in section:
-            if piece.written:
-                cuts += [at + cut for cut in self._markers.cuts(piece.text)]
-            at += len(piece.text)
-        return [text[a:b] for a, b in zip(cuts, [*cuts[1:], len(text)], strict=True) if a < b]
-
     @cached_property
     def _controls(self) -> _Controls:
         return _Controls(self._reader)
 
-    @cached_property
-    def _markers(self) -> _Markers | None:
+    def _markers(self, at: datetime) -> _Markers | None:
+        """The markers of a day: a dated template may write other words on the next one."""
+        day = at.date() if self.dated else None
+        known = self._known
+        if known is None or known[0] != day:
+            known = self._known = day, self._markers_at(at)
+        return known[1]
+
+    def _markers_at(self, at: datetime) -> _Markers | None:
         """Where to cut a text that spells words which the template writes between messages; None where it writes none.
 
         Behind a control token such words need no care: no caller's text becomes that token.
@@ -141,7 +168,7 @@ class ChatTemplate:
         for roles, reply in _TRIALS:
             turns = [{"role": role, "content": f"message {number}"} for number, role in enumerate(roles)]
             try:
-                pieces, _ = self._pieces(turns, reply)
+                pieces, _ = self._pieces(turns, reply, at)
             except InputError:
                 continue
             for piece, following in pairwise(pieces):
@@ -151,6 +178,25 @@ class ChatTemplate:
                     headers = _words(self._controls.behind_last(piece.text))
                     words |= {word: True for word in headers if _MARKUP & set(word)} | words
         return _Markers(words, self._reader) if words else None
+
+
+def _parts(section: Sequence[Piece], markers: _Markers | None) -> list[str]:
+    """The text of a section, cut where a caller's text spells what the template writes between messages."""
+    text = "".join(piece.text for piece in section)
+    if markers is None:
+        return [text] if text else []
+    cuts, at = [0], 0
+    for piece in section:
+        if piece.written:
+            cuts += [at + cut for cut in markers.cuts(piece.text)]
+        at += len(piece.text)
+    return [text[a:b] for a, b in zip(cuts, [*cuts[1:], len(text)], strict=True) if a < b]
+
+
+def _directives(at: datetime) -> dict[str, str]:
+    """What a time is for every directive of `strftime`, in the order in which a format is to be filled in."""
+    names = [flag + letter for flag in _FLAGS for letter in string.ascii_letters]
+    return {"%%": "\0"} | {f"%{name}": at.strftime(f"%{name}") for name in names} | {"\0": "%"}
 
 
 _TRIALS = (

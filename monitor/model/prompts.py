@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from itertools import groupby, takewhile
 from typing import Any
@@ -44,15 +45,24 @@ class PlacedText:
 
 
 class DocumentReader:
-    """Turns documents, texts and conversations, into token ids as one model is to read them; see `Prompter`."""
+    """Turns documents, texts and conversations, into token ids as one model is to read them; see `Prompter`.
+
+    A template that writes the date writes that on which the reader was made, so that all documents are read alike.
+    """
 
     def __init__(self, loaded: LoadedModel) -> None:
+        self._at = datetime.now()
         self._text, self._template = loaded.text, ChatTemplate(loaded.tokenizer, loaded.text)
         self.takes_turns = loaded.tokenizer.chat_template is not None
         """Whether the model has a chat template, so that conversations can be read."""
+        self.left_out = 0
+        """Texts of the conversations read so far that are not in what was read; see `Prompt.left_out`."""
 
     def __call__(self, documents: Sequence[str | Sequence[Mapping[str, str]]]) -> list[list[int]]:
-        """Token ids of each. Raises InputError for a conversation that the model's chat template does not take."""
+        """Token ids of each. Raises InputError for a conversation that the model's chat template does not take.
+
+        Texts that the template or the tokenizer leaves out are counted, for whoever reads a corpus to tell.
+        """
         texts = iter(self._text.batch([found for found in documents if isinstance(found, str)]))
         begin = self._text.begin
         return [
@@ -82,7 +92,7 @@ class DocumentReader:
 
     def _whole(self, turns: Sequence[Mapping[str, str]], *, reply: bool) -> tuple[int, ...]:
         """Token ids of a conversation that the template writes with all its texts; InputError where it drops one."""
-        rendered = self._template(turns, reply=reply)
+        rendered = self._template(turns, reply=reply, at=self._at)
         if rendered.left_out:
             raise InputError(
                 f"a conversation of the roles {', '.join(turn['role'] for turn in turns)} has a text that this model's "
@@ -93,16 +103,25 @@ class DocumentReader:
     @cached_property
     def _opening(self) -> tuple[int, ...]:
         """What every conversation begins with that opens with a user's turn."""
-        one, other = (self._template([{"role": "user", "content": word}], reply=False).ids for word in "aZ")
+        one, other = (
+            self._template([{"role": "user", "content": word}], reply=False, at=self._at).ids for word in "aZ"
+        )
         return one[: _alike(one, other)]
 
     def _turns(self, turns: Sequence[Mapping[str, str]]) -> list[int]:
         self._need_turns()
-        return list(self._template(turns, reply=False).ids)
+        found = self._template(turns, reply=False, at=self._at)
+        self.left_out += found.left_out
+        return list(found.ids)
 
     def _need_turns(self) -> None:
         if not self.takes_turns:
             raise InputError("there are conversations, and this model has no chat template; give plain texts")
+
+
+def not_read(texts: int) -> str:
+    """Says that texts of conversations are not in what was read."""
+    return f"{texts:,} texts of conversations not read: the model's chat template or its tokenizer leaves them out"
 
 
 def _alike(one: Sequence[int], other: Sequence[int]) -> int:
@@ -140,7 +159,9 @@ class Prompter:
         except InputError:  # it takes no conversation that begins so
             return ""
 
-    def __call__(self, content: Content, *, truncate: bool, room: int, reply: bool) -> Prompt:
+    def __call__(
+        self, content: Content, *, truncate: bool, room: int, reply: bool, at: datetime | None = None
+    ) -> Prompt:
         """Token ids of a text, or of a conversation through the model's own chat template.
 
         Args:
@@ -148,6 +169,7 @@ class Prompter:
             truncate: drop tokens from the front (after BOS) where the prompt is too long, instead of refusing it.
             room: number of tokens in the context to keep free for the response.
             reply: end with the header of the assistant's message (conversations only).
+            at: the local time that a chat template writes which writes the date; by default now.
 
         Raises:
             BadRequest: nothing is left to run, the chat template refuses the content, or the model has no embedding for
@@ -156,7 +178,11 @@ class Prompter:
         """
         field = "text" if isinstance(content, str) else "conversation.messages"
         try:
-            prompt = self._of_text(content) if isinstance(content, str) else self._of_turns(content, reply)
+            prompt = (
+                self._of_text(content)
+                if isinstance(content, str)
+                else self._of_turns(content, reply, at or datetime.now())
+            )
             self._loaded.check_ids(prompt.ids)
         except InputError as error:
             raise BadRequest(Violation(field, str(error))) from None
@@ -171,26 +197,26 @@ class Prompter:
             raise InputError("holds nothing that this model's tokenizer keeps; write other characters")
         return Prompt((*self._text.begin, *ids))
 
-    def _of_turns(self, turns: Sequence[Mapping[str, Any]], reply: bool) -> Prompt:
+    def _of_turns(self, turns: Sequence[Mapping[str, Any]], reply: bool, at: datetime) -> Prompt:
         if not any(str(turn.get("content") or "").strip() for turn in turns):
             raise InputError("hold no text; give at least one message that is not empty")
         if self._loaded.tokenizer.chat_template is None:
             raise InputError("are sent to a model that has no chat template; send plain text in `text`")
-        rendered = self._rendered(turns, reply)
+        rendered = self._rendered(turns, reply, at)
         return Prompt(rendered.ids, left_out=rendered.left_out)
 
-    def _rendered(self, turns: Sequence[Mapping[str, Any]], reply: bool) -> Rendered:
+    def _rendered(self, turns: Sequence[Mapping[str, Any]], reply: bool, at: datetime) -> Rendered:
         """A conversation through the template; what tools returned as the caller's, where it has no role for tools."""
         if all(turn.get("role") != TOOL for turn in turns):
-            return self._template(turns, reply=reply)
+            return self._template(turns, reply=reply, at=at)
         try:
-            found = self._template(turns, reply=reply)
+            found = self._template(turns, reply=reply, at=at)
         except InputError:
-            return self._template(_of_callers(turns), reply=reply)
+            return self._template(_of_callers(turns), reply=reply, at=at)
         if not found.left_out:
             return found
         with suppress(InputError):
-            other = self._template(_of_callers(turns), reply=reply)
+            other = self._template(_of_callers(turns), reply=reply, at=at)
             found = other if other.left_out < found.left_out else found
         return found
 

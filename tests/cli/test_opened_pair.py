@@ -12,8 +12,9 @@ from typer.testing import CliRunner
 
 from monitor.cli.app import app
 from monitor.cli.opened_pair import opened_pair, told
-from monitor.errors import SelfTestFailed
+from monitor.errors import ModelError, SelfTestFailed
 from monitor.pairs import registry
+from monitor.settings import load_settings
 
 
 @pytest.fixture
@@ -32,9 +33,10 @@ def asked(monkeypatch):
 
 
 def test_the_pair_is_opened_as_the_flags_say_and_tested(asked, tmp_path):
+    mine = load_settings().cache
     found = opened_pair("m", tmp_path, "saelens", "cpu", skip_self_test=False, measured=False)
     assert found.loaded_pair == "loaded"
-    more = {"measured": False, "pair": None, "tell": told}
+    more = {"measured": False, "pair": None, "cache": mine, "tell": told}
     assert asked == [(("m", tmp_path, "cpu", "saelens", "auto", None), more), "loaded"]
 
 
@@ -59,10 +61,64 @@ def test_what_no_flag_says_the_variables_say(asked, monkeypatch, capsys):
 
 
 def test_a_settings_file_counts_too(asked, monkeypatch, tmp_path):
-    (tmp_path / "settings.yaml").write_text("pair: tiny\n")
+    (tmp_path / "settings.yaml").write_text(f"pair: tiny\ncache: {tmp_path / 'cache'}\n")
+    monkeypatch.delenv("SAE_MONITOR_CACHE", raising=False)
     monkeypatch.setenv("SAE_MONITOR_SETTINGS", str(tmp_path / "settings.yaml"))
     opened_pair(None, None, None, "auto", skip_self_test=True)
     assert asked[0][1]["pair"] == "tiny"
+    assert asked[0][1]["cache"] == tmp_path / "cache"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["policy", "explain", "policies", "a text", "--model", "model.gguf", "--dictionary", "x"],
+        ["dictionary", "verify", "--model", "model.gguf", "--dictionary", "x"],
+        [
+            "dictionary",
+            "train",
+            "--model",
+            "model.gguf",
+            "--data",
+            "text.jsonl",
+            "--out",
+            "trained",
+            "--features",
+            "8",
+            "--no-plot",
+        ],
+        [
+            "dictionary",
+            "sweep",
+            "--model",
+            "model.gguf",
+            "--data",
+            "text.jsonl",
+            "--out",
+            "swept",
+            "--no-plot",
+        ],
+        ["serve", "--model", "model.gguf", "--dictionary", "x", "--listen", "127.0.0.1:0"],
+    ],
+)
+def test_a_file_is_unpacked_where_the_settings_file_says(command, monkeypatch, tmp_path):
+    (tmp_path / "settings.yaml").write_text(f"cache: {tmp_path / 'cache'}\n")
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    (tmp_path / "text.jsonl").write_text("")
+    (tmp_path / "policies").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SAE_MONITOR_CACHE", raising=False)
+    monkeypatch.setenv("SAE_MONITOR_SETTINGS", "settings.yaml")
+    asked = []
+
+    def unpacked(file, dtype, cache=None):
+        asked.append(cache)
+        raise ModelError("it goes no further")
+
+    monkeypatch.setattr("monitor.model.load.model.unpacked", unpacked)
+    done = CliRunner().invoke(app, command)
+    structlog.reset_defaults()
+    assert asked == [tmp_path / "cache"], (done.output, done.exception)
 
 
 @pytest.mark.parametrize(

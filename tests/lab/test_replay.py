@@ -1,18 +1,23 @@
 """A record run through another policy set: from its readings, and what cannot be replayed."""
 
 import dataclasses
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 
 import numpy as np
 import pytest
 
+from monitor.errors import BadRequest, Unavailable, Violation
 from monitor.lab.replay import CannotReplay, FromReadings, FromText, differs, stronger
 from monitor.records import Action, Coverage, Digests, Failure, Phase, Status, TokenBlock, Verdict
 from monitor.telemetry.decisions import tokens
 from monitor.telemetry.decisions.record import DecisionRecord
 from tests.policy.policy_files import DICTIONARY, MODEL, PINNED, write_policy
-from tests.rpc.fake import policies
+from tests.rpc.fake import FakeRuntime, policies
 from tests.rpc.test_left_out import Dropping
 from tests.telemetry.decisions.test_record import DETECTION
+from tests.waiting import wait_for
 
 RECORD = DecisionRecord(
     request_id="r",
@@ -101,6 +106,80 @@ def test_a_text_that_the_template_drops_is_not_checked_in_a_replay_either(closed
     assert (verdict.status, verdict.failure) == (Status.UNKNOWN, Failure.LEFT_OUT)
     assert (verdict.action is Action.BLOCK, verdict.coverage.tokens_run == 0) == (closed, closed)
     assert whole.status is Status.CHECKED
+
+
+def test_a_text_is_read_as_its_template_wrote_it_on_the_day_of_the_record():
+    chosen = policies()
+    asked, came = [], datetime(2026, 3, 1, 23, 59, 58)
+
+    class Dated(FakeRuntime):
+        def tokenise(self, content, *, at=None, **options):
+            asked.append(at)
+            return super().tokenise(content, **options)
+
+    runtime = Dated(chosen.watch)
+    record = dataclasses.replace(
+        RECORD,
+        time=came.timestamp() + 5,
+        seconds=5.0,
+        digests=Digests(runtime.model_digest, runtime.dictionary_digest, "sha256:before"),
+    )
+    runtime.start()
+    try:
+        FromText(runtime, chosen).run({"text": {"prompt": "a lie"}}, record)
+    finally:
+        runtime.stop(5)
+    assert set(asked) == {came}, "the request came before midnight, and was decided after it"
+
+
+class Refusing(FakeRuntime):
+    """Reads no prompt that says `refused`."""
+
+    def tokenise(self, content, **options):
+        if "refused" in content:
+            raise BadRequest(Violation("text", "holds nothing that this model's tokenizer keeps"))
+        return super().tokenise(content, **options)
+
+
+def test_a_text_that_the_model_refuses_ends_no_replay_of_others():
+    chosen = policies()
+    runtime = Refusing(chosen.watch)
+    record = dataclasses.replace(
+        RECORD, digests=Digests(runtime.model_digest, runtime.dictionary_digest, "sha256:before")
+    )
+    runtime.start()
+    replay = FromText(runtime, chosen)
+    try:
+        with pytest.raises(CannotReplay, match="nothing that this model's tokenizer keeps"):
+            replay.run({"text": {"prompt": "refused"}}, record)
+        assert replay.run({"text": {"prompt": "calm"}}, record).status is Status.CHECKED
+        runtime.scorer.submit = lambda *_: runtime.scorer.die()
+        with pytest.raises(Unavailable, match="does not run"):
+            replay.run({"text": {"prompt": "calm"}}, record)
+    finally:
+        runtime.stop(5)
+
+
+def test_a_replay_ends_where_nobody_waits_any_more():
+    chosen = policies()
+    runtime, left = FakeRuntime(chosen.watch), threading.Event()
+    record = dataclasses.replace(
+        RECORD, digests=Digests(runtime.model_digest, runtime.dictionary_digest, "sha256:before")
+    )
+    runtime.start()
+    runtime.scorer.gate.clear()
+    try:
+        with ThreadPoolExecutor(1) as thread:
+            run = FromText(runtime, chosen).run
+            waiting = thread.submit(run, {"text": {"prompt": "a lie"}}, record, left.is_set)
+            wait_for(lambda: runtime.scorer.submitted)
+            left.set()
+            with pytest.raises(CannotReplay, match="nobody waits"):
+                waiting.result(10)
+        assert runtime.scorer.cancelled == [record.request_id]
+    finally:
+        runtime.scorer.gate.set()
+        runtime.stop(5)
 
 
 def verdict(action=Action.ALLOW, status=Status.CHECKED, detections=()):

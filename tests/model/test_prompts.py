@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import replace
+from datetime import datetime
 
 import pytest
 
@@ -106,6 +107,48 @@ class TestDocuments:
         loaded.tokenizer.chat_template = None
         with pytest.raises(InputError, match="no chat template"):
             DocumentReader(loaded)([({"role": "user", "content": "hello"},)])
+
+
+def test_texts_that_a_template_leaves_out_are_counted() -> None:
+    loaded = loaded_model()
+    loaded.tokenizer.chat_template = (
+        "{% for m in messages %}{% if m.role != 'system' %}"
+        "{{ m.role }}: {{ m.content }}\n{% endif %}{% endfor %}"
+    )
+    reader = DocumentReader(loaded)
+    talk = [{"role": role, "content": "hello"} for role in ("system", "user", "system", "assistant")]
+    reader(["plain", talk[1:2]])
+    assert reader.left_out == 0
+    reader([talk, talk[:2], "plain"])
+    assert reader.left_out == 3
+
+
+def test_documents_are_read_alike_whenever_the_day_changes(monkeypatch) -> None:
+    class Clock(datetime):
+        """A clock that is set by hand."""
+
+        shows = datetime(2026, 3, 1, 23, 59)
+
+        @classmethod
+        def now(cls, tz=None):
+            return cls.shows
+
+    monkeypatch.setattr("monitor.model.prompts.datetime", Clock)
+    monkeypatch.setattr("monitor.model.chat_template.datetime", Clock)
+    loaded = loaded_model()
+    loaded.tokenizer.chat_template = (
+        "{{ strftime_now('%d') }}\n{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    )
+    turns, reader, serve = [{"role": "user", "content": "hello"}], DocumentReader(loaded), Prompter(loaded)
+    placed, then = reader.placed(turns), serve(turns, truncate=False, room=0, reply=False)
+    before = Clock.shows
+    Clock.shows = datetime(2026, 3, 2, 0, 1)
+    assert placed.lead > 2
+    assert reader.placed(turns) == placed, "its opening is found in what runs"
+    assert DocumentReader(loaded).placed(turns) != placed
+    now = serve(turns, truncate=False, room=0, reply=False)
+    assert serve(turns, truncate=False, room=0, reply=False, at=before) == then != now
+    assert serve.opening == "02\nuser: "
 
 
 def test_what_a_template_writes_by_itself_is_known() -> None:

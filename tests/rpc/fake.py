@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from monitor.errors import BadRequest, TooLong, Violation
 from monitor.model.engine.requests import Lease
@@ -115,7 +116,9 @@ class FakeRuntime:
     def can_see(self) -> bool:
         return self.sees
 
-    def tokenise(self, content: Content, *, truncate: bool, room: int, reply: bool) -> Prompt:
+    def tokenise(
+        self, content: Content, *, truncate: bool, room: int, reply: bool, at: datetime | None = None
+    ) -> Prompt:
         texts = [content] if isinstance(content, str) else [turn["content"] for turn in content]
         ids = [0, *(self._vocabulary.id(word) for text in texts for word in text.split())]
         extra = len(ids) + room - self.context

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +19,7 @@ from monitor.cli.errors import ExitCode
 from monitor.cli.output import json_line
 from monitor.cli.show import words
 from monitor.cli.show.console import stdout_console
+from monitor.cli.show.progress import work_of
 from monitor.errors import InputError
 from monitor.lab.replay import CannotReplay, FromReadings, FromText, differs, stronger
 from monitor.records import Verdict
@@ -62,19 +63,28 @@ def replay(
     """
     wanted = conditions(policy, None, None, None, None, None, None, since, until)
     folder, counts, missing = log_folder(log), ReplayCounts(), set(which or [])
-    with readable(folder), _runner(policies, pair_name, model, dictionary, device, dictionary_format) as run:
+
+    def chosen() -> Iterator[tuple[dict[str, Any], DecisionRecord]]:
         for content, record in decisions(reader.read(folder)):
-            if record is None or not wanted.hold(record) or not _named(which, record):
-                continue
+            if record is not None and wanted.hold(record) and _named(which, record):
+                yield content, record
+
+    with (
+        readable(folder),
+        _runner(policies, pair_name, model, dictionary, device, dictionary_format) as run,
+        _progress(sum(_read_again(*found) for found in chosen())) as advance,
+    ):
+        for content, record in chosen():
             missing -= {name for name in missing if record.request_id.startswith(name)}
             try:
                 now = run(content, record)
             except CannotReplay as error:
                 counts.skipped[str(error)] += 1
-                continue
-            counts.replayed += 1
-            counts.note(record, now)
-            _print(content, record, now, json)
+            else:
+                counts.replayed += 1
+                counts.note(record, now)
+                _print(content, record, now, json)
+            advance(_read_again(content, record))
     if not json:
         stdout_console().print(counts.summary(), soft_wrap=True)
     if missing:
@@ -168,6 +178,21 @@ def _reading_texts(
         yield FromText(runtime, chosen)
     finally:
         runtime.stop(0.5)
+
+
+def _read_again(content: dict[str, Any], record: DecisionRecord) -> int:
+    """How many tokens the model reads again for a record; none where its readings were logged."""
+    return max(1, record.coverage.tokens_run) if "text" in content and "readings" not in content else 0
+
+
+@contextmanager
+def _progress(tokens: int) -> Iterator[Callable[[int], None]]:
+    """Show how far the model is. Nothing is shown where it reads nothing: the rest takes moments and needs no torch."""
+    if not tokens:
+        yield lambda amount: None
+        return
+    with work_of("reading again", tokens, "tokens") as advance:
+        yield advance
 
 
 def _named(which: list[str] | None, record: DecisionRecord) -> bool:

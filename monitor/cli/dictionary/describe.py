@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from itertools import islice
 from pathlib import Path
@@ -18,7 +19,7 @@ from monitor.cli.options import (
     PairOption,
     SkipSelfTestOption,
 )
-from monitor.cli.show.console import stdout_console
+from monitor.cli.show.console import stderr_console, stdout_console
 from monitor.cli.show.labels import summary_text
 from monitor.cli.show.progress import followed, work_of
 from monitor.dictionary.cards import card_file, firing_file, labels, statistics
@@ -34,6 +35,7 @@ from monitor.dictionary.labeller.dictionary_labels import (
 from monitor.dictionary.packed_text import pack
 from monitor.lab.pair import Pair, open_labels
 from monitor.lab.texts import corpus_files, in_equal_shares
+from monitor.model.prompts import not_read
 
 
 def describe(
@@ -106,6 +108,11 @@ def describe(
             progress=advance,
         )
     seconds = time.monotonic() - started
+    if read.left_out:
+        note = not_read(read.left_out)
+        stderr_console().print(note, soft_wrap=True)
+        numbers = dataclasses.replace(found.statistics, corpus=f"{found.statistics.corpus} ({note})")
+        found = dataclasses.replace(found, statistics=numbers)
     made, written = _write(pair, found, named, contexts)
     _report(found, seconds, written)
     stdout_console().print(summary_text(summary(made)), soft_wrap=True)

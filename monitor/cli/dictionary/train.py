@@ -16,6 +16,7 @@ from monitor.cli.dictionary.info import print_lines
 from monitor.cli.show.console import stderr_console, stdout_console
 from monitor.dictionary.training.settings import Objective, TrainSettings
 from monitor.errors import ConfigurationError
+from monitor.settings import load_settings
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -184,6 +185,7 @@ def sweep(
     measured = held_out or min(held_out_for(max(plan.tokens)), SWEEP_HELD_OUT)
     with _subject(model, layer, data, length, measured, device, compile) as subject:
         rows = [_swept(out, settings, subject) for settings in plan.runs(base)]
+        _print_left_out(subject.reader.left_out)
     write_sweep(out, rows)
     if plot:
         from monitor.dictionary.training.plots import draw_sweep
@@ -223,8 +225,11 @@ def _subject(
 ) -> Iterator[TrainingSubject]:
     from monitor.lab.training import TrainingText, open_subject, together
 
+    text = TrainingText(
+        model, layer, tuple(data), length, held_out, device, compile, cache=load_settings().cache
+    )
     with together():
-        yield open_subject(TrainingText(model, layer, tuple(data), length, held_out, device, compile))
+        yield open_subject(text)
 
 
 @contextmanager
@@ -249,6 +254,14 @@ def _print(report: TrainingReport, out: Path) -> None:
 
     print_lines({**results(report.evaluation), "tokens_per_second": round(report.tokens_per_second)})
     stdout_console().print(f"saved in {out}", soft_wrap=True)
+    _print_left_out(report.texts_left_out)
+
+
+def _print_left_out(texts: int) -> None:
+    if texts:
+        from monitor.model.prompts import not_read
+
+        stderr_console().print(not_read(texts), soft_wrap=True)
 
 
 def _print_test(test: SelfTest) -> None:

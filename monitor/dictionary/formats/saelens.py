@@ -6,6 +6,7 @@ decoder-norm ranking are folded into the weights, which changes the units of act
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
@@ -56,9 +57,7 @@ class SaeLensReader:
         """See `FormatReader`."""
         files = (location.path(CONFIG), location.path(WEIGHTS))
         stated = read_json(files[0])
-        unsaid = not stated.keys() & {_MODEL, "metadata"} and any(
-            name in location.address for name in _CENTRED
-        )
+        unsaid = _centred_unsaid(stated, location.address)
         if unsaid:
             stated = {**stated, _MODEL: {"center_writing_weights": True}}
         config = parse_config(stated, str(files[0]))
@@ -75,6 +74,21 @@ class SaeLensReader:
         matrices, parts = _build(tensors, config, encoder, decoder, logarithms)
         facts = ("center_writing_weights",) if unsaid else ()
         return DictionaryParts(matrices, parts, config.card, files, facts)
+
+
+def _centred_unsaid(stated: dict[str, Any], address: str) -> bool:
+    """Whether a dictionary was trained on a centred model though its `cfg.json` does not say so.
+
+    True of the repositories that are known, and of whatever was written as they were, under any name: SAELens called
+    the hook point `hook_point` until version 3, up to which it had TransformerLens load GPT-2 as by default, centred.
+    Later versions say what they did. Limit: of other models with layer norms no such dictionary is known to tell by, so
+    one that says nothing is read as it is; the self-test sees no more of that than what is gross, since such a file
+    declares nothing to compare with.
+    """
+    if stated.keys() & {_MODEL, "metadata"}:
+        return False
+    old = "hook_point" in stated and re.search(r"(^|/)gpt-?2\b", str(stated.get("model_name"))) is not None
+    return old or any(name in address for name in _CENTRED)
 
 
 def _check(tensors: Tensors, config: SaeLensConfig) -> bool:

@@ -37,6 +37,8 @@ class TrainingReport:
     """Number of tokens trained on in `seconds`, over all processes."""
     outliers: int
     """Number of positions that this process left out because of their norm."""
+    texts_left_out: int = 0
+    """Number of texts that this process did not read, because the chat template leaves them out of conversations."""
 
     @property
     def tokens_per_second(self) -> float:
@@ -59,6 +61,7 @@ class TrainingReport:
                 "tokens_per_second": round(self.tokens_per_second),
             },
             "outlier_positions_left_out": self.outliers,
+            "texts_left_out": self.texts_left_out,
             "density_histogram_log10": histogram(measured.density.clamp_min(1e-7).log10(), -7, 0, 28),
             "nearest_decoder_cosine_histogram": histogram(measured.nearest, -0.2, 1, 24),
             "history": [dataclasses.asdict(metrics) for metrics in thinned(self.history)],

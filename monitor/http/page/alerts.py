@@ -15,7 +15,7 @@ from monitor.errors import BadRequest, InputError, MonitorError, NotFound, Viola
 from monitor.http.calls import Exchange, HttpPeer, dumps, ending_with
 from monitor.http.fields import Fields
 from monitor.http.openai.verdicts import verdict
-from monitor.http.page.resources import PageResources, number, one, query
+from monitor.http.page.resources import CallerLeft, Gone, PageResources, number, one, query
 from monitor.lab.replay import CannotReplay, FromReadings, FromText, differs, ids_of, stronger
 from monitor.policy.policyset import PolicySet
 from monitor.records import Verdict
@@ -94,7 +94,7 @@ class PageAlerts:
     async def decision(self, exchange: Exchange) -> None:
         """`GET /api/alerts/RECORD`: one decision with all that the log has of it."""
         content, record = await self._record(exchange)
-        await self._name(content.get("detections", ()), content, record)
+        await self._name(exchange, content.get("detections", ()), content, record)
         await exchange.json(content)
 
     async def replay(self, exchange: Exchange) -> None:
@@ -104,11 +104,13 @@ class PageAlerts:
             self._resources.charge([dumps(content["text"]).decode()])  # the model reads it again
         with self._resources.parts.active.using() as now:
             try:
-                found = await self._resources.work(lambda: self._again(content, record, now))
+                found = await self._resources.work(
+                    exchange, lambda gone: self._again(content, record, now, gone)
+                )
             except CannotReplay as error:
                 raise InputError(str(error)) from None
         told = verdict(_without_text(found))
-        await self._name(told.get("detections", ()), content, record)
+        await self._name(exchange, told.get("detections", ()), content, record)
         await exchange.json(
             {
                 "verdict": told,
@@ -117,7 +119,7 @@ class PageAlerts:
             }
         )
 
-    def _again(self, content: Mapping[str, Any], record: DecisionRecord, now: InForce) -> Verdict:
+    def _again(self, content: Mapping[str, Any], record: DecisionRecord, now: InForce, gone: Gone) -> Verdict:
         # A set of its own: the scores of conversations that go on are not for a replay to change.
         policies = PolicySet(now.policies.policies, now.policies.digest)
         if "readings" in content:
@@ -128,17 +130,21 @@ class PageAlerts:
             return FromReadings(self._resources.folder, here).run(content, record)
         if "text" not in content or self._resources.runtime is None:
             raise CannotReplay(_NOTHING_KEPT)
-        return FromText(self._resources.runtime, policies, now.lease).run(content, record)
+        return FromText(self._resources.runtime, policies, now.lease).run(content, record, gone)
 
     async def _name(
-        self, detections: Sequence[dict[str, Any]], content: Mapping[str, Any], record: DecisionRecord
+        self,
+        exchange: Exchange,
+        detections: Sequence[dict[str, Any]],
+        content: Mapping[str, Any],
+        record: DecisionRecord,
     ) -> None:
         """Give evidence what people know it by: the token's text where the log has it, else its feature's label."""
         evidence = [token for found in detections for token in found.get("evidence", ())]
         if not evidence:
             return
 
-        def work() -> None:
+        def work(_: Gone) -> None:
             texts = self._texts(content, record)
             for token in evidence:
                 text = texts[token["position"]] if token["position"] < len(texts) else ""
@@ -147,7 +153,7 @@ class PageAlerts:
                 elif readings := token.get("readings"):
                     token["label"] = self._label(readings[0]["feature"])
 
-        await self._resources.work(work)
+        await self._resources.work(exchange, work)
 
     def _texts(self, content: Mapping[str, Any], record: DecisionRecord) -> Sequence[str]:
         """Texts of the tokens that ran, by position, as far as the log's text has the tokens that were counted.
@@ -183,20 +189,22 @@ class PageAlerts:
             raise InputError("nothing can be saved here: the operator has set no page_overlay")
         content, record = await self._record(exchange)
         row = _benign(given, content) | {"group": f"decision {record.request_id}"}
-        saved = await self._resources.work(lambda: overlay.mark(row))
+        saved = await self._resources.work(exchange, lambda _: overlay.mark(row))
         await exchange.json({"saved": saved, "file": "policies/benign/marked.jsonl"})
 
     async def activity(self, exchange: Exchange) -> None:
         """`GET /api/alerts/activity?hours=N`: detections by hour, policy and mode."""
         hours = number(one(query(exchange), "hours", "6"), "hours", 1, HOURS)
         folder = self._need_folder()
-        found = await self._resources.work(lambda: _by_hour(folder, time() - 3600 * hours))
+        found = await self._resources.work(
+            exchange, lambda gone: _by_hour(folder, time() - 3600 * hours, gone)
+        )
         await exchange.json({"hours": hours, "now": time(), "counts": found})
 
     async def _record(self, exchange: Exchange) -> tuple[dict[str, Any], DecisionRecord]:
         wanted = number(exchange.path["record"], "record", 1, 2**50)
         folder = self._need_folder()
-        content = await self._resources.work(lambda: _read_record(folder, wanted))
+        content = await self._resources.work(exchange, lambda _: _read_record(folder, wanted))
         if content is None or content.get("kind") != KIND:
             raise NotFound(f"the log has no decision {wanted}; the oldest ones may have been deleted")
         return content, from_json(content)
@@ -299,11 +307,13 @@ def _benign(given: str, content: Mapping[str, Any]) -> dict[str, Any]:
     return {"messages": [*turns, *([{"role": "assistant", "content": response}] if response.strip() else [])]}
 
 
-def _by_hour(folder: Path, since: float) -> list[dict[str, Any]]:
+def _by_hour(folder: Path, since: float, gone: Gone = lambda: False) -> list[dict[str, Any]]:
     """Detections of the newest records by the hour, policy and mode; enforced actions are told by name."""
     counts: Counter[tuple[int, str, str, str]] = Counter()
     first = max(0, reader.newest(folder) - MOST_READ)
     for content in reader.read(folder, first):
+        if gone():
+            raise CallerLeft
         if content.get("kind") != KIND:
             continue
         record = from_json(content)

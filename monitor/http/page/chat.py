@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -65,7 +63,7 @@ class PageChat:
         resources = self._resources
         if not resources.inspects or Role.INSPECT not in roles.caller.get().roles or not ids:
             return
-        found = await inspected(resources, ids)
+        found = await inspected(resources, exchange, ids)
         await exchange.event({"event": "features", "features": all_features(found)})
 
 
@@ -81,11 +79,7 @@ def _end(run: Generation) -> dict[str, Any]:
     }
 
 
-async def inspected(resources: PageResources, ids: Sequence[int]) -> Sequence[Any]:
+async def inspected(resources: PageResources, exchange: Exchange, ids: Sequence[int]) -> Sequence[Any]:
     """All features of every token; ends early where the caller leaves."""
-    gone = threading.Event()
-    try:
-        return await resources.work(lambda: resources.parts.runtime.inspect(ids, STRONGEST, gone.is_set))
-    except asyncio.CancelledError:
-        gone.set()  # a thread cannot be interrupted, but what runs for nobody ends
-        raise
+    inspect = resources.parts.runtime.inspect
+    return await resources.work(exchange, lambda gone: inspect(ids, STRONGEST, gone))

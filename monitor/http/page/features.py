@@ -9,7 +9,7 @@ from monitor.errors import BadRequest, InputError, Violation
 from monitor.http.calls import Exchange
 from monitor.http.fields import Fields
 from monitor.http.page.feature_book import FeatureBook, FeatureBrief, counted_by, need_book
-from monitor.http.page.resources import PageResources, number, one, query
+from monitor.http.page.resources import CallerLeft, Gone, PageResources, number, one, query
 from monitor.lab.features import contrast_texts, search_texts
 from monitor.lab.pair import Pair
 from monitor.rpc.wire.problems import Problems
@@ -40,7 +40,7 @@ class PageFeatures:
         words, book = one(query(exchange), "q"), self._book
         if len(words) > 200:
             raise BadRequest(Violation("q", "write at most 200 characters"))
-        found = await self._resources.work(lambda: book.find(words, MOST_FOUND))
+        found = await self._resources.work(exchange, lambda _: book.find(words, MOST_FOUND))
         await exchange.json({"features": [asdict(brief) for brief in found]})
 
     async def briefs(self, exchange: Exchange) -> None:
@@ -49,14 +49,16 @@ class PageFeatures:
         if len(asked) > MOST_BRIEFS:
             raise BadRequest(Violation("f", f"name at most {MOST_BRIEFS} features"))
         features = [number(text, "f", 0, book.dictionary.autoencoder.features - 1) for text in asked]
-        found = await self._resources.work(lambda: [self._told(brief) for brief in book.briefs(features)])
+        found = await self._resources.work(
+            exchange, lambda _: [self._told(brief) for brief in book.briefs(features)]
+        )
         await exchange.json({"features": found})
 
     async def card(self, exchange: Exchange) -> None:
         """`GET /api/features/N`: contexts, promoted tokens and neighbours."""
         book, feature = self._book, self._feature(exchange)
 
-        def work() -> dict[str, Any]:
+        def work(_: Gone) -> dict[str, Any]:
             card = book.card(feature)
             told = self._told(book.brief(feature))
             if card is None:
@@ -66,12 +68,12 @@ class PageFeatures:
 
         statistics = book.dictionary.statistics
         corpus = {} if statistics is None else {"tokens": statistics.tokens, "corpus": statistics.corpus}
-        await exchange.json(await self._resources.work(work) | corpus)
+        await exchange.json(await self._resources.work(exchange, work) | corpus)
 
     async def neighbours(self, exchange: Exchange) -> None:
         """`GET /api/features/N/map`: the nearest features, laid out in the plane."""
         book, feature = self._book, self._feature(exchange)
-        found = await self._resources.work(lambda: book.neighbours(feature, MAP))
+        found = await self._resources.work(exchange, lambda _: book.neighbours(feature, MAP))
         points = [
             asdict(point.brief) | {"cosine": point.cosine, "x": point.x, "y": point.y} for point in found
         ]
@@ -95,7 +97,9 @@ class PageFeatures:
         problems.raise_any()
         book, pair = self._book, self._resources.reading
         self._resources.charge((*positive, *negative))
-        rows = await self._resources.work(lambda: _telling(book, pair, positive, negative))
+        rows = await self._resources.work(
+            exchange, lambda gone: _telling(book, pair, positive, negative, gone)
+        )
         await exchange.json({"how": "contrast" if negative else "search", "features": rows})
 
     async def rename(self, exchange: Exchange) -> None:
@@ -107,7 +111,9 @@ class PageFeatures:
         fields.finish()
         problems.raise_any()
         book, feature = self._book, self._feature(exchange)
-        await exchange.json(asdict(await self._resources.work(lambda: book.rename(feature, text))))
+        await exchange.json(
+            asdict(await self._resources.work(exchange, lambda _: book.rename(feature, text)))
+        )
 
     def _feature(self, exchange: Exchange) -> int:
         return number(exchange.path["feature"], "feature", 0, self._book.dictionary.autoencoder.features - 1)
@@ -118,9 +124,14 @@ class PageFeatures:
 
 
 def _telling(
-    book: FeatureBook, pair: Pair, positive: tuple[str, ...], negative: tuple[str, ...]
+    book: FeatureBook, pair: Pair, positive: tuple[str, ...], negative: tuple[str, ...], gone: Gone
 ) -> list[dict[str, Any]]:
     """Features by what texts have in common, or by what tells the two kinds apart, best first."""
+
+    def read(_: int) -> None:
+        if gone():
+            raise CallerLeft
+
     if not negative:
         return [
             asdict(book.brief(found.hit.feature))
@@ -130,14 +141,14 @@ def _telling(
                 "reading": found.hit.reading,
                 "peaks": found.peaks,
             }
-            for found in search_texts(pair, positive, MOST_FOUND)
+            for found in search_texts(pair, positive, MOST_FOUND, read)
         ]
     if len(positive) < 2 or len(negative) < 2:
         raise InputError("to tell texts apart, give at least two that have it and two that do not")
     marks = [True] * len(positive) + [False] * len(negative)
     density = book.dictionary.statistics.density if book.dictionary.statistics else None
     ranked = sorted(
-        contrast_texts(pair, [*positive, *negative], marks),
+        contrast_texts(pair, [*positive, *negative], marks, progress=read),
         # Few texts leave many ties, of which the rarest feature says most.
         key=lambda one: (-one.auroc, 0.0 if density is None else float(density[one.feature])),
     )[:MOST_FOUND]

@@ -20,7 +20,7 @@ from monitor import __version__
 from monitor.errors import BadRequest, InputError, NotFound, Violation
 from monitor.http.calls import Exchange
 from monitor.http.fields import Fields
-from monitor.http.page.resources import PageResources
+from monitor.http.page.resources import CallerLeft, Gone, PageResources
 from monitor.lab.pair import Pair
 from monitor.lab.readings import PairReader
 from monitor.policy.files.lock import CURVE, LockedRule, LockModel
@@ -90,7 +90,7 @@ class PagePolicies:
         Of a policy that has a draft, `text` is the draft's and `beneath` that of the policies' own folder.
         """
         name = _checked_name(exchange.path["name"])
-        await exchange.json(await self._resources.work(lambda: self._told(name)))
+        await exchange.json(await self._resources.work(exchange, lambda _: self._told(name)))
 
     async def drafts(self, exchange: Exchange) -> None:
         """`GET /api/drafts`: names of the policies that were saved here."""
@@ -100,7 +100,9 @@ class PagePolicies:
     async def check(self, exchange: Exchange) -> None:
         """`POST /api/drafts/check`: every problem of a draft with its line, or none."""
         name, text, _, _ = await self._draft(exchange)
-        await exchange.json({"problems": await self._resources.work(lambda: self._problems(name, text))})
+        await exchange.json(
+            {"problems": await self._resources.work(exchange, lambda _: self._problems(name, text))}
+        )
 
     async def attempt(self, exchange: Exchange) -> None:
         """`POST /api/drafts/try`: how near each rule of a draft comes on some texts."""
@@ -109,7 +111,11 @@ class PagePolicies:
             raise BadRequest(Violation("texts", "is empty; write at least one text"))
         pair = self._resources.reading
         self._resources.charge(texts)
-        await exchange.json(await self._resources.work(lambda: self._tried(pair, name, text, texts, phase)))
+        await exchange.json(
+            await self._resources.work(
+                exchange, lambda gone: self._tried(pair, name, text, texts, phase, gone)
+            )
+        )
 
     async def save(self, exchange: Exchange) -> None:
         """`POST /api/drafts/save`: write a draft without problems into the overlay."""
@@ -118,14 +124,14 @@ class PagePolicies:
         if overlay is None:
             raise InputError("nothing can be saved here: the operator has set no page_overlay")
 
-        def work() -> dict[str, Any]:
+        def work(_: Gone) -> dict[str, Any]:
             if problems := self._problems(name, text, fitted=False):
                 return {"saved": False, "problems": problems}
             with self._workspace(name, text) as path:
                 beside = list(path.parent.glob("*.jsonl"))
                 return {"saved": True, "problems": [], "file": overlay.save_policy(name, text, beside)}
 
-        await exchange.json(await self._resources.work(work))
+        await exchange.json(await self._resources.work(exchange, work))
 
     async def _draft(self, exchange: Exchange) -> tuple[str, str, tuple[str, ...], Phase]:
         body = await self._resources.calls.read(exchange)
@@ -158,7 +164,7 @@ class PagePolicies:
         return []
 
     def _tried(
-        self, pair: Pair, name: str, text: str, texts: tuple[str, ...], phase: Phase
+        self, pair: Pair, name: str, text: str, texts: tuple[str, ...], phase: Phase, gone: Gone
     ) -> dict[str, Any]:
         try:
             with self._workspace(name, text) as path:
@@ -168,6 +174,8 @@ class PagePolicies:
         reader, plan = PairReader(pair), PolicySet((policy,), "").watch
         results = []
         for one in texts:
+            if gone():
+                raise CallerLeft
             ids, readings = reader.watched(reader.ids(one), plan)
             spelt = reader.pair.speller.pieces(ids)
             found = explain((policy,), readings, phase) if len(ids) > 1 else ()

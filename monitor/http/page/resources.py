@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, TypeVar, cast
 from urllib.parse import parse_qs
 
 from monitor.errors import BadRequest, NotFound, Violation
-from monitor.http.calls import Exchange, HttpCalls
+from monitor.http.calls import Exchange, HttpCalls, ending_with
 from monitor.http.door import served_name
 from monitor.http.page.feature_book import FeatureBook
 from monitor.http.page.overlay import Overlay
@@ -29,11 +30,17 @@ from monitor.rpc.server import DoorParts
 from monitor.settings import Settings
 
 T = TypeVar("T")
+Gone = Callable[[], bool]
+"""True once nobody waits for a piece of work any more."""
 MOST_PARAMETERS = 250
 """Behind the question mark of a path."""
 _MEASURED = ("sources", "rates")
 LARGEST_REPORT = 16 << 20
 """Bytes of a report of a measurement that is read."""
+
+
+class CallerLeft(Exception):
+    """Ends a piece of work whose caller has left. Nobody is told of it."""
 
 
 class PageResources:
@@ -129,9 +136,18 @@ class PageResources:
         size = sum(len(text.encode("utf-8", "replace")) for text in texts)
         current_call().charged(self.parts.runs.limits.fewest_tokens(size))
 
-    async def work(self, what: Callable[[], T]) -> T:
-        """Do something long on the server's thread for such work, its callers in turns."""
-        return await self.parts.inspecting.run(what, caller.get().name)
+    async def work(self, exchange: Exchange, what: Callable[[Gone], T]) -> T:
+        """Do something long on the server's thread for such work, its callers in turns. The body has been read.
+
+        Cancelled where the caller goes away. A thread cannot be interrupted, so `what` is given what says that nobody
+        waits any more, and asks it wherever it has done a part.
+        """
+        gone = threading.Event()
+        with ending_with(exchange):
+            try:
+                return await self.parts.inspecting.run(lambda: what(gone.is_set), caller.get().name)
+            finally:
+                gone.set()
 
     @property
     def _measured(self) -> list[Path]:

@@ -10,7 +10,7 @@ from monitor.http.calls import Exchange, ending_with
 from monitor.http.fields import Fields
 from monitor.http.openai import verdicts
 from monitor.http.page.chat import inspected
-from monitor.http.page.resources import PageResources
+from monitor.http.page.resources import CallerLeft, Gone, PageResources
 from monitor.http.page.tokens import TokenStrip, all_features, begins
 from monitor.rpc.access import roles
 from monitor.rpc.access.roles import Role
@@ -42,15 +42,15 @@ class PageTranscripts:
                 "request_id": exchange.request_id,
                 "rules": [list(names) for names in scores.rules],
                 "tokens": tokens,
-                "turns": await self._turns(asked, strip.ids),
+                "turns": await self._turns(exchange, asked, strip.ids),
                 "verdict": verdicts.verdict(found.verdict),
                 "features": None,
             }
             if resources.inspects and Role.INSPECT in roles.caller.get().roles and strip.ids:
-                content["features"] = all_features(await inspected(resources, strip.ids))
+                content["features"] = all_features(await inspected(resources, exchange, strip.ids))
         await exchange.json(content)
 
-    async def _turns(self, asked: Input, ids: list[int]) -> list[dict[str, Any]]:
+    async def _turns(self, exchange: Exchange, asked: Input, ids: list[int]) -> list[dict[str, Any]]:
         """Each turn's role and the token at which it begins."""
         turns, runtime = asked.content, self._resources.parts.runtime
         if (
@@ -60,14 +60,16 @@ class PageTranscripts:
         ):
             return []
 
-        def work() -> list[int]:
-            parts = [
-                runtime.tokenise(turns[:n], truncate=True, room=0, reply=False) for n in range(1, len(turns))
-            ]
+        def work(gone: Gone) -> list[int]:
+            parts = []
+            for n in range(1, len(turns)):
+                if gone():
+                    raise CallerLeft
+                parts.append(runtime.tokenise(turns[:n], truncate=True, room=0, reply=False))
             return [0, *begins(ids, parts)]
 
         try:
-            starts = await self._resources.work(work)
+            starts = await self._resources.work(exchange, work)
         except MonitorError:
             return []  # some templates take no conversation that ends so
         return [{"role": turn["role"], "start": start} for turn, start in zip(turns, starts, strict=True)]

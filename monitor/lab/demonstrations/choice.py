@@ -20,6 +20,7 @@ from monitor.errors import InputError
 from monitor.lab.demonstrations.demonstration import ClampSetting, Demonstration, Turns
 from monitor.lab.demonstrations.writer import Writer, Written
 from monitor.lab.pair import Pair, need_statistics, open_labels
+from monitor.model.prompts import not_read
 
 CANDIDATES = 24
 """Features that are tried: the shortlist."""
@@ -84,7 +85,12 @@ def contrast_of(pair: Pair, demonstration: Demonstration) -> Contrast:
     texts: list[str | Turns] = [*demonstration.about, *demonstration.other]
     if pair.loaded.tokenizer.chat_template is None:
         texts = [text if isinstance(text, str) else text[-1]["content"] for text in texts]
-    ids = [own[: pair.loaded.context] for own in pair.document_reader(texts)]
+    reader = pair.document_reader
+    ids = [own[: pair.loaded.context] for own in reader(texts)]
+    if reader.left_out:
+        raise InputError(
+            f"{not_read(reader.left_out)}; give conversations that this model's template writes whole"
+        )
     pooled = pool(ids, pair.residuals, pair.dictionary.autoencoder, limit=pair.norm_limit)
     return Contrast(tuple(map(tuple, ids)), pooled, torch.arange(len(texts)) < len(demonstration.about))
 

@@ -1,6 +1,7 @@
 """`sae-monitor decisions replay`: from readings without a model, from text with one, and not at all."""
 
 import json
+import re
 
 import pytest
 
@@ -44,6 +45,7 @@ def test_the_same_rules_give_the_same(run, logged, tmp_path):
     done = run("decisions", "replay", "--policies", tmp_path / "p", "--log", logged[0])
     assert done.exit_code == 0, done.stderr
     assert done.stdout == ("3 replayed: 0 differ (0 stronger, 0 weaker, 0 other rules and the same action)\n")
+    assert "tokens" not in done.stderr, "the model reads nothing"
 
 
 def test_what_would_be_different_is_listed(run, logged, tmp_path):
@@ -120,9 +122,16 @@ def test_from_text_by_the_model(run, pair, tmp_path, monkeypatch):
         request = pb.GenerateRequest(generation=generation("Hello! you", max_new_tokens=4))
         stub.Generate(request, timeout=DEADLINE)
     here = ["--log", tmp_path / "log", "--model", flags["model"], "--dictionary", flags["dictionary"]]
+    monkeypatch.setattr("monitor.dictionary.training.progress.Pulse.due", lambda _: True)
     same = run("decisions", "replay", "--policies", flags["policies"], *here)
     assert same.exit_code == 0, same.stderr
     assert same.stdout.startswith("3 replayed: 0 differ"), same.stdout
+    progress = [line for line in same.stderr.splitlines() if line.startswith("reading again: ")]
+    assert re.fullmatch(r"reading again: \d+ tokens at most", progress[0])
+    assert re.fullmatch(
+        r"reading again: \d+ of \d+ tokens  [\d.,]+ tokens/s  \d+:\d\d:\d\d left", progress[-1]
+    )
+    assert len(progress) == 4, "one line for each record, since the clock of this test jumps"
 
 
 def test_a_replay_in_which_nothing_was_replayed_is_no_success(run, logged, tmp_path):

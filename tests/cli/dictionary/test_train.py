@@ -78,6 +78,29 @@ def test_the_next_commands_take_what_was_trained(tmp_path, data):
     assert (test.passed, test.expected.source) == (True, ExpectedSource.RECORDED)
 
 
+def test_texts_that_the_template_leaves_out_are_told(tmp_path):
+    """Of 300 conversations the system's turn is not read; trained, measured and described are the others."""
+    model, out, data = write_model(tmp_path / "model"), tmp_path / "out", tmp_path / "talks.jsonl"
+    (model / "chat_template.jinja").write_text(
+        "{% for m in messages %}{% if m.role != 'system' %}{{ m.content }} {% endif %}{% endfor %}"
+    )
+    words = " ".join(("alpha", "beta", "gamma", "delta", "epsilon") * 8)
+    talk = [{"role": "system", "content": "be kind"}, {"role": "user", "content": words}]
+    lines = (json.dumps({"messages": [*talk, {"role": "user", "content": f"alpha {n}"}]}) for n in range(300))
+    data.write_text("\n".join(lines) + "\n")
+    more = ("--features", "16", "--tokens", "2048", "--no-plot")
+    done = run.invoke(dictionary_app, ["train", *options(model, data, out, *more)])
+    assert done.exit_code == 0, (done.output, done.exception)
+    left_out = json.loads((out / "training.json").read_text())["texts_left_out"]
+    assert left_out > 0
+    assert f"{left_out} texts of conversations not read: the model's chat template" in done.stderr
+    pair = ["--model", str(model), "--dictionary", str(out), "--data", str(data), "--skip-self-test"]
+    found = run.invoke(dictionary_app, ["describe", *pair, "--tokens", "500", "--length", "32"])
+    assert found.exit_code == 0, (found.output, found.exception)
+    (note,) = re.findall(r"[\d,]+ texts of conversations not read: .*", found.stderr)
+    assert load_dictionary(out).statistics.corpus == f"talks.jsonl ({note})"
+
+
 def test_what_reconstructs_nothing_is_refused_though_nothing_is_declared(tmp_path, data):
     model, out = write_model(tmp_path / "model"), tmp_path / "out"
     sae = SparseAutoencoder(

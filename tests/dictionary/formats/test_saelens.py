@@ -66,13 +66,36 @@ def test_known_repositories_that_do_not_say_that_their_model_is_centred(tmp_path
         "model_name": "gpt2-small",
         "hook_point": "blocks.8.hook_resid_pre",
     }
+    bare = {key: value for key, value in old.items() if key != "hook_point"}
     for folder in (tmp_path / name / "blocks.8.hook_resid_pre", tmp_path / "other"):
-        write_json(store(folder, weights("b_enc")) / "cfg.json", old)
+        write_json(store(folder, weights("b_enc")) / "cfg.json", bare)
     found, other = (read_dictionary(tmp_path / one) for one in (f"{name}/blocks.8.hook_resid_pre", "other"))
     assert (found.autoencoder.input_norm, other.autoencoder.input_norm) == (InputNorm.CENTRED, InputNorm.NONE)
     assert found.facts != other.facts
     store(tmp_path / name / "new", weights("b_enc"), model_from_pretrained_kwargs={})
     assert read_dictionary(tmp_path / name / "new").autoencoder.input_norm is InputNorm.NONE
+
+
+@pytest.mark.parametrize(
+    ("model", "hook", "wanted"),
+    [
+        ("gpt2-small", "hook_point", InputNorm.CENTRED),
+        ("gpt2", "hook_point", InputNorm.CENTRED),
+        ("openai-community/gpt2", "hook_point", InputNorm.CENTRED),
+        ("gpt2-small", "hook_name", InputNorm.NONE),
+        ("tiny-stories-1L-21M", "hook_point", InputNorm.NONE),
+        ("EleutherAI/not-gpt2x", "hook_point", InputNorm.NONE),
+    ],
+)
+def test_a_copy_of_such_a_repository_is_known_by_how_its_file_is_written(tmp_path, model, hook, wanted):
+    """As the `cfg.json` of the published ones: `hook_point` is what SAELens wrote before version 3."""
+    old = {"model_name": model, hook: "blocks.8.hook_resid_pre", "d_in": WIDTH, "d_sae": FEATURES}
+    write_json(store(tmp_path / "mine", weights("b_enc")) / "cfg.json", old)
+    found = read_dictionary(tmp_path / "mine")
+    assert found.autoencoder.input_norm is wanted
+    assert bool(found.facts) is (wanted is InputNorm.CENTRED)
+    write_json(tmp_path / "mine" / "cfg.json", old | {"model_from_pretrained_kwargs": {}})
+    assert read_dictionary(tmp_path / "mine").autoencoder.input_norm is InputNorm.NONE, "it says so"
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import socket
 import threading
 import time
 from dataclasses import replace
@@ -12,6 +13,8 @@ import pytest
 
 from monitor.http.page import alerts
 from monitor.http.page.alerts import _benign, _by_hour
+from monitor.http.page.resources import CallerLeft
+from monitor.model.engine.scorer import Scorer
 from monitor.policy.files.benign import read_benign_texts
 from monitor.rpc.access.roles import Role
 from monitor.rpc.wire import decisions as wire
@@ -178,6 +181,8 @@ def test_old_decisions_and_other_lines_are_not_counted(tmp_path, monkeypatch):
     monkeypatch.setattr("monitor.http.page.alerts.reader.newest", lambda _: 2)
     assert _by_hour(tmp_path, RECORD.time + 1) == []
     assert sum(one["count"] for one in _by_hour(tmp_path, RECORD.time - 1)) == len(RECORD.detections)
+    with pytest.raises(CallerLeft):
+        _by_hour(tmp_path, RECORD.time - 1, lambda: True)
 
 
 @pytest.mark.slow
@@ -328,3 +333,32 @@ def test_judging_by_text_is_charged_as_reading_it_is(everything, monkeypatch):
     again = everything.post(f"/api/alerts/{number}/replay", {}).json()
     assert again["differs"] is False, "a scored text is read without the beginning of an answer"
     assert SEEKS in charged[0]
+
+
+@pytest.mark.slow
+def test_a_replay_whose_caller_has_left_frees_the_thread_for_others(everything, monkeypatch):
+    asked = everything.post("/api/transcript", {"text": SEEKS}).json()
+    feed = Listening(everything, "/api/alerts?recent=500")
+    wait_for(lambda: any(one["request_id"] == asked["request_id"] for one in feed.records))
+    number = next(one["record"] for one in feed.records if one["request_id"] == asked["request_id"])
+    feed.stop()
+    real, submitted, cancelled = alerts._read_record, [], []
+
+    def without_readings(folder, wanted):
+        content = real(folder, wanted)
+        del content["readings"]
+        return content
+
+    monkeypatch.setattr(alerts, "_read_record", without_readings)
+    monkeypatch.setattr(Scorer, "submit", lambda _, job, done: submitted.append(job.request_id))
+    monkeypatch.setattr(Scorer, "cancel", lambda _, request_id: cancelled.append(request_id))
+    address = everything.url.removeprefix("http://").split(":")
+    with socket.create_connection((address[0], int(address[1])), DEADLINE) as connection:
+        headers = "".join(f"{name}: {value}\r\n" for name, value in everything.sent.items())
+        asks = f"POST /api/alerts/{number}/replay HTTP/1.1\r\nhost: localhost\r\n{headers}content-length: 0\r\n\r\n"
+        connection.sendall(asks.encode())
+        wait_for(lambda: submitted)
+        assert not cancelled
+    wait_for(lambda: cancelled)
+    assert submitted == cancelled == [asked["request_id"]]
+    assert everything.get(f"/api/alerts/{number}").status_code == 200, "the thread is free"

@@ -1,15 +1,20 @@
 """What the page's methods share."""
 
+import asyncio
 import json
+import threading
 from types import SimpleNamespace
 
 import pytest
 
 from monitor.errors import BadRequest
 from monitor.http.page import resources
-from monitor.http.page.resources import PageResources, number, one, query
+from monitor.http.page.resources import CallerLeft, PageResources, number, one, query
 from monitor.model.runtime import Runtime
+from monitor.rpc.thread_pool import ThreadPool
+from monitor.telemetry.metrics.metrics import Metrics
 from tests.http.page.conftest import faked
+from tests.waiting import wait_for
 
 
 def asked(text):
@@ -143,3 +148,67 @@ def test_a_report_is_read_once_as_long_as_it_stays_the_same(tmp_path, monkeypatc
     monkeypatch.setattr(resources, "LARGEST_REPORT", 10)
     path.write_text(json.dumps(report("a third")))
     assert resources._record(path, {"policy"}) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/features/examples", {"with": ["some words"], "without": []}),
+        ("/api/features/examples", {"with": ["some words", "a few"], "without": ["others", "none"]}),
+        ("/api/drafts/try", "draft"),
+        ("/api/transcript", {"messages": [{"role": "user", "content": "Hello"}] * 3}),
+    ],
+)
+def test_work_whose_caller_has_left_ends_before_its_next_part(everything, monkeypatch, path, body):
+    if body == "draft":
+        text = everything.get("/api/policies/power-seeking").json()["text"]
+        body = {"name": "power-seeking", "text": text, "texts": ["a text"]}
+    ended, real = [], PageResources.work
+
+    async def left(self, exchange, what):
+        def work(_):
+            try:
+                return what(lambda: True)
+            except CallerLeft:
+                ended.append(path)
+                raise
+
+        return await real(self, exchange, work)
+
+    monkeypatch.setattr(PageResources, "work", left)
+    answer = everything.post(path, body)
+    assert ended == [path], answer.text
+
+
+def test_work_is_told_that_its_caller_has_left():
+    told = threading.Event()
+
+    class Connection:
+        """A caller who leaves once the work has begun."""
+
+        begun = asyncio.Event()
+        ended = watched = False
+
+        async def gone(self):
+            await self.begun.wait()
+
+    def work(gone):
+        loop.call_soon_threadsafe(Connection.begun.set)
+        wait_for(gone)
+        told.set()
+
+    async def run():
+        nonlocal loop
+        loop = asyncio.get_running_loop()
+        pool = ThreadPool("test", 1, 1, 0.5, Metrics())
+        found = PageResources.__new__(PageResources)
+        found.parts = SimpleNamespace(inspecting=pool)
+        with pytest.raises(asyncio.CancelledError):
+            await found.work(Connection(), work)
+        await pool.run(lambda: None)  # which waits for the thread
+        pool.stop()
+
+    loop = None
+    asyncio.run(run())
+    assert told.is_set()
