@@ -20,7 +20,7 @@ from typing import Annotated
 
 import typer
 
-from monitor.bench.guard.doors import Door, envoy, guard, guarded_envoy, litellm
+from monitor.bench.guard.doors import MeasuredDoor, envoy, guard, guarded_envoy, litellm
 from monitor.bench.guard.streams import Latencies, at_once, numbered, one_by_one, pushes, said
 from monitor.http.guard.recorded import recorded
 
@@ -74,7 +74,7 @@ def _asks(
     litellm_python: str,
 ) -> dict[str, Ask]:
     """Start all doors, and give for each what asks it."""
-    doors = {"bare": Door(behind)}
+    doors = {"bare": MeasuredDoor(behind)}
     for mode in MODES:
         doors[f"guard, {mode}"] = stack.enter_context(guard(behind, mode, pair))
     if envoy_program:
@@ -88,7 +88,7 @@ def _asks(
     return asks
 
 
-def _ask(door: Door, pieces: Sequence[str], streams: int) -> Latencies:
+def _ask(door: MeasuredDoor, pieces: Sequence[str], streams: int) -> Latencies:
     return asyncio.run(one_by_one(door.url, streams, pieces, guarded=door.guarded, token=door.token))
 
 
@@ -103,7 +103,7 @@ def _measured(asks: dict[str, Ask], rounds: int, streams: int) -> dict[str, Late
     return found
 
 
-def _many(door: Door, together: int, pieces: Sequence[str]) -> int:
+def _many(door: MeasuredDoor, together: int, pieces: Sequence[str]) -> int:
     """Run many streams at once; the number of those that were lost or mixed up."""
     begun = time.perf_counter()
     found = asyncio.run(at_once(door.url, together, pieces))

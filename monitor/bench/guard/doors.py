@@ -45,7 +45,7 @@ class Nothing(CustomGuardrail):
 
 
 @dataclass(frozen=True)
-class Door:
+class MeasuredDoor:
     """Where streams are asked for."""
 
     url: str
@@ -58,29 +58,29 @@ class Door:
 
 
 @contextmanager
-def guard(behind: str, mode: str, pair: str) -> Iterator[Door]:
+def guard(behind: str, mode: str, pair: str) -> Iterator[MeasuredDoor]:
     """A guard as a reverse proxy."""
     flags = ["--upstream", behind, "--guard-mode", mode, "--http-listen", "127.0.0.1:0"]
     with _monitor(flags, pair, '"http": "(http://[^"]+)"') as (http, grpc):
-        yield Door(http, grpc, guarded=True)
+        yield MeasuredDoor(http, grpc, guarded=True)
 
 
 @contextmanager
-def envoy(program: str, behind: str) -> Iterator[Door]:
+def envoy(program: str, behind: str) -> Iterator[MeasuredDoor]:
     """Envoy without a filter of ours."""
     with _envoy(program, behind, None) as url:
-        yield Door(url)
+        yield MeasuredDoor(url)
 
 
 @contextmanager
-def guarded_envoy(program: str, behind: str, pair: str) -> Iterator[Door]:
+def guarded_envoy(program: str, behind: str, pair: str) -> Iterator[MeasuredDoor]:
     """Envoy with a guard as its external processor, in the configuration that is shipped."""
     with _monitor(["--envoy"], pair, "") as (_, grpc), _envoy(program, behind, grpc) as url:
-        yield Door(url, grpc, guarded=True)
+        yield MeasuredDoor(url, grpc, guarded=True)
 
 
 @contextmanager
-def litellm(python: str, behind: str) -> Iterator[Door]:
+def litellm(python: str, behind: str) -> Iterator[MeasuredDoor]:
     """LiteLLM's proxy with a guardrail that does nothing. `python` is an interpreter that has `litellm[proxy]`."""
     port, token = _free_port(), f"sk-{secrets.token_urlsafe(24)}"
     with tempfile.TemporaryDirectory() as folder:
@@ -94,7 +94,7 @@ def litellm(python: str, behind: str) -> Iterator[Door]:
         url = f"http://127.0.0.1:{port}"
         with _running(command, env=environment, cwd=folder) as (process, log):
             _wait(process, log, lambda: _answers(f"{url}/health/liveliness"))
-            yield Door(url, token=token)
+            yield MeasuredDoor(url, token=token)
 
 
 def _litellm_config(behind: str) -> dict[str, Any]:

@@ -38,7 +38,7 @@ _SECONDS = 300.0
 
 
 @dataclass(frozen=True)
-class Times:
+class PassTimes:
     """Seconds of one run."""
 
     prompt: float
@@ -81,8 +81,8 @@ def measure(
     prompt_tokens: int,
     new_tokens: int,
     rounds: int,
-) -> list[tuple[Times, Times]]:
-    """Times of the full model and of the watcher, in every counted round."""
+) -> list[tuple[PassTimes, PassTimes]]:
+    """PassTimes of the full model and of the watcher, in every counted round."""
     vocabulary = int(subject.loaded.model.config.vocab_size)
     found = []
     for number in range(rounds):
@@ -90,7 +90,7 @@ def measure(
         ids = [
             [chance.randrange(8, vocabulary) for _ in range(prompt_tokens + new_tokens)] for _ in range(count)
         ]
-        runs: list[Callable[[], Times]] = [
+        runs: list[Callable[[], PassTimes]] = [
             lambda ids=ids: full_forward(subject.loaded.model, ids, prompt_tokens),  # type: ignore[misc]
             lambda ids=ids: watched_forward(runtime, watch, ids, prompt_tokens),  # type: ignore[misc]
         ]
@@ -102,7 +102,7 @@ def measure(
     return found
 
 
-def _shares(found: Sequence[tuple[Times, Times]], part: str) -> str:
+def _shares(found: Sequence[tuple[PassTimes, PassTimes]], part: str) -> str:
     pairs = [(getattr(full, part), getattr(mine, part)) for full, mine in found]
     ratios = sorted(mine / full for full, mine in pairs)
     full, mine = (statistics.median(times) * 1000 for times in zip(*pairs, strict=True))
@@ -113,7 +113,7 @@ def _shares(found: Sequence[tuple[Times, Times]], part: str) -> str:
 
 
 @torch.no_grad()
-def full_forward(model: Any, ids: Prompts, prompt_tokens: int) -> Times:
+def full_forward(model: Any, ids: Prompts, prompt_tokens: int) -> PassTimes:
     """A server's work without its drawing of tokens: logits of the last position of each pass."""
     from transformers import DynamicCache
 
@@ -123,10 +123,10 @@ def full_forward(model: Any, ids: Prompts, prompt_tokens: int) -> Times:
     prompted = time.perf_counter()
     for at in range(prompt_tokens, rows.shape[1]):
         model(rows[:, at : at + 1], past_key_values=past, use_cache=True, logits_to_keep=1)
-    return Times(prompted - began, time.perf_counter() - prompted)
+    return PassTimes(prompted - began, time.perf_counter() - prompted)
 
 
-def watched_forward(runtime: Runtime, watch: Watch, ids: Prompts, prompt_tokens: int) -> Times:
+def watched_forward(runtime: Runtime, watch: Watch, ids: Prompts, prompt_tokens: int) -> PassTimes:
     """The watcher's work on the same tokens: each is scored before the next one comes."""
     streams = Streams(runtime, watch, len(ids))
     try:
@@ -135,7 +135,7 @@ def watched_forward(runtime: Runtime, watch: Watch, ids: Prompts, prompt_tokens:
         prompted = time.perf_counter()
         for at in range(prompt_tokens, len(ids[0])):
             streams.read([row[at : at + 1] for row in ids], response=True)
-        return Times(prompted - began, time.perf_counter() - prompted)
+        return PassTimes(prompted - began, time.perf_counter() - prompted)
     finally:
         streams.end()
 

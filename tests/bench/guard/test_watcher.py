@@ -2,12 +2,12 @@
 
 import pytest
 
-from monitor.bench.guard.watcher import Streams, Times, _shares, full_forward, measure, watcher
+from monitor.bench.guard.watcher import PassTimes, Streams, _shares, full_forward, measure, watcher
 from monitor.bench.models import demo
 
 
 def test_shares_are_taken_within_a_round():
-    found = [(Times(1.0, 2.0), Times(0.5, 1.0)), (Times(2.0, 4.0), Times(1.5, 1.0))]
+    found = [(PassTimes(1.0, 2.0), PassTimes(0.5, 1.0)), (PassTimes(2.0, 4.0), PassTimes(1.5, 1.0))]
     assert "share 0.625 (0.500 … 0.750)" in _shares(found, "prompt")
     assert "share 0.375 (0.250 … 0.500)" in _shares(found, "decode")
 
