@@ -3,7 +3,8 @@
 The server's part is transformers' full forward pass to the logits, with a key-value cache. The watcher's part is what
 the guard runs: streams of the scorer to the tapped layer, with the shipped policies. Both read the same prompts of
 random token ids and then one token at a time; rounds alternate, and a ratio is taken within a round. Memory is that of
-the weights, as bytes of tensors and as what a process of its own has grown by. The cache is apart.
+the weights, as bytes of tensors, and what a process of its own has grown by: for the watcher with its dictionary and
+all that runs it. The cache is apart.
 """
 
 from __future__ import annotations
