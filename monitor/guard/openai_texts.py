@@ -49,7 +49,8 @@ _PLAIN_OF_CHOICE = _words(
 )
 _PLAIN_OF_ANSWER = _words(
     "id object created model choices usage system_fingerprint service_tier obfuscation error timings provider "
-    "prompt_filter_results prompt_token_ids prompt_logprobs kv_transfer_params sae_monitor sae_monitor_upstream"
+    "prompt_progress prompt_filter_results prompt_token_ids prompt_logprobs kv_transfer_params sae_monitor "
+    "sae_monitor_upstream"
 )
 _PLAIN_OF_ERROR = _words("message type param code status object request_id")
 """Fields of an error that are the server's own words. Others may quote what the model wrote (`failed_generation`)."""

@@ -287,6 +287,10 @@ class Runtime:
         head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
         if head is not None and head.weight.data_ptr() != embedding.weight.data_ptr():
             head.weight = torch.nn.Parameter(head.weight.new_empty(0), requires_grad=False)
+        for weight in (*model.parameters(), *model.buffers()):
+            if weight.device.type == "cpu":
+                # Weights are pages of a mapped file, which stays whole in memory for as long as one of them is used.
+                weight.data = weight.data.clone()
 
     def _start_engine(self) -> None:
         try:

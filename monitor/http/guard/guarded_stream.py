@@ -229,7 +229,8 @@ class GuardedStream:
             return choice
         parts, limit = held.parts.get(index, []), mine.watch.allowed
         cut = next((part for part in parts if part.end > limit), None)
-        kept = dict(choice) | {"finish_reason": None}
+        # Some servers send log probabilities of tokens whose text comes later.
+        kept = dict(choice) | {"finish_reason": None, "logprobs": None}
         if cut is not None:
             said = [part for part in parts if part.place == "content"]
             kept = _shortened(choice, max(0, limit - cut.begin) if said == [cut] else 0)

@@ -42,9 +42,21 @@ _REQUEST_ID = "x-sae-monitor-request-id"
 _JSON = "application/json"
 _NOTHING_SENT = ("GET", "HEAD", "OPTIONS", "DELETE")
 _STORED = frozenset(
-    ("completions", "responses", "conversations", "threads", "files", "batches", "evals", "slots")
+    (
+        "completions",
+        "responses",
+        "conversations",
+        "threads",
+        "files",
+        "batches",
+        "evals",
+        "slots",
+        "stream",
+        "streams",
+    )
 )
-"""Parts of paths below which servers keep what models wrote; llama.cpp's `/slots` has all prompts and answers."""
+"""Parts of paths below which servers keep what models wrote. Of llama.cpp's, `/slots` has all prompts and answers, and
+`/v1/stream` gives an answer again to whoever names its conversation."""
 
 
 class Behind(Protocol):

@@ -88,7 +88,19 @@ async def _request(reader: asyncio.StreamReader) -> bytes | None:
         name, _, value = line.partition(b":")
         if name.strip().lower() == b"content-length":
             size = min(int(value), _LARGEST)
+        if name.strip().lower() == b"transfer-encoding":
+            return await _chunks(reader)
     return await reader.readexactly(size)
+
+
+async def _chunks(reader: asyncio.StreamReader) -> bytes:
+    """A body that comes in chunks, as gateways send one whose length they do not know."""
+    found = b""
+    while size := min(int((await reader.readline()).partition(b";")[0], 16), _LARGEST - len(found)):
+        found += await reader.readexactly(size)
+        await reader.readline()
+    await reader.readline()
+    return found
 
 
 def _event(delta: dict[str, str], finish: str | None) -> bytes:

@@ -185,6 +185,8 @@ def _write(model: Any, tokenizer: Any, path: Path, folder: Path) -> None:
         "unpacking a GGUF file, once", file=path.name, megabytes=round(size / 1e6), to=str(folder.parent)
     )
     _write_weights(weights, folder)
+    # Read from GGUF, a configuration does not say which class it is of, and `transformers serve` asks that.
+    model.config.architectures = [type(model).__name__]
     model.config.save_pretrained(folder)
     model.generation_config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -410,6 +410,7 @@ def test_an_answer_without_choices_is_scored_and_has_a_verdict(guard, behind):
         "/v1/chat/completions/c1",
         "/v1/files/f/content",
         "/slots",
+        "/v1/stream?conversation_id=c",
         "/v1/evals/e/runs/r/output_items",
     ],
 )

@@ -27,3 +27,12 @@ def test_it_says_what_was_recorded(behind):
             said = [json.loads(one)["choices"][0]["delta"].get("content") for one in data[:-1]]
             assert said == ["one ", "twö", None]
             assert server.asked == 2 * number + 2
+
+
+def test_a_request_may_come_in_chunks():
+    with recorded(lambda asked: [asked["messages"][0]["content"]]) as (_, url):
+        body = (part for part in (b'{"messages": [{"con', b'tent": "hi"}]}'))
+        with httpx.Client(trust_env=False, timeout=DEADLINE) as client:
+            found = client.post(f"{url}/v1/chat/completions", content=body).json()
+            assert found["choices"][0]["message"]["content"] == "hi"
+            assert client.post(f"{url}/v1/chat/completions", json={"messages": [{"content": "b"}]}).is_success

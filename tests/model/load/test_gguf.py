@@ -183,6 +183,7 @@ def test_a_file_is_unpacked_once_for_each_number_type(tmp_path, cache, monkeypat
     half = unpacked(gguf_file(moved), torch.bfloat16, cache)
     assert half != first
     assert json.loads((half / "config.json").read_text())["dtype"] == "bfloat16"
+    assert json.loads((half / "config.json").read_text())["architectures"] == ["LlamaForCausalLM"]
     assert "quantization_config" not in json.loads((half / "config.json").read_text())
 
 

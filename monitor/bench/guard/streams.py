@@ -1,35 +1,19 @@
-"""What a guard adds to a stream: `python -m monitor.bench.guard`.
-
-A recorded server writes the same words to everybody, behind what was asked. Streams go to it directly, then through
-`sae-monitor guard` in each mode, in a process of its own, and to ScoreStream with the same pieces. Printed are the time
-to the first piece and the time between pieces, p50 and p99, and what each adds to the bare server. Then many streams
-run at once. The exit code is 1 where one is lost, gets another's text, or has a verdict that is not complete.
-"""
+"""Streams through a door, measured and compared with what the server behind it wrote."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
-import re
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Any
 
 import httpx2
-import typer
 
 from monitor.client import AsyncClient
-from monitor.http.guard.recorded import recorded
 
-app = typer.Typer(add_completion=False)
-MODES = ("hold", "sample", "end")
 _WORDS = [
     "the",
     "garden",
@@ -65,9 +49,15 @@ class Latencies:
     wrong: int = 0
     """Streams whose text or verdict is not what it should be."""
 
+    def extend(self, other: Latencies) -> None:
+        """Take in what was measured of more streams."""
+        self.first += other.first
+        self.between += other.between
+        self.wrong += other.wrong
+
     def row(self, name: str, bare: Latencies | None = None) -> str:
         """A line of the report, with what is added to the bare server."""
-        cells = [f"{name:<14}"]
+        cells = [f"{name:<20}"]
         compared = (bare.first, bare.between) if bare is not None else ([], [])
         for mine, theirs in zip((self.first, self.between), compared, strict=True):
             for share in (0.5, 0.99):
@@ -90,81 +80,17 @@ def said(tokens: int) -> list[str]:
     return [_WORDS[at % len(_WORDS)] + " " for at in range(tokens)]
 
 
-def _numbered(pieces: Sequence[str]) -> Callable[[Any], Sequence[str]]:
+def numbered(pieces: Sequence[str]) -> Callable[[Any], Sequence[str]]:
     """The pieces of an answer, behind what was asked, so that no two streams are alike."""
     return lambda asked: [f"{asked['messages'][-1]['content']} ", *pieces]
 
 
-@app.command()
-def main(
-    streams: Annotated[int, typer.Option(help="Streams one after the other, for each row.")] = 30,
-    tokens: Annotated[int, typer.Option(help="Pieces of a stream.")] = 32,
-    pause: Annotated[float, typer.Option(help="Seconds that the server takes for a piece.")] = 0.02,
-    together: Annotated[int, typer.Option(help="Streams at once in the end; 0 for none.")] = 1000,
-    pair: Annotated[str, typer.Option(help="Pair that watches.")] = "tiny",
-) -> None:
-    """Measure what each mode adds, then run many streams at once."""
-    pieces = said(tokens)
-    typer.echo("milliseconds    first p50           first p99           between p50         between p99")
-    with recorded(_numbered(pieces), pause=pause) as (_, behind):
-        bare = asyncio.run(one_by_one(behind, streams, pieces, guarded=False))
-        typer.echo(bare.row("bare"))
-        wrong = bare.wrong
-        for mode in MODES:
-            with guard(behind, mode, pair) as (door, grpc):
-                found = asyncio.run(one_by_one(door, streams, pieces, guarded=True))
-                typer.echo(found.row(mode, bare))
-                wrong += found.wrong
-                if mode == "hold":
-                    pushed = asyncio.run(pushes(grpc, streams, pieces, pause))
-                    typer.echo(pushed.row("ScoreStream", bare))
-                    wrong += pushed.wrong
-    if together:
-        with (
-            recorded(_numbered(pieces), pause=pause) as (_, behind),
-            guard(behind, "hold", pair) as (door, _),
-        ):
-            begun = time.perf_counter()
-            found = asyncio.run(at_once(door, together, pieces))
-            seconds = time.perf_counter() - begun
-            typer.echo(found.row(f"{together} at once"))
-            typer.echo(f"{together * tokens / seconds:.0f} tokens a second; lost or mixed up: {found.wrong}")
-            wrong += found.wrong
-    sys.exit(1 if wrong else 0)
-
-
-@contextmanager
-def guard(behind: str, mode: str, pair: str) -> Iterator[tuple[str, str]]:
-    """A guard in a process of its own: its URL and its gRPC address."""
-    free = ["--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"]
-    flags = ["--upstream", behind, "--guard-mode", mode, "--pair", pair, "--log-format", "json"]
-    wide = ["--max-concurrent-calls", "4096", "--max-connections", "8192", "--max-streams", "4096"]
-    command = [sys.executable, "-m", "monitor", "guard", *free, *flags, *wide, "--decision-log", "off"]
-    with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen(command, stderr=log, env={**os.environ, "PYTHONUNBUFFERED": "1"})
-        try:
-            yield _addresses(process, log)
-        finally:
-            process.terminate()
-            process.wait(timeout=60)
-
-
-def _addresses(process: subprocess.Popen[bytes], log: Any, seconds: float = 300.0) -> tuple[str, str]:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and process.poll() is None:
-        log.seek(0)
-        text = log.read()
-        http, grpc = re.search(r'"http": "(http://[^"]+)"', text), re.search(r'"grpc": "([^"]+)"', text)
-        if http and grpc:
-            return http[1], grpc[1]
-        time.sleep(0.1)
-    raise RuntimeError(f"the guard did not start (exit code {process.poll()})")
-
-
-async def one_by_one(url: str, streams: int, pieces: Sequence[str], *, guarded: bool) -> Latencies:
+async def one_by_one(
+    url: str, streams: int, pieces: Sequence[str], *, guarded: bool, token: str = ""
+) -> Latencies:
     """Streams one after the other; the first one, which opens connections, is not counted."""
     found = Latencies()
-    async with _client(1) as client:
+    async with _client(1, token) as client:
         await _stream(client, url, 0, pieces, Latencies(), guarded=guarded)
         for number in range(streams):
             await _stream(client, url, number, pieces, found, guarded=guarded)
@@ -181,9 +107,10 @@ async def at_once(url: str, streams: int, pieces: Sequence[str]) -> Latencies:
     return found
 
 
-def _client(connections: int) -> httpx2.AsyncClient:
+def _client(connections: int, token: str = "") -> httpx2.AsyncClient:
     limits = httpx2.Limits(max_connections=connections, max_keepalive_connections=connections)
-    return httpx2.AsyncClient(trust_env=False, timeout=_SECONDS, limits=limits)
+    headers = {"authorization": f"Bearer {token}"} if token else {}
+    return httpx2.AsyncClient(trust_env=False, timeout=_SECONDS, limits=limits, headers=headers)
 
 
 async def _stream(
@@ -234,7 +161,3 @@ async def pushes(address: str, streams: int, pieces: Sequence[str], pause: float
                     last, events, text = now, events + 1, text + piece.text
             found.wrong += text != "".join(pieces) or stream.final is None
     return found
-
-
-if __name__ == "__main__":
-    app()

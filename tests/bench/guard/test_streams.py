@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from monitor.bench.guard import Latencies, _numbered, one_by_one, pushes, quantile, said
+from monitor.bench.guard.streams import Latencies, numbered, one_by_one, pushes, quantile, said
 from monitor.http.guard.recorded import recorded
 from tests.http.guard.conftest import guarding
 from tests.http.guard.upstream import Upstream
@@ -27,7 +27,7 @@ def test_what_is_added_is_printed():
 @pytest.mark.slow
 def test_streams_are_measured_and_compared():
     pieces = said(5)
-    with recorded(_numbered(pieces)) as (_, url):
+    with recorded(numbered(pieces)) as (_, url):
         bare = asyncio.run(one_by_one(url, 2, pieces, guarded=False))
         assert (len(bare.first), len(bare.between), bare.wrong) == (2, 10, 0)
         assert asyncio.run(one_by_one(url, 1, said(6), guarded=False)).wrong == 1

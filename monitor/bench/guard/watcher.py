@@ -1,0 +1,241 @@
+"""What the watching model costs beside the server's: `python -m monitor.bench.guard.watcher`.
+
+The server's part is transformers' full forward pass to the logits, with a key-value cache. The watcher's part is what
+the guard runs: streams of the scorer to the tapped layer, with the shipped policies. Both read the same prompts of
+random token ids and then one token at a time; rounds alternate, and a ratio is taken within a round. Memory is that of
+the weights, as bytes of tensors, and what a process of its own has grown by: for the watcher with its dictionary and
+all that runs it. The cache is apart.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import multiprocessing
+import random
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import psutil
+import torch
+import typer
+
+from monitor.bench.around import Watch, policies_for, watching
+from monitor.bench.models import MAKERS, Subject
+from monitor.model.engine.paged import Limits
+from monitor.model.engine.requests import StreamJob, StreamRead
+from monitor.model.runtime import Runtime, load_pair
+from monitor.pairs.named_pair import NamedPair
+from monitor.pairs.registry import named
+
+app = typer.Typer(add_completion=False)
+Prompts = Sequence[Sequence[int]]
+_SECONDS = 300.0
+
+
+@dataclass(frozen=True)
+class PassTimes:
+    """Seconds of one run."""
+
+    prompt: float
+    """Of the prompts of all requests."""
+    decode: float
+    """Of all tokens behind them."""
+
+
+@app.command()
+def main(
+    model: Annotated[str, typer.Option(help="Pair: smollm2 or tiny.")] = "smollm2",
+    dtype: Annotated[list[str] | None, typer.Option(help="float32 or bfloat16. Repeatable.")] = None,
+    batch: Annotated[list[int] | None, typer.Option(help="Requests at once. Repeatable.")] = None,
+    prompt_tokens: Annotated[int, typer.Option(help="Length of each prompt.")] = 128,
+    new_tokens: Annotated[int, typer.Option(help="Tokens behind each prompt.")] = 16,
+    rounds: Annotated[int, typer.Option(help="Rounds; the first warms up and is not counted.")] = 6,
+) -> None:
+    """Time and memory of the watching model as shares of the whole one's."""
+    for kind in dtype or ["float32", "bfloat16"]:
+        full, watching_one = (in_own_process(model, kind, role) for role in ("full", "watcher"))
+        for what, mine, whole in zip(("tensors", "resident"), watching_one, full, strict=True):
+            share = mine / whole
+            typer.echo(
+                f"{kind} memory, {what}: {mine / 2**20:.0f} of {whole / 2**20:.0f} MiB, share {share:.3f}"
+            )
+        subject = MAKERS["demo" if model == "tiny" else model]("cpu", kind)
+        assert subject.pair is not None
+        with watcher(subject, subject.pair, kind) as (runtime, watch):
+            for count in batch or [1, 8]:
+                found = measure(subject, runtime, watch, count, prompt_tokens, new_tokens, rounds)
+                for part in ("prompt", "decode"):
+                    typer.echo(f"{kind}, {count} at once, {part}: {_shares(found, part)}")
+
+
+def measure(
+    subject: Subject,
+    runtime: Runtime,
+    watch: Watch,
+    count: int,
+    prompt_tokens: int,
+    new_tokens: int,
+    rounds: int,
+) -> list[tuple[PassTimes, PassTimes]]:
+    """PassTimes of the full model and of the watcher, in every counted round."""
+    vocabulary = int(subject.loaded.model.config.vocab_size)
+    found = []
+    for number in range(rounds):
+        chance = random.Random(number)
+        ids = [
+            [chance.randrange(8, vocabulary) for _ in range(prompt_tokens + new_tokens)] for _ in range(count)
+        ]
+        runs: list[Callable[[], PassTimes]] = [
+            lambda ids=ids: full_forward(subject.loaded.model, ids, prompt_tokens),  # type: ignore[misc]
+            lambda ids=ids: watched_forward(runtime, watch, ids, prompt_tokens),  # type: ignore[misc]
+        ]
+        # Whoever runs first changes from round to round.
+        order = (0, 1) if number % 2 else (1, 0)
+        taken = {at: runs[at]() for at in order}
+        if number:
+            found.append((taken[0], taken[1]))
+    return found
+
+
+def _shares(found: Sequence[tuple[PassTimes, PassTimes]], part: str) -> str:
+    pairs = [(getattr(full, part), getattr(mine, part)) for full, mine in found]
+    ratios = sorted(mine / full for full, mine in pairs)
+    full, mine = (statistics.median(times) * 1000 for times in zip(*pairs, strict=True))
+    return (
+        f"{mine:.1f} of {full:.1f} ms, share {statistics.median(ratios):.3f} "
+        f"({ratios[0]:.3f} … {ratios[-1]:.3f})"
+    )
+
+
+@torch.no_grad()
+def full_forward(model: Any, ids: Prompts, prompt_tokens: int) -> PassTimes:
+    """A server's work without its drawing of tokens: logits of the last position of each pass."""
+    from transformers import DynamicCache
+
+    rows, past = torch.tensor(ids), DynamicCache(config=model.config)
+    began = time.perf_counter()
+    model(rows[:, :prompt_tokens], past_key_values=past, use_cache=True, logits_to_keep=1)
+    prompted = time.perf_counter()
+    for at in range(prompt_tokens, rows.shape[1]):
+        model(rows[:, at : at + 1], past_key_values=past, use_cache=True, logits_to_keep=1)
+    return PassTimes(prompted - began, time.perf_counter() - prompted)
+
+
+def watched_forward(runtime: Runtime, watch: Watch, ids: Prompts, prompt_tokens: int) -> PassTimes:
+    """The watcher's work on the same tokens: each is scored before the next one comes."""
+    streams = Streams(runtime, watch, len(ids))
+    try:
+        began = time.perf_counter()
+        streams.read([row[:prompt_tokens] for row in ids], response=False)
+        prompted = time.perf_counter()
+        for at in range(prompt_tokens, len(ids[0])):
+            streams.read([row[at : at + 1] for row in ids], response=True)
+        return PassTimes(prompted - began, time.perf_counter() - prompted)
+    finally:
+        streams.end()
+
+
+class Streams:
+    """Some streams that a scorer reads in step."""
+
+    def __init__(self, runtime: Runtime, watch: Watch, count: int) -> None:
+        self._scorer = runtime.scorer
+        self._names = [f"{id(self)}-{number}" for number in range(count)]
+        self._fed = 0
+        self._changed = threading.Condition()
+        self._scored = dict.fromkeys(self._names, 0)
+        self._error: BaseException | None = None
+        for name in self._names:
+            judge, trail = watch.open()
+            job = StreamJob(name, watch.observer, judge, admitted=trail.admitted)
+            self._scorer.open_stream(job, self._told)
+
+    def read(self, parts: Prompts, *, response: bool) -> None:
+        """Feed each stream what comes next, and wait until all was scored. Raises RuntimeError where it is not."""
+        self._fed += len(parts[0])
+        for name, part in zip(self._names, parts, strict=True):
+            self._scorer.feed(name, part, response=response)
+        with self._changed:
+            done = self._changed.wait_for(
+                lambda: self._error or min(self._scored.values()) >= self._fed, _SECONDS
+            )
+        if self._error is not None or not done:
+            raise RuntimeError(f"a stream was not scored: {self._error or 'it took too long'}")
+
+    def end(self) -> None:
+        """Forget them."""
+        for name in self._names:
+            self._scorer.end_stream(name)
+
+    def _told(self, found: Sequence[tuple[str, StreamRead]]) -> None:
+        with self._changed:
+            for name, read in found:
+                self._scored[name] = read.coverage.tokens_scored
+                self._error = self._error or read.error
+            self._changed.notify_all()
+
+
+@contextmanager
+def watcher(subject: Subject, pair: NamedPair, dtype: str) -> Iterator[tuple[Runtime, Watch]]:
+    """The runtime of a guard, with the shipped policies; it holds weights of its own."""
+    policies = policies_for(subject)
+    runtime = Runtime(
+        load_pair(pair.model_path(), pair.dictionary_path(), device="cpu", dtype=dtype),
+        policies.watch,
+        policies.clampable,
+        limits=Limits(running=0),
+        reads_only=True,
+        streams=64,
+    )
+    runtime.start()
+    try:
+        with watching(policies) as watch:
+            yield runtime, watch
+    finally:
+        runtime.stop(5)
+
+
+def in_own_process(pair: str, dtype: str, role: str) -> tuple[int, int]:
+    """Bytes of a model's weights, and by how much a process grows that holds them: `full` or `watcher`."""
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1) as pool:
+        found: tuple[int, int] = pool.apply(_held, (pair, dtype, role))
+        return found
+
+
+def _held(name: str, dtype: str, role: str) -> tuple[int, int]:
+    from monitor.model.load.model import load_model
+
+    pair = named(name)
+    load_model(named("tiny").model_path(), device="cpu", dtype=dtype)  # what code takes is no weights
+    gc.collect()
+    before = psutil.Process().memory_full_info().rss
+    if role == "full":
+        model = load_model(pair.model_path(), device="cpu", dtype=dtype).model
+    else:
+        parts = load_pair(pair.model_path(), pair.dictionary_path(), device="cpu", dtype=dtype)
+        runtime = Runtime(parts, _nothing(), limits=Limits(running=0), reads_only=True, streams=64)
+        runtime.start()
+        model = runtime.loaded.model
+    for weight in model.parameters():
+        weight.sum()  # pages of a file that is mapped count once they are read
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(ctypes.c_size_t(0))  # as a server does it, once a minute
+    grown = psutil.Process().memory_full_info().rss - before
+    return sum({p.data_ptr(): p.nbytes for p in model.parameters()}.values()), grown
+
+
+def _nothing() -> Any:
+    from monitor.records import WatchPlan
+
+    return WatchPlan((0,))
+
+
+if __name__ == "__main__":
+    app()
