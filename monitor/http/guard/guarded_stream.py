@@ -161,12 +161,16 @@ class GuardedStream:
             held.parts.setdefault(number, []).extend(self._session.choices[number].write(beside))
         self._events.append(held)
 
-    async def _write(self, held: _HeldEvent, choice: Mapping[str, Any]) -> None:
+    async def _write(self, held: _HeldEvent, choice: dict[str, Any]) -> None:
         number = _index(choice)
         if not 0 <= number < self._session.count:
             raise _unreadable()
         mine = await self._session.choice(number)
-        held.parts.setdefault(number, []).extend(mine.write(openai_texts.answer(choice)))
+        written = mine.write(openai_texts.answer(choice))
+        held.parts.setdefault(number, []).extend(written)
+        if "logprobs" in choice:
+            text, ends = "".join(part.text for part in written), choice.get("finish_reason") is not None
+            choice["logprobs"] = mine.log_probabilities.take(choice["logprobs"], text, ends=ends)
         if choice.get("finish_reason") is not None:
             mine.finish = str(choice["finish_reason"])
             mine.watch.settle()
@@ -229,8 +233,9 @@ class GuardedStream:
             return choice
         parts, limit = held.parts.get(index, []), mine.watch.allowed
         cut = next((part for part in parts if part.end > limit), None)
-        # Some servers send log probabilities of tokens whose text comes later.
-        kept = dict(choice) | {"finish_reason": None, "logprobs": None}
+        kept = dict(choice) | {"finish_reason": None}
+        if choice.get("finish_reason") is not None:
+            kept["logprobs"] = None  # those that were left, perhaps of text that does not leave
         if cut is not None:
             said = [part for part in parts if part.place == "content"]
             kept = _shortened(choice, max(0, limit - cut.begin) if said == [cut] else 0)

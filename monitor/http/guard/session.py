@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from monitor.guard.openai_texts import AnswerText, AnswerTexts
+from monitor.http.guard.log_probabilities import HeldLogProbabilities
 from monitor.http.openai import verdicts
 from monitor.records import FinishReason, Phase, Verdict
 from monitor.rpc.watches import AnswerWatch, WatchEnding, Watches
@@ -57,6 +58,7 @@ class GuardedChoice:
         self.closed = False
         """True once nothing more of it may leave."""
         self.watched: WatchEnding | None = None
+        self.log_probabilities = HeldLogProbabilities()
         self._place = ""
 
     def write(self, found: AnswerTexts) -> list[WrittenText]:

@@ -466,6 +466,39 @@ def test_the_word_of_an_upstream_monitor_is_not_taken_for_ours(guard, behind):
     assert chunks[-1].sae_monitor_upstream == {"status": "theirs"}
 
 
+def of_tokens(*tokens):
+    return {"content": [{"token": token, "logprob": -0.5, "top_logprobs": []} for token in tokens]}
+
+
+@pytest.mark.parametrize(("word", "leaves"), [("bomb", "so the"), ("boat", "so the boat x")])
+def test_log_probabilities_do_not_run_ahead_of_their_text(guard, behind, word, leaves):
+    events = [
+        ("so", of_tokens("so")),
+        (" the", of_tokens(" the")),
+        ("", of_tokens(" bo", word[2:])),
+        ("", of_tokens(" x")),
+        (f" {word} x", None),
+    ]
+
+    def script(reply):
+        reply.stream()
+        for text, given in events:
+            event = chunk({"content": text})
+            event["choices"][0]["logprobs"] = given
+            reply.event(event)
+        ended(reply)
+
+    behind.script = script
+    chunks = list(guard.chat("hello", stream=True, logprobs=True))
+    said, named = "", ""
+    for found in (choice for c in chunks for choice in c.choices):
+        said += found.delta.content or ""
+        named += "".join(one.token for one in (found.logprobs and found.logprobs.content) or ())
+        assert said.startswith(named)
+    assert named == leaves
+    assert "omb" not in "".join(c.model_dump_json() for c in chunks)
+
+
 def test_streams_of_completions(guard, behind):
     def script(reply):
         reply.stream()
