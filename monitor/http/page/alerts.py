@@ -32,8 +32,6 @@ HEARTBEAT = 15.0
 """Seconds between two comments in a feed, by which a browser that has gone is noticed."""
 MOST_READ = 200_000
 """Records of the log that are looked at for a chart."""
-RECHECKED = 5.0
-"""Seconds between two looks at whether the caller of a feed is still accepted: tokens expire, and are withdrawn."""
 GATHERED = 1.0
 """Seconds for which a feed gathers what comes, behind what it has just sent. So many records cost one write."""
 _ENCODED = 64
@@ -56,27 +54,20 @@ class PageAlerts:
     async def feed(self, exchange: Exchange) -> None:
         """`GET /api/alerts`: decision records as server-sent events, from recent ones on where there is a log."""
         wanted = self._wanted(exchange)
+        checks, peer = self._resources.parts.checks, HttpPeer(exchange.scope)
         with ending_with(exchange):
-            sink = _Sink(exchange, self._events)
-            try:
-                async with asyncio.TaskGroup() as group:
-                    beside = [group.create_task(one) for one in (sink.beat(), self._accepted(exchange))]
-                    await self._books.watch.serve(wanted, cast("Context", sink))
-                    await sink.flush()
-                    for task in beside:
-                        task.cancel()
-            except BaseExceptionGroup as errors:
-                raise errors.exceptions[0] from None
-            finally:
-                sink.close()
+            async with checks.while_accepted(current_call().method, peer):
+                await self._send(wanted, _Sink(exchange, self._events))
         await exchange.done()
 
-    async def _accepted(self, exchange: Exchange) -> None:
-        """Raise Unauthenticated or PermissionDenied once the feed's caller is accepted no more."""
-        checks, peer, method = self._resources.parts.checks, HttpPeer(exchange.scope), current_call().method
-        while True:
-            await asyncio.sleep(RECHECKED)
-            checks.check_again(method, peer)
+    async def _send(self, wanted: Any, sink: _Sink) -> None:
+        beat = asyncio.create_task(sink.beat())
+        try:
+            await self._books.watch.serve(wanted, cast("Context", sink))
+            await sink.flush()
+        finally:
+            beat.cancel()
+            sink.close()
 
     def _wanted(self, exchange: Exchange) -> Any:
         """What is asked for, as the message of WatchDetections."""

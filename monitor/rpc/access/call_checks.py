@@ -5,8 +5,9 @@ A caller that cannot be authenticated therefore uses no capacity.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from monitor.errors import PermissionDenied
@@ -16,6 +17,9 @@ from monitor.rpc.access.authentication import Authenticator, Peer
 from monitor.rpc.access.quota import CallerQuotas, Charge
 from monitor.rpc.access.roles import Caller
 from monitor.telemetry.metrics.security import SecurityMetrics
+
+RECHECKED = 5.0
+"""Seconds between two looks at whether the caller of a feed is still accepted: tokens expire, and are withdrawn."""
 
 
 class CallChecks:
@@ -45,9 +49,21 @@ class CallChecks:
             self._metrics.began(who.name)
             yield charge
 
-    def check_again(self, method: str, peer: Peer) -> None:
-        """Raise Unauthenticated or PermissionDenied where the caller of a call that goes on is accepted no more."""
-        roles.check_method(self.identify(peer), method)
+    @asynccontextmanager
+    async def while_accepted(self, method: str, peer: Peer) -> AsyncIterator[None]:
+        """End the block with Unauthenticated or PermissionDenied once its caller is accepted no more."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                looking = group.create_task(self._look_again(method, peer))
+                yield
+                looking.cancel()
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+
+    async def _look_again(self, method: str, peer: Peer) -> None:
+        while True:
+            await asyncio.sleep(RECHECKED)
+            roles.check_method(self.identify(peer), method)
 
     def identify(self, peer: Peer) -> Caller:
         """Authenticate the caller and set `roles.caller` for the current task. Raises Unauthenticated."""

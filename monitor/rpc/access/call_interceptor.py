@@ -14,7 +14,7 @@ import secrets
 import time
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, cast
@@ -52,6 +52,9 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Behaviour = Callable[[Any, Context], Awaitable[Any]]
 
 _log = structlog.get_logger(__name__)
+
+_FEEDS = frozenset({"WatchDetections"})
+"""Calls that go on as long as calls may, so that a token can be withdrawn meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +143,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         parse = handler.request_deserializer
 
         async def wrapped(_: Any, context: Context) -> None:
-            async with self._call(method, context), self._in_time():
+            accepted = self._checks.while_accepted(method, context) if method in _FEEDS else nullcontext()
+            async with self._call(method, context), self._in_time(), accepted:
                 request = _parsed(parse, await self._message(context))
                 self._checks.check(request)
                 answer = await behaviour(_and_others(request, parse, context) if many else request, context)

@@ -16,6 +16,7 @@ from monitor.http.page.alerts import _benign, _by_hour
 from monitor.http.page.resources import CallerLeft
 from monitor.model.engine.scorer import Scorer
 from monitor.policy.files.benign import read_benign_texts
+from monitor.rpc.access import call_checks
 from monitor.rpc.access.roles import Role
 from monitor.rpc.wire import decisions as wire
 from monitor.telemetry.decisions import record
@@ -85,7 +86,7 @@ def test_a_feed_ends_with_the_server():
 
 
 def test_a_feed_ends_when_its_token_is_withdrawn(tmp_path, monkeypatch):
-    monkeypatch.setattr(alerts, "RECHECKED", 0.1)
+    monkeypatch.setattr(call_checks, "RECHECKED", 0.1)
     known = Callers(tmp_path / "callers.jsonl")
     for name in ("stays", "goes", "changes"):
         known.add(name, Role.INSPECT)

@@ -11,8 +11,8 @@ from monitor.http.door import METHODS as HTTP_METHODS
 from monitor.http.guard.proxy import ENVOY_METHODS
 from monitor.http.guard.proxy import METHODS as GUARD_METHODS
 from monitor.http.page.door import METHODS as PAGE_METHODS
+from monitor.rpc.access import call_checks, roles
 from monitor.rpc.access import callers as callers_module
-from monitor.rpc.access import roles
 from monitor.rpc.access.authentication import REFUSED, Authenticator
 from monitor.rpc.access.callers import entry_line, find_token, new_token, read_callers, token_hash
 from monitor.rpc.access.roles import Caller, Role
@@ -166,6 +166,27 @@ def test_a_token_is_taken_and_revoked_while_the_server_runs(tmp_path):
         known.path.write_text(kept)
         wait_for(lambda: not is_let_in(stub, known.header("second")))
         assert listed(stub, known.header("first")).policies
+
+
+def test_a_feed_of_detections_ends_when_its_token_is_withdrawn(tmp_path, monkeypatch):
+    monkeypatch.setattr(call_checks, "RECHECKED", 0.1)
+    known = Callers(tmp_path / "callers")
+    for name in ("stays", "goes"):
+        known.add(name, Role.INSPECT)
+    with guarded(callers=known.path) as server, connected(server.addresses.grpc) as channel:
+        stub = MonitorServiceStub(channel)
+        stays, goes = (
+            stub.WatchDetections(pb.WatchDetectionsRequest(), metadata=known.header(name), timeout=DEADLINE)
+            for name in ("stays", "goes")
+        )
+        for feed in (stays, goes):
+            feed.initial_metadata()
+        lines = known.path.read_text().splitlines()
+        known.path.write_text("".join(f"{line}\n" for line in lines if json.loads(line)["name"] == "stays"))
+        with fails("UNAUTHENTICATED"):
+            next(goes)
+        assert stays.is_active()
+        stays.cancel()
 
 
 def reloaded(server):
