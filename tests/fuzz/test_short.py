@@ -51,8 +51,8 @@ def test_a_case_can_be_repeated():
 def test_a_template_that_reads_control_tokens_in_texts_is_noticed(monkeypatch):
     """The target that looks for forged control tokens finds them where texts are tokenised with their markup."""
 
-    def naive(chat, turns, *, reply):
-        text = chat._render([dict(turn) for turn in turns], reply)
+    def naive(chat, turns, *, reply, at=None):
+        text = chat._render([dict(turn) for turn in turns], reply, at)
         return Rendered(tuple(chat._tokenizer(text, add_special_tokens=False)["input_ids"]), 0)
 
     target = Conversations()
