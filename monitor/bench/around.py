@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -40,9 +40,13 @@ _LENGTHS = ((16, 90.0), (48, 80.0), (128, 70.0), (None, 60.0))
 
 
 def policies_for(subject: Subject) -> PolicySet:
-    """The policies that a subject is watched with."""
+    """The policies that a subject is watched with; where they would block or suppress, they alert.
+
+    Random tokens resemble nothing that rules are fitted to. A rule that ended a request, or clamped it, would make
+    variants compute different things.
+    """
     if subject.pair is not None:
-        return shipped(subject, subject.pair)
+        return _alerting(shipped(subject, subject.pair))
     alive = np.flatnonzero(subject.maximum.numpy() > 0)
     chance = np.random.default_rng(0)
     picked = [chance.choice(alive, min(FEATURES, len(alive)), replace=False) for _ in range(POLICIES)]
@@ -63,6 +67,17 @@ def shipped(subject: Subject, pair: NamedPair) -> PolicySet:
         names=(name, Path(name).name),
         pair=pair.name,
     )
+
+
+def _alerting(found: PolicySet) -> PolicySet:
+    policies = (
+        replace(
+            policy,
+            rules=tuple(replace(rule, action=min(rule.action, Action.ALERT)) for rule in policy.rules),
+        )
+        for policy in found.policies
+    )
+    return PolicySet(tuple(policies), found.digest, notes=found.notes)
 
 
 def _policy(number: int, features: list[int]) -> Policy:

@@ -11,7 +11,7 @@ from monitor.bench import around
 from monitor.bench.around import FEATURES, POLICIES, policies_for, shipped, watching
 from monitor.bench.models import demo
 from monitor.model.engine.requests import Finished
-from monitor.records import Blocks, Coverage, FinishReason, Phase, TokenBlock
+from monitor.records import Action, Blocks, Coverage, FinishReason, Phase, TokenBlock
 from monitor.telemetry.decisions.reader import read
 from tests.waiting import wait_for
 
@@ -24,6 +24,7 @@ def subject():
 @pytest.mark.slow
 def test_the_bundled_pair_has_the_shipped_policies_and_others_have_policies_like_them(subject):
     own = policies_for(subject)
+    assert {rule.action for policy in own.policies for rule in policy.rules} == {Action.ALERT}
     everything = shipped(subject, subject.pair)
     assert [policy.name for policy in own.policies] == [policy.name for policy in everything.policies]
     assert len(own.policies) == POLICIES

@@ -82,7 +82,8 @@ def said(tokens: int) -> list[str]:
 
 def numbered(pieces: Sequence[str]) -> Callable[[Any], Sequence[str]]:
     """The pieces of an answer, behind what was asked, so that no two streams are alike."""
-    return lambda asked: [f"{asked['messages'][-1]['content']} ", *pieces]
+    # LiteLLM asks for models as well, without messages.
+    return lambda asked: [f"{asked['messages'][-1]['content']} " if "messages" in asked else "", *pieces]
 
 
 async def one_by_one(
