@@ -117,7 +117,7 @@ class Child:
         for line in self._out:
             if line.startswith("{"):  # libraries may write to the same stream
                 return Answered(**json.loads(line))
-            print(line, end="", file=sys.stderr)
+            sys.stderr.write(line)
         raise RuntimeError("a variant's process has ended; its error is above")
 
 
