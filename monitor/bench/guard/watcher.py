@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any
 
 import psutil
@@ -32,6 +33,7 @@ from monitor.model.engine.requests import StreamJob, StreamRead
 from monitor.model.runtime import Runtime, load_pair
 from monitor.pairs.named_pair import NamedPair
 from monitor.pairs.registry import named
+from monitor.records import WatchPlan
 
 app = typer.Typer(add_completion=False)
 Prompts = Sequence[Sequence[int]]
@@ -92,8 +94,8 @@ def measure(
             [chance.randrange(8, vocabulary) for _ in range(prompt_tokens + new_tokens)] for _ in range(count)
         ]
         runs: list[Callable[[], PassTimes]] = [
-            lambda ids=ids: full_forward(subject.loaded.model, ids, prompt_tokens),  # type: ignore[misc]
-            lambda ids=ids: watched_forward(runtime, watch, ids, prompt_tokens),  # type: ignore[misc]
+            partial(full_forward, subject.loaded.model, ids, prompt_tokens),
+            partial(watched_forward, runtime, watch, ids, prompt_tokens),
         ]
         # Whoever runs first changes from round to round.
         order = (0, 1) if number % 2 else (1, 0)
@@ -220,7 +222,7 @@ def _held(name: str, dtype: str, role: str) -> tuple[int, int]:
         model = load_model(pair.model_path(), device="cpu", dtype=dtype).model
     else:
         parts = load_pair(pair.model_path(), pair.dictionary_path(), device="cpu", dtype=dtype)
-        runtime = Runtime(parts, _nothing(), limits=Limits(running=0), reads_only=True, streams=64)
+        runtime = Runtime(parts, WatchPlan((0,)), limits=Limits(running=0), reads_only=True, streams=64)
         runtime.start()
         model = runtime.loaded.model
     for weight in model.parameters():
@@ -229,12 +231,6 @@ def _held(name: str, dtype: str, role: str) -> tuple[int, int]:
     ctypes.CDLL(None).malloc_trim(ctypes.c_size_t(0))  # as a server does it, once a minute
     grown = psutil.Process().memory_full_info().rss - before
     return sum({p.data_ptr(): p.nbytes for p in model.parameters()}.values()), grown
-
-
-def _nothing() -> Any:
-    from monitor.records import WatchPlan
-
-    return WatchPlan((0,))
 
 
 if __name__ == "__main__":

@@ -79,11 +79,11 @@ class SaeLensReader:
 def _centred_unsaid(stated: dict[str, Any], address: str) -> bool:
     """Whether a dictionary was trained on a centred model though its `cfg.json` does not say so.
 
-    True of the repositories that are known, and of whatever was written as they were, under any name: SAELens called
-    the hook point `hook_point` until version 3, up to which it had TransformerLens load GPT-2 as by default, centred.
-    Later versions say what they did. Limit: of other models with layer norms no such dictionary is known to tell by, so
-    one that says nothing is read as it is; the self-test sees no more of that than what is gross, since such a file
-    declares nothing to compare with.
+    True of the repositories that are known, and of GPT-2 dictionaries whose file is as old as theirs, under any name.
+    Until September 2024 SAELens trained on models that TransformerLens had centred, and no file said so
+    (github.com/decoderesearch/SAELens/pull/279); older files name the hook point `hook_point`. Dictionaries of other
+    models whose file says nothing are read as they are. Such a file declares no quality, so the self-test would
+    only notice gross differences.
     """
     if stated.keys() & {_MODEL, "metadata"}:
         return False

@@ -63,7 +63,8 @@ def _entries(given: object) -> list[_Entry]:
     return [
         _Entry(name, one, _size(one.get("token"), one.get("bytes")))
         for name in _OF_CHATS
-        for one in given.get(name) or ()
+        if isinstance(given.get(name), list)
+        for one in given[name]
         if isinstance(one, Mapping)
     ]
 

@@ -60,7 +60,7 @@ def test_lists_of_completions_are_kept_together():
 
 
 @pytest.mark.parametrize(
-    "given", [None, [], "bomb", {"said": ["bomb"]}, {"content": ["bomb"]}, {"content": None}]
+    "given", [None, [], "bomb", {"said": ["bomb"]}, {"content": ["bomb"]}, {"content": None}, {"content": 5}]
 )
 def test_other_forms_do_not_leave(given):
     assert HeldLogProbabilities().take(given, "text", ends=True) is None

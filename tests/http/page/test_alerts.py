@@ -214,14 +214,19 @@ def test_the_present_policies_say_of_a_decision_what_they_said(everything):
     assert marked[-1].messages == tuple(turns)
 
 
+def scored(page):
+    """The number of the record of a text that was scored just now."""
+    asked = page.post("/api/transcript", {"text": SEEKS}).json()
+    feed = Listening(page, "/api/alerts?recent=500")
+    wait_for(lambda: any(one["request_id"] == asked["request_id"] for one in feed.records))
+    feed.stop()
+    return next(one["record"] for one in feed.records if one["request_id"] == asked["request_id"])
+
+
 @pytest.mark.slow
 def test_evidence_of_which_the_log_holds_no_text_is_known_by_its_feature(everything, monkeypatch):
     """The text was masked, so that other tokens come out of it than ran."""
-    asked = everything.post("/api/transcript", {"text": SEEKS}).json()
-    feed = Listening(everything, "/api/alerts?recent=500")
-    wait_for(lambda: any(one["request_id"] == asked["request_id"] for one in feed.records))
-    number = next(one["record"] for one in feed.records if one["request_id"] == asked["request_id"])
-    feed.stop()
+    number = scored(everything)
     real = alerts._read_record
 
     def masked(folder, wanted):
@@ -315,11 +320,7 @@ def test_a_message_is_written_out_once_for_all_feeds(monkeypatch):
 
 @pytest.mark.slow
 def test_judging_by_text_is_charged_as_reading_it_is(everything, monkeypatch):
-    asked = everything.post("/api/transcript", {"text": SEEKS}).json()
-    feed = Listening(everything, "/api/alerts?recent=500")
-    wait_for(lambda: any(one["request_id"] == asked["request_id"] for one in feed.records))
-    number = next(one["record"] for one in feed.records if one["request_id"] == asked["request_id"])
-    feed.stop()
+    number = scored(everything)
     charged, real = [], alerts._read_record
 
     def without_readings(folder, wanted):
@@ -338,11 +339,7 @@ def test_judging_by_text_is_charged_as_reading_it_is(everything, monkeypatch):
 
 @pytest.mark.slow
 def test_a_replay_whose_caller_has_left_frees_the_thread_for_others(everything, monkeypatch):
-    asked = everything.post("/api/transcript", {"text": SEEKS}).json()
-    feed = Listening(everything, "/api/alerts?recent=500")
-    wait_for(lambda: any(one["request_id"] == asked["request_id"] for one in feed.records))
-    number = next(one["record"] for one in feed.records if one["request_id"] == asked["request_id"])
-    feed.stop()
+    number = scored(everything)
     real, submitted, cancelled = alerts._read_record, [], []
 
     def without_readings(folder, wanted):

@@ -13,7 +13,7 @@ const AGAINST = {
   curves: ["benign requests", "benign requests that fire"],
   own_curves: ["the source's own negatives", "negatives of the source that fire"],
 };
-const COMMAND = "sae-monitor policy evaluate --labelled DATA --json -o OVERLAY/evaluation.json";
+const COMMAND = "sae-monitor policy evaluate POLICIES --data DATA --json -o OVERLAY/evaluation.json";
 
 const head = (...names) => h("thead", {}, h("tr", {}, names.map((name) => h("th", { scope: "col" }, name))));
 
