@@ -215,18 +215,19 @@ def test_the_present_policies_say_of_a_decision_what_they_said(everything):
 
 
 def scored(page):
-    """The number of the record of a text that was scored just now."""
+    """The number of the record of a text that was scored just now, and its request id."""
     asked = page.post("/api/transcript", {"text": SEEKS}).json()
     feed = Listening(page, "/api/alerts?recent=500")
     wait_for(lambda: any(one["request_id"] == asked["request_id"] for one in feed.records))
     feed.stop()
-    return next(one["record"] for one in feed.records if one["request_id"] == asked["request_id"])
+    number = next(one["record"] for one in feed.records if one["request_id"] == asked["request_id"])
+    return number, asked["request_id"]
 
 
 @pytest.mark.slow
 def test_evidence_of_which_the_log_holds_no_text_is_known_by_its_feature(everything, monkeypatch):
     """The text was masked, so that other tokens come out of it than ran."""
-    number = scored(everything)
+    number, _ = scored(everything)
     real = alerts._read_record
 
     def masked(folder, wanted):
@@ -320,7 +321,7 @@ def test_a_message_is_written_out_once_for_all_feeds(monkeypatch):
 
 @pytest.mark.slow
 def test_judging_by_text_is_charged_as_reading_it_is(everything, monkeypatch):
-    number = scored(everything)
+    number, _ = scored(everything)
     charged, real = [], alerts._read_record
 
     def without_readings(folder, wanted):
@@ -339,7 +340,7 @@ def test_judging_by_text_is_charged_as_reading_it_is(everything, monkeypatch):
 
 @pytest.mark.slow
 def test_a_replay_whose_caller_has_left_frees_the_thread_for_others(everything, monkeypatch):
-    number = scored(everything)
+    number, request_id = scored(everything)
     real, submitted, cancelled = alerts._read_record, [], []
 
     def without_readings(folder, wanted):
@@ -358,5 +359,5 @@ def test_a_replay_whose_caller_has_left_frees_the_thread_for_others(everything, 
         wait_for(lambda: submitted)
         assert not cancelled
     wait_for(lambda: cancelled)
-    assert submitted == cancelled == [asked["request_id"]]
+    assert submitted == cancelled == [request_id]
     assert everything.get(f"/api/alerts/{number}").status_code == 200, "the thread is free"
