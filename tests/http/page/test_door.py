@@ -6,7 +6,9 @@ from pathlib import Path
 
 import httpx2 as httpx
 import pytest
+from typer.main import get_command
 
+from monitor.cli.app import app
 from monitor.errors import ConfigurationError
 from monitor.http.page.door import METHODS, STATIC
 from monitor.rpc.access.exposure import check_exposure
@@ -14,6 +16,30 @@ from monitor.rpc.access.roles import METHODS as ROLES
 from tests.http.page.conftest import DEADLINE, faked
 from tests.rpc.certificates import authority, issued
 from tests.rpc.conftest import settings
+
+
+def named_commands():
+    """What the page tells people to run, with something in the place of what the page fills in."""
+    texts = "".join(path.read_text("utf-8") for path in STATIC.glob("*.js"))
+    found = re.findall(r'["`](sae-monitor [^"`]+)["`]', texts)
+    return sorted({re.sub(r"[$]{[^}]+}", "scams", command) for command in found})
+
+
+def test_the_page_names_commands():
+    assert len(named_commands()) >= 2
+
+
+@pytest.mark.parametrize("command", named_commands())
+def test_commands_that_the_page_names_are_taken(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("POLICIES", "DATA", "OVERLAY"):
+        (tmp_path / folder).mkdir()
+    group, words = get_command(app), command.split()[1:]
+    while hasattr(group, "commands"):
+        name, *words = words
+        group = group.commands[name]
+        group = group.load() if hasattr(group, "load") else group
+    group.make_context(command, words)
 
 
 def test_the_page_and_its_files_are_there(fake):
