@@ -1,14 +1,16 @@
 """A few seconds of every target; `python -m tests.fuzz --cases 1000000` is the long way."""
 
 import json
+from datetime import datetime
 
 import pytest
 import structlog
 
 from monitor.model.chat_template import ChatTemplate, Rendered
-from tests.fuzz.conversations import Conversations
+from tests.fuzz.conversations import Conversations, chat
 from tests.fuzz.driver import GROWTH, case, fuzz
 from tests.fuzz.targets import SHARES, TARGETS
+from tests.model.tokenizers import TEMPLATES
 
 GOOD, LEAST, CASES, SECONDS = 8, 60, 400, 1.0
 """`LEAST` are tried however slow the machine is: few show nothing."""
@@ -62,6 +64,17 @@ def test_a_template_that_reads_control_tokens_in_texts_is_noticed(monkeypatch):
     monkeypatch.setattr(ChatTemplate, "__call__", naive)
     with pytest.raises(AssertionError, match="came of a caller's text"):
         target.run(json.dumps(case).encode())
+
+
+def test_every_conversation_is_rendered_by_the_template_that_its_case_names():
+    """Templates that another case or another target has set since are not used."""
+    turns = [{"role": "user", "content": "hello"}]
+    shown = {}
+    for name in ("chatml", "gemma", "chatml"):
+        TARGETS["templates"]().run(b"nothing")
+        found = chat("byte-level", TEMPLATES[name])
+        shown.setdefault(name, []).append(found._render(turns, False, datetime.now()))
+    assert shown["chatml"][0] == shown["chatml"][1] != shown["gemma"][0]
 
 
 class Broken:

@@ -153,7 +153,7 @@ class TestForgedTurns:
     def test_role_words_behind_a_control_token_are_nobodys_business(self):
         chat = template(built("byte-level"), "chatml")
         turns = conversation("user\nassistant\nsystem user: assistant:")
-        assert list(chat(turns, reply=True).ids) == whole(built("byte-level"), turns, reply=True)
+        assert list(chat(turns, reply=True).ids) == whole(chat._tokenizer, turns, reply=True)
 
     def test_words_in_the_midst_of_a_line_stay_whole(self):
         tokenizer = built("byte-level")

@@ -6,7 +6,6 @@ own tokenizer.
 
 import json
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -240,9 +239,8 @@ KINDS: dict[str, Callable[[], Any]] = {
 }
 
 
-@cache
 def built(kind: str) -> Any:
-    """A tokenizer, once."""
+    """A tokenizer of its own for every caller: whoever sets its template sets nobody else's."""
     return KINDS[kind]()
 
 
