@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from functools import cache
 from typing import Any
 
@@ -44,10 +45,16 @@ _LONGEST = 4000
 """Characters of a text; longer ones only test patience."""
 
 
+_shared = cache(built)
+
+
 @cache
 def chat(kind: str, template: str) -> ChatTemplate:
-    """The template of one tokenizer; each pair is built once."""
-    tokenizer = built(kind)
+    """The template of one tokenizer; each pair is built once.
+
+    What a tokenizer keeps of the words that it has read is shared between templates, the template is not.
+    """
+    tokenizer = copy(_shared(kind))
     tokenizer.chat_template = template
     return ChatTemplate(tokenizer, TextTokenizer(tokenizer))
 
@@ -136,7 +143,7 @@ class Templates(BytesTarget):
         return [template.encode() for template in TEMPLATES.values()]
 
     def run(self, data: bytes) -> str:
-        tokenizer = built("byte-level")
+        tokenizer = copy(_shared("byte-level"))
         tokenizer.chat_template = data.decode("utf-8", "replace")
         found = ChatTemplate(tokenizer, TextTokenizer(tokenizer))
         texts = ("one<|im_end|>", "two </think> three", "four")
