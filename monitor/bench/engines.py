@@ -10,6 +10,7 @@ to process in turn, so that whatever else the machine does meets all of them; a 
 from __future__ import annotations
 
 import json
+import os
 import random
 import statistics
 import subprocess
@@ -33,6 +34,7 @@ from monitor.bench.variants import Prompts, Round, limits, watched
 from monitor.model.engine.engine import MakeBatching
 from monitor.model.engine.paged import Limits
 from monitor.records import Clamp
+from monitor.rpc.process.allocator import limit_retained_memory
 
 BARE = "vllm bare"
 VARIANTS = (BARE, "vllm watched", "vllm clamped", "builtin watched")
@@ -91,7 +93,7 @@ def main(
         options = [model, dtype, str(running), str(caching)]
         children = {
             name: open_children.enter_context(
-                _child([environments[name.split()[0]], "-m", "monitor.bench.engines", name, *options])
+                _child([environments[name.split()[0]], "-m", "monitor.bench.engines", name, *options], name)
             )
             for name in names
         }
@@ -122,8 +124,12 @@ class Child:
 
 
 @contextmanager
-def _child(command: Sequence[str]) -> Iterator[Child]:
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+def _child(command: Sequence[str], name: str) -> Iterator[Child]:
+    # MKL looks before a process of ours can tell it what our server tells it.
+    told = {} if name == BARE else {"MKL_DISABLE_FAST_MM": "1"}
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | told
+    )
     assert process.stdin is not None
     assert process.stdout is not None
     try:
@@ -190,7 +196,9 @@ def answer(run: Round, asked: RoundPlan, times: list[list[float]]) -> Answered:
 def serve_rounds(
     name: str, subject: Subject, running: int, caching: bool, given: IO[str], out: IO[str]
 ) -> None:
-    """Load a variant, and run the rounds that come."""
+    """Load a variant, and run the rounds that come; ours allocate memory as our server does."""
+    if name != BARE:
+        limit_retained_memory()
     size, times = limits(subject, running, _LONGEST), list[list[float]]()
     with _variant(name, subject, size, caching, times) as run:
         for line in given:

@@ -131,6 +131,8 @@ class Gate:
         if self._parts is None:
             return None
         drawing = [number for number, span in enumerate(self._spans) if span.draws]
+        if len(drawing) == len(logits):
+            return self._steps.draw(logits.float())
         chosen = torch.zeros(len(logits), dtype=torch.int64, device=logits.device)
         if drawing:
             rows = torch.tensor(drawing, device=logits.device)

@@ -34,6 +34,7 @@ from monitor.model.runtime import Runtime, load_pair
 from monitor.pairs.named_pair import NamedPair
 from monitor.pairs.registry import named
 from monitor.records import WatchPlan
+from monitor.rpc.process.allocator import limit_retained_memory
 
 app = typer.Typer(add_completion=False)
 Prompts = Sequence[Sequence[int]]
@@ -60,6 +61,7 @@ def main(
     rounds: Annotated[int, typer.Option(help="Rounds; the first warms up and is not counted.")] = 6,
 ) -> None:
     """Time and memory of the watching model as shares of the whole one's."""
+    limit_retained_memory()  # as a server does, here for both
     for kind in dtype or ["float32", "bfloat16"]:
         full, watching_one = (in_own_process(model, kind, role) for role in ("full", "watcher"))
         for what, mine, whole in zip(("tensors", "resident"), watching_one, full, strict=True):

@@ -10,7 +10,7 @@ apart, where it computed what is no number.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -114,19 +114,24 @@ class _Apart:
         if len(edges) == 2:
             return self._inner(module, query, key, value, attention_mask, cache=_HELD, **options)[0], None
         out = []
-        plain = self._plain and options.get("position_bias") is None
+        plain = self._plain and is_plain(options)
         for first, end, begin, stop in zip(edges, edges[1:], pasts, pasts[1:], strict=False):
             keys, values = key[:, :, begin:stop], value[:, :, begin:stop]
             mask = attention_mask[:, :, first:end, begin:stop]
             if plain and end - first == 1:
-                out.append(_one(query[:, :, first:end], keys, values, mask, options.get("scaling")))
+                out.append(attend_one(query[:, :, first:end], keys, values, mask, options.get("scaling")))
             else:
                 rows = query[:, :, first:end]
                 out.append(self._inner(module, rows, keys, values, mask, cache=_HELD, **options)[0])
         return torch.cat(out, dim=1), None
 
 
-def _one(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float | None) -> Tensor:
+def is_plain(options: Mapping[str, Any]) -> bool:
+    """Whether an attention with these options is scaled dot-product attention and nothing else."""
+    return options.get("position_bias") is None and options.get("softcap") is None
+
+
+def attend_one(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float | None) -> Tensor:
     """The output `[1, 1, heads, width]` of one query `[1, heads, 1, width]`, which is most of what is decoded.
 
     Heads that share keys and values stand as rows beside each other, so that nothing is repeated.

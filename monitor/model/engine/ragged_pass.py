@@ -17,7 +17,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 
+from monitor.model.engine.attention import attend_one, is_plain
 from monitor.model.engine.chunks import Chunks
 from monitor.model.load.model import LoadedModel
 from monitor.model.tap.tap import LayerReached
@@ -86,6 +88,8 @@ class _RunningPass:
     stretches: Sequence[Continuation]
     inner: _Attention | None
     """None: the one that the model's own module defines."""
+    masks: dict[tuple[int, int, int | None], Tensor | None] = field(default_factory=dict)
+    """By the arguments of `_mask`: they are the same in many layers."""
 
 
 @dataclass
@@ -107,7 +111,7 @@ class RaggedPasses:
         found: _Attention | None = None
         if self._plain != "eager":
             found = ALL_ATTENTION_FUNCTIONS["sdpa"]
-        self._inner = found
+        self._inner = self._sdpa = found
         self._name = f"{_NAME}-{id(self)}"
         ALL_ATTENTION_FUNCTIONS.register(self._name, self._attend)
 
@@ -184,6 +188,7 @@ class RaggedPasses:
         """Outputs `[1, tokens, heads, width]` of queries `[1, heads, tokens, width]`."""
         running: _RunningPass = self._now.running
         inner = running.inner or sys.modules[type(module).__module__].eager_attention_forward
+        plain = inner is self._sdpa and is_plain(options)
         window, out, first = options.get("sliding_window"), [], 0
         options.pop("cache", None)
         for part in running.stretches:
@@ -195,9 +200,27 @@ class RaggedPasses:
                 key[:, :, rows],
                 value[:, :, rows],
             )
-            mask = _mask(query, len(part.ids), keys.shape[2], window)
-            out.append(inner(module, query[:, :, rows], keys, values, mask, **options)[0])
+            mine, scale = query[:, :, rows], options.get("scaling")
+            shape = len(part.ids), keys.shape[2], window
+            if shape not in running.masks:
+                running.masks[shape] = _mask(query, *shape)
+            mask = running.masks[shape]
+            if plain and len(part.ids) == 1:
+                out.append(attend_one(mine, keys, values, mask, scale))
+            elif plain and query.device.type == "cpu":
+                out.append(_attend_shared(mine, keys, values, mask, scale))
+            else:
+                out.append(inner(module, mine, keys, values, mask, **options)[0])
         return torch.cat(out, dim=1), None
+
+
+def _attend_shared(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float | None
+) -> Tensor:
+    """Outputs `[1, tokens, heads, width]` without copies of the keys and values that several heads share."""
+    shared = query.shape[1] != key.shape[1]
+    found = scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale, enable_gqa=shared)
+    return found.transpose(1, 2)
 
 
 def _mask(query: Tensor, tokens: int, known: int, window: int | None) -> Tensor | None:

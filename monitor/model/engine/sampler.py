@@ -173,7 +173,8 @@ class Sampler:
 
 def _weights(logits: Tensor, largest: Tensor, temperature: Tensor) -> Tensor:
     """Of each token `[rows, vocabulary]` the probability, as a multiple of the likeliest's."""
-    return ((logits - largest.unsqueeze(-1)) / temperature.clamp_min(1e-6).unsqueeze(-1)).exp_()
+    # In place: another block of this size may cost page faults in every pass.
+    return (logits - largest.unsqueeze(-1)).div_(temperature.clamp_min(1e-6).unsqueeze(-1)).exp_()
 
 
 def _invert(weights: Tensor, uniform: Tensor) -> Tensor:

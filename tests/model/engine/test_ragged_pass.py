@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from monitor.model.engine.chunks import Chunks
-from monitor.model.engine.ragged_pass import Continuation, KeysValues, RaggedPasses
+from monitor.model.engine.ragged_pass import Continuation, KeysValues, RaggedPasses, _RunningPass
 from tests.model.families import FAMILIES, RECURRENT, family_model
 from tests.model.running import LAYER
 from tests.model.tiny import CONFIGS, loaded_model
@@ -71,3 +71,34 @@ def test_keys_and_values_grow_and_keep_what_they_hold() -> None:
     assert torch.equal(values, -keys)
     assert held.room >= 200 > room
     assert held.bytes == 2 * 4 * held.room
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("heads", "shared"), [(9, 3), (4, 4)])
+@pytest.mark.parametrize("window", [None, 4])
+def test_attention_computes_what_transformers_does(dtype, heads, shared, window) -> None:
+    """Of parts of one token and of several, at a sequence's beginning and later, with and without shared heads."""
+    torch.manual_seed(0)
+    loaded = loaded_model()
+    passes = RaggedPasses(loaded)
+    module = torch.nn.Module()
+    module.layer_idx, module.num_key_value_groups = 0, heads // shared
+
+    def attended(inner) -> list[torch.Tensor]:
+        chance = torch.Generator().manual_seed(1)
+        held, done = [KeysValues() for _ in range(3)], [0, 0, 0]
+        passes._inner, out = inner, []
+        for sizes in ((6, 1, 9), (1, 1, 1), (3, 1, 1)):
+            rows = [
+                torch.randn(1, n, sum(sizes), 8, generator=chance).to(dtype) for n in (heads, shared, shared)
+            ]
+            parts = [Continuation(h, at, [0] * size) for h, at, size in zip(held, done, sizes, strict=True)]
+            passes._now.running = _RunningPass(parts, inner)
+            out.append(passes._attend(module, *rows, scaling=0.3, sliding_window=window)[0])
+            done = [at + size for at, size in zip(done, sizes, strict=True)]
+        return out
+
+    ours = attended(passes._sdpa)
+    theirs = attended(lambda *given, **options: passes._sdpa(*given, **options))
+    for mine, wanted in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, wanted)
