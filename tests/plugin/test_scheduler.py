@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import urllib.request
 import warnings
 from queue import SimpleQueue
@@ -18,10 +20,22 @@ from tests.waiting import wait_for
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 
+SIZES = {
+    "enforce_eager": True,
+    "block_size": 32,
+    "max_num_seqs": 8,
+    "max_num_batched_tokens": 64,
+    "max_model_len": 512,
+    "kv_cache_memory_bytes": 64 << 20,
+    "async_scheduling": False,
+    "enable_prefix_caching": True,
+}
+
+
 class Monitored:
     """vLLM on the demo pair, with the monitor's flags."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, dtype="float32"):
         self.folder, self.scene = folder, demo_scene(folder)
         flags = self.scene.flags
         policy = json.loads((flags["policies"] / "alerting.yaml").read_text())
@@ -55,15 +69,8 @@ class Monitored:
             register()
             self.llm = LLM(
                 str(flags["model"]),
-                dtype="float32",
-                enforce_eager=True,
-                block_size=32,
-                max_num_seqs=8,
-                max_num_batched_tokens=64,
-                max_model_len=512,
-                kv_cache_memory_bytes=64 << 20,
-                async_scheduling=False,
-                enable_prefix_caching=True,
+                dtype=dtype,
+                **SIZES,
                 worker_cls="monitor.plugin.worker.HostedWorker",
                 scheduler_cls="monitor.plugin.scheduler.HostedScheduler",
             )
@@ -300,3 +307,17 @@ def test_vllm_ends_where_the_monitor_has_failed_though_nobody_asks(served, monke
         assert idle.has_requests()
     with pytest.raises(RuntimeError, match="the check at the start failed"):
         idle.schedule()
+
+
+def test_in_bfloat16_it_draws_what_bare_vllm_draws(vllm, tmp_path):
+    """In processes of their own, because vLLM and the monitor are each there once in a process."""
+    drawn = {}
+    for who in ("watched", "bare"):
+        (tmp_path / who).mkdir()
+        command = [sys.executable, "-m", "tests.plugin.drawn", who, str(tmp_path / who)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
+        assert done.returncode == 0, done.stderr[-3000:]
+        drawn[who] = json.loads(done.stdout.splitlines()[-1])
+    assert drawn["watched"]["ids"] == drawn["bare"]["ids"]
+    assert drawn["watched"]["run"] == drawn["watched"]["scored"]
+    assert min(drawn["watched"]["run"]) > 12
