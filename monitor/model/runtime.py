@@ -20,6 +20,7 @@ from monitor.dictionary.formats import DictionaryCard
 from monitor.dictionary.residual_signals import sinks
 from monitor.dictionary.storage.stored_autoencoder import StoredAutoencoder, readable_size
 from monitor.errors import ConfigurationError, DictionaryError, ModelError, MonitorError, MonitoringFailed
+from monitor.model.compute_threads import release
 from monitor.model.engine.cache_room import NoRoom
 from monitor.model.engine.detokenizer import Vocabulary
 from monitor.model.engine.engine import Engine
@@ -279,6 +280,7 @@ class Runtime:
         if self._reads_only:
             self._let_go_of_the_rest()
         self.scorer.start()
+        release()
 
     def _let_go_of_the_rest(self) -> None:
         """Free the weights that no pass to the tapped layer needs: later layers, and a head of its own."""

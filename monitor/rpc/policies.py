@@ -16,6 +16,7 @@ import structlog
 
 from monitor import __version__
 from monitor.errors import MonitorError
+from monitor.model.compute_threads import released
 from monitor.model.engine.requests import Lease
 from monitor.policy.files.lock_folders import pair_folders
 from monitor.records import Digests
@@ -87,7 +88,7 @@ class Reloader:
 
     async def _run(self, attempt: _Attempt) -> ReloadResult:
         try:
-            found = await asyncio.to_thread(self._load)
+            found = await asyncio.to_thread(released, self._load)
             change = await self._put_into_force(found, attempt)
         except MonitorError as error:
             self._metrics.reload_failed()
@@ -129,7 +130,9 @@ class Reloader:
         if found.digest == old.policies.digest:
             self._metrics.policies_changed(old.policies)
             return ReloadResult(changed=False)
-        lease = await _await_lease(asyncio.ensure_future(asyncio.to_thread(self._lease, found)))
+        lease = await _await_lease(
+            asyncio.ensure_future(asyncio.to_thread(released, lambda: self._lease(found)))
+        )
         digests = replace(old.digests, policies=found.digest)
         try:
             attempt.check()

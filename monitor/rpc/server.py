@@ -16,6 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from monitor import __version__
 from monitor.errors import ConfigurationError, EngineDied
+from monitor.model.compute_threads import release
 from monitor.model.selftest.health import DictionaryHealth
 from monitor.records import Digests
 from monitor.rpc.access.call_checks import CallChecks
@@ -340,6 +341,7 @@ def run_in_foreground(
     async def run() -> None:
         asyncio.get_running_loop().set_exception_handler(_report_failure)
         addresses = await server.start()
+        release()
         with _queued_signals() as signals:
             hung_up = asyncio.create_task(_reload_at_hangup(server))
             if ready is not None:

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from monitor.errors import Overloaded
+from monitor.model.compute_threads import released
 from monitor.telemetry.metrics.metrics import Metrics
 
 T = TypeVar("T")
@@ -80,7 +81,7 @@ class ThreadPool:
             if pieces:
                 self._waiting[caller] = pieces  # behind everybody else
             self._running += 1
-            future = self._pool.submit(piece.work)
+            future = self._pool.submit(released, piece.work)
             future.add_done_callback(partial(self._tell, loop, piece))
 
     def _tell(self, loop: asyncio.AbstractEventLoop, piece: _Piece, ended: Future[Any]) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 import structlog
 
 from monitor.errors import ConfigurationError, ModelError, MonitorError
+from monitor.model.compute_threads import release
 from monitor.model.engine.paged import Limits
 from monitor.model.load.model import weights_folder
 from monitor.model.runtime import LoadedPair
@@ -182,7 +183,8 @@ class CoreBatcher:
         scheduler = self._core.scheduler
         if not scheduler.has_requests():
             self._running = 0
-            self._wake.wait(0.5)
+            if not self._wake.wait(0.5):
+                release()
             return
         outputs, _ = self._core.step()
         self._running = len(scheduler.running)

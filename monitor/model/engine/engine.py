@@ -41,6 +41,7 @@ from monitor.errors import (
     Overloaded,
     Unavailable,
 )
+from monitor.model.compute_threads import release
 from monitor.model.engine.chunks import longest_prompt, too_long
 from monitor.model.engine.detokenizer import Vocabulary
 from monitor.model.engine.paged import Batcher, Batching, Limits, Steps
@@ -122,6 +123,7 @@ class Engine:
         self._tap.use(None)
         if self._later is not None and self.captured:
             self._later.freeze()
+        release()
 
     def stop(self, grace: float) -> None:
         """Refuse new requests, let those that run finish for `grace` seconds, end the rest, stop the thread."""

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from monitor.errors import MonitorError, MonitoringFailed, Overloaded, Unavailable
+from monitor.model.compute_threads import release
 from monitor.model.engine.chunks import Chunks
 from monitor.model.engine.readout import Readout, Taken
 from monitor.model.engine.requests import KEPT, Done, Lease, ScoreJob, ScoreOutcome, StreamJob, pass_failed
@@ -185,7 +186,8 @@ class Scorer(ScoredPasses):
                     return ()
                 if self._stopping:
                     return None
-                self._wake.wait(0.5)
+                if not self._wake.wait(0.5):
+                    release()
 
     def _batch(self, waiting: Sequence[Scoring]) -> Sequence[Scoring]:
         """Texts of similar length, oldest first, that fit one pass, out of those that are not cut."""

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from monitor.errors import ModelError
+from monitor.model.compute_threads import release
 from monitor.model.engine.cache_room import room_on
 from monitor.model.engine.paged import Limits, Steps
 from monitor.model.load.devices import why_spread
@@ -138,7 +139,8 @@ class SeparateBatcher:
                 for name in self._turns:
                     run = self._turns[name] = self._turns.pop(name)
                     return run
-                self._wake.wait(0.5)
+                if not self._wake.wait(0.5):
+                    release()
         return None
 
     def _admit(self) -> None:
