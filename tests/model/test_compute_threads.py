@@ -39,7 +39,7 @@ def test_a_released_pool_ends_and_comes_back_with_the_next_work():
     )
     told = json.loads(done.stdout)
     assert told["libraries"] >= 1
-    assert told["computing"] == told["again"] == told["before"] + 2
+    assert told["computing"] == told["again"] > told["before"]
     assert told["released"] == told["before"]
     assert told["same"]
 
