@@ -159,8 +159,9 @@ def _generate(
     def emit(events: Sequence[tuple[str, Event]]) -> None:
         now = time.perf_counter()
         for name, event in events:
-            seen.setdefault(name, []).append(now - began)
-            if isinstance(event, Finished):
+            if not isinstance(event, Finished):
+                seen.setdefault(name, []).append(now - began)
+            else:
                 if not event.coverage.complete or event.tokens_generated != new:
                     void.append(event)
                 watch.close(name, judges.pop(name), event)
