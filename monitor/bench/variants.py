@@ -26,6 +26,7 @@ from monitor.model.tap.bank import FeatureBank
 from monitor.model.tap.tap import Tap
 from monitor.policy.rules.observer import RequestRules
 from monitor.records import Clamp, Sampling
+from monitor.rpc.process.garbage import freeze_heap
 
 Prompts = Sequence[Sequence[int]]
 Round = Callable[[Prompts, int], float]
@@ -137,6 +138,7 @@ def watched(
     engine.start()
     try:
         with watching(policies) as watch:
+            freeze_heap()  # as our server does
             yield lambda prompts, new: _generate(engine, watch, prompts, new, tuple(clamps), times)
     finally:
         engine.stop(0)

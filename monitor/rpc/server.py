@@ -30,6 +30,7 @@ from monitor.rpc.envoy.processor import Application, ExternalProcessor
 from monitor.rpc.health import Health
 from monitor.rpc.policies import ActivePolicies, InForce, Load, Observers, Reloader, Signature
 from monitor.rpc.ports import LoadedPolicies, ModelRuntime
+from monitor.rpc.process.garbage import freeze_heap
 from monitor.rpc.process.grpc_server import CoreServer, server_options
 from monitor.rpc.process.signals import STOPPING, ExitSignals, exit_at_signals
 from monitor.rpc.process.watchdog import StallDetector, force_exit
@@ -342,6 +343,7 @@ def run_in_foreground(
         asyncio.get_running_loop().set_exception_handler(_report_failure)
         addresses = await server.start()
         release()
+        freeze_heap()
         with _queued_signals() as signals:
             hung_up = asyncio.create_task(_reload_at_hangup(server))
             if ready is not None:
