@@ -73,8 +73,8 @@ def test_texts_of_a_piece():
         TextPiece("", unread=1),
         TextPiece("so", "reasoning"),
         TextPiece("hi"),
-        TextPiece("f", "tool_calls"),
-        TextPiece("{", "tool_calls"),
+        TextPiece("f", "tool_calls[0].name"),
+        TextPiece("{", "tool_calls[0].arguments"),
         TextPiece("loud", "audio"),
     ]
     assert list(written({"role": "assistant", "content": ""})) == []

@@ -43,6 +43,38 @@ def test_a_whole_answer_is_cut_before_what_a_policy_blocks(guard, behind):
     assert found.sae_monitor["action"] == "block"
 
 
+def test_calls_of_a_whole_answer_have_a_verdict_each(guard, behind):
+    calls = [
+        {"function": {"name": f"f{number}", "arguments": text}} for number, text in enumerate(("a", "a lie"))
+    ]
+    behind.says("fine", tool_calls=calls)
+    found = guard.chat("hello")
+    assert [
+        call["function"]["arguments"] for call in found.model_dump()["choices"][0]["message"]["tool_calls"]
+    ] == [
+        "a",
+        "a lie",
+    ]
+    verdicts = found.sae_monitor["verdicts"]
+    assert [v.get("text") for v in verdicts] == [None, "tool_calls[0]", "tool_calls[1]"]
+    assert [v["coverage"]["tokens_scored"] for v in verdicts] == [3, 4, 5]
+    assert [v["action"] for v in verdicts] == ["allow", "allow", "suppress"]
+    assert found.sae_monitor["action"] == "suppress"
+
+
+def test_a_call_that_a_policy_blocks_leaves_what_was_said(guard, behind):
+    calls = [{"function": {"name": "f", "arguments": text}} for text in ("fine", "a bomb")]
+    behind.says("all of this", tool_calls=calls)
+    found = guard.chat("hello")
+    assert (found.choices[0].message.content, found.choices[0].finish_reason) == (
+        "all of this",
+        "content_filter",
+    )
+    assert found.choices[0].message.tool_calls is None
+    assert [v["action"] for v in found.sae_monitor["verdicts"]] == ["allow", "allow", "block"]
+    assert "bomb" not in found.model_dump_json(exclude={"sae_monitor"})
+
+
 def test_thoughts_that_a_policy_blocks_take_the_answer_with_them(guard, behind):
     behind.says("all fine", reasoning_content="a bomb then")
     found = guard.chat("hello")
