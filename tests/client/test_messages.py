@@ -83,6 +83,11 @@ def test_texts_of_a_piece():
         list(written(3))
 
 
+def test_a_server_may_call_its_fields_anything():
+    (found,) = written({"tool_calls": [{"index": 10**60, "function": {"x" * 80: "ls"}}]})
+    assert (found.text, len(found.part)) == ("ls", 64)
+
+
 def test_calls_of_tools_that_are_no_functions_are_read():
     custom = {"index": 0, "id": "x", "type": "custom", "custom": {"name": "shell", "input": "ls"}}
     delta = ChoiceDelta.construct(tool_calls=[custom])

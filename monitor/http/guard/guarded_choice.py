@@ -9,10 +9,11 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from monitor.guard.openai_texts import AnswerText, AnswerTexts
+from monitor.guard.settled_text import BrokenWords
 from monitor.http.guard.log_probabilities import HeldLogProbabilities
 from monitor.records import FinishReason
 from monitor.rpc.watches import AnswerWatch, WatchEnding
@@ -68,6 +69,7 @@ class GuardedText:
     at: float = 0.0
     """When that came."""
     ending: WatchEnding | None = None
+    words: BrokenWords = field(default_factory=BrokenWords)
 
     @property
     def watch(self) -> AnswerWatch:
@@ -79,8 +81,9 @@ class GuardedText:
         if self.place and found.place != self.place:
             # What is thought and what is said, a name and its arguments do not run into each other.
             self.watch.settle()
-            self.watch.write("\n")
+            self.watch.write("\n" + self.words.before(found.place, found.text))
         self.place, self.at = found.place, time.monotonic()
+        self.words.wrote(found.place, found.text)
         begin = self.watch.written
         self.watch.write(found.text)
         return WrittenText(found.place, begin, self.watch.written, found.text, self.watch)

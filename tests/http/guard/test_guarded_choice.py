@@ -53,6 +53,21 @@ def test_pieces_of_two_calls_in_turn_are_two_texts() -> None:
     asyncio.run(asyncio.wait_for(test(), 60))
 
 
+def test_a_word_that_goes_on_behind_thoughts_is_read_whole() -> None:
+    async def test() -> None:
+        async with parts() as found, session(found, "hello") as asked:
+            choice = await asked.choice(0)
+            written = await choice.write(
+                texts(("content", "go bo"), ("reasoning", "fine"), ("content", "mb"))
+            )
+            assert [(one.begin, one.end) for one in written] == [(0, 5), (6, 10), (13, 15)]
+            await asked.scored()
+            assert [one.allowed for one in written] == [5, 4, 0]
+            assert choice.blocked
+
+    asyncio.run(asyncio.wait_for(test(), 60))
+
+
 def test_the_first_text_is_read_by_the_watch_that_read_the_prompt() -> None:
     async def test() -> None:
         async with parts() as found, session(found, "hello") as asked:
