@@ -304,6 +304,22 @@ def test_headers_between_neighbours_stay_between_them(guard, behind):
     assert not {"x-hop", "keep-alive"} & set(found.headers)
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/models"])
+def test_a_trace_and_a_request_id_of_the_caller_go_upstream(guard, behind, path):
+    told = {
+        "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        "tracestate": "vendor=1",
+        "x-request-id": "of-the-caller",
+    }
+    behind.says("fine")
+    body = {"model": "up", "messages": [{"role": "user", "content": "hello"}]}
+    if path == "/v1/models":
+        httpx.get(f"{guard.addresses.http}{path}", headers=told, trust_env=False, timeout=DEADLINE)
+    else:
+        guard.post(path, body, headers=told)
+    assert told.items() <= behind.asked[-1].headers.items()
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
