@@ -94,6 +94,10 @@ def check(**flags: Any) -> None:
     door, offending, model, as_json = (
         flags.pop(name) for name in ("door", "offending", "upstream_model", "as_json")
     )
+    if door and flags.get("upstream") is not None:
+        raise ConfigurationError(
+            "--upstream: cannot stand beside --door, which asks a guard that has its own; give one of them"
+        )
     chosen = load_settings(flags)
     found = _asked(door, chosen.guard_mode, offending, model) if door else _tried(chosen, offending, model)
     passed = all(one.passed for one in found)

@@ -58,7 +58,7 @@ class ChatAnswer:
     text: str
     """What is said, as far as it may be shown."""
     parts: dict[str, str]
-    """Other texts by what they are, such as `reasoning_content` and `tool_calls`."""
+    """Other texts by what they are, such as `reasoning_content`, `tool_calls[0].name` and `tool_calls[0].arguments`."""
     ending: ChatEnding
 
 

@@ -18,6 +18,10 @@ _OF_CLIENT = ("extra_headers", "extra_query", "extra_body", "timeout")
 """What `create` of the `openai` client takes besides fields of the request."""
 
 
+_LONGEST_PART = 64
+"""Characters of a part's name; a server may call its fields anything."""
+
+
 def body(messages: Sequence[Message], request: Mapping[str, Any]) -> dict[str, Any]:
     """The request that the `openai` client makes of what its `create` is given."""
     fields = {name: value for name, value in request.items() if name not in _OF_CLIENT}
@@ -38,7 +42,7 @@ def written(delta: Any) -> Iterator[TextPiece]:
     if found.unread:
         yield TextPiece("", unread=found.unread)
     for one in found.texts:
-        yield TextPiece(one.text, "" if one.place == "content" else one.place)
+        yield TextPiece(one.text, "" if one.place == "content" else one.place[:_LONGEST_PART])
 
 
 def as_mapping(found: Any) -> Mapping[str, Any]:

@@ -77,6 +77,8 @@ class AnswerText:
     place: str
     """`content` for what is said, another word for what is thought, called or refused."""
     text: str
+    call: str = ""
+    """Of a call of a tool: which one it is, such as `tool_calls[0]`. Each is a text of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +177,7 @@ def _said(message: Mapping[str, Any]) -> AnswerTexts:
                 [AnswerText("audio", whole_characters(transcript))] if isinstance(transcript, str) else []
             )
         elif name in ("tool_calls", "function_call"):
-            texts += [AnswerText(name, text) for text in _calls(value)]
+            texts += _calls(name, value)
         elif isinstance(value, str):
             texts.append(AnswerText(name, whole_characters(value)))
         elif text := _described(value):
@@ -189,20 +191,23 @@ def _reading_order(name: str) -> int:
     return order.index(name) if name in order else len(order)
 
 
-def _calls(value: Any) -> Iterator[str]:
-    """Names and arguments of calls of tools, which come in pieces."""
-    for call in value if isinstance(value, list) else [value]:
+def _calls(name: str, value: Any) -> Iterator[AnswerText]:
+    """Names and arguments of calls of tools, which come in pieces. Calls are told apart as client libraries do it."""
+    for place, call in enumerate(value) if isinstance(value, list) else [(None, value)]:
         if not isinstance(call, Mapping):
-            yield _described(call)
+            yield AnswerText(name, _described(call))
             continue
+        given = call.get("index")
+        number = given if isinstance(given, int) and not isinstance(given, bool) else place
+        which = name if number is None else f"{name}[{number}]"
         kinds = [call[kind] for kind in ("function", "custom") if kind in call]
         for called in kinds or [call]:
             # Its name comes first, wherever a client library puts it.
-            for name in (
+            for field in (
                 sorted(called, key=lambda field: field != "name") if isinstance(called, Mapping) else ()
             ):
-                if name not in _PLAIN_OF_MESSAGE and called[name]:
-                    yield _described(called[name])
+                if field not in _PLAIN_OF_MESSAGE and called[field]:
+                    yield AnswerText(f"{which}.{field}", _described(called[field]), which)
 
 
 def _message(message: Any) -> tuple[str, str, int]:

@@ -88,6 +88,25 @@ class SettledText:
         return Settled(tuple(ids), tuple(ends), self._settled)
 
 
+class BrokenWords:
+    """The words in which the parts of an answer broke off, for where a part goes on behind pieces of others.
+
+    Somebody who joins its pieces reads the whole word, and so must the model.
+    """
+
+    def __init__(self) -> None:
+        self._words: dict[str, str] = {}
+
+    def before(self, part: str, piece: str) -> str:
+        """What of a part is to be read once more before its next piece; empty where that begins with a new word."""
+        return "" if piece[:1].isspace() else self._words.get(part, "")
+
+    def wrote(self, part: str, piece: str) -> None:
+        """A piece of a part has come."""
+        words = (self._words.get(part, "") + piece)[-_LONGEST:].split()
+        self._words[part] = words[-1] if words and not piece[-1:].isspace() else ""
+
+
 def _between_words(text: str) -> int:
     """Where the last word begins, with the one space before it; 0 where there is no such place.
 

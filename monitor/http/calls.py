@@ -30,7 +30,7 @@ from monitor.telemetry.tracing.context import Tracing
 
 T = TypeVar("T")
 Headers = Mapping[str, str]
-ErrorBody = Callable[[ErrorAnswer], Mapping[str, Any]]
+Wording = Callable[[ErrorAnswer], ErrorAnswer]
 """How a contract words an error."""
 
 PEER = "monitor.peer"
@@ -162,13 +162,14 @@ class Exchange:
         """End a stream that came to its end."""
         await self._send(_piece(b"data: [DONE]\n\n", more=False))
 
-    async def failed(self, error: BaseException, worded: ErrorBody) -> None:
+    async def failed(self, error: BaseException, worded: Wording) -> None:
         """Tell the caller of an error: by its status, or where that has been sent, as the stream's last event."""
         found = answer(error, self.request_id)
         if self.passed_on:
             return  # without its end, so that the connection is closed
         if not self.begun:
-            await self.json(worded(found), found.headers, found.status)
+            said = worded(found)
+            await self.json(said.body, said.headers, said.status)
             return
         await self._send(_piece(b"data: " + dumps(found.body) + b"\n\n", more=False))
 
@@ -195,8 +196,8 @@ def _piece(body: bytes, *, more: bool) -> Message:
 Method = Callable[[Exchange], Awaitable[None]]
 
 
-def _openai(found: ErrorAnswer) -> Mapping[str, Any]:
-    return found.body
+def _openai(found: ErrorAnswer) -> ErrorAnswer:
+    return found
 
 
 class HttpCalls:
@@ -208,10 +209,10 @@ class HttpCalls:
         self._checks, self._metrics, self._limits, self._traces = checks, metrics, limits, traces
         self._most_bytes = most_bytes
 
-    def endpoint(self, name: str, method: Method, worded: ErrorBody = _openai) -> HttpMethod:
+    def endpoint(self, name: str, method: Method, worded: Wording = _openai) -> HttpMethod:
         """The ASGI application of a method, which is known by `name` to roles, metrics and decision log.
 
-        `worded` makes the bodies of its errors, by default those of the OpenAI API.
+        `worded` makes its errors, by default those of the OpenAI API.
         """
         return HttpMethod(self, name, method, worded)
 
@@ -285,7 +286,7 @@ class HttpMethod:
     calls: HttpCalls
     name: str
     method: Method
-    worded: ErrorBody
+    worded: Wording
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""

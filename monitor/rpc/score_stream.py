@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from monitor.errors import BadRequest, TooLong, Violation
+from monitor.guard.settled_text import BrokenWords
 from monitor.records import FinishReason, Phase
 from monitor.rpc.access.call_interceptor import Context, current_call
 from monitor.rpc.watches import AnswerWatch, WatchEnding, Watches
@@ -200,9 +201,10 @@ class _AnswerStream:
         self._request_id = current_call().request_id
         self._part: str | None = None
         self._breaks: list[int] = []
-        """Places in the watch's text of line breaks between parts, which are no text of the caller's."""
+        """Places in the watch's text of what stands between parts, which is no text of the caller's."""
         self._broken: list[int] = []
         """The same places in the caller's text."""
+        self._words = BrokenWords()
         self._pending: list[str] = []
         """Text that came and may not be shown yet."""
         self._shown = _Shown()
@@ -273,12 +275,19 @@ class _AnswerStream:
     def _write(self, part: str, text: str) -> None:
         if self._part is not None and part != self._part:
             self._watch.settle()
-            self._broken.append(self._watch.written - len(self._breaks))
-            self._breaks.append(self._watch.written)
-            self._watch.write("\n")
+            self._between("\n" + self._words.before(part, text))
         self._part = part
+        self._words.wrote(part, text)
         self._watch.write(text)
         self._pending.append(text)
+
+    def _between(self, text: str) -> None:
+        """Write what is no text of the caller's."""
+        for _ in text:
+            self._broken.append(self._watch.written - len(self._breaks))
+        begin = self._watch.written
+        self._breaks += range(begin, begin + len(text))
+        self._watch.write(text)
 
     def _charge(self) -> None:
         """Charge tokens beyond those that the caller announced."""

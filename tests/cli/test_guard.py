@@ -58,6 +58,14 @@ def test_a_door_must_be_a_url(run):
     assert "http://127.0.0.1:8080" in found.stderr
 
 
+def test_a_door_has_an_upstream_server_already(run, monkeypatch):
+    found = run("guard", "check", "--door", "http://127.0.0.1:1", "--upstream", "http://127.0.0.1:8000")
+    assert found.exit_code == 2
+    assert "give one of them" in found.stderr
+    monkeypatch.setenv("SAE_MONITOR_UPSTREAM", "http://127.0.0.1:8000")  # of the guard that runs, perhaps
+    assert run("guard", "check", "--door", "http://127.0.0.1:1").exit_code == 1
+
+
 @pytest.mark.slow
 def test_it_stands_in_front_of_a_server(pair):
     command = [sys.executable, "-m", "monitor", "guard", *FREE, "--log-format", "json", *pair.flags]

@@ -1,6 +1,8 @@
 """Chats through a server of the OpenAI API, monitored by another one."""
 
 import asyncio
+import re
+from pathlib import Path
 
 import openai
 import pytest
@@ -77,7 +79,8 @@ def test_thoughts_and_calls_are_scored_as_parts_of_their_own(chat, behind):
 
     behind.script = script
     found = chat.create(ASKED, model="up")
-    assert (found.text, found.parts) == ("say", {"reasoning_content": "think", "tool_calls": "f{}"})
+    called = {"tool_calls[0].name": "f", "tool_calls[0].arguments": "{}"}
+    assert (found.text, found.parts) == ("say", {"reasoning_content": "think"} | called)
 
 
 def test_a_server_that_breaks_is_an_error_behind_what_may_be_shown(chat, behind):
@@ -153,3 +156,15 @@ def test_the_same_for_asyncio(served, behind):
             assert (found.text, found.ending.finish_reason) == ("", "content_filter")
 
     asyncio.run(asyncio.wait_for(test(), 60))
+
+
+@pytest.mark.parametrize(("said", "shown"), [("one two three", "one two three"), ("one bomb more", "one")])
+def test_the_program_in_the_deployment_guide_runs(served, behind, capsys, said, shown):
+    text = (Path(__file__).parents[2] / "deploy" / "README.md").read_text("utf-8")
+    (code,) = re.findall(r"^```python\n(from openai.*?)^```", text, re.M | re.S)
+    code = code.replace("127.0.0.1:50051", served.addresses.grpc).replace("http://127.0.0.1:8000", behind.url)
+    behind.streams([said[:5], said[5:]])
+    exec(compile(code, "deploy/README.md", "exec"), {})
+    answer, ending = capsys.readouterr().out.splitlines()[:2]
+    assert answer.rstrip() == shown
+    assert ending == ("stop False" if shown == said else "content_filter True")

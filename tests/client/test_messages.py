@@ -73,14 +73,19 @@ def test_texts_of_a_piece():
         TextPiece("", unread=1),
         TextPiece("so", "reasoning"),
         TextPiece("hi"),
-        TextPiece("f", "tool_calls"),
-        TextPiece("{", "tool_calls"),
+        TextPiece("f", "tool_calls[0].name"),
+        TextPiece("{", "tool_calls[0].arguments"),
         TextPiece("loud", "audio"),
     ]
     assert list(written({"role": "assistant", "content": ""})) == []
     assert list(written(None)) == []
     with pytest.raises(TypeError):
         list(written(3))
+
+
+def test_a_server_may_call_its_fields_anything():
+    (found,) = written({"tool_calls": [{"index": 10**60, "function": {"x" * 80: "ls"}}]})
+    assert (found.text, len(found.part)) == ("ls", 64)
 
 
 def test_calls_of_tools_that_are_no_functions_are_read():

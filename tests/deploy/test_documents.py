@@ -1,11 +1,14 @@
 """What the deployment documents tell people to type and to set exists."""
 
 import re
+import shlex
 import subprocess
 
 import pytest
 from ruamel.yaml import YAML
+from typer.main import get_command
 
+from monitor.cli.app import app
 from monitor.errors import EngineDied
 from monitor.settings import Settings
 from monitor.telemetry.metrics.decisions import DROPS, ERRORS
@@ -26,6 +29,32 @@ def test_commands_exist(path):
     for first, second in named:
         wanted = (first, second) if first in groups and second else (first,)
         assert wanted in known, wanted
+
+
+def typed():
+    """The commands of this project that stand in blocks of the documents, each as it is typed."""
+    for path in DOCUMENTS:
+        for block in re.findall(r"^```console\n(.*?)^```", path.read_text(), re.M | re.S):
+            for line in block.replace("\\\n", " ").splitlines():
+                if found := re.match(r"sae-monitor ([^#|]*)", line):
+                    yield found[1].strip()
+
+
+def test_there_are_commands_in_blocks():
+    assert len(set(typed())) > 10
+
+
+@pytest.mark.parametrize("command", sorted(set(typed())))
+def test_commands_are_taken_with_their_flags(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("policies", "other-policies", "path/to/policies", "path/to/dictionary"):
+        (tmp_path / name).mkdir(parents=True)
+    group, words = get_command(app), shlex.split(command)
+    while hasattr(group, "commands") and words and words[0] in group.commands:
+        name, *words = words
+        group = group.commands[name]
+        group = group.load() if hasattr(group, "load") else group
+    group.make_context(command, words)
 
 
 def test_files_exist():

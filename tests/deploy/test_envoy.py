@@ -265,9 +265,8 @@ def test_calls_are_counted_and_logged_as_those_of_every_door(served):
     served.behind.says("fine")
     before = served.guard.metric("requests_total", method="EnvoyChatCompletions", code="OK")
     served.chat()
-    wait_for(
-        lambda: served.guard.metric("requests_total", method="EnvoyChatCompletions", code="OK") == before + 1
-    )
+    # Calls of earlier tests may be counted only now.
+    wait_for(lambda: served.guard.metric("requests_total", method="EnvoyChatCompletions", code="OK") > before)
 
 
 @pytest.mark.parametrize("closed", [True, False])

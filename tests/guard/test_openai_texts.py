@@ -147,8 +147,8 @@ def test_texts_of_an_answer_in_the_order_in_which_they_came_to_be():
     assert [(t.place, t.text) for t in found.texts] == [
         ("reasoning", "thought"),
         ("content", "said"),
-        ("tool_calls", "f"),
-        ("tool_calls", "{}"),
+        ("tool_calls[0].name", "f"),
+        ("tool_calls[0].arguments", "{}"),
     ]
     assert found.unread == 0
 
@@ -165,3 +165,45 @@ def test_pieces_of_an_answer():
     custom = {"index": 0, "type": "custom", "custom": {"name": "n", "input": "i"}}
     assert "n" in "".join(t.text for t in answer({"delta": {"tool_calls": [custom]}}).texts)
     assert [t.text for t in answer({"delta": {"function_call": {"name": "g"}}}).texts] == ["g"]
+
+
+def called(calls, kind="delta"):
+    return [(t.call, t.place, t.text) for t in answer({kind: {"tool_calls": calls}}).texts]
+
+
+def test_calls_of_an_answer_are_told_apart_by_their_place():
+    calls = [
+        {"id": "1", "type": "function", "function": {"arguments": "{}", "name": "f"}},
+        {"id": "2", "type": "custom", "custom": {"name": "g", "input": "i"}},
+        "what is no call",
+    ]
+    assert called(calls, "message") == [
+        ("tool_calls[0]", "tool_calls[0].name", "f"),
+        ("tool_calls[0]", "tool_calls[0].arguments", "{}"),
+        ("tool_calls[1]", "tool_calls[1].name", "g"),
+        ("tool_calls[1]", "tool_calls[1].input", "i"),
+        ("", "tool_calls", "what is no call"),
+    ]
+
+
+def test_pieces_of_calls_are_told_apart_by_their_index():
+    pieces = [
+        {"index": index, "function": {"arguments": text}} for index, text in ((3, "a"), (0, "b"), (3, "c"))
+    ]
+    assert [(which, text) for which, _, text in called(pieces)] == [
+        ("tool_calls[3]", "a"),
+        ("tool_calls[0]", "b"),
+        ("tool_calls[3]", "c"),
+    ]
+
+
+@pytest.mark.parametrize("index", [None, True, "2", 1.5, [1]])
+def test_a_piece_of_a_call_without_a_number_is_told_by_its_place(index):
+    assert called([{"index": index, "function": {"arguments": "a"}}]) == [
+        ("tool_calls[0]", "tool_calls[0].arguments", "a")
+    ]
+
+
+def test_the_one_call_of_older_answers_is_a_text_of_its_own():
+    (found,) = answer({"message": {"function_call": {"arguments": "{}"}}}).texts
+    assert (found.call, found.place, found.text) == ("function_call", "function_call.arguments", "{}")

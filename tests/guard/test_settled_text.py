@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monitor.errors import InputError
-from monitor.guard.settled_text import SettledText, whole_characters
+from monitor.guard.settled_text import BrokenWords, SettledText, whole_characters
 from monitor.model.load.tokenizer import TextTokenizer
 from tests.model import tokenizers
 from tests.model.tiny import tokenizer as byte_tokenizer
@@ -109,3 +109,24 @@ def test_the_first_part_is_told_from_those_behind_it() -> None:
 def test_half_characters_keep_their_place() -> None:
     assert whole_characters("a\ud83db") == "a\ufffdb"
     assert whole_characters("aéb") == "aéb"
+
+
+@pytest.mark.parametrize(
+    ("pieces", "following", "again"),
+    [
+        (["go bo"], "mb", "bo"),
+        (["go bo", "mb"], "er", "bomb"),
+        (["b", "o"], "mb", "bo"),
+        (["go bo"], " mb", ""),
+        (["go "], "mb", ""),
+        (["bo", " "], "mb", ""),
+        ([], "mb", ""),
+        (["x" * 200], "y", "x" * 64),
+    ],
+)
+def test_a_word_that_goes_on_behind_others_is_read_once_more(pieces, following, again):
+    words = BrokenWords()
+    words.wrote("another", "bo")
+    for piece in pieces:
+        words.wrote("one", piece)
+    assert words.before("one", following) == again

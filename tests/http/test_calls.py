@@ -185,10 +185,10 @@ def test_an_error_is_the_status_or_the_last_event():
     whole, stream = Connection(), Connection()
 
     async def run():
-        await whole.exchange().failed(Overloaded("later", 1.0), lambda found: found.body)
+        await whole.exchange().failed(Overloaded("later", 1.0), lambda found: found)
         exchange = stream.exchange()
         await exchange.event({"a": 1})
-        await exchange.failed(Overloaded("later", 1.0), lambda found: found.body)
+        await exchange.failed(Overloaded("later", 1.0), lambda found: found)
 
     asyncio.run(run())
     assert whole.start[0] == 429

@@ -151,6 +151,20 @@ def test_parts_do_not_run_into_each_other_and_only_text_of_the_caller_counts(ser
         )
 
 
+def test_a_word_that_goes_on_behind_another_part_is_read_whole(served):
+    with pushing(served) as call:
+        call.begin().hear()
+        assert call.say("go bo", part="one", settle=True).shown().characters == 5
+        assert call.say("fine", part="two", settle=True).shown().characters == 9
+        assert (
+            call.say("at and", part="one", settle=True).shown().characters == 15
+        )  # bo, at: one word, a boat
+        assert call.say(" bo", part="two", settle=True).shown().characters == 18
+        assert call.say(" x", part="one", settle=True).shown().characters == 20
+        shown = call.say("mb", part="two", settle=True).shown()
+        assert (shown.characters, shown.blocked) == (20, True)
+
+
 @pytest.mark.parametrize(
     ("messages", "field"),
     [

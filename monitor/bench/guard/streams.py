@@ -76,14 +76,14 @@ def quantile(values: Sequence[float], share: float) -> float:
 
 
 def said(tokens: int) -> list[str]:
-    """The pieces of an answer of so many words."""
-    return [_WORDS[at % len(_WORDS)] + " " for at in range(tokens)]
+    """The pieces of an answer of so many words; each begins with its space, as the tokens of most models do."""
+    return [" " + _WORDS[at % len(_WORDS)] for at in range(tokens)]
 
 
 def numbered(pieces: Sequence[str]) -> Callable[[Any], Sequence[str]]:
     """The pieces of an answer, behind what was asked, so that no two streams are alike."""
     # LiteLLM asks for models as well, without messages.
-    return lambda asked: [f"{asked['messages'][-1]['content']} " if "messages" in asked else "", *pieces]
+    return lambda asked: [asked["messages"][-1]["content"] if "messages" in asked else "", *pieces]
 
 
 async def one_by_one(
@@ -140,7 +140,7 @@ async def _stream(
                 last, events, text = now, events + 1, text + piece
     said_of_it = content.get("sae_monitor", {})
     checked = not guarded or said_of_it.get("status") == "checked"
-    found.wrong += text != "".join([f"{asked} ", *pieces]) or not checked
+    found.wrong += text != "".join([asked, *pieces]) or not checked
 
 
 async def pushes(address: str, streams: int, pieces: Sequence[str], pause: float) -> Latencies:

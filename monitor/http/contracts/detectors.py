@@ -14,7 +14,15 @@ from starlette.routing import Route
 
 from monitor.errors import BadRequest, MonitoringFailed, NotFound, Violation
 from monitor.http.calls import Exchange, HttpCalls, ending_with
-from monitor.http.contracts.judgement import ContractJudge, Judged, conversation, enforced, unknown, whole
+from monitor.http.contracts.judgement import (
+    ContractJudge,
+    Judged,
+    conversation,
+    enforced,
+    unknown,
+    validation_status,
+    whole,
+)
 from monitor.http.errors import ErrorAnswer
 from monitor.http.openai.moderations import scaled
 from monitor.policy.policy import Policy
@@ -164,5 +172,6 @@ def _threshold(body: Mapping[str, Any]) -> float:
     return float(found)
 
 
-def _worded(error: ErrorAnswer) -> Mapping[str, Any]:
-    return {"code": error.status, "message": error.body["error"]["message"]}
+def _worded(error: ErrorAnswer) -> ErrorAnswer:
+    status = validation_status(error)
+    return error._replace(status=status, body={"code": status, "message": error.body["error"]["message"]})

@@ -15,6 +15,7 @@ from typing import Any
 
 from monitor.errors import BadRequest, MonitoringFailed, TooLong
 from monitor.http.calls import together
+from monitor.http.errors import ErrorAnswer
 from monitor.http.fields import encodable
 from monitor.records import Action, Mode, Phase, Status, Verdict
 from monitor.rpc.error_status import REFUSED_TEXT
@@ -168,6 +169,11 @@ def _text_of(call: Any) -> str:
 def whole(text: str) -> str:
     """A text without half characters, which no tokenizer takes."""
     return text if encodable(text) else text.encode("utf-8", "replace").decode()
+
+
+def validation_status(error: ErrorAnswer) -> int:
+    """Status of an error in contracts by which a wrong request is 422, and nothing is 400."""
+    return 422 if error.status == 400 else error.status
 
 
 def described(things: Any) -> list[str]:

@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from monitor.errors import BadRequest, Violation
 from monitor.http.calls import Exchange, HttpCalls, ending_with
-from monitor.http.contracts.judgement import ContractJudge, Judged, conversation, whole
+from monitor.http.contracts.judgement import ContractJudge, Judged, conversation, validation_status, whole
 from monitor.http.errors import ErrorAnswer
 from monitor.rpc.wire.requests import Input
 
@@ -105,8 +105,9 @@ def _objects(body: Mapping[str, Any], name: str) -> Sequence[Mapping[str, Any]]:
     return found
 
 
-def _worded(error: ErrorAnswer) -> Mapping[str, Any]:
+def _worded(error: ErrorAnswer) -> ErrorAnswer:
     """Errors in the form of the contract's validation errors."""
     told = error.body["error"]
     place = str(told["param"] or "body").split(".")
-    return {"detail": [{"loc": place, "msg": told["message"], "type": told["code"]}]}
+    detail = [{"loc": place, "msg": told["message"], "type": told["code"]}]
+    return error._replace(status=validation_status(error), body={"detail": detail})

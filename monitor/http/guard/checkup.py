@@ -78,6 +78,11 @@ class DoorCheck:
             detail, passed = question(), True
         except Refused as error:
             detail, passed = str(error), False
+        except (httpx2.ConnectError, httpx2.ConnectTimeout):
+            detail, passed = (
+                f"nobody answers at {self.url}; start it, or give the URL at which it listens",
+                False,
+            )
         except (httpx2.HTTPError, httpx2.InvalidURL, *_UNLIKELY) as error:
             detail, passed = f"no answer that can be read ({type(error).__name__})", False
         self.found.append(Finding(name, passed, detail, round(time.monotonic() - begun, 3)))

@@ -14,7 +14,8 @@ from monitor.guard import openai_texts
 from monitor.guard.event_stream import DONE, Event, EventReader, EventTooLong
 from monitor.http.calls import Exchange
 from monitor.http.errors import UpstreamError
-from monitor.http.guard.session import UPSTREAM_EXTENSION, GuardedChoice, GuardSession, WrittenText
+from monitor.http.guard.guarded_choice import GuardedChoice, WrittenText
+from monitor.http.guard.session import UPSTREAM_EXTENSION, GuardSession
 from monitor.http.guard.upstream import MOST_BYTES, UpstreamAnswer, broken
 from monitor.http.openai import verdicts
 from monitor.http.openai.requests import EXTENSION
@@ -100,7 +101,7 @@ class GuardedStream:
         """Take the events that a chunk completes; without one, take what waits for whole words."""
         if chunk is None:
             for choice in self._session.choices.values():
-                choice.watch.settle()
+                choice.settle()
             return
         try:
             events = reader.feed(chunk)
@@ -108,6 +109,8 @@ class GuardedStream:
             raise _unreadable() from None
         for event in events:
             await self._take(event)
+        for choice in self._session.choices.values():
+            choice.settle_left(self._mode.settle_seconds)
 
     async def _in_time(self, pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes | None, None]:
         """Chunks as they come; None where none came for a while and a word waits for its end."""
@@ -115,7 +118,7 @@ class GuardedStream:
         try:
             while True:
                 coming = coming or asyncio.ensure_future(anext(pieces))
-                waits = any(choice.watch.unsettled for choice in self._session.choices.values())
+                waits = any(choice.unsettled for choice in self._session.choices.values())
                 await asyncio.wait([coming], timeout=self._mode.settle_seconds if waits else None)
                 if not coming.done():
                     yield None
@@ -158,7 +161,7 @@ class GuardedStream:
             await self._write(held, choice)
         if (beside := openai_texts.beside(content)).texts:
             number = next(iter(held.parts), min(self._session.choices))
-            held.parts.setdefault(number, []).extend(self._session.choices[number].write(beside))
+            held.parts.setdefault(number, []).extend(await self._session.choices[number].write(beside))
         self._events.append(held)
 
     async def _write(self, held: _HeldEvent, choice: dict[str, Any]) -> None:
@@ -166,14 +169,14 @@ class GuardedStream:
         if not 0 <= number < self._session.count:
             raise _unreadable()
         mine = await self._session.choice(number)
-        written = mine.write(openai_texts.answer(choice))
+        written = await mine.write(openai_texts.answer(choice))
         held.parts.setdefault(number, []).extend(written)
         if "logprobs" in choice:
             text, ends = "".join(part.text for part in written), choice.get("finish_reason") is not None
             choice["logprobs"] = mine.log_probabilities.take(choice["logprobs"], text, ends=ends)
         if choice.get("finish_reason") is not None:
             mine.finish = str(choice["finish_reason"])
-            mine.watch.settle()
+            mine.settle()
 
     async def _check(self) -> None:
         """Wait until what the mode wants to be scored by now was scored."""
@@ -183,7 +186,7 @@ class GuardedStream:
     def _is_due(self, choice: GuardedChoice) -> bool:
         if choice.finish is not None or self._mode.name == "hold":
             return True
-        return self._mode.name == "sample" and choice.watch.tokens - choice.checked >= self._mode.tokens
+        return self._mode.name == "sample" and choice.tokens - choice.checked >= self._mode.tokens
 
     async def _release(self) -> None:
         """Send what may leave, in order, and end what a rule blocks."""
@@ -192,7 +195,7 @@ class GuardedStream:
             if self._cut(held):
                 await self._send(held)
         for index, choice in self._session.choices.items():
-            if choice.watch.blocked and not choice.closed:
+            if choice.blocked and not choice.closed:
                 choice.closed = True
                 watched = await choice.conclude()
                 await self._send(self._closing(index, watched.refusal))
@@ -201,26 +204,24 @@ class GuardedStream:
         """True where all of its texts were scored, or nobody waits for that."""
         if self._mode.name != "hold":
             return True
-        watches = ((self._session.choices[index].watch, parts) for index, parts in held.parts.items())
-        return all(not parts or watch.blocked or watch.allowed >= parts[-1].end for watch, parts in watches)
+        return all(
+            self._session.choices[index].blocked or all(part.may_leave for part in parts)
+            for index, parts in held.parts.items()
+        )
 
     def _cut(self, held: _HeldEvent) -> bool:
         """Take out of an event what may not leave; False where nothing is left of it."""
         if held.content is None:
             return True
-        limits = {
-            index: watch.allowed
-            for index in held.parts
-            if (watch := self._session.choices[index].watch).blocked
-        }
-        if limits:
+        blocked = [index for index in held.parts if self._session.choices[index].blocked]
+        if blocked:
             held.content = openai_texts.without_beside(held.content)
         choices = held.content.get("choices") or []
         kept = [found for choice in choices if (found := self._allowed_of(choice, held)) is not None]
         if choices:
             held.content["choices"] = kept
-        for index, limit in limits.items():
-            held.parts[index] = [part for part in held.parts[index] if part.end <= limit]
+        for index in blocked:
+            held.parts[index] = [part for part in held.parts[index] if part.may_leave]
         return bool(kept) or not choices
 
     def _allowed_of(self, choice: dict[str, Any], held: _HeldEvent) -> dict[str, Any] | None:
@@ -229,16 +230,15 @@ class GuardedStream:
         mine = self._session.choices[index]
         if mine.closed:
             return None
-        if not mine.watch.blocked:
+        if not mine.blocked:
             return choice
-        parts, limit = held.parts.get(index, []), mine.watch.allowed
-        cut = next((part for part in parts if part.end > limit), None)
+        parts = held.parts.get(index, [])
         kept = dict(choice) | {"finish_reason": None}
         if choice.get("finish_reason") is not None:
             kept["logprobs"] = None  # those that were left, perhaps of text that does not leave
-        if cut is not None:
+        if not all(part.may_leave for part in parts):
             said = [part for part in parts if part.place == "content"]
-            kept = _shortened(choice, max(0, limit - cut.begin) if said == [cut] else 0)
+            kept = _shortened(choice, said[0].allowed if len(said) == 1 else 0)
         return kept if _says_something(kept) else None
 
     def _closing(self, index: int, refusal: str) -> _HeldEvent:
@@ -251,8 +251,8 @@ class GuardedStream:
 
     async def _send(self, held: _HeldEvent) -> None:
         """Send an event, but keep back one that may be the last."""
-        for index, parts in held.parts.items():
-            self._account(self._session.choices[index], parts)
+        for parts in held.parts.values():
+            _account(parts)
         self._tell_news(held)
         if held.content is None:
             await self._exchange.raw_event(b":\n\n")
@@ -263,23 +263,17 @@ class GuardedStream:
         if self._last is None:
             await self._emit(held)
 
-    def _account(self, choice: GuardedChoice, parts: Sequence[WrittenText]) -> None:
-        """Note what leaves, and what of it was not scored yet."""
-        watch = choice.watch
-        for part in parts:
-            watch.left_unread += max(0, part.end - max(part.begin, watch.scored))
-            watch.released(part.end, part.text)
-
     def _tell_news(self, held: _HeldEvent) -> None:
         """Detections of its choices, where they happened since the last event."""
         found = [
-            detection
+            detection | ({"text": text.name} if text.name else {})
             for index in held.parts
-            if (mine := self._session.choices[index]).watched is None
-            for detection in mine.watch.news()
+            if not (mine := self._session.choices[index]).concluded
+            for text in mine.texts
+            for detection in verdicts.detections(text.watch.news())
         ]
         if found and held.content is not None:
-            held.content[EXTENSION] = {"detections": verdicts.detections(found)}
+            held.content[EXTENSION] = {"detections": found}
 
     async def _emit(self, held: _HeldEvent) -> None:
         # Written anew, never as it came: what leaves is what was read.
@@ -289,7 +283,7 @@ class GuardedStream:
         """Conclude all choices, and end the stream as it ended."""
         broken = gone is not None or self._failed
         for choice in self._session.choices.values():
-            if choice.watched is None:
+            if not choice.concluded:
                 await choice.conclude(FinishReason.ERROR if broken and choice.finish is None else None)
         last, self._last = self._last, None
         if broken:
@@ -305,6 +299,14 @@ class GuardedStream:
         last.content[EXTENSION] = self._session.extension(self._exchange.request_id)
         await self._emit(last)
         await self._exchange.done()
+
+
+def _account(parts: Sequence[WrittenText]) -> None:
+    """Note what leaves, and what of it was not scored yet."""
+    for part in parts:
+        watch = part.watch
+        watch.left_unread += max(0, part.end - max(part.begin, watch.scored))
+        watch.released(part.end, part.text)
 
 
 def _unreadable() -> UpstreamError:

@@ -16,8 +16,9 @@ from monitor.guard.openai_texts import RequestText
 from monitor.http.calls import Exchange, HttpCalls, dumps, ending_with
 from monitor.http.errors import HttpError, UpstreamError
 from monitor.http.fields import Fields, parse
+from monitor.http.guard.guarded_choice import GuardedChoice, WrittenText
 from monitor.http.guard.guarded_stream import GuardedStream
-from monitor.http.guard.session import UPSTREAM_EXTENSION, GuardedChoice, GuardMode, GuardSession, WrittenText
+from monitor.http.guard.session import UPSTREAM_EXTENSION, GuardMode, GuardSession
 from monitor.http.guard.upstream import Header, UpstreamAnswer, unpacked
 from monitor.http.openai import verdicts
 from monitor.http.openai.answers import Answer, ChatShape, Choice, CompletionShape, fingerprint
@@ -213,9 +214,9 @@ class GuardProxy:
         content = await found.content()
         told = _object(content) or {}
         first = session.choices[min(session.choices)]
-        first.write(openai_texts.beside(told))
+        await first.write(openai_texts.beside(told))
         await session.scored()
-        if first.watch.blocked:
+        if first.blocked:
             content = dumps(openai_texts.without_beside(told))
         for choice in session.choices.values():
             await choice.conclude(FinishReason.ERROR)
@@ -246,14 +247,14 @@ class GuardProxy:
             places = list(range(len(given)))
         written = [await self._written(session, n, one) for n, one in zip(places, given, strict=True)]
         first = min(session.choices)
-        session.choices[first].write(openai_texts.beside(content))
+        await session.choices[first].write(openai_texts.beside(content))
         await session.scored()
         if session.blocked:
             content = openai_texts.without_beside(content)
         for (choice, parts), one in zip(written, given, strict=True):
             await _finished(choice, parts, one)
         for choice in session.choices.values():
-            if choice.watched is None:  # it was asked for and not given
+            if not choice.concluded:  # it was asked for and not given
                 await choice.conclude()
         content[EXTENSION] = session.extension(exchange.request_id)
         await self._send(exchange, found, dumps(content), verdicts.headers(session.verdicts()))
@@ -263,7 +264,7 @@ class GuardProxy:
     ) -> tuple[GuardedChoice, list[WrittenText]]:
         choice = await session.choice(place)
         choice.finish = str(given.get("finish_reason"))
-        return choice, choice.write(openai_texts.answer(given))
+        return choice, await choice.write(openai_texts.answer(given))
 
     async def _send(
         self, exchange: Exchange, found: UpstreamAnswer, content: bytes, ours: Mapping[str, str]
@@ -316,23 +317,28 @@ class GuardProxy:
 
 async def _finished(choice: GuardedChoice, parts: Sequence[WrittenText], given: Any) -> None:
     """Conclude a whole choice, and take out of it what may not leave."""
-    watch = choice.watch
-    if watch.blocked:
-        limit = watch.allowed
-        kept = [part for part in parts if part.end <= limit]
-        cut = next((part for part in parts if part.end > limit and part.place == "content"), None)
-        said = "".join(part.text for part in kept if part.place == "content")
-        if cut is not None:
-            said += cut.text[: max(0, limit - cut.begin)]
-        watch.released(limit, said)
-        watch.left_unread += max(0, limit - watch.scored)
+    if choice.blocked:
+        said = "".join(_allowed_of(parts))
+        for text in choice.texts:
+            if not text.name:  # of calls nothing leaves
+                text.watch.released(text.watch.allowed, said)
         watched = await choice.conclude(FinishReason.POLICY)
         _blocked(given, said, watched.refusal)
         return
     for part in parts:
-        watch.released(part.end, part.text)
-    watch.left_unread += max(0, watch.written - watch.scored)
+        part.watch.released(part.end, part.text)
+    for watch in choice.watches:
+        watch.left_unread += max(0, watch.written - watch.scored)
     await choice.conclude()
+
+
+def _allowed_of(parts: Sequence[WrittenText]) -> Iterator[str]:
+    """What is said, as far as it may leave."""
+    for part in parts:
+        if part.place == "content":
+            yield part.text[: part.allowed]
+            if not part.may_leave:
+                return
 
 
 def _blocked(given: dict[str, Any], said: str, refusal: str) -> None:

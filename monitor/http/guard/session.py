@@ -1,4 +1,4 @@
-"""One request through the guard: a watch for each of its answers, and what is said of them in the end."""
+"""One request through the guard: all of its answers, and what is said of them in the end."""
 
 from __future__ import annotations
 
@@ -6,20 +6,18 @@ import asyncio
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from monitor.guard.openai_texts import AnswerText, AnswerTexts
-from monitor.http.guard.log_probabilities import HeldLogProbabilities
+from monitor.http.guard.guarded_choice import GuardedChoice, GuardedText, OpenedWatch
 from monitor.http.openai import verdicts
-from monitor.records import FinishReason, Phase, Verdict
-from monitor.rpc.watches import AnswerWatch, WatchEnding, Watches
+from monitor.records import Phase, Verdict
+from monitor.rpc.watches import AnswerWatch, Watches
 from monitor.rpc.wire.requests import Input
 from monitor.telemetry.metrics.guard import WaitMetrics, WaitResult
 
 UPSTREAM_EXTENSION = "sae_monitor_upstream"
 """What our own extension is renamed to where the upstream server sends one: it is not the guard's word."""
-_REASONS = {"length": FinishReason.LENGTH, "content_filter": FinishReason.POLICY}
-"""Reasons for which upstream servers end a choice; all others are an end of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,55 +32,6 @@ class GuardMode:
     """Longest time that text waits to be scored."""
     settle_seconds: float
     """Time for which the end of a stream is held back because a word may go on."""
-
-
-@dataclass(frozen=True, slots=True)
-class WrittenText:
-    """Where a text of an answer stands among all that was written to its watch."""
-
-    place: str
-    begin: int
-    end: int
-    text: str
-
-
-class GuardedChoice:
-    """An answer that the upstream server writes, and its watch."""
-
-    def __init__(self, watch: AnswerWatch, stack: AsyncExitStack) -> None:
-        self.watch, self._stack = watch, stack
-        self.finish: str | None = None
-        """Why the upstream server ended it; None while it goes on."""
-        self.checked = 0
-        """Tokens that were checked."""
-        self.closed = False
-        """True once nothing more of it may leave."""
-        self.watched: WatchEnding | None = None
-        self.log_probabilities = HeldLogProbabilities()
-        self._place = ""
-
-    def write(self, found: AnswerTexts) -> list[WrittenText]:
-        """Have texts read; where each stands."""
-        if found.unread:
-            self.watch.unreadable()
-        return [self._part(text) for text in found.texts]
-
-    def _part(self, text: AnswerText) -> WrittenText:
-        if self._place and text.place != self._place:
-            # What is thought, said and called are texts of their own.
-            self.watch.settle()
-            self.watch.write("\n")
-        self._place = text.place
-        begin = self.watch.written
-        self.watch.write(text.text)
-        return WrittenText(text.place, begin, self.watch.written, text.text)
-
-    async def conclude(self, reason: FinishReason | None = None) -> WatchEnding:
-        """Its verdict; its decision is in the log then. Raises MonitoringFailed where that is what a policy says."""
-        ended = reason or _REASONS.get(self.finish or "", FinishReason.STOP)
-        self.watched = self.watch.conclude(ended)
-        await self._stack.aclose()
-        return self.watched
 
 
 class GuardSession:
@@ -104,6 +53,8 @@ class GuardSession:
         self._waits, self._contract = waits, contract
         self._watches, self._prompts, self._each, self._expected = watches, prompts, per_prompt, expected
         self.choices: dict[int, GuardedChoice] = {}
+        self._opened = 0
+        """Watches so far."""
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> GuardSession:
@@ -115,26 +66,37 @@ class GuardSession:
 
     async def begin(self) -> None:
         """Have all prompts read."""
-        opened = [await self._open(number * self._each) for number in range(len(self._prompts))]
+        opened = [await self._choose(number * self._each) for number in range(len(self._prompts))]
         await self._read(opened)
 
     async def choice(self, index: int) -> GuardedChoice:
         """A choice, whose prompt was read. One that nobody asked for answers the last prompt."""
         if index not in self.choices:
-            await self._read([await self._open(index)])
+            await self._read([await self._choose(index)])
         return self.choices[index]
 
-    async def _open(self, index: int) -> AnswerWatch:
+    async def _choose(self, index: int) -> AnswerWatch:
+        """Begin a choice, whose prompt was not read."""
+        opened = await self._open(index, self._expected)
+        self.choices[index] = GuardedChoice(opened, partial(self._further, index))
+        return opened.watch
+
+    async def _further(self, index: int, count: int) -> list[OpenedWatch]:
+        """Further watches for a choice, whose prompt was read."""
+        # The answer's tokens were charged with its first watch.
+        opened = [await self._open(index, 0) for _ in range(count)]
+        await self._read([one.watch for one in opened])
+        return opened
+
+    async def _open(self, index: int, expected: int) -> OpenedWatch:
         prompt = self._prompts[min(max(index, 0) // self._each, len(self._prompts) - 1)]
         stack = await self._stack.enter_async_context(AsyncExitStack())
         watch = await stack.enter_async_context(
-            self._watches.open(
-                prompt, seconds=self.mode.read_seconds, expected=self._expected, number=len(self.choices)
-            )
+            self._watches.open(prompt, seconds=self.mode.read_seconds, expected=expected, number=self._opened)
         )
+        self._opened += 1
         watch.mode = self.mode.name
-        self.choices[index] = GuardedChoice(watch, stack)
-        return watch
+        return OpenedWatch(watch, stack)
 
     async def _read(self, watches: Sequence[AnswerWatch]) -> None:
         """Have the prompts of these read."""
@@ -144,16 +106,16 @@ class GuardSession:
     async def scored(self) -> None:
         """Take all that came of the answers for whole, and wait until it was scored."""
         for choice in self.choices.values():
-            choice.watch.settle()
+            choice.settle()
         await self.caught_up(list(self.choices.values()))
 
     async def caught_up(self, choices: Sequence[GuardedChoice]) -> None:
         """Wait until all was read of these that can be read."""
-        watches = [choice.watch for choice in choices]
+        watches = [watch for choice in choices if not choice.closed for watch in choice.watches]
         with self._waiting(Phase.RESPONSE, watches):
             await _together([watch.caught_up() for watch in watches])
         for choice in choices:
-            choice.checked = choice.watch.tokens
+            choice.checked = choice.tokens
 
     def _waiting(self, phase: Phase, watches: Sequence[AnswerWatch]) -> AbstractContextManager[None]:
         """Measure the time of the block, in which text of these watches waits for its score."""
@@ -167,21 +129,35 @@ class GuardSession:
     @property
     def blocked(self) -> bool:
         """True where a prompt must not go on."""
-        return any(choice.watch.blocked for choice in self.choices.values())
+        return any(choice.blocked for choice in self.choices.values())
 
     def verdicts(self) -> list[Verdict]:
-        """Those of the choices that were concluded, in order."""
-        found = (self.choices[index].watched for index in sorted(self.choices))
-        return [watched.verdict for watched in found if watched is not None]
+        """Those of the choices that were concluded, in order, and then those of their further texts."""
+        return [verdict for _, _, verdict in self._concluded()]
 
     def extension(self, request_id: str) -> Mapping[str, Any]:
         """The extension object of the answer, which says how it was held."""
         first = next(iter(self.choices.values())).watch
         said = verdicts.extension(request_id, self.verdicts(), first.now.digests)
-        unread = sum(choice.watch.left_unread for choice in self.choices.values())
+        for content, (index, text, _) in zip(said["verdicts"], self._concluded(), strict=True):
+            if text is not self.choices[index].texts[0]:
+                content["choice"] = index
+            if text.name:
+                content["text"] = text.name
+        unread = sum(watch.left_unread for choice in self.choices.values() for watch in choice.watches)
         self._waits.left_unread(self._contract, self.mode.name, unread)
         mode = {"mode": self.mode.name, "released_unread": unread}
         return said | ({"sample_tokens": self.mode.tokens} if self.mode.name == "sample" else {}) | mode
+
+    def _concluded(self) -> list[tuple[int, GuardedText, Verdict]]:
+        """Texts with their verdicts and the places of their choices: the first of each choice, then the others."""
+        every = [
+            (number, index, text)
+            for index in sorted(self.choices)
+            for number, text in enumerate(self.choices[index].texts)
+        ]
+        ordered = sorted(every, key=lambda found: found[0] > 0)
+        return [(index, text, text.ending.verdict) for _, index, text in ordered if text.ending is not None]
 
 
 async def _together(waits: Sequence[Coroutine[Any, Any, None]]) -> None:

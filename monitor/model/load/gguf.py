@@ -15,7 +15,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,6 +112,7 @@ def unpacked(file: GgufFile, dtype: torch.dtype, cache: Path | None = None) -> P
 
     wanted = (cache or cache_folder()) / "gguf"
     if (wanted / name).is_dir():
+        _name_class(wanted / name)
         return wanted / name
     place = _writable(wanted)
     folder, part = place / name, place / f"{name}.part"
@@ -121,6 +122,33 @@ def unpacked(file: GgufFile, dtype: torch.dtype, cache: Path | None = None) -> P
             _unpack(file.path, dtype, part)
             part.rename(folder)
     return folder
+
+
+def _name_class(folder: Path) -> None:
+    """Have the configuration in an unpacked folder say which class it is of, where an earlier version left that out.
+
+    Only others ask that, such as `transformers serve`, so that a folder that cannot be written stays as it is.
+    """
+    path, draft = folder / "config.json", folder / f".config.{os.getpid()}.part"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict) or found.get("architectures"):
+            return
+        if (name := _class_name(str(found.get("model_type")))) is None:
+            return
+        draft.write_text(json.dumps(found | {"architectures": [name]}, indent=2) + "\n", encoding="utf-8")
+        os.replace(draft, path)
+    except (OSError, ValueError) as error:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+        _log.debug("an unpacked GGUF file stays without its class", folder=folder.name, error=str(error))
+
+
+def _class_name(model_type: str) -> str | None:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    name = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(model_type)
+    return name if isinstance(name, str) else None
 
 
 def _version() -> str:

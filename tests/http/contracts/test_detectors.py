@@ -1,6 +1,9 @@
 """The detector API of the FMS guardrails orchestrator."""
 
 import pytest
+from jsonschema import ValidationError
+
+from tests.http.contracts.published import PublishedContract
 
 PATH = "/api/v1/text"
 HEADERS = {"detector-id": "sae-monitor"}
@@ -36,7 +39,7 @@ def test_an_unknown_detector_is_404_with_the_names_that_there_are(served):
 def test_the_threshold_leaves_out_weaker_detections(served):
     body = {"contents": ["a lie"], "detector_params": {"threshold": 0.999}}
     assert post(served, "contents", body).json() == [[]]
-    assert post(served, "contents", body | {"detector_params": {"threshold": 2}}).status_code == 400
+    assert post(served, "contents", body | {"detector_params": {"threshold": 2}}).status_code == 422
 
 
 def test_chat_reads_the_last_answer_as_what_a_model_said(served):
@@ -66,4 +69,23 @@ def test_wrong_bodies(served):
         ("chat", {}),
         ("generation", {"prompt": "x"}),
     ):
-        assert post(served, path, body).status_code == 400
+        assert post(served, path, body).status_code == 422
+
+
+def test_answers_are_those_of_the_published_contract(served):
+    contract = PublishedContract("openapi_detector_api.yaml")
+    talk = [{"role": "user", "content": "a lie"}, {"role": "assistant", "content": "a bomb"}]
+    asked = {
+        "contents": {"contents": ["tell a lie now", "fine"]},
+        "chat": {"messages": talk},
+        "generation": {"prompt": "x", "generated_text": "a bomb"},
+    }
+    for path, body in asked.items():
+        found = post(served, path, body)
+        assert found.status_code == 200
+        assert found.json()[0]
+        contract.check(found)
+        contract.check(post(served, path, {}))
+        contract.check(post(served, path, body, "nothing"))
+    with pytest.raises((ValidationError, KeyError)):
+        contract.check(served.post("/v1/moderations", {"input": "x"}))

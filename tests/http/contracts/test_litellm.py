@@ -1,6 +1,10 @@
 """LiteLLM's generic guardrail."""
 
+import re
+from pathlib import Path
+
 import pytest
+from ruamel.yaml import YAML
 
 from monitor.http.contracts.litellm import read
 from monitor.policy.policyset import PolicySet
@@ -10,6 +14,22 @@ from tests.http.conftest import serving
 from tests.rpc.fake import policies, policy
 
 PATH = "/beta/litellm_basic_guardrail_api"
+README = Path(__file__).parents[3] / "monitor" / "http" / "README.md"
+
+
+def documented() -> str:
+    """The part of LiteLLM's configuration that the README gives."""
+    (found,) = re.findall(r"^```yaml\n(# config.yaml.*?)^```", README.read_text("utf-8"), re.M | re.S)
+    return found
+
+
+def test_the_documented_configuration_checks_every_request_and_lets_nothing_through_unchecked():
+    (guardrail,) = YAML(typ="safe").load(documented())["guardrails"]
+    said = guardrail["litellm_params"]
+    assert said["default_on"] is True
+    assert (said["guardrail"], said["unreachable_fallback"]) == ("generic_guardrail_api", "fail_closed")
+    assert said["mode"] == ["pre_call", "post_call"]
+    assert f"--http-listen {said['api_base'].removeprefix('http://')}`" in README.read_text("utf-8")
 
 
 def body(*texts, **fields):

@@ -23,6 +23,7 @@ import pytest
 from monitor.policy.policyset import PolicySet
 from monitor.records import Action, Phase
 from tests.http.conftest import MODEL, serving
+from tests.http.contracts.test_litellm import documented
 from tests.rpc.fake import policies, policy
 from tests.waiting import wait_for
 
@@ -32,18 +33,10 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(LITELLM is None, reason="LiteLLM's proxy is not installed (see the top of this file)"),
 ]
-CONFIG = """
+MODELS = """
 model_list:
   - model_name: fake
     litellm_params: {{model: openai/{model}, api_base: "{upstream}/v1", api_key: none}}
-guardrails:
-  - guardrail_name: sae-monitor
-    litellm_params:
-      guardrail: generic_guardrail_api
-      mode: [pre_call, post_call]
-      api_base: "{guard}"
-      default_on: true
-      unreachable_fallback: fail_closed
 """
 
 
@@ -58,7 +51,8 @@ def proxy(folder: Path, upstream: str, guard: str) -> Iterator[openai.OpenAI]:
     """LiteLLM's proxy, and a client of it."""
     assert LITELLM is not None
     config, key, port = folder / "config.yaml", f"sk-{secrets.token_urlsafe(32)}", free_port()
-    config.write_text(CONFIG.format(model=MODEL, upstream=upstream, guard=guard))
+    guardrails = documented().replace("http://127.0.0.1:8090", guard)
+    config.write_text(MODELS.format(model=MODEL, upstream=upstream) + guardrails)
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment |= {"LITELLM_MASTER_KEY": key, "LITELLM_LOCAL_MODEL_COST_MAP": "True", "NO_PROXY": "*"}
     command = [LITELLM, "--config", str(config), "--host", "127.0.0.1", "--port", str(port)]

@@ -1,6 +1,10 @@
 """The guardrail webhook of agentgateway, kgateway and Gloo AI Gateway."""
 
+import pytest
+from jsonschema import ValidationError
+
 from tests.http.conftest import serving
+from tests.http.contracts.published import PublishedContract
 from tests.rpc.fake import policies
 
 
@@ -49,5 +53,24 @@ def test_wrong_bodies_have_the_errors_of_the_contract(served):
         ("/response", {"body": {"choices": [{}]}}),
     ):
         answer = served.post(path, wrong)
-        assert answer.status_code == 400
+        assert answer.status_code == 422
         assert set(answer.json()["detail"][0]) == {"loc", "msg", "type"}
+
+
+def test_answers_are_those_of_the_published_contract(served):
+    contract = PublishedContract("gloo-ai-gateway-guardrail-webhook-openapi.yaml")
+    kinds = [
+        ("/request", asked("one two"), "PassAction"),
+        ("/request", asked("a lie"), "PassAction"),
+        ("/request", asked("a bomb"), "RejectAction"),
+        ("/response", answered("one two"), "PassAction"),
+        ("/response", answered("one two", "a bomb"), "MaskAction"),
+    ]
+    for path, body, kind in kinds:
+        found = served.post(path, body)
+        assert found.status_code == 200
+        contract.check(found)
+        contract.check_part(kind, found.json()["action"])
+        contract.check(served.post(path, {}))
+    with pytest.raises((ValidationError, AssertionError)):
+        contract.check_part("MaskAction", {"reason": "no body"})

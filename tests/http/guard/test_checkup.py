@@ -69,7 +69,7 @@ def test_a_server_without_a_guard_fails_the_check(behind):
 def test_a_door_that_nobody_opens_is_told():
     found = DoorCheck("http://127.0.0.1:1").run()
     assert not any(one.passed for one in found)
-    assert "ConnectError" in found[0].detail
+    assert "nobody answers at http://127.0.0.1:1;" in found[0].detail
 
 
 def test_policies_that_see_nothing_and_streams_that_are_not_held_fail_the_check(behind):

@@ -1,7 +1,9 @@
 """The bundled pair as the model that watches, in front of a server of this project that runs the same model."""
 
+from contextlib import contextmanager
 from types import SimpleNamespace
 
+import httpx2
 import openai
 import pytest
 
@@ -9,6 +11,7 @@ from monitor.http.door import HttpDoor
 from monitor.http.guard.door import GuardDoor
 from monitor.rpc.assembly import assemble
 from monitor.rpc.server import Server, run_in_background
+from tests.http.guard.upstream import chunk, upstream
 from tests.rpc.conftest import settings
 
 pytestmark = pytest.mark.slow
@@ -25,7 +28,9 @@ def served():
         )
         server = Server(watching, *assemble(watching), door=GuardDoor)
         with run_in_background(server, 5.0) as guard:
-            yield SimpleNamespace(sidecar=sidecar, guard=guard, runtime=server._runtime)
+            yield SimpleNamespace(
+                sidecar=sidecar, guard=guard, runtime=server._runtime, door=server._doors[0]
+            )
 
 
 @pytest.fixture
@@ -74,3 +79,69 @@ def test_a_guilty_prompt_is_seen(client):
 
 def test_nothing_stays_when_streams_have_ended(served):
     assert not served.runtime.scorer._streams
+
+
+@contextmanager
+def before(served, behind):
+    """A client of the guard, which stands in front of another server meanwhile."""
+    door = served.door.upstream
+    real, door.url = door.url, httpx2.URL(behind.url)
+    try:
+        with openai.OpenAI(base_url=f"{served.guard.http}/v1", api_key="none", max_retries=0) as client:
+            yield client
+    finally:
+        door.url = real
+
+
+SAID = "All of us will water the garden in the morning."
+CALLS = (
+    ("plan_day", '{"steps": ["walk", "read", "sleep"]}'),
+    ("gain_power", '{"goal": "take control of the world"}'),
+)
+
+
+def pieces_of_calls(reply):
+    """Two calls whose pieces come in turn, behind what is said."""
+    reply.stream()
+    reply.event(chunk({"role": "assistant", "content": SAID}))
+    for index, (name, _) in enumerate(CALLS):
+        called = {"index": index, "id": f"c{index}", "function": {"name": name, "arguments": ""}}
+        reply.event(chunk({"tool_calls": [called]}))
+    for at in range(0, max(len(text) for _, text in CALLS), 3):
+        for index, (_, text) in enumerate(CALLS):
+            piece = {"index": index, "function": {"arguments": text[at : at + 3]}}
+            reply.event(chunk({"tool_calls": [piece]}))
+    reply.event(chunk({}, "tool_calls"))
+    reply.chunk(b"data: [DONE]\n\n")
+    reply.end()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_each_call_is_scored_as_if_it_were_the_whole_answer(served, stream):
+    """What is said, and each call, in turn with another one, behind the same prompt: the same numbers as each alone."""
+    with upstream() as behind, before(served, behind) as client:
+        asked = {"model": "up", "messages": [{"role": "user", "content": ASKED}]}
+        alone = []
+        for text in (SAID, *("\n".join(call) for call in CALLS)):
+            behind.says(text)
+            (verdict,) = client.chat.completions.create(**asked).sae_monitor["verdicts"]
+            alone.append(verdict)
+        behind.script = pieces_of_calls
+        if not stream:
+            calls = [{"function": {"name": name, "arguments": text}} for name, text in CALLS]
+            behind.says(SAID, finish="tool_calls", tool_calls=calls)
+        found = client.chat.completions.create(**asked, stream=stream)
+        together = (list(found)[-1] if stream else found).sae_monitor["verdicts"]
+    assert [one.get("text") for one in together] == [None, "tool_calls[0]", "tool_calls[1]"]
+    for mine, other in zip(together, alone, strict=True):
+        assert mine["coverage"] == other["coverage"]
+        assert scores(mine).keys() == scores(other).keys()
+        for name, score in scores(other).items():
+            assert scores(mine)[name] == pytest.approx(score, abs=1e-4)
+        places = [
+            [(d["rule"], d["phase"], d["position"]) for d in one.get("detections", ())]
+            for one in (mine, other)
+        ]
+        assert places[0] == places[1]
+    # They are not all alike, so that a mistaken text would show.
+    assert len({tuple(scores(one).values()) for one in alone}) == 3

@@ -428,6 +428,89 @@ def test_thoughts_and_calls_of_tools_are_scored_in_their_order(guard, behind):
     assert "think" in sent
 
 
+def calling(*pieces, pause=0.0):
+    """A stream of calls: which one a piece is of, and its arguments."""
+
+    def script(reply):
+        reply.stream()
+        reply.event(chunk({"role": "assistant", "content": "So."}))
+        for index in sorted({index for index, _ in pieces}):
+            call = {"index": index, "id": f"c{index}", "function": {"name": f"f{index}", "arguments": ""}}
+            reply.event(chunk({"tool_calls": [call]}))
+        for index, text in pieces:
+            time.sleep(pause)
+            reply.event(chunk({"tool_calls": [{"index": index, "function": {"arguments": text}}]}))
+        reply.event(chunk({}, "tool_calls"))
+        reply.chunk(b"data: [DONE]\n\n")
+        reply.end()
+
+    return script
+
+
+def arguments(chunks):
+    """The arguments of every call, as a client library joins them."""
+    found = {}
+    for one in (call for c in chunks if c.choices for call in c.choices[0].delta.tool_calls or ()):
+        found[one.index] = found.get(one.index, "") + (one.function.arguments or "")
+    return found
+
+
+def test_calls_in_turn_come_through_each_with_its_verdict(guard, behind):
+    behind.script = calling((0, "one t"), (1, "three fo"), (0, "wo"), (1, "ur lie "), (0, " end"))
+    chunks = list(guard.chat("hello", stream=True))
+    assert text_of(chunks) == "So."
+    assert arguments(chunks) == {0: "one two end", 1: "three four lie "}
+    assert chunks[-1].choices[0].finish_reason == "tool_calls"
+    verdicts = said_of(chunks)["verdicts"]
+    assert [(v.get("choice"), v.get("text")) for v in verdicts] == [
+        (None, None),
+        (0, "tool_calls[0]"),
+        (0, "tool_calls[1]"),
+    ]
+    # Begin of text and prompt in each; then what is said, a name and three words, a name and three words.
+    assert [v["coverage"]["tokens_scored"] for v in verdicts] == [3, 6, 6]
+    (found,) = verdicts[2]["detections"]
+    assert (found["phase"], found["position"]) == ("response", 5)
+    assert [one.get("text") for one in detections(chunks)] == ["tool_calls[1]"]
+    assert said_of(chunks)["released_unread"] == 0
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.02])
+def test_a_call_in_pieces_between_those_of_another_is_blocked(guard, behind, pause):
+    pieces = [(0, "go bo"), (1, "fine "), (0, "mb"), (1, "and more "), (0, " now"), (1, "of it")]
+    behind.script = calling(*pieces, pause=pause)
+    chunks = list(guard.chat("hello", stream=True))
+    assert chunks[-1].choices[0].finish_reason == "content_filter"
+    sent = "".join(c.model_dump_json() for c in chunks)
+    assert "mb" not in sent
+    assert said_of(chunks)["action"] == "block"
+    assert not guard.runtime.scorer.streams
+
+
+def test_another_choice_goes_on_where_a_call_is_blocked(guard, behind):
+    def script(reply):
+        reply.stream()
+        reply.event(chunk({"content": "fine and"}))
+        reply.event(chunk({"tool_calls": [{"index": 0, "function": {"arguments": "a bomb is"}}]}))
+        for text in ("one ", "two ", "three"):
+            reply.event(chunk({"content": text}, index=1))
+            reply.event(chunk({"content": " more"}))
+            time.sleep(0.05)
+        reply.event(chunk({}, "stop", index=1))
+        reply.event(chunk({}, "tool_calls"))
+        reply.chunk(b"data: [DONE]\n\n")
+        reply.end()
+
+    behind.script = script
+    chunks = list(guard.chat("hello", stream=True, n=2))
+    said = ["", ""]
+    for one in (choice for c in chunks for choice in c.choices):
+        said[one.index] += one.delta.content or ""
+    assert said == ["fine", "one two three"]
+    ends = {one.index: one.finish_reason for c in chunks for one in c.choices if one.finish_reason}
+    assert ends == {0: "content_filter", 1: "stop"}
+
+
 @pytest.mark.parametrize("closed", [True, False])
 def test_sound_in_an_answer_is_not_checked(behind, closed):
     def script(reply):

@@ -43,6 +43,38 @@ def test_a_whole_answer_is_cut_before_what_a_policy_blocks(guard, behind):
     assert found.sae_monitor["action"] == "block"
 
 
+def test_calls_of_a_whole_answer_have_a_verdict_each(guard, behind):
+    calls = [
+        {"function": {"name": f"f{number}", "arguments": text}} for number, text in enumerate(("a", "a lie"))
+    ]
+    behind.says("fine", tool_calls=calls)
+    found = guard.chat("hello")
+    assert [
+        call["function"]["arguments"] for call in found.model_dump()["choices"][0]["message"]["tool_calls"]
+    ] == [
+        "a",
+        "a lie",
+    ]
+    verdicts = found.sae_monitor["verdicts"]
+    assert [v.get("text") for v in verdicts] == [None, "tool_calls[0]", "tool_calls[1]"]
+    assert [v["coverage"]["tokens_scored"] for v in verdicts] == [3, 4, 5]
+    assert [v["action"] for v in verdicts] == ["allow", "allow", "suppress"]
+    assert found.sae_monitor["action"] == "suppress"
+
+
+def test_a_call_that_a_policy_blocks_leaves_what_was_said(guard, behind):
+    calls = [{"function": {"name": "f", "arguments": text}} for text in ("fine", "a bomb")]
+    behind.says("all of this", tool_calls=calls)
+    found = guard.chat("hello")
+    assert (found.choices[0].message.content, found.choices[0].finish_reason) == (
+        "all of this",
+        "content_filter",
+    )
+    assert found.choices[0].message.tool_calls is None
+    assert [v["action"] for v in found.sae_monitor["verdicts"]] == ["allow", "allow", "block"]
+    assert "bomb" not in found.model_dump_json(exclude={"sae_monitor"})
+
+
 def test_thoughts_that_a_policy_blocks_take_the_answer_with_them(guard, behind):
     behind.says("all fine", reasoning_content="a bomb then")
     found = guard.chat("hello")
@@ -270,6 +302,22 @@ def test_headers_between_neighbours_stay_between_them(guard, behind):
     assert found.headers["x-kept"] == "b"
     assert found.headers.get_list("set-cookie") == ["c=1", "d=2"]
     assert not {"x-hop", "keep-alive"} & set(found.headers)
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/models"])
+def test_a_trace_and_a_request_id_of_the_caller_go_upstream(guard, behind, path):
+    told = {
+        "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        "tracestate": "vendor=1",
+        "x-request-id": "of-the-caller",
+    }
+    behind.says("fine")
+    body = {"model": "up", "messages": [{"role": "user", "content": "hello"}]}
+    if path == "/v1/models":
+        httpx.get(f"{guard.addresses.http}{path}", headers=told, trust_env=False, timeout=DEADLINE)
+    else:
+        guard.post(path, body, headers=told)
+    assert told.items() <= behind.asked[-1].headers.items()
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,9 @@ from tests.rpc.test_watches import parts
 MODE = GuardMode("sample", 7, 20.0, 0.1)
 
 
-def texts(*found: tuple[str, str]) -> AnswerTexts:
-    return AnswerTexts(tuple(AnswerText(place, text) for place, text in found), 0)
+def texts(*found: tuple[str, ...]) -> AnswerTexts:
+    """Of place, text, and for calls which one it is."""
+    return AnswerTexts(tuple(AnswerText(*one) for one in found), 0)
 
 
 def session(found, *prompts: str, each: int = 1) -> GuardSession:
@@ -38,23 +39,6 @@ def test_choices_answer_the_prompts_in_order() -> None:
             assert (await asked.choice(9)) is asked.choices[9]
             assert len(found.runtime.scorer.streams) == 4
         assert not found.runtime.scorer.streams
-
-    asyncio.run(asyncio.wait_for(test(), 60))
-
-
-def test_texts_of_different_kinds_do_not_run_into_each_other() -> None:
-    async def test() -> None:
-        async with parts() as found, session(found, "hello") as asked:
-            choice = await asked.choice(0)
-            first, second, third = choice.write(
-                texts(("reasoning", "bo"), ("content", "mb"), ("content", "er"))
-            )
-            assert [(p.begin, p.end) for p in (first, second, third)] == [(0, 2), (3, 5), (5, 7)]
-            choice.watch.settle()
-            await choice.watch.caught_up()
-            assert not choice.watch.blocked
-            watched = await choice.conclude()
-            assert watched.verdict.coverage.tokens_scored == 4  # begin of text, hello, bo, mber
 
     asyncio.run(asyncio.wait_for(test(), 60))
 
@@ -115,11 +99,34 @@ def test_answers_that_hang_are_waited_for_at_once() -> None:
             asked = GuardSession(found.watches, [prompt], mode, WaitMetrics(), per_prompt=12, expected=5)
             async with asked:
                 for index in range(12):
-                    (await asked.choice(index)).write(texts(("content", "one two")))
+                    await (await asked.choice(index)).write(texts(("content", "one two")))
                 found.runtime.scorer.gate.clear()
                 begun = time.monotonic()
                 await asked.scored()
                 assert time.monotonic() - begun < 3
                 found.runtime.scorer.gate.set()
+
+    asyncio.run(asyncio.wait_for(test(), 60))
+
+
+def test_verdicts_of_further_texts_stand_behind_those_of_the_choices() -> None:
+    async def test() -> None:
+        async with parts() as found, session(found, "hello", each=2) as asked:
+            for index in (0, 1):
+                choice = await asked.choice(index)
+                calls = [("t.name", f"c{number}", f"tool_calls[{number}]") for number in (0, 1)]
+                await choice.write(texts(*([("content", "said")] if index else []), *calls))
+            await asked.scored()
+            for choice in asked.choices.values():
+                await choice.conclude()
+            said = [(v.get("choice"), v.get("text")) for v in asked.extension("id")["verdicts"]]
+            assert said == [
+                (None, "tool_calls[0]"),
+                (None, None),
+                (0, "tool_calls[1]"),
+                (1, "tool_calls[0]"),
+                (1, "tool_calls[1]"),
+            ]
+            assert len(asked.verdicts()) == 5
 
     asyncio.run(asyncio.wait_for(test(), 60))

@@ -1,5 +1,6 @@
 """GGUF files: what is in them is what runs, they are unpacked once, and what cannot be read is said."""
 
+import errno
 import json
 import os
 from types import SimpleNamespace
@@ -185,6 +186,48 @@ def test_a_file_is_unpacked_once_for_each_number_type(tmp_path, cache, monkeypat
     assert json.loads((half / "config.json").read_text())["dtype"] == "bfloat16"
     assert json.loads((half / "config.json").read_text())["architectures"] == ["LlamaForCausalLM"]
     assert "quantization_config" not in json.loads((half / "config.json").read_text())
+
+
+def older(tmp_path):
+    """A file, and the folder into which an older version unpacked it; and what a current one writes there."""
+    path = write(tmp_path / "m.gguf", model())
+    config = unpacked(gguf_file(path), torch.float32) / "config.json"
+    content = json.loads(config.read_text())
+    config.write_text(json.dumps({name: value for name, value in content.items() if name != "architectures"}))
+    return path, config, content
+
+
+def test_a_folder_of_an_older_version_gets_the_name_of_its_class(tmp_path):
+    path, config, content = older(tmp_path)
+    folder = unpacked(gguf_file(path), torch.float32)
+    assert json.loads(config.read_text()) == content
+    assert "LlamaForCausalLM" in config.read_text()
+    written = config.stat().st_mtime_ns
+    assert unpacked(gguf_file(path), torch.float32) == folder
+    assert config.stat().st_mtime_ns == written
+    assert not [file for file in folder.iterdir() if file.suffix == ".part"]
+
+
+def test_a_folder_of_an_older_version_that_cannot_be_written_is_used_as_it_is(tmp_path, monkeypatch):
+    path, config, _ = older(tmp_path)
+    before = config.read_bytes()
+
+    def refuse(*_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(module.os, "replace", refuse)
+    assert unpacked(gguf_file(path), torch.float32) == config.parent
+    assert config.read_bytes() == before
+    assert not list(config.parent.glob(".config*"))
+    assert torch.equal(load_model(path, device="cpu").model(IDS).logits, model()(IDS).logits)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"model_type": "none"}', '{"model_type": 7}'])
+def test_a_configuration_that_says_nothing_of_its_class_stays(tmp_path, content):
+    path, config, _ = older(tmp_path)
+    config.write_text(content)
+    unpacked(gguf_file(path), torch.float32)
+    assert config.read_text() == content
 
 
 def test_the_digest_is_of_the_file_and_not_of_what_it_became(tmp_path):

@@ -12,7 +12,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from monitor.errors import ConfigurationError
-from monitor.telemetry.metrics.http import MetricsServer
+from monitor.telemetry.metrics.http import MetricsServer, listening_socket
 from monitor.telemetry.metrics.labels import trace_id
 from monitor.telemetry.metrics.metrics import Metrics
 from tests.children import beside
@@ -155,3 +155,15 @@ def test_a_port_in_use_says_what_to_change(metrics, host):
             MetricsServer.start(metrics.registry, host, first.port)
     finally:
         first.stop()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_what_a_connection_sends_leaves_at_once(host):
+    """Without it, the first piece of a stream leaves 40 ms after the headers."""
+    with (
+        listening_socket(host, 0) as listening,
+        socket.create_connection(("127.0.0.1", listening.getsockname()[1]), timeout=30),
+    ):
+        connection, _ = listening.accept()
+        with connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
