@@ -11,7 +11,7 @@ import queue
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
@@ -36,8 +36,9 @@ T = TypeVar("T")
 class OrderLine:
     """What the first rank sends, in order. This process ends where that one has ended, whatever it is doing."""
 
-    def __init__(self, line: Connection) -> None:
-        self._line = line
+    def __init__(self, line: Connection, gone: Callable[[], None] = lambda: os._exit(1)) -> None:
+        """`gone` is called, on another thread, once the first rank has ended."""
+        self._line, self._gone = line, gone
         self._came: queue.SimpleQueue[object] = queue.SimpleQueue()
         self._parent = os.getppid()
         threading.Thread(target=self._listen, name="first rank", daemon=True).start()
@@ -58,10 +59,10 @@ class OrderLine:
             while True:
                 while not self._line.poll(_ALIVE_SECONDS):
                     if os.getppid() != self._parent:
-                        os._exit(1)
+                        raise EOFError
                 self._came.put(self._line.recv())
         except (EOFError, OSError):
-            os._exit(1)
+            self._gone()
 
 
 @dataclass(eq=False)

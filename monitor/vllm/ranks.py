@@ -22,8 +22,10 @@ from typing import Any, TypeVar
 from monitor.errors import ModelError
 
 _POLL_SECONDS = 0.25
-_GRACE_SECONDS = 5.0
-"""How long the thread of a pass may take to come back once the other ranks are gone, and these to end when told to."""
+_GRACE_SECONDS = 2.0
+"""How long the thread of a pass may take to come back once the other ranks are gone."""
+_END_SECONDS = 5.0
+"""How long the other ranks may take to end when told to."""
 
 T = TypeVar("T")
 
@@ -91,6 +93,7 @@ class Ranks:
         self.failure: RankFailed | None = None
         """Why no rank runs any more; None while all do."""
         self._others: list[_OtherRank] = []
+        self._listeners: list[threading.Thread] = []
         try:
             for number in range(1, count):
                 self._others.append(_started(number, command, settings or {}))
@@ -98,9 +101,11 @@ class Ranks:
             self.end()
             raise
         for other in self._others:
-            threading.Thread(
-                target=self._listen, args=(other,), name=f"rank{other.number}", daemon=True
-            ).start()
+            name = f"rank{other.number}"
+            self._listeners.append(
+                threading.Thread(target=self._listen, args=(other,), name=name, daemon=True)
+            )
+            self._listeners[-1].start()
         threading.Thread(target=self._watch, name="ranks", daemon=True).start()
 
     @property
@@ -140,13 +145,16 @@ class Ranks:
         for other in self._others:
             with suppress(OSError):
                 other.line.send(RankCall(END))
-        until = time.monotonic() + _GRACE_SECONDS
+        until = time.monotonic() + _END_SECONDS
         for other in self._others:
             try:
                 other.process.wait(max(0.0, until - time.monotonic()))
             except subprocess.TimeoutExpired:
                 other.process.kill()
                 other.process.wait()
+        for other, listener in zip(self._others, self._listeners, strict=False):
+            listener.join(_END_SECONDS)
+            other.line.close()
 
     @contextmanager
     def _calling(self, seconds: float) -> Iterator[None]:
@@ -158,8 +166,7 @@ class Ranks:
             yield
         except BaseException as error:
             # The end of the other ranks may show here first, as a sum that broke off.
-            if self._gone() and not isinstance(error, RankFailed):
-                assert self.failure is not None
+            if self._gone() and self.failure is not None and error is not self.failure:
                 raise self.failure from error
             raise
         finally:
@@ -193,14 +200,12 @@ class Ranks:
                 with self._lock:
                     other.answers.append(value)
                     self._lock.notify_all()
-        except (EOFError, OSError):
+        except Exception:  # noqa: BLE001  (whatever it was: the line says nothing any more)
             with suppress(subprocess.TimeoutExpired):
-                other.process.wait(_GRACE_SECONDS)
+                other.process.wait(_END_SECONDS)
             self._end_with(
                 RankFailed(f"rank {other.number} has ended (exit status {other.process.returncode})")
             )
-        finally:
-            other.line.close()
 
     def _watch(self) -> None:
         """See that each call ends in time."""
