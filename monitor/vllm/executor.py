@@ -114,8 +114,7 @@ class RankedExecutor(UniProcExecutor):  # type: ignore[misc]
         self._ranks.end()
         super().shutdown()
         forget_rendezvous(self._rendezvous)
-        if self._ranks.failure is None:
-            leave_ranks()
+        leave_ranks()
 
     @property
     def rank_processes(self) -> list[int]:

@@ -22,7 +22,7 @@ from torch import Tensor
 from monitor.telemetry.logs import places
 from monitor.vllm import station
 from monitor.vllm.gate import PassPart
-from monitor.vllm.ranks import END, START, RankCall, RankStart
+from monitor.vllm.ranks import END, START, RankCall, RankStart, received, send
 from monitor.vllm.shared_edits import PassOrder, SharedEdits, StreamPrints, mark_of
 
 _ALIVE_SECONDS = 2.0
@@ -52,7 +52,7 @@ class OrderLine:
 
     def answer(self, value: object, *, failed: bool = False) -> None:
         """Say what came of a call, or why nothing did."""
-        self._line.send((not failed, value))
+        send(self._line, (not failed, value))
 
     def _listen(self) -> None:
         try:
@@ -60,7 +60,7 @@ class OrderLine:
                 while not self._line.poll(_ALIVE_SECONDS):
                     if os.getppid() != self._parent:
                         raise EOFError
-                self._came.put(self._line.recv())
+                self._came.put(received(self._line))
         except (EOFError, OSError):
             self._gone()
 

@@ -7,6 +7,7 @@ The thread of the first rank may then be stuck in a sum over ranks that never co
 from __future__ import annotations
 
 import os
+import pickle
 import socket
 import subprocess
 import sys
@@ -59,6 +60,16 @@ class RankStart:
     later_layers: tuple[int, ...]
     static: bool
     """Passes may be CUDA-graph replays."""
+
+
+def send(line: Connection, what: object) -> None:
+    """Send something to another process, by value: `Connection.send` would lend it the memory of tensors."""
+    line.send_bytes(pickle.dumps(what, pickle.HIGHEST_PROTOCOL))
+
+
+def received(line: Connection) -> Any:
+    """The next thing that `send` sent. Raises EOFError or OSError where the other end has gone."""
+    return pickle.loads(line.recv_bytes())
 
 
 @dataclass(eq=False)
@@ -127,7 +138,7 @@ class Ranks:
         """Send something to every other rank, which takes it when it needs it. Raises RankFailed."""
         try:
             for other in self._others:
-                other.line.send(message)
+                send(other.line, message)
         except OSError as error:
             raise RankFailed(f"another rank cannot be reached ({type(error).__name__})") from error
 
@@ -144,7 +155,7 @@ class Ranks:
             self._lock.notify_all()
         for other in self._others:
             with suppress(OSError):
-                other.line.send(RankCall(END))
+                send(other.line, RankCall(END))
         until = time.monotonic() + _END_SECONDS
         for other in self._others:
             try:
@@ -193,19 +204,20 @@ class Ranks:
     def _listen(self, other: _OtherRank) -> None:
         try:
             while True:
-                done, value = other.line.recv()
+                done, value = received(other.line)
                 if not done:
                     self._end_with(RankFailed(f"rank {other.number} failed: {value}"))
                     return
                 with self._lock:
                     other.answers.append(value)
                     self._lock.notify_all()
-        except Exception:  # noqa: BLE001  (whatever it was: the line says nothing any more)
+        except (EOFError, OSError):
             with suppress(subprocess.TimeoutExpired):
                 other.process.wait(_END_SECONDS)
-            self._end_with(
-                RankFailed(f"rank {other.number} has ended (exit status {other.process.returncode})")
-            )
+            status = other.process.returncode
+            self._end_with(RankFailed(f"rank {other.number} has ended (exit status {status})"))
+        except Exception as error:  # noqa: BLE001  (whatever it was: the line says nothing any more)
+            self._end_with(RankFailed(f"rank {other.number} cannot be understood ({type(error).__name__})"))
 
     def _watch(self) -> None:
         """See that each call ends in time."""

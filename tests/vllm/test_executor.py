@@ -226,7 +226,7 @@ OPTIONS = {"tensor_parallel_size": 2, "enforce_eager": True, "block_size": 32}
 @contextmanager
 def server(bound: int) -> Iterator[tuple[subprocess.Popen[str], str, int]]:
     """A server with two ranks, its address, and the process of the second."""
-    command = [sys.executable, "-m", "monitor", "serve", "--engine=vllm", "--pair=tiny", "--dtype=float32"]
+    command = [sys.executable, "-m", "monitor", "serve", "--engine=vllm", "--pair=tiny"]
     command += ["--listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0", "--max-running=4"]
     command += [f"--vllm-options={json.dumps(OPTIONS)}"]
     environment = {**os.environ, "VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS": str(bound)}

@@ -9,7 +9,7 @@ import torch
 
 from monitor.vllm.gate import PassPart
 from monitor.vllm.other_rank import OrderLine, OtherSeat, RankWorker, ToldGate
-from monitor.vllm.ranks import END, RankCall
+from monitor.vllm.ranks import END, RankCall, received, send
 from monitor.vllm.shared_edits import PassOrder, SharedEdits, mark_of
 
 PARTS, IDS = [PassPart("a", 2, 0), PassPart("b", 1, 5)], [4, 5, 6]
@@ -30,10 +30,10 @@ def test_a_pass_is_what_the_first_rank_laid_out(line):
     shared = SharedEdits(pytest.fail, static=False)
     gate = ToldGate(orders, shared)
     assert gate.draw(torch.zeros(2, 9)) is None, "between passes, vLLM draws for itself"
-    first.send(PassOrder(mark_of(PARTS, IDS), 3, True))
+    send(first, PassOrder(mark_of(PARTS, IDS), 3, True))
     gate.lay_out(PARTS, IDS)
     assert shared.sharing
-    first.send([7, 8])
+    send(first, [7, 8])
     assert gate.draw(torch.zeros(2, 9)).tolist() == [7, 8]
     assert gate.draw(torch.zeros(2, 9)) is None
 
@@ -41,10 +41,10 @@ def test_a_pass_is_what_the_first_rank_laid_out(line):
 def test_another_pass_is_an_error(line):
     first, orders = line
     gate = ToldGate(orders, SharedEdits(pytest.fail, static=False))
-    first.send(PassOrder(mark_of(PARTS, IDS[::-1]), 3, False))
+    send(first, PassOrder(mark_of(PARTS, IDS[::-1]), 3, False))
     with pytest.raises(RuntimeError, match="another pass"):
         gate.lay_out(PARTS, IDS)
-    first.send([7, 8])
+    send(first, [7, 8])
     with pytest.raises(RuntimeError, match="sent a list and not a PassOrder"):
         gate.lay_out(PARTS, IDS)
 
@@ -85,18 +85,18 @@ def test_calls_are_answered_and_errors_of_passes_quote_nobody(line, monkeypatch)
     worker._worker, worker._shared = Fails(), SharedEdits(pytest.fail, static=False)
     thread = threading.Thread(target=worker.serve, daemon=True)
     thread.start()
-    first.send(RankCall("size", ("text",)))
-    assert first.recv() == (True, 4)
-    first.send(RankCall("load", ("weights",)))
-    done, why = first.recv()
+    send(first, RankCall("size", ("text",)))
+    assert received(first) == (True, 4)
+    send(first, RankCall("load", ("weights",)))
+    done, why = received(first)
     assert not done
     assert "ValueError cannot load weights" in why
-    first.send(RankCall("execute_model", ("a secret",)))
-    done, why = first.recv()
+    send(first, RankCall("execute_model", ("a secret",)))
+    done, why = received(first)
     assert not done
     assert "ValueError" in why
     assert "execute_model" in why, "it says where"
     assert "secret" not in why
-    first.send(RankCall(END))
+    send(first, RankCall(END))
     thread.join(30)
     assert not thread.is_alive()

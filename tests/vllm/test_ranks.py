@@ -25,16 +25,19 @@ ROOT = Path(__file__).parents[2]
 ECHO = """
 import os, sys, time
 from multiprocessing.connection import Connection
+from monitor.vllm.ranks import received, send
 line, rank = Connection(int(sys.argv[1])), int(sys.argv[2])
 while True:
-    call = line.recv()
+    call = received(line)
     if call.method == "end":
         break
     if call.method == "die":
         os._exit(7)
     if call.method == "hang":
         time.sleep(3600)
-    line.send((call.method != "fail", (rank, call.method, call.args, os.environ.get("OWN"))))
+    if call.method == "babble":
+        line.send_bytes(b"?")
+    send(line, (call.method != "fail", (rank, call.method, call.args, os.environ.get("OWN"))))
 """
 
 
