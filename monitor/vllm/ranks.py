@@ -98,9 +98,10 @@ class Ranks:
         """
         self._failed = failed
         self._lock = threading.Condition()
-        self._deadline: float | None = None
-        """Of the call that runs; None between calls."""
+        self._left: float | None = None
+        """Seconds that the call that runs may still take; None between calls."""
         self._ending = False
+        self._over = threading.Event()
         self.failure: RankFailed | None = None
         """Why no rank runs any more; None while all do."""
         self._others: list[_OtherRank] = []
@@ -153,6 +154,7 @@ class Ranks:
         with self._lock:
             self._ending = True
             self._lock.notify_all()
+        self._over.set()
         for other in self._others:
             with suppress(OSError):
                 send(other.line, RankCall(END))
@@ -172,7 +174,7 @@ class Ranks:
         with self._lock:
             if self.failure is not None:
                 raise self.failure
-            self._deadline = time.monotonic() + seconds
+            self._left = seconds
         try:
             yield
         except BaseException as error:
@@ -182,7 +184,7 @@ class Ranks:
             raise
         finally:
             with self._lock:
-                self._deadline = None
+                self._left = None
                 self._lock.notify_all()
         if self.failure is not None:
             raise self.failure
@@ -220,18 +222,20 @@ class Ranks:
             self._end_with(RankFailed(f"rank {other.number} cannot be understood ({type(error).__name__})"))
 
     def _watch(self) -> None:
-        """See that each call ends in time."""
-        while True:
+        """See that each call ends in time, as long as this process runs: one that was suspended has not waited."""
+        last = time.monotonic()
+        while not self._over.wait(_POLL_SECONDS):
+            now = time.monotonic()
+            ran, last = min(now - last, 4 * _POLL_SECONDS), now
             with self._lock:
-                if self._ending or self.failure is not None:
-                    return
-                late = self._deadline is not None and time.monotonic() > self._deadline
-                silent = [str(other.number) for other in self._others if not other.answers]
-                if not late:
-                    self._lock.wait(_POLL_SECONDS)
+                if self._left is None:
                     continue
-            self._end_with(RankFailed(f"rank {', '.join(silent) or '0'} did not answer in time"))
-            return
+                self._left -= ran
+                silent = [str(other.number) for other in self._others if not other.answers]
+                late = self._left <= 0
+            if late:
+                self._end_with(RankFailed(f"rank {', '.join(silent) or '0'} did not answer in time"))
+                return
 
     def _end_with(self, error: RankFailed) -> None:
         """Kill the other ranks, and tell of it; the first error only."""
@@ -240,13 +244,14 @@ class Ranks:
                 return
             self.failure = error
             self._lock.notify_all()
+        self._over.set()
         for other in self._others:
             other.process.kill()
         threading.Thread(target=self._told, args=(error,), name="rank failure", daemon=True).start()
 
     def _told(self, error: RankFailed) -> None:
         with self._lock:
-            stuck = not self._lock.wait_for(lambda: self._deadline is None, _GRACE_SECONDS)
+            stuck = not self._lock.wait_for(lambda: self._left is None, _GRACE_SECONDS)
         self._failed(error, stuck)
 
 
