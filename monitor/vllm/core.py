@@ -26,11 +26,13 @@ from monitor.telemetry.logs import places
 from monitor.vllm.gate import Gate
 from monitor.vllm.model import cache_bytes
 from monitor.vllm.names import (
+    RANKED,
     EngineArgs,
     EngineCore,
     Executor,
     core_request,
     finished_requests,
+    refuse_configuration,
 )
 from monitor.vllm.operator import Seat
 from monitor.vllm.prefixes import TapMemory
@@ -71,6 +73,21 @@ class CoreOptions:
         """True where the model is neither compiled nor captured in CUDA graphs."""
         return bool(self.more.get("enforce_eager", False))
 
+    @property
+    def ranks(self) -> int:
+        """Over how many devices each layer is spread."""
+        return ranks_in(self.more)
+
+
+def ranks_in(more: Mapping[str, Any] | None) -> int:
+    """The tensor_parallel_size among arguments of vLLM. Raises ConfigurationError where it is no number from 1."""
+    found = (more or {}).get("tensor_parallel_size", 1)
+    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
+        raise ConfigurationError(
+            f"tensor_parallel_size in vllm_options must be an integer from 1, not {found!r}"
+        )
+    return found
+
 
 def core_options(
     pair: LoadedPair, limits: Limits, cache: Path | None = None, more: Mapping[str, Any] | None = None
@@ -82,7 +99,9 @@ def core_options(
         str(loaded.dtype).removeprefix("torch."),
         loaded.context,
         batch_tokens=limits.batch_tokens,
-        cache_bytes=None if "kv_cache_memory_bytes" in (more or {}) else cache_bytes(loaded, limits),
+        cache_bytes=None
+        if "kv_cache_memory_bytes" in (more or {})
+        else cache_bytes(loaded, limits, ranks_in(more)),
         more=more or {},
     )
 
@@ -99,6 +118,8 @@ class CoreBatcher:
         self._started = threading.Event()
         self._stopping = False
         self._failed: BaseException | None = None
+        self._over = threading.Lock()
+        """Taken for good by whoever ends all requests."""
         self._running = 0
         self._thread = threading.Thread(target=self._loop, name="vllm", daemon=True)
 
@@ -169,15 +190,31 @@ class CoreBatcher:
             while not self._stopping:
                 self._step()
         except BaseException as error:  # noqa: BLE001  (every request must end, and health must say so)
-            self._failed = error
-            _log.error("vLLM failed", error=type(error).__name__, at=places(error.__traceback__))
-            self._steps.died(error)
+            self._end(error)
         finally:
             with suppress(Exception):
                 self._core.shutdown()
 
+    def _rank_failed(self, error: BaseException, stuck: bool) -> None:
+        """Another rank has failed. Any thread. Where the thread of passes is stuck, all requests end here."""
+        self._failed = self._failed or error
+        self._started.set()
+        self._wake.set()
+        if stuck:
+            self._end(error)
+
+    def _end(self, error: BaseException) -> None:
+        """End every request, once."""
+        self._failed = self._failed or error
+        if self._over.acquire(blocking=False):
+            what = str(error) if isinstance(error, MonitorError) else type(error).__name__
+            _log.error("vLLM failed", error=what, at=places(error.__traceback__))
+            self._steps.died(error)
+
     def _step(self) -> None:
         self._wake.clear()
+        if self._failed is not None:
+            raise self._failed
         while not self._added.empty():
             self._core.add_request(*self._added.get_nowait())
         scheduler = self._core.scheduler
@@ -196,10 +233,11 @@ class CoreBatcher:
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         config = self._arguments().create_engine_config()
+        refuse_configuration(config)
         scheduler = config.scheduler_config
         captured = config.compilation_config.cudagraph_capture_sizes or ()
         self._steps.ready(max(scheduler.max_num_batched_tokens, *captured, 1))
-        with opened(Station(self._seat, self.gate)):
+        with opened(Station(self._seat, self.gate, static=self.static, failed=self._rank_failed)):
             return EngineCore(config, Executor.get_class(config), log_stats=False)
 
     def _arguments(self) -> EngineArgs:
@@ -217,6 +255,8 @@ class CoreBatcher:
             "worker_cls": "monitor.vllm.parts.MonitoredWorker",
             "scheduler_cls": "monitor.vllm.parts.GatedScheduler",
         }
+        if options.ranks > 1:
+            wanted["distributed_executor_backend"] = RANKED
         if options.batch_tokens is not None:
             wanted["max_num_batched_tokens"] = options.batch_tokens
         if options.cache_bytes is not None:

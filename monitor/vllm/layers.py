@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from monitor.errors import ModelError
-from monitor.vllm.operator import Seat, call_tap, take_seat
+from monitor.vllm.operator import TappedModel, call_tap, take_seat
 
 
 def decoder_layers_of(model: nn.Module, count: int) -> nn.ModuleList:
@@ -34,7 +34,7 @@ def decoder_layers_of(model: nn.Module, count: int) -> nn.ModuleList:
     return outermost[0][2]
 
 
-def install(model: nn.Module, count: int, seat: Seat) -> None:
+def install(model: nn.Module, count: int, seat: TappedModel) -> None:
     """Call the tap behind its layers. To be done before the model is compiled. Raises ModelError."""
     layers, number = decoder_layers_of(model, count), take_seat(seat)
     for layer in (seat.layer, *seat.later_layers):

@@ -47,13 +47,14 @@ def without_weights(pair: LoadedPair) -> LoadedPair:
     return replace(pair, loaded=WeightlessModel(**(kept | {"context": loaded.context - 1})))
 
 
-def cache_bytes(loaded: LoadedModel, limits: Limits) -> int | None:
-    """Bytes for keys and values; None: what vLLM finds free on an accelerator."""
+def cache_bytes(loaded: LoadedModel, limits: Limits, ranks: int = 1) -> int | None:
+    """Bytes for keys and values on each of the ranks, which share the heads; None: what vLLM finds free on devices."""
     if loaded.device.type != "cpu" and limits.cache_tokens is None:
         return None
     config = loaded.model.config.get_text_config()
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    heads = -(-heads // ranks)
     token = 2 * config.num_hidden_layers * heads * head * loaded.dtype.itemsize
     room = room_on(loaded.device, token, memory=limits.memory)
     tokens = room.tokens(limits.running, loaded.context, limits.cache_tokens)

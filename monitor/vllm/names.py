@@ -7,17 +7,23 @@ the project imports vllm.
 from __future__ import annotations
 
 import functools
+import glob
 import hashlib
 import os
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import cloudpickle
 import torch
 from torch import Tensor
-from vllm import SamplingParams
+from vllm import SamplingParams, envs
+from vllm.distributed import destroy_distributed_environment, destroy_model_parallel
+from vllm.distributed.parallel_state import get_tp_group
 from vllm.engine.arg_utils import EngineArgs
 from vllm.exceptions import GracefulHTTPError, VLLMValidationError
 from vllm.platforms import current_platform
@@ -34,9 +40,12 @@ from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.engine.input_processor import InputProcessor
 from vllm.v1.engine.output_processor import RequestOutputCollector
 from vllm.v1.executor import Executor
+from vllm.v1.executor.uniproc_executor import UniProcExecutor
 from vllm.v1.kv_cache_interface import FullAttentionSpec
 from vllm.v1.outputs import SamplerOutput
 from vllm.v1.request import Request, RequestStatus
+from vllm.v1.serial_utils import run_method
+from vllm.v1.worker.worker_base import WorkerWrapperBase
 from vllm.version import __version__ as VERSION  # noqa: N812
 
 from monitor.errors import ConfigurationError
@@ -63,7 +72,12 @@ __all__ = [
     "RequestStatus",
     "SamplingParams",
     "Scheduler",
+    "UniProcExecutor",
+    "run_method",
 ]
+
+RANKED = "monitor.vllm.executor.RankedExecutor"
+"""The executor with which the monitor runs several ranks, as vLLM's `distributed_executor_backend`."""
 
 TESTED = ("0.32.",)
 """Versions of vLLM, by how they begin, that the contract tests and the others were run with."""
@@ -276,12 +290,21 @@ def finished_requests(outputs: Mapping[int, Any]) -> list[str]:
 def refuse_configuration(config: Any) -> None:
     """Raise ConfigurationError where vLLM is set up in a way in which not every token would be scored."""
     parallel, scheduler = config.parallel_config, config.scheduler_config
+    executor = parallel.distributed_executor_backend
+    ranked = executor == RANKED
     refused = {
-        "a tensor_parallel_size above 1": parallel.tensor_parallel_size > 1,
+        "a tensor_parallel_size above 1 in the plug-in (use `sae-monitor serve --engine vllm`)": (
+            parallel.tensor_parallel_size > 1 and not ranked
+        ),
         "a pipeline_parallel_size above 1": parallel.pipeline_parallel_size > 1,
         "a data_parallel_size above 1": parallel.data_parallel_size > 1,
-        "a worker in a process of its own (leave --distributed-executor-backend out; without a GPU, set "
-        "VLLM_ENABLE_V1_MULTIPROCESSING=0)": (parallel.distributed_executor_backend not in (None, "uni")),
+        "context parallelism": max(
+            parallel.prefill_context_parallel_size, parallel.decode_context_parallel_size
+        )
+        > 1,
+        "several machines (nnodes above 1)": parallel.nnodes > 1,
+        "a worker in a process of its own, or Ray (leave --distributed-executor-backend out; without a GPU, set "
+        "VLLM_ENABLE_V1_MULTIPROCESSING=0)": executor not in (None, "uni") and not ranked,
         "async scheduling (write --no-async-scheduling)": scheduler.async_scheduling,
         "speculative decoding": config.speculative_config is not None,
         "LoRA adapters: policies were fitted to the model without them": config.lora_config is not None,
@@ -295,6 +318,75 @@ def refuse_configuration(config: Any) -> None:
         raise ConfigurationError(
             f"the monitor does not support these settings of vLLM yet: {'; '.join(found)}"
         )
+
+
+def sum_over_ranks(x: Tensor) -> Tensor:
+    """The sum of a tensor over the ranks of this process's model, as its own layers take it. May be `x` itself."""
+    found: Tensor = get_tp_group().all_reduce(x)
+    return found
+
+
+def pass_seconds() -> float:
+    """How long a pass may take with several ranks: VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS."""
+    return float(envs.VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS)
+
+
+def share_cores(ranks: int) -> dict[str, str]:
+    """Have this process compute on its share of a machine without a GPU. Settings for those of the other ranks.
+
+    vLLM binds ranks to NUMA nodes; the first rank's process runs already, and so nothing is bound.
+    """
+    if not current_platform.is_cpu():
+        return {}
+    threads = max(1, min(torch.get_num_threads(), len(os.sched_getaffinity(0)) // ranks))
+    torch.set_num_threads(threads)
+    return {"OMP_NUM_THREADS": str(threads)}
+
+
+def other_worker(config: Any, rank: int, rendezvous: str) -> Any:
+    """The worker of a rank that is not the first, with its part of the model loaded. Waits for the other ranks."""
+    made = WorkerWrapperBase(rpc_rank=rank, global_rank=rank)
+    given: list[dict[str, Any]] = [{} for _ in range(config.parallel_config.world_size)]
+    given[rank] = {
+        "vllm_config": config,
+        "local_rank": rank,
+        "rank": rank,
+        "distributed_init_method": rendezvous,
+        "is_driver_worker": False,
+        "shared_worker_lock": threading.Lock(),
+    }
+    made.init_worker(given)
+    made.init_device()
+    made.load_model()
+    current_platform.update_block_size_for_backend(config)
+    return made
+
+
+def forget_segments(rendezvous: str) -> None:
+    """Take the names off the shared memory in which ranks on CPUs sum, once all have it: what is killed leaves none.
+
+    vLLM takes them off only where each rank ends in order.
+    """
+    name = os.path.basename(rendezvous)
+    for left in Path("/dev/shm").glob(f"{glob.escape(name)}-*-cpushm_*"):
+        left.unlink(missing_ok=True)
+
+
+def forget_rendezvous(rendezvous: str) -> None:
+    """Remove the file in which ranks found each other."""
+    if rendezvous.startswith("file://"):
+        Path(rendezvous.removeprefix("file://")).unlink(missing_ok=True)
+
+
+def leave_ranks() -> None:
+    """Forget the groups of ranks that this process was in, such as those of a core that has ended."""
+    destroy_model_parallel()
+    destroy_distributed_environment()
+
+
+def portable(method: Any) -> str | bytes:
+    """A method of a worker as another process takes it: by name, or pickled."""
+    return method if isinstance(method, str | bytes) else cloudpickle.dumps(method)
 
 
 class CachedBlocks:

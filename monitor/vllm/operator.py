@@ -7,34 +7,69 @@ the model that it stands in, on tensors that are allocated once.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from monitor.model.tap.late_probes import LaterTaps
 from monitor.model.tap.tap import Tap
+from monitor.vllm.shared_edits import SharedEdits
 
 VERSION = 1
 """Of what stands in the graph. It goes into the key of vLLM's compile cache, which cannot see plug-ins."""
 
 
+class TappedModel(Protocol):
+    """What the operators of one model do."""
+
+    layer: int
+    """Layer after which the residual stream is read and clamped."""
+    later_layers: tuple[int, ...]
+    """Layers behind it after which probes are read."""
+
+    @property
+    def shared(self) -> SharedEdits | None:
+        """With tensor parallelism, how this rank edits as the others do."""
+
+    def run(self, x: Tensor, layer: int) -> tuple[Tensor, Tensor] | None:
+        """What becomes of the stream `[rows, d_model]` behind a layer: it clamped, and which rows `[rows, 1]` were
+        edited; None where none can have been."""
+
+
 @dataclass(eq=False)
 class Seat:
-    """What the operators of one model do."""
+    """What the operators of one model do where the tap is in this process."""
 
     tap: Tap
     layer: int
-    """Layer after which the residual stream is read and clamped."""
     later: LaterTaps | None = None
     later_layers: tuple[int, ...] = ()
-    """Layers behind it after which probes are read."""
+    shared: SharedEdits | None = None
+
+    def run(self, x: Tensor, layer: int) -> tuple[Tensor, Tensor] | None:
+        """As `TappedModel.run`."""
+        buffers = self.tap.current()
+        if buffers is None:  # a pass of vLLM's own, such as one that warms up
+            return None
+        if layer != self.layer:
+            if self.later is not None:
+                self.later.read(layer, x, buffers)
+            return None
+        clamped = self.tap.apply(x, buffers)
+        if clamped is None:
+            return None
+        edited = buffers.chosen[: len(x), : buffers.slots(self.tap.bank)].any(-1, keepdim=True)
+        if self.shared is None:
+            return clamped, edited
+        return self.shared.share(x, (clamped, edited)) if self.shared.sharing else None
 
 
-_seats: list[Seat] = []
+_seats: list[TappedModel] = []
 """By number. A number is part of the compiled graph, so it is the order in which models were loaded."""
 
 
-def take_seat(seat: Seat) -> int:
+def take_seat(seat: TappedModel) -> int:
     """Number of a seat, which the operators of its model are called with."""
     if seat not in _seats:
         _seats.append(seat)
@@ -55,19 +90,25 @@ def call_tap(hidden: Tensor, residual: Tensor | None, seat: int, layer: int) -> 
 
 @torch.library.custom_op("sae_monitor::tap_stream", mutates_args=("hidden",))
 def _tap_stream(hidden: Tensor, seat: int, layer: int) -> None:
-    found = _run(hidden, _seats[seat], layer)
+    model = _seats[seat]
+    found = model.run(hidden, layer)
     if found is not None:
         clamped, edited = found
         hidden.copy_(torch.where(edited, clamped, hidden))
+    if model.shared is not None and layer == model.layer:
+        model.shared.note(hidden)
 
 
 @torch.library.custom_op("sae_monitor::tap_sum", mutates_args=("hidden", "residual"))
 def _tap_sum(hidden: Tensor, residual: Tensor, seat: int, layer: int) -> None:
-    found = _run(hidden + residual, _seats[seat], layer)
+    model = _seats[seat]
+    found = model.run(hidden + residual, layer)
     if found is not None:
         clamped, edited = found
         hidden.copy_(torch.where(edited, clamped, hidden))
         residual.masked_fill_(edited, 0)
+    if model.shared is not None and layer == model.layer:
+        model.shared.note(hidden + residual)
 
 
 @_tap_stream.register_fake
@@ -78,18 +119,3 @@ def _(hidden: Tensor, seat: int, layer: int) -> None:
 @_tap_sum.register_fake
 def _(hidden: Tensor, residual: Tensor, seat: int, layer: int) -> None:
     return None
-
-
-def _run(x: Tensor, seat: Seat, layer: int) -> tuple[Tensor, Tensor] | None:
-    """The clamped stream `[rows, d_model]` and which rows `[rows, 1]` clamps edited; None where none can have been."""
-    buffers = seat.tap.current()
-    if buffers is None:  # a pass of vLLM's own, such as one that warms up
-        return None
-    if layer != seat.layer:
-        if seat.later is not None:
-            seat.later.read(layer, x, buffers)
-        return None
-    clamped = seat.tap.apply(x, buffers)
-    if clamped is None:
-        return None
-    return clamped, buffers.chosen[: len(x), : buffers.slots(seat.tap.bank)].any(-1, keepdim=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from monitor.vllm import station
+from monitor.vllm.gate import Gate
 from monitor.vllm.layers import install
 from monitor.vllm.names import (
     CachedBlocks,
@@ -56,7 +57,9 @@ class GatedScheduler(Scheduler):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         refuse_configuration(self.vllm_config)
-        self._gate = station.found().gate
+        gate = station.found().gate
+        assert isinstance(gate, Gate)
+        self._gate = gate
         if self.cache_config.enable_prefix_caching:
             cached = CachedBlocks(self, self._gate.reach)
             self._gate.share(cached, cached.size, cached.most)

@@ -2,24 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
+
+from torch import Tensor
 
 from monitor.errors import ConfigurationError
-from monitor.vllm.gate import Gate
-from monitor.vllm.operator import VERSION, Seat
+from monitor.vllm.gate import PassPart
+from monitor.vllm.operator import VERSION, TappedModel
+
+
+class PassGate(Protocol):
+    """What a worker reports a pass to."""
+
+    def lay_out(self, parts: Sequence[PassPart], ids: Sequence[int]) -> None:
+        """A pass is about to run these tokens: whose they are and their ids, in the order of its rows."""
+
+    def draw(self, logits: Tensor) -> Tensor | None:
+        """Next tokens `[requests]` of a pass from logits `[requests, vocabulary]`; None between passes."""
+
+
+def _unheard(error: BaseException, _stuck: bool) -> None:
+    raise error
 
 
 @dataclass(eq=False)
 class Station:
     """What one engine core of vLLM works for."""
 
-    seat: Seat
-    gate: Gate
+    seat: TappedModel
+    gate: PassGate
     draws: bool = True
     """True where the gate draws tokens itself; False where vLLM's sampler does."""
+    static: bool = False
+    """True where passes may be CUDA-graph replays."""
+    failed: Callable[[BaseException, bool], None] = _unheard
+    """Told, on a thread of its own, that nothing can be run any more, and whether the thread of passes is stuck."""
 
 
 _now: list[Station] = []
@@ -45,7 +65,7 @@ def found() -> Station:
     return _now[-1]
 
 
-def salt(config: Any, seat: Seat) -> None:
+def salt(config: Any, seat: TappedModel) -> None:
     """Make the key of vLLM's compile cache one of a model with this tap.
 
     Else a graph that was compiled without it would be taken from the cache, and nothing would be read.

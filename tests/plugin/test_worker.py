@@ -14,6 +14,9 @@ def config(**changes):
         "tensor_parallel_size": 1,
         "pipeline_parallel_size": 1,
         "data_parallel_size": 1,
+        "prefill_context_parallel_size": 1,
+        "decode_context_parallel_size": 1,
+        "nnodes": 1,
         "use_ubatching": False,
         "distributed_executor_backend": "uni",
     }
@@ -43,6 +46,8 @@ def config(**changes):
         ({"tensor_parallel_size": 2}, "tensor_parallel_size"),
         ({"pipeline_parallel_size": 2}, "pipeline_parallel_size"),
         ({"data_parallel_size": 2}, "data_parallel_size"),
+        ({"decode_context_parallel_size": 2}, "context parallelism"),
+        ({"nnodes": 2}, "several machines"),
         ({"distributed_executor_backend": "mp"}, "VLLM_ENABLE_V1_MULTIPROCESSING=0"),
         ({"async_scheduling": True}, "--no-async-scheduling"),
         ({"speculative_config": object()}, "speculative"),

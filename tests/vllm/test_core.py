@@ -9,6 +9,7 @@ import torch
 from monitor.bench.coverage import engine_of
 from monitor.bench.engines import on_vllm as bench_on_vllm
 from monitor.bench.models import MAKERS
+from monitor.errors import ConfigurationError
 from monitor.model.engine.paged import Limits
 from monitor.model.engine.requests import GenerationRequest
 from monitor.model.offline.residuals import Harvester
@@ -381,6 +382,16 @@ def test_bfloat16_draws_what_bare_vllm_draws_and_reads_what_float32_reads(vllm, 
         assert np.abs(found - wanted).mean() < 2e-3
         # A reading that no rounding explains would be one of another token or layer.
         assert np.mean((found > 0.5) != (wanted > 0.5)) < 0.005
+
+
+@pytest.mark.parametrize("given", [0, -1, "2", True, 1.5])
+def test_a_number_of_ranks_that_is_none_is_refused(vllm, given):
+    from monitor.vllm.core import ranks_in
+
+    with pytest.raises(ConfigurationError, match="an integer from 1"):
+        ranks_in({"tensor_parallel_size": given})
+    assert ranks_in(None) == ranks_in({}) == ranks_in({"tensor_parallel_size": 1}) == 1
+    assert ranks_in({"tensor_parallel_size": 4}) == 4
 
 
 def drawn_alone(vllm, core, name, ids, count):

@@ -7,9 +7,10 @@ import torch
 
 from monitor.errors import ModelError
 from monitor.model.engine.chunks import longest_prompt
+from monitor.model.engine.paged import Limits
 from monitor.model.load.hook_points import MLP_OUT, Place
 from monitor.model.runtime import LoadedPair
-from monitor.vllm.model import without_weights
+from monitor.vllm.model import cache_bytes, without_weights
 from tests.model.tiny import CONTEXT, VOCABULARY, loaded_model
 
 
@@ -33,3 +34,10 @@ def test_weights_are_gone_and_facts_stay():
 def test_other_places_than_the_residual_stream_are_refused():
     with pytest.raises(ModelError, match="built-in engine"):
         without_weights(replace(pair(), place=Place(2, MLP_OUT)))
+
+
+def test_ranks_share_the_heads_and_so_what_is_kept_of_a_token():
+    loaded, limits = loaded_model(), Limits(running=2, cache_tokens=256)
+    alone = cache_bytes(loaded, limits)
+    assert cache_bytes(loaded, limits, 2) == alone // 2
+    assert cache_bytes(loaded, limits, 4) == alone // 2, "each rank has a whole head: the model has two"

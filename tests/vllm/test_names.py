@@ -94,7 +94,14 @@ def test_what_is_refused_is_called_by_its_setting(vllm):
     from vllm.config import CacheConfig, ParallelConfig, SchedulerConfig, VllmConfig
 
     fields = lambda kind: set(kind.__dataclass_fields__)  # noqa: E731
-    assert {"tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"} <= fields(ParallelConfig)
+    assert {
+        "tensor_parallel_size",
+        "pipeline_parallel_size",
+        "data_parallel_size",
+        "prefill_context_parallel_size",
+        "decode_context_parallel_size",
+        "nnodes",
+    } <= fields(ParallelConfig)
     assert "async_scheduling" in fields(SchedulerConfig)
     assert "kv_sharing_fast_prefill" in fields(CacheConfig)
     assert {"speculative_config", "lora_config", "kv_transfer_config", "additional_config"} <= fields(
@@ -147,3 +154,127 @@ def test_a_worker_without_a_gpu_stays_in_the_process_of_its_core_where_the_guide
     told = source(CpuPlatform.check_and_update_config)
     assert 'os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING", "1") == "1"' in told
     assert 'parallel_config.distributed_executor_backend = "mp"' in told
+
+
+class TestSeveralRanks:
+    def test_a_path_names_an_executor(self, vllm):
+        assert "executor_class = resolve_obj_by_qualname(distributed_executor_backend)" in source(
+            vllm.Executor.get_class
+        )
+        found = vllm.Executor.get_class(configuration(vllm.RANKED))
+        assert issubclass(found, vllm.UniProcExecutor)
+
+    def test_the_executor_of_one_process(self, vllm):
+        made = source(vllm.UniProcExecutor._init_executor)
+        order = ["self._distributed_args()", ".init_worker(", ".init_device()", ".load_model()"]
+        places = [made.index(part) for part in order]
+        assert places == sorted(places)
+        assert "WorkerWrapperBase(rpc_rank=0)" in made
+        assert "update_block_size_for_backend(self.vllm_config)" in made
+        given = inspect.signature(vllm.UniProcExecutor.collective_rpc).parameters
+        assert list(given)[1:] == ["method", "timeout", "args", "kwargs", "non_block", "single_value"]
+        for name in ("execute_model", "sample_tokens"):
+            called = source(getattr(vllm.UniProcExecutor, name))
+            assert f'"{name}"' in called
+            assert "single_value=True" in called
+
+    def test_the_worker_of_another_rank(self, vllm):
+        from vllm.v1.executor.multiproc_executor import WorkerProc
+        from vllm.v1.worker.worker_base import WorkerWrapperBase
+
+        assert list(inspect.signature(WorkerWrapperBase.__init__).parameters)[1:] == [
+            "rpc_rank",
+            "global_rank",
+        ]
+        assert "kv_cache_configs[self.global_rank]" in source(WorkerWrapperBase.initialize_from_config)
+        theirs, ours = source(WorkerProc.__init__), source(vllm.other_worker)
+        for name in (
+            "vllm_config",
+            "local_rank",
+            "rank",
+            "distributed_init_method",
+            "is_driver_worker",
+            "shared_worker_lock",
+        ):
+            assert f'"{name}"' in theirs
+            assert f'"{name}"' in ours
+        order = ["init_worker(", "init_device()", "load_model()", "update_block_size_for_backend("]
+        places = [theirs.index(part) for part in order]
+        assert places == sorted(places)
+
+    def test_every_rank_has_all_logits_and_the_whole_stream(self, vllm):
+        from vllm.config.compilation import PassConfig
+        from vllm.model_executor.layers.logits_processor import LogitsProcessor
+        from vllm.platforms import current_platform
+
+        assert current_platform.use_all_gather()
+        assert "tensor_model_parallel_all_gather(logits)" in source(LogitsProcessor)
+        assert not [name for name in PassConfig.__dataclass_fields__ if name == "sp" or name.endswith("_sp")]
+
+    def test_names_of_shared_memory(self, vllm):
+        from vllm.distributed.device_communicators.cpu_communicator import _CPUSHMDistributed
+        from vllm.v1.worker.cpu_worker import CPUWorker
+
+        named = source(_CPUSHMDistributed.make_group_name)
+        assert 'os.environ["VLLM_DIST_IDENT"]' in named
+        assert "-cpushm" in named
+        assert 'os.path.basename(init_method.removeprefix("file://"))' in source(CPUWorker.init_device)
+
+    def test_the_time_that_a_pass_may_take(self, vllm, monkeypatch):
+        monkeypatch.setenv("VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS", "7")
+        from vllm import envs
+
+        envs.disable_envs_cache()
+        assert vllm.pass_seconds() == 7.0
+
+    @pytest.mark.parametrize(
+        ("name", "value", "why"),
+        [
+            ("pipeline_parallel_size", 2, "a pipeline_parallel_size above 1"),
+            ("data_parallel_size", 2, "a data_parallel_size above 1"),
+            ("decode_context_parallel_size", 2, "context parallelism"),
+            ("nnodes", 2, "several machines"),
+            ("distributed_executor_backend", "ray", "or Ray"),
+            ("distributed_executor_backend", "mp", "a tensor_parallel_size above 1 in the plug-in"),
+        ],
+    )
+    def test_what_is_refused_beside_them(self, vllm, name, value, why):
+        config = configuration(vllm.RANKED)
+        vllm.refuse_configuration(config)
+        setattr(config.parallel_config, name, value)
+        with pytest.raises(ConfigurationError, match=why):
+            vllm.refuse_configuration(config)
+
+    def test_what_is_left_of_ranks_that_were_killed(self, vllm, tmp_path):
+        rendezvous = tmp_path / "vllm_dist_0123"
+        rendezvous.touch()
+        vllm.forget_rendezvous(f"file://{rendezvous}")
+        assert not rendezvous.exists()
+        vllm.forget_rendezvous(f"file://{rendezvous}")
+        vllm.forget_rendezvous("tcp://127.0.0.1:1")
+
+
+def configuration(executor):
+    """As vLLM's, of two ranks, as far as it is looked at."""
+    from types import SimpleNamespace
+
+    parallel = SimpleNamespace(
+        tensor_parallel_size=2,
+        pipeline_parallel_size=1,
+        data_parallel_size=1,
+        prefill_context_parallel_size=1,
+        decode_context_parallel_size=1,
+        nnodes=1,
+        distributed_executor_backend=executor,
+        use_ubatching=False,
+    )
+    return SimpleNamespace(
+        parallel_config=parallel,
+        scheduler_config=SimpleNamespace(async_scheduling=False),
+        speculative_config=None,
+        lora_config=None,
+        kv_transfer_config=None,
+        use_v2_model_runner=False,
+        model_config=SimpleNamespace(runner_type="generate"),
+        cache_config=SimpleNamespace(kv_sharing_fast_prefill=False),
+    )

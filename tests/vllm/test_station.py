@@ -30,3 +30,9 @@ def test_the_compile_cache_tells_taps_apart():
         assert config.additional_config["own"] == 1
         marks.append(str(config.additional_config))
     assert len(set(marks)) == 3
+
+
+def test_a_failure_that_nobody_asked_to_hear_of_is_raised():
+    error = RuntimeError("a rank died")
+    with pytest.raises(RuntimeError, match="a rank died"):
+        station.Station(None, None).failed(error, True)
