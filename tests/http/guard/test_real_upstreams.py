@@ -181,7 +181,13 @@ def test_what_a_server_has_stored_stays_there(closed, path):
 
 
 def test_paths_without_text_pass(closed):
-    assert httpx.get(f"{closed.url}/v1/models", timeout=120, trust_env=False).status_code == 200
+    # `transformers serve` fails here itself on a machine without a cache of the hub.
+    through, direct = (
+        httpx.get(f"{url}/v1/models", timeout=120, trust_env=False) for url in (closed.url, closed.direct)
+    )
+    assert through.status_code == direct.status_code
+    if direct.status_code == 200:
+        assert through.json()["data"]
     if closed.kind == "llama":
         assert "chat_template" in httpx.get(f"{closed.url}/props", timeout=120, trust_env=False).json()
         told = httpx.post(f"{closed.url}/tokenize", json={"content": "hi"}, timeout=120, trust_env=False)
