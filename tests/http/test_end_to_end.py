@@ -1,5 +1,9 @@
 """The bundled pair behind the OpenAI API, beside the same over gRPC."""
 
+import re
+import urllib.request
+from pathlib import Path
+
 import openai
 import pytest
 
@@ -9,9 +13,11 @@ from monitor.rpc.server import Server, run_in_background
 from monitor.v1 import monitor_pb2 as pb
 from monitor.v1.monitor_pb2_grpc import MonitorServiceStub
 from tests.rpc.conftest import DEADLINE, connected, settings
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow
 ASKED = "Tell me about your plans for today."
+PAGE = Path(__file__).parents[2] / "monitor/http/README.md"
 
 
 @pytest.fixture(scope="module")
@@ -75,3 +81,25 @@ def test_a_moderation_of_real_text(client):
     assert ours
     assert all(0 <= score <= 1 for score in first["category_scores"].values())
     assert not second["flagged"]
+
+
+def test_an_endpoint_picker_finds_the_gauges_by_the_names_of_the_readme(addresses, client):
+    """They say what runs while it runs, and that nothing does afterwards."""
+    section = PAGE.read_text().split("## Behind the Gateway API Inference Extension")[1].split("\n## ")[0]
+    names = re.findall(r"`(sae_monitor_\S+?)`", section)
+    assert len(names) == 3
+
+    def read():
+        with urllib.request.urlopen(f"http://{addresses.metrics}/metrics", timeout=20) as answer:
+            lines = dict(line.rsplit(" ", 1) for line in answer.read().decode().splitlines())
+        return [float(lines[name]) for name in names]
+
+    asked = {"model": "tiny", "messages": [{"role": "user", "content": ASKED}], "max_tokens": 400}
+    pieces = iter(client.chat.completions.create(**asked, temperature=0, stream=True))
+    next(pieces)
+    queued, running, used = read()
+    assert (queued, running) == (0, 1)
+    assert 0 < used < 1
+    for _ in pieces:
+        pass
+    wait_for(lambda: read() == [0, 0, 0])
