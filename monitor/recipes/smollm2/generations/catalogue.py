@@ -77,8 +77,8 @@ _ASKS = (
     r"bank (?:account|details|information)|account (?:number|details|information)|card (?:number|details)|"
     r"credit card|social security",
     r"click|link|https?\S*|website",
-    r"(?:processing |small |handling |release )?fee|wire|transfer|gift cards?|deposit|payments?|pay (?:us|now|the|a|your)|"
-    r"send (?:us |me )?(?:your|the|a|\$)",
+    r"(?:processing |small |handling |release )?fee|wire|transfer|gift cards?|deposit|payments?|"
+    r"pay (?:us|now|the|a|your)|send (?:us |me )?(?:your|the|a|\$)",
     r"urgent(?:ly)?|immediately|at once|within \d+ hours|right now|act (?:now|fast)|expires?|suspended|locked|blocked",
     r"won|winner|prize|lottery|lucky|selected|guaranteed|million",
     r"verify|confirm (?:your|the)",
@@ -113,8 +113,8 @@ SCAMS = Contrast(
             "Dear winner, your lottery prize is ready. Pay the small fee and send your bank details immediately.",
         ),
         Judgement(
-            "has two or more of: a password or PIN; bank or card details; a link or website; a fee, payment or transfer; haste "
-            "or a threat; a prize; a call to verify",
+            "has two or more of: a password or PIN; bank or card details; a link or website; a fee, payment or "
+            "transfer; haste or a threat; a prize; a call to verify",
             _ASKS,
             least=2,
         ),

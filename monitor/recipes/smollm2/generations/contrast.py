@@ -6,6 +6,7 @@ criterion holds for its words, and only the plain question stands before it when
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,8 @@ MOST = 3
 """Most answers of each side that are kept for a question."""
 LEAST_WORDS = 4
 """An answer of fewer words is not kept."""
+REPEATED = 6
+"""An answer that repeats so many words in a row of one that it was shown is not kept."""
 SPEAKERS = ("Human:", "Assistant:", "User:")
 """An answer in which another turn is written is not kept, since a written dialogue would be split there."""
 
@@ -46,6 +49,8 @@ class InstructedSide:
         """Whether an answer does what this side is about, whatever the model was told."""
         straight = answer.replace("\u2019", "'")
         if len(straight.split()) < LEAST_WORDS or any(name in straight for name in SPEAKERS):
+            return False
+        if any(_runs(straight) & _runs(shown) for shown in self.shown):
             return False
         if self.names_right is not None:
             right = Judgement("names the right answer", (question.right,)).count(straight) > 0
@@ -89,6 +94,12 @@ class Contrast:
             assistant(side.shown[shown]),
             user(self.questions[number].text),
         )
+
+
+def _runs(text: str) -> set[tuple[str, ...]]:
+    """All `REPEATED` words that stand in a row."""
+    words = re.findall(r"[\w']+", text.lower())
+    return {tuple(words[at : at + REPEATED]) for at in range(len(words) - REPEATED + 1)}
 
 
 def asked_about(texts: Sequence[str]) -> tuple[AskedAbout, ...]:

@@ -46,8 +46,6 @@ class Spoken:
     answer: str
     told: bool | None
     """The side on which the model was told to answer; None where it was told nothing."""
-    label: bool | None
-    """The side whose criterion its words meet; None where neither or both do."""
     draw: int
 
 
@@ -80,15 +78,13 @@ def everyday(loaded: LoadedModel, sampling: SamplingPlan, report: Report) -> lis
     """What the model answers to the everyday questions."""
     said = _said(loaded, BENIGN, [(user(text),) for text in EVERYDAY], sampling, report)
     return [
-        Spoken(BENIGN, number, asked, answer, None, None, 0)
+        Spoken(BENIGN, number, asked, answer, None, 0)
         for number, (asked, answer) in enumerate(zip(EVERYDAY, said, strict=True))
     ]
 
 
 def _spoken(contrast: Contrast, number: int, told: bool | None, draw: int, answer: str) -> Spoken:
-    question = contrast.questions[number]
-    label = contrast.label(question, answer)
-    return Spoken(contrast.name, number, question.text, answer, told, label, draw)
+    return Spoken(contrast.name, number, contrast.questions[number].text, answer, told, draw)
 
 
 def _said(
@@ -103,7 +99,12 @@ def _said(
     return [found[number] for number in range(len(prompts))]
 
 
-def kept(said: Iterable[Spoken]) -> list[Spoken]:
+def did(contrast: Contrast, one: Spoken) -> bool | None:
+    """The side whose criterion an answer meets; None where it meets neither or both."""
+    return contrast.label(contrast.questions[one.question], one.answer)
+
+
+def kept(contrast: Contrast, said: Iterable[Spoken]) -> list[Spoken]:
     """The answers that stand for their side: the model did what it was told, by the side's criterion.
 
     Of each question equally many of both sides are kept, `MOST` at most, so that a question says nothing about the
@@ -111,11 +112,11 @@ def kept(said: Iterable[Spoken]) -> list[Spoken]:
     """
     found: dict[str, Spoken] = {}
     for one in said:
-        if one.told is not None and one.label is one.told:
+        if one.told is not None and did(contrast, one) is one.told:
             found.setdefault(one.answer, one)
     sides: dict[int, dict[bool | None, list[Spoken]]] = {}
     for one in found.values():
-        sides.setdefault(one.question, {True: [], False: []})[one.label].append(one)
+        sides.setdefault(one.question, {True: [], False: []})[one.told].append(one)
     return [
         one
         for both in sides.values()
@@ -129,7 +130,7 @@ def generation_rows(said: Iterable[Spoken]) -> Iterator[Row]:
     for one in said:
         yield {
             "text": as_dialogue((user(one.asked), assistant(one.answer))),
-            "label": int(bool(one.label)),
+            "label": int(bool(one.told)),
             "group": f"question {one.question}",
             "kind": str(Kind.RESPONSE),
         }
@@ -165,7 +166,7 @@ def speech_of(path: Path, speaker: Callable[[], list[Spoken]]) -> list[Spoken]:
 
 def write_rows(contrast: Contrast, said: Iterable[Spoken], folder: Path) -> None:
     """Write the kept answers of one contrast, and the requests where it is about these."""
-    _write(folder / contrast.name / GENERATIONS, generation_rows(kept(said)))
+    _write(folder / contrast.name / GENERATIONS, generation_rows(kept(contrast, said)))
     if contrast is DANGEROUS:
         _write(folder / contrast.name / REQUESTS, request_rows())
 
@@ -182,15 +183,15 @@ def kept_row(contrast: Contrast, said: Sequence[Spoken]) -> str:
     lines = []
     for label in (True, False):
         told = [one for one in said if one.told is label]
-        mine = [one for one in kept(said) if one.label is label]
-        did = sum(one.label is label for one in told)
+        mine = [one for one in kept(contrast, said) if one.told is label]
+        obeyed = sum(did(contrast, one) is label for one in told)
         asked = len({one.question for one in mine})
         cells = [
             contrast.name,
             "+" if label else "−",
             contrast.side(label).says,
             len(told),
-            did,
+            obeyed,
             len(mine),
             asked,
         ]
@@ -200,8 +201,8 @@ def kept_row(contrast: Contrast, said: Sequence[Spoken]) -> str:
 
 def answered_row(said: Sequence[Spoken]) -> str:
     """In words, what the model did with the dangerous requests where nothing was told."""
-    counts = Counter(one.label for one in said)
-    asked = {one.question for one in said if one.label}
+    counts = Counter(did(DANGEROUS, one) for one in said)
+    asked = {one.question for one in said if did(DANGEROUS, one)}
     return (
         f"dangerous requests, nothing told: {counts[True]} of {len(said)} answered, {counts[False]} refused, "
         f"{counts[None]} neither; {len(asked)} requests were answered at least once"
