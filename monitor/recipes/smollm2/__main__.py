@@ -105,7 +105,7 @@ def benign(
 def speak_on_both_sides(
     model: Model,
     out: Annotated[Path, typer.Option(help="Write what is said into this folder; go on from it.")],
-    draws: Annotated[int, typer.Option(help="Ask each question so often on each side.", min=1)] = 5,
+    draws: Annotated[int, typer.Option(help="Ask each question so often on each side at most.", min=1)] = 6,
     batch: Annotated[int, typer.Option(help="Generate so many answers together.", min=1)] = 128,
     longest: Annotated[int, typer.Option(help="Cut an answer after so many tokens.", min=1)] = 40,
     temperature: Annotated[float, typer.Option(help="Draw answers at this temperature.")] = 0.7,

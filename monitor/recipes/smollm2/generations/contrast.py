@@ -87,7 +87,7 @@ class Contrast:
 
     def prompt(self, number: int, label: bool, draw: int) -> tuple[Turn, ...]:
         """The conversation in which one question is put on one side; draws differ in the answer that is shown."""
-        side, shown = self.side(label), (number + draw) % len(self.openings)
+        side, shown = self.side(label), draw % len(self.openings)
         return (
             {"role": "system", "content": side.told},
             user(self.openings[shown]),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ from monitor.recipes.smollm2.questions import Question
 
 GENERATIONS, REQUESTS = "generations.jsonl", "requests.jsonl"
 BENIGN, ANSWERS, QUESTIONS = "benign", "answers.jsonl", "questions.jsonl"
+ENOUGH = 75
+"""A contrast is asked no more once so many answers of each side are kept."""
 SAID = "said"
 """Folder of everything that was said, kept or not, from which a run goes on."""
 KEPT_HEAD = (
@@ -52,15 +54,20 @@ class Spoken:
 def speak(
     loaded: LoadedModel, contrast: Contrast, draws: int, sampling: SamplingPlan, report: Report
 ) -> list[Spoken]:
-    """Every question of a contrast on both sides, so many times, in the order of questions."""
-    asked = [
-        (number, told, draw)
-        for number in range(len(contrast.questions))
-        for told in (True, False)
-        for draw in range(draws)
-    ]
-    said = _said(loaded, contrast.name, [contrast.prompt(*one) for one in asked], sampling, report)
-    return [_spoken(contrast, *one, answer) for one, answer in zip(asked, said, strict=True)]
+    """Every question of a contrast on both sides, again and again until `ENOUGH` of each are kept, or `draws` times."""
+    said: list[Spoken] = []
+    numbers = range(len(contrast.questions))
+    for draw in range(draws):
+        for told in (True, False):
+            prompts = [contrast.prompt(number, told, draw) for number in numbers]
+            # Prompts of one side open alike, and each round draws anew.
+            seed = sampling.seed + (2 * draw + told) * len(numbers)
+            plan = replace(sampling, seed=seed, share_opening=True)
+            answered = _said(loaded, contrast.name, prompts, plan, report)
+            said += [_spoken(contrast, number, told, draw, answered[number]) for number in numbers]
+        if len(kept(contrast, said)) >= 2 * ENOUGH:
+            break
+    return said
 
 
 def unprompted(loaded: LoadedModel, draws: int, sampling: SamplingPlan, report: Report) -> list[Spoken]:

@@ -80,7 +80,7 @@ def test_what_is_no_answer_of_its_own_does_not_count(answer: str) -> None:
 
 
 def test_a_prompt_tells_shows_and_asks() -> None:
-    told, opening, shown, asked = CALM.prompt(1, True, 2)
+    told, opening, shown, asked = CALM.prompt(1, True, 3)
     assert told == {"role": "system", "content": "Be calm."}
     assert (opening["content"], shown["content"]) == ("And today?", "A quiet day.")
     assert asked == {"role": "user", "content": "What then?"}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from monitor.lab.data_folder import open_data
-from monitor.model.load.model import load_model
+from monitor.model.load.model import LoadedModel, load_model
 from monitor.policy.files.occurrences import dialogue_of
 from monitor.recipes.smollm2.answers import SamplingPlan
 from monitor.recipes.smollm2.generations import speech
@@ -102,13 +102,25 @@ def test_what_was_said_is_read_again(tmp_path: Path) -> None:
     assert speech.speech_of(path, lambda: pytest.fail("said again")) == [calm(0, 1)]
 
 
-def test_a_model_speaks_on_both_sides_and_a_seed_repeats_it(tmp_path: Path) -> None:
-    loaded = load_model(write_chat_model(tmp_path / "model"), device="cpu")
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
+    return load_model(write_chat_model(tmp_path_factory.mktemp("model")), device="cpu")
+
+
+def test_a_model_speaks_on_both_sides_and_a_seed_repeats_it(loaded: LoadedModel) -> None:
     plan = SamplingPlan(longest=6, batch=8)
     first, again = (speech.speak(loaded, CALM, 2, plan, lambda _: None) for _ in range(2))
     assert first == again
-    assert [(one.question, one.told, one.draw) for one in first] == [
-        (number, told, draw) for number in range(3) for told in (True, False) for draw in range(2)
+    assert [(one.draw, one.question, one.told) for one in first] == [
+        (draw, number, told) for draw in range(2) for told in (True, False) for number in range(3)
     ]
     assert all(one.asked == CALM.questions[one.question].text for one in first)
-    assert len({one.answer for one in first}) > 1
+    assert {one.answer for one in first[:6]} != {one.answer for one in first[6:]}
+
+
+def test_no_more_is_said_once_there_is_enough(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speech, "ENOUGH", 2)
+    monkeypatch.setattr(speech, "kept", lambda _, said: [one for one in said if one.question != 1])
+    assert len(speech.speak(loaded, CALM, 5, SamplingPlan(longest=2), lambda _: None)) == 6
+    monkeypatch.setattr(speech, "ENOUGH", 5)
+    assert len(speech.speak(loaded, CALM, 5, SamplingPlan(longest=2), lambda _: None)) == 18
