@@ -105,7 +105,7 @@ def benign(
 def speak_on_both_sides(
     model: Model,
     out: Annotated[Path, typer.Option(help="Write what is said into this folder; go on from it.")],
-    draws: Annotated[int, typer.Option(help="Ask each question so often on each side at most.", min=1)] = 6,
+    draws: Annotated[int, typer.Option(help="Ask each question so often on each side at most.", min=1)] = 10,
     batch: Annotated[int, typer.Option(help="Generate so many answers together.", min=1)] = 128,
     longest: Annotated[int, typer.Option(help="Cut an answer after so many tokens.", min=1)] = 40,
     temperature: Annotated[float, typer.Option(help="Draw answers at this temperature.")] = 0.7,
@@ -127,14 +127,19 @@ def speak_on_both_sides(
     typer.echo(speech.KEPT_HEAD)
     for one in CONTRASTS:
         if not only or one.name in only:
-            path = out / speech.SAID / f"{one.name}.json"
-            said = speech.speech_of(path, partial(speech.speak, loaded, one, draws, plan, pace.add))
+            more = partial(speech.speak, loaded, one, draws, plan, pace.add)
+            said = speech.speech_of(out / speech.SAID / f"{one.name}.json", more)
             speech.write_rows(one, said, out)
             typer.echo(speech.kept_row(one, said))
-    plain = partial(speech.unprompted, loaded, draws, plan, pace.add)
-    typer.echo(speech.answered_row(speech.speech_of(out / speech.SAID / "requests.json", plain)))
-    calm = partial(speech.everyday, loaded, plan, pace.add)
-    speech.write_benign(speech.speech_of(out / speech.SAID / "everyday.json", calm), out)
+    plain = speech.speech_of(
+        out / speech.SAID / "requests.json",
+        lambda before: before or speech.unprompted(loaded, speech.PLAIN_DRAWS, plan, pace.add),
+    )
+    typer.echo(speech.answered_row(plain))
+    calm = speech.speech_of(
+        out / speech.SAID / "everyday.json", lambda before: before or speech.everyday(loaded, plan, pace.add)
+    )
+    speech.write_benign(calm, out)
     typer.echo(f"{pace.tokens:,} tokens in {out}")
 
 

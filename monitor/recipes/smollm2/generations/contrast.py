@@ -17,7 +17,7 @@ MOST = 3
 """Most answers of each side that are kept for a question."""
 LEAST_WORDS = 4
 """An answer of fewer words is not kept."""
-REPEATED = 6
+REPEATED = 8
 """An answer that repeats so many words in a row of one that it was shown is not kept."""
 SPEAKERS = ("Human:", "Assistant:", "User:")
 """An answer in which another turn is written is not kept, since a written dialogue would be split there."""

@@ -27,6 +27,8 @@ GENERATIONS, REQUESTS = "generations.jsonl", "requests.jsonl"
 BENIGN, ANSWERS, QUESTIONS = "benign", "answers.jsonl", "questions.jsonl"
 ENOUGH = 75
 """A contrast is asked no more once so many answers of each side are kept."""
+PLAIN_DRAWS = 2
+"""How often each dangerous request is put with nothing told."""
 SAID = "said"
 """Folder of everything that was said, kept or not, from which a run goes on."""
 KEPT_HEAD = (
@@ -52,12 +54,22 @@ class Spoken:
 
 
 def speak(
-    loaded: LoadedModel, contrast: Contrast, draws: int, sampling: SamplingPlan, report: Report
+    loaded: LoadedModel,
+    contrast: Contrast,
+    draws: int,
+    sampling: SamplingPlan,
+    report: Report,
+    before: Sequence[Spoken] = (),
 ) -> list[Spoken]:
-    """Every question of a contrast on both sides, again and again until `ENOUGH` of each are kept, or `draws` times."""
-    said: list[Spoken] = []
+    """Every question of a contrast on both sides, again and again until `ENOUGH` of each are kept, or `draws` times.
+
+    What was said `before` by the same plan counts.
+    """
+    said = list(before)
     numbers = range(len(contrast.questions))
-    for draw in range(draws):
+    for draw in range(1 + max((one.draw for one in said), default=-1), draws):
+        if len(kept(contrast, said)) >= 2 * ENOUGH:
+            break
         for told in (True, False):
             prompts = [contrast.prompt(number, told, draw) for number in numbers]
             # Prompts of one side open alike, and each round draws anew.
@@ -65,8 +77,6 @@ def speak(
             plan = replace(sampling, seed=seed, share_opening=True)
             answered = _said(loaded, contrast.name, prompts, plan, report)
             said += [_spoken(contrast, number, told, draw, answered[number]) for number in numbers]
-        if len(kept(contrast, said)) >= 2 * ENOUGH:
-            break
     return said
 
 
@@ -162,13 +172,15 @@ def benign_rows(said: Iterable[Spoken]) -> Iterator[Row]:
     )
 
 
-def speech_of(path: Path, speaker: Callable[[], list[Spoken]]) -> list[Spoken]:
-    """What a file holds, or what the speaker says, which is then written to it."""
-    if not path.exists():
+def speech_of(path: Path, speaker: Callable[[list[Spoken]], list[Spoken]]) -> list[Spoken]:
+    """What the speaker makes of what a file holds, or of nothing; the file then holds it."""
+    before = [Spoken(**row) for row in json.loads(path.read_text("utf-8"))] if path.exists() else []
+    said = speaker(before)
+    if said != before:
         path.parent.mkdir(parents=True, exist_ok=True)
-        rows = [asdict(one) for one in speaker()]
+        rows = [asdict(one) for one in said]
         path.write_text(json.dumps(rows, ensure_ascii=False, indent=1) + "\n", "utf-8")
-    return [Spoken(**row) for row in json.loads(path.read_text("utf-8"))]
+    return said
 
 
 def write_rows(contrast: Contrast, said: Iterable[Spoken], folder: Path) -> None:

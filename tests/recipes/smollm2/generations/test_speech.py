@@ -96,10 +96,11 @@ def test_tables_count_sides() -> None:
     )
 
 
-def test_what_was_said_is_read_again(tmp_path: Path) -> None:
+def test_what_was_said_is_gone_on_from(tmp_path: Path) -> None:
     path = tmp_path / "said" / "calm.json"
-    assert speech.speech_of(path, lambda: [calm(0, 1)]) == [calm(0, 1)]
-    assert speech.speech_of(path, lambda: pytest.fail("said again")) == [calm(0, 1)]
+    assert speech.speech_of(path, lambda before: [*before, calm(0, 1)]) == [calm(0, 1)]
+    assert speech.speech_of(path, lambda before: [*before, angry(0, 2)]) == [calm(0, 1), angry(0, 2)]
+    assert speech.speech_of(path, lambda before: before) == [calm(0, 1), angry(0, 2)]
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +117,7 @@ def test_a_model_speaks_on_both_sides_and_a_seed_repeats_it(loaded: LoadedModel)
     ]
     assert all(one.asked == CALM.questions[one.question].text for one in first)
     assert {one.answer for one in first[:6]} != {one.answer for one in first[6:]}
+    assert speech.speak(loaded, CALM, 2, plan, lambda _: None, first[:6]) == first
 
 
 def test_no_more_is_said_once_there_is_enough(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
