@@ -2,7 +2,8 @@
 
 `answers` lets the model speak, `layers` asks what a linear probe finds at each layer, `sweep` compares layers, widths
 and sparsities at two million tokens, `train` makes the dictionary, `measure` tells how good it is on each corpus. Each
-goes on from what lies in its folder.
+goes on from what lies in its folder. `generations` lets the model speak on both sides of concepts, and `detection`
+tells how well that is told apart.
 """
 
 import json

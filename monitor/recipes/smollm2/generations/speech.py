@@ -25,7 +25,7 @@ from monitor.recipes.smollm2.questions import Question
 
 GENERATIONS, REQUESTS = "generations.jsonl", "requests.jsonl"
 BENIGN, ANSWERS, QUESTIONS = "benign", "answers.jsonl", "questions.jsonl"
-ENOUGH = 75
+ENOUGH = 60
 """A contrast is asked no more once so many answers of each side are kept."""
 PLAIN_DRAWS = 2
 """How often each dangerous request is put with nothing told."""
