@@ -130,11 +130,16 @@ class SpeechMeter:
 
     def _taught(self, source: Source) -> FitRows:
         """The rows that the baselines of a policy learn from: what its lock was fitted to, but further benign texts."""
-        kinds = read_benign_kinds(self._policies / BENIGN_FILE)
-        benign = [self._met(text, kind) for text, kind in kinds.items()]
         meta = source.model.metadata
         extra = self._extra.extra_rows(meta.name, meta.category) if self._extra else LabelledTexts()
-        return read_rows(self._reader, source.examples, ReadTexts(benign, self._reader.read(benign)), extra)
+        return read_rows(self._reader, source.examples, self._learnt_benign, extra)
+
+    @cached_property
+    def _learnt_benign(self) -> ReadTexts:
+        """The benign texts of the policies' folder."""
+        kinds = read_benign_kinds(self._policies / BENIGN_FILE)
+        benign = [self._met(text, kind) for text, kind in kinds.items()]
+        return ReadTexts(benign, self._reader.read(benign))
 
     def _met(self, text: str, kind: Kind) -> Document:
         return one_occurrence(text, kind, turns=self._reader.takes_turns)
