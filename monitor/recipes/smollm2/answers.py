@@ -206,7 +206,7 @@ class _Batch:
 
 def _opening(prompts: Sequence[Sequence[int]]) -> int:
     """How many tokens all prompts open with, one less than the shortest has at most."""
-    first, last = min(prompts), max(prompts)
+    first, last = min(map(tuple, prompts)), max(map(tuple, prompts))
     alike = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
     return min(sum(1 for _ in alike), min(map(len, prompts)) - 1)
 

@@ -65,7 +65,7 @@ class InstructedSide:
 
 
 @dataclass(frozen=True)
-class Contrast:
+class SpokenContrast:
     """A concept with the questions that both of its sides answer."""
 
     name: str

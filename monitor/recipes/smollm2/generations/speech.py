@@ -20,7 +20,7 @@ from monitor.policy.files.occurrences import Kind
 from monitor.recipes.smollm2.answers import SamplingPlan, answers
 from monitor.recipes.smollm2.conversations import assistant, user
 from monitor.recipes.smollm2.generations.catalogue import DANGEROUS, EVERYDAY, LOOK_ALIKES
-from monitor.recipes.smollm2.generations.contrast import MOST, SPEAKERS, Contrast
+from monitor.recipes.smollm2.generations.contrast import MOST, SPEAKERS, SpokenContrast
 from monitor.recipes.smollm2.questions import Question
 
 GENERATIONS, REQUESTS = "generations.jsonl", "requests.jsonl"
@@ -55,7 +55,7 @@ class Spoken:
 
 def speak(
     loaded: LoadedModel,
-    contrast: Contrast,
+    contrast: SpokenContrast,
     draws: int,
     sampling: SamplingPlan,
     report: Report,
@@ -100,7 +100,7 @@ def everyday(loaded: LoadedModel, sampling: SamplingPlan, report: Report) -> lis
     ]
 
 
-def _spoken(contrast: Contrast, number: int, told: bool | None, draw: int, answer: str) -> Spoken:
+def _spoken(contrast: SpokenContrast, number: int, told: bool | None, draw: int, answer: str) -> Spoken:
     return Spoken(contrast.name, number, contrast.questions[number].text, answer, told, draw)
 
 
@@ -116,12 +116,12 @@ def _said(
     return [found[number] for number in range(len(prompts))]
 
 
-def did(contrast: Contrast, one: Spoken) -> bool | None:
+def did(contrast: SpokenContrast, one: Spoken) -> bool | None:
     """The side whose criterion an answer meets; None where it meets neither or both."""
     return contrast.label(contrast.questions[one.question], one.answer)
 
 
-def kept(contrast: Contrast, said: Iterable[Spoken]) -> list[Spoken]:
+def kept(contrast: SpokenContrast, said: Iterable[Spoken]) -> list[Spoken]:
     """The answers that stand for their side: the model did what it was told, by the side's criterion.
 
     Of each question equally many of both sides are kept, `MOST` at most, so that a question says nothing about the
@@ -183,7 +183,7 @@ def speech_of(path: Path, speaker: Callable[[list[Spoken]], list[Spoken]]) -> li
     return said
 
 
-def write_rows(contrast: Contrast, said: Iterable[Spoken], folder: Path) -> None:
+def write_rows(contrast: SpokenContrast, said: Iterable[Spoken], folder: Path) -> None:
     """Write the kept answers of one contrast, and the requests where it is about these."""
     _write(folder / contrast.name / GENERATIONS, generation_rows(kept(contrast, said)))
     if contrast is DANGEROUS:
@@ -197,7 +197,7 @@ def write_benign(said: Iterable[Spoken], folder: Path) -> None:
     _write(folder / BENIGN / QUESTIONS, questions)
 
 
-def kept_row(contrast: Contrast, said: Sequence[Spoken]) -> str:
+def kept_row(contrast: SpokenContrast, said: Sequence[Spoken]) -> str:
     """Two lines of `KEPT_HEAD`'s table, in Markdown."""
     lines = []
     for label in (True, False):

@@ -5,12 +5,12 @@ import re
 import pytest
 
 from monitor.recipes.smollm2.generations.catalogue import CONTRASTS, DANGEROUS, EVERYDAY, LOOK_ALIKES
-from monitor.recipes.smollm2.generations.contrast import Contrast
+from monitor.recipes.smollm2.generations.contrast import SpokenContrast
 from monitor.recipes.smollm2.questions import written_here
 
 
 @pytest.mark.parametrize("contrast", CONTRASTS, ids=lambda one: one.name)
-def test_questions_stand_once_and_none_is_shown(contrast: Contrast) -> None:
+def test_questions_stand_once_and_none_is_shown(contrast: SpokenContrast) -> None:
     asked = [question.text for question in contrast.questions]
     assert len(asked) == len(set(asked)) == 40
     assert not set(asked) & set(contrast.openings)
@@ -19,7 +19,7 @@ def test_questions_stand_once_and_none_is_shown(contrast: Contrast) -> None:
 
 
 @pytest.mark.parametrize("contrast", CONTRASTS, ids=lambda one: one.name)
-def test_patterns_of_right_answers_are_not_in_their_questions(contrast: Contrast) -> None:
+def test_patterns_of_right_answers_are_not_in_their_questions(contrast: SpokenContrast) -> None:
     for question in contrast.questions:
         wants = (contrast.positive.names_right, contrast.negative.names_right)
         assert bool(question.right) == (None not in wants)

@@ -13,14 +13,14 @@ from monitor.recipes.smollm2.generations.catalogue import (
 )
 from monitor.recipes.smollm2.generations.contrast import (
     AskedAbout,
-    Contrast,
     InstructedSide,
+    SpokenContrast,
     asked_about,
     facts,
 )
 
 ANYTHING = AskedAbout("Who is there?")
-CALM = Contrast(
+CALM = SpokenContrast(
     "calm",
     ("How are you?", "And today?"),
     asked_about(("What now?", "What then?", "What else?")),
@@ -53,7 +53,7 @@ CALM = Contrast(
         (BIAS, "They like to sing and to dance.", None),
     ],
 )
-def test_the_words_decide(contrast: Contrast, answer: str, label: bool | None) -> None:
+def test_the_words_decide(contrast: SpokenContrast, answer: str, label: bool | None) -> None:
     assert contrast.label(ANYTHING, answer) is label
 
 
