@@ -2,11 +2,13 @@
 
 `answers` lets the model speak, `layers` asks what a linear probe finds at each layer, `sweep` compares layers, widths
 and sparsities at two million tokens, `train` makes the dictionary, `measure` tells how good it is on each corpus. Each
-goes on from what lies in its folder.
+goes on from what lies in its folder. `generations` lets the model speak on both sides of concepts, and `detection`
+tells how well that is told apart.
 """
 
 import json
 import lzma
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -98,6 +100,91 @@ def benign(
     from monitor.recipes.smollm2.benign import write_benign
 
     typer.echo(str(write_benign(read_answers(answers), out)))
+
+
+@app.command("generations")
+def speak_on_both_sides(
+    model: Model,
+    out: Annotated[Path, typer.Option(help="Write what is said into this folder; go on from it.")],
+    draws: Annotated[int, typer.Option(help="Ask each question so often on each side at most.", min=1)] = 10,
+    batch: Annotated[int, typer.Option(help="Generate so many answers together.", min=1)] = 128,
+    longest: Annotated[int, typer.Option(help="Cut an answer after so many tokens.", min=1)] = 40,
+    temperature: Annotated[float, typer.Option(help="Draw answers at this temperature.")] = 0.7,
+    seed: Annotated[int, typer.Option(help="Draw from this number.")] = 0,
+    dtype: Annotated[str, typer.Option(help="Number type of the weights: float32 or bfloat16.")] = "bfloat16",
+    only: Annotated[
+        list[str] | None, typer.Option(help="Only the contrast of this policy. Repeatable. Default: all.")
+    ] = None,
+) -> None:
+    """Lets the model answer on both sides of six concepts, and keeps the answers that do as a side's criterion says."""
+    from monitor.model.load.model import load_model
+    from monitor.recipes.smollm2.answers import Pace, SamplingPlan
+    from monitor.recipes.smollm2.generations import speech
+    from monitor.recipes.smollm2.generations.catalogue import CONTRASTS
+
+    loaded = load_model(model, device="cpu", dtype=dtype)
+    pace = Pace(typer.echo)
+    plan = SamplingPlan(temperature, longest=longest, batch=batch, seed=seed)
+    typer.echo(speech.KEPT_HEAD)
+    for one in CONTRASTS:
+        if not only or one.name in only:
+            more = partial(speech.speak, loaded, one, draws, plan, pace.add)
+            said = speech.speech_of(out / speech.SAID / f"{one.name}.json", more)
+            speech.write_rows(one, said, out)
+            typer.echo(speech.kept_row(one, said))
+    plain = speech.speech_of(
+        out / speech.SAID / "requests.json",
+        lambda before: before or speech.unprompted(loaded, speech.PLAIN_DRAWS, plan, pace.add),
+    )
+    typer.echo(speech.answered_row(plain))
+    calm = speech.speech_of(
+        out / speech.SAID / "everyday.json", lambda before: before or speech.everyday(loaded, plan, pace.add)
+    )
+    speech.write_benign(calm, out)
+    typer.echo(f"{pace.tokens:,} tokens in {out}")
+
+
+@app.command("detection")
+def detect_own_speech(
+    generations: Annotated[
+        Path, typer.Option(help="What `generations` wrote.", exists=True, file_okay=False)
+    ],
+    policies: Annotated[
+        Path, typer.Option(help="Folder of fitted policies.", exists=True, file_okay=False)
+    ] = Path("policies"),
+    pair: Annotated[str | None, typer.Option(help="A pair by its name.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model, in place of a pair.")] = None,
+    dictionary: Annotated[Path | None, typer.Option(help="Its dictionary.")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Labelled files that the locks learnt from as well, as `policy fit --extra` reads."
+        ),
+    ] = None,
+    manifest: Annotated[Path | None, typer.Option(help="What the files of --data are.")] = None,
+    seed: Annotated[int, typer.Option(help="Draws folds and resamples.")] = 0,
+    dtype: Annotated[str, typer.Option(help="Number type of the weights: float32 or bfloat16.")] = "auto",
+    out: Annotated[Path | None, typer.Option(help="Write all numbers here as JSON.")] = None,
+) -> None:
+    """Tells how well the shipped locks and other detectors tell the model's own answers apart, and prints tables."""
+    from monitor.lab.data_folder import open_data
+    from monitor.lab.pair import open_pair
+    from monitor.recipes.smollm2.generations.detection import (
+        SpeechMeter,
+        as_record,
+        fitted_table,
+        shipped_table,
+    )
+
+    opened = open_pair(model, dictionary, dtype=dtype, pair=pair)
+    extra = open_data(data, manifest=manifest) if data is not None else None
+    found = []
+    for one in SpeechMeter(opened, policies, generations, extra, seed).run():
+        typer.echo(f"{one.file}: measured", err=True)
+        found.append(one)
+    typer.echo(f"{shipped_table(found)}\n\n{fitted_table(found)}")
+    if out is not None:
+        out.write_text(as_record(found), "utf-8")
 
 
 @app.command("layers")

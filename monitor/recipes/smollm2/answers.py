@@ -6,6 +6,7 @@ values are rows of one product, so that nothing is repeated; answers that have e
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -37,6 +38,9 @@ class SamplingPlan:
     """Most tokens of an answer."""
     batch: int = 96
     seed: int = 0
+    share_opening: bool = False
+    """Whether the tokens with which all prompts of a batch open are read once for all of them: worth it where prompts
+    open with the same long instruction. Numbers come out the same but for rounding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +112,17 @@ class _Batch:
         self._random = torch.Generator().manual_seed(seed)
         self._ends = torch.tensor(sorted(_end_ids(loaded)))
         width = max(map(len, prompts))
+        self._shared = _opening(prompts) if plan.share_opening else 0
         self._cache: Any = StaticCache(config=loaded.model.config, max_cache_len=width + plan.longest)
         self._ids = torch.zeros(len(prompts), width, dtype=torch.int64)
         self._mask = torch.zeros(len(prompts), width + plan.longest, dtype=torch.bool)
         for row, ids in enumerate(prompts):
-            self._ids[row, width - len(ids) :] = torch.tensor(ids)
-            self._mask[row, width - len(ids) :] = True
+            # What all open with stands in the first columns, padding behind it, and the rest at the end.
+            rest = width - len(ids) + self._shared
+            self._ids[row, : self._shared] = torch.tensor(ids[: self._shared])
+            self._ids[row, rest:width] = torch.tensor(ids[self._shared :])
+            self._mask[row, : self._shared] = True
+            self._mask[row, rest:] = True
         self._lengths = torch.tensor([len(ids) for ids in prompts])
         self._width = width
 
@@ -121,8 +130,7 @@ class _Batch:
         """Place, token ids and whether it ended by itself, of each answer."""
         places = torch.arange(len(self._ids))
         said: list[list[int]] = [[] for _ in places]
-        positions = (self._mask[:, : self._width].cumsum(1) - 1).clamp_min(0)
-        scores = self._forward(self._ids, positions, self._width)
+        scores = self._read()
         going = torch.ones(len(places), dtype=torch.bool)
         for step in range(self._plan.longest):
             drawn = self._draw(scores)
@@ -145,6 +153,17 @@ class _Batch:
             place = int(places[row])
             yield place, said[place], False
 
+    def _read(self) -> Tensor:
+        """Scores of the first token of each answer, once the prompts are in the cache."""
+        positions = (self._mask[:, : self._width].cumsum(1) - 1).clamp_min(0)
+        shared = self._shared
+        if shared:
+            self._forward(self._ids[:1, :shared], positions[:1, :shared], shared)
+            for layer in self._cache.layers:
+                layer.keys = layer.keys.repeat(len(self._ids), 1, 1, 1)
+                layer.values = layer.values.repeat(len(self._ids), 1, 1, 1)
+        return self._forward(self._ids[:, shared:], positions[:, shared:], self._width)
+
     def _forward(self, ids: Tensor, positions: Tensor, filled: int) -> Tensor:
         """Scores of the next token `[rows, vocabulary]`; the cache then holds `filled` positions."""
         first = filled - ids.shape[1]
@@ -155,7 +174,7 @@ class _Batch:
             use_cache=True,
             logits_to_keep=1,
             cache_position=torch.arange(first, filled),
-            attention_mask=self._allowed(first, filled),
+            attention_mask=self._allowed(first, filled)[: len(ids)],
         ).logits[:, -1]
         return found.float()
 
@@ -183,6 +202,13 @@ class _Batch:
             layer.keys, layer.values = layer.keys[rows].contiguous(), layer.values[rows].contiguous()
         self._mask, self._lengths = self._mask[rows], self._lengths[rows]
         return places[rows], drawn[rows]
+
+
+def _opening(prompts: Sequence[Sequence[int]]) -> int:
+    """How many tokens all prompts open with, one less than the shortest has at most."""
+    first, last = min(map(tuple, prompts)), max(map(tuple, prompts))
+    alike = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
+    return min(sum(1 for _ in alike), min(map(len, prompts)) - 1)
 
 
 def _end_ids(loaded: LoadedModel) -> set[int]:

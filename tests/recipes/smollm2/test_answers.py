@@ -42,13 +42,24 @@ def _alone(loaded: LoadedModel, question: Question, new: int) -> tuple[str, bool
     return text, bool((out == 0).any())
 
 
+@pytest.mark.parametrize("share_opening", [False, True])
 @pytest.mark.parametrize("batch", [1, 4, 16])
-def test_the_likeliest_tokens_are_those_of_each_question_alone(loaded: LoadedModel, batch: int) -> None:
+def test_the_likeliest_tokens_are_those_of_each_question_alone(
+    loaded: LoadedModel, batch: int, share_opening: bool
+) -> None:
     loaded.model.generation_config.eos_token_id = 0
-    found = _said(loaded, SamplingPlan(top_k=1, longest=24, batch=batch))
+    found = _said(loaded, SamplingPlan(top_k=1, longest=24, batch=batch, share_opening=share_opening))
     for question in _questions(9):
         answer = found[question.number]
         assert (answer.text, answer.finished) == _alone(loaded, question, 24)
+
+
+def test_what_all_prompts_open_with_is_shared_and_never_a_whole_prompt() -> None:
+    assert module._opening([[1, 2, 3, 4], [1, 2, 5], [1, 2, 3, 9, 9]]) == 2
+    assert module._opening([[1, 2, 3], [1, 2, 3, 4]]) == 2
+    assert module._opening([[1, 2, 3], [1, 2, 3]]) == 2
+    assert module._opening([[1, 2], [3, 4]]) == 0
+    assert module._opening([[7]]) == 0
 
 
 def test_ended_answers_leave_the_batch_and_the_others_go_on(loaded: LoadedModel) -> None:

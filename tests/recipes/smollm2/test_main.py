@@ -10,7 +10,9 @@ from monitor.dictionary.bundle import load_dictionary
 from monitor.recipes.corpus import corpora
 from monitor.recipes.smollm2 import __main__ as command
 from monitor.recipes.smollm2 import questions, sweep
+from monitor.recipes.smollm2.generations import catalogue, speech
 from monitor.recipes.smollm2.plan import SweepRun
+from tests.recipes.smollm2.generations.test_contrast import CALM
 from tests.recipes.smollm2.small import write_chat_model
 
 
@@ -70,3 +72,23 @@ def test_answers_go_on_where_they_end_and_the_sweep_reads_them(
     assert load_dictionary(trained).card.layer == 1
     assert "| held-out corpus |" in _run("measure", "--data", data, "--model", model, "--dictionary", trained)
     assert "labelled/statements" in json.loads((trained / "corpora.json").read_text())
+
+
+def test_generations_are_written_told_and_gone_on_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalogue, "CONTRASTS", (CALM,))
+    monkeypatch.setattr(speech, "EVERYDAY", ("How is the weather?", "What is for lunch?"))
+    monkeypatch.setattr(speech, "PLAIN_DRAWS", 1)
+    model, out = write_chat_model(tmp_path / "model"), tmp_path / "generations"
+    ask = ("generations", "--model", model, "--out", out, "--draws", 2, "--longest", 4, "--dtype", "float32")
+    shown = _run(*ask)
+    assert "| calm | + | is calm | 6 |" in shown
+    assert "dangerous requests, nothing told:" in shown
+    assert (out / "calm" / "generations.jsonl").exists()
+    questions = (out / "benign" / "questions.jsonl").read_text("utf-8").splitlines()
+    assert [json.loads(line)["text"] for line in questions] == ["How is the weather?", "What is for lunch?"]
+    held = {path.name: path.read_text("utf-8") for path in (out / "said").iterdir()}
+    assert set(held) == {"calm.json", "requests.json", "everyday.json"}
+    assert "0 tokens in" in _run(*ask)
+    assert {path.name: path.read_text("utf-8") for path in (out / "said").iterdir()} == held
