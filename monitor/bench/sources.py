@@ -27,10 +27,8 @@ from monitor.policy.files.loader import read_folder
 from monitor.policy.files.occurrences import Document, kind_called, one_occurrence
 from monitor.policy.files.occurrences import Kind as Occurrence
 from monitor.policy.files.source import Source
-from monitor.policy.fit.baselines import bag_of_words, difference_of_means
-from monitor.policy.fit.choice import KINDS, DetectorChoice, Kind
-from monitor.policy.fit.cross_validation import folds, scale_of
-from monitor.policy.fit.detectors import Detector, Recipe, learn
+from monitor.policy.fit.cross_validation import folds, learnt_scores
+from monitor.policy.fit.detectors import Recipe
 from monitor.policy.fit.metrics import ResampledSeparation, Truth, difference, measure_all
 from monitor.policy.fit.pooling import RulePooling
 from monitor.policy.fit.readings import Floats, Indices, TextReadings, join_texts
@@ -199,8 +197,9 @@ def _within(rows: FitRows, seed: int) -> dict[str, Floats]:
     teaching = np.flatnonzero((rows.own == 1) | (rows.measured == 0))
     found = {name: np.full(len(rows.documents), np.nan) for name in METHODS}
     for held in folds(rows, seed):
-        for name, scores in _scores(rows, np.setdiff1d(teaching, held), held, seed).items():
-            found[name][held] = scores
+        scores = learnt_scores(rows, np.setdiff1d(teaching, held), held, _recipe(seed))
+        for name in METHODS:
+            found[name][held] = scores[name]
     return found
 
 
@@ -208,30 +207,14 @@ def _across(rows: FitRows, seed: int) -> dict[str, Floats]:
     """Scores `[texts]` of the measured rows, by detectors that learnt from everything else."""
     held = np.flatnonzero(rows.measured == 1)
     found = {name: np.full(len(rows.documents), np.nan) for name in METHODS}
-    for name, scores in _scores(rows, np.flatnonzero(rows.measured == 0), held, seed).items():
-        found[name][held] = scores
+    scores = learnt_scores(rows, np.flatnonzero(rows.measured == 0), held, _recipe(seed))
+    for name in METHODS:
+        found[name][held] = scores[name]
     return found
 
 
-def _scores(rows: FitRows, rest: Indices, held: Indices, seed: int) -> dict[str, Floats]:
-    """Scores `[held]` by each method, learnt from the rows `rest`; of detectors in deviations of their negatives."""
-    recipe = Recipe((POOLING,), FEATURES, seed, signed=True)
-    detectors = learn(rows, rest, recipe, recipe.sizes)
-    y, importance, means = rows.positive[rest], rows.importance[rest], rows.read.means
-    texts = [rows.texts[i] for i in rest]
-
-    def pooled(detector: Detector) -> Floats:
-        middle, spread = scale_of(detector, POOLING, rows, rest)
-        return np.asarray((POOLING.score(detector.tokens(rows.read, held)) - middle) / spread)
-
-    def chosen(kind: Kind) -> Floats:
-        return pooled(detectors.detector(DetectorChoice(kind, FEATURES)))
-
-    return {
-        **{kind: chosen(kind) for kind in KINDS},
-        "difference_of_means": difference_of_means(means[rest], y, importance, means[held]),
-        "bag_of_words": bag_of_words(texts, y, importance, [rows.texts[i] for i in held]),
-    }
+def _recipe(seed: int) -> Recipe:
+    return Recipe((POOLING,), FEATURES, seed, signed=True)
 
 
 def _result(

@@ -66,7 +66,7 @@ def test_no_detector_learns_from_what_it_scores(tmp_path, monkeypatch):
         met.append((rows, set(rest.tolist()), set(held.tolist())))
         return {name: np.zeros(len(held)) for name in METHODS}
 
-    monkeypatch.setattr(sources, "_scores", scores)
+    monkeypatch.setattr(sources, "learnt_scores", scores)
     results = list(sources._measured("greed", parts, benign(30, 10, "calm"), benign(50, 11, "asked"), 0))
     assert len(results) == 4
     for rows, rest, held in met:

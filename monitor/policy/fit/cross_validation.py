@@ -81,9 +81,9 @@ def cross_validate(rows: FitRows, recipe: Recipe, asked: Kind | None = None) -> 
     The detector is of the kind `asked`, or where none is, of the kind that detects best.
     """
     parts = folds(rows, recipe.seed)
-    alone = [_FoldModel(rows, recipe, [part], (*recipe.sizes, *SIZES)) for part in parts]
+    alone = [_FoldModel(rows, recipe, _without(rows, part), (*recipe.sizes, *SIZES)) for part in parts]
     pairs = {
-        frozenset(two): _FoldModel(rows, recipe, [parts[i] for i in two], recipe.sizes)
+        frozenset(two): _FoldModel(rows, recipe, _without(rows, *(parts[i] for i in two)), recipe.sizes)
         for two in itertools.combinations(range(len(parts)), 2)
         if len(parts) > 2
     }
@@ -107,13 +107,28 @@ def cross_validate(rows: FitRows, recipe: Recipe, asked: Kind | None = None) -> 
     )
 
 
-class _FoldModel:
-    """Detectors that were learnt without some folds, and what they make of those."""
+def _without(rows: FitRows, *held: Indices) -> Indices:
+    return np.setdiff1d(rows.everything, np.concatenate(held))
 
-    def __init__(self, rows: FitRows, recipe: Recipe, held: Sequence[Indices], sizes: Sequence[int]) -> None:
-        self.rows, self.recipe = rows, recipe
-        self.rest = np.setdiff1d(rows.everything, np.concatenate(held))
-        self.learnt: LearntDetectors = learn(rows, self.rest, recipe, sizes)
+
+def learnt_scores(rows: FitRows, rest: Indices, held: Indices, recipe: Recipe) -> dict[str, Floats]:
+    """Scores `[held]` by every kind of detector, as large as the recipe allows, and by the baselines beside them.
+
+    All learn from the rows `rest`. Those of detectors are in deviations of the negatives among these.
+    """
+    model = _FoldModel(rows, recipe, rest, recipe.sizes)
+    found: dict[str, Floats] = _baselines(model, held)
+    for kind in KINDS:
+        found[kind] = model.scores(DetectorChoice(kind, recipe.limit), held)
+    return found
+
+
+class _FoldModel:
+    """Detectors that were learnt from the rows `rest`, and what they make of others."""
+
+    def __init__(self, rows: FitRows, recipe: Recipe, rest: Indices, sizes: Sequence[int]) -> None:
+        self.rows, self.recipe, self.rest = rows, recipe, rest
+        self.learnt: LearntDetectors = learn(rows, rest, recipe, sizes)
 
     def scores(self, choice: DetectorChoice, held: Indices) -> Floats:
         """Standardised scores `[held]` as the first rule pools them."""
@@ -167,7 +182,8 @@ def _methods(
     found: dict[str, Floats] = {}
     for model, held, choice in zip(models, parts, choices, strict=True):
         kinds = {kind: model.scores(choice.of(kind), held) for kind in KINDS}
-        scored: dict[str, Floats] = {"policy": kinds[choice.kind], **_baselines(model, held, choice.size)}
+        scored: dict[str, Floats] = {"policy": kinds[choice.kind], **_baselines(model, held)}
+        scored["random_features"] = _random(model, held, choice.size)
         for kind, scores in kinds.items():
             scored[kind] = scores
         for name, scores in scored.items():
@@ -175,7 +191,7 @@ def _methods(
     return found
 
 
-def _baselines(model: _FoldModel, held: Indices, size: int) -> dict[str, Floats]:
+def _baselines(model: _FoldModel, held: Indices) -> dict[str, Floats]:
     rows, rest = model.rows, model.rest
     y, importance, means = rows.positive[rest], rows.importance[rest], rows.read.means
     texts = [rows.texts[i] for i in rest]
@@ -183,7 +199,6 @@ def _baselines(model: _FoldModel, held: Indices, size: int) -> dict[str, Floats]
         "linear_probe": linear_probe(means[rest], y, importance, means[held]),
         "difference_of_means": difference_of_means(means[rest], y, importance, means[held]),
         "bag_of_words": bag_of_words(texts, y, importance, [rows.texts[i] for i in held]),
-        "random_features": _random(model, held, size),
     }
 
 

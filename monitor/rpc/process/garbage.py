@@ -8,8 +8,8 @@ import gc
 def freeze_heap() -> None:
     """Collect once, and leave out of later collections what is alive now. Call it once everything is loaded.
 
-    A full collection looks at every object, also at those of torch, transformers and vLLM that never die. It stops all
-    threads meanwhile: inside vLLM one token in some hundred came 180 ms later than the others.
+    A full collection looks at every object, also at those of torch, transformers and vLLM that never die, and stops all
+    threads meanwhile. Callers see that as single tokens that come late.
     """
     gc.collect()
     gc.freeze()

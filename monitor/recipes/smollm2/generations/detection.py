@@ -22,14 +22,11 @@ from monitor.policy.files.examples import BENIGN_FILE
 from monitor.policy.files.lock import Separation
 from monitor.policy.files.occurrences import Document, Kind, answers, kind_called, one_occurrence, plain
 from monitor.policy.files.source import Source
-from monitor.policy.fit.baselines import bag_of_words, difference_of_means, linear_probe
-from monitor.policy.fit.choice import KINDS, DetectorChoice
-from monitor.policy.fit.choice import Kind as ChoiceKind
-from monitor.policy.fit.cross_validation import folds, scale_of
-from monitor.policy.fit.detectors import Recipe, learn
+from monitor.policy.fit.cross_validation import folds, learnt_scores
+from monitor.policy.fit.detectors import Recipe
 from monitor.policy.fit.evaluation import RuleOnSource, SourceTexts, on_sources
 from monitor.policy.fit.metrics import ResampledSeparation, Truth, difference, measure_all
-from monitor.policy.fit.readings import Floats, Indices, join_texts
+from monitor.policy.fit.readings import join_texts
 from monitor.policy.fit.rows import FitRows, LabelledTexts, ReadTexts, read_rows
 from monitor.policy.fit.rule_scorers import RuleScorer
 from monitor.recipes.smollm2.generations.speech import BENIGN
@@ -169,30 +166,11 @@ def fitted_to(own: SourceTexts, benign: SourceTexts, recipe: Recipe) -> dict[str
     )
     found = {name: np.full(total, np.nan) for name in FITTED}
     for held in folds(rows, recipe.seed):
-        for name, scores in _scores(rows, np.setdiff1d(rows.everything, held), held, recipe).items():
-            found[name][held] = scores
+        scores = learnt_scores(rows, np.setdiff1d(rows.everything, held), held, recipe)
+        for name in FITTED:
+            found[name][held] = scores[name]
     truth = Truth(rows.positive, rows.own, rows.hard, rows.groups)
     return measure_all(found, truth, recipe.seed)
-
-
-def _scores(rows: FitRows, rest: Indices, held: Indices, recipe: Recipe) -> dict[str, Floats]:
-    """Scores `[held]` by each method, learnt from the rows `rest`; of detectors in deviations of their negatives."""
-    detectors, how = learn(rows, rest, recipe, recipe.sizes), recipe.poolings[0]
-    y, importance, means = rows.positive[rest], rows.importance[rest], rows.read.means
-
-    def pooled(kind: ChoiceKind) -> Floats:
-        detector = detectors.detector(DetectorChoice(kind, recipe.limit))
-        middle, spread = scale_of(detector, how, rows, rest)
-        return np.asarray((how.score(detector.tokens(rows.read, held)) - middle) / spread)
-
-    return {
-        **{kind: pooled(kind) for kind in KINDS},
-        "linear_probe": linear_probe(means[rest], y, importance, means[held]),
-        "difference_of_means": difference_of_means(means[rest], y, importance, means[held]),
-        "bag_of_words": bag_of_words(
-            [rows.texts[i] for i in rest], y, importance, [rows.texts[i] for i in held]
-        ),
-    }
 
 
 def shipped_table(results: Sequence[OwnSpeech]) -> str:
