@@ -41,6 +41,9 @@ VARIANTS = (BARE, "vllm watched", "vllm clamped", "builtin watched")
 """`bare` is vLLM's core without anything of ours; what the others are is in `monitor.bench.variants`."""
 _BLOCK = 32
 """Tokens of a block of vLLM's cache. On CPUs vLLM's own choice is 128, which short shared prompts never fill."""
+_REST = 1.5
+"""Seconds between two rounds. vLLM's worker waits for its next pass without sleeping for a second, which takes a core from
+the process that is measured next."""
 _LONGEST = 256
 """Tokens of prompt and response together that a cache has room for, for each request."""
 
@@ -139,13 +142,16 @@ def _child(command: Sequence[str], name: str) -> Iterator[Child]:
         process.wait()
 
 
-def take_turns(children: dict[str, Child], asked: Sequence[RoundPlan]) -> dict[str, list[dict[str, Any]]]:
-    """Answers of every counted round by variant, in another order every round."""
+def take_turns(
+    children: dict[str, Child], asked: Sequence[RoundPlan], rest: float = _REST
+) -> dict[str, list[dict[str, Any]]]:
+    """Answers of every counted round by variant, in another order every round, `rest` seconds apart."""
     answers: dict[str, list[dict[str, Any]]] = {name: [] for name in children}
     names = list(children)
     for number, round_ in enumerate(asked):
         by = number % len(names)
         for name in names[by:] + names[:by]:
+            time.sleep(rest)
             found = children[name].run(round_)
             if number:
                 answers[name].append(asdict(found))

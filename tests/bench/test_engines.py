@@ -2,6 +2,7 @@
 
 import io
 import json
+import time
 
 import pytest
 
@@ -23,7 +24,7 @@ def test_turns_are_taken_and_the_first_round_does_not_count(capsys):
     order = []
     children = {name: Counting(name, order) for name in "ab"}
     asked = [RoundPlan(2, 8, 4, 0.0, seed) for seed in range(3)]
-    found = take_turns(children, asked)
+    found = take_turns(children, asked, rest=0.0)
     assert order == [(0, "a"), (0, "b"), (1, "b"), (1, "a"), (2, "a"), (2, "b")]
     assert [len(answers) for answers in found.values()] == [2, 2]
     plan = {"count": 2, "prompt_tokens": 8, "new_tokens": 4, "shared": 0.0}
@@ -31,6 +32,20 @@ def test_turns_are_taken_and_the_first_round_does_not_count(capsys):
     shown = capsys.readouterr().out
     assert "0.500" in shown
     assert "prefix cache off" in shown
+
+
+def test_a_process_rests_before_the_next_is_measured():
+    began, starts = [], []
+
+    class Timed:
+        def run(self, asked):
+            starts.append(time.perf_counter())
+            began.append(asked.seed)
+            return Answered(0.0)
+
+    take_turns({"a": Timed(), "b": Timed()}, [RoundPlan(1, 1, 1, 0.0, 0)], rest=0.05)
+    assert began == [0, 0]
+    assert starts[1] - starts[0] >= 0.05
 
 
 def test_prompts_share_what_is_asked_for_and_nothing_more():
