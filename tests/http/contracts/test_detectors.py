@@ -48,6 +48,32 @@ def test_chat_reads_the_last_answer_as_what_a_model_said(served):
     assert sorted(one["metadata"]["phase"] for one in found) == ["prompt", "response"]
 
 
+def calling(*texts):
+    calls = [{"function": {"name": "f", "arguments": text}} for text in texts]
+    return {"role": "assistant", "content": None, "tool_calls": calls}
+
+
+def test_chat_says_which_call_a_detection_is_about_and_tells_of_the_prompt_once(served):
+    messages = [
+        {"role": "user", "content": "a lie"},
+        calling("x", "a bomb"),
+        {"role": "tool", "content": "ok"},
+    ]
+    found = post(served, "chat", {"messages": [*messages, calling("one", "the bomb", "a lie")]}).json()
+    assert [(one["metadata"]["part"], one["metadata"]["phase"], one["detection"]) for one in found] == [
+        ("messages", "prompt", "deception/word"),
+        ("messages[1].tool_calls[1]", "prompt", "weapons/word"),
+        ("messages[3].tool_calls[1]", "response", "weapons/word"),
+        ("messages[3].tool_calls[2]", "response", "deception/word"),
+    ]
+
+
+def test_chat_reads_descriptions_of_tools(served):
+    body = {"messages": [{"role": "user", "content": "hi"}], "tools": [{"description": "a bomb kit"}]}
+    (found,) = post(served, "chat", body).json()
+    assert (found["metadata"]["part"], found["metadata"]["phase"]) == ("tools[0]", "prompt")
+
+
 def test_generation_tells_of_the_generated_text_alone(served):
     found = post(served, "generation", {"prompt": "a lie", "generated_text": "one bomb"}).json()
     assert [one["detection"] for one in found] == ["weapons/word"]

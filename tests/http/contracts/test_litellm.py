@@ -85,36 +85,57 @@ def test_what_could_not_be_checked_is_blocked_where_a_policy_is_closed_and_said_
         assert (answer["action"], answer["sae_monitor"]["status"]) == ("NONE", "unknown")
 
 
-def test_a_conversation_is_read_as_one_and_its_tools_beside_it():
+def test_a_conversation_is_read_as_one_and_its_calls_and_tools_beside_it():
+    called = [{"function": {"name": name, "arguments": "{}"}} for name in ("f", "g")]
     messages = [
         {"role": "system", "content": "be kind"},
         {
             "role": "user",
             "content": [{"type": "text", "text": "look"}, {"type": "image_url", "image_url": {}}],
         },
-        {
-            "role": "assistant",
-            "content": None,
-            "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}],
-        },
+        {"role": "assistant", "content": None, "tool_calls": called},
         {"role": "tool", "content": "42"},
     ]
-    talk, tool = read(
-        body("be kind", "look", structured_messages=messages, tools=[{"function": {"name": "f"}}])
+    again = [*called, {"function": {"name": "h"}}]
+    found = read(
+        body(
+            "be kind",
+            "look",
+            structured_messages=messages,
+            tool_calls=again,
+            tools=[{"function": {"name": "f"}}],
+        )
     )
+    talk = found[0]
     assert [turn["role"] for turn in talk.content] == ["system", "user", "assistant", "tool"]
-    assert '"name": "f"' in talk.content[2]["content"]
     assert (talk.unread, talk.answer) == (1, False)
-    assert '"name": "f"' in tool.content
+    assert [(one.path, one.content) for one in found[1:]] == [
+        ("structured_messages[2].tool_calls[0]", "f\n{}"),
+        ("structured_messages[2].tool_calls[1]", "g\n{}"),
+        ("tool_calls[2]", "h"),
+        ("tools[0]", '{"function": {"name": "f"}}'),
+    ]
 
 
-def test_tool_calls_of_an_answer_are_read():
-    first, call = read(
-        body("hello", input_type="response", tool_calls=[{"function": {"arguments": "rm -rf"}}])
-    )
-    assert first.answer
-    assert call.answer
-    assert "rm -rf" in call.content
+def test_tool_calls_of_an_answer_are_read_each_by_itself():
+    calls = [{"function": {"arguments": text}} for text in ("rm -rf", "ls")]
+    found = read(body("hello", input_type="response", tool_calls=calls))
+    assert [(one.path, one.content, one.answer) for one in found] == [
+        ("texts[0]", "hello", True),
+        ("tool_calls[0]", "rm -rf", True),
+        ("tool_calls[1]", "ls", True),
+    ]
+
+
+def test_verdicts_say_which_text_they_are_about(served):
+    calls = [{"function": {"arguments": text}} for text in ("fine", "a bomb")]
+    answer = served.post(PATH, body("hello", input_type="response", tool_calls=calls)).json()
+    assert answer["action"] == "BLOCKED"
+    assert [(one["text"], one["action"]) for one in answer["sae_monitor"]["verdicts"]] == [
+        ("texts[0]", "allow"),
+        ("tool_calls[0]", "allow"),
+        ("tool_calls[1]", "block"),
+    ]
 
 
 def test_policies_can_be_bound_to_what_litellm_knows_of_its_caller():
