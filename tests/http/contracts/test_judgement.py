@@ -126,7 +126,7 @@ def logging(tmp_path_factory):
             ]
             records = [line for line in lines if line.get("kind") == "decision"]
             seen, before = len(records), seen
-            return [record["verdict"] for record in records[before:]]
+            return records[before:]
 
         yield post
 
