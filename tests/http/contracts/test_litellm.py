@@ -1,6 +1,10 @@
 """LiteLLM's generic guardrail."""
 
+import json
+import os
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -148,3 +152,63 @@ def test_policies_can_be_bound_to_what_litellm_knows_of_its_caller():
 
 def test_a_request_without_anything_is_wrong(served):
     assert served.post(PATH, body()).status_code == 400
+
+
+LITELLM = os.environ.get("LITELLM") or shutil.which("litellm")
+TYPES = """
+import json, sys
+from litellm.types.proxy.guardrails.guardrail_hooks.generic_guardrail_api import (
+    GenericGuardrailAPIRequest as Request,
+    GenericGuardrailAPIResponse as Response,
+)
+found = []
+for asked, answered in json.load(sys.stdin):
+    Request.model_validate(asked)
+    known = set(asked) <= set(Request.model_fields)
+    read = Response.from_dict(answered)
+    found.append([known, read.action, read.blocked_reason, read.texts, read.structured_messages])
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.real
+@pytest.mark.slow
+@pytest.mark.skipif(
+    LITELLM is None, reason="LiteLLM is not here; install it elsewhere and set LITELLM to its proxy"
+)
+def test_requests_and_answers_are_those_of_litellms_own_types(served):
+    """The contract has no OpenAPI file: its types are in LiteLLM, and say the same as its documentation."""
+    calls = [
+        {"id": "1", "type": "function", "function": {"name": "f", "arguments": text}}
+        for text in ("{}", "a bomb")
+    ]
+    talk = [
+        {"role": "user", "content": "go"},
+        {"role": "assistant", "content": None, "tool_calls": calls[:1]},
+        {"role": "tool", "tool_call_id": "1", "content": "done"},
+    ]
+    tools = [{"type": "function", "function": {"name": "f", "description": "reads", "parameters": {}}}]
+    blocked, unchecked = "the content violates a policy", "the request could not be served"
+    cases = [
+        (body("one two", model="m"), "NONE", None),
+        (body("a lie"), "NONE", None),
+        (body("the bomb"), "BLOCKED", blocked),
+        (body("the bomb", input_type="response"), "BLOCKED", blocked),
+        (body("x", input_type="response", tool_calls=calls), "BLOCKED", blocked),
+        (body("go", structured_messages=talk, tool_calls=calls[:1], tools=tools), "NONE", None),
+        (body("sick"), "BLOCKED", unchecked),
+        (body("one", images=["aGk="]), "BLOCKED", unchecked),
+    ]
+    answers = [served.post(PATH, asked).json() for asked, *_ in cases]
+    done = subprocess.run(
+        [str(Path(str(LITELLM)).parent / "python"), "-c", TYPES],
+        input=json.dumps([[asked, answer] for (asked, *_), answer in zip(cases, answers, strict=True)]),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found == [[True, action, reason, None, None] for _, action, reason in cases]

@@ -4,7 +4,7 @@ import pytest
 from jsonschema import ValidationError
 
 from tests.http.conftest import serving
-from tests.http.contracts.published import PublishedContract
+from tests.http.contracts.published import WEBHOOK, PublishedContract
 from tests.rpc.fake import policies
 
 
@@ -85,20 +85,25 @@ def test_wrong_bodies_have_the_errors_of_the_contract(served):
         assert set(answer.json()["detail"][0]) == {"loc", "msg", "type"}
 
 
-def test_answers_are_those_of_the_published_contract(served):
-    contract = PublishedContract("gloo-ai-gateway-guardrail-webhook-openapi.yaml")
+def test_requests_and_answers_are_those_of_the_published_contract(served):
+    contract = PublishedContract(WEBHOOK)
     kinds = [
         ("/request", asked("one two"), "PassAction"),
         ("/request", asked("a lie"), "PassAction"),
         ("/request", asked("a bomb"), "RejectAction"),
+        ("/request", asked("sick"), "RejectAction"),
         ("/response", answered("one two"), "PassAction"),
+        ("/response", answered("a lie"), "PassAction"),
         ("/response", answered("one two", "a bomb"), "MaskAction"),
+        ("/response", answered("", "sick"), "MaskAction"),
+        ("/response", {"body": {"choices": [{"message": called("a bomb", said="")}]}}, "MaskAction"),
     ]
     for path, body, kind in kinds:
         found = served.post(path, body)
         assert found.status_code == 200
         contract.check(found)
-        contract.check_part(kind, found.json()["action"])
+        contract.check_part(kind, found.json()["action"], strict=True)
         contract.check(served.post(path, {}))
+    assert contract.checked == contract.described("/request", "/response")
     with pytest.raises((ValidationError, AssertionError)):
         contract.check_part("MaskAction", {"reason": "no body"})

@@ -11,6 +11,7 @@ import pytest
 
 from monitor.records import Action
 from tests.http.conftest import DEADLINE
+from tests.http.contracts.published import OPENAI, PublishedContract
 from tests.http.guard.conftest import guarding
 from tests.http.guard.upstream import chat, upstream
 from tests.rpc.fake import policies
@@ -165,6 +166,36 @@ def test_a_call_in_the_history_that_cannot_be_read_is_refused(guard, behind):
     with pytest.raises(openai.InternalServerError):
         guard.chat("", messages=history("sick"))
     assert len(behind.asked) == before
+
+
+CALLS = [
+    {"id": f"c{number}", "type": "function", "function": {"name": "f", "arguments": text}}
+    for number, text in enumerate(("one", "a lie"))
+]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("said", "asked", "status"),
+    [
+        ("fine", [{"role": "user", "content": "hello"}], 200),
+        ("a bomb", [{"role": "user", "content": "hello"}], 200),
+        ("fine", [{"role": "user", "content": "a bomb"}], 200),
+        (None, history("one", "a lie"), 200),
+        ("fine", [{"role": "user", "content": "sick"}], 503),
+        ("fine", [], 400),
+    ],
+)
+def test_requests_and_answers_are_those_of_the_published_api(guard, behind, said, asked, status, stream):
+    """Passed on, cut, answered here, with calls of tools, not checked, wrong."""
+    contract = PublishedContract(OPENAI, "/v1", "ErrorResponse")
+    if stream:
+        behind.streams([said or ""])
+    else:
+        behind.says(said, refusal=None, **({} if said else {"tool_calls": CALLS}))
+    answer = guard.post("/v1/chat/completions", {"model": "up", "messages": asked, "stream": stream})
+    assert answer.status_code == status, answer.text
+    contract.check(answer)
 
 
 def test_completions_have_a_watch_for_each_prompt(guard, behind):
