@@ -9,6 +9,7 @@ where a policy is closed, and is no error: gateways may be set to let through wh
 from __future__ import annotations
 
 import json
+from asyncio import Semaphore
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,6 +29,9 @@ from monitor.telemetry.metrics.guard import WaitMetrics, WaitResult
 
 BLOCKED_TEXT = "the content violates a policy"
 """Why something was blocked, where the policy says nothing."""
+
+_AT_ONCE = 16
+"""Inputs that are scored together: a conversation with hundreds of calls of tools takes no more places in the queue."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +68,12 @@ class ContractJudge:
         waits.serves(contract)
 
     async def __call__(self, inputs: Sequence[Input]) -> list[Judged]:
-        """Score all inputs at once, each as a conversation where the model's chat template takes it, else as text."""
+        """Score all inputs, each as a conversation where the model's chat template takes it, else as text."""
         found: list[Judged] = []
         phase = Phase.RESPONSE if any(given.answer for given in inputs) else Phase.PROMPT
         with self._waits.waiting(self._contract, phase, lambda: _result(found)):
-            found += await together([partial(_judged, self._runs, given) for given in inputs])
+            gate = Semaphore(_AT_ONCE)
+            found += await together([partial(_judged, self._runs, given, gate) for given in inputs])
         return found
 
 
@@ -78,11 +83,12 @@ def _result(found: Sequence[Judged]) -> WaitResult:
     return "blocked" if any(one.blocked for one in found) else "passed"
 
 
-async def _judged(runs: Runs, given: Input) -> Judged:
-    try:
-        return Judged(await _scored(runs, given))
-    except MonitoringFailed:
-        return Judged(None)
+async def _judged(runs: Runs, given: Input, gate: Semaphore) -> Judged:
+    async with gate:
+        try:
+            return Judged(await _scored(runs, given))
+        except MonitoringFailed:
+            return Judged(None)
 
 
 async def _scored(runs: Runs, given: Input) -> Scored:

@@ -1,5 +1,6 @@
 """What the contracts share."""
 
+import asyncio
 import json
 from types import SimpleNamespace
 
@@ -8,12 +9,14 @@ import pytest
 
 from monitor.errors import BadRequest, Violation
 from monitor.guard.openai_texts import conversation, message
-from monitor.http.contracts.judgement import Judged, calls_of, turns_of, worst
+from monitor.http.contracts.judgement import ContractJudge, Judged, calls_of, turns_of, worst
 from monitor.http.door import HttpDoor
 from monitor.records import Action
+from monitor.rpc.access.call_interceptor import Call, enter
 from monitor.rpc.assembly import assemble
 from monitor.rpc.server import Server, run_in_background
 from monitor.rpc.wire.requests import Input
+from monitor.telemetry.metrics.guard import WaitMetrics
 from tests.http.conftest import DEADLINE, serving
 from tests.rpc.conftest import settings
 from tests.rpc.fake import FakeRuntime, policies
@@ -40,6 +43,32 @@ def test_the_worst_of_several_is_the_one_that_is_blocked():
     passed = Judged(SimpleNamespace(verdict=SimpleNamespace(action=Action.ALLOW)))
     assert worst([passed, unscored]) is unscored
     assert worst([passed, passed]) is passed
+
+
+class Counting:
+    """Scores anything, and counts how many at once."""
+
+    now = most = 0
+
+    async def score(self, given):
+        self.now += 1
+        self.most = max(self.most, self.now)
+        await asyncio.sleep(0)
+        self.now -= 1
+        return SimpleNamespace(verdict=SimpleNamespace(action=Action.ALLOW, status=given.content))
+
+
+def test_a_conversation_of_many_calls_takes_few_places_in_the_queue():
+    runs = Counting()
+    inputs = [Input("x", str(number), truncate=False) for number in range(100)]
+
+    async def judged():
+        enter(Call("WebhookRequest", "r", 0.0))
+        return await ContractJudge(runs, WaitMetrics(), "webhook")(inputs)
+
+    found = asyncio.run(judged())
+    assert [one.scored.verdict.status for one in found] == [str(number) for number in range(100)]
+    assert runs.most == 16
 
 
 class Plain(FakeRuntime):
